@@ -1,0 +1,53 @@
+"""The base of every event's data, and the register in which each type is found by its name."""
+
+from __future__ import annotations
+
+from typing import ClassVar, TypeVar
+from uuid import UUID
+
+from pydantic import Field
+
+from accord.contracts.values import Timestamp, Value
+
+
+class EventData(Value):
+    """What every event carries.
+
+    `occurred_at` is when it happened, possibly reported late; `recorded_at` is the time of the transaction that wrote it.
+    A producer may add fields to a type but never remove, rename, narrow or newly require one (see tests/contracts).
+    """
+
+    type: ClassVar[str]
+    """CloudEvents type, past tense and versioned: `lead.captured.v1`."""
+
+    occurred_at: Timestamp
+    recorded_at: Timestamp
+
+    @property
+    def key(self) -> str:
+        """The Kafka key: all events of one key keep their order."""
+        raise TypeError(f"{type(self).__name__} has no key")
+
+
+class LeadEvent(EventData):
+    """An event in the life of one lead. `sequence` counts the producer's events of this lead from 1, without gaps."""
+
+    lead_id: UUID
+    sequence: int = Field(ge=1)
+
+    @property
+    def key(self) -> str:
+        return str(self.lead_id)
+
+
+EVENT_TYPES: dict[str, type[EventData]] = {}
+
+E = TypeVar("E", bound=type[EventData])
+
+
+def event(cls: E) -> E:
+    """Register a final event class under its `type`. Two classes with one type are a programming error."""
+    if cls.type in EVENT_TYPES:
+        raise ValueError(f"event type {cls.type} is registered twice")
+    EVENT_TYPES[cls.type] = cls
+    return cls

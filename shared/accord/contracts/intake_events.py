@@ -1,0 +1,152 @@
+"""What intake says: leads as they enter, change, merge and vanish, and the activities around them. Key: the lead id."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from accord.contracts.base import EventData, LeadEvent, event
+from accord.contracts.values import (
+    Attributes,
+    Campaign,
+    Handle,
+    Money,
+    Party,
+    PolicyFailure,
+    Timestamp,
+    Value,
+    Verdict,
+)
+
+
+class LeadState(Value):
+    """All that is public about a lead, carried whole so that no consumer has to call back."""
+
+    source: Handle
+    """The first source; it never changes, also not by a merge."""
+    captured_at: Timestamp
+    """When the lead's first submission occurred."""
+    account_id: UUID | None = None
+    attributes: Attributes = Field(default_factory=dict)
+    campaign: Campaign | None = None
+    """The campaign of the first touch."""
+    external_keys: list[str] = Field(default_factory=list)
+    """`external_key(source, external_id)` of every known external id: lets a CRM name a lead without the raw id travelling."""
+    verdict: Verdict
+    policy_version: int | None = None
+    quality_score: float | None = Field(default=None, ge=0, le=1)
+    """Weight passed / weight applicable under `policy_version`."""
+
+
+@event
+class LeadCaptured(LeadEvent):
+    """A lead entered. `occurred_at` is `state.captured_at`."""
+
+    type: ClassVar[str] = "lead.captured.v1"
+    state: LeadState
+
+
+@event
+class LeadUpdated(LeadEvent):
+    """A later submission or correction changed the lead; `changed` names the public fields that differ."""
+
+    type: ClassVar[str] = "lead.updated.v1"
+    state: LeadState
+    changed: list[str]
+
+
+@event
+class LeadMerged(LeadEvent):
+    """Two leads turned out to be one person. `lead_id` survives; activities of `merged_lead_id` are its own from now on."""
+
+    type: ClassVar[str] = "lead.merged.v1"
+    merge_id: UUID
+    merged_lead_id: UUID
+    state: LeadState
+
+
+@event
+class LeadUnmerged(LeadEvent):
+    """A merge was reverted: `lead_id` is the survivor as it is now, `restored_lead_id` lives again with `restored_state`."""
+
+    type: ClassVar[str] = "lead.unmerged.v1"
+    merge_id: UUID
+    restored_lead_id: UUID
+    state: LeadState
+    restored_state: LeadState
+
+
+@event
+class LeadQuarantined(LeadEvent):
+    """A submission waits for a person; the lead does not enter, or does not change, until it is released."""
+
+    type: ClassVar[str] = "lead.quarantined.v1"
+    submission_id: UUID
+    source: Handle
+    policy_version: int
+    quality_score: float = Field(ge=0, le=1)
+    failed: list[PolicyFailure]
+
+
+@event
+class LeadRejected(EventData):
+    """A submission was refused by the data policy. There is no lead; the key is the submission."""
+
+    type: ClassVar[str] = "lead.rejected.v1"
+    submission_id: UUID
+    source: Handle
+    policy_version: int
+    quality_score: float = Field(ge=0, le=1)
+    failed: list[PolicyFailure]
+
+    @property
+    def key(self) -> str:
+        return str(self.submission_id)
+
+
+@event
+class LeadErased(LeadEvent):
+    """The person was erased. Consumers drop the id's free attributes and keep only counts."""
+
+    type: ClassVar[str] = "lead.erased.v1"
+
+
+@event
+class ActivityRecorded(LeadEvent):
+    """Something happened with a lead: `kind` is an open `noun.verb`, `by` says who did it. Free properties stay in intake."""
+
+    type: ClassVar[str] = "activity.recorded.v1"
+    activity_id: UUID
+    kind: str = Field(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")
+    by: Party
+    actor: Handle | None = None
+    source: Handle | None = None
+    campaign: Campaign | None = None
+
+
+class ImportCounts(Value):
+    read: int = Field(ge=0)
+    created: int = Field(ge=0)
+    updated: int = Field(ge=0)
+    merged: int = Field(ge=0)
+    quarantined: int = Field(ge=0)
+    rejected: int = Field(ge=0)
+    failed: int = Field(ge=0)
+
+
+@event
+class ImportFinished(EventData):
+    """An import came to its end. The key is its document's kind."""
+
+    type: ClassVar[str] = "import.finished.v1"
+    import_id: UUID
+    source: Handle
+    state: Literal["finished", "cancelled", "failed"]
+    rows: ImportCounts
+    cost: Money | None = None
+
+    @property
+    def key(self) -> str:
+        return "import"

@@ -1,0 +1,66 @@
+"""What metrics says: goals reached and rewards earned or taken back. Key: the goal, or the reward's rule."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import ClassVar, Literal
+from uuid import UUID
+
+from accord.contracts.base import EventData, event
+from accord.contracts.values import DecimalText, Handle, Money, Value
+
+
+class Period(Value):
+    """First and last day, both included, in the plan's time zone."""
+
+    first: date
+    last: date
+
+
+@event
+class GoalReached(EventData):
+    """A goal of the plan was reached for the first time in its period."""
+
+    type: ClassVar[str] = "goal.reached.v1"
+    goal: str
+    department: Literal["marketing", "sales", "both"]
+    period: Period
+    plan_version: int
+    target: DecimalText
+    actual: DecimalText
+
+    @property
+    def key(self) -> str:
+        return self.goal
+
+
+class RewardEvent(EventData):
+    """One line of the reward ledger. `basis_lead_id` is the lead that earned it, where one did."""
+
+    entry_id: UUID
+    reward: str
+    beneficiary: Handle
+    period: Period
+    plan_version: int
+    amount: Money
+    basis_lead_id: UUID | None = None
+    why: str
+
+    @property
+    def key(self) -> str:
+        return self.reward
+
+
+@event
+class RewardAccrued(RewardEvent):
+    """A reward was earned."""
+
+    type: ClassVar[str] = "reward.accrued.v1"
+
+
+@event
+class RewardReversed(RewardEvent):
+    """An accrual was taken back, for example because a win was undone."""
+
+    type: ClassVar[str] = "reward.reversed.v1"
+    reverses_entry_id: UUID
