@@ -1,0 +1,1 @@
+"""Accord on one machine: embedded PostgreSQL and Apache Kafka, the stack runner and the `accord` command."""

@@ -1,0 +1,1 @@
+"""Metrics: projects the events of all services into funnel, velocity and timeline."""

@@ -1,0 +1,1 @@
+"""Qualification: moves leads through the stages that marketing and sales agreed on."""
