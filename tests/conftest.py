@@ -1,0 +1,88 @@
+"""Real PostgreSQL and Apache Kafka for all tests: one of each a run, shared by the workers, gone with the last of them.
+
+A test that needs durable storage or kills a server starts its own with `accord_local.postgres.PostgresServer` and
+`accord_local.kafka.KafkaServer`; the shared PostgreSQL runs without fsync.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from accord_local.kafka import KafkaServer
+from accord_local.keeper import KeeperClient
+from accord_local.postgres import DATABASES, SUPERUSER, PostgresServer
+
+Migrate = Callable[[str], None]
+DatabaseFactory = Callable[[str, Migrate], str]
+
+
+@pytest.fixture(scope="session")
+def _keeper(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[KeeperClient]:
+    own = tmp_path_factory.getbasetemp()
+    run_dir: Path = own if worker_id == "master" else own.parent
+    client = KeeperClient.join(run_dir)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(_keeper: KeeperClient) -> PostgresServer:
+    """The run's PostgreSQL: `.url(database)`, `.dsn(database)`, `.execute(sql, database)`."""
+    return _keeper.postgres()
+
+
+@pytest.fixture(scope="session")
+def kafka_server(_keeper: KeeperClient) -> KafkaServer:
+    """The run's Kafka: `.bootstrap_servers`. It creates no topics by itself."""
+    return _keeper.kafka()
+
+
+@pytest.fixture
+def kafka_topic_prefix() -> str:
+    """A prefix for topics and groups that no other test of any run uses."""
+    return f"t{uuid.uuid4().hex[:10]}-"
+
+
+@pytest.fixture(scope="session")
+def _templates() -> dict[str, str]:
+    """Service name → this worker's migrated template database."""
+    return {}
+
+
+@pytest.fixture
+def database_factory(postgres_server: PostgresServer, _templates: dict[str, str]) -> Iterator[DatabaseFactory]:
+    """Make `(name, migrate) -> url`: an own copy of a database that `migrate(url)` has brought up once per worker.
+
+    `name` is a service's database (its role is the owner) or any other word (the superuser is). The copy is dropped after
+    the test.
+    """
+    made: list[str] = []
+
+    def make(name: str, migrate: Migrate) -> str:
+        owner = DATABASES.get(name, SUPERUSER)
+        if name not in _templates:
+            _templates[name] = _make_template(postgres_server, name, owner, migrate)
+        database = f"test_{name}_{uuid.uuid4().hex[:10]}"
+        postgres_server.execute(f'CREATE DATABASE "{database}" OWNER "{owner}" TEMPLATE "{_templates[name]}"')
+        made.append(database)
+        return postgres_server.url(database, owner)
+
+    yield make
+    if made:
+        postgres_server.execute(";".join(f'DROP DATABASE "{database}" WITH (FORCE)' for database in made))
+
+
+def _make_template(server: PostgresServer, name: str, owner: str, migrate: Migrate) -> str:
+    template = f"template_{name}_{uuid.uuid4().hex[:10]}"
+    server.execute(f'CREATE DATABASE "{template}" OWNER "{owner}"')
+    with ThreadPoolExecutor(max_workers=1) as pool:  # `migrate` may run an event loop; the caller may be in one
+        pool.submit(migrate, server.url(template, owner)).result()
+    # A template can't be copied while anybody is connected to it.
+    server.execute(
+        f'ALTER DATABASE "{template}" ALLOW_CONNECTIONS false;'
+        f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{template}'"
+    )
+    return template
