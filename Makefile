@@ -26,7 +26,7 @@ $(STAMP): requirements-dev.lock $(MEMBER_FILES) | $(PYTHON)
 	@$(UV) pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))
 	@touch $@
 
-lock: | $(PYTHON) ## resolve anew and write every lock file
+lock: setup ## resolve anew and write every lock file
 	@.ci/lock "$(UV)"
 
 lint: setup ## ruff, format, mypy and the direction of imports

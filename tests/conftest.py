@@ -56,8 +56,8 @@ def _templates() -> dict[str, str]:
 def database_factory(postgres_server: PostgresServer, _templates: dict[str, str]) -> Iterator[DatabaseFactory]:
     """Make `(name, migrate) -> url`: an own copy of a database that `migrate(url)` has brought up once per worker.
 
-    `name` is a service's database (its role is the owner) or any other word (the superuser is). The copy is dropped after
-    the test.
+    `name` is a service's database (its role is the owner) or any other word (the superuser is). The copy is dropped
+    after the test.
     """
     made: list[str] = []
 

@@ -187,9 +187,7 @@ class KafkaServer:
             raise self._start_error((done.stdout + done.stderr).splitlines())
 
     def _wait_ready(self, child: ChildProcess) -> None:
-        answered = wait_for(
-            lambda: not child.running or _serves(self.port), timeout_s=START_TIMEOUT_S, every_s=0.05
-        )
+        answered = wait_for(lambda: not child.running or _serves(self.port), timeout_s=START_TIMEOUT_S, every_s=0.05)
         if not child.running:
             raise self._start_error(log_tail(self.log_path, lines_max=60))
         if not answered:
@@ -232,6 +230,6 @@ def _serves(port: int) -> bool:
         with connection.makefile("rb") as answer:
             head = answer.read(12)
         if len(head) == 12:
-            size, correlation, brokers = struct.unpack(">iii", head)
+            size, correlation, brokers = (int(number) for number in struct.unpack(">iii", head))
             return 0 < size <= PROBE_BYTES_MAX and correlation == 1 and brokers > 0
     return False

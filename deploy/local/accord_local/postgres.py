@@ -33,7 +33,12 @@ from accord_local.processes import (
 )
 
 # database → role: each service owns one database and can't read another's.
-DATABASES: Mapping[str, str] = {"intake": "intake", "qualification": "qualification", "sla": "sla", "metrics": "metrics"}
+DATABASES: Mapping[str, str] = {
+    "intake": "intake",
+    "qualification": "qualification",
+    "sla": "sla",
+    "metrics": "metrics",
+}
 SUPERUSER = "postgres"
 MAJOR_VERSION = 18
 CONNECTIONS_MAX = 200
@@ -58,9 +63,7 @@ class _RunAs:
 class PostgresServer:
     """A PostgreSQL over one data directory; start and stop are synchronous and bounded."""
 
-    def __init__(
-        self, data_dir: Path, port: int | None = None, *, settings: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, data_dir: Path, port: int | None = None, *, settings: Mapping[str, str] | None = None) -> None:
         """`port` is a loopback TCP port, or None for the Unix socket alone; `settings` are added to postgresql.conf's."""
         self.data_dir = data_dir.resolve()
         self.port = port
@@ -227,9 +230,15 @@ class PostgresServer:
         if not password_path.exists():
             password_path.touch(mode=0o600)
             password_path.write_text(secrets.token_urlsafe(24) + "\n")
+        options = [
+            "--encoding=UTF8",
+            "--locale-provider=builtin",
+            "--locale=C.UTF-8",
+            "--auth=trust",
+            "--no-instructions",
+        ]
         done = subprocess.run(
-            [*run_as.prefix, self._bin / "initdb", "-D", self._pgdata, f"--username={SUPERUSER}", "--encoding=UTF8"]
-            + ["--locale-provider=builtin", "--locale=C.UTF-8", "--auth=trust", "--no-instructions", "--no-sync"],
+            [*run_as.prefix, self._bin / "initdb", f"--pgdata={self._pgdata}", f"--username={SUPERUSER}", *options],
             env=_environment(),
             capture_output=True,
             text=True,

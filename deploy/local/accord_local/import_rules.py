@@ -1,0 +1,46 @@
+"""A contract for import-linter: some modules may import *only* what is listed, whatever else there is or will be."""
+
+import sys
+from typing import cast
+
+from grimp import ImportGraph
+from importlinter import Contract, ContractCheck, fields, output
+
+
+class OnlyContract(Contract):
+    """Each of `source_modules` and below may directly import itself, the standard library and `may_import`, no more.
+
+    `*` in `may_import` allows everything that is not ours. A source module that does not exist yet is passed over.
+    """
+
+    type_name = "only"
+
+    source_modules = fields.ListField(subfield=fields.StringField())
+    may_import = fields.ListField(subfield=fields.StringField(), required=False, default=[])
+
+    def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:
+        """Collect every direct import that no rule allows."""
+        ours = {str(name) for name in self.session_options["root_packages"]}
+        excess: list[str] = []
+        extra = cast("list[str] | None", self.may_import) or []
+        for source in cast("list[str]", self.source_modules):
+            if source not in graph.modules:
+                continue
+            allowed = [source, *extra]
+            for module in sorted({source, *graph.find_descendants(source)}):
+                for imported in sorted(graph.find_modules_directly_imported_by(module)):
+                    if not _allowed(imported, allowed, ours):
+                        excess.append(f"{module} imports {imported}")
+        return ContractCheck(kept=not excess, metadata={"excess": excess})
+
+    def render_broken_contract(self, check: ContractCheck) -> None:
+        """One line for each import that is too much."""
+        for line in check.metadata["excess"]:
+            output.print_error(f"- {line}")
+
+
+def _allowed(imported: str, allowed: list[str], ours: set[str]) -> bool:
+    root = imported.split(".", 1)[0]
+    if root in sys.stdlib_module_names or ("*" in allowed and root not in ours):
+        return True
+    return any(imported == name or imported.startswith(f"{name}.") for name in allowed)
