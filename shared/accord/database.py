@@ -1,0 +1,186 @@
+"""One service's PostgreSQL: the pool, and `recording()`, the only way to write. It holds no SQL of any subject.
+
+A recording is one transaction that first takes a shared advisory lock and then reads the clock, so that the relay can tell
+which moments are still being written (see accord.messaging.watermark). Events handed to `publish` are inserted into the
+outbox as one statement just before the commit, so state and events are saved together or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
+from typing import Any, cast
+
+import asyncpg
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from accord.contracts.base import EventData
+from accord.messaging import outbox
+from accord.tracing import current_traceparent
+
+RECORDING_LOCK = 0x0ACC_04D0
+"""Key of the advisory lock that every recording transaction holds, shared, from before its `now` to its commit."""
+
+_OPEN = f"SELECT pg_advisory_xact_lock_shared({RECORDING_LOCK}), clock_timestamp()"
+_OPEN_ATTEMPTS_MAX = 2
+_CONNECT_TIMEOUT_S = 10.0
+_POOL_TIMEOUT_S = 10.0
+
+
+class Recording:
+    """One write transaction. `now` is its time: `recorded_at` of everything written in it."""
+
+    def __init__(self, conn: AsyncConnection, now: datetime) -> None:
+        self.conn = conn
+        self.now = now
+        self.pending: list[outbox.Row] = []
+
+    def publish(self, *events: EventData, traceparent: str | None = None) -> None:
+        """Have these events published, in this order, if and only if the transaction commits.
+
+        `traceparent` is the context they belong to; without it, that of the current span.
+        Raises ValueError if an event's `recorded_at` is not `now`, or if it is too large for a Kafka record.
+        """
+        context = traceparent or current_traceparent()
+        self.pending.extend(outbox.row_of(event, self.now, context) for event in events)
+
+    async def driver(self) -> asyncpg.Connection:
+        """The asyncpg connection under `conn`, inside the same transaction; for hot `unnest` statements."""
+        return await driver_of(self.conn)
+
+
+async def driver_of(conn: AsyncConnection) -> asyncpg.Connection:
+    """The asyncpg connection under a SQLAlchemy one. The transaction must have begun with a statement through `conn`."""
+    raw = await conn.get_raw_connection()
+    return cast("asyncpg.Connection", raw.driver_connection)
+
+
+class Database:
+    """The pool of one process. `written` is set after each commit that added outbox rows, and wakes the relay."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 10,
+        application_name: str,
+        lock_timeout_s: float = 5,
+        idle_in_transaction_timeout_s: float = 30,
+    ) -> None:
+        self.url = async_url(url)
+        self.written = asyncio.Event()
+        self._server_settings = {
+            "application_name": application_name,
+            "lock_timeout": f"{int(lock_timeout_s * 1000)}ms",
+            "idle_in_transaction_session_timeout": f"{int(idle_in_transaction_timeout_s * 1000)}ms",
+            "jit": "off",
+            "timezone": "UTC",
+        }
+        self.engine: AsyncEngine = create_async_engine(
+            self.url,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=_POOL_TIMEOUT_S,
+            connect_args={"server_settings": self._server_settings, "timeout": _CONNECT_TIMEOUT_S},
+        )
+
+    @asynccontextmanager
+    async def recording(self) -> AsyncIterator[Recording]:
+        """A write transaction: commits when the block ends, rolls back when it raises."""
+        async with AsyncExitStack() as stack:
+            recording = await self._open(stack)
+            yield recording
+            if recording.pending:
+                await outbox.append(await recording.driver(), recording.pending)
+        if recording.pending:
+            self.written.set()
+
+    async def _open(self, stack: AsyncExitStack) -> Recording:
+        """Begin, lock, read the clock. After a server restart the pool's connections are dead: nothing is done yet, so try once more."""
+        for attempt in range(1, _OPEN_ATTEMPTS_MAX + 1):
+            attempted = AsyncExitStack()
+            try:
+                conn = await attempted.enter_async_context(self.engine.begin())
+                now = (await conn.exec_driver_sql(_OPEN)).one()[1]
+            except BaseException as error:
+                await attempted.__aexit__(type(error), error, error.__traceback__)
+                if attempt < _OPEN_ATTEMPTS_MAX and isinstance(error, DBAPIError) and error.connection_invalidated:
+                    continue
+                raise
+            stack.push_async_exit(attempted.pop_all())
+            return Recording(conn, now)
+        raise AssertionError("unreachable")
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A read-only transaction."""
+        async with self.engine.connect() as conn:
+            await conn.execution_options(postgresql_readonly=True)
+            async with conn.begin():
+                yield conn
+
+    async def connect(self, *, command_timeout_s: float = 30.0) -> asyncpg.Connection:
+        """A connection of its own, outside the pool and without a transaction; for session locks. The caller closes it."""
+        _, options = self.engine.dialect.create_connect_args(self.url)
+        for pool_option in ("prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback"):
+            options.pop(pool_option, None)
+        connection: asyncpg.Connection = await asyncpg.connect(
+            **options,
+            server_settings=self._server_settings,
+            timeout=_CONNECT_TIMEOUT_S,
+            command_timeout=command_timeout_s,
+        )
+        return connection
+
+    async def dispose(self) -> None:
+        """Close the pool."""
+        await self.engine.dispose()
+
+
+def async_url(url: str) -> URL:
+    """The URL for SQLAlchemy's asyncpg dialect, whatever PostgreSQL scheme it came with."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise ValueError("the database URL must be one of PostgreSQL")
+    return parsed.set(drivername="postgresql+asyncpg")
+
+
+_TRANSIENT_POSTGRES: tuple[type[BaseException], ...] = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+
+
+def is_transient(error: BaseException | None) -> bool:
+    """Whether trying the same again later may succeed: a lost connection, a deadlock, a full pool, an unreachable Kafka."""
+    if error is None:
+        return False
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or is_transient(error.__cause__ or _original(error))
+    if isinstance(error, asyncpg.InterfaceError):
+        return not isinstance(error, ValueError) and "connection" in str(error)
+    if isinstance(error, (*_TRANSIENT_POSTGRES, PoolTimeoutError, OSError, TimeoutError)):
+        return True
+    # The dialect raises its own class from the driver's; Kafka's errors are known by their base without importing aiokafka here.
+    if any(base.__module__ == "aiokafka.errors" and base.__name__ == "KafkaError" for base in type(error).__mro__):
+        return True
+    return is_transient(error.__cause__) if type(error).__module__.startswith("sqlalchemy") else False
+
+
+def _original(error: DBAPIError) -> BaseException | None:
+    original: Any = error.orig
+    return cast("BaseException | None", original)

@@ -1,0 +1,70 @@
+"""The outbox: events written in the same transaction as the state they tell of. It writes and counts rows, and sends nothing.
+
+Published rows are deleted at once, by the batch, not marked and pruned later. A mark would be an UPDATE that can never be
+heap-only (the index of the unpublished depends on it), so each event would leave two dead rows and need a second pass; a
+delete leaves one, and the primary key alone is the index of what is unpublished. What was published is in Kafka, whose topics
+keep everything. Autovacuum is set on the table by absolute number of dead rows (accord/migrations/v0001.py), and index
+entries of deleted rows are skipped after their first visit, so the table stays at the size of its largest backlog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+from uuid_utils.compat import uuid7
+
+from accord.contracts.base import EventData
+
+PAYLOAD_BYTES_MAX = 900_000
+"""Below Kafka's default `message.max.bytes`: a larger record would be refused for ever and block the relay."""
+
+_APPEND = """
+INSERT INTO outbox (event_id, type, key, occurred_at, recorded_at, traceparent, payload)
+SELECT event_id, type, key, occurred_at, $5, traceparent, payload
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $6::text[], $7::bytea[])
+     WITH ORDINALITY AS row (event_id, type, key, occurred_at, traceparent, payload, place)
+ORDER BY place
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One event on its way into the outbox."""
+
+    event_id: UUID
+    type: str
+    key: str
+    occurred_at: datetime
+    recorded_at: datetime
+    traceparent: str | None
+    payload: bytes
+
+
+def row_of(event: EventData, now: datetime, traceparent: str | None) -> Row:
+    """The row of one event recorded at `now`. Raises ValueError if it was dated otherwise or is too large."""
+    if event.recorded_at != now:
+        raise ValueError(f"{event.type}: recorded_at must be the recording's now")
+    payload = event.__pydantic_serializer__.to_json(event)
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise ValueError(
+            f"{event.type}: {len(payload)} bytes are more than the {PAYLOAD_BYTES_MAX} that a record may have"
+        )
+    return Row(uuid7(), event.type, event.key, event.occurred_at, now, traceparent, payload)
+
+
+async def append(driver: asyncpg.Connection, rows: Sequence[Row]) -> None:
+    """Insert rows of one recording, in order, by one statement."""
+    await driver.execute(
+        _APPEND,
+        [row.event_id for row in rows],
+        [row.type for row in rows],
+        [row.key for row in rows],
+        [row.occurred_at for row in rows],
+        rows[0].recorded_at,
+        [row.traceparent for row in rows],
+        [row.payload for row in rows],
+    )

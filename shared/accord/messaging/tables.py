@@ -1,0 +1,82 @@
+"""The tables that messaging needs in every service's database, for metadata and the test that tables equal migrations.
+
+The DDL that really runs is frozen in accord/migrations/v0001.py.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSON, UUID
+
+
+def define(metadata: MetaData) -> None:
+    """Add outbox, inbox, dead_letter and watermark to a service's metadata."""
+    Table(
+        "outbox",
+        metadata,
+        Column("id", BigInteger, Identity(always=True), nullable=False),
+        Column("event_id", UUID, nullable=False),
+        Column("type", Text, nullable=False),
+        Column("key", Text, nullable=False),
+        Column("occurred_at", DateTime(timezone=True), nullable=False),
+        Column("recorded_at", DateTime(timezone=True), nullable=False),
+        Column("traceparent", Text),
+        Column("payload", LargeBinary, nullable=False),
+        PrimaryKeyConstraint("id", name="outbox_pkey"),
+        Index("outbox_recorded_at_idx", "recorded_at"),
+    )
+    Table(
+        "inbox",
+        metadata,
+        Column("event_id", UUID, nullable=False),
+        Column("consumer", Text, nullable=False),
+        Column("received_at", DateTime(timezone=True), nullable=False),
+        PrimaryKeyConstraint("event_id", "consumer", name="inbox_pkey"),
+    )
+    Table(
+        "dead_letter",
+        metadata,
+        Column("id", UUID, nullable=False),
+        Column("consumer", Text, nullable=False),
+        Column("topic", Text, nullable=False),
+        Column("partition", Integer, nullable=False),
+        Column("offset", BigInteger, nullable=False),
+        Column("event_id", UUID),
+        Column("type", Text),
+        Column("key", Text),
+        Column("value", LargeBinary),
+        Column("headers", JSON, nullable=False),
+        Column("error", Text, nullable=False),
+        Column("failed_at", DateTime(timezone=True), nullable=False),
+        Column("state", Text, nullable=False, server_default=text("'new'")),
+        Column("settled_at", DateTime(timezone=True)),
+        PrimaryKeyConstraint("id", name="dead_letter_pkey"),
+        UniqueConstraint("consumer", "topic", "partition", "offset", name="dead_letter_place_key"),
+        UniqueConstraint("consumer", "event_id", name="dead_letter_event_key"),
+        CheckConstraint("state IN ('new', 'replayed', 'discarded')", name="dead_letter_state_check"),
+        Index("dead_letter_new_idx", "id", postgresql_where=text("state = 'new'")),
+    )
+    Table(
+        "watermark",
+        metadata,
+        Column("consumer", Text, nullable=False),
+        Column("topic", Text, nullable=False),
+        Column("partition", Integer, nullable=False),
+        Column("watermark_at", DateTime(timezone=True)),
+        PrimaryKeyConstraint("consumer", "topic", "partition", name="watermark_pkey"),
+    )

@@ -1,0 +1,169 @@
+"""A service's database with nothing but the messaging tables, a cluster of its own topics, and workers that end with the test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from accord.contracts.envelope import Event, decode
+from accord.contracts.intake_events import ActivityRecorded
+from accord.contracts.values import utc
+from accord.database import Database, Recording, async_url
+from accord.messaging.kafka import client_options, ensure_topics
+from accord.migrations import v0001
+from accord.workers import Worker
+
+OCCURRED = utc(2027, 1, 4, 9, 30)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Kafka settings as accord.settings has them."""
+
+    bootstrap_servers: str
+    topic_prefix: str
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    replication_factor: int = 1
+
+
+def migrate(url: str) -> None:
+    async def upgrade() -> None:
+        engine = create_async_engine(async_url(url))
+        async with engine.begin() as conn:
+            await conn.run_sync(lambda sync: v0001.upgrade(Operations(MigrationContext.configure(sync))))
+            await conn.execute(text("CREATE TABLE effect (place bigint GENERATED ALWAYS AS IDENTITY, event_id uuid, key text, sequence int)"))
+        await engine.dispose()
+
+    asyncio.run(upgrade())
+
+
+@pytest.fixture
+def cluster(kafka_server: Any, kafka_topic_prefix: str) -> Cluster:
+    return Cluster(kafka_server.bootstrap_servers, kafka_topic_prefix)
+
+
+@pytest.fixture
+def database_url(database_factory: Callable[..., str]) -> str:
+    return database_factory("messaging", migrate)
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url, application_name="test")
+    yield database
+    await database.dispose()
+
+
+@pytest.fixture
+def new_activity() -> Callable[..., ActivityRecorded]:
+    return activity
+
+
+def activity(recording: Recording, lead_id: UUID | None = None, sequence: int = 1) -> ActivityRecorded:
+    """An event recorded now, of a lead."""
+    return ActivityRecorded(
+        occurred_at=OCCURRED,
+        recorded_at=recording.now,
+        lead_id=lead_id or uuid4(),
+        sequence=sequence,
+        activity_id=uuid4(),
+        kind="email.clicked",
+        by="lead",
+    )
+
+
+@asynccontextmanager
+async def running(*workers: Worker) -> AsyncIterator[asyncio.Event]:
+    """Run workers for the block; what they raise is raised here."""
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        for worker in workers:
+            group.create_task(worker.run(stop))
+        try:
+            yield stop
+        finally:
+            stop.set()
+
+
+@pytest.fixture
+def run_workers() -> Callable[..., Any]:
+    return running
+
+
+async def until(condition: Callable[[], Awaitable[Any]], *, within_s: float = 30.0) -> Any:
+    """The first true answer of `condition`."""
+    async with asyncio.timeout(within_s):
+        while not (answer := await condition()):
+            await asyncio.sleep(0.02)
+        return answer
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    return until
+
+
+class Reader:
+    """Everything in a topic, in order per partition, read without a group."""
+
+    def __init__(self, cluster: Cluster, topic: str) -> None:
+        self._cluster = cluster
+        self._topic = cluster.topic_prefix + topic
+
+    async def events(self) -> list[tuple[int, Event]]:
+        """(partition, event) of all records up to the present end."""
+        client = AIOKafkaConsumer(**client_options(self._cluster), auto_offset_reset="earliest", enable_auto_commit=False)
+        await client.start()
+        try:
+            partitions = client.partitions_for_topic(self._topic) or set()
+            if not partitions:
+                return []
+            parts = [TopicPartition(self._topic, partition) for partition in sorted(partitions)]
+            client.assign(parts)
+            ends = await client.end_offsets(parts)
+            found: list[tuple[int, Event]] = []
+            while any([await client.position(part) < ends[part] for part in parts]):
+                for part, records in (await client.getmany(timeout_ms=100)).items():
+                    found += [(part.partition, decode(record.value, record.headers)) for record in records]
+            return found
+        finally:
+            await client.stop()
+
+
+@pytest.fixture
+def reader(cluster: Cluster) -> Callable[[str], Reader]:
+    return lambda topic: Reader(cluster, topic)
+
+
+@pytest.fixture
+async def producer(cluster: Cluster) -> AsyncIterator[AIOKafkaProducer]:
+    client = AIOKafkaProducer(**client_options(cluster), acks="all")
+    await client.start()
+    yield client
+    await client.stop()
+
+
+@pytest.fixture
+async def intake_topic(cluster: Cluster) -> str:
+    await ensure_topics(cluster, ["intake-events"], partitions=3)
+    return cluster.topic_prefix + "intake-events"
+
+
+@pytest.fixture
+def no_handler_calls() -> Iterator[list[Any]]:
+    calls: list[Any] = []
+    yield calls
+    assert not calls
