@@ -28,9 +28,8 @@ class OnlyContract(Contract):
                 continue
             allowed = [source, *extra]
             for module in sorted({source, *graph.find_descendants(source)}):
-                for imported in sorted(graph.find_modules_directly_imported_by(module)):
-                    if not _allowed(imported, allowed, ours):
-                        excess.append(f"{module} imports {imported}")
+                imports = sorted(graph.find_modules_directly_imported_by(module))
+                excess += [f"{module} imports {name}" for name in imports if not _allowed(name, allowed, ours)]
         return ContractCheck(kept=not excess, metadata={"excess": excess})
 
     def render_broken_contract(self, check: ContractCheck) -> None:

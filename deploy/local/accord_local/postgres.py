@@ -44,6 +44,7 @@ MAJOR_VERSION = 18
 CONNECTIONS_MAX = 200
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
+PREDECESSOR_TIMEOUT_S = 10.0
 SOCKET_PATH_BYTES_MAX = 100
 SOCKET_PORT_DEFAULT = 5432
 
@@ -64,7 +65,7 @@ class PostgresServer:
     """A PostgreSQL over one data directory; start and stop are synchronous and bounded."""
 
     def __init__(self, data_dir: Path, port: int | None = None, *, settings: Mapping[str, str] | None = None) -> None:
-        """`port` is a loopback TCP port, or None for the Unix socket alone; `settings` are added to postgresql.conf's."""
+        """`port` is a loopback TCP port, or None for the Unix socket alone; `settings` override ours."""
         self.data_dir = data_dir.resolve()
         self.port = port
         self.settings = dict(settings or {})
@@ -210,7 +211,8 @@ class PostgresServer:
             pid = int(pid_path.read_text().split("\n", 1)[0])
         except (FileNotFoundError, ValueError):
             return
-        if _serves(pid, self._pgdata):
+        # One whose parent was just killed is on its way out and is waited for.
+        if not wait_for(lambda: not _serves(pid, self._pgdata), timeout_s=PREDECESSOR_TIMEOUT_S):
             raise AlreadyRunningError("PostgreSQL", self.data_dir, pid)
         pid_path.unlink(missing_ok=True)
 
