@@ -15,6 +15,7 @@ from accord.contracts.values import (
     Money,
     Party,
     PolicyFailure,
+    SourceName,
     Timestamp,
     Value,
     Verdict,
@@ -24,7 +25,7 @@ from accord.contracts.values import (
 class LeadState(Value):
     """All that is public about a lead, carried whole so that no consumer has to call back."""
 
-    source: Handle
+    source: SourceName
     """The first source; it never changes, also not by a merge."""
     captured_at: Timestamp
     """When the lead's first submission occurred."""
@@ -84,7 +85,7 @@ class LeadQuarantined(LeadEvent):
 
     type: ClassVar[str] = "lead.quarantined.v1"
     submission_id: UUID
-    source: Handle
+    source: SourceName
     policy_version: int
     quality_score: float = Field(ge=0, le=1)
     failed: list[PolicyFailure]
@@ -96,7 +97,7 @@ class LeadRejected(EventData):
 
     type: ClassVar[str] = "lead.rejected.v1"
     submission_id: UUID
-    source: Handle
+    source: SourceName
     policy_version: int
     quality_score: float = Field(ge=0, le=1)
     failed: list[PolicyFailure]
@@ -122,7 +123,7 @@ class ActivityRecorded(LeadEvent):
     kind: str = Field(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")
     by: Party
     actor: Handle | None = None
-    source: Handle | None = None
+    source: SourceName | None = None
     campaign: Campaign | None = None
 
 
@@ -142,7 +143,7 @@ class ImportFinished(EventData):
 
     type: ClassVar[str] = "import.finished.v1"
     import_id: UUID
-    source: Handle
+    source: SourceName
     state: Literal["finished", "cancelled", "failed"]
     rows: ImportCounts
     cost: Money | None = None

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Field
 
 from accord.contracts.base import EventData, event
-from accord.contracts.values import Department, Handle, Timestamp
+from accord.contracts.values import Department, Handle, SourceName, Timestamp
 
 
 class ClockEvent(EventData):
@@ -22,7 +22,7 @@ class ClockEvent(EventData):
     obliges: Department
     sla_version: int
     owner: Handle | None = None
-    source: Handle | None = None
+    source: SourceName | None = None
     started_at: Timestamp
     due_at: Timestamp
     backfill: bool = False

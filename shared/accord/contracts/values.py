@@ -25,6 +25,9 @@ Attributes = dict[str, AttributeValue]
 Handle = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
 """An opaque name of an employee, key, pool or source: never an e-mail address, since '@' is not allowed."""
 
+SourceName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\s@:/\x00-\x1f\x7f]([^@:\x00-\x1f\x7f]*[^\s@:\x00-\x1f\x7f])?$")]
+"""What the organisation calls an origin of leads, as it writes it ("organic search"). No '@' (it would be an address), no ':' (see `external:SOURCE:ID`)."""
+
 DecimalText = Annotated[Decimal, Field(allow_inf_nan=False), PlainSerializer(lambda d: format(d, "f"), return_type=str)]
 """A decimal that travels as text, so that no reader turns it into a float."""
 
