@@ -33,6 +33,7 @@ DETACH_TIMEOUT_S = 900.0  # the first start may have to fetch Kafka's jars
 DOWN_TIMEOUT_S = 75.0  # services 10 s, Kafka 20 s, PostgreSQL 20 s, and some room
 FOLLOW_EVERY_S = 0.2
 LOG_LINES_DEFAULT = 20
+NO_TERMINAL_COLUMNS = 160
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 keys_app = typer.Typer(no_args_is_help=True, help="API keys.")
@@ -96,7 +97,7 @@ def status(
     if as_json:
         print(json.dumps({**asdict(state), "probes": probes}, indent=2))
     else:
-        Console().print(state_table(state, probes, _memory_mib(state)))
+        _console().print(state_table(state, probes, _memory_mib(state)))
     alive = all(entry.identity is not None and entry.identity.process() for entry in state.processes.values())
     if not alive or any(probe != "ready" for probe in probes.values()):
         raise typer.Exit(1)
@@ -148,7 +149,7 @@ def main() -> None:
 
 def run_stack(options: StackOptions, console: Console | None = None) -> None:
     """Start a stack, supervise it until SIGINT or SIGTERM, stop it. Raises LocalError when it can't start."""
-    console = console or Console()
+    console = console or _console()
     reporter = ConsoleReporter(console)
     stack = Stack(options, reporter)
     stop = threading.Event()
@@ -167,6 +168,11 @@ def run_stack(options: StackOptions, console: Console | None = None) -> None:
             # From here on a second signal means: at once.
             _on_signals(lambda _number, _frame: _hurry(stack))
             stack.stop()
+
+
+def _console() -> Console:
+    """Standard output; wide where it is not a terminal, so that no address is broken into two lines."""
+    return Console() if sys.stdout.isatty() else Console(width=NO_TERMINAL_COLUMNS)
 
 
 class _StoppedError(BaseException):
@@ -220,7 +226,9 @@ def _up_detached(data_dir: Path) -> None:
 
     def settled() -> bool:
         state = StackState.read(data_dir / "state.json")
-        return child.poll() is not None or (state is not None and state.status == "ready")
+        # The state of an earlier run that was killed says "ready" too.
+        ours = state is not None and state.supervisor.pid == child.pid and state.status == "ready"
+        return ours or child.poll() is not None
 
     with Console(stderr=True).status("starting"):
         done = wait_for(settled, timeout_s=DETACH_TIMEOUT_S, every_s=0.1)
@@ -230,7 +238,7 @@ def _up_detached(data_dir: Path) -> None:
     if not done:
         child.terminate()
         raise StartError("accord", f"not ready after {DETACH_TIMEOUT_S:.0f} s", log_path)
-    Console().print(state_table(_running_state(data_dir), {spec.name: "ready" for spec in SERVICES}, {}))
+    _console().print(state_table(_running_state(data_dir), {spec.name: "ready" for spec in SERVICES}, {}))
 
 
 def _running_state(data_dir: Path) -> StackState:
