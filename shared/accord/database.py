@@ -27,7 +27,8 @@ RECORDING_LOCK = 0x0ACC_04D0
 """Key of the advisory lock that every recording transaction holds, shared, from before its `now` to its commit."""
 
 _OPEN = f"SELECT pg_advisory_xact_lock_shared({RECORDING_LOCK}), clock_timestamp()"
-_OPEN_ATTEMPTS_MAX = 2
+_READ = "SELECT clock_timestamp()"
+_BEGIN_ATTEMPTS_MAX = 2
 _CONNECT_TIMEOUT_S = 10.0
 _POOL_TIMEOUT_S = 10.0
 
@@ -93,36 +94,43 @@ class Database:
     async def recording(self) -> AsyncIterator[Recording]:
         """A write transaction: commits when the block ends, rolls back when it raises."""
         async with AsyncExitStack() as stack:
-            recording = await self._open(stack)
+            conn, now = await self._begin(stack, _OPEN, readonly=False)
+            recording = Recording(conn, now)
             yield recording
             if recording.pending:
                 await outbox.append(await recording.driver(), recording.pending)
         if recording.pending:
             self.written.set()
 
-    async def _open(self, stack: AsyncExitStack) -> Recording:
-        """Begin, lock, read the clock. After a server restart the pool's connections are dead: nothing is done yet, so try once more."""
-        for attempt in range(1, _OPEN_ATTEMPTS_MAX + 1):
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A read-only transaction, already begun, so that `driver_of` works in it too."""
+        async with AsyncExitStack() as stack:
+            conn, _ = await self._begin(stack, _READ, readonly=True)
+            yield conn
+
+    async def _begin(self, stack: AsyncExitStack, statement: str, *, readonly: bool) -> tuple[AsyncConnection, datetime]:
+        """Begin a transaction with its first statement, which answers a time.
+
+        After a server restart the pool's connections are dead. Nothing is done yet, so it is tried once more: the first
+        failure has made the pool drop all connections of that age.
+        """
+        for attempt in range(_BEGIN_ATTEMPTS_MAX):
             attempted = AsyncExitStack()
             try:
-                conn = await attempted.enter_async_context(self.engine.begin())
-                now = (await conn.exec_driver_sql(_OPEN)).one()[1]
+                conn = await attempted.enter_async_context(self.engine.connect())
+                if readonly:
+                    await conn.execution_options(postgresql_readonly=True)
+                await attempted.enter_async_context(conn.begin())
+                now: datetime = (await conn.exec_driver_sql(statement)).one()[-1]
             except BaseException as error:
                 await attempted.__aexit__(type(error), error, error.__traceback__)
-                if attempt < _OPEN_ATTEMPTS_MAX and isinstance(error, DBAPIError) and error.connection_invalidated:
+                if attempt + 1 < _BEGIN_ATTEMPTS_MAX and isinstance(error, DBAPIError) and is_transient(error):
                     continue
                 raise
             stack.push_async_exit(attempted.pop_all())
-            return Recording(conn, now)
+            return conn, now
         raise AssertionError("unreachable")
-
-    @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """A read-only transaction."""
-        async with self.engine.connect() as conn:
-            await conn.execution_options(postgresql_readonly=True)
-            async with conn.begin():
-                yield conn
 
     async def connect(self, *, command_timeout_s: float = 30.0) -> asyncpg.Connection:
         """A connection of its own, outside the pool and without a transaction; for session locks. The caller closes it."""

@@ -189,11 +189,10 @@ class Consumer:
             max_partition_fetch_bytes=1_048_576,
             metadata_max_age_ms=30_000,
         )
-        self._fatal = None
+        self._fatal, self._client = None, client  # the listener may be called before `start` returns
         try:
             client.subscribe(list(self._logical), listener=_Listener(self))
             await client.start()
-            self._client = client
             await self._consume(client, stop, backoff)
         finally:
             self._client = None

@@ -1,14 +1,14 @@
 """A service's database with nothing but the messaging tables, a cluster of its own topics, and workers that end with the test."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from pydantic import SecretStr
@@ -63,6 +63,14 @@ def database_url(database_factory: Callable[..., str]) -> str:
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     database = Database(database_url, application_name="test")
+    yield database
+    await database.dispose()
+
+
+@pytest.fixture
+async def other_database(database_factory: Callable[..., str]) -> AsyncIterator[Database]:
+    """The database of a second service."""
+    database = Database(database_factory("messaging", migrate), application_name="other")
     yield database
     await database.dispose()
 
@@ -125,14 +133,12 @@ class Reader:
 
     async def events(self) -> list[tuple[int, Event]]:
         """(partition, event) of all records up to the present end."""
-        client = AIOKafkaConsumer(**client_options(self._cluster), auto_offset_reset="earliest", enable_auto_commit=False)
+        client = AIOKafkaConsumer(
+            self._topic, **client_options(self._cluster), auto_offset_reset="earliest", enable_auto_commit=False
+        )
         await client.start()
         try:
-            partitions = client.partitions_for_topic(self._topic) or set()
-            if not partitions:
-                return []
-            parts = [TopicPartition(self._topic, partition) for partition in sorted(partitions)]
-            client.assign(parts)
+            parts = sorted(client.assignment())
             ends = await client.end_offsets(parts)
             found: list[tuple[int, Event]] = []
             while any([await client.position(part) < ends[part] for part in parts]):
@@ -161,9 +167,3 @@ async def intake_topic(cluster: Cluster) -> str:
     await ensure_topics(cluster, ["intake-events"], partitions=3)
     return cluster.topic_prefix + "intake-events"
 
-
-@pytest.fixture
-def no_handler_calls() -> Iterator[list[Any]]:
-    calls: list[Any] = []
-    yield calls
-    assert not calls
