@@ -1,0 +1,274 @@
+"""The plan agreement: one set of targets for both departments. Its content, what is wrong with one, and how it reads
+in plain words.
+
+Money and rates are decimals written as text, so that no reader makes a binary fraction of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from itertools import pairwise
+from typing import Annotated, Literal
+from zoneinfo import available_timezones
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+_PERIOD_DAYS_MAX = 3660
+_DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,9})?", re.ASCII)
+
+
+def _text_only(value: object) -> Decimal:
+    if not isinstance(value, str):
+        raise ValueError('must be a decimal written as text, such as "0.5"')
+    if not _DECIMAL.fullmatch(value):
+        raise ValueError('must be a decimal number, such as "0.5"')
+    return Decimal(value)
+
+
+def _known_zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError("is no IANA time zone")
+    return name
+
+
+TextDecimal = Annotated[Decimal, BeforeValidator(_text_only)]
+Key = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Share = Annotated[float, Field(gt=0, le=1)]
+Per = Literal["month", "quarter", "year"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class PlanMoney(_Part):
+    """An amount above nothing in a currency (ISO 4217 code)."""
+
+    amount: Annotated[TextDecimal, Field(gt=0)]
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+
+
+class PlanPeriod(_Part):
+    """First and last day, both included, in the time zone."""
+
+    first: Annotated[date, Field(alias="from", strict=False)]
+    last: Annotated[date, Field(alias="to", strict=False)]
+    timezone: Annotated[str, AfterValidator(_known_zone)]
+
+
+class PlanStage(_Part):
+    """One stage: the share of the stage before that gets here, and the days that usually takes."""
+
+    stage: Key
+    conversion: Share | None = None
+    days: Annotated[float, Field(ge=0, le=3660)] | None = None
+
+
+class Measure(_Part):
+    """What is measured: entries into a stage, the conversion between two, or revenue in a stage. Exactly one."""
+
+    entered: Key | None = None
+    conversion: Annotated[list[Key], Field(min_length=2, max_length=2)] | None = None
+    revenue: Key | None = None
+
+    @property
+    def stages(self) -> list[tuple[str, str]]:
+        """The stages it names, each with its pointer inside the measure."""
+        pair = [(f"/conversion/{place}", stage) for place, stage in enumerate(self.conversion or [])]
+        return [
+            (f"/{name}", stage) for name, stage in (("entered", self.entered), ("revenue", self.revenue)) if stage
+        ] + pair
+
+
+class Goal(_Part):
+    """A goal of one department or both. Without a target it follows from the funnel and the revenue."""
+
+    key: Key
+    department: Literal["marketing", "sales", "both"]
+    measure: Measure
+    per: Per
+    target: Share | Annotated[int, Field(ge=1)] | TextDecimal | None = None
+
+
+class Beneficiary(_Part):
+    """Who earns a reward: a department, or the owner of each lead."""
+
+    department: Literal["marketing", "sales"] | None = None
+    owner: Literal[True] | None = None
+
+
+class RewardGate(_Part):
+    """The floor before anyone is paid: this share of the goal."""
+
+    goal: Key
+    at_least: Annotated[float, Field(gt=0, le=10)]
+
+
+class Accelerator(_Part):
+    """From this share of the target on, another rate."""
+
+    from_: Annotated[float, Field(alias="from", gt=0, le=10)]
+    rate: Annotated[TextDecimal, Field(gt=0, le=1)]
+
+
+class Reward(_Part):
+    """What is earned: a share of the measured revenue, from a gate on, up to a cap."""
+
+    key: Key
+    to: Beneficiary
+    measure: Measure
+    per: Per
+    gate: RewardGate | None = None
+    rate: Annotated[TextDecimal, Field(gt=0, le=1)]
+    accelerators: Annotated[list[Accelerator], Field(max_length=20)] = []
+    cap: PlanMoney | None = None
+
+
+class Plan(_Part):
+    """The content of a plan."""
+
+    kind: Literal["plan"]
+    title: Annotated[str, Field(min_length=1, max_length=200)]
+    glossary: Annotated[dict[str, str], Field(max_length=200)] = {}
+    period: PlanPeriod
+    revenue: PlanMoney
+    average_deal: PlanMoney
+    funnel: Annotated[list[PlanStage], Field(min_length=2, max_length=50)]
+    goals: Annotated[list[Goal], Field(max_length=100)] = []
+    rewards: Annotated[list[Reward], Field(max_length=100)] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """What is wrong, and where: a JSON Pointer into the content."""
+
+    pointer: str
+    message: str
+
+
+def parse(content: Mapping[str, object]) -> Plan:
+    """The plan in this content. Raises pydantic's ValidationError if it is none."""
+    return Plan.model_validate(content)
+
+
+def flaws(content: Mapping[str, object]) -> list[Flaw]:
+    """Everything wrong with a plan that can be seen in itself; empty means it can be signed."""
+    try:
+        plan = parse(content)
+    except ValidationError as error:
+        return [
+            _shape_flaw(problem["loc"], problem["msg"])
+            for problem in error.errors(include_url=False, include_input=False)
+        ]
+    return [*_period_flaws(plan), *_money_flaws(plan), *_funnel_flaws(plan), *_goal_flaws(plan), *_reward_flaws(plan)]
+
+
+def stages_not_in(plan: Plan, stages: Iterable[str]) -> list[Flaw]:
+    """The stages of the plan's funnel that a definition does not have; a warning, since definitions change apart from
+    plans."""
+    known = set(stages)
+    return [
+        Flaw(f"/funnel/{place}/stage", f"the definition in force has no stage {entry.stage}")
+        for place, entry in enumerate(plan.funnel)
+        if entry.stage not in known
+    ]
+
+
+# A union's location names the member that was tried; that is no place in the document.
+_UNION_MEMBERS = frozenset(
+    {"int", "float", "decimal", "function-before[_text_only(), decimal]", "constrained-int", "constrained-float"}
+)
+
+
+def _shape_flaw(location: tuple[int | str, ...], message: str) -> Flaw:
+    parts = [str(part).replace("~", "~0").replace("/", "~1") for part in location if part not in _UNION_MEMBERS]
+    return Flaw("".join(f"/{part}" for part in parts), message.removeprefix("Value error, "))
+
+
+def _period_flaws(plan: Plan) -> Iterable[Flaw]:
+    days = (plan.period.last - plan.period.first).days
+    if days < 0:
+        yield Flaw("/period/to", "must not be before from")
+    elif days > _PERIOD_DAYS_MAX:
+        yield Flaw("/period/to", "must be within ten years of from")
+
+
+def _money_flaws(plan: Plan) -> Iterable[Flaw]:
+    currency = plan.revenue.currency
+    if plan.average_deal.currency != currency:
+        yield Flaw("/average_deal/currency", f"must be {currency}, as the revenue is")
+    for place, reward in enumerate(plan.rewards):
+        if reward.cap and reward.cap.currency != currency:
+            yield Flaw(f"/rewards/{place}/cap/currency", f"must be {currency}, as the revenue is")
+
+
+def _funnel_flaws(plan: Plan) -> Iterable[Flaw]:
+    yield from _twice("/funnel", "stage", [entry.stage for entry in plan.funnel])
+    for place, entry in enumerate(plan.funnel):
+        if place == 0:
+            for name, value in (("conversion", entry.conversion), ("days", entry.days)):
+                if value is not None:
+                    yield Flaw(f"/funnel/0/{name}", "the first stage has no stage before it")
+        else:
+            for name, value in (("conversion", entry.conversion), ("days", entry.days)):
+                if value is None:
+                    yield Flaw(f"/funnel/{place}/{name}", "is missing: the stage before needs it to lead here")
+
+
+def _goal_flaws(plan: Plan) -> Iterable[Flaw]:
+    yield from _twice("/goals", "key", [goal.key for goal in plan.goals])
+    for place, goal in enumerate(plan.goals):
+        yield from _measure_flaws(plan, f"/goals/{place}/measure", goal.measure)
+        yield from _target_flaws(f"/goals/{place}/target", goal)
+
+
+def _measure_flaws(plan: Plan, pointer: str, measure: Measure) -> Iterable[Flaw]:
+    if len([part for part in (measure.entered, measure.conversion, measure.revenue) if part is not None]) != 1:
+        yield Flaw(pointer, "must name exactly one of entered, conversion and revenue")
+    known = [entry.stage for entry in plan.funnel]
+    for within, stage in measure.stages:
+        if stage not in known:
+            yield Flaw(pointer + within, f"the funnel has no stage {stage}")
+    if measure.conversion and all(stage in known for stage in measure.conversion):
+        start, end = (known.index(stage) for stage in measure.conversion)
+        if start >= end:
+            yield Flaw(pointer + "/conversion", "must lead from a stage to a later one")
+
+
+def _target_flaws(pointer: str, goal: Goal) -> Iterable[Flaw]:
+    target = goal.target
+    if target is None:
+        return
+    if goal.measure.entered and not isinstance(target, int):
+        yield Flaw(pointer, "must be a whole number of entries")
+    elif goal.measure.conversion and not (isinstance(target, float) or target == 1):
+        yield Flaw(pointer, "must be a share above 0 and up to 1")
+    elif goal.measure.revenue and not (isinstance(target, Decimal) and target > 0):
+        yield Flaw(pointer, 'must be an amount written as text, such as "1250000"')
+
+
+def _reward_flaws(plan: Plan) -> Iterable[Flaw]:
+    yield from _twice("/rewards", "key", [reward.key for reward in plan.rewards])
+    goals = {goal.key for goal in plan.goals}
+    for place, reward in enumerate(plan.rewards):
+        pointer = f"/rewards/{place}"
+        if (reward.to.department is None) == (reward.to.owner is None):
+            yield Flaw(f"{pointer}/to", "must be exactly one of a department and the owner")
+        yield from _measure_flaws(plan, f"{pointer}/measure", reward.measure)
+        if reward.measure.revenue is None and reward.measure.stages:
+            yield Flaw(f"{pointer}/measure", "must be revenue: the rate is a share of an amount")
+        if reward.gate and reward.gate.goal not in goals:
+            yield Flaw(f"{pointer}/gate/goal", f"there is no goal {reward.gate.goal}")
+        for at, (before, after) in enumerate(pairwise(reward.accelerators), start=1):
+            if after.from_ <= before.from_:
+                yield Flaw(f"{pointer}/accelerators/{at}/from", "must be above the one before it")
+
+
+def _twice(pointer: str, name: str, keys: list[str]) -> Iterable[Flaw]:
+    for place, key in enumerate(keys):
+        if key in keys[:place]:
+            yield Flaw(f"{pointer}/{place}/{name}", f"{key} is there twice")
