@@ -109,7 +109,9 @@ class Database:
             conn, _ = await self._begin(stack, _READ, readonly=True)
             yield conn
 
-    async def _begin(self, stack: AsyncExitStack, statement: str, *, readonly: bool) -> tuple[AsyncConnection, datetime]:
+    async def _begin(
+        self, stack: AsyncExitStack, statement: str, *, readonly: bool
+    ) -> tuple[AsyncConnection, datetime]:
         """Begin a transaction with its first statement, which answers a time.
 
         After a server restart the pool's connections are dead. Nothing is done yet, so it is tried once more: the first

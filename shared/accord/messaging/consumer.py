@@ -34,9 +34,10 @@ from accord.contracts.envelope import Event, MalformedEvent, UnknownEventType, d
 from accord.contracts.watermarks import WatermarkAdvanced
 from accord.database import Database, Recording, is_transient
 from accord.messaging import dead_letters, inbox, instruments, watermark
-from accord.messaging.kafka import KafkaSettings, client_options, close_quietly, ensure_topics, physical
+from accord.messaging.kafka import client_options, close_quietly, ensure_topics, physical
 from accord.messaging.offsets import Part, Place, first_offsets, lag, next_offsets
 from accord.retry import Backoff
+from accord.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 tracer = trace.get_tracer(__name__)

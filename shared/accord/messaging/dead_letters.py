@@ -47,7 +47,7 @@ _LIST = text(f"""
     ORDER BY id LIMIT :limit
 """)
 
-_TAKE = 'SELECT consumer, topic, partition, "offset", value, headers, state, event_id FROM dead_letter WHERE id = $1 FOR UPDATE'
+_TAKE = 'SELECT consumer, topic, partition, "offset", value, headers::text AS headers, state, event_id FROM dead_letter WHERE id = $1 FOR UPDATE'
 _SETTLE = "UPDATE dead_letter SET state = $2, settled_at = $3 WHERE id = $1"
 
 

@@ -5,38 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from aiokafka.helpers import create_ssl_context
-from pydantic import SecretStr
 
 from accord.contracts.topics import PARTITIONS_DEFAULT
+from accord.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
 _TOPIC_READY_S_MAX = 30.0
-
-
-class KafkaSettings(Protocol):
-    """What messaging needs to know of a cluster; accord.settings provides it."""
-
-    @property
-    def bootstrap_servers(self) -> str: ...
-    @property
-    def security_protocol(self) -> str: ...
-    @property
-    def sasl_mechanism(self) -> str | None: ...
-    @property
-    def sasl_username(self) -> str | None: ...
-    @property
-    def sasl_password(self) -> SecretStr | None: ...
-    @property
-    def replication_factor(self) -> int: ...
-    @property
-    def topic_prefix(self) -> str: ...
 
 
 def client_options(kafka: KafkaSettings) -> dict[str, Any]:
@@ -46,7 +27,7 @@ def client_options(kafka: KafkaSettings) -> dict[str, Any]:
         "security_protocol": kafka.security_protocol,
     }
     if kafka.security_protocol in ("SSL", "SASL_SSL"):
-        options["ssl_context"] = create_ssl_context(cafile=getattr(kafka, "ssl_cafile", None))
+        options["ssl_context"] = create_ssl_context(cafile=kafka.ssl_cafile)
     if kafka.security_protocol.startswith("SASL"):
         options["sasl_mechanism"] = kafka.sasl_mechanism or "PLAIN"
         options["sasl_plain_username"] = kafka.sasl_username
@@ -74,9 +55,8 @@ async def ensure_topics(kafka: KafkaSettings, topics: Sequence[str], *, partitio
 
 async def _create(admin: AIOKafkaAdminClient, kafka: KafkaSettings, names: Sequence[str], partitions: int) -> None:
     config = {"retention.ms": "-1", "cleanup.policy": "delete"}
-    in_sync = getattr(kafka, "min_insync_replicas", None)
-    if in_sync is not None:
-        config["min.insync.replicas"] = str(in_sync)
+    if kafka.min_insync_replicas is not None:
+        config["min.insync.replicas"] = str(kafka.min_insync_replicas)
     wanted = [NewTopic(name, partitions, kafka.replication_factor, topic_configs=config) for name in names]
     response = await admin.create_topics(wanted)
     for name, code, *detail in response.topic_errors:
@@ -134,14 +114,3 @@ _LITTLE = memoryview(b"\x01\x00\x00\x00").cast("I")[0] == 1
 
 def _words(data: bytes) -> list[int]:
     return [int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 4)]
-
-
-__all__ = [
-    "KafkaSettings",
-    "client_options",
-    "close_quietly",
-    "ensure_topics",
-    "murmur2",
-    "partition_of",
-    "physical",
-]

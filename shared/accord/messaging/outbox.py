@@ -15,6 +15,7 @@ from datetime import datetime
 from uuid import UUID
 
 import asyncpg
+from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from accord.contracts.base import EventData
@@ -29,6 +30,22 @@ FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $6::text[], $
      WITH ORDINALITY AS row (event_id, type, key, occurred_at, traceparent, payload, place)
 ORDER BY place
 """
+
+DEPTH_COUNTED_MAX = 100_000
+
+DEPTH = f"""
+SELECT (SELECT count(*) FROM (SELECT FROM outbox LIMIT {DEPTH_COUNTED_MAX}) AS counted) AS rows,
+       oldest_at, extract(epoch FROM clock_timestamp() - oldest_at)::float8 AS oldest_age_s
+FROM (SELECT min(recorded_at) AS oldest_at FROM outbox) AS oldest
+"""
+"""How much waits: rows (counted up to DEPTH_COUNTED_MAX), the oldest's time and its age in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    rows: int
+    oldest_at: datetime | None
+    oldest_age_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +85,8 @@ async def append(driver: asyncpg.Connection, rows: Sequence[Row]) -> None:
         [row.traceparent for row in rows],
         [row.payload for row in rows],
     )
+
+
+async def depth(conn: AsyncConnection) -> Depth:
+    """How much waits to be published."""
+    return Depth(*(await conn.exec_driver_sql(DEPTH)).one())

@@ -30,10 +30,11 @@ from accord.contracts.envelope import headers_of
 from accord.contracts.topics import TOPIC_OF, ServiceName
 from accord.contracts.watermarks import WatermarkAdvanced
 from accord.database import Database, is_transient
-from accord.messaging import instruments
-from accord.messaging.kafka import KafkaSettings, client_options, close_quietly, ensure_topics, partition_of, physical
+from accord.messaging import instruments, outbox
+from accord.messaging.kafka import client_options, close_quietly, ensure_topics, partition_of, physical
 from accord.messaging.watermark import Frontier
 from accord.retry import Backoff
+from accord.settings import KafkaSettings
 from accord.workers import pause
 
 log = structlog.get_logger(__name__)
@@ -44,10 +45,6 @@ RELAY_LOCK = 0x0ACC_04D1
 _READ = "SELECT id, event_id, type, key, occurred_at, traceparent, payload FROM outbox ORDER BY id LIMIT $1"
 _DELETE = "DELETE FROM outbox WHERE id = ANY ($1::bigint[])"
 _LEAD = f"SELECT pg_try_advisory_lock({RELAY_LOCK})"
-_DEPTH = """
-SELECT (SELECT count(*) FROM (SELECT FROM outbox LIMIT 100000) AS counted),
-       (SELECT extract(epoch FROM clock_timestamp() - min(recorded_at)) FROM outbox)
-"""
 
 _KAFKA_BATCH_BYTES_MAX = 512 * 1024
 _REQUEST_TIMEOUT_S = 8.0
@@ -238,9 +235,9 @@ class Relay:
     async def _announce(self, driver: asyncpg.Connection) -> None:
         """Write the watermark to every partition, and measure the outbox."""
         reached = await self._frontier.advance(driver)
-        rows, age_s = await driver.fetchrow(_DEPTH)
+        rows, _, age_s = await driver.fetchrow(outbox.DEPTH)
         instruments.OUTBOX_ROWS.set(rows)
-        instruments.OUTBOX_AGE_S.set(float(age_s or 0))
+        instruments.OUTBOX_AGE_S.set(age_s or 0.0)
         if reached is None:
             return
         producer = await self._ready_producer()

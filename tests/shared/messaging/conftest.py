@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,7 +10,6 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -21,22 +19,10 @@ from accord.contracts.values import utc
 from accord.database import Database, Recording, async_url
 from accord.messaging.kafka import client_options, ensure_topics
 from accord.migrations import v0001
+from accord.settings import KafkaSettings
 from accord.workers import Worker
 
 OCCURRED = utc(2027, 1, 4, 9, 30)
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Kafka settings as accord.settings has them."""
-
-    bootstrap_servers: str
-    topic_prefix: str
-    security_protocol: str = "PLAINTEXT"
-    sasl_mechanism: str | None = None
-    sasl_username: str | None = None
-    sasl_password: SecretStr | None = None
-    replication_factor: int = 1
 
 
 def migrate(url: str) -> None:
@@ -44,15 +30,19 @@ def migrate(url: str) -> None:
         engine = create_async_engine(async_url(url))
         async with engine.begin() as conn:
             await conn.run_sync(lambda sync: v0001.upgrade(Operations(MigrationContext.configure(sync))))
-            await conn.execute(text("CREATE TABLE effect (place bigint GENERATED ALWAYS AS IDENTITY, event_id uuid, key text, sequence int)"))
+            await conn.execute(
+                text(
+                    "CREATE TABLE effect (place bigint GENERATED ALWAYS AS IDENTITY, event_id uuid, key text, sequence int)"
+                )
+            )
         await engine.dispose()
 
     asyncio.run(upgrade())
 
 
 @pytest.fixture
-def cluster(kafka_server: Any, kafka_topic_prefix: str) -> Cluster:
-    return Cluster(kafka_server.bootstrap_servers, kafka_topic_prefix)
+def cluster(kafka_server: Any, kafka_topic_prefix: str) -> KafkaSettings:
+    return KafkaSettings(bootstrap_servers=kafka_server.bootstrap_servers, topic_prefix=kafka_topic_prefix)
 
 
 @pytest.fixture
@@ -127,7 +117,7 @@ def eventually() -> Callable[..., Any]:
 class Reader:
     """Everything in a topic, in order per partition, read without a group."""
 
-    def __init__(self, cluster: Cluster, topic: str) -> None:
+    def __init__(self, cluster: KafkaSettings, topic: str) -> None:
         self._cluster = cluster
         self._topic = cluster.topic_prefix + topic
 
@@ -150,12 +140,12 @@ class Reader:
 
 
 @pytest.fixture
-def reader(cluster: Cluster) -> Callable[[str], Reader]:
+def reader(cluster: KafkaSettings) -> Callable[[str], Reader]:
     return lambda topic: Reader(cluster, topic)
 
 
 @pytest.fixture
-async def producer(cluster: Cluster) -> AsyncIterator[AIOKafkaProducer]:
+async def producer(cluster: KafkaSettings) -> AsyncIterator[AIOKafkaProducer]:
     client = AIOKafkaProducer(**client_options(cluster), acks="all")
     await client.start()
     yield client
@@ -163,7 +153,6 @@ async def producer(cluster: Cluster) -> AsyncIterator[AIOKafkaProducer]:
 
 
 @pytest.fixture
-async def intake_topic(cluster: Cluster) -> str:
+async def intake_topic(cluster: KafkaSettings) -> str:
     await ensure_topics(cluster, ["intake-events"], partitions=3)
     return cluster.topic_prefix + "intake-events"
-

@@ -336,7 +336,9 @@ async def test_an_exception_in_a_rebalance_ends_the_consumer(database, producer,
         await consumer.run(asyncio.Event())
 
 
-async def test_stopping_finishes_the_batch_in_hand(database, producer, intake_topic, make_consumer, run_workers, eventually):
+async def test_stopping_finishes_the_batch_in_hand(
+    database, producer, intake_topic, make_consumer, run_workers, eventually
+):
     begun = asyncio.Event()
 
     async def slow(recording, received):
@@ -363,7 +365,9 @@ async def as_awaitable(value):
     return value
 
 
-async def test_lag_without_progress_is_a_problem(database, producer, intake_topic, make_consumer, run_workers, eventually):
+async def test_lag_without_progress_is_a_problem(
+    database, producer, intake_topic, make_consumer, run_workers, eventually
+):
     async def never(_recording, _received):
         raise ConnectionResetError
 

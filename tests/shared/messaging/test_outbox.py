@@ -19,7 +19,9 @@ async def test_events_of_a_recording_are_in_the_outbox_in_their_order(database, 
         recording.publish(*(new_activity(recording, lead, n) for n in range(1, 4)))
         recording.publish(new_activity(recording, lead, 4))
     rows = await outbox(database)
-    assert [new_activity.__globals__["ActivityRecorded"].model_validate_json(row["payload"]).sequence for row in rows] == [1, 2, 3, 4]
+    assert [
+        new_activity.__globals__["ActivityRecorded"].model_validate_json(row["payload"]).sequence for row in rows
+    ] == [1, 2, 3, 4]
     assert {row["key"] for row in rows} == {str(lead)}
     assert {row["recorded_at"] for row in rows} == {recording.now}
     assert database.written.is_set()

@@ -1,0 +1,134 @@
+"""HTTP for operators: what waits in the outbox, and what could not be applied. Shows places, types and errors, never a body."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from accord.contracts.envelope import MalformedEvent, UnknownEventType
+from accord.database import Database, is_transient
+from accord.http.auth import require
+from accord.http.problems import Problem
+from accord.messaging import dead_letters, outbox
+from accord.messaging.consumer import Handler
+
+
+class OutboxState(BaseModel):
+    """What is recorded and not yet published. `unpublished` is counted up to `unpublished_max`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"unpublished": 0, "oldest_age_s": None, "oldest_at": None}]}
+    )
+
+    unpublished: int = Field(description="Events not yet acknowledged by Kafka, counted up to 100,000.")
+    oldest_at: datetime | None = Field(description="When the oldest of them was recorded.")
+    oldest_age_s: float | None = Field(description="How long ago that was, in seconds.")
+
+
+class DeadLetterView(BaseModel):
+    """An event that could not be applied, without its body."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    consumer: str = Field(examples=["qualification"])
+    topic: str = Field(examples=["intake-events"])
+    partition: int
+    offset: int
+    event_id: UUID | None
+    type: str | None = Field(examples=["lead.captured.v1"])
+    key: str | None
+    error: str = Field(examples=["ValueError: no such stage"])
+    failed_at: datetime
+    state: dead_letters.State
+    settled_at: datetime | None
+    value_bytes: int | None
+
+
+class DeadLetterPage(BaseModel):
+    items: list[DeadLetterView]
+    next_cursor: str | None
+
+
+class Settled(BaseModel):
+    id: UUID
+    state: Literal["replayed", "discarded"]
+
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    404: {"description": "There is no dead letter with this id."},
+    409: {"description": "It was replayed or discarded before."},
+}
+
+
+def admin_router(database: Database, handlers: Mapping[str, Handler]) -> APIRouter:
+    """The routes under /v1/admin for outbox and dead letters, for keys with the scope `admin`."""
+    routes = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(require("admin"))])
+
+    @routes.get("/outbox")
+    async def read_outbox() -> OutboxState:
+        async with database.reading() as conn:
+            depth = await outbox.depth(conn)
+        return OutboxState(unpublished=depth.rows, oldest_at=depth.oldest_at, oldest_age_s=depth.oldest_age_s)
+
+    @routes.get("/dead-letters")
+    async def list_dead_letters(
+        state: Annotated[Literal["new", "replayed", "discarded", "all"], Query()] = "new",
+        limit: Annotated[int, Query(ge=1, le=500)] = 100,
+        cursor: Annotated[str | None, Query(max_length=100)] = None,
+    ) -> DeadLetterPage:
+        async with database.reading() as conn:
+            found = await dead_letters.listed(
+                conn, limit=limit + 1, after=_after(cursor), state=None if state == "all" else state
+            )
+        items = [DeadLetterView.model_validate(letter) for letter in found[:limit]]
+        return DeadLetterPage(items=items, next_cursor=str(items[-1].id) if len(found) > limit else None)
+
+    @routes.post("/dead-letters/{letter_id}/replay", responses={**_ERRORS, 422: {"description": "It failed again."}})
+    async def replay_dead_letter(letter_id: UUID, response: Response) -> Settled:
+        response.headers["Cache-Control"] = "no-store"
+        try:
+            await dead_letters.replay(database, letter_id, handlers)
+        except Exception as error:
+            raise _problem_of(error) from error
+        return Settled(id=letter_id, state="replayed")
+
+    @routes.post("/dead-letters/{letter_id}/discard", responses=_ERRORS)
+    async def discard_dead_letter(letter_id: UUID, response: Response) -> Settled:
+        response.headers["Cache-Control"] = "no-store"
+        try:
+            await dead_letters.discard(database, letter_id)
+        except Exception as error:
+            raise _problem_of(error) from error
+        return Settled(id=letter_id, state="discarded")
+
+    return routes
+
+
+def _after(cursor: str | None) -> UUID | None:
+    try:
+        return UUID(cursor) if cursor else None
+    except ValueError:
+        raise Problem(422, "invalid-cursor", "Invalid cursor", "The cursor is not one that this list gave.") from None
+
+
+def _problem_of(error: Exception) -> Exception:
+    """The answer to a replay or discard that changed nothing."""
+    match error:
+        case dead_letters.UnknownDeadLetter():
+            return Problem(404, "unknown-dead-letter", "Unknown dead letter", "There is no dead letter with this id.")
+        case dead_letters.AlreadySettled():
+            return Problem(409, "already-settled", "Already settled", f"This dead letter is {error.state}.")
+        case dead_letters.UnknownConsumer():
+            return Problem(
+                409, "unknown-consumer", "Unknown consumer", "This service has no handler for its consumer any more."
+            )
+        case MalformedEvent() | UnknownEventType():
+            return Problem(422, "unreadable-event", "Unreadable event", "The record is still no event of a known type.")
+        case _ if is_transient(error):
+            return error
+        case _:
+            return Problem(422, "replay-failed", "Replay failed", dead_letters.describe(error))

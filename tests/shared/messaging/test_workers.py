@@ -1,0 +1,60 @@
+"""A periodic worker repeats its work, waits out what passes by itself, and ends with what does not."""
+
+import asyncio
+
+import pytest
+
+from accord.workers import Periodic
+
+
+async def test_it_works_again_at_once_while_there_is_more():
+    left = [3]
+    stop = asyncio.Event()
+
+    async def work():
+        left[0] -= 1
+        if left[0] == 0:
+            stop.set()
+        return left[0] > 0
+
+    await asyncio.wait_for(Periodic("p", 3600, work).run(stop), 10)
+    assert left == [0]
+
+
+async def test_a_transient_failure_is_tried_again():
+    failures = iter([ConnectionResetError(), TimeoutError()])
+    stop = asyncio.Event()
+
+    async def work():
+        if error := next(failures, None):
+            raise error
+        stop.set()
+        return False
+
+    await asyncio.wait_for(Periodic("p", 3600, work).run(stop), 10)
+
+
+async def test_any_other_failure_ends_it():
+    async def work():
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await Periodic("p", 1, work).run(asyncio.Event())
+
+
+async def test_a_round_that_does_not_finish_is_a_problem():
+    begun, stop = asyncio.Event(), asyncio.Event()
+
+    async def work():
+        begun.set()
+        await stop.wait()
+        return False
+
+    worker = Periodic("p", 0, work, stuck_after_s=0)
+    assert worker.problem() is None
+    task = asyncio.create_task(worker.run(stop))
+    await begun.wait()
+    assert "no round finished" in worker.problem()
+    stop.set()
+    await task
+    assert worker.problem() is None
