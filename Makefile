@@ -1,7 +1,7 @@
 # Everything Accord needs, from a Python >= 3.11 and make. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format test run down bench compose-test schemas clean
+.PHONY: help setup lock lint format test run down compose-env compose-up compose-down compose-test clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -11,6 +11,8 @@ MEMBER_FILES := $(addsuffix /pyproject.toml,$(MEMBERS))
 # uv from PATH, else the one that setup puts into the environment.
 UV = $$(command -v uv || echo $(VENV)/bin/uv)
 PYTEST_ARGS ?=
+DATA_DIR := .accord
+COMPOSE := docker compose --env-file $(DATA_DIR)/compose.env
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +49,21 @@ run: setup ## start everything and keep it running; a second run finds its data
 
 down: setup ## stop what `make run` started
 	@$(VENV)/bin/accord down
+
+compose-env: setup ## make the passwords and keys that docker-compose.yml needs
+	@$(VENV)/bin/accord compose-env --data-dir $(DATA_DIR) >/dev/null
+
+compose-up: compose-env ## build the images and start everything in containers
+	@$(COMPOSE) up --build --detach --wait
+
+compose-down: ## stop the containers, keep their data
+	@$(COMPOSE) down
+
+compose-test: compose-env ## system tests against containers of their own, removed afterwards
+	@trap '$(COMPOSE) -p accord-test down --volumes --timeout 20' EXIT; \
+	$(COMPOSE) -p accord-test up --build --detach --wait && \
+	ACCORD_SYSTEM_URL_TEMPLATE='http://127.0.0.1:{port}' ACCORD_DATA_DIR=$(DATA_DIR) \
+	$(PYTHON) -m pytest -m "system and not chaos" tests/system $(PYTEST_ARGS)
 
 clean: ## remove the environment and caches, never the data under .accord/
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from accord_local import keys
+from accord_local.compose import PASSWORD_VARIABLES, ensure_compose_env
 from accord_local.redaction import redact
 from accord_local.state import StackState
 
@@ -28,7 +29,6 @@ def test_a_created_key_is_printed_once_and_kept_as_a_hash(tmp_path: Path) -> Non
     assert key.startswith("acc_")
     assert len(key) == 47
     assert key not in path.read_text()
-    assert path.stat().st_mode & 0o777 == 0o600
     digest = sha256(key.encode()).hexdigest()
     scopes = ["leads:read", "decisions:write"]
     assert _entries(path) == [{"name": "crm", "sha256": digest, "department": "sales", "scopes": scopes}]
@@ -93,3 +93,12 @@ def test_secrets_are_taken_out_of_what_is_shown() -> None:
 def test_a_state_file_that_makes_no_sense_is_no_state(tmp_path: Path, content: str) -> None:
     (tmp_path / "state.json").write_text(content)
     assert StackState.read(tmp_path / "state.json") is None
+
+
+def test_compose_gets_passwords_once(tmp_path: Path) -> None:
+    path = ensure_compose_env(tmp_path)
+    first = keys.read_env(path)
+    assert len(set(first.values())) == len(PASSWORD_VARIABLES)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert keys.read_env(ensure_compose_env(tmp_path)) == first
+    assert len(_entries(tmp_path / "api-keys.yaml")) == 3

@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 
 from accord_local import keys
+from accord_local.compose import ensure_compose_env
 from accord_local.console import ConsoleReporter, state_table
 from accord_local.errors import LocalError, StartError
 from accord_local.processes import log_tail, rotate, wait_for, wait_gone
@@ -123,6 +124,12 @@ def logs(
             print(f"{name} | {redact(line)}")
     if follow:
         _follow(chosen)
+
+
+@app.command("compose-env", hidden=True)
+def compose_env(data_dir: DataDir = DATA_DIR_DEFAULT) -> None:
+    """Make the passwords and keys that docker-compose.yml takes from outside (used by `make compose-up`)."""
+    print(ensure_compose_env(data_dir))
 
 
 @keys_app.command("create")

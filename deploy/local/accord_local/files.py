@@ -5,6 +5,7 @@ import secrets
 from pathlib import Path
 
 PRIVATE = 0o600
+READABLE = 0o644
 
 
 def write_atomically(path: Path, text: str, *, mode: int = PRIVATE) -> None:

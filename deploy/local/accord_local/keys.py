@@ -14,7 +14,7 @@ import yaml
 from filelock import FileLock
 
 from accord_local.errors import LocalError
-from accord_local.files import write_atomically
+from accord_local.files import READABLE, write_atomically
 
 SCOPES = (
     "leads:read",
@@ -76,7 +76,7 @@ def create(path: Path, *, name: str, department: str | None, scopes: Sequence[st
 
 def ensure_dev_keys(env_path: Path, keys_path: Path) -> dict[str, str]:
     """The three keys of a developer's stack (variable → key), made at the first start and found again at later ones."""
-    keys = _read_env(env_path)
+    keys = read_env(env_path)
     missing = [variable for variable in DEV_KEY_VARIABLES if variable not in keys]
     if missing:
         keys |= {variable: new_key() for variable in missing}
@@ -108,7 +108,8 @@ def _append(path: Path, entries: Sequence[KeyEntry], *, replace: bool = False) -
             raise KeyFileError(f"{path} has a key named {taken[0]} already")
         kept = [entry for entry in present if entry.get("name") not in names]
         added = [{**asdict(entry), "scopes": list(entry.scopes)} for entry in entries]
-        write_atomically(path, yaml.safe_dump({"keys": [*kept, *added]}, sort_keys=False))
+        # Readable by others, for the user inside a container: a hash of 32 random bytes gives nobody a key.
+        write_atomically(path, yaml.safe_dump({"keys": [*kept, *added]}, sort_keys=False), mode=READABLE)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
@@ -124,7 +125,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _read_env(path: Path) -> dict[str, str]:
+def read_env(path: Path) -> dict[str, str]:
+    """The `NAME=value` lines of a file; empty when there is none."""
     try:
         lines = path.read_text().splitlines()
     except FileNotFoundError:

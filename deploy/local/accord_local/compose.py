@@ -1,0 +1,29 @@
+"""What docker-compose.yml needs from outside: passwords made once, kept in a file that only its owner reads."""
+
+import secrets
+from pathlib import Path
+
+from accord_local.files import write_atomically
+from accord_local.keys import ensure_dev_keys, read_env
+
+PASSWORD_BYTES = 24
+PASSWORD_VARIABLES = (
+    "ACCORD_POSTGRES_PASSWORD",
+    "ACCORD_INTAKE_DB_PASSWORD",
+    "ACCORD_QUALIFICATION_DB_PASSWORD",
+    "ACCORD_SLA_DB_PASSWORD",
+    "ACCORD_METRICS_DB_PASSWORD",
+)
+
+
+def ensure_compose_env(data_dir: Path) -> Path:
+    """Make `compose.env` (mode 600), the dev keys and the keys file, each only where it is missing; the first's path."""
+    path = data_dir / "compose.env"
+    present = read_env(path)
+    missing = {name: secrets.token_urlsafe(PASSWORD_BYTES) for name in PASSWORD_VARIABLES if name not in present}
+    if missing:
+        lines = [f"{name}={value}" for name, value in (present | missing).items()]
+        write_atomically(path, "\n".join(lines) + "\n")
+    path.chmod(0o600)
+    ensure_dev_keys(data_dir / "dev-keys.env", data_dir / "api-keys.yaml")
+    return path
