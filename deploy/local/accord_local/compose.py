@@ -17,7 +17,7 @@ PASSWORD_VARIABLES = (
 
 
 def ensure_compose_env(data_dir: Path) -> Path:
-    """Make `compose.env` (mode 600), the dev keys and the keys file, each only where it is missing; the first's path."""
+    """Make `compose.env` (mode 600), the dev keys and the keys file, each where it is missing; the first's path."""
     path = data_dir / "compose.env"
     present = read_env(path)
     missing = {name: secrets.token_urlsafe(PASSWORD_BYTES) for name in PASSWORD_VARIABLES if name not in present}
