@@ -11,6 +11,8 @@ MEMBER_FILES := $(addsuffix /pyproject.toml,$(MEMBERS))
 # uv from PATH, else the one that setup puts into the environment.
 UV = $$(command -v uv || echo $(VENV)/bin/uv)
 PYTEST_ARGS ?=
+# Behind a proxy with a certificate of its own, only the system knows whom to trust; a bare machine has only uv's list.
+export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem),true,false)
 DATA_DIR := .accord
 COMPOSE := docker compose --env-file $(DATA_DIR)/compose.env
 

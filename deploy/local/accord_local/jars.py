@@ -3,6 +3,7 @@
 `python -m accord_local.jars` resolves anew and writes the lock file (called by `make lock`).
 """
 
+import os
 import tomllib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,12 @@ DOWNLOADS_AT_ONCE = 4
 DOWNLOAD_TIMEOUT_S = 60
 LOCK_TIMEOUT_S = 600
 READ_BYTES = 1 << 20
+# Behind a proxy with a certificate of its own, only the system knows whom to trust.
+SYSTEM_CERTIFICATES = (
+    Path("/etc/ssl/certs/ca-certificates.crt"),
+    Path("/etc/pki/tls/certs/ca-bundle.crt"),
+    Path("/etc/ssl/cert.pem"),
+)
 LOCKED_FIELDS = ("groupId", "artifactId", "version", "packaging", "classifier", "sha256")
 
 Progress = Callable[[int, int], None]
@@ -98,6 +105,9 @@ def write_lock() -> None:
 
 
 def _context() -> MavenContext:
+    present = next((str(path) for path in SYSTEM_CERTIFICATES if path.exists()), None)
+    if present is not None:  # jgo gives requests no other way
+        os.environ.setdefault("REQUESTS_CA_BUNDLE", present)
     return MavenContext(repo_cache=Path(GlobalSettings.load().repo_cache), timeout=DOWNLOAD_TIMEOUT_S)
 
 
