@@ -200,7 +200,8 @@ class PostgresServer:
         if not (_others_may_enter(self.data_dir) and _others_may_enter(self._bin)):
             # A clone below /root or a private temporary directory: instead of opening those to everybody, the
             # server keeps the right to walk through them.
-            drop += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+            # Without the secure bit, access(2), by which PostgreSQL looks for its own programs, ignores that right.
+            drop += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]
         # The user change resets the death signal, so setpriv sets it again.
         drop += ["--pdeathsig=INT", "--"]
         return _RunAs(nobody.pw_uid, nobody.pw_gid, tuple(drop))
