@@ -1,0 +1,114 @@
+"""The outermost layer of an app: request id, trace context, one log line and the metrics of each request, and the answer to
+what nobody expected: 500 with the request id and nothing else. Pure ASGI; it logs no body, query or header."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils import uuid7
+
+from accord.http.limits import send_problem
+from accord.http.problems import Problem, problem_of
+from accord.metric_names import HTTP_REQUESTS, HTTP_SECONDS
+from accord.telemetry import span_of_request
+
+log = structlog.get_logger("accord.http")
+
+_REQUEST_ID = re.compile(rb"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")
+_QUIET = frozenset({"/livez", "/readyz", "/metrics"})
+
+
+class RequestContext:
+    """Wraps the whole app. `routes` maps endpoints to their path templates, for labels of bounded number."""
+
+    def __init__(self, app: ASGIApp, routes: Mapping[object, str], slow_s: float = 1.0) -> None:
+        self._app = app
+        self._routes = routes
+        self._slow_s = slow_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope["accord.request_id"] = request_id
+        answer = _Answer(scope, send, request_id)
+        began = time.perf_counter()
+        with (
+            span_of_request(scope) as trace_id,
+            structlog.contextvars.bound_contextvars(request_id=request_id, trace_id=trace_id),
+        ):
+            try:
+                await self._app(scope, receive, answer)
+            except Exception as error:
+                if answer.status is not None:
+                    log.exception("answer_broken_off")
+                    raise
+                problem = problem_of(error)
+                if problem is None:
+                    log.exception("request_failed")
+                    problem = Problem(
+                        500, "internal", "Something went wrong here", "It has been logged under the request id."
+                    )
+                await send_problem(problem, scope, receive, answer)
+            finally:
+                self._account(scope, answer.status or 499, time.perf_counter() - began)
+
+    def _account(self, scope: Scope, status: int, seconds: float) -> None:
+        route = self._template(scope)
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        HTTP_REQUESTS.labels(method, route, status).inc()
+        HTTP_SECONDS.labels(method, route).observe(seconds)
+        if scope["path"] in _QUIET:
+            return
+        line = log.warning if status >= 500 or seconds > self._slow_s else log.debug
+        line(
+            "request",
+            method=method,
+            route=route,
+            status=status,
+            duration_ms=round(seconds * 1000, 2),
+            caller=getattr(scope.get("accord.caller"), "name", None),
+        )
+
+    def _template(self, scope: Scope) -> str:
+        template = self._routes.get(scope.get("endpoint"))
+        if template is None:
+            template = getattr(scope.get("route"), "path", None)
+        return template or "none"
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class _Answer:
+    """Notes the status and adds the headers that every answer has."""
+
+    __slots__ = ("_request_id", "_scope", "_send", "status")
+
+    def __init__(self, scope: Scope, send: Send, request_id: str) -> None:
+        self._scope = scope
+        self._send = send
+        self._request_id = request_id.encode()
+        self.status: int | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [*message.get("headers", ()), (b"x-request-id", self._request_id)]
+            headers.append((b"x-content-type-options", b"nosniff"))
+            headers.extend(self._scope.get("accord.rate", ()))
+            message = {**message, "headers": headers}
+        await self._send(message)
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's X-Request-Id if it is short and plain, else a new UUIDv7."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.match(value):
+            return str(value, "ascii")
+    return str(uuid7())

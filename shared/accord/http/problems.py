@@ -1,0 +1,285 @@
+"""Errors as `application/problem+json` (RFC 9457). A problem names the place of an error, never the value that was sent there."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import TypeVar
+
+import orjson
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from accord.batching import Overloaded
+from accord.database import is_transient
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_BASE = "/problems/"
+_ERRORS_MAX = 50
+_POINTER_CHARS_MAX = 300
+_MESSAGE_CHARS_MAX = 300
+
+T = TypeVar("T")
+
+ErrorItem = Mapping[str, str]
+"""`{"pointer", "message"}` for a place in the body, `{"parameter", "message"}` for the query, path or a header."""
+
+
+class ErrorPlace(BaseModel):
+    """One place that is wrong; for OpenAPI."""
+
+    pointer: str | None = Field(default=None, description="JSON Pointer (RFC 6901) into the body.")
+    parameter: str | None = Field(default=None, description="Name of the query, path or header parameter.")
+    message: str
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457 problem details; for OpenAPI."""
+
+    type: str = Field(description="A stable name of this kind of problem.", examples=["/problems/validation-failed"])
+    title: str
+    status: int
+    detail: str | None = None
+    errors: list[ErrorPlace] | None = None
+    request_id: str | None = Field(default=None, description="The same as in the header X-Request-Id.")
+
+
+class Problem(HTTPException):
+    """An error answer. `type` is the slug after `/problems/`; `extra` members appear beside the standard ones."""
+
+    def __init__(
+        self,
+        status: int,
+        type: str | None = None,
+        title: str | None = None,
+        detail: str | None = None,
+        *,
+        errors: Sequence[ErrorItem] = (),
+        headers: Mapping[str, str] | None = None,
+        **extra: object,
+    ) -> None:
+        phrase = _phrase(status)
+        self.type = TYPE_BASE + (type or _slug(phrase)).removeprefix(TYPE_BASE)
+        self.title = title or phrase
+        self.errors = list(errors)[:_ERRORS_MAX]
+        self.extra = extra
+        self.text = detail
+        super().__init__(status, detail or self.title, dict(headers) if headers else None)
+
+    @property
+    def status(self) -> int:
+        return self.status_code
+
+    def document(self, request_id: str | None = None) -> dict[str, object]:
+        """The members of the problem document, without those that are empty."""
+        document: dict[str, object] = {"type": self.type, "title": self.title, "status": self.status_code}
+        if self.text:
+            document["detail"] = self.text
+        if self.errors:
+            document["errors"] = self.errors
+        document.update(self.extra)
+        if request_id:
+            document["request_id"] = request_id
+        return document
+
+    def response(self, request_id: str | None = None) -> Response:
+        body = orjson.dumps(self.document(request_id), default=str, option=orjson.OPT_NON_STR_KEYS)
+        return Response(body, self.status_code, headers=self.headers, media_type=MEDIA_TYPE)
+
+
+def not_found(what: str) -> Problem:
+    """404 for a resource, named by its kind: `not_found("lead")`."""
+    return Problem(404, "not-found", f"No such {what}", f"There is no {what} with this name or id.")
+
+
+def overloaded(
+    retry_after_s: float | None = None, detail: str = "The service has as much work as it can take. Try again."
+) -> Problem:
+    """503 with a jittered `Retry-After` in whole seconds."""
+    seconds = retry_after_s if retry_after_s is not None else random.uniform(0.5, 2.5)  # noqa: S311 - jitter, not a secret
+    return Problem(503, "overloaded", "Try again later", detail, headers={"Retry-After": str(max(1, round(seconds)))})
+
+
+def pointer(parts: Iterable[str | int]) -> str:
+    """The JSON Pointer (RFC 6901) of a path, bounded."""
+    text = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+    return text[:_POINTER_CHARS_MAX].encode("utf-8", "replace").decode()
+
+
+def validation_problem(errors: Sequence[Mapping[str, object]], body: object = None) -> Problem:
+    """422 for pydantic's errors whose `loc` begins with `body`, `query`, `path`, `header` or `cookie`; 400 for malformed JSON."""
+    if any(error.get("type") == "json_invalid" for error in errors):
+        return malformed("The body is not well-formed JSON.")
+    items = [_item(error, body) for error in errors[:_ERRORS_MAX]]
+    return Problem(422, "validation-failed", "The request does not fit", _summary(items), errors=items)
+
+
+def malformed(detail: str) -> Problem:
+    return Problem(400, "malformed-body", "The body cannot be read", detail)
+
+
+def from_validation_error(error: ValidationError, body: object = None) -> Problem:
+    """The problem for an error of `TypeAdapter.validate_json` or `validate_python` on a whole body. Pass the parsed body if at
+    hand: then the labels that pydantic puts into the places of unions are left out of the pointers."""
+    found = error.errors(include_url=False, include_context=False)
+    return validation_problem([{**item, "loc": ("body", *item["loc"])} for item in found], body)
+
+
+def parse_body(adapter: TypeAdapter[T], body: bytes) -> T:
+    """The value in a JSON body, for plain routes. Raises Problem 400 or 422."""
+    try:
+        return adapter.validate_json(body)
+    except ValidationError as error:
+        try:
+            parsed: object = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            parsed = None
+        raise from_validation_error(error, parsed) from None
+
+
+def _item(error: Mapping[str, object], body: object) -> dict[str, str]:
+    loc = error.get("loc")
+    place, *rest = loc if isinstance(loc, (tuple, list)) and loc else ("body",)
+    message = _message(error)
+    if place == "body":
+        return {"pointer": pointer(_within(body, rest, missing=error.get("type") == "missing")), "message": message}
+    return {"parameter": str(rest[0]) if rest else str(place), "message": message}
+
+
+def _within(body: object, parts: Sequence[str | int], *, missing: bool) -> list[str | int]:
+    """The parts that are places of this body. Pydantic also names the branch of a union, which is no place."""
+    if not isinstance(body, (dict, list)):
+        return list(parts)
+    node: object = body
+    path: list[str | int] = []
+    for index, part in enumerate(parts):
+        if (isinstance(node, dict) and part in node) or (
+            isinstance(node, list) and isinstance(part, int) and 0 <= part < len(node)
+        ):
+            node = node[part]
+        elif not (missing and index == len(parts) - 1):
+            continue
+        path.append(part)
+    return path
+
+
+def _message(error: Mapping[str, object]) -> str:
+    message = str(error.get("msg", "is not valid"))
+    sent = error.get("input")
+    if isinstance(sent, str) and len(sent) >= 4 and sent in message:
+        return "The value is not valid"
+    return message.removeprefix("Value error, ")[:_MESSAGE_CHARS_MAX]
+
+
+def _summary(items: Sequence[ErrorItem]) -> str:
+    return "1 place is wrong; see errors." if len(items) == 1 else f"{len(items)} places are wrong; see errors."
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
+
+
+def _slug(phrase: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in phrase.lower())
+
+
+def problem_of(error: BaseException) -> Problem | None:
+    """The problem that an exception stands for, or None if it is a defect of ours."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, HTTPException):
+        return _of_http(error)
+    if isinstance(error, Overloaded):
+        return overloaded(error.retry_after_s)
+    if isinstance(error, (DBAPIError, PoolTimeoutError)):
+        return _of_database(error)
+    return None
+
+
+def _of_http(error: HTTPException) -> Problem:
+    details = {
+        404: "There is nothing at this path.",
+        405: "This path does not answer to this method.",
+        400: "The request cannot be read.",
+    }
+    return Problem(error.status_code, None, None, details.get(error.status_code), headers=error.headers)
+
+
+def _of_database(error: DBAPIError | PoolTimeoutError) -> Problem | None:
+    if is_transient(error):
+        return overloaded(detail="The database does not answer at the moment. Nothing was changed. Try again.")
+    state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+    if state.startswith("22"):  # data exception: out of range, untranslatable character, ...
+        return Problem(
+            422, "value-not-storable", "A value cannot be stored", "A value is out of the range that can be stored."
+        )
+    return None
+
+
+def request_id_of(request: Request) -> str | None:
+    found = request.scope.get("accord.request_id")
+    return found if isinstance(found, str) else None
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    problem = problem_of(error)
+    if problem is None:
+        raise error
+    if problem.status_code >= 500:
+        log.warning("request_not_served", problem=problem.type, error=type(error).__name__)
+    return problem.response(request_id_of(request))
+
+
+async def _answer_validation(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    if isinstance(error.body, bytes) and not _is_json(request):
+        return unsupported_media_type("application/json").response(request_id_of(request))
+    return validation_problem(error.errors(), error.body).response(request_id_of(request))
+
+
+def unsupported_media_type(*accepted: str) -> Problem:
+    """415, naming what would be accepted."""
+    return Problem(
+        415,
+        "unsupported-media-type",
+        "This content type is not accepted",
+        f"Send the body as {' or '.join(accepted)}.",
+        headers={"Accept-Post": ", ".join(accepted)},
+    )
+
+
+def media_type_of(request: Request) -> str:
+    """The body's media type in lower case, without parameters; empty if there is none."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def require_json(request: Request) -> None:
+    """For plain routes: raises Problem 415 unless the body is declared to be JSON."""
+    if not _is_json(request):
+        raise unsupported_media_type("application/json")
+
+
+def _is_json(request: Request) -> bool:
+    media = media_type_of(request)
+    return media == "application/json" or (media.startswith("application/") and media.endswith("+json"))
+
+
+def install(app: FastAPI) -> None:
+    """Answer every expected exception of this app with a problem document. The unexpected are accord.http.context's."""
+    for kind in (Problem, HTTPException, Overloaded, DBAPIError, PoolTimeoutError):
+        app.add_exception_handler(kind, _answer)
+    app.add_exception_handler(RequestValidationError, _answer_validation)

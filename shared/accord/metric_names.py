@@ -1,0 +1,47 @@
+"""The Prometheus instruments of the HTTP side and of agreements, each with its meaning. Labels are names of ours, never a person.
+
+All instruments, these and those of accord.messaging and of the services, live in the process's default registry, which also
+holds the process's CPU time and resident memory; `/metrics` prints that one registry.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+
+HTTP_REQUESTS = Counter(
+    "accord_http_requests_total",
+    "Requests answered, by method, route template and status.",
+    ["method", "route", "status"],
+)
+HTTP_SECONDS = Histogram(
+    "accord_http_request_seconds",
+    "From the request's head to the last byte of the answer.",
+    ["method", "route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+HTTP_IN_FLIGHT = Gauge("accord_http_requests_in_flight", "Requests begun and not yet answered.")
+HTTP_REFUSED = Counter(
+    "accord_http_refused_total",
+    "Requests refused before any work: overload, rate, body (too large) or auth.",
+    ["reason"],
+)
+KEYS_RELOAD_FAILURES = Counter(
+    "accord_api_keys_reload_failures_total", "Reloads of the keys file that failed; the old keys stay."
+)
+IDEMPOTENT_REPLAYS = Counter(
+    "accord_idempotent_replays_total", "Requests answered with the saved answer of an earlier one."
+)
+AGREEMENT_ACTIVE = Gauge(
+    "accord_agreement_active_version", "The version in force, as this process knows it; 0 if none.", ["kind"]
+)
+
+__all__ = [
+    "AGREEMENT_ACTIVE",
+    "HTTP_IN_FLIGHT",
+    "HTTP_REFUSED",
+    "HTTP_REQUESTS",
+    "HTTP_SECONDS",
+    "IDEMPOTENT_REPLAYS",
+    "KEYS_RELOAD_FAILURES",
+    "REGISTRY",
+]

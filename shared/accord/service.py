@@ -1,0 +1,313 @@
+"""The composition kit of every service's main.py: the app, the process with its roles, and migrations. It knows no service.
+
+    def build(settings: Settings) -> Service: ...
+
+    if __name__ == "__main__":
+        sys.exit(run(build))
+
+A process has one role: `api` (HTTP), `worker` (relay, consumers, timers; HTTP for probes only), `all` (both) or `migrate`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal, TypeVar, cast, get_args
+
+import structlog
+import uvicorn
+import uvloop
+from fastapi import APIRouter, FastAPI
+from pydantic import ValidationError
+from sqlalchemy import text
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
+
+from accord.contracts.topics import ServiceName
+from accord.database import Database
+from accord.health import Health
+from accord.http import problems
+from accord.http.auth import authenticator
+from accord.http.context import RequestContext
+from accord.http.limits import BodyGuard, InFlightLimit
+from accord.http.oidc import TokenVerifier
+from accord.http.openapi import Fragment, documented
+from accord.migrations.run import migrate
+from accord.settings import Settings
+from accord.telemetry import configure_logging, configure_tracing, shut_tracing_down
+from accord.workers import Worker
+
+log = structlog.get_logger(__name__)
+
+Role = Literal["api", "worker", "all", "migrate"]
+S = TypeVar("S", bound=Settings)
+
+_BACKLOG = 2048
+_WAIT_FOR_DISPOSE_S = 2.0
+
+
+@dataclass(kw_only=True)
+class Service:
+    """What one service is made of. `workers` run in the roles worker and all, `api_workers` in api and all."""
+
+    name: ServiceName
+    title: str
+    settings: Settings
+    database: Database
+    migrations: Path
+    """The directory with env.py and versions/."""
+    routers: Sequence[APIRouter] = ()
+    routes: Sequence[BaseRoute] = ()
+    """Plain Starlette routes for hot paths."""
+    openapi_paths: Mapping[str, Mapping[str, Fragment]] = field(default_factory=dict)
+    """OpenAPI of the plain routes: path → method → `accord.http.openapi.operation(...)`."""
+    streamed_bytes_max: Mapping[str, int] = field(default_factory=dict)
+    """Path prefixes whose bodies are streamed, with their own limits."""
+    workers: Sequence[Worker] = ()
+    api_workers: Sequence[Worker] = ()
+    readiness: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
+    """Needs of the role api beside the database; `worker_readiness` those of the role worker."""
+    worker_readiness: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
+    description: str = ""
+    close: Callable[[], Awaitable[None]] | None = None
+    """Called last, before the pool is closed."""
+
+    def health(self, role: Role = "all") -> Health:
+        """The probes of this role."""
+        checks: dict[str, Callable[[], Awaitable[None]]] = {"database": self._database_answers}
+        if role in ("api", "all"):
+            checks |= self.readiness
+        if role in ("worker", "all"):
+            checks |= self.worker_readiness
+        return Health(checks, self.workers_of(role))
+
+    def workers_of(self, role: Role) -> list[Worker]:
+        """The workers that run in this role."""
+        own = list(self.workers) if role in ("worker", "all") else []
+        return own + (list(self.api_workers) if role in ("api", "all") else [])
+
+    async def _database_answers(self) -> None:
+        async with self.database.reading() as conn:
+            await conn.execute(text("SELECT 1"))
+
+
+def create_app(service: Service, health: Health | None = None, *, metrics: bool = True) -> FastAPI:
+    """The HTTP app: routers, plain routes, probes, and the layers around them. Starts no worker."""
+    settings = service.settings
+    app = FastAPI(
+        title=service.title,
+        version=_version(),
+        description=service.description,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    app.router.redirect_slashes = False
+    oidc = settings.oidc
+    app.state.auth = authenticator(
+        settings.api_keys_file,
+        TokenVerifier(oidc) if oidc is not None else None,
+        settings.rate_limit_per_s,
+        settings.rate_limit_burst,
+    )
+    problems.install(app)
+    app.router.routes.extend(service.routes)
+    for router in service.routers:
+        app.include_router(router)
+    app.router.routes.extend((health or service.health()).routes(metrics=metrics))
+    app.openapi = documented(app, service.openapi_paths)  # type: ignore[method-assign]
+    # Added innermost first.
+    app.add_middleware(BodyGuard, bytes_max=settings.body_bytes_max, streamed=service.streamed_bytes_max)
+    app.add_middleware(InFlightLimit, requests_max=settings.requests_in_flight_max)
+    app.add_middleware(RequestContext, routes=_templates(app))
+    return app
+
+
+def _templates(app: FastAPI) -> dict[object, str]:
+    return {route.endpoint: route.path for route in app.router.routes if isinstance(route, Route)}
+
+
+def _version() -> str:
+    try:
+        return version("accord-shared")
+    except PackageNotFoundError:
+        return "0"
+
+
+def run(build: Callable[[S], Service], argv: Sequence[str] | None = None, settings: type[S] | None = None) -> int:
+    """Run one process of a service in the role that `argv` names; the exit code. `settings`: the service's own subclass."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    role = arguments[0] if len(arguments) == 1 else ""
+    if role not in get_args(Role):
+        sys.stderr.write(f"usage: api | worker | all | migrate (one of them, not {' '.join(arguments) or 'nothing'})\n")
+        return 2
+    try:
+        configured = (settings or cast("type[S]", Settings))()
+    except ValidationError as error:
+        for item in error.errors(include_input=False, include_url=False):
+            name = "ACCORD_" + "_".join(map(str, item["loc"])).upper() if item["loc"] else "ACCORD_*"
+            sys.stderr.write(f"setting {name}: {item['msg']}\n")
+        return 2
+    configure_logging(configured.log_level)
+    try:
+        return uvloop.run(_main(build, configured, cast("Role", role)))
+    except KeyboardInterrupt:
+        return 0
+
+
+async def _main(build: Callable[[S], Service], settings: S, role: Role) -> int:
+    service = build(settings)
+    configure_logging(settings.log_level, service=service.name)
+    if role == "migrate":
+        await service.database.dispose()
+        return await migrate(service.migrations, settings.database_url.get_secret_value(), service.name)
+    configure_tracing(service.name)
+    try:
+        return await Process(service, role).run()
+    finally:
+        shut_tracing_down()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without signal handling of its own: it would end the process with the signal instead of exit code 0."""
+
+    def install_signal_handlers(self) -> None:
+        return
+
+    async def serve_on(self, listening: socket.socket) -> None:
+        await self._serve([listening])
+
+
+class Process:
+    """One running process: servers, workers, and an orderly end. The first failure of a worker ends it with exit code 1."""
+
+    def __init__(self, service: Service, role: Role) -> None:
+        self._service = service
+        self._role = role
+        self._health = service.health(role)
+        self._stop = asyncio.Event()
+        self._stop_api_workers = asyncio.Event()
+        self._failed = False
+
+    async def run(self) -> int:
+        """Serve until SIGTERM, SIGINT or a failure; then stop accepting, drain, and close."""
+        settings = self._service.settings
+        try:
+            servers = self._servers()
+        except OSError as error:
+            log.error("port_not_bound", host=settings.host, port=settings.port, why=error.strerror or str(error))
+            return 1
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        serving = [asyncio.create_task(server.serve_on(sock), name="http") for server, sock in servers]
+        own = [] if self._role == "api" else [self._start(worker, self._stop) for worker in self._service.workers]
+        beside = (
+            []
+            if self._role == "worker"
+            else [self._start(worker, self._stop_api_workers) for worker in self._service.api_workers]
+        )
+        for task in [*serving, *own, *beside]:
+            task.add_done_callback(self._on_end)
+        log.info("started", role=self._role, port=servers[0][1].getsockname()[1])
+        await self._stop.wait()
+        self._health.stopping = True
+        log.info("stopping", role=self._role)
+        await self._drain([server for server, _ in servers], serving, own, beside)
+        if self._service.close is not None:
+            await self._service.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_WAIT_FOR_DISPOSE_S):
+                await self._service.database.dispose()
+        log.info("stopped", exit_code=int(self._failed))
+        return int(self._failed)
+
+    def _servers(self) -> list[tuple[_Server, socket.socket]]:
+        settings = self._service.settings
+        apart = settings.metrics_port is not None and self._role != "worker"
+        app: ASGIApp
+        if self._role == "worker":
+            app = _probes(self._health)
+        else:
+            app = create_app(self._service, self._health, metrics=not apart)
+        servers = [(self._server(app), _listen(settings.host, settings.port))]
+        if apart and settings.metrics_port is not None:
+            servers.append((self._server(_probes(self._health)), _listen(settings.host, settings.metrics_port)))
+        return servers
+
+    def _server(self, app: ASGIApp) -> _Server:
+        return _Server(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                backlog=_BACKLOG,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=max(1, int(self._service.settings.drain_s) - 2),
+            )
+        )
+
+    def _start(self, worker: Worker, stop: asyncio.Event) -> asyncio.Task[None]:
+        return asyncio.create_task(worker.run(stop), name=worker.name)
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            log.error("worker_died", worker=task.get_name(), exc_info=error)
+        elif self._stop.is_set():
+            return
+        else:
+            log.error("worker_ended", worker=task.get_name())
+        self._failed = True
+        self._stop.set()
+
+    async def _drain(
+        self,
+        servers: Sequence[_Server],
+        serving: Sequence[asyncio.Task[None]],
+        own: Sequence[asyncio.Task[None]],
+        beside: Sequence[asyncio.Task[None]],
+    ) -> None:
+        """Stop accepting first; group commits end only after the requests that wait for them."""
+        for server in servers:
+            server.should_exit = True
+        remaining = [task for task in (*serving, *own, *beside) if not task.done()]
+        try:
+            async with asyncio.timeout(self._service.settings.drain_s):
+                await asyncio.gather(*serving, return_exceptions=True)
+                self._stop_api_workers.set()
+                await asyncio.gather(*own, *beside, return_exceptions=True)
+        except TimeoutError:
+            late = [task.get_name() for task in remaining if not task.done()]
+            log.error("not_drained_in_time", workers=late)
+        for task in remaining:
+            task.cancel()
+        await asyncio.gather(*remaining, return_exceptions=True)
+
+
+def _probes(health: Health) -> ASGIApp:
+    return Starlette(routes=health.routes())
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    listening.setblocking(False)
+    return listening
+
+
+__all__ = ["Process", "Role", "Service", "create_app", "run"]

@@ -1,0 +1,114 @@
+"""Settings of one process, from environment variables that begin with ACCORD_. No secret has a default, and none is ever printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+
+
+class KafkaSettings(BaseModel):
+    """What messaging needs to know of a cluster (see accord.messaging.kafka.KafkaSettings)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bootstrap_servers: str
+    security_protocol: SecurityProtocol = "PLAINTEXT"
+    sasl_mechanism: str | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_cafile: str | None = None
+    replication_factor: int = 1
+    min_insync_replicas: int | None = None
+    topic_prefix: str = ""
+
+
+class OidcSettings(BaseModel):
+    """An OpenID Connect issuer whose access tokens are accepted beside keys, and where its tokens say department and scopes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    issuer: str
+    audience: str
+    jwks_url: str | None = None
+    """None: found by the issuer's discovery document."""
+    department_claim: str = "department"
+    scopes_claim: str = "scope"
+    jwks_max_age_s: float = 300.0
+    timeout_s: float = 5.0
+
+
+class Settings(BaseSettings):
+    """Every service's settings; a service adds its own in a subclass. Units stand last in names."""
+
+    model_config = SettingsConfigDict(env_prefix="ACCORD_", extra="ignore", env_ignore_empty=True)
+
+    database_url: SecretStr
+    database_pool_size: int = Field(default=10, ge=1, le=200)
+
+    kafka_bootstrap_servers: str
+    kafka_security_protocol: SecurityProtocol = "PLAINTEXT"
+    kafka_sasl_mechanism: str | None = None
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_ssl_cafile: str | None = None
+    kafka_replication_factor: int = Field(default=1, ge=1)
+    kafka_min_insync_replicas: int | None = Field(default=None, ge=1)
+    kafka_topic_prefix: str = ""
+
+    api_keys_file: Path | None = None
+    oidc_issuer: str | None = None
+    oidc_audience: str | None = None
+    oidc_jwks_url: str | None = None
+    oidc_department_claim: str = "department"
+    oidc_scopes_claim: str = "scope"
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65_535)
+    metrics_port: int | None = Field(default=None, ge=0, le=65_535)
+    log_level: LogLevel = "info"
+
+    body_bytes_max: int = Field(default=8 * 1024 * 1024, ge=1)
+    requests_in_flight_max: int = Field(default=1_000, ge=1)
+    rate_limit_per_s: float | None = Field(default=None, gt=0)
+    """Sustained requests per second of one key; None: no limit."""
+    rate_limit_burst: int | None = Field(default=None, ge=1)
+    """Requests that a key may make at once; None: two seconds' worth."""
+    drain_s: float = Field(default=10.0, gt=0)
+
+    @model_validator(mode="after")
+    def _whole_oidc(self) -> Settings:
+        if (self.oidc_issuer is None) != (self.oidc_audience is None):
+            raise ValueError("ACCORD_OIDC_ISSUER and ACCORD_OIDC_AUDIENCE belong together")
+        return self
+
+    @property
+    def kafka(self) -> KafkaSettings:
+        return KafkaSettings(
+            bootstrap_servers=self.kafka_bootstrap_servers,
+            security_protocol=self.kafka_security_protocol,
+            sasl_mechanism=self.kafka_sasl_mechanism,
+            sasl_username=self.kafka_sasl_username,
+            sasl_password=self.kafka_sasl_password,
+            ssl_cafile=self.kafka_ssl_cafile,
+            replication_factor=self.kafka_replication_factor,
+            min_insync_replicas=self.kafka_min_insync_replicas,
+            topic_prefix=self.kafka_topic_prefix,
+        )
+
+    @property
+    def oidc(self) -> OidcSettings | None:
+        if self.oidc_issuer is None or self.oidc_audience is None:
+            return None
+        return OidcSettings(
+            issuer=self.oidc_issuer,
+            audience=self.oidc_audience,
+            jwks_url=self.oidc_jwks_url,
+            department_claim=self.oidc_department_claim,
+            scopes_claim=self.oidc_scopes_claim,
+        )
