@@ -42,9 +42,17 @@ log = structlog.get_logger(__name__)
 RELAY_LOCK = 0x0ACC_04D1
 """Key of the session advisory lock that makes one relay of a database active."""
 
-_READ = "SELECT id, event_id, type, key, occurred_at, traceparent, payload FROM outbox ORDER BY id LIMIT $1"
+_READ = """
+SELECT id, event_id, type, key, occurred_at, traceparent, payload
+FROM (SELECT *, sum(octet_length(payload)) OVER (ORDER BY id) - octet_length(payload) AS bytes_before
+      FROM (SELECT * FROM outbox ORDER BY id LIMIT $1) AS first) AS counted
+WHERE bytes_before <= $2 ORDER BY id
+"""
 _DELETE = "DELETE FROM outbox WHERE id = ANY ($1::bigint[])"
 _LEAD = f"SELECT pg_try_advisory_lock({RELAY_LOCK})"
+
+_BATCH_BYTES_MAX = 16 * 1024 * 1024
+"""A batch ends with the first row past this, so that large events cannot fill the memory."""
 
 _KAFKA_BATCH_BYTES_MAX = 512 * 1024
 _REQUEST_TIMEOUT_S = 8.0
@@ -164,7 +172,7 @@ class Relay:
     async def _round(self, driver: asyncpg.Connection) -> bool:
         """Publish one batch, and the watermark when it is due. True if the batch was full, so that more may wait."""
         started = time.monotonic()
-        rows = await driver.fetch(_READ, self._batch_rows_max)
+        rows = await driver.fetch(_READ, self._batch_rows_max, _BATCH_BYTES_MAX)
         if rows:
             self._waiting_since = self._waiting_since or started
             await self._publish(driver, rows)
@@ -173,7 +181,7 @@ class Relay:
         if time.monotonic() >= self._watermark_due_at:
             await self._announce(driver)
             self._watermark_due_at = time.monotonic() + self._watermark_every_s
-        return len(rows) == self._batch_rows_max
+        return len(rows) == self._batch_rows_max or sum(len(row["payload"]) for row in rows) > _BATCH_BYTES_MAX
 
     async def _publish(self, driver: asyncpg.Connection, rows: Sequence[asyncpg.Record]) -> None:
         producer = await self._ready_producer()
@@ -222,12 +230,16 @@ class Relay:
                 id=event_id, type=type_, source=self._source, subject="", time=occurred_at, traceparent=None
             )
             self._fixed_headers[type_] = fixed
-        variable = {
-            "ce_id": str(event_id).encode(),
-            "ce_subject": subject,
-            "ce_time": occurred_at.isoformat().encode(),
-        }
-        headers = [(name, variable.get(name, value)) for name, value in fixed]
+        version, _, type_header, source, _, _, content_type = fixed
+        headers = [
+            version,
+            ("ce_id", str(event_id).encode()),
+            type_header,
+            source,
+            ("ce_subject", subject),
+            ("ce_time", occurred_at.isoformat().encode()),
+            content_type,
+        ]
         if traceparent:
             headers.append(("traceparent", traceparent.encode()))
         return headers
