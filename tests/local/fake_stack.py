@@ -26,14 +26,19 @@ http.server.ThreadingHTTPServer((os.environ["ACCORD_HOST"], int(os.environ["ACCO
 """
 
 
+def write_package(packages: Path, name: str) -> None:
+    """A package that answers to `python -m name.main migrate` and `all`."""
+    package = packages / name
+    package.mkdir(exist_ok=True)
+    (package / "__init__.py").touch()
+    (package / "main.py").write_text(SERVICE)
+
+
 def main(data_dir: Path, port_base: int, kafka_port: int, packages: Path) -> int:
     """Exit code 1 and one line when the stack can't start."""
     specs = (ServiceSpec("alpha", "alpha", "intake", 0), ServiceSpec("beta", "beta", "sla", 1))
     for spec in specs:
-        package = packages / spec.package
-        package.mkdir(exist_ok=True)
-        (package / "__init__.py").touch()
-        (package / "main.py").write_text(SERVICE)
+        write_package(packages, spec.package)
     os.environ["PYTHONPATH"] = str(packages)
     try:
         run_stack(StackOptions(data_dir, port_base=port_base, kafka_port=kafka_port, services=specs))

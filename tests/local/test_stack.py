@@ -1,5 +1,6 @@
 """The stack runner with real PostgreSQL and Kafka and two small stand-ins for services."""
 
+import json
 import os
 import shutil
 import signal
@@ -15,9 +16,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from accord_local.processes import ProcessIdentity, free_ports, wait_for, wait_gone
+from accord_local.processes import ProcessIdentity, free_ports, port_is_free, wait_for, wait_gone
+from accord_local.services import SERVICES
 from accord_local.stack import RESTARTS_IN_A_ROW_MAX, STEADY_AFTER_S, RestartPolicy
 from accord_local.state import StackState
+
+from .fake_stack import write_package
 
 RUNNER = Path(__file__).with_name("fake_stack.py")
 START_TIMEOUT_S = 60
@@ -67,13 +71,14 @@ class Run:
         return self.process.wait(STOP_TIMEOUT_S)
 
 
-def _ports() -> tuple[int, int]:
+def _ports(services: int = 2) -> tuple[int, int]:
+    """A port with as many free ones behind it as there are services, and another."""
     for _attempt in range(100):
         base, kafka = free_ports(2)
-        with socket.socket() as probe:
-            if base + 1 != kafka and probe.connect_ex(("127.0.0.1", base + 1)) != 0:
-                return base, kafka
-    pytest.fail("no two ports in a row are free")
+        row = range(base, base + services)
+        if kafka not in row and all(port_is_free(port) for port in row):
+            return base, kafka
+    pytest.fail("no ports in a row are free")
 
 
 @pytest.fixture
@@ -178,6 +183,44 @@ def test_a_service_that_cannot_start_is_one_clear_line_and_stops_all(directory: 
         assert f"beta cannot {role}" in last
         assert "hunter2" not in run.output
         assert run.state is None
+
+
+@pytest.mark.slow
+def test_the_command_starts_in_the_background_tells_and_stops(directory: Path, stand_ins: None) -> None:
+    base, kafka = _ports(4)
+    options = ["--port-base", str(base), "--kafka-port", str(kafka)]
+    table = _accord("up", "--detach", *options, directory=directory)
+    try:
+        assert table.returncode == 0, table.stderr
+        for name in ("postgresql", "kafka", "intake", "qualification", "sla-monitor", "metrics"):
+            assert name in table.stdout
+        again = _accord("up", "--detach", *options, directory=directory)
+        assert again.returncode == 1
+        assert again.stderr.startswith("accord: already running as process ")
+        state = json.loads(_accord("status", "--json", directory=directory).stdout)
+        assert state["probes"] == dict.fromkeys(("intake", "qualification", "sla-monitor", "metrics"), "ready")
+        logs = _accord("logs", "metrics", directory=directory).stdout
+        assert "metrics | metrics migrate" in logs
+        assert "hunter2" not in logs
+    finally:
+        stopped = _accord("down", directory=directory)
+    assert "stopped" in stopped.stdout
+    assert _accord("status", directory=directory).returncode == 1
+    pids = [entry["identity"] for entry in state["processes"].values()]
+    assert wait_gone([ProcessIdentity(**identity) for identity in pids], timeout_s=1) == []
+
+
+@pytest.fixture
+def stand_ins(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small programs in place of the four services."""
+    for spec in SERVICES:
+        write_package(directory, spec.package)
+    monkeypatch.setenv("PYTHONPATH", str(directory))
+
+
+def _accord(*arguments: str, directory: Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "accord_local.cli", *arguments, "--data-dir", str(directory / "data")]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
 def test_commands_without_a_running_stack_say_so(directory: Path) -> None:

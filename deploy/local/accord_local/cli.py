@@ -1,6 +1,7 @@
 """The `accord` command: the whole stack on this machine, its logs and its keys."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -146,16 +147,26 @@ def keys_create(
 
 
 def main() -> None:
-    """Entry point: a LocalError becomes one line and exit code 1."""
+    """Entry point: a LocalError, and a full disk wherever it is met, become one line and exit code 1."""
     try:
         app()
     except LocalError as error:
         print(f"accord: {redact(str(error))}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"accord: the disk is full: {error.filename or 'no space left'}", file=sys.stderr)
+        sys.exit(1)
 
 
-def run_stack(options: StackOptions, console: Console | None = None) -> None:
-    """Start a stack, supervise it until SIGINT or SIGTERM, stop it. Raises LocalError when it can't start."""
+def run_stack(
+    options: StackOptions, console: Console | None = None, then: Callable[[Stack, Console], None] | None = None
+) -> None:
+    """Start a stack, call `then` once it is ready, supervise it until SIGINT or SIGTERM, stop it.
+
+    Raises LocalError when it can't start, and whatever `then` raises; the stack is stopped either way.
+    """
     console = console or _console()
     reporter = ConsoleReporter(console)
     stack = Stack(options, reporter)
@@ -168,6 +179,9 @@ def run_stack(options: StackOptions, console: Console | None = None) -> None:
             if state is not None:
                 console.print(state_table(state, {spec.name: "ready" for spec in options.services}, {}))
             console.print(f"keys: {options.dev_keys_path}   logs: {options.logs_dir}   stop: Ctrl-C", highlight=False)
+            if then is not None:
+                with _supervised_aside(stack):
+                    then(stack, console)
             stack.supervise(stop)
         except _StoppedError:
             console.print("accord: stopping")
@@ -180,6 +194,19 @@ def run_stack(options: StackOptions, console: Console | None = None) -> None:
 def _console() -> Console:
     """Standard output; wide where it is not a terminal, so that no address is broken into two lines."""
     return Console() if sys.stdout.isatty() else Console(width=NO_TERMINAL_COLUMNS)
+
+
+@contextlib.contextmanager
+def _supervised_aside(stack: Stack) -> Iterator[None]:
+    """Look after the stack in a thread of its own while this one is busy."""
+    done = threading.Event()
+    thread = threading.Thread(target=stack.supervise, args=(done,), name="accord-supervisor")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 class _StoppedError(BaseException):

@@ -27,6 +27,7 @@ from accord_local.processes import (
     log_tail,
     require_disk,
     require_port,
+    rotate,
     spawn,
     wait_for,
     wait_gone,
@@ -90,6 +91,7 @@ class PostgresServer:
         if not (self._pgdata / "PG_VERSION").exists():
             self._initialise(run_as)
         self._write_hba(run_as)
+        rotate(self.log_path)
         self._child = spawn(
             [*run_as.prefix, self._bin / "postgres", "-D", self._pgdata, *self._options()],
             log_path=self.log_path,
