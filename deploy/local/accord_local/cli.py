@@ -147,16 +147,17 @@ def keys_create(
 
 
 def main() -> None:
-    """Entry point: a LocalError, and a full disk wherever it is met, become one line and exit code 1."""
+    """Entry point: a LocalError, a full disk and a missing permission become one line and exit code 1."""
     try:
         app()
     except LocalError as error:
         print(f"accord: {redact(str(error))}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in {errno.ENOSPC, errno.EACCES, errno.EPERM}:
             raise
-        print(f"accord: the disk is full: {error.filename or 'no space left'}", file=sys.stderr)
+        where = f": {error.filename}" if error.filename else ""
+        print(f"accord: {(error.strerror or 'no access').lower()}{where}", file=sys.stderr)
         sys.exit(1)
 
 
