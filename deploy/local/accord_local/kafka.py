@@ -173,8 +173,7 @@ class KafkaServer:
         return path
 
     def _format(self, class_path: str, configuration_path: Path) -> None:
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        arguments = ["format", "--standalone", "--cluster-id", cluster_id, "--config", str(configuration_path)]
+        arguments = ["format", "--standalone", "--cluster-id", _cluster_id(), "--config", str(configuration_path)]
         done = subprocess.run(
             [*_java(class_path, "kafka.tools.StorageTool"), *arguments],
             stdin=subprocess.DEVNULL,
@@ -201,6 +200,14 @@ class KafkaServer:
             return PortBusyError("Kafka", self.port, "--kafka-port")
         telling = [line for line in lines if "ERROR" in line or "FATAL" in line or "xception" in line]
         return StartError("Kafka", (telling or lines or ["ended without a word"])[0], self.log_path)
+
+
+def _cluster_id() -> str:
+    """A random UUID as Kafka writes them: base64url, and never with a dash in front, which would look like an option."""
+    while True:
+        encoded = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not encoded.startswith("-"):
+            return encoded
 
 
 def _java(class_path: str, main_class: str, *arguments: Path) -> list[str | Path]:

@@ -137,7 +137,7 @@ class Stack:
 
         Raises LocalError with one clear line; call `stop` then as well.
         """
-        require_disk("accord", self.options.data_dir)
+        require_disk("the stack", self.options.data_dir)
         self._take_over()
         self._check_ports()
         ensure_dev_keys(self.options.dev_keys_path, self.options.keys_path)
@@ -207,7 +207,9 @@ class Stack:
             self._lock.acquire(timeout=0)
         except Timeout:
             state = StackState.read(self.options.state_path)
-            raise AlreadyRunningError("accord", self.options.data_dir, state.supervisor.pid if state else 0) from None
+            raise AlreadyRunningError(
+                "the stack", self.options.data_dir, state.supervisor.pid if state else 0
+            ) from None
         state = StackState.read(self.options.state_path)
         if state is None:
             return
