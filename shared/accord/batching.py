@@ -84,9 +84,9 @@ class GroupCommit(Generic[Request, Answer]):
             _, late = await asyncio.wait(lanes, timeout=_DRAIN_S_MAX)
             for lane in late:
                 lane.cancel()
-            for lane in await asyncio.gather(*lanes, return_exceptions=True):
-                if isinstance(lane, Exception):
-                    raise lane
+            for ended in await asyncio.gather(*lanes, return_exceptions=True):
+                if isinstance(ended, Exception):
+                    raise ended
         finally:
             stopped.cancel()
             for task in lanes:
@@ -118,7 +118,7 @@ class GroupCommit(Generic[Request, Answer]):
 
     def _take(self) -> list[tuple[Request, asyncio.Future[Answer]]]:
         """Up to one batch, without those whose submitter has gone."""
-        batch = []
+        batch: list[tuple[Request, asyncio.Future[Answer]]] = []
         while self._queue and len(batch) < self._batch_rows_max:
             entry = self._queue.popleft()
             if not entry[1].done():
@@ -143,8 +143,8 @@ class GroupCommit(Generic[Request, Answer]):
                 answer.cancel()
             raise
         else:
-            for (_, waiting), answer in zip(batch, answers, strict=True):
-                _settle(waiting, answer)
+            for (_, waiting), answered in zip(batch, answers, strict=True):
+                _settle(waiting, answered)
 
     def _refuse_the_rest(self) -> None:
         while self._queue:

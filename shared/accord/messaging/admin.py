@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from accord.contracts.envelope import MalformedEvent, UnknownEventType
 from accord.database import Database, is_transient
 from accord.http.auth import require
-from accord.http.problems import Problem
+from accord.http.openapi import problems
+from accord.http.problems import Problem, not_found
 from accord.messaging import dead_letters, outbox
 from accord.messaging.consumer import Handler
 
@@ -58,18 +59,13 @@ class Settled(BaseModel):
     state: Literal["replayed", "discarded"]
 
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    404: {"description": "There is no dead letter with this id."},
-    409: {"description": "It was replayed or discarded before."},
-}
-
-
 def admin_router(database: Database, handlers: Mapping[str, Handler]) -> APIRouter:
     """The routes under /v1/admin for outbox and dead letters, for keys with the scope `admin`."""
-    routes = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[Depends(require("admin"))])
+    routes = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[require("admin")])
 
     @routes.get("/outbox")
     async def read_outbox() -> OutboxState:
+        """What is recorded and not yet published."""
         async with database.reading() as conn:
             depth = await outbox.depth(conn)
         return OutboxState(unpublished=depth.rows, oldest_at=depth.oldest_at, oldest_age_s=depth.oldest_age_s)
@@ -80,6 +76,7 @@ def admin_router(database: Database, handlers: Mapping[str, Handler]) -> APIRout
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
         cursor: Annotated[str | None, Query(max_length=100)] = None,
     ) -> DeadLetterPage:
+        """Events that could not be applied, oldest first; without their bodies."""
         async with database.reading() as conn:
             found = await dead_letters.listed(
                 conn, limit=limit + 1, after=_after(cursor), state=None if state == "all" else state
@@ -87,8 +84,9 @@ def admin_router(database: Database, handlers: Mapping[str, Handler]) -> APIRout
         items = [DeadLetterView.model_validate(letter) for letter in found[:limit]]
         return DeadLetterPage(items=items, next_cursor=str(items[-1].id) if len(found) > limit else None)
 
-    @routes.post("/dead-letters/{letter_id}/replay", responses={**_ERRORS, 422: {"description": "It failed again."}})
+    @routes.post("/dead-letters/{letter_id}/replay", responses=problems(404, 409))
     async def replay_dead_letter(letter_id: UUID, response: Response) -> Settled:
+        """Apply the event now, by the handler that failed on it. If it fails again, nothing has changed (422)."""
         response.headers["Cache-Control"] = "no-store"
         try:
             await dead_letters.replay(database, letter_id, handlers)
@@ -96,8 +94,9 @@ def admin_router(database: Database, handlers: Mapping[str, Handler]) -> APIRout
             raise _problem_of(error) from error
         return Settled(id=letter_id, state="replayed")
 
-    @routes.post("/dead-letters/{letter_id}/discard", responses=_ERRORS)
+    @routes.post("/dead-letters/{letter_id}/discard", responses=problems(404, 409))
     async def discard_dead_letter(letter_id: UUID, response: Response) -> Settled:
+        """Give the event up: it counts as received, and is passed over when it comes again."""
         response.headers["Cache-Control"] = "no-store"
         try:
             await dead_letters.discard(database, letter_id)
@@ -119,7 +118,7 @@ def _problem_of(error: Exception) -> Exception:
     """The answer to a replay or discard that changed nothing."""
     match error:
         case dead_letters.UnknownDeadLetter():
-            return Problem(404, "unknown-dead-letter", "Unknown dead letter", "There is no dead letter with this id.")
+            return not_found("dead letter")
         case dead_letters.AlreadySettled():
             return Problem(409, "already-settled", "Already settled", f"This dead letter is {error.state}.")
         case dead_letters.UnknownConsumer():

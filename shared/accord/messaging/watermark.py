@@ -105,7 +105,7 @@ class Frontier:
         `driver` must not be in a transaction: each statement needs its own snapshot.
         """
         now: datetime = await driver.fetchval(_CLOCK)
-        hidden, writing_since = await driver.fetchrow(_WRITERS)
+        hidden, writing_since = (await driver.fetch(_WRITERS))[0]
         if hidden:
             log.warning("watermark_withheld", reason="a writer of another role cannot be seen", writers=hidden)
             return None
@@ -123,7 +123,7 @@ class Frontier:
     async def _advance_bound(self, driver: asyncpg.Connection) -> None:
         """Let a consumed watermark count once every row that was in the outbox when it was read is published."""
         if self._awaited is None:
-            consumed, last_id = await driver.fetchrow(_CONSUMED, self._consumed)
+            consumed, last_id = (await driver.fetch(_CONSUMED, self._consumed))[0]
             if consumed is None:
                 return
             self._awaited = (consumed, last_id or 0)

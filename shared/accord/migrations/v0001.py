@@ -1,6 +1,6 @@
 """The first shared tables: outbox, inbox, dead_letter and watermark. Frozen: a later change is a later file.
 
-Called by each service's first migration. It makes no table of a service.
+Called by each service's first migration, beside v0001_agreements and v0001_http. It makes no table of a service.
 """
 
 from __future__ import annotations
