@@ -203,7 +203,7 @@ class KafkaServer:
 
 
 def _cluster_id() -> str:
-    """A random UUID as Kafka writes them: base64url, and never with a dash in front, which would look like an option."""
+    """A random UUID as Kafka writes them: base64url, never with a dash in front, which would look like an option."""
     while True:
         encoded = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         if not encoded.startswith("-"):
