@@ -156,3 +156,16 @@ async def producer(cluster: KafkaSettings) -> AsyncIterator[AIOKafkaProducer]:
 async def intake_topic(cluster: KafkaSettings) -> str:
     await ensure_topics(cluster, ["intake-events"], partitions=3)
     return cluster.topic_prefix + "intake-events"
+
+
+@pytest.fixture
+def migrated() -> Callable[..., Awaitable[str]]:
+    """Make a database on a server of the test's own."""
+
+    async def make(server: Any, name: str) -> str:
+        await asyncio.to_thread(server.execute, f"CREATE DATABASE {name}")
+        url: str = server.url(name)
+        await asyncio.to_thread(migrate, url)
+        return url
+
+    return make

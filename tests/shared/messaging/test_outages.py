@@ -1,0 +1,167 @@
+"""Servers that crash and come back cost nothing: what was recorded is published and applied, once and in order."""
+
+import asyncio
+import socket
+import uuid
+from collections import defaultdict
+
+import pytest
+from sqlalchemy import text
+
+from accord.database import Database, is_transient
+from accord.messaging.consumer import Consumer
+from accord.messaging.relay import Relay
+from accord.settings import KafkaSettings
+from accord_local.kafka import KafkaServer
+from accord_local.postgres import PostgresServer
+
+pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(180)]
+
+LEADS = [uuid.uuid4() for _ in range(20)]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def own_kafka(tmp_path):
+    with KafkaServer(tmp_path / "kafka", free_port()) as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres(tmp_path):
+    with PostgresServer(tmp_path / "postgres") as server:
+        yield server
+
+
+async def keep(recording, received):
+    driver = await recording.driver()
+    await driver.executemany(
+        "INSERT INTO effect (event_id, key, sequence) VALUES ($1, $2, $3)",
+        [(one.event.id, one.event.data.key, one.event.data.sequence) for one in received],
+    )
+
+
+async def effects(database):
+    async with database.reading() as conn:
+        rows = (await conn.execute(text("SELECT key, sequence FROM effect ORDER BY place"))).all()
+    order = defaultdict(list)
+    for key, sequence in rows:
+        order[key].append(sequence)
+    return order
+
+
+class Writer:
+    """Records events of all leads, round by round, until told to stop; remembers what was acknowledged."""
+
+    def __init__(self, database, new_activity):
+        self.rounds = 0
+        self._database = database
+        self._new_activity = new_activity
+
+    async def run(self, stop):
+        while not stop.is_set():
+            try:
+                async with self._database.recording() as recording:
+                    [known] = (await recording.conn.execute(text("SELECT count(*) FROM ledger"))).scalars()
+                    await recording.conn.execute(text("INSERT INTO ledger VALUES (:round)"), {"round": known + 1})
+                    recording.publish(*(self._new_activity(recording, lead, known + 1) for lead in LEADS))
+                self.rounds = known + 1
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+            await asyncio.sleep(0.01)
+
+
+def all_rounds(rounds):
+    return {str(lead): list(range(1, rounds + 1)) for lead in LEADS}
+
+
+async def flow(database, other, kafka, new_activity, run_workers, eventually, outages):
+    """Write while servers fail and return; then everything recorded must arrive."""
+    async with database.engine.begin() as conn:
+        await conn.execute(text("CREATE TABLE ledger (round int PRIMARY KEY)"))
+    writer = Writer(database, new_activity)
+    writer.name = "writer"
+    relay = Relay(database, kafka, "intake")
+    consumer = Consumer(other, kafka, group="test", topics=["intake-events"], handle=keep)
+    async with run_workers(relay, consumer):
+        async with run_workers(writer):
+            await eventually(lambda: some_effects(other))
+            for outage in outages:
+                before = writer.rounds
+                await asyncio.to_thread(outage)
+
+                async def flows(before=before):
+                    found = await some_effects(other)
+                    return found and min(map(len, found.values())) > before + 5
+
+                await eventually(flows, within_s=60)
+
+        async def complete():
+            async with database.reading() as conn:
+                recorded = (await conn.execute(text("SELECT count(*) FROM ledger"))).scalar_one()
+            return recorded >= writer.rounds and await some_effects(other) == all_rounds(recorded)
+
+        await eventually(complete, within_s=60)
+
+
+async def some_effects(database):
+    try:
+        return await effects(database)
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        return None
+
+
+async def test_kafka_that_stops_and_crashes_under_load_costs_no_event(
+    database, other_database, own_kafka, new_activity, run_workers, eventually
+):
+    def restart():
+        own_kafka.stop()
+        own_kafka.start()
+
+    def crash():
+        own_kafka.kill()
+        own_kafka.start()
+
+    kafka = KafkaSettings(bootstrap_servers=own_kafka.bootstrap_servers)
+    await flow(database, other_database, kafka, new_activity, run_workers, eventually, [restart, crash])
+
+
+async def test_postgresql_that_stops_and_crashes_under_load_costs_no_acknowledged_event(
+    own_postgres, cluster, new_activity, run_workers, eventually, migrated
+):
+    def restart():
+        own_postgres.stop()
+        own_postgres.start()
+
+    def crash():
+        own_postgres.kill()
+        own_postgres.start()
+
+    urls = [await migrated(own_postgres, name) for name in ("one", "two")]
+    database, other = (Database(url, application_name="test") for url in urls)
+    try:
+        await flow(database, other, cluster, new_activity, run_workers, eventually, [restart, crash])
+    finally:
+        await database.dispose()
+        await other.dispose()
+
+
+async def test_recording_goes_on_while_kafka_is_down_and_workers_wait_without_ending(
+    database, new_activity, run_workers, eventually
+):
+    nowhere = KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_port()}")
+    consumer = Consumer(database, nowhere, group="test", topics=["intake-events"], handle=keep)
+    async with run_workers(Relay(database, nowhere, "intake"), consumer):
+        for n in range(1, 20):
+            async with database.recording() as recording:
+                recording.publish(new_activity(recording, LEADS[0], n))
+    async with database.reading() as conn:
+        assert (await conn.execute(text("SELECT count(*) FROM outbox"))).scalar_one() == 19
