@@ -8,8 +8,8 @@ yes is `exists` with the value false.
 Types: numbers compare with numbers, text with text (by code point), a boolean only by `eq`, `ne`, `in` and `not_in`, a
 duration (`age`) only with a duration. `contains` asks whether a list has the text, or a text has it inside.
 `matches` is a regular expression, found anywhere in the text unless anchored by ^ and $. It runs on the Rust engine
-that pydantic brings along, which has no look-around and no back-references and takes time linear in the text, so that no
-pattern can stall a service; the length of pattern and text and the size of the compiled pattern are bounded besides.
+that pydantic brings along, which has no look-around and no back-references and takes time linear in the text, so that
+no pattern can stall a service; the lengths of pattern and text and the compiled size are bounded besides.
 """
 
 from __future__ import annotations
@@ -453,8 +453,14 @@ def _question(leaf: Criteria) -> _Question:
 def _asked(question: _Question, facts: Facts) -> Leaf:
     actual = facts.value(question.path, question.window)
     held = question.holds(_Answer(actual))
-    shown = None if actual is MISSING else format_duration(actual) if isinstance(actual, timedelta) else actual
-    return Leaf(question.path, question.op, question.expected, shown, held, question.within)
+    return Leaf(question.path, question.op, question.expected, _shown(actual), held, question.within)
+
+
+def _shown(actual: object) -> object:
+    if isinstance(actual, timedelta):
+        # An age is negative where something is told of a time before the lead was captured.
+        return f"-{format_duration(-actual)}" if actual < timedelta() else format_duration(actual)
+    return None if actual is MISSING else actual
 
 
 def _all_node(nodes: tuple[_Node, ...]) -> _Node:
