@@ -30,6 +30,44 @@ class Worker(Protocol):
         ...
 
 
+class Stall:
+    """Tells when something waits and nothing is done about it, for `problem()`.
+
+    A failure that is known and tried again (an outage of Kafka or PostgreSQL) is no reason to start the process anew, which
+    would take a healthy API with it; it counts as a stall only after ten times as long.
+    """
+
+    _PATIENCE = 10
+
+    def __init__(self, stuck_after_s: float) -> None:
+        self.stuck_after_s = stuck_after_s
+        self._waiting = False
+        self._progress_at = 0.0
+        self._failed_at = 0.0
+
+    def waits(self, waiting: bool) -> None:
+        """Say whether anything waits to be done; the time counts from the first yes."""
+        if not waiting or not self._waiting:
+            self.progressed()
+        self._waiting = waiting
+
+    def progressed(self) -> None:
+        """Something was done."""
+        self._progress_at = time.monotonic()
+
+    def failed(self) -> None:
+        """It was tried and failed in a way that passes; it is tried again."""
+        self._failed_at = time.monotonic()
+
+    @property
+    def stuck(self) -> bool:
+        if not self._waiting:
+            return False
+        now = time.monotonic()
+        idle_s, silent_s = now - self._progress_at, now - max(self._progress_at, self._failed_at)
+        return silent_s > self.stuck_after_s or idle_s > self._PATIENCE * self.stuck_after_s
+
+
 class Periodic:
     """Does `work` every `every_s` seconds, and again at once while it answers True (more to do now).
 
@@ -47,32 +85,32 @@ class Periodic:
         self.name = name
         self._every_s = every_s
         self._work = work
-        self._stuck_after_s = stuck_after_s + every_s
-        self._done_at: float | None = None
+        self._stall = Stall(stuck_after_s + every_s)
 
     async def run(self, stop: asyncio.Event) -> None:
         backoff = Backoff(first_s=0.1, max_s=5.0)
-        self._done_at = time.monotonic()
         try:
             while not stop.is_set():
+                self._stall.waits(True)
                 try:
                     more = await self._work()
                 except Exception as error:
                     if not is_transient(error):
                         raise
+                    self._stall.failed()
                     log.warning("periodic_failed", worker=self.name, error=type(error).__name__)
                     await backoff.wait(stop)
                     continue
                 backoff.reset()
-                self._done_at = time.monotonic()
+                self._stall.waits(False)
                 await pause(stop, 0.0 if more else self._every_s)
         finally:
-            self._done_at = None
+            self._stall.waits(False)
 
     def problem(self) -> str | None:
-        if self._done_at is None or time.monotonic() - self._done_at < self._stuck_after_s:
-            return None
-        return f"{self.name}: no round finished for {self._stuck_after_s:.0f} s"
+        if self._stall.stuck:
+            return f"{self.name}: a round has not finished for more than {self._stall.stuck_after_s:.0f} s"
+        return None
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> None:

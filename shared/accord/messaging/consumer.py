@@ -38,6 +38,7 @@ from accord.messaging.kafka import client_options, close_quietly, ensure_topics,
 from accord.messaging.offsets import Part, Place, first_offsets, lag, next_offsets
 from accord.retry import Backoff
 from accord.settings import KafkaSettings
+from accord.workers import Stall
 
 log = structlog.get_logger(__name__)
 tracer = trace.get_tracer(__name__)
@@ -142,7 +143,7 @@ class Consumer:
         self._batch_rows_max = batch_rows_max
         self._batch_rows = batch_rows_max
         self._limits = poison or PoisonLimits()
-        self._stuck_after_s = stuck_after_s
+        self._stall = Stall(stuck_after_s)
         self._client: AIOKafkaConsumer | None = None
         self._busy = asyncio.Lock()
         self._fatal: BaseException | None = None
@@ -150,7 +151,7 @@ class Consumer:
         self._poison_in_a_row = 0
         self._outcomes: deque[bool] = deque(maxlen=self._limits.window_events)
         self._lag = 0
-        self._progress_at = time.monotonic()
+        self._in_hand = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop`, then finish the batch in hand, commit and leave the group.
@@ -162,14 +163,17 @@ class Consumer:
         while not stop.is_set():
             try:
                 await self._membership(stop, backoff)
-            except (KafkaError, OSError, TimeoutError) as error:
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                self._stall.failed()
                 log.warning("consumer_disconnected", consumer=self.group, error=type(error).__name__)
                 await backoff.wait(stop)
 
     def problem(self) -> str | None:
-        still_s = time.monotonic() - self._progress_at
-        if self._lag > 0 and still_s > self._stuck_after_s:
-            return f"{self.name}: {self._lag} records wait and none was consumed for {self._stuck_after_s:.0f} s"
+        if self._stall.stuck:
+            waiting = self._lag + self._in_hand
+            return f"{self.name}: {waiting} records wait, none consumed for more than {self._stall.stuck_after_s:.0f} s"
         return None
 
     async def _membership(self, stop: asyncio.Event, backoff: Backoff) -> None:
@@ -197,7 +201,6 @@ class Consumer:
             await self._consume(client, stop, backoff)
         finally:
             self._client = None
-            self._lag = 0
             await close_quietly(client)
 
     async def _consume(self, client: AIOKafkaConsumer, stop: asyncio.Event, backoff: Backoff) -> None:
@@ -208,11 +211,15 @@ class Consumer:
                 if self._fatal is not None:
                     raise self._fatal
                 backoff.reset()
+                self._in_hand = sum(map(len, batches.values()))
+                self._measure(client)
                 if batches and not await self._take(client, batches):
                     await self._hold(client, stopped)
-                self._measure(client)
+                self._in_hand = 0
         finally:
             stopped.cancel()
+            self._in_hand = self._lag = 0
+            self._stall.waits(False)
 
     async def _take(self, client: AIOKafkaConsumer, batches: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> bool:
         """Apply what was polled and commit its offsets. False if it was put back because of a transient failure.
@@ -239,7 +246,7 @@ class Consumer:
                 self._put_back(client, records, error)
                 return False
             self._backoff.reset()
-            self._progress_at = time.monotonic()
+            self._stall.progressed()
             await self._commit(client, records)
             return True
 
@@ -371,6 +378,7 @@ class Consumer:
 
     def _put_back(self, client: AIOKafkaConsumer, records: Sequence[ConsumerRecord], error: BaseException) -> None:
         """Have these records read again: nothing of them was passed, and what was applied is in the inbox."""
+        self._stall.failed()
         instruments.CONSUMER_RETRIES.labels(self.group, type(error).__name__).inc()
         log.warning(
             "batch_put_back", consumer=self.group, error=type(error).__name__, attempt=self._backoff.attempts + 1
@@ -413,10 +421,8 @@ class Consumer:
                 by_topic[self._logical[part.topic]] += lag({at: state.position}, {at: end})
         for topic, records in by_topic.items():
             instruments.CONSUMER_LAG.labels(self.group, topic).set(records)
-        total = sum(by_topic.values())
-        if total == 0 or self._lag == 0:
-            self._progress_at = time.monotonic()
-        self._lag = total
+        self._lag = sum(by_topic.values())
+        self._stall.waits(self._lag + self._in_hand > 0)
 
     async def revoked(self) -> None:
         """Wait until the batch in hand is committed."""

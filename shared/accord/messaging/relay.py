@@ -35,7 +35,7 @@ from accord.messaging.kafka import client_options, close_quietly, ensure_topics,
 from accord.messaging.watermark import Frontier
 from accord.retry import Backoff
 from accord.settings import KafkaSettings
-from accord.workers import pause
+from accord.workers import Stall, pause
 
 log = structlog.get_logger(__name__)
 
@@ -103,12 +103,11 @@ class Relay:
         self._batch_rows_max = batch_rows_max
         self._poll_s = poll_s
         self._watermark_every_s = watermark_every_s
-        self._stuck_after_s = stuck_after_s
+        self._stall = Stall(stuck_after_s)
         self._producer: AIOKafkaProducer | None = None
         self._partitions = 0
         self._frontier = Frontier(consumed)
         self._watermark_due_at = 0.0
-        self._waiting_since: float | None = None
         self._deleted_rows = 0
         self._fixed_headers: dict[str, list[tuple[str, bytes]]] = {}
 
@@ -128,9 +127,8 @@ class Relay:
             await self._drop_producer()
 
     def problem(self) -> str | None:
-        since = self._waiting_since
-        if since is not None and time.monotonic() - since > self._stuck_after_s:
-            return f"relay: rows wait and none was published for {self._stuck_after_s:.0f} s"
+        if self._stall.stuck:
+            return f"relay: a round has not finished for more than {self._stall.stuck_after_s:.0f} s"
         return None
 
     async def _lead(self, stop: asyncio.Event, backoff: Backoff) -> None:
@@ -147,7 +145,7 @@ class Relay:
             await self._publish_until(stop, driver, backoff)
         finally:
             instruments.RELAY_LEADER.set(0)
-            self._waiting_since = None
+            self._stall.waits(False)
             await _close(driver)
 
     async def _publish_until(self, stop: asyncio.Event, driver: asyncpg.Connection, backoff: Backoff) -> None:
@@ -178,18 +176,19 @@ class Relay:
     async def _round(self, driver: asyncpg.Connection) -> bool:
         """Publish one batch, and the watermark when it is due. True if the batch was full, so that more may wait."""
         started = time.monotonic()
+        self._stall.waits(True)
         rows = await driver.fetch(_READ, self._batch_rows_max, _BATCH_BYTES_MAX)
         if rows:
-            self._waiting_since = self._waiting_since or started
             await self._publish(driver, rows)
             instruments.RELAY_PUBLISH_S.observe(time.monotonic() - started)
-        self._waiting_since = None
+            self._stall.progressed()
         if time.monotonic() >= self._watermark_due_at:
             await self._announce(driver)
             self._watermark_due_at = time.monotonic() + self._watermark_every_s
         if self._deleted_rows >= _VACUUM_AFTER_ROWS:
             await driver.execute(_VACUUM)
             self._deleted_rows = 0
+        self._stall.waits(False)
         return len(rows) == self._batch_rows_max or sum(len(row["payload"]) for row in rows) > _BATCH_BYTES_MAX
 
     async def _publish(self, driver: asyncpg.Connection, rows: Sequence[asyncpg.Record]) -> None:
@@ -311,6 +310,7 @@ class Relay:
             await close_quietly(producer)
 
     def _failed(self, cause: str, error: BaseException) -> None:
+        self._stall.failed()
         instruments.RELAY_FAILURES.labels(cause).inc()
         log.warning("relay_round_failed", cause=cause, error=type(error.__cause__ or error).__name__)
 

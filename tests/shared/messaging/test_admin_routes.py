@@ -22,7 +22,12 @@ AT = utc(2027, 1, 4)
 @pytest.fixture
 async def client(database, database_url, tmp_path):
     keys = [
-        {"name": "operator", "sha256": hashlib.sha256(b"admin-key").hexdigest(), "department": None, "scopes": ["admin"]},
+        {
+            "name": "operator",
+            "sha256": hashlib.sha256(b"admin-key").hexdigest(),
+            "department": None,
+            "scopes": ["admin"],
+        },
         {"name": "reader", "sha256": hashlib.sha256(b"reader-key").hexdigest(), "department": None, "scopes": []},
     ]
     path = tmp_path / "keys.yaml"
@@ -57,7 +62,9 @@ def put(database):
         record = ConsumerRecord("intake-events", 3, offset, 0, 0, key, value, None, 0, 0, tuple(headers))
         async with database.recording() as recording:
             driver = await recording.driver()
-            await dead_letters.add(driver, consumer, "intake-events", record, LookupError("no such stage"), recording.now)
+            await dead_letters.add(
+                driver, consumer, "intake-events", record, LookupError("no such stage"), recording.now
+            )
         async with database.reading() as conn:
             return (await dead_letters.listed(conn, limit=500))[-1]
 

@@ -365,17 +365,30 @@ async def as_awaitable(value):
     return value
 
 
-async def test_lag_without_progress_is_a_problem(
+async def test_records_that_wait_without_progress_are_a_problem_but_a_known_outage_is_not_so_soon(
     database, producer, intake_topic, make_consumer, run_workers, eventually
 ):
-    async def never(_recording, _received):
-        raise ConnectionResetError
+    release, hangs = asyncio.Event(), asyncio.Event()
+    failures = iter([ConnectionResetError()] * 3)
+
+    async def handle(recording, received):
+        if error := next(failures, None):
+            raise error
+        hangs.set()
+        await release.wait()
+        await keep(recording, received)
 
     await send(producer, intake_topic, *(event() for _ in range(5)))
-    consumer = make_consumer(never, stuck_after_s=0.5)
+    consumer = make_consumer(handle, stuck_after_s=1.0)
     assert consumer.problem() is None
     async with run_workers(consumer):
-        assert "5 records wait" in await eventually(lambda: as_awaitable(consumer.problem()))
+        while not hangs.is_set():
+            assert consumer.problem() is None
+            await asyncio.sleep(0.01)
+        assert "records wait" in await eventually(lambda: as_awaitable(consumer.problem()))
+        release.set()
+        await eventually(reached(database, 5))
+        await eventually(lambda: as_awaitable(consumer.problem() is None))
 
 
 async def test_what_a_handler_publishes_is_committed_with_its_effects(

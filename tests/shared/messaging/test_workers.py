@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from accord.workers import Periodic
+from accord.workers import Periodic, Stall
 
 
 async def test_it_works_again_at_once_while_there_is_more():
@@ -54,7 +54,34 @@ async def test_a_round_that_does_not_finish_is_a_problem():
     assert worker.problem() is None
     task = asyncio.create_task(worker.run(stop))
     await begun.wait()
-    assert "no round finished" in worker.problem()
+    assert "has not finished" in worker.problem()
     stop.set()
     await task
     assert worker.problem() is None
+
+
+def test_nothing_that_waits_is_no_stall_and_progress_ends_one(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("accord.workers.time.monotonic", lambda: clock[0])
+    stall = Stall(60)
+    clock[0] = 1000
+    assert not stall.stuck
+    stall.waits(True)
+    clock[0] += 61
+    stall.waits(True)
+    assert stall.stuck
+    stall.progressed()
+    assert not stall.stuck
+
+
+def test_a_failure_that_is_tried_again_is_a_stall_only_after_ten_times_as_long(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("accord.workers.time.monotonic", lambda: clock[0])
+    stall = Stall(60)
+    stall.waits(True)
+    for _ in range(600):
+        clock[0] += 1
+        stall.failed()
+        assert not stall.stuck
+    clock[0] += 1
+    assert stall.stuck
