@@ -128,7 +128,7 @@ def render_exception(_: Any, __: str, event: EventDict) -> EventDict:
 
 def describe(error: BaseException) -> str:
     """An exception and its causes by type, with the message only where it is known to quote no value, and the SQLSTATE."""
-    parts = []
+    parts: list[str] = []
     seen: BaseException | None = error
     while seen is not None and len(parts) < 5:
         text = type(seen).__name__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
@@ -123,7 +123,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def _schema(model: object, mode: Any, schemas: dict[str, Any]) -> Fragment:
     if isinstance(model, dict):
         return model
-    schema = TypeAdapter(model).json_schema(mode=mode, ref_template=_REF)
+    schema = TypeAdapter[Any](cast("Any", model)).json_schema(mode=mode, ref_template=_REF)
     schemas.update(schema.pop("$defs", {}))
     title = schema.get("title")
     if isinstance(model, type) and isinstance(title, str) and "properties" in schema:
@@ -152,7 +152,7 @@ def _make(app: FastAPI, plain: Mapping[str, Mapping[str, Fragment]]) -> dict[str
     scopes = {
         (route.path_format, method.lower()): scope_of(route.dependant)
         for route in _api_routes(app)
-        for method in route.methods
+        for method in route.methods or ()
     }
     paths = document.setdefault("paths", {})
     for path, item in plain.items():

@@ -60,7 +60,7 @@ class Problem(HTTPException):
     def __init__(
         self,
         status: int,
-        type: str | None = None,
+        type: str | None = None,  # noqa: A002 - the member's name in RFC 9457
         title: str | None = None,
         detail: str | None = None,
         *,
@@ -163,14 +163,25 @@ def _within(body: object, parts: Sequence[str | int], *, missing: bool) -> list[
     node: object = body
     path: list[str | int] = []
     for index, part in enumerate(parts):
-        if (isinstance(node, dict) and part in node) or (
-            isinstance(node, list) and isinstance(part, int) and 0 <= part < len(node)
-        ):
-            node = node[part]
+        inner = _step(node, part)
+        if inner is not _NOWHERE:
+            node = inner
         elif not (missing and index == len(parts) - 1):
             continue
         path.append(part)
     return path
+
+
+_NOWHERE = object()
+
+
+def _step(node: object, part: str | int) -> object:
+    """What stands at this part of a node, or _NOWHERE."""
+    if isinstance(node, dict):
+        return node.get(part, _NOWHERE)
+    if isinstance(node, list) and isinstance(part, int) and 0 <= part < len(node):
+        return node[part]
+    return _NOWHERE
 
 
 def _message(error: Mapping[str, object]) -> str:

@@ -1,0 +1,18 @@
+"""The one mechanism of the four signed documents. It knows how an agreement comes into force and nothing of what one says."""
+
+from accord.agreements.cache import ActiveCache
+from accord.agreements.model import AgreementError
+from accord.agreements.routes import agreement_router
+from accord.agreements.store import ActiveAgreement, AgreementStore, Finding, Kind, Section, agreement_worker
+
+__all__ = [
+    "ActiveAgreement",
+    "ActiveCache",
+    "AgreementError",
+    "AgreementStore",
+    "Finding",
+    "Kind",
+    "Section",
+    "agreement_router",
+    "agreement_worker",
+]

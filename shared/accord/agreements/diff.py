@@ -1,0 +1,85 @@
+"""What is different between two contents, by path. Pure; it knows the shape of no kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from accord.http.problems import pointer
+
+CHANGES_MAX = 5_000
+_Place = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference. `path` is a JSON Pointer in which an element that has a `key` is named by that key."""
+
+    path: str
+    change: Literal["added", "removed", "changed"]
+    old: object = None
+    new: object = None
+
+
+def diff(old: Mapping[str, object], new: Mapping[str, object]) -> list[Change]:
+    """The differences in the order of the paths in the old content, then what was added; 5,000 at most.
+
+    Lists whose elements are mappings with a distinct text `key` are compared by it, and a different order of the kept
+    elements is a change of the list (its keys in order); other lists are compared by place.
+    """
+    found = []
+    for change in _values((), old, new):
+        found.append(change)
+        if len(found) >= CHANGES_MAX:
+            break
+    return found
+
+
+def _values(place: _Place, old: object, new: object) -> Iterator[Change]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        yield from _mappings(place, old, new)
+    elif isinstance(old, list) and isinstance(new, list):
+        yield from _lists(place, old, new)
+    elif type(old) is not type(new) or old != new:
+        yield Change(pointer(place), "changed", old, new)
+
+
+def _mappings(place: _Place, old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[Change]:
+    for name, value in old.items():
+        if name in new:
+            yield from _values((*place, name), value, new[name])
+        else:
+            yield Change(pointer((*place, name)), "removed", old=value)
+    for name, value in new.items():
+        if name not in old:
+            yield Change(pointer((*place, name)), "added", new=value)
+
+
+def _lists(place: _Place, old: Sequence[object], new: Sequence[object]) -> Iterator[Change]:
+    old_keyed, new_keyed = _by_key(old), _by_key(new)
+    if old_keyed is not None and new_keyed is not None:
+        yield from _mappings(place, old_keyed, new_keyed)
+        kept_old = [key for key in old_keyed if key in new_keyed]
+        kept_new = [key for key in new_keyed if key in old_keyed]
+        if kept_old != kept_new:
+            yield Change(pointer(place), "changed", list(old_keyed), list(new_keyed))
+        return
+    for index in range(max(len(old), len(new))):
+        if index >= len(new):
+            yield Change(pointer((*place, index)), "removed", old=old[index])
+        elif index >= len(old):
+            yield Change(pointer((*place, index)), "added", new=new[index])
+        else:
+            yield from _values((*place, index), old[index], new[index])
+
+
+def _by_key(items: Sequence[object]) -> dict[str, object] | None:
+    """The elements by their `key`, None if they have none or not distinct ones. An empty list has them trivially."""
+    keyed: dict[str, object] = {}
+    for item in items:
+        key = item.get("key") if isinstance(item, Mapping) else None
+        if not isinstance(key, str) or key in keyed:
+            return None
+        keyed[key] = item
+    return keyed

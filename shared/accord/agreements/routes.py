@@ -1,0 +1,420 @@
+"""The routes of one agreement, the same for every kind. They translate between HTTP and the store, and decide nothing."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, Header, Path, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from accord.agreements import documents, model, paper
+from accord.agreements.diff import Change, diff
+from accord.agreements.store import AgreementStore, Changed, NoSuchVersion, Refused, Stored
+from accord.contracts.agreement_events import AgreementKind
+from accord.contracts.values import Department, Timestamp
+from accord.http.auth import Caller, require
+from accord.http.conditional import none_match, precondition_failed, required_match
+from accord.http.idempotency import Answer, Ticket, idempotency
+from accord.http.openapi import problems
+from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of
+from accord.http.problems import Problem, media_type_of, unsupported_media_type
+
+_JSON = "application/json"
+_YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
+_EXAMPLE_SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+Known = Annotated[Caller, require()]
+Writer = Annotated[Caller, require("agreements:write")]
+Signer = Annotated[Caller, require("agreements:sign")]
+Keyed = Annotated[Ticket | None, idempotency()]
+VersionNumber = Annotated[int, Path(ge=1, le=2**31 - 1, description="Number of the version.")]
+
+
+class SignatureOut(BaseModel):
+    """One department's signature."""
+
+    department: Department
+    signed_by: str
+    signed_at: Timestamp
+    content_sha256: str
+
+
+class VersionSummary(BaseModel):
+    """A version without its content."""
+
+    kind: AgreementKind
+    version: int
+    status: model.Status
+    title: str
+    content_sha256: str = Field(description="SHA-256 of the canonical JSON (RFC 8785) of the content; what is signed.")
+    drafted_by: str
+    drafted_at: Timestamp
+    edited_at: Timestamp
+    proposed_by: str | None
+    proposed_at: Timestamp | None
+    effective_from: Timestamp | None = Field(
+        description="When it came or will come into force; null: at the second signature."
+    )
+    superseded_at: Timestamp | None
+    withdrawn_by: str | None
+    withdrawn_at: Timestamp | None
+    signatures: list[SignatureOut]
+    awaiting: list[Department] = Field(description="Departments that have not signed yet.")
+
+
+class VersionOut(VersionSummary):
+    """A version with its content."""
+
+    content: dict[str, Any]
+
+
+class ProposedOut(VersionOut):
+    """A version that was proposed, and what both should know before they sign."""
+
+    warnings: list[str]
+
+
+class Proposal(BaseModel):
+    """When the version shall come into force, once both have signed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    effective_from: Timestamp | None = Field(default=None, description="Null: at the second signature.")
+
+
+class SignatureIn(BaseModel):
+    """A signature under exactly this content."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"content_sha256": _EXAMPLE_SHA}]})
+
+    content_sha256: str = Field(
+        pattern=r"^[0-9a-f]{64}$", description="As the version says it, and as you computed it."
+    )
+
+
+class ChangeOut(BaseModel):
+    """One difference."""
+
+    path: str = Field(description="JSON Pointer; elements of a list that have a `key` are named by it.")
+    change: Literal["added", "removed", "changed"]
+    old: Any = None
+    new: Any = None
+
+
+class DiffOut(BaseModel):
+    """What is different from one version to another."""
+
+    kind: AgreementKind
+    from_version: int
+    to_version: int
+    changes: list[ChangeOut]
+
+
+def agreement_router(store: AgreementStore, *, example: Mapping[str, object] | None = None) -> APIRouter:
+    """All routes of one agreement, under the kind's path. `example`: a content for OpenAPI."""
+    kind = store.kind
+    router = APIRouter(prefix=kind.path, tags=[f"agreement: {kind.kind}"])
+    _reading(router, store)
+    _drafting(router, store, _content_body(example or {"kind": kind.kind, "title": "What we agree", "glossary": {}}))
+    _agreeing(router, store)
+    return router
+
+
+def _reading(router: APIRouter, store: AgreementStore) -> None:
+    kind = store.kind
+    named = f"{kind.kind}_agreement"
+
+    @router.get(
+        "",
+        operation_id=f"{named}_active",
+        summary="The version in force",
+        response_model=VersionOut,
+        responses=problems(404),
+    )
+    async def active(request: Request, response: Response, caller: Known) -> Any:
+        found = await store.get_active()
+        if found is None:
+            raise Problem(
+                404, "not-found", "Nothing is in force", f"No {kind.kind} has been signed by both departments."
+            )
+        return _conditional(request, response, found, kind.kind)
+
+    @router.get("/versions", operation_id=f"{named}_versions", summary="All versions, the newest first")
+    async def versions(caller: Known, limit: Limit = 50, cursor: CursorText = None) -> Page[VersionSummary]:
+        place = decode_cursor(cursor, int)
+        before = min(int(str(place[0])), 2**31 - 1) if place is not None else None
+        found = await store.versions(before=before, limit=limit + 1)
+        items, after = page_of(found, limit, lambda stored: stored.state.version)
+        return Page(items=[VersionSummary(**_summary(item, kind.kind)) for item in items], next_cursor=after)
+
+    @router.get(
+        "/versions/{version}", operation_id=f"{named}_version", summary="One version", response_model=VersionOut
+    )
+    async def version_(request: Request, response: Response, version: VersionNumber, caller: Known) -> Any:
+        with _Refusals():
+            return _conditional(request, response, await store.get(version), kind.kind)
+
+    @router.get(
+        "/versions/{version}/paper",
+        operation_id=f"{named}_paper",
+        summary="On paper: a page to print, or Markdown",
+        response_class=Response,
+        responses={200: {"description": "The agreement in plain words.", "content": _PAPER_CONTENT}},
+    )
+    async def on_paper(
+        version: VersionNumber,
+        caller: Known,
+        accept: Annotated[str | None, Header(description="`text/markdown` for Markdown.")] = None,
+    ) -> Response:
+        with _Refusals():
+            found = await store.get(version)
+        sections = await asyncio.to_thread(kind.paper, found.content)
+        if _prefers_markdown(accept):
+            return Response(
+                paper.markdown(kind.kind, found, sections), media_type="text/markdown; charset=utf-8", headers=_VARY
+            )
+        html = paper.html(kind.kind, found, sections)
+        return Response(html, media_type="text/html; charset=utf-8", headers={**_VARY, **paper.HEADERS})
+
+    @router.get(
+        "/versions/{version}/diff/{other}",
+        operation_id=f"{named}_diff",
+        summary="What changed from one version to another",
+    )
+    async def diff_(version: VersionNumber, other: VersionNumber, caller: Known) -> DiffOut:
+        with _Refusals():
+            old, new = await store.get(version), await store.get(other)
+        changes = await asyncio.to_thread(diff, old.content, new.content)
+        return DiffOut(
+            kind=kind.kind, from_version=version, to_version=other, changes=[_change(item) for item in changes]
+        )
+
+
+def _drafting(router: APIRouter, store: AgreementStore, content_body: dict[str, Any]) -> None:
+    kind = store.kind
+    named = f"{kind.kind}_agreement"
+
+    @router.post(
+        "/versions",
+        operation_id=f"{named}_draft",
+        summary="A new draft",
+        status_code=201,
+        response_model=VersionOut,
+        responses=problems(409, 413, 415),
+        openapi_extra=content_body,
+    )
+    async def draft(request: Request, caller: Writer, ticket: Keyed) -> Response:
+        content = await _read(request)
+        with _Refusals():
+            answer = await store.draft_once(
+                content, caller.name, ticket, partial(_drafted, kind=kind.kind, path=kind.path)
+            )
+        return answer.response()
+
+    @router.put(
+        "/versions/{version}",
+        operation_id=f"{named}_edit",
+        summary="Change a draft",
+        response_model=VersionOut,
+        responses=problems(409, 412, 413, 415, 428),
+        openapi_extra=content_body,
+    )
+    async def edit(
+        request: Request,
+        response: Response,
+        version: VersionNumber,
+        caller: Writer,
+        if_match: Annotated[str | None, Header(description="The ETag that the change is based on; required.")] = None,
+    ) -> VersionOut:
+        etag = required_match(request)
+        content = await _read(request)
+        with _Refusals():
+            return _tagged(response, await store.edit(version, content, etag), kind.kind)
+
+
+def _agreeing(router: APIRouter, store: AgreementStore) -> None:
+    kind = store.kind
+    named = f"{kind.kind}_agreement"
+
+    @router.post(
+        "/versions/{version}/propose",
+        operation_id=f"{named}_propose",
+        summary="Put a draft up for signature; from here its content never changes",
+        responses=problems(409),
+    )
+    async def propose(
+        response: Response,
+        version: VersionNumber,
+        caller: Writer,
+        proposal: Annotated[Proposal | None, Body(openapi_examples={"at once": {"value": {}}})] = None,
+    ) -> ProposedOut:
+        with _Refusals():
+            wish = proposal.effective_from if proposal is not None else None
+            found, warnings = await store.propose(version, caller.name, wish)
+        response.headers["ETag"] = found.etag
+        return ProposedOut(**_whole(found, kind.kind), warnings=warnings)
+
+    @router.post(
+        "/versions/{version}/signatures",
+        operation_id=f"{named}_sign",
+        summary="Sign for the key's department; the second signature brings the version into force",
+        status_code=201,
+        responses=problems(409),
+    )
+    async def sign(response: Response, version: VersionNumber, signature: SignatureIn, caller: Signer) -> VersionOut:
+        if caller.department is None:
+            raise Problem(403, "no-department", "This key may not sign", "The key belongs to no department.")
+        with _Refusals():
+            found = await store.sign(version, caller.department, caller.name, signature.content_sha256)
+        return _tagged(response, found, kind.kind)
+
+    @router.post(
+        "/versions/{version}/withdraw",
+        operation_id=f"{named}_withdraw",
+        summary="Take back a draft or a proposed version",
+        responses=problems(409),
+    )
+    async def withdraw(response: Response, version: VersionNumber, caller: Writer) -> VersionOut:
+        with _Refusals():
+            return _tagged(response, await store.withdraw(version, caller.name), kind.kind)
+
+
+_VARY = {"Vary": "Accept"}
+_PAPER_CONTENT: dict[str, Any] = {
+    "text/html": {"schema": {"type": "string"}},
+    "text/markdown": {"schema": {"type": "string"}},
+}
+
+
+def _content_body(example: Mapping[str, object]) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "required": ["kind", "title"],
+        "properties": {
+            "kind": {"type": "string", "const": example.get("kind")},
+            "title": {"type": "string", "minLength": 1, "maxLength": 200},
+            "glossary": {"type": "object", "additionalProperties": {"type": "string"}},
+        },
+    }
+    content = {media: {"schema": schema, "example": dict(example)} for media in (_JSON, _YAML[0])}
+    return {"requestBody": {"required": True, "description": "The whole content, at most 1 MiB.", "content": content}}
+
+
+async def _read(request: Request) -> documents.Document:
+    """The document in the body. Raises Problem 400, 413 or 415."""
+    media = media_type_of(request)
+    if media != _JSON and not media.endswith("+json") and media not in _YAML:
+        raise unsupported_media_type(_JSON, _YAML[0])
+    body = await request.body()
+    if len(body) > documents.BYTES_MAX:
+        detail = f"An agreement may have {documents.BYTES_MAX} bytes."
+        raise Problem(413, "body-too-large", "The body is too large", detail, bytes_max=documents.BYTES_MAX)
+    try:
+        return await asyncio.to_thread(documents.read, body, yaml_text=media in _YAML)
+    except documents.Unreadable as error:
+        raise Problem(400, "malformed-body", "The body cannot be read", f"{error}.") from None
+
+
+class _Refusals:
+    """Turns what the store raises into problems."""
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, NoSuchVersion):
+            raise Problem(404, "not-found", "No such version", "There is no version with this number.") from None
+        if isinstance(error, Changed):
+            raise precondition_failed() from None
+        if isinstance(error, Refused):
+            items = [{"pointer": item.pointer, "message": item.message} for item in error.findings]
+            detail = (
+                f"{len(items)} places are wrong; see errors." if len(items) > 1 else "One place is wrong; see errors."
+            )
+            raise Problem(422, "agreement-refused", "The document cannot be agreed on", detail, errors=items) from None
+        if isinstance(error, model.EffectiveInThePast):
+            items = [{"pointer": "/effective_from", "message": str(error)}]
+            raise Problem(422, error.code, "The request does not fit", str(error), errors=items) from None
+        if isinstance(error, model.AgreementError):
+            raise Problem(409, error.code, "Not possible in the present state", str(error)) from None
+
+
+def _summary(found: Stored, kind: AgreementKind) -> dict[str, Any]:
+    state = found.state
+    signatures = sorted(state.signatures.values(), key=lambda signature: signature.signed_at)
+    return {
+        "kind": kind,
+        "version": state.version,
+        "status": state.status,
+        "title": found.title,
+        "content_sha256": state.content_sha256,
+        "drafted_by": found.drafted_by,
+        "drafted_at": found.drafted_at,
+        "edited_at": found.edited_at,
+        "proposed_by": state.proposed_by,
+        "proposed_at": state.proposed_at,
+        "effective_from": state.active_from or state.effective_at,
+        "superseded_at": state.superseded_at,
+        "withdrawn_by": state.withdrawn_by,
+        "withdrawn_at": state.withdrawn_at,
+        "signatures": [
+            SignatureOut(
+                department=signature.department,
+                signed_by=signature.signed_by,
+                signed_at=signature.signed_at,
+                content_sha256=signature.content_sha256,
+            )
+            for signature in signatures
+        ],
+        "awaiting": _awaiting(state),
+    }
+
+
+def _awaiting(state: model.Version) -> Sequence[Department]:
+    if state.status not in ("draft", "proposed"):
+        return []
+    return sorted(model.DEPARTMENTS - state.signatures.keys())
+
+
+def _whole(found: Stored, kind: AgreementKind) -> dict[str, Any]:
+    return {**_summary(found, kind), "content": found.content}
+
+
+def _drafted(found: Stored, *, kind: AgreementKind, path: str) -> Answer:
+    body = VersionOut(**_whole(found, kind)).model_dump_json().encode()
+    place = f"{path}/versions/{found.state.version}"
+    return Answer(201, body, {"location": place, "etag": found.etag, "content-type": _JSON})
+
+
+def _tagged(response: Response, found: Stored, kind: AgreementKind) -> VersionOut:
+    response.headers["ETag"] = found.etag
+    return VersionOut(**_whole(found, kind))
+
+
+def _conditional(request: Request, response: Response, found: Stored, kind: AgreementKind) -> VersionOut | Response:
+    if none_match(request, found.etag):
+        return Response(status_code=304, headers={"ETag": found.etag})
+    return _tagged(response, found, kind)
+
+
+def _change(item: Change) -> ChangeOut:
+    return ChangeOut(path=item.path, change=item.change, old=item.old, new=item.new)
+
+
+def _prefers_markdown(accept: str | None) -> bool:
+    """Whether text/markdown is asked for, and not less than HTML."""
+    weights: dict[str, float] = {}
+    for part in (accept or "").split(",")[:50]:
+        media, _, parameters = part.strip().lower().partition(";")
+        weight = 1.0
+        for parameter in parameters.split(";"):
+            name, _, value = parameter.strip().partition("=")
+            if name == "q":
+                try:
+                    weight = float(value)
+                except ValueError:
+                    weight = 0.0
+        weights[media.strip()] = weight
+    markdown = max(weights.get("text/markdown", 0.0), weights.get("text/x-markdown", 0.0))
+    return markdown > 0 and markdown >= weights.get("text/html", 0.0)

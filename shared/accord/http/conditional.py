@@ -1,0 +1,48 @@
+"""ETag, If-Match and If-None-Match of things with versions (RFC 9110, section 13). It knows no thing."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+
+from accord.http.problems import Problem
+
+
+def required_match(request: Request) -> str:
+    """The one strong ETag in If-Match. Raises Problem 428 without one, 400 for one that is no ETag."""
+    value = request.headers.get("if-match", "").strip()
+    if not value:
+        raise Problem(
+            428,
+            "precondition-required",
+            "Say which state you change",
+            "Send the ETag of the state that your change is based on as If-Match, so that nobody's change is lost.",
+        )
+    if len(value) < 2 or len(value) > 200 or not (value.startswith('"') and value.endswith('"')):
+        raise Problem(
+            400,
+            "malformed-request",
+            "The request cannot be read",
+            "If-Match must hold one strong ETag, in quotes.",
+            errors=[{"parameter": "If-Match", "message": "Must be one strong ETag"}],
+        )
+    return value
+
+
+def precondition_failed(etag: str | None = None) -> Problem:
+    """412; with the present ETag if it is known."""
+    return Problem(
+        412,
+        "precondition-failed",
+        "It has changed since",
+        "Read it again, and base your change on what it is now.",
+        headers={"ETag": etag} if etag else None,
+    )
+
+
+def none_match(request: Request, etag: str) -> bool:
+    """Whether If-None-Match names this ETag (or any): then 304."""
+    value = request.headers.get("if-none-match")
+    if value is None:
+        return False
+    tags = [tag.strip().removeprefix("W/") for tag in value.split(",")]
+    return "*" in tags or etag in tags

@@ -1,0 +1,272 @@
+"""Idempotency-Key: a request sent twice is done once, and the first answer is given again. An answer is saved in the
+transaction of its effect, so there is no moment at which one is there without the other; it opens no transaction itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Annotated, Any
+
+from fastapi import Depends, Header
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.requests import Request
+from starlette.responses import Response
+
+from accord.database import Database, Recording, driver_of
+from accord.http.auth import authorize
+from accord.http.problems import Problem
+from accord.metric_names import IDEMPOTENT_REPLAYS
+from accord.workers import Periodic
+
+KEPT = timedelta(days=7)
+_PRUNE_ROWS = 1_000
+_PRUNE_EVERY_S = 600.0
+_KEY = re.compile(r"^[!-~]{1,255}$")
+_SAVED_HEADERS = frozenset({"location", "etag", "content-type"})
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A request under a key. `sha256` is over method, path, query and body: another request with the same key is refused."""
+
+    caller: str
+    key: str
+    sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer as it is sent and saved. `replayed`: it is the saved one of an earlier request."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    replayed: bool = False
+
+    def response(self) -> Response:
+        headers = {**self.headers, "Idempotency-Replayed": "true"} if self.replayed else dict(self.headers)
+        headers.setdefault("content-type", "application/json")
+        return Response(self.body, self.status, headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """The key is new and now taken: do it, then `store` the answer in the same transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """It was done: give this answer."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class OtherRequest:
+    """The key belongs to another request: 422."""
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """The same request is being done at this moment: 409."""
+
+
+Verdict = Fresh | Replay | OtherRequest | InFlight
+
+
+def ticket_for(caller: str, key: str, *content: bytes) -> Ticket:
+    """The ticket of a request whose identity is `content` (method, path, body)."""
+    digest = sha256()
+    for part in content:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return Ticket(caller, key, digest.digest())
+
+
+async def ticket_of(request: Request, caller: str, body: bytes | None = None) -> Ticket | None:
+    """The ticket of this request, None without an Idempotency-Key. For plain routes. Raises Problem 400 for a bad key."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    if not _KEY.match(key):
+        raise Problem(
+            400,
+            "idempotency-key-unusable",
+            "The Idempotency-Key cannot be used",
+            "A key has 1 to 255 printable ASCII characters without spaces.",
+            errors=[{"parameter": "Idempotency-Key", "message": "Must match [!-~]{1,255}"}],
+        )
+    content = await request.body() if body is None else body
+    path = request.scope["path"].encode("utf-8", "surrogatepass")
+    return ticket_for(caller, key, request.method.encode(), path, request.scope["query_string"], content)
+
+
+def idempotency() -> Any:
+    """FastAPI dependency: `ticket: Ticket | None = idempotency()`, to hand to the use case for `once`."""
+
+    async def ticket(
+        request: Request,
+        _: Annotated[
+            str | None,
+            Header(
+                alias="Idempotency-Key",
+                description="Send the same key with a repeated request, and it is done once: the first answer is given again.",
+                min_length=1,
+                max_length=255,
+                pattern="^[!-~]+$",
+            ),
+        ] = None,
+    ) -> Ticket | None:
+        return await ticket_of(request, (await authorize(request)).name)
+
+    return Depends(ticket)
+
+
+async def once(recording: Recording, ticket: Ticket | None, act: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Inside a use case's recording: the saved answer, or that of `act`, saved in this transaction.
+
+    Raises Problem 409 while the same key is in flight elsewhere, 422 if it belongs to another request. If `act` raises,
+    nothing is saved and the key is free again.
+    """
+    if ticket is None:
+        return await act()
+    lock = text(
+        "SELECT pg_try_advisory_xact_lock(hashtextextended('accord-idempotency:' || :caller || ':' || :key, 0))"
+    )
+    values = {"caller": ticket.caller, "key": ticket.key}
+    if not (await recording.conn.execute(lock, values)).scalar_one():
+        raise problem_of_verdict(InFlight())
+    verdict = (await claim(recording.conn, [ticket], recording.now))[0]
+    if isinstance(verdict, Replay):
+        return verdict.answer
+    if not isinstance(verdict, Fresh):
+        raise problem_of_verdict(verdict)
+    answer = await act()
+    await store(recording.conn, [(ticket, answer)])
+    return answer
+
+
+def problem_of_verdict(verdict: OtherRequest | InFlight) -> Problem:
+    """The error answer of a key that can't be used now."""
+    if isinstance(verdict, InFlight):
+        return Problem(
+            409,
+            "idempotency-key-in-flight",
+            "The same request is in progress",
+            "A request with this Idempotency-Key is being answered. Try again.",
+            headers={"Retry-After": "1"},
+        )
+    return Problem(
+        422,
+        "idempotency-key-reused",
+        "This Idempotency-Key belongs to another request",
+        "The key was used with another body or path. Use a new key for a new request.",
+        errors=[{"parameter": "Idempotency-Key", "message": "Used with another request"}],
+    )
+
+
+_CLAIM = """
+    INSERT INTO idempotency_key (caller, key_name, request_sha256, created_at)
+    SELECT caller, key_name, request_sha256, $4
+    FROM unnest($1::text[], $2::text[], $3::bytea[]) AS t (caller, key_name, request_sha256)
+    ORDER BY caller, key_name
+    ON CONFLICT (caller, key_name) DO UPDATE
+    SET request_sha256 = excluded.request_sha256, created_at = excluded.created_at, status = NULL, headers = NULL, body = NULL
+    WHERE idempotency_key.created_at < $5
+    RETURNING caller, key_name
+"""
+_SAVED = """
+    SELECT k.caller, k.key_name, k.request_sha256, k.status, k.headers, k.body
+    FROM unnest($1::text[], $2::text[]) AS t (caller, key_name)
+    JOIN idempotency_key k USING (caller, key_name)
+"""
+_STORE = """
+    UPDATE idempotency_key k SET status = t.status, headers = t.headers::json, body = t.body
+    FROM unnest($1::text[], $2::text[], $3::smallint[], $4::text[], $5::bytea[]) AS t (caller, key_name, status, headers, body)
+    WHERE k.caller = t.caller AND k.key_name = t.key_name
+"""
+
+
+async def claim(conn: AsyncConnection, tickets: Sequence[Ticket], now: datetime) -> list[Verdict]:
+    """Take these keys in the caller's transaction; the verdict for each, in order. For batches on hot paths.
+
+    A key that another transaction is taking is waited for (its batch is short), then replayed. The second of two equal
+    keys in one batch is InFlight. Keys are taken in sorted order, so that batches do not deadlock.
+    """
+    if not tickets:
+        return []
+    first: dict[tuple[str, str], Ticket] = {}
+    for ticket in tickets:
+        first.setdefault((ticket.caller, ticket.key), ticket)
+    rows = list(first.values())
+    callers, keys = [row.caller for row in rows], [row.key for row in rows]
+    driver = await driver_of(conn)
+    taken = await driver.fetch(_CLAIM, callers, keys, [row.sha256 for row in rows], now, now - KEPT)
+    fresh = {(row["caller"], row["key_name"]) for row in taken}
+    saved: dict[tuple[str, str], Any] = {}
+    if len(fresh) < len(rows):
+        old = [place for place in first if place not in fresh]
+        found = await driver.fetch(_SAVED, [place[0] for place in old], [place[1] for place in old])
+        saved = {(row["caller"], row["key_name"]): row for row in found}
+    return [_verdict(ticket, first, fresh, saved) for ticket in tickets]
+
+
+def _verdict(
+    ticket: Ticket,
+    first: Mapping[tuple[str, str], Ticket],
+    fresh: set[tuple[str, str]],
+    saved: Mapping[tuple[str, str], Any],
+) -> Verdict:
+    place = (ticket.caller, ticket.key)
+    if place in fresh:
+        if first[place] is ticket:
+            return Fresh()
+        return InFlight() if first[place].sha256 == ticket.sha256 else OtherRequest()
+    row = saved.get(place)
+    if row is None or row["status"] is None:
+        return InFlight()
+    if bytes(row["request_sha256"]) != ticket.sha256:
+        return OtherRequest()
+    IDEMPOTENT_REPLAYS.inc()
+    headers = json.loads(row["headers"]) if isinstance(row["headers"], str) else row["headers"]
+    return Replay(Answer(row["status"], bytes(row["body"] or b""), headers or {}, replayed=True))
+
+
+async def store(conn: AsyncConnection, answers: Sequence[tuple[Ticket, Answer]]) -> None:
+    """Save the answers of keys that `claim` found Fresh, in the same transaction."""
+    if not answers:
+        return
+    headers = [
+        json.dumps({name: value for name, value in answer.headers.items() if name.lower() in _SAVED_HEADERS})
+        for _, answer in answers
+    ]
+    driver = await driver_of(conn)
+    await driver.execute(
+        _STORE,
+        [ticket.caller for ticket, _ in answers],
+        [ticket.key for ticket, _ in answers],
+        [answer.status for _, answer in answers],
+        headers,
+        [answer.body for _, answer in answers],
+    )
+
+
+def idempotency_worker(database: Database) -> Periodic:
+    """The worker that forgets keys after seven days."""
+
+    async def prune() -> bool:
+        statement = text(
+            "DELETE FROM idempotency_key WHERE (caller, key_name) IN (SELECT caller, key_name FROM idempotency_key"
+            " WHERE created_at < :before ORDER BY created_at LIMIT :rows)"
+        )
+        async with database.recording() as recording:
+            result = await recording.conn.execute(statement, {"before": recording.now - KEPT, "rows": _PRUNE_ROWS})
+            return result.rowcount >= _PRUNE_ROWS
+
+    return Periodic("idempotency-prune", _PRUNE_EVERY_S, prune)

@@ -1,0 +1,3 @@
+from accord.migrations.run import run_env
+
+run_env()
