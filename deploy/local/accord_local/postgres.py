@@ -111,7 +111,7 @@ class PostgresServer:
             children = self._descendants()
             self._child.stop(grace_s=STOP_TIMEOUT_S, number=signal.SIGINT)
             wait_gone(children, timeout_s=STOP_TIMEOUT_S)
-            self._child = None
+            self._forget()
 
     def kill(self) -> None:
         """SIGKILL the postmaster, as a crash would; returns when its backends have noticed and are gone too."""
@@ -120,7 +120,7 @@ class PostgresServer:
             self._child.kill()
             for straggler in wait_gone(children, timeout_s=STOP_TIMEOUT_S):
                 straggler.signal(signal.SIGKILL)
-            self._child = None
+            self._forget()
 
     def __enter__(self) -> "PostgresServer":
         self.start()
@@ -200,7 +200,7 @@ class PostgresServer:
         nobody = pwd.getpwnam("nobody")
         drop = [setpriv, f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
         if not (_others_may_enter(self.data_dir) and _others_may_enter(self._bin)):
-            # A clone below /root or a private temporary directory: instead of opening those to everybody, the
+            # A clone in root's home or a private temporary directory: instead of opening those to everybody, the
             # server keeps the right to walk through them.
             # Without the secure bit, access(2), by which PostgreSQL looks for its own programs, ignores that right.
             drop += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]
@@ -316,6 +316,11 @@ class PostgresServer:
 
     def _password(self) -> str:
         return self._password_path.read_text().strip()
+
+    def _forget(self) -> None:
+        self._child = None
+        if self.socket_dir.parent != self.data_dir:
+            shutil.rmtree(self.socket_dir, ignore_errors=True)
 
     def _descendants(self) -> list[ProcessIdentity]:
         if self._child is None:
