@@ -1,0 +1,1 @@
+"""HTTP in: one module per resource. No rules and no SQL."""

@@ -1,0 +1,217 @@
+"""Decisions over HTTP: one about a lead, or a CRM's batch. Says what became of each; decides nothing itself."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Body, Header, Request, Response
+from pydantic import TypeAdapter, ValidationError
+
+from accord.database import Database
+from accord.http.auth import Caller, require
+from accord.http.conditional import precondition_failed
+from accord.http.idempotency import Answer, Ticket, idempotency
+from accord.http.openapi import problems
+from accord.http.problems import Problem, from_validation_error, malformed, not_found, require_json
+from qualification.api import examples
+from qualification.api.leads import Reference, etag_of, gone, named
+from qualification.api.models import (
+    ROWS_MAX,
+    BatchAnswer,
+    DecisionAnswer,
+    DecisionRequest,
+    DecisionRow,
+    decision_answer,
+)
+from qualification.api.references import parse_reference
+from qualification.domain.progress import Changed, Gone, NotAllowed, Refused, Unfit, Unknown
+from qualification.usecases import decide
+from qualification.usecases.decide import Author, Proposal, Taken, take_decisions
+from qualification.usecases.definitions import Definitions
+
+_ETAG = re.compile(r'"(\d{1,18})"')
+_ROW = TypeAdapter(DecisionRow)
+
+
+def router(database: Database, definitions: Definitions) -> APIRouter:
+    """The routes over one database and the definition in force."""
+    routes = APIRouter(tags=["decisions"])
+
+    @routes.post(
+        "/v1/leads/{lead}/decisions",
+        status_code=201,
+        summary="Decide about a lead",
+        operation_id="decide",
+        response_model=DecisionAnswer,
+        responses={201: {"content": {"application/json": {"example": examples.DECIDED}}}, **problems(404, 409, 412)},
+    )
+    async def one(
+        lead: Reference,
+        body: Annotated[DecisionRequest, Body(openapi_examples={"win": {"value": examples.DECISION}})],
+        if_match: Annotated[
+            str | None, Header(alias="If-Match", description="The lead's ETag, if it must be as it was read.")
+        ] = None,
+        caller: Caller = require("decisions:write"),
+        ticket: Ticket | None = idempotency(),
+    ) -> Response:
+        """Take one of the decisions that the lead's stage allows; 409 says in `allowed_decisions` which those are.
+
+        The reason must be one of those that both departments agreed on, and the fields that the gate asks for must be there.
+        `occurred_at` may be in the past, also before the lead entered its stage; it is recorded as given. The key's
+        department is recorded with the decision. Of two decisions at once one wins, and the other is answered 409.
+        """
+        proposal = body.proposal(named(lead), _revision(if_match))
+
+        def render(answers: Sequence[decide.Answer]) -> Answer:
+            taken = answers[0]
+            if isinstance(taken, Refused):
+                raise problem_of(taken)
+            headers = {
+                "ETag": etag_of(taken.revision),
+                "Location": f"/v1/leads/{taken.lead.lead_id}/history",
+            }
+            return Answer(201, _json(decision_answer(taken)), headers)
+
+        author = Author(caller.name, caller.department)
+        return (await take_decisions(database, definitions, [proposal], author, ticket, render)).response()
+
+    @routes.post(
+        "/v1/decisions:batch",
+        summary="Decide about many leads",
+        operation_id="decide_batch",
+        response_model=BatchAnswer,
+        openapi_extra=_batch_body(),
+    )
+    async def batch(
+        request: Request, caller: Caller = require("decisions:write"), ticket: Ticket | None = idempotency()
+    ) -> Response:
+        """Up to 1,000 decisions in one transaction, taken in order; a lead may appear several times.
+
+        Each row is answered in its place, with the status and the members that a single decision would have; a row that is
+        refused has a `problem` and spoils no other.
+        """
+        require_json(request)
+        rows = _rows(await request.body())
+        read = [_read(place, row) for place, row in enumerate(rows)]
+
+        def render(answers: Sequence[decide.Answer]) -> Answer:
+            left = iter(answers)
+            results = [
+                _refused(row) if isinstance(row, Problem) else _result(place, next(left))
+                for place, row in enumerate(read)
+            ]
+            return Answer(200, _json({"results": results}))
+
+        proposals = [row for row in read if isinstance(row, Proposal)]
+        author = Author(caller.name, caller.department)
+        return (await take_decisions(database, definitions, proposals, author, ticket, render)).response()
+
+    return routes
+
+
+def problem_of(refusal: Refused, at: str = "") -> Problem:
+    """The error answer for a decision that was refused; `at` is the pointer of its row."""
+    stage, allowed = refusal.stage, list(refusal.allowed)
+    if isinstance(refusal, NotAllowed):
+        return Problem(
+            409,
+            "decision-not-allowed",
+            "Not allowed now",
+            f"{refusal.reason}.".capitalize(),
+            stage=stage,
+            allowed_decisions=allowed,
+        )
+    if isinstance(refusal, Unfit):
+        errors = [{"pointer": at + pointer, "message": message} for pointer, message in refusal.errors]
+        return Problem(
+            422,
+            "decision-not-as-agreed",
+            "The decision is not as agreed",
+            None,
+            errors=errors,
+            stage=stage,
+            allowed_decisions=allowed,
+        )
+    if isinstance(refusal, Changed):
+        return precondition_failed(etag_of(refusal.revision))
+    if isinstance(refusal, Gone):
+        return gone()
+    if isinstance(refusal, Unknown):
+        return not_found("lead")
+    raise AssertionError(f"{type(refusal).__name__} has no answer")
+
+
+def _rows(body: bytes) -> list[object]:
+    try:
+        rows = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise malformed("The body is not well-formed JSON.") from None
+    if not isinstance(rows, list) or not 1 <= len(rows) <= ROWS_MAX:
+        message = f"Must be a list of 1 to {ROWS_MAX} decisions"
+        raise Problem(
+            422,
+            "validation-failed",
+            "The request does not fit",
+            f"{message}.",
+            errors=[{"pointer": "", "message": message}],
+        )
+    return rows
+
+
+def _read(place: int, row: object) -> Proposal | Problem:
+    try:
+        parsed = _ROW.validate_python(row)
+    except ValidationError as error:
+        found = from_validation_error(error, row)
+        errors = [{**item, "pointer": f"/{place}{item.get('pointer', '')}"} for item in found.errors]
+        return Problem(422, "validation-failed", found.title, found.text, errors=errors)
+    reference = parse_reference(parsed.lead)
+    if reference is None:
+        raise AssertionError("the model has checked it")
+    return parsed.proposal(reference)
+
+
+def _result(place: int, answer: decide.Answer) -> Mapping[str, object]:
+    if isinstance(answer, Taken):
+        return {"status": 201, **decision_answer(answer)}
+    return _refused(problem_of(answer, f"/{place}"))
+
+
+def _refused(problem: Problem) -> Mapping[str, object]:
+    return {"status": problem.status, "problem": problem.document()}
+
+
+def _revision(if_match: str | None) -> int | None:
+    if if_match is None or if_match.strip() == "*":
+        return None
+    found = _ETAG.fullmatch(if_match.strip())
+    if found is None:
+        raise Problem(
+            400,
+            "malformed-request",
+            "The request cannot be read",
+            "If-Match must hold the ETag of a lead, in quotes.",
+            errors=[{"parameter": "If-Match", "message": "Must be one strong ETag"}],
+        )
+    return int(found[1])
+
+
+def _json(value: object) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_UTC_Z)
+
+
+def _batch_body() -> dict[str, Any]:
+    """The batch's body for OpenAPI; it is read by hand, so that one bad row spoils no other."""
+    row = DecisionRow.model_json_schema(ref_template="#/components/schemas/{model}")
+    parts = row.pop("$defs", {})
+    row["properties"] |= {"fields": parts["DecisionFields"] | {"properties": _inlined(parts)}}
+    schema = {"type": "array", "minItems": 1, "maxItems": ROWS_MAX, "items": row}
+    content = {"schema": schema, "example": examples.ROWS}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def _inlined(parts: Mapping[str, Any]) -> dict[str, Any]:
+    properties: dict[str, Any] = dict(parts["DecisionFields"]["properties"])
+    properties["amount"] = {"anyOf": [parts["Amount"], {"type": "null"}], "default": None}
+    return properties

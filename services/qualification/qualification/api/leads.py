@@ -1,0 +1,127 @@
+"""Leads, read: one with its gates and scores explained, its history, and lists."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import AwareDatetime
+
+from accord.clock import utc_now
+from accord.database import Database
+from accord.http.auth import Caller, require
+from accord.http.openapi import problems
+from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of
+from accord.http.problems import Problem, not_found
+from qualification.api import examples
+from qualification.api.models import EntryAnswer, LeadAnswer, LeadRow, entry_answer, lead_answer, lead_row
+from qualification.api.references import DESCRIPTION, REFERENCE_CHARS_MAX, parse_reference
+from qualification.queries.listing import Filter
+from qualification.usecases.definitions import Definitions
+from qualification.usecases.view import list_leads, view_history, view_lead
+
+Reference = Annotated[str, Path(max_length=REFERENCE_CHARS_MAX, description=DESCRIPTION)]
+Word = Annotated[str | None, Query(min_length=1, max_length=100)]
+
+
+def named(reference: str) -> UUID | str:
+    """The lead's id or the digest of its external id. Raises Problem 422."""
+    found = parse_reference(reference)
+    if found is None:
+        raise Problem(
+            422,
+            "validation-failed",
+            "The request does not fit",
+            "A lead is named by its id or as external:SOURCE:ID.",
+            errors=[{"parameter": "lead", "message": "Must be a lead id or external:SOURCE:ID"}],
+        )
+    return found
+
+
+def gone() -> Problem:
+    """410 for a lead that was erased."""
+    return Problem(410, "gone", "The lead was erased", "The person was erased; only counts are kept.")
+
+
+def etag_of(revision: int) -> str:
+    """The ETag of a lead."""
+    return f'"{revision}"'
+
+
+def router(database: Database, definitions: Definitions) -> APIRouter:
+    """The routes over one database and the definition in force."""
+    routes = APIRouter(tags=["leads"])
+
+    @routes.get("/v1/leads", summary="List leads", operation_id="list_leads")
+    async def leads(
+        stage: Word = None,
+        owner: Word = None,
+        grade: Word = None,
+        since: Annotated[AwareDatetime | None, Query(description="In their present stage since then or later.")] = None,
+        limit: Limit = 100,
+        cursor: CursorText = None,
+        _caller: Caller = require("leads:read"),
+    ) -> Page[LeadRow]:
+        """Leads in the order of their ids, which is that of their capture; with the scores as they were last published."""
+        place = decode_cursor(cursor, str)
+        after = _uuid(place[0]) if place else None
+        rows = await list_leads(database, Filter(stage, owner, grade, since, after), limit + 1)
+        items, next_cursor = page_of([lead_row(row) for row in rows], limit, lambda row: str(row.lead_id))
+        return Page(items=items, next_cursor=next_cursor)
+
+    @routes.get(
+        "/v1/leads/{lead}",
+        summary="One lead, explained",
+        operation_id="get_lead",
+        responses={200: {"content": {"application/json": {"example": examples.LEAD}}}, **problems(404)},
+    )
+    async def lead(lead: Reference, response: Response, _caller: Caller = require("leads:read")) -> LeadAnswer:
+        """Stage, scores and what may be decided; every automatic gate with each comparison, and every rule with its points.
+
+        Scores and gates are those of this moment under the definition in force. A lead that was merged is answered by its
+        survivor, whose id it carries. An erased one is 410.
+        """
+        view = await view_lead(database, named(lead), await definitions.in_force(), utc_now())
+        if view is None:
+            raise not_found("lead")
+        if view.lead.erased:
+            raise gone()
+        response.headers["ETag"] = etag_of(view.lead.revision)
+        return lead_answer(view)
+
+    @routes.get(
+        "/v1/leads/{lead}/history",
+        summary="The stages of a lead",
+        operation_id="get_lead_history",
+        responses=problems(404),
+    )
+    async def history(
+        lead: Reference, limit: Limit = 100, cursor: CursorText = None, caller: Caller = require("leads:read")
+    ) -> Page[EntryAnswer]:
+        """Each entry into a stage, in the order in which it was recorded, with the decision that led to it.
+
+        `entered_at` is as reported and may be earlier than that of the entry before. Notes need `personal:read`.
+        """
+        place = decode_cursor(cursor, int)
+        after = place[0] if place and isinstance(place[0], int) else 0
+        found = await view_history(database, named(lead), after, limit + 1, with_notes="personal:read" in caller.scopes)
+        if found is None:
+            raise not_found("lead")
+        if found[0].erased:
+            raise gone()
+        rows, next_cursor = page_of(found[1], limit, lambda row: int(row["sequence"]))
+        return Page(items=[entry_answer(row) for row in rows], next_cursor=next_cursor)
+
+    return routes
+
+
+def _uuid(place: object) -> UUID:
+    try:
+        return UUID(str(place))
+    except ValueError:
+        raise Problem(
+            422,
+            "validation-failed",
+            "The request does not fit",
+            "The cursor is not one of this list.",
+            errors=[{"parameter": "cursor", "message": "Not a cursor of this list"}],
+        ) from None

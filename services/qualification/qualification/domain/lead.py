@@ -1,0 +1,153 @@
+"""What qualification knows of one lead, as a frozen value. It holds no personal data and decides nothing.
+
+Activities are kept as moments per kind, in microseconds since the epoch, so that scores and counts need no objects per activity.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
+
+from accord.contracts.intake_events import LeadState
+from accord.contracts.values import Money
+
+ACTIVITIES_PER_KIND_MAX = 1000
+"""Of each kind, the newest so many activities of a lead count; older ones are kept and not counted (ADR 0021)."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+Answer = bool | str
+"""A BANT answer: yes or no, or one short word of the sales team's own scale. Never free text."""
+
+
+def microseconds(moment: datetime) -> int:
+    """Exact microseconds since the epoch."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def moment_of(microseconds_: int) -> datetime:
+    """The moment, in UTC, of so many microseconds since the epoch."""
+    return _EPOCH + timedelta(microseconds=microseconds_)
+
+
+Moments = tuple[int, ...]
+"""Ascending, in microseconds since the epoch."""
+
+
+class Activities:
+    """When the lead had which kind of activity. Immutable; only kinds that a definition asks for need to be here."""
+
+    __slots__ = ("_moments",)
+
+    def __init__(self, moments: Mapping[str, Iterable[int]] | None = None) -> None:
+        self._moments: dict[str, Moments] = {
+            kind: found
+            for kind, times in (moments or {}).items()
+            if (found := tuple(sorted(times)[-ACTIVITIES_PER_KIND_MAX:]))
+        }
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Activities) and self._moments == other._moments
+
+    def __hash__(self) -> int:
+        return hash(tuple(sorted(self._moments.items())))
+
+    def __repr__(self) -> str:
+        return f"Activities({self._moments})"
+
+    def of(self, kind: str) -> Moments:
+        """The moments of one kind, ascending."""
+        return self._moments.get(kind, ())
+
+    def until(self, kind: str, at: int) -> Moments:
+        """Those that had happened by `at`."""
+        moments = self.of(kind)
+        return moments if not moments or moments[-1] <= at else moments[: bisect_right(moments, at)]
+
+    def count(self, kind: str, at: int, within: int | None = None) -> int:
+        """How many had happened by `at`; with `within` microseconds, from `at - within` on, both ends included."""
+        moments = self.of(kind)
+        first = 0 if within is None else bisect_left(moments, at - within)
+        return bisect_right(moments, at) - first
+
+    def with_one(self, kind: str, at: int) -> Activities:
+        """These and one more."""
+        return Activities._of({**self._moments, kind: _merged(self.of(kind), (at,))})
+
+    def with_all_of(self, other: Activities) -> Activities:
+        """These and those of another lead."""
+        kinds = self._moments.keys() | other._moments.keys()
+        return Activities._of({kind: _merged(self.of(kind), other.of(kind)) for kind in kinds})
+
+    def moments_after(self, at: int) -> Moments:
+        """The distinct moments later than `at` at which anything happened, ascending."""
+        return tuple(sorted({moment for times in self._moments.values() for moment in times if moment > at}))
+
+    @classmethod
+    def _of(cls, moments: dict[str, Moments]) -> Activities:
+        made = cls()
+        made._moments = moments  # noqa: SLF001 - its own
+        return made
+
+
+def _merged(some: Moments, more: Moments) -> Moments:
+    return tuple(sorted(some + more)[-ACTIVITIES_PER_KIND_MAX:])
+
+
+NO_ACTIVITIES = Activities()
+
+
+@dataclass(frozen=True, slots=True)
+class Deal:
+    """What decisions have said of the sale: the latest value of each field."""
+
+    amount: Money | None = None
+    expected_close: date | None = None
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+
+
+NO_DEAL = Deal()
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Points from 0 to the definition's maximum, to two decimals, and the grade made of them."""
+
+    fit: float
+    engagement: float
+    grade: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """One lead's state. `profile` is None only where the lead was merged or erased before its capture was heard of.
+
+    `evaluated_at` is the lead's own clock, the latest moment at which its gates were tried; it never goes back.
+    `sequence` counts what qualification has said of this lead; `intake_sequence` is that of the newest profile.
+    """
+
+    lead_id: UUID
+    profile: LeadState | None = None
+    intake_sequence: int = 0
+    stage: str | None = None
+    stage_since: datetime | None = None
+    visits: Mapping[str, int] = field(default_factory=dict)
+    owner: str | None = None
+    scores: Scores | None = None
+    definition_version: int | None = None
+    deal: Deal = NO_DEAL
+    activities: Activities = NO_ACTIVITIES
+    evaluated_at: datetime | None = None
+    merged_into: UUID | None = None
+    erased: bool = False
+    sequence: int = 0
+    revision: int = 0
+
+    @property
+    def visit(self) -> int | None:
+        """Which entry into the present stage this is, from 1."""
+        return None if self.stage is None else self.visits[self.stage]

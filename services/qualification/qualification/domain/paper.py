@@ -1,0 +1,124 @@
+"""The definition in plain words, as it is read on paper before it is signed. It adds no rule and leaves none out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from accord.contracts.criteria import Criteria, in_words
+from accord.contracts.durations import in_words as duration_in_words
+from qualification.domain.definition import Definition, EngagementScoreRule, Stage
+
+_SHORT_FOR = frozenset({"iql", "mcl", "mql", "pql", "sal", "sel", "sgl", "sql", "tal", "tql"})
+"""Stages that the field knows by their initials."""
+
+_KIND_WORDS = {
+    "won": "The sale is made.",
+    "lost": "The sale is lost.",
+    "recycled": "The lead goes back to be nurtured.",
+    "disqualified": "The lead is outside what was agreed.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A heading with paragraphs, or with a table."""
+
+    heading: str
+    paragraphs: Sequence[str] = ()
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+
+
+def paper(definition: Definition) -> list[Part]:
+    """The whole definition in words."""
+    parts = [Part("How a lead goes on", [_stage(definition, stage) for stage in definition.stages])]
+    if definition.reasons:
+        rows = [(name, key, words) for name, reasons in definition.reasons.items() for key, words in reasons.items()]
+        parts.append(Part("Reasons that may be given", columns=("List", "Reason", "Meaning"), rows=rows))
+    parts.extend(_scores(definition))
+    return parts
+
+
+def stage_in_words(key: str) -> str:
+    """A stage as the field writes it: MQL, opportunity."""
+    return key.upper() if key in _SHORT_FOR else key.replace("-", " ").replace("_", " ")
+
+
+def _stage(definition: Definition, stage: Stage) -> str:
+    name = stage_in_words(stage.key)
+    gate = stage.gate
+    if gate.when is not None:
+        how = f"A lead becomes {name} when {_with_article(gate.when)}. {_origins(definition, stage)}"
+    elif gate.decision is not None:
+        how = f"A lead becomes {name} when it is decided to {_or(gate.decisions)}{_asks(stage)}. {_origins(definition, stage)}"
+    else:
+        how = f"A lead becomes {name} when it is captured."
+    owner = f"It belongs to {stage.owner} there."
+    return " ".join(
+        sentence for sentence in (how, owner, _KIND_WORDS.get(stage.kind, ""), _cool_down(stage)) if sentence
+    )
+
+
+def _with_article(criteria: Criteria) -> str:
+    words = in_words(criteria)
+    return words if words.startswith(("none of", "(")) else f"the {words}"
+
+
+def _asks(stage: Stage) -> str:
+    asks = []
+    if stage.gate.fields:
+        asks.append(f"with {_and([field.replace('_', ' ') for field in stage.gate.fields])}")
+    if stage.gate.reasons:
+        asks.append(f"giving one of the reasons of the list {stage.gate.reasons}")
+    return f", {' and '.join(asks)}" if asks else ""
+
+
+def _origins(definition: Definition, stage: Stage) -> str:
+    if stage.from_ == "any" and stage.gate.when is None:
+        return "It may come from any other stage."
+    return f"It comes from {_or([stage_in_words(key) for key in definition.origins(stage)])}."
+
+
+def _cool_down(stage: Stage) -> str:
+    after = f"after {duration_in_words(stage.cool_down)}" if stage.cool_down else ""
+    if stage.kind == "recycled":
+        return f"By itself it comes back only {f'{after}, ' if after else ''}on new activity of its own."
+    return f"By itself it goes on only {after}." if after else ""
+
+
+def _scores(definition: Definition) -> Iterator[Part]:
+    fit, engagement, grade = definition.scores.fit, definition.scores.engagement, definition.scores.grade
+    if fit:
+        rows = [(rule.key, _with_article(rule.when), f"{rule.points:g}") for rule in fit.rules]
+        heading = f"Fit score, at most {fit.max:g}"
+        yield Part(heading, columns=("Rule", "Holds when", "Points"), rows=rows)
+    if engagement:
+        lines = [_engagement(rule) for rule in engagement.rules]
+        columns = ("Rule", "Activity", "Points each", "At most", "Halved every")
+        yield Part(f"Engagement score, at most {engagement.max:g}", columns=columns, rows=lines)
+    if grade:
+        marks = [(mark, f"fit of {least:g} or more") for mark, least in grade.fit.best_first()]
+        marks.append(("D", "less"))
+        marks.extend((mark, f"engagement of {least:g} or more") for mark, least in grade.engagement.best_first())
+        marks.append(("4", "less"))
+        yield Part("Grade", columns=("Mark", "Means"), rows=marks)
+
+
+def _engagement(rule: EngagementScoreRule) -> tuple[str, ...]:
+    return (
+        rule.key,
+        rule.activity,
+        f"{rule.points:g}",
+        "" if rule.max is None else f"{rule.max:g}",
+        duration_in_words(rule.half_life) if rule.half_life else "never",
+    )
+
+
+def _and(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
+
+
+def _or(words: Sequence[str]) -> str:
+    named = [word.replace("_", " ") for word in words]
+    return named[0] if len(named) == 1 else ", ".join(named[:-1]) + " or " + named[-1]

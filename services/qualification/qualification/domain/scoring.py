@@ -1,0 +1,154 @@
+"""Fit, engagement and grade: pure functions of attributes, activities, definition and time, so any moment can be recomputed.
+
+Engagement is the sum over its rules of min(cap, sum of points * 2^(-age / half-life)); nothing is ever added up over time, so
+the order of arrival, a redelivery or a merge cannot change it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from math import fsum
+
+from accord.contracts.criteria import MISSING, Facts
+from accord.contracts.durations import in_words as duration_in_words
+from qualification.domain.lead import Activities, Lead, Scores, microseconds
+from qualification.domain.rules import EngagementRule, FitRule, GradeRule, Rules
+
+_MICROSECOND = timedelta(microseconds=1)
+
+DECIMALS = 2
+"""Scores are rounded to this many decimals before they are compared, explained or published, everywhere."""
+
+
+class LeadFacts:
+    """The facts that criteria may ask of a lead at one moment. `scores` is None while the scores themselves are being made."""
+
+    __slots__ = ("_at", "_lead", "_scores")
+
+    def __init__(self, lead: Lead, at: datetime, scores: Scores | None = None) -> None:
+        self._lead = lead
+        self._at = at
+        self._scores = scores
+
+    def value(self, path: str, within: timedelta | None = None) -> object:
+        """The value at a path, or MISSING."""
+        root, _, rest = path.partition(".")
+        profile = self._lead.profile
+        if profile is None:
+            return MISSING
+        if root == "attributes":
+            found: object = profile.attributes.get(rest)
+        elif root == "activities":
+            found = self._count(rest, within)
+        elif root in ("scores", "grade"):
+            found = self._score(path)
+        elif path == "source":
+            found = profile.source
+        elif path == "campaign.name":
+            found = profile.campaign.name if profile.campaign else None
+        elif path == "stage":
+            found = self._lead.stage
+        elif path == "age":
+            found = self._at - profile.captured_at
+        else:
+            found = None
+        return MISSING if found is None else found
+
+    def _count(self, rest: str, within: timedelta | None) -> int | None:
+        kind, _, what = rest.rpartition(".")
+        if what != "count":
+            return None
+        window = None if within is None else within // _MICROSECOND
+        return self._lead.activities.count(kind, microseconds(self._at), window)
+
+    def _score(self, path: str) -> float | str | None:
+        scores = self._scores
+        if scores is None:
+            return None
+        if path == "scores.fit":
+            return scores.fit
+        if path == "scores.engagement":
+            return scores.engagement
+        return scores.grade if path == "grade" else None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreLine:
+    """What one rule gave, and why, in words. `score` is `fit` or `engagement`."""
+
+    rule: str
+    score: str
+    points: float
+    reason: str
+
+
+def scores(lead: Lead, rules: Rules, at: datetime) -> Scores:
+    """The lead's scores at a moment, under one definition."""
+    fit = _limited(fsum(_fit_points(rule, LeadFacts(lead, at)) for rule in rules.fit), rules.fit_max)
+    engagement = engagement_score(lead.activities, rules, at)
+    return Scores(fit, engagement, grade(rules.grade, fit, engagement))
+
+
+def engagement_score(activities: Activities, rules: Rules, at: datetime) -> float:
+    """The engagement score at a moment, 0 to `rules.engagement_max`."""
+    moment = microseconds(at)
+    earned = fsum(engagement_points(rule, activities, moment) for rule in rules.engagement)
+    return _limited(earned, rules.engagement_max)
+
+
+def engagement_points(rule: EngagementRule, activities: Activities, at: int) -> float:
+    """min(cap, sum of points * 2^(-age / half-life)) of one rule at `at` (microseconds); the cap bounds negative points alike."""
+    happened = activities.until(rule.activity, at)
+    if not happened:
+        return 0.0
+    if rule.half_life_us is None:
+        weight = float(len(happened))
+    else:
+        half_life_us = rule.half_life_us
+        weight = fsum(2.0 ** ((moment - at) / half_life_us) for moment in happened)
+    points = rule.points * weight
+    return points if rule.cap is None else max(-rule.cap, min(rule.cap, points))
+
+
+def grade(rule: GradeRule | None, fit: float, engagement: float) -> str | None:
+    """A letter A to D for fit and a digit 1 to 4 for engagement, by the definition's thresholds; None without them."""
+    if rule is None:
+        return None
+    letter = next((letter for letter, least in rule.fit if fit >= least), "D")
+    digit = next((digit for digit, least in rule.engagement if engagement >= least), "4")
+    return letter + digit
+
+
+def explain_scores(lead: Lead, rules: Rules, at: datetime) -> list[ScoreLine]:
+    """Every rule with the points that it gives now and the reason."""
+    facts = LeadFacts(lead, at)
+    lines = [ScoreLine(rule.key, "fit", _fit_points(rule, facts), _fit_reason(rule, facts)) for rule in rules.fit]
+    moment = microseconds(at)
+    for rule in rules.engagement:
+        points = round(engagement_points(rule, lead.activities, moment), DECIMALS)
+        lines.append(ScoreLine(rule.key, "engagement", points, _engagement_reason(rule, lead.activities, moment)))
+    return lines
+
+
+def _fit_points(rule: FitRule, facts: Facts) -> float:
+    return rule.points if rule.when.holds(facts) else 0.0
+
+
+def _fit_reason(rule: FitRule, facts: Facts) -> str:
+    return rule.words if rule.when.holds(facts) else f"not so: {rule.words}"
+
+
+def _engagement_reason(rule: EngagementRule, activities: Activities, at: int) -> str:
+    count = activities.count(rule.activity, at)
+    words = f"{count} x {rule.activity}, {rule.points:g} points each"
+    if rule.half_life_us is not None:
+        words += f", halved every {duration_in_words(timedelta(microseconds=rule.half_life_us))}"
+    if rule.cap is not None:
+        words += f", at most {rule.cap:g}"
+    return words
+
+
+def _limited(points: float, maximum: float) -> float:
+    # + 0.0 turns a negative zero into zero.
+    return round(max(0.0, min(maximum, points)), DECIMALS) + 0.0

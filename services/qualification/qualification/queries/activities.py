@@ -1,0 +1,52 @@
+"""Activities per lead: kept whether the lead is known or not, moved when leads merge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+_APPEND = """
+INSERT INTO activity (lead_id, kind, occurred_at, activity_id, by, recorded_for)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::uuid[], $5::text[], $6::uuid[])
+ON CONFLICT DO NOTHING
+"""
+
+_MOVE = """
+UPDATE activity SET lead_id = $2, recorded_for = coalesce(recorded_for, lead_id) WHERE lead_id = $1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One activity. `recorded_for` is the lead it came for, where that one had been merged into `lead_id`."""
+
+    lead_id: UUID
+    kind: str
+    occurred_at: datetime
+    activity_id: UUID
+    by: str
+    recorded_for: UUID | None
+
+
+async def append(driver: asyncpg.Connection, rows: Sequence[Row]) -> None:
+    """Keep these activities, by one statement."""
+    if not rows:
+        return
+    await driver.execute(
+        _APPEND,
+        [row.lead_id for row in rows],
+        [row.kind for row in rows],
+        [row.occurred_at for row in rows],
+        [row.activity_id for row in rows],
+        [row.by for row in rows],
+        [row.recorded_for for row in rows],
+    )
+
+
+async def move(driver: asyncpg.Connection, merged: UUID, survivor: UUID) -> None:
+    """Make the activities of a merged lead those of its survivor."""
+    await driver.execute(_MOVE, merged, survivor)

@@ -1,0 +1,251 @@
+"""Leads as they are stored: locked and loaded by one statement per batch, written back by one. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import date, datetime
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from accord.contracts.intake_events import LeadState
+from accord.contracts.values import Money
+from qualification.domain.lead import (
+    ACTIVITIES_PER_KIND_MAX,
+    NO_DEAL,
+    Activities,
+    Deal,
+    Lead,
+    Scores,
+    microseconds,
+)
+
+_COLUMNS = """
+    lead.lead_id, lead.profile, lead.intake_sequence, lead.stage, lead.stage_since, lead.visits, lead.owner, lead.fit,
+    lead.engagement, lead.grade, lead.definition_version, lead.deal, lead.evaluated_at, lead.merged_into, lead.erased,
+    lead.sequence, lead.revision
+"""
+
+# Of each asked kind the newest activities only, so that no lead can make a batch large: one short index range each.
+_ACTIVITIES = f"""
+    LEFT JOIN LATERAL (
+        SELECT array_agg(newest.kind) AS kinds, array_agg(newest.occurred_at) AS moments
+        FROM unnest($2::text[]) AS asked (kind)
+        CROSS JOIN LATERAL (
+            SELECT activity.kind, activity.occurred_at
+            FROM activity
+            WHERE activity.lead_id = wanted.lead_id AND activity.kind = asked.kind
+            ORDER BY activity.occurred_at DESC
+            LIMIT {ACTIVITIES_PER_KIND_MAX}
+        ) AS newest
+    ) AS done ON true
+"""
+
+# Rows are locked in the order of their ids, so that two batches cannot deadlock. A lead that was merged brings its survivor.
+_LOCK = f"""
+WITH wanted AS (
+    SELECT lead_id FROM unnest($1::uuid[]) AS asked (lead_id)
+    UNION
+    SELECT merged_into FROM lead WHERE lead_id = ANY ($1::uuid[]) AND merged_into IS NOT NULL
+), locked AS MATERIALIZED (
+    SELECT {_COLUMNS}
+    FROM lead
+    WHERE lead.lead_id IN (SELECT lead_id FROM wanted)
+    ORDER BY lead.lead_id
+    FOR UPDATE
+)
+SELECT wanted.lead_id AS wanted_id, lead.*, done.kinds, done.moments
+FROM wanted
+LEFT JOIN locked AS lead ON lead.lead_id = wanted.lead_id
+{_ACTIVITIES}
+"""
+
+_READ = f"""
+WITH wanted AS (
+    SELECT coalesce(lead.merged_into, lead.lead_id) AS lead_id FROM lead WHERE lead.lead_id = $1
+)
+SELECT wanted.lead_id AS wanted_id, {_COLUMNS}, done.kinds, done.moments
+FROM wanted
+JOIN lead ON lead.lead_id = wanted.lead_id
+{_ACTIVITIES}
+"""
+
+_WAITING = """
+SELECT lead_id FROM lead
+WHERE stage IS NULL AND profile IS NOT NULL AND merged_into IS NULL AND NOT erased
+ORDER BY lead_id
+LIMIT $1
+FOR UPDATE SKIP LOCKED
+"""
+
+# A row that is new to this batch may have been made by another since; then the revision differs, the row is left, and the
+# caller sees that it wrote less than it meant to. An unchanged profile is sent as NULL.
+_SAVE = """
+INSERT INTO lead AS lead (
+    lead_id, profile, intake_sequence, stage, stage_since, visits, owner, fit, engagement, grade, definition_version, deal,
+    evaluated_at, merged_into, erased, sequence, revision, changed_at
+)
+SELECT
+    lead_id, profile::jsonb, intake_sequence, stage, stage_since, visits::jsonb, owner, fit, engagement, grade,
+    definition_version, deal::jsonb, evaluated_at, merged_into, erased, sequence, revision, $18
+FROM unnest(
+    $1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::timestamptz[], $6::text[], $7::text[], $8::float8[], $9::float8[],
+    $10::text[], $11::int[], $12::text[], $13::timestamptz[], $14::uuid[], $15::bool[], $16::bigint[], $17::bigint[]
+) AS row (
+    lead_id, profile, intake_sequence, stage, stage_since, visits, owner, fit, engagement, grade, definition_version, deal,
+    evaluated_at, merged_into, erased, sequence, revision
+)
+ORDER BY lead_id
+ON CONFLICT (lead_id) DO UPDATE SET
+    profile = coalesce(excluded.profile, lead.profile),
+    intake_sequence = excluded.intake_sequence,
+    stage = excluded.stage,
+    stage_since = excluded.stage_since,
+    visits = excluded.visits,
+    owner = excluded.owner,
+    fit = excluded.fit,
+    engagement = excluded.engagement,
+    grade = excluded.grade,
+    definition_version = excluded.definition_version,
+    deal = excluded.deal,
+    evaluated_at = excluded.evaluated_at,
+    merged_into = excluded.merged_into,
+    erased = excluded.erased,
+    sequence = excluded.sequence,
+    revision = excluded.revision,
+    changed_at = excluded.changed_at
+WHERE lead.revision = excluded.revision - 1
+"""
+
+_FOLLOW = "UPDATE lead SET merged_into = $2 WHERE merged_into = ANY ($1::uuid[])"
+
+
+async def lock(driver: asyncpg.Connection, lead_ids: Iterable[UUID], kinds: Collection[str]) -> dict[UUID, Lead]:
+    """These leads, and the survivors of those that were merged, locked until the transaction ends.
+
+    A lead that is not stored comes as an empty one of revision 0, with the activities that were kept for it. Only activities
+    of `kinds` are loaded.
+    """
+    asked = sorted(set(lead_ids))
+    leads = await _lock(driver, asked, kinds)
+    # A merge between our reading and our locking can name a survivor that is not among them yet.
+    while missing := {lead.merged_into for lead in leads.values() if lead.merged_into} - leads.keys():
+        leads |= await _lock(driver, sorted(missing), kinds)
+    return leads
+
+
+async def _lock(driver: asyncpg.Connection, lead_ids: Sequence[UUID], kinds: Collection[str]) -> dict[UUID, Lead]:
+    rows = await driver.fetch(_LOCK, lead_ids, sorted(kinds))
+    return {row["wanted_id"]: _lead(row) for row in rows}
+
+
+async def waiting(driver: asyncpg.Connection, rows_max: int) -> list[UUID]:
+    """Up to so many leads that have entered and have no stage yet, locked; those that others hold are passed over."""
+    return [row[0] for row in await driver.fetch(_WAITING, rows_max)]
+
+
+async def read(driver: asyncpg.Connection, lead_id: UUID, kinds: Collection[str]) -> Lead | None:
+    """One lead without a lock; in place of one that was merged, its survivor."""
+    row = await driver.fetchrow(_READ, lead_id, sorted(kinds))
+    return _lead(row) if row is not None else None
+
+
+async def save(driver: asyncpg.Connection, leads: Sequence[Lead], before: Mapping[UUID, Lead], now: datetime) -> None:
+    """Write leads that `lock` gave and the domain changed; each has the revision after `before`'s.
+
+    Raises asyncpg.SerializationError, to be tried again, where another transaction made one of the rows in between.
+    """
+    if not leads:
+        return
+    done = await driver.execute(
+        _SAVE,
+        [lead.lead_id for lead in leads],
+        [
+            lead.profile.model_dump_json()
+            if lead.profile and lead.profile is not before[lead.lead_id].profile
+            else None
+            for lead in leads
+        ],
+        [lead.intake_sequence for lead in leads],
+        [lead.stage for lead in leads],
+        [lead.stage_since for lead in leads],
+        [orjson.dumps(lead.visits).decode() for lead in leads],
+        [lead.owner for lead in leads],
+        [lead.scores.fit if lead.scores else None for lead in leads],
+        [lead.scores.engagement if lead.scores else None for lead in leads],
+        [lead.scores.grade if lead.scores else None for lead in leads],
+        [lead.definition_version for lead in leads],
+        [_deal_json(lead.deal) for lead in leads],
+        [lead.evaluated_at for lead in leads],
+        [lead.merged_into for lead in leads],
+        [lead.erased for lead in leads],
+        [lead.sequence for lead in leads],
+        [lead.revision for lead in leads],
+        now,
+    )
+    if int(done.rsplit(" ", 1)[1]) != len(leads):
+        raise asyncpg.SerializationError("a lead was made by another transaction")
+
+
+async def follow(driver: asyncpg.Connection, merged: Sequence[UUID], survivor: UUID) -> None:
+    """Let leads that were merged into `merged` earlier point to where those went, so that no pointer has a second step."""
+    await driver.execute(_FOLLOW, merged, survivor)
+
+
+def _lead(row: asyncpg.Record) -> Lead:
+    activities = _activities(row["kinds"], row["moments"])
+    if row["lead_id"] is None:
+        return Lead(row["wanted_id"], activities=activities)
+    profile = row["profile"]
+    fit = row["fit"]
+    return Lead(
+        lead_id=row["lead_id"],
+        profile=None if profile is None else LeadState.model_validate_json(profile),
+        intake_sequence=row["intake_sequence"],
+        stage=row["stage"],
+        stage_since=row["stage_since"],
+        visits=orjson.loads(row["visits"]),
+        owner=row["owner"],
+        scores=None if fit is None else Scores(fit, row["engagement"], row["grade"]),
+        definition_version=row["definition_version"],
+        deal=_deal(row["deal"]),
+        activities=activities,
+        evaluated_at=row["evaluated_at"],
+        merged_into=row["merged_into"],
+        erased=row["erased"],
+        sequence=row["sequence"],
+        revision=row["revision"],
+    )
+
+
+def _activities(kinds: Sequence[str] | None, moments: Sequence[datetime] | None) -> Activities:
+    by_kind: dict[str, list[int]] = {}
+    for kind, moment in zip(kinds or (), moments or (), strict=True):
+        by_kind.setdefault(kind, []).append(microseconds(moment))
+    return Activities(by_kind)
+
+
+def _deal_json(deal: Deal) -> str:
+    if deal is NO_DEAL:
+        return "{}"
+    given: dict[str, object] = {}
+    if deal.amount is not None:
+        given["amount"] = deal.amount.model_dump(mode="json")
+    if deal.expected_close is not None:
+        given["expected_close"] = deal.expected_close.isoformat()
+    if deal.answers:
+        given["answers"] = dict(deal.answers)
+    return orjson.dumps(given).decode()
+
+
+def _deal(stored: str) -> Deal:
+    if stored == "{}":
+        return NO_DEAL
+    given = orjson.loads(stored)
+    amount, expected_close = given.get("amount"), given.get("expected_close")
+    return Deal(
+        amount=None if amount is None else Money.model_validate(amount),
+        expected_close=None if expected_close is None else date.fromisoformat(expected_close),
+        answers=given.get("answers", {}),
+    )

@@ -1,0 +1,142 @@
+"""The tables of qualification's database. No personal data but `decision_note`, which goes with the person (ADR 0020).
+
+The DDL that really runs is frozen in migrations/; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import BYTEA, JSONB, UUID
+
+from accord.agreements import tables as agreements
+from accord.http import tables as http
+from accord.messaging import tables as messaging
+
+metadata = MetaData()
+messaging.define(metadata)
+agreements.define(metadata)
+http.define(metadata)
+
+
+def _moment(name: str, *, nullable: bool = False) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=nullable)
+
+
+lead = Table(
+    "lead",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    Column("profile", JSONB),
+    Column("intake_sequence", BigInteger, nullable=False),
+    Column("stage", Text),
+    _moment("stage_since", nullable=True),
+    Column("visits", JSONB, nullable=False),
+    Column("owner", Text),
+    Column("fit", Double),
+    Column("engagement", Double),
+    Column("grade", Text),
+    Column("definition_version", Integer),
+    Column("deal", JSONB, nullable=False),
+    _moment("evaluated_at", nullable=True),
+    Column("merged_into", UUID),
+    Column("erased", Boolean, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    _moment("changed_at"),
+    PrimaryKeyConstraint("lead_id", name="lead_pkey"),
+    CheckConstraint("(stage IS NULL) = (stage_since IS NULL)", name="lead_stage_check"),
+    Index("lead_stage_idx", "stage", "lead_id", postgresql_where=text("stage IS NOT NULL")),
+    Index("lead_owner_idx", "owner", "lead_id", postgresql_where=text("owner IS NOT NULL")),
+    Index("lead_grade_idx", "grade", "lead_id", postgresql_where=text("grade IS NOT NULL")),
+    Index("lead_since_idx", "stage_since", postgresql_where=text("stage_since IS NOT NULL")),
+    Index(
+        "lead_waiting_idx",
+        "lead_id",
+        postgresql_where=text("stage IS NULL AND profile IS NOT NULL AND merged_into IS NULL AND NOT erased"),
+    ),
+    Index("lead_merged_into_idx", "merged_into", postgresql_where=text("merged_into IS NOT NULL")),
+)
+
+activity = Table(
+    "activity",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    Column("kind", Text, nullable=False),
+    _moment("occurred_at"),
+    Column("activity_id", UUID, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("recorded_for", UUID),
+    # In this order, so that the newest activities of the asked kinds are one short range of the index per lead and kind.
+    PrimaryKeyConstraint("lead_id", "kind", "occurred_at", "activity_id", name="activity_pkey"),
+)
+
+stage_entry = Table(
+    "stage_entry",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("stage_kind", Text, nullable=False),
+    Column("stage_rank", SmallInteger, nullable=False),
+    Column("stage_owner", Text, nullable=False),
+    Column("visit", Integer, nullable=False),
+    Column("from_stage", Text),
+    _moment("from_since", nullable=True),
+    _moment("entered_at"),
+    _moment("recorded_at"),
+    Column("cause", Text, nullable=False),
+    Column("decision_id", UUID),
+    Column("definition_version", Integer, nullable=False),
+    PrimaryKeyConstraint("lead_id", "sequence", name="stage_entry_pkey"),
+)
+
+decision = Table(
+    "decision",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    Column("decision_id", UUID, nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("reason", Text),
+    Column("from_stage", Text, nullable=False),
+    Column("stage", Text, nullable=False),
+    _moment("occurred_at"),
+    _moment("recorded_at"),
+    Column("actor", Text, nullable=False),
+    Column("department", Text),
+    Column("fields", JSONB, nullable=False),
+    Column("definition_version", Integer, nullable=False),
+    PrimaryKeyConstraint("lead_id", "decision_id", name="decision_pkey"),
+)
+
+decision_note = Table(
+    "decision_note",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    Column("decision_id", UUID, nullable=False),
+    Column("note", Text, nullable=False),
+    PrimaryKeyConstraint("lead_id", "decision_id", name="decision_note_pkey"),
+)
+
+external_key = Table(
+    "external_key",
+    metadata,
+    Column("key", BYTEA, nullable=False),
+    Column("lead_id", UUID, nullable=False),
+    PrimaryKeyConstraint("key", name="external_key_pkey"),
+    Index("external_key_lead_idx", "lead_id"),
+)

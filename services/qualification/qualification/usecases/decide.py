@@ -1,0 +1,132 @@
+"""Decisions of people and of the CRM: one transaction for one or for many, in order; a refused one spoils no other.
+
+The leads are locked first, so of two people who decide at once one wins and the other is told what stands now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from accord.contracts.qualification_events import LeadStageChanged
+from accord.contracts.values import Department
+from accord.database import Database, Recording
+from accord.http import idempotency
+from qualification.domain.lead import Lead
+from qualification.domain.progress import Changed, Decided, Fields, Refused, Unknown, allowed_decisions
+from qualification.domain.rules import Rules
+from qualification.queries import external_keys
+from qualification.usecases.batch import LeadBatch
+from qualification.usecases.definitions import Definitions
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A decision that somebody wants to take.
+
+    `lead` is an id, or the digest of an external id (accord.contracts.external_key). `revision` is what the lead must still
+    be at, if it matters; `occurred_at` None is now.
+    """
+
+    lead: UUID | str
+    decision: str
+    reason: str | None
+    fields: Fields
+    note: str | None
+    occurred_at: datetime | None
+    revision: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A decision that was recorded: the lead as it is after it and after every gate that this opened."""
+
+    decided: Decided
+    entered: LeadStageChanged
+    lead: Lead
+    revision: int
+    allowed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who decides: the key's name and its department."""
+
+    name: str
+    department: Department | None
+
+
+Answer = Taken | Refused
+Render = Callable[[Sequence[Answer]], idempotency.Answer]
+
+
+async def take_decisions(
+    database: Database,
+    definitions: Definitions,
+    proposals: Sequence[Proposal],
+    author: Author,
+    ticket: idempotency.Ticket | None,
+    render: Render,
+) -> idempotency.Answer:
+    """Take these decisions in one transaction and save what `render` makes of the answers under the ticket's key.
+
+    What `render` raises (for a single decision that is refused) rolls the transaction back and leaves the key free.
+    """
+    rules = await definitions.in_force()
+    async with database.recording() as recording:
+
+        async def act() -> idempotency.Answer:
+            return render(await decide(recording, proposals, rules, author))
+
+        return await idempotency.once(recording, ticket, act)
+
+
+async def decide(
+    recording: Recording, proposals: Sequence[Proposal], rules: Rules | None, author: Author
+) -> list[Answer]:
+    """Take these decisions one after another; an answer for each, in order."""
+    named = await external_keys.find(await recording.driver(), (p.lead for p in proposals if isinstance(p.lead, str)))
+    targets = [p.lead if isinstance(p.lead, UUID) else named.get(p.lead) for p in proposals]
+    batch = await LeadBatch.lock(recording, rules, (lead_id for lead_id in targets if lead_id is not None))
+    answers = [
+        _one(batch, proposal, lead_id, _decided(proposal, author, recording.now), rules)
+        for proposal, lead_id in zip(proposals, targets, strict=True)
+    ]
+    await batch.save()
+    return answers
+
+
+def _decided(proposal: Proposal, author: Author, now: datetime) -> Decided:
+    return Decided(
+        decision_id=uuid7(),
+        decision=proposal.decision,
+        actor=author.name,
+        occurred_at=proposal.occurred_at or now,
+        department=author.department,
+        reason=proposal.reason,
+        fields=proposal.fields,
+    )
+
+
+def _one(batch: LeadBatch, proposal: Proposal, lead_id: UUID | None, decided: Decided, rules: Rules | None) -> Answer:
+    if lead_id is None:
+        return Unknown("no lead is known by this external id")
+    before = batch.lead(lead_id)
+    if proposal.revision is not None and before.profile is not None and before.revision != proposal.revision:
+        return Changed(before.revision, before.stage, allowed_decisions(before, rules))
+    try:
+        outcome = batch.decide(lead_id, decided, proposal.note)
+    except Refused as refusal:
+        return refusal
+    lead = batch.lead(lead_id)
+    return Taken(
+        decided=decided,
+        entered=next(event for event in outcome.events if isinstance(event, LeadStageChanged)),
+        lead=lead,
+        revision=lead.revision + 1,
+        allowed=allowed_decisions(lead, rules),
+    )

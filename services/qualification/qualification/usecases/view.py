@@ -1,0 +1,117 @@
+"""Reading: one lead with every gate and score explained, its history, and lists. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from accord.database import Database, driver_of
+from qualification.domain.lead import Lead, Scores
+from qualification.domain.progress import GateExplained, allowed_decisions, explain_gates
+from qualification.domain.rules import Rules
+from qualification.domain.scoring import ScoreLine, explain_scores, scores
+from qualification.queries import external_keys, history, leads, listing
+
+
+@dataclass(frozen=True, slots=True)
+class LeadView:
+    """A lead at one moment: its stored state, and what the definition in force makes of it then."""
+
+    lead: Lead
+    at: datetime
+    scores: Scores | None
+    allowed: tuple[str, ...]
+    gates: Sequence[GateExplained]
+    lines: Sequence[ScoreLine]
+    version: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One lead of a list, with the scores as they were last published."""
+
+    lead_id: UUID
+    source: str
+    captured_at: datetime
+    stage: str | None
+    stage_since: datetime | None
+    visit: int | None
+    owner: str | None
+    fit: float | None
+    engagement: float | None
+    grade: str | None
+    definition_version: int | None
+
+
+async def view_lead(database: Database, named: UUID | str, rules: Rules | None, now: datetime) -> LeadView | None:
+    """The lead with this id or digest of an external id; in place of one that was merged, its survivor. None if there is none."""
+    async with database.reading() as conn:
+        driver = await driver_of(conn)
+        lead = await _find(driver, named, rules)
+    if lead is None:
+        return None
+    at = max(now, lead.evaluated_at) if lead.evaluated_at else now
+    judged = rules if rules is not None and lead.profile is not None and not lead.erased else None
+    return LeadView(
+        lead=lead,
+        at=at,
+        scores=scores(lead, judged, at) if judged and judged.scored else None,
+        allowed=allowed_decisions(lead, rules),
+        gates=explain_gates(lead, judged, at) if judged else (),
+        lines=explain_scores(lead, judged, at) if judged else (),
+        version=judged.version if judged else lead.definition_version,
+    )
+
+
+async def view_history(
+    database: Database, named: UUID | str, after: int, rows_max: int, *, with_notes: bool
+) -> tuple[Lead, list[dict[str, Any]]] | None:
+    """The lead and its stage entries after a sequence. None if there is no such lead."""
+    async with database.reading() as conn:
+        driver = await driver_of(conn)
+        lead = await _find(driver, named, None)
+        if lead is None:
+            return None
+        return lead, await history.page(driver, lead.lead_id, after, rows_max, with_notes=with_notes)
+
+
+async def list_leads(database: Database, asked: listing.Filter, rows_max: int) -> list[Row]:
+    """The next leads that the filter asks for."""
+    async with database.reading() as conn:
+        rows = await listing.page(await driver_of(conn), asked, rows_max)
+    return [_row(row) for row in rows]
+
+
+async def _find(driver: asyncpg.Connection, named: UUID | str, rules: Rules | None) -> Lead | None:
+    lead_id: UUID | None
+    if isinstance(named, UUID):
+        lead_id = named
+    else:
+        lead_id = (await external_keys.find(driver, [named])).get(named)
+    if lead_id is None:
+        return None
+    lead = await leads.read(driver, lead_id, rules.kinds if rules else ())
+    return lead if lead is not None and (lead.profile is not None or lead.erased) else None
+
+
+def _row(row: asyncpg.Record) -> Row:
+    stage = row["stage"]
+    return Row(
+        lead_id=row["lead_id"],
+        source=row["source"],
+        captured_at=row["captured_at"],
+        stage=stage,
+        stage_since=row["stage_since"],
+        visit=None if stage is None else orjson.loads(row["visits"])[stage],
+        owner=row["owner"],
+        fit=row["fit"],
+        engagement=row["engagement"],
+        grade=row["grade"],
+        definition_version=row["definition_version"],
+    )

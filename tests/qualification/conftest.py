@@ -1,0 +1,200 @@
+"""A signed-looking definition, compiled, and short ways to make the events that move a lead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from uuid_utils.compat import uuid7
+
+from accord.contracts.intake_events import (
+    ActivityRecorded,
+    LeadCaptured,
+    LeadErased,
+    LeadMerged,
+    LeadState,
+    LeadUpdated,
+)
+from accord.contracts.values import Campaign
+from qualification.domain.definition import Definition
+from qualification.domain.progress import Decided, Fields
+from qualification.domain.rules import Rules, compile_definition
+
+CONTENT: dict[str, Any] = {
+    "kind": "definition",
+    "title": "What we both call a lead",
+    "glossary": {"lead": "A person at a company we could sell to, who has shown interest."},
+    "stages": [
+        {"key": "inquiry", "owner": "marketing", "kind": "open", "gate": {"on": "capture"}},
+        {
+            "key": "mql",
+            "owner": "marketing",
+            "kind": "open",
+            "from": ["inquiry", "recycled"],
+            "gate": {
+                "when": {
+                    "all": [
+                        {"path": "attributes.employee_count", "op": "gte", "value": 50},
+                        {"path": "scores.engagement", "op": "gte", "value": 20},
+                    ]
+                }
+            },
+        },
+        {"key": "sal", "owner": "sales", "kind": "open", "from": ["mql"], "gate": {"decision": "accept"}},
+        {
+            "key": "sql",
+            "owner": "sales",
+            "kind": "open",
+            "from": ["sal"],
+            "gate": {"decision": "qualify", "fields": ["budget", "authority", "need", "timing"]},
+        },
+        {
+            "key": "opportunity",
+            "owner": "sales",
+            "kind": "open",
+            "from": ["sql"],
+            "gate": {"decision": "open_opportunity", "fields": ["amount", "expected_close"]},
+        },
+        {
+            "key": "won",
+            "owner": "sales",
+            "kind": "won",
+            "from": ["opportunity"],
+            "gate": {"decision": "win", "fields": ["amount"]},
+        },
+        {
+            "key": "lost",
+            "owner": "sales",
+            "kind": "lost",
+            "from": ["sal", "sql", "opportunity"],
+            "gate": {"decision": "lose", "reasons": "lost"},
+        },
+        {
+            "key": "recycled",
+            "owner": "marketing",
+            "kind": "recycled",
+            "from": ["mql", "sal", "sql", "lost"],
+            "gate": {"decision": ["reject", "recycle"], "reasons": "recycled"},
+            "cool_down": "P30D",
+        },
+        {
+            "key": "disqualified",
+            "owner": "marketing",
+            "kind": "disqualified",
+            "from": "any",
+            "gate": {"decision": "disqualify", "reasons": "disqualified"},
+        },
+    ],
+    "reasons": {
+        "recycled": {"no-budget": "No budget this year", "no-timing": "Not now", "too-early": "Wants to read first"},
+        "lost": {"price": "Price", "competitor": "Went elsewhere", "no-decision": "No decision"},
+        "disqualified": {"not-a-fit": "Outside the definition", "bad-data": "Cannot be reached"},
+    },
+    "scores": {
+        "fit": {
+            "max": 100,
+            "rules": [
+                {"key": "size", "when": {"path": "attributes.employee_count", "op": "gte", "value": 200}, "points": 40},
+                {
+                    "key": "vertical",
+                    "when": {"path": "attributes.industry", "op": "in", "value": ["541511", "541512"]},
+                    "points": 30,
+                },
+            ],
+        },
+        "engagement": {
+            "max": 100,
+            "rules": [
+                {"key": "demo", "activity": "demo.requested", "points": 40, "max": 40, "half_life": "P30D"},
+                {"key": "click", "activity": "email.clicked", "points": 5, "max": 20, "half_life": "P14D"},
+            ],
+        },
+        "grade": {"fit": {"A": 75, "B": 50, "C": 25}, "engagement": {"1": 75, "2": 50, "3": 25}},
+    },
+}
+
+START = datetime(2027, 1, 4, 15, 30, tzinfo=UTC)
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    """The definition of agreements.md, to be changed at will."""
+    return deepcopy(CONTENT)
+
+
+@pytest.fixture(scope="session")
+def rules() -> Rules:
+    """The same, compiled as version 1."""
+    return compile_definition(1, Definition.model_validate(CONTENT))
+
+
+@pytest.fixture(scope="session")
+def compiled() -> Callable[[Mapping[str, Any]], Rules]:
+    """Compile other content as version 2."""
+    return lambda content: compile_definition(2, Definition.model_validate(content))
+
+
+@dataclass
+class Teller:
+    """Makes intake's events about one lead, with its sequence."""
+
+    lead_id: UUID
+    source: str = "website"
+    sequence: int = 0
+    captured_at: datetime = START
+
+    def _base(self, at: datetime) -> dict[str, Any]:
+        self.sequence += 1
+        return {"lead_id": self.lead_id, "sequence": self.sequence, "occurred_at": at, "recorded_at": at}
+
+    def state(self, **attributes: Any) -> LeadState:
+        return LeadState(
+            source=self.source,
+            captured_at=self.captured_at,
+            attributes=attributes,
+            campaign=Campaign(name="spring"),
+            verdict="accepted",
+        )
+
+    def captured(self, at: datetime = START, **attributes: Any) -> LeadCaptured:
+        self.captured_at = at
+        return LeadCaptured(**self._base(at), state=self.state(**attributes))
+
+    def updated(self, at: datetime, **attributes: Any) -> LeadUpdated:
+        return LeadUpdated(**self._base(at), state=self.state(**attributes), changed=sorted(attributes))
+
+    def did(self, kind: str, at: datetime, by: str = "lead") -> ActivityRecorded:
+        return ActivityRecorded(**self._base(at), activity_id=uuid7(), kind=kind, by=by)
+
+    def merged(self, other: UUID, at: datetime, **attributes: Any) -> LeadMerged:
+        return LeadMerged(**self._base(at), merge_id=uuid7(), merged_lead_id=other, state=self.state(**attributes))
+
+    def erased(self, at: datetime) -> LeadErased:
+        return LeadErased(**self._base(at))
+
+
+@pytest.fixture
+def teller() -> Callable[[], Teller]:
+    """Make a teller about a new lead."""
+    return lambda: Teller(uuid7())
+
+
+@pytest.fixture
+def decided() -> Callable[..., Decided]:
+    """Make a decision: `decided("accept", at)`."""
+
+    def make(decision: str, at: datetime, reason: str | None = None, fields: Fields | None = None) -> Decided:
+        return Decided(uuid7(), decision, "ann", at, "sales", reason, fields or Fields())
+
+    return make
+
+
+@pytest.fixture
+def day() -> Callable[[float], datetime]:
+    """The moment so many days after the first capture."""
+    return lambda days: START + timedelta(days=days)

@@ -1,0 +1,151 @@
+"""Scores as pure functions of attributes, activities, definition and time."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from accord.contracts.criteria import MISSING
+from qualification.domain.lead import ACTIVITIES_PER_KIND_MAX, Activities, Lead, microseconds
+from qualification.domain.rules import EngagementRule
+from qualification.domain.scoring import LeadFacts, engagement_points, engagement_score, explain_scores, grade, scores
+
+DAY = 86_400_000_000
+
+
+def rule(points: float = 5, cap: float | None = 20, half_life_days: float | None = 14) -> EngagementRule:
+    return EngagementRule(
+        "click", "email.clicked", points, cap, None if half_life_days is None else int(half_life_days * DAY)
+    )
+
+
+def test_an_activity_is_worth_half_after_its_half_life():
+    clicks = Activities({"email.clicked": [0]})
+    assert engagement_points(rule(), clicks, 0) == 5
+    assert engagement_points(rule(), clicks, 14 * DAY) == 2.5
+    assert engagement_points(rule(), clicks, 28 * DAY) == 1.25
+
+
+def test_the_cap_bounds_the_decayed_sum():
+    clicks = Activities({"email.clicked": [0] * 10})
+    assert engagement_points(rule(), clicks, 0) == 20
+    assert engagement_points(rule(), clicks, 14 * DAY) == 20
+    assert engagement_points(rule(), clicks, 28 * DAY) == 12.5
+
+
+def test_points_without_a_half_life_stay():
+    assert engagement_points(rule(half_life_days=None, cap=None), Activities({"email.clicked": [0, 1]}), 10**15) == 10
+
+
+def test_negative_points_are_bounded_by_the_cap_and_the_score_by_zero(content, compiled, day):
+    content["scores"]["engagement"]["rules"].append(
+        {"key": "left", "activity": "email.unsubscribed", "points": -50, "max": 60}
+    )
+    at = day(0)
+    left = Activities({"email.unsubscribed": [microseconds(at)] * 3})
+    rules = compiled(content)
+    assert engagement_points(rules.engagement[2], left, microseconds(at)) == -60
+    assert engagement_score(left, rules, at) == 0
+
+
+def test_what_has_not_happened_yet_does_not_count():
+    assert engagement_points(rule(), Activities({"email.clicked": [5]}), 4) == 0
+
+
+def test_only_the_newest_activities_of_a_kind_count():
+    many = Activities({"email.clicked": range(ACTIVITIES_PER_KIND_MAX + 5)})
+    assert len(many.of("email.clicked")) == ACTIVITIES_PER_KIND_MAX
+    assert many.with_one("email.clicked", 10**9).of("email.clicked")[-1] == 10**9
+    assert many.of("email.clicked")[0] == 5
+
+
+def test_fit_adds_the_rules_that_hold_up_to_its_maximum(content, compiled, teller, day):
+    content["scores"]["fit"]["max"] = 60
+    state = teller().captured(day(0), employee_count=250, industry="541511").state
+    assert scores(Lead(teller().lead_id, profile=state), compiled(content), day(0)).fit == 60
+
+
+@pytest.mark.parametrize(
+    ("fit", "engagement", "expected"), [(75, 75, "A1"), (74.99, 50, "B2"), (25, 25, "C3"), (0, 0, "D4")]
+)
+def test_the_grade_is_a_letter_for_fit_and_a_digit_for_engagement(rules, fit, engagement, expected):
+    assert grade(rules.grade, fit, engagement) == expected
+
+
+def test_each_rule_says_what_it_gave_and_why(rules, teller, day):
+    state = teller().captured(day(0), employee_count=250).state
+    lead = Lead(teller().lead_id, profile=state, activities=Activities({"email.clicked": [microseconds(day(0))]}))
+    lines = explain_scores(lead, rules, day(14))
+    assert [(line.rule, line.score, line.points) for line in lines] == [
+        ("size", "fit", 40),
+        ("vertical", "fit", 0),
+        ("demo", "engagement", 0),
+        ("click", "engagement", 2.5),
+    ]
+    assert "email.clicked" in lines[3].reason
+
+
+def test_facts_answer_every_path_and_miss_the_rest(rules, teller, day):
+    about = teller()
+    lead = Lead(
+        about.lead_id,
+        profile=about.captured(day(0), employee_count=250, industry=None).state,
+        stage="inquiry",
+        stage_since=day(0),
+        visits={"inquiry": 1},
+        activities=Activities({"email.clicked": [microseconds(day(1)), microseconds(day(9))]}),
+    )
+    at = day(10)
+    facts = LeadFacts(lead, at, scores(lead, rules, at))
+    assert facts.value("attributes.employee_count") == 250
+    assert facts.value("attributes.industry") is MISSING
+    assert facts.value("source") == "website"
+    assert facts.value("campaign.name") == "spring"
+    assert facts.value("stage") == "inquiry"
+    assert facts.value("age") == timedelta(days=10)
+    assert facts.value("scores.fit") == 40
+    assert facts.value("grade") == "C4"
+    assert facts.value("activities.email.clicked.count") == 2
+    assert facts.value("activities.email.clicked.count", timedelta(days=1)) == 1
+    assert facts.value("activities.demo.requested.count") == 0
+    assert facts.value("account.name") is MISSING
+
+
+moments = st.lists(st.integers(0, 400 * DAY), max_size=30)
+
+
+@given(moments, st.integers(0, 400 * DAY), st.randoms(use_true_random=False))
+def test_the_order_of_arrival_changes_no_score(times, at, random):
+    shuffled = list(times)
+    random.shuffle(shuffled)
+    one_by_one = Activities()
+    for time in shuffled:
+        one_by_one = one_by_one.with_one("email.clicked", time)
+    assert one_by_one == Activities({"email.clicked": times})
+    assert engagement_points(rule(), one_by_one, at) == engagement_points(
+        rule(), Activities({"email.clicked": times}), at
+    )
+
+
+@given(moments, moments, st.integers(0, 400 * DAY))
+def test_a_merge_scores_like_one_lead_that_did_it_all(ours, theirs, at):
+    merged = Activities({"email.clicked": ours}).with_all_of(Activities({"email.clicked": theirs}))
+    assert engagement_points(rule(), merged, at) == engagement_points(
+        rule(), Activities({"email.clicked": ours + theirs}), at
+    )
+
+
+@given(moments, st.integers(0, 400 * DAY), st.integers(0, 100 * DAY))
+def test_engagement_only_falls_while_nothing_happens(times, at, later):
+    happened = Activities({"email.clicked": [time for time in times if time <= at]})
+    assert engagement_points(rule(), happened, at + later) <= engagement_points(rule(), happened, at) + 1e-9
+
+
+@given(moments, st.integers(0, 400 * DAY), st.integers(0, 400 * DAY))
+def test_a_count_in_a_window_is_the_number_of_moments_in_it(times, at, within):
+    assert Activities({"email.clicked": times}).count("email.clicked", at, within) == sum(
+        at - within <= t <= at for t in times
+    )
