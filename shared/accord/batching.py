@@ -1,6 +1,6 @@
 """Group commit: requests of the same few milliseconds share one transaction, and each still gets its own answer.
 
-It opens no transaction itself; `apply` does. Nothing is answered before `apply` has returned, so never before the commit.
+It opens no transaction; `apply` does. Nothing is answered before `apply` has returned, so never before the commit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DRAIN_S_MAX = 10.0
 
 
 class Overloaded(Exception):
-    """The queue is full or closing, and nothing was done. `retry_after_s` is jittered, so that clients do not return in step."""
+    """The queue is full or closing, and nothing was done. `retry_after_s` is jittered, against marching in step."""
 
     def __init__(self, retry_after_s: float) -> None:
         super().__init__("more requests than can be queued")
@@ -32,10 +32,10 @@ class Overloaded(Exception):
 class GroupCommit(Generic[Request, Answer]):
     """A worker that applies queued requests in batches.
 
-    `apply` gets up to `batch_rows_max` requests and returns one answer for each, in order; an answer that is an Exception is
-    raised to its submitter. If `apply` raises, the batch is bisected until the exception belongs to one request; a transient
-    failure (see accord.database.is_transient) belongs to the whole batch, since each half would meet it too.
-    At most `queue_rows_max` requests wait; one more raises Overloaded at once.
+    `apply` gets up to `batch_rows_max` requests and returns one answer for each, in order; an answer that is an
+    Exception is raised to its submitter. If `apply` raises, the batch is bisected until the exception belongs to one
+    request; a transient failure (see accord.database.is_transient) belongs to the whole batch, since each half would
+    meet it too. At most `queue_rows_max` requests wait; one more raises Overloaded at once.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class GroupCommit(Generic[Request, Answer]):
         self._waiting = instruments.GROUP_COMMIT_QUEUE.labels(name)
 
     async def submit(self, request: Request) -> Answer:
-        """The answer to this request, after its batch was committed. Raises Overloaded, or what `apply` raised for it."""
+        """The answer, once its batch was committed. Raises Overloaded, or what `apply` raised for this request."""
         if self._closing or len(self._queue) >= self._queue_rows_max:
             raise Overloaded(random.uniform(0.5, 2.0))  # noqa: S311 - jitter, not a secret
         if not self._queue:
@@ -130,7 +130,7 @@ class GroupCommit(Generic[Request, Answer]):
             answers = await self._apply([request for request, _ in batch])
             if len(answers) != len(batch):
                 raise RuntimeError(f"{self.name}: {len(answers)} answers to {len(batch)} requests")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is handed to the submitters
             if len(batch) == 1 or is_transient(error):
                 for _, answer in batch:
                     _settle(answer, error)

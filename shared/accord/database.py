@@ -1,8 +1,8 @@
 """One service's PostgreSQL: the pool, and `recording()`, the only way to write. It holds no SQL of any subject.
 
-A recording is one transaction that first takes a shared advisory lock and then reads the clock, so that the relay can tell
-which moments are still being written (see accord.messaging.watermark). Events handed to `publish` are inserted into the
-outbox as one statement just before the commit, so state and events are saved together or not at all.
+A recording is one transaction that first takes a shared advisory lock and then reads the clock, so that the relay can
+tell which moments are still being written (see accord.messaging.watermark). Events handed to `publish` are inserted
+into the outbox as one statement just before the commit, so state and events are saved together or not at all.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Recording:
 
 
 async def driver_of(conn: AsyncConnection) -> asyncpg.Connection:
-    """The asyncpg connection under a SQLAlchemy one. The transaction must have begun with a statement through `conn`."""
+    """The asyncpg connection under `conn`, whose transaction must have begun with a statement through it."""
     raw = await conn.get_raw_connection()
     return cast("asyncpg.Connection", raw.driver_connection)
 
@@ -135,7 +135,7 @@ class Database:
         raise AssertionError("unreachable")
 
     async def connect(self, *, command_timeout_s: float = 30.0) -> asyncpg.Connection:
-        """A connection of its own, outside the pool and without a transaction; for session locks. The caller closes it."""
+        """A connection outside the pool and without a transaction, for session locks. The caller closes it."""
         _, options = self.engine.dialect.create_connect_args(self.url)
         for pool_option in ("prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback"):
             options.pop(pool_option, None)
@@ -176,7 +176,7 @@ _TRANSIENT_POSTGRES: tuple[type[BaseException], ...] = (
 
 
 def is_transient(error: BaseException | None) -> bool:
-    """Whether trying the same again later may succeed: a lost connection, a deadlock, a full pool, an unreachable Kafka."""
+    """Whether the same may succeed later: after a lost connection, a deadlock, a full pool, an unreachable Kafka."""
     if error is None:
         return False
     if isinstance(error, DBAPIError):
@@ -185,7 +185,8 @@ def is_transient(error: BaseException | None) -> bool:
         return not isinstance(error, ValueError) and "connection" in str(error)
     if isinstance(error, (*_TRANSIENT_POSTGRES, PoolTimeoutError, OSError, TimeoutError)):
         return True
-    # The dialect raises its own class from the driver's; Kafka's errors are known by their base without importing aiokafka here.
+    # The dialect raises its own class from the driver's; Kafka's errors are known by their base without importing
+    # aiokafka here.
     if any(base.__module__ == "aiokafka.errors" and base.__name__ == "KafkaError" for base in type(error).__mro__):
         return True
     return is_transient(error.__cause__) if type(error).__module__.startswith("sqlalchemy") else False

@@ -7,7 +7,7 @@ import random
 
 
 class Backoff:
-    """Delays that double from `first_s` to `max_s`, each drawn between half and whole, so that replicas do not march in step."""
+    """Delays that double from `first_s` to `max_s`, each between half and whole: replicas must not march in step."""
 
     def __init__(self, *, first_s: float, max_s: float) -> None:
         self._first_s = first_s

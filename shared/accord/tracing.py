@@ -1,4 +1,4 @@
-"""W3C trace context between a span and its text form. Needs only the OpenTelemetry API; without an SDK nothing is recorded."""
+"""W3C trace context between a span and its text form. Needs only the OpenTelemetry API, and starts no exporter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs beside the API: the protocol of a worker, and a worker that does a job every so often. It starts no process and no thread."""
+"""What runs beside the API: the protocol of a worker, and one that does a job every so often. It starts no process."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Worker(Protocol):
 class Stall:
     """Tells when something waits and nothing is done about it, for `problem()`.
 
-    A failure that is known and tried again (an outage of Kafka or PostgreSQL) is no reason to start the process anew, which
-    would take a healthy API with it; it counts as a stall only after ten times as long.
+    A failure that is known and tried again (an outage of Kafka or PostgreSQL) is no reason to start the process anew,
+    which would take a healthy API with it; it counts as a stall only after ten times as long.
     """
 
     _PATIENCE = 10

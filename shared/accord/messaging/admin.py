@@ -1,4 +1,4 @@
-"""HTTP for operators: what waits in the outbox, and what could not be applied. Shows places, types and errors, never a body."""
+"""HTTP for operators: what waits in the outbox, and what could not be applied. It shows no event's body."""
 
 from collections.abc import Mapping
 from datetime import datetime

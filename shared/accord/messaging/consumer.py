@@ -1,16 +1,18 @@
-"""The consumer: reads topics and applies each event once, by the service's handler. It decides nothing about an event's data.
+"""The consumer: reads topics and applies each event once, by the service's handler. It reads no event's data.
 
-A batch is one transaction: inbox, effects, outbox and watermarks. Kafka's offsets are committed after it, so a crash in between
-reads the batch again and the inbox passes it over. Failures are of three kinds:
+A batch is one transaction: inbox, effects, outbox and watermarks. Kafka's offsets are committed after it, so a crash
+in between reads the batch again and the inbox passes it over. Failures are of three kinds:
 
-- transient (a lost connection, a deadlock): the records are put back (seek), the partitions paused, and after a back-off read
-  again; polling goes on, so the group keeps its member;
-- poison (the handler fails on an event whatever else is in the batch): the batch is bisected to the event, which goes to the
-  dead letters; only then its offset is passed. Malformed records go there too; unknown types are counted and passed over;
+- transient (a lost connection, a deadlock): the records are put back (seek), the partitions paused, and after a
+  back-off read again; polling goes on, so the group keeps its member;
+- poison (the handler fails on an event whatever else is in the batch): the batch is bisected to the event, which goes
+  to the dead letters; only then its offset is passed. Malformed records go there too; unknown types are counted and
+  passed over;
 - bug (too many poison events in a row, or in share of the last ones): the consumer stops with TooManyPoisonEvents.
 
-aiokafka hazards that are defended here: the sticky assignor can stall silently (range is used); a rebalance listener's exception
-is swallowed (a flag is set and the loop raises it); `stop()` calls no listener (the loop is drained first).
+aiokafka hazards that are defended here: the sticky assignor can stall silently (range is used); a rebalance
+listener's exception is swallowed (a flag is set and the loop raises it); `stop()` calls no listener (the loop is
+drained first).
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import CommitFailedError, IllegalStateError
 from opentelemetry import trace
 
 from accord import tracing
@@ -72,7 +74,7 @@ Handler = Callable[[Recording, Sequence[Received]], Awaitable[None]]
 
 
 class Poison(Exception):
-    """A handler may raise this to say that an event can never be applied. With `received` it is isolated without bisecting.
+    """Raised by a handler for an event that can never be applied. With `received` it is isolated without bisecting.
 
     The reason is kept with the dead letter and shown to operators, so it must not quote the event's data.
     """
@@ -92,7 +94,7 @@ class DeadLetterFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PoisonLimits:
-    """When poison counts as a bug: `in_a_row_max` events in succession, or more than `share_max` of the last `window_events`.
+    """When poison counts as a bug: so many in succession, or more than this share of the last `window_events`.
 
     The share is looked at once `window_events_min` events have been seen.
     """
@@ -156,8 +158,8 @@ class Consumer:
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop`, then finish the batch in hand, commit and leave the group.
 
-        A lost Kafka is tried again for ever with bounded back-off; TooManyPoisonEvents, DeadLetterFailed and programming
-        errors outside the handler end the process.
+        A lost Kafka is tried again for ever with bounded back-off; TooManyPoisonEvents, DeadLetterFailed and
+        programming errors outside the handler end the process.
         """
         backoff = Backoff(first_s=0.1, max_s=2.0)
         while not stop.is_set():
@@ -224,8 +226,8 @@ class Consumer:
     async def _take(self, client: AIOKafkaConsumer, batches: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> bool:
         """Apply what was polled and commit its offsets. False if it was put back because of a transient failure.
 
-        Records of partitions that were revoked since are left to their new owner. Those that are ours again may be applied a
-        second time by the new position; the inbox passes them over.
+        Records of partitions that were revoked since are left to their new owner. Those that are ours again may be
+        applied a second time by the new position; the inbox passes them over.
         """
         async with self._busy:
             held = client.assignment()
@@ -357,7 +359,7 @@ class Consumer:
             raise TooManyPoisonEvents(f"{self.group}: {poisoned} of the last {seen} events could not be applied")
 
     def _account(self, received: int, fresh: int, elapsed_s: float, rows: int) -> None:
-        """Count a batch, and keep the next one to a size that takes a fraction of a second, so that bisecting stays short."""
+        """Count a batch, and keep the next to a size that takes a fraction of a second: bisecting stays short."""
         if received:
             self._poison_in_a_row = 0
             self._outcomes.extend([False] * min(received, self._limits.window_events))
@@ -390,7 +392,7 @@ class Consumer:
                 client.seek(part, offset)
 
     async def _hold(self, client: AIOKafkaConsumer, stopped: asyncio.Task[Any]) -> None:
-        """Back off with every partition paused, polling all the while; partitions that come in meanwhile are put back too."""
+        """Back off with every partition paused, polling all the while; what newly assigned ones give is put back."""
         until = time.monotonic() + self._backoff.next_s()
         while not stopped.done() and (left_s := until - time.monotonic()) > 0:
             client.pause(*client.assignment())
@@ -403,7 +405,7 @@ class Consumer:
         client.resume(*client.assignment())
 
     async def _commit(self, client: AIOKafkaConsumer, records: Sequence[ConsumerRecord]) -> None:
-        """Commit the offsets after these records. If the partitions have moved on, their new owner reads them again: no harm."""
+        """Commit the offsets after these records. If partitions have moved on, their new owner reads them again."""
         after = {TopicPartition(*part): offset for part, offset in next_offsets(_places(records)).items()}
         try:
             await client.commit(after)

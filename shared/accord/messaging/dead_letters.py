@@ -34,7 +34,8 @@ HEADERS_MAX = 64
 State = Literal["new", "replayed", "discarded"]
 
 _ADD = """
-INSERT INTO dead_letter (id, consumer, topic, partition, "offset", event_id, type, key, value, headers, error, failed_at)
+INSERT INTO dead_letter
+    (id, consumer, topic, partition, "offset", event_id, type, key, value, headers, error, failed_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::json, $11, $12)
 ON CONFLICT DO NOTHING
 """
@@ -45,9 +46,12 @@ _LIST = text(f"""
     SELECT {_COLUMNS}, octet_length(value) AS value_bytes FROM dead_letter
     WHERE (CAST(:after AS uuid) IS NULL OR id > :after) AND (CAST(:state AS text) IS NULL OR state = :state)
     ORDER BY id LIMIT :limit
-""")
+""")  # noqa: S608 - constants of ours
 
-_TAKE = 'SELECT consumer, topic, partition, "offset", value, headers::text AS headers, state, event_id FROM dead_letter WHERE id = $1 FOR UPDATE'
+_TAKE = """
+SELECT consumer, topic, partition, "offset", value, headers::text AS headers, state, event_id
+FROM dead_letter WHERE id = $1 FOR UPDATE
+"""
 _SETTLE = "UPDATE dead_letter SET state = $2, settled_at = $3 WHERE id = $1"
 
 
@@ -128,9 +132,10 @@ async def listed(
 
 
 async def replay(database: Database, id_: UUID, handlers: Mapping[str, Handler]) -> None:
-    """Apply a dead letter by its consumer's handler, in one recording. If the inbox has the event by now, only settle it.
+    """Apply a dead letter by its consumer's handler, in one recording. If the inbox has it by now, only settle it.
 
-    Raises UnknownDeadLetter, AlreadySettled, UnknownConsumer, MalformedEvent, UnknownEventType or what the handler raises; then nothing has changed.
+    Raises UnknownDeadLetter, AlreadySettled, UnknownConsumer, MalformedEvent, UnknownEventType or what the handler
+    raises; then nothing has changed.
     """
     from accord.messaging.consumer import Received  # noqa: PLC0415 - the consumer writes dead letters itself
 
@@ -149,7 +154,7 @@ async def replay(database: Database, id_: UUID, handlers: Mapping[str, Handler])
 
 
 async def discard(database: Database, id_: UUID) -> None:
-    """Settle a dead letter without applying it. Its event counts as received, so a repetition of it is passed over too."""
+    """Settle a dead letter without applying it. Its event counts as received: a repetition is passed over too."""
     async with database.recording() as recording:
         driver = await recording.driver()
         letter = await _take(driver, id_)

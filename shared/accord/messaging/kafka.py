@@ -1,4 +1,4 @@
-"""How a Kafka client is made from settings, where a key goes, and which topics must be there. It sends and reads nothing."""
+"""How Kafka clients are made from settings, where a key goes, which topics must exist. It sends and reads nothing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def physical(kafka: KafkaSettings, topic: str) -> str:
 
 
 async def ensure_topics(kafka: KafkaSettings, topics: Sequence[str], *, partitions: int = PARTITIONS_DEFAULT) -> None:
-    """Create those that are missing, with unlimited retention. Safe against others doing the same at once. Raises KafkaError."""
+    """Create those that are missing, with unlimited retention; safe beside others doing the same. Raises KafkaError."""
     names = [physical(kafka, topic) for topic in topics]
     admin = AIOKafkaAdminClient(**client_options(kafka), request_timeout_ms=10_000)
     try:
@@ -64,7 +64,7 @@ async def _create(admin: AIOKafkaAdminClient, kafka: KafkaSettings, names: Seque
         if code and error is not TopicAlreadyExistsError:
             raise error(f"{name}: {detail[0] if detail else ''}")
     async with asyncio.timeout(_TOPIC_READY_S_MAX):
-        while not _all_led(await admin.describe_topics(list(names))):
+        while not _all_led(await admin.describe_topics(list(names))):  # noqa: ASYNC110 - the broker gives no sign
             await asyncio.sleep(0.05)
     log.info("topics_created", topics=list(names), partitions=partitions)
 
@@ -88,7 +88,7 @@ async def close_quietly(client: Any, *, timeout_s: float = 5.0) -> None:
 
 @lru_cache(maxsize=65_536)
 def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of a key: Kafka's default, positive murmur2 modulo partitions; the same as aiokafka's and Java's."""
+    """The partition of a key, as aiokafka and Java have it by default: positive murmur2 modulo partitions."""
     return (murmur2(key) & 0x7FFF_FFFF) % partitions
 
 

@@ -1,4 +1,4 @@
-"""Arithmetic of Kafka offsets: where to commit after a batch, where to go back to, how far behind. Pure; it talks to no broker."""
+"""Arithmetic of Kafka offsets: where to commit, where to go back to, how far behind. Pure; it talks to no broker."""
 
 from __future__ import annotations
 

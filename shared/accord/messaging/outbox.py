@@ -1,10 +1,10 @@
-"""The outbox: events written in the same transaction as the state they tell of. It writes and counts rows, and sends nothing.
+"""The outbox: events written in the same transaction as the state they tell of. It sends nothing.
 
-Published rows are deleted at once, by the batch, not marked and pruned later. A mark would be an UPDATE that can never be
-heap-only (the index of the unpublished depends on it), so each event would leave two dead rows and need a second pass; a
-delete leaves one, and the primary key alone is the index of what is unpublished. What was published is in Kafka, whose topics
-keep everything. The relay vacuums the table after each 50,000 deleted rows (some 25 MB), since autovacuum looks only once a
-minute; so the table keeps the size of its largest backlog, whatever passes through it.
+Published rows are deleted at once, by the batch, not marked and pruned later. A mark would be an UPDATE that can
+never be heap-only (the index of the unpublished depends on it), so each event would leave two dead rows and need a
+second pass; a delete leaves one, and the primary key alone is the index of what is unpublished. What was published is
+in Kafka, whose topics keep everything. The relay vacuums the table after each 50,000 deleted rows (some 25 MB), since
+autovacuum looks only once a minute; so the table keeps the size of its largest backlog, whatever passes through it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DEPTH = f"""
 SELECT (SELECT count(*) FROM (SELECT FROM outbox LIMIT {DEPTH_COUNTED_MAX}) AS counted) AS rows,
        oldest_at, extract(epoch FROM clock_timestamp() - oldest_at)::float8 AS oldest_age_s
 FROM (SELECT min(recorded_at) AS oldest_at FROM outbox) AS oldest
-"""
+"""  # noqa: S608 - a constant of ours
 """How much waits: rows (counted up to DEPTH_COUNTED_MAX), the oldest's time and its age in seconds."""
 
 

@@ -1,13 +1,14 @@
-"""The relay: publishes the outbox to the service's topic, in order, at least once. It reads no event's data and writes no state.
+"""The relay: publishes the outbox to the service's topic, in order, at least once. It reads no event's data.
 
-One relay per service is active, by a session advisory lock on a connection of its own. That same connection reads the rows and
-deletes them, so each statement proves that the lock is still held. Rows are polled in id order from whatever is in the table,
-never from a high-water mark: ids commit out of order, and a late one must be found.
+One relay per service is active, by a session advisory lock on a connection of its own. That same connection reads the
+rows and deletes them, so each statement proves that the lock is still held. Rows are polled in id order from whatever
+is in the table, never from a high-water mark: ids commit out of order, and a late one must be found.
 
-Order: all rows of a key go to one partition; a partition has one Kafka batch in flight, and the next is sent only after its
-acknowledgement. If one fails, nothing after it is sent on that partition in this round, and the round begins again from the
-table with a new producer. So a consumer may see a row twice, but among first sightings there is no gap and no change of order;
-this also holds while a relay that lost its lock finishes what it had begun, since both walk the same rows in the same order.
+Order: all rows of a key go to one partition; a partition has one Kafka batch in flight, and the next is sent only
+after its acknowledgement. If one fails, nothing after it is sent on that partition in this round, and the round
+begins again from the table with a new producer. So a consumer may see a row twice, but among first sightings there is
+no gap and no change of order; this also holds while a relay that lost its lock finishes what it had begun, since both
+walk the same rows in the same order.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ _BATCH_BYTES_MAX = 16 * 1024 * 1024
 """A batch ends with the first row past this, so that large events cannot fill the memory."""
 
 _VACUUM_AFTER_ROWS = 50_000
-"""Deleted rows after which the relay has their space reused. Autovacuum looks only once a minute, and at 20,000 events a second
-the table would have grown by half a gigabyte in between."""
+"""Deleted rows after which the relay has their space reused. Autovacuum looks only once a minute, and at 20,000
+events a second the table would have grown by half a gigabyte in between."""
 
 _KAFKA_BATCH_BYTES_MAX = 512 * 1024
 _REQUEST_TIMEOUT_S = 8.0

@@ -1,25 +1,27 @@
 """Watermarks: until when everything is published, and until when everything was consumed. It sends nothing itself.
 
-**Produced.** T may be announced when everything that this service recorded before T has been acknowledged by Kafka. Every
-recording first takes the shared advisory lock K and reads its `now` from the server's clock *after* that. The relay reads,
-in this order and each with a snapshot of its own:
+**Produced.** T may be announced when everything that this service recorded before T has been acknowledged by Kafka.
+Every recording first takes the shared advisory lock K and reads its `now` from the server's clock *after* that. The
+relay reads, in this order and each with a snapshot of its own:
 
 1. T0, the server's `clock_timestamp()`;
 2. the earliest `xact_start` among the sessions that hold K;
 3. the oldest `recorded_at` in the outbox (published rows are gone from it).
 
-T is the least of them. A writer whose `now` < T0 held K at T0. At step 2 it either still holds K, and its `xact_start` <= `now`
-bounds T; or it has released K, which PostgreSQL does only after the commit has become visible, so step 3 sees its rows or they
-are published. A writer whose `now` >= T0 cannot write anything before T. (Reading locks and activity in one statement is safe in
-either order: a session that lost K in between has committed, one that gained it has `now` >= T0.) The clock must not be set
-back while the service writes; T is never announced lower than before.
+T is the least of them. A writer whose `now` < T0 held K at T0. At step 2 it either still holds K, and its
+`xact_start` <= `now` bounds T; or it has released K, which PostgreSQL does only after the commit has become visible,
+so step 3 sees its rows or they are published. A writer whose `now` >= T0 cannot write anything before T. (Reading
+locks and activity in one statement is safe in either order: a session that lost K in between has committed, one that
+gained it has `now` >= T0.) The clock must not be set back while the service writes; T is never announced lower than
+before.
 
-**Bounded by what was consumed.** A service that records consequences of others' events must not announce a T beyond what it has
-read of theirs. The consumed watermark W is read together with the highest outbox id of the same snapshot; the consequences of all
-that W covers are committed by then, and W counts only once every row up to that id is published.
+**Bounded by what was consumed.** A service that records consequences of others' events must not announce a T beyond
+what it has read of theirs. The consumed watermark W is read together with the highest outbox id of the same snapshot;
+the consequences of all that W covers are committed by then, and W counts only once every row up to that id is
+published.
 
-**Consumed.** Per (consumer, topic, partition), stored in the transaction of the batch in which the record arrived. A partition
-of which nothing is known yet has NULL, and then the whole is unknown.
+**Consumed.** Per (consumer, topic, partition), stored in the transaction of the batch in which the record arrived. A
+partition of which nothing is known yet has NULL, and then the whole is unknown.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND l.classid = {RECORDING_LOCK >> 32}::oid AND l.objid = {RECORDING_LOCK & 0xFFFF_FFFF}::oid
-"""
+"""  # noqa: S608 - constants of ours
 
 _OLDEST = "SELECT min(recorded_at) FROM outbox"
 
@@ -76,14 +78,14 @@ _KNOWN = text("""
 
 
 async def watermark(conn: AsyncConnection, topics: Sequence[str]) -> datetime | None:
-    """Until when this service has consumed everything of these topics: the least of their partitions; None while one is unknown."""
+    """Until when this service has consumed all of these topics: the least of their partitions; None if unknown."""
     distinct = sorted(set(topics))
     known: datetime | None = (await conn.execute(_KNOWN, {"topics": distinct})).scalar_one()
     return known
 
 
 async def store(driver: asyncpg.Connection, consumer: str, reached: Mapping[tuple[str, int], datetime | None]) -> None:
-    """Advance the watermarks of (topic, partition); never back. None makes a partition known to exist, and nothing more."""
+    """Advance the watermarks of (topic, partition), never back. None only makes a partition known to exist."""
     parts = sorted(reached)
     await driver.execute(
         _STORE, consumer, [topic for topic, _ in parts], [part for _, part in parts], [reached[part] for part in parts]
@@ -91,7 +93,7 @@ async def store(driver: asyncpg.Connection, consumer: str, reached: Mapping[tupl
 
 
 class Frontier:
-    """The moment up to which a service's relay may announce that all is published. Holds the bound of what was consumed."""
+    """Up to which moment a service's relay may announce that all is published."""
 
     def __init__(self, consumed: Sequence[str]) -> None:
         self._consumed = sorted(set(consumed))

@@ -1,1 +1,1 @@
-"""Frozen DDL of the shared tables. Each service's own Alembic history calls it; a released file here never changes again."""
+"""Frozen DDL of the shared tables, called by each service's Alembic history. A released file never changes again."""

@@ -1,4 +1,4 @@
-"""A service's database with nothing but the messaging tables, a cluster of its own topics, and workers that end with the test."""
+"""A database with nothing but the messaging tables, topics of the test's own, and workers that end with the test."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,7 +32,8 @@ def migrate(url: str) -> None:
             await conn.run_sync(lambda sync: v0001.upgrade(Operations(MigrationContext.configure(sync))))
             await conn.execute(
                 text(
-                    "CREATE TABLE effect (place bigint GENERATED ALWAYS AS IDENTITY, event_id uuid, key text, sequence int)"
+                    "CREATE TABLE effect (place bigint GENERATED ALWAYS AS IDENTITY,"
+                    " event_id uuid, key text, sequence int)"
                 )
             )
         await engine.dispose()
@@ -104,7 +105,7 @@ def run_workers() -> Callable[..., Any]:
 async def until(condition: Callable[[], Awaitable[Any]], *, within_s: float = 30.0) -> Any:
     """The first true answer of `condition`."""
     async with asyncio.timeout(within_s):
-        while not (answer := await condition()):
+        while not (answer := await condition()):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         return answer
 

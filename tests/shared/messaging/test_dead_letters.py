@@ -143,7 +143,7 @@ async def test_an_error_is_described_without_the_row_it_quotes(database, event):
     try:
         async with database.recording() as recording:
             await recording.conn.execute(text("INSERT INTO person VALUES (:e)"), {"e": "ada@initech.example"})
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         letter = await put(database, record_of(event), error)
     assert "UniqueViolation" in letter.error
     assert "ada" not in letter.error

@@ -40,7 +40,7 @@ async def test_requests_that_arrive_during_a_batch_share_the_next():
     group = GroupCommit(gate, concurrent_batches=1)
     async with running(group):
         first = asyncio.create_task(group.submit(1))
-        while not gate.batches:
+        while not gate.batches:  # noqa: ASYNC110
             await asyncio.sleep(0)
         rest = [asyncio.create_task(group.submit(n)) for n in range(2, 7)]
         await asyncio.sleep(0)
@@ -73,7 +73,7 @@ async def test_a_full_queue_answers_overloaded_at_once():
     group = GroupCommit(gate, queue_rows_max=3, concurrent_batches=1, batch_rows_max=1)
     async with running(group):
         tasks = [asyncio.create_task(group.submit(0))]
-        while not gate.batches:
+        while not gate.batches:  # noqa: ASYNC110
             await asyncio.sleep(0)
         tasks += [asyncio.create_task(group.submit(n)) for n in range(1, 4)]
         await asyncio.sleep(0)
@@ -137,10 +137,10 @@ async def test_stopping_answers_what_is_queued_and_refuses_what_comes_after():
     stop = asyncio.Event()
     worker = asyncio.create_task(group.run(stop))
     tasks = [asyncio.create_task(group.submit(n)) for n in range(20)]
-    while not gate.batches:
+    while not gate.batches:  # noqa: ASYNC110
         await asyncio.sleep(0)
     stop.set()
-    while not group._closing:
+    while not group._closing:  # noqa: ASYNC110
         await asyncio.sleep(0)
     with pytest.raises(Overloaded):
         await group.submit(99)
@@ -154,7 +154,7 @@ async def test_a_request_whose_submitter_has_gone_is_not_applied():
     group = GroupCommit(gate, concurrent_batches=1, batch_rows_max=1)
     async with running(group):
         first = asyncio.create_task(group.submit(1))
-        while not gate.batches:
+        while not gate.batches:  # noqa: ASYNC110
             await asyncio.sleep(0)
         gone, stays = asyncio.create_task(group.submit(2)), asyncio.create_task(group.submit(3))
         await asyncio.sleep(0)
@@ -180,7 +180,7 @@ async def test_waiting_requests_without_any_answer_are_a_problem():
     assert group.problem() is None
     async with running(group):
         tasks = [asyncio.create_task(group.submit(n)) for n in range(2)]
-        while not gate.batches:
+        while not gate.batches:  # noqa: ASYNC110
             await asyncio.sleep(0)
         assert "1 requests wait" in group.problem()
         gate.open.set()

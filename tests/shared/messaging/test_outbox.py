@@ -28,7 +28,7 @@ async def test_events_of_a_recording_are_in_the_outbox_in_their_order(database, 
 
 
 async def test_a_recording_that_raises_leaves_nothing(database, new_activity):
-    with pytest.raises(RuntimeError, match="no"):
+    with pytest.raises(RuntimeError, match="no"):  # noqa: PT012
         async with database.recording() as recording:
             await recording.conn.execute(text("INSERT INTO effect (sequence) VALUES (1)"))
             recording.publish(new_activity(recording))
@@ -45,7 +45,7 @@ async def test_a_commit_that_fails_raises_to_the_caller_and_wakes_nobody(databas
         await recording.conn.execute(
             text("CREATE TABLE child (id int REFERENCES parent DEFERRABLE INITIALLY DEFERRED)")
         )
-    with pytest.raises(Exception, match="foreign key"):
+    with pytest.raises(Exception, match="foreign key"):  # noqa: PT012
         async with database.recording() as recording:
             await recording.conn.execute(text("INSERT INTO child VALUES (1)"))
             recording.publish(new_activity(recording))
@@ -54,14 +54,14 @@ async def test_a_commit_that_fails_raises_to_the_caller_and_wakes_nobody(databas
 
 
 async def test_an_event_dated_otherwise_than_its_recording_is_refused(database, new_activity):
-    with pytest.raises(ValueError, match="recorded_at"):
+    with pytest.raises(ValueError, match="recorded_at"):  # noqa: PT012
         async with database.recording() as recording:
             event = new_activity(recording)
             recording.publish(event.model_copy(update={"recorded_at": recording.now - timedelta(seconds=1)}))
 
 
 async def test_the_driver_works_inside_the_recording_s_transaction(database):
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError):  # noqa: PT012
         async with database.recording() as recording:
             driver = await recording.driver()
             assert driver.is_in_transaction()

@@ -1,4 +1,4 @@
-"""A watermark says nothing that is not so: everything recorded before it is published, everything it rests on was consumed."""
+"""A watermark never claims too much: all recorded before it is published, all that it rests on was consumed."""
 
 import asyncio
 from datetime import timedelta
@@ -232,7 +232,7 @@ async def test_all_partitions_are_unknown_until_the_first_watermark_and_it_is_ke
 
 
 async def test_a_watermark_is_not_kept_when_the_batch_fails(database):
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError):  # noqa: PT012
         async with database.recording() as recording:
             await watermark.store(await recording.driver(), "test", {("intake-events", 0): recording.now})
             raise RuntimeError
@@ -256,6 +256,6 @@ async def test_a_strict_watermark_under_concurrent_writers(database, own):
     writers = [asyncio.create_task(write()) for _ in range(6)]
     frontier = Frontier([])
     for _ in range(300):
-        announced.append(await frontier.advance(own))
+        announced.append(await frontier.advance(own))  # noqa: PERF401
     stop.set()
     await asyncio.gather(*writers)
