@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-import httpx
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
@@ -64,15 +62,3 @@ class Health:
             log.warning("not_ready", check=name, error=type(error).__name__)
             return f"failed: {type(error).__name__}"
         return "ok"
-
-
-def probe() -> None:
-    """The command `accord-probe PORT [PATH]`: exit 0 if the probe answers 200; for container health checks."""
-    port = sys.argv[1] if len(sys.argv) > 1 else "8000"
-    path = sys.argv[2] if len(sys.argv) > 2 else "/readyz"
-    try:
-        answer = httpx.get(f"http://127.0.0.1:{int(port)}{path}", timeout=4.0, trust_env=False)
-    except (httpx.HTTPError, ValueError) as error:
-        sys.exit(f"{path}: {type(error).__name__}")
-    if answer.status_code != 200:
-        sys.exit(f"{path}: {answer.status_code} {answer.text[:500]}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -103,7 +103,7 @@ class Kit:
 
 
 @asynccontextmanager
-async def kit(url: str, tmp_path: Path, *routers: APIRouter, **options: Any) -> AsyncIterator[Kit]:
+async def kit(url: str, tmp_path: Path, *routers: APIRouter | Callable[[Database], APIRouter], **options: Any) -> AsyncIterator[Kit]:
     settings_options = {name: options.pop(name) for name in list(options) if name in Settings.model_fields}
     settings = Settings(
         database_url=url,
@@ -121,7 +121,7 @@ async def kit(url: str, tmp_path: Path, *routers: APIRouter, **options: Any) -> 
         migrations=MIGRATIONS,
         routers=[
             agreement_router(store, example=CONTENT),
-            *(make(database) if callable(make) else make for make in routers),
+            *(make if isinstance(make, APIRouter) else make(database) for make in routers),
         ],
         **options,
     )
