@@ -7,18 +7,20 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from accord.contracts.base import EventData, event
-from accord.contracts.values import Department, Handle, Timestamp
+from accord.contracts.values import Department, Handle, Timestamp, Version
 
 AgreementKind = Literal["policy", "definition", "sla", "plan"]
 
 
 class AgreementEvent(EventData):
-    """One version of one document. `content_sha256` is over its RFC 8785 canonical JSON."""
+    """One version of one document."""
 
     kind: AgreementKind
-    version: int = Field(ge=1)
-    title: str
+    version: Version
+    title: str = Field(max_length=500)
+    """What the document calls itself."""
     content_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Over the RFC 8785 canonical JSON of the content."""
 
     @property
     def key(self) -> str:
@@ -44,11 +46,12 @@ class AgreementSigned(AgreementEvent):
 
 @event
 class AgreementActivated(AgreementEvent):
-    """Both departments have signed and the version is in force from `effective_from`. Carries the content whole."""
+    """Both departments have signed: the version is in force. Carries the content whole."""
 
     type: ClassVar[str] = "agreement.activated.v1"
     effective_from: Timestamp
-    supersedes: int | None = None
+    supersedes: Version | None = None
+    """The version that was in force until then."""
     content: dict[str, Any]
 
 

@@ -13,15 +13,16 @@ from accord.contracts.values import Timestamp, Value
 class EventData(Value):
     """What every event carries.
 
-    `occurred_at` is when it happened, possibly reported late; `recorded_at` is the time of the transaction that wrote it.
-    A producer may add fields to a type but never remove, rename, narrow or newly require one (see tests/contracts).
+    A producer may add optional fields to a type, but never remove, rename, narrow or newly require one.
     """
 
     type: ClassVar[str]
     """CloudEvents type, past tense and versioned: `lead.captured.v1`."""
 
     occurred_at: Timestamp
+    """When it happened, possibly reported late."""
     recorded_at: Timestamp
+    """The time of the transaction that wrote it."""
 
     @property
     def key(self) -> str:
@@ -30,10 +31,11 @@ class EventData(Value):
 
 
 class LeadEvent(EventData):
-    """An event in the life of one lead. `sequence` counts the producer's events of this lead from 1, without gaps."""
+    """An event in the life of one lead."""
 
     lead_id: UUID
     sequence: int = Field(ge=1)
+    """Counts the producer's events of this lead from 1, without gaps."""
 
     @property
     def key(self) -> str:

@@ -1,6 +1,6 @@
-"""CloudEvents 1.0 in Kafka binary mode: attributes in `ce_*` headers, data as JSON in the value. Reads no field of the data.
+"""CloudEvents 1.0 in Kafka binary mode: attributes in `ce_*` headers, data as JSON in the value.
 
-Source: CloudEvents Kafka protocol binding 1.0.2, section 3.2 (binary content mode).
+It reads no field of the data. Source: CloudEvents Kafka protocol binding 1.0.2, section 3.2 (binary content mode).
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ from accord.contracts.base import EVENT_TYPES, EventData
 
 Headers = Sequence[tuple[str, bytes]]
 
+PROBLEMS_MAX = 10
+"""How many problems of one event a message names."""
+
+_JSON = b"application/json"
+
 
 class MalformedEvent(ValueError):
     """A record that is no event of ours: a header is missing, or the data does not fit its type."""
@@ -30,7 +35,10 @@ class UnknownEventType(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event with its envelope. `id` is a UUIDv7 and the inbox's key; `source` is the producing service, as `/intake`."""
+    """One event with its envelope.
+
+    `id` is a UUIDv7 and the inbox's key; `source` is the producing service, as `/intake`.
+    """
 
     id: UUID
     source: str
@@ -43,7 +51,13 @@ class Event:
 
 
 def headers_of(
-    *, id: UUID, type: str, source: str, subject: str, time: datetime, traceparent: str | None
+    *,
+    id: UUID,  # noqa: A002 - the attribute's name in CloudEvents
+    type: str,  # noqa: A002 - the attribute's name in CloudEvents
+    source: str,
+    subject: str,
+    time: datetime,
+    traceparent: str | None,
 ) -> list[tuple[str, bytes]]:
     """The headers of one event. `time` is when it occurred."""
     headers = [
@@ -53,7 +67,7 @@ def headers_of(
         ("ce_source", source.encode()),
         ("ce_subject", subject.encode()),
         ("ce_time", time.isoformat().encode()),
-        ("content-type", b"application/json"),
+        ("content-type", _JSON),
     ]
     if traceparent:
         headers.append(("traceparent", traceparent.encode()))
@@ -80,18 +94,29 @@ def decode(value: bytes | None, headers: Headers) -> Event:
     Raises MalformedEvent or UnknownEventType; neither message quotes the data.
     """
     found = dict(headers)
+    if _header(found, "ce_specversion") != "1.0":
+        raise MalformedEvent("header ce_specversion is not 1.0")
+    if not found.get("content-type", _JSON).startswith(_JSON):
+        raise MalformedEvent("header content-type is not application/json")
+    type_, source = _header(found, "ce_type"), _header(found, "ce_source")
     try:
-        type_ = found["ce_type"].decode()
-        id_ = UUID(found["ce_id"].decode())
-        source = found["ce_source"].decode()
-    except KeyError as missing:
-        raise MalformedEvent(f"header {missing} is missing") from None
+        id_ = UUID(_header(found, "ce_id"))
     except ValueError:
-        raise MalformedEvent("a ce_ header is not readable") from None
+        raise MalformedEvent("header ce_id is no UUID") from None
     if type_ not in EVENT_TYPES:
-        raise UnknownEventType(type_)
+        raise UnknownEventType(type_[:100])
     traceparent = found.get("traceparent")
-    return Event(id_, source, decode_data(type_, value or b""), traceparent.decode("ascii", "replace") if traceparent else None)
+    data = decode_data(type_, value or b"")
+    return Event(id_, source, data, traceparent.decode("ascii", "replace") if traceparent else None)
+
+
+def _header(found: dict[str, bytes], name: str) -> str:
+    try:
+        return found[name].decode()
+    except KeyError:
+        raise MalformedEvent(f"header {name} is missing") from None
+    except (ValueError, AttributeError):  # not UTF-8, or null, which Kafka allows
+        raise MalformedEvent(f"header {name} is not readable") from None
 
 
 def decode_data(type_: str, value: bytes) -> EventData:
@@ -99,11 +124,22 @@ def decode_data(type_: str, value: bytes) -> EventData:
     try:
         return _adapter(type_).validate_json(value, extra="ignore")
     except ValidationError as error:
-        places = "; ".join(
-            "/".join(str(part) for part in problem["loc"]) + ": " + problem["type"]
-            for problem in error.errors(include_input=False, include_url=False, include_context=False)[:10]
-        )
+        problems = error.errors(include_input=False, include_url=False, include_context=False)[:PROBLEMS_MAX]
+        places = "; ".join(f"{_pointer(type_, problem['loc'])}: {problem['type']}" for problem in problems)
         raise MalformedEvent(f"{type_}: {places}") from None
+
+
+def _pointer(type_: str, place: tuple[int | str, ...]) -> str:
+    """A JSON Pointer in which a name that the type does not declare, such as an attribute's, is shown as *."""
+    names = _names_in(type_)
+    return "".join(f"/{part if isinstance(part, int) or part in names else '*'}" for part in place) or "(root)"
+
+
+@cache
+def _names_in(type_: str) -> frozenset[str]:
+    schema = EVENT_TYPES[type_].model_json_schema()
+    models = [schema, *schema.get("$defs", {}).values()]
+    return frozenset(name for model in models for name in model.get("properties", {}))
 
 
 @cache

@@ -1,4 +1,7 @@
-"""How the id that another system gave a lead is named outside intake: as a digest, so that the raw id (it may be an address) stays there."""
+"""How the id that another system gave a lead is named outside intake: as a digest.
+
+The raw id may be an address, so it stays in intake. See ADR 2.
+"""
 
 from __future__ import annotations
 
@@ -6,5 +9,5 @@ import hashlib
 
 
 def external_key(source: str, external_id: str) -> str:
-    """SHA-256 (hex) of source and id, separated by a character that neither may hold."""
+    """SHA-256 (hex, 64 digits) of source and id, separated by a character that no source holds (see SourceName)."""
     return hashlib.sha256(f"{source}\x1f{external_id}".encode()).hexdigest()

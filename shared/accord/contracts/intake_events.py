@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import Field
@@ -19,7 +19,10 @@ from accord.contracts.values import (
     Timestamp,
     Value,
     Verdict,
+    Version,
 )
+
+ExternalKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class LeadState(Value):
@@ -33,10 +36,10 @@ class LeadState(Value):
     attributes: Attributes = Field(default_factory=dict)
     campaign: Campaign | None = None
     """The campaign of the first touch."""
-    external_keys: list[str] = Field(default_factory=list)
-    """`external_key(source, external_id)` of every known external id: lets a CRM name a lead without the raw id travelling."""
+    external_keys: list[ExternalKey] = Field(default_factory=list)
+    """`external_key(source, external_id)` of every known external id: a CRM names a lead and no raw id travels."""
     verdict: Verdict
-    policy_version: int | None = None
+    policy_version: Version | None = None
     quality_score: float | None = Field(default=None, ge=0, le=1)
     """Weight passed / weight applicable under `policy_version`."""
 
@@ -51,16 +54,17 @@ class LeadCaptured(LeadEvent):
 
 @event
 class LeadUpdated(LeadEvent):
-    """A later submission or correction changed the lead; `changed` names the public fields that differ."""
+    """A later submission or correction changed the lead."""
 
     type: ClassVar[str] = "lead.updated.v1"
     state: LeadState
     changed: list[str]
+    """Names the public fields that differ."""
 
 
 @event
 class LeadMerged(LeadEvent):
-    """Two leads turned out to be one person. `lead_id` survives; activities of `merged_lead_id` are its own from now on."""
+    """Two leads turned out to be one person. `lead_id` survives; what `merged_lead_id` did is its own from now on."""
 
     type: ClassVar[str] = "lead.merged.v1"
     merge_id: UUID
@@ -70,7 +74,7 @@ class LeadMerged(LeadEvent):
 
 @event
 class LeadUnmerged(LeadEvent):
-    """A merge was reverted: `lead_id` is the survivor as it is now, `restored_lead_id` lives again with `restored_state`."""
+    """A merge was reverted: `lead_id` is the survivor as it is now, `restored_lead_id` lives again."""
 
     type: ClassVar[str] = "lead.unmerged.v1"
     merge_id: UUID
@@ -86,7 +90,7 @@ class LeadQuarantined(LeadEvent):
     type: ClassVar[str] = "lead.quarantined.v1"
     submission_id: UUID
     source: SourceName
-    policy_version: int
+    policy_version: Version
     quality_score: float = Field(ge=0, le=1)
     failed: list[PolicyFailure]
 
@@ -98,7 +102,7 @@ class LeadRejected(EventData):
     type: ClassVar[str] = "lead.rejected.v1"
     submission_id: UUID
     source: SourceName
-    policy_version: int
+    policy_version: Version
     quality_score: float = Field(ge=0, le=1)
     failed: list[PolicyFailure]
 
@@ -116,18 +120,22 @@ class LeadErased(LeadEvent):
 
 @event
 class ActivityRecorded(LeadEvent):
-    """Something happened with a lead: `kind` is an open `noun.verb`, `by` says who did it. Free properties stay in intake."""
+    """Something happened with a lead. Free properties stay in intake."""
 
     type: ClassVar[str] = "activity.recorded.v1"
     activity_id: UUID
     kind: str = Field(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")
+    """An open `noun.verb`."""
     by: Party
+    """Who did it."""
     actor: Handle | None = None
     source: SourceName | None = None
     campaign: Campaign | None = None
 
 
 class ImportCounts(Value):
+    """How many rows of an import were read, and how they ended."""
+
     read: int = Field(ge=0)
     created: int = Field(ge=0)
     updated: int = Field(ge=0)

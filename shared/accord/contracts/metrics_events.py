@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from uuid import UUID
 
 from accord.contracts.base import EventData, event
-from accord.contracts.values import DecimalText, Handle, Money, Value
+from accord.contracts.values import DecimalText, Handle, Key, Money, Value, Version, Why
 
 
 class Period(Value):
@@ -22,10 +22,10 @@ class GoalReached(EventData):
     """A goal of the plan was reached for the first time in its period."""
 
     type: ClassVar[str] = "goal.reached.v1"
-    goal: str
+    goal: Key
     department: Literal["marketing", "sales", "both"]
     period: Period
-    plan_version: int
+    plan_version: Version
     target: DecimalText
     actual: DecimalText
 
@@ -35,16 +35,17 @@ class GoalReached(EventData):
 
 
 class RewardEvent(EventData):
-    """One line of the reward ledger. `basis_lead_id` is the lead that earned it, where one did."""
+    """One line of the reward ledger."""
 
     entry_id: UUID
-    reward: str
+    reward: Key
     beneficiary: Handle
     period: Period
-    plan_version: int
+    plan_version: Version
     amount: Money
     basis_lead_id: UUID | None = None
-    why: str
+    """The lead that earned it, where one did."""
+    why: Why
 
     @property
     def key(self) -> str:

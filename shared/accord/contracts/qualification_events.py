@@ -9,42 +9,44 @@ from uuid import UUID
 from pydantic import Field
 
 from accord.contracts.base import LeadEvent, event
-from accord.contracts.values import Department, Handle, Money, StageKind, Timestamp
+from accord.contracts.values import Department, Handle, Key, Money, StageKind, Timestamp, Version, Why
 
 StageCause = Literal["capture", "automatic", "decision", "definition", "merge"]
-"""Why a stage was entered: the capture gate, criteria that hold, a decision, a new definition, or a merge of two leads."""
+"""Why a stage was entered: the capture gate, criteria that hold, a decision, a new definition, a merge of two leads."""
 
 
 @event
 class LeadScored(LeadEvent):
-    """The lead's scores changed. Points from 0 to the definition's maximum; `grade` is a letter of fit and a digit of engagement."""
+    """The lead's scores changed. Points from 0 to the definition's maximum."""
 
     type: ClassVar[str] = "lead.scored.v1"
-    definition_version: int
+    definition_version: Version
     fit: float
     engagement: float
-    grade: str | None = None
+    grade: str | None = Field(default=None, pattern=r"^[A-D][1-4]$")
+    """A letter of fit and a digit of engagement."""
 
 
 @event
 class LeadStageChanged(LeadEvent):
-    """The lead entered `stage` at `occurred_at`. `visit` numbers its entries into this stage from 1."""
+    """The lead entered `stage` at `occurred_at`."""
 
     type: ClassVar[str] = "lead.stage_changed.v1"
-    definition_version: int
-    stage: str
+    definition_version: Version
+    stage: Key
     stage_kind: StageKind
-    stage_rank: int
+    stage_rank: int = Field(ge=0)
     """Place of the stage in the definition, from 0."""
     stage_owner: Department
     visit: int = Field(ge=1)
-    from_stage: str | None = None
+    """Numbers the lead's entries into this stage from 1."""
+    from_stage: Key | None = None
     from_since: Timestamp | None = None
     """When the lead had entered `from_stage`."""
     cause: StageCause
-    decision: str | None = None
+    decision: Key | None = None
     decision_id: UUID | None = None
-    reason: str | None = None
+    reason: Key | None = None
     actor: Handle | None = None
     correction: bool = False
     """True where a late report put this entry into the past; the history it belongs to was derived anew."""
@@ -56,11 +58,11 @@ class LeadDecided(LeadEvent):
 
     type: ClassVar[str] = "lead.decided.v1"
     decision_id: UUID
-    definition_version: int
-    decision: str
-    reason: str | None = None
-    from_stage: str
-    stage: str
+    definition_version: Version
+    decision: Key
+    reason: Key | None = None
+    from_stage: Key
+    stage: Key
     department: Department | None = None
     actor: Handle
     amount: Money | None = None
@@ -69,13 +71,14 @@ class LeadDecided(LeadEvent):
 
 @event
 class LeadAssigned(LeadEvent):
-    """The lead has a (new) owner, and why. `pool` is None where a person assigned it by hand."""
+    """The lead has a (new) owner, and why."""
 
     type: ClassVar[str] = "lead.assigned.v1"
     owner: Handle | None
     previous_owner: Handle | None = None
     pool: Handle | None = None
-    why: str
+    """None where a person assigned it by hand."""
+    why: Why
 
 
 @event
@@ -83,6 +86,6 @@ class OpportunityUpdated(LeadEvent):
     """The deal's amount or expected close is known or has changed; both are carried whole."""
 
     type: ClassVar[str] = "opportunity.updated.v1"
-    stage: str
+    stage: Key
     amount: Money | None = None
     expected_close: date | None = None

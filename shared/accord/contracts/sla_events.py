@@ -1,4 +1,4 @@
-"""What the SLA monitor says: clocks started, at risk, breached, met, withdrawn and cancelled. Key: the lead id, else the clause."""
+"""What the SLA monitor says: clocks started, at risk, breached, met or cancelled. Key: the lead id, else the clause."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from uuid import UUID
 from pydantic import Field
 
 from accord.contracts.base import EventData, event
-from accord.contracts.values import Department, Handle, SourceName, Timestamp
+from accord.contracts.values import Department, Handle, Key, SourceName, Timestamp, Version, Why
 
 
 class ClockEvent(EventData):
-    """One clock of one clause. `lead_id` is None for clauses over a period (volume, rate), whose key is the clause."""
+    """One clock of one clause."""
 
     clock_id: UUID
     lead_id: UUID | None = None
+    """None for clauses over a period (volume, rate), whose key is the clause."""
     sequence: int = Field(ge=1)
     """Counts this clock's events from 1, without gaps."""
-    clause: str
+    clause: Key
     obliges: Department
-    sla_version: int
+    sla_version: Version
     owner: Handle | None = None
     source: SourceName | None = None
     started_at: Timestamp
@@ -58,10 +59,11 @@ class ClockBreached(ClockEvent):
 
 @event
 class ClockMet(ClockEvent):
-    """The clause was kept at `occurred_at`; `late` says that this was after the deadline."""
+    """The clause was kept at `occurred_at`."""
 
     type: ClassVar[str] = "sla.met.v1"
     late: bool
+    """This was after the deadline."""
 
 
 @event
@@ -78,4 +80,4 @@ class ClockCancelled(ClockEvent):
     """The lead left the clause's scope before the deadline; neither met nor breached."""
 
     type: ClassVar[str] = "sla.clock_cancelled.v1"
-    why: str
+    why: Why

@@ -28,6 +28,14 @@ TOPIC_OF: dict[ServiceName, str] = {
     "metrics": METRICS_EVENTS,
 }
 
+CONSUMED_BY: dict[ServiceName, tuple[str, ...]] = {
+    "intake": (),
+    "qualification": (INTAKE_EVENTS,),
+    "sla-monitor": (INTAKE_EVENTS, QUALIFICATION_EVENTS),
+    "metrics": (INTAKE_EVENTS, QUALIFICATION_EVENTS, SLA_EVENTS),
+}
+"""The topics that each service reads. There is no circle, so watermarks can wait for each other along this order."""
+
 PARTITIONS_DEFAULT = 12
 
 _EVERYWHERE: tuple[type[EventData], ...] = (

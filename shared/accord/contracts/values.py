@@ -1,4 +1,4 @@
-"""Value types that several events share: money, departments, campaigns, public attributes. They hold no personal data."""
+"""Value types that several events share: money, departments, campaigns, attributes. They hold no personal data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
 
 Department = Literal["marketing", "sales"]
 Party = Literal["lead", "marketing", "sales"]
@@ -15,27 +25,62 @@ Party = Literal["lead", "marketing", "sales"]
 StageKind = Literal["open", "won", "lost", "recycled", "disqualified"]
 Verdict = Literal["accepted", "flagged", "quarantined", "unchecked"]
 
-Timestamp = Annotated[AwareDatetime, AfterValidator(lambda at: at.astimezone(UTC))]
+
+def _rfc3339(value: object) -> object:
+    # pydantic alone would also take numbers, as seconds since 1970.
+    if isinstance(value, datetime) or (isinstance(value, str) and value[4:5] == "-" and value[10:11] in ("T", "t")):
+        return value
+    raise PydanticCustomError("timestamp", "must be an RFC 3339 time with an offset, such as 2027-01-04T09:30:00-06:00")
+
+
+def _in_utc(at: datetime) -> datetime:
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("timestamp", "must be a time from year 1 to 9999 in UTC") from None
+
+
+Timestamp = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_in_utc)]
 """A moment with an offset, held in UTC."""
 
 AttributeValue = bool | int | float | str | list[str] | None
 Attributes = dict[str, AttributeValue]
-"""Public attributes of a lead, by the names that the data policy declares. Never a name, address, phone or free text."""
+"""Public attributes of a lead, by the names that the data policy declares. Never a name, phone or free text."""
 
 Handle = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
 """An opaque name of an employee, key, pool or source: never an e-mail address, since '@' is not allowed."""
 
-SourceName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\s@:/\x00-\x1f\x7f]([^@:\x00-\x1f\x7f]*[^\s@:\x00-\x1f\x7f])?$")]
-"""What the organisation calls an origin of leads, as it writes it ("organic search"). No '@' (it would be an address), no ':' (see `external:SOURCE:ID`)."""
+SourceName = Annotated[
+    str,
+    Field(min_length=1, max_length=100, pattern=r"^[^\s@:/\x00-\x1f\x7f]([^@:\x00-\x1f\x7f]*[^\s@:\x00-\x1f\x7f])?$"),
+]
+"""What the organisation calls an origin of leads, as it writes it ("organic search").
 
-DecimalText = Annotated[Decimal, Field(allow_inf_nan=False), PlainSerializer(lambda d: format(d, "f"), return_type=str)]
+No '@' (it would be an address), no ':' (see `external:SOURCE:ID`).
+"""
+
+Key = Annotated[str, Field(min_length=1, max_length=200)]
+"""A word of an agreement: a stage, decision, reason, clause, goal or parameter."""
+
+Why = Annotated[str, Field(max_length=2_000)]
+"""A reason in words that the system has made; never text that a person typed."""
+
+Version = Annotated[int, Field(ge=1)]
+"""The version of the agreement under which something was decided."""
+
+DecimalText = Annotated[
+    Decimal,
+    Field(allow_inf_nan=False, max_digits=40),
+    PlainSerializer(lambda d: format(d, "f"), return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?$"}, mode="serialization"),
+]
 """A decimal that travels as text, so that no reader turns it into a float."""
 
 
 class Value(BaseModel):
     """Base of immutable values. Unknown fields are an error for the producer; consumers parse with `extra="ignore"`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Money(Value):
@@ -56,11 +101,12 @@ class Campaign(Value):
 
 
 class PolicyFailure(Value):
-    """One parameter of the data policy that a submission did not meet. `reason` names the class of the value, never the value."""
+    """One parameter of the data policy that a submission did not meet."""
 
-    parameter: str
+    parameter: Key
     consequence: Literal["reject", "quarantine", "flag"]
-    reason: str
+    reason: Why
+    """Names the class of the value, never the value."""
 
 
 def utc(year: int, month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0) -> datetime:

@@ -1,4 +1,4 @@
-"""The one record that is no business event: 'all that I recorded before T is published', written to every partition of a topic."""
+"""The one record that is no business event: 'all that I recorded before T is published', written to every partition."""
 
 from __future__ import annotations
 
