@@ -231,15 +231,13 @@ class Consumer:
         """
         async with self._busy:
             held = client.assignment()
-            items = [
-                item
-                for part, records in batches.items()
-                if part in held
-                for item in self._read(self._logical[part.topic], records)
-            ]
             records = [record for part, found in batches.items() if part in held for record in found]
             if not records:
                 return True
+            items: list[_Item] = []
+            for part in held.intersection(batches):
+                items.extend(self._read(self._logical[part.topic], batches[part]))
+                await asyncio.sleep(0)  # decoding is all CPU; let the API have its turn
             try:
                 await self._process(items)
             except Exception as error:

@@ -1,0 +1,57 @@
+"""What operators measure follows what happens."""
+
+from uuid import uuid4
+
+from prometheus_client import REGISTRY
+
+from accord.messaging.consumer import Consumer
+from accord.messaging.relay import Relay
+
+
+def value(name, **labels):
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+async def test_published_applied_lag_and_watermark_are_measured(
+    database, other_database, cluster, new_activity, run_workers, eventually
+):
+    group = f"measured-{uuid4().hex[:8]}"
+    applied = []
+
+    async def note(_recording, received):
+        applied.extend(received)
+
+    async def measured(name, **labels):
+        return value(name, consumer=group, **labels)
+
+    published = value("accord_relay_published_total")
+    async with database.recording() as recording:
+        recording.publish(*(new_activity(recording) for _ in range(10)))
+    consumer = Consumer(other_database, cluster, group=group, topics=["intake-events"], handle=note)
+    async with run_workers(Relay(database, cluster, "intake", watermark_every_s=0.05), consumer):
+        await eventually(lambda: measured("accord_consumer_watermark_age_seconds", topic="intake-events"))
+        assert value("accord_relay_leader") == 1
+    assert len(applied) == 10
+    assert value("accord_relay_published_total") == published + 10
+    assert value("accord_consumer_events_total", consumer=group, outcome="applied") == 10
+    assert value("accord_consumer_batch_rows_count", consumer=group) >= 1
+    assert value("accord_relay_leader") == 0
+    assert value("accord_outbox_rows") == 0
+
+
+async def test_poison_is_counted_apart_from_malformed_records(
+    database, cluster, producer, intake_topic, new_activity, run_workers, eventually
+):
+    group = f"measured-{uuid4().hex[:8]}"
+
+    async def refuse(_recording, _received):
+        raise ValueError
+
+    await producer.send_and_wait(intake_topic, value=b"?", headers=[])
+
+    async def set_aside():
+        return value("accord_dead_letters_total", consumer=group, kind="malformed") == 1
+
+    async with run_workers(Consumer(database, cluster, group=group, topics=["intake-events"], handle=refuse)):
+        await eventually(set_aside)
+    assert value("accord_dead_letters_total", consumer=group, kind="poison") == 0
