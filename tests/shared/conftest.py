@@ -10,6 +10,13 @@ sys.path.insert(0, str(Path(__file__).parent))  # tests are imported by path; th
 
 from shared_kit import Kit, kit, migrate_kit
 
+from accord.telemetry import configure_logging
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> None:
+    configure_logging("info")
+
 
 @pytest.fixture
 def kit_database(database_factory: Callable[..., str]) -> str:

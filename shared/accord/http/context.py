@@ -3,6 +3,7 @@ what nobody expected: 500 with the request id and nothing else. Pure ASGI; it lo
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Mapping
@@ -14,9 +15,10 @@ from uuid_utils import uuid7
 from accord.http.limits import send_problem
 from accord.http.problems import Problem, problem_of
 from accord.metric_names import HTTP_REQUESTS, HTTP_SECONDS
-from accord.telemetry import span_of_request
+from accord.telemetry import describe, span_of_request
 
 log = structlog.get_logger("accord.http")
+_stdlib_log = logging.getLogger("accord.http")
 
 _REQUEST_ID = re.compile(rb"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})
@@ -52,8 +54,10 @@ class RequestContext:
                 if problem is None:
                     log.exception("request_failed")
                     problem = Problem(
-                        500, "internal", "Something went wrong here", "It has been logged under the request id."
+                        500, "internal", "Something went wrong here", "It is logged under the request id."
                     )
+                else:
+                    log.warning("request_not_served", problem=problem.type, error=describe(error))
                 await send_problem(problem, scope, receive, answer)
             finally:
                 self._account(scope, answer.status or 499, time.perf_counter() - began)
@@ -65,7 +69,10 @@ class RequestContext:
         HTTP_SECONDS.labels(method, route).observe(seconds)
         if scope["path"] in _QUIET:
             return
-        line = log.warning if status >= 500 or seconds > self._slow_s else log.debug
+        worth_it = status >= 500 or seconds > self._slow_s
+        if not worth_it and not _stdlib_log.isEnabledFor(logging.DEBUG):
+            return
+        line = log.warning if worth_it else log.debug
         line(
             "request",
             method=method,

@@ -20,6 +20,7 @@ from starlette.responses import Response
 
 from accord.batching import Overloaded
 from accord.database import is_transient
+from accord.telemetry import describe
 
 log = structlog.get_logger(__name__)
 
@@ -215,9 +216,11 @@ def problem_of(error: BaseException) -> Problem | None:
         return _of_http(error)
     if isinstance(error, Overloaded):
         return overloaded(error.retry_after_s)
-    if isinstance(error, (DBAPIError, PoolTimeoutError)):
-        return _of_database(error)
-    return None
+    if is_transient(error):
+        return overloaded(
+            detail="Something that is needed does not answer at the moment. Nothing was changed. Try again."
+        )
+    return _of_database(error) if isinstance(error, DBAPIError) else None
 
 
 def _of_http(error: HTTPException) -> Problem:
@@ -229,9 +232,7 @@ def _of_http(error: HTTPException) -> Problem:
     return Problem(error.status_code, None, None, details.get(error.status_code), headers=error.headers)
 
 
-def _of_database(error: DBAPIError | PoolTimeoutError) -> Problem | None:
-    if is_transient(error):
-        return overloaded(detail="The database does not answer at the moment. Nothing was changed. Try again.")
+def _of_database(error: DBAPIError) -> Problem | None:
     state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
     if state.startswith("22"):  # data exception: out of range, untranslatable character, ...
         return Problem(
@@ -250,7 +251,7 @@ async def _answer(request: Request, error: Exception) -> Response:
     if problem is None:
         raise error
     if problem.status_code >= 500:
-        log.warning("request_not_served", problem=problem.type, error=type(error).__name__)
+        log.warning("request_not_served", problem=problem.type, error=describe(error))
     return problem.response(request_id_of(request))
 
 

@@ -1,0 +1,205 @@
+"""Idempotency-Key: once done, the answer is given again; saved with its effect or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+from shared_kit import CONTENT, Kit, auth, kit
+from sqlalchemy import text
+
+from accord.database import Database
+from accord.http.auth import Caller, require
+from accord.http.idempotency import (
+    KEPT,
+    Answer,
+    Fresh,
+    InFlight,
+    OtherRequest,
+    Replay,
+    Ticket,
+    claim,
+    idempotency,
+    idempotency_worker,
+    once,
+    store,
+    ticket_for,
+)
+
+entered = asyncio.Event()
+release = asyncio.Event()
+
+
+class Note(BaseModel):
+    words: str
+
+
+def notes(database: Database) -> APIRouter:
+    """A route whose effect is a row, and which can be held up or made to fail."""
+    router = APIRouter()
+
+    @router.post("/notes", status_code=201)
+    async def create(
+        note: Note,
+        caller: Annotated[Caller, require("leads:read")],
+        ticket: Annotated[Ticket | None, idempotency()],
+    ) -> Response:
+        async with database.recording() as recording:
+
+            async def act() -> Answer:
+                statement = text("INSERT INTO note (words) VALUES (:words) RETURNING id")
+                number = (await recording.conn.execute(statement, {"words": note.words})).scalar_one()
+                if note.words == "slow":
+                    entered.set()
+                    await release.wait()
+                if note.words == "fail":
+                    raise RuntimeError("after the effect")
+                return Answer(201, f'{{"id": {number}}}'.encode(), {"location": f"/notes/{number}", "x-other": "1"})
+
+            answer = await once(recording, ticket, act)
+        return answer.response()
+
+    return router
+
+
+@pytest.fixture
+async def shop(kit_database: str, tmp_path: Path) -> AsyncIterator[Kit]:
+    entered.clear()
+    release.clear()
+    async with kit(kit_database, tmp_path, notes) as built:
+        async with built.database.recording() as recording:
+            await recording.conn.exec_driver_sql("CREATE TABLE note (id serial PRIMARY KEY, words text)")
+        yield built
+
+
+async def count(shop: Kit) -> int:
+    async with shop.database.reading() as conn:
+        found: int = (await conn.exec_driver_sql("SELECT count(*) FROM note")).scalar_one()
+        return found
+
+
+def keyed(key: str, name: str = "marketing") -> dict[str, str]:
+    return {**auth(name), "Idempotency-Key": key}
+
+
+async def test_the_same_request_again_gets_the_first_answer_and_does_nothing(shop: Kit) -> None:
+    first = await shop.client.post("/notes", json={"words": "a"}, headers=keyed("k"))
+    again = await shop.client.post("/notes", json={"words": "a"}, headers=keyed("k"))
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.content == first.content
+    assert again.headers["location"] == first.headers["location"]
+    assert again.headers["content-type"] == first.headers["content-type"]
+    assert again.headers["idempotency-replayed"] == "true"
+    assert "idempotency-replayed" not in first.headers
+    assert await count(shop) == 1
+
+
+async def test_without_a_key_each_request_is_a_new_one(shop: Kit) -> None:
+    for _ in range(2):
+        await shop.client.post("/notes", json={"words": "a"}, headers=auth("marketing"))
+    assert await count(shop) == 2
+
+
+async def test_a_key_belongs_to_its_caller(shop: Kit) -> None:
+    await shop.client.post("/v1/policy/versions", json=CONTENT, headers=keyed("k", "marketing"))
+    other = await shop.client.post("/v1/policy/versions", json=CONTENT, headers=keyed("k", "sales"))
+    assert other.json()["version"] == 2
+
+
+async def test_the_same_key_with_another_body_is_refused(shop: Kit) -> None:
+    await shop.client.post("/notes", json={"words": "a"}, headers=keyed("k"))
+    other = await shop.client.post("/notes", json={"words": "b"}, headers=keyed("k"))
+    assert other.status_code == 422
+    assert other.json()["type"] == "/problems/idempotency-key-reused"
+    assert await count(shop) == 1
+
+
+async def test_the_same_key_in_flight_is_409_and_then_replayed(shop: Kit) -> None:
+    running = asyncio.create_task(shop.client.post("/notes", json={"words": "slow"}, headers=keyed("k")))
+    await entered.wait()
+    meanwhile = await shop.client.post("/notes", json={"words": "slow"}, headers=keyed("k"))
+    assert meanwhile.status_code == 409
+    assert meanwhile.json()["type"] == "/problems/idempotency-key-in-flight"
+    assert meanwhile.headers["retry-after"] == "1"
+    release.set()
+    first = await running
+    after = await shop.client.post("/notes", json={"words": "slow"}, headers=keyed("k"))
+    assert after.content == first.content
+    assert await count(shop) == 1
+
+
+async def test_a_request_that_failed_left_nothing_and_may_be_tried_again(shop: Kit) -> None:
+    for _ in range(2):
+        assert (await shop.client.post("/notes", json={"words": "fail"}, headers=keyed("k"))).status_code == 500
+    assert await count(shop) == 0
+
+
+@pytest.mark.parametrize("key", ["", " ", "a b", "x" * 256, "ö"])
+async def test_a_key_that_cannot_be_used_is_refused(shop: Kit, key: str) -> None:
+    headers = {**auth("marketing"), "Idempotency-Key": key.encode("latin-1")}
+    response = await shop.client.post("/notes", json={"words": "a"}, headers=headers)
+    assert response.status_code in (400, 422)
+    assert response.json()["errors"][0]["parameter"].lower() == "idempotency-key"
+    assert await count(shop) == 0
+
+
+async def test_a_batch_of_keys_gets_a_verdict_each(shop: Kit) -> None:
+    old = ticket_for("web", "old", b"1")
+    async with shop.database.recording() as recording:
+        assert await claim(recording.conn, [old], recording.now) == [Fresh()]
+        await store(recording.conn, [(old, Answer(201, b"saved", {"location": "/x"}))])
+    new = ticket_for("web", "new", b"2")
+    batch = [
+        new,
+        old,
+        ticket_for("web", "old", b"other"),
+        ticket_for("web", "new", b"2"),
+        ticket_for("web", "new", b"3"),
+        ticket_for("shop", "old", b"1"),
+    ]
+    async with shop.database.recording() as recording:
+        verdicts = await claim(recording.conn, batch, recording.now)
+    assert verdicts == [
+        Fresh(),
+        Replay(Answer(201, b"saved", {"location": "/x"}, replayed=True)),
+        OtherRequest(),
+        InFlight(),
+        OtherRequest(),
+        Fresh(),
+    ]
+
+
+async def test_batches_with_the_same_keys_wait_for_each_other_and_replay(shop: Kit) -> None:
+    tickets = [ticket_for("web", f"k{number}", b"body") for number in range(50)]
+
+    async def batch(order: list[Ticket], mark: bytes) -> list[bytes]:
+        async with shop.database.recording() as recording:
+            verdicts = await claim(recording.conn, order, recording.now)
+            fresh = [t for t, verdict in zip(order, verdicts, strict=True) if isinstance(verdict, Fresh)]
+            await store(recording.conn, [(t, Answer(201, mark)) for t in fresh])
+        return [v.answer.body if isinstance(v, Replay) else mark for v in verdicts]
+
+    answers = await asyncio.gather(*(batch(tickets[:: -1 if n % 2 else 1], b"%d" % n) for n in range(4)))
+    first = {answer for answer in answers[0]}
+    assert len(first) == 1
+    assert all(set(answer) == first for answer in answers)
+
+
+async def test_keys_are_forgotten_after_seven_days_and_may_be_used_anew(shop: Kit) -> None:
+    kept, old = ticket_for("web", "kept", b"1"), ticket_for("web", "old", b"1")
+    async with shop.database.recording() as recording:
+        await claim(recording.conn, [kept], recording.now)
+        await claim(recording.conn, [old], recording.now - KEPT - timedelta(seconds=1))
+        assert await claim(recording.conn, [ticket_for("web", "old", b"2")], recording.now) == [Fresh()]
+        await claim(recording.conn, [ticket_for("web", "gone", b"1")], recording.now - KEPT - timedelta(seconds=1))
+    worker = idempotency_worker(shop.database)
+    assert await worker._work() is False
+    async with shop.database.reading() as conn:
+        rows = await conn.exec_driver_sql("SELECT key_name FROM idempotency_key ORDER BY 1")
+        assert [row[0] for row in rows] == ["kept", "old"]
