@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from accord.contracts.values import AttributeValue, StageKind
+from accord.contracts.values import StageKind
 from metrics.domain.choices import Choices, Mode, Order, Visit
 from metrics.domain.definition_view import Stage, Stages
 from metrics.domain.intervals import wilson
 
-GroupKey = tuple[AttributeValue, ...]
+GroupValue = bool | int | float | str | tuple[str, ...] | None
+GroupKey = tuple[GroupValue, ...]
 """The values of the chosen dimensions, in their order; None where a lead's value is unknown."""
 
 
@@ -165,9 +166,20 @@ def funnel(stages: Stages, tallies: Iterable[Tally], choices: Choices) -> Funnel
     return Funnel(groups, sum(group.leads for group in groups), dict(sorted(anomalies.items())))
 
 
-def group_order(key: GroupKey) -> tuple[tuple[bool, str, str], ...]:
-    """Sorts groups by their values, the unknown last, values of different types apart."""
-    return tuple((value is None, type(value).__name__, str(value)) for value in key)
+def group_order(key: GroupKey) -> tuple[tuple[int, float, str], ...]:
+    """Sorts groups by their values: numbers, then words, then the unknown. Equal for two keys only if they are one
+    group."""
+    return tuple(_value_order(value) for value in key)
+
+
+def _value_order(value: GroupValue) -> tuple[int, float, str]:
+    if value is None:
+        return 3, 0, ""
+    if isinstance(value, bool):
+        return 1, value, ""
+    if isinstance(value, int | float):
+        return 0, value, ""
+    return 2, 0, str(value)
 
 
 def _anomalies_of(stages: Stages, journey: Journey) -> frozenset[str]:

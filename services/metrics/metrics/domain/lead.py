@@ -8,12 +8,14 @@ it matters, so that taking the merge back restores it whole.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
 
 from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Attributes
+from metrics.domain.journey import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,20 @@ class Lead:
     state_recorded_at: datetime | None = None
     merge_recorded_at: datetime | None = None
     owner_sequence: int = 0
+    path: tuple[str, ...] = ()
+    """The stages it entered, in the order of its chain."""
+    first_entered_at: datetime | None = None
+    """The earliest moment of its entries."""
+    out_of_order: bool = False
+    """Whether some entry is dated before the one it followed."""
 
 
 def with_state(lead: Lead, state: LeadState, sequence: int, recorded_at: datetime) -> Lead:
     """The lead was captured, updated, or survived a merge."""
     if sequence <= lead.intake_sequence:
         return lead
+    if _is_before_restoration(lead, recorded_at):
+        return replace(lead, intake_sequence=sequence)
     return replace(_state(lead, state, recorded_at), intake_sequence=sequence)
 
 
@@ -66,11 +76,26 @@ def restored(lead: Lead, state: LeadState, recorded_at: datetime) -> Lead:
     return _state(alive, state, recorded_at)
 
 
+def _is_before_restoration(lead: Lead, recorded_at: datetime) -> bool:
+    """Whether a merge was taken back after this was recorded: what was restored, in another partition, is newer."""
+    return lead.merged_into is None and lead.merge_recorded_at is not None and recorded_at < lead.merge_recorded_at
+
+
 def assigned(lead: Lead, owner: str | None, sequence: int) -> Lead:
     """The lead has another owner, or none."""
     if sequence <= lead.owner_sequence:
         return lead
     return replace(lead, owner=owner, owner_sequence=sequence)
+
+
+def on_way(lead: Lead, entries: Sequence[Entry]) -> Lead:
+    """The lead with its chain of stage entries as derived anew."""
+    return replace(
+        lead,
+        path=tuple(entry.stage for entry in entries),
+        first_entered_at=min((entry.entered_at for entry in entries), default=None),
+        out_of_order=any(entry.exited_at is not None and entry.exited_at < entry.entered_at for entry in entries),
+    )
 
 
 def _state(lead: Lead, state: LeadState, recorded_at: datetime) -> Lead:

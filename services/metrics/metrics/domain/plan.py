@@ -133,7 +133,7 @@ class Plan(_Part):
 
     kind: Literal["plan"]
     title: Annotated[str, Field(min_length=1, max_length=200)]
-    glossary: Annotated[dict[str, str], Field(max_length=200)] = {}
+    glossary: Annotated[dict[str, str], Field(max_length=500)] = {}
     period: PlanPeriod
     revenue: PlanMoney
     average_deal: PlanMoney

@@ -1,0 +1,188 @@
+"""The query parameters that all tables share, made into choices. What they mean is in domain/choices.py."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import Query
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from accord.http.auth import Caller, require
+from accord.http.problems import Problem
+from metrics.domain.choices import (
+    Choices,
+    Dimension,
+    Filter,
+    Mode,
+    Order,
+    UnknownDimension,
+    Visit,
+    dimensions,
+    filter_of,
+)
+from metrics.usecases.ask import Between
+
+_WHERE_MAX = 10
+_MOMENT: TypeAdapter[datetime] = TypeAdapter(AwareDatetime)
+_DAY: TypeAdapter[date] = TypeAdapter(date)
+
+Moment = Annotated[
+    str | None,
+    Field(max_length=40, examples=["2027-01-01", "2027-01-01T09:30:00-06:00"]),
+]
+
+
+class Period(BaseModel):
+    """What is counted: `from` is included, `to` is not."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    from_: Moment = Field(
+        default=None,
+        alias="from",
+        description="A day (its midnight UTC) or a moment with offset. Included.",
+    )
+    to: Moment = Field(default=None, description="A day or a moment with offset. Not included.")
+    mode: Mode = Field(
+        default="cohort",
+        description="`cohort`: leads captured in the period. `period`: what happened in it, whenever captured.",
+    )
+    entry: Visit = Field(default="first", description="Which of several entries into one stage counts.")
+    by: str | None = Field(
+        default=None,
+        max_length=400,
+        description="Comma list: `source`, `campaign`, `country`, `industry`, `owner`, `size_band`, `attribute:NAME`.",
+        examples=["source,country"],
+    )
+    where: list[Annotated[str, Field(max_length=300)]] = Field(
+        default_factory=list,
+        max_length=_WHERE_MAX,
+        description="Only leads with this value: `DIMENSION=VALUE`, or `DIMENSION=` for unknown. May be repeated.",
+        examples=[["source=website"]],
+    )
+
+
+class FunnelQuery(Period):
+    """Query of a funnel."""
+
+    order: Order = Field(
+        default="any",
+        description="`any`: reached by leads in it or beyond it. `strict`: by leads that passed every stage up to it.",
+    )
+
+
+class VelocityQuery(Period):
+    """Query of a velocity."""
+
+    between: str | None = Field(
+        default=None,
+        max_length=200,
+        description="Two stages, as `inquiry,won`. Default: each stage and each transition.",
+    )
+
+
+class VelocityLeadsQuery(Period):
+    """Query of the leads behind a velocity. One of `stage` and `between`."""
+
+    stage: str | None = Field(default=None, max_length=100, description="The leads that entered this stage.")
+    between: str | None = Field(
+        default=None, max_length=200, description="The leads that entered the first of two stages."
+    )
+    state: Literal["done", "waiting", "left", "resting"] | None = Field(
+        default=None,
+        description="Only leads that have gone on, still wait, left another way, or have arrived for good.",
+    )
+    limit: int = Field(default=100, ge=1, le=500)
+    cursor: str | None = Field(default=None, max_length=1_000)
+
+
+Reader = Annotated[Caller, require("metrics:read")]
+
+FunnelParameters = Annotated[FunnelQuery, Query()]
+VelocityParameters = Annotated[VelocityQuery, Query()]
+VelocityLeadsParameters = Annotated[VelocityLeadsQuery, Query()]
+
+
+def choices_of(query: Period) -> Choices:
+    """The choices in a query. Raises Problem 422 naming the parameter."""
+    since, until = _moment("from", query.from_), _moment("to", query.to)
+    if since and until and since >= until:
+        raise wrong("to", "must be after from")
+    return Choices(
+        mode=query.mode,
+        order=query.order if isinstance(query, FunnelQuery) else "any",
+        entry=query.entry,
+        since=since,
+        until=until,
+        by=_dimensions(query.by),
+        where=tuple(_filter(text) for text in query.where),
+    )
+
+
+def between_of(text: str | None) -> Between | None:
+    """The two stages of `a,b`. Raises Problem 422."""
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if len(names) != 2 or not all(names) or names[0] == names[1]:
+        raise wrong("between", "must be two different stages, as inquiry,won")
+    return Between(*names)
+
+
+def wrong(parameter: str, message: str) -> Problem:
+    """422 for one query parameter."""
+    return Problem(
+        422,
+        "validation-failed",
+        "The request does not fit",
+        f"{parameter} {message}.",
+        errors=[{"parameter": parameter, "message": message}],
+    )
+
+
+def _moment(parameter: str, text: str | None) -> datetime | None:
+    """A day is its midnight in UTC; a moment has an offset."""
+    if text is None:
+        return None
+    try:
+        if len(text) == len("2027-01-01"):
+            return datetime.combine(_DAY.validate_strings(text), time.min, UTC)
+        if "T" in text.upper() or " " in text:
+            return _MOMENT.validate_strings(text.replace(" ", "+")).astimezone(UTC)
+    except (ValidationError, OverflowError):
+        pass
+    raise wrong(parameter, "must be a day as 2027-01-01, or a moment with offset as 2027-01-01T09:30:00-06:00")
+
+
+def _dimensions(text: str | None) -> tuple[Dimension, ...]:
+    try:
+        return dimensions(text)
+    except UnknownDimension as error:
+        raise wrong("by", str(error)) from None
+
+
+def _filter(text: str) -> Filter:
+    if "\x00" in text:
+        raise wrong("where", "holds a NUL character")
+    try:
+        return filter_of(text)
+    except UnknownDimension as error:
+        raise wrong("where", str(error)) from None
+
+
+def lead_id_of(text: object) -> UUID:
+    """The id in a cursor. Raises Problem 422."""
+    try:
+        return UUID(str(text))
+    except ValueError:
+        raise wrong("cursor", "is not one of this list") from None
+
+
+def cursor_moment(text: object) -> datetime:
+    """The moment in a cursor. Raises Problem 422."""
+    try:
+        return _MOMENT.validate_strings(str(text)).astimezone(UTC)
+    except (ValidationError, OverflowError):
+        raise wrong("cursor", "is not one of this list") from None

@@ -1,0 +1,228 @@
+"""GET /v1/leads/{lead_id}/timeline: one lead's stages, clocks and activities across both departments, in time order."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from accord.contracts.values import Attributes, Department, Money, StageKind
+from accord.database import Database
+from accord.http.openapi import problems
+from accord.http.paging import CursorText, Limit, decode_cursor, encode_cursor
+from accord.http.problems import not_found
+from metrics.api.csv_tables import csv_answer, wants_csv
+from metrics.api.definitions import Answer
+from metrics.api.questions import Reader, cursor_moment, lead_id_of, wrong
+from metrics.domain.clock import ClockState
+from metrics.queries.timeline import RANK, Place
+from metrics.usecases.ask import TimelineAnswer, UnknownLead, ask_timeline, waited
+
+_SECOND_US = 1_000_000
+
+
+class StageItem(Answer):
+    """An entry into a stage."""
+
+    type: Literal["stage"] = "stage"
+    at: datetime = Field(description="When it entered.")
+    stage: str
+    kind: StageKind
+    visit: int
+    position: int = Field(description="Place in the lead's way, from 0. It follows the reports, not the times.")
+    exited_at: datetime | None
+    next_stage: str | None
+    duration_s: float | None = Field(description="Until it left, else until as_of; null while as_of is unknown.")
+    cause: str
+    decision: str | None
+    reason: str | None
+    actor: str | None
+    definition_version: int
+
+
+class ClockItem(Answer):
+    """A clock of the SLA."""
+
+    type: Literal["clock"] = "clock"
+    at: datetime = Field(description="When it started.")
+    clock_id: UUID
+    clause: str
+    obliges: Department
+    owner: str | None
+    state: ClockState
+    due_at: datetime
+    breached_at: datetime | None
+    settled_at: datetime | None = Field(description="When it was met or cancelled.")
+    sla_version: int
+
+
+class ActivityItem(Answer):
+    """Something that happened with the lead."""
+
+    type: Literal["activity"] = "activity"
+    at: datetime
+    activity_id: UUID
+    lead_id: UUID = Field(description="The lead it was recorded for: this one, or one merged into it.")
+    kind: str
+    by: Literal["lead", "marketing", "sales"]
+    actor: str | None
+    source: str | None
+    campaign: str | None
+
+
+Item = Annotated[StageItem | ClockItem | ActivityItem, Field(discriminator="type")]
+
+
+class TimelineOut(Answer):
+    """What is known of the lead, and a page of what happened with it."""
+
+    lead_id: UUID
+    merged_into: UUID | None
+    erased: bool
+    source: str | None
+    campaign: str | None
+    captured_at: datetime | None = Field(description="Null while only other services have told of the lead.")
+    account_id: UUID | None
+    attributes: Attributes
+    owner: str | None
+    stage: str | None = Field(description="Where it is now.")
+    amount: Money | None
+    expected_close: date | None
+    as_of: datetime | None
+    items: list[Item]
+    next_cursor: str | None
+
+
+def timeline_router(database: Database) -> APIRouter:
+    """Timelines over this database."""
+    router = APIRouter(prefix="/v1/leads", tags=["timeline"])
+
+    @router.get(
+        "/{lead_id}/timeline",
+        summary="One lead's stages, clocks and activities in time order",
+        operation_id="timeline",
+        response_model=TimelineOut,
+        responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}, **problems(404)},
+    )
+    async def timeline(
+        request: Request,
+        lead_id: UUID,
+        caller: Reader,
+        limit: Limit = 500,
+        cursor: CursorText = None,
+    ) -> Any:
+        try:
+            answer = await ask_timeline(database, lead_id, _after(cursor), limit)
+        except UnknownLead:
+            raise not_found("lead") from None
+        return _csv(answer) if wants_csv(request) else _json(answer)
+
+    return router
+
+
+def _after(cursor: str | None) -> Place | None:
+    place = decode_cursor(cursor, str, str, str)
+    if place is None:
+        return None
+    at, type_, id_ = (str(part) for part in place)
+    known = next((one for one in RANK if one == type_), None)
+    if known is None or (known == "stage" and not (id_.isascii() and id_.isdigit() and len(id_) < 10)):
+        raise wrong("cursor", "is not one of this list")
+    return Place(cursor_moment(at), known, id_ if known == "stage" else str(lead_id_of(id_)))
+
+
+def _items(answer: TimelineAnswer) -> list[StageItem | ClockItem | ActivityItem]:
+    return [_item(place, row, answer.as_of) for place, row in answer.items]
+
+
+def _item(place: Place, row: Any, as_of: datetime | None) -> StageItem | ClockItem | ActivityItem:
+    if place.type == "stage":
+        return _stage(row, as_of)
+    if place.type == "clock":
+        return ClockItem(
+            at=row.started_at,
+            clock_id=row.clock_id,
+            clause=row.clause,
+            obliges=row.obliges,
+            owner=row.owner,
+            state=row.state,
+            due_at=row.due_at,
+            breached_at=row.breached_at,
+            settled_at=row.settled_at,
+            sla_version=row.sla_version,
+        )
+    return ActivityItem(
+        at=row.occurred_at,
+        activity_id=row.activity_id,
+        lead_id=row.lead_id,
+        kind=row.kind,
+        by=row.by,
+        actor=row.actor,
+        source=row.source,
+        campaign=row.campaign,
+    )
+
+
+def _stage(row: Any, as_of: datetime | None) -> StageItem:
+    so_far = waited(row.entered_at, as_of)
+    duration_s = so_far.total_seconds() if so_far is not None else None
+    return StageItem(
+        at=row.entered_at,
+        stage=row.stage,
+        kind=row.stage_kind,
+        visit=row.visit,
+        position=row.position,
+        exited_at=row.exited_at,
+        next_stage=row.next_stage,
+        duration_s=row.duration_us / _SECOND_US if row.duration_us is not None else duration_s,
+        cause=row.cause,
+        decision=row.decision,
+        reason=row.reason,
+        actor=row.actor,
+        definition_version=row.definition_version,
+    )
+
+
+def _next(answer: TimelineAnswer) -> str | None:
+    if answer.next is None:
+        return None
+    return encode_cursor(answer.next.at.isoformat(), answer.next.type, answer.next.id)
+
+
+def _json(answer: TimelineAnswer) -> TimelineOut:
+    lead = answer.lead
+    return TimelineOut(
+        lead_id=lead.lead_id,
+        merged_into=lead.merged_into,
+        erased=lead.erased,
+        source=lead.source,
+        campaign=lead.campaign,
+        captured_at=lead.captured_at,
+        account_id=lead.account_id,
+        attributes=lead.attributes,
+        owner=lead.owner,
+        stage=lead.path[-1] if lead.path else None,
+        amount=None if lead.amount is None else Money(amount=lead.amount, currency=lead.currency),
+        expected_close=lead.expected_close,
+        as_of=answer.as_of,
+        items=_items(answer),
+        next_cursor=_next(answer),
+    )
+
+
+_COLUMNS = (
+    "type at name visit exited_at next_stage duration_s cause decision reason actor state due_at breached_at settled_at"
+).split()
+
+
+def _csv(answer: TimelineAnswer) -> Response:
+    rows = []
+    for item in _items(answer):
+        known = item.model_dump()
+        known["name"] = known.get("stage") or known.get("clause") or known["kind"]
+        rows.append([known.get(column) for column in _COLUMNS])
+    return csv_answer("timeline", _COLUMNS, rows, _next(answer))

@@ -1,0 +1,18 @@
+"""Kafka in: hands each batch of events to the projection. It knows no rule and no SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS, SLA_EVENTS
+from accord.database import Recording
+from accord.messaging.consumer import Received
+from metrics.usecases.project import project
+
+CONSUMED = (INTAKE_EVENTS, QUALIFICATION_EVENTS, SLA_EVENTS)
+GROUP = "metrics"
+
+
+async def handle(recording: Recording, batch: Sequence[Received]) -> None:
+    """Project one batch; in order within each key."""
+    await project(recording, [received.event.data for received in batch])

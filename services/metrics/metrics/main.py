@@ -1,0 +1,76 @@
+"""Puts the metrics service together: the projections' consumer, the plan, and the tables over HTTP."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from accord.agreements import AgreementStore, agreement_router, agreement_worker
+from accord.database import Database
+from accord.http.idempotency import idempotency_worker
+from accord.messaging import dead_letters
+from accord.messaging.consumer import Consumer
+from accord.messaging.relay import Relay
+from accord.service import Service, run
+from metrics.api.funnel import funnel_router
+from metrics.api.timeline import timeline_router
+from metrics.api.velocity import velocity_router
+from metrics.handlers import CONSUMED, GROUP, handle
+from metrics.settings import Settings
+from metrics.usecases.agree import PLAN
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+PLAN_EXAMPLE = {
+    "kind": "plan",
+    "title": "One plan",
+    "period": {"from": "2027-01-01", "to": "2027-12-31", "timezone": "America/Chicago"},
+    "revenue": {"amount": "5000000", "currency": "USD"},
+    "average_deal": {"amount": "25000", "currency": "USD"},
+    "funnel": [
+        {"stage": "inquiry"},
+        {"stage": "mql", "conversion": 0.25, "days": 7},
+        {"stage": "won", "conversion": 0.06, "days": 60},
+    ],
+    "goals": [{"key": "mqls", "department": "marketing", "measure": {"entered": "mql"}, "per": "month"}],
+}
+
+
+def build(settings: Settings) -> Service:
+    """The service that these settings describe."""
+    database = Database(
+        settings.database_url.get_secret_value(), pool_size=settings.database_pool_size, application_name="metrics"
+    )
+    plans = AgreementStore(database, PLAN)
+    return Service(
+        name="metrics",
+        title="Accord metrics",
+        description="Funnel, velocity and timeline of leads, and the plan that both departments sign.",
+        settings=settings,
+        database=database,
+        migrations=MIGRATIONS,
+        routers=[
+            funnel_router(database),
+            velocity_router(database),
+            timeline_router(database),
+            agreement_router(plans, example=PLAN_EXAMPLE),
+            dead_letters.router(database, {GROUP: handle}),
+        ],
+        workers=[
+            Consumer(
+                database,
+                settings.kafka,
+                group=GROUP,
+                topics=CONSUMED,
+                handle=handle,
+                batch_rows_max=settings.consumer_batch_rows_max,
+            ),
+            Relay(database, settings.kafka, "metrics", consumed=CONSUMED),
+            agreement_worker(plans),
+            idempotency_worker(database),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run(build, settings=Settings))

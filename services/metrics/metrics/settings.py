@@ -1,0 +1,14 @@
+"""Settings of metrics: those that every service has."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from accord.settings import Settings as CommonSettings
+
+
+class Settings(CommonSettings):
+    """From environment variables that begin with ACCORD_."""
+
+    port: int = Field(default=8004, ge=0, le=65_535)
+    consumer_batch_rows_max: int = Field(default=2_000, ge=1, le=10_000)

@@ -1,0 +1,1 @@
+"""What the service does, one file each; the only place where a transaction opens."""

@@ -1,0 +1,299 @@
+"""A migrated database of metrics, and made-up histories of leads as the other services would tell them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+import metrics
+from accord.contracts.agreement_events import AgreementActivated
+from accord.contracts.base import EventData
+from accord.contracts.intake_events import (
+    ActivityRecorded,
+    LeadCaptured,
+    LeadErased,
+    LeadMerged,
+    LeadState,
+    LeadUnmerged,
+    LeadUpdated,
+)
+from accord.contracts.qualification_events import LeadAssigned, LeadStageChanged, OpportunityUpdated
+from accord.contracts.sla_events import ClockBreached, ClockMet, ClockStarted
+from accord.contracts.values import Campaign, Money, StageKind, utc
+from accord.database import Database
+from accord.migrations.run import upgrade_sync
+from metrics.usecases.project import project
+
+MIGRATIONS = Path(metrics.__file__).parent / "migrations"
+START = utc(2027, 1, 1)
+STAGES: list[tuple[str, StageKind]] = [
+    ("inquiry", "open"),
+    ("mql", "open"),
+    ("sal", "open"),
+    ("won", "won"),
+    ("lost", "lost"),
+    ("recycled", "recycled"),
+]
+KIND = dict(STAGES)
+RANK = {key: rank for rank, (key, _) in enumerate(STAGES)}
+DEFINITION = {
+    "kind": "definition",
+    "title": "What we both call a lead",
+    "stages": [
+        {"key": key, "owner": "marketing" if key in ("inquiry", "mql") else "sales", "kind": kind}
+        for key, kind in STAGES
+    ],
+}
+
+
+@dataclass
+class History:
+    """What each topic says, in its order. `at` is hours after the start; times of recording only ever grow."""
+
+    random: Random = field(default_factory=lambda: Random(7))
+    topics: dict[str, list[EventData]] = field(default_factory=lambda: {"intake": [], "qualification": [], "sla": []})
+    _sequences: dict[tuple[str, UUID], int] = field(default_factory=dict)
+    _visits: dict[tuple[UUID, str], int] = field(default_factory=dict)
+    _stage: dict[UUID, str] = field(default_factory=dict)
+    _recorded: int = 0
+
+    @property
+    def events(self) -> list[EventData]:
+        """All topics, one after the other."""
+        return [event for topic in self.topics.values() for event in topic]
+
+    def id(self) -> UUID:
+        return UUID(int=self.random.getrandbits(128), version=4)
+
+    def time(self, at: float) -> datetime:
+        return START + timedelta(hours=at)
+
+    def _now(self) -> datetime:
+        self._recorded += 1
+        return START + timedelta(days=365, seconds=self._recorded)
+
+    def _next(self, topic: str, lead_id: UUID) -> int:
+        self._sequences[topic, lead_id] = self._sequences.get((topic, lead_id), 0) + 1
+        return self._sequences[topic, lead_id]
+
+    def _say(self, topic: str, event: Callable[..., EventData], at: float, lead_id: UUID, **fields: Any) -> None:
+        sequence = self._next(topic, lead_id)
+        self.topics[topic].append(
+            event(occurred_at=self.time(at), recorded_at=self._now(), lead_id=lead_id, sequence=sequence, **fields)
+        )
+
+    def state(
+        self, source: str = "website", at: float = 0, campaign: str | None = None, **attributes: Any
+    ) -> LeadState:
+        return LeadState(
+            source=source,
+            captured_at=self.time(at),
+            attributes=attributes,
+            campaign=Campaign(name=campaign) if campaign else None,
+            verdict="accepted",
+        )
+
+    def capture(self, source: str = "website", at: float = 0, campaign: str | None = None, **attributes: Any) -> UUID:
+        lead_id = self.id()
+        self._say("intake", LeadCaptured, at, lead_id, state=self.state(source, at, campaign, **attributes))
+        return lead_id
+
+    def update(self, lead_id: UUID, at: float, state: LeadState) -> None:
+        self._say("intake", LeadUpdated, at, lead_id, state=state, changed=["attributes"])
+
+    def erase(self, lead_id: UUID, at: float) -> None:
+        self._say("intake", LeadErased, at, lead_id)
+
+    def merge(self, survivor: UUID, merged: UUID, at: float, state: LeadState) -> UUID:
+        merge_id = self.id()
+        self._say("intake", LeadMerged, at, survivor, merge_id=merge_id, merged_lead_id=merged, state=state)
+        return merge_id
+
+    def unmerge(
+        self, survivor: UUID, restored: UUID, at: float, merge_id: UUID, state: LeadState, own: LeadState
+    ) -> None:
+        fields = {"merge_id": merge_id, "restored_lead_id": restored, "state": state, "restored_state": own}
+        self._say("intake", LeadUnmerged, at, survivor, **fields)
+
+    def act(self, lead_id: UUID, at: float, kind: str = "email.clicked") -> UUID:
+        activity_id = self.id()
+        self._say("intake", ActivityRecorded, at, lead_id, activity_id=activity_id, kind=kind, by="lead")
+        return activity_id
+
+    def move(self, lead_id: UUID, stage: str, at: float, **fields: Any) -> None:
+        visit = self._visits[lead_id, stage] = self._visits.get((lead_id, stage), 0) + 1
+        fields = {"from_stage": self._stage.get(lead_id), "visit": visit, "cause": "automatic", **fields}
+        self._stage[lead_id] = stage
+        self._say(
+            "qualification",
+            LeadStageChanged,
+            at,
+            lead_id,
+            definition_version=1,
+            stage=stage,
+            stage_kind=KIND.get(stage, "open"),
+            stage_rank=RANK.get(stage, 90),
+            stage_owner="sales",
+            **fields,
+        )
+
+    def assign(self, lead_id: UUID, owner: str | None, at: float) -> None:
+        self._say("qualification", LeadAssigned, at, lead_id, owner=owner, why="round robin")
+
+    def deal(self, lead_id: UUID, at: float, amount: str) -> None:
+        money = Money.model_validate({"amount": amount, "currency": "USD"})
+        self._say("qualification", OpportunityUpdated, at, lead_id, stage="sal", amount=money)
+
+    def run_clock(self, lead_id: UUID, at: float, due: float, ended: float | None, breached: bool = False) -> UUID:
+        """A clock that was started, perhaps breached at `due`, perhaps met at `ended`."""
+        clock_id = self.id()
+        said: list[tuple[Callable[..., EventData], float, dict[str, Any]]] = [(ClockStarted, at, {})]
+        if breached:
+            said.append((ClockBreached, due, {"breach_id": self.id()}))
+        if ended is not None:
+            said.append((ClockMet, ended, {"late": breached}))
+        for sequence, (kind, when, more) in enumerate(said, start=1):
+            self.topics["sla"].append(
+                kind(
+                    occurred_at=self.time(when),
+                    recorded_at=self._now(),
+                    clock_id=clock_id,
+                    lead_id=lead_id,
+                    sequence=sequence,
+                    clause="accept-mql",
+                    obliges="sales",
+                    sla_version=1,
+                    started_at=self.time(at),
+                    due_at=self.time(due),
+                    **more,
+                )
+            )
+        return clock_id
+
+    def define(self, content: dict[str, Any] = DEFINITION, version: int = 1) -> None:
+        self.topics["qualification"].append(
+            AgreementActivated(
+                occurred_at=START,
+                recorded_at=self._now(),
+                kind="definition",
+                version=version,
+                title="Definition",
+                content_sha256="0" * 64,
+                effective_from=START + timedelta(seconds=version),
+                content=content,
+            )
+        )
+
+    def live(self, leads: int) -> "History":
+        """So many leads with all that can happen to them: detours, corrections, merges, erasures, clocks and deals."""
+        ids = [self._life() for _ in range(leads)]
+        for survivor, merged in zip(ids[0::7], ids[3::7], strict=False):
+            merge_id = self.merge(survivor, merged, 900, self.state("website", 1, "spring", country="US"))
+            if self.random.random() < 0.4:
+                own = self.state("fair", 2, None, country="BR")
+                self.unmerge(survivor, merged, 950, merge_id, self.state("website", 1, "autumn"), own)
+        for lead_id in self.random.sample(ids, k=leads // 9):
+            self.erase(lead_id, 1000)
+        return self
+
+    def _life(self) -> UUID:
+        random = self.random
+        at = random.uniform(0, 500)
+        attributes: dict[str, Any] = {}
+        if random.random() < 0.8:
+            attributes["country"] = random.choice(["US", "BR", "DE"])
+        if random.random() < 0.6:
+            attributes["employee_count"] = random.choice([0, 3, 40, 250, 2000, "many", None])
+        campaign = random.choice([None, "spring"])
+        lead_id = self.capture(random.choice(["website", "fair", "ads"]), at, campaign, **attributes)
+        for _ in range(random.choice([0, 1, 2, 3, 3, 4, 5, 7])):
+            known = lead_id in self._stage
+            stage = random.choice(STAGES)[0] if known else "inquiry"
+            at += random.choice([0, 0, random.expovariate(1 / 60), -random.expovariate(1 / 20)]) if known else 0
+            self.move(lead_id, stage, round(at, 3))
+            if known and random.random() < 0.1:
+                self.move(lead_id, stage, at - 30, correction=True, visit=self._visits[lead_id, stage])
+        for _ in range(random.choice([0, 0, 1, 3])):
+            self.act(lead_id, random.uniform(0, 600))
+        if random.random() < 0.5:
+            self.assign(lead_id, random.choice(["bob", "eve", None]), at)
+            self.deal(lead_id, at, "1200.50")
+        if random.random() < 0.3:
+            self.run_clock(lead_id, at, at + 4, random.choice([None, at + 9]), breached=random.random() < 0.5)
+        if random.random() < 0.2:
+            self.update(lead_id, at, self.state("website", at, campaign, country="FR"))
+        return lead_id
+
+    def interleaved(self, random: Random) -> list[EventData]:
+        """All events, each topic's in its own order within a lead; the topics, and leads within a topic, in any
+        order."""
+        queues: dict[tuple[str, str], list[EventData]] = {}
+        for topic, events in self.topics.items():
+            for event in events:
+                queues.setdefault((topic, event.key), []).append(event)
+        order = [place for place, events in queues.items() for _ in events]
+        random.shuffle(order)
+        return [queues[place].pop(0) for place in order]
+
+
+@pytest.fixture
+def history() -> History:
+    return History()
+
+
+@pytest.fixture
+def make_history() -> Callable[[int], History]:
+    return lambda seed: History(Random(seed))
+
+
+Apply = Callable[..., Any]
+
+
+@pytest.fixture
+def apply() -> Apply:
+    """`await apply(database, events, batch=…)`: project events in batches of that many, a transaction each."""
+
+    async def run(database: Database, events: list[EventData], batch: int = 500) -> None:
+        for start in range(0, len(events), batch):
+            async with database.recording() as recording:
+                await project(recording, events[start : start + batch])
+
+    return run
+
+
+@pytest.fixture
+def metrics_url(database_factory: Callable[..., str]) -> str:
+    return database_factory("metrics", partial(upgrade_sync, MIGRATIONS))
+
+
+@pytest.fixture
+def other_metrics_url(database_factory: Callable[..., str]) -> str:
+    return database_factory("metrics", partial(upgrade_sync, MIGRATIONS))
+
+
+@pytest.fixture
+async def database(metrics_url: str) -> AsyncIterator[Database]:
+    database = Database(metrics_url, application_name="test")
+    yield database
+    await database.dispose()
+
+
+@pytest.fixture
+async def other_database(other_metrics_url: str) -> AsyncIterator[Database]:
+    database = Database(other_metrics_url, application_name="test")
+    yield database
+    await database.dispose()
+
+
+@pytest.fixture
+def loop_runner() -> Iterator[asyncio.Runner]:
+    """For tests that Hypothesis drives: one loop for all examples."""
+    with asyncio.Runner() as runner:
+        yield runner
