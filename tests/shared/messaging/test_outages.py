@@ -1,9 +1,13 @@
 """Servers that crash and come back cost nothing: what was recorded is published and applied, once and in order."""
 
 import asyncio
+import random
 import socket
+import sys
 import uuid
 from collections import defaultdict
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -152,6 +156,50 @@ async def test_postgresql_that_stops_and_crashes_under_load_costs_no_acknowledge
     finally:
         await database.dispose()
         await other.dispose()
+
+
+@asynccontextmanager
+async def victim(*arguments):
+    """A process with relay and consumer; killed with SIGKILL at the end of the block."""
+    script = Path(__file__).with_name("worker_process.py")
+    process = await asyncio.create_subprocess_exec(sys.executable, script, *arguments)
+    try:
+        yield process
+        assert process.returncode is None, "it ended by itself"
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def test_workers_killed_at_any_moment_lose_no_event_and_repeat_no_effect(
+    database, other_database, cluster, new_activity, run_workers, eventually
+):
+    """SIGKILL lands between send and mark, and between commit and offset commit, as it happens."""
+    chance = random.Random(7)
+    async with database.engine.begin() as conn:
+        await conn.execute(text("CREATE TABLE ledger (round int PRIMARY KEY)"))
+    writer = Writer(database, new_activity)
+    urls = [each.url.render_as_string(hide_password=False) for each in (database, other_database)]
+    arguments = (*urls, cluster.bootstrap_servers, cluster.topic_prefix)
+
+    async def flows(before):
+        found = await effects(other_database)
+        return found and min(map(len, found.values())) > before
+
+    async with run_workers(writer):
+        for _ in range(4):
+            before = writer.rounds
+            async with victim(*arguments):
+                await eventually(lambda before=before: flows(before), within_s=40)
+                await asyncio.sleep(chance.uniform(0, 0.3))
+    rounds = writer.rounds
+    async with victim(*arguments):
+
+        async def complete():
+            return await effects(other_database) == all_rounds(rounds)
+
+        await eventually(complete, within_s=40)
 
 
 async def test_recording_goes_on_while_kafka_is_down_and_workers_wait_without_ending(

@@ -1,0 +1,33 @@
+"""A process with a relay and a consumer, to be killed: `python worker_process.py DATABASE OTHER BOOTSTRAP PREFIX`."""
+
+import asyncio
+import sys
+
+import uvloop
+
+from accord.database import Database
+from accord.messaging.consumer import Consumer
+from accord.messaging.relay import Relay
+from accord.settings import KafkaSettings
+
+
+async def keep(recording, received):
+    driver = await recording.driver()
+    await driver.executemany(
+        "INSERT INTO effect (event_id, key, sequence) VALUES ($1, $2, $3)",
+        [(one.event.id, one.event.data.key, one.event.data.sequence) for one in received],
+    )
+
+
+async def main(url: str, other_url: str, bootstrap: str, prefix: str) -> None:
+    kafka = KafkaSettings(bootstrap_servers=bootstrap, topic_prefix=prefix)
+    database, other = (Database(each, application_name="victim") for each in (url, other_url))
+    stop = asyncio.Event()
+    await asyncio.gather(
+        Relay(database, kafka, "intake").run(stop),
+        Consumer(other, kafka, group="test", topics=["intake-events"], handle=keep, batch_rows_max=100).run(stop),
+    )
+
+
+if __name__ == "__main__":
+    uvloop.run(main(*sys.argv[1:]))
