@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 import metrics
 from accord.contracts.agreement_events import AgreementActivated
@@ -264,6 +265,24 @@ def apply() -> Apply:
         for start in range(0, len(events), batch):
             async with database.recording() as recording:
                 await project(recording, events[start : start + batch])
+
+    return run
+
+
+@pytest.fixture
+def heard_until() -> Callable[..., Any]:
+    """`await heard_until(database, at)`: as if every topic's watermark had come."""
+
+    async def run(database: Database, at: datetime) -> None:
+        async with database.recording() as recording:
+            for topic in ("intake-events", "qualification-events", "sla-events"):
+                await recording.conn.execute(
+                    text(
+                        "INSERT INTO watermark (consumer, topic, partition, watermark_at) "
+                        "VALUES ('metrics', :topic, 0, :at) ON CONFLICT DO NOTHING"
+                    ),
+                    {"topic": topic, "at": at},
+                )
 
     return run
 

@@ -42,19 +42,6 @@ ALL_CHOICES = [
 ]
 
 
-async def heard_until(database: Database, at: datetime) -> None:
-    """As if every topic's watermark had come."""
-    async with database.recording() as recording:
-        for topic in ("intake-events", "qualification-events", "sla-events"):
-            await recording.conn.execute(
-                text(
-                    "INSERT INTO watermark (consumer, topic, partition, watermark_at) "
-                    "VALUES ('metrics', :topic, 0, :at) ON CONFLICT DO NOTHING"
-                ),
-                {"topic": topic, "at": at},
-            )
-
-
 async def all_answers(database: Database, lead_ids: list[UUID]) -> list[Any]:
     answers: list[Any] = []
     for choices in ALL_CHOICES:
@@ -68,7 +55,11 @@ async def all_answers(database: Database, lead_ids: list[UUID]) -> list[Any]:
 
 
 async def test_a_projection_made_anew_gives_the_same_numbers_to_the_last_digit(
-    database: Database, other_database: Database, make_history: Callable[[int], Any], apply: Callable[..., Any]
+    database: Database,
+    other_database: Database,
+    make_history: Callable[[int], Any],
+    apply: Callable[..., Any],
+    heard_until: Callable[..., Any],
 ) -> None:
     history = make_history(3).live(80)
     history.define()
@@ -183,6 +174,7 @@ def test_what_is_asked_of_the_database_is_what_the_pure_functions_say_of_the_eve
     loop_runner: asyncio.Runner,
     make_history: Callable[[int], Any],
     apply: Callable[..., Any],
+    heard_until: Callable[..., Any],
     seed: int,
     asked: list[Choices],
 ) -> None:
@@ -340,7 +332,7 @@ async def test_asking_for_a_stage_that_is_not_there_says_so(
 
 
 async def test_the_leads_behind_a_figure_come_longest_first_and_page_by_page(
-    database: Database, make_history: Callable[[int], Any], apply: Callable[..., Any]
+    database: Database, make_history: Callable[[int], Any], apply: Callable[..., Any], heard_until: Callable[..., Any]
 ) -> None:
     history = make_history(11).live(60)
     history.define()

@@ -164,8 +164,6 @@ def _dimensions(text: str | None) -> tuple[Dimension, ...]:
 
 
 def _filter(text: str) -> Filter:
-    if "\x00" in text:
-        raise wrong("where", "holds a NUL character")
     try:
         return filter_of(text)
     except UnknownDimension as error:

@@ -1,0 +1,352 @@
+"""The tables over HTTP: what is asked, how it is answered, and how nonsense is refused."""
+
+import csv
+import io
+from collections.abc import AsyncIterator, Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+import yaml
+
+from accord.contracts.values import utc
+from accord.database import Database
+from accord.service import create_app
+from metrics.main import PLAN_EXAMPLE, build
+from metrics.settings import Settings
+
+Client = httpx.AsyncClient
+KEYS: dict[str, tuple[str | None, list[str]]] = {
+    "reader": (None, ["metrics:read"]),
+    "marketing": ("marketing", ["agreements:write", "agreements:sign"]),
+    "sales": ("sales", ["agreements:sign"]),
+    "nobody": (None, ["leads:read"]),
+    "operator": (None, ["admin"]),
+}
+
+
+def secret(name: str) -> str:
+    return f"{name}-key-of-this-test"
+
+
+@pytest.fixture
+def keys_file(tmp_path: Path) -> Path:
+    keys = [
+        {"name": name, "sha256": sha256(secret(name).encode()).hexdigest(), "department": department, "scopes": scopes}
+        for name, (department, scopes) in KEYS.items()
+    ]
+    path = tmp_path / "keys.yaml"
+    path.write_text(yaml.safe_dump({"keys": keys}))
+    return path
+
+
+@pytest.fixture
+async def client(metrics_url: str, keys_file: Path) -> AsyncIterator[Client]:
+    settings = Settings.model_validate(
+        {"database_url": metrics_url, "kafka_bootstrap_servers": "127.0.0.1:1", "api_keys_file": keys_file}
+    )
+    service = build(settings)
+    transport = httpx.ASGITransport(create_app(service))
+    async with httpx.AsyncClient(transport=transport, base_url="http://metrics") as client:
+        client.headers["Authorization"] = f"Bearer {secret('reader')}"
+        yield client
+    await service.database.dispose()
+
+
+def by(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret(name)}"}
+
+
+@pytest.fixture
+async def four_leads(
+    database: Database, history: Any, apply: Callable[..., Any], heard_until: Callable[..., Any]
+) -> list[str]:
+    """Two leads of the website (one won after a day), one of the fair that is lost, one without a country."""
+    history.define()
+    ids = [
+        history.capture("website", 0, "spring", country="US"),
+        history.capture("website", 24, None, country="BR"),
+        history.capture("=fair", 48, None, country="US"),
+        history.capture("ads", 72),
+    ]
+    for place, lead_id in enumerate(ids):
+        history.move(lead_id, "inquiry", 24 * place)
+    history.move(ids[0], "mql", 12)
+    history.move(ids[0], "won", 24, cause="decision", decision="win", actor="eve")
+    history.move(ids[2], "lost", 50, cause="decision", decision="lose", reason="price", actor="bob")
+    history.act(ids[0], 6)
+    history.run_clock(ids[0], 12, 16, 20, breached=True)
+    history.deal(ids[0], 24, "1200.50")
+    await apply(database, history.events)
+    await heard_until(database, utc(2027, 2, 1))
+    return [str(lead_id) for lead_id in ids]
+
+
+async def test_a_funnel_says_how_many_got_how_far_and_what_that_means(client: Client, four_leads: list[str]) -> None:
+    answer = await client.get("/v1/funnel")
+    assert answer.status_code == 200
+    body = answer.json()
+    (group,) = body["groups"]
+    assert (group["by"], group["leads"]) == ({}, 4)
+    assert [(s["stage"], s["entered"], s["reached"], s["conversion_from_previous"]) for s in group["stages"]] == [
+        ("inquiry", 4, 4, None),
+        ("mql", 1, 1, 0.25),
+        ("sal", 0, 1, 1.0),
+        ("won", 1, 1, 1.0),
+    ]
+    low, high = group["stages"][1]["interval_95"]
+    assert low < 0.25 < high
+    assert group["exits"] == [
+        {"stage": "lost", "kind": "lost", "entered": 1},
+        {"stage": "recycled", "kind": "recycled", "entered": 0},
+    ]
+    definition = body["definition"]
+    assert (definition["mode"], definition["order"], definition["entry"], definition["n"]) == (
+        "cohort",
+        "any",
+        "first",
+        4,
+    )
+    assert definition["definition_version"] == 1
+    assert len(definition["words"]) >= 5
+    assert (body["as_of"], body["anomalies"]) == ("2027-02-01T00:00:00Z", {})
+
+
+async def test_groups_filters_and_periods_narrow_the_funnel(client: Client, four_leads: list[str]) -> None:
+    grouped = (await client.get("/v1/funnel", params={"by": "source,attribute:country"})).json()["groups"]
+    assert [(list(group["by"].values()), group["leads"]) for group in grouped] == [
+        (["=fair", "US"], 1),
+        (["ads", None], 1),
+        (["website", "BR"], 1),
+        (["website", "US"], 1),
+    ]
+    assert grouped[0]["by"].keys() == {"source", "attribute:country"}
+
+    async def leads(**params: Any) -> int:
+        return int((await client.get("/v1/funnel", params=params)).json()["definition"]["n"])
+
+    assert await leads(where="source=website") == 2
+    assert await leads(where=["source=website", "country=BR"]) == 1
+    assert await leads(where="country=") == 1
+    assert await leads(**{"from": "2027-01-02", "to": "2027-01-04"}) == 2
+    assert await leads(**{"from": "2027-01-01T12:00:00-06:00"}) == 3
+    assert await leads(**{"from": "2027-01-01T12:00:00+00:00", "to": "2027-01-02", "mode": "period"}) == 1
+
+
+async def test_velocity_says_how_long_each_step_takes(client: Client, four_leads: list[str]) -> None:
+    body = (await client.get("/v1/velocity", params={"between": "inquiry,won"})).json()
+    (step,) = body["groups"][0]["steps"]
+    assert (step["from"], step["to"], step["n"], step["waiting"], step["left"]) == ("inquiry", "won", 1, 2, 1)
+    assert step["mean_s"] == step["p50_s"] == step["p90_s"] == step["max_s"] == 86_400
+    assert step["km_median_s"] is None
+    body = (await client.get("/v1/velocity", params={"by": "source"})).json()
+    website = next(group for group in body["groups"] if group["by"] == {"source": "website"})
+    assert [(s["from"], s["to"], s["n"], s["waiting"]) for s in website["steps"]][:4] == [
+        ("inquiry", None, 1, 1),
+        ("inquiry", "mql", 1, 1),
+        ("mql", None, 1, 0),
+        ("mql", "won", 1, 0),
+    ]
+    assert body["definition"]["order"] is None
+
+
+async def test_every_figure_leads_to_its_leads(client: Client, four_leads: list[str]) -> None:
+    page = (await client.get("/v1/velocity/leads", params={"stage": "inquiry", "limit": 3, "by": "source"})).json()
+    assert len(page["items"]) == 3
+    rest = await client.get(
+        "/v1/velocity/leads", params={"stage": "inquiry", "limit": 3, "by": "source", "cursor": page["next_cursor"]}
+    )
+    items = [*page["items"], *rest.json()["items"]]
+    assert sorted(item["lead_id"] for item in items) == sorted(four_leads)
+    assert rest.json()["next_cursor"] is None
+    durations = [item["duration_s"] for item in items]
+    assert durations == sorted(durations, reverse=True)
+    done = (await client.get("/v1/velocity/leads", params={"between": "inquiry,won", "state": "done"})).json()["items"]
+    assert [(item["lead_id"], item["to"], item["duration_s"]) for item in done] == [(four_leads[0], "won", 86_400)]
+    won = (await client.get("/v1/velocity/leads", params={"stage": "won"})).json()["items"]
+    assert [(item["lead_id"], item["state"]) for item in won] == [(four_leads[0], "resting")]
+
+
+async def test_a_timeline_tells_of_both_departments_in_time_order(client: Client, four_leads: list[str]) -> None:
+    body = (await client.get(f"/v1/leads/{four_leads[0]}/timeline")).json()
+    assert [(item["type"], item["at"]) for item in body["items"]] == [
+        ("stage", "2027-01-01T00:00:00Z"),
+        ("activity", "2027-01-01T06:00:00Z"),
+        ("stage", "2027-01-01T12:00:00Z"),
+        ("clock", "2027-01-01T12:00:00Z"),
+        ("stage", "2027-01-02T00:00:00Z"),
+    ]
+    inquiry, _, mql, clock, won = body["items"]
+    assert (inquiry["stage"], inquiry["exited_at"], inquiry["duration_s"]) == (
+        "inquiry",
+        "2027-01-01T12:00:00Z",
+        43_200,
+    )
+    assert (mql["next_stage"], won["actor"], won["decision"], won["exited_at"]) == ("won", "eve", "win", None)
+    assert (clock["clause"], clock["state"], clock["breached_at"]) == ("accept-mql", "met_late", "2027-01-01T16:00:00Z")
+    assert (body["stage"], body["source"], body["campaign"], body["amount"]) == (
+        "won",
+        "website",
+        "spring",
+        {"amount": "1200.50", "currency": "USD"},
+    )
+    paged, cursor = [], None
+    for _ in range(9):
+        params = {"limit": 2, **({"cursor": cursor} if cursor else {})}
+        page = (await client.get(f"/v1/leads/{four_leads[0]}/timeline", params=params)).json()
+        paged += page["items"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert paged == body["items"]
+
+
+async def test_every_table_can_be_had_as_csv_that_a_spreadsheet_may_open(client: Client, four_leads: list[str]) -> None:
+    tables = {
+        "/v1/funnel": {"by": "source"},
+        "/v1/velocity": {"by": "source"},
+        "/v1/velocity/leads": {"stage": "inquiry", "by": "source"},
+        f"/v1/leads/{four_leads[0]}/timeline": {},
+    }
+    for path, params in tables.items():
+        answer = await client.get(path, params=params, headers={"Accept": "text/csv"})
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/csv")
+        head, *rows = csv.reader(io.StringIO(answer.text))
+        assert rows
+        assert {len(row) for row in rows} == {len(head)}
+        assert not any(cell.startswith(("=", "@", "+")) for row in rows for cell in row)
+        if params:
+            assert any("'=fair" in row for row in rows)
+    funnel = await client.get("/v1/funnel", params={"by": "source"}, headers={"Accept": "text/csv"})
+    lines = list(csv.DictReader(io.StringIO(funnel.text)))
+    website = [line for line in lines if line["source"] == "website"]
+    assert [(line["stage"], line["entered"]) for line in website][:2] == [("inquiry", "2"), ("mql", "1")]
+    assert website[1]["conversion_from_previous"] == "0.5"
+    assert {line["order"] for line in lines} == {"any"}
+
+
+@pytest.mark.parametrize(
+    ("path", "params", "parameter"),
+    [
+        ("/v1/funnel", {"mode": "guess"}, "mode"),
+        ("/v1/funnel", {"order": "random"}, "order"),
+        ("/v1/funnel", {"entry": "third"}, "entry"),
+        ("/v1/funnel", {"from": "soon"}, "from"),
+        ("/v1/funnel", {"from": "2027-01-01T09:30:00"}, "from"),
+        ("/v1/funnel", {"from": "2027-02-30"}, "from"),
+        ("/v1/funnel", {"from": "0001-01-01T00:00:00+14:00"}, "from"),
+        ("/v1/funnel", {"from": "9999-12-31T23:59:59-14:00"}, "from"),
+        ("/v1/funnel", {"from": "1700000000"}, "from"),
+        ("/v1/funnel", {"to": "2027-01-01T25:00:00Z"}, "to"),
+        ("/v1/funnel", {"from": "2027-02-01", "to": "2027-02-01"}, "to"),
+        ("/v1/funnel", {"by": "email"}, "by"),
+        ("/v1/funnel", {"by": "source,source"}, "by"),
+        ("/v1/funnel", {"by": "attribute:a;drop"}, "by"),
+        ("/v1/funnel", {"by": "source,"}, "by"),
+        ("/v1/funnel", {"where": "source"}, "where"),
+        ("/v1/funnel", {"where": "email=a"}, "where"),
+        ("/v1/funnel", {"where": ["source=a"] * 11}, "where"),
+        ("/v1/funnel", {"surprise": "1"}, "surprise"),
+        ("/v1/velocity", {"between": "inquiry"}, "between"),
+        ("/v1/velocity", {"between": "inquiry,inquiry"}, "between"),
+        ("/v1/velocity", {"between": "inquiry,demo"}, "between"),
+        ("/v1/velocity/leads", {}, "stage"),
+        ("/v1/velocity/leads", {"stage": "inquiry", "between": "inquiry,won"}, "stage"),
+        ("/v1/velocity/leads", {"stage": "demo"}, "stage"),
+        ("/v1/velocity/leads", {"stage": "inquiry", "limit": "0"}, "limit"),
+        ("/v1/velocity/leads", {"stage": "inquiry", "limit": "501"}, "limit"),
+        ("/v1/velocity/leads", {"stage": "inquiry", "cursor": "abc"}, "cursor"),
+        ("/v1/velocity/leads", {"stage": "inquiry", "cursor": "WyJub3ciLDEsIngiXQ"}, "cursor"),
+        ("/v1/velocity/leads", {"stage": "inquiry", "state": "asleep"}, "state"),
+        ("/v1/leads/{lead}/timeline", {"cursor": "WyJub3ciLCJzdGFnZSIsIngiXQ"}, "cursor"),
+        ("/v1/leads/{lead}/timeline", {"limit": "many"}, "limit"),
+        ("/v1/leads/ada/timeline", {}, "lead_id"),
+    ],
+)
+async def test_nonsense_is_refused_with_the_name_of_the_parameter(
+    client: Client, four_leads: list[str], path: str, params: dict[str, Any], parameter: str
+) -> None:
+    answer = await client.get(path.format(lead=four_leads[0]), params=params)
+    assert answer.status_code == 422, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert parameter in [error["parameter"] for error in answer.json()["errors"]]
+    assert all(error["message"] for error in answer.json()["errors"])
+
+
+async def test_who_may_not_ask_is_told_so_and_an_unknown_lead_is_not_found(
+    client: Client, four_leads: list[str]
+) -> None:
+    paths = ["/v1/funnel", "/v1/velocity", "/v1/velocity/leads?stage=won", f"/v1/leads/{four_leads[0]}/timeline"]
+    for path in paths:
+        assert (await client.get(path, headers={"Authorization": ""})).status_code == 401
+        assert (await client.get(path, headers={"Authorization": "Bearer wrong"})).status_code == 401
+        assert (await client.get(path, headers=by("nobody"))).status_code == 403
+    assert (await client.get(f"/v1/leads/{uuid4()}/timeline")).status_code == 404
+
+
+async def test_before_anything_is_known_the_tables_are_empty_and_not_errors(client: Client) -> None:
+    funnel = (await client.get("/v1/funnel")).json()
+    assert (funnel["as_of"], funnel["groups"][0]["stages"], funnel["groups"][0]["leads"]) == (None, [], 0)
+    assert (await client.get("/v1/funnel", params={"by": "source", "mode": "period"})).json()["groups"] == []
+    assert (await client.get("/v1/velocity")).json()["groups"] == [{"by": {}, "leads": 0, "steps": []}]
+
+
+async def test_the_plan_comes_into_force_when_both_departments_have_signed_it(
+    client: Client, four_leads: list[str]
+) -> None:
+    assert (await client.get("/v1/plan", headers=by("reader"))).status_code == 404
+    broken = {**PLAN_EXAMPLE, "average_deal": {"amount": "1", "currency": "EUR"}}
+    refused = await client.post("/v1/plan/versions", json=broken, headers=by("marketing"))
+    assert refused.status_code == 422
+    assert [error["pointer"] for error in refused.json()["errors"]] == ["/average_deal/currency"]
+    funnel = [
+        {"stage": "inquiry"},
+        {"stage": "demo", "conversion": 0.5, "days": 3},
+        {"stage": "won", "conversion": 0.1, "days": 9},
+    ]
+    content = {**PLAN_EXAMPLE, "funnel": funnel, "goals": []}
+    drafted = await client.post(
+        "/v1/plan/versions",
+        content=yaml.safe_dump(content),
+        headers={**by("marketing"), "Content-Type": "application/yaml"},
+    )
+    assert drafted.status_code == 201, drafted.text
+    version, digest = drafted.json()["version"], drafted.json()["content_sha256"]
+    place = f"/v1/plan/versions/{version}"
+    proposed = await client.post(f"{place}/propose", headers=by("marketing"))
+    assert proposed.status_code == 200, proposed.text
+    assert "the definition in force has no stage demo" in proposed.text
+    for name in ("marketing", "sales"):
+        signed = await client.post(f"{place}/signatures", json={"content_sha256": digest}, headers=by(name))
+        assert signed.status_code < 300, signed.text
+    active = (await client.get("/v1/plan", headers=by("reader"))).json()
+    assert (active["version"], active["status"], active["content"]["revenue"]["amount"]) == (
+        version,
+        "active",
+        "5000000",
+    )
+    paper = await client.get(f"{place}/paper", headers={**by("reader"), "Accept": "text/markdown"})
+    assert "we want to earn 5,000,000 USD" in paper.text
+
+
+async def test_operators_see_the_outbox_and_the_dead_letters(client: Client) -> None:
+    assert (await client.get("/v1/admin/outbox", headers=by("operator"))).status_code == 200
+    assert (await client.get("/v1/admin/dead-letters", headers=by("operator"))).json()["items"] == []
+    assert (await client.get("/v1/admin/dead-letters", headers=by("reader"))).status_code == 403
+
+
+async def test_the_interface_describes_every_route_and_no_stub(client: Client) -> None:
+    document = (await client.get("/openapi.json")).json()
+    paths = {
+        path for path in document["paths"] if path.startswith("/v1") and not path.startswith(("/v1/plan", "/v1/admin"))
+    }
+    assert paths == {"/v1/funnel", "/v1/velocity", "/v1/velocity/leads", "/v1/leads/{lead_id}/timeline"}
+    for path in paths:
+        operation = document["paths"][path]["get"]
+        assert "text/csv" in operation["responses"]["200"]["content"]
+        assert {"401", "403", "422"} <= operation["responses"].keys()
+        assert operation["x-scope"] == "metrics:read"
