@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
+import yaml
+from fastapi import FastAPI
+from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
-from accord.contracts.intake_events import (
-    ActivityRecorded,
-    LeadCaptured,
-    LeadErased,
-    LeadMerged,
-    LeadState,
-    LeadUpdated,
-)
+from accord.agreements import AgreementStore
+from accord.contracts.base import EventData, LeadEvent
+from accord.contracts.envelope import Event, decode_data
+from accord.contracts.intake_events import ActivityRecorded, LeadCaptured, LeadErased, LeadMerged, LeadState, LeadUpdated
 from accord.contracts.values import Campaign
+from accord.database import Database
+from accord.messaging.consumer import Received
+from accord.migrations.run import upgrade_sync
+from accord.service import create_app
+from accord.telemetry import configure_logging
 from qualification.domain.definition import Definition
 from qualification.domain.progress import Decided, Fields
 from qualification.domain.rules import Rules, compile_definition
+from qualification.main import MIGRATIONS, build
+from qualification.settings import Settings
+from qualification.usecases.definitions import KIND, Definitions
+from qualification.usecases.requalify import requalify
 
 CONTENT: dict[str, Any] = {
     "kind": "definition",
@@ -118,7 +130,7 @@ CONTENT: dict[str, Any] = {
     },
 }
 
-START = datetime(2027, 1, 4, 15, 30, tzinfo=UTC)
+START = datetime(2024, 1, 8, 15, 30, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -147,6 +159,7 @@ class Teller:
     source: str = "website"
     sequence: int = 0
     captured_at: datetime = START
+    external_keys: list[str] = field(default_factory=list)
 
     def _base(self, at: datetime) -> dict[str, Any]:
         self.sequence += 1
@@ -158,6 +171,7 @@ class Teller:
             captured_at=self.captured_at,
             attributes=attributes,
             campaign=Campaign(name="spring"),
+            external_keys=self.external_keys,
             verdict="accepted",
         )
 
@@ -198,3 +212,102 @@ def decided() -> Callable[..., Decided]:
 def day() -> Callable[[float], datetime]:
     """The moment so many days after the first capture."""
     return lambda days: START + timedelta(days=days)
+
+
+@dataclass
+class Stack:
+    """The service over a database of its own, without Kafka: events are handed to the use case as the consumer would."""
+
+    database: Database
+    store: AgreementStore
+    app: FastAPI
+    http: httpx.AsyncClient
+
+    async def agree(self, content: Mapping[str, Any]) -> int:
+        """Draft, propose and sign a definition over HTTP; the version that came into force."""
+        drafted = await self.http.post("/v1/definition/versions", json=content, headers=bearer("marketing"))
+        assert drafted.status_code == 201, drafted.text
+        version, sha = drafted.json()["version"], drafted.json()["content_sha256"]
+        at = f"/v1/definition/versions/{version}"
+        assert (await self.http.post(f"{at}/propose", headers=bearer("marketing"))).is_success
+        for department in ("marketing", "sales"):
+            signed = await self.http.post(
+                f"{at}/signatures", json={"content_sha256": sha}, headers=bearer(department)
+            )
+            assert signed.is_success, signed.text
+        return int(version)
+
+    async def tell(self, *events: EventData) -> None:
+        """Apply what intake told, in one recording."""
+        received = [
+            Received(Event(uuid7(), "/intake", event), "intake-events", 0, offset) for offset, event in enumerate(events)
+        ]
+        async with self.database.recording() as recording:
+            await requalify(recording, received, await Definitions(self.store).in_force())
+
+    async def said(self, lead_id: UUID | None = None) -> list[Any]:
+        """What stands in the outbox, in order: of one lead, or all that is about leads."""
+        async with self.database.reading() as conn:
+            rows = await conn.execute(text("SELECT type, key, payload FROM outbox ORDER BY id"))
+            found = [
+                decode_data(row.type, row.payload) for row in rows if lead_id is None or row.key == str(lead_id)
+            ]
+        return [event for event in found if isinstance(event, LeadEvent)]
+
+    async def rows(self, statement: str, **values: Any) -> list[Any]:
+        async with self.database.reading() as conn:
+            return list(await conn.execute(text(statement), values))
+
+
+def bearer(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer key-of-{name}"}
+
+
+KEYS: dict[str, tuple[str | None, list[str]]] = {
+    "marketing": ("marketing", ["leads:read", "decisions:write", "agreements:write", "agreements:sign"]),
+    "sales": ("sales", ["leads:read", "decisions:write", "agreements:sign"]),
+    "reader": (None, ["leads:read"]),
+    "personal": (None, ["leads:read", "personal:read"]),
+    "admin": (None, ["admin"]),
+}
+
+
+@pytest.fixture
+def keys_file(tmp_path: Path) -> Path:
+    entries = [
+        {"name": name, "sha256": sha256(f"key-of-{name}".encode()).hexdigest(), "department": department, "scopes": scopes}
+        for name, (department, scopes) in KEYS.items()
+    ]
+    path = tmp_path / "keys.yaml"
+    path.write_text(yaml.safe_dump({"keys": entries}))
+    return path
+
+
+@pytest.fixture
+def database_url(database_factory: Callable[..., str]) -> str:
+    return database_factory("qualification", partial(upgrade_sync, MIGRATIONS))
+
+
+@pytest.fixture
+def settings(database_url: str, keys_file: Path) -> Settings:
+    return Settings(
+        database_url=database_url, kafka_bootstrap_servers="localhost:1", api_keys_file=keys_file, database_pool_size=8
+    )
+
+
+@pytest.fixture
+async def stack(settings: Settings) -> AsyncIterator[Stack]:
+    configure_logging("warning", service="qualification")
+    service = build(settings)
+    store = AgreementStore(service.database, KIND)
+    app = create_app(service)
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://qualification") as http:
+        yield Stack(service.database, store, app, http)
+    await service.database.dispose()
+
+
+@pytest.fixture
+def auth() -> Callable[[str], dict[str, str]]:
+    """The header of one of the keys."""
+    return bearer

@@ -248,8 +248,8 @@ def decision_answer(taken: Taken) -> dict[str, object]:
     """The members of a DecisionAnswer, ready for JSON."""
     entered, lead = taken.entered, taken.lead
     return {
-        "lead_id": lead.lead_id,
-        "decision_id": taken.decided.decision_id,
+        "lead_id": str(lead.lead_id),
+        "decision_id": str(taken.decided.decision_id),
         "decision": taken.decided.decision,
         "reason": taken.decided.reason,
         "stage": entered.stage,

@@ -22,8 +22,8 @@ from qualification.domain.lead import (
 )
 
 _COLUMNS = """
-    lead.lead_id, lead.profile, lead.intake_sequence, lead.stage, lead.stage_since, lead.visits, lead.owner, lead.fit,
-    lead.engagement, lead.grade, lead.definition_version, lead.deal, lead.evaluated_at, lead.merged_into, lead.erased,
+    lead.lead_id, lead.profile::text, lead.intake_sequence, lead.stage, lead.stage_since, lead.visits::text, lead.owner, lead.fit,
+    lead.engagement, lead.grade, lead.definition_version, lead.deal::text, lead.evaluated_at, lead.merged_into, lead.erased,
     lead.sequence, lead.revision
 """
 

@@ -10,7 +10,7 @@ import asyncpg
 
 _PAGE = """
 SELECT lead_id, profile ->> 'source' AS source, (profile ->> 'captured_at')::timestamptz AS captured_at, stage, stage_since,
-    visits, owner, fit, engagement, grade, definition_version
+    visits::text AS visits, owner, fit, engagement, grade, definition_version
 FROM lead
 WHERE profile IS NOT NULL AND merged_into IS NULL AND NOT erased
 """

@@ -1,0 +1,206 @@
+"""Intake's events taken through inbox order, state and outbox, with a real database."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+from uuid_utils.compat import uuid7
+
+from accord.contracts.external_key import external_key
+from accord.contracts.intake_events import LeadRejected
+from accord.contracts.qualification_events import LeadScored, LeadStageChanged
+from qualification.domain.lead import Activities, Lead, microseconds
+from qualification.queries import leads
+from qualification.usecases.definitions import Definitions
+from qualification.usecases.enter import enter_waiting
+
+
+async def stored(stack, lead_id: UUID) -> Lead:
+    async with stack.database.recording() as recording:
+        return (await leads.lock(await recording.driver(), [lead_id], ["demo.requested", "email.clicked"]))[lead_id]
+
+
+async def test_a_batch_moves_many_leads_and_says_so_in_order(stack, content, teller, day):
+    await stack.agree(content)
+    tellers = [teller() for _ in range(20)]
+    events = [about.captured(day(0), employee_count=250) for about in tellers]
+    events += [about.did("demo.requested", day(1)) for about in tellers]
+    await stack.tell(*events)
+    for about in tellers:
+        said = await stack.said(about.lead_id)
+        assert [event.sequence for event in said] == [1, 2, 3, 4]
+        assert [event.stage for event in said if isinstance(event, LeadStageChanged)] == ["inquiry", "mql"]
+        lead = await stored(stack, about.lead_id)
+        assert (lead.stage, lead.stage_since, lead.visits) == ("mql", day(1), {"inquiry": 1, "mql": 1})
+        assert lead.activities == Activities({"demo.requested": [microseconds(day(1))]})
+
+
+async def test_what_is_stored_is_what_the_domain_made(stack, content, teller, day):
+    await stack.agree(content)
+    about = teller()
+    about.external_keys = [external_key("crm", "1")]
+    await stack.tell(about.captured(day(0), employee_count=250), about.did("email.clicked", day(2)))
+    lead = await stored(stack, about.lead_id)
+    assert lead.profile == about.state(employee_count=250)
+    assert lead.scores is not None
+    assert (lead.scores.fit, lead.scores.engagement, lead.scores.grade) == (40, 5, "C4")
+    assert (lead.intake_sequence, lead.sequence, lead.revision, lead.evaluated_at) == (1, 3, 1, day(2))
+    await stack.tell(about.did("email.clicked", day(3)))
+    again = await stored(stack, about.lead_id)
+    assert again.profile == lead.profile
+    assert again.revision == 2
+
+
+async def test_activities_of_a_lead_that_has_not_entered_wait_for_its_capture(stack, content, teller, day):
+    await stack.agree(content)
+    about = teller()
+    await stack.tell(about.did("demo.requested", day(1)))
+    assert await stack.said() == []
+    assert (await stack.rows("SELECT count(*) FROM lead"))[0][0] == 0
+    await stack.tell(about.captured(day(0), employee_count=250))
+    entries = [event for event in await stack.said() if isinstance(event, LeadStageChanged)]
+    assert [(event.stage, event.occurred_at) for event in entries] == [("inquiry", day(0)), ("mql", day(1))]
+
+
+async def test_without_a_definition_leads_wait_and_then_enter_at_their_true_times(stack, content, teller, day):
+    tellers = [teller() for _ in range(7)]
+    await stack.tell(*[about.captured(day(0), employee_count=250) for about in tellers])
+    await stack.tell(*[about.did("demo.requested", day(4)) for about in tellers])
+    assert await stack.said() == []
+    await stack.agree(content)
+    rules = await Definitions(stack.store).in_force()
+    assert rules is not None
+    rounds = [await enter_waiting(stack.database, rules, 3) for _ in range(4)]
+    assert rounds == [3, 3, 1, 0]
+    for about in tellers:
+        entries = [event for event in await stack.said(about.lead_id) if isinstance(event, LeadStageChanged)]
+        assert [(event.stage, event.occurred_at) for event in entries] == [("inquiry", day(0)), ("mql", day(4))]
+        assert {event.definition_version for event in entries} == {1}
+
+
+async def test_new_events_are_judged_by_the_newest_definition_and_stamped_with_it(stack, content, teller, day):
+    await stack.agree(content)
+    about = teller()
+    await stack.tell(about.captured(day(0), employee_count=250))
+    content["title"] = "What we both call a lead, again"
+    content["scores"]["fit"]["rules"][0]["points"] = 50
+    assert await stack.agree(content) == 2
+    await stack.tell(about.updated(day(1), employee_count=251))
+    scored = [event for event in await stack.said(about.lead_id) if isinstance(event, LeadScored)]
+    assert [(event.definition_version, event.fit) for event in scored] == [(1, 40), (2, 50)]
+
+
+async def test_a_merge_moves_activities_and_keys_and_redirects_what_comes_later(stack, content, teller, day):
+    await stack.agree(content)
+    ours, theirs = teller(), teller()
+    theirs.external_keys = [external_key("crm", "7")]
+    await stack.tell(ours.captured(day(0), employee_count=250), theirs.captured(day(1)), theirs.did("email.clicked", day(2)))
+    ours.external_keys = [external_key("crm", "7")]
+    await stack.tell(ours.merged(theirs.lead_id, day(3), employee_count=250))
+    await stack.tell(theirs.did("demo.requested", day(4)), theirs.updated(day(5), employee_count=1))
+    survivor, merged = await stored(stack, ours.lead_id), await stored(stack, theirs.lead_id)
+    assert merged.merged_into == survivor.lead_id
+    assert survivor.stage == "mql"
+    assert survivor.profile is not None
+    assert survivor.profile.attributes == {"employee_count": 250}
+    assert [len(survivor.activities.of(kind)) for kind in ("email.clicked", "demo.requested")] == [1, 1]
+    rows = await stack.rows("SELECT DISTINCT lead_id, recorded_for FROM activity")
+    assert {(row.lead_id, row.recorded_for) for row in rows} == {(ours.lead_id, theirs.lead_id)}
+    assert [row.lead_id for row in await stack.rows("SELECT lead_id FROM external_key")] == [ours.lead_id]
+
+
+async def test_a_merge_may_be_heard_of_before_the_merged_lead_itself(stack, content, teller, day):
+    await stack.agree(content)
+    ours, theirs = teller(), teller()
+    captured = theirs.captured(day(0))
+    activity = theirs.did("demo.requested", day(1))
+    await stack.tell(ours.captured(day(0), employee_count=250), ours.merged(theirs.lead_id, day(2), employee_count=250))
+    await stack.tell(captured, activity)
+    assert (await stored(stack, theirs.lead_id)).merged_into == ours.lead_id
+    assert (await stored(stack, ours.lead_id)).stage == "mql"
+    assert await stack.said(theirs.lead_id) == []
+
+
+async def test_merges_that_follow_each_other_end_at_one_lead(stack, content, teller, day):
+    await stack.agree(content)
+    first, second, third = teller(), teller(), teller()
+    await stack.tell(*[about.captured(day(0)) for about in (first, second, third)], third.did("email.clicked", day(1)))
+    await stack.tell(second.merged(third.lead_id, day(2)))
+    await stack.tell(first.merged(second.lead_id, day(3)))
+    for about in (second, third):
+        assert (await stored(stack, about.lead_id)).merged_into == first.lead_id
+    await stack.tell(third.did("email.clicked", day(4)))
+    assert len((await stored(stack, first.lead_id)).activities.of("email.clicked")) == 2
+
+
+async def test_a_merge_and_what_came_before_it_may_be_in_one_batch(stack, content, teller, day):
+    await stack.agree(content)
+    ours, theirs = teller(), teller()
+    await stack.tell(
+        ours.captured(day(0), employee_count=250),
+        theirs.captured(day(0)),
+        theirs.did("demo.requested", day(1)),
+        ours.merged(theirs.lead_id, day(2), employee_count=250),
+        theirs.did("email.clicked", day(3)),
+    )
+    assert [row[0] for row in await stack.rows("SELECT DISTINCT lead_id FROM activity")] == [ours.lead_id]
+    assert (await stored(stack, ours.lead_id)).stage == "mql"
+
+
+async def test_an_erased_person_leaves_counts_and_no_words(stack, content, teller, auth, day):
+    await stack.agree(content)
+    about = teller()
+    about.external_keys = [external_key("crm", "9")]
+    await stack.tell(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
+    decided = await stack.http.post(
+        f"/v1/leads/{about.lead_id}/decisions",
+        json={"decision": "accept", "note": "Likes tea.", "fields": {"need": "high"}},
+        headers=auth("sales"),
+    )
+    assert decided.status_code == 201, decided.text
+    await stack.tell(about.erased(day(2)), about.did("email.clicked", day(3)))
+    lead = await stored(stack, about.lead_id)
+    assert lead.erased
+    assert lead.profile is not None
+    assert lead.profile.attributes == {}
+    assert await stack.rows("SELECT 1 FROM decision_note") == []
+    assert await stack.rows("SELECT 1 FROM external_key") == []
+    assert [row.fields for row in await stack.rows("SELECT fields FROM decision")] == [{}]
+    assert (await stack.rows("SELECT count(*) FROM stage_entry"))[0][0] == 3
+    assert (await stack.rows("SELECT count(*) FROM activity"))[0][0] == 1
+    assert (await stack.http.get(f"/v1/leads/{about.lead_id}", headers=auth("reader"))).status_code == 410
+
+
+async def test_an_erasure_may_be_heard_of_before_the_lead(stack, content, teller, day):
+    await stack.agree(content)
+    about = teller()
+    captured = about.captured(day(0), employee_count=250)
+    await stack.tell(about.erased(day(1)))
+    await stack.tell(captured)
+    assert await stack.said() == []
+    assert (await stored(stack, about.lead_id)).profile is None
+
+
+async def test_events_that_move_no_lead_are_passed_over(stack, day):
+    rejected = LeadRejected(
+        occurred_at=day(0),
+        recorded_at=day(0),
+        submission_id=uuid7(),
+        source="website",
+        policy_version=1,
+        quality_score=0,
+        failed=[],
+    )
+    await stack.tell(rejected)
+    assert await stack.rows("SELECT 1 FROM lead") == []
+
+
+@pytest.mark.parametrize("kinds", [[], ["email.clicked"]])
+async def test_only_activities_that_are_asked_for_are_loaded(stack, teller, day, kinds):
+    about = teller()
+    await stack.tell(about.captured(day(0)), about.did("email.clicked", day(1)), about.did("page.viewed", day(1)))
+    async with stack.database.recording() as recording:
+        lead = (await leads.lock(await recording.driver(), [about.lead_id], kinds))[about.lead_id]
+    assert len(lead.activities.of("email.clicked")) == len(kinds)
+    assert lead.activities.of("page.viewed") == ()
