@@ -181,7 +181,10 @@ class _Comparison:
                 after.remove(twin)
                 yield from self.at(pointer, schema, twin, depth + 1)
         yield from (_found(pointer, Change.VARIANT_REMOVED, f"{word}: {_short(schema)}") for schema in before)
-        yield from (_found(pointer, Change.VARIANT_ADDED, f"{word}: {_short(schema)}") for schema in after)
+        for schema in after:
+            broken = _resolved(self._new_root, _as_object(schema)) is None
+            kind = Change.REFERENCE_BROKEN if broken else Change.VARIANT_ADDED
+            yield _found(pointer, kind, f"{word}: {_short(schema)}")
 
     def _same_kind(self, old: Schema, new: Schema) -> bool:
         before, after = _resolved(self._old_root, _as_object(old)), _resolved(self._new_root, _as_object(new))
