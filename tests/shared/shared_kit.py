@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +31,13 @@ KEYS: dict[str, tuple[str, str | None, list[str]]] = {
     "nobody": ("key-without-department", None, ["agreements:write", "agreements:sign"]),
     "reader": ("key-of-reader", None, []),
 }
+
+
+async def until(holds: Callable[[], Awaitable[bool]], *, within_s: float = 30.0) -> None:
+    """Await a condition that can only be asked for."""
+    async with asyncio.timeout(within_s):
+        while not await holds():  # noqa: ASYNC110 - it holds in the database or another process, where no event is set
+            await asyncio.sleep(0.01)
 
 
 def auth(name: str) -> dict[str, str]:
@@ -103,7 +111,9 @@ class Kit:
 
 
 @asynccontextmanager
-async def kit(url: str, tmp_path: Path, *routers: APIRouter | Callable[[Database], APIRouter], **options: Any) -> AsyncIterator[Kit]:
+async def kit(
+    url: str, tmp_path: Path, *routers: APIRouter | Callable[[Database], APIRouter], **options: Any
+) -> AsyncIterator[Kit]:
     settings_options = {name: options.pop(name) for name in list(options) if name in Settings.model_fields}
     settings = Settings(
         database_url=url,

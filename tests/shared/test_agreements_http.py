@@ -2,7 +2,46 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+import yaml
 from shared_kit import CONTENT, Kit, auth
+
+from accord.clock import utc_now
+
+PATH = "/v1/policy/versions"
+
+
+async def draft(house: Kit, name: str = "marketing", **changes: Any) -> httpx.Response:
+    return await house.client.post(PATH, json={**CONTENT, **changes}, headers=auth(name))
+
+
+async def sign(house: Kit, version: int, name: str, sha: str) -> httpx.Response:
+    body = {"content_sha256": sha}
+    return await house.client.post(f"{PATH}/{version}/signatures", json=body, headers=auth(name))
+
+
+async def propose(house: Kit, version: int, name: str = "marketing", **body: Any) -> httpx.Response:
+    return await house.client.post(f"{PATH}/{version}/propose", json=body or None, headers=auth(name))
+
+
+async def in_force(house: Kit, **changes: Any) -> int:
+    drafted = (await draft(house, **changes)).json()
+    version, sha = drafted["version"], drafted["content_sha256"]
+    await propose(house, version)
+    await sign(house, version, "marketing", sha)
+    assert (await sign(house, version, "sales", sha)).json()["status"] == "active"
+    return int(version)
+
+
+def refused(response: httpx.Response, status: int, slug: str) -> Any:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["type"] == f"/problems/{slug}"
+    return response.json()
 
 
 async def test_the_second_departments_signature_brings_a_version_into_force(house: Kit) -> None:
@@ -26,3 +65,189 @@ async def test_the_second_departments_signature_brings_a_version_into_force(hous
         "agreement.signed.v1",
         "agreement.activated.v1",
     ]
+
+
+async def test_yaml_and_json_make_the_same_draft(house: Kit) -> None:
+    text = yaml.safe_dump(CONTENT)
+    for media in ("application/yaml", "application/x-yaml", "text/yaml"):
+        response = await house.client.post(PATH, content=text, headers={**auth("sales"), "content-type": media})
+        assert response.status_code == 201
+        assert response.json()["content_sha256"] == (await draft(house)).json()["content_sha256"]
+
+
+async def test_a_draft_with_findings_is_refused_with_pointers_and_not_written(house: Kit) -> None:
+    response = await draft(house, parameters={}, colour="red", title=" ", kind="plan", glossary={"a/b": 1})
+    found = {item["pointer"] for item in refused(response, 422, "agreement-refused")["errors"]}
+    assert found == {"/kind", "/title", "/glossary/a~1b"}
+    response = await draft(house, parameters={}, colour="red")
+    found = {item["pointer"] for item in refused(response, 422, "agreement-refused")["errors"]}
+    assert found == {"/parameters", "/colour"}
+    assert (await house.client.get(PATH, headers=auth("reader"))).json() == {"items": [], "next_cursor": None}
+
+
+@pytest.mark.parametrize(
+    ("body", "media", "status", "slug"),
+    [
+        (b"{", "application/json", 400, "malformed-body"),
+        (b"", "application/json", 400, "malformed-body"),
+        (b"a: &a [x]\nb: *a", "application/yaml", 400, "malformed-body"),
+        (b"a: !!python/name:os.system", "application/yaml", 400, "malformed-body"),
+        (b"{}", "text/plain", 415, "unsupported-media-type"),
+        (b"{}", "", 415, "unsupported-media-type"),
+        (b"[" * 90_000, "application/json", 400, "malformed-body"),
+        (b"[" * 90_000, "application/yaml", 400, "malformed-body"),
+        (b" " * (1024 * 1024 + 1), "application/yaml", 413, "body-too-large"),
+        (b'{"kind": "policy", "title": "\\u0000"}', "application/json", 400, "malformed-body"),
+        (b'kind: policy\ntitle: "\\0"', "application/yaml", 400, "malformed-body"),
+    ],
+)
+async def test_what_is_no_document_is_refused(house: Kit, body: bytes, media: str, status: int, slug: str) -> None:
+    headers = {**auth("sales"), **({"content-type": media} if media else {})}
+    refused(await house.client.post(PATH, content=body, headers=headers), status, slug)
+
+
+async def test_reading_needs_a_key_and_writing_its_scope(house: Kit) -> None:
+    assert (await house.client.get(PATH)).status_code == 401
+    assert (await house.client.get(PATH, headers=auth("reader"))).status_code == 200
+    assert refused(await draft(house, "sales-two"), 403, "forbidden")["missing_scope"] == "agreements:write"
+    assert refused(await sign(house, 1, "reader", "a" * 64), 403, "forbidden")["missing_scope"] == "agreements:sign"
+    refused(await sign(house, 1, "nobody", "a" * 64), 403, "no-department")
+
+
+async def test_a_draft_is_edited_by_whoever_has_read_its_last_state(house: Kit) -> None:
+    etag = (await draft(house)).headers["etag"]
+    body = {**CONTENT, "title": "Better"}
+    url = f"{PATH}/1"
+    first = await house.client.put(url, json=body, headers={**auth("sales"), "If-Match": etag})
+    assert first.status_code == 200
+    assert first.json()["title"] == "Better"
+    assert first.headers["etag"] != etag
+    second = await house.client.put(url, json=CONTENT, headers={**auth("marketing"), "If-Match": etag})
+    refused(second, 412, "precondition-failed")
+    refused(await house.client.put(url, json=body, headers=auth("sales")), 428, "precondition-required")
+    read = await house.client.get(url, headers={**auth("reader"), "If-None-Match": first.headers["etag"]})
+    assert read.status_code == 304
+    assert (await house.client.get(url, headers=auth("reader"))).headers["etag"] == first.headers["etag"]
+
+
+async def test_a_proposed_version_never_changes_again(house: Kit) -> None:
+    await draft(house)
+    etag = (await propose(house, 1)).headers["etag"]
+    response = await house.client.put(f"{PATH}/1", json=CONTENT, headers={**auth("sales"), "If-Match": etag})
+    refused(response, 409, "not-a-draft")
+    refused(await propose(house, 1), 409, "not-a-draft")
+
+
+async def test_a_signature_is_under_the_content_that_stands_there(house: Kit) -> None:
+    sha = (await draft(house)).json()["content_sha256"]
+    refused(await sign(house, 1, "sales", sha), 409, "not-proposed")
+    await propose(house, 1)
+    refused(await sign(house, 1, "sales", "0" * 64), 409, "content-differs")
+    assert (await sign(house, 1, "sales", sha)).status_code == 201
+    refused(await sign(house, 1, "sales", sha), 409, "key-has-signed")
+    refused(await sign(house, 1, "sales-two", sha), 409, "department-has-signed")
+    refused(await sign(house, 1, "sales", "x"), 422, "validation-failed")
+
+
+async def test_a_version_that_is_not_there(house: Kit) -> None:
+    for path in ("/1", "/1/paper", "/1/diff/2"):
+        refused(await house.client.get(PATH + path, headers=auth("reader")), 404, "not-found")
+    for path in ("/1/propose", "/1/withdraw"):
+        refused(await house.client.post(PATH + path, headers=auth("sales")), 404, "not-found")
+    refused(await sign(house, 1, "sales", "0" * 64), 404, "not-found")
+    for version in ("0", "-1", "x", "2147483648", "9" * 50):
+        refused(await house.client.get(f"{PATH}/{version}", headers=auth("reader")), 422, "validation-failed")
+
+
+async def test_a_version_may_be_withdrawn_until_it_is_in_force(house: Kit) -> None:
+    await draft(house)
+    assert (await house.client.post(f"{PATH}/1/withdraw", headers=auth("sales"))).json()["status"] == "withdrawn"
+    version = await in_force(house)
+    response = await house.client.post(f"{PATH}/{version}/withdraw", headers=auth("sales"))
+    refused(response, 409, "not-withdrawable")
+    assert ("agreement.withdrawn.v1", 1) in [(type_, data["version"]) for type_, data in await house.outbox()]
+
+
+async def test_a_version_may_be_proposed_for_a_later_day_but_not_for_a_past_one(house: Kit) -> None:
+    sha = (await draft(house)).json()["content_sha256"]
+    past = (utc_now() - timedelta(hours=1)).isoformat()
+    document = refused(await propose(house, 1, effective_from=past), 422, "effective-in-the-past")
+    assert document["errors"][0]["pointer"] == "/effective_from"
+    refused(await propose(house, 1, effective_from="tomorrow"), 422, "validation-failed")
+    refused(await propose(house, 1, effective_from="2999-01-01T00:00:00"), 422, "validation-failed")
+    refused(await propose(house, 1, from_=past), 422, "validation-failed")
+    answer = await propose(house, 1, effective_from="2999-01-01T00:00:00-06:00")
+    assert answer.json()["effective_from"] == "2999-01-01T06:00:00Z"
+    await sign(house, 1, "marketing", sha)
+    waiting = (await sign(house, 1, "sales", sha)).json()
+    assert (waiting["status"], waiting["awaiting"]) == ("proposed", [])
+    refused(await house.client.get("/v1/policy", headers=auth("reader")), 404, "not-found")
+
+
+async def test_versions_are_listed_from_the_newest_in_pages(house: Kit) -> None:
+    for number in range(5):
+        await draft(house, title=f"T{number}")
+    found, cursor = [], None
+    while True:
+        query = {"limit": 2, **({"cursor": cursor} if cursor else {})}
+        page = (await house.client.get(PATH, params=query, headers=auth("reader"))).json()
+        found += [item["version"] for item in page["items"]]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert found == [5, 4, 3, 2, 1]
+    for bad in ("x", "WyJhIl0", "W10", "WzEsMl0", "WzFlOTld", "%C3%A9", "WzE4NDQ2NzQ0MDczNzA5NTUxNjE2XQ"):
+        response = await house.client.get(f"{PATH}?cursor={bad}", headers=auth("reader"))
+        assert refused(response, 422, "validation-failed")["errors"][0]["parameter"] == "cursor"
+
+
+async def test_two_versions_are_compared_by_path(house: Kit) -> None:
+    await draft(house)
+    changed = [{**CONTENT["parameters"][0], "weight": 5}, {"key": "phone", "rule": "phone"}]
+    await draft(house, title="New title", parameters=changed)
+    found = (await house.client.get(f"{PATH}/1/diff/2", headers=auth("reader"))).json()
+    assert {(item["path"], item["change"], str(item["old"]), str(item["new"])) for item in found["changes"]} == {
+        ("/title", "changed", CONTENT["title"], "New title"),
+        ("/parameters/email/weight", "changed", "3", "5"),
+        ("/parameters/phone", "added", "None", "{'key': 'phone', 'rule': 'phone'}"),
+    }
+
+
+async def test_on_paper_every_word_is_escaped(house: Kit) -> None:
+    evil = "<script>alert(1)</script> | `x` *y*"
+    await in_force(house, title=evil, glossary={evil: evil}, parameters=[{"key": evil, "rule": evil}])
+    page = await house.client.get(f"{PATH}/1/paper", headers=auth("reader"))
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "<script>" not in page.text
+    assert page.text.count("&lt;script&gt;") >= 5
+    for word in ("In force since", "For Marketing", "For Sales", "active"):
+        assert word in page.text
+    headers = {**auth("reader"), "Accept": "text/markdown, text/html;q=0.5"}
+    markdown = await house.client.get(f"{PATH}/1/paper", headers=headers)
+    assert markdown.headers["content-type"] == "text/markdown; charset=utf-8"
+    assert "<script>" not in markdown.text.replace("\\<", "")
+    assert "| Marketing | marketing |" in markdown.text
+    browser = {**auth("reader"), "Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    assert (await house.client.get(f"{PATH}/1/paper", headers=browser)).text == page.text
+
+
+async def test_on_paper_says_who_has_signed_and_who_has_not(house: Kit) -> None:
+    sha = (await draft(house)).json()["content_sha256"]
+    url = f"{PATH}/1/paper"
+    assert "It binds nobody." in (await house.client.get(url, headers=auth("reader"))).text
+    await propose(house, 1)
+    await sign(house, 1, "sales", sha)
+    text = (await house.client.get(url, headers=auth("reader"))).text
+    assert "It waits for the signature of marketing." in text
+    assert text.count("not signed") == 1
+    assert sha in text
+
+
+async def test_a_repeated_draft_under_one_key_is_one_draft(house: Kit) -> None:
+    headers = {**auth("marketing"), "Idempotency-Key": "k"}
+    first = await house.client.post(PATH, json=CONTENT, headers=headers)
+    again = await house.client.post(PATH, json=CONTENT, headers=headers)
+    assert again.json() == first.json()
+    assert (again.headers["location"], again.headers["etag"]) == (first.headers["location"], first.headers["etag"])
+    assert again.headers["idempotency-replayed"] == "true"

@@ -186,7 +186,7 @@ async def test_batches_with_the_same_keys_wait_for_each_other_and_replay(shop: K
         return [v.answer.body if isinstance(v, Replay) else mark for v in verdicts]
 
     answers = await asyncio.gather(*(batch(tickets[:: -1 if n % 2 else 1], b"%d" % n) for n in range(4)))
-    first = {answer for answer in answers[0]}
+    first = set(answers[0])
     assert len(first) == 1
     assert all(set(answer) == first for answer in answers)
 

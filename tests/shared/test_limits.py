@@ -85,8 +85,7 @@ async def test_a_streamed_body_has_its_own_limit_and_arrives_in_pieces(kit_datab
     pieces: list[int] = []
 
     async def take(request: Request) -> PlainTextResponse:
-        async for piece in request.stream():
-            pieces.append(len(piece))
+        pieces.extend([len(piece) async for piece in request.stream()])
         return PlainTextResponse(str(sum(pieces)))
 
     async def chunks(count: int) -> AsyncIterator[bytes]:

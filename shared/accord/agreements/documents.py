@@ -23,6 +23,7 @@ VALUES_MAX = 100_000
 _INT = re.compile(r"[-+]?[0-9]+\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 _INT_MAX = 2**53 - 1
+_SHORT_FROM = 1e21
 _WORDS: dict[str, bool | None] = {
     "": None,
     "~": None,
@@ -130,6 +131,8 @@ def _check_scalar(item: object) -> None:
     elif isinstance(item, float):
         if not math.isfinite(item):
             raise Unreadable("A number is not finite")
+        if _INT_MAX < abs(item) < _SHORT_FROM:  # canonical JSON writes it with all its digits, like a whole number
+            raise Unreadable("A whole number is beyond 2^53; write it as text")
     elif isinstance(item, int):
         if abs(item) > _INT_MAX:
             raise Unreadable("A whole number is beyond 2^53; write it as text")

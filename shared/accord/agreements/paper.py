@@ -51,7 +51,7 @@ def html(kind: str, stored: Stored, sections: Sequence[Section]) -> str:
 def markdown(kind: str, stored: Stored, sections: Sequence[Section]) -> str:
     """The same in Markdown."""
     about = f"{_KIND_WORDS.get(kind, kind)}, version {stored.state.version}."
-    lines = [f"# {_md(stored.title)}", "", f"{about} **{_standing(stored)}**", ""]
+    lines = [f"# {_md(stored.title)}", "", f"{about} **{stored.state.status.capitalize()}.** {_standing(stored)}", ""]
     for section in sections:
         lines += [f"## {_md(section.heading)}", ""]
         for paragraph in section.paragraphs:
@@ -93,20 +93,20 @@ def _blocks(stored: Stored) -> list[Block]:
 
 
 def _standing(stored: Stored) -> str:
-    """The version's standing in one sentence."""
+    """What the version's status means now, in a sentence that stands after the status."""
     state = stored.state
     if state.status == "draft":
-        return "Draft. It binds nobody."
+        return "It binds nobody."
     if state.status == "withdrawn":
-        return f"Withdrawn on {_moment(state.withdrawn_at)}. It binds nobody."
+        return f"Taken back on {_moment(state.withdrawn_at)}; it binds nobody."
     if state.status == "active":
         return f"In force since {_moment(state.active_from)}."
     if state.status == "superseded":
-        return f"Superseded. It was in force from {_moment(state.active_from)} to {_moment(state.superseded_at)}."
+        return f"It was in force from {_moment(state.active_from)} to {_moment(state.superseded_at)}."
     if state.fully_signed:
-        return f"Signed by both departments. In force from {_moment(state.effective_at)}."
+        return f"Signed by both departments, in force from {_moment(state.effective_at)}."
     missing = " and ".join(department for department in _DEPARTMENTS if department not in state.signatures)
-    return f"Proposed. It waits for the signature of {missing}."
+    return f"It waits for the signature of {missing}."
 
 
 def _glossary(content: Mapping[str, object]) -> list[tuple[str, str]]:

@@ -1,0 +1,236 @@
+"""Agreements in the database: two signers at once, versions that wait for their time, and the cache of what is in force."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shared_kit import CONTENT, POLICY, Kit, kit, until
+from sqlalchemy import MetaData, text
+from sqlalchemy.exc import IntegrityError
+
+from accord.agreements import ActiveCache, AgreementStore, agreement_worker, model, tables
+from accord.agreements.documents import document
+from accord.agreements.store import NoSuchVersion, Refused, Stored
+from accord.clock import utc_now
+from accord.http import tables as http_tables
+from accord.messaging import tables as messaging_tables
+
+
+def content(**changes: Any) -> Any:
+    return document({**CONTENT, **changes})
+
+
+async def proposed(store: AgreementStore, at: datetime | None = None, **changes: Any) -> Stored:
+    draft = await store.draft(content(**changes), "marketing")
+    return (await store.propose(draft.state.version, "marketing", at))[0]
+
+
+async def signed(store: AgreementStore, at: datetime | None = None, **changes: Any) -> Stored:
+    found = await proposed(store, at, **changes)
+    sha, version = found.state.content_sha256, found.state.version
+    await store.sign(version, "marketing", "marketing", sha)
+    return await store.sign(version, "sales", "sales", sha)
+
+
+async def statuses(house: Kit) -> list[str]:
+    async with house.database.reading() as conn:
+        rows = await conn.exec_driver_sql("SELECT status FROM agreement_version ORDER BY version")
+        return [row[0] for row in rows]
+
+
+async def test_two_signers_at_once_bring_it_into_force_once(house: Kit) -> None:
+    for number in range(1, 6):
+        found = await proposed(house.store, title=f"Number {number}")
+        sha = found.state.content_sha256
+        await asyncio.gather(
+            house.store.sign(number, "marketing", "marketing", sha), house.store.sign(number, "sales", "sales", sha)
+        )
+        assert (await statuses(house)).count("active") == 1
+    activated = [data for type_, data in await house.outbox() if type_ == "agreement.activated.v1"]
+    assert [(data["version"], data["supersedes"]) for data in activated] == [(1, None), (2, 1), (3, 2), (4, 3), (5, 4)]
+
+
+async def test_two_versions_signed_at_once_leave_one_in_force(house: Kit) -> None:
+    first, second = await proposed(house.store, title="One"), await proposed(house.store, title="Two")
+    for found in (first, second):
+        await house.store.sign(found.state.version, "marketing", "marketing", found.state.content_sha256)
+    await asyncio.gather(
+        *(house.store.sign(f.state.version, "sales", "sales", f.state.content_sha256) for f in (first, second))
+    )
+    assert sorted(await statuses(house)) == ["active", "superseded"]
+
+
+async def test_the_same_signature_twice_at_once_counts_once(house: Kit) -> None:
+    found = await proposed(house.store)
+    outcomes = await asyncio.gather(
+        *(house.store.sign(1, "sales", "sales", found.state.content_sha256) for _ in range(4)), return_exceptions=True
+    )
+    assert sum(isinstance(outcome, Stored) for outcome in outcomes) == 1
+    assert sum(isinstance(outcome, model.KeyHasSigned) for outcome in outcomes) == 3
+
+
+async def test_the_database_itself_refuses_a_second_version_in_force(house: Kit) -> None:
+    await signed(house.store)
+    await house.store.draft(content(), "marketing")
+    with pytest.raises(IntegrityError):
+        async with house.database.recording() as recording:
+            await recording.conn.execute(text("UPDATE agreement_version SET status = 'active' WHERE version = 2"))
+
+
+async def test_drafts_at_once_get_numbers_of_their_own(house: Kit) -> None:
+    drafts = await asyncio.gather(*(house.store.draft(content(title=f"T{n}"), "marketing") for n in range(8)))
+    assert sorted(draft.state.version for draft in drafts) == list(range(1, 9))
+
+
+async def test_a_signed_version_waits_for_its_time_and_then_supersedes(house: Kit) -> None:
+    await signed(house.store)
+    later = utc_now() + timedelta(days=1)
+    waiting = await signed(house.store, later, title="Next")
+    assert waiting.state.status == "proposed"
+    assert waiting.state.fully_signed
+    assert await house.store.activate_due() is False
+    async with house.database.recording() as recording:
+        await recording.conn.execute(
+            text("UPDATE agreement_version SET effective_at = :now WHERE version = 2"), {"now": recording.now}
+        )
+
+    async def is_in_force() -> bool:
+        return await house.store.active_version() == 2
+
+    stop = asyncio.Event()
+    running = asyncio.create_task(agreement_worker(house.store).run(stop))
+    await until(is_in_force)
+    stop.set()
+    await running
+    assert await statuses(house) == ["superseded", "active"]
+    assert (await house.outbox())[-1][1]["supersedes"] == 1
+
+
+async def test_what_was_in_force_at_a_moment(house: Kit) -> None:
+    assert await house.store.version_in_force(utc_now()) is None
+    before = (await signed(house.store)).state.active_from
+    after = (await signed(house.store, title="Next")).state.active_from
+    assert before is not None
+    assert after is not None
+    for at, expected in (
+        (before, 1),
+        (after - timedelta(microseconds=1), 1),
+        (after, 2),
+        (after + timedelta(days=9), 2),
+    ):
+        found = await house.store.version_in_force(at)
+        assert found is not None
+        assert found.version == expected
+    assert await house.store.version_in_force(before - timedelta(microseconds=1)) is None
+
+
+async def test_only_what_is_or_was_in_force_can_be_acted_by(house: Kit) -> None:
+    await proposed(house.store)
+    with pytest.raises(NoSuchVersion):
+        await house.store.version(1)
+    assert await house.store.active() is None
+
+
+async def test_a_draft_that_no_longer_passes_the_checks_cannot_be_proposed(house: Kit) -> None:
+    await house.store.draft(content(), "marketing")
+    strict = AgreementStore(house.database, replace(POLICY, validate=lambda _: [_finding()]))
+    with pytest.raises(Refused):
+        await strict.propose(1, "marketing")
+
+
+def _finding() -> Any:
+    from accord.agreements import Finding
+
+    return Finding("/parameters", "no more")
+
+
+# -- the cache --------------------------------------------------------------------------------------------------------
+
+
+class Parsed:
+    """Counts how often a content is parsed."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, found: Any) -> str:
+        self.count += 1
+        return str(found["title"])
+
+
+async def test_the_cache_sees_an_activation_of_this_process_at_once_and_parses_once(house: Kit) -> None:
+    parse = Parsed()
+    cache = ActiveCache(house.store, parse)
+    assert await cache.current() is None
+    await signed(house.store)
+    for _ in range(5):
+        assert await cache.current() == (1, CONTENT["title"])
+    await signed(house.store, title="Next")
+    assert await asyncio.gather(*(cache.current() for _ in range(20))) == [(2, "Next")] * 20
+    assert await cache.at(1) == CONTENT["title"]
+    assert parse.count == 2
+
+
+async def test_the_cache_sees_another_processes_activation_soon(house: Kit) -> None:
+    cache = ActiveCache(house.store, Parsed())
+    assert await cache.current() is None
+    await signed(AgreementStore(house.database, POLICY))
+
+    async def is_seen() -> bool:
+        return await cache.current() is not None
+
+    await until(is_seen)
+    assert await cache.at(1) == CONTENT["title"]
+    with pytest.raises(NoSuchVersion):
+        await cache.at(2)
+
+
+async def test_the_cache_asks_the_database_only_now_and_then(house: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("accord.agreements.cache._REFRESH_S", 3600.0)
+    await signed(house.store)
+    cache = ActiveCache(house.store, Parsed())
+    first = await cache.current()
+    async with house.database.recording() as recording:
+        await recording.conn.execute(text("DELETE FROM agreement_signature"))
+        await recording.conn.execute(text("DELETE FROM agreement_version"))
+    assert await cache.current() == first
+
+
+async def test_without_a_database_the_version_last_seen_stays_but_none_is_made_up(
+    house: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("accord.agreements.cache._REFRESH_S", 0.0)
+    await signed(house.store)
+    cache = ActiveCache(house.store, Parsed())
+    assert await cache.current() is not None
+    async with kit("postgresql://nobody@127.0.0.1:1/none", tmp_path) as lost:
+        house.store.database = lost.database
+        assert await cache.current() == (1, CONTENT["title"])
+        with pytest.raises(OSError, match="Connect"):
+            await ActiveCache(lost.store, Parsed()).current()
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_tables_are_those_of_the_migrations(house: Kit) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+    from sqlalchemy import Connection
+
+    metadata = MetaData()
+    messaging_tables.define(metadata)
+    tables.define(metadata)
+    http_tables.define(metadata)
+
+    def compare(conn: Connection) -> Any:
+        context = MigrationContext.configure(conn, opts={"compare_type": True, "compare_server_default": True})
+        return compare_metadata(context, metadata)
+
+    async with house.database.engine.connect() as conn:
+        assert await conn.run_sync(compare) == []
