@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import httpx
 
@@ -25,12 +26,15 @@ TAIL_LINES = 5
 
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
-    """One service: its name, package (run as `python -m package.main`), database, and place in the port range."""
+    """One process of a service: its name, package (run as `python -m package.main ROLE`), database, and place in the
+    port range. A service with its API and its workers apart has two.
+    """
 
     name: str
     package: str
     database: str
     port_offset: int
+    role: Literal["api", "worker", "all"] = "all"
 
 
 SERVICES: Sequence[ServiceSpec] = (
@@ -75,8 +79,8 @@ class Service:
             raise StartError(self.spec.name, f"migration failed: {self.last_words()}", self.log_path)
 
     def start(self) -> None:
-        """Start the service with all its roles; returns at once, see `ready`."""
-        self.child = self._spawn("all")
+        """Start the process in its role; returns at once, see `ready`."""
+        self.child = self._spawn(self.spec.role)
 
     def ready(self, client: httpx.Client) -> bool:
         """Whether `/readyz` says yes. Raises StartError when the process has ended."""
