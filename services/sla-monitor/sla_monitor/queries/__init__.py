@@ -1,0 +1,1 @@
+"""SQL by subject. Nothing here decides anything or opens a transaction."""
