@@ -40,7 +40,7 @@ class GroupCommit(Generic[Request, Answer]):
 
     def __init__(
         self,
-        apply: Callable[[Sequence[Request]], Awaitable[Sequence[Answer]]],
+        apply: Callable[[Sequence[Request]], Awaitable[Sequence[Answer | Exception]]],
         *,
         batch_rows_max: int = 200,
         queue_rows_max: int = 2000,
@@ -71,6 +71,10 @@ class GroupCommit(Generic[Request, Answer]):
         self._queue.append((request, answer))
         self._arrived.set()
         return await answer
+
+    def has_room(self, rows: int) -> bool:
+        """Whether so many requests can be submitted now; for callers with many, who want all of them queued or none."""
+        return not self._closing and len(self._queue) + rows <= self._queue_rows_max
 
     async def run(self, stop: asyncio.Event) -> None:
         """Apply batches until `stop`, then drain what is queued."""

@@ -257,6 +257,19 @@ async def store(conn: AsyncConnection, answers: Sequence[tuple[Ticket, Answer]])
     )
 
 
+_FORGET = """
+    DELETE FROM idempotency_key k USING unnest($1::text[], $2::text[]) AS t (caller, key_name)
+    WHERE k.caller = t.caller AND k.key_name = t.key_name
+"""
+
+
+async def forget(conn: AsyncConnection, tickets: Sequence[Ticket]) -> None:
+    """Free keys that `claim` found Fresh, in the same transaction: nothing was done, and the same request may succeed later."""
+    if tickets:
+        driver = await driver_of(conn)
+        await driver.execute(_FORGET, [ticket.caller for ticket in tickets], [ticket.key for ticket in tickets])
+
+
 def idempotency_worker(database: Database) -> Periodic:
     """The worker that forgets keys after seven days."""
 

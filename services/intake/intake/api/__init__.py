@@ -1,0 +1,1 @@
+"""HTTP in: one module per resource; no rules and no SQL."""

@@ -1,0 +1,74 @@
+"""Examples for OpenAPI: made-up people at reserved domains."""
+
+from __future__ import annotations
+
+LEAD_ID = "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e10"
+
+SUBMISSION_EXAMPLE: dict[str, object] = {
+    "source": "website",
+    "external_id": "42",
+    "email": "ada@initech.example",
+    "phone": "+1 202 555 0143",
+    "first_name": "Ada",
+    "last_name": "Byron",
+    "company": "Initech",
+    "domain": "initech.example",
+    "title": "CTO",
+    "attributes": {
+        "employee_count": 250,
+        "industry": "541511",
+        "country": "US",
+        "line_of_business": "software",
+        "dnb_rating": "4A1",
+        "bbb_rating": "A+",
+    },
+    "campaign": {
+        "name": "spring",
+        "medium": "cpc",
+        "content": "a",
+        "term": "crm",
+        "landing_page": "/demo",
+        "cost": {"amount": "2.10", "currency": "USD"},
+    },
+    "consent": {"basis": "consent", "given_at": "2026-01-04T09:29:00-06:00"},
+    "occurred_at": "2026-01-04T09:30:00-06:00",
+}
+
+CAPTURED_EXAMPLE: dict[str, object] = {
+    "submission_id": "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e11",
+    "lead_id": LEAD_ID,
+    "outcome": "created",
+    "verdict": "flagged",
+    "quality": {
+        "score": 0.86,
+        "policy_version": 3,
+        "failed": [{"parameter": "company-size", "consequence": "flag", "reason": "employee_count is below 50"}],
+    },
+}
+
+ACTIVITY_EXAMPLE: dict[str, object] = {
+    "lead_id": LEAD_ID,
+    "kind": "email.clicked",
+    "by": "lead",
+    "occurred_at": "2026-01-05T10:12:00Z",
+    "campaign": {"name": "spring"},
+    "properties": {"link": "pricing"},
+}
+
+POLICY_EXAMPLE: dict[str, object] = {
+    "kind": "policy",
+    "title": "What every record must meet",
+    "attributes": {"employee_count": {"type": "integer"}},
+    "parameters": [
+        {"key": "reachable", "rule": "email", "consequence": "reject", "weight": 3},
+        {
+            "key": "company-size",
+            "rule": "range",
+            "attribute": "employee_count",
+            "min": 50,
+            "consequence": "flag",
+            "weight": 2,
+        },
+    ],
+    "score_min": 0.5,
+}

@@ -1,0 +1,125 @@
+"""GET /v1/leads/{lead_id} and the lookups. Personal fields are shown to keys with personal:read only."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from accord.contracts.values import Attributes, Campaign, Verdict
+from accord.database import Database
+from accord.http.auth import Caller, require
+from accord.http.openapi import problems
+from accord.http.problems import Problem, not_found
+from intake.queries.lookup import Found
+from intake.usecases.look_up import find_by_email, find_by_external, find_by_id, find_by_phone
+
+
+class ExternalOut(BaseModel):
+    """The id that another system gave the lead."""
+
+    source: str
+    id: str
+
+
+class PersonOut(BaseModel):
+    """The personal fields; present for keys with `personal:read`."""
+
+    email: str | None = None
+    phone: str | None = None
+    first_name: str | None = None
+    last_name: str | None = None
+    company: str | None = None
+    domain: str | None = None
+    title: str | None = None
+    external: list[ExternalOut] = []
+
+
+class LeadOut(BaseModel):
+    """A lead as intake knows it."""
+
+    lead_id: UUID
+    source: str = Field(description="Where the lead was first heard of.")
+    captured_at: datetime = Field(description="When its first submission occurred.")
+    held: bool = Field(description="True while nothing but quarantined submissions has come: it has not entered.")
+    verdict: Verdict
+    quality_score: float | None
+    policy_version: int | None
+    account_id: UUID | None
+    attributes: Attributes
+    campaign: Campaign | None
+    merged: list[UUID] = Field(description="Leads that were merged into this one; their ids lead here.")
+    person: PersonOut | None = Field(description="Null without personal:read.")
+
+
+class LeadsOut(BaseModel):
+    """The lead that a key names, if there is one."""
+
+    items: list[LeadOut]
+    next_cursor: None = None
+
+
+def lead_router(database: Database) -> APIRouter:
+    """The routes that read leads."""
+    router = APIRouter(tags=["leads"])
+
+    @router.get("/v1/leads/{lead_id}", summary="One lead", responses=problems(404))
+    async def one(lead_id: UUID, caller: Caller = require("leads:read")) -> LeadOut:
+        found = await find_by_id(database, lead_id)
+        if found is None:
+            raise not_found("lead")
+        return _shown(found, caller)
+
+    @router.get("/v1/leads", summary="Find a lead by one of its keys")
+    async def find(
+        caller: Caller = require("leads:read"),
+        email: Annotated[str | None, Query(max_length=500)] = None,
+        phone: Annotated[str | None, Query(max_length=50, description="International form, +…")] = None,
+        external: Annotated[str | None, Query(max_length=401, description="`source:id`", pattern="^[^:]+:.+$")] = None,
+    ) -> LeadsOut:
+        """Exactly one of `email`, `phone`, `external`."""
+        if sum(given is not None for given in (email, phone, external)) != 1:
+            raise Problem(
+                422,
+                "validation-failed",
+                "The request does not fit",
+                "Give exactly one of email, phone, external.",
+                errors=[{"parameter": "email", "message": "Give exactly one of email, phone, external"}],
+            )
+        found = await _find(email, phone, external)
+        return LeadsOut(items=[] if found is None else [_shown(found, caller)])
+
+    async def _find(email: str | None, phone: str | None, external: str | None) -> Found | None:
+        if email is not None:
+            return await find_by_email(database, email)
+        if phone is not None:
+            return await find_by_phone(database, phone)
+        source, _, external_id = (external or "").partition(":")
+        return await find_by_external(database, source, external_id)
+
+    return router
+
+
+def _shown(found: Found, caller: Caller) -> LeadOut:
+    lead = found.lead
+    person = None
+    if "personal:read" in caller.scopes:
+        external = [ExternalOut(source=one["source"], id=one["id"]) for one in found.external]
+        person = PersonOut(**lead.person, external=external)
+    return LeadOut(
+        lead_id=lead.lead_id,
+        source=lead.source,
+        captured_at=lead.captured_at,
+        held=lead.held,
+        verdict=lead.verdict,
+        quality_score=lead.quality_score,
+        policy_version=lead.policy_version,
+        account_id=lead.account_id,
+        attributes=lead.attributes,
+        campaign=lead.campaign,
+        merged=found.merged,
+        person=person,
+    )

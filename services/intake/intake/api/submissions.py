@@ -1,0 +1,109 @@
+"""POST /v1/leads and /v1/leads:batch: submissions in, the hottest paths of the product."""
+
+from __future__ import annotations
+
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+from starlette.routing import BaseRoute, Route
+
+from accord.batching import GroupCommit
+from accord.contracts.values import PolicyFailure, Verdict
+from accord.http.idempotency import Answer
+from accord.http.openapi import operation
+from accord.http.problems import ProblemDocument
+from intake.api.examples import CAPTURED_EXAMPLE, SUBMISSION_EXAMPLE
+from intake.api.rows import NDJSON, ROWS_MAX, RowRoutes
+from intake.domain.submission import Submission
+from intake.usecases.capture import CaptureRequest
+
+
+class QualityOut(BaseModel):
+    """How the data policy judged the record. `score` is null where no policy is in force."""
+
+    score: float | None = Field(description="Weight passed / weight applicable, from 0 to 1.")
+    policy_version: int | None
+    failed: list[PolicyFailure]
+
+
+class CapturedOut(BaseModel):
+    """What became of a submission, saved before it was answered."""
+
+    submission_id: UUID
+    lead_id: UUID = Field(description="The lead; a quarantined one does not enter before it is released.")
+    outcome: Literal["created", "updated", "merged", "replayed"]
+    verdict: Verdict
+    quality: QualityOut
+
+
+class CapturedRow(CapturedOut):
+    """The result of one row."""
+
+    status: Literal[200, 201]
+
+
+class RefusedRow(BaseModel):
+    """A row that was not taken, and why."""
+
+    status: int = Field(ge=400, le=599)
+    problem: ProblemDocument
+
+
+class BatchOut(BaseModel):
+    """One result for each row, in order."""
+
+    results: list[CapturedRow | RefusedRow]
+
+
+def submission_routes(captures: GroupCommit[CaptureRequest, Answer]) -> list[BaseRoute]:
+    """The two routes."""
+    rows = RowRoutes(
+        Submission, captures, lambda row, content, caller, ticket: CaptureRequest(row, content, caller.name, ticket)
+    )
+    return [
+        Route("/v1/leads", rows.one, methods=["POST"]),
+        Route("/v1/leads:batch", rows.many, methods=["POST"]),
+    ]
+
+
+SUBMISSIONS_OPENAPI = {
+    "/v1/leads": {
+        "post": operation(
+            "Submit a lead",
+            scope="leads:write",
+            description=(
+                "Takes one record from any source, judges it by the data policy in force and answers once it is saved."
+                " 201 for a new lead, 200 for a known one. A record that the policy refuses is 422 of type"
+                " `/problems/rejected-by-policy` with `quality`; it is kept all the same."
+            ),
+            tags=["leads"],
+            operation_id="submit_lead",
+            body=Submission,
+            body_examples={"lead": SUBMISSION_EXAMPLE},
+            answers={201: CapturedOut, 200: CapturedOut},
+            answer_examples={201: CAPTURED_EXAMPLE, 200: {**CAPTURED_EXAMPLE, "outcome": "updated"}},
+            problems=(409, 415, 422, 503),
+            idempotent=True,
+        )
+    },
+    "/v1/leads:batch": {
+        "post": operation(
+            "Submit many leads",
+            scope="leads:write",
+            description=(
+                f"A JSON array or NDJSON of 1 to {ROWS_MAX} records. Every row has its own result, in order; a row that does"
+                " not fit spoils no other. With an Idempotency-Key each row happens once."
+            ),
+            tags=["leads"],
+            operation_id="submit_leads",
+            body=list[Submission],
+            body_examples={"leads": [SUBMISSION_EXAMPLE]},
+            body_media=("application/json", NDJSON),
+            answers={200: BatchOut},
+            answer_examples={200: {"results": [{"status": 201, **CAPTURED_EXAMPLE}]}},
+            problems=(415, 422, 503),
+            idempotent=True,
+        )
+    },
+}

@@ -1,0 +1,227 @@
+"""Decides what becomes of submissions, one after the other, against the leads that their identity keys name. Pure: it is handed what
+was read and gives back what to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from accord.contracts.base import EventData
+from accord.contracts.intake_events import LeadCaptured, LeadMerged, LeadQuarantined, LeadRejected, LeadUpdated
+from intake.domain.lead import Lead, Values, absorbed, changed_fields, created, survivor_of, updated
+from intake.domain.quality import Quality
+
+IdentityKind = Literal["email", "phone", "external"]
+IdentityKey = tuple[IdentityKind, str]
+"""A strong key: whoever has it is that person."""
+
+Outcome = Literal["created", "updated", "merged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One submission, recognised and judged: its keys, its values, and the ids that it takes if it needs new ones."""
+
+    submission_id: UUID
+    new_lead_id: UUID
+    merge_ids: tuple[UUID, UUID]
+    """Three keys can name three leads, which takes two merges."""
+    keys: tuple[IdentityKey, ...]
+    values: Values
+
+    @property
+    def quality(self) -> Quality:
+        return self.values.quality
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """What became of one submission. `lead_id` and `outcome` are None for a rejected one."""
+
+    lead_id: UUID | None
+    outcome: Outcome | None
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Two leads that turned out to be one person, as they were: enough to revert it."""
+
+    merge_id: UUID
+    survivor: Lead
+    other: Lead
+    submission_id: UUID
+
+
+@dataclass(slots=True)
+class Register:
+    """The leads and keys of one transaction as they stand while its submissions are taken in one by one.
+
+    `leads` holds every lead that a key names, and no lead that was merged into another.
+    """
+
+    now: datetime
+    leads: dict[UUID, Lead]
+    keys: dict[IdentityKey, UUID]
+    touched: dict[UUID, None] = field(default_factory=dict)
+    new_keys: dict[IdentityKey, UUID] = field(default_factory=dict)
+    merges: list[Merge] = field(default_factory=list)
+    events: list[EventData] = field(default_factory=list)
+
+    def take(self, candidate: Candidate) -> Captured:
+        """Take one submission in. Its events are in `events`, its writes in `touched`, `new_keys` and `merges`."""
+        quality = candidate.quality
+        if quality.verdict == "rejected":
+            self._reject(candidate)
+            return Captured(None, None)
+        matches = self._matches(candidate.keys)
+        if quality.verdict == "quarantined":
+            return self._quarantine(candidate, matches)
+        if not matches:
+            lead = created(candidate.new_lead_id, candidate.values, held=False)
+            self._claim(candidate.keys, lead.lead_id)
+            self._enter(lead)
+            return Captured(lead.lead_id, "created")
+        survivor = self._merged(matches, candidate)
+        self._claim(candidate.keys, survivor.lead_id)
+        self._update(survivor, updated(survivor, candidate.values), candidate.values.at)
+        return Captured(survivor.lead_id, "merged" if len(matches) > 1 else "updated")
+
+    def _matches(self, keys: Iterable[IdentityKey]) -> list[Lead]:
+        found = dict.fromkeys(self.keys[key] for key in keys if key in self.keys)
+        return [self.leads[lead_id] for lead_id in found]
+
+    def _claim(self, keys: Iterable[IdentityKey], lead_id: UUID) -> None:
+        for key in keys:
+            if self.keys.get(key) != lead_id:
+                self.keys[key] = lead_id
+                self.new_keys[key] = lead_id
+
+    def _save(self, lead: Lead) -> None:
+        self.leads[lead.lead_id] = lead
+        self.touched[lead.lead_id] = None
+
+    def _enter(self, lead: Lead) -> None:
+        """A lead comes in for all to see, at the time of its first submission."""
+        entered = replace(lead, held=False, sequence=lead.sequence + 1)
+        self._save(entered)
+        self.events.append(
+            LeadCaptured(
+                lead_id=entered.lead_id,
+                sequence=entered.sequence,
+                occurred_at=entered.captured_at,
+                recorded_at=self.now,
+                state=entered.state(),
+            )
+        )
+
+    def _update(self, before: Lead, after: Lead, at: datetime) -> None:
+        if before.held:
+            self._enter(after)
+            return
+        changed = changed_fields(before, after)
+        if not changed:
+            # Personal fields may still differ; they are saved and nobody else is told.
+            self._save(after)
+            return
+        after = replace(after, sequence=after.sequence + 1)
+        self._save(after)
+        self.events.append(
+            LeadUpdated(
+                lead_id=after.lead_id,
+                sequence=after.sequence,
+                occurred_at=at,
+                recorded_at=self.now,
+                state=after.state(),
+                changed=changed,
+            )
+        )
+
+    def _merged(self, matches: list[Lead], candidate: Candidate) -> Lead:
+        """One lead of all that the submission's keys name."""
+        survivor = matches[0]
+        for merge_id, other in zip(candidate.merge_ids, matches[1:], strict=False):
+            survivor, gone = survivor_of(survivor, other)
+            self.merges.append(Merge(merge_id, survivor, gone, candidate.submission_id))
+            survivor = self._absorb(survivor, gone, merge_id)
+        return survivor
+
+    def _absorb(self, survivor: Lead, gone: Lead, merge_id: UUID) -> Lead:
+        whole = absorbed(survivor, gone)
+        self._save(replace(gone, merged_into=survivor.lead_id))
+        for key, lead_id in list(self.keys.items()):
+            if lead_id == gone.lead_id:
+                self.keys[key] = survivor.lead_id
+        for key, lead_id in list(self.new_keys.items()):
+            if lead_id == gone.lead_id:
+                self.new_keys[key] = survivor.lead_id
+        if survivor.held:
+            self._save(whole)  # both were held; the survivor comes in by the submission that joined them
+            return whole
+        whole = replace(whole, sequence=whole.sequence + 1)
+        self._save(whole)
+        self.events.append(
+            LeadMerged(
+                lead_id=whole.lead_id,
+                sequence=whole.sequence,
+                occurred_at=self.now,
+                recorded_at=self.now,
+                merge_id=merge_id,
+                merged_lead_id=gone.lead_id,
+                state=whole.state(),
+            )
+        )
+        return whole
+
+    def _quarantine(self, candidate: Candidate, matches: list[Lead]) -> Captured:
+        """A new person is held, so that nobody makes a second lead of them; a known one stays as it is."""
+        lead = min(matches, key=lambda one: (one.held, one.captured_at, one.lead_id), default=None)
+        outcome: Outcome = "updated"
+        if lead is None:
+            lead = created(candidate.new_lead_id, candidate.values, held=True)
+            self._claim(candidate.keys, lead.lead_id)
+            outcome = "created"
+        lead = replace(lead, sequence=lead.sequence + 1)
+        self._save(lead)
+        self.events.append(
+            LeadQuarantined(
+                lead_id=lead.lead_id,
+                sequence=lead.sequence,
+                occurred_at=candidate.values.at,
+                recorded_at=self.now,
+                submission_id=candidate.submission_id,
+                source=candidate.values.source,
+                policy_version=candidate.quality.policy_version or 0,
+                quality_score=candidate.quality.score or 0.0,
+                failed=list(candidate.quality.failed),
+            )
+        )
+        return Captured(lead.lead_id, outcome)
+
+    def _reject(self, candidate: Candidate) -> None:
+        self.events.append(
+            LeadRejected(
+                occurred_at=candidate.values.at,
+                recorded_at=self.now,
+                submission_id=candidate.submission_id,
+                source=candidate.values.source,
+                policy_version=candidate.quality.policy_version or 0,
+                quality_score=candidate.quality.score or 0.0,
+                failed=list(candidate.quality.failed),
+            )
+        )
+
+
+def keys_of(person: Mapping[str, str], external: str | None) -> tuple[IdentityKey, ...]:
+    """The strong keys of a submission, from its normalised e-mail and phone and its `source`+id."""
+    keys: list[IdentityKey] = []
+    if email := person.get("email"):
+        keys.append(("email", email))
+    if phone := person.get("phone"):
+        keys.append(("phone", phone))
+    if external:
+        keys.append(("external", external))
+    return tuple(keys)

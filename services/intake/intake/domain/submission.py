@@ -1,0 +1,116 @@
+"""A submission and an activity as they are sent: their form and its limits. What the values are worth, the policy says."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+
+from accord.contracts.values import Campaign, Handle, Party, SourceName, Timestamp
+
+AHEAD_MAX = timedelta(minutes=5)
+"""How far ahead of our clock a sender's may be."""
+ATTRIBUTES_MAX = 100
+
+Text = Annotated[str, StringConstraints(max_length=500, strip_whitespace=True)]
+AttributeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+AttributeIn = bool | int | float | Annotated[str, StringConstraints(max_length=1000)] | list[Text] | None
+ExternalId = Annotated[str, StringConstraints(min_length=1, max_length=300, strip_whitespace=True)]
+Kind = Annotated[str, StringConstraints(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")]
+
+
+def _sane_year(at: datetime) -> datetime:
+    if not 1970 <= at.year < 2200:
+        raise ValueError("must be between 1970 and 2200")
+    return at
+
+
+Moment = Annotated[Timestamp, AfterValidator(_sane_year)]
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CampaignIn(Campaign):
+    """A campaign as it is sent; where the lead landed stays in the submission."""
+
+    landing_page: Annotated[str, Field(max_length=2000)] | None = None
+    referrer: Annotated[str, Field(max_length=2000)] | None = None
+
+    def public(self) -> Campaign | None:
+        """The words that may leave intake: none that looks like an address."""
+        words = {
+            name: value
+            for name in ("name", "medium", "content", "term")
+            if (value := getattr(self, name)) and "@" not in value
+        }
+        return Campaign(**words, cost=self.cost) if words or self.cost else None
+
+
+class Consent(_Form):
+    """On what basis the person may be contacted."""
+
+    basis: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,49}$")]
+    given_at: Moment | None = None
+    text: Annotated[str, Field(max_length=5000)] | None = None
+
+
+class Submission(_Form):
+    """One inbound record. Only `source` and one of `email`, `phone`, `external_id` are needed."""
+
+    source: SourceName
+    external_id: ExternalId | None = None
+    email: Text | None = None
+    phone: Annotated[str, StringConstraints(max_length=50, strip_whitespace=True)] | None = None
+    first_name: Text | None = None
+    last_name: Text | None = None
+    company: Text | None = None
+    domain: Annotated[str, StringConstraints(max_length=253, strip_whitespace=True)] | None = None
+    title: Text | None = None
+    attributes: Annotated[dict[AttributeName, AttributeIn], Field(max_length=ATTRIBUTES_MAX)] = Field(
+        default_factory=dict
+    )
+    campaign: CampaignIn | None = None
+    consent: Consent | None = None
+    occurred_at: Moment | None = None
+
+    @model_validator(mode="after")
+    def _someone(self) -> Submission:
+        if not (self.email or self.phone or self.external_id):
+            raise ValueError("needs one of email, phone, external_id")
+        return self
+
+
+class External(_Form):
+    """The id that another system gave the lead."""
+
+    source: SourceName
+    id: ExternalId
+
+
+class ActivityIn(_Form):
+    """Something that happened with a lead, named by exactly one of `lead_id`, `email`, `external`."""
+
+    lead_id: UUID | None = None
+    email: Text | None = None
+    external: External | None = None
+    kind: Kind
+    by: Party
+    actor: Handle | None = None
+    occurred_at: Moment | None = None
+    campaign: CampaignIn | None = None
+    properties: Annotated[dict[str, JsonValue], Field(max_length=100)] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _whose(self) -> ActivityIn:
+        if sum(given is not None for given in (self.lead_id, self.email, self.external)) != 1:
+            raise ValueError("needs exactly one of lead_id, email, external")
+        return self
+
+
+def is_ahead(at: datetime | None, now: datetime) -> bool:
+    """Whether a reported time lies further in the future than clocks may differ."""
+    return at is not None and at > now + AHEAD_MAX

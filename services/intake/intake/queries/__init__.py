@@ -1,0 +1,1 @@
+"""SQL by subject. Nothing here opens a transaction."""

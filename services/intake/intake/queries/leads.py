@@ -1,0 +1,227 @@
+"""SQL on leads and their identity keys: locked and read for a batch, written as one statement per table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from accord.contracts.values import Campaign
+from intake.domain.capture import IdentityKey, Merge
+from intake.domain.lead import PERSON_FIELDS, Lead
+
+_COLUMNS = (
+    "lead_id, source, captured_at, verdict, email, phone, first_name, last_name, company, domain, title, attributes, stamps,"
+    " account_id, campaign, external_keys, policy_version, quality_score, held, merged_into, sequence"
+)
+# Whoever decides about a key holds its lock until the commit, so the same person posted twice at one instant is decided one
+# after the other, in any process. The locks are taken in one order everywhere, so batches do not deadlock.
+_LOCK_KEYS = """
+SELECT pg_advisory_xact_lock(hash)
+FROM (SELECT DISTINCT hashtextextended(kind || ':' || value, 7) AS hash
+      FROM unnest($1::text[], $2::text[]) AS k (kind, value) ORDER BY hash) AS sorted
+"""
+_FIND_KEYS = """
+SELECT i.kind, i.value, i.lead_id
+FROM unnest($1::text[], $2::text[]) AS k (kind, value) JOIN identity_key i USING (kind, value)
+"""
+_LOCK_LEADS = f"SELECT {_COLUMNS} FROM lead WHERE lead_id = ANY ($1::uuid[]) ORDER BY lead_id FOR UPDATE"
+_READ = f"SELECT {_COLUMNS} FROM lead WHERE lead_id = $1"
+_SAVE_KEYS = """
+INSERT INTO identity_key (kind, value, lead_id)
+SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[]) AS k (kind, value, lead_id) ORDER BY kind, value
+ON CONFLICT (kind, value) DO UPDATE SET lead_id = excluded.lead_id
+"""
+_SAVE = f"""
+INSERT INTO lead ({_COLUMNS}, recorded_at)
+SELECT u.lead_id, u.source, u.captured_at, u.verdict, u.email, u.phone, u.first_name, u.last_name, u.company, u.domain, u.title,
+       u.attributes::jsonb, u.stamps::jsonb, u.account_id, u.campaign::jsonb, u.external_keys::text[], u.policy_version,
+       u.quality_score, u.held, u.merged_into, u.sequence, $22
+FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+            $10::text[], $11::text[], $12::text[], $13::text[], $14::uuid[], $15::text[], $16::text[], $17::int[],
+            $18::float8[], $19::bool[], $20::uuid[], $21::bigint[])
+     AS u ({_COLUMNS})
+ORDER BY u.lead_id
+ON CONFLICT (lead_id) DO UPDATE SET
+    verdict = excluded.verdict, email = excluded.email, phone = excluded.phone, first_name = excluded.first_name,
+    last_name = excluded.last_name, company = excluded.company, domain = excluded.domain, title = excluded.title,
+    attributes = excluded.attributes, stamps = excluded.stamps, account_id = excluded.account_id,
+    campaign = excluded.campaign, external_keys = excluded.external_keys, policy_version = excluded.policy_version,
+    quality_score = excluded.quality_score, held = excluded.held, merged_into = excluded.merged_into,
+    sequence = excluded.sequence, recorded_at = excluded.recorded_at
+"""
+_SAVE_ACCOUNTS = """
+INSERT INTO account (account_id, domain, name, recorded_at)
+SELECT account_id, domain, name, $4 FROM unnest($1::uuid[], $2::text[], $3::text[]) AS a (account_id, domain, name)
+ORDER BY account_id
+ON CONFLICT (account_id) DO NOTHING
+"""
+_MERGE = """
+WITH moved_keys AS (
+    UPDATE identity_key SET lead_id = $1 WHERE lead_id = $2 RETURNING kind, value
+), moved_activities AS (
+    UPDATE activity SET lead_id = $1 WHERE lead_id = $2 RETURNING activity_id
+)
+INSERT INTO merge (survivor_id, merge_id, merged_lead_id, submission_id, survivor_before, keys_moved, activities_moved, recorded_at)
+SELECT $1, $3, $2, $4, $5::jsonb,
+       (SELECT coalesce(jsonb_agg(jsonb_build_array(kind, value)), '[]') FROM moved_keys),
+       (SELECT coalesce(array_agg(activity_id), '{}') FROM moved_activities), $6
+"""
+_REREADS_MAX = 10
+
+
+class Moved(Exception):
+    """The leads that these keys name kept changing while they were locked; the transaction may be tried again."""
+
+
+async def lock_matches(
+    driver: asyncpg.Connection, keys: Iterable[IdentityKey]
+) -> tuple[dict[IdentityKey, UUID], dict[UUID, Lead]]:
+    """Lock these keys and the leads that they name; both as they are until the commit.
+
+    A lead may be merged into another between finding and locking it, so it is read again until nothing has moved.
+    Raises Moved after a bounded number of reads.
+    """
+    wanted = sorted(set(keys))
+    if not wanted:
+        return {}, {}
+    kinds, values = [kind for kind, _ in wanted], [value for _, value in wanted]
+    await driver.fetch(_LOCK_KEYS, kinds, values)
+    found = await _find(driver, kinds, values)
+    for _ in range(_REREADS_MAX):
+        if not found:
+            return {}, {}
+        leads = await lock_leads(driver, set(found.values()))
+        again = await _find(driver, kinds, values)
+        if again == found:
+            return found, leads
+        found = again
+    raise Moved
+
+
+async def _find(driver: asyncpg.Connection, kinds: Sequence[str], values: Sequence[str]) -> dict[IdentityKey, UUID]:
+    rows = await driver.fetch(_FIND_KEYS, kinds, values)
+    return {(row[0], row[1]): row[2] for row in rows}
+
+
+async def find_keys(driver: asyncpg.Connection, keys: Iterable[IdentityKey]) -> dict[IdentityKey, UUID]:
+    """The leads that these keys name, without a lock."""
+    wanted = sorted(set(keys))
+    return await _find(driver, [kind for kind, _ in wanted], [value for _, value in wanted]) if wanted else {}
+
+
+async def lock_leads(driver: asyncpg.Connection, lead_ids: Iterable[UUID]) -> dict[UUID, Lead]:
+    """These leads, locked in the order of their ids."""
+    rows = await driver.fetch(_LOCK_LEADS, list(lead_ids))
+    return {row["lead_id"]: _lead(row) for row in rows}
+
+
+async def read_lead(driver: asyncpg.Connection, lead_id: UUID) -> Lead | None:
+    """One lead as it is, also one that was merged into another."""
+    row = await driver.fetchrow(_READ, lead_id)
+    return None if row is None else _lead(row)
+
+
+async def save_leads(driver: asyncpg.Connection, leads: Sequence[Lead], now: datetime) -> None:
+    """Insert or update all of them in one statement."""
+    if not leads:
+        return
+    persons = [[lead.person.get(name) for lead in leads] for name in PERSON_FIELDS]
+    await driver.execute(
+        _SAVE,
+        [lead.lead_id for lead in leads],
+        [lead.source for lead in leads],
+        [lead.captured_at for lead in leads],
+        [lead.verdict for lead in leads],
+        *persons,
+        [orjson.dumps(lead.attributes).decode() for lead in leads],
+        [orjson.dumps(lead.stamps).decode() for lead in leads],
+        [lead.account_id for lead in leads],
+        [None if lead.campaign is None else lead.campaign.model_dump_json(exclude_none=True) for lead in leads],
+        ["{" + ",".join(lead.external_keys) + "}" for lead in leads],
+        [lead.policy_version for lead in leads],
+        [lead.quality_score for lead in leads],
+        [lead.held for lead in leads],
+        [lead.merged_into for lead in leads],
+        [lead.sequence for lead in leads],
+        now,
+    )
+
+
+async def save_keys(driver: asyncpg.Connection, keys: dict[IdentityKey, UUID]) -> None:
+    """Give these keys to their leads."""
+    if keys:
+        rows = list(keys.items())
+        await driver.execute(
+            _SAVE_KEYS, [key[0] for key, _ in rows], [key[1] for key, _ in rows], [lead_id for _, lead_id in rows]
+        )
+
+
+async def save_accounts(
+    driver: asyncpg.Connection, accounts: dict[UUID, tuple[str, str | None]], now: datetime
+) -> None:
+    """Accounts by id: domain and the company's name as first heard."""
+    if accounts:
+        await driver.execute(
+            _SAVE_ACCOUNTS,
+            list(accounts),
+            [domain for domain, _ in accounts.values()],
+            [name for _, name in accounts.values()],
+            now,
+        )
+
+
+async def save_merge(driver: asyncpg.Connection, merge: Merge, now: datetime) -> None:
+    """Move keys and activities to the survivor, and keep what is needed to move them back."""
+    await driver.execute(
+        _MERGE,
+        merge.survivor.lead_id,
+        merge.other.lead_id,
+        merge.merge_id,
+        merge.submission_id,
+        _snapshot(merge.survivor),
+        now,
+    )
+
+
+def _snapshot(lead: Lead) -> str:
+    return orjson.dumps(
+        {
+            "person": dict(lead.person),
+            "attributes": lead.attributes,
+            "stamps": dict(lead.stamps),
+            "account_id": lead.account_id,
+            "campaign": None if lead.campaign is None else lead.campaign.model_dump(mode="json"),
+            "external_keys": lead.external_keys,
+        }
+    ).decode()
+
+
+def _lead(row: asyncpg.Record) -> Lead:
+    campaign: Any = row["campaign"]
+    return Lead(
+        lead_id=row["lead_id"],
+        source=row["source"],
+        captured_at=row["captured_at"],
+        verdict=row["verdict"],
+        person={name: row[name] for name in PERSON_FIELDS if row[name] is not None},
+        attributes=_json(row["attributes"]),
+        stamps={name: datetime.fromisoformat(at) for name, at in _json(row["stamps"]).items()},
+        account_id=row["account_id"],
+        campaign=None if campaign is None else Campaign.model_validate(_json(campaign)),
+        external_keys=tuple(row["external_keys"]),
+        policy_version=row["policy_version"],
+        quality_score=row["quality_score"],
+        held=row["held"],
+        merged_into=row["merged_into"],
+        sequence=row["sequence"],
+    )
+
+
+def _json(value: Any) -> Any:
+    """SQLAlchemy sets codecs for json on its connections, which may give text or the value, by version."""
+    return orjson.loads(value) if isinstance(value, str | bytes) else value

@@ -1,0 +1,134 @@
+"""The tables of intake's database, the only one with personal data. The DDL that really runs is frozen in migrations/; a test compares
+the two.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+
+from accord.agreements import tables as agreements
+from accord.http import tables as http
+from accord.messaging import tables as messaging
+
+metadata = MetaData()
+messaging.define(metadata)
+agreements.define(metadata)
+http.define(metadata)
+
+
+def _moment(name: str, *, nullable: bool = False) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=nullable)
+
+
+lead = Table(
+    "lead",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    Column("source", Text, nullable=False),
+    _moment("captured_at"),
+    Column("verdict", Text, nullable=False),
+    Column("email", Text),
+    Column("phone", Text),
+    Column("first_name", Text),
+    Column("last_name", Text),
+    Column("company", Text),
+    Column("domain", Text),
+    Column("title", Text),
+    Column("attributes", JSONB, nullable=False),
+    Column("stamps", JSONB, nullable=False),
+    Column("account_id", UUID),
+    Column("campaign", JSONB),
+    Column("external_keys", ARRAY(Text), nullable=False),
+    Column("policy_version", Integer),
+    Column("quality_score", Double),
+    Column("held", Boolean, nullable=False),
+    Column("merged_into", UUID),
+    Column("sequence", BigInteger, nullable=False),
+    _moment("recorded_at"),
+    PrimaryKeyConstraint("lead_id", name="lead_pkey"),
+)
+Index("lead_merged_into_idx", lead.c.merged_into, postgresql_where=text("merged_into IS NOT NULL"))
+
+identity_key = Table(
+    "identity_key",
+    metadata,
+    Column("kind", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    Column("lead_id", UUID, nullable=False),
+    PrimaryKeyConstraint("kind", "value", name="identity_key_pkey"),
+)
+Index("identity_key_lead_id_idx", identity_key.c.lead_id)
+
+account = Table(
+    "account",
+    metadata,
+    Column("account_id", UUID, nullable=False),
+    Column("domain", Text, nullable=False),
+    Column("name", Text),
+    _moment("recorded_at"),
+    PrimaryKeyConstraint("account_id", name="account_pkey"),
+)
+
+submission = Table(
+    "submission",
+    metadata,
+    Column("submission_id", UUID, nullable=False),
+    Column("lead_id", UUID),
+    Column("source", Text, nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("outcome", Text),
+    Column("verdict", Text, nullable=False),
+    Column("quality_score", Double),
+    Column("policy_version", Integer),
+    Column("failed", JSONB, nullable=False),
+    Column("content", Text, nullable=False),
+    _moment("occurred_at"),
+    _moment("recorded_at"),
+    PrimaryKeyConstraint("submission_id", name="submission_pkey"),
+)
+Index("submission_lead_id_idx", submission.c.lead_id)
+
+activity = Table(
+    "activity",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    Column("activity_id", UUID, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("actor", Text),
+    Column("campaign", JSONB),
+    Column("properties", JSONB, nullable=False),
+    Column("caller", Text, nullable=False),
+    _moment("occurred_at"),
+    _moment("recorded_at"),
+    PrimaryKeyConstraint("lead_id", "activity_id", name="activity_pkey"),
+)
+
+merge = Table(
+    "merge",
+    metadata,
+    Column("survivor_id", UUID, nullable=False),
+    Column("merge_id", UUID, nullable=False),
+    Column("merged_lead_id", UUID, nullable=False),
+    Column("submission_id", UUID, nullable=False),
+    Column("survivor_before", JSONB, nullable=False),
+    Column("keys_moved", JSONB, nullable=False),
+    Column("activities_moved", ARRAY(UUID), nullable=False),
+    _moment("recorded_at"),
+    PrimaryKeyConstraint("survivor_id", "merge_id", name="merge_pkey"),
+)
+Index("merge_merged_lead_id_idx", merge.c.merged_lead_id)

@@ -1,0 +1,83 @@
+"""What the two group-committed use cases share: keys that make a request happen once, and a bounded retry of what may be retried."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import asyncpg
+import orjson
+
+from accord.database import Recording
+from accord.http.idempotency import Answer, Fresh, Replay, Ticket, Verdict, claim, forget, problem_of_verdict, store
+from accord.http.problems import MEDIA_TYPE, Problem
+from intake.queries.leads import Moved
+
+T = TypeVar("T")
+TRIES_MAX = 4
+RECORDED = "accord-recorded"
+"""Header that says `no` where a refused request left nothing behind."""
+_RETRIED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, Moved)
+
+
+async def tried(act: Callable[[], Awaitable[T]]) -> T:
+    """What `act` gives; a transaction that met another one is done again, a bounded number of times."""
+    for _ in range(TRIES_MAX - 1):
+        try:
+            return await act()
+        except _RETRIED:
+            continue
+    return await act()
+
+
+async def claimed(recording: Recording, tickets: Sequence[Ticket | None]) -> list[Verdict]:
+    """The verdict on each request's key; a request without a key is fresh."""
+    given = [ticket for ticket in tickets if ticket is not None]
+    verdicts = iter(await claim(recording.conn, given, recording.now)) if given else iter(())
+    return [Fresh() if ticket is None else next(verdicts) for ticket in tickets]
+
+
+async def answered(
+    recording: Recording, tickets: Sequence[Ticket | None], verdicts: Sequence[Verdict], fresh: Sequence[Answer]
+) -> list[Answer | Exception]:
+    """One answer for each request: the saved one, the problem of its key, or the next of `fresh`.
+
+    A fresh answer is saved under its key, unless nothing was recorded: then the same request may succeed later.
+    """
+    answers: list[Answer | Exception] = []
+    saved: list[tuple[Ticket, Answer]] = []
+    freed: list[Ticket] = []
+    remaining = iter(fresh)
+    for ticket, verdict in zip(tickets, verdicts, strict=True):
+        if isinstance(verdict, Fresh):
+            answer = next(remaining)
+            answers.append(answer)
+            if ticket is not None and answer.headers.get(RECORDED) == "no":
+                freed.append(ticket)
+            elif ticket is not None:
+                saved.append((ticket, answer))
+        elif isinstance(verdict, Replay):
+            answers.append(verdict.answer)
+        else:
+            answers.append(problem_of_verdict(verdict))
+    await store(recording.conn, saved)
+    await forget(recording.conn, freed)
+    return answers
+
+
+def refused(problem: Problem) -> Answer:
+    """The answer to one request of a batch that left no trace."""
+    return Answer(problem.status, orjson.dumps(problem.document()), {"content-type": MEDIA_TYPE, RECORDED: "no"})
+
+
+def ahead_of_time() -> Answer:
+    """The answer to a time further in the future than clocks may differ."""
+    return refused(
+        Problem(
+            422,
+            "validation-failed",
+            "The request does not fit",
+            "occurred_at lies in the future.",
+            errors=[{"pointer": "/occurred_at", "message": "Must not be in the future"}],
+        )
+    )
