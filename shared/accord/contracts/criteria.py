@@ -48,7 +48,7 @@ NUMBER_MAX = 2**53 - 1
 
 TEXT_LENGTH_MAX = 500
 PATTERN_LENGTH_MAX = 200
-MATCHED_LENGTH_MAX = 4_000
+MATCHED_LENGTH_MAX = 1_000
 """A longer text matches nothing."""
 
 Op = Literal["eq", "ne", "lt", "lte", "gt", "gte", "in", "not_in", "contains", "exists", "matches"]
