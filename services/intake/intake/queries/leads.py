@@ -197,7 +197,8 @@ def _snapshot(lead: Lead) -> str:
             "account_id": lead.account_id,
             "campaign": None if lead.campaign is None else lead.campaign.model_dump(mode="json"),
             "external_keys": lead.external_keys,
-        }
+        },
+        default=str,
     ).decode()
 
 

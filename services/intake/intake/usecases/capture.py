@@ -214,7 +214,7 @@ def _answer(candidate: Candidate, captured: Captured) -> Answer:
         "verdict": candidate.quality.verdict,
         "quality": quality,
     }
-    return Answer(_STATUS[captured.outcome], orjson.dumps(body))
+    return Answer(_STATUS[captured.outcome], orjson.dumps(body, default=str))
 
 
 def _quality(quality: Quality) -> dict[str, object]:
@@ -235,4 +235,4 @@ def replayed(answer: Answer) -> Answer:
         return answer
     body = orjson.loads(answer.body)
     body["outcome"] = "replayed"
-    return replace(answer, status=200, body=orjson.dumps(body))
+    return replace(answer, status=200, body=orjson.dumps(body, default=str))
