@@ -22,15 +22,22 @@ from uuid_utils.compat import uuid7
 from accord.agreements import AgreementStore
 from accord.contracts.base import EventData, LeadEvent
 from accord.contracts.envelope import Event, decode_data
-from accord.contracts.intake_events import ActivityRecorded, LeadCaptured, LeadErased, LeadMerged, LeadState, LeadUpdated
+from accord.contracts.intake_events import (
+    ActivityRecorded,
+    LeadCaptured,
+    LeadErased,
+    LeadMerged,
+    LeadState,
+    LeadUpdated,
+)
 from accord.contracts.values import Campaign
 from accord.database import Database
 from accord.messaging.consumer import Received
 from accord.migrations.run import upgrade_sync
 from accord.service import create_app
 from accord.telemetry import configure_logging
+from qualification.domain.decisions import Decided, Fields
 from qualification.domain.definition import Definition
-from qualification.domain.progress import Decided, Fields
 from qualification.domain.rules import Rules, compile_definition
 from qualification.main import MIGRATIONS, build
 from qualification.settings import Settings
@@ -231,16 +238,15 @@ class Stack:
         at = f"/v1/definition/versions/{version}"
         assert (await self.http.post(f"{at}/propose", headers=bearer("marketing"))).is_success
         for department in ("marketing", "sales"):
-            signed = await self.http.post(
-                f"{at}/signatures", json={"content_sha256": sha}, headers=bearer(department)
-            )
+            signed = await self.http.post(f"{at}/signatures", json={"content_sha256": sha}, headers=bearer(department))
             assert signed.is_success, signed.text
         return int(version)
 
     async def tell(self, *events: EventData) -> None:
         """Apply what intake told, in one recording."""
         received = [
-            Received(Event(uuid7(), "/intake", event), "intake-events", 0, offset) for offset, event in enumerate(events)
+            Received(Event(uuid7(), "/intake", event), "intake-events", 0, offset)
+            for offset, event in enumerate(events)
         ]
         async with self.database.recording() as recording:
             await requalify(recording, received, await Definitions(self.store).in_force())
@@ -249,9 +255,7 @@ class Stack:
         """What stands in the outbox, in order: of one lead, or all that is about leads."""
         async with self.database.reading() as conn:
             rows = await conn.execute(text("SELECT type, key, payload FROM outbox ORDER BY id"))
-            found = [
-                decode_data(row.type, row.payload) for row in rows if lead_id is None or row.key == str(lead_id)
-            ]
+            found = [decode_data(row.type, row.payload) for row in rows if lead_id is None or row.key == str(lead_id)]
         return [event for event in found if isinstance(event, LeadEvent)]
 
     async def rows(self, statement: str, **values: Any) -> list[Any]:
@@ -275,7 +279,12 @@ KEYS: dict[str, tuple[str | None, list[str]]] = {
 @pytest.fixture
 def keys_file(tmp_path: Path) -> Path:
     entries = [
-        {"name": name, "sha256": sha256(f"key-of-{name}".encode()).hexdigest(), "department": department, "scopes": scopes}
+        {
+            "name": name,
+            "sha256": sha256(f"key-of-{name}".encode()).hexdigest(),
+            "department": department,
+            "scopes": scopes,
+        }
         for name, (department, scopes) in KEYS.items()
     ]
     path = tmp_path / "keys.yaml"

@@ -17,9 +17,7 @@ from qualification import tables
 
 def test_tables_equal_migrations(database_url):
     def compare(connection: Connection) -> list[Any]:
-        context = MigrationContext.configure(
-            connection, opts={"compare_type": True, "compare_server_default": True}
-        )
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         return compare_metadata(context, tables.metadata)
 
     async def differences() -> list[Any]:

@@ -10,21 +10,10 @@ import pytest
 
 from accord.contracts.qualification_events import LeadDecided, LeadScored, LeadStageChanged, OpportunityUpdated
 from accord.contracts.values import Money
-from qualification.domain.lead import Lead
-from qualification.domain.progress import (
-    DefinitionArrived,
-    Fields,
-    Gone,
-    Merged,
-    NotAllowed,
-    Outcome,
-    Unfit,
-    Unknown,
-    absorbed,
-    allowed_decisions,
-    decide,
-    explain_gates,
-)
+from qualification.domain.decisions import Fields, Gone, NotAllowed, Unfit, Unknown, allowed_decisions
+from qualification.domain.lead import Activities, Lead, microseconds
+from qualification.domain.progress import DefinitionArrived, Merged, absorbed, decide, explain_gates
+from qualification.domain.way import Outcome
 
 AMOUNT = Money(amount=Decimal("1200.50"), currency="USD")
 BANT = Fields(answers={"budget": True, "authority": "director", "need": True, "timing": "q3"})
@@ -87,9 +76,7 @@ def test_scores_are_said_before_the_stage_they_opened_and_only_when_they_change(
 def test_activities_from_before_the_capture_count_when_the_lead_enters(rules, teller, day):
     about = teller()
     captured = about.captured(day(0), employee_count=250)
-    early = Lead(about.lead_id).activities.with_one("demo.requested", 0).with_all_of(Lead(about.lead_id).activities)
-    assert early.of("demo.requested") == (0,)
-    kept = Lead(about.lead_id, activities=_activities(rules, about, day(-1), day(3)))
+    kept = Lead(about.lead_id, activities=_demos(day(-1), day(3)))
     lead, said = played(rules, [captured], kept)
     assert stages(said) == [(None, "inquiry"), ("inquiry", "mql")]
     assert lead.stage_since == day(0)
@@ -98,9 +85,7 @@ def test_activities_from_before_the_capture_count_when_the_lead_enters(rules, te
 def test_a_lead_that_enters_late_passes_its_gates_at_the_moments_of_its_activities(rules, teller, day):
     about = teller()
     captured = about.captured(day(0), employee_count=250)
-    waiting = Lead(
-        about.lead_id, profile=captured.state, intake_sequence=1, activities=_activities(rules, about, day(5))
-    )
+    waiting = Lead(about.lead_id, profile=captured.state, intake_sequence=1, activities=_demos(day(5)))
     outcome = decide(waiting, DefinitionArrived(), rules, day(90))
     assert outcome.lead is not None
     assert stages(list(outcome.events)) == [(None, "inquiry"), ("inquiry", "mql")]
@@ -108,11 +93,8 @@ def test_a_lead_that_enters_late_passes_its_gates_at_the_moments_of_its_activiti
     assert all(event.recorded_at == day(90) for event in outcome.events)
 
 
-def _activities(rules, about, *moments):
-    lead, _ = played(None, [about.captured(moments[0])])
-    for moment in moments:
-        lead, _ = played(None, [about.did("demo.requested", moment)], lead)
-    return lead.activities
+def _demos(*moments):
+    return Activities({"demo.requested": [microseconds(moment) for moment in moments]})
 
 
 def test_without_a_definition_a_lead_is_kept_without_a_stage(teller, day):

@@ -95,7 +95,9 @@ async def test_a_merge_moves_activities_and_keys_and_redirects_what_comes_later(
     await stack.agree(content)
     ours, theirs = teller(), teller()
     theirs.external_keys = [external_key("crm", "7")]
-    await stack.tell(ours.captured(day(0), employee_count=250), theirs.captured(day(1)), theirs.did("email.clicked", day(2)))
+    await stack.tell(
+        ours.captured(day(0), employee_count=250), theirs.captured(day(1)), theirs.did("email.clicked", day(2))
+    )
     ours.external_keys = [external_key("crm", "7")]
     await stack.tell(ours.merged(theirs.lead_id, day(3), employee_count=250))
     await stack.tell(theirs.did("demo.requested", day(4)), theirs.updated(day(5), employee_count=1))

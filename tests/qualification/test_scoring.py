@@ -65,7 +65,7 @@ def test_only_the_newest_activities_of_a_kind_count():
 def test_fit_adds_the_rules_that_hold_up_to_its_maximum(content, compiled, teller, day):
     content["scores"]["fit"]["max"] = 60
     state = teller().captured(day(0), employee_count=250, industry="541511").state
-    assert scores(Lead(teller().lead_id, profile=state), compiled(content), day(0)).fit == 60
+    assert scores(state, Activities(), compiled(content), day(0)).fit == 60
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_facts_answer_every_path_and_miss_the_rest(rules, teller, day):
         activities=Activities({"email.clicked": [microseconds(day(1)), microseconds(day(9))]}),
     )
     at = day(10)
-    facts = LeadFacts(lead, at, scores(lead, rules, at))
+    facts = LeadFacts(lead.profile, lead.activities, lead.stage, at, scores(lead.profile, lead.activities, rules, at))
     assert facts.value("attributes.employee_count") == 250
     assert facts.value("attributes.industry") is MISSING
     assert facts.value("source") == "website"

@@ -25,7 +25,7 @@ from qualification.api.models import (
     decision_answer,
 )
 from qualification.api.references import parse_reference
-from qualification.domain.progress import Changed, Gone, NotAllowed, Refused, Unfit, Unknown
+from qualification.domain.decisions import Changed, Gone, NotAllowed, Refused, Unfit, Unknown
 from qualification.usecases import decide
 from qualification.usecases.decide import Author, Proposal, Taken, take_decisions
 from qualification.usecases.definitions import Definitions

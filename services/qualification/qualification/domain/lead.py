@@ -90,7 +90,7 @@ class Activities:
     @classmethod
     def _of(cls, moments: dict[str, Moments]) -> Activities:
         made = cls()
-        made._moments = moments  # noqa: SLF001 - its own
+        made._moments = moments
         return made
 
 

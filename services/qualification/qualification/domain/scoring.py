@@ -12,6 +12,8 @@ from math import fsum
 
 from accord.contracts.criteria import MISSING, Facts
 from accord.contracts.durations import in_words as duration_in_words
+from accord.contracts.intake_events import LeadState
+from accord.contracts.values import Attributes
 from qualification.domain.lead import Activities, Lead, Scores, microseconds
 from qualification.domain.rules import EngagementRule, FitRule, GradeRule, Rules
 
@@ -22,45 +24,56 @@ DECIMALS = 2
 
 
 class LeadFacts:
-    """The facts that criteria may ask of a lead at one moment. `scores` is None while the scores themselves are being made."""
+    """The facts that criteria may ask of a lead at one moment. `scores` is None while the scores are being made."""
 
-    __slots__ = ("_at", "_lead", "_scores")
+    __slots__ = ("_activities", "_at", "_attributes", "_profile", "_scores", "_stage")
 
-    def __init__(self, lead: Lead, at: datetime, scores: Scores | None = None) -> None:
-        self._lead = lead
+    def __init__(
+        self,
+        profile: LeadState | None,
+        activities: Activities,
+        stage: str | None,
+        at: datetime,
+        scores: Scores | None = None,
+    ) -> None:
+        self._profile = profile
+        self._attributes: Attributes = profile.attributes if profile else {}
+        self._activities = activities
+        self._stage = stage
         self._at = at
         self._scores = scores
 
     def value(self, path: str, within: timedelta | None = None) -> object:
         """The value at a path, or MISSING."""
         root, _, rest = path.partition(".")
-        profile = self._lead.profile
-        if profile is None:
-            return MISSING
         if root == "attributes":
-            found: object = profile.attributes.get(rest)
+            found: object = self._attributes.get(rest)
         elif root == "activities":
             found = self._count(rest, within)
         elif root in ("scores", "grade"):
             found = self._score(path)
-        elif path == "source":
-            found = profile.source
-        elif path == "campaign.name":
-            found = profile.campaign.name if profile.campaign else None
-        elif path == "stage":
-            found = self._lead.stage
-        elif path == "age":
-            found = self._at - profile.captured_at
         else:
-            found = None
+            found = self._own(path)
         return MISSING if found is None else found
+
+    def _own(self, path: str) -> object:
+        profile = self._profile
+        if path == "stage":
+            return self._stage
+        if profile is None:
+            return None
+        if path == "source":
+            return profile.source
+        if path == "campaign.name":
+            return profile.campaign.name if profile.campaign else None
+        return self._at - profile.captured_at if path == "age" else None
 
     def _count(self, rest: str, within: timedelta | None) -> int | None:
         kind, _, what = rest.rpartition(".")
         if what != "count":
             return None
         window = None if within is None else within // _MICROSECOND
-        return self._lead.activities.count(kind, microseconds(self._at), window)
+        return self._activities.count(kind, microseconds(self._at), window)
 
     def _score(self, path: str) -> float | str | None:
         scores = self._scores
@@ -83,17 +96,18 @@ class ScoreLine:
     reason: str
 
 
-def scores(lead: Lead, rules: Rules, at: datetime) -> Scores:
-    """The lead's scores at a moment, under one definition."""
-    fit = _limited(fsum(_fit_points(rule, LeadFacts(lead, at)) for rule in rules.fit), rules.fit_max)
-    engagement = engagement_score(lead.activities, rules, at)
+def scores(profile: LeadState | None, activities: Activities, rules: Rules, at: datetime) -> Scores:
+    """A lead's scores at a moment, under one definition."""
+    facts = LeadFacts(profile, activities, None, at)
+    fit = _limited(fsum([_fit_points(rule, facts) for rule in rules.fit]), rules.fit_max)
+    engagement = engagement_score(activities, rules, at)
     return Scores(fit, engagement, grade(rules.grade, fit, engagement))
 
 
 def engagement_score(activities: Activities, rules: Rules, at: datetime) -> float:
     """The engagement score at a moment, 0 to `rules.engagement_max`."""
     moment = microseconds(at)
-    earned = fsum(engagement_points(rule, activities, moment) for rule in rules.engagement)
+    earned = fsum([engagement_points(rule, activities, moment) for rule in rules.engagement])
     return _limited(earned, rules.engagement_max)
 
 
@@ -106,7 +120,7 @@ def engagement_points(rule: EngagementRule, activities: Activities, at: int) -> 
         weight = float(len(happened))
     else:
         half_life_us = rule.half_life_us
-        weight = fsum(2.0 ** ((moment - at) / half_life_us) for moment in happened)
+        weight = fsum([2.0 ** ((moment - at) / half_life_us) for moment in happened])
     points = rule.points * weight
     return points if rule.cap is None else max(-rule.cap, min(rule.cap, points))
 
@@ -115,14 +129,19 @@ def grade(rule: GradeRule | None, fit: float, engagement: float) -> str | None:
     """A letter A to D for fit and a digit 1 to 4 for engagement, by the definition's thresholds; None without them."""
     if rule is None:
         return None
-    letter = next((letter for letter, least in rule.fit if fit >= least), "D")
-    digit = next((digit for digit, least in rule.engagement if engagement >= least), "4")
-    return letter + digit
+    return _mark(rule.fit, fit, "D") + _mark(rule.engagement, engagement, "4")
+
+
+def _mark(best_first: tuple[tuple[str, float], ...], score: float, otherwise: str) -> str:
+    for mark, least in best_first:
+        if score >= least:
+            return mark
+    return otherwise
 
 
 def explain_scores(lead: Lead, rules: Rules, at: datetime) -> list[ScoreLine]:
     """Every rule with the points that it gives now and the reason."""
-    facts = LeadFacts(lead, at)
+    facts = LeadFacts(lead.profile, lead.activities, lead.stage, at)
     lines = [ScoreLine(rule.key, "fit", _fit_points(rule, facts), _fit_reason(rule, facts)) for rule in rules.fit]
     moment = microseconds(at)
     for rule in rules.engagement:

@@ -11,7 +11,7 @@ import asyncpg
 import orjson
 
 from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
-from qualification.domain.progress import Fields
+from qualification.domain.decisions import Fields
 
 _ENTER = """
 INSERT INTO stage_entry (

@@ -14,9 +14,11 @@ from accord.contracts.intake_events import ActivityRecorded, LeadCaptured, LeadE
 from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
 from accord.database import Recording
 from qualification.domain import progress
+from qualification.domain.decisions import Decided, Fields
 from qualification.domain.lead import Lead
-from qualification.domain.progress import Decided, DefinitionArrived, Fields, Merged, Outcome
+from qualification.domain.progress import DefinitionArrived, Merged
 from qualification.domain.rules import Rules
+from qualification.domain.way import Outcome
 from qualification.queries import activities, external_keys, history, leads
 
 Told = LeadCaptured | LeadUpdated | LeadMerged | LeadErased | ActivityRecorded

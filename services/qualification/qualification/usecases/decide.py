@@ -16,8 +16,8 @@ from accord.contracts.qualification_events import LeadStageChanged
 from accord.contracts.values import Department
 from accord.database import Database, Recording
 from accord.http import idempotency
+from qualification.domain.decisions import Changed, Decided, Fields, Refused, Unknown, allowed_decisions
 from qualification.domain.lead import Lead
-from qualification.domain.progress import Changed, Decided, Fields, Refused, Unknown, allowed_decisions
 from qualification.domain.rules import Rules
 from qualification.queries import external_keys
 from qualification.usecases.batch import LeadBatch

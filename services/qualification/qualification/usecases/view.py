@@ -12,8 +12,9 @@ import asyncpg
 import orjson
 
 from accord.database import Database, driver_of
+from qualification.domain.decisions import allowed_decisions
 from qualification.domain.lead import Lead, Scores
-from qualification.domain.progress import GateExplained, allowed_decisions, explain_gates
+from qualification.domain.progress import GateExplained, explain_gates
 from qualification.domain.rules import Rules
 from qualification.domain.scoring import ScoreLine, explain_scores, scores
 from qualification.queries import external_keys, history, leads, listing
@@ -61,7 +62,7 @@ async def view_lead(database: Database, named: UUID | str, rules: Rules | None, 
     return LeadView(
         lead=lead,
         at=at,
-        scores=scores(lead, judged, at) if judged and judged.scored else None,
+        scores=scores(lead.profile, lead.activities, judged, at) if judged and judged.scored else None,
         allowed=allowed_decisions(lead, rules),
         gates=explain_gates(lead, judged, at) if judged else (),
         lines=explain_scores(lead, judged, at) if judged else (),

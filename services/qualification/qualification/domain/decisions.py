@@ -1,0 +1,129 @@
+"""A person's or the CRM's decision about a lead: what it carries, and why one is refused. Moves nothing; see progress.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from uuid import UUID
+
+from accord.contracts.values import Department, Money
+from qualification.domain.lead import Answer, Lead
+from qualification.domain.rules import Rules, StageRule
+
+FUTURE_S_MAX = 300
+"""A decision may be dated this far ahead of our clock, for clocks that differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """What a decision carries, checked for type; None or absent is not given."""
+
+    amount: Money | None = None
+    expected_close: date | None = None
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+
+    def has(self, name: str) -> bool:
+        if name == "amount":
+            return self.amount is not None
+        if name == "expected_close":
+            return self.expected_close is not None
+        return name in self.answers
+
+
+NO_FIELDS = Fields()
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A person or the CRM decided."""
+
+    decision_id: UUID
+    decision: str
+    actor: str
+    occurred_at: datetime
+    department: Department | None = None
+    reason: str | None = None
+    fields: Fields = NO_FIELDS
+
+
+class Refused(Exception):
+    """A decision that changes nothing. `stage` is where the lead stands and `allowed` what could be decided there."""
+
+    def __init__(self, reason: str, stage: str | None = None, allowed: tuple[str, ...] = ()) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.stage = stage
+        self.allowed = allowed
+
+
+class NotAllowed(Refused):
+    """The lead's stage does not allow this decision."""
+
+
+class Unfit(Refused):
+    """The decision is not as agreed. `errors` are pairs of a JSON pointer into the request and what is wrong there."""
+
+    def __init__(self, errors: tuple[tuple[str, str], ...], stage: str | None, allowed: tuple[str, ...]) -> None:
+        super().__init__("; ".join(message for _, message in errors), stage, allowed)
+        self.errors = errors
+
+
+class Unknown(Refused):
+    """The lead has not entered, or not been heard of here yet."""
+
+
+class Changed(Refused):
+    """The lead is no longer as the caller believes it to be. `revision` is the present one."""
+
+    def __init__(self, revision: int, stage: str | None, allowed: tuple[str, ...]) -> None:
+        super().__init__("the lead has changed since", stage, allowed)
+        self.revision = revision
+
+
+class Gone(Refused):
+    """The lead was erased."""
+
+
+def allowed_decisions(lead: Lead, rules: Rules | None) -> tuple[str, ...]:
+    """What may be decided about the lead now, in alphabetical order."""
+    if rules is None or lead.erased:
+        return ()
+    return tuple(sorted(rules.open_to(lead.stage)))
+
+
+def target_of(lead: Lead | None, event: Decided, rules: Rules | None, now: datetime) -> tuple[Rules, StageRule]:
+    """The rules and the stage that this decision leads to. Raises Refused."""
+    if lead is not None and lead.erased:
+        raise Gone("the lead was erased")
+    if lead is None or lead.profile is None:
+        raise Unknown("no such lead has entered")
+    allowed = allowed_decisions(lead, rules)
+    if rules is None or lead.stage is None:
+        raise NotAllowed("the lead has no stage, since no definition has been in force", None, allowed)
+    target = rules.open_to(lead.stage).get(event.decision)
+    if target is None and event.decision in rules.decisions:
+        raise NotAllowed(f"{event.decision} is not allowed in {lead.stage}", lead.stage, allowed)
+    if target is None:
+        known = ", ".join(sorted(rules.decisions))
+        raise Unfit((("/decision", f"not a decision of the definition in force: {known}"),), lead.stage, allowed)
+    errors = _unfit(event, target, now)
+    if errors:
+        raise Unfit(errors, lead.stage, allowed)
+    return rules, target
+
+
+def _unfit(event: Decided, target: StageRule, now: datetime) -> tuple[tuple[str, str], ...]:
+    errors = []
+    if event.occurred_at > now + timedelta(seconds=FUTURE_S_MAX):
+        errors.append(("/occurred_at", f"more than {FUTURE_S_MAX} s in the future"))
+    if target.reasons is None:
+        if event.reason is not None:
+            errors.append(("/reason", f"no reasons are agreed for {event.decision}"))
+    elif event.reason is None:
+        errors.append(("/reason", f"needed; one of {', '.join(target.reasons)}"))
+    elif event.reason not in target.reasons:
+        errors.append(("/reason", f"not agreed; one of {', '.join(target.reasons)}"))
+    missing = (name for name in target.fields if not event.fields.has(name))
+    errors.extend((f"/fields/{name}", f"needed for {event.decision}") for name in missing)
+    return tuple(errors)
