@@ -1,0 +1,1 @@
+"""Tests that drive the whole stack over HTTP."""

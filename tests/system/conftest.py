@@ -1,0 +1,44 @@
+"""The stack that system tests share: one that this run starts, or one that somebody else has started
+(`ACCORD_SYSTEM_URL_TEMPLATE`, as `make compose-test` does).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from accord_local.demo.client import Urls
+from tests.system.running import Running, clients_of, running_stack
+
+TEMPLATES = Path(__file__).parents[2] / "deploy" / "agreements"
+PORTS = range(8001, 8005)
+
+Advance = Callable[[int], None]
+
+
+@pytest.fixture(scope="session")
+def accord(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One stack for the tests that can share it."""
+    template = os.environ.get("ACCORD_SYSTEM_URL_TEMPLATE")
+    if template is None:
+        with running_stack(tmp_path_factory.mktemp("accord")) as running:
+            yield running
+        return
+    urls = Urls(*(template.replace("{port}", str(port)) for port in PORTS))
+    with clients_of(Path(os.environ["ACCORD_DATA_DIR"]), urls) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def templates() -> Path:
+    """The folder of the four agreement templates."""
+    return TEMPLATES
+
+
+@pytest.fixture(scope="session")
+def quietly() -> Advance:
+    """A progress callback that shows nothing."""
+    return lambda _rows: None

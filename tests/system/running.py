@@ -1,0 +1,93 @@
+"""A whole stack as real processes for tests, or clients of one that somebody else has started. It judges nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from accord_local.demo.client import Client, Urls
+from accord_local.keys import DEV_KEY_VARIABLES
+from accord_local.services import SERVICES, ServiceSpec
+from accord_local.stack import Stack, StackOptions
+
+PORTS_TRIED_MAX = 50
+
+INTAKE_APART: Sequence[ServiceSpec] = (
+    ServiceSpec("intake", "intake", "intake", 0, role="api"),
+    *SERVICES[1:],
+    ServiceSpec("intake-worker", "intake", "intake", 4, role="worker"),
+)
+"""The four services, intake's relay in a process of its own, so that it can be stopped while intake goes on answering."""
+
+
+@dataclass
+class Silent:
+    """A reporter for tests: trouble is kept, so that a failing test can show it."""
+
+    troubles: list[str] = field(default_factory=list)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Nobody watches."""
+
+    def trouble(self, line: str) -> None:
+        self.troubles.append(line)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A stack that is ready, and a client for each of its dev keys. `stack` is None where somebody else runs it."""
+
+    urls: Urls
+    marketing: Client
+    sales: Client
+    admin: Client
+    keys: dict[str, str] = field(repr=False)
+    stack: Stack | None = None
+    reporter: Silent = field(default_factory=Silent)
+
+
+@contextlib.contextmanager
+def running_stack(data_dir: Path, services: Sequence[ServiceSpec] = SERVICES) -> Iterator[Running]:
+    """PostgreSQL, Kafka and the services on free ports, stopped at the end."""
+    width = max(spec.port_offset for spec in services) + 1
+    base = free_ports(width + 1)
+    reporter = Silent()
+    stack = Stack(StackOptions(data_dir, port_base=base, kafka_port=base + width, services=services), reporter)
+    try:
+        stack.start()
+        urls = Urls(*(f"http://127.0.0.1:{base + offset}" for offset in range(4)))
+        with clients_of(data_dir, urls) as running:
+            yield Running(urls, running.marketing, running.sales, running.admin, running.keys, stack, reporter)
+    finally:
+        stack.stop()
+
+
+@contextlib.contextmanager
+def clients_of(data_dir: Path, urls: Urls) -> Iterator[Running]:
+    """Clients with the dev keys of a data directory."""
+    keys = dev_keys(data_dir)
+    with Client(keys["marketing"]) as marketing, Client(keys["sales"]) as sales, Client(keys["admin"]) as admin:
+        yield Running(urls, marketing, sales, admin, keys)
+
+
+def dev_keys(data_dir: Path) -> dict[str, str]:
+    """The keys that a stack made for its developer: marketing, sales, admin."""
+    lines = (data_dir / "dev-keys.env").read_text().splitlines()
+    found = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    return {name.removeprefix("ACCORD_").removesuffix("_KEY").lower(): found[name] for name in DEV_KEY_VARIABLES}
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` consecutive loopback ports that were free a moment ago."""
+    rng = random.Random()
+    for _ in range(PORTS_TRIED_MAX):
+        first = rng.randrange(20_000, 30_000)
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    raise RuntimeError(f"no {count} consecutive free ports in {PORTS_TRIED_MAX} tries")
