@@ -193,6 +193,7 @@ async def test_a_timeline_tells_of_both_departments_in_time_order(client: Client
         "spring",
         {"amount": "1200.50", "currency": "USD"},
     )
+    assert [stage["stage"] for stage in body["stages"]] == ["inquiry", "mql", "won"]
     paged, cursor = [], None
     for _ in range(9):
         params = {"limit": 2, **({"cursor": cursor} if cursor else {})}

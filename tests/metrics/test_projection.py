@@ -135,7 +135,7 @@ class Told:
             anomalies = set()
             if any(entry.entered_at < self.states[lead_id].captured_at for entry in entries):
                 anomalies.add("stage_before_capture")
-            if any((entry.duration_us or 0) < 0 for entry in entries):
+            elif any((entry.duration_us or 0) < 0 for entry in entries):
                 anomalies.add("stage_out_of_order")
             journey = Journey(tuple(e.stage for e in entries), counted if choices.mode == "period" else None)
             found.append(Tally(self.key(lead_id, choices), journey, 1, frozenset(anomalies)))

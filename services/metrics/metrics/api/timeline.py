@@ -93,7 +93,8 @@ class TimelineOut(Answer):
     amount: Money | None
     expected_close: date | None
     as_of: datetime | None
-    items: list[Item]
+    stages: list[StageItem] = Field(description="Its whole way, in the order reported; the same on each page.")
+    items: list[Item] = Field(description="What happened, in time order, stages included; page by page.")
     next_cursor: str | None
 
 
@@ -209,6 +210,7 @@ def _json(answer: TimelineAnswer) -> TimelineOut:
         amount=None if lead.amount is None else Money(amount=lead.amount, currency=lead.currency),
         expected_close=lead.expected_close,
         as_of=answer.as_of,
+        stages=[_stage(row, answer.as_of) for row in answer.stages],
         items=_items(answer),
         next_cursor=_next(answer),
     )

@@ -72,6 +72,8 @@ def steps_of_stage(stages: Stages, stage: str, by_exit: Mapping[str | None, Sequ
     `by_exit` holds the durations of its entries by the stage they went on to; under None those of the leads still
     there.
     """
+    # Sorted once here: each step's own sort then only merges what is in order.
+    by_exit = {to: sorted(found) for to, found in by_exit.items()}
     known = stages.by_key.get(stage)
     resting = known is not None and known.kind in RESTING_KINDS
     waiting = () if resting else by_exit.get(None, ())

@@ -16,7 +16,7 @@ from metrics.tables import definition_version, stage_entry
 # first.
 _BEGIN_ANEW = text("COMMIT AND CHAIN")
 _ONE_SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-_BOUND = text("SET LOCAL statement_timeout = '30s'")
+_BOUND = text("SELECT set_config('statement_timeout', '30s', true), set_config('work_mem', '32MB', true)")
 
 
 async def one_snapshot(conn: AsyncConnection) -> None:

@@ -23,6 +23,8 @@ _ABSORBED = text("""
 """)
 
 
+_CHAIN_MAX = 1_000
+
 Type = Literal["captured", "stage", "clock", "activity"]
 RANK: dict[Type, int] = {"captured": 0, "stage": 1, "clock": 2, "activity": 3}
 """Of items at the same moment, which comes first."""
@@ -64,6 +66,12 @@ async def stages(conn: AsyncConnection, lead_id: UUID, after: Place | None, limi
     statement = select(stage_entry).where(stage_entry.c.lead_id == lead_id, id_.is_not(None))
     statement = statement.where(_after("stage", at, id_, after)).order_by(at, id_).limit(limit)
     return (await conn.execute(statement)).all()
+
+
+async def chain(conn: AsyncConnection, lead_id: UUID) -> Sequence[Row[Any]]:
+    """The lead's entries in the order of its chain; of an endless to and fro the first thousand."""
+    statement = select(stage_entry).where(stage_entry.c.lead_id == lead_id, stage_entry.c.position.is_not(None))
+    return (await conn.execute(statement.order_by(stage_entry.c.position).limit(_CHAIN_MAX))).all()
 
 
 async def clocks(conn: AsyncConnection, lead_id: UUID, after: Place | None, limit: int) -> Sequence[Row[Any]]:

@@ -19,6 +19,8 @@ from metrics.domain.funnel import GroupKey
 from metrics.queries.selection import chosen_entry, entered_in_period, group_key, group_names, leads
 from metrics.tables import stage_entry
 
+_GROUPED_ROWS_AHEAD = 16
+
 LeadState = Literal["done", "waiting", "left", "resting"]
 
 
@@ -53,8 +55,7 @@ async def stage_durations(
     columns = [*(steps.c[name] for name in group_names(choices)), steps.c.stage, steps.c.to]
     statement = select(*columns, func.array_agg(steps.c.duration_us)).group_by(*columns).order_by(*columns)
     held: tuple[tuple[GroupKey, str], dict[str | None, list[int]]] | None = None
-    # A row holds a whole step's durations, so no more than one is read ahead.
-    async with conn.stream(statement, execution_options={"yield_per": 1}) as rows:
+    async with conn.stream(statement, execution_options=_ahead(choices)) as rows:
         async for *values, stage, to, durations in rows:
             place = (group_key(values), stage)
             if held is not None and held[0] != place:
@@ -66,6 +67,11 @@ async def stage_durations(
         yield (*held[0], held[1])
 
 
+def _ahead(choices: Choices) -> dict[str, int]:
+    """How many rows to read ahead: a row holds all durations of its step, which are many where there are no groups."""
+    return {"yield_per": _GROUPED_ROWS_AHEAD if choices.by else 1}
+
+
 async def passage_durations(
     conn: AsyncConnection, choices: Choices, from_: str, to: str, resting: Collection[str], observed_until: datetime
 ) -> AsyncIterator[tuple[GroupKey, LeadState, list[int]]]:
@@ -73,7 +79,7 @@ async def passage_durations(
     steps = _passages(choices, from_, to, resting, observed_until)
     columns = [*(steps.c[name] for name in group_names(choices)), steps.c.state]
     statement = select(*columns, func.array_agg(steps.c.duration_us)).group_by(*columns)
-    async with conn.stream(statement, execution_options={"yield_per": 1}) as rows:
+    async with conn.stream(statement, execution_options=_ahead(choices)) as rows:
         async for *values, state, durations in rows:
             yield group_key(values), state, durations
 

@@ -7,10 +7,11 @@ Each answer is read in one snapshot, and says until when everything recorded has
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Row
@@ -28,6 +29,11 @@ from metrics.queries import timeline as timeline_query
 from metrics.queries import velocity as velocity_query
 from metrics.queries.timeline import Place
 from metrics.queries.velocity import Cursor, LeadState, LeadStep
+
+T = TypeVar("T")
+
+_LARGE = 10_000
+"""Durations beyond which a step is worked out in a thread."""
 
 LEAD_TOPICS = (INTAKE_EVENTS, QUALIFICATION_EVENTS)
 """What leads and their stages are read from."""
@@ -80,6 +86,8 @@ class TimelineAnswer:
 
     lead: Row[Any]
     as_of: datetime | None
+    stages: Sequence[Row[Any]]
+    """The whole chain of entries, in its order."""
     items: Sequence[tuple[Place, Row[Any]]]
     next: Place | None
 
@@ -131,7 +139,8 @@ async def _stage_steps(
     """Each stage is worked out as it is read, so that no more than one stage's durations are held at a time."""
     by_stage: dict[GroupKey, dict[str, list[Step]]] = {}
     async for key, stage, by_exit in velocity_query.stage_durations(conn, choices, observed_until):
-        by_stage.setdefault(key, {})[stage] = await asyncio.to_thread(steps_of_stage, stages, stage, by_exit)
+        size = sum(len(durations) for durations in by_exit.values())
+        by_stage.setdefault(key, {})[stage] = await _beside(partial(steps_of_stage, stages, stage, by_exit), size)
     listed = [stage.key for stage in stages.every]
     found = {}
     for key, known in by_stage.items():
@@ -153,7 +162,8 @@ async def _passage_steps(
     steps = {}
     for key, by_state in found.items():
         durations_of = Durations(by_state.get("done", ()), by_state.get("waiting", ()), by_state.get("left", ()))
-        steps[key] = [await asyncio.to_thread(step, between.from_, between.to, durations_of)]
+        size = sum(len(durations) for durations in by_state.values())
+        steps[key] = [await _beside(partial(step, between.from_, between.to, durations_of), size)]
     return steps
 
 
@@ -222,6 +232,7 @@ async def ask_timeline(database: Database, lead_id: UUID, after: Place | None, l
         if lead is None:
             raise UnknownLead(str(lead_id))
         as_of, _ = await stages_query.as_of(conn, (*LEAD_TOPICS, SLA_EVENTS))
+        chain = await timeline_query.chain(conn, lead_id)
         found = [
             (Place(row.entered_at, "stage", str(row.position)), row)
             for row in await timeline_query.stages(conn, lead_id, after, limit + 1)
@@ -236,7 +247,12 @@ async def ask_timeline(database: Database, lead_id: UUID, after: Place | None, l
         ]
     found.sort(key=lambda item: _place_order(item[0]))
     page, more = found[:limit], len(found) > limit
-    return TimelineAnswer(lead, as_of, page, page[-1][0] if more else None)
+    return TimelineAnswer(lead, as_of, chain, page, page[-1][0] if more else None)
+
+
+async def _beside(work: Callable[[], T], size: int) -> T:
+    """Large work in a thread, so that other requests are answered meanwhile."""
+    return work() if size < _LARGE else await asyncio.to_thread(work)
 
 
 def _place_order(place: Place) -> tuple[datetime, int, int, str]:
