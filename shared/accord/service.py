@@ -233,14 +233,17 @@ class Process:
     def _servers(self) -> list[tuple[_Server, socket.socket]]:
         settings = self._service.settings
         apart = settings.metrics_port is not None and self._role != "worker"
-        app: ASGIApp
-        if self._role == "worker":
-            app = _probes(self._health)
-        else:
-            app = create_app(self._service, self._health, metrics=not apart)
-        servers = [(self._server(app), _listen(settings.host, settings.port))]
-        if apart and settings.metrics_port is not None:
-            servers.append((self._server(_probes(self._health)), _listen(settings.host, settings.metrics_port)))
+        # Ports first: a process that cannot have its port does nothing else.
+        listening = _listen(settings.host, settings.port)
+        beside = _listen(settings.host, settings.metrics_port or 0) if apart else None
+        app: ASGIApp = (
+            _probes(self._health)
+            if self._role == "worker"
+            else create_app(self._service, self._health, metrics=not apart)
+        )
+        servers = [(self._server(app), listening)]
+        if beside is not None:
+            servers.append((self._server(_probes(self._health)), beside))
         return servers
 
     def _server(self, app: ASGIApp) -> _Server:
@@ -285,18 +288,23 @@ class Process:
         """Stop accepting first; group commits end only after the requests that wait for them."""
         for server in servers:
             server.should_exit = True
+        loop = asyncio.get_running_loop()
+        end_at = loop.time() + self._service.settings.drain_s
+        await _finish(serving, end_at - loop.time())
+        self._stop_api_workers.set()
+        await _finish([*own, *beside], end_at - loop.time())
         remaining = [task for task in (*serving, *own, *beside) if not task.done()]
-        try:
-            async with asyncio.timeout(self._service.settings.drain_s):
-                await asyncio.gather(*serving, return_exceptions=True)
-                self._stop_api_workers.set()
-                await asyncio.gather(*own, *beside, return_exceptions=True)
-        except TimeoutError:
-            late = [task.get_name() for task in remaining if not task.done()]
-            log.error("not_drained_in_time", workers=late)
+        if remaining:
+            log.error("not_drained_in_time", workers=[task.get_name() for task in remaining])
         for task in remaining:
             task.cancel()
         await asyncio.gather(*remaining, return_exceptions=True)
+
+
+async def _finish(tasks: Sequence[asyncio.Task[None]], timeout_s: float) -> None:
+    """Wait for these to end, cancelling none."""
+    if tasks:
+        await asyncio.wait(tasks, timeout=max(0.0, timeout_s))
 
 
 def _probes(health: Health) -> ASGIApp:

@@ -56,7 +56,7 @@ def configure_logging(level: str = "info", *, service: str | None = None) -> Non
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _Stdout()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -76,6 +76,19 @@ def configure_logging(level: str = "info", *, service: str | None = None) -> Non
         logger.handlers[:] = []
         logger.propagate = True
         logger.setLevel(max(numeric, floor))
+
+
+class _Stdout(logging.Handler):
+    """Writes to what stdout is at the moment, a line at a time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stdout.write(self.format(record) + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            return
+        except Exception:  # noqa: BLE001 - a log line must never end what it reports on
+            self.handleError(record)
 
 
 def _named(service: str | None) -> structlog.types.Processor:

@@ -1,0 +1,169 @@
+"""A service as a real process: its roles, its signals, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from shared_process import SECRET, process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_lets_requests_finish_and_the_process_end_with_0(
+    kit_database: str, tmp_path: Path, number: int
+) -> None:
+    async with process(kit_database, tmp_path, "all") as running:
+        port = (await running.logged("started"))["port"]
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            assert (await client.get("/readyz")).json() == {"status": "ready", "checks": {"database": "ok"}}
+            asking = asyncio.create_task(client.get("/shout/hello"))
+            await running.logged("entered")
+            running.process.send_signal(number)
+            await running.logged("stopping")
+            assert (await asking).json() == "HELLO"
+            assert await running.end() == 0
+            with pytest.raises(httpx.ConnectError):
+                await client.get("/livez")
+        assert running.events()[-1] == "stopped"
+
+
+async def test_the_api_runs_no_worker_and_the_worker_answers_only_probes(kit_database: str, tmp_path: Path) -> None:
+    async with process(kit_database, tmp_path, "api", KIT_WORKER="dies") as running:
+        port = (await running.logged("started"))["port"]
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            assert (await client.get("/shout/hello")).json() == "HELLO"
+        assert await running.end(signal.SIGTERM) == 0
+    async with process(kit_database, tmp_path, "worker") as running:
+        port = (await running.logged("started"))["port"]
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            assert (await client.get("/shout/hello")).status_code == 404
+            for path in ("/livez", "/readyz", "/metrics"):
+                assert (await client.get(path)).status_code == 200
+        assert await running.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize(("manner", "event"), [("dies", "worker_died"), ("ends", "worker_ended")])
+async def test_a_worker_that_is_gone_ends_the_process_with_1(
+    kit_database: str, tmp_path: Path, manner: str, event: str
+) -> None:
+    async with process(kit_database, tmp_path, "all", KIT_WORKER=manner) as running:
+        assert await running.end() == 1
+        line = next(line for line in running.lines if line["event"] == event)
+        assert line["worker"] == "kit-worker"
+        assert line["level"] == "error"
+        assert "initech" not in json.dumps(running.lines)
+
+
+async def test_a_worker_that_never_drains_does_not_hold_the_process(kit_database: str, tmp_path: Path) -> None:
+    async with process(kit_database, tmp_path, "all", KIT_WORKER="never-drains", ACCORD_DRAIN_S="0.5") as running:
+        await running.logged("started")
+        assert await running.end(signal.SIGTERM) == 0
+        line = next(line for line in running.lines if line["event"] == "not_drained_in_time")
+        assert line["workers"] == ["kit-worker"]
+
+
+async def test_a_stuck_worker_fails_liveness(kit_database: str, tmp_path: Path) -> None:
+    async with process(kit_database, tmp_path, "worker", KIT_WORKER="stuck") as running:
+        port = (await running.logged("started"))["port"]
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            answer = await client.get("/livez")
+        assert answer.status_code == 503
+        assert answer.json()["problems"] == ["kit-worker: stuck"]
+        assert await running.end(signal.SIGTERM) == 0
+
+
+async def test_metrics_can_have_a_port_of_their_own(kit_database: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        metrics_port = free.getsockname()[1]
+    async with process(kit_database, tmp_path, "all", ACCORD_METRICS_PORT=str(metrics_port)) as running:
+        port = (await running.logged("started"))["port"]
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(f"http://127.0.0.1:{port}/metrics")).status_code == 404
+            text = (await client.get(f"http://127.0.0.1:{metrics_port}/metrics")).text
+        for name in ("process_resident_memory_bytes", "process_cpu_seconds_total", "accord_http_requests_total"):
+            assert name in text
+        assert await running.end(signal.SIGTERM) == 0
+
+
+async def test_a_busy_port_is_one_clear_line(kit_database: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        async with process(kit_database, tmp_path, "all", ACCORD_PORT=str(port)) as running:
+            assert await running.end() == 1
+            assert running.events() == ["port_not_bound"]
+            assert running.lines[0]["why"].startswith("Address already in use")
+            assert running.lines[0]["port"] == port
+
+
+@pytest.mark.parametrize(
+    ("role", "environment", "said"),
+    [
+        ("sing", {}, "usage"),
+        ("", {}, "usage"),
+        ("all worker", {}, "usage"),
+        ("all", {"ACCORD_DATABASE_URL": ""}, "setting ACCORD_DATABASE_URL: Field required"),
+        ("all", {"ACCORD_PORT": "99999"}, "setting ACCORD_PORT:"),
+        ("all", {"ACCORD_OIDC_ISSUER": "https://x.example"}, "belong together"),
+    ],
+)
+async def test_what_is_wrong_with_the_start_is_said(
+    kit_database: str, tmp_path: Path, role: str, environment: dict[str, str], said: str
+) -> None:
+    async with process(kit_database, tmp_path, role, **environment) as running:
+        _, stderr = await running.process.communicate()
+        assert running.process.returncode == 2
+        assert said in stderr.decode()
+        assert SECRET not in stderr.decode()
+
+
+async def test_migrations_at_once_do_not_race(database_factory: Callable[..., str], tmp_path: Path) -> None:
+    url = database_factory("empty", lambda _: None)
+    async with (
+        process(url, tmp_path, "migrate") as one,
+        process(url, tmp_path, "migrate") as two,
+        process(url, tmp_path, "migrate") as three,
+    ):
+        assert await asyncio.gather(one.end(), two.end(), three.end()) == [0, 0, 0]
+        assert [running.events()[-1] for running in (one, two, three)] == ["migrated"] * 3
+        assert one.lines[-1]["revision"] == "0001"
+    async with process(url, tmp_path, "all") as running:
+        await running.logged("started")
+        assert await running.end(signal.SIGTERM) == 0
+
+
+async def test_a_migration_that_fails_ends_with_1(kit_database: str, tmp_path: Path) -> None:
+    from sqlalchemy import text
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    from accord.database import async_url
+
+    engine = create_async_engine(async_url(kit_database))
+    async with engine.begin() as conn:
+        await conn.execute(text("UPDATE alembic_version SET version_num = 'unknown'"))
+    await engine.dispose()
+    async with process(kit_database, tmp_path, "migrate") as running:
+        assert await running.end() == 1
+        assert running.events()[-1] == "migration_failed"
+
+
+async def test_the_probe_command_of_containers(kit_database: str, tmp_path: Path) -> None:
+    async def probe(port: int, path: str) -> int:
+        command = "import sys; from accord.probe import main; main()"
+        asked = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", command, str(port), path, stdout=-3, stderr=-3
+        )
+        return await asked.wait()
+
+    async with process(kit_database, tmp_path, "all", KIT_WORKER="stuck") as running:
+        port = (await running.logged("started"))["port"]
+        assert await probe(port, "/readyz") == 0
+        assert await probe(port, "/livez") == 1
+        assert await running.end(signal.SIGTERM) == 0
+    assert await probe(port, "/readyz") == 1

@@ -1,0 +1,168 @@
+"""Logs are JSON, one line an event, joined by request and trace, and hold no secret and nobody's data."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+import structlog
+from fastapi import APIRouter
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry import trace
+from pydantic import BaseModel
+from shared_kit import CONTENT, Kit, auth, kit
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from accord.metric_names import REGISTRY
+from accord.telemetry import REDACTED, configure_logging, redact
+from accord.tracing import current_traceparent
+
+
+@pytest.fixture
+def lines(capsys: pytest.CaptureFixture[str]) -> Any:
+    configure_logging("debug", service="kit")
+
+    def read() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return read
+
+
+def test_an_event_is_one_line_of_json(lines: Any) -> None:
+    structlog.get_logger("x").info("lead_captured", lead_id="1", text="two\nlines")
+    line = lines()[0]
+    assert (line["event"], line["level"], line["service"], line["logger"]) == ("lead_captured", "info", "kit", "x")
+    assert line["timestamp"].endswith("Z")
+
+
+def test_libraries_log_through_the_same_lines(lines: Any) -> None:
+    logging.getLogger("uvicorn.error").info("Started server process [%d]", 1)
+    logging.getLogger("aiokafka").error("connect to kafka://user:hunter2@host failed")
+    first, second = lines()
+    assert first["event"] == "Started server process [1]"
+    assert "hunter2" not in json.dumps(second)
+
+
+SECRETS = {
+    "authorization": "Bearer abc.def",
+    "api_key": "k",
+    "password": "p",
+    "sasl_password": "p",
+    "client_secret": "s",
+    "token": "t",
+    "cookie": "c",
+    "body": "b",
+    "email": "ada@initech.example",
+    "phone": "+12025550143",
+    "first_name": "Ada",
+}
+
+
+def test_secrets_and_personal_data_are_redacted(lines: Any) -> None:
+    log = structlog.get_logger("x")
+    log.info("with", **SECRETS)
+    log.info("nested", request={"headers": [SECRETS, "Authorization: Bearer abc.def"]})
+    log.info(
+        "mail to ada@initech.example", url="postgresql+asyncpg://intake:hunter2@db/intake", key=("ada@initech.example",)
+    )
+    out = json.dumps(lines())
+    for secret in ("abc.def", "initech", "12025550143", "Ada", "hunter2"):
+        assert secret not in out
+    assert "db/intake" in out
+
+
+@given(st.dictionaries(st.sampled_from(sorted(SECRETS)), st.text(min_size=6, max_size=20)))
+def test_no_value_under_a_secret_name_passes(values: dict[str, str]) -> None:
+    redacted = redact(None, "info", {"event": "x", "outer": dict(values), **values})
+    assert all(redacted[name] == REDACTED == redacted["outer"][name] for name in values)
+
+
+def test_a_stack_trace_names_places_and_quotes_nothing(lines: Any) -> None:
+    class Person(BaseModel):
+        age: int
+
+    def fail(email: str) -> None:
+        Person.model_validate({"age": email})
+
+    try:
+        try:
+            fail("ada@initech.example")
+        except ValueError as error:
+            raise RuntimeError("could not read the person") from error
+    except RuntimeError:
+        structlog.get_logger("x").exception("failed")
+    line = lines()[0]
+    assert line["error"] == "RuntimeError: could not read the person <- ValidationError"
+    assert any("test_telemetry.py" in frame for frame in line["stack"])
+    assert "initech" not in json.dumps(line)
+
+
+async def test_an_error_of_the_database_is_named_without_the_row(house: Kit, lines: Any) -> None:
+    async with house.database.recording() as recording:
+        await recording.conn.execute(text("CREATE TABLE person (email text CONSTRAINT person_email_key UNIQUE)"))
+
+    async def insert() -> None:
+        async with house.database.recording() as recording:
+            await recording.conn.execute(text("INSERT INTO person VALUES (:e)"), {"e": "ada@initech.example"})
+
+    await insert()
+    with pytest.raises(IntegrityError) as caught:
+        await insert()
+    assert caught.value.orig is not None
+    structlog.get_logger("x").error("failed", exc_info=caught.value)
+    out = json.dumps(lines())
+    assert "23505" in out
+    assert "initech" not in out
+    assert asyncpg.UniqueViolationError.__name__ in out or "IntegrityError" in out
+
+
+async def test_a_request_is_joined_with_its_log_lines_its_trace_and_its_events(
+    kit_database: str, tmp_path: Path, lines: Any
+) -> None:
+    router = APIRouter()
+
+    @router.get("/trace")
+    async def traced() -> str | None:
+        structlog.get_logger("x").info("inside")
+        return current_traceparent()
+
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    headers = {"traceparent": f"00-{trace_id}-b7ad6b7169203331-01", "X-Request-Id": "r-1", **auth("marketing")}
+    async with kit(kit_database, tmp_path, router) as shop:
+        assert trace_id in (await shop.client.get("/trace", headers=headers)).json()
+        own = (await shop.client.get("/trace")).json()
+        assert own is not None
+        assert trace_id not in own
+        for bad in ("00-0-0-0", "x", "00-" + "0" * 32 + "-" + "0" * 16 + "-00", "ö"):
+            assert (await shop.client.get("/trace", headers={"traceparent": bad.encode("latin-1")})).status_code == 200
+        await shop.client.post("/v1/policy/versions", json=CONTENT, headers=headers)
+        await shop.client.post("/v1/policy/versions/1/propose", headers=headers)
+        async with shop.database.reading() as conn:
+            saved = (await conn.exec_driver_sql("SELECT traceparent FROM outbox")).scalar_one()
+        assert trace_id in saved
+    inside = [line for line in lines() if line["event"] == "inside"]
+    assert (inside[0]["trace_id"], inside[0]["request_id"]) == (trace_id, "r-1")
+    assert not trace.get_current_span().get_span_context().is_valid
+
+
+async def test_metrics_count_by_route_template_and_never_by_what_was_asked(house: Kit) -> None:
+    for path in ("/v1/policy/versions/77", "/v1/policy/versions/78", "/made-up/ada@initech.example"):
+        await house.client.get(path, headers=auth("reader"))
+    await house.client.request("BREW", "/v1/policy")
+    routes = {
+        sample.labels["route"]
+        for metric in REGISTRY.collect()
+        for sample in metric.samples
+        if sample.name == "accord_http_requests_total"
+    }
+    assert "/v1/policy/versions/{version}" in routes
+    assert not any("77" in route or "initech" in route for route in routes)
+    text_ = (await house.client.get("/metrics")).text
+    assert "process_resident_memory_bytes" in text_
+    assert "BREW" not in text_
