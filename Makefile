@@ -1,7 +1,7 @@
 # Everything Accord needs, from a Python >= 3.11 and make. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format test run down compose-env compose-up compose-down compose-test clean
+.PHONY: help setup lock lint format test run demo down compose-env compose-up compose-down compose-test clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -48,6 +48,9 @@ test: setup ## all tests with real PostgreSQL and Kafka (PYTEST_ARGS="…" for l
 
 run: setup ## start everything and keep it running; a second run finds its data
 	@$(VENV)/bin/accord up
+
+demo: setup ## start everything, play half a year of leads, show the numbers, keep serving
+	@$(VENV)/bin/accord demo
 
 down: setup ## stop what `make run` started
 	@$(VENV)/bin/accord down

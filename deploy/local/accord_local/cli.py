@@ -23,6 +23,7 @@ from rich.console import Console
 from accord_local import keys
 from accord_local.compose import ensure_compose_env
 from accord_local.console import ConsoleReporter, state_table
+from accord_local.demo.run import run_demo
 from accord_local.errors import LocalError, StartError
 from accord_local.processes import log_tail, rotate, wait_for, wait_gone
 from accord_local.redaction import redact
@@ -31,6 +32,8 @@ from accord_local.stack import Stack, StackOptions
 from accord_local.state import StackState
 
 DATA_DIR_DEFAULT = Path(".accord")
+PORT_BASE_DEFAULT = 8001
+KAFKA_PORT_DEFAULT = 9092
 DETACH_TIMEOUT_S = 900.0  # the first start may have to fetch Kafka's jars
 DOWN_TIMEOUT_S = 75.0  # services 10 s, Kafka 20 s, PostgreSQL 20 s, and some room
 FOLLOW_EVERY_S = 0.2
@@ -44,14 +47,19 @@ app.add_typer(keys_app, name="keys")
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Where data, logs and keys are.", envvar="ACCORD_DATA_DIR")]
 
 
+PortBase = Annotated[int, typer.Option(help="Port of intake; the other services have the next three.")]
+PostgresPort = Annotated[
+    int | None, typer.Option(help="Loopback port for PostgreSQL; without it, only its Unix socket.")
+]
+KafkaPort = Annotated[int, typer.Option(help="Loopback port for Kafka.")]
+
+
 @app.command()
 def up(
     data_dir: DataDir = DATA_DIR_DEFAULT,
-    port_base: Annotated[int, typer.Option(help="Port of intake; the other services have the next three.")] = 8001,
-    postgres_port: Annotated[
-        int | None, typer.Option(help="Loopback port for PostgreSQL; without it, only its Unix socket.")
-    ] = None,
-    kafka_port: Annotated[int, typer.Option(help="Loopback port for Kafka.")] = 9092,
+    port_base: PortBase = PORT_BASE_DEFAULT,
+    postgres_port: PostgresPort = None,
+    kafka_port: KafkaPort = KAFKA_PORT_DEFAULT,
     database_url_template: Annotated[
         str | None,
         typer.Option(
@@ -70,6 +78,17 @@ def up(
         return
     options = StackOptions(data_dir, port_base, postgres_port, kafka_port, database_url_template, kafka)
     run_stack(options)
+
+
+@app.command()
+def demo(
+    data_dir: DataDir = DATA_DIR_DEFAULT,
+    port_base: PortBase = PORT_BASE_DEFAULT,
+    postgres_port: PostgresPort = None,
+    kafka_port: KafkaPort = KAFKA_PORT_DEFAULT,
+) -> None:
+    """Start everything, sign the template agreements, play half a year of leads, show the numbers, keep serving."""
+    run_stack(StackOptions(data_dir, port_base, postgres_port, kafka_port), then=run_demo)
 
 
 @app.command()

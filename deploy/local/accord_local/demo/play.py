@@ -1,0 +1,126 @@
+"""Plays a sample over HTTP: signs the four agreements with both keys, posts the leads, their activities and the decisions of sales."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from accord_local.demo.client import Client, UnexpectedAnswer, Urls, wait_for
+from accord_local.demo.sample import SampleLead
+
+T = TypeVar("T")
+BATCH_ROWS = 100
+Advance = Callable[[int], None]
+"""Called with the number of rows that were just done."""
+
+
+@dataclass(frozen=True)
+class Callers:
+    """The two departments. Each signs with its own key."""
+
+    marketing: Client
+    sales: Client
+
+
+def sign_templates(callers: Callers, urls: Urls, templates: Path, advance: Advance) -> None:
+    """Draft, propose and sign each of the four documents, unless one of its kind is in force already."""
+    for kind, base in (
+        ("policy", urls.intake),
+        ("definition", urls.qualification),
+        ("sla", urls.sla_monitor),
+        ("plan", urls.metrics),
+    ):
+        sign(callers, f"{base}/v1/{kind}", (templates / f"{kind}.yaml").read_bytes())
+        advance(1)
+
+
+def sign(callers: Callers, url: str, content: bytes) -> None:
+    """Bring a YAML document into force at `url` by both signatures."""
+    if callers.marketing.get(url, expect=(200, 404)).get("status") == "active":
+        return
+    draft = callers.marketing.post(f"{url}/versions", content=content, headers={"Content-Type": "application/yaml"})
+    version = f"{url}/versions/{draft['version']}"
+    proposed = callers.marketing.post(f"{version}/propose")
+    for caller in (callers.marketing, callers.sales):
+        caller.post(f"{version}/signatures", {"content_sha256": proposed["content_sha256"]})
+    wait_for(f"{url} to come into force", lambda: _in_force(callers.marketing, url))
+
+
+def _in_force(caller: Client, url: str) -> bool | None:
+    return caller.get(url, expect=(200, 404)).get("status") == "active" or None
+
+
+def post_leads(caller: Client, urls: Urls, sample: Sequence[SampleLead], advance: Advance) -> Counter[str]:
+    """Post all submissions; the count of each outcome, `rejected` among them."""
+    outcomes: Counter[str] = Counter()
+    for chunk in _chunks(sample):
+        answer = caller.post(f"{urls.intake}/v1/leads:batch", [lead.submission for lead in chunk])
+        outcomes.update(row.get("outcome", "rejected") for row in answer["results"])
+        advance(len(chunk))
+    return outcomes
+
+
+def post_activities(caller: Client, urls: Urls, sample: Sequence[SampleLead], advance: Advance) -> int:
+    """Post what the leads, marketing and sales did, in time order; the number of activities."""
+    touches = sorted(((touch.at, lead, touch) for lead in sample for touch in lead.touches), key=lambda found: found[0])
+    for chunk in _chunks(touches):
+        rows = [
+            {
+                "external": {"source": lead.source, "id": lead.external_id},
+                "kind": touch.kind,
+                "by": touch.by,
+                "occurred_at": at.isoformat(),
+            }
+            for at, lead, touch in chunk
+        ]
+        answer = caller.post(f"{urls.intake}/v1/activities:batch", rows)
+        _refuse_failures(answer["results"])
+        advance(len(chunk))
+    return len(touches)
+
+
+def post_decisions(caller: Client, urls: Urls, sample: Sequence[SampleLead], advance: Advance) -> int:
+    """Post what sales decided, in time order, once the leads are where they can be decided on; the number of decisions."""
+    deciding = [lead for lead in sample if lead.steps]
+    _await_mql(caller, urls, deciding)
+    steps = sorted(((step.at, lead, step) for lead in deciding for step in lead.steps), key=lambda found: found[0])
+    for chunk in _chunks(steps):
+        rows: list[dict[str, object]] = []
+        for at, lead, step in chunk:
+            row: dict[str, object] = {
+                "lead": f"external:{lead.source}:{lead.external_id}",
+                "decision": step.decision,
+                "occurred_at": at.isoformat(),
+            }
+            if step.reason:
+                row["reason"] = step.reason
+            if step.fields:
+                row["fields"] = step.fields
+            rows.append(row)
+        answer = caller.post(f"{urls.qualification}/v1/decisions:batch", rows)
+        _refuse_failures(answer["results"])
+        advance(len(chunk))
+    return len(steps)
+
+
+def _await_mql(caller: Client, urls: Urls, leads: Sequence[SampleLead]) -> None:
+    for lead in leads:
+        url = f"{urls.qualification}/v1/leads/external:{lead.source}:{lead.external_id}"
+        wait_for(
+            f"{lead.external_id} to become mql",
+            lambda url=url: caller.get(url, expect=(200, 404)).get("stage") == "mql" or None,  # type: ignore[misc]
+        )
+
+
+def _refuse_failures(results: Sequence[dict[str, object]]) -> None:
+    for row in results:
+        if not str(row["status"]).startswith("2"):
+            raise UnexpectedAnswer(f"a row of the sample was refused: {row}")
+
+
+def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), BATCH_ROWS):
+        yield items[start : start + BATCH_ROWS]

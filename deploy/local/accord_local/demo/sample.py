@@ -1,0 +1,186 @@
+"""A made-up half year of one company's leads: who came, what they did, what sales decided.
+
+Pure: the same seed and moment give the same sample. Every deadline of the template SLA is kept, but for `MISSED` leads: an
+acceptance follows its MQL within the hour, and a calendar that is closed in between only gives more time.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+LEADS_DEFAULT = 360
+HISTORY = timedelta(days=180)
+FRESH = 12
+"""Leads that became MQL in the last minutes: their clocks are still open."""
+MISSED = 2
+"""Leads that sales answered two weeks late."""
+DROPPED = 4
+"""Records that the data policy refuses: nobody could be reached."""
+
+_SOURCES = (("website", 38), ("webinar", 18), ("paid-search", 20), ("partner", 12), ("referral", 12))
+_CAMPAIGNS = {
+    "website": ("pricing", "organic"),
+    "webinar": ("autumn-series", "webinar"),
+    "paid-search": ("crm-words", "cpc"),
+    "partner": ("alliance", "partner"),
+    "referral": ("friends", "referral"),
+}
+_WIN_RATE = {"website": 0.42, "webinar": 0.38, "paid-search": 0.25, "partner": 0.5, "referral": 0.6}
+_FIRST = (
+    "Ada Grace Alan Edsger Barbara Tony Donald Frances Ken Radia Leslie Margaret Niklaus Sophie Dennis Hedy".split()
+)
+_LAST = "Byron Hopper Turing Dijkstra Liskov Hoare Knuth Allen Thompson Perlman Lamport Hamilton Wirth Wilson".split()
+_COMPANIES = (
+    "Initech Globex Hooli Umbrella Vehement Massive Stark Wayne Wonka Acme Cyberdyne Tyrell Soylent Gringotts".split()
+)
+_INDUSTRIES = ("541511", "541512", "522110", "334111", "311812", "518210")
+_LINES = ("software", "finance", "manufacturing")
+
+
+@dataclass(frozen=True)
+class Touch:
+    """One activity of a lead, as `POST /v1/activities:batch` takes it."""
+
+    kind: str
+    by: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Step:
+    """One decision of sales about a lead, as `POST /v1/decisions:batch` takes it."""
+
+    decision: str
+    at: datetime
+    reason: str | None = None
+    fields: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SampleLead:
+    """One person's submission, and what follows it in time order."""
+
+    submission: dict[str, object]
+    touches: tuple[Touch, ...] = ()
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def source(self) -> str:
+        return str(self.submission["source"])
+
+    @property
+    def enters(self) -> bool:
+        """Whether the template policy lets it in."""
+        return "@" in str(self.submission["email"])
+
+    @property
+    def external_id(self) -> str:
+        return str(self.submission["external_id"])
+
+
+T = TypeVar("T", Touch, Step)
+
+
+def make_sample(seed: int, now: datetime, leads: int = LEADS_DEFAULT) -> list[SampleLead]:
+    """The leads in the order of their arrival. Nothing lies after `now`."""
+    rng = random.Random(seed)
+    history = leads - FRESH - DROPPED
+    arrivals = sorted(now - timedelta(days=1) - HISTORY * rng.random() for _ in range(history))
+    missed = set(rng.sample([n for n, at in enumerate(arrivals) if now - at > timedelta(days=40)], MISSED))
+    made = [_past_lead(rng, n, at, now, missed=n in missed) for n, at in enumerate(arrivals)]
+    made += [_fresh_lead(rng, history + n, now) for n in range(FRESH)]
+    made += [_unreachable(rng, history + FRESH + n, now) for n in range(DROPPED)]
+    return made
+
+
+def _submission(rng: random.Random, n: int, at: datetime, employees: int) -> dict[str, object]:
+    source = rng.choices([name for name, _ in _SOURCES], [weight for _, weight in _SOURCES])[0]
+    first, last, company = rng.choice(_FIRST), rng.choice(_LAST), rng.choice(_COMPANIES)
+    domain = f"{company.lower()}-{n % 90}.example.com"
+    campaign, medium = _CAMPAIGNS[source]
+    return {
+        "source": source,
+        "external_id": f"demo-{n:05d}",
+        "email": f"{first}.{last}.{n}@{domain}".lower(),
+        "first_name": first,
+        "last_name": last,
+        "company": f"{company} {n % 90}",
+        "attributes": {
+            "employee_count": employees,
+            "industry": rng.choice(_INDUSTRIES),
+            "country": rng.choices(("US", "CA", "GB", "DE"), (60, 15, 15, 10))[0],
+            "line_of_business": rng.choice(_LINES),
+            "dnb_rating": rng.choice(("5A1", "4A2", "3A3", "2A2")),
+            "bbb_rating": rng.choice(("A+", "A", "B", "A-")),
+        },
+        "campaign": {"name": campaign, "medium": medium},
+        "occurred_at": at.isoformat(),
+    }
+
+
+def _past_lead(rng: random.Random, n: int, at: datetime, now: datetime, *, missed: bool) -> SampleLead:
+    interested = missed or rng.random() < 0.55
+    employees = rng.randint(60, 2000) if interested or rng.random() < 0.6 else rng.randint(3, 49)
+    submission = _submission(rng, n, at, employees)
+    touches = [Touch("page.viewed", "lead", at + _minutes(rng, 1, 30))]
+    if not interested:
+        return SampleLead(submission, _until(now, touches))
+    asked_at = at + timedelta(hours=rng.uniform(1, 24 * 9))
+    touches += [
+        Touch("email.clicked", "lead", asked_at - _minutes(rng, 5, 50)),
+        Touch("demo.requested", "lead", asked_at),
+    ]
+    steps = list(_decisions(rng, str(submission["source"]), asked_at, missed=missed))
+    if steps:
+        touches.append(Touch("call.attempted", "sales", asked_at + _minutes(rng, 4, 18)))
+    return SampleLead(submission, _until(now, touches), _until(now, steps))
+
+
+def _decisions(rng: random.Random, source: str, mql_at: datetime, *, missed: bool) -> Iterator[Step]:
+    """What sales decides about one MQL, to the win or to wherever it stops."""
+    at = mql_at + (timedelta(days=14) if missed else _minutes(rng, 20, 55))
+    if rng.random() > 0.74:
+        yield Step("reject", at, reason=rng.choice(("no-budget", "no-timing", "too-early")))
+        return
+    yield Step("accept", at)
+    at += timedelta(days=rng.uniform(2, 16))
+    if rng.random() > 0.6:
+        yield Step("recycle", at, reason=rng.choice(("no-budget", "no-timing")))
+        return
+    yield Step("qualify", at, fields={"budget": True, "authority": True, "need": True, "timing": True})
+    at += timedelta(days=rng.uniform(3, 25))
+    if rng.random() > 0.72:
+        yield Step("lose", at, reason="no-decision")
+        return
+    amount = {"amount": str(rng.randrange(6_000, 60_000, 500)), "currency": "USD"}
+    close = (at + timedelta(days=45)).date().isoformat()
+    yield Step("open_opportunity", at, fields={"amount": amount, "expected_close": close})
+    at += timedelta(days=rng.uniform(12, 60))
+    if rng.random() < _WIN_RATE[source]:
+        yield Step("win", at, fields={"amount": amount})
+    else:
+        yield Step("lose", at, reason=rng.choice(("price", "competitor", "no-decision")))
+
+
+def _fresh_lead(rng: random.Random, n: int, now: datetime) -> SampleLead:
+    at = now - _minutes(rng, 12, 40)
+    asked = Touch("demo.requested", "lead", now - _minutes(rng, 1, 10))
+    return SampleLead(_submission(rng, n, at, rng.randint(60, 2000)), (asked,))
+
+
+def _unreachable(rng: random.Random, n: int, now: datetime) -> SampleLead:
+    submission = _submission(rng, n, now - _minutes(rng, 10, 600), rng.randint(60, 2000))
+    return SampleLead(submission | {"email": "not an address"})
+
+
+def _minutes(rng: random.Random, low: float, high: float) -> timedelta:
+    return timedelta(minutes=rng.uniform(low, high))
+
+
+def _until(now: datetime, items: list[T]) -> tuple[T, ...]:
+    """Those that have happened by `now`, oldest first."""
+    return tuple(sorted((item for item in items if item.at <= now), key=lambda item: item.at))
