@@ -1,0 +1,132 @@
+"""From Kafka to the tables: events come once each, the watermark is the answer's as_of, and a poison event stands
+aside."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from uuid_utils.compat import uuid7
+
+from accord.contracts.base import EventData
+from accord.contracts.envelope import Event, encode
+from accord.contracts.values import utc
+from accord.contracts.watermarks import WatermarkAdvanced
+from accord.database import Database
+from accord.messaging import dead_letters
+from accord.messaging.kafka import client_options, ensure_topics, physical
+from accord.settings import KafkaSettings
+from accord.workers import Worker
+from metrics.domain.choices import Choices
+from metrics.handlers import CONSUMED
+from metrics.main import build
+from metrics.settings import Settings
+from metrics.usecases.ask import Between, ask_funnel, ask_velocity
+
+AS_OF = utc(2028, 6, 1)
+TOPIC = {"intake": "intake-events", "qualification": "qualification-events", "sla": "sla-events"}
+
+
+@pytest.fixture
+def cluster(kafka_server: Any, kafka_topic_prefix: str) -> KafkaSettings:
+    return KafkaSettings(bootstrap_servers=kafka_server.bootstrap_servers, topic_prefix=kafka_topic_prefix)
+
+
+@pytest.fixture
+async def consumer(metrics_url: str, cluster: KafkaSettings) -> AsyncIterator[Worker]:
+    """The service's own consumer, as main.py builds it, running."""
+    settings = Settings.model_validate(
+        {
+            "database_url": metrics_url,
+            "kafka_bootstrap_servers": cluster.bootstrap_servers,
+            "kafka_topic_prefix": cluster.topic_prefix,
+            "consumer_batch_rows_max": 50,
+        }
+    )
+    service = build(settings)
+    worker = next(worker for worker in service.workers if worker.name == "consumer-metrics")
+    stop = asyncio.Event()
+    running = asyncio.create_task(worker.run(stop))
+    yield worker
+    stop.set()
+    await running
+    await service.database.dispose()
+
+
+async def publish(cluster: KafkaSettings, topics: dict[str, list[EventData]], *, twice: bool = False) -> None:
+    """Send each topic's events by their key, as the services' relays do; then their watermarks to all partitions."""
+    await ensure_topics(cluster, CONSUMED)
+    producer = AIOKafkaProducer(**client_options(cluster), acks="all", enable_idempotence=True)
+    await producer.start()
+    try:
+        for name, events in topics.items():
+            topic = physical(cluster, TOPIC[name])
+            for data in events:
+                key, value, headers = encode(Event(uuid7(), f"/{name}", data))
+                for _ in range(2 if twice else 1):
+                    await producer.send(topic, value, key=key, headers=headers)
+            await producer.flush()
+            mark = WatermarkAdvanced(occurred_at=AS_OF, recorded_at=AS_OF, watermark_at=AS_OF)
+            key, value, headers = encode(Event(uuid7(), f"/{name}", mark))
+            for partition in await producer.partitions_for(topic):
+                await producer.send(topic, value, key=key, headers=headers, partition=partition)
+        await producer.flush()
+    finally:
+        await producer.stop()
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    for _ in range(1200):
+        if await condition():
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail("it has not come true within 60 s")
+
+
+async def test_what_came_over_kafka_twice_is_counted_once_and_as_of_the_watermark(
+    database: Database,
+    other_database: Database,
+    consumer: Worker,
+    cluster: KafkaSettings,
+    make_history: Callable[[int], Any],
+    apply: Callable[..., Any],
+    heard_until: Callable[..., Any],
+) -> None:
+    history = make_history(21).live(60)
+    history.define()
+    await publish(cluster, history.topics, twice=True)
+
+    async def all_heard() -> bool:
+        return (await ask_funnel(database, Choices())).as_of == AS_OF
+
+    await until(all_heard)
+    await apply(other_database, history.events)
+    await heard_until(other_database, AS_OF)
+    for between in (None, Between("inquiry", "won")):
+        assert await ask_velocity(database, Choices(), between) == await ask_velocity(
+            other_database, Choices(), between
+        )
+    assert await ask_funnel(database, Choices()) == await ask_funnel(other_database, Choices())
+    assert consumer.problem() is None
+
+
+async def test_a_definition_that_cannot_be_read_goes_to_the_dead_letters_and_its_neighbours_are_projected(
+    database: Database, consumer: Worker, cluster: KafkaSettings, history: Any
+) -> None:
+    leads = [history.capture() for _ in range(5)]
+    for lead_id in leads:
+        history.move(lead_id, "inquiry", 0)
+    history.define({"stages": "none"}, version=1)
+    history.define(version=2)
+    await publish(cluster, history.topics)
+
+    async def all_heard() -> bool:
+        return (await ask_funnel(database, Choices())).as_of == AS_OF
+
+    await until(all_heard)
+    answer = await ask_funnel(database, Choices())
+    assert (answer.stages.version, answer.funnel.leads, answer.funnel.anomalies) == (2, 5, {})
+    async with database.reading() as conn:
+        (letter,) = await dead_letters.listed(conn, limit=10)
+    assert (letter.type, letter.topic, letter.state) == ("agreement.activated.v1", "qualification-events", "new")
