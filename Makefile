@@ -1,7 +1,7 @@
 # Everything Accord needs, from a Python >= 3.11 and make. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format test run demo down compose-env compose-up compose-down compose-test clean
+.PHONY: help setup lock lint format test run demo down compose-env compose-up compose-down compose-test schemas clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -38,6 +38,7 @@ lint: setup ## ruff, format, mypy and the direction of imports
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
+	@$(PYTHON) -m accord.schemas_cli --check
 
 format: setup ## format and fix what can be fixed
 	@$(VENV)/bin/ruff check --fix --quiet . || true
@@ -69,6 +70,9 @@ compose-test: compose-env ## system tests against containers of their own, remov
 	$(COMPOSE) -p accord-test up --build --detach --wait && \
 	ACCORD_SYSTEM_URL_TEMPLATE='http://127.0.0.1:{port}' ACCORD_DATA_DIR=$(DATA_DIR) \
 	$(PYTHON) -m pytest -m "system and not chaos" tests/system $(PYTEST_ARGS)
+
+schemas: setup ## write the JSON Schemas, examples and AsyncAPI document anew from the contracts
+	@$(PYTHON) -m accord.schemas_cli
 
 clean: ## remove the environment and caches, never the data under .accord/
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
