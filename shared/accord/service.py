@@ -119,7 +119,7 @@ def create_app(service: Service, health: Health | None = None, *, metrics: bool 
         settings.rate_limit_burst,
     )
     problems.install(app)
-    app.router.routes.extend(service.routes)
+    app.router.routes[:0] = service.routes  # first, since routes are tried in order
     for router in service.routers:
         app.include_router(router)
     app.router.routes.extend((health or service.health()).routes(metrics=metrics))

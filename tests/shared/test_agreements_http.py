@@ -251,3 +251,17 @@ async def test_a_repeated_draft_under_one_key_is_one_draft(house: Kit) -> None:
     assert again.json() == first.json()
     assert (again.headers["location"], again.headers["etag"]) == (first.headers["location"], first.headers["etag"])
     assert again.headers["idempotency-replayed"] == "true"
+
+
+async def test_the_largest_document_comes_into_force_and_a_larger_one_is_refused(house: Kit) -> None:
+    words = {f"word-{number}": "é" * 2_000 for number in range(195)}
+    version = await in_force(house, glossary=words)
+    assert (await house.client.get("/v1/policy", headers=auth("reader"))).json()["version"] == version
+    larger = {**words, "more": "x" * 30_000}
+    refused(await draft(house, glossary=larger), 413, "body-too-large")
+
+
+@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59-10:00", "0001-01-01T00:00:00+10:00", "1e30", 10**30, True])
+async def test_a_moment_that_no_calendar_has_is_refused(house: Kit, moment: Any) -> None:
+    await draft(house)
+    assert (await propose(house, 1, effective_from=moment)).status_code == 422

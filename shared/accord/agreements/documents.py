@@ -17,6 +17,9 @@ import rfc8785
 import yaml
 
 BYTES_MAX = 1024 * 1024
+CANONICAL_BYTES_MAX = 800_000
+"""The event of an activation carries the content whole, and a Kafka record may have about a megabyte."""
+
 DEPTH_MAX = 40
 VALUES_MAX = 100_000
 
@@ -49,6 +52,10 @@ class Unreadable(Exception):
     """The document cannot be read. The message says why and, where known, in which line; it quotes nothing."""
 
 
+class TooLarge(Unreadable):
+    """The document is over a limit of size."""
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """An agreement's content with its canonical text and its hash."""
@@ -61,7 +68,7 @@ class Document:
 def read(body: bytes, *, yaml_text: bool) -> Document:
     """The document in this text. Raises Unreadable."""
     if len(body) > BYTES_MAX:
-        raise Unreadable(f"A document may have {BYTES_MAX} bytes")
+        raise TooLarge(f"A document may have {BYTES_MAX} bytes")
     try:
         text = body.decode()
     except UnicodeDecodeError:
@@ -79,6 +86,8 @@ def document(content: Mapping[str, object]) -> Document:
         canonical = rfc8785.dumps(content)  # type: ignore[arg-type]  # checked above
     except (rfc8785.CanonicalizationError, RecursionError, UnicodeEncodeError):
         raise Unreadable("The document holds a value that has no canonical form") from None
+    if len(canonical) > CANONICAL_BYTES_MAX:
+        raise TooLarge(f"A document may have {CANONICAL_BYTES_MAX} bytes in its canonical form")
     return Document(json.loads(canonical), canonical.decode(), sha256(canonical).hexdigest())
 
 

@@ -307,11 +307,10 @@ async def _read(request: Request) -> documents.Document:
     if media != _JSON and not media.endswith("+json") and media not in _YAML:
         raise unsupported_media_type(_JSON, _YAML[0])
     body = await request.body()
-    if len(body) > documents.BYTES_MAX:
-        detail = f"An agreement may have {documents.BYTES_MAX} bytes."
-        raise Problem(413, "body-too-large", "The body is too large", detail, bytes_max=documents.BYTES_MAX)
     try:
         return await asyncio.to_thread(documents.read, body, yaml_text=media in _YAML)
+    except documents.TooLarge as error:
+        raise Problem(413, "body-too-large", "The body is too large", f"{error}.") from None
     except documents.Unreadable as error:
         raise Problem(400, "malformed-body", "The body cannot be read", f"{error}.") from None
 

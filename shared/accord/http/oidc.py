@@ -56,17 +56,18 @@ class TokenVerifier:
         self._fetched_at: float | None = None
         self._tried_at: float | None = None
         self._fetching = asyncio.Lock()
-        self._verified: OrderedDict[bytes, Claims] = OrderedDict()
+        self._verified: OrderedDict[bytes, tuple[Claims, float]] = OrderedDict()
 
     async def verify(self, token: bytes) -> Claims:
         """The claims of a valid token. Raises InvalidToken, or Problem 503 while no key of the issuer is known."""
         digest = sha256(token).digest()
         known = self._verified.get(digest)
-        if known is not None and known.expires_at_s + _LEEWAY_S > time.time():
-            return known
+        if known is not None and time.monotonic() < known[1] and known[0].expires_at_s + _LEEWAY_S > time.time():
+            return known[0]
         key = await self._key(_key_id(token))
         claims = self._claims(token, key)
-        self._verified[digest] = claims
+        # Verified anew as often as the keys are fetched, so that a key that the issuer has dropped ends its tokens.
+        self._verified[digest] = (claims, time.monotonic() + self._settings.jwks_max_age_s)
         if len(self._verified) > _VERIFIED_MAX:
             self._verified.popitem(last=False)
         return claims
