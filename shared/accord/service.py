@@ -161,6 +161,9 @@ def run(build: Callable[[S], Service], argv: Sequence[str] | None = None, settin
         return uvloop.run(_main(build, configured, cast("Role", role)))
     except KeyboardInterrupt:
         return 0
+    except Exception:
+        log.exception("process_failed")
+        return 1
 
 
 async def _main(build: Callable[[S], Service], settings: S, role: Role) -> int:
@@ -178,9 +181,6 @@ async def _main(build: Callable[[S], Service], settings: S, role: Role) -> int:
 
 class _Server(uvicorn.Server):
     """Uvicorn without signal handling of its own: it would end the process with the signal instead of exit code 0."""
-
-    def install_signal_handlers(self) -> None:
-        return
 
     async def serve_on(self, listening: socket.socket) -> None:
         await self._serve([listening])

@@ -122,6 +122,9 @@ def _clean(key: str, value: object, depth: int) -> object:
 
 
 def _clean_text(text: str) -> str:
+    text = text[
+        : 2 * _TEXT_CHARS_MAX
+    ]  # bounded before the patterns run; cut to size after, so that nothing half-seen passes
     if ":" in text or "@" in text or " " in text:
         text = _EMAIL.sub(REDACTED, _BEARER.sub(rf"\1 {REDACTED}", _URL_PASSWORD.sub(rf"\g<scheme>:{REDACTED}@", text)))
     return text[:_TEXT_CHARS_MAX]

@@ -14,6 +14,9 @@ import httpx
 import pytest
 from shared_process import SECRET, process
 
+from accord.service import Service, run
+from accord.settings import Settings
+
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_lets_requests_finish_and_the_process_end_with_0(
@@ -113,14 +116,27 @@ async def test_a_busy_port_is_one_clear_line(kit_database: str, tmp_path: Path) 
         ("all", {"ACCORD_OIDC_ISSUER": "https://x.example"}, "belong together"),
     ],
 )
-async def test_what_is_wrong_with_the_start_is_said(
-    kit_database: str, tmp_path: Path, role: str, environment: dict[str, str], said: str
+def test_what_is_wrong_with_the_start_is_said(
+    role: str,
+    environment: dict[str, str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    async with process(kit_database, tmp_path, role, **environment) as running:
-        _, stderr = await running.process.communicate()
-        assert running.process.returncode == 2
-        assert said in stderr.decode()
-        assert SECRET not in stderr.decode()
+    usual = {
+        "ACCORD_DATABASE_URL": f"postgresql://accord:{SECRET}@127.0.0.1:1/none",
+        "ACCORD_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+    }
+    for name, value in {**usual, **environment}.items():
+        monkeypatch.setenv(name, value)
+
+    def build(_: Settings) -> Service:
+        raise AssertionError("nothing is built")
+
+    assert run(build, role.split()) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert SECRET not in captured.err + captured.out
 
 
 async def test_migrations_at_once_do_not_race(database_factory: Callable[..., str], tmp_path: Path) -> None:
@@ -167,3 +183,9 @@ async def test_the_probe_command_of_containers(kit_database: str, tmp_path: Path
         assert await probe(port, "/livez") == 1
         assert await running.end(signal.SIGTERM) == 0
     assert await probe(port, "/readyz") == 1
+
+
+async def test_a_service_that_cannot_be_built_says_so_and_ends_with_1(tmp_path: Path) -> None:
+    async with process("mysql://u@h/d", tmp_path, "all") as running:
+        assert await running.end() == 1
+        assert running.events()[-1] == "process_failed"

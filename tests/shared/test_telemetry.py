@@ -49,6 +49,23 @@ def test_libraries_log_through_the_same_lines(lines: Any) -> None:
     assert "hunter2" not in json.dumps(second)
 
 
+def test_an_exception_in_a_librarys_log_is_described_and_not_quoted(lines: Any) -> None:
+    try:
+        int("ada@initech.example")
+    except ValueError:
+        logging.getLogger("asyncio").exception("Task exception was never retrieved")
+    line = lines()[0]
+    assert line["error"] == "ValueError"
+    assert "initech" not in json.dumps(line)
+
+
+def test_a_long_text_is_cut_and_nothing_at_the_cut_passes(lines: Any) -> None:
+    structlog.get_logger("x").info("long", text="x " * 990 + "ada@initech.example" * 3 + " y" * 5_000)
+    line = lines()[0]
+    assert len(line["text"]) <= 2_000
+    assert "initech" not in line["text"]
+
+
 SECRETS = {
     "authorization": "Bearer abc.def",
     "api_key": "k",
