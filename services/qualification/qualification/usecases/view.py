@@ -90,11 +90,7 @@ async def list_leads(database: Database, asked: listing.Filter, rows_max: int) -
 
 
 async def _find(driver: asyncpg.Connection, named: UUID | str, rules: Rules | None) -> Lead | None:
-    lead_id: UUID | None
-    if isinstance(named, UUID):
-        lead_id = named
-    else:
-        lead_id = (await external_keys.find(driver, [named])).get(named)
+    lead_id = named if isinstance(named, UUID) else (await external_keys.find(driver, [named])).get(named)
     if lead_id is None:
         return None
     lead = await leads.read(driver, lead_id, rules.kinds if rules else ())

@@ -1,0 +1,231 @@
+"""What is wrong with a definition is found before anybody signs it, with a pointer to the place; and how one reads on paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from accord.contracts.criteria import Criteria, compile_criteria
+from qualification.domain.checks import check
+from qualification.domain.definition import Definition
+from qualification.domain.paper import paper
+from qualification.domain.satisfiable import Domain, why_never
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def when(content: dict[str, Any], criteria: dict[str, Any]) -> None:
+    content["stages"][1]["gate"] = {"when": criteria}
+
+
+def leaf(path: str, op: str, value: object, **more: object) -> dict[str, Any]:
+    return {"path": path, "op": op, "value": value, **more}
+
+
+def both(*criteria: dict[str, Any]) -> dict[str, Any]:
+    return {"all": list(criteria)}
+
+
+def test_the_agreed_example_has_no_findings(content):
+    assert check(content) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        (lambda c: c.update(colour="red"), "/colour"),
+        (lambda c: c["stages"][0].update(note="x"), "/stages/0/note"),
+        (lambda c: c["stages"][0].pop("owner"), "/stages/0/owner"),
+        (lambda c: c["stages"][0].update(owner="finance"), "/stages/0/owner"),
+        (lambda c: c["stages"][0].update(kind="closed"), "/stages/0/kind"),
+        (lambda c: c["stages"][0].update(key="In Quiry"), "/stages/0/key"),
+        (lambda c: c.update(stages=[]), "/stages"),
+        (lambda c: c["stages"][2].update(key="mql"), "/stages/2/key"),
+        (lambda c: c["stages"][1].update({"from": ["nowhere"]}), "/stages/1/from/0"),
+        (lambda c: c["stages"][2].update({"from": ["sal"]}), "/stages/2/from/0"),
+        (lambda c: c["stages"][2].update({"from": ["mql", "mql"]}), "/stages/2/from/1"),
+        (lambda c: c["stages"][2].pop("from"), "/stages/2/from"),
+        (lambda c: c["stages"][2].update({"from": "some"}), "/stages/2/from"),
+        (lambda c: c["stages"][0].update({"from": ["mql"]}), "/stages/0/from"),
+        (lambda c: c["stages"][2]["gate"].update(on="capture"), "/stages/2/gate"),
+        (lambda c: c["stages"][2].update(gate={"on": "capture"}), "/stages/2/gate/on"),
+        (lambda c: c["stages"][2].update(gate={}), "/stages/2/gate"),
+        (lambda c: c["stages"][0].update(gate={"decision": "let_in"}), "/stages"),
+        (lambda c: c["stages"][0].update(kind="won"), "/stages/0/kind"),
+        (lambda c: c["stages"][1]["gate"].update(reasons="lost"), "/stages/1/gate/reasons"),
+        (lambda c: c["stages"][1]["gate"].update(fields=["amount"]), "/stages/1/gate/fields"),
+        (lambda c: c["stages"][6]["gate"].update(reasons="none"), "/stages/6/gate/reasons"),
+        (lambda c: c["stages"][3]["gate"].update(fields=["shoe_size"]), "/stages/3/gate/fields/0"),
+        (lambda c: c["stages"][3]["gate"].update(fields=["need", "need"]), "/stages/3/gate/fields/1"),
+        (lambda c: c["stages"][7]["gate"].update(decision=["reject", "reject"]), "/stages/7/gate/decision/1"),
+        (lambda c: c["stages"][7]["gate"].update(decision="lose"), "/stages/7/gate/decision"),
+        (lambda c: c["stages"][7].update(cool_down="P1M"), "/stages/7/cool_down"),
+        (lambda c: c["stages"][7].update(cool_down="soon"), "/stages/7/cool_down"),
+        (lambda c: c["reasons"].update(lost={}), "/reasons/lost"),
+        (lambda c: c["stages"][5].update({"from": ["won-over"]}), "/stages/5"),
+        (lambda c: c["stages"][1].update({"from": ["opportunity"]}), "/stages/1/from/0"),
+        (lambda c: c["stages"][7].update(gate={"when": leaf("age", "gte", "P90D")}), "/stages/7/gate/when"),
+        (lambda c: c["scores"]["fit"]["rules"][1].update(key="size"), "/scores/fit/rules/1/key"),
+        (lambda c: c["scores"]["engagement"]["rules"][1].update(key="demo"), "/scores/engagement/rules/1/key"),
+        (lambda c: c["scores"]["fit"].update(rules=[]), "/scores/fit/rules"),
+        (
+            lambda c: c["scores"]["engagement"]["rules"][0].update(activity="demo"),
+            "/scores/engagement/rules/0/activity",
+        ),
+        (lambda c: c["scores"]["grade"]["fit"].update(B=80), "/scores/grade/fit/B"),
+        (lambda c: c["scores"]["grade"]["fit"].update(A=101), "/scores/grade/fit/A"),
+        (lambda c: c["scores"]["grade"]["engagement"].pop("3"), "/scores/grade/engagement/3"),
+        (lambda c: c["scores"].pop("fit"), "/scores/grade/fit"),
+        (
+            lambda c: c["scores"]["fit"]["rules"][0].update(when=leaf("scores.engagement", "gte", 1)),
+            "/scores/fit/rules/0/when/path",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_place(content, change: Change, pointer):
+    change(content)
+    assert pointer in [finding.pointer for finding in check(content)]
+
+
+@pytest.mark.parametrize(
+    ("criteria", "pointer"),
+    [
+        (leaf("scores.loyalty", "gte", 1), "/stages/1/gate/when/path"),
+        (leaf("account.industry", "eq", "x"), "/stages/1/gate/when/path"),
+        (leaf("attributes.employee_count", "above", 1), "/stages/1/gate/when/op"),
+        (both(leaf("source", "eq", "web"), leaf("attributes.x", "gte", True)), "/stages/1/gate/when/all/1/value"),
+        (leaf("scores.fit", "gte", 71), "/stages/1/gate/when"),
+        (leaf("scores.engagement", "gt", 60), "/stages/1/gate/when"),
+        (leaf("scores.engagement", "lt", 0), "/stages/1/gate/when"),
+        (leaf("stage", "eq", "won"), "/stages/1/gate/when"),
+        (leaf("activities.email.clicked.count", "gt", 1000, within="P30D"), "/stages/1/gate/when"),
+        (both(leaf("attributes.n", "gte", 50), leaf("attributes.n", "lt", 50)), "/stages/1/gate/when"),
+        (both(leaf("attributes.n", "gt", 50), both(leaf("attributes.n", "lte", 50))), "/stages/1/gate/when"),
+        (both(leaf("source", "eq", "a"), leaf("source", "eq", "b")), "/stages/1/gate/when"),
+        (both(leaf("source", "in", ["a", "b"]), leaf("source", "not_in", ["a", "b"])), "/stages/1/gate/when"),
+        (both(leaf("source", "exists", False), leaf("source", "eq", "a")), "/stages/1/gate/when"),
+        (both(leaf("age", "gt", "P9D"), leaf("age", "lt", "P9D")), "/stages/1/gate/when"),
+        (both(leaf("grade", "in", ["A1"]), leaf("grade", "ne", "A1")), "/stages/1/gate/when"),
+        ({"any": [leaf("scores.fit", "gt", 100), leaf("scores.fit", "lt", 0)]}, "/stages/1/gate/when"),
+    ],
+)
+def test_a_gate_that_can_never_hold_is_found(content, criteria, pointer):
+    when(content, criteria)
+    assert pointer in [finding.pointer for finding in check(content)]
+
+
+@pytest.mark.parametrize(
+    "criteria",
+    [
+        leaf("scores.fit", "gte", 70),
+        leaf("activities.page.viewed.count", "gte", 3, within="P7D"),
+        leaf("stage", "eq", "recycled"),
+        both(leaf("attributes.n", "gte", 50), leaf("attributes.n", "lte", 50)),
+        {"none": [leaf("source", "eq", "a")]},
+        {"any": [leaf("scores.fit", "gt", 100), leaf("attributes.n", "eq", 1)]},
+        both(leaf("attributes.n", "in", [1, 2]), leaf("attributes.n", "gt", 1)),
+        both(leaf("campaign.name", "matches", "^sp"), leaf("campaign.name", "contains", "ring")),
+    ],
+)
+def test_a_gate_that_may_hold_is_let_through(content, criteria):
+    when(content, criteria)
+    assert check(content) == []
+
+
+def test_every_finding_is_told_at_once(content):
+    content["stages"][1]["from"] = ["nowhere"]
+    content["stages"][6]["gate"]["reasons"] = "nothing"
+    content["scores"]["grade"]["fit"]["C"] = 60
+    assert len({finding.pointer for finding in check(content)}) >= 3
+
+
+values = st.integers(0, 6)
+leaves = st.builds(
+    lambda op, value: {
+        "path": "attributes.n",
+        "op": op,
+        "value": [value, (value + 2) % 7] if op.endswith("in") else value,
+    },
+    st.sampled_from(["eq", "ne", "lt", "lte", "gt", "gte", "in", "not_in"]),
+    values,
+)
+trees = st.recursive(
+    leaves,
+    lambda inner: st.builds(
+        lambda kind, children: {kind: children},
+        st.sampled_from(["all", "any", "none"]),
+        st.lists(inner, min_size=1, max_size=3),
+    ),
+    max_leaves=8,
+)
+
+
+class _Fact:
+    def __init__(self, value: int) -> None:
+        self._value = value
+
+    def value(self, path: str, within: object = None) -> object:
+        return self._value
+
+
+@given(trees)
+def test_criteria_that_hold_for_some_value_are_never_said_to_be_impossible(tree):
+    criteria = Criteria.model_validate(tree)
+    compiled = compile_criteria(criteria)
+    if any(compiled.holds(_Fact(value)) for value in range(-1, 8)):
+        assert why_never(criteria, {"attributes.n": Domain(least=-1, most=7)}) is None
+
+
+@given(st.lists(leaves, min_size=1, max_size=4))
+def test_comparisons_that_can_hold_together_for_no_number_are_found(conjuncts):
+    criteria = Criteria.model_validate({"all": conjuncts})
+    compiled = compile_criteria(criteria)
+    halves = [number / 2 for number in range(-4, 18)]
+    if not any(compiled.holds(_Fact(value)) for value in halves):  # type: ignore[arg-type]
+        assert why_never(criteria, {}) is not None
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_no_content_at_all_breaks_the_check(content, data):
+    content = deepcopy(content)
+    node: Any = content
+    while True:
+        keys = list(node.keys()) if isinstance(node, dict) else list(range(len(node)))
+        if not keys:
+            break
+        key = data.draw(st.sampled_from(keys))
+        if not isinstance(node[key], dict | list) or data.draw(st.booleans()):
+            node[key] = data.draw(json_values)
+            break
+        node = node[key]
+    for finding in check(content):
+        assert finding.pointer == "" or finding.pointer.startswith("/")
+
+
+def test_on_paper_it_is_told_in_plain_words(content):
+    parts = {part.heading: part for part in paper(Definition.model_validate(content))}
+    sentences = parts["How a lead goes on"].paragraphs
+    assert sentences[0] == "A lead becomes inquiry when it is captured. It belongs to marketing there."
+    assert sentences[1].startswith(
+        "A lead becomes MQL when the employee count is 50 or more and engagement score is 20 or more."
+        " It comes from inquiry or recycled."
+    )
+    assert "with budget, authority, need and timing" in sentences[3]
+    assert "giving one of the reasons of the list lost" in sentences[6]
+    assert "comes back only after 30 days, on new activity of its own" in sentences[7]
+    assert "It may come from any other stage." in sentences[8]
+    assert ("lost", "price", "Price") in parts["Reasons that may be given"].rows
+    assert ("click", "email.clicked", "5", "20", "14 days") in parts["Engagement score, at most 100"].rows
