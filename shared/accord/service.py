@@ -40,7 +40,6 @@ from accord.http.context import RequestContext
 from accord.http.limits import BodyGuard, InFlightLimit
 from accord.http.oidc import TokenVerifier
 from accord.http.openapi import Fragment, documented
-from accord.migrations.run import migrate
 from accord.settings import Settings
 from accord.telemetry import configure_logging, configure_tracing, shut_tracing_down
 from accord.workers import Worker
@@ -170,6 +169,8 @@ async def _main(build: Callable[[S], Service], settings: S, role: Role) -> int:
     service = build(settings)
     configure_logging(settings.log_level, service=service.name)
     if role == "migrate":
+        from accord.migrations.run import migrate  # noqa: PLC0415 - Alembic's memory and start belong to this role only
+
         await service.database.dispose()
         return await migrate(service.migrations, settings.database_url.get_secret_value(), service.name)
     configure_tracing(service.name)

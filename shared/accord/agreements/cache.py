@@ -40,7 +40,10 @@ class ActiveCache(Generic[T]):
         self._looking = asyncio.Lock()
 
     async def current(self) -> tuple[int, T] | None:
-        """The number of the version in force and what was parsed of it; None if nothing is in force."""
+        """The number of the version in force and what was parsed of it; None if nothing is in force.
+
+        Ask before a recording is opened: looking takes a connection of its own.
+        """
         if time.monotonic() >= self._look_at or self._activations != self._store.activations:
             await self._look()
         return self._current
