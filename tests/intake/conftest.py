@@ -12,6 +12,7 @@ import asyncpg
 import httpx
 import pytest
 import yaml
+from tests.conftest import DatabaseFactory
 
 import intake
 from accord.http.auth import SCOPES, key_entry
@@ -19,7 +20,6 @@ from accord.migrations.run import upgrade_sync
 from accord.service import create_app
 from intake.main import build
 from intake.settings import Settings
-from tests.conftest import DatabaseFactory
 
 MIGRATIONS = Path(intake.__file__).parent / "migrations"
 KEYS = {"marketing": "acc_marketing", "sales": "acc_sales", "reader": "acc_reader", "public": "acc_public"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from tests.intake.conftest import Running
 
 ADA: dict[str, Any] = {

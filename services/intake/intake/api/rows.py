@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import orjson
+import structlog
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
@@ -28,6 +29,8 @@ from accord.http.problems import (
     unsupported_media_type,
 )
 from intake.usecases.capture import replayed
+
+log = structlog.get_logger(__name__)
 
 Row = TypeVar("Row")
 Asked = TypeVar("Asked")
@@ -130,9 +133,13 @@ def _result(answer: Answer | BaseException) -> bytes:
         if answer.headers.get("content-type") == MEDIA_TYPE:
             return b'{"status":%d,"problem":%b}' % (answer.status, answer.body)
         return b'{"status":%d,' % answer.status + answer.body[1:]
+    if not isinstance(answer, Exception):
+        raise answer
     problem = problem_of(answer)
     if problem is None:
-        raise answer
+        # The other rows are saved, so they get their answers; this one is a defect of ours.
+        log.error("row_failed", exc_info=answer)
+        problem = Problem(500, "internal", "Something went wrong", "This row was not saved.")
     return _problem_result(problem)
 
 

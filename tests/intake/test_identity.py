@@ -1,0 +1,114 @@
+"""One person once: how submissions meet leads, by made-up sequences of them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from accord.contracts.intake_events import LeadCaptured, LeadMerged, LeadUpdated
+from accord.contracts.values import utc
+from intake.domain.capture import Candidate, Register, keys_of
+from intake.domain.lead import Values, absorbed, created, survivor_of
+from intake.domain.quality import Quality
+
+NOW = utc(2027, 1, 1)
+people = st.lists(
+    st.tuples(
+        st.sampled_from([None, "a@x.example", "b@x.example", "c@x.example"]),
+        st.sampled_from([None, "+1", "+2", "+3"]),
+        st.sampled_from([None, *(digit * 64 for digit in "123")]),
+        st.integers(0, 100),
+        st.sampled_from(["accepted", "quarantined", "rejected"]),
+    ),
+    max_size=25,
+)
+
+
+def candidate(
+    number: int, email: str | None, phone: str | None, external: str | None, hours: int, verdict: str
+) -> Candidate:
+    person = {name: value for name, value in (("email", email), ("phone", phone)) if value}
+    quality = Quality(verdict, 1.0, 1)  # type: ignore[arg-type]  # one of the sampled verdicts
+    values = Values(
+        source=f"s{number}",
+        at=NOW + timedelta(hours=hours),
+        person=person | {"title": f"t{number}"},
+        attributes={"n": number},
+        account_id=None,
+        campaign=None,
+        external_key=external,
+        quality=quality,
+        verdict="unchecked" if verdict == "rejected" else verdict,  # type: ignore[arg-type]
+    )
+    one, two = UUID(int=10_000 + 2 * number), UUID(int=10_001 + 2 * number)
+    return Candidate(UUID(int=20_000 + number), UUID(int=number + 1), (one, two), keys_of(person, external), values)
+
+
+def play(submissions: list[tuple[str | None, str | None, str | None, int, str]]) -> Register:
+    register = Register(NOW + timedelta(days=30), {}, {})
+    for number, submission in enumerate(submissions):
+        register.take(candidate(number, *submission))
+    return register
+
+
+@given(people)
+def test_every_key_names_one_living_lead(
+    submissions: list[tuple[str | None, str | None, str | None, int, str]],
+) -> None:
+    register = play(submissions)
+    for lead_id in register.keys.values():
+        assert register.leads[lead_id].merged_into is None
+    gone = {merge.other.lead_id for merge in register.merges}
+    assert all((register.leads[one].merged_into is not None) == (one in gone) for one in register.leads)
+
+
+@given(people)
+def test_sequences_of_a_lead_have_no_gap_and_nothing_is_said_before_it_entered(
+    submissions: list[tuple[str | None, str | None, str | None, int, str]],
+) -> None:
+    register = play(submissions)
+    sequences: dict[UUID, list[int]] = {}
+    entered: set[UUID] = set()
+    for event in register.events:
+        if isinstance(event, LeadCaptured):
+            entered.add(event.lead_id)
+        if isinstance(event, LeadUpdated | LeadMerged):
+            assert event.lead_id in entered
+        if hasattr(event, "lead_id"):
+            sequences.setdefault(event.lead_id, []).append(event.sequence)
+    assert all(found == list(range(1, len(found) + 1)) for found in sequences.values())
+    assert all(register.leads[lead_id].sequence == len(found) for lead_id, found in sequences.items())
+
+
+@given(people)
+def test_people_connected_by_accepted_submissions_are_one_lead_and_others_are_not(
+    submissions: list[tuple[str | None, str | None, str | None, int, str]],
+) -> None:
+    accepted = [(*one[:4], "accepted") for one in submissions if any(one[:3])]
+    register = play(accepted)
+    groups: list[set[str]] = []
+    for submission in accepted:
+        keys = {key for key in submission[:3] if key}
+        joined = [group for group in groups if group & keys]
+        groups = [group for group in groups if not group & keys] + [set().union(keys, *joined)]
+    found: dict[UUID, set[str]] = {}
+    for (_, value), lead_id in register.keys.items():
+        found.setdefault(lead_id, set()).add(value)
+    assert sorted(map(sorted, found.values())) == sorted(map(sorted, groups))
+
+
+@given(st.integers(0, 50), st.integers(0, 50))
+def test_the_oldest_survives_a_merge_and_the_newest_value_wins(first: int, second: int) -> None:
+    one = created(UUID(int=1), candidate(1, "a@x.example", None, None, first, "accepted").values, held=False)
+    two = created(UUID(int=2), candidate(2, None, "+1", None, second, "accepted").values, held=False)
+    survivor, gone = survivor_of(one, two)
+    assert survivor.captured_at == min(one.captured_at, two.captured_at)
+    whole = absorbed(survivor, gone)
+    newest = gone if gone.captured_at >= survivor.captured_at else survivor
+    assert (whole.person["title"], whole.attributes["n"]) == (newest.person["title"], newest.attributes["n"])
+    assert (whole.source, whole.captured_at) == (survivor.source, survivor.captured_at)
+    assert whole.person["email"] == "a@x.example"
+    assert whole.person["phone"] == "+1"

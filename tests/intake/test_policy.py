@@ -1,0 +1,184 @@
+"""The data policy: what a draft may say, how it judges, and how it reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from intake.domain import policy
+from intake.domain.policy import NotOfType, looks_personal, typed
+from intake.domain.policy_words import opening, parameter_rows
+from intake.domain.quality import EmailFacts, Facts, Judge, PhoneFacts, unchecked
+
+SIZE = {"key": "size", "rule": "range", "attribute": "employees", "min": 50, "consequence": "flag", "weight": 2}
+MAIL = {"key": "mail", "rule": "email", "consequence": "reject", "weight": 3}
+
+
+def document(*parameters: dict[str, Any], **more: Any) -> dict[str, Any]:
+    attributes = {"employees": {"type": "integer"}, "industry": {"type": "string"}, "public": {"type": "boolean"}}
+    return {
+        "kind": "policy",
+        "title": "What we ask",
+        "attributes": attributes,
+        "parameters": [dict(one) for one in parameters],
+        **more,
+    }
+
+
+def facts(email: EmailFacts | None = None, **attributes: Any) -> Facts:
+    return Facts({}, attributes, email, None)
+
+
+GOOD = EmailFacts("ada@initech.example", public_suffix=True)
+
+
+def judge(*parameters: dict[str, Any], **more: Any) -> Judge:
+    return Judge.of(policy.parse(document(*parameters, **more)))
+
+
+@pytest.mark.parametrize(
+    ("content", "pointer"),
+    [
+        (document(SIZE, SIZE), "/parameters/1/key"),
+        (document({**SIZE, "attribute": "shoes"}), "/parameters/0"),
+        (document({**SIZE, "attribute": "industry"}), "/parameters/0/attribute"),
+        (document({**SIZE, "rule": "dnb_rating"}), "/parameters/0/rule"),
+        (document({**SIZE, "min": 9, "max": 1}), "/parameters/0"),
+        (document({**SIZE, "min": None}), "/parameters/0"),
+        (document({**SIZE, "weight": 0}), "/parameters/0/weight"),
+        (document({**SIZE, "consequence": "shout"}), "/parameters/0/consequence"),
+        (document({**SIZE, "surprise": 1}), "/parameters/0/surprise"),
+        (document({"key": "any", "rule": "any_of", "of": [], "consequence": "flag"}), "/parameters/0/of"),
+        (document({"key": "r", "rule": "required", "consequence": "flag"}), "/parameters/0"),
+        (
+            document({"key": "one", "rule": "one_of", "attribute": "industry", "values": [], "consequence": "flag"}),
+            "/parameters/0/values",
+        ),
+        (document(), "/parameters"),
+        (document(SIZE, score_min=2), "/score_min"),
+        (document(SIZE, extra=2), "/extra"),
+        ({**document(SIZE), "attributes": {"employees": {"type": "date"}}}, "/attributes/employees/type"),
+    ],
+)
+def test_a_draft_that_cannot_be_meant_is_refused_with_the_place(content: dict[str, Any], pointer: str) -> None:
+    read, flaws = policy.read(content)
+    assert read is None
+    assert pointer in {flaw.pointer for flaw in flaws}, flaws
+
+
+def test_the_score_is_the_weight_met_of_the_weight_that_applies() -> None:
+    both = judge(SIZE, MAIL)
+    assert both.assess(facts(GOOD, employees=60), 7).score == 1.0
+    small = both.assess(facts(GOOD, employees=10), 7)
+    assert (small.verdict, small.score, small.policy_version) == ("flagged", 0.6, 7)
+    assert [(one.parameter, one.reason) for one in small.failed] == [("size", "employees is below 50")]
+
+
+def test_a_missing_value_fails_unless_the_parameter_lets_it_pass() -> None:
+    strict, lenient = judge(SIZE), judge({**SIZE, "missing": "pass"}, MAIL)
+    assert strict.assess(facts(), 1).failed[0].reason == "employees is missing"
+    unknown = lenient.assess(facts(GOOD), 1)
+    assert (unknown.verdict, unknown.score) == ("accepted", 1.0)
+
+
+def test_below_the_least_score_a_record_is_quarantined() -> None:
+    assert judge(SIZE, {**MAIL, "consequence": "flag"}, score_min=0.7).assess(facts(GOOD, employees=1), 1).verdict == (
+        "quarantined"
+    )
+
+
+@pytest.mark.parametrize(
+    ("email", "reason"),
+    [
+        (None, "email is missing"),
+        (EmailFacts(None), "email is not an address"),
+        (EmailFacts("a@intranet.lan"), "email has no public domain"),
+        (EmailFacts("a@b.com", public_suffix=True, disposable=True), "email is at a disposable domain"),
+        (EmailFacts("info@b.com", public_suffix=True, role=True), "email is a role address"),
+    ],
+)
+def test_each_failing_of_an_address_has_its_reason(email: EmailFacts | None, reason: str) -> None:
+    found = judge({**MAIL, "role": False}).assess(facts(email), 1)
+    assert (found.verdict, found.failed[0].reason) == ("rejected", reason)
+
+
+def test_any_of_holds_with_one_and_gives_all_reasons_without() -> None:
+    either = judge(
+        {"key": "reach", "rule": "any_of", "of": [{"rule": "email"}, {"rule": "phone"}], "consequence": "flag"}
+    )
+    by_phone = Facts({}, {}, None, PhoneFacts("+12025550143"))
+    assert either.assess(by_phone, 1).verdict == "accepted"
+    assert either.assess(facts(), 1).failed[0].reason == "none holds: email is missing; phone is missing"
+
+
+def test_a_range_of_prefixes_is_written_as_naics_writes_it() -> None:
+    rule = {"key": "v", "rule": "one_of", "attribute": "industry", "match": "prefix", "values": ["31-33", "52"]}
+    vertical = judge({**rule, "consequence": "flag"})
+    held = [vertical.assess(facts(industry=code), 1).verdict for code in ("311812", "334111", "522110", "341000")]
+    assert held == ["accepted", "accepted", "accepted", "flagged"]
+
+
+@given(st.integers(-(10**9), 10**9), st.integers(-(10**6), 10**6), st.integers(0, 10**6))
+def test_a_range_holds_exactly_between_its_ends(value: int, low: int, width: int) -> None:
+    between = judge({**SIZE, "min": low, "max": low + width})
+    assert (between.assess(facts(employees=value), 1).verdict == "accepted") == (low <= value <= low + width)
+
+
+@given(st.integers(-(10**14), 10**14))
+def test_a_number_sent_as_text_is_that_number(value: int) -> None:
+    assert typed(str(value), "integer") == value
+    assert typed(str(value), "number") == value
+
+
+@pytest.mark.parametrize(
+    ("value", "type_"), [("many", "integer"), (1.5, "integer"), (True, "number"), ("maybe", "boolean"), (["a"], "string"),
+                         ("write to ada@initech.example", "string"), ("x" * 201, "string"), ("nan", "number")]
+)  # fmt: skip
+def test_what_does_not_read_as_its_type_never_leaves_intake(value: Any, type_: Any) -> None:
+    with pytest.raises(NotOfType):
+        typed(value, type_)
+
+
+@given(st.emails())
+def test_an_address_is_seen_in_any_text(address: str) -> None:
+    assert looks_personal(f"reach me: {address}")
+
+
+def test_only_declared_attributes_leave_as_their_types() -> None:
+    public = judge(SIZE).public({"employees": "60", "industry": "52", "shoes": 44, "public": "yes"})
+    assert public == {"employees": 60, "industry": "52", "public": True}
+
+
+def test_without_a_policy_nothing_that_looks_personal_is_public() -> None:
+    _, public = unchecked(
+        {
+            "size": 5,
+            "first_name": "Ada",
+            "who": "ada@initech.example",
+            "tel": "+1 202 555 0143",
+            "tags": ["a"],
+            "plan": "pro",
+        }
+    )
+    assert public == {"size": 5, "plan": "pro"}
+
+
+def test_the_policy_reads_in_plain_words() -> None:
+    read = policy.parse(document(SIZE, {**MAIL, "role": False}, score_min=0.5))
+    assert "below 0.5" in opening(read)
+    assert parameter_rows(read) == [
+        ("size", "employees is 50 or more", "the record is taken and marked", "2"),
+        (
+            "mail",
+            "the e-mail address is well formed under a public domain, not a disposable one, not a role's",
+            "the record is refused",
+            "3",
+        ),
+    ]
+
+
+def test_the_template_that_ships_is_valid(template: dict[str, Any]) -> None:
+    assert policy.read(template)[1] == []
