@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.system.running import Running, clients_of, running_stack
 
 from accord_local.demo.client import Urls
-from tests.system.running import Running, clients_of, running_stack
 
 TEMPLATES = Path(__file__).parents[2] / "deploy" / "agreements"
 PORTS = range(8001, 8005)

@@ -1,4 +1,4 @@
-"""The Olist leads (see the reference data's README): where they are found, how they read, and the facts any correct funnel over them shows."""
+"""The Olist leads (see the reference data's README): where they are, and the facts that any funnel over them shows."""
 
 from __future__ import annotations
 

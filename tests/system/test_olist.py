@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import pytest
+from tests.system import olist
+from tests.system.running import Running, running_stack
 
 from accord_local.demo.client import wait_for
 from accord_local.demo.play import Callers, sign
-from tests.system import olist
-from tests.system.running import Running, running_stack
 
 pytestmark = [
     pytest.mark.system,

@@ -1,0 +1,1 @@
+"""Faults of real processes under load, against a ledger of what was acknowledged."""

@@ -1,0 +1,130 @@
+"""Processes and servers that are killed under load: what was acknowledged arrives once and in order, and the flow goes on
+without anyone's help.
+"""
+
+from __future__ import annotations
+
+import random
+
+import httpx
+import pytest
+from tests.chaos.conftest import ASK, supervised
+from tests.chaos.evidence import (
+    assert_exactly_what_was_acknowledged,
+    assert_told_in_order,
+    await_flow,
+    await_settled,
+)
+from tests.chaos.ledger import Ledger, Load
+from tests.system.running import Running
+
+from accord_local.demo.client import wait_for
+from accord_local.services import Service
+
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.system,
+    pytest.mark.slow,
+    pytest.mark.timeout(420),
+    pytest.mark.xdist_group("chaos"),
+]
+
+READY_WITHIN_S = 60.0
+ACKNOWLEDGED_DURING_OUTAGE = 30
+KILLS_COUNT = 20
+KILL_SEED = 20_270_104
+
+
+def judge(accord: Running, ledger: Ledger, load: Load) -> None:
+    """Stop the load and compare the ledger with what metrics shows and what the topics tell."""
+    load.finish()
+    shown = await_settled(accord, ledger, ASK)
+    assert_exactly_what_was_acknowledged(shown, ledger, ASK)
+    assert_told_in_order(accord)
+
+
+def pids(accord: Running) -> dict[str, int | None]:
+    assert accord.stack is not None
+    return {name: service.pid for name, service in accord.stack.services.items()}
+
+
+def await_ready(service: Service, old_pid: int | None) -> None:
+    def ready() -> bool | None:
+        return (service.pid not in (None, old_pid) and service.ready(client)) or None
+
+    with httpx.Client(trust_env=False) as client:
+        wait_for(f"{service.spec.name} to be ready", ready, timeout_s=READY_WITHIN_S, every_s=0.05)
+
+
+def test_each_service_is_killed_and_its_supervisor_is_all_the_help_it_needs(
+    accord: Running, ledger: Ledger, load: Load
+) -> None:
+    assert accord.stack is not None
+    await_flow(accord, ledger)
+    with supervised(accord):
+        for service in accord.stack.services.values():
+            old_pid = service.pid
+            service.kill()
+            await_ready(service, old_pid)
+            await_flow(accord, ledger)
+            load.check()
+    judge(accord, ledger, load)
+
+
+def test_processes_killed_at_random_moments_repeat_no_effect_and_skip_none(
+    accord: Running, ledger: Ledger, load: Load
+) -> None:
+    """Among so many moments are those between commit and answer, send and mark, commit and offset commit."""
+    assert accord.stack is not None
+    rng = random.Random(KILL_SEED)
+    await_flow(accord, ledger)
+    services = list(accord.stack.services.values())
+    for number in range(KILLS_COUNT):
+        service = services[number % len(services)]
+        known, _, _ = ledger.counts()
+        # A moment is so many leads later, not so many seconds: then there is something under way.
+        leads_count = rng.randint(1, 25)
+        wait_for("some load", lambda wanted=known + leads_count: ledger.counts()[0] >= wanted or None, every_s=0.005)
+        load.check()
+        old_pid = service.pid
+        service.kill()
+        service.start()
+        await_ready(service, old_pid)
+    await_flow(accord, ledger)
+    judge(accord, ledger, load)
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_intake_answers_while_kafka_is_away_and_nothing_of_it_is_lost(
+    how: str, accord: Running, ledger: Ledger, load: Load
+) -> None:
+    assert accord.stack is not None
+    kafka = accord.stack.kafka
+    assert kafka is not None
+    before = pids(accord)
+    await_flow(accord, ledger)
+    {"stop": kafka.stop, "kill": kafka.kill}[how]()
+    known, _, _ = ledger.counts()
+    wait_for(
+        "leads to be acknowledged without Kafka",
+        lambda: ledger.counts()[0] >= known + ACKNOWLEDGED_DURING_OUTAGE or None,
+        timeout_s=READY_WITHIN_S,
+    )
+    assert kafka.pid is None
+    kafka.start()
+    await_flow(accord, ledger)
+    judge(accord, ledger, load)
+    assert pids(accord) == before
+
+
+def test_postgresql_crashes_and_no_acknowledged_lead_goes_with_it(accord: Running, ledger: Ledger, load: Load) -> None:
+    assert accord.stack is not None
+    postgres = accord.stack.postgres
+    assert postgres is not None
+    before = pids(accord)
+    await_flow(accord, ledger)
+    postgres.kill()
+    postgres.start()
+    await_flow(accord, ledger)
+    judge(accord, ledger, load)
+    assert pids(accord) == before
