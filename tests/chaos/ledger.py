@@ -40,6 +40,8 @@ class Ledger:
         """Activity id → lead id."""
         self.decisions: dict[str, str] = {}
         """Lead id → the id of its one decision."""
+        self.aside: set[str] = set()
+        """Lead ids that a test sent besides the load; they stay in the first stage."""
 
     def lead(self, lead_id: str, external_id: str) -> None:
         with self._lock:
@@ -118,7 +120,7 @@ class Load:
 
     def _send(self, client: httpx.Client) -> None:
         while not self._stop.is_set():
-            external_id = uuid.uuid4().hex
+            external_id = new_id()
             submission = {"source": SOURCE, "external_id": external_id, "email": f"{external_id}@initech.example.com"}
             lead_id = acknowledged(client, f"{self._urls.intake}/v1/leads", submission)["lead_id"]
             self._ledger.lead(lead_id, external_id)
@@ -145,6 +147,11 @@ class Load:
             if len(self._to_accept) >= 2:
                 self._to_accept.popleft()
                 yield self._to_accept.popleft()
+
+
+def new_id() -> str:
+    """An id that no other system gave to anybody."""
+    return uuid.uuid4().hex
 
 
 def acknowledged(
