@@ -15,7 +15,7 @@ from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
 from accord.http.problems import Problem, from_validation_error, malformed, not_found, require_json
 from qualification.api import examples
-from qualification.api.leads import Reference, etag_of, gone, named
+from qualification.api.leads import ERASED, Reference, etag_of, gone, named
 from qualification.api.models import (
     ROWS_MAX,
     BatchAnswer,
@@ -44,7 +44,11 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         summary="Decide about a lead",
         operation_id="decide",
         response_model=DecisionAnswer,
-        responses={201: {"content": {"application/json": {"example": examples.DECIDED}}}, **problems(404, 409, 412)},
+        responses={
+            201: {"content": {"application/json": {"example": examples.DECIDED}}},
+            **problems(404, 409, 412),
+            **ERASED,
+        },
     )
     async def one(
         lead: Reference,

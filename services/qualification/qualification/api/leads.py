@@ -1,6 +1,6 @@
 """Leads, read: one with its gates and scores explained, its history, and lists."""
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
@@ -11,16 +11,32 @@ from accord.database import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of
-from accord.http.problems import Problem, not_found
+from accord.http.problems import MEDIA_TYPE, Problem, not_found
 from qualification.api import examples
 from qualification.api.models import EntryAnswer, LeadAnswer, LeadRow, entry_answer, lead_answer, lead_row
-from qualification.api.references import DESCRIPTION, REFERENCE_CHARS_MAX, parse_reference
+from qualification.api.references import DESCRIPTION, REFERENCE_CHARS_MAX, REFERENCE_PATTERN, parse_reference
 from qualification.queries.listing import Filter
 from qualification.usecases.definitions import Definitions
 from qualification.usecases.view import list_leads, view_history, view_lead
 
-Reference = Annotated[str, Path(max_length=REFERENCE_CHARS_MAX, description=DESCRIPTION)]
+Reference = Annotated[
+    str,
+    Path(
+        max_length=REFERENCE_CHARS_MAX,
+        pattern=REFERENCE_PATTERN,
+        description=DESCRIPTION,
+        examples=["external:crm:4711"],
+    ),
+]
 Word = Annotated[str | None, Query(min_length=1, max_length=100)]
+
+
+ERASED: dict[int | str, dict[str, Any]] = {
+    410: {
+        "description": "The person was erased; only counts are kept.",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+    }
+}
 
 
 def named(reference: str) -> UUID | str:
@@ -72,7 +88,7 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         "/v1/leads/{lead}",
         summary="One lead, explained",
         operation_id="get_lead",
-        responses={200: {"content": {"application/json": {"example": examples.LEAD}}}, **problems(404)},
+        responses={200: {"content": {"application/json": {"example": examples.LEAD}}}, **problems(404), **ERASED},
     )
     async def lead(lead: Reference, response: Response, _caller: Caller = require("leads:read")) -> LeadAnswer:
         """Stage, scores and what may be decided; every automatic gate with each comparison, and every rule with its points.
@@ -92,7 +108,7 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         "/v1/leads/{lead}/history",
         summary="The stages of a lead",
         operation_id="get_lead_history",
-        responses=problems(404),
+        responses={**problems(404), **ERASED},
     )
     async def history(
         lead: Reference, limit: Limit = 100, cursor: CursorText = None, caller: Caller = require("leads:read")

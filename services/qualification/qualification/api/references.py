@@ -8,6 +8,7 @@ from accord.contracts.external_key import external_key
 
 EXTERNAL = "external:"
 REFERENCE_CHARS_MAX = 700
+REFERENCE_PATTERN = r"^([0-9A-Fa-f]{8}-([0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}|external:[^:]+:.+)$"
 DESCRIPTION = (
     "The lead's id, or `external:SOURCE:ID`: the id that the source gave it (the source ends at the first colon)."
 )
