@@ -32,6 +32,12 @@ pytestmark = [
 READY_WITHIN_S = 60.0
 ACKNOWLEDGED_DURING_OUTAGE = 30
 KILLS_COUNT = 20
+LEADS_BETWEEN_KILLS_MAX = 20
+SIGNS_OF_WORK = (
+    'accord_consumer_events_total{consumer="',
+    'accord_http_requests_total{method="POST",route="/v1/leads"',
+    "accord_relay_batch_seconds_count",
+)
 KILL_SEED = 20_270_104
 
 
@@ -81,17 +87,30 @@ def test_processes_killed_at_random_moments_repeat_no_effect_and_skip_none(
     services = list(accord.stack.services.values())
     for number in range(KILLS_COUNT):
         service = services[number % len(services)]
+        await_work(service)
         known, _, _ = ledger.counts()
         # A moment is so many leads later, not so many seconds: then there is something under way.
-        leads_count = rng.randint(1, 25)
-        wait_for("some load", lambda wanted=known + leads_count: ledger.counts()[0] >= wanted or None, every_s=0.005)
+        wanted = known + rng.randint(1, LEADS_BETWEEN_KILLS_MAX)
+        wait_for("some load", lambda wanted=wanted: ledger.counts()[0] >= wanted or None, every_s=0.002)
         load.check()
-        old_pid = service.pid
         service.kill()
         service.start()
-        await_ready(service, old_pid)
     await_flow(accord, ledger)
     judge(accord, ledger, load)
+
+
+def await_work(service: Service) -> None:
+    """Until this process has answered a request, published an event or consumed one; a later kill finds it at work."""
+
+    def works() -> bool | None:
+        try:
+            page = client.get(f"{service.url}/metrics").text
+        except httpx.TransportError:
+            return None
+        return any(line.startswith(SIGNS_OF_WORK) for line in page.splitlines()) or None
+
+    with httpx.Client(trust_env=False) as client:
+        wait_for(f"{service.spec.name} to work", works, timeout_s=READY_WITHIN_S, every_s=0.05)
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
