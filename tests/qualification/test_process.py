@@ -120,6 +120,16 @@ def stages(data, lead_id: UUID) -> list[str]:
     return [event.stage for event in data if isinstance(event, LeadStageChanged) and event.lead_id == lead_id]
 
 
+async def answered(http: httpx.AsyncClient, lead_id: UUID, headers, condition) -> None:
+    """Ask for the lead until it is known and the condition holds of the answer."""
+    async with asyncio.timeout(AWAITED_S):
+        while True:
+            answer = await http.get(f"/v1/leads/{lead_id}", headers=headers)
+            if answer.status_code == 200 and condition(answer.json()):
+                return
+            await asyncio.sleep(0.05)
+
+
 async def sign(http: httpx.AsyncClient, content, auth) -> None:
     drafted = (await http.post("/v1/definition/versions", json=content, headers=auth("marketing"))).json()
     at = f"/v1/definition/versions/{drafted['version']}"
@@ -136,9 +146,7 @@ async def test_a_lead_goes_from_intakes_topic_to_its_own(environment, topics, co
     early, late = teller(), teller()
     async with running(environment) as (http, _):
         await topics.write(early.captured(day(0), employee_count=250), early.did("demo.requested", day(1)))
-        async with asyncio.timeout(AWAITED_S):
-            while (await http.get(f"/v1/leads/{early.lead_id}", headers=auth("reader"))).status_code != 200:
-                await asyncio.sleep(0.05)
+        await answered(http, early.lead_id, auth("reader"), lambda lead: lead["stage"] is None)
         await sign(http, content, auth)
         await topics.write(late.captured(day(2), employee_count=250))
         data = await topics.until(
@@ -169,9 +177,7 @@ async def test_killed_amid_its_work_it_loses_nothing_and_does_nothing_twice(
         await process.wait()
     await topics.write(*[about.did("demo.requested", day(1)) for about in tellers])
     async with running(environment):
-        data = await topics.until(
-            lambda read: all(stages(read, about.lead_id)[-1:] == ["mql"] for about in tellers)
-        )
+        data = await topics.until(lambda read: all(stages(read, about.lead_id)[-1:] == ["mql"] for about in tellers))
     once = {id_: item for id_, item in topics.read if item in data}
     for about in tellers:
         told = [item for item in once.values() if item.lead_id == about.lead_id]
@@ -206,9 +212,9 @@ async def test_an_event_that_is_delivered_twice_is_applied_once(environment, top
         await topics.write(click, click, ids=[id_, id_])
         await topics.write(about.did("page.viewed", day(2)), marker.captured(day(0)))
         await topics.until(lambda read: stages(read, marker.lead_id) == ["inquiry"])
-        async with asyncio.timeout(AWAITED_S):
-            while True:
-                lead = (await http.get(f"/v1/leads/{about.lead_id}", headers=auth("reader"))).json()
-                if any("1 x email.clicked" in line["reason"] for line in lead.get("score", [])):
-                    break
-                await asyncio.sleep(0.05)
+        await answered(
+            http,
+            about.lead_id,
+            auth("reader"),
+            lambda lead: any("1 x email.clicked" in line["reason"] for line in lead["score"]),
+        )

@@ -317,3 +317,46 @@ def test_gates_are_explained_leaf_by_leaf(rules, teller, day):
         ("attributes.employee_count", "gte", 50, 40, False),
         ("scores.engagement", "gte", 20, 0.0, False),
     ]
+
+
+def test_any_for_an_automatic_gate_means_every_way_forward(content, compiled, teller, decided, day):
+    content["stages"][2].update(
+        {"from": "any", "gate": {"when": {"path": "attributes.vip", "op": "eq", "value": True}}}
+    )
+    rules = compiled(content)
+    about = teller()
+    lead, said = played(rules, [about.captured(day(0), vip=True)])
+    assert stages(said) == [(None, "inquiry"), ("inquiry", "sal")]
+    lead, said = played(rules, [decided("lose", day(1), "price"), about.updated(day(2), vip=True, n=1)], lead)
+    assert stages(said) == [("sal", "lost")]
+
+
+def test_a_cool_down_holds_back_automatic_gates_of_any_stage(content, compiled, teller, day):
+    content["stages"][0]["cool_down"] = "P2D"
+    rules = compiled(content)
+    about = teller()
+    lead, said = played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
+    assert lead.stage == "inquiry"
+    lead, _ = played(rules, [about.updated(day(2), employee_count=251)], lead)
+    assert (lead.stage, lead.stage_since) == ("mql", day(2))
+
+
+def test_a_definition_without_scores_says_none(content, compiled, teller, day):
+    content["scores"] = {}
+    content["stages"][1]["gate"] = {"when": {"path": "attributes.employee_count", "op": "gte", "value": 50}}
+    lead, said = played(compiled(content), [teller().captured(day(0), employee_count=250)])
+    assert [type(event) for event in said] == [LeadStageChanged, LeadStageChanged]
+    assert lead.scores is None
+
+
+def test_an_activity_that_is_reported_late_is_judged_at_the_leads_own_clock(rules, teller, day):
+    about = teller()
+    events = [
+        about.captured(day(0), employee_count=250),
+        about.did("page.viewed", day(5)),
+        about.did("demo.requested", day(3)),
+    ]
+    lead, _ = played(rules, events)
+    assert (lead.stage, lead.stage_since) == ("mql", day(5))
+    assert lead.scores is not None
+    assert lead.scores.engagement == pytest.approx(40 * 2 ** (-2 / 30), abs=0.005)

@@ -5,6 +5,7 @@ The leads are locked first, so of two people who decide at once one wins and the
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +23,9 @@ from qualification.domain.rules import Rules
 from qualification.queries import external_keys
 from qualification.usecases.batch import LeadBatch
 from qualification.usecases.definitions import Definitions
+
+DECISIONS_PER_TURN_MAX = 200
+"""After so many the loop gets its turn, so that a large batch does not hold up other requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +96,11 @@ async def decide(
     named = await external_keys.find(await recording.driver(), (p.lead for p in proposals if isinstance(p.lead, str)))
     targets = [p.lead if isinstance(p.lead, UUID) else named.get(p.lead) for p in proposals]
     batch = await LeadBatch.lock(recording, rules, (lead_id for lead_id in targets if lead_id is not None))
-    answers = [
-        _one(batch, proposal, lead_id, _decided(proposal, author, recording.now), rules)
-        for proposal, lead_id in zip(proposals, targets, strict=True)
-    ]
+    answers: list[Answer] = []
+    for proposal, lead_id in zip(proposals, targets, strict=True):
+        answers.append(_one(batch, proposal, lead_id, _decided(proposal, author, recording.now), rules))
+        if len(answers) % DECISIONS_PER_TURN_MAX == 0:
+            await asyncio.sleep(0)
     await batch.save()
     return answers
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from accord.database import Recording
 from accord.messaging.consumer import Received
 from qualification.domain.rules import Rules
 from qualification.usecases.batch import LeadBatch, Told, concerned
+
+EVENTS_PER_TURN_MAX = 200
+"""After so many the loop gets its turn, so that a large batch does not hold up the API of the same process."""
 
 
 async def requalify(recording: Recording, received: Sequence[Received], rules: Rules | None) -> None:
@@ -20,6 +24,8 @@ async def requalify(recording: Recording, received: Sequence[Received], rules: R
     if not moving:
         return
     batch = await LeadBatch.lock(recording, rules, (lead_id for data, _ in moving for lead_id in concerned(data)))
-    for data, traceparent in moving:
+    for number, (data, traceparent) in enumerate(moving, start=1):
         batch.take(data, traceparent)
+        if number % EVENTS_PER_TURN_MAX == 0:
+            await asyncio.sleep(0)
     await batch.save()
