@@ -335,7 +335,7 @@ def test_a_cool_down_holds_back_automatic_gates_of_any_stage(content, compiled, 
     content["stages"][0]["cool_down"] = "P2D"
     rules = compiled(content)
     about = teller()
-    lead, said = played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
+    lead, _ = played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
     assert lead.stage == "inquiry"
     lead, _ = played(rules, [about.updated(day(2), employee_count=251)], lead)
     assert (lead.stage, lead.stage_since) == ("mql", day(2))
