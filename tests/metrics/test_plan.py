@@ -1,12 +1,15 @@
 """The plan: what makes one, what is wrong with one and where, and how it reads."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from accord.agreements.documents import read
 from accord.contracts.values import utc
 from metrics.domain.choices import Choices, UnknownDimension, dimensions, filter_of, size_band
+from metrics.domain.definition_view import stages_of_definition
 from metrics.domain.plan import flaws, parse, stages_not_in
 from metrics.domain.plan_words import in_words
 
@@ -52,6 +55,20 @@ PLAN: dict[str, Any] = {
 def test_the_template_of_the_design_is_a_plan_without_flaws() -> None:
     assert flaws(PLAN) == []
     assert parse(PLAN).rewards[0].accelerators[0].from_ == 1.0
+
+
+def template(kind: str) -> dict[str, Any]:
+    path = Path(__file__).parents[2] / "deploy" / "agreements" / f"{kind}.yaml"
+    return dict(read(path.read_bytes(), yaml_text=True).content)
+
+
+def test_the_template_that_ships_is_a_plan_without_flaws_over_the_stages_of_the_definition_that_ships() -> None:
+    content = template("plan")
+    assert flaws(content) == []
+    stages = stages_of_definition(1, template("definition"))
+    assert [stage.kind for stage in stages.way].count("won") == 1
+    assert stages_not_in(parse(content), [stage.key for stage in stages.every]) == []
+    assert in_words(parse(content))
 
 
 def changed(path: str, value: object) -> dict[str, Any]:
