@@ -1,258 +1,263 @@
-"""Business time against a slow reading of its definition: a minute is open when the wall clock then shows an open time."""
+"""Business time against plain examples, and against a slow reading of the wall clock minute by minute."""
 
-from datetime import UTC, date, datetime, time, timedelta
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sla_monitor.domain.business_time import (
     Calendar,
     NoOpenTime,
     Range,
-    add,
-    add_business_days,
-    explain,
-    explain_business_days,
-    longest_closed_days,
+    due,
+    due_after_days,
+    hours_in,
     open_time_between,
+    range_in,
+    steps,
+    week_in,
+    weekdays_in,
 )
 
 CHICAGO = ZoneInfo("America/Chicago")
 MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
 
 
-def week(**ranges: str) -> tuple[tuple[Range, ...], ...]:
-    """`week(mon="9-12 13-17")`, hours or H:MM."""
-    return tuple(
-        tuple(_range(text) for text in ranges.get(day, "").split())
-        for day in ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-    )
+def calendar(week, zone="America/Chicago", closed=()):
+    return Calendar(ZoneInfo(zone), week_in(week), {day.toordinal(): "holiday" for day in closed})
 
 
-def _range(text: str) -> Range:
-    start, end = (_seconds(part) for part in text.split("-"))
-    return Range(start, end)
+def chicago(*parts: int, fold: int = 0) -> datetime:
+    return datetime(*parts, tzinfo=CHICAGO, fold=fold)
 
 
-def _seconds(text: str) -> int:
-    hours, _, minutes = text.partition(":")
-    return int(hours) * 3600 + int(minutes or 0) * 60
+OFFICE = calendar({"mon-fri": ["10:00-18:00"]})
+LUNCH = calendar({"mon-fri": ["09:00-12:00", "13:00-17:00"], "sat": ["10:00-12:00"]})
 
 
-def weekdays(hours: str) -> tuple[tuple[Range, ...], ...]:
-    return week(mon=hours, tue=hours, wed=hours, thu=hours, fri=hours)
+def test_an_hour_from_saturday_afternoon_is_due_on_monday_an_hour_after_opening():
+    assert due(OFFICE, chicago(2027, 1, 9, 16), HOUR) == chicago(2027, 1, 11, 11)
 
 
-def at(text: str, zone: ZoneInfo = CHICAGO) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=zone)
+def test_the_clock_does_not_run_over_lunch():
+    assert due(LUNCH, chicago(2027, 1, 4, 11, 30), HOUR) == chicago(2027, 1, 4, 13, 30)
 
 
-OFFICE = Calendar(CHICAGO, weekdays("10-18"))
+def test_a_deadline_that_is_used_up_at_closing_is_due_at_closing():
+    assert due(OFFICE, chicago(2027, 1, 4, 16), 2 * HOUR) == chicago(2027, 1, 4, 18)
+    assert due(OFFICE, chicago(2027, 1, 4, 16), 2 * HOUR + MINUTE) == chicago(2027, 1, 5, 10, 1)
 
 
-def test_an_hour_from_saturday_afternoon_is_due_on_monday_at_eleven() -> None:
-    assert add(OFFICE, at("2027-01-02T16:00"), timedelta(hours=1)) == at("2027-01-04T11:00")
+def test_holidays_are_passed_over():
+    closed = calendar({"mon-fri": ["10:00-18:00"]}, closed=[date(2027, 1, 4)])
+    assert due(closed, chicago(2027, 1, 2, 12), HOUR) == chicago(2027, 1, 5, 11)
 
 
-def test_time_used_up_exactly_at_the_close_is_due_then_and_not_at_the_next_opening() -> None:
-    assert add(OFFICE, at("2027-01-04T16:00"), timedelta(hours=2)) == at("2027-01-04T18:00")
-    assert add(OFFICE, at("2027-01-04T16:00"), timedelta(hours=2, microseconds=1)) == at(
-        "2027-01-05T10:00:00.000001"
-    )
+def test_an_hour_that_the_change_to_summer_time_skips_is_not_open():
+    nights = calendar({"sun": ["01:00-04:00"]})  # 2027-03-14: 02:00 becomes 03:00
+    assert due(nights, chicago(2027, 3, 14, 1), 2 * HOUR) == chicago(2027, 3, 14, 4)
+    assert open_time_between(nights, chicago(2027, 3, 14, 0), chicago(2027, 3, 14, 12)) == 2 * HOUR
 
 
-def test_lunch_is_no_open_time() -> None:
-    calendar = Calendar(CHICAGO, weekdays("9-12 13-17"))
-    assert add(calendar, at("2027-01-04T11:30"), timedelta(hours=1)) == at("2027-01-04T13:30")
-    assert add(calendar, at("2027-01-04T12:15"), timedelta(hours=1)) == at("2027-01-04T14:00")
+def test_an_hour_that_comes_twice_when_summer_time_ends_is_open_twice():
+    nights = calendar({"sun": ["01:00-03:00"]})  # 2027-11-07: 02:00 becomes 01:00
+    assert due(nights, chicago(2027, 11, 7, 1), 2 * HOUR) == chicago(2027, 11, 7, 2)
+    assert open_time_between(nights, chicago(2027, 11, 7, 0), chicago(2027, 11, 7, 12)) == 3 * HOUR
 
 
-def test_a_holiday_is_passed_over_and_named_in_the_explanation() -> None:
-    calendar = Calendar(CHICAGO, weekdays("10-18"), {date(2027, 1, 1): "New Year's Day"})
-    due = explain(calendar, at("2026-12-31T16:00"), timedelta(hours=4))
-    assert due.at == at("2027-01-04T12:00")
-    assert [(step.kind, step.why) for step in due.steps] == [
-        ("open", None),
-        ("closed", "New Year's Day"),
-        ("open", None),
+def test_a_working_day_over_a_clock_change_keeps_its_hours_by_the_wall():
+    assert due(OFFICE, chicago(2027, 3, 12, 17), 2 * HOUR) == chicago(2027, 3, 15, 11)
+
+
+def test_hours_over_midnight_belong_to_the_day_on_which_they_begin():
+    night = calendar({"fri": ["22:00-06:00"]})
+    assert due(night, chicago(2027, 1, 8, 23), 3 * HOUR) == chicago(2027, 1, 9, 2)
+    assert due(night, chicago(2027, 1, 9, 5), 2 * HOUR) == chicago(2027, 1, 15, 23)
+    off = calendar({"fri": ["22:00-06:00"]}, closed=[date(2027, 1, 8)])
+    assert due(off, chicago(2027, 1, 8, 12), HOUR) == chicago(2027, 1, 15, 23)
+
+
+def test_business_days_are_whole_days_that_open_after_the_start():
+    assert due_after_days(OFFICE, chicago(2027, 1, 9, 16), 1) == chicago(2027, 1, 11, 18)
+    assert due_after_days(OFFICE, chicago(2027, 1, 11, 10), 1) == chicago(2027, 1, 11, 18)
+    assert due_after_days(OFFICE, chicago(2027, 1, 11, 10, 1), 1) == chicago(2027, 1, 12, 18)
+    assert due_after_days(OFFICE, chicago(2027, 1, 11, 11), 10) == chicago(2027, 1, 25, 18)
+
+
+def test_a_calendar_that_never_opens_is_refused_after_two_years():
+    never = calendar({"sun": ["02:00-02:30"]}, closed=[date(2027, 1, 3) + timedelta(weeks=n) for n in range(110)])
+    with pytest.raises(NoOpenTime):
+        due(never, chicago(2027, 1, 1), HOUR)
+    with pytest.raises(NoOpenTime):
+        due_after_days(never, chicago(2027, 1, 1), 1)
+    with pytest.raises(NoOpenTime):
+        due(calendar({}), chicago(2027, 1, 1), HOUR)
+
+
+def test_the_way_to_the_deadline_is_explained():
+    told = steps(OFFICE, chicago(2027, 1, 8, 17, 30), 2 * HOUR)
+    assert [(step.start, step.end, step.counted, step.why) for step in told] == [
+        (chicago(2027, 1, 8, 17, 30), chicago(2027, 1, 8, 18), timedelta(minutes=30), "open"),
+        (
+            chicago(2027, 1, 8, 18),
+            chicago(2027, 1, 11, 10),
+            timedelta(0),
+            "Saturday 2027-01-09 is closed; Sunday 2027-01-10 is closed",
+        ),
+        (chicago(2027, 1, 11, 10), chicago(2027, 1, 11, 11, 30), timedelta(minutes=90), "open"),
     ]
-    assert [step.left for step in due.steps] == [timedelta(hours=2), timedelta(hours=2), timedelta()]
 
 
 @pytest.mark.parametrize(
-    ("start", "amount_h", "due"),
+    ("words", "expected"),
     [
-        # 14 March 2027: 02:00 becomes 03:00. Open 01:00-05:00 is three hours that day.
-        ("2027-03-14T01:00", 2, "2027-03-14T04:00"),
-        ("2027-03-14T01:00", 3, "2027-03-14T05:00"),
-        ("2027-03-14T01:00", 4, "2027-03-15T02:00"),
-        # 7 November 2027: 02:00 becomes 01:00 again. Open 01:00-05:00 is five hours that day.
-        ("2027-11-07T01:00", 5, "2027-11-07T05:00"),
-        ("2027-11-07T01:00", 3, "2027-11-07T03:00"),
+        ("mon", (0,)),
+        ("mon-fri", (0, 1, 2, 3, 4)),
+        ("sat-mon", (5, 6, 0)),
+        ("mon,wed", (0, 2)),
+        ("tue, sat-sun", (1, 5, 6)),
     ],
 )
-def test_changes_of_the_clock_count_in_real_hours(start: str, amount_h: int, due: str) -> None:
-    night = Calendar(CHICAGO, (*weekdays("1-5")[:5], weekdays("1-5")[0], weekdays("1-5")[0]))
-    assert add(night, at(start), timedelta(hours=amount_h)) == at(due)
+def test_weekdays_are_read_as_they_are_written(words, expected):
+    assert weekdays_in(words) == expected
 
 
-def test_a_range_that_begins_inside_the_skipped_hour_opens_when_the_clock_has_skipped_it() -> None:
-    calendar = Calendar(CHICAGO, week(sun="2:30-4"))
-    assert open_time_between(calendar, at("2027-03-14T00:00"), at("2027-03-15T00:00")) == timedelta(hours=1)
+@pytest.mark.parametrize("words", ["", "monday", "mon-", "-fri", "mon-xxx", "mon,mon", "mon-wed,tue", "MON"])
+def test_other_words_are_no_weekdays(words):
+    with pytest.raises(ValueError, match="weekday"):
+        weekdays_in(words)
 
 
-def test_a_date_that_a_zone_never_had_is_no_day() -> None:
-    apia = ZoneInfo("Pacific/Apia")  # went from 29 to 31 December 2011
-    every = Calendar(apia, tuple((Range(0, 86_400),) for _ in range(7)))
-    assert add_business_days(every, at("2011-12-29T12:00", apia), 1) == at("2012-01-01T00:00", apia)
+def test_ranges_are_read_as_they_are_written():
+    assert range_in("09:00-12:30") == Range(9 * 3600, 12 * 3600 + 1800)
+    assert range_in("22:00-06:00") == Range(22 * 3600, 30 * 3600)
+    assert range_in("00:00-24:00") == Range(0, 86_400)
 
 
-def test_business_days_end_at_the_close_of_the_last_of_them() -> None:
-    calendar = Calendar(CHICAGO, weekdays("9-12 13-17"), {date(2027, 1, 18): "Martin Luther King Day"})
-    assert add_business_days(calendar, at("2027-01-15T08:00"), 1) == at("2027-01-19T17:00")
-    assert add_business_days(calendar, at("2027-01-16T08:00"), 10) == at("2027-02-01T17:00")
-    explained = explain_business_days(calendar, at("2027-01-15T08:00"), 2)
-    assert explained.at == at("2027-01-20T17:00")
-    assert [step.kind for step in explained.steps] == ["closed", "open", "open"]
-
-
-def test_a_calendar_that_never_opens_is_refused_and_not_searched_for_ever() -> None:
-    shut = Calendar(CHICAGO, week())
-    with pytest.raises(NoOpenTime):
-        add(shut, at("2027-01-04T16:00"), MINUTE)
-    with pytest.raises(NoOpenTime):
-        add_business_days(shut, at("2027-01-04T16:00"), 1)
-    with pytest.raises(NoOpenTime):
-        add(Calendar(CHICAGO, week(mon="10-10:01")), at("2027-01-04T16:00"), timedelta(days=30))
-
-
-def test_closed_days_in_succession_are_counted() -> None:
-    assert longest_closed_days(OFFICE, date(2027, 1, 1), date(2027, 1, 31)) == 2
-
-
-ZONES = ("America/Chicago", "Europe/Berlin", "Australia/Lord_Howe", "Asia/Kathmandu", "Africa/Casablanca", "UTC")
-EDGES = (
-    date(2027, 3, 13),
-    date(2027, 11, 6),
-    date(2027, 3, 27),
-    date(2027, 10, 30),
-    date(2027, 4, 3),
-    date(2027, 10, 2),
-    date(2027, 1, 1),
-    date(2027, 2, 6),
+@pytest.mark.parametrize(
+    "words", ["9:00-12:00", "09:00-25:00", "24:00-06:00", "09:00", "09:00-09:00", "09:00-12:60", "x"]
 )
+def test_other_words_are_no_range(words):
+    with pytest.raises(ValueError, match=r"range|begins and ends"):
+        range_in(words)
+
+
+def test_ranges_that_overlap_are_refused():
+    with pytest.raises(ValueError, match="overlap"):
+        hours_in(["09:00-12:00", "11:00-13:00"])
+    with pytest.raises(ValueError, match="twice"):
+        week_in({"mon-fri": ["09:00-12:00"], "fri": ["13:00-14:00"]})
+
+
+# --- Against a slow reading ---
+
+ZONES = {
+    "America/Chicago": [date(2027, 3, 14), date(2027, 11, 7)],
+    "Europe/Berlin": [date(2027, 3, 28), date(2027, 10, 31)],
+    "Australia/Lord_Howe": [date(2027, 4, 4), date(2027, 10, 3)],  # half an hour
+    "Pacific/Apia": [date(2011, 12, 30)],  # a whole day that never was
+    "Africa/Casablanca": [date(2027, 2, 7), date(2027, 3, 14)],
+    "Asia/Kathmandu": [date(2027, 6, 1)],
+    "UTC": [date(2027, 6, 1)],
+}
+
+clock_times = st.integers(0, 95).map(lambda quarter: f"{quarter // 4:02}:{quarter % 4 * 15:02}")
 
 
 @st.composite
-def calendars(draw: st.DrawFn) -> Calendar:
-    days = []
-    for _ in range(7):
-        cuts = sorted(draw(st.sets(st.integers(0, 96), max_size=6)))
-        days.append(tuple(Range(a * 900, b * 900) for a, b in zip(cuts[::2], cuts[1::2], strict=False)))
-    assume(any(days))
-    zone = ZoneInfo(draw(st.sampled_from(ZONES)))
-    closed = draw(st.sets(st.integers(-2, 12), max_size=4))
-    base = draw(st.sampled_from(EDGES))
-    return Calendar(zone, tuple(days), {base + timedelta(days=number): "closed" for number in closed})
+def hours(draw):
+    """One to three ranges of a weekday; the last may go over midnight."""
+    marks = sorted(draw(st.sets(st.integers(0, 95), min_size=2, max_size=6)))
+    marks = marks[: len(marks) // 2 * 2]
+    ranges = list(zip(marks[::2], marks[1::2], strict=True))
+    if draw(st.booleans()) and marks[-1] > 0:
+        ranges[-1] = (ranges[-1][0], 96 + draw(st.integers(0, 30)))
+        if ranges[-1][1] >= 96 + ranges[-1][0]:
+            ranges[-1] = (ranges[-1][0], 96)
+    return tuple(Range(start * 900, end * 900) for start, end in ranges)
 
 
-def starts() -> st.SearchStrategy[datetime]:
-    return st.builds(
-        lambda day, minutes: datetime.combine(day, time.min, UTC) + minutes * MINUTE,
-        st.sampled_from(EDGES),
-        st.integers(0, 3 * 1440),
+@st.composite
+def places(draw):
+    """A calendar, and a moment near a change of its zone's clock."""
+    name = draw(st.sampled_from(sorted(ZONES)))
+    near = draw(st.sampled_from(ZONES[name]))
+    week = tuple(draw(hours()) if draw(st.booleans()) else () for _ in range(7))
+    if not any(week):
+        week = (draw(hours()),) * 7
+    closed = {(near + timedelta(days=n)).toordinal(): "holiday" for n in draw(st.sets(st.integers(-3, 8), max_size=3))}
+    at = datetime(near.year, near.month, near.day, tzinfo=UTC) + draw(st.integers(-4 * 1440, 2 * 1440)) * MINUTE
+    return Calendar(ZoneInfo(name), week, closed), at
+
+
+def is_open(calendar: Calendar, at: datetime) -> bool:
+    """Whether the wall clock at a minute lies in a range of its day, or in one of the day before that goes over midnight."""
+    local = at.astimezone(calendar.zone)
+    since_midnight_s = local.hour * 3600 + local.minute * 60
+    for days_back in (0, 1):
+        day = local.date() - timedelta(days=days_back)
+        if day.toordinal() in calendar.closed:
+            continue
+        at_s = since_midnight_s + days_back * 86_400
+        if any(start_s <= at_s < end_s for start_s, end_s in calendar.week[day.weekday()]):
+            return True
+    return False
+
+
+@settings(max_examples=150, deadline=None)
+@given(places(), st.integers(1, 900))
+def test_due_is_what_a_slow_count_of_open_minutes_finds(place, minutes):
+    calendar, start = place
+    at, counted = start, 0
+    for _ in range(6 * 1440):
+        counted += is_open(calendar, at)
+        at += MINUTE
+        if counted == minutes:
+            assert due(calendar, start, minutes * MINUTE) == at
+            break
+    assert open_time_between(calendar, start, at) == counted * MINUTE
+
+
+@settings(max_examples=200, deadline=None)
+@given(places(), st.integers(1, 20_000_000_000), st.integers(0, 5_000_000_000))
+def test_the_open_time_up_to_the_deadline_is_the_amount(place, amount_us, later_us):
+    calendar, start = place
+    start += timedelta(microseconds=later_us)
+    amount = timedelta(microseconds=amount_us)
+    until = due(calendar, start, amount)
+    assert open_time_between(calendar, start, until) == amount
+    told = steps(calendar, start, amount)
+    assert sum((step.counted for step in told), timedelta()) == amount
+    assert [told[0].start, told[-1].end] == [start, until]
+    assert all(step.end == after.start for step, after in itertools.pairwise(told))
+
+
+@settings(max_examples=200, deadline=None)
+@given(places(), st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 10_000))
+def test_a_later_start_or_a_greater_amount_is_never_due_earlier(place, amount, more, later):
+    calendar, start = place
+    base = due(calendar, start, amount * MINUTE)
+    assert due(calendar, start, (amount + more) * MINUTE) >= base
+    assert due(calendar, start + later * MINUTE, amount * MINUTE) >= base
+    days = 1 + amount % 10
+    whole = due_after_days(calendar, start, days)
+    assert due_after_days(calendar, start + later * MINUTE, days) >= whole
+    assert due_after_days(calendar, start, days + 1) > whole > start
+
+
+@settings(max_examples=200, deadline=None)
+@given(places(), st.integers(1, 5_000), st.integers(1, 5_000))
+def test_amounts_and_stretches_add_up(place, first, second):
+    calendar, start = place
+    middle = due(calendar, start, first * MINUTE)
+    end = due(calendar, middle, second * MINUTE)
+    assert end == due(calendar, start, (first + second) * MINUTE)
+    assert open_time_between(calendar, start, end) == open_time_between(calendar, start, middle) + open_time_between(
+        calendar, middle, end
     )
-
-
-def slowly_open(calendar: Calendar, moment: datetime) -> bool:
-    wall = moment.astimezone(calendar.zone)
-    second = wall.hour * 3600 + wall.minute * 60
-    return wall.date() not in calendar.closed and any(
-        one.start_s <= second < one.end_s for one in calendar.week[wall.weekday()]
-    )
-
-
-def slowly_due(calendar: Calendar, start: datetime, minutes: int) -> datetime | None:
-    """Minute by minute; None if it takes more than three weeks."""
-    moment = start
-    for _ in range(21 * 1440):
-        minutes -= slowly_open(calendar, moment)
-        moment += MINUTE
-        if minutes == 0:
-            return moment
-    return None
-
-
-@given(calendars(), starts(), st.integers(1, 2000))
-@settings(max_examples=60, deadline=None)
-def test_due_is_what_counting_minutes_gives(calendar: Calendar, start: datetime, minutes: int) -> None:
-    expected = slowly_due(calendar, start, minutes)
-    assume(expected is not None)
-    assert add(calendar, start, minutes * MINUTE) == expected
-
-
-@given(calendars(), starts(), st.integers(0, 4 * 1440))
-@settings(max_examples=60, deadline=None)
-def test_open_time_is_what_counting_minutes_gives(calendar: Calendar, start: datetime, minutes: int) -> None:
-    counted = sum(slowly_open(calendar, start + number * MINUTE) for number in range(minutes))
-    assert open_time_between(calendar, start, start + minutes * MINUTE) == counted * MINUTE
-
-
-amounts = st.timedeltas(min_value=timedelta(microseconds=1), max_value=timedelta(hours=60))
-
-
-@given(calendars(), starts(), amounts)
-@settings(max_examples=100, deadline=None)
-def test_between_start_and_due_lies_exactly_the_amount(
-    calendar: Calendar, start: datetime, amount: timedelta
-) -> None:
-    assert open_time_between(calendar, start, add(calendar, start, amount)) == amount
-
-
-@given(calendars(), starts(), st.timedeltas(timedelta(), timedelta(days=3)), amounts)
-@settings(max_examples=100, deadline=None)
-def test_who_starts_later_is_never_due_earlier(
-    calendar: Calendar, start: datetime, later: timedelta, amount: timedelta
-) -> None:
-    assert add(calendar, start, amount) <= add(calendar, start + later, amount)
-
-
-@given(calendars(), starts(), amounts, amounts)
-@settings(max_examples=100, deadline=None)
-def test_two_amounts_one_after_the_other_are_their_sum(
-    calendar: Calendar, start: datetime, first: timedelta, second: timedelta
-) -> None:
-    assert add(calendar, add(calendar, start, first), second) == add(calendar, start, first + second)
-
-
-@given(calendars(), starts(), amounts)
-@settings(max_examples=60, deadline=None)
-def test_the_explanation_tells_the_same_due_and_every_stretch_that_was_used(
-    calendar: Calendar, start: datetime, amount: timedelta
-) -> None:
-    due = explain(calendar, start, amount)
-    used = [step for step in due.steps if step.kind == "open"]
-    assert due.at == add(calendar, start, amount) == used[-1].end
-    assert sum((step.end - step.start for step in used), timedelta()) == amount
-    assert used[-1].left == timedelta()
-
-
-@given(calendars(), starts(), st.integers(1, 12))
-@settings(max_examples=60, deadline=None)
-def test_business_days_count_days_that_open(calendar: Calendar, start: datetime, days: int) -> None:
-    due = add_business_days(calendar, start, days)
-    first = start.astimezone(calendar.zone).date()
-    last = (due - timedelta(microseconds=1)).astimezone(calendar.zone).date()
-    opened = [
-        first + timedelta(days=number)
-        for number in range(1, (last - first).days + 1)
-        if open_time_between(
-            calendar,
-            datetime.combine(first + timedelta(days=number), time.min, calendar.zone).astimezone(UTC),
-            datetime.combine(first + timedelta(days=number + 1), time.min, calendar.zone).astimezone(UTC),
-        )
-    ]
-    assert len(opened) == days
-    assert opened[-1] == last

@@ -1,1 +1,1 @@
-"""HTTP in: one module per resource, no rules, no SQL."""
+"""HTTP in: one module per resource. No rules, no SQL."""

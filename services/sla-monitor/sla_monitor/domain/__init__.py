@@ -1,1 +1,1 @@
-"""Pure rules of clocks, calendars and clauses: no I/O, no clock, no random."""
+"""What the SLA means, as pure functions over frozen values: no I/O, no clock, no random."""

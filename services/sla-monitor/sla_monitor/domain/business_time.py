@@ -1,311 +1,373 @@
-"""THE arithmetic of business time: when an amount of open time is used up, and how much lies between two moments. Pure.
+"""Business time: the one place where open hours are added, measured and explained. Pure; it knows no holiday by itself.
 
-A calendar is open at an instant when the wall clock of its zone shows, at that instant, a time inside one of the weekday's
-ranges on a day that is not closed. Taken literally, this settles daylight saving: an hour that the wall clock skips is no
-open time, an hour that it shows twice is open twice, and every amount is real elapsed seconds.
+A calendar is open whenever the wall clock of its zone says so: a range names local times, and belongs to the weekday on
+which it begins, also where it goes over midnight. On a day with a clock change the same rule gives real elapsed seconds:
+an hour that is skipped is not open, an hour that comes twice is open twice.
 
-The search for a due moment is bounded: a calendar that does not open for two years, or an amount that reaches further than
-ten, is refused with NoOpenTime.
+Everything is computed in whole microseconds since the epoch, day by day of UTC. Each day is cut where the zone's offset
+changes, so that within a piece local time and UTC differ by a constant.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+WEEKDAY_WORDS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
 CLOSED_DAYS_MAX = 731
-"""So many days in succession without open time end the search."""
+"""A calendar that is not open at all for longer than this (two years) cannot be counted by."""
 
-REACH_DAYS_MAX = 3_660
-"""No due moment lies further from its start than this."""
+_DAY_S = 86_400
+_SECOND = 1_000_000
+_DAY = _DAY_S * _SECOND
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_ORDINAL = _EPOCH.toordinal()
+_MICROSECOND = timedelta(microseconds=1)
+_MONDAY = 3  # 1970-01-01 was a Thursday
+_OFFSET_S_MAX = 26 * 3_600
+_KNOWN_DAYS_MAX = 20_000
 
-DAY_S = 86_400
+# Offsets are asked for within these; before and after, that of the border holds. Keeps every function total.
+_FIRST_DAY = date(2, 1, 1).toordinal() - _EPOCH_ORDINAL
+_LAST_DAY = date(9998, 12, 31).toordinal() - _EPOCH_ORDINAL
+_LAST = (_LAST_DAY + 1) * _DAY
 
-_DAY = timedelta(days=1)
-_ZERO = timedelta()
-_PROBE = timedelta(hours=3)
+Interval = tuple[int, int]
+"""From, to: microseconds since the epoch, the end not included."""
 
 
 class NoOpenTime(ValueError):
-    """The calendar is not open often enough for the amount to be used up within the bounds."""
+    """The calendar is closed for longer than CLOSED_DAYS_MAX days."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Range:
-    """Wall-clock times of one day, in seconds from midnight: `start_s` is included, `end_s` (up to 86,400) is not."""
+class Range(NamedTuple):
+    """Open hours of a weekday, in seconds after its midnight; `end_s` is over 86,400 where they go over midnight."""
 
     start_s: int
     end_s: int
 
 
-@dataclass(frozen=True, slots=True)
+Week = tuple[tuple[Range, ...], ...]
+"""The open ranges of Monday to Sunday, ascending."""
+
+_NO_HOURS: tuple[Range, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Calendar:
-    """When a department works: ranges for each weekday (Monday first), and dates that are closed, each with its reason."""
+    """When one is at work. `closed` names the days (by ordinal) on which the week's hours do not hold, and why."""
 
     zone: ZoneInfo
-    week: tuple[tuple[Range, ...], ...]
-    closed: Mapping[date, str] = field(default_factory=dict)
+    week: Week
+    closed: Mapping[int, str] = field(default_factory=dict)
+    _known: dict[int, tuple[Interval, ...]] = field(default_factory=dict, repr=False)
 
-    def ranges(self, day: date) -> tuple[Range, ...]:
-        """The ranges of a date; none if it is closed."""
-        return () if day in self.closed else self.week[day.weekday()]
+    def hours(self, day: int) -> tuple[Range, ...]:
+        """The ranges that begin on a local day, counted from 1970-01-01."""
+        if day + _EPOCH_ORDINAL in self.closed:
+            return _NO_HOURS
+        return self.week[(day + _MONDAY) % 7]
 
-    @property
-    def open_week(self) -> timedelta:
-        """Open time of a week without holidays and without changes of the clock."""
-        return timedelta(seconds=sum(one.end_s - one.start_s for ranges in self.week for one in ranges))
+    def open_in(self, utc_day: int) -> tuple[Interval, ...]:
+        """The open intervals within one day of UTC, ascending and disjoint."""
+        found = self._known.get(utc_day)
+        if found is None:
+            if len(self._known) >= _KNOWN_DAYS_MAX:
+                self._known.clear()
+            found = self._known[utc_day] = tuple(_merged(self._pieces(utc_day)))
+        return found
 
-    @property
-    def open_days(self) -> int:
-        """Weekdays on which it opens."""
-        return sum(bool(ranges) for ranges in self.week)
+    def open_on(self, day: int) -> tuple[Interval, ...]:
+        """The open intervals of the ranges that begin on a local day."""
+        return tuple(
+            _merged(
+                piece
+                for hours in self.hours(day)
+                for piece in self._projected(day * _DAY_S + hours.start_s, day * _DAY_S + hours.end_s)
+            )
+        )
+
+    def local_day(self, at: int) -> int:
+        """The local day of a moment."""
+        for start_s, end_s, offset_s in _offsets(self.zone, at // _DAY):
+            if start_s * _SECOND <= at < end_s * _SECOND:
+                return (at // _SECOND + offset_s) // _DAY_S
+        raise AssertionError("the pieces of a day cover it")
+
+    def _pieces(self, utc_day: int) -> Iterator[Interval]:
+        for start_s, end_s, offset_s in _offsets(self.zone, utc_day):
+            # A range begun the day before may reach into this one.
+            for day in range((start_s + offset_s) // _DAY_S - 1, (end_s - 1 + offset_s) // _DAY_S + 1):
+                for hours in self.hours(day):
+                    yield from _cut(day * _DAY_S + hours.start_s, day * _DAY_S + hours.end_s, start_s, end_s, offset_s)
+
+    def _projected(self, local_start_s: int, local_end_s: int) -> Iterator[Interval]:
+        first, last = (local_start_s - _OFFSET_S_MAX) // _DAY_S, (local_end_s + _OFFSET_S_MAX) // _DAY_S
+        for utc_day in range(first, last + 1):
+            for start_s, end_s, offset_s in _offsets(self.zone, utc_day):
+                yield from _cut(local_start_s, local_end_s, start_s, end_s, offset_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """Open time from `start` to `end`, in UTC."""
+def _cut(local_start_s: int, local_end_s: int, start_s: int, end_s: int, offset_s: int) -> Iterator[Interval]:
+    """The part of a local range that lies in a piece of UTC with a constant offset."""
+    start = max(local_start_s - offset_s, start_s)
+    end = min(local_end_s - offset_s, end_s)
+    if start < end:
+        yield start * _SECOND, end * _SECOND
 
-    start: datetime
-    end: datetime
+
+def _merged(intervals: Iterable[Interval]) -> Iterator[Interval]:
+    """Ascending, with those joined that touch or overlap."""
+    last: Interval | None = None
+    for start, end in sorted(intervals):
+        if last is None:
+            last = (start, end)
+        elif start <= last[1]:
+            last = (last[0], max(last[1], end))
+        else:
+            yield last
+            last = (start, end)
+    if last is not None:
+        yield last
+
+
+@lru_cache(maxsize=32_768)
+def _offsets(zone: ZoneInfo, utc_day: int) -> tuple[tuple[int, int, int], ...]:
+    """(from, to, offset) in seconds: a day of UTC cut where the zone's offset changes.
+
+    Looked at every six hours; no zone changes its clocks twice within that.
+    """
+    asked = min(max(utc_day, _FIRST_DAY), _LAST_DAY)
+    shift_s = (utc_day - asked) * _DAY_S
+    pieces: list[tuple[int, int, int]] = []
+    start = asked * _DAY_S
+    offset = _offset_s(zone, start)
+    for look in range(start + _DAY_S // 4, start + _DAY_S + 1, _DAY_S // 4):
+        if _offset_s(zone, look) != offset:
+            change = _change_s(zone, look - _DAY_S // 4, look)
+            if change < (asked + 1) * _DAY_S:
+                pieces.append((start + shift_s, change + shift_s, offset))
+                start, offset = change, _offset_s(zone, change)
+    pieces.append((start + shift_s, (asked + 1) * _DAY_S + shift_s, offset))
+    return tuple(piece for piece in pieces if piece[0] < piece[1])
+
+
+def _change_s(zone: ZoneInfo, before: int, after: int) -> int:
+    """The first second with the offset that holds at `after`, between two moments whose offsets differ."""
+    wanted = _offset_s(zone, after)
+    while after - before > 1:
+        middle = (before + after) // 2
+        if _offset_s(zone, middle) == wanted:
+            after = middle
+        else:
+            before = middle
+    return after
+
+
+def _offset_s(zone: ZoneInfo, at_s: int) -> int:
+    offset = (_EPOCH + timedelta(seconds=at_s)).astimezone(zone).utcoffset()
+    return int(offset.total_seconds()) if offset else 0
+
+
+# --- Counting ---
+
+
+def due(calendar: Calendar, start: datetime, amount: timedelta) -> datetime:
+    """The first moment at which `amount` of open time has passed since `start`, in UTC.
+
+    Takes time linear in the days passed over. Raises NoOpenTime, and ValueError for a negative amount. Beyond the year
+    9998 it is that year's end.
+    """
+    return _moment(_due(calendar, _micros(start), amount // _MICROSECOND))
+
+
+def _due(calendar: Calendar, start: int, amount: int) -> int:
+    if amount < 0:
+        raise ValueError("an amount of time is not negative")
+    if amount == 0:
+        return start
+    left = amount
+    for opens, closes in _open_from(calendar, start):
+        if left <= closes - opens:
+            return opens + left
+        left -= closes - opens
+    return _LAST
+
+
+def _open_from(calendar: Calendar, start: int) -> Iterator[Interval]:
+    """The open intervals from a moment on, to the end of time. Raises NoOpenTime."""
+    last_open = utc_day = start // _DAY
+    while utc_day <= _LAST_DAY:
+        for opens, closes in calendar.open_in(utc_day):
+            if closes > start:
+                last_open = utc_day
+                yield max(opens, start), closes
+        utc_day += 1
+        if utc_day - last_open > CLOSED_DAYS_MAX:
+            raise NoOpenTime("the calendar has no open time for two years")
+
+
+def open_time_between(calendar: Calendar, start: datetime, end: datetime) -> timedelta:
+    """How much open time lies between two moments. ValueError if the end is before the start."""
+    first, last = _micros(start), _micros(end)
+    if last < first:
+        raise ValueError("the end is before the start")
+    total = 0
+    for utc_day in range(first // _DAY, last // _DAY + 1):
+        for opens, closes in calendar.open_in(utc_day):
+            total += max(0, min(closes, last) - max(opens, first))
+    return timedelta(microseconds=total)
+
+
+def due_after_days(calendar: Calendar, start: datetime, days: int) -> datetime:
+    """When the last of so many whole open days after `start` closes.
+
+    A day counts if it opens at `start` or later, so that whoever is obliged has all of it. Raises NoOpenTime.
+    """
+    if days < 1:
+        raise ValueError("at least one day")
+    begin, left = _micros(start), days
+    first = last_open = calendar.local_day(begin)
+    for day in range(first, _LAST_DAY + 1):
+        open_ = calendar.open_on(day)
+        if open_:
+            last_open = day
+            if open_[0][0] >= begin:
+                left -= 1
+                if left == 0:
+                    return _moment(open_[-1][1])
+        if day - last_open > CLOSED_DAYS_MAX:
+            raise NoOpenTime("the calendar has no open time for two years")
+    return _moment(_LAST)
+
+
+def _micros(at: datetime) -> int:
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def _moment(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=min(micros, _LAST))
+
+
+# --- Explaining ---
+
+_NAMED_DAYS_MAX = 7
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step on the way to a due moment.
+    """A stretch on the way to the due moment. `counted` is zero while the calendar is closed; `why` says so in words."""
 
-    `open`: this stretch was used; `left` remains after it. `closed`: a day on which the calendar would open, but for `why`.
-    """
-
-    kind: str
     start: datetime
     end: datetime
-    left: timedelta
-    why: str | None = None
+    counted: timedelta
+    why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
-    """When an amount is used up, and how."""
-
-    at: datetime
-    steps: tuple[Step, ...]
-
-
-def add(calendar: Calendar, start: datetime, amount: timedelta) -> datetime:
-    """The first moment at which `amount` of open time has passed since `start`. Raises NoOpenTime."""
-    left = amount
-    if left <= _ZERO:
-        return start.astimezone(UTC)
-    for stretch in _open_from(calendar, start):
-        length = stretch.end - stretch.start
-        if length >= left:
-            return stretch.start + left
-        left -= length
-    raise NoOpenTime("the amount reaches further than ten years")
-
-
-def add_business_days(calendar: Calendar, start: datetime, days: int) -> datetime:
-    """The close of the `days`-th day, after that of `start`, on which the calendar opens. Raises NoOpenTime."""
-    day, closed, left = start.astimezone(calendar.zone).date(), 0, days
-    for _ in range(REACH_DAYS_MAX):
-        day += _DAY
-        hours = _of_day(calendar, day) if calendar.ranges(day) else []
-        closed = 0 if hours else closed + 1
-        left -= bool(hours)
-        if closed > CLOSED_DAYS_MAX:
-            raise NoOpenTime("the calendar does not open for two years")
-        if hours and left <= 0:
-            return hours[-1].end
-    raise NoOpenTime("so many days reach further than ten years")
-
-
-def open_time_between(calendar: Calendar, start: datetime, end: datetime) -> timedelta:
-    """How much open time lies from `start` to `end`; nothing if `end` is not after `start`."""
-    total, day = _ZERO, start.astimezone(UTC).date()
-    last = end.astimezone(UTC).date()
-    while day <= last:
-        for stretch in open_in(calendar, day):
-            overlap = min(stretch.end, end) - max(stretch.start, start)
-            if overlap > _ZERO:
-                total += overlap
-        day += _DAY
-    return total
-
-
-def explain(calendar: Calendar, start: datetime, amount: timedelta) -> Due:
-    """The same as `add`, with each stretch that was used and each day that was passed over for a reason."""
-    at = add(calendar, start, amount)
-    left, steps = amount, _closed_steps(calendar, start, at)
-    for stretch in _joined(_open_from(calendar, start), until=at):
-        left -= stretch.end - stretch.start
-        steps.append(Step("open", stretch.start, stretch.end, left))
-    return Due(at, _in_order(steps, amount))
-
-
-def explain_business_days(calendar: Calendar, start: datetime, days: int) -> Due:
-    """The same as `add_business_days`, with each day that counted; `left` is what remains in days of 24 hours."""
-    at = add_business_days(calendar, start, days)
-    steps, left = _closed_steps(calendar, start, at), days
-    day = start.astimezone(calendar.zone).date()
-    while left > 0:
-        day += _DAY
-        hours = _of_day(calendar, day)
-        if hours:
-            left -= 1
-            steps.append(Step("open", hours[0].start, hours[-1].end, left * _DAY))
-    return Due(at, _in_order(steps, days * _DAY))
-
-
-def longest_closed_days(calendar: Calendar, first: date, last: date) -> int:
-    """The most days in succession, from `first` to `last`, on which the calendar does not open."""
-    longest = run = 0
-    day = first
-    while day <= last:
-        run = 0 if calendar.ranges(day) else run + 1
-        longest = max(longest, run)
-        day += _DAY
-    return longest
-
-
-def open_in(calendar: Calendar, utc_day: date) -> list[Interval]:
-    """The open time within one day of UTC, in order. Days of UTC divide time without gap or overlap in any zone."""
-    begin = datetime.combine(utc_day, time.min, UTC)
-    return _open_within(calendar, begin, begin + _DAY, _offsets(calendar.zone.key, utc_day))
-
-
-def _open_from(calendar: Calendar, start: datetime) -> Iterator[Interval]:
-    """Open time from `start` on, stretch by stretch. Raises NoOpenTime after two years without any; ends after ten."""
-    day, closed = start.astimezone(UTC).date(), 0
-    for _ in range(REACH_DAYS_MAX):
-        closed += 1
-        for stretch in open_in(calendar, day):
-            if stretch.end > start:
-                closed = 0
-                yield stretch if stretch.start >= start else Interval(start.astimezone(UTC), stretch.end)
-        if closed > CLOSED_DAYS_MAX:
-            raise NoOpenTime("the calendar does not open for two years")
-        day += _DAY
-
-
-def _joined(stretches: Iterator[Interval], until: datetime) -> Iterator[Interval]:
-    """Stretches up to `until`, those that touch made one."""
-    held: Interval | None = None
-    for stretch in stretches:
-        if stretch.start >= until:
+def steps(calendar: Calendar, start: datetime, amount: timedelta) -> list[Step]:
+    """How `due` comes about: stretches that are counted and those that are not, without a gap. Raises NoOpenTime."""
+    at, left = _micros(start), amount // _MICROSECOND
+    counted: list[Interval] = []
+    for opens, closes in _open_from(calendar, at):
+        until = min(closes, opens + left)
+        if counted and counted[-1][1] == opens:  # the same stretch, cut at UTC's midnight
+            counted[-1] = (counted[-1][0], until)
+        else:
+            counted.append((opens, until))
+        left -= until - opens
+        if left == 0:
             break
-        clipped = Interval(stretch.start, min(stretch.end, until))
-        if held is not None and held.end == clipped.start:
-            held = Interval(held.start, clipped.end)
-            continue
-        if held is not None:
-            yield held
-        held = clipped
-    if held is not None:
-        yield held
-
-
-def _closed_steps(calendar: Calendar, start: datetime, end: datetime) -> list[Step]:
-    day, last = start.astimezone(calendar.zone).date(), end.astimezone(calendar.zone).date()
-    steps = []
-    while day <= last:
-        why = calendar.closed.get(day)
-        if why is not None and calendar.week[day.weekday()]:
-            begin, close = (
-                datetime.combine(which, time.min, calendar.zone).astimezone(UTC) for which in (day, day + _DAY)
-            )
-            steps.append(Step("closed", begin, close, _ZERO, why))
-        day += _DAY
-    return steps
-
-
-def _in_order(steps: list[Step], amount: timedelta) -> tuple[Step, ...]:
-    """By time; a closed day leaves what was left before it."""
-    ordered: list[Step] = []
-    left = amount
-    for step in sorted(steps, key=lambda one: one.start):
-        left = left if step.kind == "closed" else step.left
-        ordered.append(Step(step.kind, step.start, step.end, left, step.why))
-    return tuple(ordered)
-
-
-def _of_day(calendar: Calendar, day: date) -> list[Interval]:
-    """The open time of one date of the calendar's own zone."""
-    found: list[Interval] = []
-    for number in (-1, 0, 1):
-        utc_day = day + number * _DAY
-        begin = datetime.combine(utc_day, time.min, UTC)
-        found += _open_within(calendar, begin, begin + _DAY, _offsets(calendar.zone.key, utc_day), only=day)
+    found: list[Step] = []
+    for opens, until in counted:
+        if opens > at:
+            found.append(_step(calendar, at, opens, counted=False))
+        found.append(_step(calendar, opens, until, counted=True))
+        at = until
     return found
 
 
-def _open_within(
-    calendar: Calendar, begin: datetime, end: datetime, offsets: tuple[_Offset, ...], only: date | None = None
-) -> list[Interval]:
-    found: list[Interval] = []
-    for offset in offsets:
-        since, until = max(begin, offset.since), min(end, offset.until)
-        wall_since, wall_until = since + offset.ahead, until + offset.ahead
-        day = wall_since.date()
-        while day <= wall_until.date():
-            if only is None or day == only:
-                midnight = datetime.combine(day, time.min, UTC) - offset.ahead
-                found += _clipped(midnight, calendar.ranges(day), since, until)
-            day += _DAY
-    return found
+def _step(calendar: Calendar, start: int, end: int, *, counted: bool) -> Step:
+    why = "open" if counted else _why_closed(calendar, start, end)
+    return Step(_moment(start), _moment(end), timedelta(microseconds=end - start if counted else 0), why)
 
 
-def _clipped(midnight: datetime, ranges: tuple[Range, ...], since: datetime, until: datetime) -> Iterator[Interval]:
-    for one in ranges:
-        start = max(since, midnight + timedelta(seconds=one.start_s))
-        end = min(until, midnight + timedelta(seconds=one.end_s))
-        if start < end:
-            yield Interval(start, end)
+def _why_closed(calendar: Calendar, start: int, end: int) -> str:
+    named: list[str] = []
+    for day in range(calendar.local_day(start), calendar.local_day(end - 1) + 1):
+        ordinal = day + _EPOCH_ORDINAL
+        on = f"{WEEKDAY_WORDS[(day + _MONDAY) % 7]} {date.fromordinal(ordinal).isoformat()}"
+        if ordinal in calendar.closed:
+            named.append(f"{on} is closed ({calendar.closed[ordinal]})")
+        elif not calendar.hours(day):
+            named.append(f"{on} is closed")
+    more = len(named) - _NAMED_DAYS_MAX
+    if more > 0:
+        named[_NAMED_DAYS_MAX:] = [f"and {more} more days"]
+    return "; ".join(named) or "outside the opening hours"
 
 
-@dataclass(frozen=True, slots=True)
-class _Offset:
-    """From `since` to `until` the wall clock is `ahead` of UTC."""
+# --- Reading the week as it is written ---
 
-    since: datetime
-    until: datetime
-    ahead: timedelta
+_TIME = r"([01]\d|2[0-3]):([0-5]\d)"
+_RANGE = re.compile(rf"{_TIME}-(?:{_TIME}|(24):(00))", re.ASCII)
 
 
-@lru_cache(maxsize=16_384)
-def _offsets(zone: str, utc_day: date) -> tuple[_Offset, ...]:
-    """The zone's offsets through one day of UTC, in order. Changes of the clock are found to the second."""
-    info = ZoneInfo(zone)
-    begin = datetime.combine(utc_day, time.min, UTC)
-    found: list[_Offset] = []
-    since, ahead = begin, _ahead(info, begin)
-    probe = begin
-    while probe < begin + _DAY:
-        following = min(probe + _PROBE, begin + _DAY)
-        last = following - timedelta(microseconds=1)
-        if _ahead(info, last) != _ahead(info, probe):
-            change = _change(info, probe, last)
-            found.append(_Offset(since, change, ahead))
-            since, ahead = change, _ahead(info, change)
-        elif _ahead(info, probe) != ahead:
-            found.append(_Offset(since, probe, ahead))
-            since, ahead = probe, _ahead(info, probe)
-        probe = following
-    found.append(_Offset(since, begin + _DAY, ahead))
+def weekdays_in(words: str) -> tuple[int, ...]:
+    """The weekdays (0 is Monday) of `mon`, `mon-fri`, `sat-mon` or `mon,wed`. Raises ValueError, in words."""
+    found: list[int] = []
+    for part in words.split(","):
+        first, dash, last = part.strip().partition("-")
+        if first not in WEEKDAYS or (dash and last not in WEEKDAYS):
+            raise ValueError(f"is no weekday: write {', '.join(WEEKDAYS)}, as mon-fri or mon,wed")
+        start = WEEKDAYS.index(first)
+        length = (WEEKDAYS.index(last) - start) % 7 if dash else 0
+        found.extend((start + step) % 7 for step in range(length + 1))
+    if len(set(found)) != len(found):
+        raise ValueError("names a weekday twice")
     return tuple(found)
 
 
-def _change(info: ZoneInfo, before: datetime, after: datetime) -> datetime:
-    """The first whole second after `before` with the offset that `after` has; there is one change in between."""
-    seconds = range(1, int((after - before).total_seconds()) + 1)
-    first = bisect_right(
-        seconds, False, key=lambda number: _ahead(info, before + timedelta(seconds=number)) == _ahead(info, after)
-    )
-    return before + timedelta(seconds=seconds[first] if first < len(seconds) else len(seconds) + 1)
+def range_in(words: str) -> Range:
+    """The hours of `09:00-12:00`, or of `22:00-06:00`, which end on the day after. Raises ValueError, in words."""
+    found = _RANGE.fullmatch(words)
+    if found is None:
+        raise ValueError("is no range of hours, such as 09:00-12:00 or 22:00-06:00")
+    start_h, start_min, end_h, end_min, midnight, _ = found.groups()
+    start_s = int(start_h) * 3_600 + int(start_min) * 60
+    end_s = _DAY_S if midnight else int(end_h) * 3_600 + int(end_min) * 60
+    if end_s == start_s:
+        raise ValueError("begins and ends at the same time; a whole day is 00:00-24:00")
+    return Range(start_s, end_s if end_s > start_s else end_s + _DAY_S)
 
 
-def _ahead(info: ZoneInfo, at: datetime) -> timedelta:
-    return at.astimezone(info).utcoffset() or _ZERO
+def hours_in(ranges: Sequence[str]) -> tuple[Range, ...]:
+    """A weekday's ranges, ascending. Raises ValueError if two of them overlap."""
+    found = sorted(range_in(words) for words in ranges)
+    for earlier, later in itertools.pairwise(found):
+        if later.start_s < earlier.end_s:
+            raise ValueError("has ranges that overlap")
+    return tuple(found)
+
+
+def week_in(week: Mapping[str, Sequence[str]]) -> Week:
+    """The week of `{mon-fri: ["09:00-12:00", …], sat: […]}`. Raises ValueError."""
+    days: list[tuple[Range, ...]] = [_NO_HOURS] * 7
+    for words, ranges in week.items():
+        for weekday in weekdays_in(words):
+            if days[weekday]:
+                raise ValueError(f"has hours for {WEEKDAYS[weekday]} twice")
+            days[weekday] = hours_in(ranges)
+    return tuple(days)
+
+
+def open_per_week(week: Week) -> timedelta:
+    """How long a week is open, without holidays and changes of the clock."""
+    return timedelta(seconds=sum(hours.end_s - hours.start_s for day in week for hours in day))

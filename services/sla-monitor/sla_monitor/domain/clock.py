@@ -1,23 +1,23 @@
-"""One clock of one clause on one lead: how it is opened, answered, left and fired. Pure; it reads no clock.
+"""One clock: a clause running for one lead. Its outcome follows from what happened, in whatever order that becomes known.
 
-What becomes of a clock follows from four moments alone, in whatever order they become known:
+A clock keeps two moments, the earliest answer and the earliest end of its scope, and both can only become earlier. So the
+order in which facts arrive does not matter, and a late report corrects what was said before:
 
-- `started_at`, when the trigger occurred, and `due_at`, when the time allowed is used up;
-- `answered_at`, the earliest answer known that occurred at or after the start;
-- `left_at`, the earliest moment known at which the lead left the scope (won, lost, disqualified, merged, erased).
+- the scope ended by the deadline, before any answer: cancelled;
+- answered by the deadline: met;
+- else, once everything recorded before the deadline has been read: breached, and met late if there is an answer at all.
 
-An answer until the deadline keeps the clause (`met`); else leaving until the deadline cancels the clock; else it is breached
-at the deadline, and met late by an answer after it. An answer in time is good news at once, and nothing takes it back.
-Everything else waits until the watermark has passed: then whatever was recorded before it has been read. What was in time
-and is reported later than that withdraws the breach, once.
+Only the watermark of what was read decides that a deadline has passed, never the wall clock (see `fire`).
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from accord.contracts.sla_events import (
     BreachWithdrawn,
@@ -28,208 +28,311 @@ from accord.contracts.sla_events import (
     ClockMet,
     ClockStarted,
 )
-from accord.contracts.values import Department
+from accord.contracts.values import Department, StageKind
+from sla_monitor.domain.facts import Fact, FactKind
+from sla_monitor.domain.rules import ClauseRule
 
-State = Literal["running", "met", "breached", "met_late", "cancelled"]
+ClockState = Literal["running", "met", "breached", "met_late", "cancelled"]
 
 BACKFILL_AFTER = timedelta(hours=1)
-"""A trigger that was recorded later than this after it occurred is history: its clock counts and notifies nobody."""
+"""A clock whose deadline lay further back than this when its start was recorded is imported history: it counts and
+notifies nobody, since nobody could have kept it by then."""
 
-_NAMES = UUID("6f1f3f0a-5d0f-4c1f-9a3e-0a52c1b0c5e1")
+_MILLISECOND = timedelta(milliseconds=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Warn:
-    """The moment at which this fraction of the time has passed."""
+class WarnAt:
+    """A fraction of the time, and when it has passed."""
 
     fraction: float
     at: datetime
 
 
 @dataclass(frozen=True, slots=True)
+class Trigger:
+    """What started a clock. `sequence` is 0 where it was another lead's, merged into this one."""
+
+    kind: FactKind
+    key: str
+    sequence: int
+    recorded_at: datetime
+    stage_kind: StageKind | None = None
+    cause: UUID | None = None
+
+    @property
+    def of_qualification(self) -> bool:
+        return self.kind in ("decision", "stage", "assigned")
+
+
+@dataclass(frozen=True, slots=True)
 class Clock:
-    """A clause running for a lead, pinned to the version it started under. `sequence` counts what was said of it."""
+    """One clock, pinned to the version under which it started. `said` counts its events."""
 
     clock_id: UUID
     lead_id: UUID
     clause: str
     obliges: Department
     sla_version: int
-    trigger: str
-    """What started it, unique for the clause and the lead: `stage:mql:2`."""
-    cause: UUID | None
-    """The decision that led to the trigger. What it led to besides is neither an answer nor leaving."""
-    owner: str | None
-    source: str | None
+    trigger: Trigger
     started_at: datetime
     due_at: datetime
-    warnings: tuple[Warn, ...] = ()
-    warned: int = 0
-    state: State = "running"
-    answered_at: datetime | None = None
-    left_at: datetime | None = None
-    left_why: str | None = None
-    breached: bool = False
-    """A breach was announced; it stays so when the breach is withdrawn."""
-    withdrawn_at: datetime | None = None
-    """When the breach was withdrawn (the time of recording)."""
+    warnings: tuple[WarnAt, ...] = ()
+    """Those that are still to be said."""
     backfill: bool = False
-    sequence: int = 0
+    owner: str | None = None
+    source: str | None = None
+    state: ClockState = "running"
+    answered_at: datetime | None = None
+    ended_at: datetime | None = None
+    ended_sequence: int | None = None
+    """Qualification's sequence of the first entry that ended the scope; what it tells after that answers nothing."""
+    end: str | None = None
+    """Why the scope ended."""
+    breach_id: UUID | None = None
+    breached_at: datetime | None = None
+    """When the breach was recorded."""
+    withdrawn_at: datetime | None = None
+    said: int = 0
 
     @property
-    def breach_id(self) -> UUID | None:
-        return breach_id(self.clock_id) if self.breached else None
+    def next_at(self) -> datetime | None:
+        """The watermark has something to do here once it has passed this; None if never.
 
-    @property
-    def next_due(self) -> datetime | None:
-        """When there is something to fire, once the watermark has passed it; None if it is settled."""
+        Not before the start itself was recorded: what is older than that may not have been read.
+        """
         if self.state != "running":
             return None
-        moments = [self.due_at]
-        if self.left_at is not None:
-            moments.append(self.left_at)
-        if self.warned < len(self.warnings):
-            moments.append(self.warnings[self.warned].at)
-        return min(moments)
+        first = min([self.due_at, *(warning.at for warning in self.warnings)])
+        return max(first, self.trigger.recorded_at)
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """The clock after something became known, and what there is to say of it, in order."""
+class Turn:
+    """A clock after something, and what there is to say of it."""
 
     clock: Clock
     events: tuple[ClockEvent, ...] = ()
 
 
-def clock_id(lead_id: UUID, clause: str, trigger: str) -> UUID:
-    """The same for the same trigger, however often it is read."""
-    return uuid5(_NAMES, f"{lead_id}/{clause}/{trigger}")
+def start(rule: ClauseRule, version: int, lead_id: UUID, fact: Fact, now: datetime) -> Clock:
+    """The clock that a fact starts, before anything else is known. Owner, source and events are added by the caller."""
+    started_at = fact.occurred_at
+    due_at = rule.deadline.due(started_at)
+    return Clock(
+        clock_id=named_id(now, str(lead_id), rule.key, fact.key),
+        lead_id=lead_id,
+        clause=rule.key,
+        obliges=rule.obliges,
+        sla_version=version,
+        trigger=Trigger(fact.kind, fact.key, fact.sequence, fact.recorded_at, fact.stage_kind, fact.cause),
+        started_at=started_at,
+        due_at=due_at,
+        warnings=tuple(WarnAt(part, rule.deadline.part(started_at, due_at, part)) for part in rule.warn_at),
+        backfill=due_at < fact.recorded_at - BACKFILL_AFTER,
+        owner=fact.name if fact.kind == "assigned" else None,
+    )
 
 
-def breach_id(clock: UUID) -> UUID:
-    """A clock has one breach at most."""
-    return uuid5(clock, "breach")
+def begun(clock: Clock, now: datetime) -> Turn:
+    """Say that the clock runs, and at once what is known of its outcome."""
+    saying = _Saying(clock, now)
+    saying.say(ClockStarted, clock.started_at)
+    saying.settle()
+    return saying.turn()
 
 
-def start(clock: Clock, now: datetime) -> Decision:
-    """Announce a clock that was opened."""
-    return _saying(clock, now, ("started", clock.started_at))
+def effective_at(clock: Clock, fact: Fact) -> datetime | None:
+    """When a fact counts for a clock; None if it was before the start.
+
+    Qualification decides from the state that it has, so of two facts of its own the sequence tells which came first, also
+    where a time was reported as earlier than that of the stage it was decided in: then it counts as of the start.
+    """
+    trigger = clock.trigger
+    if fact.key == trigger.key:
+        return None
+    if fact.of_qualification and trigger.of_qualification and trigger.sequence:
+        return max(fact.occurred_at, clock.started_at) if fact.sequence > trigger.sequence else None
+    return fact.occurred_at if fact.occurred_at >= clock.started_at else None
 
 
-def answer(clock: Clock, at: datetime, now: datetime) -> Decision:
-    """An answer that occurred at `at`. One before the start, or later than one that is known, changes nothing."""
-    if at < clock.started_at or (clock.answered_at is not None and clock.answered_at <= at):
-        return Decision(clock)
-    return _settle(replace(clock, answered_at=at), now)
+def with_fact(clock: Clock, rule: ClauseRule, fact: Fact) -> Clock:
+    """The clock with a fact taken in, before it is settled."""
+    return _with_answer(_with_entry(clock, rule, fact), rule, fact)
 
 
-def leave(clock: Clock, at: datetime, why: str, now: datetime) -> Decision:
-    """The lead left the scope at `at`. Before the start, or later than is known, it changes nothing."""
-    if at < clock.started_at or (clock.left_at is not None and clock.left_at <= at):
-        return Decision(clock)
-    return _settle(replace(clock, left_at=at, left_why=why), now)
+def with_facts(clock: Clock, rule: ClauseRule, facts: Sequence[Fact]) -> Clock:
+    """The same for many, in any order: ends of the scope are looked at first."""
+    for fact in facts:
+        clock = _with_entry(clock, rule, fact)
+    for fact in facts:
+        clock = _with_answer(clock, rule, fact)
+    return clock
 
 
-def fire(clock: Clock, watermark: datetime, now: datetime) -> Decision:
-    """What the passing of time says of a running clock, now that all recorded before `watermark` has been read."""
+def _with_entry(clock: Clock, rule: ClauseRule, fact: Fact) -> Clock:
+    if fact.kind != "stage" or not _ends(clock, rule, fact):
+        return clock
+    at = effective_at(clock, fact)
+    if at is None:
+        return clock
+    sequence = min(fact.sequence, clock.ended_sequence or fact.sequence)
+    return replace(_ended(clock, at, f"the lead entered {fact.name}"), ended_sequence=sequence)
+
+
+def _with_answer(clock: Clock, rule: ClauseRule, fact: Fact) -> Clock:
+    if not rule.answer.matches(fact) or _after_the_end(clock, fact):
+        return clock
+    at = effective_at(clock, fact)
+    return clock if at is None else replace(clock, answered_at=min(at, clock.answered_at or at))
+
+
+def with_end(clock: Clock, at: datetime, why: str) -> Clock:
+    """The clock of a lead that is gone since a moment, before it is settled."""
+    return _ended(clock, max(at, clock.started_at), why)
+
+
+def _ends(clock: Clock, rule: ClauseRule, fact: Fact) -> bool:
+    trigger = clock.trigger
+    if trigger.kind == "decision" and fact.cause is not None and fact.cause == trigger.cause:
+        return False  # where the decision that started the clock led to
+    return rule.ends_scope(fact, from_open_stage=trigger.stage_kind in (None, "open"))
+
+
+def _after_the_end(clock: Clock, fact: Fact) -> bool:
+    return fact.of_qualification and clock.ended_sequence is not None and fact.sequence > clock.ended_sequence
+
+
+def _ended(clock: Clock, at: datetime, why: str) -> Clock:
+    if clock.ended_at is not None and clock.ended_at <= at:
+        return clock
+    return replace(clock, ended_at=at, end=why)
+
+
+def settle(before: Clock, after: Clock, now: datetime) -> Turn:
+    """Say what follows from what was taken in since `before`."""
+    saying = _Saying(after, now)
+    earlier = before.answered_at is not None and before.answered_at != after.answered_at
+    saying.settle(earlier_answer=earlier)
+    return saying.turn()
+
+
+def fire(clock: Clock, watermark: datetime, now: datetime) -> Turn:
+    """Say what the watermark brings: warnings, or the breach. `watermark`: all that was recorded before it has been read.
+
+    A warning that is overtaken by the deadline is not said any more.
+    """
     if clock.state != "running":
-        return Decision(clock)
-    said: list[tuple[str, datetime]] = []
-    end = clock.due_at if clock.left_at is None else min(clock.due_at, clock.left_at)
-    warned = clock.warned
-    while warned < len(clock.warnings) and clock.warnings[warned].at < watermark:
-        if clock.warnings[warned].at < end:
-            said.append((f"at_risk:{warned}", clock.warnings[warned].at))
-        warned += 1
-    clock = replace(clock, warned=warned)
-    if end < watermark:
-        clock, more = _at_the_end(clock)
-        said += more
-    return _saying(clock, now, *said)
+        return Turn(clock)
+    saying = _Saying(clock, now)
+    if max(clock.due_at, clock.trigger.recorded_at) < watermark:
+        saying.settle(passed=True)
+    else:
+        saying.warn(watermark)
+    return saying.turn()
 
 
-def outcome(clock: Clock) -> State:
-    """What becomes of a clock whose deadline has passed, if nothing more becomes known."""
-    answered, left, due = clock.answered_at, clock.left_at, clock.due_at
-    if answered is not None and answered <= due:
-        return "met"
-    if left is not None and left <= due:
+class _Saying:
+    """One clock on its way through a change; numbers what is said of it. Lives for one call."""
+
+    def __init__(self, clock: Clock, now: datetime) -> None:
+        self._clock = clock
+        self._now = now
+        self._events: list[ClockEvent] = []
+
+    def turn(self) -> Turn:
+        return Turn(self._clock, tuple(self._events))
+
+    def settle(self, *, passed: bool = False, earlier_answer: bool = False) -> None:
+        """Move to the state that the facts give. `passed`: nothing recorded before the deadline is still to be read."""
+        clock = self._clock
+        before, after = clock.state, _outcome(clock, passed=passed or clock.breach_id is not None)
+        self._clock = replace(clock, state=after, warnings=clock.warnings if after == "running" else ())
+        if before == after:
+            if earlier_answer and after in ("met", "met_late"):
+                self._met()  # said again, with the earlier time
+            return
+        if after in ("breached", "met_late") and clock.breach_id is None:
+            self._breach()
+        if after == "met" and before in ("breached", "met_late"):
+            self._withdraw()
+        if after in ("met", "met_late"):
+            self._met()
+        if after == "cancelled":
+            self._cancel()
+
+    def warn(self, watermark: datetime) -> None:
+        clock = self._clock
+        passed = [warning for warning in clock.warnings if max(warning.at, clock.trigger.recorded_at) < watermark]
+        for warning in passed:
+            self.say(ClockAtRisk, warning.at, fraction=warning.fraction)
+        left = tuple(warning for warning in clock.warnings if warning not in passed)
+        self._clock = replace(self._clock, warnings=left)
+
+    def say(self, kind: type[ClockEvent], occurred_at: datetime, **more: object) -> None:
+        clock = self._clock = replace(self._clock, said=self._clock.said + 1)
+        event = kind.model_validate(
+            {
+                "occurred_at": occurred_at,
+                "recorded_at": self._now,
+                "clock_id": clock.clock_id,
+                "lead_id": clock.lead_id,
+                "sequence": clock.said,
+                "clause": clock.clause,
+                "obliges": clock.obliges,
+                "sla_version": clock.sla_version,
+                "owner": clock.owner,
+                "source": clock.source,
+                "started_at": clock.started_at,
+                "due_at": clock.due_at,
+                "backfill": clock.backfill,
+                **more,
+            }
+        )
+        self._events.append(event)
+
+    def _breach(self) -> None:
+        clock = self._clock
+        breach_id = named_id(self._now, str(clock.clock_id), "breach")
+        self._clock = replace(clock, breach_id=breach_id, breached_at=self._now)
+        self.say(ClockBreached, clock.due_at, breach_id=breach_id)
+
+    def _withdraw(self) -> None:
+        met_at = self._answered_at()
+        self._clock = replace(self._clock, withdrawn_at=self._now)
+        self.say(BreachWithdrawn, met_at, breach_id=self._clock.breach_id, met_at=met_at)
+
+    def _met(self) -> None:
+        self.say(ClockMet, self._answered_at(), late=self._clock.state == "met_late")
+
+    def _cancel(self) -> None:
+        clock = self._clock
+        if clock.breach_id is not None and clock.withdrawn_at is None:
+            self._clock = replace(clock, withdrawn_at=self._now)
+        self.say(ClockCancelled, clock.ended_at or clock.started_at, why=clock.end or "")
+
+    def _answered_at(self) -> datetime:
+        if self._clock.answered_at is None:
+            raise AssertionError("a clock that is met was answered")
+        return self._clock.answered_at
+
+
+def _outcome(clock: Clock, *, passed: bool) -> ClockState:
+    answered, ended, due_at = clock.answered_at, clock.ended_at, clock.due_at
+    if ended is not None and ended <= due_at and (answered is None or ended < answered):
         return "cancelled"
+    if answered is not None and answered <= due_at:
+        return "met"
+    if not passed:
+        return "running"
     return "breached" if answered is None else "met_late"
 
 
-def _at_the_end(clock: Clock) -> tuple[Clock, list[tuple[str, datetime]]]:
-    """A running clock whose deadline, or the lead's leaving, lies below the watermark."""
-    state = outcome(clock)
-    if state == "cancelled" and clock.left_at is not None:
-        return replace(clock, state=state), [("cancelled", clock.left_at)]
-    said = [("breached", clock.due_at)]
-    if state == "met_late" and clock.answered_at is not None:
-        said.append(("met_late", clock.answered_at))
-    return replace(clock, state=state, breached=True), said
-
-
-def _settle(clock: Clock, now: datetime) -> Decision:
-    """An answer or a leaving became known: what it changes without waiting for the watermark."""
-    after = outcome(clock)
-    if after == clock.state:
-        return Decision(clock)
-    if clock.state != "running":
-        return _revise(clock, after, now)
-    if after == "met" and clock.answered_at is not None:
-        return _saying(replace(clock, state="met"), now, ("met", clock.answered_at))
-    return Decision(clock)
-
-
-def _revise(clock: Clock, after: State, now: datetime) -> Decision:
-    """A settled clock turns out otherwise, and for the better, by a late report."""
-    at = clock.left_at if after == "cancelled" else clock.answered_at
-    if at is None:
-        return Decision(clock)
-    settled = replace(clock, state=after)
-    said: list[tuple[str, datetime]] = []
-    if clock.state != "cancelled" and after in ("met", "cancelled"):
-        settled = replace(settled, withdrawn_at=now)
-        said.append(("withdrawn", at))
-    if after != "met" or clock.state == "cancelled":
-        said.append((after, at))
-    return _saying(settled, now, *said)
-
-
-def _saying(clock: Clock, now: datetime, *said: tuple[str, datetime]) -> Decision:
-    """The clock with its sequence advanced, and the events."""
-    events = tuple(_event(clock, clock.sequence + number, what, at, now) for number, (what, at) in enumerate(said, 1))
-    return Decision(replace(clock, sequence=clock.sequence + len(events)), events)
-
-
-def _event(clock: Clock, sequence: int, what: str, at: datetime, now: datetime) -> ClockEvent:
-    fields: dict[str, object] = {
-        "clock_id": clock.clock_id,
-        "lead_id": clock.lead_id,
-        "sequence": sequence,
-        "clause": clock.clause,
-        "obliges": clock.obliges,
-        "sla_version": clock.sla_version,
-        "owner": clock.owner,
-        "source": clock.source,
-        "started_at": clock.started_at,
-        "due_at": clock.due_at,
-        "backfill": clock.backfill,
-        "occurred_at": at,
-        "recorded_at": now,
-    }
-    breach = {"breach_id": breach_id(clock.clock_id)}
-    name, _, number = what.partition(":")
-    match name:
-        case "started":
-            return ClockStarted.model_validate(fields)
-        case "at_risk":
-            return ClockAtRisk.model_validate({**fields, "fraction": clock.warnings[int(number)].fraction})
-        case "breached":
-            return ClockBreached.model_validate({**fields, **breach})
-        case "withdrawn":
-            return BreachWithdrawn.model_validate({**fields, **breach, "met_at": at})
-        case "cancelled":
-            return ClockCancelled.model_validate({**fields, "why": clock.left_why or "the lead left the scope"})
-        case _:
-            return ClockMet.model_validate({**fields, "late": name == "met_late"})
+def named_id(at: datetime, *names: str) -> UUID:
+    """A UUIDv7 of this moment whose other bits follow from the names, so that the same is never made twice in one."""
+    milliseconds = (at - _EPOCH) // _MILLISECOND
+    bits = int.from_bytes(hashlib.sha256("\x1f".join(names).encode()).digest()[:10])
+    value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | bits
+    value &= ~(0xF << 76) & ~(0x3 << 62)
+    return UUID(int=value | 0x7 << 76 | 0x2 << 62)

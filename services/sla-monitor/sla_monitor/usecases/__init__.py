@@ -1,1 +1,1 @@
-"""The only place where a transaction opens."""
+"""What the SLA monitor does; the only place where a transaction opens."""

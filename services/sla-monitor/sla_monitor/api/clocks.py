@@ -1,0 +1,128 @@
+"""Clocks, breaches and attainment, read."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from pydantic import AwareDatetime
+
+from accord.contracts.values import Department
+from accord.database import Database
+from accord.http.auth import Caller, require
+from accord.http.openapi import problems
+from accord.http.paging import CursorText, Limit, decode_cursor, page_of
+from accord.http.problems import Problem, not_found
+from sla_monitor.api.models import (
+    AttainmentAnswer,
+    AttainmentDefinition,
+    BreachAnswer,
+    BreachPage,
+    ClockAnswer,
+    ClockPage,
+    LeadClocks,
+    attainment_group,
+    breach_answer,
+    clock_answer,
+)
+from sla_monitor.domain.clock import ClockState
+from sla_monitor.queries.attainment import By
+from sla_monitor.queries.listing import BreachFilter, ClockFilter, Place
+from sla_monitor.usecases.view import attain, clocks_of_lead, list_breaches, list_clocks
+
+CLOCKS_OF_LEAD_MAX = 500
+
+Word = Annotated[str | None, Query(min_length=1, max_length=100, pattern=r"^[^\x00]*$")]
+Since = Annotated[AwareDatetime | None, Query(alias="from", description="Due then or later.")]
+Until = Annotated[AwareDatetime | None, Query(alias="to", description="Due before then.")]
+
+
+def router(database: Database) -> APIRouter:
+    """The routes over one database."""
+    routes = APIRouter(tags=["clocks"])
+
+    @routes.get("/v1/clocks", summary="List clocks", operation_id="list_clocks")
+    async def clocks(
+        state: ClockState | None = None,
+        clause: Word = None,
+        owner: Word = None,
+        due_before: AwareDatetime | None = None,
+        limit: Limit = 100,
+        cursor: CursorText = None,
+        _caller: Caller = require("sla:read"),
+    ) -> ClockPage:
+        """Clocks by their deadline, the soonest first."""
+        asked = ClockFilter(state, clause, owner, due_before, _place(cursor))
+        found = await list_clocks(database, asked, limit + 1)
+        items, next_cursor = page_of([clock_answer(clock) for clock in found.items], limit, _cursor)
+        return ClockPage(items=items, next_cursor=next_cursor, as_of=found.as_of)
+
+    @routes.get(
+        "/v1/leads/{lead_id}/clocks",
+        summary="The clocks of a lead",
+        operation_id="get_lead_clocks",
+        responses=problems(404),
+    )
+    async def lead_clocks(lead_id: UUID, _caller: Caller = require("sla:read")) -> LeadClocks:
+        """All clocks of one lead, the latest start first; at most 500."""
+        found = await clocks_of_lead(database, lead_id, CLOCKS_OF_LEAD_MAX)
+        if found is None:
+            raise not_found("lead")
+        return LeadClocks(lead_id=lead_id, items=[clock_answer(clock) for clock in found.items], as_of=found.as_of)
+
+    @routes.get("/v1/breaches", summary="List breaches", operation_id="list_breaches")
+    async def breaches(
+        since: Since = None,
+        until: Until = None,
+        clause: Word = None,
+        obliges: Department | None = None,
+        withdrawn: Annotated[bool, Query(description="Also those that a late report withdrew.")] = False,
+        limit: Limit = 100,
+        cursor: CursorText = None,
+        _caller: Caller = require("sla:read"),
+    ) -> BreachPage:
+        """Clauses that were not kept, of both departments, by deadline."""
+        asked = BreachFilter(since, until, clause, obliges, withdrawn, _place(cursor))
+        found = await list_breaches(database, asked, limit + 1)
+        items, next_cursor = page_of([breach_answer(clock) for clock in found.items], limit, _cursor)
+        return BreachPage(items=items, next_cursor=next_cursor, as_of=found.as_of)
+
+    @routes.get("/v1/attainment", summary="How much was kept", operation_id="get_attainment")
+    async def attainment(
+        since: Since = None,
+        until: Until = None,
+        by: By | None = None,
+        _caller: Caller = require("sla:read"),
+    ) -> AttainmentAnswer:
+        """Met / (met + breached) of what was due in the period; without `by` one group whose `by` is `{}`."""
+        found = await attain(database, since, until, by)
+        return AttainmentAnswer(
+            definition=AttainmentDefinition(from_=since, to=until),
+            as_of=found.as_of,
+            groups=[attainment_group(kept, by) for kept in found.groups],
+        )
+
+    return routes
+
+
+def _cursor(answer: ClockAnswer | BreachAnswer) -> tuple[str | int, ...]:
+    return answer.due_at.isoformat(), str(answer.clock_id)
+
+
+def _place(cursor: str | None) -> Place | None:
+    place = decode_cursor(cursor, str, str)
+    if place is None:
+        return None
+    try:
+        due_at = datetime.fromisoformat(str(place[0]))
+        if due_at.tzinfo is None:
+            raise ValueError
+        return due_at, UUID(str(place[1]))
+    except ValueError:
+        raise Problem(
+            422,
+            "validation-failed",
+            "The request does not fit",
+            "The cursor is not one of this list.",
+            errors=[{"parameter": "cursor", "message": "Not a cursor of this list"}],
+        ) from None

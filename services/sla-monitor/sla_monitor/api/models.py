@@ -1,0 +1,225 @@
+"""What goes over the wire. No rules beyond shape."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from accord.contracts.durations import Duration
+from accord.contracts.values import Department, Timestamp
+from accord.http.paging import Page
+from sla_monitor.domain.business_time import Step
+from sla_monitor.domain.clock import Clock, ClockState
+from sla_monitor.queries.attainment import Kept
+
+_AS_OF = "Everything recorded before this has been read; what is later may change. Null until both topics have been heard of."
+
+AsOf = Annotated[datetime | None, Field(description=_AS_OF)]
+
+
+class ClockAnswer(BaseModel):
+    """One clause running, or having run, for one lead."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "clock_id": "0198c0de-0000-7000-8000-000000000001",
+                    "lead_id": "0198c0de-0000-7000-8000-000000000002",
+                    "clause": "accept-mql",
+                    "obliges": "sales",
+                    "sla_version": 1,
+                    "state": "running",
+                    "owner": "ann",
+                    "source": "website",
+                    "started_at": "2027-01-04T15:30:00Z",
+                    "due_at": "2027-01-04T20:30:00Z",
+                    "answered_at": None,
+                    "ended_at": None,
+                    "ended_why": None,
+                    "breach_id": None,
+                    "breached_at": None,
+                    "withdrawn_at": None,
+                    "backfill": False,
+                }
+            ]
+        }
+    )
+
+    clock_id: UUID
+    lead_id: UUID
+    clause: str
+    obliges: Department
+    sla_version: int = Field(description="The version under which the clock started.")
+    state: ClockState
+    owner: str | None
+    source: str | None
+    started_at: Timestamp
+    due_at: Timestamp
+    answered_at: Timestamp | None = Field(
+        description="When what is owed happened; in a running clock, after the deadline."
+    )
+    ended_at: Timestamp | None = Field(description="When the lead left the clause's scope.")
+    ended_why: str | None
+    breach_id: UUID | None
+    breached_at: Timestamp | None = Field(description="When the breach was recorded.")
+    withdrawn_at: Timestamp | None = Field(description="When a late report withdrew it.")
+    backfill: bool = Field(description="Imported history: it counts and notifies nobody.")
+
+
+class ClockPage(Page[ClockAnswer]):
+    """A page of clocks."""
+
+    as_of: AsOf = None
+
+
+class LeadClocks(BaseModel):
+    """The clocks of one lead, the latest start first."""
+
+    lead_id: UUID
+    items: list[ClockAnswer]
+    as_of: AsOf
+
+
+class BreachAnswer(BaseModel):
+    """A clause that was not kept. `answered_at` is when it was met, late."""
+
+    breach_id: UUID
+    clock_id: UUID
+    lead_id: UUID
+    clause: str
+    obliges: Department
+    sla_version: int
+    state: Literal["breached", "met_late", "withdrawn"]
+    owner: str | None
+    source: str | None
+    started_at: Timestamp
+    due_at: Timestamp
+    breached_at: Timestamp
+    answered_at: Timestamp | None
+    withdrawn_at: Timestamp | None
+    backfill: bool
+
+
+class BreachPage(Page[BreachAnswer]):
+    """A page of breaches."""
+
+    as_of: AsOf = None
+
+
+class AttainmentGroup(BaseModel):
+    """Attainment of one group."""
+
+    by: dict[str, str | None]
+    attainment: float | None = Field(
+        description="met / (met + breached); null if nothing was decided.", examples=[0.93]
+    )
+    met: int
+    breached: int = Field(description="With those that were met late.")
+    met_late: int
+    running: int
+    cancelled: int
+    backfill: int = Field(description="Imported history among met and breached.")
+
+
+class AttainmentDefinition(BaseModel):
+    """What the numbers mean."""
+
+    measure: str = "met / (met + breached); met late counts as breached; running and cancelled clocks count in neither"
+    period: str = "clocks whose deadline lies in the period, the end not included; months are of UTC"
+    from_: Timestamp | None = Field(serialization_alias="from")
+    to: Timestamp | None
+
+
+class AttainmentAnswer(BaseModel):
+    """Attainment of a period."""
+
+    definition: AttainmentDefinition
+    as_of: AsOf
+    groups: list[AttainmentGroup]
+
+
+class StepAnswer(BaseModel):
+    """A stretch on the way to the deadline."""
+
+    from_: Timestamp = Field(serialization_alias="from")
+    to: Timestamp
+    counted: Duration
+    why: str = Field(examples=["Saturday 2027-01-09 is closed; Sunday 2027-01-10 is closed"])
+
+
+class DueAnswer(BaseModel):
+    """When it would be due, and how that comes about: what is counted of each stretch."""
+
+    due: Timestamp = Field(examples=["2027-01-11T17:00:00Z"])
+    timezone: str = Field(examples=["America/Chicago"])
+    sla_version: int
+    steps: list[StepAnswer]
+
+
+def clock_answer(clock: Clock) -> ClockAnswer:
+    """What is answered about a clock."""
+    return ClockAnswer(
+        clock_id=clock.clock_id,
+        lead_id=clock.lead_id,
+        clause=clock.clause,
+        obliges=clock.obliges,
+        sla_version=clock.sla_version,
+        state=clock.state,
+        owner=clock.owner,
+        source=clock.source,
+        started_at=clock.started_at,
+        due_at=clock.due_at,
+        answered_at=clock.answered_at,
+        ended_at=clock.ended_at,
+        ended_why=clock.end,
+        breach_id=clock.breach_id,
+        breached_at=clock.breached_at,
+        withdrawn_at=clock.withdrawn_at,
+        backfill=clock.backfill,
+    )
+
+
+def breach_answer(clock: Clock) -> BreachAnswer:
+    """What is answered about a clock that was breached."""
+    if clock.breach_id is None or clock.breached_at is None:
+        raise AssertionError("a breach has an id and a time")
+    return BreachAnswer(
+        breach_id=clock.breach_id,
+        clock_id=clock.clock_id,
+        lead_id=clock.lead_id,
+        clause=clock.clause,
+        obliges=clock.obliges,
+        sla_version=clock.sla_version,
+        state="withdrawn" if clock.withdrawn_at else "met_late" if clock.state == "met_late" else "breached",
+        owner=clock.owner,
+        source=clock.source,
+        started_at=clock.started_at,
+        due_at=clock.due_at,
+        breached_at=clock.breached_at,
+        answered_at=clock.answered_at,
+        withdrawn_at=clock.withdrawn_at,
+        backfill=clock.backfill,
+    )
+
+
+def attainment_group(kept: Kept, by: str | None) -> AttainmentGroup:
+    """One group of the table."""
+    return AttainmentGroup(
+        by={by: kept.name} if by else {},
+        attainment=kept.attainment,
+        met=kept.met,
+        breached=kept.breached,
+        met_late=kept.met_late,
+        running=kept.running,
+        cancelled=kept.cancelled,
+        backfill=kept.backfill,
+    )
+
+
+def step_answer(step: Step) -> StepAnswer:
+    """One stretch."""
+    return StepAnswer(from_=step.start, to=step.end, counted=step.counted, why=step.why)

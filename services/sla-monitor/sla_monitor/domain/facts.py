@@ -1,0 +1,74 @@
+"""What happened with a lead, as clauses see it: one shape for activities, decisions, stage entries, assignments and captures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from accord.contracts.base import EventData
+from accord.contracts.intake_events import ActivityRecorded, LeadCaptured
+from accord.contracts.qualification_events import LeadAssigned, LeadDecided, LeadStageChanged
+from accord.contracts.values import Party, StageKind
+
+FactKind = Literal["activity", "decision", "stage", "assigned", "captured"]
+
+_BY_QUALIFICATION = frozenset({"decision", "stage", "assigned"})
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing that happened. `key` names it among the lead's facts; `sequence` is the producer's for this lead.
+
+    `name` is the activity's kind, the decision, the stage or the owner; `cause` the decision that led to a stage.
+    """
+
+    kind: FactKind
+    key: str
+    name: str
+    occurred_at: datetime
+    recorded_at: datetime
+    sequence: int
+    by: Party | None = None
+    stage_kind: StageKind | None = None
+    cause: UUID | None = None
+
+    @property
+    def of_qualification(self) -> bool:
+        """Whether qualification told it, in the order in which it came about there; else intake did."""
+        return self.kind in _BY_QUALIFICATION
+
+
+def fact_of(event: EventData) -> Fact | None:
+    """The fact that an event tells, None if it tells none that a clause could name."""
+    match event:
+        case ActivityRecorded():
+            return _fact("activity", f"activity/{event.activity_id}", event.kind, event, by=event.by)
+        case LeadDecided():
+            return _fact("decision", f"decision/{event.decision_id}", event.decision, event, cause=event.decision_id)
+        case LeadStageChanged():
+            key = f"stage/{event.stage}/{event.visit}"
+            return _fact("stage", key, event.stage, event, stage_kind=event.stage_kind, cause=event.decision_id)
+        case LeadAssigned(owner=str(owner)):
+            return _fact("assigned", f"assigned/{event.sequence}", owner, event)
+        case LeadCaptured():
+            return _fact("captured", "captured", "", event)
+        case _:
+            return None
+
+
+Told = ActivityRecorded | LeadDecided | LeadStageChanged | LeadAssigned | LeadCaptured
+
+
+def _fact(
+    kind: FactKind,
+    key: str,
+    name: str,
+    event: Told,
+    *,
+    by: Party | None = None,
+    stage_kind: StageKind | None = None,
+    cause: UUID | None = None,
+) -> Fact:
+    return Fact(kind, key, name, event.occurred_at, event.recorded_at, event.sequence, by, stage_kind, cause)

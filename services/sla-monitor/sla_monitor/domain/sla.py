@@ -1,0 +1,114 @@
+"""The service level agreement as both departments sign it: the shape of its content. What is wrong with one is found in checks.py."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from accord.contracts.criteria import Criteria
+from accord.contracts.durations import Duration
+from accord.contracts.values import Department, Party, Value
+
+Key = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+"""A word of the agreement: a clause, a calendar, a stage, a decision."""
+
+Words = Annotated[str, Field(min_length=1, max_length=2000)]
+ActivityKind = Annotated[str, Field(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")]
+Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
+"""A date, kept as it was written."""
+
+CLAUSES_MAX = 100
+CALENDARS_MAX = 50
+NAMES_MAX = 40
+DAYS_MAX = 400
+WARNINGS_MAX = 10
+
+Names = Key | Annotated[list[Key], Field(min_length=1, max_length=NAMES_MAX)]
+Kinds = ActivityKind | Annotated[list[ActivityKind], Field(min_length=1, max_length=NAMES_MAX)]
+
+
+def names_of(given: str | list[str] | None) -> tuple[str, ...]:
+    """One name or a list of them, as a tuple."""
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+class Holidays(Value):
+    """Days on which the calendar is closed: a country's, and some of one's own. `except` names those that are worked."""
+
+    country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
+    subdivision: Annotated[str, Field(min_length=1, max_length=40)] | None = None
+    extra: list[Day] = Field(default_factory=list, max_length=DAYS_MAX)
+    except_: list[Day] = Field(default_factory=list, max_length=DAYS_MAX, alias="except")
+
+
+class CalendarTerms(Value):
+    """When one is at work."""
+
+    timezone: Annotated[str, Field(min_length=1, max_length=100)]
+    week: Annotated[
+        dict[
+            Annotated[str, Field(min_length=1, max_length=40)],
+            Annotated[list[Annotated[str, Field(max_length=11)]], Field(min_length=1, max_length=24)],
+        ],
+        Field(min_length=1, max_length=7),
+    ]
+    holidays: Holidays = Holidays()
+
+
+class From(Value):
+    """What starts a clock; exactly one of these."""
+
+    stage: Names | None = None
+    assigned: Literal[True] | None = None
+    decision: Names | None = None
+    activity: Kinds | None = None
+    by: Party | None = None
+    captured: Literal[True] | None = None
+
+
+class To(Value):
+    """What is owed; exactly one of these."""
+
+    decision: Names | None = None
+    activity: Kinds | None = None
+    by: Party | None = None
+    stage: Names | None = None
+
+
+class Within(Value):
+    """The time for it: elapsed, or open time of a calendar, or whole open days of one."""
+
+    elapsed: Duration | None = None
+    business: Duration | None = None
+    business_days: Annotated[int, Field(ge=1, le=1000, strict=True)] | None = None
+    calendar: Key | None = None
+
+
+class Clause(Value):
+    """One promise: from something that happens, something else is owed within a time."""
+
+    key: Key
+    obliges: Department
+    kind: Literal["response"]
+    from_: From = Field(alias="from")
+    to: To
+    within: Within
+    warn_at: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(max_length=WARNINGS_MAX)] = Field(
+        default_factory=list
+    )
+    where: Criteria | None = None
+
+
+class Sla(Value):
+    """What marketing and sales owe each other."""
+
+    kind: Literal["sla"]
+    title: Annotated[str, Field(min_length=1, max_length=200)]
+    glossary: dict[Annotated[str, Field(min_length=1, max_length=100)], Words] = Field(
+        default_factory=dict, max_length=200
+    )
+    calendars: dict[Key, CalendarTerms] = Field(default_factory=dict, max_length=CALENDARS_MAX)
+    clauses: Annotated[list[Clause], Field(min_length=1, max_length=CLAUSES_MAX)]

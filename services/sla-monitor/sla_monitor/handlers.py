@@ -1,0 +1,19 @@
+"""Kafka in: what intake and qualification tell, to the use case that keeps the clocks. No rules here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from accord.database import Recording
+from accord.messaging.consumer import Handler, Received
+from sla_monitor.usecases.agreements import SlaBook
+from sla_monitor.usecases.follow import follow
+
+
+def lead_events(book: SlaBook) -> Handler:
+    """The handler of `intake-events` and `qualification-events`."""
+
+    async def handle(recording: Recording, received: Sequence[Received]) -> None:
+        await follow(recording, received, book)
+
+    return handle

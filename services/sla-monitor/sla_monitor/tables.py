@@ -1,0 +1,125 @@
+"""The tables of the SLA monitor's database. No personal data: leads are known by their ids and public attributes.
+
+The DDL that really runs is frozen in migrations/; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+
+from accord.agreements import tables as agreements
+from accord.http import tables as http
+from accord.messaging import tables as messaging
+
+metadata = MetaData()
+messaging.define(metadata)
+agreements.define(metadata)
+http.define(metadata)
+
+
+def _moment(name: str, *, nullable: bool = False) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=nullable)
+
+
+lead = Table(
+    "lead",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    Column("profiles", JSONB, nullable=False, server_default=text("'[]'")),
+    Column("standings", JSONB, nullable=False, server_default=text("'[]'")),
+    Column("source", Text),
+    Column("owner", Text),
+    Column("owner_sequence", BigInteger, nullable=False, server_default=text("0")),
+    Column("merged_into", UUID),
+    _moment("merged_at", nullable=True),
+    _moment("erased_at", nullable=True),
+    PrimaryKeyConstraint("lead_id", name="lead_pkey"),
+)
+
+fact = Table(
+    "fact",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    _moment("occurred_at"),
+    Column("key", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    _moment("recorded_at"),
+    Column("sequence", BigInteger, nullable=False),
+    Column("by", Text),
+    Column("stage_kind", Text),
+    Column("cause", UUID),
+    PrimaryKeyConstraint("lead_id", "occurred_at", "key", name="fact_pkey"),
+    Index("fact_recorded_idx", "recorded_at"),
+    Index("fact_moves_idx", "lead_id", "occurred_at", postgresql_where=text("kind <> 'activity'")),
+)
+
+waiting = Table(
+    "waiting",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    Column("clause", Text, nullable=False),
+    Column("trigger_key", Text, nullable=False),
+    _moment("recorded_at"),
+    _moment("started_at"),
+    Column("sla_version", Integer, nullable=False),
+    Column("judged_of", JSONB, nullable=False),
+    PrimaryKeyConstraint("lead_id", "clause", "trigger_key", name="waiting_pkey"),
+    Index("waiting_recorded_idx", "recorded_at"),
+)
+
+clock = Table(
+    "clock",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    Column("clock_id", UUID, nullable=False),
+    Column("clause", Text, nullable=False),
+    Column("obliges", Text, nullable=False),
+    Column("sla_version", Integer, nullable=False),
+    Column("trigger_kind", Text, nullable=False),
+    Column("trigger_key", Text, nullable=False),
+    Column("trigger_sequence", BigInteger, nullable=False),
+    _moment("trigger_recorded_at"),
+    Column("trigger_stage_kind", Text),
+    Column("trigger_cause", UUID),
+    _moment("started_at"),
+    _moment("due_at"),
+    Column("warnings", JSONB, nullable=False),
+    Column("backfill", Boolean, nullable=False),
+    Column("owner", Text),
+    Column("source", Text),
+    Column("state", Text, nullable=False),
+    _moment("answered_at", nullable=True),
+    _moment("ended_at", nullable=True),
+    Column("ended_sequence", BigInteger),
+    Column("ended_why", Text),
+    Column("breach_id", UUID),
+    _moment("breached_at", nullable=True),
+    _moment("withdrawn_at", nullable=True),
+    Column("said", Integer, nullable=False),
+    _moment("next_at", nullable=True),
+    PrimaryKeyConstraint("lead_id", "clock_id", name="clock_pkey"),
+    UniqueConstraint("lead_id", "clause", "trigger_key", name="clock_trigger_key"),
+    CheckConstraint("state IN ('running', 'met', 'breached', 'met_late', 'cancelled')", name="clock_state_check"),
+    CheckConstraint("(state = 'running') = (next_at IS NOT NULL)", name="clock_next_check"),
+    Index("clock_next_idx", "next_at", postgresql_where=text("state = 'running'")),
+    Index("clock_due_idx", "due_at", "clock_id"),
+    Index("clock_clause_idx", "clause", "due_at", "clock_id"),
+    Index("clock_owner_idx", "owner", "due_at", "clock_id", postgresql_where=text("owner IS NOT NULL")),
+    Index("clock_breach_idx", "due_at", "clock_id", postgresql_where=text("breach_id IS NOT NULL")),
+)

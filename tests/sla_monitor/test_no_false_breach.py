@@ -1,0 +1,345 @@
+"""No false breach and no missed breach: whatever the order, delay and lateness of what is told, clocks end as one would have
+them who sees everything at once and knows when it happened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from accord.contracts.intake_events import ActivityRecorded, LeadCaptured, LeadState, LeadUpdated
+from accord.contracts.qualification_events import LeadAssigned, LeadDecided, LeadScored, LeadStageChanged
+from accord.contracts.sla_events import BreachWithdrawn, ClockBreached
+from sla_monitor.domain import clock as clocks
+from sla_monitor.domain.case import Case, Reached, Slas, decide, judge
+from sla_monitor.domain.facts import fact_of
+from sla_monitor.domain.lead import Lead
+from sla_monitor.domain.rules import compile_sla
+from sla_monitor.domain.sla import Sla
+
+LEAD = UUID(int=1)
+ZERO = datetime(2027, 1, 4, 9, tzinfo=UTC)
+CONTENT: dict[str, Any] = {
+    "kind": "sla",
+    "title": "SLA",
+    "clauses": [
+        {
+            "key": "accept",
+            "obliges": "sales",
+            "kind": "response",
+            "from": {"stage": "mql"},
+            "to": {"decision": ["accept", "reject"]},
+            "within": {"elapsed": "PT10M"},
+            "warn_at": [0.5],
+        },
+        {
+            "key": "touch",
+            "obliges": "sales",
+            "kind": "response",
+            "from": {"stage": "mql"},
+            "to": {"activity": "call.attempted", "by": "sales"},
+            "within": {"elapsed": "PT20M"},
+            "where": {"path": "attributes.size", "op": "gte", "value": 5},
+        },
+        {
+            "key": "demo",
+            "obliges": "sales",
+            "kind": "response",
+            "from": {"activity": "demo.requested"},
+            "to": {"activity": ["call.attempted", "email.sent"]},
+            "within": {"elapsed": "PT15M"},
+            "where": {
+                "any": [
+                    {"path": "grade", "op": "eq", "value": "A1"},
+                    {"path": "attributes.size", "op": "gte", "value": 8},
+                ]
+            },
+        },
+        {
+            "key": "progress",
+            "obliges": "sales",
+            "kind": "response",
+            "from": {"assigned": True},
+            "to": {"stage": ["sql", "lost"]},
+            "within": {"elapsed": "PT30M"},
+        },
+    ],
+}
+RULES = compile_sla(1, Sla.model_validate(CONTENT), lambda country, subdivision: {})
+SLAS = Slas({1: RULES}, lambda moment: 1)
+
+
+def at(minute: float) -> datetime:
+    return ZERO + timedelta(minutes=minute)
+
+
+@dataclass
+class History:
+    """What both services recorded of one lead, each in its own order."""
+
+    intake: list[Any] = field(default_factory=list)
+    qualification: list[Any] = field(default_factory=list)
+
+
+@st.composite
+def histories(draw) -> History:
+    """Events with the time at which they happened and the later one at which they were recorded, often at once."""
+    history = History()
+    minutes = sorted(draw(st.lists(st.integers(0, 90), min_size=2, max_size=14)))
+    captured = draw(st.integers(0, 30))
+    visits: dict[str, int] = {}
+    for number, minute in enumerate(minutes):
+        lateness = draw(st.sampled_from([0, 0, 0, 0, 1, 3, 12, 40, 120]))
+        base = {
+            "lead_id": LEAD,
+            "occurred_at": at(max(0, minute - lateness)),
+            "recorded_at": at(minute) + timedelta(seconds=number),
+        }
+        choices = ["activity", "activity", "updated", "stage", "stage", "decided", "scored", "assigned"]
+        what = draw(st.sampled_from(choices)) if number else "captured"
+        if what in ("captured", "updated", "activity"):
+            base["sequence"] = len(history.intake) + 1
+            if what == "activity":
+                kind = draw(st.sampled_from(["call.attempted", "demo.requested", "email.sent"]))
+                by = draw(st.sampled_from(["sales", "sales", "lead"]))
+                event: Any = ActivityRecorded(**base, activity_id=UUID(int=number), kind=kind, by=by)
+            else:
+                state = LeadState(
+                    source="web",
+                    captured_at=at(captured),
+                    attributes={"size": draw(st.integers(0, 9))},
+                    verdict="accepted",
+                )
+                event = LeadUpdated(**base, state=state, changed=[]) if number else LeadCaptured(**base, state=state)
+            history.intake.append(event)
+            continue
+        base["sequence"] = len(history.qualification) + 1
+        if what == "stage":
+            stage, kind = draw(
+                st.sampled_from(
+                    [("mql", "open"), ("sal", "open"), ("sql", "open"), ("lost", "lost"), ("back", "recycled")]
+                )
+            )
+            visits[stage] = visits.get(stage, 0) + 1
+            event = LeadStageChanged(
+                **base,
+                definition_version=1,
+                stage=stage,
+                stage_kind=kind,
+                stage_rank=1,
+                stage_owner="sales",
+                visit=visits[stage],
+                cause="automatic",
+            )
+        elif what == "decided":
+            event = LeadDecided(
+                **base,
+                decision_id=UUID(int=number),
+                definition_version=1,
+                decision=draw(st.sampled_from(["accept", "reject", "qualify"])),
+                from_stage="mql",
+                stage="sal",
+                actor="ann",
+            )
+        elif what == "scored":
+            grade = draw(st.sampled_from(["A1", "B2"]))
+            event = LeadScored(**base, definition_version=1, fit=1, engagement=1, grade=grade)
+        else:
+            event = LeadAssigned(**base, owner="ann", why="rule")
+        history.qualification.append(event)
+    return history
+
+
+# --- The one who sees everything at once ---
+
+
+def omniscient(history: History) -> Mapping[tuple[str, str], tuple[str, datetime | None]]:
+    """(clause, trigger) → the state in the end and the moment of the answer, read off the whole history."""
+    events = [*history.intake, *history.qualification]
+    facts = [fact for event in events if (fact := fact_of(event))]
+    found = {}
+    for trigger in facts:
+        for rule in RULES.clauses.values():
+            if rule.start.matches(trigger) and _in_scope(rule.key, trigger, history):
+                found[rule.key, trigger.key] = _end_of(rule, trigger, facts)
+    return found
+
+
+def _in_scope(clause: str, trigger: Any, history: History) -> bool:
+    size = [
+        e.state.attributes["size"]
+        for e in history.intake
+        if hasattr(e, "state") and e.recorded_at <= trigger.recorded_at
+    ]
+    if not size:  # captured after the trigger was recorded: its first profile
+        size = [e.state.attributes["size"] for e in history.intake if hasattr(e, "state")][:1]
+    grade = [
+        e.grade for e in history.qualification if isinstance(e, LeadScored) and e.recorded_at <= trigger.recorded_at
+    ]
+    if clause == "touch":
+        return size[-1] >= 5
+    if clause == "demo":
+        return size[-1] >= 8 or grade[-1:] == ["A1"]
+    return True
+
+
+def _end_of(rule: Any, trigger: Any, facts: list[Any]) -> tuple[str, datetime | None]:
+    start = trigger.occurred_at
+    due_at = rule.deadline.due(start)
+
+    def counts(fact: Any) -> datetime | None:
+        if fact.key == trigger.key:
+            return None
+        if fact.of_qualification and trigger.of_qualification:
+            return max(fact.occurred_at, start) if fact.sequence > trigger.sequence else None
+        return fact.occurred_at if fact.occurred_at >= start else None
+
+    any_stage = rule.key == "accept"
+    ends = [
+        f
+        for f in facts
+        if f.kind == "stage"
+        and counts(f)
+        and (any_stage or f.stage_kind != "open" or trigger.stage_kind not in (None, "open"))
+    ]
+    last = min((f.sequence for f in ends), default=None)
+    answers = [
+        counts(f)
+        for f in facts
+        if rule.answer.matches(f) and counts(f) and not (last and f.of_qualification and f.sequence > last)
+    ]
+    answer, end = min(answers, default=None), min(map(counts, ends), default=None)
+    if end is not None and end <= due_at and (answer is None or end < answer):
+        return "cancelled", answer
+    if answer is None:
+        return "breached", None
+    return ("met" if answer <= due_at else "met_late"), answer
+
+
+# --- The service, told in some order ---
+
+
+class Monitor:
+    """Reads two topics at the pace that a test draws, and fires by the watermark of what was read."""
+
+    def __init__(self, history: History) -> None:
+        self.case = Case(Lead(LEAD), {})
+        self.read: dict[str, int] = {"intake": 0, "qualification": 0}
+        self.topics = {"intake": history.intake, "qualification": history.qualification}
+        self.announced = {topic: self.next_recorded_at(topic) for topic in self.topics}
+        self.said: list[Any] = []
+        self.now = at(500)
+
+    def next_recorded_at(self, topic: str) -> datetime:
+        """All that was recorded before it has been read: no watermark is later."""
+        events, read = self.topics[topic], self.read[topic]
+        return events[read].recorded_at if read < len(events) else at(400)
+
+    def announce(self) -> None:
+        """A watermark arrives on each topic; in between they stay behind what has been read."""
+        self.announced = {topic: self.next_recorded_at(topic) for topic in self.topics}
+
+    def reached(self) -> Reached:
+        return Reached(**self.announced)
+
+    def step(self, topic: str) -> None:
+        reached = self.reached()  # what had been stored when the batch began
+        if self.read[topic] < len(self.topics[topic]):
+            event = self.topics[topic][self.read[topic]]
+            self._take(decide(self.case, event, SLAS, reached, self.now))
+            self.read[topic] += 1
+
+    def do(self, what: str) -> None:
+        match what:
+            case "fire":
+                self.fire()
+            case "announce":
+                self.announce()
+            case _:
+                self.step(what)
+
+    def fire(self) -> None:
+        reached = self.reached()
+        self._take(judge(self.case, SLAS, reached, self.now))
+        assert reached.both is not None
+        for clock in list(self.case.clocks.values()):
+            if clock.next_at is not None and clock.next_at < reached.both:
+                turn = clocks.fire(clock, reached.both, self.now)
+                self.case = Case(
+                    self.case.lead, {**self.case.clocks, clock.clock_id: turn.clock}, self.case.waiting, self.case.facts
+                )
+                self._check(turn.events, reached.both)
+                self.said += turn.events
+
+    def _take(self, outcome: Any) -> None:
+        self.case = outcome.case
+        self.said += outcome.events
+
+    def _check(self, events: Any, watermark: datetime) -> None:
+        """A breach is false if an answer in time had been recorded before the watermark."""
+        for event in events:
+            if isinstance(event, ClockBreached):
+                clock = self.case.clocks[event.clock_id]
+                rule = RULES.clauses[clock.clause]
+                for topic in self.topics.values():
+                    for told in topic:
+                        fact = fact_of(told)
+                        if told.recorded_at < watermark and fact and rule.answer.matches(fact):
+                            counts = clocks.effective_at(clock, fact)
+                            after = (
+                                clock.ended_sequence and fact.of_qualification and fact.sequence > clock.ended_sequence
+                            )
+                            assert counts is None or counts > clock.due_at or after
+
+
+@settings(max_examples=600, deadline=None)
+@given(histories(), st.lists(st.sampled_from(["intake", "qualification", "announce", "fire"]), max_size=60))
+def test_clocks_end_as_one_would_have_them_who_sees_everything_at_once(history, order):
+    monitor = Monitor(history)
+    for what in [*order, *["intake"] * 20, "fire", *["qualification"] * 20, "announce", "fire"]:
+        monitor.do(what)
+    found = {
+        (clock.clause, clock.trigger.key): (clock.state, clock.answered_at) for clock in monitor.case.clocks.values()
+    }
+    assert found == omniscient(history)
+    assert monitor.case.waiting == ()
+    _events_make_sense(monitor)
+
+
+def _events_make_sense(monitor: Monitor) -> None:
+    """Numbered without gaps, breached and withdrawn at most once, and the last word is the state."""
+    for clock in monitor.case.clocks.values():
+        mine = [event for event in monitor.said if event.clock_id == clock.clock_id]
+        assert [event.sequence for event in mine] == list(range(1, len(mine) + 1))
+        assert mine[0].type == "sla.clock_started.v1"
+        assert sum(isinstance(event, ClockBreached) for event in mine) <= 1
+        assert sum(isinstance(event, BreachWithdrawn) for event in mine) <= 1
+        last = {
+            "met": "sla.met.v1",
+            "met_late": "sla.met.v1",
+            "breached": "sla.breached.v1",
+            "cancelled": "sla.clock_cancelled.v1",
+        }[clock.state]
+        assert mine[-1].type == last
+        if clock.state == "met_late":
+            assert mine[-1].late
+
+
+@settings(max_examples=300, deadline=None)
+@given(histories(), st.permutations(["intake", "qualification"] * 10))
+def test_with_nothing_late_no_breach_is_ever_taken_back(history, order):
+    """When all is recorded as it happens, a breach stands, whatever the delays of the topics."""
+    prompt = History(
+        [event.model_copy(update={"occurred_at": event.recorded_at}) for event in history.intake],
+        [event.model_copy(update={"occurred_at": event.recorded_at}) for event in history.qualification],
+    )
+    monitor = Monitor(prompt)
+    for topic in [*order, *["intake", "qualification"] * 20]:
+        for what in (topic, "announce", "fire"):
+            monitor.do(what)
+    assert not any(isinstance(event, BreachWithdrawn) for event in monitor.said)
