@@ -1,0 +1,220 @@
+"""PostgreSQL and Kafka for one run of the bench, and the services and twins in it, each a real process. Nothing outlives the run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import psutil
+from tests.bench.load import Load, Measured
+
+from accord_local.demo.client import Client
+from accord_local.demo.play import Callers, sign
+from accord_local.keys import ensure_dev_keys, read_env
+from accord_local.processes import ChildProcess, free_ports, spawn, wait_for
+from accord_local.services import SERVICES, Service, ServiceSpec
+from accord_local.stack import Stack, StackOptions
+
+T = TypeVar("T")
+TEMPLATES = Path(__file__).parents[2] / "deploy" / "agreements"
+READY_S = 60.0
+STOP_S = 12.0
+LOAD_SPARE_S = 60.0
+TWIN_KEY = "bench"
+SPECS = {spec.name: spec for spec in SERVICES}
+AGREEMENTS = {"intake": "policy", "qualification": "definition", "sla-monitor": "sla", "metrics": "plan"}
+
+
+class _Quiet:
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Nobody watches the servers start."""
+
+    def trouble(self, line: str) -> None:
+        print(line, file=sys.stderr)
+
+
+class House:
+    """Where the bench happens. A context manager."""
+
+    def __init__(self) -> None:
+        self._dir = Path(tempfile.mkdtemp(prefix="accord-bench-"))
+        self._stack = Stack(StackOptions(self._dir, kafka_port=free_ports(1)[0], services=()), _Quiet())
+        self._exit = contextlib.ExitStack()
+        self._migrated: set[str] = set()
+        self._runs = 0
+
+    def __enter__(self) -> House:
+        self._exit.callback(shutil.rmtree, self._dir, ignore_errors=True)
+        self._exit.callback(self._stack.stop)
+        try:
+            self._stack.start()
+            self.keys = read_env(self._stack.options.dev_keys_path)
+        except BaseException:
+            self._exit.close()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._exit.close()
+
+    # -- servers
+
+    @property
+    def bootstrap_servers(self) -> str:
+        kafka = self._stack.kafka
+        if kafka is None:
+            raise RuntimeError("Kafka has not been started")
+        return kafka.bootstrap_servers
+
+    def database_url(self, database: str) -> str:
+        """SQLAlchemy URL of a service's database."""
+        postgres = self._stack.postgres
+        if postgres is None:
+            raise RuntimeError("PostgreSQL has not been started")
+        return postgres.url(database)
+
+    def dsn(self, database: str) -> str:
+        """The same for asyncpg alone."""
+        return self.database_url(database).replace("postgresql+asyncpg://", "postgresql://", 1)
+
+    def sql(self, database: str, statement: str) -> str:
+        """Run a statement as the superuser."""
+        postgres = self._stack.postgres
+        if postgres is None:
+            raise RuntimeError("PostgreSQL has not been started")
+        return postgres.execute(statement, database)
+
+    def settle(self) -> None:
+        """Have PostgreSQL write out what the last round left, so that each round begins alike."""
+        self.sql("postgres", "CHECKPOINT")
+
+    # -- processes
+
+    @contextlib.contextmanager
+    def service(self, name: str, *, role: str = "all", prefix: str = "") -> Iterator[Service]:
+        """A service, migrated, ready, with its template agreement signed; stopped at the end."""
+        spec = SPECS[name]
+        service = self._service(replace(spec, role=role), prefix)  # type: ignore[arg-type]  # one of three words
+        if name not in self._migrated:
+            service.end_migration(service.begin_migration())
+            self._migrated.add(name)
+            with self._started(replace(spec, role="all"), prefix="signing-") as signing:
+                self._sign(signing, AGREEMENTS[name])
+        with self._running(service):
+            yield service
+
+    @contextlib.contextmanager
+    def _started(self, spec: ServiceSpec, prefix: str) -> Iterator[Service]:
+        with self._running(self._service(spec, prefix)) as service:
+            yield service
+
+    @contextlib.contextmanager
+    def _running(self, service: Service) -> Iterator[Service]:
+        service.start()
+        try:
+            with httpx.Client(trust_env=False) as client:
+                if not wait_for(lambda: service.ready(client), timeout_s=READY_S, every_s=0.1):
+                    raise RuntimeError(f"{service.spec.name} is not ready after {READY_S:.0f} s")
+            yield service
+        finally:
+            service.begin_stop()
+            service.end_stop(time.monotonic() + STOP_S)
+
+    def _service(self, spec: ServiceSpec, prefix: str) -> Service:
+        log_path = self._dir / "logs" / f"{spec.name}-{spec.role}.log"
+        return Service(spec, free_ports(1)[0], log_path, self._settings(spec.database, prefix))
+
+    def _settings(self, database: str, prefix: str) -> dict[str, str]:
+        return {
+            "ACCORD_DATABASE_URL": self.database_url(database),
+            "ACCORD_KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
+            "ACCORD_KAFKA_TOPIC_PREFIX": prefix,
+            "ACCORD_API_KEYS_FILE": str(self._stack.options.keys_path.resolve()),
+        }
+
+    def _sign(self, service: Service, kind: str) -> None:
+        keys = self.keys
+        with Client(keys["ACCORD_MARKETING_KEY"]) as marketing, Client(keys["ACCORD_SALES_KEY"]) as sales:
+            sign(Callers(marketing, sales), f"{service.url}/v1/{kind}", (TEMPLATES / f"{kind}.yaml").read_bytes())
+
+    @contextlib.contextmanager
+    def twin(self, name: str, database: str, *, prefix: str = "") -> Iterator[int]:
+        """A twin of tests/bench/twins.py; gives its port, where it has one."""
+        port = free_ports(1)[0]
+        settings = {**self._settings(database, prefix), "ACCORD_HOST": "127.0.0.1", "ACCORD_PORT": str(port)}
+        child = self._spawn("tests.bench.twins", name, log=f"twin-{name}", env=settings)
+        try:
+            if name == "capture":
+                self._await_port(child, port)
+            yield port
+        finally:
+            child.stop(grace_s=STOP_S)
+
+    def _await_port(self, child: ChildProcess, port: int) -> None:
+        def ready() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                return httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False).status_code == httpx.codes.OK
+            if not child.running:
+                raise RuntimeError(f"a twin has ended; see {child.log_path}")
+            return False
+
+        if not wait_for(ready, timeout_s=READY_S, every_s=0.1):
+            raise RuntimeError(f"a twin is not ready after {READY_S:.0f} s")
+
+    def _spawn(self, module: str, *arguments: str, log: str, env: dict[str, str] | None = None) -> ChildProcess:
+        return spawn(
+            [sys.executable, "-m", module, *arguments],
+            log_path=self._dir / "logs" / f"{log}.log",
+            env={**os.environ, **(env or {})},
+        )
+
+    # -- load
+
+    def next_run(self) -> int:
+        """A number for a load whose people nobody has seen."""
+        self._runs += 1
+        return self._runs
+
+    @contextlib.contextmanager
+    def loading(self, load: Load) -> Iterator[Callable[[], Measured]]:
+        """Start sending; what is given waits for the end and says what was measured."""
+        name = f"load-{load.run}"
+        config, result = self._dir / f"{name}.json", self._dir / f"{name}-result.json"
+        config.write_text(json.dumps(asdict(load)))
+        child = self._spawn("tests.bench.load", str(config), str(result), log=name)
+
+        def measured() -> Measured:
+            child.popen.wait(timeout=load.warm_up_s + load.seconds + LOAD_SPARE_S)
+            if not result.exists():
+                raise RuntimeError(f"the load generator ended without a result: {child.log_path}")
+            return Measured(**json.loads(result.read_text()))
+
+        try:
+            yield measured
+        finally:
+            child.kill()
+
+    def load(self, load: Load) -> Measured:
+        """Send a load and say what was measured."""
+        with self.loading(load) as measured:
+            return measured()
+
+
+def rss_mib(service: Service) -> float:
+    """Resident memory of a service's process."""
+    if service.pid is None:
+        raise RuntimeError(f"{service.spec.name} does not run")
+    return float(psutil.Process(service.pid).memory_info().rss) / 2**20
+
+
+__all__ = ["TWIN_KEY", "House", "ensure_dev_keys", "rss_mib"]

@@ -1,0 +1,267 @@
+"""The plain twins: what a careful engineer writes first. Each is a process of its own, as ours are, over the same tables and with
+the same rules of the domain, so that only the way of doing it differs. None of this ships.
+
+`python -m tests.bench.twins capture|relay|consume`, configured by the same environment variables as the services.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import uvicorn
+import uvloop
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from fastapi import FastAPI, Header, HTTPException, Response
+from pydantic import BaseModel
+from sqlalchemy import insert, select
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from uuid_utils.compat import uuid7
+
+from accord.agreements import AgreementStore
+from accord.contracts.envelope import decode, headers_of
+from accord.contracts.intake_events import LeadCaptured, LeadState
+from accord.contracts.topics import INTAKE_EVENTS
+from accord.database import Database
+from accord.messaging import inbox
+from accord.messaging.consumer import Received
+from accord.settings import Settings
+
+FETCHED_ROWS = 5_000
+POLL_S = 0.1
+OFFSETS_EVERY = 100
+KEY_HEADER = "Bearer bench"
+
+
+class TwinOut(BaseModel):
+    """The twin's answer."""
+
+    submission_id: UUID
+    lead_id: UUID
+    outcome: str
+    verdict: str
+    quality_score: float | None
+
+
+def capture_app(settings: Settings) -> FastAPI:
+    """`POST /v1/leads` as a FastAPI route with a pydantic body, SQLAlchemy and a transaction per request."""
+    from intake import tables
+    from intake.domain.quality import Facts
+    from intake.domain.submission import Submission
+    from intake.recognise import account_domain, account_id_of, email_facts, phone_facts
+    from intake.usecases.agree import POLICY, judge_of
+
+    url = settings.database_url.get_secret_value()
+    engine = create_async_engine(url, pool_size=settings.database_pool_size, max_overflow=0, pool_timeout=30)
+    policies = AgreementStore(Database(url, application_name="twin"), POLICY)
+    outbox = tables.metadata.tables["outbox"]
+    app = FastAPI()
+    judge: Any = None
+
+    async def known(conn: AsyncConnection, email: str | None) -> UUID | None:
+        key = tables.identity_key.c
+        found = await conn.execute(select(key.lead_id).where(key.kind == "email", key.value == email).with_for_update())
+        return found.scalar()
+
+    @app.post("/v1/leads", status_code=201)
+    async def submit(submission: Submission, response: Response, authorization: str = Header()) -> TwinOut:
+        nonlocal judge
+        if authorization != KEY_HEADER:
+            raise HTTPException(401)
+        if judge is None:
+            judge = judge_of(await _in_force(policies))
+        email = email_facts(submission.email) if submission.email else None
+        country = submission.attributes.get("country")
+        phone = phone_facts(submission.phone, str(country)) if submission.phone else None
+        address = email.address if email else None
+        quality = judge.assess(Facts(submission.model_dump(exclude_none=True), submission.attributes, email, phone), 1)
+        domain = account_domain(submission.domain, address.rpartition("@")[2] if address else None)
+        account_id = account_id_of(domain) if domain else None
+        now = datetime.now(UTC)
+        at = min(submission.occurred_at or now, now)
+        async with engine.begin() as conn:
+            lead_id = await known(conn, address)
+            outcome = "updated" if lead_id else "created"
+            if lead_id is None:
+                lead_id = uuid7()
+                state = LeadState(
+                    source=submission.source,
+                    captured_at=at,
+                    account_id=account_id,
+                    attributes=judge.public(submission.attributes),
+                    campaign=submission.campaign.public() if submission.campaign else None,
+                    verdict=quality.verdict,
+                    policy_version=1,
+                    quality_score=quality.score,
+                )
+                event = LeadCaptured(lead_id=lead_id, sequence=1, occurred_at=at, recorded_at=now, state=state)
+                await conn.execute(
+                    insert(tables.lead).values(
+                        lead_id=lead_id,
+                        email=address,
+                        phone=phone.e164 if phone else None,
+                        **submission.model_dump(include={"source", "first_name", "last_name", "company", "title"}),
+                        captured_at=at,
+                        verdict=quality.verdict,
+                        attributes=state.attributes,
+                        stamps={"email": at.isoformat()},
+                        account_id=account_id,
+                        campaign=state.campaign.model_dump(mode="json") if state.campaign else None,
+                        external_keys=[],
+                        policy_version=1,
+                        quality_score=quality.score,
+                        held=False,
+                        sequence=1,
+                        recorded_at=now,
+                    )
+                )
+                keys = [("email", address), *([("phone", phone.e164)] if phone else [])]
+                await conn.execute(
+                    insert(tables.identity_key),
+                    [{"kind": kind, "value": value, "lead_id": lead_id} for kind, value in keys],
+                )
+                if domain:
+                    account = {"account_id": account_id, "domain": domain, "name": submission.company}
+                    await conn.execute(
+                        upsert(tables.account).values(**account, recorded_at=now).on_conflict_do_nothing()
+                    )
+                await conn.execute(
+                    insert(outbox).values(
+                        event_id=uuid7(),
+                        type=event.type,
+                        key=event.key,
+                        occurred_at=at,
+                        recorded_at=now,
+                        payload=event.model_dump_json().encode(),
+                    )
+                )
+            submission_id = uuid7()
+            await conn.execute(
+                insert(tables.submission).values(
+                    submission_id=submission_id,
+                    lead_id=lead_id,
+                    source=submission.source,
+                    caller="twin",
+                    outcome=outcome,
+                    verdict=quality.verdict,
+                    quality_score=quality.score,
+                    policy_version=1,
+                    failed=[failure.model_dump() for failure in quality.failed],
+                    content=submission.model_dump_json(exclude_none=True),
+                    occurred_at=at,
+                    recorded_at=now,
+                )
+            )
+        if outcome == "updated":
+            response.status_code = 200
+        return TwinOut(
+            submission_id=submission_id,
+            lead_id=lead_id,
+            outcome=outcome,
+            verdict=quality.verdict,
+            quality_score=quality.score,
+        )
+
+    @app.get("/readyz")
+    async def ready() -> None:
+        async with engine.connect():
+            return
+
+    return app
+
+
+async def _in_force(store: AgreementStore) -> Any:
+    from accord.agreements import ActiveCache
+
+    found = await ActiveCache(store, lambda content: content).current()
+    if found is None:
+        raise RuntimeError("no version is in force")
+    return found[1]
+
+
+def capture(settings: Settings) -> None:
+    """Serve the twin of intake as intake is served: uvloop, httptools, no access log."""
+    uvicorn.run(
+        capture_app(settings), host=settings.host, port=settings.port, loop="uvloop", http="httptools", access_log=False
+    )
+
+
+async def relay(settings: Settings) -> None:
+    """Poll the outbox, `send` each event and wait for all, delete them."""
+    url = settings.database_url.get_secret_value().replace("postgresql+asyncpg://", "postgresql://", 1)
+    driver = await asyncpg.connect(url)
+    producer = AIOKafkaProducer(
+        bootstrap_servers=settings.kafka_bootstrap_servers, acks="all", enable_idempotence=True, linger_ms=1
+    )
+    await producer.start()
+    topic = settings.kafka_topic_prefix + INTAKE_EVENTS
+    while True:
+        rows = await driver.fetch("SELECT * FROM outbox ORDER BY id LIMIT $1", FETCHED_ROWS)
+        sent = []
+        for row in rows:
+            headers = headers_of(
+                id=row["event_id"],
+                type=row["type"],
+                source="/intake",
+                subject=row["key"],
+                time=row["occurred_at"],
+                traceparent=row["traceparent"],
+            )
+            sent.append(
+                await producer.send(topic, value=row["payload"], key=row["key"].encode(), headers=headers)
+            )
+        await asyncio.gather(*sent)
+        if rows:
+            await driver.execute("DELETE FROM outbox WHERE id = ANY ($1::bigint[])", [row["id"] for row in rows])
+        if len(rows) < FETCHED_ROWS:
+            await asyncio.sleep(POLL_S)
+
+
+async def consume(settings: Settings) -> None:
+    """qualification with a transaction per message: the same inbox, rules and outbox, one event at a time."""
+    from qualification.usecases.definitions import KIND, Definitions
+    from qualification.usecases.requalify import requalify
+
+    database = Database(settings.database_url.get_secret_value(), application_name="twin")
+    definitions = Definitions(AgreementStore(database, KIND))
+    topic = settings.kafka_topic_prefix + INTAKE_EVENTS
+    consumer = AIOKafkaConsumer(
+        topic,
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        group_id="twin",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    )
+    await consumer.start()
+    seen = 0
+    async for record in consumer:
+        event = decode(record.value, record.headers)
+        async with database.recording() as recording:
+            if await inbox.claim(await recording.driver(), "twin", [event.id], recording.now):
+                received = Received(event, INTAKE_EVENTS, record.partition, record.offset)
+                await requalify(recording, [received], await definitions.in_force())
+        seen += 1
+        if seen % OFFSETS_EVERY == 0:
+            await consumer.commit()
+
+
+_ASYNC: dict[str, Callable[[Settings], Coroutine[Any, Any, None]]] = {"relay": relay, "consume": consume}
+
+
+def main(name: str) -> None:
+    """Run one twin until it is told to stop."""
+    settings = Settings()
+    if name == "capture":
+        capture(settings)
+    else:
+        uvloop.run(_ASYNC[name](settings))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
