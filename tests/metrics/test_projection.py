@@ -14,13 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from accord.contracts.intake_events import LeadCaptured, LeadErased, LeadMerged, LeadUnmerged, LeadUpdated
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.contracts.values import utc
-from accord.database import Database, async_url
-from metrics import tables
+from accord.database import Database
 from metrics.domain.choices import Choices, dimensions, filter_of, size_band
 from metrics.domain.definition_view import stages_of_definition
 from metrics.domain.funnel import Journey, Tally, funnel
@@ -384,19 +382,3 @@ async def test_a_timeline_pages_without_losing_or_repeating_anything(
             if after is None:
                 break
         assert paged == [place for place, _ in whole.items]
-
-
-async def test_tables_are_what_the_migrations_make(metrics_url: str) -> None:
-    from alembic.autogenerate import compare_metadata
-    from alembic.migration import MigrationContext
-
-    engine = create_async_engine(async_url(metrics_url))
-    async with engine.connect() as conn:
-        differences = await conn.run_sync(
-            lambda sync: compare_metadata(
-                MigrationContext.configure(sync, opts={"compare_type": True, "compare_server_default": True}),
-                tables.metadata,
-            )
-        )
-    await engine.dispose()
-    assert differences == []

@@ -2,29 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
-
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
-
-from accord.database import async_url
 from qualification import tables
+from tests.tables import differences
 
 
-def test_tables_equal_migrations(database_url):
-    def compare(connection: Connection) -> list[Any]:
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
-        return compare_metadata(context, tables.metadata)
-
-    async def differences() -> list[Any]:
-        engine = create_async_engine(async_url(database_url), poolclass=NullPool)
-        async with engine.connect() as conn:
-            found = await conn.run_sync(compare)
-        await engine.dispose()
-        return found
-
-    assert asyncio.run(differences()) == []
+def test_tables_equal_migrations(database_url: str) -> None:
+    assert differences(database_url, tables.metadata) == []

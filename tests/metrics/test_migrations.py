@@ -1,0 +1,10 @@
+"""The tables that the code knows are the tables that the migrations make."""
+
+from __future__ import annotations
+
+from metrics import tables
+from tests.tables import differences
+
+
+def test_tables_equal_migrations(metrics_url: str) -> None:
+    assert differences(metrics_url, tables.metadata) == []
