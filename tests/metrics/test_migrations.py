@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from metrics import tables
 from tests.tables import differences
+
+from metrics import tables
 
 
 def test_tables_equal_migrations(metrics_url: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from qualification import tables
 from tests.tables import differences
+
+from qualification import tables
 
 
 def test_tables_equal_migrations(database_url: str) -> None:
