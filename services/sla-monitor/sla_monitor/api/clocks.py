@@ -32,7 +32,7 @@ from sla_monitor.usecases.view import attain, clocks_of_lead, list_breaches, lis
 
 CLOCKS_OF_LEAD_MAX = 500
 
-Word = Annotated[str | None, Query(min_length=1, max_length=100, pattern=r"^[^\x00]*$")]
+Word = Annotated[str | None, Query(min_length=1, max_length=100)]
 Since = Annotated[AwareDatetime | None, Query(alias="from", description="Due then or later.")]
 Until = Annotated[AwareDatetime | None, Query(alias="to", description="Due before then.")]
 

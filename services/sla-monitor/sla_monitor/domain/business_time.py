@@ -199,7 +199,7 @@ def _due(calendar: Calendar, start: int, amount: int) -> int:
         if left <= closes - opens:
             return opens + left
         left -= closes - opens
-    return _LAST
+    return max(start, _LAST)
 
 
 def _open_from(calendar: Calendar, start: int) -> Iterator[Interval]:
@@ -246,7 +246,7 @@ def due_after_days(calendar: Calendar, start: datetime, days: int) -> datetime:
                     return _moment(open_[-1][1])
         if day - last_open > CLOSED_DAYS_MAX:
             raise NoOpenTime("the calendar has no open time for two years")
-    return _moment(_LAST)
+    return _moment(max(begin, _LAST))
 
 
 def _micros(at: datetime) -> int:
@@ -254,7 +254,7 @@ def _micros(at: datetime) -> int:
 
 
 def _moment(micros: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=min(micros, _LAST))
+    return _EPOCH + timedelta(microseconds=micros)
 
 
 # --- Explaining ---
@@ -303,7 +303,7 @@ def _why_closed(calendar: Calendar, start: int, end: int) -> str:
     named: list[str] = []
     for day in range(calendar.local_day(start), calendar.local_day(end - 1) + 1):
         ordinal = day + _EPOCH_ORDINAL
-        on = f"{WEEKDAY_WORDS[(day + _MONDAY) % 7]} {date.fromordinal(ordinal).isoformat()}"
+        on = f"{WEEKDAY_WORDS[(day + _MONDAY) % 7]} {date.fromordinal(max(ordinal, 1)).isoformat()}"
         if ordinal in calendar.closed:
             named.append(f"{on} is closed ({calendar.closed[ordinal]})")
         elif not calendar.hours(day):

@@ -1,0 +1,216 @@
+"""The HTTP edge: lists by deadline, attainment, what-would-be-due, the agreement's routes and bad input."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
+
+import pytest
+
+from sla_monitor.api.examples import SLA
+
+START = datetime(2027, 1, 4, 9, tzinfo=UTC)
+
+
+def at(minutes: float) -> datetime:
+    return START + timedelta(minutes=minutes)
+
+
+@pytest.fixture
+async def played(signed, teller):
+    """Five leads: kept, kept late, not kept, left, still open; of two sources and two owners."""
+    kept, late, broken, left, open_ = leads = [teller() for _ in range(5)]
+    for number, lead in enumerate(leads):
+        lead.source = "website" if number < 3 else "fair"
+        await signed.tell(lead.captured(at(-5)), lead.assigned("ann" if number % 2 else "bob", at(-1)))
+    for number, lead in enumerate((kept, late, broken, left)):
+        await signed.tell(lead.entered("mql", at(number)))
+    await signed.tell(open_.entered("mql", at(600)))
+    await signed.tell(kept.decided("accept", at(10)), late.decided("accept", at(100)), left.entered("lost", at(10)))
+    await signed.read_until(at(610))
+    return signed
+
+
+async def get(stack, url: str, key: str = "reader"):
+    return await stack.http.get(url, headers={"Authorization": f"Bearer key-of-{key}"})
+
+
+async def test_clocks_are_listed_by_deadline_with_the_watermark(played):
+    answer = await get(played, "/v1/clocks")
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert [item["state"] for item in body["items"]] == ["met", "met_late", "breached", "cancelled", "running"]
+    assert body["as_of"] == "2027-01-04T19:10:00Z"
+    assert body["next_cursor"] is None
+
+
+async def test_clocks_come_in_pages(played):
+    found, cursor = [], ""
+    while True:
+        body = (await get(played, f"/v1/clocks?limit=2{cursor}")).json()
+        found += [item["state"] for item in body["items"]]
+        if body["next_cursor"] is None:
+            break
+        cursor = f"&cursor={body['next_cursor']}"
+    assert found == ["met", "met_late", "breached", "cancelled", "running"]
+
+
+async def test_clocks_are_filtered(played):
+    async def states(query: str) -> list[str]:
+        return [item["state"] for item in (await get(played, f"/v1/clocks?{query}")).json()["items"]]
+
+    assert await states("state=running") == ["running"]
+    assert await states("owner=ann") == ["met_late", "cancelled"]
+    assert await states("clause=accept-mql&due_before=2027-01-04T10:01:00Z") == ["met"]
+    assert await states("clause=nothing") == []
+
+
+async def test_breaches_are_one_ledger_for_both_departments(played):
+    body = (await get(played, "/v1/breaches")).json()
+    assert [(item["state"], item["obliges"], item["owner"]) for item in body["items"]] == [
+        ("met_late", "sales", "ann"),
+        ("breached", "sales", "bob"),
+    ]
+    assert (await get(played, "/v1/breaches?obliges=marketing")).json()["items"] == []
+    query = f"from={quote('2027-01-04T10:02:00Z')}&to={quote('2027-01-04T10:03:00Z')}&clause=accept-mql"
+    assert [item["state"] for item in (await get(played, f"/v1/breaches?{query}")).json()["items"]] == ["breached"]
+
+
+async def test_attainment_counts_late_as_breached(played):
+    body = (await get(played, "/v1/attainment")).json()
+    (group,) = body["groups"]
+    assert group["by"] == {}
+    assert (group["met"], group["breached"], group["met_late"], group["running"], group["cancelled"]) == (1, 2, 1, 1, 1)
+    assert group["attainment"] == pytest.approx(1 / 3)
+    assert body["definition"]["measure"].startswith("met / (met + breached)")
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [
+        ("clause", {"accept-mql": 1 / 3}),
+        ("department", {"sales": 1 / 3}),
+        ("owner", {"ann": 0.0, "bob": 0.5}),
+        ("source", {"fair": None, "website": 1 / 3}),
+        ("month", {"2027-01": 1 / 3}),
+    ],
+)
+async def test_attainment_is_had_by(played, by, expected):
+    groups = (await get(played, f"/v1/attainment?by={by}")).json()["groups"]
+    found = {group["by"][by]: group["attainment"] for group in groups}
+    assert found == {name: None if share is None else pytest.approx(share) for name, share in expected.items()}
+
+
+async def test_attainment_of_a_period_counts_what_was_due_in_it(played):
+    query = f"from={quote('2027-01-04T10:01:00+00:00')}&to={quote('2027-01-04T10:02:00+00:00')}"
+    (group,) = (await get(played, f"/v1/attainment?{query}")).json()["groups"]
+    assert (group["met"], group["breached"]) == (0, 1)
+    assert (await get(played, "/v1/attainment?to=2020-01-01T00:00:00Z&by=clause")).json()["groups"] == []
+
+
+async def test_what_would_be_due_is_explained(signed):
+    start = quote("2027-01-09T16:00:00-06:00")
+    body = (await get(signed, f"/v1/calendar/due?calendar=office&start={start}&business=PT1H")).json()
+    assert (body["due"], body["timezone"]) == ("2027-01-11T17:00:00Z", "America/Chicago")
+    assert body["steps"] == [
+        {
+            "from": "2027-01-09T22:00:00Z",
+            "to": "2027-01-11T16:00:00Z",
+            "counted": "PT0S",
+            "why": "Saturday 2027-01-09 is closed; Sunday 2027-01-10 is closed",
+        },
+        {"from": "2027-01-11T16:00:00Z", "to": "2027-01-11T17:00:00Z", "counted": "PT1H", "why": "open"},
+    ]
+
+
+async def test_a_calendar_is_one_of_the_sla_in_force(stack):
+    url = "/v1/calendar/due?calendar=office&start=2027-01-09T16:00:00Z&business=PT1H"
+    assert (await get(stack, url)).status_code == 404
+    await stack.agree()
+    assert (await get(stack, url)).status_code == 200
+    missing = await get(stack, url.replace("office", "factory"))
+    assert missing.status_code == 404
+    assert missing.json()["detail"] == "The SLA in force has these: office."
+
+
+@pytest.mark.parametrize(
+    ("url", "parameter"),
+    [
+        ("/v1/calendar/due?calendar=office&start=2027-01-09T16:00:00Z&business=4h", "business"),
+        ("/v1/calendar/due?calendar=office&start=2027-01-09T16:00:00Z&business=PT0S", "business"),
+        ("/v1/calendar/due?calendar=office&start=2027-01-09T16:00:00Z&business=P999D", "business"),
+        ("/v1/calendar/due?calendar=office&start=2027-01-09T16:00:00&business=PT1H", "start"),
+        ("/v1/calendar/due?calendar=office&business=PT1H", "start"),
+        ("/v1/clocks?state=paused", "state"),
+        ("/v1/clocks?limit=0", "limit"),
+        ("/v1/clocks?limit=501", "limit"),
+        ("/v1/clocks?cursor=nonsense", "cursor"),
+        ("/v1/clocks?cursor=WyJhIiwiYiJd", "cursor"),
+        ("/v1/clocks?due_before=yesterday", "due_before"),
+        ("/v1/breaches?from=2027-01-09", "from"),
+        ("/v1/breaches?obliges=support", "obliges"),
+        ("/v1/attainment?by=weather", "by"),
+        ("/v1/leads/42/clocks", "lead_id"),
+    ],
+)
+async def test_bad_input_is_answered_with_its_place(signed, url, parameter):
+    answer = await get(signed, url)
+    assert answer.status_code == 422, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert parameter in [error.get("parameter") for error in answer.json()["errors"]]
+
+
+@pytest.mark.parametrize("start", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "1800-01-01T00:00:00%2B14:00"])
+async def test_times_at_the_ends_of_the_calendar_are_no_reason_to_fail(signed, start):
+    answer = await get(signed, f"/v1/calendar/due?calendar=office&start={start}&business=P80D")
+    assert answer.status_code in (200, 422), answer.text
+    assert (await get(signed, f"/v1/clocks?due_before={start}")).status_code == 200
+    assert (await get(signed, f"/v1/attainment?from={start}")).status_code == 200
+
+
+@pytest.mark.parametrize("url", ["/v1/clocks", "/v1/breaches", "/v1/attainment"])
+async def test_reading_needs_the_scope(signed, url):
+    assert (await get(signed, url, key="stranger")).status_code == 403
+    assert (await signed.http.get(url)).status_code == 401
+
+
+async def test_an_sla_is_drafted_with_its_findings(stack, auth):
+    content = deepcopy(SLA)
+    content["clauses"][0]["within"]["calendar"] = "factory"
+    content["clauses"].append({"key": "volume", "obliges": "marketing", "kind": "volume", "stage": "mql"})
+    answer = await stack.http.post("/v1/sla/versions", json=content, headers=auth("marketing"))
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [
+        {"pointer": "/clauses/2/kind", "message": "a clause of the kind volume is not supported by this version"}
+    ]
+    assert (await stack.http.get("/v1/sla", headers=auth("marketing"))).status_code == 404
+
+
+async def test_an_sla_reads_on_paper(stack, auth):
+    await stack.agree(SLA)
+    headers = {**auth("marketing"), "Accept": "text/markdown"}
+    paper = await stack.http.get("/v1/sla/versions/1/paper", headers=headers)
+    assert paper.status_code == 200
+    assert "within 4 business hours" in paper.text
+
+
+async def test_operators_see_outbox_and_dead_letters(played, auth):
+    outbox = await played.http.get("/v1/admin/outbox", headers=auth("admin"))
+    assert outbox.json()["unpublished"] > 0
+    assert (await played.http.get("/v1/admin/dead-letters", headers=auth("admin"))).json()["items"] == []
+    assert (await played.http.get("/v1/admin/outbox", headers=auth("reader"))).status_code == 403
+
+
+async def test_the_interface_describes_itself(stack):
+    document = (await stack.http.get("/openapi.json")).json()
+    ours = {
+        path for path in document["paths"] if path.startswith("/v1/") and "/sla" not in path and "admin" not in path
+    }
+    assert ours == {
+        "/v1/clocks",
+        "/v1/leads/{lead_id}/clocks",
+        "/v1/breaches",
+        "/v1/attainment",
+        "/v1/calendar/due",
+    }
