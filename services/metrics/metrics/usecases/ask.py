@@ -227,7 +227,7 @@ async def ask_leads(
 async def ask_timeline(database: Database, lead_id: UUID, after: Place | None, limit: int) -> TimelineAnswer:
     """One lead's stages, clocks and activities in time order. Raises UnknownLead."""
     async with database.reading() as conn:
-        await stages_query.one_snapshot(conn)
+        await stages_query.one_snapshot(conn, of_one_lead=True)
         lead = await timeline_query.lead_row(conn, lead_id)
         if lead is None:
             raise UnknownLead(str(lead_id))
