@@ -83,6 +83,12 @@ def test_the_example_can_be_signed():
             "/calendars/office/week/tue",
             "already",
         ),
+        (
+            "/calendars/office/week",
+            {"sun": ["20:00-04:00"], "mon-tue": ["03:00-12:00"]},
+            "/calendars/office/week/sun",
+            "over midnight that overlap",
+        ),
         ("/calendars/office/week", {}, "/calendars/office/week", ""),
         ("/calendars/office/holidays/country", "XX", "/calendars/office/holidays/country", "no public holidays"),
         ("/calendars/office/holidays/subdivision", "QQ", "/calendars/office/holidays/subdivision", "no subdivision"),

@@ -248,7 +248,7 @@ def test_a_later_start_or_a_greater_amount_is_never_due_earlier(place, amount, m
     days = 1 + amount % 10
     whole = due_after_days(calendar, start, days)
     assert due_after_days(calendar, start + later * MINUTE, days) >= whole
-    assert due_after_days(calendar, start, days + 1) > whole > start
+    assert due_after_days(calendar, start, days + 1) >= whole > start  # equal where a night reaches into the next day
 
 
 @settings(max_examples=200, deadline=None)

@@ -19,6 +19,8 @@ CALENDAR_WEEKS_MAX = 5 * 52
 """A time that takes more of a calendar's weeks than this (five years) is a slip of the pen."""
 
 
+DAY_S = 86_400
+
 NOT_YET = "is not supported by this version"
 _LATER_KINDS = ("attempts", "volume", "rate", "freshness")
 _LATER_KEYS = ("escalate", "paused_by")
@@ -132,6 +134,21 @@ def _week(at: str, terms: CalendarTerms) -> Iterator[Finding]:
             hours_in(ranges)
         except ValueError as error:
             yield Finding(place, str(error))
+    yield from _nights(at, terms)
+
+
+def _nights(at: str, terms: CalendarTerms) -> Iterator[Finding]:
+    """Hours over midnight that reach into those of the day after: which day's they are would be unclear."""
+    try:
+        week = week_in(terms.week)
+    except ValueError:
+        return  # told above
+    for words in terms.week:
+        for weekday in weekdays_in(words):
+            night, morning = week[weekday][-1], week[(weekday + 1) % 7]
+            if morning and morning[0].start_s < night.end_s - DAY_S:
+                yield Finding(f"{at}/week{pointer(words)}", "has hours over midnight that overlap those of the next day")
+                break
 
 
 def _days(at: str, terms: CalendarTerms, public: PublicHolidays) -> Iterator[Finding]:
