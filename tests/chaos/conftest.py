@@ -44,7 +44,7 @@ clauses:
     kind: response
     from: {captured: true}
     to: {activity: [call.attempted], by: sales}
-    within: {elapsed: PT5S}
+    within: {elapsed: PT10S}
     where: {path: source, op: eq, value: to-call}
 """
 """Each lead has one clock of `ask`, which the load meets; only the source `to-call` has one of `call`."""

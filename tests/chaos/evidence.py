@@ -16,9 +16,9 @@ from tests.chaos.ledger import Ledger
 from tests.system.running import Running
 
 from accord.contracts.topics import INTAKE_EVENTS, METRICS_EVENTS, PARTITIONS_DEFAULT, QUALIFICATION_EVENTS, SLA_EVENTS
-from accord_local.demo.client import wait_for
+from accord_local.demo.client import UnexpectedAnswer, wait_for
 
-SETTLED_WITHIN_S = 90.0
+SETTLED_WITHIN_S = 60.0
 FLOWS_WITHIN_S = 45.0
 TOPICS = (INTAKE_EVENTS, QUALIFICATION_EVENTS, SLA_EVENTS, METRICS_EVENTS)
 SHOWN_MAX = 5
@@ -66,7 +66,9 @@ def _is_chain(way: Sequence[tuple[str, str | None]]) -> bool:
 
 
 def await_settled(running: Running, ledger: Ledger, clause: str) -> Shown:
-    """What metrics shows once everything in the ledger has arrived there, and the clocks of `clause` are met."""
+    """What metrics shows once everything in the ledger has arrived there, and the clocks of `clause` are met; or what it
+    shows when that has taken too long, for then a comparison says what is missing.
+    """
 
     def settled() -> Shown | None:
         shown = shown_by_metrics(running)
@@ -80,7 +82,10 @@ def await_settled(running: Running, ledger: Ledger, clause: str) -> Shown:
         )
         return shown if arrived else None
 
-    return wait_for("metrics to show all that was acknowledged", settled, timeout_s=SETTLED_WITHIN_S, every_s=0.5)
+    try:
+        return wait_for("metrics to show all that was acknowledged", settled, timeout_s=SETTLED_WITHIN_S, every_s=0.5)
+    except UnexpectedAnswer:
+        return shown_by_metrics(running)
 
 
 def await_flow(running: Running, ledger: Ledger) -> None:
