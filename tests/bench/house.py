@@ -20,8 +20,8 @@ from tests.bench.load import Load, Measured
 
 from accord_local.demo.client import Client
 from accord_local.demo.play import Callers, sign
-from accord_local.keys import ensure_dev_keys, read_env
-from accord_local.processes import ChildProcess, free_ports, spawn, wait_for
+from accord_local.keys import read_env
+from accord_local.processes import ChildProcess, free_ports, log_tail, spawn, wait_for
 from accord_local.services import SERVICES, Service, ServiceSpec
 from accord_local.stack import Stack, StackOptions
 
@@ -87,6 +87,11 @@ class House:
         """The same for asyncpg alone."""
         return self.database_url(database).replace("postgresql+asyncpg://", "postgresql://", 1)
 
+    @property
+    def postgres_pid(self) -> int:
+        """The postmaster's pid."""
+        return (self._stack.postgres.pid if self._stack.postgres else None) or 0
+
     def sql(self, database: str, statement: str) -> str:
         """Run a statement as the superuser."""
         postgres = self._stack.postgres
@@ -148,15 +153,15 @@ class House:
             sign(Callers(marketing, sales), f"{service.url}/v1/{kind}", (TEMPLATES / f"{kind}.yaml").read_bytes())
 
     @contextlib.contextmanager
-    def twin(self, name: str, database: str, *, prefix: str = "") -> Iterator[int]:
-        """A twin of tests/bench/twins.py; gives its port, where it has one."""
+    def twin(self, name: str, database: str, *, prefix: str = "") -> Iterator[tuple[int, int]]:
+        """A twin of tests/bench/twins.py; gives its port, where it has one, and its pid."""
         port = free_ports(1)[0]
         settings = {**self._settings(database, prefix), "ACCORD_HOST": "127.0.0.1", "ACCORD_PORT": str(port)}
         child = self._spawn("tests.bench.twins", name, log=f"twin-{name}", env=settings)
         try:
             if name == "capture":
                 self._await_port(child, port)
-            yield port
+            yield port, child.pid
         finally:
             child.stop(grace_s=STOP_S)
 
@@ -165,7 +170,7 @@ class House:
             with contextlib.suppress(httpx.TransportError):
                 return httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False).status_code == httpx.codes.OK
             if not child.running:
-                raise RuntimeError(f"a twin has ended; see {child.log_path}")
+                raise RuntimeError(f"a twin has ended: {log_tail(child.log_path or Path(), 5)}")
             return False
 
         if not wait_for(ready, timeout_s=READY_S, every_s=0.1):
@@ -196,7 +201,9 @@ class House:
         def measured() -> Measured:
             child.popen.wait(timeout=load.warm_up_s + load.seconds + LOAD_SPARE_S)
             if not result.exists():
-                raise RuntimeError(f"the load generator ended without a result: {child.log_path}")
+                raise RuntimeError(
+                    f"the load generator ended without a result: {log_tail(child.log_path or config, 5)}"
+                )
             return Measured(**json.loads(result.read_text()))
 
         try:
@@ -215,6 +222,3 @@ def rss_mib(service: Service) -> float:
     if service.pid is None:
         raise RuntimeError(f"{service.spec.name} does not run")
     return float(psutil.Process(service.pid).memory_info().rss) / 2**20
-
-
-__all__ = ["TWIN_KEY", "House", "ensure_dev_keys", "rss_mib"]

@@ -127,7 +127,7 @@ class _Generator:
             self.idle.extend(connections)
             await self._arrivals(start, load.rate_per_s)
         drained_by = self.loop.time() + DRAIN_S_MAX
-        while self.pending and self.loop.time() < drained_by:
+        while self.pending and self.loop.time() < drained_by:  # noqa: ASYNC110 - its end needs no precision
             await asyncio.sleep(0.02)
         for connection in connections:
             connection.close()

@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from uuid_utils.compat import uuid7
 
-from accord.agreements import AgreementStore
+from accord.agreements import ActiveCache, AgreementStore
 from accord.contracts.envelope import decode, headers_of
 from accord.contracts.intake_events import LeadCaptured, LeadState
 from accord.contracts.topics import INTAKE_EVENTS
@@ -32,6 +32,14 @@ from accord.database import Database
 from accord.messaging import inbox
 from accord.messaging.consumer import Received
 from accord.settings import Settings
+from intake import tables
+from intake.domain.quality import Facts
+from intake.domain.submission import Submission
+from intake.recognise import account_domain, account_id_of, email_facts, phone_facts
+from intake.usecases.agree import POLICY, judge_of
+from qualification.usecases.definitions import KIND as DEFINITION
+from qualification.usecases.definitions import Definitions
+from qualification.usecases.requalify import requalify
 
 FETCHED_ROWS = 5_000
 POLL_S = 0.1
@@ -51,12 +59,6 @@ class TwinOut(BaseModel):
 
 def capture_app(settings: Settings) -> FastAPI:
     """`POST /v1/leads` as a FastAPI route with a pydantic body, SQLAlchemy and a transaction per request."""
-    from intake import tables
-    from intake.domain.quality import Facts
-    from intake.domain.submission import Submission
-    from intake.recognise import account_domain, account_id_of, email_facts, phone_facts
-    from intake.usecases.agree import POLICY, judge_of
-
     url = settings.database_url.get_secret_value()
     engine = create_async_engine(url, pool_size=settings.database_pool_size, max_overflow=0, pool_timeout=30)
     policies = AgreementStore(Database(url, application_name="twin"), POLICY)
@@ -177,8 +179,6 @@ def capture_app(settings: Settings) -> FastAPI:
 
 
 async def _in_force(store: AgreementStore) -> Any:
-    from accord.agreements import ActiveCache
-
     found = await ActiveCache(store, lambda content: content).current()
     if found is None:
         raise RuntimeError("no version is in force")
@@ -213,9 +213,7 @@ async def relay(settings: Settings) -> None:
                 time=row["occurred_at"],
                 traceparent=row["traceparent"],
             )
-            sent.append(
-                await producer.send(topic, value=row["payload"], key=row["key"].encode(), headers=headers)
-            )
+            sent.append(await producer.send(topic, value=row["payload"], key=row["key"].encode(), headers=headers))
         await asyncio.gather(*sent)
         if rows:
             await driver.execute("DELETE FROM outbox WHERE id = ANY ($1::bigint[])", [row["id"] for row in rows])
@@ -225,11 +223,8 @@ async def relay(settings: Settings) -> None:
 
 async def consume(settings: Settings) -> None:
     """qualification with a transaction per message: the same inbox, rules and outbox, one event at a time."""
-    from qualification.usecases.definitions import KIND, Definitions
-    from qualification.usecases.requalify import requalify
-
     database = Database(settings.database_url.get_secret_value(), application_name="twin")
-    definitions = Definitions(AgreementStore(database, KIND))
+    definitions = Definitions(AgreementStore(database, DEFINITION))
     topic = settings.kafka_topic_prefix + INTAKE_EVENTS
     consumer = AIOKafkaConsumer(
         topic,

@@ -1,0 +1,41 @@
+"""`python -m tests.bench [names…]`: measure, print a table, write JSON to bench-results/. Without names: everything."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from tests.bench import capturing
+from tests.bench.house import House
+from tests.bench.report import Figure, show, write
+
+RESULTS = Path("bench-results")
+GROUPS: dict[str, Callable[[House], list[Figure]]] = {
+    "single": capturing.single,
+    "batch": capturing.batch,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the groups that were asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*GROUPS, []], help="what to measure; without: everything")
+    names = parser.parse_args(arguments).names or list(GROUPS)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is stopped in order
+    console = Console()
+    figures: list[Figure] = []
+    with House() as house:
+        for name in names:
+            with console.status(f"measuring {name}"):
+                figures.extend(GROUPS[name](house))
+    show(console, figures)
+    console.print(f"written to {write(RESULTS, figures)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
