@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sla_monitor.domain.business_time import (
@@ -196,6 +196,11 @@ def places(draw):
     return Calendar(ZoneInfo(name), week, closed), at
 
 
+def a_night_reaches_into_the_next_day(calendar: Calendar) -> bool:
+    pairs = zip(calendar.week, calendar.week[1:] + calendar.week[:1], strict=True)
+    return any(night[-1].end_s - 86_400 > morning[0].start_s for night, morning in pairs if night and morning)
+
+
 def is_open(calendar: Calendar, at: datetime) -> bool:
     """Whether the wall clock at a minute lies in a range of its day, or in one of the day before that goes over midnight."""
     local = at.astimezone(calendar.zone)
@@ -245,10 +250,15 @@ def test_a_later_start_or_a_greater_amount_is_never_due_earlier(place, amount, m
     base = due(calendar, start, amount * MINUTE)
     assert due(calendar, start, (amount + more) * MINUTE) >= base
     assert due(calendar, start + later * MINUTE, amount * MINUTE) >= base
+    week = calendar.week
+    nights = zip(week, (*week[1:], week[0]), strict=True)
+    assume(not any(day and after and day[-1].end_s > after[0].start_s + 86_400 for day, after in nights))  # refused
     days = 1 + amount % 10
     whole = due_after_days(calendar, start, days)
-    assert due_after_days(calendar, start + later * MINUTE, days) >= whole
-    assert due_after_days(calendar, start, days + 1) >= whole > start  # equal where a night reaches into the next day
+    assert whole > start
+    if not a_night_reaches_into_the_next_day(calendar):  # refused at the draft: whose hours they are is unclear
+        assert due_after_days(calendar, start + later * MINUTE, days) >= whole
+        assert due_after_days(calendar, start, days + 1) > whole
 
 
 @settings(max_examples=200, deadline=None)
