@@ -93,6 +93,18 @@ async def test_a_late_report_of_an_answer_in_time_withdraws_the_breach_once(sign
     assert (withdrawn["state"], withdrawn["answered_at"]) == ("withdrawn", "2027-01-04T10:20:00Z")
 
 
+async def test_a_lead_that_is_known_only_later_to_have_left_in_time_withdraws_the_breach_too(signed, mql):
+    await signed.read_until(at(61))
+    await signed.tell(mql.entered("lost", at(30), recorded=at(200)))
+    assert (await signed.states(mql.lead_id))["accept-mql"] == "cancelled"
+    assert await signed.words(mql.lead_id, "accept-mql") == [
+        "clock_started",
+        "breached",
+        "breach_withdrawn",
+        "clock_cancelled",
+    ]
+
+
 async def test_an_answer_that_was_read_before_its_trigger_counts(signed, teller):
     lead = teller()
     await signed.tell(lead.captured(at(-5), size=100), lead.did("call.attempted", at(10)))
@@ -285,7 +297,7 @@ async def test_a_clock_that_another_transaction_moved_on_is_not_overwritten(sign
     clock = next(one for one in loaded.clocks.values() if one.clause == "accept-mql")
     with pytest.raises(asyncpg.SerializationError):
         async with signed.database.recording() as recording:
-            await cases.save_clocks(await recording.driver(), [clock], {clock.clock_id: clock.said})
+            await cases.move_clocks(await recording.driver(), [(clock, clock)])
 
 
 async def test_a_batch_is_the_same_as_its_events_one_by_one(signed, teller):

@@ -238,10 +238,10 @@ async def world(settings: Settings, database_factory: Callable[..., str]) -> Asy
     monitor = Running(lambda: service.workers)
     async with AsyncExitStack() as stack:
         intake = await stack.enter_async_context(
-            producing(database_factory("messaging", migrate_messaging), settings.kafka, "intake")
+            producing(database_factory("producer", migrate_messaging), settings.kafka, "intake")
         )
         qualification = await stack.enter_async_context(
-            producing(database_factory("messaging", migrate_messaging), settings.kafka, "qualification")
+            producing(database_factory("producer", migrate_messaging), settings.kafka, "qualification")
         )
         transport = httpx.ASGITransport(app=create_app(service))
         http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://sla"))

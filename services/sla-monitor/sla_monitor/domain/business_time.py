@@ -358,7 +358,7 @@ def hours_in(ranges: Sequence[str]) -> tuple[Range, ...]:
 
 
 def week_in(week: Mapping[str, Sequence[str]]) -> Week:
-    """The week of `{mon-fri: ["09:00-12:00", …], sat: […]}`. Raises ValueError."""
+    """The week of `{mon-fri: ["09:00-12:00", …], sat: […]}`. Raises ValueError, in words."""
     days: list[tuple[Range, ...]] = [_NO_HOURS] * 7
     for words, ranges in week.items():
         for weekday in weekdays_in(words):

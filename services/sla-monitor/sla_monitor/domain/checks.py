@@ -18,12 +18,10 @@ from sla_monitor.domain.sla import CalendarTerms, Clause, Sla, Within, names_of
 CALENDAR_WEEKS_MAX = 5 * 52
 """A time that takes more of a calendar's weeks than this (five years) is a slip of the pen."""
 
-
-DAY_S = 86_400
-
 NOT_YET = "is not supported by this version"
 _LATER_KINDS = ("attempts", "volume", "rate", "freshness")
 _LATER_KEYS = ("escalate", "paused_by")
+_DAY_S = 86_400
 
 
 class Finding(NamedTuple):
@@ -146,8 +144,10 @@ def _nights(at: str, terms: CalendarTerms) -> Iterator[Finding]:
     for words in terms.week:
         for weekday in weekdays_in(words):
             night, morning = week[weekday][-1], week[(weekday + 1) % 7]
-            if morning and morning[0].start_s < night.end_s - DAY_S:
-                yield Finding(f"{at}/week{pointer(words)}", "has hours over midnight that overlap those of the next day")
+            if morning and morning[0].start_s < night.end_s - _DAY_S:
+                yield Finding(
+                    f"{at}/week{pointer(words)}", "has hours over midnight that overlap those of the next day"
+                )
                 break
 
 

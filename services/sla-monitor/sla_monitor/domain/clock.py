@@ -7,6 +7,8 @@ order in which facts arrive does not matter, and a late report corrects what was
 - answered by the deadline: met;
 - else, once everything recorded before the deadline has been read: breached, and met late if there is an answer at all.
 
+A breach that a late report corrects is withdrawn, once, and then said to be met or cancelled.
+
 Only the watermark of what was read decides that a deadline has passed, never the wall clock (see `fire`).
 """
 
@@ -255,7 +257,7 @@ class _Saying:
             return
         if after in ("breached", "met_late") and clock.breach_id is None:
             self._breach()
-        if after == "met" and before in ("breached", "met_late"):
+        if after in ("met", "cancelled") and before in ("breached", "met_late"):
             self._withdraw()
         if after in ("met", "met_late"):
             self._met()
@@ -299,18 +301,17 @@ class _Saying:
         self.say(ClockBreached, clock.due_at, breach_id=breach_id)
 
     def _withdraw(self) -> None:
-        met_at = self._answered_at()
-        self._clock = replace(self._clock, withdrawn_at=self._now)
-        self.say(BreachWithdrawn, met_at, breach_id=self._clock.breach_id, met_at=met_at)
+        """The breach is void: answered in time, or nothing was owed any more at the deadline. `met_at` says since when."""
+        clock = self._clock
+        settled_at = self._answered_at() if clock.state == "met" else clock.ended_at
+        self._clock = replace(clock, withdrawn_at=self._now)
+        self.say(BreachWithdrawn, settled_at or clock.due_at, breach_id=clock.breach_id, met_at=settled_at)
 
     def _met(self) -> None:
         self.say(ClockMet, self._answered_at(), late=self._clock.state == "met_late")
 
     def _cancel(self) -> None:
-        clock = self._clock
-        if clock.breach_id is not None and clock.withdrawn_at is None:
-            self._clock = replace(clock, withdrawn_at=self._now)
-        self.say(ClockCancelled, clock.ended_at or clock.started_at, why=clock.end or "")
+        self.say(ClockCancelled, self._clock.ended_at or self._clock.started_at, why=self._clock.end or "")
 
     def _answered_at(self) -> datetime:
         if self._clock.answered_at is None:

@@ -9,10 +9,10 @@ from uuid import UUID
 import asyncpg
 
 from sla_monitor.domain.clock import Clock
-from sla_monitor.queries.cases import clock_of
+from sla_monitor.queries.cases import CLOCK_COLUMNS, clock_of
 
-_CLAIM = """
-SELECT * FROM clock WHERE state = 'running' AND next_at < $1 ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED
+_CLAIM = f"""
+SELECT {CLOCK_COLUMNS} FROM clock WHERE state = 'running' AND next_at < $1 ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED
 """
 
 _WAITING = """

@@ -10,7 +10,7 @@ import asyncpg
 
 from accord.contracts.values import Department
 from sla_monitor.domain.clock import Clock, ClockState
-from sla_monitor.queries.cases import clock_of
+from sla_monitor.queries.cases import CLOCK_COLUMNS, clock_of
 
 Place = tuple[datetime, UUID]
 """Deadline and id of the last clock of the page before."""
@@ -69,7 +69,7 @@ async def known(driver: asyncpg.Connection, lead_id: UUID) -> bool:
 
 async def of_lead(driver: asyncpg.Connection, lead_id: UUID, rows_max: int) -> list[Clock]:
     """The clocks of one lead, the latest start first."""
-    statement = "SELECT * FROM clock WHERE lead_id = $1 ORDER BY started_at DESC, clock_id LIMIT $2"
+    statement = f"SELECT {CLOCK_COLUMNS} FROM clock WHERE lead_id = $1 ORDER BY started_at DESC, clock_id LIMIT $2"
     return [clock_of(row) for row in await driver.fetch(statement, lead_id, rows_max)]
 
 
@@ -92,5 +92,5 @@ class _Conditions:
         if after is not None:
             self.add("(due_at, clock_id) > ({}, {})", *after)
         where = f"WHERE {' AND '.join(self._conditions)} " if self._conditions else ""
-        statement = f"SELECT * FROM clock {where}ORDER BY due_at, clock_id LIMIT ${len(self._values) + 1}"
+        statement = f"SELECT {CLOCK_COLUMNS} FROM clock {where}ORDER BY due_at, clock_id LIMIT ${len(self._values) + 1}"
         return [clock_of(row) for row in await driver.fetch(statement, *self._values, rows_max)]

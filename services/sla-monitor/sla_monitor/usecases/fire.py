@@ -31,9 +31,8 @@ async def fire_due(database: Database, clocks_max: int = BATCH_CLOCKS_MAX) -> in
         turns = [fire(clock, until, recording.now) for clock in claimed]
         for turn in turns:
             recording.publish(*turn.events)
-        await cases.save_clocks(
-            driver, [turn.clock for turn in turns], {clock.clock_id: clock.said for clock in claimed}
-        )
+        moved = [(clock, turn.clock) for clock, turn in zip(claimed, turns, strict=True)]
+        await cases.move_clocks(driver, moved)
     return len(claimed)
 
 
