@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
-from tests.bench import capturing
+from tests.bench import capturing, qualifying, relaying, whole_way
 from tests.bench.house import House
 from tests.bench.report import Figure, show, write
 
@@ -17,6 +17,10 @@ RESULTS = Path("bench-results")
 GROUPS: dict[str, Callable[[House], list[Figure]]] = {
     "single": capturing.single,
     "batch": capturing.batch,
+    "relay": relaying.throughput,
+    "relay-latency": relaying.latency,
+    "qualification": qualifying.throughput,
+    "way": whole_way.whole_way,
 }
 
 
@@ -28,13 +32,18 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is stopped in order
     console = Console()
     figures: list[Figure] = []
+    failed = False
     with House() as house:
         for name in names:
             with console.status(f"measuring {name}"):
-                figures.extend(GROUPS[name](house))
+                try:
+                    figures.extend(GROUPS[name](house))
+                except Exception:  # noqa: BLE001 - what the other groups measure is worth showing
+                    console.print_exception()
+                    failed = True
     show(console, figures)
     console.print(f"written to {write(RESULTS, figures)}")
-    return 0
+    return int(failed)
 
 
 if __name__ == "__main__":

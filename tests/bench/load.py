@@ -111,6 +111,14 @@ class _Generator:
         elif now < self.ends_at:
             connection.send(now)
 
+    def lost(self, connection: _Connection, *, waiting: bool) -> None:
+        """A server hung up; that counts only if a request was waiting for its answer."""
+        if connection in self.idle:
+            self.idle.remove(connection)
+        if waiting:
+            self.pending -= 1
+            self.statuses["connection lost"] += 1
+
     async def run(self) -> Measured:
         load = self.load
         connections = [
@@ -158,12 +166,13 @@ class _Connection(asyncio.Protocol):
         self._buffer = b""
         self._body_at = self._length = 0
         self._sent_at = 0.0
+        self._waiting = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
 
     def send(self, due_at: float) -> None:
-        self._sent_at = due_at
+        self._sent_at, self._waiting = due_at, True
         self._generator.pending += 1
         self._transport.write(self._generator.next_request(due_at))  # type: ignore[attr-defined]  # a socket's transport
 
@@ -179,11 +188,11 @@ class _Connection(asyncio.Protocol):
         if len(buffer) < self._body_at + self._length:
             return
         body, self._buffer, self._body_at = buffer[self._body_at :], b"", 0
+        self._waiting = False
         self._generator.answered(self, self._sent_at, buffer[9:12], body)
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._generator.loop.time() < self._generator.ends_at:
-            self._generator.statuses["connection lost"] += 1
+        self._generator.lost(self, waiting=self._waiting)
 
     def close(self) -> None:
         self._transport.close()

@@ -188,7 +188,13 @@ async def _in_force(store: AgreementStore) -> Any:
 def capture(settings: Settings) -> None:
     """Serve the twin of intake as intake is served: uvloop, httptools, no access log."""
     uvicorn.run(
-        capture_app(settings), host=settings.host, port=settings.port, loop="uvloop", http="httptools", access_log=False
+        capture_app(settings),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        timeout_keep_alive=75,
     )
 
 

@@ -1,0 +1,91 @@
+"""Qualification as a whole process: a backlog of intake's events through inbox, state and outbox, under the template definition."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import ExitStack
+
+from aiokafka import AIOKafkaProducer
+from tests.bench.events import history
+from tests.bench.house import House
+from tests.bench.meter import Meter
+from tests.bench.reading import Reader, reading
+from tests.bench.report import Figure, median
+
+ROUNDS = 3
+EVENTS = {"ours": 40_000, "twin": 4_000}
+GROUPS = {"ours": "qualification", "twin": "twin"}
+WAIT_S_MAX = 240.0
+SAMPLE_S = 0.05
+
+
+def throughput(house: House) -> list[Figure]:
+    """From the first committed offset of a backlog to the last."""
+    rates: dict[str, list[float]] = {"ours": [], "twin": []}
+    costs: dict[str, list[float]] = {"ours": [], "twin": []}
+    others: list[float] = []
+    with house.service("qualification", prefix="prepare-"):
+        pass  # migrated, and the definition signed
+    for nth in range(ROUNDS):
+        for who in ("ours", "twin"):
+            prefix = f"{who}-{nth}-"
+            asyncio.run(_fill(house, f"{prefix}intake-events", EVENTS[who], nth))
+            house.sql("qualification", "ANALYZE")
+            house.settle()
+            with ExitStack() as stack:
+                if who == "ours":
+                    pid = stack.enter_context(house.service("qualification", prefix=prefix)).pid or 0
+                else:
+                    pid = stack.enter_context(house.twin("consume", "qualification", prefix=prefix))[1]
+                topic = f"{prefix}intake-events"
+                rate, cpu_us, taken = asyncio.run(_passed(house, topic, GROUPS[who], EVENTS[who], pid))
+            rates[who].append(rate)
+            costs[who].append(cpu_us)
+            others.append(taken)
+            house.sql("qualification", "TRUNCATE outbox")
+    return [
+        Figure(
+            "qualification, events through inbox, state and outbox",
+            "events/s",
+            median(rates["ours"]),
+            median(rates["twin"]),
+            least=4_000,
+            cpu_us={who: median(of) for who, of in costs.items()},
+            limit="Python's processor time in its process",
+            detail={"rates": rates, "cpu_us": costs, "others_cores": others},
+        )
+    ]
+
+
+async def _fill(house: House, topic: str, events: int, seed: int) -> None:
+    async with reading(house.bootstrap_servers, topic):
+        producer = AIOKafkaProducer(bootstrap_servers=house.bootstrap_servers, acks="all", linger_ms=5)
+        await producer.start()
+        try:
+            sent = [
+                await producer.send(topic, value=value, key=key, headers=headers)
+                for key, value, headers in history(events, seed)
+            ]
+            await asyncio.gather(*sent)
+        finally:
+            await producer.stop()
+
+
+async def _passed(house: House, topic: str, group: str, events: int, pid: int) -> tuple[float, float, float]:
+    """Events per second, processor time an event in µs, and the cores that others took."""
+    async with reading(house.bootstrap_servers, topic, group=group) as reader:
+        first = await _reach(reader, 1)
+        began, meter = time.monotonic(), Meter([pid, house.postgres_pid])
+        last = await _reach(reader, events)
+        ended = time.monotonic()
+        meter.stop()
+    passed = max(1, last - first)
+    return passed / (ended - began), meter.cpu_s / passed * 1e6, round(meter.others_cores, 2)
+
+
+async def _reach(reader: Reader, offset: int) -> int:
+    async with asyncio.timeout(WAIT_S_MAX):
+        while (passed := await reader.committed()) < offset:  # noqa: ASYNC110 - only asking tells
+            await asyncio.sleep(SAMPLE_S)
+    return passed

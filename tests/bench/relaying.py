@@ -1,0 +1,111 @@
+"""The relay: how much it publishes in a second out of a full outbox, and how soon an event is readable after its commit."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import ExitStack
+
+import asyncpg
+from tests.bench.events import outbox_rows
+from tests.bench.house import House
+from tests.bench.load import Load
+from tests.bench.meter import Meter
+from tests.bench.reading import Listener, Reader, listened, reading, recorded_at
+from tests.bench.report import Figure, median
+
+ROUNDS = 3
+EVENTS = {"ours": 100_000, "twin": 30_000}
+DRAIN_S_MAX = 120.0
+LATENCY_RATE_PER_S = 1_000.0
+LATENCY_S = 8.0
+_COLUMNS = ("event_id", "type", "key", "occurred_at", "recorded_at", "payload")
+
+
+def throughput(house: House) -> list[Figure]:
+    """A full outbox, committed at once, until all of it is in Kafka."""
+    rates: dict[str, list[float]] = {"ours": [], "twin": []}
+    costs: dict[str, list[float]] = {"ours": [], "twin": []}
+    others: list[float] = []
+    for _ in range(ROUNDS):
+        for who in ("ours", "twin"):
+            with ExitStack() as stack:
+                topic = f"{who}-intake-events"
+                if who == "ours":
+                    pid = stack.enter_context(house.service("intake", role="worker", prefix="ours-")).pid or 0
+                else:
+                    pid = stack.enter_context(house.twin("relay", "intake", prefix="twin-"))[1]
+                house.settle()
+                rate, meter = asyncio.run(_drain(house, topic, EVENTS[who], [pid, house.postgres_pid]))
+                rates[who].append(rate)
+                costs[who].append(meter.cpu_s / EVENTS[who] * 1e6)
+                others.append(round(meter.others_cores, 2))
+    return [
+        Figure(
+            "relay, outbox to Kafka",
+            "events/s",
+            median(rates["ours"]),
+            median(rates["twin"]),
+            least=20_000,
+            cpu_us={who: median(of) for who, of in costs.items()},
+            limit="Python's processor time: headers and record batches",
+            detail={"rates": rates, "cpu_us": costs, "others_cores": others},
+        )
+    ]
+
+
+def latency(house: House) -> list[Figure]:
+    """Submissions at 1,000 a second: from the beginning of each one's transaction to a consumer that has read it."""
+    with house.service("intake", prefix="live-") as service:
+        house.sql("intake", "TRUNCATE outbox; ANALYZE")
+        load = Load(
+            service.port,
+            house.keys["ACCORD_MARKETING_KEY"],
+            house.next_run(),
+            rate_per_s=LATENCY_RATE_PER_S,
+            connections=128,
+            seconds=LATENCY_S,
+        )
+        meter = Meter([service.pid or 0, house.postgres_pid])
+        listener, statuses = asyncio.run(
+            listened(house, load, "live-intake-events", Listener("lead.captured.v1", recorded_at))
+        )
+        meter.stop()
+    return [
+        Figure(
+            "commit to readable in Kafka, p99 at 1,000/s",
+            "ms",
+            listener.percentile_ms(0.99),
+            most=150.0,
+            limit="rounds of the relay between the batches of intake",
+            detail={
+                "p50_ms": listener.percentile_ms(0.5),
+                "events": len(listener.latencies_ms),
+                "statuses": statuses,
+                "others_cores": round(meter.others_cores, 2),
+            },
+        )
+    ]
+
+
+async def _drain(house: House, topic: str, events: int, pids: list[int]) -> tuple[float, Meter]:
+    driver = await asyncpg.connect(house.dsn("intake"))
+    try:
+        await driver.execute("TRUNCATE outbox")
+        async with reading(house.bootstrap_servers, topic) as reader:
+            await _warm_up(driver, reader)
+            before = await reader.records()
+            async with driver.transaction():
+                await driver.copy_records_to_table("outbox", records=outbox_rows(events), columns=_COLUMNS)
+            began, meter = time.monotonic(), Meter(pids)
+            ended = await reader.reaches(before + events, timeout_s=DRAIN_S_MAX)
+            return events / (ended - began), meter.stop()
+    finally:
+        await driver.close()
+
+
+async def _warm_up(driver: asyncpg.Connection, reader: Reader) -> None:
+    """The relay leads and has its producer once it has published something."""
+    before = await reader.records()
+    await driver.copy_records_to_table("outbox", records=outbox_rows(100), columns=_COLUMNS)
+    await reader.reaches(before + 100, timeout_s=DRAIN_S_MAX)
