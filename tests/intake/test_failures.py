@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from tests.intake.conftest import KEYS, Running
 
 from accord.service import create_app

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intake.domain import policy
-from intake.domain.policy import NotOfType, looks_personal, typed
+from intake.domain.policy import NotOfType, typed
 from intake.domain.policy_words import opening, parameter_rows
+from intake.domain.privacy import looks_personal
 from intake.domain.quality import EmailFacts, Facts, Judge, PhoneFacts, unchecked
 
 SIZE = {"key": "size", "rule": "range", "attribute": "employees", "min": 50, "consequence": "flag", "weight": 2}
@@ -43,7 +44,7 @@ def judge(*parameters: dict[str, Any], **more: Any) -> Judge:
     ("content", "pointer"),
     [
         (document(SIZE, SIZE), "/parameters/1/key"),
-        (document({**SIZE, "attribute": "shoes"}), "/parameters/0"),
+        (document({**SIZE, "attribute": "shoes"}), "/parameters/0/attribute"),
         (document({**SIZE, "attribute": "industry"}), "/parameters/0/attribute"),
         (document({**SIZE, "rule": "dnb_rating"}), "/parameters/0/rule"),
         (document({**SIZE, "min": 9, "max": 1}), "/parameters/0"),

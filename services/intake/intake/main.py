@@ -34,6 +34,7 @@ def build(settings: Settings) -> Service:
         Capture(database, ActiveCache(policies, judge_of)).apply,
         batch_rows_max=settings.group_rows_max,
         queue_rows_max=settings.queue_rows_max,
+        concurrent_batches=1,  # rows of one caller's batch are taken in their order
         name="capture",
     )
     activities: GroupCommit[ActivityRequest, Answer] = GroupCommit(

@@ -35,6 +35,8 @@ FREE_MAIL = frozenset(
 )
 _PLAIN = re.compile(r"^[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*$")
 _LOCAL_MAX = 64
+_ADDRESS_MAX = 254
+"""RFC 5321: an address of the path has 254 characters at most."""
 _PLAIN_DOMAIN = re.compile(r"^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$")
 _NAMESPACE = uuid5(NAMESPACE_DNS, "accord.account")
 
@@ -42,6 +44,8 @@ _NAMESPACE = uuid5(NAMESPACE_DNS, "accord.account")
 def email_facts(text: str) -> EmailFacts:
     """Facts of an e-mail address. Normal form: lower case, the domain in IDNA. Dots and tags of the local part stay: only some
     providers ignore them, and two people must never become one."""
+    if len(text) > _ADDRESS_MAX:
+        return EmailFacts(None)
     local, _, domain = text.lower().rpartition("@")
     if not (0 < len(local) <= _LOCAL_MAX and _PLAIN.match(local) and _PLAIN_DOMAIN.match(domain)):
         normal = _normalised(text)
@@ -64,22 +68,32 @@ def _normalised(text: str) -> str | None:
 @lru_cache(maxsize=_DOMAINS_CACHED)
 def _domain_facts(domain: str) -> tuple[bool, bool]:
     """Whether the domain stands under a public suffix, and whether it is one of disposable addresses."""
+    registered = registered_domain(domain)
+    return registered is not None, domain in blocklist or registered in blocklist
+
+
+@lru_cache(maxsize=_DOMAINS_CACHED)
+def registered_domain(domain: str) -> str | None:
+    """The part of a domain that somebody registered (`initech.co.uk` of `eu.initech.co.uk`); None without a public suffix."""
     found = _suffixes(domain)
-    public = bool(found.suffix and found.domain) or domain.rpartition(".")[2] == RESERVED_FOR_EXAMPLES
-    registered = f"{found.domain}.{found.suffix}"
-    return public, domain in blocklist or registered in blocklist
+    if found.suffix and found.domain:
+        return f"{found.domain}.{found.suffix}"
+    labels = domain.split(".")
+    return ".".join(labels[-2:]) if len(labels) > 1 and labels[-1] == RESERVED_FOR_EXAMPLES else None
 
 
 @lru_cache(maxsize=_PHONES_CACHED)
 def phone_facts(text: str, country: str | None) -> PhoneFacts:
     """Facts of a phone number; `country` (ISO 3166-1 alpha-2) is where a number without + is dialled."""
     try:
-        number = phonenumbers.parse(text, country if country and len(country) == 2 else None)
+        number = phonenumbers.parse(text, country.upper() if country and len(country) == 2 else None)
     except phonenumbers.NumberParseException:
         return PhoneFacts(None)
     if not phonenumbers.is_valid_number(number):
         return PhoneFacts(None)
-    return PhoneFacts(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))
+    normal = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    # Two extensions of one switchboard are two people.
+    return PhoneFacts(f"{normal};ext={number.extension}" if number.extension else normal)
 
 
 @lru_cache(maxsize=_DOMAINS_CACHED)
@@ -87,10 +101,11 @@ def account_domain(company_domain: str | None, email_domain: str | None) -> str 
     """The domain by which the account is known: the company's own, else the e-mail's unless it is a free or disposable one."""
     own = (company_domain or "").strip().lower().removeprefix("https://").removeprefix("http://").removeprefix("www.")
     own = own.split("/")[0]
-    if own and _PLAIN_DOMAIN.match(own) and own not in FREE_MAIL:
-        return own
-    if email_domain and email_domain not in FREE_MAIL and not _domain_facts(email_domain)[1]:
-        return email_domain
+    if own and _PLAIN_DOMAIN.match(own) and (registered := registered_domain(own)) and registered not in FREE_MAIL:
+        return registered
+    if email_domain and not _domain_facts(email_domain)[1]:
+        registered = registered_domain(email_domain)
+        return None if registered in FREE_MAIL else registered
     return None
 
 

@@ -31,7 +31,7 @@ class LeadState(Value):
     source: SourceName
     """The first source; it never changes, also not by a merge."""
     captured_at: Timestamp
-    """When the lead's first submission occurred."""
+    """When the submission that made the lead occurred; it never changes."""
     account_id: UUID | None = None
     attributes: Attributes = Field(default_factory=dict)
     campaign: Campaign | None = None

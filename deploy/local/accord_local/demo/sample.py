@@ -75,7 +75,7 @@ class SampleLead:
     @property
     def enters(self) -> bool:
         """Whether the template policy lets it in."""
-        return "@" in str(self.submission["email"])
+        return not str(self.submission["email"]).endswith("@mailinator.com")
 
     @property
     def external_id(self) -> str:
@@ -174,7 +174,7 @@ def _fresh_lead(rng: random.Random, n: int, now: datetime) -> SampleLead:
 
 def _unreachable(rng: random.Random, n: int, now: datetime) -> SampleLead:
     submission = _submission(rng, n, now - _minutes(rng, 10, 600), rng.randint(60, 2000))
-    return SampleLead(submission | {"email": "not an address"})
+    return SampleLead(submission | {"email": f"nobody.{n}@mailinator.com"})
 
 
 def _minutes(rng: random.Random, low: float, high: float) -> timedelta:

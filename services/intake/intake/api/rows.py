@@ -124,7 +124,8 @@ def _split(request: Request, body: bytes) -> list[bytes]:
 
 def _row_ticket(key: Ticket | None, caller: Caller, place: int, text: bytes) -> Ticket | None:
     """A batch's key stands for one key per row, so that each row happens once, whatever became of the others."""
-    return None if key is None else ticket_for(caller.name, f"{key.key}#{place}", text)
+    # A space stands in no key that a caller can send, so these collide with none.
+    return None if key is None else ticket_for(caller.name, f"{key.key} {place}", text)
 
 
 def _result(answer: Answer | BaseException) -> bytes:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from accord.contracts.base import EventData
 from accord.contracts.intake_events import LeadCaptured, LeadMerged, LeadQuarantined, LeadRejected, LeadUpdated
-from intake.domain.lead import Lead, Values, absorbed, changed_fields, created, survivor_of, updated
+from intake.domain.lead import Lead, Values, absorbed, changed_fields, created, released, survivor_of, updated
 from intake.domain.quality import Quality
 
 IdentityKind = Literal["email", "phone", "external"]
@@ -87,7 +87,10 @@ class Register:
             return Captured(lead.lead_id, "created")
         survivor = self._merged(matches, candidate)
         self._claim(candidate.keys, survivor.lead_id)
-        self._update(survivor, updated(survivor, candidate.values), candidate.values.at)
+        if survivor.held:
+            self._enter(released(survivor, candidate.values))
+        else:
+            self._update(survivor, updated(survivor, candidate.values), candidate.values.at)
         return Captured(survivor.lead_id, "merged" if len(matches) > 1 else "updated")
 
     def _matches(self, keys: Iterable[IdentityKey]) -> list[Lead]:
@@ -119,9 +122,6 @@ class Register:
         )
 
     def _update(self, before: Lead, after: Lead, at: datetime) -> None:
-        if before.held:
-            self._enter(after)
-            return
         changed = changed_fields(before, after)
         if not changed:
             # Personal fields may still differ; they are saved and nobody else is told.
@@ -184,6 +184,9 @@ class Register:
             lead = created(candidate.new_lead_id, candidate.values, held=True)
             self._claim(candidate.keys, lead.lead_id)
             outcome = "created"
+        elif lead.held:
+            # Another way to name the same person; nobody else may make a second lead of it.
+            self._claim([key for key in candidate.keys if key not in self.keys], lead.lead_id)
         lead = replace(lead, sequence=lead.sequence + 1)
         self._save(lead)
         self.events.append(

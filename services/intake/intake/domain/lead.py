@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import TypedDict
 from uuid import UUID
 
 from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Attributes, AttributeValue, Campaign, Verdict
 from intake.domain.quality import Quality
 
+EXTERNAL_KEYS_MAX = 500
+"""External ids of one lead that are published; more find it in intake only. Keeps the event within the size of a record."""
+KEY_FIELDS = frozenset({"email", "phone"})
 PERSON_FIELDS = ("email", "phone", "first_name", "last_name", "company", "domain", "title")
 
 
@@ -76,7 +80,9 @@ def created(lead_id: UUID, values: Values, *, held: bool) -> Lead:
         verdict=values.verdict,
         person=dict(values.person),
         attributes=dict(values.attributes),
-        stamps=dict.fromkeys([*values.person, *(f"attributes.{name}" for name in values.attributes)], values.at),
+        stamps=dict.fromkeys(
+            [*values.person, *(f"attributes.{name}" for name in values.attributes), "verdict"], values.at
+        ),
         account_id=values.account_id,
         campaign=values.campaign,
         external_keys=(values.external_key,) if values.external_key else (),
@@ -102,10 +108,24 @@ def updated(lead: Lead, values: Values) -> Lead:
         account_id=lead.account_id or values.account_id,
         campaign=lead.campaign or values.campaign,
         external_keys=_joined(lead.external_keys, (values.external_key,) if values.external_key else ()),
-        verdict=values.verdict,
-        policy_version=values.quality.policy_version,
-        quality_score=values.quality.score,
         held=False,
+        **_judged(stamps, lead, values),
+    )
+
+
+def released(lead: Lead, values: Values) -> Lead:
+    """A held lead that comes in by an acceptable submission: with what that says, and nothing that was only said in quarantine but
+    who it is and when it was first heard of."""
+    entered = created(lead.lead_id, values, held=False)
+    known = {name: value for name, value in lead.person.items() if name in KEY_FIELDS and name not in entered.person}
+    return replace(
+        entered,
+        source=lead.source,
+        captured_at=lead.captured_at,
+        person={**known, **entered.person},
+        stamps={**{name: lead.stamps[name] for name in known}, **entered.stamps},
+        external_keys=_joined(lead.external_keys, entered.external_keys),
+        sequence=lead.sequence,
     )
 
 
@@ -119,6 +139,8 @@ def absorbed(survivor: Lead, other: Lead) -> Lead:
     """The survivor with the newest non-empty value of each field of both. Its source, campaign and time of capture stay."""
     person, attributes, stamps = dict(survivor.person), dict(survivor.attributes), dict(survivor.stamps)
     for name, value in other.person.items():
+        if other.held and (name not in KEY_FIELDS or name in person):
+            continue  # what was only said in quarantine stays there, but for who it is
         at = other.stamps.get(name, other.captured_at)
         if _newer(stamps, name, at):
             person[name] = value
@@ -126,7 +148,7 @@ def absorbed(survivor: Lead, other: Lead) -> Lead:
     _take_attributes(
         attributes,
         stamps,
-        other.attributes,
+        {} if other.held else other.attributes,
         lambda name: other.stamps.get(f"attributes.{name}", other.captured_at),
     )
     return replace(
@@ -135,7 +157,7 @@ def absorbed(survivor: Lead, other: Lead) -> Lead:
         attributes=attributes,
         stamps=stamps,
         account_id=survivor.account_id or other.account_id,
-        campaign=survivor.campaign or other.campaign,
+        campaign=survivor.campaign or (None if other.held else other.campaign),
         external_keys=_joined(survivor.external_keys, other.external_keys),
     )
 
@@ -169,5 +191,27 @@ def _take_attributes(
             stamps[f"attributes.{name}"] = at
 
 
+class _Judgement(TypedDict):
+    verdict: Verdict
+    policy_version: int | None
+    quality_score: float | None
+
+
+def _judged(stamps: dict[str, datetime], lead: Lead, values: Values) -> _Judgement:
+    """The judgement of the newest submission, by the time it occurred."""
+    if not _newer(stamps, "verdict", values.at):
+        return {
+            "verdict": lead.verdict,
+            "policy_version": lead.policy_version,
+            "quality_score": lead.quality_score,
+        }
+    stamps["verdict"] = values.at
+    return {
+        "verdict": values.verdict,
+        "policy_version": values.quality.policy_version,
+        "quality_score": values.quality.score,
+    }
+
+
 def _joined(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
-    return first if set(second) <= set(first) else tuple(dict.fromkeys((*first, *second)))
+    return first if set(second) <= set(first) else tuple(dict.fromkeys((*first, *second)))[:EXTERNAL_KEYS_MAX]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from accord.contracts.values import AttributeValue
+from intake.domain.privacy import looks_personal
 
 Consequence = Literal["reject", "quarantine", "flag"]
 AttributeType = Literal["integer", "number", "string", "boolean"]
@@ -28,7 +29,7 @@ AttributeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 _PREFIXES = re.compile(r"^(\d+)-(\d+)$")
-_WRONG_TAGS = frozenset({"required", "range", "one_of", "email", "phone", "any_of"})
+_RULES = frozenset({"required", "range", "one_of", "email", "phone", "any_of"})
 
 
 class _Part(BaseModel):
@@ -95,8 +96,8 @@ class Email(_Part):
     """The e-mail address is well formed under a public suffix. `disposable` and `role` say whether such addresses pass."""
 
     rule: Literal["email"]
-    disposable: bool = False
-    role: bool = True
+    disposable: Annotated[bool, Field(strict=True)] = False
+    role: Annotated[bool, Field(strict=True)] = True
 
 
 class Phone(_Part):
@@ -114,7 +115,7 @@ class AnyOf(_Part):
 
 def _name_of_rule(part: object) -> str:
     name = part.get("rule") if isinstance(part, dict) else getattr(part, "rule", None)
-    return name if isinstance(name, str) and name in _WRONG_TAGS else "required"
+    return name if isinstance(name, str) and name in _RULES else "required"
 
 
 Rule = Annotated[
@@ -170,7 +171,7 @@ _ENVELOPE = ("key", "consequence", "weight", "missing")
 class _ParameterHead(_Part):
     key: Key
     consequence: Consequence
-    weight: Annotated[float, Field(gt=0, le=1000)] = 1
+    weight: Annotated[float, Field(gt=0, le=1000, strict=True)] = 1
     missing: Literal["pass", "fail"] = "fail"
 
 
@@ -219,8 +220,8 @@ def _parameter(part: object, pointer: str, flaws: list[Flaw]) -> Parameter | Non
     if not isinstance(part, dict):
         flaws.append(Flaw(pointer, "must be a mapping with key, rule and consequence"))
         return None
-    if not isinstance(part.get("rule"), str) or part["rule"] not in _WRONG_TAGS:
-        flaws.append(Flaw(f"{pointer}/rule", f"must be one of {', '.join(sorted(_WRONG_TAGS))}"))
+    if not isinstance(part.get("rule"), str) or part["rule"] not in _RULES:
+        flaws.append(Flaw(f"{pointer}/rule", f"must be one of {', '.join(sorted(_RULES))}"))
         return None
     before = len(flaws)
     try:
@@ -240,11 +241,19 @@ def _flaws_of(error: ValidationError, base: str, skip: int = 0) -> list[Flaw]:
     found = error.errors(include_url=False, include_input=False, include_context=False)
     return [
         Flaw(
-            base + "".join(f"/{part}" for part in problem["loc"][skip:] if part not in _WRONG_TAGS or part == "rule"),
+            base + "".join(_steps(problem["loc"], skip)),
             problem["msg"].removeprefix("Value error, "),
         )
         for problem in found
     ]
+
+
+def _steps(place: Sequence[str | int], skip: int) -> Iterator[str]:
+    """The place as a JSON Pointer's steps, without the names of rules that pydantic adds where one of several may stand."""
+    for number, part in enumerate(place):
+        added = part in _RULES and number > 0 and (place[number - 1] == "rule" or isinstance(place[number - 1], int))
+        if number >= skip and not added:
+            yield "/" + str(part).replace("~", "~0").replace("/", "~1")
 
 
 def _inconsistencies(policy: Policy) -> Iterator[Flaw]:
@@ -253,23 +262,21 @@ def _inconsistencies(policy: Policy) -> Iterator[Flaw]:
         if parameter.key in seen:
             yield Flaw(f"/parameters/{place}/key", "another parameter has this key")
         seen.add(parameter.key)
-        for attribute in attributes_of(parameter.rule):
-            declared = policy.attributes.get(attribute)
-            if declared is None:
-                yield Flaw(f"/parameters/{place}", f"the attribute {attribute} is not among /attributes")
-            elif isinstance(parameter.rule, Range) and declared.type not in ("integer", "number"):
-                yield Flaw(
-                    f"/parameters/{place}/attribute", f"a range needs a number, and {attribute} is {declared.type}"
-                )
+        if isinstance(parameter.rule, Required) and parameter.missing_passes:
+            yield Flaw(f"/parameters/{place}/missing", "a required value that may be missing asks for nothing")
+        yield from _undeclared(parameter.rule, policy.attributes, f"/parameters/{place}")
 
 
-def attributes_of(rule: Rule) -> Iterator[str]:
-    """The attributes that a rule looks at."""
+def _undeclared(rule: Rule, attributes: Mapping[str, Declared], pointer: str) -> Iterator[Flaw]:
     if isinstance(rule, AnyOf):
-        for part in rule.of:
-            yield from attributes_of(part)
+        for place, part in enumerate(rule.of):
+            yield from _undeclared(part, attributes, f"{pointer}/of/{place}")
     elif isinstance(rule, Required | OneOf | Range) and rule.attribute is not None:
-        yield rule.attribute
+        declared = attributes.get(rule.attribute)
+        if declared is None:
+            yield Flaw(f"{pointer}/attribute", f"the attribute {rule.attribute} is not among /attributes")
+        elif isinstance(rule, Range) and declared.type not in ("integer", "number"):
+            yield Flaw(f"{pointer}/attribute", f"a range needs a number, and {rule.attribute} is {declared.type}")
 
 
 _TRUE = frozenset({"true", "yes", "1"})
@@ -305,29 +312,8 @@ def _number(value: bool | int | float | str, *, whole: bool) -> int | float:
         raise NotOfType
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise NotOfType from None
     if not abs(number) < 1e15 or (whole and number != int(number)):
         raise NotOfType
     return int(number) if whole or number == int(number) else number
-
-
-_PERSONAL_NAME = re.compile(
-    r"name|mail|phone|mobile|address|birth|note|comment|message|text|ssn|passport", re.IGNORECASE
-)
-_ADDRESS = re.compile(r"\S@\S")
-_PHONE = re.compile(r"^\+?[\d\s()./-]{9,}$")
-
-
-def looks_personal(text: str) -> bool:
-    """Whether a text holds something like an e-mail address. Better one attribute too few than one address too many."""
-    return _ADDRESS.search(text) is not None
-
-
-def undeclared_public(name: str, value: AttributeValue) -> bool:
-    """Without a policy nothing declares what is public: a short scalar whose name and form speak against personal data is."""
-    if value is None or isinstance(value, list) or _PERSONAL_NAME.search(name):
-        return False
-    if isinstance(value, str):
-        return 0 < len(value) <= TEXT_MAX and not looks_personal(value) and not _PHONE.match(value)
-    return True

@@ -20,8 +20,8 @@ from intake.domain.policy import (
     Required,
     Rule,
     typed,
-    undeclared_public,
 )
+from intake.domain.privacy import is_public_without_policy
 
 Judgement = Literal["accepted", "flagged", "quarantined", "unchecked", "rejected"]
 
@@ -126,7 +126,7 @@ class Judge:
 
 def unchecked(attributes: Mapping[str, AttributeValue]) -> tuple[Quality, Attributes]:
     """What happens without a policy in force: everything is taken, and nothing is claimed about it."""
-    return Quality("unchecked"), {n: v for n, v in attributes.items() if undeclared_public(n, v)}
+    return Quality("unchecked"), {n: v for n, v in attributes.items() if is_public_without_policy(n, v)}
 
 
 def _typed(value: AttributeValue, declared: Declared) -> AttributeValue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 from typing import Annotated
 from uuid import UUID
@@ -9,6 +10,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from accord.contracts.values import Campaign, Handle, Party, SourceName, Timestamp
+from intake.domain.privacy import looks_personal
 
 AHEAD_MAX = timedelta(minutes=5)
 """How far ahead of our clock a sender's may be."""
@@ -16,7 +18,17 @@ ATTRIBUTES_MAX = 100
 
 Text = Annotated[str, StringConstraints(max_length=500, strip_whitespace=True)]
 AttributeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
-AttributeIn = bool | int | float | Annotated[str, StringConstraints(max_length=1000)] | list[Text] | None
+Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]
+Real = Annotated[float, Field(allow_inf_nan=False)]
+"""Numbers that every reader of JSON can hold, so that what was taken can be given back."""
+AttributeIn = (
+    bool
+    | Whole
+    | Real
+    | Annotated[str, StringConstraints(max_length=1000)]
+    | Annotated[list[Text], Field(max_length=50)]
+    | None
+)
 ExternalId = Annotated[str, StringConstraints(min_length=1, max_length=300, strip_whitespace=True)]
 Kind = Annotated[str, StringConstraints(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")]
 
@@ -30,6 +42,21 @@ def _sane_year(at: datetime) -> datetime:
 Moment = Annotated[Timestamp, AfterValidator(_sane_year)]
 
 
+def _storable(value: JsonValue) -> JsonValue:
+    """The value, if all its numbers can be stored and given back."""
+    if isinstance(value, dict):
+        for item in value.values():
+            _storable(item)
+    elif isinstance(value, list):
+        for item in value:
+            _storable(item)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    elif isinstance(value, int) and abs(value) > 2**53:
+        raise ValueError("must lie within 2^53")
+    return value
+
+
 class _Form(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -41,11 +68,11 @@ class CampaignIn(Campaign):
     referrer: Annotated[str, Field(max_length=2000)] | None = None
 
     def public(self) -> Campaign | None:
-        """The words that may leave intake: none that looks like an address."""
+        """The words that may leave intake: none that looks like an address or a number to call."""
         words = {
             name: value
             for name in ("name", "medium", "content", "term")
-            if (value := getattr(self, name)) and "@" not in value
+            if (value := getattr(self, name)) and not looks_personal(value)
         }
         return Campaign(**words, cost=self.cost) if words or self.cost else None
 
@@ -102,7 +129,9 @@ class ActivityIn(_Form):
     actor: Handle | None = None
     occurred_at: Moment | None = None
     campaign: CampaignIn | None = None
-    properties: Annotated[dict[str, JsonValue], Field(max_length=100)] = Field(default_factory=dict)
+    properties: Annotated[dict[str, Annotated[JsonValue, AfterValidator(_storable)]], Field(max_length=100)] = Field(
+        default_factory=dict
+    )
 
     @model_validator(mode="after")
     def _whose(self) -> ActivityIn:

@@ -19,7 +19,13 @@ FROM submission s WHERE s.lead_id = ANY ($1::uuid[]) AND s.content::jsonb ? 'ext
 ORDER BY 1, 2
 LIMIT 100
 """
-_MERGED = "SELECT lead_id FROM lead WHERE merged_into = $1 ORDER BY lead_id LIMIT 100"
+_MERGED = """
+WITH RECURSIVE gone AS (
+    SELECT lead_id FROM lead WHERE merged_into = $1
+    UNION SELECT lead.lead_id FROM lead JOIN gone ON lead.merged_into = gone.lead_id
+)
+SELECT lead_id FROM gone ORDER BY lead_id LIMIT 100
+"""
 
 
 @dataclass(frozen=True, slots=True)

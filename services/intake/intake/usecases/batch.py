@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import asyncpg
 import orjson
 
+from accord.batching import Overloaded
 from accord.database import Recording
 from accord.http.idempotency import Answer, Fresh, Replay, Ticket, Verdict, claim, forget, problem_of_verdict, store
 from accord.http.problems import MEDIA_TYPE, Problem
@@ -27,7 +29,10 @@ async def tried(act: Callable[[], Awaitable[T]]) -> T:
             return await act()
         except _RETRIED:
             continue
-    return await act()
+    try:
+        return await act()
+    except Moved:
+        raise Overloaded(1.0) from None
 
 
 async def claimed(recording: Recording, tickets: Sequence[Ticket | None]) -> list[Verdict]:
@@ -52,8 +57,9 @@ async def answered(
         if isinstance(verdict, Fresh):
             answer = next(remaining)
             answers.append(answer)
-            if ticket is not None and answer.headers.get(RECORDED) == "no":
-                freed.append(ticket)
+            if answer.headers.get(RECORDED) == "no":
+                answers[-1] = replace(answer, headers={k: v for k, v in answer.headers.items() if k != RECORDED})
+                freed += [ticket] if ticket is not None else []
             elif ticket is not None:
                 saved.append((ticket, answer))
         elif isinstance(verdict, Replay):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -24,7 +24,7 @@ from intake.domain.submission import Submission, is_ahead
 from intake.queries import leads as lead_queries
 from intake.queries import submissions
 from intake.recognise import account_domain, account_id_of, email_facts, phone_facts
-from intake.usecases.batch import ahead_of_time, answered, claimed, tried
+from intake.usecases.batch import ahead_of_time, answered, claimed, refused, tried
 
 _InForce = tuple[int, Judge] | None
 """The policy's version and the policy, None while nothing is in force."""
@@ -50,6 +50,8 @@ class _Recognised:
     facts: Facts
     account: tuple[UUID, str] | None
     external: str | None
+    flaw: Problem | None
+    """Why nobody can be recognised in it."""
 
 
 class Capture:
@@ -82,6 +84,9 @@ class Capture:
         accounts: dict[UUID, tuple[str, str | None]] = {}
         for one in fresh:
             submission = one.request.submission
+            if one.flaw is not None:
+                answers.append(refused(one.flaw))
+                continue
             if is_ahead(submission.occurred_at, now):
                 answers.append(ahead_of_time())
                 continue
@@ -133,10 +138,6 @@ def _recognise(request: CaptureRequest) -> _Recognised:
     if submission.consent is not None:
         fields["consent"] = submission.consent.basis
     domain = account_domain(submission.domain, known["email"].rpartition("@")[2] if "email" in known else None)
-    # What is no address is kept as it was said, for people to read; it is nobody's key.
-    for name in ("email", "phone"):
-        if name not in known and (said := raw[name]):
-            person[name] = said
     return _Recognised(
         request,
         person | known,
@@ -144,6 +145,24 @@ def _recognise(request: CaptureRequest) -> _Recognised:
         Facts(fields, submission.attributes, email, phone),
         (account_id_of(domain), domain) if domain else None,
         external,
+        _flaw(submission, known),
+    )
+
+
+def _flaw(submission: Submission, known: Mapping[str, str]) -> Problem | None:
+    """An address that is none, or nothing left by which the person could be known again."""
+    if submission.email and "email" not in known:
+        name, message = "email", "Is not an e-mail address"
+    elif not known and not submission.external_id:
+        name, message = "phone", "Is not a valid phone number, and there is no other way to know the person"
+    else:
+        return None
+    return Problem(
+        422,
+        "validation-failed",
+        "The request does not fit",
+        f"{name}: {message}.",
+        errors=[{"pointer": f"/{name}", "message": message}],
     )
 
 

@@ -73,7 +73,9 @@ async def _take(recording: Recording, requests: Sequence[ActivityRequest]) -> li
             row = activities.Row(lead.lead_id, uuid7(), activity, request.caller, min(activity.occurred_at or now, now))
             rows.append(row)
             recording.publish(_event(row, lead, now))
-            answers.append(Answer(202, orjson.dumps({"activity_id": row.activity_id, "lead_id": lead.lead_id}, default=str)))
+            answers.append(
+                Answer(202, orjson.dumps({"activity_id": row.activity_id, "lead_id": lead.lead_id}, default=str))
+            )
     await lead_queries.save_leads(driver, [touched[lead_id] for lead_id in sorted(touched)], now)
     await activities.save(driver, rows, now)
     return answers
