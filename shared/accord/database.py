@@ -172,6 +172,8 @@ _TRANSIENT_POSTGRES: tuple[type[BaseException], ...] = (
     asyncpg.InsufficientResourcesError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
+    # What asyncpg raises on a connection that has read the server's farewell and not yet the end of its stream.
+    asyncpg.InternalClientError,
 )
 
 
