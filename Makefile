@@ -45,7 +45,7 @@ format: setup ## format and fix what can be fixed
 	@$(VENV)/bin/ruff format .
 
 test: setup ## all tests with real PostgreSQL and Kafka (PYTEST_ARGS="…" for less)
-	@$(PYTHON) -m pytest -n 2 --dist loadgroup -m "not bench" $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest -n 2 -m "not bench" $(PYTEST_ARGS)
 
 run: setup ## start everything and keep it running; a second run finds its data
 	@$(VENV)/bin/accord up

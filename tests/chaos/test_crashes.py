@@ -26,7 +26,6 @@ pytestmark = [
     pytest.mark.system,
     pytest.mark.slow,
     pytest.mark.timeout(420),
-    pytest.mark.xdist_group("chaos"),
 ]
 
 READY_WITHIN_S = 60.0

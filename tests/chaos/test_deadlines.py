@@ -24,7 +24,6 @@ pytestmark = [
     pytest.mark.system,
     pytest.mark.slow,
     pytest.mark.timeout(240),
-    pytest.mark.xdist_group("chaos"),
 ]
 
 LONG_PAST = timedelta(seconds=6)

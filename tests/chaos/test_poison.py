@@ -26,7 +26,6 @@ pytestmark = [
     pytest.mark.system,
     pytest.mark.slow,
     pytest.mark.timeout(240),
-    pytest.mark.xdist_group("chaos"),
 ]
 
 WITHIN_S = 60.0

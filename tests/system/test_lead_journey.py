@@ -15,7 +15,7 @@ from tests.system.running import Running
 from accord_local.demo.client import wait_for
 from accord_local.demo.play import Advance, Callers, sign_templates
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("system")]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from tests.system.running import Running
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("system")]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 
 EXAMPLES_MAX = 15
 """Per operation and way of generating."""

@@ -21,7 +21,7 @@ from accord_local.demo.client import wait_for
 from accord_local.demo.play import Callers, sign_templates
 from accord_local.postgres import PostgresServer
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("system")]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240)]
 
 READ_WITHIN_S = 60.0
 OTHER_DATABASES = ("qualification", "sla", "metrics")
