@@ -65,14 +65,17 @@ def kafka_topic_prefix() -> str:
 
 
 @pytest.fixture(scope="session")
-def _templates() -> dict[str, str]:
-    """Service name → this worker's migrated template database."""
+def _templates() -> dict[tuple[str, Path], str]:
+    """Database's name and the folder of the tests that migrate it so → this worker's template database."""
     return {}
 
 
 @pytest.fixture
-def database_factory(postgres_server: PostgresServer, _templates: dict[str, str]) -> Iterator[DatabaseFactory]:
-    """Make `(name, migrate) -> url`: an own copy of a database that `migrate(url)` has brought up once per worker.
+def database_factory(
+    postgres_server: PostgresServer, _templates: dict[tuple[str, Path], str], request: pytest.FixtureRequest
+) -> Iterator[DatabaseFactory]:
+    """Make `(name, migrate) -> url`: an own copy of a database that `migrate(url)` has brought up once per worker
+    and folder of tests.
 
     `name` is a service's database (its role is the owner) or any other word (the superuser is). The copy is dropped
     after the test.
@@ -81,10 +84,11 @@ def database_factory(postgres_server: PostgresServer, _templates: dict[str, str]
 
     def make(name: str, migrate: Migrate) -> str:
         owner = DATABASES.get(name, SUPERUSER)
-        if name not in _templates:
-            _templates[name] = _make_template(postgres_server, name, owner, migrate)
+        template = (name, request.path.parent)
+        if template not in _templates:
+            _templates[template] = _make_template(postgres_server, name, owner, migrate)
         database = f"test_{name}_{uuid.uuid4().hex[:10]}"
-        postgres_server.execute(f'CREATE DATABASE "{database}" OWNER "{owner}" TEMPLATE "{_templates[name]}"')
+        postgres_server.execute(f'CREATE DATABASE "{database}" OWNER "{owner}" TEMPLATE "{_templates[template]}"')
         made.append(database)
         return postgres_server.url(database, owner)
 

@@ -6,13 +6,12 @@ from copy import deepcopy
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
-from typing import Any
 from uuid import UUID
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.qualification import conftest
 
 from accord.contracts.qualification_events import LeadScored, LeadStageChanged
 from accord.contracts.values import Money
@@ -33,41 +32,28 @@ lead_numbers = st.integers(0, LEADS - 1)
 hours = st.integers(-48, 24 * 60)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _material(request):
-    """Hands the conftest's material to the state machine, which cannot ask for fixtures."""
-    conftest = request.config.pluginmanager
-    module = next(
-        plugin for plugin in conftest.get_plugins() if hasattr(plugin, "CONTENT") and hasattr(plugin, "Teller")
-    )
-    Ways.conftest = module
-    return module
-
-
 class Ways(RuleBasedStateMachine):
     """A few leads, two definitions, and everything that can happen, in any order and dated at any time."""
 
-    conftest: Any
-
     @initialize(with_definition=st.booleans())
     def begin(self, with_definition: bool) -> None:
-        content = deepcopy(self.conftest.CONTENT)
+        content = deepcopy(conftest.CONTENT)
         first = compile_definition(1, Definition.model_validate(content))
         content["stages"][2]["gate"] = {"when": {"path": "scores.engagement", "op": "gte", "value": 35}}
         content["stages"][7]["cool_down"] = "P2D"
         content["scores"]["fit"]["rules"][0]["points"] = 60
         self.definitions = [first, compile_definition(2, Definition.model_validate(content))]
         self.rules: Rules | None = first if with_definition else None
-        self.tellers = [self.conftest.Teller(UUID(int=number + 1)) for number in range(LEADS)]
+        self.tellers = [conftest.Teller(UUID(int=number + 1)) for number in range(LEADS)]
         self.leads: dict[UUID, Lead] = {}
         self.said: dict[UUID, list[Any]] = {teller.lead_id: [] for teller in self.tellers}
-        self.now = self.conftest.START + timedelta(days=100)
+        self.now = conftest.START + timedelta(days=100)
         for teller in self.tellers[1:]:
             self.apply(teller.lead_id, teller.captured(self.at(0), employee_count=60))
             self.apply(teller.lead_id, teller.did("demo.requested", self.at(1)))
 
     def at(self, hour: int) -> datetime:
-        return self.conftest.START + timedelta(hours=hour)
+        return conftest.START + timedelta(hours=hour)
 
     def survivor(self, number: int) -> UUID:
         lead_id = self.tellers[number].lead_id
