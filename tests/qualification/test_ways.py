@@ -6,6 +6,7 @@ from copy import deepcopy
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
+from typing import Any
 from uuid import UUID
 
 from hypothesis import settings
