@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.system.running import Running, clients_of, running_stack
+from tests.system.running import RUN_BY_SOMEBODY_ELSE, Running, clients_of, running_stack
 
 from accord_local.demo.client import Urls
 
@@ -22,7 +22,7 @@ Advance = Callable[[int], None]
 @pytest.fixture(scope="session")
 def accord(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One stack for the tests that can share it."""
-    template = os.environ.get("ACCORD_SYSTEM_URL_TEMPLATE")
+    template = os.environ.get(RUN_BY_SOMEBODY_ELSE)
     if template is None:
         with running_stack(tmp_path_factory.mktemp("accord")) as running:
             yield running

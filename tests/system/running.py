@@ -15,6 +15,8 @@ from accord_local.services import SERVICES, ServiceSpec
 from accord_local.stack import Stack, StackOptions
 
 PORTS_TRIED_MAX = 50
+RUN_BY_SOMEBODY_ELSE = "ACCORD_SYSTEM_URL_TEMPLATE"
+"""Environment variable with the services' URL, `{port}` in it, of a stack that runs already."""
 
 INTAKE_APART: Sequence[ServiceSpec] = (
     ServiceSpec("intake", "intake", "intake", 0, role="api"),
