@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import re
-import secrets
 import sys
 import traceback
 from collections.abc import Iterator, MutableMapping
@@ -210,7 +210,8 @@ def span_of_request(scope: Scope) -> Iterator[str]:
     parent = _parent(scope)
     context = trace.set_span_in_context(NonRecordingSpan(parent)) if parent is not None else None
     if not _records():
-        own = parent or SpanContext(secrets.randbits(128) or 1, secrets.randbits(64) or 1, False, _UNSAMPLED)
+        # Ids, not secrets: as OpenTelemetry makes them, without asking the kernel twice a request.
+        own = parent or SpanContext(random.getrandbits(128) or 1, random.getrandbits(64) or 1, False, _UNSAMPLED)
         token = otel_context.attach(trace.set_span_in_context(NonRecordingSpan(own)))
         try:
             yield f"{own.trace_id:032x}"
