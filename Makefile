@@ -1,7 +1,7 @@
 # Everything Accord needs, from a Python >= 3.11 and make. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format test run demo down compose-env compose-up compose-down compose-test schemas clean
+.PHONY: help setup lock lint format test bench run demo down compose-env compose-up compose-down compose-test schemas clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -11,6 +11,7 @@ MEMBER_FILES := $(addsuffix /pyproject.toml,$(MEMBERS))
 # uv from PATH, else the one that setup puts into the environment.
 UV = $$(command -v uv || echo $(VENV)/bin/uv)
 PYTEST_ARGS ?=
+BENCH ?=
 # Behind a proxy with a certificate of its own, only the system knows whom to trust; a bare machine has only uv's list.
 export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem),true,false)
 DATA_DIR := .accord
@@ -46,6 +47,9 @@ format: setup ## format and fix what can be fixed
 
 test: setup ## all tests with real PostgreSQL and Kafka (PYTEST_ARGS="…" for less)
 	@$(PYTHON) -m pytest -n 2 -m "not bench" $(PYTEST_ARGS)
+
+bench: setup ## what it does in a second here, beside plain twins; a table, and JSON in bench-results/ (BENCH="single relay" for some)
+	@$(PYTHON) -m tests.bench $(BENCH)
 
 run: setup ## start everything and keep it running; a second run finds its data
 	@$(VENV)/bin/accord up
