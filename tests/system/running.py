@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import random
-import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from accord_local.demo.client import Client, Urls
 from accord_local.keys import DEV_KEY_VARIABLES
+from accord_local.processes import free_ports
 from accord_local.services import SERVICES, ServiceSpec
 from accord_local.stack import Stack, StackOptions
 
-PORTS_TRIED_MAX = 50
 RUN_BY_SOMEBODY_ELSE = "ACCORD_SYSTEM_URL_TEMPLATE"
 """Environment variable with the services' URL, `{port}` in it, of a stack that runs already."""
 
@@ -56,7 +54,7 @@ class Running:
 def running_stack(data_dir: Path, services: Sequence[ServiceSpec] = SERVICES) -> Iterator[Running]:
     """PostgreSQL, Kafka and the services on free ports, stopped at the end."""
     width = max(spec.port_offset for spec in services) + 1
-    base = free_ports(width + 1)
+    base = free_ports(width + 1)[0]
     reporter = Silent()
     stack = Stack(StackOptions(data_dir, port_base=base, kafka_port=base + width, services=services), reporter)
     try:
@@ -81,15 +79,3 @@ def dev_keys(data_dir: Path) -> dict[str, str]:
     lines = (data_dir / "dev-keys.env").read_text().splitlines()
     found = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
     return {name.removeprefix("ACCORD_").removesuffix("_KEY").lower(): found[name] for name in DEV_KEY_VARIABLES}
-
-
-def free_ports(count: int) -> int:
-    """The first of `count` consecutive loopback ports that were free a moment ago."""
-    rng = random.Random()
-    for _ in range(PORTS_TRIED_MAX):
-        first = rng.randrange(20_000, 30_000)
-        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
-            for port in range(first, first + count):
-                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first
-    raise RuntimeError(f"no {count} consecutive free ports in {PORTS_TRIED_MAX} tries")

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import random
 import shutil
 import signal
 import socket
@@ -22,6 +23,8 @@ from typing import TypeVar
 import psutil
 
 from accord_local.errors import DiskFullError, LocalError, PortBusyError
+
+PORTS_TRIED_MAX = 100
 
 T = TypeVar("T")
 
@@ -192,12 +195,18 @@ def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports on loopback that were free a moment ago, all different."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+    """TCP ports in a row on loopback that were free a moment ago.
+
+    They lie below those that the kernel gives to outgoing connections, so that no client can take one in the meantime.
+    """
+    for _ in range(PORTS_TRIED_MAX):
+        first = random.randrange(10_100, 32_000 - count)  # noqa: S311 - a guess, not a secret
+        row = list(range(first, first + count))
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in row:
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return row
+    raise LocalError(f"no {count} free ports in a row in {PORTS_TRIED_MAX} tries")
 
 
 def require_port(what: str, port: int, option: str) -> None:
