@@ -80,6 +80,9 @@ class Database:
             "lock_timeout": f"{int(lock_timeout_s * 1000)}ms",
             "idle_in_transaction_session_timeout": f"{int(idle_in_transaction_timeout_s * 1000)}ms",
             "jit": "off",
+            # A plan that was cached while a table was small reads all of it when it has grown, until something analyzes it.
+            # Our statements carry many rows each, so planning them every time costs little.
+            "plan_cache_mode": "force_custom_plan",
             "timezone": "UTC",
         }
         self.engine: AsyncEngine = create_async_engine(
