@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import structlog
 from rich.console import Console
 from tests.bench import capturing, qualifying, relaying, whole_way
 from tests.bench.house import House
@@ -30,6 +32,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("names", nargs="*", choices=[*GROUPS, []], help="what to measure; without: everything")
     names = parser.parse_args(arguments).names or list(GROUPS)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is stopped in order
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     console = Console()
     figures: list[Figure] = []
     failed = False
@@ -39,7 +42,7 @@ def main(arguments: list[str]) -> int:
                 try:
                     figures.extend(GROUPS[name](house))
                 except Exception:  # noqa: BLE001 - what the other groups measure is worth showing
-                    console.print_exception()
+                    console.print_exception(max_frames=4)
                     failed = True
     show(console, figures)
     console.print(f"written to {write(RESULTS, figures)}")
