@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     names = parser.parse_args(arguments).names or list(GROUPS)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is stopped in order
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     figures: list[Figure] = []
     failed = False
     with House() as house:

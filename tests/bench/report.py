@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -89,10 +90,23 @@ def write(directory: Path, figures: Sequence[Figure]) -> Path:
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": platform.platform(),
         "python": platform.python_version(),
+        "python_loop_ms": round(_loop_ms(), 1),
     }
     rows = [{**asdict(one), "ratio": one.ratio, "met": one.met} for one in figures]
     path.write_text(json.dumps({"at": now.isoformat(), "machine": machine, "figures": rows}, indent=2) + "\n")
     return path
+
+
+def _loop_ms() -> float:
+    """Processor time of a fixed loop of plain Python, the best of five: how quick a core is here and now."""
+
+    def once() -> float:
+        began, held = time.process_time(), {}
+        for n in range(200_000):
+            held[n & 1023] = (n, n * 3)
+        return (time.process_time() - began) * 1000
+
+    return min(once() for _ in range(5))
 
 
 def median(values: Sequence[float]) -> float:
