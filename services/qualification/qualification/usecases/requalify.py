@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import TypeGuard, get_args
 
+from accord.contracts.base import EventData
 from accord.database import Recording
 from accord.messaging.consumer import Received
 from qualification.domain.rules import Rules
@@ -14,13 +16,21 @@ EVENTS_PER_TURN_MAX = 200
 """After so many the loop gets its turn, so that a large batch does not hold up the API of the same process."""
 
 
+_MOVING = frozenset(get_args(Told))
+
+
+def _moves_a_lead(data: EventData) -> TypeGuard[Told]:
+    # Event classes are final. `isinstance` would ask pydantic's metaclass for each of them, which shows at this place.
+    return type(data) in _MOVING
+
+
 async def requalify(recording: Recording, received: Sequence[Received], rules: Rules | None) -> None:
     """Apply these events under the definition in force (None: there is none, and leads are kept without a stage).
 
     Events that move no lead (submissions held or refused, agreements of others) are passed over.
     """
     told = [(item.event.data, item.event.traceparent) for item in received]
-    moving = [(data, traceparent) for data, traceparent in told if isinstance(data, Told)]
+    moving = [(data, traceparent) for data, traceparent in told if _moves_a_lead(data)]
     if not moving:
         return
     batch = await LeadBatch.lock(recording, rules, (lead_id for data, _ in moving for lead_id in concerned(data)))
