@@ -4,18 +4,25 @@ A test that needs durable storage or kills a server starts its own with `accord_
 `accord_local.kafka.KafkaServer`; the shared PostgreSQL runs without fsync.
 """
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from accord_local.kafka import KafkaServer
 from accord_local.keeper import KeeperClient
 from accord_local.postgres import DATABASES, SUPERUSER, PostgresServer
+
+# Examples are not timed: machines are shared. Where CI is set Hypothesis has a profile of its own: the same examples each time.
+if not os.environ.get("CI"):
+    settings.register_profile("untimed", deadline=None)
+    settings.load_profile("untimed")
 
 STACKS = {"tests/chaos/": "chaos", "tests/system/test_funnel.py": "funnel", "tests/system/": "system"}
 """Where tests share a stack of their own → its name. Those of one stack run in one worker."""

@@ -7,7 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from accord.contracts.criteria import Criteria, compile_criteria
@@ -182,6 +182,14 @@ def test_criteria_that_hold_for_some_value_are_never_said_to_be_impossible(tree)
 
 
 @given(st.lists(leaves, min_size=1, max_size=4))
+@example([{"path": "attributes.n", "op": op, "value": 0} for op in ("ne", "lte", "gte")])
+@example(
+    [
+        {"path": "attributes.n", "op": "not_in", "value": [0]},
+        {"path": "attributes.n", "op": "lte", "value": 0},
+        {"path": "attributes.n", "op": "gte", "value": 0},
+    ]
+)
 def test_comparisons_that_can_hold_together_for_no_number_are_found(conjuncts):
     criteria = Criteria.model_validate({"all": conjuncts})
     compiled = compile_criteria(criteria)

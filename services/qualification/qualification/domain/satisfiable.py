@@ -105,7 +105,7 @@ def _in_order(op: str, value: _Ordered, bound: _Ordered) -> bool:
     return (value < bound) is (op in ("lt", "lte"))
 
 
-def _interval_left(leaves: Iterable[Criteria], domain: Domain) -> bool:
+def _interval_left(leaves: Sequence[Criteria], domain: Domain) -> bool:
     least, most = domain.least, domain.most
     open_least = open_most = False
     for leaf in leaves:
@@ -116,11 +116,22 @@ def _interval_left(leaves: Iterable[Criteria], domain: Domain) -> bool:
             least, open_least = bound, leaf.op == "gt"
         if leaf.op in ("lt", "lte") and (-bound, leaf.op == "lt") > (-most, open_most):
             most, open_most = bound, leaf.op == "lt"
-    return least < most or (least == most and not open_least and not open_most)
+    if least != most:
+        return least < most
+    # One number is left; it may be excluded by name.
+    return not open_least and not open_most and not any(_excludes(leaf, least) for leaf in leaves)
+
+
+def _excludes(leaf: Criteria, number: float) -> bool:
+    listed = leaf.value if isinstance(leaf.value, list) else [leaf.value]
+    return leaf.op in ("ne", "not_in") and any(_as_number(leaf.path, value) == number for value in listed)
 
 
 def _number(leaf: Criteria) -> float | None:
-    value = leaf.value
-    if leaf.path == "age" and isinstance(value, str):
+    return None if isinstance(leaf.value, list) else _as_number(leaf.path, leaf.value)
+
+
+def _as_number(path: str | None, value: Scalar | None) -> float | None:
+    if path == "age" and isinstance(value, str):
         return parse_duration(value).total_seconds()
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
