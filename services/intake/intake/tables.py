@@ -132,3 +132,47 @@ merge = Table(
     PrimaryKeyConstraint("survivor_id", "merge_id", name="merge_pkey"),
 )
 Index("merge_merged_lead_id_idx", merge.c.merged_lead_id)
+
+source = Table(
+    "source",
+    metadata,
+    Column("name", Text, nullable=False),
+    Column("adapter", Text),
+    Column("settings", JSONB, nullable=False),
+    Column("mapping", JSONB, nullable=False),
+    Column("defaults", JSONB, nullable=False),
+    Column("secrets", JSONB, nullable=False),
+    Column("version", Integer, nullable=False),
+    _moment("created_at"),
+    _moment("updated_at"),
+    PrimaryKeyConstraint("name", name="source_pkey"),
+)
+
+hook_fetch = Table(
+    "hook_fetch",
+    metadata,
+    Column("fetch_id", UUID, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("act", Text, nullable=False),
+    Column("reference", JSONB, nullable=False),
+    Column("external_key", Text),
+    Column("content", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    _moment("due_at"),
+    Column("error", Text),
+    Column("lead_id", UUID),
+    _moment("occurred_at"),
+    _moment("recorded_at"),
+    _moment("updated_at"),
+    PrimaryKeyConstraint("fetch_id", name="hook_fetch_pkey"),
+)
+Index("hook_fetch_event_idx", hook_fetch.c.source, hook_fetch.c.event_id, unique=True)
+Index("hook_fetch_due_idx", hook_fetch.c.due_at, postgresql_where=text("state = 'waiting'"))
+Index("hook_fetch_state_idx", hook_fetch.c.source, hook_fetch.c.state, hook_fetch.c.fetch_id)
+Index(
+    "hook_fetch_external_key_idx",
+    hook_fetch.c.external_key,
+    postgresql_where=text("external_key IS NOT NULL"),
+)

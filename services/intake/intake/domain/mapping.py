@@ -1,0 +1,277 @@
+"""How a foreign document or a row of a table becomes a submission: which field of ours takes its value from where. Pure; it guesses no
+mapping and judges no value.
+
+A mapping is `{"fields": {TARGET: POINTER | {"const": VALUE}}, "columns": {COLUMN: TARGET}}`. Targets are the fields of a submission, those
+of its parts with a dot (`campaign.name`, `attributes.employee_count`); pointers are JSON Pointers (RFC 6901) into the document.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import JsonValue
+
+TARGETS_MAX = 150
+"""Fields, columns or defaults of one source."""
+POINTER_CHARS_MAX = 500
+COLUMN_CHARS_MAX = 300
+CONST_CHARS_MAX = 1_000
+
+Shape = Literal["text", "moment", "attribute"]
+
+_ATTRIBUTE = re.compile(r"^attributes\.[A-Za-z][A-Za-z0-9_-]{0,63}$")
+_POINTER = re.compile(r"^(?:/(?:[^~/]|~[01])*)*$")
+_INDEX = re.compile(r"^(?:0|[1-9][0-9]{0,8})$")
+_MILLISECONDS_FROM = 10**11
+"""Seconds since 1970 reach this number in the year 5138, so what is above counts milliseconds."""
+
+Document = Mapping[str, JsonValue]
+
+
+class Targets:
+    """The fields of a submission that a mapping can fill. `source` is none of them: it is the source's own name."""
+
+    SHAPES: Mapping[str, Shape] = {
+        **dict.fromkeys(
+            ("email", "phone", "external_id", "first_name", "last_name", "company", "domain", "title"), "text"
+        ),
+        **dict.fromkeys(
+            (
+                "campaign.name",
+                "campaign.medium",
+                "campaign.content",
+                "campaign.term",
+                "campaign.landing_page",
+                "campaign.referrer",
+                "campaign.cost.amount",
+                "campaign.cost.currency",
+                "consent.basis",
+                "consent.text",
+            ),
+            "text",
+        ),
+        "consent.given_at": "moment",
+        "occurred_at": "moment",
+    }
+
+    @classmethod
+    def shape(cls, name: str) -> Shape | None:
+        """What kind of value the target takes; None if there is no such target. `attributes.NAME` is one for every name."""
+        found = cls.SHAPES.get(name)
+        if found is None and _ATTRIBUTE.match(name):
+            return "attribute"
+        return found
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """All of them, for those who write mappings."""
+        return [*cls.SHAPES, "attributes.NAME"]
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """What is wrong with a mapping, and where: a JSON Pointer into the source's document."""
+
+    pointer: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Const:
+    """A value that every submission of the source has."""
+
+    value: JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class FieldMapping:
+    """`fields`: target → pointer or constant. `columns`: the name of a table's column → target."""
+
+    fields: Mapping[str, str | Const] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+def read(content: object, at: str = "/mapping") -> tuple[FieldMapping, list[Flaw]]:
+    """The mapping in a JSON document, and everything that is wrong with it. `at`: the pointer where the document stands."""
+    if content is None:
+        return FieldMapping(), []
+    if not isinstance(content, Mapping):
+        return FieldMapping(), [Flaw(at, "Must be an object with fields, columns or both")]
+    flaws = [Flaw(_at(at, name), "There is no such part") for name in content if name not in ("fields", "columns")]
+    fields: dict[str, str | Const] = {}
+    for target, said in _entries(content.get("fields"), f"{at}/fields", flaws):
+        place = _at(f"{at}/fields", target)
+        if _known(target, place, flaws) and (rule := _rule(said, place, flaws)) is not None:
+            fields[target] = rule
+    columns: dict[str, str] = {}
+    for column, said in _entries(content.get("columns"), f"{at}/columns", flaws):
+        place = _at(f"{at}/columns", column)
+        if not 0 < len(column) <= COLUMN_CHARS_MAX:
+            flaws.append(Flaw(place, f"A column's name has 1 to {COLUMN_CHARS_MAX} characters"))
+        elif not isinstance(said, str):
+            flaws.append(Flaw(place, "Must be the name of a field"))
+        elif _known(said, place, flaws):
+            if said in columns.values():
+                flaws.append(Flaw(place, "Another column is mapped to this field"))
+            columns[column] = said
+    return FieldMapping(fields, columns), flaws
+
+
+def parse(content: object) -> FieldMapping:
+    """A mapping that was checked before."""
+    return read(content)[0]
+
+
+def default_flaws(defaults: object, at: str = "/defaults") -> list[Flaw]:
+    """What is wrong with `{TARGET: VALUE}`, the values that hold where the mapping finds none."""
+    flaws: list[Flaw] = []
+    for target, value in _entries(defaults, at, flaws):
+        place = _at(at, target)
+        if _known(target, place, flaws):
+            _check_const(value, place, flaws)
+    return flaws
+
+
+def apply(mapping: FieldMapping, document: JsonValue, defaults: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """The submission, without its source, that the pointers of `mapping` find in `document`."""
+    found: dict[str, JsonValue] = dict(defaults)
+    for target, rule in mapping.fields.items():
+        value = rule.value if isinstance(rule, Const) else resolve(document, rule)
+        if value is not None and value != "":
+            found[target] = value
+    return assembled(found)
+
+
+def row_reader(
+    columns: Mapping[str, str], header: Sequence[str], defaults: Mapping[str, JsonValue]
+) -> Callable[[Sequence[str]], dict[str, JsonValue]]:
+    """A function that makes the submission, without its source, of one row under this header. Columns that `columns` does not name are
+    left out, and so is what a row has beyond its header."""
+    places = [(index, columns[name]) for index, name in enumerate(header) if name in columns]
+
+    def reader(row: Sequence[str]) -> dict[str, JsonValue]:
+        found: dict[str, JsonValue] = dict(defaults)
+        width = len(row)
+        for index, target in places:
+            if index < width and (value := row[index].strip()):
+                found[target] = value
+        return assembled(found)
+
+    return reader
+
+
+def assembled(values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """The nested document of values by target. A number becomes text where text is due, a time of any common spelling RFC 3339; what
+    cannot be read stays as it is, for the form of a submission to refuse with its place."""
+    document: dict[str, JsonValue] = {}
+    for target, value in values.items():
+        spelt = _SPELLING.get(Targets.SHAPES.get(target, "attribute"))
+        _put(document, target, value if spelt is None else spelt(value))
+    return document
+
+
+def as_text(value: JsonValue) -> JsonValue:
+    """A number as its digits; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else str(value)
+
+
+def as_moment(value: JsonValue) -> JsonValue:
+    """A time as RFC 3339. Read are RFC 3339, ISO 8601 without an offset or with a blank for the T (taken as UTC), a date (its first
+    moment in UTC), and seconds or milliseconds since 1970, as number or digits. Anything else is given back as it is."""
+    if isinstance(value, str):
+        text = value.strip()
+        if text.isascii() and text.isdigit() and len(text) >= 9:
+            return _since_1970(int(text[:20]), value)
+        try:
+            read = datetime.fromisoformat(text)
+        except ValueError:
+            return value
+        return (read if read.tzinfo else read.replace(tzinfo=UTC)).isoformat()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return _since_1970(value, value)
+    return value
+
+
+def _since_1970(number: float, otherwise: JsonValue) -> JsonValue:
+    try:
+        return datetime.fromtimestamp(number / 1000 if abs(number) >= _MILLISECONDS_FROM else number, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return otherwise
+
+
+_SPELLING: Mapping[Shape, Callable[[JsonValue], JsonValue]] = {"text": as_text, "moment": as_moment}
+
+
+def resolve(document: JsonValue, pointer: str) -> JsonValue:
+    """What stands at a JSON Pointer (RFC 6901, section 4); None where nothing does."""
+    node = document
+    for part in pointer.split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~") if "~" in part else part
+        if isinstance(node, dict):
+            node = node.get(name)
+        elif isinstance(node, list) and _INDEX.match(name) and int(name) < len(node):
+            node = node[int(name)]
+        else:
+            return None
+    return node
+
+
+def _put(document: dict[str, JsonValue], target: str, value: JsonValue) -> None:
+    *parents, last = target.split(".") if not target.startswith("attributes.") else target.split(".", 1)
+    node = document
+    for name in parents:
+        inner = node.setdefault(name, {})
+        if not isinstance(inner, dict):
+            return
+        node = inner
+    node[last] = value
+
+
+def _entries(content: object, at: str, flaws: list[Flaw]) -> list[tuple[str, JsonValue]]:
+    if content is None:
+        return []
+    if not isinstance(content, Mapping):
+        flaws.append(Flaw(at, "Must be an object"))
+        return []
+    if len(content) > TARGETS_MAX:
+        flaws.append(Flaw(at, f"May have {TARGETS_MAX} entries"))
+        return []
+    return [(str(name), value) for name, value in content.items()]
+
+
+def _known(target: str, place: str, flaws: list[Flaw]) -> bool:
+    if Targets.shape(target) is not None:
+        return True
+    flaws.append(Flaw(place, "There is no such field of a submission"))
+    return False
+
+
+def _rule(said: JsonValue, place: str, flaws: list[Flaw]) -> str | Const | None:
+    if isinstance(said, str):
+        if len(said) <= POINTER_CHARS_MAX and said and _POINTER.match(said):
+            return said
+        flaws.append(Flaw(place, "Must be a JSON Pointer such as /data/email"))
+        return None
+    if isinstance(said, Mapping) and set(said) == {"const"}:
+        return Const(said["const"]) if _check_const(said["const"], f"{place}/const", flaws) else None
+    flaws.append(Flaw(place, 'Must be a JSON Pointer or {"const": VALUE}'))
+    return None
+
+
+def _check_const(value: JsonValue, place: str, flaws: list[Flaw]) -> bool:
+    if isinstance(value, bool) or (isinstance(value, int | float) and abs(value) <= 2**53):
+        return True
+    if isinstance(value, str) and 0 < len(value) <= CONST_CHARS_MAX:
+        return True
+    flaws.append(Flaw(place, f"Must be a truth value, a number or a text of 1 to {CONST_CHARS_MAX} characters"))
+    return False
+
+
+def _at(base: str, name: object) -> str:
+    return f"{base}/" + str(name).replace("~", "~0").replace("/", "~1")
