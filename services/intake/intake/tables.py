@@ -95,12 +95,20 @@ submission = Table(
     Column("quality_score", Double),
     Column("policy_version", Integer),
     Column("failed", JSONB, nullable=False),
-    Column("content", Text, nullable=False),
+    Column("content", Text),
     _moment("occurred_at"),
     _moment("recorded_at"),
+    Column("form", Text),
+    Column("keys", ARRAY(Text)),
+    Column("settled", Text),
+    _moment("settled_at", nullable=True),
     PrimaryKeyConstraint("submission_id", name="submission_pkey"),
 )
 Index("submission_lead_id_idx", submission.c.lead_id)
+Index("submission_keys_idx", submission.c["keys"], postgresql_using="gin", postgresql_where=text("keys IS NOT NULL"))
+_WAITING = text("verdict = 'quarantined' AND settled IS NULL")
+Index("submission_waiting_idx", submission.c.submission_id, postgresql_where=_WAITING)
+Index("submission_waiting_source_idx", submission.c.source, submission.c.submission_id, postgresql_where=_WAITING)
 
 activity = Table(
     "activity",
@@ -175,4 +183,77 @@ Index(
     "hook_fetch_external_key_idx",
     hook_fetch.c.external_key,
     postgresql_where=text("external_key IS NOT NULL"),
+)
+
+quarantine_decision = Table(
+    "quarantine_decision",
+    metadata,
+    Column("submission_id", UUID, nullable=False),
+    Column("decision_id", UUID, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("note", Text),
+    Column("fields", JSONB),
+    Column("lead_id", UUID),
+    Column("verdict", Text),
+    Column("quality_score", Double),
+    Column("policy_version", Integer),
+    Column("failed", JSONB, nullable=False),
+    _moment("recorded_at"),
+    PrimaryKeyConstraint("submission_id", "decision_id", name="quarantine_decision_pkey"),
+)
+
+consent = Table(
+    "consent",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    Column("consent_id", UUID, nullable=False),
+    Column("submission_id", UUID),
+    Column("source", Text),
+    Column("caller", Text, nullable=False),
+    Column("basis", Text, nullable=False),
+    Column("text", Text),
+    _moment("given_at"),
+    _moment("recorded_at"),
+    PrimaryKeyConstraint("lead_id", "consent_id", name="consent_pkey"),
+)
+
+external_name = Table(
+    "external_name",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("external_id", Text, nullable=False),
+    PrimaryKeyConstraint("lead_id", "source", "external_id", name="external_name_pkey"),
+)
+
+erasure = Table(
+    "erasure",
+    metadata,
+    Column("erasure_id", UUID, nullable=False),
+    Column("lead_ids", ARRAY(UUID), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("policy_version", Integer),
+    Column("removed", JSONB, nullable=False),
+    _moment("recorded_at"),
+    PrimaryKeyConstraint("erasure_id", name="erasure_pkey"),
+)
+
+erased_id = Table(
+    "erased_id",
+    metadata,
+    Column("id", UUID, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("erasure_id", UUID, nullable=False),
+    PrimaryKeyConstraint("id", name="erased_id_pkey"),
+)
+
+retention = Table(
+    "retention",
+    metadata,
+    Column("what", Text, nullable=False),
+    Column("dropped_to", UUID, nullable=False),
+    _moment("recorded_at"),
+    PrimaryKeyConstraint("what", name="retention_pkey"),
 )

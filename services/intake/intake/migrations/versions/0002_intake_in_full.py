@@ -50,7 +50,89 @@ _SOURCES: tuple[str, ...] = (
     "CREATE INDEX hook_fetch_external_key_idx ON hook_fetch (external_key) WHERE external_key IS NOT NULL",
 )
 _IMPORTS: tuple[str, ...] = ()
-_PRIVACY: tuple[str, ...] = ()
+_PRIVACY: tuple[str, ...] = (
+    "ALTER TABLE submission ALTER COLUMN content DROP NOT NULL",
+    """
+    ALTER TABLE submission
+        ADD COLUMN form text,
+        ADD COLUMN keys text[],
+        ADD COLUMN settled text,
+        ADD COLUMN settled_at timestamptz
+    """,
+    "CREATE INDEX submission_keys_idx ON submission USING gin (keys) WHERE keys IS NOT NULL",
+    """
+    CREATE INDEX submission_waiting_idx ON submission (submission_id)
+    WHERE verdict = 'quarantined' AND settled IS NULL
+    """,
+    """
+    CREATE INDEX submission_waiting_source_idx ON submission (source, submission_id)
+    WHERE verdict = 'quarantined' AND settled IS NULL
+    """,
+    """
+    CREATE TABLE quarantine_decision (
+        submission_id uuid NOT NULL,
+        decision_id uuid NOT NULL,
+        action text NOT NULL,
+        caller text NOT NULL,
+        note text,
+        fields jsonb,
+        lead_id uuid,
+        verdict text,
+        quality_score double precision,
+        policy_version integer,
+        failed jsonb NOT NULL,
+        recorded_at timestamptz NOT NULL,
+        CONSTRAINT quarantine_decision_pkey PRIMARY KEY (submission_id, decision_id)
+    )
+    """,
+    """
+    CREATE TABLE consent (
+        lead_id uuid NOT NULL,
+        consent_id uuid NOT NULL,
+        submission_id uuid,
+        source text,
+        caller text NOT NULL,
+        basis text NOT NULL,
+        text text,
+        given_at timestamptz NOT NULL,
+        recorded_at timestamptz NOT NULL,
+        CONSTRAINT consent_pkey PRIMARY KEY (lead_id, consent_id)
+    )
+    """,
+    """
+    CREATE TABLE external_name (
+        lead_id uuid NOT NULL,
+        source text NOT NULL,
+        external_id text NOT NULL,
+        CONSTRAINT external_name_pkey PRIMARY KEY (lead_id, source, external_id)
+    )
+    """,
+    """
+    CREATE TABLE erasure (
+        erasure_id uuid CONSTRAINT erasure_pkey PRIMARY KEY,
+        lead_ids uuid[] NOT NULL,
+        reason text NOT NULL,
+        caller text NOT NULL,
+        policy_version integer,
+        removed jsonb NOT NULL,
+        recorded_at timestamptz NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE erased_id (
+        id uuid CONSTRAINT erased_id_pkey PRIMARY KEY,
+        what text NOT NULL,
+        erasure_id uuid NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE retention (
+        what text CONSTRAINT retention_pkey PRIMARY KEY,
+        dropped_to uuid NOT NULL,
+        recorded_at timestamptz NOT NULL
+    )
+    """,
+)
 
 
 def upgrade() -> None:
