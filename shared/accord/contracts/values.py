@@ -7,14 +7,14 @@ from decimal import Decimal
 from typing import Annotated, Literal
 
 from pydantic import (
-    AfterValidator,
     AwareDatetime,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
+    WrapValidator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -26,21 +26,20 @@ StageKind = Literal["open", "won", "lost", "recycled", "disqualified"]
 Verdict = Literal["accepted", "flagged", "quarantined", "unchecked"]
 
 
-def _rfc3339(value: object) -> object:
+def _timestamp(value: object, read: ValidatorFunctionWrapHandler) -> datetime:
+    if type(value) is datetime and value.tzinfo is UTC:
+        return value  # made by ourselves: an event has up to four of these
     # pydantic alone would also take numbers, as seconds since 1970.
     if isinstance(value, datetime) or (isinstance(value, str) and value[4:5] == "-" and value[10:11] in ("T", "t")):
-        return value
+        at: datetime = read(value)
+        try:
+            return at.astimezone(UTC)
+        except OverflowError:
+            raise PydanticCustomError("timestamp", "must be a time from year 1 to 9999 in UTC") from None
     raise PydanticCustomError("timestamp", "must be an RFC 3339 time with an offset, such as 2027-01-04T09:30:00-06:00")
 
 
-def _in_utc(at: datetime) -> datetime:
-    try:
-        return at.astimezone(UTC)
-    except OverflowError:
-        raise PydanticCustomError("timestamp", "must be a time from year 1 to 9999 in UTC") from None
-
-
-Timestamp = Annotated[AwareDatetime, BeforeValidator(_rfc3339), AfterValidator(_in_utc)]
+Timestamp = Annotated[AwareDatetime, WrapValidator(_timestamp)]
 """A moment with an offset, held in UTC."""
 
 AttributeValue = bool | int | float | str | list[str] | None

@@ -16,10 +16,10 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
 from accord.contracts.envelope import decode
 from accord.database import Database
+from accord.ids import new_id
 from accord.messaging import inbox, instruments
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ async def add(
     found = dict(record.headers)
     await driver.execute(
         _ADD,
-        uuid7(),
+        new_id(),
         consumer,
         topic,
         record.partition,

@@ -12,24 +12,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
-from uuid_utils.compat import uuid7
 
 from accord.contracts.base import EventData
+from accord.ids import new_id
 
 PAYLOAD_BYTES_MAX = 900_000
 """Below Kafka's default `message.max.bytes`: a larger record would be refused for ever and block the relay."""
-
-_APPEND = """
-INSERT INTO outbox (event_id, type, key, occurred_at, recorded_at, traceparent, payload)
-SELECT event_id, type, key, occurred_at, $5, traceparent, payload
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $6::text[], $7::bytea[])
-     WITH ORDINALITY AS row (event_id, type, key, occurred_at, traceparent, payload, place)
-ORDER BY place
-"""
 
 DEPTH_COUNTED_MAX = 100_000
 
@@ -48,9 +41,8 @@ class Depth:
     oldest_age_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One event on its way into the outbox."""
+class Row(NamedTuple):
+    """One event on its way into the outbox. The fields are columns of the table."""
 
     event_id: UUID
     type: str
@@ -70,21 +62,12 @@ def row_of(event: EventData, now: datetime, traceparent: str | None) -> Row:
         raise ValueError(
             f"{event.type}: {len(payload)} bytes are more than the {PAYLOAD_BYTES_MAX} that a record may have"
         )
-    return Row(uuid7(), event.type, event.key, event.occurred_at, now, traceparent, payload)
+    return Row(new_id(), event.type, event.key, event.occurred_at, now, traceparent, payload)
 
 
 async def append(driver: asyncpg.Connection, rows: Sequence[Row]) -> None:
-    """Insert rows of one recording, in order, by one statement."""
-    await driver.execute(
-        _APPEND,
-        [row.event_id for row in rows],
-        [row.type for row in rows],
-        [row.key for row in rows],
-        [row.occurred_at for row in rows],
-        rows[0].recorded_at,
-        [row.traceparent for row in rows],
-        [row.payload for row in rows],
-    )
+    """Insert rows of one recording, in order. COPY numbers them as they come, and takes two thirds of the time of an INSERT."""
+    await driver.copy_records_to_table("outbox", records=rows, columns=Row._fields)
 
 
 async def depth(conn: AsyncConnection) -> Depth:

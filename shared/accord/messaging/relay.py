@@ -25,12 +25,12 @@ import asyncpg
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from uuid_utils.compat import uuid7
 
 from accord.contracts.envelope import headers_of
 from accord.contracts.topics import TOPIC_OF, ServiceName
 from accord.contracts.watermarks import WatermarkAdvanced
 from accord.database import Database, is_transient
+from accord.ids import new_id
 from accord.messaging import instruments, outbox
 from accord.messaging.kafka import client_options, close_quietly, ensure_topics, partition_of, physical
 from accord.messaging.watermark import Frontier
@@ -278,7 +278,7 @@ class Relay:
 
     async def _announce_to(self, producer: AIOKafkaProducer, partition: int, value: WatermarkAdvanced) -> None:
         batch = producer.create_batch()
-        headers = self._headers(value.type, uuid7(), value.key.encode(), value.occurred_at, None)
+        headers = self._headers(value.type, new_id(), value.key.encode(), value.occurred_at, None)
         batch.append(timestamp=None, key=value.key.encode(), value=value.model_dump_json().encode(), headers=headers)
         await self._deliver(producer, batch, partition)
 

@@ -9,13 +9,13 @@ from uuid import UUID
 
 import asyncpg
 import orjson
-from uuid_utils.compat import uuid7
 
 from accord.contracts.external_key import external_key
 from accord.contracts.intake_events import ActivityRecorded
 from accord.database import Database, Recording
 from accord.http.idempotency import Answer, Fresh, Ticket
 from accord.http.problems import not_found
+from accord.ids import new_id
 from intake.domain.capture import IdentityKey
 from intake.domain.lead import Lead
 from intake.domain.submission import ActivityIn, is_ahead
@@ -70,7 +70,9 @@ async def _take(recording: Recording, requests: Sequence[ActivityRequest]) -> li
         else:
             lead = replace(lead, sequence=lead.sequence + 1)
             touched[lead.lead_id] = lead
-            row = activities.Row(lead.lead_id, uuid7(), activity, request.caller, min(activity.occurred_at or now, now))
+            row = activities.Row(
+                lead.lead_id, new_id(), activity, request.caller, min(activity.occurred_at or now, now)
+            )
             rows.append(row)
             recording.publish(_event(row, lead, now))
             answers.append(

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from uuid_utils.compat import uuid7
-
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.contracts.values import Department
 from accord.database import Database, Recording
 from accord.http import idempotency
+from accord.ids import new_id
 from qualification.domain.decisions import Changed, Decided, Fields, Refused, Unknown, allowed_decisions
 from qualification.domain.lead import Lead
 from qualification.domain.rules import Rules
@@ -107,7 +106,7 @@ async def decide(
 
 def _decided(proposal: Proposal, author: Author, now: datetime) -> Decided:
     return Decided(
-        decision_id=uuid7(),
+        decision_id=new_id(),
         decision=proposal.decision,
         actor=author.name,
         occurred_at=proposal.occurred_at or now,
