@@ -16,6 +16,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    func,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
@@ -62,6 +63,17 @@ lead = Table(
     PrimaryKeyConstraint("lead_id", name="lead_pkey"),
 )
 Index("lead_merged_into_idx", lead.c.merged_into, postgresql_where=text("merged_into IS NOT NULL"))
+Index(
+    "lead_account_id_idx",
+    lead.c.account_id,
+    lead.c.lead_id,
+    postgresql_where=text("account_id IS NOT NULL AND merged_into IS NULL"),
+)
+Index(
+    "lead_last_name_idx",
+    func.lower(lead.c.last_name),
+    postgresql_where=text("last_name IS NOT NULL AND merged_into IS NULL"),
+)
 
 identity_key = Table(
     "identity_key",
@@ -69,8 +81,11 @@ identity_key = Table(
     Column("kind", Text, nullable=False),
     Column("value", Text, nullable=False),
     Column("lead_id", UUID, nullable=False),
+    Column("source", Text),
+    Column("external_id", Text),
     PrimaryKeyConstraint("kind", "value", name="identity_key_pkey"),
 )
+"""`source` and `external_id` are what a key of kind `external` is the digest of."""
 Index("identity_key_lead_id_idx", identity_key.c.lead_id)
 
 account = Table(
@@ -132,14 +147,31 @@ merge = Table(
     Column("survivor_id", UUID, nullable=False),
     Column("merge_id", UUID, nullable=False),
     Column("merged_lead_id", UUID, nullable=False),
-    Column("submission_id", UUID, nullable=False),
+    Column("submission_id", UUID),
     Column("survivor_before", JSONB, nullable=False),
     Column("keys_moved", JSONB, nullable=False),
     Column("activities_moved", ARRAY(UUID), nullable=False),
     _moment("recorded_at"),
+    Column("caller", Text),
+    _moment("reverted_at", nullable=True),
+    Column("reverted_by", Text),
     PrimaryKeyConstraint("survivor_id", "merge_id", name="merge_pkey"),
 )
+"""`submission_id` made the merge, or the person behind `caller` did."""
 Index("merge_merged_lead_id_idx", merge.c.merged_lead_id)
+Index("merge_merge_id_idx", merge.c.merge_id, unique=True)
+
+apart = Table(
+    "apart",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    Column("other_id", UUID, nullable=False),
+    Column("merge_id", UUID, nullable=False),
+    Column("caller", Text, nullable=False),
+    _moment("recorded_at"),
+    PrimaryKeyConstraint("lead_id", "other_id", name="apart_pkey"),
+)
+"""Two leads that a person has parted: they are not merged again without a person. Each pair stands here both ways round."""
 
 source = Table(
     "source",
@@ -156,10 +188,10 @@ source = Table(
     PrimaryKeyConstraint("name", name="source_pkey"),
 )
 
-hook_fetch = Table(
-    "hook_fetch",
+hook_event = Table(
+    "hook_event",
     metadata,
-    Column("fetch_id", UUID, nullable=False),
+    Column("hook_event_id", UUID, nullable=False),
     Column("source", Text, nullable=False),
     Column("event_id", Text, nullable=False),
     Column("act", Text, nullable=False),
@@ -174,14 +206,14 @@ hook_fetch = Table(
     _moment("occurred_at"),
     _moment("recorded_at"),
     _moment("updated_at"),
-    PrimaryKeyConstraint("fetch_id", name="hook_fetch_pkey"),
+    PrimaryKeyConstraint("hook_event_id", name="hook_event_pkey"),
 )
-Index("hook_fetch_event_idx", hook_fetch.c.source, hook_fetch.c.event_id, unique=True)
-Index("hook_fetch_due_idx", hook_fetch.c.due_at, postgresql_where=text("state = 'waiting'"))
-Index("hook_fetch_state_idx", hook_fetch.c.source, hook_fetch.c.state, hook_fetch.c.fetch_id)
+Index("hook_event_id_idx", hook_event.c.source, hook_event.c.event_id, unique=True)
+Index("hook_event_due_idx", hook_event.c.due_at, postgresql_where=text("state = 'waiting'"))
+Index("hook_event_state_idx", hook_event.c.source, hook_event.c.state, hook_event.c.hook_event_id)
 Index(
-    "hook_fetch_external_key_idx",
-    hook_fetch.c.external_key,
+    "hook_event_external_key_idx",
+    hook_event.c.external_key,
     postgresql_where=text("external_key IS NOT NULL"),
 )
 

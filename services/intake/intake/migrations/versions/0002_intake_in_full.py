@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from alembic import op
+from alembic.operations import Operations
+
+from accord.migrations import v0002_http
 
 revision = "0002"
 down_revision = "0001"
@@ -10,7 +13,42 @@ branch_labels = None
 depends_on = None
 
 _POLICY: tuple[str, ...] = ()
-_IDENTITY: tuple[str, ...] = ()
+_IDENTITY: tuple[str, ...] = (
+    """
+    ALTER TABLE merge
+        ALTER COLUMN submission_id DROP NOT NULL,
+        ADD COLUMN caller text,
+        ADD COLUMN reverted_at timestamptz,
+        ADD COLUMN reverted_by text
+    """,
+    "CREATE UNIQUE INDEX merge_merge_id_idx ON merge (merge_id)",
+    """
+    CREATE TABLE apart (
+        lead_id uuid NOT NULL,
+        other_id uuid NOT NULL,
+        merge_id uuid NOT NULL,
+        caller text NOT NULL,
+        recorded_at timestamptz NOT NULL,
+        CONSTRAINT apart_pkey PRIMARY KEY (lead_id, other_id)
+    )
+    """,
+    "ALTER TABLE identity_key ADD COLUMN source text, ADD COLUMN external_id text",
+    # The ids that other systems gave were kept in the submissions alone, which are not kept for ever.
+    """
+    UPDATE identity_key k SET source = s.source, external_id = s.external_id
+    FROM (SELECT source, btrim(content::jsonb ->> 'external_id', E' \\t\\n\\r') AS external_id FROM submission
+          WHERE lead_id IS NOT NULL AND content::jsonb ? 'external_id') AS s
+    WHERE k.kind = 'external' AND k.value = encode(sha256(convert_to(s.source || chr(31) || s.external_id, 'UTF8')), 'hex')
+    """,
+    """
+    CREATE INDEX lead_account_id_idx ON lead (account_id, lead_id)
+    WHERE account_id IS NOT NULL AND merged_into IS NULL
+    """,
+    """
+    CREATE INDEX lead_last_name_idx ON lead (lower(last_name))
+    WHERE last_name IS NOT NULL AND merged_into IS NULL
+    """,
+)
 _SOURCES: tuple[str, ...] = (
     """
     CREATE TABLE source (
@@ -26,8 +64,8 @@ _SOURCES: tuple[str, ...] = (
     )
     """,
     """
-    CREATE TABLE hook_fetch (
-        fetch_id uuid CONSTRAINT hook_fetch_pkey PRIMARY KEY,
+    CREATE TABLE hook_event (
+        hook_event_id uuid CONSTRAINT hook_event_pkey PRIMARY KEY,
         source text NOT NULL,
         event_id text NOT NULL,
         act text NOT NULL,
@@ -44,10 +82,10 @@ _SOURCES: tuple[str, ...] = (
         updated_at timestamptz NOT NULL
     )
     """,
-    "CREATE UNIQUE INDEX hook_fetch_event_idx ON hook_fetch (source, event_id)",
-    "CREATE INDEX hook_fetch_due_idx ON hook_fetch (due_at) WHERE state = 'waiting'",
-    "CREATE INDEX hook_fetch_state_idx ON hook_fetch (source, state, fetch_id)",
-    "CREATE INDEX hook_fetch_external_key_idx ON hook_fetch (external_key) WHERE external_key IS NOT NULL",
+    "CREATE UNIQUE INDEX hook_event_id_idx ON hook_event (source, event_id)",
+    "CREATE INDEX hook_event_due_idx ON hook_event (due_at) WHERE state = 'waiting'",
+    "CREATE INDEX hook_event_state_idx ON hook_event (source, state, hook_event_id)",
+    "CREATE INDEX hook_event_external_key_idx ON hook_event (external_key) WHERE external_key IS NOT NULL",
 )
 _IMPORTS: tuple[str, ...] = ()
 _PRIVACY: tuple[str, ...] = (
@@ -136,5 +174,6 @@ _PRIVACY: tuple[str, ...] = (
 
 
 def upgrade() -> None:
+    v0002_http.upgrade(Operations(op.get_context()))
     for statement in (*_POLICY, *_IDENTITY, *_SOURCES, *_IMPORTS, *_PRIVACY):
         op.execute(statement)
