@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ from accord.http.idempotency import (
     Replay,
     Ticket,
     claim,
+    erase,
     idempotency,
     idempotency_worker,
     once,
@@ -189,6 +191,40 @@ async def test_batches_with_the_same_keys_wait_for_each_other_and_replay(shop: K
     first = set(answers[0])
     assert len(first) == 1
     assert all(set(answer) == first for answer in answers)
+
+
+async def test_an_answer_goes_with_whom_it_speaks_of_and_a_repeated_request_brings_nobody_back(shop: Kit) -> None:
+    person, other = uuid.uuid4(), uuid.uuid4()
+    theirs, another = ticket_for("web", "ada@example.com", b"1"), ticket_for("web", "another", b"3")
+    async with shop.database.recording() as recording:
+        await claim(recording.conn, [theirs, another], recording.now)
+        answers = [(theirs, Answer(201, b"ada", subject=person)), (another, Answer(201, b"saved", subject=other))]
+        await store(recording.conn, answers)
+    async with shop.database.recording() as recording:
+        assert await erase(recording.conn, [person]) == 1
+        assert await erase(recording.conn, [person]) == 0
+    async with shop.database.recording() as recording:
+        verdicts = await claim(
+            recording.conn, [theirs, ticket_for("web", "ada@example.com", b"2"), another], recording.now
+        )
+        rows = await recording.conn.exec_driver_sql("SELECT k::text FROM idempotency_key k")
+        assert not any("@" in row[0] or theirs.sha256.hex() in row[0] for row in rows)
+    gone, changed, kept = (verdict.answer for verdict in verdicts if isinstance(verdict, Replay))
+    assert (gone.status, changed.status, kept.body) == (410, 410, b"saved")
+
+
+async def test_the_digest_of_an_erased_key_is_forgotten_with_the_others(shop: Kit) -> None:
+    ticket, person = ticket_for("web", "k", b"1"), uuid.uuid4()
+    async with shop.database.recording() as recording:
+        old = recording.now - KEPT - timedelta(seconds=1)
+        await claim(recording.conn, [ticket], old)
+        await store(recording.conn, [(ticket, Answer(201, b"saved", subject=person))])
+        await erase(recording.conn, [person])
+        assert await claim(recording.conn, [ticket], recording.now) == [Fresh()]
+    await idempotency_worker(shop.database)._work()
+    async with shop.database.reading() as conn:
+        rows = await conn.exec_driver_sql("SELECT key_name FROM idempotency_key")
+        assert [row[0] for row in rows] == ["k"]
 
 
 async def test_keys_are_forgotten_after_seven_days_and_may_be_used_anew(shop: Kit) -> None:

@@ -148,7 +148,7 @@ async def test_migrations_at_once_do_not_race(database_factory: Callable[..., st
     ):
         assert await asyncio.gather(one.end(), two.end(), three.end()) == [0, 0, 0]
         assert [running.events()[-1] for running in (one, two, three)] == ["migrated"] * 3
-        assert one.lines[-1]["revision"] == "0001"
+        assert one.lines[-1]["revision"] == "0002"
     async with process(url, tmp_path, "all") as running:
         await running.logged("started")
         assert await running.end(signal.SIGTERM) == 0

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Annotated, Any
+from uuid import UUID
 
+import orjson
 from fastapi import Depends, Header
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,7 +22,7 @@ from starlette.responses import Response
 
 from accord.database import Database, Recording, driver_of
 from accord.http.auth import authorize
-from accord.http.problems import Problem
+from accord.http.problems import MEDIA_TYPE, Problem
 from accord.metric_names import IDEMPOTENT_REPLAYS
 from accord.workers import Periodic
 
@@ -29,6 +31,7 @@ _PRUNE_ROWS = 1_000
 _PRUNE_EVERY_S = 600.0
 _KEY = re.compile(r"^[!-~]{1,255}$")
 _SAVED_HEADERS = frozenset({"location", "etag", "content-type"})
+_ERASED = Problem(410, "gone", "It was erased", "What this request was about has been erased since.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,16 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer as it is sent and saved. `replayed`: it is the saved one of an earlier request."""
+    """An answer as it is sent and saved. `replayed`: it is the saved one of an earlier request.
+
+    `subject` is whom or what it speaks of (a lead's id); never sent, it is how `erase` finds the answer.
+    """
 
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
     replayed: bool = False
+    subject: UUID | None = None
 
     def response(self) -> Response:
         headers = {**self.headers, "Idempotency-Replayed": "true"} if self.replayed else dict(self.headers)
@@ -171,26 +178,37 @@ def problem_of_verdict(verdict: OtherRequest | InFlight) -> Problem:
     )
 
 
-_CLAIM = """
+# What remains of a key after `erase`. Two spaces stand in no key that a caller can send, nor in one made for a row of a batch.
+_DIGEST = "'erased  ' || encode(sha256(convert_to(t.key_name, 'UTF8')), 'hex')"
+_CLAIM = f"""
     INSERT INTO idempotency_key (caller, key_name, request_sha256, created_at)
     SELECT caller, key_name, request_sha256, $4
     FROM unnest($1::text[], $2::text[], $3::bytea[]) AS t (caller, key_name, request_sha256)
+    WHERE NOT EXISTS (SELECT FROM idempotency_key e WHERE e.caller = t.caller AND e.key_name = {_DIGEST} AND e.created_at >= $5)
     ORDER BY caller, key_name
     ON CONFLICT (caller, key_name) DO UPDATE
-    SET request_sha256 = excluded.request_sha256, created_at = excluded.created_at, status = NULL, headers = NULL, body = NULL
+    SET request_sha256 = excluded.request_sha256, created_at = excluded.created_at, status = NULL, headers = NULL, body = NULL,
+        subject = NULL
     WHERE idempotency_key.created_at < $5
     RETURNING caller, key_name
-"""
-_SAVED = """
-    SELECT k.caller, k.key_name, k.request_sha256, k.status, k.headers, k.body
+"""  # noqa: S608 - a constant of ours
+_SAVED = f"""
+    SELECT t.caller, t.key_name, k.request_sha256, k.status, k.headers, k.body
     FROM unnest($1::text[], $2::text[]) AS t (caller, key_name)
-    JOIN idempotency_key k USING (caller, key_name)
-"""
+    JOIN idempotency_key k ON k.caller = t.caller AND k.key_name IN (t.key_name, {_DIGEST})
+"""  # noqa: S608 - a constant of ours
 _STORE = """
-    UPDATE idempotency_key k SET status = t.status, headers = t.headers::json, body = t.body
-    FROM unnest($1::text[], $2::text[], $3::smallint[], $4::text[], $5::bytea[]) AS t (caller, key_name, status, headers, body)
+    UPDATE idempotency_key k SET status = t.status, headers = t.headers::json, body = t.body, subject = t.subject
+    FROM unnest($1::text[], $2::text[], $3::smallint[], $4::text[], $5::bytea[], $6::uuid[])
+         AS t (caller, key_name, status, headers, body, subject)
     WHERE k.caller = t.caller AND k.key_name = t.key_name
 """
+_ERASE = f"""
+    WITH gone AS (DELETE FROM idempotency_key WHERE subject = ANY ($1::uuid[]) RETURNING caller, key_name, created_at)
+    INSERT INTO idempotency_key (caller, key_name, request_sha256, status, created_at)
+    SELECT t.caller, {_DIGEST}, '', {_ERASED.status}, t.created_at FROM gone t
+    ON CONFLICT (caller, key_name) DO UPDATE SET created_at = excluded.created_at
+"""  # noqa: S608 - a constant of ours
 
 
 async def claim(conn: AsyncConnection, tickets: Sequence[Ticket], now: datetime) -> list[Verdict]:
@@ -231,6 +249,8 @@ def _verdict(
     row = saved.get(place)
     if row is None or row["status"] is None:
         return InFlight()
+    if row["status"] == _ERASED.status and not row["request_sha256"]:
+        return Replay(Answer(_ERASED.status, orjson.dumps(_ERASED.document()), {"content-type": MEDIA_TYPE}))
     if bytes(row["request_sha256"]) != ticket.sha256:
         return OtherRequest()
     IDEMPOTENT_REPLAYS.inc()
@@ -254,7 +274,18 @@ async def store(conn: AsyncConnection, answers: Sequence[tuple[Ticket, Answer]])
         [answer.status for _, answer in answers],
         headers,
         [answer.body for _, answer in answers],
+        [answer.subject for _, answer in answers],
     )
+
+
+async def erase(conn: AsyncConnection, subjects: Sequence[UUID]) -> int:
+    """Forget the answers that speak of these, their keys and the digests of their requests; how many they were.
+
+    Of a key only its digest stays, for what is left of its time: who repeats the request is told 410 and does not bring back
+    what was erased.
+    """
+    driver = await driver_of(conn)
+    return int((await driver.execute(_ERASE, list(subjects))).rpartition(" ")[2])
 
 
 _FORGET = """

@@ -29,6 +29,7 @@ _WORDS: dict[str, tuple[str, str, str]] = {
         "It is not possible in the present state, or a request with this Idempotency-Key is in progress.",
         "conflict",
     ),
+    "410": ("Gone", "The person was erased.", "gone"),
     "412": ("PreconditionFailed", "The thing has changed since the ETag in If-Match.", "precondition-failed"),
     "413": ("BodyTooLarge", "The body is over the limit, named in `bytes_max`.", "body-too-large"),
     "415": (

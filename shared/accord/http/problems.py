@@ -103,6 +103,11 @@ def not_found(what: str) -> Problem:
     return Problem(404, "not-found", f"No such {what}", f"There is no {what} with this name or id.")
 
 
+def gone(what: str) -> Problem:
+    """410 for a thing that was erased, named by its kind: `gone("lead")`."""
+    return Problem(410, "gone", "It was erased", f"The {what} with this id was erased, and nothing of it is kept.")
+
+
 def overloaded(
     retry_after_s: float | None = None, detail: str = "The service has as much work as it can take. Try again."
 ) -> Problem:

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, DateTime, Index, LargeBinary, MetaData, PrimaryKeyConstraint, SmallInteger, Table, Text
-from sqlalchemy.dialects.postgresql import JSON
+from sqlalchemy import (
+    Column,
+    DateTime,
+    Index,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSON, UUID
 
 
 def define(metadata: MetaData) -> None:
@@ -18,6 +29,8 @@ def define(metadata: MetaData) -> None:
         Column("headers", JSON),
         Column("body", LargeBinary),
         Column("created_at", DateTime(timezone=True), nullable=False),
+        Column("subject", UUID),
         PrimaryKeyConstraint("caller", "key_name", name="idempotency_key_pkey"),
         Index("idempotency_key_created_at_idx", "created_at"),
+        Index("idempotency_key_subject_idx", "subject", postgresql_where=text("subject IS NOT NULL")),
     )
