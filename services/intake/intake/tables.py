@@ -250,15 +250,6 @@ consent = Table(
     PrimaryKeyConstraint("lead_id", "consent_id", name="consent_pkey"),
 )
 
-external_name = Table(
-    "external_name",
-    metadata,
-    Column("lead_id", UUID, nullable=False),
-    Column("source", Text, nullable=False),
-    Column("external_id", Text, nullable=False),
-    PrimaryKeyConstraint("lead_id", "source", "external_id", name="external_name_pkey"),
-)
-
 erasure = Table(
     "erasure",
     metadata,

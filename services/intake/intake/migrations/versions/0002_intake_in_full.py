@@ -138,14 +138,6 @@ _PRIVACY: tuple[str, ...] = (
     )
     """,
     """
-    CREATE TABLE external_name (
-        lead_id uuid NOT NULL,
-        source text NOT NULL,
-        external_id text NOT NULL,
-        CONSTRAINT external_name_pkey PRIMARY KEY (lead_id, source, external_id)
-    )
-    """,
-    """
     CREATE TABLE erasure (
         erasure_id uuid CONSTRAINT erasure_pkey PRIMARY KEY,
         lead_ids uuid[] NOT NULL,
