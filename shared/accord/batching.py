@@ -54,7 +54,7 @@ class GroupCommit(Generic[Request, Answer]):
         self._queue_rows_max = queue_rows_max
         self._concurrent_batches = concurrent_batches
         self._stuck_after_s = stuck_after_s
-        self._queue: deque[tuple[Request, asyncio.Future[Answer]]] = deque()
+        self._queue: deque[_Entry[Request, Answer]] = deque()
         self._arrived = asyncio.Event()
         self._closing = False
         self._progress_at = time.monotonic()
@@ -63,18 +63,26 @@ class GroupCommit(Generic[Request, Answer]):
 
     async def submit(self, request: Request) -> Answer:
         """The answer, once its batch was committed. Raises Overloaded, or what `apply` raised for this request."""
-        if self._closing or len(self._queue) >= self._queue_rows_max:
+        answer = (await self.submit_all([request]))[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def submit_all(self, requests: Sequence[Request]) -> list[Answer | Exception]:
+        """An answer for each, in order, or what `apply` raised for it. They are queued in a row, all or none.
+
+        Raises Overloaded. They may be applied in several batches, so a crash can leave the first of them done.
+        """
+        if self._closing or len(self._queue) + len(requests) > self._queue_rows_max:
             raise Overloaded(random.uniform(0.5, 2.0))  # noqa: S311 - jitter, not a secret
         if not self._queue:
             self._progress_at = time.monotonic()
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._queue.append((request, answer))
+        waiting: _Waiting[Answer] = _Waiting(len(requests), asyncio.get_running_loop().create_future())
+        self._queue.extend((request, waiting, place) for place, request in enumerate(requests))
         self._arrived.set()
-        return await answer
-
-    def has_room(self, rows: int) -> bool:
-        """Whether so many requests can be submitted now; for callers with many, who want all of them queued or none."""
-        return not self._closing and len(self._queue) + rows <= self._queue_rows_max
+        if requests:
+            await waiting.done
+        return waiting.answers
 
     async def run(self, stop: asyncio.Event) -> None:
         """Apply batches until `stop`, then drain what is queued."""
@@ -120,45 +128,58 @@ class GroupCommit(Generic[Request, Answer]):
                 await self._answer(batch)
                 self._progress_at = time.monotonic()
 
-    def _take(self) -> list[tuple[Request, asyncio.Future[Answer]]]:
+    def _take(self) -> list[_Entry[Request, Answer]]:
         """Up to one batch, without those whose submitter has gone."""
-        batch: list[tuple[Request, asyncio.Future[Answer]]] = []
+        batch: list[_Entry[Request, Answer]] = []
         while self._queue and len(batch) < self._batch_rows_max:
             entry = self._queue.popleft()
-            if not entry[1].done():
+            if not entry[1].done.cancelled():
                 batch.append(entry)
         return batch
 
-    async def _answer(self, batch: list[tuple[Request, asyncio.Future[Answer]]]) -> None:
+    async def _answer(self, batch: list[_Entry[Request, Answer]]) -> None:
         try:
-            answers = await self._apply([request for request, _ in batch])
+            answers = await self._apply([request for request, _, _ in batch])
             if len(answers) != len(batch):
                 raise RuntimeError(f"{self.name}: {len(answers)} answers to {len(batch)} requests")
         except Exception as error:  # noqa: BLE001 - it is handed to the submitters
             if len(batch) == 1 or is_transient(error):
-                for _, answer in batch:
-                    _settle(answer, error)
+                for _, waiting, place in batch:
+                    waiting.settle(place, error)
                 return
             middle = len(batch) // 2
             await self._answer(batch[:middle])
             await self._answer(batch[middle:])
         except BaseException:
-            for _, answer in batch:
-                answer.cancel()
+            for _, waiting, _ in batch:
+                waiting.done.cancel()
             raise
         else:
-            for (_, waiting), answered in zip(batch, answers, strict=True):
-                _settle(waiting, answered)
+            for (_, waiting, place), answer in zip(batch, answers, strict=True):
+                waiting.settle(place, answer)
 
     def _refuse_the_rest(self) -> None:
         while self._queue:
-            _settle(self._queue.popleft()[1], Overloaded(1.0))
+            _, waiting, place = self._queue.popleft()
+            waiting.settle(place, Overloaded(1.0))
 
 
-def _settle(waiting: asyncio.Future[Answer], answer: Answer | Exception) -> None:
-    if waiting.done():
-        return
-    if isinstance(answer, Exception):
-        waiting.set_exception(answer)
-    else:
-        waiting.set_result(answer)
+class _Waiting(Generic[Answer]):
+    """One caller who waits for all answers to what it submitted together."""
+
+    __slots__ = ("_missing", "answers", "done")
+
+    def __init__(self, requests: int, done: asyncio.Future[None]) -> None:
+        self.answers: list[Answer | Exception] = [Overloaded(1.0)] * requests
+        self.done = done
+        self._missing = requests
+
+    def settle(self, place: int, answer: Answer | Exception) -> None:
+        self.answers[place] = answer
+        self._missing -= 1
+        if not self._missing and not self.done.done():
+            self.done.set_result(None)
+
+
+_Entry = tuple[Request, _Waiting[Answer], int]
+"""A request, who waits for its answer, and its place among what was submitted together."""

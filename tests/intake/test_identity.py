@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from accord.contracts.intake_events import LeadCaptured, LeadMerged, LeadUpdated
 from accord.contracts.values import utc
-from intake.domain.capture import Candidate, Register, keys_of
+from intake.domain.capture import Candidate, IdentityKey, Register
 from intake.domain.lead import Values, absorbed, created, survivor_of
 from intake.domain.quality import Quality
 
@@ -43,8 +43,9 @@ def candidate(
         quality=quality,
         verdict="unchecked" if verdict == "rejected" else verdict,  # type: ignore[arg-type]
     )
-    one, two = UUID(int=10_000 + 2 * number), UUID(int=10_001 + 2 * number)
-    return Candidate(UUID(int=20_000 + number), UUID(int=number + 1), (one, two), keys_of(person, external), values)
+    named = {"email": email, "phone": phone, "external": external}
+    keys: tuple[IdentityKey, ...] = tuple((kind, value) for kind, value in named.items() if value)  # type: ignore[misc]
+    return Candidate(UUID(int=20_000 + number << 8), UUID(int=number + 1), keys, values)
 
 
 def play(submissions: list[tuple[str | None, str | None, str | None, int, str]]) -> Register:
@@ -102,8 +103,10 @@ def test_people_connected_by_accepted_submissions_are_one_lead_and_others_are_no
 
 @given(st.integers(0, 50), st.integers(0, 50))
 def test_the_oldest_survives_a_merge_and_the_newest_value_wins(first: int, second: int) -> None:
-    one = created(UUID(int=1), candidate(1, "a@x.example", None, None, first, "accepted").values, held=False)
-    two = created(UUID(int=2), candidate(2, None, "+1", None, second, "accepted").values, held=False)
+    one = created(
+        UUID(int=1), candidate(1, "a@x.example", None, None, first, "accepted").values, held=False, sequence=1
+    )
+    two = created(UUID(int=2), candidate(2, None, "+1", None, second, "accepted").values, held=False, sequence=1)
     survivor, gone = survivor_of(one, two)
     assert survivor.captured_at == min(one.captured_at, two.captured_at)
     whole = absorbed(survivor, gone)

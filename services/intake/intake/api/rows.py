@@ -4,7 +4,6 @@ TypeAdapter built once, because FastAPI's own handling of a body would take most
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -14,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from accord.batching import GroupCommit, Overloaded
+from accord.batching import GroupCommit
 from accord.http.auth import Caller, authorize
 from accord.http.idempotency import Answer, Ticket, ticket_for, ticket_of
 from accord.http.problems import (
@@ -74,12 +73,7 @@ class RowRoutes(Generic[Row, Asked]):
             else self._ask(row, text.decode(), caller, _row_ticket(key, caller, place, text))
             for place, (text, row) in enumerate(zip(texts, parsed, strict=True))
         ]
-        if not self._commits.has_room(sum(1 for one in asked if one is not None)):
-            raise Overloaded(1.0)
-        answers = await asyncio.gather(
-            *(self._commits.submit(one) for one in asked if one is not None), return_exceptions=True
-        )
-        remaining = iter(answers)
+        remaining = iter(await self._commits.submit_all([one for one in asked if one is not None]))
         results = [_problem_result(row) if isinstance(row, Problem) else _result(next(remaining)) for row in parsed]
         return Response(b'{"results":[' + b",".join(results) + b"]}", media_type="application/json")
 
@@ -128,14 +122,12 @@ def _row_ticket(key: Ticket | None, caller: Caller, place: int, text: bytes) -> 
     return None if key is None else ticket_for(caller.name, f"{key.key} {place}", text)
 
 
-def _result(answer: Answer | BaseException) -> bytes:
+def _result(answer: Answer | Exception) -> bytes:
     if isinstance(answer, Answer):
         answer = replayed(answer)
         if answer.headers.get("content-type") == MEDIA_TYPE:
             return b'{"status":%d,"problem":%b}' % (answer.status, answer.body)
         return b'{"status":%d,' % answer.status + answer.body[1:]
-    if not isinstance(answer, Exception):
-        raise answer
     problem = problem_of(answer)
     if problem is None:
         # The other rows are saved, so they get their answers; this one is a defect of ours.

@@ -4,10 +4,10 @@ was read and gives back what to write.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from accord.contracts.base import EventData
@@ -22,14 +22,11 @@ IdentityKey = tuple[IdentityKind, str]
 Outcome = Literal["created", "updated", "merged"]
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One submission, recognised and judged: its keys, its values, and the ids that it takes if it needs new ones."""
+class Candidate(NamedTuple):
+    """One submission, recognised and judged: its keys, its values, and the id of the lead if it makes one."""
 
     submission_id: UUID
     new_lead_id: UUID
-    merge_ids: tuple[UUID, UUID]
-    """Three keys can name three leads, which takes two merges."""
     keys: tuple[IdentityKey, ...]
     values: Values
 
@@ -37,9 +34,13 @@ class Candidate:
     def quality(self) -> Quality:
         return self.values.quality
 
+    def merge_id(self, place: int) -> UUID:
+        """The id of the merge that this submission makes as its first (0) or second (1): three keys can name three leads. It follows
+        from the submission's, so that nobody makes ids for merges that hardly ever come."""
+        return UUID(int=self.submission_id.int ^ (place + 1))
 
-@dataclass(frozen=True, slots=True)
-class Captured:
+
+class Captured(NamedTuple):
     """What became of one submission. `lead_id` and `outcome` are None for a rejected one."""
 
     lead_id: UUID | None
@@ -66,10 +67,15 @@ class Register:
     now: datetime
     leads: dict[UUID, Lead]
     keys: dict[IdentityKey, UUID]
+    known: frozenset[UUID] = field(init=False)
+    """The leads that there were before."""
     touched: dict[UUID, None] = field(default_factory=dict)
     new_keys: dict[IdentityKey, UUID] = field(default_factory=dict)
     merges: list[Merge] = field(default_factory=list)
     events: list[EventData] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.known = frozenset(self.leads)
 
     def take(self, candidate: Candidate) -> Captured:
         """Take one submission in. Its events are in `events`, its writes in `touched`, `new_keys` and `merges`."""
@@ -81,14 +87,14 @@ class Register:
         if quality.verdict == "quarantined":
             return self._quarantine(candidate, matches)
         if not matches:
-            lead = created(candidate.new_lead_id, candidate.values, held=False)
+            lead = created(candidate.new_lead_id, candidate.values, held=False, sequence=1)
             self._claim(candidate.keys, lead.lead_id)
             self._enter(lead)
             return Captured(lead.lead_id, "created")
         survivor = self._merged(matches, candidate)
         self._claim(candidate.keys, survivor.lead_id)
         if survivor.held:
-            self._enter(released(survivor, candidate.values))
+            self._enter(released(survivor, candidate.values, sequence=survivor.sequence + 1))
         else:
             self._update(survivor, updated(survivor, candidate.values), candidate.values.at)
         return Captured(survivor.lead_id, "merged" if len(matches) > 1 else "updated")
@@ -109,15 +115,14 @@ class Register:
 
     def _enter(self, lead: Lead) -> None:
         """A lead comes in for all to see, at the time of its first submission."""
-        entered = replace(lead, held=False, sequence=lead.sequence + 1)
-        self._save(entered)
+        self._save(lead)
         self.events.append(
             LeadCaptured(
-                lead_id=entered.lead_id,
-                sequence=entered.sequence,
-                occurred_at=entered.captured_at,
+                lead_id=lead.lead_id,
+                sequence=lead.sequence,
+                occurred_at=lead.captured_at,
                 recorded_at=self.now,
-                state=entered.state(),
+                state=lead.state(),
             )
         )
 
@@ -143,7 +148,8 @@ class Register:
     def _merged(self, matches: list[Lead], candidate: Candidate) -> Lead:
         """One lead of all that the submission's keys name."""
         survivor = matches[0]
-        for merge_id, other in zip(candidate.merge_ids, matches[1:], strict=False):
+        for place, other in enumerate(matches[1:]):
+            merge_id = candidate.merge_id(place)
             survivor, gone = survivor_of(survivor, other)
             self.merges.append(Merge(merge_id, survivor, gone, candidate.submission_id))
             survivor = self._absorb(survivor, gone, merge_id)
@@ -181,7 +187,7 @@ class Register:
         lead = min(matches, key=lambda one: (one.held, one.captured_at, one.lead_id), default=None)
         outcome: Outcome = "updated"
         if lead is None:
-            lead = created(candidate.new_lead_id, candidate.values, held=True)
+            lead = created(candidate.new_lead_id, candidate.values, held=True, sequence=0)
             self._claim(candidate.keys, lead.lead_id)
             outcome = "created"
         elif lead.held:
@@ -216,15 +222,3 @@ class Register:
                 failed=list(candidate.quality.failed),
             )
         )
-
-
-def keys_of(person: Mapping[str, str], external: str | None) -> tuple[IdentityKey, ...]:
-    """The strong keys of a submission, from its normalised e-mail and phone and its `source`+id."""
-    keys: list[IdentityKey] = []
-    if email := person.get("email"):
-        keys.append(("email", email))
-    if phone := person.get("phone"):
-        keys.append(("phone", phone))
-    if external:
-        keys.append(("external", external))
-    return tuple(keys)

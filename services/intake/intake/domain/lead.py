@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 from uuid import UUID
 
 from accord.contracts.intake_events import LeadState
@@ -20,7 +20,8 @@ PERSON_FIELDS = ("email", "phone", "first_name", "last_name", "company", "domain
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """`stamps` holds when each value was said, by field name (attributes as `attributes.NAME`), so that the newest wins.
+    """`stamps` holds when a value was said, by field name (attributes as `attributes.NAME`), so that the newest wins; a value without a
+    stamp was said at `captured_at`, as all of a lead's first submission are.
 
     `held`: nothing acceptable has come yet, and no other service knows the lead. `sequence` counts its published events.
     """
@@ -41,6 +42,10 @@ class Lead:
     merged_into: UUID | None = None
     sequence: int = 0
 
+    def said_at(self, name: str) -> datetime:
+        """When the present value of this field was said."""
+        return self.stamps.get(name, self.captured_at)
+
     def state(self) -> LeadState:
         """What other services may know of it."""
         return LeadState(
@@ -56,8 +61,7 @@ class Lead:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
+class Values(NamedTuple):
     """What one submission says of a lead: normalised, its public attributes typed, at one moment."""
 
     source: str
@@ -68,64 +72,60 @@ class Values:
     campaign: Campaign | None
     external_key: str | None
     quality: Quality
-    verdict: Verdict = field(default="unchecked")
+    verdict: Verdict = "unchecked"
 
 
-def created(lead_id: UUID, values: Values, *, held: bool) -> Lead:
+def created(lead_id: UUID, values: Values, *, held: bool, sequence: int) -> Lead:
     """The lead that a submission of a new person makes."""
     return Lead(
         lead_id=lead_id,
         source=values.source,
         captured_at=values.at,
         verdict=values.verdict,
-        person=dict(values.person),
-        attributes=dict(values.attributes),
-        stamps=dict.fromkeys(
-            [*values.person, *(f"attributes.{name}" for name in values.attributes), "verdict"], values.at
-        ),
+        person=values.person,
+        attributes=values.attributes,
+        stamps={},
         account_id=values.account_id,
         campaign=values.campaign,
         external_keys=(values.external_key,) if values.external_key else (),
         policy_version=values.quality.policy_version,
         quality_score=values.quality.score,
         held=held,
+        sequence=sequence,
     )
 
 
 def updated(lead: Lead, values: Values) -> Lead:
     """The lead after a later submission: the newest value of each field wins, first source and first campaign stay."""
-    person, attributes, stamps = dict(lead.person), dict(lead.attributes), dict(lead.stamps)
+    merged = _Fields(lead)
     for name, value in values.person.items():
-        if _newer(stamps, name, values.at):
-            person[name] = value
-            stamps[name] = values.at
-    _take_attributes(attributes, stamps, values.attributes, lambda _: values.at)
+        merged.say(name, value, values.at)
+    for name, attribute in values.attributes.items():
+        merged.say_attribute(name, attribute, values.at)
     return replace(
         lead,
-        person=person,
-        attributes=attributes,
-        stamps=stamps,
         account_id=lead.account_id or values.account_id,
         campaign=lead.campaign or values.campaign,
         external_keys=_joined(lead.external_keys, (values.external_key,) if values.external_key else ()),
         held=False,
-        **_judged(stamps, lead, values),
+        **_judged(merged, lead, values),
+        **merged.fields(),
     )
 
 
-def released(lead: Lead, values: Values) -> Lead:
+def released(lead: Lead, values: Values, *, sequence: int) -> Lead:
     """A held lead that comes in by an acceptable submission: with what that says, and nothing that was only said in quarantine but
     who it is and when it was first heard of."""
-    entered = created(lead.lead_id, values, held=False)
+    entered = created(lead.lead_id, values, held=False, sequence=sequence)
+    said = [*values.person, *(f"attributes.{name}" for name in values.attributes), "verdict"]
     known = {name: value for name, value in lead.person.items() if name in KEY_FIELDS and name not in entered.person}
     return replace(
         entered,
         source=lead.source,
         captured_at=lead.captured_at,
         person={**known, **entered.person},
-        stamps={**{name: lead.stamps[name] for name in known}, **entered.stamps},
+        stamps=dict.fromkeys(said, values.at) | {name: lead.stamps[name] for name in known if name in lead.stamps},
         external_keys=_joined(lead.external_keys, entered.external_keys),
-        sequence=lead.sequence,
     )
 
 
@@ -137,28 +137,19 @@ def survivor_of(first: Lead, second: Lead) -> tuple[Lead, Lead]:
 
 def absorbed(survivor: Lead, other: Lead) -> Lead:
     """The survivor with the newest non-empty value of each field of both. Its source, campaign and time of capture stay."""
-    person, attributes, stamps = dict(survivor.person), dict(survivor.attributes), dict(survivor.stamps)
+    merged = _Fields(survivor)
     for name, value in other.person.items():
-        if other.held and (name not in KEY_FIELDS or name in person):
+        if other.held and (name not in KEY_FIELDS or name in merged.person):
             continue  # what was only said in quarantine stays there, but for who it is
-        at = other.stamps.get(name, other.captured_at)
-        if _newer(stamps, name, at):
-            person[name] = value
-            stamps[name] = at
-    _take_attributes(
-        attributes,
-        stamps,
-        {} if other.held else other.attributes,
-        lambda name: other.stamps.get(f"attributes.{name}", other.captured_at),
-    )
+        merged.say(name, value, other.said_at(name))
+    for name, attribute in ({} if other.held else other.attributes).items():
+        merged.say_attribute(name, attribute, other.said_at(f"attributes.{name}"))
     return replace(
         survivor,
-        person=person,
-        attributes=attributes,
-        stamps=stamps,
         account_id=survivor.account_id or other.account_id,
         campaign=survivor.campaign or (None if other.held else other.campaign),
         external_keys=_joined(survivor.external_keys, other.external_keys),
+        **merged.fields(),
     )
 
 
@@ -173,22 +164,35 @@ def changed_fields(before: Lead, after: Lead) -> list[str]:
     return names + [name for name in fields if getattr(before, name) != getattr(after, name)]
 
 
-def _newer(stamps: Mapping[str, datetime], name: str, at: datetime) -> bool:
-    known = stamps.get(name)
-    return known is None or at >= known
+class _FieldsOut(TypedDict):
+    person: Mapping[str, str]
+    attributes: Attributes
+    stamps: Mapping[str, datetime]
 
 
-def _take_attributes(
-    attributes: dict[str, AttributeValue],
-    stamps: dict[str, datetime],
-    offered: Attributes,
-    said_at: Callable[[str], datetime],
-) -> None:
-    for name, value in offered.items():
-        at = said_at(name)
-        if _newer(stamps, f"attributes.{name}", at):
-            attributes[name] = value
-            stamps[f"attributes.{name}"] = at
+class _Fields:
+    """The fields of one lead while more is said of it: the newest wins, and of two at one moment the later heard."""
+
+    def __init__(self, lead: Lead) -> None:
+        self.person, self.attributes, self.stamps = dict(lead.person), dict(lead.attributes), dict(lead.stamps)
+        self._captured_at = lead.captured_at
+
+    def say(self, name: str, value: str, at: datetime) -> None:
+        if name not in self.person or self.is_newest(name, at):
+            self.person[name] = value
+            self.stamps[name] = at
+
+    def say_attribute(self, name: str, value: AttributeValue, at: datetime) -> None:
+        stamp = f"attributes.{name}"
+        if name not in self.attributes or self.is_newest(stamp, at):
+            self.attributes[name] = value
+            self.stamps[stamp] = at
+
+    def is_newest(self, name: str, at: datetime) -> bool:
+        return at >= self.stamps.get(name, self._captured_at)
+
+    def fields(self) -> _FieldsOut:
+        return {"person": self.person, "attributes": self.attributes, "stamps": self.stamps}
 
 
 class _Judgement(TypedDict):
@@ -197,15 +201,15 @@ class _Judgement(TypedDict):
     quality_score: float | None
 
 
-def _judged(stamps: dict[str, datetime], lead: Lead, values: Values) -> _Judgement:
+def _judged(merged: _Fields, lead: Lead, values: Values) -> _Judgement:
     """The judgement of the newest submission, by the time it occurred."""
-    if not _newer(stamps, "verdict", values.at):
+    if not merged.is_newest("verdict", values.at):
         return {
             "verdict": lead.verdict,
             "policy_version": lead.policy_version,
             "quality_score": lead.quality_score,
         }
-    stamps["verdict"] = values.at
+    merged.stamps["verdict"] = values.at
     return {
         "verdict": values.verdict,
         "policy_version": values.quality.policy_version,

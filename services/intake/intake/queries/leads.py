@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,9 +15,12 @@ from intake.domain.capture import IdentityKey, Merge
 from intake.domain.lead import PERSON_FIELDS, Lead
 
 _COLUMNS = (
-    "lead_id, source, captured_at, verdict, email, phone, first_name, last_name, company, domain, title, attributes, stamps,"
-    " account_id, campaign, external_keys, policy_version, quality_score, held, merged_into, sequence"
+    *("lead_id", "source", "captured_at", "verdict", *PERSON_FIELDS, "attributes", "stamps", "account_id", "campaign"),
+    *("external_keys", "policy_version", "quality_score", "held", "merged_into", "sequence"),
 )
+_FIXED = frozenset({"lead_id", "source", "captured_at"})
+"""What never changes of a lead."""
+_NAMES = ", ".join(_COLUMNS)
 # Whoever decides about a key holds its lock until the commit, so the same person posted twice at one instant is decided one
 # after the other, in any process. The locks are taken in one order everywhere, so batches do not deadlock.
 _LOCK_KEYS = """
@@ -25,40 +28,32 @@ SELECT pg_advisory_xact_lock(hash)
 FROM (SELECT DISTINCT hashtextextended(kind || ':' || value, 7) AS hash
       FROM unnest($1::text[], $2::text[]) AS k (kind, value) ORDER BY hash) AS sorted
 """
+# A lookup by index for each key, whatever the planner thinks of the table's size: it would read all of a smaller one.
 _FIND_KEYS = """
-SELECT i.kind, i.value, i.lead_id
-FROM unnest($1::text[], $2::text[]) AS k (kind, value) JOIN identity_key i USING (kind, value)
+SELECT k.kind, k.value, i.lead_id
+FROM unnest($1::text[], $2::text[]) AS k (kind, value),
+     LATERAL (SELECT lead_id FROM identity_key i WHERE i.kind = k.kind AND i.value = k.value LIMIT 1) i
 """
-_LOCK_LEADS = f"SELECT {_COLUMNS} FROM lead WHERE lead_id = ANY ($1::uuid[]) ORDER BY lead_id FOR UPDATE"
-_READ = f"SELECT {_COLUMNS} FROM lead WHERE lead_id = $1"
-_SAVE_KEYS = """
-INSERT INTO identity_key (kind, value, lead_id)
-SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[]) AS k (kind, value, lead_id) ORDER BY kind, value
-ON CONFLICT (kind, value) DO UPDATE SET lead_id = excluded.lead_id
+_LOCK_LEADS = f"SELECT {_NAMES} FROM lead WHERE lead_id = ANY ($1::uuid[]) ORDER BY lead_id FOR UPDATE"
+_READ = f"SELECT {_NAMES} FROM lead WHERE lead_id = $1"
+_UPDATE = f"""
+UPDATE lead SET {", ".join(f"{name} = u.{name}" for name in _COLUMNS if name not in _FIXED)}, recorded_at = $22
+FROM (SELECT lead_id, source, captured_at, verdict, {", ".join(PERSON_FIELDS)}, attributes::jsonb, stamps::jsonb, account_id,
+             campaign::jsonb, external_keys::text[], policy_version, quality_score, held, merged_into, sequence
+      FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+                  $10::text[], $11::text[], $12::text[], $13::text[], $14::uuid[], $15::text[], $16::text[], $17::int[],
+                  $18::float8[], $19::bool[], $20::uuid[], $21::bigint[]) AS t ({_NAMES})) AS u
+WHERE lead.lead_id = u.lead_id
 """
-_SAVE = f"""
-INSERT INTO lead ({_COLUMNS}, recorded_at)
-SELECT u.lead_id, u.source, u.captured_at, u.verdict, u.email, u.phone, u.first_name, u.last_name, u.company, u.domain, u.title,
-       u.attributes::jsonb, u.stamps::jsonb, u.account_id, u.campaign::jsonb, u.external_keys::text[], u.policy_version,
-       u.quality_score, u.held, u.merged_into, u.sequence, $22
-FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-            $10::text[], $11::text[], $12::text[], $13::text[], $14::uuid[], $15::text[], $16::text[], $17::int[],
-            $18::float8[], $19::bool[], $20::uuid[], $21::bigint[])
-     AS u ({_COLUMNS})
-ORDER BY u.lead_id
-ON CONFLICT (lead_id) DO UPDATE SET
-    verdict = excluded.verdict, email = excluded.email, phone = excluded.phone, first_name = excluded.first_name,
-    last_name = excluded.last_name, company = excluded.company, domain = excluded.domain, title = excluded.title,
-    attributes = excluded.attributes, stamps = excluded.stamps, account_id = excluded.account_id,
-    campaign = excluded.campaign, external_keys = excluded.external_keys, policy_version = excluded.policy_version,
-    quality_score = excluded.quality_score, held = excluded.held, merged_into = excluded.merged_into,
-    sequence = excluded.sequence, recorded_at = excluded.recorded_at
+_COUNT = """
+UPDATE lead SET sequence = u.sequence FROM unnest($1::uuid[], $2::bigint[]) AS u (lead_id, sequence) WHERE lead.lead_id = u.lead_id
 """
 _SAVE_ACCOUNTS = """
 INSERT INTO account (account_id, domain, name, recorded_at)
 SELECT account_id, domain, name, $4 FROM unnest($1::uuid[], $2::text[], $3::text[]) AS a (account_id, domain, name)
 ORDER BY account_id
 ON CONFLICT (account_id) DO NOTHING
+RETURNING account_id
 """
 _MERGE = """
 WITH moved_keys AS (
@@ -126,53 +121,69 @@ async def read_lead(driver: asyncpg.Connection, lead_id: UUID) -> Lead | None:
     return None if row is None else _lead(row)
 
 
-async def save_leads(driver: asyncpg.Connection, leads: Sequence[Lead], now: datetime) -> None:
-    """Insert or update all of them in one statement."""
-    if not leads:
-        return
-    persons = [[lead.person.get(name) for lead in leads] for name in PERSON_FIELDS]
-    await driver.execute(
-        _SAVE,
-        [lead.lead_id for lead in leads],
-        [lead.source for lead in leads],
-        [lead.captured_at for lead in leads],
-        [lead.verdict for lead in leads],
-        *persons,
-        [orjson.dumps(lead.attributes).decode() for lead in leads],
-        [orjson.dumps(lead.stamps).decode() for lead in leads],
-        [lead.account_id for lead in leads],
-        [None if lead.campaign is None else lead.campaign.model_dump_json(exclude_none=True) for lead in leads],
-        ["{" + ",".join(lead.external_keys) + "}" for lead in leads],
-        [lead.policy_version for lead in leads],
-        [lead.quality_score for lead in leads],
-        [lead.held for lead in leads],
-        [lead.merged_into for lead in leads],
-        [lead.sequence for lead in leads],
-        now,
+async def insert_leads(driver: asyncpg.Connection, leads: Sequence[Lead], now: datetime) -> None:
+    """Insert leads that are new."""
+    if leads:
+        records = [(*_values(lead), now) for lead in leads]
+        await driver.copy_records_to_table("lead", records=records, columns=[*_COLUMNS, "recorded_at"])
+
+
+async def update_leads(driver: asyncpg.Connection, leads: Sequence[Lead], now: datetime) -> None:
+    """Update leads that are there, and locked, by one statement."""
+    if leads:
+        columns = [list(column) for column in zip(*map(_values, leads), strict=True)]
+        place = _COLUMNS.index("external_keys")  # arrays of several lengths cannot be elements of an array
+        columns[place] = ["{" + ",".join(keys) + "}" for keys in columns[place]]
+        await driver.execute(_UPDATE, *columns, now)
+
+
+async def save_sequences(driver: asyncpg.Connection, leads: Sequence[Lead]) -> None:
+    """Save how many events of these leads were published, where nothing else of them changed. The leads are locked."""
+    if leads:
+        await driver.execute(_COUNT, [lead.lead_id for lead in leads], [lead.sequence for lead in leads])
+
+
+def _values(lead: Lead) -> tuple[object, ...]:
+    """The values of _COLUMNS."""
+    person = lead.person.get
+    return (
+        lead.lead_id,
+        lead.source,
+        lead.captured_at,
+        lead.verdict,
+        *[person(name) for name in PERSON_FIELDS],
+        orjson.dumps(lead.attributes).decode(),
+        orjson.dumps(lead.stamps).decode(),
+        lead.account_id,
+        None if lead.campaign is None else lead.campaign.model_dump_json(exclude_none=True),
+        lead.external_keys,
+        lead.policy_version,
+        lead.quality_score,
+        lead.held,
+        lead.merged_into,
+        lead.sequence,
     )
 
 
-async def save_keys(driver: asyncpg.Connection, keys: dict[IdentityKey, UUID]) -> None:
-    """Give these keys to their leads."""
+async def insert_keys(driver: asyncpg.Connection, keys: Mapping[IdentityKey, UUID]) -> None:
+    """Give keys that nobody has to their leads. The keys are locked."""
     if keys:
-        rows = list(keys.items())
-        await driver.execute(
-            _SAVE_KEYS, [key[0] for key, _ in rows], [key[1] for key, _ in rows], [lead_id for _, lead_id in rows]
-        )
+        records = [(kind, value, lead_id) for (kind, value), lead_id in keys.items()]
+        await driver.copy_records_to_table("identity_key", records=records, columns=["kind", "value", "lead_id"])
 
 
 async def save_accounts(
-    driver: asyncpg.Connection, accounts: dict[UUID, tuple[str, str | None]], now: datetime
-) -> None:
-    """Accounts by id: domain and the company's name as first heard."""
-    if accounts:
-        await driver.execute(
-            _SAVE_ACCOUNTS,
-            list(accounts),
-            [domain for domain, _ in accounts.values()],
-            [name for _, name in accounts.values()],
-            now,
-        )
+    driver: asyncpg.Connection, accounts: Mapping[UUID, tuple[str, str | None]], now: datetime
+) -> set[UUID]:
+    """Accounts by id: domain and the company's name as first heard. The ids of those that were there before."""
+    rows = await driver.fetch(
+        _SAVE_ACCOUNTS,
+        list(accounts),
+        [domain for domain, _ in accounts.values()],
+        [name for _, name in accounts.values()],
+        now,
+    )
+    return set(accounts) - {row["account_id"] for row in rows}
 
 
 async def save_merge(driver: asyncpg.Connection, merge: Merge, now: datetime) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -12,18 +12,23 @@ import orjson
 
 from intake.domain.quality import Quality
 
-_SAVE = """
-INSERT INTO submission (submission_id, lead_id, source, caller, outcome, verdict, quality_score, policy_version, failed, content,
-                        occurred_at, recorded_at)
-SELECT submission_id, lead_id, source, caller, outcome, verdict, quality_score, policy_version, failed::jsonb, content, occurred_at, $12
-FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::float8[], $8::int[], $9::text[],
-            $10::text[], $11::timestamptz[])
-     AS s (submission_id, lead_id, source, caller, outcome, verdict, quality_score, policy_version, failed, content, occurred_at)
-"""
+_COLUMNS = (
+    "submission_id",
+    "lead_id",
+    "source",
+    "caller",
+    "outcome",
+    "verdict",
+    "quality_score",
+    "policy_version",
+    "failed",
+    "content",
+    "occurred_at",
+    "recorded_at",
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A submission with what became of it. `content` is its JSON as it was sent."""
 
     submission_id: UUID
@@ -36,25 +41,18 @@ class Row:
     occurred_at: datetime
 
 
-async def save(driver: asyncpg.Connection, rows: Sequence[Row], now: datetime) -> None:
-    """Insert all of them in one statement."""
-    if not rows:
-        return
-    await driver.execute(
-        _SAVE,
-        [row.submission_id for row in rows],
-        [row.lead_id for row in rows],
-        [row.source for row in rows],
-        [row.caller for row in rows],
-        [row.outcome for row in rows],
-        [row.quality.verdict for row in rows],
-        [row.quality.score for row in rows],
-        [row.quality.policy_version for row in rows],
-        [_failed(row.quality) for row in rows],
-        [row.content for row in rows],
-        [row.occurred_at for row in rows],
-        now,
-    )
+async def insert(driver: asyncpg.Connection, rows: Sequence[Row], now: datetime) -> None:
+    """Insert all of them."""
+    if rows:
+        records = [
+            (
+                *(row.submission_id, row.lead_id, row.source, row.caller, row.outcome),
+                *(row.quality.verdict, row.quality.score, row.quality.policy_version, _failed(row.quality)),
+                *(row.content, row.occurred_at, now),
+            )
+            for row in rows
+        ]
+        await driver.copy_records_to_table("submission", records=records, columns=_COLUMNS)
 
 
 def _failed(quality: Quality) -> str:

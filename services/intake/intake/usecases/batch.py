@@ -19,6 +19,7 @@ T = TypeVar("T")
 TRIES_MAX = 4
 RECORDED = "accord-recorded"
 """Header that says `no` where a refused request left nothing behind."""
+_FRESH = Fresh()
 _RETRIED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, Moved)
 
 
@@ -39,7 +40,7 @@ async def claimed(recording: Recording, tickets: Sequence[Ticket | None]) -> lis
     """The verdict on each request's key; a request without a key is fresh."""
     given = [ticket for ticket in tickets if ticket is not None]
     verdicts = iter(await claim(recording.conn, given, recording.now)) if given else iter(())
-    return [Fresh() if ticket is None else next(verdicts) for ticket in tickets]
+    return [_FRESH if ticket is None else next(verdicts) for ticket in tickets]
 
 
 async def answered(
@@ -76,14 +77,12 @@ def refused(problem: Problem) -> Answer:
     return Answer(problem.status, orjson.dumps(problem.document()), {"content-type": MEDIA_TYPE, RECORDED: "no"})
 
 
-def ahead_of_time() -> Answer:
-    """The answer to a time further in the future than clocks may differ."""
-    return refused(
-        Problem(
-            422,
-            "validation-failed",
-            "The request does not fit",
-            "occurred_at lies in the future.",
-            errors=[{"pointer": "/occurred_at", "message": "Must not be in the future"}],
-        )
+def ahead_of_time() -> Problem:
+    """What is wrong with a time further in the future than clocks may differ."""
+    return Problem(
+        422,
+        "validation-failed",
+        "The request does not fit",
+        "occurred_at lies in the future.",
+        errors=[{"pointer": "/occurred_at", "message": "Must not be in the future"}],
     )

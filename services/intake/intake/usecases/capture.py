@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
 import orjson
-from uuid_utils.compat import uuid7
 
 from accord.agreements import ActiveCache
 from accord.contracts.external_key import external_key
@@ -17,7 +17,8 @@ from accord.contracts.values import Attributes, PolicyFailure, Verdict
 from accord.database import Database, Recording
 from accord.http.idempotency import Answer, Fresh, Ticket
 from accord.http.problems import MEDIA_TYPE, Problem
-from intake.domain.capture import Candidate, Captured, IdentityKey, Register, keys_of
+from accord.ids import new_id
+from intake.domain.capture import Candidate, IdentityKey, Outcome, Register
 from intake.domain.lead import Values
 from intake.domain.quality import Facts, Judge, Quality, unchecked
 from intake.domain.submission import Submission, is_ahead
@@ -30,8 +31,7 @@ _InForce = tuple[int, Judge] | None
 """The policy's version and the policy, None while nothing is in force."""
 
 
-@dataclass(frozen=True, slots=True)
-class CaptureRequest:
+class CaptureRequest(NamedTuple):
     """One submission with who sent it, its JSON as it came, and its idempotency key if it has one."""
 
     submission: Submission
@@ -40,8 +40,7 @@ class CaptureRequest:
     ticket: Ticket | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Recognised:
+class Recognised(NamedTuple):
     """A submission whose person, keys and facts are known; what the policy says of it comes later."""
 
     request: CaptureRequest
@@ -54,106 +53,140 @@ class _Recognised:
     """Why nobody can be recognised in it."""
 
 
+class Taken(NamedTuple):
+    """What became of one submission. `lead_id` and `outcome` are None for one that the policy rejected."""
+
+    submission_id: UUID
+    lead_id: UUID | None
+    outcome: Outcome | None
+    quality: Quality
+
+
 class Capture:
-    """The use case. `apply` is what a GroupCommit calls."""
+    """The use case. `apply` is what a GroupCommit calls; `recognise` and `take` are for those with a transaction of their own."""
 
     def __init__(self, database: Database, policies: ActiveCache[Judge]) -> None:
         self._database = database
         self._policies = policies
+        self._accounts = _KnownAccounts()
 
     async def apply(self, requests: Sequence[CaptureRequest]) -> list[Answer | Exception]:
         """One answer for each request, in order, after the commit."""
-        recognised = [_recognise(request) for request in requests]
+        recognised = self.recognise(requests)
         return await tried(lambda: self._record(recognised))
 
-    async def _record(self, recognised: Sequence[_Recognised]) -> list[Answer | Exception]:
+    def recognise(self, requests: Sequence[CaptureRequest]) -> list[Recognised]:
+        """Who each submission is about and what is known of its address, number and company. It asks nobody."""
+        return [_recognise(request) for request in requests]
+
+    async def take(self, recording: Recording, recognised: Sequence[Recognised]) -> list[Taken | Problem]:
+        """Take submissions in, in the caller's transaction and in order; a Problem for one that left no trace.
+
+        Raises what `usecases.batch.tried` tries again. Idempotency keys are not looked at.
+        """
         in_force = await self._policies.current()
+        driver, now = await recording.driver(), recording.now
+        keys, leads = await lead_queries.lock_matches(driver, [key for one in recognised for key in one.keys])
+        register = Register(now, leads, keys)
+        outcomes: list[Taken | Problem] = []
+        rows: list[submissions.Row] = []
+        accounts: dict[UUID, tuple[str, str | None]] = {}
+        for one in recognised:
+            problem = one.flaw or (ahead_of_time() if is_ahead(one.request.submission.occurred_at, now) else None)
+            if problem is not None:
+                outcomes.append(problem)
+                continue
+            candidate = _candidate(one, in_force, now)
+            lead_id, outcome = register.take(candidate)
+            if one.account is not None and lead_id is not None and one.account[0] not in self._accounts:
+                accounts.setdefault(one.account[0], (one.account[1], one.request.submission.company))
+            rows.append(_row(one, candidate, lead_id, outcome))
+            outcomes.append(Taken(candidate.submission_id, lead_id, outcome, candidate.quality))
+        await _write(driver, register, now)
+        await submissions.insert(driver, rows, now)
+        if accounts:
+            self._accounts.saw(await lead_queries.save_accounts(driver, accounts, now))
+        recording.publish(*register.events)
+        return outcomes
+
+    async def _record(self, recognised: Sequence[Recognised]) -> list[Answer | Exception]:
         tickets = [one.request.ticket for one in recognised]
         async with self._database.recording() as recording:
             verdicts = await claimed(recording, tickets)
             fresh = [one for one, verdict in zip(recognised, verdicts, strict=True) if isinstance(verdict, Fresh)]
-            answers = await self._take(recording, fresh, in_force)
+            answers = [_answer(outcome) for outcome in await self.take(recording, fresh)]
             return await answered(recording, tickets, verdicts, answers)
 
-    async def _take(self, recording: Recording, fresh: Sequence[_Recognised], in_force: _InForce) -> list[Answer]:
-        driver, now = await recording.driver(), recording.now
-        keys, leads = await lead_queries.lock_matches(driver, (key for one in fresh for key in one.keys))
-        register = Register(now, leads, keys)
-        answers: list[Answer] = []
-        rows: list[submissions.Row] = []
-        accounts: dict[UUID, tuple[str, str | None]] = {}
-        for one in fresh:
-            submission = one.request.submission
-            if one.flaw is not None:
-                answers.append(refused(one.flaw))
-                continue
-            if is_ahead(submission.occurred_at, now):
-                answers.append(ahead_of_time())
-                continue
-            candidate = _candidate(one, in_force, now)
-            captured = register.take(candidate)
-            if one.account is not None and captured.lead_id is not None:
-                accounts.setdefault(one.account[0], (one.account[1], submission.company))
-            rows.append(_row(one, candidate, captured))
-            answers.append(_answer(candidate, captured))
-        await _write(driver, register, rows, accounts, now)
-        recording.publish(*register.events)
-        return answers
+
+class _KnownAccounts:
+    """Ids of accounts that are surely in the database: they were there before a transaction asked, so no rollback takes them away."""
+
+    _MAX = 50_000
+
+    def __init__(self) -> None:
+        self._ids: set[UUID] = set()
+
+    def __contains__(self, account_id: UUID) -> bool:
+        return account_id in self._ids
+
+    def saw(self, account_ids: set[UUID]) -> None:
+        if len(self._ids) + len(account_ids) > self._MAX:
+            self._ids.clear()
+        self._ids |= account_ids
 
 
-async def _write(
-    driver: asyncpg.Connection,
-    register: Register,
-    rows: Sequence[submissions.Row],
-    accounts: dict[UUID, tuple[str, str | None]],
-    now: datetime,
-) -> None:
-    touched = sorted(register.touched)
-    await lead_queries.save_leads(driver, [register.leads[lead_id] for lead_id in touched], now)
+async def _write(driver: asyncpg.Connection, register: Register, now: datetime) -> None:
+    leads = [register.leads[lead_id] for lead_id in sorted(register.touched)]
+    await lead_queries.insert_leads(driver, [lead for lead in leads if lead.lead_id not in register.known], now)
+    await lead_queries.update_leads(driver, [lead for lead in leads if lead.lead_id in register.known], now)
     for merge in register.merges:
         await lead_queries.save_merge(driver, merge, now)
-    await lead_queries.save_keys(driver, register.new_keys)
-    await lead_queries.save_accounts(driver, accounts, now)
-    await submissions.save(driver, rows, now)
+    await lead_queries.insert_keys(driver, register.new_keys)
 
 
-def _recognise(request: CaptureRequest) -> _Recognised:
+_COMPANY_FIELDS = ("first_name", "last_name", "company", "domain", "title")
+_KEY_FIELDS = ("email", "phone", "external_id")
+
+
+def _recognise(request: CaptureRequest) -> Recognised:
     submission = request.submission
     country = submission.attributes.get("country")
     email = email_facts(submission.email) if submission.email else None
     phone = phone_facts(submission.phone, country if isinstance(country, str) else None) if submission.phone else None
-    person = {
-        name: value
-        for name in ("first_name", "last_name", "company", "domain", "title")
-        if (value := getattr(submission, name))
-    }
-    known: dict[str, str] = {}
-    if email is not None and email.address:
-        known["email"] = email.address
-    if phone is not None and phone.e164:
-        known["phone"] = phone.e164
-    external = external_key(submission.source, submission.external_id) if submission.external_id else None
-    raw = {"email": submission.email, "phone": submission.phone, "external_id": submission.external_id}
-    fields = person | {name: value for name, value in raw.items() if value}
+    person: dict[str, str] = {name: value for name in _COMPANY_FIELDS if (value := getattr(submission, name))}
+    fields = person | {name: value for name in _KEY_FIELDS if (value := getattr(submission, name))}
     if submission.consent is not None:
         fields["consent"] = submission.consent.basis
-    domain = account_domain(submission.domain, known["email"].rpartition("@")[2] if "email" in known else None)
-    return _Recognised(
+    keys: list[IdentityKey] = []
+    email_domain = external = None
+    if email is not None and email.address:
+        person["email"] = email.address
+        keys.append(("email", email.address))
+        email_domain = email.address.rpartition("@")[2]
+    if phone is not None and phone.e164:
+        person["phone"] = phone.e164
+        keys.append(("phone", phone.e164))
+    flaw = None if keys and (email_domain or not submission.email) else _flaw(submission)
+    if submission.external_id:
+        external = external_key(submission.source, submission.external_id)
+        keys.append(("external", external))
+    domain = account_domain(submission.domain, email_domain)
+    return Recognised(
         request,
-        person | known,
-        keys_of(known, external),
+        person,
+        tuple(keys),
         Facts(fields, submission.attributes, email, phone),
         (account_id_of(domain), domain) if domain else None,
         external,
-        _flaw(submission, known),
+        flaw,
     )
 
 
-def _flaw(submission: Submission, known: Mapping[str, str]) -> Problem | None:
-    """An address that is none, or nothing left by which the person could be known again."""
-    if submission.email and "email" not in known:
+def _flaw(submission: Submission) -> Problem | None:
+    """What is wrong with a submission whose address is none, or that has neither an address nor a valid number."""
+    if submission.email:
         name, message = "email", "Is not an e-mail address"
-    elif not known and not submission.external_id:
+    elif not submission.external_id:
         name, message = "phone", "Is not a valid phone number, and there is no other way to know the person"
     else:
         return None
@@ -166,22 +199,22 @@ def _flaw(submission: Submission, known: Mapping[str, str]) -> Problem | None:
     )
 
 
-def _candidate(one: _Recognised, in_force: _InForce, now: datetime) -> Candidate:
+def _candidate(one: Recognised, in_force: _InForce, now: datetime) -> Candidate:
     submission = one.request.submission
     quality, attributes = _judged(one.facts, in_force)
     at = submission.occurred_at
     values = Values(
-        source=submission.source,
-        at=now if at is None else min(at, now),
-        person=one.person,
-        attributes=attributes,
-        account_id=one.account[0] if one.account else None,
-        campaign=submission.campaign.public() if submission.campaign else None,
-        external_key=one.external,
-        quality=quality,
-        verdict=_verdict(quality),
+        submission.source,
+        now if at is None else min(at, now),
+        one.person,
+        attributes,
+        one.account[0] if one.account else None,
+        submission.campaign.public() if submission.campaign else None,
+        one.external,
+        quality,
+        _verdict(quality),
     )
-    return Candidate(uuid7(), uuid7(), (uuid7(), uuid7()), one.keys, values)
+    return Candidate(new_id(), new_id(), one.keys, values)
 
 
 def _judged(facts: Facts, in_force: _InForce) -> tuple[Quality, Attributes]:
@@ -197,43 +230,46 @@ def _verdict(quality: Quality) -> Verdict:
     return "unchecked" if verdict == "rejected" else verdict
 
 
-def _row(one: _Recognised, candidate: Candidate, captured: Captured) -> submissions.Row:
+def _row(one: Recognised, candidate: Candidate, lead_id: UUID | None, outcome: Outcome | None) -> submissions.Row:
+    request, values = one.request, candidate.values
     return submissions.Row(
         candidate.submission_id,
-        captured.lead_id,
-        candidate.values.source,
-        one.request.caller,
-        captured.outcome,
-        candidate.quality,
-        one.request.content,
-        candidate.values.at,
+        lead_id,
+        values.source,
+        request.caller,
+        outcome,
+        values.quality,
+        request.content,
+        values.at,
     )
 
 
 _STATUS = {"created": 201, "updated": 200, "merged": 200}
 
 
-def _answer(candidate: Candidate, captured: Captured) -> Answer:
-    quality = _quality(candidate.quality)
-    if captured.outcome is None:
+def _answer(outcome: Taken | Problem) -> Answer:
+    if isinstance(outcome, Problem):
+        return refused(outcome)
+    quality = _quality(outcome.quality)
+    if outcome.outcome is None:
         problem = Problem(
             422,
             "rejected-by-policy",
             "The data policy refuses this record",
-            "; ".join(f.reason for f in candidate.quality.failed if f.consequence == "reject"),
+            "; ".join(f.reason for f in outcome.quality.failed if f.consequence == "reject"),
             errors=[],
             quality=quality,
-            submission_id=str(candidate.submission_id),
+            submission_id=str(outcome.submission_id),
         )
         return Answer(422, orjson.dumps(problem.document(), default=str), {"content-type": MEDIA_TYPE})
     body = {
-        "submission_id": candidate.submission_id,
-        "lead_id": captured.lead_id,
-        "outcome": captured.outcome,
-        "verdict": candidate.quality.verdict,
+        "submission_id": outcome.submission_id,
+        "lead_id": outcome.lead_id,
+        "outcome": outcome.outcome,
+        "verdict": outcome.quality.verdict,
         "quality": quality,
     }
-    return Answer(_STATUS[captured.outcome], orjson.dumps(body, default=str))
+    return Answer(_STATUS[outcome.outcome], orjson.dumps(body, default=str))
 
 
 def _quality(quality: Quality) -> dict[str, object]:

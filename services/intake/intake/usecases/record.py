@@ -64,7 +64,7 @@ async def _take(recording: Recording, requests: Sequence[ActivityRequest]) -> li
         activity = request.activity
         lead = None if lead_id is None else touched.get(lead_id) or leads.locked.get(lead_id)
         if is_ahead(activity.occurred_at, now):
-            answers.append(ahead_of_time())
+            answers.append(refused(ahead_of_time()))
         elif lead is None:
             answers.append(refused(not_found("lead")))
         else:
@@ -78,7 +78,7 @@ async def _take(recording: Recording, requests: Sequence[ActivityRequest]) -> li
             answers.append(
                 Answer(202, orjson.dumps({"activity_id": row.activity_id, "lead_id": lead.lead_id}, default=str))
             )
-    await lead_queries.save_leads(driver, [touched[lead_id] for lead_id in sorted(touched)], now)
+    await lead_queries.save_sequences(driver, list(touched.values()))
     await activities.save(driver, rows, now)
     return answers
 
