@@ -1,8 +1,9 @@
 """How a foreign document or a row of a table becomes a submission: which field of ours takes its value from where. Pure; it guesses no
 mapping and judges no value.
 
-A mapping is `{"fields": {TARGET: POINTER | {"const": VALUE}}, "columns": {COLUMN: TARGET}}`. Targets are the fields of a submission, those
-of its parts with a dot (`campaign.name`, `attributes.employee_count`); pointers are JSON Pointers (RFC 6901) into the document.
+A mapping is `{"fields": {TARGET: POINTER | [POINTER, …] | {"const": VALUE}}, "columns": {COLUMN: TARGET}}`. Targets are the fields of a
+submission, those of its parts with a dot (`campaign.name`, `attributes.employee_count`); pointers are JSON Pointers (RFC 6901) into the
+document, and of several the first that finds something counts.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ TARGETS_MAX = 150
 POINTER_CHARS_MAX = 500
 COLUMN_CHARS_MAX = 300
 CONST_CHARS_MAX = 1_000
+POINTERS_MAX = 10
+"""Places where one field may stand."""
 
 Shape = Literal["text", "moment", "attribute"]
 
@@ -87,11 +90,15 @@ class Const:
     value: JsonValue
 
 
+Rule = str | tuple[str, ...] | Const
+"""Where a target's value stands: a pointer, the first of several that finds something, or a constant."""
+
+
 @dataclass(frozen=True, slots=True)
 class FieldMapping:
-    """`fields`: target → pointer or constant. `columns`: the name of a table's column → target."""
+    """`fields`: target → rule. `columns`: the name of a table's column → target."""
 
-    fields: Mapping[str, str | Const] = field(default_factory=dict)
+    fields: Mapping[str, Rule] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -102,7 +109,7 @@ def read(content: object, at: str = "/mapping") -> tuple[FieldMapping, list[Flaw
     if not isinstance(content, Mapping):
         return FieldMapping(), [Flaw(at, "Must be an object with fields, columns or both")]
     flaws = [Flaw(_at(at, name), "There is no such part") for name in content if name not in ("fields", "columns")]
-    fields: dict[str, str | Const] = {}
+    fields: dict[str, Rule] = {}
     for target, said in _entries(content.get("fields"), f"{at}/fields", flaws):
         place = _at(f"{at}/fields", target)
         if _known(target, place, flaws) and (rule := _rule(said, place, flaws)) is not None:
@@ -140,10 +147,20 @@ def apply(mapping: FieldMapping, document: JsonValue, defaults: Mapping[str, Jso
     """The submission, without its source, that the pointers of `mapping` find in `document`."""
     found: dict[str, JsonValue] = dict(defaults)
     for target, rule in mapping.fields.items():
-        value = rule.value if isinstance(rule, Const) else resolve(document, rule)
-        if value is not None and value != "":
+        value = _found(document, rule)
+        if value is not None:
             found[target] = value
     return assembled(found)
+
+
+def _found(document: JsonValue, rule: Rule) -> JsonValue:
+    if isinstance(rule, Const):
+        return rule.value
+    for pointer in (rule,) if isinstance(rule, str) else rule:
+        value = resolve(document, pointer)
+        if value is not None and value != "":
+            return value
+    return None
 
 
 def row_reader(
@@ -252,16 +269,23 @@ def _known(target: str, place: str, flaws: list[Flaw]) -> bool:
     return False
 
 
-def _rule(said: JsonValue, place: str, flaws: list[Flaw]) -> str | Const | None:
+def _rule(said: JsonValue, place: str, flaws: list[Flaw]) -> Rule | None:
     if isinstance(said, str):
-        if len(said) <= POINTER_CHARS_MAX and said and _POINTER.match(said):
-            return said
-        flaws.append(Flaw(place, "Must be a JSON Pointer such as /data/email"))
-        return None
+        return said if _check_pointer(said, place, flaws) else None
+    if isinstance(said, list) and 0 < len(said) <= POINTERS_MAX:
+        checked = [_check_pointer(one, f"{place}/{index}", flaws) for index, one in enumerate(said)]
+        return tuple(str(one) for one in said) if all(checked) else None
     if isinstance(said, Mapping) and set(said) == {"const"}:
         return Const(said["const"]) if _check_const(said["const"], f"{place}/const", flaws) else None
-    flaws.append(Flaw(place, 'Must be a JSON Pointer or {"const": VALUE}'))
+    flaws.append(Flaw(place, f'Must be a JSON Pointer, a list of 1 to {POINTERS_MAX} of them, or {{"const": VALUE}}'))
     return None
+
+
+def _check_pointer(said: JsonValue, place: str, flaws: list[Flaw]) -> bool:
+    if isinstance(said, str) and 0 < len(said) <= POINTER_CHARS_MAX and _POINTER.match(said):
+        return True
+    flaws.append(Flaw(place, "Must be a JSON Pointer such as /data/email"))
+    return False
 
 
 def _check_const(value: JsonValue, place: str, flaws: list[Flaw]) -> bool:
