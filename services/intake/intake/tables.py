@@ -12,6 +12,7 @@ from sqlalchemy import (
     Double,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     Table,
@@ -280,3 +281,66 @@ retention = Table(
     _moment("recorded_at"),
     PrimaryKeyConstraint("what", name="retention_pkey"),
 )
+
+import_job = Table(
+    "import_job",
+    metadata,
+    Column("import_id", UUID, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("dry_run", Boolean, nullable=False),
+    Column("plan", JSONB),
+    Column("bytes_received", BigInteger, nullable=False),
+    Column("bytes_done", BigInteger, nullable=False),
+    Column("row_number", BigInteger, nullable=False),
+    Column("counts", JSONB, nullable=False),
+    Column("preview", JSONB),
+    Column("rows_per_s", Double),
+    Column("bytes_per_s", Double),
+    Column("error", Text),
+    Column("cancel_requested", Boolean, nullable=False),
+    _moment("created_at"),
+    _moment("started_at", nullable=True),
+    _moment("finished_at", nullable=True),
+    _moment("touched_at"),
+    PrimaryKeyConstraint("import_id", name="import_job_pkey"),
+)
+Index(
+    "import_job_open_idx",
+    import_job.c.import_id,
+    postgresql_where=text("state IN ('receiving', 'queued', 'running')"),
+)
+
+import_block = Table(
+    "import_block",
+    metadata,
+    Column("import_id", UUID, nullable=False),
+    Column("first_byte", BigInteger, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("import_id", "first_byte", name="import_block_pkey"),
+)
+
+import_chunk = Table(
+    "import_chunk",
+    metadata,
+    Column("import_id", UUID, nullable=False),
+    Column("first_row", BigInteger, nullable=False),
+    Column("row_count", Integer, nullable=False),
+    Column("outcomes", Integer, nullable=False),
+    Column("results", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("import_id", "first_row", name="import_chunk_pkey"),
+)
+
+import_failure = Table(
+    "import_failure",
+    metadata,
+    Column("import_id", UUID, nullable=False),
+    Column("row_number", BigInteger, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("keys", ARRAY(Text), nullable=False),
+    PrimaryKeyConstraint("import_id", "row_number", name="import_failure_pkey"),
+)
+Index("import_failure_keys_idx", import_failure.c["keys"], postgresql_using="gin")

@@ -87,7 +87,69 @@ _SOURCES: tuple[str, ...] = (
     "CREATE INDEX hook_event_state_idx ON hook_event (source, state, hook_event_id)",
     "CREATE INDEX hook_event_external_key_idx ON hook_event (external_key) WHERE external_key IS NOT NULL",
 )
-_IMPORTS: tuple[str, ...] = ()
+_IMPORTS: tuple[str, ...] = (
+    """
+    CREATE TABLE import_job (
+        import_id uuid CONSTRAINT import_job_pkey PRIMARY KEY,
+        source text NOT NULL,
+        caller text NOT NULL,
+        state text NOT NULL,
+        dry_run boolean NOT NULL,
+        plan jsonb,
+        bytes_received bigint NOT NULL,
+        bytes_done bigint NOT NULL,
+        row_number bigint NOT NULL,
+        counts jsonb NOT NULL,
+        preview jsonb,
+        rows_per_s double precision,
+        bytes_per_s double precision,
+        error text,
+        cancel_requested boolean NOT NULL,
+        created_at timestamptz NOT NULL,
+        started_at timestamptz,
+        finished_at timestamptz,
+        touched_at timestamptz NOT NULL
+    )
+    """,
+    """
+    CREATE INDEX import_job_open_idx ON import_job (import_id)
+    WHERE state IN ('receiving', 'queued', 'running')
+    """,
+    # The file while it is worked on: blocks by their first byte, deleted as their rows are taken.
+    """
+    CREATE TABLE import_block (
+        import_id uuid NOT NULL,
+        first_byte bigint NOT NULL,
+        content bytea NOT NULL,
+        CONSTRAINT import_block_pkey PRIMARY KEY (import_id, first_byte)
+    )
+    """,
+    # What became of each row, one database row for each transaction of them. Packing it again would cost more than it saves.
+    """
+    CREATE TABLE import_chunk (
+        import_id uuid NOT NULL,
+        first_row bigint NOT NULL,
+        row_count integer NOT NULL,
+        outcomes integer NOT NULL,
+        results bytea NOT NULL,
+        CONSTRAINT import_chunk_pkey PRIMARY KEY (import_id, first_row)
+    )
+    """,
+    "ALTER TABLE import_block ALTER COLUMN content SET STORAGE EXTERNAL",
+    "ALTER TABLE import_chunk ALTER COLUMN results SET STORAGE EXTERNAL",
+    """
+    CREATE TABLE import_failure (
+        import_id uuid NOT NULL,
+        row_number bigint NOT NULL,
+        outcome text NOT NULL,
+        error text NOT NULL,
+        content text NOT NULL,
+        keys text[] NOT NULL,
+        CONSTRAINT import_failure_pkey PRIMARY KEY (import_id, row_number)
+    )
+    """,
+    "CREATE INDEX import_failure_keys_idx ON import_failure USING gin (keys)",
+)
 _PRIVACY: tuple[str, ...] = (
     "ALTER TABLE submission ALTER COLUMN content DROP NOT NULL",
     """
