@@ -15,7 +15,6 @@ from pydantic import BaseModel, ValidationError
 from accord.contracts.criteria import (
     DEPTH_MAX,
     LEAVES_MAX,
-    MATCHED_LENGTH_MAX,
     MISSING,
     OPS,
     Criteria,
@@ -23,6 +22,7 @@ from accord.contracts.criteria import (
     in_words,
 )
 from accord.contracts.durations import format_duration
+from accord.contracts.patterns import MATCHED_LENGTH_MAX
 
 Tree = dict[str, Any]
 SIZE: Tree = {"path": "attributes.employee_count", "op": "gte", "value": 50}

@@ -271,7 +271,7 @@ ANY = {"key": "x", "rule": "any_of", "consequence": "flag"}
             "/parameters/0/of/1/of/0",
         ),
         (
-            doc({**ANY, "of": [{"rule": "email"}, {"rule": "dnb_rating", "attribute": "industry"}]}),
+            doc({**ANY, "of": [{"rule": "email"}, {"rule": "horoscope", "attribute": "industry"}]}),
             "/parameters/0/of/1/rule",
         ),
         (doc({**ANY, "of": [{"rule": "email"}]}, attributes={"email": {"type": "date"}}), "/attributes/email/type"),

@@ -46,7 +46,7 @@ def judge(*parameters: dict[str, Any], **more: Any) -> Judge:
         (document(SIZE, SIZE), "/parameters/1/key"),
         (document({**SIZE, "attribute": "shoes"}), "/parameters/0/attribute"),
         (document({**SIZE, "attribute": "industry"}), "/parameters/0/attribute"),
-        (document({**SIZE, "rule": "dnb_rating"}), "/parameters/0/rule"),
+        (document({**SIZE, "rule": "horoscope"}), "/parameters/0/rule"),
         (document({**SIZE, "min": 9, "max": 1}), "/parameters/0"),
         (document({**SIZE, "min": None}), "/parameters/0"),
         (document({**SIZE, "weight": 0}), "/parameters/0/weight"),

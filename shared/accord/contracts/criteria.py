@@ -33,10 +33,11 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError, SchemaError, SchemaValidator, core_schema
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from accord.contracts.durations import format_duration, parse_duration
 from accord.contracts.durations import in_words as duration_in_words
+from accord.contracts.patterns import PATTERN_LENGTH_MAX, BadPattern, matcher
 
 DEPTH_MAX = 16
 """Levels of a tree; a single comparison is one."""
@@ -47,10 +48,6 @@ NUMBER_MAX = 2**53 - 1
 """Whole numbers above it are not the same in every JSON reader."""
 
 TEXT_LENGTH_MAX = 500
-PATTERN_LENGTH_MAX = 200
-MATCHED_LENGTH_MAX = 1_000
-"""A longer text matches nothing."""
-
 Op = Literal["eq", "ne", "lt", "lte", "gt", "gte", "in", "not_in", "contains", "exists", "matches"]
 Scalar = bool | int | float | str
 
@@ -341,17 +338,9 @@ def _check_pattern(value: object, type_: _Type) -> None:
     if type_ not in ("text", "any") or not isinstance(value, str) or not 0 < len(value) <= PATTERN_LENGTH_MAX:
         raise _wrong(f"must be a regular expression of 1 to {PATTERN_LENGTH_MAX} characters, for a text")
     try:
-        _matcher(value)
-    except SchemaError as error:
-        reason = str(error).rstrip().splitlines()[-1].strip().removeprefix("error: ").removeprefix("SchemaError: ")
-        raise _wrong(f"is no regular expression that can be used here: {reason}") from None
-
-
-def _matcher(pattern: str) -> Callable[[object], bool]:
-    schema = core_schema.str_schema(
-        pattern=pattern, regex_engine="rust-regex", max_length=MATCHED_LENGTH_MAX, strict=True
-    )
-    return SchemaValidator(schema).isinstance_python
+        matcher(value)
+    except BadPattern as error:
+        raise _wrong(str(error)) from None
 
 
 # --- Evaluation ---
@@ -498,7 +487,7 @@ def _leaf_node(leaf: Criteria, window: timedelta | None) -> _Node:
     if leaf.op == "exists":
         return _exists_node(path, wanted=bool(expected))
     if leaf.op == "matches":
-        return _tested_node(path, _matcher(cast("str", expected)))
+        return _tested_node(path, matcher(cast("str", expected)))
     if leaf.op == "contains":
         return _contains_node(path, cast("str", expected))
     if isinstance(expected, list):

@@ -1,14 +1,17 @@
-"""The data policy: its form, what is wrong with a draft, and how an attribute gets its declared type. Judging is in quality.py."""
+"""The data policy: its form, and what is wrong with a draft. Judging is in quality.py, how attributes are read in attributes.py."""
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -17,19 +20,41 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
-from accord.contracts.values import AttributeValue
-from intake.domain.privacy import looks_personal
+from accord.contracts.durations import DurationText, parse_duration
+from accord.contracts.patterns import PATTERN_LENGTH_MAX, BadPattern, whole_matcher
+from intake.domain import naics
+from intake.domain.attributes import TYPES, AttributeType, NotOfType, typed
+from intake.domain.ratings import BBB_GRADES, BBB_UNRATED, PAYDEX_MAX, NotARating, bbb_rank
 
 Consequence = Literal["reject", "quarantine", "flag"]
-AttributeType = Literal["integer", "number", "string", "boolean"]
 FieldName = Literal["email", "phone", "external_id", "first_name", "last_name", "company", "domain", "title", "consent"]
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 AttributeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
-Word = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Whether = Annotated[bool, Field(strict=True)]
+Bound = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
-_PREFIXES = re.compile(r"^(\d+)-(\d+)$")
-_RULES = frozenset({"required", "range", "one_of", "email", "phone", "any_of"})
+VALUES_MAX = 1_000
+PARTS_MAX = 50
+"""Rules in one any_of."""
+
+
+def _as_word(value: object) -> object:
+    # 51 in YAML is a number; as a value of a list it is meant as it is written.
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Word = Annotated[str, BeforeValidator(_as_word), StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+
+
+def _longer_than_nothing(text: str) -> str:
+    if parse_duration(text) <= timedelta():
+        raise ValueError("must be longer than nothing")
+    return text
+
+
+Within = Annotated[DurationText, AfterValidator(_longer_than_nothing)]
 
 
 class _Part(BaseModel):
@@ -48,6 +73,10 @@ class _Subject(_Part):
             raise ValueError("needs exactly one of attribute, field")
         return self
 
+    @property
+    def name(self) -> str:
+        return self.attribute or self.field or ""
+
 
 class Required(_Subject):
     """The value is there."""
@@ -60,8 +89,8 @@ class Range(_Part):
 
     rule: Literal["range"]
     attribute: AttributeName
-    min: float | None = None
-    max: float | None = None
+    min: Bound | None = None
+    max: Bound | None = None
 
     @model_validator(mode="after")
     def _bounded(self) -> Range:
@@ -73,31 +102,38 @@ class Range(_Part):
 
 
 class OneOf(_Subject):
-    """The value is one of `values`, or begins with one. As a prefix, `31-33` stands for 31, 32 and 33 (as NAICS writes it)."""
+    """The value is one of `values`; case does not count.
+
+    `match`: `exact`; `prefix`, it begins with one, where `31-33` stands for 31, 32 and 33; `naics`, it is a code under one or the name of
+    one: `51` and `Information` are the same.
+    """
 
     rule: Literal["one_of"]
-    match: Literal["exact", "prefix"] = "exact"
-    values: Annotated[list[Word], Field(min_length=1, max_length=1000)]
+    match: Literal["exact", "prefix", "naics"] = "exact"
+    values: Annotated[list[Word], Field(min_length=1, max_length=VALUES_MAX)]
 
-    def words(self) -> tuple[str, ...]:
-        """The values in lower case, ranges of prefixes written out."""
-        return tuple(word for value in self.values for word in self._written_out(value.lower()))
 
-    def _written_out(self, value: str) -> Iterator[str]:
-        span = _PREFIXES.match(value) if self.match == "prefix" else None
-        if span is None or len(span[1]) != len(span[2]) or not 0 <= int(span[2]) - int(span[1]) <= 1000:
-            yield value
-            return
-        for number in range(int(span[1]), int(span[2]) + 1):
-            yield str(number).zfill(len(span[1]))
+def _runs(pattern: str) -> str:
+    try:
+        whole_matcher(pattern)
+    except BadPattern as error:
+        raise ValueError(str(error)) from None
+    return pattern
+
+
+class Pattern(_Subject):
+    """The whole text matches the regular expression, from its first to its last character. Case counts, unless it begins with (?i)."""
+
+    rule: Literal["pattern"]
+    pattern: Annotated[str, StringConstraints(min_length=1, max_length=PATTERN_LENGTH_MAX), AfterValidator(_runs)]
 
 
 class Email(_Part):
     """The e-mail address is well formed under a public suffix. `disposable` and `role` say whether such addresses pass."""
 
     rule: Literal["email"]
-    disposable: Annotated[bool, Field(strict=True)] = False
-    role: Annotated[bool, Field(strict=True)] = True
+    disposable: Whether = False
+    role: Whether = True
 
 
 class Phone(_Part):
@@ -106,11 +142,82 @@ class Phone(_Part):
     rule: Literal["phone"]
 
 
+class Dnb(_Part):
+    """The D&B rating's composite credit appraisal is `appraisal_max` (1 strong to 4 limited) or better; or the PAYDEX is `paydex_min` or
+    better. Exactly one of the two, since they are different attributes."""
+
+    rule: Literal["dnb_rating"]
+    attribute: AttributeName
+    appraisal_max: Annotated[int, Field(strict=True, ge=1, le=4)] | None = None
+    paydex_min: Annotated[int, Field(strict=True, ge=0, le=PAYDEX_MAX)] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Dnb:
+        if (self.appraisal_max is None) == (self.paydex_min is None):
+            raise ValueError("needs exactly one of appraisal_max, paydex_min")
+        return self
+
+
+def _graded(text: str) -> str:
+    try:
+        rank = bbb_rank(text)
+    except NotARating:
+        raise ValueError(f"must be one of {', '.join(BBB_GRADES[:BBB_UNRATED])}") from None
+    if rank == BBB_UNRATED:
+        raise ValueError("every rating is NR or better, so this asks for nothing; use the rule required")
+    return text
+
+
+class Bbb(_Part):
+    """The BBB rating is `min` or better, in the order A+, A, A-, ... D-, F."""
+
+    rule: Literal["bbb_rating"]
+    attribute: AttributeName
+    min: Annotated[str, AfterValidator(_graded)]
+
+
+class Fresh(_Part):
+    """The record is not older than `within`, by its `occurred_at`; a record without one occurred as it arrived."""
+
+    rule: Literal["fresh"]
+    within: Within
+
+
+Basis = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,49}$")]
+
+
+class ConsentGiven(_Part):
+    """There is a basis for contacting the person: one of `basis` if that is given, with a date if `dated`, not older than `within` (which
+    asks for a date too). A date in the future is none."""
+
+    rule: Literal["consent"]
+    basis: Annotated[list[Basis], Field(min_length=1, max_length=20)] | None = None
+    dated: Whether = False
+    within: Within | None = None
+
+
 class AnyOf(_Part):
     """At least one of the rules is met."""
 
     rule: Literal["any_of"]
-    of: Annotated[list[Rule], Field(min_length=1, max_length=50)]
+    of: Annotated[list[Rule], Field(min_length=1, max_length=PARTS_MAX)]
+
+
+_RULES: dict[str, type[_Part]] = {
+    "required": Required,
+    "range": Range,
+    "one_of": OneOf,
+    "pattern": Pattern,
+    "email": Email,
+    "phone": Phone,
+    "dnb_rating": Dnb,
+    "bbb_rating": Bbb,
+    "fresh": Fresh,
+    "consent": ConsentGiven,
+    "any_of": AnyOf,
+}
+RULES: tuple[str, ...] = tuple(_RULES)
+"""The names of all rules, in the order in which they are explained."""
 
 
 def _name_of_rule(part: object) -> str:
@@ -122,8 +229,13 @@ Rule = Annotated[
     Annotated[Required, Tag("required")]
     | Annotated[Range, Tag("range")]
     | Annotated[OneOf, Tag("one_of")]
+    | Annotated[Pattern, Tag("pattern")]
     | Annotated[Email, Tag("email")]
     | Annotated[Phone, Tag("phone")]
+    | Annotated[Dnb, Tag("dnb_rating")]
+    | Annotated[Bbb, Tag("bbb_rating")]
+    | Annotated[Fresh, Tag("fresh")]
+    | Annotated[ConsentGiven, Tag("consent")]
     | Annotated[AnyOf, Tag("any_of")],
     Discriminator(_name_of_rule),
 ]
@@ -154,8 +266,10 @@ class Policy(_Part):
     title: Annotated[str, Field(min_length=1, max_length=200)]
     glossary: dict[str, str] = Field(default_factory=dict)
     attributes: Annotated[dict[AttributeName, Declared], Field(max_length=200)] = Field(default_factory=dict)
+    phones_shared: Whether = False
+    """Several people may share a phone number, so that it identifies nobody."""
     parameters: Annotated[tuple[Parameter, ...], Field(min_length=1, max_length=100)]
-    score_min: Annotated[float, Field(ge=0, le=1)] = 0
+    score_min: Annotated[float, Field(ge=0, le=1, strict=True)] = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -191,20 +305,21 @@ def read(content: Mapping[str, object]) -> tuple[Policy | None, list[Flaw]]:
     """The policy in a document, or all that is wrong with it."""
     raw = content.get("parameters")
     flaws: list[Flaw] = []
-    parameters: list[Parameter] = []
+    parameters: list[tuple[int, Parameter]] = []
     for place, part in enumerate(raw if isinstance(raw, list) else []):
         parameter = _parameter(part, f"/parameters/{place}", flaws)
         if parameter is not None:
-            parameters.append(parameter)
+            parameters.append((place, parameter))
     given = dict(content)
     if isinstance(raw, list) and raw:
-        given["parameters"] = parameters or [Parameter("x", Email(rule="email"), "flag", 1, False)]
+        whole = [parameter for _, parameter in parameters]
+        given["parameters"] = whole or [Parameter("x", Email(rule="email"), "flag", 1, False)]
     try:
         policy = Policy.model_validate(given)
     except ValidationError as error:
         flaws += _flaws_of(error, "")
         return None, flaws
-    flaws += list(_inconsistencies(policy))
+    flaws += list(_inconsistencies(parameters, policy.attributes))
     return (None if flaws else policy), flaws
 
 
@@ -221,7 +336,7 @@ def _parameter(part: object, pointer: str, flaws: list[Flaw]) -> Parameter | Non
         flaws.append(Flaw(pointer, "must be a mapping with key, rule and consequence"))
         return None
     if not isinstance(part.get("rule"), str) or part["rule"] not in _RULES:
-        flaws.append(Flaw(f"{pointer}/rule", f"must be one of {', '.join(sorted(_RULES))}"))
+        flaws.append(Flaw(f"{pointer}/rule", f"must be one of {', '.join(RULES)}"))
         return None
     before = len(flaws)
     try:
@@ -239,13 +354,13 @@ def _parameter(part: object, pointer: str, flaws: list[Flaw]) -> Parameter | Non
 
 def _flaws_of(error: ValidationError, base: str, skip: int = 0) -> list[Flaw]:
     found = error.errors(include_url=False, include_input=False, include_context=False)
-    return [
-        Flaw(
-            base + "".join(_steps(problem["loc"], skip)),
-            problem["msg"].removeprefix("Value error, "),
-        )
-        for problem in found
-    ]
+    return [Flaw(base + "".join(_steps(problem["loc"], skip)), _said(problem)) for problem in found]
+
+
+def _said(problem: ErrorDetails) -> str:
+    if problem["type"] == "literal_error" and problem["loc"][-1] == "rule":
+        return f"must be one of {', '.join(RULES)}"
+    return problem["msg"].removeprefix("Value error, ")
 
 
 def _steps(place: Sequence[str | int], skip: int) -> Iterator[str]:
@@ -256,64 +371,78 @@ def _steps(place: Sequence[str | int], skip: int) -> Iterator[str]:
             yield "/" + str(part).replace("~", "~0").replace("/", "~1")
 
 
-def _inconsistencies(policy: Policy) -> Iterator[Flaw]:
+# --- What each rule by itself does not show ---
+
+
+def _inconsistencies(parameters: Sequence[tuple[int, Parameter]], attributes: Mapping[str, Declared]) -> Iterator[Flaw]:
     seen: set[str] = set()
-    for place, parameter in enumerate(policy.parameters):
+    for place, parameter in parameters:
+        pointer = f"/parameters/{place}"
         if parameter.key in seen:
-            yield Flaw(f"/parameters/{place}/key", "another parameter has this key")
+            yield Flaw(f"{pointer}/key", "another parameter has this key")
         seen.add(parameter.key)
         if isinstance(parameter.rule, Required) and parameter.missing_passes:
-            yield Flaw(f"/parameters/{place}/missing", "a required value that may be missing asks for nothing")
-        yield from _undeclared(parameter.rule, policy.attributes, f"/parameters/{place}")
+            yield Flaw(f"{pointer}/missing", "a required value that may be missing asks for nothing")
+        yield from _misfits(parameter.rule, attributes, pointer)
 
 
-def _undeclared(rule: Rule, attributes: Mapping[str, Declared], pointer: str) -> Iterator[Flaw]:
+def _misfits(rule: Rule, attributes: Mapping[str, Declared], pointer: str) -> Iterator[Flaw]:
+    """What is wrong with a rule for the attributes as they are declared."""
     if isinstance(rule, AnyOf):
         for place, part in enumerate(rule.of):
-            yield from _undeclared(part, attributes, f"{pointer}/of/{place}")
-    elif isinstance(rule, Required | OneOf | Range) and rule.attribute is not None:
-        declared = attributes.get(rule.attribute)
-        if declared is None:
-            yield Flaw(f"{pointer}/attribute", f"the attribute {rule.attribute} is not among /attributes")
-        elif isinstance(rule, Range) and declared.type not in ("integer", "number"):
-            yield Flaw(f"{pointer}/attribute", f"a range needs a number, and {rule.attribute} is {declared.type}")
+            yield from _misfits(part, attributes, f"{pointer}/of/{place}")
+        return
+    if isinstance(rule, Email | Phone | Fresh | ConsentGiven):
+        return
+    if rule.attribute is None:
+        if isinstance(rule, OneOf):
+            yield from _values(rule, "string", pointer)
+        return
+    declared = attributes.get(rule.attribute)
+    if declared is None:
+        yield Flaw(f"{pointer}/attribute", f"the attribute {rule.attribute} is not among /attributes")
+        return
+    needs = _needs(rule)
+    if declared.type not in needs:
+        yield Flaw(
+            f"{pointer}/attribute",
+            f"{rule.rule} needs one of type {' or '.join(needs)}; {rule.attribute} is {declared.type}",
+        )
+    elif isinstance(rule, OneOf):
+        yield from _values(rule, declared.type, pointer)
+    elif isinstance(rule, Range) and declared.type == "integer" and _holds_no_integer(rule):
+        yield Flaw(pointer, "no whole number lies between min and max, so nothing can meet it")
 
 
-_TRUE = frozenset({"true", "yes", "1"})
-_FALSE = frozenset({"false", "no", "0"})
-TEXT_MAX = 200
+def _needs(rule: Required | Range | OneOf | Pattern | Dnb | Bbb) -> tuple[AttributeType, ...]:
+    """The types of attribute that a rule can judge."""
+    if isinstance(rule, Range):
+        return ("integer", "number")
+    if isinstance(rule, Pattern | Bbb):
+        return ("string",)
+    if isinstance(rule, Dnb):
+        return ("string",) if rule.paydex_min is None else ("integer", "number", "string")
+    if isinstance(rule, OneOf) and rule.match != "exact":
+        return ("string", "integer")
+    return TYPES
 
 
-class NotOfType(ValueError):
-    """The value does not read as the declared type."""
+def _holds_no_integer(rule: Range) -> bool:
+    low, high = -math.inf if rule.min is None else rule.min, math.inf if rule.max is None else rule.max
+    return math.isfinite(low) and math.isfinite(high) and math.ceil(low) > math.floor(high)
 
 
-def typed(value: AttributeValue, type_: AttributeType) -> AttributeValue:
-    """The value as the declared type: forms send "250" for 250. None for an empty one. Raises NotOfType."""
-    if value is None or value == "":
-        return None
-    if isinstance(value, list):
-        raise NotOfType
-    if type_ == "string":
-        text = str(value).strip() if not isinstance(value, bool) else str(value).lower()
-        if len(text) > TEXT_MAX or looks_personal(text):
-            raise NotOfType
-        return text or None
-    if type_ == "boolean":
-        word = str(value).strip().lower()
-        if word not in _TRUE | _FALSE:
-            raise NotOfType
-        return word in _TRUE
-    return _number(value, whole=type_ == "integer")
-
-
-def _number(value: bool | int | float | str, *, whole: bool) -> int | float:
-    if isinstance(value, bool):
-        raise NotOfType
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        raise NotOfType from None
-    if not abs(number) < 1e15 or (whole and number != int(number)):
-        raise NotOfType
-    return int(number) if whole or number == int(number) else number
+def _values(rule: OneOf, type_: AttributeType, pointer: str) -> Iterator[Flaw]:
+    """Values of a list that no value of the type can ever be."""
+    for place, value in enumerate(rule.values):
+        try:
+            if rule.match == "exact" and rule.field is None:
+                typed(value, type_)
+            elif rule.match == "prefix":
+                naics.prefixes(value)
+            elif rule.match == "naics":
+                naics.industry(value)
+        except NotOfType:
+            yield Flaw(f"{pointer}/values/{place}", f"can never be met: it reads as no {type_}")
+        except ValueError as error:
+            yield Flaw(f"{pointer}/values/{place}", str(error))

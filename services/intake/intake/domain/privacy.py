@@ -9,7 +9,8 @@ import re
 from accord.contracts.values import AttributeValue
 
 _ADDRESS = re.compile(r"\S(?:@|%40)\S")
-_NUMBER_TO_CALL = re.compile(r"(?:\d[\s()./-]*){9,}")
+_DIGITS_TO_CALL = 9
+_NUMBER_TO_CALL = re.compile(rf"(?:\d[\s()./-]*){{{_DIGITS_TO_CALL},}}")
 _PERSONAL_NAME = re.compile(
     r"name|mail|phone|mobile|tel|fax|whatsapp|contact|address|street|city|zip|postal|birth|dob|^ip|age$|gender|note|comment|message|text"
     r"|question|answer|ssn|passport|iban|card|linkedin|twitter|facebook|skype|url|link|user|login|person",
@@ -22,6 +23,8 @@ NUMBER_MAX = 10**9
 
 def looks_personal(text: str) -> bool:
     """Whether a text holds something like an e-mail address, or nine digits in a row as phone numbers have."""
+    if len(text) < _DIGITS_TO_CALL and "@" not in text and "%" not in text:
+        return False  # most words; twice as fast as asking the expressions
     return _ADDRESS.search(text) is not None or _NUMBER_TO_CALL.search(text) is not None
 
 
