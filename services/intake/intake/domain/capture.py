@@ -36,8 +36,8 @@ class Candidate(NamedTuple):
 
     def merge_id(self, place: int) -> UUID:
         """The id of the merge that this submission makes as its first (0) or second (1): three keys can name three leads. It follows
-        from the submission's, so that nobody makes ids for merges that hardly ever come."""
-        return UUID(int=self.submission_id.int ^ (place + 1))
+        from the submission's, so that nobody makes ids for merges that hardly ever come, and the second sorts after the first."""
+        return UUID(int=self.submission_id.int + place + 1)
 
 
 class Captured(NamedTuple):
@@ -54,7 +54,12 @@ class Merge:
     merge_id: UUID
     survivor: Lead
     other: Lead
-    submission_id: UUID
+    submission_id: UUID | None
+    """What joined them; None where a person did."""
+    caller: str | None = None
+    """Whose key it was, where a person did."""
+    new_keys: tuple[IdentityKey, ...] = ()
+    """Keys of `other` that are not saved yet."""
 
 
 @dataclass(slots=True)
@@ -67,10 +72,13 @@ class Register:
     now: datetime
     leads: dict[UUID, Lead]
     keys: dict[IdentityKey, UUID]
+    apart: set[frozenset[UUID]] = field(default_factory=set)
+    """Pairs of leads that a person has parted: no submission makes one of them."""
     known: frozenset[UUID] = field(init=False)
     """The leads that there were before."""
     touched: dict[UUID, None] = field(default_factory=dict)
     new_keys: dict[IdentityKey, UUID] = field(default_factory=dict)
+    dropped_keys: dict[IdentityKey, UUID] = field(default_factory=dict)
     merges: list[Merge] = field(default_factory=list)
     events: list[EventData] = field(default_factory=list)
 
@@ -86,28 +94,76 @@ class Register:
         matches = self._matches(candidate.keys)
         if quality.verdict == "quarantined":
             return self._quarantine(candidate, matches)
+        return self._accept(candidate, matches)
+
+    def release(self, candidate: Candidate, own: Lead | None) -> Captured:
+        """Take in a submission that waited in quarantine. `own` is the held lead that waited for it alone, if there is one: it comes
+        in, or is merged into the lead that the keys name by now."""
+        matches = self._matches(candidate.keys)
+        if own is not None and own.lead_id not in {lead.lead_id for lead in matches}:
+            matches.append(own)
+        enters = len(matches) == 1 and matches[0].held
+        captured = self._accept(candidate, matches)
+        return Captured(captured.lead_id, "created") if enters else captured
+
+    def wait_on(self, candidate: Candidate, own: Lead | None) -> Captured:
+        """A submission that was corrected and waits on; nobody is told. `own` as in `release`: it is what the submission says now."""
+        if own is None:
+            matches = self._matches(candidate.keys)
+            lead = min(matches, key=lambda one: (one.held, one.captured_at, one.lead_id), default=None)
+            lead = lead or created(candidate.new_lead_id, candidate.values, held=True, sequence=0)
+        else:
+            lead = created(own.lead_id, candidate.values, held=True, sequence=own.sequence)
+        if lead.held:
+            self._claim([key for key in candidate.keys if key not in self.keys], lead.lead_id)
+            self._save(lead)
+        return Captured(lead.lead_id, "created" if lead.lead_id not in self.known else "updated")
+
+    def reduce(self, lead: Lead, dropped: Iterable[IdentityKey]) -> None:
+        """A held lead is less than it was: a submission that it waited for has gone, and these of its keys with it."""
+        self._save(lead)
+        for key in dropped:
+            if self.keys.get(key) == lead.lead_id:
+                del self.keys[key]
+                self.dropped_keys[key] = lead.lead_id
+
+    def _accept(self, candidate: Candidate, matches: list[Lead]) -> Captured:
         if not matches:
             lead = created(candidate.new_lead_id, candidate.values, held=False, sequence=1)
             self._claim(candidate.keys, lead.lead_id)
             self._enter(lead)
             return Captured(lead.lead_id, "created")
+        merges = len(self.merges)
         survivor = self._merged(matches, candidate)
         self._claim(candidate.keys, survivor.lead_id)
+        values = self._values_of(candidate, survivor.lead_id) if len(matches) > 1 else candidate.values
         if survivor.held:
-            self._enter(released(survivor, candidate.values, sequence=survivor.sequence + 1))
+            self._enter(released(survivor, values, sequence=survivor.sequence + 1))
         else:
-            self._update(survivor, updated(survivor, candidate.values), candidate.values.at)
-        return Captured(survivor.lead_id, "merged" if len(matches) > 1 else "updated")
+            self._update(survivor, updated(survivor, values), values.at)
+        return Captured(survivor.lead_id, "merged" if len(self.merges) > merges else "updated")
 
     def _matches(self, keys: Iterable[IdentityKey]) -> list[Lead]:
         found = dict.fromkeys(self.keys[key] for key in keys if key in self.keys)
         return [self.leads[lead_id] for lead_id in found]
 
     def _claim(self, keys: Iterable[IdentityKey], lead_id: UUID) -> None:
+        """Take the keys that nobody has."""
         for key in keys:
-            if self.keys.get(key) != lead_id:
+            if key not in self.keys:
                 self.keys[key] = lead_id
                 self.new_keys[key] = lead_id
+
+    def _values_of(self, candidate: Candidate, lead_id: UUID) -> Values:
+        """The values without the address, number or id of a lead that is apart from this one."""
+        values = candidate.values
+        others = {kind for kind, value in candidate.keys if self.keys[kind, value] != lead_id}
+        if not others:
+            return values
+        return values._replace(
+            person={name: value for name, value in values.person.items() if name not in others},
+            external_key=None if "external" in others else values.external_key,
+        )
 
     def _save(self, lead: Lead) -> None:
         self.leads[lead.lead_id] = lead
@@ -126,12 +182,12 @@ class Register:
             )
         )
 
-    def _update(self, before: Lead, after: Lead, at: datetime) -> None:
+    def _update(self, before: Lead, after: Lead, at: datetime) -> Lead:
         changed = changed_fields(before, after)
         if not changed:
             # Personal fields may still differ; they are saved and nobody else is told.
             self._save(after)
-            return
+            return after
         after = replace(after, sequence=after.sequence + 1)
         self._save(after)
         self.events.append(
@@ -144,16 +200,26 @@ class Register:
                 changed=changed,
             )
         )
+        return after
 
     def _merged(self, matches: list[Lead], candidate: Candidate) -> Lead:
-        """One lead of all that the submission's keys name."""
+        """One lead of all that the submission's keys name, but for those that are apart from the one with the strongest key."""
         survivor = matches[0]
         for place, other in enumerate(matches[1:]):
-            merge_id = candidate.merge_id(place)
-            survivor, gone = survivor_of(survivor, other)
-            self.merges.append(Merge(merge_id, survivor, gone, candidate.submission_id))
-            survivor = self._absorb(survivor, gone, merge_id)
+            if frozenset((survivor.lead_id, other.lead_id)) not in self.apart:
+                survivor = self.merge(survivor, other, candidate.merge_id(place), candidate.submission_id)
         return survivor
+
+    def merge(
+        self, one: Lead, other: Lead, merge_id: UUID, submission_id: UUID | None, caller: str | None = None
+    ) -> Lead:
+        """Make one of two leads: the oldest survives with the newest value of each field."""
+        survivor, gone = survivor_of(one, other)
+        new_keys = tuple(key for key, lead_id in self.new_keys.items() if lead_id == gone.lead_id)
+        self.merges.append(Merge(merge_id, survivor, gone, submission_id, caller, new_keys))
+        # Whoever is apart from the one that goes is apart from the survivor too.
+        self.apart |= {pair - {gone.lead_id} | {survivor.lead_id} for pair in self.apart if gone.lead_id in pair}
+        return self._absorb(survivor, gone, merge_id)
 
     def _absorb(self, survivor: Lead, gone: Lead, merge_id: UUID) -> Lead:
         whole = absorbed(survivor, gone)
@@ -167,6 +233,8 @@ class Register:
         if survivor.held:
             self._save(whole)  # both were held; the survivor comes in by the submission that joined them
             return whole
+        if gone.held:
+            return self._update(survivor, whole, self.now)  # nobody else knows of the one that goes
         whole = replace(whole, sequence=whole.sequence + 1)
         self._save(whole)
         self.events.append(

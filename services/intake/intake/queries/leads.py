@@ -34,6 +34,10 @@ SELECT k.kind, k.value, i.lead_id
 FROM unnest($1::text[], $2::text[]) AS k (kind, value),
      LATERAL (SELECT lead_id FROM identity_key i WHERE i.kind = k.kind AND i.value = k.value LIMIT 1) i
 """
+_DELETE_KEYS = """
+DELETE FROM identity_key i USING unnest($1::text[], $2::text[], $3::uuid[]) AS k (kind, value, lead_id)
+WHERE i.kind = k.kind AND i.value = k.value AND i.lead_id = k.lead_id
+"""
 _LOCK_LEADS = f"SELECT {_NAMES} FROM lead WHERE lead_id = ANY ($1::uuid[]) ORDER BY lead_id FOR UPDATE"
 _READ = f"SELECT {_NAMES} FROM lead WHERE lead_id = $1"
 _UPDATE = f"""
@@ -61,10 +65,11 @@ WITH moved_keys AS (
 ), moved_activities AS (
     UPDATE activity SET lead_id = $1 WHERE lead_id = $2 RETURNING activity_id
 )
-INSERT INTO merge (survivor_id, merge_id, merged_lead_id, submission_id, survivor_before, keys_moved, activities_moved, recorded_at)
+INSERT INTO merge (survivor_id, merge_id, merged_lead_id, submission_id, survivor_before, keys_moved, activities_moved, recorded_at,
+                   caller)
 SELECT $1, $3, $2, $4, $5::jsonb,
-       (SELECT coalesce(jsonb_agg(jsonb_build_array(kind, value)), '[]') FROM moved_keys),
-       (SELECT coalesce(array_agg(activity_id), '{}') FROM moved_activities), $6
+       $7::jsonb || (SELECT coalesce(jsonb_agg(jsonb_build_array(kind, value)), '[]') FROM moved_keys),
+       (SELECT coalesce(array_agg(activity_id), '{}') FROM moved_activities), $6, $8
 """
 _REREADS_MAX = 10
 
@@ -165,11 +170,31 @@ def _values(lead: Lead) -> tuple[object, ...]:
     )
 
 
-async def insert_keys(driver: asyncpg.Connection, keys: Mapping[IdentityKey, UUID]) -> None:
-    """Give keys that nobody has to their leads. The keys are locked."""
+async def insert_keys(
+    driver: asyncpg.Connection, keys: Mapping[IdentityKey, UUID], external: Mapping[str, tuple[str, str]]
+) -> None:
+    """Give keys that nobody has to their leads. The keys are locked. `external`: source and id of which a key is the digest."""
     if keys:
-        records = [(kind, value, lead_id) for (kind, value), lead_id in keys.items()]
-        await driver.copy_records_to_table("identity_key", records=records, columns=["kind", "value", "lead_id"])
+        nothing = (None, None)
+        records = [(kind, value, lead_id, *external.get(value, nothing)) for (kind, value), lead_id in keys.items()]
+        columns = ["kind", "value", "lead_id", "source", "external_id"]
+        await driver.copy_records_to_table("identity_key", records=records, columns=columns)
+
+
+async def lock_keys(driver: asyncpg.Connection, keys: Iterable[IdentityKey]) -> None:
+    """Decide about these keys alone until the commit, in the order in which everybody takes them."""
+    wanted = sorted(set(keys))
+    if wanted:
+        await driver.fetch(_LOCK_KEYS, [kind for kind, _ in wanted], [value for _, value in wanted])
+
+
+async def delete_keys(driver: asyncpg.Connection, keys: Mapping[IdentityKey, UUID]) -> None:
+    """Take these keys from their leads. The keys are locked."""
+    if keys:
+        rows = list(keys.items())
+        await driver.execute(
+            _DELETE_KEYS, [key[0] for key, _ in rows], [key[1] for key, _ in rows], [lead_id for _, lead_id in rows]
+        )
 
 
 async def save_accounts(
@@ -194,12 +219,15 @@ async def save_merge(driver: asyncpg.Connection, merge: Merge, now: datetime) ->
         merge.other.lead_id,
         merge.merge_id,
         merge.submission_id,
-        _snapshot(merge.survivor),
+        snapshot(merge.survivor),
         now,
+        orjson.dumps(merge.new_keys).decode(),
+        merge.caller,
     )
 
 
-def _snapshot(lead: Lead) -> str:
+def snapshot(lead: Lead) -> str:
+    """All of a lead that a merge can change, as JSON."""
     return orjson.dumps(
         {
             "person": dict(lead.person),

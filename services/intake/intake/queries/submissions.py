@@ -25,11 +25,17 @@ _COLUMNS = (
     "content",
     "occurred_at",
     "recorded_at",
+    "form",
+    "keys",
 )
 
 
 class Row(NamedTuple):
-    """A submission with what became of it. `content` is its JSON as it was sent."""
+    """A submission with what became of it. `content` is its JSON as it was sent.
+
+    `form` is the record in our own form, for one that waits in quarantine. `keys` are its identity keys as words
+    (`domain.erasure.key_word`), for one that waits or was refused: no lead leads to it for sure.
+    """
 
     submission_id: UUID
     lead_id: UUID | None
@@ -39,6 +45,8 @@ class Row(NamedTuple):
     quality: Quality
     content: str
     occurred_at: datetime
+    form: str | None = None
+    keys: list[str] | None = None
 
 
 async def insert(driver: asyncpg.Connection, rows: Sequence[Row], now: datetime) -> None:
@@ -48,7 +56,7 @@ async def insert(driver: asyncpg.Connection, rows: Sequence[Row], now: datetime)
             (
                 *(row.submission_id, row.lead_id, row.source, row.caller, row.outcome),
                 *(row.quality.verdict, row.quality.score, row.quality.policy_version, _failed(row.quality)),
-                *(row.content, row.occurred_at, now),
+                *(row.content, row.occurred_at, now, row.form, row.keys),
             )
             for row in rows
         ]

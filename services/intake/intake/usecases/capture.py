@@ -19,15 +19,17 @@ from accord.http.idempotency import Answer, Fresh, Ticket
 from accord.http.problems import MEDIA_TYPE, Problem
 from accord.ids import new_id
 from intake.domain.capture import Candidate, IdentityKey, Outcome, Register
+from intake.domain.consent import given_at
+from intake.domain.erasure import key_word
 from intake.domain.lead import Values
 from intake.domain.quality import Facts, Judge, Quality, unchecked
 from intake.domain.submission import Submission, is_ahead
+from intake.queries import consents, submissions
 from intake.queries import leads as lead_queries
-from intake.queries import submissions
 from intake.recognise import account_domain, account_id_of, email_facts, phone_facts
 from intake.usecases.batch import ahead_of_time, answered, claimed, refused, tried
 
-_InForce = tuple[int, Judge] | None
+InForce = tuple[int, Judge] | None
 """The policy's version and the policy, None while nothing is in force."""
 
 
@@ -90,6 +92,7 @@ class Capture:
         register = Register(now, leads, keys)
         outcomes: list[Taken | Problem] = []
         rows: list[submissions.Row] = []
+        said: list[consents.Row] = []
         accounts: dict[UUID, tuple[str, str | None]] = {}
         for one in recognised:
             problem = one.flaw or (ahead_of_time() if is_ahead(one.request.submission.occurred_at, now) else None)
@@ -101,9 +104,16 @@ class Capture:
             if one.account is not None and lead_id is not None and one.account[0] not in self._accounts:
                 accounts.setdefault(one.account[0], (one.account[1], one.request.submission.company))
             rows.append(_row(one, candidate, lead_id, outcome))
+            if (
+                one.request.submission.consent is not None
+                and lead_id is not None
+                and candidate.quality.verdict != "quarantined"
+            ):
+                said.append(consent_of(one.request, candidate.submission_id, lead_id, candidate.values.at, now))
             outcomes.append(Taken(candidate.submission_id, lead_id, outcome, candidate.quality))
-        await _write(driver, register, now)
+        await write(driver, register, now)
         await submissions.insert(driver, rows, now)
+        await consents.insert(driver, said, now)
         if accounts:
             self._accounts.saw(await lead_queries.save_accounts(driver, accounts, now))
         recording.publish(*register.events)
@@ -135,7 +145,9 @@ class _KnownAccounts:
         self._ids |= account_ids
 
 
-async def _write(driver: asyncpg.Connection, register: Register, now: datetime) -> None:
+async def write(driver: asyncpg.Connection, register: Register, now: datetime) -> None:
+    """Save what became of leads and keys; the events are published by the caller."""
+    await lead_queries.delete_keys(driver, register.dropped_keys)
     leads = [register.leads[lead_id] for lead_id in sorted(register.touched)]
     await lead_queries.insert_leads(driver, [lead for lead in leads if lead.lead_id not in register.known], now)
     await lead_queries.update_leads(driver, [lead for lead in leads if lead.lead_id in register.known], now)
@@ -199,13 +211,32 @@ def _flaw(submission: Submission) -> Problem | None:
     )
 
 
-def _candidate(one: Recognised, in_force: _InForce, now: datetime) -> Candidate:
+def consent_of(
+    request: CaptureRequest, submission_id: UUID, lead_id: UUID, at: datetime, now: datetime
+) -> consents.Row:
+    """What a submission that was taken says of consent; it has some."""
+    said = request.submission.consent
+    assert said is not None  # noqa: S101 - the caller has looked
+    when = given_at(said.given_at, at, now)
+    return consents.Row(
+        lead_id, submission_id, submission_id, request.submission.source, request.caller, said.basis, said.text, when
+    )
+
+
+def _candidate(one: Recognised, in_force: InForce, now: datetime) -> Candidate:
+    quality, attributes = judged(one.facts, in_force)
+    at = one.request.submission.occurred_at
+    return candidate_of(one, new_id(), now if at is None else min(at, now), quality, attributes)
+
+
+def candidate_of(
+    one: Recognised, submission_id: UUID, at: datetime, quality: Quality, attributes: Attributes
+) -> Candidate:
+    """A recognised submission that happened at a moment, as it was judged."""
     submission = one.request.submission
-    quality, attributes = _judged(one.facts, in_force)
-    at = submission.occurred_at
     values = Values(
         submission.source,
-        now if at is None else min(at, now),
+        at,
         one.person,
         attributes,
         one.account[0] if one.account else None,
@@ -214,10 +245,11 @@ def _candidate(one: Recognised, in_force: _InForce, now: datetime) -> Candidate:
         quality,
         _verdict(quality),
     )
-    return Candidate(new_id(), new_id(), one.keys, values)
+    return Candidate(submission_id, new_id(), one.keys, values)
 
 
-def _judged(facts: Facts, in_force: _InForce) -> tuple[Quality, Attributes]:
+def judged(facts: Facts, in_force: InForce) -> tuple[Quality, Attributes]:
+    """What the policy in force says of these facts, and the attributes that may leave intake."""
     if in_force is None:
         return unchecked(facts.attributes)
     version, judge = in_force
@@ -232,6 +264,11 @@ def _verdict(quality: Quality) -> Verdict:
 
 def _row(one: Recognised, candidate: Candidate, lead_id: UUID | None, outcome: Outcome | None) -> submissions.Row:
     request, values = one.request, candidate.values
+    verdict = values.quality.verdict
+    form = keys = None
+    if verdict in ("quarantined", "rejected"):
+        keys = [key_word(key) for key in candidate.keys]
+        form = request.submission.model_dump_json(exclude_unset=True) if verdict == "quarantined" else None
     return submissions.Row(
         candidate.submission_id,
         lead_id,
@@ -241,6 +278,8 @@ def _row(one: Recognised, candidate: Candidate, lead_id: UUID | None, outcome: O
         values.quality,
         request.content,
         values.at,
+        form,
+        keys,
     )
 
 
@@ -250,7 +289,7 @@ _STATUS = {"created": 201, "updated": 200, "merged": 200}
 def _answer(outcome: Taken | Problem) -> Answer:
     if isinstance(outcome, Problem):
         return refused(outcome)
-    quality = _quality(outcome.quality)
+    quality = quality_shown(outcome.quality)
     if outcome.outcome is None:
         problem = Problem(
             422,
@@ -261,7 +300,8 @@ def _answer(outcome: Taken | Problem) -> Answer:
             quality=quality,
             submission_id=str(outcome.submission_id),
         )
-        return Answer(422, orjson.dumps(problem.document(), default=str), {"content-type": MEDIA_TYPE})
+        document = orjson.dumps(problem.document(), default=str)
+        return Answer(422, document, {"content-type": MEDIA_TYPE}, subject=outcome.submission_id)
     body = {
         "submission_id": outcome.submission_id,
         "lead_id": outcome.lead_id,
@@ -269,10 +309,11 @@ def _answer(outcome: Taken | Problem) -> Answer:
         "verdict": outcome.quality.verdict,
         "quality": quality,
     }
-    return Answer(_STATUS[outcome.outcome], orjson.dumps(body, default=str))
+    return Answer(_STATUS[outcome.outcome], orjson.dumps(body, default=str), subject=outcome.lead_id)
 
 
-def _quality(quality: Quality) -> dict[str, object]:
+def quality_shown(quality: Quality) -> dict[str, object]:
+    """The judgement as it is answered."""
     return {
         "score": quality.score,
         "policy_version": quality.policy_version,

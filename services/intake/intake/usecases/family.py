@@ -1,0 +1,30 @@
+"""Whom an id means: the lead that lives under it and all that were merged into that. Erased ids are told from unknown ones."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import asyncpg
+
+from accord.database import Database, driver_of
+from accord.http.problems import Problem, gone, not_found
+from intake.queries import family
+
+
+async def family_of(driver: asyncpg.Connection, lead_id: UUID) -> list[UUID]:
+    """The lead's own id first, then those of the leads that were merged into it. Raises Problem 404 or 410."""
+    found = await family.ids_of(driver, lead_id)
+    if not found:
+        raise await absent(driver, lead_id)
+    return found
+
+
+async def absent(driver: asyncpg.Connection, lead_id: UUID, what: str = "lead") -> Problem:
+    """The answer for an id under which nothing is: 410 if it was erased, else 404."""
+    return gone(what) if await family.erased_among(driver, [lead_id]) else not_found(what)
+
+
+async def absence(database: Database, lead_id: UUID) -> Problem:
+    """The same for those who have no transaction open."""
+    async with database.reading() as conn:
+        return await absent(await driver_of(conn), lead_id)
