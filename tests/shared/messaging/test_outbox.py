@@ -1,11 +1,16 @@
 """State and events are saved together or not at all."""
 
 import asyncio
+import json
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
+from asyncpg.pgproto import pgproto
 from sqlalchemy import text
+
+from accord.contracts.examples import EXAMPLES
+from accord.messaging.outbox import json_of
 
 
 async def outbox(database):
@@ -111,3 +116,17 @@ async def test_the_tables_are_what_the_migration_makes(database):
 
     async with database.reading() as conn:
         assert await conn.run_sync(differences) == []
+
+
+@pytest.mark.parametrize("event", EXAMPLES.values(), ids=EXAMPLES.keys())
+def test_an_event_is_written_byte_for_byte_as_its_model_writes_it(event):
+    of_the_driver = {
+        name: pgproto.UUID(value.bytes) for name, value in event.__dict__.items() if isinstance(value, UUID)
+    }
+    assert json_of(event) == event.model_dump_json().encode()
+    assert json_of(event.model_copy(update=of_the_driver)) == event.model_dump_json().encode()
+
+
+def test_a_number_beyond_64_bits_in_an_agreement_is_written_too():
+    event = EXAMPLES["agreement.activated.v1"].model_copy(update={"content": {"n": 2**70}})
+    assert json.loads(json_of(event))["content"] == {"n": 2**70}
