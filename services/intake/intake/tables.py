@@ -118,6 +118,7 @@ submission = Table(
     Column("keys", ARRAY(Text)),
     Column("settled", Text),
     _moment("settled_at", nullable=True),
+    Column("outcomes", Text, nullable=False, server_default=""),
     PrimaryKeyConstraint("submission_id", name="submission_pkey"),
 )
 Index("submission_lead_id_idx", submission.c.lead_id)
@@ -197,7 +198,7 @@ hook_event = Table(
     Column("event_id", Text, nullable=False),
     Column("act", Text, nullable=False),
     Column("reference", JSONB, nullable=False),
-    Column("external_key", Text),
+    Column("keys", ARRAY(Text), nullable=False),
     Column("content", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("attempts", Integer, nullable=False),
@@ -212,11 +213,7 @@ hook_event = Table(
 Index("hook_event_id_idx", hook_event.c.source, hook_event.c.event_id, unique=True)
 Index("hook_event_due_idx", hook_event.c.due_at, postgresql_where=text("state = 'waiting'"))
 Index("hook_event_state_idx", hook_event.c.source, hook_event.c.state, hook_event.c.hook_event_id)
-Index(
-    "hook_event_external_key_idx",
-    hook_event.c.external_key,
-    postgresql_where=text("external_key IS NOT NULL"),
-)
+Index("hook_event_keys_idx", hook_event.c.keys, postgresql_using="gin")
 
 quarantine_decision = Table(
     "quarantine_decision",

@@ -14,6 +14,7 @@ from accord.contracts.patterns import whole_matcher
 from accord.contracts.values import AttributeValue
 from intake.domain import naics
 from intake.domain.attributes import NOT_OF_TYPE, typed
+from intake.domain.consent import WITHDRAWN
 from intake.domain.facts import Facts
 from intake.domain.policy import (
     AnyOf,
@@ -338,12 +339,13 @@ def _fresh(rule: Fresh) -> Check:
 _NO_CONSENT = _missing("consent")
 _CONSENT_UNDATED = Failing("consent has no date")
 _CONSENT_AHEAD = Failing("consent is dated in the future")
+_CONSENT_WITHDRAWN = Failing("consent is withdrawn")
 
 
 def _consent(rule: ConsentGiven) -> Check:
     bases = frozenset(rule.basis or ())
     within = None if rule.within is None else parse_duration(rule.within)
-    dated = rule.dated or within is not None
+    dated = rule.dated
     other = Failing("consent has another basis")
     old = Failing(f"consent was given more than {in_words(within or timedelta())} ago")
 
@@ -351,11 +353,15 @@ def _consent(rule: ConsentGiven) -> Check:
         basis = facts.fields.get("consent")
         if basis is None:
             return _NO_CONSENT
+        if basis == WITHDRAWN:
+            return _CONSENT_WITHDRAWN
         if bases and basis not in bases:
             return other
         at = facts.consent_given_at
         if at is None:
-            return _CONSENT_UNDATED if dated else None
+            if dated:
+                return _CONSENT_UNDATED
+            at = facts.occurred_at or now  # given with the record
         if at - now > AHEAD_MAX:
             return _CONSENT_AHEAD
         return old if within is not None and now - at > within else None

@@ -187,8 +187,8 @@ Basis = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,49}$")]
 
 
 class ConsentGiven(_Part):
-    """There is a basis for contacting the person: one of `basis` if that is given, with a date if `dated`, not older than `within` (which
-    asks for a date too). A date in the future is none."""
+    """There is a basis for contacting the person, one of `basis` if that is given, and no withdrawal. `dated`: it says when it was given;
+    without a date it was given with the record. `within`: not longer ago. A date in the future is none."""
 
     rule: Literal["consent"]
     basis: Annotated[list[Basis], Field(min_length=1, max_length=20)] | None = None

@@ -27,6 +27,7 @@ _COLUMNS = (
     "recorded_at",
     "form",
     "keys",
+    "outcomes",
 )
 
 
@@ -56,7 +57,7 @@ async def insert(driver: asyncpg.Connection, rows: Sequence[Row], now: datetime)
             (
                 *(row.submission_id, row.lead_id, row.source, row.caller, row.outcome),
                 *(row.quality.verdict, row.quality.score, row.quality.policy_version, _failed(row.quality)),
-                *(row.content, row.occurred_at, now, row.form, row.keys),
+                *(row.content, row.occurred_at, now, row.form, row.keys, row.quality.outcomes),
             )
             for row in rows
         ]

@@ -87,6 +87,7 @@ class Capture:
         Raises what `usecases.batch.tried` tries again. Idempotency keys are not looked at.
         """
         in_force = await self._policies.current()
+        recognised = as_the_policy_knows(recognised, in_force)
         driver, now = await recording.driver(), recording.now
         keys, leads = await lead_queries.lock_matches(driver, [key for one in recognised for key in one.keys])
         register = Register(now, leads, keys)
@@ -187,11 +188,35 @@ def _recognise(request: CaptureRequest) -> Recognised:
         request,
         person,
         tuple(keys),
-        Facts(fields, submission.attributes, email, phone),
+        Facts(
+            fields,
+            submission.attributes,
+            email,
+            phone,
+            submission.occurred_at,
+            None if submission.consent is None else submission.consent.given_at,
+        ),
         (account_id_of(domain), domain) if domain else None,
         external,
         flaw,
     )
+
+
+def as_the_policy_knows(recognised: Sequence[Recognised], in_force: InForce) -> Sequence[Recognised]:
+    """The submissions with the keys by which the policy lets people be known: a phone that is shared is a value and names nobody."""
+    if in_force is None or not in_force[1].policy.phones_shared:
+        return recognised
+    return [_without_phone(one) for one in recognised]
+
+
+def _without_phone(one: Recognised) -> Recognised:
+    keys = tuple(key for key in one.keys if key[0] != "phone")
+    if keys or one.flaw is not None:
+        return one._replace(keys=keys)
+    message = (
+        "Says not who it is, since phones are shared by the data policy, and there is no other way to know the person"
+    )
+    return one._replace(keys=keys, flaw=_unfit("phone", message))
 
 
 def _flaw(submission: Submission) -> Problem | None:
@@ -202,6 +227,10 @@ def _flaw(submission: Submission) -> Problem | None:
         name, message = "phone", "Is not a valid phone number, and there is no other way to know the person"
     else:
         return None
+    return _unfit(name, message)
+
+
+def _unfit(name: str, message: str) -> Problem:
     return Problem(
         422,
         "validation-failed",
@@ -224,7 +253,7 @@ def consent_of(
 
 
 def _candidate(one: Recognised, in_force: InForce, now: datetime) -> Candidate:
-    quality, attributes = judged(one.facts, in_force)
+    quality, attributes = judged(one.facts, in_force, now)
     at = one.request.submission.occurred_at
     return candidate_of(one, new_id(), now if at is None else min(at, now), quality, attributes)
 
@@ -248,12 +277,12 @@ def candidate_of(
     return Candidate(submission_id, new_id(), one.keys, values)
 
 
-def judged(facts: Facts, in_force: InForce) -> tuple[Quality, Attributes]:
-    """What the policy in force says of these facts, and the attributes that may leave intake."""
+def judged(facts: Facts, in_force: InForce, now: datetime) -> tuple[Quality, Attributes]:
+    """What the policy in force says of these facts at this moment, and the attributes that may leave intake."""
     if in_force is None:
         return unchecked(facts.attributes)
     version, judge = in_force
-    return judge.assess(facts, version), judge.public(facts.attributes)
+    return judge.judge(facts, version, now)
 
 
 def _verdict(quality: Quality) -> Verdict:

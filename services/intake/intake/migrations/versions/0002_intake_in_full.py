@@ -12,7 +12,10 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-_POLICY: tuple[str, ...] = ()
+_POLICY: tuple[str, ...] = (
+    # A letter for each parameter of the policy: how the score came about.
+    "ALTER TABLE submission ADD COLUMN outcomes text NOT NULL DEFAULT ''",
+)
 _IDENTITY: tuple[str, ...] = (
     """
     ALTER TABLE merge
@@ -70,7 +73,7 @@ _SOURCES: tuple[str, ...] = (
         event_id text NOT NULL,
         act text NOT NULL,
         reference jsonb NOT NULL,
-        external_key text,
+        keys text[] NOT NULL,
         content text NOT NULL,
         state text NOT NULL,
         attempts integer NOT NULL,
@@ -85,7 +88,7 @@ _SOURCES: tuple[str, ...] = (
     "CREATE UNIQUE INDEX hook_event_id_idx ON hook_event (source, event_id)",
     "CREATE INDEX hook_event_due_idx ON hook_event (due_at) WHERE state = 'waiting'",
     "CREATE INDEX hook_event_state_idx ON hook_event (source, state, hook_event_id)",
-    "CREATE INDEX hook_event_external_key_idx ON hook_event (external_key) WHERE external_key IS NOT NULL",
+    "CREATE INDEX hook_event_keys_idx ON hook_event USING gin (keys)",
 )
 _IMPORTS: tuple[str, ...] = (
     """
