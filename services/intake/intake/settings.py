@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pathlib import Path
+
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from accord.settings import Settings as CommonSettings
+from intake.domain.adapters.urls import BaseUrl
+from intake.secrets import keys_of
+
+_KEYS_FILE_BYTES_MAX = 10_000
 
 
 class Settings(CommonSettings):
@@ -15,3 +21,43 @@ class Settings(CommonSettings):
     """Requests that share one transaction at most. Each holds up to three advisory locks (ADR 17), which the server has not many of."""
     queue_rows_max: int = Field(default=5_000, ge=1, le=100_000)
     """Submissions, and activities, that wait at most; past it callers get 503."""
+    secrets_keys: SecretStr | None = None
+    """Keys that seal the secrets of sources, in base64, 32 bytes each, apart by commas: the first seals, all open. None: no source can
+    have a secret. `secrets_keys_file` is a file with the same."""
+    secrets_keys_file: Path | None = None
+    public_base_url: BaseUrl | None = None
+    """Scheme and host, and a path if there is one, under which tools reach this service; None: what the request itself says."""
+    outbound_allow_private: bool = False
+    """Whether records may be fetched from private, loopback and link-local addresses, and without TLS from those."""
+    outbound_timeout_s: float = Field(default=15.0, gt=0, le=60)
+    """For one whole request to a tool, its answer included."""
+    outbound_bytes_max: int = Field(default=1024 * 1024, ge=1)
+    """Size of one answer of a tool."""
+
+    @field_validator("secrets_keys")
+    @classmethod
+    def _usable_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            keys_of(value.get_secret_value())
+        return value
+
+    @model_validator(mode="after")
+    def _one_place_for_keys(self) -> Settings:
+        if self.secrets_keys is not None and self.secrets_keys_file is not None:
+            raise ValueError("ACCORD_SECRETS_KEYS and ACCORD_SECRETS_KEYS_FILE exclude each other")
+        if self.secrets_keys_file is not None:
+            self.sealing_keys()
+        return self
+
+    def sealing_keys(self) -> list[bytes]:
+        """The keys that seal secrets, the sealing one first; none where none are set. Raises ValueError, which quotes no key."""
+        if self.secrets_keys is not None:
+            return keys_of(self.secrets_keys.get_secret_value())
+        if self.secrets_keys_file is None:
+            return []
+        try:
+            with self.secrets_keys_file.open(encoding="ascii") as file:
+                text = file.read(_KEYS_FILE_BYTES_MAX)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"ACCORD_SECRETS_KEYS_FILE cannot be read: {type(error).__name__}") from None
+        return keys_of(text)

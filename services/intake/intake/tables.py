@@ -213,7 +213,7 @@ hook_event = Table(
 Index("hook_event_id_idx", hook_event.c.source, hook_event.c.event_id, unique=True)
 Index("hook_event_due_idx", hook_event.c.due_at, postgresql_where=text("state = 'waiting'"))
 Index("hook_event_state_idx", hook_event.c.source, hook_event.c.state, hook_event.c.hook_event_id)
-Index("hook_event_keys_idx", hook_event.c.keys, postgresql_using="gin")
+Index("hook_event_keys_idx", hook_event.c["keys"], postgresql_using="gin")
 
 quarantine_decision = Table(
     "quarantine_decision",
@@ -292,7 +292,7 @@ import_job = Table(
     Column("bytes_done", BigInteger, nullable=False),
     Column("row_number", BigInteger, nullable=False),
     Column("counts", JSONB, nullable=False),
-    Column("preview", JSONB),
+    Column("quality", JSONB),
     Column("rows_per_s", Double),
     Column("bytes_per_s", Double),
     Column("error", Text),

@@ -103,7 +103,7 @@ _IMPORTS: tuple[str, ...] = (
         bytes_done bigint NOT NULL,
         row_number bigint NOT NULL,
         counts jsonb NOT NULL,
-        preview jsonb,
+        quality jsonb,
         rows_per_s double precision,
         bytes_per_s double precision,
         error text,

@@ -1,0 +1,40 @@
+"""The Prometheus instruments of intake, each with its meaning. Labels are names of configured sources and words of ours, never a person."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge
+
+HOOK_REFUSED = Counter(
+    "accord_hook_refused_total",
+    "Calls of a configured source that proved nothing, by reason: no-secret, missing, wrong, stale or ahead.",
+    ["source", "reason"],
+)
+HOOK_EVENTS = Counter(
+    "accord_hook_events_total",
+    "Events that tools have sent, by what became of them: created, updated, merged, rejected, recorded, waiting, kept, ignored or"
+    " replayed.",
+    ["source", "outcome"],
+)
+HOOK_EVENTS_WAITING = Gauge(
+    "accord_hook_events_waiting", "Events that wait for something: a record to be fetched, a lead to come, an erasure."
+)
+HOOK_EVENTS_FAILED = Gauge(
+    "accord_hook_events_failed", "Events that were given up and are kept for somebody to look at."
+)
+HOOK_FETCHES = Counter(
+    "accord_hook_fetches_total",
+    "Attempts at an event that waited, by how they ended: done, again or failed.",
+    ["source", "outcome"],
+)
+SECRETS_UNREADABLE = Counter(
+    "accord_source_secrets_unreadable_total", "Secrets of sources that none of the keys opens; their source is refused."
+)
+
+__all__ = [
+    "HOOK_EVENTS",
+    "HOOK_EVENTS_FAILED",
+    "HOOK_EVENTS_WAITING",
+    "HOOK_FETCHES",
+    "HOOK_REFUSED",
+    "SECRETS_UNREADABLE",
+]

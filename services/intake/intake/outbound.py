@@ -1,0 +1,170 @@
+"""The one way out of intake: GET of a JSON document from a tool's API. It follows no redirect, uses no proxy, bounds time and size,
+verifies TLS, and connects only to the address that it has looked at: public ones, unless private ones are allowed by setting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Mapping
+from typing import Literal
+from urllib.parse import urlsplit
+
+import httpx
+import orjson
+from pydantic import JsonValue
+
+Trouble = Literal[
+    "address-refused",
+    "not-resolved",
+    "no-connection",
+    "timed-out",
+    "too-large",
+    "no-json",
+    "redirected",
+    "unauthorised",
+    "not-found",
+    "too-many-requests",
+    "refused",
+    "server-error",
+]
+"""Why there is no answer; words that hold nothing of the request or the answer."""
+
+_CONNECT_TIMEOUT_S = 5.0
+_RETRY_AFTER_MAX_S = 3_600.0
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_STATUS: Mapping[int, Trouble] = {
+    401: "unauthorised",
+    403: "unauthorised",
+    404: "not-found",
+    410: "not-found",
+    429: "too-many-requests",
+}
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class NoAnswer(Exception):
+    """The tool gave no answer that could be used. `retry_after_s`: the time for which it asked to be left alone."""
+
+    def __init__(self, trouble: Trouble, retry_after_s: float | None = None) -> None:
+        super().__init__(trouble)
+        self.trouble: Trouble = trouble
+        self.retry_after_s = retry_after_s
+
+
+class Outbound:
+    """Asks tools. `timeout_s` is for a whole exchange, `bytes_max` for the answer's body."""
+
+    def __init__(self, *, timeout_s: float, bytes_max: int, allow_private: bool = False) -> None:
+        self._timeout_s = timeout_s
+        self._bytes_max = bytes_max
+        self._allow_private = allow_private
+        self._client: httpx.AsyncClient | None = None
+
+    async def get_json(self, url: str, headers: Mapping[str, str]) -> JsonValue:
+        """The JSON document at a URL. Raises NoAnswer."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._get(url, headers)
+        except TimeoutError:
+            raise NoAnswer("timed-out") from None
+        except (httpx.TimeoutException, httpx.ConnectTimeout):
+            raise NoAnswer("timed-out") from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError):
+            # Their messages can quote the URL, and nobody needs them to know that it did not work.
+            raise NoAnswer("no-connection") from None
+
+    async def close(self) -> None:
+        """Close the client."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def _get(self, url: str, headers: Mapping[str, str]) -> JsonValue:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        address = await self._address(host, port)
+        if parts.scheme != "https" and not (self._allow_private and not is_public(address)):
+            raise NoAnswer("address-refused")
+        # The request goes to the address that was looked at, so no second look-up can lead it elsewhere; the certificate is
+        # verified for the name all the same.
+        pinned = httpx.URL(url).copy_with(host=str(address), port=port)
+        sent = {**headers, "host": parts.netloc, "accept": "application/json", "accept-encoding": "identity"}
+        request = self._opened().build_request("GET", pinned, headers=sent, extensions={"sni_hostname": host})
+        request.extensions["timeout"] = {
+            "connect": min(_CONNECT_TIMEOUT_S, self._timeout_s),
+            **dict.fromkeys(("read", "write", "pool"), self._timeout_s),
+        }
+        response = await self._opened().send(request, stream=True, follow_redirects=False)
+        try:
+            self._check(response)
+            return await self._read(response)
+        finally:
+            await response.aclose()
+
+    def _opened(self) -> httpx.AsyncClient:
+        if self._client is None:
+            # No connection is kept: it would be found again by its address, whatever name it was verified for.
+            limits = httpx.Limits(max_keepalive_connections=0, max_connections=50)
+            self._client = httpx.AsyncClient(trust_env=False, limits=limits, follow_redirects=False)
+        return self._client
+
+    async def _address(self, host: str, port: int) -> Address:
+        """An address of the host that may be connected to. All of them are looked at: one private among them refuses the host."""
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            raise NoAnswer("not-resolved") from None
+        addresses = [ipaddress.ip_address(item[4][0]) for item in found]
+        if not addresses:
+            raise NoAnswer("not-resolved")
+        if not self._allow_private and not all(is_public(address) for address in addresses):
+            raise NoAnswer("address-refused")
+        return addresses[0]
+
+    def _check(self, response: httpx.Response) -> None:
+        status = response.status_code
+        if status == 200:
+            if response.headers.get("content-encoding", "identity").lower() != "identity":
+                raise NoAnswer("no-json")
+            return
+        if 300 <= status < 400:
+            raise NoAnswer("redirected")
+        trouble = _STATUS.get(status, "server-error" if status >= 500 else "refused")
+        raise NoAnswer(trouble, _retry_after_s(response.headers.get("retry-after")))
+
+    async def _read(self, response: httpx.Response) -> JsonValue:
+        declared = response.headers.get("content-length", "")
+        if declared.isdigit() and int(declared[:20]) > self._bytes_max:
+            raise NoAnswer("too-large")
+        body = bytearray()
+        async for piece in response.aiter_raw():
+            body += piece
+            if len(body) > self._bytes_max:
+                raise NoAnswer("too-large")
+        try:
+            document: JsonValue = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            raise NoAnswer("no-json") from None
+        return document
+
+
+def is_public(address: Address) -> bool:
+    """Whether the address is one of the public Internet (IANA's special-purpose registries), also where an IPv6 address stands for one of
+    IPv4."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64:
+            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+        if inner is not None:
+            return is_public(inner)
+    return address.is_global and not address.is_multicast
+
+
+def _retry_after_s(text: str | None) -> float | None:
+    """Retry-After in seconds, bounded; a date is not read."""
+    if text is None or not (text.isascii() and text.isdigit()):
+        return None
+    return min(float(text[:10]), _RETRY_AFTER_MAX_S)
