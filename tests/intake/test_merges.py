@@ -105,7 +105,7 @@ def test_what_was_said_to_the_survivor_since_stays(data: st.DataObject, at: list
     whole = absorbed(survivor, gone)
     alone = survivor
     for values in data.draw(st.lists(said(at), max_size=4)):
-        recent = replace(values, at=values.at + timedelta(days=30))
+        recent = values._replace(at=values.at + timedelta(days=30))
         whole, alone = updated(whole, recent), updated(alone, recent)
     back = take_back(whole, gone, survivor)
     assert without_sequence(back.survivor) == without_sequence(alone)

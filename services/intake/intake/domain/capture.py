@@ -29,6 +29,8 @@ class Candidate(NamedTuple):
     new_lead_id: UUID
     keys: tuple[IdentityKey, ...]
     values: Values
+    external: tuple[str, str] | None = None
+    """Source and id of which its key of kind `external` is the digest."""
 
     @property
     def quality(self) -> Quality:
@@ -78,6 +80,8 @@ class Register:
     """The leads that there were before."""
     touched: dict[UUID, None] = field(default_factory=dict)
     new_keys: dict[IdentityKey, UUID] = field(default_factory=dict)
+    external: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Source and id of new keys of kind `external`, by their digest."""
     dropped_keys: dict[IdentityKey, UUID] = field(default_factory=dict)
     merges: list[Merge] = field(default_factory=list)
     events: list[EventData] = field(default_factory=list)
@@ -99,9 +103,9 @@ class Register:
     def release(self, candidate: Candidate, own: Lead | None) -> Captured:
         """Take in a submission that waited in quarantine. `own` is the held lead that waited for it alone, if there is one: it comes
         in, or is merged into the lead that the keys name by now."""
-        matches = self._matches(candidate.keys)
+        matches = [_dated(lead, candidate.values) for lead in self._matches(candidate.keys)]
         if own is not None and own.lead_id not in {lead.lead_id for lead in matches}:
-            matches.append(own)
+            matches.append(_dated(own, candidate.values))
         enters = len(matches) == 1 and matches[0].held
         captured = self._accept(candidate, matches)
         return Captured(captured.lead_id, "created") if enters else captured
@@ -115,7 +119,7 @@ class Register:
         else:
             lead = created(own.lead_id, candidate.values, held=True, sequence=own.sequence)
         if lead.held:
-            self._claim([key for key in candidate.keys if key not in self.keys], lead.lead_id)
+            self._claim(candidate, lead.lead_id)
             self._save(lead)
         return Captured(lead.lead_id, "created" if lead.lead_id not in self.known else "updated")
 
@@ -130,12 +134,12 @@ class Register:
     def _accept(self, candidate: Candidate, matches: list[Lead]) -> Captured:
         if not matches:
             lead = created(candidate.new_lead_id, candidate.values, held=False, sequence=1)
-            self._claim(candidate.keys, lead.lead_id)
+            self._claim(candidate, lead.lead_id)
             self._enter(lead)
             return Captured(lead.lead_id, "created")
         merges = len(self.merges)
         survivor = self._merged(matches, candidate)
-        self._claim(candidate.keys, survivor.lead_id)
+        self._claim(candidate, survivor.lead_id)
         values = self._values_of(candidate, survivor.lead_id) if len(matches) > 1 else candidate.values
         if survivor.held:
             self._enter(released(survivor, values, sequence=survivor.sequence + 1))
@@ -147,12 +151,14 @@ class Register:
         found = dict.fromkeys(self.keys[key] for key in keys if key in self.keys)
         return [self.leads[lead_id] for lead_id in found]
 
-    def _claim(self, keys: Iterable[IdentityKey], lead_id: UUID) -> None:
+    def _claim(self, candidate: Candidate, lead_id: UUID) -> None:
         """Take the keys that nobody has."""
-        for key in keys:
+        for key in candidate.keys:
             if key not in self.keys:
                 self.keys[key] = lead_id
                 self.new_keys[key] = lead_id
+                if key[0] == "external" and candidate.external is not None:
+                    self.external[key[1]] = candidate.external
 
     def _values_of(self, candidate: Candidate, lead_id: UUID) -> Values:
         """The values without the address, number or id of a lead that is apart from this one."""
@@ -256,11 +262,11 @@ class Register:
         outcome: Outcome = "updated"
         if lead is None:
             lead = created(candidate.new_lead_id, candidate.values, held=True, sequence=0)
-            self._claim(candidate.keys, lead.lead_id)
+            self._claim(candidate, lead.lead_id)
             outcome = "created"
         elif lead.held:
             # Another way to name the same person; nobody else may make a second lead of it.
-            self._claim([key for key in candidate.keys if key not in self.keys], lead.lead_id)
+            self._claim(candidate, lead.lead_id)
         lead = replace(lead, sequence=lead.sequence + 1)
         self._save(lead)
         self.events.append(
@@ -290,3 +296,10 @@ class Register:
                 failed=list(candidate.quality.failed),
             )
         )
+
+
+def _dated(lead: Lead, values: Values) -> Lead:
+    """A held lead with the time and source of the earliest submission that brings it in."""
+    if not lead.held or lead.captured_at <= values.at:
+        return lead
+    return replace(lead, captured_at=values.at, source=values.source)

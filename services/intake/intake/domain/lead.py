@@ -178,15 +178,19 @@ class _Fields:
         self._captured_at = lead.captured_at
 
     def say(self, name: str, value: str, at: datetime) -> None:
-        if name not in self.person or self.is_newest(name, at):
+        if self.is_newest(name, at) or self._is_new(name, name in self.person):
             self.person[name] = value
             self.stamps[name] = at
 
     def say_attribute(self, name: str, value: AttributeValue, at: datetime) -> None:
         stamp = f"attributes.{name}"
-        if name not in self.attributes or self.is_newest(stamp, at):
+        if self.is_newest(stamp, at) or self._is_new(stamp, name in self.attributes):
             self.attributes[name] = value
             self.stamps[stamp] = at
+
+    def _is_new(self, stamp: str, has_value: bool) -> bool:
+        """Whether nobody has said anything of it. A stamp without a value is when a person removed it."""
+        return not has_value and stamp not in self.stamps
 
     def is_newest(self, name: str, at: datetime) -> bool:
         return at >= self.stamps.get(name, self._captured_at)

@@ -4,7 +4,7 @@ recorded, and gives back what to write.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
@@ -14,9 +14,10 @@ from accord.contracts.base import EventData
 from accord.contracts.intake_events import LeadUnmerged, LeadUpdated
 from accord.contracts.values import Attributes, AttributeValue, Campaign
 from intake.domain.capture import IdentityKey
-from intake.domain.lead import Lead, absorbed, changed_fields
+from intake.domain.lead import KEY_FIELDS, Lead, absorbed, changed_fields
 
 V = TypeVar("V")
+AccountOf = Callable[[Mapping[str, str]], UUID | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,22 +75,26 @@ def parted(
     later: Sequence[Later],
     merge_id: UUID,
     now: datetime,
+    account_of: AccountOf = lambda _: None,
 ) -> Parted:
     """Take a merge back.
 
     The merged lead lives again as it was. The survivor keeps what it has learnt from elsewhere since, and loses what came from the
     other alone: a field whose present value and time are the other's goes back to what it was, or to what a later merge that stands
-    offered. `keys_returned` go to the restored lead, so the survivor shows none of them any more.
+    offered. `keys_returned` go to the restored lead, so the survivor shows none of them any more. `account_of` gives the account of a
+    person's domain or address.
     """
     restored = replace(gone, merged_into=None)
-    kept = _without(Before.of(survivor), gone, before, keys_returned)
+    kept = _without(Before.of(survivor), survivor.captured_at, gone, before, keys_returned)
     memories: dict[UUID, Before] = {}
     taken_in: list[Lead] = []
     for merge in later:
-        memory = _without(merge.before, gone, before, keys_returned)
+        memory = _without(merge.before, survivor.captured_at, gone, before, keys_returned)
         memories[merge.merge_id] = _with_all(memory, survivor, taken_in)
         taken_in.append(merge.other)
     whole = _with_all(kept, survivor, taken_in).on(survivor)
+    if whole.account_id is None:  # what it has learnt of its company since may be the same as the other's
+        whole = replace(whole, account_id=account_of(whole.person))
     told, events = _told_of_parting(survivor, whole, restored, merge_id, now)
     return Parted(told, restored, memories, events)
 
@@ -133,18 +138,26 @@ def _told_of_change(before: Lead, after: Lead, now: datetime) -> tuple[Lead, tup
     return after, (event,)
 
 
-def _without(present: Before, gone: Lead, before: Before, keys_returned: Collection[IdentityKey]) -> Before:
+def _without(
+    present: Before, captured_at: datetime, gone: Lead, before: Before, keys_returned: Collection[IdentityKey]
+) -> Before:
     """What is left of the survivor without what came from the other lead alone."""
     person, attributes, stamps = dict(present.person), dict(present.attributes), dict(present.stamps)
     returned = set(keys_returned)
-    for name in list(person):
-        at_return = name in ("email", "phone") and (name, person[name]) in returned
-        if at_return or _came_from(gone, name, person[name], gone.person.get(name), stamps):
+
+    def is_theirs(stamp: str, value: AttributeValue, theirs: AttributeValue) -> bool:
+        """Whether a present value is the other lead's: the same, said at the same time."""
+        at = gone.stamps.get(stamp, gone.captured_at)
+        return theirs is not None and value == theirs and stamps.get(stamp, captured_at) == at
+
+    for name, value in present.person.items():
+        returns = name in KEY_FIELDS and (name, value) in returned
+        if returns or is_theirs(name, value, gone.person.get(name)):
             _put_back(person, before.person, name)
             _put_back(stamps, before.stamps, name)
-    for name in list(attributes):
+    for name, attribute in present.attributes.items():
         stamp = f"attributes.{name}"
-        if _came_from(gone, stamp, attributes[name], gone.attributes.get(name), stamps):
+        if is_theirs(stamp, attribute, gone.attributes.get(name)):
             _put_back(attributes, before.attributes, name)
             _put_back(stamps, before.stamps, stamp)
     gone_keys = {value for kind, value in returned if kind == "external"} - set(before.external_keys)
@@ -156,13 +169,6 @@ def _without(present: Before, gone: Lead, before: Before, keys_returned: Collect
         before.campaign or (None if present.campaign == gone.campaign else present.campaign),
         tuple(key for key in present.external_keys if key not in gone_keys),
     )
-
-
-def _came_from(
-    gone: Lead, stamp: str, value: AttributeValue, theirs: AttributeValue, stamps: Mapping[str, datetime]
-) -> bool:
-    """Whether a present value is the other lead's: the same, said at the same time."""
-    return theirs is not None and value == theirs and stamps.get(stamp) == gone.stamps.get(stamp, gone.captured_at)
 
 
 def _put_back(values: dict[str, V], old: Mapping[str, V], name: str) -> None:

@@ -24,7 +24,7 @@ from intake.domain.erasure import key_word
 from intake.domain.lead import Values
 from intake.domain.quality import Facts, Judge, Quality, unchecked
 from intake.domain.submission import Submission, is_ahead
-from intake.queries import consents, submissions
+from intake.queries import consents, merges, submissions
 from intake.queries import leads as lead_queries
 from intake.recognise import account_domain, account_id_of, email_facts, phone_facts
 from intake.usecases.batch import ahead_of_time, answered, claimed, refused, tried
@@ -64,6 +64,16 @@ class Taken(NamedTuple):
     quality: Quality
 
 
+class _Played(NamedTuple):
+    """What a transaction has decided, to be written."""
+
+    register: Register
+    outcomes: list[Taken | Problem]
+    rows: list[submissions.Row]
+    said: list[consents.Row]
+    accounts: dict[UUID, tuple[str, str | None]]
+
+
 class Capture:
     """The use case. `apply` is what a GroupCommit calls; `recognise` and `take` are for those with a transaction of their own."""
 
@@ -89,8 +99,23 @@ class Capture:
         in_force = await self._policies.current()
         recognised = as_the_policy_knows(recognised, in_force)
         driver, now = await recording.driver(), recording.now
-        keys, leads = await lead_queries.lock_matches(driver, [key for one in recognised for key in one.keys])
-        register = Register(now, leads, keys)
+        wanted = [key for one in recognised for key in one.keys]
+        keys, leads = await lead_queries.lock_matches(driver, wanted)
+        played = self._play(recognised, in_force, Register(now, leads, keys))
+        if played.register.merges and (apart := await merges.apart(driver, played.register.known)):
+            keys, leads = await lead_queries.lock_matches(driver, wanted)
+            played = self._play(recognised, in_force, Register(now, leads, keys, apart))
+        await write(driver, played.register, now)
+        await submissions.insert(driver, played.rows, now)
+        await consents.insert(driver, played.said, now)
+        if played.accounts:
+            self._accounts.saw(await lead_queries.save_accounts(driver, played.accounts, now))
+        recording.publish(*played.register.events)
+        return played.outcomes
+
+    def _play(self, recognised: Sequence[Recognised], in_force: InForce, register: Register) -> _Played:
+        """Decide about one submission after the other."""
+        now = register.now
         outcomes: list[Taken | Problem] = []
         rows: list[submissions.Row] = []
         said: list[consents.Row] = []
@@ -112,13 +137,7 @@ class Capture:
             ):
                 said.append(consent_of(one.request, candidate.submission_id, lead_id, candidate.values.at, now))
             outcomes.append(Taken(candidate.submission_id, lead_id, outcome, candidate.quality))
-        await write(driver, register, now)
-        await submissions.insert(driver, rows, now)
-        await consents.insert(driver, said, now)
-        if accounts:
-            self._accounts.saw(await lead_queries.save_accounts(driver, accounts, now))
-        recording.publish(*register.events)
-        return outcomes
+        return _Played(register, outcomes, rows, said, accounts)
 
     async def _record(self, recognised: Sequence[Recognised]) -> list[Answer | Exception]:
         tickets = [one.request.ticket for one in recognised]
@@ -154,7 +173,7 @@ async def write(driver: asyncpg.Connection, register: Register, now: datetime) -
     await lead_queries.update_leads(driver, [lead for lead in leads if lead.lead_id in register.known], now)
     for merge in register.merges:
         await lead_queries.save_merge(driver, merge, now)
-    await lead_queries.insert_keys(driver, register.new_keys)
+    await lead_queries.insert_keys(driver, register.new_keys, register.external)
 
 
 _COMPANY_FIELDS = ("first_name", "last_name", "company", "domain", "title")
@@ -274,7 +293,8 @@ def candidate_of(
         quality,
         _verdict(quality),
     )
-    return Candidate(submission_id, new_id(), one.keys, values)
+    external = (submission.source, submission.external_id) if submission.external_id else None
+    return Candidate(submission_id, new_id(), one.keys, values, external)
 
 
 def judged(facts: Facts, in_force: InForce, now: datetime) -> tuple[Quality, Attributes]:
