@@ -62,9 +62,8 @@ def test_a_mapping_to_a_field_that_is_not_there_is_said_to_be_wrong_at_its_place
 
 
 def test_a_mapping_of_a_column_that_is_not_there_or_stands_twice_is_wrong() -> None:
-    flaws = column_flaws(
-        {"mail": "email", "name": "last_name", "city": "company"}, ["mail", "mail (2)", "name"], ["mail"]
-    )
+    mapping = mapping_of({"columns": {"mail": "email", "name": "last_name", "city": "company"}})[0]
+    flaws = column_flaws(mapping, ["mail", "mail (2)", "name"], ["mail"])
     assert [(flaw.pointer, flaw.message) for flaw in flaws] == [
         ("/columns/city", "There is no such column"),
         ("/columns/mail", "Several columns have this name"),
@@ -72,7 +71,7 @@ def test_a_mapping_of_a_column_that_is_not_there_or_stands_twice_is_wrong() -> N
 
 
 def test_somebody_must_be_recognisable() -> None:
-    (flaw,) = column_flaws({"name": "last_name"}, ["name"], [])
+    (flaw,) = column_flaws(mapping_of({"name": "last_name"})[0], ["name"], [])
     assert "email, phone or external_id" in flaw.message
 
 

@@ -323,7 +323,6 @@ import_chunk = Table(
     metadata,
     Column("import_id", UUID, nullable=False),
     Column("first_row", BigInteger, nullable=False),
-    Column("row_count", Integer, nullable=False),
     Column("outcomes", Integer, nullable=False),
     Column("results", LargeBinary, nullable=False),
     PrimaryKeyConstraint("import_id", "first_row", name="import_chunk_pkey"),

@@ -81,10 +81,12 @@ SYNONYMS: dict[str, str] = {
 
 # mappings ----------------------------------------------------------------------------------------------------------
 class ColumnMapping(NamedTuple):
-    """`columns`: name → target, `source` among them. `fields`: pointers into the documents of an NDJSON body."""
+    """`columns`: name → target, `source` among them. `fields`: pointers into the documents of an NDJSON body. `at`: where the columns stand
+    in what was given, as a JSON Pointer."""
 
     columns: Mapping[str, str]
     fields: FieldMapping
+    at: str = "/columns"
 
 
 def mapping_of(content: object) -> tuple[ColumnMapping, list[Flaw]]:
@@ -100,18 +102,21 @@ def mapping_of(content: object) -> tuple[ColumnMapping, list[Flaw]]:
     if isinstance(columns, Mapping):
         given["columns"] = {name: target for name, target in columns.items() if target != SOURCE}
     found, flaws = read(given, "")
-    flaws += [Flaw(_place(name), "Another column is mapped to this field") for name in sources[1:]]
-    at = "/columns" if flat else ""
-    flaws = [Flaw(flaw.pointer.removeprefix(at), flaw.message) for flaw in flaws]
-    return ColumnMapping({**found.columns, **dict.fromkeys(sources[:1], SOURCE)}, found), flaws
+    flaws += [Flaw(_place("/columns", name), "Another column is mapped to this field") for name in sources[1:]]
+    at = "" if flat else "/columns"
+    if flat:
+        flaws = [Flaw(flaw.pointer.removeprefix("/columns"), flaw.message) for flaw in flaws]
+    return ColumnMapping({**found.columns, **dict.fromkeys(sources[:1], SOURCE)}, found, at), flaws
 
 
-def column_flaws(mapping: Mapping[str, str], columns: Sequence[str], repeated: Sequence[str]) -> list[Flaw]:
+def column_flaws(mapping: ColumnMapping, columns: Sequence[str], repeated: Sequence[str]) -> list[Flaw]:
     """What is wrong with a mapping for these columns: some are not there, one stands for several, or none says who it is."""
     known = set(columns)
-    flaws = [Flaw(_place(name), "There is no such column") for name in mapping if name not in known]
-    flaws += [Flaw(_place(name), "Several columns have this name") for name in mapping if name in repeated]
-    if not flaws and not any(target in IDENTITIES for target in mapping.values()):
+    flaws = [Flaw(_place(mapping.at, name), "There is no such column") for name in mapping.columns if name not in known]
+    flaws += [
+        Flaw(_place(mapping.at, name), "Several columns have this name") for name in mapping.columns if name in repeated
+    ]
+    if not flaws and not any(target in IDENTITIES for target in mapping.columns.values()):
         flaws.append(Flaw("", "No column is mapped to email, phone or external_id, so nobody could be recognised"))
     return flaws
 
@@ -133,8 +138,8 @@ def _word(name: str) -> str:
     return _WORDS.sub(" ", name.lower()).strip()
 
 
-def _place(name: str) -> str:
-    return "/columns/" + name.replace("~", "~0").replace("/", "~1")
+def _place(at: str, name: str) -> str:
+    return f"{at}/" + name.replace("~", "~0").replace("/", "~1")
 
 
 # rows --------------------------------------------------------------------------------------------------------------

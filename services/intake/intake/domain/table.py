@@ -58,6 +58,10 @@ class NotATable(Exception):
     """There is no header that rows could be read by; the text says why."""
 
 
+class HeadUnfinished(NotATable):
+    """The header goes on behind the sample; more of the body may help."""
+
+
 class Row(NamedTuple):
     """One row. `number` counts from 1 as a spreadsheet does, the header and blank rows included; `end` is the byte after it.
 
@@ -407,7 +411,7 @@ def head_of(
             break
         before = row
     else:
-        raise NotATable("There is no row in the body" if whole else _TOO_MUCH_HEAD)
+        raise NotATable("There is no row in the body") if whole else HeadUnfinished(_TOO_MUCH_HEAD)
     if len(row.cells) > COLUMNS_MAX:
         raise NotATable(f"The first row has {len(row.cells)} cells; {COLUMNS_MAX} are read at most")
     if not header:

@@ -132,7 +132,6 @@ _IMPORTS: tuple[str, ...] = (
     CREATE TABLE import_chunk (
         import_id uuid NOT NULL,
         first_row bigint NOT NULL,
-        row_count integer NOT NULL,
         outcomes integer NOT NULL,
         results bytea NOT NULL,
         CONSTRAINT import_chunk_pkey PRIMARY KEY (import_id, first_row)
