@@ -29,12 +29,20 @@ HOOK_FETCHES = Counter(
 SECRETS_UNREADABLE = Counter(
     "accord_source_secrets_unreadable_total", "Secrets of sources that none of the keys opens; their source is refused."
 )
+ERASED = Counter("accord_persons_erased_total", "Persons erased, by the reason given.", ["reason"])
+RETENTION_DROPPED = Counter(
+    "accord_retention_dropped_total",
+    "Records whose content was dropped because they are old: submission, quarantined (nobody decided) or import_row.",
+    ["what"],
+)
 
 __all__ = [
+    "ERASED",
     "HOOK_EVENTS",
     "HOOK_EVENTS_FAILED",
     "HOOK_EVENTS_WAITING",
     "HOOK_FETCHES",
     "HOOK_REFUSED",
+    "RETENTION_DROPPED",
     "SECRETS_UNREADABLE",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -58,19 +58,16 @@ def as_released(quality: Quality) -> Quality:
     return replace(quality, verdict="flagged")
 
 
-def without(held: Lead, others: Sequence[Candidate]) -> Lead:
-    """A held lead without one of the submissions that it waited for; `others` still wait for it, oldest first.
+def without(held: Lead, first: Candidate | None, kept: Collection[IdentityKey]) -> Lead:
+    """A held lead without one of the submissions that it waited for. `first` is the oldest that still waits, `kept` the keys of all
+    that do.
 
     Without any other nothing is left of it but its id, its first source and its first time; what it is, a corrected record will say.
     """
-    if not others:
+    if first is None:
         return replace(held, person={}, attributes={}, stamps={}, account_id=None, campaign=None, external_keys=())
-    lead = created(held.lead_id, others[0].values, held=True, sequence=held.sequence)
-    external = dict.fromkeys(one.values.external_key for one in others if one.values.external_key)
-    return replace(lead, external_keys=tuple(external))
-
-
-def keys_dropped(gone: Iterable[IdentityKey], others: Iterable[Candidate]) -> list[IdentityKey]:
-    """The keys that only the submission that goes has named: they must not make somebody else into this person."""
-    kept = {key for one in others for key in one.keys}
-    return [key for key in gone if key not in kept]
+    external = tuple(sorted(value for kind, value in kept if kind == "external"))
+    if (first.values.at, first.values.source) == (held.captured_at, held.source):
+        return replace(held, external_keys=external)  # what made it still waits
+    lead = created(held.lead_id, first.values, held=True, sequence=held.sequence)
+    return replace(lead, external_keys=external)
