@@ -30,12 +30,13 @@ class Overloaded(Exception):
 
 
 class GroupCommit(Generic[Request, Answer]):
-    """A worker that applies queued requests in batches.
+    """A worker that applies queued requests in batches, `concurrent_batches` at a time.
 
-    `apply` gets up to `batch_rows_max` requests and returns one answer for each, in order; an answer that is an
-    Exception is raised to its submitter. If `apply` raises, the batch is bisected until the exception belongs to one
-    request; a transient failure (see accord.database.is_transient) belongs to the whole batch, since each half would
-    meet it too. At most `queue_rows_max` requests wait; one more raises Overloaded at once.
+    What was submitted together is applied in its order, one batch after the other. `apply` gets up to `batch_rows_max`
+    requests and returns one answer for each, in order; an answer that is an Exception is raised to its submitter. If
+    `apply` raises, the batch is bisected until the exception belongs to one request; a transient failure (see
+    accord.database.is_transient) belongs to the whole batch, since each half would meet it too. At most `queue_rows_max`
+    requests wait; one more raises Overloaded at once.
     """
 
     def __init__(
@@ -54,7 +55,8 @@ class GroupCommit(Generic[Request, Answer]):
         self._queue_rows_max = queue_rows_max
         self._concurrent_batches = concurrent_batches
         self._stuck_after_s = stuck_after_s
-        self._queue: deque[_Entry[Request, Answer]] = deque()
+        self._queue: deque[_Group[Request, Answer]] = deque()
+        self._queued_rows = 0
         self._arrived = asyncio.Event()
         self._closing = False
         self._progress_at = time.monotonic()
@@ -73,16 +75,18 @@ class GroupCommit(Generic[Request, Answer]):
 
         Raises Overloaded. They may be applied in several batches, so a crash can leave the first of them done.
         """
-        if self._closing or len(self._queue) + len(requests) > self._queue_rows_max:
+        if self._closing or self._queued_rows + len(requests) > self._queue_rows_max:
             raise Overloaded(random.uniform(0.5, 2.0))  # noqa: S311 - jitter, not a secret
+        if not requests:
+            return []
         if not self._queue:
             self._progress_at = time.monotonic()
-        waiting: _Waiting[Answer] = _Waiting(len(requests), asyncio.get_running_loop().create_future())
-        self._queue.extend((request, waiting, place) for place, request in enumerate(requests))
+        group: _Group[Request, Answer] = _Group(requests, asyncio.get_running_loop().create_future())
+        self._queue.append(group)
+        self._queued_rows += len(requests)
         self._arrived.set()
-        if requests:
-            await waiting.done
-        return waiting.answers
+        await group.done
+        return group.answers
 
     async def run(self, stop: asyncio.Event) -> None:
         """Apply batches until `stop`, then drain what is queued."""
@@ -108,7 +112,7 @@ class GroupCommit(Generic[Request, Answer]):
     def problem(self) -> str | None:
         if self._queue and time.monotonic() - self._progress_at > self._stuck_after_s:
             return (
-                f"{self.name}: {len(self._queue)} requests wait and none was answered for {self._stuck_after_s:.0f} s"
+                f"{self.name}: {self._queued_rows} requests wait and none was answered for {self._stuck_after_s:.0f} s"
             )
         return None
 
@@ -121,21 +125,23 @@ class GroupCommit(Generic[Request, Answer]):
                 await self._arrived.wait()
                 await asyncio.sleep(0)  # requests that are ready in this same turn of the loop join the batch
                 continue
-            batch = self._take()
-            self._waiting.set(len(self._queue))
-            if batch:
+            entries = self._take()
+            self._waiting.set(self._queued_rows)
+            while entries:
+                batch, entries = entries[: self._batch_rows_max], entries[self._batch_rows_max :]
                 self._rows.observe(len(batch))
                 await self._answer(batch)
                 self._progress_at = time.monotonic()
 
     def _take(self) -> list[_Entry[Request, Answer]]:
-        """Up to one batch, without those whose submitter has gone."""
-        batch: list[_Entry[Request, Answer]] = []
-        while self._queue and len(batch) < self._batch_rows_max:
-            entry = self._queue.popleft()
-            if not entry[1].done.cancelled():
-                batch.append(entry)
-        return batch
+        """Groups that fill one batch at most, or the next one if it is larger; without those whose submitter has gone."""
+        entries: list[_Entry[Request, Answer]] = []
+        while self._queue and (not entries or len(entries) + len(self._queue[0].requests) <= self._batch_rows_max):
+            group = self._queue.popleft()
+            self._queued_rows -= len(group.requests)
+            if not group.done.cancelled():
+                entries += [(request, group, place) for place, request in enumerate(group.requests)]
+        return entries
 
     async def _answer(self, batch: list[_Entry[Request, Answer]]) -> None:
         try:
@@ -144,35 +150,38 @@ class GroupCommit(Generic[Request, Answer]):
                 raise RuntimeError(f"{self.name}: {len(answers)} answers to {len(batch)} requests")
         except Exception as error:  # noqa: BLE001 - it is handed to the submitters
             if len(batch) == 1 or is_transient(error):
-                for _, waiting, place in batch:
-                    waiting.settle(place, error)
+                for _, group, place in batch:
+                    group.settle(place, error)
                 return
             middle = len(batch) // 2
             await self._answer(batch[:middle])
             await self._answer(batch[middle:])
         except BaseException:
-            for _, waiting, _ in batch:
-                waiting.done.cancel()
+            for _, group, _ in batch:
+                group.done.cancel()
             raise
         else:
-            for (_, waiting, place), answer in zip(batch, answers, strict=True):
-                waiting.settle(place, answer)
+            for (_, group, place), answer in zip(batch, answers, strict=True):
+                group.settle(place, answer)
 
     def _refuse_the_rest(self) -> None:
         while self._queue:
-            _, waiting, place = self._queue.popleft()
-            waiting.settle(place, Overloaded(1.0))
+            group = self._queue.popleft()
+            self._queued_rows -= len(group.requests)
+            for place in range(len(group.requests)):
+                group.settle(place, Overloaded(1.0))
 
 
-class _Waiting(Generic[Answer]):
-    """One caller who waits for all answers to what it submitted together."""
+class _Group(Generic[Request, Answer]):
+    """What one caller has submitted together, and the answers that have come."""
 
-    __slots__ = ("_missing", "answers", "done")
+    __slots__ = ("_missing", "answers", "done", "requests")
 
-    def __init__(self, requests: int, done: asyncio.Future[None]) -> None:
-        self.answers: list[Answer | Exception] = [Overloaded(1.0)] * requests
+    def __init__(self, requests: Sequence[Request], done: asyncio.Future[None]) -> None:
+        self.requests = requests
+        self.answers: list[Answer | Exception] = [Overloaded(1.0)] * len(requests)
         self.done = done
-        self._missing = requests
+        self._missing = len(requests)
 
     def settle(self, place: int, answer: Answer | Exception) -> None:
         self.answers[place] = answer
@@ -181,5 +190,5 @@ class _Waiting(Generic[Answer]):
             self.done.set_result(None)
 
 
-_Entry = tuple[Request, _Waiting[Answer], int]
-"""A request, who waits for its answer, and its place among what was submitted together."""
+_Entry = tuple[Request, _Group[Request, Answer], int]
+"""A request, the group it came with, and its place there."""

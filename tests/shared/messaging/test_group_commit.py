@@ -186,3 +186,46 @@ async def test_waiting_requests_without_any_answer_are_a_problem():
         gate.open.set()
         await asyncio.gather(*tasks)
     assert group.problem() is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    groups=st.lists(st.integers(0, 30), max_size=12),
+    batch_rows_max=st.integers(1, 12),
+    bad=st.sets(st.integers(0, 29), max_size=4),
+)
+def test_what_is_submitted_together_is_applied_in_its_order_by_several_lanes_too(groups, batch_rows_max, bad):
+    applied: dict[int, list[int]] = {}
+
+    async def apply(requests):
+        await asyncio.sleep(0)
+        if any(place in bad for _, place in requests):
+            raise LookupError
+        for caller, place in requests:
+            applied.setdefault(caller, []).append(place)
+        await asyncio.sleep(0)
+        return [place * 10 for _, place in requests]
+
+    async def go():
+        group = GroupCommit(apply, batch_rows_max=batch_rows_max, concurrent_batches=3)
+        async with running(group):
+            return await asyncio.gather(
+                *(group.submit_all([(caller, n) for n in range(rows)]) for caller, rows in enumerate(groups))
+            )
+
+    for caller, answers in enumerate(asyncio.run(go())):
+        places = [place for place in range(groups[caller]) if place not in bad]
+        assert applied.get(caller, []) == places
+        assert [answer for answer in answers if not isinstance(answer, Exception)] == [10 * place for place in places]
+        assert len(answers) == groups[caller]
+
+
+async def test_many_are_queued_together_or_not_at_all():
+    gate = Gate()
+    group = GroupCommit(gate, queue_rows_max=5, concurrent_batches=1)
+    async with running(group):
+        with pytest.raises(Overloaded):
+            await group.submit_all(range(6))
+        gate.open.set()
+        assert await group.submit_all(range(5)) == [0, 10, 20, 30, 40]
+    assert sum(map(len, gate.batches)) == 5
