@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
+import httpx
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.intake.conftest import Running
 
 from accord.contracts.intake_events import LeadUnmerged, LeadUpdated
 from accord.contracts.values import Campaign, utc
@@ -158,3 +162,242 @@ def test_of_two_held_leads_nothing_is_told(data: st.DataObject, at: list[int]) -
     survivor, gone = data.draw(leads(1, at, held=True)), data.draw(leads(2, at, held=True))
     back = take_back(absorbed(survivor, gone), gone, survivor)
     assert (back.survivor, back.restored, back.events) == (survivor, gone, ())
+
+
+async def lead_of(accord: Running, **submission: Any) -> str:
+    answer = await accord.marketing.post("/v1/leads", {"source": "website", **submission})
+    assert answer.status_code in (200, 201), answer.text
+    lead_id: str = answer.json()["lead_id"]
+    return lead_id
+
+
+async def lead_as_seen(accord: Running, lead_id: str) -> dict[str, Any]:
+    answer = await accord.marketing.get(f"/v1/leads/{lead_id}")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def merge(accord: Running, lead_id: str, other: str, **headers: str) -> dict[str, Any]:
+    answer = await accord.marketing.post(f"/v1/leads/{lead_id}/merge", {"with": other}, **headers)
+    assert answer.status_code == 201, answer.text
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+async def revert(accord: Running, merge_id: str) -> httpx.Response:
+    return await accord.sales.post(f"/v1/merges/{merge_id}/revert", None)
+
+
+async def keys_by_lead(accord: Running) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for row in await accord.rows("SELECT lead_id, kind, value, external_id FROM identity_key"):
+        found.setdefault(str(row["lead_id"]), set()).add(row["external_id"] or row["value"])
+    return found
+
+
+async def sequences_have_no_gap(accord: Running) -> None:
+    by_lead: dict[str, list[int]] = {}
+    for event in await accord.events():
+        if "sequence" in event:
+            by_lead.setdefault(event["key"], []).append(event["sequence"])
+    assert all(found == list(range(1, len(found) + 1)) for found in by_lead.values()), by_lead
+
+
+async def test_a_person_merges_two_leads_and_takes_it_back(accord: Running) -> None:
+    older = await lead_of(
+        accord, email="ada@initech.example", title="CTO", attributes={"size": 50}, occurred_at="2026-01-01T00:00:00Z"
+    )
+    newer = await lead_of(
+        accord,
+        phone="+12025550143",
+        external_id="7",
+        title="CEO",
+        attributes={"size": 60, "plan": "pro"},
+        occurred_at="2026-02-01T00:00:00Z",
+    )
+    await accord.marketing.post("/v1/activities", {"lead_id": newer, "kind": "page.viewed", "by": "lead"})
+    before = [await lead_as_seen(accord, one) for one in (older, newer)]
+
+    made = await merge(accord, newer, older)
+    assert (made["survivor_id"], made["merged_lead_id"]) == (older, newer)
+    assert (made["submission_id"], made["merged_by"], made["followed"]) == (None, "marketing", [])
+    whole = await lead_as_seen(accord, newer)
+    assert whole["lead_id"] == older
+    assert whole["merged"] == [newer]
+    assert (whole["person"]["title"], whole["attributes"]) == ("CEO", {"size": 60, "plan": "pro"})
+    assert whole["person"]["external"] == [{"source": "website", "id": "7"}]
+    assert await keys_by_lead(accord) == {older: {"ada@initech.example", "+12025550143", "7"}}
+    later = await accord.marketing.post("/v1/activities", {"lead_id": newer, "kind": "email.opened", "by": "lead"})
+    assert later.json()["lead_id"] == older
+    (event,) = await accord.events("lead.merged.v1")
+    assert (event["lead_id"], event["merged_lead_id"], event["merge_id"]) == (older, newer, made["merge_id"])
+
+    back = await revert(accord, made["merge_id"])
+    assert back.status_code == 200, back.text
+    assert back.json()["reverted_by"] == "sales"
+    assert [await lead_as_seen(accord, one) for one in (older, newer)] == before
+    assert await keys_by_lead(accord) == {older: {"ada@initech.example"}, newer: {"+12025550143", "7"}}
+    activities = await accord.rows("SELECT lead_id, kind FROM activity ORDER BY kind")
+    assert [(str(row["lead_id"]), row["kind"]) for row in activities] == [
+        (older, "email.opened"),
+        (newer, "page.viewed"),
+    ]
+    (event,) = await accord.events("lead.unmerged.v1")
+    assert (event["lead_id"], event["restored_lead_id"]) == (older, newer)
+    assert event["state"]["attributes"] == {"size": 50}
+    assert event["restored_state"]["attributes"] == {"size": 60, "plan": "pro"}
+    await lead_of(accord, phone="+12025550143", attributes={"size": 70})
+    await sequences_have_no_gap(accord)
+    shown = (await accord.marketing.get(f"/v1/merges/{made['merge_id']}")).json()
+    assert shown == back.json()
+    for one in (older, newer):
+        listed = (await accord.marketing.get(f"/v1/leads/{one}/merges")).json()
+        assert listed == {"items": [shown], "next_cursor": None}
+
+
+async def test_a_parted_pair_is_not_merged_again_by_a_submission_with_both_keys(accord: Running) -> None:
+    one = await lead_of(accord, email="ada@initech.example", occurred_at="2026-01-01T00:00:00Z")
+    other = await lead_of(accord, phone="+12025550143", occurred_at="2026-02-01T00:00:00Z")
+    made = await merge(accord, one, other)
+    assert (await revert(accord, made["merge_id"])).status_code == 200
+    both = {"source": "list", "email": "ada@initech.example", "phone": "+12025550143", "external_id": "9"}
+    answer = (await accord.marketing.post("/v1/leads", both)).json()
+    assert (answer["lead_id"], answer["outcome"]) == (one, "updated")
+    keys = await keys_by_lead(accord)
+    assert keys == {one: {"ada@initech.example", "9"}, other: {"+12025550143"}}
+    assert (await lead_as_seen(accord, one))["person"]["phone"] is None
+    # By phone and external id: the phone is stronger, and the id stays with the one that has it.
+    answer = (
+        await accord.marketing.post("/v1/leads", {key: both[key] for key in ("source", "phone", "external_id")})
+    ).json()
+    assert (answer["lead_id"], answer["outcome"]) == (other, "updated")
+    assert await keys_by_lead(accord) == keys
+    # A person may change their mind; then both keys name one lead again.
+    again = await merge(accord, other, one)
+    answer = (await accord.marketing.post("/v1/leads", both)).json()
+    assert answer["lead_id"] == again["survivor_id"] == one
+    assert await accord.rows("SELECT 1 FROM apart") == []
+
+
+async def test_a_pair_stays_apart_when_one_of_them_is_merged_into_a_third(accord: Running) -> None:
+    one = await lead_of(accord, email="ada@initech.example", occurred_at="2026-01-02T00:00:00Z")
+    other = await lead_of(accord, phone="+12025550143", occurred_at="2026-01-03T00:00:00Z")
+    third = await lead_of(accord, external_id="3", occurred_at="2026-01-01T00:00:00Z")
+    assert (await revert(accord, (await merge(accord, one, other))["merge_id"])).status_code == 200
+    assert (await merge(accord, one, third))["survivor_id"] == third
+    answer = await accord.marketing.post(
+        "/v1/leads:batch",
+        [
+            {"source": "a", "email": "ada@initech.example", "phone": "+12025550143"},
+            {"source": "website", "external_id": "3", "phone": "+12025550143", "email": "new@initech.example"},
+        ],
+    )
+    assert [row["lead_id"] for row in answer.json()["results"]] == [third, other]
+    assert len(await accord.rows("SELECT 1 FROM lead WHERE merged_into IS NULL")) == 2
+
+
+async def test_an_automatic_merge_of_leads_made_in_the_same_batch_gives_back_all_keys(accord: Running) -> None:
+    rows = [
+        {"source": "a", "email": "ada@initech.example", "occurred_at": "2026-01-01T00:00:00Z"},
+        {"source": "a", "phone": "+12025550143", "external_id": "7", "occurred_at": "2026-01-02T00:00:00Z"},
+        {"source": "a", "email": "ada@initech.example", "phone": "+12025550143"},
+    ]
+    results = (await accord.marketing.post("/v1/leads:batch", rows)).json()["results"]
+    assert [row["outcome"] for row in results] == ["created", "created", "merged"]
+    survivor, gone = results[0]["lead_id"], results[1]["lead_id"]
+    (made,) = (await accord.marketing.get(f"/v1/leads/{gone}/merges")).json()["items"]
+    assert (made["submission_id"], made["merged_by"]) == (results[2]["submission_id"], None)
+    assert (await revert(accord, made["merge_id"])).status_code == 200
+    assert await keys_by_lead(accord) == {survivor: {"ada@initech.example"}, gone: {"+12025550143", "7"}}
+    assert (await lead_as_seen(accord, survivor))["person"]["phone"] is None
+    assert (await lead_as_seen(accord, gone))["person"]["external"] == [{"source": "a", "id": "7"}]
+    await sequences_have_no_gap(accord)
+
+
+async def test_a_chain_is_taken_back_from_its_end(accord: Running) -> None:
+    ids = [
+        await lead_of(accord, external_id=name, occurred_at=f"2026-01-0{3 - place}T00:00:00Z")
+        for place, name in enumerate("abc")
+    ]
+    first = await merge(accord, ids[0], ids[1])
+    second = await merge(accord, ids[0], ids[2])
+    assert (second["survivor_id"], second["followed"]) == (ids[2], [ids[0]])
+    refused = await revert(accord, first["merge_id"])
+    assert refused.status_code == 409
+    assert refused.json()["revert_first"] == second["merge_id"]
+    for made in (second, first):
+        assert (await revert(accord, made["merge_id"])).status_code == 200
+    again = await revert(accord, first["merge_id"])
+    assert (again.status_code, again.json()["type"]) == (409, "/problems/already-reverted")
+    assert await keys_by_lead(accord) == {one: {name} for one, name in zip(ids, "abc", strict=True)}
+    page = (await accord.marketing.get(f"/v1/leads/{ids[1]}/merges", limit="1")).json()
+    rest = (await accord.marketing.get(f"/v1/leads/{ids[1]}/merges", cursor=page["next_cursor"])).json()
+    assert [one["merge_id"] for one in page["items"] + rest["items"]] == [second["merge_id"], first["merge_id"]]
+    assert rest["next_cursor"] is None
+
+
+async def test_what_cannot_be_merged_is_refused_and_a_repeated_request_merges_once(accord: Running) -> None:
+    one, other = await lead_of(accord, external_id="1"), await lead_of(accord, external_id="2")
+    post = accord.marketing.post
+    nobody = "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e10"
+    assert (await post(f"/v1/leads/{nobody}/merge", {"with": one})).status_code == 404
+    for body in ({"with": nobody}, {"with": one}, {"with": "x"}, {}, {"with": other, "more": 1}):
+        assert (await post(f"/v1/leads/{one}/merge", body)).status_code == 422, body
+    key = {"Idempotency-Key": "merge-1"}
+    made = await merge(accord, one, other, **key)
+    again = await post(f"/v1/leads/{one}/merge", {"with": other}, **key)
+    assert (again.status_code, again.json()) == (201, made)
+    assert again.headers["location"] == f"/v1/merges/{made['merge_id']}"
+    twice = await post(f"/v1/leads/{one}/merge", {"with": other})
+    assert (twice.status_code, twice.json()["survivor_id"]) == (409, made["survivor_id"])
+    assert (await accord.caller("reader").post(f"/v1/merges/{made['merge_id']}/revert", None)).status_code == 403
+    assert (await post(f"/v1/merges/{nobody}/revert", None)).status_code == 404
+    assert (await accord.marketing.get(f"/v1/merges/{nobody}")).status_code == 404
+    assert (await accord.marketing.get(f"/v1/leads/{one}/merges", cursor="x")).status_code == 422
+
+
+async def test_a_held_lead_is_merged_and_restored_without_being_told_of(
+    accord: Running, template: dict[str, Any]
+) -> None:
+    await accord.sign(template)
+    good = {"employee_count": 250, "industry": "541511", "country": "US", "line_of_business": "software"}
+    known = await lead_of(accord, email="ada@initech.example", attributes=good)
+    held = await lead_of(
+        accord, email="ada@home.example", phone="+12025550143", attributes={**good, "industry": "111110"}
+    )
+    assert (await lead_as_seen(accord, held))["held"]
+    made = await merge(accord, held, known)
+    assert (made["survivor_id"], made["merged_lead_id"]) == (known, held)
+    whole = await lead_as_seen(accord, known)
+    assert (whole["person"]["phone"], whole["attributes"]["industry"]) == ("+12025550143", "541511")
+    assert (await revert(accord, made["merge_id"])).status_code == 200
+    assert (await lead_as_seen(accord, held))["held"]
+    assert (await lead_as_seen(accord, known))["person"]["phone"] is None
+    assert not [event for event in await accord.events() if "merge" in event["type"]]
+    await lead_of(accord, email="ada@home.example", attributes=good)
+    captured = await accord.events("lead.captured.v1")
+    assert [event["lead_id"] for event in captured] == [known, held]
+    await sequences_have_no_gap(accord)
+
+
+async def test_two_people_who_merge_and_revert_at_once_are_decided_one_after_the_other(accord: Running) -> None:
+    ids = [await lead_of(accord, external_id=str(number), email=f"p{number}@initech.example") for number in range(8)]
+    answers = await asyncio.gather(
+        *(
+            accord.marketing.post(f"/v1/leads/{one}/merge", {"with": other})
+            for one in ids
+            for other in ids
+            if one != other
+        )
+    )
+    assert {answer.status_code for answer in answers} <= {201, 409}
+    made = [answer.json()["merge_id"] for answer in answers if answer.status_code == 201]
+    assert len(made) == len(ids) - 1
+    for _ in made:
+        answers = await asyncio.gather(*(revert(accord, merge_id) for merge_id in made))
+        assert {answer.status_code for answer in answers} <= {200, 409}
+    assert await keys_by_lead(accord) == {
+        one: {str(number), f"p{number}@initech.example"} for number, one in enumerate(ids)
+    }
+    await sequences_have_no_gap(accord)

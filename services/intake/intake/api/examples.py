@@ -72,3 +72,22 @@ POLICY_EXAMPLE: dict[str, object] = {
     ],
     "score_min": 0.5,
 }
+
+OTHER_LEAD_ID = "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e20"
+
+MERGE_EXAMPLE: dict[str, object] = {
+    "merge_id": "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e21",
+    "survivor_id": LEAD_ID,
+    "merged_lead_id": OTHER_LEAD_ID,
+    "submission_id": None,
+    "merged_by": "marketing",
+    "merged_at": "2026-01-06T08:00:00Z",
+    "reverted_at": None,
+    "reverted_by": None,
+}
+MERGED_EXAMPLE: dict[str, object] = {**MERGE_EXAMPLE, "followed": []}
+REVERTED_EXAMPLE: dict[str, object] = {
+    **MERGE_EXAMPLE,
+    "reverted_at": "2026-01-07T08:00:00Z",
+    "reverted_by": "marketing",
+}

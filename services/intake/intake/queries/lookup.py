@@ -14,10 +14,8 @@ from intake.queries.leads import find_keys, read_lead
 
 _MERGES_FOLLOWED_MAX = 20
 _EXTERNAL = """
-SELECT DISTINCT s.source, s.content::jsonb ->> 'external_id' AS id
-FROM submission s WHERE s.lead_id = ANY ($1::uuid[]) AND s.content::jsonb ? 'external_id' AND s.verdict <> 'rejected'
-ORDER BY 1, 2
-LIMIT 100
+SELECT source, external_id AS id FROM identity_key WHERE lead_id = $1 AND kind = 'external' AND external_id IS NOT NULL
+ORDER BY source, external_id LIMIT 100
 """
 _MERGED = """
 WITH RECURSIVE gone AS (
@@ -48,7 +46,7 @@ async def by_id(conn: AsyncConnection, lead_id: UUID) -> Found | None:
     if lead is None:
         return None
     merged = [row["lead_id"] for row in await driver.fetch(_MERGED, lead.lead_id)]
-    external = await driver.fetch(_EXTERNAL, [lead.lead_id, *merged])
+    external = await driver.fetch(_EXTERNAL, lead.lead_id)
     return Found(lead, [{"source": row["source"], "id": row["id"]} for row in external], merged)
 
 

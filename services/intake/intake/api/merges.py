@@ -1,0 +1,145 @@
+"""POST /v1/leads/{lead_id}/merge, /v1/merges/{merge_id} and its revert: one person once, and a mistake about it undone."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Body, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from accord.database import Database
+from accord.http.auth import Caller, require
+from accord.http.idempotency import Ticket, idempotency
+from accord.http.openapi import problems
+from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of
+from accord.http.problems import Problem, not_found
+from intake.api import examples
+from intake.usecases import merge
+from intake.usecases.merge import Who
+
+
+class MergeIn(BaseModel):
+    """The other lead."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    with_: UUID = Field(alias="with", description="The id of the lead that is the same person.")
+
+
+class MergeOut(BaseModel):
+    """Two leads that turned out to be one person. It holds no personal data."""
+
+    merge_id: UUID
+    survivor_id: UUID = Field(description="The lead that lives on: the older one, or the one that has entered.")
+    merged_lead_id: UUID = Field(description="The lead whose id leads to the survivor since.")
+    submission_id: UUID | None = Field(
+        description="The submission whose keys named both; null for a person's decision."
+    )
+    merged_by: str | None = Field(description="The key of the person who decided; null where a submission did.")
+    merged_at: datetime
+    reverted_at: datetime | None = Field(description="When it was taken back; null while it stands.")
+    reverted_by: str | None
+
+
+class MergedOut(MergeOut):
+    """A merge that was just made."""
+
+    followed: list[UUID] = Field(
+        description="Those of the ids asked for that had been merged before, so that their survivors were merged now."
+    )
+
+
+def _example(value: object) -> dict[str, object]:
+    return {"content": {"application/json": {"example": value}}}
+
+
+def merge_router(database: Database) -> APIRouter:
+    """The routes over one database."""
+    router = APIRouter(tags=["merges"])
+
+    @router.post(
+        "/v1/leads/{lead_id}/merge",
+        status_code=201,
+        summary="Merge two leads",
+        operation_id="merge_leads",
+        response_model=MergedOut,
+        responses={201: _example(examples.MERGED_EXAMPLE), **problems(404, 409, 410)},
+    )
+    async def merge_two(
+        lead_id: UUID,
+        body: Annotated[MergeIn, Body(openapi_examples={"other": {"value": {"with": examples.OTHER_LEAD_ID}}})],
+        caller: Caller = require("leads:write"),
+        ticket: Ticket | None = idempotency(),
+    ) -> Response:
+        """By the rules of every merge: the older lead survives with its source, the newest value of each field wins, and activities and
+        keys move. Nothing is lost, so that the merge can be taken back.
+
+        An id that was merged before stands for its survivor, and is named in `followed`. Two ids of one lead are 409 with `survivor_id`.
+        """
+        return (await merge.merge_leads(database, lead_id, body.with_, Who(caller.name, ticket))).response()
+
+    @router.get(
+        "/v1/leads/{lead_id}/merges",
+        summary="The merges of a lead",
+        operation_id="list_merges",
+        responses=problems(404, 410),
+    )
+    async def of_lead(
+        lead_id: UUID, limit: Limit = 50, cursor: CursorText = None, _caller: Caller = require("leads:read")
+    ) -> Page[MergeOut]:
+        """Every merge in which the lead took part, or one that was merged into it; newest first, also those that were taken back."""
+        found = await merge.merges_of(database, lead_id, after_id(cursor), limit + 1)
+        made, next_cursor = page_of(found, limit, lambda one: str(one.merge_id))
+        return Page(items=[MergeOut.model_validate(merge.shown(one)) for one in made], next_cursor=next_cursor)
+
+    @router.get(
+        "/v1/merges/{merge_id}",
+        summary="One merge",
+        operation_id="get_merge",
+        responses={200: _example(examples.MERGE_EXAMPLE), **problems(404)},
+    )
+    async def one(merge_id: UUID, _caller: Caller = require("leads:read")) -> MergeOut:
+        made = await merge.find_merge(database, merge_id)
+        if made is None:
+            raise not_found("merge")
+        return MergeOut.model_validate(merge.shown(made))
+
+    @router.post(
+        "/v1/merges/{merge_id}/revert",
+        summary="Take a merge back",
+        operation_id="revert_merge",
+        response_model=MergeOut,
+        responses={200: _example(examples.REVERTED_EXAMPLE), **problems(404, 409, 410)},
+    )
+    async def revert(
+        merge_id: UUID, caller: Caller = require("leads:write"), ticket: Ticket | None = idempotency()
+    ) -> Response:
+        """The merged lead lives again with its own keys, activities and values. The survivor keeps what it has learnt from elsewhere
+        since and loses what came from the other alone.
+
+        The two are apart from then on: a submission that names both goes to the one with its strongest key (e-mail, then phone, then
+        external id), until a person merges them again. Where the survivor was itself merged on, 409 names in `revert_first` the merge
+        that must be taken back before.
+        """
+        return (await merge.take_back(database, merge_id, Who(caller.name, ticket))).response()
+
+    return router
+
+
+def after_id(cursor: str | None) -> UUID | None:
+    """The id after which a page begins. Raises Problem 422 for a cursor that holds none."""
+    place = decode_cursor(cursor, str)
+    if place is None:
+        return None
+    try:
+        return UUID(str(place[0]))
+    except ValueError:
+        raise Problem(
+            422,
+            "validation-failed",
+            "The request does not fit",
+            "The cursor is not one of this list.",
+            errors=[{"parameter": "cursor", "message": "Not a cursor of this list"}],
+        ) from None
