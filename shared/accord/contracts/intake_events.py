@@ -143,6 +143,8 @@ class ImportCounts(Value):
     quarantined: int = Field(ge=0)
     rejected: int = Field(ge=0)
     failed: int = Field(ge=0)
+    unchanged: int = Field(default=0, ge=0)
+    """Word for word what the same source has said before; they changed nothing."""
 
 
 @event

@@ -75,9 +75,9 @@ _DROP_BLOCKS = "DELETE FROM import_block WHERE import_id = $1 AND first_byte < $
 _SAVE_CHUNK = "INSERT INTO import_chunk (import_id, first_row, outcomes, results) VALUES ($1, $2, $3, $4)"
 _CHUNKS = """
 SELECT first_row, results FROM import_chunk
-WHERE import_id = $1 AND outcomes & $3 <> 0 AND first_row >= coalesce(
+WHERE import_id = $1 AND outcomes & $3 <> 0 AND first_row > $4 AND first_row >= coalesce(
     (SELECT max(first_row) FROM import_chunk WHERE import_id = $1 AND first_row <= $2), $2)
-ORDER BY first_row LIMIT $4
+ORDER BY first_row LIMIT $5
 """
 _FAILURE_COLUMNS = ("import_id", "row_number", "outcome", "error", "content", "keys")
 _FAILURES = """
@@ -282,10 +282,11 @@ async def save_chunk(
 
 
 async def chunks(
-    driver: asyncpg.Connection, import_id: UUID, from_row: int, outcomes: int, limit: int
+    driver: asyncpg.Connection, import_id: UUID, from_row: int, outcomes: int, behind: int, limit: int
 ) -> list[tuple[int, bytes]]:
-    """First row and packed results of chunks from that row on that have one of these outcomes (bits), in order."""
-    found = await driver.fetch(_CHUNKS, import_id, from_row, outcomes, limit)
+    """First row and packed results of the chunks that hold that row and later ones and have one of these outcomes (bits), in order; those
+    whose first row comes after `behind`."""
+    found = await driver.fetch(_CHUNKS, import_id, from_row, outcomes, behind, limit)
     return [(row["first_row"], row["results"]) for row in found]
 
 
