@@ -15,6 +15,8 @@ from accord.service import Service, run
 from intake.api.activities import ACTIVITIES_OPENAPI, activity_routes
 from intake.api.examples import POLICY_EXAMPLE
 from intake.api.leads import lead_router
+from intake.api.merges import merge_router
+from intake.api.quality import quality_router
 from intake.api.submissions import SUBMISSIONS_OPENAPI, submission_routes
 from intake.settings import Settings
 from intake.usecases.agree import POLICY, judge_of
@@ -30,11 +32,11 @@ def build(settings: Settings) -> Service:
         settings.database_url.get_secret_value(), pool_size=settings.database_pool_size, application_name="intake"
     )
     policies = AgreementStore(database, POLICY)
+    judges = ActiveCache(policies, judge_of)
     captures: GroupCommit[CaptureRequest, Answer] = GroupCommit(
-        Capture(database, ActiveCache(policies, judge_of)).apply,
+        Capture(database, judges).apply,
         batch_rows_max=settings.group_rows_max,
         queue_rows_max=settings.queue_rows_max,
-        concurrent_batches=1,  # rows of one caller's batch are taken in their order
         name="capture",
     )
     activities: GroupCommit[ActivityRequest, Answer] = GroupCommit(
@@ -54,6 +56,8 @@ def build(settings: Settings) -> Service:
         openapi_paths={**SUBMISSIONS_OPENAPI, **ACTIVITIES_OPENAPI},
         routers=[
             lead_router(database),
+            merge_router(database),
+            quality_router(database, judges),
             agreement_router(policies, example=POLICY_EXAMPLE),
             dead_letters.router(database, {}),
         ],

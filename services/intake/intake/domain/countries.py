@@ -64,7 +64,7 @@ def _squeezed(text: str) -> str:
     """Letters only, without accents, case, articles and what joins words."""
     plain = unicodedata.normalize("NFKD", text.casefold()).replace("&", " and ")
     words = "".join(c if c.isalnum() else " " if c.isspace() or c == "-" else "" for c in plain).split()
-    return "".join(word for word in words if word not in ("the", "and"))
+    return "".join(word for word in words if len(words) == 1 or word not in ("the", "and"))  # AND is Andorra
 
 
 def _names() -> dict[str, str]:

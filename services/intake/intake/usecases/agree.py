@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from accord.agreements import Finding, Kind, Section
 from intake.domain import policy, policy_words
 from intake.domain.quality import Judge
+from intake.usecases.quality_report import proposal_warnings
 
 
 def _findings(content: Mapping[str, object]) -> list[Finding]:
@@ -36,4 +37,4 @@ def judge_of(content: Mapping[str, object]) -> Judge:
     return Judge.of(policy.parse(content))
 
 
-POLICY = Kind(kind="policy", path="/v1/policy", validate=_findings, paper=_paper)
+POLICY = Kind(kind="policy", path="/v1/policy", validate=_findings, paper=_paper, warn=proposal_warnings)

@@ -221,6 +221,11 @@ def _recognise(request: CaptureRequest) -> Recognised:
     )
 
 
+def facts_of(submission: Submission) -> Facts:
+    """What a policy can ask of a submission, for those who only judge it."""
+    return _recognise(CaptureRequest(submission, "", "")).facts
+
+
 def as_the_policy_knows(recognised: Sequence[Recognised], in_force: InForce) -> Sequence[Recognised]:
     """The submissions with the keys by which the policy lets people be known: a phone that is shared is a value and names nobody."""
     if in_force is None or not in_force[1].policy.phones_shared:

@@ -1,0 +1,131 @@
+"""Says how a verdict came about, and what a policy would make of the newest submissions. It changes nothing and hands out no value of
+any record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from accord.agreements import ActiveCache
+from accord.database import Database
+from accord.http.problems import Problem
+from intake.domain import policy
+from intake.domain.policy import Policy
+from intake.domain.quality import Judge
+from intake.domain.report import Effect, ParameterReport, Tally, parameter_reports, warnings
+from intake.domain.submission import Submission
+from intake.queries import quality as queries
+from intake.queries.quality import Kept, Verdict
+from intake.usecases.capture import facts_of
+
+PREVIEW_DAYS = 30
+PREVIEW_ROWS_MAX = 5_000
+"""Submissions that a preview judges at most: the newest."""
+PREVIEW_TIME_MAX_S = 3.0
+"""A proposal waits for its preview, so this ends it; what was judged by then is told."""
+_PORTION_ROWS = 500
+_FORM_BYTES_MAX = 16_384
+_SUBMISSION: TypeAdapter[Submission] = TypeAdapter(Submission)
+
+
+@dataclass(frozen=True, slots=True)
+class QualityReport:
+    """One verdict with every parameter of the policy that made it; none where no policy was in force."""
+
+    verdict: Verdict
+    policy: Policy | None
+    parameters: list[ParameterReport]
+
+
+async def quality_report(database: Database, policies: ActiveCache[Judge], submission_id: UUID) -> QualityReport | None:
+    """The report on one submission; None if there is no such one."""
+    async with database.reading() as conn:
+        verdict = await queries.verdict_of(conn, submission_id)
+    if verdict is None:
+        return None
+    if verdict.policy_version is None:
+        return QualityReport(verdict, None, [])
+    judged_by = (await policies.at(verdict.policy_version)).policy
+    return QualityReport(verdict, judged_by, parameter_reports(judged_by, verdict.outcomes, verdict.failed))
+
+
+async def effect_of_version(database: Database, version: int, days: int) -> Effect | None:
+    """What a version, a draft too, would have made of the newest submissions; None if there is no such version.
+
+    Raises Problem 409 for a draft that is older than the checks of this release and does not pass them.
+    """
+    async with database.reading() as conn:
+        content = await queries.content_of(conn, version)
+        if content is None:
+            return None
+        if policy.read(content)[0] is None:
+            raise Problem(
+                409, "agreement-refused", "Not possible", "This draft does not pass the checks of this release."
+            )
+        return await effect(conn, content, days)
+
+
+async def proposal_warnings(conn: AsyncConnection, content: Mapping[str, object]) -> Sequence[str]:
+    """What both departments should know of a policy before they sign it."""
+    return warnings(await effect(conn, content, PREVIEW_DAYS))
+
+
+async def effect(conn: AsyncConnection, content: Mapping[str, object], days: int) -> Effect:
+    """What this policy and the one in force make of the newest submissions, each judged as at the moment when it came.
+
+    Bounded by PREVIEW_ROWS_MAX and PREVIEW_TIME_MAX_S. The judging is done beside the loop.
+    """
+    ends_at = time.monotonic() + PREVIEW_TIME_MAX_S
+    judges = _Judges.of(content, await queries.content_in_force(conn))
+    since = datetime.now(UTC) - timedelta(days=days)
+    before, seen, whole = queries.LAST_ID, 0, False
+    while seen < PREVIEW_ROWS_MAX and time.monotonic() < ends_at:
+        portion = await queries.newest(conn, before, since, _PORTION_ROWS, _FORM_BYTES_MAX)
+        await asyncio.to_thread(judges.judge, portion)
+        seen += len(portion)
+        if len(portion) < _PORTION_ROWS:
+            whole = True
+            break
+        before = portion[-1].submission_id
+    return Effect(days, whole, judges.unread, judges.proposed, judges.in_force)
+
+
+class _Judges:
+    """The two policies of a preview with their tallies."""
+
+    def __init__(self, proposed: Policy, in_force: Policy | None) -> None:
+        self._proposed = Judge.of(proposed)
+        self._in_force = None if in_force is None else Judge.of(in_force)
+        self.proposed = Tally(proposed)
+        self.in_force = None if in_force is None else Tally(in_force)
+        self.unread = 0
+
+    @classmethod
+    def of(cls, proposed: Mapping[str, object], in_force: Mapping[str, object] | None) -> _Judges:
+        return cls(policy.parse(proposed), None if in_force is None else policy.parse(in_force))
+
+    def judge(self, portion: Sequence[Kept]) -> None:
+        for kept in portion:
+            submission = _read(kept.form)
+            if submission is None:
+                self.unread += 1
+                continue
+            facts = facts_of(submission)
+            self.proposed.add(self._proposed.judge(facts, 0, kept.recorded_at)[0])
+            if self._in_force is not None and self.in_force is not None:
+                self.in_force.add(self._in_force.judge(facts, 0, kept.recorded_at)[0])
+
+
+def _read(form: str | None) -> Submission | None:
+    try:
+        return None if form is None else _SUBMISSION.validate_json(form)
+    except ValidationError:
+        return None
