@@ -416,6 +416,12 @@ def test_a_draft_that_cannot_be_meant_is_refused_at_its_place(rule: dict[str, An
         assert any(flaw.pointer == base + place and words in flaw.message for flaw in flaws), flaws
 
 
+def test_values_of_which_one_is_required_may_not_all_be_missing() -> None:
+    some = {"rule": "any_of", "of": [{"rule": "required", "field": name} for name in ("company", "domain")]}
+    assert policy.read(draft({**some, "missing": "pass"}))[1][0].pointer == "/parameters/0/missing"
+    assert policy.read(draft(some))[1] == []
+
+
 def test_flaws_point_to_their_place_beside_other_flaws() -> None:
     bad = {"rule": "fresh", "within": "soon"}
     flaws = policy.read(draft(bad, {"rule": "required", "attribute": "shoes"}, bad, {"rule": "email", "key": "p1"}))[1]

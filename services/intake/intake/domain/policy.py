@@ -381,9 +381,13 @@ def _inconsistencies(parameters: Sequence[tuple[int, Parameter]], attributes: Ma
         if parameter.key in seen:
             yield Flaw(f"{pointer}/key", "another parameter has this key")
         seen.add(parameter.key)
-        if isinstance(parameter.rule, Required) and parameter.missing_passes:
+        if parameter.missing_passes and _only_requires(parameter.rule):
             yield Flaw(f"{pointer}/missing", "a required value that may be missing asks for nothing")
         yield from _misfits(parameter.rule, attributes, pointer)
+
+
+def _only_requires(rule: Rule) -> bool:
+    return isinstance(rule, Required) or (isinstance(rule, AnyOf) and all(_only_requires(part) for part in rule.of))
 
 
 def _misfits(rule: Rule, attributes: Mapping[str, Declared], pointer: str) -> Iterator[Flaw]:
