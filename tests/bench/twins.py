@@ -82,10 +82,11 @@ def capture_app(settings: Settings) -> FastAPI:
         country = submission.attributes.get("country")
         phone = phone_facts(submission.phone, str(country)) if submission.phone else None
         address = email.address if email else None
-        quality = judge.assess(Facts(submission.model_dump(exclude_none=True), submission.attributes, email, phone), 1)
+        now = datetime.now(UTC)
+        facts = Facts(submission.model_dump(exclude_none=True), submission.attributes, email, phone)
+        quality, attributes = judge.judge(facts, 1, now)
         domain = account_domain(submission.domain, address.rpartition("@")[2] if address else None)
         account_id = account_id_of(domain) if domain else None
-        now = datetime.now(UTC)
         at = min(submission.occurred_at or now, now)
         async with engine.begin() as conn:
             lead_id = await known(conn, address)
@@ -96,7 +97,7 @@ def capture_app(settings: Settings) -> FastAPI:
                     source=submission.source,
                     captured_at=at,
                     account_id=account_id,
-                    attributes=judge.public(submission.attributes),
+                    attributes=attributes,
                     campaign=submission.campaign.public() if submission.campaign else None,
                     verdict=quality.verdict,
                     policy_version=1,

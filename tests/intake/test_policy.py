@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intake.domain import policy
-from intake.domain.policy import NotOfType, typed
+from intake.domain.attributes import NotOfType, typed
 from intake.domain.policy_words import opening, parameter_rows
 from intake.domain.privacy import looks_personal
-from intake.domain.quality import EmailFacts, Facts, Judge, PhoneFacts, unchecked
+from intake.domain.quality import EmailFacts, Facts, Judge, PhoneFacts, Quality, unchecked
 
 SIZE = {"key": "size", "rule": "range", "attribute": "employees", "min": 50, "consequence": "flag", "weight": 2}
 MAIL = {"key": "mail", "rule": "email", "consequence": "reject", "weight": 3}
@@ -34,6 +35,10 @@ def facts(email: EmailFacts | None = None, **attributes: Any) -> Facts:
 
 
 GOOD = EmailFacts("ada@initech.example", public_suffix=True)
+
+
+def assessed(one: Judge, about: Facts, version: int) -> Quality:
+    return one.judge(about, version, datetime(2026, 11, 24, tzinfo=UTC))[0]
 
 
 def judge(*parameters: dict[str, Any], **more: Any) -> Judge:
@@ -72,23 +77,23 @@ def test_a_draft_that_cannot_be_meant_is_refused_with_the_place(content: dict[st
 
 def test_the_score_is_the_weight_met_of_the_weight_that_applies() -> None:
     both = judge(SIZE, MAIL)
-    assert both.assess(facts(GOOD, employees=60), 7).score == 1.0
-    small = both.assess(facts(GOOD, employees=10), 7)
+    assert assessed(both, facts(GOOD, employees=60), 7).score == 1.0
+    small = assessed(both, facts(GOOD, employees=10), 7)
     assert (small.verdict, small.score, small.policy_version) == ("flagged", 0.6, 7)
     assert [(one.parameter, one.reason) for one in small.failed] == [("size", "employees is below 50")]
 
 
 def test_a_missing_value_fails_unless_the_parameter_lets_it_pass() -> None:
     strict, lenient = judge(SIZE), judge({**SIZE, "missing": "pass"}, MAIL)
-    assert strict.assess(facts(), 1).failed[0].reason == "employees is missing"
-    unknown = lenient.assess(facts(GOOD), 1)
+    assert assessed(strict, facts(), 1).failed[0].reason == "employees is missing"
+    unknown = assessed(lenient, facts(GOOD), 1)
     assert (unknown.verdict, unknown.score) == ("accepted", 1.0)
 
 
 def test_below_the_least_score_a_record_is_quarantined() -> None:
-    assert judge(SIZE, {**MAIL, "consequence": "flag"}, score_min=0.7).assess(facts(GOOD, employees=1), 1).verdict == (
-        "quarantined"
-    )
+    assert assessed(
+        judge(SIZE, {**MAIL, "consequence": "flag"}, score_min=0.7), facts(GOOD, employees=1), 1
+    ).verdict == ("quarantined")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +107,7 @@ def test_below_the_least_score_a_record_is_quarantined() -> None:
     ],
 )
 def test_each_failing_of_an_address_has_its_reason(email: EmailFacts | None, reason: str) -> None:
-    found = judge({**MAIL, "role": False}).assess(facts(email), 1)
+    found = assessed(judge({**MAIL, "role": False}), facts(email), 1)
     assert (found.verdict, found.failed[0].reason) == ("rejected", reason)
 
 
@@ -111,21 +116,21 @@ def test_any_of_holds_with_one_and_gives_all_reasons_without() -> None:
         {"key": "reach", "rule": "any_of", "of": [{"rule": "email"}, {"rule": "phone"}], "consequence": "flag"}
     )
     by_phone = Facts({}, {}, None, PhoneFacts("+12025550143"))
-    assert either.assess(by_phone, 1).verdict == "accepted"
-    assert either.assess(facts(), 1).failed[0].reason == "none holds: email is missing; phone is missing"
+    assert assessed(either, by_phone, 1).verdict == "accepted"
+    assert assessed(either, facts(), 1).failed[0].reason == "none holds: email is missing; phone is missing"
 
 
 def test_a_range_of_prefixes_is_written_as_naics_writes_it() -> None:
     rule = {"key": "v", "rule": "one_of", "attribute": "industry", "match": "prefix", "values": ["31-33", "52"]}
     vertical = judge({**rule, "consequence": "flag"})
-    held = [vertical.assess(facts(industry=code), 1).verdict for code in ("311812", "334111", "522110", "341000")]
+    held = [assessed(vertical, facts(industry=code), 1).verdict for code in ("311812", "334111", "522110", "341000")]
     assert held == ["accepted", "accepted", "accepted", "flagged"]
 
 
 @given(st.integers(-(10**9), 10**9), st.integers(-(10**6), 10**6), st.integers(0, 10**6))
 def test_a_range_holds_exactly_between_its_ends(value: int, low: int, width: int) -> None:
     between = judge({**SIZE, "min": low, "max": low + width})
-    assert (between.assess(facts(employees=value), 1).verdict == "accepted") == (low <= value <= low + width)
+    assert (assessed(between, facts(employees=value), 1).verdict == "accepted") == (low <= value <= low + width)
 
 
 @given(st.integers(-(10**14), 10**14))
@@ -149,7 +154,8 @@ def test_an_address_is_seen_in_any_text(address: str) -> None:
 
 
 def test_only_declared_attributes_leave_as_their_types() -> None:
-    public = judge(SIZE).public({"employees": "60", "industry": "52", "shoes": 44, "public": "yes"})
+    about = facts(employees="60", industry="52", shoes=44, public="yes")
+    public = judge(SIZE).judge(about, 1, datetime(2026, 11, 24, tzinfo=UTC))[1]
     assert public == {"employees": 60, "industry": "52", "public": True}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 from accord.contracts.values import Attributes, AttributeValue, PolicyFailure
@@ -72,14 +72,6 @@ class Judge:
                 self._qualities.clear()
             quality = self._qualities[way] = self._quality(version, way[1])
         return quality, public
-
-    def assess(self, facts: Facts, version: int, now: datetime | None = None) -> Quality:
-        """The verdict alone."""
-        return self.judge(facts, version, now or datetime.min.replace(tzinfo=UTC))[0]
-
-    def public(self, attributes: Mapping[str, AttributeValue]) -> Attributes:
-        """The attributes that may leave intake alone."""
-        return self._read(attributes)[1]
 
     def _read(
         self, attributes: Mapping[str, AttributeValue]
