@@ -8,6 +8,7 @@ import uuid_utils
 from asyncpg.pgproto import pgproto
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from uuid import UUID
 
 
@@ -15,3 +16,8 @@ def new_id() -> UUID:
     """A new UUIDv7 (RFC 9562), of the class in which the driver reads ids: a subclass of `uuid.UUID` (to `isinstance`) that is made
     in a third of the time and written as text in a tenth."""
     return pgproto.UUID(uuid_utils.uuid7().bytes)
+
+
+def id_at(at: datetime) -> UUID:
+    """The smallest id of a moment: those that were made before sort before it. Whole milliseconds, as RFC 9562 has them."""
+    return pgproto.UUID((int(at.timestamp() * 1000) << 80).to_bytes(16, "big"))

@@ -21,6 +21,21 @@ class Settings(CommonSettings):
     """Requests that share one transaction at most. Each holds up to three advisory locks (ADR 17), which the server has not many of."""
     queue_rows_max: int = Field(default=5_000, ge=1, le=100_000)
     """Submissions, and activities, that wait at most; past it callers get 503."""
+    submission_retention_days: int = Field(default=90, ge=1, le=36_500)
+    """How long what was submitted is kept as it came, and what waits in quarantine waits; in days. Verdicts and consent stay."""
+    import_bytes_max: int = Field(default=2 * 1024**3, ge=1)
+    """Size of one file."""
+    import_rows_max: int = Field(default=500, ge=1, le=1_000)
+    """Rows of an import that share one transaction. They hold advisory locks like requests do, and whoever is captured at the same moment
+    and stands among them waits for their commit."""
+    import_rows_per_s: int | None = Field(default=None, ge=1)
+    """Rows that one process takes a second at most, so that other traffic keeps its latency; None: as many as it can."""
+    import_failures_max: int = Field(default=1_000_000, ge=0)
+    """An import of which more rows than that fail or are rejected is stopped."""
+    imports_open_max: int = Field(default=50, ge=1, le=50)
+    """Imports that are received, wait or run at most; past it a new one gets 503."""
+    import_results_days: int = Field(default=90, ge=1)
+    """How long it is kept what became of single rows."""
     secrets_keys: SecretStr | None = None
     """Keys that seal the secrets of sources, in base64, 32 bytes each, apart by commas: the first seals, all open. None: no source can
     have a secret. `secrets_keys_file` is a file with the same."""

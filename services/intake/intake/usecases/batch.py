@@ -77,12 +77,12 @@ def refused(problem: Problem) -> Answer:
     return Answer(problem.status, orjson.dumps(problem.document()), {"content-type": MEDIA_TYPE, RECORDED: "no"})
 
 
-def ahead_of_time() -> Problem:
+def ahead_of_time(name: str = "occurred_at") -> Problem:
     """What is wrong with a time further in the future than clocks may differ."""
     return Problem(
         422,
         "validation-failed",
         "The request does not fit",
-        "occurred_at lies in the future.",
-        errors=[{"pointer": "/occurred_at", "message": "Must not be in the future"}],
+        f"{name} lies in the future.",
+        errors=[{"pointer": f"/{name}", "message": "Must not be in the future"}],
     )
