@@ -1,7 +1,7 @@
 # Everything Accord needs, from a Python >= 3.11 and make. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format test bench run demo down compose-env compose-up compose-down compose-test schemas clean
+.PHONY: help setup lock lint format test bench run demo down compose-env compose-up compose-down compose-test schemas reference clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -14,6 +14,7 @@ PYTEST_ARGS ?=
 BENCH ?=
 # Behind a proxy with a certificate of its own, only the system knows whom to trust; a bare machine has only uv's list.
 export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem),true,false)
+SERVICE_MODULES := intake.main qualification.main sla_monitor.main metrics.main
 DATA_DIR := .accord
 COMPOSE := docker compose --env-file $(DATA_DIR)/compose.env
 
@@ -77,6 +78,9 @@ compose-test: compose-env ## system tests against containers of their own, remov
 
 schemas: setup ## write the JSON Schemas, examples and AsyncAPI document anew from the contracts
 	@$(PYTHON) -m accord.schemas_cli
+
+reference: setup ## write the reference of the HTTP interfaces in docs/api anew
+	@$(PYTHON) -m accord.reference_cli docs/api $(SERVICE_MODULES)
 
 clean: ## remove the environment and caches, never the data under .accord/
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -5,13 +5,15 @@
     if __name__ == "__main__":
         sys.exit(run(build))
 
-A process has one role: `api` (HTTP), `worker` (relay, consumers, timers; HTTP for probes only), `all` (both) or `migrate`.
+A process has one role: `api` (HTTP), `worker` (relay, consumers, timers; HTTP for probes only), `all` (both), `migrate`, or
+`openapi`, which prints the document of the HTTP interface and asks no server.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import signal
 import socket
 import sys
@@ -47,7 +49,7 @@ from accord.workers import Worker
 
 log = structlog.get_logger(__name__)
 
-Role = Literal["api", "worker", "all", "migrate"]
+Role = Literal["api", "worker", "all", "migrate", "openapi"]
 S = TypeVar("S", bound=Settings)
 
 _BACKLOG = 2048
@@ -149,7 +151,7 @@ def run(build: Callable[[S], Service], argv: Sequence[str] | None = None, settin
     arguments = list(sys.argv[1:] if argv is None else argv)
     role = arguments[0] if len(arguments) == 1 else ""
     if role not in get_args(Role):
-        sys.stderr.write(f"usage: api | worker | all | migrate (one of them, not {' '.join(arguments) or 'nothing'})\n")
+        sys.stderr.write(f"usage: {' | '.join(get_args(Role))} (one of them, not {' '.join(arguments) or 'nothing'})\n")
         return 2
     try:
         configured = (settings or cast("type[S]", Settings))()
@@ -176,6 +178,10 @@ async def _main(build: Callable[[S], Service], settings: S, role: Role) -> int:
 
         await service.database.dispose()
         return await migrate(service.migrations, settings.database_url.get_secret_value(), service.name)
+    if role == "openapi":
+        sys.stdout.write(json.dumps(create_app(service).openapi(), indent=1, ensure_ascii=False) + "\n")
+        await service.database.dispose()
+        return 0
     configure_tracing(service.name)
     try:
         return await Process(service, role).run()
