@@ -155,35 +155,35 @@ class Failure(NamedTuple):
     keys: Sequence[str] = ()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Report:
     """What the policy said of the rows, and the first errors."""
 
-    verdicts: dict[str, int] = field(default_factory=dict)
-    failed: dict[str, int] = field(default_factory=dict)
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    failed: Mapping[str, int] = field(default_factory=dict)
     """Parameter → rows that did not meet it."""
-    examples: list[dict[str, JsonValue]] = field(default_factory=list)
+    examples: Sequence[Mapping[str, JsonValue]] = ()
 
     @classmethod
     def of(cls, document: Mapping[str, Any] | None) -> Report:
         """As it was kept."""
         return cls(**document) if document else cls()
 
-    def judged(self, qualities: Iterable[Quality]) -> None:
-        """Count these judgements. Submissions that came out alike have one and the same, so it is looked into once."""
+    def with_more(self, qualities: Iterable[Quality], failures: Sequence[Failure]) -> Report:
+        """This and what was judged of more rows. Submissions that came out alike have one and the same quality, so it is looked into once.
+        Examples name columns and reasons, never values."""
         counted: dict[int, tuple[Quality, int]] = {}
         for quality in qualities:
             counted[id(quality)] = (quality, counted.get(id(quality), (quality, 0))[1] + 1)
+        verdicts, failed = dict(self.verdicts), dict(self.failed)
         for quality, rows in counted.values():
-            self.verdicts[quality.verdict] = self.verdicts.get(quality.verdict, 0) + rows
+            verdicts[quality.verdict] = verdicts.get(quality.verdict, 0) + rows
             for failure in quality.failed:
-                if failure.parameter in self.failed or len(self.failed) < PARAMETERS_MAX:
-                    self.failed[failure.parameter] = self.failed.get(failure.parameter, 0) + rows
-
-    def saw(self, failures: Sequence[Failure]) -> None:
-        """Keep the first errors. They name columns and reasons, never values."""
-        for failure in failures[: EXAMPLES_MAX - len(self.examples)]:
-            self.examples.append({"row": failure.number, "outcome": failure.outcome, "error": failure.error})
+                if failure.parameter in failed or len(failed) < PARAMETERS_MAX:
+                    failed[failure.parameter] = failed.get(failure.parameter, 0) + rows
+        room = max(0, EXAMPLES_MAX - len(self.examples))
+        more = [{"row": one.number, "outcome": one.outcome, "error": one.error} for one in failures[:room]]
+        return Report(verdicts, failed, [*self.examples, *more])
 
 
 def refusal(quality: Quality) -> str:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime, tzinfo
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
@@ -17,13 +18,12 @@ from pydantic_core import from_json, to_json
 
 from intake.domain.mapping import FieldMapping, Flaw, Targets, apply, as_moment, assembled, read
 from intake.domain.submission import Submission
-from intake.domain.table import ERROR_COLUMN, ROW_COLUMN, Row, unguarded
+from intake.domain.table import ERROR_COLUMN, OURS, Row, unguarded
 
 SOURCE = "source"
 ERRORS_SAID_MAX = 5
 """Places of one row that are told; the others show when these are corrected."""
 IDENTITIES = ("email", "phone", "external_id")
-_OURS = frozenset({ERROR_COLUMN, ROW_COLUMN})
 _MILLISECONDS_FROM = 10**11
 _WORDS = re.compile(r"[^a-z0-9]+")
 _OWN_WORDS = {
@@ -129,7 +129,7 @@ def guessed(columns: Sequence[str], attributes: Iterable[str] = ()) -> dict[str,
     for column in columns:
         target = column if Targets.shape(column) or column == SOURCE else None
         target = target or SYNONYMS.get(_word(column)) or by_word.get(_word(column))
-        if target is not None and column not in _OURS and target not in found.values():
+        if target is not None and column not in OURS and target not in found.values():
             found[column] = target
     return found
 
@@ -178,7 +178,7 @@ class CsvReader:
         self._parts: list[tuple[int, tuple[str, ...]]] = []
         self._moments: list[tuple[int, tuple[str, ...]]] = []
         for index, column in enumerate(columns):
-            if column in mapping and column not in _OURS:
+            if column in mapping and column not in OURS:
                 self._add(index, mapping[column])
 
     def _add(self, index: int, target: str) -> None:
@@ -210,11 +210,27 @@ class CsvReader:
         except ValidationError as error:
             return Reading(None, content, said(error, self._column_of))
 
+    def kept(self, row: Row) -> str:
+        """The cells of the row as a JSON list, for the file of errors."""
+        cells = list(row.cells)
+        if self._marked:
+            cells = [
+                unguarded(cell) for cell, name in zip_longest(cells, self._columns, fillvalue="") if name not in OURS
+            ]
+        return to_json(cells).decode()
+
+    def names(self, row: Row) -> list[Submission]:
+        """What a row that is no submission says of who it is, one field each."""
+        cells = [unguarded(cell) for cell in row.cells] if self._marked else row.cells
+        source = str(self._base[SOURCE])
+        named = [(target, cells[index]) for index, target in self._plain if target in IDENTITIES and index < len(cells)]
+        return [found for target, cell in named if (found := _naming(source, target, cell)) is not None]
+
     def content(self, cells: Sequence[str]) -> str:
         """The row as JSON, by the names of the columns."""
         named = dict(zip(self._columns, cells, strict=False))
         if self._marked:
-            named = {name: cell for name, cell in named.items() if name not in _OURS}
+            named = {name: cell for name, cell in named.items() if name not in OURS}
         return to_json(named).decode()
 
     def _document(self, cells: Sequence[str]) -> dict[str, Any]:
@@ -266,7 +282,7 @@ class NdjsonReader:
         if not isinstance(line, dict):
             return Reading(None, text, "The row is not a JSON object")
         if ERROR_COLUMN in line:
-            line = {name: value for name, value in line.items() if name not in _OURS}
+            line = {name: value for name, value in line.items() if name not in OURS}
             text = to_json(line).decode()
         if "\\u0000" in text and _holds_nul(line):
             return Reading(None, text, "A NUL character is in the row")
@@ -274,6 +290,20 @@ class NdjsonReader:
             return Reading(_SUBMISSION.validate_python(self._document(line)), text)
         except ValidationError as error:
             return Reading(None, text, said(error, self._member_of))
+
+    def kept(self, row: Row) -> str:
+        """The line, for the file of errors."""
+        return row.cells[0]
+
+    def names(self, row: Row) -> list[Submission]:
+        """What a line that is no submission says of who it is, one field each."""
+        try:
+            line = from_json(row.cells[0])
+            document = self._document(line) if isinstance(line, dict) else {}
+        except ValueError:
+            return []
+        named = [(target, document.get(target)) for target in IDENTITIES]
+        return [found for target, said in named if (found := _naming(self._source, target, said)) is not None]
 
     def _document(self, line: dict[str, JsonValue]) -> Mapping[str, Any]:
         if self._mapping is not None:
@@ -298,6 +328,14 @@ class NdjsonReader:
             at = moment(said_at, self._zone) if isinstance(said_at, str) else as_moment(said_at)
             _put(document, tuple(target.split(".")), at)
         return {**document, SOURCE: source}
+
+
+def _naming(source: str, target: str, value: object) -> Submission | None:
+    """Somebody with this address, number or id and nothing else, if it can be one."""
+    try:
+        return _SUBMISSION.validate_python({SOURCE: source, target: value})
+    except ValidationError:
+        return None
 
 
 def _leaves(

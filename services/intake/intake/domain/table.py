@@ -20,7 +20,10 @@ DELIMITERS = (",", ";", "\t", "|")
 QUOTES = ('"', "'")
 ERROR_COLUMN = "accord_error"
 ROW_COLUMN = "accord_row"
-"""The two columns that a file of errors has beside those of the import. They mark it, and are never taken for data."""
+LINE_COLUMN = "accord_line"
+OURS = frozenset({ERROR_COLUMN, ROW_COLUMN, LINE_COLUMN})
+"""What a file of errors has beside the columns of the import, the last for a line of NDJSON that is no object. They mark it, and are never
+taken for data."""
 _SAMPLE_LINES = 200
 _REPLACEMENT = "\ufffd"
 
@@ -414,7 +417,7 @@ def head_of(
         raise NotATable("There is no row in the body") if whole else HeadUnfinished(_TOO_MUCH_HEAD)
     if len(row.cells) > COLUMNS_MAX:
         raise NotATable(f"The first row has {len(row.cells)} cells; {COLUMNS_MAX} are read at most")
-    if not header:
+    if not header and ERROR_COLUMN not in row.cells:
         places = tuple(str(place) for place in range(1, len(row.cells) + 1))
         return Head(dialect, places, (), before.end, before.number, marked=False)
     columns, repeated = _named(row)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -85,17 +85,9 @@ SELECT row_number, outcome, error, content FROM import_failure WHERE import_id =
 ORDER BY row_number LIMIT $3
 """
 _DROP_FAILURES = "DELETE FROM import_failure WHERE import_id = $1"
-_FORGET = """
-DELETE FROM import_failure
-WHERE keys && $1::text[] OR EXISTS (SELECT FROM unnest($2::text[]) AS word WHERE position(word IN lower(content)) > 0)
-"""
 _PRUNE_CHUNKS = """
 DELETE FROM import_chunk WHERE (import_id, first_row) IN (
     SELECT c.import_id, c.first_row FROM import_chunk c JOIN import_job j USING (import_id) WHERE j.finished_at < $1 LIMIT $2)
-"""
-_PRUNE_FAILURES = """
-DELETE FROM import_failure WHERE (import_id, row_number) IN (
-    SELECT f.import_id, f.row_number FROM import_failure f JOIN import_job j USING (import_id) WHERE j.finished_at < $1 LIMIT $2)
 """
 _UNCHANGED = """
 SELECT t.place, found.lead_id, found.verdict
@@ -303,19 +295,9 @@ async def failures(driver: asyncpg.Connection, import_id: UUID, after: int, limi
     return [Failure(row["row_number"], row["outcome"], row["error"], row["content"]) for row in found]
 
 
-# whom rows speak of ------------------------------------------------------------------------------------------------
-async def forget(driver: asyncpg.Connection, key_words: Sequence[str], words: Iterable[str]) -> int:
-    """Drop the kept rows of a person who is erased: those known by one of these keys, and those in whose text one of `words` (an address, a
-    number, as they were sent) stands. How many."""
-    needles = [word.lower() for word in words if word]
-    done = await driver.execute(_FORGET, list(key_words), needles)
-    return int(done.rpartition(" ")[2])
-
-
-async def prune(driver: asyncpg.Connection, before: datetime, rows: int) -> int:
-    """Drop what became of the rows of imports that ended before then, so many at most of each kind; the greater number."""
-    done = [await driver.execute(statement, before, rows) for statement in (_PRUNE_CHUNKS, _PRUNE_FAILURES)]
-    return max(int(one.rpartition(" ")[2]) for one in done)
+async def prune_chunks(driver: asyncpg.Connection, before: datetime, rows: int) -> int:
+    """Drop what became of single rows of imports that ended before then, so many chunks at most; how many."""
+    return int((await driver.execute(_PRUNE_CHUNKS, before, rows)).rpartition(" ")[2])
 
 
 async def unchanged(
