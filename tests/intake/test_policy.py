@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from accord.agreements import documents
 from intake.domain import policy
 from intake.domain.attributes import NotOfType, typed
 from intake.domain.policy_words import opening, parameter_rows
 from intake.domain.privacy import looks_personal
 from intake.domain.quality import EmailFacts, Facts, Judge, PhoneFacts, Quality, unchecked
 
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "data-policy.md"
 SIZE = {"key": "size", "rule": "range", "attribute": "employees", "min": 50, "consequence": "flag", "weight": 2}
 MAIL = {"key": "mail", "rule": "email", "consequence": "reject", "weight": 3}
 
@@ -189,3 +194,23 @@ def test_the_policy_reads_in_plain_words() -> None:
 
 def test_the_template_that_ships_is_valid(template: dict[str, Any]) -> None:
     assert policy.read(template)[1] == []
+
+
+def test_every_example_of_the_guide_is_a_policy() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    whole, *parts = [documents.read(f"content:\n{indent(block, '  ')}".encode(), yaml_text=True) for block in blocks]
+    assert policy.read(dict(whole.content["content"]))[1] == []
+    types = {"employee_count": "integer", "annual_revenue": "number", "country": "country", "paydex": "integer"}
+    names = (*types, "industry", "line_of_business", "dnb_rating", "bbb_rating")
+    content = {
+        "kind": "policy",
+        "title": "t",
+        "attributes": {name: {"type": types.get(name, "string")} for name in names},
+        "parameters": [
+            {**parameter, "key": f"p{n}-{m}"}
+            for n, part in enumerate(parts)
+            for m, parameter in enumerate(part.content["content"])
+        ],
+    }
+    assert policy.read(content)[1] == []
+    assert {parameter["rule"] for parameter in content["parameters"]} == set(policy.RULES)
