@@ -24,6 +24,7 @@ _WORDS: dict[str, tuple[str, str, str]] = {
     "401": ("Unauthenticated", "No key or token, or one that is not known.", "unauthenticated"),
     "403": ("Forbidden", "The key lacks the scope, named in `missing_scope`.", "forbidden"),
     "404": ("NotFound", "There is no such thing.", "not-found"),
+    "405": ("MethodNotAllowed", "This path does not answer to this method.", "method-not-allowed"),
     "409": (
         "Conflict",
         "It is not possible in the present state, or a request with this Idempotency-Key is in progress.",

@@ -1,0 +1,61 @@
+"""Form-encoded bodies as documents: `data[merges][FNAME]=Ada` is `{"data": {"merges": {"FNAME": "Ada"}}}`, as PHP and Rails read them.
+Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qsl
+
+from pydantic import JsonValue
+
+FIELDS_MAX = 2_000
+_DEPTH_MAX = 8
+_PART = re.compile(r"\[([^\[\]]*)\]")
+
+
+class NotAForm(ValueError):
+    """The body has too many fields, or is none of this form."""
+
+
+def document_of(body: str) -> dict[str, JsonValue]:
+    """The fields, nested by their brackets; a name that comes again, and one that ends in `[]`, makes a list. Raises NotAForm."""
+    try:
+        pairs = parse_qsl(body, keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="replace")
+    except ValueError:
+        raise NotAForm from None
+    document: dict[str, JsonValue] = {}
+    for name, value in pairs:
+        _put(document, _path(name), value)
+    return document
+
+
+def _path(name: str) -> list[str]:
+    head, bracket, _ = name.partition("[")
+    if not head or not bracket or not name.endswith("]"):
+        return [name]
+    parts = _PART.findall(name[len(head) :])
+    whole = head + "".join(f"[{part}]" for part in parts)
+    return [head, *parts] if whole == name and len(parts) < _DEPTH_MAX else [name]
+
+
+def _put(document: dict[str, JsonValue], path: list[str], value: str) -> None:
+    node = document
+    listed = len(path) > 1 and path[-1] == ""
+    *parents, last = path[:-1] if listed else path
+    for part in parents:
+        inner = node.setdefault(part, {})
+        if not isinstance(inner, dict):
+            node = document
+            last = "".join((path[0], *(f"[{one}]" for one in path[1:])))
+            break
+        node = inner
+    known = node.get(last)
+    if isinstance(known, list):
+        known.append(value)
+    elif known is None:
+        node[last] = [value] if listed else value
+    elif isinstance(known, dict):
+        known.setdefault("", value)
+    else:
+        node[last] = [known, value]

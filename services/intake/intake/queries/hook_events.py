@@ -1,0 +1,224 @@
+"""SQL on events of tools that could not be done with at once: records to be fetched, activities of people not known yet, erasures, and what
+was given up. A row holds the event only as long as it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
+
+import asyncpg
+import orjson
+from pydantic import JsonValue
+
+Act = Literal["fetch", "submit", "activity", "erase"]
+State = Literal["waiting", "done", "failed"]
+
+_COLUMNS = (
+    "hook_event_id, source, event_id, act, reference, keys, content, state, attempts, due_at, error, lead_id, occurred_at,"
+    " recorded_at, updated_at"
+)
+_INSERT = """
+INSERT INTO hook_event (hook_event_id, source, event_id, act, reference, keys, content, state, attempts, due_at, error, occurred_at,
+                        recorded_at, updated_at)
+SELECT hook_event_id, source, event_id, act, reference::jsonb, string_to_array(keys, ' '), content, state, 0, due_at, error,
+       occurred_at, $11, $11
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[],
+            $10::text[], $12::timestamptz[])
+     AS e (hook_event_id, source, event_id, act, reference, keys, content, state, due_at, error, occurred_at)
+ORDER BY source, event_id
+ON CONFLICT (source, event_id) DO NOTHING
+RETURNING event_id
+"""
+_CLAIM = f"""
+UPDATE hook_event SET attempts = attempts + 1, due_at = $1::timestamptz + $2 * interval '1 second', updated_at = $1
+WHERE hook_event_id IN (
+    SELECT hook_event_id FROM hook_event WHERE state = 'waiting' AND due_at <= $1
+    ORDER BY due_at, hook_event_id LIMIT $3 FOR UPDATE SKIP LOCKED
+)
+RETURNING {_COLUMNS}
+"""
+_HOLD = "SELECT true FROM hook_event WHERE hook_event_id = $1 AND state = 'waiting' AND attempts = $2 FOR UPDATE"
+_SETTLE = """
+UPDATE hook_event SET state = 'done', error = $3, lead_id = $2, content = '', reference = '{}', updated_at = $4
+WHERE hook_event_id = $1
+"""
+_POSTPONE = """
+UPDATE hook_event SET state = $3, due_at = $4, error = $5, updated_at = $6
+WHERE hook_event_id = $1 AND state = 'waiting' AND attempts = $2
+"""
+_OVERTAKE = """
+UPDATE hook_event SET state = 'done', error = 'deleted', content = '', reference = '{}', updated_at = $4
+WHERE source = $1 AND keys && $2::text[] AND state <> 'done' AND act <> 'erase' AND hook_event_id <= $3
+"""
+_ONE = f"SELECT {_COLUMNS} FROM hook_event WHERE source = $1 AND hook_event_id = $2"
+_PAGE = f"""
+SELECT {_COLUMNS} FROM hook_event
+WHERE source = $1 AND state = $2 AND ($3::uuid IS NULL OR hook_event_id < $3)
+ORDER BY hook_event_id DESC LIMIT $4
+"""
+_AGAIN = f"""
+UPDATE hook_event SET state = 'waiting', attempts = 0, due_at = $3, error = NULL, recorded_at = $3, updated_at = $3
+WHERE source = $1 AND hook_event_id = $2 AND state = 'failed'
+RETURNING {_COLUMNS}
+"""
+_DISCARD = f"""
+UPDATE hook_event SET state = 'done', error = 'discarded', content = '', reference = '{{}}', keys = '{{}}', updated_at = $3
+WHERE source = $1 AND hook_event_id = $2 AND state <> 'done'
+RETURNING {_COLUMNS}
+"""
+_ABANDON = """
+UPDATE hook_event SET state = 'failed', error = 'no-source', updated_at = $2 WHERE source = $1 AND state = 'waiting'
+"""
+_COUNT = (
+    "SELECT state, count(*) FROM (SELECT state FROM hook_event WHERE state <> 'done' LIMIT 100000) AS e GROUP BY state"
+)
+_PRUNE = """
+DELETE FROM hook_event WHERE hook_event_id IN (
+    SELECT hook_event_id FROM hook_event
+    WHERE (state = 'done' AND updated_at < $1) OR (state = 'failed' AND updated_at < $2)
+    LIMIT $3
+)
+"""
+
+
+class NewEvent(NamedTuple):
+    """An event to be kept. `keys` are identity keys as words (`domain.erasure.key_word`), by which an erasure finds it."""
+
+    hook_event_id: UUID
+    source: str
+    event_id: str
+    act: Act
+    reference: JsonValue
+    keys: Sequence[str]
+    content: str
+    state: State
+    due_at: datetime
+    error: str | None
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class HookEvent:
+    """One kept event. `reference` is what the act needs; it and `content` are empty once it is done."""
+
+    hook_event_id: UUID
+    source: str
+    event_id: str
+    act: Act
+    reference: JsonValue = field(repr=False)
+    keys: Sequence[str] = field(repr=False)
+    content: str = field(repr=False)
+    state: State
+    attempts: int
+    due_at: datetime
+    error: str | None
+    lead_id: UUID | None
+    occurred_at: datetime
+    recorded_at: datetime
+    updated_at: datetime
+
+
+async def insert(driver: asyncpg.Connection, rows: Sequence[NewEvent], now: datetime) -> set[str]:
+    """Keep these events; the ids of those that were not there yet."""
+    if not rows:
+        return set()
+    found = await driver.fetch(
+        _INSERT,
+        [row.hook_event_id for row in rows],
+        [row.source for row in rows],
+        [row.event_id for row in rows],
+        [row.act for row in rows],
+        [orjson.dumps(row.reference).decode() for row in rows],
+        [" ".join(row.keys) for row in rows],
+        [row.content for row in rows],
+        [row.state for row in rows],
+        [row.due_at for row in rows],
+        [row.error for row in rows],
+        now,
+        [row.occurred_at for row in rows],
+    )
+    return {row["event_id"] for row in found}
+
+
+async def claim(driver: asyncpg.Connection, now: datetime, lease_s: float, rows: int) -> list[HookEvent]:
+    """Events that are due, each for one worker until the lease is over; a worker that dies leaves them to be claimed again."""
+    return [_event(row) for row in await driver.fetch(_CLAIM, now, lease_s, rows)]
+
+
+async def hold(driver: asyncpg.Connection, event: HookEvent) -> bool:
+    """Lock a claimed event; False if it is no longer this claim's, so that nothing is done twice."""
+    return bool(await driver.fetchval(_HOLD, event.hook_event_id, event.attempts))
+
+
+async def settle(
+    driver: asyncpg.Connection, event_id: UUID, lead_id: UUID | None, note: str | None, now: datetime
+) -> None:
+    """It is done with, and nothing of its content is needed any more."""
+    await driver.execute(_SETTLE, event_id, lead_id, note, now)
+
+
+async def postpone(
+    driver: asyncpg.Connection, event: HookEvent, state: State, due_at: datetime, error: str, now: datetime
+) -> None:
+    """Try again at a time, or give it up."""
+    await driver.execute(_POSTPONE, event.hook_event_id, event.attempts, state, due_at, error, now)
+
+
+async def overtake(driver: asyncpg.Connection, event: HookEvent, now: datetime) -> None:
+    """Drop what waits or was given up of a record that has been deleted since."""
+    await driver.execute(_OVERTAKE, event.source, list(event.keys), event.hook_event_id, now)
+
+
+async def one(driver: asyncpg.Connection, source: str, event_id: UUID) -> HookEvent | None:
+    """One kept event of a source."""
+    row = await driver.fetchrow(_ONE, source, event_id)
+    return None if row is None else _event(row)
+
+
+async def page(
+    driver: asyncpg.Connection, source: str, state: State, before: UUID | None, rows: int
+) -> list[HookEvent]:
+    """Kept events of a source in a state, the newest first."""
+    return [_event(row) for row in await driver.fetch(_PAGE, source, state, before, rows)]
+
+
+async def again(driver: asyncpg.Connection, source: str, event_id: UUID, now: datetime) -> HookEvent | None:
+    """Have an event that was given up tried again, for as long as a new one; None if it is not there or not given up."""
+    row = await driver.fetchrow(_AGAIN, source, event_id, now)
+    return None if row is None else _event(row)
+
+
+async def discard(driver: asyncpg.Connection, source: str, event_id: UUID, now: datetime) -> HookEvent | None:
+    """Give an event up for good; None if it is not there or done."""
+    row = await driver.fetchrow(_DISCARD, source, event_id, now)
+    return None if row is None else _event(row)
+
+
+async def abandon(driver: asyncpg.Connection, source: str, now: datetime) -> None:
+    """Give up what waits for a source that is no longer configured."""
+    await driver.execute(_ABANDON, source, now)
+
+
+async def counts(driver: asyncpg.Connection) -> dict[str, int]:
+    """How many are in each state but done, counted up to 100,000."""
+    return {row["state"]: row["count"] for row in await driver.fetch(_COUNT)}
+
+
+async def prune(driver: asyncpg.Connection, done_before: datetime, failed_before: datetime, rows: int) -> int:
+    """Forget old ones; how many."""
+    status: str = await driver.execute(_PRUNE, done_before, failed_before, rows)
+    return int(status.rpartition(" ")[2])
+
+
+def _event(row: asyncpg.Record) -> HookEvent:
+    reference: Any = row["reference"]
+    return HookEvent(
+        **{
+            **row,
+            "reference": orjson.loads(reference) if isinstance(reference, str | bytes) else reference,
+        }
+    )

@@ -1,0 +1,471 @@
+"""Takes in what a tool sends to a source: proved over the raw bytes first, read after that, each event with an outcome of its own. When it
+returns, everything is saved: as a lead, as an activity, or as an event that waits or is kept. Secrets and contents are never logged.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+import structlog
+from pydantic import JsonValue
+
+from accord.batching import GroupCommit, Overloaded
+from accord.clock import utc_now
+from accord.contracts.external_key import external_key
+from accord.database import Database, is_transient
+from accord.http.idempotency import Answer, Ticket, ticket_for
+from accord.http.problems import Problem, malformed, not_found, problem_of, unsupported_media_type
+from accord.ids import new_id
+from intake.domain.adapters.base import (
+    Acted,
+    AnyAdapter,
+    Deleted,
+    Greeting,
+    HookRequest,
+    Ignored,
+    Said,
+    Submitted,
+    Thin,
+    Unreadable,
+)
+from intake.domain.adapters.documents import ACTIVITIES, SUBMISSIONS, formed
+from intake.domain.adapters.forms import NotAForm, document_of
+from intake.domain.adapters.taking import activity
+from intake.domain.erasure import key_word
+from intake.domain.mapping import as_moment
+from intake.domain.signatures import Refusal
+from intake.domain.submission import AHEAD_MAX
+from intake.metric_names import HOOK_EVENTS, HOOK_REFUSED
+from intake.queries import hook_events
+from intake.queries.hook_events import Act, NewEvent, State
+from intake.recognise import email_facts, phone_facts
+from intake.usecases.capture import CaptureRequest
+from intake.usecases.record import ActivityRequest
+from intake.usecases.sources import KnownSources, Ready
+
+log = structlog.get_logger(__name__)
+
+FIRST_LOOK_AFTER = timedelta(seconds=30)
+"""How long an activity of somebody who is not known yet waits for the first time."""
+_FORM = "application/x-www-form-urlencoded"
+_NUL = "\x00"
+_REPLACEMENT = "\ufffd"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one event: created, updated, merged, rejected (by the policy), recorded (an activity), waiting (for a record, a lead
+    or an erasure), kept (it could not be taken), ignored or replayed (it came before)."""
+
+    event_id: str
+    outcome: str
+    lead_id: str | None = None
+    submission_id: str | None = None
+    verdict: str | None = None
+    reason: str | None = None
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Body:
+    """One body under way: the outcomes by event id, and what is to be kept."""
+
+    name: str
+    now: datetime
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    kept: list[NewEvent] = field(default_factory=list, repr=False)
+
+    def keep(
+        self,
+        said: Said,
+        act: Act,
+        reference: JsonValue,
+        content: str,
+        *,
+        keys: Sequence[str] = (),
+        state: State = "waiting",
+        error: str | None = None,
+        after: timedelta = timedelta(),
+        at: JsonValue = None,
+    ) -> None:
+        occurred_at = moment_of(at, self.now)
+        due_at = self.now + after
+        self.kept.append(
+            NewEvent(
+                new_id(), self.name, said.event_id, act, reference, keys, content, state, due_at, error, occurred_at
+            )
+        )
+        self.outcomes[said.event_id] = Outcome(said.event_id, "waiting" if state == "waiting" else "kept", reason=error)
+
+
+class Hooks:
+    """The use case."""
+
+    def __init__(
+        self,
+        database: Database,
+        known: KnownSources,
+        captures: GroupCommit[CaptureRequest, Answer],
+        activities: GroupCommit[ActivityRequest, Answer],
+    ) -> None:
+        self._database = database
+        self._known = known
+        self._captures = captures
+        self._activities = activities
+
+    async def source(self, name: str) -> Ready:
+        """The source, with its adapter. Raises Problem 404, or 409 for a source that no tool sends to."""
+        ready = await self._known.find(name)
+        if ready is None:
+            raise not_found("source")
+        if ready.adapter is None:
+            raise Problem(
+                409,
+                "no-adapter",
+                "No tool is configured for this source",
+                "Put an adapter into the source to have it take events of a tool.",
+            )
+        return ready
+
+    def greet(self, ready: Ready, request: HookRequest) -> Greeting:
+        """The answer to a tool's handshake. Raises Problem 401, or 405 for a tool that has none."""
+        adapter = _adapter(ready)
+        if adapter.greet is None:
+            raise Problem(405, headers={"Allow": "POST"})
+        answer = adapter.greet(request, ready.secrets(utc_now()), ready.settings)
+        if isinstance(answer, Greeting):
+            return answer
+        raise _unproved(ready.source.name, answer)
+
+    def prove(self, ready: Ready, request: HookRequest) -> None:
+        """Raises Problem 401 unless the request was made by somebody who knows the source's secret."""
+        now = utc_now()
+        proof = _adapter(ready).prove(request, ready.secrets(now), ready.settings, now)
+        if proof.refusal is not None:
+            raise _unproved(ready.source.name, proof.refusal)
+
+    async def take(self, ready: Ready, request: HookRequest) -> list[Outcome]:
+        """Save all that a proved request says; an outcome for each event, in order.
+
+        Raises Problem 400 or 415 for a body that cannot be read, Overloaded and what is transient with nothing lost: the tool sends it
+        again, and what was saved already is replayed then.
+        """
+        adapter = _adapter(ready)
+        try:
+            document, clean = parsed(adapter, request)
+            said = adapter.read(request, document, ready.settings)
+        except RecursionError:
+            raise malformed("The body is nested too deeply.") from None
+        whole = request.body.decode() if clean else None
+        body = _Body(ready.source.name, utc_now())
+        events = {one.event_id: one for one in reversed(said)}
+        ordered = [events[id_] for id_ in dict.fromkeys(one.event_id for one in said)]
+        texts = {one.event_id: _text(one, document, whole) for one in ordered}
+        await self._submit(ready, body, [one for one in ordered if isinstance(one, Submitted)], texts)
+        await self._record(ready, body, ordered, texts)
+        self._put_aside(ready, body, ordered, texts)
+        await self._keep(body)
+        outcomes = [body.outcomes[one.event_id] for one in ordered]
+        for outcome in outcomes:
+            HOOK_EVENTS.labels(body.name, outcome.outcome).inc()
+        return outcomes
+
+    async def _submit(self, ready: Ready, body: _Body, said: Sequence[Submitted], texts: Mapping[str, str]) -> None:
+        """Submissions, in the group commit of all others: policy, identity and keys apply alike."""
+        taking = ready.taking
+        assert taking is not None  # noqa: S101 - there is an adapter
+        asked: list[tuple[Submitted, CaptureRequest, tuple[str, ...]]] = []
+        for one in said:
+            document = {**taking.submission(one.view), "source": body.name}
+            form = formed(SUBMISSIONS, document, body.now)
+            if form.form is None:
+                body.keep(
+                    one,
+                    "submit",
+                    one.view,
+                    texts[one.event_id],
+                    keys=keys_in(body.name, document),
+                    **_given_up(form.flaws),
+                )
+                continue
+            request = CaptureRequest(form.form, texts[one.event_id], caller(body.name), ticket(body.name, one.event_id))
+            asked.append((one, request, form.left_out))
+        answers = await self._captures.submit_all([request for _, request, _ in asked])
+        for (one, request, left_out), answer in zip(asked, answers, strict=True):
+            outcome = _captured(one, answer)
+            if outcome is not None:
+                body.outcomes[one.event_id] = replace(outcome, left_out=left_out)
+                continue
+            said_of = request.submission.model_dump(mode="json", include={"email", "phone", "external_id"})
+            flaw = _flaw(answer)
+            body.keep(one, "submit", one.view, texts[one.event_id], keys=keys_in(body.name, said_of), **_given_up(flaw))
+
+    async def _record(self, ready: Ready, body: _Body, said: Sequence[Said], texts: Mapping[str, str]) -> None:
+        """Activities. One of somebody who is not known yet waits for a day: their data may be on its way."""
+        asked: list[tuple[Acted, dict[str, JsonValue], ActivityRequest, tuple[str, ...]]] = []
+        for event in said:
+            one = noted(event) if isinstance(event, Deleted) and not event.erase else event
+            if not isinstance(one, Acted):
+                continue
+            document = activity(body.name, one, ready.source.defaults)
+            form = formed(ACTIVITIES, document, body.now)
+            if form.form is None:
+                body.keep(
+                    one, "activity", document, texts[one.event_id], keys=_keys(body.name, one), **_given_up(form.flaws)
+                )
+                continue
+            request = ActivityRequest(form.form, caller(body.name), ticket(body.name, one.event_id))
+            asked.append((one, document, request, form.left_out))
+        answers = await self._activities.submit_all([request for *_, request, _ in asked])
+        for (one, document, _, left_out), answer in zip(asked, answers, strict=True):
+            outcome = _recorded(one, answer)
+            if outcome is not None:
+                body.outcomes[one.event_id] = replace(outcome, left_out=left_out)
+            elif isinstance(answer, Answer) and answer.status == 404:
+                body.keep(
+                    one,
+                    "activity",
+                    document,
+                    texts[one.event_id],
+                    keys=_keys(body.name, one),
+                    after=FIRST_LOOK_AFTER,
+                    at=one.occurred_at,
+                )
+                body.outcomes[one.event_id] = Outcome(one.event_id, "waiting", reason="no such lead yet")
+            else:
+                flaw = _flaw(answer)
+                body.keep(one, "activity", document, texts[one.event_id], keys=_keys(body.name, one), **_given_up(flaw))
+
+    def _put_aside(self, ready: Ready, body: _Body, said: Sequence[Said], texts: Mapping[str, str]) -> None:
+        """What is neither a submission nor an activity. Several events about one record are one fetch."""
+        fetched: dict[str, str] = {}
+        for one in said:
+            if isinstance(one, Ignored):
+                body.outcomes[one.event_id] = Outcome(one.event_id, "ignored", reason=one.reason)
+            elif isinstance(one, Unreadable):
+                body.keep(one, "submit", one.content, texts[one.event_id], **_given_up(one.reason))
+            elif isinstance(one, Deleted) and one.erase:
+                keys = _keys(body.name, one)
+                body.keep(
+                    one,
+                    "erase",
+                    {"email": one.email, "external_id": one.external_id},
+                    "",
+                    keys=keys,
+                    at=one.occurred_at,
+                )
+            elif isinstance(one, Thin):
+                if one.external_id in fetched:
+                    body.outcomes[one.event_id] = Outcome(
+                        one.event_id, "waiting", reason="one fetch for several events"
+                    )
+                    continue
+                fetched[one.external_id] = one.event_id
+                keys = [key_word(("external", external_key(body.name, one.external_id)))]
+                body.keep(one, "fetch", dict(one.reference), texts[one.event_id], keys=keys, at=one.occurred_at)
+
+    async def _keep(self, body: _Body) -> None:
+        if not body.kept:
+            return
+        async with self._database.recording() as recording:
+            fresh = await hook_events.insert(await recording.driver(), body.kept, recording.now)
+        for row in body.kept:
+            if row.event_id not in fresh:
+                body.outcomes[row.event_id] = Outcome(row.event_id, "replayed")
+
+
+def caller(source: str) -> str:
+    """Who submits what a tool has sent."""
+    return f"hook:{source}"
+
+
+def ticket(source: str, event_id: str) -> Ticket:
+    """The idempotency key of an event. Its content is the event's id: sent again with another attempt's number, it is the same."""
+    return ticket_for(caller(source), event_id, event_id.encode())
+
+
+def moment_of(said: JsonValue, now: datetime) -> datetime:
+    """The moment that a tool says; now where it says none that can be."""
+    text = as_moment(said)
+    try:
+        at = datetime.fromisoformat(text) if isinstance(text, str) else now
+    except ValueError:
+        return now
+    return at if at.tzinfo is not None and at.year >= 1970 and at <= now + AHEAD_MAX else now
+
+
+def noted(said: Deleted) -> Acted:
+    """A deletion that nobody's wish is behind: something that marketing did."""
+    return Acted(
+        said.event_id,
+        "record.deleted",
+        "marketing",
+        said.content,
+        said.email,
+        None if said.email else said.external_id,
+        said.occurred_at,
+    )
+
+
+def parsed(adapter: AnyAdapter, request: HookRequest) -> tuple[JsonValue, bool]:
+    """The document in a body, and whether the body is the document's own text. Raises Problem 400 or 415.
+
+    What no database holds (NUL, lone surrogates, bytes that are no UTF-8) becomes U+FFFD: a tool would send the same again for ever.
+    """
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise unsupported_media_type("application/json (without a content encoding)")
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media == "multipart/form-data":
+        raise unsupported_media_type("application/json", _FORM)
+    if adapter.body == "form" or (adapter.body == "either" and media == _FORM):
+        try:
+            document: JsonValue = document_of(request.body.decode("utf-8", "replace"))
+        except NotAForm:
+            raise malformed("The body is not a form.") from None
+        return (_storable(document) if b"%00" in request.body or b"\x00" in request.body else document), False
+    if not request.body and adapter.name == "cloudevents":
+        return None, False
+    try:
+        document = orjson.loads(request.body)
+    except orjson.JSONDecodeError:
+        return _mended(request.body), False
+    if b"\\u0000" in request.body:
+        return _storable(document), False
+    return document, True
+
+
+def _mended(body: bytes) -> JsonValue:
+    """JSON that only offends by its characters."""
+    try:
+        document: JsonValue = json.loads(body.decode("utf-8", "replace"), parse_constant=_no_number, parse_int=_whole)
+    except ValueError:
+        raise malformed("The body is not well-formed JSON.") from None
+    return _storable(document)
+
+
+def _no_number(name: str) -> JsonValue:
+    raise ValueError(name)
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) <= 18 else float(digits)
+
+
+def _storable(value: Any) -> JsonValue:
+    if isinstance(value, str):
+        return value.replace(_NUL, _REPLACEMENT).encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {str(_storable(name)): _storable(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_storable(inner) for inner in value]
+    checked: JsonValue = value
+    return checked
+
+
+def _text(said: Said, document: JsonValue, whole: str | None) -> str:
+    """The event's JSON: as it came where it is all of the body."""
+    content = getattr(said, "content", None)
+    if whole is not None and content is document:
+        return whole
+    return orjson.dumps(content).decode()
+
+
+def keys_in(source: str, document: Mapping[str, Any]) -> list[str]:
+    """The identity keys that can be recognised in a document, as words."""
+    words: list[str] = []
+    email, phone, external_id = (document.get(name) for name in ("email", "phone", "external_id"))
+    if isinstance(email, str) and (address := email_facts(email).address):
+        words.append(key_word(("email", address)))
+    if isinstance(phone, str) and (number := phone_facts(phone, None).e164):
+        words.append(key_word(("phone", number)))
+    if isinstance(external_id, str) and external_id:
+        words.append(key_word(("external", external_key(source, external_id))))
+    return words
+
+
+def _keys(source: str, said: Acted | Deleted) -> list[str]:
+    return keys_in(source, {"email": said.email, "external_id": said.external_id})
+
+
+def _given_up(error: str) -> dict[str, Any]:
+    return {"state": "failed", "error": error}
+
+
+def _captured(said: Submitted, answer: Answer | Exception) -> Outcome | None:
+    """The outcome of a submission that was taken; None for one that was not. Raises what may pass."""
+    _raise_what_passes(answer)
+    if not isinstance(answer, Answer) or answer.status not in (200, 201, 422):
+        return None
+    body = orjson.loads(answer.body)
+    if answer.status != 422:
+        outcome = "replayed" if answer.replayed else body["outcome"]
+        return Outcome(said.event_id, outcome, body["lead_id"], body["submission_id"], body["verdict"])
+    if "submission_id" not in body:
+        return None
+    outcome = "replayed" if answer.replayed else "rejected"
+    return Outcome(said.event_id, outcome, None, body["submission_id"], "rejected", body.get("detail"))
+
+
+def _recorded(said: Acted, answer: Answer | Exception) -> Outcome | None:
+    """The outcome of an activity that was recorded, or whose lead was erased; None for one that was not."""
+    _raise_what_passes(answer)
+    if isinstance(answer, Answer) and answer.status in (200, 202):
+        lead_id = orjson.loads(answer.body)["lead_id"]
+        return Outcome(said.event_id, "replayed" if answer.replayed else "recorded", lead_id)
+    if isinstance(answer, Answer) and answer.status == 410:
+        return Outcome(said.event_id, "ignored", reason="the person was erased")
+    return None
+
+
+def _raise_what_passes(answer: Answer | Exception) -> None:
+    if isinstance(answer, Exception):
+        in_flight = isinstance(answer, Problem) and answer.status == 409
+        if in_flight:
+            raise Overloaded(1.0)
+        if isinstance(answer, Overloaded) or is_transient(answer):
+            raise answer
+
+
+def _flaw(answer: Answer | Exception) -> str:
+    """Why one event was not taken, without any of its values."""
+    if isinstance(answer, Answer):
+        document = orjson.loads(answer.body)
+        errors = [f"{one.get('pointer', '')}: {one.get('message', '')}" for one in document.get("errors", [])]
+        return "; ".join(errors) or str(document.get("title", "refused"))
+    problem = problem_of(answer)
+    if problem is not None:
+        return problem.title
+    # The others of the body are saved, and this one is kept for when the defect is mended.
+    log.error("hook_event_failed", exc_info=answer)
+    return "something went wrong here"
+
+
+def _adapter(ready: Ready) -> AnyAdapter:
+    assert ready.adapter is not None  # noqa: S101 - `source` has looked
+    return ready.adapter
+
+
+_WHY: Mapping[Refusal, str] = {
+    "no-secret": "The source has no secret of this kind, so nothing can be proved.",
+    "missing": "The request bears no signature or secret of the form that this tool has.",
+    "wrong": "The signature or secret is not one of this source.",
+    "stale": "The signed time lies more than five minutes back.",
+    "ahead": "The signed time lies more than five minutes ahead.",
+}
+
+
+def _unproved(source: str, refusal: Refusal) -> Problem:
+    HOOK_REFUSED.labels(source, refusal).inc()
+    return Problem(
+        401,
+        "hook-not-proved",
+        "Who sends this is not known",
+        _WHY[refusal],
+        headers={"WWW-Authenticate": 'Hook realm="accord"'},
+        reason=refusal,
+    )
