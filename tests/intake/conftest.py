@@ -22,7 +22,13 @@ from intake.main import build
 from intake.settings import Settings
 
 MIGRATIONS = Path(intake.__file__).parent / "migrations"
-KEYS = {"marketing": "acc_marketing", "sales": "acc_sales", "reader": "acc_reader", "public": "acc_public"}
+KEYS = {
+    "marketing": "acc_marketing",
+    "sales": "acc_sales",
+    "reader": "acc_reader",
+    "public": "acc_public",
+    "writer": "acc_writer",
+}
 TEMPLATE = Path(__file__).parents[2] / "deploy" / "agreements" / "policy.yaml"
 
 
@@ -84,6 +90,7 @@ def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         key_entry("sales", KEYS["sales"], "sales", scopes),
         key_entry("reader", KEYS["reader"], None, ["leads:read", "personal:read"]),
         key_entry("public", KEYS["public"], None, ["leads:read"]),
+        key_entry("writer", KEYS["writer"], None, ["leads:read", "leads:write"]),
     ]
     path.write_text(yaml.safe_dump({"keys": [dict(entry) for entry in entries]}))
     return path

@@ -12,6 +12,7 @@ from accord.http.idempotency import Answer, idempotency_worker
 from accord.messaging import dead_letters
 from accord.messaging.relay import Relay
 from accord.service import Service, run
+from intake.api.accounts import account_router
 from intake.api.activities import ACTIVITIES_OPENAPI, activity_routes
 from intake.api.examples import POLICY_EXAMPLE
 from intake.api.leads import lead_router
@@ -21,6 +22,7 @@ from intake.api.submissions import SUBMISSIONS_OPENAPI, submission_routes
 from intake.settings import Settings
 from intake.usecases.agree import POLICY, judge_of
 from intake.usecases.capture import Capture, CaptureRequest
+from intake.usecases.correct import Correct
 from intake.usecases.record import ActivityRequest, Record
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -55,7 +57,8 @@ def build(settings: Settings) -> Service:
         routes=[*submission_routes(captures), *activity_routes(activities)],
         openapi_paths={**SUBMISSIONS_OPENAPI, **ACTIVITIES_OPENAPI},
         routers=[
-            lead_router(database),
+            lead_router(database, Correct(database, judges)),
+            account_router(database),
             merge_router(database),
             quality_router(database, judges),
             agreement_router(policies, example=POLICY_EXAMPLE),

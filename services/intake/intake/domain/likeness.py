@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
+from uuid import UUID
 
 How = Literal["same", "close", "short form", "initial"]
 Field = Literal["name", "last_name", "first_name", "email_name", "account", "company", "phone_country", "title"]
@@ -32,6 +33,14 @@ _SUPPORT: dict[Field, float] = {
 """By how much of what is missing to 1 each further agreement raises the score."""
 _ADDRESS_SCORE = 0.75
 """The score of two leads of one account whose e-mail addresses have the same name before the @, and no names to compare."""
+
+
+class Person(NamedTuple):
+    """A lead as it is compared with others. `fields` are its personal fields, normalised as they are kept."""
+
+    lead_id: UUID
+    account_id: UUID | None
+    fields: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ WHERE i.kind = k.kind AND i.value = k.value AND i.lead_id = k.lead_id
 """
 _LOCK_LEADS = f"SELECT {_NAMES} FROM lead WHERE lead_id = ANY ($1::uuid[]) ORDER BY lead_id FOR UPDATE"
 _READ = f"SELECT {_NAMES} FROM lead WHERE lead_id = $1"
+_READ_MANY = f"SELECT {_NAMES} FROM lead WHERE lead_id = ANY ($1::uuid[])"
 _UPDATE = f"""
 UPDATE lead SET {", ".join(f"{name} = u.{name}" for name in _COLUMNS if name not in _FIXED)}, recorded_at = $22
 FROM (SELECT lead_id, source, captured_at, verdict, {", ".join(PERSON_FIELDS)}, attributes::jsonb, stamps::jsonb, account_id,
@@ -124,6 +125,12 @@ async def read_lead(driver: asyncpg.Connection, lead_id: UUID) -> Lead | None:
     """One lead as it is, also one that was merged into another."""
     row = await driver.fetchrow(_READ, lead_id)
     return None if row is None else _lead(row)
+
+
+async def read_leads(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, Lead]:
+    """These leads as they are, without a lock."""
+    rows = await driver.fetch(_READ_MANY, lead_ids)
+    return {row["lead_id"]: _lead(row) for row in rows}
 
 
 async def insert_leads(driver: asyncpg.Connection, leads: Sequence[Lead], now: datetime) -> None:
