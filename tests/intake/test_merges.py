@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from dataclasses import replace
 from datetime import timedelta
@@ -13,10 +14,11 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.intake.conftest import Running
+from tests.intake.test_identity import candidate
 
 from accord.contracts.intake_events import LeadUnmerged, LeadUpdated
 from accord.contracts.values import Campaign, utc
-from intake.domain.capture import IdentityKey
+from intake.domain.capture import IdentityKey, Register
 from intake.domain.lead import Lead, Values, absorbed, updated
 from intake.domain.merging import Before, Later, Parted, parted
 from intake.domain.quality import Quality
@@ -401,3 +403,46 @@ async def test_two_people_who_merge_and_revert_at_once_are_decided_one_after_the
         one: {str(number), f"p{number}@initech.example"} for number, one in enumerate(ids)
     }
     await sequences_have_no_gap(accord)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([None, "a@x.example", "b@x.example", "c@x.example"]),
+            st.sampled_from([None, "+1", "+2", "+3"]),
+            st.sampled_from([None, *(digit * 64 for digit in "123")]),
+            st.integers(0, 100),
+            st.sampled_from(["accepted", "accepted", "quarantined"]),
+        ).filter(lambda said: any(said[:3])),
+        min_size=4,
+        max_size=20,
+    ),
+    st.integers(1, 10),
+    st.randoms(use_true_random=False),
+)
+def test_no_submission_joins_a_parted_pair_and_every_key_names_one_living_lead(
+    said: list[tuple[str | None, str | None, str | None, int, str]], first: int, chance: random.Random
+) -> None:
+    before = Register(NOW, {}, {})
+    for number, submission in enumerate(said[:first]):
+        before.take(candidate(number, *submission))
+    living = [lead for lead in before.leads.values() if lead.merged_into is None]
+    pairs = [frozenset((one.lead_id, other.lead_id)) for one, other in itertools.combinations(living, 2)]
+    apart = set(chance.sample(pairs, min(2, len(pairs))))
+    register = Register(NOW, {lead.lead_id: lead for lead in living}, dict(before.keys), set(apart))
+    for number, submission in enumerate(said[first:], start=first):
+        register.take(candidate(number, *submission))
+    assert all(register.leads[lead_id].merged_into is None for lead_id in register.keys.values())
+    for one, other in apart:
+        assert _root(register, one) != _root(register, other)
+    for lead in register.leads.values():
+        if lead.merged_into is None:
+            own = {value for (_, value), owner in register.keys.items() if owner == lead.lead_id}
+            shown = {*lead.external_keys, *(value for kind, value in lead.person.items() if kind in ("email", "phone"))}
+            assert shown <= own
+
+
+def _root(register: Register, lead_id: UUID) -> UUID:
+    while (into := register.leads[lead_id].merged_into) is not None:
+        lead_id = into
+    return lead_id
