@@ -34,12 +34,17 @@ InForce = tuple[int, Judge] | None
 
 
 class CaptureRequest(NamedTuple):
-    """One submission with who sent it, its JSON as it came, and its idempotency key if it has one."""
+    """One submission with who sent it, its JSON as it came, and its idempotency key if it has one.
+
+    `is_form`: what came is the submission in our own form already. Anything else, a tool's event or a row of a file, is kept in our form
+    beside, so that another policy can judge it.
+    """
 
     submission: Submission
     content: str
     caller: str
     ticket: Ticket | None = None
+    is_form: bool = False
 
 
 class Recognised(NamedTuple):
@@ -322,7 +327,8 @@ def _row(one: Recognised, candidate: Candidate, lead_id: UUID | None, outcome: O
     form = keys = None
     if verdict in ("quarantined", "rejected"):
         keys = [key_word(key) for key in candidate.keys]
-        form = request.submission.model_dump_json(exclude_unset=True) if verdict == "quarantined" else None
+    if verdict == "quarantined" or not request.is_form:
+        form = request.submission.model_dump_json(exclude_unset=True)
     return submissions.Row(
         candidate.submission_id,
         lead_id,
