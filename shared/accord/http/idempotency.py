@@ -159,6 +159,21 @@ async def once(recording: Recording, ticket: Ticket | None, act: Callable[[], Aw
     return answer
 
 
+async def reserve(database: Database, ticket: Ticket | None) -> None:
+    """Take a key for a request whose parts happen under keys of their own. The same request may come again.
+
+    Raises Problem 422 if the key belongs to another request.
+    """
+    if ticket is None:
+        return
+    async with database.recording() as recording:
+        verdict = (await claim(recording.conn, [ticket], recording.now))[0]
+        if isinstance(verdict, OtherRequest):
+            raise problem_of_verdict(verdict)
+        if isinstance(verdict, Fresh):
+            await store(recording.conn, [(ticket, Answer(202, b""))])
+
+
 def problem_of_verdict(verdict: OtherRequest | InFlight) -> Problem:
     """The error answer of a key that can't be used now."""
     if isinstance(verdict, InFlight):
