@@ -24,10 +24,10 @@ VALUES ($1, $2, $3, 'receiving', $4, 0, 0, 0, '{}', false, $5, $5)
 """
 _ADD_BLOCK = """
 WITH receiving AS (
-    UPDATE import_job SET bytes_received = $2::bigint + octet_length($3), touched_at = $4
+    UPDATE import_job SET bytes_received = $2::bigint + octet_length($3::bytea), touched_at = $4
     WHERE import_id = $1 AND state = 'receiving' RETURNING import_id
 )
-INSERT INTO import_block (import_id, first_byte, content) SELECT import_id, $2, $3 FROM receiving
+INSERT INTO import_block (import_id, first_byte, content) SELECT import_id, $2::bigint, $3::bytea FROM receiving
 """
 _QUEUE = """
 UPDATE import_job SET state = 'queued', plan = $2::jsonb, bytes_done = $3, row_number = $4, touched_at = $5
