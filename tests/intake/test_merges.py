@@ -330,6 +330,8 @@ async def test_a_chain_is_taken_back_from_its_end(accord: Running) -> None:
     assert refused.json()["revert_first"] == second["merge_id"]
     for made in (second, first):
         assert (await revert(accord, made["merge_id"])).status_code == 200
+    kept = await accord.rows("SELECT survivor_before::text, keys_moved::text, activities_moved FROM merge")
+    assert kept == [{"survivor_before": "{}", "keys_moved": "[]", "activities_moved": []}] * 2
     again = await revert(accord, first["merge_id"])
     assert (again.status_code, again.json()["type"]) == (409, "/problems/already-reverted")
     assert await keys_by_lead(accord) == {one: {name} for one, name in zip(ids, "abc", strict=True)}

@@ -36,7 +36,11 @@ _REWRITE = """
 UPDATE merge SET survivor_before = u.before::jsonb
 FROM unnest($1::uuid[], $2::text[]) AS u (merge_id, before) WHERE merge.merge_id = u.merge_id
 """
-_REVERTED = "UPDATE merge SET reverted_at = $2, reverted_by = $3 WHERE merge_id = $1"
+# Who is not one person any more leaves nothing of the other behind: what a merge recorded was needed to take it back.
+_REVERTED = """
+UPDATE merge SET reverted_at = $2, reverted_by = $3, survivor_before = '{}', keys_moved = '[]', activities_moved = '{}'
+WHERE merge_id = $1
+"""
 # Keys that meanwhile belong to nobody are inserted anew, those of the survivor go back.
 _RETURN_KEYS = """
 INSERT INTO identity_key (kind, value, lead_id)
@@ -44,6 +48,15 @@ SELECT kind, value, $3 FROM unnest($1::text[], $2::text[]) AS k (kind, value) OR
 ON CONFLICT (kind, value) DO UPDATE SET lead_id = excluded.lead_id
 """
 _RETURN_ACTIVITIES = "UPDATE activity SET lead_id = $2 WHERE lead_id = $1 AND activity_id = ANY ($3::uuid[])"
+_NOTHING: dict[str, Any] = {
+    "person": {},
+    "attributes": {},
+    "stamps": {},
+    "account_id": None,
+    "campaign": None,
+    "external_keys": [],
+}
+"""What a merge that was taken back remembers."""
 _PART = """
 INSERT INTO apart (lead_id, other_id, merge_id, caller, recorded_at)
 VALUES ($1, $2, $3, $4, $5), ($2, $1, $3, $4, $5)
@@ -159,7 +172,7 @@ def _made(row: asyncpg.Record) -> Made:
 
 
 def _recorded(row: asyncpg.Record) -> Recorded:
-    before = _json(row["survivor_before"])
+    before = _json(row["survivor_before"]) or _NOTHING
     campaign, account_id = before["campaign"], before["account_id"]
     return Recorded(
         _made(row),
