@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
+import orjson
 
 from accord.agreements import ActiveCache
 from accord.contracts.values import AttributeValue
@@ -61,11 +62,13 @@ class Correct:
             family = await family_of(driver, lead_id)
             said = _recognised(asked.said, in_force, recording.now)
             lead, owners = await _locked(driver, family[0], said)
-            if not asked.as_expected(await lookup.found(driver, lead)):
+            found = await lookup.found(driver, lead)
+            if not asked.as_expected(found):
                 raise precondition_failed()
-            if asked.said.model_fields_set:
-                lead = await _correct(recording, lead, owners, said, asked, in_force)
-            return await lookup.found(driver, lead)
+            if not asked.said.model_fields_set:
+                return found
+            after = await _correct(recording, found, owners, said, asked, in_force)
+            return replace(found, lead=after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +101,16 @@ async def _locked(driver: asyncpg.Connection, lead_id: UUID, said: _Said) -> tup
 
 async def _correct(
     recording: Recording,
-    lead: Lead,
+    found: Found,
     owners: dict[IdentityKey, UUID],
     said: _Said,
     asked: Asked,
     in_force: InForce,
 ) -> Lead:
     driver, now = await recording.driver(), recording.now
+    lead = found.lead
     after = said.on(lead, now)
-    quality = await _judgement(driver, lead, after, in_force, now)
+    quality = await _judgement(driver, found, after, in_force, now)
     after = correction.judged_anew(after, quality, now)
     dropped, taken = correction.keys_changed(lead, after)
     taken = [key for key in taken if not (key[0] == "phone" and _phones_shared(in_force))]
@@ -114,25 +118,38 @@ async def _correct(
     register = Register(now, {lead.lead_id: lead}, owners)
     register.correct(lead, after, dropped, taken)
     await write(driver, register, now)
-    if not await lookup.has_keys(driver, lead.lead_id):
+    if dropped and not await lookup.has_keys(driver, lead.lead_id):
         raise _unfit([("/" + name, "Is the last thing by which the lead is known") for name, _ in dropped])
     account = _account(after.person.get("domain"), after.person.get("email"))
     if account is not None and account[0] == after.account_id:
         await lead_queries.save_accounts(driver, {account[0]: (account[1], after.person.get("company"))}, now)
-    verdict = correction.verdict_of(quality)
-    row = submissions.Row(
+    await submissions.insert(driver, [_row(after, found.external, quality, asked, now)], now)
+    recording.publish(*register.events)
+    return register.leads[lead.lead_id]
+
+
+def _row(
+    after: Lead, external: Sequence[Mapping[str, str]], quality: Quality, asked: Asked, now: datetime
+) -> submissions.Row:
+    """The correction as it stands beside submissions; in our form, it is the whole record that was judged."""
+    form = {
+        "source": correction.SOURCE,
+        **after.person,
+        **({"external_id": external[0]["id"]} if external else {}),
+        "attributes": after.attributes,
+        "occurred_at": now,
+    }
+    return submissions.Row(
         new_id(),
-        lead.lead_id,
+        after.lead_id,
         correction.SOURCE,
         asked.caller,
         "updated",
-        replace(quality, verdict=verdict),
+        replace(quality, verdict=correction.verdict_of(quality)),
         asked.content,
         now,
+        orjson.dumps(form).decode(),
     )
-    await submissions.insert(driver, [row], now)
-    recording.publish(*register.events)
-    return register.leads[lead.lead_id]
 
 
 def _recognised(said: CorrectionIn, in_force: InForce, now: datetime) -> _Said:
@@ -156,12 +173,11 @@ def _recognised(said: CorrectionIn, in_force: InForce, now: datetime) -> _Said:
 
 
 async def _judgement(
-    driver: asyncpg.Connection, before: Lead, after: Lead, in_force: InForce, now: datetime
+    driver: asyncpg.Connection, found: Found, after: Lead, in_force: InForce, now: datetime
 ) -> Quality:
     """What the policy says of the corrected record as a whole. Raises Problem 422 where the correction makes it reject the record."""
-    known = (await lookup.found(driver, before)).external
-    family = await family_of(driver, before.lead_id)
-    consent = await consents.newest(driver, family)
+    before, known = found.lead, found.external
+    consent = await consents.newest(driver, [before.lead_id, *found.merged])
     basis, given_at = (consent[0].basis, consent[0].given_at) if consent else (None, None)
 
     def facts(lead: Lead) -> Facts:
