@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import uvicorn
 from tests.intake.conftest import Running
 
 from accord.service import create_app
@@ -51,6 +54,25 @@ class Importing(Running):
                     return found
                 await asyncio.sleep(0.02)
 
+    async def listed(self, holds: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
+        """The list of imports, once this holds of it."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                found: list[dict[str, Any]] = (
+                    (await self.marketing.get("/v1/imports")).raise_for_status().json()["items"]
+                )
+                if holds(found):
+                    return found
+                await asyncio.sleep(0.02)
+
+    async def emptied(self, table: str) -> None:
+        """Wait until there is no row in a table."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                if not await self.rows(f"SELECT 1 FROM {table} LIMIT 1"):
+                    return
+                await asyncio.sleep(0.02)
+
     async def errors(self, import_id: str) -> str:
         answer = (await self.marketing.get(f"/v1/imports/{import_id}/errors")).raise_for_status()
         return answer.text.removeprefix("\ufeff")
@@ -71,6 +93,28 @@ class Importing(Running):
 def counted(found: dict[str, Any]) -> dict[str, int]:
     """The counts of an import that are not zero."""
     return {name: count for name, count in found["rows"].items() if count}
+
+
+def people(count: int, *, doubled: int = 0, bad: int = 0) -> bytes:
+    """A file of new people, the first of them twice, and rows that fail."""
+    rows = [f"p{n}@initech.example,Title {n}" for n in range(count)]
+    rows += rows[:doubled]
+    rows += [f"nobody {n},x" for n in range(bad)]
+    return "\n".join(["email,title", *random.Random(5).sample(rows, len(rows)), ""]).encode()
+
+
+@asynccontextmanager
+async def listening(accord: Importing) -> AsyncIterator[int]:
+    """The same app behind a real socket; its port."""
+    config = uvicorn.Config(accord.transport.app, port=0, http="httptools", lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        serving = asyncio.create_task(server._serve([bound]))
+        try:
+            yield bound.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await serving
 
 
 @asynccontextmanager

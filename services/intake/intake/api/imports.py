@@ -16,7 +16,7 @@ import orjson
 from fastapi import APIRouter, Query
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
@@ -243,7 +243,11 @@ def import_routes(imports: Imports) -> list[BaseRoute]:
                 "Send the file as it is, not compressed.",
                 headers={"Accept-Encoding": "identity"},
             )
-        answer = await imports.receive(await _asked(request, caller, media), _body(request), _rendered)
+        asked = await _asked(request, caller, media)
+        try:
+            answer = await imports.receive(asked, _body(request), _rendered)
+        except ClientDisconnect:
+            raise Problem(400, "malformed-request", "The upload broke off", "Not all of the body has come.") from None
         return answer.response()
 
     return [Route(PATH, send, methods=["POST"])]

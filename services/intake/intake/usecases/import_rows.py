@@ -256,10 +256,9 @@ class _Run:
                 if counts.failed + counts.rejected > self._limits.failures_max:
                     await self._end("failed", f"More than {self._limits.failures_max} rows failed or were rejected.")
                     return
-                if cancelled:
+                if cancelled or await self._hold_back(len(chunk.lines), stop):
                     await self._end("cancelled")
                     return
-                await self._hold_back(len(chunk.lines), stop)
         finally:
             preparing.cancel()
             with suppress(asyncio.CancelledError):
@@ -269,12 +268,22 @@ class _Run:
         async with self.database.recording() as recording:
             await end(recording, self.job, state, error)
 
-    async def _hold_back(self, rows: int, stop: asyncio.Event) -> None:
-        """Wait so long that no more rows a second are taken than may be."""
+    async def _hold_back(self, rows: int, stop: asyncio.Event) -> bool:
+        """Wait so long that no more rows a second are taken than may be; whether somebody has asked to cancel meanwhile."""
         limits = [limit for limit in (self._limits.rows_per_s_max, self.plan.rows_per_s_max) if limit]
         self._taken_rows += rows
-        if limits:
-            await pause(stop, self._began + self._taken_rows / min(limits) - time.monotonic())
+        if not limits:
+            return False
+        until = self._began + self._taken_rows / min(limits)
+        while not stop.is_set() and (rest := until - time.monotonic()) > 0:
+            await pause(stop, min(rest, _LOOK_EVERY_S))
+            self._stall.progressed()
+            if rest > _LOOK_EVERY_S:
+                async with self.database.reading() as conn:
+                    job = await queries.find(await driver_of(conn), self.job.import_id)
+                if job is not None and job.cancel_requested:
+                    return True
+        return False
 
     # -- reading ahead
 
