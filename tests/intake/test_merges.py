@@ -448,3 +448,31 @@ def _root(register: Register, lead_id: UUID) -> UUID:
     while (into := register.leads[lead_id].merged_into) is not None:
         lead_id = into
     return lead_id
+
+
+async def test_a_merge_is_taken_back_and_a_lead_put_right_while_submissions_of_both_come(accord: Running) -> None:
+    email, phone, other_email = "ada@initech.example", "+12025550143", "ada@hooli.example"
+    one = await lead_of(accord, email=email, occurred_at="2026-01-01T00:00:00Z")
+    other = await lead_of(accord, phone=phone, occurred_at="2026-01-02T00:00:00Z")
+    for _ in range(5):
+        made = await merge(accord, one, other)
+        rows = [
+            {"email": email},
+            {"phone": phone},
+            {"email": email, "phone": phone},
+            {"phone": phone, "email": other_email},
+        ]
+        posts = [accord.marketing.post("/v1/leads", {"source": "list", **row}) for row in rows * 8]
+        patches = [
+            accord.marketing.http.patch(f"/v1/leads/{one}", json={"email": address}) for address in (other_email, email)
+        ]
+        taken_back, *answers = await asyncio.gather(revert(accord, made["merge_id"]), *posts, *patches)
+        assert taken_back.status_code == 200
+        assert {answer.status_code for answer in answers} <= {200, 201, 409}, [answer.text for answer in answers]
+        living = {
+            str(row["lead_id"]) for row in await accord.rows("SELECT lead_id FROM lead WHERE merged_into IS NULL")
+        }
+        owners = await keys_by_lead(accord)
+        assert owners.keys() <= living
+        assert sum(len(values) for values in owners.values()) == len(set().union(*owners.values()))
+    await sequences_have_no_gap(accord)
