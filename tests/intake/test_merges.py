@@ -476,3 +476,21 @@ async def test_a_merge_is_taken_back_and_a_lead_put_right_while_submissions_of_b
         assert owners.keys() <= living
         assert sum(len(values) for values in owners.values()) == len(set().union(*owners.values()))
     await sequences_have_no_gap(accord)
+
+
+async def test_an_erased_lead_is_gone_for_merges_corrections_and_suggestions(accord: Running) -> None:
+    one, other = await lead_of(accord, external_id="1"), await lead_of(accord, external_id="2")
+    third = await lead_of(accord, external_id="3")
+    made = await merge(accord, one, third)
+    assert (await revert(accord, made["merge_id"])).status_code == 200
+    assert (await accord.marketing.http.delete(f"/v1/leads/{one}")).status_code == 204
+    get, post = accord.marketing.get, accord.marketing.post
+    answers = [
+        await post(f"/v1/leads/{one}/merge", {"with": other}),
+        await post(f"/v1/leads/{other}/merge", {"with": one}),
+        await accord.marketing.http.patch(f"/v1/leads/{one}", json={"title": "CEO"}),
+        *[await get(f"/v1/leads/{one}{rest}") for rest in ("", "/merges", "/duplicates")],
+    ]
+    assert [answer.status_code for answer in answers] == [410] * len(answers)
+    assert (await lead_as_seen(accord, third))["person"]["external"] == [{"source": "website", "id": "3"}]
+    assert (await get(f"/v1/leads/{third}/merges")).json()["items"] == []

@@ -63,9 +63,10 @@ VALUES ($1, $2, $3, $4, $5), ($2, $1, $3, $4, $5)
 ON CONFLICT (lead_id, other_id) DO UPDATE SET merge_id = excluded.merge_id, caller = excluded.caller, recorded_at = excluded.recorded_at
 """
 # A pair stays apart when one of the two is merged into a third: the mark is looked up by all that a living lead has taken in.
+# Where nothing is apart, as is usual, that is not looked up.
 _FAMILIES = """
 WITH RECURSIVE family AS (
-    SELECT lead_id AS root, lead_id FROM unnest($1::uuid[]) AS l (lead_id)
+    SELECT lead_id AS root, lead_id FROM unnest($1::uuid[]) AS l (lead_id) WHERE EXISTS (SELECT FROM apart)
     UNION SELECT family.root, lead.lead_id FROM family JOIN lead ON lead.merged_into = family.lead_id
 )
 """
