@@ -45,13 +45,13 @@ _BOM = "\ufeff"
 def _encoding(name: str) -> str:
     found = encoding_named(name)
     if found is None:
-        raise PydanticCustomError("encoding", "is not an encoding that is read; utf-8, utf-16, windows-1252 are some")
+        raise PydanticCustomError("encoding", "Is not an encoding that is read; utf-8, utf-16, windows-1252 are some")
     return found
 
 
 def _timezone(name: str) -> str:
     if name not in available_timezones():
-        raise PydanticCustomError("timezone", "is not a time zone of the IANA database, such as America/Chicago")
+        raise PydanticCustomError("timezone", "Is not a time zone of the IANA database, such as America/Chicago")
     return name
 
 
