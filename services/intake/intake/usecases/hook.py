@@ -5,6 +5,8 @@ returns, everything is saved: as a lead, as an activity, or as an event that wai
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -52,9 +54,12 @@ log = structlog.get_logger(__name__)
 
 FIRST_LOOK_AFTER = timedelta(seconds=30)
 """How long an activity of somebody who is not known yet waits for the first time."""
+_ERASED = "the person was erased"
 _FORM = "application/x-www-form-urlencoded"
-_NUL = "\x00"
+_NOT_STORED = re.compile("[\x00\ud800-\udfff]")
 _REPLACEMENT = "\ufffd"
+DEPTH_MAX = 100
+"""Lists and objects inside each other, in one body; more is no event of any tool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +161,8 @@ class Hooks:
         again, and what was saved already is replayed then.
         """
         adapter = _adapter(ready)
-        try:
-            document, clean = parsed(adapter, request)
-            said = adapter.read(request, document, ready.settings)
-        except RecursionError:
-            raise malformed("The body is nested too deeply.") from None
+        document, clean = parsed(adapter, request)
+        said = adapter.read(request, document, ready.settings)
         whole = request.body.decode() if clean else None
         body = _Body(ready.source.name, utc_now())
         events = {one.event_id: one for one in reversed(said)}
@@ -332,6 +334,7 @@ def parsed(adapter: AnyAdapter, request: HookRequest) -> tuple[JsonValue, bool]:
         return None, False
     try:
         document = orjson.loads(request.body)
+        _check_depth(request.body, document)
     except orjson.JSONDecodeError:
         return _mended(request.body), False
     if b"\\u0000" in request.body:
@@ -342,10 +345,31 @@ def parsed(adapter: AnyAdapter, request: HookRequest) -> tuple[JsonValue, bool]:
 def _mended(body: bytes) -> JsonValue:
     """JSON that only offends by its characters."""
     try:
-        document: JsonValue = json.loads(body.decode("utf-8", "replace"), parse_constant=_no_number, parse_int=_whole)
-    except ValueError:
+        document: JsonValue = json.loads(
+            body.decode("utf-8", "replace"), parse_constant=_no_number, parse_int=_whole, parse_float=_real
+        )
+    except (ValueError, RecursionError):
         raise malformed("The body is not well-formed JSON.") from None
+    _check_depth(body, document)
     return _storable(document)
+
+
+def _check_depth(body: bytes, document: JsonValue) -> None:
+    """Raises Problem 400 for a document that nests deeper than DEPTH_MAX. Only a body with so many brackets can."""
+    if body.count(b"[") + body.count(b"{") <= DEPTH_MAX:
+        return
+    level: list[JsonValue] = [document]
+    for _ in range(DEPTH_MAX + 1):
+        inner: list[JsonValue] = []
+        for node in level:
+            if isinstance(node, dict):
+                inner.extend(value for value in node.values() if isinstance(value, dict | list))
+            elif isinstance(node, list):
+                inner.extend(value for value in node if isinstance(value, dict | list))
+        if not inner:
+            return
+        level = inner
+    raise malformed("The body is nested too deeply.")
 
 
 def _no_number(name: str) -> JsonValue:
@@ -356,9 +380,16 @@ def _whole(digits: str) -> int | float:
     return int(digits) if len(digits) <= 18 else float(digits)
 
 
+def _real(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(digits)
+    return number
+
+
 def _storable(value: Any) -> JsonValue:
     if isinstance(value, str):
-        return value.replace(_NUL, _REPLACEMENT).encode("utf-8", "replace").decode()
+        return _NOT_STORED.sub(_REPLACEMENT, value)
     if isinstance(value, dict):
         return {str(_storable(name)): _storable(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -399,6 +430,8 @@ def _given_up(error: str) -> dict[str, Any]:
 def _captured(said: Submitted, answer: Answer | Exception) -> Outcome | None:
     """The outcome of a submission that was taken; None for one that was not. Raises what may pass."""
     _raise_what_passes(answer)
+    if isinstance(answer, Answer) and answer.status == 410:
+        return Outcome(said.event_id, "ignored", reason=_ERASED)
     if not isinstance(answer, Answer) or answer.status not in (200, 201, 422):
         return None
     body = orjson.loads(answer.body)
@@ -418,7 +451,7 @@ def _recorded(said: Acted, answer: Answer | Exception) -> Outcome | None:
         lead_id = orjson.loads(answer.body)["lead_id"]
         return Outcome(said.event_id, "replayed" if answer.replayed else "recorded", lead_id)
     if isinstance(answer, Answer) and answer.status == 410:
-        return Outcome(said.event_id, "ignored", reason="the person was erased")
+        return Outcome(said.event_id, "ignored", reason=_ERASED)
     return None
 
 
