@@ -219,9 +219,14 @@ _STORE = """
     WHERE k.caller = t.caller AND k.key_name = t.key_name
 """
 _ERASE = f"""
-    WITH gone AS (DELETE FROM idempotency_key WHERE subject = ANY ($1::uuid[]) RETURNING caller, key_name, created_at)
+    WITH locked AS (
+        SELECT caller, key_name FROM idempotency_key WHERE subject = ANY ($1::uuid[]) ORDER BY caller, key_name FOR UPDATE
+    ), gone AS (
+        DELETE FROM idempotency_key k USING locked l WHERE k.caller = l.caller AND k.key_name = l.key_name
+        RETURNING k.caller, k.key_name, k.created_at
+    )
     INSERT INTO idempotency_key (caller, key_name, request_sha256, status, created_at)
-    SELECT t.caller, {_DIGEST}, '', {_ERASED.status}, t.created_at FROM gone t
+    SELECT t.caller, {_DIGEST}, '', {_ERASED.status}, t.created_at FROM gone t ORDER BY 1, 2
     ON CONFLICT (caller, key_name) DO UPDATE SET created_at = excluded.created_at
 """  # noqa: S608 - a constant of ours
 
