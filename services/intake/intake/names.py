@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import replace
 from functools import lru_cache
 
 import phonenumbers
@@ -32,18 +33,22 @@ _LEGAL_FORMS = frozenset(
 
 
 def compared(one: Person, other: Person) -> Compared:
-    """What is known of a pair of leads."""
+    """What is known of a pair of leads. Most pairs have nothing in common; of those only that is found out."""
     first_names = name_words(one.fields.get("first_name", "")), name_words(other.fields.get("first_name", ""))
     last_names = name_words(one.fields.get("last_name", "")), name_words(other.fields.get("last_name", ""))
-    companies = company_words(one.fields.get("company", "")), company_words(other.fields.get("company", ""))
-    titles = _words(one.fields.get("title", "")), _words(other.fields.get("title", ""))
-    return Compared(
+    pair = Compared(
         name=closeness(first_names[0] + last_names[0], first_names[1] + last_names[1]),
         last_name=closeness(*last_names),
-        first_name=given_closeness(*first_names),
-        company=closeness(*companies),
         same_email_name=_same(_email_name(one.fields.get("email")), _email_name(other.fields.get("email"))),
         same_account=_same(one.account_id, other.account_id),
+    )
+    if not pair.has_something:
+        return pair
+    titles = _words(one.fields.get("title", "")), _words(other.fields.get("title", ""))
+    return replace(
+        pair,
+        first_name=given_closeness(*first_names),
+        company=closeness(company_words(one.fields.get("company", "")), company_words(other.fields.get("company", ""))),
         same_phone_country=_same(_phone_country(one.fields.get("phone")), _phone_country(other.fields.get("phone"))),
         same_title=_same(titles[0] or None, titles[1] or None),
     )
@@ -88,6 +93,7 @@ def company_words(text: str) -> tuple[str, ...]:
     return tuple(word for word in words if word not in _LEGAL_FORMS)[:_TOKENS_MAX] or words[:_TOKENS_MAX]
 
 
+@lru_cache(maxsize=_NAMES_CACHED)
 def _words(text: str) -> tuple[str, ...]:
     decomposed = unicodedata.normalize("NFKD", text[:_CHARS_MAX].casefold().translate(_LETTERS))
     plain = "".join(c for c in decomposed if not unicodedata.combining(c))

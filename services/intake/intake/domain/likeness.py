@@ -66,6 +66,16 @@ class Compared:
     same_phone_country: bool = False
     same_title: bool = False
 
+    @property
+    def has_something(self) -> bool:
+        """Whether the names, or those before the @, are close enough for anything else to matter."""
+        last, whole = self.last_name, self.name
+        return (
+            self.same_email_name
+            or (last is not None and last.ratio >= LAST_NAME_MIN)
+            or (whole is not None and whole.ratio >= NAME_MIN)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 import asyncpg
 
 from accord.database import Database, driver_of
-from intake.domain.likeness import Likeness, likeness
+from intake.domain.likeness import Likeness, Person, likeness
 from intake.names import compared
 from intake.queries import duplicates, lookup, merges
 from intake.queries.lookup import Found
@@ -44,13 +46,16 @@ async def suggest(database: Database, lead_id: UUID, rows_max: int) -> Suggestio
         (own,) = await lookup.by_ids(driver, [root])
         person = duplicates.person_of(own.lead)
         candidates = await duplicates.candidates(driver, own.lead)
-        ranked = sorted(
-            ((one.lead_id, alike) for one in candidates if (alike := likeness(compared(person, one))) is not None),
-            key=lambda pair: (-pair[1].score, pair[0]),
-        )[:_RANKED_MAX]
+        # A thousand pairs take some milliseconds, in which the loop has other things to do.
+        ranked = await asyncio.to_thread(_ranked, person, candidates)
         best = dict((await _without_parted(driver, root, ranked))[:rows_max])
         found = {one.lead.lead_id: one for one in await lookup.by_ids(driver, list(best))}
         return Suggestions([Suggestion(found[one], alike) for one, alike in best.items()], len(candidates))
+
+
+def _ranked(person: Person, candidates: Sequence[Person]) -> list[tuple[UUID, Likeness]]:
+    alike = [(one.lead_id, found) for one in candidates if (found := likeness(compared(person, one))) is not None]
+    return sorted(alike, key=lambda pair: (-pair[1].score, pair[0]))[:_RANKED_MAX]
 
 
 async def _without_parted(
