@@ -17,6 +17,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import asyncpg
+import orjson
 import structlog
 
 from accord.agreements import ActiveCache
@@ -231,7 +232,7 @@ class _Run:
         self.policies = policies
         self.job = job
         self.plan: Plan = job.plan
-        self.reader: CsvReader | NdjsonReader = job.plan.reader(job.source, ZoneInfo(job.plan.timezone))
+        self.reader: CsvReader | NdjsonReader = job.plan.reader(job.source, ZoneInfo(job.plan.timezone), orjson.dumps)
         self._limits = limits
         self._stall = stall
         self._column_of = {target: name for name, target in job.plan.mapped.items()}
@@ -462,32 +463,36 @@ class _Taking(_Takes):
         run = self.run
         async with run.database.recording() as recording:
             driver = await recording.driver()
-            results = await self._unchanged(driver, chunk.lines, in_force) if self._said_before else {}
-            fresh = [line for line in chunk.lines if line.recognised is not None and line.row.number not in results]
-            taken = (
-                await run.capture.take(recording, [line.recognised for line in fresh if line.recognised])
-                if fresh
-                else []
-            )
-            failures: list[Failure] = []
-            outcomes = iter(taken)
-            for line in chunk.lines:
-                number = line.row.number
-                if number in results:
-                    continue
-                became = None if line.recognised is None else next(outcomes)
-                results[number], failure = self._result(line, became)
-                if failure is not None:
-                    failures.append(failure)
-            ordered = [results[line.row.number] for line in chunk.lines]
+            before = await self._unchanged(driver, chunk.lines, in_force) if self._said_before else {}
+            fresh = [
+                line.recognised for line in chunk.lines if line.recognised is not None and line.row.number not in before
+            ]
+            taken = await run.capture.take(recording, fresh) if fresh else []
+            results, failures = self._results(chunk.lines, before, taken)
             report = run.job.quality.with_more([one.quality for one in taken if isinstance(one, Taken)], failures)
-            job, cancelled = await run.advance(recording, chunk, ordered, report, failures)
-            if ordered:
-                outcome_bits = bits_of(result.outcome for result in ordered)
-                await queries.save_chunk(driver, job.import_id, ordered[0].number, outcome_bits, packed(ordered))
+            job, cancelled = await run.advance(recording, chunk, results, report, failures)
+            if results:
+                outcomes = bits_of(result.outcome for result in results)
+                await queries.save_chunk(driver, job.import_id, results[0].number, outcomes, packed(results))
             if chunk.keep_from > self._kept_from:
                 await queries.drop_blocks(driver, job.import_id, chunk.keep_from)
         return job, cancelled
+
+    def _results(
+        self, lines: Sequence[_Line], before: Mapping[int, Result], taken: Sequence[Taken | Problem]
+    ) -> tuple[list[Result], list[Failure]]:
+        """What became of these rows: those in `before`, and in their order those that were taken."""
+        results: list[Result] = []
+        failures: list[Failure] = []
+        outcomes = iter(taken)
+        for line in lines:
+            result = before.get(line.row.number)
+            if result is None:
+                result, failure = self._result(line, None if line.recognised is None else next(outcomes))
+                if failure is not None:
+                    failures.append(failure)
+            results.append(result)
+        return results, failures
 
     def _result(self, line: _Line, became: Taken | Problem | None) -> tuple[Result, Failure | None]:
         number = line.row.number
