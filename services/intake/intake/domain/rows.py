@@ -152,14 +152,17 @@ class Reading(NamedTuple):
     errors: str = ""
 
 
+_Texts = Annotated[
+    dict[AttributeName, Annotated[str, StringConstraints(max_length=ATTRIBUTE_CHARS_MAX)]],
+    Field(max_length=ATTRIBUTES_MAX),
+]
+
+
 class _Cells(Submission):
     """A submission out of cells: attributes are texts, so each is looked at once and not as every type that it could have. Which type is
     meant, the policy says."""
 
-    attributes: Annotated[  # type: ignore[assignment]  # narrower, and frozen
-        dict[AttributeName, Annotated[str, StringConstraints(max_length=ATTRIBUTE_CHARS_MAX)]],
-        Field(max_length=ATTRIBUTES_MAX),
-    ] = Field(default_factory=dict)
+    attributes: _Texts = Field(default_factory=dict)  # type: ignore[assignment]  # narrower, and nobody writes to it
 
 
 _SUBMISSION = TypeAdapter(Submission)
