@@ -17,6 +17,7 @@ from tests.intake.tools import TOOLS
 from accord.service import Service, create_app
 from intake.main import build
 from intake.settings import Settings
+from intake.usecases.fetch import HookWork
 
 SEALING_KEY = base64.b64encode(b"a key of thirty-two bytes, just s").decode()[:43] + "="
 
@@ -74,6 +75,12 @@ class Connected(Running):
         found = await self.admin.get(f"/v1/sources/{source}/events", state=state)
         items: list[dict[str, Any]] = found.raise_for_status().json()["items"]
         return items
+
+    @property
+    def hook_work(self) -> HookWork:
+        worker = next(worker for worker in self.service.workers if worker.name == "hook-events")
+        work: HookWork = worker._work.__self__  # type: ignore[attr-defined]
+        return work
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:

@@ -36,7 +36,8 @@ RETURNING event_id
 _CLAIM = f"""
 UPDATE hook_event SET attempts = attempts + 1, due_at = $1::timestamptz + $2 * interval '1 second', updated_at = $1
 WHERE hook_event_id IN (
-    SELECT hook_event_id FROM hook_event WHERE state = 'waiting' AND due_at <= $1
+    SELECT hook_event_id FROM hook_event
+    WHERE state = 'waiting' AND due_at <= $1 AND NOT (act = 'fetch' AND source = ANY ($4::text[]))
     ORDER BY due_at, hook_event_id LIMIT $3 FOR UPDATE SKIP LOCKED
 )
 RETURNING {_COLUMNS}
@@ -144,9 +145,12 @@ async def insert(driver: asyncpg.Connection, rows: Sequence[NewEvent], now: date
     return {row["event_id"] for row in found}
 
 
-async def claim(driver: asyncpg.Connection, now: datetime, lease_s: float, rows: int) -> list[HookEvent]:
-    """Events that are due, each for one worker until the lease is over; a worker that dies leaves them to be claimed again."""
-    return [_event(row) for row in await driver.fetch(_CLAIM, now, lease_s, rows)]
+async def claim(
+    driver: asyncpg.Connection, now: datetime, lease_s: float, rows: int, resting: Sequence[str]
+) -> list[HookEvent]:
+    """Events that are due, each for one worker until the lease is over; a worker that dies leaves them to be claimed again. `resting`:
+    sources whose tool is not to be asked at the moment."""
+    return [_event(row) for row in await driver.fetch(_CLAIM, now, lease_s, rows, list(resting))]
 
 
 async def hold(driver: asyncpg.Connection, event: HookEvent) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Protocol
@@ -48,6 +49,10 @@ CLAIMED_MAX = 20
 """Events that one process works on at a time."""
 _EVERY_S = 1.0
 _FIRST_S, _LAST_S = 2.0, 3_600.0
+_REST_FIRST_S, _REST_LAST_S = 5.0, 120.0
+_TOOL_IS_AWAY = frozenset(
+    {"no-connection", "not-resolved", "timed-out", "server-error", "too-many-requests", "unauthorised"}
+)
 _ACTIVITY_AFTER_S = (30.0, 300.0, 3_600.0, 6 * 3_600.0)
 """The person may come a moment later, or with tonight's import."""
 _ASKS_MAX = 5
@@ -82,6 +87,30 @@ class _Never(Exception):
         self.why = why
 
 
+class _Rests:
+    """Tools that do not answer are left alone for a while, so that what waits for them does not hold up everybody else's events."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, tuple[float, float]] = {}
+        """Source → when its rest is over (monotonic), and how long it was."""
+
+    def sources(self) -> list[str]:
+        now = time.monotonic()
+        return [source for source, (until, _) in self._until.items() if until > now]
+
+    def begin(self, source: str, asked_s: float | None) -> None:
+        """The next rest of a tool is twice as long as the last, unless it has asked for more."""
+        now = time.monotonic()
+        until, last_s = self._until.get(source, (0.0, 0.0))
+        if until > now:
+            return  # another of the same round has said so
+        rest_s = max(min(last_s * 2 or _REST_FIRST_S, _REST_LAST_S), asked_s or 0.0)
+        self._until[source] = (now + rest_s, rest_s)
+
+    def end(self, source: str) -> None:
+        self._until.pop(source, None)
+
+
 class HookWork:
     """The use case; `work` is what a worker calls every so often."""
 
@@ -100,6 +129,7 @@ class HookWork:
         self._record = record
         self._erase = erase
         self._outbound = outbound
+        self._rests = _Rests()
 
     def workers(self) -> list[Periodic]:
         """Those that do the work, forget what is old, and count what waits."""
@@ -112,9 +142,10 @@ class HookWork:
     async def work(self) -> bool:
         """One round; whether there may be more to do at once."""
         async with self._database.recording() as recording:
-            claimed = await hook_events.claim(await recording.driver(), recording.now, LEASE_S, CLAIMED_MAX)
-        await asyncio.gather(*(self._one(event) for event in claimed))
-        return len(claimed) == CLAIMED_MAX
+            driver, resting = await recording.driver(), self._rests.sources()
+            events = await hook_events.claim(driver, recording.now, LEASE_S, CLAIMED_MAX, resting)
+        await asyncio.gather(*(self._one(event) for event in events))
+        return len(events) == CLAIMED_MAX
 
     async def prune(self) -> bool:
         """Forget what was done a week ago, and what was given up long ago."""
@@ -204,7 +235,7 @@ class HookWork:
             raise _Later(f"the source has no secret '{ask.token}'")
         for place, token in enumerate(tokens):
             try:
-                return await self._outbound.get_json(
+                found = await self._outbound.get_json(
                     ask.url, {**ask.headers, "authorization": f"Bearer {token.decode()}"}
                 )
             except NoAnswer as error:
@@ -214,7 +245,12 @@ class HookWork:
                     return None
                 if error.trouble == "address-refused":
                     raise _Never(error.trouble) from None
+                if error.trouble in _TOOL_IS_AWAY:
+                    self._rests.begin(ready.source.name, error.retry_after_s)
                 raise _Later(error.trouble, error.retry_after_s) from None
+            else:
+                self._rests.end(ready.source.name)
+                return found
         raise _Later("unauthorised")
 
     async def _submit(
