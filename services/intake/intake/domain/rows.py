@@ -145,11 +145,13 @@ def _place(at: str, name: str) -> str:
 
 # rows --------------------------------------------------------------------------------------------------------------
 class Reading(NamedTuple):
-    """A row that was read. `submission` is None where it is none, and `errors` says why. `content` is the row as JSON."""
+    """A row that was read. `submission` is None where it is none, and `errors` says why. `content` is the row as JSON; `is_form`: it is
+    the submission word for word."""
 
     submission: Submission | None
     content: str
     errors: str = ""
+    is_form: bool = False
 
 
 _Texts = Annotated[
@@ -308,8 +310,9 @@ class NdjsonReader:
             text = to_json(line).decode()
         if "\\u0000" in text and _holds_nul(line):
             return Reading(None, text, "A NUL character is in the row")
+        document = self._document(line)
         try:
-            return Reading(_SUBMISSION.validate_python(self._document(line)), text)
+            return Reading(_SUBMISSION.validate_python(document), text, is_form=document == line)
         except ValidationError as error:
             return Reading(None, text, said(error, self._member_of))
 

@@ -330,7 +330,7 @@ class _Run:
         reader, job = self.reader, self.job
         read = [(row, reader.read(row)) for row in rows if row.cells]
         requests = [
-            CaptureRequest(reading.submission, reading.content, job.caller)
+            CaptureRequest(reading.submission, reading.content, job.caller, None, reading.is_form)
             for _, reading in read
             if reading.submission is not None
         ]
