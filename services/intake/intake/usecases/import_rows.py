@@ -28,11 +28,12 @@ from accord.retry import Backoff
 from accord.workers import Periodic, Stall, pause
 from intake.domain.capture import IdentityKey
 from intake.domain.erasure import key_word
-from intake.domain.imports import Failure, Foresight, Plan, Report, Result, bits_of, packed, refusal
+from intake.domain.imports import OUTCOMES, Failure, Foresight, Plan, Report, Result, bits_of, packed, refusal
 from intake.domain.quality import Judge, Quality
 from intake.domain.rows import CsvReader, NdjsonReader, Reading
 from intake.domain.submission import is_ahead
 from intake.domain.table import Row
+from intake.metric_names import IMPORT_ROWS, IMPORTS_ENDED
 from intake.queries import imports as queries
 from intake.queries import leads as lead_queries
 from intake.queries.imports import Job, Progress
@@ -268,6 +269,7 @@ class _Run:
     async def _end(self, state: Literal["finished", "cancelled", "failed"], error: str | None = None) -> None:
         async with self.database.recording() as recording:
             await end(recording, self.job, state, error)
+        IMPORTS_ENDED.labels(state).inc()
 
     async def _hold_back(self, rows: int, stop: asyncio.Event) -> bool:
         """Wait so long that no more rows a second are taken than may be; whether somebody has asked to cancel meanwhile."""
@@ -404,6 +406,9 @@ class _Run:
 
     def committed(self, job: Job) -> None:
         """The transaction that gave this job has been committed."""
+        if not job.dry_run:
+            for outcome in OUTCOMES:
+                IMPORT_ROWS.labels(outcome).inc(getattr(job.counts, outcome) - getattr(self.job.counts, outcome))
         self.job = job
         self._advanced_at = time.monotonic()
 
