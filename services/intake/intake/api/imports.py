@@ -34,7 +34,8 @@ from intake.usecases.upload import Asked
 
 PATH = "/v1/imports"
 CSV, NDJSON = "text/csv", "application/x-ndjson"
-MAPPING_CHARS_MAX = 20_000
+MAPPING_CHARS_MAX = 4_000
+"""Percent-encoded it must fit into the 64 KiB that a request line may have; a longer one is saved at the source."""
 ROWS_PER_S_MAX = 100_000
 _DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 _QUOTES = {"double": '"', "single": "'"}
