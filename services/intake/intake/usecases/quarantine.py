@@ -253,7 +253,10 @@ class Quarantine:
         if others.first is None:
             return None
         waiting = (await queries.read(driver, [others.first], lock=False))[others.first]
-        one = self._recognised(_submission(waiting), waiting, in_force)
+        try:
+            one = self._recognised(_submission(waiting), waiting, in_force)
+        except ValidationError:  # taken by an older version, and no record any more: its keys stay, its values do not
+            return None
         _, attributes = judged(one.facts, in_force, waiting.recorded_at)
         return candidate_of(one, waiting.submission_id, waiting.occurred_at, waiting.quality, attributes)
 
