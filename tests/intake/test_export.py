@@ -210,7 +210,7 @@ async def test_a_lead_with_very_many_activities_is_sent_in_bounded_parts(shop: R
     )
     parts, database = await parts_of(shop, lead["lead_id"])
     await database.dispose()
-    assert max(map(len, parts)) < 200 * 1_000
+    assert max(map(len, parts)) < exports.PAGE_ROWS * 1_000
     document = json.loads(b"".join(parts))
     assert sorted(one["properties"]["n"] for one in document["activities"]) == list(range(1, 20_001))
 

@@ -102,6 +102,7 @@ class Export:
             async with self._database.reading() as conn:
                 driver = await driver_of(conn)
                 await self._still_there(driver)
+                await exports.by_index(driver)
                 rows = await read(driver, place)
             if not rows:
                 return
