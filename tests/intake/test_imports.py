@@ -191,7 +191,8 @@ async def test_a_dry_run_foresees_and_writes_no_lead(accord: Importing, template
     assert foreseen == {
         "read": 307,
         "created": 151,
-        "updated": 152,
+        "updated": 151,
+        "unchanged": 1,
         "quarantined": 2,
         "rejected": 1,
         "failed": 1,
