@@ -214,7 +214,7 @@ def _live(both: Importing) -> list[Figure]:
     for name, params in {"alone": None, "import": {}, "held back": {"rows_per_s": THROTTLED_ROWS_PER_S}}.items():
         import_id = None
         if params is not None:
-            import_id = both.send(rows_csv(both.house.next_run(), 20 * ROWS), **params)
+            import_id = both.send(rows_csv(both.house.next_run(), 3 * ROWS), **params)
         load = Load(
             both.api.port,
             both.house.keys["ACCORD_MARKETING_KEY"],
