@@ -211,6 +211,17 @@ async def test_a_discarded_record_of_the_person_goes_too_although_no_lead_has_it
     assert await found(shop, "zaphod", "initech.example") <= {"account"}
 
 
+async def test_of_two_that_were_discarded_one_after_the_other_neither_stays_behind(shop: Running) -> None:
+    held = [await waiting(shop, title="Zaphod"), await waiting(shop, title="Zaphod again")]
+    for one in held:
+        answer = await shop.marketing.post(f"/v1/quarantine/{one['submission_id']}/discard", {"reason": "Junk"})
+        assert answer.status_code == 200
+    assert await count(shop, "submission", "lead_id IS NOT NULL") == 0
+    lead_ = await submitted(shop)
+    await erase(shop, lead_["lead_id"])
+    assert await found(shop, "zaphod", "initech.example") <= {"account"}
+
+
 async def test_erasing_needs_the_scope_and_an_id_that_there_is(shop: Running) -> None:
     body = await submitted(shop)
     assert (await erase(shop, body["lead_id"], "reader")).status_code == 403
