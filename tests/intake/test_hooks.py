@@ -15,6 +15,9 @@ from urllib.parse import urlencode
 
 import httpx
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import REGISTRY
 from tests.intake.hooking import Connected, connected, outcomes
 from tests.intake.tools import (
@@ -33,6 +36,7 @@ from tests.intake.tools import (
     mautic_contact,
 )
 
+from accord import telemetry
 from accord.telemetry import configure_logging
 
 
@@ -405,9 +409,14 @@ def everything_logged() -> Iterator[None]:
         root.setLevel(level)
 
 
-async def test_no_secret_of_a_url_reaches_a_log_a_metric_or_an_answer(
-    intake: Connected, capsys: pytest.CaptureFixture[str]
+async def test_no_secret_of_a_url_reaches_a_log_a_metric_a_trace_or_an_answer(
+    intake: Connected, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    monkeypatch.setattr(telemetry, "_tracer", provider.get_tracer("test"))
+    monkeypatch.setattr(telemetry, "_records", lambda: True)
     await intake.connect("mailchimp")
     body = TOOLS["mailchimp"].event
     form = {"content-type": "application/x-www-form-urlencoded"}
@@ -425,7 +434,9 @@ async def test_no_secret_of_a_url_reaches_a_log_a_metric_or_an_answer(
     assert [answer.status_code for answer in answers] == [200, 200, 200, 401, 404, 405, 404]
     seen = capsys.readouterr()
     assert '"event":"request"' in seen.out, "requests were logged at all"
-    for text in (seen.out, seen.err, metrics.text, *(answer.text for answer in answers)):
+    traced = [span.to_json() for span in spans.get_finished_spans()]
+    assert len(traced) > len(answers), "requests were traced at all"
+    for text in (seen.out, seen.err, metrics.text, *traced, *(answer.text for answer in answers)):
         assert URL_SECRET not in text
     for personal in ("ada@initech", "Byron"):
         assert personal not in seen.out + seen.err + metrics.text

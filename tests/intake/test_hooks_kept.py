@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 from tests.intake.hooking import Connected, connected, outcomes, until
 from tests.intake.tools import SEGMENT, dumped
 
@@ -132,6 +133,28 @@ async def _state(intake: Connected, path: str, state: str) -> dict[str, Any]:
 
 async def _gone(intake: Connected) -> bool:
     return not await intake.leads()
+
+
+async def test_what_was_done_or_given_up_long_ago_is_forgotten(intake: Connected) -> None:
+    await intake.connect("generic")
+    for name in ("Ada", "Grace", "Alan", "Edsger"):
+        await intake.send("generic", body=dumped({"first_name": name}))
+    kept = await intake.events_of("generic", "failed")
+    for event in kept[:2]:
+        await intake.admin.post(f"/v1/sources/generic/events/{event['hook_event_id']}/discard", None)
+    for place, days in enumerate((8, 6, 91, 89)):
+        await intake.rows(
+            "UPDATE hook_event SET updated_at = updated_at - $2 * interval '1 day' WHERE hook_event_id = $1",
+            kept[place]["hook_event_id"],
+            days,
+        )
+
+    assert await intake.hook_work.prune() is False
+
+    left = {str(row["hook_event_id"]) for row in await intake.rows("SELECT hook_event_id FROM hook_event")}
+    assert left == {kept[1]["hook_event_id"], kept[3]["hook_event_id"]}
+    await intake.hook_work.count()
+    assert REGISTRY.get_sample_value("accord_hook_events_failed") == 1
 
 
 async def _due(intake: Connected) -> None:

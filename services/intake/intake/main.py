@@ -81,7 +81,7 @@ def build(settings: Settings) -> Service:
         bytes_max=settings.outbound_bytes_max,
         allow_private=settings.outbound_allow_private,
     )
-    hook_work = HookWork(database, known, capture, record, erase, outbound)
+    hook_work = HookWork(database, known, capture, record, erase, outbound, kept)
     return Service(
         name="intake",
         title="Accord intake",

@@ -58,7 +58,6 @@ _ACTIVITY_AFTER_S = (30.0, 300.0, 3_600.0, 6 * 3_600.0)
 _ASKS_MAX = 5
 _DONE_KEPT = timedelta(days=7)
 """As long as idempotency keys are: an event that comes again within it is known."""
-_FAILED_KEPT = timedelta(days=90)
 _PRUNE_ROWS = 1_000
 _PRUNE_EVERY_S = 600.0
 _COUNT_EVERY_S = 15.0
@@ -112,7 +111,7 @@ class _Rests:
 
 
 class HookWork:
-    """The use case; `work` is what a worker calls every so often."""
+    """The use case; `work` is what a worker calls every so often. `failed_kept`: as long as raw submissions are."""
 
     def __init__(
         self,
@@ -122,6 +121,7 @@ class HookWork:
         record: Record,
         erase: Eraser,
         outbound: Outbound,
+        failed_kept: timedelta,
     ) -> None:
         self._database = database
         self._known = known
@@ -130,6 +130,7 @@ class HookWork:
         self._erase = erase
         self._outbound = outbound
         self._rests = _Rests()
+        self._failed_kept = failed_kept
 
     def workers(self) -> list[Periodic]:
         """Those that do the work, forget what is old, and count what waits."""
@@ -152,7 +153,9 @@ class HookWork:
         async with self._database.recording() as recording:
             now = recording.now
             driver = await recording.driver()
-            return await hook_events.prune(driver, now - _DONE_KEPT, now - _FAILED_KEPT, _PRUNE_ROWS) >= _PRUNE_ROWS
+            return (
+                await hook_events.prune(driver, now - _DONE_KEPT, now - self._failed_kept, _PRUNE_ROWS) >= _PRUNE_ROWS
+            )
 
     async def count(self) -> bool:
         """Say how many wait and how many were given up."""
