@@ -49,6 +49,15 @@ async def test_a_running_import_is_cancelled_after_the_rows_at_hand(accord: Impo
     assert (again.status_code, again.json()["state"]) == (200, "cancelled")
 
 
+async def test_an_import_that_is_held_back_holds_back_no_other(accord: Importing) -> None:
+    slow = (await accord.send(people(1_000), **SLOWLY)).json()["import_id"]
+    await accord.until(slow, lambda found: found["rows"]["read"] > 0)
+    assert (await accord.imported(people(300), source="other"))["state"] == "finished"
+    assert (await accord.shown(slow))["state"] == "running"
+    await accord.marketing.post(f"/v1/imports/{slow}/cancel", None)
+    assert (await accord.ended(slow))["state"] == "cancelled"
+
+
 async def test_an_import_that_waits_is_cancelled_at_once(idle: Importing) -> None:
     import_id = (await idle.send(people(10))).json()["import_id"]
     answer = await idle.marketing.post(f"/v1/imports/{import_id}/cancel", None)

@@ -224,7 +224,8 @@ def _file(plan: Plan) -> FileOut:
 def _mapping(plan: Plan) -> MappingOut:
     mapped = plan.mapped
     left = [name for name in plan.columns if name not in mapped and name not in OURS]
-    return MappingOut(source_of=plan.mapping_from, columns=dict(mapped), not_mapped=left)
+    in_order = [name for name in plan.columns if name in mapped] or list(mapped)
+    return MappingOut(source_of=plan.mapping_from, columns={name: mapped[name] for name in in_order}, not_mapped=left)
 
 
 # routes ------------------------------------------------------------------------------------------------------------
