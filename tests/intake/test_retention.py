@@ -32,6 +32,7 @@ def test_the_id_of_a_moment_comes_before_all_that_are_made_from_then_on(ms: int)
     at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)
     assert abs((id_at(at).int >> 80) - ms) <= 1
     assert id_at(datetime(2020, 1, 1, tzinfo=UTC)) < new_id() < id_at(datetime(2100, 1, 1, tzinfo=UTC))
+    assert id_at(datetime(1926, 1, 1, tzinfo=UTC)).int == 0
 
 
 @pytest.fixture
@@ -79,6 +80,12 @@ async def test_what_is_not_old_yet_stays(shop: Running) -> None:
     await drop(shop, timedelta(days=90))
     assert await count(shop, "submission", "content IS NULL") == 0
     assert len((await shop.marketing.get("/v1/quarantine")).json()["items"]) == 1
+
+
+async def test_it_may_be_kept_for_a_hundred_years(shop: Running) -> None:
+    await submitted(shop)
+    await drop(shop, timedelta(days=36_500))
+    assert await count(shop, "submission", "content IS NULL") == 0
 
 
 async def test_refused_records_go_with_the_keys_by_which_they_were_found(shop: Running) -> None:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,13 +32,11 @@ def spans() -> Iterator[Collector]:
 
 @pytest.fixture(scope="session")
 def accord(tmp_path_factory: pytest.TempPathFactory, spans: Collector) -> Iterator[Running]:
-    """One stack for the tests that can share it. It exports traces, and seals the secrets of sources."""
+    """One stack for the tests that can share it. It exports traces."""
     template = os.environ.get(RUN_BY_SOMEBODY_ELSE)
     if template is None:
-        with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("ACCORD_SECRETS_KEYS", base64.b64encode(os.urandom(32)).decode())
-            with running_stack(tmp_path_factory.mktemp("accord")) as running:
-                yield running
+        with running_stack(tmp_path_factory.mktemp("accord")) as running:
+            yield running
         return
     urls = Urls(*(template.replace("{port}", str(port)) for port in PORTS))
     with clients_of(Path(os.environ["ACCORD_DATA_DIR"]), urls) as running:
