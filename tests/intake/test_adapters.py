@@ -32,7 +32,7 @@ from intake.domain.adapters import ADAPTERS
 from intake.domain.adapters.base import Acted, Deleted, HookRequest, Ignored, Said, Submitted, Thin, Unreadable
 from intake.domain.adapters.documents import ACTIVITIES, SUBMISSIONS, formed
 from intake.domain.adapters.forms import NotAForm, document_of
-from intake.domain.adapters.taking import Taking, activity, attribute_name
+from intake.domain.adapters.taking import Taking, activities, attribute_name
 from intake.domain.mapping import FieldMapping, read
 
 NOW = datetime(2026, 1, 4, 12, 0, tzinfo=UTC)
@@ -106,7 +106,7 @@ def test_a_known_activity_is_one(type_: str, kind: str, by: str) -> None:
 
     assert isinstance(said, Acted)
     assert (said.kind, said.by, said.email, said.properties) == (kind, by, "ada@initech.example", {"link": "pricing"})
-    assert formed(ACTIVITIES, activity("s", said, {}), NOW).form is not None
+    assert formed(ACTIVITIES, activities("s", said, {})[0], NOW).form is not None
 
 
 def test_settings_say_what_a_type_means() -> None:
@@ -353,7 +353,7 @@ def test_what_mautic_says_of_a_contact_becomes_an_activity(
 
     assert isinstance(said, Acted)
     assert (said.kind, said.by, said.email) == (kind, by, "ada@initech.example")
-    assert formed(ACTIVITIES, activity("s", said, {}), NOW).form is not None
+    assert formed(ACTIVITIES, activities("s", said, {})[0], NOW).form is not None
 
 
 def test_a_form_in_mautic_brings_what_was_typed_over_what_was_known() -> None:
@@ -666,7 +666,7 @@ def test_a_track_of_segment_becomes_an_activity(event: str, kind: str) -> None:
 
     assert isinstance(said, Acted)
     assert (said.kind, said.external_id, said.campaign) == (kind, "97980cfea0067", {"name": "spring", "medium": "cpc"})
-    form = formed(ACTIVITIES, activity("s", said, {"campaign.term": "crm"}), NOW)
+    form = formed(ACTIVITIES, activities("s", said, {"campaign.term": "crm"})[0], NOW)
     assert form.form is not None
     assert form.form.campaign is not None
     assert form.form.campaign.term == "crm"
@@ -782,7 +782,7 @@ def test_an_event_of_which_one_part_is_something_else_makes_no_adapter_fail(data
             view = Taking.of(ADAPTERS[tool], FieldMapping(), {}).submission(said.view)
             formed(SUBMISSIONS, {**view, "source": "s"}, NOW)
         elif isinstance(said, Acted):
-            formed(ACTIVITIES, activity("s", said, {}), NOW)
+            formed(ACTIVITIES, activities("s", said, {})[0], NOW)
 
 
 def test_a_part_that_does_not_fit_is_left_out_and_named() -> None:

@@ -83,6 +83,46 @@ async def test_what_somebody_did_waits_for_who_they_are(intake: Connected) -> No
     assert outcomes(await intake.send("segment", body=track)) == ["replayed"]
 
 
+async def test_a_person_is_known_by_the_tools_id_where_the_address_leads_to_nobody(intake: Connected) -> None:
+    await intake.connect("segment")
+    await intake.send("segment")
+    moved = {
+        **SEGMENT,
+        "type": "track",
+        "event": "Demo Requested",
+        "messageId": "m-2",
+        "traits": {"email": "new@initech.example"},
+    }
+
+    assert outcomes(await intake.send("segment", body=dumped(moved))) == ["recorded"]
+    unknown = {**moved, "messageId": "m-3", "userId": "somebody else"}
+    assert outcomes(await intake.send("segment", body=dumped(unknown))) == ["waiting"]
+    identified = {
+        **SEGMENT,
+        "messageId": "m-4",
+        "userId": "somebody else",
+        "traits": {"email": "third@initech.example"},
+    }
+    assert outcomes(await intake.send("segment", body=dumped(identified))) == ["created"]
+    await _due(intake)
+    async with intake.working():
+        await until(lambda: _waits_for_nothing(intake))
+    assert len(await intake.rows("SELECT DISTINCT lead_id FROM activity")) == 2
+
+
+async def test_an_event_that_nobody_was_recognised_in_is_found_by_an_erasure(intake: Connected) -> None:
+    await intake.connect("segment")
+    await intake.connect("generic")
+    await intake.send("segment")
+    odd = {"note": "write to Ada@initech.example, please", "nobody": True}
+    assert outcomes(await intake.send("generic", body=dumped(odd))) == ["kept"]
+
+    [lead] = await intake.leads()
+    assert (await intake.admin.http.delete(f"/v1/leads/{lead['lead_id']}")).status_code == 204
+
+    assert await intake.rows("SELECT 1 FROM hook_event") == []
+
+
 async def test_what_nobody_did_is_forgotten_after_a_day(intake: Connected) -> None:
     await intake.connect("segment")
     track = dumped(
@@ -129,6 +169,10 @@ async def _state(intake: Connected, path: str, state: str) -> dict[str, Any]:
 
     found: dict[str, Any] = await until(look)
     return found
+
+
+async def _waits_for_nothing(intake: Connected) -> bool:
+    return not await intake.events_of("segment", "waiting")
 
 
 async def _gone(intake: Connected) -> bool:

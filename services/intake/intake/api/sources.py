@@ -121,13 +121,18 @@ def source_router(configured: Sources) -> APIRouter:
         items, after = page_of(found, limit, lambda source: source.name)
         return Page(items=[_shown(source) for source in items], next_cursor=after)
 
-    @router.get("/{name}", summary="One source", responses={**problems(404), 304: {"description": "As you know it."}})
-    async def one(name: Name, request: Request, response: Response) -> SourceOut:
+    @router.get(
+        "/{name}",
+        summary="One source",
+        response_model=SourceOut,
+        responses={**problems(404), 304: {"description": "As you know it."}},
+    )
+    async def one(name: Name, request: Request, response: Response) -> Any:
         """Its ETag is what a change is based on."""
         source = await configured.get(name)
-        response.headers["ETag"] = etag(source)
         if none_match(request, etag(source)):
-            response.status_code = 304
+            return Response(status_code=304, headers={"ETag": etag(source)})
+        response.headers["ETag"] = etag(source)
         return _shown(source)
 
     @router.put(

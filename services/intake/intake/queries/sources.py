@@ -27,6 +27,7 @@ _SAVE = text(
     """
 )
 _DELETE = text("DELETE FROM source WHERE name = :name")
+_COUNT = text("SELECT count(*) FROM source")
 _LOCK_NAME = text("SELECT pg_advisory_xact_lock(hashtextextended('accord-source:' || :name, 0))")
 
 
@@ -46,6 +47,12 @@ async def lock(conn: AsyncConnection, name: str) -> Source | None:
 async def page(conn: AsyncConnection, after: str, rows: int) -> list[Source]:
     """Sources by name, those behind `after`."""
     return [_source(row) for row in await conn.execute(_LIST, {"after": after, "rows": rows})]
+
+
+async def count(conn: AsyncConnection) -> int:
+    """How many are configured."""
+    found: int = (await conn.execute(_COUNT)).scalar_one()
+    return found
 
 
 async def save(conn: AsyncConnection, source: Source, now: datetime) -> None:

@@ -288,25 +288,29 @@ class HookWork:
             await hook_events.settle(driver, event.hook_event_id, taken.lead_id, taken.quality.verdict, recording.now)
 
     async def _act(self, event: HookEvent) -> None:
-        """An activity whose lead was not there."""
-        if not isinstance(event.reference, dict):
+        """An activity whose lead was not there, by each way of naming the person."""
+        ways = event.reference.get("ways") if isinstance(event.reference, dict) else None
+        answer: Answer | None = None
+        for way in ways if isinstance(ways, list) else ():
+            form = formed(ACTIVITIES, way if isinstance(way, dict) else {}, utc_now())
+            if form.form is None:
+                raise _Never(form.flaws)
+            request = ActivityRequest(form.form, caller(event.source), ticket(event.source, event.event_id))
+            found = (await self._record.apply([request]))[0]
+            if isinstance(found, Exception):
+                raise found
+            answer = found
+            if answer.status != 404:
+                break
+        if answer is None:
             raise _Never("there is no activity in it")
-        form = formed(ACTIVITIES, event.reference, utc_now())
-        if form.form is None:
-            raise _Never(form.flaws)
-        request = ActivityRequest(form.form, caller(event.source), ticket(event.source, event.event_id))
-        answer = (await self._record.apply([request]))[0]
-        if isinstance(answer, Exception):
-            raise answer
         if answer.status == 404:
             raise _Later("no such lead yet")
         lead_id = orjson.loads(answer.body).get("lead_id")
+        note = None if answer.status in (200, 202) else "not recorded"
         async with self._database.recording() as recording:
-            driver = await recording.driver()
-            note = None if answer.status in (200, 202) else "not recorded"
-            await hook_events.settle(
-                driver, event.hook_event_id, UUID(lead_id) if lead_id else None, note, recording.now
-            )
+            driver, found_id = await recording.driver(), UUID(lead_id) if lead_id else None
+            await hook_events.settle(driver, event.hook_event_id, found_id, note, recording.now)
 
     async def _forget(self, event: HookEvent) -> None:
         """A tool says that a person wants to be gone. What waits of them goes first, so that nothing brings them back."""

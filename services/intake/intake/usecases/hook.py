@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -37,7 +38,7 @@ from intake.domain.adapters.base import (
 )
 from intake.domain.adapters.documents import ACTIVITIES, SUBMISSIONS, formed
 from intake.domain.adapters.forms import NotAForm, document_of
-from intake.domain.adapters.taking import activity
+from intake.domain.adapters.taking import activities
 from intake.domain.erasure import key_word
 from intake.domain.mapping import as_moment
 from intake.domain.signatures import Refusal
@@ -57,6 +58,9 @@ FIRST_LOOK_AFTER = timedelta(seconds=30)
 _ERASED = "the person was erased"
 _FORM = "application/x-www-form-urlencoded"
 _NOT_STORED = re.compile("[\x00\ud800-\udfff]")
+_LOCAL, _DOMAIN = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+\Z"), re.compile(r"[A-Za-z0-9.-]*[A-Za-z0-9]")
+_LOCAL_MAX, _DOMAIN_MAX = 64, 253
+_ADDRESSES_MAX = 50
 _REPLACEMENT = "\ufffd"
 DEPTH_MAX = 100
 """Lists and objects inside each other, in one body; more is no event of any tool."""
@@ -98,6 +102,8 @@ class _Body:
         after: timedelta = timedelta(),
         at: JsonValue = None,
     ) -> None:
+        # An address that stands anywhere in it leads an erasure to it, also where nobody was recognised.
+        keys = list(dict.fromkeys((*keys, *_addresses_in(content))))
         occurred_at = moment_of(at, self.now)
         due_at = self.now + after
         self.kept.append(
@@ -208,40 +214,50 @@ class Hooks:
             body.keep(one, "submit", one.view, texts[one.event_id], keys=keys_in(body.name, said_of), **_given_up(flaw))
 
     async def _record(self, ready: Ready, body: _Body, said: Sequence[Said], texts: Mapping[str, str]) -> None:
-        """Activities. One of somebody who is not known yet waits for a day: their data may be on its way."""
-        asked: list[tuple[Acted, dict[str, JsonValue], ActivityRequest, tuple[str, ...]]] = []
-        for event in said:
-            one = noted(event) if isinstance(event, Deleted) and not event.erase else event
-            if not isinstance(one, Acted):
-                continue
-            document = activity(body.name, one, ready.source.defaults)
+        """Activities, by the first way of naming the person that leads to somebody. One of somebody who is not known yet waits for a
+        day: their data may be on its way."""
+        acted = [noted(one) if isinstance(one, Deleted) and not one.erase else one for one in said]
+        waiting = [(one, activities(body.name, one, ready.source.defaults)) for one in acted if isinstance(one, Acted)]
+        ways = {one.event_id: found for one, found in waiting}
+        while waiting:
+            waiting = await self._record_by(body, waiting, texts)
+        for one in acted:
+            if isinstance(one, Acted) and one.event_id not in body.outcomes:
+                keys = _keys(body.name, one)
+                reference: JsonValue = {"ways": list[JsonValue](ways[one.event_id])}
+                text = texts[one.event_id]
+                body.keep(one, "activity", reference, text, keys=keys, after=FIRST_LOOK_AFTER, at=one.occurred_at)
+                body.outcomes[one.event_id] = Outcome(one.event_id, "waiting", reason="no such lead yet")
+
+    async def _record_by(
+        self, body: _Body, acted: Sequence[tuple[Acted, list[dict[str, JsonValue]]]], texts: Mapping[str, str]
+    ) -> list[tuple[Acted, list[dict[str, JsonValue]]]]:
+        """Try each activity by the first of its ways; those that led to nobody and have another way."""
+        asked: list[tuple[Acted, ActivityRequest, tuple[str, ...]]] = []
+        for one, (document, *_) in acted:
             form = formed(ACTIVITIES, document, body.now)
             if form.form is None:
-                body.keep(
-                    one, "activity", document, texts[one.event_id], keys=_keys(body.name, one), **_given_up(form.flaws)
-                )
-                continue
-            request = ActivityRequest(form.form, caller(body.name), ticket(body.name, one.event_id))
-            asked.append((one, document, request, form.left_out))
-        answers = await self._activities.submit_all([request for *_, request, _ in asked])
-        for (one, document, _, left_out), answer in zip(asked, answers, strict=True):
+                self._keep_activity(body, one, document, texts, form.flaws)
+            else:
+                request = ActivityRequest(form.form, caller(body.name), ticket(body.name, one.event_id))
+                asked.append((one, request, form.left_out))
+        answers = await self._activities.submit_all([request for _, request, _ in asked])
+        nobody: set[str] = set()
+        for (one, request, left_out), answer in zip(asked, answers, strict=True):
             outcome = _recorded(one, answer)
             if outcome is not None:
                 body.outcomes[one.event_id] = replace(outcome, left_out=left_out)
             elif isinstance(answer, Answer) and answer.status == 404:
-                body.keep(
-                    one,
-                    "activity",
-                    document,
-                    texts[one.event_id],
-                    keys=_keys(body.name, one),
-                    after=FIRST_LOOK_AFTER,
-                    at=one.occurred_at,
-                )
-                body.outcomes[one.event_id] = Outcome(one.event_id, "waiting", reason="no such lead yet")
+                nobody.add(one.event_id)
             else:
-                flaw = _flaw(answer)
-                body.keep(one, "activity", document, texts[one.event_id], keys=_keys(body.name, one), **_given_up(flaw))
+                said: JsonValue = request.activity.model_dump(mode="json", exclude_unset=True)
+                self._keep_activity(body, one, said, texts, _flaw(answer))
+        return [(one, ways[1:]) for one, ways in acted if one.event_id in nobody and len(ways) > 1]
+
+    @staticmethod
+    def _keep_activity(body: _Body, one: Acted, document: JsonValue, texts: Mapping[str, str], flaw: str) -> None:
+        keys = _keys(body.name, one)
+        body.keep(one, "activity", {"ways": [document]}, texts[one.event_id], keys=keys, **_given_up(flaw))
 
     def _put_aside(self, ready: Ready, body: _Body, said: Sequence[Said], texts: Mapping[str, str]) -> None:
         """What is neither a submission nor an activity. Several events about one record are one fetch."""
@@ -309,7 +325,7 @@ def noted(said: Deleted) -> Acted:
         "marketing",
         said.content,
         said.email,
-        None if said.email else said.external_id,
+        said.external_id,
         said.occurred_at,
     )
 
@@ -417,6 +433,20 @@ def keys_in(source: str, document: Mapping[str, Any]) -> list[str]:
     if isinstance(external_id, str) and external_id:
         words.append(key_word(("external", external_key(source, external_id))))
     return words
+
+
+def _addresses_in(text: str) -> list[str]:
+    """The e-mail addresses in a text, as key words; bounded."""
+    found: dict[str, None] = {}
+    for sign in islice(re.finditer("@", text), _ADDRESSES_MAX):
+        before, after = (
+            text[max(0, sign.start() - _LOCAL_MAX) : sign.start()],
+            text[sign.end() : sign.end() + _DOMAIN_MAX],
+        )
+        local, domain = _LOCAL.search(before), _DOMAIN.match(after)
+        if local is not None and domain is not None:
+            found[f"{local[0]}@{domain[0]}"] = None
+    return [key_word(("email", address)) for one in found if (address := email_facts(one).address)]
 
 
 def _keys(source: str, said: Acted | Deleted) -> list[str]:
