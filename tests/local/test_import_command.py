@@ -37,11 +37,14 @@ class Accord:
     url: str
     key: str
     dsn: str
+    log: Path
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "ACCORD_INTAKE_URL": self.url, "ACCORD_KEY": self.key}
         command = [sys.executable, "-m", "accord_local.cli", "import", *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+        print(self.log.read_text())  # shown with a test that fails
+        return done
 
     async def rows(self, sql: str) -> list[dict[str, object]]:
         connection = await asyncpg.connect(self.dsn)
@@ -71,7 +74,9 @@ def accord(database_factory: DatabaseFactory, tmp_path: Path) -> Iterator[Accord
             [sys.executable, "-m", "intake.main", "all"], env=environment, stdout=out, stderr=subprocess.STDOUT
         )
     try:
-        yield Accord(f"http://127.0.0.1:{_port(process, log)}", key, url.replace("postgresql+asyncpg", "postgresql"))
+        yield Accord(
+            f"http://127.0.0.1:{_port(process, log)}", key, url.replace("postgresql+asyncpg", "postgresql"), log
+        )
     finally:
         process.terminate()
         process.wait(timeout=PATIENCE_S)
