@@ -57,7 +57,7 @@ class Accord:
 @pytest.fixture
 def accord(database_factory: DatabaseFactory, tmp_path: Path) -> Iterator[Accord]:
     """The service as it is started in production, with nobody to publish to."""
-    url = database_factory("intake", lambda found: upgrade_sync(MIGRATIONS, found))
+    url = database_factory("importing", lambda found: upgrade_sync(MIGRATIONS, found))
     keys_path = tmp_path / "keys.yaml"
     scopes = ["leads:read", "leads:write", "personal:read"]
     key = keys.create(keys_path, name="marketing", department="marketing", scopes=scopes)
