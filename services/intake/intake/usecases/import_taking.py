@@ -5,6 +5,7 @@ results, the counts and the place in the file are saved with it, or nothing is.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -39,7 +40,7 @@ class Overtaken(Exception):
     """The import is not where we left it: somebody else takes its rows, or our last commit came through after all."""
 
 
-class Takes:
+class Takes(ABC):
     """What both ways have in common. `job` is as it was after the last commit."""
 
     def __init__(
@@ -59,9 +60,9 @@ class Takes:
             found = await queries.earlier(await driver_of(conn), self.job.source, self.job.import_id)
         self._said_before, self._rejected_before = found
 
+    @abstractmethod
     async def save(self, chunk: Chunk) -> bool:
         """One transaction; whether somebody has asked to cancel. Raises Overtaken."""
-        raise NotImplementedError
 
     async def _advance(
         self,
