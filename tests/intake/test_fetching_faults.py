@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import signal
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from tests.intake.hooking import SEALING_KEY, Connected, connected, outcomes, until
+from tests.intake.processes import intake_process
 from tests.intake.test_fetching import CONTACT, contact, event_of, hubspot, now_due
 from tests.intake.tools import HUBSPOT, dumped
 from tests.intake.toolserver import Reply, ToolServer, json_reply, tool_server
 
 KILLS = 3
+SETTINGS = {"secrets_keys": SEALING_KEY, "outbound_allow_private": "true"}
 
 
 @pytest.fixture
@@ -31,29 +29,6 @@ def tool() -> Iterator[ToolServer]:
 async def intake(database_url: str, keys_file: Path) -> AsyncIterator[Connected]:
     async with connected(database_url, keys_file, outbound_allow_private=True, outbound_timeout_s=5) as one:
         yield one
-
-
-@asynccontextmanager
-async def worker_process(url: str, keys: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The worker as it is started in production, with nobody to publish to."""
-    environment = {
-        **os.environ,
-        "ACCORD_DATABASE_URL": url,
-        "ACCORD_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
-        "ACCORD_API_KEYS_FILE": str(keys),
-        "ACCORD_PORT": "0",
-        "ACCORD_SECRETS_KEYS": SEALING_KEY,
-        "ACCORD_OUTBOUND_ALLOW_PRIVATE": "true",
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "intake.main", "worker", env=environment, stdout=asyncio.subprocess.DEVNULL
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 @pytest.mark.slow
@@ -70,16 +45,15 @@ async def test_a_worker_that_is_killed_again_and_again_loses_and_doubles_no_even
 
     for kill in range(1, KILLS + 1):
         at = kill * count // (KILLS + 1) - chance.randrange(8)
-        async with worker_process(database_url, keys_file) as process:
+        async with intake_process("worker", database_url, keys_file, **SETTINGS) as process:
 
             async def enough(at: int = at) -> bool:
                 return len(tool.asked) >= at
 
             await until(enough)
-            process.send_signal(signal.SIGKILL)
-            await process.wait()
+            await process.kill()
         await now_due(intake)  # as if the leases of the dead were over
-    async with worker_process(database_url, keys_file):
+    async with intake_process("worker", database_url, keys_file, **SETTINGS):
 
         async def all_done() -> bool:
             return len(await intake.rows("SELECT 1 FROM hook_event WHERE state = 'done'")) == count

@@ -7,16 +7,14 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 from tests.intake.conftest import KEYS
-from tests.intake.hooking import SEALING_KEY, until
+from tests.intake.hooking import SEALING_KEY
+from tests.intake.processes import intake_process
 
-from accord_local.processes import free_ports
 from intake.domain.adapters import ADAPTERS
 from intake.domain.adapters.base import AnyAdapter
 from intake.domain.mapping import Const, Rule
@@ -43,33 +41,8 @@ EXPECTED = {
 @pytest.fixture
 async def address(database_url: str, keys_file: Path) -> AsyncIterator[str]:
     """Intake as a process of its own, as users have it."""
-    port = free_ports(1)[0]
-    environment = {
-        **os.environ,
-        "ACCORD_DATABASE_URL": database_url,
-        "ACCORD_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
-        "ACCORD_API_KEYS_FILE": str(keys_file),
-        "ACCORD_PORT": str(port),
-        "ACCORD_SECRETS_KEYS": SEALING_KEY,
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "intake.main", "api", env=environment, stdout=asyncio.subprocess.DEVNULL
-    )
-    url = f"http://127.0.0.1:{port}"
-
-    async def ready() -> bool:
-        try:
-            async with httpx.AsyncClient(trust_env=False) as client:
-                return (await client.get(f"{url}/readyz")).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    try:
-        await until(ready, 60)
-        yield url
-    finally:
-        process.terminate()
-        await process.wait()
+    async with intake_process("api", database_url, keys_file, secrets_keys=SEALING_KEY) as intake:
+        yield intake.url
 
 
 async def said_by(page: str, address: str) -> str:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.intake.importing import PATIENCE_S, Importing, counted, importing, people
+from tests.intake.importing import Importing, counted, importing, people
+from tests.intake.processes import intake_process
 
 KILLS = 3
 
@@ -51,28 +48,6 @@ async def idle(database_url: str, keys_file: Path) -> AsyncIterator[Importing]:
         yield one
 
 
-@asynccontextmanager
-async def worker_process(url: str, keys: Path, **settings: object) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The worker as it is started in production, with nobody to publish to."""
-    environment = {
-        **os.environ,
-        "ACCORD_DATABASE_URL": url,
-        "ACCORD_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
-        "ACCORD_API_KEYS_FILE": str(keys),
-        "ACCORD_PORT": "0",
-        **{f"ACCORD_{name.upper()}": str(value) for name, value in settings.items()},
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "intake.main", "worker", env=environment, stdout=asyncio.subprocess.DEVNULL
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await asyncio.wait_for(process.wait(), PATIENCE_S)
-
-
 # ends in the middle ------------------------------------------------------------------------------------------------
 @pytest.mark.slow
 async def test_a_worker_that_is_killed_again_and_again_loses_and_doubles_no_row(
@@ -85,12 +60,11 @@ async def test_a_worker_that_is_killed_again_and_again_loses_and_doubles_no_row(
     at = 0
     for _ in range(KILLS):
         at += chance.randrange(1, total // (KILLS + 1))
-        async with worker_process(database_url, keys_file, import_rows_max=50) as process:
+        async with intake_process("worker", database_url, keys_file, import_rows_max=50) as process:
             await idle.until(import_id, lambda found, at=at: found["rows"]["read"] >= at)  # type: ignore[misc]
-            process.send_signal(signal.SIGKILL)
-            await process.wait()
+            await process.kill()
         assert (await idle.shown(import_id))["state"] == "running"
-    async with worker_process(database_url, keys_file):
+    async with intake_process("worker", database_url, keys_file):
         found = await idle.ended(import_id)
     await assert_taken_once(idle, found, count, doubled, bad)
 
