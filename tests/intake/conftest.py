@@ -103,8 +103,11 @@ def database_url(database_factory: DatabaseFactory) -> str:
 
 @asynccontextmanager
 async def running(url: str, keys: Path) -> AsyncIterator[Running]:
-    """Intake with its group commits running."""
-    settings = Settings(database_url=url, kafka_bootstrap_servers="127.0.0.1:1", api_keys_file=keys)
+    """Intake with its group commits running. Its locks are waited for long, so that a busy machine is not taken for a deadlock, which
+    PostgreSQL itself finds after a second."""
+    settings = Settings(
+        database_url=url, kafka_bootstrap_servers="127.0.0.1:1", api_keys_file=keys, database_lock_timeout_s=60
+    )
     service = build(settings)
     stop = asyncio.Event()
     workers = [asyncio.create_task(worker.run(stop)) for worker in service.api_workers]

@@ -108,7 +108,7 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
         ("a: [1", "YAML"),
         ("a: b: c", "YAML"),
         ("\ta: 1", "YAML"),
-        ("a: " + "[" * 100_000, "deeper|not YAML"),  # libyaml may give up by itself before we do
+        ("a: " + "[" * 100_000, "deeper"),
         ("a: " + "[" * (DEPTH_MAX + 1) + "]" * (DEPTH_MAX + 1), "deeper"),
         ('a: "\\0"', "NUL"),
         ("a: [" + "1," * 300_000 + "]", "values"),

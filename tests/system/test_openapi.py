@@ -21,7 +21,7 @@ from tests.system.running import Running
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 
-EXAMPLES_MAX = 8
+EXAMPLES_MAX = 15
 """Per operation and way of generating."""
 REQUEST_TIMEOUT_S = 30.0
 FAILURES_SHOWN_MAX = 20

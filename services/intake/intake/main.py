@@ -51,7 +51,10 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 def build(settings: Settings) -> Service:
     """The service that these settings describe."""
     database = Database(
-        settings.database_url.get_secret_value(), pool_size=settings.database_pool_size, application_name="intake"
+        settings.database_url.get_secret_value(),
+        pool_size=settings.database_pool_size,
+        lock_timeout_s=settings.database_lock_timeout_s,
+        application_name="intake",
     )
     policies = AgreementStore(database, POLICY)
     judges = ActiveCache(policies, judge_of)
