@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, cast
 
 import asyncpg
+import orjson
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -59,6 +60,11 @@ async def driver_of(conn: AsyncConnection) -> asyncpg.Connection:
     """The asyncpg connection under `conn`, whose transaction must have begun with a statement through it."""
     raw = await conn.get_raw_connection()
     return cast("asyncpg.Connection", raw.driver_connection)
+
+
+def from_json(value: Any) -> Any:
+    """The value of a json or jsonb column. SQLAlchemy sets codecs on its connections, so the driver gives text or the value."""
+    return orjson.loads(value) if isinstance(value, str | bytes) else value
 
 
 class Database:

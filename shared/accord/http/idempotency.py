@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response
 
-from accord.database import Database, Recording, driver_of
+from accord.database import Database, Recording, driver_of, from_json
 from accord.http.auth import authorize
 from accord.http.problems import MEDIA_TYPE, Problem
 from accord.metric_names import IDEMPOTENT_REPLAYS
@@ -274,7 +274,7 @@ def _verdict(
     if bytes(row["request_sha256"]) != ticket.sha256:
         return OtherRequest()
     IDEMPOTENT_REPLAYS.inc()
-    headers = json.loads(row["headers"]) if isinstance(row["headers"], str) else row["headers"]
+    headers = from_json(row["headers"])
     return Replay(Answer(row["status"], bytes(row["body"] or b""), headers or {}, replayed=True))
 
 

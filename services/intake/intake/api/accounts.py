@@ -12,11 +12,10 @@ from pydantic import BaseModel, Field
 from accord.database import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, page_of
+from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import not_found
 from intake.api import examples
 from intake.api.leads import LeadOut, lead_out
-from intake.api.merges import after_id
 from intake.domain import likeness
 from intake.queries.accounts import Account
 from intake.queries.duplicates import CANDIDATES_MAX
@@ -108,10 +107,10 @@ def account_router(database: Database) -> APIRouter:
         account_id: UUID, limit: Limit = 50, cursor: CursorText = None, caller: Caller = require("leads:read")
     ) -> Page[LeadOut]:
         """In the order in which they were first heard of."""
-        found = await accounts.leads_of(database, account_id, after_id(cursor), limit + 1)
+        found = await accounts.leads_of(database, account_id, place_after(cursor, UUID), limit + 1)
         if found is None:
             raise not_found("account")
-        rows, next_cursor = page_of(found, limit, lambda row: str(row.lead.lead_id))
+        rows, next_cursor = page_of(found, limit, lambda row: row.lead.lead_id)
         return Page(items=[lead_out(row, caller) for row in rows], next_cursor=next_cursor)
 
     @router.get(

@@ -24,8 +24,8 @@ from accord.contracts.values import SourceName
 from accord.http.auth import Caller, authorize, forbidden, require
 from accord.http.idempotency import ticket_of
 from accord.http.openapi import operation, problems
-from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of
-from accord.http.problems import Problem, media_type_of, unsupported_media_type, validation_problem
+from accord.http.paging import CursorText, Limit, Page, page_of, place_after
+from accord.http.problems import Problem, media_type_of, unfit, unsupported_media_type, validation_problem
 from intake.domain.imports import Failure, Outcome, Plan, State
 from intake.domain.table import ERROR_COLUMN, LINE_COLUMN, OURS, ROW_COLUMN, encoding_named, guarded
 from intake.queries.imports import Job
@@ -79,7 +79,7 @@ def _query(request: Request) -> ImportQuery:
     twice = {name for name, _ in given if sum(other == name for other, _ in given) > 1}
     if twice:
         errors = [{"parameter": name, "message": "Must stand once"} for name in sorted(twice)]
-        raise Problem(422, "validation-failed", "The request does not fit", "A parameter stands twice.", errors=errors)
+        raise unfit("A parameter stands twice.", *errors)
     try:
         return ImportQuery.model_validate(dict(given))
     except ValidationError as error:
@@ -299,10 +299,8 @@ def import_router(imports: Imports) -> APIRouter:
         source: Annotated[str | None, Query(max_length=100)] = None,
         _: Caller = require("leads:write"),
     ) -> Page[ImportOut]:
-        place = decode_cursor(cursor, str)
-        before = _id_of(str(place[0])) if place else None
-        found = await imports.page(before, limit + 1, source)
-        items, following = page_of(found, limit, lambda job: str(job.import_id))
+        found = await imports.page(place_after(cursor, UUID), limit + 1, source)
+        items, following = page_of(found, limit, lambda job: job.import_id)
         return Page(items=[_shown(job) for job in items], next_cursor=following)
 
     @router.get(PATH + "/{import_id}", summary="One import", responses=problems(404))
@@ -320,8 +318,7 @@ def import_router(imports: Imports) -> APIRouter:
     ) -> Page[ImportRowOut]:
         """In the order of the file, those that have been taken so far. A dry run has none. Kept for a time only."""
         await imports.find(import_id)
-        place = decode_cursor(cursor, int)
-        found = await imports.results(import_id, int(str(place[0])) if place else 0, limit + 1, outcome)
+        found = await imports.results(import_id, place_after(cursor, int) or 0, limit + 1, outcome)
         items, following = page_of(found, limit, lambda result: result.number)
         shown = [
             ImportRowOut(row=one.number, outcome=one.outcome, verdict=one.verdict, lead_id=one.lead_id) for one in items
@@ -361,19 +358,6 @@ def import_router(imports: Imports) -> APIRouter:
         return _shown(await imports.cancel(import_id))
 
     return router
-
-
-def _id_of(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise Problem(
-            422,
-            "validation-failed",
-            "The request does not fit",
-            "The cursor is not one of this list.",
-            errors=[{"parameter": "cursor", "message": "Not a cursor of this list"}],
-        ) from None
 
 
 async def _csv_of(failures: AsyncIterator[Failure], plan: Plan | None) -> AsyncIterator[bytes]:

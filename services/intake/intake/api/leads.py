@@ -14,7 +14,7 @@ from accord.database import Database
 from accord.http.auth import Caller, forbidden, require
 from accord.http.conditional import required_match
 from accord.http.openapi import problems
-from accord.http.problems import Problem
+from accord.http.problems import unfit
 from intake.api.examples import CORRECTION_EXAMPLE
 from intake.domain.correction import CorrectionIn
 from intake.queries.lookup import Found
@@ -120,12 +120,9 @@ def lead_router(database: Database, correct: Correct) -> APIRouter:
     ) -> LeadsOut:
         """Exactly one of `email`, `phone`, `external`."""
         if sum(given is not None for given in (email, phone, external)) != 1:
-            raise Problem(
-                422,
-                "validation-failed",
-                "The request does not fit",
+            raise unfit(
                 "Give exactly one of email, phone, external.",
-                errors=[{"parameter": "email", "message": "Give exactly one of email, phone, external"}],
+                {"parameter": "email", "message": "Give exactly one of email, phone, external"},
             )
         found = await _find(email, phone, external)
         return LeadsOut(items=[] if found is None else [lead_out(found, caller)])

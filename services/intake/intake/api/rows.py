@@ -27,6 +27,7 @@ from accord.http.problems import (
     parse_body,
     problem_of,
     require_json,
+    unfit,
     unsupported_media_type,
 )
 from intake.usecases.capture import replayed
@@ -98,24 +99,12 @@ def _split(request: Request, body: bytes) -> list[bytes]:
         except orjson.JSONDecodeError:
             raise malformed("The body is not well-formed JSON.") from None
         if not isinstance(parsed, list):
-            raise Problem(
-                422,
-                "validation-failed",
-                "The request does not fit",
-                "The body is a list of rows.",
-                errors=[{"pointer": "", "message": "Must be a list"}],
-            )
+            raise unfit("The body is a list of rows.", {"pointer": "", "message": "Must be a list"})
         rows = [orjson.dumps(row) for row in parsed[: ROWS_MAX + 1]]
     else:
         raise unsupported_media_type("application/json", NDJSON)
     if not 0 < len(rows) <= ROWS_MAX:
-        raise Problem(
-            422,
-            "validation-failed",
-            "The request does not fit",
-            f"A batch has 1 to {ROWS_MAX} rows.",
-            errors=[{"pointer": "", "message": f"Must have 1 to {ROWS_MAX} rows"}],
-        )
+        raise unfit(f"A batch has 1 to {ROWS_MAX} rows.", {"pointer": "", "message": f"Must have 1 to {ROWS_MAX} rows"})
     return rows
 
 

@@ -14,6 +14,8 @@ import asyncpg
 import orjson
 from pydantic import JsonValue
 
+from accord.database import from_json
+
 Act = Literal["fetch", "submit", "activity", "erase"]
 State = Literal["waiting", "done", "failed"]
 
@@ -70,9 +72,6 @@ _DISCARD = f"""
 UPDATE hook_event SET state = 'done', error = 'discarded', content = '', reference = '{{}}', keys = '{{}}', updated_at = $3
 WHERE source = $1 AND hook_event_id = $2 AND state <> 'done'
 RETURNING {_COLUMNS}
-"""
-_ABANDON = """
-UPDATE hook_event SET state = 'failed', error = 'no-source', updated_at = $2 WHERE source = $1 AND state = 'waiting'
 """
 _COUNT = (
     "SELECT state, count(*) FROM (SELECT state FROM hook_event WHERE state <> 'done' LIMIT 100000) AS e GROUP BY state"
@@ -202,11 +201,6 @@ async def discard(driver: asyncpg.Connection, source: str, event_id: UUID, now: 
     return None if row is None else _event(row)
 
 
-async def abandon(driver: asyncpg.Connection, source: str, now: datetime) -> None:
-    """Give up what waits for a source that is no longer configured."""
-    await driver.execute(_ABANDON, source, now)
-
-
 async def counts(driver: asyncpg.Connection) -> dict[str, int]:
     """How many are in each state but done, counted up to 100,000."""
     return {row["state"]: row["count"] for row in await driver.fetch(_COUNT)}
@@ -223,6 +217,6 @@ def _event(row: asyncpg.Record) -> HookEvent:
     return HookEvent(
         **{
             **row,
-            "reference": orjson.loads(reference) if isinstance(reference, str | bytes) else reference,
+            "reference": from_json(reference),
         }
     )

@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from accord.database import from_json
 from intake.domain.imports import Counts, Failure, Plan, Report, State
 
 _COLUMNS = (
@@ -366,17 +367,12 @@ async def rejected_before(
 
 def _job(row: asyncpg.Record) -> Job:
     values: dict[str, Any] = dict(row)
-    plan = _json(values["plan"])
+    plan = from_json(values["plan"])
     values["plan"] = None if plan is None else Plan.model_validate(plan)
-    values["counts"] = Counts(**_json(values["counts"]))
-    values["quality"] = Report.of(_json(values["quality"]))
+    values["counts"] = Counts(**from_json(values["counts"]))
+    values["quality"] = Report.of(from_json(values["quality"]))
     return Job(**values)
 
 
 def _text(value: object) -> str:
     return orjson.dumps(value).decode()
-
-
-def _json(value: Any) -> Any:
-    """SQLAlchemy sets codecs for json on its connections, which may give text or the value, by version."""
-    return orjson.loads(value) if isinstance(value, str | bytes) else value

@@ -11,6 +11,7 @@ import asyncpg
 import orjson
 
 from accord.contracts.values import Campaign
+from accord.database import from_json
 from intake.domain.capture import IdentityKey, Merge
 from intake.domain.lead import PERSON_FIELDS, Lead
 
@@ -256,10 +257,10 @@ def _lead(row: asyncpg.Record) -> Lead:
         captured_at=row["captured_at"],
         verdict=row["verdict"],
         person={name: row[name] for name in PERSON_FIELDS if row[name] is not None},
-        attributes=_json(row["attributes"]),
-        stamps={name: datetime.fromisoformat(at) for name, at in _json(row["stamps"]).items()},
+        attributes=from_json(row["attributes"]),
+        stamps={name: datetime.fromisoformat(at) for name, at in from_json(row["stamps"]).items()},
         account_id=row["account_id"],
-        campaign=None if campaign is None else Campaign.model_validate(_json(campaign)),
+        campaign=None if campaign is None else Campaign.model_validate(from_json(campaign)),
         external_keys=tuple(row["external_keys"]),
         policy_version=row["policy_version"],
         quality_score=row["quality_score"],
@@ -267,8 +268,3 @@ def _lead(row: asyncpg.Record) -> Lead:
         merged_into=row["merged_into"],
         sequence=row["sequence"],
     )
-
-
-def _json(value: Any) -> Any:
-    """SQLAlchemy sets codecs for json on its connections, which may give text or the value, by version."""
-    return orjson.loads(value) if isinstance(value, str | bytes) else value

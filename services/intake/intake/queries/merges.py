@@ -9,9 +9,9 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-import orjson
 
 from accord.contracts.values import Campaign
+from accord.database import from_json
 from intake.domain.capture import IdentityKey
 from intake.domain.lead import Lead
 from intake.domain.merging import Before
@@ -173,7 +173,7 @@ def _made(row: asyncpg.Record) -> Made:
 
 
 def _recorded(row: asyncpg.Record) -> Recorded:
-    before = _json(row["survivor_before"]) or _NOTHING
+    before = from_json(row["survivor_before"]) or _NOTHING
     campaign, account_id = before["campaign"], before["account_id"]
     return Recorded(
         _made(row),
@@ -185,11 +185,6 @@ def _recorded(row: asyncpg.Record) -> Recorded:
             campaign=None if campaign is None else Campaign.model_validate(campaign),
             external_keys=tuple(before["external_keys"]),
         ),
-        tuple((kind, value) for kind, value in _json(row["keys_moved"])),
+        tuple((kind, value) for kind, value in from_json(row["keys_moved"])),
         tuple(row["activities_moved"]),
     )
-
-
-def _json(value: Any) -> Any:
-    """SQLAlchemy sets codecs for json on its connections, which may give text or the value, by version."""
-    return orjson.loads(value) if isinstance(value, str | bytes) else value

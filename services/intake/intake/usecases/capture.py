@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -16,7 +16,7 @@ from accord.contracts.external_key import external_key
 from accord.contracts.values import Attributes, PolicyFailure, Verdict
 from accord.database import Database, Recording
 from accord.http.idempotency import Answer, Fresh, Ticket
-from accord.http.problems import MEDIA_TYPE, Problem
+from accord.http.problems import MEDIA_TYPE, Problem, unfit
 from accord.ids import new_id
 from intake.domain.capture import Candidate, IdentityKey, Outcome, Register
 from intake.domain.consent import given_at
@@ -31,6 +31,8 @@ from intake.usecases.batch import ahead_of_time, answered, claimed, refused, tri
 
 InForce = tuple[int, Judge] | None
 """The policy's version and the policy, None while nothing is in force."""
+Apart = set[frozenset[UUID]]
+Decided = TypeVar("Decided")
 
 
 class CaptureRequest(NamedTuple):
@@ -70,9 +72,8 @@ class Taken(NamedTuple):
 
 
 class _Played(NamedTuple):
-    """What a transaction has decided, to be written."""
+    """What a transaction has decided beside its register, to be written."""
 
-    register: Register
     outcomes: list[Taken | Problem]
     rows: list[submissions.Row]
     said: list[consents.Row]
@@ -104,18 +105,19 @@ class Capture:
         in_force = await self._policies.current()
         recognised = as_the_policy_knows(recognised, in_force)
         driver, now = await recording.driver(), recording.now
-        wanted = [key for one in recognised for key in one.keys]
-        keys, leads = await lead_queries.lock_matches(driver, wanted)
-        played = self._play(recognised, in_force, Register(now, leads, keys))
-        if played.register.merges and (apart := await merges.apart(driver, played.register.known)):
-            keys, leads = await lead_queries.lock_matches(driver, wanted)
-            played = self._play(recognised, in_force, Register(now, leads, keys, apart))
-        await write(driver, played.register, now)
+        keys, leads = await lead_queries.lock_matches(driver, [key for one in recognised for key in one.keys])
+
+        def play(apart: Apart) -> tuple[Register, _Played]:
+            register = Register(now, dict(leads), dict(keys), apart)
+            return register, self._play(recognised, in_force, register)
+
+        register, played = await with_pairs_apart(driver, play)
+        await write(driver, register, now)
         await submissions.insert(driver, played.rows, now)
         await consents.insert(driver, played.said, now)
         if played.accounts:
             self._accounts.saw(await lead_queries.save_accounts(driver, played.accounts, now))
-        recording.publish(*played.register.events)
+        recording.publish(*register.events)
         return played.outcomes
 
     def _play(self, recognised: Sequence[Recognised], in_force: InForce, register: Register) -> _Played:
@@ -142,7 +144,7 @@ class Capture:
             ):
                 said.append(consent_of(one.request, candidate.submission_id, lead_id, candidate.values.at, now))
             outcomes.append(Taken(candidate.submission_id, lead_id, outcome, candidate.quality))
-        return _Played(register, outcomes, rows, said, accounts)
+        return _Played(outcomes, rows, said, accounts)
 
     async def _record(self, recognised: Sequence[Recognised]) -> list[Answer | Exception]:
         tickets = [one.request.ticket for one in recognised]
@@ -168,6 +170,16 @@ class _KnownAccounts:
         if len(self._ids) + len(account_ids) > self._MAX:
             self._ids.clear()
         self._ids |= account_ids
+
+
+async def with_pairs_apart(
+    driver: asyncpg.Connection, play: Callable[[Apart], tuple[Register, Decided]]
+) -> tuple[Register, Decided]:
+    """What `play` decides, given the pairs of leads that people have parted. They are looked up only where it would merge somebody."""
+    register, decided = play(set())
+    if register.merges and (apart := await merges.apart(driver, register.known)):
+        return play(apart)
+    return register, decided
 
 
 async def write(driver: asyncpg.Connection, register: Register, now: datetime) -> None:
@@ -260,13 +272,7 @@ def _flaw(submission: Submission) -> Problem | None:
 
 
 def _unfit(name: str, message: str) -> Problem:
-    return Problem(
-        422,
-        "validation-failed",
-        "The request does not fit",
-        f"{name}: {message}.",
-        errors=[{"pointer": f"/{name}", "message": message}],
-    )
+    return unfit(f"{name}: {message}.", {"pointer": f"/{name}", "message": message})
 
 
 def consent_of(

@@ -14,7 +14,7 @@ from accord.agreements import ActiveCache
 from accord.contracts.values import AttributeValue
 from accord.database import Database, Recording
 from accord.http.conditional import precondition_failed
-from accord.http.problems import Problem
+from accord.http.problems import Problem, unfit
 from accord.ids import new_id
 from intake.domain import correction
 from intake.domain.capture import IdentityKey, Register
@@ -233,10 +233,7 @@ def _account(domain: str | None, email: str | None) -> tuple[UUID, str] | None:
 
 
 def _unfit(flaws: Sequence[tuple[str, str]]) -> Problem:
-    return Problem(
-        422,
-        "validation-failed",
-        "The request does not fit",
+    return unfit(
         "; ".join(f"{pointer}: {message}" for pointer, message in flaws) + ".",
-        errors=[{"pointer": pointer, "message": message} for pointer, message in flaws],
+        *[{"pointer": pointer, "message": message} for pointer, message in flaws],
     )

@@ -17,7 +17,7 @@ from pydantic import JsonValue, ValidationError
 
 from accord.database import Database, Recording
 from accord.http.conditional import precondition_failed
-from accord.http.problems import Problem, not_found, pointer
+from accord.http.problems import Problem, not_found, pointer, unfit
 from accord.ids import new_id
 from accord.workers import Periodic
 from intake.domain.adapters import ADAPTERS
@@ -249,12 +249,9 @@ def _check(content: SourceContent) -> None:
     flaws += read(content.mapping)[1]
     flaws += default_flaws(content.defaults)
     if flaws:
-        raise Problem(
-            422,
-            "validation-failed",
-            "The request does not fit",
+        raise unfit(
             "1 place is wrong; see errors." if len(flaws) == 1 else f"{len(flaws)} places are wrong; see errors.",
-            errors=[{"pointer": flaw.pointer, "message": flaw.message} for flaw in flaws],
+            *[{"pointer": flaw.pointer, "message": flaw.message} for flaw in flaws],
         )
 
 
