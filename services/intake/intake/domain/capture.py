@@ -189,7 +189,7 @@ class Register:
         """A lead comes in for all to see, at the time of its first submission."""
         self._save(lead)
         self.events.append(
-            LeadCaptured(
+            LeadCaptured.known(
                 lead_id=lead.lead_id,
                 sequence=lead.sequence,
                 occurred_at=lead.captured_at,

@@ -199,11 +199,12 @@ _KEY_FIELDS = ("email", "phone", "external_id")
 
 def _recognise(request: CaptureRequest) -> Recognised:
     submission = request.submission
+    given = submission.__dict__  # the form's fields by name, read a dozen times for each submission
     country = submission.attributes.get("country")
     email = email_facts(submission.email) if submission.email else None
     phone = phone_facts(submission.phone, country if isinstance(country, str) else None) if submission.phone else None
-    person: dict[str, str] = {name: value for name in _COMPANY_FIELDS if (value := getattr(submission, name))}
-    fields = person | {name: value for name in _KEY_FIELDS if (value := getattr(submission, name))}
+    person: dict[str, str] = {name: value for name in _COMPANY_FIELDS if (value := given[name])}
+    fields = person | {name: value for name in _KEY_FIELDS if (value := given[name])}
     if submission.consent is not None:
         fields["consent"] = submission.consent.basis
     keys: list[IdentityKey] = []
