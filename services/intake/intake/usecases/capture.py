@@ -80,8 +80,19 @@ class _Played(NamedTuple):
     accounts: dict[UUID, tuple[str, str | None]]
 
 
+class Decision(NamedTuple):
+    """What a transaction has decided about submissions, one outcome for each, and has still to write."""
+
+    register: Register
+    outcomes: list[Taken | Problem]
+    rows: list[submissions.Row]
+    said: list[consents.Row]
+    accounts: dict[UUID, tuple[str, str | None]]
+
+
 class Capture:
-    """The use case. `apply` is what a GroupCommit calls; `recognise` and `take` are for those with a transaction of their own."""
+    """The use case. `apply` is what a GroupCommit calls; `recognise` and `take`, or `decide` and
+    `write`, are for those with a transaction of their own."""
 
     def __init__(self, database: Database, policies: ActiveCache[Judge]) -> None:
         self._database = database
@@ -102,6 +113,13 @@ class Capture:
 
         Raises what `usecases.batch.tried` tries again. Idempotency keys are not looked at.
         """
+        decision = await self.decide(recording, recognised)
+        await self.write(recording, decision)
+        return decision.outcomes
+
+    async def decide(self, recording: Recording, recognised: Sequence[Recognised]) -> Decision:
+        """What becomes of submissions; their keys and the leads that these name are locked until the commit. The caller sees it written,
+        in the same transaction."""
         in_force = await self._policies.current()
         recognised = as_the_policy_knows(recognised, in_force)
         driver, now = await recording.driver(), recording.now
@@ -112,13 +130,17 @@ class Capture:
             return register, self._play(recognised, in_force, register)
 
         register, played = await with_pairs_apart(driver, play)
-        await write(driver, register, now)
-        await submissions.insert(driver, played.rows, now)
-        await consents.insert(driver, played.said, now)
-        if played.accounts:
-            self._accounts.saw(await lead_queries.save_accounts(driver, played.accounts, now))
-        recording.publish(*register.events)
-        return played.outcomes
+        return Decision(register, *played)
+
+    async def write(self, recording: Recording, decision: Decision) -> None:
+        """Write what was decided, and have it published."""
+        driver, now = await recording.driver(), recording.now
+        await write(driver, decision.register, now)
+        await submissions.insert(driver, decision.rows, now)
+        await consents.insert(driver, decision.said, now)
+        if decision.accounts:
+            self._accounts.saw(await lead_queries.save_accounts(driver, decision.accounts, now))
+        recording.publish(*decision.register.events)
 
     def _play(self, recognised: Sequence[Recognised], in_force: InForce, register: Register) -> _Played:
         """Decide about one submission after the other."""
