@@ -39,7 +39,7 @@ def assert_page_tells_all(document: dict[str, Any], page: str) -> None:
     assert page == markdown(document)
     for path, item in document["paths"].items():
         for method, one in item.items():
-            section = page.split(f"### `{method.upper()} {path}`\n")[1].split("\n### ")[0]
+            section = page.split(f"### `{method.upper()} {path}`\n")[1].split("\n### ", maxsplit=1)[0]
             assert one["summary"] in section
             assert "x-scope" not in one or f"`{one['x-scope']}`" in section
             assert all(f"`{part['name']}`" in section for part in one.get("parameters", []))
