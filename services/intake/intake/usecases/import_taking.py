@@ -122,9 +122,12 @@ class Takes(ABC):
             return {}
         known = [(line, line.recognised) for line in lines if line.recognised is not None and line.recognised.keys]
         version = None if in_force is None else in_force[0]
+        # Most rows of most files are of new people, so their texts are not even looked at.
+        leads = await lead_queries.find_keys(driver, [one.keys[-1] for _, one in known])
         rows = [
-            (line.row.number, *one.keys[-1], one.request.submission.source, _digest(line.reading.content))
+            (line.row.number, leads[one.keys[-1]], one.request.submission.source, _digest(line.reading.content))
             for line, one in known
+            if one.keys[-1] in leads
         ]
         found = await queries.unchanged(driver, rows, version)
         results = {number: Result(number, "unchanged", verdict, lead) for number, (lead, verdict) in found.items()}
@@ -132,9 +135,9 @@ class Takes(ABC):
             return results
         now = await queries.now(driver)
         doubtful = [
-            (number, key_word((kind, value)), source, digest)
-            for (number, kind, value, source, digest), (_, one) in zip(rows, known, strict=True)
-            if number not in results and judged(one.facts, in_force, now)[0].verdict == "rejected"
+            (line.row.number, key_word(one.keys[-1]), one.request.submission.source, _digest(line.reading.content))
+            for line, one in known
+            if line.row.number not in results and judged(one.facts, in_force, now)[0].verdict == "rejected"
         ]
         for number in await queries.rejected_before(driver, doubtful, version):
             results[number] = Result(number, "unchanged", "rejected")
