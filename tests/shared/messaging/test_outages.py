@@ -22,8 +22,6 @@ from accord_local.postgres import PostgresServer
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(180)]
 
 LEADS = [uuid.uuid4() for _ in range(20)]
-PACE_S = 0.1
-"""Between two rounds of the writer: the cores are for those who publish and apply them."""
 
 
 def free_port():
@@ -98,7 +96,7 @@ class Writer:
             except Exception as error:
                 if not is_transient(error):
                     raise
-            await asyncio.sleep(PACE_S)
+            await asyncio.sleep(0.01)
 
 
 def all_rounds(rounds):
