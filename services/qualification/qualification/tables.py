@@ -58,6 +58,12 @@ lead = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("revision", BigInteger, nullable=False),
     _moment("changed_at"),
+    _moment("profile_at", nullable=True),
+    Column("clock_rank", SmallInteger),
+    Column("clock_tie", UUID),
+    Column("entered_under", Integer),
+    Column("ruled_by", Integer),
+    _moment("due_at", nullable=True),
     PrimaryKeyConstraint("lead_id", name="lead_pkey"),
     CheckConstraint("(stage IS NULL) = (stage_since IS NULL)", name="lead_stage_check"),
     Index("lead_stage_idx", "stage", "lead_id", postgresql_where=text("stage IS NOT NULL")),
@@ -70,6 +76,19 @@ lead = Table(
         postgresql_where=text("stage IS NULL AND profile IS NOT NULL AND merged_into IS NULL AND NOT erased"),
     ),
     Index("lead_merged_into_idx", "merged_into", postgresql_where=text("merged_into IS NOT NULL")),
+    Index("lead_due_idx", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+)
+
+lead_fact = Table(
+    "lead_fact",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    _moment("placed_at"),
+    Column("rank", SmallInteger, nullable=False),
+    Column("tie", UUID, nullable=False),
+    _moment("recorded_at"),
+    Column("fact", JSONB, nullable=False),
+    PrimaryKeyConstraint("lead_id", "placed_at", "rank", "tie", name="lead_fact_pkey"),
 )
 
 activity = Table(
@@ -102,6 +121,10 @@ stage_entry = Table(
     Column("cause", Text, nullable=False),
     Column("decision_id", UUID),
     Column("definition_version", Integer, nullable=False),
+    Column("correction", Boolean, nullable=False, server_default=text("false")),
+    Column("withdrawn", Boolean, nullable=False, server_default=text("false")),
+    Column("replaces", BigInteger),
+    Column("follows", BigInteger),
     PrimaryKeyConstraint("lead_id", "sequence", name="stage_entry_pkey"),
 )
 
@@ -120,6 +143,7 @@ decision = Table(
     Column("department", Text),
     Column("fields", JSONB, nullable=False),
     Column("definition_version", Integer, nullable=False),
+    _moment("placed_at", nullable=True),
     PrimaryKeyConstraint("lead_id", "decision_id", name="decision_pkey"),
 )
 
