@@ -26,7 +26,7 @@ def check(content: Mapping[str, object]) -> list[Finding]:
     try:
         definition = Definition.model_validate(content)
     except ValidationError as error:
-        return _shape(error, content)
+        return shape(error, content)
     return [
         *_keys(definition),
         *_gates(definition),
@@ -43,7 +43,8 @@ def pointer(*parts: object) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
-def _shape(error: ValidationError, content: Mapping[str, object]) -> list[Finding]:
+def shape(error: ValidationError, content: Mapping[str, object]) -> list[Finding]:
+    """What pydantic found, each place once and as a pointer into the content."""
     findings: dict[str, Finding] = {}
     for problem in error.errors(include_url=False, include_context=False, include_input=False):
         place = _place(problem["loc"], content, missing=problem["type"] == "missing")
@@ -80,7 +81,7 @@ def _stages(definition: Definition) -> Iterator[tuple[str, Stage]]:
     return ((pointer("stages", place), stage) for place, stage in enumerate(definition.stages))
 
 
-def _twice(values: Sequence[str]) -> Iterator[tuple[int, str]]:
+def twice(values: Sequence[str]) -> Iterator[tuple[int, str]]:
     """Place and value of each that stood earlier already."""
     seen: set[str] = set()
     for place, value in enumerate(values):
@@ -90,7 +91,7 @@ def _twice(values: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 
 def _keys(definition: Definition) -> Iterator[Finding]:
-    for place, key in _twice([stage.key for stage in definition.stages]):
+    for place, key in twice([stage.key for stage in definition.stages]):
         yield Finding(pointer("stages", place, "key"), f"the stage {key} is there twice")
     for at, stage in _stages(definition):
         lists: dict[str, Sequence[str]] = {
@@ -99,10 +100,10 @@ def _keys(definition: Definition) -> Iterator[Finding]:
             "gate/decision": stage.gate.decisions,
         }
         for name, values in lists.items():
-            for place, value in _twice(values):
+            for place, value in twice(values):
                 yield Finding(f"{at}/{name}/{place}", f"{value} is there twice")
     for name, score in _scores(definition):
-        for place, key in _twice([rule.key for rule in score.rules]):
+        for place, key in twice([rule.key for rule in score.rules]):
             yield Finding(pointer("scores", name, "rules", place, "key"), f"the rule {key} is there twice")
     for name, reasons in definition.reasons.items():
         if not reasons:
@@ -230,7 +231,7 @@ def _criteria(definition: Definition) -> Iterator[Finding]:
             yield from _asked(f"{at}/gate/when", stage.gate.when, {**domains, "stage": stages}, "the gate")
     for place, rule in enumerate(fit.rules if fit else ()):
         at = pointer("scores", "fit", "rules", place, "when")
-        inadmissible = [spot for spot, leaf in _leaves(at, rule.when) if not _fit_path(leaf.path)]
+        inadmissible = [spot for spot, leaf in leaves(at, rule.when) if not _fit_path(leaf.path)]
         for spot in inadmissible:
             yield Finding(f"{spot}/path", "fit asks only for attributes, source and campaign.name")
         if not inadmissible:
@@ -243,7 +244,7 @@ def _fit_path(path: str) -> bool:
 
 def _asked(at: str, criteria: Criteria, domains: Mapping[str, Domain | str], what: str) -> Iterator[Finding]:
     unknown = False
-    for spot, leaf in _leaves(at, criteria):
+    for spot, leaf in leaves(at, criteria):
         domain = domains.get("account" if leaf.path.startswith("account.") else leaf.path)
         if isinstance(domain, str):
             unknown = True
@@ -252,7 +253,7 @@ def _asked(at: str, criteria: Criteria, domains: Mapping[str, Domain | str], wha
         return
     counts = {
         leaf.path: Domain(least=0, most=ACTIVITIES_PER_KIND_MAX)
-        for _, leaf in _leaves(at, criteria)
+        for _, leaf in leaves(at, criteria)
         if leaf.path.startswith("activities.")
     }
     known = {path: domain for path, domain in domains.items() if isinstance(domain, Domain)}
@@ -261,13 +262,13 @@ def _asked(at: str, criteria: Criteria, domains: Mapping[str, Domain | str], wha
         yield Finding(at, f"{what} can never hold: {reason}")
 
 
-def _leaves(at: str, criteria: Criteria) -> Iterator[tuple[str, Criteria]]:
+def leaves(at: str, criteria: Criteria) -> Iterator[tuple[str, Criteria]]:
     """Every comparison with its pointer."""
     if criteria.path:
         yield at, criteria
     name = "all" if criteria.all else "any" if criteria.any else "none"
     for place, child in enumerate(criteria.children):
-        yield from _leaves(f"{at}/{name}/{place}", child)
+        yield from leaves(f"{at}/{name}/{place}", child)
 
 
 def _domains(definition: Definition) -> dict[str, Domain | str]:
