@@ -21,7 +21,7 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import BYTEA, JSONB, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, UUID
 
 from accord.agreements import tables as agreements
 from accord.http import tables as http
@@ -77,6 +77,7 @@ lead = Table(
     ),
     Index("lead_merged_into_idx", "merged_into", postgresql_where=text("merged_into IS NOT NULL")),
     Index("lead_due_idx", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    Index("lead_owner_stage_idx", "owner", "stage", "lead_id", postgresql_where=text("owner IS NOT NULL")),
 )
 
 lead_fact = Table(
@@ -163,4 +164,85 @@ external_key = Table(
     Column("lead_id", UUID, nullable=False),
     PrimaryKeyConstraint("key", name="external_key_pkey"),
     Index("external_key_lead_idx", "lead_id"),
+)
+
+routing = Table(
+    "routing",
+    metadata,
+    Column("version", Integer, nullable=False, autoincrement=False),
+    Column("content", JSONB, nullable=False),
+    Column("content_sha256", Text, nullable=False),
+    _moment("written_at"),
+    Column("written_by", Text, nullable=False),
+    PrimaryKeyConstraint("version", name="routing_pkey"),
+)
+
+routing_pool = Table(
+    "routing_pool",
+    metadata,
+    Column("pool", Text, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    Column("currents", JSONB, nullable=False),
+    PrimaryKeyConstraint("pool", name="routing_pool_pkey"),
+)
+
+routing_sweep = Table(
+    "routing_sweep",
+    metadata,
+    Column("version", Integer, nullable=False, autoincrement=False),
+    Column("stages", ARRAY(Text), nullable=False),
+    Column("after_stage", Text, nullable=False),
+    Column("after_lead", UUID, nullable=False),
+    Column("done", Boolean, nullable=False),
+    PrimaryKeyConstraint("version", name="routing_sweep_pkey"),
+)
+
+assignment = Table(
+    "assignment",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    Column("assignment_id", UUID, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("owner", Text),
+    Column("previous_owner", Text),
+    Column("pool", Text),
+    Column("cause", Text, nullable=False),
+    Column("reason", Text),
+    Column("actor", Text),
+    Column("clause", Text),
+    Column("breach_id", UUID),
+    Column("routing_version", Integer),
+    Column("why", Text, nullable=False),
+    Column("explanation", JSONB),
+    _moment("occurred_at"),
+    _moment("recorded_at"),
+    PrimaryKeyConstraint("lead_id", "assignment_id", name="assignment_pkey"),
+    Index("assignment_breach_idx", "breach_id", unique=True, postgresql_where=text("breach_id IS NOT NULL")),
+)
+
+waiting_lead = Table(
+    "waiting_lead",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    Column("pool", Text, nullable=False),
+    _moment("since"),
+    Column("routing_version", Integer, nullable=False),
+    Column("avoid", Text),
+    Column("clause", Text),
+    Column("breach_id", UUID),
+    Column("clock_id", UUID),
+    PrimaryKeyConstraint("lead_id", name="waiting_lead_pkey"),
+    Index("waiting_lead_pool_idx", "pool", "since"),
+    Index("waiting_lead_version_idx", "routing_version"),
+    Index("waiting_lead_clock_idx", "clock_id", postgresql_where=text("clock_id IS NOT NULL")),
+)
+
+account_owner = Table(
+    "account_owner",
+    metadata,
+    Column("account_id", UUID, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("lead_id", UUID, nullable=False),
+    _moment("since"),
+    PrimaryKeyConstraint("account_id", name="account_owner_pkey"),
 )

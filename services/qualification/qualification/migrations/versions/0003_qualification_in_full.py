@@ -37,7 +37,82 @@ _HISTORY = (
     "ALTER TABLE stage_entry ADD COLUMN follows bigint",
 )
 
-_ROUTING: tuple[str, ...] = ()
+_ROUTING = (
+    """
+    CREATE TABLE routing (
+        version integer CONSTRAINT routing_pkey PRIMARY KEY,
+        content jsonb NOT NULL,
+        content_sha256 text NOT NULL,
+        written_at timestamptz NOT NULL,
+        written_by text NOT NULL
+    )
+    """,
+    # A pointer moves only with its row locked, and all of them are locked together: so counts of open leads hold until the commit.
+    """
+    CREATE TABLE routing_pool (
+        pool text CONSTRAINT routing_pool_pkey PRIMARY KEY,
+        total bigint NOT NULL,
+        currents jsonb NOT NULL
+    )
+    """,
+    # Which leads that had no owner have been looked at since a version of the document; one row.
+    """
+    CREATE TABLE routing_sweep (
+        version integer CONSTRAINT routing_sweep_pkey PRIMARY KEY,
+        stages text[] NOT NULL,
+        after_stage text NOT NULL,
+        after_lead uuid NOT NULL,
+        done boolean NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE assignment (
+        lead_id uuid NOT NULL,
+        assignment_id uuid NOT NULL,
+        sequence bigint NOT NULL,
+        owner text,
+        previous_owner text,
+        pool text,
+        cause text NOT NULL,
+        reason text,
+        actor text,
+        clause text,
+        breach_id uuid,
+        routing_version integer,
+        why text NOT NULL,
+        explanation jsonb,
+        occurred_at timestamptz NOT NULL,
+        recorded_at timestamptz NOT NULL,
+        CONSTRAINT assignment_pkey PRIMARY KEY (lead_id, assignment_id)
+    )
+    """,
+    "CREATE UNIQUE INDEX assignment_breach_idx ON assignment (breach_id) WHERE breach_id IS NOT NULL",
+    """
+    CREATE TABLE waiting_lead (
+        lead_id uuid CONSTRAINT waiting_lead_pkey PRIMARY KEY,
+        pool text NOT NULL,
+        since timestamptz NOT NULL,
+        routing_version integer NOT NULL,
+        avoid text,
+        clause text,
+        breach_id uuid,
+        clock_id uuid
+    )
+    """,
+    "CREATE INDEX waiting_lead_pool_idx ON waiting_lead (pool, since)",
+    "CREATE INDEX waiting_lead_version_idx ON waiting_lead (routing_version)",
+    "CREATE INDEX waiting_lead_clock_idx ON waiting_lead (clock_id) WHERE clock_id IS NOT NULL",
+    """
+    CREATE TABLE account_owner (
+        account_id uuid CONSTRAINT account_owner_pkey PRIMARY KEY,
+        owner text NOT NULL,
+        lead_id uuid NOT NULL,
+        since timestamptz NOT NULL
+    )
+    """,
+    # Counts a person's open leads without looking at the others.
+    "CREATE INDEX lead_owner_stage_idx ON lead (owner, stage, lead_id) WHERE owner IS NOT NULL",
+)
 
 
 def upgrade() -> None:
