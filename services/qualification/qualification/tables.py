@@ -21,7 +21,7 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, UUID
+from sqlalchemy.dialects.postgresql import BYTEA, JSONB, UUID
 
 from accord.agreements import tables as agreements
 from accord.http import tables as http
@@ -190,7 +190,6 @@ routing_sweep = Table(
     "routing_sweep",
     metadata,
     Column("version", Integer, nullable=False, autoincrement=False),
-    Column("stages", ARRAY(Text), nullable=False),
     Column("after_stage", Text, nullable=False),
     Column("after_lead", UUID, nullable=False),
     Column("done", Boolean, nullable=False),
@@ -226,13 +225,14 @@ waiting_lead = Table(
     Column("lead_id", UUID, nullable=False),
     Column("pool", Text, nullable=False),
     _moment("since"),
+    _moment("tried_at"),
     Column("routing_version", Integer, nullable=False),
     Column("avoid", Text),
     Column("clause", Text),
     Column("breach_id", UUID),
     Column("clock_id", UUID),
     PrimaryKeyConstraint("lead_id", name="waiting_lead_pkey"),
-    Index("waiting_lead_pool_idx", "pool", "since"),
+    Index("waiting_lead_pool_idx", "pool", "tried_at"),
     Index("waiting_lead_version_idx", "routing_version"),
     Index("waiting_lead_clock_idx", "clock_id", postgresql_where=text("clock_id IS NOT NULL")),
 )

@@ -59,7 +59,6 @@ _ROUTING = (
     """
     CREATE TABLE routing_sweep (
         version integer CONSTRAINT routing_sweep_pkey PRIMARY KEY,
-        stages text[] NOT NULL,
         after_stage text NOT NULL,
         after_lead uuid NOT NULL,
         done boolean NOT NULL
@@ -92,6 +91,7 @@ _ROUTING = (
         lead_id uuid CONSTRAINT waiting_lead_pkey PRIMARY KEY,
         pool text NOT NULL,
         since timestamptz NOT NULL,
+        tried_at timestamptz NOT NULL,
         routing_version integer NOT NULL,
         avoid text,
         clause text,
@@ -99,7 +99,7 @@ _ROUTING = (
         clock_id uuid
     )
     """,
-    "CREATE INDEX waiting_lead_pool_idx ON waiting_lead (pool, since)",
+    "CREATE INDEX waiting_lead_pool_idx ON waiting_lead (pool, tried_at)",
     "CREATE INDEX waiting_lead_version_idx ON waiting_lead (routing_version)",
     "CREATE INDEX waiting_lead_clock_idx ON waiting_lead (clock_id) WHERE clock_id IS NOT NULL",
     """
