@@ -14,11 +14,13 @@ from accord.messaging.consumer import Consumer
 from accord.messaging.relay import Relay
 from accord.service import Service, run
 from qualification import handlers
-from qualification.api import decisions, leads
+from qualification.api import assignments, decisions, leads, routing
 from qualification.api.examples import DEFINITION
 from qualification.settings import Settings
 from qualification.usecases.definitions import KIND, Definitions
 from qualification.usecases.enter import entering
+from qualification.usecases.place import placing
+from qualification.usecases.routing import RoutingBook
 
 GROUP = "qualification"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -33,6 +35,7 @@ def build(settings: Settings) -> Service:
     )
     store = AgreementStore(database, KIND)
     definitions = Definitions(store)
+    book = RoutingBook(database)
     handle = handlers.intake_events(definitions)
     consumer = Consumer(
         database,
@@ -52,6 +55,8 @@ def build(settings: Settings) -> Service:
         routers=[
             leads.router(database, definitions),
             decisions.router(database, definitions),
+            routing.router(database, definitions, book),
+            assignments.router(database, definitions, book),
             agreement_router(store, example=DEFINITION),
             dead_letters.router(database, {GROUP: handle}),
         ],
@@ -60,6 +65,7 @@ def build(settings: Settings) -> Service:
             consumer,
             agreement_worker(store),
             entering(database, definitions),
+            placing(database, book, definitions),
             idempotency_worker(database),
         ],
     )

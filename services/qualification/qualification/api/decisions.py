@@ -65,7 +65,7 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         `occurred_at` may be in the past, also before the lead entered its stage; it is recorded as given. The key's
         department is recorded with the decision. Of two decisions at once one wins, and the other is answered 409.
         """
-        proposal = body.proposal(named(lead), _revision(if_match))
+        proposal = body.proposal(named(lead), revision_of(if_match))
 
         def render(answers: Sequence[decide.Answer]) -> Answer:
             taken = answers[0]
@@ -186,7 +186,8 @@ def _refused(problem: Problem) -> Mapping[str, object]:
     return {"status": problem.status, "problem": problem.document()}
 
 
-def _revision(if_match: str | None) -> int | None:
+def revision_of(if_match: str | None) -> int | None:
+    """The revision that the lead must still be at; None if it does not matter. Raises Problem 400."""
     if if_match is None or if_match.strip() == "*":
         return None
     found = _ETAG.fullmatch(if_match.strip())

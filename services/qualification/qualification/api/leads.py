@@ -79,7 +79,7 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
     ) -> Page[LeadRow]:
         """Leads in the order of their ids, which is that of their capture; with the scores as they were last published."""
         place = decode_cursor(cursor, str)
-        after = _uuid(place[0]) if place else None
+        after = uuid_of(place[0]) if place else None
         rows = await list_leads(database, Filter(stage, owner, grade, since, after), limit + 1)
         items, next_cursor = page_of([lead_row(row) for row in rows], limit, lambda row: str(row.lead_id))
         return Page(items=items, next_cursor=next_cursor)
@@ -130,7 +130,8 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
     return routes
 
 
-def _uuid(place: object) -> UUID:
+def uuid_of(place: object) -> UUID:
+    """The id in a cursor. Raises Problem 422."""
     try:
         return UUID(str(place))
     except ValueError:

@@ -16,12 +16,15 @@ from pydantic import Field
 
 from accord.contracts.criteria import Compiled, Criteria, activity_kind, compile_criteria
 from accord.contracts.durations import Duration
-from accord.contracts.values import Handle, Value
+from accord.contracts.values import Value
 from qualification.domain.rules import Rules
 from qualification.domain.working_time import WorkingTime, week_in
 
 Key = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 """A word of the document: a pool, a rule, a calendar, a stage."""
+
+Owner = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")]
+"""A person's opaque handle, never an e-mail address; without `/`, since it stands in paths."""
 
 Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
 """A date, kept as it was written."""
@@ -70,7 +73,7 @@ class PersonTerms(Value):
 
 
 class MemberTerms(Value):
-    owner: Handle
+    owner: Owner
     weight: Annotated[int, Field(ge=1, le=WEIGHT_MAX)] = 1
 
 
@@ -99,7 +102,7 @@ class RoutingDocument(Value):
     same_account: bool = True
     """A lead of a company goes to whoever was last given a lead of that company."""
     calendars: dict[Key, CalendarTerms] = Field(default_factory=dict, max_length=CALENDARS_MAX)
-    people: dict[Handle, PersonTerms] = Field(default_factory=dict, max_length=PEOPLE_MAX)
+    people: dict[Owner, PersonTerms] = Field(default_factory=dict, max_length=PEOPLE_MAX)
     pools: Annotated[dict[Key, PoolTerms], Field(min_length=1, max_length=POOLS_MAX)]
     rules: Annotated[list[RuleTerms], Field(min_length=1, max_length=RULES_MAX)]
     fallback: Key | None = None

@@ -68,7 +68,9 @@ ON CONFLICT (lead_id) DO UPDATE SET
 
 _WAIT_NO_MORE = "DELETE FROM waiting_lead WHERE lead_id = ANY ($1::uuid[])"
 _BREACH_IS_OVER = "DELETE FROM waiting_lead WHERE clock_id = ANY ($1::uuid[])"
-_WAITING = "SELECT lead_id, avoid, clause, breach_id, clock_id FROM waiting_lead WHERE lead_id = ANY ($1::uuid[])"
+_WAITING = """
+SELECT lead_id, pool, routing_version, avoid, clause, breach_id, clock_id FROM waiting_lead WHERE lead_id = ANY ($1::uuid[])
+"""
 _IN_POOLS = """
 SELECT DISTINCT pool FROM unnest($1::text[]) AS asked (pool)
 WHERE EXISTS (SELECT FROM waiting_lead WHERE waiting_lead.pool = asked.pool)
@@ -121,7 +123,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A lead that nobody could be given, or that could not be taken away from `avoid` after a breach."""
+    """A lead that nobody could be given, or that could not be taken away from `avoid` after a breach.
+
+    `pool` is empty until somebody has been looked for at all.
+    """
 
     lead_id: UUID
     pool: str
@@ -219,9 +224,9 @@ async def breach_is_over(driver: asyncpg.Connection, clocks: Sequence[UUID]) -> 
         await driver.execute(_BREACH_IS_OVER, clocks)
 
 
-async def waiting(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, asyncpg.Record]:
+async def waiting(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, Waiting]:
     """Those of these leads that wait, and why."""
-    return {row["lead_id"]: row for row in await driver.fetch(_WAITING, lead_ids)}
+    return {row["lead_id"]: Waiting(*row) for row in await driver.fetch(_WAITING, lead_ids)}
 
 
 async def pools_waited_for(driver: asyncpg.Connection, pools: Iterable[str]) -> list[str]:

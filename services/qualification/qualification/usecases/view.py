@@ -86,7 +86,7 @@ async def list_leads(database: Database, asked: listing.Filter, rows_max: int) -
     """The next leads that the filter asks for."""
     async with database.reading() as conn:
         rows = await listing.page(await driver_of(conn), asked, rows_max)
-    return [_row(row) for row in rows]
+    return [list_row(row) for row in rows]
 
 
 async def _find(driver: asyncpg.Connection, named: UUID | str, rules: Rules | None) -> Lead | None:
@@ -97,7 +97,8 @@ async def _find(driver: asyncpg.Connection, named: UUID | str, rules: Rules | No
     return lead if lead is not None and (lead.profile is not None or lead.erased) else None
 
 
-def _row(row: asyncpg.Record) -> Row:
+def list_row(row: asyncpg.Record) -> Row:
+    """One lead of a list, from its stored row."""
     stage = row["stage"]
     return Row(
         lead_id=row["lead_id"],
