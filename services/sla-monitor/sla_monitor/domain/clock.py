@@ -220,14 +220,15 @@ def settle(before: Clock, after: Clock, now: datetime) -> Turn:
     return saying.turn()
 
 
-def fire(clock: Clock, watermark: datetime, now: datetime) -> Turn:
+def fire(clock: Clock, watermark: datetime, now: datetime, *, reassign: bool = False) -> Turn:
     """Say what the watermark brings: warnings, or the breach. `watermark`: all that was recorded before it has been read.
 
-    A warning that is overtaken by the deadline is not said any more.
+    A warning that is overtaken by the deadline is not said any more. `reassign`: the clause has the lead taken away when it is
+    broken; not for imported history, in which nobody could have kept it.
     """
     if clock.state != "running":
         return Turn(clock)
-    saying = _Saying(clock, now)
+    saying = _Saying(clock, now, reassign=reassign and not clock.backfill)
     if max(clock.due_at, clock.trigger.recorded_at) < watermark:
         saying.settle(passed=True)
     else:
@@ -238,9 +239,10 @@ def fire(clock: Clock, watermark: datetime, now: datetime) -> Turn:
 class _Saying:
     """One clock on its way through a change; numbers what is said of it. Lives for one call."""
 
-    def __init__(self, clock: Clock, now: datetime) -> None:
+    def __init__(self, clock: Clock, now: datetime, *, reassign: bool = False) -> None:
         self._clock = clock
         self._now = now
+        self._reassign = reassign
         self._events: list[ClockEvent] = []
 
     def turn(self) -> Turn:
@@ -298,7 +300,7 @@ class _Saying:
         clock = self._clock
         breach_id = named_id(self._now, str(clock.clock_id), "breach")
         self._clock = replace(clock, breach_id=breach_id, breached_at=self._now)
-        self.say(ClockBreached, clock.due_at, breach_id=breach_id)
+        self.say(ClockBreached, clock.due_at, breach_id=breach_id, reassign=self._reassign)
 
     def _withdraw(self) -> None:
         """The breach is void: answered in time, or nothing was owed any more at the deadline. `met_at` says since when."""
