@@ -47,8 +47,8 @@ async def place_waiting(
             if _still(locked[lead_id], row, routing, rules)
         ]
         done = sorted(waiting.keys() - {item.lead.lead_id for item in wanted})
-        await assignments.wait_no_more(driver, done)
         await give(recording, wanted, routing, rules, revised=True)
+        await assignments.wait_no_more(driver, done)
     return len(tried)
 
 

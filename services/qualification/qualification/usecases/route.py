@@ -6,16 +6,16 @@ two transactions give one person the last place. A recording in which no lead ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
 import asyncpg
 import orjson
 
-from accord.contracts.qualification_events import LeadAssigned
+from accord.contracts.qualification_events import LeadAssigned, LeadStageChanged
 from accord.database import Recording
 from accord.ids import new_id
 from qualification.domain.assignment import Asked, Assignment, State, assign
@@ -28,9 +28,12 @@ from qualification.queries import routing as stored
 from qualification.queries.assignments import Row, Waiting
 from qualification.usecases.routing import facts_of
 
-Cause = Literal["stage", "waiting", "breach", "person", "merge", "unmerge"]
+Cause = Literal["stage", "waiting", "breach", "person", "merge"]
 """Why a lead was given to somebody: it entered a stage, somebody has become available, a clause was broken, a person said so, or two
-leads became one or were parted again."""
+leads became one."""
+
+
+WHY_MERGED = "the lead that was merged into this one had this owner, and this one had none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,66 @@ class Told:
     actor: str | None = None
     reason: str | None = None
     traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a recording has done to its leads: as they were and are, the entries that were said, merges (merged, survivor), erasures."""
+
+    before: Mapping[UUID, Lead]
+    now: Mapping[UUID, Lead]
+    entries: Sequence[LeadStageChanged]
+    merged: Sequence[tuple[UUID, UUID]]
+    erased: Collection[UUID]
+
+
+async def give_entered(recording: Recording, changes: Changes, routing: Routing | None, rules: Rules | None) -> None:
+    """After the leads of a recording were written: those that entered one of the routing's stages are given to people.
+
+    A survivor without an owner takes that of the lead that was merged into it. Leads that are merged or erased belong to nobody.
+    """
+    if changes.merged or changes.erased:
+        await _let_go(recording, changes, rules)
+    if not changes.entries or routing is None or rules is None:
+        return
+    entered = _entered(changes, routing, rules, recording.now)
+    await give(recording, [Wanted(lead, "stage") for lead in entered], routing, rules, revised=False)
+
+
+def _entered(changes: Changes, routing: Routing, rules: Rules, now: datetime) -> list[Lead]:
+    """Leads that need somebody since they entered a stage: those without an owner, and those that came back.
+
+    One that goes on from an open stage to another keeps its owner without a word.
+    """
+    stages, opened = routing.stages_of(rules), open_stages(rules)
+    found: dict[UUID, Lead] = {}
+    for entry in changes.entries:
+        lead = changes.now[entry.lead_id]
+        if lead.stage not in stages or lead.merged_into is not None or lead.erased or lead.lead_id in found:
+            continue
+        came_back = entry.stage in stages and entry.from_stage not in opened and not entry.correction
+        too_old = routing.entered_within is not None and _age(lead, now) > routing.entered_within
+        if (lead.owner is None or came_back) and not too_old:
+            found[lead.lead_id] = lead
+    return list(found.values())
+
+
+def _age(lead: Lead, now: datetime) -> timedelta:
+    return now - lead.stage_since if lead.stage_since else timedelta()
+
+
+async def _let_go(recording: Recording, changes: Changes, rules: Rules | None) -> None:
+    opened = open_stages(rules) if rules else frozenset()
+    told: dict[UUID, Told] = {}
+    for merged_id, survivor_id in changes.merged:
+        owner, survivor = changes.before[merged_id].owner, changes.now[survivor_id]
+        if owner is not None and survivor.owner is None and survivor.stage in opened and not survivor.erased:
+            told.setdefault(survivor_id, Told(survivor, owner, "merge", WHY_MERGED))
+    await tell(recording, list(told.values()), revised=False)
+    driver = await recording.driver()
+    gone = {merged_id for merged_id, _ in changes.merged} | set(changes.erased)
+    await assignments.release(driver, sorted(gone))
+    await assignments.forget(driver, sorted(changes.erased))
 
 
 async def give(
