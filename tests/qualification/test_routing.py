@@ -265,7 +265,7 @@ def test_a_lead_stays_with_its_account_whatever_rule_holds():
     [
         ("bob", {}, "absent from 2027-01-04 to 2027-01-08"),
         ("ann", {"ann": 3}, "has 3 open leads, and the capacity is 3"),
-        ("gone", {}, "is in no pool any more"),
+        ("gone", {}, "is in no pool"),
     ],
 )
 def test_the_account_s_owner_is_passed_over_for_a_reason(owner, open_leads, why):

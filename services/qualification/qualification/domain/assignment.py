@@ -217,7 +217,7 @@ def _members(pool: Pool, asked: Asked, routing: Routing, state: State, now: date
 def _not_to(owner: str, asked: Asked, routing: Routing, state: State, now: datetime) -> str | None:
     """Why this person gets nothing now, in words; None if it could be."""
     if owner not in routing.members:
-        return "is in no pool any more"
+        return "is in no pool"
     if owner == asked.avoid:
         return "has broken the clause that the lead is taken away for"
     person: Person = routing.people[owner]

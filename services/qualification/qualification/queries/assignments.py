@@ -87,7 +87,7 @@ LIMIT $3
 _COUNT = """
 SELECT asked.pool, counted.leads FROM unnest($1::text[]) AS asked (pool)
 CROSS JOIN LATERAL (
-    SELECT count(*) AS leads FROM (SELECT 1 FROM waiting_lead WHERE waiting_lead.pool = asked.pool LIMIT $2) AS some
+    SELECT count(*) AS leads FROM (SELECT 1 FROM waiting_lead WHERE waiting_lead.pool = asked.pool LIMIT $2) AS first
 ) AS counted
 """
 

@@ -48,7 +48,7 @@ SELECT person.owner, counted.leads
 FROM unnest($1::text[]) AS person (owner)
 CROSS JOIN LATERAL (
     SELECT count(*) AS leads
-    FROM (SELECT 1 FROM lead WHERE lead.owner = person.owner AND lead.stage = ANY ($2::text[]) LIMIT $3) AS some
+    FROM (SELECT 1 FROM lead WHERE lead.owner = person.owner AND lead.stage = ANY ($2::text[]) LIMIT $3) AS first
 ) AS counted
 WHERE counted.leads > 0
 """

@@ -86,12 +86,14 @@ async def give_entered(recording: Recording, changes: Changes, routing: Routing 
 
     A survivor without an owner takes that of the lead that was merged into it. Leads that are merged or erased belong to nobody.
     """
+    taken_over: Collection[UUID] = ()
     if changes.merged or changes.erased:
-        await _let_go(recording, changes, rules)
+        taken_over = await _let_go(recording, changes, rules)
     if not changes.entries or routing is None or rules is None:
         return
     entered = _entered(changes, routing, rules, recording.now)
-    await give(recording, [Wanted(lead, "stage") for lead in entered], routing, rules, revised=False)
+    wanted = [Wanted(lead, "stage") for lead in entered if lead.lead_id not in taken_over]
+    await give(recording, wanted, routing, rules, revised=False)
 
 
 def _entered(changes: Changes, routing: Routing, rules: Rules, now: datetime) -> list[Lead]:
@@ -116,7 +118,8 @@ def _age(lead: Lead, now: datetime) -> timedelta:
     return now - lead.stage_since if lead.stage_since else timedelta()
 
 
-async def _let_go(recording: Recording, changes: Changes, rules: Rules | None) -> None:
+async def _let_go(recording: Recording, changes: Changes, rules: Rules | None) -> Collection[UUID]:
+    """Take owners away from leads that are gone, and give them to survivors without one; which survivors those were."""
     opened = open_stages(rules) if rules else frozenset()
     told: dict[UUID, Told] = {}
     for merged_id, survivor_id in changes.merged:
@@ -128,6 +131,7 @@ async def _let_go(recording: Recording, changes: Changes, rules: Rules | None) -
     gone = {merged_id for merged_id, _ in changes.merged} | set(changes.erased)
     await assignments.release(driver, sorted(gone))
     await assignments.forget(driver, sorted(changes.erased))
+    return told.keys()
 
 
 async def give(
