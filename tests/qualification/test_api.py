@@ -184,8 +184,9 @@ async def test_a_refused_decision_leaves_its_key_free(stack, mql, auth):
 
 
 async def test_history_is_a_chain_and_notes_are_for_those_who_may_read_them(stack, mql, auth, day):
-    await decide(stack, auth, mql.lead_id, {"decision": "accept", "note": "Call after lunch."})
-    await decide(stack, auth, mql.lead_id, {"decision": "lose", "reason": "price", "occurred_at": day(-9).isoformat()})
+    accept = {"decision": "accept", "note": "Call after lunch.", "occurred_at": day(5).isoformat()}
+    await decide(stack, auth, mql.lead_id, accept)
+    await decide(stack, auth, mql.lead_id, {"decision": "lose", "reason": "price", "occurred_at": day(9).isoformat()})
     path = f"/v1/leads/{mql.lead_id}/history"
     items = (await stack.http.get(path, headers=auth("reader"))).json()["items"]
     assert [(item["from"], item["stage"]) for item in items] == [
@@ -194,7 +195,7 @@ async def test_history_is_a_chain_and_notes_are_for_those_who_may_read_them(stac
         ("mql", "sal"),
         ("sal", "lost"),
     ]
-    assert (items[3]["entered_at"], items[3]["reason"]) == ("2023-12-30T15:30:00Z", "price")
+    assert (items[3]["entered_at"], items[3]["reason"]) == ("2024-01-17T15:30:00Z", "price")
     assert (items[2]["note"], items[2]["actor"], items[2]["department"]) == (None, "sales", "sales")
     items = (await stack.http.get(path, headers=auth("personal"))).json()["items"]
     assert items[2]["note"] == "Call after lunch."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
@@ -69,9 +70,8 @@ async def test_without_a_definition_leads_wait_and_then_enter_at_their_true_time
     await stack.tell(*[about.did("demo.requested", day(4)) for about in tellers])
     assert await stack.said() == []
     await stack.agree(content)
-    rules = await Definitions(stack.store).in_force()
-    assert rules is not None
-    rounds = [await enter_waiting(stack.database, rules, 3) for _ in range(4)]
+    book = await Definitions(stack.store).book()
+    rounds = [await enter_waiting(stack.database, book, 3) for _ in range(4)]
     assert rounds == [3, 3, 1, 0]
     for about in tellers:
         entries = [event for event in await stack.said(about.lead_id) if isinstance(event, LeadStageChanged)]
@@ -79,7 +79,9 @@ async def test_without_a_definition_leads_wait_and_then_enter_at_their_true_time
         assert {event.definition_version for event in entries} == {1}
 
 
-async def test_new_events_are_judged_by_the_newest_definition_and_stamped_with_it(stack, content, teller, day):
+async def test_what_happens_is_judged_by_the_definition_in_force_at_its_moment_and_stamped_with_it(
+    stack, content, teller, day
+):
     await stack.agree(content)
     about = teller()
     await stack.tell(about.captured(day(0), employee_count=250))
@@ -87,6 +89,8 @@ async def test_new_events_are_judged_by_the_newest_definition_and_stamped_with_i
     content["scores"]["fit"]["rules"][0]["points"] = 50
     assert await stack.agree(content) == 2
     await stack.tell(about.updated(day(1), employee_count=251))
+    assert [event for event in await stack.said(about.lead_id) if getattr(event, "definition_version", 1) == 2] == []
+    await stack.tell(about.updated(datetime.now(UTC), employee_count=252))
     scored = [event for event in await stack.said(about.lead_id) if isinstance(event, LeadScored)]
     assert [(event.definition_version, event.fit) for event in scored] == [(1, 40), (2, 50)]
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from accord.agreements import AgreementStore, agreement_router, agreement_worker
-from accord.contracts.topics import INTAKE_EVENTS
+from accord.contracts.topics import INTAKE_EVENTS, SLA_EVENTS, WAITED_FOR
 from accord.database import Database
 from accord.http.idempotency import idempotency_worker
 from accord.messaging import dead_letters
@@ -23,6 +23,7 @@ from qualification.usecases.place import placing
 from qualification.usecases.routing import RoutingBook
 
 GROUP = "qualification"
+BREACHES_GROUP = "qualification-breaches"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -34,15 +35,24 @@ def build(settings: Settings) -> Service:
         application_name="qualification",
     )
     store = AgreementStore(database, KIND)
-    definitions = Definitions(store)
     book = RoutingBook(database)
+    definitions = Definitions(store, book)
     handle = handlers.intake_events(definitions)
+    handle_breaches = handlers.sla_events(definitions)
     consumer = Consumer(
         database,
         settings.kafka,
         group=GROUP,
         topics=[INTAKE_EVENTS],
         handle=handle,
+        batch_rows_max=settings.consumer_batch_rows_max,
+    )
+    breaches = Consumer(
+        database,
+        settings.kafka,
+        group=BREACHES_GROUP,
+        topics=[SLA_EVENTS],
+        handle=handle_breaches,
         batch_rows_max=settings.consumer_batch_rows_max,
     )
     return Service(
@@ -58,11 +68,12 @@ def build(settings: Settings) -> Service:
             routing.router(database, definitions, book),
             assignments.router(database, definitions, book),
             agreement_router(store, example=DEFINITION),
-            dead_letters.router(database, {GROUP: handle}),
+            dead_letters.router(database, {GROUP: handle, BREACHES_GROUP: handle_breaches}),
         ],
         workers=[
-            Relay(database, settings.kafka, "qualification", consumed=(INTAKE_EVENTS,)),
+            Relay(database, settings.kafka, "qualification", consumed=WAITED_FOR["qualification"]),
             consumer,
+            breaches,
             agreement_worker(store),
             entering(database, definitions),
             placing(database, book, definitions),

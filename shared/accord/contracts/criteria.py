@@ -378,8 +378,8 @@ class Leaf:
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    """One comparison, compiled."""
+class Question:
+    """One comparison, compiled. `window` is the duration of `within`."""
 
     path: str
     op: Op
@@ -410,9 +410,14 @@ class Compiled:
     """Every path that is asked for."""
 
     def __init__(self, criteria: Criteria) -> None:
-        self._questions: list[_Question] = []
+        self._questions: list[Question] = []
         self.holds = self._node(criteria)
         self.paths = frozenset(question.path for question in self._questions)
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """Every comparison, in the order in which they are written."""
+        return tuple(self._questions)
 
     def explain(self, facts: Facts) -> list[Leaf]:
         """Every comparison with its actual value, in the order in which they are written."""
@@ -434,12 +439,12 @@ def compile_criteria(criteria: Criteria) -> Compiled:
     return Compiled(criteria)
 
 
-def _question(leaf: Criteria) -> _Question:
+def _question(leaf: Criteria) -> Question:
     window = parse_duration(leaf.within) if leaf.within else None
-    return _Question(leaf.path, leaf.op, leaf.expected, leaf.within, window, _leaf_node(leaf, window))
+    return Question(leaf.path, leaf.op, leaf.expected, leaf.within, window, _leaf_node(leaf, window))
 
 
-def _asked(question: _Question, facts: Facts) -> Leaf:
+def _asked(question: Question, facts: Facts) -> Leaf:
     actual = facts.value(question.path, question.window)
     held = question.holds(_Answer(actual))
     return Leaf(question.path, question.op, question.expected, _shown(actual), held, question.within)

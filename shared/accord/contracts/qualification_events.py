@@ -50,6 +50,13 @@ class LeadStageChanged(LeadEvent):
     actor: Handle | None = None
     correction: bool = False
     """True where a late report put this entry into the past; the history it belongs to was derived anew."""
+    replaces: int | None = Field(default=None, ge=1)
+    """`sequence` of an earlier entry that no longer stands: this one takes its place, or, `withdrawn`, none does."""
+    withdrawn: bool = False
+    """True where the entry that this event repeats never was: it goes, with all that followed from it."""
+    follows: int | None = Field(default=None, ge=0)
+    """`sequence` of the entry after which this one has its place among the lead's entries, 0 for the first place. None: it
+    replaces another, or it is the last by now."""
 
 
 @event

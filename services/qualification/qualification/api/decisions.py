@@ -109,7 +109,8 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
 
         proposals = [row for row in read if isinstance(row, Proposal)]
         author = Author(caller.name, caller.department)
-        return (await take_decisions(database, definitions, proposals, author, ticket, render)).response()
+        taken = await take_decisions(database, definitions, proposals, author, ticket, render, of_batch=True)
+        return taken.response()
 
     return routes
 

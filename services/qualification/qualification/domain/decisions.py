@@ -92,25 +92,29 @@ def allowed_decisions(lead: Lead, rules: Rules | None) -> tuple[str, ...]:
     return tuple(sorted(rules.open_to(lead.stage)))
 
 
-def target_of(lead: Lead | None, event: Decided, rules: Rules | None, now: datetime) -> tuple[Rules, StageRule]:
-    """The rules and the stage that this decision leads to. Raises Refused."""
+def refuse_unknown(lead: Lead | None, rules: Rules | None) -> None:
+    """Raise Gone, Unknown or NotAllowed for a lead about which nothing can be decided."""
     if lead is not None and lead.erased:
         raise Gone("the lead was erased")
     if lead is None or lead.profile is None:
         raise Unknown("no such lead has entered")
-    allowed = allowed_decisions(lead, rules)
-    if rules is None or lead.stage is None:
-        raise NotAllowed("the lead has no stage, since no definition has been in force", None, allowed)
-    target = rules.open_to(lead.stage).get(event.decision)
+    if rules is None or lead.entered_under is None:
+        raise NotAllowed("the lead has no stage, since no definition has been in force", None, ())
+
+
+def decision_target(stage: str | None, event: Decided, rules: Rules, now: datetime) -> StageRule:
+    """The stage that a decision leads to from `stage`, under these rules. Raises Refused."""
+    allowed = tuple(sorted(rules.open_to(stage)))
+    target = rules.open_to(stage).get(event.decision)
     if target is None and event.decision in rules.decisions:
-        raise NotAllowed(f"{event.decision} is not allowed in {lead.stage}", lead.stage, allowed)
+        raise NotAllowed(f"{event.decision} is not allowed in {stage}", stage, allowed)
     if target is None:
         known = ", ".join(sorted(rules.decisions))
-        raise Unfit((("/decision", f"not a decision of the definition in force: {known}"),), lead.stage, allowed)
+        raise Unfit((("/decision", f"not a decision of the definition in force: {known}"),), stage, allowed)
     errors = _unfit(event, target, now)
     if errors:
-        raise Unfit(errors, lead.stage, allowed)
-    return rules, target
+        raise Unfit(errors, stage, allowed)
+    return target
 
 
 def _unfit(event: Decided, target: StageRule, now: datetime) -> tuple[tuple[str, str], ...]:

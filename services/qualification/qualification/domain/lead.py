@@ -13,6 +13,7 @@ from uuid import UUID
 
 from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Money
+from qualification.domain.facts import Place
 
 ACTIVITIES_PER_KIND_MAX = 1000
 """Of each kind, the newest so many activities of a lead count; older ones are kept and not counted (ADR 0021)."""
@@ -126,8 +127,10 @@ class Scores:
 class Lead:
     """One lead's state. `profile` is None only where the lead was merged or erased before its capture was heard of.
 
-    `evaluated_at` is the lead's own clock, the latest moment at which its gates were tried; it never goes back.
-    `sequence` counts what qualification has said of this lead; `intake_sequence` is that of the newest profile.
+    `clock` is the place of the latest fact that it was judged by, or the moment at which time alone moved it; a fact before it is
+    late. `due_at`: before it, time alone changes nothing. `entered_under` and `ruled_by` are the versions of the definition by which
+    it entered and is judged. `sequence` counts what qualification has said of this lead; `intake_sequence` is that of the newest
+    profile, which counts since `profile_at`. `noted`: activities were recorded of it before it entered.
     """
 
     lead_id: UUID
@@ -141,11 +144,21 @@ class Lead:
     definition_version: int | None = None
     deal: Deal = NO_DEAL
     activities: Activities = NO_ACTIVITIES
-    evaluated_at: datetime | None = None
     merged_into: UUID | None = None
     erased: bool = False
     sequence: int = 0
     revision: int = 0
+    profile_at: datetime | None = None
+    clock: Place | None = None
+    entered_under: int | None = None
+    ruled_by: int | None = None
+    due_at: datetime | None = None
+    noted: bool = False
+
+    @property
+    def evaluated_at(self) -> datetime | None:
+        """The moment of the lead's clock."""
+        return None if self.clock is None else self.clock.at
 
     @property
     def visit(self) -> int | None:

@@ -106,9 +106,12 @@ def scores(profile: LeadState | None, activities: Activities, rules: Rules, at: 
 
 def engagement_score(activities: Activities, rules: Rules, at: datetime) -> float:
     """The engagement score at a moment, 0 to `rules.engagement_max`."""
-    moment = microseconds(at)
-    earned = fsum([engagement_points(rule, activities, moment) for rule in rules.engagement])
-    return _limited(earned, rules.engagement_max)
+    return _limited(engagement_raw(activities, rules, microseconds(at)), rules.engagement_max)
+
+
+def engagement_raw(activities: Activities, rules: Rules, at: int) -> float:
+    """The points of all engagement rules at `at` (microseconds), before rounding and the limits of the score."""
+    return fsum([engagement_points(rule, activities, at) for rule in rules.engagement])
 
 
 def engagement_points(rule: EngagementRule, activities: Activities, at: int) -> float:
