@@ -14,12 +14,14 @@ from accord.messaging.consumer import Consumer
 from accord.messaging.relay import Relay
 from accord.service import Service, run
 from qualification import handlers
-from qualification.api import assignments, decisions, leads, routing
+from qualification.api import assignments, decisions, definition, leads, routing
 from qualification.api.examples import DEFINITION
 from qualification.settings import Settings
 from qualification.usecases.definitions import KIND, Definitions
+from qualification.usecases.due import timekeeping
 from qualification.usecases.enter import entering
 from qualification.usecases.place import placing
+from qualification.usecases.reevaluate import reevaluating
 from qualification.usecases.routing import RoutingBook
 
 GROUP = "qualification"
@@ -65,6 +67,7 @@ def build(settings: Settings) -> Service:
         routers=[
             leads.router(database, definitions),
             decisions.router(database, definitions),
+            definition.router(database),
             routing.router(database, definitions, book),
             assignments.router(database, definitions, book),
             agreement_router(store, example=DEFINITION),
@@ -76,6 +79,8 @@ def build(settings: Settings) -> Service:
             breaches,
             agreement_worker(store),
             entering(database, definitions),
+            timekeeping(database, definitions),
+            reevaluating(database, definitions),
             placing(database, book, definitions),
             idempotency_worker(database),
         ],

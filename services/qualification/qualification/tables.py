@@ -92,6 +92,20 @@ lead_fact = Table(
     PrimaryKeyConstraint("lead_id", "placed_at", "rank", "tie", name="lead_fact_pkey"),
 )
 
+reevaluation = Table(
+    "reevaluation",
+    metadata,
+    Column("version", Integer, autoincrement=False, nullable=False),
+    _moment("started_at"),
+    _moment("done_at", nullable=True),
+    Column("after", UUID, nullable=False),
+    Column("leads", BigInteger, nullable=False),
+    Column("looked_at", BigInteger, nullable=False),
+    Column("judged", BigInteger, nullable=False),
+    Column("changed", BigInteger, nullable=False),
+    PrimaryKeyConstraint("version", name="reevaluation_pkey"),
+)
+
 activity = Table(
     "activity",
     metadata,

@@ -35,6 +35,19 @@ _HISTORY = (
     "ALTER TABLE stage_entry ADD COLUMN withdrawn boolean NOT NULL DEFAULT false",
     "ALTER TABLE stage_entry ADD COLUMN replaces bigint",
     "ALTER TABLE stage_entry ADD COLUMN follows bigint",
+    # How far leads have been judged anew by each version.
+    """
+    CREATE TABLE reevaluation (
+        version integer CONSTRAINT reevaluation_pkey PRIMARY KEY,
+        started_at timestamptz NOT NULL,
+        done_at timestamptz,
+        after uuid NOT NULL,
+        leads bigint NOT NULL,
+        looked_at bigint NOT NULL,
+        judged bigint NOT NULL,
+        changed bigint NOT NULL
+    )
+    """,
 )
 
 _ROUTING = (
