@@ -14,9 +14,12 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from accord.contracts.envelope import Event
+from accord.contracts.intake_events import LeadUnmerged
 from accord.contracts.qualification_events import LeadAssigned
 from accord.contracts.sla_events import ClockBreached, ClockMet
 from accord.messaging.consumer import Received
+from qualification.domain.history import fold
+from qualification.queries import logs
 from qualification.usecases.breaches import take_breaches
 from qualification.usecases.definitions import Definitions
 from qualification.usecases.place import place_waiting, sweep
@@ -428,6 +431,24 @@ async def test_a_survivor_keeps_its_owner_and_else_takes_the_other_s(routed, tel
     assert (event.owner, event.previous_owner) == ("boss", None)
 
 
+async def test_a_lead_whose_merge_is_taken_back_belongs_to_whoever_had_it(routed, teller, day):
+    first, second = await mql(routed, teller, day), await mql(routed, teller, day)
+    merged = first.merged(second.lead_id, day(2), employee_count=250)
+    await routed.tell(merged)
+    assert await owner_of(routed, second.lead_id) is None
+    parted = LeadUnmerged(
+        **first._base(day(3)),
+        merge_id=merged.merge_id,
+        restored_lead_id=second.lead_id,
+        state=first.state(employee_count=250),
+        restored_state=second.state(employee_count=250),
+    )
+    await routed.tell(parted)
+    assert await owner_of(routed, first.lead_id) == "ann"
+    assert await owner_of(routed, second.lead_id) == "bob"
+    assert len(await assigned(routed, second.lead_id)) == 1
+
+
 async def test_an_erased_lead_belongs_to_nobody_and_its_explanations_are_gone(routed, teller, day):
     about = await mql(routed, teller, day)
     await routed.tell(about.erased(day(2)))
@@ -533,3 +554,30 @@ async def test_counting_open_leads_looks_at_no_other_lead(routed):
         shown = "\n".join(row[0] for row in plan)
     assert "lead_owner_stage_idx" in shown
     assert "Filter" not in shown
+
+
+# --- The log ---
+
+
+async def test_a_fold_of_the_log_gives_the_owner_whatever_has_happened(routed, teller, day, auth):
+    first, second, third = [await mql(routed, teller, day) for _ in range(3)]
+    await give(routed, auth, second.lead_id, "boss")
+    await told(routed, breach(first, "ann"))
+    late = {"decision": "reject", "reason": "no-timing", "occurred_at": day(2).isoformat()}
+    await routed.http.post(f"/v1/leads/{third.lead_id}/decisions", json=late, headers=auth("sales"))
+    await routed.tell(third.did("demo.requested", day(40)), first.did("email.clicked", day(0.5)))
+    await routed.tell(third.updated(day(0.2), employee_count=300), second.did("email.clicked", day(-1)))
+    plain = teller()
+    await routed.tell(
+        plain.captured(day(0), employee_count=10), plain.merged(second.lead_id, day(50), employee_count=10)
+    )
+    for about, owner in ((first, "bob"), (plain, "boss"), (third, "ann")):
+        assert await owner_of(routed, about.lead_id) == owner
+        assert await folded_owner(routed, about.lead_id) == owner
+
+
+async def folded_owner(stack, lead_id: UUID) -> str | None:
+    book = await Definitions(stack.store).book()
+    async with stack.database.recording() as recording:
+        loaded = await logs.load(await recording.driver(), [lead_id], {})
+    return fold(lead_id, loaded.logs, book.versions).lead.owner
