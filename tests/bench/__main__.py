@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 from rich.console import Console
-from tests.bench import capturing, qualifying, relaying, whole_way
+from tests.bench import capturing, qualifying, relaying, routing, whole_way
 from tests.bench.house import House
 from tests.bench.report import Figure, show, write
 
@@ -22,6 +22,7 @@ GROUPS: dict[str, Callable[[House], list[Figure]]] = {
     "relay": relaying.throughput,
     "relay-latency": relaying.latency,
     "qualification": qualifying.throughput,
+    "routing": routing.routed,
     "way": whole_way.whole_way,
 }
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from fractions import Fraction
 from typing import Literal
 from uuid import UUID
 
@@ -194,8 +193,9 @@ def _pick(
     members = _members(pool, asked, routing, state, now)
     free = [member for member in members if member.available]
     if pool.method == "least_open" and free:
-        least = min(Fraction(member.open, member.weight) for member in free)
-        free = [member for member in free if Fraction(member.open, member.weight) == least]
+        # Of such small whole numbers equal quotients are equal floats, and others are not.
+        least = min(member.open / member.weight for member in free)
+        free = [member for member in free if member.open / member.weight == least]
     picked: str | None = None
     if free:
         picked, pointer = pick(pointer, {member.owner: member.weight for member in free})
