@@ -107,7 +107,8 @@ def _entered(changes: Changes, routing: Routing, rules: Rules, now: datetime) ->
         lead = changes.now[entry.lead_id]
         if lead.stage not in stages or lead.merged_into is not None or lead.erased or lead.lead_id in found:
             continue
-        came_back = entry.stage in stages and entry.from_stage not in opened and not entry.correction
+        from_closed = entry.from_stage is not None and entry.from_stage not in opened
+        came_back = from_closed and entry.stage in stages and not entry.correction
         too_old = routing.entered_within is not None and _age(lead, now) > routing.entered_within
         if (lead.owner is None or came_back) and not too_old:
             found[lead.lead_id] = lead
