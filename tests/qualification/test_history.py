@@ -292,7 +292,7 @@ class Histories(RuleBasedStateMachine):
 
 
 def _plain(entry: Any) -> dict[str, Any]:
-    apart = {"sequence", "recorded_at", "correction", "replaces", "follows", "withdrawn"}
+    apart = {"sequence", "recorded_at", "correction", "replaces", "follows", "withdrawn", "present_stage"}
     return entry.model_dump(exclude=apart)
 
 

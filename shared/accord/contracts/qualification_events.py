@@ -57,6 +57,8 @@ class LeadStageChanged(LeadEvent):
     follows: int | None = Field(default=None, ge=0)
     """`sequence` of the entry after which this one has its place among the lead's entries, 0 for the first place. None: it
     replaces another, or it is the last by now."""
+    present_stage: Key | None = None
+    """Of a correction, the stage in which the lead stands by now."""
 
 
 @event
@@ -74,6 +76,8 @@ class LeadDecided(LeadEvent):
     actor: Handle
     amount: Money | None = None
     expected_close: date | None = None
+    correction: bool = False
+    """True where it was put into its place in the past, before entries that were said already."""
 
 
 @event

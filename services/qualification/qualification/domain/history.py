@@ -245,9 +245,9 @@ def corrections(
 ) -> tuple[Lead, tuple[LeadEvent, ...]]:
     """The lead as folded, and what there is to say of the difference to what stands: first the decision that was heard, then entries
     that no longer stand, then those that do, in their order; scores and deal only as they are now."""
-    made, saying = folded.lead, _Saying(before.sequence, now)
+    made, saying = folded.lead, _Saying(before.sequence, now, folded.lead.stage)
     if folded.decided is not None:
-        saying.say(folded.decided)
+        saying.say(folded.decided, correction=_is_in_the_past(folded, stands))
     if made.scores is not None and made.scores != before.scores:
         saying.say(_scored(made))
     saying.entries(stands, folded.entries)
@@ -265,11 +265,20 @@ def corrections(
     return lead, tuple(saying.said)
 
 
+def _is_in_the_past(folded: Folded, stands: Sequence[LeadStageChanged]) -> bool:
+    """Whether the decision that was tried led somewhere before entries that stand already."""
+    pairs = _matched(stands, folded.entries)
+    decided = folded.decided.decision_id if folded.decided else None
+    place = next((number for number, entry in enumerate(folded.entries) if entry.decision_id == decided), len(pairs))
+    return any(match is not None for number, match in pairs.items() if number > place)
+
+
 class _Saying:
     """Numbers what is said of one lead. Lives for one `corrections`."""
 
-    def __init__(self, sequence: int, now: datetime) -> None:
+    def __init__(self, sequence: int, now: datetime, present_stage: str | None) -> None:
         self.sequence = sequence
+        self._corrects: dict[str, object] = {"correction": True, "present_stage": present_stage}
         self.said: list[LeadEvent] = []
         self._now = now
 
@@ -286,18 +295,18 @@ class _Saying:
         kept = {number for number in pairs.values() if number is not None}
         for number, entry in enumerate(stands):
             if number not in kept:
-                self.say(entry, correction=True, withdrawn=True, replaces=entry.sequence, follows=None)
+                self.say(entry, **self._corrects, withdrawn=True, replaces=entry.sequence, follows=None)
         left, previous = len(kept), 0
         for number, entry in enumerate(made):
             match = pairs[number]
             if match is None:
-                corrects = {"correction": True, "follows": previous} if left else {}
+                corrects = {**self._corrects, "follows": previous} if left else {}
                 previous = self.say(entry, **corrects)
                 continue
             left -= 1
             previous = stands[match].sequence
             if _content(stands[match]) != _content(entry):
-                previous = self.say(entry, correction=True, replaces=previous)
+                previous = self.say(entry, **self._corrects, replaces=previous)
 
 
 def _scored(lead: Lead) -> LeadScored:

@@ -101,12 +101,14 @@ class Case:
 class Outcome:
     """The case after an event and the events to publish, in order.
 
-    `moved` are triggers of a lead that was merged away, whose clocks the survivor has to take over.
+    `moved` are triggers of a lead that was merged away, whose clocks the survivor has to take over; `gone` the keys of facts that were
+    corrected away.
     """
 
     case: Case
     events: tuple[ClockEvent, ...] = ()
     moved: tuple[Waiting, ...] = ()
+    gone: tuple[str, ...] = ()
 
 
 def decide(case: Case, event: Moving, slas: Slas, reached: Reached, now: datetime) -> Outcome:
@@ -119,7 +121,7 @@ def decide(case: Case, event: Moving, slas: Slas, reached: Reached, now: datetim
         case LeadErased():
             course.erase(event.occurred_at)
         case LeadStageChanged():
-            course.standing(event, stage=event.stage)
+            course.standing(event, stage=event.present_stage or event.stage)
         case LeadScored():
             course.standing(event, grade=event.grade, fit=event.fit, engagement=event.engagement)
         case LeadAssigned():
@@ -127,6 +129,8 @@ def decide(case: Case, event: Moving, slas: Slas, reached: Reached, now: datetim
         case _:
             pass
     fact = fact_of(event)
+    if isinstance(event, LeadStageChanged) and event.replaces is not None:
+        fact = course.correct(event.replaces, fact)
     if fact is not None:
         course.take(fact)
         course.trigger(fact)
@@ -198,10 +202,11 @@ class _Course:
         self._now = now
         self._events: list[ClockEvent] = []
         self._moved: list[Waiting] = []
+        self._gone: list[str] = []
 
     def outcome(self) -> Outcome:
         case = Case(self._lead, self._clocks, self._waiting, self._facts)
-        return Outcome(case, tuple(self._events), tuple(self._moved))
+        return Outcome(case, tuple(self._events), tuple(self._moved), tuple(self._gone))
 
     # -- what is known of the lead --
 
@@ -263,6 +268,41 @@ class _Course:
         self._facts = (*self._facts, fact)
         for clock in list(self._clocks.values()):
             self._settle(clock, clocks.with_fact(clock, self._slas.clause(clock), fact))
+
+    def correct(self, replaces: int, fact: Fact | None) -> Fact | None:
+        """An entry no longer stands, and `fact` comes in its place if there is one; what is still to be taken of that.
+
+        An entry of the same stage and time goes on as it was: only its number or what was before it is another.
+        """
+        gone = [known for known in self._facts if known.is_entry(replaces)]
+        self._facts = tuple(known for known in self._facts if not known.is_entry(replaces))
+        self._gone += [known.key for known in gone]
+        self._waiting = tuple(waiting for waiting in self._waiting if not waiting.fact.is_entry(replaces))
+        goes_on = fact is not None and any(
+            (known.name, known.occurred_at) == (fact.name, fact.occurred_at) for known in gone
+        )
+        if fact is not None and goes_on:
+            self._facts = (*self._facts, fact)
+        for clock in list(self._clocks.values()):
+            if clock.trigger.is_entry(replaces):
+                self._correct_start(clock, fact if goes_on else None)
+            elif not goes_on and any(self._answered(clock, known) for known in gone):
+                rule = self._slas.clause(clock)
+                merged_at = self._lead.merged_at
+                merged = None if merged_at is None else (merged_at, _MERGED)
+                self._settle(clock, clocks.anew(clock, rule, self._facts, merged))
+        return None if goes_on else fact
+
+    def _correct_start(self, clock: Clock, fact: Fact | None) -> None:
+        if fact is None:
+            self._settle(clock, clocks.never_started(clock))
+        else:
+            self._keep(replace(clock, trigger=replace(clock.trigger, key=fact.key, sequence=0)))
+
+    def _answered(self, clock: Clock, fact: Fact) -> bool:
+        """Whether an entry may be what answered a clock or ended its scope."""
+        at = clocks.effective_at(clock, fact)
+        return at is not None and at in (clock.answered_at, clock.ended_at)
 
     def trigger(self, fact: Fact) -> None:
         """Let a fact start the clocks of the clauses that were in force when it was recorded."""

@@ -54,7 +54,7 @@ class WarnAt:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """What started a clock. `sequence` is 0 where it was another lead's, merged into this one."""
+    """What started a clock. `sequence` is 0 where it was another lead's, merged into this one, or was put into the past."""
 
     kind: FactKind
     key: str
@@ -66,6 +66,10 @@ class Trigger:
     @property
     def of_qualification(self) -> bool:
         return self.kind in ("decision", "stage", "assigned")
+
+    def is_entry(self, sequence: int) -> bool:
+        """Whether it is the stage entry that was said under a sequence."""
+        return self.kind == "stage" and (self.sequence == sequence or self.key.endswith(f"#{sequence}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +158,7 @@ def effective_at(clock: Clock, fact: Fact) -> datetime | None:
     trigger = clock.trigger
     if fact.key == trigger.key:
         return None
-    if fact.of_qualification and trigger.of_qualification and trigger.sequence:
+    if fact.of_qualification and trigger.of_qualification and trigger.sequence and fact.sequence:
         return max(fact.occurred_at, clock.started_at) if fact.sequence > trigger.sequence else None
     return fact.occurred_at if fact.occurred_at >= clock.started_at else None
 
@@ -179,8 +183,10 @@ def _with_entry(clock: Clock, rule: ClauseRule, fact: Fact) -> Clock:
     at = effective_at(clock, fact)
     if at is None:
         return clock
-    sequence = min(fact.sequence, clock.ended_sequence or fact.sequence)
-    return replace(_ended(clock, at, f"the lead entered {fact.name}"), ended_sequence=sequence)
+    ended = _ended(clock, at, f"the lead entered {fact.name}")
+    if not fact.sequence:
+        return ended
+    return replace(ended, ended_sequence=min(fact.sequence, clock.ended_sequence or fact.sequence))
 
 
 def _with_answer(clock: Clock, rule: ClauseRule, fact: Fact) -> Clock:
@@ -193,6 +199,18 @@ def _with_answer(clock: Clock, rule: ClauseRule, fact: Fact) -> Clock:
 def with_end(clock: Clock, at: datetime, why: str) -> Clock:
     """The clock of a lead that is gone since a moment, before it is settled."""
     return _ended(clock, max(at, clock.started_at), why)
+
+
+def never_started(clock: Clock) -> Clock:
+    """The clock of an entry that was corrected away, before it is settled."""
+    return replace(clock, answered_at=None, ended_at=clock.started_at, end="the entry that started it was corrected")
+
+
+def anew(clock: Clock, rule: ClauseRule, facts: Sequence[Fact], merged: tuple[datetime, str] | None) -> Clock:
+    """The clock as these facts alone make it, before it is settled: one of those before was corrected away."""
+    found = replace(clock, answered_at=None, ended_at=None, ended_sequence=None, end=None)
+    found = with_facts(found, rule, facts)
+    return found if merged is None else with_end(found, *merged)
 
 
 def _ends(clock: Clock, rule: ClauseRule, fact: Fact) -> bool:
@@ -265,6 +283,8 @@ class _Saying:
             self._met()
         if after == "cancelled":
             self._cancel()
+        if after == "running":  # what had settled it was corrected away
+            self.say(ClockStarted, clock.started_at)
 
     def warn(self, watermark: datetime) -> None:
         clock = self._clock

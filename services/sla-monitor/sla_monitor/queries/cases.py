@@ -125,14 +125,16 @@ UPDATE clock SET
     breached_at = row.breached_at,
     withdrawn_at = row.withdrawn_at,
     said = row.said,
-    next_at = row.next_at
+    next_at = row.next_at,
+    trigger_key = row.trigger_key,
+    trigger_sequence = row.trigger_sequence
 FROM unnest(
     $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::timestamptz[],
     $9::bigint[], $10::text[], $11::uuid[], $12::timestamptz[], $13::timestamptz[], $14::int[], $15::timestamptz[],
-    $16::int[]
+    $16::int[], $17::text[], $18::bigint[]
 ) AS row (
     lead_id, clock_id, warnings, owner, source, state, answered_at, ended_at, ended_sequence, ended_why, breach_id, breached_at,
-    withdrawn_at, said, next_at, said_before
+    withdrawn_at, said, next_at, said_before, trigger_key, trigger_sequence
 )
 WHERE clock.lead_id = row.lead_id AND clock.clock_id = row.clock_id AND clock.said = row.said_before
 """
@@ -144,6 +146,11 @@ SELECT * FROM unnest(
     $9::text[], $10::uuid[]
 )
 ON CONFLICT DO NOTHING
+"""
+
+_FORGET_SOME = """
+DELETE FROM fact USING unnest($1::uuid[], $2::text[]) AS gone (lead_id, key)
+WHERE fact.lead_id = gone.lead_id AND fact.key = gone.key
 """
 
 _FORGET_FACTS = "DELETE FROM fact WHERE lead_id = ANY ($1::uuid[])"
@@ -246,6 +253,12 @@ async def save(
     await move_clocks(driver, moved)
 
 
+async def forget_facts(driver: asyncpg.Connection, gone: Sequence[tuple[UUID, str]]) -> None:
+    """Delete facts that were corrected away, by lead and key."""
+    if gone:
+        await driver.execute(_FORGET_SOME, [lead_id for lead_id, _ in gone], [key for _, key in gone])
+
+
 async def add_clocks(driver: asyncpg.Connection, clocks: Sequence[Clock]) -> None:
     """Write clocks that are new."""
     if clocks:
@@ -276,7 +289,11 @@ async def move_clocks(driver: asyncpg.Connection, moved: Sequence[tuple[Clock, C
         return
     moved = sorted(moved, key=lambda pair: (pair[1].lead_id, pair[1].clock_id))
     done = await driver.execute(
-        _MOVED_CLOCKS, *_changing([clock for _, clock in moved]), [old.said for old, _ in moved]
+        _MOVED_CLOCKS,
+        *_changing([clock for _, clock in moved]),
+        [old.said for old, _ in moved],
+        [clock.trigger.key for _, clock in moved],
+        [clock.trigger.sequence for _, clock in moved],
     )
     if int(done.rsplit(" ", 1)[1]) != len(moved):
         raise asyncpg.SerializationError("a clock was moved on by another transaction")

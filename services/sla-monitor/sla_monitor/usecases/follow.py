@@ -8,6 +8,7 @@ from uuid import UUID
 
 from accord.contracts.base import EventData
 from accord.contracts.intake_events import ActivityRecorded, LeadMerged
+from accord.contracts.qualification_events import LeadStageChanged
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
 from accord.database import Recording
 from accord.messaging.consumer import Received
@@ -64,6 +65,7 @@ class CaseBatch:
         self._before = before
         self._cases = now
         self._happened: dict[UUID, list[Fact]] = {}
+        self._gone: list[tuple[UUID, str]] = []
 
     @classmethod
     async def lock(
@@ -105,7 +107,9 @@ class CaseBatch:
 
     async def save(self) -> None:
         """Write everything back, before the recording ends."""
-        await cases.save(await self._recording.driver(), self._before, self._cases, self._happened)
+        driver = await self._recording.driver()
+        await cases.save(driver, self._before, self._cases, self._happened)
+        await cases.forget_facts(driver, self._gone)
 
     def _merge(self, event: LeadMerged, traceparent: str | None) -> None:
         merged = self._cases[event.merged_lead_id]
@@ -126,6 +130,7 @@ class CaseBatch:
 
     def _settle(self, lead_id: UUID, outcome: Outcome, traceparent: str | None) -> None:
         self._cases[lead_id] = outcome.case
+        self._gone += [(lead_id, key) for key in outcome.gone]
         self._recording.publish(*outcome.events, traceparent=traceparent)
         survivor = self._survivor(lead_id)
         if outcome.moved and survivor != lead_id:
@@ -161,6 +166,9 @@ def _look_back(events: Sequence[EventData], locked: dict[UUID, Case], slas: Slas
         fact = domain.starts(event, slas)
         if fact is not None and isinstance(event, Moving):
             ask(event.lead_id, fact.occurred_at)
+        if isinstance(event, LeadStageChanged) and event.replaces is not None:
+            clocks = locked[event.lead_id].clocks.values()
+            ask(event.lead_id, min((clock.started_at for clock in clocks), default=event.occurred_at))
         if isinstance(event, LeadMerged):
             of_both = (*locked[event.lead_id].clocks.values(), *locked[event.merged_lead_id].clocks.values())
             first = min((clock.started_at for clock in of_both), default=event.occurred_at)
