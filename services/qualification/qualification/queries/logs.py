@@ -253,5 +253,6 @@ def _stood(row: asyncpg.Record) -> Stood:
 
 
 def _entry(row: asyncpg.Record) -> LeadStageChanged:
-    values = {name: row[name] for name in LeadStageChanged.model_fields if name != "occurred_at"}
+    said_with_it = ("occurred_at", "present_stage")  # the one by another name, the other true only when it was said
+    values = {name: row[name] for name in LeadStageChanged.model_fields if name not in said_with_it}
     return LeadStageChanged.model_construct(**values, occurred_at=row["entered_at"])
