@@ -14,7 +14,7 @@ from qualification.domain.decisions import Decided
 from qualification.domain.facts import Acted
 from qualification.domain.history import Log, family, fold, standing
 from qualification.domain.lead import Lead
-from qualification.domain.register import Register, Said
+from qualification.domain.register import Register, Said, Unlearnt
 from qualification.domain.rules import Rules
 
 
@@ -37,18 +37,22 @@ class Memory:
         before = len(self.said)
         for event in events:
             register = self.register(now)
-            for lead_id in register.missing(event):
-                self._teach(register, lead_id)
-            self._save(register, register.take(event))
+            try:
+                said = register.take(event)
+            except Unlearnt as needed:
+                self._teach(register, *needed.lead_ids)
+                said = register.take(event)
+            self._save(register, said)
         return self.said[before:]
 
     def decide(self, now: datetime, lead_id: UUID, decided: Decided, *, of_batch: bool = False) -> list[LeadEvent]:
         before = len(self.said)
         register = self.register(now)
-        self._concern(register, lead_id)
-        for missing in register.missing_for(lead_id, decided):
-            self._teach(register, missing)
-        _, said = register.decide(lead_id, decided, of_batch=of_batch)
+        try:
+            _, said = register.decide(lead_id, decided, of_batch=of_batch)
+        except Unlearnt as needed:
+            self._teach(register, *needed.lead_ids)
+            _, said = register.decide(lead_id, decided, of_batch=of_batch)
         self._save(register, (said,))
         return self.said[before:]
 
@@ -95,14 +99,11 @@ class Memory:
         log = self.logs.get(lead_id)
         return log is not None and any(isinstance(fact, Acted) for fact in log.facts)
 
-    def _concern(self, register: Register, *lead_ids: UUID) -> None:
+    def _teach(self, register: Register, *lead_ids: UUID) -> None:
         for lead_id in lead_ids:
-            register.leads[lead_id]
-
-    def _teach(self, register: Register, lead_id: UUID) -> None:
-        members = family(lead_id, self.logs)
-        stands = {member: self.entries(member) for member in members}
-        register.learn(lead_id, {m: self.logs[m] for m in members if m in self.logs}, stands)
+            members = family(lead_id, self.logs)
+            stands = {member: self.entries(member) for member in members}
+            register.learn(lead_id, {m: self.logs[m] for m in members if m in self.logs}, stands)
 
     def _save(self, register: Register, said: Iterable[Said]) -> None:
         for one in said:

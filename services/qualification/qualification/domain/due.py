@@ -80,25 +80,30 @@ def _decaying(activities: Activities, rules: Rules) -> list[EngagementRule]:
 
 def _score_holds_until(activities: Activities, rules: Rules, watch: Watch, score: float, now: int) -> int | None:
     """A score that only falls takes at least the shortest half-life to halve."""
-    decaying = _decaying(activities, rules)
-    if not decaying:
-        return None
-    if any(rule.points < 0 for rule in decaying):
-        return now + 1
-    mark = _next_mark(watch, score)
+    shortest = 0
+    for rule in rules.engagement:
+        half_life_us = rule.half_life_us
+        if half_life_us is not None and activities.of(rule.activity):
+            if rule.points < 0:
+                return now + 1
+            if shortest == 0 or half_life_us < shortest:
+                shortest = half_life_us
+    mark = _next_mark(watch, score) if shortest else None
     if mark is None:
         return None
     below = _raw_mark(mark)
     if below <= 0:
         return None
     over = (score - _HALF) / below
-    shortest = min(rule.half_life_us or 0 for rule in decaying)
     return now + max(1, int(shortest * log2(over) * (1 - 1e-9)) if over > 1 else 1)
 
 
 def _next_mark(watch: Watch, score: float) -> Mark | None:
     """The first mark that a falling score passes: the highest that still holds."""
-    return next((mark for mark in watch.marks if _holds(mark, score)), None)
+    for mark in watch.marks:
+        if score >= mark.at if mark.least else score > mark.at:
+            return mark
+    return None
 
 
 def _holds(mark: Mark, score: float) -> bool:

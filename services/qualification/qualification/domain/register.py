@@ -1,6 +1,6 @@
 """Some leads and what is told of them, one thing after another: each is one step on, or is put into its place and folded anew.
 
-Pure: it holds the leads of one recording and opens nothing. A fold needs the log of the lead; `missing` says beforehand whose, and
+Pure: it holds the leads of one recording and opens nothing. A fold needs the log of the lead: what needs one raises Unlearnt, and
 `learn` takes them. What is to be kept and published is collected for whoever saves it.
 """
 
@@ -35,6 +35,14 @@ Told = LeadCaptured | LeadUpdated | LeadMerged | LeadUnmerged | LeadErased | Act
 """What intake tells that moves a lead."""
 
 _MICROSECOND = timedelta(microseconds=1)
+
+
+class Unlearnt(Exception):
+    """What was told needs the logs of these living leads; learn them and tell it again."""
+
+    def __init__(self, lead_ids: tuple[UUID, ...]) -> None:
+        super().__init__("a log is needed")
+        self.lead_ids = lead_ids
 
 
 class Kept(NamedTuple):
@@ -91,24 +99,6 @@ class Register:
 
     # -- logs --
 
-    def missing(self, event: Told) -> tuple[UUID, ...]:
-        """The living leads whose logs must be learnt before this can be taken."""
-        if isinstance(event, LeadErased):
-            return ()
-        lead = self.lead(event.lead_id)
-        if lead.erased:
-            return ()
-        needed: list[UUID]
-        if isinstance(event, LeadUnmerged):
-            needed = [lead.lead_id, self.lead(event.restored_lead_id).lead_id]
-        elif isinstance(event, LeadMerged):
-            other = self.lead(event.merged_lead_id)
-            needed = [lead.lead_id, other.lead_id] if self._folds_for_merge(lead, other, event) else []
-        else:
-            fact = self._fact(lead, event)
-            needed = [lead.lead_id] if fact is not None and self._folds(lead, event.lead_id, fact) else []
-        return tuple(lead_id for lead_id in dict.fromkeys(needed) if self._is_unlearnt(lead_id))
-
     def foresee(self, events: Iterable[Told]) -> list[UUID]:
         """The living leads whose logs these events will probably need, so that they can be learnt all at once."""
         reached: dict[UUID, datetime] = {}
@@ -131,14 +121,6 @@ class Register:
                 reached[lead_id] = at
         return [lead_id for lead_id in found if self._is_unlearnt(lead_id)]
 
-    def missing_for(self, lead_id: UUID, decided: Decided) -> tuple[UUID, ...]:
-        """The same for a decision."""
-        lead = self.lead(lead_id)
-        if lead.profile is None or lead.clock is None or lead.erased or not self._is_unlearnt(lead.lead_id):
-            return ()
-        place = Place(max(decided.occurred_at, lead.profile.captured_at), DECISION, decided.decision_id)
-        return (lead.lead_id,) if place < lead.clock else ()
-
     def _is_unlearnt(self, lead_id: UUID) -> bool:
         return lead_id not in self.stands or any(member not in self.logs for member in family(lead_id, self.logs))
 
@@ -157,24 +139,31 @@ class Register:
 
     # -- what intake tells --
 
-    def take(self, event: Told) -> tuple[Said, ...]:
-        """Apply what intake told; what is to be said, by lead."""
+    def take(self, event: Told) -> tuple[Said, ...]:  # noqa: PLR0911 - one for each kind
+        """Apply what intake told; what is to be said, by lead. Raises Unlearnt, and then nothing has changed."""
         lead = self.lead(event.lead_id)
+        if lead.erased:
+            return ()
+        if isinstance(event, ActivityRecorded):
+            fact = Acted(event.occurred_at, event.activity_id, event.kind, event.by)
+            return self._told(lead, event.lead_id, fact)
         if isinstance(event, LeadErased):
             self.erased.add(lead.lead_id)
             self.leads[lead.lead_id] = progress.erased(lead)
-            return ()
-        if lead.erased:
             return ()
         if isinstance(event, LeadMerged):
             return self._merge(lead, event)
         if isinstance(event, LeadUnmerged):
             return self._part(lead, event)
-        fact = self._fact(lead, event)
-        return () if fact is None else self._told(lead, event.lead_id, fact)
+        own = self.leads[event.lead_id]
+        if own.profile is not None and event.sequence <= own.intake_sequence:
+            return ()  # stale
+        return self._told(lead, event.lead_id, _profiled(own, event.sequence, event.state, event.occurred_at))
 
     def _told(self, lead: Lead, own_id: UUID, fact: Profiled | Acted) -> tuple[Said, ...]:
         folds = self._folds(lead, own_id, fact)
+        if folds:
+            self._need(lead.lead_id)
         self._keep(own_id, fact)
         if isinstance(fact, Profiled):
             self._supersede(own_id, fact)
@@ -185,14 +174,10 @@ class Register:
             return self._folded(lead.lead_id)
         return (self._stepped(lead, fact),)
 
-    def _fact(self, lead: Lead, event: LeadCaptured | LeadUpdated | ActivityRecorded) -> Profiled | Acted | None:
-        """What an event means for a log; None if it is stale."""
-        if isinstance(event, ActivityRecorded):
-            return Acted(event.occurred_at, event.activity_id, event.kind, event.by)
-        own = self.leads[event.lead_id]
-        if own.profile is not None and event.sequence <= own.intake_sequence:
-            return None
-        return _profiled(own, event.sequence, event.state, event.occurred_at)
+    def _need(self, *lead_ids: UUID) -> None:
+        missing = tuple(lead_id for lead_id in dict.fromkeys(lead_ids) if self._is_unlearnt(lead_id))
+        if missing:
+            raise Unlearnt(missing)
 
     def _folds(self, lead: Lead, own_id: UUID, fact: Profiled | Acted) -> bool:
         """Whether a fact cannot simply be the lead's next step."""
@@ -200,9 +185,10 @@ class Register:
             return True  # of a lead that was merged: it belongs to its time before the merge
         if lead.profile is None:
             return isinstance(fact, Profiled) and self._was_noted(lead)
-        if self.rules is None:
-            return False
-        return lead.clock is None or fact.place < lead.clock
+        clock = lead.clock
+        if clock is None:
+            return self.rules is not None
+        return fact.at <= clock.at and fact.place < clock
 
     def _was_noted(self, lead: Lead) -> bool:
         return lead.noted or lead.lead_id in self._noted
@@ -222,6 +208,8 @@ class Register:
         if other.lead_id == survivor.lead_id:
             return ()  # told before
         folds = self._folds_for_merge(survivor, other, event)
+        if folds:
+            self._need(survivor.lead_id, other.lead_id)
         said: list[Said] = []
         own = self.leads[event.lead_id]
         if own.profile is None:  # nothing of it was heard but this
@@ -249,6 +237,7 @@ class Register:
     def _part(self, survivor: Lead, event: LeadUnmerged) -> tuple[Said, ...]:
         """A merge was taken back: the one lives as its own log says, the other as its own says without it."""
         restored_id = event.restored_lead_id
+        self._need(survivor.lead_id, self.lead(restored_id).lead_id)
         holder = self._holder(survivor.lead_id, event.merge_id)
         said: list[Said] = []
         if holder is not None:
@@ -287,7 +276,7 @@ class Register:
         """Take a decision at its place: the moment that it is dated, not before the capture. Raises Refused, and nothing has changed.
 
         `of_batch`: one that its place does not allow, but the lead's present stage does, is taken as the newest, dated as it is. So
-        is what a CRM dates before the capture; singly that is refused.
+        is what a CRM dates before the capture; singly that is refused. Raises Unlearnt likewise.
         """
         lead = self.lead(lead_id)
         refuse_unknown(lead, self.rules)
@@ -321,6 +310,7 @@ class Register:
         return stood, self._settled(lead.lead_id, way)
 
     def _decided_late(self, lead: Lead, decided: Decided, at: datetime) -> tuple[Stood, Said]:
+        self._need(lead.lead_id)
         folded = self._fold(lead, Tried(at, decided))
         if folded.stood is None:
             raise AssertionError("a decision that was tried and not refused stands")
@@ -440,7 +430,8 @@ class Register:
     # -- what is to be kept --
 
     def _keep(self, lead_id: UUID, fact: Fact) -> None:
-        self.kept.append(Kept(lead_id, self.lead(lead_id).lead_id, fact))
+        living = lead_id if self.leads[lead_id].merged_into is None else self.lead(lead_id).lead_id
+        self.kept.append(Kept(lead_id, living, fact))
         if lead_id in self.logs:
             self.logs[lead_id] = self.logs[lead_id].with_one(fact)
 
@@ -452,7 +443,7 @@ class Register:
             self.leads[lead_id] = replace(own, intake_sequence=fact.sequence)
             return
         self._remember_profile(lead_id)
-        if self.rules is None or own.clock is None:
+        if self.rules is None:
             self._adopt(lead_id, fact.sequence, fact.state, fact.at)
 
     def _adopt(self, lead_id: UUID, sequence: int, state: LeadState, at: datetime) -> None:

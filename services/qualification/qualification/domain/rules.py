@@ -81,6 +81,8 @@ class Watch:
     marks: tuple[Mark, ...] = ()
     windows: tuple[Window, ...] = ()
     ages: tuple[timedelta, ...] = ()
+    free_after: timedelta | None = None
+    """How long after its entry a lead's gates open by themselves, where a cool-down holds them back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +107,13 @@ class Rules:
     watches: Mapping[str, Watch] = field(default_factory=dict)
     """By stage, for leads that are still on their way; a stage that is not there is watched for its grade alone."""
     watch_elsewhere: Watch = Watch()
+    loses: bool = False
+    """Whether some activity takes points, so that a score may rise by itself."""
     since: datetime | None = None
 
     def watch(self, stage: str) -> Watch:
         """What time alone can change for a lead in `stage`."""
         return self.watches.get(stage, self.watch_elsewhere)
-
-    @property
-    def loses(self) -> bool:
-        """Whether some activity takes points, so that a score may rise by itself."""
-        return any(rule.points < 0 for rule in self.engagement)
 
     @property
     def scored(self) -> bool:
@@ -177,6 +176,7 @@ def compile_definition(version: int, definition: Definition) -> Rules:
         kinds=_kinds(stages.values(), rules_engagement),
         watches={key: _watch(stages[key], gates, grade) for key, gates in automatic_from.items()},
         watch_elsewhere=Watch(_marks(grade, ())),
+        loses=any(rule.points < 0 for rule in rules_engagement),
     )
 
 
@@ -215,7 +215,10 @@ def _watch(stage: StageRule, gates: Iterable[StageRule], grade: GradeRule | None
         if question.path == "age" and isinstance(question.expected, str):
             ages |= {parse_duration(question.expected), parse_duration(question.expected) + _MICROSECOND}
     return Watch(
-        _marks(grade, asked), tuple(sorted(window for window in windows if window.least > 0)), tuple(sorted(ages))
+        _marks(grade, asked),
+        tuple(sorted(window for window in windows if window.least > 0)),
+        tuple(sorted(ages)),
+        stage.cool_down if asked else None,
     )
 
 

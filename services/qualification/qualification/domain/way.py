@@ -175,10 +175,12 @@ class Way:
         profile, stage = self.profile, self.stage
         if profile is None or stage is None:
             return None
-        found = next_change(self.activities, self.rules, self.rules.watch(stage), profile.captured_at, after)
-        free_at = self._free_at()
-        if free_at is not None and free_at > after and (found is None or free_at < found):
-            return free_at
+        watch = self.rules.watch(stage)
+        found = next_change(self.activities, self.rules, watch, profile.captured_at, after)
+        if watch.free_after is not None and self.stage_since is not None:
+            free_at = self.stage_since + watch.free_after
+            if free_at > after and (found is None or free_at < found):
+                return free_at
         return found
 
     def _await(self, at: datetime) -> None:
@@ -186,19 +188,14 @@ class Way:
         profile, stage = self.profile, self.stage
         if profile is None or stage is None:
             return
-        watch = self.rules.watch(stage)
-        due_at = not_before(self.activities, self.rules, watch, self._scores_at(at), profile.captured_at, at)
-        free_at = self._free_at()
-        if free_at is not None and free_at > at and (due_at is None or free_at < due_at):
-            due_at = free_at
+        rules = self.rules
+        watch = rules.watch(stage)
+        due_at = not_before(self.activities, rules, watch, self._scores_at(at), profile.captured_at, at)
+        if watch.free_after is not None and self.stage_since is not None:
+            free_at = self.stage_since + watch.free_after
+            if free_at > at and (due_at is None or free_at < due_at):
+                due_at = free_at
         self.due_at = due_at
-
-    def _free_at(self) -> datetime | None:
-        """When a cool-down lets automatic gates be tried by themselves; None where none does."""
-        stage = self._stage()
-        if stage is None or stage.cool_down is None or stage.kind == "recycled" or self.stage_since is None:
-            return None
-        return self.stage_since + stage.cool_down if self._automatic() else None
 
     def _moment_has_come(self, at: datetime) -> bool:
         """Whether anything comes of a moment at which something may change: a gate that opens, another grade."""

@@ -18,7 +18,7 @@ from accord.database import Recording
 from qualification.domain.decisions import Decided
 from qualification.domain.facts import Acted, Fact, Joined, Ruled, Stood
 from qualification.domain.lead import Lead
-from qualification.domain.register import Kept, Moved, Register, Said, Told
+from qualification.domain.register import Kept, Moved, Register, Said, Told, Unlearnt
 from qualification.queries import activities, external_keys, history, leads, logs
 from qualification.usecases.definitions import Book
 from qualification.usecases.route import Changes, give_entered
@@ -79,14 +79,21 @@ class LeadBatch:
 
     async def take(self, event: Told, traceparent: str | None) -> None:
         """Apply what intake told."""
-        await self._learn(self._register.missing(event))
-        for said in self._register.take(event):
+        try:
+            told = self._register.take(event)
+        except Unlearnt as needed:
+            await self._learn(needed.lead_ids)
+            told = self._register.take(event)
+        for said in told:
             self._publish(said, traceparent)
 
     async def decide(self, lead_id: UUID, decided: Decided, note: str | None, *, of_batch: bool = False) -> Said:
         """Apply a decision. Raises Refused, and then nothing has changed."""
-        await self._learn(self._register.missing_for(lead_id, decided))
-        stood, said = self._register.decide(lead_id, decided, of_batch=of_batch)
+        try:
+            stood, said = self._register.decide(lead_id, decided, of_batch=of_batch)
+        except Unlearnt as needed:
+            await self._learn(needed.lead_ids)
+            stood, said = self._register.decide(lead_id, decided, of_batch=of_batch)
         self._stood[decided.decision_id] = stood
         if note:
             self._notes.append(history.Note(said.lead.lead_id, decided.decision_id, note))
