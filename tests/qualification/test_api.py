@@ -323,3 +323,79 @@ async def test_a_commit_that_fails_is_answered_with_an_error(stack, mql, auth):
     assert answer.status_code == 500
     lead = (await stack.http.get(f"/v1/leads/{mql.lead_id}", headers=auth("reader"))).json()
     assert lead["stage"] == "mql"
+
+
+async def test_a_lead_is_shown_as_it_was_at_a_past_moment(stack, mql, auth, day):
+    await decide(stack, auth, mql.lead_id, {"decision": "accept", "occurred_at": day(5).isoformat()})
+    path = f"/v1/leads/{mql.lead_id}"
+
+    async def at(moment):
+        return await stack.http.get(path, params={"at": moment.isoformat()}, headers=auth("reader"))
+
+    before, between, after = (await at(day(0.5))).json(), (await at(day(3))).json(), (await at(day(6))).json()
+    assert [view["stage"] for view in (before, between, after)] == ["inquiry", "mql", "sal"]
+    assert (before["engagement"], before["gates"][0]["holds"]) == (0.0, False)
+    assert before["gates"][0]["why"][1]["actual"] == 0.0
+    assert between["engagement"] == pytest.approx(40 * 2 ** (-2 / 30), abs=0.005)
+    assert between["allowed_decisions"] == ["accept", "disqualify", "recycle", "reject"]
+    assert after["stage_since"] == "2024-01-13T15:30:00Z"
+    assert (await at(day(-1))).status_code == 404
+    assert (await at(day(100_000))).status_code == 422
+
+
+async def test_history_shows_what_was_corrected_and_what_stands(stack, mql, auth, day):
+    await decide(stack, auth, mql.lead_id, {"decision": "accept", "occurred_at": day(5).isoformat()})
+    late = {"decision": "recycle", "reason": "no-timing", "occurred_at": day(3).isoformat()}
+    assert (await decide(stack, auth, mql.lead_id, late)).status_code == 201
+    path = f"/v1/leads/{mql.lead_id}/history"
+    items = (await stack.http.get(path, headers=auth("reader"))).json()["items"]
+    assert [(item["stage"], item["position"], item["correction"]) for item in items] == [
+        ("inquiry", 0, False),
+        ("mql", 1, False),
+        ("sal", None, False),
+        ("recycled", 2, True),
+        ("sal", 3, True),
+    ]
+    assert items[4]["replaces"] == items[2]["sequence"]
+
+
+async def test_a_decision_under_another_version_is_409_with_how_the_lead_stands(stack, mql, auth):
+    refused = await decide(stack, auth, mql.lead_id, {"decision": "accept", "definition_version": 7})
+    problem = refused.json()
+    assert (refused.status_code, problem["type"]) == (409, "/problems/definition-changed")
+    assert (problem["definition_version"], problem["stage"]) == (1, "mql")
+    assert "accept" in problem["allowed_decisions"]
+    assert (await decide(stack, auth, mql.lead_id, {"decision": "accept", "definition_version": 1})).status_code == 201
+
+
+async def test_a_decision_on_a_merged_lead_is_about_its_survivor_and_says_so(stack, mql, teller, auth, day):
+    other = teller()
+    await stack.tell(other.captured(day(0)), mql.merged(other.lead_id, day(2), employee_count=250))
+    answer = await decide(stack, auth, other.lead_id, {"decision": "accept"})
+    assert answer.status_code == 201
+    assert (answer.json()["lead_id"], answer.json()["merged_lead_id"]) == (str(mql.lead_id), str(other.lead_id))
+    past = await stack.http.get(f"/v1/leads/{other.lead_id}", params={"at": day(1).isoformat()}, headers=auth("reader"))
+    assert (past.json()["lead_id"], past.json()["stage"]) == (str(other.lead_id), "inquiry")
+
+
+async def test_amounts_are_in_one_currency(stack, content, teller, auth, day):
+    content["currency"] = "EUR"
+    content["stages"][2]["gate"] = {"decision": "accept", "fields": ["amount"]}
+    await stack.agree(content)
+    about = teller()
+    await stack.tell(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
+    amount = {"amount": "5", "currency": "USD"}
+    refused = await decide(stack, auth, about.lead_id, {"decision": "accept", "fields": {"amount": amount}})
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["pointer"] == "/fields/amount/currency"
+    amount["currency"] = "EUR"
+    assert (
+        await decide(stack, auth, about.lead_id, {"decision": "accept", "fields": {"amount": amount}})
+    ).status_code == 201
+
+
+async def test_a_gate_says_what_keeps_a_lead_from_passing_it(stack, mql, auth):
+    await decide(stack, auth, mql.lead_id, {"decision": "reject", "reason": "no-timing"})
+    view = (await stack.http.get(f"/v1/leads/{mql.lead_id}", headers=auth("reader"))).json()
+    assert view["stage"] == "recycled"
+    assert view["gates"][0]["held_back"].startswith("it comes back only on an activity of its own from ")

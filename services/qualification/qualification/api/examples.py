@@ -78,6 +78,7 @@ DECISION: dict[str, Any] = {
 
 DECIDED: dict[str, Any] = {
     "lead_id": "0198c0de-0000-7000-8000-000000000001",
+    "merged_lead_id": None,
     "decision_id": "0198c0de-0000-7000-8000-000000000002",
     "decision": "win",
     "reason": None,

@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from accord.contracts.values import Department, Money
-from qualification.domain.lead import Answer, Lead
+from qualification.domain.lead import Answer, Deal, Lead
 from qualification.domain.rules import Rules, StageRule
 
 FUTURE_S_MAX = 300
@@ -81,6 +81,14 @@ class Changed(Refused):
         self.revision = revision
 
 
+class Redefined(Refused):
+    """Another version of the definition is in force than the caller believes. `version` is the present one."""
+
+    def __init__(self, version: int | None, stage: str | None, allowed: tuple[str, ...]) -> None:
+        super().__init__("the definition has changed since", stage, allowed)
+        self.version = version
+
+
 class Gone(Refused):
     """The lead was erased."""
 
@@ -102,7 +110,7 @@ def refuse_unknown(lead: Lead | None, rules: Rules | None) -> None:
         raise NotAllowed("the lead has no stage, since no definition has been in force", None, ())
 
 
-def decision_target(stage: str | None, event: Decided, rules: Rules, now: datetime) -> StageRule:
+def decision_target(stage: str | None, deal: Deal, event: Decided, rules: Rules, now: datetime) -> StageRule:
     """The stage that a decision leads to from `stage`, under these rules. Raises Refused."""
     allowed = tuple(sorted(rules.open_to(stage)))
     target = rules.open_to(stage).get(event.decision)
@@ -111,10 +119,20 @@ def decision_target(stage: str | None, event: Decided, rules: Rules, now: dateti
     if target is None:
         known = ", ".join(sorted(rules.decisions))
         raise Unfit((("/decision", f"not a decision of the definition in force: {known}"),), stage, allowed)
-    errors = _unfit(event, target, now)
+    errors = _unfit(event, target, now) + _other_currency(event, deal, rules)
     if errors:
         raise Unfit(errors, stage, allowed)
     return target
+
+
+def _other_currency(event: Decided, deal: Deal, rules: Rules) -> tuple[tuple[str, str], ...]:
+    """Amounts of two currencies cannot be compared or added: that of the definition counts, else that of the lead's earlier amount."""
+    agreed = rules.currency or (deal.amount.currency if deal.amount else None)
+    given = event.fields.amount
+    if given is None or agreed is None or given.currency == agreed:
+        return ()
+    whose = "agreed" if rules.currency else "that of the lead's earlier amount"
+    return (("/fields/amount/currency", f"must be {agreed}, the currency {whose}"),)
 
 
 def _unfit(event: Decided, target: StageRule, now: datetime) -> tuple[tuple[str, str], ...]:

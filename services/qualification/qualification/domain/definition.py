@@ -128,6 +128,8 @@ class Definition(Value):
         Key, Annotated[dict[Key, Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=100)]
     ] = Field(default_factory=dict, max_length=40)
     scores: ScoreRules = ScoreRules()
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = None
+    """The currency (ISO 4217) of the amounts that decisions carry; without it, a lead's first amount sets that lead's."""
 
     def origins(self, stage: Stage) -> tuple[str, ...]:
         """The stages that `stage` may be entered from, in order of rank.

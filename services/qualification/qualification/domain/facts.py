@@ -21,6 +21,8 @@ TIME, PROFILE, ACTIVITY, DECISION, ASSIGNMENT, MERGE, VERSION = range(-1, 6)
 """The ranks of one moment: a profile before the activity that it came with, and both before what was decided on them."""
 
 NIL = UUID(int=0)
+LAST, LAST_TIE = 99, UUID(int=2**128 - 1)
+"""After all facts of a moment."""
 
 
 class Place(NamedTuple):

@@ -77,6 +77,21 @@ def family(lead_id: UUID, logs: Logs) -> tuple[UUID, ...]:
     return tuple(found)
 
 
+def living_at(lead_id: UUID, logs: Logs, at: datetime) -> UUID:
+    """The lead that this one lived as at a moment: itself, or the one that it had been merged into by then."""
+    into = {
+        fact.merged_lead_id: (log.lead_id, fact.at)
+        for log in logs.values()
+        for fact in log.facts
+        if isinstance(fact, Joined)
+    }
+    seen = {lead_id}
+    while lead_id in into and into[lead_id][1] <= at and into[lead_id][0] not in seen:
+        lead_id = into[lead_id][0]
+        seen.add(lead_id)
+    return lead_id
+
+
 def stream(lead_id: UUID, logs: Logs, seen: frozenset[UUID] = frozenset()) -> list[Fact]:
     """What a lead's life is made of, in order: its own facts, and what the leads did that were merged into it, since their merge."""
     log = logs.get(lead_id)

@@ -110,6 +110,8 @@ class Rules:
     loses: bool = False
     """Whether some activity takes points, so that a score may rise by itself."""
     since: datetime | None = None
+    currency: str | None = None
+    """That of amounts, None where any will do."""
 
     def watch(self, stage: str) -> Watch:
         """What time alone can change for a lead in `stage`."""
@@ -176,6 +178,7 @@ def compile_definition(version: int, definition: Definition) -> Rules:
         kinds=_kinds(stages.values(), rules_engagement),
         watches={key: _watch(stages[key], gates, grade) for key, gates in automatic_from.items()},
         watch_elsewhere=Watch(_marks(grade, ())),
+        currency=definition.currency,
         loses=any(rule.points < 0 for rule in rules_engagement),
     )
 

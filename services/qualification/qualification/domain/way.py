@@ -169,7 +169,7 @@ class Way:
 
     def allowed_target(self, decided: Decided) -> StageRule:
         """Where a decision leads from here. Raises decisions.Refused."""
-        return decision_target(self.stage, decided, self.rules, self.now)
+        return decision_target(self.stage, self.deal, decided, self.rules, self.now)
 
     def _next_change(self, after: datetime) -> datetime | None:
         profile, stage = self.profile, self.stage

@@ -64,7 +64,8 @@ _FORGET = (
 _PAGE = """
 SELECT
     entry.sequence, entry.stage, entry.stage_kind, entry.stage_owner, entry.visit, entry.from_stage, entry.from_since,
-    entry.entered_at, entry.recorded_at, entry.cause, entry.definition_version, decision.decision_id, decision.decision,
+    entry.entered_at, entry.recorded_at, entry.cause, entry.definition_version, entry.correction, entry.withdrawn, entry.replaces,
+    decision.decision_id, decision.decision,
     decision.reason, decision.actor, decision.department, decision.fields::text AS fields, decision_note.note
 FROM stage_entry AS entry
 LEFT JOIN decision ON decision.lead_id = entry.lead_id AND decision.decision_id = entry.decision_id

@@ -143,11 +143,16 @@ async def _read(
         found[row["lead_id"]].append(_stood(row))
     for row in await driver.fetch(_ASSIGNMENTS, ids):
         found[row["lead_id"]].append(Assigned(row["occurred_at"], row["assignment_id"], row["owner"]))
-    said: dict[UUID, list[LeadStageChanged]] = defaultdict(list)
-    for row in await driver.fetch(_ENTRIES, ids):
-        said[row["lead_id"]].append(_entry(row))
-    loaded.stands |= {lead_id: standing(entries) for lead_id, entries in said.items()}
+    loaded.stands |= await stands(driver, ids)
     return joined
+
+
+async def stands(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, list[LeadStageChanged]]:
+    """The stage entries of these leads that stand, in order."""
+    said: dict[UUID, list[LeadStageChanged]] = defaultdict(list)
+    for row in await driver.fetch(_ENTRIES, lead_ids):
+        said[row["lead_id"]].append(_entry(row))
+    return {lead_id: standing(entries) for lead_id, entries in said.items()}
 
 
 async def _read_leads(

@@ -18,7 +18,7 @@ from accord.contracts.values import Department
 from accord.database import Database, Recording
 from accord.http import idempotency
 from accord.ids import new_id
-from qualification.domain.decisions import Changed, Decided, Fields, Refused, Unknown, allowed_decisions
+from qualification.domain.decisions import Changed, Decided, Fields, Redefined, Refused, Unknown, allowed_decisions
 from qualification.domain.lead import Lead
 from qualification.queries import external_keys
 from qualification.usecases.batch import LeadBatch
@@ -33,7 +33,7 @@ class Proposal:
     """A decision that somebody wants to take.
 
     `lead` is an id, or the digest of an external id (accord.contracts.external_key). `revision` is what the lead must still
-    be at, if it matters; `occurred_at` None is now.
+    be at, and `definition_version` what must still be in force, if it matters; `occurred_at` None is now.
     """
 
     lead: UUID | str
@@ -43,17 +43,20 @@ class Proposal:
     note: str | None
     occurred_at: datetime | None
     revision: int | None = None
+    definition_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A decision that was recorded: the lead as it is after it and after every gate that this opened."""
+    """A decision that was recorded: the lead as it is after it and after every gate that this opened. `asked` is the lead that was named,
+    which may have been merged into it."""
 
     decided: Decided
     entered: LeadStageChanged
     lead: Lead
     revision: int
     allowed: tuple[str, ...]
+    asked: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,9 @@ async def _one(
     before = batch.lead(lead_id)
     if proposal.revision is not None and before.profile is not None and before.revision != proposal.revision:
         return Changed(before.revision, before.stage, allowed_decisions(before, book.rules_of(before)))
+    in_force = book.in_force.version if book.in_force else None
+    if proposal.definition_version not in (None, in_force) and before.profile is not None and not before.erased:
+        return Redefined(in_force, before.stage, allowed_decisions(before, book.rules_of(before)))
     try:
         said = await batch.decide(lead_id, decided, proposal.note, of_batch=of_batch)
     except Refused as refusal:
@@ -143,6 +149,7 @@ async def _one(
         lead=lead,
         revision=lead.revision + 1,
         allowed=allowed_decisions(lead, book.rules_of(lead)),
+        asked=lead_id,
     )
 
 
