@@ -228,7 +228,7 @@ def test_on_paper_it_is_told_in_plain_words(content):
     sentences = parts["How a lead goes on"].paragraphs
     assert sentences[0] == "A lead becomes inquiry when it is captured. It belongs to marketing there."
     assert sentences[1].startswith(
-        "A lead becomes MQL when the employee count is 50 or more and engagement score is 20 or more."
+        "A lead becomes MQL when the company has 50 employees or more and the engagement score is 20 or more."
         " It comes from inquiry or recycled."
     )
     assert "with budget, authority, need and timing" in sentences[3]
@@ -237,3 +237,54 @@ def test_on_paper_it_is_told_in_plain_words(content):
     assert "It may come from any other stage." in sentences[8]
     assert ("lost", "price", "Price") in parts["Reasons that may be given"].rows
     assert ("click", "email.clicked", "5", "20", "14 days") in parts["Engagement score, at most 100"].rows
+
+
+def test_a_gate_reads_as_a_sentence(content):
+    (stages, *_) = paper(Definition.model_validate(content))
+    assert stages.paragraphs[1].startswith(
+        "A lead becomes MQL when the company has 50 employees or more and the engagement score is 20 or more."
+    )
+    content["attributes"] = {"employee_count": {"type": "integer", "words": "head count"}, "industry": {"type": "text"}}
+    (stages, *_) = paper(Definition.model_validate(content))
+    assert "when the head count is 50 or more and" in stages.paragraphs[1]
+
+
+def test_a_definition_that_lists_attributes_asks_for_no_others(content):
+    content["attributes"] = {"employee_count": {"type": "text"}}
+    found = {finding.pointer: finding.message for finding in check(content)}
+    assert found["/stages/1/gate/when/all/0/value"] == "employee_count is of the type text"
+    assert found["/scores/fit/rules/1/when/path"].startswith("there is no attribute industry")
+
+
+def test_rules_that_say_the_same_twice_are_found(content):
+    again = {**content["scores"]["fit"]["rules"][0], "key": "again"}
+    content["scores"]["fit"]["rules"].append(again)
+    content["scores"]["engagement"]["rules"].append(
+        {"key": "demo-again", "activity": "demo.requested", "points": 5, "half_life": "P30D"}
+    )
+    assert [finding.pointer for finding in check(content)] == [
+        "/scores/fit/rules/2/when",
+        "/scores/engagement/rules/2/activity",
+    ]
+
+
+def test_a_gate_before_which_another_always_opens_is_found(content):
+    size = {"path": "attributes.employee_count", "op": "gte", "value": 50}
+    content["stages"][1]["gate"] = {"when": size}
+    big = {"key": "big", "owner": "marketing", "kind": "open", "from": ["inquiry"]}
+    big["gate"] = {"when": {"all": [size, {"path": "attributes.vip", "op": "eq", "value": True}]}}
+    content["stages"].insert(2, big)
+    assert [finding.pointer for finding in check(content)] == ["/stages/2/gate/when"]
+    big["from"] = ["inquiry", "mql"]
+    assert check(content) == []
+
+
+async def test_what_a_new_version_changes_is_told_in_the_words_of_the_paper(stack, content, auth):
+    await stack.agree(content)
+    content["stages"][1]["gate"]["when"]["all"][0]["value"] = 200
+    await stack.agree(content)
+    diff = (await stack.http.get("/v1/definition/versions/1/diff/2", headers=auth("reader"))).json()
+    (reading,) = diff["words"]
+    assert reading["heading"] == "How a lead goes on"
+    assert "the company has 50 employees or more" in reading["before"][0]
+    assert "the company has 200 employees or more" in reading["now"][0]

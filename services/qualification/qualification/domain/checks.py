@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from accord.contracts.criteria import Criteria
 from qualification.domain.definition import Definition, EngagementScore, FitScore, Stage
 from qualification.domain.lead import ACTIVITIES_PER_KIND_MAX
-from qualification.domain.satisfiable import Domain, why_never
+from qualification.domain.satisfiable import Domain, conjuncts, why_never
 
 
 class Finding(NamedTuple):
@@ -35,6 +35,8 @@ def check(content: Mapping[str, object]) -> list[Finding]:
         *_reachable(definition),
         *_grades(definition),
         *_criteria(definition),
+        *_attributes(definition),
+        *_overlaps(definition),
     ]
 
 
@@ -236,6 +238,98 @@ def _criteria(definition: Definition) -> Iterator[Finding]:
             yield Finding(f"{spot}/path", "fit asks only for attributes, source and campaign.name")
         if not inadmissible:
             yield from _asked(at, rule.when, domains, "the rule")
+
+
+def _asking(definition: Definition) -> Iterator[tuple[str, Criteria]]:
+    """Everything that is asked of a lead, with its pointer."""
+    for at, stage in _stages(definition):
+        if stage.gate.when:
+            yield f"{at}/gate/when", stage.gate.when
+    for place, rule in enumerate(definition.scores.fit.rules if definition.scores.fit else ()):
+        yield pointer("scores", "fit", "rules", place, "when"), rule.when
+
+
+_FITS: Mapping[str, tuple[type, ...]] = {
+    "boolean": (bool,),
+    "integer": (int, float),
+    "number": (int, float),
+    "text": (str,),
+    "list": (str,),
+}
+
+
+def _attributes(definition: Definition) -> Iterator[Finding]:
+    """What is asked of attributes that the definition does not list, or that have another type."""
+    if definition.attributes is None:
+        return
+    for at, criteria in _asking(definition):
+        for spot, leaf in leaves(at, criteria):
+            root, _, name = leaf.path.partition(".")
+            if root != "attributes":
+                continue
+            known = definition.attributes.get(name)
+            if known is None:
+                listed = ", ".join(sorted(definition.attributes)) or "none"
+                yield Finding(f"{spot}/path", f"there is no attribute {name}; listed are {listed}")
+            elif leaf.op != "exists" and not _fits(leaf, known.type):
+                yield Finding(f"{spot}/value", f"{name} is of the type {known.type}")
+
+
+def _fits(leaf: Criteria, type_: str) -> bool:
+    values = leaf.value if isinstance(leaf.value, list) else [leaf.value]
+    if type_ == "list" and leaf.op != "contains":
+        return False
+    return all(isinstance(value, _FITS[type_]) and isinstance(value, bool) is (type_ == "boolean") for value in values)
+
+
+def _overlaps(definition: Definition) -> Iterator[Finding]:
+    """Rules that say the same twice, and gates before which another always opens."""
+    fit, engagement = definition.scores.fit, definition.scores.engagement
+    for place, other in _same_as_earlier([rule.when.model_dump_json() for rule in (fit.rules if fit else ())]):
+        what = fit.rules[other].key if fit else ""
+        yield Finding(
+            pointer("scores", "fit", "rules", place, "when"),
+            f"asks the same as the rule {what}; give one the points of both",
+        )
+    same = [f"{rule.activity} {rule.half_life}" for rule in (engagement.rules if engagement else ())]
+    for place, other in _same_as_earlier(same):
+        what = engagement.rules[other].key if engagement else ""
+        where = pointer("scores", "engagement", "rules", place, "activity")
+        yield Finding(where, f"counts the same activities as the rule {what}; give one the points of both")
+    yield from _never_first(definition)
+
+
+def _same_as_earlier(values: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Place of each value that stood earlier already, and that earlier place."""
+    seen: dict[str, int] = {}
+    for place, value in enumerate(values):
+        if value in seen:
+            yield place, seen[value]
+        seen.setdefault(value, place)
+
+
+def _never_first(definition: Definition) -> Iterator[Finding]:
+    """Automatic gates that no lead ever passes, since from each of their stages an earlier one holds whenever they do."""
+    automatic = [(at, stage) for at, stage in _stages(definition) if stage.gate.when]
+    for number, (at, stage) in enumerate(automatic):
+        earlier = [other for _, other in automatic[:number] if _asks_no_more(other, stage)]
+        origins = set(definition.origins(stage))
+        taken = {origin: other for other in earlier for origin in definition.origins(other) if origin in origins}
+        open_still = origins - taken.keys() or {key for key in (other.key for other in earlier) if key in origins}
+        if origins and not open_still:
+            names = " or ".join(sorted({other.key for other in taken.values()}))
+            yield Finding(
+                f"{at}/gate/when",
+                f"whenever it holds, the lead has gone to {names} already, from where no way leads here",
+            )
+
+
+def _asks_no_more(one: Stage, other: Stage) -> bool:
+    """Whether all that one gate asks is asked by the other too."""
+    if one.gate.when is None or other.gate.when is None:
+        return False
+    asked = {part.model_dump_json() for part in conjuncts(other.gate.when)}
+    return all(part.model_dump_json() in asked for part in conjuncts(one.gate.when))
 
 
 def _fit_path(path: str) -> bool:

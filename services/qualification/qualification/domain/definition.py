@@ -115,6 +115,13 @@ class ScoreRules(Value):
     grade: Grade | None = None
 
 
+class AttributeOf(Value):
+    """An attribute that the definition may ask for: its type, and, if a paper should call it otherwise, in words."""
+
+    type: Literal["boolean", "integer", "number", "text", "list"]
+    words: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+
+
 class Definition(Value):
     """What we both call a lead."""
 
@@ -128,6 +135,10 @@ class Definition(Value):
         Key, Annotated[dict[Key, Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=100)]
     ] = Field(default_factory=dict, max_length=40)
     scores: ScoreRules = ScoreRules()
+    attributes: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,99}$")], AttributeOf] | None = Field(
+        default=None, max_length=200
+    )
+    """The attributes that there are; a definition that lists them may ask for no other."""
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = None
     """The currency (ISO 4217) of the amounts that decisions carry; without it, a lead's first amount sets that lead's."""
 

@@ -36,7 +36,7 @@ def why_never(criteria: Criteria, domains: Mapping[str, Domain]) -> str | None:
         return None if any(reason is None for reason in reasons) else reasons[0]
     if criteria.none:
         return None
-    parts = list(_conjuncts(criteria))
+    parts = list(conjuncts(criteria))
     for part in parts:
         if part.any and (reason := why_never(part, domains)):
             return reason
@@ -50,11 +50,12 @@ def why_never(criteria: Criteria, domains: Mapping[str, Domain]) -> str | None:
     return None
 
 
-def _conjuncts(criteria: Criteria) -> Iterable[Criteria]:
+def conjuncts(criteria: Criteria) -> Iterable[Criteria]:
+    """What must all hold."""
     if not criteria.all:
         yield criteria
     for child in criteria.all:
-        yield from _conjuncts(child)
+        yield from conjuncts(child)
 
 
 def _possible(leaves: Sequence[Criteria], domain: Domain) -> bool:
