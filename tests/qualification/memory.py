@@ -11,7 +11,7 @@ from uuid import UUID
 from accord.contracts.base import LeadEvent
 from accord.contracts.qualification_events import LeadStageChanged
 from qualification.domain.decisions import Decided
-from qualification.domain.facts import Acted
+from qualification.domain.facts import Acted, Assigned
 from qualification.domain.history import Log, family, fold, standing
 from qualification.domain.lead import Lead
 from qualification.domain.register import Register, Said, Unlearnt
@@ -55,6 +55,11 @@ class Memory:
             _, said = register.decide(lead_id, decided, of_batch=of_batch)
         self._save(register, (said,))
         return self.said[before:]
+
+    def assign(self, now: datetime, lead_id: UUID, fact: Assigned) -> None:
+        register = self.register(now)
+        register.assigned(lead_id, fact)
+        self._save(register, ())
 
     def enter(self, now: datetime, lead_id: UUID) -> list[LeadEvent]:
         before = len(self.said)

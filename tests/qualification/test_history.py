@@ -20,6 +20,7 @@ from accord.contracts.intake_events import LeadUnmerged
 from accord.contracts.values import Money
 from qualification.domain.decisions import Decided, Fields, Refused, allowed_decisions
 from qualification.domain.definition import Definition
+from qualification.domain.facts import Assigned
 from qualification.domain.rules import Rules, compile_definition
 
 LEADS = 3
@@ -207,6 +208,14 @@ class Histories(RuleBasedStateMachine):
                 restored_state=theirs.state(employee_count=10),
             )
         )
+
+    @rule(number=lead_numbers, hour=hours, owner=st.sampled_from(["ann", "bob"]))
+    def assigned(self, number: int, hour: int, owner: str) -> None:
+        """By rules or by hand: dated when it is done, so never before what was done before."""
+        lead = self.memory.leads.get(self.survivor(number))
+        if lead is not None and lead.profile is not None and not lead.erased:
+            self.now += timedelta(seconds=1)
+            self.memory.assign(self.now, lead.lead_id, Assigned(self.now, self.id(), owner))
 
     @rule(number=lead_numbers, unlikely=st.integers(0, 9))
     def erased(self, number: int, unlikely: int) -> None:
