@@ -119,7 +119,13 @@ def test_a_lead_has_a_passage_from_exactly_the_stages_it_was_in(history: list[Ch
 
 
 def corrected(
-    sequence: int, stage: str, hours: float, *, replaces: int | None = None, follows: int | None = None, gone: bool = False
+    sequence: int,
+    stage: str,
+    hours: float,
+    *,
+    replaces: int | None = None,
+    follows: int | None = None,
+    gone: bool = False,
 ) -> Change:
     return Change(sequence, stage, 1, START + timedelta(hours=hours), True, replaces, gone, follows)
 

@@ -294,7 +294,10 @@ async def test_a_definition_can_be_read_on_paper(stack, content, auth):
     headers = auth("marketing") | {"Accept": "text/markdown"}
     answer = await stack.http.get("/v1/definition/versions/1/paper", headers=headers)
     assert answer.status_code == 200
-    assert "A lead becomes MQL when the company has 50 employees or more and the engagement score is 20 or more" in answer.text
+    assert (
+        "A lead becomes MQL when the company has 50 employees or more and the engagement score is 20 or more"
+        in answer.text
+    )
 
 
 async def test_openapi_names_every_route_and_scope(stack):
