@@ -41,13 +41,14 @@ lint: setup ## ruff, format, mypy and the direction of imports
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 	@$(PYTHON) -m accord.schemas_cli --check
+	@$(PYTHON) -m accord.reference_cli --check docs/api $(SERVICE_MODULES)
 
 format: setup ## format and fix what can be fixed
 	@$(VENV)/bin/ruff check --fix --quiet . || true
 	@$(VENV)/bin/ruff format .
 
 test: setup ## all tests with real PostgreSQL and Kafka (PYTEST_ARGS="…" for less)
-	@$(PYTHON) -m pytest -n 2 -m "not bench" $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest -n 3 -m "not bench" $(PYTEST_ARGS)
 
 bench: setup ## what it does in a second here, beside plain twins; a table, and JSON in bench-results/ (BENCH="single relay" for some)
 	@$(PYTHON) -m tests.bench $(BENCH)

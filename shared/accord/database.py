@@ -14,7 +14,9 @@ from datetime import datetime
 from typing import Any, cast
 
 import asyncpg
-from sqlalchemy.engine import URL, make_url
+import orjson
+from sqlalchemy import event
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -61,6 +63,11 @@ async def driver_of(conn: AsyncConnection) -> asyncpg.Connection:
     return cast("asyncpg.Connection", raw.driver_connection)
 
 
+def from_json(value: Any) -> Any:
+    """The value of a json or jsonb column. SQLAlchemy sets codecs on its connections, so the driver gives text or the value."""
+    return orjson.loads(value) if isinstance(value, str | bytes) else value
+
+
 class Database:
     """The pool of one process. `written` is set after each commit that added outbox rows, and wakes the relay."""
 
@@ -92,6 +99,7 @@ class Database:
             pool_timeout=_POOL_TIMEOUT_S,
             connect_args={"server_settings": self._server_settings, "timeout": _CONNECT_TIMEOUT_S},
         )
+        event.listen(self.engine.sync_engine, "handle_error", _drop_unusable)
 
     @asynccontextmanager
     async def recording(self) -> AsyncIterator[Recording]:
@@ -155,6 +163,12 @@ class Database:
         await self.engine.dispose()
 
 
+def _drop_unusable(context: ExceptionContext) -> None:
+    """Have the pool drop a connection that is only half way through its end, and all others of its age."""
+    if isinstance(context.original_exception.__cause__, asyncpg.InternalClientError | asyncpg.InterfaceError):
+        context.is_disconnect = context.is_disconnect or is_transient(context.original_exception.__cause__)
+
+
 def async_url(url: str) -> URL:
     """The URL for SQLAlchemy's asyncpg dialect, whatever PostgreSQL scheme it came with."""
     parsed = make_url(url)
@@ -178,6 +192,13 @@ _TRANSIENT_POSTGRES: tuple[type[BaseException], ...] = (
     # What asyncpg raises on a connection that has read the server's farewell and not yet the end of its stream.
     asyncpg.InternalClientError,
 )
+_TRANSIENT_INTERFACE = (
+    "connection is closed",
+    "cannot perform operation",
+    "manually started transaction",
+    "transaction is in error state",
+)
+"""What asyncpg's InterfaceError says of a connection at its end. Of our mistakes it says other things in the same class."""
 
 
 def is_transient(error: BaseException | None) -> bool:
@@ -187,7 +208,7 @@ def is_transient(error: BaseException | None) -> bool:
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or is_transient(error.__cause__ or _original(error))
     if isinstance(error, asyncpg.InterfaceError):
-        return not isinstance(error, ValueError) and "connection" in str(error)
+        return any(phrase in str(error) for phrase in _TRANSIENT_INTERFACE)
     if isinstance(error, (*_TRANSIENT_POSTGRES, PoolTimeoutError, OSError, TimeoutError)):
         return True
     # The dialect raises its own class from the driver's; Kafka's errors are known by their base without importing

@@ -19,5 +19,5 @@ def new_id() -> UUID:
 
 
 def id_at(at: datetime) -> UUID:
-    """The smallest id of a moment: those that were made before sort before it. Whole milliseconds, as RFC 9562 has them."""
-    return pgproto.UUID((int(at.timestamp() * 1000) << 80).to_bytes(16, "big"))
+    """The smallest id of a moment: those that were made before sort before it. Whole milliseconds since 1970, as RFC 9562 has them."""
+    return pgproto.UUID((max(0, int(at.timestamp() * 1000)) << 80).to_bytes(16, "big"))

@@ -50,6 +50,8 @@ class Settings(BaseSettings):
 
     database_url: SecretStr
     database_pool_size: int = Field(default=10, ge=1, le=200)
+    database_lock_timeout_s: float = Field(default=5, gt=0, le=600)
+    """How long a statement waits for a lock before its request is answered with 503."""
 
     kafka_bootstrap_servers: str
     kafka_security_protocol: SecurityProtocol = "PLAINTEXT"

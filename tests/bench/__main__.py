@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 from rich.console import Console
-from tests.bench import capturing, qualifying, relaying, routing, whole_way
+from tests.bench import capturing, hooking, importing, qualifying, relaying, routing, whole_way
 from tests.bench.house import House
 from tests.bench.report import Figure, show, write
 
@@ -19,6 +19,8 @@ RESULTS = Path("bench-results")
 GROUPS: dict[str, Callable[[House], list[Figure]]] = {
     "single": capturing.single,
     "batch": capturing.batch,
+    "imports": importing.imports,
+    "webhooks": hooking.webhooks,
     "relay": relaying.throughput,
     "relay-latency": relaying.latency,
     "qualification": qualifying.throughput,

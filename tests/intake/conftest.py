@@ -22,7 +22,13 @@ from intake.main import build
 from intake.settings import Settings
 
 MIGRATIONS = Path(intake.__file__).parent / "migrations"
-KEYS = {"marketing": "acc_marketing", "sales": "acc_sales", "reader": "acc_reader", "public": "acc_public"}
+KEYS = {
+    "marketing": "acc_marketing",
+    "sales": "acc_sales",
+    "reader": "acc_reader",
+    "public": "acc_public",
+    "writer": "acc_writer",
+}
 TEMPLATE = Path(__file__).parents[2] / "deploy" / "agreements" / "policy.yaml"
 
 
@@ -84,6 +90,7 @@ def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         key_entry("sales", KEYS["sales"], "sales", scopes),
         key_entry("reader", KEYS["reader"], None, ["leads:read", "personal:read"]),
         key_entry("public", KEYS["public"], None, ["leads:read"]),
+        key_entry("writer", KEYS["writer"], None, ["leads:read", "leads:write"]),
     ]
     path.write_text(yaml.safe_dump({"keys": [dict(entry) for entry in entries]}))
     return path
@@ -96,8 +103,11 @@ def database_url(database_factory: DatabaseFactory) -> str:
 
 @asynccontextmanager
 async def running(url: str, keys: Path) -> AsyncIterator[Running]:
-    """Intake with its group commits running."""
-    settings = Settings(database_url=url, kafka_bootstrap_servers="127.0.0.1:1", api_keys_file=keys)
+    """Intake with its group commits running. Its locks are waited for long, so that a busy machine is not taken for a deadlock, which
+    PostgreSQL itself finds after a second."""
+    settings = Settings(
+        database_url=url, kafka_bootstrap_servers="127.0.0.1:1", api_keys_file=keys, database_lock_timeout_s=60
+    )
     service = build(settings)
     stop = asyncio.Event()
     workers = [asyncio.create_task(worker.run(stop)) for worker in service.api_workers]

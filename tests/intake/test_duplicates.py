@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.intake.conftest import Running
 
 from intake.domain.likeness import SCORE_MIN, Closeness, Compared, likeness
 from intake.names import closeness, company_words, given_closeness, name_words
+from intake.queries.duplicates import CANDIDATES_MAX
 
 ratios = st.floats(0, 1)
 compared = st.builds(
@@ -104,3 +106,70 @@ def test_any_text_can_be_compared_and_the_order_of_the_two_does_not_matter(one: 
     first, second = name_words(one), name_words(other)
     assert given_closeness(first, second) == given_closeness(second, first)
     assert closeness(first, second) == closeness(second, first)
+
+
+PEOPLE = [
+    {"email": "ada@initech.example", "first_name": "Ada", "last_name": "Byron"},
+    {"email": "a.byron@eu.initech.example", "first_name": "A.", "last_name": "Byron"},
+    {"email": "ada.byron@gmail.com", "first_name": "Ada", "last_name": "BYRON", "phone": "+12025550143"},
+    {"email": "bob@initech.example", "first_name": "Bob", "last_name": "Byron"},
+    {"email": "ada@hooli.example", "first_name": "Ada", "last_name": "Lovelace"},
+    {"email": "eve@initech.example"},
+]
+
+
+async def leads_of(accord: Running, people: list[dict[str, str]]) -> list[str]:
+    rows = [{"source": "list", **person} for person in people]
+    return [row["lead_id"] for row in (await accord.marketing.post("/v1/leads:batch", rows)).json()["results"]]
+
+
+async def test_close_names_are_suggested_with_reasons_and_never_merged(accord: Running) -> None:
+    ids = await leads_of(accord, [*PEOPLE[:2], {**PEOPLE[2], "title": "CTO"}, *PEOPLE[3:]])
+    await leads_of(accord, [{**PEOPLE[0], "title": "CTO", "phone": "+12025550144"}])
+    answer = await accord.marketing.get(f"/v1/leads/{ids[0]}/duplicates")
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert [one["lead"]["lead_id"] for one in found["items"]] == [ids[1], ids[2]]
+    assert found["items"][0]["reasons"] == [
+        {"field": "last_name", "how": "same"},
+        {"field": "first_name", "how": "initial"},
+        {"field": "account", "how": "same"},
+    ]
+    assert {reason["field"] for reason in found["items"][1]["reasons"]} == {
+        "last_name",
+        "first_name",
+        "phone_country",
+        "title",
+    }
+    assert [one["score"] for one in found["items"]] == sorted((one["score"] for one in found["items"]), reverse=True)
+    assert found["items"][0]["lead"]["person"]["email"] == "a.byron@eu.initech.example"
+    assert found["compared"] == 4
+    assert len(await accord.rows("SELECT 1 FROM lead WHERE merged_into IS NULL")) == len(PEOPLE)
+
+
+async def test_a_parted_or_merged_pair_is_not_suggested(accord: Running) -> None:
+    ids = await leads_of(accord, PEOPLE[:2])
+    made = (await accord.marketing.post(f"/v1/leads/{ids[0]}/merge", {"with": ids[1]})).json()
+    assert (await accord.marketing.get(f"/v1/leads/{ids[0]}/duplicates")).json()["items"] == []
+    (await accord.marketing.post(f"/v1/merges/{made['merge_id']}/revert", None)).raise_for_status()
+    for one in ids:
+        assert (await accord.marketing.get(f"/v1/leads/{one}/duplicates")).json()["items"] == []
+
+
+async def test_suggestions_need_the_scope_to_see_persons(accord: Running) -> None:
+    (lead,) = await leads_of(accord, PEOPLE[:1])
+    assert (await accord.caller("public").get(f"/v1/leads/{lead}/duplicates")).status_code == 403
+    assert (await accord.caller("reader").get(f"/v1/leads/{lead}/duplicates")).status_code == 200
+    nobody = "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e10"
+    assert (await accord.marketing.get(f"/v1/leads/{nobody}/duplicates")).status_code == 404
+
+
+async def test_a_large_account_is_compared_up_to_a_bound(accord: Running) -> None:
+    people = [
+        {"email": f"p{number}@initech.example", "first_name": "Ada", "last_name": f"Byron{number % 7}"}
+        for number in range(600)
+    ]
+    ids = await leads_of(accord, people)
+    found = (await accord.marketing.get(f"/v1/leads/{ids[-1]}/duplicates", limit="50")).json()
+    assert found["compared"] <= 2 * CANDIDATES_MAX
+    assert len(found["items"]) == 50

@@ -134,7 +134,14 @@ def test_a_public_suffix_is_no_account() -> None:
 
 
 async def test_the_account_of_a_merge_follows(accord: Running) -> None:
-    pass
+    post = accord.marketing.post
+    older = {"source": "a", "email": "ada@gmail.com", "occurred_at": "2026-01-01T00:00:00Z"}
+    newer = {"source": "a", "external_id": "7", "domain": "initech.example", "occurred_at": "2026-01-02T00:00:00Z"}
+    survivor, gone = [(await post("/v1/leads", row)).json()["lead_id"] for row in (older, newer)]
+    account = (await accord.marketing.get(f"/v1/leads/{gone}")).json()["account_id"]
+    joined = (await post("/v1/leads", {"source": "a", "email": "ada@gmail.com", "external_id": "7"})).json()
+    assert (joined["lead_id"], joined["outcome"]) == (survivor, "merged")
+    assert (await accord.marketing.get(f"/v1/leads/{survivor}")).json()["account_id"] == account
 
 
 # 3. quarantine -----------------------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.contracts.intake_events import LeadCaptured, LeadMerged, LeadUpdated
+from accord.contracts.intake_events import LeadCaptured, LeadMerged, LeadState, LeadUpdated
 from accord.contracts.values import utc
+from accord.messaging.outbox import json_of
 from intake.domain.capture import Candidate, IdentityKey, Register
 from intake.domain.lead import Values, absorbed, created, survivor_of
 from intake.domain.quality import Quality
@@ -115,3 +116,14 @@ def test_the_oldest_survives_a_merge_and_the_newest_value_wins(first: int, secon
     assert (whole.source, whole.captured_at) == (survivor.source, survivor.captured_at)
     assert whole.person["email"] == "a@x.example"
     assert whole.person["phone"] == "+1"
+
+
+@given(people)
+def test_what_is_published_is_valid_though_it_was_not_checked_when_it_was_made(
+    submissions: list[tuple[str | None, str | None, str | None, int, str]],
+) -> None:
+    register = play(submissions)
+    for event in register.events:
+        assert type(event).model_validate_json(json_of(event)) == event
+        assert event.__dict__.keys() == type(event).model_fields.keys()
+        assert not hasattr(event, "state") or event.state.__dict__.keys() == LeadState.model_fields.keys()

@@ -218,9 +218,10 @@ def test_a_line_is_a_submission_whose_source_may_be_left_out() -> None:
     found = line('{"email": "ada@initech.example", "attributes": {"n": 1}, "occurred_at": "2018-02-01"}', zone=CHICAGO)
     assert found.submission is not None
     assert (found.submission.source, found.submission.occurred_at) == ("list", datetime(2018, 2, 1, 6, tzinfo=UTC))
-    other = line('{"source": "fair", "email": "ada@initech.example"}').submission
-    assert other is not None
-    assert other.source == "fair"
+    other = line('{"source": "fair", "email": "ada@initech.example"}')
+    assert other.submission is not None
+    assert other.submission.source == "fair"
+    assert (found.is_form, other.is_form) == (False, True)
 
 
 @pytest.mark.parametrize(

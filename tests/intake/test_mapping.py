@@ -18,7 +18,6 @@ from intake.domain.mapping import (
     default_flaws,
     read,
     resolve,
-    row_reader,
 )
 from intake.domain.submission import Submission
 
@@ -127,23 +126,6 @@ def test_a_mapping_that_is_no_object_and_one_that_is_too_large_are_flaws() -> No
         "/defaults/mail",
         "/defaults/title",
     ]
-
-
-def test_a_row_becomes_a_submission_by_its_header() -> None:
-    reader = row_reader(
-        {"mql_id": "external_id", "first_contact_date": "occurred_at", "E-Mail": "email", "not there": "phone"},
-        ["E-Mail", "mql_id", "landing", "first_contact_date"],
-        {"campaign.medium": "organic"},
-    )
-
-    assert reader([" ada@initech.example ", "42", "x", "2018-02-01"]) == {
-        "campaign": {"medium": "organic"},
-        "email": "ada@initech.example",
-        "external_id": "42",
-        "occurred_at": "2018-02-01T00:00:00+00:00",
-    }
-    assert reader(["", "43"]) == {"campaign": {"medium": "organic"}, "external_id": "43"}
-    assert reader(["", "43", "", "", "", "beyond"])["external_id"] == "43"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from dataclasses import replace
 from datetime import timedelta
@@ -13,10 +14,11 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.intake.conftest import Running
+from tests.intake.test_identity import candidate
 
 from accord.contracts.intake_events import LeadUnmerged, LeadUpdated
 from accord.contracts.values import Campaign, utc
-from intake.domain.capture import IdentityKey
+from intake.domain.capture import IdentityKey, Register
 from intake.domain.lead import Lead, Values, absorbed, updated
 from intake.domain.merging import Before, Later, Parted, parted
 from intake.domain.quality import Quality
@@ -328,6 +330,8 @@ async def test_a_chain_is_taken_back_from_its_end(accord: Running) -> None:
     assert refused.json()["revert_first"] == second["merge_id"]
     for made in (second, first):
         assert (await revert(accord, made["merge_id"])).status_code == 200
+    kept = await accord.rows("SELECT survivor_before::text, keys_moved::text, activities_moved FROM merge")
+    assert kept == [{"survivor_before": "{}", "keys_moved": "[]", "activities_moved": []}] * 2
     again = await revert(accord, first["merge_id"])
     assert (again.status_code, again.json()["type"]) == (409, "/problems/already-reverted")
     assert await keys_by_lead(accord) == {one: {name} for one, name in zip(ids, "abc", strict=True)}
@@ -401,3 +405,92 @@ async def test_two_people_who_merge_and_revert_at_once_are_decided_one_after_the
         one: {str(number), f"p{number}@initech.example"} for number, one in enumerate(ids)
     }
     await sequences_have_no_gap(accord)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([None, "a@x.example", "b@x.example", "c@x.example"]),
+            st.sampled_from([None, "+1", "+2", "+3"]),
+            st.sampled_from([None, *(digit * 64 for digit in "123")]),
+            st.integers(0, 100),
+            st.sampled_from(["accepted", "accepted", "quarantined"]),
+        ).filter(lambda said: any(said[:3])),
+        min_size=4,
+        max_size=20,
+    ),
+    st.integers(1, 10),
+    st.randoms(use_true_random=False),
+)
+def test_no_submission_joins_a_parted_pair_and_every_key_names_one_living_lead(
+    said: list[tuple[str | None, str | None, str | None, int, str]], first: int, chance: random.Random
+) -> None:
+    before = Register(NOW, {}, {})
+    for number, submission in enumerate(said[:first]):
+        before.take(candidate(number, *submission))
+    living = [lead for lead in before.leads.values() if lead.merged_into is None]
+    pairs = [frozenset((one.lead_id, other.lead_id)) for one, other in itertools.combinations(living, 2)]
+    apart = set(chance.sample(pairs, min(2, len(pairs))))
+    register = Register(NOW, {lead.lead_id: lead for lead in living}, dict(before.keys), set(apart))
+    for number, submission in enumerate(said[first:], start=first):
+        register.take(candidate(number, *submission))
+    assert all(register.leads[lead_id].merged_into is None for lead_id in register.keys.values())
+    for one, other in apart:
+        assert _root(register, one) != _root(register, other)
+    for lead in register.leads.values():
+        if lead.merged_into is None:
+            own = {value for (_, value), owner in register.keys.items() if owner == lead.lead_id}
+            shown = {*lead.external_keys, *(value for kind, value in lead.person.items() if kind in ("email", "phone"))}
+            assert shown <= own
+
+
+def _root(register: Register, lead_id: UUID) -> UUID:
+    while (into := register.leads[lead_id].merged_into) is not None:
+        lead_id = into
+    return lead_id
+
+
+async def test_a_merge_is_taken_back_and_a_lead_put_right_while_submissions_of_both_come(accord: Running) -> None:
+    email, phone, other_email = "ada@initech.example", "+12025550143", "ada@hooli.example"
+    one = await lead_of(accord, email=email, occurred_at="2026-01-01T00:00:00Z")
+    other = await lead_of(accord, phone=phone, occurred_at="2026-01-02T00:00:00Z")
+    for _ in range(5):
+        made = await merge(accord, one, other)
+        rows = [
+            {"email": email},
+            {"phone": phone},
+            {"email": email, "phone": phone},
+            {"phone": phone, "email": other_email},
+        ]
+        posts = [accord.marketing.post("/v1/leads", {"source": "list", **row}) for row in rows * 8]
+        patches = [
+            accord.marketing.http.patch(f"/v1/leads/{one}", json={"email": address}) for address in (other_email, email)
+        ]
+        taken_back, *answers = await asyncio.gather(revert(accord, made["merge_id"]), *posts, *patches)
+        assert taken_back.status_code == 200
+        assert {answer.status_code for answer in answers} <= {200, 201, 409}, [answer.text for answer in answers]
+        living = {
+            str(row["lead_id"]) for row in await accord.rows("SELECT lead_id FROM lead WHERE merged_into IS NULL")
+        }
+        owners = await keys_by_lead(accord)
+        assert owners.keys() <= living
+        assert sum(len(values) for values in owners.values()) == len(set().union(*owners.values()))
+    await sequences_have_no_gap(accord)
+
+
+async def test_an_erased_lead_is_gone_for_merges_corrections_and_suggestions(accord: Running) -> None:
+    one, other = await lead_of(accord, external_id="1"), await lead_of(accord, external_id="2")
+    third = await lead_of(accord, external_id="3")
+    made = await merge(accord, one, third)
+    assert (await revert(accord, made["merge_id"])).status_code == 200
+    assert (await accord.marketing.http.delete(f"/v1/leads/{one}")).status_code == 204
+    get, post = accord.marketing.get, accord.marketing.post
+    answers = [
+        await post(f"/v1/leads/{one}/merge", {"with": other}),
+        await post(f"/v1/leads/{other}/merge", {"with": one}),
+        await accord.marketing.http.patch(f"/v1/leads/{one}", json={"title": "CEO"}),
+        *[await get(f"/v1/leads/{one}{rest}") for rest in ("", "/merges", "/duplicates")],
+    ]
+    assert [answer.status_code for answer in answers] == [410] * len(answers)
+    assert (await lead_as_seen(accord, third))["person"]["external"] == [{"source": "website", "id": "3"}]
+    assert (await get(f"/v1/leads/{third}/merges")).json()["items"] == []

@@ -10,6 +10,12 @@ import pytest
 import yaml
 from tests.intake.conftest import Running
 
+from accord.agreements import ActiveCache, AgreementStore
+from accord.database import Database
+from intake.domain.submission import Submission
+from intake.usecases.agree import POLICY, judge_of
+from intake.usecases.capture import Capture, CaptureRequest
+
 PEOPLE = [
     {"source": "website", "email": f"person{n}@initech.example", "attributes": {"employee_count": 10 * n}}
     for n in range(10)
@@ -136,6 +142,22 @@ async def test_each_submission_is_judged_again_as_at_its_own_moment(accord: Runn
     assert more == []
 
 
+async def test_what_came_as_a_tools_event_or_a_row_of_a_file_is_judged_again_too(
+    accord: Running, database_url: str
+) -> None:
+    database = Database(database_url, application_name="test")
+    policies = AgreementStore(database, POLICY)
+    capture = Capture(database, ActiveCache(policies, judge_of))
+    people = [Submission.model_validate(person) for person in PEOPLE]
+    answers = await capture.apply([CaptureRequest(one, '{"event": "signed-up"}', "hook:form") for one in people])
+    await database.dispose()
+    assert len(answers) == len(PEOPLE)
+    _, (warning, *_) = await proposed(accord, policy({**SIZE, "consequence": "reject"}))
+    assert (
+        warning == "Of the 10 submissions of the last 30 days, this policy would have refused 50 % and quarantined 0 %."
+    )
+
+
 async def test_what_is_kept_in_another_form_is_counted_and_not_judged(accord: Running) -> None:
     await accord.marketing.post("/v1/leads:batch", PEOPLE[:4])
     await accord.rows(
@@ -144,7 +166,7 @@ async def test_what_is_kept_in_another_form_is_counted_and_not_judged(accord: Ru
     )
     _, (warning, *_) = await proposed(accord, policy(MAIL))
     assert warning.startswith("Of the 3 submissions")
-    assert "1 more could not be judged again" in warning
+    assert "1 more are not kept in a form that can be judged again" in warning
 
 
 async def test_the_effect_of_no_version_is_not_found(accord: Running) -> None:

@@ -201,7 +201,7 @@ def test_a_sample_says_that_it_is_one() -> None:
     (said,) = warnings(effect(REJECTING, [{"a0": 9}, {"a0": 0}] * 2_500, whole=False, unread=1_200))
     assert said == (
         "Of the newest 5,000 submissions of the last 30 days, this policy would have refused 50 % and quarantined 0 %."
-        " 1,200 more could not be judged again, since they are kept in their tool's own form."
+        " 1,200 more are not kept in a form that can be judged again."
     )
 
 

@@ -7,24 +7,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 import random
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import asyncpg
 import httpx
 import pytest
 from tests.intake.conftest import KEYS
+from tests.intake.processes import intake_process
 
 PEOPLE = 200
 CLIENTS = 64
 PROCESSES = 2
-STARTED_WITHIN_S = 60
-STOPPED_WITHIN_S = 30
 
 
 def submissions_of(person: int) -> list[dict[str, str]]:
@@ -39,47 +35,6 @@ def submissions_of(person: int) -> list[dict[str, str]]:
         for count in (1, 2, 3)
         for chosen in itertools.combinations(keys, count)
     ]
-
-
-@asynccontextmanager
-async def intake_process(database_url: str, keys_file: Path) -> AsyncIterator[str]:
-    """A process of intake that serves HTTP; its address."""
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("ACCORD_")},
-        "ACCORD_DATABASE_URL": database_url,
-        "ACCORD_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
-        "ACCORD_API_KEYS_FILE": str(keys_file),
-        "ACCORD_PORT": "0",
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "intake.main", "api", env=environment, stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
-    reading: asyncio.Task[None] | None = None
-    try:
-        async with asyncio.timeout(STARTED_WITHIN_S):
-            port = await _port(process.stdout)
-        reading = asyncio.create_task(_read_on(process.stdout))  # a full pipe would stop it
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        async with asyncio.timeout(STOPPED_WITHIN_S):
-            assert await process.wait() == 0
-        if reading is not None:
-            await reading
-
-
-async def _port(stdout: asyncio.StreamReader) -> int:
-    async for line in stdout:
-        if line.startswith(b"{") and (said := json.loads(line)).get("event") == "started":
-            return int(said["port"])
-    raise AssertionError("intake ended before it had started")
-
-
-async def _read_on(stdout: asyncio.StreamReader) -> None:
-    while await stdout.read(65_536):
-        pass
 
 
 async def post_all(url: str, bodies: list[tuple[str, dict[str, str]]]) -> Counter[int]:
@@ -105,11 +60,15 @@ async def test_two_processes_and_sixty_four_clients_leave_each_person_once(datab
     chance.shuffle(clicks)
     work = [bodies[client::CLIENTS] + clicks[client::CLIENTS] for client in range(CLIENTS)]
     async with AsyncExitStack() as stack:
-        urls = [await stack.enter_async_context(intake_process(database_url, keys_file)) for _ in range(PROCESSES)]
+        processes = [
+            await stack.enter_async_context(intake_process("api", database_url, keys_file)) for _ in range(PROCESSES)
+        ]
+        urls = [process.url for process in processes]
         answered = sum(
             await asyncio.gather(*(post_all(urls[client % PROCESSES], work[client]) for client in range(CLIENTS))),
             Counter[int](),
         )
+        await asyncio.gather(*(process.stop() for process in processes))
     connection = await asyncpg.connect(database_url.replace("postgresql+asyncpg", "postgresql"))
     try:
         await _look(connection, answered)
@@ -138,8 +97,16 @@ async def _look(database: asyncpg.Connection, answered: Counter[int]) -> None:
     assert answered[201] == PEOPLE + len(gone)
 
     published: dict[str, list[int]] = {}
-    for row in await database.fetch("SELECT key, convert_from(payload, 'UTF8') AS data FROM outbox ORDER BY id"):
-        published.setdefault(row["key"], []).append(json.loads(row["data"])["sequence"])
+    entered: set[str] = set()
+    absorbed: set[str] = set()
+    for row in await database.fetch("SELECT type, key, convert_from(payload, 'UTF8') AS data FROM outbox ORDER BY id"):
+        said = json.loads(row["data"])
+        published.setdefault(row["key"], []).append(said["sequence"])
+        if row["type"] == "lead.captured.v1":
+            entered.add(row["key"])
+        elif row["type"] == "lead.merged.v1":
+            absorbed.add(said["merged_lead_id"])
+    assert entered - absorbed == {str(lead_id) for lead_id in leads}
     assert all(found == list(range(1, len(found) + 1)) for found in published.values())
     counted = await database.fetch("SELECT lead_id, sequence FROM lead")
     assert {str(row["lead_id"]): row["sequence"] for row in counted} == {

@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from accord.database import is_transient
+from accord.database import Database, is_transient
 from accord_local.postgres import PostgresServer
 
 TURNS_MAX = 8
@@ -27,3 +27,31 @@ async def test_a_statement_on_a_connection_that_the_server_ends_fails_for_a_pass
         await connection.execute("SELECT 1")
     assert is_transient(failed.value), repr(failed.value)
     connection.terminate()
+
+
+@pytest.mark.parametrize("copies", [False, True])
+@pytest.mark.parametrize("turns_count", range(TURNS_MAX))
+async def test_a_recording_whose_connection_the_server_ends_fails_for_a_passing_reason_and_the_next_goes_well(
+    turns_count: int, copies: bool, postgres_server: PostgresServer
+) -> None:
+    database = Database(postgres_server.url("postgres"), application_name="ended", pool_size=1)
+
+    async def record(*, ended: bool) -> None:
+        async with database.recording() as recording:
+            driver = await recording.driver()
+            await driver.execute("CREATE TEMPORARY TABLE kept (n int) ON COMMIT DROP")
+            if ended:
+                pid = await driver.fetchval("SELECT pg_backend_pid()")
+                postgres_server.execute(f"SELECT pg_terminate_backend({pid}, 10000)")
+                for _ in range(turns_count):
+                    await asyncio.sleep(0)
+            if copies:
+                await driver.copy_records_to_table("kept", records=[(1,)], columns=("n",))
+            await recording.conn.exec_driver_sql("SELECT 1")
+
+    await record(ended=False)
+    with pytest.raises(Exception) as failed:  # noqa: PT011 - which one it is depends on the turn
+        await record(ended=True)
+    assert is_transient(failed.value), repr(failed.value)
+    await record(ended=False)
+    await database.dispose()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.system.running import RUN_BY_SOMEBODY_ELSE, Running, clients_of, running_stack
+from tests.system.spans import Collector, collecting
 
 from accord_local.demo.client import Urls
 
@@ -20,8 +21,18 @@ Advance = Callable[[int], None]
 
 
 @pytest.fixture(scope="session")
-def accord(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One stack for the tests that can share it."""
+def spans() -> Iterator[Collector]:
+    """What the shared stack exports as traces."""
+    with collecting() as (collector, endpoint), pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "500")
+        environment.setenv("NO_PROXY", "127.0.0.1")
+        yield collector
+
+
+@pytest.fixture(scope="session")
+def accord(tmp_path_factory: pytest.TempPathFactory, spans: Collector) -> Iterator[Running]:
+    """One stack for the tests that can share it. It exports traces."""
     template = os.environ.get(RUN_BY_SOMEBODY_ELSE)
     if template is None:
         with running_stack(tmp_path_factory.mktemp("accord")) as running:

@@ -27,6 +27,7 @@ from accord_local.demo.run import run_demo
 from accord_local.errors import LocalError, StartError
 from accord_local.processes import log_tail, rotate, wait_for, wait_gone
 from accord_local.redaction import redact
+from accord_local.sending import Sending, mapping_of, media_of, send
 from accord_local.services import PROBE_TIMEOUT_S, SERVICES
 from accord_local.stack import Stack, StackOptions
 from accord_local.state import StackState
@@ -144,6 +145,60 @@ def logs(
             print(f"{name} | {redact(line)}")
     if follow:
         _follow(chosen)
+
+
+@app.command("import")
+def import_file(
+    file: Annotated[Path, typer.Argument(help="A CSV or NDJSON file.", exists=True, dir_okay=False, readable=True)],
+    source: Annotated[str, typer.Option(help="Where its leads come from.")],
+    map_: Annotated[
+        list[str] | None,
+        typer.Option("--map", help="COLUMN=FIELD, such as mql_id=external_id. May be given several times."),
+    ] = None,
+    mapping: Annotated[str | None, typer.Option(help="The source whose saved mapping is used.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge and foresee; write no lead.")] = False,
+    errors: Annotated[Path | None, typer.Option(help="Where to save the rows that were not taken.")] = None,
+    file_format: Annotated[str | None, typer.Option("--format", help="csv or ndjson; without: by the name.")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="comma, semicolon, tab or pipe; without: found out.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Such as windows-1252; without: found out.")] = None,
+    header: Annotated[bool, typer.Option(help="Whether the first row names the columns.")] = True,
+    timezone: Annotated[str, typer.Option(help="Of times without an offset.")] = "UTC",
+    rows_per_s: Annotated[int | None, typer.Option(help="Take no more rows a second than that.", min=1)] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Intake's address; without: that of the stack here.", envvar="ACCORD_INTAKE_URL")
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            help="An API key; without: marketing's of the stack here. Better in ACCORD_KEY.", envvar="ACCORD_KEY"
+        ),
+    ] = None,
+    data_dir: DataDir = DATA_DIR_DEFAULT,
+) -> None:
+    """Send a file of leads, follow its import, and show what became of its rows; exit code 1 if it failed."""
+    if map_ and mapping:
+        raise LocalError("--map and --mapping exclude each other")
+    if file_format not in (None, "csv", "ndjson"):
+        raise LocalError("--format is csv or ndjson")
+    parameters: dict[str, str | None] = {
+        "source": source,
+        "mapping": mapping_of(map_ or []) or mapping,
+        "dry_run": "true" if dry_run else None,
+        "delimiter": delimiter,
+        "encoding": encoding,
+        "header": None if header else "false",
+        "timezone": timezone,
+        "rows_per_s": None if rows_per_s is None else str(rows_per_s),
+    }
+    sending = Sending(
+        file,
+        url or _running_state(data_dir).processes["intake"].address,
+        key or _marketing_key(data_dir),
+        {name: value for name, value in parameters.items() if value is not None},
+        media_of(file, file_format),
+        errors,
+    )
+    send(sending, _console())
 
 
 @app.command("compose-env", hidden=True)
@@ -325,6 +380,14 @@ def _memory_mib(state: StackState) -> dict[str, float]:
             if process is not None:
                 memory[name] = process.memory_info().rss / 2**20
     return memory
+
+
+def _marketing_key(data_dir: Path) -> str:
+    path = data_dir / "dev-keys.env"
+    key = keys.read_env(path).get("ACCORD_MARKETING_KEY")
+    if key is None:
+        raise LocalError(f"no key in {path}; give one in ACCORD_KEY")
+    return key
 
 
 def _log_paths(data_dir: Path) -> dict[str, Path]:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from accord_local.errors import AlreadyRunningError, LocalError, StartError
 from accord_local.kafka import KafkaServer
-from accord_local.keys import ensure_dev_keys
+from accord_local.keys import ensure_dev_keys, ensure_sealing_key
 from accord_local.postgres import PostgresServer
 from accord_local.processes import ProcessIdentity, require_disk, require_port, wait_for, wait_gone
 from accord_local.services import SERVICES, STOP_GRACE_S, Service, ServiceSpec
@@ -52,6 +52,10 @@ class StackOptions:
     @property
     def dev_keys_path(self) -> Path:
         return self.data_dir / "dev-keys.env"
+
+    @property
+    def sealing_key_path(self) -> Path:
+        return self.data_dir / "secrets-keys"
 
     @property
     def logs_dir(self) -> Path:
@@ -141,6 +145,7 @@ class Stack:
         self._take_over()
         self._check_ports()
         ensure_dev_keys(self.options.dev_keys_path, self.options.keys_path)
+        ensure_sealing_key(self.options.sealing_key_path)
         self._write_state("starting")
         self._start_servers()
         self._make_services()
@@ -249,6 +254,8 @@ class Stack:
                 "ACCORD_KAFKA_BOOTSTRAP_SERVERS": self._bootstrap_servers(),
                 "ACCORD_API_KEYS_FILE": str(self.options.keys_path.resolve()),
             }
+            if spec.package == "intake" and "ACCORD_SECRETS_KEYS" not in os.environ:
+                settings["ACCORD_SECRETS_KEYS_FILE"] = str(self.options.sealing_key_path.resolve())
             log_path = self.options.logs_dir / f"{spec.name}.log"
             service = Service(spec, self.options.port_base + spec.port_offset, log_path, settings)
             self.services[spec.name] = service

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 from accord.agreements import ActiveCache, AgreementStore, agreement_router, agreement_worker
@@ -12,16 +13,37 @@ from accord.http.idempotency import Answer, idempotency_worker
 from accord.messaging import dead_letters
 from accord.messaging.relay import Relay
 from accord.service import Service, run
+from intake.api.accounts import account_router
 from intake.api.activities import ACTIVITIES_OPENAPI, activity_routes
 from intake.api.examples import POLICY_EXAMPLE
+from intake.api.hook_events import hook_event_router
+from intake.api.hooks import HOOKS_OPENAPI, hook_routes
+from intake.api.hooks import PREFIX as HOOKS_PREFIX
+from intake.api.imports import IMPORTS_OPENAPI, import_router, import_routes
+from intake.api.imports import PATH as IMPORTS_PATH
 from intake.api.leads import lead_router
 from intake.api.merges import merge_router
+from intake.api.privacy import privacy_router
 from intake.api.quality import quality_router
+from intake.api.quarantine import quarantine_router
+from intake.api.sources import source_router
 from intake.api.submissions import SUBMISSIONS_OPENAPI, submission_routes
+from intake.outbound import Outbound
+from intake.secrets import Vault
 from intake.settings import Settings
 from intake.usecases.agree import POLICY, judge_of
 from intake.usecases.capture import Capture, CaptureRequest
+from intake.usecases.correct import Correct
+from intake.usecases.erase import Erase
+from intake.usecases.fetch import HookWork
+from intake.usecases.hook import Hooks
+from intake.usecases.hook_events import HookEvents
+from intake.usecases.import_rows import ImportWorker, Limits, prune_worker
+from intake.usecases.imports import Imports
+from intake.usecases.quarantine import Quarantine
 from intake.usecases.record import ActivityRequest, Record
+from intake.usecases.retention import Retention
+from intake.usecases.sources import KnownSources, Sources, reseal_worker
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -29,22 +51,40 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 def build(settings: Settings) -> Service:
     """The service that these settings describe."""
     database = Database(
-        settings.database_url.get_secret_value(), pool_size=settings.database_pool_size, application_name="intake"
+        settings.database_url.get_secret_value(),
+        pool_size=settings.database_pool_size,
+        lock_timeout_s=settings.database_lock_timeout_s,
+        application_name="intake",
     )
     policies = AgreementStore(database, POLICY)
     judges = ActiveCache(policies, judge_of)
+    capture, record, erase = Capture(database, judges), Record(database), Erase(database, judges)
     captures: GroupCommit[CaptureRequest, Answer] = GroupCommit(
-        Capture(database, judges).apply,
+        capture.apply,
         batch_rows_max=settings.group_rows_max,
         queue_rows_max=settings.queue_rows_max,
         name="capture",
     )
     activities: GroupCommit[ActivityRequest, Answer] = GroupCommit(
-        Record(database).apply,
+        record.apply,
         batch_rows_max=settings.group_rows_max,
         queue_rows_max=settings.queue_rows_max,
         name="activities",
     )
+    imports = Imports(database, judges, open_max=settings.imports_open_max)
+    limits = Limits(settings.import_rows_max, settings.import_failures_max, settings.import_rows_per_s)
+    quarantine = Quarantine(database, judges, capture)
+    kept = timedelta(days=settings.submission_retention_days)
+    vault = Vault(settings.sealing_keys())
+    sources = Sources(database, vault)
+    known = KnownSources(database, vault, sources)
+    hooks = Hooks(database, known, captures, activities)
+    outbound = Outbound(
+        timeout_s=settings.outbound_timeout_s,
+        bytes_max=settings.outbound_bytes_max,
+        allow_private=settings.outbound_allow_private,
+    )
+    hook_work = HookWork(database, known, capture, record, erase, outbound, kept)
     return Service(
         name="intake",
         title="Accord intake",
@@ -52,17 +92,42 @@ def build(settings: Settings) -> Service:
         settings=settings,
         database=database,
         migrations=MIGRATIONS,
-        routes=[*submission_routes(captures), *activity_routes(activities)],
-        openapi_paths={**SUBMISSIONS_OPENAPI, **ACTIVITIES_OPENAPI},
+        routes=[
+            *submission_routes(database, captures),
+            *activity_routes(database, activities),
+            *import_routes(imports),
+            *hook_routes(hooks, settings.public_base_url),
+        ],
+        openapi_paths={**SUBMISSIONS_OPENAPI, **ACTIVITIES_OPENAPI, **IMPORTS_OPENAPI, **HOOKS_OPENAPI},
+        streamed_bytes_max={
+            IMPORTS_PATH: settings.import_bytes_max,
+            HOOKS_PREFIX: settings.body_bytes_max,  # they mend what no database holds, after the proof
+        },
         routers=[
-            lead_router(database),
+            lead_router(database, Correct(database, judges)),
+            account_router(database),
             merge_router(database),
+            privacy_router(database, erase),
+            quarantine_router(quarantine, kept),
             quality_router(database, judges),
+            source_router(sources),
+            import_router(imports),
+            hook_event_router(HookEvents(database)),
             agreement_router(policies, example=POLICY_EXAMPLE),
             dead_letters.router(database, {}),
         ],
         api_workers=[captures, activities],
-        workers=[Relay(database, settings.kafka, "intake"), agreement_worker(policies), idempotency_worker(database)],
+        workers=[
+            Relay(database, settings.kafka, "intake"),
+            agreement_worker(policies),
+            idempotency_worker(database),
+            Retention(database, quarantine, kept).worker(),
+            *hook_work.workers(),
+            ImportWorker(database, capture, judges, imports.arrived, limits),
+            prune_worker(database, settings.import_results_days),
+            reseal_worker(sources),
+        ],
+        close=outbound.close,
     )
 
 

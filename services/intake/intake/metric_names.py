@@ -29,6 +29,14 @@ HOOK_FETCHES = Counter(
 SECRETS_UNREADABLE = Counter(
     "accord_source_secrets_unreadable_total", "Secrets of sources that none of the keys opens; their source is refused."
 )
+IMPORT_ROWS = Counter(
+    "accord_import_rows_total",
+    "Rows of imports, dry runs apart, by what became of them: created, updated, merged, unchanged, quarantined, rejected or failed.",
+    ["outcome"],
+)
+IMPORTS_ENDED = Counter(
+    "accord_imports_ended_total", "Imports by how they ended: finished, cancelled or failed.", ["state"]
+)
 ERASED = Counter("accord_persons_erased_total", "Persons erased, by the reason given.", ["reason"])
 RETENTION_DROPPED = Counter(
     "accord_retention_dropped_total",
@@ -43,6 +51,8 @@ __all__ = [
     "HOOK_EVENTS_WAITING",
     "HOOK_FETCHES",
     "HOOK_REFUSED",
+    "IMPORTS_ENDED",
+    "IMPORT_ROWS",
     "RETENTION_DROPPED",
     "SECRETS_UNREADABLE",
 ]

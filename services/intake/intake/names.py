@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import replace
 from functools import lru_cache
 
+import phonenumbers
 from nicknames import NickNamer
 from rapidfuzz.distance import JaroWinkler
 
-from intake.domain.likeness import Closeness
+from intake.domain.likeness import Closeness, Compared, Person
+from intake.recognise import ROLES
 
 _NAMES_CACHED = 20_000
 _CHARS_MAX = 100
@@ -27,6 +30,49 @@ _LEGAL_FORMS = frozenset(
     "inc incorporated llc llp ltd limited corp corporation co company plc gmbh ag kg ug se sa sas sarl srl spa bv nv ab as oy aps pty"
     " group holding holdings the".split()
 )
+
+
+def compared(one: Person, other: Person) -> Compared:
+    """What is known of a pair of leads. Most pairs have nothing in common; of those only that is found out."""
+    first_names = name_words(one.fields.get("first_name", "")), name_words(other.fields.get("first_name", ""))
+    last_names = name_words(one.fields.get("last_name", "")), name_words(other.fields.get("last_name", ""))
+    pair = Compared(
+        name=closeness(first_names[0] + last_names[0], first_names[1] + last_names[1]),
+        last_name=closeness(*last_names),
+        same_email_name=_same(_email_name(one.fields.get("email")), _email_name(other.fields.get("email"))),
+        same_account=_same(one.account_id, other.account_id),
+    )
+    if not pair.has_something:
+        return pair
+    titles = _words(one.fields.get("title", "")), _words(other.fields.get("title", ""))
+    return replace(
+        pair,
+        first_name=given_closeness(*first_names),
+        company=closeness(company_words(one.fields.get("company", "")), company_words(other.fields.get("company", ""))),
+        same_phone_country=_same(_phone_country(one.fields.get("phone")), _phone_country(other.fields.get("phone"))),
+        same_title=_same(titles[0] or None, titles[1] or None),
+    )
+
+
+def _same(one: object, other: object) -> bool:
+    return one is not None and one == other
+
+
+def _email_name(address: str | None) -> str | None:
+    """What stands before the @, without a tag; None for a role, which many people share."""
+    name = (address or "").rpartition("@")[0].partition("+")[0]
+    return None if not name or name in ROLES else name
+
+
+@lru_cache(maxsize=_NAMES_CACHED)
+def _phone_country(number: str | None) -> int | None:
+    """The country calling code of a number in international form."""
+    if number is None:
+        return None
+    try:
+        return phonenumbers.parse(number).country_code
+    except phonenumbers.NumberParseException:
+        return None
 
 
 @lru_cache(maxsize=1)
@@ -47,6 +93,7 @@ def company_words(text: str) -> tuple[str, ...]:
     return tuple(word for word in words if word not in _LEGAL_FORMS)[:_TOKENS_MAX] or words[:_TOKENS_MAX]
 
 
+@lru_cache(maxsize=_NAMES_CACHED)
 def _words(text: str) -> tuple[str, ...]:
     decomposed = unicodedata.normalize("NFKD", text[:_CHARS_MAX].casefold().translate(_LETTERS))
     plain = "".join(c for c in decomposed if not unicodedata.combining(c))

@@ -39,7 +39,10 @@ PLAN_EXAMPLE = {
 def build(settings: Settings) -> Service:
     """The service that these settings describe."""
     database = Database(
-        settings.database_url.get_secret_value(), pool_size=settings.database_pool_size, application_name="metrics"
+        settings.database_url.get_secret_value(),
+        pool_size=settings.database_pool_size,
+        lock_timeout_s=settings.database_lock_timeout_s,
+        application_name="metrics",
     )
     plans = AgreementStore(database, PLAN)
     return Service(

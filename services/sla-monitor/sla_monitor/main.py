@@ -30,6 +30,7 @@ def build(settings: Settings) -> Service:
     database = Database(
         settings.database_url.get_secret_value(),
         pool_size=settings.database_pool_size,
+        lock_timeout_s=settings.database_lock_timeout_s,
         application_name="sla-monitor",
     )
     store = AgreementStore(database, KIND)

@@ -165,6 +165,10 @@ def _read_yaml(text: str) -> object:
         events = yaml.parse(text, Loader=_LOADER)
         return _Builder(events).document()
     except yaml.MarkedYAMLError as error:
+        if (
+            error.problem and "nesting depth" in error.problem
+        ):  # libyaml looks ahead, and gives up before we see an event
+            raise Unreadable(f"The document is nested deeper than {DEPTH_MAX}") from None
         line = f" (line {error.problem_mark.line + 1})" if error.problem_mark is not None else ""
         raise Unreadable(f"The document is not YAML{line}") from None
     except yaml.YAMLError:

@@ -18,7 +18,7 @@ from accord.http.auth import Caller, require
 from accord.http.conditional import none_match, precondition_failed, required_match
 from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of
+from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import Problem, media_type_of, unsupported_media_type
 
 _JSON = "application/json"
@@ -152,8 +152,8 @@ def _reading(router: APIRouter, store: AgreementStore) -> None:
 
     @router.get("/versions", operation_id=f"{named}_versions", summary="All versions, the newest first")
     async def versions(caller: Known, limit: Limit = 50, cursor: CursorText = None) -> Page[VersionSummary]:
-        place = decode_cursor(cursor, int)
-        before = min(int(str(place[0])), 2**31 - 1) if place is not None else None
+        place = place_after(cursor, int)
+        before = None if place is None else min(place, 2**31 - 1)
         found = await store.versions(before=before, limit=limit + 1)
         items, after = page_of(found, limit, lambda stored: stored.state.version)
         return Page(items=[VersionSummary(**_summary(item, kind.kind)) for item in items], next_cursor=after)

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response
 
-from accord.database import Database, Recording, driver_of
+from accord.database import Database, Recording, driver_of, from_json
 from accord.http.auth import authorize
 from accord.http.problems import MEDIA_TYPE, Problem
 from accord.metric_names import IDEMPOTENT_REPLAYS
@@ -159,6 +159,21 @@ async def once(recording: Recording, ticket: Ticket | None, act: Callable[[], Aw
     return answer
 
 
+async def reserve(database: Database, ticket: Ticket | None) -> None:
+    """Take a key for a request whose parts happen under keys of their own. The same request may come again.
+
+    Raises Problem 422 if the key belongs to another request.
+    """
+    if ticket is None:
+        return
+    async with database.recording() as recording:
+        verdict = (await claim(recording.conn, [ticket], recording.now))[0]
+        if isinstance(verdict, OtherRequest):
+            raise problem_of_verdict(verdict)
+        if isinstance(verdict, Fresh):
+            await store(recording.conn, [(ticket, Answer(202, b""))])
+
+
 def problem_of_verdict(verdict: OtherRequest | InFlight) -> Problem:
     """The error answer of a key that can't be used now."""
     if isinstance(verdict, InFlight):
@@ -204,9 +219,14 @@ _STORE = """
     WHERE k.caller = t.caller AND k.key_name = t.key_name
 """
 _ERASE = f"""
-    WITH gone AS (DELETE FROM idempotency_key WHERE subject = ANY ($1::uuid[]) RETURNING caller, key_name, created_at)
+    WITH locked AS (
+        SELECT caller, key_name FROM idempotency_key WHERE subject = ANY ($1::uuid[]) ORDER BY caller, key_name FOR UPDATE
+    ), gone AS (
+        DELETE FROM idempotency_key k USING locked l WHERE k.caller = l.caller AND k.key_name = l.key_name
+        RETURNING k.caller, k.key_name, k.created_at
+    )
     INSERT INTO idempotency_key (caller, key_name, request_sha256, status, created_at)
-    SELECT t.caller, {_DIGEST}, '', {_ERASED.status}, t.created_at FROM gone t
+    SELECT t.caller, {_DIGEST}, '', {_ERASED.status}, t.created_at FROM gone t ORDER BY 1, 2
     ON CONFLICT (caller, key_name) DO UPDATE SET created_at = excluded.created_at
 """  # noqa: S608 - a constant of ours
 
@@ -254,7 +274,7 @@ def _verdict(
     if bytes(row["request_sha256"]) != ticket.sha256:
         return OtherRequest()
     IDEMPOTENT_REPLAYS.inc()
-    headers = json.loads(row["headers"]) if isinstance(row["headers"], str) else row["headers"]
+    headers = from_json(row["headers"])
     return Replay(Answer(row["status"], bytes(row["body"] or b""), headers or {}, replayed=True))
 
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from typing import Annotated, Generic, TypeVar
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, TypeVar, overload
+from uuid import UUID
 
 import orjson
 from fastapi import Query
 from pydantic import BaseModel, Field
 
-from accord.http.problems import Problem
+from accord.http.problems import unfit
 
 T = TypeVar("T")
+Part = str | int | datetime | UUID
+"""What a place is made of."""
+A = TypeVar("A", str, int, datetime, UUID)
+B = TypeVar("B", str, int, datetime, UUID)
+C = TypeVar("C", str, int, datetime, UUID)
 
 LIMIT_MAX = 500
 _CURSOR_CHARS_MAX = 1_000
@@ -35,12 +42,18 @@ class Page(BaseModel, Generic[T]):
     )
 
 
-def encode_cursor(*place: str | int | float | None) -> str:
+def encode_cursor(*place: Part) -> str:
     """A cursor for the place after which the next page begins."""
-    return base64.urlsafe_b64encode(orjson.dumps(place)).rstrip(b"=").decode()
+    return base64.urlsafe_b64encode(orjson.dumps(place, default=str)).rstrip(b"=").decode()
 
 
-def decode_cursor(cursor: str | None, *types: type) -> tuple[object, ...] | None:
+@overload
+def decode_cursor(cursor: str | None, one: type[A], /) -> tuple[A] | None: ...
+@overload
+def decode_cursor(cursor: str | None, one: type[A], two: type[B], /) -> tuple[A, B] | None: ...
+@overload
+def decode_cursor(cursor: str | None, one: type[A], two: type[B], three: type[C], /) -> tuple[A, B, C] | None: ...
+def decode_cursor(cursor: str | None, *types: type[Any]) -> tuple[Any, ...] | None:
     """The place in a cursor, None without one. Raises Problem 422 for anything that `encode_cursor` did not make of `types`."""
     if cursor is None:
         return None
@@ -50,25 +63,40 @@ def decode_cursor(cursor: str | None, *types: type) -> tuple[object, ...] | None
         place = orjson.loads(base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), b"-_", validate=True))
         if not isinstance(place, list) or len(place) != len(types):
             raise ValueError
-        if any(isinstance(item, bool) or not isinstance(item, kind) for item, kind in zip(place, types, strict=True)):
-            raise ValueError
-        if any(isinstance(item, int) and abs(item) >= 2**63 for item in place):
-            raise ValueError
-        if any(isinstance(item, str) and "\x00" in item for item in place):
-            raise ValueError
-    except ValueError:
-        raise Problem(
-            422,
-            "validation-failed",
-            "The request does not fit",
-            "The cursor is not one of this list.",
-            errors=[{"parameter": "cursor", "message": "Not a cursor of this list"}],
-        ) from None
-    return tuple(place)
+        return tuple(_part(item, kind) for item, kind in zip(place, types, strict=True))
+    except (ValueError, OverflowError):
+        message = "Not a cursor of this list"
+        raise unfit("The cursor is not one of this list.", {"parameter": "cursor", "message": message}) from None
+
+
+def place_after(cursor: str | None, kind: type[A]) -> A | None:
+    """The place in a cursor of a single part, None without one. Raises Problem 422 as `decode_cursor` does."""
+    place = decode_cursor(cursor, kind)
+    return None if place is None else place[0]
+
+
+def _part(item: object, kind: type[Part]) -> Part:
+    """One part as its type. Raises ValueError."""
+    if kind is int:
+        if isinstance(item, int) and not isinstance(item, bool) and abs(item) < 2**63:
+            return item
+        raise ValueError
+    if not isinstance(item, str) or "\x00" in item:
+        raise ValueError
+    if kind is UUID:
+        return UUID(item)
+    return _moment(item) if kind is datetime else item
+
+
+def _moment(text: str) -> datetime:
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError
+    return at.astimezone(UTC)
 
 
 def page_of(
-    items: list[T], limit: int, cursor_of: Callable[[T], str | int | tuple[str | int, ...]]
+    items: list[T], limit: int, cursor_of: Callable[[T], Part | tuple[Part, ...]]
 ) -> tuple[list[T], str | None]:
     """A page from `limit + 1` rows, with the cursor of its last item if there is more. `cursor_of(item)` gives the place."""
     if len(items) <= limit:

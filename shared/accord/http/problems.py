@@ -98,6 +98,16 @@ class Problem(HTTPException):
         return Response(body, self.status_code, headers=self.headers, media_type=MEDIA_TYPE)
 
 
+def unfit(detail: str, *errors: ErrorItem) -> Problem:
+    """422 for a well-formed request that is wrong in these places."""
+    return Problem(422, "validation-failed", "The request does not fit", detail, errors=errors)
+
+
+def unfit_at(place: str, message: str) -> Problem:
+    """422 for one place in the body, a JSON Pointer."""
+    return unfit(f"{place}: {message}.", {"pointer": place, "message": message})
+
+
 def not_found(what: str) -> Problem:
     """404 for a resource, named by its kind: `not_found("lead")`."""
     return Problem(404, "not-found", f"No such {what}", f"There is no {what} with this name or id.")
@@ -127,7 +137,7 @@ def validation_problem(errors: Sequence[Mapping[str, object]], body: object = No
     if any(error.get("type") == "json_invalid" for error in errors):
         return malformed("The body is not well-formed JSON.")
     items = [_item(error, body) for error in errors[:_ERRORS_MAX]]
-    return Problem(422, "validation-failed", "The request does not fit", _summary(items), errors=items)
+    return unfit(_summary(items), *items)
 
 
 def malformed(detail: str) -> Problem:

@@ -21,7 +21,6 @@ import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.contracts.base import EventData
-from accord.contracts.values import Value
 from accord.ids import new_id
 
 PAYLOAD_BYTES_MAX = 900_000
@@ -80,11 +79,11 @@ def json_of(event: EventData) -> bytes:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, Value):
-        return value.__dict__
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    return str(value)  # ids of the driver's class
+    fields = getattr(value, "__dict__", None)
+    if fields is not None:  # a Value inside
+        return fields
+    # Ids of the driver's class are left.
+    return format(value, "f") if isinstance(value, Decimal) else str(value)
 
 
 async def append(driver: asyncpg.Connection, rows: Sequence[Row]) -> None:

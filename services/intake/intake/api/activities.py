@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from starlette.routing import BaseRoute, Route
 
 from accord.batching import GroupCommit
+from accord.database import Database
 from accord.http.idempotency import Answer
 from accord.http.openapi import operation
 from intake.api.examples import ACTIVITY_EXAMPLE, LEAD_ID
@@ -38,9 +39,11 @@ class ActivityBatchOut(BaseModel):
     results: list[RecordedRow | RefusedRow]
 
 
-def activity_routes(activities: GroupCommit[ActivityRequest, Answer]) -> list[BaseRoute]:
+def activity_routes(database: Database, activities: GroupCommit[ActivityRequest, Answer]) -> list[BaseRoute]:
     """The two routes."""
-    rows = RowRoutes(ActivityIn, activities, lambda row, _, caller, ticket: ActivityRequest(row, caller.name, ticket))
+    rows = RowRoutes(
+        database, ActivityIn, activities, lambda row, _, caller, ticket: ActivityRequest(row, caller.name, ticket)
+    )
     return [
         Route("/v1/activities", rows.one, methods=["POST"]),
         Route("/v1/activities:batch", rows.many, methods=["POST"]),

@@ -91,3 +91,17 @@ REVERTED_EXAMPLE: dict[str, object] = {
     "reverted_at": "2026-01-07T08:00:00Z",
     "reverted_by": "marketing",
 }
+
+ACCOUNT_EXAMPLE: dict[str, object] = {
+    "account_id": "1f0b4a57-0f0a-5c3b-9e52-6f0f3c6d2a11",
+    "domain": "initech.example",
+    "name": "Initech",
+    "leads": 12,
+    "first_heard_at": "2026-01-04T15:30:00Z",
+}
+
+CORRECTION_EXAMPLE: dict[str, object] = {
+    "email": "ada@initech.example",
+    "title": None,
+    "attributes": {"employee_count": 260},
+}

@@ -14,8 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of
-from accord.http.problems import Problem
+from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from intake.api.sources import Name
 from intake.usecases.hook_events import HookEvents
 
@@ -58,8 +57,8 @@ def hook_event_router(events: HookEvents) -> APIRouter:
         cursor: CursorText = None,
     ) -> Page[HookEventOut]:
         """The newest first."""
-        found = await events.page(name, state, _before(cursor), limit + 1)
-        items, after = page_of(found, limit, lambda event: str(event.hook_event_id))
+        found = await events.page(name, state, place_after(cursor, UUID), limit + 1)
+        items, after = page_of(found, limit, lambda event: event.hook_event_id)
         return Page(items=[HookEventOut.model_validate(event) for event in items], next_cursor=after)
 
     @router.get("/{hook_event_id}", summary="One event", responses=problems(404))
@@ -90,19 +89,3 @@ def hook_event_router(events: HookEvents) -> APIRouter:
         return HookEventOut.model_validate(await events.discard(name, hook_event_id))
 
     return router
-
-
-def _before(cursor: str | None) -> UUID | None:
-    place = decode_cursor(cursor, str)
-    if place is None:
-        return None
-    try:
-        return UUID(str(place[0]))
-    except ValueError:
-        raise Problem(
-            422,
-            "validation-failed",
-            "The request does not fit",
-            "The cursor is not one of this list.",
-            errors=[{"parameter": "cursor", "message": "Not a cursor of this list"}],
-        ) from None

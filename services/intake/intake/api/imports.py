@@ -16,7 +16,7 @@ import orjson
 from fastapi import APIRouter, Query
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
@@ -24,8 +24,8 @@ from accord.contracts.values import SourceName
 from accord.http.auth import Caller, authorize, forbidden, require
 from accord.http.idempotency import ticket_of
 from accord.http.openapi import operation, problems
-from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of
-from accord.http.problems import Problem, media_type_of, unsupported_media_type, validation_problem
+from accord.http.paging import CursorText, Limit, Page, page_of, place_after
+from accord.http.problems import Problem, media_type_of, unfit, unsupported_media_type, validation_problem
 from intake.domain.imports import Failure, Outcome, Plan, State
 from intake.domain.table import ERROR_COLUMN, LINE_COLUMN, OURS, ROW_COLUMN, encoding_named, guarded
 from intake.queries.imports import Job
@@ -34,7 +34,8 @@ from intake.usecases.upload import Asked
 
 PATH = "/v1/imports"
 CSV, NDJSON = "text/csv", "application/x-ndjson"
-MAPPING_CHARS_MAX = 20_000
+MAPPING_CHARS_MAX = 4_000
+"""Percent-encoded it must fit into the 64 KiB that a request line may have; a longer one is saved at the source."""
 ROWS_PER_S_MAX = 100_000
 _DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 _QUOTES = {"double": '"', "single": "'"}
@@ -45,13 +46,13 @@ _BOM = "\ufeff"
 def _encoding(name: str) -> str:
     found = encoding_named(name)
     if found is None:
-        raise PydanticCustomError("encoding", "is not an encoding that is read; utf-8, utf-16, windows-1252 are some")
+        raise PydanticCustomError("encoding", "Is not an encoding that is read; utf-8, utf-16, windows-1252 are some")
     return found
 
 
 def _timezone(name: str) -> str:
     if name not in available_timezones():
-        raise PydanticCustomError("timezone", "is not a time zone of the IANA database, such as America/Chicago")
+        raise PydanticCustomError("timezone", "Is not a time zone of the IANA database, such as America/Chicago")
     return name
 
 
@@ -78,7 +79,7 @@ def _query(request: Request) -> ImportQuery:
     twice = {name for name, _ in given if sum(other == name for other, _ in given) > 1}
     if twice:
         errors = [{"parameter": name, "message": "Must stand once"} for name in sorted(twice)]
-        raise Problem(422, "validation-failed", "The request does not fit", "A parameter stands twice.", errors=errors)
+        raise unfit("A parameter stands twice.", *errors)
     try:
         return ImportQuery.model_validate(dict(given))
     except ValidationError as error:
@@ -223,7 +224,8 @@ def _file(plan: Plan) -> FileOut:
 def _mapping(plan: Plan) -> MappingOut:
     mapped = plan.mapped
     left = [name for name in plan.columns if name not in mapped and name not in OURS]
-    return MappingOut(source_of=plan.mapping_from, columns=dict(mapped), not_mapped=left)
+    in_order = [name for name in plan.columns if name in mapped] or list(mapped)
+    return MappingOut(source_of=plan.mapping_from, columns={name: mapped[name] for name in in_order}, not_mapped=left)
 
 
 # routes ------------------------------------------------------------------------------------------------------------
@@ -243,7 +245,11 @@ def import_routes(imports: Imports) -> list[BaseRoute]:
                 "Send the file as it is, not compressed.",
                 headers={"Accept-Encoding": "identity"},
             )
-        answer = await imports.receive(await _asked(request, caller, media), _body(request), _rendered)
+        asked = await _asked(request, caller, media)
+        try:
+            answer = await imports.receive(asked, _body(request), _rendered)
+        except ClientDisconnect:
+            raise Problem(400, "malformed-request", "The upload broke off", "Not all of the body has come.") from None
         return answer.response()
 
     return [Route(PATH, send, methods=["POST"])]
@@ -293,10 +299,8 @@ def import_router(imports: Imports) -> APIRouter:
         source: Annotated[str | None, Query(max_length=100)] = None,
         _: Caller = require("leads:write"),
     ) -> Page[ImportOut]:
-        place = decode_cursor(cursor, str)
-        before = _id_of(str(place[0])) if place else None
-        found = await imports.page(before, limit + 1, source)
-        items, following = page_of(found, limit, lambda job: str(job.import_id))
+        found = await imports.page(place_after(cursor, UUID), limit + 1, source)
+        items, following = page_of(found, limit, lambda job: job.import_id)
         return Page(items=[_shown(job) for job in items], next_cursor=following)
 
     @router.get(PATH + "/{import_id}", summary="One import", responses=problems(404))
@@ -314,8 +318,7 @@ def import_router(imports: Imports) -> APIRouter:
     ) -> Page[ImportRowOut]:
         """In the order of the file, those that have been taken so far. A dry run has none. Kept for a time only."""
         await imports.find(import_id)
-        place = decode_cursor(cursor, int)
-        found = await imports.results(import_id, int(str(place[0])) if place else 0, limit + 1, outcome)
+        found = await imports.results(import_id, place_after(cursor, int) or 0, limit + 1, outcome)
         items, following = page_of(found, limit, lambda result: result.number)
         shown = [
             ImportRowOut(row=one.number, outcome=one.outcome, verdict=one.verdict, lead_id=one.lead_id) for one in items
@@ -355,19 +358,6 @@ def import_router(imports: Imports) -> APIRouter:
         return _shown(await imports.cancel(import_id))
 
     return router
-
-
-def _id_of(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise Problem(
-            422,
-            "validation-failed",
-            "The request does not fit",
-            "The cursor is not one of this list.",
-            errors=[{"parameter": "cursor", "message": "Not a cursor of this list"}],
-        ) from None
 
 
 async def _csv_of(failures: AsyncIterator[Failure], plan: Plan | None) -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""GET /v1/leads/{lead_id} and the lookups. Personal fields are shown to keys with personal:read only."""
+"""GET and PATCH /v1/leads/{lead_id}, and the lookups. Personal fields are shown to keys with personal:read only."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Body, Header, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from accord.contracts.values import Attributes, Campaign, Verdict
 from accord.database import Database
-from accord.http.auth import Caller, require
+from accord.http.auth import Caller, forbidden, require
+from accord.http.conditional import required_match
 from accord.http.openapi import problems
-from accord.http.problems import Problem, not_found
+from accord.http.problems import unfit
+from intake.api.examples import CORRECTION_EXAMPLE
+from intake.domain.correction import CorrectionIn
 from intake.queries.lookup import Found
-from intake.usecases.look_up import find_by_email, find_by_external, find_by_id, find_by_phone
+from intake.usecases.correct import Asked, Correct
+from intake.usecases.family import absence
+from intake.usecases.look_up import etag_of, find_by_email, find_by_external, find_by_id, find_by_phone
 
 
 class ExternalOut(BaseModel):
@@ -62,16 +67,49 @@ class LeadsOut(BaseModel):
     next_cursor: None = None
 
 
-def lead_router(database: Database) -> APIRouter:
-    """The routes that read leads."""
+def lead_router(database: Database, correct: Correct) -> APIRouter:
+    """The routes that read leads and put them right."""
     router = APIRouter(tags=["leads"])
 
-    @router.get("/v1/leads/{lead_id}", summary="One lead", responses=problems(404))
-    async def one(lead_id: UUID, caller: Caller = require("leads:read")) -> LeadOut:
+    @router.get("/v1/leads/{lead_id}", summary="One lead", operation_id="get_lead", responses=problems(404, 410))
+    async def one(lead_id: UUID, response: Response, caller: Caller = require("leads:read")) -> LeadOut:
+        """The lead, or the one into which it was merged. Its ETag changes with what is shown, not with every activity."""
         found = await find_by_id(database, lead_id)
         if found is None:
-            raise not_found("lead")
-        return _shown(found, caller)
+            raise await absence(database, lead_id)
+        response.headers["ETag"] = _etag(found, caller)
+        return lead_out(found, caller)
+
+    @router.patch(
+        "/v1/leads/{lead_id}",
+        summary="Correct a lead",
+        operation_id="correct_lead",
+        responses=problems(404, 409, 410, 412),
+    )
+    async def patch(
+        lead_id: UUID,
+        said: Annotated[CorrectionIn, Body(openapi_examples={"some": {"value": CORRECTION_EXAMPLE}})],
+        request: Request,
+        response: Response,
+        _if_match: Annotated[
+            str | None, Header(alias="If-Match", description="The lead's ETag, if it must be as it was read.")
+        ] = None,
+        caller: Caller = require("leads:write"),
+    ) -> LeadOut:
+        """A JSON merge patch (RFC 7396): what is named is replaced, null takes it away. Personal fields need `personal:read`.
+
+        A correction is said now: only what is said later replaces it. It is normalised as a submission is and judged by the data policy:
+        one that would make the record be rejected is 422. It is kept among the submissions as of the source `correction`. A corrected
+        address or number takes the place of the old one as a key; one that belongs to another lead is 409 with its `lead_id`.
+        """
+        if said.person and "personal:read" not in caller.scopes:
+            raise forbidden("personal:read")
+        expected = required_match(request) if "if-match" in request.headers else None
+        content = (await request.body()).decode()
+        asked = Asked(said, content, caller.name, lambda found: expected is None or expected == _etag(found, caller))
+        found = await correct.apply(lead_id, asked)
+        response.headers["ETag"] = _etag(found, caller)
+        return lead_out(found, caller)
 
     @router.get("/v1/leads", summary="Find a lead by one of its keys")
     async def find(
@@ -82,15 +120,12 @@ def lead_router(database: Database) -> APIRouter:
     ) -> LeadsOut:
         """Exactly one of `email`, `phone`, `external`."""
         if sum(given is not None for given in (email, phone, external)) != 1:
-            raise Problem(
-                422,
-                "validation-failed",
-                "The request does not fit",
+            raise unfit(
                 "Give exactly one of email, phone, external.",
-                errors=[{"parameter": "email", "message": "Give exactly one of email, phone, external"}],
+                {"parameter": "email", "message": "Give exactly one of email, phone, external"},
             )
         found = await _find(email, phone, external)
-        return LeadsOut(items=[] if found is None else [_shown(found, caller)])
+        return LeadsOut(items=[] if found is None else [lead_out(found, caller)])
 
     async def _find(email: str | None, phone: str | None, external: str | None) -> Found | None:
         if email is not None:
@@ -103,7 +138,12 @@ def lead_router(database: Database) -> APIRouter:
     return router
 
 
-def _shown(found: Found, caller: Caller) -> LeadOut:
+def _etag(found: Found, caller: Caller) -> str:
+    return etag_of(found, personal="personal:read" in caller.scopes)
+
+
+def lead_out(found: Found, caller: Caller) -> LeadOut:
+    """A lead as this caller may see it."""
     lead = found.lead
     person = None
     if "personal:read" in caller.scopes:

@@ -13,8 +13,8 @@ from accord.database import Database
 from accord.http.auth import Caller, require
 from accord.http.idempotency import Ticket, idempotency
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of
-from accord.http.problems import Problem, not_found
+from accord.http.paging import CursorText, Limit, Page, page_of, place_after
+from accord.http.problems import not_found
 from intake.api import examples
 from intake.usecases import merge
 from intake.usecases.merge import Who
@@ -90,8 +90,8 @@ def merge_router(database: Database) -> APIRouter:
         lead_id: UUID, limit: Limit = 50, cursor: CursorText = None, _caller: Caller = require("leads:read")
     ) -> Page[MergeOut]:
         """Every merge in which the lead took part, or one that was merged into it; newest first, also those that were taken back."""
-        found = await merge.merges_of(database, lead_id, after_id(cursor), limit + 1)
-        made, next_cursor = page_of(found, limit, lambda one: str(one.merge_id))
+        found = await merge.merges_of(database, lead_id, place_after(cursor, UUID), limit + 1)
+        made, next_cursor = page_of(found, limit, lambda one: one.merge_id)
         return Page(items=[MergeOut.model_validate(merge.shown(one)) for one in made], next_cursor=next_cursor)
 
     @router.get(
@@ -126,20 +126,3 @@ def merge_router(database: Database) -> APIRouter:
         return (await merge.take_back(database, merge_id, Who(caller.name, ticket))).response()
 
     return router
-
-
-def after_id(cursor: str | None) -> UUID | None:
-    """The id after which a page begins. Raises Problem 422 for a cursor that holds none."""
-    place = decode_cursor(cursor, str)
-    if place is None:
-        return None
-    try:
-        return UUID(str(place[0]))
-    except ValueError:
-        raise Problem(
-            422,
-            "validation-failed",
-            "The request does not fit",
-            "The cursor is not one of this list.",
-            errors=[{"parameter": "cursor", "message": "Not a cursor of this list"}],
-        ) from None

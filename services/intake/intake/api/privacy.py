@@ -16,10 +16,8 @@ from accord.database import Database
 from accord.http.auth import Caller, require
 from accord.http.idempotency import Ticket, idempotency
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of
-from accord.http.problems import Problem
+from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
 from intake.api.examples import LEAD_ID
-from intake.api.merges import after_id
 from intake.api.submissions import QualityOut
 from intake.domain.consent import Consent
 from intake.domain.erasure import Proof, Reason
@@ -184,7 +182,7 @@ def privacy_router(database: Database, erase: Erase) -> APIRouter:
         found = await submissions_of(
             database,
             lead_id,
-            after_id(cursor) or _FIRST,
+            place_after(cursor, UUID) or _FIRST,
             limit + 1,
             content="personal:read" in caller.scopes,
         )
@@ -201,8 +199,8 @@ def privacy_router(database: Database, erase: Erase) -> APIRouter:
         lead_id: UUID, _: Caller = require("personal:read"), limit: Limit = 50, cursor: CursorText = None
     ) -> ConsentsOut:
         """Kept as long as the lead, also when the records that brought it are dropped."""
-        found, holds = await consents.history(database, lead_id, _after_moment(cursor), limit + 1)
-        page, next_cursor = page_of(found, limit, lambda one: (one.given_at.isoformat(), str(one.consent_id)))
+        found, holds = await consents.history(database, lead_id, decode_cursor(cursor, datetime, UUID), limit + 1)
+        page, next_cursor = page_of(found, limit, lambda one: (one.given_at, one.consent_id))
         return ConsentsOut(
             items=[_consent(one) for one in page],
             next_cursor=next_cursor,
@@ -232,8 +230,8 @@ def privacy_router(database: Database, erase: Erase) -> APIRouter:
     @router.get("/v1/erasures", summary="Who was erased, by ids", operation_id="list_erasures")
     async def erasures(_: Caller = require("admin"), limit: Limit = 50, cursor: CursorText = None) -> Page[ErasureOut]:
         """Newest first. What is kept names nobody: ids, a reason, and how many of what was removed."""
-        found = await erase.proofs(after_id(cursor), limit + 1)
-        page, next_cursor = page_of(found, limit, lambda one: str(one.erasure_id))
+        found = await erase.proofs(place_after(cursor, UUID), limit + 1)
+        page, next_cursor = page_of(found, limit, lambda one: one.erasure_id)
         return Page(items=[_erasure(one) for one in page], next_cursor=next_cursor)
 
     @router.get("/v1/erasures/{erasure_id}", summary="One erasure", operation_id="get_erasure", responses=problems(404))
@@ -284,22 +282,3 @@ def _erasure(one: Proof) -> ErasureOut:
         policy_version=one.policy_version,
         removed=dict(one.removed),
     )
-
-
-def _after_moment(cursor: str | None) -> tuple[datetime, UUID] | None:
-    place = decode_cursor(cursor, str, str)
-    if place is None:
-        return None
-    try:
-        at = datetime.fromisoformat(str(place[0]))
-        if at.tzinfo is None:
-            raise ValueError
-        return at, UUID(str(place[1]))
-    except ValueError:
-        raise Problem(
-            422,
-            "validation-failed",
-            "The request does not fit",
-            "The cursor is not one of this list.",
-            errors=[{"parameter": "cursor", "message": "Not a cursor of this list"}],
-        ) from None

@@ -14,9 +14,8 @@ from accord.contracts.values import PolicyFailure, SourceName, Timestamp, Verdic
 from accord.http.auth import Caller, forbidden, require
 from accord.http.idempotency import Ticket, idempotency
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, page_of
+from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from intake.api.examples import LEAD_ID
-from intake.api.merges import after_id
 from intake.api.submissions import QualityOut
 from intake.domain.quality import Quality
 from intake.domain.quarantine import Action, Settled
@@ -149,8 +148,8 @@ def quarantine_router(quarantine: Quarantine, waits_at_most: timedelta) -> APIRo
         cursor: CursorText = None,
     ) -> Page[WaitingOut]:
         """Oldest first. `record` needs `personal:read`."""
-        found = await quarantine.page(after_id(cursor) or _FIRST, source, since, limit + 1)
-        items, next_cursor = page_of(found, limit, lambda one: str(one.waiting.submission_id))
+        found = await quarantine.page(place_after(cursor, UUID) or _FIRST, source, since, limit + 1)
+        items, next_cursor = page_of(found, limit, lambda one: one.waiting.submission_id)
         return Page(items=[WaitingOut(**_shown(one, caller, waits_at_most)) for one in items], next_cursor=next_cursor)
 
     @router.get(

@@ -5,6 +5,7 @@ TypeAdapter built once, because FastAPI's own handling of a body would take most
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 import orjson
@@ -14,8 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accord.batching import GroupCommit
+from accord.database import Database
 from accord.http.auth import Caller, authorize
-from accord.http.idempotency import Answer, Ticket, ticket_for, ticket_of
+from accord.http.idempotency import Answer, Ticket, reserve, ticket_of
 from accord.http.problems import (
     MEDIA_TYPE,
     Problem,
@@ -25,6 +27,7 @@ from accord.http.problems import (
     parse_body,
     problem_of,
     require_json,
+    unfit,
     unsupported_media_type,
 )
 from intake.usecases.capture import replayed
@@ -43,10 +46,12 @@ class RowRoutes(Generic[Row, Asked]):
 
     def __init__(
         self,
+        database: Database,
         row_type: type[Row],
         commits: GroupCommit[Asked, Answer],
         ask: Callable[[Row, str, Caller, Ticket | None], Asked],
     ) -> None:
+        self._database = database
         self._one: TypeAdapter[Row] = TypeAdapter(row_type)
         self._commits = commits
         self._ask = ask
@@ -65,12 +70,11 @@ class RowRoutes(Generic[Row, Asked]):
         """POST of up to ROWS_MAX rows, as a JSON array or as NDJSON; 200 with one result for each, in order."""
         caller = await authorize(request, "leads:write")
         texts = _split(request, await request.body())
-        key = await ticket_of(request, caller.name, b"")
+        key = await ticket_of(request, caller.name)
+        await reserve(self._database, key)
         parsed = [self._parse(text) for text in texts]
         asked = [
-            None
-            if isinstance(row, Problem)
-            else self._ask(row, text.decode(), caller, _row_ticket(key, caller, place, text))
+            None if isinstance(row, Problem) else self._ask(row, text.decode(), caller, _row_ticket(key, place))
             for place, (text, row) in enumerate(zip(texts, parsed, strict=True))
         ]
         remaining = iter(await self._commits.submit_all([one for one in asked if one is not None]))
@@ -95,31 +99,19 @@ def _split(request: Request, body: bytes) -> list[bytes]:
         except orjson.JSONDecodeError:
             raise malformed("The body is not well-formed JSON.") from None
         if not isinstance(parsed, list):
-            raise Problem(
-                422,
-                "validation-failed",
-                "The request does not fit",
-                "The body is a list of rows.",
-                errors=[{"pointer": "", "message": "Must be a list"}],
-            )
+            raise unfit("The body is a list of rows.", {"pointer": "", "message": "Must be a list"})
         rows = [orjson.dumps(row) for row in parsed[: ROWS_MAX + 1]]
     else:
         raise unsupported_media_type("application/json", NDJSON)
     if not 0 < len(rows) <= ROWS_MAX:
-        raise Problem(
-            422,
-            "validation-failed",
-            "The request does not fit",
-            f"A batch has 1 to {ROWS_MAX} rows.",
-            errors=[{"pointer": "", "message": f"Must have 1 to {ROWS_MAX} rows"}],
-        )
+        raise unfit(f"A batch has 1 to {ROWS_MAX} rows.", {"pointer": "", "message": f"Must have 1 to {ROWS_MAX} rows"})
     return rows
 
 
-def _row_ticket(key: Ticket | None, caller: Caller, place: int, text: bytes) -> Ticket | None:
+def _row_ticket(key: Ticket | None, place: int) -> Ticket | None:
     """A batch's key stands for one key per row, so that each row happens once, whatever became of the others."""
     # A space stands in no key that a caller can send, so these collide with none.
-    return None if key is None else ticket_for(caller.name, f"{key.key} {place}", text)
+    return None if key is None else replace(key, key=f"{key.key} {place}")
 
 
 def _result(answer: Answer | Exception) -> bytes:

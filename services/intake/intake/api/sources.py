@@ -14,7 +14,7 @@ from accord.contracts.values import Timestamp
 from accord.http.auth import require
 from accord.http.conditional import none_match
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of
+from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import Problem
 from intake.domain.adapters import ADAPTERS
 from intake.domain.mapping import Targets
@@ -116,18 +116,22 @@ def source_router(configured: Sources) -> APIRouter:
 
     @router.get("", summary="All configured sources, by name")
     async def listed(limit: Limit = 50, cursor: CursorText = None) -> Page[SourceOut]:
-        place = decode_cursor(cursor, str)
-        found = await configured.page(str(place[0]) if place else "", limit + 1)
+        found = await configured.page(place_after(cursor, str) or "", limit + 1)
         items, after = page_of(found, limit, lambda source: source.name)
         return Page(items=[_shown(source) for source in items], next_cursor=after)
 
-    @router.get("/{name}", summary="One source", responses={**problems(404), 304: {"description": "As you know it."}})
-    async def one(name: Name, request: Request, response: Response) -> SourceOut:
+    @router.get(
+        "/{name}",
+        summary="One source",
+        response_model=SourceOut,
+        responses={**problems(404), 304: {"description": "As you know it."}},
+    )
+    async def one(name: Name, request: Request, response: Response) -> Any:
         """Its ETag is what a change is based on."""
         source = await configured.get(name)
-        response.headers["ETag"] = etag(source)
         if none_match(request, etag(source)):
-            response.status_code = 304
+            return Response(status_code=304, headers={"ETag": etag(source)})
+        response.headers["ETag"] = etag(source)
         return _shown(source)
 
     @router.put(

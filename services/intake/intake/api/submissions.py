@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, Route
 
 from accord.batching import GroupCommit
 from accord.contracts.values import PolicyFailure, Verdict
+from accord.database import Database
 from accord.http.idempotency import Answer
 from accord.http.openapi import operation
 from accord.http.problems import ProblemDocument
@@ -56,10 +57,13 @@ class BatchOut(BaseModel):
     results: list[CapturedRow | RefusedRow]
 
 
-def submission_routes(captures: GroupCommit[CaptureRequest, Answer]) -> list[BaseRoute]:
+def submission_routes(database: Database, captures: GroupCommit[CaptureRequest, Answer]) -> list[BaseRoute]:
     """The two routes."""
     rows = RowRoutes(
-        Submission, captures, lambda row, content, caller, ticket: CaptureRequest(row, content, caller.name, ticket)
+        database,
+        Submission,
+        captures,
+        lambda row, content, caller, ticket: CaptureRequest(row, content, caller.name, ticket, is_form=True),
     )
     return [
         Route("/v1/leads", rows.one, methods=["POST"]),

@@ -131,6 +131,16 @@ class Register:
                 del self.keys[key]
                 self.dropped_keys[key] = lead.lead_id
 
+    def correct(self, before: Lead, after: Lead, dropped: Iterable[IdentityKey], taken: Iterable[IdentityKey]) -> None:
+        """A person puts a lead right: it gives these keys up, and takes those that nobody has."""
+        self.reduce(after, dropped)
+        for key in taken:
+            if key not in self.keys:
+                self.keys[key] = after.lead_id
+                self.new_keys[key] = after.lead_id
+        if not after.held:
+            self._update(before, after, self.now)
+
     def _accept(self, candidate: Candidate, matches: list[Lead]) -> Captured:
         if not matches:
             lead = created(candidate.new_lead_id, candidate.values, held=False, sequence=1)
@@ -179,7 +189,7 @@ class Register:
         """A lead comes in for all to see, at the time of its first submission."""
         self._save(lead)
         self.events.append(
-            LeadCaptured(
+            LeadCaptured.known(
                 lead_id=lead.lead_id,
                 sequence=lead.sequence,
                 occurred_at=lead.captured_at,

@@ -67,11 +67,14 @@ Values = Mapping[str, AttributeValue | Wrong]
 Check = Callable[[Values, Facts, datetime], Failing | None]
 """None where the rule is met. The moment is the one of the judgement."""
 
+Judging = Callable[..., Failing | None]
+"""The same of a single value that is there, of the type that the rule asks for."""
+
 
 def check_of(rule: Rule, declared: Mapping[str, Declared]) -> Check:  # noqa: C901, PLR0911 - one line for each kind of rule
     """The function for a rule that fits these attributes."""
     if isinstance(rule, Required):
-        return _required(rule, declared)
+        return _on_subject(rule, declared, lambda _value: None)
     if isinstance(rule, Range):
         return _range(rule, declared)
     if isinstance(rule, OneOf):
@@ -106,17 +109,29 @@ def _not_of_type(name: str, declared: Mapping[str, Declared]) -> Failing:
     return Failing(f"{name} {NOT_OF_TYPE[declared[name].type]}")
 
 
-def _required(rule: Required, declared: Mapping[str, Declared]) -> Check:
-    name, absent = rule.name, _missing(rule.name)
-    if rule.field is not None:
-        return lambda _values, facts, _now: None if facts.fields.get(name) else absent
-    wrong = _not_of_type(name, declared)
+def _on_attribute(name: str, declared: Mapping[str, Declared], judge: Judging) -> Check:
+    """A rule on an attribute: `judge` sees a value that is there, as its declared type."""
+    absent, wrong = _missing(name), _not_of_type(name, declared)
 
     def check(values: Values, _facts: Facts, _now: datetime) -> Failing | None:
         value = values.get(name)
         if value is None:
             return absent
-        return wrong if value is WRONG else None
+        return wrong if value is WRONG else judge(value)
+
+    return check
+
+
+def _on_subject(rule: Required | OneOf | Pattern, declared: Mapping[str, Declared], judge: Judging) -> Check:
+    """A rule on an attribute or on a field of the submission."""
+    name = rule.name
+    if rule.field is None:
+        return _on_attribute(name, declared, judge)
+    absent = _missing(name)
+
+    def check(_values: Values, facts: Facts, _now: datetime) -> Failing | None:
+        value = facts.fields.get(name)
+        return judge(value) if value else absent
 
     return check
 
@@ -124,46 +139,20 @@ def _required(rule: Required, declared: Mapping[str, Declared]) -> Check:
 def _range(rule: Range, declared: Mapping[str, Declared]) -> Check:
     name = rule.attribute
     low, high = -math.inf if rule.min is None else rule.min, math.inf if rule.max is None else rule.max
-    absent, wrong = _missing(name), _not_of_type(name, declared)
     below, above = Failing(f"{name} is below {plain(low)}"), Failing(f"{name} is above {plain(high)}")
 
-    def check(values: Values, _facts: Facts, _now: datetime) -> Failing | None:
-        value = values.get(name)
-        if value is None:
-            return absent
-        if value is WRONG:
-            return wrong
-        if value < low:  # type: ignore[operator]  # the reader of its type gave a number
+    def judge(number: float) -> Failing | None:
+        if number < low:
             return below
-        return above if value > high else None  # type: ignore[operator]
+        return above if number > high else None
 
-    return check
+    return _on_attribute(name, declared, judge)
 
 
 def _one_of(rule: OneOf, declared: Mapping[str, Declared]) -> Check:
-    name, absent = rule.name, _missing(rule.name)
-    outside = Failing(f"{name} is not on the list")
+    outside = Failing(f"{rule.name} is not on the list")
     holds = _membership(rule, declared)
-    if rule.field is not None:
-
-        def check_field(_values: Values, facts: Facts, _now: datetime) -> Failing | None:
-            value = facts.fields.get(name)
-            if not value:
-                return absent
-            return None if holds(value.lower()) else outside
-
-        return check_field
-    wrong = _not_of_type(name, declared)
-
-    def check(values: Values, _facts: Facts, _now: datetime) -> Failing | None:
-        value = values.get(name)
-        if value is None:
-            return absent
-        if value is WRONG:
-            return wrong
-        return None if holds(str(value).lower()) else outside
-
-    return check
+    return _on_subject(rule, declared, lambda value: None if holds(str(value).lower()) else outside)
 
 
 def _membership(rule: OneOf, declared: Mapping[str, Declared]) -> Callable[[str], bool]:
@@ -190,29 +179,9 @@ def _naics(values: list[str]) -> Callable[[str], bool]:
 
 
 def _pattern(rule: Pattern, declared: Mapping[str, Declared]) -> Check:
-    name, absent = rule.name, _missing(rule.name)
-    unlike = Failing(f"{name} does not match the pattern")
+    unlike = Failing(f"{rule.name} does not match the pattern")
     matches = whole_matcher(rule.pattern)
-    if rule.field is not None:
-
-        def check_field(_values: Values, facts: Facts, _now: datetime) -> Failing | None:
-            value = facts.fields.get(name)
-            if not value:
-                return absent
-            return None if matches(value) else unlike
-
-        return check_field
-    wrong = _not_of_type(name, declared)
-
-    def check(values: Values, _facts: Facts, _now: datetime) -> Failing | None:
-        value = values.get(name)
-        if value is None:
-            return absent
-        if value is WRONG:
-            return wrong
-        return None if matches(value) else unlike
-
-    return check
+    return _on_subject(rule, declared, lambda value: None if matches(value) else unlike)
 
 
 _NO_EMAIL = _missing("email")
@@ -254,75 +223,57 @@ def _phone(_values: Values, facts: Facts, _now: datetime) -> Failing | None:
 
 def _dnb(rule: Dnb, declared: Mapping[str, Declared]) -> Check:
     name, worst = rule.attribute, rule.appraisal_max or 4
-    absent, wrong = _missing(name), _not_of_type(name, declared)
     unknown = Failing(f"{name} is no D&B rating")
     unrated = Failing(f"{name} has no credit appraisal", missing=True)
     inactive = Failing(f"{name} says that the business is not active")
     worse = Failing(f"{name} has a credit appraisal worse than {worst}")
 
-    def check(values: Values, _facts: Facts, _now: datetime) -> Failing | None:
-        value = values.get(name)
-        if value is None:
-            return absent
-        if value is WRONG:
-            return wrong
+    def judge(text: str) -> Failing | None:
         try:
-            rating = dnb_rating(value)  # type: ignore[arg-type]  # a rating is declared as a string
+            rating = dnb_rating(text)
         except NotARating:
             return unknown
         if rating.appraisal is None:
             return unrated if rating.active else inactive
         return None if rating.appraisal <= worst else worse
 
-    return check
+    return _on_attribute(name, declared, judge)
 
 
 def _paydex(rule: Dnb, least: int, declared: Mapping[str, Declared]) -> Check:
     name = rule.attribute
-    absent, wrong = _missing(name), _not_of_type(name, declared)
     unknown = Failing(f"{name} is no PAYDEX from 0 to 100")
     unrated = Failing(f"{name} is unavailable", missing=True)
     below = Failing(f"{name} is below {least}")
 
-    def check(values: Values, _facts: Facts, _now: datetime) -> Failing | None:
-        value = values.get(name)
-        if value is None:
-            return absent
-        if value is WRONG:
-            return wrong
+    def judge(value: float | str) -> Failing | None:
         try:
-            score = paydex(value)  # type: ignore[arg-type]  # declared as a number or a string
+            score = paydex(value)
         except NotARating:
             return unknown
         if score is None:
             return unrated
         return None if score >= least else below
 
-    return check
+    return _on_attribute(name, declared, judge)
 
 
 def _bbb(rule: Bbb, declared: Mapping[str, Declared]) -> Check:
     name, worst = rule.attribute, bbb_rank(rule.min)
-    absent, wrong = _missing(name), _not_of_type(name, declared)
     unknown = Failing(f"{name} is no BBB rating")
     unrated = Failing(f"{name} is not rated", missing=True)
     worse = Failing(f"{name} is worse than {BBB_GRADES[worst]}")
 
-    def check(values: Values, _facts: Facts, _now: datetime) -> Failing | None:
-        value = values.get(name)
-        if value is None:
-            return absent
-        if value is WRONG:
-            return wrong
+    def judge(text: str) -> Failing | None:
         try:
-            rank = bbb_rank(value)  # type: ignore[arg-type]  # a rating is declared as a string
+            rank = bbb_rank(text)
         except NotARating:
             return unknown
         if rank <= worst:
             return None
         return unrated if rank == BBB_UNRATED else worse
 
-    return check
+    return _on_attribute(name, declared, judge)
 
 
 def _fresh(rule: Fresh) -> Check:

@@ -14,7 +14,6 @@ from intake.domain.lead import Lead
 
 Reason = Literal["request", "consent_withdrawn", "retention", "mistake", "other"]
 """Why. A word of ours and no free text: whoever asked could be named in it."""
-REASONS: tuple[str, ...] = get_args(Reason)
 
 
 @dataclass(frozen=True, slots=True)

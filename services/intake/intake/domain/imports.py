@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from intake.domain.capture import IdentityKey
 from intake.domain.quality import Quality
-from intake.domain.rows import ColumnMapping, CsvReader, NdjsonReader, mapping_of
+from intake.domain.rows import ColumnMapping, CsvReader, NdjsonReader, Write, mapping_of
 from intake.domain.table import Csv, Dialect, LineEnd, Ndjson, Rows
 
 State = Literal["receiving", "queued", "running", "finished", "cancelled", "failed"]
@@ -58,13 +58,21 @@ class Plan(BaseModel):
         dialect = Dialect(self.delimiter or ",", self.quote or '"', self.line_end)
         return Csv(dialect, self.kept_as, offset=offset, number=number)
 
-    def reader(self, source: str, zone: tzinfo) -> CsvReader | NdjsonReader:
-        """What makes submissions of those rows."""
+    def reader(self, source: str, zone: tzinfo, write: Write) -> CsvReader | NdjsonReader:
+        """What makes submissions of those rows; `write` makes the JSON by which they are kept."""
         mapping = self._mapping()
         if self.format == "ndjson":
             return NdjsonReader(mapping, source=source, zone=zone, defaults=self.defaults)
         columns = mapping.columns if mapping is not None else {}
-        return CsvReader(self.columns, columns, source=source, zone=zone, marked=self.marked, defaults=self.defaults)
+        return CsvReader(
+            self.columns,
+            columns,
+            source=source,
+            zone=zone,
+            marked=self.marked,
+            defaults=self.defaults,
+            write=write,
+        )
 
     @property
     def mapped(self) -> Mapping[str, str]:

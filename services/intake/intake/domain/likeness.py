@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
+from uuid import UUID
 
 How = Literal["same", "close", "short form", "initial"]
 Field = Literal["name", "last_name", "first_name", "email_name", "account", "company", "phone_country", "title"]
@@ -34,6 +35,14 @@ _ADDRESS_SCORE = 0.75
 """The score of two leads of one account whose e-mail addresses have the same name before the @, and no names to compare."""
 
 
+class Person(NamedTuple):
+    """A lead as it is compared with others. `fields` are its personal fields, normalised as they are kept."""
+
+    lead_id: UUID
+    account_id: UUID | None
+    fields: Mapping[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Closeness:
     """How close two texts are: `ratio` from 0 to 1."""
@@ -56,6 +65,16 @@ class Compared:
     same_account: bool = False
     same_phone_country: bool = False
     same_title: bool = False
+
+    @property
+    def has_something(self) -> bool:
+        """Whether the names, or those before the @, are close enough for anything else to matter."""
+        last, whole = self.last_name, self.name
+        return (
+            self.same_email_name
+            or (last is not None and last.ratio >= LAST_NAME_MIN)
+            or (whole is not None and whole.ratio >= NAME_MIN)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ document, and of several the first that finds something counts.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
@@ -161,24 +161,6 @@ def _found(document: JsonValue, rule: Rule) -> JsonValue:
         if value is not None and value != "":
             return value
     return None
-
-
-def row_reader(
-    columns: Mapping[str, str], header: Sequence[str], defaults: Mapping[str, JsonValue]
-) -> Callable[[Sequence[str]], dict[str, JsonValue]]:
-    """A function that makes the submission, without its source, of one row under this header. Columns that `columns` does not name are
-    left out, and so is what a row has beyond its header."""
-    places = [(index, columns[name]) for index, name in enumerate(header) if name in columns]
-
-    def reader(row: Sequence[str]) -> dict[str, JsonValue]:
-        found: dict[str, JsonValue] = dict(defaults)
-        width = len(row)
-        for index, target in places:
-            if index < width and (value := row[index].strip()):
-                found[target] = value
-        return assembled(found)
-
-    return reader
 
 
 def assembled(values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

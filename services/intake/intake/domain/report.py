@@ -137,5 +137,5 @@ def _verdict_words(effect: Effect) -> str:
     sample = f"the {'' if effect.whole else 'newest '}{proposed.judged:,} submissions of the last {effect.days} days"
     words = f"Of {sample}, this policy would have {' and '.join(phrases)}."
     if effect.unread:
-        words += f" {effect.unread:,} more could not be judged again, since they are kept in their tool's own form."
+        words += f" {effect.unread:,} more are not kept in a form that can be judged again."
     return words

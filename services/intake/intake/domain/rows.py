@@ -7,23 +7,24 @@ A mapping is `{"columns": {COLUMN: TARGET}}`, or that object alone; targets are 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime, tzinfo
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import Field, JsonValue, StringConstraints, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 from intake.domain.mapping import FieldMapping, Flaw, Targets, apply, as_moment, assembled, read
-from intake.domain.submission import Submission
+from intake.domain.submission import ATTRIBUTES_MAX, AttributeName, Submission
 from intake.domain.table import ERROR_COLUMN, OURS, Row, unguarded
 
 SOURCE = "source"
 ERRORS_SAID_MAX = 5
 """Places of one row that are told; the others show when these are corrected."""
 IDENTITIES = ("email", "phone", "external_id")
+ATTRIBUTE_CHARS_MAX = 1_000
 _MILLISECONDS_FROM = 10**11
 _WORDS = re.compile(r"[^a-z0-9]+")
 _OWN_WORDS = {
@@ -144,14 +145,33 @@ def _place(at: str, name: str) -> str:
 
 # rows --------------------------------------------------------------------------------------------------------------
 class Reading(NamedTuple):
-    """A row that was read. `submission` is None where it is none, and `errors` says why. `content` is the row as JSON."""
+    """A row that was read. `submission` is None where it is none, and `errors` says why. `content` is the row as JSON; `is_form`: it is
+    the submission word for word."""
 
     submission: Submission | None
     content: str
     errors: str = ""
+    is_form: bool = False
+
+
+_Texts = Annotated[
+    dict[AttributeName, Annotated[str, StringConstraints(max_length=ATTRIBUTE_CHARS_MAX)]],
+    Field(max_length=ATTRIBUTES_MAX),
+]
+
+
+class _Cells(Submission):
+    """A submission out of cells: attributes are texts, so each is looked at once and not as every type that it could have. Which type is
+    meant, the policy says."""
+
+    attributes: _Texts = Field(default_factory=dict)  # type: ignore[assignment]  # narrower, and nobody writes to it
 
 
 _SUBMISSION = TypeAdapter(Submission)
+_of_cells = TypeAdapter(_Cells).validator.validate_python
+ATTRIBUTES = "attributes"
+Write = Callable[[object], bytes]
+"""Makes JSON of a value."""
 
 
 class CsvReader:
@@ -166,13 +186,17 @@ class CsvReader:
         zone: tzinfo,
         marked: bool = False,
         defaults: Mapping[str, JsonValue] | None = None,
+        write: Write = to_json,
     ) -> None:
         self._columns = columns
+        self._write = write
         self._marked = marked
         self._zone = zone
         self._column_of = {target: name for name, target in mapping.items()}
         self._base: dict[str, JsonValue] = {**assembled(defaults or {}), SOURCE: source}
         self._nested = any(isinstance(value, dict) for value in self._base.values())
+        # Defaults may be of other types than text.
+        self._validate = _SUBMISSION.validate_python if ATTRIBUTES in self._base else _of_cells
         self._plain: list[tuple[int, str]] = []
         self._attributes: list[tuple[int, str]] = []
         self._parts: list[tuple[int, tuple[str, ...]]] = []
@@ -206,7 +230,7 @@ class CsvReader:
             cells = [unguarded(cell) for cell in cells]
         content = self.content(cells)
         try:
-            return Reading(_SUBMISSION.validate_python(self._document(cells)), content)
+            return Reading(self._validate(self._document(cells)), content)
         except ValidationError as error:
             return Reading(None, content, said(error, self._column_of))
 
@@ -231,7 +255,7 @@ class CsvReader:
         named = dict(zip(self._columns, cells, strict=False))
         if self._marked:
             named = {name: cell for name, cell in named.items() if name not in OURS}
-        return to_json(named).decode()
+        return self._write(named).decode()
 
     def _document(self, cells: Sequence[str]) -> dict[str, Any]:
         document: dict[str, Any] = deepcopy(self._base) if self._nested else dict(self._base)
@@ -286,8 +310,9 @@ class NdjsonReader:
             text = to_json(line).decode()
         if "\\u0000" in text and _holds_nul(line):
             return Reading(None, text, "A NUL character is in the row")
+        document = self._document(line)
         try:
-            return Reading(_SUBMISSION.validate_python(self._document(line)), text)
+            return Reading(_SUBMISSION.validate_python(document), text, is_form=document == line)
         except ValidationError as error:
             return Reading(None, text, said(error, self._member_of))
 

@@ -17,7 +17,6 @@ COLUMN_CHARS_MAX = 300
 CELL_CHARS_MAX = csv.field_size_limit()
 """131,072, the csv module's own limit."""
 DELIMITERS = (",", ";", "\t", "|")
-QUOTES = ('"', "'")
 ERROR_COLUMN = "accord_error"
 ROW_COLUMN = "accord_row"
 LINE_COLUMN = "accord_line"

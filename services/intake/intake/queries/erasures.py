@@ -19,6 +19,7 @@ KEYS_LOCKED_MAX = 1_000
 """Identity keys of one person that are locked at most; the server has some thousands of such locks for everybody. Beyond them the locked
 rows of the leads keep the order, since whoever decides about a key locks its lead too."""
 
+_ALONE = "SELECT pg_advisory_xact_lock(hashtextextended('accord-erasure:' || $1, 0))"
 _KEYS = "SELECT kind, value FROM identity_key WHERE lead_id = ANY ($1::uuid[])"
 # Those of the leads, and those without a lead (refused, discarded) that name one of the person's keys.
 _SUBMISSIONS = """
@@ -75,6 +76,12 @@ class Submissions:
     all: list[UUID]
     waiting: list[UUID]
     leads_once: list[UUID]
+
+
+async def alone(driver: asyncpg.Connection, lead_id: UUID) -> None:
+    """Let nobody else erase whoever lives under this id until the commit: two who do would meet in saved answers in no order."""
+    ids = await family.ids_of(driver, lead_id)
+    await driver.fetch(_ALONE, str(ids[0] if ids else lead_id))
 
 
 async def find(driver: asyncpg.Connection, lead_id: UUID) -> tuple[list[UUID], frozenset[IdentityKey]] | None:

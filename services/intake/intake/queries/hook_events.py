@@ -14,6 +14,8 @@ import asyncpg
 import orjson
 from pydantic import JsonValue
 
+from accord.database import from_json
+
 Act = Literal["fetch", "submit", "activity", "erase"]
 State = Literal["waiting", "done", "failed"]
 
@@ -36,7 +38,8 @@ RETURNING event_id
 _CLAIM = f"""
 UPDATE hook_event SET attempts = attempts + 1, due_at = $1::timestamptz + $2 * interval '1 second', updated_at = $1
 WHERE hook_event_id IN (
-    SELECT hook_event_id FROM hook_event WHERE state = 'waiting' AND due_at <= $1
+    SELECT hook_event_id FROM hook_event
+    WHERE state = 'waiting' AND due_at <= $1 AND NOT (act = 'fetch' AND source = ANY ($4::text[]))
     ORDER BY due_at, hook_event_id LIMIT $3 FOR UPDATE SKIP LOCKED
 )
 RETURNING {_COLUMNS}
@@ -69,9 +72,6 @@ _DISCARD = f"""
 UPDATE hook_event SET state = 'done', error = 'discarded', content = '', reference = '{{}}', keys = '{{}}', updated_at = $3
 WHERE source = $1 AND hook_event_id = $2 AND state <> 'done'
 RETURNING {_COLUMNS}
-"""
-_ABANDON = """
-UPDATE hook_event SET state = 'failed', error = 'no-source', updated_at = $2 WHERE source = $1 AND state = 'waiting'
 """
 _COUNT = (
     "SELECT state, count(*) FROM (SELECT state FROM hook_event WHERE state <> 'done' LIMIT 100000) AS e GROUP BY state"
@@ -144,9 +144,12 @@ async def insert(driver: asyncpg.Connection, rows: Sequence[NewEvent], now: date
     return {row["event_id"] for row in found}
 
 
-async def claim(driver: asyncpg.Connection, now: datetime, lease_s: float, rows: int) -> list[HookEvent]:
-    """Events that are due, each for one worker until the lease is over; a worker that dies leaves them to be claimed again."""
-    return [_event(row) for row in await driver.fetch(_CLAIM, now, lease_s, rows)]
+async def claim(
+    driver: asyncpg.Connection, now: datetime, lease_s: float, rows: int, resting: Sequence[str]
+) -> list[HookEvent]:
+    """Events that are due, each for one worker until the lease is over; a worker that dies leaves them to be claimed again. `resting`:
+    sources whose tool is not to be asked at the moment."""
+    return [_event(row) for row in await driver.fetch(_CLAIM, now, lease_s, rows, list(resting))]
 
 
 async def hold(driver: asyncpg.Connection, event: HookEvent) -> bool:
@@ -198,11 +201,6 @@ async def discard(driver: asyncpg.Connection, source: str, event_id: UUID, now: 
     return None if row is None else _event(row)
 
 
-async def abandon(driver: asyncpg.Connection, source: str, now: datetime) -> None:
-    """Give up what waits for a source that is no longer configured."""
-    await driver.execute(_ABANDON, source, now)
-
-
 async def counts(driver: asyncpg.Connection) -> dict[str, int]:
     """How many are in each state but done, counted up to 100,000."""
     return {row["state"]: row["count"] for row in await driver.fetch(_COUNT)}
@@ -219,6 +217,6 @@ def _event(row: asyncpg.Record) -> HookEvent:
     return HookEvent(
         **{
             **row,
-            "reference": orjson.loads(reference) if isinstance(reference, str | bytes) else reference,
+            "reference": from_json(reference),
         }
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from accord.database import from_json
 from intake.domain.imports import Counts, Failure, Plan, Report, State
 
 _COLUMNS = (
@@ -24,10 +25,10 @@ VALUES ($1, $2, $3, 'receiving', $4, 0, 0, 0, '{}', false, $5, $5)
 """
 _ADD_BLOCK = """
 WITH receiving AS (
-    UPDATE import_job SET bytes_received = $2::bigint + octet_length($3), touched_at = $4
+    UPDATE import_job SET bytes_received = $2::bigint + octet_length($3::bytea), touched_at = $4
     WHERE import_id = $1 AND state = 'receiving' RETURNING import_id
 )
-INSERT INTO import_block (import_id, first_byte, content) SELECT import_id, $2, $3 FROM receiving
+INSERT INTO import_block (import_id, first_byte, content) SELECT import_id, $2::bigint, $3::bytea FROM receiving
 """
 _QUEUE = """
 UPDATE import_job SET state = 'queued', plan = $2::jsonb, bytes_done = $3, row_number = $4, touched_at = $5
@@ -36,7 +37,15 @@ WHERE import_id = $1 AND state = 'receiving'
 _FIND = f"SELECT {_COLUMNS} FROM import_job WHERE import_id = $1"
 _LOCK = f"{_FIND} FOR UPDATE"
 _PAGE = f"SELECT {_COLUMNS} FROM import_job WHERE import_id < $1 AND ($3::text IS NULL OR source = $3) ORDER BY import_id DESC LIMIT $2"
-_OPEN = "SELECT import_id FROM import_job WHERE state IN ('queued', 'running') ORDER BY import_id LIMIT $1"
+# A lock that can be had for a moment is held by nobody. PostgreSQL asks for it only where the conditions before hold.
+_OPEN = """
+SELECT import_id FROM (
+    SELECT import_id FROM import_job WHERE state IN ('queued', 'running') AND import_id <> ALL ($1::uuid[])
+    ORDER BY import_id LIMIT 100
+) AS waiting
+WHERE pg_try_advisory_xact_lock(hashtextextended('accord-import:' || import_id, 0)) LIMIT $2
+"""
+_LEASE = "SELECT pg_try_advisory_lock(hashtextextended('accord-import:' || $1::uuid, 0))"
 _BEGIN = """
 UPDATE import_job SET state = 'running', started_at = coalesce(started_at, $2), touched_at = $2
 WHERE import_id = $1 AND state IN ('queued', 'running')
@@ -89,6 +98,12 @@ _PRUNE_CHUNKS = """
 DELETE FROM import_chunk WHERE (import_id, first_row) IN (
     SELECT c.import_id, c.first_row FROM import_chunk c JOIN import_job j USING (import_id) WHERE j.finished_at < $1 LIMIT $2)
 """
+_BEGIN_FORESEEING = """
+CREATE TEMPORARY TABLE IF NOT EXISTS foreseen_key (key_hash bigint PRIMARY KEY, lead text NOT NULL);
+TRUNCATE foreseen_key
+"""
+_FORESEEN = "SELECT key_hash, lead FROM foreseen_key WHERE key_hash = ANY ($1::bigint[])"
+_FORESEE = "INSERT INTO foreseen_key SELECT * FROM unnest($1::bigint[], $2::text[]) ON CONFLICT DO NOTHING"
 _UNCHANGED = """
 SELECT t.place, found.lead_id, found.verdict
 FROM unnest($1::int[], $2::text[], $3::text[], $4::text[], $5::uuid[]) AS t (place, kind, value, source, digest),
@@ -169,9 +184,15 @@ async def page(driver: asyncpg.Connection, before: UUID, rows: int, source: str 
     return [_job(row) for row in await driver.fetch(_PAGE, before, rows, source)]
 
 
-async def waiting(driver: asyncpg.Connection, rows: int) -> list[UUID]:
-    """Imports that have rows to be taken, oldest first; somebody may be at it."""
-    return [row["import_id"] for row in await driver.fetch(_OPEN, rows)]
+async def waiting(driver: asyncpg.Connection, but: Sequence[UUID], rows: int) -> list[UUID]:
+    """Imports but these that have rows to be taken and that nobody works on, oldest first."""
+    return [row["import_id"] for row in await driver.fetch(_OPEN, but, rows)]
+
+
+async def lease(session: asyncpg.Connection, import_id: UUID) -> bool:
+    """Take the lease of an import, which lasts as long as this connection; False if somebody has it."""
+    taken: bool = await session.fetchval(_LEASE, import_id)
+    return taken
 
 
 async def begin(driver: asyncpg.Connection, import_id: UUID, now: datetime) -> bool:
@@ -300,6 +321,28 @@ async def prune_chunks(driver: asyncpg.Connection, before: datetime, rows: int) 
     return int((await driver.execute(_PRUNE_CHUNKS, before, rows)).rpartition(" ")[2])
 
 
+# what would become of its rows -------------------------------------------------------------------------------------
+async def begin_foreseeing(session: asyncpg.Connection) -> None:
+    """Nothing is foreseen yet. What is foreseen lasts as long as this connection."""
+    await session.execute(_BEGIN_FORESEEING)
+
+
+async def foreseen(session: asyncpg.Connection, hashes: Sequence[int]) -> dict[int, str]:
+    """What stands for the leads of keys that earlier rows would have taken, by the keys' hashes."""
+    return {row["key_hash"]: row["lead"] for row in await session.fetch(_FORESEEN, hashes)}
+
+
+async def foresee(session: asyncpg.Connection, taken: Mapping[int, str]) -> None:
+    """Rows would take these keys."""
+    await session.execute(_FORESEE, list(taken), list(taken.values()))
+
+
+async def now(driver: asyncpg.Connection) -> datetime:
+    """The database's time."""
+    at: datetime = await driver.fetchval("SELECT clock_timestamp()")
+    return at
+
+
 async def unchanged(
     driver: asyncpg.Connection, rows: Sequence[tuple[int, str, str, str, UUID]], policy_version: int | None
 ) -> dict[int, tuple[UUID, str]]:
@@ -324,17 +367,12 @@ async def rejected_before(
 
 def _job(row: asyncpg.Record) -> Job:
     values: dict[str, Any] = dict(row)
-    plan = _json(values["plan"])
+    plan = from_json(values["plan"])
     values["plan"] = None if plan is None else Plan.model_validate(plan)
-    values["counts"] = Counts(**_json(values["counts"]))
-    values["quality"] = Report.of(_json(values["quality"]))
+    values["counts"] = Counts(**from_json(values["counts"]))
+    values["quality"] = Report.of(from_json(values["quality"]))
     return Job(**values)
 
 
 def _text(value: object) -> str:
     return orjson.dumps(value).decode()
-
-
-def _json(value: Any) -> Any:
-    """SQLAlchemy sets codecs for json on its connections, which may give text or the value, by version."""
-    return orjson.loads(value) if isinstance(value, str | bytes) else value

@@ -11,6 +11,7 @@ import asyncpg
 import orjson
 
 from accord.contracts.values import Campaign
+from accord.database import from_json
 from intake.domain.capture import IdentityKey, Merge
 from intake.domain.lead import PERSON_FIELDS, Lead
 
@@ -40,6 +41,7 @@ WHERE i.kind = k.kind AND i.value = k.value AND i.lead_id = k.lead_id
 """
 _LOCK_LEADS = f"SELECT {_NAMES} FROM lead WHERE lead_id = ANY ($1::uuid[]) ORDER BY lead_id FOR UPDATE"
 _READ = f"SELECT {_NAMES} FROM lead WHERE lead_id = $1"
+_READ_MANY = f"SELECT {_NAMES} FROM lead WHERE lead_id = ANY ($1::uuid[])"
 _UPDATE = f"""
 UPDATE lead SET {", ".join(f"{name} = u.{name}" for name in _COLUMNS if name not in _FIXED)}, recorded_at = $22
 FROM (SELECT lead_id, source, captured_at, verdict, {", ".join(PERSON_FIELDS)}, attributes::jsonb, stamps::jsonb, account_id,
@@ -124,6 +126,12 @@ async def read_lead(driver: asyncpg.Connection, lead_id: UUID) -> Lead | None:
     """One lead as it is, also one that was merged into another."""
     row = await driver.fetchrow(_READ, lead_id)
     return None if row is None else _lead(row)
+
+
+async def read_leads(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, Lead]:
+    """These leads as they are, without a lock."""
+    rows = await driver.fetch(_READ_MANY, lead_ids)
+    return {row["lead_id"]: _lead(row) for row in rows}
 
 
 async def insert_leads(driver: asyncpg.Connection, leads: Sequence[Lead], now: datetime) -> None:
@@ -249,10 +257,10 @@ def _lead(row: asyncpg.Record) -> Lead:
         captured_at=row["captured_at"],
         verdict=row["verdict"],
         person={name: row[name] for name in PERSON_FIELDS if row[name] is not None},
-        attributes=_json(row["attributes"]),
-        stamps={name: datetime.fromisoformat(at) for name, at in _json(row["stamps"]).items()},
+        attributes=from_json(row["attributes"]),
+        stamps={name: datetime.fromisoformat(at) for name, at in from_json(row["stamps"]).items()},
         account_id=row["account_id"],
-        campaign=None if campaign is None else Campaign.model_validate(_json(campaign)),
+        campaign=None if campaign is None else Campaign.model_validate(from_json(campaign)),
         external_keys=tuple(row["external_keys"]),
         policy_version=row["policy_version"],
         quality_score=row["quality_score"],
@@ -260,8 +268,3 @@ def _lead(row: asyncpg.Record) -> Lead:
         merged_into=row["merged_into"],
         sequence=row["sequence"],
     )
-
-
-def _json(value: Any) -> Any:
-    """SQLAlchemy sets codecs for json on its connections, which may give text or the value, by version."""
-    return orjson.loads(value) if isinstance(value, str | bytes) else value

@@ -9,9 +9,9 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-import orjson
 
 from accord.contracts.values import Campaign
+from accord.database import from_json
 from intake.domain.capture import IdentityKey
 from intake.domain.lead import Lead
 from intake.domain.merging import Before
@@ -36,7 +36,11 @@ _REWRITE = """
 UPDATE merge SET survivor_before = u.before::jsonb
 FROM unnest($1::uuid[], $2::text[]) AS u (merge_id, before) WHERE merge.merge_id = u.merge_id
 """
-_REVERTED = "UPDATE merge SET reverted_at = $2, reverted_by = $3 WHERE merge_id = $1"
+# Who is not one person any more leaves nothing of the other behind: what a merge recorded was needed to take it back.
+_REVERTED = """
+UPDATE merge SET reverted_at = $2, reverted_by = $3, survivor_before = '{}', keys_moved = '[]', activities_moved = '{}'
+WHERE merge_id = $1
+"""
 # Keys that meanwhile belong to nobody are inserted anew, those of the survivor go back.
 _RETURN_KEYS = """
 INSERT INTO identity_key (kind, value, lead_id)
@@ -44,15 +48,25 @@ SELECT kind, value, $3 FROM unnest($1::text[], $2::text[]) AS k (kind, value) OR
 ON CONFLICT (kind, value) DO UPDATE SET lead_id = excluded.lead_id
 """
 _RETURN_ACTIVITIES = "UPDATE activity SET lead_id = $2 WHERE lead_id = $1 AND activity_id = ANY ($3::uuid[])"
+_NOTHING: dict[str, Any] = {
+    "person": {},
+    "attributes": {},
+    "stamps": {},
+    "account_id": None,
+    "campaign": None,
+    "external_keys": [],
+}
+"""What a merge that was taken back remembers."""
 _PART = """
 INSERT INTO apart (lead_id, other_id, merge_id, caller, recorded_at)
 VALUES ($1, $2, $3, $4, $5), ($2, $1, $3, $4, $5)
 ON CONFLICT (lead_id, other_id) DO UPDATE SET merge_id = excluded.merge_id, caller = excluded.caller, recorded_at = excluded.recorded_at
 """
 # A pair stays apart when one of the two is merged into a third: the mark is looked up by all that a living lead has taken in.
+# Where nothing is apart, as is usual, that is not looked up.
 _FAMILIES = """
 WITH RECURSIVE family AS (
-    SELECT lead_id AS root, lead_id FROM unnest($1::uuid[]) AS l (lead_id)
+    SELECT lead_id AS root, lead_id FROM unnest($1::uuid[]) AS l (lead_id) WHERE EXISTS (SELECT FROM apart)
     UNION SELECT family.root, lead.lead_id FROM family JOIN lead ON lead.merged_into = family.lead_id
 )
 """
@@ -159,7 +173,7 @@ def _made(row: asyncpg.Record) -> Made:
 
 
 def _recorded(row: asyncpg.Record) -> Recorded:
-    before = _json(row["survivor_before"])
+    before = from_json(row["survivor_before"]) or _NOTHING
     campaign, account_id = before["campaign"], before["account_id"]
     return Recorded(
         _made(row),
@@ -171,11 +185,6 @@ def _recorded(row: asyncpg.Record) -> Recorded:
             campaign=None if campaign is None else Campaign.model_validate(campaign),
             external_keys=tuple(before["external_keys"]),
         ),
-        tuple((kind, value) for kind, value in _json(row["keys_moved"])),
+        tuple((kind, value) for kind, value in from_json(row["keys_moved"])),
         tuple(row["activities_moved"]),
     )
-
-
-def _json(value: Any) -> Any:
-    """SQLAlchemy sets codecs for json on its connections, which may give text or the value, by version."""
-    return orjson.loads(value) if isinstance(value, str | bytes) else value

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.contracts.values import PolicyFailure
+from accord.database import from_json
 from intake.domain.quality import Judgement
 
 _VERDICT = text(
@@ -58,7 +59,7 @@ async def verdict_of(conn: AsyncConnection, submission_id: UUID) -> Verdict | No
     row = (await conn.execute(_VERDICT, {"submission_id": submission_id})).one_or_none()
     if row is None:
         return None
-    failed = orjson.loads(row.failed) if isinstance(row.failed, str) else row.failed
+    failed = from_json(row.failed)
     return Verdict(
         row.submission_id,
         row.lead_id,

@@ -48,11 +48,11 @@ UPDATE submission SET settled = $2, settled_at = $3, lead_id = $4, outcome = coa
 WHERE submission_id = $1
 """
 _DISMISS = """
-UPDATE submission s SET settled = $2, settled_at = $3, lead_id = CASE WHEN s.lead_id = ANY ($4::uuid[]) THEN NULL ELSE s.lead_id END,
-    content = CASE WHEN $5 THEN NULL ELSE s.content END, form = CASE WHEN $5 THEN NULL ELSE s.form END,
-    keys = CASE WHEN $5 THEN NULL ELSE s.keys END
+UPDATE submission s SET settled = $2, settled_at = $3, content = CASE WHEN $4 THEN NULL ELSE s.content END,
+    form = CASE WHEN $4 THEN NULL ELSE s.form END, keys = CASE WHEN $4 THEN NULL ELSE s.keys END
 WHERE s.submission_id = ANY ($1::uuid[])
 """
+_LEAVE = "UPDATE submission SET lead_id = NULL WHERE lead_id = ANY ($1::uuid[])"
 _KEEP = "UPDATE submission SET form = $2, keys = $3, lead_id = $4 WHERE submission_id = $1"
 _DECIDED = """
 INSERT INTO quarantine_decision (submission_id, decision_id, action, caller, note, fields, lead_id, verdict, quality_score,
@@ -171,8 +171,11 @@ async def dismiss(
     gone: Sequence[UUID],
     drop: bool,
 ) -> None:
-    """They will not come in. Those of leads that are `gone` belong to none any more. `drop`: their content goes at once."""
-    await driver.execute(_DISMISS, submission_ids, how, now, gone, drop)
+    """They will not come in. What was of leads that are `gone`, also what was dismissed before, belongs to none any more. `drop`: their
+    content goes at once."""
+    await driver.execute(_DISMISS, submission_ids, how, now, drop)
+    if gone:
+        await driver.execute(_LEAVE, gone)
 
 
 async def keep(

@@ -1,5 +1,6 @@
 """SQL that drops what is kept for a time only. Submissions are walked in the order of their ids, which is the order in which they came,
-from where the last round stopped; so no round looks at what was dropped before.
+from where the last round stopped; so no round looks at what was dropped before. What still waits in quarantine is passed over: when it
+is let go, its content goes with it.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ WHAT = "submission"
 _PLACE = "SELECT dropped_to FROM retention WHERE what = $1"
 _DROP = """
 WITH due AS (
-    SELECT submission_id, verdict FROM submission WHERE submission_id > $1 AND submission_id < $2
+    SELECT submission_id, verdict, verdict = 'quarantined' AND settled IS NULL AS waits
+    FROM submission WHERE submission_id > $1 AND submission_id < $2
     ORDER BY submission_id LIMIT $3 FOR UPDATE
 ), dropped AS (
     UPDATE submission s SET content = NULL, form = NULL, keys = NULL FROM due
-    WHERE s.submission_id = due.submission_id AND (s.content IS NOT NULL OR s.form IS NOT NULL OR s.keys IS NOT NULL)
+    WHERE s.submission_id = due.submission_id AND NOT due.waits AND (s.content IS NOT NULL OR s.form IS NOT NULL OR s.keys IS NOT NULL)
     RETURNING s.submission_id
 ), notes AS (
     UPDATE quarantine_decision d SET note = NULL, fields = NULL FROM due

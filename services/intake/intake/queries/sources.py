@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +9,7 @@ import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from accord.database import from_json
 from intake.domain.source import SealedSecret, Source
 
 _COLUMNS = "name, adapter, settings, mapping, defaults, secrets, version, created_at, updated_at"
@@ -27,6 +27,7 @@ _SAVE = text(
     """
 )
 _DELETE = text("DELETE FROM source WHERE name = :name")
+_COUNT = text("SELECT count(*) FROM source")
 _LOCK_NAME = text("SELECT pg_advisory_xact_lock(hashtextextended('accord-source:' || :name, 0))")
 
 
@@ -46,6 +47,12 @@ async def lock(conn: AsyncConnection, name: str) -> Source | None:
 async def page(conn: AsyncConnection, after: str, rows: int) -> list[Source]:
     """Sources by name, those behind `after`."""
     return [_source(row) for row in await conn.execute(_LIST, {"after": after, "rows": rows})]
+
+
+async def count(conn: AsyncConnection) -> int:
+    """How many are configured."""
+    found: int = (await conn.execute(_COUNT)).scalar_one()
+    return found
 
 
 async def save(conn: AsyncConnection, source: Source, now: datetime) -> None:
@@ -88,10 +95,10 @@ def _source(row: Any) -> Source:
     return Source(
         name=row.name,
         adapter=row.adapter,
-        settings=_json(row.settings),
-        mapping_document=_json(row.mapping),
-        defaults=_json(row.defaults),
-        secrets=tuple(_secret(one) for one in _list(row.secrets)),
+        settings=from_json(row.settings),
+        mapping_document=from_json(row.mapping),
+        defaults=from_json(row.defaults),
+        secrets=tuple(_secret(one) for one in from_json(row.secrets)),
         version=row.version,
         created_at=row.created_at,
         updated_at=row.updated_at,
@@ -107,13 +114,3 @@ def _secret(said: dict[str, Any]) -> SealedSecret:
         datetime.fromisoformat(said["set_at"]),
         None if until is None else datetime.fromisoformat(until),
     )
-
-
-def _json(value: Any) -> dict[str, Any]:
-    found: dict[str, Any] = orjson.loads(value) if isinstance(value, str | bytes) else value
-    return found
-
-
-def _list(value: Any) -> Sequence[dict[str, Any]]:
-    found: Sequence[dict[str, Any]] = orjson.loads(value) if isinstance(value, str | bytes) else value
-    return found

@@ -34,7 +34,7 @@ _COLUMNS = (
 class Row(NamedTuple):
     """A submission with what became of it. `content` is its JSON as it was sent.
 
-    `form` is the record in our own form, for one that waits in quarantine. `keys` are its identity keys as words
+    `form` is the record in our own form, for one that came in another or waits in quarantine. `keys` are its identity keys as words
     (`domain.erasure.key_word`), for one that waits or was refused: no lead leads to it for sure.
     """
 

@@ -12,7 +12,7 @@ import orjson
 from accord.batching import Overloaded
 from accord.database import Recording
 from accord.http.idempotency import Answer, Fresh, Replay, Ticket, Verdict, claim, forget, problem_of_verdict, store
-from accord.http.problems import MEDIA_TYPE, Problem
+from accord.http.problems import MEDIA_TYPE, Problem, unfit
 from intake.queries.leads import Moved
 
 T = TypeVar("T")
@@ -79,10 +79,4 @@ def refused(problem: Problem) -> Answer:
 
 def ahead_of_time(name: str = "occurred_at") -> Problem:
     """What is wrong with a time further in the future than clocks may differ."""
-    return Problem(
-        422,
-        "validation-failed",
-        "The request does not fit",
-        f"{name} lies in the future.",
-        errors=[{"pointer": f"/{name}", "message": "Must not be in the future"}],
-    )
+    return unfit(f"{name} lies in the future.", {"pointer": f"/{name}", "message": "Must not be in the future"})

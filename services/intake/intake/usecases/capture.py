@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -16,7 +16,7 @@ from accord.contracts.external_key import external_key
 from accord.contracts.values import Attributes, PolicyFailure, Verdict
 from accord.database import Database, Recording
 from accord.http.idempotency import Answer, Fresh, Ticket
-from accord.http.problems import MEDIA_TYPE, Problem
+from accord.http.problems import MEDIA_TYPE, Problem, unfit
 from accord.ids import new_id
 from intake.domain.capture import Candidate, IdentityKey, Outcome, Register
 from intake.domain.consent import given_at
@@ -31,15 +31,22 @@ from intake.usecases.batch import ahead_of_time, answered, claimed, refused, tri
 
 InForce = tuple[int, Judge] | None
 """The policy's version and the policy, None while nothing is in force."""
+Apart = set[frozenset[UUID]]
+Decided = TypeVar("Decided")
 
 
 class CaptureRequest(NamedTuple):
-    """One submission with who sent it, its JSON as it came, and its idempotency key if it has one."""
+    """One submission with who sent it, its JSON as it came, and its idempotency key if it has one.
+
+    `is_form`: what came is the submission in our own form already. Anything else, a tool's event or a row of a file, is kept in our form
+    beside, so that another policy can judge it.
+    """
 
     submission: Submission
     content: str
     caller: str
     ticket: Ticket | None = None
+    is_form: bool = False
 
 
 class Recognised(NamedTuple):
@@ -65,9 +72,8 @@ class Taken(NamedTuple):
 
 
 class _Played(NamedTuple):
-    """What a transaction has decided, to be written."""
+    """What a transaction has decided beside its register, to be written."""
 
-    register: Register
     outcomes: list[Taken | Problem]
     rows: list[submissions.Row]
     said: list[consents.Row]
@@ -99,18 +105,19 @@ class Capture:
         in_force = await self._policies.current()
         recognised = as_the_policy_knows(recognised, in_force)
         driver, now = await recording.driver(), recording.now
-        wanted = [key for one in recognised for key in one.keys]
-        keys, leads = await lead_queries.lock_matches(driver, wanted)
-        played = self._play(recognised, in_force, Register(now, leads, keys))
-        if played.register.merges and (apart := await merges.apart(driver, played.register.known)):
-            keys, leads = await lead_queries.lock_matches(driver, wanted)
-            played = self._play(recognised, in_force, Register(now, leads, keys, apart))
-        await write(driver, played.register, now)
+        keys, leads = await lead_queries.lock_matches(driver, [key for one in recognised for key in one.keys])
+
+        def play(apart: Apart) -> tuple[Register, _Played]:
+            register = Register(now, dict(leads), dict(keys), apart)
+            return register, self._play(recognised, in_force, register)
+
+        register, played = await with_pairs_apart(driver, play)
+        await write(driver, register, now)
         await submissions.insert(driver, played.rows, now)
         await consents.insert(driver, played.said, now)
         if played.accounts:
             self._accounts.saw(await lead_queries.save_accounts(driver, played.accounts, now))
-        recording.publish(*played.register.events)
+        recording.publish(*register.events)
         return played.outcomes
 
     def _play(self, recognised: Sequence[Recognised], in_force: InForce, register: Register) -> _Played:
@@ -137,7 +144,7 @@ class Capture:
             ):
                 said.append(consent_of(one.request, candidate.submission_id, lead_id, candidate.values.at, now))
             outcomes.append(Taken(candidate.submission_id, lead_id, outcome, candidate.quality))
-        return _Played(register, outcomes, rows, said, accounts)
+        return _Played(outcomes, rows, said, accounts)
 
     async def _record(self, recognised: Sequence[Recognised]) -> list[Answer | Exception]:
         tickets = [one.request.ticket for one in recognised]
@@ -165,6 +172,16 @@ class _KnownAccounts:
         self._ids |= account_ids
 
 
+async def with_pairs_apart(
+    driver: asyncpg.Connection, play: Callable[[Apart], tuple[Register, Decided]]
+) -> tuple[Register, Decided]:
+    """What `play` decides, given the pairs of leads that people have parted. They are looked up only where it would merge somebody."""
+    register, decided = play(set())
+    if register.merges and (apart := await merges.apart(driver, register.known)):
+        return play(apart)
+    return register, decided
+
+
 async def write(driver: asyncpg.Connection, register: Register, now: datetime) -> None:
     """Save what became of leads and keys; the events are published by the caller."""
     await lead_queries.delete_keys(driver, register.dropped_keys)
@@ -182,11 +199,12 @@ _KEY_FIELDS = ("email", "phone", "external_id")
 
 def _recognise(request: CaptureRequest) -> Recognised:
     submission = request.submission
+    given = submission.__dict__  # the form's fields by name, read a dozen times for each submission
     country = submission.attributes.get("country")
     email = email_facts(submission.email) if submission.email else None
     phone = phone_facts(submission.phone, country if isinstance(country, str) else None) if submission.phone else None
-    person: dict[str, str] = {name: value for name in _COMPANY_FIELDS if (value := getattr(submission, name))}
-    fields = person | {name: value for name in _KEY_FIELDS if (value := getattr(submission, name))}
+    person: dict[str, str] = {name: value for name in _COMPANY_FIELDS if (value := given[name])}
+    fields = person | {name: value for name in _KEY_FIELDS if (value := given[name])}
     if submission.consent is not None:
         fields["consent"] = submission.consent.basis
     keys: list[IdentityKey] = []
@@ -255,13 +273,7 @@ def _flaw(submission: Submission) -> Problem | None:
 
 
 def _unfit(name: str, message: str) -> Problem:
-    return Problem(
-        422,
-        "validation-failed",
-        "The request does not fit",
-        f"{name}: {message}.",
-        errors=[{"pointer": f"/{name}", "message": message}],
-    )
+    return unfit(f"{name}: {message}.", {"pointer": f"/{name}", "message": message})
 
 
 def consent_of(
@@ -322,7 +334,8 @@ def _row(one: Recognised, candidate: Candidate, lead_id: UUID | None, outcome: O
     form = keys = None
     if verdict in ("quarantined", "rejected"):
         keys = [key_word(key) for key in candidate.keys]
-        form = request.submission.model_dump_json(exclude_unset=True) if verdict == "quarantined" else None
+    if verdict == "quarantined" or not request.is_form:
+        form = request.submission.model_dump_json(exclude_unset=True)
     return submissions.Row(
         candidate.submission_id,
         lead_id,

@@ -72,7 +72,7 @@ async def _record(recording: Recording, lead_id: UUID, said: Said, caller: str) 
         "recorded_at": now,
     }
     headers = {"location": f"/v1/leads/{lead.lead_id}/consents"}
-    return Answer(201, orjson.dumps(body, default=str), headers, subject=lead.lead_id)
+    return Answer(201, orjson.dumps(body, default=str, option=orjson.OPT_UTC_Z), headers, subject=lead.lead_id)
 
 
 async def _locked(recording: Recording, lead_id: UUID) -> Lead:

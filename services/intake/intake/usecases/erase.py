@@ -46,6 +46,7 @@ class Erase:
         in_force = await self._policies.current()
         async with self._database.recording() as recording:
             driver = await recording.driver()
+            await erasures.alone(driver, lead_id)
             found = await erasures.find(driver, lead_id)
             if found is None:
                 raise await absent(driver, lead_id)

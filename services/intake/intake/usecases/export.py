@@ -62,7 +62,7 @@ class Export:
 
     async def document(self) -> AsyncIterator[bytes]:
         """The document, a part at a time. Raises Interrupted."""
-        yield orjson.dumps(await self._head())[:-1]
+        yield _json(await self._head())[:-1]
         lists = {
             "consents": self._pages(self._consents, None, lambda row: (row["given_at"], row["consent_id"])),
             "submissions": self._pages(self._submissions, _FIRST, lambda row: row["submission_id"]),
@@ -76,7 +76,7 @@ class Export:
             separator = b""
             yield b',"%b":[' % name.encode()
             async for rows in pages:
-                yield separator + b",".join(map(orjson.dumps, rows))
+                yield separator + b",".join(map(_json, rows))
                 separator = b","
             yield b"]"
         yield b"}"
@@ -102,6 +102,7 @@ class Export:
             async with self._database.reading() as conn:
                 driver = await driver_of(conn)
                 await self._still_there(driver)
+                await exports.by_index(driver)
                 rows = await read(driver, place)
             if not rows:
                 return
@@ -137,6 +138,10 @@ class Export:
 
     async def _import_failures(self, driver: asyncpg.Connection, after: tuple[UUID, int]) -> list[Row]:
         return await exports.import_failures(driver, self._words, after)
+
+
+def _json(value: object) -> bytes:
+    return orjson.dumps(value, default=str, option=orjson.OPT_UTC_Z)
 
 
 async def submissions_of(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Protocol
@@ -48,12 +49,15 @@ CLAIMED_MAX = 20
 """Events that one process works on at a time."""
 _EVERY_S = 1.0
 _FIRST_S, _LAST_S = 2.0, 3_600.0
+_REST_FIRST_S, _REST_LAST_S = 5.0, 120.0
+_TOOL_IS_AWAY = frozenset(
+    {"no-connection", "not-resolved", "timed-out", "server-error", "too-many-requests", "unauthorised"}
+)
 _ACTIVITY_AFTER_S = (30.0, 300.0, 3_600.0, 6 * 3_600.0)
 """The person may come a moment later, or with tonight's import."""
 _ASKS_MAX = 5
 _DONE_KEPT = timedelta(days=7)
 """As long as idempotency keys are: an event that comes again within it is known."""
-_FAILED_KEPT = timedelta(days=90)
 _PRUNE_ROWS = 1_000
 _PRUNE_EVERY_S = 600.0
 _COUNT_EVERY_S = 15.0
@@ -82,8 +86,32 @@ class _Never(Exception):
         self.why = why
 
 
+class _Rests:
+    """Tools that do not answer are left alone for a while, so that what waits for them does not hold up everybody else's events."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, tuple[float, float]] = {}
+        """Source → when its rest is over (monotonic), and how long it was."""
+
+    def sources(self) -> list[str]:
+        now = time.monotonic()
+        return [source for source, (until, _) in self._until.items() if until > now]
+
+    def begin(self, source: str, asked_s: float | None) -> None:
+        """The next rest of a tool is twice as long as the last, unless it has asked for more."""
+        now = time.monotonic()
+        until, last_s = self._until.get(source, (0.0, 0.0))
+        if until > now:
+            return  # another of the same round has said so
+        rest_s = max(min(last_s * 2 or _REST_FIRST_S, _REST_LAST_S), asked_s or 0.0)
+        self._until[source] = (now + rest_s, rest_s)
+
+    def end(self, source: str) -> None:
+        self._until.pop(source, None)
+
+
 class HookWork:
-    """The use case; `work` is what a worker calls every so often."""
+    """The use case; `work` is what a worker calls every so often. `failed_kept`: as long as raw submissions are."""
 
     def __init__(
         self,
@@ -93,6 +121,7 @@ class HookWork:
         record: Record,
         erase: Eraser,
         outbound: Outbound,
+        failed_kept: timedelta,
     ) -> None:
         self._database = database
         self._known = known
@@ -100,6 +129,8 @@ class HookWork:
         self._record = record
         self._erase = erase
         self._outbound = outbound
+        self._rests = _Rests()
+        self._failed_kept = failed_kept
 
     def workers(self) -> list[Periodic]:
         """Those that do the work, forget what is old, and count what waits."""
@@ -112,16 +143,19 @@ class HookWork:
     async def work(self) -> bool:
         """One round; whether there may be more to do at once."""
         async with self._database.recording() as recording:
-            claimed = await hook_events.claim(await recording.driver(), recording.now, LEASE_S, CLAIMED_MAX)
-        await asyncio.gather(*(self._one(event) for event in claimed))
-        return len(claimed) == CLAIMED_MAX
+            driver, resting = await recording.driver(), self._rests.sources()
+            events = await hook_events.claim(driver, recording.now, LEASE_S, CLAIMED_MAX, resting)
+        await asyncio.gather(*(self._one(event) for event in events))
+        return len(events) == CLAIMED_MAX
 
     async def prune(self) -> bool:
         """Forget what was done a week ago, and what was given up long ago."""
         async with self._database.recording() as recording:
             now = recording.now
             driver = await recording.driver()
-            return await hook_events.prune(driver, now - _DONE_KEPT, now - _FAILED_KEPT, _PRUNE_ROWS) >= _PRUNE_ROWS
+            return (
+                await hook_events.prune(driver, now - _DONE_KEPT, now - self._failed_kept, _PRUNE_ROWS) >= _PRUNE_ROWS
+            )
 
     async def count(self) -> bool:
         """Say how many wait and how many were given up."""
@@ -204,7 +238,7 @@ class HookWork:
             raise _Later(f"the source has no secret '{ask.token}'")
         for place, token in enumerate(tokens):
             try:
-                return await self._outbound.get_json(
+                found = await self._outbound.get_json(
                     ask.url, {**ask.headers, "authorization": f"Bearer {token.decode()}"}
                 )
             except NoAnswer as error:
@@ -214,7 +248,12 @@ class HookWork:
                     return None
                 if error.trouble == "address-refused":
                     raise _Never(error.trouble) from None
+                if error.trouble in _TOOL_IS_AWAY:
+                    self._rests.begin(ready.source.name, error.retry_after_s)
                 raise _Later(error.trouble, error.retry_after_s) from None
+            else:
+                self._rests.end(ready.source.name)
+                return found
         raise _Later("unauthorised")
 
     async def _submit(
@@ -249,25 +288,29 @@ class HookWork:
             await hook_events.settle(driver, event.hook_event_id, taken.lead_id, taken.quality.verdict, recording.now)
 
     async def _act(self, event: HookEvent) -> None:
-        """An activity whose lead was not there."""
-        if not isinstance(event.reference, dict):
+        """An activity whose lead was not there, by each way of naming the person."""
+        ways = event.reference.get("ways") if isinstance(event.reference, dict) else None
+        answer: Answer | None = None
+        for way in ways if isinstance(ways, list) else ():
+            form = formed(ACTIVITIES, way if isinstance(way, dict) else {}, utc_now())
+            if form.form is None:
+                raise _Never(form.flaws)
+            request = ActivityRequest(form.form, caller(event.source), ticket(event.source, event.event_id))
+            found = (await self._record.apply([request]))[0]
+            if isinstance(found, Exception):
+                raise found
+            answer = found
+            if answer.status != 404:
+                break
+        if answer is None:
             raise _Never("there is no activity in it")
-        form = formed(ACTIVITIES, event.reference, utc_now())
-        if form.form is None:
-            raise _Never(form.flaws)
-        request = ActivityRequest(form.form, caller(event.source), ticket(event.source, event.event_id))
-        answer = (await self._record.apply([request]))[0]
-        if isinstance(answer, Exception):
-            raise answer
         if answer.status == 404:
             raise _Later("no such lead yet")
         lead_id = orjson.loads(answer.body).get("lead_id")
+        note = None if answer.status in (200, 202) else "not recorded"
         async with self._database.recording() as recording:
-            driver = await recording.driver()
-            note = None if answer.status in (200, 202) else "not recorded"
-            await hook_events.settle(
-                driver, event.hook_event_id, UUID(lead_id) if lead_id else None, note, recording.now
-            )
+            driver, found_id = await recording.driver(), UUID(lead_id) if lead_id else None
+            await hook_events.settle(driver, event.hook_event_id, found_id, note, recording.now)
 
     async def _forget(self, event: HookEvent) -> None:
         """A tool says that a person wants to be gone. What waits of them goes first, so that nothing brings them back."""

@@ -5,9 +5,12 @@ returns, everything is saved: as a lead, as an activity, or as an event that wai
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -35,7 +38,7 @@ from intake.domain.adapters.base import (
 )
 from intake.domain.adapters.documents import ACTIVITIES, SUBMISSIONS, formed
 from intake.domain.adapters.forms import NotAForm, document_of
-from intake.domain.adapters.taking import activity
+from intake.domain.adapters.taking import activities
 from intake.domain.erasure import key_word
 from intake.domain.mapping import as_moment
 from intake.domain.signatures import Refusal
@@ -52,9 +55,15 @@ log = structlog.get_logger(__name__)
 
 FIRST_LOOK_AFTER = timedelta(seconds=30)
 """How long an activity of somebody who is not known yet waits for the first time."""
+_ERASED = "the person was erased"
 _FORM = "application/x-www-form-urlencoded"
-_NUL = "\x00"
+_NOT_STORED = re.compile("[\x00\ud800-\udfff]")
+_LOCAL, _DOMAIN = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+\Z"), re.compile(r"[A-Za-z0-9.-]*[A-Za-z0-9]")
+_LOCAL_MAX, _DOMAIN_MAX = 64, 253
+_ADDRESSES_MAX = 50
 _REPLACEMENT = "\ufffd"
+DEPTH_MAX = 100
+"""Lists and objects inside each other, in one body; more is no event of any tool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,8 @@ class _Body:
         after: timedelta = timedelta(),
         at: JsonValue = None,
     ) -> None:
+        # An address that stands anywhere in it leads an erasure to it, also where nobody was recognised.
+        keys = list(dict.fromkeys((*keys, *_addresses_in(content))))
         occurred_at = moment_of(at, self.now)
         due_at = self.now + after
         self.kept.append(
@@ -156,11 +167,8 @@ class Hooks:
         again, and what was saved already is replayed then.
         """
         adapter = _adapter(ready)
-        try:
-            document, clean = parsed(adapter, request)
-            said = adapter.read(request, document, ready.settings)
-        except RecursionError:
-            raise malformed("The body is nested too deeply.") from None
+        document, clean = parsed(adapter, request)
+        said = adapter.read(request, document, ready.settings)
         whole = request.body.decode() if clean else None
         body = _Body(ready.source.name, utc_now())
         events = {one.event_id: one for one in reversed(said)}
@@ -206,40 +214,50 @@ class Hooks:
             body.keep(one, "submit", one.view, texts[one.event_id], keys=keys_in(body.name, said_of), **_given_up(flaw))
 
     async def _record(self, ready: Ready, body: _Body, said: Sequence[Said], texts: Mapping[str, str]) -> None:
-        """Activities. One of somebody who is not known yet waits for a day: their data may be on its way."""
-        asked: list[tuple[Acted, dict[str, JsonValue], ActivityRequest, tuple[str, ...]]] = []
-        for event in said:
-            one = noted(event) if isinstance(event, Deleted) and not event.erase else event
-            if not isinstance(one, Acted):
-                continue
-            document = activity(body.name, one, ready.source.defaults)
+        """Activities, by the first way of naming the person that leads to somebody. One of somebody who is not known yet waits for a
+        day: their data may be on its way."""
+        acted = [noted(one) if isinstance(one, Deleted) and not one.erase else one for one in said]
+        waiting = [(one, activities(body.name, one, ready.source.defaults)) for one in acted if isinstance(one, Acted)]
+        ways = {one.event_id: found for one, found in waiting}
+        while waiting:
+            waiting = await self._record_by(body, waiting, texts)
+        for one in acted:
+            if isinstance(one, Acted) and one.event_id not in body.outcomes:
+                keys = _keys(body.name, one)
+                reference: JsonValue = {"ways": list[JsonValue](ways[one.event_id])}
+                text = texts[one.event_id]
+                body.keep(one, "activity", reference, text, keys=keys, after=FIRST_LOOK_AFTER, at=one.occurred_at)
+                body.outcomes[one.event_id] = Outcome(one.event_id, "waiting", reason="no such lead yet")
+
+    async def _record_by(
+        self, body: _Body, acted: Sequence[tuple[Acted, list[dict[str, JsonValue]]]], texts: Mapping[str, str]
+    ) -> list[tuple[Acted, list[dict[str, JsonValue]]]]:
+        """Try each activity by the first of its ways; those that led to nobody and have another way."""
+        asked: list[tuple[Acted, ActivityRequest, tuple[str, ...]]] = []
+        for one, (document, *_) in acted:
             form = formed(ACTIVITIES, document, body.now)
             if form.form is None:
-                body.keep(
-                    one, "activity", document, texts[one.event_id], keys=_keys(body.name, one), **_given_up(form.flaws)
-                )
-                continue
-            request = ActivityRequest(form.form, caller(body.name), ticket(body.name, one.event_id))
-            asked.append((one, document, request, form.left_out))
-        answers = await self._activities.submit_all([request for *_, request, _ in asked])
-        for (one, document, _, left_out), answer in zip(asked, answers, strict=True):
+                self._keep_activity(body, one, document, texts, form.flaws)
+            else:
+                request = ActivityRequest(form.form, caller(body.name), ticket(body.name, one.event_id))
+                asked.append((one, request, form.left_out))
+        answers = await self._activities.submit_all([request for _, request, _ in asked])
+        nobody: set[str] = set()
+        for (one, request, left_out), answer in zip(asked, answers, strict=True):
             outcome = _recorded(one, answer)
             if outcome is not None:
                 body.outcomes[one.event_id] = replace(outcome, left_out=left_out)
             elif isinstance(answer, Answer) and answer.status == 404:
-                body.keep(
-                    one,
-                    "activity",
-                    document,
-                    texts[one.event_id],
-                    keys=_keys(body.name, one),
-                    after=FIRST_LOOK_AFTER,
-                    at=one.occurred_at,
-                )
-                body.outcomes[one.event_id] = Outcome(one.event_id, "waiting", reason="no such lead yet")
+                nobody.add(one.event_id)
             else:
-                flaw = _flaw(answer)
-                body.keep(one, "activity", document, texts[one.event_id], keys=_keys(body.name, one), **_given_up(flaw))
+                said: JsonValue = request.activity.model_dump(mode="json", exclude_unset=True)
+                self._keep_activity(body, one, said, texts, _flaw(answer))
+        return [(one, ways[1:]) for one, ways in acted if one.event_id in nobody and len(ways) > 1]
+
+    @staticmethod
+    def _keep_activity(body: _Body, one: Acted, document: JsonValue, texts: Mapping[str, str], flaw: str) -> None:
+        keys = _keys(body.name, one)
+        body.keep(one, "activity", {"ways": [document]}, texts[one.event_id], keys=keys, **_given_up(flaw))
 
     def _put_aside(self, ready: Ready, body: _Body, said: Sequence[Said], texts: Mapping[str, str]) -> None:
         """What is neither a submission nor an activity. Several events about one record are one fetch."""
@@ -307,7 +325,7 @@ def noted(said: Deleted) -> Acted:
         "marketing",
         said.content,
         said.email,
-        None if said.email else said.external_id,
+        said.external_id,
         said.occurred_at,
     )
 
@@ -332,6 +350,7 @@ def parsed(adapter: AnyAdapter, request: HookRequest) -> tuple[JsonValue, bool]:
         return None, False
     try:
         document = orjson.loads(request.body)
+        _check_depth(request.body, document)
     except orjson.JSONDecodeError:
         return _mended(request.body), False
     if b"\\u0000" in request.body:
@@ -342,10 +361,31 @@ def parsed(adapter: AnyAdapter, request: HookRequest) -> tuple[JsonValue, bool]:
 def _mended(body: bytes) -> JsonValue:
     """JSON that only offends by its characters."""
     try:
-        document: JsonValue = json.loads(body.decode("utf-8", "replace"), parse_constant=_no_number, parse_int=_whole)
-    except ValueError:
+        document: JsonValue = json.loads(
+            body.decode("utf-8", "replace"), parse_constant=_no_number, parse_int=_whole, parse_float=_real
+        )
+    except (ValueError, RecursionError):
         raise malformed("The body is not well-formed JSON.") from None
+    _check_depth(body, document)
     return _storable(document)
+
+
+def _check_depth(body: bytes, document: JsonValue) -> None:
+    """Raises Problem 400 for a document that nests deeper than DEPTH_MAX. Only a body with so many brackets can."""
+    if body.count(b"[") + body.count(b"{") <= DEPTH_MAX:
+        return
+    level: list[JsonValue] = [document]
+    for _ in range(DEPTH_MAX + 1):
+        inner: list[JsonValue] = []
+        for node in level:
+            if isinstance(node, dict):
+                inner.extend(value for value in node.values() if isinstance(value, dict | list))
+            elif isinstance(node, list):
+                inner.extend(value for value in node if isinstance(value, dict | list))
+        if not inner:
+            return
+        level = inner
+    raise malformed("The body is nested too deeply.")
 
 
 def _no_number(name: str) -> JsonValue:
@@ -356,9 +396,16 @@ def _whole(digits: str) -> int | float:
     return int(digits) if len(digits) <= 18 else float(digits)
 
 
+def _real(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(digits)
+    return number
+
+
 def _storable(value: Any) -> JsonValue:
     if isinstance(value, str):
-        return value.replace(_NUL, _REPLACEMENT).encode("utf-8", "replace").decode()
+        return _NOT_STORED.sub(_REPLACEMENT, value)
     if isinstance(value, dict):
         return {str(_storable(name)): _storable(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -388,6 +435,20 @@ def keys_in(source: str, document: Mapping[str, Any]) -> list[str]:
     return words
 
 
+def _addresses_in(text: str) -> list[str]:
+    """The e-mail addresses in a text, as key words; bounded."""
+    found: dict[str, None] = {}
+    for sign in islice(re.finditer("@", text), _ADDRESSES_MAX):
+        before, after = (
+            text[max(0, sign.start() - _LOCAL_MAX) : sign.start()],
+            text[sign.end() : sign.end() + _DOMAIN_MAX],
+        )
+        local, domain = _LOCAL.search(before), _DOMAIN.match(after)
+        if local is not None and domain is not None:
+            found[f"{local[0]}@{domain[0]}"] = None
+    return [key_word(("email", address)) for one in found if (address := email_facts(one).address)]
+
+
 def _keys(source: str, said: Acted | Deleted) -> list[str]:
     return keys_in(source, {"email": said.email, "external_id": said.external_id})
 
@@ -399,6 +460,8 @@ def _given_up(error: str) -> dict[str, Any]:
 def _captured(said: Submitted, answer: Answer | Exception) -> Outcome | None:
     """The outcome of a submission that was taken; None for one that was not. Raises what may pass."""
     _raise_what_passes(answer)
+    if isinstance(answer, Answer) and answer.status == 410:
+        return Outcome(said.event_id, "ignored", reason=_ERASED)
     if not isinstance(answer, Answer) or answer.status not in (200, 201, 422):
         return None
     body = orjson.loads(answer.body)
@@ -418,7 +481,7 @@ def _recorded(said: Acted, answer: Answer | Exception) -> Outcome | None:
         lead_id = orjson.loads(answer.body)["lead_id"]
         return Outcome(said.event_id, "replayed" if answer.replayed else "recorded", lead_id)
     if isinstance(answer, Answer) and answer.status == 410:
-        return Outcome(said.event_id, "ignored", reason="the person was erased")
+        return Outcome(said.event_id, "ignored", reason=_ERASED)
     return None
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from uuid import UUID
+
+import orjson
 
 from accord.contracts.external_key import external_key
 from accord.database import Database
@@ -10,6 +13,20 @@ from intake.domain.capture import IdentityKind
 from intake.queries import lookup
 from intake.queries.lookup import Found
 from intake.recognise import email_facts, phone_facts
+
+
+def etag_of(found: Found, *, personal: bool) -> str:
+    """The ETag of a lead as a caller with or without `personal:read` is shown it; that of the one tells nothing of the other's."""
+    lead = found.lead
+    shown: list[object] = [
+        *(str(lead.lead_id), lead.source, lead.captured_at, lead.held, lead.verdict, lead.quality_score),
+        *(lead.policy_version, lead.account_id, lead.attributes, [str(one) for one in found.merged]),
+        None if lead.campaign is None else lead.campaign.model_dump(mode="json"),
+    ]
+    if personal:
+        shown += [dict(lead.person), found.external]
+    content = orjson.dumps(shown, default=str, option=orjson.OPT_SORT_KEYS)
+    return f'"{sha256(content).hexdigest()[:32]}"'
 
 
 async def find_by_id(database: Database, lead_id: UUID) -> Found | None:

@@ -11,7 +11,7 @@ import orjson
 
 from accord.database import Database, Recording, driver_of
 from accord.http.idempotency import Answer, Ticket, once
-from accord.http.problems import Problem, gone, not_found
+from accord.http.problems import Problem, gone, not_found, unfit_at
 from accord.ids import new_id
 from intake.domain.capture import Register
 from intake.domain.lead import Lead
@@ -92,7 +92,7 @@ async def _in_transaction(database: Database, act: _Act) -> Answer:
 
 async def _merge(recording: Recording, lead_id: UUID, other_id: UUID, caller: str) -> Answer:
     if lead_id == other_id:
-        raise _unfit("/with", "Must be another lead")
+        raise unfit_at("/with", "Must be another lead")
     driver = await recording.driver()
     one, other = await _living(driver, lead_id, other_id)
     if one.lead_id == other.lead_id:
@@ -122,7 +122,7 @@ async def _living(driver: asyncpg.Connection, lead_id: UUID, other_id: UUID) -> 
             other = (await family_of(driver, other_id))[0]
         except Problem as problem:
             if problem.status == 404:
-                raise _unfit("/with", "There is no such lead") from None
+                raise unfit_at("/with", "There is no such lead") from None
             raise
         locked = await lead_queries.lock_leads(driver, {one, other})
         if {one, other} <= locked.keys() and all(lead.merged_into is None for lead in locked.values()):
@@ -201,16 +201,6 @@ def _account_of(person: Mapping[str, str]) -> UUID | None:
     email = person.get("email")
     domain = account_domain(person.get("domain"), email.rpartition("@")[2] if email else None)
     return None if domain is None else account_id_of(domain)
-
-
-def _unfit(pointer: str, message: str) -> Problem:
-    return Problem(
-        422,
-        "validation-failed",
-        "The request does not fit",
-        f"{pointer}: {message}.",
-        errors=[{"pointer": pointer, "message": message}],
-    )
 
 
 def _answer(status: int, body: Mapping[str, object], made: Made, headers: Mapping[str, str]) -> Answer:

@@ -16,20 +16,21 @@ from pydantic import JsonValue, ValidationError
 from accord.agreements import ActiveCache
 from accord.database import Database, Recording, driver_of
 from accord.http.idempotency import Answer, Ticket, once
-from accord.http.problems import Problem, from_validation_error
+from accord.http.problems import Problem, from_validation_error, unfit_at
 from accord.ids import new_id
 from intake.domain.capture import Candidate, Captured, IdentityKey, Register
 from intake.domain.lead import Lead
 from intake.domain.quality import Judge, Quality
 from intake.domain.quarantine import Action, FixedField, Settled, as_released, patched, without
 from intake.domain.submission import Submission
-from intake.queries import consents, erasures, family, merges
+from intake.queries import consents, erasures, family
 from intake.queries import leads as lead_queries
 from intake.queries import quarantine as queries
 from intake.queries.leads import Moved
 from intake.queries.quarantine import Decision, Listed, Others, Waiting
 from intake.usecases.batch import tried
 from intake.usecases.capture import (
+    Apart,
     Capture,
     CaptureRequest,
     InForce,
@@ -39,6 +40,7 @@ from intake.usecases.capture import (
     consent_of,
     judged,
     quality_shown,
+    with_pairs_apart,
     write,
 )
 from intake.usecases.family import absent
@@ -197,9 +199,9 @@ class Quarantine:
         driver, now = await recording.driver(), recording.now
         scene = await self._scene(driver, waiting, candidate.keys, in_force)
         corrected = decision.action == "corrected"
-        register, captured = _played(scene, waiting, candidate, now, set(), corrected=corrected)
-        if register.merges and (apart := await merges.apart(driver, register.known)):
-            register, captured = _played(scene, waiting, candidate, now, apart, corrected=corrected)
+        register, captured = await with_pairs_apart(
+            driver, lambda apart: _played(scene, waiting, candidate, now, apart, corrected=corrected)
+        )
         await _write(driver, register, scene, now)
         if one.account is not None:
             account_id, domain = one.account
@@ -253,7 +255,10 @@ class Quarantine:
         if others.first is None:
             return None
         waiting = (await queries.read(driver, [others.first], lock=False))[others.first]
-        one = self._recognised(_submission(waiting), waiting, in_force)
+        try:
+            one = self._recognised(_submission(waiting), waiting, in_force)
+        except ValidationError:  # taken by an older version, and no record any more: its keys stay, its values do not
+            return None
         _, attributes = judged(one.facts, in_force, waiting.recorded_at)
         return candidate_of(one, waiting.submission_id, waiting.occurred_at, waiting.quality, attributes)
 
@@ -343,7 +348,7 @@ def _played(
     waiting: Waiting,
     candidate: Candidate,
     now: datetime,
-    apart: set[frozenset[UUID]],
+    apart: Apart,
     *,
     corrected: bool,
 ) -> tuple[Register, Captured]:
@@ -382,7 +387,7 @@ def _corrected(waiting: Waiting, fields: Mapping[str, JsonValue]) -> Submission:
         document = patched(orjson.loads(waiting.form or "{}"), fields)
     except FixedField as error:
         message = "Is a fact about the sender and cannot be corrected"
-        raise _unfit(f"/fields/{error.field}", message) from None
+        raise unfit_at(f"/fields/{error.field}", message) from None
     try:
         return Submission.model_validate_json(orjson.dumps(document))
     except ValidationError as error:
@@ -395,16 +400,6 @@ def _within_fields(problem: Problem) -> Problem:
         {**error, "pointer": f"/fields{error['pointer']}"} if "pointer" in error else error for error in problem.errors
     ]
     return problem
-
-
-def _unfit(pointer: str, message: str) -> Problem:
-    return Problem(
-        422,
-        "validation-failed",
-        "The request does not fit",
-        f"{pointer}: {message}.",
-        errors=[{"pointer": pointer, "message": message}],
-    )
 
 
 def _rejected(submission_id: UUID, quality: Quality) -> Problem:

@@ -14,15 +14,17 @@ from accord.contracts.external_key import external_key
 from accord.contracts.intake_events import ActivityRecorded
 from accord.database import Database, Recording
 from accord.http.idempotency import Answer, Fresh, Ticket
-from accord.http.problems import not_found
+from accord.http.problems import gone, not_found
 from accord.ids import new_id
 from intake.domain.capture import IdentityKey
+from intake.domain.consent import WITHDRAWN
 from intake.domain.lead import Lead
 from intake.domain.submission import ActivityIn, is_ahead
-from intake.queries import activities
+from intake.queries import activities, consents, family
 from intake.queries import leads as lead_queries
 from intake.recognise import email_facts
 from intake.usecases.batch import ahead_of_time, answered, claimed, refused, tried
+from intake.usecases.consent import WITHDRAWAL
 
 _MERGES_FOLLOWED_MAX = 20
 
@@ -66,7 +68,7 @@ async def _take(recording: Recording, requests: Sequence[ActivityRequest]) -> li
         if is_ahead(activity.occurred_at, now):
             answers.append(refused(ahead_of_time()))
         elif lead is None:
-            answers.append(refused(not_found("lead")))
+            answers.append(refused(gone("lead") if activity.lead_id in leads.erased else not_found("lead")))
         else:
             lead = replace(lead, sequence=lead.sequence + 1)
             touched[lead.lead_id] = lead
@@ -75,20 +77,27 @@ async def _take(recording: Recording, requests: Sequence[ActivityRequest]) -> li
             )
             rows.append(row)
             recording.publish(_event(row, lead, now))
-            answers.append(
-                Answer(202, orjson.dumps({"activity_id": row.activity_id, "lead_id": lead.lead_id}, default=str))
-            )
+            body = orjson.dumps({"activity_id": row.activity_id, "lead_id": lead.lead_id}, default=str)
+            answers.append(Answer(202, body, subject=lead.lead_id))
     await lead_queries.save_sequences(driver, list(touched.values()))
     await activities.save(driver, rows, now)
+    await consents.insert(driver, [_withdrawal(row) for row in rows if row.said.kind == WITHDRAWAL], now)
     return answers
+
+
+def _withdrawal(row: activities.Row) -> consents.Row:
+    """What an activity says of consent: whoever tells of a withdrawal, it holds."""
+    source = row.said.external.source if row.said.external else None
+    return consents.Row(row.lead_id, row.activity_id, None, source, row.caller, WITHDRAWN, None, row.occurred_at)
 
 
 @dataclass(frozen=True, slots=True)
 class _Leads:
-    """The lead that each request names (None: there is none), and those leads, locked."""
+    """The lead that each request names (None: there is none), and those leads, locked; ids of those who were erased."""
 
     named: list[UUID | None]
     locked: dict[UUID, Lead]
+    erased: set[UUID]
 
 
 async def _leads_of(driver: asyncpg.Connection, requests: Sequence[ActivityRequest]) -> _Leads:
@@ -110,7 +119,9 @@ async def _leads_of(driver: asyncpg.Connection, requests: Sequence[ActivityReque
         named = [moved.get(lead_id, lead_id) if lead_id else None for lead_id in named]
         missing = {lead_id for lead_id in named if lead_id is not None and lead_id not in locked}
         locked |= await lead_queries.lock_leads(driver, missing) if missing else {}
-    return _Leads(named, {lead_id: lead for lead_id, lead in locked.items() if lead.merged_into is None})
+    living = {lead_id: lead for lead_id, lead in locked.items() if lead.merged_into is None}
+    absent = {lead_id for lead_id in named if lead_id is not None and lead_id not in living}
+    return _Leads(named, living, await family.erased_among(driver, list(absent)))
 
 
 def _key(activity: ActivityIn) -> IdentityKey | None:

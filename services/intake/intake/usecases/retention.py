@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from accord.batching import Overloaded
 from accord.database import Database
 from accord.ids import id_at
 from accord.workers import Periodic
@@ -31,18 +32,22 @@ class Retention:
         async with self._database.reading() as conn:
             now: datetime = (await conn.exec_driver_sql("SELECT now()")).scalar_one()
         before = now - self._kept
-        # Those for which nobody decided first: theirs is more than content, and the walk must not pass over them.
-        expired = await self._quarantine.expire(id_at(before), QUARANTINED_MAX)
-        RETENTION_DROPPED.labels("quarantined").inc(expired)
-        if expired == QUARANTINED_MAX:
-            return True
+        expired = await self._expire(id_at(before))
         seen = await self._drop(id_at(before))
         rows = await self._drop_import_rows(before)
-        return ROWS_MAX in (seen, rows)
+        return expired == QUARANTINED_MAX or ROWS_MAX in (seen, rows)
 
     def worker(self) -> Periodic:
         """The worker that does this for ever."""
         return Periodic("retention", EVERY_S, self.round)
+
+    async def _expire(self, before: UUID) -> int:
+        try:
+            expired = await self._quarantine.expire(before, QUARANTINED_MAX)
+        except Overloaded:
+            return 0  # the same people are coming in right now; the next round will do
+        RETENTION_DROPPED.labels("quarantined").inc(expired)
+        return expired
 
     async def _drop(self, before: UUID) -> int:
         async with self._database.recording() as recording:

@@ -14,11 +14,10 @@ from datetime import datetime
 
 import structlog
 from pydantic import JsonValue, ValidationError
-from sqlalchemy import text
 
 from accord.database import Database, Recording
 from accord.http.conditional import precondition_failed
-from accord.http.problems import Problem, not_found, pointer
+from accord.http.problems import Problem, not_found, pointer, unfit
 from accord.ids import new_id
 from accord.workers import Periodic
 from intake.domain.adapters import ADAPTERS
@@ -232,8 +231,7 @@ def _check_match(before: Source | None, match: str | None) -> None:
 
 
 async def _check_room(recording: Recording) -> None:
-    count = (await recording.conn.execute(text("SELECT count(*) FROM source"))).scalar_one()
-    if count >= SOURCES_MAX:
+    if await sources.count(recording.conn) >= SOURCES_MAX:
         raise Problem(409, "too-many-sources", "There are too many sources", f"There may be {SOURCES_MAX} of them.")
 
 
@@ -251,12 +249,9 @@ def _check(content: SourceContent) -> None:
     flaws += read(content.mapping)[1]
     flaws += default_flaws(content.defaults)
     if flaws:
-        raise Problem(
-            422,
-            "validation-failed",
-            "The request does not fit",
+        raise unfit(
             "1 place is wrong; see errors." if len(flaws) == 1 else f"{len(flaws)} places are wrong; see errors.",
-            errors=[{"pointer": flaw.pointer, "message": flaw.message} for flaw in flaws],
+            *[{"pointer": flaw.pointer, "message": flaw.message} for flaw in flaws],
         )
 
 
@@ -307,6 +302,10 @@ class Ready:
         return found
 
 
+_Entry = tuple[float, int, Ready | None]
+"""Until when it holds (monotonic), after how many changes of this process it was read, and the source."""
+
+
 class KnownSources:
     """Sources by name, ready and at hand. Another process's change is seen after a second at most, one of this process at once."""
 
@@ -314,24 +313,33 @@ class KnownSources:
         self._database = database
         self._vault = vault
         self._configured = configured
-        self._known: OrderedDict[str, tuple[float, int, Ready | None]] = OrderedDict()
-        self._looking = asyncio.Lock()
+        self._known: OrderedDict[str, _Entry] = OrderedDict()
+        self._looking: dict[str, asyncio.Task[_Entry]] = {}
+        """Look-ups under way: those who ask for the same name share one, and nobody waits for another name's."""
 
     async def find(self, name: str) -> Ready | None:
         """The source of this name; None if none is configured."""
         found = self._at_hand(name)
         if found is None:
-            async with self._looking:
-                found = self._at_hand(name) or await self._look(name)
+            task = self._looking.get(name)
+            if task is None:
+                task = self._looking[name] = asyncio.create_task(self._look(name))
+                task.add_done_callback(lambda done: self._looked(name, done))
+            found = await asyncio.shield(task)
         return found[2]
 
-    def _at_hand(self, name: str) -> tuple[float, int, Ready | None] | None:
+    def _looked(self, name: str, done: asyncio.Task[_Entry]) -> None:
+        self._looking.pop(name, None)
+        if not done.cancelled():
+            done.exception()  # whoever asked has it; when all of them have gone, nobody needs it
+
+    def _at_hand(self, name: str) -> _Entry | None:
         found = self._known.get(name)
         if found is None or found[0] <= time.monotonic() or found[1] != self._configured.changes:
             return None
         return found
 
-    async def _look(self, name: str) -> tuple[float, int, Ready | None]:
+    async def _look(self, name: str) -> _Entry:
         changes = self._configured.changes
         async with self._database.reading() as conn:
             source = await sources.read(conn, name)

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from accord.batching import Overloaded
 from accord.database import Database
 from accord.http.idempotency import Ticket
-from accord.http.problems import Problem
+from accord.http.problems import Problem, unfit
 from accord.ids import new_id
 from intake.domain.imports import Plan
 from intake.domain.mapping import Flaw
@@ -73,7 +73,7 @@ class Rules:
 def refused(flaws: Sequence[Flaw]) -> Problem:
     """422 for a mapping by which nothing can be read; pointers are into the mapping."""
     errors = [{"parameter": "mapping", "pointer": flaw.pointer, "message": flaw.message} for flaw in flaws]
-    return Problem(422, "validation-failed", "The request does not fit", "The mapping does not fit.", errors=errors)
+    return unfit("The mapping does not fit.", *errors)
 
 
 def cancelled() -> Problem:
@@ -261,10 +261,4 @@ class Upload:
 
 
 def _no_table(why: str) -> Problem:
-    return Problem(
-        422,
-        "validation-failed",
-        "The request does not fit",
-        f"{why}.",
-        errors=[{"pointer": "", "message": why}],
-    )
+    return unfit(f"{why}.", {"pointer": "", "message": why})

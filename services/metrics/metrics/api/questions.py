@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, time
 from typing import Annotated, Literal
-from uuid import UUID
 
 from fastapi import Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from accord.http.auth import Caller, require
-from accord.http.problems import Problem
+from accord.http.problems import Problem, unfit
 from metrics.domain.choices import (
     Choices,
     Dimension,
@@ -133,13 +132,7 @@ def between_of(text: str | None) -> Between | None:
 
 def wrong(parameter: str, message: str) -> Problem:
     """422 for one query parameter."""
-    return Problem(
-        422,
-        "validation-failed",
-        "The request does not fit",
-        f"{parameter} {message}.",
-        errors=[{"parameter": parameter, "message": message}],
-    )
+    return unfit(f"{parameter} {message}.", {"parameter": parameter, "message": message})
 
 
 def _moment(parameter: str, text: str | None) -> datetime | None:
@@ -168,19 +161,3 @@ def _filter(text: str) -> Filter:
         return filter_of(text)
     except UnknownDimension as error:
         raise wrong("where", str(error)) from None
-
-
-def lead_id_of(text: object) -> UUID:
-    """The id in a cursor. Raises Problem 422."""
-    try:
-        return UUID(str(text))
-    except ValueError:
-        raise wrong("cursor", "is not one of this list") from None
-
-
-def cursor_moment(text: object) -> datetime:
-    """The moment in a cursor. Raises Problem 422."""
-    try:
-        return _MOMENT.validate_strings(str(text)).astimezone(UTC)
-    except (ValidationError, OverflowError):
-        raise wrong("cursor", "is not one of this list") from None

@@ -17,7 +17,7 @@ from accord.http.paging import CursorText, Limit, decode_cursor, encode_cursor
 from accord.http.problems import not_found
 from metrics.api.csv_tables import csv_answer, wants_csv
 from metrics.api.definitions import Answer
-from metrics.api.questions import Reader, cursor_moment, lead_id_of, wrong
+from metrics.api.questions import Reader, wrong
 from metrics.domain.clock import ClockState
 from metrics.queries.timeline import RANK, Place
 from metrics.usecases.ask import TimelineAnswer, UnknownLead, ask_timeline, waited
@@ -126,14 +126,25 @@ def timeline_router(database: Database) -> APIRouter:
 
 
 def _after(cursor: str | None) -> Place | None:
-    place = decode_cursor(cursor, str, str, str)
+    place = decode_cursor(cursor, datetime, str, str)
     if place is None:
         return None
-    at, type_, id_ = (str(part) for part in place)
+    at, type_, id_ = place
     known = next((one for one in RANK if one == type_), None)
-    if known is None or (known == "stage" and not (id_.isascii() and id_.isdigit() and len(id_) < 10)):
+    if known is None or not (_is_number(id_) if known == "stage" else _is_uuid(id_)):
         raise wrong("cursor", "is not one of this list")
-    return Place(cursor_moment(at), known, id_ if known == "stage" else str(lead_id_of(id_)))
+    return Place(at, known, id_)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
 
 
 def _items(answer: TimelineAnswer) -> list[StageItem | ClockItem | ActivityItem]:
@@ -191,7 +202,7 @@ def _stage(row: Any, as_of: datetime | None) -> StageItem:
 def _next(answer: TimelineAnswer) -> str | None:
     if answer.next is None:
         return None
-    return encode_cursor(answer.next.at.isoformat(), answer.next.type, answer.next.id)
+    return encode_cursor(answer.next.at, answer.next.type, answer.next.id)
 
 
 def _json(answer: TimelineAnswer) -> TimelineOut:

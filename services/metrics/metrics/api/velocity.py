@@ -21,8 +21,6 @@ from metrics.api.questions import (
     VelocityParameters,
     between_of,
     choices_of,
-    cursor_moment,
-    lead_id_of,
     wrong,
 )
 from metrics.domain.choices import Choices
@@ -147,11 +145,8 @@ def _where(query: VelocityLeadsQuery) -> str | Between:
 
 
 def _after(cursor: str | None) -> Cursor | None:
-    place = decode_cursor(cursor, str, int, str)
-    if place is None:
-        return None
-    observed_until, duration_us, lead_id = place
-    return Cursor(cursor_moment(observed_until), int(str(duration_us)), lead_id_of(lead_id))
+    place = decode_cursor(cursor, datetime, int, UUID)
+    return None if place is None else Cursor(*place)
 
 
 def _seconds(microseconds: float | None) -> float | None:
@@ -209,7 +204,7 @@ def _csv(choices: Choices, answer: VelocityAnswer) -> Response:
 def _next(answer: LeadsAnswer) -> str | None:
     if answer.next is None:
         return None
-    return encode_cursor(answer.next.observed_until.isoformat(), answer.next.duration_us, str(answer.next.lead_id))
+    return encode_cursor(answer.next.observed_until, answer.next.duration_us, answer.next.lead_id)
 
 
 def _lead_step(choices: Choices, item: LeadStep) -> LeadStepOut:

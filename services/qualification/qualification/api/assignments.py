@@ -15,11 +15,11 @@ from accord.database import Database
 from accord.http.auth import Caller, require
 from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of
+from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
 from accord.http.problems import Problem, not_found
 from qualification.api import examples
 from qualification.api.decisions import problem_of, revision_of
-from qualification.api.leads import ERASED, Reference, etag_of, gone, named, uuid_of
+from qualification.api.leads import ERASED, Reference, etag_of, gone, named
 from qualification.api.models import LeadRow, WhyLeaf, Wire, Word, lead_row
 from qualification.domain.assignment import Assignment, How
 from qualification.domain.decisions import Refused
@@ -198,8 +198,7 @@ def router(database: Database, definitions: Definitions, book: RoutingBook) -> A
         lead: Reference, limit: Limit = 100, cursor: CursorText = None, _caller: Caller = require("leads:read")
     ) -> Page[AssignmentRow]:
         """Each assignment in the order in which it was made, with every rule, comparison and member that was looked at."""
-        place = decode_cursor(cursor, int)
-        after = place[0] if place and isinstance(place[0], int) else 0
+        after = place_after(cursor, int) or 0
         found = await list_assignments(database, named(lead), after, limit + 1)
         if found is None:
             raise not_found("lead")
@@ -213,10 +212,9 @@ def router(database: Database, definitions: Definitions, book: RoutingBook) -> A
         name: Owner, limit: Limit = 100, cursor: CursorText = None, _caller: Caller = require("leads:read")
     ) -> Page[OwnedRow]:
         """The leads that this person has, open ones first, each part in the order of capture."""
-        place = decode_cursor(cursor, int, str)
-        after = (bool(place[0]), uuid_of(place[1])) if place else (True, _NIL)
-        found = await list_owned(database, name, await definitions.in_force(), after, limit + 1)
-        rows, next_cursor = page_of(found, limit, lambda item: (int(item[0]), str(item[1].lead_id)))
+        open_ones, after = decode_cursor(cursor, int, UUID) or (1, _NIL)
+        found = await list_owned(database, name, await definitions.in_force(), (bool(open_ones), after), limit + 1)
+        rows, next_cursor = page_of(found, limit, lambda item: (int(item[0]), item[1].lead_id))
         items = [OwnedRow(**lead_row(row).model_dump(), open=opened) for opened, row in rows]
         return Page(items=items, next_cursor=next_cursor)
 

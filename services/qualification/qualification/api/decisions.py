@@ -13,7 +13,7 @@ from accord.http.auth import Caller, require
 from accord.http.conditional import precondition_failed
 from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
-from accord.http.problems import Problem, from_validation_error, malformed, not_found, require_json
+from accord.http.problems import Problem, from_validation_error, malformed, not_found, require_json, unfit
 from qualification.api import examples
 from qualification.api.leads import ERASED, Reference, etag_of, gone, named
 from qualification.api.models import (
@@ -167,13 +167,7 @@ def _rows(body: bytes) -> list[object]:
         raise malformed("The body is not well-formed JSON.") from None
     if not isinstance(rows, list) or not 1 <= len(rows) <= ROWS_MAX:
         message = f"Must be a list of 1 to {ROWS_MAX} decisions"
-        raise Problem(
-            422,
-            "validation-failed",
-            "The request does not fit",
-            f"{message}.",
-            errors=[{"pointer": "", "message": message}],
-        )
+        raise unfit(f"{message}.", {"pointer": "", "message": message})
     return rows
 
 

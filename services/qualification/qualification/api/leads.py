@@ -11,8 +11,8 @@ from accord.clock import utc_now
 from accord.database import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of
-from accord.http.problems import MEDIA_TYPE, ErrorItem, Problem, not_found
+from accord.http.paging import CursorText, Limit, Page, page_of, place_after
+from accord.http.problems import MEDIA_TYPE, Problem, not_found, unfit
 from qualification.api import examples
 from qualification.api.models import EntryAnswer, LeadAnswer, LeadRow, entry_answer, lead_answer, lead_row
 from qualification.api.references import DESCRIPTION, REFERENCE_CHARS_MAX, REFERENCE_PATTERN, parse_reference
@@ -44,12 +44,9 @@ def named(reference: str) -> UUID | str:
     """The lead's id or the digest of its external id. Raises Problem 422."""
     found = parse_reference(reference)
     if found is None:
-        raise Problem(
-            422,
-            "validation-failed",
-            "The request does not fit",
+        raise unfit(
             "A lead is named by its id or as external:SOURCE:ID.",
-            errors=[{"parameter": "lead", "message": "Must be a lead id or external:SOURCE:ID"}],
+            {"parameter": "lead", "message": "Must be a lead id or external:SOURCE:ID"},
         )
     return found
 
@@ -79,10 +76,9 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         _caller: Caller = require("leads:read"),
     ) -> Page[LeadRow]:
         """Leads in the order of their ids, which is that of their capture; with the scores as they were last published."""
-        place = decode_cursor(cursor, str)
-        after = uuid_of(place[0]) if place else None
-        rows = await list_leads(database, Filter(stage, owner, grade, since, after), limit + 1)
-        items, next_cursor = page_of([lead_row(row) for row in rows], limit, lambda row: str(row.lead_id))
+        asked = Filter(stage, owner, grade, since, place_after(cursor, UUID))
+        rows = await list_leads(database, asked, limit + 1)
+        items, next_cursor = page_of([lead_row(row) for row in rows], limit, lambda row: row.lead_id)
         return Page(items=items, next_cursor=next_cursor)
 
     @routes.get(
@@ -127,8 +123,7 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         What was heard late corrects entries: those that stand now have a `position`, others have none and stay to be seen. `entered_at`
         is as reported and may be earlier than that of the entry before. Notes need `personal:read`.
         """
-        place = decode_cursor(cursor, int)
-        after = place[0] if place and isinstance(place[0], int) else 0
+        after = place_after(cursor, int) or 0
         found = await view_history(database, named(lead), after, limit + 1, with_notes="personal:read" in caller.scopes)
         if found is None:
             raise not_found("lead")
@@ -147,8 +142,7 @@ async def _view(database: Database, definitions: Definitions, lead: str, at: dat
         view = await view_lead(database, named(lead), await definitions.in_force(), now)
     elif at > now:
         message = "Must not be in the future"
-        errors: list[ErrorItem] = [{"parameter": "at", "message": message}]
-        raise Problem(422, "validation-failed", "The request does not fit", f"at: {message}.", errors=errors)
+        raise unfit(f"at: {message}.", {"parameter": "at", "message": message})
     else:
         view = await view_past(database, named(lead), await definitions.book(), at.astimezone(UTC))
     if view is None:
@@ -156,17 +150,3 @@ async def _view(database: Database, definitions: Definitions, lead: str, at: dat
     if view.lead.erased:
         raise gone()
     return view
-
-
-def uuid_of(place: object) -> UUID:
-    """The id in a cursor. Raises Problem 422."""
-    try:
-        return UUID(str(place))
-    except ValueError:
-        raise Problem(
-            422,
-            "validation-failed",
-            "The request does not fit",
-            "The cursor is not one of this list.",
-            errors=[{"parameter": "cursor", "message": "Not a cursor of this list"}],
-        ) from None

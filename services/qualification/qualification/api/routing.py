@@ -17,8 +17,8 @@ from accord.database import Database
 from accord.http.auth import Caller, require
 from accord.http.conditional import none_match, precondition_failed, required_match
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of
-from accord.http.problems import Problem, media_type_of, not_found, unsupported_media_type
+from accord.http.paging import CursorText, Limit, Page, page_of, place_after
+from accord.http.problems import Problem, media_type_of, not_found, unfit_at, unsupported_media_type
 from qualification.api import examples
 from qualification.api.assignments import ExplanationAnswer, MemberAnswer, explanation_of
 from qualification.api.models import Wire
@@ -197,8 +197,7 @@ def _documents(routes: APIRouter, database: Database, definitions: Definitions, 
         limit: Limit = 50, cursor: CursorText = None, _caller: Caller = require("leads:read")
     ) -> Page[VersionSummary]:
         """The newest first."""
-        place = decode_cursor(cursor, int)
-        before = place[0] if place and isinstance(place[0], int) else _VERSION_MAX
+        before = place_after(cursor, int) or _VERSION_MAX
         rows = await list_versions(database, max(0, min(before, _VERSION_MAX)), limit + 1)
         kept, next_cursor = page_of(rows, limit, lambda row: int(row["version"]))
         return Page(items=[VersionSummary(**dict(row)) for row in kept], next_cursor=next_cursor)
@@ -257,7 +256,7 @@ def _asking(routes: APIRouter, database: Database, definitions: Definitions, boo
         A lead that has an owner would keep that one, as it would when it came back.
         """
         if (body.lead_id is None) == (body.facts is None):
-            raise _misfit("", "Must have exactly one of lead_id and facts")
+            raise unfit_at("", "Must have exactly one of lead_id and facts")
         rules = await definitions.in_force()
         routing = await _tried(body.routing, rules) if body.routing is not None else await book.in_force()
         if routing is None:
@@ -355,17 +354,7 @@ def _age(text: str | None) -> object:
     try:
         return parse_duration(text)
     except ValueError as error:
-        raise _misfit("/facts/age", str(error)) from None
-
-
-def _misfit(pointer: str, message: str) -> Problem:
-    return Problem(
-        422,
-        "validation-failed",
-        "The request does not fit",
-        "1 place is wrong; see errors.",
-        errors=[{"pointer": pointer, "message": message}],
-    )
+        raise unfit_at("/facts/age", str(error)) from None
 
 
 def _document_body() -> dict[str, Any]:

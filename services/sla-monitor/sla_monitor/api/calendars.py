@@ -10,7 +10,7 @@ from accord.contracts.durations import parse_duration
 from accord.database import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
-from accord.http.problems import Problem
+from accord.http.problems import Problem, unfit
 from sla_monitor.api.models import DueAnswer, step_answer
 from sla_monitor.usecases.agreements import SlaBook
 from sla_monitor.usecases.view import NoSla, NoSuchCalendar, when_due
@@ -69,10 +69,4 @@ def _business(text: str) -> timedelta:
 
 
 def _unfit(message: str) -> Problem:
-    return Problem(
-        422,
-        "validation-failed",
-        "The request does not fit",
-        f"business {message}",
-        errors=[{"parameter": "business", "message": message}],
-    )
+    return unfit(f"business {message}", {"parameter": "business", "message": message})

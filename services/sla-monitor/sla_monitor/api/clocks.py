@@ -12,7 +12,7 @@ from accord.database import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, decode_cursor, page_of
-from accord.http.problems import Problem, not_found
+from accord.http.problems import not_found
 from sla_monitor.api.models import (
     AttainmentAnswer,
     AttainmentDefinition,
@@ -52,7 +52,7 @@ def router(database: Database) -> APIRouter:
         _caller: Caller = require("sla:read"),
     ) -> ClockPage:
         """Clocks by their deadline, the soonest first."""
-        asked = ClockFilter(state, clause, owner, due_before, _place(cursor))
+        asked = ClockFilter(state, clause, owner, due_before, decode_cursor(cursor, datetime, UUID))
         found = await list_clocks(database, asked, limit + 1)
         items, next_cursor = page_of([clock_answer(clock) for clock in found.items], limit, _cursor)
         return ClockPage(items=items, next_cursor=next_cursor, as_of=found.as_of)
@@ -82,7 +82,7 @@ def router(database: Database) -> APIRouter:
         _caller: Caller = require("sla:read"),
     ) -> BreachPage:
         """Clauses that were not kept, of both departments, by deadline."""
-        asked = BreachFilter(since, until, clause, obliges, withdrawn, _place(cursor))
+        asked = BreachFilter(since, until, clause, obliges, withdrawn, decode_cursor(cursor, datetime, UUID))
         found = await list_breaches(database, asked, limit + 1)
         items, next_cursor = page_of([breach_answer(clock) for clock in found.items], limit, _cursor)
         return BreachPage(items=items, next_cursor=next_cursor, as_of=found.as_of)
@@ -105,24 +105,5 @@ def router(database: Database) -> APIRouter:
     return routes
 
 
-def _cursor(answer: ClockAnswer | BreachAnswer) -> tuple[str | int, ...]:
-    return answer.due_at.isoformat(), str(answer.clock_id)
-
-
-def _place(cursor: str | None) -> Place | None:
-    place = decode_cursor(cursor, str, str)
-    if place is None:
-        return None
-    try:
-        due_at = datetime.fromisoformat(str(place[0]))
-        if due_at.tzinfo is None:
-            raise ValueError
-        return due_at, UUID(str(place[1]))
-    except ValueError:
-        raise Problem(
-            422,
-            "validation-failed",
-            "The request does not fit",
-            "The cursor is not one of this list.",
-            errors=[{"parameter": "cursor", "message": "Not a cursor of this list"}],
-        ) from None
+def _cursor(answer: ClockAnswer | BreachAnswer) -> Place:
+    return answer.due_at, answer.clock_id

@@ -8,6 +8,10 @@ from intake.domain.signatures import same_secret
 SECRET_PARAMETER = "secret"  # noqa: S105 - the name of a query parameter
 
 
+BEARER = "A token that the sender gives as `Authorization: Bearer`; a key of Accord does as well."
+"""What the use `bearer` of a secret is for."""
+
+
 def prove_bearer(request: HookRequest, secrets: Secrets) -> Proof:
     """A key of Accord that may write leads, or the source's own token (use `bearer`)."""
     if request.key_holder:

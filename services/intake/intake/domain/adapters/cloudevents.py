@@ -28,7 +28,7 @@ from intake.domain.adapters.base import (
     obj,
     text_of,
 )
-from intake.domain.adapters.bearer import prove_bearer
+from intake.domain.adapters.bearer import BEARER, prove_bearer
 from intake.domain.adapters.typed import TypedSettings
 
 _STRUCTURED = "application/cloudevents+json"
@@ -90,7 +90,7 @@ def _no_number(name: str) -> JsonValue:
 ADAPTER = Adapter(
     name="cloudevents",
     title="CloudEvents",
-    uses={"bearer": "A token that the sender gives as `Authorization: Bearer`; a key of Accord does as well."},
+    uses={"bearer": BEARER},
     settings=TypedSettings,
     prove=prove,
     read=read,

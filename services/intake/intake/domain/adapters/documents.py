@@ -20,8 +20,9 @@ ACTIVITIES: TypeAdapter[ActivityIn] = TypeAdapter(ActivityIn)
 Form = TypeVar("Form", Submission, ActivityIn)
 _MESSAGES_MAX = 10
 _FLAWS_CHARS_MAX = 500
-_WHOLE = frozenset({"consent"})
+_WHOLE = frozenset({"consent", "cost"})
 """Parts that mean nothing by halves."""
+_DEPTH_MAX = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,10 @@ def formed(adapter: TypeAdapter[Form], document: Mapping[str, JsonValue], now: d
         return _in_time(adapter.validate_python(document), (), now)
     except ValidationError as error:
         smaller = deepcopy(dict(document))
-        left_out = tuple(sorted({_left_out(smaller, found["loc"]) for found in _errors(error)}))
+        places = sorted({_part(smaller, found["loc"]) for found in _errors(error)})
+        for place in places:
+            _take_out(smaller, place)
+        left_out = tuple("/" + "/".join(place) for place in places)
     try:
         return _in_time(adapter.validate_python(smaller), left_out, now)
     except ValidationError as error:
@@ -68,17 +72,24 @@ def _errors(error: ValidationError) -> Sequence[Mapping[str, tuple[str | int, ..
     return found
 
 
-def _left_out(document: dict[str, JsonValue], place: tuple[str | int, ...]) -> str:
-    """Take the part at this place out of the document: the innermost that is an entry of an object. Its pointer."""
+def _part(document: Mapping[str, JsonValue], place: tuple[str | int, ...]) -> tuple[str, ...]:
+    """The part of the document that an error's place lies in: the innermost that is an entry of an object and means something alone."""
     node, path = document, []
-    for depth, part in enumerate(place[:3]):
-        name = str(part)
+    for part, deeper in zip(place[:_DEPTH_MAX], (*place[1:], None), strict=False):
+        path.append(str(part))
+        inner = node.get(str(part))
+        if not isinstance(inner, dict) or part in _WHOLE or str(deeper) not in inner:
+            break
+        node = inner
+    return tuple(path)
+
+
+def _take_out(document: dict[str, JsonValue], place: tuple[str, ...]) -> None:
+    node = document
+    for name in place[:-1]:
         inner = node.get(name)
-        path.append(name)
-        deeper = place[depth + 1 : depth + 2]
-        if isinstance(inner, dict) and name not in _WHOLE and deeper and str(deeper[0]) in inner:
-            node = inner
-            continue
-        node.pop(name, None)
-        break
-    return "/" + "/".join(path)
+        if not isinstance(inner, dict):
+            return
+        node = inner
+    if place:
+        node.pop(place[-1], None)

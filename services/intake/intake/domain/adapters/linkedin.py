@@ -173,7 +173,10 @@ ADAPTER = Adapter(
         "last_name": "/fields/last_name",
         "company": ("/fields/company_name", "/fields/company"),
         "title": "/fields/job_title",
-        "campaign.name": ("/record/leadMetadataInfo/sponsoredLeadMetadataInfo/campaign/name", "/event/campaign"),
+        "campaign.name": (
+            "/record/leadMetadataInfo/sponsoredLeadMetadataInfo/campaign/name",
+            "/record/leadMetadata/sponsoredLeadMetadata/campaign",
+        ),
         "consent.basis": "/consent",
         "occurred_at": ("/record/submittedAt", "/event/occurredAt"),
     },

@@ -23,7 +23,7 @@ from intake.domain.adapters.base import (
     event_id,
     text_of,
 )
-from intake.domain.adapters.bearer import first_that_holds, prove_bearer, prove_header, prove_url
+from intake.domain.adapters.bearer import BEARER, first_that_holds, prove_bearer, prove_header, prove_url
 from intake.domain.mapping import Rule, resolve
 
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,63}$")]
@@ -107,7 +107,7 @@ GENERIC = Adapter(
     name="generic",
     title="Zapier, Make, own forms",
     uses={
-        "bearer": "A token that the sender gives as `Authorization: Bearer`; a key of Accord does as well.",
+        "bearer": BEARER,
         "header": "The value of the header that the settings name.",
         "url": "The secret at the end of the URL: …/v1/hooks/SOURCE/SECRET.",
     },

@@ -46,7 +46,7 @@ _EVENTS: Mapping[str, str] = {
 """Events of Segment's specifications (E-mail, B2B SaaS) whose words are not `Object Verb`."""
 
 _WORD = re.compile(r"[^a-z0-9]+")
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _KIND_CHARS_MAX = 100
 _PROPERTIES_MAX = 100
 

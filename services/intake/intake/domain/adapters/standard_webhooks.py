@@ -57,10 +57,10 @@ def read(request: HookRequest, document: JsonValue, settings: TypedSettings) -> 
 
 
 def key_of(secret: bytes) -> bytes | None:
-    """The key in a secret: base64, with or without `whsec_` before it."""
-    text = secret.removeprefix(_PREFIX.encode())
+    """The key in a secret: base64, padded or not, with or without `whsec_` before it."""
+    text = secret.removeprefix(_PREFIX.encode()).rstrip(b"=")
     try:
-        key = base64.b64decode(text, validate=True)
+        key = base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
         return None
     return key if _KEY_BYTES_MIN <= len(key) <= _KEY_BYTES_MAX else None

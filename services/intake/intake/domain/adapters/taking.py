@@ -60,22 +60,24 @@ class Taking:
                 attributes.setdefault(key, value)
 
 
-def activity(source: str, said: Acted, defaults: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """The activity, with the person named by e-mail or by the source's id of them."""
-    who: dict[str, JsonValue] = (
-        {"external": {"source": source, "id": said.external_id}} if said.email is None else {"email": said.email}
-    )
+def activities(source: str, said: Acted, defaults: Mapping[str, JsonValue]) -> list[dict[str, JsonValue]]:
+    """The activity, with the person named by e-mail and by the source's id of them: one document for each way, to be tried in turn."""
     campaign = {
         name.removeprefix("campaign."): value
         for name, value in defaults.items()
         if name.startswith("campaign.") and name.count(".") == 1
     } | {name: value for name, value in said.campaign.items() if value not in (None, "")}
-    document: dict[str, JsonValue] = {**who, "kind": said.kind, "by": said.by, "properties": dict(said.properties)}
+    document: dict[str, JsonValue] = {"kind": said.kind, "by": said.by, "properties": dict(said.properties)}
     if said.occurred_at is not None:
         document["occurred_at"] = as_moment(said.occurred_at)
     if campaign:
         document["campaign"] = campaign
-    return document
+    ways: list[dict[str, JsonValue]] = []
+    if said.email is not None:
+        ways.append({"email": said.email})
+    if said.external_id is not None:
+        ways.append({"external": {"source": source, "id": said.external_id}})
+    return [{**who, **document} for who in ways]
 
 
 def attribute_name(name: str) -> str | None:

@@ -1,0 +1,132 @@
+"""Whatever ends an import in the middle, no row is lost or taken twice; and whatever is too much is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.intake.importing import Importing, counted, importing, people
+from tests.intake.processes import intake_process
+
+KILLS = 3
+
+
+async def assert_taken_once(accord: Importing, found: dict[str, Any], count: int, doubled: int, bad: int) -> None:
+    """Leads, keys, submissions, events, results and counts all tell the same."""
+    assert found["state"] == "finished", found
+    assert counted(found) == {"read": count + doubled + bad, "created": count, "updated": doubled, "failed": bad}
+    for table, rows in (
+        ("lead", count),
+        ("identity_key", count),
+        ("submission", count + doubled),
+        ("import_failure", bad),
+    ):
+        assert len(await accord.rows(f"SELECT 1 FROM {table}")) == rows, table
+    results = await accord.results(found["import_id"], limit="500")
+    assert [row["row"] for row in results] == list(range(2, 2 + count + doubled + bad))
+    assert Counter(row["outcome"] for row in results) == {"created": count, "updated": doubled, "failed": bad}
+    events = Counter(event["type"] for event in await accord.events())
+    assert events == {"lead.captured.v1": count, "import.finished.v1": 1}
+    assert await accord.rows("SELECT 1 FROM import_block") == []
+
+
+@pytest.fixture
+async def accord(database_url: str, keys_file: Path) -> AsyncIterator[Importing]:
+    async with importing(database_url, keys_file, import_rows_max=100) as one:
+        yield one
+
+
+@pytest.fixture
+async def idle(database_url: str, keys_file: Path) -> AsyncIterator[Importing]:
+    """Intake without an import worker."""
+    async with importing(database_url, keys_file, works=False) as one:
+        yield one
+
+
+# ends in the middle ------------------------------------------------------------------------------------------------
+@pytest.mark.slow
+async def test_a_worker_that_is_killed_again_and_again_loses_and_doubles_no_row(
+    database_url: str, keys_file: Path, idle: Importing
+) -> None:
+    count, doubled, bad = 4_000, 300, 100
+    sent = (await idle.send(people(count, doubled=doubled, bad=bad))).json()
+    import_id, total = sent["import_id"], count + doubled + bad
+    chance = random.Random()
+    at = 0
+    for _ in range(KILLS):
+        at += chance.randrange(1, total // (KILLS + 1))
+        async with intake_process("worker", database_url, keys_file, import_rows_max=50) as process:
+            await idle.until(import_id, lambda found, at=at: found["rows"]["read"] >= at)  # type: ignore[misc]
+            await process.kill()
+        assert (await idle.shown(import_id))["state"] == "running"
+    async with intake_process("worker", database_url, keys_file):
+        found = await idle.ended(import_id)
+    await assert_taken_once(idle, found, count, doubled, bad)
+
+
+async def test_a_worker_that_stops_in_order_is_followed_by_the_next(database_url: str, keys_file: Path) -> None:
+    async with importing(database_url, keys_file, import_rows_max=50) as first:
+        import_id = (await first.send(people(2_000, doubled=50, bad=50))).json()["import_id"]
+        begun = await first.until(import_id, lambda found: found["rows"]["read"] > 0)
+    async with importing(database_url, keys_file, works=False) as between:
+        left = await between.shown(import_id)
+        assert left["state"] in ("running", "finished")
+        assert left["rows"]["read"] >= begun["rows"]["read"]
+    async with importing(database_url, keys_file) as second:
+        await assert_taken_once(second, await second.ended(import_id), 2_000, 50, 50)
+
+
+async def test_lost_connections_lose_no_row(accord: Importing) -> None:
+    import_id = (await accord.send(people(3_000, doubled=100, bad=100))).json()["import_id"]
+    for at in (1, 1_000, 2_000):
+        await accord.until(import_id, lambda found, at=at: found["rows"]["read"] >= at)  # type: ignore[misc]
+        await accord.rows(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'intake'"
+        )
+    await assert_taken_once(accord, await accord.ended(import_id), 3_000, 100, 100)
+
+
+async def test_two_workers_share_the_imports_and_no_row(database_url: str, keys_file: Path) -> None:
+    async with (
+        importing(database_url, keys_file, import_rows_max=50) as one,
+        importing(database_url, keys_file, import_rows_max=50),
+    ):
+        ids = [(await one.send(people(400), source=f"list {n}")).json()["import_id"] for n in range(4)]
+        found = [await one.ended(import_id) for import_id in ids]
+        assert sum(each["rows"]["created"] for each in found) == 400
+        assert sum(each["rows"]["updated"] for each in found) == 1_200
+        assert len(await one.rows("SELECT 1 FROM lead")) == 400
+        assert len(await one.rows("SELECT 1 FROM submission")) == 1_600
+
+
+async def test_people_who_are_captured_while_they_are_imported_are_one_lead_each(accord: Importing) -> None:
+    sent = (await accord.send(people(300))).json()
+    rows = [{"source": "website", "email": f"p{n}@initech.example"} for n in range(300)]
+
+    async def post(part: list[dict[str, str]]) -> set[int]:
+        return {(await accord.marketing.post("/v1/leads", row)).status_code for row in part}
+
+    statuses = await asyncio.gather(*(post(rows[client::10]) for client in range(10)))
+    assert set().union(*statuses) <= {200, 201}
+    await accord.ended(sent["import_id"])
+    assert len(await accord.rows("SELECT 1 FROM lead")) == 300
+
+
+async def test_a_row_that_cannot_be_saved_fails_alone(accord: Importing) -> None:
+    await accord.rows(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no commit today'; END $$"
+    )
+    await accord.rows(
+        "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON lead DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
+        " WHEN (new.title = 'Title 41') EXECUTE FUNCTION refuse()"
+    )
+    found = await accord.imported(people(150))
+    assert counted(found) == {"read": 150, "created": 149, "failed": 1}
+    assert "could not be saved" in await accord.errors(found["import_id"])
+    assert "p41@initech.example" in await accord.errors(found["import_id"])
+    assert len(await accord.results(found["import_id"], limit="500")) == 150

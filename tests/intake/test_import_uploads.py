@@ -1,0 +1,197 @@
+"""Files on their way in, cancelled or broken off, and what is too much of them; lists of imports, and how long rows are remembered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.intake.conftest import KEYS
+from tests.intake.importing import CSV, Importing, counted, importing, listening, people
+
+from accord.database import Database
+from intake.usecases.import_rows import prune_worker
+
+SLOWLY = {"rows_per_s": 1}
+"""The first transaction's rows are taken at once, and the next ones not while a test runs."""
+
+
+@pytest.fixture
+async def accord(database_url: str, keys_file: Path) -> AsyncIterator[Importing]:
+    async with importing(database_url, keys_file, import_rows_max=100) as one:
+        yield one
+
+
+@pytest.fixture
+async def idle(database_url: str, keys_file: Path) -> AsyncIterator[Importing]:
+    """Intake without an import worker."""
+    async with importing(database_url, keys_file, works=False) as one:
+        yield one
+
+
+# cancelled ---------------------------------------------------------------------------------------------------------
+async def test_a_running_import_is_cancelled_after_the_rows_at_hand(accord: Importing) -> None:
+    import_id = (await accord.send(people(1_000), **SLOWLY)).json()["import_id"]
+    running = await accord.until(import_id, lambda found: found["rows"]["read"] > 0)
+    assert running["state"] == "running"
+    assert 0 < running["share_done"] < 1
+    assert running["eta_s"] > 0
+    cancelling = await accord.marketing.post(f"/v1/imports/{import_id}/cancel", None)
+    assert (cancelling.status_code, cancelling.json()["cancelling"]) == (200, True)
+    found = await accord.ended(import_id)
+    assert found["state"] == "cancelled"
+    assert len(await accord.rows("SELECT 1 FROM lead")) == found["rows"]["created"] == 100
+    (told,) = await accord.events("import.finished.v1")
+    assert told["state"] == "cancelled"
+    assert await accord.rows("SELECT 1 FROM import_block") == []
+    again = await accord.marketing.post(f"/v1/imports/{import_id}/cancel", None)
+    assert (again.status_code, again.json()["state"]) == (200, "cancelled")
+
+
+async def test_an_import_that_is_held_back_holds_back_no_other(accord: Importing) -> None:
+    slow = (await accord.send(people(1_000), **SLOWLY)).json()["import_id"]
+    await accord.until(slow, lambda found: found["rows"]["read"] > 0)
+    assert (await accord.imported(people(300), source="other"))["state"] == "finished"
+    assert (await accord.shown(slow))["state"] == "running"
+    await accord.marketing.post(f"/v1/imports/{slow}/cancel", None)
+    assert (await accord.ended(slow))["state"] == "cancelled"
+
+
+async def test_an_import_that_waits_is_cancelled_at_once(idle: Importing) -> None:
+    import_id = (await idle.send(people(10))).json()["import_id"]
+    answer = await idle.marketing.post(f"/v1/imports/{import_id}/cancel", None)
+    assert answer.json()["state"] == "cancelled"
+    assert await idle.rows("SELECT 1 FROM import_block") == []
+
+
+async def test_an_import_whose_file_is_coming_can_be_cancelled(idle: Importing) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield people(60_000)
+        ((row),) = await idle.rows("SELECT import_id FROM import_job")
+        await idle.marketing.post(f"/v1/imports/{row['import_id']}/cancel", None)
+        yield people(60_000)
+
+    answer = await idle.send(body())
+    assert (answer.status_code, answer.json()["type"]) == (409, "/problems/import-not-receiving")
+    (row,) = await idle.rows("SELECT state FROM import_job")
+    assert row["state"] == "cancelled"
+    assert await idle.rows("SELECT 1 FROM import_block") == []
+
+
+async def test_what_has_ended_or_is_not_there_cannot_be_cancelled(accord: Importing) -> None:
+    found = await accord.imported(people(1))
+    ended = await accord.marketing.post(f"/v1/imports/{found['import_id']}/cancel", None)
+    assert (ended.status_code, ended.json()["state"]) == (409, "finished")
+    nowhere = "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e20"
+    for path in ("", "/rows", "/errors"):
+        assert (await accord.marketing.get(f"/v1/imports/{nowhere}{path}")).status_code == 404
+    assert (await accord.marketing.post(f"/v1/imports/{nowhere}/cancel", None)).status_code == 404
+
+
+# uploads -----------------------------------------------------------------------------------------------------------
+async def test_an_upload_that_breaks_off_is_an_import_that_failed(idle: Importing) -> None:
+    head = (
+        "POST /v1/imports?source=list HTTP/1.1\r\nHost: intake\r\nContent-Type: text/csv\r\nContent-Length: 9000000\r\n"
+    )
+    async with listening(idle) as port:
+        _, sending = await asyncio.open_connection("127.0.0.1", port)
+        sending.write(f"{head}Authorization: Bearer {KEYS['marketing']}\r\n\r\n".encode() + people(60_000))
+        await sending.drain()
+        await idle.listed(lambda found: len(found) == 1)
+        sending.close()
+        (found,) = await idle.listed(lambda found: found[0]["state"] != "receiving")
+    assert (found["state"], found["error"]) == ("failed", "The upload broke off.")
+    assert await idle.rows("SELECT 1 FROM import_block") == []
+    assert await idle.events() == []
+
+
+async def test_an_upload_whose_process_died_is_given_up_after_a_while(database_url: str, keys_file: Path) -> None:
+    async with importing(database_url, keys_file, works=False) as one:
+        await one.send(people(10))
+        await one.rows("UPDATE import_job SET state = 'receiving', touched_at = now() - interval '11 minutes'")
+        (row,) = await one.rows("SELECT import_id FROM import_job")
+    async with importing(database_url, keys_file) as other:
+        assert (await other.ended(str(row["import_id"])))["state"] == "failed"
+        assert await other.rows("SELECT 1 FROM import_block") == []
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_file_over_the_limit_is_413_and_nothing_of_it_stays(
+    database_url: str, keys_file: Path, declared: bool
+) -> None:
+    whole = people(60_000)
+
+    async def body() -> AsyncIterator[bytes]:
+        for at in range(0, len(whole), 100_000):
+            yield whole[at : at + 100_000]
+
+    async with importing(database_url, keys_file, works=False, import_bytes_max=1_000_000) as one:
+        answer = await one.send(whole if declared else body())
+        assert (answer.status_code, answer.json()["bytes_max"]) == (413, 1_000_000)
+        assert await one.rows("SELECT 1 FROM import_block") == []
+        assert {row["state"] for row in await one.rows("SELECT state FROM import_job")} <= {"failed"}
+
+
+async def test_a_file_of_any_size_up_to_it_is_no_body_too_large(database_url: str, keys_file: Path) -> None:
+    async with importing(database_url, keys_file, works=False, body_bytes_max=10_000) as one:
+        assert (await one.send(people(60_000))).status_code == 202
+
+
+async def test_a_key_makes_a_file_count_once(idle: Importing) -> None:
+    headers = {**CSV, "Idempotency-Key": "monday"}
+    first = await idle.send(people(30_000), headers)
+    again = await idle.send(people(30_000), headers)
+    assert (again.status_code, again.headers["idempotency-replayed"]) == (202, "true")
+    assert (again.json(), again.headers["location"]) == (first.json(), first.headers["location"])
+    other = await idle.send(people(30_001), headers)
+    assert (other.status_code, other.json()["type"]) == (422, "/problems/idempotency-key-reused")
+    assert (await idle.send(people(30_000), headers, source="other")).status_code == 422
+    states = [row["state"] for row in await idle.rows("SELECT state FROM import_job ORDER BY import_id")]
+    assert states == ["queued", "failed", "failed"]
+    assert {row["import_id"] for row in await idle.rows("SELECT import_id FROM import_block")} == {
+        row["import_id"] for row in await idle.rows("SELECT import_id FROM import_job WHERE state = 'queued'")
+    }
+
+
+async def test_too_many_open_imports_are_503(database_url: str, keys_file: Path) -> None:
+    async with importing(database_url, keys_file, works=False, imports_open_max=2) as one:
+        answers = [await one.send(people(1)) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [202, 202, 503]
+        assert int(answers[2].headers["Retry-After"]) >= 1
+
+
+async def test_an_import_of_which_too_much_fails_is_stopped(database_url: str, keys_file: Path) -> None:
+    async with importing(database_url, keys_file, import_rows_max=50, import_failures_max=100) as one:
+        found = await one.imported(people(0, bad=1_000))
+        assert (found["state"], found["error"]) == ("failed", "More than 100 rows failed or were rejected.")
+        assert found["rows"]["read"] < 1_000
+        (told,) = await one.events("import.finished.v1")
+        assert told["state"] == "failed"
+
+
+async def test_no_source_is_told_of_an_import_of_another(idle: Importing) -> None:
+    for source in ("a", "b", "a"):
+        await idle.send(people(1), source=source)
+    everything = (await idle.marketing.get("/v1/imports", limit="2")).json()
+    rest = (await idle.marketing.get("/v1/imports", limit="2", cursor=everything["next_cursor"])).json()
+    assert [one["source"] for one in [*everything["items"], *rest["items"]]] == ["a", "b", "a"]
+    assert rest["next_cursor"] is None
+    only = (await idle.marketing.get("/v1/imports", source="b")).json()["items"]
+    assert [one["source"] for one in only] == ["b"]
+
+
+async def test_what_became_of_rows_is_forgotten_after_a_time(accord: Importing) -> None:
+    found = await accord.imported(people(150, bad=1))
+    database = Database(accord.dsn, application_name="test")
+    try:
+        stop = asyncio.Event()
+        await accord.rows("UPDATE import_job SET finished_at = now() - interval '91 days'")
+        pruning = asyncio.create_task(prune_worker(database, 90).run(stop))
+        await accord.emptied("import_chunk")
+        stop.set()
+        await pruning
+    finally:
+        await database.dispose()
+    assert await accord.results(found["import_id"]) == []
+    assert counted(await accord.shown(found["import_id"])) == {"read": 151, "created": 150, "failed": 1}

@@ -1,0 +1,311 @@
+"""A source is configured by an admin; its secrets go in, are sealed, and never come out; two of one use are valid while a tool is changed
+over; what does not fit is refused with its place.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr, ValidationError
+from tests.intake.hooking import SEALING_KEY, Connected, connected, settings_of
+from tests.intake.tools import TOOLS
+
+from intake.secrets import NoKeys, NotOpened, Vault, keys_of
+
+MAUTIC = TOOLS["mautic"]
+OTHER_KEY = base64.urlsafe_b64encode(b"z" * 32).decode()
+
+
+@pytest.fixture
+async def intake(database_url: str, keys_file: Path) -> AsyncIterator[Connected]:
+    async with connected(database_url, keys_file) as one:
+        yield one
+
+
+def pointers(answer: Any) -> set[str]:
+    assert answer.status_code == 422, answer.text
+    return {error["pointer"] for error in answer.json()["errors"]}
+
+
+async def test_a_source_is_made_read_changed_and_forgotten(intake: Connected) -> None:
+    body = {
+        "adapter": "mautic",
+        "settings": {"on_deletion": "erase"},
+        "mapping": {"fields": {"title": "/fields/position"}, "columns": {"E-Mail": "email"}},
+        "defaults": {"campaign.medium": "email"},
+        "secrets": {"signing": MAUTIC.secret},
+    }
+
+    made = await intake.put("nurture mail", body)
+    assert (made.status_code, made.json()["version"]) == (201, 1)
+    found = (await intake.admin.get("/v1/sources/nurture mail")).raise_for_status()
+    assert found.json() == made.json()
+    assert found.json()["hook_path"] == "/v1/hooks/nurture%20mail"
+    assert set(found.json()["secrets"]["signing"][0]) == {"id", "set_at", "until"}
+    assert found.headers["etag"] == made.headers["etag"]
+    unchanged = await intake.admin.http.get(
+        "/v1/sources/nurture mail", headers={"If-None-Match": found.headers["etag"]}
+    )
+    assert unchanged.status_code == 304
+
+    changed = await intake.put(
+        "nurture mail", {**body, "settings": {}, "secrets": {}}, **{"If-Match": found.headers["etag"]}
+    )
+    assert (changed.status_code, changed.json()["version"]) == (200, 2)
+    assert len(changed.json()["secrets"]["signing"]) == 1, "secrets that are not named stay"
+
+    gone = await intake.admin.http.delete("/v1/sources/nurture mail", headers={"If-Match": found.headers["etag"]})
+    assert gone.status_code == 412
+    gone = await intake.admin.http.delete("/v1/sources/nurture mail", headers={"If-Match": changed.headers["etag"]})
+    assert gone.status_code == 204
+    assert (await intake.admin.get("/v1/sources/nurture mail")).status_code == 404
+    assert (await intake.admin.http.delete("/v1/sources/nurture mail")).status_code == 404
+
+
+async def test_nobodys_change_is_lost(intake: Connected) -> None:
+    first = await intake.put("s", {})
+    assert (await intake.put("s", {})).status_code == 428
+    assert (await intake.put("s", {}, **{"If-None-Match": "*"})).status_code == 412
+    assert (await intake.put("new", {}, **{"If-Match": '"1-0"'})).status_code == 412
+    assert (await intake.put("new", {}, **{"If-None-Match": "*"})).status_code == 201
+    assert (await intake.put("s", {}, **{"If-None-Match": '"1"'})).status_code == 400
+    assert (await intake.put("s", {}, **{"If-Match": first.headers["etag"]})).status_code == 200
+    assert (await intake.put("s", {}, **{"If-Match": first.headers["etag"]})).status_code == 412
+
+
+async def test_a_source_that_was_forgotten_and_made_anew_is_another_state(intake: Connected) -> None:
+    first = await intake.put("s", {})
+    await intake.admin.http.delete("/v1/sources/s")
+    await intake.put("s", {})
+    assert (await intake.put("s", {}, **{"If-Match": first.headers["etag"]})).status_code == 412
+
+
+async def test_sources_are_listed_by_name_page_by_page(intake: Connected) -> None:
+    for name in ("c", "a", "b"):
+        (await intake.put(name, {})).raise_for_status()
+    page = (await intake.admin.get("/v1/sources", limit="2")).json()
+    assert [one["name"] for one in page["items"]] == ["a", "b"]
+    page = (await intake.admin.get("/v1/sources", limit="2", cursor=page["next_cursor"])).json()
+    assert ([one["name"] for one in page["items"]], page["next_cursor"]) == (["c"], None)
+
+
+async def test_only_an_admin_configures(intake: Connected) -> None:
+    for caller in ("reader", "public"):
+        assert (await intake.caller(caller).get("/v1/sources")).status_code == 403
+        assert (await intake.caller(caller).http.put("/v1/sources/s", json={})).status_code == 403
+        assert (await intake.caller(caller).get("/v1/sources/s/events")).status_code == 403
+    assert (await intake.plain.get("/v1/sources")).status_code == 401
+
+
+async def test_no_answer_no_row_and_no_log_holds_a_secret(
+    intake: Connected, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = "this-must-never-be-seen"
+    answers = [
+        await intake.put("s", {"adapter": "typeform", "secrets": {"signing": secret}}),
+        await intake.put("t", {"adapter": "typeform", "secrets": {"signing": {"value": secret}}}),
+        await intake.put("u", {"adapter": "mailchimp", "secrets": {"url": secret + "/ not fit"}}),
+        await intake.put("v", {"adapter": "standard-webhooks", "secrets": {"signing": "whsec_" + secret}}),
+        await intake.put("w", {"adapter": "typeform", "secrets": {"signing": [secret]}}),
+        await intake.put("x", {"adapter": "typeform", "secrets": secret}),
+        await intake.admin.get("/v1/sources"),
+        await intake.admin.get("/v1/sources/s"),
+    ]
+    assert [answer.status_code for answer in answers] == [201, 201, 422, 422, 422, 422, 200, 200]
+    for answer in answers:
+        assert secret not in answer.text
+    rows = await intake.rows("SELECT s::text AS whole FROM source s")
+    assert len(rows) == 2
+    assert not any(
+        secret in row["whole"] or base64.b64encode(secret.encode()).decode()[:16] in row["whole"] for row in rows
+    )
+    seen = capsys.readouterr()
+    assert secret not in seen.out + seen.err
+
+
+async def test_a_secret_is_changed_over_with_two_valid_ones(intake: Connected) -> None:
+    await intake.connect("mautic", "s")
+
+    async def change(secrets: dict[str, Any]) -> list[dict[str, Any]]:
+        tag = (await intake.admin.get("/v1/sources/s")).headers["etag"]
+        answer = await intake.put("s", {"adapter": "mautic", "secrets": secrets}, **{"If-Match": tag})
+        found: list[dict[str, Any]] = answer.raise_for_status().json()["secrets"].get("signing", [])
+        return found
+
+    async def statuses() -> list[int]:
+        return [
+            (await intake.send("mautic", "s", secret=secret)).status_code
+            for secret in (MAUTIC.secret, "second", "third")
+        ]
+
+    assert await statuses() == [200, 401, 401]
+    first = await change({"signing": "second"})
+    assert await statuses() == [200, 200, 401]
+    assert await change({"signing": "second"}) == first, "the same secret put again is no new one"
+    assert len(await change({"signing": "third"})) == 2
+    assert await statuses() == [401, 200, 200]
+    assert len(await change({"signing": {"drop_previous": True}})) == 1
+    assert await statuses() == [401, 401, 200]
+    assert await change({"signing": {"value": MAUTIC.secret, "drop_previous": True}}) != []
+    assert await statuses() == [200, 401, 401]
+    assert await change({"signing": None}) == []
+    assert await statuses() == [401, 401, 401], "without a secret a source is never open"
+
+
+async def test_the_secret_before_is_valid_until_a_time(intake: Connected) -> None:
+    await intake.connect("mautic", "s")
+
+    async def change(until: datetime) -> list[dict[str, Any]]:
+        tag = (await intake.admin.get("/v1/sources/s")).headers["etag"]
+        secrets = {"signing": {"value": "second", "previous_until": until.isoformat()}}
+        answer = await intake.put("s", {"adapter": "mautic", "secrets": secrets}, **{"If-Match": tag})
+        found: list[dict[str, Any]] = answer.raise_for_status().json()["secrets"]["signing"]
+        return found
+
+    now = datetime.now(UTC)
+    assert [one["until"] is None for one in await change(now + timedelta(hours=1))] == [True, False]
+    assert (await intake.send("mautic", "s")).status_code == 200
+    await change(now - timedelta(seconds=1))
+    assert (await intake.send("mautic", "s")).status_code == 401
+    assert (await intake.send("mautic", "s", secret="second")).status_code == 200
+
+
+async def test_another_adapter_does_not_inherit_secrets(intake: Connected) -> None:
+    await intake.connect("mautic", "s")
+    tag = (await intake.admin.get("/v1/sources/s")).headers["etag"]
+    changed = await intake.put("s", {"adapter": "typeform"}, **{"If-Match": tag})
+    assert changed.json()["secrets"] == {}
+
+
+async def test_what_does_not_fit_is_refused_with_its_place(intake: Connected) -> None:
+    body = {
+        "adapter": "hubspot",
+        "settings": {"base_url": "ftp://x", "properties": ["Bad Name"], "other": 1},
+        "mapping": {"fields": {"emial": "/a", "email": "a"}, "columns": {"Mail/1": "mail"}},
+        "defaults": {"consent": "yes", "title": []},
+        "secrets": {"url": "x", "signing": "", "token": " padded "},
+    }
+    assert pointers(await intake.put("s", body)) == {
+        "/settings/base_url",
+        "/settings/properties/0",
+        "/settings/other",
+        "/mapping/fields/emial",
+        "/mapping/fields/email",
+        "/mapping/columns/Mail~11",
+        "/defaults/consent",
+        "/defaults/title",
+        "/secrets/url",
+        "/secrets/signing",
+        "/secrets/token",
+    }
+    assert pointers(await intake.put("s", {"adapter": "telegraph"})) == {"/adapter"}
+    assert pointers(await intake.put("s", {"secrets": {"signing": "x"}, "settings": {"a": 1}})) == {
+        "/secrets",
+        "/settings",
+    }
+    assert pointers(await intake.put("s", {"adapter": "generic", "secrets": {"bearer": "too short"}})) == {
+        "/secrets/bearer"
+    }
+    assert (await intake.put("s", {"unknown": 1})).status_code == 422
+    assert (await intake.put("a@b", {})).status_code == 422
+    assert (await intake.admin.get("/v1/sources/s")).status_code == 404, "nothing was written"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://u:p@host", "https://host?x=1", "https://host#f", "https://", "host", "https://h:99999", "https://ü"],
+)
+async def test_a_base_url_is_scheme_and_host(intake: Connected, url: str) -> None:
+    assert pointers(await intake.put("s", {"adapter": "hubspot", "settings": {"public_base_url": url}})) == {
+        "/settings/public_base_url"
+    }
+
+
+async def test_without_a_key_there_are_no_secrets_and_everything_else_works(database_url: str, keys_file: Path) -> None:
+    async with connected(database_url, keys_file, secrets_keys=None) as intake:
+        refused = await intake.put("s", {"adapter": "mautic", "secrets": {"signing": "x"}})
+        assert (refused.status_code, refused.json()["type"]) == (409, "/problems/no-key-for-secrets")
+        assert (await intake.put("s", {"adapter": "mautic", "mapping": {"columns": {"a": "email"}}})).status_code == 201
+        assert (await intake.send("mautic", "s")).status_code == 401
+        lead = await intake.marketing.post("/v1/leads", {"source": "s", "email": "ada@initech.example"})
+        assert lead.status_code == 201
+
+
+async def test_a_name_that_is_not_configured_still_works_for_submissions(intake: Connected) -> None:
+    assert (
+        await intake.marketing.post("/v1/leads", {"source": "nobody's", "email": "a@initech.example"})
+    ).status_code == 201
+
+
+async def test_the_key_is_changed_without_losing_a_secret(database_url: str, keys_file: Path) -> None:
+    async with connected(database_url, keys_file) as intake:
+        await intake.connect("mautic", "s")
+    async with connected(database_url, keys_file, secrets_keys=f"{OTHER_KEY}, {SEALING_KEY}") as intake:
+        assert (await intake.send("mautic", "s")).status_code == 200
+        before = await intake.rows("SELECT secrets::text AS sealed FROM source")
+        worker = next(worker for worker in intake.service.workers if worker.name == "sources-reseal")
+        await worker._work()  # type: ignore[attr-defined]
+        assert await intake.rows("SELECT secrets::text AS sealed FROM source") != before
+    async with connected(database_url, keys_file, secrets_keys=OTHER_KEY) as intake:
+        assert (await intake.send("mautic", "s")).status_code == 200
+    async with connected(database_url, keys_file, secrets_keys=SEALING_KEY) as intake:
+        assert (await intake.send("mautic", "s")).status_code == 401, "a secret that no key opens proves nothing"
+        assert (await intake.admin.get("/v1/sources/s")).status_code == 200
+
+
+def test_the_vault_binds_a_secret_to_its_place() -> None:
+    vault = Vault([b"k" * 32])
+    sealed = vault.seal("geheim €", "source", "signing", "1")
+
+    assert vault.open(sealed, "source", "signing", "1") == "geheim €"
+    assert sealed != vault.seal("geheim €", "source", "signing", "1")
+    for place in (
+        ("other", "signing", "1"),
+        ("source", "token", "1"),
+        ("source", "signing", "2"),
+        ("sources", "igning", "1"),
+    ):
+        with pytest.raises(NotOpened):
+            vault.open(sealed, *place)
+    for broken in ("", "AAAA", sealed[:-8] + "AAAAAAA=", "not base64 ü"):
+        with pytest.raises(NotOpened):
+            vault.open(broken, "source", "signing", "1")
+    with pytest.raises(NotOpened):
+        Vault([b"l" * 32]).open(sealed, "source", "signing", "1")
+    with pytest.raises(NoKeys):
+        Vault([]).seal("x")
+    assert "k" * 32 not in repr(vault)
+
+
+def test_keys_are_read_in_either_alphabet_and_a_bad_one_is_not_quoted() -> None:
+    standard = base64.b64encode(b"\xff" * 32).decode()
+    assert keys_of(f"{standard},{base64.urlsafe_b64encode(bytes(32)).decode().rstrip('=')}\n") == [
+        b"\xff" * 32,
+        bytes(32),
+    ]
+    assert keys_of("") == []
+    for bad in ("short", "x" * 44, ",".join([standard] * 11)):
+        with pytest.raises(ValueError, match="key") as caught:
+            keys_of(bad)
+        assert bad[:20] not in str(caught.value)
+
+
+def test_keys_come_from_a_file_too_and_settings_say_what_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(SEALING_KEY + "\n")
+    assert settings_of("postgresql://x", tmp_path, secrets_keys=None, secrets_keys_file=path).sealing_keys() == keys_of(
+        SEALING_KEY
+    )
+    with pytest.raises(ValidationError, match="exclude each other"):
+        settings_of("postgresql://x", tmp_path, secrets_keys_file=path)
+    with pytest.raises(ValidationError, match="cannot be read"):
+        settings_of("postgresql://x", tmp_path, secrets_keys=None, secrets_keys_file=tmp_path / "none")
+    with pytest.raises(ValidationError) as caught:
+        settings_of("postgresql://x", tmp_path, secrets_keys=SecretStr("my-secret-key-that-is-too-short"))
+    assert "my-secret" not in "".join(str(one["msg"]) for one in caught.value.errors(include_input=False))
+    assert settings_of("postgresql://x", tmp_path, secrets_keys=None).sealing_keys() == []
