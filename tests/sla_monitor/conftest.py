@@ -28,6 +28,7 @@ from accord.contracts.intake_events import (
     LeadErased,
     LeadMerged,
     LeadState,
+    LeadUnmerged,
     LeadUpdated,
 )
 from accord.contracts.qualification_events import LeadAssigned, LeadDecided, LeadScored, LeadStageChanged
@@ -126,6 +127,15 @@ class Teller:
     def merged(self, other: UUID, at: datetime, **attributes: Any) -> LeadMerged:
         return LeadMerged(
             **self._intake(at, None), merge_id=uuid7(), merged_lead_id=other, state=self.state(at, **attributes)
+        )
+
+    def unmerged(self, merge: LeadMerged, at: datetime) -> LeadUnmerged:
+        return LeadUnmerged(
+            **self._intake(at, None),
+            merge_id=merge.merge_id,
+            restored_lead_id=merge.merged_lead_id,
+            state=merge.state,
+            restored_state=merge.state,
         )
 
     def erased(self, at: datetime) -> LeadErased:

@@ -40,6 +40,9 @@ BACKFILL_AFTER = timedelta(hours=1)
 """A clock whose deadline lay further back than this when its start was recorded is imported history: it counts and
 notifies nobody, since nobody could have kept it by then."""
 
+MERGED = "the lead was merged into another"
+TAKEN_BACK = "the merge that had brought it was taken back"
+
 _MILLISECOND = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -135,7 +138,7 @@ def start(rule: ClauseRule, version: int, lead_id: UUID, fact: Fact, now: dateti
         trigger=Trigger(fact.kind, fact.key, fact.sequence, fact.recorded_at, fact.stage_kind, fact.cause),
         started_at=started_at,
         due_at=due_at,
-        warnings=tuple(WarnAt(part, rule.deadline.part(started_at, due_at, part)) for part in rule.warn_at),
+        warnings=_warnings(rule, started_at, due_at),
         backfill=due_at < fact.recorded_at - BACKFILL_AFTER,
         owner=fact.name if fact.kind == "assigned" else None,
     )
@@ -208,9 +211,35 @@ def never_started(clock: Clock) -> Clock:
 
 def anew(clock: Clock, rule: ClauseRule, facts: Sequence[Fact], merged: tuple[datetime, str] | None) -> Clock:
     """The clock as these facts alone make it, before it is settled: one of those before was corrected away."""
-    found = replace(clock, answered_at=None, ended_at=None, ended_sequence=None, end=None)
+    warnings = clock.warnings if clock.state == "running" else _warnings_after(clock, rule)
+    found = replace(clock, answered_at=None, ended_at=None, ended_sequence=None, end=None, warnings=warnings)
     found = with_facts(found, rule, facts)
     return found if merged is None else with_end(found, *merged)
+
+
+def taken_back(clock: Clock) -> Clock:
+    """The clock that a merged lead had brought, when the merge is taken back and that lead runs its own again; before it is settled."""
+    return replace(clock, answered_at=None, ended_at=clock.started_at, ended_sequence=None, end=TAKEN_BACK)
+
+
+def resumed(clock: Clock, rule: ClauseRule, facts: Sequence[Fact], end: tuple[datetime, str] | None = None) -> Clock:
+    """A clock that a merge had ended, or the end of one, going on to the same deadline; before it is settled.
+
+    `facts`: those of its lead; what has answered it stays. `end`: the other end that it has, if the lead is gone all the same.
+    """
+    found = replace(clock, ended_at=None, end=None, warnings=_warnings_after(clock, rule))
+    found = with_facts(found, rule, facts)
+    return found if end is None else with_end(found, *end)
+
+
+def _warnings_after(clock: Clock, rule: ClauseRule) -> tuple[WarnAt, ...]:
+    """The warnings that were still to come when the clock was settled; those before were said or overtaken."""
+    settled_at = clock.ended_at or clock.answered_at or clock.started_at
+    return tuple(warning for warning in _warnings(rule, clock.started_at, clock.due_at) if warning.at >= settled_at)
+
+
+def _warnings(rule: ClauseRule, started_at: datetime, due_at: datetime) -> tuple[WarnAt, ...]:
+    return tuple(WarnAt(part, rule.deadline.part(started_at, due_at, part)) for part in rule.warn_at)
 
 
 def _ends(clock: Clock, rule: ClauseRule, fact: Fact) -> bool:
@@ -275,7 +304,7 @@ class _Saying:
             if earlier_answer and after in ("met", "met_late"):
                 self._met()  # said again, with the earlier time
             return
-        if after in ("breached", "met_late") and clock.breach_id is None:
+        if after in ("breached", "met_late") and (clock.breach_id is None or clock.withdrawn_at is not None):
             self._breach()
         if after in ("met", "cancelled") and before in ("breached", "met_late"):
             self._withdraw()
@@ -318,8 +347,9 @@ class _Saying:
 
     def _breach(self) -> None:
         clock = self._clock
-        breach_id = named_id(self._now, str(clock.clock_id), "breach")
-        self._clock = replace(clock, breach_id=breach_id, breached_at=self._now)
+        # One that was withdrawn and stands again, as what had withdrawn it was taken back, is the same breach.
+        breach_id = clock.breach_id or named_id(self._now, str(clock.clock_id), "breach")
+        self._clock = replace(clock, breach_id=breach_id, breached_at=self._now, withdrawn_at=None)
         self.say(ClockBreached, clock.due_at, breach_id=breach_id, reassign=self._reassign)
 
     def _withdraw(self) -> None:

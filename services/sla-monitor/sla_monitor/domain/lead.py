@@ -61,6 +61,8 @@ class Lead:
     owner_sequence: int = 0
     merged_into: UUID | None = None
     merged_at: datetime | None = None
+    merge_recorded_at: datetime | None = None
+    """When the newest merge of this lead, or its end, was recorded; what is heard of older ones changes nothing."""
     erased_at: datetime | None = None
 
     @property

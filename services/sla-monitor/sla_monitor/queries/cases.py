@@ -33,7 +33,8 @@ INSERT INTO lead (lead_id) SELECT lead_id FROM unnest($1::uuid[]) AS asked (lead
 """
 
 _LOCK = """
-SELECT lead_id, profiles::text, standings::text, source, owner, owner_sequence, merged_into, merged_at, erased_at
+SELECT lead_id, profiles::text, standings::text, source, owner, owner_sequence, merged_into, merged_at, merge_recorded_at,
+    erased_at
 FROM lead WHERE lead_id = ANY ($1::uuid[]) ORDER BY lead_id FOR UPDATE
 """
 
@@ -81,11 +82,12 @@ UPDATE lead SET
     owner_sequence = row.owner_sequence,
     merged_into = row.merged_into,
     merged_at = row.merged_at,
+    merge_recorded_at = row.merge_recorded_at,
     erased_at = row.erased_at
 FROM unnest(
     $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::uuid[], $8::timestamptz[],
-    $9::timestamptz[]
-) AS row (lead_id, profiles, standings, source, owner, owner_sequence, merged_into, merged_at, erased_at)
+    $9::timestamptz[], $10::timestamptz[]
+) AS row (lead_id, profiles, standings, source, owner, owner_sequence, merged_into, merged_at, merge_recorded_at, erased_at)
 WHERE lead.lead_id = row.lead_id
 """
 
@@ -151,6 +153,12 @@ ON CONFLICT DO NOTHING
 _FORGET_SOME = """
 DELETE FROM fact USING unnest($1::uuid[], $2::text[]) AS gone (lead_id, key)
 WHERE fact.lead_id = gone.lead_id AND fact.key = gone.key
+"""
+
+_GIVE_BACK = """
+DELETE FROM fact USING unnest($1::uuid[], $2::uuid[]) AS parted (lead_id, other_id), fact AS theirs
+WHERE theirs.lead_id = parted.other_id AND theirs.kind = 'activity'
+    AND fact.lead_id = parted.lead_id AND fact.occurred_at = theirs.occurred_at AND fact.key = theirs.key
 """
 
 _FORGET_FACTS = "DELETE FROM fact WHERE lead_id = ANY ($1::uuid[])"
@@ -253,6 +261,12 @@ async def save(
     await move_clocks(driver, moved)
 
 
+async def give_back(driver: asyncpg.Connection, parted: Sequence[tuple[UUID, UUID]]) -> None:
+    """Delete the activities that leads had taken along from others: (who had, whose they are)."""
+    if parted:
+        await driver.execute(_GIVE_BACK, [lead_id for lead_id, _ in parted], [other_id for _, other_id in parted])
+
+
 async def forget_facts(driver: asyncpg.Connection, gone: Sequence[tuple[UUID, str]]) -> None:
     """Delete facts that were corrected away, by lead and key."""
     if gone:
@@ -332,6 +346,7 @@ async def _save_leads(driver: asyncpg.Connection, leads: Sequence[Lead]) -> None
             [lead.owner_sequence for lead in leads],
             [lead.merged_into for lead in leads],
             [lead.merged_at for lead in leads],
+            [lead.merge_recorded_at for lead in leads],
             [lead.erased_at for lead in leads],
         )
 
@@ -425,6 +440,7 @@ def _lead(row: asyncpg.Record) -> Lead:
         owner_sequence=row["owner_sequence"],
         merged_into=row["merged_into"],
         merged_at=row["merged_at"],
+        merge_recorded_at=row["merge_recorded_at"],
         erased_at=row["erased_at"],
     )
 
