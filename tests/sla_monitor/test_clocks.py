@@ -234,8 +234,10 @@ async def test_an_erased_lead_leaves_counts_and_nothing_of_the_person(signed, mq
     (lead,) = await signed.rows("SELECT profiles, standings, source FROM lead WHERE lead_id = :id", id=mql.lead_id)
     assert (lead.profiles, lead.standings, lead.source) == ([], [], "website")
     assert await signed.rows("SELECT 1 FROM fact WHERE lead_id = :id", id=mql.lead_id) == []
-    await signed.tell(mql.entered("mql", at(20)))
+    await signed.tell(mql.entered("mql", at(20)), mql.scored("A1", at(20)), mql.did("email.sent", at(21)))
     assert len(await signed.clocks(mql.lead_id)) == 2
+    assert (await signed.rows("SELECT standings FROM lead WHERE lead_id = :id", id=mql.lead_id))[0].standings == []
+    assert await signed.rows("SELECT 1 FROM fact WHERE lead_id = :id", id=mql.lead_id) == []
 
 
 async def test_running_clocks_follow_the_owner(signed, mql, auth):

@@ -256,7 +256,6 @@ account_owner = Table(
     metadata,
     Column("account_id", UUID, nullable=False),
     Column("owner", Text, nullable=False),
-    Column("lead_id", UUID, nullable=False),
     _moment("since"),
     PrimaryKeyConstraint("account_id", name="account_owner_pkey"),
 )

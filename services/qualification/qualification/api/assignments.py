@@ -241,7 +241,8 @@ def _given(given: Given) -> Answer:
         "occurred_at": given.at,
     }
     headers = {"ETag": etag_of(given.revision), "Location": f"/v1/leads/{given.lead_id}/assignments"}
-    return Answer(201 if given.changed else 200, orjson.dumps(body, option=orjson.OPT_UTC_Z), headers)
+    content = orjson.dumps(body, option=orjson.OPT_UTC_Z)
+    return Answer(201 if given.changed else 200, content, headers, subject=given.lead_id)
 
 
 def _stranger() -> Problem:

@@ -77,7 +77,7 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
                 "ETag": etag_of(taken.revision),
                 "Location": f"/v1/leads/{taken.lead.lead_id}/history",
             }
-            return Answer(201, _json(decision_answer(taken)), headers)
+            return Answer(201, _json(decision_answer(taken)), headers, subject=taken.lead.lead_id)
 
         author = Author(caller.name, caller.department)
         return (await take_decisions(database, definitions, [proposal], author, ticket, render)).response()

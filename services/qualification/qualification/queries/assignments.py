@@ -33,8 +33,8 @@ WHERE lead.lead_id = given.lead_id
 
 _RELEASE = "UPDATE lead SET owner = NULL WHERE lead_id = ANY ($1::uuid[]) AND owner IS NOT NULL"
 _FORGET = """
-UPDATE assignment SET explanation = NULL
-WHERE explanation IS NOT NULL
+UPDATE assignment SET explanation = NULL, reason = NULL
+WHERE (explanation IS NOT NULL OR reason IS NOT NULL)
     AND lead_id IN (SELECT lead_id FROM lead WHERE lead_id = ANY ($1::uuid[]) OR merged_into = ANY ($1::uuid[]))
 """
 
@@ -175,9 +175,11 @@ async def release(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
 
 
 async def forget(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
-    """Drop the explanations about erased persons, also under leads that were merged into theirs: they quote attributes."""
+    """Drop the explanations about erased persons, which quote attributes, and the words of those who gave them away, also under leads
+    that were merged into theirs. They wait for nobody."""
     if lead_ids:
         await driver.execute(_FORGET, lead_ids)
+        await wait_no_more(driver, lead_ids)
 
 
 async def last_owners(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, str | None]:

@@ -55,10 +55,10 @@ WHERE counted.leads > 0
 
 _ACCOUNTS = "SELECT account_id, owner FROM account_owner WHERE account_id = ANY ($1::uuid[])"
 _KEEP_ACCOUNTS = """
-INSERT INTO account_owner AS kept (account_id, owner, lead_id, since)
-SELECT account_id, owner, lead_id, $4 FROM unnest($1::uuid[], $2::text[], $3::uuid[]) AS row (account_id, owner, lead_id)
+INSERT INTO account_owner AS kept (account_id, owner, since)
+SELECT account_id, owner, $3 FROM unnest($1::uuid[], $2::text[]) AS row (account_id, owner)
 ORDER BY account_id
-ON CONFLICT (account_id) DO UPDATE SET owner = excluded.owner, lead_id = excluded.lead_id, since = excluded.since
+ON CONFLICT (account_id) DO UPDATE SET owner = excluded.owner, since = excluded.since
 """
 
 _ACTIVITIES = f"""
@@ -165,11 +165,10 @@ async def account_owners(driver: asyncpg.Connection, accounts: Iterable[UUID]) -
     return {row["account_id"]: row["owner"] for row in await driver.fetch(_ACCOUNTS, asked)} if asked else {}
 
 
-async def keep_accounts(driver: asyncpg.Connection, given: Mapping[UUID, tuple[str, UUID]], now: datetime) -> None:
-    """Note who was given which account's lead: account → owner and lead."""
+async def keep_accounts(driver: asyncpg.Connection, given: Mapping[UUID, str], now: datetime) -> None:
+    """Note who was given a lead of which account: account → owner. Which lead is not kept: it may be erased, the account not."""
     if given:
-        owners = [owner for owner, _ in given.values()]
-        await driver.execute(_KEEP_ACCOUNTS, list(given), owners, [lead_id for _, lead_id in given.values()], now)
+        await driver.execute(_KEEP_ACCOUNTS, list(given), list(given.values()), now)
 
 
 async def activities(

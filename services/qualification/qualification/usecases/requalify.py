@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import TypeGuard, get_args
 
 from accord.contracts.base import EventData
+from accord.contracts.intake_events import LeadErased
 from accord.database import Recording
+from accord.http import idempotency
 from accord.messaging.consumer import Received
 from qualification.usecases.batch import LeadBatch, Told, concerned
 from qualification.usecases.definitions import Book
@@ -33,6 +35,9 @@ async def requalify(recording: Recording, received: Sequence[Received], book: Bo
     moving = [(data, traceparent) for data, traceparent in told if _moves_a_lead(data)]
     if not moving:
         return
+    erased = [data.lead_id for data, _ in moving if isinstance(data, LeadErased)]
+    if erased:  # saved answers before leads, as those take their locks who decide
+        await idempotency.erase(recording.conn, erased)
     batch = await LeadBatch.lock(recording, book, (lead_id for data, _ in moving for lead_id in concerned(data)))
     await batch.foresee(data for data, _ in moving)
     for number, (data, traceparent) in enumerate(moving, start=1):
@@ -40,3 +45,5 @@ async def requalify(recording: Recording, received: Sequence[Received], book: Bo
         if number % EVENTS_PER_TURN_MAX == 0:
             await asyncio.sleep(0)
     await batch.save()
+    if erased:  # and what was answered while the leads were waited for
+        await idempotency.erase(recording.conn, erased)

@@ -318,10 +318,6 @@ def _account_ids(leads: Iterable[Lead]) -> set[UUID]:
     return {lead.profile.account_id for lead in leads if lead.profile and lead.profile.account_id}
 
 
-def _accounts(owned: Iterable[tuple[Lead, str]]) -> dict[UUID, tuple[str, UUID]]:
-    """Account → who was given a lead of it last, and which."""
-    return {
-        lead.profile.account_id: (owner, lead.lead_id)
-        for lead, owner in owned
-        if lead.profile and lead.profile.account_id
-    }
+def _accounts(owned: Iterable[tuple[Lead, str]]) -> dict[UUID, str]:
+    """Account → who was given a lead of it last."""
+    return {lead.profile.account_id: owner for lead, owner in owned if lead.profile and lead.profile.account_id}

@@ -78,6 +78,8 @@ class Lead:
 
     def with_standing(self, standing: Standing, read_until: datetime | None) -> Lead:
         """With one more version of the standing."""
+        if self.erased_at is not None:
+            return self
         return replace(self, standings=with_version(self.standings, standing, read_until))
 
 

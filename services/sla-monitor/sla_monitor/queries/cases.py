@@ -243,7 +243,9 @@ async def save(
     """
     changed = [(before[lead_id], case) for lead_id, case in after.items() if case is not before[lead_id]]
     await _save_leads(driver, [case.lead for old, case in changed if case.lead is not old.lead])
-    await _save_facts(driver, happened)
+    await _save_facts(
+        driver, {lead_id: facts for lead_id, facts in happened.items() if after[lead_id].lead.erased_at is None}
+    )
     erased = [case.lead.lead_id for old, case in changed if case.lead.erased_at and not old.lead.erased_at]
     if erased:
         await driver.execute(_FORGET_FACTS, erased)

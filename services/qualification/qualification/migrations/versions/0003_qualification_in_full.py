@@ -119,7 +119,6 @@ _ROUTING = (
     CREATE TABLE account_owner (
         account_id uuid CONSTRAINT account_owner_pkey PRIMARY KEY,
         owner text NOT NULL,
-        lead_id uuid NOT NULL,
         since timestamptz NOT NULL
     )
     """,
