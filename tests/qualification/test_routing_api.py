@@ -19,9 +19,10 @@ from accord.contracts.qualification_events import LeadAssigned
 from accord.contracts.sla_events import ClockBreached, ClockMet
 from accord.messaging.consumer import Received
 from qualification.domain.history import fold
-from qualification.queries import logs
+from qualification.queries import logs, reevaluations
 from qualification.usecases.breaches import take_breaches
 from qualification.usecases.definitions import Definitions
+from qualification.usecases.measure import measure
 from qualification.usecases.place import place_waiting, sweep
 from qualification.usecases.routing import RoutingBook
 
@@ -300,6 +301,35 @@ async def test_a_lead_that_is_closed_makes_room(routed, teller, day, auth):
     assert [event.owner for event in await assigned(routed, second.lead_id)] == [None, "ann"]
     assert [row["cause"] for row in await history(routed, auth, second.lead_id)] == ["stage", "waiting"]
     assert await routed.rows("SELECT lead_id FROM waiting_lead") == []
+
+
+async def test_operators_see_how_many_leads_wait_for_how_long_and_how_far_a_new_version_has_come(
+    routed, teller, day, auth
+):
+    async def measured(name: str) -> float:
+        await measure(routed.database)
+        said = (await routed.http.get("/metrics")).text
+        return next(float(line.split()[-1]) for line in said.splitlines() if line.startswith(f"{name} "))
+
+    assert await measured('accord_leads_waiting{wait="owner"}') == 0
+    await put(routed, auth, changed(people=dict.fromkeys(("ann", "bob", "cho"), NOBODY)), etag='"1"')
+    about = await mql(routed, teller, day)
+    async with routed.database.recording() as recording:
+        await recording.conn.execute(text("UPDATE waiting_lead SET since = since - interval '1 hour'"))
+    assert await measured('accord_leads_waiting{wait="owner"}') == 1
+    assert await measured('accord_leads_waiting_age_seconds{wait="owner"}') >= 3600
+    assert await measured('accord_leads_waiting{wait="another"}') == 0
+    await routed.tell(about.erased(day(2)))
+    assert await measured('accord_leads_waiting_age_seconds{wait="owner"}') == 0
+    assert await measured("accord_reevaluation_version") == 0
+    async with routed.database.recording() as recording:
+        driver = await recording.driver()
+        await reevaluations.open_for(driver, 2, recording.now)
+        await reevaluations.advance(driver, 2, about.lead_id, 7, 5, 3, None)
+    assert await measured("accord_reevaluation_version") == 2
+    assert await measured("accord_reevaluation_looked_at") == 7
+    assert await measured("accord_reevaluation_changed") == 3
+    assert await measured("accord_reevaluation_running") == 1
 
 
 async def test_leads_that_wait_are_tried_again_under_a_new_document_and_told_once(routed, teller, day, auth):

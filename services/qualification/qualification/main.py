@@ -20,6 +20,7 @@ from qualification.settings import Settings
 from qualification.usecases.definitions import KIND, Definitions
 from qualification.usecases.due import timekeeping
 from qualification.usecases.enter import entering
+from qualification.usecases.measure import measuring
 from qualification.usecases.place import placing
 from qualification.usecases.reevaluate import reevaluating
 from qualification.usecases.routing import RoutingBook
@@ -83,6 +84,7 @@ def build(settings: Settings) -> Service:
             timekeeping(database, definitions),
             reevaluating(database, definitions),
             placing(database, book, definitions),
+            measuring(database),
             idempotency_worker(database),
         ],
     )

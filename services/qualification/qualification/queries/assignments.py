@@ -90,6 +90,12 @@ CROSS JOIN LATERAL (
     SELECT count(*) AS leads FROM (SELECT 1 FROM waiting_lead WHERE waiting_lead.pool = asked.pool LIMIT $2) AS first
 ) AS counted
 """
+_WAITS = """
+SELECT asked.wait, count(waiting.lead_id), coalesce(extract(epoch FROM clock_timestamp() - min(waiting.since)), 0)::float8
+FROM (VALUES ('owner', false), ('another', true)) AS asked (wait, owned)
+LEFT JOIN waiting_lead AS waiting ON (waiting.breach_id IS NOT NULL) = asked.owned
+GROUP BY asked.wait
+"""
 
 _OWNED = """
 SELECT lead_id, profile ->> 'source' AS source, (profile ->> 'captured_at')::timestamptz AS captured_at, stage, stage_since,
@@ -218,6 +224,11 @@ async def wait_no_more(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> 
     """Have these leads wait no longer."""
     if lead_ids:
         await driver.execute(_WAIT_NO_MORE, lead_ids)
+
+
+async def waits(driver: asyncpg.Connection) -> dict[str, tuple[int, float]]:
+    """How many leads wait for an `owner` or for `another`, and for how many seconds the oldest has."""
+    return {wait: (count, age_s) for wait, count, age_s in await driver.fetch(_WAITS)}
 
 
 async def breach_is_over(driver: asyncpg.Connection, clocks: Sequence[UUID]) -> None:
