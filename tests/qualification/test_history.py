@@ -34,7 +34,7 @@ lead_numbers = st.integers(0, LEADS - 1)
 hours = st.one_of(st.integers(0, 24 * 60), st.integers(0, 100), st.sampled_from([1, 24, 720]))
 
 
-def definitions() -> list[Rules]:
+def definitions() -> list[Definition]:
     """Three versions that differ in gates, scores, kinds of activity, windows and cool-downs."""
     first = deepcopy(conftest.CONTENT)
     second = deepcopy(first)
@@ -64,10 +64,11 @@ def definitions() -> list[Rules]:
     third["scores"]["engagement"]["rules"].append(
         {"key": "left", "activity": "email.unsubscribed", "points": -15, "half_life": "P3D"}
     )
-    return [compile_definition(n, Definition.model_validate(c)) for n, c in enumerate((first, second, third), start=1)]
+    return [Definition.model_validate(content) for content in (first, second, third)]
 
 
-DEFINITIONS = definitions()
+AGREED = definitions()
+DEFINITIONS: list[Rules] = [compile_definition(number, agreed) for number, agreed in enumerate(AGREED, start=1)]
 
 
 class Histories(RuleBasedStateMachine):

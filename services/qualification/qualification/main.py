@@ -14,7 +14,7 @@ from accord.messaging.consumer import Consumer
 from accord.messaging.relay import Relay
 from accord.service import Service, run
 from qualification import handlers
-from qualification.api import assignments, decisions, definition, leads, routing
+from qualification.api import assignments, decisions, definition, leads, routing, what_if
 from qualification.api.examples import DEFINITION
 from qualification.settings import Settings
 from qualification.usecases.definitions import KIND, Definitions
@@ -24,6 +24,7 @@ from qualification.usecases.measure import measuring
 from qualification.usecases.place import placing
 from qualification.usecases.reevaluate import reevaluating
 from qualification.usecases.routing import RoutingBook
+from qualification.usecases.what_if import imagining
 
 GROUP = "qualification"
 BREACHES_GROUP = "qualification-breaches"
@@ -70,6 +71,7 @@ def build(settings: Settings) -> Service:
             leads.router(database, definitions),
             decisions.router(database, definitions),
             definition.router(database),
+            what_if.router(database, store),
             routing.router(database, definitions, book),
             assignments.router(database, definitions, book),
             agreement_router(store, example=DEFINITION),
@@ -83,6 +85,7 @@ def build(settings: Settings) -> Service:
             entering(database, definitions),
             timekeeping(database, definitions),
             reevaluating(database, definitions),
+            imagining(database),
             placing(database, book, definitions),
             measuring(database),
             idempotency_worker(database),

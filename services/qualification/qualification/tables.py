@@ -106,6 +106,42 @@ reevaluation = Table(
     PrimaryKeyConstraint("version", name="reevaluation_pkey"),
 )
 
+what_if = Table(
+    "what_if",
+    metadata,
+    Column("what_if_id", UUID, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("content", JSONB, nullable=False),
+    Column("content_sha256", Text, nullable=False),
+    _moment("since"),
+    _moment("until"),
+    Column("grouped_by", JSONB, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("asked_by", Text, nullable=False),
+    _moment("asked_at"),
+    _moment("started_at", nullable=True),
+    _moment("finished_at", nullable=True),
+    Column("after", UUID, nullable=False),
+    Column("leads", BigInteger),
+    Column("leads_done", BigInteger, nullable=False),
+    Column("leads_per_s", Double),
+    Column("sums", JSONB),
+    Column("report", JSONB),
+    Column("error", Text),
+    PrimaryKeyConstraint("what_if_id", name="what_if_pkey"),
+)
+
+what_if_lead = Table(
+    "what_if_lead",
+    metadata,
+    Column("what_if_id", UUID, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("lead_id", UUID, nullable=False),
+    _moment("did_enter_at", nullable=True),
+    _moment("would_enter_at", nullable=True),
+    PrimaryKeyConstraint("what_if_id", "stage", "lead_id", name="what_if_lead_pkey"),
+)
+
 activity = Table(
     "activity",
     metadata,
@@ -160,6 +196,7 @@ decision = Table(
     Column("definition_version", Integer, nullable=False),
     _moment("placed_at", nullable=True),
     PrimaryKeyConstraint("lead_id", "decision_id", name="decision_pkey"),
+    Index("decision_occurred_idx", "occurred_at"),
 )
 
 decision_note = Table(

@@ -133,3 +133,5 @@ ASSIGNED: dict[str, Any] = {
 }
 
 PREVIEW: dict[str, Any] = {"facts": {"attributes": {"employee_count": 250}, "source": "website", "grade": "A1"}}
+
+WHAT_IF: dict[str, Any] = {"from": "2027-01-01T00:00:00Z", "to": "2028-01-01T00:00:00Z", "by": ["source"]}

@@ -126,7 +126,46 @@ _ROUTING = (
     "CREATE INDEX lead_owner_stage_idx ON lead (owner, stage, lead_id) WHERE owner IS NOT NULL",
 )
 
+_QUESTIONS = (
+    # What a version would have made of the leads of a period. The content is kept, since a draft can be edited meanwhile.
+    """
+    CREATE TABLE what_if (
+        what_if_id uuid CONSTRAINT what_if_pkey PRIMARY KEY,
+        version integer NOT NULL,
+        content jsonb NOT NULL,
+        content_sha256 text NOT NULL,
+        since timestamptz NOT NULL,
+        until timestamptz NOT NULL,
+        grouped_by jsonb NOT NULL,
+        state text NOT NULL,
+        asked_by text NOT NULL,
+        asked_at timestamptz NOT NULL,
+        started_at timestamptz,
+        finished_at timestamptz,
+        after uuid NOT NULL,
+        leads bigint,
+        leads_done bigint NOT NULL,
+        leads_per_s double precision,
+        sums jsonb,
+        report jsonb,
+        error text
+    )
+    """,
+    """
+    CREATE TABLE what_if_lead (
+        what_if_id uuid NOT NULL,
+        stage text NOT NULL,
+        lead_id uuid NOT NULL,
+        did_enter_at timestamptz,
+        would_enter_at timestamptz,
+        CONSTRAINT what_if_lead_pkey PRIMARY KEY (what_if_id, stage, lead_id)
+    )
+    """,
+    # The feedback of sales is read by the time of its decisions.
+    "CREATE INDEX decision_occurred_idx ON decision (occurred_at)",
+)
+
 
 def upgrade() -> None:
-    for statement in (*_HISTORY, *_ROUTING):
+    for statement in (*_HISTORY, *_ROUTING, *_QUESTIONS):
         op.execute(statement)
