@@ -36,6 +36,7 @@ class Known:
     def __init__(self, values: Mapping[str, object], counts: Mapping[tuple[str, timedelta | None], int] | None = None):
         self.values = values
         self.counts = counts or {}
+        self.attributes = {path.removeprefix("attributes."): value for path, value in values.items()}
 
     def value(self, path: str, within: timedelta | None) -> object:
         if path.startswith("activities."):

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from accord.contracts.base import LeadEvent
 from accord.contracts.qualification_events import LeadStageChanged
+from accord.messaging.outbox import json_of
 from qualification.domain.decisions import Decided
 from qualification.domain.facts import Acted, Assigned
 from qualification.domain.history import Log, family, fold, standing
@@ -112,6 +113,8 @@ class Memory:
 
     def _save(self, register: Register, said: Iterable[Said]) -> None:
         for one in said:
+            for event in one.events:
+                assert_valid(event)
             self.said += one.events
         for lead_id, lead in register.leads.items():
             if lead.profile is not None or lead.merged_into is not None or lead.erased:
@@ -134,6 +137,12 @@ class Memory:
         for lead_id, lead in self.leads.items():
             if lead_id in self.logs and lead.entered_under is not None:
                 self.logs[lead_id] = replace(self.logs[lead_id], entered_under=lead.entered_under)
+
+
+def assert_valid(event: LeadEvent) -> None:
+    """Most of what is said is not checked when it is made, so it is here."""
+    assert event.__dict__.keys() == type(event).model_fields.keys()
+    assert type(event).model_validate_json(json_of(event)) == event
 
 
 class _Unknown(dict[UUID, Lead]):

@@ -168,6 +168,7 @@ trees = st.recursive(
 class _Fact:
     def __init__(self, value: int) -> None:
         self._value = value
+        self.attributes = {"n": value}
 
     def value(self, path: str, within: object = None) -> object:
         return self._value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from uuid import UUID
 
 import pytest
@@ -10,8 +11,9 @@ from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from accord.contracts.external_key import external_key
-from accord.contracts.intake_events import LeadRejected, LeadUnmerged
+from accord.contracts.intake_events import LeadRejected, LeadState, LeadUnmerged
 from accord.contracts.qualification_events import LeadScored, LeadStageChanged
+from accord.contracts.values import Campaign, Money
 from accord.messaging.watermark import store
 from qualification.domain.history import standing
 from qualification.domain.lead import Activities, Lead, microseconds
@@ -56,6 +58,25 @@ async def test_what_is_stored_is_what_the_domain_made(stack, content, teller, da
     again = await stored(stack, about.lead_id)
     assert again.profile == lead.profile
     assert again.revision == 2
+
+
+def test_a_profile_is_read_as_it_was_written_though_it_is_not_checked_again(teller):
+    bare = teller().state()
+    whole = LeadState(
+        source="trade fair",
+        captured_at=bare.captured_at.replace(microsecond=1),
+        account_id=uuid7(),
+        attributes={"size": 50, "share": 0.5, "vip": True, "words": ["a", "ü"], "none": None},
+        campaign=Campaign(name="spring", cost=Money(amount=Decimal("1.50"), currency="EUR")),
+        external_keys=[external_key("crm", "1")],
+        verdict="flagged",
+        policy_version=3,
+        quality_score=1.0,
+    )
+    for state in (bare, whole):
+        read = leads.state_of(state.model_dump_json())
+        assert read == state
+        assert read.__dict__.keys() == LeadState.model_fields.keys()
 
 
 async def test_activities_of_a_lead_that_has_not_entered_wait_for_its_capture(stack, content, teller, day):

@@ -53,10 +53,10 @@ class Facts:
     """Attributes and nothing else."""
 
     def __init__(self, **attributes: object) -> None:
-        self._attributes = attributes
+        self.attributes = attributes
 
     def value(self, path: str, within: timedelta | None) -> object:
-        return self._attributes.get(path.removeprefix("attributes."))
+        return self.attributes.get(path.removeprefix("attributes."))
 
 
 LARGE = Facts(employee_count=250)

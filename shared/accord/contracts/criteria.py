@@ -74,6 +74,11 @@ MISSING: Final = _Missing()
 class Facts(Protocol):
     """What is known of one lead at one moment."""
 
+    @property
+    def attributes(self) -> Mapping[str, object]:
+        """What `value` answers for `attributes.NAME`, by name; one that is not there is missing. Read in place, since criteria ask for
+        attributes more than for anything else."""
+
     def value(self, path: str, within: timedelta | None) -> object:
         """The value at a path: a plain bool, int, float, Decimal, str, list of str or timedelta; else MISSING.
 
@@ -389,16 +394,6 @@ class Question:
     holds: _Node
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """Facts that give one answer, so that a comparison is explained by the very code that decides it."""
-
-    actual: object
-
-    def value(self, path: str, within: timedelta | None) -> object:
-        return self.actual
-
-
 class Compiled:
     """Criteria made fast. Safe to share between threads; it holds no fact."""
 
@@ -446,8 +441,7 @@ def _question(leaf: Criteria) -> Question:
 
 def _asked(question: Question, facts: Facts) -> Leaf:
     actual = facts.value(question.path, question.window)
-    held = question.holds(_Answer(actual))
-    return Leaf(question.path, question.op, question.expected, _shown(actual), held, question.within)
+    return Leaf(question.path, question.op, question.expected, _shown(actual), question.holds(facts), question.within)
 
 
 def _shown(actual: object) -> object:
@@ -527,12 +521,17 @@ def _contains_node(path: str, part: str) -> _Node:
 
 def _membership_node(path: str, window: timedelta | None, members: list[Scalar], *, wanted: bool) -> _Node:
     classes, known = _CLASSES[_type_of(members[0]) or "any"], frozenset(members)
+    attribute = _attribute(path)
+
+    def holds_of_attribute(facts: Facts) -> bool:
+        actual = facts.attributes.get(attribute)
+        return actual.__class__ in classes and (actual in known) is wanted
 
     def holds(facts: Facts) -> bool:
         actual = facts.value(path, window)
         return actual.__class__ in classes and (actual in known) is wanted
 
-    return holds
+    return holds_of_attribute if attribute else holds
 
 
 def _comparison_node(
@@ -542,11 +541,23 @@ def _comparison_node(
     compare: Callable[[Any, Any], bool],
     expected: object,
 ) -> _Node:
+    attribute = _attribute(path)
+
+    def holds_of_attribute(facts: Facts) -> bool:
+        actual = facts.attributes.get(attribute)
+        return actual.__class__ in classes and compare(actual, expected)
+
     def holds(facts: Facts) -> bool:
         actual = facts.value(path, window)
         return actual.__class__ in classes and compare(actual, expected)
 
-    return holds
+    return holds_of_attribute if attribute else holds
+
+
+def _attribute(path: str) -> str:
+    """The attribute's name, empty for any other path."""
+    root, _, name = path.partition(".")
+    return name if root == "attributes" else ""
 
 
 # --- Words ---

@@ -11,7 +11,6 @@ from uuid import UUID
 import orjson
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -53,7 +52,7 @@ def _is_reference(value: str) -> str:
 Word = Annotated[str, StringConstraints(min_length=1, max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """A key of the definition, or a short word of the team's own scale; never free text."""
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_text_only)]
+Moment = Annotated[Timestamp, BeforeValidator(_text_only)]
 Day = Annotated[date, BeforeValidator(_text_only)]
 Answer = StrictBool | Word
 

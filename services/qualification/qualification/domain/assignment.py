@@ -266,5 +266,7 @@ _NOBODY = UUID(int=0)
 
 
 class _NoFacts:
+    attributes: Mapping[str, object] = {}
+
     def value(self, path: str, within: object) -> object:
         raise AssertionError("nothing is asked of nobody")

@@ -36,7 +36,7 @@ NO_FIELDS = Fields()
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A person or the CRM decided."""
+    """A person or the CRM decided. `occurred_at` is in UTC."""
 
     decision_id: UUID
     decision: str

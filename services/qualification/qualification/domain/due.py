@@ -81,9 +81,10 @@ def _decaying(activities: Activities, rules: Rules) -> list[EngagementRule]:
 def _score_holds_until(activities: Activities, rules: Rules, watch: Watch, score: float, now: int) -> int | None:
     """A score that only falls takes at least the shortest half-life to halve."""
     shortest = 0
+    known = activities.by_kind
     for rule in rules.engagement:
         half_life_us = rule.half_life_us
-        if half_life_us is not None and activities.of(rule.activity):
+        if half_life_us is not None and rule.activity in known:
             if rule.points < 0:
                 return now + 1
             if shortest == 0 or half_life_us < shortest:

@@ -106,13 +106,13 @@ class Register:
         for event in events:
             lead = self.lead(event.lead_id)
             lead_id, clock, at = lead.lead_id, lead.clock, event.occurred_at
-            if self.rules is None or lead.erased or isinstance(event, LeadErased):
+            if self.rules is None or lead.erased or type(event) is LeadErased:
                 continue
-            if isinstance(event, LeadUnmerged):
+            if type(event) is LeadUnmerged:
                 found[lead_id] = None
             before = reached.get(lead_id) or (clock.at if clock else None)
             if before is None:
-                if lead.noted or lead.profile is not None or isinstance(event, ActivityRecorded):
+                if lead.noted or lead.profile is not None or type(event) is ActivityRecorded:
                     found[lead_id] = None
                 reached[lead_id] = at
             elif at < before:
@@ -144,21 +144,22 @@ class Register:
         lead = self.lead(event.lead_id)
         if lead.erased:
             return ()
-        if isinstance(event, ActivityRecorded):
+        # Event classes are final. `isinstance` would ask pydantic's metaclass for each of them, which shows at this place.
+        if type(event) is ActivityRecorded:
             fact = Acted(event.occurred_at, event.activity_id, event.kind, event.by)
             return self._told(lead, event.lead_id, fact)
-        if isinstance(event, LeadErased):
-            self.erased.add(lead.lead_id)
-            self.leads[lead.lead_id] = progress.erased(lead)
-            return ()
-        if isinstance(event, LeadMerged):
+        if type(event) is LeadCaptured or type(event) is LeadUpdated:
+            own = self.leads[event.lead_id]
+            if own.profile is not None and event.sequence <= own.intake_sequence:
+                return ()  # stale
+            return self._told(lead, event.lead_id, _profiled(own, event.sequence, event.state, event.occurred_at))
+        if type(event) is LeadMerged:
             return self._merge(lead, event)
-        if isinstance(event, LeadUnmerged):
+        if type(event) is LeadUnmerged:
             return self._part(lead, event)
-        own = self.leads[event.lead_id]
-        if own.profile is not None and event.sequence <= own.intake_sequence:
-            return ()  # stale
-        return self._told(lead, event.lead_id, _profiled(own, event.sequence, event.state, event.occurred_at))
+        self.erased.add(lead.lead_id)
+        self.leads[lead.lead_id] = progress.erased(lead)
+        return ()
 
     def _told(self, lead: Lead, own_id: UUID, fact: Profiled | Acted) -> tuple[Said, ...]:
         folds = self._folds(lead, own_id, fact)
@@ -421,7 +422,7 @@ class Register:
         return Said(made, events)
 
     def _stand(self, lead_id: UUID, events: Iterable[LeadEvent]) -> None:
-        more = [event for event in events if isinstance(event, LeadStageChanged)]
+        more = [event for event in events if type(event) is LeadStageChanged]
         if more:
             self._entries.setdefault(lead_id, []).extend(more)
             if lead_id in self.stands:

@@ -14,7 +14,7 @@ from accord.contracts.criteria import MISSING, Facts
 from accord.contracts.durations import in_words as duration_in_words
 from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Attributes
-from qualification.domain.lead import Activities, Lead, Scores, microseconds
+from qualification.domain.lead import NO_ACTIVITIES, Activities, Lead, Scores, microseconds
 from qualification.domain.rules import EngagementRule, FitRule, GradeRule, Rules
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -26,7 +26,7 @@ DECIMALS = 2
 class LeadFacts:
     """The facts that criteria may ask of a lead at one moment. `scores` is None while the scores are being made."""
 
-    __slots__ = ("_activities", "_at", "_attributes", "_profile", "_scores", "_stage")
+    __slots__ = ("_activities", "_at", "_profile", "_scores", "_stage", "attributes")
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class LeadFacts:
         scores: Scores | None = None,
     ) -> None:
         self._profile = profile
-        self._attributes: Attributes = profile.attributes if profile else {}
+        self.attributes: Attributes = profile.attributes if profile else {}
         self._activities = activities
         self._stage = stage
         self._at = at
@@ -47,7 +47,7 @@ class LeadFacts:
         """The value at a path, or MISSING."""
         root, _, rest = path.partition(".")
         if root == "attributes":
-            found: object = self._attributes.get(rest)
+            found: object = self.attributes.get(rest)
         elif root == "activities":
             found = self._count(rest, within)
         elif root in ("scores", "grade"):
@@ -96,12 +96,20 @@ class ScoreLine:
     reason: str
 
 
-def scores(profile: LeadState | None, activities: Activities, rules: Rules, at: datetime) -> Scores:
-    """A lead's scores at a moment, under one definition."""
-    facts = LeadFacts(profile, activities, None, at)
-    fit = _limited(fsum([_fit_points(rule, facts) for rule in rules.fit]), rules.fit_max)
+def scores(
+    profile: LeadState | None, activities: Activities, rules: Rules, at: datetime, fit: float | None = None
+) -> Scores:
+    """A lead's scores at a moment, under one definition. `fit` may be given where it is known for this profile and definition."""
+    if fit is None:
+        fit = fit_score(profile, rules, at)
     engagement = engagement_score(activities, rules, at)
     return Scores(fit, engagement, grade(rules.grade, fit, engagement))
+
+
+def fit_score(profile: LeadState | None, rules: Rules, at: datetime) -> float:
+    """The fit score, 0 to `rules.fit_max`. It asks only of the profile (see checks.py), so it is the same as long as that is."""
+    facts = LeadFacts(profile, NO_ACTIVITIES, None, at)
+    return _limited(fsum([rule.points for rule in rules.fit if rule.when.holds(facts)]), rules.fit_max)
 
 
 def engagement_score(activities: Activities, rules: Rules, at: datetime) -> float:
@@ -111,7 +119,8 @@ def engagement_score(activities: Activities, rules: Rules, at: datetime) -> floa
 
 def engagement_raw(activities: Activities, rules: Rules, at: int) -> float:
     """The points of all engagement rules at `at` (microseconds), before rounding and the limits of the score."""
-    return fsum([engagement_points(rule, activities, at) for rule in rules.engagement])
+    known = activities.by_kind
+    return fsum([engagement_points(rule, activities, at) for rule in rules.engagement if rule.activity in known])
 
 
 def engagement_points(rule: EngagementRule, activities: Activities, at: int) -> float:
@@ -172,5 +181,6 @@ def _engagement_reason(rule: EngagementRule, activities: Activities, at: int) ->
 
 
 def _limited(points: float, maximum: float) -> float:
-    # + 0.0 turns a negative zero into zero.
-    return round(max(0.0, min(maximum, points)), DECIMALS) + 0.0
+    if points <= 0.0:
+        return 0.0
+    return round(points if points < maximum else maximum, DECIMALS)

@@ -47,6 +47,7 @@ class Way:
     """
 
     __slots__ = (
+        "_known_fit",
         "_known_scores",
         "_rules",
         "activities",
@@ -97,12 +98,14 @@ class Way:
         self.due_at = lead.due_at
         self.sequence = lead.sequence
         self._known_scores: tuple[datetime, Scores] | None = None
+        # Fit changes only with profile and version, and is said anew whenever it does.
+        self._known_fit = lead.scores.fit if lead.scores and rules and lead.ruled_by == rules.version else None
 
     def outcome(self) -> Outcome:
         """Where it came to."""
         lead = self.lead
         return Outcome(
-            Lead(
+            Lead.whole(
                 lead_id=lead.lead_id,
                 profile=self.profile,
                 intake_sequence=self.profile_sequence,
@@ -123,6 +126,7 @@ class Way:
                 entered_under=self.entered_under,
                 ruled_by=self.rules.version if self.entered_under is not None else None,
                 due_at=self.due_at,
+                noted=False,
             ),
             tuple(self.said),
         )
@@ -148,7 +152,7 @@ class Way:
                 self._join(fact, other)
             case Ruled():
                 self.rules = self.versions[fact.version]
-                self._known_scores = None
+                self._known_scores = self._known_fit = None
                 self._judge(fact.at, cause="definition")
         self.clock = fact.place
         if self.stage is not None:
@@ -213,7 +217,7 @@ class Way:
 
     def _profile(self, state: LeadState, sequence: int, at: datetime) -> None:
         self.profile = state
-        self._known_scores = None
+        self._known_scores = self._known_fit = None
         if sequence >= self.profile_sequence:  # a fold may meet them in another order than they were told in
             self.profile_sequence, self.profile_at = sequence, at
 
@@ -306,7 +310,7 @@ class Way:
             if not gates or not self._may_leave(at, new_interest_at):
                 return
             facts = LeadFacts(self.profile, self.activities, self.stage, at, self._scores_at(at))
-            target = next((gate for gate in gates if gate.when is not None and gate.when.holds(facts)), None)
+            target = opened(gates, facts)
             if target is None:
                 return
             self._score(at)
@@ -324,7 +328,8 @@ class Way:
 
     def _scores_at(self, at: datetime) -> Scores:
         if self._known_scores is None or self._known_scores[0] != at:
-            self._known_scores = (at, scores(self.profile, self.activities, self.rules, at))
+            made = scores(self.profile, self.activities, self.rules, at, self._known_fit)
+            self._known_scores, self._known_fit = (at, made), made.fit
         return self._known_scores[1]
 
     def _score(self, at: datetime) -> None:
@@ -338,7 +343,7 @@ class Way:
         if self.quiet:
             return
         self._say(
-            LeadScored(
+            LeadScored.known(
                 lead_id=self.lead.lead_id,
                 sequence=self.sequence + 1,
                 occurred_at=at,
@@ -366,7 +371,7 @@ class Way:
         self.visits = {**self.visits, target.key: visit}
         self.definition_version = version
         self._say(
-            LeadStageChanged(
+            LeadStageChanged.known(
                 lead_id=self.lead.lead_id,
                 sequence=self.sequence + 1,
                 occurred_at=at,
@@ -384,6 +389,11 @@ class Way:
                 decision_id=event.decision_id if event else None,
                 reason=event.reason if event else None,
                 actor=event.actor if event else None,
+                correction=False,
+                replaces=None,
+                withdrawn=False,
+                follows=None,
+                present_stage=None,
             )
         )
 
@@ -419,6 +429,14 @@ class Way:
     @rules.setter
     def rules(self, rules: Rules) -> None:
         self._rules = rules
+
+
+def opened(gates: tuple[StageRule, ...], facts: LeadFacts) -> StageRule | None:
+    """The first of these automatic gates whose criteria hold."""
+    for gate in gates:
+        if gate.when is not None and gate.when.holds(facts):
+            return gate
+    return None
 
 
 def _standing(stage: StageRule | None, rules: Rules) -> int:

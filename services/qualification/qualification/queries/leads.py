@@ -11,10 +11,11 @@ import asyncpg
 import orjson
 
 from accord.contracts.intake_events import LeadState
-from accord.contracts.values import Money
+from accord.contracts.values import Campaign, Money
 from qualification.domain.facts import Place
 from qualification.domain.lead import (
     ACTIVITIES_PER_KIND_MAX,
+    NO_ACTIVITIES,
     NO_DEAL,
     Activities,
     Deal,
@@ -197,13 +198,13 @@ async def read(driver: asyncpg.Connection, lead_id: UUID, kinds: Collection[str]
 
 
 async def save(driver: asyncpg.Connection, leads: Sequence[Lead], before: Mapping[UUID, Lead], now: datetime) -> None:
-    """Write leads that `lock` gave and the domain changed; each has the revision after `before`'s.
+    """Write leads that `lock` gave and the domain changed, each under the revision after the one that it has.
 
     Raises asyncpg.SerializationError, to be tried again, where another transaction made one of the rows in between.
     """
     rows = [_row(lead, before[lead.lead_id], now) for lead in leads]
-    made = [row for row, lead in zip(rows, leads, strict=True) if lead.revision == 1]
-    changed = [row for row, lead in zip(rows, leads, strict=True) if lead.revision != 1]
+    made = [row for row, lead in zip(rows, leads, strict=True) if lead.revision == 0]
+    changed = [row for row, lead in zip(rows, leads, strict=True) if lead.revision != 0]
     if changed:
         done = await driver.execute(_SAVE, *zip(*changed, strict=True))
         if int(done.rsplit(" ", 1)[1]) != len(changed):
@@ -236,7 +237,7 @@ def _row(lead: Lead, before: Lead, now: datetime) -> tuple[Any, ...]:
         lead.merged_into,
         lead.erased,
         lead.sequence,
-        lead.revision,
+        lead.revision + 1,
         now,
         lead.profile_at,
         clock.rank if clock else None,
@@ -269,9 +270,9 @@ def _lead(row: asyncpg.Record) -> Lead:
         return Lead(row["wanted_id"], activities=activities, noted=row["noted"])
     profile = row["profile"]
     fit = row["fit"]
-    return Lead(
+    return Lead.whole(
         lead_id=row["lead_id"],
-        profile=None if profile is None else LeadState.model_validate_json(profile),
+        profile=None if profile is None else state_of(profile),
         intake_sequence=row["intake_sequence"],
         stage=row["stage"],
         stage_since=row["stage_since"],
@@ -290,10 +291,30 @@ def _lead(row: asyncpg.Record) -> Lead:
         entered_under=row["entered_under"],
         ruled_by=row["ruled_by"],
         due_at=row["due_at"],
+        noted=False,
+    )
+
+
+def state_of(profile: str) -> LeadState:
+    """A profile as it was stored; it was checked before that, so nothing is looked at again."""
+    given = orjson.loads(profile)
+    account_id, campaign = given["account_id"], given["campaign"]
+    return LeadState.known(
+        source=given["source"],
+        captured_at=datetime.fromisoformat(given["captured_at"]),
+        account_id=None if account_id is None else UUID(account_id),
+        attributes=given["attributes"],
+        campaign=None if campaign is None else Campaign.model_validate(campaign),
+        external_keys=given["external_keys"],
+        verdict=given["verdict"],
+        policy_version=given["policy_version"],
+        quality_score=given["quality_score"],
     )
 
 
 def _activities(kinds: Sequence[str] | None, moments: Sequence[datetime] | None) -> Activities:
+    if not kinds:
+        return NO_ACTIVITIES
     by_kind: dict[str, list[int]] = {}
     for kind, moment in zip(kinds or (), moments or (), strict=True):
         by_kind.setdefault(kind, []).append(microseconds(moment))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -28,9 +27,9 @@ __all__ = ["LeadBatch", "Told", "concerned"]
 
 def concerned(event: Told) -> tuple[UUID, ...]:
     """The leads that an event concerns."""
-    if isinstance(event, LeadMerged):
+    if type(event) is LeadMerged:
         return event.lead_id, event.merged_lead_id
-    if isinstance(event, LeadUnmerged):
+    if type(event) is LeadUnmerged:
         return event.lead_id, event.restored_lead_id
     return (event.lead_id,)
 
@@ -123,11 +122,7 @@ class LeadBatch:
     async def save(self) -> None:
         """Write everything back, before the recording ends."""
         driver, register, now = await self._recording.driver(), self._register, self._recording.now
-        changed = [
-            replace(lead, revision=lead.revision + 1)
-            for lead_id, lead in register.leads.items()
-            if lead is not self._before[lead_id]
-        ]
+        changed = [lead for lead_id, lead in register.leads.items() if lead is not self._before[lead_id]]
         await activities.append(
             driver, [_row(kept, kept.fact) for kept in register.kept if isinstance(kept.fact, Acted)]
         )
@@ -182,9 +177,9 @@ class LeadBatch:
             return
         self._recording.publish(*said.events, traceparent=traceparent)
         for event in said.events:
-            if isinstance(event, LeadStageChanged):
+            if type(event) is LeadStageChanged:
                 self._entries.append(event)
-            elif isinstance(event, LeadDecided):
+            elif type(event) is LeadDecided:
                 self._decided.append(event)
 
     def _new_keys(self, changed: Iterable[Lead]) -> dict[str, UUID]:

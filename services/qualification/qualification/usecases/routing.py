@@ -163,11 +163,17 @@ async def read_state(driver: asyncpg.Connection, routing: Routing, rules: Rules 
 # --- What it would do ---
 
 
+_ATTRIBUTE = "attributes."
+
+
 class SaidFacts:
     """Facts that a caller made up: a value for each path."""
 
     def __init__(self, values: Mapping[str, object]) -> None:
         self._values = values
+        self.attributes = {
+            path.removeprefix(_ATTRIBUTE): value for path, value in values.items() if path.startswith(_ATTRIBUTE)
+        }
 
     def value(self, path: str, within: timedelta | None) -> object:
         """The value at a path, MISSING if none was given. A count that was not given is 0, whatever its window."""

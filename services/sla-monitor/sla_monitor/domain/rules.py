@@ -90,6 +90,10 @@ class LeadFacts:
     standing: Standing | None
     at: datetime
 
+    @property
+    def attributes(self) -> Mapping[str, object]:
+        return self.profile.attributes if self.profile else {}
+
     def value(self, path: str, within: timedelta | None) -> object:
         """The value at a path, MISSING if the lead has none. Counts of activities are refused at the draft."""
         if within is not None:
