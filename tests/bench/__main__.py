@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 from rich.console import Console
-from tests.bench import capturing, hooking, importing, qualifying, relaying, routing, whole_way
+from tests.bench import capturing, hooking, importing, qualifying, relaying, routing, what_if, whole_way
 from tests.bench.house import House
 from tests.bench.report import Figure, show, write
 
@@ -25,6 +25,7 @@ GROUPS: dict[str, Callable[[House], list[Figure]]] = {
     "relay-latency": relaying.latency,
     "qualification": qualifying.throughput,
     "routing": routing.routed,
+    "what-if": what_if.what_if,
     "way": whole_way.whole_way,
 }
 
