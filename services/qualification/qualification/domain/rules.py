@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from accord.contracts.criteria import Compiled, Question, activity_kind, compile_criteria, in_words
+from accord.contracts.criteria import Compiled, Facts, Question, activity_kind, compile_criteria, in_words
 from accord.contracts.durations import parse_duration
 from accord.contracts.values import Department, StageKind
 from qualification.domain.definition import Definition, Stage
@@ -104,6 +104,8 @@ class Rules:
     grade: GradeRule | None
     kinds: frozenset[str]
     """The kinds of activity that scores or gates ask for."""
+    fit_tests: tuple[tuple[Callable[[Facts], bool], float], ...] = ()
+    """Of each fit rule whether it holds, and its points: `fit` as it is judged by."""
     watches: Mapping[str, Watch] = field(default_factory=dict)
     """By stage, for leads that are still on their way; a stage that is not there is watched for its grade alone."""
     watch_elsewhere: Watch = Watch()
@@ -176,6 +178,7 @@ def compile_definition(version: int, definition: Definition) -> Rules:
         engagement_max=engagement.max if engagement else 0.0,
         grade=grade,
         kinds=_kinds(stages.values(), rules_engagement),
+        fit_tests=tuple((rule.when.holds, rule.points) for rule in rules_fit),
         watches={key: _watch(stages[key], gates, grade) for key, gates in automatic_from.items()},
         watch_elsewhere=Watch(_marks(grade, ())),
         currency=definition.currency,
