@@ -14,7 +14,7 @@ from accord.messaging.consumer import Consumer
 from accord.messaging.relay import Relay
 from accord.service import Service, run
 from qualification import handlers
-from qualification.api import assignments, decisions, definition, leads, routing, what_if
+from qualification.api import assignments, decisions, definition, feedback, leads, routing, what_if
 from qualification.api.examples import DEFINITION
 from qualification.settings import Settings
 from qualification.usecases.definitions import KIND, Definitions
@@ -72,6 +72,7 @@ def build(settings: Settings) -> Service:
             decisions.router(database, definitions),
             definition.router(database),
             what_if.router(database, store),
+            feedback.router(database, definitions),
             routing.router(database, definitions, book),
             assignments.router(database, definitions, book),
             agreement_router(store, example=DEFINITION),

@@ -68,7 +68,7 @@ def _stage(definition: Definition, stage: Stage) -> str:
 def _when(criteria: Criteria, definition: Definition) -> str:
     """Criteria as a phrase whose parts can each stand in a sentence: `the company has 50 employees or more and the grade is A1`."""
     if criteria.path:
-        return _comparison(criteria, definition)
+        return comparison_in_words(criteria, definition)
     parts = [_when(child, definition) for child in criteria.children]
     if criteria.none:
         return "none of these holds: " + "; ".join(parts)
@@ -88,7 +88,8 @@ _EMPLOYEES = {
 }
 
 
-def _comparison(leaf: Criteria, definition: Definition) -> str:
+def comparison_in_words(leaf: Criteria, definition: Definition) -> str:
+    """One comparison as a phrase: `the company has 50 employees or more`."""
     own = path_in_words(leaf.path, leaf.within)
     said = in_words(leaf).removeprefix(own)
     root, _, name = leaf.path.partition(".")

@@ -14,12 +14,8 @@ from qualification.domain.groups import Dimension
 from qualification.domain.handover import handover_stages
 from qualification.domain.paper import stage_in_words
 from qualification.domain.rules import Rules
+from qualification.domain.shares import DECIMALS, FEW, share
 from qualification.domain.what_if import OTHERS, GroupSums, Load, StageSums, Sums, group_of_key, week_name
-
-FEW = 20
-"""With fewer leads than these a share is called too small to say anything."""
-
-_DECIMALS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +121,6 @@ class Report:
     differing: tuple[DifferenceCounts, ...]
 
 
-def share(part: int, whole: int) -> float | None:
-    """part / whole, rounded; None of nothing."""
-    return round(part / whole, _DECIMALS) if whole else None
-
-
 def pick(let_in: int, known: int, won: int, all_known: int, all_won: int) -> Pick:
     """The measures of what let these leads in: of them `known` have a known outcome and `won` were won.
 
@@ -140,7 +131,7 @@ def pick(let_in: int, known: int, won: int, all_known: int, all_won: int) -> Pic
     """
     lift = None
     if known and all_won:
-        lift = round((won * all_known) / (known * all_won), _DECIMALS)
+        lift = round((won * all_known) / (known * all_won), DECIMALS)
     return Pick(let_in, known, won, share(won, known), share(won, all_won), lift)
 
 

@@ -66,18 +66,20 @@ UPDATE what_if SET state = 'failed', finished_at = $2, sums = NULL, error = $3 W
 """
 
 # A merged lead is part of its survivor, and an erased one of nothing.
-_ASKED_FOR = """
+CAPTURED = """
     lead.profile IS NOT NULL AND lead.merged_into IS NULL AND NOT lead.erased
     AND (lead.profile ->> 'captured_at')::timestamptz >= $1 AND (lead.profile ->> 'captured_at')::timestamptz < $2
 """
 
-_COUNT = f"SELECT count(*) FROM lead WHERE {_ASKED_FOR}"
+_COUNT = f"SELECT count(*) FROM lead WHERE {CAPTURED}"
+
+FOLDED = f"""
+    (SELECT count(*) FROM (SELECT FROM activity WHERE activity.lead_id = lead.lead_id LIMIT {ACTIVITIES_MAX}) AS newest) AS activities
+"""
 
 _LEADS = f"""
-SELECT lead_id, (
-    SELECT count(*) FROM (SELECT FROM activity WHERE activity.lead_id = lead.lead_id LIMIT {ACTIVITIES_MAX}) AS newest
-) AS activities
-FROM lead WHERE {_ASKED_FOR} AND lead_id > $3
+SELECT lead_id, {FOLDED}
+FROM lead WHERE {CAPTURED} AND lead_id > $3
 ORDER BY lead_id LIMIT $4
 """
 

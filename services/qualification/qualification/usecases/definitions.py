@@ -58,6 +58,7 @@ class Definitions:
         self._routing = routing
         self._cache = ActiveCache(store, Definition.model_validate)
         self._compiled: dict[int, Rules] = {}
+        self._agreed: dict[int, Definition] = {}
         self._book: Book | None = None
 
     async def in_force(self) -> Rules | None:
@@ -81,11 +82,17 @@ class Definitions:
         self._book = Book(in_force, self._compiled, self._rules, kinds, routing)
         return self._book
 
+    async def agreed(self, version: int) -> Definition:
+        """The content of a version that is or was in force, as it was signed."""
+        await self._rules(version)
+        return self._agreed[version]
+
     async def _rules(self, version: int) -> Rules:
         found = self._compiled.get(version)
         if found is None:
             stored = await self._store.get(version)
-            rules = compile_definition(version, Definition.model_validate(stored.content))
+            self._agreed[version] = Definition.model_validate(stored.content)
+            rules = compile_definition(version, self._agreed[version])
             found = self._compiled[version] = replace(rules, since=stored.state.active_from)
         return found
 

@@ -32,6 +32,7 @@ from qualification.domain.what_if_report import Report, loaded_stages, report
 from qualification.queries import logs, what_ifs
 from qualification.queries.logs import Loaded
 from qualification.queries.what_ifs import Asked, WhatIf
+from qualification.usecases.portions import portion
 
 log = structlog.get_logger(__name__)
 
@@ -42,8 +43,6 @@ ENDED_MAX = 50
 """Of those that have ended, the newest so many are kept."""
 
 LEADS_PER_BATCH_MAX = 250
-ACTIVITIES_PER_BATCH_MAX = 20_000
-"""Past it a batch has fewer leads, but always one; a lead has no more than that."""
 
 BATCHES_PER_TURN = 20
 PAUSE_SHARE = 0.1
@@ -201,7 +200,7 @@ class Imagining:
             return
         began = time.monotonic()
         page = await what_ifs.leads(driver, what_if.since, what_if.until, what_if.after, leads_max)
-        lead_ids = _of_bounded_size(page)
+        lead_ids = portion(page)
         sums = await what_ifs.sums(driver, what_if.what_if_id)
         if not lead_ids:
             await self._finish(what_if, terms, sums)
@@ -234,18 +233,6 @@ class Imagining:
     async def _fail(self, what_if: WhatIf, error: str) -> None:
         async with self._database.recording() as recording:
             await what_ifs.fail(await recording.driver(), what_if.what_if_id, recording.now, error)
-
-
-def _of_bounded_size(page: Sequence[tuple[UUID, int]]) -> list[UUID]:
-    """The first leads of a page whose activities together are few enough to be held; at least one."""
-    lead_ids: list[UUID] = []
-    activities = 0
-    for lead_id, count in page:
-        activities += count
-        if lead_ids and activities > ACTIVITIES_PER_BATCH_MAX:
-            break
-        lead_ids.append(lead_id)
-    return lead_ids
 
 
 def _compared(
