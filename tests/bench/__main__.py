@@ -11,7 +11,18 @@ from pathlib import Path
 
 import structlog
 from rich.console import Console
-from tests.bench import capturing, hooking, importing, qualifying, relaying, routing, what_if, whole_way
+from tests.bench import (
+    capturing,
+    hooking,
+    importing,
+    judging,
+    qualifying,
+    reevaluating,
+    relaying,
+    routing,
+    what_if,
+    whole_way,
+)
 from tests.bench.house import House
 from tests.bench.report import Figure, show, write
 
@@ -24,6 +35,8 @@ GROUPS: dict[str, Callable[[House], list[Figure]]] = {
     "relay": relaying.throughput,
     "relay-latency": relaying.latency,
     "qualification": qualifying.throughput,
+    "evaluation": judging.evaluation,
+    "reevaluation": reevaluating.reevaluation,
     "routing": routing.routed,
     "what-if": what_if.what_if,
     "way": whole_way.whole_way,
