@@ -27,11 +27,11 @@ from qualification.queries.logs import Loaded
 from qualification.usecases.definitions import Definitions
 from qualification.usecases.portions import portion
 
-DECISIONS_EXAMINED_MAX = 10_000
-LEADS_EXAMINED_MAX = 10_000
+DECISIONS_EXAMINED_MAX = 5_000
+LEADS_EXAMINED_MAX = 5_000
 """The newest so many decisions, and so many of the leads captured last that were not handed over, are looked at for criteria."""
 
-ACTIVITIES_EXAMINED_MAX = 300_000
+ACTIVITIES_EXAMINED_MAX = 150_000
 """Past it, fewer of either: the answer takes seconds, whatever there is."""
 
 ROWS_MAX = 50_000
