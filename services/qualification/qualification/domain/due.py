@@ -43,13 +43,22 @@ def not_before(
 
 
 def next_change(
-    activities: Activities, rules: Rules, watch: Watch, captured_at: datetime, after: datetime
+    activities: Activities,
+    rules: Rules,
+    watch: Watch,
+    captured_at: datetime,
+    after: datetime,
+    until: datetime | None = None,
 ) -> datetime | None:
-    """The first moment later than `after` at which a watched comparison comes out otherwise than just before; None if none does."""
+    """The first moment later than `after` at which a watched comparison comes out otherwise than just before; None if none does.
+
+    With `until` only a moment up to that is exact: for a later one, a moment after `until` that is not later than it may be given,
+    which takes a fraction of the time.
+    """
     now = microseconds(after)
     first = min(_exact(activities, watch, captured_at, now), default=None)
     if watch.marks:
-        falls = _score_changes(activities, rules, watch, now)
+        falls = _score_changes(activities, rules, watch, now, None if until is None else microseconds(until))
         first = falls if first is None else first if falls is None else min(first, falls)
     return None if first is None else _moment(first)
 
@@ -118,7 +127,7 @@ def _raw_mark(mark: Mark) -> float:
     return least / _SHOWN - _HALF
 
 
-def _score_changes(activities: Activities, rules: Rules, watch: Watch, now: int) -> int | None:
+def _score_changes(activities: Activities, rules: Rules, watch: Watch, now: int, until: int | None) -> int | None:
     decaying = _decaying(activities, rules)
     if not decaying:
         return None
@@ -127,6 +136,10 @@ def _score_changes(activities: Activities, rules: Rules, watch: Watch, now: int)
     mark = _next_mark(watch, engagement_score(activities, rules, moment_of(now)))
     if mark is None or _raw_mark(mark) <= 0:
         return None
+    if until is not None and until > now:
+        score = engagement_score(activities, rules, moment_of(until))
+        if _holds(mark, score):  # and so at every moment in between
+            return _score_holds_until(activities, rules, watch, score, until)
     end = _all_but_gone(activities, decaying, now)
     return _first_below(activities, rules, mark, now, end)
 

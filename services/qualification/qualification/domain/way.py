@@ -164,7 +164,7 @@ class Way:
             if self.clock is None or self.profile is None or self.stage is None:
                 raise AssertionError("nothing is due of a lead that has not entered")
             after = max(self.due_at - _MICROSECOND, self.clock.at)
-            at = self._next_change(after)
+            at = self._next_change(after, until)
             self.due_at = at
             if at is None or at > until:
                 return
@@ -175,12 +175,12 @@ class Way:
         """Where a decision leads from here. Raises decisions.Refused."""
         return decision_target(self.stage, self.deal, decided, self.rules, self.now)
 
-    def _next_change(self, after: datetime) -> datetime | None:
+    def _next_change(self, after: datetime, until: datetime) -> datetime | None:
         profile, stage = self.profile, self.stage
         if profile is None or stage is None:
             return None
         watch = self.rules.watch(stage)
-        found = next_change(self.activities, self.rules, watch, profile.captured_at, after)
+        found = next_change(self.activities, self.rules, watch, profile.captured_at, after, until)
         if watch.free_after is not None and self.stage_since is not None:
             free_at = self.stage_since + watch.free_after
             if free_at > after and (found is None or free_at < found):

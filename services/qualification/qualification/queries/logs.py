@@ -179,12 +179,13 @@ async def keep(driver: asyncpg.Connection, facts: Sequence[tuple[UUID, Fact]], n
     """Keep facts that have no table of their own."""
     if not facts:
         return
+    places = [fact.place for _, fact in facts]
     await driver.execute(
         _KEEP,
         [lead_id for lead_id, _ in facts],
-        [fact.place.at for _, fact in facts],
-        [fact.place.rank for _, fact in facts],
-        [fact.place.tie for _, fact in facts],
+        [place.at for place in places],
+        [place.rank for place in places],
+        [place.tie for place in places],
         [_json(fact) for _, fact in facts],
         now,
     )
