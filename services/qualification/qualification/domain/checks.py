@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from accord.contracts.criteria import Criteria
 from qualification.domain.definition import Definition, EngagementScore, FitScore, Stage
 from qualification.domain.lead import ACTIVITIES_PER_KIND_MAX
-from qualification.domain.satisfiable import Domain, conjuncts, why_never
+from qualification.domain.satisfiable import Domain, conjuncts, implies, why_never
 
 
 class Finding(NamedTuple):
@@ -328,8 +328,9 @@ def _asks_no_more(one: Stage, other: Stage) -> bool:
     """Whether all that one gate asks is asked by the other too."""
     if one.gate.when is None or other.gate.when is None:
         return False
-    asked = {part.model_dump_json() for part in conjuncts(other.gate.when)}
-    return all(part.model_dump_json() in asked for part in conjuncts(one.gate.when))
+    parts = list(conjuncts(other.gate.when))
+    asked = {part.model_dump_json() for part in parts}
+    return all(part.model_dump_json() in asked or implies(parts, part) for part in conjuncts(one.gate.when))
 
 
 def _fit_path(path: str) -> bool:
@@ -382,8 +383,27 @@ def _domains(definition: Definition) -> dict[str, Domain | str]:
         reachable = sum(_most(rule.points, rule.max) for rule in scores.engagement.rules)
         domains["scores.engagement"] = Domain(least=0, most=min(scores.engagement.max, reachable))
     if scores.grade:
-        domains["grade"] = Domain(among=frozenset(letter + digit for letter in "ABCD" for digit in "1234"))
+        domains["grade"] = Domain(among=_marks(definition, domains))
+    for name, attribute in (definition.attributes or {}).items():
+        if attribute.type == "integer":
+            domains[f"attributes.{name}"] = Domain(whole=True)
     return domains
+
+
+def _marks(definition: Definition, domains: Mapping[str, Domain | str]) -> frozenset[str]:
+    """The grades that a lead can have: a letter whose threshold no fit reaches is none of them."""
+    grade = definition.scores.grade
+    if grade is None:
+        return frozenset()
+    marks: list[list[str]] = []
+    for path, thresholds, last in (
+        ("scores.fit", grade.fit.best_first(), "D"),
+        ("scores.engagement", grade.engagement.best_first(), "4"),
+    ):
+        domain = domains[path]
+        most = domain.most if isinstance(domain, Domain) else inf
+        marks.append([*(mark for mark, least in thresholds if least <= most), last])
+    return frozenset(letter + digit for letter in marks[0] for digit in marks[1])
 
 
 def _most(points: float, cap: float | None) -> float:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from accord.contracts.criteria import Criteria
 from accord.contracts.durations import Duration
@@ -20,6 +21,12 @@ FieldName = Literal["amount", "expected_close", "budget", "authority", "need", "
 
 STAGES_MAX = 40
 RULES_MAX = 100
+
+
+def _lasts(amount: timedelta | None) -> timedelta | None:
+    if amount is not None and amount <= timedelta():
+        raise ValueError("must be longer than nothing")
+    return amount
 
 
 class Gate(Value):
@@ -71,7 +78,7 @@ class EngagementScoreRule(Value):
     activity: Annotated[str, Field(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")]
     points: Annotated[float, Field(ge=-1000, le=1000)]
     max: Annotated[float | None, Field(gt=0, le=1000)] = None
-    half_life: Duration | None = None
+    half_life: Annotated[Duration | None, AfterValidator(_lasts)] = None
 
 
 class EngagementScore(Value):
