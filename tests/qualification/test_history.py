@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from datetime import date, datetime, timedelta
@@ -18,10 +20,14 @@ from tests.qualification.memory import Memory
 
 from accord.contracts.intake_events import LeadUnmerged
 from accord.contracts.values import Money
+from qualification.domain.assignment import Asked, State, assign
 from qualification.domain.decisions import Decided, Fields, Refused, allowed_decisions
 from qualification.domain.definition import Definition
 from qualification.domain.facts import Assigned
+from qualification.domain.pointer import Pointer
+from qualification.domain.routing import Routing, RoutingDocument, compile_routing
 from qualification.domain.rules import Rules, compile_definition
+from qualification.usecases.routing import facts_of
 
 LEADS = 3
 WHOLE = Fields(
@@ -71,12 +77,37 @@ AGREED = definitions()
 DEFINITIONS: list[Rules] = [compile_definition(number, agreed) for number, agreed in enumerate(AGREED, start=1)]
 
 
+ROUTING: Routing = compile_routing(
+    1,
+    RoutingDocument.model_validate(
+        {
+            "kind": "routing",
+            "title": "Who gets which lead",
+            "people": {"ann": {"capacity": 2}, "cho": {"capacity": 1}},
+            "pools": {
+                "large": {"members": [{"owner": "ann", "weight": 2}, {"owner": "bob"}]},
+                "desk": {"method": "least_open", "members": [{"owner": "cho"}]},
+            },
+            "rules": [
+                {
+                    "key": "large",
+                    "when": {"path": "attributes.employee_count", "op": "gte", "value": 200},
+                    "pool": "large",
+                },
+                {"key": "others", "pool": "desk"},
+            ],
+        }
+    ),
+)
+
+
 class Histories(RuleBasedStateMachine):
-    """A few leads, three definitions, and everything that can happen, dated at any time and heard in any order."""
+    """A few leads, three definitions, people who are given leads, and all that can happen, dated at any time, heard in any order."""
 
     @initialize(with_definition=st.booleans())
     def begin(self, with_definition: bool) -> None:
         self.memory = Memory()
+        self.pointers: Mapping[str, Pointer] = {}
         self.now = conftest.START + timedelta(days=100)
         self.version = 0
         if with_definition:
@@ -210,13 +241,35 @@ class Histories(RuleBasedStateMachine):
             )
         )
 
-    @rule(number=lead_numbers, hour=hours, owner=st.sampled_from(["ann", "bob"]))
-    def assigned(self, number: int, hour: int, owner: str) -> None:
-        """By rules or by hand: dated when it is done, so never before what was done before."""
+    @rule(number=lead_numbers, owner=st.sampled_from(["ann", "boss"]))
+    def assigned_by_hand(self, number: int, owner: str) -> None:
+        """Dated when it is done, as every assignment, so never before what was done before."""
         lead = self.memory.leads.get(self.survivor(number))
         if lead is not None and lead.profile is not None and not lead.erased:
             self.now += timedelta(seconds=1)
             self.memory.assign(self.now, lead.lead_id, Assigned(self.now, self.id(), owner))
+
+    @rule(number=lead_numbers, broken=st.booleans())
+    def assigned_by_routing(self, number: int, broken: bool) -> None:
+        """As the rules find somebody for what the lead has become by then; to somebody else where its owner broke a clause."""
+        lead = self.memory.leads.get(self.survivor(number))
+        rules = self.memory.rules
+        if lead is None or lead.profile is None or lead.erased or rules is None or (broken and lead.owner is None):
+            return
+        self.now += timedelta(seconds=1)
+        opened = Counter(other.owner for other in self.memory.leads.values() if other.owner is not None)
+        asked = Asked(
+            lead_id=lead.lead_id,
+            facts=facts_of(lead, None, rules, self.now),
+            owner=lead.owner,
+            counted=lead.owner is not None,
+            avoid=lead.owner if broken else None,
+        )
+        made, state = assign(asked, ROUTING, State(self.pointers, opened), self.now)
+        self.pointers = state.pointers
+        assert made.owner is None or made.owner != asked.avoid
+        if made.owner is not None or not broken:  # whom nobody else can be given stays with its owner, without a word
+            self.memory.assign(self.now, lead.lead_id, Assigned(self.now, self.id(), made.owner))
 
     @rule(number=lead_numbers, unlikely=st.integers(0, 9))
     def erased(self, number: int, unlikely: int) -> None:
