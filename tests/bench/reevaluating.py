@@ -31,6 +31,7 @@ MODELS = 2_500
 LIVE_PER_S = 100.0
 IDLE_S = 20.0
 WAIT_S_MAX = 900.0
+POLL_S = 1.0
 LEAST_PER_S = 1_000_000 / 300
 P99_TIMES_MAX = 2.0
 _PREFIX = "again-"
@@ -180,7 +181,7 @@ def _state(house: House, version: int) -> dict[str, str] | None:
 async def _until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_S_MAX):
         while not await asyncio.to_thread(holds):  # noqa: ASYNC110 - only asking tells
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(POLL_S)
 
 
 def _p(ordered: list[float], share: float) -> float:

@@ -20,7 +20,7 @@ from qualification.queries.reevaluations import Reevaluation
 from qualification.usecases.batch import LeadBatch
 from qualification.usecases.definitions import Book, Definitions
 
-LEADS_PER_ROUND_MAX = 250
+LEADS_PER_ROUND_MAX = 120
 LEADS_PER_TURN_MAX = 25
 """After so many the loop gets its turn, so that a round does not hold up what is told meanwhile (some 2 ms)."""
 
