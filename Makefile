@@ -14,6 +14,8 @@ PYTEST_ARGS ?=
 BENCH ?=
 # Behind a proxy with a certificate of its own, only the system knows whom to trust; a bare machine has only uv's list.
 export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem),true,false)
+# Tests start hundreds of processes. Where bytecode may not be written, each of them would compile all that it imports anew.
+export PYTHONDONTWRITEBYTECODE :=
 SERVICE_MODULES := intake.main qualification.main sla_monitor.main metrics.main
 DATA_DIR := .accord
 COMPOSE := docker compose --env-file $(DATA_DIR)/compose.env

@@ -7,17 +7,17 @@ A test that needs durable storage or kills a server starts its own with `accord_
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tests.databases import Databases, Migrate, owner_of
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from accord_local.kafka import KafkaServer
 from accord_local.keeper import KeeperClient
-from accord_local.postgres import DATABASES, SUPERUSER, PostgresServer
+from accord_local.postgres import PostgresServer
 
 # Examples are not timed: machines are shared. Where CI is set Hypothesis has a profile of its own: the same examples each time.
 if not os.environ.get("CI"):
@@ -27,7 +27,6 @@ if not os.environ.get("CI"):
 STACKS = {"tests/chaos/": "chaos", "tests/system/test_funnel.py": "funnel", "tests/system/": "system"}
 """Where tests share a stack of their own → its name. Those of one stack run in one worker."""
 
-Migrate = Callable[[str], None]
 DatabaseFactory = Callable[[str, Migrate], str]
 
 
@@ -72,46 +71,27 @@ def kafka_topic_prefix() -> str:
 
 
 @pytest.fixture(scope="session")
-def _templates() -> dict[tuple[str, Path], str]:
-    """Database's name and the folder of the tests that migrate it so → this worker's template database."""
-    return {}
+def _databases(postgres_server: PostgresServer) -> Databases:
+    return Databases(postgres_server)
 
 
 @pytest.fixture
 def database_factory(
-    postgres_server: PostgresServer, _templates: dict[tuple[str, Path], str], request: pytest.FixtureRequest
+    postgres_server: PostgresServer, _databases: Databases, request: pytest.FixtureRequest
 ) -> Iterator[DatabaseFactory]:
-    """Make `(name, migrate) -> url`: an own copy of a database that `migrate(url)` has brought up once per worker
-    and folder of tests.
+    """Make `(name, migrate) -> url`: an own database as `migrate(url)` leaves one, which it does once per worker and
+    folder of tests.
 
-    `name` is a service's database (its role is the owner) or any other word (the superuser is). The copy is dropped
-    after the test.
+    `name` is a service's database (its role is the owner) or any other word (the superuser is). After the test the
+    database is emptied for a later one, or dropped if its tables were changed.
     """
-    made: list[str] = []
+    taken: list[tuple[str, str]] = []
 
     def make(name: str, migrate: Migrate) -> str:
-        owner = DATABASES.get(name, SUPERUSER)
-        template = (name, request.path.parent)
-        if template not in _templates:
-            _templates[template] = _make_template(postgres_server, name, owner, migrate)
-        database = f"test_{name}_{uuid.uuid4().hex[:10]}"
-        postgres_server.execute(f'CREATE DATABASE "{database}" OWNER "{owner}" TEMPLATE "{_templates[template]}"')
-        made.append(database)
-        return postgres_server.url(database, owner)
+        database = _databases.take((name, request.path.parent), name, migrate)
+        taken.append((name, database))
+        return postgres_server.url(database, owner_of(name))
 
     yield make
-    if made:
-        postgres_server.execute(";".join(f'DROP DATABASE "{database}" WITH (FORCE)' for database in made))
-
-
-def _make_template(server: PostgresServer, name: str, owner: str, migrate: Migrate) -> str:
-    template = f"template_{name}_{uuid.uuid4().hex[:10]}"
-    server.execute(f'CREATE DATABASE "{template}" OWNER "{owner}"')
-    with ThreadPoolExecutor(max_workers=1) as pool:  # `migrate` may run an event loop; the caller may be in one
-        pool.submit(migrate, server.url(template, owner)).result()
-    # A template can't be copied while anybody is connected to it.
-    server.execute(
-        f'ALTER DATABASE "{template}" ALLOW_CONNECTIONS false;'
-        f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{template}'"
-    )
-    return template
+    for name, database in taken:
+        _databases.give_back((name, request.path.parent), name, database)

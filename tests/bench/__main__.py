@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -47,7 +48,15 @@ def main(arguments: list[str]) -> int:
     """Run the groups that were asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*GROUPS, []], help="what to measure; without: everything")
-    names = parser.parse_args(arguments).names or list(GROUPS)
+    parser.add_argument(
+        "--leads",
+        type=lambda text: tuple(map(int, text.split(","))),
+        default=importing.SIZES,
+        help="leads that are there before the imports, apart by commas",
+    )
+    asked = parser.parse_args(arguments)
+    names = asked.names or list(GROUPS)
+    groups = {**GROUPS, "imports": partial(importing.imports, sizes=asked.leads)}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is stopped in order
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -57,7 +66,7 @@ def main(arguments: list[str]) -> int:
         for name in names:
             with console.status(f"measuring {name}"):
                 try:
-                    figures.extend(GROUPS[name](house))
+                    figures.extend(groups[name](house))
                 except Exception:  # noqa: BLE001 - what the other groups measure is worth showing
                     console.print_exception(max_frames=4)
                     failed = True

@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -142,10 +142,10 @@ def importing(house: House) -> Iterator[Importing]:
         yield both
 
 
-def imports(house: House) -> list[Figure]:
-    """All of it."""
+def imports(house: House, sizes: Sequence[int] = SIZES) -> list[Figure]:
+    """All of it. `sizes`: leads that are there before the imports, ascending."""
     with importing(house) as both:
-        curve = _curve(both)
+        curve = _curve(both, sizes)
         again = _again(both)
         live = _live(both)
     with importing(house) as both:
@@ -153,11 +153,11 @@ def imports(house: House) -> list[Figure]:
     return [*curve, *again, *live, memory]
 
 
-def _curve(both: Importing) -> list[Figure]:
+def _curve(both: Importing, sizes: Sequence[int]) -> list[Figure]:
     figures: list[Figure] = []
     twin = _twin_rate(both)
     filled = 0
-    for size in SIZES:
+    for size in sizes:
         _fill(both.house, filled, size)
         filled = size
         rounds = [both.measured(rows_csv(both.house.next_run(), ROWS)) for _ in range(ROUNDS)]

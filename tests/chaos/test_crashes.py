@@ -61,41 +61,39 @@ def await_ready(service: Service, old_pid: int | None) -> None:
         wait_for(f"{service.spec.name} to be ready", ready, timeout_s=READY_WITHIN_S, every_s=0.05)
 
 
-def test_each_service_is_killed_and_its_supervisor_is_all_the_help_it_needs(
-    accord: Running, ledger: Ledger, load: Load
-) -> None:
-    assert accord.stack is not None
-    await_flow(accord, ledger)
-    with supervised(accord):
-        for service in accord.stack.services.values():
-            old_pid = service.pid
-            service.kill()
-            await_ready(service, old_pid)
-            await_flow(accord, ledger)
-            load.check()
-    judge(accord, ledger, load)
-
-
 def test_processes_killed_at_random_moments_repeat_no_effect_and_skip_none(
     accord: Running, ledger: Ledger, load: Load
 ) -> None:
-    """Among so many moments are those between commit and answer, send and mark, commit and offset commit."""
+    """Among so many moments are those between commit and answer, send and mark, commit and offset commit. In the first
+    round the supervisor is all the help that each service needs.
+    """
     assert accord.stack is not None
     rng = random.Random(KILL_SEED)
     await_flow(accord, ledger)
     services = list(accord.stack.services.values())
-    for number in range(KILLS_COUNT):
+    with supervised(accord):
+        for service in services:
+            old_pid = service.pid
+            kill_at_work(service, ledger, load, rng)
+            await_ready(service, old_pid)
+            await_flow(accord, ledger)
+            load.check()
+    for number in range(KILLS_COUNT - len(services)):
         service = services[number % len(services)]
-        await_work(service)
-        known, _, _ = ledger.counts()
-        # A moment is so many leads later, not so many seconds: then there is something under way.
-        wanted = known + rng.randint(1, LEADS_BETWEEN_KILLS_MAX)
-        wait_for("some load", lambda wanted=wanted: ledger.counts()[0] >= wanted or None, every_s=0.002)
-        load.check()
-        service.kill()
+        kill_at_work(service, ledger, load, rng)
         service.start()
     await_flow(accord, ledger)
     judge(accord, ledger, load)
+
+
+def kill_at_work(service: Service, ledger: Ledger, load: Load, rng: random.Random) -> None:
+    await_work(service)
+    known, _, _ = ledger.counts()
+    # A moment is so many leads later, not so many seconds: then there is something under way.
+    wanted = known + rng.randint(1, LEADS_BETWEEN_KILLS_MAX)
+    wait_for("some load", lambda: ledger.counts()[0] >= wanted or None, every_s=0.002)
+    load.check()
+    service.kill()
 
 
 def await_work(service: Service) -> None:
@@ -112,27 +110,31 @@ def await_work(service: Service) -> None:
         wait_for(f"{service.spec.name} to work", works, timeout_s=READY_WITHIN_S, every_s=0.05)
 
 
-@pytest.mark.parametrize("how", ["stop", "kill"])
 def test_intake_answers_while_kafka_is_away_and_nothing_of_it_is_lost(
-    how: str, accord: Running, ledger: Ledger, load: Load
+    accord: Running, ledger: Ledger, load: Load
 ) -> None:
     assert accord.stack is not None
     kafka = accord.stack.kafka
     assert kafka is not None
     before = pids(accord)
+    for go_away in (kafka.stop, kafka.kill):
+        await_flow(accord, ledger)
+        go_away()
+        await_leads_without_kafka(ledger)
+        assert kafka.pid is None
+        kafka.start()
     await_flow(accord, ledger)
-    {"stop": kafka.stop, "kill": kafka.kill}[how]()
+    judge(accord, ledger, load)
+    assert pids(accord) == before
+
+
+def await_leads_without_kafka(ledger: Ledger) -> None:
     known, _, _ = ledger.counts()
     wait_for(
         "leads to be acknowledged without Kafka",
         lambda: ledger.counts()[0] >= known + ACKNOWLEDGED_DURING_OUTAGE or None,
         timeout_s=READY_WITHIN_S,
     )
-    assert kafka.pid is None
-    kafka.start()
-    await_flow(accord, ledger)
-    judge(accord, ledger, load)
-    assert pids(accord) == before
 
 
 def test_postgresql_crashes_and_no_acknowledged_lead_goes_with_it(accord: Running, ledger: Ledger, load: Load) -> None:

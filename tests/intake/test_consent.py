@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.intake.conftest import Running
@@ -151,21 +150,20 @@ async def test_a_long_history_comes_in_pages(accord: Running) -> None:
         assert answer.status_code == 422
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        {},
-        {"basis": "Not a word"},
-        {"basis": "consent", "given_at": "2199-01-01T00:00:00Z"},
-        {"basis": "consent", "given_at": "yesterday"},
-        {"basis": "consent", "who": "Ada"},
-        {"basis": "consent", "text": "x" * 5_001},
-    ],
-)
-async def test_what_does_not_fit_is_refused_and_nothing_is_written(accord: Running, said: dict[str, Any]) -> None:
-    body = await submitted(accord)
-    answer = await accord.marketing.post(f"/v1/leads/{body['lead_id']}/consents", said)
-    assert answer.status_code == 422
+UNFIT: list[dict[str, Any]] = [
+    {},
+    {"basis": "Not a word"},
+    {"basis": "consent", "given_at": "2199-01-01T00:00:00Z"},
+    {"basis": "consent", "given_at": "yesterday"},
+    {"basis": "consent", "who": "Ada"},
+    {"basis": "consent", "text": "x" * 5_001},
+]
+
+
+async def test_what_does_not_fit_is_refused_and_nothing_is_written(accord: Running) -> None:
+    path = f"/v1/leads/{(await submitted(accord))['lead_id']}/consents"
+    found = {str(said): (await accord.marketing.post(path, said)).status_code for said in UNFIT}
+    assert found == {str(said): 422 for said in UNFIT}
     assert await count(accord, "consent") == 0
 
 

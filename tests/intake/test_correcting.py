@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
-import pytest
 from tests.intake.conftest import Caller, Running
 
 ADA = {
@@ -105,26 +104,29 @@ async def test_the_last_key_of_a_lead_cannot_be_taken_away(accord: Running) -> N
     assert await keys(accord) == {"ada@initech.example"}
 
 
-@pytest.mark.parametrize(
-    ("body", "pointer"),
-    [
-        ({"email": "nobody"}, "/email"),
-        ({"email": ""}, "/email"),
-        ({"phone": "call me"}, "/phone"),
-        ({"shoe_size": 44}, "/shoe_size"),
-        ({"external_id": "8"}, "/external_id"),
-        ({"title": 1}, "/title"),
-        ({"attributes": {"note": "call her at home in the evening"}}, "/attributes/note"),
-        ({"attributes": {"n": 10**20}}, "/attributes/n"),
-        ({"attributes": None}, "/attributes"),
-        ([], ""),
-    ],
-)
-async def test_what_does_not_fit_is_refused_with_its_place(accord: Running, body: Any, pointer: str) -> None:
+UNFIT: list[tuple[Any, str]] = [
+    ({"email": "nobody"}, "/email"),
+    ({"email": ""}, "/email"),
+    ({"phone": "call me"}, "/phone"),
+    ({"shoe_size": 44}, "/shoe_size"),
+    ({"external_id": "8"}, "/external_id"),
+    ({"title": 1}, "/title"),
+    ({"attributes": {"note": "call her at home in the evening"}}, "/attributes/note"),
+    ({"attributes": {"n": 10**20}}, "/attributes/n"),
+    ({"attributes": None}, "/attributes"),
+    ([], ""),
+]
+
+
+async def test_what_does_not_fit_is_refused_with_its_place(accord: Running) -> None:
     lead = await lead_of(accord)
-    answer = await patch(accord.marketing, lead, body)
-    assert answer.status_code == 422, answer.text
-    assert pointer in {error.get("pointer") for error in answer.json()["errors"]}
+    found, expected = {}, {}
+    for body, pointer in UNFIT:
+        answer = await patch(accord.marketing, lead, body)
+        named = {error.get("pointer") for error in answer.json().get("errors", [])}
+        found[str(body)] = (answer.status_code, pointer in named or named)
+        expected[str(body)] = (422, True)
+    assert found == expected
     assert len(await accord.rows("SELECT 1 FROM submission")) == 1
 
 

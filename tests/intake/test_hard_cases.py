@@ -43,10 +43,9 @@ BODIES = {
 }
 
 
-@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 @pytest.mark.parametrize("under_policy", [False, True])
 async def test_no_body_is_a_5xx_and_what_was_taken_can_be_read(
-    accord: Running, template: dict[str, Any], body: bytes, under_policy: bool
+    accord: Running, template: dict[str, Any], under_policy: bool
 ) -> None:
     if under_policy:
         template["attributes"]["n"] = {"type": "integer"}
@@ -54,15 +53,20 @@ async def test_no_body_is_a_5xx_and_what_was_taken_can_be_read(
             {"key": "n", "rule": "range", "attribute": "n", "min": 1, "consequence": "flag", "missing": "pass"}
         )
         await accord.sign(template)
-    answer = await raw(accord, "/v1/leads", body)
-    assert answer.status_code < 500, answer.text
-    batch = await raw(accord, "/v1/leads:batch", b"[" + body + b"]")
-    assert batch.status_code < 500, batch.text
-    if batch.status_code == 200:
-        assert batch.json()["results"][0]["status"] < 500, batch.text
-    if answer.status_code in (200, 201):
-        got = await accord.marketing.get(f"/v1/leads/{answer.json()['lead_id']}")
-        assert got.status_code == 200, got.text
+    failed: dict[str, str] = {}
+    for place, (name, sent) in enumerate(BODIES.items()):
+        body = sent.replace(b"x@y.example", b"x%d@y.example" % place)  # each is somebody new
+        answer = await raw(accord, "/v1/leads", body)
+        batch = await raw(accord, "/v1/leads:batch", b"[" + body + b"]")
+        if answer.status_code >= 500 or batch.status_code >= 500:
+            failed[name] = answer.text + batch.text
+        elif batch.status_code == 200 and batch.json()["results"][0]["status"] >= 500:
+            failed[name] = batch.text
+        elif answer.status_code in (200, 201):
+            got = await accord.marketing.get(f"/v1/leads/{answer.json()['lead_id']}")
+            if got.status_code != 200:
+                failed[name] = got.text
+    assert failed == {}
 
 
 PROPERTIES = {
@@ -75,12 +79,15 @@ PROPERTIES = {
 }
 
 
-@pytest.mark.parametrize("properties", PROPERTIES.values(), ids=PROPERTIES.keys())
-async def test_no_property_of_an_activity_is_a_5xx(accord: Running, properties: bytes) -> None:
+async def test_no_property_of_an_activity_is_a_5xx(accord: Running) -> None:
     await accord.marketing.post("/v1/leads", BASE)
-    body = b'{"email":"ada@initech.example","kind":"page.viewed","by":"lead","properties":' + properties + b"}"
-    answer = await raw(accord, "/v1/activities", body)
-    assert answer.status_code < 500, answer.text
+    failed: dict[str, str] = {}
+    for name, properties in PROPERTIES.items():
+        body = b'{"email":"ada@initech.example","kind":"page.viewed","by":"lead","properties":' + properties + b"}"
+        answer = await raw(accord, "/v1/activities", body)
+        if answer.status_code >= 500:
+            failed[name] = answer.text
+    assert failed == {}
 
 
 # 2. identity -------------------------------------------------------------------------------------------------------
@@ -225,13 +232,13 @@ LEAKS = {
 }
 
 
-@pytest.mark.parametrize("attributes", LEAKS.values(), ids=LEAKS.keys())
-async def test_without_a_policy_no_attribute_with_personal_data_leaves_intake(
-    accord: Running, attributes: dict[str, Any]
-) -> None:
-    await accord.marketing.post("/v1/leads", {**BASE, "attributes": attributes})
-    (event,) = await accord.events("lead.captured.v1")
-    assert event["state"]["attributes"] == {}
+async def test_without_a_policy_no_attribute_with_personal_data_leaves_intake(accord: Running) -> None:
+    for place, attributes in enumerate(LEAKS.values()):
+        lead = {**BASE, "email": f"ada{place}@initech.example", "attributes": attributes}
+        assert (await accord.marketing.post("/v1/leads", lead)).status_code == 201
+    events = await accord.events("lead.captured.v1")
+    found = {name: event["state"]["attributes"] for name, event in zip(LEAKS, events, strict=True)}
+    assert found == {name: {} for name in LEAKS}
 
 
 async def test_campaign_words_hold_no_address_in_disguise(accord: Running) -> None:

@@ -1,7 +1,11 @@
-"""Runs the real stack runner over two stand-in services. Arguments: data dir, port base, Kafka port, packages' dir."""
+"""Runs the real stack runner over two stand-in services. Arguments: data dir, port base, Kafka port, packages' dir.
+
+Kafka port 0: PostgreSQL and Kafka are somebody else's (the stand-ins never ask them).
+"""
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from accord_local.cli import run_stack
@@ -26,6 +30,9 @@ http.server.ThreadingHTTPServer((os.environ["ACCORD_HOST"], int(os.environ["ACCO
 """
 
 
+DATABASES_ELSEWHERE = "postgresql://127.0.0.1:1/{database}"
+
+
 def write_package(packages: Path, name: str) -> None:
     """A package that answers to `python -m name.main migrate` and `all`."""
     package = packages / name
@@ -40,8 +47,11 @@ def main(data_dir: Path, port_base: int, kafka_port: int, packages: Path) -> int
     for spec in specs:
         write_package(packages, spec.package)
     os.environ["PYTHONPATH"] = str(packages)
+    options = StackOptions(data_dir, port_base=port_base, kafka_port=kafka_port, services=specs)
+    if kafka_port == 0:
+        options = replace(options, database_url_template=DATABASES_ELSEWHERE, kafka="127.0.0.1:1")
     try:
-        run_stack(StackOptions(data_dir, port_base=port_base, kafka_port=kafka_port, services=specs))
+        run_stack(options)
     except LocalError as error:
         print(f"accord: {error}", file=sys.stderr)
         return 1

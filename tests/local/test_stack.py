@@ -1,5 +1,6 @@
 """The stack runner with real PostgreSQL and Kafka and two small stand-ins for services."""
 
+import io
 import json
 import os
 import shutil
@@ -10,12 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
+from accord_local import cli
 from accord_local.processes import ProcessIdentity, free_ports, wait_for, wait_gone
 from accord_local.services import SERVICES
 from accord_local.stack import RESTARTS_IN_A_ROW_MAX, STEADY_AFTER_S, RestartPolicy
@@ -29,15 +32,22 @@ STOP_TIMEOUT_S = 45
 
 
 class Run:
-    """One run of the stack as a process of its own."""
+    """One run of the stack as a process of its own, with PostgreSQL and Kafka or with somebody else's."""
 
-    def __init__(self, directory: Path, *, env: dict[str, str] | None = None) -> None:
+    def __init__(self, directory: Path, *, env: dict[str, str] | None = None, servers: bool = True) -> None:
         self.directory = directory
-        self.port_base, self.kafka_port = _ports()
+        self.port_base, kafka_port = _ports()
         self.output_path = directory / "output.txt"
         with self.output_path.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, RUNNER, directory / "data", str(self.port_base), str(self.kafka_port), directory],
+                [
+                    sys.executable,
+                    RUNNER,
+                    directory / "data",
+                    str(self.port_base),
+                    str(kafka_port if servers else 0),
+                    directory,
+                ],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(env or {})},
@@ -85,8 +95,8 @@ def directory() -> Iterator[Path]:
 
 
 @contextmanager
-def running(directory: Path, *, env: dict[str, str] | None = None) -> Iterator[Run]:
-    run = Run(directory, env=env)
+def running(directory: Path, *, env: dict[str, str] | None = None, servers: bool = True) -> Iterator[Run]:
+    run = Run(directory, env=env, servers=servers)
     try:
         yield run
     finally:
@@ -101,63 +111,58 @@ def identities(state: StackState) -> list[ProcessIdentity]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_everything_and_leaves_nothing_behind(directory: Path, number: signal.Signals) -> None:
+@pytest.mark.timeout(240)
+def test_a_killed_runner_is_followed_by_one_that_restarts_what_dies_and_leaves_nothing_behind(directory: Path) -> None:
     with running(directory) as run:
         state = run.ready()
         assert list(state.processes) == ["postgresql", "kafka", "alpha", "beta"]
         answer = httpx.get(f"http://127.0.0.1:{run.port_base + 1}/readyz", trust_env=False)
         assert answer.text.startswith("postgresql+asyncpg://sla@/sla?")
-        assert run.end(number) == 0
-        assert wait_gone(identities(state), timeout_s=1) == []
-        assert run.state is None
-
-
-@pytest.mark.slow
-def test_a_killed_runner_leaves_nothing_behind_and_the_next_one_takes_over(directory: Path) -> None:
-    with running(directory) as run:
-        state = run.ready()
         run.end(signal.SIGKILL)
         with running(directory) as next_run:
             after = next_run.ready()
             assert wait_gone(identities(state), timeout_s=1) == []
             assert after.supervisor != state.supervisor
+            kill_and_await(next_run, "alpha")
+            lines = [line for line in next_run.output.splitlines() if "alpha died" in line]
+            assert len(lines) == 1
+            assert "restarting in 0.5 s" in lines[0]
+            assert "hunter2" not in next_run.output
+            last = kill_and_await(next_run, "postgresql", "kafka")
+            assert next_run.end(signal.SIGINT) == 0
+            assert wait_gone(identities(last), timeout_s=1) == []
+            assert next_run.state is None
 
 
-@pytest.mark.slow
-def test_a_service_that_dies_is_reported_without_secrets_and_restarted(directory: Path) -> None:
-    with running(directory) as run:
-        before = run.ready().processes["alpha"].identity
-        assert before is not None
-        before.signal(signal.SIGKILL)
+def kill_and_await(run: Run, *names: str) -> StackState:
+    """Kill processes of a stack that is ready; its state once each has been restarted."""
+    before = run.ready().processes
+    for name in names:
+        identity = before[name].identity
+        assert identity is not None
+        identity.signal(signal.SIGKILL)
 
-        def back() -> bool:
-            state = run.state
-            entry = state.processes["alpha"] if state else None
-            return entry is not None and entry.restarts == 1 and entry.identity not in {None, before}
+    def back() -> bool:
+        state = run.state
+        entries = {name: state.processes[name] for name in names} if state else {}
+        return bool(entries) and all(
+            entry.restarts == 1 and entry.identity not in {None, before[name].identity}
+            for name, entry in entries.items()
+        )
 
-        assert wait_for(back, timeout_s=20), run.output
-        lines = [line for line in run.output.splitlines() if "alpha died" in line]
-        assert len(lines) == 1
-        assert "restarting in 0.5 s" in lines[0]
-        assert "hunter2" not in run.output
+    assert wait_for(back, timeout_s=60), run.output
+    return run.ready()
 
 
-@pytest.mark.slow
-def test_postgres_and_kafka_come_back_after_a_crash(directory: Path) -> None:
-    with running(directory) as run:
+def test_a_signal_stops_the_services_of_servers_that_somebody_else_runs(directory: Path) -> None:
+    with running(directory, servers=False) as run:
         state = run.ready()
-        for name in ("postgresql", "kafka"):
-            identity = state.processes[name].identity
-            assert identity is not None
-            identity.signal(signal.SIGKILL)
-
-        def back() -> bool:
-            now = run.state
-            entries = [now.processes[name] for name in ("postgresql", "kafka")] if now else []
-            return bool(entries) and all(entry.restarts == 1 and entry.identity for entry in entries)
-
-        assert wait_for(back, timeout_s=60), run.output
+        assert list(state.processes) == ["alpha", "beta"]
+        answer = httpx.get(f"http://127.0.0.1:{run.port_base + 1}/readyz", trust_env=False)
+        assert answer.text == "postgresql://127.0.0.1:1/sla"
+        assert run.end(signal.SIGTERM) == 0
+        assert wait_gone(identities(state), timeout_s=1) == []
+        assert run.state is None
 
 
 def test_a_busy_port_is_one_clear_line(directory: Path) -> None:
@@ -170,22 +175,42 @@ def test_a_busy_port_is_one_clear_line(directory: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("role", "words"), [("migrate", "migration failed"), ("all", "ended while starting")])
-def test_a_service_that_cannot_start_is_one_clear_line_and_stops_all(directory: Path, role: str, words: str) -> None:
-    with running(directory, env={"FAKE_FAIL": f"beta-{role}"}) as run:
+@pytest.mark.parametrize(
+    ("role", "words", "servers"), [("migrate", "migration failed", True), ("all", "ended while starting", False)]
+)
+def test_a_service_that_cannot_start_is_one_clear_line_and_stops_all(
+    directory: Path, role: str, words: str, servers: bool
+) -> None:
+    """Beside the migration Kafka is still starting, and is abandoned."""
+    with running(directory, env={"FAKE_FAIL": f"beta-{role}"}, servers=servers) as run:
         assert run.process.wait(START_TIMEOUT_S) == 1
         last = run.output.splitlines()[-1]
         assert last.startswith(f"accord: beta: {words}")
         assert f"beta cannot {role}" in last
         assert "hunter2" not in run.output
         assert run.state is None
+        assert serving(directory) == []
+        assert_nobody_listens(run.port_base, run.port_base + 1)
+
+
+def serving(directory: Path) -> list[psutil.Process]:
+    """PostgreSQL and Kafka, if they run over this directory."""
+    everybody = psutil.process_iter(["cmdline"])
+    return [process for process in everybody if str(directory) in " ".join(process.info["cmdline"] or [])]
+
+
+def assert_nobody_listens(*ports: int) -> None:
+    for port in ports:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
 
 
 @pytest.mark.slow
 def test_the_command_starts_in_the_background_tells_and_stops(directory: Path, stand_ins: None) -> None:
     base, kafka = _ports(4)
     options = ["--port-base", str(base), "--kafka-port", str(kafka)]
-    table = _accord("up", "--detach", *options, directory=directory)
+    command = [sys.executable, "-m", "accord_local.cli", "up", "--detach", *options, "--data-dir", directory / "data"]
+    table = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     try:
         assert table.returncode == 0, table.stderr
         for name in ("postgresql", "kafka", "intake", "qualification", "sla-monitor", "metrics"):
@@ -215,31 +240,30 @@ def stand_ins(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _accord(*arguments: str, directory: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "accord_local.cli", *arguments, "--data-dir", str(directory / "data")]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    """What the command answers, in this process."""
+    command = ["accord", *arguments, "--data-dir", str(directory / "data")]
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patched, redirect_stdout(out), redirect_stderr(err):
+        patched.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    return subprocess.CompletedProcess(command, int(end.value.code or 0), out.getvalue(), err.getvalue())
 
 
 def test_commands_without_a_running_stack_say_so(directory: Path) -> None:
-    for command, code, words in [("status", 1, "nothing runs"), ("down", 0, "nothing runs")]:
-        done = subprocess.run(
-            [sys.executable, "-m", "accord_local.cli", command, "--data-dir", directory],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    for command, code in [("status", 1), ("down", 0)]:
+        done = _accord(command, directory=directory)
         assert done.returncode == code
-        assert words in done.stdout + done.stderr
+        assert "nothing runs" in done.stdout + done.stderr
 
 
 def test_down_never_signals_a_pid_that_is_another_process_now(directory: Path) -> None:
     bystander = subprocess.Popen(["sleep", "60"])
     try:
         stale = ProcessIdentity(bystander.pid, time.time() - 3600)
-        StackState(stale, "ready").write(directory / "state.json")
-        command = [sys.executable, "-m", "accord_local.cli", "down", "--data-dir", directory]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-        assert "nothing runs" in done.stdout
+        (directory / "data").mkdir()
+        StackState(stale, "ready").write(directory / "data" / "state.json")
+        assert "nothing runs" in _accord("down", directory=directory).stdout
         assert bystander.poll() is None
     finally:
         bystander.kill()

@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
-import pytest
 import yaml
 from shared_kit import CONTENT, Kit, auth
 
@@ -85,25 +84,25 @@ async def test_a_draft_with_findings_is_refused_with_pointers_and_not_written(ho
     assert (await house.client.get(PATH, headers=auth("reader"))).json() == {"items": [], "next_cursor": None}
 
 
-@pytest.mark.parametrize(
-    ("body", "media", "status", "slug"),
-    [
-        (b"{", "application/json", 400, "malformed-body"),
-        (b"", "application/json", 400, "malformed-body"),
-        (b"a: &a [x]\nb: *a", "application/yaml", 400, "malformed-body"),
-        (b"a: !!python/name:os.system", "application/yaml", 400, "malformed-body"),
-        (b"{}", "text/plain", 415, "unsupported-media-type"),
-        (b"{}", "", 415, "unsupported-media-type"),
-        (b"[" * 90_000, "application/json", 400, "malformed-body"),
-        (b"[" * 90_000, "application/yaml", 400, "malformed-body"),
-        (b" " * (1024 * 1024 + 1), "application/yaml", 413, "body-too-large"),
-        (b'{"kind": "policy", "title": "\\u0000"}', "application/json", 400, "malformed-body"),
-        (b'kind: policy\ntitle: "\\0"', "application/yaml", 400, "malformed-body"),
-    ],
-)
-async def test_what_is_no_document_is_refused(house: Kit, body: bytes, media: str, status: int, slug: str) -> None:
-    headers = {**auth("sales"), **({"content-type": media} if media else {})}
-    refused(await house.client.post(PATH, content=body, headers=headers), status, slug)
+NO_DOCUMENT: list[tuple[bytes, str, int, str]] = [
+    (b"{", "application/json", 400, "malformed-body"),
+    (b"", "application/json", 400, "malformed-body"),
+    (b"a: &a [x]\nb: *a", "application/yaml", 400, "malformed-body"),
+    (b"a: !!python/name:os.system", "application/yaml", 400, "malformed-body"),
+    (b"{}", "text/plain", 415, "unsupported-media-type"),
+    (b"{}", "", 415, "unsupported-media-type"),
+    (b"[" * 90_000, "application/json", 400, "malformed-body"),
+    (b"[" * 90_000, "application/yaml", 400, "malformed-body"),
+    (b" " * (1024 * 1024 + 1), "application/yaml", 413, "body-too-large"),
+    (b'{"kind": "policy", "title": "\\u0000"}', "application/json", 400, "malformed-body"),
+    (b'kind: policy\ntitle: "\\0"', "application/yaml", 400, "malformed-body"),
+]
+
+
+async def test_what_is_no_document_is_refused(house: Kit) -> None:
+    for body, media, status, slug in NO_DOCUMENT:
+        headers = {**auth("sales"), **({"content-type": media} if media else {})}
+        refused(await house.client.post(PATH, content=body, headers=headers), status, slug)
 
 
 async def test_reading_needs_a_key_and_writing_its_scope(house: Kit) -> None:
@@ -261,7 +260,10 @@ async def test_the_largest_document_comes_into_force_and_a_larger_one_is_refused
     refused(await draft(house, glossary=larger), 413, "body-too-large")
 
 
-@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59-10:00", "0001-01-01T00:00:00+10:00", "1e30", 10**30, True])
-async def test_a_moment_that_no_calendar_has_is_refused(house: Kit, moment: Any) -> None:
+NO_MOMENT: list[Any] = ["9999-12-31T23:59:59-10:00", "0001-01-01T00:00:00+10:00", "1e30", 10**30, True]
+
+
+async def test_a_moment_that_no_calendar_has_is_refused(house: Kit) -> None:
     await draft(house)
-    assert (await propose(house, 1, effective_from=moment)).status_code == 422
+    found = [(await propose(house, 1, effective_from=moment)).status_code for moment in NO_MOMENT]
+    assert found == [422] * len(NO_MOMENT)

@@ -43,15 +43,24 @@ async def shop(kit_database: str, tmp_path: Path) -> AsyncIterator[Kit]:
         yield built
 
 
-@pytest.mark.parametrize(
-    "header",
-    [None, "", "Bearer", "Bearer ", "Basic a2V5", "Bearer nobody-knows-it", "Bearer a.b.c", "Bearer " + "x" * 9_000],
-)
-async def test_without_a_known_key_it_is_401_and_says_how(shop: Kit, header: str | None) -> None:
-    response = await shop.client.get("/who", headers={} if header is None else {"Authorization": header})
-    assert response.status_code == 401
-    assert response.headers["www-authenticate"].startswith("Bearer")
-    assert response.json()["type"] == "/problems/unauthenticated"
+UNKNOWN: list[str | None] = [
+    None,
+    "",
+    "Bearer",
+    "Bearer ",
+    "Basic a2V5",
+    "Bearer nobody-knows-it",
+    "Bearer a.b.c",
+    "Bearer " + "x" * 9_000,
+]
+
+
+async def test_without_a_known_key_it_is_401_and_says_how(shop: Kit) -> None:
+    for header in UNKNOWN:
+        response = await shop.client.get("/who", headers={} if header is None else {"Authorization": header})
+        assert response.status_code == 401, header
+        assert response.headers["www-authenticate"].startswith("Bearer"), header
+        assert response.json()["type"] == "/problems/unauthenticated", header
 
 
 async def test_a_key_is_known_by_its_hash(shop: Kit) -> None:

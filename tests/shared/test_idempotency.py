@@ -142,12 +142,15 @@ async def test_a_request_that_failed_left_nothing_and_may_be_tried_again(shop: K
     assert await count(shop) == 0
 
 
-@pytest.mark.parametrize("key", ["", " ", "a b", "x" * 256, "ö"])
-async def test_a_key_that_cannot_be_used_is_refused(shop: Kit, key: str) -> None:
-    headers = {**auth("marketing"), "Idempotency-Key": key.encode("latin-1")}
-    response = await shop.client.post("/notes", json={"words": "a"}, headers=headers)
-    assert response.status_code in (400, 422)
-    assert response.json()["errors"][0]["parameter"].lower() == "idempotency-key"
+UNUSABLE: list[str] = ["", " ", "a b", "x" * 256, "ö"]
+
+
+async def test_a_key_that_cannot_be_used_is_refused(shop: Kit) -> None:
+    for key in UNUSABLE:
+        headers = {**auth("marketing"), "Idempotency-Key": key.encode("latin-1")}
+        response = await shop.client.post("/notes", json={"words": "a"}, headers=headers)
+        assert response.status_code in (400, 422), key
+        assert response.json()["errors"][0]["parameter"].lower() == "idempotency-key", key
     assert await count(shop) == 0
 
 

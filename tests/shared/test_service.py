@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from kit_main import build
 from shared_process import SECRET, process
 
 from accord.service import Service, run
@@ -72,16 +73,6 @@ async def test_a_worker_that_never_drains_does_not_hold_the_process(kit_database
         assert line["workers"] == ["kit-worker"]
 
 
-async def test_a_stuck_worker_fails_liveness(kit_database: str, tmp_path: Path) -> None:
-    async with process(kit_database, tmp_path, "worker", KIT_WORKER="stuck") as running:
-        port = (await running.logged("started"))["port"]
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-            answer = await client.get("/livez")
-        assert answer.status_code == 503
-        assert answer.json()["problems"] == ["kit-worker: stuck"]
-        assert await running.end(signal.SIGTERM) == 0
-
-
 async def test_metrics_can_have_a_port_of_their_own(kit_database: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         metrics_port = free.getsockname()[1]
@@ -130,10 +121,10 @@ def test_what_is_wrong_with_the_start_is_said(
     for name, value in {**usual, **environment}.items():
         monkeypatch.setenv(name, value)
 
-    def build(_: Settings) -> Service:
+    def never(_: Settings) -> Service:
         raise AssertionError("nothing is built")
 
-    assert run(build, role.split()) == 2
+    assert run(never, role.split()) == 2
     captured = capsys.readouterr()
     assert said in captured.err
     assert SECRET not in captured.err + captured.out
@@ -169,7 +160,9 @@ async def test_a_migration_that_fails_ends_with_1(kit_database: str, tmp_path: P
         assert running.events()[-1] == "migration_failed"
 
 
-async def test_the_probe_command_of_containers(kit_database: str, tmp_path: Path) -> None:
+async def test_a_stuck_worker_fails_liveness_and_the_probe_command_of_containers_says_so(
+    kit_database: str, tmp_path: Path
+) -> None:
     async def probe(port: int, path: str) -> int:
         command = "import sys; from accord.probe import main; main()"
         asked = await asyncio.create_subprocess_exec(
@@ -177,15 +170,24 @@ async def test_the_probe_command_of_containers(kit_database: str, tmp_path: Path
         )
         return await asked.wait()
 
-    async with process(kit_database, tmp_path, "all", KIT_WORKER="stuck") as running:
+    async with process(kit_database, tmp_path, "worker", KIT_WORKER="stuck") as running:
         port = (await running.logged("started"))["port"]
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            answer = await client.get("/livez")
+        assert answer.status_code == 503
+        assert answer.json()["problems"] == ["kit-worker: stuck"]
         assert await probe(port, "/readyz") == 0
         assert await probe(port, "/livez") == 1
         assert await running.end(signal.SIGTERM) == 0
     assert await probe(port, "/readyz") == 1
 
 
-async def test_a_service_that_cannot_be_built_says_so_and_ends_with_1(tmp_path: Path) -> None:
-    async with process("mysql://u@h/d", tmp_path, "all") as running:
-        assert await running.end() == 1
-        assert running.events()[-1] == "process_failed"
+def test_a_service_that_cannot_be_built_says_so_and_ends_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ACCORD_DATABASE_URL", f"mysql://u:{SECRET}@h/d")
+    monkeypatch.setenv("ACCORD_KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    assert run(build, ["all"]) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out.splitlines()[-1])["event"] == "process_failed"
+    assert SECRET not in captured.err + captured.out

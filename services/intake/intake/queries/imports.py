@@ -106,11 +106,10 @@ _FORESEEN = "SELECT key_hash, lead FROM foreseen_key WHERE key_hash = ANY ($1::b
 _FORESEE = "INSERT INTO foreseen_key SELECT * FROM unnest($1::bigint[], $2::text[]) ON CONFLICT DO NOTHING"
 _UNCHANGED = """
 SELECT t.place, found.lead_id, found.verdict
-FROM unnest($1::int[], $2::text[], $3::text[], $4::text[], $5::uuid[]) AS t (place, kind, value, source, digest),
-     LATERAL (SELECT i.lead_id FROM identity_key i WHERE i.kind = t.kind AND i.value = t.value LIMIT 1) AS i,
+FROM unnest($1::int[], $2::uuid[], $3::text[], $4::uuid[]) AS t (place, lead_id, source, digest),
      LATERAL (SELECT s.lead_id, s.verdict FROM submission s
-              WHERE s.lead_id = i.lead_id AND s.source = t.source AND md5(s.content)::uuid = t.digest
-                AND s.policy_version IS NOT DISTINCT FROM $6::int LIMIT 1) AS found
+              WHERE s.lead_id = t.lead_id AND s.source = t.source AND md5(s.content)::uuid = t.digest
+                AND s.policy_version IS NOT DISTINCT FROM $5::int LIMIT 1) AS found
 """
 _REJECTED_BEFORE = """
 SELECT t.place
@@ -344,10 +343,10 @@ async def now(driver: asyncpg.Connection) -> datetime:
 
 
 async def unchanged(
-    driver: asyncpg.Connection, rows: Sequence[tuple[int, str, str, str, UUID]], policy_version: int | None
+    driver: asyncpg.Connection, rows: Sequence[tuple[int, UUID, str, UUID]], policy_version: int | None
 ) -> dict[int, tuple[UUID, str]]:
-    """Of rows (place, kind and value of a key, source, MD5 of the content as a UUID) those that the lead has been told before, word for
-    word, under the same policy: place → lead and verdict."""
+    """Of rows (place, lead, source, MD5 of the content as a UUID) those that the lead has been told before, word for word, under the same
+    policy: place → lead and verdict."""
     if not rows:
         return {}
     found = await driver.fetch(_UNCHANGED, *map(list, zip(*rows, strict=True)), policy_version)

@@ -168,7 +168,7 @@ def _values(lead: Lead) -> tuple[object, ...]:
         orjson.dumps(lead.attributes).decode(),
         orjson.dumps(lead.stamps).decode(),
         lead.account_id,
-        None if lead.campaign is None else lead.campaign.model_dump_json(exclude_none=True),
+        None if lead.campaign is None else _campaign(lead.campaign),
         lead.external_keys,
         lead.policy_version,
         lead.quality_score,
@@ -176,6 +176,13 @@ def _values(lead: Lead) -> tuple[object, ...]:
         lead.merged_into,
         lead.sequence,
     )
+
+
+def _campaign(campaign: Campaign) -> str:
+    if campaign.cost is not None:
+        return campaign.model_dump_json(exclude_none=True)
+    # Most have words only, which need no serializer.
+    return orjson.dumps({name: word for name, word in campaign.__dict__.items() if word is not None}).decode()
 
 
 async def insert_keys(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from decimal import Decimal
 from typing import NamedTuple, TypeVar
 from uuid import UUID
 
@@ -80,8 +81,19 @@ class _Played(NamedTuple):
     accounts: dict[UUID, tuple[str, str | None]]
 
 
+class Decision(NamedTuple):
+    """What a transaction has decided about submissions, one outcome for each, and has still to write."""
+
+    register: Register
+    outcomes: list[Taken | Problem]
+    rows: list[submissions.Row]
+    said: list[consents.Row]
+    accounts: dict[UUID, tuple[str, str | None]]
+
+
 class Capture:
-    """The use case. `apply` is what a GroupCommit calls; `recognise` and `take` are for those with a transaction of their own."""
+    """The use case. `apply` is what a GroupCommit calls; `recognise` and `take`, or `decide` and
+    `write`, are for those with a transaction of their own."""
 
     def __init__(self, database: Database, policies: ActiveCache[Judge]) -> None:
         self._database = database
@@ -102,6 +114,13 @@ class Capture:
 
         Raises what `usecases.batch.tried` tries again. Idempotency keys are not looked at.
         """
+        decision = await self.decide(recording, recognised)
+        await self.write(recording, decision)
+        return decision.outcomes
+
+    async def decide(self, recording: Recording, recognised: Sequence[Recognised]) -> Decision:
+        """What becomes of submissions; their keys and the leads that these name are locked until the commit. The caller sees it written,
+        in the same transaction."""
         in_force = await self._policies.current()
         recognised = as_the_policy_knows(recognised, in_force)
         driver, now = await recording.driver(), recording.now
@@ -112,13 +131,17 @@ class Capture:
             return register, self._play(recognised, in_force, register)
 
         register, played = await with_pairs_apart(driver, play)
-        await write(driver, register, now)
-        await submissions.insert(driver, played.rows, now)
-        await consents.insert(driver, played.said, now)
-        if played.accounts:
-            self._accounts.saw(await lead_queries.save_accounts(driver, played.accounts, now))
-        recording.publish(*register.events)
-        return played.outcomes
+        return Decision(register, *played)
+
+    async def write(self, recording: Recording, decision: Decision) -> None:
+        """Write what was decided, and have it published."""
+        driver, now = await recording.driver(), recording.now
+        await write(driver, decision.register, now)
+        await submissions.insert(driver, decision.rows, now)
+        await consents.insert(driver, decision.said, now)
+        if decision.accounts:
+            self._accounts.saw(await lead_queries.save_accounts(driver, decision.accounts, now))
+        recording.publish(*decision.register.events)
 
     def _play(self, recognised: Sequence[Recognised], in_force: InForce, register: Register) -> _Played:
         """Decide about one submission after the other."""
@@ -335,7 +358,7 @@ def _row(one: Recognised, candidate: Candidate, lead_id: UUID | None, outcome: O
     if verdict in ("quarantined", "rejected"):
         keys = [key_word(key) for key in candidate.keys]
     if verdict == "quarantined" or not request.is_form:
-        form = request.submission.model_dump_json(exclude_unset=True)
+        form = form_of(request.submission)
     return submissions.Row(
         candidate.submission_id,
         lead_id,
@@ -348,6 +371,18 @@ def _row(one: Recognised, candidate: Candidate, lead_id: UUID | None, outcome: O
         form,
         keys,
     )
+
+
+def form_of(submission: Submission) -> str:
+    """What was said, as JSON in our form: what `model_dump_json(exclude_unset=True)` gives, in half of the time."""
+    return orjson.dumps(_said(submission), default=_said, option=orjson.OPT_UTC_Z).decode()
+
+
+def _said(value: object) -> object:
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    fields, said = value.__dict__, value.__pydantic_fields_set__  # type: ignore[attr-defined]  # else it is a part of the form
+    return {name: said_value for name, said_value in fields.items() if name in said}
 
 
 _STATUS = {"created": 201, "updated": 200, "merged": 200}

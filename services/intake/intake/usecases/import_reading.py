@@ -44,6 +44,11 @@ class Chunk:
     number: int
     keep_from: int
 
+    @property
+    def keys(self) -> set[IdentityKey]:
+        """By which people are named in them."""
+        return {key for line in self.lines if line.recognised is not None for key in line.recognised.keys}
+
 
 class ReadAhead:
     """The chunks of one import from where it stands: `async for chunk in …`. While one is worked on, the next is read."""

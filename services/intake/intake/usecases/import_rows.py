@@ -1,5 +1,6 @@
 """Takes the rows of imports in, a few hundred in one transaction with what became of them and the place in the file, so that a process can
-end at any moment and no row is lost or taken twice. While one transaction is in the database, the next rows are read and recognised.
+end at any moment and no row is lost or taken twice. While the rows of one transaction are written, those of the next are decided about,
+and those after them are read and recognised.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -27,6 +28,7 @@ from intake.domain.quality import Judge
 from intake.metric_names import IMPORTS_ENDED
 from intake.queries import imports as queries
 from intake.queries.imports import Job
+from intake.usecases.batch import tried
 from intake.usecases.capture import Capture
 from intake.usecases.import_reading import Chunk, Line, ReadAhead
 from intake.usecases.import_taking import Foreseeing, Overtaken, Takes, Taking
@@ -36,6 +38,8 @@ log = structlog.get_logger(__name__)
 
 AT_ONCE_MAX = 4
 """Imports that one process works on, turn by turn, so that a short one does not wait for a long one or for one that is held back."""
+_TRANSACTIONS_MAX = 2
+"""Transactions of imports that one process has open: Python decides about the rows of one while PostgreSQL writes those of the other."""
 _LOOK_EVERY_S = 1.0
 _SWEEP_EVERY_S = 60.0
 _RECEIVING_IDLE_MAX = timedelta(minutes=10)
@@ -70,8 +74,8 @@ class _Pace:
 
 
 class ImportWorker:
-    """Works on imports, some at a time in each process, oldest first, one transaction at a time. Whoever holds an import's lease works on
-    it, and a lease ends with its process. Should two ever hold one, the place in the file, which both would move, lets only one commit."""
+    """Works on imports, some at a time in each process, oldest first. Whoever holds an import's lease works on it, and a lease ends with
+    its process. Should two ever hold one, the place in the file, which both would move, lets only one commit."""
 
     name = "imports"
 
@@ -89,7 +93,7 @@ class ImportWorker:
         self._arrived = arrived
         self._limits = limits or Limits()
         self._pace = _Pace(self._limits.rows_per_s_max)
-        self._turn = asyncio.Lock()
+        self._turns = asyncio.Semaphore(_TRANSACTIONS_MAX)
         self._stall = Stall(_STUCK_AFTER_S)
         self._sweep_at = 0.0
 
@@ -145,7 +149,7 @@ class ImportWorker:
                     await self._run(job, session, stop)
 
     async def _run(self, job: Job, session: asyncpg.Connection, stop: asyncio.Event) -> None:
-        run = _Run(self._database, self._capture, self._policies, job, session, self._limits, self._pace, self._turn)
+        run = _Run(self._database, self._capture, self._policies, job, session, self._limits, self._pace, self._turns)
         try:
             await run.go(stop, self._stall)
         except Exception as error:
@@ -179,6 +183,13 @@ class ImportWorker:
                 await queries.end(driver, import_id, "failed", recording.now, error="The upload broke off.")
 
 
+class _Saving(NamedTuple):
+    """Rows that are being saved; `done` says whether somebody has asked to cancel."""
+
+    chunk: Chunk
+    done: asyncio.Task[bool]
+
+
 class _Run:
     """One import, from the place where it stands to its end."""
 
@@ -191,7 +202,7 @@ class _Run:
         session: asyncpg.Connection,
         limits: Limits,
         pace: _Pace,
-        turn: asyncio.Lock,
+        turns: asyncio.Semaphore,
     ) -> None:
         if job.plan is None:
             raise ValueError("the file has not been received")
@@ -206,26 +217,50 @@ class _Run:
         self._database = database
         self._limits = limits
         self._paces = (pace, _Pace(plan.rows_per_s_max))
-        self._turn = turn
+        self._turns = turns
 
     async def go(self, stop: asyncio.Event, stall: Stall) -> None:
         """Take rows until there are none, somebody cancels, too many fail, or `stop`."""
         await self._takes.begin()
+        begun: list[_Saving] = []
+        try:
+            state = await self._take_all(begun, stop, stall)
+        finally:
+            # Whatever has ended this, rows that were begun come through or are rolled back before anybody goes on.
+            await asyncio.gather(*(one.done for one in begun), return_exceptions=True)
+        if state == "failed":
+            await self.end(state, f"More than {self._limits.failures_max} rows failed or were rejected.")
+        elif state is not None:
+            await self.end(state)
+
+    async def _take_all(
+        self, begun: list[_Saving], stop: asyncio.Event, stall: Stall
+    ) -> Literal["finished", "cancelled", "failed"] | None:
+        """How it ended; None if only we do. `begun` holds what has not been seen to be committed, two chunks at most."""
+        cancelled = stopped = False
         async with aclosing(self._ahead.chunks()) as chunks:
             async for chunk in chunks:
-                async with self._turn:
-                    cancelled = await self._save(chunk)
+                begun.append(await self._begin(chunk, begun))
+                if len(begun) > 1:
+                    cancelled = await self._committed(begun)
                 stall.progressed()
-                counts = self._takes.job.counts
-                if counts.failed + counts.rejected > self._limits.failures_max:
-                    await self.end("failed", f"More than {self._limits.failures_max} rows failed or were rejected.")
-                    return
-                if cancelled or await self._hold_back(len(chunk.lines), stop, stall):
-                    await self.end("cancelled")
-                    return
-                if stop.is_set():
-                    return
-        await self.end("finished")
+                if not (cancelled or self._too_many_failed()):
+                    cancelled = await self._hold_back(len(chunk.lines), stop, stall)
+                    stopped = stop.is_set()
+                if cancelled or stopped or self._too_many_failed():
+                    break
+        while begun:
+            cancelled = await self._committed(begun) or cancelled
+            stall.progressed()
+        if self._too_many_failed():
+            return "failed"
+        if cancelled:
+            return "cancelled"
+        return None if stopped else "finished"
+
+    def _too_many_failed(self) -> bool:
+        counts = self._takes.job.counts
+        return counts.failed + counts.rejected > self._limits.failures_max
 
     async def end(self, state: Literal["finished", "cancelled", "failed"], error: str | None = None) -> None:
         """Bring it to its end."""
@@ -233,21 +268,58 @@ class _Run:
             await end(recording, self._takes.job, state, error)
         IMPORTS_ENDED.labels(state).inc()
 
+    async def _begin(self, chunk: Chunk, begun: list[_Saving]) -> _Saving:
+        """Begin to save rows, and wait until it is decided what becomes of them. That may be while the rows before them are written, if no
+        row names somebody who is named there too: then neither has to see or to wait for what the other does."""
+        before = begun[-1] if begun else None
+        if before is not None and not chunk.keys.isdisjoint(before.chunk.keys):
+            await asyncio.wait([before.done])
+        decided = asyncio.Event()
+
+        async def save() -> bool:
+            async with self._turns:
+                return await self._takes.save(chunk, None if before is None else before.done, decided.set)
+
+        done = asyncio.create_task(save(), name="import-saving")
+        done.add_done_callback(lambda _: decided.set())
+        await decided.wait()
+        return _Saving(chunk, done)
+
+    async def _committed(self, begun: list[_Saving]) -> bool:
+        """See the first of `begun` committed; whether somebody has asked to cancel. If it failed, then so did what was begun behind it, and
+        it is done again by itself."""
+        first = begun[0]
+        try:
+            cancelled = await first.done
+        except Exception as error:  # noqa: BLE001 - if it means anything it comes again
+            await asyncio.gather(*(one.done for one in begun), return_exceptions=True)
+            log.info("rows_taken_again", import_id=str(self._takes.job.import_id), error=type(error).__name__)
+            cancelled = await self._alone(first.chunk)
+        begun.pop(0)
+        return cancelled
+
+    async def _alone(self, chunk: Chunk) -> bool:
+        async with self._turns:
+            return await self._save(chunk)
+
     async def _save(self, chunk: Chunk) -> bool:
         """Save the rows in one transaction; whether somebody has asked to cancel. If it fails for good, each half is tried by itself, until
         it is known which row cannot be saved; that one fails alone."""
         try:
-            return await self._takes.save(chunk)
+            return await self._tried(chunk)
         except Exception as error:
             if _passes(error):
                 raise
             if len(chunk.lines) <= 1:
                 log.error("row_failed", import_id=str(self._takes.job.import_id), exc_info=error)
-                return await self._takes.save(replace(chunk, lines=[_unsaved(line) for line in chunk.lines]))
+                return await self._tried(replace(chunk, lines=[_unsaved(line) for line in chunk.lines]))
         middle = len(chunk.lines) // 2
         row = chunk.lines[middle - 1].row
         await self._save(Chunk(chunk.lines[:middle], row.end, row.number, 0))
         return await self._save(replace(chunk, lines=chunk.lines[middle:]))
+
+    async def _tried(self, chunk: Chunk) -> bool:
+        return await tried(lambda: self._takes.save(chunk))
 
     async def _hold_back(self, rows: int, stop: asyncio.Event, stall: Stall) -> bool:
         """Wait until more rows may be taken; whether somebody has asked to cancel meanwhile."""

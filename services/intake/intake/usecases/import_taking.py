@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from hashlib import blake2b, md5
@@ -28,12 +28,16 @@ from intake.metric_names import IMPORT_ROWS
 from intake.queries import imports as queries
 from intake.queries import leads as lead_queries
 from intake.queries.imports import Job, Progress
-from intake.usecases.batch import ahead_of_time, tried
+from intake.usecases.batch import ahead_of_time
 from intake.usecases.capture import Capture, InForce, Recognised, Taken, as_the_policy_knows, judged
 from intake.usecases.import_reading import Chunk, Line
 
 _SMOOTHING = 0.2
 """Weight of the newest rows in the rate that is shown."""
+
+
+def _nobody_waits() -> None:
+    """Nothing follows."""
 
 
 class Overtaken(Exception):
@@ -61,8 +65,14 @@ class Takes(ABC):
         self._said_before, self._rejected_before = found
 
     @abstractmethod
-    async def save(self, chunk: Chunk) -> bool:
-        """One transaction; whether somebody has asked to cancel. Raises Overtaken."""
+    async def save(
+        self, chunk: Chunk, before: Awaitable[object] | None = None, decided: Callable[[], None] = _nobody_waits
+    ) -> bool:
+        """One transaction; whether somebody has asked to cancel. Raises Overtaken.
+
+        `before` are the rows before these, if they are still being written: nothing is written here until they are committed, and if they
+        fail so does this. `decided` is called when it is known what becomes of these rows and they only have to be written.
+        """
 
     async def _advance(
         self,
@@ -112,9 +122,12 @@ class Takes(ABC):
             return {}
         known = [(line, line.recognised) for line in lines if line.recognised is not None and line.recognised.keys]
         version = None if in_force is None else in_force[0]
+        # Most rows of most files are of new people, so their texts are not even looked at.
+        leads = await lead_queries.find_keys(driver, [one.keys[-1] for _, one in known])
         rows = [
-            (line.row.number, *one.keys[-1], one.request.submission.source, _digest(line.reading.content))
+            (line.row.number, leads[one.keys[-1]], one.request.submission.source, _digest(line.reading.content))
             for line, one in known
+            if one.keys[-1] in leads
         ]
         found = await queries.unchanged(driver, rows, version)
         results = {number: Result(number, "unchanged", verdict, lead) for number, (lead, verdict) in found.items()}
@@ -122,9 +135,9 @@ class Takes(ABC):
             return results
         now = await queries.now(driver)
         doubtful = [
-            (number, key_word((kind, value)), source, digest)
-            for (number, kind, value, source, digest), (_, one) in zip(rows, known, strict=True)
-            if number not in results and judged(one.facts, in_force, now)[0].verdict == "rejected"
+            (line.row.number, key_word(one.keys[-1]), one.request.submission.source, _digest(line.reading.content))
+            for line, one in known
+            if line.row.number not in results and judged(one.facts, in_force, now)[0].verdict == "rejected"
         ]
         for number in await queries.rejected_before(driver, doubtful, version):
             results[number] = Result(number, "unchanged", "rejected")
@@ -159,26 +172,34 @@ class Taking(Takes):
         self._capture = capture
         self._kept_from = 0
 
-    async def save(self, chunk: Chunk) -> bool:
+    async def save(
+        self, chunk: Chunk, before: Awaitable[object] | None = None, decided: Callable[[], None] = _nobody_waits
+    ) -> bool:
         in_force = await self._policies.current()
-        job, cancelled = await tried(lambda: self._record(chunk, in_force))
+        job, cancelled = await self._record(chunk, in_force, before, decided)
         for outcome in OUTCOMES:
             IMPORT_ROWS.labels(outcome).inc(getattr(job.counts, outcome) - getattr(self.job.counts, outcome))
         self._kept_from = max(self._kept_from, chunk.keep_from)
         self._committed(job)
         return cancelled
 
-    async def _record(self, chunk: Chunk, in_force: InForce) -> tuple[Job, bool]:
+    async def _record(
+        self, chunk: Chunk, in_force: InForce, before: Awaitable[object] | None, decided: Callable[[], None]
+    ) -> tuple[Job, bool]:
         async with self._database.recording() as recording:
             driver = await recording.driver()
-            before = await self._unchanged(driver, chunk.lines, in_force)
+            known = await self._unchanged(driver, chunk.lines, in_force)
             fresh = [
-                line.recognised for line in chunk.lines if line.recognised is not None and line.row.number not in before
+                line.recognised for line in chunk.lines if line.recognised is not None and line.row.number not in known
             ]
-            taken = await self._capture.take(recording, fresh) if fresh else []
-            results, failures = self._results(chunk.lines, before, taken)
-            qualities = [one.quality for one in taken if isinstance(one, Taken)]
+            decision = await self._capture.decide(recording, fresh)
+            results, failures = self._results(chunk.lines, known, decision.outcomes)
+            qualities = [one.quality for one in decision.outcomes if isinstance(one, Taken)]
+            decided()
+            if before is not None:
+                await before
             job, cancelled = await self._advance(recording, chunk, results, qualities, failures)
+            await self._capture.write(recording, decision)
             if results:
                 outcomes = bits_of(result.outcome for result in results)
                 await queries.save_chunk(driver, job.import_id, results[0].number, outcomes, packed(results))
@@ -187,14 +208,14 @@ class Taking(Takes):
         return job, cancelled
 
     def _results(
-        self, lines: Sequence[Line], before: Mapping[int, Result], taken: Sequence[Taken | Problem]
+        self, lines: Sequence[Line], known: Mapping[int, Result], taken: Sequence[Taken | Problem]
     ) -> tuple[list[Result], list[Failure]]:
-        """What became of these rows: those in `before`, and in their order those that were taken."""
+        """What became of these rows: those in `known`, and in their order those that were taken."""
         results: list[Result] = []
         failures: list[Failure] = []
         outcomes = iter(taken)
         for line in lines:
-            result = before.get(line.row.number)
+            result = known.get(line.row.number)
             if result is None:
                 result, failure = self._result(line, None if line.recognised is None else next(outcomes))
                 if failure is not None:
@@ -235,7 +256,11 @@ class Foreseeing(Takes):
         await super().begin()
         await queries.begin_foreseeing(self._session)
 
-    async def save(self, chunk: Chunk) -> bool:
+    async def save(
+        self, chunk: Chunk, before: Awaitable[object] | None = None, decided: Callable[[], None] = _nobody_waits
+    ) -> bool:
+        if before is not None:
+            await before
         in_force = await self._policies.current()
         known = as_the_policy_knows([line.recognised for line in chunk.lines if line.recognised is not None], in_force)
         hashes = {key: _hash(key) for one in known for key in one.keys}
@@ -244,11 +269,11 @@ class Foreseeing(Takes):
         failures: list[Failure] = []
         qualities: list[Quality] = []
         async with self._database.recording() as recording:
-            before = await self._unchanged(await recording.driver(), chunk.lines, in_force)
+            unchanged = await self._unchanged(await recording.driver(), chunk.lines, in_force)
             recognised = iter(known)
             for line in chunk.lines:
                 one = None if line.recognised is None else next(recognised)
-                if (result := before.get(line.row.number)) is None:
+                if (result := unchanged.get(line.row.number)) is None:
                     result, failure, quality = self._foreseen(line, one, foresight, in_force, recording.now)
                     failures += [failure] if failure is not None else []
                     qualities += [quality] if quality is not None else []
