@@ -109,6 +109,7 @@ async def test_why_a_lead_is_not_an_mql_to_the_last_comparison(routed, teller, d
         ("source", "eq", "partner", "website", False),
         ("activities.email.unsubscribed.count", "gte", 1, 1, True),
     ]
+    assert [leaf["at"] for leaf in gate["why"]] == ["/all/0", "/all/1", "/all/2/any/0", "/all/2/any/1", "/all/3/none/0"]
     # And each score that a comparison found is the sum of what its rules gave.
     scored = {line["rule"]: line for line in view["score"]}
     assert sum(scored[rule]["points"] for rule in ("demo", "click")) == view["engagement"] == 5.0

@@ -372,7 +372,10 @@ _CONTAINERS: frozenset[type] = frozenset({str, list, tuple, set, frozenset})
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One comparison as it came out. Values are fit for JSON: a duration is ISO 8601 text, a missing value None."""
+    """One comparison as it came out. Values are fit for JSON: a duration is ISO 8601 text, a missing value None.
+
+    `at` is where it stands in the criteria, a JSON Pointer such as `/all/0/none/1`; empty if it is all of them.
+    """
 
     path: str
     op: Op
@@ -380,17 +383,19 @@ class Leaf:
     actual: object
     held: bool
     within: str | None = None
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One comparison, compiled. `window` is the duration of `within`."""
+    """One comparison, compiled. `window` is the duration of `within`, `at` its place in the criteria as a JSON Pointer."""
 
     path: str
     op: Op
     expected: object
     within: str | None
     window: timedelta | None
+    at: str
     holds: _Node
 
 
@@ -406,7 +411,7 @@ class Compiled:
 
     def __init__(self, criteria: Criteria) -> None:
         self._questions: list[Question] = []
-        self.holds = self._node(criteria)
+        self.holds = self._node(criteria, "")
         self.paths = frozenset(question.path for question in self._questions)
 
     @property
@@ -418,12 +423,13 @@ class Compiled:
         """Every comparison with its actual value, in the order in which they are written."""
         return [_asked(question, facts) for question in self._questions]
 
-    def _node(self, criteria: Criteria) -> _Node:
+    def _node(self, criteria: Criteria, at: str) -> _Node:
         if criteria.path:
-            question = _question(criteria)
+            question = _question(criteria, at)
             self._questions.append(question)
             return question.holds
-        nodes = tuple(self._node(child) for child in criteria.children)
+        group = "all" if criteria.all else "any" if criteria.any else "none"
+        nodes = tuple(self._node(child, f"{at}/{group}/{place}") for place, child in enumerate(criteria.children))
         if criteria.all:
             return _all_node(nodes)
         return _any_node(nodes) if criteria.any else _none_node(nodes)
@@ -434,14 +440,15 @@ def compile_criteria(criteria: Criteria) -> Compiled:
     return Compiled(criteria)
 
 
-def _question(leaf: Criteria) -> Question:
+def _question(leaf: Criteria, at: str) -> Question:
     window = parse_duration(leaf.within) if leaf.within else None
-    return Question(leaf.path, leaf.op, leaf.expected, leaf.within, window, _leaf_node(leaf, window))
+    return Question(leaf.path, leaf.op, leaf.expected, leaf.within, window, at, _leaf_node(leaf, window))
 
 
 def _asked(question: Question, facts: Facts) -> Leaf:
     actual = facts.value(question.path, question.window)
-    return Leaf(question.path, question.op, question.expected, _shown(actual), question.holds(facts), question.within)
+    held = question.holds(facts)
+    return Leaf(question.path, question.op, question.expected, _shown(actual), held, question.within, question.at)
 
 
 def _shown(actual: object) -> object:

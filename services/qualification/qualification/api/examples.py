@@ -63,7 +63,16 @@ LEAD: dict[str, Any] = {
         {
             "stage": "mql",
             "holds": True,
-            "why": [{"path": "attributes.employee_count", "op": "gte", "expected": 50, "actual": 250, "held": True}],
+            "why": [
+                {
+                    "path": "attributes.employee_count",
+                    "op": "gte",
+                    "expected": 50,
+                    "actual": 250,
+                    "held": True,
+                    "at": "/all/0",
+                }
+            ],
         }
     ],
     "score": [{"rule": "size", "score": "fit", "points": 40.0, "reason": "employee count is 200 or more"}],

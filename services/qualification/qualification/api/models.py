@@ -156,6 +156,10 @@ class WhyLeaf(BaseModel):
     actual: object
     held: bool
     within: str | None = Field(default=None, description="The window of a count.")
+    at: str = Field(
+        description="Where it stands in the criteria, a JSON Pointer. Below `none` it must not hold, below `any` one of several is enough.",
+        examples=["/all/0"],
+    )
 
 
 class GateAnswer(BaseModel):
@@ -320,6 +324,7 @@ def lead_answer(view: LeadView) -> LeadAnswer:
                         actual=leaf.actual,
                         held=leaf.held,
                         within=leaf.within,
+                        at=leaf.at,
                     )
                     for leaf in gate.why
                 ],
