@@ -224,7 +224,9 @@ async def answered(stack, auth, what_if_id: str) -> dict[str, Any]:
 
 
 async def worked_out(stack, leads_max: int = 2) -> None:
-    while await Imagining(stack.database).next_batch(leads_max):  # each time as a process that knows nothing
+    while await Imagining(stack.database, lambda: False).next_batch(
+        leads_max
+    ):  # each time as a process that knows nothing
         pass
 
 
@@ -326,7 +328,7 @@ from accord.database import Database
 from qualification.usecases.what_if import Imagining
 
 async def main():
-    imagining = Imagining(Database(os.environ["URL"], application_name="test"))
+    imagining = Imagining(Database(os.environ["URL"], application_name="test"), lambda: False)
     while await imagining.next_batch(1):
         print("batch", flush=True)
 
@@ -357,7 +359,7 @@ async def test_killed_amid_its_work_it_counts_nobody_twice(stack, past, auth, da
 
 async def test_two_processes_do_not_work_at_once_and_who_is_overtaken_saves_nothing(stack, past, auth):
     id_ = (await ask(stack, auth))["what_if_id"]
-    first, second = Imagining(stack.database), Imagining(stack.database)
+    first, second = Imagining(stack.database, lambda: False), Imagining(stack.database, lambda: False)
     await first.next_batch()  # it begins
     results = await asyncio.gather(*[imagining.next_batch(1) for imagining in (first, second) for _ in range(3)])
     assert any(results)
@@ -368,7 +370,7 @@ async def test_two_processes_do_not_work_at_once_and_who_is_overtaken_saves_noth
 
 async def test_what_is_cancelled_ends_and_what_has_ended_is_not_cancelled(stack, past, auth):
     id_ = (await ask(stack, auth))["what_if_id"]
-    imagining = Imagining(stack.database)
+    imagining = Imagining(stack.database, lambda: False)
     assert await imagining.next_batch(1)
     assert await imagining.next_batch(1)
     for _ in range(2):

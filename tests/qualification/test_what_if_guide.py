@@ -37,7 +37,7 @@ async def test_what_the_guide_shows_works(stack, auth, teller, day):
     answer = await stack.http.post(path, json=json.loads(question), headers=auth("marketing"))
     assert answer.status_code == 202, answer.text
     assert (await stack.http.post(path, json={}, headers=auth("marketing"))).status_code == 202
-    while await Imagining(stack.database).next_batch():
+    while await Imagining(stack.database, lambda: False).next_batch():
         pass
     location = urlsplit(answer.headers["location"]).path
     done = (await stack.http.get(location, headers=auth("sales"))).json()

@@ -60,6 +60,11 @@ def build(settings: Settings) -> Service:
         handle=handle_breaches,
         batch_rows_max=settings.consumer_batch_rows_max,
     )
+    relay = Relay(database, settings.kafka, "qualification", consumed=WAITED_FOR["qualification"])
+
+    def busy() -> bool:
+        return consumer.waiting or breaches.waiting or relay.behind
+
     return Service(
         name="qualification",
         title="Accord qualification",
@@ -79,14 +84,14 @@ def build(settings: Settings) -> Service:
             dead_letters.router(database, {GROUP: handle, BREACHES_GROUP: handle_breaches}),
         ],
         workers=[
-            Relay(database, settings.kafka, "qualification", consumed=WAITED_FOR["qualification"]),
+            relay,
             consumer,
             breaches,
             agreement_worker(store),
             entering(database, definitions),
             timekeeping(database, definitions),
-            reevaluating(database, definitions),
-            imagining(database),
+            reevaluating(database, definitions, busy),
+            imagining(database, busy),
             placing(database, book, definitions),
             measuring(database),
             idempotency_worker(database),

@@ -1,19 +1,19 @@
 """A new version of the definition: leads on their way are judged by it in the background, from the moment on at which it came into
 force.
 
-Resumable, since how far it has come is a row in the transaction of each round; throttled by batch and pause, so that what is told
-meanwhile is not held up. Won and lost leads are left alone; each comes under the newest version with the next thing that is told of it.
+Resumable, since how far it has come is a row in the transaction of each round; between two rounds what is told meanwhile goes
+first. Won and lost leads are left alone; each comes under the newest version with the next thing that is told of it.
 """
 
 from __future__ import annotations
 
-import time
 from asyncio import sleep
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from accord.database import Database, driver_of
-from accord.workers import Periodic
+from accord.workers import Periodic, give_way
 from qualification.domain.rules import Rules
 from qualification.queries import reevaluations
 from qualification.queries.reevaluations import Reevaluation
@@ -25,9 +25,6 @@ LEADS_PER_TURN_MAX = 25
 """After so many the loop gets its turn, so that a round does not hold up what is told meanwhile (some 2 ms)."""
 
 ROUNDS_PER_TURN = 20
-PAUSE_SHARE = 0.25
-"""After each round, so much of the time that it took is left to others."""
-
 EVERY_S = 1.0
 SETTLED_AFTER = timedelta(seconds=3)
 """By then every process knows the version, so that no lead enters under the one before any more."""
@@ -102,16 +99,15 @@ async def progress(database: Database) -> Progress | None:
     )
 
 
-def reevaluating(database: Database, definitions: Definitions) -> Periodic:
-    """The worker that does it."""
+def reevaluating(database: Database, definitions: Definitions, busy: Callable[[], bool]) -> Periodic:
+    """The worker that does it, and gives way while the process is `busy` with what is told."""
 
     async def work() -> bool:
         book = await definitions.book()
         for _ in range(ROUNDS_PER_TURN):
-            began = time.monotonic()
             if not await reevaluate_some(database, book):
                 return False
-            await sleep((time.monotonic() - began) * PAUSE_SHARE)
+            await give_way(busy)
         return True
 
     return Periodic("reevaluate-leads", EVERY_S, work)

@@ -23,7 +23,7 @@ from accord.database import Database, driver_of, is_transient
 from accord.http import idempotency
 from accord.http.problems import Problem, not_found
 from accord.ids import new_id
-from accord.workers import Periodic
+from accord.workers import Periodic, give_way
 from qualification.domain.definition import Definition
 from qualification.domain.groups import Dimension, group_of
 from qualification.domain.rules import Rules, compile_definition
@@ -45,9 +45,6 @@ ENDED_MAX = 50
 LEADS_PER_BATCH_MAX = 250
 
 BATCHES_PER_TURN = 20
-PAUSE_SHARE = 0.1
-"""After each batch, so much of the time that it took is left to others."""
-
 EVERY_S = 1.0
 _SMOOTHING = 0.2
 """Weight of the newest batch in the rate that is shown."""
@@ -156,19 +153,20 @@ class _Terms:
 
 
 class Imagining:
-    """Works on the oldest what-if, a batch of leads after another. One at a time among all processes."""
+    """Works on the oldest what-if, a batch of leads after another, and gives way while the process is `busy` with what is told. One at
+    a time among all processes."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, busy: Callable[[], bool]) -> None:
         self._database = database
+        self._busy = busy
         self._terms: _Terms | None = None
 
     async def work(self) -> bool:
         """A turn; whether there may be more to do."""
         for _ in range(BATCHES_PER_TURN):
-            began = time.monotonic()
             if not await self.next_batch():
                 return False
-            await asyncio.sleep((time.monotonic() - began) * PAUSE_SHARE)
+            await give_way(self._busy)
         return True
 
     async def next_batch(self, leads_max: int = LEADS_PER_BATCH_MAX) -> bool:
@@ -253,6 +251,6 @@ def _compared(
     return comparison
 
 
-def imagining(database: Database) -> Periodic:
+def imagining(database: Database, busy: Callable[[], bool]) -> Periodic:
     """The worker that does it."""
-    return Periodic("imagine-what-if", EVERY_S, Imagining(database).work)
+    return Periodic("imagine-what-if", EVERY_S, Imagining(database, busy).work)
