@@ -21,8 +21,8 @@ from qualification.usecases.batch import LeadBatch
 from qualification.usecases.definitions import Book, Definitions
 
 LEADS_PER_ROUND_MAX = 120
-LEADS_PER_TURN_MAX = 25
-"""After so many the loop gets its turn, so that a round does not hold up what is told meanwhile (some 2 ms)."""
+LEADS_PER_TURN_MAX = 5
+"""After so many the loop gets its turn, so that a round does not hold up what is told meanwhile (some 1 ms)."""
 
 ROUNDS_PER_TURN = 20
 EVERY_S = 1.0
