@@ -14,6 +14,9 @@ from accord.retry import Backoff
 
 log = structlog.get_logger(__name__)
 
+_GIVES_WAY_S_MAX = 0.25
+_LOOKS_EVERY_S = 0.005
+
 
 class Worker(Protocol):
     """A part of a service that runs until it is told to stop."""
@@ -111,6 +114,15 @@ class Periodic:
         if self._stall.stuck:
             return f"{self.name}: a round has not finished for more than {self._stall.stuck_after_s:.0f} s"
         return None
+
+
+async def give_way(busy: Callable[[], bool]) -> None:
+    """Between two rounds of background work: wait while what people wait for is in hand, but not for ever, so that the work goes on
+    however busy the process is."""
+    until = time.monotonic() + _GIVES_WAY_S_MAX
+    await asyncio.sleep(0)
+    while busy() and time.monotonic() < until:  # noqa: ASYNC110 - it ends in many places, none of which tells
+        await asyncio.sleep(_LOOKS_EVERY_S)
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> None:

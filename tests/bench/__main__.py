@@ -12,7 +12,18 @@ from pathlib import Path
 
 import structlog
 from rich.console import Console
-from tests.bench import capturing, hooking, importing, qualifying, relaying, whole_way
+from tests.bench import (
+    capturing,
+    hooking,
+    importing,
+    judging,
+    qualifying,
+    reevaluating,
+    relaying,
+    routing,
+    what_if,
+    whole_way,
+)
 from tests.bench.house import House
 from tests.bench.report import Figure, show, write
 
@@ -25,6 +36,10 @@ GROUPS: dict[str, Callable[[House], list[Figure]]] = {
     "relay": relaying.throughput,
     "relay-latency": relaying.latency,
     "qualification": qualifying.throughput,
+    "evaluation": judging.evaluation,
+    "reevaluation": reevaluating.reevaluation,
+    "routing": routing.routed,
+    "what-if": what_if.what_if,
     "way": whole_way.whole_way,
 }
 

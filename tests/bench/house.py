@@ -33,6 +33,9 @@ LOAD_SPARE_S = 60.0
 TWIN_KEY = "bench"
 SPECS = {spec.name: spec for spec in SERVICES}
 AGREEMENTS = {"intake": "policy", "qualification": "definition", "sla-monitor": "sla", "metrics": "plan"}
+DEFINITION = Path(__file__).parent / "definition.yaml"
+_DOCUMENTS = {name: TEMPLATES / f"{kind}.yaml" for name, kind in AGREEMENTS.items()} | {"qualification": DEFINITION}
+"""What is signed: the templates, and for qualification a definition of 20 criteria."""
 
 
 class _Quiet:
@@ -107,14 +110,14 @@ class House:
 
     @contextlib.contextmanager
     def service(self, name: str, *, role: str = "all", prefix: str = "") -> Iterator[Service]:
-        """A service, migrated, ready, with its template agreement signed; stopped at the end."""
+        """A service, migrated, ready, with its agreement signed; stopped at the end."""
         spec = SPECS[name]
         service = self._service(replace(spec, role=role), prefix)  # type: ignore[arg-type]  # one of three words
         if name not in self._migrated:
             service.end_migration(service.begin_migration())
             self._migrated.add(name)
             with self._started(replace(spec, role="all"), prefix="signing-") as signing:
-                self._sign(signing, AGREEMENTS[name])
+                self.sign(signing, AGREEMENTS[name], _DOCUMENTS[name].read_bytes())
         with self._running(service):
             yield service
 
@@ -147,10 +150,11 @@ class House:
             "ACCORD_API_KEYS_FILE": str(self._stack.options.keys_path.resolve()),
         }
 
-    def _sign(self, service: Service, kind: str) -> None:
+    def sign(self, service: Service, kind: str, document: bytes) -> None:
+        """Have both departments sign a version, which then is in force."""
         keys = self.keys
         with Client(keys["ACCORD_MARKETING_KEY"]) as marketing, Client(keys["ACCORD_SALES_KEY"]) as sales:
-            sign(Callers(marketing, sales), f"{service.url}/v1/{kind}", (TEMPLATES / f"{kind}.yaml").read_bytes())
+            sign(Callers(marketing, sales), f"{service.url}/v1/{kind}", document)
 
     @contextlib.contextmanager
     def twin(self, name: str, database: str, *, prefix: str = "") -> Iterator[tuple[int, int]]:

@@ -18,8 +18,8 @@ from accord.settings import KafkaSettings
 
 SAMPLE_S = 0.02
 SETTLE_S = 1.5
-Moment = Callable[[bytes, dict[str, bytes]], str]
-"""The ISO moment from which an event's way counts, of its value and headers."""
+Moment = Callable[[bytes, dict[str, bytes]], str | None]
+"""The ISO moment from which an event's way counts, of its value and headers; None for one that does not count."""
 
 
 class Reader:
@@ -81,9 +81,9 @@ class Listener:
                     now = time.time()
                     for record in records:
                         headers = dict(record.headers)
-                        if headers["ce_type"] == self._type:
-                            moment = datetime.fromisoformat(self._moment(record.value, headers))
-                            self.latencies_ms.append((now - moment.timestamp()) * 1000)
+                        moment = self._moment(record.value, headers) if headers["ce_type"] == self._type else None
+                        if moment is not None:
+                            self.latencies_ms.append((now - datetime.fromisoformat(moment).timestamp()) * 1000)
         finally:
             await client.stop()
 

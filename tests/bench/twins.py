@@ -247,7 +247,7 @@ async def consume(settings: Settings) -> None:
         async with database.recording() as recording:
             if await inbox.claim(await recording.driver(), "twin", [event.id], recording.now):
                 received = Received(event, INTAKE_EVENTS, record.partition, record.offset)
-                await requalify(recording, [received], await definitions.in_force())
+                await requalify(recording, [received], await definitions.book())
         seen += 1
         if seen % OFFSETS_EVERY == 0:
             await consumer.commit()

@@ -36,6 +36,7 @@ class Known:
     def __init__(self, values: Mapping[str, object], counts: Mapping[tuple[str, timedelta | None], int] | None = None):
         self.values = values
         self.counts = counts or {}
+        self.attributes = {path.removeprefix("attributes."): value for path, value in values.items()}
 
     def value(self, path: str, within: timedelta | None) -> object:
         if path.startswith("activities."):
@@ -191,7 +192,15 @@ def test_the_explanation_leads_to_the_same_judgement(tree: Tree, known: Known) -
     held = iter([leaf.held for leaf in leaves])
     assert from_leaves(tree, held) is compiled.holds(known)
     assert next(held, None) is None
+    assert [at(tree, leaf.at)["path"] for leaf in leaves] == [leaf.path for leaf in leaves]
     assert compiled.paths == {leaf.path for leaf in leaves}
+
+
+def at(tree: Tree, pointer: str) -> Tree:
+    """What a JSON Pointer names in the tree as it was written."""
+    for part in pointer.split("/")[1:]:
+        tree = tree[int(part)] if isinstance(tree, list) else tree[part]
+    return tree
 
 
 def from_leaves(tree: Tree, held: Iterator[bool]) -> bool:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from accord.contracts.values import utc
 from metrics.domain.choices import Visit
-from metrics.domain.journey import Change, chain
+from metrics.domain.journey import Change, Entry, chain
 from metrics.domain.velocity import Passage, passage
 
 START = utc(2027, 1, 1)
@@ -116,3 +116,35 @@ def test_a_lead_has_a_passage_from_exactly_the_stages_it_was_in(history: list[Ch
         found = passage(entries, stage, "won", visit, frozenset({"won"}))
         assert (found is not None) == any(entry.stage == stage for entry in entries)
     assert Counter(entry.stage for entry in entries if entry.first) == Counter({entry.stage for entry in entries})
+
+
+def corrected(
+    sequence: int,
+    stage: str,
+    hours: float,
+    *,
+    replaces: int | None = None,
+    follows: int | None = None,
+    gone: bool = False,
+) -> Change:
+    return Change(sequence, stage, 1, START + timedelta(hours=hours), True, replaces, gone, follows)
+
+
+def test_a_correction_says_itself_where_it_belongs() -> None:
+    said = [change(1, "inquiry", 0), change(2, "mql", 5), change(3, "won", 9)]
+    assert _way(chain([*said, corrected(4, "mql", 3, replaces=2)])) == [("inquiry", 0), ("mql", 3), ("won", 9)]
+    assert _way(chain([*said, corrected(4, "mql", 5, replaces=2, gone=True)])) == [("inquiry", 0), ("won", 9)]
+    earlier = [*said, corrected(4, "sal", 20, follows=2), corrected(5, "recycled", 1, follows=0)]
+    assert _way(chain(earlier)) == [("recycled", 1), ("inquiry", 0), ("mql", 5), ("sal", 20), ("won", 9)]
+    again = [*earlier, corrected(6, "sal", 6, replaces=4), change(7, "lost", 30)]
+    assert _way(chain(again)) == [("recycled", 1), ("inquiry", 0), ("mql", 5), ("sal", 6), ("won", 9), ("lost", 30)]
+
+
+def test_a_correction_of_what_was_never_heard_of_is_placed_by_its_time_and_withdraws_nothing() -> None:
+    said = [change(1, "inquiry", 0), change(2, "mql", 5)]
+    assert _way(chain([*said, corrected(9, "sal", 3, replaces=7)])) == [("inquiry", 0), ("sal", 3), ("mql", 5)]
+    assert _way(chain([*said, corrected(9, "sal", 3, replaces=7, gone=True)])) == [("inquiry", 0), ("mql", 5)]
+
+
+def _way(entries: list[Entry]) -> list[tuple[str, float]]:
+    return [(entry.stage, (entry.entered_at - START) / timedelta(hours=1)) for entry in entries]

@@ -43,6 +43,7 @@ from qualification.main import MIGRATIONS, build
 from qualification.settings import Settings
 from qualification.usecases.definitions import KIND, Definitions
 from qualification.usecases.requalify import requalify
+from qualification.usecases.routing import RoutingBook
 
 CONTENT: dict[str, Any] = {
     "kind": "definition",
@@ -167,6 +168,7 @@ class Teller:
     sequence: int = 0
     captured_at: datetime = START
     external_keys: list[str] = field(default_factory=list)
+    account_id: UUID | None = None
 
     def _base(self, at: datetime) -> dict[str, Any]:
         self.sequence += 1
@@ -176,6 +178,7 @@ class Teller:
         return LeadState(
             source=self.source,
             captured_at=self.captured_at,
+            account_id=self.account_id,
             attributes=attributes,
             campaign=Campaign(name="spring"),
             external_keys=self.external_keys,
@@ -248,8 +251,9 @@ class Stack:
             Received(Event(uuid7(), "/intake", event), "intake-events", 0, offset)
             for offset, event in enumerate(events)
         ]
+        book = await Definitions(self.store, RoutingBook(self.database)).book()
         async with self.database.recording() as recording:
-            await requalify(recording, received, await Definitions(self.store).in_force())
+            await requalify(recording, received, book)
 
     async def said(self, lead_id: UUID | None = None) -> list[Any]:
         """What stands in the outbox, in order: of one lead, or all that is about leads."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from accord.contracts.criteria import Criteria, compile_criteria
+from accord.contracts.criteria import MISSING, Criteria, compile_criteria
 from qualification.domain.checks import check
 from qualification.domain.definition import Definition
 from qualification.domain.paper import paper
@@ -74,6 +75,14 @@ def test_the_agreed_example_has_no_findings(content):
         (lambda c: c["scores"]["engagement"]["rules"][1].update(key="demo"), "/scores/engagement/rules/1/key"),
         (lambda c: c["scores"]["fit"].update(rules=[]), "/scores/fit/rules"),
         (
+            lambda c: c["scores"]["engagement"]["rules"][0].update(half_life="PT0S"),
+            "/scores/engagement/rules/0/half_life",
+        ),
+        (lambda c: c["stages"][1].update(key="größe"), "/stages/1/key"),
+        (lambda c: when(c, {"any": [leaf("attributes.n", "eq", n) for n in range(1000)]}), "/stages/1/gate/when"),
+        (lambda c: when(c, leaf("attributes.n", "gte", 10**400)), "/stages/1/gate/when/value"),
+        (lambda c: when(c, leaf("activities.seminar.count", "gte", 1)), "/stages/1/gate/when/path"),
+        (
             lambda c: c["scores"]["engagement"]["rules"][0].update(activity="demo"),
             "/scores/engagement/rules/0/activity",
         ),
@@ -112,6 +121,14 @@ def test_what_is_wrong_is_named_by_its_place(content, change: Change, pointer):
         (both(leaf("age", "gt", "P9D"), leaf("age", "lt", "P9D")), "/stages/1/gate/when"),
         (both(leaf("grade", "in", ["A1"]), leaf("grade", "ne", "A1")), "/stages/1/gate/when"),
         ({"any": [leaf("scores.fit", "gt", 100), leaf("scores.fit", "lt", 0)]}, "/stages/1/gate/when"),
+        (leaf("grade", "in", ["A1", "A2"]), "/stages/1/gate/when"),  # fit reaches 70, and an A is 75
+        (both({"any": [leaf("attributes.n", "eq", 1)]}, leaf("attributes.n", "eq", 2)), "/stages/1/gate/when"),
+        (
+            both({"any": [leaf("source", "eq", "a"), leaf("source", "eq", "b")]}, leaf("source", "eq", "c")),
+            "/stages/1/gate/when",
+        ),
+        (both(leaf("attributes.n", "eq", 1), {"none": [leaf("attributes.n", "eq", 1)]}), "/stages/1/gate/when"),
+        (both(leaf("attributes.n", "gte", 5), {"none": [leaf("attributes.n", "gt", 3)]}), "/stages/1/gate/when"),
     ],
 )
 def test_a_gate_that_can_never_hold_is_found(content, criteria, pointer):
@@ -130,6 +147,9 @@ def test_a_gate_that_can_never_hold_is_found(content, criteria, pointer):
         {"any": [leaf("scores.fit", "gt", 100), leaf("attributes.n", "eq", 1)]},
         both(leaf("attributes.n", "in", [1, 2]), leaf("attributes.n", "gt", 1)),
         both(leaf("campaign.name", "matches", "^sp"), leaf("campaign.name", "contains", "ring")),
+        both({"any": [leaf("source", "eq", "a"), leaf("source", "eq", "b")]}, leaf("source", "eq", "b")),
+        {"none": [leaf("attributes.n", "exists", True), leaf("attributes.n", "lt", 3)]},
+        leaf("grade", "in", ["A1", "B3"]),
     ],
 )
 def test_a_gate_that_may_hold_is_let_through(content, criteria):
@@ -166,8 +186,9 @@ trees = st.recursive(
 
 
 class _Fact:
-    def __init__(self, value: int) -> None:
+    def __init__(self, value: object) -> None:
         self._value = value
+        self.attributes = {} if value is MISSING else {"n": value}
 
     def value(self, path: str, within: object = None) -> object:
         return self._value
@@ -179,6 +200,43 @@ def test_criteria_that_hold_for_some_value_are_never_said_to_be_impossible(tree)
     compiled = compile_criteria(criteria)
     if any(compiled.holds(_Fact(value)) for value in range(-1, 8)):
         assert why_never(criteria, {"attributes.n": Domain(least=-1, most=7)}) is None
+
+
+mixed = st.builds(
+    lambda op, value: {
+        "path": "attributes.n",
+        "op": op,
+        "value": value == 0
+        if op == "exists"
+        else [value, "c" if isinstance(value, str) else 2]
+        if op.endswith("in")
+        else value,
+    },
+    st.sampled_from(["eq", "ne", "lt", "gte", "in", "not_in", "exists"]),
+    st.sampled_from([0, 1, "a", "b"]),
+)
+mixed_trees = st.recursive(
+    mixed,
+    lambda inner: st.builds(
+        lambda kind, children: {kind: children},
+        st.sampled_from(["all", "any", "none"]),
+        st.lists(inner, min_size=1, max_size=3),
+    ),
+    max_leaves=6,
+)
+
+
+@given(mixed_trees)
+@example({"all": [leaf("attributes.n", "eq", "a"), {"none": [leaf("attributes.n", "gte", 3)]}]})
+@example(
+    {"all": [leaf("attributes.n", "ne", 5), {"none": [leaf("attributes.n", "lt", 9), leaf("attributes.n", "gte", 9)]}]}
+)
+def test_criteria_that_hold_for_a_value_of_some_type_or_for_none_are_never_said_to_be_impossible(tree):
+    criteria = Criteria.model_validate(tree)
+    compiled = compile_criteria(criteria)
+    facts = [_Fact(value) for value in (-1, 0, 0.5, 1, 2, "", "a", "aa", "b", "c", MISSING)]
+    if any(compiled.holds(fact) for fact in facts):
+        assert why_never(criteria, {}) is None
 
 
 @given(st.lists(leaves, min_size=1, max_size=4))
@@ -228,7 +286,7 @@ def test_on_paper_it_is_told_in_plain_words(content):
     sentences = parts["How a lead goes on"].paragraphs
     assert sentences[0] == "A lead becomes inquiry when it is captured. It belongs to marketing there."
     assert sentences[1].startswith(
-        "A lead becomes MQL when the employee count is 50 or more and engagement score is 20 or more."
+        "A lead becomes MQL when the company has 50 employees or more and the engagement score is 20 or more."
         " It comes from inquiry or recycled."
     )
     assert "with budget, authority, need and timing" in sentences[3]
@@ -237,3 +295,80 @@ def test_on_paper_it_is_told_in_plain_words(content):
     assert "It may come from any other stage." in sentences[8]
     assert ("lost", "price", "Price") in parts["Reasons that may be given"].rows
     assert ("click", "email.clicked", "5", "20", "14 days") in parts["Engagement score, at most 100"].rows
+
+
+def test_a_gate_reads_as_a_sentence(content):
+    (stages, *_) = paper(Definition.model_validate(content))
+    assert stages.paragraphs[1].startswith(
+        "A lead becomes MQL when the company has 50 employees or more and the engagement score is 20 or more."
+    )
+    content["attributes"] = {"employee_count": {"type": "integer", "words": "head count"}, "industry": {"type": "text"}}
+    (stages, *_) = paper(Definition.model_validate(content))
+    assert "when the head count is 50 or more and" in stages.paragraphs[1]
+
+
+def test_a_definition_that_lists_attributes_asks_for_no_others(content):
+    content["attributes"] = {"employee_count": {"type": "text"}}
+    found = {finding.pointer: finding.message for finding in check(content)}
+    assert found["/stages/1/gate/when/all/0/value"] == "employee_count is of the type text"
+    assert found["/scores/fit/rules/1/when/path"].startswith("there is no attribute industry")
+
+
+def test_between_two_neighbouring_whole_numbers_there_is_none(content):
+    content["attributes"] = {
+        "n": {"type": "integer"},
+        "industry": {"type": "text"},
+        "employee_count": {"type": "number"},
+    }
+    when(content, both(leaf("attributes.n", "gt", 50), leaf("attributes.n", "lt", 51)))
+    assert [finding.pointer for finding in check(content)] == ["/stages/1/gate/when"]
+    when(content, both(leaf("attributes.employee_count", "gt", 50), leaf("attributes.employee_count", "lt", 51)))
+    assert check(content) == []
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\x00b"])
+async def test_a_text_that_cannot_be_kept_is_refused(stack, content, auth, text):
+    content["glossary"]["odd"] = text
+    body = json.dumps(content)
+    headers = auth("marketing") | {"Content-Type": "application/json"}
+    answer = await stack.http.post("/v1/definition/versions", content=body, headers=headers)
+    assert answer.status_code in (400, 422), answer.text
+    assert await stack.rows("SELECT 1 FROM agreement_version") == []
+
+
+def test_rules_that_say_the_same_twice_are_found(content):
+    again = {**content["scores"]["fit"]["rules"][0], "key": "again"}
+    content["scores"]["fit"]["rules"].append(again)
+    content["scores"]["engagement"]["rules"].append(
+        {"key": "demo-again", "activity": "demo.requested", "points": 5, "half_life": "P30D"}
+    )
+    assert [finding.pointer for finding in check(content)] == [
+        "/scores/fit/rules/2/when",
+        "/scores/engagement/rules/2/activity",
+    ]
+
+
+def test_a_gate_before_which_another_always_opens_is_found(content):
+    size = {"path": "attributes.employee_count", "op": "gte", "value": 50}
+    content["stages"][1]["gate"] = {"when": size}
+    big = {"key": "big", "owner": "marketing", "kind": "open", "from": ["inquiry"]}
+    big["gate"] = {"when": {"all": [size, {"path": "attributes.vip", "op": "eq", "value": True}]}}
+    content["stages"].insert(2, big)
+    assert [finding.pointer for finding in check(content)] == ["/stages/2/gate/when"]
+    big["gate"] = {"when": {"path": "attributes.employee_count", "op": "gt", "value": 80}}  # asks for more of the same
+    assert [finding.pointer for finding in check(content)] == ["/stages/2/gate/when"]
+    big["gate"] = {"when": {"path": "attributes.employee_count", "op": "lt", "value": 80}}
+    assert check(content) == []
+    big["from"] = ["inquiry", "mql"]
+    assert check(content) == []
+
+
+async def test_what_a_new_version_changes_is_told_in_the_words_of_the_paper(stack, content, auth):
+    await stack.agree(content)
+    content["stages"][1]["gate"]["when"]["all"][0]["value"] = 200
+    await stack.agree(content)
+    diff = (await stack.http.get("/v1/definition/versions/1/diff/2", headers=auth("reader"))).json()
+    (reading,) = diff["words"]
+    assert reading["heading"] == "How a lead goes on"
+    assert "the company has 50 employees or more" in reading["before"][0]
+    assert "the company has 200 employees or more" in reading["now"][0]

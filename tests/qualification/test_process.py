@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import httpx
@@ -15,7 +16,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from uuid_utils.compat import uuid7
 
 from accord.contracts.envelope import Event, decode, encode
-from accord.contracts.qualification_events import LeadDecided, LeadScored, LeadStageChanged
+from accord.contracts.qualification_events import LeadAssigned, LeadDecided, LeadScored, LeadStageChanged
+from accord.contracts.sla_events import ClockBreached
+from accord.contracts.watermarks import WatermarkAdvanced
 from accord.messaging.kafka import ensure_topics
 from accord.settings import KafkaSettings
 
@@ -73,7 +76,7 @@ class Topics:
 
     async def __aenter__(self):
         settings = KafkaSettings(bootstrap_servers=self._bootstrap, topic_prefix=self._prefix)
-        await ensure_topics(settings, ["intake-events", "qualification-events"])
+        await ensure_topics(settings, ["intake-events", "qualification-events", "sla-events"])
         self._producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap)
         self._consumer = AIOKafkaConsumer(
             f"{self._prefix}qualification-events", bootstrap_servers=self._bootstrap, auto_offset_reset="earliest"
@@ -86,11 +89,18 @@ class Topics:
         await self._producer.stop()
         await self._consumer.stop()
 
-    async def write(self, *events, ids: list[UUID] | None = None) -> None:
+    async def write(self, *events, ids: list[UUID] | None = None, topic: str = "intake-events") -> None:
         for number, data in enumerate(events):
-            event = Event(ids[number] if ids else uuid7(), "/intake", data)
+            event = Event(ids[number] if ids else uuid7(), f"/{topic.removesuffix('-events')}", data)
             key, value, headers = encode(event)
-            await self._producer.send_and_wait(f"{self._prefix}intake-events", value, key, headers=headers)
+            await self._producer.send_and_wait(f"{self._prefix}{topic}", value, key, headers=headers)
+
+    async def watermarks(self, topic: str, at: datetime) -> None:
+        """Say on every partition that all which was recorded before `at` is published."""
+        event = Event(uuid7(), "/intake", WatermarkAdvanced(occurred_at=at, recorded_at=at, watermark_at=at))
+        key, value, headers = encode(event)
+        for partition in await self._producer.partitions_for(f"{self._prefix}{topic}"):
+            await self._producer.send_and_wait(f"{self._prefix}{topic}", value, key, partition, headers=headers)
 
     async def write_raw(self, value: bytes, key: bytes, headers) -> None:
         await self._producer.send_and_wait(f"{self._prefix}intake-events", value, key, headers=headers)
@@ -107,7 +117,11 @@ class Topics:
         return self.data()
 
     def data(self) -> list[object]:
-        return [data for _, data in self.read if isinstance(data, LeadScored | LeadStageChanged | LeadDecided)]
+        return [
+            data
+            for _, data in self.read
+            if isinstance(data, LeadScored | LeadStageChanged | LeadDecided | LeadAssigned)
+        ]
 
 
 @pytest.fixture
@@ -218,3 +232,66 @@ async def test_an_event_that_is_delivered_twice_is_applied_once(environment, top
             auth("reader"),
             lambda lead: any("1 x email.clicked" in line["reason"] for line in lead["score"]),
         )
+
+
+ROUTING = {
+    "kind": "routing",
+    "title": "Who gets which lead",
+    "pools": {"all": {"members": [{"owner": "ann"}, {"owner": "bob"}]}},
+    "rules": [{"key": "all", "pool": "all"}],
+}
+
+
+def owners(data, lead_id: UUID) -> list[str | None]:
+    return [event.owner for event in data if isinstance(event, LeadAssigned) and event.lead_id == lead_id]
+
+
+def broken(lead_id: UUID, owner: str) -> ClockBreached:
+    now = datetime.now(UTC)
+    return ClockBreached(
+        clock_id=uuid7(),
+        lead_id=lead_id,
+        sequence=2,
+        clause="first-touch",
+        obliges="sales",
+        sla_version=1,
+        owner=owner,
+        started_at=now - timedelta(hours=1),
+        due_at=now,
+        occurred_at=now,
+        recorded_at=now,
+        breach_id=uuid7(),
+        reassign=True,
+    )
+
+
+@pytest.mark.slow
+async def test_a_lead_gets_an_owner_and_after_a_broken_promise_another(environment, topics, content, teller, auth, day):
+    about, marker = teller(), teller()
+    async with running(environment) as (http, _):
+        await sign(http, content, auth)
+        put = await http.put("/v1/routing", json=ROUTING, headers=auth("admin"))
+        assert put.status_code == 201, put.text
+        await topics.write(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
+        await topics.until(lambda read: owners(read, about.lead_id) == ["ann"])
+        id_, breach = uuid7(), broken(about.lead_id, "ann")
+        await topics.write(breach, breach, ids=[id_, id_], topic="sla-events")
+        await topics.until(lambda read: owners(read, about.lead_id) == ["ann", "bob"])
+        await topics.write(marker.captured(day(0), employee_count=250), marker.did("demo.requested", day(1)))
+        await topics.until(lambda read: len(owners(read, marker.lead_id)) == 1)
+        told = await http.get(f"/v1/leads/{about.lead_id}/assignments", headers=auth("reader"))
+        first, second = told.json()["items"]
+    assert owners(topics.data(), about.lead_id) == ["ann", "bob"]
+    assert (first["cause"], first["explanation"]["rules"][0]["rule"]) == ("stage", "all")
+    assert (second["cause"], second["clause"], second["previous_owner"]) == ("breach", "first-touch", "ann")
+
+
+@pytest.mark.slow
+async def test_our_watermark_waits_for_intake_and_never_for_broken_promises(environment, topics, content, auth):
+    """The SLA monitor breaks no clock before our watermark has passed it; waited ours for its, nothing would ever be broken."""
+    async with running(environment) as (http, _):
+        await sign(http, content, auth)
+        at = datetime.now(UTC)
+        await topics.watermarks("intake-events", at)
+        await topics.until(lambda _: any(isinstance(data, WatermarkAdvanced) for _, data in topics.read))
+    assert all(data.watermark_at <= at for _, data in topics.read if isinstance(data, WatermarkAdvanced))

@@ -4,31 +4,42 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 from decimal import Decimal
+from math import log2
 from typing import Any
+from uuid import UUID
 
 import pytest
+from tests.qualification.memory import Memory
+from uuid_utils.compat import uuid7
 
+from accord.contracts.intake_events import LeadUnmerged
 from accord.contracts.qualification_events import LeadDecided, LeadScored, LeadStageChanged, OpportunityUpdated
 from accord.contracts.values import Money
-from qualification.domain.decisions import Fields, Gone, NotAllowed, Unfit, Unknown, allowed_decisions
-from qualification.domain.lead import Activities, Lead, microseconds
-from qualification.domain.progress import DefinitionArrived, Merged, absorbed, decide, explain_gates
-from qualification.domain.way import Outcome
+from qualification.domain.decisions import Decided, Fields, Gone, NotAllowed, Unfit, Unknown, allowed_decisions
+from qualification.domain.lead import Lead, Scores
+from qualification.domain.progress import explain_gates
 
 AMOUNT = Money(amount=Decimal("1200.50"), currency="USD")
 BANT = Fields(answers={"budget": True, "authority": "director", "need": True, "timing": "q3"})
 
 
+MEMORIES: dict[UUID, Memory] = {}
+"""A lead's memory is found again by its id."""
+
+
 def played(rules: Any, events: list[Any], lead: Lead | None = None) -> tuple[Lead, list[Any]]:
     """The lead after these events, and everything that was said."""
+    lead_id = lead.lead_id if lead else next(event.lead_id for event in events if not isinstance(event, Decided))
+    memory = MEMORIES[lead_id] if lead else MEMORIES.setdefault(lead_id, Memory())
+    if rules is not None:
+        memory.activate(rules)
     said: list[Any] = []
     for event in events:
-        now = getattr(event, "recorded_at", None) or getattr(event, "occurred_at", None)
-        outcome: Outcome = decide(lead, event, rules, now)
-        lead = outcome.lead
-        said.extend(outcome.events)
-    assert lead is not None
-    return lead, said
+        if isinstance(event, Decided):
+            said += memory.decide(event.occurred_at, lead_id, event)
+        else:
+            said += memory.tell(event.recorded_at, event)
+    return memory.leads[lead_id], said
 
 
 def stages(said: list[Any]) -> list[tuple[str | None, str]]:
@@ -69,6 +80,7 @@ def test_scores_are_said_before_the_stage_they_opened_and_only_when_they_change(
     _, said = played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
     kinds = [type(event) for event in said]
     assert kinds == [LeadScored, LeadStageChanged, LeadScored, LeadStageChanged]
+    about = teller()
     _, said = played(rules, [about.captured(day(0), employee_count=250), about.updated(day(1), employee_count=251)])
     assert [type(event) for event in said] == [LeadScored, LeadStageChanged]
 
@@ -76,25 +88,22 @@ def test_scores_are_said_before_the_stage_they_opened_and_only_when_they_change(
 def test_activities_from_before_the_capture_count_when_the_lead_enters(rules, teller, day):
     about = teller()
     captured = about.captured(day(0), employee_count=250)
-    kept = Lead(about.lead_id, activities=_demos(day(-1), day(3)))
-    lead, said = played(rules, [captured], kept)
+    done = [about.did("demo.requested", day(-1)), about.did("demo.requested", day(3))]
+    lead, said = played(rules, [*done, captured])
     assert stages(said) == [(None, "inquiry"), ("inquiry", "mql")]
     assert lead.stage_since == day(0)
 
 
 def test_a_lead_that_enters_late_passes_its_gates_at_the_moments_of_its_activities(rules, teller, day):
     about = teller()
-    captured = about.captured(day(0), employee_count=250)
-    waiting = Lead(about.lead_id, profile=captured.state, intake_sequence=1, activities=_demos(day(5)))
-    outcome = decide(waiting, DefinitionArrived(), rules, day(90))
-    assert outcome.lead is not None
-    assert stages(list(outcome.events)) == [(None, "inquiry"), ("inquiry", "mql")]
-    assert outcome.lead.stage_since == day(5)
-    assert all(event.recorded_at == day(90) for event in outcome.events)
-
-
-def _demos(*moments):
-    return Activities({"demo.requested": [microseconds(moment) for moment in moments]})
+    memory = Memory()
+    memory.tell(day(6), about.captured(day(0), employee_count=250), about.did("demo.requested", day(5)))
+    memory.activate(rules)
+    said = memory.enter(day(90), about.lead_id)
+    assert stages(said) == [(None, "inquiry"), ("inquiry", "mql")]
+    assert memory.leads[about.lead_id].stage_since == day(5)
+    assert all(event.recorded_at == day(90) for event in said)
+    assert not any(event.correction for event in said if isinstance(event, LeadStageChanged))
 
 
 def test_without_a_definition_a_lead_is_kept_without_a_stage(teller, day):
@@ -107,7 +116,10 @@ def test_without_a_definition_a_lead_is_kept_without_a_stage(teller, day):
 
 
 def test_an_activity_of_an_unknown_lead_moves_nothing(rules, teller, day):
-    assert decide(None, teller().did("demo.requested", day(0)), rules, day(0)) == Outcome(None)
+    memory = Memory()
+    memory.activate(rules)
+    assert memory.tell(day(0), teller().did("demo.requested", day(0))) == []
+    assert memory.leads == {}
 
 
 def test_an_older_profile_is_passed_over(rules, teller, day):
@@ -139,14 +151,14 @@ def test_a_decision_moves_the_lead_and_says_by_whom(rules, teller, decided, day)
 def test_a_decision_that_the_stage_does_not_allow_is_refused_with_what_is_allowed(rules, teller, decided, day):
     lead, _ = played(rules, [teller().captured(day(0))])
     with pytest.raises(NotAllowed) as refusal:
-        decide(lead, decided("win", day(1)), rules, day(1))
+        played(rules, [decided("win", day(1))], lead)
     assert refusal.value.allowed == ("disqualify",)
 
 
 def test_a_decision_that_the_definition_does_not_know_is_unfit(rules, teller, decided, day):
     lead, _ = played(rules, [teller().captured(day(0))])
     with pytest.raises(Unfit) as refusal:
-        decide(lead, decided("applaud", day(1)), rules, day(1))
+        played(rules, [decided("applaud", day(1))], lead)
     assert refusal.value.errors[0][0] == "/decision"
 
 
@@ -154,7 +166,7 @@ def test_a_decision_that_the_definition_does_not_know_is_unfit(rules, teller, de
 def test_a_reason_must_be_one_of_those_agreed(rules, teller, decided, day, reason):
     lead, _ = played(rules, [teller().captured(day(0))])
     with pytest.raises(Unfit) as refusal:
-        decide(lead, decided("disqualify", day(1), reason), rules, day(1))
+        played(rules, [decided("disqualify", day(1), reason)], lead)
     assert [pointer for pointer, _ in refusal.value.errors] == ["/reason"]
 
 
@@ -162,7 +174,7 @@ def test_a_reason_where_none_are_agreed_is_refused(rules, teller, decided, day):
     about = teller()
     lead, _ = played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
     with pytest.raises(Unfit):
-        decide(lead, decided("accept", day(2), "price"), rules, day(2))
+        played(rules, [decided("accept", day(2), "price")], lead)
 
 
 def test_fields_that_the_gate_asks_for_must_be_given(rules, teller, decided, day):
@@ -172,7 +184,7 @@ def test_fields_that_the_gate_asks_for_must_be_given(rules, teller, decided, day
         [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)), decided("accept", day(2))],
     )
     with pytest.raises(Unfit) as refusal:
-        decide(lead, decided("qualify", day(3), fields=Fields(answers={"budget": True})), rules, day(3))
+        played(rules, [decided("qualify", day(3), fields=Fields(answers={"budget": True}))], lead)
     assert [pointer for pointer, _ in refusal.value.errors] == ["/fields/authority", "/fields/need", "/fields/timing"]
 
 
@@ -199,19 +211,59 @@ def _to_opportunity(rules, about, decided, day):
     )
 
 
-def test_a_decision_from_before_the_stage_was_entered_is_recorded_as_given(rules, teller, decided, day):
+def test_a_late_decision_is_put_into_its_place_and_what_followed_is_derived_anew(rules, teller, decided, day):
     about = teller()
     lead, _ = played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
-    lead, said = played(rules, [decided("accept", day(-3))], lead)
+    lead, _ = played(rules, [decided("accept", day(5))], lead)
+    memory = MEMORIES[about.lead_id]
+    said = memory.decide(day(9), about.lead_id, decided("recycle", day(3), "no-timing"))
+    assert isinstance(said[0], LeadDecided)
+    assert [(entry.stage, entry.occurred_at, entry.visit) for entry in memory.entries(about.lead_id)] == [
+        ("inquiry", day(0), 1),
+        ("mql", day(1), 1),
+        ("recycled", day(3), 1),
+        ("sal", day(5), 1),
+    ]
+    corrected = [event for event in said if isinstance(event, LeadStageChanged)]
+    assert [(event.stage, event.correction, event.from_stage) for event in corrected] == [
+        ("recycled", True, "mql"),
+        ("sal", True, "recycled"),
+    ]
+
+
+def test_a_late_decision_that_its_place_does_not_allow_is_refused_with_what_was_allowed_then(
+    rules, teller, decided, day
+):
+    about = teller()
+    lead, _ = played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
+    with pytest.raises(NotAllowed) as refusal:
+        MEMORIES[about.lead_id].decide(day(2), about.lead_id, decided("accept", day(0.5)))
+    assert (refusal.value.stage, refusal.value.allowed) == ("inquiry", ("disqualify",))
+    assert MEMORIES[about.lead_id].leads[about.lead_id] == lead
+
+
+def test_a_crm_may_date_a_decision_before_what_it_stands_on_and_it_is_taken_as_the_newest(rules, teller, decided, day):
+    about = teller()
+    played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
+    memory = MEMORIES[about.lead_id]
+    said = memory.decide(day(2), about.lead_id, decided("accept", day(-3)), of_batch=True)
+    lead = memory.leads[about.lead_id]
     assert (said[1].occurred_at, said[1].from_since, lead.stage_since) == (day(-3), day(1), day(-3))
+    with pytest.raises(Unfit) as refusal:
+        memory.decide(day(2), about.lead_id, decided("recycle", day(-1), "no-timing"))
+    assert refusal.value.errors[0][0] == "/occurred_at"
 
 
 def test_a_decision_from_the_future_is_refused(rules, teller, decided, day):
     lead, _ = played(rules, [teller().captured(day(0))])
     with pytest.raises(Unfit) as refusal:
-        decide(lead, decided("disqualify", day(2), "not-a-fit"), rules, day(2) - timedelta(minutes=6))
+        MEMORIES[lead.lead_id].decide(
+            day(2) - timedelta(minutes=6), lead.lead_id, decided("disqualify", day(2), "not-a-fit")
+        )
     assert refusal.value.errors[0][0] == "/occurred_at"
-    assert decide(lead, decided("disqualify", day(2), "not-a-fit"), rules, day(2) - timedelta(minutes=5)).lead
+    assert MEMORIES[lead.lead_id].decide(
+        day(2) - timedelta(minutes=5), lead.lead_id, decided("disqualify", day(2), "not-a-fit")
+    )
 
 
 def test_a_recycled_lead_comes_back_after_its_cool_down_on_new_activity_of_its_own(rules, teller, decided, day):
@@ -236,40 +288,92 @@ def test_a_recycled_lead_comes_back_after_its_cool_down_on_new_activity_of_its_o
     assert lead.visit == 2
 
 
+def together(rules, *parts):
+    """One memory with what was told of several leads, a list of events each; and the memory."""
+    memory = Memory()
+    memory.activate(rules)
+    for events in parts:
+        for event in events:
+            if isinstance(event, tuple):
+                memory.decide(event[1].occurred_at, event[0], event[1])
+            else:
+                memory.tell(event.recorded_at, event)
+    return memory
+
+
+def _way_to_opportunity(about, decided, day):
+    whole = Fields(amount=AMOUNT, expected_close=date(2027, 3, 31))
+    return [
+        about.captured(day(0), employee_count=250),
+        about.did("demo.requested", day(1)),
+        (about.lead_id, decided("accept", day(2))),
+        (about.lead_id, decided("qualify", day(3), fields=BANT)),
+        (about.lead_id, decided("open_opportunity", day(4), fields=whole)),
+    ]
+
+
 def test_a_merged_lead_leaves_its_activities_to_the_survivor(rules, teller, day):
     ours, theirs = teller(), teller()
-    survivor, _ = played(rules, [ours.captured(day(0), employee_count=250)])
-    other, _ = played(rules, [theirs.captured(day(1)), theirs.did("demo.requested", day(2))])
-    assert other.stage == "inquiry"
-    merge = ours.merged(other.lead_id, day(3), employee_count=250)
-    outcome = decide(survivor, Merged(merge, other), rules, day(3))
-    assert stages(list(outcome.events)) == [("inquiry", "mql")]
-    gone = absorbed(other, other.lead_id, survivor.lead_id)
-    assert gone.merged_into == survivor.lead_id
+    memory = together(
+        rules,
+        [ours.captured(day(0), employee_count=250)],
+        [theirs.captured(day(1)), theirs.did("demo.requested", day(2))],
+    )
+    assert memory.leads[theirs.lead_id].stage == "inquiry"
+    said = memory.tell(day(3), ours.merged(theirs.lead_id, day(3), employee_count=250))
+    assert stages(said) == [("inquiry", "mql")]
+    gone = memory.leads[theirs.lead_id]
+    assert gone.merged_into == ours.lead_id
     assert gone.profile is not None
     assert gone.profile.attributes == {}
 
 
 def test_the_survivor_of_a_merge_goes_on_from_where_the_other_had_come_to(rules, teller, decided, day):
     ours, theirs = teller(), teller()
-    survivor, _ = played(rules, [ours.captured(day(0))])
-    other, _ = _to_opportunity(rules, theirs, decided, day)
-    outcome = decide(survivor, Merged(ours.merged(other.lead_id, day(5)), other), rules, day(5))
-    assert outcome.lead is not None
-    assert outcome.lead.stage == "opportunity"
-    entry = next(event for event in outcome.events if isinstance(event, LeadStageChanged))
+    memory = together(rules, [ours.captured(day(0))], _way_to_opportunity(theirs, decided, day))
+    said = memory.tell(day(5), ours.merged(theirs.lead_id, day(5)))
+    assert memory.leads[ours.lead_id].stage == "opportunity"
+    entry = next(event for event in said if isinstance(event, LeadStageChanged))
     assert (entry.cause, entry.from_stage) == ("merge", "inquiry")
-    assert outcome.lead.deal.amount == AMOUNT
+    assert memory.leads[ours.lead_id].deal.amount == AMOUNT
 
 
 def test_a_lost_lead_is_not_taken_over_by_a_merge(rules, teller, decided, day):
     ours, theirs = teller(), teller()
-    survivor, _ = played(rules, [ours.captured(day(0))])
-    other, _ = _to_opportunity(rules, theirs, decided, day)
-    other, _ = played(rules, [decided("lose", day(5), "price")], other)
-    outcome = decide(survivor, Merged(ours.merged(other.lead_id, day(6)), other), rules, day(6))
-    assert outcome.lead is not None
-    assert outcome.lead.stage == "inquiry"
+    lost = (theirs.lead_id, decided("lose", day(5), "price"))
+    memory = together(rules, [ours.captured(day(0))], [*_way_to_opportunity(theirs, decided, day), lost])
+    memory.tell(day(6), ours.merged(theirs.lead_id, day(6)))
+    assert memory.leads[ours.lead_id].stage == "inquiry"
+
+
+def test_a_merge_that_is_taken_back_leaves_two_leads_as_if_it_had_never_been(rules, teller, decided, day):
+    ours, theirs = teller(), teller()
+    memory = together(rules, [ours.captured(day(0), employee_count=10)], _way_to_opportunity(theirs, decided, day))
+    before = memory.entries(ours.lead_id), memory.entries(theirs.lead_id)
+    merge = ours.merged(theirs.lead_id, day(5), employee_count=250)
+    memory.tell(day(5), merge, theirs.did("email.clicked", day(6)))
+    assert memory.leads[ours.lead_id].stage == "opportunity"
+    ours.sequence += 1
+    said = memory.tell(
+        day(7),
+        LeadUnmerged(
+            lead_id=ours.lead_id,
+            sequence=ours.sequence,
+            occurred_at=day(7),
+            recorded_at=day(7),
+            merge_id=merge.merge_id,
+            restored_lead_id=theirs.lead_id,
+            state=ours.state(employee_count=10),
+            restored_state=theirs.state(employee_count=250),
+        ),
+    )
+    assert (memory.entries(ours.lead_id), memory.entries(theirs.lead_id)) == before
+    withdrawn = [event for event in said if isinstance(event, LeadStageChanged)]
+    assert [(event.stage, event.withdrawn, event.lead_id) for event in withdrawn] == [
+        ("opportunity", True, ours.lead_id)
+    ]
+    assert memory.leads[ours.lead_id].activities.of("email.clicked") == ()
+    assert len(memory.leads[theirs.lead_id].activities.of("email.clicked")) == 1
 
 
 def test_an_erased_lead_keeps_its_counts_and_nothing_else(rules, teller, decided, day):
@@ -282,14 +386,14 @@ def test_an_erased_lead_keeps_its_counts_and_nothing_else(rules, teller, decided
     assert (lead.profile.attributes, lead.profile.campaign, lead.profile.external_keys) == ({}, None, [])
     assert (lead.stage, lead.deal.answers, lead.deal.amount) == ("opportunity", {}, AMOUNT)
     with pytest.raises(Gone):
-        decide(lead, decided("win", day(10)), rules, day(10))
+        played(rules, [decided("win", day(10))], lead)
     after, said = played(rules, [about.did("demo.requested", day(11)), about.updated(day(12), employee_count=3)], lead)
     assert (after, said) == (lead, [])
 
 
 def test_a_decision_about_a_lead_that_has_not_entered_is_refused(rules, teller, decided, day):
     with pytest.raises(Unknown):
-        decide(None, decided("accept", day(0)), rules, day(0))
+        together(rules, [(uuid7(), decided("accept", day(0)))])
 
 
 def test_a_decision_in_a_stage_that_the_definition_no_longer_knows_follows_the_gates_from_any(
@@ -349,14 +453,86 @@ def test_a_definition_without_scores_says_none(content, compiled, teller, day):
     assert lead.scores is None
 
 
-def test_an_activity_that_is_reported_late_is_judged_at_the_leads_own_clock(rules, teller, day):
+def test_an_activity_that_is_reported_late_counts_from_its_own_moment(rules, teller, day):
     about = teller()
-    events = [
-        about.captured(day(0), employee_count=250),
-        about.did("page.viewed", day(5)),
-        about.did("demo.requested", day(3)),
-    ]
-    lead, _ = played(rules, events)
-    assert (lead.stage, lead.stage_since) == ("mql", day(5))
+    _, said = played(
+        rules,
+        [
+            about.captured(day(0), employee_count=250),
+            about.did("page.viewed", day(5)),
+            about.did("demo.requested", day(3)),
+        ],
+    )
+    lead = MEMORIES[about.lead_id].leads[about.lead_id]
+    assert (lead.stage, lead.stage_since) == ("mql", day(3))
     assert lead.scores is not None
     assert lead.scores.engagement == pytest.approx(40 * 2 ** (-2 / 30), abs=0.005)
+    assert [event.correction for event in said if isinstance(event, LeadStageChanged)] == [False, False]
+
+
+def test_a_late_profile_takes_away_what_followed_from_the_one_before(rules, teller, day):
+    about = teller()
+    played(
+        rules,
+        [
+            about.captured(day(0), employee_count=250),
+            about.did("demo.requested", day(2)),
+            about.did("page.viewed", day(4)),
+        ],
+    )
+    memory = MEMORIES[about.lead_id]
+    said = memory.tell(day(9), about.updated(day(1), employee_count=10))
+    assert [entry.stage for entry in memory.entries(about.lead_id)] == ["inquiry"]
+    withdrawn = [event for event in said if isinstance(event, LeadStageChanged)]
+    assert [(event.stage, event.withdrawn, event.correction) for event in withdrawn] == [("mql", True, True)]
+    assert memory.leads[about.lead_id].stage == "inquiry"
+
+
+def test_decay_that_crosses_a_threshold_is_noticed_without_an_activity(rules, teller, day):
+    about = teller()
+    played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(0))])
+    memory = MEMORIES[about.lead_id]
+    assert memory.leads[about.lead_id].scores == Scores(40, 40, "C3")
+    said = memory.pass_time(day(60), day(60))
+    # 40 points fall to 24.995, which is shown as 24.99, after 30 days times the binary logarithm of 40 / 24.995.
+    assert [(type(event), event.grade) for event in said] == [(LeadScored, "C4")]
+    assert abs(said[0].occurred_at - day(30 * log2(40 / 24.995))) < timedelta(seconds=1)
+    assert memory.leads[about.lead_id].due_at is None
+    assert memory.pass_time(day(90), day(90)) == []
+
+
+def test_a_gate_that_asks_for_age_opens_by_itself_to_the_microsecond(content, compiled, teller, day):
+    content["stages"][1]["gate"] = {"when": {"path": "age", "op": "gt", "value": "P3D"}}
+    about = teller()
+    played(compiled(content), [about.captured(day(0))])
+    memory = MEMORIES[about.lead_id]
+    assert memory.pass_time(day(3), day(3)) == []
+    said = memory.pass_time(day(9), day(9))
+    assert [(event.stage, event.occurred_at) for event in said] == [("mql", day(3) + timedelta(microseconds=1))]
+
+
+def test_a_window_that_moves_on_opens_a_gate_for_what_no_longer_happened(content, compiled, teller, day):
+    quiet = {"path": "activities.page.viewed.count", "op": "lt", "value": 2, "within": "P7D"}
+    seen = {"path": "activities.page.viewed.count", "op": "gte", "value": 2}
+    content["stages"][1]["gate"] = {"when": {"all": [quiet, seen]}}
+    about = teller()
+    events = [about.captured(day(0)), *(about.did("page.viewed", day(n)) for n in (1, 2, 3))]
+    lead, _ = played(compiled(content), events)
+    assert lead.stage == "inquiry"
+    said = MEMORIES[about.lead_id].pass_time(day(30), day(30))
+    assert [event.occurred_at for event in said if isinstance(event, LeadStageChanged)] == [
+        day(9) + timedelta(microseconds=1)
+    ]
+
+
+def test_a_cool_down_ends_by_itself(content, compiled, teller, day):
+    content["stages"][0]["cool_down"] = "P2D"
+    about = teller()
+    lead, _ = played(
+        compiled(content), [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))]
+    )
+    assert lead.stage == "inquiry"
+    said = MEMORIES[about.lead_id].pass_time(day(5), day(5))
+    assert [(event.stage, event.occurred_at) for event in said if isinstance(event, LeadStageChanged)] == [
+        ("mql", day(2))
+    ]

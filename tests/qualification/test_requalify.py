@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from decimal import Decimal
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 from uuid_utils.compat import uuid7
 
 from accord.contracts.external_key import external_key
-from accord.contracts.intake_events import LeadRejected
+from accord.contracts.intake_events import LeadRejected, LeadState, LeadUnmerged
 from accord.contracts.qualification_events import LeadScored, LeadStageChanged
+from accord.contracts.values import Campaign, Money
+from accord.messaging.watermark import store
+from qualification.domain.history import standing
 from qualification.domain.lead import Activities, Lead, microseconds
 from qualification.queries import leads
 from qualification.usecases.definitions import Definitions
+from qualification.usecases.due import pass_time
 from qualification.usecases.enter import enter_waiting
+from qualification.usecases.reevaluate import progress, reevaluate_some
 
 
 async def stored(stack, lead_id: UUID) -> Lead:
@@ -52,6 +60,25 @@ async def test_what_is_stored_is_what_the_domain_made(stack, content, teller, da
     assert again.revision == 2
 
 
+def test_a_profile_is_read_as_it_was_written_though_it_is_not_checked_again(teller):
+    bare = teller().state()
+    whole = LeadState(
+        source="trade fair",
+        captured_at=bare.captured_at.replace(microsecond=1),
+        account_id=uuid7(),
+        attributes={"size": 50, "share": 0.5, "vip": True, "words": ["a", "ü"], "none": None},
+        campaign=Campaign(name="spring", cost=Money(amount=Decimal("1.50"), currency="EUR")),
+        external_keys=[external_key("crm", "1")],
+        verdict="flagged",
+        policy_version=3,
+        quality_score=1.0,
+    )
+    for state in (bare, whole):
+        read = leads.state_of(state.model_dump_json())
+        assert read == state
+        assert read.__dict__.keys() == LeadState.model_fields.keys()
+
+
 async def test_activities_of_a_lead_that_has_not_entered_wait_for_its_capture(stack, content, teller, day):
     await stack.agree(content)
     about = teller()
@@ -69,9 +96,8 @@ async def test_without_a_definition_leads_wait_and_then_enter_at_their_true_time
     await stack.tell(*[about.did("demo.requested", day(4)) for about in tellers])
     assert await stack.said() == []
     await stack.agree(content)
-    rules = await Definitions(stack.store).in_force()
-    assert rules is not None
-    rounds = [await enter_waiting(stack.database, rules, 3) for _ in range(4)]
+    book = await Definitions(stack.store).book()
+    rounds = [await enter_waiting(stack.database, book, 3) for _ in range(4)]
     assert rounds == [3, 3, 1, 0]
     for about in tellers:
         entries = [event for event in await stack.said(about.lead_id) if isinstance(event, LeadStageChanged)]
@@ -79,7 +105,9 @@ async def test_without_a_definition_leads_wait_and_then_enter_at_their_true_time
         assert {event.definition_version for event in entries} == {1}
 
 
-async def test_new_events_are_judged_by_the_newest_definition_and_stamped_with_it(stack, content, teller, day):
+async def test_what_happens_is_judged_by_the_definition_in_force_at_its_moment_and_stamped_with_it(
+    stack, content, teller, day
+):
     await stack.agree(content)
     about = teller()
     await stack.tell(about.captured(day(0), employee_count=250))
@@ -87,6 +115,8 @@ async def test_new_events_are_judged_by_the_newest_definition_and_stamped_with_i
     content["scores"]["fit"]["rules"][0]["points"] = 50
     assert await stack.agree(content) == 2
     await stack.tell(about.updated(day(1), employee_count=251))
+    assert [event for event in await stack.said(about.lead_id) if getattr(event, "definition_version", 1) == 2] == []
+    await stack.tell(about.updated(datetime.now(UTC), employee_count=252))
     scored = [event for event in await stack.said(about.lead_id) if isinstance(event, LeadScored)]
     assert [(event.definition_version, event.fit) for event in scored] == [(1, 40), (2, 50)]
 
@@ -206,3 +236,109 @@ async def test_only_activities_that_are_asked_for_are_loaded(stack, teller, day,
         lead = (await leads.lock(await recording.driver(), [about.lead_id], kinds))[about.lead_id]
     assert len(lead.activities.of("email.clicked")) == len(kinds)
     assert lead.activities.of("page.viewed") == ()
+
+
+async def test_what_time_brings_comes_once_everything_before_it_was_read_and_only_then(stack, content, teller, day):
+    await stack.agree(content)
+    about = teller()
+    await stack.tell(about.captured(day(0), employee_count=250), about.did("demo.requested", day(0)))
+    book = await Definitions(stack.store).book()
+    said = len(await stack.said())
+    assert await pass_time(stack.database, book) == 0
+    await watermark_reached(stack, day(10))
+    await pass_time(stack.database, book)
+    assert len(await stack.said()) == said
+    await watermark_reached(stack, day(60))
+    assert await pass_time(stack.database, book) == 1
+    assert [event.grade for event in (await stack.said())[said:]] == ["C4"]
+    assert await pass_time(stack.database, book) == 0
+
+
+async def watermark_reached(stack, at):
+    async with stack.database.recording() as recording:
+        await store(await recording.driver(), "qualification", {("intake-events", 0): at})
+
+
+async def test_what_is_heard_late_is_put_into_its_place_and_said_as_a_correction(stack, content, teller, day):
+    await stack.agree(content)
+    about = teller()
+    await stack.tell(
+        about.captured(day(0), employee_count=250),
+        about.did("demo.requested", day(2)),
+        about.did("page.viewed", day(4)),
+    )
+    await stack.tell(about.updated(day(1), employee_count=10))
+    withdrawn = [event for event in await stack.said() if isinstance(event, LeadStageChanged)][-1]
+    assert (withdrawn.stage, withdrawn.withdrawn, withdrawn.correction) == ("mql", True, True)
+    lead = await stored(stack, about.lead_id)
+    assert (lead.stage, lead.visits, lead.sequence) == ("inquiry", {"inquiry": 1}, len(await stack.said()))
+    await stack.tell(about.updated(day(1.5), employee_count=300))
+    said = [event for event in await stack.said() if isinstance(event, LeadStageChanged)]
+    assert [(event.stage, event.occurred_at) for event in standing(said)] == [("inquiry", day(0)), ("mql", day(2))]
+
+
+async def test_a_merge_that_is_taken_back_gives_both_leads_back_their_own(stack, content, teller, day):
+    await stack.agree(content)
+    ours, theirs, third = teller(), teller(), teller()
+    merge = theirs.merged(third.lead_id, day(2), employee_count=250)
+    await stack.tell(
+        ours.captured(day(0), employee_count=10),
+        theirs.captured(day(0), employee_count=250),
+        third.captured(day(0)),
+        third.did("email.clicked", day(1)),
+        merge,
+    )
+    joined = ours.merged(theirs.lead_id, day(3), employee_count=250)
+    await stack.tell(joined, theirs.did("demo.requested", day(4)), third.did("email.clicked", day(5)))
+    assert (await stored(stack, ours.lead_id)).stage == "mql"
+    ours.sequence += 1
+    parted = LeadUnmerged(
+        lead_id=ours.lead_id,
+        sequence=ours.sequence,
+        occurred_at=day(6),
+        recorded_at=day(6),
+        merge_id=joined.merge_id,
+        restored_lead_id=theirs.lead_id,
+        state=ours.state(employee_count=10),
+        restored_state=theirs.state(employee_count=250),
+    )
+    await stack.tell(parted)
+    survivor, restored = await stored(stack, ours.lead_id), await stored(stack, theirs.lead_id)
+    assert (survivor.stage, survivor.activities) == ("inquiry", Activities())
+    assert (restored.stage, restored.stage_since, restored.merged_into) == ("mql", day(4), None)
+    assert [len(restored.activities.of(kind)) for kind in ("email.clicked", "demo.requested")] == [2, 1]
+    assert (await stored(stack, third.lead_id)).merged_into == theirs.lead_id
+    assert restored.profile == theirs.state(employee_count=250)
+    await stack.tell(theirs.did("email.clicked", day(7)))
+    assert len((await stored(stack, theirs.lead_id)).activities.of("email.clicked")) == 3
+
+
+async def test_leads_on_their_way_are_judged_by_a_new_version_and_won_ones_are_left_alone(
+    stack, content, teller, auth, day
+):
+    await stack.agree(content)
+    tellers = [teller() for _ in range(7)]
+    await stack.tell(*[about.captured(day(0), employee_count=30) for about in tellers])
+    content["title"] = "Smaller ones too"
+    content["stages"][1]["gate"] = {"when": {"path": "attributes.employee_count", "op": "gte", "value": 20}}
+    await stack.agree(content)
+    async with stack.database.recording() as recording:
+        await recording.conn.execute(
+            text("UPDATE agreement_version SET active_from = active_from - interval '1 minute'")
+        )
+        driver = await recording.driver()
+        await driver.execute("UPDATE lead SET stage = 'won' WHERE lead_id = $1", tellers[0].lead_id)
+    definitions = Definitions(stack.store)
+    book = await definitions.book()
+    assert [await reevaluate_some(stack.database, book, 3) for _ in range(4)] == [True, True, False, False]
+    for about in tellers[1:]:
+        entry = [event for event in await stack.said(about.lead_id) if isinstance(event, LeadStageChanged)][-1]
+        assert (entry.stage, entry.cause, entry.definition_version) == ("mql", "definition", 2)
+        assert entry.occurred_at == book.in_force.since
+        assert (await stored(stack, about.lead_id)).ruled_by == 2
+    assert (await stored(stack, tellers[0].lead_id)).ruled_by == 1
+    done = await progress(stack.database)
+    assert (done.version, done.leads, done.looked_at, done.judged, done.changed) == (2, 7, 7, 6, 6)
+    assert done.done_at is not None
+    answered = (await stack.http.get("/v1/definition/reevaluation", headers=auth("reader"))).json()
+    assert (answered["version"], answered["state"], answered["changed"]) == (2, "done", 6)

@@ -7,10 +7,13 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.qualification.conftest import CONTENT
 
 from accord.contracts.criteria import MISSING
-from qualification.domain.lead import ACTIVITIES_PER_KIND_MAX, Activities, Lead, microseconds
-from qualification.domain.rules import EngagementRule
+from qualification.domain.definition import Definition
+from qualification.domain.due import next_change
+from qualification.domain.lead import ACTIVITIES_PER_KIND_MAX, Activities, Lead, microseconds, moment_of
+from qualification.domain.rules import EngagementRule, compile_definition
 from qualification.domain.scoring import LeadFacts, engagement_points, engagement_score, explain_scores, grade, scores
 
 DAY = 86_400_000_000
@@ -38,6 +41,25 @@ def test_the_cap_bounds_the_decayed_sum():
 
 def test_points_without_a_half_life_stay():
     assert engagement_points(rule(half_life_days=None, cap=None), Activities({"email.clicked": [0, 1]}), 10**15) == 10
+
+
+@given(
+    clicks=st.lists(st.integers(0, 40), max_size=5),
+    demos=st.lists(st.integers(0, 40), max_size=2),
+    after=st.integers(40, 60),
+    within=st.integers(1, 200),
+)
+def test_a_search_that_ends_early_finds_the_same_moment_and_none_that_is_too_late(clicks, demos, after, within):
+    rules = compile_definition(1, Definition.model_validate(CONTENT))
+    activities = Activities({"email.clicked": [n * DAY for n in clicks], "demo.requested": [n * DAY for n in demos]})
+    asked = (activities, rules, rules.watch("inquiry"), moment_of(0), moment_of(after * DAY))
+    until = moment_of((after + within) * DAY)
+    exact, early = next_change(*asked), next_change(*asked, until)
+    if exact is None or exact <= until:
+        assert early == exact
+    else:
+        assert early is not None
+        assert until < early <= exact
 
 
 def test_negative_points_are_bounded_by_the_cap_and_the_score_by_zero(content, compiled, day):

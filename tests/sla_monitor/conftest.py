@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +28,7 @@ from accord.contracts.intake_events import (
     LeadErased,
     LeadMerged,
     LeadState,
+    LeadUnmerged,
     LeadUpdated,
 )
 from accord.contracts.qualification_events import LeadAssigned, LeadDecided, LeadScored, LeadStageChanged
@@ -127,6 +129,15 @@ class Teller:
             **self._intake(at, None), merge_id=uuid7(), merged_lead_id=other, state=self.state(at, **attributes)
         )
 
+    def unmerged(self, merge: LeadMerged, at: datetime) -> LeadUnmerged:
+        return LeadUnmerged(
+            **self._intake(at, None),
+            merge_id=merge.merge_id,
+            restored_lead_id=merge.merged_lead_id,
+            state=merge.state,
+            restored_state=merge.state,
+        )
+
     def erased(self, at: datetime) -> LeadErased:
         return LeadErased(**self._intake(at, None))
 
@@ -205,7 +216,7 @@ class Stack:
             reached = {(INTAKE_EVENTS, 0): intake, (QUALIFICATION_EVENTS, 0): qualification or intake}
             await watermark.store(await recording.driver(), GROUP, dict(reached))
         await judge_ripe(self.database, self.book)
-        while await fire_due(self.database):
+        while await fire_due(self.database, self.book):
             pass
 
     async def clocks(self, lead_id: UUID) -> dict[str, dict[str, Any]]:
@@ -285,6 +296,12 @@ async def stack(settings: Settings) -> AsyncIterator[Stack]:
     async with httpx.AsyncClient(transport=transport, base_url="http://sla-monitor") as http:
         yield Stack(service.database, store, SlaBook(store), app, http)
     await service.database.dispose()
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    """The SLA above, to be changed at will."""
+    return deepcopy(CONTENT)
 
 
 @pytest.fixture

@@ -118,6 +118,10 @@ def test_what_cannot_be_signed_is_refused_at_its_place(path, value, pointer, wor
         ({"key": "rate", "obliges": "marketing", "kind": "rate"}, "/clauses/1/kind"),
         ({"key": "fresh", "obliges": "marketing", "kind": "freshness", "stage": "recycled"}, "/clauses/1/kind"),
         ({**SLA["clauses"][1], "escalate": [{"at": 1.0, "notify": "managers"}]}, "/clauses/1/escalate"),
+        (
+            {**SLA["clauses"][1], "escalate": [{"at": 1.5, "reassign": True}]},
+            "/clauses/1/escalate",
+        ),
         ({**SLA["clauses"][1], "paused_by": {"stage": "recycled"}}, "/clauses/1/paused_by"),
     ],
 )
@@ -125,6 +129,11 @@ def test_what_later_versions_keep_is_refused_by_this_one(clause, pointer):
     found = findings(changed("/clauses/1", clause))
     assert list(found) == [pointer]
     assert found[pointer].endswith("is not supported by this version")
+
+
+def test_a_clause_may_have_the_lead_given_to_somebody_else():
+    clause = {**SLA["clauses"][1], "escalate": [{"at": 1.0, "reassign": True}]}
+    assert findings(changed("/clauses/1", clause)) == {}
 
 
 def test_an_unknown_kind_of_clause_is_refused():

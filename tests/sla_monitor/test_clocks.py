@@ -56,6 +56,25 @@ async def test_a_breach_waits_for_the_watermark_of_both_topics(signed, mql):
     assert (breached.occurred_at, breached.sequence) == (at(60), 3)
 
 
+async def test_a_breach_says_whether_the_lead_shall_go_to_somebody_else(stack, teller, content):
+    accept = next(clause for clause in content["clauses"] if clause["key"] == "accept-mql")
+    accept["escalate"] = [{"at": 1.0, "reassign": True}]
+    await stack.agree(content)
+    await stack.in_force_since(datetime(2020, 1, 1, tzinfo=UTC))
+    lead, long_ago = teller(), teller()
+    await stack.tell(lead.captured(at(-5), size=100), lead.entered("mql", at(0)))
+    await stack.tell(long_ago.captured(at(-5), size=100), long_ago.entered("mql", at(0), recorded=at(5000)))
+    await stack.read_until(at(5001))
+    said = {event.lead_id: event for event in [*await breaches(stack, lead), *await breaches(stack, long_ago)]}
+    assert said[lead.lead_id].reassign
+    assert not said[long_ago.lead_id].reassign  # history takes nobody's lead away
+
+
+async def breaches(stack, lead):
+    said = await stack.said(lead.lead_id, "accept-mql")
+    return [event for event in said if event.type == "sla.breached.v1"]
+
+
 async def test_a_warning_overtaken_by_the_deadline_is_not_said(signed, mql):
     await signed.read_until(at(61))
     assert await signed.words(mql.lead_id, "accept-mql") == ["clock_started", "breached"]
@@ -215,8 +234,10 @@ async def test_an_erased_lead_leaves_counts_and_nothing_of_the_person(signed, mq
     (lead,) = await signed.rows("SELECT profiles, standings, source FROM lead WHERE lead_id = :id", id=mql.lead_id)
     assert (lead.profiles, lead.standings, lead.source) == ([], [], "website")
     assert await signed.rows("SELECT 1 FROM fact WHERE lead_id = :id", id=mql.lead_id) == []
-    await signed.tell(mql.entered("mql", at(20)))
+    await signed.tell(mql.entered("mql", at(20)), mql.scored("A1", at(20)), mql.did("email.sent", at(21)))
     assert len(await signed.clocks(mql.lead_id)) == 2
+    assert (await signed.rows("SELECT standings FROM lead WHERE lead_id = :id", id=mql.lead_id))[0].standings == []
+    assert await signed.rows("SELECT 1 FROM fact WHERE lead_id = :id", id=mql.lead_id) == []
 
 
 async def test_running_clocks_follow_the_owner(signed, mql, auth):
@@ -282,8 +303,8 @@ async def test_two_replicas_that_fire_at_once_share_the_clocks(signed, teller):
     async with signed.database.recording() as recording:
         reached = {("intake-events", 0): at(61), ("qualification-events", 0): at(61)}
         await watermark.store(await recording.driver(), "sla-monitor", dict(reached))
-    fired = await asyncio.gather(*(fire_due(signed.database, 20) for _ in range(5)))
-    while more := await fire_due(signed.database, 20):
+    fired = await asyncio.gather(*(fire_due(signed.database, signed.book, 20) for _ in range(5)))
+    while more := await fire_due(signed.database, signed.book, 20):
         fired.append(more)
     assert sum(fired) == 60
     (counted,) = await signed.rows("SELECT count(*) AS n FROM outbox WHERE type = 'sla.breached.v1'")

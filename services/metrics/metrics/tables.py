@@ -87,6 +87,9 @@ stage_entry = Table(
     Column("duration_us", BigInteger),
     Column("is_first", Boolean, nullable=False),
     Column("is_last", Boolean, nullable=False),
+    Column("replaces", BigInteger),
+    Column("withdrawn", Boolean, nullable=False, server_default=text("false")),
+    Column("follows", BigInteger),
     PrimaryKeyConstraint("lead_id", "sequence", name="stage_entry_pkey"),
     CheckConstraint(
         "(exited_at IS NULL) = (next_stage IS NULL) AND (exited_at IS NULL) = (duration_us IS NULL)",

@@ -1,4 +1,4 @@
-"""Kafka in: intake's events to the use case that moves leads. No rules here."""
+"""Kafka in: intake's events to the use case that moves leads, those of broken promises to the one that takes leads away. No rules here."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from accord.database import Recording
 from accord.messaging.consumer import Handler, Received
+from qualification.usecases.breaches import take_breaches
 from qualification.usecases.definitions import Definitions
 from qualification.usecases.requalify import requalify
 
@@ -14,6 +15,16 @@ def intake_events(definitions: Definitions) -> Handler:
     """The handler of `intake-events`."""
 
     async def handle(recording: Recording, received: Sequence[Received]) -> None:
-        await requalify(recording, received, await definitions.in_force())
+        await requalify(recording, received, await definitions.book())
+
+    return handle
+
+
+def sla_events(definitions: Definitions) -> Handler:
+    """The handler of `sla-events`."""
+
+    async def handle(recording: Recording, received: Sequence[Received]) -> None:
+        book = await definitions.book()
+        await take_breaches(recording, received, book.routing, book.in_force)
 
     return handle

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from accord.agreements import AgreementStore, agreement_router, agreement_worker
-from accord.contracts.topics import INTAKE_EVENTS
+from accord.contracts.topics import INTAKE_EVENTS, SLA_EVENTS, WAITED_FOR
 from accord.database import Database
 from accord.http.idempotency import idempotency_worker
 from accord.messaging import dead_letters
@@ -14,13 +14,20 @@ from accord.messaging.consumer import Consumer
 from accord.messaging.relay import Relay
 from accord.service import Service, run
 from qualification import handlers
-from qualification.api import decisions, leads
+from qualification.api import assignments, decisions, definition, feedback, leads, routing, what_if
 from qualification.api.examples import DEFINITION
 from qualification.settings import Settings
 from qualification.usecases.definitions import KIND, Definitions
+from qualification.usecases.due import timekeeping
 from qualification.usecases.enter import entering
+from qualification.usecases.measure import measuring
+from qualification.usecases.place import placing
+from qualification.usecases.reevaluate import reevaluating
+from qualification.usecases.routing import RoutingBook
+from qualification.usecases.what_if import imagining
 
 GROUP = "qualification"
+BREACHES_GROUP = "qualification-breaches"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -33,8 +40,10 @@ def build(settings: Settings) -> Service:
         application_name="qualification",
     )
     store = AgreementStore(database, KIND)
-    definitions = Definitions(store)
+    book = RoutingBook(database)
+    definitions = Definitions(store, book)
     handle = handlers.intake_events(definitions)
+    handle_breaches = handlers.sla_events(definitions)
     consumer = Consumer(
         database,
         settings.kafka,
@@ -43,6 +52,19 @@ def build(settings: Settings) -> Service:
         handle=handle,
         batch_rows_max=settings.consumer_batch_rows_max,
     )
+    breaches = Consumer(
+        database,
+        settings.kafka,
+        group=BREACHES_GROUP,
+        topics=[SLA_EVENTS],
+        handle=handle_breaches,
+        batch_rows_max=settings.consumer_batch_rows_max,
+    )
+    relay = Relay(database, settings.kafka, "qualification", consumed=WAITED_FOR["qualification"])
+
+    def busy() -> bool:
+        return consumer.waiting or breaches.waiting or relay.behind
+
     return Service(
         name="qualification",
         title="Accord qualification",
@@ -53,14 +75,25 @@ def build(settings: Settings) -> Service:
         routers=[
             leads.router(database, definitions),
             decisions.router(database, definitions),
+            definition.router(database),
+            what_if.router(database, store),
+            feedback.router(database, definitions),
+            routing.router(database, definitions, book),
+            assignments.router(database, definitions, book),
             agreement_router(store, example=DEFINITION),
-            dead_letters.router(database, {GROUP: handle}),
+            dead_letters.router(database, {GROUP: handle, BREACHES_GROUP: handle_breaches}),
         ],
         workers=[
-            Relay(database, settings.kafka, "qualification", consumed=(INTAKE_EVENTS,)),
+            relay,
             consumer,
+            breaches,
             agreement_worker(store),
             entering(database, definitions),
+            timekeeping(database, definitions),
+            reevaluating(database, definitions, busy),
+            imagining(database, busy),
+            placing(database, book, definitions),
+            measuring(database),
             idempotency_worker(database),
         ],
     )

@@ -58,6 +58,12 @@ lead = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("revision", BigInteger, nullable=False),
     _moment("changed_at"),
+    _moment("profile_at", nullable=True),
+    Column("clock_rank", SmallInteger),
+    Column("clock_tie", UUID),
+    Column("entered_under", Integer),
+    Column("ruled_by", Integer),
+    _moment("due_at", nullable=True),
     PrimaryKeyConstraint("lead_id", name="lead_pkey"),
     CheckConstraint("(stage IS NULL) = (stage_since IS NULL)", name="lead_stage_check"),
     Index("lead_stage_idx", "stage", "lead_id", postgresql_where=text("stage IS NOT NULL")),
@@ -70,6 +76,70 @@ lead = Table(
         postgresql_where=text("stage IS NULL AND profile IS NOT NULL AND merged_into IS NULL AND NOT erased"),
     ),
     Index("lead_merged_into_idx", "merged_into", postgresql_where=text("merged_into IS NOT NULL")),
+    Index("lead_due_idx", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    Index("lead_owner_stage_idx", "owner", "stage", "lead_id", postgresql_where=text("owner IS NOT NULL")),
+)
+
+lead_fact = Table(
+    "lead_fact",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    _moment("placed_at"),
+    Column("rank", SmallInteger, nullable=False),
+    Column("tie", UUID, nullable=False),
+    _moment("recorded_at"),
+    Column("fact", JSONB, nullable=False),
+    PrimaryKeyConstraint("lead_id", "placed_at", "rank", "tie", name="lead_fact_pkey"),
+)
+
+reevaluation = Table(
+    "reevaluation",
+    metadata,
+    Column("version", Integer, autoincrement=False, nullable=False),
+    _moment("started_at"),
+    _moment("done_at", nullable=True),
+    Column("after", UUID, nullable=False),
+    Column("leads", BigInteger, nullable=False),
+    Column("looked_at", BigInteger, nullable=False),
+    Column("judged", BigInteger, nullable=False),
+    Column("changed", BigInteger, nullable=False),
+    PrimaryKeyConstraint("version", name="reevaluation_pkey"),
+)
+
+what_if = Table(
+    "what_if",
+    metadata,
+    Column("what_if_id", UUID, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("content", JSONB, nullable=False),
+    Column("content_sha256", Text, nullable=False),
+    _moment("since"),
+    _moment("until"),
+    Column("grouped_by", JSONB, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("asked_by", Text, nullable=False),
+    _moment("asked_at"),
+    _moment("started_at", nullable=True),
+    _moment("finished_at", nullable=True),
+    Column("after", UUID, nullable=False),
+    Column("leads", BigInteger),
+    Column("leads_done", BigInteger, nullable=False),
+    Column("leads_per_s", Double),
+    Column("sums", JSONB),
+    Column("report", JSONB),
+    Column("error", Text),
+    PrimaryKeyConstraint("what_if_id", name="what_if_pkey"),
+)
+
+what_if_lead = Table(
+    "what_if_lead",
+    metadata,
+    Column("what_if_id", UUID, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("lead_id", UUID, nullable=False),
+    _moment("did_enter_at", nullable=True),
+    _moment("would_enter_at", nullable=True),
+    PrimaryKeyConstraint("what_if_id", "stage", "lead_id", name="what_if_lead_pkey"),
 )
 
 activity = Table(
@@ -102,6 +172,10 @@ stage_entry = Table(
     Column("cause", Text, nullable=False),
     Column("decision_id", UUID),
     Column("definition_version", Integer, nullable=False),
+    Column("correction", Boolean, nullable=False, server_default=text("false")),
+    Column("withdrawn", Boolean, nullable=False, server_default=text("false")),
+    Column("replaces", BigInteger),
+    Column("follows", BigInteger),
     PrimaryKeyConstraint("lead_id", "sequence", name="stage_entry_pkey"),
 )
 
@@ -120,7 +194,9 @@ decision = Table(
     Column("department", Text),
     Column("fields", JSONB, nullable=False),
     Column("definition_version", Integer, nullable=False),
+    _moment("placed_at", nullable=True),
     PrimaryKeyConstraint("lead_id", "decision_id", name="decision_pkey"),
+    Index("decision_occurred_idx", "occurred_at"),
 )
 
 decision_note = Table(
@@ -139,4 +215,84 @@ external_key = Table(
     Column("lead_id", UUID, nullable=False),
     PrimaryKeyConstraint("key", name="external_key_pkey"),
     Index("external_key_lead_idx", "lead_id"),
+)
+
+routing = Table(
+    "routing",
+    metadata,
+    Column("version", Integer, nullable=False, autoincrement=False),
+    Column("content", JSONB, nullable=False),
+    Column("content_sha256", Text, nullable=False),
+    _moment("written_at"),
+    Column("written_by", Text, nullable=False),
+    PrimaryKeyConstraint("version", name="routing_pkey"),
+)
+
+routing_pool = Table(
+    "routing_pool",
+    metadata,
+    Column("pool", Text, nullable=False),
+    Column("total", BigInteger, nullable=False),
+    Column("currents", JSONB, nullable=False),
+    PrimaryKeyConstraint("pool", name="routing_pool_pkey"),
+)
+
+routing_sweep = Table(
+    "routing_sweep",
+    metadata,
+    Column("version", Integer, nullable=False, autoincrement=False),
+    Column("after_stage", Text, nullable=False),
+    Column("after_lead", UUID, nullable=False),
+    Column("done", Boolean, nullable=False),
+    PrimaryKeyConstraint("version", name="routing_sweep_pkey"),
+)
+
+assignment = Table(
+    "assignment",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    Column("assignment_id", UUID, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("owner", Text),
+    Column("previous_owner", Text),
+    Column("pool", Text),
+    Column("cause", Text, nullable=False),
+    Column("reason", Text),
+    Column("actor", Text),
+    Column("clause", Text),
+    Column("breach_id", UUID),
+    Column("routing_version", Integer),
+    Column("why", Text, nullable=False),
+    Column("explanation", JSONB),
+    _moment("occurred_at"),
+    _moment("recorded_at"),
+    PrimaryKeyConstraint("lead_id", "assignment_id", name="assignment_pkey"),
+    Index("assignment_breach_idx", "breach_id", unique=True, postgresql_where=text("breach_id IS NOT NULL")),
+)
+
+waiting_lead = Table(
+    "waiting_lead",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    Column("pool", Text, nullable=False),
+    _moment("since"),
+    _moment("tried_at"),
+    Column("routing_version", Integer, nullable=False),
+    Column("avoid", Text),
+    Column("clause", Text),
+    Column("breach_id", UUID),
+    Column("clock_id", UUID),
+    PrimaryKeyConstraint("lead_id", name="waiting_lead_pkey"),
+    Index("waiting_lead_pool_idx", "pool", "tried_at"),
+    Index("waiting_lead_version_idx", "routing_version"),
+    Index("waiting_lead_clock_idx", "clock_id", postgresql_where=text("clock_id IS NOT NULL")),
+)
+
+account_owner = Table(
+    "account_owner",
+    metadata,
+    Column("account_id", UUID, nullable=False),
+    Column("owner", Text, nullable=False),
+    _moment("since"),
+    PrimaryKeyConstraint("account_id", name="account_owner_pkey"),
 )

@@ -47,6 +47,7 @@ lead = Table(
     Column("owner_sequence", BigInteger, nullable=False, server_default=text("0")),
     Column("merged_into", UUID),
     _moment("merged_at", nullable=True),
+    _moment("merge_recorded_at", nullable=True),
     _moment("erased_at", nullable=True),
     PrimaryKeyConstraint("lead_id", name="lead_pkey"),
 )

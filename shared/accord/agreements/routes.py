@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from accord.agreements import documents, model, paper
 from accord.agreements.diff import Change, diff
 from accord.agreements.store import AgreementStore, Changed, NoSuchVersion, Refused, Stored
+from accord.agreements.words import readings
 from accord.contracts.agreement_events import AgreementKind
 from accord.contracts.values import Department, Timestamp
 from accord.http.auth import Caller, require
@@ -102,6 +103,14 @@ class ChangeOut(BaseModel):
     new: Any = None
 
 
+class ReadingOut(BaseModel):
+    """A place of the paper that reads otherwise."""
+
+    heading: str
+    before: list[str] = Field(description="The lines of the one version; empty where the other adds.")
+    now: list[str] = Field(description="The lines of the other; empty where it leaves out.")
+
+
 class DiffOut(BaseModel):
     """What is different from one version to another."""
 
@@ -109,6 +118,7 @@ class DiffOut(BaseModel):
     from_version: int
     to_version: int
     changes: list[ChangeOut]
+    words: list[ReadingOut] = Field(description="The same in the plain words of the paper.")
 
 
 def agreement_router(store: AgreementStore, *, example: Mapping[str, object] | None = None) -> APIRouter:
@@ -186,8 +196,13 @@ def _reading(router: APIRouter, store: AgreementStore) -> None:
         with _Refusals():
             old, new = await store.get(version), await store.get(other)
         changes = await asyncio.to_thread(diff, old.content, new.content)
+        words = await asyncio.to_thread(lambda: readings(kind.paper(old.content), kind.paper(new.content)))
         return DiffOut(
-            kind=kind.kind, from_version=version, to_version=other, changes=[_change(item) for item in changes]
+            kind=kind.kind,
+            from_version=version,
+            to_version=other,
+            changes=[_change(item) for item in changes],
+            words=[ReadingOut(heading=item.heading, before=list(item.before), now=list(item.now)) for item in words],
         )
 
 

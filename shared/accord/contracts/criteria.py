@@ -74,6 +74,11 @@ MISSING: Final = _Missing()
 class Facts(Protocol):
     """What is known of one lead at one moment."""
 
+    @property
+    def attributes(self) -> Mapping[str, object]:
+        """What `value` answers for `attributes.NAME`, by name; one that is not there is missing. Read in place, since criteria ask for
+        attributes more than for anything else."""
+
     def value(self, path: str, within: timedelta | None) -> object:
         """The value at a path: a plain bool, int, float, Decimal, str, list of str or timedelta; else MISSING.
 
@@ -367,7 +372,10 @@ _CONTAINERS: frozenset[type] = frozenset({str, list, tuple, set, frozenset})
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One comparison as it came out. Values are fit for JSON: a duration is ISO 8601 text, a missing value None."""
+    """One comparison as it came out. Values are fit for JSON: a duration is ISO 8601 text, a missing value None.
+
+    `at` is where it stands in the criteria, a JSON Pointer such as `/all/0/none/1`; empty if it is all of them.
+    """
 
     path: str
     op: Op
@@ -375,28 +383,20 @@ class Leaf:
     actual: object
     held: bool
     within: str | None = None
+    at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    """One comparison, compiled."""
+class Question:
+    """One comparison, compiled. `window` is the duration of `within`, `at` its place in the criteria as a JSON Pointer."""
 
     path: str
     op: Op
     expected: object
     within: str | None
     window: timedelta | None
+    at: str
     holds: _Node
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """Facts that give one answer, so that a comparison is explained by the very code that decides it."""
-
-    actual: object
-
-    def value(self, path: str, within: timedelta | None) -> object:
-        return self.actual
 
 
 class Compiled:
@@ -410,20 +410,26 @@ class Compiled:
     """Every path that is asked for."""
 
     def __init__(self, criteria: Criteria) -> None:
-        self._questions: list[_Question] = []
-        self.holds = self._node(criteria)
+        self._questions: list[Question] = []
+        self.holds = self._node(criteria, "")
         self.paths = frozenset(question.path for question in self._questions)
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """Every comparison, in the order in which they are written."""
+        return tuple(self._questions)
 
     def explain(self, facts: Facts) -> list[Leaf]:
         """Every comparison with its actual value, in the order in which they are written."""
         return [_asked(question, facts) for question in self._questions]
 
-    def _node(self, criteria: Criteria) -> _Node:
+    def _node(self, criteria: Criteria, at: str) -> _Node:
         if criteria.path:
-            question = _question(criteria)
+            question = _question(criteria, at)
             self._questions.append(question)
             return question.holds
-        nodes = tuple(self._node(child) for child in criteria.children)
+        group = "all" if criteria.all else "any" if criteria.any else "none"
+        nodes = tuple(self._node(child, f"{at}/{group}/{place}") for place, child in enumerate(criteria.children))
         if criteria.all:
             return _all_node(nodes)
         return _any_node(nodes) if criteria.any else _none_node(nodes)
@@ -434,15 +440,15 @@ def compile_criteria(criteria: Criteria) -> Compiled:
     return Compiled(criteria)
 
 
-def _question(leaf: Criteria) -> _Question:
+def _question(leaf: Criteria, at: str) -> Question:
     window = parse_duration(leaf.within) if leaf.within else None
-    return _Question(leaf.path, leaf.op, leaf.expected, leaf.within, window, _leaf_node(leaf, window))
+    return Question(leaf.path, leaf.op, leaf.expected, leaf.within, window, at, _leaf_node(leaf, window))
 
 
-def _asked(question: _Question, facts: Facts) -> Leaf:
+def _asked(question: Question, facts: Facts) -> Leaf:
     actual = facts.value(question.path, question.window)
-    held = question.holds(_Answer(actual))
-    return Leaf(question.path, question.op, question.expected, _shown(actual), held, question.within)
+    held = question.holds(facts)
+    return Leaf(question.path, question.op, question.expected, _shown(actual), held, question.within, question.at)
 
 
 def _shown(actual: object) -> object:
@@ -522,12 +528,17 @@ def _contains_node(path: str, part: str) -> _Node:
 
 def _membership_node(path: str, window: timedelta | None, members: list[Scalar], *, wanted: bool) -> _Node:
     classes, known = _CLASSES[_type_of(members[0]) or "any"], frozenset(members)
+    attribute = _attribute(path)
+
+    def holds_of_attribute(facts: Facts) -> bool:
+        actual = facts.attributes.get(attribute)
+        return actual.__class__ in classes and (actual in known) is wanted
 
     def holds(facts: Facts) -> bool:
         actual = facts.value(path, window)
         return actual.__class__ in classes and (actual in known) is wanted
 
-    return holds
+    return holds_of_attribute if attribute else holds
 
 
 def _comparison_node(
@@ -537,11 +548,23 @@ def _comparison_node(
     compare: Callable[[Any, Any], bool],
     expected: object,
 ) -> _Node:
+    attribute = _attribute(path)
+
+    def holds_of_attribute(facts: Facts) -> bool:
+        actual = facts.attributes.get(attribute)
+        return actual.__class__ in classes and compare(actual, expected)
+
     def holds(facts: Facts) -> bool:
         actual = facts.value(path, window)
         return actual.__class__ in classes and compare(actual, expected)
 
-    return holds
+    return holds_of_attribute if attribute else holds
+
+
+def _attribute(path: str) -> str:
+    """The attribute's name, empty for any other path."""
+    root, _, name = path.partition(".")
+    return name if root == "attributes" else ""
 
 
 # --- Words ---

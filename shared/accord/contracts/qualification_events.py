@@ -50,6 +50,15 @@ class LeadStageChanged(LeadEvent):
     actor: Handle | None = None
     correction: bool = False
     """True where a late report put this entry into the past; the history it belongs to was derived anew."""
+    replaces: int | None = Field(default=None, ge=1)
+    """`sequence` of an earlier entry that no longer stands: this one takes its place, or, `withdrawn`, none does."""
+    withdrawn: bool = False
+    """True where the entry that this event repeats never was: it goes, with all that followed from it."""
+    follows: int | None = Field(default=None, ge=0)
+    """`sequence` of the entry after which this one has its place among the lead's entries, 0 for the first place. None: it
+    replaces another, or it is the last by now."""
+    present_stage: Key | None = None
+    """Of a correction, the stage in which the lead stands by now."""
 
 
 @event
@@ -67,6 +76,8 @@ class LeadDecided(LeadEvent):
     actor: Handle
     amount: Money | None = None
     expected_close: date | None = None
+    correction: bool = False
+    """True where it was put into its place in the past, before entries that were said already."""
 
 
 @event

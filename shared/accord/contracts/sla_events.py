@@ -55,6 +55,8 @@ class ClockBreached(ClockEvent):
 
     type: ClassVar[str] = "sla.breached.v1"
     breach_id: UUID
+    reassign: bool = False
+    """The clause says that the lead is then taken away from `owner` and given to somebody else."""
 
 
 @event

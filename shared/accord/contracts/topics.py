@@ -30,11 +30,15 @@ TOPIC_OF: dict[ServiceName, str] = {
 
 CONSUMED_BY: dict[ServiceName, tuple[str, ...]] = {
     "intake": (),
-    "qualification": (INTAKE_EVENTS,),
+    "qualification": (INTAKE_EVENTS, SLA_EVENTS),
     "sla-monitor": (INTAKE_EVENTS, QUALIFICATION_EVENTS),
     "metrics": (INTAKE_EVENTS, QUALIFICATION_EVENTS, SLA_EVENTS),
 }
-"""The topics that each service reads. There is no circle, so watermarks can wait for each other along this order."""
+"""The topics that each service reads."""
+
+WAITED_FOR: dict[ServiceName, tuple[str, ...]] = {**CONSUMED_BY, "qualification": (INTAKE_EVENTS,)}
+"""The topics whose watermarks each service's own waits for. There is no circle: qualification reads of broken promises and does not
+wait for more of them, since the SLA monitor breaks none before qualification's watermark has passed it (ADR 65)."""
 
 PARTITIONS_DEFAULT = 12
 

@@ -28,15 +28,17 @@ def required_match(request: Request) -> str:
     return value
 
 
-def precondition_failed(etag: str | None = None) -> Problem:
-    """412; with the present ETag if it is known."""
-    return Problem(
+def precondition_failed(etag: str | None = None, **extra: object) -> Problem:
+    """412; with the present ETag if it is known, and further members that tell the present state."""
+    problem = Problem(
         412,
         "precondition-failed",
         "It has changed since",
         "Read it again, and base your change on what it is now.",
         headers={"ETag": etag} if etag else None,
     )
+    problem.extra = extra
+    return problem
 
 
 def none_match(request: Request, etag: str) -> bool:

@@ -178,6 +178,11 @@ class Consumer:
             return f"{self.name}: {waiting} records wait, none consumed for more than {self._stall.stuck_after_s:.0f} s"
         return None
 
+    @property
+    def waiting(self) -> bool:
+        """Whether records wait or are in hand, as far as the last fetch told."""
+        return self._lag + self._in_hand > 0
+
     async def _membership(self, stop: asyncio.Event, backoff: Backoff) -> None:
         """Join the group and consume until `stop` or until the connection is lost for good."""
         await ensure_topics(self._kafka, self._topics)

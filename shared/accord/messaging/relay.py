@@ -59,6 +59,9 @@ _BATCH_BYTES_MAX = 16 * 1024 * 1024
 _ROWS_PER_TURN = 500
 """So many rows are prepared before other tasks of the process, such as its API, get their turn (some 5 ms)."""
 
+_BEHIND_ROWS = 500
+"""Of a batch; some 20 ms of publishing."""
+
 _VACUUM_AFTER_ROWS = 50_000
 """Deleted rows after which the relay has their space reused. Autovacuum looks only once a minute, and at 20,000
 events a second the table would have grown by half a gigabyte in between."""
@@ -113,6 +116,7 @@ class Relay:
         self._frontier = Frontier(consumed)
         self._watermark_due_at = 0.0
         self._deleted_rows = 0
+        self._in_hand = 0
         self._fixed_headers: dict[str, list[tuple[str, bytes]]] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -129,6 +133,11 @@ class Relay:
                     await backoff.wait(stop)
         finally:
             await self._drop_producer()
+
+    @property
+    def behind(self) -> bool:
+        """Whether so many events are being published that the next ones have to wait."""
+        return self._in_hand > _BEHIND_ROWS
 
     def problem(self) -> str | None:
         if self._stall.stuck:
@@ -182,6 +191,7 @@ class Relay:
         started = time.monotonic()
         self._stall.waits(True)
         rows = await driver.fetch(_READ, self._batch_rows_max, _BATCH_BYTES_MAX)
+        self._in_hand = len(rows)
         if rows:
             await self._publish(driver, rows)
             instruments.RELAY_PUBLISH_S.observe(time.monotonic() - started)

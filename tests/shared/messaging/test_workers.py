@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from accord.workers import Periodic, Stall
+from accord.workers import Periodic, Stall, give_way
 
 
 async def test_it_works_again_at_once_while_there_is_more():
@@ -85,3 +85,11 @@ def test_a_failure_that_is_tried_again_is_a_stall_only_after_ten_times_as_long(m
         assert not stall.stuck
     clock[0] += 1
     assert stall.stuck
+
+
+async def test_background_work_goes_on_when_nobody_waits_any_more_and_at_last_though_somebody_always_does():
+    looks = iter([True, True, False])
+    await give_way(lambda: next(looks))
+    assert next(looks, None) is None
+    async with asyncio.timeout(10):
+        await give_way(lambda: True)

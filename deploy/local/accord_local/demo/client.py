@@ -57,6 +57,9 @@ class Client:
     ) -> Any:
         return self._send("POST", url, expect, json=body, content=content, headers=headers)
 
+    def put(self, url: str, body: object, *, expect: tuple[int, ...] = (200, 201)) -> Any:
+        return self._send("PUT", url, expect, json=body)
+
     def _send(self, method: str, url: str, expect: tuple[int, ...], **request: Any) -> Any:
         for _ in range(BUSY_RETRIES_MAX):
             answer = self._http.request(method, url, **request)

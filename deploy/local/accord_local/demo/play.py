@@ -1,4 +1,5 @@
-"""Plays a sample over HTTP: signs the four agreements with both keys, posts the leads, their activities and the decisions of sales."""
+"""Plays a sample over HTTP: signs the four agreements with both keys, posts the leads, their activities and the decisions of sales, and
+has the open leads given to people."""
 
 from __future__ import annotations
 
@@ -6,13 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import yaml
 
 from accord_local.demo.client import Client, UnexpectedAnswer, Urls, wait_for
 from accord_local.demo.sample import SampleLead
 
 T = TypeVar("T")
 BATCH_ROWS = 100
+PAGE_ROWS = 500
+ROUTED_STAGES = ("mql", "sal", "sql", "opportunity")
+"""Where the template definition has sales take over, so that a lead there has an owner or waits for one."""
 Advance = Callable[[int], None]
 """Called with the number of rows that were just done."""
 
@@ -104,6 +110,52 @@ def post_decisions(caller: Client, urls: Urls, sample: Sequence[SampleLead], adv
         _refuse_failures(answer["results"])
         advance(len(chunk))
     return len(steps)
+
+
+def routing_document(text: bytes) -> dict[str, Any]:
+    """The routing to start from, but for two things that a sample lacks.
+
+    Everybody is at work, since the demo plays half a year in a minute, at whatever hour it is run. And accounts are not kept together,
+    since all the sample's people write from example.com, which is one company.
+    """
+    document: dict[str, Any] = yaml.safe_load(text)
+    document.pop("calendars", None)
+    document["same_account"] = False
+    document["people"] = {
+        name: {term: value for term, value in terms.items() if term not in ("calendar", "absences")}
+        for name, terms in document["people"].items()
+    }
+    return document
+
+
+def route(admin: Client, caller: Client, urls: Urls, text: bytes) -> None:
+    """Put the routing into force, unless one is, and wait until every open lead of sales has an owner or waits for one.
+
+    It comes after the sample, so the leads are given out in the order of their arrival, and each time to the same people.
+    """
+    url = f"{urls.qualification}/v1/routing"
+    if admin.get(url, expect=(200, 404)).get("version") is None:
+        admin.put(url, routing_document(text))
+
+    def all_given() -> bool | None:
+        waiting = sum(pool["waiting"] for pool in caller.get(f"{url}/pools")["pools"])
+        return waiting == sum(_without_owner(caller, urls, stage) for stage in ROUTED_STAGES) or None
+
+    wait_for("every lead to have an owner or to wait for one", all_given)
+
+
+def _without_owner(caller: Client, urls: Urls, stage: str) -> int:
+    url = f"{urls.qualification}/v1/leads"
+    answer = caller.get(url, stage=stage, limit=PAGE_ROWS)
+    found = _ownerless(answer)
+    while (cursor := answer["next_cursor"]) is not None:
+        answer = caller.get(url, stage=stage, limit=PAGE_ROWS, cursor=cursor)
+        found += _ownerless(answer)
+    return found
+
+
+def _ownerless(answer: Any) -> int:
+    return sum(lead["owner"] is None for lead in answer["items"])
 
 
 def _await_mql(caller: Client, urls: Urls, leads: Sequence[SampleLead]) -> None:

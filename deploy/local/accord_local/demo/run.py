@@ -1,4 +1,4 @@
-"""The demo from start to end: sign, play, wait until every service has caught up, show. Progress bars while it works."""
+"""The demo from start to end: sign, play, wait until every service has caught up, route, show. Progress bars while it works."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from accord_local.stack import Stack
 SEED = 20_270_104
 CATCH_UP_S = 120.0
 TEMPLATES = Path(__file__).parents[3] / "agreements"
+ROUTING = TEMPLATES.parent / "routing.yaml"
 
 
 def run_demo(stack: Stack, console: Console) -> None:
@@ -30,6 +31,8 @@ def run_demo(stack: Stack, console: Console) -> None:
             console.print("The sample was played before; these are its numbers.")
         else:
             _play(callers, urls, console)
+        with Client(keys["ACCORD_ADMIN_KEY"]) as admin:
+            play.route(admin, marketing, urls, ROUTING.read_bytes())
         show.show_all(console, marketing, urls)
     console.print(f"Everything keeps running: {urls.metrics}/docs and its neighbours describe the interface.")
 

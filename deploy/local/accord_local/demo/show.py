@@ -1,4 +1,4 @@
-"""What the demo shows of its numbers: funnel, velocity, open clocks and breaches, as tables with their definitions beneath."""
+"""What the demo shows of its numbers: funnel, velocity, owners, open clocks and breaches, as tables with their definitions beneath."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ ROWS_MAX = 14
 
 
 def show_all(console: Console, caller: Client, urls: Urls) -> None:
-    """Print the four tables."""
+    """Print the five tables."""
     show_funnel(console, caller.get(f"{urls.metrics}/v1/funnel", mode="cohort"))
     show_velocity(console, caller.get(f"{urls.metrics}/v1/velocity"))
+    show_owners(console, caller.get(f"{urls.qualification}/v1/routing/pools"))
     show_clocks(console, caller.get(f"{urls.sla_monitor}/v1/clocks", state="running", limit=ROWS_MAX))
     show_breaches(console, caller.get(f"{urls.sla_monitor}/v1/breaches", limit=ROWS_MAX))
 
@@ -49,6 +50,18 @@ def show_velocity(console: Console, answer: Mapping[str, Any]) -> None:
             str(step["waiting"]),
             *(_duration(step[name]) for name in ("p50_s", "p90_s", "km_median_s")),
         )
+    console.print(table)
+
+
+def show_owners(console: Console, answer: Mapping[str, Any]) -> None:
+    """Who has how many open leads, by the pools of the routing, and how many leads wait for somebody."""
+    table = _table("Owners", "owner", "pool", "weight", "open leads", "capacity")
+    for pool in answer["pools"]:
+        for member in pool["members"]:
+            capacity = "" if member["capacity"] is None else str(member["capacity"])
+            table.add_row(member["owner"], pool["pool"], str(member["weight"]), str(member["open"]), capacity)
+        table.add_row("(waiting)", pool["pool"], "", str(pool["waiting"]), "", end_section=True)
+    table.caption = f"routing version {answer['version']}, as of {answer['as_of']}"
     console.print(table)
 
 

@@ -15,6 +15,7 @@ from accord.contracts.sla_events import (
     ClockCancelled,
     ClockEvent,
     ClockMet,
+    ClockStarted,
 )
 from accord.contracts.values import Department
 
@@ -67,8 +68,10 @@ def after(clock: Clock | None, event: ClockEvent) -> Clock:
     return _after(known, event)
 
 
-def _after(known: Clock, event: ClockEvent) -> Clock:
+def _after(known: Clock, event: ClockEvent) -> Clock:  # noqa: PLR0911 - one for each type
     match event:
+        case ClockStarted():  # again, where what had settled it was corrected away
+            return replace(known, state="running", breached_at=None, settled_at=None)
         case ClockAtRisk():
             return replace(known, warned=max(known.warned or 0, event.fraction))
         case ClockBreached():

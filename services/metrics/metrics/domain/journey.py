@@ -2,7 +2,8 @@
 
 The chain follows the producer's `sequence`, not the times: a deal may be reported as won before its lead was
 captured, and it
-was won all the same. Only a correction is placed by its time, since that is what it says.
+was won all the same. A correction says itself where it belongs: in place of an entry, after one, or, that an entry
+never was.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One stage change as reported. `sequence` is unique within the lead."""
+    """One stage change as reported. `sequence` is unique within the lead; `replaces` and `follows` name others by it, and
+    `follows` 0 is the first place. `withdrawn`: nothing comes in place of what it replaces."""
 
     sequence: int
     stage: str
     visit: int
     occurred_at: datetime
     correction: bool
+    replaces: int | None = None
+    withdrawn: bool = False
+    follows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +63,46 @@ def chain(changes: Iterable[Change]) -> list[Entry]:
     """
     ordered: list[Change] = []
     for change in sorted({change.sequence: change for change in changes}.values(), key=lambda change: change.sequence):
-        place = _place_of_visit(ordered, change)
-        if change.correction:
-            if place is not None:
-                del ordered[place]
-            ordered.insert(_place_by_time(ordered, change.occurred_at), change)
-        elif place is not None:
-            ordered[place] = change
+        if change.replaces is not None:
+            _replace(ordered, change)
+        elif change.follows is not None:
+            ordered.insert(_place_after(ordered, change), change)
         else:
-            ordered.append(change)
+            _report(ordered, change)
     return _entries(ordered)
+
+
+def _replace(ordered: list[Change], change: Change) -> None:
+    """In place of the one that it names; of one that was never heard of nothing can be withdrawn."""
+    place = _place_of(ordered, change.replaces)
+    if place is not None:
+        ordered[place : place + 1] = [] if change.withdrawn else [change]
+    elif not change.withdrawn:
+        ordered.insert(_place_by_time(ordered, change.occurred_at), change)
+
+
+def _place_after(ordered: list[Change], change: Change) -> int:
+    if change.follows == 0:
+        return 0
+    place = _place_of(ordered, change.follows)
+    return _place_by_time(ordered, change.occurred_at) if place is None else place + 1
+
+
+def _place_of(ordered: list[Change], sequence: int | None) -> int | None:
+    return next((place for place, known in enumerate(ordered) if known.sequence == sequence), None)
+
+
+def _report(ordered: list[Change], change: Change) -> None:
+    """The next one, or a later report of a visit that is there; a correction that names nothing is placed by its time."""
+    place = _place_of_visit(ordered, change)
+    if change.correction:
+        if place is not None:
+            del ordered[place]
+        ordered.insert(_place_by_time(ordered, change.occurred_at), change)
+    elif place is not None:
+        ordered[place] = change
+    else:
+        ordered.append(change)
 
 
 def _place_of_visit(ordered: list[Change], change: Change) -> int | None:

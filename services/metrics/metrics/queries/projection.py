@@ -43,16 +43,19 @@ WHERE lead.lead_id = new.lead_id
 """
 
 _CHANGES = """
-SELECT lead_id, sequence, stage, visit, entered_at, correction FROM stage_entry WHERE lead_id = ANY ($1)
+SELECT lead_id, sequence, stage, visit, entered_at, correction, replaces, withdrawn, follows
+FROM stage_entry WHERE lead_id = ANY ($1)
 """
 
 _ADD_ENTRIES = """
 INSERT INTO stage_entry (lead_id, sequence, stage, stage_kind, stage_rank, visit, entered_at, correction, cause,
 decision,
-                         reason, actor, definition_version, recorded_at, is_first, is_last)
+                         reason, actor, definition_version, recorded_at, replaces, withdrawn, follows, is_first,
+                         is_last)
 SELECT *, false, false
 FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::int[], $6::int[], $7::timestamptz[], $8::bool[],
-            $9::text[], $10::text[], $11::text[], $12::text[], $13::int[], $14::timestamptz[])
+            $9::text[], $10::text[], $11::text[], $12::text[], $13::int[], $14::timestamptz[], $15::bigint[],
+            $16::bool[], $17::bigint[])
 ON CONFLICT DO NOTHING
 """
 
@@ -170,6 +173,9 @@ async def add_changes(driver: asyncpg.Connection, changes: Iterable[LeadStageCha
             change.actor,
             change.definition_version,
             change.recorded_at,
+            change.replaces,
+            change.withdrawn,
+            change.follows,
         )
         for change in sorted(changes, key=lambda change: (change.lead_id, change.sequence))
     ]

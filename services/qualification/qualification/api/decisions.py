@@ -25,7 +25,7 @@ from qualification.api.models import (
     decision_answer,
 )
 from qualification.api.references import parse_reference
-from qualification.domain.decisions import Changed, Gone, NotAllowed, Refused, Unfit, Unknown
+from qualification.domain.decisions import Changed, Gone, NotAllowed, Redefined, Refused, Unfit, Unknown
 from qualification.usecases import decide
 from qualification.usecases.decide import Author, Proposal, Taken, take_decisions
 from qualification.usecases.definitions import Definitions
@@ -62,10 +62,12 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         """Take one of the decisions that the lead's stage allows; 409 says in `allowed_decisions` which those are.
 
         The reason must be one of those that both departments agreed on, and the fields that the gate asks for must be there.
-        `occurred_at` may be in the past, also before the lead entered its stage; it is recorded as given. The key's
-        department is recorded with the decision. Of two decisions at once one wins, and the other is answered 409.
+        `occurred_at` may be in the past, but not before the capture: the decision is put into its place in the lead's history, and what
+        followed is derived anew; if the stage of that moment does not allow it, 409 says which was allowed then. A lead that was merged
+        is followed to its survivor, and `merged_lead_id` says so. The key's department is recorded with the decision. Of two decisions
+        at once one wins, and the other is answered 409 with where the lead stands now.
         """
-        proposal = body.proposal(named(lead), _revision(if_match))
+        proposal = body.proposal(named(lead), revision_of(if_match))
 
         def render(answers: Sequence[decide.Answer]) -> Answer:
             taken = answers[0]
@@ -75,7 +77,7 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
                 "ETag": etag_of(taken.revision),
                 "Location": f"/v1/leads/{taken.lead.lead_id}/history",
             }
-            return Answer(201, _json(decision_answer(taken)), headers)
+            return Answer(201, _json(decision_answer(taken)), headers, subject=taken.lead.lead_id)
 
         author = Author(caller.name, caller.department)
         return (await take_decisions(database, definitions, [proposal], author, ticket, render)).response()
@@ -93,7 +95,8 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         """Up to 1,000 decisions in one transaction, taken in order; a lead may appear several times.
 
         Each row is answered in its place, with the status and the members that a single decision would have; a row that is
-        refused has a `problem` and spoils no other.
+        refused has a `problem` and spoils no other. A CRM may date a row before what it stands on, or before the capture: where its
+        place does not allow it and the lead's present stage does, it is taken as the newest decision, dated as it is.
         """
         require_json(request)
         rows = _rows(await request.body())
@@ -109,7 +112,8 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
 
         proposals = [row for row in read if isinstance(row, Proposal)]
         author = Author(caller.name, caller.department)
-        return (await take_decisions(database, definitions, proposals, author, ticket, render)).response()
+        taken = await take_decisions(database, definitions, proposals, author, ticket, render, of_batch=True)
+        return taken.response()
 
     return routes
 
@@ -138,7 +142,17 @@ def problem_of(refusal: Refused, at: str = "") -> Problem:
             allowed_decisions=allowed,
         )
     if isinstance(refusal, Changed):
-        return precondition_failed(etag_of(refusal.revision))
+        return precondition_failed(etag_of(refusal.revision), stage=stage, allowed_decisions=allowed)
+    if isinstance(refusal, Redefined):
+        return Problem(
+            409,
+            "definition-changed",
+            "The definition has changed",
+            "Another version is in force; look at the lead as it stands by that one.",
+            stage=stage,
+            allowed_decisions=allowed,
+            definition_version=refusal.version,
+        )
     if isinstance(refusal, Gone):
         return gone()
     if isinstance(refusal, Unknown):
@@ -180,7 +194,8 @@ def _refused(problem: Problem) -> Mapping[str, object]:
     return {"status": problem.status, "problem": problem.document()}
 
 
-def _revision(if_match: str | None) -> int | None:
+def revision_of(if_match: str | None) -> int | None:
+    """The revision that the lead must still be at; None if it does not matter. Raises Problem 400."""
     if if_match is None or if_match.strip() == "*":
         return None
     found = _ETAG.fullmatch(if_match.strip())

@@ -63,7 +63,16 @@ LEAD: dict[str, Any] = {
         {
             "stage": "mql",
             "holds": True,
-            "why": [{"path": "attributes.employee_count", "op": "gte", "expected": 50, "actual": 250, "held": True}],
+            "why": [
+                {
+                    "path": "attributes.employee_count",
+                    "op": "gte",
+                    "expected": 50,
+                    "actual": 250,
+                    "held": True,
+                    "at": "/all/0",
+                }
+            ],
         }
     ],
     "score": [{"rule": "size", "score": "fit", "points": 40.0, "reason": "employee count is 200 or more"}],
@@ -78,6 +87,7 @@ DECISION: dict[str, Any] = {
 
 DECIDED: dict[str, Any] = {
     "lead_id": "0198c0de-0000-7000-8000-000000000001",
+    "merged_lead_id": None,
     "decision_id": "0198c0de-0000-7000-8000-000000000002",
     "decision": "win",
     "reason": None,
@@ -95,3 +105,42 @@ ROWS: list[dict[str, Any]] = [
     {"lead": "external:crm:4711", "decision": "accept", "occurred_at": "2027-01-05T10:00:00-06:00"},
     {"lead": "0198c0de-0000-7000-8000-000000000003", "decision": "lose", "reason": "price"},
 ]
+
+ROUTING: dict[str, Any] = {
+    "kind": "routing",
+    "title": "Who gets which lead",
+    "calendars": {
+        "office": {"timezone": "America/Chicago", "week": {"mon-fri": ["09:00-17:00"]}, "closed": ["2027-12-24"]}
+    },
+    "people": {
+        "ann": {"capacity": 40, "calendar": "office"},
+        "bob": {"capacity": 40, "absences": [{"from": "2027-07-01", "to": "2027-07-14"}]},
+    },
+    "pools": {
+        "enterprise": {"members": [{"owner": "ann", "weight": 2}, {"owner": "bob"}]},
+        "desk": {"method": "least_open", "members": [{"owner": "cho"}, {"owner": "dee"}]},
+    },
+    "rules": [
+        {
+            "key": "large",
+            "when": {"path": "attributes.employee_count", "op": "gte", "value": 200},
+            "pool": "enterprise",
+        },
+        {"key": "everyone-else", "pool": "desk"},
+    ],
+    "fallback": "desk",
+}
+
+ASSIGNMENT: dict[str, Any] = {"owner": "ann", "reason": "territory"}
+
+ASSIGNED: dict[str, Any] = {
+    "lead_id": "0198c0de-0000-7000-8000-000000000001",
+    "owner": "ann",
+    "previous_owner": "bob",
+    "changed": True,
+    "occurred_at": "2027-01-04T16:00:00Z",
+}
+
+PREVIEW: dict[str, Any] = {"facts": {"attributes": {"employee_count": 250}, "source": "website", "grade": "A1"}}
+
+WHAT_IF: dict[str, Any] = {"from": "2027-01-01T00:00:00Z", "to": "2028-01-01T00:00:00Z", "by": ["source"]}

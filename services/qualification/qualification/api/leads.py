@@ -1,5 +1,6 @@
 """Leads, read: one with its gates and scores explained, its history, and lists."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from qualification.api.models import EntryAnswer, LeadAnswer, LeadRow, entry_ans
 from qualification.api.references import DESCRIPTION, REFERENCE_CHARS_MAX, REFERENCE_PATTERN, parse_reference
 from qualification.queries.listing import Filter
 from qualification.usecases.definitions import Definitions
-from qualification.usecases.view import list_leads, view_history, view_lead
+from qualification.usecases.view import LeadView, list_leads, view_history, view_lead, view_past
 
 Reference = Annotated[
     str,
@@ -86,18 +87,26 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         operation_id="get_lead",
         responses={200: {"content": {"application/json": {"example": examples.LEAD}}}, **problems(404), **ERASED},
     )
-    async def lead(lead: Reference, response: Response, _caller: Caller = require("leads:read")) -> LeadAnswer:
+    async def lead(
+        lead: Reference,
+        response: Response,
+        at: Annotated[
+            AwareDatetime | None,
+            Query(
+                description="As of this past moment, by what is known now; judged by the version that judged it then."
+            ),
+        ] = None,
+        _caller: Caller = require("leads:read"),
+    ) -> LeadAnswer:
         """Stage, scores and what may be decided; every automatic gate with each comparison, and every rule with its points.
 
-        Scores and gates are those of this moment under the definition in force. A lead that was merged is answered by its
-        survivor, whose id it carries. An erased one is 410.
+        Scores and gates are those of this moment under the definition in force, or, with `at`, those of a past moment, recomputed
+        from the lead's log. A lead that was merged is answered by its survivor, whose id it carries; with `at` before the merge, by
+        itself. An erased one is 410.
         """
-        view = await view_lead(database, named(lead), await definitions.in_force(), utc_now())
-        if view is None:
-            raise not_found("lead")
-        if view.lead.erased:
-            raise gone()
-        response.headers["ETag"] = etag_of(view.lead.revision)
+        view = await _view(database, definitions, lead, at)
+        if at is None:
+            response.headers["ETag"] = etag_of(view.lead.revision)
         return lead_answer(view)
 
     @routes.get(
@@ -109,9 +118,10 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
     async def history(
         lead: Reference, limit: Limit = 100, cursor: CursorText = None, caller: Caller = require("leads:read")
     ) -> Page[EntryAnswer]:
-        """Each entry into a stage, in the order in which it was recorded, with the decision that led to it.
+        """Each entry into a stage, in the order in which it was said, with its cause, version and the decision that led to it.
 
-        `entered_at` is as reported and may be earlier than that of the entry before. Notes need `personal:read`.
+        What was heard late corrects entries: those that stand now have a `position`, others have none and stay to be seen. `entered_at`
+        is as reported and may be earlier than that of the entry before. Notes need `personal:read`.
         """
         after = place_after(cursor, int) or 0
         found = await view_history(database, named(lead), after, limit + 1, with_notes="personal:read" in caller.scopes)
@@ -123,3 +133,20 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         return Page(items=[entry_answer(row) for row in rows], next_cursor=next_cursor)
 
     return routes
+
+
+async def _view(database: Database, definitions: Definitions, lead: str, at: datetime | None) -> LeadView:
+    """The lead as it is, or as it was. Raises Problem 404, 410, 422."""
+    now = utc_now()
+    if at is None:
+        view = await view_lead(database, named(lead), await definitions.in_force(), now)
+    elif at > now:
+        message = "Must not be in the future"
+        raise unfit(f"at: {message}.", {"parameter": "at", "message": message})
+    else:
+        view = await view_past(database, named(lead), await definitions.book(), at.astimezone(UTC))
+    if view is None:
+        raise not_found("lead")
+    if view.lead.erased:
+        raise gone()
+    return view

@@ -11,7 +11,6 @@ from uuid import UUID
 import orjson
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -53,7 +52,7 @@ def _is_reference(value: str) -> str:
 Word = Annotated[str, StringConstraints(min_length=1, max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """A key of the definition, or a short word of the team's own scale; never free text."""
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_text_only)]
+Moment = Annotated[Timestamp, BeforeValidator(_text_only)]
 Day = Annotated[date, BeforeValidator(_text_only)]
 Answer = StrictBool | Word
 
@@ -98,7 +97,14 @@ class DecisionRequest(Wire):
         "and erased with the person.",
     )
     fields: DecisionFields = DecisionFields()
-    occurred_at: Moment | None = Field(default=None, description="When it was decided; now, if left out.")
+    occurred_at: Moment | None = Field(
+        default=None,
+        description="When it was decided; now, if left out. One in the past is put into its place in the lead's history.",
+    )
+    definition_version: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(
+        default=None,
+        description="The version of the definition that the decision was taken under; 409 if another is in force.",
+    )
 
     def proposal(self, lead: UUID | str, revision: int | None = None) -> Proposal:
         return Proposal(
@@ -109,6 +115,7 @@ class DecisionRequest(Wire):
             note=self.note,
             occurred_at=self.occurred_at,
             revision=revision,
+            definition_version=self.definition_version,
         )
 
 
@@ -124,6 +131,9 @@ class DecisionAnswer(BaseModel):
     """What a decision did. `stage` is where it led; `stage_now` is where automatic gates took the lead from there, if any did."""
 
     lead_id: UUID
+    merged_lead_id: UUID | None = Field(
+        description="The lead that was named, where it had been merged into `lead_id`, which the decision was about."
+    )
     decision_id: UUID
     decision: str
     reason: str | None
@@ -146,6 +156,10 @@ class WhyLeaf(BaseModel):
     actual: object
     held: bool
     within: str | None = Field(default=None, description="The window of a count.")
+    at: str = Field(
+        description="Where it stands in the criteria, a JSON Pointer. Below `none` it must not hold, below `any` one of several is enough.",
+        examples=["/all/0"],
+    )
 
 
 class GateAnswer(BaseModel):
@@ -153,6 +167,10 @@ class GateAnswer(BaseModel):
 
     stage: str
     holds: bool
+    held_back: str | None = Field(
+        default=None,
+        description="In words, what keeps the lead from passing whatever the criteria say: its stage, a cool-down.",
+    )
     why: list[WhyLeaf]
 
 
@@ -216,6 +234,15 @@ class EntryAnswer(BaseModel):
     recorded_at: Timestamp
     cause: str
     definition_version: int
+    sequence: int = Field(description="Counts what was said of the lead.")
+    position: int | None = Field(
+        description="Its place among the entries that stand, from 0; null for one that no longer stands, and for what withdraws one."
+    )
+    correction: bool = Field(description="Whether a late report put it into the past.")
+    replaces: int | None = Field(
+        description="The sequence of the entry in whose place this one stands, or which it withdraws."
+    )
+    withdrawn: bool = Field(description="Whether this says that the entry it replaces never was.")
     decision_id: UUID | None
     decision: str | None
     reason: str | None
@@ -249,6 +276,7 @@ def decision_answer(taken: Taken) -> dict[str, object]:
     entered, lead = taken.entered, taken.lead
     return {
         "lead_id": str(lead.lead_id),
+        "merged_lead_id": None if taken.asked == lead.lead_id else str(taken.asked),
         "decision_id": str(taken.decided.decision_id),
         "decision": taken.decided.decision,
         "reason": taken.decided.reason,
@@ -287,6 +315,7 @@ def lead_answer(view: LeadView) -> LeadAnswer:
             GateAnswer(
                 stage=gate.stage,
                 holds=gate.holds,
+                held_back=gate.held_back,
                 why=[
                     WhyLeaf(
                         path=leaf.path,
@@ -295,6 +324,7 @@ def lead_answer(view: LeadView) -> LeadAnswer:
                         actual=leaf.actual,
                         held=leaf.held,
                         within=leaf.within,
+                        at=leaf.at,
                     )
                     for leaf in gate.why
                 ],

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from accord.contracts.criteria import Criteria
 from qualification.domain.definition import Definition, EngagementScore, FitScore, Stage
 from qualification.domain.lead import ACTIVITIES_PER_KIND_MAX
-from qualification.domain.satisfiable import Domain, why_never
+from qualification.domain.satisfiable import Domain, conjuncts, implies, why_never
 
 
 class Finding(NamedTuple):
@@ -26,7 +26,7 @@ def check(content: Mapping[str, object]) -> list[Finding]:
     try:
         definition = Definition.model_validate(content)
     except ValidationError as error:
-        return _shape(error, content)
+        return shape(error, content)
     return [
         *_keys(definition),
         *_gates(definition),
@@ -35,6 +35,8 @@ def check(content: Mapping[str, object]) -> list[Finding]:
         *_reachable(definition),
         *_grades(definition),
         *_criteria(definition),
+        *_attributes(definition),
+        *_overlaps(definition),
     ]
 
 
@@ -43,7 +45,8 @@ def pointer(*parts: object) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
-def _shape(error: ValidationError, content: Mapping[str, object]) -> list[Finding]:
+def shape(error: ValidationError, content: Mapping[str, object]) -> list[Finding]:
+    """What pydantic found, each place once and as a pointer into the content."""
     findings: dict[str, Finding] = {}
     for problem in error.errors(include_url=False, include_context=False, include_input=False):
         place = _place(problem["loc"], content, missing=problem["type"] == "missing")
@@ -80,7 +83,7 @@ def _stages(definition: Definition) -> Iterator[tuple[str, Stage]]:
     return ((pointer("stages", place), stage) for place, stage in enumerate(definition.stages))
 
 
-def _twice(values: Sequence[str]) -> Iterator[tuple[int, str]]:
+def twice(values: Sequence[str]) -> Iterator[tuple[int, str]]:
     """Place and value of each that stood earlier already."""
     seen: set[str] = set()
     for place, value in enumerate(values):
@@ -90,7 +93,7 @@ def _twice(values: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 
 def _keys(definition: Definition) -> Iterator[Finding]:
-    for place, key in _twice([stage.key for stage in definition.stages]):
+    for place, key in twice([stage.key for stage in definition.stages]):
         yield Finding(pointer("stages", place, "key"), f"the stage {key} is there twice")
     for at, stage in _stages(definition):
         lists: dict[str, Sequence[str]] = {
@@ -99,10 +102,10 @@ def _keys(definition: Definition) -> Iterator[Finding]:
             "gate/decision": stage.gate.decisions,
         }
         for name, values in lists.items():
-            for place, value in _twice(values):
+            for place, value in twice(values):
                 yield Finding(f"{at}/{name}/{place}", f"{value} is there twice")
     for name, score in _scores(definition):
-        for place, key in _twice([rule.key for rule in score.rules]):
+        for place, key in twice([rule.key for rule in score.rules]):
             yield Finding(pointer("scores", name, "rules", place, "key"), f"the rule {key} is there twice")
     for name, reasons in definition.reasons.items():
         if not reasons:
@@ -230,11 +233,104 @@ def _criteria(definition: Definition) -> Iterator[Finding]:
             yield from _asked(f"{at}/gate/when", stage.gate.when, {**domains, "stage": stages}, "the gate")
     for place, rule in enumerate(fit.rules if fit else ()):
         at = pointer("scores", "fit", "rules", place, "when")
-        inadmissible = [spot for spot, leaf in _leaves(at, rule.when) if not _fit_path(leaf.path)]
+        inadmissible = [spot for spot, leaf in leaves(at, rule.when) if not _fit_path(leaf.path)]
         for spot in inadmissible:
             yield Finding(f"{spot}/path", "fit asks only for attributes, source and campaign.name")
         if not inadmissible:
             yield from _asked(at, rule.when, domains, "the rule")
+
+
+def _asking(definition: Definition) -> Iterator[tuple[str, Criteria]]:
+    """Everything that is asked of a lead, with its pointer."""
+    for at, stage in _stages(definition):
+        if stage.gate.when:
+            yield f"{at}/gate/when", stage.gate.when
+    for place, rule in enumerate(definition.scores.fit.rules if definition.scores.fit else ()):
+        yield pointer("scores", "fit", "rules", place, "when"), rule.when
+
+
+_FITS: Mapping[str, tuple[type, ...]] = {
+    "boolean": (bool,),
+    "integer": (int, float),
+    "number": (int, float),
+    "text": (str,),
+    "list": (str,),
+}
+
+
+def _attributes(definition: Definition) -> Iterator[Finding]:
+    """What is asked of attributes that the definition does not list, or that have another type."""
+    if definition.attributes is None:
+        return
+    for at, criteria in _asking(definition):
+        for spot, leaf in leaves(at, criteria):
+            root, _, name = leaf.path.partition(".")
+            if root != "attributes":
+                continue
+            known = definition.attributes.get(name)
+            if known is None:
+                listed = ", ".join(sorted(definition.attributes)) or "none"
+                yield Finding(f"{spot}/path", f"there is no attribute {name}; listed are {listed}")
+            elif leaf.op != "exists" and not _fits(leaf, known.type):
+                yield Finding(f"{spot}/value", f"{name} is of the type {known.type}")
+
+
+def _fits(leaf: Criteria, type_: str) -> bool:
+    values = leaf.value if isinstance(leaf.value, list) else [leaf.value]
+    if type_ == "list" and leaf.op != "contains":
+        return False
+    return all(isinstance(value, _FITS[type_]) and isinstance(value, bool) is (type_ == "boolean") for value in values)
+
+
+def _overlaps(definition: Definition) -> Iterator[Finding]:
+    """Rules that say the same twice, and gates before which another always opens."""
+    fit, engagement = definition.scores.fit, definition.scores.engagement
+    for place, other in _same_as_earlier([rule.when.model_dump_json() for rule in (fit.rules if fit else ())]):
+        what = fit.rules[other].key if fit else ""
+        yield Finding(
+            pointer("scores", "fit", "rules", place, "when"),
+            f"asks the same as the rule {what}; give one the points of both",
+        )
+    same = [f"{rule.activity} {rule.half_life}" for rule in (engagement.rules if engagement else ())]
+    for place, other in _same_as_earlier(same):
+        what = engagement.rules[other].key if engagement else ""
+        where = pointer("scores", "engagement", "rules", place, "activity")
+        yield Finding(where, f"counts the same activities as the rule {what}; give one the points of both")
+    yield from _never_first(definition)
+
+
+def _same_as_earlier(values: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Place of each value that stood earlier already, and that earlier place."""
+    seen: dict[str, int] = {}
+    for place, value in enumerate(values):
+        if value in seen:
+            yield place, seen[value]
+        seen.setdefault(value, place)
+
+
+def _never_first(definition: Definition) -> Iterator[Finding]:
+    """Automatic gates that no lead ever passes, since from each of their stages an earlier one holds whenever they do."""
+    automatic = [(at, stage) for at, stage in _stages(definition) if stage.gate.when]
+    for number, (at, stage) in enumerate(automatic):
+        earlier = [other for _, other in automatic[:number] if _asks_no_more(other, stage)]
+        origins = set(definition.origins(stage))
+        taken = {origin: other for other in earlier for origin in definition.origins(other) if origin in origins}
+        open_still = origins - taken.keys() or {key for key in (other.key for other in earlier) if key in origins}
+        if origins and not open_still:
+            names = " or ".join(sorted({other.key for other in taken.values()}))
+            yield Finding(
+                f"{at}/gate/when",
+                f"whenever it holds, the lead has gone to {names} already, from where no way leads here",
+            )
+
+
+def _asks_no_more(one: Stage, other: Stage) -> bool:
+    """Whether all that one gate asks is asked by the other too."""
+    if one.gate.when is None or other.gate.when is None:
+        return False
+    parts = list(conjuncts(other.gate.when))
+    asked = {part.model_dump_json() for part in parts}
+    return all(part.model_dump_json() in asked or implies(parts, part) for part in conjuncts(one.gate.when))
 
 
 def _fit_path(path: str) -> bool:
@@ -243,7 +339,7 @@ def _fit_path(path: str) -> bool:
 
 def _asked(at: str, criteria: Criteria, domains: Mapping[str, Domain | str], what: str) -> Iterator[Finding]:
     unknown = False
-    for spot, leaf in _leaves(at, criteria):
+    for spot, leaf in leaves(at, criteria):
         domain = domains.get("account" if leaf.path.startswith("account.") else leaf.path)
         if isinstance(domain, str):
             unknown = True
@@ -252,7 +348,7 @@ def _asked(at: str, criteria: Criteria, domains: Mapping[str, Domain | str], wha
         return
     counts = {
         leaf.path: Domain(least=0, most=ACTIVITIES_PER_KIND_MAX)
-        for _, leaf in _leaves(at, criteria)
+        for _, leaf in leaves(at, criteria)
         if leaf.path.startswith("activities.")
     }
     known = {path: domain for path, domain in domains.items() if isinstance(domain, Domain)}
@@ -261,13 +357,13 @@ def _asked(at: str, criteria: Criteria, domains: Mapping[str, Domain | str], wha
         yield Finding(at, f"{what} can never hold: {reason}")
 
 
-def _leaves(at: str, criteria: Criteria) -> Iterator[tuple[str, Criteria]]:
+def leaves(at: str, criteria: Criteria) -> Iterator[tuple[str, Criteria]]:
     """Every comparison with its pointer."""
     if criteria.path:
         yield at, criteria
     name = "all" if criteria.all else "any" if criteria.any else "none"
     for place, child in enumerate(criteria.children):
-        yield from _leaves(f"{at}/{name}/{place}", child)
+        yield from leaves(f"{at}/{name}/{place}", child)
 
 
 def _domains(definition: Definition) -> dict[str, Domain | str]:
@@ -287,8 +383,27 @@ def _domains(definition: Definition) -> dict[str, Domain | str]:
         reachable = sum(_most(rule.points, rule.max) for rule in scores.engagement.rules)
         domains["scores.engagement"] = Domain(least=0, most=min(scores.engagement.max, reachable))
     if scores.grade:
-        domains["grade"] = Domain(among=frozenset(letter + digit for letter in "ABCD" for digit in "1234"))
+        domains["grade"] = Domain(among=_marks(definition, domains))
+    for name, attribute in (definition.attributes or {}).items():
+        if attribute.type == "integer":
+            domains[f"attributes.{name}"] = Domain(whole=True)
     return domains
+
+
+def _marks(definition: Definition, domains: Mapping[str, Domain | str]) -> frozenset[str]:
+    """The grades that a lead can have: a letter whose threshold no fit reaches is none of them."""
+    grade = definition.scores.grade
+    if grade is None:
+        return frozenset()
+    marks: list[list[str]] = []
+    for path, thresholds, last in (
+        ("scores.fit", grade.fit.best_first(), "D"),
+        ("scores.engagement", grade.engagement.best_first(), "4"),
+    ):
+        domain = domains[path]
+        most = domain.most if isinstance(domain, Domain) else inf
+        marks.append([*(mark for mark, least in thresholds if least <= most), last])
+    return frozenset(letter + digit for letter in marks[0] for digit in marks[1])
 
 
 def _most(points: float, cap: float | None) -> float:

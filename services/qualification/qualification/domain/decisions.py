@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from accord.contracts.values import Department, Money
-from qualification.domain.lead import Answer, Lead
+from qualification.domain.lead import Answer, Deal, Lead
 from qualification.domain.rules import Rules, StageRule
 
 FUTURE_S_MAX = 300
@@ -36,7 +36,7 @@ NO_FIELDS = Fields()
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A person or the CRM decided."""
+    """A person or the CRM decided. `occurred_at` is in UTC."""
 
     decision_id: UUID
     decision: str
@@ -81,6 +81,14 @@ class Changed(Refused):
         self.revision = revision
 
 
+class Redefined(Refused):
+    """Another version of the definition is in force than the caller believes. `version` is the present one."""
+
+    def __init__(self, version: int | None, stage: str | None, allowed: tuple[str, ...]) -> None:
+        super().__init__("the definition has changed since", stage, allowed)
+        self.version = version
+
+
 class Gone(Refused):
     """The lead was erased."""
 
@@ -92,25 +100,39 @@ def allowed_decisions(lead: Lead, rules: Rules | None) -> tuple[str, ...]:
     return tuple(sorted(rules.open_to(lead.stage)))
 
 
-def target_of(lead: Lead | None, event: Decided, rules: Rules | None, now: datetime) -> tuple[Rules, StageRule]:
-    """The rules and the stage that this decision leads to. Raises Refused."""
+def refuse_unknown(lead: Lead | None, rules: Rules | None) -> None:
+    """Raise Gone, Unknown or NotAllowed for a lead about which nothing can be decided."""
     if lead is not None and lead.erased:
         raise Gone("the lead was erased")
     if lead is None or lead.profile is None:
         raise Unknown("no such lead has entered")
-    allowed = allowed_decisions(lead, rules)
-    if rules is None or lead.stage is None:
-        raise NotAllowed("the lead has no stage, since no definition has been in force", None, allowed)
-    target = rules.open_to(lead.stage).get(event.decision)
+    if rules is None or lead.entered_under is None:
+        raise NotAllowed("the lead has no stage, since no definition has been in force", None, ())
+
+
+def decision_target(stage: str | None, deal: Deal, event: Decided, rules: Rules, now: datetime) -> StageRule:
+    """The stage that a decision leads to from `stage`, under these rules. Raises Refused."""
+    allowed = tuple(sorted(rules.open_to(stage)))
+    target = rules.open_to(stage).get(event.decision)
     if target is None and event.decision in rules.decisions:
-        raise NotAllowed(f"{event.decision} is not allowed in {lead.stage}", lead.stage, allowed)
+        raise NotAllowed(f"{event.decision} is not allowed in {stage}", stage, allowed)
     if target is None:
         known = ", ".join(sorted(rules.decisions))
-        raise Unfit((("/decision", f"not a decision of the definition in force: {known}"),), lead.stage, allowed)
-    errors = _unfit(event, target, now)
+        raise Unfit((("/decision", f"not a decision of the definition in force: {known}"),), stage, allowed)
+    errors = _unfit(event, target, now) + _other_currency(event, deal, rules)
     if errors:
-        raise Unfit(errors, lead.stage, allowed)
-    return rules, target
+        raise Unfit(errors, stage, allowed)
+    return target
+
+
+def _other_currency(event: Decided, deal: Deal, rules: Rules) -> tuple[tuple[str, str], ...]:
+    """Amounts of two currencies cannot be compared or added: that of the definition counts, else that of the lead's earlier amount."""
+    agreed = rules.currency or (deal.amount.currency if deal.amount else None)
+    given = event.fields.amount
+    if given is None or agreed is None or given.currency == agreed:
+        return ()
+    whose = "agreed" if rules.currency else "that of the lead's earlier amount"
+    return (("/fields/amount/currency", f"must be {agreed}, the currency {whose}"),)
 
 
 def _unfit(event: Decided, target: StageRule, now: datetime) -> tuple[tuple[str, str], ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from accord.contracts.criteria import Criteria
 from accord.contracts.durations import Duration
@@ -20,6 +21,12 @@ FieldName = Literal["amount", "expected_close", "budget", "authority", "need", "
 
 STAGES_MAX = 40
 RULES_MAX = 100
+
+
+def _lasts(amount: timedelta | None) -> timedelta | None:
+    if amount is not None and amount <= timedelta():
+        raise ValueError("must be longer than nothing")
+    return amount
 
 
 class Gate(Value):
@@ -71,7 +78,7 @@ class EngagementScoreRule(Value):
     activity: Annotated[str, Field(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")]
     points: Annotated[float, Field(ge=-1000, le=1000)]
     max: Annotated[float | None, Field(gt=0, le=1000)] = None
-    half_life: Duration | None = None
+    half_life: Annotated[Duration | None, AfterValidator(_lasts)] = None
 
 
 class EngagementScore(Value):
@@ -115,6 +122,13 @@ class ScoreRules(Value):
     grade: Grade | None = None
 
 
+class AttributeOf(Value):
+    """An attribute that the definition may ask for: its type, and, if a paper should call it otherwise, in words."""
+
+    type: Literal["boolean", "integer", "number", "text", "list"]
+    words: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+
+
 class Definition(Value):
     """What we both call a lead."""
 
@@ -128,6 +142,12 @@ class Definition(Value):
         Key, Annotated[dict[Key, Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=100)]
     ] = Field(default_factory=dict, max_length=40)
     scores: ScoreRules = ScoreRules()
+    attributes: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,99}$")], AttributeOf] | None = Field(
+        default=None, max_length=200
+    )
+    """The attributes that there are; a definition that lists them may ask for no other."""
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = None
+    """The currency (ISO 4217) of the amounts that decisions carry; without it, a lead's first amount sets that lead's."""
 
     def origins(self, stage: Stage) -> tuple[str, ...]:
         """The stages that `stage` may be entered from, in order of rank.

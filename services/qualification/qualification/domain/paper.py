@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from accord.contracts.criteria import Criteria, in_words
+from accord.contracts.criteria import Criteria, in_words, path_in_words
 from accord.contracts.durations import in_words as duration_in_words
 from qualification.domain.definition import Definition, EngagementScoreRule, Stage
 
@@ -37,6 +37,11 @@ def paper(definition: Definition) -> list[Part]:
         rows = [(name, key, words) for name, reasons in definition.reasons.items() for key, words in reasons.items()]
         parts.append(Part("Reasons that may be given", columns=("List", "Reason", "Meaning"), rows=rows))
     parts.extend(_scores(definition))
+    if definition.attributes:
+        known = [(name, known.type, known.words or "") for name, known in definition.attributes.items()]
+        parts.append(Part("Attributes that may be asked for", columns=("Attribute", "Type", "Called"), rows=known))
+    if definition.currency:
+        parts.append(Part("Amounts", [f"Every amount is in {definition.currency}."]))
     return parts
 
 
@@ -49,7 +54,7 @@ def _stage(definition: Definition, stage: Stage) -> str:
     name = stage_in_words(stage.key)
     gate = stage.gate
     if gate.when is not None:
-        how = f"A lead becomes {name} when {_with_article(gate.when)}. {_origins(definition, stage)}"
+        how = f"A lead becomes {name} when {_when(gate.when, definition)}. {_origins(definition, stage)}"
     elif gate.decision is not None:
         how = f"A lead becomes {name} when it is decided to {_or(gate.decisions)}{_asks(stage)}. {_origins(definition, stage)}"
     else:
@@ -60,9 +65,40 @@ def _stage(definition: Definition, stage: Stage) -> str:
     )
 
 
-def _with_article(criteria: Criteria) -> str:
-    words = in_words(criteria)
-    return words if words.startswith(("none of", "(")) else f"the {words}"
+def _when(criteria: Criteria, definition: Definition) -> str:
+    """Criteria as a phrase whose parts can each stand in a sentence: `the company has 50 employees or more and the grade is A1`."""
+    if criteria.path:
+        return comparison_in_words(criteria, definition)
+    parts = [_when(child, definition) for child in criteria.children]
+    if criteria.none:
+        return "none of these holds: " + "; ".join(parts)
+    grouped = [
+        part if child.path or len(parts) == 1 else f"({part})"
+        for child, part in zip(criteria.children, parts, strict=True)
+    ]
+    return (" and " if criteria.all else " or ").join(grouped)
+
+
+_EMPLOYEES = {
+    "eq": "exactly {} employees",
+    "lt": "fewer than {} employees",
+    "lte": "{} employees or fewer",
+    "gt": "more than {} employees",
+    "gte": "{} employees or more",
+}
+
+
+def comparison_in_words(leaf: Criteria, definition: Definition) -> str:
+    """One comparison as a phrase: `the company has 50 employees or more`."""
+    own = path_in_words(leaf.path, leaf.within)
+    said = in_words(leaf).removeprefix(own)
+    root, _, name = leaf.path.partition(".")
+    known = (definition.attributes or {}).get(name) if root == "attributes" else None
+    if known is not None and known.words is not None:
+        return f"the {known.words}{said}"
+    if leaf.path == "attributes.employee_count" and leaf.op in _EMPLOYEES:
+        return f"the company has {_EMPLOYEES[leaf.op].format(leaf.value)}"
+    return own + said if own.startswith("the ") else f"the {own}{said}"
 
 
 def _asks(stage: Stage) -> str:
@@ -90,7 +126,7 @@ def _cool_down(stage: Stage) -> str:
 def _scores(definition: Definition) -> Iterator[Part]:
     fit, engagement, grade = definition.scores.fit, definition.scores.engagement, definition.scores.grade
     if fit:
-        rows = [(rule.key, _with_article(rule.when), f"{rule.points:g}") for rule in fit.rules]
+        rows = [(rule.key, _when(rule.when, definition), f"{rule.points:g}") for rule in fit.rules]
         heading = f"Fit score, at most {fit.max:g}"
         yield Part(heading, columns=("Rule", "Holds when", "Points"), rows=rows)
     if engagement:

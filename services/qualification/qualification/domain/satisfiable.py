@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import ceil, floor, inf, isfinite
 from typing import TypeVar
 
 from accord.contracts.criteria import Criteria, Scalar, in_words
@@ -22,6 +22,8 @@ class Domain:
     among: frozenset[str] | None = None
     least: float = -inf
     most: float = inf
+    whole: bool = False
+    """Only whole numbers."""
 
 
 ANYTHING = Domain()
@@ -31,30 +33,98 @@ _Ordered = TypeVar("_Ordered", float, str)
 
 def why_never(criteria: Criteria, domains: Mapping[str, Domain]) -> str | None:
     """Why these criteria can never hold, in words; None if they may."""
-    if criteria.any:
+    if len(criteria.any) > 1:
         reasons = [why_never(child, domains) for child in criteria.any]
         return None if any(reason is None for reason in reasons) else reasons[0]
     if criteria.none:
         return None
-    parts = list(_conjuncts(criteria))
+    parts = list(conjuncts(criteria))
     for part in parts:
         if part.any and (reason := why_never(part, domains)):
             return reason
+    reason = _why_not_together(parts, domains)
+    if reason is not None:
+        return reason
+    return _why_no_branch(parts, domains)
+
+
+def _why_not_together(parts: Iterable[Criteria], domains: Mapping[str, Domain]) -> str | None:
+    """Why these can never all hold; what stands under `any` is not looked at."""
     asked: dict[tuple[str, str | None], list[Criteria]] = {}
+    denied: dict[tuple[str, str | None], list[Criteria]] = {}
     for part in parts:
         if part.path:
             asked.setdefault((part.path, part.within), []).append(part)
-    for (path, _), leaves in asked.items():
-        if not _possible(leaves, domains.get(path, ANYTHING)):
-            return "it can never hold that " + " and ".join(in_words(leaf) for leaf in leaves)
+        for child in part.none:
+            if child.path:
+                denied.setdefault((child.path, child.within), []).append(child)
+    for key, leaves in asked.items():
+        against = [leaf for leaf in denied.get(key, []) if _settles(leaves, leaf)]
+        opposites = [opposite for leaf in against if (opposite := _opposite(leaf)) is not None]
+        if not _possible([*leaves, *opposites], domains.get(key[0], ANYTHING)):
+            words = [*(in_words(leaf) for leaf in leaves), *(f"not that {in_words(leaf)}" for leaf in against)]
+            return "it can never hold that " + " and ".join(words)
     return None
 
 
-def _conjuncts(criteria: Criteria) -> Iterable[Criteria]:
+def _why_no_branch(parts: Sequence[Criteria], domains: Mapping[str, Domain]) -> str | None:
+    """Why every branch of some `any` contradicts what must hold beside it."""
+    for part in parts:
+        reasons = [_why_not_together([*parts, *conjuncts(branch)], domains) for branch in part.any if len(parts) > 1]
+        if reasons and all(reasons):
+            return reasons[0]
+    return None
+
+
+def implies(parts: Sequence[Criteria], leaf: Criteria) -> bool:
+    """Whether a comparison holds whenever these all do, as far as those of the same path tell."""
+    opposite = _opposite(leaf)
+    same = [part for part in parts if part.path == leaf.path and part.within == leaf.within]
+    if opposite is None or not _settles(same, leaf):
+        return False
+    return not _possible([*same, opposite], ANYTHING)
+
+
+_PINNING = frozenset({"eq", "in", "lt", "lte", "gt", "gte"})
+
+
+def _settles(leaves: Sequence[Criteria], leaf: Criteria) -> bool:
+    """Whether a value of which all these hold is there and of the type of `leaf`, so that either that holds or its opposite.
+
+    A value that is missing, or of another type, passes neither.
+    """
+    pinned = [other for other in leaves if other.op in _PINNING]
+    types = {type_ for other in (*pinned, leaf) if other.op != "exists" for type_ in _types(other)}
+    return bool(pinned) and len(types) == 1
+
+
+def _types(leaf: Criteria) -> set[type]:
+    values = leaf.value if isinstance(leaf.value, list) else [leaf.value]
+    return {float if isinstance(value, int) and not isinstance(value, bool) else type(value) for value in values}
+
+
+_OPPOSITES = {
+    "eq": "ne", "ne": "eq", "lt": "gte", "gte": "lt", "gt": "lte", "lte": "gt", "in": "not_in", "not_in": "in"
+}  # fmt: skip
+
+
+def _opposite(leaf: Criteria) -> Criteria | None:
+    """What holds of a value that is there if the comparison does not; None if no one comparison says it."""
+    if leaf.op == "exists":
+        return leaf.model_copy(update={"value": not leaf.expected})
+    op = _OPPOSITES.get(leaf.op)
+    return None if op is None else leaf.model_copy(update={"op": op})
+
+
+def conjuncts(criteria: Criteria) -> Iterable[Criteria]:
+    """What must all hold."""
+    if len(criteria.any) == 1:
+        yield from conjuncts(criteria.any[0])
+        return
     if not criteria.all:
         yield criteria
     for child in criteria.all:
-        yield from _conjuncts(child)
+        yield from conjuncts(child)
 
 
 def _possible(leaves: Sequence[Criteria], domain: Domain) -> bool:
@@ -80,7 +150,9 @@ def _candidates(leaves: Iterable[Criteria], domain: Domain) -> frozenset[Scalar]
 
 
 def _inside(value: Scalar, domain: Domain) -> bool:
-    return isinstance(value, str | bool) or domain.least <= value <= domain.most
+    if isinstance(value, str | bool):
+        return True
+    return domain.least <= value <= domain.most and (not domain.whole or value == int(value))
 
 
 def _admits(leaf: Criteria, value: Scalar) -> bool:
@@ -116,6 +188,11 @@ def _interval_left(leaves: Sequence[Criteria], domain: Domain) -> bool:
             least, open_least = bound, leaf.op == "gt"
         if leaf.op in ("lt", "lte") and (-bound, leaf.op == "lt") > (-most, open_most):
             most, open_most = bound, leaf.op == "lt"
+    if domain.whole:
+        least, open_least = (
+            (floor(least) + 1 if open_least else ceil(least), False) if isfinite(least) else (least, False)
+        )
+        most, open_most = (ceil(most) - 1 if open_most else floor(most), False) if isfinite(most) else (most, False)
     if least != most:
         return least < most
     # One number is left; it may be excluded by name.

@@ -6,6 +6,7 @@ the order of arrival, a redelivery or a merge cannot change it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import fsum
@@ -14,7 +15,7 @@ from accord.contracts.criteria import MISSING, Facts
 from accord.contracts.durations import in_words as duration_in_words
 from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Attributes
-from qualification.domain.lead import Activities, Lead, Scores, microseconds
+from qualification.domain.lead import NO_ACTIVITIES, Activities, Lead, Scores, microseconds
 from qualification.domain.rules import EngagementRule, FitRule, GradeRule, Rules
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -26,7 +27,7 @@ DECIMALS = 2
 class LeadFacts:
     """The facts that criteria may ask of a lead at one moment. `scores` is None while the scores are being made."""
 
-    __slots__ = ("_activities", "_at", "_attributes", "_profile", "_scores", "_stage")
+    __slots__ = ("_activities", "_at", "_profile", "_scores", "_stage", "attributes")
 
     def __init__(
         self,
@@ -37,7 +38,7 @@ class LeadFacts:
         scores: Scores | None = None,
     ) -> None:
         self._profile = profile
-        self._attributes: Attributes = profile.attributes if profile else {}
+        self.attributes: Attributes = profile.attributes if profile else {}
         self._activities = activities
         self._stage = stage
         self._at = at
@@ -45,28 +46,18 @@ class LeadFacts:
 
     def value(self, path: str, within: timedelta | None = None) -> object:
         """The value at a path, or MISSING."""
-        root, _, rest = path.partition(".")
-        if root == "attributes":
-            found: object = self._attributes.get(rest)
-        elif root == "activities":
-            found = self._count(rest, within)
-        elif root in ("scores", "grade"):
-            found = self._score(path)
+        read = _FIXED.get(path)
+        if read is not None:
+            found = read(self)
         else:
-            found = self._own(path)
+            root, _, rest = path.partition(".")
+            found = self._named(root, rest, within)
         return MISSING if found is None else found
 
-    def _own(self, path: str) -> object:
-        profile = self._profile
-        if path == "stage":
-            return self._stage
-        if profile is None:
-            return None
-        if path == "source":
-            return profile.source
-        if path == "campaign.name":
-            return profile.campaign.name if profile.campaign else None
-        return self._at - profile.captured_at if path == "age" else None
+    def _named(self, root: str, rest: str, within: timedelta | None) -> object:
+        if root == "attributes":
+            return self.attributes.get(rest)
+        return self._count(rest, within) if root == "activities" else None
 
     def _count(self, rest: str, within: timedelta | None) -> int | None:
         kind, _, what = rest.rpartition(".")
@@ -75,15 +66,37 @@ class LeadFacts:
         window = None if within is None else within // _MICROSECOND
         return self._activities.count(kind, microseconds(self._at), window)
 
-    def _score(self, path: str) -> float | str | None:
-        scores = self._scores
-        if scores is None:
-            return None
-        if path == "scores.fit":
-            return scores.fit
-        if path == "scores.engagement":
-            return scores.engagement
-        return scores.grade if path == "grade" else None
+    def _source(self) -> str | None:
+        return self._profile.source if self._profile else None
+
+    def _campaign(self) -> str | None:
+        return self._profile.campaign.name if self._profile and self._profile.campaign else None
+
+    def _age(self) -> timedelta | None:
+        return self._at - self._profile.captured_at if self._profile else None
+
+    def _in_stage(self) -> str | None:
+        return self._stage
+
+    def _fit(self) -> float | None:
+        return self._scores.fit if self._scores else None
+
+    def _engagement(self) -> float | None:
+        return self._scores.engagement if self._scores else None
+
+    def _grade(self) -> str | None:
+        return self._scores.grade if self._scores else None
+
+
+_FIXED: dict[str, Callable[[LeadFacts], object]] = {
+    "source": LeadFacts._source,  # noqa: SLF001 - its own module
+    "campaign.name": LeadFacts._campaign,  # noqa: SLF001
+    "age": LeadFacts._age,  # noqa: SLF001
+    "stage": LeadFacts._in_stage,  # noqa: SLF001
+    "scores.fit": LeadFacts._fit,  # noqa: SLF001
+    "scores.engagement": LeadFacts._engagement,  # noqa: SLF001
+    "grade": LeadFacts._grade,  # noqa: SLF001
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,33 +109,48 @@ class ScoreLine:
     reason: str
 
 
-def scores(profile: LeadState | None, activities: Activities, rules: Rules, at: datetime) -> Scores:
-    """A lead's scores at a moment, under one definition."""
-    facts = LeadFacts(profile, activities, None, at)
-    fit = _limited(fsum([_fit_points(rule, facts) for rule in rules.fit]), rules.fit_max)
+def scores(
+    profile: LeadState | None, activities: Activities, rules: Rules, at: datetime, fit: float | None = None
+) -> Scores:
+    """A lead's scores at a moment, under one definition. `fit` may be given where it is known for this profile and definition."""
+    if fit is None:
+        fit = fit_score(profile, rules, at)
     engagement = engagement_score(activities, rules, at)
     return Scores(fit, engagement, grade(rules.grade, fit, engagement))
 
 
+def fit_score(profile: LeadState | None, rules: Rules, at: datetime) -> float:
+    """The fit score, 0 to `rules.fit_max`. It asks only of the profile (see checks.py), so it is the same as long as that is."""
+    facts = LeadFacts(profile, NO_ACTIVITIES, None, at)
+    return _limited(fsum([points for holds, points in rules.fit_tests if holds(facts)]), rules.fit_max)
+
+
 def engagement_score(activities: Activities, rules: Rules, at: datetime) -> float:
     """The engagement score at a moment, 0 to `rules.engagement_max`."""
-    moment = microseconds(at)
-    earned = fsum([engagement_points(rule, activities, moment) for rule in rules.engagement])
-    return _limited(earned, rules.engagement_max)
+    return _limited(engagement_raw(activities, rules, microseconds(at)), rules.engagement_max)
+
+
+def engagement_raw(activities: Activities, rules: Rules, at: int) -> float:
+    """The points of all engagement rules at `at` (microseconds), before rounding and the limits of the score."""
+    known = activities.by_kind
+    return fsum([engagement_points(rule, activities, at) for rule in rules.engagement if rule.activity in known])
 
 
 def engagement_points(rule: EngagementRule, activities: Activities, at: int) -> float:
     """min(cap, sum of points * 2^(-age / half-life)) of one rule at `at` (microseconds); the cap bounds negative points alike."""
-    happened = activities.until(rule.activity, at)
-    if not happened:
+    happened = activities.by_kind.get(rule.activity)
+    if happened is None:
         return 0.0
-    if rule.half_life_us is None:
-        weight = float(len(happened))
+    if happened[-1] > at:
+        happened = activities.until(rule.activity, at)
+    half_life_us, cap = rule.half_life_us, rule.cap
+    if half_life_us is None:
+        points = rule.points * len(happened)
+    elif len(happened) == 1:
+        points = rule.points * 2.0 ** ((happened[0] - at) / half_life_us)
     else:
-        half_life_us = rule.half_life_us
-        weight = fsum([2.0 ** ((moment - at) / half_life_us) for moment in happened])
-    points = rule.points * weight
-    return points if rule.cap is None else max(-rule.cap, min(rule.cap, points))
+        points = rule.points * fsum([2.0 ** ((moment - at) / half_life_us) for moment in happened])
+    return points if cap is None or -cap <= points <= cap else max(-cap, min(cap, points))
 
 
 def grade(rule: GradeRule | None, fit: float, engagement: float) -> str | None:
@@ -169,5 +197,6 @@ def _engagement_reason(rule: EngagementRule, activities: Activities, at: int) ->
 
 
 def _limited(points: float, maximum: float) -> float:
-    # + 0.0 turns a negative zero into zero.
-    return round(max(0.0, min(maximum, points)), DECIMALS) + 0.0
+    if points <= 0.0:
+        return 0.0
+    return round(points if points < maximum else maximum, DECIMALS)

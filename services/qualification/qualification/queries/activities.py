@@ -19,6 +19,11 @@ _MOVE = """
 UPDATE activity SET lead_id = $2, recorded_for = coalesce(recorded_for, lead_id) WHERE lead_id = $1
 """
 
+_MOVE_BACK = """
+UPDATE activity SET lead_id = $3, recorded_for = nullif(recorded_for, $3)
+WHERE lead_id = $2 AND recorded_for = ANY ($1::uuid[])
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -50,3 +55,8 @@ async def append(driver: asyncpg.Connection, rows: Sequence[Row]) -> None:
 async def move(driver: asyncpg.Connection, merged: UUID, survivor: UUID) -> None:
     """Make the activities of a merged lead those of its survivor."""
     await driver.execute(_MOVE, merged, survivor)
+
+
+async def move_back(driver: asyncpg.Connection, lead_ids: Sequence[UUID], survivor: UUID, restored: UUID) -> None:
+    """Give a lead that was merged its activities back, with those of the leads that had been merged into it."""
+    await driver.execute(_MOVE_BACK, lead_ids, survivor, restored)

@@ -36,6 +36,11 @@ async def find(driver: asyncpg.Connection, keys: Iterable[str]) -> dict[str, UUI
     return {row[0]: row[1] for row in await driver.fetch(_FIND, asked)} if asked else {}
 
 
+async def named(driver: asyncpg.Connection, reference: UUID | str) -> UUID | None:
+    """The lead of a reference: an id as it is, else what the digest names; None if it names none."""
+    return reference if isinstance(reference, UUID) else (await find(driver, [reference])).get(reference)
+
+
 async def drop(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
     """Forget every key of erased persons."""
     await driver.execute(_DROP, lead_ids)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -12,33 +12,44 @@ import orjson
 
 from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
 from qualification.domain.decisions import Fields
+from qualification.domain.facts import Stood
 
-_ENTER = """
-INSERT INTO stage_entry (
-    lead_id, sequence, stage, stage_kind, stage_rank, stage_owner, visit, from_stage, from_since, entered_at, recorded_at,
-    cause, decision_id, definition_version
+_ENTRY_COLUMNS = (
+    "lead_id",
+    "sequence",
+    "stage",
+    "stage_kind",
+    "stage_rank",
+    "stage_owner",
+    "visit",
+    "from_stage",
+    "from_since",
+    "entered_at",
+    "recorded_at",
+    "cause",
+    "decision_id",
+    "definition_version",
+    "correction",
+    "withdrawn",
+    "replaces",
+    "follows",
 )
-SELECT * FROM unnest(
-    $1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::smallint[], $6::text[], $7::int[], $8::text[], $9::timestamptz[],
-    $10::timestamptz[], $11::timestamptz[], $12::text[], $13::uuid[], $14::int[]
-)
-"""
 
-_DECIDE = """
-INSERT INTO decision (
-    lead_id, decision_id, decision, reason, from_stage, stage, occurred_at, recorded_at, actor, department, fields,
-    definition_version
+_DECISION_COLUMNS = (
+    "lead_id",
+    "decision_id",
+    "decision",
+    "reason",
+    "from_stage",
+    "stage",
+    "occurred_at",
+    "recorded_at",
+    "actor",
+    "department",
+    "fields",
+    "definition_version",
+    "placed_at",
 )
-SELECT lead_id, decision_id, decision, reason, from_stage, stage, occurred_at, recorded_at, actor, department, fields::jsonb,
-    definition_version
-FROM unnest(
-    $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::timestamptz[], $9::text[],
-    $10::text[], $11::text[], $12::int[]
-) AS row (
-    lead_id, decision_id, decision, reason, from_stage, stage, occurred_at, recorded_at, actor, department, fields,
-    definition_version
-)
-"""
 
 _NOTE = """
 INSERT INTO decision_note (lead_id, decision_id, note) SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[])
@@ -53,7 +64,8 @@ _FORGET = (
 _PAGE = """
 SELECT
     entry.sequence, entry.stage, entry.stage_kind, entry.stage_owner, entry.visit, entry.from_stage, entry.from_since,
-    entry.entered_at, entry.recorded_at, entry.cause, entry.definition_version, decision.decision_id, decision.decision,
+    entry.entered_at, entry.recorded_at, entry.cause, entry.definition_version, entry.correction, entry.withdrawn, entry.replaces,
+    decision.decision_id, decision.decision,
     decision.reason, decision.actor, decision.department, decision.fields::text AS fields, decision_note.note
 FROM stage_entry AS entry
 LEFT JOIN decision ON decision.lead_id = entry.lead_id AND decision.decision_id = entry.decision_id
@@ -76,45 +88,55 @@ class Note:
 async def append(
     driver: asyncpg.Connection,
     entries: Sequence[LeadStageChanged],
-    decisions: Sequence[LeadDecided],
-    fields: Mapping[UUID, Fields],
+    decisions: Sequence[tuple[LeadDecided, Stood]],
     notes: Sequence[Note],
 ) -> None:
-    """Write what the events say, by one statement per table. `fields` are those of the decisions, by decision id."""
+    """Write what the events say, by one COPY per table: rows are never written twice. A decision comes with its place and fields."""
     if entries:
-        await driver.execute(
-            _ENTER,
-            [entry.lead_id for entry in entries],
-            [entry.sequence for entry in entries],
-            [entry.stage for entry in entries],
-            [entry.stage_kind for entry in entries],
-            [entry.stage_rank for entry in entries],
-            [entry.stage_owner for entry in entries],
-            [entry.visit for entry in entries],
-            [entry.from_stage for entry in entries],
-            [entry.from_since for entry in entries],
-            [entry.occurred_at for entry in entries],
-            [entry.recorded_at for entry in entries],
-            [entry.cause for entry in entries],
-            [entry.decision_id for entry in entries],
-            [entry.definition_version for entry in entries],
-        )
+        rows = [
+            (
+                entry.lead_id,
+                entry.sequence,
+                entry.stage,
+                entry.stage_kind,
+                entry.stage_rank,
+                entry.stage_owner,
+                entry.visit,
+                entry.from_stage,
+                entry.from_since,
+                entry.occurred_at,
+                entry.recorded_at,
+                entry.cause,
+                entry.decision_id,
+                entry.definition_version,
+                entry.correction,
+                entry.withdrawn,
+                entry.replaces,
+                entry.follows,
+            )
+            for entry in entries
+        ]
+        await driver.copy_records_to_table("stage_entry", records=rows, columns=_ENTRY_COLUMNS)
     if decisions:
-        await driver.execute(
-            _DECIDE,
-            [decision.lead_id for decision in decisions],
-            [decision.decision_id for decision in decisions],
-            [decision.decision for decision in decisions],
-            [decision.reason for decision in decisions],
-            [decision.from_stage for decision in decisions],
-            [decision.stage for decision in decisions],
-            [decision.occurred_at for decision in decisions],
-            [decision.recorded_at for decision in decisions],
-            [decision.actor for decision in decisions],
-            [decision.department for decision in decisions],
-            [_fields_json(fields[decision.decision_id]) for decision in decisions],
-            [decision.definition_version for decision in decisions],
-        )
+        taken = [
+            (
+                decision.lead_id,
+                decision.decision_id,
+                decision.decision,
+                decision.reason,
+                decision.from_stage,
+                decision.stage,
+                decision.occurred_at,
+                decision.recorded_at,
+                decision.actor,
+                decision.department,
+                _fields_json(stood.decided.fields),
+                decision.definition_version,
+                stood.at,
+            )
+            for decision, stood in decisions
+        ]
+        await driver.copy_records_to_table("decision", records=taken, columns=_DECISION_COLUMNS)
     if notes:
         await driver.execute(
             _NOTE,

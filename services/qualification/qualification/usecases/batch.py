@@ -1,144 +1,186 @@
 """Many leads taken through many events in one transaction: locked by one statement, decided in memory, written back at the end.
 
-Whoever uses it has opened the recording and says which leads the events concern before the first of them.
+Whoever uses it has opened the recording and says which leads the events concern before the first of them. A lead whose log is needed,
+because something of it is heard late, has it read then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from uuid import UUID
 
-from accord.contracts.base import LeadEvent
-from accord.contracts.intake_events import ActivityRecorded, LeadCaptured, LeadErased, LeadMerged, LeadUpdated
+from accord.contracts.intake_events import LeadMerged, LeadUnmerged
 from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
 from accord.database import Recording
-from qualification.domain import progress
-from qualification.domain.decisions import Decided, Fields
+from qualification.domain.decisions import Decided
+from qualification.domain.facts import Acted, Fact, Joined, Ruled, Stood
 from qualification.domain.lead import Lead
-from qualification.domain.progress import DefinitionArrived, Merged
-from qualification.domain.rules import Rules
-from qualification.domain.way import Outcome
-from qualification.queries import activities, external_keys, history, leads
+from qualification.domain.register import Kept, Moved, Register, Said, Told, Unlearnt
+from qualification.queries import activities, external_keys, history, leads, logs
+from qualification.usecases.definitions import Book
+from qualification.usecases.route import Changes, give_entered
 
-Told = LeadCaptured | LeadUpdated | LeadMerged | LeadErased | ActivityRecorded
-"""What intake tells that moves a lead."""
-
-_NO_KINDS: frozenset[str] = frozenset()
+__all__ = ["LeadBatch", "Told", "concerned"]
 
 
 def concerned(event: Told) -> tuple[UUID, ...]:
     """The leads that an event concerns."""
-    return (event.lead_id, event.merged_lead_id) if isinstance(event, LeadMerged) else (event.lead_id,)
+    if type(event) is LeadMerged:
+        return event.lead_id, event.merged_lead_id
+    if type(event) is LeadUnmerged:
+        return event.lead_id, event.restored_lead_id
+    return (event.lead_id,)
 
 
 class LeadBatch:
     """The leads of one recording. Not kept beyond it."""
 
-    def __init__(self, recording: Recording, rules: Rules | None, locked: dict[UUID, Lead]) -> None:
+    def __init__(self, recording: Recording, book: Book, locked: dict[UUID, Lead]) -> None:
         self._recording = recording
-        self._rules = rules
+        self._book = book
         self._before = dict(locked)
-        self._leads = locked
-        self._activities: list[activities.Row] = []
-        self._moves: list[tuple[UUID, UUID]] = []
+        self._register = Register(locked, book.in_force, book.versions, recording.now)
         self._entries: list[LeadStageChanged] = []
-        self._decisions: list[LeadDecided] = []
-        self._fields: dict[UUID, Fields] = {}
+        self._decided: list[LeadDecided] = []
+        self._stood: dict[UUID, Stood] = {}
         self._notes: list[history.Note] = []
-        self._erased: set[UUID] = set()
 
     @classmethod
-    async def lock(cls, recording: Recording, rules: Rules | None, lead_ids: Iterable[UUID]) -> LeadBatch:
+    async def lock(cls, recording: Recording, book: Book, lead_ids: Iterable[UUID]) -> LeadBatch:
         """Load and lock these leads, and the survivors of those that were merged."""
-        kinds = rules.kinds if rules else _NO_KINDS
-        return cls(recording, rules, await leads.lock(await recording.driver(), lead_ids, kinds))
+        locked = await leads.lock(await recording.driver(), lead_ids, book.kinds)
+        await book.know({lead.ruled_by for lead in locked.values() if lead.ruled_by is not None})
+        return cls(recording, book, locked)
+
+    @property
+    def entries(self) -> Sequence[LeadStageChanged]:
+        """The stage entries that were said so far, corrections among them."""
+        return self._entries
 
     def lead(self, lead_id: UUID) -> Lead:
         """The lead as it is by now; in place of one that was merged, its survivor. Unknown ones have no profile."""
-        lead = self._leads[lead_id]
-        while lead.merged_into is not None:
-            lead = self._leads[lead.merged_into]
-        return lead
+        return self._register.lead(lead_id)
 
-    def take(self, event: Told, traceparent: str | None) -> None:
+    async def foresee(self, events: Iterable[Told]) -> None:
+        """Read the logs that these events will probably need, all at once."""
+        await self._learn(self._register.foresee(events))
+
+    async def foresee_decisions(self, decisions: Iterable[tuple[UUID, datetime]]) -> None:
+        """The same for decisions, by lead and the moment that they are dated."""
+        found = (self.lead(lead_id) for lead_id, at in decisions if self._is_late(lead_id, at))
+        await self._learn(list(dict.fromkeys(lead.lead_id for lead in found)))
+
+    def _is_late(self, lead_id: UUID, at: datetime) -> bool:
+        lead = self.lead(lead_id)
+        return lead.clock is not None and at < lead.clock.at and not lead.erased
+
+    async def take(self, event: Told, traceparent: str | None) -> None:
         """Apply what intake told."""
-        lead = self.lead(event.lead_id)
-        if isinstance(event, LeadMerged):
-            self._merge(lead, event, traceparent)
-            return
-        redirected = lead.lead_id != event.lead_id
-        if redirected and isinstance(event, LeadCaptured | LeadUpdated):
-            return  # the survivor's profile has been told whole with the merge
-        if isinstance(event, ActivityRecorded) and not lead.erased:
-            self._keep(event, lead)
-        if isinstance(event, LeadErased):
-            self._erased.add(lead.lead_id)
-        self._settle(lead, progress.decide(lead, event, self._rules, self._recording.now), traceparent)
+        try:
+            told = self._register.take(event)
+        except Unlearnt as needed:
+            await self._learn(needed.lead_ids)
+            told = self._register.take(event)
+        for said in told:
+            self._publish(said, traceparent)
 
-    def decide(self, lead_id: UUID, decided: Decided, note: str | None) -> Outcome:
+    async def decide(self, lead_id: UUID, decided: Decided, note: str | None, *, of_batch: bool = False) -> Said:
         """Apply a decision. Raises Refused, and then nothing has changed."""
-        lead = self.lead(lead_id)
-        outcome = progress.decide(lead, decided, self._rules, self._recording.now)
-        self._fields[decided.decision_id] = decided.fields
+        try:
+            stood, said = self._register.decide(lead_id, decided, of_batch=of_batch)
+        except Unlearnt as needed:
+            await self._learn(needed.lead_ids)
+            stood, said = self._register.decide(lead_id, decided, of_batch=of_batch)
+        self._stood[decided.decision_id] = stood
         if note:
-            self._notes.append(history.Note(lead.lead_id, decided.decision_id, note))
-        self._settle(lead, outcome, None)
-        return outcome
+            self._notes.append(history.Note(said.lead.lead_id, decided.decision_id, note))
+        self._publish(said, None)
+        return said
 
-    def evaluate(self, lead_id: UUID) -> None:
-        """Let a lead without a stage enter under the definition that is in force now."""
-        lead = self.lead(lead_id)
-        self._settle(lead, progress.decide(lead, DefinitionArrived(), self._rules, self._recording.now), None)
+    async def enter(self, lead_ids: Sequence[UUID]) -> None:
+        """Let leads without a stage enter under the definition that is in force now."""
+        await self._learn(lead_ids)
+        for lead_id in lead_ids:
+            for said in self._register.enter(lead_id):
+                self._publish(said, None)
+
+    def reevaluate(self, lead_id: UUID) -> bool:
+        """Judge a lead by the version in force; whether it was judged by an older one."""
+        said = self._register.reevaluate(lead_id)
+        if said is not None:
+            self._publish(said, None)
+        return said is not None
+
+    def pass_time(self, lead_id: UUID, until: datetime) -> None:
+        """Do what time alone brings about for a lead."""
+        said = self._register.pass_time(lead_id, until)
+        if said is not None:
+            self._publish(said, None)
 
     async def save(self) -> None:
         """Write everything back, before the recording ends."""
-        driver = await self._recording.driver()
-        changed = [
-            replace(lead, revision=lead.revision + 1)
-            for lead_id, lead in self._leads.items()
-            if lead is not self._before[lead_id]
-        ]
-        await activities.append(driver, self._activities)
-        for merged, survivor in self._moves:
-            await activities.move(driver, merged, survivor)
-            await leads.follow(driver, [merged], survivor)
-        await leads.save(driver, changed, self._before, self._recording.now)
-        await external_keys.put(driver, self._new_keys(changed))
-        await history.append(driver, self._entries, self._decisions, self._fields, self._notes)
-        if self._erased:
-            erased = sorted(self._erased)
-            await history.forget(driver, erased)
-            await external_keys.drop(driver, erased)
-
-    def _merge(self, survivor: Lead, event: LeadMerged, traceparent: str | None) -> None:
-        merged = self.lead(event.merged_lead_id)
-        if merged.lead_id == survivor.lead_id:
-            return  # told before
-        outcome = progress.decide(survivor, Merged(event, merged), self._rules, self._recording.now)
-        self._leads[merged.lead_id] = progress.absorbed(merged, merged.lead_id, survivor.lead_id)
-        self._moves.append((merged.lead_id, survivor.lead_id))
-        self._settle(survivor, outcome, traceparent)
-
-    def _keep(self, event: ActivityRecorded, lead: Lead) -> None:
-        recorded_for = event.lead_id if lead.lead_id != event.lead_id else None
-        self._activities.append(
-            activities.Row(lead.lead_id, event.kind, event.occurred_at, event.activity_id, event.by, recorded_for)
+        driver, register, now = await self._recording.driver(), self._register, self._recording.now
+        changed = [lead for lead_id, lead in register.leads.items() if lead is not self._before[lead_id]]
+        await activities.append(
+            driver, [_row(kept, kept.fact) for kept in register.kept if isinstance(kept.fact, Acted)]
         )
+        for moved in register.moved:
+            await self._move(moved)
+        await logs.keep(driver, self._facts(), now)
+        for lead_id, merge_id in register.undone:
+            await logs.undo(driver, lead_id, merge_id)
+        await leads.save(driver, changed, self._before, now)
+        await external_keys.put(driver, self._new_keys(changed))
+        decisions = [(decided, self._stood[decided.decision_id]) for decided in self._decided]
+        await history.append(driver, self._entries, decisions, self._notes)
+        if register.erased:
+            erased = sorted(register.erased)
+            await history.forget(driver, erased)
+            await logs.forget(driver, erased)
+            await external_keys.drop(driver, erased)
+        await give_entered(self._recording, self._changes(), self._book.routing, self._book.in_force)
 
-    def _settle(self, before: Lead, outcome: Outcome, traceparent: str | None) -> None:
-        if outcome.lead is not None and outcome.lead is not before:
-            self._leads[before.lead_id] = outcome.lead
-        if outcome.events:
-            self._recording.publish(*outcome.events, traceparent=traceparent)
-            self._note(outcome.events)
+    def _changes(self) -> Changes:
+        register = self._register
+        merged = [(moved.lead_ids[0], register.lead(moved.to).lead_id) for moved in register.moved if not moved.back]
+        return Changes(self._before, register.leads, self._entries, merged, register.erased)
 
-    def _note(self, events: Iterable[LeadEvent]) -> None:
-        for event in events:
-            if isinstance(event, LeadStageChanged):
+    async def _learn(self, lead_ids: Sequence[UUID]) -> None:
+        if not lead_ids:
+            return
+        merged_now: dict[UUID, list[UUID]] = defaultdict(list)
+        for kept in self._register.kept:
+            if isinstance(kept.fact, Joined):
+                merged_now[kept.lead_id].append(kept.fact.merged_lead_id)
+        loaded = await logs.load(await self._recording.driver(), lead_ids, merged_now)
+        for lead_id in lead_ids:
+            self._register.learn(lead_id, loaded.logs, loaded.stands)
+
+    async def _move(self, moved: Moved) -> None:
+        driver = await self._recording.driver()
+        if moved.back:
+            await activities.move_back(driver, moved.lead_ids, moved.away_from, moved.to)
+            await leads.point_to(driver, moved.lead_ids[1:], moved.to)
+        else:
+            await activities.move(driver, moved.away_from, moved.to)
+            await leads.follow(driver, moved.lead_ids, moved.to)
+
+    def _facts(self) -> list[tuple[UUID, Fact]]:
+        register = self._register
+        own = [(kept.lead_id, kept.fact) for kept in register.kept if isinstance(kept.fact, Joined | Ruled)]
+        return [*own, *((lead_id, fact) for lead_id, fact in register.superseded)]
+
+    def _publish(self, said: Said, traceparent: str | None) -> None:
+        if not said.events:
+            return
+        self._recording.publish(*said.events, traceparent=traceparent)
+        for event in said.events:
+            if type(event) is LeadStageChanged:
                 self._entries.append(event)
-            elif isinstance(event, LeadDecided):
-                self._decisions.append(event)
+            elif type(event) is LeadDecided:
+                self._decided.append(event)
 
     def _new_keys(self, changed: Iterable[Lead]) -> dict[str, UUID]:
         keys: dict[str, UUID] = {}
@@ -149,3 +191,8 @@ class LeadBatch:
             known = before.external_keys if before else ()
             keys |= {key: lead.lead_id for key in lead.profile.external_keys if key not in known}
         return keys
+
+
+def _row(kept: Kept, fact: Acted) -> activities.Row:
+    recorded_for = None if kept.lead_id == kept.living else kept.lead_id
+    return activities.Row(kept.living, fact.kind, fact.at, fact.activity_id, fact.by, recorded_for)

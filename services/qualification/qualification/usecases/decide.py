@@ -9,19 +9,20 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeGuard
 from uuid import UUID
 
+from accord.contracts.base import LeadEvent
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.contracts.values import Department
 from accord.database import Database, Recording
 from accord.http import idempotency
 from accord.ids import new_id
-from qualification.domain.decisions import Changed, Decided, Fields, Refused, Unknown, allowed_decisions
+from qualification.domain.decisions import Changed, Decided, Fields, Redefined, Refused, Unknown, allowed_decisions
 from qualification.domain.lead import Lead
-from qualification.domain.rules import Rules
 from qualification.queries import external_keys
 from qualification.usecases.batch import LeadBatch
-from qualification.usecases.definitions import Definitions
+from qualification.usecases.definitions import Book, Definitions
 
 DECISIONS_PER_TURN_MAX = 200
 """After so many the loop gets its turn, so that a large batch does not hold up other requests."""
@@ -32,7 +33,7 @@ class Proposal:
     """A decision that somebody wants to take.
 
     `lead` is an id, or the digest of an external id (accord.contracts.external_key). `revision` is what the lead must still
-    be at, if it matters; `occurred_at` None is now.
+    be at, and `definition_version` what must still be in force, if it matters; `occurred_at` None is now.
     """
 
     lead: UUID | str
@@ -42,17 +43,20 @@ class Proposal:
     note: str | None
     occurred_at: datetime | None
     revision: int | None = None
+    definition_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A decision that was recorded: the lead as it is after it and after every gate that this opened."""
+    """A decision that was recorded: the lead as it is after it and after every gate that this opened. `asked` is the lead that was named,
+    which may have been merged into it."""
 
     decided: Decided
     entered: LeadStageChanged
     lead: Lead
     revision: int
     allowed: tuple[str, ...]
+    asked: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,30 +78,37 @@ async def take_decisions(
     author: Author,
     ticket: idempotency.Ticket | None,
     render: Render,
+    *,
+    of_batch: bool = False,
 ) -> idempotency.Answer:
     """Take these decisions in one transaction and save what `render` makes of the answers under the ticket's key.
 
     What `render` raises (for a single decision that is refused) rolls the transaction back and leaves the key free.
     """
-    rules = await definitions.in_force()
+    book = await definitions.book()
     async with database.recording() as recording:
 
         async def act() -> idempotency.Answer:
-            return render(await decide(recording, proposals, rules, author))
+            return render(await decide(recording, proposals, book, author, of_batch=of_batch))
 
         return await idempotency.once(recording, ticket, act)
 
 
 async def decide(
-    recording: Recording, proposals: Sequence[Proposal], rules: Rules | None, author: Author
+    recording: Recording, proposals: Sequence[Proposal], book: Book, author: Author, *, of_batch: bool = False
 ) -> list[Answer]:
     """Take these decisions one after another; an answer for each, in order."""
     named = await external_keys.find(await recording.driver(), (p.lead for p in proposals if isinstance(p.lead, str)))
     targets = [p.lead if isinstance(p.lead, UUID) else named.get(p.lead) for p in proposals]
-    batch = await LeadBatch.lock(recording, rules, (lead_id for lead_id in targets if lead_id is not None))
+    batch = await LeadBatch.lock(recording, book, (lead_id for lead_id in targets if lead_id is not None))
+    dated = [
+        (lead_id, p.occurred_at) for p, lead_id in zip(proposals, targets, strict=True) if lead_id and p.occurred_at
+    ]
+    await batch.foresee_decisions(dated)
     answers: list[Answer] = []
     for proposal, lead_id in zip(proposals, targets, strict=True):
-        answers.append(_one(batch, proposal, lead_id, _decided(proposal, author, recording.now), rules))
+        decided = _decided(proposal, author, recording.now)
+        answers.append(await _one(batch, proposal, lead_id, decided, book, of_batch=of_batch))
         if len(answers) % DECISIONS_PER_TURN_MAX == 0:
             await asyncio.sleep(0)
     await batch.save()
@@ -116,21 +127,31 @@ def _decided(proposal: Proposal, author: Author, now: datetime) -> Decided:
     )
 
 
-def _one(batch: LeadBatch, proposal: Proposal, lead_id: UUID | None, decided: Decided, rules: Rules | None) -> Answer:
+async def _one(
+    batch: LeadBatch, proposal: Proposal, lead_id: UUID | None, decided: Decided, book: Book, *, of_batch: bool
+) -> Answer:
     if lead_id is None:
         return Unknown("no lead is known by this external id")
     before = batch.lead(lead_id)
     if proposal.revision is not None and before.profile is not None and before.revision != proposal.revision:
-        return Changed(before.revision, before.stage, allowed_decisions(before, rules))
+        return Changed(before.revision, before.stage, allowed_decisions(before, book.rules_of(before)))
+    in_force = book.in_force.version if book.in_force else None
+    if proposal.definition_version not in (None, in_force) and before.profile is not None and not before.erased:
+        return Redefined(in_force, before.stage, allowed_decisions(before, book.rules_of(before)))
     try:
-        outcome = batch.decide(lead_id, decided, proposal.note)
+        said = await batch.decide(lead_id, decided, proposal.note, of_batch=of_batch)
     except Refused as refusal:
         return refusal
-    lead = batch.lead(lead_id)
+    lead = said.lead
     return Taken(
         decided=decided,
-        entered=next(event for event in outcome.events if isinstance(event, LeadStageChanged)),
+        entered=next(event for event in said.events if _is_entry_by(event, decided)),
         lead=lead,
         revision=lead.revision + 1,
-        allowed=allowed_decisions(lead, rules),
+        allowed=allowed_decisions(lead, book.rules_of(lead)),
+        asked=lead_id,
     )
+
+
+def _is_entry_by(event: LeadEvent, decided: Decided) -> TypeGuard[LeadStageChanged]:
+    return isinstance(event, LeadStageChanged) and event.decision_id == decided.decision_id and not event.withdrawn

@@ -7,24 +7,22 @@ from __future__ import annotations
 
 from accord.database import Database
 from accord.workers import Periodic
-from qualification.domain.rules import Rules
 from qualification.queries import leads
 from qualification.usecases.batch import LeadBatch
-from qualification.usecases.definitions import Definitions
+from qualification.usecases.definitions import Book, Definitions
 
 LEADS_PER_ROUND_MAX = 500
 EVERY_S = 0.25
 """With LEADS_PER_ROUND_MAX: at most 2,000 leads a second, which leaves room for what arrives meanwhile."""
 
 
-async def enter_waiting(database: Database, rules: Rules, leads_max: int = LEADS_PER_ROUND_MAX) -> int:
+async def enter_waiting(database: Database, book: Book, leads_max: int = LEADS_PER_ROUND_MAX) -> int:
     """Let up to so many waiting leads enter at the time of their capture; how many there were."""
     async with database.recording() as recording:
         waiting = await leads.waiting(await recording.driver(), leads_max)
         if waiting:
-            batch = await LeadBatch.lock(recording, rules, waiting)
-            for lead_id in waiting:
-                batch.evaluate(lead_id)
+            batch = await LeadBatch.lock(recording, book, waiting)
+            await batch.enter(waiting)
             await batch.save()
     return len(waiting)
 
@@ -33,9 +31,9 @@ def entering(database: Database, definitions: Definitions) -> Periodic:
     """The worker that does it."""
 
     async def work() -> bool:
-        rules = await definitions.in_force()
-        if rules is not None:
-            await enter_waiting(database, rules)
+        book = await definitions.book()
+        if book.in_force is not None:
+            await enter_waiting(database, book)
         return False  # the pause between rounds is the throttle
 
     return Periodic("enter-waiting-leads", EVERY_S, work)

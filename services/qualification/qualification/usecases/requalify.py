@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import TypeGuard, get_args
 
 from accord.contracts.base import EventData
+from accord.contracts.intake_events import LeadErased
 from accord.database import Recording
+from accord.http import idempotency
 from accord.messaging.consumer import Received
-from qualification.domain.rules import Rules
 from qualification.usecases.batch import LeadBatch, Told, concerned
+from qualification.usecases.definitions import Book
 
 EVENTS_PER_TURN_MAX = 200
 """After so many the loop gets its turn, so that a large batch does not hold up the API of the same process."""
@@ -24,8 +26,8 @@ def _moves_a_lead(data: EventData) -> TypeGuard[Told]:
     return type(data) in _MOVING
 
 
-async def requalify(recording: Recording, received: Sequence[Received], rules: Rules | None) -> None:
-    """Apply these events under the definition in force (None: there is none, and leads are kept without a stage).
+async def requalify(recording: Recording, received: Sequence[Received], book: Book) -> None:
+    """Apply these events under the definition in force (while there is none, leads are kept without a stage).
 
     Events that move no lead (submissions held or refused, agreements of others) are passed over.
     """
@@ -33,9 +35,15 @@ async def requalify(recording: Recording, received: Sequence[Received], rules: R
     moving = [(data, traceparent) for data, traceparent in told if _moves_a_lead(data)]
     if not moving:
         return
-    batch = await LeadBatch.lock(recording, rules, (lead_id for data, _ in moving for lead_id in concerned(data)))
+    erased = [data.lead_id for data, _ in moving if isinstance(data, LeadErased)]
+    if erased:  # saved answers before leads, as those take their locks who decide
+        await idempotency.erase(recording.conn, erased)
+    batch = await LeadBatch.lock(recording, book, (lead_id for data, _ in moving for lead_id in concerned(data)))
+    await batch.foresee(data for data, _ in moving)
     for number, (data, traceparent) in enumerate(moving, start=1):
-        batch.take(data, traceparent)
+        await batch.take(data, traceparent)
         if number % EVENTS_PER_TURN_MAX == 0:
             await asyncio.sleep(0)
     await batch.save()
+    if erased:  # and what was answered while the leads were waited for
+        await idempotency.erase(recording.conn, erased)

@@ -13,11 +13,14 @@ import orjson
 
 from accord.database import Database, driver_of
 from qualification.domain.decisions import allowed_decisions
+from qualification.domain.facts import LAST, LAST_TIE, Place, Ruled, Stood
+from qualification.domain.history import fold, living_at
 from qualification.domain.lead import Lead, Scores
 from qualification.domain.progress import GateExplained, explain_gates
 from qualification.domain.rules import Rules
 from qualification.domain.scoring import ScoreLine, explain_scores, scores
-from qualification.queries import external_keys, history, leads, listing
+from qualification.queries import external_keys, history, leads, listing, logs
+from qualification.usecases.definitions import Book
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,10 @@ async def view_lead(database: Database, named: UUID | str, rules: Rules | None, 
     if lead is None:
         return None
     at = max(now, lead.evaluated_at) if lead.evaluated_at else now
+    return _judged(lead, rules, at)
+
+
+def _judged(lead: Lead, rules: Rules | None, at: datetime) -> LeadView:
     judged = rules if rules is not None and lead.profile is not None and not lead.erased else None
     return LeadView(
         lead=lead,
@@ -70,6 +77,34 @@ async def view_lead(database: Database, named: UUID | str, rules: Rules | None, 
     )
 
 
+async def view_past(database: Database, named: UUID | str, book: Book, at: datetime) -> LeadView | None:
+    """The lead as it was at a past moment, from its log as it is known now, judged by the version of then.
+
+    A lead that has been merged since is shown as itself where it was not merged yet. None if there is no such lead, or was none then.
+    """
+    async with database.reading() as conn:
+        driver = await driver_of(conn)
+        lead = await _find(driver, named, None)
+        if lead is None:
+            return None
+        if lead.erased:
+            return LeadView(lead, at, None, (), (), (), None)
+        asked = await external_keys.named(driver, named)
+        found = await logs.load(driver, [lead.lead_id], {})
+    lead_id = living_at(asked or lead.lead_id, found.logs, at)
+    if lead_id not in found.logs:
+        return None
+    await book.know(
+        {fact.version for log in found.logs.values() for fact in log.facts if isinstance(fact, Ruled | Stood)}
+    )
+    await book.know({log.entered_under for log in found.logs.values() if log.entered_under is not None})
+    past = fold(lead_id, found.logs, book.versions, until=at, before=Place(at, LAST, LAST_TIE)).lead
+    if past.profile is None or past.profile.captured_at > at:
+        return None
+    rules = book.versions[past.ruled_by] if past.ruled_by else None
+    return _judged(past, rules, at)
+
+
 async def view_history(
     database: Database, named: UUID | str, after: int, rows_max: int, *, with_notes: bool
 ) -> tuple[Lead, list[dict[str, Any]]] | None:
@@ -79,14 +114,17 @@ async def view_history(
         lead = await _find(driver, named, None)
         if lead is None:
             return None
-        return lead, await history.page(driver, lead.lead_id, after, rows_max, with_notes=with_notes)
+        rows = await history.page(driver, lead.lead_id, after, rows_max, with_notes=with_notes)
+        stands = (await logs.stands(driver, [lead.lead_id])).get(lead.lead_id, [])
+    places = {entry.sequence: place for place, entry in enumerate(stands)}
+    return lead, [{**row, "position": places.get(row["sequence"])} for row in rows]
 
 
 async def list_leads(database: Database, asked: listing.Filter, rows_max: int) -> list[Row]:
     """The next leads that the filter asks for."""
     async with database.reading() as conn:
         rows = await listing.page(await driver_of(conn), asked, rows_max)
-    return [_row(row) for row in rows]
+    return [list_row(row) for row in rows]
 
 
 async def _find(driver: asyncpg.Connection, named: UUID | str, rules: Rules | None) -> Lead | None:
@@ -97,7 +135,8 @@ async def _find(driver: asyncpg.Connection, named: UUID | str, rules: Rules | No
     return lead if lead is not None and (lead.profile is not None or lead.erased) else None
 
 
-def _row(row: asyncpg.Record) -> Row:
+def list_row(row: asyncpg.Record) -> Row:
+    """One lead of a list, from its stored row."""
     stage = row["stage"]
     return Row(
         lead_id=row["lead_id"],

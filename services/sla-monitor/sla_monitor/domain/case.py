@@ -19,12 +19,13 @@ from accord.contracts.intake_events import (
     LeadErased,
     LeadMerged,
     LeadState,
+    LeadUnmerged,
     LeadUpdated,
 )
 from accord.contracts.qualification_events import LeadAssigned, LeadDecided, LeadScored, LeadStageChanged
 from accord.contracts.sla_events import ClockEvent
 from sla_monitor.domain import clock as clocks
-from sla_monitor.domain.clock import Clock
+from sla_monitor.domain.clock import MERGED, Clock
 from sla_monitor.domain.facts import Fact, fact_of
 from sla_monitor.domain.lead import Lead, Profile, Standing, as_of
 from sla_monitor.domain.rules import ClauseRule, LeadFacts, Rules
@@ -33,6 +34,7 @@ Moving = (
     LeadCaptured
     | LeadUpdated
     | LeadMerged
+    | LeadUnmerged
     | LeadErased
     | ActivityRecorded
     | LeadStageChanged
@@ -101,12 +103,14 @@ class Case:
 class Outcome:
     """The case after an event and the events to publish, in order.
 
-    `moved` are triggers of a lead that was merged away, whose clocks the survivor has to take over.
+    `moved` are triggers of a lead that was merged away, whose clocks the survivor has to take over; `gone` the keys of facts that were
+    corrected away.
     """
 
     case: Case
     events: tuple[ClockEvent, ...] = ()
     moved: tuple[Waiting, ...] = ()
+    gone: tuple[str, ...] = ()
 
 
 def decide(case: Case, event: Moving, slas: Slas, reached: Reached, now: datetime) -> Outcome:
@@ -114,12 +118,12 @@ def decide(case: Case, event: Moving, slas: Slas, reached: Reached, now: datetim
     course = _Course(case, slas, reached, now)
     course.judge()  # before anything newer is known
     match event:
-        case LeadCaptured() | LeadUpdated() | LeadMerged():
+        case LeadCaptured() | LeadUpdated() | LeadMerged() | LeadUnmerged():
             course.profile(_profile(event.state, event))
         case LeadErased():
             course.erase(event.occurred_at)
         case LeadStageChanged():
-            course.standing(event, stage=event.stage)
+            course.standing(event, stage=event.present_stage or event.stage)
         case LeadScored():
             course.standing(event, grade=event.grade, fit=event.fit, engagement=event.engagement)
         case LeadAssigned():
@@ -127,6 +131,8 @@ def decide(case: Case, event: Moving, slas: Slas, reached: Reached, now: datetim
         case _:
             pass
     fact = fact_of(event)
+    if isinstance(event, LeadStageChanged) and event.replaces is not None:
+        fact = course.correct(event.replaces, fact)
     if fact is not None:
         course.take(fact)
         course.trigger(fact)
@@ -151,10 +157,30 @@ def take_over(case: Case, moved: Iterable[Waiting], slas: Slas, reached: Reached
     return course.outcome()
 
 
-def absorb(case: Case, survivor: UUID, at: datetime, slas: Slas, reached: Reached, now: datetime) -> Outcome:
-    """The case of a lead that was merged into another at a moment."""
+def absorb(case: Case, merge: LeadMerged, slas: Slas, reached: Reached, now: datetime) -> Outcome:
+    """The case of a lead that was merged into another."""
     course = _Course(case, slas, reached, now)
-    course.merge_into(survivor, at)
+    course.merge_into(merge)
+    return course.outcome()
+
+
+def restore(case: Case, recorded_at: datetime, slas: Slas, reached: Reached, now: datetime) -> Outcome:
+    """The case of a lead whose merge was taken back, as was recorded at a moment: its clocks go on to the deadlines that they had.
+
+    Its profile is what its own events tell: nothing was told under its id while it was merged.
+    """
+    course = _Course(case, slas, reached, now)
+    course.restore(recorded_at)
+    return course.outcome()
+
+
+def give_back(case: Case, restored: Case, slas: Slas, reached: Reached, now: datetime) -> Outcome:
+    """The case of a lead that had taken another in, without what was that one's: its activities, and the clocks that it had brought.
+
+    `restored`: the other's case as it was while merged, with its facts.
+    """
+    course = _Course(case, slas, reached, now)
+    course.give_back(restored)
     return course.outcome()
 
 
@@ -174,7 +200,7 @@ def starts(event: EventData, slas: Slas) -> Fact | None:
     return fact
 
 
-def _profile(state: LeadState, event: LeadCaptured | LeadUpdated | LeadMerged) -> Profile:
+def _profile(state: LeadState, event: LeadCaptured | LeadUpdated | LeadMerged | LeadUnmerged) -> Profile:
     return Profile(
         recorded_at=event.recorded_at,
         sequence=event.sequence,
@@ -198,10 +224,11 @@ class _Course:
         self._now = now
         self._events: list[ClockEvent] = []
         self._moved: list[Waiting] = []
+        self._gone: list[str] = []
 
     def outcome(self) -> Outcome:
         case = Case(self._lead, self._clocks, self._waiting, self._facts)
-        return Outcome(case, tuple(self._events), tuple(self._moved))
+        return Outcome(case, tuple(self._events), tuple(self._moved), tuple(self._gone))
 
     # -- what is known of the lead --
 
@@ -243,14 +270,42 @@ class _Course:
         lead = self._lead
         self._lead = replace(lead, profiles=(), standings=(), erased_at=lead.erased_at or at)
         self._waiting, self._facts = (), ()
-        self._end(at, "the person was erased")
+        self._end(at, _ERASED)
 
-    def merge_into(self, survivor: UUID, at: datetime) -> None:
-        self._lead = replace(self._lead, merged_into=survivor, merged_at=at)
+    def merge_into(self, merge: LeadMerged) -> None:
+        at = merge.occurred_at
+        self._lead = replace(self._lead, merged_into=merge.lead_id, merged_at=at, merge_recorded_at=merge.recorded_at)
         running = [clock for clock in self._clocks.values() if clock.state == "running"]
-        self._end(at, _MERGED)
+        self._end(at, MERGED)
         for clock in running:
             self._move(self._clocks[clock.clock_id], _trigger_again(clock))
+
+    def restore(self, recorded_at: datetime) -> None:
+        self._lead = replace(self._lead, merged_into=None, merged_at=None, merge_recorded_at=recorded_at)
+        for clock in list(self._clocks.values()):
+            if clock.end == MERGED:
+                self._resume(clock)
+
+    def give_back(self, restored: Case) -> None:
+        theirs = [fact for fact in restored.facts if fact.kind == "activity"]
+        keys = {fact.key for fact in theirs}
+        brought = {(clock.clause, clock.trigger.key) for clock in restored.clocks.values()}
+        self._facts = tuple(fact for fact in self._facts if fact.key not in keys)
+        for clock in list(self._clocks.values()):
+            if _was_brought(clock) and (clock.clause, clock.trigger.key) in brought:
+                self._settle(clock, clocks.taken_back(clock))
+            elif any(self._answered(clock, fact) for fact in theirs):
+                self._settle(clock, clocks.anew(clock, self._slas.clause(clock), self._facts, self._gone_since()))
+
+    def _resume(self, clock: Clock) -> None:
+        rule = self._slas.clause(clock)
+        self._settle(clock, clocks.resumed(clock, rule, self._facts, self._gone_since()))
+
+    def _gone_since(self) -> tuple[datetime, str] | None:
+        """Since when the lead is gone, and why; None while it lives."""
+        lead = self._lead
+        ends = [(lead.merged_at, MERGED), (lead.erased_at, _ERASED)]
+        return min(((at, why) for at, why in ends if at is not None), default=None)
 
     def _end(self, at: datetime, why: str) -> None:
         for clock in list(self._clocks.values()):
@@ -263,6 +318,38 @@ class _Course:
         self._facts = (*self._facts, fact)
         for clock in list(self._clocks.values()):
             self._settle(clock, clocks.with_fact(clock, self._slas.clause(clock), fact))
+
+    def correct(self, replaces: int, fact: Fact | None) -> Fact | None:
+        """An entry no longer stands, and `fact` comes in its place if there is one; what is still to be taken of that.
+
+        An entry of the same stage and time goes on as it was: only its number or what was before it is another.
+        """
+        gone = [known for known in self._facts if known.is_entry(replaces)]
+        self._facts = tuple(known for known in self._facts if not known.is_entry(replaces))
+        self._gone += [known.key for known in gone]
+        self._waiting = tuple(waiting for waiting in self._waiting if not waiting.fact.is_entry(replaces))
+        goes_on = fact is not None and any(
+            (known.name, known.occurred_at) == (fact.name, fact.occurred_at) for known in gone
+        )
+        if fact is not None and goes_on:
+            self._facts = (*self._facts, fact)
+        for clock in list(self._clocks.values()):
+            if clock.trigger.is_entry(replaces):
+                self._correct_start(clock, fact if goes_on else None)
+            elif not goes_on and any(self._answered(clock, known) for known in gone):
+                self._settle(clock, clocks.anew(clock, self._slas.clause(clock), self._facts, self._gone_since()))
+        return None if goes_on else fact
+
+    def _correct_start(self, clock: Clock, fact: Fact | None) -> None:
+        if fact is None:
+            self._settle(clock, clocks.never_started(clock))
+        else:
+            self._keep(replace(clock, trigger=replace(clock.trigger, key=fact.key, sequence=0)))
+
+    def _answered(self, clock: Clock, fact: Fact) -> bool:
+        """Whether an entry may be what answered a clock or ended its scope."""
+        at = clocks.effective_at(clock, fact)
+        return at is not None and at in (clock.answered_at, clock.ended_at)
 
     def trigger(self, fact: Fact) -> None:
         """Let a fact start the clocks of the clauses that were in force when it was recorded."""
@@ -316,14 +403,17 @@ class _Course:
     def open(self, trigger: Waiting) -> None:
         """Start a clock, with all that is already known to have happened since."""
         fact, lead = trigger.fact, self._lead
-        if any(clock.trigger.key == fact.key and clock.clause == trigger.clause for clock in self._clocks.values()):
+        known = [one for one in self._clocks.values() if (one.clause, one.trigger.key) == trigger.key]
+        if known:
+            if known[0].end == clocks.TAKEN_BACK:  # brought once more
+                self._resume(known[0])
             return
         rule = self._slas.rules[trigger.sla_version].clauses[trigger.clause]
         clock = clocks.start(rule, trigger.sla_version, lead.lead_id, fact, self._now)
         clock = replace(clock, owner=clock.owner or lead.owner, source=lead.source)
         clock = clocks.with_facts(clock, rule, self._facts)
         if lead.merged_at is not None:
-            clock = clocks.with_end(clock, lead.merged_at, _MERGED)
+            clock = clocks.with_end(clock, lead.merged_at, MERGED)
         turn = clocks.begun(clock, self._now)
         self._keep(turn.clock)
         self._events += turn.events
@@ -331,7 +421,7 @@ class _Course:
 
     def _move(self, clock: Clock, trigger: Waiting) -> None:
         """A clock that only the merge ended goes on with the survivor; a stage is the survivor's own matter."""
-        if clock.state == "cancelled" and clock.end == _MERGED and clock.trigger.kind != "stage":
+        if clock.state == "cancelled" and clock.end == MERGED and clock.trigger.kind != "stage":
             self._moved.append(replace(trigger, fact=replace(trigger.fact, sequence=0)))
 
     def _settle(self, before: Clock, after: Clock) -> None:
@@ -345,7 +435,12 @@ class _Course:
         self._clocks[clock.clock_id] = clock
 
 
-_MERGED = "the lead was merged into another"
+_ERASED = "the person was erased"
+
+
+def _was_brought(clock: Clock) -> bool:
+    """Whether it may be a merged lead's that goes on here; stages are not taken over."""
+    return clock.trigger.kind != "stage" and clock.trigger.sequence == 0
 
 
 def _past(reached: datetime | None, moment: datetime, *, unless: bool = False) -> bool:

@@ -20,7 +20,8 @@ CALENDAR_WEEKS_MAX = 5 * 52
 
 NOT_YET = "is not supported by this version"
 _LATER_KINDS = ("attempts", "volume", "rate", "freshness")
-_LATER_KEYS = ("escalate", "paused_by")
+_LATER_KEYS = ("paused_by",)
+_REASSIGNED = [{"at": 1.0, "reassign": True}]
 _DAY_S = 86_400
 
 
@@ -64,6 +65,10 @@ def _later(content: Mapping[str, object]) -> Iterator[Finding]:
         for key in _LATER_KEYS:
             if key in clause:
                 yield Finding(pointer("clauses", place, key), f"{key} {NOT_YET}")
+        if clause.get("escalate", _REASSIGNED) not in ([], _REASSIGNED):
+            yield Finding(
+                pointer("clauses", place, "escalate"), f"another step than {{at: 1.0, reassign: true}} {NOT_YET}"
+            )
 
 
 def _shape(error: ValidationError, content: Mapping[str, object]) -> list[Finding]:

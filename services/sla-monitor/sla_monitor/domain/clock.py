@@ -40,6 +40,9 @@ BACKFILL_AFTER = timedelta(hours=1)
 """A clock whose deadline lay further back than this when its start was recorded is imported history: it counts and
 notifies nobody, since nobody could have kept it by then."""
 
+MERGED = "the lead was merged into another"
+TAKEN_BACK = "the merge that had brought it was taken back"
+
 _MILLISECOND = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -54,7 +57,7 @@ class WarnAt:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """What started a clock. `sequence` is 0 where it was another lead's, merged into this one."""
+    """What started a clock. `sequence` is 0 where it was another lead's, merged into this one, or was put into the past."""
 
     kind: FactKind
     key: str
@@ -66,6 +69,10 @@ class Trigger:
     @property
     def of_qualification(self) -> bool:
         return self.kind in ("decision", "stage", "assigned")
+
+    def is_entry(self, sequence: int) -> bool:
+        """Whether it is the stage entry that was said under a sequence."""
+        return self.kind == "stage" and (self.sequence == sequence or self.key.endswith(f"#{sequence}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +138,7 @@ def start(rule: ClauseRule, version: int, lead_id: UUID, fact: Fact, now: dateti
         trigger=Trigger(fact.kind, fact.key, fact.sequence, fact.recorded_at, fact.stage_kind, fact.cause),
         started_at=started_at,
         due_at=due_at,
-        warnings=tuple(WarnAt(part, rule.deadline.part(started_at, due_at, part)) for part in rule.warn_at),
+        warnings=_warnings(rule, started_at, due_at),
         backfill=due_at < fact.recorded_at - BACKFILL_AFTER,
         owner=fact.name if fact.kind == "assigned" else None,
     )
@@ -154,7 +161,7 @@ def effective_at(clock: Clock, fact: Fact) -> datetime | None:
     trigger = clock.trigger
     if fact.key == trigger.key:
         return None
-    if fact.of_qualification and trigger.of_qualification and trigger.sequence:
+    if fact.of_qualification and trigger.of_qualification and trigger.sequence and fact.sequence:
         return max(fact.occurred_at, clock.started_at) if fact.sequence > trigger.sequence else None
     return fact.occurred_at if fact.occurred_at >= clock.started_at else None
 
@@ -179,8 +186,10 @@ def _with_entry(clock: Clock, rule: ClauseRule, fact: Fact) -> Clock:
     at = effective_at(clock, fact)
     if at is None:
         return clock
-    sequence = min(fact.sequence, clock.ended_sequence or fact.sequence)
-    return replace(_ended(clock, at, f"the lead entered {fact.name}"), ended_sequence=sequence)
+    ended = _ended(clock, at, f"the lead entered {fact.name}")
+    if not fact.sequence:
+        return ended
+    return replace(ended, ended_sequence=min(fact.sequence, clock.ended_sequence or fact.sequence))
 
 
 def _with_answer(clock: Clock, rule: ClauseRule, fact: Fact) -> Clock:
@@ -193,6 +202,44 @@ def _with_answer(clock: Clock, rule: ClauseRule, fact: Fact) -> Clock:
 def with_end(clock: Clock, at: datetime, why: str) -> Clock:
     """The clock of a lead that is gone since a moment, before it is settled."""
     return _ended(clock, max(at, clock.started_at), why)
+
+
+def never_started(clock: Clock) -> Clock:
+    """The clock of an entry that was corrected away, before it is settled."""
+    return replace(clock, answered_at=None, ended_at=clock.started_at, end="the entry that started it was corrected")
+
+
+def anew(clock: Clock, rule: ClauseRule, facts: Sequence[Fact], merged: tuple[datetime, str] | None) -> Clock:
+    """The clock as these facts alone make it, before it is settled: one of those before was corrected away."""
+    warnings = clock.warnings if clock.state == "running" else _warnings_after(clock, rule)
+    found = replace(clock, answered_at=None, ended_at=None, ended_sequence=None, end=None, warnings=warnings)
+    found = with_facts(found, rule, facts)
+    return found if merged is None else with_end(found, *merged)
+
+
+def taken_back(clock: Clock) -> Clock:
+    """The clock that a merged lead had brought, when the merge is taken back and that lead runs its own again; before it is settled."""
+    return replace(clock, answered_at=None, ended_at=clock.started_at, ended_sequence=None, end=TAKEN_BACK)
+
+
+def resumed(clock: Clock, rule: ClauseRule, facts: Sequence[Fact], end: tuple[datetime, str] | None = None) -> Clock:
+    """A clock that a merge had ended, or the end of one, going on to the same deadline; before it is settled.
+
+    `facts`: those of its lead; what has answered it stays. `end`: the other end that it has, if the lead is gone all the same.
+    """
+    found = replace(clock, ended_at=None, end=None, warnings=_warnings_after(clock, rule))
+    found = with_facts(found, rule, facts)
+    return found if end is None else with_end(found, *end)
+
+
+def _warnings_after(clock: Clock, rule: ClauseRule) -> tuple[WarnAt, ...]:
+    """The warnings that were still to come when the clock was settled; those before were said or overtaken."""
+    settled_at = clock.ended_at or clock.answered_at or clock.started_at
+    return tuple(warning for warning in _warnings(rule, clock.started_at, clock.due_at) if warning.at >= settled_at)
+
+
+def _warnings(rule: ClauseRule, started_at: datetime, due_at: datetime) -> tuple[WarnAt, ...]:
+    return tuple(WarnAt(part, rule.deadline.part(started_at, due_at, part)) for part in rule.warn_at)
 
 
 def _ends(clock: Clock, rule: ClauseRule, fact: Fact) -> bool:
@@ -220,14 +267,15 @@ def settle(before: Clock, after: Clock, now: datetime) -> Turn:
     return saying.turn()
 
 
-def fire(clock: Clock, watermark: datetime, now: datetime) -> Turn:
+def fire(clock: Clock, watermark: datetime, now: datetime, *, reassign: bool = False) -> Turn:
     """Say what the watermark brings: warnings, or the breach. `watermark`: all that was recorded before it has been read.
 
-    A warning that is overtaken by the deadline is not said any more.
+    A warning that is overtaken by the deadline is not said any more. `reassign`: the clause has the lead taken away when it is
+    broken; not for imported history, in which nobody could have kept it.
     """
     if clock.state != "running":
         return Turn(clock)
-    saying = _Saying(clock, now)
+    saying = _Saying(clock, now, reassign=reassign and not clock.backfill)
     if max(clock.due_at, clock.trigger.recorded_at) < watermark:
         saying.settle(passed=True)
     else:
@@ -238,9 +286,10 @@ def fire(clock: Clock, watermark: datetime, now: datetime) -> Turn:
 class _Saying:
     """One clock on its way through a change; numbers what is said of it. Lives for one call."""
 
-    def __init__(self, clock: Clock, now: datetime) -> None:
+    def __init__(self, clock: Clock, now: datetime, *, reassign: bool = False) -> None:
         self._clock = clock
         self._now = now
+        self._reassign = reassign
         self._events: list[ClockEvent] = []
 
     def turn(self) -> Turn:
@@ -255,7 +304,7 @@ class _Saying:
             if earlier_answer and after in ("met", "met_late"):
                 self._met()  # said again, with the earlier time
             return
-        if after in ("breached", "met_late") and clock.breach_id is None:
+        if after in ("breached", "met_late") and (clock.breach_id is None or clock.withdrawn_at is not None):
             self._breach()
         if after in ("met", "cancelled") and before in ("breached", "met_late"):
             self._withdraw()
@@ -263,6 +312,8 @@ class _Saying:
             self._met()
         if after == "cancelled":
             self._cancel()
+        if after == "running":  # what had settled it was corrected away
+            self.say(ClockStarted, clock.started_at)
 
     def warn(self, watermark: datetime) -> None:
         clock = self._clock
@@ -296,9 +347,10 @@ class _Saying:
 
     def _breach(self) -> None:
         clock = self._clock
-        breach_id = named_id(self._now, str(clock.clock_id), "breach")
-        self._clock = replace(clock, breach_id=breach_id, breached_at=self._now)
-        self.say(ClockBreached, clock.due_at, breach_id=breach_id)
+        # One that was withdrawn and stands again, as what had withdrawn it was taken back, is the same breach.
+        breach_id = clock.breach_id or named_id(self._now, str(clock.clock_id), "breach")
+        self._clock = replace(clock, breach_id=breach_id, breached_at=self._now, withdrawn_at=None)
+        self.say(ClockBreached, clock.due_at, breach_id=breach_id, reassign=self._reassign)
 
     def _withdraw(self) -> None:
         """The breach is void: answered in time, or nothing was owed any more at the deadline. `met_at` says since when."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -19,7 +19,8 @@ _BY_QUALIFICATION = frozenset({"decision", "stage", "assigned"})
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing that happened. `key` names it among the lead's facts; `sequence` is the producer's for this lead.
+    """One thing that happened. `key` names it among the lead's facts; `sequence` is the producer's for this lead, 0 for what was
+    put into the past: its time alone says what it came before.
 
     `name` is the activity's kind, the decision, the stage or the owner; `cause` the decision that led to a stage.
     """
@@ -34,22 +35,30 @@ class Fact:
     stage_kind: StageKind | None = None
     cause: UUID | None = None
 
+    def is_entry(self, sequence: int) -> bool:
+        """Whether this is the stage entry that was said under a sequence."""
+        return self.kind == "stage" and (self.sequence == sequence or self.key.endswith(f"#{sequence}"))
+
     @property
     def of_qualification(self) -> bool:
         """Whether qualification told it, in the order in which it came about there; else intake did."""
         return self.kind in _BY_QUALIFICATION
 
 
-def fact_of(event: EventData) -> Fact | None:
+def fact_of(event: EventData) -> Fact | None:  # noqa: PLR0911 - one for each type
     """The fact that an event tells, None if it tells none that a clause could name."""
     match event:
         case ActivityRecorded():
             return _fact("activity", f"activity/{event.activity_id}", event.kind, event, by=event.by)
         case LeadDecided():
-            return _fact("decision", f"decision/{event.decision_id}", event.decision, event, cause=event.decision_id)
+            key = f"decision/{event.decision_id}"
+            return _in_place(_fact("decision", key, event.decision, event, cause=event.decision_id), event)
+        case LeadStageChanged(withdrawn=True):
+            return None
         case LeadStageChanged():
-            key = f"stage/{event.stage}/{event.visit}"
-            return _fact("stage", key, event.stage, event, stage_kind=event.stage_kind, cause=event.decision_id)
+            key = f"stage/{event.stage}/{event.visit}" + (f"#{event.sequence}" if event.correction else "")
+            fact = _fact("stage", key, event.stage, event, stage_kind=event.stage_kind, cause=event.decision_id)
+            return _in_place(fact, event)
         case LeadAssigned(owner=str(owner)):
             return _fact("assigned", f"assigned/{event.sequence}", owner, event)
         case LeadCaptured():
@@ -59,6 +68,10 @@ def fact_of(event: EventData) -> Fact | None:
 
 
 Told = ActivityRecorded | LeadDecided | LeadStageChanged | LeadAssigned | LeadCaptured
+
+
+def _in_place(fact: Fact, event: LeadDecided | LeadStageChanged) -> Fact:
+    return replace(fact, sequence=0) if event.correction else fact
 
 
 def _fact(

@@ -61,6 +61,8 @@ class Lead:
     owner_sequence: int = 0
     merged_into: UUID | None = None
     merged_at: datetime | None = None
+    merge_recorded_at: datetime | None = None
+    """When the newest merge of this lead, or its end, was recorded; what is heard of older ones changes nothing."""
     erased_at: datetime | None = None
 
     @property
@@ -76,6 +78,8 @@ class Lead:
 
     def with_standing(self, standing: Standing, read_until: datetime | None) -> Lead:
         """With one more version of the standing."""
+        if self.erased_at is not None:
+            return self
         return replace(self, standings=with_version(self.standings, standing, read_until))
 
 

@@ -68,6 +68,8 @@ def in_a_sentence(clause: Clause) -> str:
     if clause.warn_at:
         shares = _and([f"{100 * part:g} %" for part in clause.warn_at])
         sentence += f" It counts as at risk after {shares} of the time."
+    if clause.escalate:
+        sentence += " If it is broken, the lead is given to somebody else."
     return sentence
 
 

@@ -57,6 +57,8 @@ class ClauseRule:
     """`where` asks for what intake tells: attributes, source, campaign or age."""
     asks_standing: bool
     """`where` asks for what qualification tells: stage, scores or grade."""
+    reassign: bool = False
+    """Broken, it has the lead given to somebody else."""
 
     def ends_scope(self, entry: Fact, *, from_open_stage: bool) -> bool:
         """Whether a stage entry after the start takes the lead out of the clause's scope.
@@ -87,6 +89,10 @@ class LeadFacts:
     profile: Profile | None
     standing: Standing | None
     at: datetime
+
+    @property
+    def attributes(self) -> Mapping[str, object]:
+        return self.profile.attributes if self.profile else {}
 
     def value(self, path: str, within: timedelta | None) -> object:
         """The value at a path, MISSING if the lead has none. Counts of activities are refused at the draft."""
@@ -147,6 +153,7 @@ def _clause(clause: Clause, calendars: Mapping[str, Calendar]) -> ClauseRule:
         where=where,
         asks_profile=any(not asks_standing(path) for path in paths),
         asks_standing=any(asks_standing(path) for path in paths),
+        reassign=any(step.reassign for step in clause.escalate),
     )
 
 

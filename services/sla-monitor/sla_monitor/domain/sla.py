@@ -87,6 +87,13 @@ class Within(Value):
     calendar: Key | None = None
 
 
+class Escalation(Value):
+    """What follows when a clause is broken: the lead is given to somebody else."""
+
+    at: Annotated[float, Field(ge=1, le=1)]
+    reassign: Literal[True]
+
+
 class Clause(Value):
     """One promise: from something that happens, something else is owed within a time."""
 
@@ -100,6 +107,7 @@ class Clause(Value):
         default_factory=list
     )
     where: Criteria | None = None
+    escalate: Annotated[list[Escalation], Field(max_length=1)] = Field(default_factory=list)
 
 
 class Sla(Value):

@@ -33,7 +33,8 @@ INSERT INTO lead (lead_id) SELECT lead_id FROM unnest($1::uuid[]) AS asked (lead
 """
 
 _LOCK = """
-SELECT lead_id, profiles::text, standings::text, source, owner, owner_sequence, merged_into, merged_at, erased_at
+SELECT lead_id, profiles::text, standings::text, source, owner, owner_sequence, merged_into, merged_at, merge_recorded_at,
+    erased_at
 FROM lead WHERE lead_id = ANY ($1::uuid[]) ORDER BY lead_id FOR UPDATE
 """
 
@@ -81,11 +82,12 @@ UPDATE lead SET
     owner_sequence = row.owner_sequence,
     merged_into = row.merged_into,
     merged_at = row.merged_at,
+    merge_recorded_at = row.merge_recorded_at,
     erased_at = row.erased_at
 FROM unnest(
     $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::uuid[], $8::timestamptz[],
-    $9::timestamptz[]
-) AS row (lead_id, profiles, standings, source, owner, owner_sequence, merged_into, merged_at, erased_at)
+    $9::timestamptz[], $10::timestamptz[]
+) AS row (lead_id, profiles, standings, source, owner, owner_sequence, merged_into, merged_at, merge_recorded_at, erased_at)
 WHERE lead.lead_id = row.lead_id
 """
 
@@ -125,14 +127,16 @@ UPDATE clock SET
     breached_at = row.breached_at,
     withdrawn_at = row.withdrawn_at,
     said = row.said,
-    next_at = row.next_at
+    next_at = row.next_at,
+    trigger_key = row.trigger_key,
+    trigger_sequence = row.trigger_sequence
 FROM unnest(
     $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::timestamptz[],
     $9::bigint[], $10::text[], $11::uuid[], $12::timestamptz[], $13::timestamptz[], $14::int[], $15::timestamptz[],
-    $16::int[]
+    $16::int[], $17::text[], $18::bigint[]
 ) AS row (
     lead_id, clock_id, warnings, owner, source, state, answered_at, ended_at, ended_sequence, ended_why, breach_id, breached_at,
-    withdrawn_at, said, next_at, said_before
+    withdrawn_at, said, next_at, said_before, trigger_key, trigger_sequence
 )
 WHERE clock.lead_id = row.lead_id AND clock.clock_id = row.clock_id AND clock.said = row.said_before
 """
@@ -144,6 +148,17 @@ SELECT * FROM unnest(
     $9::text[], $10::uuid[]
 )
 ON CONFLICT DO NOTHING
+"""
+
+_FORGET_SOME = """
+DELETE FROM fact USING unnest($1::uuid[], $2::text[]) AS gone (lead_id, key)
+WHERE fact.lead_id = gone.lead_id AND fact.key = gone.key
+"""
+
+_GIVE_BACK = """
+DELETE FROM fact USING unnest($1::uuid[], $2::uuid[]) AS parted (lead_id, other_id), fact AS theirs
+WHERE theirs.lead_id = parted.other_id AND theirs.kind = 'activity'
+    AND fact.lead_id = parted.lead_id AND fact.occurred_at = theirs.occurred_at AND fact.key = theirs.key
 """
 
 _FORGET_FACTS = "DELETE FROM fact WHERE lead_id = ANY ($1::uuid[])"
@@ -228,7 +243,9 @@ async def save(
     """
     changed = [(before[lead_id], case) for lead_id, case in after.items() if case is not before[lead_id]]
     await _save_leads(driver, [case.lead for old, case in changed if case.lead is not old.lead])
-    await _save_facts(driver, happened)
+    await _save_facts(
+        driver, {lead_id: facts for lead_id, facts in happened.items() if after[lead_id].lead.erased_at is None}
+    )
     erased = [case.lead.lead_id for old, case in changed if case.lead.erased_at and not old.lead.erased_at]
     if erased:
         await driver.execute(_FORGET_FACTS, erased)
@@ -244,6 +261,18 @@ async def save(
                 moved.append((known, clock))
     await add_clocks(driver, new)
     await move_clocks(driver, moved)
+
+
+async def give_back(driver: asyncpg.Connection, parted: Sequence[tuple[UUID, UUID]]) -> None:
+    """Delete the activities that leads had taken along from others: (who had, whose they are)."""
+    if parted:
+        await driver.execute(_GIVE_BACK, [lead_id for lead_id, _ in parted], [other_id for _, other_id in parted])
+
+
+async def forget_facts(driver: asyncpg.Connection, gone: Sequence[tuple[UUID, str]]) -> None:
+    """Delete facts that were corrected away, by lead and key."""
+    if gone:
+        await driver.execute(_FORGET_SOME, [lead_id for lead_id, _ in gone], [key for _, key in gone])
 
 
 async def add_clocks(driver: asyncpg.Connection, clocks: Sequence[Clock]) -> None:
@@ -276,7 +305,11 @@ async def move_clocks(driver: asyncpg.Connection, moved: Sequence[tuple[Clock, C
         return
     moved = sorted(moved, key=lambda pair: (pair[1].lead_id, pair[1].clock_id))
     done = await driver.execute(
-        _MOVED_CLOCKS, *_changing([clock for _, clock in moved]), [old.said for old, _ in moved]
+        _MOVED_CLOCKS,
+        *_changing([clock for _, clock in moved]),
+        [old.said for old, _ in moved],
+        [clock.trigger.key for _, clock in moved],
+        [clock.trigger.sequence for _, clock in moved],
     )
     if int(done.rsplit(" ", 1)[1]) != len(moved):
         raise asyncpg.SerializationError("a clock was moved on by another transaction")
@@ -315,6 +348,7 @@ async def _save_leads(driver: asyncpg.Connection, leads: Sequence[Lead]) -> None
             [lead.owner_sequence for lead in leads],
             [lead.merged_into for lead in leads],
             [lead.merged_at for lead in leads],
+            [lead.merge_recorded_at for lead in leads],
             [lead.erased_at for lead in leads],
         )
 
@@ -408,6 +442,7 @@ def _lead(row: asyncpg.Record) -> Lead:
         owner_sequence=row["owner_sequence"],
         merged_into=row["merged_into"],
         merged_at=row["merged_at"],
+        merge_recorded_at=row["merge_recorded_at"],
         erased_at=row["erased_at"],
     )
 

@@ -20,7 +20,7 @@ BATCH_FACTS_MAX = 5_000
 _PRUNE_EVERY_S = 60.0
 
 
-async def fire_due(database: Database, clocks_max: int = BATCH_CLOCKS_MAX) -> int:
+async def fire_due(database: Database, book: SlaBook, clocks_max: int = BATCH_CLOCKS_MAX) -> int:
     """Fire up to so many clocks, in one recording; how many there were."""
     async with database.recording() as recording:
         until = await watermark(recording.conn, CONSUMED)
@@ -28,7 +28,8 @@ async def fire_due(database: Database, clocks_max: int = BATCH_CLOCKS_MAX) -> in
             return 0
         driver = await recording.driver()
         claimed = await due.claim(driver, until, clocks_max)
-        turns = [fire(clock, until, recording.now) for clock in claimed]
+        slas = await book.open(recording.conn)
+        turns = [fire(clock, until, recording.now, reassign=slas.clause(clock).reassign) for clock in claimed]
         for turn in turns:
             recording.publish(*turn.events)
         moved = [(clock, turn.clock) for clock, turn in zip(claimed, turns, strict=True)]
@@ -56,7 +57,7 @@ def firing(database: Database, book: SlaBook, every_s: float) -> Periodic:
 
     async def work() -> bool:
         judged = await judge_ripe(database, book)
-        fired = await fire_due(database)
+        fired = await fire_due(database, book)
         return max(judged, fired) >= BATCH_CLOCKS_MAX
 
     return Periodic("fire-clocks", every_s, work)

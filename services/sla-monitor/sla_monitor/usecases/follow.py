@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from accord.contracts.base import EventData
-from accord.contracts.intake_events import ActivityRecorded, LeadMerged
+from accord.contracts.intake_events import ActivityRecorded, LeadMerged, LeadUnmerged
+from accord.contracts.qualification_events import LeadStageChanged
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
 from accord.database import Recording
 from accord.messaging.consumer import Received
@@ -64,6 +65,8 @@ class CaseBatch:
         self._before = before
         self._cases = now
         self._happened: dict[UUID, list[Fact]] = {}
+        self._gone: list[tuple[UUID, str]] = []
+        self._parted: list[tuple[UUID, UUID]] = []
 
     @classmethod
     async def lock(
@@ -91,11 +94,12 @@ class CaseBatch:
             self._happened.setdefault(event.lead_id, []).append(fact)
         case = self._cases[event.lead_id]
         self._settle(event.lead_id, domain.decide(case, event, self._slas, self._until, now), traceparent)
-        survivor = self._survivor(event.lead_id)
-        if survivor != event.lead_id and fact is not None and isinstance(event, ActivityRecorded):
-            self._take_along(survivor, [fact], traceparent)
+        if fact is not None and isinstance(event, ActivityRecorded):
+            self._take_along(self._above(event.lead_id), [fact], traceparent)
         if isinstance(event, LeadMerged):
             self._merge(event, traceparent)
+        if isinstance(event, LeadUnmerged):
+            self._part(event.restored_lead_id, event.recorded_at, traceparent)
 
     def judge(self) -> None:
         """Judge what waits."""
@@ -105,46 +109,82 @@ class CaseBatch:
 
     async def save(self) -> None:
         """Write everything back, before the recording ends."""
-        await cases.save(await self._recording.driver(), self._before, self._cases, self._happened)
+        driver = await self._recording.driver()
+        await cases.give_back(driver, self._parted)
+        await cases.save(driver, self._before, self._cases, self._happened)
+        await cases.forget_facts(driver, self._gone)
 
     def _merge(self, event: LeadMerged, traceparent: str | None) -> None:
+        known = self._cases[event.merged_lead_id].lead.merge_recorded_at
+        if known is not None and event.recorded_at <= known:
+            return  # told before, or taken back since
+        for lead_id in (event.lead_id, event.merged_lead_id):
+            lead = self._cases[lead_id].lead
+            since = lead.merge_recorded_at
+            if lead.merged_into is not None and since is not None and since < event.recorded_at:
+                # Only leads that live are merged: what was known of it has been taken back, which is still to be heard.
+                self._part(lead_id, since, traceparent)
         merged = self._cases[event.merged_lead_id]
-        survivor = self._survivor(event.lead_id)
-        if merged.lead.merged_into is not None or survivor == event.merged_lead_id:
-            return  # told before
-        outcome = domain.absorb(merged, event.lead_id, event.occurred_at, self._slas, self._until, self._recording.now)
+        if event.merged_lead_id in (event.lead_id, *self._above(event.lead_id)):
+            return
+        outcome = domain.absorb(merged, event, self._slas, self._until, self._recording.now)
         self._settle(event.merged_lead_id, outcome, traceparent)
         activities = [fact for fact in merged.facts if fact.kind == "activity"]
-        self._take_along(survivor, activities, traceparent)
+        self._take_along(self._above(event.merged_lead_id), activities, traceparent)
 
-    def _take_along(self, survivor: UUID, facts: Sequence[Fact], traceparent: str | None) -> None:
-        self._happened.setdefault(survivor, []).extend(facts)
-        case = self._cases[survivor]
-        self._settle(
-            survivor, domain.take_along(case, facts, self._slas, self._until, self._recording.now), traceparent
-        )
+    def _part(self, restored_id: UUID, recorded_at: datetime, traceparent: str | None) -> None:
+        """A merge was taken back: whoever had taken the lead in gives back what was its own, and it lives again."""
+        restored = self._cases[restored_id]
+        known = restored.lead.merge_recorded_at
+        if known is not None and recorded_at < known:
+            return  # it was merged again since
+        theirs = {fact.key for fact in restored.facts}
+        for lead_id in self._above(restored_id):
+            self._parted.append((lead_id, restored_id))
+            self._happened[lead_id] = [fact for fact in self._happened.get(lead_id, ()) if fact.key not in theirs]
+            case = self._cases[lead_id]
+            outcome = domain.give_back(case, restored, self._slas, self._until, self._recording.now)
+            self._settle(lead_id, outcome, traceparent)
+        outcome = domain.restore(restored, recorded_at, self._slas, self._until, self._recording.now)
+        self._settle(restored_id, outcome, traceparent)
+
+    def _take_along(self, survivors: Sequence[UUID], facts: Sequence[Fact], traceparent: str | None) -> None:
+        """What a merged lead did becomes the deed of all that it went into, so that each can be had back with what is its own."""
+        for lead_id in survivors:
+            self._happened.setdefault(lead_id, []).extend(facts)
+            case = self._cases[lead_id]
+            outcome = domain.take_along(case, facts, self._slas, self._until, self._recording.now)
+            self._settle(lead_id, outcome, traceparent)
 
     def _settle(self, lead_id: UUID, outcome: Outcome, traceparent: str | None) -> None:
         self._cases[lead_id] = outcome.case
+        self._gone += [(lead_id, key) for key in outcome.gone]
         self._recording.publish(*outcome.events, traceparent=traceparent)
-        survivor = self._survivor(lead_id)
-        if outcome.moved and survivor != lead_id:
-            self._take_over(survivor, outcome.moved, traceparent)
+        if outcome.moved:
+            for above in self._above(lead_id)[:1]:
+                self._take_over(above, outcome.moved, traceparent)
 
     def _take_over(self, survivor: UUID, moved: Sequence[Waiting], traceparent: str | None) -> None:
         case = self._cases[survivor]
         self._settle(survivor, domain.take_over(case, moved, self._slas, self._until, self._recording.now), traceparent)
 
-    def _survivor(self, lead_id: UUID) -> UUID:
-        seen = {lead_id}
-        while (into := self._cases[lead_id].lead.merged_into) is not None and into not in seen and into in self._cases:
-            seen.add(into)
-            lead_id = into
-        return lead_id
+    def _above(self, lead_id: UUID) -> list[UUID]:
+        """The leads that this one was merged into: the one, the one that this was merged into, and so on."""
+        return _above(lead_id, self._cases)
+
+
+def _above(lead_id: UUID, known: Mapping[UUID, Case]) -> list[UUID]:
+    above: list[UUID] = []
+    while (into := known[lead_id].lead.merged_into) is not None and into not in above and into in known:
+        above.append(into)
+        lead_id = into
+    return above
 
 
 def _concerned(event: Moving) -> tuple[UUID, ...]:
-    return (event.lead_id, event.merged_lead_id) if isinstance(event, LeadMerged) else (event.lead_id,)
+    if isinstance(event, LeadMerged):
+        return event.lead_id, event.merged_lead_id
+    return (event.lead_id, event.restored_lead_id) if isinstance(event, LeadUnmerged) else (event.lead_id,)
 
 
 def _look_back(events: Sequence[EventData], locked: dict[UUID, Case], slas: Slas) -> dict[UUID, datetime]:
@@ -161,9 +201,14 @@ def _look_back(events: Sequence[EventData], locked: dict[UUID, Case], slas: Slas
         fact = domain.starts(event, slas)
         if fact is not None and isinstance(event, Moving):
             ask(event.lead_id, fact.occurred_at)
-        if isinstance(event, LeadMerged):
-            of_both = (*locked[event.lead_id].clocks.values(), *locked[event.merged_lead_id].clocks.values())
-            first = min((clock.started_at for clock in of_both), default=event.occurred_at)
-            ask(event.lead_id, first)
-            ask(event.merged_lead_id, min(first, event.occurred_at - TAKEN_ALONG))
+        if isinstance(event, LeadStageChanged) and event.replaces is not None:
+            clocks = locked[event.lead_id].clocks.values()
+            ask(event.lead_id, min((clock.started_at for clock in clocks), default=event.occurred_at))
+        if isinstance(event, LeadMerged | LeadUnmerged):
+            concerned = _concerned(event)
+            family = {*concerned, *(above for lead_id in concerned for above in _above(lead_id, locked))}
+            started = [clock.started_at for lead_id in family for clock in locked[lead_id].clocks.values()]
+            first = min(started, default=event.occurred_at)
+            for lead_id in family:
+                ask(lead_id, min(first, event.occurred_at - TAKEN_ALONG) if lead_id == concerned[1] else first)
     return since

@@ -1,0 +1,265 @@
+"""Who was given which lead and why, appended once; leads that wait for somebody; and pages of one person's leads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+_APPEND = """
+INSERT INTO assignment (
+    lead_id, assignment_id, sequence, owner, previous_owner, pool, cause, reason, actor, clause, breach_id, routing_version, why,
+    explanation, occurred_at, recorded_at
+)
+SELECT lead_id, assignment_id, sequence, owner, previous_owner, pool, cause, reason, actor, clause, breach_id, routing_version, why,
+    explanation::jsonb, $15, $15
+FROM unnest(
+    $1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
+    $11::uuid[], $12::int[], $13::text[], $14::text[]
+) AS row (
+    lead_id, assignment_id, sequence, owner, previous_owner, pool, cause, reason, actor, clause, breach_id, routing_version, why,
+    explanation
+)
+"""
+
+_GIVE = """
+UPDATE lead SET owner = given.owner, sequence = given.sequence, revision = lead.revision + $4, changed_at = $5
+FROM unnest($1::uuid[], $2::text[], $3::bigint[]) AS given (lead_id, owner, sequence)
+WHERE lead.lead_id = given.lead_id
+"""
+
+_RELEASE = "UPDATE lead SET owner = NULL WHERE lead_id = ANY ($1::uuid[]) AND owner IS NOT NULL"
+_FORGET = """
+UPDATE assignment SET explanation = NULL, reason = NULL
+WHERE (explanation IS NOT NULL OR reason IS NOT NULL)
+    AND lead_id IN (SELECT lead_id FROM lead WHERE lead_id = ANY ($1::uuid[]) OR merged_into = ANY ($1::uuid[]))
+"""
+
+_LAST_OWNERS = """
+SELECT DISTINCT ON (lead_id) lead_id, owner FROM assignment WHERE lead_id = ANY ($1::uuid[])
+ORDER BY lead_id, sequence DESC
+"""
+
+_ANSWERED = """
+SELECT breach_id FROM assignment WHERE breach_id = ANY ($1::uuid[])
+UNION
+SELECT breach_id FROM waiting_lead WHERE breach_id = ANY ($1::uuid[])
+"""
+
+_PAGE = """
+SELECT assignment_id, sequence, owner, previous_owner, pool, cause, reason, actor, clause, breach_id, routing_version, why,
+    explanation::text, occurred_at, recorded_at
+FROM assignment WHERE lead_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3
+"""
+
+_WAIT = """
+INSERT INTO waiting_lead AS waiting (lead_id, pool, since, tried_at, routing_version, avoid, clause, breach_id, clock_id)
+SELECT lead_id, pool, $8, $8, routing_version, avoid, clause, breach_id, clock_id
+FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::text[], $6::uuid[], $7::uuid[])
+    AS row (lead_id, pool, routing_version, avoid, clause, breach_id, clock_id)
+ORDER BY lead_id
+ON CONFLICT (lead_id) DO UPDATE SET
+    pool = excluded.pool, tried_at = excluded.tried_at, routing_version = excluded.routing_version, avoid = excluded.avoid,
+    clause = excluded.clause, breach_id = excluded.breach_id, clock_id = excluded.clock_id
+"""
+
+_WAIT_NO_MORE = "DELETE FROM waiting_lead WHERE lead_id = ANY ($1::uuid[])"
+_BREACH_IS_OVER = "DELETE FROM waiting_lead WHERE clock_id = ANY ($1::uuid[])"
+_WAITING = """
+SELECT lead_id, pool, routing_version, avoid, clause, breach_id, clock_id FROM waiting_lead WHERE lead_id = ANY ($1::uuid[])
+"""
+_IN_POOLS = """
+SELECT DISTINCT pool FROM unnest($1::text[]) AS asked (pool)
+WHERE EXISTS (SELECT FROM waiting_lead WHERE waiting_lead.pool = asked.pool)
+"""
+_NEXT = """
+(SELECT lead_id FROM waiting_lead WHERE routing_version < $2 LIMIT $3)
+UNION
+SELECT next.lead_id FROM unnest($1::text[]) AS asked (pool)
+CROSS JOIN LATERAL (
+    SELECT lead_id FROM waiting_lead WHERE waiting_lead.pool = asked.pool ORDER BY tried_at LIMIT $3
+) AS next
+LIMIT $3
+"""
+_COUNT = """
+SELECT asked.pool, counted.leads FROM unnest($1::text[]) AS asked (pool)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS leads FROM (SELECT 1 FROM waiting_lead WHERE waiting_lead.pool = asked.pool LIMIT $2) AS first
+) AS counted
+"""
+_WAITS = """
+SELECT asked.wait, count(waiting.lead_id), coalesce(extract(epoch FROM clock_timestamp() - min(waiting.since)), 0)::float8
+FROM (VALUES ('owner', false), ('another', true)) AS asked (wait, owned)
+LEFT JOIN waiting_lead AS waiting ON (waiting.breach_id IS NOT NULL) = asked.owned
+GROUP BY asked.wait
+"""
+
+_OWNED = """
+SELECT lead_id, profile ->> 'source' AS source, (profile ->> 'captured_at')::timestamptz AS captured_at, stage, stage_since,
+    visits::text AS visits, owner, fit, engagement, grade, definition_version
+FROM lead
+WHERE owner = $1 AND profile IS NOT NULL AND coalesce(stage = ANY ($2::text[]), false) = $3 AND lead_id > $4
+ORDER BY lead_id
+LIMIT $5
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One assignment. `explanation` is JSON text, None where a person or a merge decided."""
+
+    lead_id: UUID
+    assignment_id: UUID
+    sequence: int
+    owner: str | None
+    previous_owner: str | None
+    pool: str | None
+    cause: str
+    why: str
+    reason: str | None = None
+    actor: str | None = None
+    clause: str | None = None
+    breach_id: UUID | None = None
+    routing_version: int | None = None
+    explanation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A lead that nobody could be given, or that could not be taken away from `avoid` after a breach.
+
+    `pool` is empty until somebody has been looked for at all.
+    """
+
+    lead_id: UUID
+    pool: str
+    routing_version: int
+    avoid: str | None = None
+    clause: str | None = None
+    breach_id: UUID | None = None
+    clock_id: UUID | None = None
+
+
+async def append(driver: asyncpg.Connection, rows: Sequence[Row], now: datetime, *, revised: bool) -> None:
+    """Keep these assignments and write the owners and sequences of their leads, by one statement each.
+
+    `revised`: the leads' revision grows by one; else another statement of the transaction has seen to that.
+    """
+    if not rows:
+        return
+    leads = [row.lead_id for row in rows]
+    await driver.execute(
+        _APPEND,
+        leads,
+        [row.assignment_id for row in rows],
+        [row.sequence for row in rows],
+        [row.owner for row in rows],
+        [row.previous_owner for row in rows],
+        [row.pool for row in rows],
+        [row.cause for row in rows],
+        [row.reason for row in rows],
+        [row.actor for row in rows],
+        [row.clause for row in rows],
+        [row.breach_id for row in rows],
+        [row.routing_version for row in rows],
+        [row.why for row in rows],
+        [row.explanation for row in rows],
+        now,
+    )
+    await driver.execute(
+        _GIVE, leads, [row.owner for row in rows], [row.sequence for row in rows], 1 if revised else 0, now
+    )
+
+
+async def release(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
+    """Let nobody have these leads, without a word: they are gone."""
+    if lead_ids:
+        await driver.execute(_RELEASE, lead_ids)
+
+
+async def forget(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
+    """Drop the explanations about erased persons, which quote attributes, and the words of those who gave them away, also under leads
+    that were merged into theirs. They wait for nobody."""
+    if lead_ids:
+        await driver.execute(_FORGET, lead_ids)
+        await wait_no_more(driver, lead_ids)
+
+
+async def last_owners(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, str | None]:
+    """Who was last given these leads, under their own ids."""
+    return {row["lead_id"]: row["owner"] for row in await driver.fetch(_LAST_OWNERS, lead_ids)}
+
+
+async def answered(driver: asyncpg.Connection, breaches: Iterable[UUID]) -> set[UUID]:
+    """Those of these breaches after which a lead was given to somebody else already, or waits to be."""
+    return {row[0] for row in await driver.fetch(_ANSWERED, sorted(breaches))}
+
+
+async def page(driver: asyncpg.Connection, lead_id: UUID, after: int, rows_max: int) -> list[asyncpg.Record]:
+    """Assignments of one lead after a sequence, oldest first."""
+    rows: list[asyncpg.Record] = await driver.fetch(_PAGE, lead_id, after, rows_max)
+    return rows
+
+
+async def wait(driver: asyncpg.Connection, rows: Sequence[Waiting], now: datetime) -> None:
+    """Have these leads wait; those that do already are noted as tried."""
+    if rows:
+        await driver.execute(
+            _WAIT,
+            [row.lead_id for row in rows],
+            [row.pool for row in rows],
+            [row.routing_version for row in rows],
+            [row.avoid for row in rows],
+            [row.clause for row in rows],
+            [row.breach_id for row in rows],
+            [row.clock_id for row in rows],
+            now,
+        )
+
+
+async def wait_no_more(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
+    """Have these leads wait no longer."""
+    if lead_ids:
+        await driver.execute(_WAIT_NO_MORE, lead_ids)
+
+
+async def waits(driver: asyncpg.Connection) -> dict[str, tuple[int, float]]:
+    """How many leads wait for an `owner` or for `another`, and for how many seconds the oldest has."""
+    return {wait: (count, age_s) for wait, count, age_s in await driver.fetch(_WAITS)}
+
+
+async def breach_is_over(driver: asyncpg.Connection, clocks: Sequence[UUID]) -> None:
+    """Forget what waits only because these clocks were breached."""
+    if clocks:
+        await driver.execute(_BREACH_IS_OVER, clocks)
+
+
+async def waiting(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, Waiting]:
+    """Those of these leads that wait, and why."""
+    return {row["lead_id"]: Waiting(*row) for row in await driver.fetch(_WAITING, lead_ids)}
+
+
+async def pools_waited_for(driver: asyncpg.Connection, pools: Iterable[str]) -> list[str]:
+    """Those of these pools in which any lead waits."""
+    return [row[0] for row in await driver.fetch(_IN_POOLS, sorted(pools))]
+
+
+async def next_waiting(driver: asyncpg.Connection, pools: Sequence[str], version: int, rows_max: int) -> list[UUID]:
+    """Leads to try next: those last tried under an older version, and those tried longest ago in these pools."""
+    return [row[0] for row in await driver.fetch(_NEXT, pools, version, rows_max)]
+
+
+async def waiting_counts(driver: asyncpg.Connection, pools: Iterable[str], counted_max: int) -> dict[str, int]:
+    """How many leads wait in each of these pools, up to so many."""
+    return {row["pool"]: row["leads"] for row in await driver.fetch(_COUNT, sorted(pools), counted_max)}
+
+
+async def owned(
+    driver: asyncpg.Connection, owner: str, stages: Sequence[str], after: UUID, rows_max: int, *, opened: bool
+) -> list[asyncpg.Record]:
+    """The next leads of one person that are in these stages (`opened`), or in others."""
+    rows: list[asyncpg.Record] = await driver.fetch(_OWNED, owner, stages, opened, after, rows_max)
+    return rows

@@ -1,0 +1,94 @@
+"""How far leads have been judged anew by each version of the definition, and which come next. Decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+_FIRST = UUID(int=0)
+
+_BEGIN = """
+INSERT INTO reevaluation (version, started_at, after, leads, looked_at, judged, changed)
+SELECT $1, $2, $3, (SELECT count(*) FROM lead WHERE stage IS NOT NULL AND merged_into IS NULL AND NOT erased AND ruled_by < $1),
+    0, 0, 0
+WHERE NOT EXISTS (SELECT FROM reevaluation WHERE version = $1)
+ON CONFLICT DO NOTHING
+"""
+
+# Another process that holds the row is at it already.
+_OPEN = """
+SELECT version, started_at, done_at, after, leads, looked_at, judged, changed FROM reevaluation WHERE version = $1 AND done_at IS NULL
+FOR UPDATE SKIP LOCKED
+"""
+
+_NEWEST = """
+SELECT version, started_at, done_at, after, leads, looked_at, judged, changed FROM reevaluation ORDER BY version DESC LIMIT 1
+"""
+
+_PAGE = """
+SELECT lead_id, stage, ruled_by FROM lead
+WHERE lead_id > $1 AND ruled_by < $2 AND stage IS NOT NULL AND merged_into IS NULL AND NOT erased
+ORDER BY lead_id LIMIT $3
+"""
+
+_ADVANCE = """
+UPDATE reevaluation SET after = $2, looked_at = looked_at + $3, judged = judged + $4, changed = changed + $5, done_at = $6
+WHERE version = $1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reevaluation:
+    """The leads that come after `after` are still to be looked at."""
+
+    version: int
+    started_at: datetime
+    done_at: datetime | None
+    after: UUID
+    leads: int
+    looked_at: int
+    judged: int
+    changed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A lead that an older version judges."""
+
+    lead_id: UUID
+    stage: str
+    ruled_by: int
+
+
+async def open_for(driver: asyncpg.Connection, version: int, now: datetime) -> Reevaluation | None:
+    """That of this version, begun if need be and locked; None where it is done or another process is at it."""
+    await driver.execute(_BEGIN, version, now, _FIRST)
+    row = await driver.fetchrow(_OPEN, version)
+    return None if row is None else Reevaluation(*row)
+
+
+async def newest(driver: asyncpg.Connection) -> Reevaluation | None:
+    """That of the newest version."""
+    row = await driver.fetchrow(_NEWEST)
+    return None if row is None else Reevaluation(*row)
+
+
+async def page(driver: asyncpg.Connection, after: UUID, version: int, rows_max: int) -> list[Row]:
+    """The next leads that are judged by a version before this one, in the order of their ids."""
+    return [Row(*row) for row in await driver.fetch(_PAGE, after, version, rows_max)]
+
+
+async def advance(
+    driver: asyncpg.Connection,
+    version: int,
+    after: UUID,
+    looked_at: int,
+    judged: int,
+    changed: int,
+    done_at: datetime | None,
+) -> None:
+    """Note how far it has come."""
+    await driver.execute(_ADVANCE, version, after, looked_at, judged, changed, done_at)

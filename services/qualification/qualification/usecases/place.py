@@ -1,0 +1,123 @@
+"""Leads that nobody could be given find somebody once one is available, and those from before a routing document are looked at.
+
+Bounded by the round and found by index: leads that wait in a pool are looked at only while somebody there, or in the fallback, can be
+given a lead. Resumable: what waits is a row, and how far a new document's leads have been looked at is another.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import asyncpg
+
+from accord.database import Database, Recording
+from accord.workers import Periodic
+from qualification.domain.assignment import State, available
+from qualification.domain.lead import Lead
+from qualification.domain.routing import Routing
+from qualification.domain.rules import Rules
+from qualification.queries import assignments, leads
+from qualification.queries import routing as stored
+from qualification.queries.assignments import Waiting
+from qualification.usecases.definitions import Definitions
+from qualification.usecases.route import Breach, Wanted, give
+from qualification.usecases.routing import RoutingBook, read_state
+
+LEADS_PER_ROUND_MAX = 200
+SWEPT_PER_ROUND_MAX = 1_000
+EVERY_S = 1.0
+
+
+async def place_waiting(
+    database: Database, routing: Routing, rules: Rules, leads_max: int = LEADS_PER_ROUND_MAX
+) -> int:
+    """Try so many waiting leads again; how many were tried."""
+    async with database.recording() as recording:
+        driver = await recording.driver()
+        pools = await _with_somebody(recording, routing, rules)
+        tried = await assignments.next_waiting(driver, pools, routing.version, leads_max)
+        if not tried:
+            return 0
+        # The lead is locked before it is asked whether it still waits, as everywhere: its row here changes only under that lock.
+        locked = await leads.lock(driver, tried, rules.kinds)
+        waiting = await assignments.waiting(driver, tried)
+        wanted = [
+            Wanted(locked[lead_id], "breach" if row.breach_id else "waiting", _breach(row), silent=bool(row.pool))
+            for lead_id, row in sorted(waiting.items())  # ids are in the order of capture
+            if _still(locked[lead_id], row, routing, rules)
+        ]
+        done = sorted(waiting.keys() - {item.lead.lead_id for item in wanted})
+        await give(recording, wanted, routing, rules, revised=True)
+        await assignments.wait_no_more(driver, done)
+    return len(tried)
+
+
+async def sweep(database: Database, routing: Routing, rules: Rules, leads_max: int = SWEPT_PER_ROUND_MAX) -> bool:
+    """Have leads wait that stand in one of the routing's stages without an owner. Whether there may be more to look at."""
+    async with database.recording() as recording:
+        driver = await recording.driver()
+        after = await stored.sweep_state(driver, routing.version)
+        if after is None:
+            return False
+        page = await stored.sweep_page(driver, routing.stages_of(rules), after, leads_max)
+        recent = [
+            row["lead_id"]
+            for row in page
+            if row["owner"] is None
+            and (routing.entered_within is None or recording.now - row["stage_since"] <= routing.entered_within)
+        ]
+        await _have_wait(driver, recording, recent)
+        done = len(page) < leads_max
+        until = (page[-1]["stage"], page[-1]["lead_id"]) if page else after
+        await stored.swept(driver, routing.version, until, done=done)
+    return not done
+
+
+def placing(database: Database, book: RoutingBook, definitions: Definitions) -> Periodic:
+    """The worker that does both."""
+
+    async def work() -> bool:
+        routing, rules = await book.in_force(), await definitions.in_force()
+        if routing is None or rules is None:
+            return False
+        more = await sweep(database, routing, rules)
+        return await place_waiting(database, routing, rules) >= LEADS_PER_ROUND_MAX or more
+
+    return Periodic("place-waiting-leads", EVERY_S, work)
+
+
+async def _have_wait(driver: asyncpg.Connection, recording: Recording, lead_ids: list[UUID]) -> None:
+    """As if they had been tried under a version before the first, so that they are tried next."""
+    known = await assignments.waiting(driver, lead_ids)
+    rows = [Waiting(lead_id, "", 0) for lead_id in lead_ids if lead_id not in known]
+    await assignments.wait(driver, rows, recording.now)
+
+
+async def _with_somebody(recording: Recording, routing: Routing, rules: Rules) -> list[str]:
+    """The pools in which leads wait and for which somebody can be given one now."""
+    driver = await recording.driver()
+    pools = await assignments.pools_waited_for(driver, routing.pools)
+    if not pools:
+        return []
+    state = await read_state(driver, routing, rules)
+    fallback = routing.fallback is not None and _somebody(routing, routing.fallback, state, recording)
+    return [pool for pool in pools if fallback or _somebody(routing, pool, state, recording)]
+
+
+def _somebody(routing: Routing, pool: str, state: State, recording: Recording) -> bool:
+    return available(routing, pool, state, recording.now)[1]
+
+
+def _still(lead: Lead, row: Waiting, routing: Routing, rules: Rules) -> bool:
+    """Whether the lead still needs somebody: it is where it needs an owner and has none, or the one to take it away from."""
+    stage = rules.stages.get(lead.stage) if lead.stage else None
+    if lead.erased or lead.merged_into is not None or lead.profile is None or stage is None:
+        return False
+    wanted = stage.kind == "open" if row.breach_id else stage.key in routing.stages_of(rules)
+    return wanted and lead.owner == row.avoid
+
+
+def _breach(row: Waiting) -> Breach | None:
+    if row.breach_id is None or row.clock_id is None or row.clause is None:
+        return None
+    return Breach(row.breach_id, row.clock_id, row.clause, row.avoid)

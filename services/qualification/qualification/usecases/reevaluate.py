@@ -1,0 +1,113 @@
+"""A new version of the definition: leads on their way are judged by it in the background, from the moment on at which it came into
+force.
+
+Resumable, since how far it has come is a row in the transaction of each round; between two rounds what is told meanwhile goes
+first. Won and lost leads are left alone; each comes under the newest version with the next thing that is told of it.
+"""
+
+from __future__ import annotations
+
+from asyncio import sleep
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from accord.database import Database, driver_of
+from accord.workers import Periodic, give_way
+from qualification.domain.rules import Rules
+from qualification.queries import reevaluations
+from qualification.queries.reevaluations import Reevaluation
+from qualification.usecases.batch import LeadBatch
+from qualification.usecases.definitions import Book, Definitions
+
+LEADS_PER_ROUND_MAX = 120
+LEADS_PER_TURN_MAX = 5
+"""After so many the loop gets its turn, so that a round does not hold up what is told meanwhile (some 1 ms)."""
+
+ROUNDS_PER_TURN = 20
+EVERY_S = 1.0
+SETTLED_AFTER = timedelta(seconds=3)
+"""By then every process knows the version, so that no lead enters under the one before any more."""
+
+_LEFT_ALONE = frozenset({"won", "lost"})
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far leads have been judged by a version. `done_at` None: it goes on. `leads` is how many there were when it began."""
+
+    version: int
+    started_at: datetime
+    done_at: datetime | None
+    leads: int
+    looked_at: int
+    judged: int
+    changed: int
+    """Those that entered another stage by it."""
+
+
+async def reevaluate_some(database: Database, book: Book, leads_max: int = LEADS_PER_ROUND_MAX) -> bool:
+    """Judge the next leads by the version in force; whether there may be more."""
+    rules = book.in_force
+    if rules is None:
+        return False
+    async with database.recording() as recording:
+        if rules.since is not None and recording.now < rules.since + SETTLED_AFTER:
+            return False
+        driver = await recording.driver()
+        state = await reevaluations.open_for(driver, rules.version, recording.now)
+        if state is None:
+            return False
+        page = await reevaluations.page(driver, state.after, rules.version, leads_max)
+        await book.know({row.ruled_by for row in page})
+        on_their_way = [row.lead_id for row in page if not _is_left_alone(book.versions[row.ruled_by], row.stage)]
+        judged = changed = 0
+        if on_their_way:
+            batch = await LeadBatch.lock(recording, book, on_their_way)
+            for number, lead_id in enumerate(on_their_way, start=1):
+                judged += batch.reevaluate(lead_id)
+                if number % LEADS_PER_TURN_MAX == 0:
+                    await sleep(0)
+            changed = len({entry.lead_id for entry in batch.entries if entry.cause == "definition"})
+            await batch.save()
+        done = len(page) < leads_max
+        after = page[-1].lead_id if page else state.after
+        done_at = recording.now if done else None
+        await reevaluations.advance(driver, rules.version, after, len(page), judged, changed, done_at)
+    return not done
+
+
+def _is_left_alone(rules: Rules, stage: str) -> bool:
+    known = rules.stages.get(stage)
+    return known is not None and known.kind in _LEFT_ALONE
+
+
+async def progress(database: Database) -> Progress | None:
+    """That of the newest version by which leads are or were judged anew; None if there was none."""
+    async with database.reading() as conn:
+        found: Reevaluation | None = await reevaluations.newest(await driver_of(conn))
+    if found is None:
+        return None
+    return Progress(
+        version=found.version,
+        started_at=found.started_at,
+        done_at=found.done_at,
+        leads=max(found.leads, found.looked_at),
+        looked_at=found.looked_at,
+        judged=found.judged,
+        changed=found.changed,
+    )
+
+
+def reevaluating(database: Database, definitions: Definitions, busy: Callable[[], bool]) -> Periodic:
+    """The worker that does it, and gives way while the process is `busy` with what is told."""
+
+    async def work() -> bool:
+        book = await definitions.book()
+        for _ in range(ROUNDS_PER_TURN):
+            if not await reevaluate_some(database, book):
+                return False
+            await give_way(busy)
+        return True
+
+    return Periodic("reevaluate-leads", EVERY_S, work)

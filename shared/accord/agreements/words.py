@@ -1,0 +1,48 @@
+"""What is different between two contents as it reads on paper: sentences and rows, before and now. It knows no kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+from accord.agreements.store import Section
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One place under a heading that reads otherwise: its lines before and now, either of which may be none."""
+
+    heading: str
+    before: tuple[str, ...]
+    now: tuple[str, ...]
+
+
+def readings(old: Sequence[Section], new: Sequence[Section]) -> list[Reading]:
+    """The places that read otherwise, in the order of the new paper; what went with its whole heading comes last."""
+    known = {section.heading: _lines(section) for section in old}
+    found: list[Reading] = []
+    for section in new:
+        found += _of_section(section.heading, known.pop(section.heading, []), _lines(section))
+    for heading, lines in known.items():
+        found += _of_section(heading, lines, [])
+    return found
+
+
+def _of_section(heading: str, before: list[str], now: list[str]) -> list[Reading]:
+    matcher = SequenceMatcher(None, before, now, autojunk=False)
+    return [
+        Reading(heading, tuple(before[a:b]), tuple(now[c:d]))
+        for change, a, b, c, d in matcher.get_opcodes()
+        if change != "equal"
+    ]
+
+
+def _lines(section: Section) -> list[str]:
+    """The paragraphs, and each row of the table as a line that names its columns."""
+    lines = list(section.paragraphs)
+    for row in section.rows:
+        named = [*section.columns, *[""] * (len(row) - len(section.columns))]
+        cells = [f"{column}: {cell}" if column else cell for column, cell in zip(named, row, strict=False) if cell]
+        lines.append("; ".join(cells))
+    return lines

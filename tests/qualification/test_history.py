@@ -1,0 +1,363 @@
+"""A lead is the fold of its log: whatever happens, in whatever order it is heard, what lives is what the log makes from zero."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any
+from uuid import UUID
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.qualification import conftest
+from tests.qualification.memory import Memory
+
+from accord.contracts.intake_events import LeadUnmerged
+from accord.contracts.values import Money
+from qualification.domain.assignment import Asked, State, assign
+from qualification.domain.decisions import Decided, Fields, Refused, allowed_decisions
+from qualification.domain.definition import Definition
+from qualification.domain.facts import Assigned
+from qualification.domain.pointer import Pointer
+from qualification.domain.routing import Routing, RoutingDocument, compile_routing
+from qualification.domain.rules import Rules, compile_definition
+from qualification.usecases.routing import facts_of
+
+LEADS = 3
+WHOLE = Fields(
+    amount=Money(amount=Decimal(100), currency="EUR"),
+    expected_close=date(2024, 6, 1),
+    answers={"budget": True, "authority": True, "need": True, "timing": True},
+)
+
+lead_numbers = st.integers(0, LEADS - 1)
+hours = st.one_of(st.integers(0, 24 * 60), st.integers(0, 100), st.sampled_from([1, 24, 720]))
+
+
+def definitions() -> list[Definition]:
+    """Three versions that differ in gates, scores, kinds of activity, windows and cool-downs."""
+    first = deepcopy(conftest.CONTENT)
+    second = deepcopy(first)
+    second["stages"][2]["gate"] = {"when": {"path": "scores.engagement", "op": "gte", "value": 35}}
+    second["stages"][7]["cool_down"] = "P2D"
+    second["scores"]["fit"]["rules"][0]["points"] = 60
+    third = deepcopy(first)
+    third["stages"][0]["cool_down"] = "PT6H"
+    third["stages"][2].update(
+        {
+            "from": ["inquiry", "mql"],
+            "gate": {
+                "when": {
+                    "any": [
+                        {
+                            "all": [
+                                {"path": "age", "op": "gte", "value": "P5D"},
+                                {"path": "grade", "op": "in", "value": ["C4", "D4"]},
+                            ]
+                        },
+                        {"path": "activities.page.viewed.count", "op": "eq", "value": 1, "within": "P2D"},
+                    ]
+                }
+            },
+        }
+    )
+    third["scores"]["engagement"]["rules"].append(
+        {"key": "left", "activity": "email.unsubscribed", "points": -15, "half_life": "P3D"}
+    )
+    return [Definition.model_validate(content) for content in (first, second, third)]
+
+
+AGREED = definitions()
+DEFINITIONS: list[Rules] = [compile_definition(number, agreed) for number, agreed in enumerate(AGREED, start=1)]
+
+
+ROUTING: Routing = compile_routing(
+    1,
+    RoutingDocument.model_validate(
+        {
+            "kind": "routing",
+            "title": "Who gets which lead",
+            "people": {"ann": {"capacity": 2}, "cho": {"capacity": 1}},
+            "pools": {
+                "large": {"members": [{"owner": "ann", "weight": 2}, {"owner": "bob"}]},
+                "desk": {"method": "least_open", "members": [{"owner": "cho"}]},
+            },
+            "rules": [
+                {
+                    "key": "large",
+                    "when": {"path": "attributes.employee_count", "op": "gte", "value": 200},
+                    "pool": "large",
+                },
+                {"key": "others", "pool": "desk"},
+            ],
+        }
+    ),
+)
+
+
+class Histories(RuleBasedStateMachine):
+    """A few leads, three definitions, people who are given leads, and all that can happen, dated at any time, heard in any order."""
+
+    @initialize(with_definition=st.booleans())
+    def begin(self, with_definition: bool) -> None:
+        self.memory = Memory()
+        self.pointers: Mapping[str, Pointer] = {}
+        self.now = conftest.START + timedelta(days=100)
+        self.version = 0
+        if with_definition:
+            self.definition_activates()
+        self.tellers = [conftest.Teller(UUID(int=number + 1)) for number in range(LEADS)]
+        self.merges: list[tuple[UUID, UUID, UUID]] = []
+        self.ids = 100
+        for teller in self.tellers[1:]:
+            self.tell(teller.captured(self.at(0), employee_count=60))
+            self.tell(teller.did("demo.requested", self.at(1)))
+
+    def at(self, hour: int) -> datetime:
+        return conftest.START + timedelta(hours=hour)
+
+    def tell(self, *events: Any) -> None:
+        self.now += timedelta(seconds=1)
+        self.memory.tell(self.now, *events)
+
+    def survivor(self, number: int) -> UUID:
+        lead_id = self.tellers[number].lead_id
+        while (lead := self.memory.leads.get(lead_id)) and lead.merged_into:
+            lead_id = lead.merged_into
+        return lead_id
+
+    def id(self) -> UUID:
+        self.ids += 1
+        return UUID(int=self.ids)
+
+    @rule(number=lead_numbers, hour=hours, employees=st.sampled_from([10, 60, 300]))
+    def captured(self, number: int, hour: int, employees: int) -> None:
+        teller = self.tellers[number]
+        known = self.memory.leads.get(teller.lead_id)
+        if known is None or (known.profile is None and not known.erased):
+            self.tell(teller.captured(self.at(hour), employee_count=employees))
+
+    @rule(
+        number=lead_numbers,
+        hour=hours,
+        name=st.sampled_from(["employee_count", "industry", "vip"]),
+        value=st.sampled_from([10, 60, 300]),
+    )
+    def updated(self, number: int, hour: int, name: str, value: int) -> None:
+        """As intake does it: the state is whole, with what was known before."""
+        teller = self.tellers[number]
+        known = self.memory.leads.get(teller.lead_id)
+        if known is None or known.profile is None or known.merged_into:
+            return
+        attributes = {**known.profile.attributes, name: value}
+        self.tell(teller.updated(self.at(hour), **attributes))
+
+    @rule(
+        number=lead_numbers,
+        hour=hours,
+        kind=st.sampled_from(
+            ["demo.requested", "demo.requested", "email.clicked", "page.viewed", "email.unsubscribed"]
+        ),
+        by=st.sampled_from(["lead", "sales"]),
+    )
+    def did(self, number: int, hour: int, kind: str, by: str) -> None:
+        self.tell(self.tellers[number].did(kind, self.at(hour), by).model_copy(update={"activity_id": self.id()}))
+
+    @rule(number=lead_numbers, hour=hours, choice=st.integers(0, 20), of_batch=st.booleans())
+    def decided(self, number: int, hour: int, choice: int, of_batch: bool) -> None:
+        lead_id = self.survivor(number)
+        lead = self.memory.leads.get(lead_id)
+        rules = self.memory.versions.get(lead.ruled_by) if lead and lead.ruled_by else None
+        if lead is None or rules is None:
+            return
+        words = sorted(rules.decisions) if choice > 10 else allowed_decisions(lead, rules)
+        if not words:
+            return
+        decision = words[choice % len(words)]
+        target = next((stage for stage in rules.stages.values() if decision in stage.opens_by), None)
+        reason = next(iter(target.reasons)) if target and target.reasons else None
+        event = Decided(self.id(), decision, "ann", self.at(hour), "sales", reason, WHOLE)
+        before = self.memory.of(lead_id), self.memory.leads[lead_id]
+        try:
+            self.memory.decide(self.now, lead_id, event, of_batch=of_batch)
+        except Refused:
+            assert (self.memory.of(lead_id), self.memory.leads[lead_id]) == before, "what is refused changes nothing"
+
+    @rule(number=lead_numbers, hour=hours, days=st.sampled_from([1, 3, 31]))
+    def sent_back_and_heard_of_again(self, number: int, hour: int, days: int) -> None:
+        """What chance alone would seldom bring about: back to marketing, and new interest after a while."""
+        lead = self.memory.leads.get(self.survivor(number))
+        rules = self.memory.versions.get(lead.ruled_by) if lead and lead.ruled_by else None
+        if lead and "recycle" in allowed_decisions(lead, rules):
+            decided = Decided(self.id(), "recycle", "ann", self.at(hour), "sales", "no-timing")
+            self.memory.decide(self.now, lead.lead_id, decided, of_batch=True)
+            done = self.tellers[number].did("demo.requested", self.at(hour + 24 * days))
+            self.tell(done.model_copy(update={"activity_id": self.id()}))
+
+    @rule(ours=lead_numbers, theirs=lead_numbers, hour=hours)
+    def merged(self, ours: int, theirs: int, hour: int) -> None:
+        survivor, other = self.survivor(ours), self.survivor(theirs)
+        teller = next(teller for teller in self.tellers if teller.lead_id == survivor)
+        known = self.memory.leads.get(survivor)
+        gone = self.memory.leads.get(other)
+        if survivor == other or known is None or known.profile is None or known.erased or (gone and gone.erased):
+            return
+        merge = teller.merged(other, self.at(hour), **{**known.profile.attributes, "employee_count": 60})
+        merge = merge.model_copy(update={"merge_id": self.id()})
+        self.tell(merge)
+        self.merges.append((merge.merge_id, survivor, other))
+
+    @rule(which=st.integers(0, 5))
+    def merge_taken_back(self, which: int) -> None:
+        """Of several into one lead the last one first, as intake does it where one stands on another."""
+        open_merges = [m for m in self.merges if (lead := self.memory.leads.get(m[2])) and lead.merged_into == m[1]]
+        if not open_merges:
+            return
+        merge_id, survivor, other = open_merges[which % len(open_merges)]
+        lead = self.memory.leads[survivor]
+        if lead.merged_into or lead.erased or lead.profile is None:
+            return
+        self.merges.remove((merge_id, survivor, other))
+        teller = next(teller for teller in self.tellers if teller.lead_id == survivor)
+        theirs = next(teller for teller in self.tellers if teller.lead_id == other)
+        teller.sequence += 1
+        at = self.now
+        self.tell(
+            LeadUnmerged(
+                lead_id=survivor,
+                sequence=teller.sequence,
+                occurred_at=at,
+                recorded_at=at,
+                merge_id=merge_id,
+                restored_lead_id=other,
+                state=lead.profile,
+                restored_state=theirs.state(employee_count=10),
+            )
+        )
+
+    @rule(number=lead_numbers, owner=st.sampled_from(["ann", "boss"]))
+    def assigned_by_hand(self, number: int, owner: str) -> None:
+        """Dated when it is done, as every assignment, so never before what was done before."""
+        lead = self.memory.leads.get(self.survivor(number))
+        if lead is not None and lead.profile is not None and not lead.erased:
+            self.now += timedelta(seconds=1)
+            self.memory.assign(self.now, lead.lead_id, Assigned(self.now, self.id(), owner))
+
+    @rule(number=lead_numbers, broken=st.booleans())
+    def assigned_by_routing(self, number: int, broken: bool) -> None:
+        """As the rules find somebody for what the lead has become by then; to somebody else where its owner broke a clause."""
+        lead = self.memory.leads.get(self.survivor(number))
+        rules = self.memory.rules
+        if lead is None or lead.profile is None or lead.erased or rules is None or (broken and lead.owner is None):
+            return
+        self.now += timedelta(seconds=1)
+        opened = Counter(other.owner for other in self.memory.leads.values() if other.owner is not None)
+        asked = Asked(
+            lead_id=lead.lead_id,
+            facts=facts_of(lead, None, rules, self.now),
+            owner=lead.owner,
+            counted=lead.owner is not None,
+            avoid=lead.owner if broken else None,
+        )
+        made, state = assign(asked, ROUTING, State(self.pointers, opened), self.now)
+        self.pointers = state.pointers
+        assert made.owner is None or made.owner != asked.avoid
+        if made.owner is not None or not broken:  # whom nobody else can be given stays with its owner, without a word
+            self.memory.assign(self.now, lead.lead_id, Assigned(self.now, self.id(), made.owner))
+
+    @rule(number=lead_numbers, unlikely=st.integers(0, 9))
+    def erased(self, number: int, unlikely: int) -> None:
+        lead_id = self.survivor(number)
+        if unlikely == 0 and lead_id in self.memory.leads:
+            self.tell(self.tellers[number].erased(self.now))
+
+    @rule()
+    def definition_activates(self) -> None:
+        if self.version < len(DEFINITIONS):
+            self.now += timedelta(hours=1)
+            self.memory.activate(replace(DEFINITIONS[self.version], since=self.now))
+            self.version += 1
+
+    @rule(number=lead_numbers)
+    def reevaluated(self, number: int) -> None:
+        lead = self.memory.leads.get(self.survivor(number))
+        if lead is None or lead.erased or self.memory.rules is None:
+            return
+        if lead.stage is None:
+            self.memory.enter(self.now, lead.lead_id)
+        else:
+            self.memory.reevaluate(self.now, lead.lead_id)
+
+    @rule(hour=hours)
+    def time_passes(self, hour: int) -> None:
+        self.memory.pass_time(self.now, self.at(hour))
+
+    @invariant()
+    def what_lives_is_the_fold_of_the_log_from_zero(self) -> None:
+        for lead_id, lead in self.memory.leads.items():
+            if lead.erased or lead.merged_into or lead.profile is None or lead.stage is None:
+                continue
+            made = self.memory.folded(lead_id)
+            found = made.lead
+            assert (found.stage, found.stage_since, dict(found.visits)) == (
+                lead.stage,
+                lead.stage_since,
+                dict(lead.visits),
+            )
+            assert (found.scores, found.owner, found.deal) == (lead.scores, lead.owner, lead.deal)
+            assert (found.profile, found.profile_at, found.intake_sequence) == (
+                lead.profile,
+                lead.profile_at,
+                lead.intake_sequence,
+            )
+            assert (found.clock, found.ruled_by, found.definition_version) == (
+                lead.clock,
+                lead.ruled_by,
+                lead.definition_version,
+            )
+            told = self.memory.entries(lead_id)
+            assert [_plain(entry) for entry in made.entries] == [_plain(entry) for entry in told]
+
+    @invariant()
+    def sequences_have_no_gaps(self) -> None:
+        for teller in self.tellers:
+            said = self.memory.of(teller.lead_id)
+            assert [event.sequence for event in said] == list(range(1, len(said) + 1))
+
+    @invariant()
+    def history_is_a_chain_and_visits_count_up(self) -> None:
+        for lead_id, lead in self.memory.leads.items():
+            entries = self.memory.entries(lead_id)
+            assert [e.from_stage for e in entries] == [None, *[e.stage for e in entries]][: len(entries)]
+            counted: dict[str, int] = {}
+            for before, entry in pairwise([None, *entries]):
+                counted[entry.stage] = counted.get(entry.stage, 0) + 1
+                assert entry.visit == counted[entry.stage]
+                assert before is None or entry.from_since == before.occurred_at
+            if not lead.merged_into:
+                assert dict(lead.visits) == counted
+
+    @invariant()
+    def what_happens_by_itself_never_runs_backwards(self) -> None:
+        for lead_id in self.memory.leads:
+            own = [
+                entry.occurred_at
+                for entry in self.memory.entries(lead_id)
+                if entry.cause in ("automatic", "definition")
+            ]
+            assert own == sorted(own)
+
+
+def _plain(entry: Any) -> dict[str, Any]:
+    apart = {"sequence", "recorded_at", "correction", "replaces", "follows", "withdrawn", "present_stage"}
+    return entry.model_dump(exclude=apart)
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
