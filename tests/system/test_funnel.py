@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 
 import pytest
+import yaml
 from tests.system.known_leads import DEFINITION, LEADS, OLIST_FACTS, Facts, KnownLead, facts_of, known_leads
 from tests.system.running import RUN_BY_SOMEBODY_ELSE, Running, running_stack
 
@@ -112,3 +114,37 @@ def test_velocity_shows_the_median_and_the_longest_way_to_a_win(played: Running,
 def test_a_deal_won_before_its_first_contact_is_reported_beside_the_numbers(played: Running, facts: Facts) -> None:
     funnel = played.marketing.get(f"{played.urls.metrics}/v1/funnel", mode="cohort")
     assert sum(funnel["anomalies"].values()) == facts.won_before_entry, funnel["anomalies"]
+
+
+def test_a_draft_is_asked_what_it_would_have_made_of_the_whole_history(
+    played: Running, known: Sequence[KnownLead], facts: Facts
+) -> None:
+    """Of a gate that lets in two sources only it is known beforehand whom and how many of the won ones it lets in."""
+    let_in = sorted(facts.by_source, key=lambda source: facts.by_source[source])[-2:]
+    leads_in = sum(facts.by_source[source][1] for source in let_in)
+    won_in = sum(facts.by_source[source][0] for source in let_in)
+    draft = yaml.safe_load(DEFINITION)
+    draft["stages"][:1] = [
+        {"key": "inquiry", "owner": "marketing", "kind": "open", "gate": {"on": "capture"}},
+        {**draft["stages"][0], "from": ["inquiry"], "gate": {"when": {"path": "source", "op": "in", "value": let_in}}},
+    ]
+    definition = f"{played.urls.qualification}/v1/definition"
+    version = played.marketing.post(f"{definition}/versions", draft)["version"]
+    moments = [lead.entered_at for lead in known]
+    period = {"from": min(moments).isoformat(), "to": (max(moments) + timedelta(seconds=1)).isoformat()}
+    asked = played.marketing.post(f"{definition}/versions/{version}/what-if", {**period, "by": ["source"]})
+    what_if = f"{played.urls.qualification}/v1/what-ifs/{asked['what_if_id']}"
+
+    report = wait_for("the what-if", lambda: played.sales.get(what_if).get("report"), timeout_s=SHOWN_WITHIN_S)
+
+    assert (report["leads"], report["won"]) == (facts.leads_count, facts.won_count)
+    mql = next(stage for stage in report["total"]["stages"] if stage["stage"] == "mql")
+    assert (mql["actual"], mql["would"], mql["only_would"]) == (facts.leads_count, leads_in, 0)
+    (pick,) = report["picks"]
+    assert (pick["would"]["let_in"], pick["would"]["won"]) == (leads_in, won_in)
+    assert pick["would"]["recall"] == pytest.approx(won_in / facts.won_count)
+    shown = {group["by"]["source"]: (group["won"], group["leads"]) for group in report["groups"]}
+    assert shown == facts.by_source
+    (decisions,) = report["decisions"]
+    assert decisions["applied"] + decisions["ignored"] == facts.won_count
+    assert won_in - facts.won_before_entry <= decisions["applied"] <= won_in
