@@ -47,6 +47,7 @@ async def test_a_lead_is_answered_with_its_gates_and_scores_explained(stack, mql
         "actual": 250,
         "held": True,
         "within": None,
+        "at": "/all/0",
     }
     assert [line["rule"] for line in lead["score"]] == ["size", "vertical", "demo", "click"]
     assert lead["score"][0]["points"] == 40

@@ -9,6 +9,12 @@ from typing import Any
 import pytest
 from uuid_utils.compat import uuid7
 
+from qualification.domain.decisions import Fields, NotAllowed
+from qualification.usecases.decide import Author, Proposal
+from qualification.usecases.decide import decide as take
+from qualification.usecases.definitions import Definitions
+from qualification.usecases.routing import RoutingBook
+
 ACCEPT = {"decision": "accept"}
 REJECT = {"decision": "reject", "reason": "no-timing"}
 
@@ -137,6 +143,16 @@ async def test_of_two_people_who_decide_at_once_one_wins_and_the_other_reads_whe
     assert (loser["stage"], loser["allowed_decisions"]) == (winner["stage"], winner["allowed_decisions"])
     assert loser["stage"] == {"accept": "sal", "reject": "recycled"}[winner["decision"]]
     assert len(await stack.rows("SELECT 1 FROM decision")) == 1
+
+
+async def test_who_began_first_and_waited_decides_about_the_lead_as_it_became(stack, mql, auth):
+    book = await Definitions(stack.store, RoutingBook(stack.database)).book()
+    accept = Proposal(lead=mql.lead_id, decision="accept", reason=None, fields=Fields(), note=None, occurred_at=None)
+    async with stack.database.recording() as began_first:
+        assert (await decide(stack, auth, mql.lead_id, ACCEPT)).status_code == 201
+        (refusal,) = await take(began_first, [accept], book, Author("slow", "sales"))
+    assert isinstance(refusal, NotAllowed)
+    assert refusal.stage == "sal"
 
 
 async def both_wait(stack: Any) -> None:

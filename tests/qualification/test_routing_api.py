@@ -400,6 +400,16 @@ async def test_a_person_gives_a_lead_to_somebody_and_no_turn_is_used_up(routed, 
     assert await owner_of(routed, (await mql(routed, teller, day)).lead_id) == "bob"
 
 
+async def test_who_was_given_a_lead_last_keeps_it_though_that_transaction_had_begun_first(routed, teller, day, auth):
+    about = await mql(routed, teller, day)
+    await give(routed, auth, about.lead_id, "boss")
+    async with routed.database.recording() as recording:
+        earlier = "UPDATE assignment SET occurred_at = occurred_at - interval '1 hour' WHERE owner = 'boss'"
+        await recording.conn.execute(text(earlier))
+    await routed.tell(about.updated(day(0.5), employee_count=260))  # heard late, so the lead is folded anew
+    assert await owner_of(routed, about.lead_id) == "boss"
+
+
 async def test_giving_a_lead_to_whoever_has_it_records_nothing(routed, teller, day, auth):
     about = await mql(routed, teller, day)
     answer = await give(routed, auth, about.lead_id, "ann")

@@ -92,6 +92,7 @@ async def test_what_the_guide_shows_works(stack, auth, template_rules):
                 "actual": 250,
                 "held": True,
                 "within": None,
+                "at": "",
             }
         ],
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -17,6 +17,8 @@ from accord.contracts.values import Money
 from qualification.domain.decisions import Decided, Fields
 from qualification.domain.facts import Acted, Assigned, Fact, Joined, Profiled, Ruled, Stood
 from qualification.domain.history import Log, standing
+
+_MICROSECOND = timedelta(microseconds=1)
 
 ACTIVITIES_MAX = 20_000
 """Of one lead, and of those merged into it together, the newest so many activities are folded."""
@@ -46,7 +48,7 @@ FROM decision WHERE lead_id = ANY ($1::uuid[]) AND placed_at IS NOT NULL
 """
 
 _ASSIGNMENTS = """
-SELECT lead_id, assignment_id, owner, occurred_at FROM assignment WHERE lead_id = ANY ($1::uuid[])
+SELECT lead_id, assignment_id, owner, occurred_at FROM assignment WHERE lead_id = ANY ($1::uuid[]) ORDER BY lead_id, sequence
 """
 
 _ENTRIES = """
@@ -141,10 +143,22 @@ async def _read(
         activities[row["lead_id"]].append(Acted(row["occurred_at"], row["activity_id"], row["kind"], row["by"]))
     for row in await driver.fetch(_DECISIONS, ids):
         found[row["lead_id"]].append(_stood(row))
-    for row in await driver.fetch(_ASSIGNMENTS, ids):
-        found[row["lead_id"]].append(Assigned(row["occurred_at"], row["assignment_id"], row["owner"]))
+    for lead_id, assigned in _assigned(await driver.fetch(_ASSIGNMENTS, ids)):
+        found[lead_id].append(assigned)
     loaded.stands |= await stands(driver, ids)
     return joined
+
+
+def _assigned(rows: Iterable[asyncpg.Record]) -> Iterable[tuple[UUID, Assigned]]:
+    """Assignments with their leads, in the order in which they were made. Whoever was given a lead last has it, also where the
+    transaction that did it began before that of the one before, and waited."""
+    last: dict[UUID, datetime] = {}
+    for row in rows:
+        lead_id, at = row["lead_id"], row["occurred_at"]
+        if lead_id in last and at <= last[lead_id]:
+            at = last[lead_id] + _MICROSECOND
+        last[lead_id] = at
+        yield lead_id, Assigned(at, row["assignment_id"], row["owner"])
 
 
 async def stands(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, list[LeadStageChanged]]:

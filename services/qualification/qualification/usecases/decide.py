@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeGuard
 from uuid import UUID
 
@@ -26,6 +26,8 @@ from qualification.usecases.definitions import Book, Definitions
 
 DECISIONS_PER_TURN_MAX = 200
 """After so many the loop gets its turn, so that a large batch does not hold up other requests."""
+
+_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +109,22 @@ async def decide(
     await batch.foresee_decisions(dated)
     answers: list[Answer] = []
     for proposal, lead_id in zip(proposals, targets, strict=True):
-        decided = _decided(proposal, author, recording.now)
-        answers.append(await _one(batch, proposal, lead_id, decided, book, of_batch=of_batch))
+        answers.append(await _one(batch, proposal, lead_id, author, recording.now, book, of_batch=of_batch))
         if len(answers) % DECISIONS_PER_TURN_MAX == 0:
             await asyncio.sleep(0)
     await batch.save()
     return answers
 
 
-def _decided(proposal: Proposal, author: Author, now: datetime) -> Decided:
+def _decided(proposal: Proposal, author: Author, lead: Lead, now: datetime) -> Decided:
+    """Without a date it is about the lead as it is now that it is locked, so after all that it has done. Whoever waited for the lock
+    began before that, and would otherwise decide about a lead of the past."""
+    since = None if lead.clock is None else lead.clock.at
     return Decided(
         decision_id=new_id(),
         decision=proposal.decision,
         actor=author.name,
-        occurred_at=proposal.occurred_at or now,
+        occurred_at=proposal.occurred_at or (now if since is None or since < now else since + _MICROSECOND),
         department=author.department,
         reason=proposal.reason,
         fields=proposal.fields,
@@ -128,7 +132,14 @@ def _decided(proposal: Proposal, author: Author, now: datetime) -> Decided:
 
 
 async def _one(
-    batch: LeadBatch, proposal: Proposal, lead_id: UUID | None, decided: Decided, book: Book, *, of_batch: bool
+    batch: LeadBatch,
+    proposal: Proposal,
+    lead_id: UUID | None,
+    author: Author,
+    now: datetime,
+    book: Book,
+    *,
+    of_batch: bool,
 ) -> Answer:
     if lead_id is None:
         return Unknown("no lead is known by this external id")
@@ -138,6 +149,7 @@ async def _one(
     in_force = book.in_force.version if book.in_force else None
     if proposal.definition_version not in (None, in_force) and before.profile is not None and not before.erased:
         return Redefined(in_force, before.stage, allowed_decisions(before, book.rules_of(before)))
+    decided = _decided(proposal, author, before, now)
     try:
         said = await batch.decide(lead_id, decided, proposal.note, of_batch=of_batch)
     except Refused as refusal:
