@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from accord.contracts.week import week_in
 from qualification.domain.assignment import Asked, Assignment, State, assign
 from qualification.domain.pointer import Pointer, pick
 from qualification.domain.routing import Routing, RoutingDocument, compile_routing, handed_over
 from qualification.domain.routing_checks import check_routing
-from qualification.domain.working_time import WorkingTime, week_in
+from qualification.domain.working_time import WorkingTime
 
 LEAD = UUID("0198c0de-0000-7000-8000-000000000001")
 NOW = datetime(2027, 1, 6, 16, 0, tzinfo=UTC)
@@ -408,6 +409,11 @@ def test_sales_has_an_owner_from_the_moment_it_owes_an_answer(rules):
             "no IANA",
         ),
         ({"calendars": {"x": {"timezone": "UTC", "week": {"mon": ["9-17"]}}}}, "/calendars/x/week/mon/0", "no range"),
+        (
+            {"calendars": {"x": {"timezone": "UTC", "week": {"mon": ["09:00-12:00", "11:00-17:00"]}}}},
+            "/calendars/x/week/mon",
+            "overlap",
+        ),
         ({"surprise": 1}, "/surprise", "unknown key"),
     ],
 )

@@ -10,19 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sla_monitor.domain.business_time import (
-    Calendar,
-    NoOpenTime,
-    Range,
-    due,
-    due_after_days,
-    hours_in,
-    open_time_between,
-    range_in,
-    steps,
-    week_in,
-    weekdays_in,
-)
+from accord.contracts.week import Range, hours_in, range_in, week_in, weekdays_in
+from sla_monitor.domain.business_time import Calendar, NoOpenTime, due, due_after_days, open_time_between, steps
 
 CHICAGO = ZoneInfo("America/Chicago")
 MINUTE = timedelta(minutes=1)

@@ -23,33 +23,16 @@ from accord.contracts.agreement_events import (
     AgreementSigned,
     AgreementWithdrawn,
 )
+from accord.contracts.findings import Finding, pointer
+from accord.contracts.paper import Section
 from accord.contracts.values import Department
 from accord.database import Database, Recording
 from accord.http.idempotency import Answer, Ticket, once
-from accord.http.problems import pointer
 from accord.workers import Periodic
 
 ACTIVATE_EVERY_S = 1.0
 _TITLE_CHARS_MAX = 200
 _GLOSSARY_WORDS_MAX = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What is wrong with a content, and where (JSON Pointer)."""
-
-    pointer: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of an agreement on paper, in plain words. `rows` make a table under `columns`."""
-
-    heading: str
-    paragraphs: Sequence[str] = ()
-    columns: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
 
 
 Warn = Callable[[AsyncConnection, Mapping[str, object]], Awaitable[Sequence[str]]]
@@ -456,7 +439,7 @@ def common_findings(kind: str, content: Mapping[str, object]) -> list[Finding]:
         if len(glossary) > _GLOSSARY_WORDS_MAX:
             found.append(Finding("/glossary", f"A glossary may have {_GLOSSARY_WORDS_MAX} words"))
         bad = [word for word, meaning in glossary.items() if not isinstance(meaning, str)]
-        found.extend(Finding(pointer(("glossary", word)), "A meaning is text") for word in bad[:20])
+        found.extend(Finding(pointer("glossary", word), "A meaning is text") for word in bad[:20])
     return found
 
 

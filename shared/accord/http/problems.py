@@ -19,6 +19,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accord.batching import Overloaded
+from accord.contracts import findings
+from accord.contracts.findings import place_in
 from accord.database import is_transient
 from accord.telemetry import describe
 
@@ -128,8 +130,7 @@ def overloaded(
 
 def pointer(parts: Iterable[str | int]) -> str:
     """The JSON Pointer (RFC 6901) of a path, bounded."""
-    text = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
-    return text[:_POINTER_CHARS_MAX].encode("utf-8", "replace").decode()
+    return findings.pointer(*parts)[:_POINTER_CHARS_MAX].encode("utf-8", "replace").decode()
 
 
 def validation_problem(errors: Sequence[Mapping[str, object]], body: object = None) -> Problem:
@@ -168,36 +169,8 @@ def _item(error: Mapping[str, object], body: object) -> dict[str, str]:
     place, *rest = loc if isinstance(loc, (tuple, list)) and loc else ("body",)
     message = _message(error)
     if place == "body":
-        return {"pointer": pointer(_within(body, rest, missing=error.get("type") == "missing")), "message": message}
+        return {"pointer": pointer(place_in(body, rest, missing=error.get("type") == "missing")), "message": message}
     return {"parameter": str(rest[0]) if rest else str(place), "message": message}
-
-
-def _within(body: object, parts: Sequence[str | int], *, missing: bool) -> list[str | int]:
-    """The parts that are places of this body. Pydantic also names the branch of a union, which is no place."""
-    if not isinstance(body, (dict, list)):
-        return list(parts)
-    node: object = body
-    path: list[str | int] = []
-    for index, part in enumerate(parts):
-        inner = _step(node, part)
-        if inner is not _NOWHERE:
-            node = inner
-        elif not (missing and index == len(parts) - 1):
-            continue
-        path.append(part)
-    return path
-
-
-_NOWHERE = object()
-
-
-def _step(node: object, part: str | int) -> object:
-    """What stands at this part of a node, or _NOWHERE."""
-    if isinstance(node, dict):
-        return node.get(part, _NOWHERE)
-    if isinstance(node, list) and isinstance(part, int) and 0 <= part < len(node):
-        return node[part]
-    return _NOWHERE
 
 
 def _message(error: Mapping[str, object]) -> str:

@@ -16,6 +16,8 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+from accord.contracts.findings import Finding, pointer
+
 TARGETS_MAX = 150
 """Fields, columns or defaults of one source."""
 POINTER_CHARS_MAX = 500
@@ -76,14 +78,6 @@ class Targets:
 
 
 @dataclass(frozen=True, slots=True)
-class Flaw:
-    """What is wrong with a mapping, and where: a JSON Pointer into the source's document."""
-
-    pointer: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class Const:
     """A value that every submission of the source has."""
 
@@ -102,13 +96,13 @@ class FieldMapping:
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
-def read(content: object, at: str = "/mapping") -> tuple[FieldMapping, list[Flaw]]:
+def read(content: object, at: str = "/mapping") -> tuple[FieldMapping, list[Finding]]:
     """The mapping in a JSON document, and everything that is wrong with it. `at`: the pointer where the document stands."""
     if content is None:
         return FieldMapping(), []
     if not isinstance(content, Mapping):
-        return FieldMapping(), [Flaw(at, "Must be an object with fields, columns or both")]
-    flaws = [Flaw(_at(at, name), "There is no such part") for name in content if name not in ("fields", "columns")]
+        return FieldMapping(), [Finding(at, "Must be an object with fields, columns or both")]
+    flaws = [Finding(_at(at, name), "There is no such part") for name in content if name not in ("fields", "columns")]
     fields: dict[str, Rule] = {}
     for target, said in _entries(content.get("fields"), f"{at}/fields", flaws):
         place = _at(f"{at}/fields", target)
@@ -118,12 +112,12 @@ def read(content: object, at: str = "/mapping") -> tuple[FieldMapping, list[Flaw
     for column, said in _entries(content.get("columns"), f"{at}/columns", flaws):
         place = _at(f"{at}/columns", column)
         if not 0 < len(column) <= COLUMN_CHARS_MAX:
-            flaws.append(Flaw(place, f"A column's name has 1 to {COLUMN_CHARS_MAX} characters"))
+            flaws.append(Finding(place, f"A column's name has 1 to {COLUMN_CHARS_MAX} characters"))
         elif not isinstance(said, str):
-            flaws.append(Flaw(place, "Must be the name of a field"))
+            flaws.append(Finding(place, "Must be the name of a field"))
         elif _known(said, place, flaws):
             if said in columns.values():
-                flaws.append(Flaw(place, "Another column is mapped to this field"))
+                flaws.append(Finding(place, "Another column is mapped to this field"))
             columns[column] = said
     return FieldMapping(fields, columns), flaws
 
@@ -133,9 +127,9 @@ def parse(content: object) -> FieldMapping:
     return read(content)[0]
 
 
-def default_flaws(defaults: object, at: str = "/defaults") -> list[Flaw]:
+def default_flaws(defaults: object, at: str = "/defaults") -> list[Finding]:
     """What is wrong with `{TARGET: VALUE}`, the values that hold where the mapping finds none."""
-    flaws: list[Flaw] = []
+    flaws: list[Finding] = []
     for target, value in _entries(defaults, at, flaws):
         place = _at(at, target)
         if _known(target, place, flaws):
@@ -156,8 +150,8 @@ def apply(mapping: FieldMapping, document: JsonValue, defaults: Mapping[str, Jso
 def _found(document: JsonValue, rule: Rule) -> JsonValue:
     if isinstance(rule, Const):
         return rule.value
-    for pointer in (rule,) if isinstance(rule, str) else rule:
-        value = resolve(document, pointer)
+    for way in (rule,) if isinstance(rule, str) else rule:
+        value = resolve(document, way)
         if value is not None and value != "":
             return value
     return None
@@ -232,26 +226,26 @@ def _put(document: dict[str, JsonValue], target: str, value: JsonValue) -> None:
     node[last] = value
 
 
-def _entries(content: object, at: str, flaws: list[Flaw]) -> list[tuple[str, JsonValue]]:
+def _entries(content: object, at: str, flaws: list[Finding]) -> list[tuple[str, JsonValue]]:
     if content is None:
         return []
     if not isinstance(content, Mapping):
-        flaws.append(Flaw(at, "Must be an object"))
+        flaws.append(Finding(at, "Must be an object"))
         return []
     if len(content) > TARGETS_MAX:
-        flaws.append(Flaw(at, f"May have {TARGETS_MAX} entries"))
+        flaws.append(Finding(at, f"May have {TARGETS_MAX} entries"))
         return []
     return [(str(name), value) for name, value in content.items()]
 
 
-def _known(target: str, place: str, flaws: list[Flaw]) -> bool:
+def _known(target: str, place: str, flaws: list[Finding]) -> bool:
     if Targets.shape(target) is not None:
         return True
-    flaws.append(Flaw(place, "There is no such field of a submission"))
+    flaws.append(Finding(place, "There is no such field of a submission"))
     return False
 
 
-def _rule(said: JsonValue, place: str, flaws: list[Flaw]) -> Rule | None:
+def _rule(said: JsonValue, place: str, flaws: list[Finding]) -> Rule | None:
     if isinstance(said, str):
         return said if _check_pointer(said, place, flaws) else None
     if isinstance(said, list) and 0 < len(said) <= POINTERS_MAX:
@@ -259,25 +253,27 @@ def _rule(said: JsonValue, place: str, flaws: list[Flaw]) -> Rule | None:
         return tuple(str(one) for one in said) if all(checked) else None
     if isinstance(said, Mapping) and set(said) == {"const"}:
         return Const(said["const"]) if _check_const(said["const"], f"{place}/const", flaws) else None
-    flaws.append(Flaw(place, f'Must be a JSON Pointer, a list of 1 to {POINTERS_MAX} of them, or {{"const": VALUE}}'))
+    flaws.append(
+        Finding(place, f'Must be a JSON Pointer, a list of 1 to {POINTERS_MAX} of them, or {{"const": VALUE}}')
+    )
     return None
 
 
-def _check_pointer(said: JsonValue, place: str, flaws: list[Flaw]) -> bool:
+def _check_pointer(said: JsonValue, place: str, flaws: list[Finding]) -> bool:
     if isinstance(said, str) and 0 < len(said) <= POINTER_CHARS_MAX and _POINTER.match(said):
         return True
-    flaws.append(Flaw(place, "Must be a JSON Pointer such as /data/email"))
+    flaws.append(Finding(place, "Must be a JSON Pointer such as /data/email"))
     return False
 
 
-def _check_const(value: JsonValue, place: str, flaws: list[Flaw]) -> bool:
+def _check_const(value: JsonValue, place: str, flaws: list[Finding]) -> bool:
     if isinstance(value, bool) or (isinstance(value, int | float) and abs(value) <= 2**53):
         return True
     if isinstance(value, str) and 0 < len(value) <= CONST_CHARS_MAX:
         return True
-    flaws.append(Flaw(place, f"Must be a truth value, a number or a text of 1 to {CONST_CHARS_MAX} characters"))
+    flaws.append(Finding(place, f"Must be a truth value, a number or a text of 1 to {CONST_CHARS_MAX} characters"))
     return False
 
 
 def _at(base: str, name: object) -> str:
-    return f"{base}/" + str(name).replace("~", "~0").replace("/", "~1")
+    return base + pointer(name)

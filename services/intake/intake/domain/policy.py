@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from accord.contracts.durations import DurationText, parse_duration
+from accord.contracts.findings import Finding, pointer
 from accord.contracts.patterns import PATTERN_LENGTH_MAX, BadPattern, whole_matcher
 from intake.domain import naics
 from intake.domain.attributes import TYPES, AttributeType, NotOfType, typed
@@ -293,18 +294,10 @@ class _RuleHolder(_Part):
     rule: Rule
 
 
-@dataclass(frozen=True, slots=True)
-class Flaw:
-    """What is wrong with a policy, and where (JSON Pointer)."""
-
-    pointer: str
-    message: str
-
-
-def read(content: Mapping[str, object]) -> tuple[Policy | None, list[Flaw]]:
+def read(content: Mapping[str, object]) -> tuple[Policy | None, list[Finding]]:
     """The policy in a document, or all that is wrong with it."""
     raw = content.get("parameters")
-    flaws: list[Flaw] = []
+    flaws: list[Finding] = []
     parameters: list[tuple[int, Parameter]] = []
     for place, part in enumerate(raw if isinstance(raw, list) else []):
         parameter = _parameter(part, f"/parameters/{place}", flaws)
@@ -331,12 +324,12 @@ def parse(content: Mapping[str, object]) -> Policy:
     return policy
 
 
-def _parameter(part: object, pointer: str, flaws: list[Flaw]) -> Parameter | None:
+def _parameter(part: object, pointer: str, flaws: list[Finding]) -> Parameter | None:
     if not isinstance(part, dict):
-        flaws.append(Flaw(pointer, "must be a mapping with key, rule and consequence"))
+        flaws.append(Finding(pointer, "must be a mapping with key, rule and consequence"))
         return None
     if not isinstance(part.get("rule"), str) or part["rule"] not in _RULES:
-        flaws.append(Flaw(f"{pointer}/rule", f"must be one of {', '.join(RULES)}"))
+        flaws.append(Finding(f"{pointer}/rule", f"must be one of {', '.join(RULES)}"))
         return None
     before = len(flaws)
     try:
@@ -352,9 +345,9 @@ def _parameter(part: object, pointer: str, flaws: list[Flaw]) -> Parameter | Non
     return Parameter(head.key, rule, head.consequence, head.weight, head.missing == "pass")
 
 
-def _flaws_of(error: ValidationError, base: str, skip: int = 0) -> list[Flaw]:
+def _flaws_of(error: ValidationError, base: str, skip: int = 0) -> list[Finding]:
     found = error.errors(include_url=False, include_input=False, include_context=False)
-    return [Flaw(base + "".join(_steps(problem["loc"], skip)), _said(problem)) for problem in found]
+    return [Finding(base + pointer(*_steps(problem["loc"], skip)), _said(problem)) for problem in found]
 
 
 def _said(problem: ErrorDetails) -> str:
@@ -364,25 +357,27 @@ def _said(problem: ErrorDetails) -> str:
 
 
 def _steps(place: Sequence[str | int], skip: int) -> Iterator[str]:
-    """The place as a JSON Pointer's steps, without the names of rules that pydantic adds where one of several may stand."""
+    """The steps of the place, without the names of rules that pydantic adds where one of several may stand."""
     for number, part in enumerate(place):
         added = part in _RULES and number > 0 and (place[number - 1] == "rule" or isinstance(place[number - 1], int))
         if number >= skip and not added:
-            yield "/" + str(part).replace("~", "~0").replace("/", "~1")
+            yield str(part)
 
 
 # --- What each rule by itself does not show ---
 
 
-def _inconsistencies(parameters: Sequence[tuple[int, Parameter]], attributes: Mapping[str, Declared]) -> Iterator[Flaw]:
+def _inconsistencies(
+    parameters: Sequence[tuple[int, Parameter]], attributes: Mapping[str, Declared]
+) -> Iterator[Finding]:
     seen: set[str] = set()
     for place, parameter in parameters:
         pointer = f"/parameters/{place}"
         if parameter.key in seen:
-            yield Flaw(f"{pointer}/key", "another parameter has this key")
+            yield Finding(f"{pointer}/key", "another parameter has this key")
         seen.add(parameter.key)
         if parameter.missing_passes and _only_requires(parameter.rule):
-            yield Flaw(f"{pointer}/missing", "a required value that may be missing asks for nothing")
+            yield Finding(f"{pointer}/missing", "a required value that may be missing asks for nothing")
         yield from _misfits(parameter.rule, attributes, pointer)
 
 
@@ -390,7 +385,7 @@ def _only_requires(rule: Rule) -> bool:
     return isinstance(rule, Required) or (isinstance(rule, AnyOf) and all(_only_requires(part) for part in rule.of))
 
 
-def _misfits(rule: Rule, attributes: Mapping[str, Declared], pointer: str) -> Iterator[Flaw]:
+def _misfits(rule: Rule, attributes: Mapping[str, Declared], pointer: str) -> Iterator[Finding]:
     """What is wrong with a rule for the attributes as they are declared."""
     if isinstance(rule, AnyOf):
         for place, part in enumerate(rule.of):
@@ -404,18 +399,18 @@ def _misfits(rule: Rule, attributes: Mapping[str, Declared], pointer: str) -> It
         return
     declared = attributes.get(rule.attribute)
     if declared is None:
-        yield Flaw(f"{pointer}/attribute", f"the attribute {rule.attribute} is not among /attributes")
+        yield Finding(f"{pointer}/attribute", f"the attribute {rule.attribute} is not among /attributes")
         return
     needs = _needs(rule)
     if declared.type not in needs:
-        yield Flaw(
+        yield Finding(
             f"{pointer}/attribute",
             f"{rule.rule} needs one of type {' or '.join(needs)}; {rule.attribute} is {declared.type}",
         )
     elif isinstance(rule, OneOf):
         yield from _values(rule, declared.type, pointer)
     elif isinstance(rule, Range) and declared.type == "integer" and _holds_no_integer(rule):
-        yield Flaw(pointer, "no whole number lies between min and max, so nothing can meet it")
+        yield Finding(pointer, "no whole number lies between min and max, so nothing can meet it")
 
 
 def _needs(rule: Required | Range | OneOf | Pattern | Dnb | Bbb) -> tuple[AttributeType, ...]:
@@ -436,7 +431,7 @@ def _holds_no_integer(rule: Range) -> bool:
     return math.isfinite(low) and math.isfinite(high) and math.ceil(low) > math.floor(high)
 
 
-def _values(rule: OneOf, type_: AttributeType, pointer: str) -> Iterator[Flaw]:
+def _values(rule: OneOf, type_: AttributeType, pointer: str) -> Iterator[Finding]:
     """Values of a list that no value of the type can ever be."""
     for place, value in enumerate(rule.values):
         try:
@@ -447,6 +442,6 @@ def _values(rule: OneOf, type_: AttributeType, pointer: str) -> Iterator[Flaw]:
             elif rule.match == "naics":
                 naics.industry(value)
         except NotOfType:
-            yield Flaw(f"{pointer}/values/{place}", f"can never be met: it reads as no {type_}")
+            yield Finding(f"{pointer}/values/{place}", f"can never be met: it reads as no {type_}")
         except ValueError as error:
-            yield Flaw(f"{pointer}/values/{place}", str(error))
+            yield Finding(f"{pointer}/values/{place}", str(error))

@@ -16,7 +16,8 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field, JsonValue, StringConstraints, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
-from intake.domain.mapping import FieldMapping, Flaw, Targets, apply, as_moment, assembled, read
+from accord.contracts.findings import Finding, pointer
+from intake.domain.mapping import FieldMapping, Targets, apply, as_moment, assembled, read
 from intake.domain.submission import ATTRIBUTES_MAX, AttributeName, Submission
 from intake.domain.table import ERROR_COLUMN, OURS, Row, unguarded
 
@@ -90,11 +91,11 @@ class ColumnMapping(NamedTuple):
     at: str = "/columns"
 
 
-def mapping_of(content: object) -> tuple[ColumnMapping, list[Flaw]]:
+def mapping_of(content: object) -> tuple[ColumnMapping, list[Finding]]:
     """The mapping in a JSON value, and everything that is wrong with it by itself; pointers are into that value."""
     if not isinstance(content, Mapping):
         return ColumnMapping({}, FieldMapping()), [
-            Flaw("", "Must be an object of columns and the fields that they fill")
+            Finding("", "Must be an object of columns and the fields that they fill")
         ]
     flat = not any(isinstance(content.get(part), Mapping) for part in ("columns", "fields"))
     given: dict[str, object] = {"columns": content} if flat else dict(content)
@@ -103,22 +104,26 @@ def mapping_of(content: object) -> tuple[ColumnMapping, list[Flaw]]:
     if isinstance(columns, Mapping):
         given["columns"] = {name: target for name, target in columns.items() if target != SOURCE}
     found, flaws = read(given, "")
-    flaws += [Flaw(_place("/columns", name), "Another column is mapped to this field") for name in sources[1:]]
+    flaws += [Finding(_place("/columns", name), "Another column is mapped to this field") for name in sources[1:]]
     at = "" if flat else "/columns"
     if flat:
-        flaws = [Flaw(flaw.pointer.removeprefix("/columns"), flaw.message) for flaw in flaws]
+        flaws = [Finding(flaw.pointer.removeprefix("/columns"), flaw.message) for flaw in flaws]
     return ColumnMapping({**found.columns, **dict.fromkeys(sources[:1], SOURCE)}, found, at), flaws
 
 
-def column_flaws(mapping: ColumnMapping, columns: Sequence[str], repeated: Sequence[str]) -> list[Flaw]:
+def column_flaws(mapping: ColumnMapping, columns: Sequence[str], repeated: Sequence[str]) -> list[Finding]:
     """What is wrong with a mapping for these columns: some are not there, one stands for several, or none says who it is."""
     known = set(columns)
-    flaws = [Flaw(_place(mapping.at, name), "There is no such column") for name in mapping.columns if name not in known]
+    flaws = [
+        Finding(_place(mapping.at, name), "There is no such column") for name in mapping.columns if name not in known
+    ]
     flaws += [
-        Flaw(_place(mapping.at, name), "Several columns have this name") for name in mapping.columns if name in repeated
+        Finding(_place(mapping.at, name), "Several columns have this name")
+        for name in mapping.columns
+        if name in repeated
     ]
     if not flaws and not any(target in IDENTITIES for target in mapping.columns.values()):
-        flaws.append(Flaw("", "No column is mapped to email, phone or external_id, so nobody could be recognised"))
+        flaws.append(Finding("", "No column is mapped to email, phone or external_id, so nobody could be recognised"))
     return flaws
 
 
@@ -140,7 +145,7 @@ def _word(name: str) -> str:
 
 
 def _place(at: str, name: str) -> str:
-    return f"{at}/" + name.replace("~", "~0").replace("/", "~1")
+    return at + pointer(name)
 
 
 # rows --------------------------------------------------------------------------------------------------------------

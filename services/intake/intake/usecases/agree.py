@@ -11,7 +11,7 @@ from intake.usecases.quality_report import proposal_warnings
 
 
 def _findings(content: Mapping[str, object]) -> list[Finding]:
-    return [Finding(flaw.pointer, flaw.message) for flaw in policy.read(content)[1]]
+    return policy.read(content)[1]
 
 
 def _paper(content: Mapping[str, object]) -> list[Section]:

@@ -12,12 +12,12 @@ import orjson
 from pydantic import JsonValue
 
 from accord.agreements import ActiveCache
+from accord.contracts.findings import Finding
 from accord.contracts.intake_events import ImportCounts, ImportFinished
 from accord.database import Database, Recording, driver_of
 from accord.http.idempotency import Answer, once, ticket_for
 from accord.http.problems import Problem, not_found
 from intake.domain.imports import OUTCOMES, Failure, Outcome, Result, State, bits_of, unpacked
-from intake.domain.mapping import Flaw
 from intake.domain.quality import Judge
 from intake.domain.rows import mapping_of
 from intake.domain.source import Source
@@ -93,7 +93,7 @@ class Imports:
         if saved is not None and _serves(saved, asked):
             return Rules(dict(saved.mapping_document), "source", defaults)
         if by_name:
-            raise refused([Flaw("", "There is no source of this name with a mapping for such a file")])
+            raise refused([Finding("", "There is no source of this name with a mapping for such a file")])
         return Rules(None, "names" if asked.format == "csv" else "form", defaults, attributes)
 
     async def cancel(self, import_id: UUID) -> Job:
@@ -169,7 +169,7 @@ def _parsed(text: str) -> dict[str, JsonValue]:
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError:
-        raise refused([Flaw("", "Is neither a JSON object nor the name of a source")]) from None
+        raise refused([Finding("", "Is neither a JSON object nor the name of a source")]) from None
     if flaws := mapping_of(document)[1]:
         raise refused(flaws)
     found: dict[str, JsonValue] = document

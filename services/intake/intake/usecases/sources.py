@@ -15,6 +15,7 @@ from datetime import datetime
 import structlog
 from pydantic import JsonValue, ValidationError
 
+from accord.contracts.findings import Finding
 from accord.database import Database, Recording
 from accord.http.conditional import precondition_failed
 from accord.http.problems import Problem, not_found, pointer, unfit
@@ -23,7 +24,7 @@ from accord.workers import Periodic
 from intake.domain.adapters import ADAPTERS
 from intake.domain.adapters.base import AnyAdapter, HookSettings, Secrets
 from intake.domain.adapters.taking import Taking
-from intake.domain.mapping import Flaw, default_flaws, read
+from intake.domain.mapping import default_flaws, read
 from intake.domain.source import SECRETS_VALID_MAX, SealedSecret, Source
 from intake.metric_names import SECRETS_UNREADABLE
 from intake.queries import sources
@@ -238,11 +239,11 @@ async def _check_room(recording: Recording) -> None:
 def _check(content: SourceContent) -> None:
     """Raises Problem 422 with every place that does not fit."""
     adapter = None if content.adapter is None else ADAPTERS.get(content.adapter)
-    flaws: list[Flaw] = []
+    flaws: list[Finding] = []
     if content.adapter is not None and adapter is None:
-        flaws.append(Flaw("/adapter", f"Must be one of {', '.join(ADAPTERS)}"))
+        flaws.append(Finding("/adapter", f"Must be one of {', '.join(ADAPTERS)}"))
     elif adapter is None:
-        flaws += [Flaw(f"/{part}", "Needs an adapter") for part in ("settings", "secrets") if getattr(content, part)]
+        flaws += [Finding(f"/{part}", "Needs an adapter") for part in ("settings", "secrets") if getattr(content, part)]
     else:
         flaws += _settings_flaws(adapter, content.settings)
         flaws += [flaw for use, said in content.secrets.items() for flaw in _secret_flaws(adapter, use, said)]
@@ -255,32 +256,32 @@ def _check(content: SourceContent) -> None:
         )
 
 
-def _settings_flaws(adapter: AnyAdapter, settings: Mapping[str, JsonValue]) -> list[Flaw]:
+def _settings_flaws(adapter: AnyAdapter, settings: Mapping[str, JsonValue]) -> list[Finding]:
     try:
         adapter.settings.model_validate(settings)
     except ValidationError as error:
         return [
-            Flaw(pointer(("settings", *found["loc"])), str(found["msg"]).removeprefix("Value error, "))
+            Finding(pointer(("settings", *found["loc"])), str(found["msg"]).removeprefix("Value error, "))
             for found in error.errors(include_url=False, include_context=False, include_input=False)
         ]
     return []
 
 
-def _secret_flaws(adapter: AnyAdapter, use: str, said: NewSecret | None) -> list[Flaw]:
+def _secret_flaws(adapter: AnyAdapter, use: str, said: NewSecret | None) -> list[Finding]:
     place = pointer(("secrets", use))
     if use not in adapter.uses:
-        return [Flaw(place, f"{adapter.title} has: {', '.join(adapter.uses)}")]
+        return [Finding(place, f"{adapter.title} has: {', '.join(adapter.uses)}")]
     value = None if said is None else said.value
     if value is None:
         return []
     if not 0 < len(value) <= SECRET_CHARS_MAX or not value.isprintable() or value != value.strip():
-        return [Flaw(place, f"Must be 1 to {SECRET_CHARS_MAX} printable characters without blanks around them")]
+        return [Finding(place, f"Must be 1 to {SECRET_CHARS_MAX} printable characters without blanks around them")]
     if use in _CHOSEN and len(value) < _CHOSEN_CHARS_MIN:
-        return [Flaw(place, f"Must have at least {_CHOSEN_CHARS_MIN} characters, since it is the whole proof")]
+        return [Finding(place, f"Must have at least {_CHOSEN_CHARS_MIN} characters, since it is the whole proof")]
     if use == "url" and not set(value) <= _URL_SAFE:
-        return [Flaw(place, "Must be letters, digits and - . _ ~, since it stands in a URL")]
+        return [Finding(place, "Must be letters, digits and - . _ ~, since it stands in a URL")]
     found = adapter.secret_flaw(use, value)
-    return [] if found is None else [Flaw(place, found)]
+    return [] if found is None else [Finding(place, found)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ import structlog
 from pydantic import JsonValue
 
 from accord.batching import Overloaded
+from accord.contracts.findings import Finding
 from accord.database import Database
 from accord.http.idempotency import Ticket
 from accord.http.problems import Problem, unfit
 from accord.ids import new_id
 from intake.domain.imports import Plan
-from intake.domain.mapping import Flaw
 from intake.domain.rows import column_flaws, guessed, mapping_of
 from intake.domain.table import (
     ROW_BYTES_MAX,
@@ -70,7 +70,7 @@ class Rules:
     attributes: Sequence[str] = ()
 
 
-def refused(flaws: Sequence[Flaw]) -> Problem:
+def refused(flaws: Sequence[Finding]) -> Problem:
     """422 for a mapping by which nothing can be read; pointers are into the mapping."""
     errors = [{"parameter": "mapping", "pointer": flaw.pointer, "message": flaw.message} for flaw in flaws]
     return unfit("The mapping does not fit.", *errors)

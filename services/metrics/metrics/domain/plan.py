@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from itertools import pairwise
@@ -16,6 +15,8 @@ from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from accord.contracts.findings import Finding, shape
 
 _PERIOD_DAYS_MAX = 3660
 _DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,9})?", re.ASCII)
@@ -142,133 +143,111 @@ class Plan(_Part):
     rewards: Annotated[list[Reward], Field(max_length=100)] = []
 
 
-@dataclass(frozen=True, slots=True)
-class Flaw:
-    """What is wrong, and where: a JSON Pointer into the content."""
-
-    pointer: str
-    message: str
-
-
 def parse(content: Mapping[str, object]) -> Plan:
     """The plan in this content. Raises pydantic's ValidationError if it is none."""
     return Plan.model_validate(content)
 
 
-def flaws(content: Mapping[str, object]) -> list[Flaw]:
+def flaws(content: Mapping[str, object]) -> list[Finding]:
     """Everything wrong with a plan that can be seen in itself; empty means it can be signed."""
     try:
         plan = parse(content)
     except ValidationError as error:
-        return [
-            _shape_flaw(problem["loc"], problem["msg"])
-            for problem in error.errors(include_url=False, include_input=False)
-        ]
+        return shape(error, content)
     return [*_period_flaws(plan), *_money_flaws(plan), *_funnel_flaws(plan), *_goal_flaws(plan), *_reward_flaws(plan)]
 
 
-def stages_not_in(plan: Plan, stages: Iterable[str]) -> list[Flaw]:
+def stages_not_in(plan: Plan, stages: Iterable[str]) -> list[Finding]:
     """The stages of the plan's funnel that a definition does not have; a warning, since definitions change apart from
     plans."""
     known = set(stages)
     return [
-        Flaw(f"/funnel/{place}/stage", f"the definition in force has no stage {entry.stage}")
+        Finding(f"/funnel/{place}/stage", f"the definition in force has no stage {entry.stage}")
         for place, entry in enumerate(plan.funnel)
         if entry.stage not in known
     ]
 
 
-# A union's location names the member that was tried; that is no place in the document.
-_UNION_MEMBERS = frozenset(
-    {"int", "float", "decimal", "function-before[_text_only(), decimal]", "constrained-int", "constrained-float"}
-)
-
-
-def _shape_flaw(location: tuple[int | str, ...], message: str) -> Flaw:
-    parts = [str(part).replace("~", "~0").replace("/", "~1") for part in location if part not in _UNION_MEMBERS]
-    return Flaw("".join(f"/{part}" for part in parts), message.removeprefix("Value error, "))
-
-
-def _period_flaws(plan: Plan) -> Iterable[Flaw]:
+def _period_flaws(plan: Plan) -> Iterable[Finding]:
     days = (plan.period.last - plan.period.first).days
     if days < 0:
-        yield Flaw("/period/to", "must not be before from")
+        yield Finding("/period/to", "must not be before from")
     elif days > _PERIOD_DAYS_MAX:
-        yield Flaw("/period/to", "must be within ten years of from")
+        yield Finding("/period/to", "must be within ten years of from")
 
 
-def _money_flaws(plan: Plan) -> Iterable[Flaw]:
+def _money_flaws(plan: Plan) -> Iterable[Finding]:
     currency = plan.revenue.currency
     if plan.average_deal.currency != currency:
-        yield Flaw("/average_deal/currency", f"must be {currency}, as the revenue is")
+        yield Finding("/average_deal/currency", f"must be {currency}, as the revenue is")
     for place, reward in enumerate(plan.rewards):
         if reward.cap and reward.cap.currency != currency:
-            yield Flaw(f"/rewards/{place}/cap/currency", f"must be {currency}, as the revenue is")
+            yield Finding(f"/rewards/{place}/cap/currency", f"must be {currency}, as the revenue is")
 
 
-def _funnel_flaws(plan: Plan) -> Iterable[Flaw]:
+def _funnel_flaws(plan: Plan) -> Iterable[Finding]:
     yield from _twice("/funnel", "stage", [entry.stage for entry in plan.funnel])
     for place, entry in enumerate(plan.funnel):
         if place == 0:
             for name, value in (("conversion", entry.conversion), ("days", entry.days)):
                 if value is not None:
-                    yield Flaw(f"/funnel/0/{name}", "the first stage has no stage before it")
+                    yield Finding(f"/funnel/0/{name}", "the first stage has no stage before it")
         else:
             for name, value in (("conversion", entry.conversion), ("days", entry.days)):
                 if value is None:
-                    yield Flaw(f"/funnel/{place}/{name}", "is missing: the stage before needs it to lead here")
+                    yield Finding(f"/funnel/{place}/{name}", "is missing: the stage before needs it to lead here")
 
 
-def _goal_flaws(plan: Plan) -> Iterable[Flaw]:
+def _goal_flaws(plan: Plan) -> Iterable[Finding]:
     yield from _twice("/goals", "key", [goal.key for goal in plan.goals])
     for place, goal in enumerate(plan.goals):
         yield from _measure_flaws(plan, f"/goals/{place}/measure", goal.measure)
         yield from _target_flaws(f"/goals/{place}/target", goal)
 
 
-def _measure_flaws(plan: Plan, pointer: str, measure: Measure) -> Iterable[Flaw]:
+def _measure_flaws(plan: Plan, pointer: str, measure: Measure) -> Iterable[Finding]:
     if len([part for part in (measure.entered, measure.conversion, measure.revenue) if part is not None]) != 1:
-        yield Flaw(pointer, "must name exactly one of entered, conversion and revenue")
+        yield Finding(pointer, "must name exactly one of entered, conversion and revenue")
     known = [entry.stage for entry in plan.funnel]
     for within, stage in measure.stages:
         if stage not in known:
-            yield Flaw(pointer + within, f"the funnel has no stage {stage}")
+            yield Finding(pointer + within, f"the funnel has no stage {stage}")
     if measure.conversion and all(stage in known for stage in measure.conversion):
         start, end = (known.index(stage) for stage in measure.conversion)
         if start >= end:
-            yield Flaw(pointer + "/conversion", "must lead from a stage to a later one")
+            yield Finding(pointer + "/conversion", "must lead from a stage to a later one")
 
 
-def _target_flaws(pointer: str, goal: Goal) -> Iterable[Flaw]:
+def _target_flaws(pointer: str, goal: Goal) -> Iterable[Finding]:
     target = goal.target
     if target is None:
         return
     if goal.measure.entered and not isinstance(target, int):
-        yield Flaw(pointer, "must be a whole number of entries")
+        yield Finding(pointer, "must be a whole number of entries")
     elif goal.measure.conversion and not (isinstance(target, float) or target == 1):
-        yield Flaw(pointer, "must be a share above 0 and up to 1")
+        yield Finding(pointer, "must be a share above 0 and up to 1")
     elif goal.measure.revenue and not (isinstance(target, Decimal) and target > 0):
-        yield Flaw(pointer, 'must be an amount written as text, such as "1250000"')
+        yield Finding(pointer, 'must be an amount written as text, such as "1250000"')
 
 
-def _reward_flaws(plan: Plan) -> Iterable[Flaw]:
+def _reward_flaws(plan: Plan) -> Iterable[Finding]:
     yield from _twice("/rewards", "key", [reward.key for reward in plan.rewards])
     goals = {goal.key for goal in plan.goals}
     for place, reward in enumerate(plan.rewards):
         pointer = f"/rewards/{place}"
         if (reward.to.department is None) == (reward.to.owner is None):
-            yield Flaw(f"{pointer}/to", "must be exactly one of a department and the owner")
+            yield Finding(f"{pointer}/to", "must be exactly one of a department and the owner")
         yield from _measure_flaws(plan, f"{pointer}/measure", reward.measure)
         if reward.measure.revenue is None and reward.measure.stages:
-            yield Flaw(f"{pointer}/measure", "must be revenue: the rate is a share of an amount")
+            yield Finding(f"{pointer}/measure", "must be revenue: the rate is a share of an amount")
         if reward.gate and reward.gate.goal not in goals:
-            yield Flaw(f"{pointer}/gate/goal", f"there is no goal {reward.gate.goal}")
+            yield Finding(f"{pointer}/gate/goal", f"there is no goal {reward.gate.goal}")
         for at, (before, after) in enumerate(pairwise(reward.accelerators), start=1):
             if after.from_ <= before.from_:
-                yield Flaw(f"{pointer}/accelerators/{at}/from", "must be above the one before it")
+                yield Finding(f"{pointer}/accelerators/{at}/from", "must be above the one before it")
 
 
-def _twice(pointer: str, name: str, keys: list[str]) -> Iterable[Flaw]:
+def _twice(pointer: str, name: str, keys: list[str]) -> Iterable[Finding]:
     for place, key in enumerate(keys):
         if key in keys[:place]:
-            yield Flaw(f"{pointer}/{place}/{name}", f"{key} is there twice")
+            yield Finding(f"{pointer}/{place}/{name}", f"{key} is there twice")

@@ -7,14 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accord.agreements import Finding, Kind, Section
+from accord.agreements import Kind, Section
 from metrics.domain import plan
 from metrics.domain.plan_words import in_words
 from metrics.queries.stages import stages_in_force
-
-
-def _findings(content: Mapping[str, object]) -> list[Finding]:
-    return [Finding(flaw.pointer, flaw.message) for flaw in plan.flaws(content)]
 
 
 def _paper(content: Mapping[str, object]) -> list[Section]:
@@ -38,4 +34,4 @@ async def _warnings(conn: AsyncConnection, content: Mapping[str, object]) -> Seq
     return [f"{flaw.pointer}: {flaw.message}." for flaw in flaws]
 
 
-PLAN = Kind(kind="plan", path="/v1/plan", validate=_findings, paper=_paper, warn=_warnings)
+PLAN = Kind(kind="plan", path="/v1/plan", validate=plan.flaws, paper=_paper, warn=_warnings)

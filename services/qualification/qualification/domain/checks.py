@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
-from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from accord.contracts.criteria import Criteria
+from accord.contracts.findings import Finding, pointer, shape
 from qualification.domain.definition import Definition, EngagementScore, FitScore, Stage
 from qualification.domain.lead import ACTIVITIES_PER_KIND_MAX
 from qualification.domain.satisfiable import Domain, conjuncts, implies, why_never
-
-
-class Finding(NamedTuple):
-    """One thing that is wrong: a JSON Pointer into the content, and what is wrong there."""
-
-    pointer: str
-    message: str
 
 
 def check(content: Mapping[str, object]) -> list[Finding]:
@@ -38,45 +31,6 @@ def check(content: Mapping[str, object]) -> list[Finding]:
         *_attributes(definition),
         *_overlaps(definition),
     ]
-
-
-def pointer(*parts: object) -> str:
-    """A JSON Pointer (RFC 6901)."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
-
-
-def shape(error: ValidationError, content: Mapping[str, object]) -> list[Finding]:
-    """What pydantic found, each place once and as a pointer into the content."""
-    findings: dict[str, Finding] = {}
-    for problem in error.errors(include_url=False, include_context=False, include_input=False):
-        place = _place(problem["loc"], content, missing=problem["type"] == "missing")
-        message = (
-            "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
-        )
-        findings.setdefault(place, Finding(place, message))
-    return list(findings.values())
-
-
-def _place(loc: Sequence[int | str], content: object, *, missing: bool) -> str:
-    """The pointer of pydantic's location, without the names of union branches that it puts in between."""
-    parts: list[int | str] = []
-    node = content
-    for number, part in enumerate(loc):
-        found, below = _below(node, part)
-        if found:
-            node = below
-        elif not missing or number < len(loc) - 1:
-            continue
-        parts.append(part)
-    return pointer(*parts)
-
-
-def _below(node: object, part: int | str) -> tuple[bool, object]:
-    if isinstance(node, Mapping) and part in node:
-        return True, node[part]
-    if isinstance(node, list) and isinstance(part, int) and part < len(node):
-        return True, node[part]
-    return False, None
 
 
 def _stages(definition: Definition) -> Iterator[tuple[str, Stage]]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from accord.contracts.criteria import Criteria, in_words, path_in_words
 from accord.contracts.durations import in_words as duration_in_words
+from accord.contracts.paper import Section
 from qualification.domain.definition import Definition, EngagementScoreRule, Stage
 
 _SHORT_FOR = frozenset({"iql", "mcl", "mql", "pql", "sal", "sel", "sgl", "sql", "tal", "tql"})
@@ -20,28 +20,18 @@ _KIND_WORDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A heading with paragraphs, or with a table."""
-
-    heading: str
-    paragraphs: Sequence[str] = ()
-    columns: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
-
-
-def paper(definition: Definition) -> list[Part]:
+def paper(definition: Definition) -> list[Section]:
     """The whole definition in words."""
-    parts = [Part("How a lead goes on", [_stage(definition, stage) for stage in definition.stages])]
+    parts = [Section("How a lead goes on", [_stage(definition, stage) for stage in definition.stages])]
     if definition.reasons:
         rows = [(name, key, words) for name, reasons in definition.reasons.items() for key, words in reasons.items()]
-        parts.append(Part("Reasons that may be given", columns=("List", "Reason", "Meaning"), rows=rows))
+        parts.append(Section("Reasons that may be given", columns=("List", "Reason", "Meaning"), rows=rows))
     parts.extend(_scores(definition))
     if definition.attributes:
         known = [(name, known.type, known.words or "") for name, known in definition.attributes.items()]
-        parts.append(Part("Attributes that may be asked for", columns=("Attribute", "Type", "Called"), rows=known))
+        parts.append(Section("Attributes that may be asked for", columns=("Attribute", "Type", "Called"), rows=known))
     if definition.currency:
-        parts.append(Part("Amounts", [f"Every amount is in {definition.currency}."]))
+        parts.append(Section("Amounts", [f"Every amount is in {definition.currency}."]))
     return parts
 
 
@@ -123,22 +113,22 @@ def _cool_down(stage: Stage) -> str:
     return f"By itself it goes on only {after}." if after else ""
 
 
-def _scores(definition: Definition) -> Iterator[Part]:
+def _scores(definition: Definition) -> Iterator[Section]:
     fit, engagement, grade = definition.scores.fit, definition.scores.engagement, definition.scores.grade
     if fit:
         rows = [(rule.key, _when(rule.when, definition), f"{rule.points:g}") for rule in fit.rules]
         heading = f"Fit score, at most {fit.max:g}"
-        yield Part(heading, columns=("Rule", "Holds when", "Points"), rows=rows)
+        yield Section(heading, columns=("Rule", "Holds when", "Points"), rows=rows)
     if engagement:
         lines = [_engagement(rule) for rule in engagement.rules]
         columns = ("Rule", "Activity", "Points each", "At most", "Halved every")
-        yield Part(f"Engagement score, at most {engagement.max:g}", columns=columns, rows=lines)
+        yield Section(f"Engagement score, at most {engagement.max:g}", columns=columns, rows=lines)
     if grade:
         marks = [(mark, f"fit of {least:g} or more") for mark, least in grade.fit.best_first()]
         marks.append(("D", "less"))
         marks.extend((mark, f"engagement of {least:g} or more") for mark, least in grade.engagement.best_first())
         marks.append(("4", "less"))
-        yield Part("Grade", columns=("Mark", "Means"), rows=marks)
+        yield Section("Grade", columns=("Mark", "Means"), rows=marks)
 
 
 def _engagement(rule: EngagementScoreRule) -> tuple[str, ...]:

@@ -17,17 +17,15 @@ from pydantic import Field
 from accord.contracts.criteria import Compiled, Criteria, activity_kind, compile_criteria
 from accord.contracts.durations import Duration
 from accord.contracts.values import Value
+from accord.contracts.week import Day, WeekTerms, week_in
 from qualification.domain.rules import Rules
-from qualification.domain.working_time import WorkingTime, week_in
+from qualification.domain.working_time import WorkingTime
 
 Key = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 """A word of the document: a pool, a rule, a calendar, a stage."""
 
 Owner = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")]
 """A person's opaque handle, never an e-mail address; without `/`, since it stands in paths."""
-
-Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
-"""A date, kept as it was written."""
 
 Method = Literal["smooth_weighted_round_robin", "least_open"]
 
@@ -47,13 +45,7 @@ class CalendarTerms(Value):
     """When one is at work. `closed` are days without work, holidays among them."""
 
     timezone: Annotated[str, Field(min_length=1, max_length=100)]
-    week: Annotated[
-        dict[
-            Annotated[str, Field(min_length=1, max_length=40)],
-            Annotated[list[Annotated[str, Field(max_length=11)]], Field(min_length=1, max_length=24)],
-        ],
-        Field(min_length=1, max_length=7),
-    ]
+    week: WeekTerms
     closed: list[Day] = Field(default_factory=list, max_length=DAYS_MAX)
 
 

@@ -9,12 +9,13 @@ from zoneinfo import ZoneInfo
 from pydantic import ValidationError
 
 from accord.contracts.criteria import Criteria
-from qualification.domain.checks import Finding, leaves, pointer, shape, twice
+from accord.contracts.findings import Finding, pointer, shape
+from accord.contracts.week import flaws
+from qualification.domain.checks import leaves, twice
 from qualification.domain.lead import ACTIVITIES_PER_KIND_MAX
-from qualification.domain.routing import CalendarTerms, RoutingDocument, handed_over
+from qualification.domain.routing import RoutingDocument, handed_over
 from qualification.domain.rules import Rules
 from qualification.domain.satisfiable import Domain, why_never
-from qualification.domain.working_time import hours_in, week_in, weekdays_in
 
 _GRADES = Domain(among=frozenset(letter + digit for letter in "ABCD" for digit in "1234"))
 
@@ -57,30 +58,8 @@ def _calendars(document: RoutingDocument) -> Iterator[Finding]:
             ZoneInfo(terms.timezone)
         except (KeyError, ValueError, OSError):
             yield Finding(f"{at}/timezone", "is no IANA time zone, such as America/Chicago")
-        yield from _week(at, terms)
+        yield from (Finding(f"{at}/week{pointer(*way)}", message) for way, message in flaws(terms.week))
         yield from _days(f"{at}/closed", terms.closed)
-
-
-def _week(at: str, terms: CalendarTerms) -> Iterator[Finding]:
-    wrong = False
-    for words, ranges in terms.week.items():
-        place = f"{at}/week{pointer(words)}"
-        try:
-            weekdays_in(words)
-        except ValueError as error:
-            wrong = True
-            yield Finding(place, str(error))
-        for number, text in enumerate(ranges):
-            try:
-                hours_in(text)
-            except ValueError as error:
-                wrong = True
-                yield Finding(f"{place}/{number}", str(error))
-    if not wrong:
-        try:
-            week_in(terms.week)
-        except ValueError as error:
-            yield Finding(f"{at}/week", str(error))
 
 
 def _days(at: str, days: Sequence[str]) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from accord.agreements import ActiveCache, AgreementStore, Finding, Kind, Section
+from accord.agreements import ActiveCache, AgreementStore, Kind, Section
 from qualification.domain.checks import check
 from qualification.domain.definition import Definition
 from qualification.domain.lead import Lead
@@ -15,16 +15,11 @@ from qualification.domain.rules import Rules, compile_definition
 from qualification.usecases.routing import RoutingBook
 
 
-def _validate(content: Mapping[str, object]) -> list[Finding]:
-    return [Finding(found.pointer, found.message) for found in check(content)]
-
-
 def _paper(content: Mapping[str, object]) -> list[Section]:
-    parts = paper(Definition.model_validate(content))
-    return [Section(part.heading, part.paragraphs, part.columns, part.rows) for part in parts]
+    return paper(Definition.model_validate(content))
 
 
-KIND = Kind(kind="definition", path="/v1/definition", validate=_validate, paper=_paper)
+KIND = Kind(kind="definition", path="/v1/definition", validate=check, paper=_paper)
 
 
 @dataclass(slots=True)

@@ -14,9 +14,9 @@ import structlog
 
 from accord.agreements.documents import Document
 from accord.contracts.criteria import MISSING, Facts
+from accord.contracts.findings import Finding
 from accord.database import Database, driver_of, is_transient
 from qualification.domain.assignment import Asked, Assignment, PoolLooked, State, assign, available
-from qualification.domain.checks import Finding
 from qualification.domain.lead import Activities, Lead
 from qualification.domain.routing import Routing, RoutingDocument, compile_routing, open_stages
 from qualification.domain.routing_checks import check_routing

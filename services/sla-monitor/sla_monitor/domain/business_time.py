@@ -10,24 +10,21 @@ changes, so that within a piece local time and UTC differ by a constant.
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+from accord.contracts.week import DAY_S, Range, Week
+
 WEEKDAY_WORDS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 CLOSED_DAYS_MAX = 731
 """A calendar that is not open at all for longer than this (two years) cannot be counted by."""
 
-_DAY_S = 86_400
 _SECOND = 1_000_000
-_DAY = _DAY_S * _SECOND
+_DAY = DAY_S * _SECOND
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_ORDINAL = _EPOCH.toordinal()
 _MICROSECOND = timedelta(microseconds=1)
@@ -48,19 +45,6 @@ class NoOpenTime(ValueError):
     """The calendar is closed for longer than CLOSED_DAYS_MAX days."""
 
 
-class Range(NamedTuple):
-    """Open hours of a weekday, in seconds after its midnight; `end_s` is over 86,400 where they go over midnight."""
-
-    start_s: int
-    end_s: int
-
-
-Week = tuple[tuple[Range, ...], ...]
-"""The open ranges of Monday to Sunday, ascending."""
-
-_NO_HOURS: tuple[Range, ...] = ()
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Calendar:
     """When one is at work. `closed` names the days (by ordinal) on which the week's hours do not hold, and why."""
@@ -73,7 +57,7 @@ class Calendar:
     def hours(self, day: int) -> tuple[Range, ...]:
         """The ranges that begin on a local day, counted from 1970-01-01."""
         if day + _EPOCH_ORDINAL in self.closed:
-            return _NO_HOURS
+            return ()
         return self.week[(day + _MONDAY) % 7]
 
     def open_in(self, utc_day: int) -> tuple[Interval, ...]:
@@ -91,7 +75,7 @@ class Calendar:
             _merged(
                 piece
                 for hours in self.hours(day)
-                for piece in self._projected(day * _DAY_S + hours.start_s, day * _DAY_S + hours.end_s)
+                for piece in self._projected(day * DAY_S + hours.start_s, day * DAY_S + hours.end_s)
             )
         )
 
@@ -99,18 +83,18 @@ class Calendar:
         """The local day of a moment."""
         for start_s, end_s, offset_s in _offsets(self.zone, at // _DAY):
             if start_s * _SECOND <= at < end_s * _SECOND:
-                return (at // _SECOND + offset_s) // _DAY_S
+                return (at // _SECOND + offset_s) // DAY_S
         raise AssertionError("the pieces of a day cover it")
 
     def _pieces(self, utc_day: int) -> Iterator[Interval]:
         for start_s, end_s, offset_s in _offsets(self.zone, utc_day):
             # A range begun the day before may reach into this one.
-            for day in range((start_s + offset_s) // _DAY_S - 1, (end_s - 1 + offset_s) // _DAY_S + 1):
+            for day in range((start_s + offset_s) // DAY_S - 1, (end_s - 1 + offset_s) // DAY_S + 1):
                 for hours in self.hours(day):
-                    yield from _cut(day * _DAY_S + hours.start_s, day * _DAY_S + hours.end_s, start_s, end_s, offset_s)
+                    yield from _cut(day * DAY_S + hours.start_s, day * DAY_S + hours.end_s, start_s, end_s, offset_s)
 
     def _projected(self, local_start_s: int, local_end_s: int) -> Iterator[Interval]:
-        first, last = (local_start_s - _OFFSET_S_MAX) // _DAY_S, (local_end_s + _OFFSET_S_MAX) // _DAY_S
+        first, last = (local_start_s - _OFFSET_S_MAX) // DAY_S, (local_end_s + _OFFSET_S_MAX) // DAY_S
         for utc_day in range(first, last + 1):
             for start_s, end_s, offset_s in _offsets(self.zone, utc_day):
                 yield from _cut(local_start_s, local_end_s, start_s, end_s, offset_s)
@@ -146,17 +130,17 @@ def _offsets(zone: ZoneInfo, utc_day: int) -> tuple[tuple[int, int, int], ...]:
     Looked at every six hours; no zone changes its clocks twice within that.
     """
     asked = min(max(utc_day, _FIRST_DAY), _LAST_DAY)
-    shift_s = (utc_day - asked) * _DAY_S
+    shift_s = (utc_day - asked) * DAY_S
     pieces: list[tuple[int, int, int]] = []
-    start = asked * _DAY_S
+    start = asked * DAY_S
     offset = _offset_s(zone, start)
-    for look in range(start + _DAY_S // 4, start + _DAY_S + 1, _DAY_S // 4):
+    for look in range(start + DAY_S // 4, start + DAY_S + 1, DAY_S // 4):
         if _offset_s(zone, look) != offset:
-            change = _change_s(zone, look - _DAY_S // 4, look)
-            if change < (asked + 1) * _DAY_S:
+            change = _change_s(zone, look - DAY_S // 4, look)
+            if change < (asked + 1) * DAY_S:
                 pieces.append((start + shift_s, change + shift_s, offset))
                 start, offset = change, _offset_s(zone, change)
-    pieces.append((start + shift_s, (asked + 1) * _DAY_S + shift_s, offset))
+    pieces.append((start + shift_s, (asked + 1) * DAY_S + shift_s, offset))
     return tuple(piece for piece in pieces if piece[0] < piece[1])
 
 
@@ -312,60 +296,6 @@ def _why_closed(calendar: Calendar, start: int, end: int) -> str:
     if more > 0:
         named[_NAMED_DAYS_MAX:] = [f"and {more} more days"]
     return "; ".join(named) or "outside the opening hours"
-
-
-# --- Reading the week as it is written ---
-
-_TIME = r"([01]\d|2[0-3]):([0-5]\d)"
-_RANGE = re.compile(rf"{_TIME}-(?:{_TIME}|(24):(00))", re.ASCII)
-
-
-def weekdays_in(words: str) -> tuple[int, ...]:
-    """The weekdays (0 is Monday) of `mon`, `mon-fri`, `sat-mon` or `mon,wed`. Raises ValueError, in words."""
-    found: list[int] = []
-    for part in words.split(","):
-        first, dash, last = part.strip().partition("-")
-        if first not in WEEKDAYS or (dash and last not in WEEKDAYS):
-            raise ValueError(f"is no weekday: write {', '.join(WEEKDAYS)}, as mon-fri or mon,wed")
-        start = WEEKDAYS.index(first)
-        length = (WEEKDAYS.index(last) - start) % 7 if dash else 0
-        found.extend((start + step) % 7 for step in range(length + 1))
-    if len(set(found)) != len(found):
-        raise ValueError("names a weekday twice")
-    return tuple(found)
-
-
-def range_in(words: str) -> Range:
-    """The hours of `09:00-12:00`, or of `22:00-06:00`, which end on the day after. Raises ValueError, in words."""
-    found = _RANGE.fullmatch(words)
-    if found is None:
-        raise ValueError("is no range of hours, such as 09:00-12:00 or 22:00-06:00")
-    start_h, start_min, end_h, end_min, midnight, _ = found.groups()
-    start_s = int(start_h) * 3_600 + int(start_min) * 60
-    end_s = _DAY_S if midnight else int(end_h) * 3_600 + int(end_min) * 60
-    if end_s == start_s:
-        raise ValueError("begins and ends at the same time; a whole day is 00:00-24:00")
-    return Range(start_s, end_s if end_s > start_s else end_s + _DAY_S)
-
-
-def hours_in(ranges: Sequence[str]) -> tuple[Range, ...]:
-    """A weekday's ranges, ascending. Raises ValueError if two of them overlap."""
-    found = sorted(range_in(words) for words in ranges)
-    for earlier, later in itertools.pairwise(found):
-        if later.start_s < earlier.end_s:
-            raise ValueError("has ranges that overlap")
-    return tuple(found)
-
-
-def week_in(week: Mapping[str, Sequence[str]]) -> Week:
-    """The week of `{mon-fri: ["09:00-12:00", …], sat: […]}`. Raises ValueError, in words."""
-    days: list[tuple[Range, ...]] = [_NO_HOURS] * 7
-    for words, ranges in week.items():
-        for weekday in weekdays_in(words):
-            if days[weekday]:
-                raise ValueError(f"has hours for {WEEKDAYS[weekday]} twice")
-            days[weekday] = hours_in(ranges)
-    return tuple(days)
 
 
 def open_per_week(week: Week) -> timedelta:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from zoneinfo import ZoneInfo
 
-from sla_monitor.domain.business_time import Calendar, week_in
+from accord.contracts.week import week_in
+from sla_monitor.domain.business_time import Calendar
 from sla_monitor.domain.sla import CalendarTerms, Holidays
 
 DAYS_FROM, DAYS_TO = date(2000, 1, 1), date(2060, 12, 31)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
-from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from pydantic import ValidationError
 
 from accord.contracts.criteria import Criteria
 from accord.contracts.durations import DURATION_MAX
-from sla_monitor.domain.business_time import CLOSED_DAYS_MAX, hours_in, open_per_week, week_in, weekdays_in
+from accord.contracts.findings import Finding, pointer, shape
+from accord.contracts.week import flaws, week_in
+from sla_monitor.domain.business_time import CLOSED_DAYS_MAX, open_per_week
 from sla_monitor.domain.calendars import DAYS_FROM, DAYS_TO, PublicHolidays, UnknownPlace, closed_days
 from sla_monitor.domain.sla import CalendarTerms, Clause, Sla, Within, names_of
 
@@ -22,14 +23,6 @@ NOT_YET = "is not supported by this version"
 _LATER_KINDS = ("attempts", "volume", "rate", "freshness")
 _LATER_KEYS = ("paused_by",)
 _REASSIGNED = [{"at": 1.0, "reassign": True}]
-_DAY_S = 86_400
-
-
-class Finding(NamedTuple):
-    """One thing that is wrong: a JSON Pointer into the content, and what is wrong there."""
-
-    pointer: str
-    message: str
 
 
 def check(content: Mapping[str, object], public: PublicHolidays) -> list[Finding]:
@@ -39,14 +32,8 @@ def check(content: Mapping[str, object], public: PublicHolidays) -> list[Finding
         sla = Sla.model_validate(content)
     except ValidationError as error:
         unsupported = tuple(finding.pointer.removesuffix("/kind") for finding in later)
-        shape = [found for found in _shape(error, content) if not _below(found.pointer, unsupported)]
-        return [*later, *shape]
+        return [*later, *(found for found in shape(error, content) if not _below(found.pointer, unsupported))]
     return [*_calendars(sla, public), *_clauses(sla)]
-
-
-def pointer(*parts: object) -> str:
-    """A JSON Pointer (RFC 6901)."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
 def _below(place: str, pointers: Sequence[str]) -> bool:
@@ -71,39 +58,6 @@ def _later(content: Mapping[str, object]) -> Iterator[Finding]:
             )
 
 
-def _shape(error: ValidationError, content: Mapping[str, object]) -> list[Finding]:
-    findings: dict[str, Finding] = {}
-    for problem in error.errors(include_url=False, include_context=False, include_input=False):
-        place = _place(problem["loc"], content, missing=problem["type"] == "missing")
-        message = (
-            "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
-        )
-        findings.setdefault(place, Finding(place, message))
-    return list(findings.values())
-
-
-def _place(loc: Sequence[int | str], content: object, *, missing: bool) -> str:
-    """The pointer of pydantic's location, without the names of union branches that it puts in between."""
-    parts: list[int | str] = []
-    node = content
-    for number, part in enumerate(loc):
-        found, below = _member(node, part)
-        if found:
-            node = below
-        elif not missing or number < len(loc) - 1:
-            continue
-        parts.append(part)
-    return pointer(*parts)
-
-
-def _member(node: object, part: int | str) -> tuple[bool, object]:
-    if isinstance(node, Mapping) and part in node:
-        return True, node[part]
-    if isinstance(node, list) and isinstance(part, int) and part < len(node):
-        return True, node[part]
-    return False, None
-
-
 # --- Calendars ---
 
 
@@ -122,38 +76,8 @@ def _zone(at: str, terms: CalendarTerms) -> Iterator[Finding]:
 
 
 def _week(at: str, terms: CalendarTerms) -> Iterator[Finding]:
-    named: set[int] = set()
-    for words, ranges in terms.week.items():
-        place = f"{at}/week{pointer(words)}"
-        try:
-            weekdays = weekdays_in(words)
-        except ValueError as error:
-            yield Finding(place, str(error))
-            continue
-        if named.intersection(weekdays):
-            yield Finding(place, "names a weekday that stands in the week already")
-        named.update(weekdays)
-        try:
-            hours_in(ranges)
-        except ValueError as error:
-            yield Finding(place, str(error))
-    yield from _nights(at, terms)
-
-
-def _nights(at: str, terms: CalendarTerms) -> Iterator[Finding]:
-    """Hours over midnight that reach into those of the day after: which day's they are would be unclear."""
-    try:
-        week = week_in(terms.week)
-    except ValueError:
-        return  # told above
-    for words in terms.week:
-        for weekday in weekdays_in(words):
-            night, morning = week[weekday][-1], week[(weekday + 1) % 7]
-            if morning and morning[0].start_s < night.end_s - _DAY_S:
-                yield Finding(
-                    f"{at}/week{pointer(words)}", "has hours over midnight that overlap those of the next day"
-                )
-                break
+    for way, message in flaws(terms.week):
+        yield Finding(f"{at}/week{pointer(*way)}", message)
 
 
 def _days(at: str, terms: CalendarTerms, public: PublicHolidays) -> Iterator[Finding]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from accord.contracts.criteria import in_words
 from accord.contracts.durations import in_words as duration_in_words
+from accord.contracts.paper import Section
 from sla_monitor.domain.sla import CalendarTerms, Clause, From, Sla, To, Within, names_of
 
 _SHORT_FOR = frozenset({"iql", "mcl", "mql", "pql", "sal", "sel", "sgl", "sql", "tal", "tql"})
@@ -33,20 +33,10 @@ COUNTING = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A heading with paragraphs, or with a table."""
-
-    heading: str
-    paragraphs: Sequence[str] = ()
-    columns: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
-
-
-def paper(sla: Sla) -> list[Part]:
+def paper(sla: Sla) -> list[Section]:
     """The whole agreement in words."""
     parts = [
-        Part(
+        Section(
             f"What {department} owes",
             columns=("Clause", "Promise"),
             rows=[(clause.key, in_a_sentence(clause)) for clause in sla.clauses if clause.obliges == department],
@@ -55,7 +45,7 @@ def paper(sla: Sla) -> list[Part]:
         if any(clause.obliges == department for clause in sla.clauses)
     ]
     parts.extend(_calendar(name, terms) for name, terms in sla.calendars.items())
-    parts.append(Part("How it is counted", COUNTING))
+    parts.append(Section("How it is counted", COUNTING))
     return parts
 
 
@@ -119,11 +109,11 @@ def _business(words: str) -> str:
     return f"{amount} business {rest}"
 
 
-def _calendar(name: str, terms: CalendarTerms) -> Part:
+def _calendar(name: str, terms: CalendarTerms) -> Section:
     rows = [(words, ", ".join(ranges)) for words, ranges in terms.week.items()]
     rows.append(("time zone", terms.timezone))
     rows.extend(_days_off(terms))
-    return Part(f"Calendar {name}", columns=("Days", "Open"), rows=rows)
+    return Section(f"Calendar {name}", columns=("Days", "Open"), rows=rows)
 
 
 def _days_off(terms: CalendarTerms) -> Iterator[tuple[str, str]]:

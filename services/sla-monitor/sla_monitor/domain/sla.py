@@ -9,15 +9,13 @@ from pydantic import Field
 from accord.contracts.criteria import Criteria
 from accord.contracts.durations import Duration
 from accord.contracts.values import Department, Party, Value
+from accord.contracts.week import Day, WeekTerms
 
 Key = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """A word of the agreement: a clause, a calendar, a stage, a decision."""
 
 Words = Annotated[str, Field(min_length=1, max_length=2000)]
 ActivityKind = Annotated[str, Field(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")]
-Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
-"""A date, kept as it was written."""
-
 CLAUSES_MAX = 100
 CALENDARS_MAX = 50
 NAMES_MAX = 40
@@ -48,13 +46,7 @@ class CalendarTerms(Value):
     """When one is at work."""
 
     timezone: Annotated[str, Field(min_length=1, max_length=100)]
-    week: Annotated[
-        dict[
-            Annotated[str, Field(min_length=1, max_length=40)],
-            Annotated[list[Annotated[str, Field(max_length=11)]], Field(min_length=1, max_length=24)],
-        ],
-        Field(min_length=1, max_length=7),
-    ]
+    week: WeekTerms
     holidays: Holidays = Holidays()
 
 

@@ -19,12 +19,11 @@ from sla_monitor.usecases.public_holidays import public_holidays
 
 
 def _validate(content: Mapping[str, object]) -> list[Finding]:
-    return [Finding(found.pointer, found.message) for found in check(content, public_holidays)]
+    return check(content, public_holidays)
 
 
 def _paper(content: Mapping[str, object]) -> list[Section]:
-    parts = paper(Sla.model_validate(content))
-    return [Section(part.heading, part.paragraphs, part.columns, part.rows) for part in parts]
+    return paper(Sla.model_validate(content))
 
 
 KIND = Kind(kind="sla", path="/v1/sla", validate=_validate, paper=_paper)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from accord.contracts import findings
 from intake.domain.adapters.base import Acted, AnyAdapter
 from intake.domain.mapping import Const, FieldMapping, Rule, apply, as_moment, resolve
 from intake.domain.submission import ATTRIBUTES_MAX
@@ -55,7 +56,7 @@ class Taking:
         for name, value in found.items() if isinstance(found, dict) else ():
             if len(attributes) >= ATTRIBUTES_MAX:
                 return
-            pointer = f"{place}/" + name.replace("~", "~0").replace("/", "~1")
+            pointer = place + findings.pointer(name)
             if pointer not in self.taken and _is_attribute(value) and (key := attribute_name(name)):
                 attributes.setdefault(key, value)
 

@@ -1,0 +1,16 @@
+"""How an agreement reads on paper: sections of plain words. It knows no agreement and renders nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of an agreement on paper, in plain words. `rows` make a table under `columns`."""
+
+    heading: str
+    paragraphs: Sequence[str] = ()
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
