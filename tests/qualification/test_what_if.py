@@ -19,10 +19,11 @@ from tests.qualification import conftest
 from tests.qualification.test_history import AGREED, DEFINITIONS, Histories
 from uuid_utils.compat import uuid7
 
+from accord.contracts.dimensions import UnknownDimension
 from accord.contracts.qualification_events import LeadStageChanged
 from qualification.domain.definition import Definition
 from qualification.domain.facts import Ruled
-from qualification.domain.groups import GROUPS_MAX, UnknownDimension, dimensions
+from qualification.domain.groups import GROUPS_MAX, dimensions
 from qualification.domain.handover import handover_stages, verdict
 from qualification.domain.rules import compile_definition
 from qualification.domain.what_if import Comparison, Imagined, Sums, for_entries, imagine, monday, week_name

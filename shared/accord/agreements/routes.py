@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Body, Header, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from accord.agreements import documents, model, paper
+from accord.agreements import model, paper
+from accord.agreements.bodies import JSON, document_body, read_document
 from accord.agreements.diff import Change, diff
 from accord.agreements.store import AgreementStore, Changed, NoSuchVersion, Refused, Stored
 from accord.agreements.words import readings
@@ -19,10 +20,8 @@ from accord.http.conditional import none_match, precondition_failed, required_ma
 from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
-from accord.http.problems import Problem, media_type_of, unsupported_media_type
+from accord.http.problems import Problem
 
-_JSON = "application/json"
-_YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 _EXAMPLE_SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 Known = Annotated[Caller, require()]
@@ -126,7 +125,14 @@ def agreement_router(store: AgreementStore, *, example: Mapping[str, object] | N
     kind = store.kind
     router = APIRouter(prefix=kind.path, tags=[f"agreement: {kind.kind}"])
     _reading(router, store)
-    _drafting(router, store, _content_body(example or {"kind": kind.kind, "title": "What we agree", "glossary": {}}))
+    _drafting(
+        router,
+        store,
+        document_body(
+            example or {"kind": kind.kind, "title": "What we agree", "glossary": {}},
+            glossary={"type": "object", "additionalProperties": {"type": "string"}},
+        ),
+    )
     _agreeing(router, store)
     return router
 
@@ -220,7 +226,7 @@ def _drafting(router: APIRouter, store: AgreementStore, content_body: dict[str, 
         openapi_extra=content_body,
     )
     async def draft(request: Request, caller: Writer, ticket: Keyed) -> Response:
-        content = await _read(request)
+        content = await read_document(request)
         with _Refusals():
             answer = await store.draft_once(
                 content, caller.name, ticket, partial(_drafted, kind=kind.kind, path=kind.path)
@@ -243,7 +249,7 @@ def _drafting(router: APIRouter, store: AgreementStore, content_body: dict[str, 
         if_match: Annotated[str | None, Header(description="The ETag that the change is based on; required.")] = None,
     ) -> VersionOut:
         etag = required_match(request)
-        content = await _read(request)
+        content = await read_document(request)
         with _Refusals():
             return _tagged(response, await store.edit(version, content, etag), kind.kind)
 
@@ -300,34 +306,6 @@ _PAPER_CONTENT: dict[str, Any] = {
     "text/html": {"schema": {"type": "string"}},
     "text/markdown": {"schema": {"type": "string"}},
 }
-
-
-def _content_body(example: Mapping[str, object]) -> dict[str, Any]:
-    schema = {
-        "type": "object",
-        "required": ["kind", "title"],
-        "properties": {
-            "kind": {"type": "string", "const": example.get("kind")},
-            "title": {"type": "string", "minLength": 1, "maxLength": 200},
-            "glossary": {"type": "object", "additionalProperties": {"type": "string"}},
-        },
-    }
-    content = {media: {"schema": schema, "example": dict(example)} for media in (_JSON, _YAML[0])}
-    return {"requestBody": {"required": True, "description": "The whole content, at most 1 MiB.", "content": content}}
-
-
-async def _read(request: Request) -> documents.Document:
-    """The document in the body. Raises Problem 400, 413 or 415."""
-    media = media_type_of(request)
-    if media != _JSON and not media.endswith("+json") and media not in _YAML:
-        raise unsupported_media_type(_JSON, _YAML[0])
-    body = await request.body()
-    try:
-        return await asyncio.to_thread(documents.read, body, yaml_text=media in _YAML)
-    except documents.TooLarge as error:
-        raise Problem(413, "body-too-large", "The body is too large", f"{error}.") from None
-    except documents.Unreadable as error:
-        raise Problem(400, "malformed-body", "The body cannot be read", f"{error}.") from None
 
 
 class _Refusals:
@@ -398,7 +376,7 @@ def _whole(found: Stored, kind: AgreementKind) -> dict[str, Any]:
 def _drafted(found: Stored, *, kind: AgreementKind, path: str) -> Answer:
     body = VersionOut(**_whole(found, kind)).model_dump_json().encode()
     place = f"{path}/versions/{found.state.version}"
-    return Answer(201, body, {"location": place, "etag": found.etag, "content-type": _JSON})
+    return Answer(201, body, {"location": place, "etag": found.etag, "content-type": JSON})
 
 
 def _tagged(response: Response, found: Stored, kind: AgreementKind) -> VersionOut:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from fastapi import Header
 from starlette.requests import Request
 
 from accord.http.problems import Problem
+
+LeadMatch = Annotated[
+    str | None, Header(alias="If-Match", description="The lead's ETag, if it must be as it was read.")
+]
+"""`if_match: LeadMatch = None` in a route that changes a lead."""
 
 
 def required_match(request: Request) -> str:
@@ -18,14 +26,19 @@ def required_match(request: Request) -> str:
             "Send the ETag of the state that your change is based on as If-Match, so that nobody's change is lost.",
         )
     if len(value) < 2 or len(value) > 200 or not (value.startswith('"') and value.endswith('"')):
-        raise Problem(
-            400,
-            "malformed-request",
-            "The request cannot be read",
-            "If-Match must hold one strong ETag, in quotes.",
-            errors=[{"parameter": "If-Match", "message": "Must be one strong ETag"}],
-        )
+        raise no_etag()
     return value
+
+
+def no_etag() -> Problem:
+    """400 for an If-Match that holds none."""
+    return Problem(
+        400,
+        "malformed-request",
+        "The request cannot be read",
+        "If-Match must hold one strong ETag, in quotes.",
+        errors=[{"parameter": "If-Match", "message": "Must be one strong ETag"}],
+    )
 
 
 def precondition_failed(etag: str | None = None, **extra: object) -> Problem:

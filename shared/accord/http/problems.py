@@ -110,6 +110,11 @@ def unfit_at(place: str, message: str) -> Problem:
     return unfit(f"{place}: {message}.", {"pointer": place, "message": message})
 
 
+def unfit_parameter(name: str, message: str) -> Problem:
+    """422 for one parameter of the query, the path or a header."""
+    return unfit(f"{name} {message}.", {"parameter": name, "message": message})
+
+
 def not_found(what: str) -> Problem:
     """404 for a resource, named by its kind: `not_found("lead")`."""
     return Problem(404, "not-found", f"No such {what}", f"There is no {what} with this name or id.")

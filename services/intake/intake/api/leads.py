@@ -6,13 +6,13 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Header, Query, Request, Response
+from fastapi import APIRouter, Body, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from accord.contracts.values import Attributes, Campaign, Verdict
 from accord.database import Database
 from accord.http.auth import Caller, forbidden, require
-from accord.http.conditional import required_match
+from accord.http.conditional import LeadMatch, required_match
 from accord.http.openapi import problems
 from accord.http.problems import unfit
 from intake.api.examples import CORRECTION_EXAMPLE
@@ -91,9 +91,7 @@ def lead_router(database: Database, correct: Correct) -> APIRouter:
         said: Annotated[CorrectionIn, Body(openapi_examples={"some": {"value": CORRECTION_EXAMPLE}})],
         request: Request,
         response: Response,
-        _if_match: Annotated[
-            str | None, Header(alias="If-Match", description="The lead's ETag, if it must be as it was read.")
-        ] = None,
+        _if_match: LeadMatch = None,
         caller: Caller = require("leads:write"),
     ) -> LeadOut:
         """A JSON merge patch (RFC 7396): what is named is replaced, null takes it away. Personal fields need `personal:read`.

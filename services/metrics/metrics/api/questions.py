@@ -8,15 +8,14 @@ from typing import Annotated, Literal
 from fastapi import Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from accord.contracts.dimensions import Dimension, UnknownDimension
 from accord.http.auth import Caller, require
-from accord.http.problems import Problem, unfit
+from accord.http.problems import unfit_parameter
 from metrics.domain.choices import (
     Choices,
-    Dimension,
     Filter,
     Mode,
     Order,
-    UnknownDimension,
     Visit,
     dimensions,
     filter_of,
@@ -108,7 +107,7 @@ def choices_of(query: Period) -> Choices:
     """The choices in a query. Raises Problem 422 naming the parameter."""
     since, until = _moment("from", query.from_), _moment("to", query.to)
     if since and until and since >= until:
-        raise wrong("to", "must be after from")
+        raise unfit_parameter("to", "must be after from")
     return Choices(
         mode=query.mode,
         order=query.order if isinstance(query, FunnelQuery) else "any",
@@ -126,13 +125,8 @@ def between_of(text: str | None) -> Between | None:
         return None
     names = [name.strip() for name in text.split(",")]
     if len(names) != 2 or not all(names) or names[0] == names[1]:
-        raise wrong("between", "must be two different stages, as inquiry,won")
+        raise unfit_parameter("between", "must be two different stages, as inquiry,won")
     return Between(*names)
-
-
-def wrong(parameter: str, message: str) -> Problem:
-    """422 for one query parameter."""
-    return unfit(f"{parameter} {message}.", {"parameter": parameter, "message": message})
 
 
 def _moment(parameter: str, text: str | None) -> datetime | None:
@@ -146,18 +140,20 @@ def _moment(parameter: str, text: str | None) -> datetime | None:
             return _MOMENT.validate_strings(text.replace(" ", "+")).astimezone(UTC)
     except (ValidationError, OverflowError):
         pass
-    raise wrong(parameter, "must be a day as 2027-01-01, or a moment with offset as 2027-01-01T09:30:00-06:00")
+    raise unfit_parameter(
+        parameter, "must be a day as 2027-01-01, or a moment with offset as 2027-01-01T09:30:00-06:00"
+    )
 
 
 def _dimensions(text: str | None) -> tuple[Dimension, ...]:
     try:
         return dimensions(text)
     except UnknownDimension as error:
-        raise wrong("by", str(error)) from None
+        raise unfit_parameter("by", str(error)) from None
 
 
 def _filter(text: str) -> Filter:
     try:
         return filter_of(text)
     except UnknownDimension as error:
-        raise wrong("where", str(error)) from None
+        raise unfit_parameter("where", str(error)) from None

@@ -14,10 +14,10 @@ from accord.contracts.values import Attributes, Department, Money, StageKind
 from accord.database import Database
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, decode_cursor, encode_cursor
-from accord.http.problems import not_found
+from accord.http.problems import not_found, unfit_parameter
 from metrics.api.csv_tables import csv_answer, wants_csv
 from metrics.api.definitions import Answer
-from metrics.api.questions import Reader, wrong
+from metrics.api.questions import Reader
 from metrics.domain.clock import ClockState
 from metrics.queries.timeline import RANK, Place
 from metrics.usecases.ask import TimelineAnswer, UnknownLead, ask_timeline, waited
@@ -132,7 +132,7 @@ def _after(cursor: str | None) -> Place | None:
     at, type_, id_ = place
     known = next((one for one in RANK if one == type_), None)
     if known is None or not (_is_number(id_) if known == "stage" else _is_uuid(id_)):
-        raise wrong("cursor", "is not one of this list")
+        raise unfit_parameter("cursor", "is not one of this list")
     return Place(at, known, id_)
 
 

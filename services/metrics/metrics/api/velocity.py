@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from accord.database import Database
 from accord.http.paging import decode_cursor, encode_cursor
+from accord.http.problems import unfit_parameter
 from metrics.api.csv_tables import csv_answer, wants_csv
 from metrics.api.definitions import Answer, Definition, GroupValues, choice_cells, definition_of, group_values
 from metrics.api.questions import (
@@ -21,7 +22,6 @@ from metrics.api.questions import (
     VelocityParameters,
     between_of,
     choices_of,
-    wrong,
 )
 from metrics.domain.choices import Choices
 from metrics.domain.velocity import Step, velocity_words
@@ -104,7 +104,9 @@ def velocity_router(database: Database) -> APIRouter:
         try:
             answer = await ask_velocity(database, choices, between)
         except UnknownStage as error:
-            raise wrong("between", f"names a stage that the definition in force does not have: {error}") from None
+            raise unfit_parameter(
+                "between", f"names a stage that the definition in force does not have: {error}"
+            ) from None
         if wants_csv(request):
             return _csv(choices, answer)
         return _json(choices, answer, between)
@@ -129,7 +131,9 @@ def velocity_router(database: Database) -> APIRouter:
             )
         except UnknownStage as error:
             parameter = "between" if isinstance(where, Between) else "stage"
-            raise wrong(parameter, f"names a stage that the definition in force does not have: {error}") from None
+            raise unfit_parameter(
+                parameter, f"names a stage that the definition in force does not have: {error}"
+            ) from None
         return _leads_csv(choices, answer) if wants_csv(request) else _leads_json(choices, answer)
 
     return router
@@ -141,7 +145,7 @@ def _where(query: VelocityLeadsQuery) -> str | Between:
         return between
     if between is None and query.stage:
         return query.stage
-    raise wrong("stage", "or between must be given, and only one of them")
+    raise unfit_parameter("stage", "or between must be given, and only one of them")
 
 
 def _after(cursor: str | None) -> Cursor | None:

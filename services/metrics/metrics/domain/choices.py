@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+
+from accord.contracts.dimensions import Dimension, UnknownDimension, dimension, listed
+from accord.contracts.dimensions import dimensions as named_dimensions
 
 Mode = Literal["cohort", "period"]
 Order = Literal["any", "strict"]
@@ -13,52 +15,15 @@ Visit = Literal["first", "last"]
 
 Named = Literal["source", "campaign", "country", "industry", "owner", "size_band"]
 NAMED: tuple[Named, ...] = ("source", "campaign", "country", "industry", "owner", "size_band")
-ATTRIBUTE_PREFIX = "attribute:"
-DIMENSIONS_MAX = 4
-_ATTRIBUTE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
 
 SIZE_BANDS: tuple[tuple[int, str], ...] = ((1, "1-9"), (10, "10-49"), (50, "50-249"), (250, "250-999"), (1000, "1000+"))
 """Least employee count of each band; the bounds at 10, 50 and 250 are those of the EU's definition of small and
 medium enterprises."""
 
 
-class UnknownDimension(ValueError):
-    """A group that does not exist. The message says which do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Dimension:
-    """One way to split leads: a named one, or a public attribute. `name` is as the caller wrote it."""
-
-    name: str
-
-    @property
-    def attribute(self) -> str | None:
-        """The attribute this dimension reads directly, or None for `source`, `campaign`, `owner` and `size_band`."""
-        if self.name.startswith(ATTRIBUTE_PREFIX):
-            return self.name.removeprefix(ATTRIBUTE_PREFIX)
-        return self.name if self.name in ("country", "industry") else None
-
-
-def dimension(name: str) -> Dimension:
-    """The dimension of that name. Raises UnknownDimension."""
-    if name in NAMED or (
-        name.startswith(ATTRIBUTE_PREFIX) and _ATTRIBUTE.fullmatch(name.removeprefix(ATTRIBUTE_PREFIX))
-    ):
-        return Dimension(name)
-    raise UnknownDimension(f"must be one of {', '.join(NAMED)} or {ATTRIBUTE_PREFIX}NAME")
-
-
 def dimensions(text: str | None) -> tuple[Dimension, ...]:
-    """The dimensions of a comma list. Raises UnknownDimension, also when one is named twice or there are too many."""
-    if not text:
-        return ()
-    found = tuple(dimension(name.strip()) for name in text.split(","))
-    if len(set(found)) < len(found):
-        raise UnknownDimension("names a group twice")
-    if len(found) > DIMENSIONS_MAX:
-        raise UnknownDimension(f"names more than {DIMENSIONS_MAX} groups")
-    return found
+    """The dimensions of a comma list. Raises UnknownDimension."""
+    return named_dimensions(listed(text), NAMED)
 
 
 def size_band(employee_count: object) -> str | None:
@@ -86,7 +51,7 @@ def filter_of(text: str) -> Filter:
     name, sign, value = text.partition("=")
     if not sign:
         raise UnknownDimension("must be DIMENSION=VALUE")
-    return Filter(dimension(name.strip()), value or None)
+    return Filter(dimension(name.strip(), NAMED), value or None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ from uuid import UUID
 
 import asyncpg
 import orjson
-from fastapi import APIRouter, Body, Header, Path, Response
+from fastapi import APIRouter, Body, Path, Response
 from pydantic import BaseModel, Field
 
 from accord.contracts.values import Handle, Timestamp
 from accord.database import Database
 from accord.http.auth import Caller, require
+from accord.http.conditional import LeadMatch
 from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
@@ -166,9 +167,7 @@ def router(database: Database, definitions: Definitions, book: RoutingBook) -> A
     async def assign(
         lead: Reference,
         body: Annotated[AssignmentRequest, Body(openapi_examples={"by hand": {"value": examples.ASSIGNMENT}})],
-        if_match: Annotated[
-            str | None, Header(alias="If-Match", description="The lead's ETag, if it must be as it was read.")
-        ] = None,
+        if_match: LeadMatch = None,
         caller: Caller = require("decisions:write"),
         ticket: Ticket | None = idempotency(),
     ) -> Response:

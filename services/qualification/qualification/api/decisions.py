@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Body, Header, Request, Response
+from fastapi import APIRouter, Body, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
 from accord.database import Database
 from accord.http.auth import Caller, require
-from accord.http.conditional import precondition_failed
+from accord.http.conditional import LeadMatch, no_etag, precondition_failed
 from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
 from accord.http.problems import Problem, from_validation_error, malformed, not_found, require_json, unfit
@@ -53,9 +53,7 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
     async def one(
         lead: Reference,
         body: Annotated[DecisionRequest, Body(openapi_examples={"win": {"value": examples.DECISION}})],
-        if_match: Annotated[
-            str | None, Header(alias="If-Match", description="The lead's ETag, if it must be as it was read.")
-        ] = None,
+        if_match: LeadMatch = None,
         caller: Caller = require("decisions:write"),
         ticket: Ticket | None = idempotency(),
     ) -> Response:
@@ -200,13 +198,7 @@ def revision_of(if_match: str | None) -> int | None:
         return None
     found = _ETAG.fullmatch(if_match.strip())
     if found is None:
-        raise Problem(
-            400,
-            "malformed-request",
-            "The request cannot be read",
-            "If-Match must hold the ETag of a lead, in quotes.",
-            errors=[{"parameter": "If-Match", "message": "Must be one strong ETag"}],
-        )
+        raise no_etag()
     return int(found[1])
 
 

@@ -9,14 +9,15 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from accord.clock import utc_now
+from accord.contracts.dimensions import UnknownDimension, listed
 from accord.contracts.durations import Duration, format_duration
 from accord.contracts.values import Timestamp
 from accord.database import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
-from accord.http.problems import Problem, unfit
+from accord.http.problems import unfit_parameter
 from qualification.domain.gate_criteria import CriterionReport
-from qualification.domain.groups import NAMED, UnknownDimension, dimensions
+from qualification.domain.groups import NAMED, dimensions
 from qualification.usecases.definitions import Definitions
 from qualification.usecases.feedback import (
     DECISIONS_EXAMINED_MAX,
@@ -57,20 +58,16 @@ class FeedbackQuery(BaseModel):
         try:
             since = self.from_ or until - DEFAULT_PERIOD
         except OverflowError:
-            raise _wrong("to", "must be later than that") from None
+            raise unfit_parameter("to", "must be later than that") from None
         if since >= until:
-            raise _wrong("from", "must be before to")
+            raise unfit_parameter("from", "must be before to")
         if not self.step or (until - since) > self.step * STEPS_MAX:
-            raise _wrong("step", f"must be such that the period has at most {STEPS_MAX} steps")
+            raise unfit_parameter("step", f"must be such that the period has at most {STEPS_MAX} steps")
         try:
-            by = dimensions([name.strip() for name in self.by.split(",")] if self.by else [])
+            by = dimensions(listed(self.by))
         except UnknownDimension as error:
-            raise _wrong("by", str(error)) from None
+            raise unfit_parameter("by", str(error)) from None
         return Question(since, until, self.step, by)
-
-
-def _wrong(parameter: str, message: str) -> Problem:
-    return unfit(f"{parameter} {message}.", {"parameter": parameter, "message": message})
 
 
 class ReasonCountsOut(BaseModel):
@@ -219,6 +216,6 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         try:
             return _answer(question, await feedbacks.ask(question))
         except TooFine:
-            raise _wrong("by", "makes more groups than can be told apart in this period") from None
+            raise unfit_parameter("by", "makes more groups than can be told apart in this period") from None
 
     return routes

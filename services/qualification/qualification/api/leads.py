@@ -12,7 +12,7 @@ from accord.database import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
-from accord.http.problems import MEDIA_TYPE, Problem, not_found, unfit
+from accord.http.problems import MEDIA_TYPE, Problem, not_found, unfit, unfit_parameter
 from qualification.api import examples
 from qualification.api.models import EntryAnswer, LeadAnswer, LeadRow, entry_answer, lead_answer, lead_row
 from qualification.api.references import DESCRIPTION, REFERENCE_CHARS_MAX, REFERENCE_PATTERN, parse_reference
@@ -141,8 +141,7 @@ async def _view(database: Database, definitions: Definitions, lead: str, at: dat
     if at is None:
         view = await view_lead(database, named(lead), await definitions.in_force(), now)
     elif at > now:
-        message = "Must not be in the future"
-        raise unfit(f"at: {message}.", {"parameter": "at", "message": message})
+        raise unfit_parameter("at", "must not be in the future")
     else:
         view = await view_past(database, named(lead), await definitions.book(), at.astimezone(UTC))
     if view is None:

@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Header, Path, Request, Response
 from pydantic import BaseModel, Field, JsonValue, StringConstraints
 
-from accord.agreements import documents
+from accord.agreements.bodies import document_body, read_document
 from accord.clock import utc_now
 from accord.contracts.criteria import Facts
 from accord.contracts.durations import parse_duration
@@ -18,7 +18,7 @@ from accord.http.auth import Caller, require
 from accord.http.conditional import none_match, precondition_failed, required_match
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
-from accord.http.problems import Problem, media_type_of, not_found, unfit_at, unsupported_media_type
+from accord.http.problems import Problem, not_found, unfit_at
 from qualification.api import examples
 from qualification.api.assignments import ExplanationAnswer, MemberAnswer, explanation_of
 from qualification.api.models import Wire
@@ -42,8 +42,6 @@ from qualification.usecases.routing import (
     view_pools,
 )
 
-_JSON = "application/json"
-_YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
 _VERSION_MAX = 2**31 - 1
 VersionNumber = Annotated[int, Path(ge=1, le=_VERSION_MAX, description="Number of the version.")]
 
@@ -165,7 +163,7 @@ def _documents(routes: APIRouter, database: Database, definitions: Definitions, 
             201: {"description": "A new version is in force.", "model": VersionAnswer},
             **problems(412, 413, 415, 428),
         },
-        openapi_extra=_document_body(),
+        openapi_extra=document_body(examples.ROUTING, "pools", "rules"),
     )
     async def put(
         request: Request,
@@ -180,7 +178,7 @@ def _documents(routes: APIRouter, database: Database, definitions: Definitions, 
         What is wrong is answered with a pointer to each place. The same content again makes no new version. Leads that stand in
         one of its stages without an owner are given to somebody in the background.
         """
-        document = await _read(request)
+        document = await read_document(request)
         based_on = await _based_on(request, database, if_match)
         try:
             written, new = await book.write(document, await definitions.in_force(), based_on, caller.name)
@@ -297,20 +295,6 @@ def refused(wrong: Wrong, at: str = "") -> Problem:
     return Problem(422, "routing-refused", "The routing cannot be used", detail, errors=items)
 
 
-async def _read(request: Request) -> documents.Document:
-    """The document in the body. Raises Problem 400, 413 or 415."""
-    media = media_type_of(request)
-    if media != _JSON and not media.endswith("+json") and media not in _YAML:
-        raise unsupported_media_type(_JSON, _YAML[0])
-    body = await request.body()
-    try:
-        return await asyncio.to_thread(documents.read, body, yaml_text=media in _YAML)
-    except documents.TooLarge as error:
-        raise Problem(413, "body-too-large", "The body is too large", f"{error}.") from None
-    except documents.Unreadable as error:
-        raise Problem(400, "malformed-body", "The body cannot be read", f"{error}.") from None
-
-
 async def _based_on(request: Request, database: Database, if_match: str | None) -> int | None:
     """The version in If-Match; None for the first. Raises Problem 412 and 428."""
     if if_match is None:
@@ -355,16 +339,3 @@ def _age(text: str | None) -> object:
         return parse_duration(text)
     except ValueError as error:
         raise unfit_at("/facts/age", str(error)) from None
-
-
-def _document_body() -> dict[str, Any]:
-    schema = {
-        "type": "object",
-        "required": ["kind", "title", "pools", "rules"],
-        "properties": {
-            "kind": {"type": "string", "const": "routing"},
-            "title": {"type": "string", "minLength": 1, "maxLength": 200},
-        },
-    }
-    content = {media: {"schema": schema, "example": examples.ROUTING} for media in (_JSON, _YAML[0])}
-    return {"requestBody": {"required": True, "description": "The whole document, at most 1 MiB.", "content": content}}

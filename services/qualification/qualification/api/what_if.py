@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from accord.agreements import AgreementStore
 from accord.agreements.store import NoSuchVersion
 from accord.clock import utc_now
+from accord.contracts.dimensions import DIMENSIONS_MAX, Dimension, UnknownDimension
 from accord.contracts.values import Department, Timestamp
 from accord.database import Database
 from accord.http.auth import Caller, require
@@ -21,7 +22,7 @@ from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, 
 from accord.http.problems import not_found, unfit_at
 from qualification.api import examples
 from qualification.api.models import Wire
-from qualification.domain.groups import DIMENSIONS_MAX, NAMED, Dimension, UnknownDimension, dimensions
+from qualification.domain.groups import NAMED, dimensions
 from qualification.domain.what_if_report import Report
 from qualification.queries.what_ifs import State, WhatIf
 from qualification.usecases.what_if import Question, WhatIfs

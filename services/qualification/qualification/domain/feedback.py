@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from qualification.domain.groups import GROUPS_MAX, Dimension, Group
+from accord.contracts.dimensions import Dimension
+from qualification.domain.groups import GROUPS_MAX, Group
 from qualification.domain.handover import verdict
 from qualification.domain.rules import Rules
 from qualification.domain.shares import share

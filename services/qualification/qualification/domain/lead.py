@@ -169,6 +169,14 @@ class Lead:
         """The moment of the lead's clock."""
         return None if self.clock is None else self.clock.at
 
+    def at_present(self, now: datetime) -> datetime:
+        """Now, or the moment of the lead's clock where that is ahead."""
+        return now if self.clock is None else max(now, self.clock.at)
+
+    def next_moment(self, now: datetime) -> datetime:
+        """The first moment from now on that comes after all that the lead was judged by."""
+        return now if self.clock is None or self.clock.at < now else self.clock.at + _MICROSECOND
+
     @property
     def visit(self) -> int | None:
         """Which entry into the present stage this is, from 1."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
@@ -33,8 +33,6 @@ from qualification.domain.way import Versions, Way
 
 Told = LeadCaptured | LeadUpdated | LeadMerged | LeadUnmerged | LeadErased | ActivityRecorded
 """What intake tells that moves a lead."""
-
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class Unlearnt(Exception):
@@ -295,8 +293,7 @@ class Register:
         except NotAllowed:
             if not of_batch:
                 raise
-        next_at = clock.at if Place(clock.at, DECISION, decided.decision_id) > clock else clock.at + _MICROSECOND
-        return self._decided_next(lead, decided, next_at)
+        return self._decided_next(lead, decided, lead.next_moment(at))
 
     def _decided_next(self, lead: Lead, decided: Decided, at: datetime) -> tuple[Stood, Said]:
         way = self._way(lead)

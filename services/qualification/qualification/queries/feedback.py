@@ -9,8 +9,9 @@ from uuid import UUID
 
 import asyncpg
 
+from accord.contracts.dimensions import Dimension
 from qualification.domain.feedback import DecisionRow
-from qualification.domain.groups import VALUE_CHARS_MAX, Dimension
+from qualification.domain.groups import VALUE_CHARS_MAX
 from qualification.queries.what_ifs import CAPTURED, FOLDED
 
 _FIXED = {"source": "lead.profile ->> 'source'", "campaign": "lead.profile #>> '{campaign,name}'"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeGuard
 from uuid import UUID
 
@@ -26,8 +26,6 @@ from qualification.usecases.definitions import Book, Definitions
 
 DECISIONS_PER_TURN_MAX = 200
 """After so many the loop gets its turn, so that a large batch does not hold up other requests."""
-
-_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +117,11 @@ async def decide(
 def _decided(proposal: Proposal, author: Author, lead: Lead, now: datetime) -> Decided:
     """Without a date it is about the lead as it is now that it is locked, so after all that it has done. Whoever waited for the lock
     began before that, and would otherwise decide about a lead of the past."""
-    since = None if lead.clock is None else lead.clock.at
     return Decided(
         decision_id=new_id(),
         decision=proposal.decision,
         actor=author.name,
-        occurred_at=proposal.occurred_at or (now if since is None or since < now else since + _MICROSECOND),
+        occurred_at=proposal.occurred_at or lead.next_moment(now),
         department=author.department,
         reason=proposal.reason,
         fields=proposal.fields,

@@ -14,10 +14,10 @@ from uuid import UUID
 import asyncpg
 
 from accord.batching import Overloaded
+from accord.contracts.dimensions import Dimension
 from accord.database import Database, driver_of
 from qualification.domain.feedback import GroupFeedback, feedback
 from qualification.domain.gate_criteria import CriterionReport, Examination, Gate, gates_of, summary
-from qualification.domain.groups import Dimension
 from qualification.domain.handover import handover_stages, verdict
 from qualification.domain.rules import Rules
 from qualification.queries import feedback as queries

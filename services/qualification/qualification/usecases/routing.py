@@ -187,7 +187,7 @@ def facts_of(lead: Lead, more: Activities | None, rules: Rules, now: datetime) -
 
     `more` are activities of kinds that only routing asks for.
     """
-    at = max(now, lead.evaluated_at) if lead.evaluated_at else now
+    at = lead.at_present(now)
     made = scores(lead.profile, lead.activities, rules, at)
     activities = lead.activities.with_all_of(more) if more else lead.activities
     return LeadFacts(lead.profile, activities, lead.stage, at, made)

@@ -60,7 +60,7 @@ async def view_lead(database: Database, named: UUID | str, rules: Rules | None, 
         lead = await _find(driver, named, rules)
     if lead is None:
         return None
-    at = max(now, lead.evaluated_at) if lead.evaluated_at else now
+    at = lead.at_present(now)
     return _judged(lead, rules, at)
 
 

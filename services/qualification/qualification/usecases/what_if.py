@@ -19,13 +19,14 @@ import structlog
 
 from accord.agreements import AgreementStore
 from accord.batching import Overloaded
+from accord.contracts.dimensions import Dimension
 from accord.database import Database, driver_of, is_transient
 from accord.http import idempotency
 from accord.http.problems import Problem, not_found
 from accord.ids import new_id
 from accord.workers import Periodic, give_way
 from qualification.domain.definition import Definition
-from qualification.domain.groups import Dimension, group_of
+from qualification.domain.groups import group_of
 from qualification.domain.rules import Rules, compile_definition
 from qualification.domain.what_if import Comparison, Difference, Sums, for_entries, imagine
 from qualification.domain.what_if_report import Report, loaded_stages, report

@@ -10,7 +10,7 @@ from accord.contracts.durations import parse_duration
 from accord.database import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
-from accord.http.problems import Problem, unfit
+from accord.http.problems import Problem, unfit_parameter
 from sla_monitor.api.models import DueAnswer, step_answer
 from sla_monitor.usecases.agreements import SlaBook
 from sla_monitor.usecases.view import NoSla, NoSuchCalendar, when_due
@@ -62,11 +62,7 @@ def _business(text: str) -> timedelta:
     try:
         amount = parse_duration(text)
     except ValueError as error:
-        raise _unfit(str(error)) from None
+        raise unfit_parameter("business", str(error)) from None
     if not timedelta() < amount <= BUSINESS_MAX:
-        raise _unfit(f"must be longer than nothing and at most {BUSINESS_MAX.days} times 24 hours")
+        raise unfit_parameter("business", f"must be longer than nothing and at most {BUSINESS_MAX.days} times 24 hours")
     return amount
-
-
-def _unfit(message: str) -> Problem:
-    return unfit(f"business {message}", {"parameter": "business", "message": message})
