@@ -6,9 +6,10 @@ Worked out when it is asked for, over bounded numbers of decisions and leads, on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -55,6 +56,9 @@ class Question:
     def steps(self) -> int:
         """How many there are; the last may be cut short."""
         return -((self.since - self.until) // self.step)
+
+
+T = TypeVar("T")
 
 
 class TooFine(Exception):
@@ -138,20 +142,23 @@ class _Looking:
         since, until, made = question.since, question.until, self.examination
         decisions = await queries.decided(self._driver, since, until, handing, DECISIONS_EXAMINED_MAX + 1)
         all_decisions = len(decisions) <= DECISIONS_EXAMINED_MAX
-        all_decisions &= await self._decisions(decisions[:DECISIONS_EXAMINED_MAX])
+        all_decisions &= await self._each(decisions[:DECISIONS_EXAMINED_MAX], lambda one: one.living, self._examine)
         self._activities_left = ACTIVITIES_EXAMINED_MAX
         leads = await queries.not_entered(self._driver, since, until, self._by_criteria, LEADS_EXAMINED_MAX + 1)
         all_leads = len(leads) <= LEADS_EXAMINED_MAX
-        all_leads &= await self._leads(leads[:LEADS_EXAMINED_MAX])
+        all_leads &= await self._each(leads[:LEADS_EXAMINED_MAX], lambda lead_id: lead_id, self._look_at)
         return Examined(made.decisions, all_decisions, made.unexplained, made.leads, all_leads)
 
-    async def _decisions(self, rest: Sequence[tuple[Decision, int]]) -> bool:
+    async def _each(
+        self, rest: Sequence[tuple[T, int]], lead_of: Callable[[T], UUID], look: Callable[[Sequence[T], Loaded], None]
+    ) -> bool:
+        """Look at each, as long as the activities that may be folded last; whether all were looked at."""
         while rest and self._activities_left > 0:
             some = portion(rest[:_PAGE])
             self._activities_left -= sum(count for _, count in rest[: len(some)])
             rest = rest[len(some) :]
-            loaded = await logs.load(self._driver, {decision.living for decision in some}, {})
-            await asyncio.to_thread(self._examine, some, loaded)
+            loaded = await logs.load(self._driver, {lead_of(one) for one in some}, {})
+            await asyncio.to_thread(look, some, loaded)
         return not rest
 
     def _examine(self, decisions: Sequence[Decision], loaded: Loaded) -> None:
@@ -164,15 +171,6 @@ class _Looking:
                 self.examination.decided(
                     decision.lead_id, loaded.logs, entries, decision.decision_id, accepted=accepted
                 )
-
-    async def _leads(self, rest: Sequence[tuple[UUID, int]]) -> bool:
-        while rest and self._activities_left > 0:
-            some = portion(rest[:_PAGE])
-            self._activities_left -= sum(count for _, count in rest[: len(some)])
-            rest = rest[len(some) :]
-            loaded = await logs.load(self._driver, some, {})
-            await asyncio.to_thread(self._look_at, some, loaded)
-        return not rest
 
     def _look_at(self, lead_ids: Sequence[UUID], loaded: Loaded) -> None:
         for lead_id in lead_ids:
