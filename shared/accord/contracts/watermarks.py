@@ -1,16 +1,59 @@
-"""The one record that is no business event: 'all that I recorded before T is published', written to every partition."""
+"""What a relay announces: 'all that I recorded before T is published', and what older versions wrote into each partition."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import Field, ValidationError
+
 from accord.contracts.base import EventData, event
-from accord.contracts.values import Timestamp
+from accord.contracts.values import Timestamp, Value
+
+WATERMARKS = "watermarks"
+"""The compacted topic of announcements; its one partition keeps the newest record of each key."""
+
+
+class InvalidAnnouncement(ValueError):
+    """A record of the topic that says nothing a consumer may rely on."""
+
+
+class Announcement(Value):
+    """Everything that a lane of a service's relay recorded before `at` stands before `ends` in its topic.
+
+    The record's key is `TOPIC/LANE`, its value this as JSON.
+    """
+
+    at: Timestamp
+    lanes: int = Field(default=1, ge=1, le=64)
+    """How many lanes the relay's keys are spread over; the service's watermark is the least of them."""
+    ends: list[int] = Field(max_length=10_000)
+    """The offset after the last record, by partition."""
+    held: list[str] = Field(default=[], max_length=1_000)
+    """Keys for which it is not so: something of them could not be applied yet."""
+
+
+def encode_announcement(topic: str, lane: int, announcement: Announcement) -> tuple[bytes, bytes]:
+    """Key and value of the record."""
+    return f"{topic}/{lane}".encode(), announcement.model_dump_json(exclude_defaults=True).encode()
+
+
+def decode_announcement(key: bytes | None, value: bytes | None) -> tuple[str, int, Announcement]:
+    """Topic, lane and announcement of a record. Raises InvalidAnnouncement, which quotes nothing of it."""
+    try:
+        topic, _, lane = (key or b"").decode().rpartition("/")
+        return topic, int(lane), Announcement.model_validate_json(value or b"", extra="ignore")
+    except ValidationError as error:
+        raise InvalidAnnouncement(f"{error.error_count()} fields do not fit") from None
+    except ValueError:
+        raise InvalidAnnouncement("the key is not TOPIC/LANE") from None
 
 
 @event
 class WatermarkAdvanced(EventData):
-    """Everything its producer recorded before `watermark_at` stands before this record in every partition."""
+    """Everything its producer recorded before `watermark_at` stands before this record in every partition.
+
+    Written into each partition by versions before announcements; consumers pass over it.
+    """
 
     type: ClassVar[str] = "watermark.advanced.v1"
     watermark_at: Timestamp

@@ -1,6 +1,6 @@
-"""Watermarks: until when everything is published, and until when everything was consumed. It sends nothing itself.
+"""Watermarks: until when everything is published, and until when everything was consumed. Pure; it talks to no server.
 
-**Produced.** T may be announced when everything that this service recorded before T has been acknowledged by Kafka.
+**Produced.** T may be announced when everything that this service recorded before T has been acknowledged by the log.
 Every recording first takes the shared advisory lock K and reads its `now` from the server's clock *after* that. The
 relay reads, in this order and each with a snapshot of its own:
 
@@ -12,125 +12,112 @@ T is the least of them. A writer whose `now` < T0 held K at T0. At step 2 it eit
 `xact_start` <= `now` bounds T; or it has released K, which PostgreSQL does only after the commit has become visible,
 so step 3 sees its rows or they are published. A writer whose `now` >= T0 cannot write anything before T. (Reading
 locks and activity in one statement is safe in either order: a session that lost K in between has committed, one that
-gained it has `now` >= T0.) The clock must not be set back while the service writes; T is never announced lower than
-before.
+gained it has `now` >= T0.) The clock must not be set back while the service writes.
 
-**Bounded by what was consumed.** A service that records consequences of others' events must not announce a T beyond
-what it has read of theirs. The consumed watermark W is read together with the highest outbox id of the same snapshot;
-the consequences of all that W covers are committed by then, and W counts only once every row up to that id is
-published.
+**Bounded by what was consumed.** A service that records consequences of others' events announces no T beyond the
+consumed watermark W. W counts once every row that was in the outbox when W was known is published, and once time has
+brought about everything that it owed at or before W. Leads with unsettled dead letters are announced as held.
 
-**Consumed.** Per (consumer, topic, partition), stored in the transaction of the batch in which the record arrived. A
-partition of which nothing is known yet has NULL, and then the whole is unknown.
+**Announced.** One record for each lane of the relay in a compacted topic: `{at, lanes, ends, held}`. `ends` are the
+offsets after the last record of each partition at that moment, so T does not stand in the partitions themselves:
+added partitions, idle ones and the number of consumers make no difference.
+
+**Consumed.** A consumer counts T once its stored positions have reached the ends. A partition that it does not know
+has position 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
-import asyncpg
-import structlog
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from accord.contracts.watermarks import Announcement
+from accord.messaging.ports import Partition
 
-from accord.database import RECORDING_LOCK
-
-log = structlog.get_logger(__name__)
-
-_CLOCK = "SELECT clock_timestamp()"
-
-_WRITERS = f"""
-SELECT count(*) FILTER (WHERE a.state IS NULL), min(a.xact_start)
-FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND l.classid = {RECORDING_LOCK >> 32}::oid AND l.objid = {RECORDING_LOCK & 0xFFFF_FFFF}::oid
-"""  # noqa: S608 - constants of ours
-
-_OLDEST = "SELECT min(recorded_at) FROM outbox"
-
-_CONSUMED = """
-SELECT CASE WHEN count(*) > 0 AND count(*) = count(watermark_at) AND count(DISTINCT topic) = cardinality($1::text[])
-            THEN min(watermark_at) END,
-       (SELECT max(id) FROM outbox)
-FROM watermark WHERE topic = ANY ($1)
-"""
-
-_FIRST_ID = "SELECT min(id) FROM outbox"
-
-_STORE = """
-INSERT INTO watermark AS known (consumer, topic, partition, watermark_at)
-SELECT $1, topic, partition, watermark_at
-FROM unnest($2::text[], $3::int[], $4::timestamptz[]) AS batch (topic, partition, watermark_at)
-ORDER BY topic, partition
-ON CONFLICT (consumer, topic, partition)
-DO UPDATE SET watermark_at = GREATEST(known.watermark_at, excluded.watermark_at)
-WHERE excluded.watermark_at IS NOT NULL
-"""
-
-_KNOWN = text("""
-    SELECT CASE WHEN count(*) > 0 AND count(*) = count(watermark_at)
-                     AND count(DISTINCT topic) = cardinality(CAST(:topics AS text[]))
-                THEN min(watermark_at) END
-    FROM watermark WHERE topic = ANY (CAST(:topics AS text[]))
-""")
+ENTRIES_MAX = 64
+"""Announcements of a lane that wait to be reached. Beyond, every second one is dropped: a coarser step, never a wrong one."""
 
 
-async def watermark(conn: AsyncConnection, topics: Sequence[str]) -> datetime | None:
-    """Until when this service has consumed all of these topics: the least of their partitions; None if unknown."""
-    distinct = sorted(set(topics))
-    known: datetime | None = (await conn.execute(_KNOWN, {"topics": distinct})).scalar_one()
-    return known
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """Until when all of some topics has been consumed. `held`: keys for which that is not so."""
+
+    at: datetime
+    held: frozenset[str]
+    topics: Mapping[str, datetime]
 
 
-async def store(driver: asyncpg.Connection, consumer: str, reached: Mapping[tuple[str, int], datetime | None]) -> None:
-    """Advance the watermarks of (topic, partition), never back. None only makes a partition known to exist."""
-    parts = sorted(reached)
-    await driver.execute(
-        _STORE, consumer, [topic for topic, _ in parts], [part for _, part in parts], [reached[part] for part in parts]
-    )
+class AnnouncementBoard:
+    """The announcements that were heard, by topic and lane, as far as they still matter."""
 
+    def __init__(self) -> None:
+        self._entries: dict[tuple[str, int], deque[Announcement]] = {}
 
-class Frontier:
-    """Up to which moment a service's relay may announce that all is published."""
+    def add(self, topic: str, lane: int, announcement: Announcement) -> None:
+        """Take an announcement in."""
+        entries = self._entries.setdefault((topic, lane), deque())
+        if len(entries) >= ENTRIES_MAX:
+            kept = [entry for number, entry in enumerate(entries) if number % 2 == 0]
+            entries.clear()
+            entries.extend(kept)
+        entries.append(announcement)
 
-    def __init__(self, consumed: Sequence[str]) -> None:
-        self._consumed = sorted(set(consumed))
-        self._bound: datetime | None = None
-        self._awaited: tuple[datetime, int] | None = None
-        self._announced: datetime | None = None
+    def newest(self, topic: str) -> datetime | None:
+        """What the topic's producer announced last; None before it was heard."""
+        lanes = self._lanes(topic)
+        return min((entries[-1].at for entries in lanes), default=None) if lanes is not None else None
 
-    async def advance(self, driver: asyncpg.Connection) -> datetime | None:
-        """The moment to announce now, never lower than the last; None while there is none.
-
-        `driver` must not be in a transaction: each statement needs its own snapshot.
-        """
-        now: datetime = await driver.fetchval(_CLOCK)
-        hidden, writing_since = (await driver.fetch(_WRITERS))[0]
-        if hidden:
-            log.warning("watermark_withheld", reason="a writer of another role cannot be seen", writers=hidden)
-            return None
-        oldest = await driver.fetchval(_OLDEST)
-        bounds = [bound for bound in (now, writing_since, oldest) if bound is not None]
-        if self._consumed:
-            await self._advance_bound(driver)
-            if self._bound is None:
+    def reached(self, topics: Iterable[str], positions: Mapping[Partition, int]) -> Reached | None:
+        """Until when all of these topics has been read by a consumer with these positions; None if that is not known."""
+        by_topic: dict[str, datetime] = {}
+        held: set[str] = set()
+        for topic in topics:
+            entries = self._reached_entries(topic, positions)
+            if entries is None:
                 return None
-            bounds.append(self._bound)
-        reached = min(bounds)
-        self._announced = reached if self._announced is None else max(self._announced, reached)
-        return self._announced
+            by_topic[topic] = min(entry.at for entry in entries)
+            held.update(*(entry.held for entry in entries))
+        if not by_topic:
+            return None
+        return Reached(min(by_topic.values()), frozenset(held), by_topic)
 
-    async def _advance_bound(self, driver: asyncpg.Connection) -> None:
-        """Let a consumed watermark count once every row that was in the outbox when it was read is published."""
-        if self._awaited is None:
-            consumed, last_id = (await driver.fetch(_CONSUMED, self._consumed))[0]
-            if consumed is None:
-                return
-            self._awaited = (consumed, last_id or 0)
-        consumed, last_id = self._awaited
-        first_id = await driver.fetchval(_FIRST_ID)
-        if first_id is None or first_id > last_id:
-            self._bound = consumed if self._bound is None else max(self._bound, consumed)
-            self._awaited = None
+    def _reached_entries(self, topic: str, positions: Mapping[Partition, int]) -> list[Announcement] | None:
+        lanes = self._lanes(topic)
+        if lanes is None:
+            return None
+        found = []
+        for entries in lanes:
+            count = entries[-1].lanes
+            entry = _newest_reached(topic, entries, positions)
+            if entry is None or entry.lanes != count:
+                return None
+            found.append(entry)
+        return found
+
+    def _lanes(self, topic: str) -> list[deque[Announcement]] | None:
+        """The entries of each lane; None while the lanes are not all heard or do not agree on their number."""
+        first = self._entries.get((topic, 0))
+        if not first:
+            return None
+        count = first[-1].lanes
+        lanes = [self._entries.get((topic, lane)) for lane in range(count)]
+        known = [entries for entries in lanes if entries and entries[-1].lanes == count]
+        return known if len(known) == count else None
+
+
+def _newest_reached(
+    topic: str, entries: deque[Announcement], positions: Mapping[Partition, int]
+) -> Announcement | None:
+    """The newest entry whose ends are reached. What is older than it never matters again."""
+    for number in range(len(entries) - 1, -1, -1):
+        if _is_reached(topic, entries[number].ends, positions):
+            for _ in range(number):
+                entries.popleft()
+            return entries[0]
+    return None
+
+
+def _is_reached(topic: str, ends: Sequence[int], positions: Mapping[Partition, int]) -> bool:
+    return all(positions.get((topic, partition), 0) >= end for partition, end in enumerate(ends))
