@@ -26,6 +26,7 @@ class KafkaSettings(BaseModel):
     replication_factor: int = 1
     min_insync_replicas: int | None = None
     topic_prefix: str = ""
+    partitions: int = 12
 
 
 class OidcSettings(BaseModel):
@@ -62,6 +63,11 @@ class Settings(BaseSettings):
     kafka_replication_factor: int = Field(default=1, ge=1)
     kafka_min_insync_replicas: int | None = Field(default=None, ge=1)
     kafka_topic_prefix: str = ""
+    kafka_partitions: int = Field(default=12, ge=1, le=10_000)
+    """Of a topic that is created: as many processes can consume it at once. Later ones take the keys of new leads only."""
+
+    relay_lanes: int = Field(default=1, ge=1, le=64)
+    """Shares of the outbox that processes with the role `relay` publish side by side; the same in all of them."""
 
     api_keys_file: Path | None = None
     oidc_issuer: str | None = None
@@ -101,6 +107,7 @@ class Settings(BaseSettings):
             replication_factor=self.kafka_replication_factor,
             min_insync_replicas=self.kafka_min_insync_replicas,
             topic_prefix=self.kafka_topic_prefix,
+            partitions=self.kafka_partitions,
         )
 
     @property

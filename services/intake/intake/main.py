@@ -11,7 +11,10 @@ from accord.batching import GroupCommit
 from accord.database import Database
 from accord.http.idempotency import Answer, idempotency_worker
 from accord.messaging import dead_letters
+from accord.messaging.kafka_log import KafkaLog
+from accord.messaging.pruning import prune_worker as message_prune_worker
 from accord.messaging.relay import Relay
+from accord.messaging.relay_store import PostgresRelayStore
 from accord.service import Service, run
 from intake.api.accounts import account_router
 from intake.api.activities import ACTIVITIES_OPENAPI, activity_routes
@@ -118,13 +121,14 @@ def build(settings: Settings) -> Service:
         ],
         api_workers=[captures, activities],
         workers=[
-            Relay(database, settings.kafka, "intake"),
+            Relay(PostgresRelayStore(database), KafkaLog(settings.kafka), "intake", lanes=settings.relay_lanes),
             agreement_worker(policies),
             idempotency_worker(database),
             Retention(database, quarantine, kept).worker(),
             *hook_work.workers(),
             ImportWorker(database, capture, judges, imports.arrived, limits),
             prune_worker(database, settings.import_results_days),
+            message_prune_worker(database),
             reseal_worker(sources),
         ],
         close=outbound.close,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from accord.agreements import AgreementStore, agreement_router, agreement_worker
@@ -10,7 +11,13 @@ from accord.database import Database
 from accord.http.idempotency import idempotency_worker
 from accord.messaging import dead_letters
 from accord.messaging.consumer import Consumer
+from accord.messaging.consumer_store import PostgresConsumerStore
+from accord.messaging.frontier import Consumed
+from accord.messaging.kafka_log import KafkaLog
+from accord.messaging.pruning import prune_worker
 from accord.messaging.relay import Relay
+from accord.messaging.relay_store import PostgresRelayStore
+from accord.messaging.watermarks import Watermarks
 from accord.service import Service, run
 from metrics.api.funnel import funnel_router
 from metrics.api.timeline import timeline_router
@@ -45,6 +52,10 @@ def build(settings: Settings) -> Service:
         application_name="metrics",
     )
     plans = AgreementStore(database, PLAN)
+    event_log = KafkaLog(settings.kafka)
+    watermarks = Watermarks(event_log, consumer=GROUP, topics=CONSUMED)
+    handlers_by_group = {GROUP: handle}
+    replay = partial(dead_letters.replay, database, handlers_by_group)
     return Service(
         name="metrics",
         title="Accord metrics",
@@ -57,20 +68,31 @@ def build(settings: Settings) -> Service:
             velocity_router(database),
             timeline_router(database),
             agreement_router(plans, example=PLAN_EXAMPLE),
-            dead_letters.router(database, {GROUP: handle}),
+            dead_letters.router(database, handlers_by_group),
         ],
         workers=[
+            watermarks,
             Consumer(
-                database,
-                settings.kafka,
+                PostgresConsumerStore(database, GROUP),
+                event_log,
                 group=GROUP,
                 topics=CONSUMED,
                 handle=handle,
+                progress=watermarks,
+                replay=replay,
                 batch_rows_max=settings.consumer_batch_rows_max,
             ),
-            Relay(database, settings.kafka, "metrics", consumed=CONSUMED),
+            Relay(
+                PostgresRelayStore(database),
+                event_log,
+                "metrics",
+                Consumed(watermarks.board, CONSUMED, [GROUP]),
+                lanes=settings.relay_lanes,
+                idle_announce_every_s=10.0,
+            ),
             agreement_worker(plans),
             idempotency_worker(database),
+            prune_worker(database),
         ],
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from accord.agreements import AgreementStore, agreement_router, agreement_worker
@@ -11,7 +12,13 @@ from accord.database import Database
 from accord.http.idempotency import idempotency_worker
 from accord.messaging import dead_letters
 from accord.messaging.consumer import Consumer
+from accord.messaging.consumer_store import PostgresConsumerStore
+from accord.messaging.frontier import Consumed
+from accord.messaging.kafka_log import KafkaLog
+from accord.messaging.pruning import prune_worker
 from accord.messaging.relay import Relay
+from accord.messaging.relay_store import PostgresRelayStore
+from accord.messaging.watermarks import Watermarks
 from accord.service import Service, run
 from qualification import handlers
 from qualification.api import assignments, decisions, definition, feedback, leads, routing, what_if
@@ -44,23 +51,36 @@ def build(settings: Settings) -> Service:
     definitions = Definitions(store, book)
     handle = handlers.intake_events(definitions)
     handle_breaches = handlers.sla_events(definitions)
+    handlers_by_group = {GROUP: handle, BREACHES_GROUP: handle_breaches}
+    replay = partial(dead_letters.replay, database, handlers_by_group)
+    event_log = KafkaLog(settings.kafka)
+    watermarks = Watermarks(event_log, consumer=GROUP, topics=WAITED_FOR["qualification"])
     consumer = Consumer(
-        database,
-        settings.kafka,
+        PostgresConsumerStore(database, GROUP),
+        event_log,
         group=GROUP,
         topics=[INTAKE_EVENTS],
         handle=handle,
+        progress=watermarks,
+        replay=replay,
         batch_rows_max=settings.consumer_batch_rows_max,
     )
     breaches = Consumer(
-        database,
-        settings.kafka,
+        PostgresConsumerStore(database, BREACHES_GROUP),
+        event_log,
         group=BREACHES_GROUP,
         topics=[SLA_EVENTS],
         handle=handle_breaches,
+        replay=replay,
         batch_rows_max=settings.consumer_batch_rows_max,
     )
-    relay = Relay(database, settings.kafka, "qualification", consumed=WAITED_FOR["qualification"])
+    relay = Relay(
+        PostgresRelayStore(database),
+        event_log,
+        "qualification",
+        Consumed(watermarks.board, watermarks.topics, [GROUP]),
+        lanes=settings.relay_lanes,
+    )
 
     def busy() -> bool:
         return consumer.waiting or breaches.waiting or relay.behind
@@ -81,20 +101,22 @@ def build(settings: Settings) -> Service:
             routing.router(database, definitions, book),
             assignments.router(database, definitions, book),
             agreement_router(store, example=DEFINITION),
-            dead_letters.router(database, {GROUP: handle, BREACHES_GROUP: handle_breaches}),
+            dead_letters.router(database, handlers_by_group),
         ],
         workers=[
             relay,
+            watermarks,
             consumer,
             breaches,
             agreement_worker(store),
             entering(database, definitions),
-            timekeeping(database, definitions),
+            timekeeping(database, definitions, watermarks),
             reevaluating(database, definitions, busy),
             imagining(database, busy),
             placing(database, book, definitions),
             measuring(database),
             idempotency_worker(database),
+            prune_worker(database),
         ],
     )
 

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 from accord.database import Recording
 from accord.messaging.consumer import Handler, Received
+from accord.messaging.watermarks import Watermarks
 from sla_monitor.usecases.agreements import SlaBook
 from sla_monitor.usecases.follow import follow
 
 
-def lead_events(book: SlaBook) -> Handler:
+def lead_events(book: SlaBook, watermarks: Watermarks) -> Handler:
     """The handler of `intake-events` and `qualification-events`."""
 
     async def handle(recording: Recording, received: Sequence[Received]) -> None:
-        await follow(recording, received, book)
+        await follow(recording, received, book, watermarks)
 
     return handle

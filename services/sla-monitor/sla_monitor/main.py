@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from accord.agreements import AgreementStore, agreement_router, agreement_worker
@@ -11,7 +12,13 @@ from accord.database import Database
 from accord.http.idempotency import idempotency_worker
 from accord.messaging import dead_letters
 from accord.messaging.consumer import Consumer
+from accord.messaging.consumer_store import PostgresConsumerStore
+from accord.messaging.frontier import Consumed
+from accord.messaging.kafka_log import KafkaLog
+from accord.messaging.pruning import prune_worker
 from accord.messaging.relay import Relay
+from accord.messaging.relay_store import PostgresRelayStore
+from accord.messaging.watermarks import Watermarks
 from accord.service import Service, run
 from sla_monitor import handlers
 from sla_monitor.api import calendars, clocks
@@ -35,7 +42,11 @@ def build(settings: Settings) -> Service:
     )
     store = AgreementStore(database, KIND)
     book = SlaBook(store)
-    handle = handlers.lead_events(book)
+    event_log = KafkaLog(settings.kafka)
+    watermarks = Watermarks(event_log, consumer=GROUP, topics=CONSUMED)
+    handle = handlers.lead_events(book, watermarks)
+    handlers_by_group = {GROUP: handle}
+    replay = partial(dead_letters.replay, database, handlers_by_group)
     return Service(
         name="sla-monitor",
         title="Accord SLA monitor",
@@ -47,22 +58,32 @@ def build(settings: Settings) -> Service:
             clocks.router(database),
             calendars.router(database, book),
             agreement_router(store, example=SLA),
-            dead_letters.router(database, {GROUP: handle}),
+            dead_letters.router(database, handlers_by_group),
         ],
         workers=[
-            Relay(database, settings.kafka, "sla-monitor", consumed=CONSUMED),
+            watermarks,
+            Relay(
+                PostgresRelayStore(database),
+                event_log,
+                "sla-monitor",
+                Consumed(watermarks.board, CONSUMED, [GROUP]),
+                lanes=settings.relay_lanes,
+            ),
             Consumer(
-                database,
-                settings.kafka,
+                PostgresConsumerStore(database, GROUP),
+                event_log,
                 group=GROUP,
                 topics=CONSUMED,
                 handle=handle,
+                progress=watermarks,
+                replay=replay,
                 batch_rows_max=settings.consumer_batch_rows_max,
             ),
-            firing(database, book, settings.fire_every_s),
+            firing(database, book, watermarks, settings.fire_every_s),
             forgetting(database, timedelta(days=settings.facts_kept_days)),
             agreement_worker(store),
             idempotency_worker(database),
+            prune_worker(database),
         ],
     )
 

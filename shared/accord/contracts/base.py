@@ -29,6 +29,11 @@ class EventData(Value):
         """The Kafka key: all events of one key keep their order."""
         raise TypeError(f"{type(self).__name__} has no key")
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of all that it concerns, its own first."""
+        return (self.key,)
+
 
 class LeadEvent(EventData):
     """An event in the life of one lead."""

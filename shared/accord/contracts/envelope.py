@@ -17,10 +17,12 @@ from pydantic import TypeAdapter, ValidationError
 from accord.contracts import topics as _registers_every_event  # noqa: F401
 from accord.contracts.base import EVENT_TYPES, EventData
 
-Headers = Sequence[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes | None]]
 
 PROBLEMS_MAX = 10
 """How many problems of one event a message names."""
+
+TYPE_CHARS_MAX = 200
 
 _JSON = b"application/json"
 
@@ -30,7 +32,7 @@ class MalformedEvent(ValueError):
 
 
 class UnknownEventType(ValueError):
-    """A well-formed event of a type that this version does not know; a consumer passes over it."""
+    """A well-formed event of a type that this version does not know; a consumer keeps it for one that does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def decode(value: bytes | None, headers: Headers) -> Event:
     found = dict(headers)
     if _header(found, "ce_specversion") != "1.0":
         raise MalformedEvent("header ce_specversion is not 1.0")
-    if not found.get("content-type", _JSON).startswith(_JSON):
+    if "content-type" in found and not _header(found, "content-type").startswith("application/json"):
         raise MalformedEvent("header content-type is not application/json")
     type_, source = _header(found, "ce_type"), _header(found, "ce_source")
     try:
@@ -110,12 +112,30 @@ def decode(value: bytes | None, headers: Headers) -> Event:
     return Event(id_, source, data, traceparent.decode("ascii", "replace") if traceparent else None)
 
 
-def _header(found: dict[str, bytes], name: str) -> str:
+def event_id_of(headers: Headers) -> UUID | None:
+    """The event's id, of a record that may be none of ours."""
+    for name, value in headers:
+        if name == "ce_id" and value is not None:
+            try:
+                return UUID(value.decode("ascii"))
+            except ValueError:
+                return None
+    return None
+
+
+def type_of(headers: Headers) -> str | None:
+    """The event's type, of a record that may be none of ours; cut to TYPE_CHARS_MAX."""
+    value = dict(headers).get("ce_type")
+    return None if value is None else value.decode("utf-8", "replace").replace("\x00", "")[:TYPE_CHARS_MAX]
+
+
+def _header(found: dict[str, bytes | None], name: str) -> str:
+    value = found.get(name)
+    if value is None:  # Kafka allows null
+        raise MalformedEvent(f"header {name} is missing")
     try:
-        return found[name].decode()
-    except KeyError:
-        raise MalformedEvent(f"header {name} is missing") from None
-    except (ValueError, AttributeError):  # not UTF-8, or null, which Kafka allows
+        return value.decode()
+    except ValueError:
         raise MalformedEvent(f"header {name} is not readable") from None
 
 

@@ -71,6 +71,10 @@ class LeadMerged(LeadEvent):
     merged_lead_id: UUID
     state: LeadState
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return str(self.lead_id), str(self.merged_lead_id)
+
 
 @event
 class LeadUnmerged(LeadEvent):
@@ -81,6 +85,10 @@ class LeadUnmerged(LeadEvent):
     restored_lead_id: UUID
     state: LeadState
     restored_state: LeadState
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return str(self.lead_id), str(self.restored_lead_id)
 
 
 @event

@@ -15,6 +15,7 @@ from accord.http.openapi import problems
 from accord.http.problems import Problem, not_found
 from accord.messaging import dead_letters, outbox
 from accord.messaging.consumer import Handler
+from accord.messaging.ports import DeadLetterKind
 
 
 class OutboxState(BaseModel):
@@ -40,6 +41,10 @@ class DeadLetterView(BaseModel):
     partition: int
     offset: int
     event_id: UUID | None
+    kind: DeadLetterKind = Field(
+        description="Why it is here: `malformed` (no event of ours), `poison` (the handler failed on it) or `unknown` (a type "
+        "that this version does not know; the next one replays it when it starts)."
+    )
     type: str | None = Field(examples=["lead.captured.v1"])
     key: str | None
     error: str = Field(examples=["ValueError: no such stage"])
@@ -89,7 +94,7 @@ def admin_router(database: Database, handlers: Mapping[str, Handler]) -> APIRout
         """Apply the event now, by the handler that failed on it. If it fails again, nothing has changed (422)."""
         response.headers["Cache-Control"] = "no-store"
         try:
-            await dead_letters.replay(database, letter_id, handlers)
+            await dead_letters.replay(database, handlers, letter_id)
         except Exception as error:
             raise _problem_of(error) from error
         return Settled(id=letter_id, state="replayed")

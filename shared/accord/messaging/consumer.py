@@ -1,62 +1,79 @@
 """The consumer: reads topics and applies each event once, by the service's handler. It reads no event's data.
 
-A batch is one transaction: inbox, effects, outbox and watermarks. Kafka's offsets are committed after it, so a crash
-in between reads the batch again and the inbox passes it over. Failures are of three kinds:
+Processes share the partitions by claims, and read each from the position that is stored in the database. A batch is one
+transaction: inbox, effects, outbox, and the moved positions. The move says where the position was believed to be, so of
+two processes that read one partition, as after a pause, only one commits. The position that Kafka is told is for tools
+that show lag; nothing here reads it. Failures are of three kinds:
 
-- transient (a lost connection, a deadlock): the records are put back (seek), the partitions paused, and after a
-  back-off read again; polling goes on, so the group keeps its member;
+- transient (a lost connection, a deadlock): after a back-off the positions are read again, and the next batch is half
+  as large, so that one which never fits a time-out gets through in parts;
 - poison (the handler fails on an event whatever else is in the batch): the batch is bisected to the event, which goes
-  to the dead letters; only then its offset is passed. Malformed records go there too; unknown types are counted and
-  passed over;
+  to the dead letters in the transaction that passes its position. Malformed records go there too, and events of a type
+  that this version does not know, for the next one;
 - bug (too many poison events in a row, or in share of the last ones): the consumer stops with TooManyPoisonEvents.
 
-aiokafka hazards that are defended here: the sticky assignor can stall silently (range is used); a rebalance
-listener's exception is swallowed (a flag is set and the loop raises it); `stop()` calls no listener (the loop is
-drained first).
+Before a partition is read, the record right before its position is compared with what is stored: a log that was made
+anew, or lost its end, is noticed (LogPositionLost) instead of read on in.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
+from uuid import UUID
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import CommitFailedError, IllegalStateError
 from opentelemetry import trace
 
 from accord import tracing
-from accord.contracts.envelope import Event, MalformedEvent, UnknownEventType, decode
+from accord.contracts.base import EVENT_TYPES
+from accord.contracts.envelope import Event, MalformedEvent, UnknownEventType, decode, event_id_of, type_of
 from accord.contracts.watermarks import WatermarkAdvanced
-from accord.database import Database, Recording, is_transient
-from accord.messaging import dead_letters, inbox, instruments, watermark
-from accord.messaging.kafka import client_options, close_quietly, ensure_topics, physical
-from accord.messaging.offsets import Part, Place, first_offsets, lag, next_offsets
+from accord.database import Recording, is_transient
+from accord.messaging import instruments
+from accord.messaging.claims import balance
+from accord.messaging.dead_letters import describe
+from accord.messaging.ports import (
+    Claims,
+    ConsumerStore,
+    ConsumerTransaction,
+    DeadLetterKind,
+    EventLog,
+    LogPositionLost,
+    LogReader,
+    LogRecord,
+    Move,
+    NewDeadLetter,
+    Partition,
+    Position,
+    PositionConflict,
+)
+from accord.messaging.watermark import Reached
 from accord.retry import Backoff
-from accord.settings import KafkaSettings
-from accord.workers import Stall
+from accord.workers import Stall, pause
 
 log = structlog.get_logger(__name__)
 tracer = trace.get_tracer(__name__)
 
-SESSION_TIMEOUT_S = 6.0
-"""A killed member's partitions move on after this long."""
-
-REBALANCE_TIMEOUT_S = 30.0
-DRAIN_S_MAX = 10.0
-"""In-flight work has this long to finish at a revoke; below REBALANCE_TIMEOUT_S, or the group would drop the member."""
-
-_POLL_S = 0.5
+_POLL_S = 1.0
+_BALANCE_EVERY_S = 2.0
+_COMMIT_EVERY_S = 5.0
+_COMMIT_S_MAX = 5.0
+_NOTE_EVERY_S = 1.0
+_NOTE_IDLE_EVERY_S = 60.0
+_ROWS_PER_TURN = 500
 _BATCH_SLOW_S = 0.4
 _BATCH_QUICK_S = 0.2
 _BATCH_ROWS_MIN = 50
 _BACKOFF_S_MAX = 5.0
+_REPLAYED_AT_ONCE_MAX = 500
+
+UNSETTLED_MAX = 10_000
+"""So many unsettled dead letters, and the consumer stops: somebody has to look before it sets more aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +102,7 @@ class Poison(Exception):
 
 
 class TooManyPoisonEvents(Exception):
-    """So many events failed that the fault is ours, not theirs. The process must stop before it sets more aside."""
+    """So many events failed that the fault is ours, not theirs. The consumer must stop before it sets more aside."""
 
 
 class DeadLetterFailed(Exception):
@@ -103,70 +120,89 @@ class PoisonLimits:
     share_max: float = 0.5
     window_events: int = 1000
     window_events_min: int = 100
+    unsettled_max: int = UNSETTLED_MAX
+
+
+class Progress(Protocol):
+    """Says how far topics were consumed by a consumer with some positions (see Watermarks)."""
+
+    def reached_by(self, positions: Mapping[Partition, int]) -> Reached: ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """One record of a batch: an event, a watermark, or a record that could not be read."""
+    """One record of a batch: an event, or a record that is set aside. With neither, it is passed over."""
 
-    record: ConsumerRecord
-    topic: str
+    record: LogRecord
     received: Received | None = None
-    watermark_at: datetime | None = None
-    malformed: MalformedEvent | None = None
+    letter: NewDeadLetter | None = None
 
     @property
-    def place(self) -> Place:
-        return Place(self.topic, self.record.partition, self.record.offset)
+    def partition(self) -> Partition:
+        return self.record.topic, self.record.partition
 
 
 class Consumer:
-    """Worker. `group` is both the Kafka group and the consumer's name in inbox, dead letters and watermarks."""
+    """Worker. `group` is the consumer's name in inbox, positions and dead letters, and in the log for its lag."""
 
     def __init__(
         self,
-        database: Database,
-        kafka: KafkaSettings,
+        store: ConsumerStore,
+        event_log: EventLog,
         *,
         group: str,
         topics: Sequence[str],
         handle: Handler,
+        progress: Progress | None = None,
+        replay: Callable[[UUID], Awaitable[None]] | None = None,
         batch_rows_max: int = 2000,
+        gather_rows: int = 200,
+        gather_s: float = 0.025,
         poison: PoisonLimits | None = None,
         stuck_after_s: float = 60.0,
     ) -> None:
         self.name = f"consumer-{group}"
         self.group = group
-        self._database = database
-        self._kafka = kafka
+        self._store = store
+        self._log = event_log
         self._topics = list(topics)
-        self._logical = {physical(kafka, topic): topic for topic in topics}
         self._handle = handle
+        self._progress = progress
+        self._replay = replay
         self._batch_rows_max = batch_rows_max
         self._batch_rows = batch_rows_max
+        self._gather_rows = gather_rows
+        self._gather_s = gather_s
         self._limits = poison or PoisonLimits()
         self._stall = Stall(stuck_after_s)
-        self._client: AIOKafkaConsumer | None = None
-        self._busy = asyncio.Lock()
-        self._fatal: BaseException | None = None
         self._backoff = Backoff(first_s=0.1, max_s=_BACKOFF_S_MAX)
         self._poison_in_a_row = 0
         self._outcomes: deque[bool] = deque(maxlen=self._limits.window_events)
+        self._positions: dict[Partition, Position] = {}
+        """Of the partitions that are read now: where the last transaction left them."""
+        self._unverified: dict[Partition, Position] = {}
+        self._committed: dict[Partition, int] = {}
+        self._committing: asyncio.Task[None] | None = None
+        self._commit_at = 0.0
+        self._noted: Reached | None = None
+        self._note_at = 0.0
         self._lag = 0
         self._in_hand = 0
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Consume until `stop`, then finish the batch in hand, commit and leave the group.
+        """Consume until `stop`, then finish the batch in hand.
 
-        A lost Kafka is tried again for ever with bounded back-off; TooManyPoisonEvents, DeadLetterFailed and
-        programming errors outside the handler end the process.
+        A lost log or database is tried again for ever with bounded back-off; TooManyPoisonEvents, DeadLetterFailed,
+        LogPositionLost and programming errors outside the handler end it.
         """
         backoff = Backoff(first_s=0.1, max_s=2.0)
+        self._poison_in_a_row = 0
         while not stop.is_set():
             try:
-                await self._membership(stop, backoff)
+                await self._replay_unknown(stop)
+                await self._session(stop, backoff)
             except Exception as error:
-                if not is_transient(error):
+                if not _may_pass(error):
                     raise
                 self._stall.failed()
                 log.warning("consumer_disconnected", consumer=self.group, error=type(error).__name__)
@@ -183,106 +219,148 @@ class Consumer:
         """Whether records wait or are in hand, as far as the last fetch told."""
         return self._lag + self._in_hand > 0
 
-    async def _membership(self, stop: asyncio.Event, backoff: Backoff) -> None:
-        """Join the group and consume until `stop` or until the connection is lost for good."""
-        await ensure_topics(self._kafka, self._topics)
-        client = AIOKafkaConsumer(
-            **client_options(self._kafka),
-            group_id=physical(self._kafka, self.group),
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            isolation_level="read_uncommitted",
-            partition_assignment_strategy=(RangePartitionAssignor,),
-            session_timeout_ms=int(SESSION_TIMEOUT_S * 1000),
-            heartbeat_interval_ms=int(SESSION_TIMEOUT_S * 1000 / 4),
-            rebalance_timeout_ms=int(REBALANCE_TIMEOUT_S * 1000),
-            max_poll_interval_ms=300_000,
-            fetch_max_wait_ms=200,
-            max_partition_fetch_bytes=1_048_576,
-            metadata_max_age_ms=30_000,
-        )
-        self._fatal, self._client = None, client  # the listener may be called before `start` returns
-        try:
-            client.subscribe(list(self._logical), listener=_Listener(self))
-            await client.start()
-            await self._consume(client, stop, backoff)
-        finally:
-            self._client = None
-            await close_quietly(client)
+    # -- one connection
 
-    async def _consume(self, client: AIOKafkaConsumer, stop: asyncio.Event, backoff: Backoff) -> None:
-        stopped = asyncio.create_task(stop.wait())
+    async def _session(self, stop: asyncio.Event, backoff: Backoff) -> None:
+        """Claim partitions and consume them until `stop` or until a connection is lost."""
+        await self._log.prepare(self._topics)
+        reader = await self._log.open_reader(self._topics, self.group)
         try:
-            while not stop.is_set():
-                batches = await _poll(client, stopped, _POLL_S, self._batch_rows)
-                if self._fatal is not None:
-                    raise self._fatal
-                backoff.reset()
-                self._in_hand = sum(map(len, batches.values()))
-                self._measure(client)
-                if batches and not await self._take(client, batches):
-                    await self._hold(client, stopped)
-                self._in_hand = 0
+            claims = await self._store.open_claims()
+            try:
+                await self._consume(reader, claims, stop, backoff)
+            finally:
+                await claims.close()
         finally:
-            stopped.cancel()
+            self._positions, self._unverified = {}, {}
             self._in_hand = self._lag = 0
             self._stall.waits(False)
+            await self._stop_committing()
+            await reader.close()
 
-    async def _take(self, client: AIOKafkaConsumer, batches: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> bool:
-        """Apply what was polled and commit its offsets. False if it was put back because of a transient failure.
+    async def _consume(self, reader: LogReader, claims: Claims, stop: asyncio.Event, backoff: Backoff) -> None:
+        stopped = asyncio.create_task(stop.wait())
+        balance_at = 0.0
+        try:
+            while not stop.is_set():
+                if _now() >= balance_at:
+                    await self._balance(reader, claims)
+                    balance_at = _now() + _BALANCE_EVERY_S
+                if not self._positions:
+                    await pause(stop, _POLL_S)
+                    continue
+                records = await self._gather(reader, stopped)
+                backoff.reset()
+                self._in_hand = len(records)
+                self._measure(reader)
+                if records and not await self._take(records):
+                    await self._backoff.wait(stop)
+                    await self._assign(reader, self._positions)
+                self._in_hand = 0
+                await self._note(idle=not records)
+                self._commit(reader)
+        finally:
+            stopped.cancel()
 
-        Records of partitions that were revoked since are left to their new owner. Those that are ours again may be
-        applied a second time by the new position; the inbox passes them over.
-        """
-        async with self._busy:
-            held = client.assignment()
-            records = [record for part, found in batches.items() if part in held for record in found]
-            if not records:
-                return True
-            items: list[_Item] = []
-            for part in held.intersection(batches):
-                items.extend(self._read(self._logical[part.topic], batches[part]))
-                await asyncio.sleep(0)  # decoding is all CPU; let the API have its turn
-            try:
-                await self._process(items)
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                self._put_back(client, records, error)
-                return False
-            self._backoff.reset()
-            self._stall.progressed()
-            await self._commit(client, records)
-            return True
+    async def _balance(self, reader: LogReader, claims: Claims) -> None:
+        """Hold a fair share of the partitions there are now, and read those."""
+        counts = await reader.partitions()
+        items = [(topic, partition) for topic in self._topics for partition in range(counts[topic])]
+        before = set(self._positions)
+        held = await balance(claims, items, before)
+        if held != before:
+            await self._assign(reader, held)
+            log.info("partitions_claimed", consumer=self.group, partitions=len(held), of=len(items))
 
-    def _read(self, topic: str, records: Sequence[ConsumerRecord]) -> Iterable[_Item]:
-        """Decode the records of one partition. Unknown types are counted and left out."""
-        passed_over = 0
+    async def _assign(self, reader: LogReader, held: Iterable[Partition]) -> None:
+        """Read these partitions from their stored positions; where there is none yet, from where it begins."""
+        parts = sorted(held)
+        stored = await self._store.read_positions()
+        missing = [part for part in parts if part not in stored]
+        if missing:
+            await self._store.create_positions({part: await self._first_offset(reader, part) for part in missing})
+            stored = await self._store.read_positions()
+        self._positions = {part: stored[part] for part in parts}
+        self._unverified = {
+            part: position for part, position in self._positions.items() if position.last_event_id is not None
+        }
+        reader.assign(
+            {part: position.next_offset - (part in self._unverified) for part, position in self._positions.items()}
+        )
+
+    async def _first_offset(self, reader: LogReader, part: Partition) -> int:
+        """Where versions before stored positions had come to, or else the beginning."""
+        committed = await reader.committed(part)
+        return await reader.beginning(part) if committed is None else committed
+
+    async def _gather(self, reader: LogReader, stopped: asyncio.Task[Any]) -> list[LogRecord]:
+        """The next records. Few of them wait a moment for more: a transaction costs the same for one as for many."""
+        records = list(await _poll(reader, stopped, _POLL_S, self._batch_rows))
+        if records and len(records) < min(self._gather_rows, self._batch_rows) and self._gather_s:
+            await asyncio.wait([stopped], timeout=self._gather_s)
+            records += await _poll(reader, stopped, 0.0, self._batch_rows - len(records))
+            records.sort(key=lambda record: (record.topic, record.partition, record.offset))
+        return self._verified(records)
+
+    def _verified(self, records: list[LogRecord]) -> list[LogRecord]:
+        """Without the records that only show that the log is the one that was read before. Raises LogPositionLost."""
+        if not self._unverified:
+            return records
+        kept = []
         for record in records:
-            try:
-                event = decode(record.value, record.headers)
-            except UnknownEventType:
-                passed_over += 1
-                continue
-            except MalformedEvent as error:
-                yield _Item(record, topic, malformed=error)
-                continue
-            if isinstance(event.data, WatermarkAdvanced):
-                yield _Item(record, topic, watermark_at=event.data.watermark_at)
-            else:
-                yield _Item(record, topic, received=Received(event, topic, record.partition, record.offset))
-        if passed_over:
-            instruments.CONSUMER_EVENTS.labels(self.group, "unknown_type").inc(passed_over)
+            position = self._unverified.pop((record.topic, record.partition), None)
+            if position is None:
+                kept.append(record)
+            elif record.offset != position.next_offset - 1 or event_id_of(record.headers) != position.last_event_id:
+                raise LogPositionLost(
+                    f"{record.topic}/{record.partition}: at offset {record.offset} stands another record than was read "
+                    f"there; the topic was made anew or has lost its end"
+                )
+        return kept
+
+    # -- one batch
+
+    async def _take(self, records: Sequence[LogRecord]) -> bool:
+        """Apply what was polled. False if a transient failure left some of it for another time."""
+        items = []
+        for number, record in enumerate(records, 1):
+            items.append(self._read(record))
+            if number % _ROWS_PER_TURN == 0:
+                await asyncio.sleep(0)  # decoding is all CPU; let the API have its turn
+        try:
+            await self._process(items)
+        except Exception as error:
+            if not _may_pass(error):
+                raise
+            self._rewound(records, error)
+            return False
+        self._backoff.reset()
+        self._stall.progressed()
+        return True
+
+    def _read(self, record: LogRecord) -> _Item:
+        """Decode a record. Whatever goes wrong with it makes it a dead letter."""
+        try:
+            if record.unreadable is not None:
+                raise MalformedEvent(record.unreadable)
+            event = decode(record.value, record.headers)
+        except UnknownEventType as error:
+            return _Item(record, letter=_letter("unknown", record, error))
+        except Exception as error:  # noqa: BLE001 - a record may be bad in any way, and must not stop the others
+            return _Item(record, letter=_letter("malformed", record, error))
+        if isinstance(event.data, WatermarkAdvanced):
+            return _Item(record)
+        return _Item(record, received=Received(event, record.topic, record.partition, record.offset))
 
     async def _process(self, items: Sequence[_Item]) -> None:
-        """Apply these items in order; what is poison among them goes to the dead letters, in its place."""
-        at = 0
-        for place, item in enumerate(items):
-            if item.malformed is not None:
-                await self._apply_or_split(items[at:place])
-                await self._set_aside(item, item.malformed)
-                at = place + 1
-        await self._apply_or_split(items[at:])
+        """Apply these items in order; what is malformed or poison among them goes to the dead letters, in its place."""
+        start = 0
+        for index, item in enumerate(items):
+            if item.letter is not None and item.letter.kind == "malformed":
+                await self._apply_or_split(items[start:index])
+                await self._set_aside(item, item.letter)
+                start = index + 1
+        await self._apply_or_split(items[start:])
 
     async def _apply_or_split(self, items: Sequence[_Item]) -> None:
         if not items:
@@ -290,42 +368,56 @@ class Consumer:
         try:
             await self._apply(items)
         except Exception as error:
-            if is_transient(error):
+            if _may_pass(error):
                 raise
             if len(items) == 1:
-                await self._set_aside(items[0], error)
+                await self._set_aside(items[0], _letter("poison", items[0].record, error, items[0].received))
                 return
             for part in _split(items, error):
                 await self._apply_or_split(part)
 
     async def _apply(self, items: Sequence[_Item]) -> None:
-        """One transaction: inbox, handler, outbox and watermarks."""
-        started = time.monotonic()
+        """One transaction: inbox, handler, outbox, dead letters of unknown types, and positions."""
+        started = _now()
         received = [item.received for item in items if item.received is not None]
+        unknown = [item.letter for item in items if item.letter is not None]
+        moves = self._moves(items)
+        fresh: list[Received] = []
+        unsettled = 0
         with tracer.start_as_current_span(
             f"{self.group} consume",
             kind=trace.SpanKind.CONSUMER,
             links=tracing.links(one.event.traceparent for one in received),
             attributes={"messaging.system": "kafka", "messaging.batch.message_count": len(received)},
         ):
-            async with self._database.recording() as recording:
-                driver = await recording.driver()
-                fresh: list[Received] = []
+            async with self._store.begin() as transaction:
                 if received:
-                    fresh = await self._unseen(driver, received, recording.now)
+                    fresh = await self._unseen(transaction, received)
                 if fresh:
-                    await self._handle(recording, fresh)
-                reached: dict[Part, datetime | None] = {
-                    (item.topic, item.record.partition): item.watermark_at for item in items if item.watermark_at
-                }
-                if reached:
-                    await watermark.store(driver, self.group, reached)
-        self._account(len(received), len(fresh), time.monotonic() - started, len(items))
-        self._show_watermarks(reached)
+                    await self._handle(transaction.recording, fresh)
+                if unknown:
+                    unsettled = await transaction.add_dead_letters(unknown)
+                await transaction.advance(moves)
+        self._moved(moves)
+        self._account(len(received), len(fresh), _now() - started, len(items))
+        if unknown:
+            instruments.DEAD_LETTERS.labels(self.group, "unknown").inc(len(unknown))
+            self._check_unsettled(unsettled)
 
-    async def _unseen(self, driver: Any, received: Sequence[Received], now: datetime) -> list[Received]:
+    def _moves(self, items: Sequence[_Item]) -> dict[Partition, Move]:
+        last = {item.partition: item.record for item in items}
+        return {
+            part: Move(self._positions[part].next_offset, Position(record.offset + 1, event_id_of(record.headers)))
+            for part, record in last.items()
+        }
+
+    def _moved(self, moves: Mapping[Partition, Move]) -> None:
+        for part, move in moves.items():
+            self._positions[part] = move.to
+
+    async def _unseen(self, transaction: ConsumerTransaction, received: Sequence[Received]) -> list[Received]:
         """Those that this consumer has not applied yet, each once, in order."""
-        fresh_ids = await inbox.claim(driver, self.group, [one.event.id for one in received], now)
+        fresh_ids = await transaction.claim_events([one.event.id for one in received])
         fresh: list[Received] = []
         for one in received:
             if one.event.id in fresh_ids:
@@ -333,25 +425,36 @@ class Consumer:
                 fresh.append(one)
         return fresh
 
-    async def _set_aside(self, item: _Item, error: BaseException) -> None:
-        """Write a poison event to the dead letters. The offset is passed only once this has committed."""
-        kind = "malformed" if item.malformed is not None else "poison"
+    async def _set_aside(self, item: _Item, letter: NewDeadLetter) -> None:
+        """Write an event to the dead letters and pass its position, in one transaction."""
+        record = item.record
+        moves = self._moves([item])
         try:
-            async with self._database.recording() as recording:
-                await dead_letters.add(
-                    await recording.driver(), self.group, item.topic, item.record, error, recording.now
-                )
+            async with self._store.begin() as transaction:
+                unsettled = await transaction.add_dead_letters([letter])
+                await transaction.advance(moves)
         except Exception as failure:
-            if is_transient(failure):
+            if _may_pass(failure):
                 raise
             raise DeadLetterFailed(
-                f"{self.group}: {type(failure).__name__} while setting {item.place} aside"
+                f"{self.group}: {type(failure).__name__} while setting {record.topic}/{record.partition} offset "
+                f"{record.offset} aside"
             ) from failure
-        instruments.DEAD_LETTERS.labels(self.group, kind).inc()
-        log.error("event_set_aside", consumer=self.group, kind=kind, error=type(error).__name__, **item.place._asdict())
+        self._moved(moves)
+        instruments.DEAD_LETTERS.labels(self.group, letter.kind).inc()
+        log.error(
+            "event_set_aside",
+            consumer=self.group,
+            kind=letter.kind,
+            error=letter.error.partition(":")[0],
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+        )
         self._poison_in_a_row += 1
         self._outcomes.append(True)
         self._check_limits()
+        self._check_unsettled(unsettled)
 
     def _check_limits(self) -> None:
         limits = self._limits
@@ -360,6 +463,12 @@ class Consumer:
         seen, poisoned = len(self._outcomes), sum(self._outcomes)
         if seen >= limits.window_events_min and poisoned > limits.share_max * seen:
             raise TooManyPoisonEvents(f"{self.group}: {poisoned} of the last {seen} events could not be applied")
+
+    def _check_unsettled(self, unsettled: int) -> None:
+        if unsettled >= self._limits.unsettled_max:
+            raise TooManyPoisonEvents(
+                f"{self.group}: {unsettled} dead letters wait to be replayed or discarded, or for a version that knows them"
+            )
 
     def _account(self, received: int, fresh: int, elapsed_s: float, rows: int) -> None:
         """Count a batch, and keep the next to a size that takes a fraction of a second: bisecting stays short."""
@@ -375,132 +484,128 @@ class Consumer:
         elif elapsed_s < _BATCH_QUICK_S and rows >= self._batch_rows:
             self._batch_rows = min(self._batch_rows_max, self._batch_rows * 2)
 
-    def _show_watermarks(self, reached: Mapping[Part, datetime | None]) -> None:
-        now = datetime.now(UTC)
-        for (topic, _), at in reached.items():
-            if at is not None:
-                instruments.CONSUMER_WATERMARK_AGE_S.labels(self.group, topic).set((now - at).total_seconds())
-
-    def _put_back(self, client: AIOKafkaConsumer, records: Sequence[ConsumerRecord], error: BaseException) -> None:
-        """Have these records read again: nothing of them was passed, and what was applied is in the inbox."""
+    def _rewound(self, records: Sequence[LogRecord], error: Exception) -> None:
+        """Count a failure that may pass. Positions are read again; fewer records at a time may get through."""
         self._stall.failed()
+        self._batch_rows = max(1, min(self._batch_rows, len(records)) // 2)
         instruments.CONSUMER_RETRIES.labels(self.group, type(error).__name__).inc()
         log.warning(
             "batch_put_back", consumer=self.group, error=type(error).__name__, attempt=self._backoff.attempts + 1
         )
-        held = client.assignment()
-        for (topic, partition), offset in first_offsets(_places(records)).items():
-            part = TopicPartition(topic, partition)
-            if part in held:
-                client.seek(part, offset)
 
-    async def _hold(self, client: AIOKafkaConsumer, stopped: asyncio.Task[Any]) -> None:
-        """Back off with every partition paused, polling all the while; what newly assigned ones give is put back."""
-        until = time.monotonic() + self._backoff.next_s()
-        while not stopped.done() and (left_s := until - time.monotonic()) > 0:
-            client.pause(*client.assignment())
-            early = await _poll(client, stopped, min(left_s, _POLL_S), 1)
-            if self._fatal is not None:
-                raise self._fatal
-            for part, records in early.items():
-                if part in client.assignment():
-                    client.seek(part, records[0].offset)
-        client.resume(*client.assignment())
+    # -- around it
 
-    async def _commit(self, client: AIOKafkaConsumer, records: Sequence[ConsumerRecord]) -> None:
-        """Commit the offsets after these records. If partitions have moved on, their new owner reads them again."""
-        after = {TopicPartition(*part): offset for part, offset in next_offsets(_places(records)).items()}
+    async def _replay_unknown(self, stop: asyncio.Event) -> None:
+        """Replay events that an older version did not know and this one does, before anything that came after them."""
+        if self._replay is None:
+            return
+        while not stop.is_set():
+            letters = await self._store.replayable(sorted(EVENT_TYPES), _REPLAYED_AT_ONCE_MAX)
+            replayed = 0
+            for letter in letters:
+                try:
+                    await self._replay(letter)
+                    replayed += 1
+                except Exception as error:
+                    if _may_pass(error):
+                        raise
+                    log.error("unknown_event_not_replayed", consumer=self.group, error=type(error).__name__)
+            if replayed == 0:
+                return
+            log.info("unknown_events_replayed", consumer=self.group, events=replayed)
+
+    async def _note(self, *, idle: bool) -> None:
+        """Store now and then until when the topics have been read, for answers that say what they are as of."""
+        if self._progress is None or _now() < self._note_at:
+            return
+        stored = await self._store.read_positions()
+        reached = self._progress.reached_by({part: position.next_offset for part, position in stored.items()})
+        self._note_at = _now() + (_NOTE_IDLE_EVERY_S if idle else _NOTE_EVERY_S)
+        if reached.topics and (self._noted is None or reached.topics != self._noted.topics):
+            async with self._store.begin() as transaction:
+                await transaction.note_watermarks(reached)
+            self._noted = reached
+
+    def _commit(self, reader: LogReader) -> None:
+        """Tell the log how far we are, beside the work: tools show lag by it."""
+        if self._committing is not None or _now() < self._commit_at:
+            return
+        self._commit_at = _now() + _COMMIT_EVERY_S
+        positions = {part: position.next_offset for part, position in self._positions.items()}
+        moved = {part: offset for part, offset in positions.items() if self._committed.get(part) != offset}
+        if moved:
+            self._committing = asyncio.create_task(self._tell_log(reader, moved))
+
+    async def _tell_log(self, reader: LogReader, moved: Mapping[Partition, int]) -> None:
         try:
-            await client.commit(after)
-        except (CommitFailedError, IllegalStateError) as error:
+            async with asyncio.timeout(_COMMIT_S_MAX):
+                await reader.commit(moved)
+            self._committed.update(moved)
+        except Exception as error:  # noqa: BLE001 - nothing depends on it
             log.info("offsets_not_committed", consumer=self.group, error=type(error).__name__)
+        finally:
+            self._committing = None
 
-    def _measure(self, client: AIOKafkaConsumer) -> None:
+    async def _stop_committing(self) -> None:
+        task = self._committing
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    def _measure(self, reader: LogReader) -> None:
         """Lag by topic, from what the last fetches told."""
-        by_topic = dict.fromkeys(self._topics, 0)
-        for part in client.assignment():
-            end = client.highwater(part)
-            state = client._subscription.subscription.assignment.state_value(part)  # noqa: SLF001 - position() may wait
-            if end is not None and state is not None and state.has_valid_position:
-                at = (part.topic, part.partition)
-                by_topic[self._logical[part.topic]] += lag({at: state.position}, {at: end})
+        by_topic = reader.lag()
         for topic, records in by_topic.items():
             instruments.CONSUMER_LAG.labels(self.group, topic).set(records)
         self._lag = sum(by_topic.values())
         self._stall.waits(self._lag + self._in_hand > 0)
 
-    async def revoked(self) -> None:
-        """Wait until the batch in hand is committed."""
-        async with asyncio.timeout(DRAIN_S_MAX), self._busy:
-            return
 
-    async def assigned(self, parts: Iterable[TopicPartition]) -> None:
-        """Make every partition of the topics known as one whose watermark is unknown yet."""
-        client = self._client
-        if client is None:
-            return
-        unknown: dict[Part, datetime | None] = {}
-        for name, topic in self._logical.items():
-            for partition in client.partitions_for_topic(name) or ():
-                unknown[(topic, partition)] = None
-        for part in parts:
-            unknown[(self._logical[part.topic], part.partition)] = None
-        async with self._database.recording() as recording:
-            await watermark.store(await recording.driver(), self.group, unknown)
-
-    def fail(self, error: BaseException) -> None:
-        """Have the loop raise this; aiokafka would only log it."""
-        self._fatal = error
+def _may_pass(error: Exception) -> bool:
+    return isinstance(error, PositionConflict) or is_transient(error)
 
 
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Drains on revoke. Never lets an exception get lost."""
+def _letter(
+    kind: DeadLetterKind, record: LogRecord, error: Exception, received: Received | None = None
+) -> NewDeadLetter:
+    if received is not None:
+        keys: tuple[str, ...] | None = received.event.data.keys
+    else:
+        keys = _keys_of(record)
+    return NewDeadLetter(kind, record, event_id_of(record.headers), type_of(record.headers), keys, describe(error))
 
-    def __init__(self, consumer: Consumer) -> None:
-        self._consumer = consumer
 
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        try:
-            await self._consumer.revoked()
-        except BaseException as error:
-            self._consumer.fail(error)
-            raise
-
-    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        try:
-            await self._consumer.assigned(assigned)
-        except BaseException as error:
-            self._consumer.fail(error)
-            raise
+def _keys_of(record: LogRecord) -> tuple[str, ...] | None:
+    try:
+        key = (record.key or b"").decode().replace("\x00", "")
+    except ValueError:
+        return None
+    return (key,) if key else None
 
 
 def _split(items: Sequence[_Item], error: Exception) -> list[Sequence[_Item]]:
     """The parts to try one by one: around the event that a Poison names, or else two halves."""
     named = error.received if isinstance(error, Poison) else None
     if named is not None:
-        for at, item in enumerate(items):
+        for index, item in enumerate(items):
             if item.received is named:
-                return [items[:at], items[at : at + 1], items[at + 1 :]]
+                return [items[:index], items[index : index + 1], items[index + 1 :]]
     middle = len(items) // 2
     return [items[:middle], items[middle:]]
 
 
-def _places(records: Iterable[ConsumerRecord]) -> Iterable[Place]:
-    return (Place(record.topic, record.partition, record.offset) for record in records)
-
-
-async def _poll(
-    client: AIOKafkaConsumer, stopped: asyncio.Task[Any], timeout_s: float, rows_max: int
-) -> dict[TopicPartition, list[ConsumerRecord]]:
-    """`getmany` that also ends when the worker is told to stop; during a rebalance it would otherwise wait on."""
-    polling = asyncio.create_task(client.getmany(timeout_ms=max(1, int(timeout_s * 1000)), max_records=rows_max))
+async def _poll(reader: LogReader, stopped: asyncio.Task[Any], timeout_s: float, rows_max: int) -> Sequence[LogRecord]:
+    """A poll that also ends when the worker is told to stop."""
+    polling = asyncio.create_task(reader.poll(timeout_s, rows_max))
     try:
         await asyncio.wait([polling, stopped], return_when=asyncio.FIRST_COMPLETED)
-        if not polling.done():
-            return {}
-        found: dict[TopicPartition, list[ConsumerRecord]] = polling.result()
-        return found
+        return polling.result() if polling.done() else ()
     finally:
         if not polling.done():
             polling.cancel()
             await asyncio.gather(polling, return_exceptions=True)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

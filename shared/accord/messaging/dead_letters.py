@@ -1,5 +1,9 @@
 """Dead letters: events that could not be applied, kept with place and error until someone replays or discards them.
 
+Until then they *hold* the leads that they concern: nothing is concluded from what was read of these leads, since it is
+not all of it. A letter that does not say whom it concerns holds all. Events of a type that this version does not know
+are kept too; they hold nobody, and the next version replays them when it starts.
+
 The bodies stay in the table: neither the API nor a log line ever shows one.
 """
 
@@ -17,30 +21,36 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from accord.contracts.base import EVENT_TYPES
 from accord.contracts.envelope import decode
 from accord.database import Database
-from accord.ids import new_id
 from accord.messaging import inbox, instruments
+from accord.messaging.ports import DeadLetterKind
 
 if TYPE_CHECKING:
-    from aiokafka import ConsumerRecord
     from fastapi import APIRouter
 
     from accord.messaging.consumer import Handler
 
 ERROR_CHARS_MAX = 500
-HEADERS_MAX = 64
 
 State = Literal["new", "replayed", "discarded"]
 
-_ADD = """
-INSERT INTO dead_letter
-    (id, consumer, topic, partition, "offset", event_id, type, key, value, headers, error, failed_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::json, $11, $12)
-ON CONFLICT DO NOTHING
-"""
+HELD_KEYS_MAX = 500
+"""Beyond, everything is held: an announcement has to stay small."""
 
-_COLUMNS = 'id, consumer, topic, partition, "offset", event_id, type, key, error, failed_at, state, settled_at'
+_KNOWN = ", ".join(f"'{type_}'" for type_ in sorted(EVENT_TYPES))
+_UNSETTLED = f"state = 'new' AND (kind <> 'unknown' OR type IN ({_KNOWN}))"
+
+HELD = f"""
+SELECT coalesce(array_agg(DISTINCT key) FILTER (WHERE key IS NOT NULL), '{{}}') AS keys,
+       coalesce(bool_or(letter.keys IS NULL) OR count(DISTINCT key) > {HELD_KEYS_MAX}, false) AS all
+FROM (SELECT keys FROM dead_letter WHERE consumer = ANY ($1::text[]) AND {_UNSETTLED} ORDER BY id LIMIT {HELD_KEYS_MAX + 1})
+     AS letter LEFT JOIN LATERAL unnest(letter.keys) AS key ON true
+"""  # noqa: S608 - constants of ours
+"""The keys that the unsettled letters of some consumers hold, and whether they hold all."""
+
+_COLUMNS = 'id, consumer, topic, partition, "offset", event_id, kind, type, key, error, failed_at, state, settled_at'
 
 _LIST = text(f"""
     SELECT {_COLUMNS}, octet_length(value) AS value_bytes FROM dead_letter
@@ -81,6 +91,7 @@ class DeadLetter:
     partition: int
     offset: int
     event_id: UUID | None
+    kind: DeadLetterKind
     type: str | None
     key: str | None
     error: str
@@ -88,31 +99,6 @@ class DeadLetter:
     state: State
     settled_at: datetime | None
     value_bytes: int | None
-
-
-async def add(
-    driver: asyncpg.Connection, consumer: str, topic: str, record: ConsumerRecord, error: BaseException, now: datetime
-) -> None:
-    """Keep a record that could not be applied. The same place or the same event is kept once."""
-    headers = [
-        (name, None if value is None else value.decode("latin-1")) for name, value in record.headers[:HEADERS_MAX]
-    ]
-    found = dict(record.headers)
-    await driver.execute(
-        _ADD,
-        new_id(),
-        consumer,
-        topic,
-        record.partition,
-        record.offset,
-        _uuid(found.get("ce_id")),
-        _readable(found.get("ce_type")),
-        _readable(record.key),
-        record.value,
-        json.dumps(headers),
-        describe(error),
-        now,
-    )
 
 
 def describe(error: BaseException) -> str:
@@ -131,13 +117,13 @@ async def listed(
     return [DeadLetter(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's documented access
 
 
-async def replay(database: Database, id_: UUID, handlers: Mapping[str, Handler]) -> None:
+async def replay(database: Database, handlers: Mapping[str, Handler], id_: UUID) -> None:
     """Apply a dead letter by its consumer's handler, in one recording. If the inbox has it by now, only settle it.
 
     Raises UnknownDeadLetter, AlreadySettled, UnknownConsumer, MalformedEvent, UnknownEventType or what the handler
     raises; then nothing has changed.
     """
-    from accord.messaging.consumer import Received  # noqa: PLC0415 - the consumer writes dead letters itself
+    from accord.messaging.consumer import Received  # noqa: PLC0415 - it knows how letters are replayed
 
     async with database.recording() as recording:
         driver = await recording.driver()
@@ -175,19 +161,6 @@ async def _take(driver: asyncpg.Connection, id_: UUID) -> asyncpg.Record:
 
 def _headers(stored: str) -> Sequence[tuple[str, Any]]:
     return [(name, None if value is None else value.encode("latin-1")) for name, value in json.loads(stored)]
-
-
-def _uuid(value: bytes | None) -> UUID | None:
-    try:
-        return UUID(value.decode("ascii")) if value else None
-    except ValueError:
-        return None
-
-
-def _readable(value: bytes | None) -> str | None:
-    return (
-        None if value is None else value.decode("utf-8", "backslashreplace").replace("\x00", "\\x00")[:ERROR_CHARS_MAX]
-    )
 
 
 def router(database: Database, handlers: Mapping[str, Handler]) -> APIRouter:

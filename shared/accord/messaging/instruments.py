@@ -18,6 +18,10 @@ RELAY_PUBLISH_S = Histogram(
 )
 WATERMARK_AGE_S = Gauge("accord_watermark_age_seconds", "How far the watermark last published lies in the past.")
 
+WATERMARKS_REJECTED = Counter(
+    "accord_watermarks_rejected_total", "Announcements that could not be read, or were ahead of the clock."
+)
+
 CONSUMER_LAG = Gauge(
     "accord_consumer_lag_records", "Records not yet consumed, of the partitions held.", ["consumer", "topic"]
 )

@@ -1,23 +1,37 @@
-"""How Kafka clients are made from settings, where a key goes, which topics must exist. It sends and reads nothing."""
+"""How Kafka clients are made from settings, how they are given up, and which topics must exist. It sends and reads nothing."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from aiokafka.helpers import create_ssl_context
 
-from accord.contracts.topics import PARTITIONS_DEFAULT
+from accord.contracts.watermarks import WATERMARKS
+from accord.messaging.ports import FiniteRetention
 from accord.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
 _TOPIC_READY_S_MAX = 30.0
+_ADMIN_TIMEOUT_S = 10.0
+
+_KEPT_FOR_EVER = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
+"""Of a topic of events: a consumer may come to it at any time, and finds all of them."""
+
+_KEPT_BY_KEY = {
+    "cleanup.policy": "compact",
+    "segment.ms": "3600000",
+    "min.cleanable.dirty.ratio": "0.1",
+    "message.timestamp.type": "LogAppendTime",
+}
+"""Of the topic of watermarks: the newest record of each key, dated by the broker."""
 
 
 def client_options(kafka: KafkaSettings) -> dict[str, Any]:
@@ -40,33 +54,49 @@ def physical(kafka: KafkaSettings, topic: str) -> str:
     return kafka.topic_prefix + topic
 
 
-async def ensure_topics(kafka: KafkaSettings, topics: Sequence[str], *, partitions: int = PARTITIONS_DEFAULT) -> None:
-    """Create those that are missing, with unlimited retention; safe beside others doing the same. Raises KafkaError."""
-    names = [physical(kafka, topic) for topic in topics]
-    admin = AIOKafkaAdminClient(**client_options(kafka), request_timeout_ms=10_000)
+async def ensure_topics(kafka: KafkaSettings, topics: Sequence[str], *, partitions: int | None = None) -> None:
+    """Create those that are missing; safe beside others doing the same. `partitions` is the setting if it is not given.
+
+    Raises KafkaError, and FiniteRetention if one that is there would lose events.
+    """
+    wanted = {physical(kafka, topic): topic for topic in topics}
+    admin = AIOKafkaAdminClient(**client_options(kafka), request_timeout_ms=int(_ADMIN_TIMEOUT_S * 1000))
     try:
         await admin.start()
-        missing = sorted(set(names) - set(await admin.list_topics()))
+        known = set(await admin.list_topics())
+        missing = sorted(wanted.keys() - known)
         if missing:
-            await _create(admin, kafka, missing, partitions)
+            counts = {name: 1 if wanted[name] == WATERMARKS else partitions or kafka.partitions for name in missing}
+            await _create(admin, kafka, counts, {name for name in missing if wanted[name] == WATERMARKS})
+        events = [name for name in wanted.keys() & known if wanted[name] != WATERMARKS]
+        if events:
+            await _check_retention(admin, events)
     finally:
         await admin.close()
 
 
-async def _create(admin: AIOKafkaAdminClient, kafka: KafkaSettings, names: Sequence[str], partitions: int) -> None:
-    config = {"retention.ms": "-1", "cleanup.policy": "delete"}
-    if kafka.min_insync_replicas is not None:
-        config["min.insync.replicas"] = str(kafka.min_insync_replicas)
-    wanted = [NewTopic(name, partitions, kafka.replication_factor, topic_configs=config) for name in names]
+async def _create(
+    admin: AIOKafkaAdminClient, kafka: KafkaSettings, counts: Mapping[str, int], compacted: set[str]
+) -> None:
+    copies = {} if kafka.min_insync_replicas is None else {"min.insync.replicas": str(kafka.min_insync_replicas)}
+    wanted = [
+        NewTopic(
+            name,
+            count,
+            kafka.replication_factor,
+            topic_configs={**(_KEPT_BY_KEY if name in compacted else _KEPT_FOR_EVER), **copies},
+        )
+        for name, count in counts.items()
+    ]
     response = await admin.create_topics(wanted)
     for name, code, *detail in response.topic_errors:
         error = for_code(code)
         if code and error is not TopicAlreadyExistsError:
             raise error(f"{name}: {detail[0] if detail else ''}")
     async with asyncio.timeout(_TOPIC_READY_S_MAX):
-        while not _all_led(await admin.describe_topics(list(names))):  # noqa: ASYNC110 - the broker gives no sign
+        while not _all_led(await admin.describe_topics(list(counts))):  # noqa: ASYNC110 - the broker gives no sign
             await asyncio.sleep(0.05)
-    log.info("topics_created", topics=list(names), partitions=partitions)
+    log.info("topics_created", partitions=dict(counts))
 
 
 def _all_led(topics: Iterable[dict[str, Any]]) -> bool:
@@ -77,8 +107,21 @@ def _all_led(topics: Iterable[dict[str, Any]]) -> bool:
     )
 
 
+async def _check_retention(admin: AIOKafkaAdminClient, names: Sequence[str]) -> None:
+    """Raise FiniteRetention for the first topic that would lose events by age, size or key."""
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name, dict.fromkeys(_KEPT_FOR_EVER)) for name in names]
+    for response in await admin.describe_configs(resources):
+        for code, message, _, name, entries in response.resources:
+            if code:
+                raise for_code(code)(f"{name}: {message}")
+            found = {entry[0]: entry[1] for entry in entries}
+            for option, value in _KEPT_FOR_EVER.items():
+                if found.get(option, value) != value:
+                    raise FiniteRetention(f"{name} has {option}={found[option]}; set it to {value}")
+
+
 async def close_quietly(client: Any, *, timeout_s: float = 5.0) -> None:
-    """Stop a producer or consumer whose cluster may be gone: bounded, and a failure to say goodbye is only logged."""
+    """Stop a consumer whose cluster may be gone: bounded, and a failure to say goodbye is only logged."""
     try:
         async with asyncio.timeout(timeout_s):
             await client.stop()
@@ -86,31 +129,21 @@ async def close_quietly(client: Any, *, timeout_s: float = 5.0) -> None:
         log.warning("kafka_client_not_closed", error=type(error).__name__)
 
 
-@lru_cache(maxsize=65_536)
-def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of a key, as aiokafka and Java have it by default: positive murmur2 modulo partitions."""
-    return (murmur2(key) & 0x7FFF_FFFF) % partitions
+async def abandon_producer(producer: Any, *, timeout_s: float = 5.0) -> None:
+    """Stop a producer without waiting for what it could not deliver.
 
-
-def murmur2(data: bytes) -> int:
-    """Kafka's 32-bit murmur2 (org.apache.kafka.common.utils.Utils.murmur2), by words instead of aiokafka's bytes."""
-    multiplier, mask = 0x5BD1_E995, 0xFFFF_FFFF
-    length = len(data)
-    whole = length & ~3
-    h = 0x9747_B28C ^ length
-    for word in memoryview(data)[:whole].cast("I") if _LITTLE else _words(data[:whole]):
-        k = (word * multiplier) & mask
-        k ^= k >> 24
-        h = ((h * multiplier) & mask) ^ ((k * multiplier) & mask)
-    if whole != length:
-        h = ((h ^ int.from_bytes(data[whole:], "little")) * multiplier) & mask
-    h ^= h >> 13
-    h = (h * multiplier) & mask
-    return h ^ (h >> 15)
-
-
-_LITTLE = memoryview(b"\x01\x00\x00\x00").cast("I")[0] == 1
-
-
-def _words(data: bytes) -> list[int]:
-    return [int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 4)]
+    With idempotence aiokafka's batches never expire, and `stop` waits for them: cancelled by a time-out, it would leave
+    a sender that tries for ever, with its batches in memory.
+    """
+    producer._closed = True  # noqa: SLF001 - `stop` would be a flush without end
+    sender = producer._sender.sender_task  # noqa: SLF001
+    if sender is not None:
+        sender.cancel()
+    try:
+        async with asyncio.timeout(timeout_s):
+            await producer.client.close()  # ends its requests, which the sender waits for
+            if sender is not None:
+                with suppress(asyncio.CancelledError, KafkaError):
+                    await sender
+    except (KafkaError, OSError, TimeoutError) as error:
+        log.warning("kafka_client_not_closed", error=type(error).__name__)

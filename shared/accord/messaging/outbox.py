@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.contracts.base import EventData
 from accord.ids import new_id
+from accord.messaging.partitioning import hash_key
 
 PAYLOAD_BYTES_MAX = 900_000
 """Below Kafka's default `message.max.bytes`: a larger record would be refused for ever and block the relay."""
@@ -49,6 +50,7 @@ class Row(NamedTuple):
     event_id: UUID
     type: str
     key: str
+    key_hash: int
     occurred_at: datetime
     recorded_at: datetime
     traceparent: str | None
@@ -64,7 +66,8 @@ def row_of(event: EventData, now: datetime, traceparent: str | None) -> Row:
         raise ValueError(
             f"{event.type}: {len(payload)} bytes are more than the {PAYLOAD_BYTES_MAX} that a record may have"
         )
-    return Row(new_id(), event.type, event.key, event.occurred_at, now, traceparent, payload)
+    key = event.key
+    return Row(new_id(), event.type, key, hash_key(key.encode()), event.occurred_at, now, traceparent, payload)
 
 
 def json_of(event: EventData) -> bytes:

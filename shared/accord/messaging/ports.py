@@ -65,7 +65,7 @@ class LogWriter(Protocol):
 
     @property
     def partitions(self) -> int:
-        """How many the topic has, as of opening."""
+        """How many the topic has, as of the last look at the cluster."""
         ...
 
     async def ends(self) -> list[int]:

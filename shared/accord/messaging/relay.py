@@ -1,57 +1,50 @@
 """The relay: publishes the outbox to the service's topic, in order, at least once. It reads no event's data.
 
-One relay per service is active, by a session advisory lock on a connection of its own. That same connection reads the
-rows and deletes them, so each statement proves that the lock is still held. Rows are polled in id order from whatever
-is in the table, never from a high-water mark: ids commit out of order, and a late one must be found.
+The outbox is split into lanes by the hash of the key. A lane is published by the process that has claimed it on the
+connection which also reads its rows and deletes them, so each statement proves that the claim still holds. Rows are
+read in id order from whatever is in the table, never from a high-water mark: ids commit out of order, and a late one
+must be found.
 
-Order: all rows of a key go to one partition; a partition has one Kafka batch in flight, and the next is sent only
-after its acknowledgement. If one fails, nothing after it is sent on that partition in this round, and the round
-begins again from the table with a new producer. So a consumer may see a row twice, but among first sightings there is
-no gap and no change of order; this also holds while a relay that lost its lock finishes what it had begun, since both
-walk the same rows in the same order.
+Order: all rows of a key stand in one partition and one lane; a partition has one batch in flight, and the next is sent
+only after its acknowledgement. If one fails, the partition rests and begins again from the table over another writer,
+while the others go on. So a consumer may see a row twice, but among first sightings there is no gap and no change of
+order; this also holds while a relay that lost its claim finishes what it had begun, since both walk the same rows in
+the same order.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any
-from uuid import UUID
+from dataclasses import dataclass, field
+from datetime import datetime
 
-import asyncpg
 import structlog
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 
 from accord.contracts.envelope import headers_of
 from accord.contracts.topics import TOPIC_OF, ServiceName
-from accord.contracts.watermarks import WatermarkAdvanced
-from accord.database import Database, is_transient
-from accord.ids import new_id
-from accord.messaging import instruments, outbox
-from accord.messaging.kafka import client_options, close_quietly, ensure_topics, partition_of, physical
-from accord.messaging.watermark import Frontier
+from accord.contracts.watermarks import WATERMARKS, Announcement, encode_announcement
+from accord.database import is_transient
+from accord.messaging import instruments
+from accord.messaging.claims import balance
+from accord.messaging.frontier import Claim, Consumed, Frontier
+from accord.messaging.partitioning import Partitioner, hash_key
+from accord.messaging.ports import (
+    EventLog,
+    Lane,
+    LogWriter,
+    OutboxRow,
+    OutgoingRecord,
+    Partition,
+    RelaySession,
+    RelayStore,
+    Resting,
+)
 from accord.retry import Backoff
-from accord.settings import KafkaSettings
 from accord.workers import Stall, pause
 
 log = structlog.get_logger(__name__)
-
-RELAY_LOCK = 0x0ACC_04D2
-"""Key of the session advisory lock that makes one relay of a database active."""
-
-_READ = """
-SELECT id, event_id, type, key, occurred_at, traceparent, payload
-FROM (SELECT *, sum(octet_length(payload)) OVER (ORDER BY id) - octet_length(payload) AS bytes_before
-      FROM (SELECT * FROM outbox ORDER BY id LIMIT $1) AS first) AS counted
-WHERE bytes_before <= $2 ORDER BY id
-"""
-_DELETE = "DELETE FROM outbox WHERE id = ANY ($1::bigint[])"
-_VACUUM = "VACUUM (SKIP_LOCKED, INDEX_CLEANUP ON, TRUNCATE OFF) outbox"
-_LEAD = f"SELECT pg_try_advisory_lock({RELAY_LOCK})"
 
 _BATCH_BYTES_MAX = 16 * 1024 * 1024
 """A batch ends with the first row past this, so that large events cannot fill the memory."""
@@ -62,62 +55,106 @@ _ROWS_PER_TURN = 500
 _BEHIND_ROWS = 500
 """Of a batch; some 20 ms of publishing."""
 
-_VACUUM_AFTER_ROWS = 50_000
+_RECLAIM_AFTER_ROWS = 50_000
 """Deleted rows after which the relay has their space reused. Autovacuum looks only once a minute, and at 20,000
 events a second the table would have grown by half a gigabyte in between."""
 
-_KAFKA_BATCH_BYTES_MAX = 512 * 1024
-_REQUEST_TIMEOUT_S = 8.0
-_ACK_TIMEOUT_S = 3 * _REQUEST_TIMEOUT_S
+_ROUND_S_MAX = 1.0
+"""A partition that takes longer goes on by itself, and the round ends without it."""
+
+_BALANCE_EVERY_S = 1.0
+_LAYOUTS_EVERY_S = 30.0
+"""Far less than what a layout is announced ahead of its time (see PostgresRelaySession.add_layout)."""
+
+_QUIET_ROUNDS = 50
 _STANDBY_S = 0.5
 _BACKOFF_S_MAX = 2.0
-
-Record = tuple[int, bytes, bytes, list[tuple[str, bytes]]]
-"""Outbox id, key, value and headers."""
+_REST_S_MAX = 30.0
+_ANNOUNCE_S_MIN = 0.2
+_DRAIN_S_MAX = 5.0
 
 
 class PublishFailed(Exception):
-    """Some of a batch was not acknowledged; `published` counts what was."""
+    """Nothing of a batch was acknowledged, or the log cannot be reached."""
 
-    def __init__(self, published: int, cause: BaseException) -> None:
-        super().__init__(f"{type(cause).__name__} after {published} acknowledged events")
-        self.published = published
+
+@dataclass(slots=True)
+class _Channel:
+    """A writer with what is under way on it. Retired after a failure, it is closed once nothing is under way any more."""
+
+    writer: LogWriter
+    sending: set[int] = field(default_factory=set)
+    retired: bool = False
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """What became of one partition's rows."""
+
+    partition: int
+    published: list[int]
+    error: Exception | None = None
 
 
 class Relay:
-    """Worker. `consumed` are the topics whose watermarks bound those of this service."""
+    """Worker. `consumed`: what the service reads of others, whose watermarks bound its own."""
 
     name = "relay"
 
     def __init__(
         self,
-        database: Database,
-        kafka: KafkaSettings,
+        store: RelayStore,
+        event_log: EventLog,
         service: ServiceName,
-        consumed: Sequence[str] = (),
+        consumed: Consumed | None = None,
         *,
+        lanes: int = 1,
         batch_rows_max: int = 5000,
         poll_s: float = 0.1,
-        watermark_every_s: float = 1.0,
+        idle_poll_s: float = 0.5,
+        gather_s: float = 0.02,
+        announce_every_s: float = 1.0,
+        idle_announce_every_s: float = 2.5,
         stuck_after_s: float = 60.0,
     ) -> None:
-        self._database = database
-        self._kafka = kafka
-        self._service = service
-        self._topic = physical(kafka, TOPIC_OF[service])
+        self._store = store
+        self._log = event_log
+        self._service: ServiceName = service
+        self._topic = TOPIC_OF[service]
         self._source = f"/{service}"
         self._consumed = consumed
+        self._lanes = [Lane(number, lanes) for number in range(lanes)]
         self._batch_rows_max = batch_rows_max
         self._poll_s = poll_s
-        self._watermark_every_s = watermark_every_s
+        self._idle_poll_s = idle_poll_s
+        self._gather_s = gather_s
+        self._announce_every_s = announce_every_s
+        self._idle_announce_every_s = idle_announce_every_s
         self._stall = Stall(stuck_after_s)
-        self._producer: AIOKafkaProducer | None = None
-        self._partitions = 0
-        self._frontier = Frontier(consumed)
-        self._watermark_due_at = 0.0
+        self._frontiers: dict[int, Frontier] = {}
+        self._partitioner: Partitioner | None = None
+        self._ends: list[int] = []
+        """Of each partition when the lanes were claimed; `_acknowledged` what was published since."""
+        self._acknowledged: dict[int, int] = {}
+        self._main: _Channel | None = None
+        self._trial: _Channel | None = None
+        """For partitions that failed: they must not take the others' writer with them again."""
+        self._retired: list[_Channel] = []
+        self._sends: dict[int, asyncio.Task[_Outcome]] = {}
+        self._resting: dict[int, tuple[float, Backoff]] = {}
+        """Partitions that failed: until when they rest."""
+        self._reclaiming: asyncio.Task[None] | None = None
         self._deleted_rows = 0
         self._in_hand = 0
+        self._quiet_rounds = 0
+        self._announce_due_at = 0.0
+        self._announced_at = 0.0
+        self._heard = 0
+        self._layouts_read_at = -_LAYOUTS_EVERY_S
+        self._active = True
         self._fixed_headers: dict[str, list[tuple[str, bytes]]] = {}
+        self.announced: datetime | None = None
+        """The moment that this process announced last, of its lowest lane."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Publish until `stop`; lost connections are made anew with back-off, anything else ends the process."""
@@ -125,14 +162,15 @@ class Relay:
         try:
             while not stop.is_set():
                 try:
-                    await self._lead(stop, backoff)
+                    await self._session(stop, backoff)
                 except Exception as error:
                     if not is_transient(error):
                         raise
                     self._failed("database", error)
                     await backoff.wait(stop)
         finally:
-            await self._drop_producer()
+            if self._reclaiming is not None:
+                self._reclaiming.cancel()
 
     @property
     def behind(self) -> bool:
@@ -144,204 +182,318 @@ class Relay:
             return f"relay: a round has not finished for more than {self._stall.stuck_after_s:.0f} s"
         return None
 
-    async def _lead(self, stop: asyncio.Event, backoff: Backoff) -> None:
-        """Take the lock, or wait as standby, and publish while it is held."""
-        driver = await self._database.connect()
+    # -- one connection
+
+    async def _session(self, stop: asyncio.Event, backoff: Backoff) -> None:
+        """Claim lanes, or stand by, and publish them over one connection."""
+        session = await self._store.open_session()
+        self._frontiers = {}
+        balance_at = 0.0
         try:
-            while not await driver.fetchval(_LEAD):
-                await pause(stop, _STANDBY_S)
-                if stop.is_set():
-                    return
-            log.info("relay_leads", topic=self._topic)
-            instruments.RELAY_LEADER.set(1)
-            self._frontier = Frontier(self._consumed)
-            await self._publish_until(stop, driver, backoff)
+            while not stop.is_set():
+                if _now() >= balance_at:
+                    await self._balance(session)
+                    balance_at = _now() + _BALANCE_EVERY_S
+                if not self._frontiers:
+                    await pause(stop, _STANDBY_S)
+                    continue
+                try:
+                    more = await self._round(session)
+                except PublishFailed as error:
+                    self._failed("log", error.__cause__ or error)
+                    await self._close_channels()
+                    await backoff.wait(stop)
+                    continue
+                backoff.reset()
+                if not more:
+                    await self._wait_for_rows(stop)
+            await self._drain(session)
         finally:
             instruments.RELAY_LEADER.set(0)
             self._stall.waits(False)
-            await _close(driver)
+            await self._close_channels()
+            await session.close()
 
-    async def _publish_until(self, stop: asyncio.Event, driver: asyncpg.Connection, backoff: Backoff) -> None:
-        while not stop.is_set():
-            self._database.written.clear()
-            try:
-                more = await self._round(driver)
-            except (PublishFailed, KafkaError) as error:
-                self._failed("kafka", error)
-                await self._drop_producer()
-                await backoff.wait(stop)
-                continue
-            backoff.reset()
-            if not more:
-                await self._wait_for_rows(stop)
+    async def _balance(self, session: RelaySession) -> None:
+        items: list[Partition] = [("lane", lane.number) for lane in self._lanes]
+        held = await balance(session.lanes, items, {("lane", number) for number in self._frontiers})
+        numbers = {number for _, number in held}
+        gained = sorted(numbers - self._frontiers.keys())
+        for number in gained:
+            self._frontiers[number] = Frontier(self._lanes[number], self._consumed)
+        self._frontiers = {number: self._frontiers[number] for number in sorted(numbers)}
+        if gained:
+            # What whoever had the lane before has published lies before the ends as they are from now on.
+            self._ends = []
+            log.info("relay_leads", topic=self._topic, lanes=gained)
+        instruments.RELAY_LEADER.set(len(numbers))
 
     async def _wait_for_rows(self, stop: asyncio.Event) -> None:
-        """Until this process has written, or the next poll or watermark is due, or `stop`."""
-        timeout_s = min(self._poll_s, max(0.0, self._watermark_due_at - time.monotonic()))
+        """Until this process has written, or the next poll or announcement is due, or `stop`; then gather for a moment."""
+        poll_s = self._poll_s if self._quiet_rounds < _QUIET_ROUNDS else self._idle_poll_s
+        timeout_s = min(poll_s, max(0.0, self._announce_due_at - _now()))
         if stop.is_set() or timeout_s <= 0:
             return
         try:
             async with asyncio.timeout(timeout_s):
-                await self._database.written.wait()
+                await self._store.written.wait()
         except TimeoutError:
             return
+        await pause(stop, self._gather_s)
 
-    async def _round(self, driver: asyncpg.Connection) -> bool:
-        """Publish one batch, and the watermark when it is due. True if the batch was full, so that more may wait."""
-        started = time.monotonic()
+    # -- publishing
+
+    async def _round(self, session: RelaySession) -> bool:
+        """Publish one batch of each lane, and announce what is due. True if more may wait."""
+        self._store.written.clear()
         self._stall.waits(True)
-        rows = await driver.fetch(_READ, self._batch_rows_max, _BATCH_BYTES_MAX)
-        self._in_hand = len(rows)
-        if rows:
-            await self._publish(driver, rows)
-            instruments.RELAY_PUBLISH_S.observe(time.monotonic() - started)
-            self._stall.progressed()
-        if time.monotonic() >= self._watermark_due_at:
-            await self._announce(driver)
-            self._watermark_due_at = time.monotonic() + self._watermark_every_s
-        if self._deleted_rows >= _VACUUM_AFTER_ROWS:
-            await driver.execute(_VACUUM)
-            self._deleted_rows = 0
+        more = False
+        await self._settle(session, [task for task in self._sends.values() if task.done()])
+        for number in self._frontiers:
+            more |= await self._publish_lane(session, self._lanes[number])
+        if _now() >= self._announce_due():
+            await self._announce(session)
+        self._reclaim_space()
         self._stall.waits(False)
-        return len(rows) == self._batch_rows_max or sum(len(row["payload"]) for row in rows) > _BATCH_BYTES_MAX
+        return more
 
-    async def _publish(self, driver: asyncpg.Connection, rows: Sequence[asyncpg.Record]) -> None:
-        producer = await self._ready_producer()
-        by_partition: dict[int, list[Record]] = defaultdict(list)
-        for at, (id_, event_id, type_, key, occurred_at, traceparent, payload) in enumerate(rows, 1):
-            if at % _ROWS_PER_TURN == 0:
+    async def _publish_lane(self, session: RelaySession, lane: Lane) -> bool:
+        started = _now()
+        frontier = self._frontiers[lane.number]
+        rows = await session.read_rows(lane, frontier.floor_id, self._not_now(), self._batch_rows_max, _BATCH_BYTES_MAX)
+        self._in_hand = len(rows)
+        if not rows:
+            self._quiet_rounds += 1
+            return False
+        self._quiet_rounds, self._active = 0, True
+        sends = await self._send_rows(session, rows)
+        if sends:
+            done, _ = await asyncio.wait(sends, timeout=_ROUND_S_MAX)
+            await self._settle(session, list(done))
+        instruments.RELAY_PUBLISH_S.observe(_now() - started)
+        self._stall.progressed()
+        return len(rows) == self._batch_rows_max or sum(len(row.payload) for row in rows) > _BATCH_BYTES_MAX
+
+    def _not_now(self) -> Resting:
+        """Partitions with something under way, and those that rest after a failure."""
+        now = _now()
+        resting = {partition for partition, (until, _) in self._resting.items() if until > now}
+        counts = self._partitioner.counts if self._partitioner else []
+        return Resting(sorted(resting | self._sends.keys()), counts)
+
+    async def _send_rows(self, session: RelaySession, rows: Sequence[OutboxRow]) -> list[asyncio.Task[_Outcome]]:
+        """Begin to send rows, by partition."""
+        await self._ready(session)
+        partitioner = self._partitioner
+        if partitioner is None:
+            raise RuntimeError("the layouts are not known")
+        by_partition: dict[int, list[tuple[int, OutgoingRecord]]] = defaultdict(list)
+        for number, row in enumerate(rows, 1):
+            if number % _ROWS_PER_TURN == 0:
                 await asyncio.sleep(0)
-            subject: bytes = key.encode()
-            headers = self._headers(type_, event_id, subject, occurred_at, traceparent)
-            by_partition[partition_of(subject, self._partitions)].append((id_, subject, payload, headers))
-        published: list[int] = []
-        outcomes = await asyncio.gather(
-            *(self._send(producer, partition, records, published) for partition, records in by_partition.items()),
-            return_exceptions=True,
-        )
+            key = row.key.encode()
+            key_hash = hash_key(key) if row.key_hash is None else row.key_hash
+            partition = partitioner.partition_of(row.key, key_hash)
+            if partition not in self._sends:
+                record = OutgoingRecord(key, row.payload, self._headers(row, key))
+                by_partition[partition].append((row.id, record))
+        for partition, records in by_partition.items():
+            channel = await self._channel(trial=partition in self._resting)
+            channel.sending.add(partition)
+            self._sends[partition] = asyncio.create_task(self._send(channel, partition, records))
+        return [self._sends[partition] for partition in by_partition]
+
+    async def _send(self, channel: _Channel, partition: int, records: Sequence[tuple[int, OutgoingRecord]]) -> _Outcome:
+        """Send one partition's records batch by batch, each after the acknowledgement of the one before."""
+        outcome = _Outcome(partition, [])
+        try:
+            while len(outcome.published) < len(records):
+                left = records[len(outcome.published) :]
+                count, end = await channel.writer.append(partition, [record for _, record in left])
+                self._acknowledged[partition] = max(self._acknowledged.get(partition, 0), end)
+                outcome.published.extend(id_ for id_, _ in left[:count])
+        except Exception as error:  # noqa: BLE001 - it is the round's to judge
+            outcome.error = error
+            channel.retired = True
+        channel.sending.discard(partition)
+        return outcome
+
+    async def _settle(self, session: RelaySession, done: Sequence[asyncio.Task[_Outcome]]) -> None:
+        """Delete what is published; let partitions that failed rest. Raises what no retry can mend, or PublishFailed."""
+        outcomes = [task.result() for task in done]
+        for outcome in outcomes:
+            self._sends.pop(outcome.partition, None)
+        published = [id_ for outcome in outcomes for id_ in outcome.published]
         if published:
-            await driver.execute(_DELETE, published)
+            await session.delete_rows(published)
             instruments.RELAY_PUBLISHED.inc(len(published))
             self._deleted_rows += len(published)
-        _raise_first(outcomes, len(published))
+        failed = [outcome for outcome in outcomes if outcome.error is not None]
+        for outcome in outcomes:
+            if outcome.error is None:
+                self._resting.pop(outcome.partition, None)
+            elif not is_transient(outcome.error):
+                raise outcome.error
+        if failed and not published and len(failed) == len(outcomes) and not self._sends:
+            raise PublishFailed from failed[0].error
+        for outcome in failed:
+            _, backoff = self._resting.get(outcome.partition, (0.0, Backoff(first_s=0.5, max_s=_REST_S_MAX)))
+            self._resting[outcome.partition] = (_now() + backoff.next_s(), backoff)
+            self._failed("partition", outcome.error, partition=outcome.partition)
+        await self._close_retired()
 
-    async def _send(
-        self, producer: AIOKafkaProducer, partition: int, records: Sequence[Record], published: list[int]
-    ) -> None:
-        """Send one partition's records by Kafka batches, each after the acknowledgement of the one before."""
-        at = 0
-        while at < len(records):
-            batch, sent_to = producer.create_batch(), at
-            for _, key, value, headers in records[at:]:
-                if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
-                    break
-                sent_to += 1
-            await self._deliver(producer, batch, partition)
-            published.extend(record[0] for record in records[at:sent_to])
-            at = sent_to
+    async def _drain(self, session: RelaySession) -> None:
+        """Wait a little for what is under way, so that it is not sent again after the next start."""
+        if self._sends:
+            done, _ = await asyncio.wait(self._sends.values(), timeout=_DRAIN_S_MAX)
+            await self._settle(session, list(done))
 
-    async def _deliver(self, producer: AIOKafkaProducer, batch: Any, partition: int) -> None:
-        async with asyncio.timeout(_ACK_TIMEOUT_S):
-            acknowledged = await producer.send_batch(batch, self._topic, partition=partition)
-            await acknowledged
+    # -- writers
 
-    def _headers(
-        self, type_: str, event_id: UUID, subject: bytes, occurred_at: datetime, traceparent: str | None
-    ) -> list[tuple[str, bytes]]:
+    async def _ready(self, session: RelaySession) -> None:
+        """Have a writer, the layouts of the topic, and its ends since the lanes were claimed."""
+        channel = await self._channel(trial=False)
+        await self._read_layouts(session, channel.writer.partitions)
+        if len(self._ends) < channel.writer.partitions:
+            try:
+                self._ends = await channel.writer.ends()
+            except Exception as error:
+                raise _unless_fatal(error) from error
+        if self._partitioner is None or len(self._ends) < max(self._partitioner.counts):
+            raise PublishFailed("the broker does not know all partitions yet")
+
+    async def _read_layouts(self, session: RelaySession, partitions: int) -> None:
+        """Know how keys are spread, in time before a new layout holds, whoever has added it."""
+        known = 0 if self._partitioner is None else max(self._partitioner.counts)
+        if partitions <= known and _now() < self._layouts_read_at + _LAYOUTS_EVERY_S:
+            return
+        layouts = await session.read_layouts()
+        if partitions > max((layout.partitions for layout in layouts), default=0):
+            await session.add_layout(partitions)
+            layouts = await session.read_layouts()
+        self._partitioner = Partitioner(layouts)
+        self._layouts_read_at = _now()
+
+    async def _channel(self, *, trial: bool) -> _Channel:
+        channel = self._trial if trial else self._main
+        if channel is None or channel.retired:
+            if channel is not None and not channel.sending:
+                await channel.writer.close()
+            elif channel is not None:
+                self._retired.append(channel)
+            try:
+                await self._log.prepare([self._topic, WATERMARKS])
+                channel = _Channel(await self._log.open_writer(self._topic))
+            except Exception as error:
+                raise _unless_fatal(error) from error
+            if trial:
+                self._trial = channel
+            else:
+                self._main = channel
+        return channel
+
+    async def _close_retired(self) -> None:
+        """Close writers that failed, once the other partitions' records on them have come through or failed as well."""
+        idle = [channel for channel in self._retired if not channel.sending]
+        self._retired = [channel for channel in self._retired if channel.sending]
+        for channel in idle:
+            await channel.writer.close()
+
+    async def _close_channels(self) -> None:
+        """Give up everything that is under way; its rows are still in the outbox."""
+        sends = list(self._sends.values())
+        self._sends = {}
+        for task in sends:
+            task.cancel()
+        await asyncio.gather(*sends, return_exceptions=True)
+        channels = [channel for channel in (self._main, self._trial, *self._retired) if channel is not None]
+        self._main = self._trial = None
+        self._retired = []
+        for channel in channels:
+            await channel.writer.close()
+
+    def _headers(self, row: OutboxRow, key: bytes) -> list[tuple[str, bytes]]:
         """What accord.contracts.envelope.headers_of gives, with the parts that do not change built once per type."""
-        fixed = self._fixed_headers.get(type_)
+        fixed = self._fixed_headers.get(row.type)
         if fixed is None:
             fixed = headers_of(
-                id=event_id, type=type_, source=self._source, subject="", time=occurred_at, traceparent=None
+                id=row.event_id, type=row.type, source=self._source, subject="", time=row.occurred_at, traceparent=None
             )
-            self._fixed_headers[type_] = fixed
+            self._fixed_headers[row.type] = fixed
         version, _, type_header, source, _, _, content_type = fixed
         headers = [
             version,
-            ("ce_id", str(event_id).encode()),
+            ("ce_id", str(row.event_id).encode()),
             type_header,
             source,
-            ("ce_subject", subject),
-            ("ce_time", occurred_at.isoformat().encode()),
+            ("ce_subject", key),
+            ("ce_time", row.occurred_at.isoformat().encode()),
             content_type,
         ]
-        if traceparent:
-            headers.append(("traceparent", traceparent.encode()))
+        if row.traceparent:
+            headers.append(("traceparent", row.traceparent.encode()))
         return headers
 
-    async def _announce(self, driver: asyncpg.Connection) -> None:
-        """Write the watermark to every partition, and measure the outbox."""
-        reached = await self._frontier.advance(driver)
-        rows, _, age_s = (await driver.fetch(outbox.DEPTH))[0]
-        instruments.OUTBOX_ROWS.set(rows)
-        instruments.OUTBOX_AGE_S.set(age_s or 0.0)
-        if reached is None:
+    # -- announcing
+
+    def _announce_due(self) -> float:
+        """When the next announcement is due: sooner while events flow, and soon after what bounds it has moved on."""
+        every_s = self._announce_every_s if self._active else self._idle_announce_every_s
+        due_at = self._announced_at + every_s
+        if self._consumed is not None and self._consumed.board.changes != self._heard:
+            due_at = min(due_at, self._announced_at + _ANNOUNCE_S_MIN)
+        self._announce_due_at = due_at
+        return due_at
+
+    async def _announce(self, session: RelaySession) -> None:
+        """Announce of each lane what is published."""
+        self._announced_at, self._active = _now(), False
+        if self._consumed is not None:
+            self._heard = self._consumed.board.changes
+        claims = {number: await frontier.advance(session) for number, frontier in self._frontiers.items()}
+        if all(claim is None for claim in claims.values()):
             return
-        producer = await self._ready_producer()
-        now = datetime.now(UTC)
-        instruments.WATERMARK_AGE_S.set((now - reached).total_seconds())
-        value = WatermarkAdvanced(occurred_at=reached, recorded_at=reached, watermark_at=reached)
-        outcomes = await asyncio.gather(
-            *(self._announce_to(producer, part, value) for part in range(self._partitions)), return_exceptions=True
-        )
-        _raise_first(outcomes, 0)
+        await self._ready(session)
+        channel = await self._channel(trial=False)
+        for number, claim in claims.items():
+            if claim is not None:
+                await self._announce_lane(channel, number, claim)
+        first = claims[min(claims)]
+        self.announced = self.announced if first is None else first.at
 
-    async def _announce_to(self, producer: AIOKafkaProducer, partition: int, value: WatermarkAdvanced) -> None:
-        batch = producer.create_batch()
-        headers = self._headers(value.type, new_id(), value.key.encode(), value.occurred_at, None)
-        batch.append(timestamp=None, key=value.key.encode(), value=value.model_dump_json().encode(), headers=headers)
-        await self._deliver(producer, batch, partition)
-
-    async def _ready_producer(self) -> AIOKafkaProducer:
-        if self._producer is not None:
-            return self._producer
+    async def _announce_lane(self, channel: _Channel, number: int, claim: Claim) -> None:
+        ends = [max(end, self._acknowledged.get(partition, 0)) for partition, end in enumerate(self._ends)]
+        announcement = Announcement(at=claim.at, lanes=len(self._lanes), ends=ends, held=sorted(claim.held))
         try:
-            await ensure_topics(self._kafka, [TOPIC_OF[self._service]])
-        except (TimeoutError, OSError) as error:
-            raise PublishFailed(0, error) from error
-        producer = AIOKafkaProducer(
-            **client_options(self._kafka),
-            acks="all",
-            enable_idempotence=True,
-            max_batch_size=_KAFKA_BATCH_BYTES_MAX,
-            request_timeout_ms=int(_REQUEST_TIMEOUT_S * 1000),
-            metadata_max_age_ms=30_000,
-        )
-        try:
-            async with asyncio.timeout(_ACK_TIMEOUT_S):
-                await producer.start()
-                self._partitions = len(await producer.partitions_for(self._topic))
-        except BaseException as error:
-            await close_quietly(producer)
-            if isinstance(error, (TimeoutError, OSError)):
-                raise PublishFailed(0, error) from error
-            raise
-        self._producer = producer
-        return producer
+            await channel.writer.announce(*encode_announcement(self._topic, number, announcement))
+        except Exception as error:
+            raise _unless_fatal(error) from error
 
-    async def _drop_producer(self) -> None:
-        """Give up the producer: after a failure its sequence numbers cannot be trusted (aiokafka#1017)."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await close_quietly(producer)
+    # -- around it
 
-    def _failed(self, cause: str, error: BaseException) -> None:
+    def _reclaim_space(self) -> None:
+        """Have the space of deleted rows reused, beside the rounds: on a table that was never vacuumed it takes minutes."""
+        if self._deleted_rows < _RECLAIM_AFTER_ROWS or self._reclaiming is not None:
+            return
+        self._deleted_rows = 0
+        self._reclaiming = asyncio.create_task(self._store.reclaim_space())
+        self._reclaiming.add_done_callback(self._on_reclaimed)
+
+    def _on_reclaimed(self, task: asyncio.Task[None]) -> None:
+        self._reclaiming = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed("vacuum", error)
+
+    def _failed(self, cause: str, error: BaseException | None, **where: object) -> None:
         self._stall.failed()
         instruments.RELAY_FAILURES.labels(cause).inc()
-        log.warning("relay_round_failed", cause=cause, error=type(error.__cause__ or error).__name__)
+        log.warning("relay_round_failed", cause=cause, error=type(error).__name__, **where)
 
 
-def _raise_first(outcomes: Sequence[BaseException | None], published: int) -> None:
-    """Raise what went wrong on the first partition that failed, if one did."""
-    for outcome in outcomes:
-        if isinstance(outcome, (KafkaError, TimeoutError, OSError)):
-            raise PublishFailed(published, outcome) from outcome
-        if outcome is not None:
-            raise outcome
+def _unless_fatal(error: Exception) -> Exception:
+    """A failure of the log that may pass, as PublishFailed; any other as it is."""
+    return PublishFailed(str(error)) if is_transient(error) else error
 
 
-async def _close(driver: asyncpg.Connection) -> None:
-    try:
-        await driver.close(timeout=2.0)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-        driver.terminate()
+def _now() -> float:
+    return asyncio.get_running_loop().time()

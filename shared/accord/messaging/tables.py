@@ -1,6 +1,6 @@
 """The tables that messaging needs in every service's database, for metadata and the test that tables equal migrations.
 
-The DDL that really runs is frozen in accord/migrations/v0001.py.
+The DDL that really runs is frozen in accord/migrations/v0001.py and v0003_messaging.py.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSON, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, UUID
 
 
 def define(metadata: MetaData) -> None:
-    """Add outbox, inbox, dead_letter and watermark to a service's metadata."""
+    """Add the tables of messaging to a service's metadata."""
     Table(
         "outbox",
         metadata,
@@ -37,6 +37,7 @@ def define(metadata: MetaData) -> None:
         Column("recorded_at", DateTime(timezone=True), nullable=False),
         Column("traceparent", Text),
         Column("payload", LargeBinary, nullable=False),
+        Column("key_hash", Integer),
         PrimaryKeyConstraint("id", name="outbox_pkey"),
         Index("outbox_recorded_at_idx", "recorded_at"),
     )
@@ -47,6 +48,7 @@ def define(metadata: MetaData) -> None:
         Column("consumer", Text, nullable=False),
         Column("received_at", DateTime(timezone=True), nullable=False),
         PrimaryKeyConstraint("event_id", "consumer", name="inbox_pkey"),
+        Index("inbox_received_idx", "received_at", postgresql_using="brin"),
     )
     Table(
         "dead_letter",
@@ -65,11 +67,23 @@ def define(metadata: MetaData) -> None:
         Column("failed_at", DateTime(timezone=True), nullable=False),
         Column("state", Text, nullable=False, server_default=text("'new'")),
         Column("settled_at", DateTime(timezone=True)),
+        Column("kind", Text, nullable=False, server_default=text("'poison'")),
+        Column("keys", ARRAY(Text)),
         PrimaryKeyConstraint("id", name="dead_letter_pkey"),
-        UniqueConstraint("consumer", "topic", "partition", "offset", name="dead_letter_place_key"),
         UniqueConstraint("consumer", "event_id", name="dead_letter_event_key"),
         CheckConstraint("state IN ('new', 'replayed', 'discarded')", name="dead_letter_state_check"),
+        CheckConstraint("kind IN ('malformed', 'poison', 'unknown')", name="dead_letter_kind_check"),
         Index("dead_letter_new_idx", "id", postgresql_where=text("state = 'new'")),
+        Index("dead_letter_settled_idx", "settled_at", postgresql_where=text("settled_at IS NOT NULL")),
+        Index(
+            "dead_letter_place_key",
+            "consumer",
+            "topic",
+            "partition",
+            "offset",
+            unique=True,
+            postgresql_where=text("event_id IS NULL"),
+        ),
     )
     Table(
         "watermark",
@@ -79,4 +93,28 @@ def define(metadata: MetaData) -> None:
         Column("partition", Integer, nullable=False),
         Column("watermark_at", DateTime(timezone=True)),
         PrimaryKeyConstraint("consumer", "topic", "partition", name="watermark_pkey"),
+    )
+    Table(
+        "consumer_position",
+        metadata,
+        Column("consumer", Text, nullable=False),
+        Column("topic", Text, nullable=False),
+        Column("partition", Integer, nullable=False),
+        Column("next_offset", BigInteger, nullable=False),
+        Column("last_event_id", UUID),
+        PrimaryKeyConstraint("consumer", "topic", "partition", name="consumer_position_pkey"),
+    )
+    Table(
+        "consumed_watermark",
+        metadata,
+        Column("topic", Text, nullable=False),
+        Column("watermark_at", DateTime(timezone=True), nullable=False),
+        PrimaryKeyConstraint("topic", name="consumed_watermark_pkey"),
+    )
+    Table(
+        "partition_layout",
+        metadata,
+        Column("partitions", Integer, nullable=False),
+        Column("since", DateTime(timezone=True), nullable=False),
+        PrimaryKeyConstraint("partitions", name="partition_layout_pkey"),
     )

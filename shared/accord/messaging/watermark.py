@@ -42,11 +42,20 @@ ENTRIES_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """Until when all of some topics has been consumed. `held`: keys for which that is not so."""
+    """How far a service has consumed the topics that it reads, as one transaction sees it."""
 
-    at: datetime
-    held: frozenset[str]
     topics: Mapping[str, datetime]
+    """Until when all of a topic has been read; a topic of which that is not known is left out."""
+    held: frozenset[str] = frozenset()
+    """Keys for which it is not so, since something of them could not be applied."""
+    holds_all: bool = False
+    """Something could not be applied of which nobody knows whom it concerns."""
+
+    def until(self, topics: Iterable[str]) -> datetime | None:
+        """Until when all of these topics has been read; None if that is not known, or everything is held."""
+        if self.holds_all or any(topic not in self.topics for topic in topics):
+            return None
+        return min((self.topics[topic] for topic in topics), default=None)
 
 
 class AnnouncementBoard:
@@ -54,9 +63,12 @@ class AnnouncementBoard:
 
     def __init__(self) -> None:
         self._entries: dict[tuple[str, int], deque[Announcement]] = {}
+        self.changes = 0
+        """Counts what was added, so that others notice."""
 
     def add(self, topic: str, lane: int, announcement: Announcement) -> None:
         """Take an announcement in."""
+        self.changes += 1
         entries = self._entries.setdefault((topic, lane), deque())
         if len(entries) >= ENTRIES_MAX:
             kept = [entry for number, entry in enumerate(entries) if number % 2 == 0]
@@ -69,19 +81,16 @@ class AnnouncementBoard:
         lanes = self._lanes(topic)
         return min((entries[-1].at for entries in lanes), default=None) if lanes is not None else None
 
-    def reached(self, topics: Iterable[str], positions: Mapping[Partition, int]) -> Reached | None:
-        """Until when all of these topics has been read by a consumer with these positions; None if that is not known."""
+    def reached(self, topics: Iterable[str], positions: Mapping[Partition, int]) -> Reached:
+        """How far a consumer with these positions has read these topics."""
         by_topic: dict[str, datetime] = {}
         held: set[str] = set()
         for topic in topics:
             entries = self._reached_entries(topic, positions)
-            if entries is None:
-                return None
-            by_topic[topic] = min(entry.at for entry in entries)
-            held.update(*(entry.held for entry in entries))
-        if not by_topic:
-            return None
-        return Reached(min(by_topic.values()), frozenset(held), by_topic)
+            if entries is not None:
+                by_topic[topic] = min(entry.at for entry in entries)
+                held.update(*(entry.held for entry in entries))
+        return Reached(by_topic, frozenset(held))
 
     def _reached_entries(self, topic: str, positions: Mapping[Partition, int]) -> list[Announcement] | None:
         lanes = self._lanes(topic)

@@ -1,7 +1,7 @@
 """A database with nothing but the messaging tables, topics of the test's own, and workers that end with the test."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,8 +17,15 @@ from accord.contracts.envelope import Event, decode
 from accord.contracts.intake_events import ActivityRecorded
 from accord.contracts.values import utc
 from accord.database import Database, Recording, async_url
+from accord.messaging.consumer import Consumer
+from accord.messaging.consumer_store import PostgresConsumerStore
+from accord.messaging.frontier import Consumed
 from accord.messaging.kafka import client_options, ensure_topics
-from accord.migrations import v0001
+from accord.messaging.kafka_log import KafkaLog
+from accord.messaging.relay import Relay
+from accord.messaging.relay_store import PostgresRelayStore
+from accord.messaging.watermarks import Watermarks
+from accord.migrations import v0001, v0003_messaging
 from accord.settings import KafkaSettings
 from accord.workers import Worker
 
@@ -29,7 +36,8 @@ def migrate(url: str) -> None:
     async def upgrade() -> None:
         engine = create_async_engine(async_url(url))
         async with engine.begin() as conn:
-            await conn.run_sync(lambda sync: v0001.upgrade(Operations(MigrationContext.configure(sync))))
+            for version in (v0001, v0003_messaging):
+                await conn.run_sync(lambda sync, v=version: v.upgrade(Operations(MigrationContext.configure(sync))))
             await conn.execute(
                 text(
                     "CREATE TABLE effect (place bigint GENERATED ALWAYS AS IDENTITY,"
@@ -64,6 +72,41 @@ async def other_database(database_factory: Callable[..., str]) -> AsyncIterator[
     database = Database(database_factory("messaging", migrate), application_name="other")
     yield database
     await database.dispose()
+
+
+def relay_of(database: Database, cluster: KafkaSettings, service: Any, **options: Any) -> Relay:
+    """A relay with the servers that production uses."""
+    return Relay(PostgresRelayStore(database), KafkaLog(cluster), service, **options)
+
+
+def consumer_of(database: Database, cluster: KafkaSettings, *, group: str, **options: Any) -> Consumer:
+    """A consumer with the servers that production uses."""
+    return Consumer(PostgresConsumerStore(database, group), KafkaLog(cluster), group=group, **options)
+
+
+def watermarks_of(cluster: KafkaSettings, group: str, topics: Sequence[str]) -> Watermarks:
+    return Watermarks(KafkaLog(cluster), consumer=group, topics=topics)
+
+
+@pytest.fixture
+def new_relay() -> Callable[..., Relay]:
+    return relay_of
+
+
+@pytest.fixture
+def new_consumer() -> Callable[..., Consumer]:
+    return consumer_of
+
+
+@pytest.fixture
+def new_watermarks() -> Callable[..., Watermarks]:
+    return watermarks_of
+
+
+@pytest.fixture
+def consumed() -> Callable[[Watermarks], Consumed]:
+    """What a relay waits for, of a reader of watermarks."""
+    return lambda watermarks: Consumed(watermarks.board, watermarks.topics, [watermarks.consumer])
 
 
 @pytest.fixture

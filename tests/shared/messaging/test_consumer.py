@@ -14,7 +14,6 @@ from accord.contracts.values import utc
 from accord.messaging import consumer as consumer_module
 from accord.messaging import dead_letters
 from accord.messaging.consumer import Consumer, DeadLetterFailed, Poison, PoisonLimits, TooManyPoisonEvents
-from accord.messaging.relay import Relay
 
 RECORDED = utc(2027, 1, 4, 9, 31)
 KEYS = [uuid4() for _ in range(12)]
@@ -77,9 +76,9 @@ def by_key(rows):
 
 
 @pytest.fixture
-def make_consumer(database, cluster):
+def make_consumer(database, cluster, new_consumer):
     def make(handle=keep, **options):
-        return Consumer(database, cluster, group="test", topics=["intake-events"], handle=handle, **options)
+        return new_consumer(database, cluster, group="test", topics=["intake-events"], handle=handle, **options)
 
     return make
 
@@ -392,7 +391,7 @@ async def test_records_that_wait_without_progress_are_a_problem_but_a_known_outa
 
 
 async def test_what_a_handler_publishes_is_committed_with_its_effects(
-    database, cluster, producer, intake_topic, make_consumer, run_workers, eventually, reader, new_activity
+    database, cluster, producer, intake_topic, make_consumer, run_workers, eventually, reader, new_activity, new_relay
 ):
     async def answer(recording, received):
         await keep(recording, received)
@@ -400,7 +399,7 @@ async def test_what_a_handler_publishes_is_committed_with_its_effects(
 
     leads = [uuid4() for _ in range(20)]
     await send(producer, intake_topic, *(event(lead) for lead in leads))
-    async with run_workers(make_consumer(answer), Relay(database, cluster, "qualification")):
+    async with run_workers(make_consumer(answer), new_relay(database, cluster, "qualification")):
         await eventually(reached(database, 20))
 
         async def published():

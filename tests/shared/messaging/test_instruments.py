@@ -4,16 +4,13 @@ from uuid import uuid4
 
 from prometheus_client import REGISTRY
 
-from accord.messaging.consumer import Consumer
-from accord.messaging.relay import Relay
-
 
 def value(name, **labels):
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 async def test_published_applied_lag_and_watermark_are_measured(
-    database, other_database, cluster, new_activity, run_workers, eventually
+    database, other_database, cluster, new_activity, run_workers, eventually, new_relay, new_consumer
 ):
     group = f"measured-{uuid4().hex[:8]}"
     applied = []
@@ -27,8 +24,8 @@ async def test_published_applied_lag_and_watermark_are_measured(
     published = value("accord_relay_published_total")
     async with database.recording() as recording:
         recording.publish(*(new_activity(recording) for _ in range(10)))
-    consumer = Consumer(other_database, cluster, group=group, topics=["intake-events"], handle=note)
-    async with run_workers(Relay(database, cluster, "intake", watermark_every_s=0.05), consumer):
+    consumer = new_consumer(other_database, cluster, group=group, topics=["intake-events"], handle=note)
+    async with run_workers(new_relay(database, cluster, "intake", watermark_every_s=0.05), consumer):
         await eventually(lambda: measured("accord_consumer_watermark_age_seconds", topic="intake-events"))
         assert value("accord_relay_leader") == 1
     assert len(applied) == 10
@@ -40,7 +37,7 @@ async def test_published_applied_lag_and_watermark_are_measured(
 
 
 async def test_poison_is_counted_apart_from_malformed_records(
-    database, cluster, producer, intake_topic, new_activity, run_workers, eventually
+    database, cluster, producer, intake_topic, new_activity, run_workers, eventually, new_consumer
 ):
     group = f"measured-{uuid4().hex[:8]}"
 
@@ -52,6 +49,6 @@ async def test_poison_is_counted_apart_from_malformed_records(
     async def set_aside():
         return value("accord_dead_letters_total", consumer=group, kind="malformed") == 1
 
-    async with run_workers(Consumer(database, cluster, group=group, topics=["intake-events"], handle=refuse)):
+    async with run_workers(new_consumer(database, cluster, group=group, topics=["intake-events"], handle=refuse)):
         await eventually(set_aside)
     assert value("accord_dead_letters_total", consumer=group, kind="poison") == 0

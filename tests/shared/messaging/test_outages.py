@@ -1,7 +1,9 @@
 """Servers that crash and come back cost nothing: what was recorded is published and applied, once and in order."""
 
 import asyncio
+import os
 import random
+import signal
 import socket
 import sys
 import uuid
@@ -12,9 +14,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from accord.contracts.watermarks import WATERMARKS
 from accord.database import Database, is_transient
-from accord.messaging.consumer import Consumer
-from accord.messaging.relay import Relay
+from accord.messaging.kafka_log import KafkaLog
+from accord.messaging.ports import OutgoingRecord
 from accord.settings import KafkaSettings
 from accord_local.kafka import KafkaServer
 from accord_local.postgres import PostgresServer
@@ -40,6 +43,11 @@ def own_kafka(tmp_path):
 def own_postgres(tmp_path):
     with PostgresServer(tmp_path / "postgres") as server:
         yield server
+
+
+@pytest.fixture
+def tools(new_activity, run_workers, eventually, new_relay, new_consumer):
+    return new_activity, run_workers, eventually, new_relay, new_consumer
 
 
 async def keep(recording, received):
@@ -103,14 +111,15 @@ def all_rounds(rounds):
     return {str(lead): list(range(1, rounds + 1)) for lead in LEADS}
 
 
-async def flow(database, other, kafka, new_activity, run_workers, eventually, outages):
+async def flow(database, other, kafka, fixtures, outages):
     """Write while servers fail and return; then everything recorded must arrive."""
+    new_activity, run_workers, eventually, new_relay, new_consumer = fixtures
     async with database.engine.begin() as conn:
         await conn.execute(text("CREATE TABLE ledger (round int PRIMARY KEY)"))
     writer = Writer(database, new_activity)
     writer.name = "writer"
-    relay = Relay(database, kafka, "intake")
-    consumer = Consumer(other, kafka, group="test", topics=["intake-events"], handle=keep)
+    relay = new_relay(database, kafka, "intake")
+    consumer = new_consumer(other, kafka, group="test", topics=["intake-events"], handle=keep)
     async with run_workers(relay, consumer):
         async with run_workers(writer):
             await eventually(lambda: if_up(fewest(other)))
@@ -132,9 +141,7 @@ async def flow(database, other, kafka, new_activity, run_workers, eventually, ou
         await eventually(complete, within_s=60)
 
 
-async def test_kafka_that_stops_and_crashes_under_load_costs_no_event(
-    database, other_database, own_kafka, new_activity, run_workers, eventually
-):
+async def test_kafka_that_stops_and_crashes_under_load_costs_no_event(database, other_database, own_kafka, tools):
     def restart():
         own_kafka.stop()
         own_kafka.start()
@@ -144,11 +151,11 @@ async def test_kafka_that_stops_and_crashes_under_load_costs_no_event(
         own_kafka.start()
 
     kafka = KafkaSettings(bootstrap_servers=own_kafka.bootstrap_servers)
-    await flow(database, other_database, kafka, new_activity, run_workers, eventually, [restart, crash])
+    await flow(database, other_database, kafka, tools, [restart, crash])
 
 
 async def test_postgresql_that_stops_and_crashes_under_load_costs_no_acknowledged_event(
-    own_postgres, cluster, new_activity, run_workers, eventually, migrated
+    own_postgres, cluster, tools, migrated
 ):
     def restart():
         own_postgres.stop()
@@ -161,7 +168,7 @@ async def test_postgresql_that_stops_and_crashes_under_load_costs_no_acknowledge
     urls = [await migrated(own_postgres, name) for name in ("one", "two")]
     database, other = (Database(url, application_name="test") for url in urls)
     try:
-        await flow(database, other, cluster, new_activity, run_workers, eventually, [restart, crash])
+        await flow(database, other, cluster, tools, [restart, crash])
     finally:
         await database.dispose()
         await other.dispose()
@@ -211,13 +218,30 @@ async def test_workers_killed_at_any_moment_lose_no_event_and_repeat_no_effect(
 
 
 async def test_recording_goes_on_while_kafka_is_down_and_workers_wait_without_ending(
-    database, new_activity, run_workers, eventually
+    database, new_activity, run_workers, eventually, new_relay, new_consumer
 ):
     nowhere = KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_port()}")
-    consumer = Consumer(database, nowhere, group="test", topics=["intake-events"], handle=keep)
-    async with run_workers(Relay(database, nowhere, "intake"), consumer):
+    consumer = new_consumer(database, nowhere, group="test", topics=["intake-events"], handle=keep)
+    async with run_workers(new_relay(database, nowhere, "intake"), consumer):
         for n in range(1, 20):
             async with database.recording() as recording:
                 recording.publish(new_activity(recording, LEADS[0], n))
     async with database.reading() as conn:
         assert (await conn.execute(text("SELECT count(*) FROM outbox"))).scalar_one() == 19
+
+
+async def test_a_writer_whose_cluster_does_not_answer_is_given_up_with_all_its_tasks(own_kafka):
+    """A batch that cannot be delivered never expires; closing must not leave a sender behind that tries for ever."""
+    log = KafkaLog(KafkaSettings(bootstrap_servers=own_kafka.bootstrap_servers))
+    await log.prepare(["intake-events", WATERMARKS])
+    before = asyncio.all_tasks()
+    writer = await log.open_writer("intake-events")
+    os.kill(own_kafka.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await writer.append(0, [OutgoingRecord(b"k", b"v", [])])
+        await writer.close()
+    finally:
+        os.kill(own_kafka.pid, signal.SIGCONT)
+    assert {task for task in asyncio.all_tasks() - before if not task.done()} == set()

@@ -1,15 +1,23 @@
 """The relay publishes everything, in order per key, at least once."""
 
 import asyncio
+import random
+import zlib
 from collections import defaultdict
 from uuid import uuid4
 
 import asyncpg
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from sqlalchemy import text
 
 from accord.contracts.watermarks import WatermarkAdvanced
-from accord.messaging.relay import RELAY_LOCK, Relay
+from accord.ids import new_id
+from accord.messaging.kafka import client_options
+from accord.messaging.kafka_log import KafkaLog
+from accord.messaging.partitioning import hash_key
+from accord.messaging.relay import Relay
+from accord.messaging.relay_store import LANES, PostgresRelayStore
 
 
 async def depth(database):
@@ -36,13 +44,13 @@ async def write(database, new_activity, lead, sequences):
 
 
 async def test_what_was_recorded_is_in_kafka_and_gone_from_the_outbox(
-    database, cluster, new_activity, run_workers, eventually, reader
+    database, cluster, new_activity, run_workers, eventually, reader, new_relay
 ):
     leads = [uuid4() for _ in range(50)]
     for n in range(1, 11):
         async with database.recording() as recording:
             recording.publish(*(new_activity(recording, lead, n) for lead in leads))
-    async with run_workers(Relay(database, cluster, "intake")):
+    async with run_workers(new_relay(database, cluster, "intake")):
         await eventually(lambda: empty(database))
     order = first_sightings(await reader("intake-events").events())
     assert order == {lead: list(range(1, 11)) for lead in leads}
@@ -53,13 +61,13 @@ async def empty(database):
 
 
 async def test_an_event_in_kafka_carries_its_envelope_and_trace(
-    database, cluster, new_activity, run_workers, eventually, reader
+    database, cluster, new_activity, run_workers, eventually, reader, new_relay
 ):
     traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     async with database.recording() as recording:
         event = new_activity(recording)
         recording.publish(event, traceparent=traceparent)
-    async with run_workers(Relay(database, cluster, "intake")):
+    async with run_workers(new_relay(database, cluster, "intake")):
         await eventually(lambda: empty(database))
     [published] = business(await reader("intake-events").events())
     assert published.data == event
@@ -69,10 +77,10 @@ async def test_an_event_in_kafka_carries_its_envelope_and_trace(
 
 
 async def test_an_id_that_commits_late_is_published_after_higher_ones(
-    database, cluster, new_activity, run_workers, eventually, reader
+    database, cluster, new_activity, run_workers, eventually, reader, new_relay
 ):
     early, late = uuid4(), uuid4()
-    async with run_workers(Relay(database, cluster, "intake")):
+    async with run_workers(new_relay(database, cluster, "intake")):
         async with database.recording() as slow:
             driver = await slow.driver()
             low = await driver.fetchval("SELECT nextval(pg_get_serial_sequence('outbox', 'id'))")
@@ -92,89 +100,197 @@ async def test_an_id_that_commits_late_is_published_after_higher_ones(
     assert {event.data.lead_id for event in published} == {early, late}
 
 
-async def test_only_one_relay_of_a_service_is_active_and_the_other_takes_over(
-    database, cluster, new_activity, run_workers, eventually, reader
+async def lane_holders(database):
+    """Backend pids of the sessions that publish a lane."""
+    async with database.reading() as conn:
+        return (
+            await conn.execute(
+                text(
+                    "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2"
+                    " AND mode = 'ExclusiveLock' AND classid = :lane"
+                    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+                ),
+                {"lane": zlib.crc32(f"{LANES}/lane".encode()) & 0x7FFF_FFFF},
+            )
+        ).scalars().all()  # fmt: skip
+
+
+async def test_only_one_relay_publishes_a_lane_and_the_other_takes_over(
+    database, cluster, new_activity, run_workers, eventually, reader, new_relay
 ):
     lead = uuid4()
-
-    async def leaders():
-        async with database.reading() as conn:
-            return (
-                await conn.execute(
-                    text(
-                        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objid::bigint = :lock"
-                        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-                    ),
-                    {"lock": RELAY_LOCK},
-                )
-            ).scalars().all()  # fmt: skip
-
-    async with run_workers(Relay(database, cluster, "intake"), Relay(database, cluster, "intake")):
-        [first] = await eventually(leaders)
+    async with run_workers(new_relay(database, cluster, "intake"), new_relay(database, cluster, "intake")):
+        [first] = await eventually(lambda: lane_holders(database))
         for n in range(1, 20):
             await write(database, new_activity, lead, [n])
         async with database.recording() as recording:
             await recording.conn.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": first})
         for n in range(20, 40):
             await write(database, new_activity, lead, [n])
-        assert len(await eventually(leaders)) == 1
+        assert len(await eventually(lambda: lane_holders(database))) == 1
         await eventually(lambda: empty(database))
     order = first_sightings(await reader("intake-events").events())
     assert order[lead] == list(range(1, 40))
 
 
-class FailingRelay(Relay):
-    """A relay whose acknowledgements get lost now and then, after or before Kafka has the batch."""
-
-    failures = 6
-
-    async def _deliver(self, producer, batch, partition):
-        self.failures -= 1
-        if self.failures >= 0 and self.failures % 2:
-            raise TimeoutError
-        await super()._deliver(producer, batch, partition)
-        if self.failures >= 0:
-            raise TimeoutError
-
-
-async def test_a_send_that_fails_halfway_makes_no_gap_and_no_reordering(
-    database, cluster, new_activity, run_workers, eventually, reader, monkeypatch
+async def test_relays_share_lanes_and_together_publish_everything_in_order(
+    database, cluster, new_activity, run_workers, eventually, reader, new_relay
 ):
-    monkeypatch.setattr("accord.messaging.relay._KAFKA_BATCH_BYTES_MAX", 4096)
+    leads = [uuid4() for _ in range(40)]
+    relays = [new_relay(database, cluster, "intake", lanes=4) for _ in range(2)]
+
+    async def shared():
+        holders = await lane_holders(database)
+        return len(holders) == 4 and len(set(holders)) == 2
+
+    async with run_workers(*relays):
+        await eventually(shared)
+        for n in range(1, 11):
+            async with database.recording() as recording:
+                recording.publish(*(new_activity(recording, lead, n) for lead in leads))
+        await eventually(lambda: empty(database))
+    assert first_sightings(await reader("intake-events").events()) == {lead: list(range(1, 11)) for lead in leads}
+
+
+class FaultyLog(KafkaLog):
+    """A log whose acknowledgements get lost: `faults(partition)` says before an append whether it arrives and is answered."""
+
+    def __init__(self, cluster, faults):
+        super().__init__(cluster)
+        self.opened = 0
+        self._faults = faults
+
+    async def open_writer(self, topic):
+        self.opened += 1
+        writer = await super().open_writer(topic)
+        append = writer.append
+
+        async def faulty(partition, records):
+            arrives, answers = self._faults(partition)
+            if not arrives:
+                raise TimeoutError
+            answer = await append(partition, records[:7])
+            if not answers:
+                raise TimeoutError
+            return answer
+
+        writer.append = faulty
+        return writer
+
+
+async def test_appends_that_fail_halfway_make_no_gap_and_no_reordering(
+    database, cluster, new_activity, run_workers, eventually, reader
+):
+    chance = random.Random(3)
     leads = [uuid4() for _ in range(5)]
     for n in range(1, 41):
         async with database.recording() as recording:
             recording.publish(*(new_activity(recording, lead, n) for lead in leads))
-    async with run_workers(FailingRelay(database, cluster, "intake", batch_rows_max=70)):
+    left = 12
+
+    def faults(_partition):
+        nonlocal left
+        left -= 1
+        return (True, True) if left < 0 else chance.choice([(False, False), (True, False), (True, True)])
+
+    log = FaultyLog(cluster, faults)
+    relay = Relay(PostgresRelayStore(database), log, "intake", batch_rows_max=70)
+    async with run_workers(relay):
         await eventually(lambda: empty(database))
     events = await reader("intake-events").events()
+    assert log.opened > 1, "a writer that failed is given up"
     assert len(business(events)) > 200, "some are published twice"
     assert first_sightings(events) == {lead: list(range(1, 41)) for lead in leads}
 
 
-async def test_a_producer_that_lost_its_sequence_is_replaced(
+async def test_a_partition_that_is_not_available_does_not_hold_up_the_others(
     database, cluster, new_activity, run_workers, eventually, reader
 ):
-    lead = uuid4()
-    relay = Relay(database, cluster, "intake")
+    leads = [uuid4() for _ in range(60)]
+    broken = hash_key(str(leads[0]).encode()) % 12
+    available = False
+    mine = {lead for lead in leads if hash_key(str(lead).encode()) % 12 == broken}
+
+    log = FaultyLog(cluster, lambda partition: (available, True) if partition == broken else (True, True))
+    relay = Relay(PostgresRelayStore(database), log, "intake", batch_rows_max=40)
+    for n in range(1, 6):
+        await write_each(database, new_activity, leads, n)
+
+    async def only_its_rows_wait():
+        async with database.reading() as conn:
+            keys = set((await conn.execute(text("SELECT DISTINCT key FROM outbox"))).scalars())
+        return keys == {str(lead) for lead in mine}
+
     async with run_workers(relay):
-        await write(database, new_activity, lead, range(1, 4))
+        await eventually(only_its_rows_wait)
+        await write_each(database, new_activity, leads, 6)
+        await eventually(only_its_rows_wait)
+        available = True
+        await eventually(lambda: empty(database), within_s=60)
+    assert first_sightings(await reader("intake-events").events()) == {lead: list(range(1, 7)) for lead in leads}
+
+
+async def write_each(database, new_activity, leads, n):
+    async with database.recording() as recording:
+        recording.publish(*(new_activity(recording, lead, n) for lead in leads))
+
+
+async def test_rows_of_the_version_before_are_published_beside_new_ones(
+    database, cluster, new_activity, run_workers, eventually, reader, new_relay
+):
+    lead = uuid4()
+    await write(database, new_activity, lead, [1, 2])
+    async with database.recording() as recording:
+        await recording.conn.execute(text("UPDATE outbox SET key_hash = NULL"))
+    await write(database, new_activity, lead, [3])
+    async with run_workers(new_relay(database, cluster, "intake")):
         await eventually(lambda: empty(database))
-        broken = relay._producer
-        for part in range(12):
-            from aiokafka import TopicPartition
+    events = await reader("intake-events").events()
+    assert first_sightings(events) == {lead: [1, 2, 3]}
+    assert len({partition for partition, _ in events}) == 1
 
-            broken._txn_manager.increment_sequence_number(TopicPartition(relay._topic, part), 1000)
-        await write(database, new_activity, lead, range(4, 7))
+
+async def test_added_partitions_take_new_leads_only(
+    database, cluster, new_activity, run_workers, eventually, reader, new_relay
+):
+    """After its time a layout is used, and a lead that was there before stays in its partition."""
+    old = new_id()
+    async with run_workers(new_relay(database, cluster, "intake")):
+        await write(database, new_activity, old, [1])
         await eventually(lambda: empty(database))
-        assert relay._producer is not broken
-    assert first_sightings(await reader("intake-events").events())[lead] == [1, 2, 3, 4, 5, 6]
+    admin = AIOKafkaAdminClient(**client_options(cluster))
+    await admin.start()
+    await admin.create_partitions({cluster.topic_prefix + "intake-events": NewPartitions(40)})
+    await admin.close()
+
+    async def layouts():
+        async with database.reading() as conn:
+            found = (await conn.execute(text("SELECT partitions FROM partition_layout ORDER BY 1"))).scalars().all()
+        return found if len(found) == 2 else None
+
+    async with run_workers(new_relay(database, cluster, "intake")):
+        await write(database, new_activity, old, [2])
+        assert await eventually(layouts) == [12, 40]
+        await eventually(lambda: empty(database))
+    async with database.recording() as recording:
+        await recording.conn.execute(
+            text("UPDATE partition_layout SET since = since - interval '5 minutes' WHERE partitions = 40")
+        )
+    young = [new_id() for _ in range(30)]
+    async with run_workers(new_relay(database, cluster, "intake")):
+        await write(database, new_activity, old, [3])
+        await write_each(database, new_activity, young, 1)
+        await eventually(lambda: empty(database))
+    events = await reader("intake-events").events()
+    assert first_sightings(events)[old] == [1, 2, 3]
+    assert len({partition for partition, event in events if event.data.lead_id == old}) == 1
+    assert max(partition for partition, event in events if event.data.lead_id in young) >= 12
 
 
-async def test_a_relay_that_meets_a_programming_error_ends(database, cluster, new_activity):
+async def test_a_relay_that_meets_a_programming_error_ends(database, cluster, new_activity, new_relay):
     async with database.recording() as recording:
         recording.publish(new_activity(recording))
         await recording.conn.execute(text("ALTER TABLE outbox RENAME COLUMN payload TO body"))
         recording.pending.clear()
     with pytest.raises(asyncpg.UndefinedColumnError):
-        await Relay(database, cluster, "intake").run(asyncio.Event())
+        await new_relay(database, cluster, "intake").run(asyncio.Event())

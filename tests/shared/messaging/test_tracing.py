@@ -11,8 +11,6 @@ from sqlalchemy import text
 
 from accord import tracing
 from accord.messaging import consumer as consumer_module
-from accord.messaging.consumer import Consumer
-from accord.messaging.relay import Relay
 
 
 @pytest.fixture
@@ -26,7 +24,7 @@ def spans(monkeypatch):
 
 
 async def test_the_context_of_a_request_reaches_the_consumer_and_what_it_publishes(
-    database, other_database, cluster, new_activity, run_workers, eventually, spans
+    database, other_database, cluster, new_activity, run_workers, eventually, spans, new_relay, new_consumer
 ):
     with spans.tracer.start_as_current_span("POST /v1/activities") as request:
         async with database.recording() as recording:
@@ -36,13 +34,13 @@ async def test_the_context_of_a_request_reaches_the_consumer_and_what_it_publish
     async def answer(recording, received):
         recording.publish(*(new_activity(recording) for _ in received))
 
-    consumer = Consumer(other_database, cluster, group="test", topics=["intake-events"], handle=answer)
+    consumer = new_consumer(other_database, cluster, group="test", topics=["intake-events"], handle=answer)
 
     async def answered():
         async with other_database.reading() as conn:
             return (await conn.execute(text("SELECT traceparent FROM outbox"))).scalars().all()
 
-    async with run_workers(Relay(database, cluster, "intake"), consumer):
+    async with run_workers(new_relay(database, cluster, "intake"), consumer):
         [traceparent] = await eventually(answered)
     batch = next(span for span in spans.get_finished_spans() if span.links)
     assert batch.kind is trace.SpanKind.CONSUMER

@@ -9,8 +9,6 @@ from sqlalchemy import text
 
 from accord.contracts.watermarks import WatermarkAdvanced
 from accord.messaging import watermark
-from accord.messaging.consumer import Consumer
-from accord.messaging.relay import Relay
 from accord.messaging.watermark import Frontier
 
 QUICK = {"watermark_every_s": 0.05, "poll_s": 0.02}
@@ -129,14 +127,14 @@ async def test_a_consumed_watermark_never_counts_before_rows_that_were_there_wit
 
 
 async def test_every_partition_gets_it_after_the_rows_before_it(
-    database, cluster, new_activity, run_workers, eventually, reader
+    database, cluster, new_activity, run_workers, eventually, reader, new_relay
 ):
     async def write():
         for n in range(1, 300):
             async with database.recording() as recording:
                 recording.publish(*(new_activity(recording, uuid4(), n) for _ in range(5)))
 
-    async with run_workers(Relay(database, cluster, "intake", **QUICK)):
+    async with run_workers(new_relay(database, cluster, "intake", **QUICK)):
         await write()
         async with database.reading() as conn:
             written_until = (await conn.execute(text("SELECT clock_timestamp()"))).scalar_one()
@@ -159,7 +157,9 @@ async def test_every_partition_gets_it_after_the_rows_before_it(
     assert marks > 24
 
 
-async def test_a_stopped_relay_holds_the_consumer_s_watermark(database, cluster, run_workers, eventually, new_activity):
+async def test_a_stopped_relay_holds_the_consumer_s_watermark(
+    database, cluster, run_workers, eventually, new_activity, new_relay, new_consumer
+):
     async def ignore(_recording, _received):
         return
 
@@ -167,10 +167,10 @@ async def test_a_stopped_relay_holds_the_consumer_s_watermark(database, cluster,
         async with database.reading() as conn:
             return await watermark.watermark(conn, ["intake-events"])
 
-    consumer = Consumer(database, cluster, group="test", topics=["intake-events"], handle=ignore)
+    consumer = new_consumer(database, cluster, group="test", topics=["intake-events"], handle=ignore)
     assert await known() is None
     async with run_workers(consumer):
-        async with run_workers(Relay(database, cluster, "intake", **QUICK)):
+        async with run_workers(new_relay(database, cluster, "intake", **QUICK)):
             await eventually(known)
         async with database.recording() as recording:
             recording.publish(new_activity(recording))
@@ -180,19 +180,19 @@ async def test_a_stopped_relay_holds_the_consumer_s_watermark(database, cluster,
         async def past():
             return await known() > recording.now
 
-        async with run_workers(Relay(database, cluster, "intake", **QUICK)):
+        async with run_workers(new_relay(database, cluster, "intake", **QUICK)):
             await eventually(past)
 
 
 async def test_a_service_that_consumes_announces_nothing_beyond_what_it_has_read(
-    database, other_database, cluster, run_workers, eventually, reader
+    database, other_database, cluster, run_workers, eventually, reader, new_relay, new_consumer
 ):
     async def ignore(_recording, _received):
         return
 
-    intake = Relay(database, cluster, "intake", **QUICK)
-    consumer = Consumer(other_database, cluster, group="qualification", topics=["intake-events"], handle=ignore)
-    qualification = Relay(other_database, cluster, "qualification", consumed=["intake-events"], **QUICK)
+    intake = new_relay(database, cluster, "intake", **QUICK)
+    consumer = new_consumer(other_database, cluster, group="qualification", topics=["intake-events"], handle=ignore)
+    qualification = new_relay(other_database, cluster, "qualification", consumed=["intake-events"], **QUICK)
 
     async def announced():
         events = await reader("qualification-events").events()
@@ -213,12 +213,12 @@ async def test_a_service_that_consumes_announces_nothing_beyond_what_it_has_read
 
 
 async def test_all_partitions_are_unknown_until_the_first_watermark_and_it_is_kept_with_the_batch(
-    database, cluster, run_workers, eventually, intake_topic
+    database, cluster, run_workers, eventually, intake_topic, new_consumer
 ):
     async def ignore(_recording, _received):
         return
 
-    consumer = Consumer(database, cluster, group="test", topics=["intake-events"], handle=ignore)
+    consumer = new_consumer(database, cluster, group="test", topics=["intake-events"], handle=ignore)
 
     async def rows():
         async with database.reading() as conn:

@@ -7,7 +7,10 @@ import uvloop
 
 from accord.database import Database
 from accord.messaging.consumer import Consumer
+from accord.messaging.consumer_store import PostgresConsumerStore
+from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.relay import Relay
+from accord.messaging.relay_store import PostgresRelayStore
 from accord.settings import KafkaSettings
 
 
@@ -22,10 +25,17 @@ async def keep(recording, received):
 async def main(url: str, other_url: str, bootstrap: str, prefix: str) -> None:
     kafka = KafkaSettings(bootstrap_servers=bootstrap, topic_prefix=prefix)
     database, other = (Database(each, application_name="victim") for each in (url, other_url))
-    stop = asyncio.Event()
+    log, stop = KafkaLog(kafka), asyncio.Event()
     await asyncio.gather(
-        Relay(database, kafka, "intake").run(stop),
-        Consumer(other, kafka, group="test", topics=["intake-events"], handle=keep, batch_rows_max=100).run(stop),
+        Relay(PostgresRelayStore(database), log, "intake").run(stop),
+        Consumer(
+            PostgresConsumerStore(other, "test"),
+            log,
+            group="test",
+            topics=["intake-events"],
+            handle=keep,
+            batch_rows_max=100,
+        ).run(stop),
     )
 
 

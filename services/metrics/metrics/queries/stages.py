@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accord.messaging.watermark import watermark
+from accord.messaging.consumer_store import watermark
 from metrics.domain.definition_view import Stage, Stages, stages_of, stages_of_definition
 from metrics.tables import definition_version, stage_entry
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from accord.contracts.topics import INTAKE_EVENTS
 from accord.database import Database
-from accord.messaging.watermark import watermark
+from accord.messaging.watermarks import Watermarks
 from accord.workers import Periodic
 from qualification.queries import leads
 from qualification.usecases.batch import LeadBatch
@@ -19,10 +19,12 @@ LEADS_PER_ROUND_MAX = 500
 EVERY_S = 1.0
 
 
-async def pass_time(database: Database, book: Book, leads_max: int = LEADS_PER_ROUND_MAX) -> int:
+async def pass_time(
+    database: Database, book: Book, watermarks: Watermarks, leads_max: int = LEADS_PER_ROUND_MAX
+) -> int:
     """Do what is due of up to so many leads, in one recording; how many there were."""
     async with database.recording() as recording:
-        until = await watermark(recording.conn, [INTAKE_EVENTS])
+        until = (await watermarks.read(recording.conn)).until([INTAKE_EVENTS])
         if until is None:
             return 0
         due = await leads.due(await recording.driver(), until, leads_max)
@@ -34,11 +36,11 @@ async def pass_time(database: Database, book: Book, leads_max: int = LEADS_PER_R
     return len(due)
 
 
-def timekeeping(database: Database, definitions: Definitions) -> Periodic:
+def timekeeping(database: Database, definitions: Definitions, watermarks: Watermarks) -> Periodic:
     """The worker that does it."""
 
     async def work() -> bool:
         book = await definitions.book()
-        return book.in_force is not None and await pass_time(database, book) >= LEADS_PER_ROUND_MAX
+        return book.in_force is not None and await pass_time(database, book, watermarks) >= LEADS_PER_ROUND_MAX
 
     return Periodic("what-time-brings", EVERY_S, work)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from accord.database import Database, Recording
-from accord.messaging.watermark import watermark
+from accord.messaging.watermarks import Watermarks
 from accord.workers import Periodic
 from sla_monitor.domain.clock import fire
 from sla_monitor.queries import cases, due
@@ -20,10 +20,12 @@ BATCH_FACTS_MAX = 5_000
 _PRUNE_EVERY_S = 60.0
 
 
-async def fire_due(database: Database, book: SlaBook, clocks_max: int = BATCH_CLOCKS_MAX) -> int:
+async def fire_due(
+    database: Database, book: SlaBook, watermarks: Watermarks, clocks_max: int = BATCH_CLOCKS_MAX
+) -> int:
     """Fire up to so many clocks, in one recording; how many there were."""
     async with database.recording() as recording:
-        until = await watermark(recording.conn, CONSUMED)
+        until = (await watermarks.read(recording.conn)).until(CONSUMED)
         if until is None:
             return 0
         driver = await recording.driver()
@@ -37,13 +39,15 @@ async def fire_due(database: Database, book: SlaBook, clocks_max: int = BATCH_CL
     return len(claimed)
 
 
-async def judge_ripe(database: Database, book: SlaBook, leads_max: int = BATCH_CLOCKS_MAX) -> int:
+async def judge_ripe(
+    database: Database, book: SlaBook, watermarks: Watermarks, leads_max: int = BATCH_CLOCKS_MAX
+) -> int:
     """Judge the triggers of up to so many leads that waited for the watermark; how many leads there were."""
     async with database.recording() as recording:
-        until = await watermark(recording.conn, CONSUMED)
+        until = (await watermarks.read(recording.conn)).until(CONSUMED)
         ripe = await due.waiting(await recording.driver(), until, leads_max) if until is not None else []
         if ripe:
-            await judge_waiting(recording, ripe, book)
+            await judge_waiting(recording, ripe, book, watermarks)
     return len(ripe)
 
 
@@ -52,12 +56,12 @@ async def forget_old_facts(recording: Recording, kept: timedelta, rows_max: int 
     return await due.prune(await recording.driver(), recording.now - kept, rows_max)
 
 
-def firing(database: Database, book: SlaBook, every_s: float) -> Periodic:
+def firing(database: Database, book: SlaBook, watermarks: Watermarks, every_s: float) -> Periodic:
     """The worker that judges and fires."""
 
     async def work() -> bool:
-        judged = await judge_ripe(database, book)
-        fired = await fire_due(database, book)
+        judged = await judge_ripe(database, book, watermarks)
+        fired = await fire_due(database, book, watermarks)
         return max(judged, fired) >= BATCH_CLOCKS_MAX
 
     return Periodic("fire-clocks", every_s, work)

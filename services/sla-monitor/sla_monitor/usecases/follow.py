@@ -11,8 +11,9 @@ from accord.contracts.intake_events import ActivityRecorded, LeadMerged, LeadUnm
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
 from accord.database import Recording
+from accord.messaging import watermark
 from accord.messaging.consumer import Received
-from accord.messaging.watermark import watermark
+from accord.messaging.watermarks import Watermarks
 from sla_monitor.domain import case as domain
 from sla_monitor.domain.case import Case, Moving, Outcome, Reached, Slas, Waiting
 from sla_monitor.domain.facts import Fact, fact_of
@@ -27,28 +28,21 @@ TAKEN_ALONG = timedelta(days=90)
 _KEPT = frozenset({"activity", "decision", "stage"})
 
 
-async def reached(recording: Recording) -> Reached:
-    """Until when each of the two topics has been read."""
-    return Reached(
-        await watermark(recording.conn, [INTAKE_EVENTS]), await watermark(recording.conn, [QUALIFICATION_EVENTS])
-    )
-
-
-async def follow(recording: Recording, received: Sequence[Received], book: SlaBook) -> None:
+async def follow(recording: Recording, received: Sequence[Received], book: SlaBook, watermarks: Watermarks) -> None:
     """Apply these events. Those that concern no clock (submissions held or refused, agreements) are passed over."""
     told = [(item.event.data, item.event.traceparent) for item in received]
     moving = [(data, traceparent) for data, traceparent in told if isinstance(data, Moving)]
     if not moving:
         return
-    batch = await CaseBatch.lock(recording, book, [data for data, _ in moving])
+    batch = await CaseBatch.lock(recording, book, watermarks, [data for data, _ in moving])
     for data, traceparent in moving:
         batch.take(data, traceparent)
     await batch.save()
 
 
-async def judge_waiting(recording: Recording, lead_ids: Iterable[UUID], book: SlaBook) -> None:
+async def judge_waiting(recording: Recording, lead_ids: Iterable[UUID], book: SlaBook, watermarks: Watermarks) -> None:
     """Judge what waits for these leads, now that the topics have been read further."""
-    batch = await CaseBatch.lock(recording, book, (), lead_ids)
+    batch = await CaseBatch.lock(recording, book, watermarks, (), lead_ids)
     batch.judge()
     await batch.save()
 
@@ -57,11 +51,17 @@ class CaseBatch:
     """The cases of one recording. Not kept beyond it."""
 
     def __init__(
-        self, recording: Recording, slas: Slas, until: Reached, before: dict[UUID, Case], now: dict[UUID, Case]
+        self,
+        recording: Recording,
+        slas: Slas,
+        reached: watermark.Reached,
+        before: dict[UUID, Case],
+        now: dict[UUID, Case],
     ) -> None:
         self._recording = recording
         self._slas = slas
-        self._until = until
+        self._until = Reached(reached.until([INTAKE_EVENTS]), reached.until([QUALIFICATION_EVENTS]))
+        self._held = reached.held
         self._before = before
         self._cases = now
         self._happened: dict[UUID, list[Fact]] = {}
@@ -70,7 +70,12 @@ class CaseBatch:
 
     @classmethod
     async def lock(
-        cls, recording: Recording, book: SlaBook, events: Sequence[Moving], lead_ids: Iterable[UUID] = ()
+        cls,
+        recording: Recording,
+        book: SlaBook,
+        watermarks: Watermarks,
+        events: Sequence[Moving],
+        lead_ids: Iterable[UUID] = (),
     ) -> CaseBatch:
         """Load and lock the leads that these events concern, with the facts that their new clocks look back at."""
         driver = await recording.driver()
@@ -84,7 +89,7 @@ class CaseBatch:
             lead_id: Case(case.lead, case.clocks, case.waiting, facts[lead_id]) if lead_id in facts else case
             for lead_id, case in locked.items()
         }
-        return cls(recording, slas, await reached(recording), dict(now), now)
+        return cls(recording, slas, await watermarks.read(recording.conn), dict(now), now)
 
     def take(self, event: Moving, traceparent: str | None) -> None:
         """Apply one event, to its lead and, where that was merged, to the survivor."""
@@ -93,7 +98,9 @@ class CaseBatch:
         if fact is not None and fact.kind in _KEPT:
             self._happened.setdefault(event.lead_id, []).append(fact)
         case = self._cases[event.lead_id]
-        self._settle(event.lead_id, domain.decide(case, event, self._slas, self._until, now), traceparent)
+        self._settle(
+            event.lead_id, domain.decide(case, event, self._slas, self._reached(event.lead_id), now), traceparent
+        )
         if fact is not None and isinstance(event, ActivityRecorded):
             self._take_along(self._above(event.lead_id), [fact], traceparent)
         if isinstance(event, LeadMerged):
@@ -105,7 +112,7 @@ class CaseBatch:
         """Judge what waits."""
         for lead_id, case in list(self._cases.items()):
             if case.waiting:
-                self._settle(lead_id, domain.judge(case, self._slas, self._until, self._recording.now), None)
+                self._settle(lead_id, domain.judge(case, self._slas, self._reached(lead_id), self._recording.now), None)
 
     async def save(self) -> None:
         """Write everything back, before the recording ends."""
@@ -127,7 +134,7 @@ class CaseBatch:
         merged = self._cases[event.merged_lead_id]
         if event.merged_lead_id in (event.lead_id, *self._above(event.lead_id)):
             return
-        outcome = domain.absorb(merged, event, self._slas, self._until, self._recording.now)
+        outcome = domain.absorb(merged, event, self._slas, self._reached(event.merged_lead_id), self._recording.now)
         self._settle(event.merged_lead_id, outcome, traceparent)
         activities = [fact for fact in merged.facts if fact.kind == "activity"]
         self._take_along(self._above(event.merged_lead_id), activities, traceparent)
@@ -143,9 +150,9 @@ class CaseBatch:
             self._parted.append((lead_id, restored_id))
             self._happened[lead_id] = [fact for fact in self._happened.get(lead_id, ()) if fact.key not in theirs]
             case = self._cases[lead_id]
-            outcome = domain.give_back(case, restored, self._slas, self._until, self._recording.now)
+            outcome = domain.give_back(case, restored, self._slas, self._reached(lead_id), self._recording.now)
             self._settle(lead_id, outcome, traceparent)
-        outcome = domain.restore(restored, recorded_at, self._slas, self._until, self._recording.now)
+        outcome = domain.restore(restored, recorded_at, self._slas, self._reached(restored_id), self._recording.now)
         self._settle(restored_id, outcome, traceparent)
 
     def _take_along(self, survivors: Sequence[UUID], facts: Sequence[Fact], traceparent: str | None) -> None:
@@ -153,7 +160,7 @@ class CaseBatch:
         for lead_id in survivors:
             self._happened.setdefault(lead_id, []).extend(facts)
             case = self._cases[lead_id]
-            outcome = domain.take_along(case, facts, self._slas, self._until, self._recording.now)
+            outcome = domain.take_along(case, facts, self._slas, self._reached(lead_id), self._recording.now)
             self._settle(lead_id, outcome, traceparent)
 
     def _settle(self, lead_id: UUID, outcome: Outcome, traceparent: str | None) -> None:
@@ -166,7 +173,12 @@ class CaseBatch:
 
     def _take_over(self, survivor: UUID, moved: Sequence[Waiting], traceparent: str | None) -> None:
         case = self._cases[survivor]
-        self._settle(survivor, domain.take_over(case, moved, self._slas, self._until, self._recording.now), traceparent)
+        outcome = domain.take_over(case, moved, self._slas, self._reached(survivor), self._recording.now)
+        self._settle(survivor, outcome, traceparent)
+
+    def _reached(self, lead_id: UUID) -> Reached:
+        """Until when the topics have been read, for one lead: nothing is known while something of it could not be applied."""
+        return Reached() if str(lead_id) in self._held else self._until
 
     def _above(self, lead_id: UUID) -> list[UUID]:
         """The leads that this one was merged into: the one, the one that this was merged into, and so on."""

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from accord.database import Database, driver_of
-from accord.messaging.watermark import watermark
+from accord.messaging.consumer_store import watermark
 from sla_monitor.domain.business_time import Step, due, steps
 from sla_monitor.domain.clock import Clock
 from sla_monitor.queries import attainment, listing

@@ -1,0 +1,203 @@
+"""What a consumer keeps in PostgreSQL: all statements of the port `ConsumerStore`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from accord.database import Database, Recording, driver_of
+from accord.ids import new_id
+from accord.messaging import dead_letters, inbox
+from accord.messaging.claims import PostgresClaims
+from accord.messaging.ports import (
+    Claims,
+    ConsumerTransaction,
+    Move,
+    NewDeadLetter,
+    Partition,
+    Position,
+    PositionConflict,
+)
+from accord.messaging.watermark import Reached
+
+HEADERS_MAX = 64
+KEY_CHARS_MAX = 500
+UNSETTLED_COUNTED_MAX = 20_000
+
+_POSITIONS = "SELECT topic, partition, next_offset, last_event_id FROM consumer_position WHERE consumer = $1"
+
+_PROGRESS = f"""
+SELECT coalesce(position.topics, '{{}}'), coalesce(position.partitions, '{{}}'), coalesce(position.offsets, '{{}}'),
+       held.keys, held.all
+FROM (SELECT array_agg(topic) AS topics, array_agg(partition) AS partitions, array_agg(next_offset) AS offsets
+      FROM consumer_position WHERE consumer = ANY ($1::text[])) AS position,
+     ({dead_letters.HELD}) AS held
+"""  # noqa: S608 - constants of ours
+
+_CREATE = """
+INSERT INTO consumer_position (consumer, topic, partition, next_offset)
+SELECT $1, topic, partition, next_offset
+FROM unnest($2::text[], $3::int[], $4::bigint[]) AS batch (topic, partition, next_offset) ORDER BY topic, partition
+ON CONFLICT DO NOTHING
+"""
+
+_ADVANCE = """
+UPDATE consumer_position AS stored
+SET next_offset = batch.next_offset, last_event_id = batch.last_event_id
+FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::uuid[])
+     AS batch (topic, partition, expected, next_offset, last_event_id)
+WHERE stored.consumer = $1 AND stored.topic = batch.topic AND stored.partition = batch.partition
+  AND stored.next_offset = batch.expected
+"""
+
+_ADD_LETTERS = """
+INSERT INTO dead_letter
+    (id, consumer, topic, partition, "offset", event_id, kind, type, key, keys, value, headers, error, failed_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::json, $13, $14)
+ON CONFLICT DO NOTHING
+"""
+
+_UNSETTLED = f"""
+SELECT count(*) FROM (SELECT FROM dead_letter WHERE state = 'new' AND consumer = $1 LIMIT {UNSETTLED_COUNTED_MAX}) AS counted
+"""  # noqa: S608 - a constant of ours
+
+_REPLAYABLE = """
+SELECT id FROM dead_letter WHERE state = 'new' AND consumer = $1 AND kind = 'unknown' AND type = ANY ($2::text[])
+ORDER BY id LIMIT $3
+"""
+
+_NOTE = """
+INSERT INTO consumed_watermark AS known (topic, watermark_at)
+SELECT topic, watermark_at FROM unnest($1::text[], $2::timestamptz[]) AS batch (topic, watermark_at) ORDER BY topic
+ON CONFLICT (topic) DO UPDATE SET watermark_at = GREATEST(known.watermark_at, excluded.watermark_at)
+"""
+
+_AS_OF = text("""
+    SELECT CASE WHEN count(*) = cardinality(CAST(:topics AS text[])) THEN min(watermark_at) END
+    FROM consumed_watermark WHERE topic = ANY (CAST(:topics AS text[]))
+""")
+
+
+class PostgresConsumerTransaction:
+    """One recording, and the consumer's own rows in it."""
+
+    def __init__(self, recording: Recording, driver: asyncpg.Connection, consumer: str) -> None:
+        self.recording = recording
+        self._driver = driver
+        self._consumer = consumer
+
+    async def claim_events(self, event_ids: Sequence[UUID]) -> set[UUID]:
+        return await inbox.claim(self._driver, self._consumer, event_ids, self.recording.now)
+
+    async def advance(self, moves: Mapping[Partition, Move]) -> None:
+        parts = sorted(moves)
+        done = await self._driver.execute(
+            _ADVANCE,
+            self._consumer,
+            [topic for topic, _ in parts],
+            [partition for _, partition in parts],
+            [moves[part].expected for part in parts],
+            [moves[part].to.next_offset for part in parts],
+            [moves[part].to.last_event_id for part in parts],
+        )
+        if int(done.rpartition(" ")[2]) != len(parts):
+            raise PositionConflict(f"{self._consumer}: a position of {len(parts)} is not where it was")
+
+    async def add_dead_letters(self, letters: Sequence[NewDeadLetter]) -> int:
+        await self._driver.executemany(_ADD_LETTERS, [self._row(letter) for letter in letters])
+        unsettled: int = await self._driver.fetchval(_UNSETTLED, self._consumer)
+        return unsettled
+
+    async def note_watermarks(self, reached: Reached) -> None:
+        await self._driver.execute(_NOTE, list(reached.topics), list(reached.topics.values()))
+
+    def _row(self, letter: NewDeadLetter) -> tuple[object, ...]:
+        record = letter.record
+        headers = [
+            (name, None if value is None else value.decode("latin-1")) for name, value in record.headers[:HEADERS_MAX]
+        ]
+        return (
+            new_id(),
+            self._consumer,
+            record.topic,
+            record.partition,
+            record.offset,
+            letter.event_id,
+            letter.kind,
+            letter.type,
+            _readable(record.key),
+            letter.keys,
+            record.value,
+            json.dumps(headers),
+            letter.error,
+            self.recording.now,
+        )
+
+
+class PostgresConsumerStore:
+    """A service's database, for one consumer."""
+
+    def __init__(self, database: Database, consumer: str) -> None:
+        self._database = database
+        self._consumer = consumer
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[ConsumerTransaction]:
+        async with self._database.recording() as recording:
+            yield PostgresConsumerTransaction(recording, await recording.driver(), self._consumer)
+
+    async def open_claims(self) -> Claims:
+        claims = PostgresClaims(await self._database.connect(), f"consumer-{self._consumer}")
+        try:
+            await claims.join()
+        except BaseException:
+            await claims.close()
+            raise
+        return claims
+
+    async def read_positions(self) -> Mapping[Partition, Position]:
+        async with self._database.reading() as conn:
+            rows = await (await driver_of(conn)).fetch(_POSITIONS, self._consumer)
+        return {(topic, partition): Position(next_offset, last_id) for topic, partition, next_offset, last_id in rows}
+
+    async def create_positions(self, positions: Mapping[Partition, int]) -> None:
+        parts = sorted(positions)
+        async with self._database.recording() as recording:
+            await (await recording.driver()).execute(
+                _CREATE,
+                self._consumer,
+                [topic for topic, _ in parts],
+                [partition for _, partition in parts],
+                [positions[part] for part in parts],
+            )
+
+    async def replayable(self, types: Sequence[str], limit: int) -> Sequence[UUID]:
+        async with self._database.reading() as conn:
+            rows = await (await driver_of(conn)).fetch(_REPLAYABLE, self._consumer, list(types), limit)
+        return [row[0] for row in rows]
+
+
+async def read_progress(
+    driver: asyncpg.Connection, consumer: str
+) -> tuple[Mapping[Partition, int], frozenset[str], bool]:
+    """As the transaction at hand sees it: a consumer's positions, the keys its dead letters hold, and whether they hold all."""
+    topics, partitions, offsets, keys, holds_all = (await driver.fetch(_PROGRESS, [consumer]))[0]
+    positions = dict(zip(zip(topics, partitions, strict=True), offsets, strict=True))
+    return positions, frozenset(keys), holds_all
+
+
+async def watermark(conn: AsyncConnection, topics: Sequence[str]) -> datetime | None:
+    """What answers are as of: until when this service had read all of these topics when it last noted it; None if unknown."""
+    known: datetime | None = (await conn.execute(_AS_OF, {"topics": sorted(set(topics))})).scalar_one()
+    return known
+
+
+def _readable(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", "backslashreplace").replace("\x00", "\\x00")[:KEY_CHARS_MAX]

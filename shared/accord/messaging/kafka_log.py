@@ -1,0 +1,233 @@
+"""The log as Apache Kafka has it, by aiokafka. It knows topics and offsets, and no event.
+
+Readers are assigned their partitions and positions by the consumer: Kafka's group protocol is not used, so there is no
+rebalance to wait for. The position that a reader commits is for tools that show lag.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
+
+from accord.contracts.watermarks import WATERMARKS
+from accord.messaging.kafka import abandon_producer, client_options, close_quietly, ensure_topics, physical
+from accord.messaging.ports import LogPositionLost, LogReader, LogRecord, LogWriter, OutgoingRecord, Partition
+from accord.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
+
+_BATCH_BYTES_MAX = 512 * 1024
+_REQUEST_TIMEOUT_S = 8.0
+_ACK_TIMEOUT_S = 3 * _REQUEST_TIMEOUT_S
+_METADATA_AGE_S = 30.0
+_FETCH_WAIT_S = 1.0
+"""A fetch of a quiet topic waits so long at the broker; it ends with the first record."""
+
+_SINGLE_FETCH_MS = 300
+
+
+class KafkaLog:
+    """The cluster that the settings name."""
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self.settings = kafka
+
+    async def prepare(self, topics: Sequence[str]) -> None:
+        await ensure_topics(self.settings, topics)
+
+    async def open_writer(self, topic: str) -> LogWriter:
+        producer = AIOKafkaProducer(
+            **client_options(self.settings),
+            acks="all",
+            enable_idempotence=True,
+            max_batch_size=_BATCH_BYTES_MAX,
+            request_timeout_ms=int(_REQUEST_TIMEOUT_S * 1000),
+            metadata_max_age_ms=int(_METADATA_AGE_S * 1000),
+        )
+        name = physical(self.settings, topic)
+        try:
+            async with asyncio.timeout(_ACK_TIMEOUT_S):
+                await producer.start()
+                await producer.partitions_for(name)
+        except BaseException:
+            await abandon_producer(producer)
+            raise
+        return KafkaWriter(self.settings, producer, name)
+
+    async def open_reader(self, topics: Sequence[str], group: str | None) -> LogReader:
+        client = AIOKafkaConsumer(
+            **client_options(self.settings),
+            group_id=None if group is None else physical(self.settings, group),
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_uncommitted",
+            request_timeout_ms=int(_REQUEST_TIMEOUT_S * 1000),
+            consumer_timeout_ms=int(_FETCH_WAIT_S * 1000),
+            fetch_max_wait_ms=int(_FETCH_WAIT_S * 1000),
+            max_partition_fetch_bytes=1_048_576,
+            metadata_max_age_ms=int(_METADATA_AGE_S * 1000),
+        )
+        try:
+            await client.start()
+        except BaseException:
+            await close_quietly(client)
+            raise
+        return KafkaReader(self.settings, client, topics)
+
+
+class KafkaWriter:
+    """One producer. After a failure its sequence numbers cannot be trusted (aiokafka#1017), so it is given up."""
+
+    def __init__(self, kafka: KafkaSettings, producer: AIOKafkaProducer, topic: str) -> None:
+        self._kafka = kafka
+        self._producer = producer
+        self._topic = topic
+        self._watermarks = physical(kafka, WATERMARKS)
+
+    @property
+    def partitions(self) -> int:
+        return len(self._producer.client.cluster.partitions_for_topic(self._topic) or ())
+
+    async def ends(self) -> list[int]:
+        client = AIOKafkaConsumer(
+            **client_options(self._kafka), request_timeout_ms=int(_REQUEST_TIMEOUT_S * 1000), enable_auto_commit=False
+        )
+        parts = [TopicPartition(self._topic, partition) for partition in range(self.partitions)]
+        try:
+            await client.start()
+            found = await client.end_offsets(parts)
+        finally:
+            await close_quietly(client)
+        return [found[part] for part in parts]
+
+    async def append(self, partition: int, records: Sequence[OutgoingRecord]) -> tuple[int, int]:
+        batch, count = self._producer.create_batch(), 0
+        for key, value, headers in records:
+            if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
+                break
+            count += 1
+        async with asyncio.timeout(_ACK_TIMEOUT_S):
+            acknowledged = await self._producer.send_batch(batch, self._topic, partition=partition)
+            metadata = await acknowledged
+        return count, metadata.offset + count
+
+    async def announce(self, key: bytes, value: bytes) -> None:
+        batch = self._producer.create_batch()
+        batch.append(timestamp=None, key=key, value=value, headers=[])
+        async with asyncio.timeout(_ACK_TIMEOUT_S):
+            await (await self._producer.send_batch(batch, self._watermarks, partition=0))
+
+    async def close(self) -> None:
+        await abandon_producer(self._producer)
+
+
+class KafkaReader:
+    """One consumer client with partitions assigned by hand."""
+
+    def __init__(self, kafka: KafkaSettings, client: AIOKafkaConsumer, topics: Sequence[str]) -> None:
+        self._client = client
+        self._names = {topic: physical(kafka, topic) for topic in topics}
+        self._topics = {name: topic for topic, name in self._names.items()}
+        self._next: dict[TopicPartition, int] = {}
+        """The offset after what was handed on last, by partition."""
+        self._counts: Mapping[str, int] = {}
+        self._counted_until = 0.0
+
+    async def partitions(self) -> Mapping[str, int]:
+        if not self._counts or time.monotonic() >= self._counted_until:
+            cluster = await self._client._client.fetch_all_metadata()  # noqa: SLF001 - the only way that asks anew
+            counts = {topic: len(cluster.partitions_for_topic(name) or ()) for topic, name in self._names.items()}
+            # A topic that is being made anew has none for a moment: what it had before stays until then.
+            self._counts = {topic: count or self._counts.get(topic, 0) for topic, count in counts.items()}
+            self._counted_until = time.monotonic() + _METADATA_AGE_S
+        return self._counts
+
+    async def beginning(self, partition: Partition) -> int:
+        part = self._part(partition)
+        offset: int = (await self._client.beginning_offsets([part]))[part]
+        return offset
+
+    async def committed(self, partition: Partition) -> int | None:
+        offset: int | None = await self._client.committed(self._part(partition))
+        return offset
+
+    def assign(self, positions: Mapping[Partition, int]) -> None:
+        self._next = {self._part(partition): offset for partition, offset in positions.items()}
+        if not positions:
+            self._client.unsubscribe()
+            return
+        self._client.assign(list(self._next))
+        self._seek()
+
+    async def poll(self, timeout_s: float, records_max: int) -> Sequence[LogRecord]:
+        try:
+            found = await self._client.getmany(timeout_ms=max(1, int(timeout_s * 1000)), max_records=records_max)
+        except (OffsetOutOfRangeError, NoOffsetForPartitionError) as error:
+            raise LogPositionLost(f"{type(error).__name__}: {error}"[:300]) from error
+        except UnicodeDecodeError as error:
+            return await self._poll_singly(error.reason)
+        return [record for part, records in found.items() for record in self._received(part, records)]
+
+    async def _poll_singly(self, reason: str) -> Sequence[LogRecord]:
+        """The next record of one partition, or the one that cannot be taken apart.
+
+        aiokafka decodes names of headers as UTF-8, which Kafka does not ask for, and raises out of the whole fetch;
+        what it had in hand by then is lost to it, so each partition is read again from what was handed on.
+        """
+        self._seek()
+        for part in sorted(self._next):
+            try:
+                found = await self._client.getmany(part, timeout_ms=_SINGLE_FETCH_MS, max_records=1)
+            except UnicodeDecodeError:
+                offset = self._next[part]
+                self._next[part] = offset + 1
+                self._client.seek(part, offset + 1)
+                topic = self._topics[part.topic]
+                return [LogRecord(topic, part.partition, offset, None, None, (), datetime.now(UTC), reason)]
+            if found:
+                return self._received(part, found[part])
+        return []
+
+    def _received(self, part: TopicPartition, records: Sequence[ConsumerRecord]) -> list[LogRecord]:
+        topic, number = self._topics[part.topic], part.partition
+        self._next[part] = records[-1].offset + 1
+        return [
+            LogRecord(topic, number, one.offset, one.key, one.value, one.headers, _moment(one.timestamp))
+            for one in records
+        ]
+
+    def _seek(self) -> None:
+        for part, offset in self._next.items():
+            self._client.seek(part, offset)
+
+    def lag(self) -> Mapping[str, int]:
+        by_topic = dict.fromkeys(self._topics.values(), 0)
+        for part in self._client.assignment():
+            end = self._client.highwater(part)
+            state = self._client._subscription.subscription.assignment.state_value(part)  # noqa: SLF001 - position() may wait
+            if end is not None and state is not None and state.has_valid_position:
+                by_topic[self._topics[part.topic]] += max(0, end - state.position)
+        return by_topic
+
+    async def commit(self, positions: Mapping[Partition, int]) -> None:
+        await self._client.commit({self._part(partition): offset for partition, offset in positions.items()})
+
+    async def close(self) -> None:
+        await close_quietly(self._client)
+
+    def _part(self, partition: Partition) -> TopicPartition:
+        topic, number = partition
+        return TopicPartition(self._names[topic], number)
+
+
+def _moment(timestamp_ms: int) -> datetime:
+    try:
+        return datetime.fromtimestamp(timestamp_ms / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return datetime.fromtimestamp(0, UTC)

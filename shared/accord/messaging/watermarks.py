@@ -1,0 +1,110 @@
+"""Reads what relays announce, and says how far a transaction's service has consumed its topics. It stores nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from accord.clock import utc_now
+from accord.contracts.watermarks import WATERMARKS, InvalidAnnouncement, decode_announcement
+from accord.database import driver_of, is_transient
+from accord.messaging import instruments
+from accord.messaging.consumer_store import read_progress
+from accord.messaging.ports import EventLog, LogPositionLost, LogReader, LogRecord, Partition
+from accord.messaging.watermark import AnnouncementBoard, Reached
+from accord.retry import Backoff
+
+log = structlog.get_logger(__name__)
+
+AHEAD_MAX = timedelta(seconds=10)
+"""An announcement further ahead of the broker's clock or ours is none: believed, it would break every promise at once."""
+
+_POLL_S = 1.0
+_RECORDS_MAX = 1_000
+_PARTITION = (WATERMARKS, 0)
+
+
+class Watermarks:
+    """Worker. Every process that waits for watermarks reads all of them: the topic holds one record for each lane."""
+
+    name = "watermarks"
+
+    def __init__(
+        self,
+        event_log: EventLog,
+        *,
+        consumer: str,
+        topics: Sequence[str],
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.topics = tuple(topics)
+        self.consumer = consumer
+        self.board = AnnouncementBoard()
+        self._log = event_log
+        self._now = now
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Read until `stop`; a lost log is tried again for ever."""
+        backoff = Backoff(first_s=0.1, max_s=2.0)
+        while not stop.is_set():
+            try:
+                await self._log.prepare([WATERMARKS])
+                reader = await self._log.open_reader([WATERMARKS], None)
+                try:
+                    await self._read(reader, stop, backoff)
+                finally:
+                    await reader.close()
+            except Exception as error:
+                if not is_transient(error) and not isinstance(error, LogPositionLost):
+                    raise
+                log.warning("watermarks_disconnected", consumer=self.consumer, error=type(error).__name__)
+                await backoff.wait(stop)
+
+    def problem(self) -> str | None:
+        return None
+
+    def reached_by(self, positions: Mapping[Partition, int]) -> Reached:
+        """How far a consumer with these positions has come, without what its dead letters hold."""
+        return self.board.reached(self.topics, positions)
+
+    async def read(self, conn: AsyncConnection) -> Reached:
+        """How far the topics have been consumed, as this transaction sees it."""
+        positions, held, holds_all = await read_progress(await driver_of(conn), self.consumer)
+        reached = self.reached_by(positions)
+        return Reached(reached.topics, reached.held | held, holds_all)
+
+    async def _read(self, reader: LogReader, stop: asyncio.Event, backoff: Backoff) -> None:
+        reader.assign({_PARTITION: await reader.beginning(_PARTITION)})
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                polling = asyncio.create_task(reader.poll(_POLL_S, _RECORDS_MAX))
+                await asyncio.wait([polling, stopped], return_when=asyncio.FIRST_COMPLETED)
+                if not polling.done():
+                    polling.cancel()
+                    await asyncio.gather(polling, return_exceptions=True)
+                    return
+                for record in polling.result():
+                    self._add(record)
+                backoff.reset()
+        finally:
+            stopped.cancel()
+
+    def _add(self, record: LogRecord) -> None:
+        if record.value is None and record.unreadable is None:
+            return  # a key that somebody has removed
+        try:
+            if record.unreadable is not None:
+                raise InvalidAnnouncement(record.unreadable)
+            topic, lane, announcement = decode_announcement(record.key, record.value)
+            if announcement.at > min(self._now(), record.appended_at) + AHEAD_MAX:
+                raise InvalidAnnouncement("it is ahead of the clock")
+        except InvalidAnnouncement as error:
+            instruments.WATERMARKS_REJECTED.inc()
+            log.error("watermark_rejected", offset=record.offset, why=str(error))
+            return
+        self.board.add(topic, lane, announcement)
