@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import time
@@ -10,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 
 _FAILURES_SHOWN_MAX = 10
-_SEEDS_PER_TASK = 100
+_SEEDS_PER_TASK = 20
 
 
 def main() -> int:
@@ -63,10 +64,10 @@ def run_portion(portion: tuple[int, int, str, bool]):
     from tests.simulation import faults, run as runner
 
     first, end, fault, tracing = portion
-    outcomes = []
+    gc.disable()  # it takes a third of the time, for a few megabytes
     with runner.prepared():
-        for seed in range(first, end):
-            outcomes.append(runner.run_seed(seed, faults.by_name(fault), tracing=tracing))
+        outcomes = [runner.run_seed(seed, faults.by_name(fault), tracing=tracing) for seed in range(first, end)]
+    gc.collect()
     return outcomes
 
 

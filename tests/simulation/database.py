@@ -43,6 +43,9 @@ class Server:
         """Sessions that hold the recording lock."""
         self.on_commit: Callable[[Mapping[tuple[str, Any], Row]], None] | None = None
         self.is_up = True
+        self.releases_lock_early = False
+        self.reads_time_early = False
+        """Both are wrong, and are there to be planted."""
         self._session_count = 0
         self._waiting: dict[tuple[str, Any], deque[asyncio.Future[None]]] = {}
 
@@ -124,7 +127,10 @@ class Session:
 
     async def begin(self, *, recording: bool) -> datetime:
         """Begin a transaction. A recording takes the recording lock first, and reads its time after that."""
+        now = self.server.now()
         await self.call(self._begin, recording)
+        if self.server.reads_time_early:
+            return now
         if recording and self.server.nature.rng.random() < 0.3:
             await self.server.nature.travel()
             self._check_alive()
@@ -139,6 +145,8 @@ class Session:
         """Raises if the answer is lost, and then nobody knows."""
         process, nature = self.process, self.server.nature
         await process.step()
+        if self.server.releases_lock_early:
+            self.server.recording.pop(self.number, None)
         await nature.travel()
         if nature.happens(nature.odds.lose_connection):
             if nature.rng.random() < 0.5 and self.is_alive:

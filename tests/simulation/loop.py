@@ -29,7 +29,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     def __init__(self) -> None:
         self._now = 0.0
         self._ready: deque[asyncio.Handle] = deque()
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers: list[tuple[float, int, asyncio.TimerHandle | asyncio.Future[None]]] = []
         self._timer_count = 0
         self._is_running = False
         self._is_closed = False
@@ -57,6 +57,13 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         heapq.heappush(self._timers, (when, self._timer_count, handle))
         return handle
 
+    def sleep(self, delay: float) -> asyncio.Future[None]:
+        """What asyncio.sleep does, in half of the time."""
+        future: asyncio.Future[None] = asyncio.Future(loop=self)
+        self._timer_count += 1
+        heapq.heappush(self._timers, (self._now + delay, self._timer_count, future))
+        return future
+
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         """asyncio tells of cancelled timers; they are passed over when their time comes."""
 
@@ -77,34 +84,39 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         self._is_running = True
         try:
             task = self.create_task(future)
-            while not task.done():
+            while True:
                 self._turn()
-            return task.result()
+                if task.done():
+                    return task.result()
         finally:
             self._is_running = False
             asyncio._set_running_loop(None)
 
     def _turn(self) -> None:
-        """One callback, after time has been moved on to the next timer if nothing else is to be done."""
+        """All callbacks that are ready, after time has been moved on to the next timer if there are none."""
         ready, timers = self._ready, self._timers
-        if not ready:
-            while timers and timers[0][2].cancelled():
-                heapq.heappop(timers)
-            if not timers:
-                raise SimulationStuck("nothing will ever happen again")
-            self._now = max(self._now, timers[0][0])
-            while timers and timers[0][0] <= self._now:
-                handle = heapq.heappop(timers)[2]
-                if not handle.cancelled():
-                    ready.append(handle)
-            if not ready:
-                return
-        handle = ready.popleft()
-        if not handle.cancelled():
-            self.callbacks += 1
-            if self.callbacks > CALLBACKS_MAX:
-                raise SimulationStuck(f"more than {CALLBACKS_MAX} callbacks")
-            handle._run()
+        while ready:
+            handle = ready.popleft()
+            if not handle._cancelled:
+                self.callbacks += 1
+                try:
+                    handle._context.run(handle._callback, *handle._args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    self.errors.append(error)
+                if self.callbacks > CALLBACKS_MAX:
+                    raise SimulationStuck(f"more than {CALLBACKS_MAX} callbacks")
+        if not timers:
+            raise SimulationStuck("nothing will ever happen again")
+        now, _, first = heapq.heappop(timers)
+        if first.cancelled():
+            return
+        self._now = max(self._now, now)
+        if isinstance(first, asyncio.TimerHandle):
+            ready.append(first)
+        elif not first.done():
+            first.set_result(None)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         error = context.get("exception")

@@ -77,7 +77,7 @@ class Nature:
         delay_s = 0.0002 + 0.003 * rng.random()
         if self.odds.slow and rng.random() < self.odds.slow:
             delay_s += _SLOW_S_MAX * rng.random()
-        await asyncio.sleep(delay_s)
+        await self.loop.sleep(delay_s)
 
     def violated(self, what: str) -> None:
         """A promise was broken; the run ends."""

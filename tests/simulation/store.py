@@ -267,14 +267,14 @@ class MemoryConsumerTransaction:
     def __init__(self, recording: MemoryRecording, consumer: str) -> None:
         self.recording = recording
         self._session = recording.conn
-        self._consumer = consumer
+        self.consumer = consumer
 
     async def claim_events(self, event_ids: Sequence[UUID]) -> set[UUID]:
         session, claimed = self._session, set[UUID]()
         await session.call(lambda: None)
         for event_id in sorted(set(event_ids)):
-            if await session.lock("inbox", (self._consumer, event_id)) is None:
-                session.put("inbox", (self._consumer, event_id), True)
+            if await session.lock("inbox", (self.consumer, event_id)) is None:
+                session.put("inbox", (self.consumer, event_id), True)
                 claimed.add(event_id)
         return claimed
 
@@ -283,10 +283,10 @@ class MemoryConsumerTransaction:
         await session.call(lambda: None)
         for part in sorted(moves):
             move = moves[part]
-            stored = await session.lock("position", (self._consumer, part))
+            stored = await session.lock("position", (self.consumer, part))
             if stored is None or stored.next_offset != move.expected:
-                raise PositionConflict(f"{self._consumer}: {part} is not at {move.expected}")
-            session.put("position", (self._consumer, part), move.to)
+                raise PositionConflict(f"{self.consumer}: {part} is not at {move.expected}")
+            session.put("position", (self.consumer, part), move.to)
 
     async def add_dead_letters(self, letters: Sequence[NewDeadLetter]) -> int:
         session = self._session
@@ -294,16 +294,16 @@ class MemoryConsumerTransaction:
         for letter in letters:
             record = letter.record
             place = (record.topic, record.partition, record.offset)
-            unique = (self._consumer, letter.event_id or place)
+            unique = (self.consumer, letter.event_id or place)
             if await session.lock("letter_key", unique) is not None:
                 continue
             id_ = session.server.nature.next_number()
             session.put("letter_key", unique, id_)
             stored = StoredLetter(
-                id_, self._consumer, letter.kind, record, letter.event_id, letter.type, letter.keys, letter.error
+                id_, self.consumer, letter.kind, record, letter.event_id, letter.type, letter.keys, letter.error
             )
             session.put("letter", id_, stored)
-        return sum(one.state == "new" for one in session.rows("letter").values() if one.consumer == self._consumer)
+        return sum(one.state == "new" for one in session.rows("letter").values() if one.consumer == self.consumer)
 
     async def note_watermarks(self, reached: Reached) -> None:
         session = self._session

@@ -111,6 +111,7 @@ class World:
         }
         for service, server in self.servers.items():
             server.on_commit = self._committed_by(service)
+            faults.server(server)
         self.leads: list[str] = []
         self.writes_left = plan.writes
         self.acknowledged: list[tuple[str, int]] = []
