@@ -13,12 +13,12 @@ from uuid import UUID
 import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from tests.watermarks import announce
 from uuid_utils.compat import uuid7
 
 from accord.contracts.envelope import Event, decode, encode
 from accord.contracts.qualification_events import LeadAssigned, LeadDecided, LeadScored, LeadStageChanged
 from accord.contracts.sla_events import ClockBreached
-from accord.contracts.watermarks import WatermarkAdvanced
 from accord.messaging.kafka import ensure_topics
 from accord.settings import KafkaSettings
 
@@ -96,11 +96,8 @@ class Topics:
             await self._producer.send_and_wait(f"{self._prefix}{topic}", value, key, headers=headers)
 
     async def watermarks(self, topic: str, at: datetime) -> None:
-        """Say on every partition that all which was recorded before `at` is published."""
-        event = Event(uuid7(), "/intake", WatermarkAdvanced(occurred_at=at, recorded_at=at, watermark_at=at))
-        key, value, headers = encode(event)
-        for partition in await self._producer.partitions_for(f"{self._prefix}{topic}"):
-            await self._producer.send_and_wait(f"{self._prefix}{topic}", value, key, partition, headers=headers)
+        """Announce that all which was recorded before `at` is published."""
+        await announce(KafkaSettings(bootstrap_servers=self._bootstrap, topic_prefix=self._prefix), topic, at)
 
     async def write_raw(self, value: bytes, key: bytes, headers) -> None:
         await self._producer.send_and_wait(f"{self._prefix}intake-events", value, key, headers=headers)

@@ -64,7 +64,7 @@ _BALANCE_EVERY_S = 2.0
 _COMMIT_EVERY_S = 5.0
 _COMMIT_S_MAX = 5.0
 _NOTE_EVERY_S = 1.0
-_NOTE_IDLE_EVERY_S = 60.0
+_NOTE_IDLE_EVERY_S = 10.0
 _ROWS_PER_TURN = 500
 _BATCH_SLOW_S = 0.4
 _BATCH_QUICK_S = 0.2
@@ -345,9 +345,9 @@ class Consumer:
                 raise MalformedEvent(record.unreadable)
             event = decode(record.value, record.headers)
         except UnknownEventType as error:
-            return _Item(record, letter=_letter("unknown", record, error))
+            return _Item(record, letter=letter_of("unknown", record, error))
         except Exception as error:  # noqa: BLE001 - a record may be bad in any way, and must not stop the others
-            return _Item(record, letter=_letter("malformed", record, error))
+            return _Item(record, letter=letter_of("malformed", record, error))
         if isinstance(event.data, WatermarkAdvanced):
             return _Item(record)
         return _Item(record, received=Received(event, record.topic, record.partition, record.offset))
@@ -371,7 +371,7 @@ class Consumer:
             if _may_pass(error):
                 raise
             if len(items) == 1:
-                await self._set_aside(items[0], _letter("poison", items[0].record, error, items[0].received))
+                await self._set_aside(items[0], letter_of("poison", items[0].record, error, items[0].received))
                 return
             for part in _split(items, error):
                 await self._apply_or_split(part)
@@ -566,9 +566,10 @@ def _may_pass(error: Exception) -> bool:
     return isinstance(error, PositionConflict) or is_transient(error)
 
 
-def _letter(
+def letter_of(
     kind: DeadLetterKind, record: LogRecord, error: Exception, received: Received | None = None
 ) -> NewDeadLetter:
+    """What is kept of a record that could not be applied."""
     if received is not None:
         keys: tuple[str, ...] | None = received.event.data.keys
     else:

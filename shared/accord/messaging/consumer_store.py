@@ -116,7 +116,7 @@ class PostgresConsumerTransaction:
         return unsettled
 
     async def note_watermarks(self, reached: Reached) -> None:
-        await self._driver.execute(_NOTE, list(reached.topics), list(reached.topics.values()))
+        await note_watermarks(self._driver, reached)
 
     def _row(self, letter: NewDeadLetter) -> tuple[object, ...]:
         record = letter.record
@@ -191,6 +191,11 @@ async def read_progress(
     topics, partitions, offsets, keys, holds_all = (await driver.fetch(_PROGRESS, [consumer]))[0]
     positions = dict(zip(zip(topics, partitions, strict=True), offsets, strict=True))
     return positions, frozenset(keys), holds_all
+
+
+async def note_watermarks(driver: asyncpg.Connection, reached: Reached) -> None:
+    """Store until when topics have been read, for answers that say what they are as of; never back."""
+    await driver.execute(_NOTE, list(reached.topics), list(reached.topics.values()))
 
 
 async def watermark(conn: AsyncConnection, topics: Sequence[str]) -> datetime | None:
