@@ -15,6 +15,7 @@ from accord.http.openapi import problems
 from accord.http.problems import Problem, not_found
 from accord.messaging import dead_letters, outbox
 from accord.messaging.consumer import Handler
+from accord.messaging.consumer_store import restart
 from accord.messaging.ports import DeadLetterKind
 
 
@@ -57,6 +58,12 @@ class DeadLetterView(BaseModel):
 class DeadLetterPage(BaseModel):
     items: list[DeadLetterView]
     next_cursor: str | None
+
+
+class Restarted(BaseModel):
+    consumer: str = Field(examples=["qualification"])
+    topic: str = Field(examples=["intake-events"])
+    partitions: int
 
 
 class Settled(BaseModel):
@@ -108,6 +115,16 @@ def admin_router(database: Database, handlers: Mapping[str, Handler]) -> APIRout
         except Exception as error:
             raise _problem_of(error) from error
         return Settled(id=letter_id, state="discarded")
+
+    @routes.post("/consumers/{consumer}/topics/{topic}/restart", responses=problems(404))
+    async def restart_consumer(consumer: str, topic: str, response: Response) -> Restarted:
+        """Have a consumer read a topic again from its beginning. It is meant for one that has stopped with `LogPositionLost`,
+        because the topic was made anew or has lost records: what is there is read, and what it had before stays applied."""
+        response.headers["Cache-Control"] = "no-store"
+        partitions = await restart(database, consumer, topic)
+        if partitions == 0:
+            raise not_found("consumer of this topic")
+        return Restarted(consumer=consumer, topic=topic, partitions=partitions)
 
     return routes
 

@@ -38,6 +38,7 @@ from accord.messaging import instruments
 from accord.messaging.claims import balance
 from accord.messaging.dead_letters import describe
 from accord.messaging.ports import (
+    FROM_BEGINNING,
     Claims,
     ConsumerStore,
     ConsumerTransaction,
@@ -279,6 +280,12 @@ class Consumer:
         missing = [part for part in parts if part not in stored]
         if missing:
             await self._store.create_positions({part: await self._first_offset(reader, part) for part in missing})
+        restarted = [part for part in parts if part in stored and stored[part].next_offset == FROM_BEGINNING]
+        if restarted:
+            moves = {part: Move(FROM_BEGINNING, Position(await reader.beginning(part))) for part in restarted}
+            async with self._store.begin() as transaction:
+                await transaction.advance(moves)
+        if missing or restarted:
             stored = await self._store.read_positions()
         self._positions = {part: stored[part] for part in parts}
         self._unverified = {

@@ -17,6 +17,7 @@ from accord.ids import new_id
 from accord.messaging import dead_letters, inbox
 from accord.messaging.claims import PostgresClaims
 from accord.messaging.ports import (
+    FROM_BEGINNING,
     Claims,
     ConsumerTransaction,
     Move,
@@ -55,6 +56,10 @@ FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::uuid[])
      AS batch (topic, partition, expected, next_offset, last_event_id)
 WHERE stored.consumer = $1 AND stored.topic = batch.topic AND stored.partition = batch.partition
   AND stored.next_offset = batch.expected
+"""
+
+_RESTART = """
+UPDATE consumer_position SET next_offset = $3, last_event_id = NULL WHERE consumer = $1 AND topic = $2
 """
 
 _ADD_LETTERS = """
@@ -182,6 +187,14 @@ class PostgresConsumerStore:
         async with self._database.reading() as conn:
             rows = await (await driver_of(conn)).fetch(_REPLAYABLE, self._consumer, list(types), limit)
         return [row[0] for row in rows]
+
+
+async def restart(database: Database, consumer: str, topic: str) -> int:
+    """Have a consumer read a topic again from its beginning; how many partitions. What it has applied, its inbox passes over
+    for as long as that is kept, and handlers pass over by sequence."""
+    async with database.recording() as recording:
+        done = await (await recording.driver()).execute(_RESTART, consumer, topic, FROM_BEGINNING)
+    return int(done.rpartition(" ")[2])
 
 
 async def read_progress(

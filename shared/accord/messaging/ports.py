@@ -283,6 +283,10 @@ class RelayStore(Protocol):
 # -- the store, as a consumer sees it
 
 
+FROM_BEGINNING = -1
+"""As a stored position: an operator has decided that the partition is read from whatever is its beginning by then."""
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """Where a consumer goes on in a partition, and the event that stands right before it, where that is known."""
