@@ -24,7 +24,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
-from uuid import UUID
 
 import structlog
 from opentelemetry import trace
@@ -36,7 +35,7 @@ from accord.contracts.watermarks import WatermarkAdvanced
 from accord.database import Recording, is_transient
 from accord.messaging import instruments
 from accord.messaging.claims import balance
-from accord.messaging.dead_letters import describe
+from accord.messaging.dead_letters import describe, replay
 from accord.messaging.ports import (
     FROM_BEGINNING,
     Claims,
@@ -155,7 +154,6 @@ class Consumer:
         topics: Sequence[str],
         handle: Handler,
         progress: Progress | None = None,
-        replay: Callable[[UUID], Awaitable[None]] | None = None,
         batch_rows_max: int = 2000,
         gather_rows: int = 200,
         gather_s: float = 0.025,
@@ -169,7 +167,6 @@ class Consumer:
         self._topics = list(topics)
         self._handle = handle
         self._progress = progress
-        self._replay = replay
         self._batch_rows_max = batch_rows_max
         self._batch_rows = batch_rows_max
         self._gather_rows = gather_rows
@@ -504,14 +501,12 @@ class Consumer:
 
     async def _replay_unknown(self, stop: asyncio.Event) -> None:
         """Replay events that an older version did not know and this one does, before anything that came after them."""
-        if self._replay is None:
-            return
         while not stop.is_set():
             letters = await self._store.replayable(sorted(EVENT_TYPES), _REPLAYED_AT_ONCE_MAX)
             replayed = 0
             for letter in letters:
                 try:
-                    await self._replay(letter)
+                    await replay(self._store, self._handle, letter)
                     replayed += 1
                 except Exception as error:
                     if _may_pass(error):

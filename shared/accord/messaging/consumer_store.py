@@ -20,11 +20,14 @@ from accord.messaging.ports import (
     FROM_BEGINNING,
     Claims,
     ConsumerTransaction,
+    DeadLetterState,
+    LogRecord,
     Move,
     NewDeadLetter,
     Partition,
     Position,
     PositionConflict,
+    StoredDeadLetter,
 )
 from accord.messaging.watermark import Reached
 
@@ -73,6 +76,12 @@ _UNSETTLED = f"""
 SELECT count(*) FROM (SELECT FROM dead_letter WHERE state = 'new' AND consumer = $1 LIMIT {UNSETTLED_COUNTED_MAX}) AS counted
 """  # noqa: S608 - a constant of ours
 
+_TAKE_LETTER = """
+SELECT topic, partition, "offset", value, headers::text, failed_at, event_id, state
+FROM dead_letter WHERE id = $1 AND consumer = $2 FOR UPDATE
+"""
+_SETTLE_LETTER = "UPDATE dead_letter SET state = $2, settled_at = $3 WHERE id = $1"
+
 _REPLAYABLE = """
 SELECT id FROM dead_letter WHERE state = 'new' AND consumer = $1 AND kind = 'unknown' AND type = ANY ($2::text[])
 ORDER BY id LIMIT $3
@@ -120,6 +129,17 @@ class PostgresConsumerTransaction:
         unsettled: int = await self._driver.fetchval(_UNSETTLED, self._consumer)
         return unsettled
 
+    async def take_dead_letter(self, id_: UUID) -> StoredDeadLetter | None:
+        row = await self._driver.fetchrow(_TAKE_LETTER, id_, self._consumer)
+        if row is None:
+            return None
+        topic, partition, offset, value, headers, failed_at, event_id, state = row
+        named = [(name, None if each is None else each.encode("latin-1")) for name, each in json.loads(headers)]
+        return StoredDeadLetter(LogRecord(topic, partition, offset, None, value, named, failed_at), event_id, state)
+
+    async def settle_dead_letter(self, id_: UUID, state: DeadLetterState) -> None:
+        await self._driver.execute(_SETTLE_LETTER, id_, state, self.recording.now)
+
     async def note_watermarks(self, reached: Reached) -> None:
         await note_watermarks(self._driver, reached)
 
@@ -152,6 +172,10 @@ class PostgresConsumerStore:
     def __init__(self, database: Database, consumer: str) -> None:
         self._database = database
         self._consumer = consumer
+
+    @property
+    def consumer(self) -> str:
+        return self._consumer
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[ConsumerTransaction]:

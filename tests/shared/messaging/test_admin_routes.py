@@ -12,6 +12,7 @@ from accord.contracts.envelope import Event, encode
 from accord.contracts.intake_events import ActivityRecorded
 from accord.contracts.values import utc
 from accord.messaging import dead_letters
+from accord.messaging.admin import admin_router
 from accord.messaging.consumer import letter_of
 from accord.messaging.consumer_store import PostgresConsumerStore
 from accord.messaging.ports import LogRecord
@@ -46,7 +47,7 @@ async def client(database, database_url, tmp_path):
         settings=settings,
         database=database,
         migrations=Path(),
-        routers=[dead_letters.router(database, {"qualification": handle})],
+        routers=[admin_router(database, {"qualification": handle})],
     )
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     headers = {"Authorization": "Bearer admin-key"}

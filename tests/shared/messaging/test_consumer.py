@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections import defaultdict
-from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -410,8 +409,7 @@ async def test_an_event_of_a_type_nobody_knows_yet_is_kept_for_the_version_that_
                 " headers = replace(headers::text, 'lead.sang.v9', 'activity.recorded.v1')::json"
             )
         )
-    replay = partial(dead_letters.replay, database, {"test": keep})
-    async with run_workers(make_consumer(replay=replay)):
+    async with run_workers(make_consumer()):
         rows = await eventually(reached(database, 3))
     assert [row.sequence for row in rows] == [1, 2, 3]
     assert await letters(database) == []

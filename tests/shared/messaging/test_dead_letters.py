@@ -12,7 +12,7 @@ from accord.contracts.values import utc
 from accord.messaging import dead_letters, inbox
 from accord.messaging.consumer import letter_of
 from accord.messaging.consumer_store import PostgresConsumerStore
-from accord.messaging.dead_letters import AlreadySettled, UnknownConsumer, UnknownDeadLetter
+from accord.messaging.dead_letters import AlreadySettled, UnknownDeadLetter
 from accord.messaging.ports import LogRecord
 from accord.messaging.pruning import prune
 
@@ -36,6 +36,10 @@ def event():
         by="lead",
     )
     return Event(uuid4(), "/intake", data)
+
+
+def store_of(database):
+    return PostgresConsumerStore(database, "test")
 
 
 async def put(database, record, error=None):
@@ -69,10 +73,10 @@ async def test_replaying_applies_the_event_by_its_handler_and_only_once(database
         seen.extend(received)
         await keep(recording, received)
 
-    await dead_letters.replay(database, {"test": handle}, letter.id)
+    await dead_letters.replay(store_of(database), handle, letter.id)
     assert [(one.event, one.topic, one.partition, one.offset) for one in seen] == [(event, "intake-events", 3, 7)]
     with pytest.raises(AlreadySettled):
-        await dead_letters.replay(database, {"test": handle}, letter.id)
+        await dead_letters.replay(store_of(database), handle, letter.id)
     assert await effect_count(database) == 1
     [letter] = await every(database)
     assert letter.state == "replayed"
@@ -83,7 +87,7 @@ async def test_replaying_applies_the_event_by_its_handler_and_only_once(database
 async def test_two_replays_at_once_apply_it_once(database, event):
     letter = await put(database, record_of(event))
     answers = await asyncio.gather(
-        *(dead_letters.replay(database, {"test": keep}, letter.id) for _ in range(4)), return_exceptions=True
+        *(dead_letters.replay(store_of(database), keep, letter.id) for _ in range(4)), return_exceptions=True
     )
     assert sorted(type(answer).__name__ for answer in answers) == ["AlreadySettled"] * 3 + ["NoneType"]
     assert await effect_count(database) == 1
@@ -93,7 +97,7 @@ async def test_replaying_what_a_redelivery_has_applied_meanwhile_only_settles_it
     letter = await put(database, record_of(event))
     async with database.recording() as recording:
         await inbox.claim(await recording.driver(), "test", [event.id], recording.now)
-    await dead_letters.replay(database, {"test": keep}, letter.id)
+    await dead_letters.replay(store_of(database), keep, letter.id)
     assert await effect_count(database) == 0
     assert (await every(database))[0].state == "replayed"
 
@@ -106,27 +110,27 @@ async def test_a_replay_that_fails_changes_nothing(database, event):
         raise LookupError
 
     with pytest.raises(LookupError):
-        await dead_letters.replay(database, {"test": fail}, letter.id)
+        await dead_letters.replay(store_of(database), fail, letter.id)
     assert await effect_count(database) == 0
     assert (await every(database, "new"))[0].id == letter.id
-    with pytest.raises(UnknownConsumer):
-        await dead_letters.replay(database, {}, letter.id)
     with pytest.raises(UnknownDeadLetter):
-        await dead_letters.replay(database, {"test": keep}, uuid4())
+        await dead_letters.replay(PostgresConsumerStore(database, "another"), keep, letter.id)
+    with pytest.raises(UnknownDeadLetter):
+        await dead_letters.replay(store_of(database), keep, uuid4())
 
 
 async def test_a_malformed_record_stays_malformed(database, event):
     letter = await put(database, record_of(event, value=b"\x00\xff"))
     with pytest.raises(MalformedEvent):
-        await dead_letters.replay(database, {"test": keep}, letter.id)
+        await dead_letters.replay(store_of(database), keep, letter.id)
 
 
 async def test_a_discarded_event_is_passed_over_when_it_comes_again(database, event):
     letter = await put(database, record_of(event))
-    await dead_letters.discard(database, letter.id)
+    await dead_letters.discard(store_of(database), letter.id)
     assert (await every(database))[0].state == "discarded"
     with pytest.raises(AlreadySettled):
-        await dead_letters.replay(database, {"test": keep}, letter.id)
+        await dead_letters.replay(store_of(database), keep, letter.id)
     async with database.recording() as recording:
         assert await inbox.claim(await recording.driver(), "test", [event.id], recording.now) == set()
 
@@ -160,7 +164,7 @@ async def test_settled_letters_and_the_inbox_are_pruned_and_unsettled_ones_are_n
         await transaction.add_dead_letters([letter_of("poison", one, ValueError()) for one in (waits, done)])
         await transaction.claim_events([uuid4(), uuid4()])
     [letter] = [one for one in await every(database) if one.event_id != event.id]
-    await dead_letters.discard(database, letter.id)
+    await dead_letters.discard(store_of(database), letter.id)
     assert await prune(database) == 0
     async with database.recording() as recording:
         for table, column in (("dead_letter", "settled_at"), ("dead_letter", "failed_at"), ("inbox", "received_at")):

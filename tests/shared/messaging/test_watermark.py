@@ -328,7 +328,7 @@ async def test_an_unsettled_dead_letter_holds_its_lead_and_one_without_a_key_hol
     async with database.reading() as conn:
         letters = await dead_letters.listed(conn, limit=10)
     for one in letters:
-        await dead_letters.discard(database, one.id)
+        await dead_letters.discard(consuming.store, one.id)
     assert await consuming.frontier.advance(session) == Claim(base + timedelta(minutes=1))
 
 
