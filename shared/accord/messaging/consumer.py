@@ -61,7 +61,7 @@ tracer = trace.get_tracer(__name__)
 
 _POLL_S = 1.0
 _BALANCE_EVERY_S = 2.0
-_COMMIT_EVERY_S = 5.0
+_COMMIT_EVERY_S = 1.0
 _COMMIT_S_MAX = 5.0
 _NOTE_EVERY_S = 1.0
 _NOTE_IDLE_EVERY_S = 10.0
@@ -529,8 +529,8 @@ class Consumer:
             self._noted = reached
 
     def _commit(self, reader: LogReader) -> None:
-        """Tell the log how far we are, beside the work: tools show lag by it."""
-        if self._committing is not None or _now() < self._commit_at:
+        """Tell the log how far we are, beside the work: tools show lag by it. At the end of what there is, at once."""
+        if self._committing is not None or (self._lag > 0 and _now() < self._commit_at):
             return
         self._commit_at = _now() + _COMMIT_EVERY_S
         positions = {part: position.next_offset for part, position in self._positions.items()}
