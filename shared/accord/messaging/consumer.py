@@ -61,7 +61,7 @@ tracer = trace.get_tracer(__name__)
 
 _POLL_S = 1.0
 _BALANCE_EVERY_S = 2.0
-_COMMIT_EVERY_S = 1.0
+_COMMIT_EVERY_S = 0.5
 _COMMIT_S_MAX = 5.0
 _NOTE_EVERY_S = 1.0
 _NOTE_IDLE_EVERY_S = 10.0
@@ -181,7 +181,6 @@ class Consumer:
         self._unverified: dict[Partition, Position] = {}
         self._committed: dict[Partition, int] = {}
         self._committing: asyncio.Task[None] | None = None
-        self._commit_at = 0.0
         self._noted: Reached | None = None
         self._note_at = 0.0
         self._lag = 0
@@ -529,20 +528,19 @@ class Consumer:
             self._noted = reached
 
     def _commit(self, reader: LogReader) -> None:
-        """Tell the log how far we are, beside the work: tools show lag by it. At the end of what there is, at once."""
-        if self._committing is not None or (self._lag > 0 and _now() < self._commit_at):
-            return
-        self._commit_at = _now() + _COMMIT_EVERY_S
-        positions = {part: position.next_offset for part, position in self._positions.items()}
-        moved = {part: offset for part, offset in positions.items() if self._committed.get(part) != offset}
-        if moved:
-            self._committing = asyncio.create_task(self._tell_log(reader, moved))
+        """Tell the log now and then how far we are, beside the work: tools show lag by it."""
+        if self._committing is None and any(
+            self._committed.get(part) != position.next_offset for part, position in self._positions.items()
+        ):
+            self._committing = asyncio.create_task(self._tell_log(reader))
 
-    async def _tell_log(self, reader: LogReader, moved: Mapping[Partition, int]) -> None:
+    async def _tell_log(self, reader: LogReader) -> None:
         try:
+            await asyncio.sleep(_COMMIT_EVERY_S)
+            positions = {part: position.next_offset for part, position in self._positions.items()}
             async with asyncio.timeout(_COMMIT_S_MAX):
-                await reader.commit(moved)
-            self._committed.update(moved)
+                await reader.commit(positions)
+            self._committed = positions
         except Exception as error:  # noqa: BLE001 - nothing depends on it
             log.info("offsets_not_committed", consumer=self.group, error=type(error).__name__)
         finally:
