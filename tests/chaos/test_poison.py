@@ -18,7 +18,7 @@ from tests.system.running import Running
 
 from accord.contracts.envelope import headers_of
 from accord.contracts.topics import INTAKE_EVENTS, PARTITIONS_DEFAULT
-from accord.messaging.kafka import partition_of
+from accord.messaging.partitioning import hash_key
 from accord_local.demo.client import wait_for
 
 pytestmark = [
@@ -128,7 +128,7 @@ def await_lead_behind(accord: Running, ledger: Ledger, partition: int) -> None:
         same = [
             lead_id
             for lead_id in ledger.leads_after(known)
-            if partition_of(lead_id.encode(), PARTITIONS_DEFAULT) == partition
+            if hash_key(lead_id.encode()) % PARTITIONS_DEFAULT == partition
         ]
         ids = ", ".join(f"'{lead_id}'" for lead_id in same)
         return bool(same and rows(accord, "metrics", f"SELECT 1 AS one FROM lead WHERE lead_id IN ({ids})")) or None

@@ -11,7 +11,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
 
 import metrics
 from accord.contracts.agreement_events import AgreementActivated
@@ -29,6 +28,8 @@ from accord.contracts.qualification_events import LeadAssigned, LeadStageChanged
 from accord.contracts.sla_events import ClockBreached, ClockMet, ClockStarted
 from accord.contracts.values import Campaign, Money, StageKind, utc
 from accord.database import Database
+from accord.messaging.consumer_store import note_watermarks
+from accord.messaging.watermark import Reached
 from accord.migrations.run import upgrade_sync
 from metrics.usecases.project import project
 
@@ -275,14 +276,8 @@ def heard_until() -> Callable[..., Any]:
 
     async def run(database: Database, at: datetime) -> None:
         async with database.recording() as recording:
-            for topic in ("intake-events", "qualification-events", "sla-events"):
-                await recording.conn.execute(
-                    text(
-                        "INSERT INTO watermark (consumer, topic, partition, watermark_at) "
-                        "VALUES ('metrics', :topic, 0, :at) ON CONFLICT DO NOTHING"
-                    ),
-                    {"topic": topic, "at": at},
-                )
+            reached = dict.fromkeys(("intake-events", "qualification-events", "sla-events"), at)
+            await note_watermarks(await recording.driver(), Reached(reached))
 
     return run
 

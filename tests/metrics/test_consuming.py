@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from tests.watermarks import announce
 from uuid_utils.compat import uuid7
 
 from accord.contracts.base import EventData
 from accord.contracts.envelope import Event, encode
 from accord.contracts.values import utc
-from accord.contracts.watermarks import WatermarkAdvanced
 from accord.database import Database
 from accord.messaging import dead_letters
 from accord.messaging.kafka import client_options, ensure_topics, physical
@@ -45,12 +45,12 @@ async def consumer(metrics_url: str, cluster: KafkaSettings) -> AsyncIterator[Wo
         }
     )
     service = build(settings)
-    worker = next(worker for worker in service.workers if worker.name == "consumer-metrics")
+    workers = {worker.name: worker for worker in service.workers}
     stop = asyncio.Event()
-    running = asyncio.create_task(worker.run(stop))
-    yield worker
+    running = [asyncio.create_task(workers[name].run(stop)) for name in ("watermarks", "consumer-metrics")]
+    yield workers["consumer-metrics"]
     stop.set()
-    await running
+    await asyncio.gather(*running)
     await service.database.dispose()
 
 
@@ -67,10 +67,7 @@ async def publish(cluster: KafkaSettings, topics: dict[str, list[EventData]], *,
                 for _ in range(2 if twice else 1):
                     await producer.send(topic, value, key=key, headers=headers)
             await producer.flush()
-            mark = WatermarkAdvanced(occurred_at=AS_OF, recorded_at=AS_OF, watermark_at=AS_OF)
-            key, value, headers = encode(Event(uuid7(), f"/{name}", mark))
-            for partition in await producer.partitions_for(topic):
-                await producer.send(topic, value, key=key, headers=headers, partition=partition)
+            await announce(cluster, TOPIC[name], AS_OF)
         await producer.flush()
     finally:
         await producer.stop()

@@ -13,13 +13,15 @@ from uuid import UUID
 import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from tests.watermarks import announce
 from uuid_utils.compat import uuid7
 
 from accord.contracts.envelope import Event, decode, encode
 from accord.contracts.qualification_events import LeadAssigned, LeadDecided, LeadScored, LeadStageChanged
 from accord.contracts.sla_events import ClockBreached
-from accord.contracts.watermarks import WatermarkAdvanced
 from accord.messaging.kafka import ensure_topics
+from accord.messaging.kafka_log import KafkaLog
+from accord.messaging.watermarks import Watermarks
 from accord.settings import KafkaSettings
 
 AWAITED_S = 60.0
@@ -96,11 +98,20 @@ class Topics:
             await self._producer.send_and_wait(f"{self._prefix}{topic}", value, key, headers=headers)
 
     async def watermarks(self, topic: str, at: datetime) -> None:
-        """Say on every partition that all which was recorded before `at` is published."""
-        event = Event(uuid7(), "/intake", WatermarkAdvanced(occurred_at=at, recorded_at=at, watermark_at=at))
-        key, value, headers = encode(event)
-        for partition in await self._producer.partitions_for(f"{self._prefix}{topic}"):
-            await self._producer.send_and_wait(f"{self._prefix}{topic}", value, key, partition, headers=headers)
+        """Announce that all which was recorded before `at` is published."""
+        await announce(KafkaSettings(bootstrap_servers=self._bootstrap, topic_prefix=self._prefix), topic, at)
+
+    async def announced(self, topic: str) -> datetime:
+        """What is announced of a topic, once something is."""
+        settings = KafkaSettings(bootstrap_servers=self._bootstrap, topic_prefix=self._prefix)
+        heard, stop = Watermarks(KafkaLog(settings), consumer="test", topics=[topic]), asyncio.Event()
+        running = asyncio.create_task(heard.run(stop))
+        async with asyncio.timeout(AWAITED_S):
+            while (newest := heard.board.newest(topic)) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        stop.set()
+        await running
+        return newest
 
     async def write_raw(self, value: bytes, key: bytes, headers) -> None:
         await self._producer.send_and_wait(f"{self._prefix}intake-events", value, key, headers=headers)
@@ -293,5 +304,4 @@ async def test_our_watermark_waits_for_intake_and_never_for_broken_promises(envi
         await sign(http, content, auth)
         at = datetime.now(UTC)
         await topics.watermarks("intake-events", at)
-        await topics.until(lambda _: any(isinstance(data, WatermarkAdvanced) for _, data in topics.read))
-    assert all(data.watermark_at <= at for _, data in topics.read if isinstance(data, WatermarkAdvanced))
+        assert await topics.announced("qualification-events") <= at

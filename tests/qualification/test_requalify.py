@@ -8,13 +8,13 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from tests.watermarks import FixedWatermarks
 from uuid_utils.compat import uuid7
 
 from accord.contracts.external_key import external_key
 from accord.contracts.intake_events import LeadRejected, LeadState, LeadUnmerged
 from accord.contracts.qualification_events import LeadScored, LeadStageChanged
 from accord.contracts.values import Campaign, Money
-from accord.messaging.watermark import store
 from qualification.domain.history import standing
 from qualification.domain.lead import Activities, Lead, microseconds
 from qualification.queries import leads
@@ -244,19 +244,15 @@ async def test_what_time_brings_comes_once_everything_before_it_was_read_and_onl
     await stack.tell(about.captured(day(0), employee_count=250), about.did("demo.requested", day(0)))
     book = await Definitions(stack.store).book()
     said = len(await stack.said())
-    assert await pass_time(stack.database, book) == 0
-    await watermark_reached(stack, day(10))
-    await pass_time(stack.database, book)
+    watermarks = FixedWatermarks()
+    assert await pass_time(stack.database, book, watermarks) == 0
+    watermarks.reached = {"intake-events": day(10)}
+    await pass_time(stack.database, book, watermarks)
     assert len(await stack.said()) == said
-    await watermark_reached(stack, day(60))
-    assert await pass_time(stack.database, book) == 1
+    watermarks.reached = {"intake-events": day(60)}
+    assert await pass_time(stack.database, book, watermarks) == 1
     assert [event.grade for event in (await stack.said())[said:]] == ["C4"]
-    assert await pass_time(stack.database, book) == 0
-
-
-async def watermark_reached(stack, at):
-    async with stack.database.recording() as recording:
-        await store(await recording.driver(), "qualification", {("intake-events", 0): at})
+    assert await pass_time(stack.database, book, watermarks) == 0
 
 
 async def test_what_is_heard_late_is_put_into_its_place_and_said_as_a_correction(stack, content, teller, day):

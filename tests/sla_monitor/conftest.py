@@ -17,6 +17,7 @@ import pytest
 import yaml
 from fastapi import FastAPI
 from sqlalchemy import text
+from tests.watermarks import FixedWatermarks
 from uuid_utils.compat import uuid7
 
 from accord.agreements import AgreementStore
@@ -36,11 +37,12 @@ from accord.contracts.sla_events import ClockEvent
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
 from accord.contracts.values import Campaign
 from accord.database import Database
-from accord.messaging import watermark
 from accord.messaging.consumer import Received
+from accord.messaging.consumer_store import note_watermarks
+from accord.messaging.watermark import Reached
 from accord.migrations.run import upgrade_sync
 from accord.service import create_app
-from sla_monitor.main import GROUP, MIGRATIONS, build
+from sla_monitor.main import MIGRATIONS, build
 from sla_monitor.settings import Settings
 from sla_monitor.usecases.agreements import KIND, SlaBook
 from sla_monitor.usecases.fire import fire_due, judge_ripe
@@ -181,6 +183,7 @@ class Stack:
     database: Database
     store: AgreementStore
     book: SlaBook
+    watermarks: FixedWatermarks
     app: FastAPI
     http: httpx.AsyncClient
 
@@ -208,16 +211,20 @@ class Stack:
         """Apply events as one batch of the consumer."""
         received = [Received(Event(uuid7(), "/x", event), "x-events", 0, offset) for offset, event in enumerate(events)]
         async with self.database.recording() as recording:
-            await follow(recording, received, self.book)
+            await follow(recording, received, self.book, self.watermarks)
 
     async def read_until(self, intake: datetime, qualification: datetime | None = None) -> None:
         """Let both topics have been read up to these moments, and do what that brings."""
-        async with self.database.recording() as recording:
-            reached = {(INTAKE_EVENTS, 0): intake, (QUALIFICATION_EVENTS, 0): qualification or intake}
-            await watermark.store(await recording.driver(), GROUP, dict(reached))
-        await judge_ripe(self.database, self.book)
-        while await fire_due(self.database, self.book):
+        await self.reach(intake, qualification)
+        await judge_ripe(self.database, self.book, self.watermarks)
+        while await fire_due(self.database, self.book, self.watermarks):
             pass
+
+    async def reach(self, intake: datetime, qualification: datetime | None = None) -> None:
+        """Let both topics have been read up to these moments, and have answers say so."""
+        self.watermarks.reached = {INTAKE_EVENTS: intake, QUALIFICATION_EVENTS: qualification or intake}
+        async with self.database.recording() as recording:
+            await note_watermarks(await recording.driver(), Reached(self.watermarks.reached))
 
     async def clocks(self, lead_id: UUID) -> dict[str, dict[str, Any]]:
         """The clocks of a lead by clause, as HTTP gives them; each clause at most once."""
@@ -294,7 +301,7 @@ async def stack(settings: Settings) -> AsyncIterator[Stack]:
     app = create_app(service)
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://sla-monitor") as http:
-        yield Stack(service.database, store, SlaBook(store), app, http)
+        yield Stack(service.database, store, SlaBook(store), FixedWatermarks(), app, http)
     await service.database.dispose()
 
 

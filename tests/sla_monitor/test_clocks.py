@@ -9,7 +9,6 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from accord.messaging import watermark
 from sla_monitor.queries import cases
 from sla_monitor.usecases.fire import fire_due, forget_old_facts
 
@@ -163,9 +162,7 @@ async def test_what_a_waiting_trigger_is_judged_on_is_not_forgotten_while_it_wai
     await signed.read_until(at(-10))
     await signed.tell(lead.captured(at(-5), size=100), lead.entered("mql", at(0)))
     await signed.tell(lead.updated(at(1), size=1))
-    async with signed.database.recording() as recording:  # the watermark arrives, and the next batch before the firing
-        reached = {("intake-events", 0): at(3), ("qualification-events", 0): at(3)}
-        await watermark.store(await recording.driver(), "sla-monitor", dict(reached))
+    await signed.reach(at(3))  # the watermark arrives, and the next batch before the firing
     await signed.tell(lead.updated(at(4), size=2))
     assert set(await signed.states(lead.lead_id)) == {"accept-mql", "first-touch"}
 
@@ -300,11 +297,9 @@ async def test_without_an_agreement_no_clock_starts(stack, teller):
 async def test_two_replicas_that_fire_at_once_share_the_clocks(signed, teller):
     leads = [teller() for _ in range(60)]
     await signed.tell(*(event for lead in leads for event in (lead.captured(at(-5)), lead.entered("mql", at(0)))))
-    async with signed.database.recording() as recording:
-        reached = {("intake-events", 0): at(61), ("qualification-events", 0): at(61)}
-        await watermark.store(await recording.driver(), "sla-monitor", dict(reached))
-    fired = await asyncio.gather(*(fire_due(signed.database, signed.book, 20) for _ in range(5)))
-    while more := await fire_due(signed.database, signed.book, 20):
+    await signed.reach(at(61))
+    fired = await asyncio.gather(*(fire_due(signed.database, signed.book, signed.watermarks, 20) for _ in range(5)))
+    while more := await fire_due(signed.database, signed.book, signed.watermarks, 20):
         fired.append(more)
     assert sum(fired) == 60
     (counted,) = await signed.rows("SELECT count(*) AS n FROM outbox WHERE type = 'sla.breached.v1'")

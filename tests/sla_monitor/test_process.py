@@ -17,7 +17,6 @@ import httpx
 import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer
-from sqlalchemy import text
 
 from accord.contracts.envelope import decode
 from accord.contracts.intake_events import ActivityRecorded
@@ -25,7 +24,10 @@ from accord.contracts.qualification_events import LeadStageChanged
 from accord.contracts.sla_events import ClockEvent
 from accord.contracts.topics import ServiceName
 from accord.database import Database
+from accord.messaging.consumer_store import watermark
+from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.relay import Relay
+from accord.messaging.relay_store import PostgresRelayStore
 from accord.migrations.run import upgrade_sync
 from accord.settings import KafkaSettings
 from sla_monitor.main import MIGRATIONS
@@ -100,7 +102,13 @@ class Producer:
 
     def start(self) -> None:
         self._stop = asyncio.Event()
-        relay = Relay(self._database, self._kafka, self._name, watermark_every_s=0.2)
+        relay = Relay(
+            PostgresRelayStore(self._database),
+            KafkaLog(self._kafka),
+            self._name,
+            announce_every_s=0.2,
+            idle_announce_every_s=0.2,
+        )
         self._task = asyncio.create_task(relay.run(self._stop))
 
     async def stop(self) -> None:
@@ -206,11 +214,7 @@ async def test_a_relay_that_stops_over_a_deadline_invents_no_breach(
 
         async def qualification_read_until() -> datetime | None:
             async with database.reading() as conn:
-                statement = (
-                    "SELECT min(watermark_at), count(*) = count(watermark_at) FROM watermark WHERE topic = :topic"
-                )
-                row = (await conn.execute(text(statement), {"topic": "qualification-events"})).one()
-                return row[0] if row[1] else None
+                return await watermark(conn, ["qualification-events"])
 
         await sign(http, auth)
         await until(qualification_read_until)  # the service reads

@@ -27,8 +27,10 @@ from accord.contracts.intake_events import LeadCaptured, LeadState
 from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
 from accord.contracts.topics import ServiceName
 from accord.database import Database, Recording, async_url
+from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.relay import Relay
-from accord.migrations import v0001
+from accord.messaging.relay_store import PostgresRelayStore
+from accord.migrations import v0001, v0003_messaging
 from accord.migrations.run import upgrade_sync
 from accord.service import create_app
 from accord.settings import KafkaSettings
@@ -68,7 +70,8 @@ def migrate_messaging(url: str) -> None:
     async def upgrade() -> None:
         engine = create_async_engine(async_url(url))
         async with engine.begin() as conn:
-            await conn.run_sync(lambda sync: v0001.upgrade(Operations(MigrationContext.configure(sync))))
+            for version in (v0001, v0003_messaging):
+                await conn.run_sync(lambda sync, v=version: v.upgrade(Operations(MigrationContext.configure(sync))))
         await engine.dispose()
 
     asyncio.run(upgrade())
@@ -206,7 +209,7 @@ def accepted(lead_id: UUID, occurred_at: datetime, now: datetime) -> LeadDecided
 @asynccontextmanager
 async def producing(url: str, kafka: KafkaSettings, service: ServiceName) -> AsyncIterator[Producer]:
     database = Database(url, application_name=service)
-    relay = Running(lambda: [Relay(database, kafka, service)])
+    relay = Running(lambda: [Relay(PostgresRelayStore(database), KafkaLog(kafka), service)])
     relay.start()
     try:
         yield Producer(database, relay)

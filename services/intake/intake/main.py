@@ -10,7 +10,7 @@ from accord.agreements import ActiveCache, AgreementStore, agreement_router, agr
 from accord.batching import GroupCommit
 from accord.database import Database
 from accord.http.idempotency import Answer, idempotency_worker
-from accord.messaging import dead_letters
+from accord.messaging.admin import admin_router
 from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.pruning import prune_worker as message_prune_worker
 from accord.messaging.relay import Relay
@@ -117,7 +117,7 @@ def build(settings: Settings) -> Service:
             import_router(imports),
             hook_event_router(HookEvents(database)),
             agreement_router(policies, example=POLICY_EXAMPLE),
-            dead_letters.router(database, {}),
+            admin_router(database, {}),
         ],
         api_workers=[captures, activities],
         workers=[

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 
 from accord.agreements import AgreementStore, agreement_router, agreement_worker
 from accord.database import Database
 from accord.http.idempotency import idempotency_worker
-from accord.messaging import dead_letters
+from accord.messaging.admin import admin_router
 from accord.messaging.consumer import Consumer
 from accord.messaging.consumer_store import PostgresConsumerStore
 from accord.messaging.frontier import Consumed
@@ -54,8 +53,6 @@ def build(settings: Settings) -> Service:
     plans = AgreementStore(database, PLAN)
     event_log = KafkaLog(settings.kafka)
     watermarks = Watermarks(event_log, consumer=GROUP, topics=CONSUMED)
-    handlers_by_group = {GROUP: handle}
-    replay = partial(dead_letters.replay, database, handlers_by_group)
     return Service(
         name="metrics",
         title="Accord metrics",
@@ -68,7 +65,7 @@ def build(settings: Settings) -> Service:
             velocity_router(database),
             timeline_router(database),
             agreement_router(plans, example=PLAN_EXAMPLE),
-            dead_letters.router(database, handlers_by_group),
+            admin_router(database, {GROUP: handle}),
         ],
         workers=[
             watermarks,
@@ -79,7 +76,6 @@ def build(settings: Settings) -> Service:
                 topics=CONSUMED,
                 handle=handle,
                 progress=watermarks,
-                replay=replay,
                 batch_rows_max=settings.consumer_batch_rows_max,
             ),
             Relay(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 
 from accord.agreements import AgreementStore, agreement_router, agreement_worker
 from accord.contracts.topics import INTAKE_EVENTS, SLA_EVENTS, WAITED_FOR
 from accord.database import Database
 from accord.http.idempotency import idempotency_worker
-from accord.messaging import dead_letters
+from accord.messaging.admin import admin_router
 from accord.messaging.consumer import Consumer
 from accord.messaging.consumer_store import PostgresConsumerStore
 from accord.messaging.frontier import Consumed
@@ -51,8 +50,6 @@ def build(settings: Settings) -> Service:
     definitions = Definitions(store, book)
     handle = handlers.intake_events(definitions)
     handle_breaches = handlers.sla_events(definitions)
-    handlers_by_group = {GROUP: handle, BREACHES_GROUP: handle_breaches}
-    replay = partial(dead_letters.replay, database, handlers_by_group)
     event_log = KafkaLog(settings.kafka)
     watermarks = Watermarks(event_log, consumer=GROUP, topics=WAITED_FOR["qualification"])
     consumer = Consumer(
@@ -62,7 +59,6 @@ def build(settings: Settings) -> Service:
         topics=[INTAKE_EVENTS],
         handle=handle,
         progress=watermarks,
-        replay=replay,
         batch_rows_max=settings.consumer_batch_rows_max,
     )
     breaches = Consumer(
@@ -71,7 +67,6 @@ def build(settings: Settings) -> Service:
         group=BREACHES_GROUP,
         topics=[SLA_EVENTS],
         handle=handle_breaches,
-        replay=replay,
         batch_rows_max=settings.consumer_batch_rows_max,
     )
     relay = Relay(
@@ -101,7 +96,7 @@ def build(settings: Settings) -> Service:
             routing.router(database, definitions, book),
             assignments.router(database, definitions, book),
             agreement_router(store, example=DEFINITION),
-            dead_letters.router(database, handlers_by_group),
+            admin_router(database, {GROUP: handle, BREACHES_GROUP: handle_breaches}),
         ],
         workers=[
             relay,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
 from accord.agreements import AgreementStore, agreement_router, agreement_worker
 from accord.database import Database
 from accord.http.idempotency import idempotency_worker
-from accord.messaging import dead_letters
+from accord.messaging.admin import admin_router
 from accord.messaging.consumer import Consumer
 from accord.messaging.consumer_store import PostgresConsumerStore
 from accord.messaging.frontier import Consumed
@@ -45,8 +44,6 @@ def build(settings: Settings) -> Service:
     event_log = KafkaLog(settings.kafka)
     watermarks = Watermarks(event_log, consumer=GROUP, topics=CONSUMED)
     handle = handlers.lead_events(book, watermarks)
-    handlers_by_group = {GROUP: handle}
-    replay = partial(dead_letters.replay, database, handlers_by_group)
     return Service(
         name="sla-monitor",
         title="Accord SLA monitor",
@@ -58,7 +55,7 @@ def build(settings: Settings) -> Service:
             clocks.router(database),
             calendars.router(database, book),
             agreement_router(store, example=SLA),
-            dead_letters.router(database, handlers_by_group),
+            admin_router(database, {GROUP: handle}),
         ],
         workers=[
             watermarks,
@@ -76,7 +73,6 @@ def build(settings: Settings) -> Service:
                 topics=CONSUMED,
                 handle=handle,
                 progress=watermarks,
-                replay=replay,
                 batch_rows_max=settings.consumer_batch_rows_max,
             ),
             firing(database, book, watermarks, settings.fire_every_s),

@@ -15,7 +15,8 @@ from accord.http.openapi import problems
 from accord.http.problems import Problem, not_found
 from accord.messaging import dead_letters, outbox
 from accord.messaging.consumer import Handler
-from accord.messaging.ports import DeadLetterKind
+from accord.messaging.consumer_store import PostgresConsumerStore, restart
+from accord.messaging.ports import DeadLetterKind, DeadLetterState
 
 
 class OutboxState(BaseModel):
@@ -49,7 +50,7 @@ class DeadLetterView(BaseModel):
     key: str | None
     error: str = Field(examples=["ValueError: no such stage"])
     failed_at: datetime
-    state: dead_letters.State
+    state: DeadLetterState
     settled_at: datetime | None
     value_bytes: int | None
 
@@ -57,6 +58,12 @@ class DeadLetterView(BaseModel):
 class DeadLetterPage(BaseModel):
     items: list[DeadLetterView]
     next_cursor: str | None
+
+
+class Restarted(BaseModel):
+    consumer: str = Field(examples=["qualification"])
+    topic: str = Field(examples=["intake-events"])
+    partitions: int
 
 
 class Settled(BaseModel):
@@ -94,7 +101,7 @@ def admin_router(database: Database, handlers: Mapping[str, Handler]) -> APIRout
         """Apply the event now, by the handler that failed on it. If it fails again, nothing has changed (422)."""
         response.headers["Cache-Control"] = "no-store"
         try:
-            await dead_letters.replay(database, handlers, letter_id)
+            await _replay(database, handlers, letter_id)
         except Exception as error:
             raise _problem_of(error) from error
         return Settled(id=letter_id, state="replayed")
@@ -104,12 +111,38 @@ def admin_router(database: Database, handlers: Mapping[str, Handler]) -> APIRout
         """Give the event up: it counts as received, and is passed over when it comes again."""
         response.headers["Cache-Control"] = "no-store"
         try:
-            await dead_letters.discard(database, letter_id)
+            await _discard(database, letter_id)
         except Exception as error:
             raise _problem_of(error) from error
         return Settled(id=letter_id, state="discarded")
 
+    @routes.post("/consumers/{consumer}/topics/{topic}/restart", responses=problems(404))
+    async def restart_consumer(consumer: str, topic: str, response: Response) -> Restarted:
+        """Have a consumer read a topic again from its beginning. It is meant for one that has stopped with `LogPositionLost`,
+        because the topic was made anew or has lost records: what is there is read, and what it had before stays applied."""
+        response.headers["Cache-Control"] = "no-store"
+        partitions = await restart(database, consumer, topic)
+        if partitions == 0:
+            raise not_found("consumer of this topic")
+        return Restarted(consumer=consumer, topic=topic, partitions=partitions)
+
     return routes
+
+
+async def _replay(database: Database, handlers: Mapping[str, Handler], letter_id: UUID) -> None:
+    async with database.reading() as conn:
+        consumer = await dead_letters.consumer_of(conn, letter_id)
+    if consumer not in handlers:
+        raise Problem(
+            409, "unknown-consumer", "Unknown consumer", "This service has no handler for its consumer any more."
+        )
+    await dead_letters.replay(PostgresConsumerStore(database, consumer), handlers[consumer], letter_id)
+
+
+async def _discard(database: Database, letter_id: UUID) -> None:
+    async with database.reading() as conn:
+        consumer = await dead_letters.consumer_of(conn, letter_id)
+    await dead_letters.discard(PostgresConsumerStore(database, consumer), letter_id)
 
 
 def _after(cursor: str | None) -> UUID | None:
@@ -122,14 +155,12 @@ def _after(cursor: str | None) -> UUID | None:
 def _problem_of(error: Exception) -> Exception:
     """The answer to a replay or discard that changed nothing."""
     match error:
+        case Problem():
+            return error
         case dead_letters.UnknownDeadLetter():
             return not_found("dead letter")
         case dead_letters.AlreadySettled():
             return Problem(409, "already-settled", "Already settled", f"This dead letter is {error.state}.")
-        case dead_letters.UnknownConsumer():
-            return Problem(
-                409, "unknown-consumer", "Unknown consumer", "This service has no handler for its consumer any more."
-            )
         case MalformedEvent() | UnknownEventType():
             return Problem(422, "unreadable-event", "Unreadable event", "The record is still no event of a known type.")
         case _ if is_transient(error):

@@ -8,7 +8,7 @@ back what is beyond it.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import asyncpg
 
@@ -56,13 +56,22 @@ class PostgresClaims:
         await close_connection(self._connection)
 
 
-async def balance(claims: Claims, items: Sequence[Partition], held: set[Partition]) -> set[Partition]:
+async def balance(
+    claims: Claims,
+    items: Sequence[Partition],
+    held: set[Partition],
+    *,
+    before_release: Callable[[], Awaitable[None]] | None = None,
+) -> set[Partition]:
     """What this session holds of `items` after it gave back or claimed up to its fair share. `held` is what it had.
 
-    The share is rounded up, so that all members' shares together cover all items.
+    The share is rounded up, so that all members' shares together cover all items. What is under way with an item has to
+    be over before it is given back: `before_release` sees to that.
     """
     share = -(-len(items) // await claims.members())
     kept = sorted(held)
+    if kept[share:] and before_release is not None:
+        await before_release()
     for item in kept[share:]:
         await claims.release(item)
     now = set(kept[:share])

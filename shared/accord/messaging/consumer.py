@@ -24,7 +24,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
-from uuid import UUID
 
 import structlog
 from opentelemetry import trace
@@ -36,8 +35,9 @@ from accord.contracts.watermarks import WatermarkAdvanced
 from accord.database import Recording, is_transient
 from accord.messaging import instruments
 from accord.messaging.claims import balance
-from accord.messaging.dead_letters import describe
+from accord.messaging.dead_letters import describe, replay
 from accord.messaging.ports import (
+    FROM_BEGINNING,
     Claims,
     ConsumerStore,
     ConsumerTransaction,
@@ -61,10 +61,10 @@ tracer = trace.get_tracer(__name__)
 
 _POLL_S = 1.0
 _BALANCE_EVERY_S = 2.0
-_COMMIT_EVERY_S = 5.0
+_COMMIT_EVERY_S = 0.5
 _COMMIT_S_MAX = 5.0
 _NOTE_EVERY_S = 1.0
-_NOTE_IDLE_EVERY_S = 60.0
+_NOTE_IDLE_EVERY_S = 10.0
 _ROWS_PER_TURN = 500
 _BATCH_SLOW_S = 0.4
 _BATCH_QUICK_S = 0.2
@@ -154,7 +154,6 @@ class Consumer:
         topics: Sequence[str],
         handle: Handler,
         progress: Progress | None = None,
-        replay: Callable[[UUID], Awaitable[None]] | None = None,
         batch_rows_max: int = 2000,
         gather_rows: int = 200,
         gather_s: float = 0.025,
@@ -168,7 +167,6 @@ class Consumer:
         self._topics = list(topics)
         self._handle = handle
         self._progress = progress
-        self._replay = replay
         self._batch_rows_max = batch_rows_max
         self._batch_rows = batch_rows_max
         self._gather_rows = gather_rows
@@ -183,7 +181,6 @@ class Consumer:
         self._unverified: dict[Partition, Position] = {}
         self._committed: dict[Partition, int] = {}
         self._committing: asyncio.Task[None] | None = None
-        self._commit_at = 0.0
         self._noted: Reached | None = None
         self._note_at = 0.0
         self._lag = 0
@@ -279,6 +276,12 @@ class Consumer:
         missing = [part for part in parts if part not in stored]
         if missing:
             await self._store.create_positions({part: await self._first_offset(reader, part) for part in missing})
+        restarted = [part for part in parts if part in stored and stored[part].next_offset == FROM_BEGINNING]
+        if restarted:
+            moves = {part: Move(FROM_BEGINNING, Position(await reader.beginning(part))) for part in restarted}
+            async with self._store.begin() as transaction:
+                await transaction.advance(moves)
+        if missing or restarted:
             stored = await self._store.read_positions()
         self._positions = {part: stored[part] for part in parts}
         self._unverified = {
@@ -345,9 +348,9 @@ class Consumer:
                 raise MalformedEvent(record.unreadable)
             event = decode(record.value, record.headers)
         except UnknownEventType as error:
-            return _Item(record, letter=_letter("unknown", record, error))
+            return _Item(record, letter=letter_of("unknown", record, error))
         except Exception as error:  # noqa: BLE001 - a record may be bad in any way, and must not stop the others
-            return _Item(record, letter=_letter("malformed", record, error))
+            return _Item(record, letter=letter_of("malformed", record, error))
         if isinstance(event.data, WatermarkAdvanced):
             return _Item(record)
         return _Item(record, received=Received(event, record.topic, record.partition, record.offset))
@@ -371,7 +374,7 @@ class Consumer:
             if _may_pass(error):
                 raise
             if len(items) == 1:
-                await self._set_aside(items[0], _letter("poison", items[0].record, error, items[0].received))
+                await self._set_aside(items[0], letter_of("poison", items[0].record, error, items[0].received))
                 return
             for part in _split(items, error):
                 await self._apply_or_split(part)
@@ -497,14 +500,12 @@ class Consumer:
 
     async def _replay_unknown(self, stop: asyncio.Event) -> None:
         """Replay events that an older version did not know and this one does, before anything that came after them."""
-        if self._replay is None:
-            return
         while not stop.is_set():
             letters = await self._store.replayable(sorted(EVENT_TYPES), _REPLAYED_AT_ONCE_MAX)
             replayed = 0
             for letter in letters:
                 try:
-                    await self._replay(letter)
+                    await replay(self._store, self._handle, letter)
                     replayed += 1
                 except Exception as error:
                     if _may_pass(error):
@@ -527,20 +528,19 @@ class Consumer:
             self._noted = reached
 
     def _commit(self, reader: LogReader) -> None:
-        """Tell the log how far we are, beside the work: tools show lag by it."""
-        if self._committing is not None or _now() < self._commit_at:
-            return
-        self._commit_at = _now() + _COMMIT_EVERY_S
-        positions = {part: position.next_offset for part, position in self._positions.items()}
-        moved = {part: offset for part, offset in positions.items() if self._committed.get(part) != offset}
-        if moved:
-            self._committing = asyncio.create_task(self._tell_log(reader, moved))
+        """Tell the log now and then how far we are, beside the work: tools show lag by it."""
+        if self._committing is None and any(
+            self._committed.get(part) != position.next_offset for part, position in self._positions.items()
+        ):
+            self._committing = asyncio.create_task(self._tell_log(reader))
 
-    async def _tell_log(self, reader: LogReader, moved: Mapping[Partition, int]) -> None:
+    async def _tell_log(self, reader: LogReader) -> None:
         try:
+            await asyncio.sleep(_COMMIT_EVERY_S)
+            positions = {part: position.next_offset for part, position in self._positions.items()}
             async with asyncio.timeout(_COMMIT_S_MAX):
-                await reader.commit(moved)
-            self._committed.update(moved)
+                await reader.commit(positions)
+            self._committed = positions
         except Exception as error:  # noqa: BLE001 - nothing depends on it
             log.info("offsets_not_committed", consumer=self.group, error=type(error).__name__)
         finally:
@@ -566,9 +566,10 @@ def _may_pass(error: Exception) -> bool:
     return isinstance(error, PositionConflict) or is_transient(error)
 
 
-def _letter(
+def letter_of(
     kind: DeadLetterKind, record: LogRecord, error: Exception, received: Received | None = None
 ) -> NewDeadLetter:
+    """What is kept of a record that could not be applied."""
     if received is not None:
         keys: tuple[str, ...] | None = received.event.data.keys
     else:

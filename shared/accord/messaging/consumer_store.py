@@ -17,13 +17,17 @@ from accord.ids import new_id
 from accord.messaging import dead_letters, inbox
 from accord.messaging.claims import PostgresClaims
 from accord.messaging.ports import (
+    FROM_BEGINNING,
     Claims,
     ConsumerTransaction,
+    DeadLetterState,
+    LogRecord,
     Move,
     NewDeadLetter,
     Partition,
     Position,
     PositionConflict,
+    StoredDeadLetter,
 )
 from accord.messaging.watermark import Reached
 
@@ -57,6 +61,10 @@ WHERE stored.consumer = $1 AND stored.topic = batch.topic AND stored.partition =
   AND stored.next_offset = batch.expected
 """
 
+_RESTART = """
+UPDATE consumer_position SET next_offset = $3, last_event_id = NULL WHERE consumer = $1 AND topic = $2
+"""
+
 _ADD_LETTERS = """
 INSERT INTO dead_letter
     (id, consumer, topic, partition, "offset", event_id, kind, type, key, keys, value, headers, error, failed_at)
@@ -67,6 +75,12 @@ ON CONFLICT DO NOTHING
 _UNSETTLED = f"""
 SELECT count(*) FROM (SELECT FROM dead_letter WHERE state = 'new' AND consumer = $1 LIMIT {UNSETTLED_COUNTED_MAX}) AS counted
 """  # noqa: S608 - a constant of ours
+
+_TAKE_LETTER = """
+SELECT topic, partition, "offset", value, headers::text, failed_at, event_id, state
+FROM dead_letter WHERE id = $1 AND consumer = $2 FOR UPDATE
+"""
+_SETTLE_LETTER = "UPDATE dead_letter SET state = $2, settled_at = $3 WHERE id = $1"
 
 _REPLAYABLE = """
 SELECT id FROM dead_letter WHERE state = 'new' AND consumer = $1 AND kind = 'unknown' AND type = ANY ($2::text[])
@@ -115,8 +129,19 @@ class PostgresConsumerTransaction:
         unsettled: int = await self._driver.fetchval(_UNSETTLED, self._consumer)
         return unsettled
 
+    async def take_dead_letter(self, id_: UUID) -> StoredDeadLetter | None:
+        row = await self._driver.fetchrow(_TAKE_LETTER, id_, self._consumer)
+        if row is None:
+            return None
+        topic, partition, offset, value, headers, failed_at, event_id, state = row
+        named = [(name, None if each is None else each.encode("latin-1")) for name, each in json.loads(headers)]
+        return StoredDeadLetter(LogRecord(topic, partition, offset, None, value, named, failed_at), event_id, state)
+
+    async def settle_dead_letter(self, id_: UUID, state: DeadLetterState) -> None:
+        await self._driver.execute(_SETTLE_LETTER, id_, state, self.recording.now)
+
     async def note_watermarks(self, reached: Reached) -> None:
-        await self._driver.execute(_NOTE, list(reached.topics), list(reached.topics.values()))
+        await note_watermarks(self._driver, reached)
 
     def _row(self, letter: NewDeadLetter) -> tuple[object, ...]:
         record = letter.record
@@ -147,6 +172,10 @@ class PostgresConsumerStore:
     def __init__(self, database: Database, consumer: str) -> None:
         self._database = database
         self._consumer = consumer
+
+    @property
+    def consumer(self) -> str:
+        return self._consumer
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[ConsumerTransaction]:
@@ -184,6 +213,14 @@ class PostgresConsumerStore:
         return [row[0] for row in rows]
 
 
+async def restart(database: Database, consumer: str, topic: str) -> int:
+    """Have a consumer read a topic again from its beginning; how many partitions. What it has applied, its inbox passes over
+    for as long as that is kept, and handlers pass over by sequence."""
+    async with database.recording() as recording:
+        done = await (await recording.driver()).execute(_RESTART, consumer, topic, FROM_BEGINNING)
+    return int(done.rpartition(" ")[2])
+
+
 async def read_progress(
     driver: asyncpg.Connection, consumer: str
 ) -> tuple[Mapping[Partition, int], frozenset[str], bool]:
@@ -191,6 +228,11 @@ async def read_progress(
     topics, partitions, offsets, keys, holds_all = (await driver.fetch(_PROGRESS, [consumer]))[0]
     positions = dict(zip(zip(topics, partitions, strict=True), offsets, strict=True))
     return positions, frozenset(keys), holds_all
+
+
+async def note_watermarks(driver: asyncpg.Connection, reached: Reached) -> None:
+    """Store until when topics have been read, for answers that say what they are as of; never back."""
+    await driver.execute(_NOTE, list(reached.topics), list(reached.topics.values()))
 
 
 async def watermark(conn: AsyncConnection, topics: Sequence[str]) -> datetime | None:

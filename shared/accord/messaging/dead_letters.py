@@ -9,32 +9,30 @@ The bodies stay in the table: neither the API nor a log line ever shows one.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-import asyncpg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.contracts.base import EVENT_TYPES
 from accord.contracts.envelope import decode
-from accord.database import Database
-from accord.messaging import inbox, instruments
-from accord.messaging.ports import DeadLetterKind
+from accord.messaging import instruments
+from accord.messaging.ports import (
+    ConsumerStore,
+    ConsumerTransaction,
+    DeadLetterKind,
+    DeadLetterState,
+    StoredDeadLetter,
+)
 
 if TYPE_CHECKING:
-    from fastapi import APIRouter
-
     from accord.messaging.consumer import Handler
 
 ERROR_CHARS_MAX = 500
-
-State = Literal["new", "replayed", "discarded"]
 
 HELD_KEYS_MAX = 500
 """Beyond, everything is held: an announcement has to stay small."""
@@ -58,11 +56,7 @@ _LIST = text(f"""
     ORDER BY id LIMIT :limit
 """)  # noqa: S608 - constants of ours
 
-_TAKE = """
-SELECT consumer, topic, partition, "offset", value, headers::text AS headers, state, event_id
-FROM dead_letter WHERE id = $1 FOR UPDATE
-"""
-_SETTLE = "UPDATE dead_letter SET state = $2, settled_at = $3 WHERE id = $1"
+_CONSUMER = text("SELECT consumer FROM dead_letter WHERE id = :id")
 
 
 class UnknownDeadLetter(LookupError):
@@ -75,10 +69,6 @@ class AlreadySettled(Exception):
     def __init__(self, state: str) -> None:
         super().__init__(f"already {state}")
         self.state = state
-
-
-class UnknownConsumer(LookupError):
-    """No handler is known for the consumer that the dead letter belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +86,7 @@ class DeadLetter:
     key: str | None
     error: str
     failed_at: datetime
-    state: State
+    state: DeadLetterState
     settled_at: datetime | None
     value_bytes: int | None
 
@@ -110,61 +100,55 @@ def describe(error: BaseException) -> str:
 
 
 async def listed(
-    conn: AsyncConnection, *, limit: int, after: UUID | None = None, state: State | None = "new"
+    conn: AsyncConnection, *, limit: int, after: UUID | None = None, state: DeadLetterState | None = "new"
 ) -> list[DeadLetter]:
     """Oldest first, `limit` after the one with id `after`."""
     rows = await conn.execute(_LIST, {"after": after, "state": state, "limit": limit})
     return [DeadLetter(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's documented access
 
 
-async def replay(database: Database, handlers: Mapping[str, Handler], id_: UUID) -> None:
-    """Apply a dead letter by its consumer's handler, in one recording. If the inbox has it by now, only settle it.
+async def replay(store: ConsumerStore, handle: Handler, id_: UUID) -> None:
+    """Apply a dead letter by its consumer's handler, in one transaction. If the inbox has it by now, only settle it.
 
-    Raises UnknownDeadLetter, AlreadySettled, UnknownConsumer, MalformedEvent, UnknownEventType or what the handler
-    raises; then nothing has changed.
+    Raises UnknownDeadLetter, AlreadySettled, MalformedEvent, UnknownEventType or what the handler raises; then nothing has
+    changed.
     """
     from accord.messaging.consumer import Received  # noqa: PLC0415 - it knows how letters are replayed
 
-    async with database.recording() as recording:
-        driver = await recording.driver()
-        letter = await _take(driver, id_)
-        consumer = letter["consumer"]
-        if consumer not in handlers:
-            raise UnknownConsumer(consumer)
-        event = decode(letter["value"], _headers(letter["headers"]))
-        if await inbox.claim(driver, consumer, [event.id], recording.now):
-            received = Received(event, letter["topic"], letter["partition"], letter["offset"])
-            await handlers[consumer](recording, [received])
-        await driver.execute(_SETTLE, id_, "replayed", recording.now)
-    instruments.DEAD_LETTERS_SETTLED.labels(consumer, "replayed").inc()
+    async with store.begin() as transaction:
+        record = (await _take(transaction, id_)).record
+        event = decode(record.value, record.headers)
+        if await transaction.claim_events([event.id]):
+            await handle(transaction.recording, [Received(event, record.topic, record.partition, record.offset)])
+        await transaction.settle_dead_letter(id_, "replayed")
+    instruments.DEAD_LETTERS_SETTLED.labels(store.consumer, "replayed").inc()
 
 
-async def discard(database: Database, id_: UUID) -> None:
-    """Settle a dead letter without applying it. Its event counts as received: a repetition is passed over too."""
-    async with database.recording() as recording:
-        driver = await recording.driver()
-        letter = await _take(driver, id_)
-        if letter["event_id"] is not None:
-            await inbox.claim(driver, letter["consumer"], [letter["event_id"]], recording.now)
-        await driver.execute(_SETTLE, id_, "discarded", recording.now)
-    instruments.DEAD_LETTERS_SETTLED.labels(letter["consumer"], "discarded").inc()
+async def discard(store: ConsumerStore, id_: UUID) -> None:
+    """Settle a dead letter without applying it. Its event counts as received: a repetition is passed over too.
+
+    Raises UnknownDeadLetter or AlreadySettled.
+    """
+    async with store.begin() as transaction:
+        letter = await _take(transaction, id_)
+        if letter.event_id is not None:
+            await transaction.claim_events([letter.event_id])
+        await transaction.settle_dead_letter(id_, "discarded")
+    instruments.DEAD_LETTERS_SETTLED.labels(store.consumer, "discarded").inc()
 
 
-async def _take(driver: asyncpg.Connection, id_: UUID) -> asyncpg.Record:
-    letter = await driver.fetchrow(_TAKE, id_)
+async def _take(transaction: ConsumerTransaction, id_: UUID) -> StoredDeadLetter:
+    letter = await transaction.take_dead_letter(id_)
     if letter is None:
         raise UnknownDeadLetter(str(id_))
-    if letter["state"] != "new":
-        raise AlreadySettled(letter["state"])
+    if letter.state != "new":
+        raise AlreadySettled(letter.state)
     return letter
 
 
-def _headers(stored: str) -> Sequence[tuple[str, Any]]:
-    return [(name, None if value is None else value.encode("latin-1")) for name, value in json.loads(stored)]
-
-
-def router(database: Database, handlers: Mapping[str, Handler]) -> APIRouter:
-    """Routes for operators: dead letters and outbox. `handlers` are the service's, by consumer group."""
-    from accord.messaging.admin import admin_router  # noqa: PLC0415 - the HTTP kit builds on this module's errors
-
-    return admin_router(database, handlers)
+async def consumer_of(conn: AsyncConnection, id_: UUID) -> str:
+    """Whose a dead letter is. Raises UnknownDeadLetter."""
+    consumer: str | None = (await conn.execute(_CONSUMER, {"id": id_})).scalar_one_or_none()
+    if consumer is None:
+        raise UnknownDeadLetter(str(id_))
+    return consumer

@@ -283,6 +283,10 @@ class RelayStore(Protocol):
 # -- the store, as a consumer sees it
 
 
+FROM_BEGINNING = -1
+"""As a stored position: an operator has decided that the partition is read from whatever is its beginning by then."""
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """Where a consumer goes on in a partition, and the event that stands right before it, where that is known."""
@@ -319,6 +323,18 @@ class NewDeadLetter:
     error: str
 
 
+DeadLetterState = Literal["new", "replayed", "discarded"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDeadLetter:
+    """A dead letter as it is taken to be settled."""
+
+    record: LogRecord
+    event_id: UUID | None
+    state: DeadLetterState
+
+
 class ConsumerTransaction(Protocol):
     """One transaction of a consumer: everything in it becomes true together or not at all."""
 
@@ -339,6 +355,12 @@ class ConsumerTransaction(Protocol):
         """Keep these records; how many unsettled ones there are now, counted up to a bound."""
         ...
 
+    async def take_dead_letter(self, id_: UUID) -> StoredDeadLetter | None:
+        """One of this consumer's, locked until the end of the transaction; None if there is none."""
+        ...
+
+    async def settle_dead_letter(self, id_: UUID, state: DeadLetterState) -> None: ...
+
     async def note_watermarks(self, reached: Reached) -> None:
         """Store until when the topics have been read, for answers that say what they are as of."""
         ...
@@ -346,6 +368,11 @@ class ConsumerTransaction(Protocol):
 
 class ConsumerStore(Protocol):
     """A service's database, for one consumer."""
+
+    @property
+    def consumer(self) -> str:
+        """Its name."""
+        ...
 
     def begin(self) -> AbstractAsyncContextManager[ConsumerTransaction]: ...
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -216,7 +217,8 @@ class Relay:
 
     async def _balance(self, session: RelaySession) -> None:
         items: list[Partition] = [("lane", lane.number) for lane in self._lanes]
-        held = await balance(session.lanes, items, {("lane", number) for number in self._frontiers})
+        before = {("lane", number) for number in self._frontiers}
+        held = await balance(session.lanes, items, before, before_release=lambda: self._drain(session))
         numbers = {number for _, number in held}
         gained = sorted(numbers - self._frontiers.keys())
         for number in gained:
@@ -343,10 +345,14 @@ class Relay:
         await self._close_retired()
 
     async def _drain(self, session: RelaySession) -> None:
-        """Wait a little for what is under way, so that it is not sent again after the next start."""
+        """Have nothing under way any more. Rows whose acknowledgement does not come in time stay in the outbox: they must
+        not be deleted once somebody else may have read the ends."""
         if self._sends:
             done, _ = await asyncio.wait(self._sends.values(), timeout=_DRAIN_S_MAX)
-            await self._settle(session, list(done))
+            with suppress(PublishFailed):
+                await self._settle(session, list(done))
+            if self._sends:
+                await self._close_channels()
 
     # -- writers
 

@@ -73,7 +73,10 @@ class Watermarks:
 
     async def read(self, conn: AsyncConnection) -> Reached:
         """How far the topics have been consumed, as this transaction sees it."""
-        positions, held, holds_all = await read_progress(await driver_of(conn), self.consumer)
+        return self.reached(*await read_progress(await driver_of(conn), self.consumer))
+
+    def reached(self, positions: Mapping[Partition, int], held: frozenset[str], holds_all: bool) -> Reached:
+        """How far a consumer with these positions has come, whose dead letters hold these keys."""
         reached = self.reached_by(positions)
         return Reached(reached.topics, reached.held | held, holds_all)
 

@@ -7,12 +7,15 @@ from uuid import uuid4
 import httpx
 import pytest
 import yaml
-from aiokafka import ConsumerRecord
 
 from accord.contracts.envelope import Event, encode
 from accord.contracts.intake_events import ActivityRecorded
 from accord.contracts.values import utc
 from accord.messaging import dead_letters
+from accord.messaging.admin import admin_router
+from accord.messaging.consumer import letter_of
+from accord.messaging.consumer_store import PostgresConsumerStore
+from accord.messaging.ports import LogRecord
 from accord.service import Service, create_app
 from accord.settings import Settings
 
@@ -44,7 +47,7 @@ async def client(database, database_url, tmp_path):
         settings=settings,
         database=database,
         migrations=Path(),
-        routers=[dead_letters.router(database, {"qualification": handle})],
+        routers=[admin_router(database, {"qualification": handle})],
     )
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     headers = {"Authorization": "Bearer admin-key"}
@@ -59,12 +62,9 @@ def put(database):
             occurred_at=AT, recorded_at=AT, lead_id=uuid4(), sequence=1, activity_id=uuid4(), kind=kind, by="lead"
         )
         key, value, headers = encode(Event(uuid4(), "/intake", data))
-        record = ConsumerRecord("intake-events", 3, offset, 0, 0, key, value, None, 0, 0, tuple(headers))
-        async with database.recording() as recording:
-            driver = await recording.driver()
-            await dead_letters.add(
-                driver, consumer, "intake-events", record, LookupError("no such stage"), recording.now
-            )
+        record = LogRecord("intake-events", 3, offset, key, value, tuple(headers), AT)
+        async with PostgresConsumerStore(database, consumer).begin() as transaction:
+            await transaction.add_dead_letters([letter_of("poison", record, LookupError("no such stage"))])
         async with database.reading() as conn:
             return (await dead_letters.listed(conn, limit=500))[-1]
 

@@ -4,23 +4,24 @@ import asyncio
 from uuid import uuid4
 
 import pytest
-from aiokafka import ConsumerRecord
 from sqlalchemy import text
 
 from accord.contracts.envelope import Event, MalformedEvent, encode
 from accord.contracts.intake_events import ActivityRecorded
 from accord.contracts.values import utc
 from accord.messaging import dead_letters, inbox
-from accord.messaging.dead_letters import AlreadySettled, UnknownConsumer, UnknownDeadLetter
+from accord.messaging.consumer import letter_of
+from accord.messaging.consumer_store import PostgresConsumerStore
+from accord.messaging.dead_letters import AlreadySettled, UnknownDeadLetter
+from accord.messaging.ports import LogRecord
+from accord.messaging.pruning import prune
 
 AT = utc(2027, 1, 4)
 
 
 def record_of(event, offset=7, value=None):
     key, body, headers = encode(event)
-    return ConsumerRecord(
-        "x-intake-events", 3, offset, 0, 0, key, body if value is None else value, None, 0, 0, tuple(headers)
-    )
+    return LogRecord("intake-events", 3, offset, key, body if value is None else value, tuple(headers), AT)
 
 
 @pytest.fixture
@@ -37,12 +38,16 @@ def event():
     return Event(uuid4(), "/intake", data)
 
 
+def store_of(database):
+    return PostgresConsumerStore(database, "test")
+
+
 async def put(database, record, error=None):
-    async with database.recording() as recording:
-        driver = await recording.driver()
-        await dead_letters.add(driver, "test", "intake-events", record, error or ValueError("no"), recording.now)
-    [letter] = await every(database)
-    return letter
+    letter = letter_of("poison", record, error or ValueError("no"))
+    async with PostgresConsumerStore(database, "test").begin() as transaction:
+        await transaction.add_dead_letters([letter])
+    [kept] = await every(database)
+    return kept
 
 
 async def every(database, state=None):
@@ -68,10 +73,10 @@ async def test_replaying_applies_the_event_by_its_handler_and_only_once(database
         seen.extend(received)
         await keep(recording, received)
 
-    await dead_letters.replay(database, letter.id, {"test": handle})
+    await dead_letters.replay(store_of(database), handle, letter.id)
     assert [(one.event, one.topic, one.partition, one.offset) for one in seen] == [(event, "intake-events", 3, 7)]
     with pytest.raises(AlreadySettled):
-        await dead_letters.replay(database, letter.id, {"test": handle})
+        await dead_letters.replay(store_of(database), handle, letter.id)
     assert await effect_count(database) == 1
     [letter] = await every(database)
     assert letter.state == "replayed"
@@ -82,7 +87,7 @@ async def test_replaying_applies_the_event_by_its_handler_and_only_once(database
 async def test_two_replays_at_once_apply_it_once(database, event):
     letter = await put(database, record_of(event))
     answers = await asyncio.gather(
-        *(dead_letters.replay(database, letter.id, {"test": keep}) for _ in range(4)), return_exceptions=True
+        *(dead_letters.replay(store_of(database), keep, letter.id) for _ in range(4)), return_exceptions=True
     )
     assert sorted(type(answer).__name__ for answer in answers) == ["AlreadySettled"] * 3 + ["NoneType"]
     assert await effect_count(database) == 1
@@ -92,7 +97,7 @@ async def test_replaying_what_a_redelivery_has_applied_meanwhile_only_settles_it
     letter = await put(database, record_of(event))
     async with database.recording() as recording:
         await inbox.claim(await recording.driver(), "test", [event.id], recording.now)
-    await dead_letters.replay(database, letter.id, {"test": keep})
+    await dead_letters.replay(store_of(database), keep, letter.id)
     assert await effect_count(database) == 0
     assert (await every(database))[0].state == "replayed"
 
@@ -105,35 +110,67 @@ async def test_a_replay_that_fails_changes_nothing(database, event):
         raise LookupError
 
     with pytest.raises(LookupError):
-        await dead_letters.replay(database, letter.id, {"test": fail})
+        await dead_letters.replay(store_of(database), fail, letter.id)
     assert await effect_count(database) == 0
     assert (await every(database, "new"))[0].id == letter.id
-    with pytest.raises(UnknownConsumer):
-        await dead_letters.replay(database, letter.id, {})
     with pytest.raises(UnknownDeadLetter):
-        await dead_letters.replay(database, uuid4(), {"test": keep})
+        await dead_letters.replay(PostgresConsumerStore(database, "another"), keep, letter.id)
+    with pytest.raises(UnknownDeadLetter):
+        await dead_letters.replay(store_of(database), keep, uuid4())
 
 
 async def test_a_malformed_record_stays_malformed(database, event):
     letter = await put(database, record_of(event, value=b"\x00\xff"))
     with pytest.raises(MalformedEvent):
-        await dead_letters.replay(database, letter.id, {"test": keep})
+        await dead_letters.replay(store_of(database), keep, letter.id)
 
 
 async def test_a_discarded_event_is_passed_over_when_it_comes_again(database, event):
     letter = await put(database, record_of(event))
-    await dead_letters.discard(database, letter.id)
+    await dead_letters.discard(store_of(database), letter.id)
     assert (await every(database))[0].state == "discarded"
     with pytest.raises(AlreadySettled):
-        await dead_letters.replay(database, letter.id, {"test": keep})
+        await dead_letters.replay(store_of(database), keep, letter.id)
     async with database.recording() as recording:
         assert await inbox.claim(await recording.driver(), "test", [event.id], recording.now) == set()
 
 
-async def test_the_same_event_or_place_is_kept_once(database, event):
+async def test_the_same_event_is_kept_once_wherever_it_stands(database, event):
     await put(database, record_of(event))
     await put(database, record_of(event))
     await put(database, record_of(event, offset=8))
+
+
+async def test_two_events_at_one_place_are_both_kept(database, event):
+    """A topic that was made anew has another record where the first stood."""
+    await put(database, record_of(event))
+    other = Event(uuid4(), "/intake", event.data)
+    async with PostgresConsumerStore(database, "test").begin() as transaction:
+        await transaction.add_dead_letters([letter_of("poison", record_of(other), ValueError())])
+    assert {letter.event_id for letter in await every(database)} == {event.id, other.id}
+
+
+async def test_a_record_that_is_no_event_is_kept_once_for_its_place(database):
+    record = LogRecord("intake-events", 3, 7, None, b"?", (), AT)
+    for _ in range(2):
+        async with PostgresConsumerStore(database, "test").begin() as transaction:
+            await transaction.add_dead_letters([letter_of("malformed", record, ValueError())])
+    assert len(await every(database)) == 1
+
+
+async def test_settled_letters_and_the_inbox_are_pruned_and_unsettled_ones_are_not(database, event):
+    waits, done = record_of(event), record_of(Event(uuid4(), "/intake", event.data), offset=8)
+    async with PostgresConsumerStore(database, "test").begin() as transaction:
+        await transaction.add_dead_letters([letter_of("poison", one, ValueError()) for one in (waits, done)])
+        await transaction.claim_events([uuid4(), uuid4()])
+    [letter] = [one for one in await every(database) if one.event_id != event.id]
+    await dead_letters.discard(store_of(database), letter.id)
+    assert await prune(database) == 0
+    async with database.recording() as recording:
+        for table, column in (("dead_letter", "settled_at"), ("dead_letter", "failed_at"), ("inbox", "received_at")):
+            await recording.conn.execute(text(f"UPDATE {table} SET {column} = {column} - interval '1 year'"))
+    assert await prune(database) == 3
+    assert [one.event_id for one in await every(database)] == [event.id]
 
 
 async def test_an_error_is_described_without_the_row_it_quotes(database, event):
@@ -155,10 +192,9 @@ async def test_pages_follow_each_other(database):
         data = ActivityRecorded(
             occurred_at=AT, recorded_at=AT, lead_id=uuid4(), sequence=1, activity_id=uuid4(), kind="a.b", by="lead"
         )
-        async with database.recording() as recording:
-            driver = await recording.driver()
-            record = record_of(Event(uuid4(), "/intake", data), offset=n)
-            await dead_letters.add(driver, "test", "intake-events", record, ValueError(), recording.now)
+        record = record_of(Event(uuid4(), "/intake", data), offset=n)
+        async with PostgresConsumerStore(database, "test").begin() as transaction:
+            await transaction.add_dead_letters([letter_of("poison", record, ValueError())])
     after = None
     async with database.reading() as conn:
         while page := await dead_letters.listed(conn, limit=2, after=after):

@@ -25,7 +25,7 @@ async def test_published_applied_lag_and_watermark_are_measured(
     async with database.recording() as recording:
         recording.publish(*(new_activity(recording) for _ in range(10)))
     consumer = new_consumer(other_database, cluster, group=group, topics=["intake-events"], handle=note)
-    async with run_workers(new_relay(database, cluster, "intake", watermark_every_s=0.05), consumer):
+    async with run_workers(new_relay(database, cluster, "intake", announce_every_s=0.05), consumer):
         await eventually(lambda: measured("accord_consumer_watermark_age_seconds", topic="intake-events"))
         assert value("accord_relay_leader") == 1
     assert len(applied) == 10

@@ -1,181 +1,391 @@
 """A watermark never claims too much: all recorded before it is published, all that it rests on was consumed."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
 
-from accord.contracts.watermarks import WatermarkAdvanced
-from accord.messaging import watermark
-from accord.messaging.watermark import Frontier
+from accord.contracts.watermarks import (
+    WATERMARKS,
+    Announcement,
+    InvalidAnnouncement,
+    decode_announcement,
+    encode_announcement,
+)
+from accord.database import RECORDING_LOCK
+from accord.messaging import dead_letters
+from accord.messaging.consumer_store import PostgresConsumerStore, watermark
+from accord.messaging.frontier import Claim, Consumed, Frontier
+from accord.messaging.kafka_log import KafkaLog
+from accord.messaging.partitioning import hash_key
+from accord.messaging.ports import Lane, LogRecord, Move, NewDeadLetter, Position
+from accord.messaging.relay_store import PostgresRelayStore
+from accord.messaging.watermark import ENTRIES_MAX, AnnouncementBoard, Reached
 
-QUICK = {"watermark_every_s": 0.05, "poll_s": 0.02}
+QUICK = {"announce_every_s": 0.05, "idle_announce_every_s": 0.05, "poll_s": 0.02}
+INTAKE = "intake-events"
+T = datetime(2027, 1, 4, 9, 30, tzinfo=UTC)
+
+
+def announced(minutes, *ends, lanes=1, held=()):
+    return Announcement(at=T + timedelta(minutes=minutes), lanes=lanes, ends=list(ends), held=list(held))
+
+
+def until(board, positions, topics=(INTAKE,)):
+    return board.reached(topics, {(INTAKE, partition): offset for partition, offset in enumerate(positions)}).until(
+        topics
+    )
+
+
+class TestBoard:
+    """What was announced counts once the stored positions have reached its ends."""
+
+    def test_nothing_is_known_before_anything_was_heard(self):
+        assert until(AnnouncementBoard(), [0, 0]) is None
+
+    def test_it_counts_once_every_end_is_reached(self):
+        board = AnnouncementBoard()
+        board.add(INTAKE, 0, announced(1, 5, 7))
+        assert until(board, [5, 6]) is None
+        assert until(board, [5, 7]) == T + timedelta(minutes=1)
+
+    def test_a_partition_that_the_consumer_does_not_know_is_not_read(self):
+        board = AnnouncementBoard()
+        board.add(INTAKE, 0, announced(1, 5, 7, 0))
+        assert until(board, [5, 7]) == T + timedelta(minutes=1), "nothing stands in the third"
+        board.add(INTAKE, 0, announced(2, 5, 7, 1))
+        assert until(board, [5, 7]) == T + timedelta(minutes=1)
+        assert until(board, [5, 7, 1]) == T + timedelta(minutes=2)
+
+    def test_the_newest_that_is_reached_counts_while_a_consumer_is_always_a_little_behind(self):
+        board = AnnouncementBoard()
+        for minute in range(1, 1_000):
+            board.add(INTAKE, 0, announced(minute, minute * 10))
+            reached = until(board, [minute * 10 - 25])
+            assert minute < 4 or reached == T + timedelta(minutes=minute - 3)
+
+    def test_what_waits_is_bounded_and_never_claims_more(self):
+        board = AnnouncementBoard()
+        for minute in range(1, 100_000):
+            board.add(INTAKE, 0, announced(minute, minute))
+        assert sum(len(entries) for entries in board._entries.values()) <= ENTRIES_MAX
+        found = until(board, [50_000])
+        assert found is None or found <= T + timedelta(minutes=50_000)
+        assert until(board, [99_999]) == T + timedelta(minutes=99_999)
+
+    def test_a_restored_database_whose_positions_went_back_knows_less_again(self):
+        board = AnnouncementBoard()
+        board.add(INTAKE, 0, announced(1, 5))
+        board.add(INTAKE, 0, announced(2, 9))
+        assert until(board, [9]) == T + timedelta(minutes=2)
+        assert until(board, [3]) is None
+
+    def test_of_several_lanes_the_least_counts_and_all_must_be_heard(self):
+        board = AnnouncementBoard()
+        board.add(INTAKE, 0, announced(9, 5, lanes=2))
+        assert until(board, [5]) is None
+        board.add(INTAKE, 1, announced(4, 3, lanes=2))
+        assert until(board, [5]) == T + timedelta(minutes=4)
+
+    def test_a_lane_that_is_no_more_does_not_count(self):
+        board = AnnouncementBoard()
+        board.add(INTAKE, 1, announced(1, 0, lanes=2))
+        board.add(INTAKE, 0, announced(9, 5, lanes=1))
+        assert until(board, [5]) == T + timedelta(minutes=9)
+
+    def test_held_keys_come_with_the_entry_that_counts(self):
+        board = AnnouncementBoard()
+        board.add(INTAKE, 0, announced(1, 5, held=["a"]))
+        board.add(INTAKE, 0, announced(2, 9))
+        assert board.reached([INTAKE], {(INTAKE, 0): 6}).held == {"a"}
+        assert board.reached([INTAKE], {(INTAKE, 0): 9}).held == frozenset()
+
+    def test_while_everything_is_held_nothing_is_known(self):
+        assert Reached({INTAKE: T}, holds_all=True).until([INTAKE]) is None
+
+
+class TestRecord:
+    """What stands in the topic."""
+
+    def test_it_comes_back_as_it_was(self):
+        announcement = announced(1, 5, 7, lanes=3, held=["b", "a"])
+        assert decode_announcement(*encode_announcement(INTAKE, 2, announcement)) == (INTAKE, 2, announcement)
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [(None, b"{}"), (b"intake-events", b"{}"), (b"\xff/0", b"{}"), (b"a/0", b"{}"), (b"a/0", None), (b"a/0", b"[1]"),
+         (b"a/0", b'{"at": 1, "ends": []}'), (b"a/0", b'{"at": "2027-01-04T09:30:00Z", "ends": ["x"]}')],
+    )  # fmt: skip
+    def test_anything_else_is_invalid(self, key, value):
+        with pytest.raises(InvalidAnnouncement):
+            decode_announcement(key, value)
 
 
 @pytest.fixture
-async def own(database):
+async def session(database):
     """A relay's own connection."""
-    driver = await database.connect()
-    yield driver
-    await driver.close()
+    session = await PostgresRelayStore(database).open_session()
+    yield session
+    await session.close()
 
 
-async def server_time(driver):
-    return await driver.fetchval("SELECT clock_timestamp()")
+WHOLE = Lane(0, 1)
 
 
-async def test_with_nothing_to_publish_it_is_now(database, own):
-    before = await server_time(own)
-    assert before <= await Frontier([]).advance(own) <= await server_time(own)
+async def at(frontier, session):
+    claim = await frontier.advance(session)
+    return None if claim is None else claim.at
 
 
-async def test_an_open_recording_holds_it_back_and_its_rows_do_until_published(database, own, new_activity):
-    frontier = Frontier([])
+async def test_with_nothing_to_publish_it_is_now(session):
+    _, before = await session.read_clock()
+    assert before <= await at(Frontier(WHOLE), session) <= (await session.read_clock())[1]
+
+
+async def test_an_open_recording_holds_it_back_and_its_rows_do_until_published(database, session, new_activity):
+    frontier = Frontier(WHOLE)
     async with database.recording() as recording:
         recording.publish(new_activity(recording))
-        while_open = await frontier.advance(own)
-        assert while_open <= recording.now
-    assert await frontier.advance(own) <= recording.now
-    await own.execute("DELETE FROM outbox")
-    assert await frontier.advance(own) > recording.now
+        assert await at(frontier, session) <= recording.now
+    assert await at(frontier, session) <= recording.now
+    await publish_everything(session)
+    assert await at(frontier, session) > recording.now
 
 
-async def test_of_several_writers_the_oldest_counts(database, own):
-    async with database.recording() as first:
-        async with database.recording():
-            pass
-        async with database.recording():
-            assert await Frontier([]).advance(own) <= first.now
+async def publish_everything(session):
+    await session._connection.execute("DELETE FROM outbox")
 
 
-async def test_readers_and_other_transactions_do_not_hold_it_back(database, own):
-    async with database.reading() as conn, database.engine.begin() as other:
-        await conn.execute(text("SELECT 1"))
+async def test_of_several_writers_the_oldest_counts(database, session):
+    opened, go_on = asyncio.Event(), asyncio.Event()
+
+    async def write():
+        async with database.recording() as recording:
+            opened.set()
+            await go_on.wait()
+        return recording.now
+
+    first = asyncio.create_task(write())
+    await opened.wait()
+    async with database.recording():
+        pass
+    found = await at(Frontier(WHOLE), session)
+    go_on.set()
+    assert found <= await first
+
+
+async def test_readers_and_other_transactions_do_not_hold_it_back(database, session):
+    async with database.engine.begin() as other:
         await other.execute(text("SELECT 1"))
-        before = await server_time(own)
-        assert await Frontier([]).advance(own) >= before
+        _, before = await session.read_clock()
+        assert await at(Frontier(WHOLE), session) >= before
 
 
-async def test_a_writer_of_a_role_that_cannot_be_seen_withholds_it(database, own, postgres_server):
+async def test_a_writer_of_a_role_that_cannot_be_seen_withholds_it(database, session):
+    own = session._connection
     await own.execute("CREATE ROLE stranger LOGIN; CREATE ROLE watcher LOGIN")
+    stranger = await database.connect()
+    watcher = await PostgresRelayStore(database).open_session()
     try:
-        stranger, watcher = await database.connect(), await database.connect()
-        await watcher.execute("GRANT SELECT ON outbox TO watcher")
+        await own.execute("GRANT SELECT ON outbox, outbox_id_seq TO watcher")
         await stranger.execute("SET SESSION AUTHORIZATION stranger")
-        await watcher.execute("SET SESSION AUTHORIZATION watcher")
-        assert await Frontier([]).advance(watcher) is not None
+        await watcher._connection.execute("SET SESSION AUTHORIZATION watcher")
+        assert await Frontier(WHOLE).advance(watcher) is not None
         async with stranger.transaction():
-            await stranger.execute(f"SELECT pg_advisory_xact_lock_shared({watermark.RECORDING_LOCK})")
-            assert await Frontier([]).advance(watcher) is None
-        assert await Frontier([]).advance(watcher) is not None
+            await stranger.execute(f"SELECT pg_advisory_xact_lock_shared({RECORDING_LOCK})")
+            assert await Frontier(WHOLE).advance(watcher) is None
+        assert await Frontier(WHOLE).advance(watcher) is not None
+    finally:
         await stranger.close()
         await watcher.close()
-    finally:
         await own.execute("DROP OWNED BY watcher; DROP ROLE stranger; DROP ROLE watcher")
 
 
-async def test_it_never_goes_back(database, own, new_activity):
-    frontier = Frontier([])
-    first = await frontier.advance(own)
-    async with database.recording() as recording:
-        recording.publish(new_activity(recording))
-    await own.execute("UPDATE outbox SET recorded_at = recorded_at - interval '1 hour'")
-    assert await frontier.advance(own) >= first
+async def test_a_writer_whose_activity_is_not_tracked_withholds_it(database, session):
+    stranger = await database.connect()
+    try:
+        await stranger.execute("SET track_activities = off")
+        async with stranger.transaction():
+            await stranger.execute(f"SELECT pg_advisory_xact_lock_shared({RECORDING_LOCK})")
+            assert await Frontier(WHOLE).advance(session) is None
+        assert await Frontier(WHOLE).advance(session) is not None
+    finally:
+        await stranger.close()
 
 
-async def test_what_was_consumed_bounds_it_once_its_consequences_are_published(database, own, new_activity):
-    frontier = Frontier(["intake-events"])
-    assert await frontier.advance(own) is None, "nothing is known yet"
-    async with database.recording() as recording:
-        driver = await recording.driver()
-        consumed = recording.now - timedelta(minutes=1)
-        await watermark.store(driver, "test", {("intake-events", 0): consumed, ("intake-events", 1): None})
-    assert await frontier.advance(own) is None, "one partition is unknown"
-    async with database.recording() as recording:
-        driver = await recording.driver()
-        await watermark.store(driver, "test", {("intake-events", 1): consumed + timedelta(seconds=1)})
-        recording.publish(new_activity(recording))
-    assert await frontier.advance(own) is None, "a consequence is not published yet"
-    await own.execute("DELETE FROM outbox")
-    assert await frontier.advance(own) == consumed
+async def test_rows_below_the_floor_are_published_and_none_comes_there_any_more(database, session, new_activity):
+    """A long snapshot keeps dead rows in the table; the floor spares walking over them."""
+    frontier = Frontier(WHOLE)
+    opened, go_on = asyncio.Event(), asyncio.Event()
 
-
-async def test_a_consumed_watermark_never_counts_before_rows_that_were_there_with_it(database, own, new_activity):
-    """The consequence is recorded after W but belongs to what W covers: without waiting for it, W would be a lie."""
-    frontier = Frontier(["intake-events"])
-    base = await server_time(own) - timedelta(hours=1)
-
-    async def consume(minutes, *, consequences):
+    async def write_late():
         async with database.recording() as recording:
-            driver = await recording.driver()
-            await watermark.store(driver, "test", {("intake-events", 0): base + timedelta(minutes=minutes)})
-            recording.publish(*(new_activity(recording) for _ in range(consequences)))
+            recording.publish(new_activity(recording))
+            opened.set()
+            await go_on.wait()
 
-    await consume(1, consequences=0)
-    assert await frontier.advance(own) == base + timedelta(minutes=1)
-    await consume(2, consequences=2)
-    assert await frontier.advance(own) == base + timedelta(minutes=1)
-    await own.execute("DELETE FROM outbox WHERE id = (SELECT min(id) FROM outbox)")
-    await consume(3, consequences=1)
-    assert await frontier.advance(own) == base + timedelta(minutes=1)
-    await own.execute("DELETE FROM outbox WHERE id = (SELECT min(id) FROM outbox)")
-    assert await frontier.advance(own) == base + timedelta(minutes=2), "the row of minute 3 is not of minute 2"
-    await own.execute("DELETE FROM outbox")
-    assert await frontier.advance(own) == base + timedelta(minutes=3)
+    late = asyncio.create_task(write_late())
+    await opened.wait()
+    for _ in range(5):
+        async with database.recording() as recording:
+            recording.publish(new_activity(recording))
+        await session._connection.execute("DELETE FROM outbox")
+        await frontier.advance(session)
+    assert frontier.floor_id == 0, "a recording from before is still open"
+    go_on.set()
+    await late
+    await frontier.advance(session)
+    assert await session.first_id(WHOLE, frontier.floor_id) is not None, "its row is above the floor"
+    await publish_everything(session)
+    await frontier.advance(session)
+    await frontier.advance(session)
+    assert frontier.floor_id >= 5
 
 
-async def test_every_partition_gets_it_after_the_rows_before_it(
-    database, cluster, new_activity, run_workers, eventually, reader, new_relay
+class Consuming:
+    """A service that has read intake's events up to some offset, and what was announced of them."""
+
+    def __init__(self, database):
+        self.board = AnnouncementBoard()
+        self.store = PostgresConsumerStore(database, "test")
+        self.frontier = Frontier(WHOLE, Consumed(self.board, [INTAKE], ["test"]))
+        self.part = (INTAKE, 0)
+        self._offset = 0
+
+    async def begin(self):
+        await self.store.create_positions({self.part: 0})
+        return self
+
+    async def consume(self, offset, *publishing):
+        async with self.store.begin() as transaction:
+            transaction.recording.publish(*(make(transaction.recording) for make in publishing))
+            await transaction.advance({self.part: Move(self._offset, Position(offset))})
+        self._offset = offset
+
+    def announce(self, moment, end, held=()):
+        self.board.add(INTAKE, 0, Announcement(at=moment, ends=[end], held=list(held)))
+
+
+@pytest.fixture
+async def consuming(database):
+    return await Consuming(database).begin()
+
+
+async def test_what_was_consumed_bounds_it_once_its_consequences_are_published(consuming, session, new_activity):
+    """The consequence is recorded after W but belongs to what W covers: without waiting for it, W would be a lie."""
+    base = (await session.read_clock())[1] - timedelta(hours=1)
+    assert await consuming.frontier.advance(session) is None, "nothing is known yet"
+    consuming.announce(base, 1)
+    assert await consuming.frontier.advance(session) is None, "it is not read yet"
+    await consuming.consume(1, new_activity, new_activity)
+    assert await consuming.frontier.advance(session) is None, "a consequence is not published yet"
+    consuming.announce(base + timedelta(minutes=1), 2)
+    await consuming.consume(2, new_activity)
+    await session._connection.execute("DELETE FROM outbox WHERE id < (SELECT max(id) FROM outbox)")
+    assert await at(consuming.frontier, session) == base, "the row that is left belongs to a later one"
+    await publish_everything(session)
+    await consuming.frontier.advance(session)
+    assert await at(consuming.frontier, session) == base + timedelta(minutes=1)
+
+
+async def test_what_time_still_owes_bounds_it(database, consuming, session):
+    base = (await session.read_clock())[1] - timedelta(hours=1)
+    await session._connection.execute("CREATE TABLE owed (due_at timestamptz)")
+    await session._connection.execute(
+        "INSERT INTO owed VALUES ($1), ($2)", base - timedelta(minutes=3), base + timedelta(1)
+    )
+    owing = await PostgresRelayStore(database, "SELECT min(due_at) FROM owed WHERE due_at <= $1").open_session()
+    try:
+        consuming.announce(base, 1)
+        await consuming.consume(1)
+        assert await at(consuming.frontier, owing) == base - timedelta(minutes=3)
+        await session._connection.execute("DELETE FROM owed WHERE due_at < $1", base)
+        assert await at(consuming.frontier, owing) == base
+    finally:
+        await owing.close()
+
+
+async def test_an_unsettled_dead_letter_holds_its_lead_and_one_without_a_key_holds_all(database, consuming, session):
+    base = (await session.read_clock())[1] - timedelta(hours=1)
+
+    async def set_aside(keys, offset):
+        record = LogRecord(INTAKE, 0, offset, None, b"", (), T)
+        async with consuming.store.begin() as transaction:
+            await transaction.add_dead_letters(
+                [NewDeadLetter("poison", record, uuid4(), "activity.recorded.v1", keys, "ValueError")]
+            )
+
+    consuming.announce(base, 1, held=["theirs"])
+    await consuming.consume(1)
+    await set_aside(("lead", "merged"), 0)
+    assert await consuming.frontier.advance(session) == Claim(base, frozenset({"lead", "merged", "theirs"}))
+    await set_aside(None, 1)
+    consuming.announce(base + timedelta(minutes=1), 2)
+    await consuming.consume(2)
+    assert await at(consuming.frontier, session) == base, "nothing more is claimed"
+    async with database.reading() as conn:
+        letters = await dead_letters.listed(conn, limit=10)
+    for one in letters:
+        await dead_letters.discard(consuming.store, one.id)
+    assert await consuming.frontier.advance(session) == Claim(base + timedelta(minutes=1))
+
+
+async def test_everything_recorded_before_it_stands_before_its_ends(
+    database, cluster, new_activity, run_workers, eventually, reader, new_relay, new_watermarks
 ):
-    async def write():
-        for n in range(1, 300):
+    heard = new_watermarks(cluster, "test", [INTAKE])
+    async with run_workers(new_relay(database, cluster, "intake", lanes=2, **QUICK), heard):
+        for n in range(1, 200):
             async with database.recording() as recording:
                 recording.publish(*(new_activity(recording, uuid4(), n) for _ in range(5)))
 
-    async with run_workers(new_relay(database, cluster, "intake", **QUICK)):
-        await write()
-        async with database.reading() as conn:
-            written_until = (await conn.execute(text("SELECT clock_timestamp()"))).scalar_one()
+        async def all_announced():
+            newest = heard.board.newest(INTAKE)
+            return newest is not None and newest > recording.now
 
-        async def all_reached():
-            events = await reader("intake-events").events()
-            last = {part: one.data.watermark_at for part, one in events if isinstance(one.data, WatermarkAdvanced)}
-            return len(last) == 12 and min(last.values()) > written_until
+        await eventually(all_announced)
+    events = await reader(INTAKE).events()
+    assert len(events) == 995
+    entries = [entry for lane in heard.board._entries.values() for entry in lane]
+    assert len(entries) > 10
+    counted = dict.fromkeys(range(12), 0)
+    offsets = []
+    for partition, event in events:
+        offsets.append((partition, counted[partition], event))
+        counted[partition] += 1
+    for lane, entry in ((lane, entry) for (_, lane), found in heard.board._entries.items() for entry in found):
+        for partition, offset, event in offsets:
+            if hash_lane(event, 2) == lane and event.data.recorded_at < entry.at:
+                assert offset < entry.ends[partition]
 
-        await eventually(all_reached)
-    events = await reader("intake-events").events()
-    said = {}
-    marks = 0
-    for part, one in events:
-        if isinstance(one.data, WatermarkAdvanced):
-            said[part] = one.data.watermark_at
-            marks += 1
-        else:
-            assert one.data.recorded_at >= said.get(part, one.data.recorded_at)
-    assert marks > 24
+
+def hash_lane(event, lanes):
+    return hash_key(event.data.key.encode()) % lanes
 
 
 async def test_a_stopped_relay_holds_the_consumer_s_watermark(
-    database, cluster, run_workers, eventually, new_activity, new_relay, new_consumer
+    database, cluster, run_workers, eventually, new_activity, new_relay, new_consumer, new_watermarks
 ):
     async def ignore(_recording, _received):
         return
 
+    heard = new_watermarks(cluster, "test", [INTAKE])
+
     async def known():
         async with database.reading() as conn:
-            return await watermark.watermark(conn, ["intake-events"])
+            return (await heard.read(conn)).until([INTAKE])
 
-    consumer = new_consumer(database, cluster, group="test", topics=["intake-events"], handle=ignore)
-    assert await known() is None
-    async with run_workers(consumer):
+    async with run_workers(
+        heard, new_consumer(database, cluster, group="test", topics=[INTAKE], handle=ignore, progress=heard)
+    ):
+        assert await known() is None
         async with run_workers(new_relay(database, cluster, "intake", **QUICK)):
             await eventually(known)
         async with database.recording() as recording:
             recording.publish(new_activity(recording))
-        held = await known()
-        assert held <= recording.now
+        assert await known() <= recording.now
 
         async def past():
             return await known() > recording.now
@@ -183,79 +393,77 @@ async def test_a_stopped_relay_holds_the_consumer_s_watermark(
         async with run_workers(new_relay(database, cluster, "intake", **QUICK)):
             await eventually(past)
 
+        async def noted():
+            async with database.reading() as conn:
+                return await watermark(conn, [INTAKE])
+
+        assert await eventually(noted) <= await known()
+
 
 async def test_a_service_that_consumes_announces_nothing_beyond_what_it_has_read(
-    database, other_database, cluster, run_workers, eventually, reader, new_relay, new_consumer
+    database, other_database, cluster, run_workers, eventually, new_relay, new_consumer, new_watermarks, consumed
 ):
     async def ignore(_recording, _received):
         return
 
-    intake = new_relay(database, cluster, "intake", **QUICK)
-    consumer = new_consumer(other_database, cluster, group="qualification", topics=["intake-events"], handle=ignore)
-    qualification = new_relay(other_database, cluster, "qualification", consumed=["intake-events"], **QUICK)
+    heard = new_watermarks(cluster, "qualification", [INTAKE])
+    listener = new_watermarks(cluster, "listener", ["qualification-events"])
+    consumer = new_consumer(other_database, cluster, group="qualification", topics=[INTAKE], handle=ignore)
+    qualification = new_relay(other_database, cluster, "qualification", consumed(heard), **QUICK)
 
-    async def announced():
-        events = await reader("qualification-events").events()
-        return [one.data.watermark_at for _, one in events]
+    async def announced_by_it():
+        return listener.board.newest("qualification-events")
 
-    async with run_workers(consumer, qualification):
-        async with run_workers(intake):
-            await eventually(announced)
+    async with run_workers(consumer, qualification, heard, listener):
+        async with run_workers(new_relay(database, cluster, "intake", **QUICK)):
+            await eventually(announced_by_it)
         # intake's relay has stopped: qualification's watermark comes to rest at the last that it has consumed.
-        last = max(one.data.watermark_at for _, one in await reader("intake-events").events())
 
         async def rests():
-            async with other_database.reading() as conn:
-                return await watermark.watermark(conn, ["intake-events"]) == last and max(await announced()) == last
+            return await announced_by_it() == heard.board.newest(INTAKE)
 
         await eventually(rests)
-    assert all(moment <= last for moment in await announced())
+        assert await announced_by_it() == heard.board.newest(INTAKE)
 
 
-async def test_all_partitions_are_unknown_until_the_first_watermark_and_it_is_kept_with_the_batch(
-    database, cluster, run_workers, eventually, intake_topic, new_consumer
-):
-    async def ignore(_recording, _received):
-        return
+@pytest.mark.parametrize("ahead", [timedelta(minutes=1), timedelta(days=26_000)])
+async def test_a_watermark_ahead_of_the_clock_is_refused(cluster, run_workers, eventually, new_watermarks, ahead):
+    """One forged record, or a server whose clock is set forward, would break every promise at once."""
+    log = KafkaLog(cluster)
+    await log.prepare([INTAKE, WATERMARKS])
+    writer = await log.open_writer(INTAKE)
+    now = datetime.now(UTC)
+    try:
+        for moment in (now + ahead, now):
+            await writer.announce(*encode_announcement(INTAKE, 0, Announcement(at=moment, ends=[])))
+    finally:
+        await writer.close()
+    heard = new_watermarks(cluster, "test", [INTAKE])
 
-    consumer = new_consumer(database, cluster, group="test", topics=["intake-events"], handle=ignore)
+    async def newest():
+        return heard.board.newest(INTAKE)
 
-    async def rows():
-        async with database.reading() as conn:
-            return (await conn.execute(text("SELECT partition, watermark_at FROM watermark ORDER BY 1"))).all()
-
-    async with run_workers(consumer):
-        assert [tuple(row) for row in await eventually(rows)] == [(0, None), (1, None), (2, None)]
-    async with database.reading() as conn:
-        assert await watermark.watermark(conn, ["intake-events"]) is None
-        assert await watermark.watermark(conn, ["intake-events", "sla-events"]) is None
-
-
-async def test_a_watermark_is_not_kept_when_the_batch_fails(database):
-    with pytest.raises(RuntimeError):  # noqa: PT012
-        async with database.recording() as recording:
-            await watermark.store(await recording.driver(), "test", {("intake-events", 0): recording.now})
-            raise RuntimeError
-    async with database.reading() as conn:
-        assert await watermark.watermark(conn, ["intake-events"]) is None
+    async with run_workers(heard):
+        assert await eventually(newest) == now
+    assert heard.board.changes == 1
 
 
-async def test_a_strict_watermark_under_concurrent_writers(database, own):
+async def test_a_strict_watermark_under_concurrent_writers(database, session):
     """Nothing is ever recorded before a moment that was announced, whoever writes."""
-    announced = []
+    announced_moments = []
     stop = asyncio.Event()
 
     async def write():
         while not stop.is_set():
             async with database.recording() as recording:
-                before = announced[-1] if announced else None
+                before = announced_moments[-1] if announced_moments else None
                 assert before is None or recording.now >= before
                 await asyncio.sleep(0.001)
-                assert all(moment <= recording.now for moment in announced)
+                assert all(moment <= recording.now for moment in announced_moments)
 
     writers = [asyncio.create_task(write()) for _ in range(6)]
-    frontier = Frontier([])
+    frontier = Frontier(WHOLE)
     for _ in range(300):
-        announced.append(await frontier.advance(own))  # noqa: PERF401
+        announced_moments.append(await at(frontier, session))  # noqa: PERF401
     stop.set()
     await asyncio.gather(*writers)
