@@ -37,8 +37,6 @@ from tests.simulation.store import (
     MemoryRelayStore,
     held_by,
     positions_of,
-    settle_letter,
-    take_letter,
 )
 
 if TYPE_CHECKING:
@@ -78,6 +76,14 @@ class Instance:
     def workers(self) -> list[Run]:
         raise NotImplementedError
 
+    async def handle(self, recording: MemoryRecording, received: Sequence[Received]) -> None:
+        raise NotImplementedError
+
+    @property
+    def store(self) -> Any:
+        """Of its consumer."""
+        return MemoryConsumerStore(self.database, self.service)
+
     def _relay(self, consumed: Consumed | None, owed: Any = None) -> Run:
         store = MemoryRelayStore(self.database, owed) if owed else MemoryRelayStore(self.database)
         return Relay(
@@ -97,50 +103,18 @@ class Instance:
     def _watermarks(self, topics: Sequence[str]) -> MemoryWatermarks:
         return MemoryWatermarks(self.log, consumer=self.service, topics=topics, now=self.server.now)
 
-    def _consumer(self, watermarks: MemoryWatermarks, handle: Handle) -> Run:
-        async def apply(recording: Any, received: Sequence[Received]) -> None:
-            await handle(recording, received, is_replay=False)
-
-        async def replay(id_: Any) -> None:
-            await self.replay(id_, handle)
-
+    def _consumer(self, watermarks: MemoryWatermarks) -> Run:
         return Consumer(
-            self.world.faults.consumer_store(MemoryConsumerStore(self.database, self.service), self),
+            self.world.faults.consumer_store(self.store, self),
             self.log,
             group=self.service,
             topics=watermarks.topics,
-            handle=apply,
-            replay=replay,
+            handle=self.handle,
             progress=watermarks,
             batch_rows_max=self.world.plan.batch_rows_max,
             gather_s=0.01,
             poison=PoisonLimits(in_a_row_max=1000),
         ).run
-
-    async def replay(self, id_: int, handle: Handle) -> None:
-        """Apply a dead letter, unless the inbox has it by now."""
-        from accord.contracts.envelope import decode
-
-        async with self.database.recording() as recording:
-            letter = await take_letter(recording.conn, id_)
-            if letter is None:
-                return
-            record = letter.record
-            event = decode(record.value, record.headers)
-            store = MemoryConsumerStore(self.database, self.service)
-            if await store.within(recording).claim_events([event.id]):
-                received = Received(event, record.topic, record.partition, record.offset)
-                await handle(recording, [received], is_replay=True)
-            settle_letter(recording.conn, letter, "replayed")
-
-    async def discard(self, id_: int) -> None:
-        async with self.database.recording() as recording:
-            letter = await take_letter(recording.conn, id_)
-            if letter is None:
-                return
-            if letter.event_id is not None:
-                await MemoryConsumerStore(self.database, self.service).within(recording).claim_events([letter.event_id])
-            settle_letter(recording.conn, letter, "discarded")
 
     async def _lock_leads(self, session: Session, received: Sequence[Received]) -> dict[str, Lead]:
         leads = {}
@@ -156,18 +130,13 @@ class Instance:
             raise ValueError("it cannot be applied")
 
 
-Handle = Callable[..., Awaitable[None]]
-
-
 class MemoryWatermarks(Watermarks):
     """The real worker and board; progress is read from the session of a recording in memory."""
 
     async def read(self, conn: Any) -> Reached:
-        positions, (held, holds_all) = await conn.call(
-            lambda: (positions_of(conn, [self.consumer]), held_by(conn, [self.consumer]))
+        return self.reached(
+            *await conn.call(lambda: (positions_of(conn, [self.consumer]), *held_by(conn, [self.consumer])))
         )
-        reached = self.board.reached(self.topics, positions)
-        return Reached(reached.topics, reached.held | held, holds_all)
 
 
 class Intake(Instance):
@@ -241,18 +210,16 @@ class Qualification(Instance):
         return [
             self._relay(consumed, owed_at),
             self.watermarks.run,
-            self._consumer(self.watermarks, self.handle),
+            self._consumer(self.watermarks),
             self._keep_time,
         ]
 
-    async def handle(
-        self, recording: MemoryRecording, received: Sequence[Received], *, is_replay: bool
-    ) -> None:
+    async def handle(self, recording: MemoryRecording, received: Sequence[Received]) -> None:
         session = recording.conn
         leads = await self._lock_leads(session, received)
         for one in received:
             self._refuse_poison(one)
-            self.world.sight(self.service, session, one, is_replay=is_replay)
+            self.world.sight(self.service, session, one)
             data = one.event.data
             lead = leads[data.key]
             lead = replace(lead, state_sequence=self.world.faults.newer_state(lead.state_sequence, data.sequence))
@@ -335,16 +302,14 @@ class SlaMonitor(Instance):
     def workers(self) -> list[Run]:
         topics = [INTAKE_EVENTS] + [QUALIFICATION_EVENTS] * (QUALIFICATION in self.world.servers)
         self.watermarks = self._watermarks(topics)
-        return [self.watermarks.run, self._consumer(self.watermarks, self.handle), self._fire]
+        return [self.watermarks.run, self._consumer(self.watermarks), self._fire]
 
-    async def handle(
-        self, recording: MemoryRecording, received: Sequence[Received], *, is_replay: bool
-    ) -> None:
+    async def handle(self, recording: MemoryRecording, received: Sequence[Received]) -> None:
         session = recording.conn
         leads = await self._lock_leads(session, received)
         for one in received:
             self._refuse_poison(one)
-            self.world.sight(self.service, session, one, is_replay=is_replay)
+            self.world.sight(self.service, session, one)
             data = one.event.data
             if isinstance(data, LeadNoted):
                 continue

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from accord.contracts.base import EventData
@@ -17,6 +16,7 @@ from accord.messaging.ports import (
     Claims,
     ConsumerTransaction,
     DeadLetterKind,
+    DeadLetterState,
     Debts,
     Lane,
     Layout,
@@ -29,6 +29,7 @@ from accord.messaging.ports import (
     PositionConflict,
     RelaySession,
     Resting,
+    StoredDeadLetter,
     Writers,
 )
 from accord.messaging.watermark import Reached
@@ -57,7 +58,7 @@ class StoredRow:
 class StoredLetter:
     """One row of the dead letters."""
 
-    id: int
+    id: UUID
     consumer: str
     kind: DeadLetterKind
     record: LogRecord
@@ -65,7 +66,7 @@ class StoredLetter:
     type: str | None
     keys: tuple[str, ...] | None
     error: str
-    state: str = "new"
+    state: DeadLetterState = "new"
 
 
 class MemoryRecording:
@@ -297,13 +298,26 @@ class MemoryConsumerTransaction:
             unique = (self.consumer, letter.event_id or place)
             if await session.lock("letter_key", unique) is not None:
                 continue
-            id_ = session.server.nature.next_number()
+            id_ = session.server.nature.new_id()
             session.put("letter_key", unique, id_)
             stored = StoredLetter(
                 id_, self.consumer, letter.kind, record, letter.event_id, letter.type, letter.keys, letter.error
             )
             session.put("letter", id_, stored)
         return sum(one.state == "new" for one in session.rows("letter").values() if one.consumer == self.consumer)
+
+    async def take_dead_letter(self, id_: UUID) -> StoredDeadLetter | None:
+        session = self._session
+        await session.call(lambda: None)
+        letter = await session.lock("letter", id_)
+        if letter is None or letter.consumer != self.consumer:
+            return None
+        return StoredDeadLetter(letter.record._replace(key=None), letter.event_id, letter.state)
+
+    async def settle_dead_letter(self, id_: UUID, state: DeadLetterState) -> None:
+        session = self._session
+        await session.call(lambda: None)
+        session.put("letter", id_, replace(await session.lock("letter", id_), state=state))
 
     async def note_watermarks(self, reached: Reached) -> None:
         session = self._session
@@ -319,20 +333,16 @@ class MemoryConsumerStore:
 
     def __init__(self, database: MemoryDatabase, consumer: str) -> None:
         self._database = database
-        self._consumer = consumer
+        self.consumer = consumer
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[ConsumerTransaction]:
         async with self._database.recording() as recording:
-            yield self.within(recording)
-
-    def within(self, recording: MemoryRecording) -> MemoryConsumerTransaction:
-        """The consumer's rows in a recording that is open already."""
-        return MemoryConsumerTransaction(recording, self._consumer)
+            yield MemoryConsumerTransaction(recording, self.consumer)
 
     async def open_claims(self) -> Claims:
         session = await self._database.server.connect(self._database.process)
-        return MemoryClaims(session, f"consumer-{self._consumer}")
+        return MemoryClaims(session, f"consumer-{self.consumer}")
 
     async def read_positions(self) -> Mapping[Partition, Position]:
         async with self._database.reading() as session:
@@ -340,7 +350,7 @@ class MemoryConsumerStore:
                 lambda: {
                     part: position
                     for (consumer, part), position in session.rows("position").items()
-                    if consumer == self._consumer
+                    if consumer == self.consumer
                 }
             )
 
@@ -349,12 +359,12 @@ class MemoryConsumerStore:
             session = recording.conn
             await session.call(lambda: None)
             for part in sorted(positions):
-                if await session.lock("position", (self._consumer, part)) is None:
-                    session.put("position", (self._consumer, part), Position(positions[part]))
+                if await session.lock("position", (self.consumer, part)) is None:
+                    session.put("position", (self.consumer, part), Position(positions[part]))
 
-    async def replayable(self, types: Sequence[str], limit: int) -> Sequence[Any]:
+    async def replayable(self, types: Sequence[str], limit: int) -> Sequence[UUID]:
         async with self._database.reading() as session:
-            found = await session.call(lambda: unsettled(session, [self._consumer]))
+            found = await session.call(lambda: unsettled(session, [self.consumer]))
             return [letter.id for letter in found if letter.kind == "unknown" and letter.type in types][:limit]
 
 
@@ -386,16 +396,6 @@ def held_by(session: Session, consumers: Collection[str]) -> tuple[frozenset[str
     return frozenset(held), holds_all
 
 
-async def take_letter(session: Session, id_: int) -> StoredLetter | None:
-    """A dead letter, locked, unless it is settled already."""
-    letter = await session.lock("letter", id_)
-    return letter if letter is not None and letter.state == "new" else None
-
-
-def settle_letter(session: Session, letter: StoredLetter, state: str) -> None:
-    session.put("letter", letter.id, replace(letter, state=state))
-
-
 def _since(layout: Layout) -> datetime:
     return layout.since
 
@@ -404,5 +404,5 @@ def _row_id(row: OutboxRow) -> int:
     return row.id
 
 
-def _letter_id(letter: StoredLetter) -> int:
+def _letter_id(letter: StoredLetter) -> UUID:
     return letter.id

@@ -18,6 +18,7 @@ from uuid import UUID
 from accord.contracts.sla_events import ClockBreached, ClockEvent
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
 from accord.contracts.watermarks import WATERMARKS
+from accord.messaging import dead_letters
 from accord.messaging.consumer import Received
 from accord.messaging.ports import OutgoingRecord
 from tests.simulation import model
@@ -139,10 +140,11 @@ class World:
 
         return committed
 
-    def sight(self, consumer: str, session: Session, one: Received, *, is_replay: bool) -> None:
+    def sight(self, consumer: str, session: Session, one: Received) -> None:
         """An event is being applied: once, and among first sightings after all that came before it of its lead."""
         event, data = one.event, one.event.data
         source, lead, sequence = event.source[1:], data.key, data.sequence
+        is_replay = session.get("letter_key", (consumer, event.id)) is not None
         if self.nature.trace:
             again = " again" if is_replay else ""
             self.nature.trace(f"applies{again} {lead[-4:]} #{sequence} of {source} {str(event.id)[-4:]}")
@@ -219,6 +221,7 @@ class World:
             context.run(CURRENT.set, process)
             task = loop.create_task(self._live(instance), context=context)
             await asyncio.wait([task])
+            self._look_at(instance, task)
             process.kill()
             await asyncio.sleep(0.05 + 0.3 * rng.random())
 
@@ -255,16 +258,15 @@ class World:
                 letters = [one for one in self.servers[service].tables["letter"].values() if one.state == "new"]
                 process = Process(self.nature, f"operator-{service}", version=2)
                 instance = _SERVICES[service](self, process, service)
-                instance.workers()
                 for letter in letters:
                     if letter.kind == "unknown" or (rng.random() < 0.5 and not self.is_quiet):
                         continue
                     try:
                         if letter.kind == "malformed" or rng.random() < 0.3:
-                            await instance.discard(letter.id)
+                            await dead_letters.discard(instance.store, letter.id)
                         else:
                             self.mended.add(letter.event_id)
-                            await instance.replay(letter.id, instance.handle)
+                            await dead_letters.replay(instance.store, instance.handle, letter.id)
                     except (Exception, ProcessKilled):  # noqa: BLE001 - it is tried again
                         break
                 process.kill()
