@@ -40,6 +40,8 @@ class Cluster:
         self.unavailable: set[Partition] = set()
         self.is_up = True
         self.committed: dict[tuple[str, Partition], int] = {}
+        """What groups of versions before stored positions have committed."""
+        self.lag_shown: dict[tuple[str, Partition], int] = {}
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
 
     def create(self, topic: str) -> None:
@@ -174,6 +176,8 @@ class MemoryWriter(_Client):
             self._nature.violated(f"a writer was used for partition {partition} that {why}")
 
     async def announce(self, key: bytes, value: bytes) -> None:
+        if self._nature.trace:
+            self._nature.trace("announces", key.decode(), value.decode())
         await self._send(WATERMARKS, 0, [OutgoingRecord(key, value, [])])
 
     async def _send(self, topic: str, partition: int, records: Sequence[OutgoingRecord]) -> int:
@@ -301,7 +305,7 @@ class MemoryReader(_Client):
     async def commit(self, positions: Mapping[Partition, int]) -> None:
         await self._request()
         for part, offset in positions.items():
-            self._cluster.committed[(self._group or "", part)] = offset
+            self._cluster.lag_shown[(self._group or "", part)] = offset
 
     async def close(self) -> None:
         await self._process.step()

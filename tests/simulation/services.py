@@ -286,13 +286,12 @@ class Qualification(Instance):
         return sorted(found)[: self.world.plan.owed_at_once]
 
 
-def owed_at(server: Server, until: datetime) -> datetime | None:
+def owed_at(session: Session, until: datetime) -> datetime | None:
     """The earliest moment up to `until` that time still has to bring about for leads that are not held."""
-    owed = server.tables["owed"]
+    owed = session.rows("owed")
     if not owed:
         return None
-    letters = server.tables["letter"].values()
-    held = {key for letter in letters if letter.state == "new" for key in letter.keys or ()}
+    held, _ = held_by(session, [QUALIFICATION])
     return min((due_at for (lead, _), (_, due_at) in owed.items() if due_at <= until and lead not in held), default=None)
 
 
@@ -355,6 +354,8 @@ class SlaMonitor(Instance):
             if until is None:
                 return
             claimed = await self.world.faults.claim_clocks(session, until, reached.held)
+            if claimed and self.world.nature.trace:
+                self.world.nature.trace("fires", until, [(key[0][-4:], key[1]) for key, _ in claimed], reached)
             for _, (clock, _) in claimed:
                 recording.publish(*fire(clock, until, recording.now).events)
             await self.world.faults.move_clocks(

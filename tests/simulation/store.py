@@ -41,7 +41,7 @@ LAYOUT_AHEAD = timedelta(seconds=1.5)
 
 HELD_KEYS_MAX = 500
 
-Owed = Callable[[Server, datetime], datetime | None]
+Owed = Callable[[Session, datetime], datetime | None]
 """The earliest moment up to the consumed watermark that time still has to bring about."""
 
 
@@ -240,7 +240,7 @@ class MemoryRelaySession:
 
     def _read_debts(self, consumed_at: datetime, consumers: Sequence[str]) -> Debts:
         last_id = max(self._server.tables["outbox"], default=0)
-        return Debts(last_id, self._owed(self._server, consumed_at), *held_by(self._session, consumers))
+        return Debts(last_id, self._owed(self._session, consumed_at), *held_by(self._session, consumers))
 
     async def close(self) -> None:
         await self._session.close()
@@ -249,7 +249,7 @@ class MemoryRelaySession:
 class MemoryRelayStore:
     """A service's database, for its relay."""
 
-    def __init__(self, database: MemoryDatabase, owed: Owed = lambda _server, _until: None) -> None:
+    def __init__(self, database: MemoryDatabase, owed: Owed = lambda _session, _until: None) -> None:
         self._database = database
         self._owed = owed
         self.written = database.written
