@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from tests.simulation.loop import SimulatedLoop
@@ -41,17 +41,27 @@ class Odds:
     hide_writers: float = 0.0
 
 
+class Loop(Protocol):
+    """What the simulated servers need of a loop; in a simulation it is a SimulatedLoop."""
+
+    def time(self) -> float: ...
+
+    def sleep(self, delay: float) -> Awaitable[None]: ...
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> object: ...
+
+    def create_future(self) -> asyncio.Future[None]: ...
+
+
 class Nature:
     """Time and chance of one run. Everything random comes from here, or from the `random` module, which is seeded too."""
 
-    def __init__(self, seed: int, *, tracing: bool = False) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, *, loop: Loop | None = None, tracing: bool = False) -> None:
         self.rng = random.Random(seed)
-        self.loop = SimulatedLoop()
+        self.loop: Any = loop or SimulatedLoop()
         self.odds = Odds()
         self.violations: list[str] = []
         self._numbers = 0
-        self.over = False
         self.trace: Callable[..., None] | None = self._print if tracing else None
 
     def next_number(self) -> int:
