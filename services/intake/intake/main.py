@@ -117,8 +117,8 @@ def build(settings: Settings) -> Service:
             dead_letters.router(database, {}),
         ],
         api_workers=[captures, activities],
+        relays=[Relay(database, settings.kafka, "intake")],
         workers=[
-            Relay(database, settings.kafka, "intake"),
             agreement_worker(policies),
             idempotency_worker(database),
             Retention(database, quarantine, kept).worker(),
@@ -127,6 +127,7 @@ def build(settings: Settings) -> Service:
             prune_worker(database, settings.import_results_days),
             reseal_worker(sources),
         ],
+        collectors=[hook_work.collector()],
         close=outbound.close,
     )
 

@@ -59,6 +59,7 @@ def build(settings: Settings) -> Service:
             agreement_router(plans, example=PLAN_EXAMPLE),
             dead_letters.router(database, {GROUP: handle}),
         ],
+        relays=[Relay(database, settings.kafka, "metrics", consumed=CONSUMED)],
         workers=[
             Consumer(
                 database,
@@ -68,7 +69,6 @@ def build(settings: Settings) -> Service:
                 handle=handle,
                 batch_rows_max=settings.consumer_batch_rows_max,
             ),
-            Relay(database, settings.kafka, "metrics", consumed=CONSUMED),
             agreement_worker(plans),
             idempotency_worker(database),
         ],

@@ -1,4 +1,4 @@
-"""The composition root: settings → database → routes and workers. `python -m qualification.main api|worker|all|migrate`."""
+"""The composition root: settings → database → routes and workers. `python -m qualification.main ROLE`, see accord.service."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from qualification.settings import Settings
 from qualification.usecases.definitions import KIND, Definitions
 from qualification.usecases.due import timekeeping
 from qualification.usecases.enter import entering
-from qualification.usecases.measure import measuring
+from qualification.usecases.measure import reevaluation_collector, waiting_collector
 from qualification.usecases.place import placing
 from qualification.usecases.reevaluate import reevaluating
 from qualification.usecases.routing import RoutingBook
@@ -83,8 +83,8 @@ def build(settings: Settings) -> Service:
             agreement_router(store, example=DEFINITION),
             dead_letters.router(database, {GROUP: handle, BREACHES_GROUP: handle_breaches}),
         ],
+        relays=[relay],
         workers=[
-            relay,
             consumer,
             breaches,
             agreement_worker(store),
@@ -93,9 +93,9 @@ def build(settings: Settings) -> Service:
             reevaluating(database, definitions, busy),
             imagining(database, busy),
             placing(database, book, definitions),
-            measuring(database),
             idempotency_worker(database),
         ],
+        collectors=[waiting_collector(database), reevaluation_collector(database)],
     )
 
 

@@ -1,4 +1,4 @@
-"""The composition root: settings → database → routes and workers. `python -m sla_monitor.main api|worker|all|migrate`."""
+"""The composition root: settings → database → routes and workers. `python -m sla_monitor.main ROLE`, see accord.service."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def build(settings: Settings) -> Service:
             agreement_router(store, example=SLA),
             dead_letters.router(database, {GROUP: handle}),
         ],
+        relays=[Relay(database, settings.kafka, "sla-monitor", consumed=CONSUMED)],
         workers=[
-            Relay(database, settings.kafka, "sla-monitor", consumed=CONSUMED),
             Consumer(
                 database,
                 settings.kafka,
