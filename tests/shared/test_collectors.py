@@ -66,7 +66,7 @@ async def test_what_fails_leaves_no_old_value_and_is_told_until_it_answers_again
         gauges[1].labels("a").set(8)
 
     collectors = CollectorSet([collector(collect, *gauges)], every_s=0)
-    for fails in (False, True, False):  # noqa: B007 - read by `collect`
+    for fails in (False, True, False):
         await collectors.refresh()
         shown = [value(PLAIN), value(LABELLED, kind="a")]
         assert shown == [7, 8] or all(one is not None and math.isnan(one) for one in shown) is fails

@@ -18,8 +18,8 @@ from pydantic import JsonValue
 
 from accord.batching import Overloaded
 from accord.clock import utc_now
-from accord.contracts.external_key import external_key
 from accord.collectors import Collector
+from accord.contracts.external_key import external_key
 from accord.database import Database, driver_of, is_transient
 from accord.http.idempotency import Answer, Fresh, store
 from accord.http.problems import Problem
