@@ -18,6 +18,7 @@ A process has one role:
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import json
 import signal
@@ -267,7 +268,9 @@ class Process:
         settings = self._service.settings
         apart = settings.metrics_port is not None and not self._serves_probes_only
         # Ports first: a process that cannot have its port does nothing else.
-        listening = _listen(settings.host, settings.port)
+        listening = (
+            _listen(settings.host, settings.port) if settings.listen_fd is None else _inherited(settings.listen_fd)
+        )
         beside = _listen(settings.host, settings.metrics_port or 0) if apart else None
         app: ASGIApp = (
             _probes(self._health)
@@ -352,6 +355,16 @@ def _probes(health: Health) -> ASGIApp:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    listening.setblocking(False)
+    return listening
+
+
+def _inherited(descriptor: int) -> socket.socket:
+    """The listening socket that was handed down."""
+    listening = socket.socket(fileno=descriptor)
+    if not listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise OSError(errno.EINVAL, f"descriptor {descriptor} is no listening socket")
+    listening.set_inheritable(False)
     listening.setblocking(False)
     return listening
 
