@@ -1,6 +1,7 @@
 """Servers that crash and come back cost nothing: what was recorded is published and applied, once and in order."""
 
 import asyncio
+import json
 import random
 import socket
 import sys
@@ -11,11 +12,15 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from starlette.requests import Request
 
 from accord.database import Database, is_transient
+from accord.health import Health
 from accord.messaging.consumer import Consumer
+from accord.messaging.reachability import kafka_check
 from accord.messaging.relay import Relay
 from accord.settings import KafkaSettings
+from accord.supervision import SupervisedWorker
 from accord_local.kafka import KafkaServer
 from accord_local.postgres import PostgresServer
 
@@ -221,3 +226,39 @@ async def test_recording_goes_on_while_kafka_is_down_and_workers_wait_without_en
                 recording.publish(new_activity(recording, LEADS[0], n))
     async with database.reading() as conn:
         assert (await conn.execute(text("SELECT count(*) FROM outbox"))).scalar_one() == 19
+
+
+async def test_a_consumer_that_an_outage_meets_with_records_in_hand_fails_no_liveness(
+    database, own_kafka, new_activity, eventually
+):
+    """The client then reconnects in silence: polls give nothing and no error."""
+    applied, kafka = [], KafkaSettings(bootstrap_servers=own_kafka.bootstrap_servers)
+
+    async def apply(_recording, received):
+        applied.extend(received)
+        await asyncio.sleep(0.01)
+
+    consumer = Consumer(
+        database, kafka, group="test", topics=["intake-events"], handle=apply, batch_rows_max=1, stuck_after_s=0.5
+    )
+    workers = [SupervisedWorker(worker, restarts=True) for worker in (consumer, Relay(database, kafka, "intake"))]
+    health = Health({}, workers, uses={"kafka": kafka_check(kafka)})
+    async with database.recording() as recording:
+        recording.publish(*(new_activity(recording, lead, n) for lead in LEADS for n in range(1, 200)))
+
+    async def has_begun():
+        return applied
+
+    async def is_silent():
+        return consumer.problem()
+
+    running = [asyncio.create_task(worker.run(asyncio.Event())) for worker in workers]
+    await eventually(has_begun)
+    await asyncio.to_thread(own_kafka.kill)
+    assert "records wait" in await eventually(is_silent)
+    answer = await health.livez(Request({"type": "http"}))
+    assert answer.status_code == 200
+    assert json.loads(answer.body)["status"] == "waiting"
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
