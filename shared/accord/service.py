@@ -363,6 +363,7 @@ def _inherited(descriptor: int) -> socket.socket:
     """The listening socket that was handed down."""
     listening = socket.socket(fileno=descriptor)
     if not listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        listening.close()
         raise OSError(errno.EINVAL, f"descriptor {descriptor} is no listening socket")
     listening.set_inheritable(False)
     listening.setblocking(False)
