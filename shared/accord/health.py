@@ -30,19 +30,19 @@ _RECOVERY_S = 60.0
 class Health:
     """The probes of one process. Checks raise when what they look at does not answer.
 
-    Without a need the process is not ready; without what it only makes use of, it is ready and degraded.
+    The process is not ready while a required one fails, and degraded while an optional one does.
     """
 
     def __init__(
         self,
-        needs: Mapping[str, Check],
+        required: Mapping[str, Check],
         workers: Sequence[SupervisedWorker] = (),
         *,
-        uses: Mapping[str, Check] | None = None,
+        optional: Mapping[str, Check] | None = None,
         collectors: Sequence[Collector] = (),
     ) -> None:
-        self._needs = {name: _shared(check) for name, check in needs.items()}
-        self._uses = {name: _shared(check) for name, check in (uses or {}).items()}
+        self._required = {name: _share(check) for name, check in required.items()}
+        self._optional = {name: _share(check) for name, check in (optional or {}).items()}
         self._workers = list(workers)
         self._collectors = CollectorSet(collectors)
         self._outage_at: float | None = None
@@ -70,15 +70,15 @@ class Health:
         failing = {worker.name: failure for worker in self._workers if (failure := worker.failure()) is not None}
         if self.stopping:
             return JSONResponse({"status": "stopping", "checks": {}, "workers": failing}, 503)
-        needs, uses = await asyncio.gather(
-            _outcomes(self._needs, _CHECK_S_MAX), _outcomes(self._uses, _INFORMATION_S_MAX)
+        required, optional = await asyncio.gather(
+            _run_checks(self._required, _CHECK_S_MAX), _run_checks(self._optional, _INFORMATION_S_MAX)
         )
-        ready = all(outcome == "ok" for outcome in needs.values())
-        degraded = {name: outcome if outcome == "ok" else f"degraded: {outcome}" for name, outcome in uses.items()}
-        is_whole = not failing and all(outcome == "ok" for outcome in uses.values())
-        status = "not ready" if not ready else "ready" if is_whole else "degraded"
+        ready = all(outcome == "ok" for outcome in required.values())
+        degraded = {name: outcome if outcome == "ok" else f"degraded: {outcome}" for name, outcome in optional.items()}
+        is_healthy = not failing and all(outcome == "ok" for outcome in optional.values())
+        status = "not ready" if not ready else "ready" if is_healthy else "degraded"
         return JSONResponse(
-            {"status": status, "checks": {**needs, **degraded}, "workers": failing}, 200 if ready else 503
+            {"status": status, "checks": {**required, **degraded}, "workers": failing}, 200 if ready else 503
         )
 
     async def metrics(self, _: Request) -> Response:
@@ -88,13 +88,13 @@ class Health:
 
     async def _is_outage(self) -> bool:
         """Whether something outside does not answer, or did not until a short while ago."""
-        outcomes = await _outcomes({**self._needs, **self._uses}, _LIVENESS_CHECK_S_MAX)
+        outcomes = await _run_checks({**self._required, **self._optional}, _LIVENESS_CHECK_S_MAX)
         if any(outcome != "ok" for outcome in outcomes.values()):
             self._outage_at = monotonic()
         return self._outage_at is not None and monotonic() - self._outage_at < _RECOVERY_S
 
 
-def _shared(check: Check) -> Check:
+def _share(check: Check) -> Check:
     """The check, bounded, and once a second for all who ask: probes are open to anybody and must not multiply."""
 
     async def bounded() -> None:
@@ -104,13 +104,13 @@ def _shared(check: Check) -> Check:
     return SharedRun(bounded)
 
 
-async def _outcomes(checks: Mapping[str, Check], timeout_s: float) -> dict[str, str]:
+async def _run_checks(checks: Mapping[str, Check], timeout_s: float) -> dict[str, str]:
     """The outcome of each check by name: ok, or why not."""
-    outcomes = await asyncio.gather(*(_try(name, check, timeout_s) for name, check in checks.items()))
+    outcomes = await asyncio.gather(*(_run_check(name, check, timeout_s) for name, check in checks.items()))
     return dict(zip(checks, outcomes, strict=True))
 
 
-async def _try(name: str, check: Check, timeout_s: float) -> str:
+async def _run_check(name: str, check: Check, timeout_s: float) -> str:
     try:
         async with asyncio.timeout(timeout_s):
             await check()

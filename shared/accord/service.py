@@ -100,11 +100,13 @@ class Service:
 
     def health(self, role: Role = "all", workers: Sequence[SupervisedWorker] = ()) -> Health:
         """The probes of this role. The API needs its database only; who consumes or publishes needs Kafka too."""
-        needs: dict[str, Check] = {"database": self._database_answers}
-        uses: dict[str, Check] = {}
+        required: dict[str, Check] = {"database": self._database_answers}
+        optional: dict[str, Check] = {}
         if role != "api":
-            (uses if role == "all" else needs)["kafka"] = kafka_check(self.settings.kafka)
-        return Health(needs, workers, uses=uses, collectors=[outbox_collector(self.database), *self.collectors])
+            (optional if role == "all" else required)["kafka"] = kafka_check(self.settings.kafka)
+        return Health(
+            required, workers, optional=optional, collectors=[outbox_collector(self.database), *self.collectors]
+        )
 
     def background_workers(self, role: Role) -> list[Worker]:
         """The relays and workers that run in this role."""
@@ -269,7 +271,7 @@ class Process:
         apart = settings.metrics_port is not None and not self._serves_probes_only
         # Ports first: a process that cannot have its port does nothing else.
         listening = (
-            _listen(settings.host, settings.port) if settings.listen_fd is None else _inherited(settings.listen_fd)
+            _listen(settings.host, settings.port) if settings.listen_fd is None else _inherit_socket(settings.listen_fd)
         )
         beside = _listen(settings.host, settings.metrics_port or 0) if apart else None
         app: ASGIApp = (
@@ -359,7 +361,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _inherited(descriptor: int) -> socket.socket:
+def _inherit_socket(descriptor: int) -> socket.socket:
     """The listening socket that was handed down."""
     listening = socket.socket(fileno=descriptor)
     if not listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):

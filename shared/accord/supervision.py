@@ -63,12 +63,12 @@ class SupervisedWorker:
             error = await self._run_once(stop)
             if error is None:
                 return
-            self._count(error)
+            self._record_failure(error)
             if not self._restarts or stop.is_set():
-                self._log(error, None)
+                self._log_failure(error, None)
                 raise error
             delay_s = self._backoff.next_s()
-            self._log(error, delay_s)
+            self._log_failure(error, delay_s)
             await pause(stop, delay_s)
             if stop.is_set():
                 return
@@ -102,7 +102,7 @@ class SupervisedWorker:
             return error
         return None if stop.is_set() else WorkerEnded()
 
-    def _count(self, error: Exception) -> None:
+    def _record_failure(self, error: Exception) -> None:
         if self._is_steady():
             self._failure = None
             self._backoff.reset()
@@ -112,7 +112,7 @@ class SupervisedWorker:
         WORKER_UP.labels(self.name).set(0)
         WORKER_FAILURES.labels(self.name).inc()
 
-    def _log(self, error: Exception, restarts_in_s: float | None) -> None:
+    def _log_failure(self, error: Exception, restarts_in_s: float | None) -> None:
         log.error(
             "worker_failed",
             worker=self.name,

@@ -65,8 +65,8 @@ def configure_logging(level: str = "info", *, service: str | None = None) -> Non
     handler = _Stdout()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[_with_repeats, structlog.stdlib.ProcessorFormatter.remove_processors_meta, _as_json],
+            foreign_pre_chain=[_add_repeated, *shared],  # first, since redacting leaves no record
+            processors=[_add_repeated, structlog.stdlib.ProcessorFormatter.remove_processors_meta, _as_json],
         )
     )
     root = logging.getLogger()
@@ -109,27 +109,27 @@ class RepeatLimiter:
 
     def admit(self, record: logging.LogRecord) -> list[logging.LogRecord]:
         """The records to write now."""
-        key, now = _what_it_says(record), self._clock()
+        key, now = _identity_of(record), self._clock()
         window = self._windows.get(key)
         if window is not None and now - window.begun_at < self._every_s:
             window.unwritten += 1
             window.last = record
-            return self._overdue(now)
+            return self._pop_expired(now)
         if window is not None:
             record.repeated = window.unwritten
             del self._windows[key]
-        due = self._overdue(now)
+        due = self._pop_expired(now)
         if record.levelno >= logging.WARNING:
             self._windows[key] = _Window(now)
         return [*due, record]
 
-    def rest(self) -> list[logging.LogRecord]:
+    def flush(self) -> list[logging.LogRecord]:
         """What is still held back, at the end."""
         held = [window for window in self._windows.values() if window.unwritten]
         self._windows.clear()
         return [_summary(window) for window in held]
 
-    def _overdue(self, now: float) -> list[logging.LogRecord]:
+    def _pop_expired(self, now: float) -> list[logging.LogRecord]:
         """What is held back of windows that have ended, which then begin anew, and of the oldest where there are too many."""
         due: list[logging.LogRecord] = []
         while self._windows:
@@ -145,7 +145,7 @@ class RepeatLimiter:
         return due
 
 
-def _what_it_says(record: logging.LogRecord) -> Hashable:
+def _identity_of(record: logging.LogRecord) -> Hashable:
     if isinstance(record.msg, dict):
         fields = {
             name: repr(value)
@@ -167,7 +167,7 @@ def _summary(window: _Window) -> logging.LogRecord:
     return record
 
 
-def _with_repeats(_: Any, __: str, event: EventDict) -> EventDict:
+def _add_repeated(_: Any, __: str, event: EventDict) -> EventDict:
     repeated = getattr(event["_record"], "repeated", 0)
     if repeated:
         event["repeated"] = repeated
@@ -187,7 +187,7 @@ class _Stdout(logging.Handler):
 
     def close(self) -> None:
         """Write what is still held back."""
-        for due in self._limiter.rest():
+        for due in self._limiter.flush():
             self._write(due)
         super().close()
 

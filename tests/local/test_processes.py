@@ -17,7 +17,7 @@ import pytest
 from accord.migrations.run import upgrade_sync
 from accord_local.kafka import KafkaServer
 from accord_local.processes import ProcessIdentity, free_ports, wait_for, wait_gone
-from accord_local.services import SERVICES, ServiceSpec, by_roles
+from accord_local.services import SERVICES, ServiceSpec, split_by_role
 from accord_local.stack import Stack, StackOptions
 from accord_local.state import StackState
 
@@ -175,11 +175,11 @@ def _restarted(options: StackOptions, *names: str) -> dict[str, ProcessIdentity]
 
 
 def test_one_process_of_each_service_is_the_whole_service() -> None:
-    assert by_roles(SERVICES, 1) is SERVICES
+    assert split_by_role(SERVICES, 1) is SERVICES
 
 
 def test_services_by_roles_have_every_role_and_no_port_twice() -> None:
-    specs = by_roles(SERVICES, 3)
+    specs = split_by_role(SERVICES, 3)
     assert Counter(spec.role for spec in specs) == {"api": 12, "worker": 4, "relay": 4}
     assert {spec.port_offset for spec in specs if spec.role == "api"} == {0, 1, 2, 3}
     apart = [spec.port_offset if spec.probe_offset is None else spec.probe_offset for spec in specs]

@@ -69,7 +69,7 @@ async def test_only_what_is_needed_makes_it_unready(
     monkeypatch.setattr(health_module, "_INFORMATION_S_MAX", 0.01)
     needed, used = Server(), Server()
     needed.state, used.state = database, kafka
-    answer = await asked(Health({"database": needed.check}, uses={"kafka": used.check}), "/readyz")
+    answer = await asked(Health({"database": needed.check}, optional={"kafka": used.check}), "/readyz")
     assert (answer[0], answer[1]["status"]) == (code, status)
     assert (answer[1]["checks"]["kafka"] == "ok") is (kafka == "ok")
 
@@ -83,7 +83,7 @@ async def test_a_worker_that_is_silent_in_an_outage_fails_no_liveness_and_one_th
     monkeypatch.setattr(health_module, "_LIVENESS_CHECK_S_MAX", 0.01)
     database, kafka = Server(), Server()
     worker = SupervisedWorker(Silent(), restarts=True)
-    health = Health({"database": database.check}, [worker], uses={"kafka": kafka.check})
+    health = Health({"database": database.check}, [worker], optional={"kafka": kafka.check})
     stop = asyncio.Event()
     running = asyncio.create_task(worker.run(stop))
     await asyncio.sleep(0)

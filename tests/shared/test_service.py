@@ -16,7 +16,7 @@ import pytest
 from kit_main import build
 from shared_process import SECRET, process
 
-from accord.service import Service, _inherited, run
+from accord.service import Service, _inherit_socket, run
 from accord.settings import Settings
 from accord_local.kafka import KafkaServer
 
@@ -142,11 +142,11 @@ async def test_a_busy_port_is_one_clear_line(kit_database: str, tmp_path: Path) 
 
 def test_only_a_listening_socket_is_taken_over() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        inherited = _inherited(os.dup(listening.fileno()))
+        inherited = _inherit_socket(os.dup(listening.fileno()))
         assert inherited.getsockname() == listening.getsockname()
         inherited.close()
     with socket.socket() as other, pytest.raises(OSError, match="no listening socket"):
-        _inherited(os.dup(other.fileno()))
+        _inherit_socket(os.dup(other.fileno()))
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ SERVICES: Sequence[ServiceSpec] = (
 )
 
 
-def by_roles(services: Sequence[ServiceSpec], processes: int) -> Sequence[ServiceSpec]:
+def split_by_role(services: Sequence[ServiceSpec], processes: int) -> Sequence[ServiceSpec]:
     """Each service as `processes` of its API on one port, beside one worker and one relay; as it is if that is one.
 
     Behind the services' own ports follow those of the workers, the relays, and the probes of each API process.
@@ -96,10 +96,10 @@ class Service:
 
     def begin_migration(self) -> ChildProcess:
         """Start `main migrate`; several services can migrate at once."""
-        self.begin_log()
+        self.rotate_log()
         return self._spawn("migrate")
 
-    def begin_log(self) -> None:
+    def rotate_log(self) -> None:
         """Put the log of an earlier run aside."""
         rotate(self.log_path)
 

@@ -19,7 +19,7 @@ from accord_local.kafka import KafkaServer
 from accord_local.keys import ensure_dev_keys, ensure_sealing_key
 from accord_local.postgres import CONNECTIONS_MAX, PostgresServer
 from accord_local.processes import ProcessIdentity, require_disk, require_port, wait_for, wait_gone
-from accord_local.services import HOST, SERVICES, STOP_GRACE_S, Service, ServiceSpec, by_roles
+from accord_local.services import HOST, SERVICES, STOP_GRACE_S, Service, ServiceSpec, split_by_role
 from accord_local.state import ProcessState, StackState
 
 READY_TIMEOUT_S = 60.0
@@ -48,7 +48,7 @@ class StackOptions:
     @property
     def specs(self) -> Sequence[ServiceSpec]:
         """Every process of the services."""
-        return by_roles(self.services, self.processes)
+        return split_by_role(self.services, self.processes)
 
     @property
     def state_path(self) -> Path:
@@ -297,7 +297,7 @@ class Stack:
         migrating: dict[str, Service] = {}
         for service in self.services.values():
             if migrating.setdefault(service.spec.database, service) is not service:
-                service.begin_log()
+                service.rotate_log()
         total = len(migrating)
         running = [(service, service.begin_migration()) for service in migrating.values()]
         try:

@@ -242,7 +242,7 @@ async def test_a_consumer_that_an_outage_meets_with_records_in_hand_fails_no_liv
         database, kafka, group="test", topics=["intake-events"], handle=apply, batch_rows_max=1, stuck_after_s=0.5
     )
     workers = [SupervisedWorker(worker, restarts=True) for worker in (consumer, Relay(database, kafka, "intake"))]
-    health = Health({}, workers, uses={"kafka": kafka_check(kafka)})
+    health = Health({}, workers, optional={"kafka": kafka_check(kafka)})
     async with database.recording() as recording:
         recording.publish(*(new_activity(recording, lead, n) for lead in LEADS for n in range(1, 200)))
 
