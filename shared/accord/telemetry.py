@@ -154,8 +154,8 @@ def _identity_of(record: logging.LogRecord) -> Hashable:
         }
         said: Hashable = tuple(sorted(fields.items()))
     else:
-        error = record.exc_info[0] if record.exc_info else None
-        said = (record.getMessage(), error)
+        error = record.exc_info[1] if record.exc_info else None
+        said = (record.getMessage(), () if error is None else (type(error), *_stack(error)))
     return record.name, record.levelno, said
 
 
@@ -182,8 +182,13 @@ class _Stdout(logging.Handler):
         self._limiter = RepeatLimiter()
 
     def emit(self, record: logging.LogRecord) -> None:
-        for due in self._limiter.admit(record):
-            self._write(due)
+        try:
+            due = self._limiter.admit(record)
+        except Exception:  # noqa: BLE001 - such as arguments that do not fit the message
+            self.handleError(record)
+            return
+        for one in due:
+            self._write(one)
 
     def close(self) -> None:
         """Write what is still held back."""
