@@ -112,7 +112,7 @@ class House:
     def service(self, name: str, *, role: str = "all", prefix: str = "") -> Iterator[Service]:
         """A service, migrated, ready, with its agreement signed; stopped at the end."""
         spec = SPECS[name]
-        service = self._service(replace(spec, role=role), prefix)  # type: ignore[arg-type]  # one of three words
+        service = self._service(replace(spec, role=role), prefix)  # type: ignore[arg-type]  # one of four words
         if name not in self._migrated:
             service.end_migration(service.begin_migration())
             self._migrated.add(name)

@@ -32,7 +32,7 @@ def throughput(house: House) -> list[Figure]:
             with ExitStack() as stack:
                 topic = f"{who}-intake-events"
                 if who == "ours":
-                    pid = stack.enter_context(house.service("intake", role="worker", prefix="ours-")).pid or 0
+                    pid = stack.enter_context(house.service("intake", role="relay", prefix="ours-")).pid or 0
                 else:
                     pid = stack.enter_context(house.twin("relay", "intake", prefix="twin-"))[1]
                 house.settle()

@@ -1,4 +1,4 @@
-"""The composition root: settings → database → routes and workers. `python -m qualification.main api|worker|all|migrate`."""
+"""The composition root: settings → database → routes and workers. `python -m qualification.main ROLE`, see accord.service."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from accord.contracts.topics import INTAKE_EVENTS, SLA_EVENTS, WAITED_FOR
 from accord.database import Database
 from accord.http.idempotency import idempotency_worker
 from accord.messaging.admin import admin_router
+from accord.messaging.collectors import announced_collector, consumed_collector, dead_letter_collector
 from accord.messaging.consumer import Consumer
 from accord.messaging.consumer_store import PostgresConsumerStore
 from accord.messaging.frontier import Consumed
@@ -26,7 +27,7 @@ from qualification.settings import Settings
 from qualification.usecases.definitions import KIND, Definitions
 from qualification.usecases.due import timekeeping
 from qualification.usecases.enter import entering
-from qualification.usecases.measure import measuring
+from qualification.usecases.measure import reevaluation_collector, waiting_collector
 from qualification.usecases.place import placing
 from qualification.usecases.reevaluate import reevaluating
 from qualification.usecases.routing import RoutingBook
@@ -98,8 +99,8 @@ def build(settings: Settings) -> Service:
             agreement_router(store, example=DEFINITION),
             admin_router(database, {GROUP: handle, BREACHES_GROUP: handle_breaches}),
         ],
+        relays=[watermarks, relay],
         workers=[
-            relay,
             watermarks,
             consumer,
             breaches,
@@ -109,9 +110,15 @@ def build(settings: Settings) -> Service:
             reevaluating(database, definitions, busy),
             imagining(database, busy),
             placing(database, book, definitions),
-            measuring(database),
             idempotency_worker(database),
             prune_worker(database),
+        ],
+        collectors=[
+            waiting_collector(database),
+            reevaluation_collector(database),
+            announced_collector(relay),
+            consumed_collector(database, watermarks),
+            dead_letter_collector(database),
         ],
     )
 

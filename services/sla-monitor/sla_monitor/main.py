@@ -1,4 +1,4 @@
-"""The composition root: settings → database → routes and workers. `python -m sla_monitor.main api|worker|all|migrate`."""
+"""The composition root: settings → database → routes and workers. `python -m sla_monitor.main ROLE`, see accord.service."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from accord.agreements import AgreementStore, agreement_router, agreement_worker
 from accord.database import Database
 from accord.http.idempotency import idempotency_worker
 from accord.messaging.admin import admin_router
+from accord.messaging.collectors import announced_collector, consumed_collector, dead_letter_collector
 from accord.messaging.consumer import Consumer
 from accord.messaging.consumer_store import PostgresConsumerStore
 from accord.messaging.frontier import Consumed
@@ -44,6 +45,14 @@ def build(settings: Settings) -> Service:
     event_log = KafkaLog(settings.kafka)
     watermarks = Watermarks(event_log, consumer=GROUP, topics=CONSUMED)
     handle = handlers.lead_events(book, watermarks)
+    relay = Relay(
+        PostgresRelayStore(database),
+        event_log,
+        "sla-monitor",
+        Consumed(watermarks.board, CONSUMED, [GROUP]),
+        lanes=settings.relay_lanes,
+        idle_announce_every_s=10.0,
+    )
     return Service(
         name="sla-monitor",
         title="Accord SLA monitor",
@@ -57,15 +66,9 @@ def build(settings: Settings) -> Service:
             agreement_router(store, example=SLA),
             admin_router(database, {GROUP: handle}),
         ],
+        relays=[watermarks, relay],
         workers=[
             watermarks,
-            Relay(
-                PostgresRelayStore(database),
-                event_log,
-                "sla-monitor",
-                Consumed(watermarks.board, CONSUMED, [GROUP]),
-                lanes=settings.relay_lanes,
-            ),
             Consumer(
                 PostgresConsumerStore(database, GROUP),
                 event_log,
@@ -80,6 +83,11 @@ def build(settings: Settings) -> Service:
             agreement_worker(store),
             idempotency_worker(database),
             prune_worker(database),
+        ],
+        collectors=[
+            announced_collector(relay),
+            consumed_collector(database, watermarks),
+            dead_letter_collector(database),
         ],
     )
 

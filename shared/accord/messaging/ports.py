@@ -55,9 +55,13 @@ class LogPositionLost(Exception):
     Reading on would pass over events without a word, so the consumer stops until somebody decides.
     """
 
+    safe_to_log = True
+
 
 class FiniteRetention(Exception):
     """A topic would lose events by age or size, so that a consumer could miss some."""
+
+    safe_to_log = True
 
 
 class LogWriter(Protocol):

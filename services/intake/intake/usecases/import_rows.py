@@ -98,15 +98,16 @@ class ImportWorker:
         self._sweep_at = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop`; what has been begun goes on with the next process."""
+        """Work until `stop`; what has been begun goes on with the next process, or with the next call after a failure."""
         backoff = Backoff(first_s=0.2, max_s=5.0)
         working: dict[UUID, asyncio.Task[None]] = {}
+        over = asyncio.Event()
         try:
             while not stop.is_set():
                 self._arrived.clear()
                 try:
                     await self._sweep()
-                    await self._begin_more(working, stop)
+                    await self._begin_more(working, over)
                     await _first_of(stop, self._arrived, working.values())
                     self._settle(working)
                 except Exception as error:
@@ -119,20 +120,22 @@ class ImportWorker:
                 backoff.reset()
         finally:
             # They end after the rows at hand; whatever ended one of them, the import goes on from where it stands.
+            over.set()
             await asyncio.gather(*working.values(), return_exceptions=True)
+            self._stall.waits(False)
 
     def problem(self) -> str | None:
         if self._stall.stuck:
             return f"{self.name}: no row was taken for {_STUCK_AFTER_S:.0f} s"
         return None
 
-    async def _begin_more(self, working: dict[UUID, asyncio.Task[None]], stop: asyncio.Event) -> None:
-        """Begin to work on what waits and nobody works on."""
+    async def _begin_more(self, working: dict[UUID, asyncio.Task[None]], over: asyncio.Event) -> None:
+        """Begin to work on what waits and nobody works on, until it is done or `over` is set."""
         room = AT_ONCE_MAX - len(working)
         if room:
             async with self._database.reading() as conn:
                 for import_id in await queries.waiting(await driver_of(conn), list(working), room):
-                    working[import_id] = asyncio.create_task(self._work(import_id, stop), name=f"import-{import_id}")
+                    working[import_id] = asyncio.create_task(self._work(import_id, over), name=f"import-{import_id}")
         self._stall.waits(bool(working))
 
     @staticmethod
