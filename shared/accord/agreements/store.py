@@ -252,10 +252,12 @@ class AgreementStore:
         async with self.database.reading() as own:
             return (await own.execute(statement, {"kind": self.kind.kind})).scalar_one_or_none()
 
-    async def get(self, version: int) -> Stored:
-        """A version in any state. Raises NoSuchVersion."""
-        async with self.database.reading() as conn:
-            found = await self._select(conn, "v.version = :version", {"version": version})
+    async def get(self, version: int, conn: AsyncConnection | None = None) -> Stored:
+        """A version in any state, read in the caller's transaction or in one of its own. Raises NoSuchVersion."""
+        if conn is None:
+            async with self.database.reading() as own:
+                return await self.get(version, own)
+        found = await self._select(conn, "v.version = :version", {"version": version})
         if not found:
             raise NoSuchVersion(version)
         return found[0]

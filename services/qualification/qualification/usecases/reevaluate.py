@@ -59,7 +59,7 @@ async def reevaluate_some(database: Database, book: Book, leads_max: int = LEADS
         if state is None:
             return False
         page = await reevaluations.page(driver, state.after, rules.version, leads_max)
-        await book.know({row.ruled_by for row in page})
+        await book.know({row.ruled_by for row in page}, recording.conn)
         on_their_way = [row.lead_id for row in page if not _is_left_alone(book.versions[row.ruled_by], row.stage)]
         judged = changed = 0
         if on_their_way:
