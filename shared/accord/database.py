@@ -175,7 +175,9 @@ class Database:
         holder = asyncio.current_task()
         assert holder is not None  # noqa: S101 - a coroutine of ours runs in a task
         if holder in self._holders:
-            raise NestedTransaction("this task holds a transaction already; pass its connection on, or look things up before")
+            raise NestedTransaction(
+                "this task holds a transaction already; pass its connection on, or look things up before"
+            )
         self._holders.add(holder)
         try:
             yield

@@ -66,7 +66,9 @@ class RoutingBook:
         the version last seen stays: nothing can be recorded by it then anyway.
         """
         if conn is not None:
-            if time.monotonic() >= self._look_at:  # without waiting for whoever looks just now, who may wait for a connection
+            if (
+                time.monotonic() >= self._look_at
+            ):  # without waiting for whoever looks just now, who may wait for a connection
                 await self._refresh(conn)
         elif time.monotonic() >= self._look_at and not (self._known and self._looking.locked()):
             async with self._looking:
