@@ -44,11 +44,11 @@ async def test_an_open_recording_holds_it_back_and_its_rows_do_until_published(d
     assert await frontier.advance(own) > recording.now
 
 
-async def test_of_several_writers_the_oldest_counts(database, own):
+async def test_of_several_writers_the_oldest_counts(database, another_database, own):
     async with database.recording() as first:
-        async with database.recording():
+        async with another_database.recording():
             pass
-        async with database.recording():
+        async with another_database.recording():
             assert await Frontier([]).advance(own) <= first.now
 
 
