@@ -11,7 +11,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, cast
 from weakref import WeakSet
 
@@ -105,6 +105,11 @@ async def driver_of(conn: AsyncConnection) -> asyncpg.Connection:
     """The asyncpg connection under `conn`, whose transaction must have begun with a statement through it."""
     raw = await conn.get_raw_connection()
     return cast("asyncpg.Connection", raw.driver_connection)
+
+
+def finite(moment: datetime) -> datetime:
+    """A stored moment with its zone. asyncpg writes the ends of datetime's range as infinite moments, and reads those without a zone."""
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def from_json(value: Any) -> Any:

@@ -12,6 +12,7 @@ import orjson
 
 from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Campaign, Money
+from accord.database import finite
 from qualification.domain.facts import Place
 from qualification.domain.lead import (
     ACTIVITIES_PER_KIND_MAX,
@@ -275,7 +276,7 @@ def _lead(row: asyncpg.Record) -> Lead:
         profile=None if profile is None else state_of(profile),
         intake_sequence=row["intake_sequence"],
         stage=row["stage"],
-        stage_since=row["stage_since"],
+        stage_since=row["stage_since"] and finite(row["stage_since"]),
         visits=orjson.loads(row["visits"]),
         owner=row["owner"],
         scores=None if fit is None else Scores(fit, row["engagement"], row["grade"]),
@@ -287,7 +288,7 @@ def _lead(row: asyncpg.Record) -> Lead:
         sequence=row["sequence"],
         revision=row["revision"],
         profile_at=row["profile_at"],
-        clock=None if row["clock_rank"] is None else Place(row["evaluated_at"], row["clock_rank"], row["clock_tie"]),
+        clock=None if row["clock_rank"] is None else Place(finite(row["evaluated_at"]), row["clock_rank"], row["clock_tie"]),
         entered_under=row["entered_under"],
         ruled_by=row["ruled_by"],
         due_at=row["due_at"],

@@ -5,9 +5,12 @@ Clocks are claimed in batches with SKIP LOCKED, so that several replicas share t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
+from uuid import UUID
 
 from accord.database import Database, Recording
+from accord.isolation import process_isolated
 from accord.messaging.watermark import watermark
 from accord.workers import Periodic
 from sla_monitor.domain.clock import fire
@@ -21,30 +24,51 @@ _PRUNE_EVERY_S = 60.0
 
 
 async def fire_due(database: Database, book: SlaBook, clocks_max: int = BATCH_CLOCKS_MAX) -> int:
-    """Fire up to so many clocks, in one recording; how many there were."""
-    async with database.recording() as recording:
+    """Fire up to so many clocks, those of a lead together; how many leads they are of.
+
+    A lead of which one raises rests (see accord.isolation), and all others fire.
+    """
+
+    async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID]:
         until = await watermark(recording.conn, CONSUMED)
         if until is None:
-            return 0
+            return ()
+        return await due.claim(await recording.driver(), until, await held_leads(recording), clocks_max, only)
+
+    async def work(recording: Recording, lead_ids: Sequence[UUID]) -> None:
+        until = await watermark(recording.conn, CONSUMED)
+        if until is None:
+            return
         driver = await recording.driver()
-        claimed = await due.claim(driver, until, clocks_max)
+        clocks = await due.clocks_of(driver, lead_ids, until)
         slas = await book.open(recording.conn)
-        turns = [fire(clock, until, recording.now, reassign=slas.clause(clock).reassign) for clock in claimed]
+        turns = [fire(clock, until, recording.now, reassign=slas.clause(clock).reassign) for clock in clocks]
         for turn in turns:
             recording.publish(*turn.events)
-        moved = [(clock, turn.clock) for clock, turn in zip(claimed, turns, strict=True)]
+        moved = [(clock, turn.clock) for clock, turn in zip(clocks, turns, strict=True)]
         await cases.move_clocks(driver, moved)
-    return len(claimed)
+
+    return await process_isolated(database, due.FIRING, clocks_max, claim, work)
 
 
 async def judge_ripe(database: Database, book: SlaBook, leads_max: int = BATCH_CLOCKS_MAX) -> int:
     """Judge the triggers of up to so many leads that waited for the watermark; how many leads there were."""
-    async with database.recording() as recording:
+
+    async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID]:
         until = await watermark(recording.conn, CONSUMED)
-        ripe = await due.waiting(await recording.driver(), until, leads_max) if until is not None else []
-        if ripe:
-            await judge_waiting(recording, ripe, book)
-    return len(ripe)
+        if until is None:
+            return ()
+        return await due.waiting(await recording.driver(), until, await held_leads(recording), leads_max, only)
+
+    async def work(recording: Recording, lead_ids: Sequence[UUID]) -> None:
+        await judge_waiting(recording, lead_ids, book)
+
+    return await process_isolated(database, due.JUDGING, leads_max, claim, work)
+
+
+async def held_leads(recording: Recording) -> Sequence[UUID]:  # noqa: ARG001 - what holds leads is known to the database
+    """Leads of which something is missing that was recorded before the watermark, so that nothing may be concluded about them."""
+    return []
 
 
 async def forget_old_facts(recording: Recording, kept: timedelta, rows_max: int = BATCH_FACTS_MAX) -> int:
@@ -58,7 +82,7 @@ def firing(database: Database, book: SlaBook, every_s: float) -> Periodic:
     async def work() -> bool:
         judged = await judge_ripe(database, book)
         fired = await fire_due(database, book)
-        return max(judged, fired) >= BATCH_CLOCKS_MAX
+        return fired > 0 or judged >= BATCH_CLOCKS_MAX
 
     return Periodic("fire-clocks", every_s, work)
 
