@@ -193,10 +193,10 @@ class Database:
         finally:
             self._holders.discard(holder)
 
-    def _stamp_generation(self, connection: Any, record: Any) -> None:  # noqa: ARG002 - SQLAlchemy's signature
+    def _stamp_generation(self, connection: Any, record: Any) -> None:
         record.info["generation"] = self._generation
 
-    def _check_generation(self, connection: Any, record: Any, proxy: Any) -> None:  # noqa: ARG002 - SQLAlchemy's signature
+    def _check_generation(self, connection: Any, record: Any, proxy: Any) -> None:
         """Have the pool replace a connection from before it was found that such ones are of no use any more."""
         if record.info["generation"] != self._generation:
             raise DisconnectionError("the connection is outdated")

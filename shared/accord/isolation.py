@@ -78,12 +78,12 @@ def define(metadata: MetaData) -> None:
 
 def is_resting(worker: str, key: str) -> str:
     """The SQL condition that the row with this key is not to be claimed by this worker yet. Both are constants of ours."""
-    return f"EXISTS (SELECT FROM stuck_row WHERE worker = '{worker}' AND stuck_row.key = {key} AND retry_at > now())"  # noqa: S608
+    return f"EXISTS (SELECT FROM stuck_row WHERE worker = '{worker}' AND stuck_row.key = {key} AND retry_at > now())"
 
 
 def is_stuck(worker: str, key: str) -> str:
     """The SQL condition that the row with this key raised in this worker and has not come through since, resting or not."""
-    return f"EXISTS (SELECT FROM stuck_row WHERE worker = '{worker}' AND stuck_row.key = {key})"  # noqa: S608
+    return f"EXISTS (SELECT FROM stuck_row WHERE worker = '{worker}' AND stuck_row.key = {key})"
 
 
 async def process_isolated(database: Database, worker: str, rows_max: int, claim: Claim, work: Work) -> int:

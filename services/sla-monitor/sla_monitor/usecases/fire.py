@@ -66,7 +66,7 @@ async def judge_ripe(database: Database, book: SlaBook, leads_max: int = BATCH_C
     return await process_isolated(database, due.JUDGING, leads_max, claim, work)
 
 
-async def held_leads(recording: Recording) -> Sequence[UUID]:  # noqa: ARG001 - what holds leads is known to the database
+async def held_leads(recording: Recording) -> Sequence[UUID]:
     """Leads of which something is missing that was recorded before the watermark, so that nothing may be concluded about them."""
     return []
 
