@@ -6,6 +6,7 @@ It knows no table but its own, `stuck_row`, and it decides about no row.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -86,52 +87,71 @@ def is_stuck(worker: str, key: str) -> str:
     return f"EXISTS (SELECT FROM stuck_row WHERE worker = '{worker}' AND stuck_row.key = {key})"
 
 
-async def process_isolated(database: Database, worker: str, rows_max: int, claim: Claim, work: Work) -> int:
+async def process_isolated(
+    database: Database,
+    worker: str,
+    rows_max: int,
+    claim: Claim,
+    work: Work,
+    passes: Callable[[BaseException], bool] = is_transient,
+) -> int:
     """Claim up to `rows_max` rows and do what is due of them, in one transaction; how many were claimed.
 
-    If that raises what does not pass (see accord.database.is_transient), nothing is written, and each half is tried by itself until
-    the row is alone. It then rests, from a minute to a day, and is in `stuck_row` until it comes through or nothing is due of it.
-    An error outside of any row, in `claim`, is raised, and so is what passes: the worker tries again.
+    If that raises what does not pass (see accord.database.is_transient), nothing is written, and each half is tried by itself until the
+    row is alone. It then rests, from a minute to a day, and is in `stuck_row` until it comes through or nothing is due of it. An error
+    outside of any row, in `claim`, is raised, and so is what passes: the worker tries again.
     """
-    return len(await _process(database, worker, rows_max, claim, work, None))
+    isolation = _Isolation(database, worker, rows_max, claim, work, passes)
+    return len(await isolation.process(None))
 
 
-async def _process(
-    database: Database, worker: str, rows_max: int, claim: Claim, work: Work, only: Sequence[UUID] | None
-) -> Sequence[UUID]:
-    claimed: Sequence[UUID] = ()
-    failure: Exception | None = None
-    try:
-        async with database.recording() as recording:
-            claimed = await claim(recording, only)
+@dataclass(frozen=True, slots=True)
+class _Isolation:
+    database: Database
+    worker: str
+    rows_max: int
+    claim: Claim
+    work: Work
+    passes: Callable[[BaseException], bool]
+
+    async def process(self, only: Sequence[UUID] | None) -> Sequence[UUID]:
+        claimed: Sequence[UUID] = ()
+        failure: Exception | None = None
+        try:
+            async with self.database.recording() as recording:
+                claimed = await self.claim(recording, only)
+                driver = await recording.driver()
+                if claimed:
+                    await self.work(recording, claimed)
+                    await driver.execute(_COME_THROUGH, self.worker, claimed)
+                if only is None and len(claimed) < self.rows_max:
+                    await driver.execute(_NOT_DUE, self.worker)
+        except Exception as error:
+            if not claimed or self.passes(error):
+                raise
+            failure = error
+        if failure is not None and len(claimed) == 1:
+            await self._rest(claimed[0], failure)
+        elif failure is not None:
+            middle = len(claimed) // 2
+            for half in (claimed[:middle], claimed[middle:]):
+                await self.process(half)
+        return claimed
+
+    async def _rest(self, key: UUID, error: Exception) -> None:
+        async with self.database.recording() as recording:
             driver = await recording.driver()
-            if claimed:
-                await work(recording, claimed)
-                await driver.execute(_COME_THROUGH, worker, claimed)
-            if only is None and len(claimed) < rows_max:
-                await driver.execute(_NOT_DUE, worker)
-    except Exception as error:
-        if not claimed or is_transient(error):
-            raise
-        failure = error
-    if failure is not None and len(claimed) == 1:
-        await _rest(database, worker, claimed[0], failure)
-    elif failure is not None:
-        middle = len(claimed) // 2
-        for half in (claimed[:middle], claimed[middle:]):
-            await _process(database, worker, rows_max, claim, work, half)
-    return claimed
-
-
-async def _rest(database: Database, worker: str, key: UUID, error: Exception) -> None:
-    async with database.recording() as recording:
-        driver = await recording.driver()
-        values = (worker, key, describe(error), recording.now, FIRST_REST, LONGEST_REST)
-        attempts, retry_at = await driver.fetchrow(_REST, *values)
-    ROWS_FAILED.labels(worker).inc()
-    log.error(
-        "row_failed", worker=worker, key=str(key), attempts=attempts, retry_at=retry_at.isoformat(), exc_info=error
-    )
+            values = (self.worker, key, describe(error), recording.now, FIRST_REST, LONGEST_REST)
+            attempts, retry_at = await driver.fetchrow(_REST, *values)
+        ROWS_FAILED.labels(self.worker).inc()
+        log.error(
+            "row_failed",
+            worker=self.worker,
+            key=str(key),
+            attempts=attempts,
+            retry_at=retry_at.isoformat(),
+            exc_info=error,
+        )
 
 
 async def stuck_keys(driver: asyncpg.Connection, workers: Iterable[str]) -> list[UUID]:

@@ -10,6 +10,7 @@ from accord.agreements import ActiveCache, AgreementStore, agreement_router, agr
 from accord.batching import GroupCommit
 from accord.database import Database
 from accord.http.idempotency import Answer, idempotency_worker
+from accord.isolation import stuck_rows_worker
 from accord.messaging import dead_letters
 from accord.messaging.relay import Relay
 from accord.service import Service, run
@@ -29,6 +30,7 @@ from intake.api.quarantine import quarantine_router
 from intake.api.sources import source_router
 from intake.api.submissions import SUBMISSIONS_OPENAPI, submission_routes
 from intake.outbound import Outbound
+from intake.queries.quarantine import EXPIRING
 from intake.secrets import Vault
 from intake.settings import Settings
 from intake.usecases.agree import POLICY, judge_of
@@ -126,6 +128,7 @@ def build(settings: Settings) -> Service:
             ImportWorker(database, capture, judges, imports.arrived, limits),
             prune_worker(database, settings.import_results_days),
             reseal_worker(sources),
+            stuck_rows_worker(database, [EXPIRING]),
         ],
         close=outbound.close,
     )

@@ -9,6 +9,7 @@ from accord.agreements import AgreementStore, agreement_router, agreement_worker
 from accord.contracts.topics import INTAKE_EVENTS, SLA_EVENTS, WAITED_FOR
 from accord.database import Database
 from accord.http.idempotency import idempotency_worker
+from accord.isolation import stuck_rows_worker
 from accord.messaging import dead_letters
 from accord.messaging.consumer import Consumer
 from accord.messaging.relay import Relay
@@ -16,6 +17,9 @@ from accord.service import Service, run
 from qualification import handlers
 from qualification.api import assignments, decisions, definition, feedback, leads, routing, what_if
 from qualification.api.examples import DEFINITION
+from qualification.queries import assignments as stored_assignments
+from qualification.queries import leads as stored_leads
+from qualification.queries import reevaluations
 from qualification.settings import Settings
 from qualification.usecases.definitions import KIND, Definitions
 from qualification.usecases.due import timekeeping
@@ -94,6 +98,15 @@ def build(settings: Settings) -> Service:
             imagining(database, busy),
             placing(database, book, definitions),
             measuring(database),
+            stuck_rows_worker(
+                database,
+                [
+                    stored_leads.TIMEKEEPING,
+                    stored_leads.ENTERING,
+                    stored_assignments.PLACING,
+                    reevaluations.REEVALUATING,
+                ],
+            ),
             idempotency_worker(database),
         ],
     )

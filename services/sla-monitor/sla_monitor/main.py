@@ -9,6 +9,7 @@ from pathlib import Path
 from accord.agreements import AgreementStore, agreement_router, agreement_worker
 from accord.database import Database
 from accord.http.idempotency import idempotency_worker
+from accord.isolation import stuck_rows_worker
 from accord.messaging import dead_letters
 from accord.messaging.consumer import Consumer
 from accord.messaging.relay import Relay
@@ -16,6 +17,7 @@ from accord.service import Service, run
 from sla_monitor import handlers
 from sla_monitor.api import calendars, clocks
 from sla_monitor.api.examples import SLA
+from sla_monitor.queries import due
 from sla_monitor.settings import Settings
 from sla_monitor.usecases.agreements import KIND, SlaBook
 from sla_monitor.usecases.fire import firing, forgetting
@@ -61,6 +63,7 @@ def build(settings: Settings) -> Service:
             ),
             firing(database, book, settings.fire_every_s),
             forgetting(database, timedelta(days=settings.facts_kept_days)),
+            stuck_rows_worker(database, [due.FIRING, due.JUDGING]),
             agreement_worker(store),
             idempotency_worker(database),
         ],

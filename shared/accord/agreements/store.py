@@ -26,7 +26,7 @@ from accord.contracts.agreement_events import (
 from accord.contracts.findings import Finding, pointer
 from accord.contracts.paper import Section
 from accord.contracts.values import Department
-from accord.database import Database, Recording
+from accord.database import Database, Recording, finite
 from accord.http.idempotency import Answer, Ticket, once
 from accord.workers import Periodic
 
@@ -406,7 +406,7 @@ def _stored(row: Row[tuple[object, ...]]) -> Stored:
         status=values["status"],
         content_sha256=values["content_sha256"],
         revision=values["revision"],
-        effective_at=values["effective_at"],
+        effective_at=values["effective_at"] and finite(values["effective_at"]),
         proposed_by=values["proposed_by"],
         proposed_at=values["proposed_at"],
         signatures=signatures,
