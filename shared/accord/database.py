@@ -63,7 +63,7 @@ class NestedTransaction(RuntimeError):
     """
 
 
-class _KeptAliveConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+class _KeptAliveConnection(asyncpg.Connection):
     """A connection that finds out when its server has vanished."""
 
     __slots__ = ()

@@ -56,7 +56,7 @@ _COME_THROUGH = "DELETE FROM stuck_row WHERE worker = $1 AND key = ANY ($2::uuid
 # Of these nothing is due any more: a round that left nothing has passed over them after their rest.
 _NOT_DUE = "DELETE FROM stuck_row WHERE worker = $1 AND retry_at <= now()"
 
-_STUCK = "SELECT worker, count(*) FROM stuck_row GROUP BY worker"
+_STUCK = "SELECT worker, count(*) AS rows FROM stuck_row GROUP BY worker"
 
 _STUCK_KEYS = "SELECT DISTINCT key FROM stuck_row WHERE worker = ANY ($1::text[])"
 
@@ -142,7 +142,7 @@ class _Isolation:
         async with self.database.recording() as recording:
             driver = await recording.driver()
             values = (self.worker, key, describe(error), recording.now, FIRST_REST, LONGEST_REST)
-            attempts, retry_at = await driver.fetchrow(_REST, *values)
+            ((attempts, retry_at),) = await driver.fetch(_REST, *values)
         ROWS_FAILED.labels(self.worker).inc()
         log.error(
             "row_failed",
@@ -164,7 +164,7 @@ def stuck_rows_worker(database: Database, workers: Sequence[str]) -> Periodic:
 
     async def measure() -> bool:
         async with database.reading() as conn:
-            counts = dict(await (await driver_of(conn)).fetch(_STUCK))
+            counts = {row["worker"]: row["rows"] for row in await (await driver_of(conn)).fetch(_STUCK)}
         for worker in workers:
             ROWS_STUCK.labels(worker).set(counts.get(worker, 0))
         return False

@@ -32,8 +32,10 @@ async def pass_time(database: Database, book: Book, leads_max: int = LEADS_PER_R
 
     async def work(recording: Recording, lead_ids: Sequence[UUID]) -> None:
         until = await watermark(recording.conn, [INTAKE_EVENTS])
+        if until is None:
+            return
         batch = await LeadBatch.lock(recording, book, lead_ids)
-        for lead_id in lead_ids if until is not None else ():
+        for lead_id in lead_ids:
             batch.pass_time(lead_id, until)
         await batch.save()
 
