@@ -162,6 +162,18 @@ async def test_lead_that_raises_in_a_reevaluation_rests_and_all_others_are_judge
     assert await stuck(stack) == []
 
 
+async def test_lists_are_answered_with_a_moment_that_no_business_means(stack, two, auth):
+    broken = two[0]
+    await change(stack, "UPDATE lead SET stage_since = '-infinity' WHERE lead_id = $1", broken.lead_id)
+    await change(stack, "UPDATE stage_entry SET entered_at = '-infinity' WHERE lead_id = $1", broken.lead_id)
+    listed = await stack.http.get("/v1/leads?stage=mql", headers=auth("reader"))
+    assert listed.status_code == 200, listed.text
+    assert {item["lead_id"] for item in listed.json()["items"]} == {str(about.lead_id) for about in two}
+    for path in (f"/v1/leads/{broken.lead_id}", f"/v1/leads/{broken.lead_id}/history"):
+        answer = await stack.http.get(path, headers=auth("reader"))
+        assert answer.status_code == 200, answer.text
+
+
 # --- Owed ---
 
 

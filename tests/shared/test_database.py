@@ -13,9 +13,11 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from shared_kit import MIGRATIONS
 from sqlalchemy import make_url, text
 
 from accord.database import Database, NestedTransaction, driver_of, is_transient
+from accord.migrations.run import upgrade
 from accord_local.postgres import PostgresServer
 from accord_local.processes import free_ports
 
@@ -118,6 +120,15 @@ async def test_of_several_hosts_the_one_that_can_be_written_to_is_used(
         assert await session.fetchval("SELECT pg_is_in_recovery()") is False
         await session.close()
         await database.dispose()
+
+
+async def test_of_several_hosts_the_one_that_can_be_written_to_is_migrated(data_dir: Path) -> None:
+    for name in ("standby", "primary"):
+        (data_dir / name).mkdir()
+    with make_standby(data_dir / "standby") as standby, PostgresServer(data_dir / "primary") as primary:
+        hosts = [f"host={server.socket_dir}:{server._socket_port}" for server in (standby, primary)]
+        await upgrade(MIGRATIONS, f"postgresql://intake@/intake?{'&'.join(hosts)}")
+        assert primary.execute("SELECT count(*) FROM alembic_version", "intake") == "1"
 
 
 async def begin_recording(database: Database) -> None:
