@@ -10,6 +10,7 @@ from accord.agreements import ActiveCache, AgreementStore, agreement_router, agr
 from accord.batching import GroupCommit
 from accord.database import Database
 from accord.http.idempotency import Answer, idempotency_worker
+from accord.isolation import stuck_rows_collector
 from accord.messaging.admin import admin_router
 from accord.messaging.collectors import announced_collector
 from accord.messaging.kafka_log import KafkaLog
@@ -33,6 +34,7 @@ from intake.api.quarantine import quarantine_router
 from intake.api.sources import source_router
 from intake.api.submissions import SUBMISSIONS_OPENAPI, submission_routes
 from intake.outbound import Outbound
+from intake.queries.quarantine import EXPIRING
 from intake.secrets import Vault
 from intake.settings import Settings
 from intake.usecases.agree import POLICY, judge_of
@@ -133,7 +135,7 @@ def build(settings: Settings) -> Service:
             message_prune_worker(database),
             reseal_worker(sources),
         ],
-        collectors=[hook_work.collector(), announced_collector(relay)],
+        collectors=[hook_work.collector(), announced_collector(relay), stuck_rows_collector(database, [EXPIRING])],
         close=outbound.close,
     )
 

@@ -9,6 +9,7 @@ from accord.agreements import AgreementStore, agreement_router, agreement_worker
 from accord.contracts.topics import INTAKE_EVENTS, SLA_EVENTS, WAITED_FOR
 from accord.database import Database
 from accord.http.idempotency import idempotency_worker
+from accord.isolation import stuck_rows_collector
 from accord.messaging.admin import admin_router
 from accord.messaging.collectors import announced_collector, consumed_collector, dead_letter_collector
 from accord.messaging.consumer import Consumer
@@ -23,6 +24,9 @@ from accord.service import Service, run
 from qualification import handlers
 from qualification.api import assignments, decisions, definition, feedback, leads, routing, what_if
 from qualification.api.examples import DEFINITION
+from qualification.queries import assignments as stored_assignments
+from qualification.queries import leads as stored_leads
+from qualification.queries import reevaluations
 from qualification.settings import Settings
 from qualification.usecases.definitions import KIND, Definitions
 from qualification.usecases.due import timekeeping
@@ -35,6 +39,14 @@ from qualification.usecases.what_if import imagining
 
 GROUP = "qualification"
 BREACHES_GROUP = "qualification-breaches"
+WALKERS = [
+    stored_leads.TIMEKEEPING,
+    stored_leads.ENTERING,
+    stored_assignments.PLACING,
+    reevaluations.REEVALUATING,
+]
+"""The workers that walk many leads, of which one that raises rests."""
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -71,7 +83,7 @@ def build(settings: Settings) -> Service:
         batch_rows_max=settings.consumer_batch_rows_max,
     )
     relay = Relay(
-        PostgresRelayStore(database),
+        PostgresRelayStore(database, stored_leads.OWED, WALKERS),
         event_log,
         "qualification",
         Consumed(watermarks.board, watermarks.topics, [GROUP]),
@@ -119,6 +131,7 @@ def build(settings: Settings) -> Service:
             announced_collector(relay),
             consumed_collector(database, watermarks),
             dead_letter_collector(database),
+            stuck_rows_collector(database, WALKERS),
         ],
     )
 

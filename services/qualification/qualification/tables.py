@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB, UUID
 
+from accord import isolation
 from accord.agreements import tables as agreements
 from accord.http import tables as http
 from accord.messaging import tables as messaging
@@ -31,6 +32,7 @@ metadata = MetaData()
 messaging.define(metadata)
 agreements.define(metadata)
 http.define(metadata)
+isolation.define(metadata)
 
 
 def _moment(name: str, *, nullable: bool = False) -> Column[object]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from accord.agreements import AgreementStore, agreement_router, agreement_worker
 from accord.database import Database
 from accord.http.idempotency import idempotency_worker
+from accord.isolation import stuck_rows_collector
 from accord.messaging.admin import admin_router
 from accord.messaging.collectors import announced_collector, consumed_collector, dead_letter_collector
 from accord.messaging.consumer import Consumer
@@ -23,6 +24,7 @@ from accord.service import Service, run
 from sla_monitor import handlers
 from sla_monitor.api import calendars, clocks
 from sla_monitor.api.examples import SLA
+from sla_monitor.queries import due
 from sla_monitor.settings import Settings
 from sla_monitor.usecases.agreements import KIND, SlaBook
 from sla_monitor.usecases.fire import firing, forgetting
@@ -46,7 +48,7 @@ def build(settings: Settings) -> Service:
     watermarks = Watermarks(event_log, consumer=GROUP, topics=CONSUMED)
     handle = handlers.lead_events(book, watermarks)
     relay = Relay(
-        PostgresRelayStore(database),
+        PostgresRelayStore(database, due.OWED, [due.FIRING, due.JUDGING]),
         event_log,
         "sla-monitor",
         Consumed(watermarks.board, CONSUMED, [GROUP]),
@@ -88,6 +90,7 @@ def build(settings: Settings) -> Service:
             announced_collector(relay),
             consumed_collector(database, watermarks),
             dead_letter_collector(database),
+            stuck_rows_collector(database, [due.FIRING, due.JUDGING]),
         ],
     )
 

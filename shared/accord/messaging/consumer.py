@@ -127,7 +127,7 @@ class PoisonLimits:
     unsettled_max: int = UNSETTLED_MAX
 
 
-class Progress(Protocol):
+class ProgressReader(Protocol):
     """Says how far topics were consumed by a consumer with some positions (see Watermarks)."""
 
     def reached_by(self, positions: Mapping[Partition, int]) -> Reached: ...
@@ -157,7 +157,7 @@ class Consumer:
         group: str,
         topics: Sequence[str],
         handle: Handler,
-        progress: Progress | None = None,
+        progress: ProgressReader | None = None,
         batch_rows_max: int = 2000,
         gather_rows: int = 200,
         gather_s: float = 0.025,

@@ -273,6 +273,7 @@ class HookWork:
     async def _take(self, event: HookEvent, request: CaptureRequest) -> None:
         """The submission, the answer under its key and the end of the event in one transaction: none is there without the others."""
         own = ticket(event.source, event.event_id)
+        in_force = await self._capture.policy_in_force()
         async with self._database.recording() as recording:
             driver = await recording.driver()
             if not await hook_events.hold(driver, event):
@@ -282,7 +283,7 @@ class HookWork:
                 # The tool sent it again meanwhile, and it was taken then.
                 await hook_events.settle(driver, event.hook_event_id, None, "taken when it came again", recording.now)
                 return
-            taken = (await self._capture.take(recording, self._capture.recognise([request])))[0]
+            taken = (await self._capture.take(recording, self._capture.recognise([request]), in_force))[0]
             if isinstance(taken, Problem):
                 raise _Never("; ".join(f"{one.get('pointer', '')}: {one.get('message', '')}" for one in taken.errors))
             await store(recording.conn, [(own, _answer(taken))])

@@ -47,6 +47,7 @@ _RECEIVING_IDLE_MAX = timedelta(minutes=10)
 _STUCK_AFTER_S = 120.0
 _PRUNE_EVERY_S = 600.0
 _PRUNE_CHUNKS = 1_000
+_WENT_WRONG = "Something went wrong here; it is logged under the import's id."
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +147,23 @@ class ImportWorker:
 
     async def _work(self, import_id: UUID, stop: asyncio.Event) -> None:
         async with _session(self._database) as session:
-            if await queries.lease(session, import_id):
+            if not await queries.lease(session, import_id):
+                return
+            try:
                 job = await self._begin(import_id)
                 if job is not None:
                     await self._run(job, session, stop)
+            except Exception as error:
+                if _passes(error):
+                    raise
+                # What is kept of it cannot even be read; it must not stop all others, now and at each start.
+                log.error("import_failed", import_id=str(import_id), exc_info=error)
+                await self._give_up(import_id)
+
+    async def _give_up(self, import_id: UUID) -> None:
+        async with self._database.recording() as recording:
+            await queries.give_up(await recording.driver(), import_id, recording.now, _WENT_WRONG)
+        IMPORTS_ENDED.labels("failed").inc()
 
     async def _run(self, job: Job, session: asyncpg.Connection, stop: asyncio.Event) -> None:
         run = _Run(self._database, self._capture, self._policies, job, session, self._limits, self._pace, self._turns)
@@ -159,7 +173,7 @@ class ImportWorker:
             if _passes(error):
                 raise
             log.error("import_failed", import_id=str(job.import_id), exc_info=error)
-            await run.end("failed", "Something went wrong here; it is logged under the import's id.")
+            await run.end("failed", _WENT_WRONG)
 
     async def _begin(self, import_id: UUID) -> Job | None:
         async with self._database.recording() as recording:
