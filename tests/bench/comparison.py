@@ -83,9 +83,9 @@ class Rounds:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the rounds of the two sides lie apart, of all that is worse."""
+        """Whether the rounds of the two sides lie apart, of all that is worse; one round says nothing about that."""
         found = {"figure": self.values, "processor time": self.cpu_us}
-        return all(
+        return len(self.values["ours"]) > 1 and all(
             min(found[what]["ours"]) > max(found[what]["base"]) or max(found[what]["ours"]) < min(found[what]["base"])
             for what in self.worse_by
         )
@@ -298,7 +298,7 @@ def _format_verdict(one: Rounds) -> str:
     worse = ", ".join(f"{what} worse by {share:.0%}" for what, share in one.worse_by.items())
     if not worse:
         return ""
-    return f"[red]{worse}[/]" if one.is_clear else f"[yellow]{worse}; rounds overlap[/]"
+    return f"[red]{worse}[/]" if one.is_clear else f"[yellow]{worse}, within what rounds differ[/]"
 
 
 def _format_range(values: Sequence[float]) -> str:
