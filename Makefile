@@ -12,6 +12,8 @@ MEMBER_FILES := $(addsuffix /pyproject.toml,$(MEMBERS))
 UV = $$(command -v uv || echo $(VENV)/bin/uv)
 PYTEST_ARGS ?=
 BENCH ?=
+BASE ?=
+BASE_ROUNDS ?= 3
 # Behind a proxy with a certificate of its own, only the system knows whom to trust; a bare machine has only uv's list.
 export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem),true,false)
 # Tests start hundreds of processes. Where bytecode may not be written, each of them would compile all that it imports anew.
@@ -52,8 +54,8 @@ format: setup ## format and fix what can be fixed
 test: setup ## all tests with real PostgreSQL and Kafka (PYTEST_ARGS="…" for less)
 	@$(PYTHON) -m pytest -n 3 -m "not bench" $(PYTEST_ARGS)
 
-bench: setup ## what it does in a second here, beside plain twins; a table, and JSON in bench-results/ (BENCH="single relay" for some)
-	@$(PYTHON) -m tests.bench $(BENCH)
+bench: setup ## what it does in a second here, beside plain twins; a table, and JSON in bench-results/ (BENCH="single relay" for some, BASE=COMMIT beside another commit)
+	@$(PYTHON) -m tests.bench $(BENCH) $(if $(BASE),--base $(BASE) --rounds $(BASE_ROUNDS))
 
 run: setup ## start everything and keep it running; a second run finds its data
 	@$(VENV)/bin/accord up

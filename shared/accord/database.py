@@ -8,16 +8,18 @@ into the outbox as one statement just before the commit, so state and events are
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, cast
+from weakref import WeakSet
 
 import asyncpg
 import orjson
 from sqlalchemy import event
 from sqlalchemy.engine import URL, ExceptionContext, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -33,6 +35,48 @@ _READ = "SELECT clock_timestamp()"
 _BEGIN_ATTEMPTS_MAX = 2
 _CONNECT_TIMEOUT_S = 10.0
 _POOL_TIMEOUT_S = 10.0
+
+# A peer that has vanished without a word is found out after some 25 s by either end: by the server, so that it frees the locks of a
+# session whose host is gone, and by us, so that nobody waits for a server that is. A Unix socket ignores all of it.
+_KEEPALIVE_IDLE_S = 10
+_KEEPALIVE_INTERVAL_S = 5
+_KEEPALIVE_COUNT = 3
+_UNANSWERED_MS_MAX = 1000 * (_KEEPALIVE_IDLE_S + _KEEPALIVE_INTERVAL_S * _KEEPALIVE_COUNT)
+_KEEPALIVE_SETTINGS = {
+    "tcp_keepalives_idle": str(_KEEPALIVE_IDLE_S),
+    "tcp_keepalives_interval": str(_KEEPALIVE_INTERVAL_S),
+    "tcp_keepalives_count": str(_KEEPALIVE_COUNT),
+    "tcp_user_timeout": str(_UNANSWERED_MS_MAX),
+}
+_KEEPALIVE_OPTIONS = (
+    ("TCP_KEEPIDLE", _KEEPALIVE_IDLE_S),
+    ("TCP_KEEPINTVL", _KEEPALIVE_INTERVAL_S),
+    ("TCP_KEEPCNT", _KEEPALIVE_COUNT),
+    ("TCP_USER_TIMEOUT", _UNANSWERED_MS_MAX),
+)
+
+
+class NestedTransaction(RuntimeError):
+    """A task that holds a transaction has asked for a second one: a mistake of ours.
+
+    Whoever holds locks must not queue for another connection: with a full pool, everybody waits for somebody who waits.
+    """
+
+
+class _KeptAliveConnection(asyncpg.Connection):
+    """A connection that finds out when its server has vanished."""
+
+    __slots__ = ()
+
+    def __init__(self, protocol: Any, transport: asyncio.Transport, *args: Any) -> None:
+        super().__init__(protocol, transport, *args)
+        peer = transport.get_extra_info("socket")
+        if peer is None or peer.family not in (socket.AF_INET, socket.AF_INET6):
+            return
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE_OPTIONS:
+            if hasattr(socket, name):  # not every system has all of them
+                peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class Recording:
@@ -63,6 +107,11 @@ async def driver_of(conn: AsyncConnection) -> asyncpg.Connection:
     return cast("asyncpg.Connection", raw.driver_connection)
 
 
+def finite(moment: datetime) -> datetime:
+    """A stored moment with its zone. asyncpg writes the ends of datetime's range as infinite moments, and reads those without a zone."""
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
 def from_json(value: Any) -> Any:
     """The value of a json or jsonb column. SQLAlchemy sets codecs on its connections, so the driver gives text or the value."""
     return orjson.loads(value) if isinstance(value, str | bytes) else value
@@ -91,20 +140,25 @@ class Database:
             # Our statements carry many rows each, so planning them every time costs little.
             "plan_cache_mode": "force_custom_plan",
             "timezone": "UTC",
+            **_KEEPALIVE_SETTINGS,
         }
+        self._holders: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self._generation = 0
         self.engine: AsyncEngine = create_async_engine(
             self.url,
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=_POOL_TIMEOUT_S,
-            connect_args={"server_settings": self._server_settings, "timeout": _CONNECT_TIMEOUT_S},
+            connect_args=self._connect_options(),
         )
         event.listen(self.engine.sync_engine, "handle_error", _drop_unusable)
+        event.listen(self.engine.sync_engine.pool, "connect", self._stamp_generation)
+        event.listen(self.engine.sync_engine.pool, "checkout", self._check_generation)
 
     @asynccontextmanager
     async def recording(self) -> AsyncIterator[Recording]:
-        """A write transaction: commits when the block ends, rolls back when it raises."""
-        async with AsyncExitStack() as stack:
+        """A write transaction: commits when the block ends, rolls back when it raises. Raises NestedTransaction."""
+        async with self._one_per_task(), AsyncExitStack() as stack:
             conn, now = await self._begin(stack, _OPEN, readonly=False)
             recording = Recording(conn, now)
             yield recording
@@ -115,10 +169,37 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """A read-only transaction, already begun, so that `driver_of` works in it too."""
-        async with AsyncExitStack() as stack:
+        """A read-only transaction, already begun, so that `driver_of` works in it too. Raises NestedTransaction."""
+        async with self._one_per_task(), AsyncExitStack() as stack:
             conn, _ = await self._begin(stack, _READ, readonly=True)
             yield conn
+
+    @asynccontextmanager
+    async def _one_per_task(self) -> AsyncIterator[None]:
+        """Refuse a second transaction to the task that holds one; if the block's error says so, give up the connections there are."""
+        holder = asyncio.current_task()
+        assert holder is not None  # noqa: S101 - a coroutine of ours runs in a task
+        if holder in self._holders:
+            raise NestedTransaction(
+                "this task holds a transaction already; pass its connection on, or look things up before"
+            )
+        self._holders.add(holder)
+        try:
+            yield
+        except Exception as error:
+            if _is_outdated(error):
+                self._generation += 1
+            raise
+        finally:
+            self._holders.discard(holder)
+
+    def _stamp_generation(self, connection: Any, record: Any) -> None:
+        record.info["generation"] = self._generation
+
+    def _check_generation(self, connection: Any, record: Any, proxy: Any) -> None:
+        """Have the pool replace a connection from before it was found that such ones are of no use any more."""
+        if record.info["generation"] != self._generation:
+            raise DisconnectionError("the connection is outdated")
 
     async def _begin(
         self, stack: AsyncExitStack, statement: str, *, readonly: bool
@@ -151,12 +232,18 @@ class Database:
         for pool_option in ("prepared_statement_cache_size", "prepared_statement_name_func", "async_fallback"):
             options.pop(pool_option, None)
         connection: asyncpg.Connection = await asyncpg.connect(
-            **options,
-            server_settings=self._server_settings,
-            timeout=_CONNECT_TIMEOUT_S,
-            command_timeout=command_timeout_s,
+            **options, **self._connect_options(), command_timeout=command_timeout_s
         )
         return connection
+
+    def _connect_options(self) -> dict[str, Any]:
+        """How every connection is made: to a server that can be written to, whichever of the URL's hosts that is."""
+        return {
+            "server_settings": self._server_settings,
+            "timeout": _CONNECT_TIMEOUT_S,
+            "target_session_attrs": "read-write",
+            "connection_class": _KeptAliveConnection,
+        }
 
     async def dispose(self) -> None:
         """Close the pool."""
@@ -167,6 +254,19 @@ def _drop_unusable(context: ExceptionContext) -> None:
     """Have the pool drop a connection that is only half way through its end, and all others of its age."""
     if isinstance(context.original_exception.__cause__, asyncpg.InternalClientError | asyncpg.InterfaceError):
         context.is_disconnect = context.is_disconnect or is_transient(context.original_exception.__cause__)
+
+
+_OUTDATED = (asyncpg.ReadOnlySQLTransactionError, asyncpg.InvalidCachedStatementError)
+"""What says of all connections that there are that new ones would do better: the server cannot be written to any more, or a result has
+other columns than when a statement was prepared."""
+
+
+def _is_outdated(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, _OUTDATED):
+            return True
+        error = error.__cause__
+    return False
 
 
 def async_url(url: str) -> URL:
@@ -189,6 +289,8 @@ _TRANSIENT_POSTGRES: tuple[type[BaseException], ...] = (
     asyncpg.InsufficientResourcesError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
+    # After a migration; the statement is prepared anew.
+    asyncpg.InvalidCachedStatementError,
     # What asyncpg raises on a connection that has read the server's farewell and not yet the end of its stream.
     asyncpg.InternalClientError,
 )

@@ -1,4 +1,4 @@
-"""The Prometheus instruments of the HTTP side and of agreements, each with its meaning. Labels are names of ours, never a person.
+"""The Prometheus instruments of the process, the HTTP side and agreements, each with its meaning. Labels are names of ours, never a person.
 
 All instruments, these and those of accord.messaging and of the services, live in the process's default registry, which also
 holds the process's CPU time and resident memory; `/metrics` prints that one registry.
@@ -34,9 +34,23 @@ IDEMPOTENT_REPLAYS = Counter(
 AGREEMENT_ACTIVE = Gauge(
     "accord_agreement_active_version", "The version in force, as this process knows it; 0 if none.", ["kind"]
 )
+WORKER_UP = Gauge(
+    "accord_worker_up", "1 while this worker runs; 0 once it has failed and until it is started again.", ["worker"]
+)
+WORKER_FAILURES = Counter(
+    "accord_worker_failures_total",
+    "Failures of a worker that it could not retry by itself; each is logged as worker_failed.",
+    ["worker"],
+)
+COLLECTOR_UP = Gauge(
+    "accord_collector_up",
+    "1 if the gauges of this collector were read from the database for this scrape; 0 if they could not be, and are NaN.",
+    ["collector"],
+)
 
 __all__ = [
     "AGREEMENT_ACTIVE",
+    "COLLECTOR_UP",
     "HTTP_IN_FLIGHT",
     "HTTP_REFUSED",
     "HTTP_REQUESTS",
@@ -44,4 +58,6 @@ __all__ = [
     "IDEMPOTENT_REPLAYS",
     "KEYS_RELOAD_FAILURES",
     "REGISTRY",
+    "WORKER_FAILURES",
+    "WORKER_UP",
 ]

@@ -5,13 +5,20 @@
     if __name__ == "__main__":
         sys.exit(run(build))
 
-A process has one role: `api` (HTTP), `worker` (relay, consumers, timers; HTTP for probes only), `all` (both), `migrate`, or
-`openapi`, which prints the document of the HTTP interface and asks no server.
+A process has one role:
+
+- `api`: HTTP, and nothing beside it;
+- `worker`: consumers and timers; HTTP for probes and metrics only;
+- `relay`: what publishes the outbox; HTTP for probes and metrics only;
+- `all`: these three in one process;
+- `migrate`: brings the database's tables up to date and ends;
+- `openapi`: prints the document of the HTTP interface, asks no server and ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import json
 import signal
@@ -34,22 +41,26 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
+from accord.collectors import Collector
 from accord.contracts.topics import ServiceName
 from accord.database import Database
-from accord.health import Health
+from accord.health import Check, Health
 from accord.http import problems
 from accord.http.auth import authenticator
 from accord.http.context import RequestContext
 from accord.http.limits import BodyGuard, InFlightLimit
 from accord.http.oidc import TokenVerifier
 from accord.http.openapi import Fragment, documented
+from accord.messaging.collectors import outbox_collector
+from accord.messaging.reachability import kafka_check
 from accord.settings import Settings
+from accord.supervision import SupervisedWorker
 from accord.telemetry import configure_logging, configure_tracing, shut_tracing_down
 from accord.workers import Worker
 
 log = structlog.get_logger(__name__)
 
-Role = Literal["api", "worker", "all", "migrate", "openapi"]
+Role = Literal["api", "worker", "relay", "all", "migrate", "openapi"]
 S = TypeVar("S", bound=Settings)
 
 _BACKLOG = 2048
@@ -60,7 +71,7 @@ _WAIT_FOR_DISPOSE_S = 2.0
 
 @dataclass(kw_only=True)
 class Service:
-    """What one service is made of. `workers` run in the roles worker and all, `api_workers` in api and all."""
+    """What one service is made of."""
 
     name: ServiceName
     title: str
@@ -76,27 +87,32 @@ class Service:
     streamed_bytes_max: Mapping[str, int] = field(default_factory=dict)
     """Path prefixes whose bodies are streamed, with their own limits."""
     workers: Sequence[Worker] = ()
+    """Consumers and timers, of the roles worker and all."""
+    relays: Sequence[Worker] = ()
+    """What publishes the outbox, of the roles relay and all."""
     api_workers: Sequence[Worker] = ()
-    readiness: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
-    """Needs of the role api beside the database; `worker_readiness` those of the role worker."""
-    worker_readiness: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
+    """What requests wait for, of the roles api and all. If one fails the process ends, since requests would hang."""
+    collectors: Sequence[Collector] = ()
+    """Gauges of the service's own that are read from the database at each scrape, in every role; the outbox's are always."""
     description: str = ""
     close: Callable[[], Awaitable[None]] | None = None
     """Called last, before the pool is closed."""
 
-    def health(self, role: Role = "all") -> Health:
-        """The probes of this role."""
-        checks: dict[str, Callable[[], Awaitable[None]]] = {"database": self._database_answers}
-        if role in ("api", "all"):
-            checks |= self.readiness
-        if role in ("worker", "all"):
-            checks |= self.worker_readiness
-        return Health(checks, self.workers_of(role))
+    def health(self, role: Role = "all", workers: Sequence[SupervisedWorker] = ()) -> Health:
+        """The probes of this role. The API needs its database only; who consumes or publishes needs Kafka too."""
+        required: dict[str, Check] = {"database": self._database_answers}
+        optional: dict[str, Check] = {}
+        if role != "api":
+            (optional if role == "all" else required)["kafka"] = kafka_check(self.settings.kafka)
+        return Health(
+            required, workers, optional=optional, collectors=[outbox_collector(self.database), *self.collectors]
+        )
 
-    def workers_of(self, role: Role) -> list[Worker]:
-        """The workers that run in this role."""
-        own = list(self.workers) if role in ("worker", "all") else []
-        return own + (list(self.api_workers) if role in ("api", "all") else [])
+    def background_workers(self, role: Role) -> list[Worker]:
+        """The relays and workers that run in this role, once each: what both wait for stands in both."""
+        relays = self.relays if role in ("relay", "all") else ()
+        workers = self.workers if role in ("worker", "all") else ()
+        return list(dict.fromkeys([*relays, *workers]))
 
     async def _database_answers(self) -> None:
         async with self.database.reading() as conn:
@@ -197,12 +213,24 @@ class _Server(uvicorn.Server):
 
 
 class Process:
-    """One running process: servers, workers, and an orderly end. The first failure of a worker ends it with exit code 1."""
+    """One running process: servers, workers, and an orderly end.
+
+    The first failure of a server or of what requests wait for ends it with exit code 1; so does any worker's in the
+    roles worker and relay. In the role all a worker that has failed is started again while the API goes on.
+    """
 
     def __init__(self, service: Service, role: Role) -> None:
         self._service = service
         self._role = role
-        self._health = service.health(role)
+        self._background = [
+            SupervisedWorker(worker, restarts=role == "all") for worker in service.background_workers(role)
+        ]
+        self._api_workers = [
+            SupervisedWorker(worker, restarts=False)
+            for worker in (service.api_workers if role in ("api", "all") else ())
+        ]
+        self._health = service.health(role, [*self._background, *self._api_workers])
+        self._serves_probes_only = role in ("worker", "relay")
         self._stop = asyncio.Event()
         self._stop_api_workers = asyncio.Event()
         self._failed = False
@@ -220,12 +248,8 @@ class Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         serving = [asyncio.create_task(server.serve_on(sock), name="http") for server, sock in servers]
-        own = [] if self._role == "api" else [self._start(worker, self._stop) for worker in self._service.workers]
-        beside = (
-            []
-            if self._role == "worker"
-            else [self._start(worker, self._stop_api_workers) for worker in self._service.api_workers]
-        )
+        own = [_start(worker, self._stop) for worker in self._background]
+        beside = [_start(worker, self._stop_api_workers) for worker in self._api_workers]
         for task in [*serving, *own, *beside]:
             task.add_done_callback(self._on_end)
         log.info("started", role=self._role, port=servers[0][1].getsockname()[1])
@@ -243,13 +267,15 @@ class Process:
 
     def _servers(self) -> list[tuple[_Server, socket.socket]]:
         settings = self._service.settings
-        apart = settings.metrics_port is not None and self._role != "worker"
+        apart = settings.metrics_port is not None and not self._serves_probes_only
         # Ports first: a process that cannot have its port does nothing else.
-        listening = _listen(settings.host, settings.port)
+        listening = (
+            _listen(settings.host, settings.port) if settings.listen_fd is None else _inherit_socket(settings.listen_fd)
+        )
         beside = _listen(settings.host, settings.metrics_port or 0) if apart else None
         app: ASGIApp = (
             _probes(self._health)
-            if self._role == "worker"
+            if self._serves_probes_only
             else create_app(self._service, self._health, metrics=not apart)
         )
         servers = [(self._server(app), listening)]
@@ -273,19 +299,11 @@ class Process:
             )
         )
 
-    def _start(self, worker: Worker, stop: asyncio.Event) -> asyncio.Task[None]:
-        return asyncio.create_task(worker.run(stop), name=worker.name)
-
     def _on_end(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled():
+        error = None if task.cancelled() else task.exception()
+        if error is None and self._stop.is_set():
             return
-        error = task.exception()
-        if error is not None:
-            log.error("worker_died", worker=task.get_name(), exc_info=error)
-        elif self._stop.is_set():
-            return
-        else:
-            log.error("worker_ended", worker=task.get_name())
+        log.error("process_ends", because=task.get_name(), exc_info=error)
         self._failed = True
         self._stop.set()
 
@@ -321,6 +339,10 @@ def _spare_what_stays() -> None:
     gc.set_threshold(*_COLLECT_AFTER)
 
 
+def _start(worker: Worker, stop: asyncio.Event) -> asyncio.Task[None]:
+    return asyncio.create_task(worker.run(stop), name=worker.name)
+
+
 async def _finish(tasks: Sequence[asyncio.Task[None]], timeout_s: float) -> None:
     """Wait for these to end, cancelling none."""
     if tasks:
@@ -334,6 +356,17 @@ def _probes(health: Health) -> ASGIApp:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    listening.setblocking(False)
+    return listening
+
+
+def _inherit_socket(descriptor: int) -> socket.socket:
+    """The listening socket that was handed down."""
+    listening = socket.socket(fileno=descriptor)
+    if not listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        listening.close()
+        raise OSError(errno.EINVAL, f"descriptor {descriptor} is no listening socket")
+    listening.set_inheritable(False)
     listening.setblocking(False)
     return listening
 

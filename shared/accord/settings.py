@@ -78,6 +78,8 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
+    listen_fd: int | None = Field(default=None, ge=3)
+    """A listening socket that whoever starts the process has opened and handed down: several processes then share one port."""
     metrics_port: int | None = Field(default=None, ge=0, le=65_535)
     log_level: LogLevel = "info"
 

@@ -1,5 +1,5 @@
 """Logs, traces and where they go: JSON lines on stdout, and spans to an OTLP endpoint if one is set. Secrets, bodies and
-the messages of foreign exceptions (which quote values) are never written."""
+the messages of foreign exceptions (which quote values) are never written, nor is the same warning more than once in ten seconds."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import random
 import re
 import sys
 import traceback
-from collections.abc import Iterator, MutableMapping
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, MutableMapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import orjson
@@ -34,6 +37,9 @@ _EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 _MESSAGE_IS_OURS = (OSError, TimeoutError, RuntimeError, AssertionError, TypeError, AttributeError, ImportError)
 _FRAMES_MAX = 30
 _TEXT_CHARS_MAX = 2_000
+_REPEATS_EVERY_S = 10.0
+_REPEATS_MAX = 1_000
+_NOT_COMPARED = frozenset({"timestamp", "attempt"})
 
 EventDict = MutableMapping[str, Any]
 
@@ -59,8 +65,8 @@ def configure_logging(level: str = "info", *, service: str | None = None) -> Non
     handler = _Stdout()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _as_json],
+            foreign_pre_chain=[_add_repeated, *shared],  # first, since redacting leaves no record
+            processors=[_add_repeated, structlog.stdlib.ProcessorFormatter.remove_processors_meta, _as_json],
         )
     )
     root = logging.getLogger()
@@ -78,10 +84,119 @@ def configure_logging(level: str = "info", *, service: str | None = None) -> Non
         logger.setLevel(max(numeric, floor))
 
 
+@dataclass(slots=True)
+class _Window:
+    """The time after a line in which the same is not written again."""
+
+    begun_at: float
+    unwritten: int = 0
+    last: logging.LogRecord | None = None
+
+
+class RepeatLimiter:
+    """Holds back warnings and errors that say the same as a line of the last ten seconds, and counts them.
+
+    The count, `repeated`, stands on the next line that says the same. If none comes, the last one held back is written
+    with the first line of any kind after the ten seconds. Lines that differ in anything but a time, an attempt or a
+    measure are different: none of those is held back.
+    """
+
+    def __init__(self, every_s: float = _REPEATS_EVERY_S, clock: Callable[[], float] = monotonic) -> None:
+        self._every_s = every_s
+        self._clock = clock
+        self._windows: OrderedDict[Hashable, _Window] = OrderedDict()
+        """The oldest first."""
+
+    def admit(self, record: logging.LogRecord) -> list[logging.LogRecord]:
+        """The records to write now."""
+        key, now = _identity_of(record), self._clock()
+        window = self._windows.get(key)
+        if window is not None and now - window.begun_at < self._every_s:
+            window.unwritten += 1
+            window.last = record
+            return self._pop_expired(now)
+        if window is not None:
+            record.repeated = window.unwritten
+            del self._windows[key]
+        due = self._pop_expired(now)
+        if record.levelno >= logging.WARNING:
+            self._windows[key] = _Window(now)
+        return [*due, record]
+
+    def flush(self) -> list[logging.LogRecord]:
+        """What is still held back, at the end."""
+        held = [window for window in self._windows.values() if window.unwritten]
+        self._windows.clear()
+        return [_summary(window) for window in held]
+
+    def _pop_expired(self, now: float) -> list[logging.LogRecord]:
+        """What is held back of windows that have ended, which then begin anew, and of the oldest where there are too many."""
+        due: list[logging.LogRecord] = []
+        while self._windows:
+            key, window = next(iter(self._windows.items()))
+            has_ended = now - window.begun_at >= self._every_s
+            if not has_ended and len(self._windows) < _REPEATS_MAX:
+                break
+            del self._windows[key]
+            if window.unwritten:
+                due.append(_summary(window))
+                if has_ended:
+                    self._windows[key] = _Window(now)
+        return due
+
+
+def _identity_of(record: logging.LogRecord) -> Hashable:
+    if isinstance(record.msg, dict):
+        fields = {
+            name: repr(value)
+            for name, value in record.msg.items()
+            if name not in _NOT_COMPARED and not isinstance(value, float)
+        }
+        said: Hashable = tuple(sorted(fields.items()))
+    else:
+        error = record.exc_info[1] if record.exc_info else None
+        said = (record.getMessage(), () if error is None else (type(error), *_stack(error)))
+    return record.name, record.levelno, said
+
+
+def _summary(window: _Window) -> logging.LogRecord:
+    record = window.last
+    if record is None:
+        raise AssertionError("nothing was held back")
+    record.repeated = window.unwritten - 1
+    return record
+
+
+def _add_repeated(_: Any, __: str, event: EventDict) -> EventDict:
+    repeated = getattr(event["_record"], "repeated", 0)
+    if repeated:
+        event["repeated"] = repeated
+    return event
+
+
 class _Stdout(logging.Handler):
     """Writes to what stdout is at the moment, a line at a time."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._limiter = RepeatLimiter()
+
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            due = self._limiter.admit(record)
+        except Exception:  # noqa: BLE001 - such as arguments that do not fit the message
+            self.handleError(record)
+            return
+        for one in due:
+            self._write(one)
+
+    def close(self) -> None:
+        """Write what is still held back."""
+        for due in self._limiter.flush():
+            self._write(due)
+        super().close()
+
+    def _write(self, record: logging.LogRecord) -> None:
         try:
             sys.stdout.write(self.format(record) + "\n")
             sys.stdout.flush()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import Protocol
 
 import structlog
@@ -25,7 +25,11 @@ class Worker(Protocol):
     def name(self) -> str: ...
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set, then drain (10 s at most) and return. An exception ends the process."""
+        """Work until `stop` is set, then drain (10 s at most) and return.
+
+        An exception is a failure that the worker cannot retry by itself. `run` may be called again after it: see
+        accord.supervision.
+        """
         ...
 
     def problem(self) -> str | None:
@@ -36,17 +40,14 @@ class Worker(Protocol):
 class Stall:
     """Tells when something waits and nothing is done about it, for `problem()`.
 
-    A failure that is known and tried again (an outage of Kafka or PostgreSQL) is no reason to start the process anew,
-    which would take a healthy API with it; it counts as a stall only after ten times as long.
+    Only silence is a stall: neither progress nor a failure. A failure that is known and retried (an outage of Kafka or
+    PostgreSQL) never is, however long it lasts, since a new process would meet the same.
     """
-
-    _PATIENCE = 10
 
     def __init__(self, stuck_after_s: float) -> None:
         self.stuck_after_s = stuck_after_s
         self._waiting = False
-        self._progress_at = 0.0
-        self._failed_at = 0.0
+        self._heard_at = 0.0
 
     def waits(self, waiting: bool) -> None:
         """Say whether anything waits to be done; the time counts from the first yes."""
@@ -56,25 +57,21 @@ class Stall:
 
     def progressed(self) -> None:
         """Something was done."""
-        self._progress_at = time.monotonic()
+        self._heard_at = monotonic()
 
     def failed(self) -> None:
         """It was tried and failed in a way that passes; it is tried again."""
-        self._failed_at = time.monotonic()
+        self._heard_at = monotonic()
 
     @property
     def stuck(self) -> bool:
-        if not self._waiting:
-            return False
-        now = time.monotonic()
-        idle_s, silent_s = now - self._progress_at, now - max(self._progress_at, self._failed_at)
-        return silent_s > self.stuck_after_s or idle_s > self._PATIENCE * self.stuck_after_s
+        return self._waiting and monotonic() - self._heard_at > self.stuck_after_s
 
 
 class Periodic:
     """Does `work` every `every_s` seconds, and again at once while it answers True (more to do now).
 
-    A transient failure (a lost connection, a deadlock) is retried with back-off; any other exception ends the process.
+    A transient failure (a lost connection, a deadlock) is retried with back-off; any other exception leaves `run`.
     """
 
     def __init__(
@@ -119,9 +116,9 @@ class Periodic:
 async def give_way(busy: Callable[[], bool]) -> None:
     """Between two rounds of background work: wait while what people wait for is in hand, but not for ever, so that the work goes on
     however busy the process is."""
-    until = time.monotonic() + _GIVES_WAY_S_MAX
+    until = monotonic() + _GIVES_WAY_S_MAX
     await asyncio.sleep(0)
-    while busy() and time.monotonic() < until:  # noqa: ASYNC110 - it ends in many places, none of which tells
+    while busy() and monotonic() < until:  # noqa: ASYNC110 - it ends in many places, none of which tells
         await asyncio.sleep(_LOOKS_EVERY_S)
 
 

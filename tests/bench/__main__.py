@@ -1,4 +1,7 @@
-"""`python -m tests.bench [names…]`: measure, print a table, write JSON to bench-results/. Without names: everything."""
+"""`python -m tests.bench [names…]`: measure, print a table, write JSON to bench-results/. Without names: everything.
+
+With `--base COMMIT` the same is measured of another commit of ours in turn with this one, and the two are compared.
+"""
 
 from __future__ import annotations
 
@@ -7,41 +10,34 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
-from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import structlog
 from rich.console import Console
-from tests.bench import (
-    capturing,
-    hooking,
-    importing,
-    judging,
-    qualifying,
-    reevaluating,
-    relaying,
-    routing,
-    what_if,
-    whole_way,
-)
+from tests.bench.comparison import ROUNDS, BenchFailedError, compare
 from tests.bench.house import House
 from tests.bench.report import Figure, show, write
 
 RESULTS = Path("bench-results")
-GROUPS: dict[str, Callable[[House], list[Figure]]] = {
-    "single": capturing.single,
-    "batch": capturing.batch,
-    "imports": importing.imports,
-    "webhooks": hooking.webhooks,
-    "relay": relaying.throughput,
-    "relay-latency": relaying.latency,
-    "qualification": qualifying.throughput,
-    "evaluation": judging.evaluation,
-    "reevaluation": reevaluating.reevaluation,
-    "routing": routing.routed,
-    "what-if": what_if.what_if,
-    "way": whole_way.whole_way,
+GROUPS = {
+    "single": "capturing:single",
+    "batch": "capturing:batch",
+    "imports": "importing:imports",
+    "webhooks": "hooking:webhooks",
+    "relay": "relaying:throughput",
+    "relay-latency": "relaying:latency",
+    "qualification": "qualifying:throughput",
+    "evaluation": "judging:evaluation",
+    "reevaluation": "reevaluating:reevaluation",
+    "routing": "routing:routed",
+    "what-if": "what_if:what_if",
+    "way": "whole_way:whole_way",
+    "idle": "idle:idle",
 }
+"""Name → module and function. A module is imported when it is asked for: some import what they measure, and another commit may not
+have it."""
 
 
 def main(arguments: list[str]) -> int:
@@ -51,28 +47,52 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--leads",
         type=lambda text: tuple(map(int, text.split(","))),
-        default=importing.SIZES,
         help="leads that are there before the imports, apart by commas",
     )
+    parser.add_argument("--idle-seconds", type=float, help="how long a window of `idle` is")
+    parser.add_argument("--no-twins", action="store_true", help="measure ours alone in rounds that have both")
+    parser.add_argument("--base", metavar="COMMIT", help="compare with this commit, measured in turn")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="so many runs of each side of a comparison")
     asked = parser.parse_args(arguments)
     names = asked.names or list(GROUPS)
-    groups = {**GROUPS, "imports": partial(importing.imports, sizes=asked.leads)}
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is stopped in order
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so that everything is stopped in order
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     console = Console(width=None if sys.stdout.isatty() else 160)
+    if asked.base:
+        options = [f"--leads={','.join(map(str, asked.leads))}"] if asked.leads else []
+        options += [f"--idle-seconds={asked.idle_seconds:g}"] if asked.idle_seconds else []
+        try:
+            return compare(asked.base, names, asked.rounds, options, RESULTS, console)
+        except BenchFailedError as error:
+            sys.exit(f"the comparison cannot begin: {error}")
+    return _measure(asked, names, console)
+
+
+def _measure(asked: argparse.Namespace, names: list[str], console: Console) -> int:
+    options: dict[str, dict[str, Any]] = {
+        "imports": {"sizes": asked.leads} if asked.leads else {},
+        "idle": {"window_s": asked.idle_seconds} if asked.idle_seconds else {},
+    }
     figures: list[Figure] = []
     failed = False
-    with House() as house:
+    with House(with_twins=not asked.no_twins) as house:
         for name in names:
             with console.status(f"measuring {name}"):
                 try:
-                    figures.extend(groups[name](house))
+                    figures.extend(_load_group(name)(house, **options.get(name, {})))
                 except Exception:  # noqa: BLE001 - what the other groups measure is worth showing
                     console.print_exception(max_frames=4)
                     failed = True
     show(console, figures)
     console.print(f"written to {write(RESULTS, figures)}")
     return int(failed)
+
+
+def _load_group(name: str) -> Callable[..., list[Figure]]:
+    module, function = GROUPS[name].split(":")
+    group: Callable[..., list[Figure]] = getattr(import_module(f"tests.bench.{module}"), function)
+    return group
 
 
 if __name__ == "__main__":

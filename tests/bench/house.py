@@ -49,7 +49,9 @@ class _Quiet:
 class House:
     """Where the bench happens. A context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_twins: bool = True) -> None:
+        """Without twins, groups that measure in rounds of both sides measure ours alone."""
+        self.sides = ("ours", "twin") if with_twins else ("ours",)
         self._dir = Path(tempfile.mkdtemp(prefix="accord-bench-"))
         self._stack = Stack(StackOptions(self._dir, kafka_port=free_ports(1)[0], services=()), _Quiet())
         self._exit = contextlib.ExitStack()
@@ -95,6 +97,15 @@ class House:
         """The postmaster's pid."""
         return (self._stack.postgres.pid if self._stack.postgres else None) or 0
 
+    @property
+    def kafka_pid(self) -> int:
+        """The broker's pid."""
+        return (self._stack.kafka.pid if self._stack.kafka else None) or 0
+
+    def measure_kafka_logs(self) -> int:
+        """Bytes in the segments of all topics, Kafka's own among them."""
+        return sum(path.stat().st_size for path in (self._dir / "kafka" / "logs").rglob("*.log"))
+
     def sql(self, database: str, statement: str) -> str:
         """Run a statement as the superuser."""
         postgres = self._stack.postgres
@@ -106,13 +117,19 @@ class House:
         """Have PostgreSQL write out what the last round left, so that each round begins alike."""
         self.sql("postgres", "CHECKPOINT")
 
+    def vacuum(self) -> None:
+        """Have PostgreSQL do now what autovacuum would do at a moment of its own; once more, since statistics leave dead rows."""
+        for spec in SPECS.values():
+            self.sql(spec.database, "VACUUM ANALYZE; VACUUM")
+        self.settle()
+
     # -- processes
 
     @contextlib.contextmanager
     def service(self, name: str, *, role: str = "all", prefix: str = "") -> Iterator[Service]:
         """A service, migrated, ready, with its agreement signed; stopped at the end."""
         spec = SPECS[name]
-        service = self._service(replace(spec, role=role), prefix)  # type: ignore[arg-type]  # one of three words
+        service = self._service(replace(spec, role=role), prefix)  # type: ignore[arg-type]  # one of four words
         if name not in self._migrated:
             service.end_migration(service.begin_migration())
             self._migrated.add(name)

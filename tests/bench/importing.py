@@ -132,8 +132,9 @@ class Importing:
 
 @contextmanager
 def importing(house: House) -> Iterator[Importing]:
-    """Intake as it is run apart: one process for HTTP, one for work."""
+    """Intake as it is run apart: one process for HTTP, one for work, and the relay beside them."""
     with ExitStack() as stack:
+        stack.enter_context(house.service("intake", role="relay"))
         worker = stack.enter_context(house.service("intake", role="worker"))
         api = stack.enter_context(house.service("intake", role="api"))
         house.sql("intake", "TRUNCATE outbox; ANALYZE")

@@ -6,7 +6,9 @@ import itertools
 from collections.abc import Iterator
 
 COMPANIES = 4_000
-RUNS_MAX = 79
+RUNS_PER_AREA = 79
+_AREAS = ("201", "202", "203")
+RUNS_MAX = RUNS_PER_AREA * len(_AREAS)
 PHONES_PER_RUN = 100_000
 _INDUSTRIES = ("541511", "541512", "518210", "522110", "334111")
 _LINES = ("software", "finance", "manufacturing")
@@ -19,11 +21,13 @@ def submissions(run: int, *, occurred_at: bool = False) -> Iterator[bytes]:
 
     Every fourth has a phone number too. With `occurred_at` there is a `%s` in its place, for the sender to fill in.
     """
+    area, block = divmod(run, RUNS_PER_AREA)
     moment = b',"occurred_at":"%s"' if occurred_at else b""
     for n in itertools.count():
         company = n * 7919 % COMPANIES
         line, fourth = divmod(n, 4)
-        phone = "" if fourth or line >= PHONES_PER_RUN else f',"phone":"+1201{2_000_000 + run * PHONES_PER_RUN + line}"'
+        number = f"+1{_AREAS[area]}{2_000_000 + block * PHONES_PER_RUN + line}"
+        phone = "" if fourth or line >= PHONES_PER_RUN else f',"phone":"{number}"'
         text = (
             f'{{"source":"website","email":"lead-{run}-{n}@company{company}.example"{phone}'
             f',"first_name":"Ada","last_name":"Lovelace{n}","company":"Company {company}","title":"Head of Research"'

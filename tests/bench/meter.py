@@ -30,7 +30,9 @@ class Meter:
 
 
 def _cpu_s(pids: Iterable[int]) -> float:
-    """Seconds of processor time of these processes and their living descendants."""
+    """Seconds of processor time of these processes, of their living descendants, and of those that they have seen end: a
+    backend of PostgreSQL may live for less than a window.
+    """
     total = 0.0
     for pid in pids:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -38,7 +40,7 @@ def _cpu_s(pids: Iterable[int]) -> float:
             for process in [root, *root.children(recursive=True)]:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     times = process.cpu_times()
-                    total += times.user + times.system
+                    total += times.user + times.system + times.children_user + times.children_system
     return total
 
 

@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,8 +70,8 @@ def show(console: Console, figures: Sequence[Figure]) -> None:
         cpu = " / ".join(f"{one.cpu_us[who]:,.0f} µs" for who in ("ours", "twin") if who in one.cpu_us)
         table.add_row(
             one.name,
-            f"[{style}]{_number(one.ours)} {one.unit}[/]" if style else f"{_number(one.ours)} {one.unit}",
-            "" if one.twin is None else _number(one.twin),
+            f"[{style}]{format_number(one.ours)} {one.unit}[/]" if style else f"{format_number(one.ours)} {one.unit}",
+            "" if one.twin is None else format_number(one.twin),
             "" if one.ratio is None else f"{one.ratio:.1f}",
             one.target,
             cpu,
@@ -82,9 +82,15 @@ def show(console: Console, figures: Sequence[Figure]) -> None:
 
 def write(directory: Path, figures: Sequence[Figure]) -> Path:
     """Write all of it as JSON; the file's path."""
+    rows = [{**asdict(one), "ratio": one.ratio, "met": one.met} for one in figures]
+    return write_json(directory, {"figures": rows})
+
+
+def write_json(directory: Path, content: Mapping[str, object], *, suffix: str = "") -> Path:
+    """Write what was measured, with the moment and the machine; the file's path."""
     directory.mkdir(exist_ok=True)
     now = datetime.now(UTC)
-    path = directory / f"{now:%Y-%m-%dT%H%M%SZ}.json"
+    path = directory / f"{now:%Y-%m-%dT%H%M%SZ}{suffix}.json"
     machine = {
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
@@ -92,9 +98,13 @@ def write(directory: Path, figures: Sequence[Figure]) -> Path:
         "python": platform.python_version(),
         "python_loop_ms": round(_loop_ms(), 1),
     }
-    rows = [{**asdict(one), "ratio": one.ratio, "met": one.met} for one in figures]
-    path.write_text(json.dumps({"at": now.isoformat(), "machine": machine, "figures": rows}, indent=2) + "\n")
+    path.write_text(json.dumps({"at": now.isoformat(), "machine": machine, **content}, indent=2) + "\n")
     return path
+
+
+def higher_is_better(unit: str) -> bool:
+    """Rates are; times, shares and volumes are not."""
+    return "/s" in unit
 
 
 def _loop_ms() -> float:
@@ -114,5 +124,6 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values) if values else float("nan")
 
 
-def _number(value: float) -> str:
+def format_number(value: float) -> str:
+    """With a digit behind the point where there are few before it."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"

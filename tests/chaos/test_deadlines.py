@@ -97,7 +97,7 @@ def alive(url: str) -> bool:
 def relay_stopped(accord: Running) -> Iterator[None]:
     """SIGSTOP to the process with intake's relay. A helper continues it, also when this test itself is killed."""
     assert accord.stack is not None
-    pid = accord.stack.services["intake-worker"].pid
+    pid = accord.stack.services["intake-relay"].pid
     assert pid is not None
     script = 'kill -STOP "$0" && read -r _; kill -CONT "$0"'
     with subprocess.Popen(["/bin/sh", "-c", script, str(pid)], stdin=subprocess.PIPE) as helper:

@@ -197,7 +197,7 @@ async def test_what_was_done_or_given_up_long_ago_is_forgotten(intake: Connected
 
     left = {str(row["hook_event_id"]) for row in await intake.rows("SELECT hook_event_id FROM hook_event")}
     assert left == {kept[1]["hook_event_id"], kept[3]["hook_event_id"]}
-    await intake.hook_work.count()
+    await intake.hook_work.collector().collect()
     assert REGISTRY.get_sample_value("accord_hook_events_failed") == 1
 
 

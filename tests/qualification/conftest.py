@@ -17,6 +17,7 @@ import pytest
 import yaml
 from fastapi import FastAPI
 from sqlalchemy import text
+from tests.watermarks import FixedWatermarks
 from uuid_utils.compat import uuid7
 
 from accord.agreements import AgreementStore
@@ -232,6 +233,7 @@ class Stack:
     store: AgreementStore
     app: FastAPI
     http: httpx.AsyncClient
+    watermarks: FixedWatermarks = field(default_factory=FixedWatermarks)
 
     async def agree(self, content: Mapping[str, Any]) -> int:
         """Draft, propose and sign a definition over HTTP; the version that came into force."""

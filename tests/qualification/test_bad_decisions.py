@@ -136,7 +136,7 @@ async def test_of_two_people_who_decide_at_once_one_wins_and_the_other_reads_whe
             asyncio.create_task(decide(stack, auth, mql.lead_id, body, key, **headers))
             for body, key in zip(bodies, ("sales", "marketing"), strict=True)
         ]
-        await both_wait(stack)
+        await asyncio.create_task(both_wait(stack))
     one, other = await asyncio.gather(*both)
     assert sorted((one.status_code, other.status_code)) == [201, status]
     winner, loser = (one.json(), other.json()) if one.status_code == 201 else (other.json(), one.json())
@@ -149,7 +149,7 @@ async def test_who_began_first_and_waited_decides_about_the_lead_as_it_became(st
     book = await Definitions(stack.store, RoutingBook(stack.database)).book()
     accept = Proposal(lead=mql.lead_id, decision="accept", reason=None, fields=Fields(), note=None, occurred_at=None)
     async with stack.database.recording() as began_first:
-        assert (await decide(stack, auth, mql.lead_id, ACCEPT)).status_code == 201
+        assert (await asyncio.create_task(decide(stack, auth, mql.lead_id, ACCEPT))).status_code == 201
         (refusal,) = await take(began_first, [accept], book, Author("slow", "sales"))
     assert isinstance(refusal, NotAllowed)
     assert refusal.stage == "sal"

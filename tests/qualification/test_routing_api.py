@@ -22,7 +22,7 @@ from qualification.domain.history import fold
 from qualification.queries import logs, reevaluations
 from qualification.usecases.breaches import take_breaches
 from qualification.usecases.definitions import Definitions
-from qualification.usecases.measure import measure
+from qualification.usecases.measure import reevaluation_collector, waiting_collector
 from qualification.usecases.place import place_waiting, sweep
 from qualification.usecases.routing import RoutingBook
 
@@ -307,7 +307,8 @@ async def test_operators_see_how_many_leads_wait_for_how_long_and_how_far_a_new_
     routed, teller, day, auth
 ):
     async def measured(name: str) -> float:
-        await measure(routed.database)
+        for collector in (waiting_collector(routed.database), reevaluation_collector(routed.database)):
+            await collector.collect()
         said = (await routed.http.get("/metrics")).text
         return next(float(line.split()[-1]) for line in said.splitlines() if line.startswith(f"{name} "))
 

@@ -28,6 +28,7 @@ from qualification.domain.handover import handover_stages, verdict
 from qualification.domain.rules import compile_definition
 from qualification.domain.what_if import Comparison, Imagined, Sums, for_entries, imagine, monday, week_name
 from qualification.domain.what_if_report import pick, report
+from qualification.queries import what_ifs
 from qualification.usecases import what_if as usecase
 from qualification.usecases.what_if import Imagining
 
@@ -358,7 +359,20 @@ async def test_killed_amid_its_work_it_counts_nobody_twice(stack, past, auth, da
     assert (done["state"], done["progress"]["leads_done"], done["report"]["leads"]) == ("done", 156, 156)
 
 
-async def test_two_processes_do_not_work_at_once_and_who_is_overtaken_saves_nothing(stack, past, auth):
+async def test_while_one_process_works_another_does_nothing(stack, past, auth):
+    id_ = (await ask(stack, auth))["what_if_id"]
+    session = await stack.database.connect()
+    assert await what_ifs.is_mine(session)
+    imagining = Imagining(stack.database, lambda: False)
+    assert not await imagining.work()
+    assert (await answered(stack, auth, id_))["state"] == "queued"
+    await session.close()
+    while await imagining.work():
+        pass
+    assert (await answered(stack, auth, id_))["state"] == "done"
+
+
+async def test_of_two_processes_that_work_at_once_who_is_overtaken_saves_nothing(stack, past, auth):
     id_ = (await ask(stack, auth))["what_if_id"]
     first, second = Imagining(stack.database, lambda: False), Imagining(stack.database, lambda: False)
     await first.next_batch()  # it begins

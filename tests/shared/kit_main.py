@@ -1,4 +1,4 @@
-"""The kit's service as a process; what its workers do is told by KIT_WORKER."""
+"""The kit's service as a process; what its workers do is told by KIT_WORKER, KIT_RELAY and KIT_API_WORKER."""
 
 import asyncio
 import os
@@ -18,10 +18,9 @@ from accord.settings import Settings
 class KitWorker:
     """Waits for the end, dies, ends early, is stuck or never drains, as told."""
 
-    name = "kit-worker"
-
-    def __init__(self, manner: str) -> None:
-        self.manner = manner
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.manner = os.environ.get(name.upper().replace("-", "_"), "")
 
     async def run(self, stop: asyncio.Event) -> None:
         if self.manner == "dies":
@@ -33,7 +32,7 @@ class KitWorker:
             await asyncio.sleep(3600)
 
     def problem(self) -> str | None:
-        return "kit-worker: stuck" if self.manner == "stuck" else None
+        return f"{self.name}: stuck" if self.manner == "stuck" else None
 
 
 def build(settings: Settings) -> Service:
@@ -60,8 +59,9 @@ def build(settings: Settings) -> Service:
         database=database,
         migrations=Path(__file__).parent / "kit_migrations",
         routers=[router, agreement_router(AgreementStore(database, POLICY), example=CONTENT)],
-        workers=[KitWorker(os.environ.get("KIT_WORKER", ""))],
-        api_workers=[commits],
+        workers=[KitWorker("kit-worker")],
+        relays=[KitWorker("kit-relay")],
+        api_workers=[commits, KitWorker("kit-api-worker")],
     )
 
 

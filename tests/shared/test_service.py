@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import sys
@@ -13,10 +14,12 @@ from pathlib import Path
 import httpx
 import pytest
 from kit_main import build
+from shared_kit import until
 from shared_process import SECRET, process
 
-from accord.service import Service, run
+from accord.service import Service, _inherit_socket, run
 from accord.settings import Settings
+from accord_local.kafka import KafkaServer
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -26,7 +29,13 @@ async def test_a_signal_lets_requests_finish_and_the_process_end_with_0(
     async with process(kit_database, tmp_path, "all") as running:
         port = (await running.logged("started"))["port"]
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-            assert (await client.get("/readyz")).json() == {"status": "ready", "checks": {"database": "ok"}}
+            ready = await client.get("/readyz")
+            assert ready.status_code == 200
+            assert ready.json() == {
+                "status": "degraded",
+                "checks": {"database": "ok", "kafka": "degraded: failed: KafkaConnectionError"},
+                "workers": {},
+            }
             asking = asyncio.create_task(client.get("/shout/hello"))
             await running.logged("entered")
             running.process.send_signal(number)
@@ -38,30 +47,72 @@ async def test_a_signal_lets_requests_finish_and_the_process_end_with_0(
         assert running.events()[-1] == "stopped"
 
 
-async def test_the_api_runs_no_worker_and_the_worker_answers_only_probes(kit_database: str, tmp_path: Path) -> None:
-    async with process(kit_database, tmp_path, "api", KIT_WORKER="dies") as running:
+async def test_each_role_runs_its_own_workers_and_only_the_api_answers_requests(
+    kit_database: str, kafka_server: KafkaServer, tmp_path: Path
+) -> None:
+    dying = {"KIT_WORKER": "dies", "KIT_RELAY": "dies", "KIT_API_WORKER": "dies"}
+    async with process(kit_database, tmp_path, "api", **{**dying, "KIT_API_WORKER": ""}) as running:
         port = (await running.logged("started"))["port"]
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             assert (await client.get("/shout/hello")).json() == "HELLO"
+            assert (await client.get("/readyz")).json()["checks"] == {"database": "ok"}
         assert await running.end(signal.SIGTERM) == 0
-    async with process(kit_database, tmp_path, "worker") as running:
-        port = (await running.logged("started"))["port"]
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-            assert (await client.get("/shout/hello")).status_code == 404
-            for path in ("/livez", "/readyz", "/metrics"):
-                assert (await client.get(path)).status_code == 200
-        assert await running.end(signal.SIGTERM) == 0
+    kafka = {"ACCORD_KAFKA_BOOTSTRAP_SERVERS": kafka_server.bootstrap_servers}
+    for role in ("worker", "relay"):
+        async with process(kit_database, tmp_path, role, **{**dying, f"KIT_{role.upper()}": ""}, **kafka) as running:
+            port = (await running.logged("started"))["port"]
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+                assert (await client.get("/shout/hello")).status_code == 404
+                for path in ("/livez", "/readyz", "/metrics"):
+                    assert (await client.get(path)).status_code == 200
+            assert await running.end(signal.SIGTERM) == 0
 
 
-@pytest.mark.parametrize(("manner", "event"), [("dies", "worker_died"), ("ends", "worker_ended")])
-async def test_a_worker_that_is_gone_ends_the_process_with_1(
-    kit_database: str, tmp_path: Path, manner: str, event: str
+@pytest.mark.parametrize(
+    ("role", "worker", "manner", "error"),
+    [
+        ("worker", "kit-worker", "dies", "ValueError"),
+        ("relay", "kit-relay", "ends", "WorkerEnded"),
+        ("all", "kit-api-worker", "dies", "ValueError"),
+    ],
+)
+async def test_a_failed_worker_ends_a_process_that_has_no_other_work_or_whose_requests_would_hang(
+    kit_database: str, tmp_path: Path, role: str, worker: str, manner: str, error: str
 ) -> None:
-    async with process(kit_database, tmp_path, "all", KIT_WORKER=manner) as running:
+    async with process(kit_database, tmp_path, role, **{worker.upper().replace("-", "_"): manner}) as running:
         assert await running.end() == 1
-        line = next(line for line in running.lines if line["event"] == event)
-        assert line["worker"] == "kit-worker"
-        assert line["level"] == "error"
+        line = next(line for line in running.lines if line["event"] == "worker_failed")
+        assert (line["worker"], line["level"], line["error"], line["restarts_in_s"]) == (worker, "error", error, None)
+        assert line["action"]
+        assert "initech" not in json.dumps(running.lines)
+
+
+async def test_a_failed_worker_is_started_again_while_the_api_of_the_same_process_goes_on(
+    kit_database: str, tmp_path: Path
+) -> None:
+    async with process(kit_database, tmp_path, "all", KIT_WORKER="dies", KIT_RELAY="ends") as running:
+        port = (await running.logged("started"))["port"]
+        failed = [await running.logged("worker_failed") for _ in range(2)]
+        assert {line["worker"] for line in failed} == {"kit-worker", "kit-relay"}
+        assert all(0 < line["restarts_in_s"] <= 60 for line in failed)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+
+            async def have_failed_again() -> bool:
+                workers = (await client.get("/readyz")).json()["workers"].values()
+                return len(workers) == 2 and all("times in a row" in how for how in workers)
+
+            await until(have_failed_again)
+            assert (await client.get("/shout/hello")).json() == "HELLO"
+            assert (await client.get("/livez")).status_code == 200
+            ready = await client.get("/readyz")
+            assert ready.status_code == 200
+            assert ready.json()["status"] == "degraded"
+            assert ready.json()["workers"].keys() == {"kit-worker", "kit-relay"}
+            assert "ValueError" in ready.json()["workers"]["kit-worker"]
+            metrics = (await client.get("/metrics")).text
+            assert 'accord_worker_failures_total{worker="kit-worker"}' in metrics
+            assert 'accord_worker_up{worker="kit-api-worker"} 1.0' in metrics
+        assert await running.end(signal.SIGTERM) == 0
         assert "initech" not in json.dumps(running.lines)
 
 
@@ -94,6 +145,15 @@ async def test_a_busy_port_is_one_clear_line(kit_database: str, tmp_path: Path) 
             assert running.events() == ["port_not_bound"]
             assert running.lines[0]["why"].startswith("Address already in use")
             assert running.lines[0]["port"] == port
+
+
+def test_only_a_listening_socket_is_taken_over() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        inherited = _inherit_socket(os.dup(listening.fileno()))
+        assert inherited.getsockname() == listening.getsockname()
+        inherited.close()
+    with socket.socket() as other, pytest.raises(OSError, match="no listening socket"):
+        _inherit_socket(os.dup(other.fileno()))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +221,7 @@ async def test_a_migration_that_fails_ends_with_1(kit_database: str, tmp_path: P
 
 
 async def test_a_stuck_worker_fails_liveness_and_the_probe_command_of_containers_says_so(
-    kit_database: str, tmp_path: Path
+    kit_database: str, kafka_server: KafkaServer, tmp_path: Path
 ) -> None:
     async def probe(port: int, path: str) -> int:
         command = "import sys; from accord.probe import main; main()"
@@ -170,12 +230,13 @@ async def test_a_stuck_worker_fails_liveness_and_the_probe_command_of_containers
         )
         return await asked.wait()
 
-    async with process(kit_database, tmp_path, "worker", KIT_WORKER="stuck") as running:
+    kafka = {"ACCORD_KAFKA_BOOTSTRAP_SERVERS": kafka_server.bootstrap_servers}
+    async with process(kit_database, tmp_path, "worker", KIT_WORKER="stuck", **kafka) as running:
         port = (await running.logged("started"))["port"]
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             answer = await client.get("/livez")
         assert answer.status_code == 503
-        assert answer.json()["problems"] == ["kit-worker: stuck"]
+        assert answer.json() == {"status": "stuck", "problems": ["kit-worker: stuck"]}
         assert await probe(port, "/readyz") == 0
         assert await probe(port, "/livez") == 1
         assert await running.end(signal.SIGTERM) == 0

@@ -20,7 +20,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from accord.metric_names import REGISTRY
-from accord.telemetry import REDACTED, configure_logging, redact
+from accord.telemetry import REDACTED, RepeatLimiter, configure_logging, redact
 from accord.tracing import current_traceparent
 
 
@@ -183,3 +183,74 @@ async def test_metrics_count_by_route_template_and_never_by_what_was_asked(house
     text_ = (await house.client.get("/metrics")).text
     assert "process_resident_memory_bytes" in text_
     assert "BREW" not in text_
+
+
+class Time:
+    """A clock of the test's own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 0.0
+        [self.handler] = [handler for handler in logging.getLogger().handlers if hasattr(handler, "_limiter")]
+        self.limiter: RepeatLimiter = self.handler._limiter
+        monkeypatch.setattr(self.limiter, "_clock", lambda: self.now_s)
+
+
+@pytest.fixture
+def time(lines: Any, monkeypatch: pytest.MonkeyPatch) -> Time:
+    return Time(monkeypatch)
+
+
+def counted(found: list[dict[str, Any]]) -> int:
+    """For how many occurrences these lines stand."""
+    return sum(1 + line.get("repeated", 0) for line in found)
+
+
+def test_a_failure_that_repeats_is_written_at_once_and_then_every_ten_seconds_with_its_count(
+    lines: Any, time: Time
+) -> None:
+    for tick in range(6_000):  # a minute at a hundred a second, as aiokafka and a retry loop have it in an outage
+        time.now_s = tick / 100
+        logging.getLogger("aiokafka").error("Unable connect to node with id %s", 1)
+        structlog.get_logger("x").warning("round_failed", error="KafkaConnectionError", attempt=tick, waited_s=tick / 7)
+    found = lines()
+    assert len(found) == 12
+    assert found[0]["event"] == "Unable connect to node with id 1"
+    assert all("repeated" not in line for line in found[:2])
+    assert all(line["repeated"] > 990 for line in found[2:])
+    time.handler.close()
+    assert counted(found + lines()) == 12_000
+
+
+def test_what_is_held_back_is_told_by_whatever_is_logged_next(lines: Any, time: Time) -> None:
+    for _ in range(5):
+        structlog.get_logger("x").warning("round_failed", error="TimeoutError")
+    time.now_s = 10.0
+    structlog.get_logger("y").info("recovered")
+    found = lines()
+    assert [(line["event"], line.get("repeated")) for line in found] == [
+        ("round_failed", None),
+        ("round_failed", 3),
+        ("recovered", None),
+    ]
+
+
+def test_lines_that_differ_are_all_written(lines: Any, time: Time) -> None:
+    log = structlog.get_logger("x")
+    for offset in range(50):
+        log.error("event_set_aside", topic="intake-events", partition=1, offset=offset)
+        log.info("done")
+    for error in ("TimeoutError", "OSError"):
+        log.warning("round_failed", error=error)
+        structlog.get_logger("y").warning("round_failed", error=error)
+        logging.getLogger("aiokafka").warning("Failed: %s", error)
+    assert len(lines()) == 106
+
+
+def test_what_is_remembered_is_bounded_and_loses_no_count(lines: Any, time: Time) -> None:
+    log = structlog.get_logger("x")
+    for number in range(5_000):
+        log.warning("failed", number=number)
+        log.warning("failed", number=number)
+    assert len(time.limiter._windows) <= 1_000
+    time.handler.close()
+    assert counted(lines()) == 10_000

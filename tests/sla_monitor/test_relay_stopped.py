@@ -238,7 +238,7 @@ def settings(
 @pytest.fixture
 async def world(settings: Settings, database_factory: Callable[..., str]) -> AsyncIterator[World]:
     service = build(settings)
-    monitor = Running(lambda: service.workers)
+    monitor = Running(lambda: service.background_workers("all"))
     async with AsyncExitStack() as stack:
         intake = await stack.enter_async_context(
             producing(database_factory("producer", migrate_messaging), settings.kafka, "intake")

@@ -20,8 +20,9 @@ INTAKE_APART: Sequence[ServiceSpec] = (
     ServiceSpec("intake", "intake", "intake", 0, role="api"),
     *SERVICES[1:],
     ServiceSpec("intake-worker", "intake", "intake", 4, role="worker"),
+    ServiceSpec("intake-relay", "intake", "intake", 5, role="relay"),
 )
-"""The four services, intake's relay in a process of its own, so that it can be stopped while intake goes on answering."""
+"""The four services, intake by roles, so that its relay can be stopped while it goes on answering and working."""
 
 
 @dataclass

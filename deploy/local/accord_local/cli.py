@@ -28,7 +28,7 @@ from accord_local.errors import LocalError, StartError
 from accord_local.processes import log_tail, rotate, wait_for, wait_gone
 from accord_local.redaction import redact
 from accord_local.sending import Sending, mapping_of, media_of, send
-from accord_local.services import PROBE_TIMEOUT_S, SERVICES
+from accord_local.services import PROBE_TIMEOUT_S
 from accord_local.stack import Stack, StackOptions
 from accord_local.state import StackState
 
@@ -40,6 +40,7 @@ DOWN_TIMEOUT_S = 75.0  # services 10 s, Kafka 20 s, PostgreSQL 20 s, and some ro
 FOLLOW_EVERY_S = 0.2
 LOG_LINES_DEFAULT = 20
 NO_TERMINAL_COLUMNS = 160
+PROCESSES_MAX = 16
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 keys_app = typer.Typer(no_args_is_help=True, help="API keys.")
@@ -69,6 +70,15 @@ def up(
         ),
     ] = None,
     kafka: Annotated[str | None, typer.Option(help="Use this Kafka instead: host:port.", envvar="ACCORD_KAFKA")] = None,
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=PROCESSES_MAX,
+            help="API processes of each service, on one port. With more than one, work and relay have a process each too,"
+            " and the ports behind the four are taken by probes and metrics of each.",
+        ),
+    ] = 1,
     detach: Annotated[
         bool, typer.Option("--detach", help="Return when all is ready; stop with `accord down`.")
     ] = False,
@@ -77,7 +87,9 @@ def up(
     if detach:
         _up_detached(data_dir)
         return
-    options = StackOptions(data_dir, port_base, postgres_port, kafka_port, database_url_template, kafka)
+    options = StackOptions(
+        data_dir, port_base, postgres_port, kafka_port, database_url_template, kafka, processes=processes
+    )
     run_stack(options)
 
 
@@ -252,7 +264,7 @@ def run_stack(
                 stack.start()
             state = StackState.read(options.state_path)
             if state is not None:
-                console.print(state_table(state, {spec.name: "ready" for spec in options.services}, {}))
+                console.print(state_table(state, _all_ready(state), {}))
             console.print(f"keys: {options.dev_keys_path}   logs: {options.logs_dir}   stop: Ctrl-C", highlight=False)
             if then is not None:
                 with _supervised_aside(stack):
@@ -347,7 +359,12 @@ def _up_detached(data_dir: Path) -> None:
     if not done:
         child.terminate()
         raise StartError("accord", f"not ready after {DETACH_TIMEOUT_S:.0f} s", log_path)
-    _console().print(state_table(_running_state(data_dir), {spec.name: "ready" for spec in SERVICES}, {}))
+    started = _running_state(data_dir)
+    _console().print(state_table(started, _all_ready(started), {}))
+
+
+def _all_ready(state: StackState) -> dict[str, str]:
+    return {name: "ready" for name, entry in state.processes.items() if entry.probe}
 
 
 def _running_state(data_dir: Path) -> StackState:
@@ -362,9 +379,9 @@ def _probe(state: StackState) -> dict[str, str]:
     answers: dict[str, str] = {}
     with httpx.Client(trust_env=False, timeout=PROBE_TIMEOUT_S) as client:
         for name, entry in state.processes.items():
-            if entry.address.startswith("http"):
+            if entry.probe:
                 try:
-                    ready = client.get(f"{entry.address}/readyz").status_code == httpx.codes.OK
+                    ready = client.get(f"{entry.probe}/readyz").status_code == httpx.codes.OK
                 except httpx.TransportError:
                     answers[name] = "unreachable"
                 else:

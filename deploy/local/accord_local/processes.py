@@ -115,14 +115,17 @@ def spawn(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     death_signal: int = signal.SIGTERM,
+    pass_fds: Sequence[int] = (),
 ) -> ChildProcess:
     """Start a command in a new session; its output is appended to `log_path`, and it gets `death_signal` if we die.
+
+    `pass_fds` are open in it under the same numbers.
 
     Raises LocalError when the command can't be started.
     """
     arguments = [str(part) for part in command]
     try:
-        return _spawner.submit(_spawn, arguments, log_path, env, cwd, death_signal).result()
+        return _spawner.submit(_spawn, arguments, log_path, env, cwd, death_signal, pass_fds).result()
     except OSError as error:
         if error.errno == errno.ENOSPC and log_path is not None:
             raise DiskFullError(Path(arguments[0]).name, log_path.parent) from error
@@ -130,7 +133,12 @@ def spawn(
 
 
 def _spawn(
-    arguments: list[str], log_path: Path | None, env: Mapping[str, str] | None, cwd: Path | None, death_signal: int
+    arguments: list[str],
+    log_path: Path | None,
+    env: Mapping[str, str] | None,
+    cwd: Path | None,
+    death_signal: int,
+    pass_fds: Sequence[int],
 ) -> ChildProcess:
     parent_pid = os.getpid()
 
@@ -154,6 +162,7 @@ def _spawn(
             env=None if env is None else dict(env),
             cwd=cwd,
             start_new_session=True,
+            pass_fds=pass_fds,
             preexec_fn=die_with_parent,  # noqa: PLW1509 - only two system calls between fork and exec
         )
     return ChildProcess(popen, log_path)

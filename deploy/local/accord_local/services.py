@@ -2,10 +2,11 @@
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,14 +28,16 @@ TAIL_LINES = 5
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
     """One process of a service: its name, package (run as `python -m package.main ROLE`), database, and place in the
-    port range. A service with its API and its workers apart has two.
+    port range. A service that is run by roles has several. Those of one port share its listening socket, and each has
+    another port for probes and metrics, so that one can be told from the other.
     """
 
     name: str
     package: str
     database: str
     port_offset: int
-    role: Literal["api", "worker", "all"] = "all"
+    role: Literal["api", "worker", "relay", "all"] = "all"
+    probe_offset: int | None = None
 
 
 SERVICES: Sequence[ServiceSpec] = (
@@ -45,6 +48,25 @@ SERVICES: Sequence[ServiceSpec] = (
 )
 
 
+def split_by_role(services: Sequence[ServiceSpec], processes: int) -> Sequence[ServiceSpec]:
+    """Each service as `processes` of its API on one port, beside one worker and one relay; as it is if that is one.
+
+    Behind the services' own ports follow those of the workers, the relays, and the probes of each API process.
+    """
+    if processes == 1:
+        return services
+    width = max(spec.port_offset for spec in services) + 1
+    specs: list[ServiceSpec] = []
+    for spec in services:
+        ports = range(spec.port_offset, (processes + 3) * width, width)
+        for number in range(processes):
+            name = spec.name if number == 0 else f"{spec.name}-{number + 1}"
+            specs.append(replace(spec, name=name, role="api", probe_offset=ports[3 + number]))
+        specs.append(replace(spec, name=f"{spec.name}-worker", role="worker", port_offset=ports[1]))
+        specs.append(replace(spec, name=f"{spec.name}-relay", role="relay", port_offset=ports[2]))
+    return specs
+
+
 @dataclass(slots=True)
 class Service:
     """A service with its environment; started and stopped any number of times."""
@@ -53,6 +75,9 @@ class Service:
     port: int
     log_path: Path
     settings: Mapping[str, str] = field(repr=False)
+    probe_port: int | None = None
+    listening: socket.socket | None = None
+    """The socket that it shares with other processes; None: it opens its own."""
     child: ChildProcess | None = None
 
     @property
@@ -60,14 +85,23 @@ class Service:
         return f"http://{HOST}:{self.port}"
 
     @property
+    def probe_url(self) -> str:
+        """Where this very process answers probes."""
+        return f"http://{HOST}:{self.port if self.probe_port is None else self.probe_port}"
+
+    @property
     def pid(self) -> int | None:
         """The process's pid, or None while it does not run."""
         return self.child.pid if self.child is not None and self.child.running else None
 
     def begin_migration(self) -> ChildProcess:
-        """Start `main migrate` with a fresh log; several services can migrate at once."""
-        rotate(self.log_path)
+        """Start `main migrate`; several services can migrate at once."""
+        self.rotate_log()
         return self._spawn("migrate")
+
+    def rotate_log(self) -> None:
+        """Put the log of an earlier run aside."""
+        rotate(self.log_path)
 
     def end_migration(self, child: ChildProcess) -> None:
         """Wait for the migration, at most two minutes; StartError with its last words when it failed."""
@@ -87,7 +121,7 @@ class Service:
         if self.pid is None:
             raise StartError(self.spec.name, f"ended while starting: {self.last_words()}", self.log_path)
         try:
-            return client.get(f"{self.url}/readyz", timeout=PROBE_TIMEOUT_S).status_code == httpx.codes.OK
+            return client.get(f"{self.probe_url}/readyz", timeout=PROBE_TIMEOUT_S).status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 
@@ -122,7 +156,8 @@ class Service:
 
     def _spawn(self, role: str) -> ChildProcess:
         command = [sys.executable, "-m", f"{self.spec.package}.main", role]
-        return spawn(command, log_path=self.log_path, env=self._environment())
+        shared = [] if self.listening is None else [self.listening.fileno()]
+        return spawn(command, log_path=self.log_path, env=self._environment(), pass_fds=shared)
 
     def _environment(self) -> dict[str, str]:
         own = {
@@ -130,5 +165,9 @@ class Service:
             "ACCORD_PORT": str(self.port),
             "PYTHONUNBUFFERED": "1",
         }
+        if self.probe_port is not None:
+            own["ACCORD_METRICS_PORT"] = str(self.probe_port)
+        if self.listening is not None:
+            own["ACCORD_LISTEN_FD"] = str(self.listening.fileno())
         inherited = {name: value for name, value in os.environ.items() if name not in DEV_KEY_VARIABLES}
         return {**inherited, **own, **self.settings}

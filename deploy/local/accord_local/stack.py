@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,9 +17,9 @@ from filelock import FileLock, Timeout
 from accord_local.errors import AlreadyRunningError, LocalError, StartError
 from accord_local.kafka import KafkaServer
 from accord_local.keys import ensure_dev_keys, ensure_sealing_key
-from accord_local.postgres import PostgresServer
+from accord_local.postgres import CONNECTIONS_MAX, PostgresServer
 from accord_local.processes import ProcessIdentity, require_disk, require_port, wait_for, wait_gone
-from accord_local.services import SERVICES, STOP_GRACE_S, Service, ServiceSpec
+from accord_local.services import HOST, SERVICES, STOP_GRACE_S, Service, ServiceSpec, split_by_role
 from accord_local.state import ProcessState, StackState
 
 READY_TIMEOUT_S = 60.0
@@ -27,6 +28,7 @@ RESTARTS_IN_A_ROW_MAX = 5
 RESTART_DELAY_FIRST_S = 0.5
 STEADY_AFTER_S = 60.0
 ABANDON_TIMEOUT_S = 15.0
+LISTEN_BACKLOG = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,13 @@ class StackOptions:
     database_url_template: str | None = None
     kafka: str | None = None
     services: Sequence[ServiceSpec] = SERVICES
+    processes: int = 1
+    """API processes of each service on one port, beside a worker and a relay; 1: one process for all three."""
+
+    @property
+    def specs(self) -> Sequence[ServiceSpec]:
+        """Every process of the services."""
+        return split_by_role(self.services, self.processes)
 
     @property
     def state_path(self) -> Path:
@@ -133,6 +142,8 @@ class Stack:
         self._lock = FileLock(options.data_dir / ".lock")
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="accord-start")
         self._starting: list[Future[None]] = []
+        self._listening: dict[int, socket.socket] = {}
+        """Port → the socket that several processes share. It stays open while they die and are started again."""
 
     # -- life
 
@@ -174,6 +185,7 @@ class Stack:
         """Services first (10 s to drain), then Kafka, then PostgreSQL; nothing is left behind."""
         if self._state is not None:
             self._write_state("stopping")
+        self._stop_listening()
         for service in self.services.values():
             service.begin_stop()
         deadline_s = time.monotonic() + STOP_GRACE_S
@@ -224,13 +236,19 @@ class Stack:
         self.options.state_path.unlink(missing_ok=True)
 
     def _check_ports(self) -> None:
-        for spec in self.options.services:
-            require_port(spec.name, self.options.port_base + spec.port_offset, "--port-base")
+        offsets = {spec.port_offset: spec.name for spec in reversed(self.options.specs)}
+        offsets |= {spec.probe_offset: spec.name for spec in self.options.specs if spec.probe_offset is not None}
+        for offset, name in sorted(offsets.items()):
+            require_port(name, self.options.port_base + offset, "--port-base")
 
     def _start_servers(self) -> None:
         """PostgreSQL and Kafka at the same time; returns when PostgreSQL is there, Kafka takes longer."""
         if self.options.database_url_template is None:
-            self.postgres = PostgresServer(self.options.data_dir / "postgres", self.options.postgres_port)
+            self.postgres = PostgresServer(
+                self.options.data_dir / "postgres",
+                self.options.postgres_port,
+                settings={"max_connections": str(CONNECTIONS_MAX * self.options.processes)},
+            )
             self._starting.append(self._pool.submit(self.postgres.start))
             address = self.postgres.dsn("postgres")
             self._supervise_later("postgresql", self.postgres, address, self.postgres.log_path)
@@ -248,7 +266,7 @@ class Stack:
             self._reporter.progress("PostgreSQL", 1, 1)
 
     def _make_services(self) -> None:
-        for spec in self.options.services:
+        for spec in self.options.specs:
             settings = {
                 "ACCORD_DATABASE_URL": self._database_url(spec.database),
                 "ACCORD_KAFKA_BOOTSTRAP_SERVERS": self._bootstrap_servers(),
@@ -257,13 +275,31 @@ class Stack:
             if spec.package == "intake" and "ACCORD_SECRETS_KEYS" not in os.environ:
                 settings["ACCORD_SECRETS_KEYS_FILE"] = str(self.options.sealing_key_path.resolve())
             log_path = self.options.logs_dir / f"{spec.name}.log"
-            service = Service(spec, self.options.port_base + spec.port_offset, log_path, settings)
+            port = self.options.port_base + spec.port_offset
+            service = Service(spec, port, log_path, settings)
+            if spec.probe_offset is not None:
+                service.probe_port = self.options.port_base + spec.probe_offset
+                service.listening = self._listen(port)
             self.services[spec.name] = service
             self._supervise_later(spec.name, service, service.url, log_path)
 
+    def _listen(self, port: int) -> socket.socket:
+        if port not in self._listening:
+            self._listening[port] = socket.create_server((HOST, port), backlog=LISTEN_BACKLOG)
+        return self._listening[port]
+
+    def _stop_listening(self) -> None:
+        """Close our copies, so that a port is closed when the last process that shares it stops to accept."""
+        while self._listening:
+            self._listening.popitem()[1].close()
+
     def _migrate(self) -> None:
-        total = len(self.services)
-        running = [(service, service.begin_migration()) for service in self.services.values()]
+        migrating: dict[str, Service] = {}
+        for service in self.services.values():
+            if migrating.setdefault(service.spec.database, service) is not service:
+                service.rotate_log()
+        total = len(migrating)
+        running = [(service, service.begin_migration()) for service in migrating.values()]
         try:
             for done, (service, child) in enumerate(running):
                 self._reporter.progress("migrations", done, total)
@@ -345,5 +381,8 @@ class Stack:
             pid = entry.member.pid
             identity = ProcessIdentity.of(pid) if pid is not None else None
             process_status = "given up" if entry.policy.given_up else "running" if identity else "stopped"
-            self._state.processes[entry.name] = ProcessState(identity, entry.address, process_status, entry.restarts)
+            probe = entry.member.probe_url if isinstance(entry.member, Service) else ""
+            self._state.processes[entry.name] = ProcessState(
+                identity, entry.address, process_status, entry.restarts, probe
+            )
         self._state.write(self.options.state_path)

@@ -16,6 +16,8 @@ class ProcessState:
     address: str
     status: str = "starting"
     restarts: int = 0
+    probe: str = ""
+    """Where the process answers `/readyz`; empty for what has none."""
 
 
 @dataclass(slots=True)
@@ -40,6 +42,7 @@ class StackState:
                     address=str(entry["address"]),
                     status=str(entry["status"]),
                     restarts=int(entry["restarts"]),
+                    probe=str(entry.get("probe", "")),
                 )
                 for name, entry in raw["processes"].items()
             }

@@ -10,7 +10,9 @@ from accord.agreements import ActiveCache, AgreementStore, agreement_router, agr
 from accord.batching import GroupCommit
 from accord.database import Database
 from accord.http.idempotency import Answer, idempotency_worker
+from accord.isolation import stuck_rows_collector
 from accord.messaging.admin import admin_router
+from accord.messaging.collectors import announced_collector
 from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.pruning import prune_worker as message_prune_worker
 from accord.messaging.relay import Relay
@@ -32,6 +34,7 @@ from intake.api.quarantine import quarantine_router
 from intake.api.sources import source_router
 from intake.api.submissions import SUBMISSIONS_OPENAPI, submission_routes
 from intake.outbound import Outbound
+from intake.queries.quarantine import EXPIRING
 from intake.secrets import Vault
 from intake.settings import Settings
 from intake.usecases.agree import POLICY, judge_of
@@ -88,6 +91,7 @@ def build(settings: Settings) -> Service:
         allow_private=settings.outbound_allow_private,
     )
     hook_work = HookWork(database, known, capture, record, erase, outbound, kept)
+    relay = Relay(PostgresRelayStore(database), KafkaLog(settings.kafka), "intake", lanes=settings.relay_lanes)
     return Service(
         name="intake",
         title="Accord intake",
@@ -120,8 +124,8 @@ def build(settings: Settings) -> Service:
             admin_router(database, {}),
         ],
         api_workers=[captures, activities],
+        relays=[relay],
         workers=[
-            Relay(PostgresRelayStore(database), KafkaLog(settings.kafka), "intake", lanes=settings.relay_lanes),
             agreement_worker(policies),
             idempotency_worker(database),
             Retention(database, quarantine, kept).worker(),
@@ -131,6 +135,7 @@ def build(settings: Settings) -> Service:
             message_prune_worker(database),
             reseal_worker(sources),
         ],
+        collectors=[hook_work.collector(), announced_collector(relay), stuck_rows_collector(database, [EXPIRING])],
         close=outbound.close,
     )
 

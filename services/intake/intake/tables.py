@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
+from accord import isolation
 from accord.agreements import tables as agreements
 from accord.http import tables as http
 from accord.messaging import tables as messaging
@@ -30,6 +31,7 @@ metadata = MetaData()
 messaging.define(metadata)
 agreements.define(metadata)
 http.define(metadata)
+isolation.define(metadata)
 
 
 def _moment(name: str, *, nullable: bool = False) -> Column[object]:
@@ -340,3 +342,27 @@ import_failure = Table(
     PrimaryKeyConstraint("import_id", "row_number", name="import_failure_pkey"),
 )
 Index("import_failure_keys_idx", import_failure.c["keys"], postgresql_using="gin")
+
+
+KEPT = {
+    "lead": "until it is erased",
+    "identity_key": "until its lead is erased, or another has the address or number",
+    "account": "for ever: one for each company",
+    "submission": "its raw content for the days of the policy (intake.usecases.retention); the verdict until its lead is erased",
+    "activity": "until its lead is erased",
+    "merge": "until one of its leads is erased",
+    "apart": "until one of the two leads is erased",
+    "source": "until it is deleted; as many as people configure",
+    "hook_event": "for the days of the policy after it was taken or given up (HookEvents)",
+    "quarantine_decision": "until its submission is erased",
+    "consent": "until its lead is erased: the record stays beyond raw content",
+    "erasure": "for ever: the proof that somebody was erased, without who it was",
+    "erased_id": "for ever: an erased lead's id does not come back",
+    "retention": "one row: how far old content has been dropped",
+    "import_job": "for ever: one row for each file",
+    "import_block": "until the rows of the block are taken",
+    "import_chunk": "for the days of results after the end of its import (prune_worker)",
+    "import_failure": "for the days of results after the end of its import, at most as many as the import may have",
+    "stuck_row": "until the row comes through, or nothing is due of it",
+}
+"""How long the rows of each table stay, beside those of the shared tables."""

@@ -9,6 +9,7 @@ from accord.agreements import AgreementStore, agreement_router, agreement_worker
 from accord.database import Database
 from accord.http.idempotency import idempotency_worker
 from accord.messaging.admin import admin_router
+from accord.messaging.collectors import announced_collector, consumed_collector, dead_letter_collector
 from accord.messaging.consumer import Consumer
 from accord.messaging.consumer_store import PostgresConsumerStore
 from accord.messaging.frontier import Consumed
@@ -53,6 +54,14 @@ def build(settings: Settings) -> Service:
     plans = AgreementStore(database, PLAN)
     event_log = KafkaLog(settings.kafka)
     watermarks = Watermarks(event_log, consumer=GROUP, topics=CONSUMED)
+    relay = Relay(
+        PostgresRelayStore(database),
+        event_log,
+        "metrics",
+        Consumed(watermarks.board, CONSUMED, [GROUP]),
+        lanes=settings.relay_lanes,
+        idle_announce_every_s=10.0,
+    )
     return Service(
         name="metrics",
         title="Accord metrics",
@@ -67,6 +76,7 @@ def build(settings: Settings) -> Service:
             agreement_router(plans, example=PLAN_EXAMPLE),
             admin_router(database, {GROUP: handle}),
         ],
+        relays=[watermarks, relay],
         workers=[
             watermarks,
             Consumer(
@@ -78,17 +88,14 @@ def build(settings: Settings) -> Service:
                 progress=watermarks,
                 batch_rows_max=settings.consumer_batch_rows_max,
             ),
-            Relay(
-                PostgresRelayStore(database),
-                event_log,
-                "metrics",
-                Consumed(watermarks.board, CONSUMED, [GROUP]),
-                lanes=settings.relay_lanes,
-                idle_announce_every_s=10.0,
-            ),
             agreement_worker(plans),
             idempotency_worker(database),
             prune_worker(database),
+        ],
+        collectors=[
+            announced_collector(relay),
+            consumed_collector(database, watermarks),
+            dead_letter_collector(database),
         ],
     )
 

@@ -160,3 +160,14 @@ definition_version = Table(
     PrimaryKeyConstraint("version", name="definition_version_pkey"),
 )
 """The lead definitions that were activated, for their stages and their order."""
+
+
+KEPT = {
+    "lead": "for ever: one row for each lead; an erased one loses its attributes",
+    "stage_entry": "for ever: what the numbers are counted from",
+    "activity": "for ever: what the numbers are counted from, which holds no person",
+    "clock": "for ever: what the numbers are counted from",
+    "opportunity": "for ever: one row for each opportunity",
+    "definition_version": "one row for each version of the definition",
+}
+"""How long the rows of each table stay, beside those of the shared tables."""

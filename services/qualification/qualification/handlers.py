@@ -15,7 +15,7 @@ def intake_events(definitions: Definitions) -> Handler:
     """The handler of `intake-events`."""
 
     async def handle(recording: Recording, received: Sequence[Received]) -> None:
-        await requalify(recording, received, await definitions.book())
+        await requalify(recording, received, await definitions.book(recording.conn))
 
     return handle
 
@@ -24,7 +24,7 @@ def sla_events(definitions: Definitions) -> Handler:
     """The handler of `sla-events`."""
 
     async def handle(recording: Recording, received: Sequence[Received]) -> None:
-        book = await definitions.book()
+        book = await definitions.book(recording.conn)
         await take_breaches(recording, received, book.routing, book.in_force)
 
     return handle

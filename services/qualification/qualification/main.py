@@ -1,4 +1,4 @@
-"""The composition root: settings → database → routes and workers. `python -m qualification.main api|worker|all|migrate`."""
+"""The composition root: settings → database → routes and workers. `python -m qualification.main ROLE`, see accord.service."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from accord.agreements import AgreementStore, agreement_router, agreement_worker
 from accord.contracts.topics import INTAKE_EVENTS, SLA_EVENTS, WAITED_FOR
 from accord.database import Database
 from accord.http.idempotency import idempotency_worker
+from accord.isolation import stuck_rows_collector
 from accord.messaging.admin import admin_router
+from accord.messaging.collectors import announced_collector, consumed_collector, dead_letter_collector
 from accord.messaging.consumer import Consumer
 from accord.messaging.consumer_store import PostgresConsumerStore
 from accord.messaging.frontier import Consumed
@@ -22,11 +24,14 @@ from accord.service import Service, run
 from qualification import handlers
 from qualification.api import assignments, decisions, definition, feedback, leads, routing, what_if
 from qualification.api.examples import DEFINITION
+from qualification.queries import assignments as stored_assignments
+from qualification.queries import leads as stored_leads
+from qualification.queries import reevaluations
 from qualification.settings import Settings
 from qualification.usecases.definitions import KIND, Definitions
 from qualification.usecases.due import timekeeping
 from qualification.usecases.enter import entering
-from qualification.usecases.measure import measuring
+from qualification.usecases.measure import reevaluation_collector, waiting_collector
 from qualification.usecases.place import placing
 from qualification.usecases.reevaluate import reevaluating
 from qualification.usecases.routing import RoutingBook
@@ -34,6 +39,14 @@ from qualification.usecases.what_if import imagining
 
 GROUP = "qualification"
 BREACHES_GROUP = "qualification-breaches"
+WALKERS = [
+    stored_leads.TIMEKEEPING,
+    stored_leads.ENTERING,
+    stored_assignments.PLACING,
+    reevaluations.REEVALUATING,
+]
+"""The workers that walk many leads, of which one that raises rests."""
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -70,7 +83,7 @@ def build(settings: Settings) -> Service:
         batch_rows_max=settings.consumer_batch_rows_max,
     )
     relay = Relay(
-        PostgresRelayStore(database),
+        PostgresRelayStore(database, stored_leads.OWED, WALKERS),
         event_log,
         "qualification",
         Consumed(watermarks.board, watermarks.topics, [GROUP]),
@@ -98,8 +111,8 @@ def build(settings: Settings) -> Service:
             agreement_router(store, example=DEFINITION),
             admin_router(database, {GROUP: handle, BREACHES_GROUP: handle_breaches}),
         ],
+        relays=[watermarks, relay],
         workers=[
-            relay,
             watermarks,
             consumer,
             breaches,
@@ -109,9 +122,16 @@ def build(settings: Settings) -> Service:
             reevaluating(database, definitions, busy),
             imagining(database, busy),
             placing(database, book, definitions),
-            measuring(database),
             idempotency_worker(database),
             prune_worker(database),
+        ],
+        collectors=[
+            waiting_collector(database),
+            reevaluation_collector(database),
+            announced_collector(relay),
+            consumed_collector(database, watermarks),
+            dead_letter_collector(database),
+            stuck_rows_collector(database, WALKERS),
         ],
     )
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB, UUID
 
+from accord import isolation
 from accord.agreements import tables as agreements
 from accord.http import tables as http
 from accord.messaging import tables as messaging
@@ -31,6 +32,7 @@ metadata = MetaData()
 messaging.define(metadata)
 agreements.define(metadata)
 http.define(metadata)
+isolation.define(metadata)
 
 
 def _moment(name: str, *, nullable: bool = False) -> Column[object]:
@@ -296,3 +298,25 @@ account_owner = Table(
     _moment("since"),
     PrimaryKeyConstraint("account_id", name="account_owner_pkey"),
 )
+
+
+KEPT = {
+    "lead": "for ever: an erased lead keeps its id and stages, and loses its attributes",
+    "lead_fact": "for ever: the log that a correction folds anew; an erased lead's profiles are deleted",
+    "reevaluation": "one row for each version of the definition",
+    "what_if": "the newest ones that have ended, and those that run (qualification.queries.what_ifs)",
+    "what_if_lead": "as long as its what-if",
+    "activity": "for ever: what scores are counted from, which holds no person",
+    "stage_entry": "for ever: the history of the lead, which holds no person",
+    "decision": "for ever: the history of the lead; its words are a decision_note",
+    "decision_note": "until the lead is erased",
+    "external_key": "until the lead is erased",
+    "routing": "for ever: as many versions as people write",
+    "routing_pool": "one row for each pool of the routing document",
+    "routing_sweep": "one row: older versions are deleted",
+    "assignment": "for ever: who had the lead and why, which holds no person",
+    "waiting_lead": "until somebody is found, or nobody is needed any more",
+    "account_owner": "one row for each account",
+    "stuck_row": "until the row comes through, or nothing is due of it",
+}
+"""How long the rows of each table stay, beside those of the shared tables."""

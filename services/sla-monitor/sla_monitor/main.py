@@ -1,4 +1,4 @@
-"""The composition root: settings → database → routes and workers. `python -m sla_monitor.main api|worker|all|migrate`."""
+"""The composition root: settings → database → routes and workers. `python -m sla_monitor.main ROLE`, see accord.service."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 from accord.agreements import AgreementStore, agreement_router, agreement_worker
 from accord.database import Database
 from accord.http.idempotency import idempotency_worker
+from accord.isolation import stuck_rows_collector
 from accord.messaging.admin import admin_router
+from accord.messaging.collectors import announced_collector, consumed_collector, dead_letter_collector
 from accord.messaging.consumer import Consumer
 from accord.messaging.consumer_store import PostgresConsumerStore
 from accord.messaging.frontier import Consumed
@@ -22,6 +24,7 @@ from accord.service import Service, run
 from sla_monitor import handlers
 from sla_monitor.api import calendars, clocks
 from sla_monitor.api.examples import SLA
+from sla_monitor.queries import due
 from sla_monitor.settings import Settings
 from sla_monitor.usecases.agreements import KIND, SlaBook
 from sla_monitor.usecases.fire import firing, forgetting
@@ -44,6 +47,14 @@ def build(settings: Settings) -> Service:
     event_log = KafkaLog(settings.kafka)
     watermarks = Watermarks(event_log, consumer=GROUP, topics=CONSUMED)
     handle = handlers.lead_events(book, watermarks)
+    relay = Relay(
+        PostgresRelayStore(database, due.OWED, [due.FIRING, due.JUDGING]),
+        event_log,
+        "sla-monitor",
+        Consumed(watermarks.board, CONSUMED, [GROUP]),
+        lanes=settings.relay_lanes,
+        idle_announce_every_s=10.0,
+    )
     return Service(
         name="sla-monitor",
         title="Accord SLA monitor",
@@ -57,15 +68,9 @@ def build(settings: Settings) -> Service:
             agreement_router(store, example=SLA),
             admin_router(database, {GROUP: handle}),
         ],
+        relays=[watermarks, relay],
         workers=[
             watermarks,
-            Relay(
-                PostgresRelayStore(database),
-                event_log,
-                "sla-monitor",
-                Consumed(watermarks.board, CONSUMED, [GROUP]),
-                lanes=settings.relay_lanes,
-            ),
             Consumer(
                 PostgresConsumerStore(database, GROUP),
                 event_log,
@@ -80,6 +85,12 @@ def build(settings: Settings) -> Service:
             agreement_worker(store),
             idempotency_worker(database),
             prune_worker(database),
+        ],
+        collectors=[
+            announced_collector(relay),
+            consumed_collector(database, watermarks),
+            dead_letter_collector(database),
+            stuck_rows_collector(database, [due.FIRING, due.JUDGING]),
         ],
     )
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
+from accord import isolation
 from accord.agreements import tables as agreements
 from accord.http import tables as http
 from accord.messaging import tables as messaging
@@ -30,6 +31,7 @@ metadata = MetaData()
 messaging.define(metadata)
 agreements.define(metadata)
 http.define(metadata)
+isolation.define(metadata)
 
 
 def _moment(name: str, *, nullable: bool = False) -> Column[object]:
@@ -124,3 +126,13 @@ clock = Table(
     Index("clock_owner_idx", "owner", "due_at", "clock_id", postgresql_where=text("owner IS NOT NULL")),
     Index("clock_breach_idx", "due_at", "clock_id", postgresql_where=text("breach_id IS NOT NULL")),
 )
+
+
+KEPT = {
+    "lead": "for ever: one row for each lead; an erased one loses its attributes",
+    "fact": "90 days after it was recorded (ACCORD_FACTS_KEPT_DAYS)",
+    "waiting": "until the watermark has passed the trigger, or the lead is erased",
+    "clock": "for ever: the ledger of promises kept and broken",
+    "stuck_row": "until the row comes through, or nothing is due of it",
+}
+"""How long the rows of each table stay, beside those of the shared tables."""

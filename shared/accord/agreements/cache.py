@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.agreements.store import AgreementStore
 from accord.database import is_transient
@@ -39,20 +40,23 @@ class ActiveCache(Generic[T]):
         self._activations = -1
         self._looking = asyncio.Lock()
 
-    async def current(self) -> tuple[int, T] | None:
+    async def current(self, conn: AsyncConnection | None = None) -> tuple[int, T] | None:
         """The number of the version in force and what was parsed of it; None if nothing is in force.
 
-        Ask before a recording is opened: looking takes a connection of its own.
+        Whoever holds a transaction gives its connection: looking takes one of its own otherwise.
         """
         if time.monotonic() >= self._look_at or self._activations != self._store.activations:
-            await self._look()
+            if conn is None:
+                await self._look()
+            else:  # without waiting for whoever looks just now, since that may wait for a connection
+                await self._refresh(conn)
         return self._current
 
-    async def at(self, version: int) -> T:
+    async def at(self, version: int, conn: AsyncConnection | None = None) -> T:
         """What was parsed of a version that is or was in force. Raises NoSuchVersion."""
         found = self._parsed.get(version)
         if found is None:
-            found = self._keep(version, (await self._store.version(version)).content)
+            found = self._keep(version, (await self._store.version(version, conn)).content)
         return found
 
     async def _look(self) -> None:
@@ -61,19 +65,22 @@ class ActiveCache(Generic[T]):
         async with self._looking:
             if self._known and time.monotonic() < self._look_at and self._activations == self._store.activations:
                 return
-            activations = self._store.activations
             try:
-                version = await self._store.active_version()
-                self._current = None if version is None else (version, await self.at(version))
+                await self._refresh(None)
             except Exception as error:
                 if not self._known or not is_transient(error):
                     raise
                 log.warning("agreement_not_refreshed", kind=self._store.kind.kind, error=type(error).__name__)
-            else:
-                self._activations = activations
-                AGREEMENT_ACTIVE.labels(self._store.kind.kind).set(version or 0)
-            self._known = True
-            self._look_at = time.monotonic() + _REFRESH_S
+                self._look_at = time.monotonic() + _REFRESH_S
+
+    async def _refresh(self, conn: AsyncConnection | None) -> None:
+        activations = self._store.activations
+        version = await self._store.active_version(conn)
+        self._current = None if version is None else (version, await self.at(version, conn))
+        self._activations = activations
+        AGREEMENT_ACTIVE.labels(self._store.kind.kind).set(version or 0)
+        self._known = True
+        self._look_at = time.monotonic() + _REFRESH_S
 
     def _keep(self, version: int, content: Mapping[str, object]) -> T:
         parsed = self._parse(content)

@@ -26,7 +26,7 @@ from accord.contracts.agreement_events import (
 from accord.contracts.findings import Finding, pointer
 from accord.contracts.paper import Section
 from accord.contracts.values import Department
-from accord.database import Database, Recording
+from accord.database import Database, Recording, finite
 from accord.http.idempotency import Answer, Ticket, once
 from accord.workers import Periodic
 
@@ -252,10 +252,12 @@ class AgreementStore:
         async with self.database.reading() as own:
             return (await own.execute(statement, {"kind": self.kind.kind})).scalar_one_or_none()
 
-    async def get(self, version: int) -> Stored:
-        """A version in any state. Raises NoSuchVersion."""
-        async with self.database.reading() as conn:
-            found = await self._select(conn, "v.version = :version", {"version": version})
+    async def get(self, version: int, conn: AsyncConnection | None = None) -> Stored:
+        """A version in any state, read in the caller's transaction or in one of its own. Raises NoSuchVersion."""
+        if conn is None:
+            async with self.database.reading() as own:
+                return await self.get(version, own)
+        found = await self._select(conn, "v.version = :version", {"version": version})
         if not found:
             raise NoSuchVersion(version)
         return found[0]
@@ -404,7 +406,7 @@ def _stored(row: Row[tuple[object, ...]]) -> Stored:
         status=values["status"],
         content_sha256=values["content_sha256"],
         revision=values["revision"],
-        effective_at=values["effective_at"],
+        effective_at=values["effective_at"] and finite(values["effective_at"]),
         proposed_by=values["proposed_by"],
         proposed_at=values["proposed_at"],
         signatures=signatures,

@@ -66,3 +66,10 @@ def define(metadata: MetaData) -> None:
             name="agreement_signature_version_fkey",
         ),
     )
+
+
+KEPT = {
+    "agreement_version": "for ever: what was judged is stamped with its number; as many as people write",
+    "agreement_signature": "as long as its version; one for each department",
+}
+"""How long the rows of each table stay."""

@@ -34,3 +34,7 @@ def define(metadata: MetaData) -> None:
         Index("idempotency_key_created_at_idx", "created_at"),
         Index("idempotency_key_subject_idx", "subject", postgresql_where=text("subject IS NOT NULL")),
     )
+
+
+KEPT = {"idempotency_key": "7 days (accord.http.idempotency)"}
+"""How long the rows stay."""

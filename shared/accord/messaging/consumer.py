@@ -104,9 +104,13 @@ class Poison(Exception):
 class TooManyPoisonEvents(Exception):
     """So many events failed that the fault is ours, not theirs. The consumer must stop before it sets more aside."""
 
+    safe_to_log = True
+
 
 class DeadLetterFailed(Exception):
     """A poison event could not be set aside; the consumer stops rather than passing over it."""
+
+    safe_to_log = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,7 @@ class PoisonLimits:
     unsettled_max: int = UNSETTLED_MAX
 
 
-class Progress(Protocol):
+class ProgressReader(Protocol):
     """Says how far topics were consumed by a consumer with some positions (see Watermarks)."""
 
     def reached_by(self, positions: Mapping[Partition, int]) -> Reached: ...
@@ -153,7 +157,7 @@ class Consumer:
         group: str,
         topics: Sequence[str],
         handle: Handler,
-        progress: Progress | None = None,
+        progress: ProgressReader | None = None,
         batch_rows_max: int = 2000,
         gather_rows: int = 200,
         gather_s: float = 0.025,
@@ -194,6 +198,7 @@ class Consumer:
         """
         backoff = Backoff(first_s=0.1, max_s=2.0)
         self._poison_in_a_row = 0
+        self._outcomes.clear()
         while not stop.is_set():
             try:
                 await self._replay_unknown(stop)

@@ -27,6 +27,7 @@ from accord.messaging.ports import (
     Partition,
     Position,
     PositionConflict,
+    Progress,
     StoredDeadLetter,
 )
 from accord.messaging.watermark import Reached
@@ -221,13 +222,11 @@ async def restart(database: Database, consumer: str, topic: str) -> int:
     return int(done.rpartition(" ")[2])
 
 
-async def read_progress(
-    driver: asyncpg.Connection, consumer: str
-) -> tuple[Mapping[Partition, int], frozenset[str], bool]:
-    """As the transaction at hand sees it: a consumer's positions, the keys its dead letters hold, and whether they hold all."""
-    topics, partitions, offsets, keys, holds_all = (await driver.fetch(_PROGRESS, [consumer]))[0]
+async def read_progress(driver: asyncpg.Connection, consumers: Sequence[str]) -> Progress:
+    """How far these consumers have come, as the transaction at hand sees it."""
+    topics, partitions, offsets, keys, holds_all = (await driver.fetch(_PROGRESS, list(consumers)))[0]
     positions = dict(zip(zip(topics, partitions, strict=True), offsets, strict=True))
-    return positions, frozenset(keys), holds_all
+    return Progress(positions, frozenset(keys), holds_all)
 
 
 async def note_watermarks(driver: asyncpg.Connection, reached: Reached) -> None:

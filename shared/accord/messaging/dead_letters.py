@@ -56,6 +56,12 @@ _LIST = text(f"""
     ORDER BY id LIMIT :limit
 """)  # noqa: S608 - constants of ours
 
+_WAITING = text("""
+    SELECT (SELECT count(*) FROM (SELECT FROM dead_letter WHERE state = 'new' LIMIT 100000) AS counted) AS letters,
+           extract(epoch FROM clock_timestamp() - (SELECT failed_at FROM dead_letter WHERE state = 'new' ORDER BY id LIMIT 1)
+           )::float8 AS oldest_age_s
+""")
+
 _CONSUMER = text("SELECT consumer FROM dead_letter WHERE id = :id")
 
 
@@ -105,6 +111,20 @@ async def listed(
     """Oldest first, `limit` after the one with id `after`."""
     rows = await conn.execute(_LIST, {"after": after, "state": state, "limit": limit})
     return [DeadLetter(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's documented access
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Letters that nobody has settled, counted up to a bound."""
+
+    letters: int
+    oldest_age_s: float
+
+
+async def waiting(conn: AsyncConnection) -> Waiting:
+    """How many letters wait, and for how long."""
+    row = (await conn.execute(_WAITING)).one()
+    return Waiting(row.letters, row.oldest_age_s or 0.0)
 
 
 async def replay(store: ConsumerStore, handle: Handler, id_: UUID) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from accord.messaging.ports import Debts, Lane, RelaySession
+from accord.messaging.ports import Lane, RelaySession
 from accord.messaging.watermark import AnnouncementBoard
 
 log = structlog.get_logger(__name__)
@@ -18,6 +18,9 @@ _CLOCK_STEP_MAX = timedelta(minutes=1)
 """The server's clock may be set back so far without a row being overlooked."""
 
 _SAMPLES_MAX = 600
+
+HELD_MAX = 1_000
+"""So many keys an announcement may hold; beyond, it claims nothing new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +79,19 @@ class Frontier:
     async def _advance_bound(self, session: RelaySession, consumed: Consumed) -> None:
         """Let a consumed watermark count once every row that was in the outbox when it was read is published."""
         if self._awaited is None:
-            reached = consumed.board.reached(consumed.topics, await session.read_positions(consumed.consumers))
+            progress = await session.read_progress(consumed.consumers)
+            reached = consumed.board.reached(consumed.topics, progress.positions)
             until = reached.until(consumed.topics)
-            if until is None:
+            if until is None or progress.holds_all:
                 return
             # After the positions: what they cover is committed by now, as rows of the outbox or as a debt of time.
-            debts = await session.read_debts(until, consumed.consumers)
-            if debts.holds_all:
+            held = reached.held | progress.held
+            debts = await session.read_debts(until, held)
+            if len(held | debts.stuck) > HELD_MAX:
                 return
-            self._awaited = (_claim(until, reached.held, debts), debts.last_id)
+            at = until if debts.owed_at is None else min(until, debts.owed_at)
+            self._awaited = (Claim(at, held | debts.stuck), debts.last_id)
         claim, last_id = self._awaited
         first_id = await session.first_id(self._lane, self.floor_id)
         if first_id is None or first_id > last_id:
             self._bound, self._awaited = claim, None
-
-
-def _claim(until: datetime, held: frozenset[str], debts: Debts) -> Claim:
-    at = until if debts.owed_at is None else min(until, debts.owed_at)
-    return Claim(at, held | debts.held)

@@ -44,6 +44,10 @@ CONSUMER_WATERMARK_AGE_S = Gauge(
     "accord_consumer_watermark_age_seconds", "Age of the newest watermark consumed.", ["consumer", "topic"]
 )
 DEAD_LETTERS = Counter("accord_dead_letters_total", "Events written to the dead letters.", ["consumer", "kind"])
+DEAD_LETTERS_WAITING = Gauge("accord_dead_letters_waiting", "Dead letters that nobody has replayed or discarded yet.")
+DEAD_LETTERS_WAITING_AGE_S = Gauge(
+    "accord_dead_letters_waiting_age_seconds", "How long the oldest of them waits; its lead is held for so long."
+)
 DEAD_LETTERS_SETTLED = Counter(
     "accord_dead_letters_settled_total", "Dead letters replayed or discarded.", ["consumer", "how"]
 )

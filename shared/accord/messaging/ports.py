@@ -55,9 +55,13 @@ class LogPositionLost(Exception):
     Reading on would pass over events without a word, so the consumer stops until somebody decides.
     """
 
+    safe_to_log = True
+
 
 class FiniteRetention(Exception):
     """A topic would lose events by age or size, so that a consumer could miss some."""
+
+    safe_to_log = True
 
 
 class LogWriter(Protocol):
@@ -213,10 +217,19 @@ class Debts:
     """The highest id in the outbox, 0 if it is empty."""
     owed_at: datetime | None
     """The earliest moment up to the consumed watermark that time still has to bring about."""
+    stuck: frozenset[str] = frozenset()
+    """Keys of rows that raised and owe for as long as they rest: they bound nothing, so they have to be held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a service has consumed, read in one snapshot."""
+
+    positions: Mapping[Partition, int]
     held: frozenset[str]
-    """Keys of unsettled dead letters."""
+    """Keys of which something could not be applied, so of unsettled dead letters."""
     holds_all: bool
-    """An unsettled dead letter has no key, or there are too many of them."""
+    """It is not known of what something could not be applied, or it is too much."""
 
 
 class RelaySession(Protocol):
@@ -258,11 +271,13 @@ class RelaySession(Protocol):
         """The lowest unpublished id of a lane beyond `after_id`."""
         ...
 
-    async def read_positions(self, consumers: Sequence[str]) -> Mapping[Partition, int]:
-        """The stored positions of these consumers."""
+    async def read_progress(self, consumers: Sequence[str]) -> Progress:
+        """How far these consumers have come."""
         ...
 
-    async def read_debts(self, consumed_at: datetime, consumers: Sequence[str]) -> Debts: ...
+    async def read_debts(self, consumed_at: datetime, held: frozenset[str]) -> Debts:
+        """What is still to be published of what was consumed before that moment, but for what is held."""
+        ...
 
     async def close(self) -> None: ...
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 import asyncpg
 
 from accord.database import RECORDING_LOCK, Database
-from accord.messaging import dead_letters
 from accord.messaging.claims import PostgresClaims
-from accord.messaging.ports import Claims, Debts, Lane, Layout, OutboxRow, Partition, RelaySession, Resting, Writers
+from accord.messaging.consumer_store import read_progress
+from accord.messaging.ports import Claims, Debts, Lane, Layout, OutboxRow, Progress, RelaySession, Resting, Writers
 
 LANES = "relay"
 """The pool of a service's lanes."""
 
-NO_DEBTS = "SELECT NULL::timestamptz WHERE $1::timestamptz IS NULL"
+NO_DEBTS = "SELECT NULL::timestamptz WHERE $1::timestamptz IS NULL AND $2::text[] IS NULL"
 """What a service owes that does nothing by time."""
 
 _IN_LANE = "($1 = 1 OR coalesce(key_hash, 0) % $1 = $2)"
@@ -49,12 +49,8 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 _OLDEST = f"SELECT min(recorded_at) FROM outbox WHERE recorded_at >= $3 AND {_IN_LANE}"  # noqa: S608
 _FIRST_ID = f"SELECT min(id) FROM outbox WHERE id > $3 AND {_IN_LANE}"  # noqa: S608
 
-_DEBTS = f"""
-SELECT coalesce((SELECT max(id) FROM outbox), 0), (OWED), held.keys, held.all
-FROM ({dead_letters.HELD.replace("$1", "$2")}) AS held
-"""  # noqa: S608 - constants of ours and of the service
-
-_POSITIONS = "SELECT topic, partition, next_offset FROM consumer_position WHERE consumer = ANY ($1::text[])"
+_LAST_ID = "SELECT coalesce((SELECT max(id) FROM outbox), 0)"
+_STUCK = "SELECT DISTINCT key::text FROM stuck_row"
 
 _LAYOUTS = "SELECT since, partitions FROM partition_layout ORDER BY since"
 _ADD_LAYOUT = """
@@ -68,9 +64,11 @@ ON CONFLICT DO NOTHING
 class PostgresRelaySession:
     """One connection, with the lanes that it has claimed."""
 
-    def __init__(self, connection: asyncpg.Connection, owed: str) -> None:
+    def __init__(self, connection: asyncpg.Connection, owed: str, walkers: Sequence[str]) -> None:
         self._connection = connection
-        self._debts = _DEBTS.replace("OWED", owed)
+        names = ", ".join(f"'{worker}'" for worker in walkers)
+        stuck = f"ARRAY({_STUCK} WHERE worker IN ({names}))" if walkers else "'{}'::text[]"
+        self._debts = f"{_LAST_ID}, ({owed}), {stuck}"
         self._claims = PostgresClaims(connection, LANES)
 
     @property
@@ -109,29 +107,33 @@ class PostgresRelaySession:
         first: int | None = await self._connection.fetchval(_FIRST_ID, lane.count, lane.number, after_id)
         return first
 
-    async def read_positions(self, consumers: Sequence[str]) -> Mapping[Partition, int]:
-        rows = await self._connection.fetch(_POSITIONS, consumers)
-        return {(topic, partition): next_offset for topic, partition, next_offset in rows}
+    async def read_progress(self, consumers: Sequence[str]) -> Progress:
+        return await read_progress(self._connection, consumers)
 
-    async def read_debts(self, consumed_at: datetime, consumers: Sequence[str]) -> Debts:
-        last_id, owed_at, keys, holds_all = (await self._connection.fetch(self._debts, consumed_at, consumers))[0]
-        return Debts(last_id, owed_at, frozenset(keys), holds_all)
+    async def read_debts(self, consumed_at: datetime, held: frozenset[str]) -> Debts:
+        last_id, owed_at, stuck = (await self._connection.fetch(self._debts, consumed_at, sorted(held)))[0]
+        return Debts(last_id, owed_at, frozenset(stuck))
 
     async def close(self) -> None:
         await self._claims.close()
 
 
 class PostgresRelayStore:
-    """A service's database. `owed` is a scalar subquery of $1, the consumed watermark: the earliest moment up to it that
-    time still has to bring about, or NULL."""
+    """A service's database.
 
-    def __init__(self, database: Database, owed: str = NO_DEBTS) -> None:
+    `owed` is a scalar subquery of $1, the consumed watermark, and $2, the keys that are held: the earliest moment up to the
+    watermark that time still has to bring about, or NULL. `walkers` are the workers whose stuck rows are held
+    (see accord.isolation).
+    """
+
+    def __init__(self, database: Database, owed: str = NO_DEBTS, walkers: Sequence[str] = ()) -> None:
         self._database = database
         self._owed = owed
+        self._walkers = walkers
         self.written = database.written
 
     async def open_session(self) -> RelaySession:
-        session = PostgresRelaySession(await self._database.connect(), self._owed)
+        session = PostgresRelaySession(await self._database.connect(), self._owed, self._walkers)
         try:
             await session._claims.join()  # noqa: SLF001 - its own
         except BaseException:

@@ -118,3 +118,15 @@ def define(metadata: MetaData) -> None:
         Column("since", DateTime(timezone=True), nullable=False),
         PrimaryKeyConstraint("partitions", name="partition_layout_pkey"),
     )
+
+
+KEPT = {
+    "outbox": "until it is published, then deleted at once; as long as Kafka is away",
+    "inbox": "7 days (accord.messaging.pruning): a relay repeats an event within minutes",
+    "dead_letter": "30 days after it is replayed or discarded; unsettled, 10,000 of a consumer at most, which then stops",
+    "watermark": "one row for each partition; written by the version before only",
+    "consumer_position": "one row for each partition and consumer",
+    "consumed_watermark": "one row for each topic",
+    "partition_layout": "one row for each number of partitions that a topic ever had",
+}
+"""How long the rows of each table stay; a test finds a table of which nobody has said it."""

@@ -14,7 +14,7 @@ from accord.contracts.watermarks import WATERMARKS, InvalidAnnouncement, decode_
 from accord.database import driver_of, is_transient
 from accord.messaging import instruments
 from accord.messaging.consumer_store import read_progress
-from accord.messaging.ports import EventLog, LogPositionLost, LogReader, LogRecord, Partition
+from accord.messaging.ports import EventLog, LogPositionLost, LogReader, LogRecord, Partition, Progress
 from accord.messaging.watermark import AnnouncementBoard, Reached
 from accord.retry import Backoff
 
@@ -73,12 +73,12 @@ class Watermarks:
 
     async def read(self, conn: AsyncConnection) -> Reached:
         """How far the topics have been consumed, as this transaction sees it."""
-        return self.reached(*await read_progress(await driver_of(conn), self.consumer))
+        return self.reached(await read_progress(await driver_of(conn), [self.consumer]))
 
-    def reached(self, positions: Mapping[Partition, int], held: frozenset[str], holds_all: bool) -> Reached:
-        """How far a consumer with these positions has come, whose dead letters hold these keys."""
-        reached = self.reached_by(positions)
-        return Reached(reached.topics, reached.held | held, holds_all)
+    def reached(self, progress: Progress) -> Reached:
+        """How far a consumer has come that has made such progress."""
+        reached = self.reached_by(progress.positions)
+        return Reached(reached.topics, reached.held | progress.held, progress.holds_all)
 
     async def _read(self, reader: LogReader, stop: asyncio.Event, backoff: Backoff) -> None:
         reader.assign({_PARTITION: await reader.beginning(_PARTITION)})

@@ -61,7 +61,8 @@ def _url_from_environment() -> str:
 
 
 async def _run_async(url: str, metadata: MetaData | None) -> None:
-    engine = create_async_engine(async_url(url), poolclass=NullPool)
+    options = {"target_session_attrs": "read-write"}
+    engine = create_async_engine(async_url(url), poolclass=NullPool, connect_args=options)
     try:
         async with engine.connect() as conn:
             await conn.run_sync(_run, metadata)

@@ -60,6 +60,14 @@ def database_url(database_factory: Callable[..., str]) -> str:
 
 
 @pytest.fixture
+async def another_database(database_url: str) -> AsyncIterator[Database]:
+    """The same database as another process has it, so that a test can hold a transaction of each."""
+    database = Database(database_url, application_name="another")
+    yield database
+    await database.dispose()
+
+
+@pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     database = Database(database_url, application_name="test")
     yield database

@@ -399,8 +399,8 @@ async def test_an_event_of_a_type_nobody_knows_yet_is_kept_for_the_version_that_
         [letter] = await eventually(lambda: letters(database))
     assert (letter.kind, letter.type) == ("unknown", "lead.sang.v9")
     async with database.reading() as conn:
-        _, keys, holds_all = await read_progress(await driver_of(conn), "test")
-    assert (keys, holds_all) == (frozenset(), False), "no rule of this version knows it"
+        progress = await read_progress(await driver_of(conn), ["test"])
+    assert (progress.held, progress.holds_all) == (frozenset(), False), "no rule of this version knows it"
 
     async with database.recording() as recording:  # the next version calls it by the name of a type it knows
         await recording.conn.execute(

@@ -1,6 +1,7 @@
 """Servers that crash and come back cost nothing: what was recorded is published and applied, once and in order."""
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -13,12 +14,16 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from starlette.requests import Request
 
 from accord.contracts.watermarks import WATERMARKS
 from accord.database import Database, is_transient
+from accord.health import Health
 from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.ports import OutgoingRecord
+from accord.messaging.reachability import kafka_check
 from accord.settings import KafkaSettings
+from accord.supervision import SupervisedWorker
 from accord_local.kafka import KafkaServer
 from accord_local.postgres import PostgresServer
 
@@ -245,3 +250,39 @@ async def test_a_writer_whose_cluster_does_not_answer_is_given_up_with_all_its_t
     finally:
         os.kill(own_kafka.pid, signal.SIGCONT)
     assert {task for task in asyncio.all_tasks() - before if not task.done()} == set()
+
+
+async def test_a_consumer_that_an_outage_meets_with_records_in_hand_fails_no_liveness(
+    database, own_kafka, new_activity, eventually, new_relay, new_consumer
+):
+    """The client then reconnects in silence: polls give nothing and no error."""
+    applied, kafka = [], KafkaSettings(bootstrap_servers=own_kafka.bootstrap_servers)
+
+    async def apply(_recording, received):
+        applied.extend(received)
+        await asyncio.sleep(0.01)
+
+    consumer = new_consumer(
+        database, kafka, group="test", topics=["intake-events"], handle=apply, batch_rows_max=1, stuck_after_s=0.5
+    )
+    workers = [SupervisedWorker(worker, restarts=True) for worker in (consumer, new_relay(database, kafka, "intake"))]
+    health = Health({}, workers, optional={"kafka": kafka_check(kafka)})
+    async with database.recording() as recording:
+        recording.publish(*(new_activity(recording, lead, n) for lead in LEADS for n in range(1, 200)))
+
+    async def has_begun():
+        return applied
+
+    async def is_silent():
+        return consumer.problem()
+
+    running = [asyncio.create_task(worker.run(asyncio.Event())) for worker in workers]
+    await eventually(has_begun)
+    await asyncio.to_thread(own_kafka.kill)
+    assert "records wait" in await eventually(is_silent)
+    answer = await health.livez(Request({"type": "http"}))
+    assert answer.status_code == 200
+    assert json.loads(answer.body)["status"] == "waiting"
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)

@@ -83,7 +83,7 @@ async def test_reading_cannot_write(database):
 
 
 async def test_a_recording_survives_that_the_pool_s_connections_were_cut(database, postgres_server):
-    async with database.reading() as one, database.reading() as two:
+    async with database.engine.connect() as one, database.engine.connect() as two:
         await one.execute(text("SELECT 1"))
         await two.execute(text("SELECT 1"))
     postgres_server.execute(

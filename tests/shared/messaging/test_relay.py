@@ -84,8 +84,8 @@ async def test_an_id_that_commits_late_is_published_after_higher_ones(
         async with database.recording() as slow:
             driver = await slow.driver()
             low = await driver.fetchval("SELECT nextval(pg_get_serial_sequence('outbox', 'id'))")
-            await write(database, new_activity, early, [1])
-            await eventually(lambda: empty(database))
+            await asyncio.create_task(write(database, new_activity, early, [1]))
+            await asyncio.create_task(eventually(lambda: empty(database)))
             published = business(await reader("intake-events").events())
             assert [event.data.lead_id for event in published] == [early]
             slow.publish(new_activity(slow, late))

@@ -349,7 +349,7 @@ async def test_everything_recorded_before_it_stands_before_its_ends(
     events = await reader(INTAKE).events()
     assert len(events) == 995
     entries = [entry for lane in heard.board._entries.values() for entry in lane]
-    assert len(entries) > 10
+    assert len(entries) >= 4
     counted = dict.fromkeys(range(12), 0)
     offsets = []
     for partition, event in events:
@@ -409,7 +409,7 @@ async def test_a_service_that_consumes_announces_nothing_beyond_what_it_has_read
     heard = new_watermarks(cluster, "qualification", [INTAKE])
     listener = new_watermarks(cluster, "listener", ["qualification-events"])
     consumer = new_consumer(other_database, cluster, group="qualification", topics=[INTAKE], handle=ignore)
-    qualification = new_relay(other_database, cluster, "qualification", consumed(heard), **QUICK)
+    qualification = new_relay(other_database, cluster, "qualification", consumed=consumed(heard), **QUICK)
 
     async def announced_by_it():
         return listener.board.newest("qualification-events")

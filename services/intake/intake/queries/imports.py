@@ -63,6 +63,10 @@ _END = """
 UPDATE import_job SET state = $2, error = $3, finished_at = $4, touched_at = $4, rows_per_s = $5
 WHERE import_id = $1
 """
+_GIVE_UP = """
+UPDATE import_job SET state = 'failed', error = $2, finished_at = $3, touched_at = $3, plan = NULL, counts = '{}', quality = NULL
+WHERE import_id = $1
+"""
 _REMOVE = "DELETE FROM import_job WHERE import_id = $1"
 _OPEN_COUNT = "SELECT count(*) FROM import_job WHERE state IN ('receiving', 'queued', 'running')"
 _REQUEST_CANCEL = "UPDATE import_job SET cancel_requested = true WHERE import_id = $1"
@@ -176,6 +180,11 @@ async def find(driver: asyncpg.Connection, import_id: UUID, *, lock: bool = Fals
     """The job with this id; locked until the commit if asked."""
     row = await driver.fetchrow(_LOCK if lock else _FIND, import_id)
     return None if row is None else _job(row)
+
+
+async def give_up(driver: asyncpg.Connection, import_id: UUID, now: datetime, error: str) -> None:
+    """Have an import failed of which something that was kept cannot be read, without that, so that it can be shown."""
+    await driver.execute(_GIVE_UP, import_id, error, now)
 
 
 async def page(driver: asyncpg.Connection, before: UUID, rows: int, source: str | None) -> list[Job]:

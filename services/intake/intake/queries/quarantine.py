@@ -12,6 +12,7 @@ import asyncpg
 import orjson
 
 from accord.contracts.values import PolicyFailure
+from accord.isolation import is_resting
 from intake.domain.capture import IdentityKey
 from intake.domain.erasure import key_of, key_word
 from intake.domain.quality import Quality
@@ -42,7 +43,15 @@ WHERE {_WAITS} AND s.submission_id > $1 AND ($2::text IS NULL OR s.source = $2)
 ORDER BY s.submission_id LIMIT $4
 """
 _ONE = f"{_PAGE} WHERE s.submission_id = $1 AND s.verdict = 'quarantined'"
-_EXPIRED = f"SELECT s.submission_id FROM submission s WHERE {_WAITS} AND s.submission_id < $1 ORDER BY s.submission_id LIMIT $2"
+EXPIRING = "expire-quarantined"
+"""The worker by whose name submissions rest."""
+
+_EXPIRED = f"""
+SELECT s.submission_id FROM submission s
+WHERE {_WAITS} AND s.submission_id < $1 AND ($3::uuid[] IS NULL OR s.submission_id = ANY ($3))
+    AND NOT {is_resting(EXPIRING, "s.submission_id")}
+ORDER BY s.submission_id LIMIT $2
+"""
 _SETTLE = """
 UPDATE submission SET settled = $2, settled_at = $3, lead_id = $4, outcome = coalesce($5, outcome), keys = $6, form = $7
 WHERE submission_id = $1
@@ -143,9 +152,11 @@ async def one(driver: asyncpg.Connection, submission_id: UUID) -> Listed | None:
     return None if row is None else _listed(row)
 
 
-async def overdue(driver: asyncpg.Connection, before: UUID, rows_max: int) -> list[UUID]:
-    """The oldest that wait and came before this id was made."""
-    return [row[0] for row in await driver.fetch(_EXPIRED, before, rows_max)]
+async def overdue(
+    driver: asyncpg.Connection, before: UUID, rows_max: int, only: Sequence[UUID] | None = None
+) -> list[UUID]:
+    """The oldest that wait and came before this id was made; none that rests. `only` asks for some."""
+    return [row[0] for row in await driver.fetch(_EXPIRED, before, rows_max, only)]
 
 
 async def settle(

@@ -109,19 +109,25 @@ class Capture:
         """Who each submission is about and what is known of its address, number and company. It asks nobody."""
         return [_recognise(request) for request in requests]
 
-    async def take(self, recording: Recording, recognised: Sequence[Recognised]) -> list[Taken | Problem]:
+    async def take(
+        self, recording: Recording, recognised: Sequence[Recognised], in_force: InForce
+    ) -> list[Taken | Problem]:
         """Take submissions in, in the caller's transaction and in order; a Problem for one that left no trace.
 
-        Raises what `usecases.batch.tried` tries again. Idempotency keys are not looked at.
+        Raises what `usecases.batch.tried` tries again. Idempotency keys are not looked at. `in_force` is what `policy_in_force` gave
+        before the transaction was opened.
         """
-        decision = await self.decide(recording, recognised)
+        decision = await self.decide(recording, recognised, in_force)
         await self.write(recording, decision)
         return decision.outcomes
 
-    async def decide(self, recording: Recording, recognised: Sequence[Recognised]) -> Decision:
+    async def policy_in_force(self) -> InForce:
+        """The data policy in force. Ask before a transaction is opened: looking takes a connection."""
+        return await self._policies.current()
+
+    async def decide(self, recording: Recording, recognised: Sequence[Recognised], in_force: InForce) -> Decision:
         """What becomes of submissions; their keys and the leads that these name are locked until the commit. The caller sees it written,
         in the same transaction."""
-        in_force = await self._policies.current()
         recognised = as_the_policy_knows(recognised, in_force)
         driver, now = await recording.driver(), recording.now
         keys, leads = await lead_queries.lock_matches(driver, [key for one in recognised for key in one.keys])
@@ -171,10 +177,11 @@ class Capture:
 
     async def _record(self, recognised: Sequence[Recognised]) -> list[Answer | Exception]:
         tickets = [one.request.ticket for one in recognised]
+        in_force = await self.policy_in_force()
         async with self._database.recording() as recording:
             verdicts = await claimed(recording, tickets)
             fresh = [one for one, verdict in zip(recognised, verdicts, strict=True) if isinstance(verdict, Fresh)]
-            answers = [_answer(outcome) for outcome in await self.take(recording, fresh)]
+            answers = [_answer(outcome) for outcome in await self.take(recording, fresh, in_force)]
             return await answered(recording, tickets, verdicts, answers)
 
 

@@ -18,6 +18,7 @@ from pydantic import JsonValue
 
 from accord.batching import Overloaded
 from accord.clock import utc_now
+from accord.collectors import Collector
 from accord.contracts.external_key import external_key
 from accord.database import Database, driver_of, is_transient
 from accord.http.idempotency import Answer, Fresh, store
@@ -60,7 +61,6 @@ _DONE_KEPT = timedelta(days=7)
 """As long as idempotency keys are: an event that comes again within it is known."""
 _PRUNE_ROWS = 1_000
 _PRUNE_EVERY_S = 600.0
-_COUNT_EVERY_S = 15.0
 
 
 class Eraser(Protocol):
@@ -133,12 +133,15 @@ class HookWork:
         self._failed_kept = failed_kept
 
     def workers(self) -> list[Periodic]:
-        """Those that do the work, forget what is old, and count what waits."""
+        """Those that do the work and forget what is old."""
         return [
             Periodic("hook-events", _EVERY_S, self.work, stuck_after_s=LEASE_S * 2),
             Periodic("hook-events-prune", _PRUNE_EVERY_S, self.prune),
-            Periodic("hook-events-count", _COUNT_EVERY_S, self.count),
         ]
+
+    def collector(self) -> Collector:
+        """How many wait and how many were given up."""
+        return Collector(name="hook-events", gauges=[HOOK_EVENTS_WAITING, HOOK_EVENTS_FAILED], collect=self._count)
 
     async def work(self) -> bool:
         """One round; whether there may be more to do at once."""
@@ -157,13 +160,11 @@ class HookWork:
                 await hook_events.prune(driver, now - _DONE_KEPT, now - self._failed_kept, _PRUNE_ROWS) >= _PRUNE_ROWS
             )
 
-    async def count(self) -> bool:
-        """Say how many wait and how many were given up."""
+    async def _count(self) -> None:
         async with self._database.reading() as conn:
             counts = await hook_events.counts(await driver_of(conn))
         HOOK_EVENTS_WAITING.set(counts.get("waiting", 0))
         HOOK_EVENTS_FAILED.set(counts.get("failed", 0))
-        return False
 
     async def _one(self, event: HookEvent) -> None:
         """Do one event, or say when to try again. A transient failure leaves it to the end of its lease."""
@@ -272,6 +273,7 @@ class HookWork:
     async def _take(self, event: HookEvent, request: CaptureRequest) -> None:
         """The submission, the answer under its key and the end of the event in one transaction: none is there without the others."""
         own = ticket(event.source, event.event_id)
+        in_force = await self._capture.policy_in_force()
         async with self._database.recording() as recording:
             driver = await recording.driver()
             if not await hook_events.hold(driver, event):
@@ -281,7 +283,7 @@ class HookWork:
                 # The tool sent it again meanwhile, and it was taken then.
                 await hook_events.settle(driver, event.hook_event_id, None, "taken when it came again", recording.now)
                 return
-            taken = (await self._capture.take(recording, self._capture.recognise([request])))[0]
+            taken = (await self._capture.take(recording, self._capture.recognise([request]), in_force))[0]
             if isinstance(taken, Problem):
                 raise _Never("; ".join(f"{one.get('pointer', '')}: {one.get('message', '')}" for one in taken.errors))
             await store(recording.conn, [(own, _answer(taken))])

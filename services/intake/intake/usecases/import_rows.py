@@ -47,6 +47,7 @@ _RECEIVING_IDLE_MAX = timedelta(minutes=10)
 _STUCK_AFTER_S = 120.0
 _PRUNE_EVERY_S = 600.0
 _PRUNE_CHUNKS = 1_000
+_WENT_WRONG = "Something went wrong here; it is logged under the import's id."
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +99,16 @@ class ImportWorker:
         self._sweep_at = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop`; what has been begun goes on with the next process."""
+        """Work until `stop`; what has been begun goes on with the next process, or with the next call after a failure."""
         backoff = Backoff(first_s=0.2, max_s=5.0)
         working: dict[UUID, asyncio.Task[None]] = {}
+        over = asyncio.Event()
         try:
             while not stop.is_set():
                 self._arrived.clear()
                 try:
                     await self._sweep()
-                    await self._begin_more(working, stop)
+                    await self._begin_more(working, over)
                     await _first_of(stop, self._arrived, working.values())
                     self._settle(working)
                 except Exception as error:
@@ -119,20 +121,22 @@ class ImportWorker:
                 backoff.reset()
         finally:
             # They end after the rows at hand; whatever ended one of them, the import goes on from where it stands.
+            over.set()
             await asyncio.gather(*working.values(), return_exceptions=True)
+            self._stall.waits(False)
 
     def problem(self) -> str | None:
         if self._stall.stuck:
             return f"{self.name}: no row was taken for {_STUCK_AFTER_S:.0f} s"
         return None
 
-    async def _begin_more(self, working: dict[UUID, asyncio.Task[None]], stop: asyncio.Event) -> None:
-        """Begin to work on what waits and nobody works on."""
+    async def _begin_more(self, working: dict[UUID, asyncio.Task[None]], over: asyncio.Event) -> None:
+        """Begin to work on what waits and nobody works on, until it is done or `over` is set."""
         room = AT_ONCE_MAX - len(working)
         if room:
             async with self._database.reading() as conn:
                 for import_id in await queries.waiting(await driver_of(conn), list(working), room):
-                    working[import_id] = asyncio.create_task(self._work(import_id, stop), name=f"import-{import_id}")
+                    working[import_id] = asyncio.create_task(self._work(import_id, over), name=f"import-{import_id}")
         self._stall.waits(bool(working))
 
     @staticmethod
@@ -143,10 +147,23 @@ class ImportWorker:
 
     async def _work(self, import_id: UUID, stop: asyncio.Event) -> None:
         async with _session(self._database) as session:
-            if await queries.lease(session, import_id):
+            if not await queries.lease(session, import_id):
+                return
+            try:
                 job = await self._begin(import_id)
                 if job is not None:
                     await self._run(job, session, stop)
+            except Exception as error:
+                if _passes(error):
+                    raise
+                # What is kept of it cannot even be read; it must not stop all others, now and at each start.
+                log.error("import_failed", import_id=str(import_id), exc_info=error)
+                await self._give_up(import_id)
+
+    async def _give_up(self, import_id: UUID) -> None:
+        async with self._database.recording() as recording:
+            await queries.give_up(await recording.driver(), import_id, recording.now, _WENT_WRONG)
+        IMPORTS_ENDED.labels("failed").inc()
 
     async def _run(self, job: Job, session: asyncpg.Connection, stop: asyncio.Event) -> None:
         run = _Run(self._database, self._capture, self._policies, job, session, self._limits, self._pace, self._turns)
@@ -156,7 +173,7 @@ class ImportWorker:
             if _passes(error):
                 raise
             log.error("import_failed", import_id=str(job.import_id), exc_info=error)
-            await run.end("failed", "Something went wrong here; it is logged under the import's id.")
+            await run.end("failed", _WENT_WRONG)
 
     async def _begin(self, import_id: UUID) -> Job | None:
         async with self._database.recording() as recording:

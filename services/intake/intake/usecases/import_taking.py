@@ -192,7 +192,7 @@ class Taking(Takes):
             fresh = [
                 line.recognised for line in chunk.lines if line.recognised is not None and line.row.number not in known
             ]
-            decision = await self._capture.decide(recording, fresh)
+            decision = await self._capture.decide(recording, fresh, in_force)
             results, failures = self._results(chunk.lines, known, decision.outcomes)
             qualities = [one.quality for one in decision.outcomes if isinstance(one, Taken)]
             decided()

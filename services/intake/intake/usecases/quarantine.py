@@ -14,10 +14,11 @@ import orjson
 from pydantic import JsonValue, ValidationError
 
 from accord.agreements import ActiveCache
-from accord.database import Database, Recording, driver_of
+from accord.database import Database, Recording, driver_of, is_transient
 from accord.http.idempotency import Answer, Ticket, once
 from accord.http.problems import Problem, from_validation_error, unfit_at
 from accord.ids import new_id
+from accord.isolation import process_isolated
 from intake.domain.capture import Candidate, Captured, IdentityKey, Register
 from intake.domain.lead import Lead
 from intake.domain.quality import Judge, Quality
@@ -151,16 +152,22 @@ class Quarantine:
         return await self._once(ticket, act)
 
     async def expire(self, before: UUID, rows_max: int) -> int:
-        """Let those go for which nobody decided, of those that came before this id was made; how many."""
+        """Let those go for which nobody decided, of those that came before this id was made; how many.
+
+        One of which this raises rests, and the others go.
+        """
 
         async def attempt() -> int:
             in_force = await self._policies.current()
-            async with self._database.recording() as recording:
-                driver = await recording.driver()
-                overdue = await queries.overdue(driver, before, rows_max)
-                waiting = await queries.read(driver, overdue, lock=False)
+
+            async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID]:
+                return await queries.overdue(await recording.driver(), before, rows_max, only)
+
+            async def work(recording: Recording, overdue: Sequence[UUID]) -> None:
+                waiting = await queries.read(await recording.driver(), overdue, lock=False)
                 await self._dismiss(recording, list(waiting.values()), in_force, "expired", "retention", None)
-                return len(overdue)
+
+            return await process_isolated(self._database, queries.EXPIRING, rows_max, claim, work, _passes)
 
         return await tried(attempt)
 
@@ -415,6 +422,10 @@ def _rejected(submission_id: UUID, quality: Quality) -> Problem:
 
 def _form_of(one: Recognised) -> str:
     return one.request.submission.model_dump_json(exclude_unset=True)
+
+
+def _passes(error: BaseException) -> bool:
+    return is_transient(error) or isinstance(error, Moved)
 
 
 def _changed(before: Waiting, after: Waiting) -> bool:

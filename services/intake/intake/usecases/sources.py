@@ -16,7 +16,7 @@ import structlog
 from pydantic import JsonValue, ValidationError
 
 from accord.contracts.findings import Finding
-from accord.database import Database, Recording
+from accord.database import Database, Recording, is_transient
 from accord.http.conditional import precondition_failed
 from accord.http.problems import Problem, not_found, pointer, unfit
 from accord.ids import new_id
@@ -134,7 +134,14 @@ class Sources:
         while found := await self.page(after, 100):
             for source in found:
                 if any(not self._vault.is_current(one.sealed) for one in source.secrets):
-                    await self._reseal(source.name)
+                    try:
+                        await self._reseal(source.name)
+                    except Exception as error:
+                        if is_transient(error):
+                            raise
+                        log.exception(
+                            "source_not_resealed", source=source.name
+                        )  # the others are, and it is tried again
             after = found[-1].name
         return False
 

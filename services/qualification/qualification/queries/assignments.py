@@ -9,6 +9,8 @@ from uuid import UUID
 
 import asyncpg
 
+from accord.isolation import is_resting
+
 _APPEND = """
 INSERT INTO assignment (
     lead_id, assignment_id, sequence, owner, previous_owner, pool, cause, reason, actor, clause, breach_id, routing_version, why,
@@ -75,12 +77,16 @@ _IN_POOLS = """
 SELECT DISTINCT pool FROM unnest($1::text[]) AS asked (pool)
 WHERE EXISTS (SELECT FROM waiting_lead WHERE waiting_lead.pool = asked.pool)
 """
-_NEXT = """
-(SELECT lead_id FROM waiting_lead WHERE routing_version < $2 LIMIT $3)
+PLACING = "place-waiting-leads"
+"""The worker by whose name leads rest."""
+
+_MAY_BE_NEXT = f"($4::uuid[] IS NULL OR lead_id = ANY ($4)) AND NOT {is_resting(PLACING, 'waiting_lead.lead_id')}"
+_NEXT = f"""
+(SELECT lead_id FROM waiting_lead WHERE routing_version < $2 AND {_MAY_BE_NEXT} LIMIT $3)
 UNION
 SELECT next.lead_id FROM unnest($1::text[]) AS asked (pool)
 CROSS JOIN LATERAL (
-    SELECT lead_id FROM waiting_lead WHERE waiting_lead.pool = asked.pool ORDER BY tried_at LIMIT $3
+    SELECT lead_id FROM waiting_lead WHERE waiting_lead.pool = asked.pool AND {_MAY_BE_NEXT} ORDER BY tried_at LIMIT $3
 ) AS next
 LIMIT $3
 """
@@ -247,9 +253,14 @@ async def pools_waited_for(driver: asyncpg.Connection, pools: Iterable[str]) -> 
     return [row[0] for row in await driver.fetch(_IN_POOLS, sorted(pools))]
 
 
-async def next_waiting(driver: asyncpg.Connection, pools: Sequence[str], version: int, rows_max: int) -> list[UUID]:
-    """Leads to try next: those last tried under an older version, and those tried longest ago in these pools."""
-    return [row[0] for row in await driver.fetch(_NEXT, pools, version, rows_max)]
+async def next_waiting(
+    driver: asyncpg.Connection, pools: Sequence[str], version: int, rows_max: int, only: Sequence[UUID] | None = None
+) -> list[UUID]:
+    """Leads to try next: those last tried under an older version, and those tried longest ago in these pools; none that rests.
+
+    `only` asks for some.
+    """
+    return [row[0] for row in await driver.fetch(_NEXT, pools, version, rows_max, only)]
 
 
 async def waiting_counts(driver: asyncpg.Connection, pools: Iterable[str], counted_max: int) -> dict[str, int]:

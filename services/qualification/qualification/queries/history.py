@@ -11,6 +11,7 @@ import asyncpg
 import orjson
 
 from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
+from accord.database import finite
 from qualification.domain.decisions import Fields
 from qualification.domain.facts import Stood
 
@@ -159,7 +160,11 @@ async def page(
     driver: asyncpg.Connection, lead_id: UUID, after: int, rows_max: int, *, with_notes: bool
 ) -> list[dict[str, Any]]:
     """Stage entries of one lead after a sequence, oldest first, each with the decision that led to it."""
-    return [dict(row) for row in await driver.fetch(_PAGE, lead_id, after, rows_max, with_notes)]
+    rows = await driver.fetch(_PAGE, lead_id, after, rows_max, with_notes)
+    return [
+        {**row, "entered_at": finite(row["entered_at"]), "from_since": row["from_since"] and finite(row["from_since"])}
+        for row in rows
+    ]
 
 
 def _fields_json(fields: Fields) -> str:

@@ -12,6 +12,8 @@ import orjson
 
 from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Campaign, Money
+from accord.database import finite
+from accord.isolation import is_resting, is_stuck
 from qualification.domain.facts import Place
 from qualification.domain.lead import (
     ACTIVITIES_PER_KIND_MAX,
@@ -23,6 +25,7 @@ from qualification.domain.lead import (
     Scores,
     microseconds,
 )
+from qualification.queries import reevaluations
 
 _COLUMNS = """
     lead.lead_id, lead.profile::text, lead.intake_sequence, lead.stage, lead.stage_since, lead.visits::text, lead.owner, lead.fit,
@@ -75,12 +78,17 @@ JOIN lead ON lead.lead_id = wanted.lead_id
 {_ACTIVITIES}
 """
 
-_WAITING = """
+TIMEKEEPING = "what-time-brings"
+ENTERING = "enter-waiting-leads"
+"""The workers by whose names leads rest."""
+
+_WAITING = f"""
 SELECT lead_id FROM lead
 WHERE stage IS NULL AND profile IS NOT NULL AND merged_into IS NULL AND NOT erased
+    AND ($2::uuid[] IS NULL OR lead_id = ANY ($2)) AND NOT {is_resting(ENTERING, "lead.lead_id")}
 ORDER BY lead_id
 LIMIT $1
-FOR UPDATE SKIP LOCKED
+FOR UPDATE OF lead SKIP LOCKED
 """
 
 # An unchanged profile is sent as NULL. A row that another transaction changed in between has another revision, and is left; the
@@ -159,8 +167,25 @@ _COLUMNS_WRITTEN = (
     "due_at",
 )
 
-_DUE = """
-SELECT lead_id FROM lead WHERE due_at <= $1 ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED
+_DUE = f"""
+SELECT lead_id FROM lead
+WHERE due_at <= $1 AND lead_id::text <> ALL ($4::text[]) AND ($3::uuid[] IS NULL OR lead_id = ANY ($3))
+    AND NOT {is_resting(TIMEKEEPING, "lead.lead_id")}
+ORDER BY due_at LIMIT $2 FOR UPDATE OF lead SKIP LOCKED
+"""
+
+OWED = f"""
+SELECT least(
+    (SELECT due_at FROM lead
+     WHERE due_at <= $1::timestamptz AND lead_id::text <> ALL ($2::text[]) AND NOT {is_stuck(TIMEKEEPING, "lead.lead_id")}
+     ORDER BY due_at LIMIT 1),
+    ({reevaluations.OWED})
+)
+"""
+"""The earliest moment that this service still owes, when all before the watermark $1 has been consumed: of what time alone brings to a
+lead, or of leads that are still to be judged by a new version. NULL if it owes none.
+
+A lead that is held ($2), or that is stuck, bounds nothing, since it may be so for ever: it is announced as held instead.
 """
 
 _POINT_TO = "UPDATE lead SET merged_into = $2 WHERE lead_id = ANY ($1::uuid[])"
@@ -186,9 +211,12 @@ async def _lock(driver: asyncpg.Connection, lead_ids: Sequence[UUID], kinds: Col
     return {row["wanted_id"]: _lead(row) for row in rows}
 
 
-async def waiting(driver: asyncpg.Connection, rows_max: int) -> list[UUID]:
-    """Up to so many leads that have entered and have no stage yet, locked; those that others hold are passed over."""
-    return [row[0] for row in await driver.fetch(_WAITING, rows_max)]
+async def waiting(driver: asyncpg.Connection, rows_max: int, only: Sequence[UUID] | None = None) -> list[UUID]:
+    """Up to so many leads that have entered and have no stage yet, locked; those at rest or that others hold are passed over.
+
+    `only` asks for some.
+    """
+    return [row[0] for row in await driver.fetch(_WAITING, rows_max, only)]
 
 
 async def read(driver: asyncpg.Connection, lead_id: UUID, kinds: Collection[str]) -> Lead | None:
@@ -248,9 +276,17 @@ def _row(lead: Lead, before: Lead, now: datetime) -> tuple[Any, ...]:
     )
 
 
-async def due(driver: asyncpg.Connection, until: datetime, rows_max: int) -> list[UUID]:
-    """Up to so many leads for which time alone may change something by `until`, locked; those that others hold are passed over."""
-    return [row[0] for row in await driver.fetch(_DUE, until, rows_max)]
+async def due(
+    driver: asyncpg.Connection,
+    until: datetime,
+    held: Sequence[str],
+    rows_max: int,
+    only: Sequence[UUID] | None = None,
+) -> list[UUID]:
+    """Up to so many leads for which time alone may change something by `until`, locked; those at rest, those that are `held`, and
+    those that another transaction has locked are passed over. `only` asks for some.
+    """
+    return [row[0] for row in await driver.fetch(_DUE, until, rows_max, only, held)]
 
 
 async def follow(driver: asyncpg.Connection, merged: Sequence[UUID], survivor: UUID) -> None:
@@ -275,7 +311,7 @@ def _lead(row: asyncpg.Record) -> Lead:
         profile=None if profile is None else state_of(profile),
         intake_sequence=row["intake_sequence"],
         stage=row["stage"],
-        stage_since=row["stage_since"],
+        stage_since=row["stage_since"] and finite(row["stage_since"]),
         visits=orjson.loads(row["visits"]),
         owner=row["owner"],
         scores=None if fit is None else Scores(fit, row["engagement"], row["grade"]),
@@ -287,7 +323,9 @@ def _lead(row: asyncpg.Record) -> Lead:
         sequence=row["sequence"],
         revision=row["revision"],
         profile_at=row["profile_at"],
-        clock=None if row["clock_rank"] is None else Place(row["evaluated_at"], row["clock_rank"], row["clock_tie"]),
+        clock=None
+        if row["clock_rank"] is None
+        else Place(finite(row["evaluated_at"]), row["clock_rank"], row["clock_tie"]),
         entered_under=row["entered_under"],
         ruled_by=row["ruled_by"],
         due_at=row["due_at"],

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
+
+from accord.isolation import is_resting
 
 _FIRST = UUID(int=0)
 
@@ -28,16 +31,36 @@ _NEWEST = """
 SELECT version, started_at, done_at, after, leads, looked_at, judged, changed FROM reevaluation ORDER BY version DESC LIMIT 1
 """
 
-_PAGE = """
-SELECT lead_id, stage, ruled_by FROM lead
-WHERE lead_id > $1 AND ruled_by < $2 AND stage IS NOT NULL AND merged_into IS NULL AND NOT erased
+REEVALUATING = "reevaluate-leads"
+"""The worker by whose name leads rest."""
+
+_TO_JUDGE = "ruled_by < $1 AND stage IS NOT NULL AND merged_into IS NULL AND NOT erased"
+
+_PAGE = f"""
+SELECT lead_id, stage, ruled_by FROM lead WHERE {_TO_JUDGE} AND lead_id > $2 AND NOT {is_resting(REEVALUATING, "lead.lead_id")}
 ORDER BY lead_id LIMIT $3
 """
 
+_SOME = f"SELECT lead_id, stage, ruled_by FROM lead WHERE {_TO_JUDGE} AND lead_id = ANY ($2::uuid[]) ORDER BY lead_id"
+
+_RESTED = f"""
+SELECT lead_id FROM lead JOIN stuck_row ON worker = '{REEVALUATING}' AND key = lead_id AND retry_at <= now() WHERE {_TO_JUDGE} LIMIT $2
+"""
+
+OWED = """
+SELECT active_from FROM agreement_version AS version
+WHERE kind = 'definition' AND status = 'active' AND active_from <= $1::timestamptz
+    AND NOT EXISTS (SELECT FROM reevaluation WHERE reevaluation.version = version.version AND done_at IS NOT NULL)
+"""
+"""When the version in force came into force, while leads are still to be judged by it from then on; NULL once all are, but for those
+that are stuck."""
+
 _ADVANCE = """
-UPDATE reevaluation SET after = $2, looked_at = looked_at + $3, judged = judged + $4, changed = changed + $5, done_at = $6
+UPDATE reevaluation SET after = $2, looked_at = looked_at + $3, judged = judged + $4, changed = changed + $5
 WHERE version = $1
 """
+
+_FINISH = "UPDATE reevaluation SET done_at = $2 WHERE version = $1 AND done_at IS NULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +100,18 @@ async def newest(driver: asyncpg.Connection) -> Reevaluation | None:
 
 
 async def page(driver: asyncpg.Connection, after: UUID, version: int, rows_max: int) -> list[Row]:
-    """The next leads that are judged by a version before this one, in the order of their ids."""
-    return [Row(*row) for row in await driver.fetch(_PAGE, after, version, rows_max)]
+    """The next leads that are judged by a version before this one, in the order of their ids; none that rests."""
+    return [Row(*row) for row in await driver.fetch(_PAGE, version, after, rows_max)]
+
+
+async def some(driver: asyncpg.Connection, lead_ids: Sequence[UUID], version: int) -> list[Row]:
+    """Those of these leads that are judged by a version before this one."""
+    return [Row(*row) for row in await driver.fetch(_SOME, version, lead_ids)]
+
+
+async def rested(driver: asyncpg.Connection, version: int, rows_max: int) -> list[UUID]:
+    """Leads that are judged by a version before this one since they raised, and whose rest is over."""
+    return [row[0] for row in await driver.fetch(_RESTED, version, rows_max)]
 
 
 async def advance(
@@ -88,7 +121,11 @@ async def advance(
     looked_at: int,
     judged: int,
     changed: int,
-    done_at: datetime | None,
 ) -> None:
     """Note how far it has come."""
-    await driver.execute(_ADVANCE, version, after, looked_at, judged, changed, done_at)
+    await driver.execute(_ADVANCE, version, after, looked_at, judged, changed)
+
+
+async def finish(driver: asyncpg.Connection, version: int, now: datetime) -> None:
+    """Note that all have been looked at."""
+    await driver.execute(_FINISH, version, now)

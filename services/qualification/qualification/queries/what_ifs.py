@@ -27,7 +27,7 @@ _REPORT = TypeAdapter(Report)
 _ONE_WRITER = "SELECT pg_advisory_xact_lock(hashtextextended('accord-what-if-queue', 0))"
 
 # Whoever holds it is at work; it goes with the transaction, also where the process dies.
-_ONE_WORKER = "SELECT pg_try_advisory_xact_lock(hashtextextended('accord-what-if-work', 0))"
+_ONE_WORKER = "SELECT pg_try_advisory_lock(hashtextextended('accord-what-if-work', 0))"
 
 _COLUMNS = """
     what_if_id, version, content_sha256, since, until, grouped_by, state, asked_by, asked_at, started_at, finished_at, after, leads,
@@ -219,9 +219,9 @@ async def differing(
 # --- For the worker ---
 
 
-async def is_mine(driver: asyncpg.Connection) -> bool:
-    """Whether this transaction is the only one at work, here or in another process."""
-    return bool(await driver.fetchval(_ONE_WORKER))
+async def is_mine(session: asyncpg.Connection) -> bool:
+    """Whether this session is, until it ends, the only one at work, here or in another process."""
+    return bool(await session.fetchval(_ONE_WORKER))
 
 
 async def next_open(driver: asyncpg.Connection) -> WhatIf | None:

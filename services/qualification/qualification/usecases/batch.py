@@ -51,7 +51,7 @@ class LeadBatch:
     async def lock(cls, recording: Recording, book: Book, lead_ids: Iterable[UUID]) -> LeadBatch:
         """Load and lock these leads, and the survivors of those that were merged."""
         locked = await leads.lock(await recording.driver(), lead_ids, book.kinds)
-        await book.know({lead.ruled_by for lead in locked.values() if lead.ruled_by is not None})
+        await book.know({lead.ruled_by for lead in locked.values() if lead.ruled_by is not None}, recording.conn)
         return cls(recording, book, locked)
 
     @property

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from accord.agreements import ActiveCache, AgreementStore, Kind, Section
 from qualification.domain.checks import check
 from qualification.domain.definition import Definition
@@ -28,7 +30,7 @@ class Book:
 
     in_force: Rules | None
     versions: dict[int, Rules]
-    _read: Callable[[int], Awaitable[Rules]]
+    _read: Callable[[int, AsyncConnection | None], Awaitable[Rules]]
     kinds: frozenset[str]
     """The kinds of activity that any of the versions asks for."""
     routing: Routing | None = None
@@ -38,11 +40,14 @@ class Book:
         """The version that a lead is judged by, or would enter by."""
         return self.in_force if lead.ruled_by is None else self.versions[lead.ruled_by]
 
-    async def know(self, numbers: Iterable[int]) -> None:
-        """See to it that these versions are there: another process may have seen one come into force before this one did."""
+    async def know(self, numbers: Iterable[int], conn: AsyncConnection | None = None) -> None:
+        """See to it that these versions are there: another process may have seen one come into force before this one did.
+
+        Whoever holds a transaction gives its connection.
+        """
         for number in numbers:
             if number not in self.versions:
-                self.versions[number] = await self._read(number)
+                self.versions[number] = await self._read(number, conn)
 
 
 class Definitions:
@@ -60,19 +65,19 @@ class Definitions:
         """The rules by which everything is judged now; None while no definition has come into force."""
         return (await self.book()).in_force
 
-    async def book(self) -> Book:
-        """All of them. Ask before a recording is opened: looking may take a connection of its own."""
-        current = await self._cache.current()
+    async def book(self, conn: AsyncConnection | None = None) -> Book:
+        """All of them. Whoever holds a transaction gives its connection: looking may take one of its own otherwise."""
+        current = await self._cache.current(conn)
         number = None if current is None else current[0]
         known = self._book
-        routing = await self._routing.in_force() if self._routing else None
+        routing = await self._routing.in_force(conn) if self._routing else None
         if known is not None and (known.in_force.version if known.in_force else None) == number:
             known.routing = routing
             return known
-        in_force = None if number is None else await self._rules(number)
+        in_force = None if number is None else await self._rules(number, conn)
         for version in range(1, number or 1):
-            if version not in self._compiled and await self._was_in_force(version):
-                await self._rules(version)
+            if version not in self._compiled and await self._was_in_force(version, conn):
+                await self._rules(version, conn)
         kinds = frozenset(kind for rules in self._compiled.values() for kind in rules.kinds)
         self._book = Book(in_force, self._compiled, self._rules, kinds, routing)
         return self._book
@@ -82,14 +87,14 @@ class Definitions:
         await self._rules(version)
         return self._agreed[version]
 
-    async def _rules(self, version: int) -> Rules:
+    async def _rules(self, version: int, conn: AsyncConnection | None = None) -> Rules:
         found = self._compiled.get(version)
         if found is None:
-            stored = await self._store.get(version)
+            stored = await self._store.get(version, conn)
             self._agreed[version] = Definition.model_validate(stored.content)
             rules = compile_definition(version, self._agreed[version])
             found = self._compiled[version] = replace(rules, since=stored.state.active_from)
         return found
 
-    async def _was_in_force(self, version: int) -> bool:
-        return (await self._store.get(version)).state.active_from is not None
+    async def _was_in_force(self, version: int, conn: AsyncConnection | None) -> bool:
+        return (await self._store.get(version, conn)).state.active_from is not None

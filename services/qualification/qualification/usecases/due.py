@@ -7,8 +7,12 @@ and does not bring about one that would have to be corrected.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from uuid import UUID
+
 from accord.contracts.topics import INTAKE_EVENTS
-from accord.database import Database
+from accord.database import Database, Recording
+from accord.isolation import process_isolated
 from accord.messaging.watermarks import Watermarks
 from accord.workers import Periodic
 from qualification.queries import leads
@@ -22,18 +26,25 @@ EVERY_S = 1.0
 async def pass_time(
     database: Database, book: Book, watermarks: Watermarks, leads_max: int = LEADS_PER_ROUND_MAX
 ) -> int:
-    """Do what is due of up to so many leads, in one recording; how many there were."""
-    async with database.recording() as recording:
+    """Do what is due of up to so many leads; how many there were. One of which this raises rests, and the others go on."""
+
+    async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID]:
+        reached = await watermarks.read(recording.conn)
+        until = reached.until([INTAKE_EVENTS])
+        if until is None:
+            return ()
+        return await leads.due(await recording.driver(), until, sorted(reached.held), leads_max, only)
+
+    async def work(recording: Recording, lead_ids: Sequence[UUID]) -> None:
         until = (await watermarks.read(recording.conn)).until([INTAKE_EVENTS])
         if until is None:
-            return 0
-        due = await leads.due(await recording.driver(), until, leads_max)
-        if due:
-            batch = await LeadBatch.lock(recording, book, due)
-            for lead_id in due:
-                batch.pass_time(lead_id, until)
-            await batch.save()
-    return len(due)
+            return
+        batch = await LeadBatch.lock(recording, book, lead_ids)
+        for lead_id in lead_ids:
+            batch.pass_time(lead_id, until)
+        await batch.save()
+
+    return await process_isolated(database, leads.TIMEKEEPING, leads_max, claim, work)
 
 
 def timekeeping(database: Database, definitions: Definitions, watermarks: Watermarks) -> Periodic:
@@ -43,4 +54,4 @@ def timekeeping(database: Database, definitions: Definitions, watermarks: Waterm
         book = await definitions.book()
         return book.in_force is not None and await pass_time(database, book, watermarks) >= LEADS_PER_ROUND_MAX
 
-    return Periodic("what-time-brings", EVERY_S, work)
+    return Periodic(leads.TIMEKEEPING, EVERY_S, work)

@@ -5,7 +5,11 @@ Resumable without a mark, since a lead that has a stage is no longer among those
 
 from __future__ import annotations
 
-from accord.database import Database
+from collections.abc import Sequence
+from uuid import UUID
+
+from accord.database import Database, Recording
+from accord.isolation import process_isolated
 from accord.workers import Periodic
 from qualification.queries import leads
 from qualification.usecases.batch import LeadBatch
@@ -17,14 +21,20 @@ EVERY_S = 0.25
 
 
 async def enter_waiting(database: Database, book: Book, leads_max: int = LEADS_PER_ROUND_MAX) -> int:
-    """Let up to so many waiting leads enter at the time of their capture; how many there were."""
-    async with database.recording() as recording:
-        waiting = await leads.waiting(await recording.driver(), leads_max)
-        if waiting:
-            batch = await LeadBatch.lock(recording, book, waiting)
-            await batch.enter(waiting)
-            await batch.save()
-    return len(waiting)
+    """Let up to so many waiting leads enter at the time of their capture; how many there were.
+
+    One of which this raises rests, and the others go on.
+    """
+
+    async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID]:
+        return await leads.waiting(await recording.driver(), leads_max, only)
+
+    async def work(recording: Recording, lead_ids: Sequence[UUID]) -> None:
+        batch = await LeadBatch.lock(recording, book, lead_ids)
+        await batch.enter(lead_ids)
+        await batch.save()
+
+    return await process_isolated(database, leads.ENTERING, leads_max, claim, work)
 
 
 def entering(database: Database, definitions: Definitions) -> Periodic:
@@ -36,4 +46,4 @@ def entering(database: Database, definitions: Definitions) -> Periodic:
             await enter_waiting(database, book)
         return False  # the pause between rounds is the throttle
 
-    return Periodic("enter-waiting-leads", EVERY_S, work)
+    return Periodic(leads.ENTERING, EVERY_S, work)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from accord.collectors import Collector
 from accord.database import Database, driver_of
-from accord.workers import Periodic
 from qualification.metric_names import (
     LEADS_WAITING,
     LEADS_WAITING_AGE_S,
@@ -16,29 +16,36 @@ from qualification.metric_names import (
 from qualification.queries import assignments
 from qualification.usecases.reevaluate import progress
 
-EVERY_S = 10.0
+
+def waiting_collector(database: Database) -> Collector:
+    """Leads that wait for somebody."""
+
+    async def collect() -> None:
+        async with database.reading() as conn:
+            waits = await assignments.waits(await driver_of(conn))
+        for wait, (count, age_s) in waits.items():
+            LEADS_WAITING.labels(wait).set(count)
+            LEADS_WAITING_AGE_S.labels(wait).set(age_s)
+
+    return Collector(name="leads-waiting", gauges=[LEADS_WAITING, LEADS_WAITING_AGE_S], collect=collect)
 
 
-async def measure(database: Database) -> None:
-    """Set the gauges to what the database says. Every replica says the same."""
-    async with database.reading() as conn:
-        waits = await assignments.waits(await driver_of(conn))
-    for wait, (count, age_s) in waits.items():
-        LEADS_WAITING.labels(wait).set(count)
-        LEADS_WAITING_AGE_S.labels(wait).set(age_s)
-    found = await progress(database)
-    REEVALUATION_VERSION.set(found.version if found else 0)
-    REEVALUATION_LEADS.set(found.leads if found else 0)
-    REEVALUATION_LOOKED_AT.set(found.looked_at if found else 0)
-    REEVALUATION_CHANGED.set(found.changed if found else 0)
-    REEVALUATION_RUNNING.set(found is not None and found.done_at is None)
+def reevaluation_collector(database: Database) -> Collector:
+    """How far a new version has come."""
 
+    async def collect() -> None:
+        found = await progress(database)
+        REEVALUATION_VERSION.set(found.version if found else 0)
+        REEVALUATION_LEADS.set(found.leads if found else 0)
+        REEVALUATION_LOOKED_AT.set(found.looked_at if found else 0)
+        REEVALUATION_CHANGED.set(found.changed if found else 0)
+        REEVALUATION_RUNNING.set(found is not None and found.done_at is None)
 
-def measuring(database: Database) -> Periodic:
-    """The worker that does it."""
-
-    async def work() -> bool:
-        await measure(database)
-        return False
-
-    return Periodic("measure", EVERY_S, work)
+    gauges = [
+        REEVALUATION_VERSION,
+        REEVALUATION_LEADS,
+        REEVALUATION_LOOKED_AT,
+        REEVALUATION_CHANGED,
+        REEVALUATION_RUNNING,
+    ]
+    return Collector(name="reevaluation", gauges=gauges, collect=collect)

@@ -6,11 +6,13 @@ given a lead. Resumable: what waits is a row, and how far a new document's leads
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
 import asyncpg
 
-from accord.database import Database, Recording
+from accord.database import Database, Recording, finite
+from accord.isolation import process_isolated
 from accord.workers import Periodic
 from qualification.domain.assignment import State, available
 from qualification.domain.lead import Lead
@@ -31,13 +33,14 @@ EVERY_S = 1.0
 async def place_waiting(
     database: Database, routing: Routing, rules: Rules, leads_max: int = LEADS_PER_ROUND_MAX
 ) -> int:
-    """Try so many waiting leads again; how many were tried."""
-    async with database.recording() as recording:
-        driver = await recording.driver()
+    """Try so many waiting leads again; how many were tried. One of which this raises rests, and the others go on."""
+
+    async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID]:
         pools = await _with_somebody(recording, routing, rules)
-        tried = await assignments.next_waiting(driver, pools, routing.version, leads_max)
-        if not tried:
-            return 0
+        return await assignments.next_waiting(await recording.driver(), pools, routing.version, leads_max, only)
+
+    async def work(recording: Recording, tried: Sequence[UUID]) -> None:
+        driver = await recording.driver()
         # The lead is locked before it is asked whether it still waits, as everywhere: its row here changes only under that lock.
         locked = await leads.lock(driver, tried, rules.kinds)
         waiting = await assignments.waiting(driver, tried)
@@ -49,7 +52,8 @@ async def place_waiting(
         done = sorted(waiting.keys() - {item.lead.lead_id for item in wanted})
         await give(recording, wanted, routing, rules, revised=True)
         await assignments.wait_no_more(driver, done)
-    return len(tried)
+
+    return await process_isolated(database, assignments.PLACING, leads_max, claim, work)
 
 
 async def sweep(database: Database, routing: Routing, rules: Rules, leads_max: int = SWEPT_PER_ROUND_MAX) -> bool:
@@ -64,7 +68,7 @@ async def sweep(database: Database, routing: Routing, rules: Rules, leads_max: i
             row["lead_id"]
             for row in page
             if row["owner"] is None
-            and (routing.entered_within is None or recording.now - row["stage_since"] <= routing.entered_within)
+            and (routing.entered_within is None or recording.now - finite(row["stage_since"]) <= routing.entered_within)
         ]
         await _have_wait(driver, recording, recent)
         done = len(page) < leads_max
@@ -83,7 +87,7 @@ def placing(database: Database, book: RoutingBook, definitions: Definitions) -> 
         more = await sweep(database, routing, rules)
         return await place_waiting(database, routing, rules) >= LEADS_PER_ROUND_MAX or more
 
-    return Periodic("place-waiting-leads", EVERY_S, work)
+    return Periodic(assignments.PLACING, EVERY_S, work)
 
 
 async def _have_wait(driver: asyncpg.Connection, recording: Recording, lead_ids: list[UUID]) -> None:

@@ -8,11 +8,13 @@ first. Won and lost leads are left alone; each comes under the newest version wi
 from __future__ import annotations
 
 from asyncio import sleep
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
-from accord.database import Database, driver_of
+from accord.database import Database, Recording, driver_of
+from accord.isolation import process_isolated
 from accord.workers import Periodic, give_way
 from qualification.domain.rules import Rules
 from qualification.queries import reevaluations
@@ -47,20 +49,59 @@ class Progress:
 
 
 async def reevaluate_some(database: Database, book: Book, leads_max: int = LEADS_PER_ROUND_MAX) -> bool:
-    """Judge the next leads by the version in force; whether there may be more."""
+    """Judge the next leads by the version in force; whether there may be more.
+
+    One of which this raises rests, and the others go on; it is tried again after its rest, also when all others are done.
+    """
     rules = book.in_force
     if rules is None:
         return False
-    async with database.recording() as recording:
-        if rules.since is not None and recording.now < rules.since + SETTLED_AFTER:
-            return False
+    round_ = _Round(book, rules, leads_max)
+    await process_isolated(database, reevaluations.REEVALUATING, leads_max, round_.claim, round_.work)
+    if round_.is_last:
+        async with database.recording() as recording:
+            await reevaluations.finish(await recording.driver(), rules.version, recording.now)
+    return round_.has_more
+
+
+class _Round:
+    """The next leads, as one transaction or, where one of them raises, as several."""
+
+    def __init__(self, book: Book, rules: Rules, leads_max: int) -> None:
+        self._book = book
+        self._rules = rules
+        self._leads_max = leads_max
+        self._state: Reevaluation | None = None
+        self._after: UUID | None = None
+        self.is_last = False
+        """Whether all leads have been looked at with these."""
+        self.has_more = False
+
+    async def claim(self, recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID]:
+        self._state = self._after = None
+        version, since = self._rules.version, self._rules.since
+        if since is not None and recording.now < since + SETTLED_AFTER:
+            return ()
         driver = await recording.driver()
-        state = await reevaluations.open_for(driver, rules.version, recording.now)
-        if state is None:
-            return False
-        page = await reevaluations.page(driver, state.after, rules.version, leads_max)
-        await book.know({row.ruled_by for row in page})
-        on_their_way = [row.lead_id for row in page if not _is_left_alone(book.versions[row.ruled_by], row.stage)]
+        self._state = await reevaluations.open_for(driver, version, recording.now)
+        if only is not None:
+            return only
+        page: Sequence[UUID] = ()
+        if self._state is not None:
+            rows = await reevaluations.page(driver, self._state.after, version, self._leads_max)
+            page = [row.lead_id for row in rows]
+            self._after = page[-1] if page else None
+            self.has_more = len(page) >= self._leads_max
+            self.is_last = not self.has_more
+        rested = await reevaluations.rested(driver, version, self._leads_max)
+        return [*page, *(lead_id for lead_id in rested if lead_id not in page)]
+
+    async def work(self, recording: Recording, lead_ids: Sequence[UUID]) -> None:
+        book, version = self._book, self._rules.version
+        driver = await recording.driver()
+        rows = await reevaluations.some(driver, lead_ids, version)
+        await book.know({row.ruled_by for row in rows}, recording.conn)
+        on_their_way = [row.lead_id for row in rows if not _is_left_alone(book.versions[row.ruled_by], row.stage)]
         judged = changed = 0
         if on_their_way:
             batch = await LeadBatch.lock(recording, book, on_their_way)
@@ -70,11 +111,10 @@ async def reevaluate_some(database: Database, book: Book, leads_max: int = LEADS
                     await sleep(0)
             changed = len({entry.lead_id for entry in batch.entries if entry.cause == "definition"})
             await batch.save()
-        done = len(page) < leads_max
-        after = page[-1].lead_id if page else state.after
-        done_at = recording.now if done else None
-        await reevaluations.advance(driver, rules.version, after, len(page), judged, changed, done_at)
-    return not done
+        state = self._state
+        if state is not None:
+            after = self._after or state.after
+            await reevaluations.advance(driver, version, after, len(rows), judged, changed)
 
 
 def _is_left_alone(rules: Rules, stage: str) -> bool:
@@ -110,4 +150,4 @@ def reevaluating(database: Database, definitions: Definitions, busy: Callable[[]
             await give_way(busy)
         return True
 
-    return Periodic("reevaluate-leads", EVERY_S, work)
+    return Periodic(reevaluations.REEVALUATING, EVERY_S, work)

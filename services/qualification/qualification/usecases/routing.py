@@ -11,6 +11,7 @@ from uuid import UUID
 
 import asyncpg
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.agreements.documents import Document
 from accord.contracts.criteria import MISSING, Facts
@@ -58,13 +59,18 @@ class RoutingBook:
         self._look_at = 0.0
         self._looking = asyncio.Lock()
 
-    async def in_force(self) -> Routing | None:
+    async def in_force(self, conn: AsyncConnection | None = None) -> Routing | None:
         """The routing by which leads are given now; None while nobody has written one.
 
-        Ask before a recording is opened: looking takes a connection of its own. While the database does not answer, the version
-        last seen stays: nothing can be recorded by it then anyway.
+        Whoever holds a transaction gives its connection: looking takes one of its own otherwise. While the database does not answer,
+        the version last seen stays: nothing can be recorded by it then anyway.
         """
-        if time.monotonic() >= self._look_at and not (self._known and self._looking.locked()):
+        if conn is not None:
+            if (
+                time.monotonic() >= self._look_at
+            ):  # without waiting for whoever looks just now, who may wait for a connection
+                await self._refresh(conn)
+        elif time.monotonic() >= self._look_at and not (self._known and self._looking.locked()):
             async with self._looking:
                 if time.monotonic() >= self._look_at:
                     await self._look()
@@ -98,14 +104,18 @@ class RoutingBook:
     async def _look(self) -> None:
         try:
             async with self._database.reading() as conn:
-                driver = await driver_of(conn)
-                number = await stored.newest_number(driver)
-                if number is not None and (self._current is None or self._current.version != number):
-                    self._current = _compiled(await stored.newest(driver))
+                await self._refresh(conn)
         except Exception as error:
             if not self._known or not is_transient(error):
                 raise
             log.warning("routing_not_refreshed", error=type(error).__name__)
+            self._look_at = time.monotonic() + _REFRESH_S
+
+    async def _refresh(self, conn: AsyncConnection) -> None:
+        driver = await driver_of(conn)
+        number = await stored.newest_number(driver)
+        if number is not None and (self._current is None or self._current.version != number):
+            self._current = _compiled(await stored.newest(driver))
         self._known = True
         self._look_at = time.monotonic() + _REFRESH_S
 

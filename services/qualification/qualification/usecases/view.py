@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from accord.database import Database, driver_of
+from accord.database import Database, driver_of, finite
 from qualification.domain.decisions import allowed_decisions
 from qualification.domain.facts import LAST, LAST_TIE, Place, Ruled, Stood
 from qualification.domain.history import fold, living_at
@@ -143,7 +143,7 @@ def list_row(row: asyncpg.Record) -> Row:
         source=row["source"],
         captured_at=row["captured_at"],
         stage=stage,
-        stage_since=row["stage_since"],
+        stage_since=row["stage_since"] and finite(row["stage_since"]),
         visit=None if stage is None else orjson.loads(row["visits"])[stage],
         owner=row["owner"],
         fit=row["fit"],

@@ -1,6 +1,6 @@
 """What a version of the definition would have made of the leads of a period: asked, worked out in the background, read, cancelled.
 
-It writes nothing but what is counted. Each batch of leads is read and folded without a write transaction; then the sums, the leads that
+It writes nothing but what is counted. Each batch of leads is read in one transaction, folded in none, and then the sums, the leads that
 differ and the place in the leads are saved together, so that whoever goes on after a crash counts nobody twice.
 """
 
@@ -153,9 +153,20 @@ class _Terms:
     by: tuple[Dimension, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Portion:
+    """The next leads with their logs, and what is counted by now. `leads` is how many there are, where it has not begun."""
+
+    leads: int | None
+    lead_ids: Sequence[UUID]
+    loaded: Loaded | None
+    sums: Sums
+    began: float
+
+
 class Imagining:
     """Works on the oldest what-if, a batch of leads after another, and gives way while the process is `busy` with what is told. One at
-    a time among all processes."""
+    a time among all processes; should two ever work, the place in the leads lets only one of them save."""
 
     def __init__(self, database: Database, busy: Callable[[], bool]) -> None:
         self._database = database
@@ -163,53 +174,60 @@ class Imagining:
         self._terms: _Terms | None = None
 
     async def work(self) -> bool:
-        """A turn; whether there may be more to do."""
-        for _ in range(BATCHES_PER_TURN):
-            if not await self.next_batch():
+        """A turn; whether there may be more to do. False too while another process is at it."""
+        async with self._database.reading() as conn:
+            if await what_ifs.next_open(await driver_of(conn)) is None:
+                self._terms = None
                 return False
-            await give_way(self._busy)
-        return True
+        session = await self._database.connect()
+        try:
+            if not await what_ifs.is_mine(session):
+                return False
+            for _ in range(BATCHES_PER_TURN):
+                if not await self.next_batch():
+                    return False
+                await give_way(self._busy)
+            return True
+        finally:
+            session.terminate()
 
     async def next_batch(self, leads_max: int = LEADS_PER_BATCH_MAX) -> bool:
-        """Judge the next leads; False if nothing waits, or another process is at it.
+        """Judge the next leads; False if nothing waits.
 
         A what-if that cannot be worked out fails and says so; it takes nothing else with it.
         """
-        async with self._database.reading() as conn:
-            driver = await driver_of(conn)
-            what_if = await what_ifs.next_open(driver) if await what_ifs.is_mine(driver) else None
-            if what_if is None:
-                self._terms = None
-                return False
-            try:
-                await self._advance(driver, what_if, leads_max)
-            except Exception as error:
-                if is_transient(error):
-                    raise
-                log.exception("what_if_failed", what_if=str(what_if.what_if_id))
-                await self._fail(what_if, f"An error of the service: {type(error).__name__}")
+        what_if: WhatIf | None = None
+        try:
+            async with self._database.reading() as conn:
+                driver = await driver_of(conn)
+                what_if = await what_ifs.next_open(driver)
+                if what_if is None:
+                    self._terms = None
+                    return False
+                terms = await self._terms_of(driver, what_if)
+                read = await _read(driver, what_if, leads_max)
+            await self._advance(what_if, terms, read)
+        except Exception as error:
+            if what_if is None or is_transient(error):
+                raise
+            log.exception("what_if_failed", what_if=str(what_if.what_if_id))
+            await self._fail(what_if, f"An error of the service: {type(error).__name__}")
         return True
 
-    async def _advance(self, driver: asyncpg.Connection, what_if: WhatIf, leads_max: int) -> None:
-        terms = await self._terms_of(driver, what_if)
+    async def _advance(self, what_if: WhatIf, terms: _Terms, read: _Portion) -> None:
         if what_if.started_at is None:
-            leads = await what_ifs.count(driver, what_if.since, what_if.until)
             async with self._database.recording() as recording:
-                await what_ifs.begin(await recording.driver(), what_if.what_if_id, recording.now, leads)
+                await what_ifs.begin(await recording.driver(), what_if.what_if_id, recording.now, read.leads or 0)
             return
-        began = time.monotonic()
-        page = await what_ifs.leads(driver, what_if.since, what_if.until, what_if.after, leads_max)
-        lead_ids = portion(page)
-        sums = await what_ifs.sums(driver, what_if.what_if_id)
-        if not lead_ids:
-            await self._finish(what_if, terms, sums)
+        if read.loaded is None:
+            await self._finish(what_if, terms, read.sums)
             return
-        loaded = await logs.load(driver, lead_ids, {})
+        sums, lead_ids = read.sums, read.lead_ids
         comparison = await asyncio.to_thread(
-            _compared, what_if, what_if.started_at, terms, lead_ids, loaded, sums.listed
+            _compared, what_if, what_if.started_at, terms, lead_ids, read.loaded, sums.listed
         )
         sums.add(comparison.sums)
-        rate = len(lead_ids) / max(1e-6, time.monotonic() - began)
+        rate = len(lead_ids) / max(1e-6, time.monotonic() - read.began)
         if what_if.leads_per_s is not None:
             rate = what_if.leads_per_s + _SMOOTHING * (rate - what_if.leads_per_s)
         async with self._database.recording() as recording:
@@ -232,6 +250,15 @@ class Imagining:
     async def _fail(self, what_if: WhatIf, error: str) -> None:
         async with self._database.recording() as recording:
             await what_ifs.fail(await recording.driver(), what_if.what_if_id, recording.now, error)
+
+
+async def _read(driver: asyncpg.Connection, what_if: WhatIf, leads_max: int) -> _Portion:
+    began = time.monotonic()
+    if what_if.started_at is None:
+        return _Portion(await what_ifs.count(driver, what_if.since, what_if.until), (), None, Sums(), began)
+    lead_ids = portion(await what_ifs.leads(driver, what_if.since, what_if.until, what_if.after, leads_max))
+    loaded = await logs.load(driver, lead_ids, {}) if lead_ids else None
+    return _Portion(None, lead_ids, loaded, await what_ifs.sums(driver, what_if.what_if_id), began)
 
 
 def _compared(

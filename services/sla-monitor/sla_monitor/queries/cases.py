@@ -15,13 +15,15 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from accord.database import finite
 from sla_monitor.domain.case import Case, Waiting
 from sla_monitor.domain.clock import Clock, Trigger, WarnAt
 from sla_monitor.domain.facts import Fact
 from sla_monitor.domain.lead import Lead, Profile, Standing
 
 CLOCKS_PER_LEAD_MAX = 200
-"""Of a lead, the newest so many clocks can still change; with two or three clauses that is dozens of visits."""
+"""Of a lead, the newest so many clocks that have ended can still change; with two or three clauses that is dozens of visits. One that
+runs can always be answered."""
 
 FACTS_PER_LEAD_MAX = 500
 """A new clock looks at the first so many activities since its start that any clause names, and the same of moves."""
@@ -47,12 +49,14 @@ CLOCK_COLUMNS = """
 """
 
 _CLOCKS = f"""
-SELECT newest.*
+SELECT known.*
 FROM unnest($1::uuid[]) AS asked (lead_id)
 CROSS JOIN LATERAL (
-    SELECT {CLOCK_COLUMNS} FROM clock WHERE clock.lead_id = asked.lead_id
-    ORDER BY clock.started_at DESC LIMIT {CLOCKS_PER_LEAD_MAX}
-) AS newest
+    (SELECT {CLOCK_COLUMNS} FROM clock WHERE clock.lead_id = asked.lead_id AND state <> 'running'
+     ORDER BY clock.started_at DESC LIMIT {CLOCKS_PER_LEAD_MAX})
+    UNION ALL
+    (SELECT {CLOCK_COLUMNS} FROM clock WHERE clock.lead_id = asked.lead_id AND state = 'running')
+) AS known
 """
 
 _WAITING = "SELECT lead_id, clause, sla_version, judged_of::text FROM waiting WHERE lead_id = ANY ($1::uuid[])"
@@ -414,15 +418,15 @@ def clock_of(row: asyncpg.Record) -> Clock:
             stage_kind=row["trigger_stage_kind"],
             cause=row["trigger_cause"],
         ),
-        started_at=row["started_at"],
-        due_at=row["due_at"],
+        started_at=finite(row["started_at"]),
+        due_at=finite(row["due_at"]),
         warnings=tuple(WarnAt(fraction, _time(at)) for fraction, at in orjson.loads(row["warnings"])),
         backfill=row["backfill"],
         owner=row["owner"],
         source=row["source"],
         state=row["state"],
-        answered_at=row["answered_at"],
-        ended_at=row["ended_at"],
+        answered_at=row["answered_at"] and finite(row["answered_at"]),
+        ended_at=row["ended_at"] and finite(row["ended_at"]),
         ended_sequence=row["ended_sequence"],
         end=row["ended_why"],
         breach_id=row["breach_id"],
@@ -452,7 +456,7 @@ def _fact(row: asyncpg.Record) -> Fact:
         kind=row["kind"],
         key=row["key"],
         name=row["name"],
-        occurred_at=row["occurred_at"],
+        occurred_at=finite(row["occurred_at"]),
         recorded_at=row["recorded_at"],
         sequence=row["sequence"],
         by=row["by"],

@@ -8,19 +8,53 @@ from uuid import UUID
 
 import asyncpg
 
+from accord.isolation import is_resting, is_stuck
 from sla_monitor.domain.clock import Clock
 from sla_monitor.queries.cases import CLOCK_COLUMNS, clock_of
 
+FIRING = "fire-clocks"
+JUDGING = "judge-triggers"
+"""The workers by whose names leads rest."""
+
 _CLAIM = f"""
-SELECT {CLOCK_COLUMNS} FROM clock WHERE state = 'running' AND next_at < $1 ORDER BY next_at LIMIT $2 FOR UPDATE SKIP LOCKED
+WITH due AS (
+    SELECT lead_id FROM clock
+    WHERE state = 'running' AND next_at < $1 AND lead_id::text <> ALL ($2::text[]) AND ($3::uuid[] IS NULL OR lead_id = ANY ($3))
+        AND NOT {is_resting(FIRING, "clock.lead_id")}
+    ORDER BY next_at LIMIT $4 FOR UPDATE OF clock SKIP LOCKED
+)
+SELECT DISTINCT lead_id FROM due
 """
 
-_WAITING = """
+_DUE_OF = f"""
+SELECT {CLOCK_COLUMNS} FROM clock
+WHERE lead_id = ANY ($1::uuid[]) AND state = 'running' AND next_at < $2 ORDER BY next_at FOR UPDATE SKIP LOCKED
+"""
+
+_WAITING = f"""
 SELECT DISTINCT lead_id FROM (
     SELECT waiting.lead_id FROM waiting JOIN lead USING (lead_id)
-    WHERE waiting.recorded_at < $1 AND lead.profiles <> '[]'
-    ORDER BY waiting.recorded_at LIMIT $2
+    WHERE waiting.recorded_at < $1 AND lead.profiles <> '[]' AND lead_id::text <> ALL ($2::text[])
+        AND ($3::uuid[] IS NULL OR lead_id = ANY ($3)) AND NOT {is_resting(JUDGING, "waiting.lead_id")}
+    ORDER BY waiting.recorded_at LIMIT $4
 ) AS ripe
+"""
+
+OWED = f"""
+SELECT least(
+    (SELECT next_at FROM clock
+     WHERE state = 'running' AND next_at < $1::timestamptz AND lead_id::text <> ALL ($2::text[])
+        AND NOT {is_stuck(FIRING, "clock.lead_id")}
+     ORDER BY next_at LIMIT 1),
+    (SELECT min(least(waiting.started_at, waiting.recorded_at)) FROM waiting JOIN lead USING (lead_id)
+     WHERE waiting.recorded_at < $1::timestamptz AND lead.profiles <> '[]' AND lead_id::text <> ALL ($2::text[])
+        AND NOT {is_stuck(JUDGING, "waiting.lead_id")})
+)
+"""
+"""The earliest moment that this service still owes, when all before the watermark $1 has been consumed: of a clock that has not fired
+yet, or of a trigger that has not been judged yet, whose clock starts then. NULL if it owes none.
+
+A lead that is held ($2), or that is stuck, bounds nothing, since it may be so for ever: it is announced as held instead.
 """
 
 _PRUNE = """
@@ -28,14 +62,37 @@ DELETE FROM fact WHERE ctid = ANY (ARRAY(SELECT ctid FROM fact WHERE recorded_at
 """
 
 
-async def claim(driver: asyncpg.Connection, watermark: datetime, rows_max: int) -> list[Clock]:
-    """Up to so many clocks with something due before the watermark, locked; those that others hold are passed over."""
-    return [clock_of(row) for row in await driver.fetch(_CLAIM, watermark, rows_max)]
+async def claim(
+    driver: asyncpg.Connection,
+    watermark: datetime,
+    held: Sequence[str],
+    rows_max: int,
+    only: Sequence[UUID] | None = None,
+) -> list[UUID]:
+    """Leads of up to so many clocks with something due before the watermark, which are locked; those that others hold are passed over.
+
+    Leads that are `held` are left out, and those at rest; `only` asks for some.
+    """
+    return [row[0] for row in await driver.fetch(_CLAIM, watermark, held, only, rows_max)]
 
 
-async def waiting(driver: asyncpg.Connection, watermark: datetime, rows_max: int) -> Sequence[UUID]:
-    """Leads with triggers that were recorded before the watermark, so that they can be judged."""
-    return [row[0] for row in await driver.fetch(_WAITING, watermark, rows_max)]
+async def clocks_of(driver: asyncpg.Connection, lead_ids: Sequence[UUID], watermark: datetime) -> list[Clock]:
+    """The clocks of these leads with something due before the watermark, locked; those that others hold are passed over."""
+    return [clock_of(row) for row in await driver.fetch(_DUE_OF, lead_ids, watermark)]
+
+
+async def waiting(
+    driver: asyncpg.Connection,
+    watermark: datetime,
+    held: Sequence[str],
+    rows_max: int,
+    only: Sequence[UUID] | None = None,
+) -> Sequence[UUID]:
+    """Leads with triggers that were recorded before the watermark, so that they can be judged.
+
+    Leads that are `held` are left out, and those at rest; `only` asks for some.
+    """
+    return [row[0] for row in await driver.fetch(_WAITING, watermark, held, only, rows_max)]
 
 
 async def prune(driver: asyncpg.Connection, before: datetime, rows_max: int) -> int:

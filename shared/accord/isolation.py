@@ -1,0 +1,162 @@
+"""Workers that walk many rows: where one of them raises, the batch is halved until it is alone, and that row rests. The others go on.
+
+It knows no table but its own, `stuck_row`, and it decides about no row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+from prometheus_client import Counter, Gauge
+from sqlalchemy import Column, DateTime, Index, Integer, MetaData, PrimaryKeyConstraint, Table, Text
+from sqlalchemy.dialects.postgresql import UUID as UUID_TYPE
+
+from accord.collectors import Collector
+from accord.database import Database, Recording, driver_of, is_transient
+from accord.telemetry import describe
+
+log = structlog.get_logger(__name__)
+
+FIRST_REST = timedelta(minutes=1)
+LONGEST_REST = timedelta(days=1)
+
+ROWS_FAILED = Counter("accord_worker_rows_failed_total", "Rows that raised in a worker and rest since.", ["worker"])
+ROWS_STUCK = Gauge(
+    "accord_worker_rows_stuck",
+    "Rows that raised in a worker and have not come through since, by the database.",
+    ["worker"],
+)
+
+Claim = Callable[[Recording, Sequence[UUID] | None], Awaitable[Sequence[UUID]]]
+"""Lock the rows that are due, of these where some are given, without those at rest, and answer their ids. It reads nothing else of a
+row, so that no row can make it raise."""
+
+Work = Callable[[Recording, Sequence[UUID]], Awaitable[None]]
+"""Do what is due of rows that were claimed in this transaction."""
+
+_REST = """
+INSERT INTO stuck_row AS known (worker, key, error, failed_at, attempts, retry_at)
+VALUES ($1, $2, $3, $4::timestamptz, 1, $4::timestamptz + $5::interval)
+ON CONFLICT (worker, key) DO UPDATE SET
+    error = excluded.error,
+    failed_at = excluded.failed_at,
+    attempts = known.attempts + 1,
+    retry_at = $4::timestamptz + least($6::interval, $5::interval * power(2, least(known.attempts, 30)))
+RETURNING attempts, retry_at
+"""
+
+_COME_THROUGH = "DELETE FROM stuck_row WHERE worker = $1 AND key = ANY ($2::uuid[])"
+
+# Of these nothing is due any more: a round that left nothing has passed over them after their rest.
+_NOT_DUE = "DELETE FROM stuck_row WHERE worker = $1 AND retry_at <= now()"
+
+_STUCK = "SELECT worker, count(*) AS rows FROM stuck_row GROUP BY worker"
+
+
+def define(metadata: MetaData) -> None:
+    """Add stuck_row to a service's metadata. The DDL that really runs is frozen in accord/migrations/v0004_isolation.py."""
+    Table(
+        "stuck_row",
+        metadata,
+        Column("worker", Text, nullable=False),
+        Column("key", UUID_TYPE, nullable=False),
+        Column("error", Text, nullable=False),
+        Column("failed_at", DateTime(timezone=True), nullable=False),
+        Column("attempts", Integer, nullable=False),
+        Column("retry_at", DateTime(timezone=True), nullable=False),
+        PrimaryKeyConstraint("worker", "key", name="stuck_row_pkey"),
+        Index("stuck_row_retry_idx", "worker", "retry_at"),
+    )
+
+
+def is_resting(worker: str, key: str) -> str:
+    """The SQL condition that the row with this key is not to be claimed by this worker yet. Both are constants of ours."""
+    return f"EXISTS (SELECT FROM stuck_row WHERE worker = '{worker}' AND stuck_row.key = {key} AND retry_at > now())"
+
+
+def is_stuck(worker: str, key: str) -> str:
+    """The SQL condition that the row with this key raised in this worker and has not come through since, resting or not."""
+    return f"EXISTS (SELECT FROM stuck_row WHERE worker = '{worker}' AND stuck_row.key = {key})"
+
+
+async def process_isolated(
+    database: Database,
+    worker: str,
+    rows_max: int,
+    claim: Claim,
+    work: Work,
+    passes: Callable[[BaseException], bool] = is_transient,
+) -> int:
+    """Claim up to `rows_max` rows and do what is due of them, in one transaction; how many were claimed.
+
+    If that raises what does not pass (see accord.database.is_transient), nothing is written, and each half is tried by itself until the
+    row is alone. It then rests, from a minute to a day, and is in `stuck_row` until it comes through or nothing is due of it. An error
+    outside of any row, in `claim`, is raised, and so is what passes: the worker tries again.
+    """
+    isolation = _Isolation(database, worker, rows_max, claim, work, passes)
+    return len(await isolation.process(None))
+
+
+@dataclass(frozen=True, slots=True)
+class _Isolation:
+    database: Database
+    worker: str
+    rows_max: int
+    claim: Claim
+    work: Work
+    passes: Callable[[BaseException], bool]
+
+    async def process(self, only: Sequence[UUID] | None) -> Sequence[UUID]:
+        claimed: Sequence[UUID] = ()
+        failure: Exception | None = None
+        try:
+            async with self.database.recording() as recording:
+                claimed = await self.claim(recording, only)
+                driver = await recording.driver()
+                if claimed:
+                    await self.work(recording, claimed)
+                    await driver.execute(_COME_THROUGH, self.worker, claimed)
+                if only is None and len(claimed) < self.rows_max:
+                    await driver.execute(_NOT_DUE, self.worker)
+        except Exception as error:
+            if not claimed or self.passes(error):
+                raise
+            failure = error
+        if failure is not None and len(claimed) == 1:
+            await self._rest(claimed[0], failure)
+        elif failure is not None:
+            middle = len(claimed) // 2
+            for half in (claimed[:middle], claimed[middle:]):
+                await self.process(half)
+        return claimed
+
+    async def _rest(self, key: UUID, error: Exception) -> None:
+        async with self.database.recording() as recording:
+            driver = await recording.driver()
+            values = (self.worker, key, describe(error), recording.now, FIRST_REST, LONGEST_REST)
+            ((attempts, retry_at),) = await driver.fetch(_REST, *values)
+        ROWS_FAILED.labels(self.worker).inc()
+        log.error(
+            "row_failed",
+            worker=self.worker,
+            key=str(key),
+            attempts=attempts,
+            retry_at=retry_at.isoformat(),
+            exc_info=error,
+        )
+
+
+def stuck_rows_collector(database: Database, workers: Sequence[str]) -> Collector:
+    """How many rows of these workers are stuck, by the database."""
+
+    async def collect() -> None:
+        async with database.reading() as conn:
+            counts = {row["worker"]: row["rows"] for row in await (await driver_of(conn)).fetch(_STUCK)}
+        for worker in workers:
+            ROWS_STUCK.labels(worker).set(counts.get(worker, 0))
+
+    return Collector(name="stuck_rows", gauges=[ROWS_STUCK], collect=collect)

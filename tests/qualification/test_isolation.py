@@ -1,0 +1,263 @@
+"""One lead that raises stops no other, what is owed is said, and nothing takes a second connection while it holds one."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from uuid_utils.compat import uuid7
+
+from accord.agreements import AgreementStore
+from accord.contracts.envelope import Event
+from accord.contracts.qualification_events import LeadAssigned, LeadScored, LeadStageChanged
+from accord.database import Database
+from accord.messaging.consumer import Received
+from qualification import handlers
+from qualification.queries import assignments, leads, reevaluations
+from qualification.usecases.definitions import KIND, Book, Definitions
+from qualification.usecases.due import pass_time
+from qualification.usecases.enter import enter_waiting
+from qualification.usecases.place import place_waiting, sweep
+from qualification.usecases.reevaluate import progress, reevaluate_some
+from qualification.usecases.routing import RoutingBook
+
+ROUTING: dict[str, Any] = {
+    "kind": "routing",
+    "title": "Who gets which lead",
+    "pools": {"desk": {"members": [{"owner": "cho"}]}},
+    "rules": [{"key": "all", "pool": "desk"}],
+}
+
+
+async def change(stack: Any, statement: str, *values: object) -> list[Any]:
+    async with stack.database.recording() as recording:
+        return list(await (await recording.driver()).fetch(statement, *values))
+
+
+async def break_lead(stack: Any, lead_id: UUID) -> None:
+    """Leave something of it in the database that no release can read."""
+    await change(stack, "UPDATE lead SET profile = profile - 'account_id' WHERE lead_id = $1", lead_id)
+
+
+async def mend_lead(stack: Any, lead_id: UUID) -> None:
+    await change(stack, "UPDATE lead SET profile = profile || '{\"account_id\": null}' WHERE lead_id = $1", lead_id)
+    await change(stack, "UPDATE stuck_row SET retry_at = now()")
+
+
+async def read_until(stack: Any, at: datetime) -> None:
+    stack.watermarks.reached = {"intake-events": at}
+
+
+async def owed(stack: Any, until: datetime) -> datetime | None:
+    return (await change(stack, leads.OWED, until, []))[0][0]
+
+
+async def stuck(stack: Any) -> list[tuple[str, UUID]]:
+    return [(row.worker, row.key) for row in await stack.rows("SELECT worker, key FROM stuck_row")]
+
+
+async def all_reevaluated(stack: Any) -> Book:
+    """The definition in force came into force a while ago, and all leads have been judged by it."""
+    await change(stack, "UPDATE agreement_version SET active_from = active_from - interval '1 minute'")
+    book = await Definitions(stack.store).book()
+    while await reevaluate_some(stack.database, book):
+        pass
+    return book
+
+
+@pytest.fixture
+async def two(stack, content, teller, day):
+    """Two leads whose score falls with time, after everything else is done."""
+    await stack.agree(content)
+    both = [teller(), teller()]
+    for about in both:
+        await stack.tell(about.captured(day(0), employee_count=250), about.did("demo.requested", day(0)))
+    return both
+
+
+async def test_lead_that_raises_with_time_rests_and_time_passes_for_all_others(stack, two, day):
+    broken, other = two
+    book = await Definitions(stack.store).book()
+    await read_until(stack, day(60))
+    await break_lead(stack, broken.lead_id)
+    assert await pass_time(stack.database, book, stack.watermarks) == 2
+    assert isinstance((await stack.said(other.lead_id))[-1], LeadScored)
+    assert await stuck(stack) == [(leads.TIMEKEEPING, broken.lead_id)]
+    assert await pass_time(stack.database, book, stack.watermarks) == 0
+    await mend_lead(stack, broken.lead_id)
+    assert await pass_time(stack.database, book, stack.watermarks) == 1
+    assert await stuck(stack) == []
+
+
+async def test_lead_that_raises_when_it_enters_rests_and_all_others_enter(stack, content, teller, day):
+    broken, other = teller(), teller()
+    await stack.tell(*[about.captured(day(0), employee_count=250) for about in (broken, other)])
+    await break_lead(stack, broken.lead_id)
+    await stack.agree(content)
+    book = await Definitions(stack.store).book()
+    assert await enter_waiting(stack.database, book) == 2
+    assert [row.stage for row in await stack.rows("SELECT stage FROM lead ORDER BY stage NULLS LAST")] == [
+        "inquiry",
+        None,
+    ]
+    assert await stuck(stack) == [(leads.ENTERING, broken.lead_id)]
+    await mend_lead(stack, broken.lead_id)
+    assert await enter_waiting(stack.database, book) == 1
+    assert await stack.rows("SELECT 1 FROM lead WHERE stage IS NULL") == []
+
+
+async def test_lead_that_raises_when_it_is_placed_rests_and_all_others_are_given(stack, content, teller, day, auth):
+    await stack.agree(content)
+    broken, other = teller(), teller()
+    for about in (broken, other):
+        await stack.tell(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
+    answer = await stack.http.put("/v1/routing", json=ROUTING, headers=auth("admin"))
+    assert answer.status_code == 201, answer.text
+    routing, rules = await RoutingBook(stack.database).in_force(), await Definitions(stack.store).in_force()
+    await sweep(stack.database, routing, rules)
+    await break_lead(stack, broken.lead_id)
+    assert await place_waiting(stack.database, routing, rules) == 2
+    given = [event for event in await stack.said(other.lead_id) if isinstance(event, LeadAssigned)]
+    assert [event.owner for event in given] == ["cho"]
+    assert await stuck(stack) == [(assignments.PLACING, broken.lead_id)]
+    assert await place_waiting(stack.database, routing, rules) == 0
+
+
+@pytest.fixture
+async def judged_anew(stack, content, teller, day):
+    """Five leads, and a second version that lets all of them become MQL."""
+    await stack.agree(content)
+    some = [teller() for _ in range(5)]
+    await stack.tell(*[about.captured(day(0), employee_count=30) for about in some])
+    await all_reevaluated(stack)
+    content = deepcopy(content)
+    content["stages"][1]["gate"] = {"when": {"path": "attributes.employee_count", "op": "gte", "value": 20}}
+    await stack.agree(content)
+    await change(stack, "UPDATE agreement_version SET active_from = active_from - interval '1 minute'")
+    return some
+
+
+async def test_lead_that_raises_in_a_reevaluation_rests_and_all_others_are_judged(stack, judged_anew):
+    broken, *others = judged_anew
+    await break_lead(stack, broken.lead_id)
+    book = await Definitions(stack.store).book()
+    for _ in range(6):
+        if not await reevaluate_some(stack.database, book, 3):
+            break
+    for about in others:
+        entry = [event for event in await stack.said(about.lead_id) if isinstance(event, LeadStageChanged)][-1]
+        assert (entry.stage, entry.cause) == ("mql", "definition")
+    assert await stuck(stack) == [(reevaluations.REEVALUATING, broken.lead_id)]
+    done = await progress(stack.database)
+    assert done.done_at is not None
+    assert (done.version, done.looked_at, done.judged) == (2, 4, 4)
+    await mend_lead(stack, broken.lead_id)
+    assert not await reevaluate_some(stack.database, book, 3)
+    assert await stack.rows("SELECT 1 FROM lead WHERE ruled_by < 2") == []
+    assert await stuck(stack) == []
+
+
+async def test_lists_are_answered_with_a_moment_that_no_business_means(stack, two, auth):
+    broken = two[0]
+    await change(stack, "UPDATE lead SET stage_since = '-infinity' WHERE lead_id = $1", broken.lead_id)
+    await change(stack, "UPDATE stage_entry SET entered_at = '-infinity' WHERE lead_id = $1", broken.lead_id)
+    listed = await stack.http.get("/v1/leads?stage=mql", headers=auth("reader"))
+    assert listed.status_code == 200, listed.text
+    assert {item["lead_id"] for item in listed.json()["items"]} == {str(about.lead_id) for about in two}
+    for path in (f"/v1/leads/{broken.lead_id}", f"/v1/leads/{broken.lead_id}/history"):
+        answer = await stack.http.get(path, headers=auth("reader"))
+        assert answer.status_code == 200, answer.text
+
+
+# --- Owed ---
+
+
+async def test_what_time_brings_is_owed_until_it_is_done(stack, two, day):
+    book = await all_reevaluated(stack)
+    (row,) = await stack.rows("SELECT min(due_at) AS first FROM lead")
+    assert await owed(stack, day(60)) == row.first
+    assert await owed(stack, row.first - (row.first - day(0)) / 2) is None
+    await read_until(stack, day(60))
+    await pass_time(stack.database, book, stack.watermarks)
+    assert await owed(stack, day(60)) is None
+
+
+async def test_stuck_lead_owes_nothing_more(stack, two, day):
+    book = await all_reevaluated(stack)
+    await read_until(stack, day(60))
+    for about in two:
+        await break_lead(stack, about.lead_id)
+    await pass_time(stack.database, book, stack.watermarks)
+    await change(stack, "UPDATE stuck_row SET retry_at = now()")
+    assert await owed(stack, day(60)) is None
+
+
+async def test_merged_and_erased_leads_owe_nothing(stack, two, day):
+    one, other = two
+    await all_reevaluated(stack)
+    await stack.tell(one.merged(other.lead_id, day(1), employee_count=250))
+    await stack.tell(one.erased(day(2)))
+    assert await owed(stack, day(60)) is None
+
+
+async def test_reevaluation_is_owed_from_the_activation_until_all_are_judged(stack, judged_anew):
+    (version,) = await stack.rows("SELECT active_from FROM agreement_version WHERE version = 2")
+    activated_at = version.active_from
+    until = activated_at.replace(year=activated_at.year + 1)
+    book = await Definitions(stack.store).book()
+    assert await owed(stack, until) == activated_at  # not begun
+    assert await owed(stack, activated_at.replace(year=activated_at.year - 1)) is None
+    assert await reevaluate_some(stack.database, book, 3)
+    assert await owed(stack, until) == activated_at
+    while await reevaluate_some(stack.database, book, 3):
+        pass
+    assert await owed(stack, until) is None
+
+
+async def test_what_is_owed_is_found_by_an_index(stack, day):
+    async with stack.database.recording() as recording:
+        driver = await recording.driver()
+        await driver.execute("SET LOCAL enable_seqscan = off")
+        plan = "\n".join(row[0] for row in await driver.fetch(f"EXPLAIN {leads.OWED}", day(0), []))
+    assert "lead_due_idx" in plan
+
+
+# --- One connection ---
+
+
+@pytest.fixture
+async def single(stack, database_url):
+    """The service as a process that has one connection and has not read anything yet."""
+    database = Database(database_url, application_name="single", pool_size=1)
+    yield Definitions(AgreementStore(database, KIND), RoutingBook(database)), database
+    await database.dispose()
+
+
+async def test_handlers_need_no_second_connection(stack, content, single, teller, day):
+    definitions, database = single
+    await stack.agree(content)
+    about = teller()
+    received = [Received(Event(uuid7(), "/intake", about.captured(day(0), employee_count=250)), "intake-events", 0, 0)]
+    async with database.recording() as recording:
+        await handlers.intake_events(definitions)(recording, received)
+        await handlers.sla_events(definitions)(recording, [])
+    (row,) = await stack.rows("SELECT stage FROM lead WHERE lead_id = :lead", lead=about.lead_id)
+    assert row.stage == "inquiry"
+
+
+async def test_version_that_another_process_has_seen_needs_no_second_connection(stack, content, single, teller, day):
+    definitions, database = single
+    await stack.agree(content)
+    book = await definitions.book()
+    about = teller()
+    content["title"] = "Seen by another process first"
+    await stack.agree(content)
+    await stack.tell(about.captured(day(0), employee_count=250))
+    received = [Received(Event(uuid7(), "/intake", about.did("demo.requested", day(1))), "intake-events", 0, 0)]
+    assert 2 not in book.versions
+    async with database.recording() as recording:
+        await handlers.requalify(recording, received, book)
+    assert 2 in book.versions

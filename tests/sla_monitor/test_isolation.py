@@ -1,0 +1,203 @@
+"""One lead that raises stops no other, a lead that is held concludes nothing, and what is owed is said."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from sla_monitor.queries import due
+from sla_monitor.queries.cases import CLOCKS_PER_LEAD_MAX
+from sla_monitor.usecases.fire import fire_due, firing, judge_ripe
+
+HOUR = timedelta(hours=1)
+START = datetime(2027, 3, 1, 15, tzinfo=UTC)
+LATER = START + 5 * HOUR
+SIZE = 100
+
+
+async def change(stack: Any, statement: str, *values: object) -> Any:
+    async with stack.database.recording() as recording:
+        return await (await recording.driver()).fetch(statement, *values)
+
+
+async def read(stack: Any, until: datetime) -> None:
+    """Both topics have been read until then, and nothing is done about it yet."""
+    await stack.reach(until)
+
+
+async def owed(stack: Any, until: datetime) -> datetime | None:
+    return (await change(stack, due.OWED, until, []))[0][0]
+
+
+@pytest.fixture
+async def two(signed, teller):
+    """Two leads with a clock each that is due."""
+    leads = [teller(), teller()]
+    for lead in leads:
+        await signed.tell(lead.captured(START, size=10), lead.entered("mql", START))
+    await read(signed, LATER)
+    await judge_ripe(signed.database, signed.book, signed.watermarks)
+    return leads
+
+
+async def test_clock_that_raises_rests_and_all_others_fire(signed, two):
+    broken, other = two
+    await change(signed, "UPDATE clock SET warnings = '[[1]]' WHERE lead_id = $1", broken.lead_id)
+    assert await fire_due(signed.database, signed.book, signed.watermarks) == 2
+    assert await signed.states(other.lead_id) == {"accept-mql": "breached"}
+    (stuck,) = await signed.rows("SELECT worker, key, error FROM stuck_row")
+    assert (stuck.worker, stuck.key) == (due.FIRING, broken.lead_id)
+    assert await fire_due(signed.database, signed.book, signed.watermarks) == 0
+
+
+async def test_worker_lives_on_with_a_clock_that_raises(signed, two):
+    broken, other = two
+    await change(signed, "UPDATE clock SET warnings = '[[1]]' WHERE lead_id = $1", broken.lead_id)
+    stop = asyncio.Event()
+    working = asyncio.create_task(firing(signed.database, signed.book, 0.01).run(stop))
+    async with asyncio.timeout(30):
+        while not await signed.rows("SELECT 1 FROM stuck_row"):  # noqa: ASYNC110 - it is there when the worker has met it
+            await asyncio.sleep(0.01)
+    assert await signed.states(other.lead_id) == {"accept-mql": "breached"}
+    assert not working.done()
+    stop.set()
+    await working
+
+
+async def test_clock_that_is_mended_fires_after_its_rest(signed, two):
+    broken, _ = two
+    await change(signed, "UPDATE clock SET warnings = '[[1]]' WHERE lead_id = $1", broken.lead_id)
+    await fire_due(signed.database, signed.book, signed.watermarks)
+    await change(signed, "UPDATE clock SET warnings = '[]' WHERE lead_id = $1", broken.lead_id)
+    await change(signed, "UPDATE stuck_row SET retry_at = now()")
+    await fire_due(signed.database, signed.book, signed.watermarks)
+    assert await signed.states(broken.lead_id) == {"accept-mql": "breached"}
+    assert await signed.rows("SELECT 1 FROM stuck_row") == []
+
+
+@pytest.fixture
+async def two_waiting(signed, teller):
+    """Two leads with a trigger that asks for their size, and that can be judged now."""
+    leads = [teller(), teller()]
+    await read(signed, START - HOUR)
+    for lead in leads:
+        await signed.tell(lead.captured(START, size=SIZE), lead.entered("mql", START))
+    await read(signed, LATER)
+    assert await waits(signed) == sorted(lead.lead_id for lead in leads)
+    return leads
+
+
+async def waits(stack: Any) -> list[Any]:
+    return [row.lead_id for row in await stack.rows("SELECT lead_id FROM waiting ORDER BY lead_id")]
+
+
+async def test_trigger_that_raises_rests_and_all_others_are_judged(signed, two_waiting):
+    broken, other = two_waiting
+    await change(signed, "UPDATE waiting SET judged_of = '{}' WHERE lead_id = $1", broken.lead_id)
+    assert await judge_ripe(signed.database, signed.book, signed.watermarks) == 2
+    assert set(await signed.states(other.lead_id)) == {"accept-mql", "first-touch"}
+    (stuck,) = await signed.rows("SELECT worker, key FROM stuck_row")
+    assert (stuck.worker, stuck.key) == (due.JUDGING, broken.lead_id)
+    assert await waits(signed) == [broken.lead_id]
+    assert await judge_ripe(signed.database, signed.book, signed.watermarks) == 0
+
+
+# --- Held ---
+
+
+async def test_clocks_of_held_leads_are_left_out_and_others_fire(signed, two):
+    held, other = two
+    signed.watermarks.held = frozenset({str(held.lead_id)})
+    await fire_due(signed.database, signed.book, signed.watermarks)
+    assert await signed.states(held.lead_id) == {"accept-mql": "running"}
+    assert await signed.states(other.lead_id) == {"accept-mql": "breached"}
+    signed.watermarks.held = frozenset()
+    await fire_due(signed.database, signed.book, signed.watermarks)
+    assert await signed.states(held.lead_id) == {"accept-mql": "breached"}
+
+
+async def test_triggers_of_held_leads_are_left_out_and_others_are_judged(signed, two_waiting):
+    held, other = two_waiting
+    signed.watermarks.held = frozenset({str(held.lead_id)})
+    await judge_ripe(signed.database, signed.book, signed.watermarks)
+    assert await waits(signed) == [held.lead_id]
+    assert set(await signed.states(other.lead_id)) == {"accept-mql", "first-touch"}
+
+
+async def test_held_lead_owes_nothing(signed, two):
+    held = [str(lead.lead_id) for lead in two]
+    assert (await change(signed, due.OWED, LATER, held[:1]))[0][0] is not None
+    assert (await change(signed, due.OWED, LATER, held))[0][0] is None
+
+
+# --- Owed ---
+
+
+async def test_clock_that_has_not_fired_is_owed_from_its_next_moment(signed, two):
+    warned_at = START + HOUR / 2
+    assert await owed(signed, warned_at) is None
+    assert await owed(signed, LATER) == warned_at
+    await fire_due(signed.database, signed.book, signed.watermarks)
+    assert await owed(signed, LATER) is None
+
+
+async def test_trigger_that_has_not_been_judged_is_owed_from_its_start(signed, two_waiting):
+    assert await owed(signed, START) is None
+    assert await owed(signed, LATER) == START
+    await judge_ripe(signed.database, signed.book, signed.watermarks)
+    await fire_due(signed.database, signed.book, signed.watermarks)
+    assert await owed(signed, LATER) is None
+
+
+async def test_stuck_lead_owes_nothing_more(signed, two):
+    for lead in two:
+        await change(signed, "UPDATE clock SET warnings = '[[1]]' WHERE lead_id = $1", lead.lead_id)
+    await fire_due(signed.database, signed.book, signed.watermarks)
+    await change(signed, "UPDATE stuck_row SET retry_at = now()")
+    assert await owed(signed, LATER) is None
+
+
+async def test_what_is_owed_is_found_by_indexes(signed):
+    async with signed.database.recording() as recording:
+        driver = await recording.driver()
+        await driver.execute("SET LOCAL enable_seqscan = off")
+        plan = "\n".join(row[0] for row in await driver.fetch(f"EXPLAIN {due.OWED}", LATER, []))
+    assert "clock_next_idx" in plan
+    assert "waiting_recorded_idx" in plan
+
+
+# --- Beside workers ---
+
+
+async def test_lists_are_answered_with_a_moment_that_no_business_means(signed, two, auth):
+    broken, other = two
+    await change(
+        signed, "UPDATE clock SET started_at = '-infinity', due_at = '-infinity' WHERE lead_id = $1", broken.lead_id
+    )
+    listed = await signed.http.get("/v1/clocks", headers=auth("reader"))
+    assert listed.status_code == 200, listed.text
+    assert {item["lead_id"] for item in listed.json()["items"]} == {str(broken.lead_id), str(other.lead_id)}
+
+
+async def test_running_clock_is_answered_however_many_came_after_it(signed, two):
+    lead, _ = two
+    await change(
+        signed,
+        """
+        INSERT INTO clock (lead_id, clock_id, clause, obliges, sla_version, trigger_kind, trigger_key, trigger_sequence,
+            trigger_recorded_at, started_at, due_at, warnings, backfill, state, ended_at, ended_why, said)
+        SELECT lead_id, gen_random_uuid(), clause, obliges, sla_version, trigger_kind, 'later#' || n, trigger_sequence,
+            trigger_recorded_at, started_at + n * interval '1 minute', due_at, '[]', false, 'cancelled', started_at, 'over', 1
+        FROM clock, generate_series(1, $2) AS n WHERE lead_id = $1
+        """,
+        lead.lead_id,
+        CLOCKS_PER_LEAD_MAX + 1,
+    )
+    await signed.tell(lead.decided("accept", START + timedelta(minutes=10)))
+    (found,) = await signed.rows(
+        "SELECT state FROM clock WHERE trigger_key NOT LIKE 'later%' AND lead_id = :lead", lead=lead.lead_id
+    )
+    assert found.state == "met"
