@@ -28,6 +28,7 @@ from accord.messaging.ports import (
     OutgoingRecord,
     Partition,
     Position,
+    Progress,
     Resting,
     Writers,
 )
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from tests.simulation.services import Instance
 
 T = TypeVar("T")
-
-CLOCKS_MAX = 5
 
 
 class Faults:
@@ -62,37 +61,8 @@ class Faults:
         """Which of two states of a lead holds, by their sequences."""
         return max(known, told)
 
-    async def claim_clocks(
-        self, session: Session, before: datetime, held: frozenset[str]
-    ) -> Sequence[tuple[tuple[str, int], Any]]:
-        """Clocks with something due before that moment, locked, without those of held leads or that others hold."""
-        return await session.call(lambda: claim_due(session, before, held, lock=True))
-
-    async def move_clocks(self, session: Session, moved: Sequence[tuple[tuple[str, int], Any, Any]]) -> None:
-        """Write clocks, each as it was read and as it is now."""
-        await session.call(lambda: None)
-        for key, was, becomes in moved:
-            found = await session.lock("clock", key)
-            if found is None or found[0].said != was[0].said:
-                raise asyncpg.SerializationError("a clock was moved on by another transaction")
-            session.put("clock", key, becomes)
-
-
-def claim_due(
-    session: Session, before: datetime, held: frozenset[str], *, lock: bool
-) -> list[tuple[tuple[str, int], Any]]:
-    """What is due, as one statement."""
-    found = []
-    for key, stored in sorted(session.rows("clock").items()):
-        next_at = stored[0].next_at
-        if next_at is None or next_at >= before or key[0] in held or not session.can_lock("clock", key):
-            continue
-        if lock:
-            session.take_lock(("clock", key))
-        found.append((key, stored))
-        if len(found) == CLOCKS_MAX:
-            break
-    return found
+    def firing(self, firing: Any) -> Any:
+        return firing
 
 
 class Wrapped:
@@ -293,10 +263,10 @@ class WatermarkAheadOfOpenRecording(_RelayFault):
     session = _WithoutWriters
 
 
-class _WithoutLettersInDebts(Wrapped):
-    async def read_debts(self, consumed_at: datetime, consumers: Sequence[str]) -> Debts:
-        debts: Debts = await self.inner.read_debts(consumed_at, consumers)
-        return replace(debts, held=frozenset(), holds_all=False)
+class _WithoutLettersInProgress(Wrapped):
+    async def read_progress(self, consumers: Sequence[str]) -> Progress:
+        progress: Progress = await self.inner.read_progress(consumers)
+        return replace(progress, held=frozenset(), holds_all=False)
 
 
 @planted
@@ -304,12 +274,12 @@ class WatermarkPastDeadLetter(_RelayFault):
     """A service announces that all is there of leads of which it could not apply something."""
 
     name = "watermark-past-dead-letter"
-    session = _WithoutLettersInDebts
+    session = _WithoutLettersInProgress
 
 
 class _WithoutOwed(Wrapped):
-    async def read_debts(self, consumed_at: datetime, consumers: Sequence[str]) -> Debts:
-        debts: Debts = await self.inner.read_debts(consumed_at, consumers)
+    async def read_debts(self, consumed_at: datetime, held: frozenset[str]) -> Debts:
+        debts: Debts = await self.inner.read_debts(consumed_at, held)
         return replace(debts, owed_at=None)
 
 
@@ -322,8 +292,8 @@ class WatermarkPastOwedTime(_RelayFault):
 
 
 class _WithoutRowsInDebts(Wrapped):
-    async def read_debts(self, consumed_at: datetime, consumers: Sequence[str]) -> Debts:
-        debts: Debts = await self.inner.read_debts(consumed_at, consumers)
+    async def read_debts(self, consumed_at: datetime, held: frozenset[str]) -> Debts:
+        debts: Debts = await self.inner.read_debts(consumed_at, held)
         return replace(debts, last_id=0)
 
 
@@ -509,22 +479,45 @@ class StaleStateApplied(Faults):
         return told
 
 
+class _WithoutLocks(Wrapped):
+    async def claim_leads(
+        self, until: datetime, held: frozenset[str], clocks_max: int, only: Sequence[UUID] | None
+    ) -> Sequence[UUID]:
+        return await self.inner.session.call(
+            lambda: sorted({clock.lead_id for clock in self._due(until) if str(clock.lead_id) not in held})
+        )
+
+    async def due_clocks(self, lead_ids: Sequence[UUID], until: datetime) -> Sequence[Any]:
+        return await self.inner.session.call(
+            lambda: [clock for clock in self._due(until) if clock.lead_id in lead_ids]
+        )
+
+    def _due(self, until: datetime) -> list[Any]:
+        clocks = self.inner.session.rows("clock").values()
+        return [clock for clock in clocks if clock.next_at is not None and clock.next_at < until]
+
+    async def move_clocks(self, moved: Sequence[tuple[Any, Any]]) -> None:
+        session = self.inner.session
+        await session.call(lambda: None)
+        for _, becomes in moved:
+            key = (str(becomes.lead_id), becomes.trigger.sequence)
+            await session.lock("clock", key)
+            session.put("clock", key, becomes)
+
+
 @planted
 class FiringWithoutCompareAndSet(Faults):
     """Clocks are neither locked nor compared when they are moved on."""
 
     name = "firing-without-compare-and-set"
 
-    async def claim_clocks(
-        self, session: Session, before: datetime, held: frozenset[str]
-    ) -> Sequence[tuple[tuple[str, int], Any]]:
-        return await session.call(lambda: claim_due(session, before, held, lock=False))
+    def firing(self, firing: Any) -> Any:
+        return _WithoutLocks(firing)
 
-    async def move_clocks(self, session: Session, moved: Sequence[tuple[tuple[str, int], Any, Any]]) -> None:
-        await session.call(lambda: None)
-        for key, _, becomes in moved:
-            await session.lock("clock", key)
-            session.put("clock", key, becomes)
+
+class _WithoutHeld(Wrapped):
+    async def reached(self) -> Any:
+        return replace(await self.inner.reached(), held=frozenset())
 
 
 @planted
@@ -533,7 +526,5 @@ class FiringOfHeldLeads(Faults):
 
     name = "firing-of-held-leads"
 
-    async def claim_clocks(
-        self, session: Session, before: datetime, held: frozenset[str]
-    ) -> Sequence[tuple[tuple[str, int], Any]]:
-        return await super().claim_clocks(session, before, frozenset())
+    def firing(self, firing: Any) -> Any:
+        return _WithoutHeld(firing)

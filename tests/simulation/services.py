@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+
+import asyncpg
 
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
 from accord.database import is_transient
@@ -23,9 +25,10 @@ from accord.messaging.watermark import Reached
 from accord.messaging.watermarks import Watermarks
 from accord.retry import Backoff
 from accord.workers import pause
-from sla_monitor.domain.clock import Clock, begun, fire, settle, start, with_fact, with_facts
+from sla_monitor.domain.clock import Clock, begun, settle, start, with_fact, with_facts
 from sla_monitor.domain.facts import Fact
 from sla_monitor.domain.rules import ClauseRule, Deadline, Pattern
+from sla_monitor.usecases.fire import claim_due, fire_clocks
 from tests.simulation.database import Server, Session
 from tests.simulation.events import LeadFollowed, LeadNoted, LeadTold
 from tests.simulation.log import MemoryLog
@@ -35,8 +38,7 @@ from tests.simulation.store import (
     MemoryDatabase,
     MemoryRecording,
     MemoryRelayStore,
-    held_by,
-    positions_of,
+    progress_of,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ Run = Callable[[asyncio.Event], Awaitable[None]]
 
 _TIMEKEEPING_EVERY_S = 0.25
 _FIRING_EVERY_S = 0.25
+_CLOCKS_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +137,7 @@ class MemoryWatermarks(Watermarks):
     """The real worker and board; progress is read from the session of a recording in memory."""
 
     async def read(self, conn: Any) -> Reached:
-        return self.reached(
-            *await conn.call(lambda: (positions_of(conn, [self.consumer]), *held_by(conn, [self.consumer])))
-        )
+        return self.reached(await conn.call(lambda: progress_of(conn, [self.consumer])))
 
 
 class Intake(Instance):
@@ -286,13 +287,10 @@ class Qualification(Instance):
         return sorted(found)[: self.world.plan.owed_at_once]
 
 
-def owed_at(session: Session, until: datetime) -> datetime | None:
+def owed_at(session: Session, until: datetime, held: frozenset[str]) -> datetime | None:
     """The earliest moment up to `until` that time still has to bring about for leads that are not held."""
-    owed = session.rows("owed")
-    if not owed:
-        return None
-    held, _ = held_by(session, [QUALIFICATION])
-    return min((due_at for (lead, _), (_, due_at) in owed.items() if due_at <= until and lead not in held), default=None)
+    owed = session.rows("owed").items()
+    return min((due_at for (lead, _), (_, due_at) in owed if due_at <= until and lead not in held), default=None)
 
 
 class SlaMonitor(Instance):
@@ -316,9 +314,9 @@ class SlaMonitor(Instance):
             lead = leads[data.key]
             if any(known.key == fact.key for known in lead.facts):
                 continue  # told again by a service that was restored
-            for at, (clock, due_ms) in await self._clocks(session, data.key):
-                turn = settle(clock, with_fact(clock, rule_of(due_ms), fact), recording.now)
-                session.put("clock", at, (turn.clock, due_ms))
+            for clock in await self._clocks(session, data.key):
+                turn = settle(clock, with_fact(clock, rule_of(clock), fact), recording.now)
+                session.put("clock", key_of(clock), turn.clock)
                 recording.publish(*turn.events)
             if isinstance(data, LeadTold) and data.what == "open":
                 self._open(recording, lead, data, fact)
@@ -327,40 +325,81 @@ class SlaMonitor(Instance):
             session.put("lead", key, lead)
 
     def _open(self, recording: MemoryRecording, lead: Lead, told: LeadTold, fact: Fact) -> None:
-        rule = rule_of(told.due_ms)
+        rule = _rule_of(timedelta(milliseconds=told.due_ms))
         clock = with_facts(start(rule, 1, told.lead_id, fact, recording.now), rule, lead.facts)
         turn = begun(clock, recording.now)
-        recording.conn.put("clock", (told.key, told.sequence), (turn.clock, told.due_ms))
+        recording.conn.put("clock", key_of(turn.clock), turn.clock)
         recording.publish(*turn.events)
 
-    async def _clocks(self, session: Session, lead: str) -> list[tuple[tuple[str, int], tuple[Clock, int]]]:
+    async def _clocks(self, session: Session, lead: str) -> list[Clock]:
         """The clocks of a lead, locked."""
-        found = []
-        for key in sorted(session.rows("clock")):
-            if key[0] == lead:
-                clock = await session.lock("clock", key)
-                if clock is not None:
-                    found.append((key, clock))
-        return found
+        keys = sorted(key for key in session.rows("clock") if key[0] == lead)
+        return [clock for key in keys if (clock := await session.lock("clock", key)) is not None]
 
     async def _fire(self, stop: asyncio.Event) -> None:
         await _repeat(stop, _FIRING_EVERY_S, self._fire_due)
 
     async def _fire_due(self) -> None:
         async with self.database.recording() as recording:
-            session = recording.conn
-            reached = await self.watermarks.read(session)
-            until = reached.until(self.watermarks.topics)
-            if until is None:
-                return
-            claimed = await self.world.faults.claim_clocks(session, until, reached.held)
-            if claimed and self.world.nature.trace:
-                self.world.nature.trace("fires", until, [(key[0][-4:], key[1]) for key, _ in claimed], reached)
-            for _, (clock, _) in claimed:
-                recording.publish(*fire(clock, until, recording.now).events)
-            await self.world.faults.move_clocks(
-                session, [(key, was, (fire(was[0], until, recording.now).clock, was[1])) for key, was in claimed]
-            )
+            firing = self.world.faults.firing(MemoryFiring(recording, self.watermarks))
+            leads = await claim_due(firing, _CLOCKS_MAX)
+            if leads:
+                await fire_clocks(firing, leads)
+
+
+class MemoryFiring:
+    """A recording, as firing sees it."""
+
+    def __init__(self, recording: MemoryRecording, watermarks: MemoryWatermarks) -> None:
+        self.recording = recording
+        self.session = recording.conn
+        self.now = recording.now
+        self.publish = recording.publish
+        self._watermarks = watermarks
+
+    async def reached(self) -> Reached:
+        # A service without qualification has no such topic to wait for.
+        reached = await self._watermarks.read(self.session)
+        topics = {QUALIFICATION_EVENTS: datetime.max.replace(tzinfo=UTC)} if len(self._watermarks.topics) == 1 else {}
+        return replace(reached, topics={**topics, **reached.topics})
+
+    async def claim_leads(
+        self, until: datetime, held: frozenset[str], clocks_max: int, only: Sequence[UUID] | None
+    ) -> Sequence[UUID]:
+        def statement() -> list[UUID]:
+            due = self._due(until, lambda clock: str(clock.lead_id) not in held)[:clocks_max]
+            return sorted({clock.lead_id for clock in due})
+
+        return await self.session.call(statement)
+
+    async def due_clocks(self, lead_ids: Sequence[UUID], until: datetime) -> Sequence[Clock]:
+        return await self.session.call(lambda: self._due(until, lambda clock: clock.lead_id in lead_ids))
+
+    def _due(self, until: datetime, is_asked_for: Callable[[Clock], bool]) -> list[Clock]:
+        """Clocks with something due, locked, without those that another transaction has locked."""
+        found = []
+        for key, clock in sorted(self.session.rows("clock").items()):
+            at = clock.next_at
+            if at is not None and at < until and is_asked_for(clock) and self.session.can_lock("clock", key):
+                self.session.take_lock(("clock", key))
+                found.append(clock)
+        return found
+
+    def reassigns(self, clock: Clock) -> bool:
+        return False
+
+    async def move_clocks(self, moved: Sequence[tuple[Clock, Clock]]) -> None:
+        await self.session.call(lambda: None)
+        for was, becomes in moved:
+            found = await self.session.lock("clock", key_of(was))
+            if found is None or found.said != was.said:
+                raise asyncpg.SerializationError("a clock was moved on by another transaction")
+            self.session.put("clock", key_of(was), becomes)
+
+
+def key_of(clock: Clock) -> tuple[str, int]:
+    """A clock's key: its lead and the sequence of what opened it."""
+    return str(clock.lead_id), clock.trigger.sequence
 
 
 async def _repeat(stop: asyncio.Event, every_s: float, work: Callable[[], Awaitable[None]]) -> None:
@@ -386,16 +425,20 @@ def fact_of(data: LeadTold | LeadFollowed) -> Fact:
     return Fact("activity", key, name, data.occurred_at, data.recorded_at, data.sequence)
 
 
+def rule_of(clock: Clock) -> ClauseRule:
+    """The clause of a clock: something has to come before it is due."""
+    return _rule_of(clock.due_at - clock.started_at)
+
+
 @cache
-def rule_of(due_ms: int) -> ClauseRule:
-    """A clause that is due so long after its start."""
+def _rule_of(after: timedelta) -> ClauseRule:
     return ClauseRule(
         key="answer",
         obliges="sales",
         start=Pattern("activity", frozenset({"open"})),
         answer=Pattern("activity", frozenset({"answer"})),
         deadline=Deadline(
-            due=lambda started_at: started_at + timedelta(milliseconds=due_ms),
+            due=lambda started_at: started_at + after,
             part=lambda started_at, due_at, part: started_at + (due_at - started_at) * part,
         ),
         warn_at=(),

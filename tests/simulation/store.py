@@ -27,6 +27,7 @@ from accord.messaging.ports import (
     Partition,
     Position,
     PositionConflict,
+    Progress,
     RelaySession,
     Resting,
     StoredDeadLetter,
@@ -41,8 +42,8 @@ LAYOUT_AHEAD = timedelta(seconds=1.5)
 
 HELD_KEYS_MAX = 500
 
-Owed = Callable[[Session, datetime], datetime | None]
-"""The earliest moment up to the consumed watermark that time still has to bring about."""
+Owed = Callable[[Session, datetime, frozenset[str]], datetime | None]
+"""The earliest moment up to the consumed watermark that time still has to bring about, but for the keys that are held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,15 +233,15 @@ class MemoryRelaySession:
             lambda: min((one.row.id for one in self._rows(lane) if one.row.id > after_id), default=None)
         )
 
-    async def read_positions(self, consumers: Sequence[str]) -> Mapping[Partition, int]:
-        return await self._session.call(lambda: positions_of(self._session, consumers))
+    async def read_progress(self, consumers: Sequence[str]) -> Progress:
+        return await self._session.call(lambda: progress_of(self._session, consumers))
 
-    async def read_debts(self, consumed_at: datetime, consumers: Sequence[str]) -> Debts:
-        return await self._session.call(self._read_debts, consumed_at, consumers)
+    async def read_debts(self, consumed_at: datetime, held: frozenset[str]) -> Debts:
+        return await self._session.call(self._read_debts, consumed_at, held)
 
-    def _read_debts(self, consumed_at: datetime, consumers: Sequence[str]) -> Debts:
+    def _read_debts(self, consumed_at: datetime, held: frozenset[str]) -> Debts:
         last_id = max(self._server.tables["outbox"], default=0)
-        return Debts(last_id, self._owed(self._session, consumed_at), *held_by(self._session, consumers))
+        return Debts(last_id, self._owed(self._session, consumed_at, held))
 
     async def close(self) -> None:
         await self._session.close()
@@ -249,7 +250,7 @@ class MemoryRelaySession:
 class MemoryRelayStore:
     """A service's database, for its relay."""
 
-    def __init__(self, database: MemoryDatabase, owed: Owed = lambda _session, _until: None) -> None:
+    def __init__(self, database: MemoryDatabase, owed: Owed = lambda *_: None) -> None:
         self._database = database
         self._owed = owed
         self.written = database.written
@@ -368,23 +369,19 @@ class MemoryConsumerStore:
             return [letter.id for letter in found if letter.kind == "unknown" and letter.type in types][:limit]
 
 
-def positions_of(session: Session, consumers: Collection[str]) -> dict[Partition, int]:
-    """The stored positions of these consumers, as a statement of this session sees them."""
-    return {
-        part: position.next_offset
-        for (consumer, part), position in session.rows("position").items()
-        if consumer in consumers
-    }
-
-
 def unsettled(session: Session, consumers: Collection[str]) -> list[StoredLetter]:
     """Dead letters of these consumers that nobody has settled, oldest first."""
     found = (one for one in session.rows("letter").values() if one.state == "new" and one.consumer in consumers)
     return sorted(found, key=_letter_id)
 
 
-def held_by(session: Session, consumers: Collection[str]) -> tuple[frozenset[str], bool]:
-    """The keys that unsettled dead letters hold, and whether they hold all. Unknown types hold nobody."""
+def progress_of(session: Session, consumers: Collection[str]) -> Progress:
+    """Positions and what is held, as one statement. Letters of unknown types hold nobody."""
+    positions = {
+        part: position.next_offset
+        for (consumer, part), position in session.rows("position").items()
+        if consumer in consumers
+    }
     held, holds_all = set[str](), False
     for letter in unsettled(session, consumers):
         if letter.kind == "unknown" and not session.process.knows(letter.type or ""):
@@ -393,7 +390,7 @@ def held_by(session: Session, consumers: Collection[str]) -> tuple[frozenset[str
             holds_all = True
         else:
             held.update(letter.keys)
-    return frozenset(held), holds_all
+    return Progress(positions, frozenset(held), holds_all)
 
 
 def _since(layout: Layout) -> datetime:

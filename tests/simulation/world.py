@@ -401,7 +401,7 @@ class World:
                 return f"owed by {service}"
             if any(letter.state == "new" for letter in server.tables["letter"].values()):
                 return f"dead letters of {service}"
-            if any(clock.state == "running" for clock, _ in server.tables["clock"].values()):
+            if any(clock.state == "running" for clock in server.tables["clock"].values()):
                 return f"clocks of {service}"
             if service != INTAKE:
                 topics = [INTAKE_EVENTS] + [QUALIFICATION_EVENTS] * (service == SLA_MONITOR and len(self.servers) == 3)
@@ -468,7 +468,7 @@ class World:
         by_id = {}
         for at, clock in expected.items():
             if at in clocks:
-                found = clocks[at][0]
+                found = clocks[at]
                 by_id[found.clock_id] = at
                 if found.state != clock.state:
                     self.nature.violated(f"clock {at[0][-4:]} #{at[1]} is {found.state}, it should be {clock.state}")

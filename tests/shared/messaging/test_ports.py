@@ -23,6 +23,7 @@ from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.partitioning import hash_key
 from accord.messaging.ports import (
     ConsumerStore,
+    Debts,
     EventLog,
     Lane,
     LogPositionLost,
@@ -35,6 +36,7 @@ from accord.messaging.ports import (
     Partition,
     Position,
     PositionConflict,
+    Progress,
     RelaySession,
     RelayStore,
     Resting,
@@ -473,12 +475,10 @@ async def test_relay_sees_positions_and_held_keys_of_the_consumers_it_waits_for(
     async with store.begin() as transaction:
         await transaction.add_dead_letters([letter_of(1, keys=("a", "b")), letter_of(2, kind="unknown", type_=UNKNOWN, keys=("c",))])
     await publish(servers, new_activity, uuid4())
-    assert dict(await session.read_positions(["test"])) == {PART: 4}
-    assert dict(await session.read_positions(["other"])) == {}
-    debts = await session.read_debts(LONG_AGO, ["test"])
-    assert (debts.held, debts.holds_all, debts.owed_at) == (frozenset("ab"), False, None)
-    assert debts.last_id == (await rows_of(session))[-1].id
-    assert (await session.read_debts(LONG_AGO, ["other"])).held == frozenset()
+    assert await session.read_progress(["test"]) == Progress({PART: 4}, frozenset("ab"), holds_all=False)
+    assert await session.read_progress(["other"]) == Progress({}, frozenset(), holds_all=False)
+    debts = await session.read_debts(LONG_AGO, frozenset("ab"))
+    assert debts == Debts((await rows_of(session))[-1].id, None)
 
 
 async def test_letter_that_names_nobody_holds_all_until_it_is_settled(
@@ -486,7 +486,7 @@ async def test_letter_that_names_nobody_holds_all_until_it_is_settled(
 ) -> None:
     async with store.begin() as transaction:
         await transaction.add_dead_letters([letter_of(1, kind="malformed", keys=None)])
-    assert (await session.read_debts(LONG_AGO, ["test"])).holds_all
+    assert (await session.read_progress(["test"])).holds_all
 
 
 # -- the log
