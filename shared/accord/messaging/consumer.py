@@ -288,6 +288,8 @@ class Consumer:
                 await transaction.advance(moves)
         if missing or restarted:
             stored = await self._store.read_positions()
+        if any(part not in stored for part in parts):
+            raise PositionConflict(f"{self.group}: a position that was stored a moment ago is gone")
         self._positions = {part: stored[part] for part in parts}
         self._unverified = {
             part: position for part, position in self._positions.items() if position.last_event_id is not None

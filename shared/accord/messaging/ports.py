@@ -104,7 +104,7 @@ class LogReader(Protocol):
         ...
 
     async def committed(self, partition: Partition) -> int | None:
-        """The position that its group committed to the log, as versions before stored positions did."""
+        """The position that versions before stored positions committed to the log; never what `commit` told it."""
         ...
 
     def assign(self, positions: Mapping[Partition, int]) -> None:
