@@ -161,23 +161,23 @@ class KafkaReader:
             self._counted_until = time.monotonic() + _METADATA_AGE_S
         return self._counts
 
-    async def beginning(self, partition: Partition) -> int:
-        part = self._part(partition)
-        offset: int = (await self._client.beginning_offsets([part]))[part]
-        return offset
+    async def beginnings(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        found = await self._client.beginning_offsets([self._part(partition) for partition in partitions])
+        return {partition: found[self._part(partition)] for partition in partitions}
 
-    async def committed(self, partition: Partition) -> int | None:
-        part = self._part(partition)
+    async def committed(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         admin = AIOKafkaAdminClient(**client_options(self._kafka), request_timeout_ms=int(_REQUEST_TIMEOUT_S * 1000))
         try:
             await admin.start()
-            found = await admin.list_consumer_group_offsets(self._group, partitions=[part])
+            found = await admin.list_consumer_group_offsets(self._group)
         finally:
             await admin.close()
-        committed = found.get(part)
-        if committed is None or committed.offset < 0 or committed.metadata == _FOR_TOOLS:
-            return None
-        return int(committed.offset)
+        known = {partition: found.get(self._part(partition)) for partition in partitions}
+        return {
+            partition: committed.offset
+            for partition, committed in known.items()
+            if committed is not None and committed.offset >= 0 and committed.metadata != _FOR_TOOLS
+        }
 
     def assign(self, positions: Mapping[Partition, int]) -> None:
         self._next = {self._part(partition): offset for partition, offset in positions.items()}

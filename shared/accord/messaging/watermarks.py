@@ -81,7 +81,7 @@ class Watermarks:
         return Reached(reached.topics, reached.held | progress.held, progress.holds_all)
 
     async def _read(self, reader: LogReader, stop: asyncio.Event, backoff: Backoff) -> None:
-        reader.assign({_PARTITION: await reader.beginning(_PARTITION)})
+        reader.assign(await reader.beginnings([_PARTITION]))
         stopped = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():
