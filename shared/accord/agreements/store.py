@@ -31,6 +31,7 @@ from accord.http.idempotency import Answer, Ticket, once
 from accord.workers import Periodic
 
 ACTIVATE_EVERY_S = 1.0
+ACTIVATE_IDLE_EVERY_S = 3.0
 _TITLE_CHARS_MAX = 200
 _GLOSSARY_WORDS_MAX = 500
 
@@ -447,7 +448,11 @@ def common_findings(kind: str, content: Mapping[str, object]) -> list[Finding]:
 
 def agreement_worker(store: AgreementStore) -> Periodic:
     """The worker that brings signed versions into force when their time comes."""
-    return Periodic(f"agreement-{store.kind.kind}", ACTIVATE_EVERY_S, store.activate_due)
+
+    async def work() -> bool | None:
+        return await store.activate_due() or None
+
+    return Periodic(f"agreement-{store.kind.kind}", ACTIVATE_EVERY_S, work, idle_every_s=ACTIVATE_IDLE_EVERY_S)
 
 
 __all__ = [

@@ -130,6 +130,8 @@ class PoisonLimits:
 class ProgressReader(Protocol):
     """Says how far topics were consumed by a consumer with some positions (see Watermarks)."""
 
+    def moved(self) -> None: ...
+
     def reached_by(self, positions: Mapping[Partition, int]) -> Reached: ...
 
 
@@ -422,6 +424,8 @@ class Consumer:
     def _moved(self, moves: Mapping[Partition, Move]) -> None:
         for part, move in moves.items():
             self._positions[part] = move.to
+        if self._progress is not None:
+            self._progress.moved()
 
     async def _unseen(self, transaction: ConsumerTransaction, received: Sequence[Received]) -> list[Received]:
         """Those that this consumer has not applied yet, each once, in order."""

@@ -47,6 +47,7 @@ LEADS_PER_BATCH_MAX = 250
 
 BATCHES_PER_TURN = 20
 EVERY_S = 1.0
+IDLE_EVERY_S = 3.0
 _SMOOTHING = 0.2
 """Weight of the newest batch in the rate that is shown."""
 
@@ -173,12 +174,12 @@ class Imagining:
         self._busy = busy
         self._terms: _Terms | None = None
 
-    async def work(self) -> bool:
-        """A turn; whether there may be more to do. False too while another process is at it."""
+    async def work(self) -> bool | None:
+        """A turn; whether there may be more to do, None if nothing waits. False too while another process is at it."""
         async with self._database.reading() as conn:
             if await what_ifs.next_open(await driver_of(conn)) is None:
                 self._terms = None
-                return False
+                return None
         session = await self._database.connect()
         try:
             if not await what_ifs.is_mine(session):
@@ -281,4 +282,4 @@ def _compared(
 
 def imagining(database: Database, busy: Callable[[], bool]) -> Periodic:
     """The worker that does it."""
-    return Periodic("imagine-what-if", EVERY_S, Imagining(database, busy).work)
+    return Periodic("imagine-what-if", EVERY_S, Imagining(database, busy).work, idle_every_s=IDLE_EVERY_S)
