@@ -1,7 +1,7 @@
 """The envelope: CloudEvents in Kafka binary mode, what is refused, and that no error quotes the data."""
 
 import json
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -26,7 +26,7 @@ from accord.contracts.examples import EXAMPLES
 from accord.contracts.external_key import external_key
 from accord.contracts.intake_events import LeadCaptured, LeadState
 from accord.contracts.schemas import example_event
-from accord.contracts.values import Money, SourceName, Timestamp, utc
+from accord.contracts.values import MOMENT_MAX, MOMENT_MIN, Day, Money, SourceName, Timestamp, utc
 
 TYPES = sorted(EVENT_TYPES)
 SECRET = "ada@initech.example"
@@ -218,10 +218,61 @@ def test_a_moment_is_held_in_utc_or_refused(at: datetime) -> None:
     try:
         held = TypeAdapter(Timestamp).validate_python(at)
     except ValidationError:
-        assert at.year in (1, 9999)
+        assert not MOMENT_MIN <= at <= MOMENT_MAX
     else:
+        assert MOMENT_MIN <= at <= MOMENT_MAX
         assert held == at
         assert held.tzinfo is UTC
+
+
+ENDS_OF_TIME = [
+    "0001-01-01T00:00:00Z",
+    "0001-01-01T00:00:00+14:00",
+    "1969-12-31T23:59:59.999999Z",
+    "1970-01-01T00:59:59+01:00",
+    "2200-01-01T00:00:00Z",
+    "2199-12-31T23:59:59-00:01",
+    "9999-12-31T23:59:59.999999Z",
+    "9999-12-31T23:59:59-14:00",
+]
+
+
+@pytest.mark.parametrize("text", ENDS_OF_TIME)
+def test_moment_outside_range_is_refused_with_the_range(text: str) -> None:
+    for value in (text, datetime.fromisoformat(text)):
+        with pytest.raises(ValidationError) as refused:
+            TypeAdapter(Timestamp).validate_python(value)
+        assert refused.value.errors()[0]["msg"] == "must be a time from 1970-01-01 to 2199-12-31"
+
+
+def test_first_and_last_moment_of_range_are_taken() -> None:
+    for at in (MOMENT_MIN, MOMENT_MAX):
+        assert TypeAdapter(Timestamp).validate_python(at.isoformat()) == at
+        assert TypeAdapter(Day).validate_python(at.date().isoformat()) == at.date()
+
+
+@pytest.mark.parametrize("value", ["0001-01-01", "1969-12-31", "2200-01-01", "9999-12-31", date.min, date.max])
+def test_date_outside_range_is_refused_with_the_range(value: str | date) -> None:
+    with pytest.raises(ValidationError) as refused:
+        TypeAdapter(Day).validate_python(value)
+    assert refused.value.errors()[0]["msg"] == "must be a date from 1970-01-01 to 2199-12-31"
+
+
+@pytest.mark.parametrize("value", [1_800_000_000, "1800000000", "2027-01-04T00:00:00", datetime(2027, 1, 4), True])  # noqa: DTZ001
+def test_only_a_date_is_a_date(value: object) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Day).validate_python(value)
+
+
+@pytest.mark.parametrize("text", ENDS_OF_TIME)
+def test_event_outside_range_is_neither_made_nor_read(text: str) -> None:
+    with pytest.raises(ValidationError):
+        LeadCaptured.model_validate(CAPTURED.data.model_dump() | {"occurred_at": datetime.fromisoformat(text)})
+    value, headers = record()
+    assert (
+        refusal(json.dumps(json.loads(value) | {"occurred_at": text}).encode(), headers)
+        == "lead.captured.v1: /occurred_at: timestamp"
+    )
 
 
 def test_an_amount_travels_as_text_digit_for_digit() -> None:

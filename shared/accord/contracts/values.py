@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
@@ -26,21 +26,62 @@ StageKind = Literal["open", "won", "lost", "recycled", "disqualified"]
 Verdict = Literal["accepted", "flagged", "quarantined", "unchecked"]
 
 
+MOMENT_MIN = datetime(1970, 1, 1, tzinfo=UTC)
+MOMENT_MAX = datetime(2199, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+"""What a business could mean. Nearer to the ends of time PostgreSQL and the driver read infinity, and an addition overflows."""
+
+MOMENTS_IN_WORDS = f"from {MOMENT_MIN.date()} to {MOMENT_MAX.date()}"
+
+
 def _timestamp(value: object, read: ValidatorFunctionWrapHandler) -> datetime:
     if type(value) is datetime and value.tzinfo is UTC:
-        return value  # made by ourselves: an event has up to four of these
+        at = value  # made by ourselves: an event has up to four of these
     # pydantic alone would also take numbers, as seconds since 1970.
-    if isinstance(value, datetime) or (isinstance(value, str) and value[4:5] == "-" and value[10:11] in ("T", "t")):
-        at: datetime = read(value)
+    elif isinstance(value, datetime) or (isinstance(value, str) and value[4:5] == "-" and value[10:11] in ("T", "t")):
         try:
-            return at.astimezone(UTC)
+            at = read(value).astimezone(UTC)
         except OverflowError:
-            raise PydanticCustomError("timestamp", "must be a time from year 1 to 9999 in UTC") from None
-    raise PydanticCustomError("timestamp", "must be an RFC 3339 time with an offset, such as 2027-01-04T09:30:00-06:00")
+            raise _out_of_range("timestamp", "a time") from None
+    else:
+        raise PydanticCustomError(
+            "timestamp", "must be an RFC 3339 time with an offset, such as 2027-01-04T09:30:00-06:00"
+        )
+    if not MOMENT_MIN <= at <= MOMENT_MAX:
+        raise _out_of_range("timestamp", "a time")
+    return at
 
 
-Timestamp = Annotated[AwareDatetime, WrapValidator(_timestamp)]
-"""A moment with an offset, held in UTC."""
+def _day(value: object, read: ValidatorFunctionWrapHandler) -> date:
+    if not (type(value) is date or (isinstance(value, str) and len(value) == 10)):
+        raise PydanticCustomError("day", "must be a date, such as 2027-01-04")
+    day: date = read(value)
+    if not MOMENT_MIN.date() <= day <= MOMENT_MAX.date():
+        raise _out_of_range("day", "a date")
+    return day
+
+
+def _out_of_range(type_: Literal["timestamp", "day"], what: str) -> PydanticCustomError:
+    return PydanticCustomError(type_, "must be {what} {range}", {"what": what, "range": MOMENTS_IN_WORDS})
+
+
+Timestamp = Annotated[
+    AwareDatetime,
+    WrapValidator(_timestamp),
+    WithJsonSchema(
+        {"type": "string", "format": "date-time", "description": f"RFC 3339 with an offset, {MOMENTS_IN_WORDS}."},
+        mode="validation",
+    ),
+]
+"""A moment with an offset, held in UTC: the type of every moment that comes in, wherever it comes in. ADR 72."""
+
+Day = Annotated[
+    date,
+    WrapValidator(_day),
+    WithJsonSchema(
+        {"type": "string", "format": "date", "description": f"A date {MOMENTS_IN_WORDS}."}, mode="validation"
+    ),
+]
+"""A date of the same range."""
 
 AttributeValue = bool | int | float | str | list[str] | None
 Attributes = dict[str, AttributeValue]
