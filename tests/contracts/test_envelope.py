@@ -26,7 +26,7 @@ from accord.contracts.examples import EXAMPLES
 from accord.contracts.external_key import external_key
 from accord.contracts.intake_events import LeadCaptured, LeadState
 from accord.contracts.schemas import example_event
-from accord.contracts.values import MOMENT_MAX, MOMENT_MIN, Day, Money, SourceName, Timestamp, utc
+from accord.contracts.values import MOMENT_MAX, MOMENT_MIN, Attributes, Day, Money, SourceName, Timestamp, utc
 
 TYPES = sorted(EVENT_TYPES)
 SECRET = "ada@initech.example"
@@ -262,6 +262,29 @@ def test_date_outside_range_is_refused_with_the_range(value: str | date) -> None
 def test_only_a_date_is_a_date(value: object) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Day).validate_python(value)
+
+
+@pytest.mark.parametrize("text", ["0E-999999999", "0E-41", "1E-999999999", "1E+999999999", "Infinity", "NaN", "9" * 41])
+def test_decimal_that_would_be_written_at_length_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        Money(amount=Decimal(text), currency="USD")
+
+
+def test_decimal_keeps_its_places() -> None:
+    for text in ("0.00", "0E-40", "1e-40", "12.50"):
+        assert Money(amount=Decimal(text), currency="USD").model_dump()["amount"] == format(Decimal(text), "f")
+
+
+def test_attribute_number_that_json_cannot_hold_is_refused_or_a_float() -> None:
+    attributes: TypeAdapter[Attributes] = TypeAdapter(Attributes)
+    assert attributes.validate_json('{"a": 9007199254740992, "b": 9007199254740993, "c": true}') == {
+        "a": 2**53,
+        "b": float(2**53),
+        "c": True,
+    }
+    for number in ("1e400", "-1e400", "1" * 400):
+        with pytest.raises(ValidationError):
+            attributes.validate_json(f'{{"a": {number}}}')
 
 
 @pytest.mark.parametrize("text", ENDS_OF_TIME)

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Annotated, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -83,7 +84,12 @@ Day = Annotated[
 ]
 """A date of the same range."""
 
-AttributeValue = bool | int | float | str | list[str] | None
+Whole = Annotated[int, Field(ge=-(2**53), le=2**53), WithJsonSchema({"type": "integer"})]
+"""A number that every reader of JSON holds as it is. A larger one is taken for a float."""
+
+Real = Annotated[float, Field(allow_inf_nan=False)]
+
+AttributeValue = bool | Whole | Real | str | list[str] | None
 Attributes = dict[str, AttributeValue]
 """Public attributes of a lead, by the names that the data policy declares. Never a name, phone or free text."""
 
@@ -108,9 +114,19 @@ Why = Annotated[str, Field(max_length=2_000)]
 Version = Annotated[int, Field(ge=1)]
 """The version of the agreement under which something was decided."""
 
+DIGITS_MAX = 40
+
+
+def _short(number: Decimal) -> Decimal:
+    if number.adjusted() < -DIGITS_MAX:  # the zero 0E-999999999 has one digit, and would be written in a gigabyte
+        raise PydanticCustomError("decimal", "must have at most {places} decimal places", {"places": DIGITS_MAX})
+    return number
+
+
 DecimalText = Annotated[
     Decimal,
-    Field(allow_inf_nan=False, max_digits=40),
+    Field(allow_inf_nan=False, max_digits=DIGITS_MAX),
+    AfterValidator(_short),
     PlainSerializer(lambda d: format(d, "f"), return_type=str),
     WithJsonSchema({"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?$"}, mode="serialization"),
 ]

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from accord.contracts.criteria import Criteria
 from accord.contracts.findings import Finding, pointer, shape
+from accord.contracts.patterns import check_patterns
 from accord.contracts.values import MOMENTS_IN_WORDS, Day
 from accord.contracts.week import flaws
 from qualification.domain.checks import leaves, twice
@@ -24,6 +25,9 @@ _GRADES = Domain(among=frozenset(letter + digit for letter in "ABCD" for digit i
 
 def check_routing(content: Mapping[str, object], rules: Rules | None) -> list[Finding]:
     """Everything wrong with the content, by itself and beside the definition in force (None: stages are not looked at)."""
+    too_much = check_patterns(content)
+    if too_much:
+        return too_much
     try:
         document = RoutingDocument.model_validate(content)
     except ValidationError as error:
