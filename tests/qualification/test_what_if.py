@@ -433,6 +433,8 @@ async def test_a_question_that_does_not_fit_is_answered_with_the_place(stack, au
         ({"from": "1990-01-01T00:00:00Z", "to": "2025-01-01T00:00:00Z"}, "/from"),
         ({"from": 5}, "/from"),
         ({"to": "0001-01-02T00:00:00Z"}, "/to"),
+        ({"from": "9999-12-31T23:59:59Z"}, "/from"),
+        ({"to": "1970-01-01T00:00:00Z"}, "/from"),
         ({"by": ["owner"]}, "/by"),
         ({"by": ["attribute:a b"]}, "/by"),
         ({"by": ["source"] * 5}, "/by"),

@@ -182,19 +182,19 @@ def _due(calendar: Calendar, start: int, amount: int) -> int:
     left = amount
     for opens, closes in _open_from(calendar, start):
         if left <= closes - opens:
-            return min(opens + left, _LAST)
+            return opens + left
         left -= closes - opens
     return _LAST
 
 
 def _open_from(calendar: Calendar, start: int) -> Iterator[Interval]:
-    """The open intervals from a moment on, to the end of time. Raises NoOpenTime."""
+    """The open intervals from a moment on, to MOMENT_MAX. Raises NoOpenTime."""
     last_open = utc_day = start // _DAY
     while utc_day <= _LAST_DAY:
         for opens, closes in calendar.open_in(utc_day):
             if closes > start:
                 last_open = utc_day
-                yield max(opens, start), closes
+                yield max(opens, start), min(closes, _LAST)
         utc_day += 1
         if utc_day - last_open > CLOSED_DAYS_MAX:
             raise NoOpenTime("the calendar has no open time for two years")
