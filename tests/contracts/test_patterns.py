@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -98,6 +101,28 @@ def test_any_text_is_a_pattern_or_refused(pattern: str, text: str) -> None:
         assert reason(pattern)
     else:
         assert matches(text) in (True, False)
+
+
+def test_other_threads_run_while_a_text_is_matched() -> None:
+    # Nothing but the engine gives the interpreter up here: were it held, the loop would run to its end.
+    matches, matched, stopped = matcher("(a?){1000}q"), 0, threading.Event()
+
+    def match() -> None:
+        nonlocal matched
+        while matched < 1_000 and not stopped.is_set():
+            matches("a" * MATCHED_LENGTH_MAX)
+            matched += 1
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1_000)
+    try:
+        thread = threading.Thread(target=match)
+        thread.start()
+        stopped.set()
+        thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert matched < 1_000
 
 
 def leaf(pattern: str) -> dict[str, object]:

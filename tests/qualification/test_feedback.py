@@ -264,6 +264,14 @@ async def test_sales_tells_marketing_what_it_rejected_and_what_would_have_change
         5,
         False,
     ]
+    monkeypatch.setattr(usecase, "EXAMINED_FOR_MAX_S", 0.0)
+    none = await feedback(stack, auth)
+    assert none["total"]["rejected"] == 40
+    assert (none["examined"]["decisions"], none["examined"]["all_decisions"], none["examined"]["all_leads"]) == (
+        0,
+        False,
+        False,
+    )
     monkeypatch.setattr(usecase, "ROWS_MAX", 3)
     fine = await stack.http.get("/v1/feedback", params=PERIOD | {"by": "source"}, headers=auth("reader"))
     assert (fine.status_code, fine.json()["errors"][0]["parameter"]) == (422, "by")

@@ -32,61 +32,39 @@ SERVICES = ("intake", "qualification", "sla_monitor", "metrics")
 MOMENTS = (
     "0001-01-01T00:00:00Z",
     "0001-01-01T00:00:00+14:00",
-    "0000-00-00T00:00:00Z",
-    "1969-12-31T23:59:59.999999Z",
     "1970-01-01T00:00:00Z",
-    "2027-02-30T00:00:00Z",
     "2027-06-30T23:59:60Z",
-    "2027-01-01T00:00:00+99:99",
     "2199-12-31T23:59:59.999999Z",
-    "2199-12-31T23:59:59-00:01",
     "9999-12-31T23:59:59.999999Z",
     "9999-12-31T23:59:59-14:00",
     "infinity",
 )
-DAYS = ("0001-01-01", "1970-01-01", "2199-12-31", "9999-12-31", "2027-02-30")
+DAYS = ("0001-01-01", "2199-12-31", "9999-12-31")
 NUMBERS = (
     "-1",
     "0",
     "1.5",
-    "2147483647",
     "2147483648",
     "9223372036854775807",
-    "9223372036854775808",
     "-9223372036854775809",
-    "1" * 400,
     "1" * 5_000,
     "1e400",
-    "-1E999999999",
     "1e-400",
     "Infinity",
     "NaN",
-    "0x10",
-    "1_000",
     "\N{ARABIC-INDIC DIGIT THREE}",
 )
-DURATIONS = (
-    "P999999999D",
-    "PT999999999S",
-    "P99999999999999999999D",
-    "P36525D",
-    "P36525DT0.000001S",
-    "PT0S",
-    "PT0.000001S",
-    "P1Y",
-    "-P1D",
-)
-WORDS = ("", " ", "\x00", "\ufeff", "a" * 2_000, "'\";--", "\N{GRINNING FACE}", "(?:(?:a{0,100}){0,100}){0,5}q")
-NOT_UTF8 = (b"\xff", b"\xed\xa0\x80", b"\xf4\x90\x80\x80")
+DURATIONS = ("P999999999D", "P99999999999999999999D", "P36525D", "PT0.000001S", "P1Y")
+WORDS = ("", "\x00", "a" * 2_000, "'\";--", "(?:(?:a{0,100}){0,100}){0,5}q")
+NOT_UTF8 = (b"\xff", b"\xed\xa0\x80")
 TEXTS = (*MOMENTS, *DAYS, *NUMBERS, *DURATIONS, *WORDS)
 
 # As JSON text: no Python value is written as 1e400.
 JSON_VALUES = (
-    *(json.dumps(text) for text in (*MOMENTS, *DAYS[::2], *DURATIONS[::2], *WORDS, "1" * 400, "1e400", "NaN")),
-    *('"\\ud800"', '"0E-999999999"', "1e400", "-1e400", "1e-400", "9223372036854775808", "1" * 400, "-1", "0", "0.1"),
-    *("null", "true", "[]", "{}", '{"a": 1}', "[[[[[[[[[[]]]]]]]]]]"),
+    *(json.dumps(text) for text in (*MOMENTS[::2], MOMENTS[5], *DAYS[::2], *DURATIONS[::2], *WORDS, "1e400")),
+    *('"\\ud800"', '"0E-999999999"', "1e400", "9223372036854775808", "1" * 400, "-1", "null", "[]", "{}"),
 )
-PARTS = ("1970-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00", 2**62, str(uuid.UUID(int=0)), "a")
+PARTS = ("1970-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00", 2**62, str(uuid.UUID(int=0)))
 CURSORS = tuple(
     base64.urlsafe_b64encode(json.dumps(parts).encode()).rstrip(b"=").decode()
     for length in (1, 2, 3)
@@ -103,6 +81,8 @@ class Sender:
     session: requests.Session
     statuses: Counter[int] = field(default_factory=Counter)
     failures: dict[str, str] = field(default_factory=dict)
+    bodies: set[str] = field(default_factory=set)
+    """The examples of which every value was replaced: a body that two operations share is looked at once."""
 
     def send(self, method: str, path: str, scope: str, where: str, **request: Any) -> None:
         # Drafts are a department's; everything else is open to the key with every scope.
@@ -143,7 +123,7 @@ def test_hostile_value_in_any_place_is_no_server_error(service: str, accord: Run
         assert session.get(f"{url}/livez", timeout=REQUEST_TIMEOUT_S).status_code == requests.codes.ok
     shown = [f"{place}\n    {how}" for place, how in list(sender.failures.items())[:FAILURES_SHOWN_MAX]]
     assert not sender.failures, f"{len(sender.failures)} places\n" + "\n".join(shown)
-    assert sender.statuses[422] > 500
+    assert sender.statuses[422] > 300
     assert sender.statuses[200] > 50
     assert sender.statuses[429] == sender.statuses[401] == 0
 
@@ -173,6 +153,9 @@ def send_all(sender: Sender, method: str, path: str, operation: Mapping[str, Any
         for value in values:
             asked = address(path, usual | {parameter["name"]: value}, {*named, parameter["name"]} - usual_paths(path))
             sender.send(method, asked, scope, where, **content)
+    if body is None or json.dumps(body) in sender.bodies:
+        return
+    sender.bodies.add(json.dumps(body))
     for place, text in mutations(body):
         where = f"{path} {'/'.join(map(str, place))}"
         sender.send(method, address(path, usual, named), scope, where, data=text, headers=media)

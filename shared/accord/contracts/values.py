@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Literal, Self
@@ -12,12 +13,14 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     PlainSerializer,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     WrapValidator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 Department = Literal["marketing", "sales"]
 Party = Literal["lead", "marketing", "sales"]
@@ -65,23 +68,23 @@ def _out_of_range(type_: Literal["timestamp", "day"], what: str) -> PydanticCust
     return PydanticCustomError(type_, "must be {what} {range}", {"what": what, "range": MOMENTS_IN_WORDS})
 
 
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """Says the range where something is asked for. The schemas of events stay as they are: it is no part of the wire's form."""
+
+    words: str
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        found = handler(schema)
+        return {**found, "description": self.words} if handler.mode == "validation" else found
+
+
 Timestamp = Annotated[
-    AwareDatetime,
-    WrapValidator(_timestamp),
-    WithJsonSchema(
-        {"type": "string", "format": "date-time", "description": f"RFC 3339 with an offset, {MOMENTS_IN_WORDS}."},
-        mode="validation",
-    ),
+    AwareDatetime, WrapValidator(_timestamp), _Described(f"RFC 3339 with an offset, {MOMENTS_IN_WORDS}.")
 ]
 """A moment with an offset, held in UTC: the type of every moment that comes in, wherever it comes in. ADR 72."""
 
-Day = Annotated[
-    date,
-    WrapValidator(_day),
-    WithJsonSchema(
-        {"type": "string", "format": "date", "description": f"A date {MOMENTS_IN_WORDS}."}, mode="validation"
-    ),
-]
+Day = Annotated[date, WrapValidator(_day), _Described(f"A date {MOMENTS_IN_WORDS}.")]
 """A date of the same range."""
 
 Whole = Annotated[int, Field(ge=-(2**53), le=2**53), WithJsonSchema({"type": "integer"})]
