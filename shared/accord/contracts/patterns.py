@@ -125,6 +125,6 @@ def _patterns_in(document: Mapping[str, object]) -> Iterator[tuple[str, str]]:
                 pattern = node.get(name) if value else None
                 if isinstance(pattern, str):
                     yield pointer(*at, name), pattern
-            waiting.extend(((*at, str(name)), inner) for name, inner in reversed(node.items()))
+            waiting.extend(((*at, str(name)), inner) for name, inner in reversed(list(node.items())))
         elif isinstance(node, list):
             waiting.extend(((*at, place), inner) for place, inner in reversed(list(enumerate(node))))

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
@@ -153,7 +152,7 @@ class _Looking:
             while rest and activities_left > 0 and not budget.is_used_up:
                 some = portion(rest[:_PAGE])
                 loaded = await logs.load(self._driver, {lead_of(one) for one in some}, {})
-                done = await asyncio.to_thread(_each_of, some, partial(look, loaded=loaded), budget)
+                done = await asyncio.to_thread(_each_of, some, loaded, look, budget)
                 activities_left -= sum(count for _, count in rest[:done])
                 rest = rest[done:]
         return not rest
@@ -170,10 +169,10 @@ class _Looking:
         self.examination.not_entered(lead_id, loaded.logs, loaded.stands.get(lead_id, ()))
 
 
-def _each_of(some: Sequence[T], look: Callable[[T], None], budget: TimeBudget) -> int:
+def _each_of(some: Sequence[T], loaded: Loaded, look: Callable[[T, Loaded], None], budget: TimeBudget) -> int:
     """Look at one after another until the budget is used up; at how many. Runs in a thread."""
     for number, one in enumerate(some):
         if budget.is_used_up:
             return number
-        look(one)
+        look(one, loaded)
     return len(some)
