@@ -45,13 +45,13 @@ def _timestamp(value: object, read: ValidatorFunctionWrapHandler) -> datetime:
         try:
             at = read(value).astimezone(UTC)
         except OverflowError:
-            raise _out_of_range("timestamp", "a time") from None
+            raise _out_of_range("timestamp_range", "a time") from None
     else:
         raise PydanticCustomError(
             "timestamp", "must be an RFC 3339 time with an offset, such as 2027-01-04T09:30:00-06:00"
         )
     if not MOMENT_MIN <= at <= MOMENT_MAX:
-        raise _out_of_range("timestamp", "a time")
+        raise _out_of_range("timestamp_range", "a time")
     return at
 
 
@@ -60,11 +60,11 @@ def _day(value: object, read: ValidatorFunctionWrapHandler) -> date:
         raise PydanticCustomError("day", "must be a date, such as 2027-01-04")
     day: date = read(value)
     if not MOMENT_MIN.date() <= day <= MOMENT_MAX.date():
-        raise _out_of_range("day", "a date")
+        raise _out_of_range("day_range", "a date")
     return day
 
 
-def _out_of_range(type_: Literal["timestamp", "day"], what: str) -> PydanticCustomError:
+def _out_of_range(type_: Literal["timestamp_range", "day_range"], what: str) -> PydanticCustomError:
     return PydanticCustomError(type_, "must be {what} {range}", {"what": what, "range": MOMENTS_IN_WORDS})
 
 
