@@ -124,7 +124,7 @@ def test_hostile_value_in_any_place_is_no_server_error(service: str, accord: Run
     shown = [f"{place}\n    {how}" for place, how in list(sender.failures.items())[:FAILURES_SHOWN_MAX]]
     assert not sender.failures, f"{len(sender.failures)} places\n" + "\n".join(shown)
     assert sender.statuses[422] > 300
-    assert sender.statuses[200] > 50
+    assert sender.statuses[200] > 20
     assert sender.statuses[429] == sender.statuses[401] == 0
 
 
