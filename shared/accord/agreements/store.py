@@ -25,6 +25,7 @@ from accord.contracts.agreement_events import (
 )
 from accord.contracts.findings import Finding, pointer
 from accord.contracts.paper import Section
+from accord.contracts.patterns import check_patterns
 from accord.contracts.values import Department
 from accord.database import Database, Recording, finite
 from accord.http.idempotency import Answer, Ticket, once
@@ -279,9 +280,12 @@ class AgreementStore:
         """Raises Refused if the content has findings. A large document is checked beside the loop."""
         found = common_findings(self.kind.kind, content.content)
         if not found:
-            found = await asyncio.to_thread(self.kind.validate, content.content)
+            found = await asyncio.to_thread(self._findings, content.content)
         if found:
             raise Refused(found)
+
+    def _findings(self, content: Mapping[str, object]) -> list[Finding]:
+        return check_patterns(content) or self.kind.validate(content)
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
