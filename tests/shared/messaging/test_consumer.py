@@ -438,7 +438,7 @@ async def test_if_the_dead_letter_cannot_be_written_the_consumer_stops_and_passe
     database, producer, intake_topic, make_consumer, run_workers, eventually
 ):
     async with database.recording() as recording:
-        await recording.conn.execute(text("ALTER TABLE dead_letter RENAME TO elsewhere"))
+        await recording.conn.execute(text("ALTER TABLE dead_letter ADD CONSTRAINT refuses CHECK (false)"))
 
     async def refuse(_recording, _received):
         raise ValueError
