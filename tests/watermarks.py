@@ -18,6 +18,13 @@ class FixedWatermarks:
     def __init__(self) -> None:
         self.reached: dict[str, datetime] = {}
         self.held: frozenset[str] = frozenset()
+        self._looks = 0
+
+    @property
+    def changes(self) -> int:
+        """Something may have changed each time that it is asked."""
+        self._looks += 1
+        return self._looks
 
     async def read(self, _: AsyncConnection) -> Reached:
         return Reached(dict(self.reached), self.held)

@@ -29,6 +29,48 @@ class Overloaded(Exception):
         self.retry_after_s = retry_after_s
 
 
+class ConcurrencyLimit:
+    """Lets `running_max` at a time into `async with`, and `waiting_max` more wait for it; one more raises Overloaded at once."""
+
+    def __init__(self, running_max: int, waiting_max: int, retry_after_s: float) -> None:
+        self._running = asyncio.Semaphore(running_max)
+        self._inside_max = running_max + waiting_max
+        self._inside = 0
+        self._retry_after_s = retry_after_s
+
+    async def __aenter__(self) -> None:
+        if self._inside >= self._inside_max:
+            raise Overloaded(self._retry_after_s)
+        self._inside += 1
+        try:
+            await self._running.acquire()
+        except BaseException:
+            self._inside -= 1
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._inside -= 1
+        self._running.release()
+
+
+class TimeBudget:
+    """How long a computation in a thread may take. It asks between two rows, and stops once the time is up, or the request that
+    waits for it was cancelled: `with budget:` around the waiting ends the budget too."""
+
+    def __init__(self, time_max_s: float) -> None:
+        self._ends_at = time.monotonic() + time_max_s
+
+    def __enter__(self) -> TimeBudget:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends_at = 0.0
+
+    @property
+    def is_used_up(self) -> bool:
+        return time.monotonic() >= self._ends_at
+
+
 class GroupCommit(Generic[Request, Answer]):
     """A worker that applies queued requests in batches, `concurrent_batches` at a time.
 

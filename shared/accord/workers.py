@@ -16,6 +16,7 @@ log = structlog.get_logger(__name__)
 
 _GIVES_WAY_S_MAX = 0.25
 _LOOKS_EVERY_S = 0.005
+_IDLE_GROWTH = 1.5
 
 
 class Worker(Protocol):
@@ -71,6 +72,7 @@ class Stall:
 class Periodic:
     """Does `work` every `every_s` seconds, and again at once while it answers True (more to do now).
 
+    With `idle_every_s` the pause grows up to that while it answers None (nothing to do): each look costs a transaction.
     A transient failure (a lost connection, a deadlock) is retried with back-off; any other exception leaves `run`.
     """
 
@@ -78,17 +80,20 @@ class Periodic:
         self,
         name: str,
         every_s: float,
-        work: Callable[[], Awaitable[bool]],
+        work: Callable[[], Awaitable[bool | None]],
         *,
+        idle_every_s: float | None = None,
         stuck_after_s: float = 60.0,
     ) -> None:
         self.name = name
         self._every_s = every_s
+        self._idle_every_s = every_s if idle_every_s is None else idle_every_s
         self._work = work
         self._stall = Stall(stuck_after_s + every_s)
 
     async def run(self, stop: asyncio.Event) -> None:
         backoff = Backoff(first_s=0.1, max_s=5.0)
+        pause_s = self._every_s
         try:
             while not stop.is_set():
                 self._stall.waits(True)
@@ -103,7 +108,8 @@ class Periodic:
                     continue
                 backoff.reset()
                 self._stall.waits(False)
-                await pause(stop, 0.0 if more else self._every_s)
+                pause_s = min(pause_s * _IDLE_GROWTH, self._idle_every_s) if more is None else self._every_s
+                await pause(stop, 0.0 if more else pause_s)
         finally:
             self._stall.waits(False)
 

@@ -1,7 +1,7 @@
 """The envelope: CloudEvents in Kafka binary mode, what is refused, and that no error quotes the data."""
 
 import json
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -26,7 +26,7 @@ from accord.contracts.examples import EXAMPLES
 from accord.contracts.external_key import external_key
 from accord.contracts.intake_events import LeadCaptured, LeadState
 from accord.contracts.schemas import example_event
-from accord.contracts.values import Money, SourceName, Timestamp, utc
+from accord.contracts.values import MOMENT_MAX, MOMENT_MIN, Attributes, Day, Money, SourceName, Timestamp, utc
 
 TYPES = sorted(EVENT_TYPES)
 SECRET = "ada@initech.example"
@@ -141,7 +141,7 @@ STATE = CAPTURED.data.model_dump(mode="json")["state"]
         (altered(occurred_at=1_700_000_000), "/occurred_at: timestamp"),
         (altered(occurred_at="1700000000"), "/occurred_at: timestamp"),
         (altered(occurred_at="2027-01-04T15:30:00"), "/occurred_at: timezone_aware"),
-        (altered(occurred_at="0001-01-01T00:00:00+01:00"), "/occurred_at: timestamp"),
+        (altered(occurred_at="0001-01-01T00:00:00+01:00"), "/occurred_at: timestamp_range"),
         (altered(state={**STATE, "verdict": SECRET}), "/state/verdict: literal_error"),
         (altered(state={**STATE, "attributes": {SECRET: {"deep": SECRET}}}), "/state/attributes/*"),
         (altered(state={**STATE, "attributes": {"a": float("nan")}}), "/state/attributes/*"),
@@ -218,10 +218,84 @@ def test_a_moment_is_held_in_utc_or_refused(at: datetime) -> None:
     try:
         held = TypeAdapter(Timestamp).validate_python(at)
     except ValidationError:
-        assert at.year in (1, 9999)
+        assert not MOMENT_MIN <= at <= MOMENT_MAX
     else:
+        assert MOMENT_MIN <= at <= MOMENT_MAX
         assert held == at
         assert held.tzinfo is UTC
+
+
+ENDS_OF_TIME = [
+    "0001-01-01T00:00:00Z",
+    "0001-01-01T00:00:00+14:00",
+    "1969-12-31T23:59:59.999999Z",
+    "1970-01-01T00:59:59+01:00",
+    "2200-01-01T00:00:00Z",
+    "2199-12-31T23:59:59-00:01",
+    "9999-12-31T23:59:59.999999Z",
+    "9999-12-31T23:59:59-14:00",
+]
+
+
+@pytest.mark.parametrize("text", ENDS_OF_TIME)
+def test_moment_outside_range_is_refused_with_the_range(text: str) -> None:
+    for value in (text, datetime.fromisoformat(text)):
+        with pytest.raises(ValidationError) as refused:
+            TypeAdapter(Timestamp).validate_python(value)
+        assert refused.value.errors()[0]["msg"] == "must be a time from 1970-01-01 to 2199-12-31"
+
+
+def test_first_and_last_moment_of_range_are_taken() -> None:
+    for at in (MOMENT_MIN, MOMENT_MAX):
+        assert TypeAdapter(Timestamp).validate_python(at.isoformat()) == at
+        assert TypeAdapter(Day).validate_python(at.date().isoformat()) == at.date()
+
+
+@pytest.mark.parametrize("value", ["0001-01-01", "1969-12-31", "2200-01-01", "9999-12-31", date.min, date.max])
+def test_date_outside_range_is_refused_with_the_range(value: str | date) -> None:
+    with pytest.raises(ValidationError) as refused:
+        TypeAdapter(Day).validate_python(value)
+    assert refused.value.errors()[0]["msg"] == "must be a date from 1970-01-01 to 2199-12-31"
+
+
+@pytest.mark.parametrize("value", [1_800_000_000, "1800000000", "2027-01-04T00:00:00", datetime(2027, 1, 4), True])  # noqa: DTZ001
+def test_only_a_date_is_a_date(value: object) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Day).validate_python(value)
+
+
+@pytest.mark.parametrize("text", ["0E-999999999", "0E-41", "1E-999999999", "1E+999999999", "Infinity", "NaN", "9" * 41])
+def test_decimal_that_would_be_written_at_length_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        Money(amount=Decimal(text), currency="USD")
+
+
+def test_decimal_keeps_its_places() -> None:
+    for text in ("0.00", "0E-40", "1e-40", "12.50"):
+        assert Money(amount=Decimal(text), currency="USD").model_dump()["amount"] == format(Decimal(text), "f")
+
+
+def test_attribute_number_that_json_cannot_hold_is_refused_or_a_float() -> None:
+    attributes: TypeAdapter[Attributes] = TypeAdapter(Attributes)
+    assert attributes.validate_json('{"a": 9007199254740992, "b": 9007199254740993, "c": true}') == {
+        "a": 2**53,
+        "b": float(2**53),
+        "c": True,
+    }
+    for number in ("1e400", "-1e400", "1" * 400):
+        with pytest.raises(ValidationError):
+            attributes.validate_json(f'{{"a": {number}}}')
+
+
+@pytest.mark.parametrize("text", ENDS_OF_TIME)
+def test_event_outside_range_is_neither_made_nor_read(text: str) -> None:
+    with pytest.raises(ValidationError):
+        LeadCaptured.model_validate(CAPTURED.data.model_dump() | {"occurred_at": datetime.fromisoformat(text)})
+    value, headers = record()
+    assert (
+        refusal(json.dumps(json.loads(value) | {"occurred_at": text}).encode(), headers)
+        == "lead.captured.v1: /occurred_at: timestamp_range"
+    )
 
 
 def test_an_amount_travels_as_text_digit_for_digit() -> None:

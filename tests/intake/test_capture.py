@@ -232,9 +232,12 @@ UNFIT: list[tuple[dict[str, Any], str]] = [
     ({"email": None, "external_id": None, "phone": "call me"}, "/phone"),
     ({"occurred_at": "yesterday"}, "/occurred_at"),
     ({"occurred_at": "2026-01-04T09:30:00"}, "/occurred_at"),
-    ({"occurred_at": "2999-01-04T09:30:00Z"}, "/occurred_at"),
+    ({"occurred_at": "2099-01-04T09:30:00Z"}, "/occurred_at"),
+    ({"occurred_at": "0001-01-01T00:00:00Z"}, "/occurred_at"),
+    ({"occurred_at": "9999-12-31T23:59:59.999999Z"}, "/occurred_at"),
     ({"attributes": {"a b": 1}}, "/attributes/a b"),
     ({"campaign": {"cost": {"amount": "1", "currency": "usd"}}}, "/campaign/cost/currency"),
+    ({"campaign": {"cost": {"amount": "0E-999999999", "currency": "USD"}}}, "/campaign/cost/amount"),
     ({"shoe_size": 44}, "/shoe_size"),
 ]
 

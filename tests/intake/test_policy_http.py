@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import yaml
 from tests.intake.conftest import Running
 
 from accord.agreements import ActiveCache, AgreementStore
+from accord.batching import TimeBudget
 from accord.database import Database
+from intake.domain.policy import parse
+from intake.domain.report import Effect, Tally
 from intake.domain.submission import Submission
+from intake.queries.quality import Kept
+from intake.usecases import quality_report
 from intake.usecases.agree import POLICY, judge_of
 from intake.usecases.capture import Capture, CaptureRequest
+from intake.usecases.quality_report import _Judges
 
 PEOPLE = [
     {"source": "website", "email": f"person{n}@initech.example", "attributes": {"employee_count": 10 * n}}
@@ -167,6 +176,68 @@ async def test_what_is_kept_in_another_form_is_counted_and_not_judged(accord: Ru
     _, (warning, *_) = await proposed(accord, policy(MAIL))
     assert warning.startswith("Of the 3 submissions")
     assert "1 more are not kept in a form that can be judged again" in warning
+
+
+async def test_effect_tells_what_was_judged_when_its_time_is_up(
+    accord: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await accord.marketing.post("/v1/leads:batch", PEOPLE)
+    version, _ = await proposed(accord, policy(SIZE, MAIL))
+    monkeypatch.setattr(quality_report, "PREVIEW_TIME_MAX_S", 0.0)
+    effect = (await accord.sales.get(f"/v1/policy/versions/{version}/effect")).raise_for_status().json()
+    assert (effect["sample"], effect["proposed"]["judged"]) == ("newest", 0)
+
+
+def test_judging_stops_when_the_request_that_waits_is_cancelled() -> None:
+    class Portion(list[Kept]):
+        """The request is cancelled while the third is judged."""
+
+        def __iter__(self) -> Iterator[Kept]:
+            for number in range(10):
+                if number == 3:
+                    budget.__exit__()
+                yield Kept(UUID(int=number), datetime.now(UTC), None)
+
+    judges = _Judges.of(policy(SIZE), None)
+    with TimeBudget(3_600.0) as budget:
+        assert judges.judge(Portion(), budget) == 3
+    assert judges.unread == 3
+
+
+async def test_only_so_many_wait_for_a_preview(accord: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    version, _ = await proposed(accord, policy(SIZE))
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(*_: object) -> Effect:
+        started.set()
+        await go_on.wait()
+        tally = Tally(parse(policy(SIZE)))
+        return Effect(30, True, 0, tally, None)
+
+    monkeypatch.setattr(quality_report, "effect", slow)
+    ask = partial(accord.sales.get, f"/v1/policy/versions/{version}/effect")
+    asked = [asyncio.create_task(ask()) for _ in range(6)]
+    await started.wait()
+    done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+    assert [(task.result().status_code, task.result().json()["type"]) for task in done] == [
+        (503, "/problems/overloaded")
+    ]
+    go_on.set()
+    assert sorted(answer.status_code for answer in await asyncio.gather(*asked)) == [200] * 5 + [503]
+
+
+async def test_a_policy_with_too_many_patterns_is_refused_with_the_place(accord: Running) -> None:
+    title = {"rule": "pattern", "field": "title", "pattern": "(?:(?:a{0,100}){0,100}){0,5}q", "consequence": "flag"}
+    answer = await accord.marketing.post(
+        "/v1/policy/versions", policy(*({**title, "key": f"title-{number}"} for number in range(65)))
+    )
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [
+        {
+            "pointer": "/parameters/64/pattern",
+            "message": "a document has at most 64 patterns, and this has 65",
+        }
+    ]
 
 
 async def test_the_effect_of_no_version_is_not_found(accord: Running) -> None:

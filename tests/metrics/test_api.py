@@ -239,6 +239,8 @@ NONSENSE: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/funnel", {"from": "2027-02-30"}, "from"),
     ("/v1/funnel", {"from": "0001-01-01T00:00:00+14:00"}, "from"),
     ("/v1/funnel", {"from": "9999-12-31T23:59:59-14:00"}, "from"),
+    ("/v1/funnel", {"from": "0001-01-01"}, "from"),
+    ("/v1/funnel", {"to": "9999-12-31"}, "to"),
     ("/v1/funnel", {"from": "1700000000"}, "from"),
     ("/v1/funnel", {"to": "2027-01-01T25:00:00Z"}, "to"),
     ("/v1/funnel", {"from": "2027-02-01", "to": "2027-02-01"}, "to"),

@@ -115,6 +115,10 @@ BAD_INPUT: list[tuple[dict[str, Any], str]] = [
     ({"decision": "accept", "fields": {"expected_close": "soon"}}, "/fields/expected_close"),
     ({"decision": "accept", "fields": {"expected_close": 1800000000}}, "/fields/expected_close"),
     ({"decision": "accept", "occurred_at": "2027-01-05T12:00:00"}, "/occurred_at"),
+    ({"decision": "accept", "occurred_at": "0001-01-01T00:00:00Z"}, "/occurred_at"),
+    ({"decision": "accept", "occurred_at": "0001-01-01T00:00:00+14:00"}, "/occurred_at"),
+    ({"decision": "accept", "occurred_at": "9999-12-31T23:59:59.999999Z"}, "/occurred_at"),
+    ({"decision": "accept", "fields": {"expected_close": "9999-12-31"}}, "/fields/expected_close"),
     ({"decision": "accept", "note": "x" * 2001}, "/note"),
     ({"decision": 7}, "/decision"),
     ({}, "/decision"),
@@ -229,15 +233,17 @@ async def test_a_batch_is_answered_row_by_row_and_a_bad_row_spoils_nothing(stack
         {"lead": str(other.lead_id), "decision": "disqualify"},
         {"lead": str(other.lead_id), "decision": "disqualify", "reason": "not-a-fit"},
         17,
+        {"lead": str(mql.lead_id), "decision": "accept", "occurred_at": "0001-01-01T00:00:00Z"},
     ]
     answer = await stack.http.post("/v1/decisions:batch", json=rows, headers=auth("sales"))
     assert answer.status_code == 200, answer.text
     results = answer.json()["results"]
-    assert [result["status"] for result in results] == [201, 201, 409, 404, 404, 422, 422, 201, 422]
+    assert [result["status"] for result in results] == [201, 201, 409, 404, 404, 422, 422, 201, 422, 422]
     assert (results[0]["stage"], results[1]["stage"], results[1]["from"]) == ("sal", "sql", "sal")
     assert results[2]["problem"]["allowed_decisions"] == ["disqualify"]
     assert results[5]["problem"]["errors"][0]["pointer"] == "/5/lead"
     assert results[6]["problem"]["errors"][0]["pointer"] == "/6/reason"
+    assert results[9]["problem"]["errors"][0]["pointer"] == "/9/occurred_at"
     assert len(await stack.rows("SELECT 1 FROM decision")) == 3
 
 

@@ -264,6 +264,14 @@ async def test_sales_tells_marketing_what_it_rejected_and_what_would_have_change
         5,
         False,
     ]
+    monkeypatch.setattr(usecase, "EXAMINED_FOR_MAX_S", 0.0)
+    none = await feedback(stack, auth)
+    assert none["total"]["rejected"] == 40
+    assert (none["examined"]["decisions"], none["examined"]["all_decisions"], none["examined"]["all_leads"]) == (
+        0,
+        False,
+        False,
+    )
     monkeypatch.setattr(usecase, "ROWS_MAX", 3)
     fine = await stack.http.get("/v1/feedback", params=PERIOD | {"by": "source"}, headers=auth("reader"))
     assert (fine.status_code, fine.json()["errors"][0]["parameter"]) == (422, "by")
@@ -284,6 +292,6 @@ async def test_without_a_definition_there_is_nothing_to_tell_and_odd_questions_a
     ):
         answer = await stack.http.get("/v1/feedback", params=PERIOD | query, headers=auth("reader"))
         assert (answer.status_code, answer.json()["errors"][0]["parameter"]) == (422, parameter), query
-    early = await stack.http.get("/v1/feedback", params={"to": "0001-01-02T00:00:00Z"}, headers=auth("reader"))
-    assert (early.status_code, early.json()["errors"][0]["parameter"]) == (422, "to")
+    early = await stack.http.get("/v1/feedback", params={"to": "1970-01-01T00:00:00Z"}, headers=auth("reader"))
+    assert (early.status_code, early.json()["errors"][0]["parameter"]) == (422, "from")
     assert (await stack.http.get("/v1/feedback", headers=auth("admin"))).status_code == 403

@@ -326,7 +326,7 @@ async def test_operators_see_how_many_leads_wait_for_how_long_and_how_far_a_new_
     async with routed.database.recording() as recording:
         driver = await recording.driver()
         await reevaluations.open_for(driver, 2, recording.now)
-        await reevaluations.advance(driver, 2, about.lead_id, 7, 5, 3, None)
+        await reevaluations.advance(driver, 2, about.lead_id, 7, 5, 3)
     assert await measured("accord_reevaluation_version") == 2
     assert await measured("accord_reevaluation_looked_at") == 7
     assert await measured("accord_reevaluation_changed") == 3

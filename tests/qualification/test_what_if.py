@@ -383,6 +383,18 @@ async def test_of_two_processes_that_work_at_once_who_is_overtaken_saves_nothing
     assert (done["progress"]["leads_done"], done["report"]["leads"]) == (6, 6)
 
 
+async def test_a_batch_whose_time_is_up_is_saved_as_far_as_it_came(stack, past, auth, monkeypatch):
+    monkeypatch.setattr(usecase, "BATCH_TIME_MAX_S", 0.0)
+    id_ = (await ask(stack, auth))["what_if_id"]
+    imagining = Imagining(stack.database, lambda: False)
+    await imagining.next_batch()  # it begins
+    await imagining.next_batch()
+    assert (await answered(stack, auth, id_))["progress"]["leads_done"] == 1
+    await worked_out(stack)
+    done = await answered(stack, auth, id_)
+    assert (done["state"], done["progress"]["leads_done"], done["report"]["leads"]) == ("done", 6, 6)
+
+
 async def test_what_is_cancelled_ends_and_what_has_ended_is_not_cancelled(stack, past, auth):
     id_ = (await ask(stack, auth))["what_if_id"]
     imagining = Imagining(stack.database, lambda: False)
@@ -447,6 +459,8 @@ async def test_a_question_that_does_not_fit_is_answered_with_the_place(stack, au
         ({"from": "1990-01-01T00:00:00Z", "to": "2025-01-01T00:00:00Z"}, "/from"),
         ({"from": 5}, "/from"),
         ({"to": "0001-01-02T00:00:00Z"}, "/to"),
+        ({"from": "9999-12-31T23:59:59Z"}, "/from"),
+        ({"to": "1970-01-01T00:00:00Z"}, "/from"),
         ({"by": ["owner"]}, "/by"),
         ({"by": ["attribute:a b"]}, "/by"),
         ({"by": ["source"] * 5}, "/by"),

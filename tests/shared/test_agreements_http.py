@@ -173,10 +173,10 @@ async def test_a_version_may_be_proposed_for_a_later_day_but_not_for_a_past_one(
     document = refused(await propose(house, 1, effective_from=past), 422, "effective-in-the-past")
     assert document["errors"][0]["pointer"] == "/effective_from"
     refused(await propose(house, 1, effective_from="tomorrow"), 422, "validation-failed")
-    refused(await propose(house, 1, effective_from="2999-01-01T00:00:00"), 422, "validation-failed")
+    refused(await propose(house, 1, effective_from="2099-01-01T00:00:00"), 422, "validation-failed")
     refused(await propose(house, 1, from_=past), 422, "validation-failed")
-    answer = await propose(house, 1, effective_from="2999-01-01T00:00:00-06:00")
-    assert answer.json()["effective_from"] == "2999-01-01T06:00:00Z"
+    answer = await propose(house, 1, effective_from="2099-01-01T00:00:00-06:00")
+    assert answer.json()["effective_from"] == "2099-01-01T06:00:00Z"
     await sign(house, 1, "marketing", sha)
     waiting = (await sign(house, 1, "sales", sha)).json()
     assert (waiting["status"], waiting["awaiting"]) == ("proposed", [])
@@ -260,10 +260,21 @@ async def test_the_largest_document_comes_into_force_and_a_larger_one_is_refused
     refused(await draft(house, glossary=larger), 413, "body-too-large")
 
 
-NO_MOMENT: list[Any] = ["9999-12-31T23:59:59-10:00", "0001-01-01T00:00:00+10:00", "1e30", 10**30, True]
+NO_MOMENT: list[Any] = [
+    "9999-12-31T23:59:59-10:00",
+    "9999-12-31T23:59:59.999999Z",
+    "2200-01-01T00:00:00Z",
+    "0001-01-01T00:00:00Z",
+    "0001-01-01T00:00:00+10:00",
+    "1e30",
+    10**30,
+    True,
+]
 
 
 async def test_a_moment_that_no_calendar_has_is_refused(house: Kit) -> None:
     await draft(house)
     found = [(await propose(house, 1, effective_from=moment)).status_code for moment in NO_MOMENT]
     assert found == [422] * len(NO_MOMENT)
+    # As PostgreSQL's infinity it would come back without an offset, and the list of versions would fail from then on.
+    assert (await house.client.get(PATH, headers=auth("reader"))).json()["items"][0]["effective_from"] is None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from accord.http.paging import decode_cursor, encode_cursor, page_of, place_after
 from accord.http.problems import Problem
 
-moments = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - bounds are naive there
+moments = st.datetimes(datetime(1970, 1, 1), datetime(2199, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001 - bounds are naive there
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=50)
 
 
@@ -37,6 +37,7 @@ def cursor_of(*place: object) -> str:
         (cursor_of("2027-01-01"), datetime),
         (cursor_of("2027-01-01T00:00:00"), datetime),
         (cursor_of("0001-01-01T00:00:00+23:00"), datetime),
+        (cursor_of("9999-12-31T23:59:59Z"), datetime),
         (cursor_of("7"), int),
         (cursor_of(True), int),
         (cursor_of(2**63), int),

@@ -165,12 +165,36 @@ async def test_bad_input_is_answered_with_its_place(signed):
     assert found == expected
 
 
-async def test_times_at_the_ends_of_the_calendar_are_no_reason_to_fail(signed):
-    for start in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "1800-01-01T00:00:00%2B14:00"):
-        answer = await get(signed, f"/v1/calendar/due?calendar=office&start={start}&business=P80D")
-        assert answer.status_code in (200, 422), answer.text
-        assert (await get(signed, f"/v1/clocks?due_before={start}")).status_code == 200, start
-        assert (await get(signed, f"/v1/attainment?from={start}")).status_code == 200, start
+MOMENTS_OUT_OF_RANGE = (
+    "0001-01-01T00:00:00Z",
+    "0001-01-01T00:00:00%2B14:00",
+    "1969-12-31T23:59:59Z",
+    "2200-01-01T00:00:00Z",
+    "9999-12-31T23:59:59.999999Z",
+    "9999-12-31T23:59:59-14:00",
+)
+
+
+@pytest.mark.parametrize("moment", MOMENTS_OUT_OF_RANGE)
+async def test_moment_out_of_range_is_answered_with_the_range(signed, moment):
+    for query in (
+        f"calendar/due?calendar=office&business=P80D&start={moment}",
+        f"clocks?due_before={moment}",
+        f"breaches?from={moment}",
+        f"attainment?to={moment}",
+    ):
+        answer = await get(signed, f"/v1/{query}")
+        assert answer.status_code == 422, query
+        assert "from 1970-01-01 to 2199-12-31" in answer.json()["errors"][0]["message"]
+
+
+@pytest.mark.parametrize("moment", ["1970-01-01T00:00:00Z", "2199-12-31T23:59:59.999999Z"])
+async def test_first_and_last_moment_are_no_reason_to_fail(signed, moment):
+    due = await get(signed, f"/v1/calendar/due?calendar=office&business=P80D&start={moment}")
+    assert due.status_code == 200, due.text
+    assert due.json()["due"] <= "2199-12-31T23:59:59.999999Z"
+    for query in (f"clocks?due_before={moment}", f"breaches?from={moment}", f"attainment?to={moment}"):
+        assert (await get(signed, f"/v1/{query}")).status_code == 200, query
 
 
 async def test_reading_needs_the_scope(signed):

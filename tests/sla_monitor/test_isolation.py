@@ -57,7 +57,7 @@ async def test_worker_lives_on_with_a_clock_that_raises(signed, two):
     broken, other = two
     await change(signed, "UPDATE clock SET warnings = '[[1]]' WHERE lead_id = $1", broken.lead_id)
     stop = asyncio.Event()
-    working = asyncio.create_task(firing(signed.database, signed.book, 0.01).run(stop))
+    working = asyncio.create_task(firing(signed.database, signed.book, signed.watermarks, 0.01).run(stop))
     async with asyncio.timeout(30):
         while not await signed.rows("SELECT 1 FROM stuck_row"):  # noqa: ASYNC110 - it is there when the worker has met it
             await asyncio.sleep(0.01)

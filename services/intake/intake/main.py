@@ -46,6 +46,7 @@ from intake.usecases.hook import Hooks
 from intake.usecases.hook_events import HookEvents
 from intake.usecases.import_rows import ImportWorker, Limits, prune_worker
 from intake.usecases.imports import Imports
+from intake.usecases.quality_report import EffectPreviews
 from intake.usecases.quarantine import Quarantine
 from intake.usecases.record import ActivityRequest, Record
 from intake.usecases.retention import Retention
@@ -116,7 +117,7 @@ def build(settings: Settings) -> Service:
             merge_router(database),
             privacy_router(database, erase),
             quarantine_router(quarantine, kept),
-            quality_router(database, judges),
+            quality_router(database, judges, EffectPreviews(database)),
             source_router(sources),
             import_router(imports),
             hook_event_router(HookEvents(database)),

@@ -34,7 +34,7 @@ class Settings(CommonSettings):
     """An import of which more rows than that fail or are rejected is stopped."""
     imports_open_max: int = Field(default=50, ge=1, le=50)
     """Imports that are received, wait or run at most; past it a new one gets 503."""
-    import_results_days: int = Field(default=90, ge=1)
+    import_results_days: int = Field(default=90, ge=1, le=36_500)
     """How long it is kept what became of single rows."""
     secrets_keys: SecretStr | None = None
     """Keys that seal the secrets of sources, in base64, 32 bytes each, apart by commas: the first seals, all open. None: no source can

@@ -25,12 +25,14 @@ from accord.contracts.agreement_events import (
 )
 from accord.contracts.findings import Finding, pointer
 from accord.contracts.paper import Section
+from accord.contracts.patterns import check_patterns
 from accord.contracts.values import Department
 from accord.database import Database, Recording, finite
 from accord.http.idempotency import Answer, Ticket, once
 from accord.workers import Periodic
 
 ACTIVATE_EVERY_S = 1.0
+ACTIVATE_IDLE_EVERY_S = 3.0
 _TITLE_CHARS_MAX = 200
 _GLOSSARY_WORDS_MAX = 500
 
@@ -278,9 +280,12 @@ class AgreementStore:
         """Raises Refused if the content has findings. A large document is checked beside the loop."""
         found = common_findings(self.kind.kind, content.content)
         if not found:
-            found = await asyncio.to_thread(self.kind.validate, content.content)
+            found = await asyncio.to_thread(self._findings, content.content)
         if found:
             raise Refused(found)
+
+    def _findings(self, content: Mapping[str, object]) -> list[Finding]:
+        return check_patterns(content) or self.kind.validate(content)
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
@@ -447,7 +452,11 @@ def common_findings(kind: str, content: Mapping[str, object]) -> list[Finding]:
 
 def agreement_worker(store: AgreementStore) -> Periodic:
     """The worker that brings signed versions into force when their time comes."""
-    return Periodic(f"agreement-{store.kind.kind}", ACTIVATE_EVERY_S, store.activate_due)
+
+    async def work() -> bool | None:
+        return await store.activate_due() or None
+
+    return Periodic(f"agreement-{store.kind.kind}", ACTIVATE_EVERY_S, work, idle_every_s=ACTIVATE_IDLE_EVERY_S)
 
 
 __all__ = [

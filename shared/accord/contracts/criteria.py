@@ -7,9 +7,8 @@ yes is `exists` with the value false.
 
 Types: numbers compare with numbers, text with text (by code point), a boolean only by `eq`, `ne`, `in` and `not_in`, a
 duration (`age`) only with a duration. `contains` asks whether a list has the text, or a text has it inside.
-`matches` is a regular expression, found anywhere in the text unless anchored by ^ and $. It runs on the Rust engine
-that pydantic brings along, which has no look-around and no back-references and takes time linear in the text, so that
-no pattern can stall a service; the lengths of pattern and text and the compiled size are bounded besides.
+`matches` is a regular expression of RE2, found anywhere in the text unless anchored by ^ and $: without look-around and
+back-references, in time linear in the text, so that no pattern can stall a service (see patterns.py).
 """
 
 from __future__ import annotations
@@ -400,7 +399,7 @@ class Question:
 
 
 class Compiled:
-    """Criteria made fast. Safe to share between threads; it holds no fact."""
+    """Criteria made fast. Safe to share between threads; of facts it holds only the text that a pattern saw last."""
 
     __slots__ = ("_questions", "holds", "paths")
 
@@ -512,8 +511,17 @@ def _exists_node(path: str, *, wanted: bool) -> _Node:
 
 
 def _tested_node(path: str, test: Callable[[object], bool]) -> _Node:
+    # A lead's text is asked about at each of its events, and is mostly the same object then.
+    last: tuple[object, bool] = (MISSING, False)
+
     def holds(facts: Facts) -> bool:
-        return test(facts.value(path, None))
+        nonlocal last
+        value = facts.value(path, None)
+        text, held = last
+        if value is not text:
+            held = test(value)
+            last = value, held
+        return held
 
     return holds
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import ClassVar, Literal
 from uuid import UUID
 
 from accord.contracts.base import EventData, event
-from accord.contracts.values import DecimalText, Handle, Key, Money, Value, Version, Why
+from accord.contracts.values import Day, DecimalText, Handle, Key, Money, Value, Version, Why
 
 
 class Period(Value):
     """First and last day, both included, in the plan's time zone."""
 
-    first: date
-    last: date
+    first: Day
+    last: Day
 
 
 @event

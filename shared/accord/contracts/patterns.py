@@ -1,35 +1,130 @@
-"""Regular expressions as agreements may have them: on an engine that takes time linear in the text, so that no pattern can stall a
-service. It runs Rust's `regex`, which pydantic brings along: no look-around, no back-references, a bounded compiled size.
+"""Regular expressions as agreements may have them, on RE2: it takes time linear in the text, within a bounded memory, and lets other
+threads run meanwhile. What they cost is bounded besides: of one pattern, of one text, and of one document (ADR 73).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
 
-from pydantic_core import SchemaError, SchemaValidator, core_schema
+import re2
+
+from accord.contracts.findings import Finding, pointer
 
 PATTERN_LENGTH_MAX = 200
 MATCHED_LENGTH_MAX = 1_000
 """A longer text matches nothing."""
+
+PATTERNS_MAX = 64
+"""Of one document. Each takes up to 5 ms to compile."""
+
+SIZE_MAX = 10_000
+"""Of all patterns of one document together, in instructions of RE2: a text meets each of them."""
+
+_MEMORY_MAX = 256 * 1024
+"""Bytes of one pattern, its instructions and what it remembers of texts."""
+
+_CACHED_MAX = 128
+
+_REASONS: Mapping[str, str] = {
+    "missing )": "a bracket ( is not closed",
+    "unexpected )": "a bracket ) closes nothing",
+    "missing ]": "a class [ is not closed",
+    "trailing \\": "nothing follows the last \\",
+    "invalid escape sequence": "{part} means nothing here; there are no back-references",
+    "invalid perl operator": "{part} is not there; there is no look-around",
+    "invalid character class range": "{part} is no class or range of characters",
+    "invalid named capture group": "{part} is no group",
+    "no argument for repetition operator": "{part} repeats nothing",
+    "bad repetition operator": "{part} repeats a repetition",
+    "invalid repetition size": "{part} repeats more than 1000 times, by itself or together with those around it",
+    "pattern too large": "it is too large; write + or * instead of a large number",
+}
 
 
 class BadPattern(ValueError):
     """The pattern is none that the engine can run. The message says why, in words for the one who wrote it."""
 
 
+@lru_cache(maxsize=_CACHED_MAX)
+def _compile(pattern: str) -> Any:
+    """Raises BadPattern."""
+    if not 0 < len(pattern) <= PATTERN_LENGTH_MAX:
+        raise BadPattern(f"must be a regular expression of 1 to {PATTERN_LENGTH_MAX} characters")
+    options = re2.Options()
+    options.max_mem = _MEMORY_MAX
+    options.never_capture = True
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except UnicodeEncodeError:
+        raise BadPattern("is no regular expression that can be used here: it is no text") from None
+    except re2.error as error:
+        raise BadPattern(f"is no regular expression that can be used here: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    found = error.args[0]
+    text = found.decode("utf-8", "replace") if isinstance(found, bytes) else str(found)
+    kind, _, part = text.partition(": ")
+    return _REASONS.get(kind.removesuffix(" - compile failed"), text).replace("{part}", part)
+
+
 def matcher(pattern: str) -> Callable[[object], bool]:
     """Whether the pattern is found anywhere in a text; anything else than a text does not match. Raises BadPattern."""
-    schema = core_schema.str_schema(
-        pattern=pattern, regex_engine="rust-regex", max_length=MATCHED_LENGTH_MAX, strict=True
-    )
-    try:
-        return SchemaValidator(schema).isinstance_python
-    except SchemaError as error:
-        reason = str(error).rstrip().splitlines()[-1].strip().removeprefix("error: ").removeprefix("SchemaError: ")
-        raise BadPattern(f"is no regular expression that can be used here: {reason}") from None
+    return _tested(_compile(pattern).search)
 
 
 def whole_matcher(pattern: str) -> Callable[[object], bool]:
     """Whether the pattern matches the whole of a text, from its first to its last character. Raises BadPattern."""
-    matcher(pattern)  # by itself, so that no bracket of it closes ours
-    return matcher(rf"\A(?:{pattern})\z")
+    return _tested(_compile(pattern).fullmatch)
+
+
+def _tested(match: Callable[[str], object]) -> Callable[[object], bool]:
+    def matches(value: object) -> bool:
+        if not isinstance(value, str) or len(value) > MATCHED_LENGTH_MAX:
+            return False
+        try:
+            return match(value) is not None
+        except UnicodeEncodeError:  # half a surrogate pair: no text
+            return False
+
+    return matches
+
+
+def check_patterns(document: Mapping[str, object]) -> list[Finding]:
+    """What is too much about the patterns of a whole document. To be asked before anything else is made of it: patterns are
+    counted before any is compiled. One that cannot be compiled is left to whoever reads it."""
+    found = list(_patterns_in(document))
+    if len(found) > PATTERNS_MAX:
+        return [
+            Finding(
+                found[PATTERNS_MAX][0], f"a document has at most {PATTERNS_MAX} patterns, and this has {len(found)}"
+            )
+        ]
+    size = 0
+    for at, pattern in found:
+        try:
+            size += _compile(pattern).programsize
+        except BadPattern:
+            continue
+        if size > SIZE_MAX:
+            message = "the patterns of the document are too large together; write + or * instead of large numbers"
+            return [Finding(at, message)]
+    return []
+
+
+def _patterns_in(document: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """Where patterns stand, and each of them: `{op: matches, value: …}` of criteria, `{rule: pattern, pattern: …}` of a policy."""
+    waiting: list[tuple[tuple[str | int, ...], object]] = [((), document)]
+    while waiting:
+        at, node = waiting.pop()
+        if isinstance(node, Mapping):
+            for name, value in (("value", node.get("op") == "matches"), ("pattern", node.get("rule") == "pattern")):
+                pattern = node.get(name) if value else None
+                if isinstance(pattern, str):
+                    yield pointer(*at, name), pattern
+            waiting.extend(((*at, str(name)), inner) for name, inner in reversed(list(node.items())))
+        elif isinstance(node, list):
+            waiting.extend(((*at, place), inner) for place, inner in reversed(list(enumerate(node))))

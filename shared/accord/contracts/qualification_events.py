@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import ClassVar, Literal
 from uuid import UUID
 
 from pydantic import Field
 
 from accord.contracts.base import LeadEvent, event
-from accord.contracts.values import Department, Handle, Key, Money, StageKind, Timestamp, Version, Why
+from accord.contracts.values import Day, Department, Handle, Key, Money, StageKind, Timestamp, Version, Why
 
 StageCause = Literal["capture", "automatic", "decision", "definition", "merge"]
 """Why a stage was entered: the capture gate, criteria that hold, a decision, a new definition, a merge of two leads."""
@@ -75,7 +74,7 @@ class LeadDecided(LeadEvent):
     department: Department | None = None
     actor: Handle
     amount: Money | None = None
-    expected_close: date | None = None
+    expected_close: Day | None = None
     correction: bool = False
     """True where it was put into its place in the past, before entries that were said already."""
 
@@ -99,4 +98,4 @@ class OpportunityUpdated(LeadEvent):
     type: ClassVar[str] = "opportunity.updated.v1"
     stage: Key
     amount: Money | None = None
-    expected_close: date | None = None
+    expected_close: Day | None = None

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     PlainSerializer,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     WrapValidator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 Department = Literal["marketing", "sales"]
 Party = Literal["lead", "marketing", "sales"]
@@ -26,23 +30,69 @@ StageKind = Literal["open", "won", "lost", "recycled", "disqualified"]
 Verdict = Literal["accepted", "flagged", "quarantined", "unchecked"]
 
 
+MOMENT_MIN = datetime(1970, 1, 1, tzinfo=UTC)
+MOMENT_MAX = datetime(2199, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+"""What a business could mean. Nearer to the ends of time PostgreSQL and the driver read infinity, and an addition overflows."""
+
+MOMENTS_IN_WORDS = f"from {MOMENT_MIN.date()} to {MOMENT_MAX.date()}"
+
+
 def _timestamp(value: object, read: ValidatorFunctionWrapHandler) -> datetime:
     if type(value) is datetime and value.tzinfo is UTC:
-        return value  # made by ourselves: an event has up to four of these
+        at = value  # made by ourselves: an event has up to four of these
     # pydantic alone would also take numbers, as seconds since 1970.
-    if isinstance(value, datetime) or (isinstance(value, str) and value[4:5] == "-" and value[10:11] in ("T", "t")):
-        at: datetime = read(value)
+    elif isinstance(value, datetime) or (isinstance(value, str) and value[4:5] == "-" and value[10:11] in ("T", "t")):
         try:
-            return at.astimezone(UTC)
+            at = read(value).astimezone(UTC)
         except OverflowError:
-            raise PydanticCustomError("timestamp", "must be a time from year 1 to 9999 in UTC") from None
-    raise PydanticCustomError("timestamp", "must be an RFC 3339 time with an offset, such as 2027-01-04T09:30:00-06:00")
+            raise _out_of_range("timestamp_range", "a time") from None
+    else:
+        raise PydanticCustomError(
+            "timestamp", "must be an RFC 3339 time with an offset, such as 2027-01-04T09:30:00-06:00"
+        )
+    if not MOMENT_MIN <= at <= MOMENT_MAX:
+        raise _out_of_range("timestamp_range", "a time")
+    return at
 
 
-Timestamp = Annotated[AwareDatetime, WrapValidator(_timestamp)]
-"""A moment with an offset, held in UTC."""
+def _day(value: object, read: ValidatorFunctionWrapHandler) -> date:
+    if not (type(value) is date or (isinstance(value, str) and len(value) == 10)):
+        raise PydanticCustomError("day", "must be a date, such as 2027-01-04")
+    day: date = read(value)
+    if not MOMENT_MIN.date() <= day <= MOMENT_MAX.date():
+        raise _out_of_range("day_range", "a date")
+    return day
 
-AttributeValue = bool | int | float | str | list[str] | None
+
+def _out_of_range(type_: Literal["timestamp_range", "day_range"], what: str) -> PydanticCustomError:
+    return PydanticCustomError(type_, "must be {what} {range}", {"what": what, "range": MOMENTS_IN_WORDS})
+
+
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """Says the range where something is asked for. The schemas of events stay as they are: it is no part of the wire's form."""
+
+    words: str
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        found = handler(schema)
+        return {**found, "description": self.words} if handler.mode == "validation" else found
+
+
+Timestamp = Annotated[
+    AwareDatetime, WrapValidator(_timestamp), _Described(f"RFC 3339 with an offset, {MOMENTS_IN_WORDS}.")
+]
+"""A moment with an offset, held in UTC: the type of every moment that comes in, wherever it comes in. ADR 72."""
+
+Day = Annotated[date, WrapValidator(_day), _Described(f"A date {MOMENTS_IN_WORDS}.")]
+"""A date of the same range."""
+
+Whole = Annotated[int, Field(ge=-(2**53), le=2**53), WithJsonSchema({"type": "integer"})]
+"""A number that every reader of JSON holds as it is. A larger one is taken for a float."""
+
+Real = Annotated[float, Field(allow_inf_nan=False)]
+
+AttributeValue = bool | Whole | Real | str | list[str] | None
 Attributes = dict[str, AttributeValue]
 """Public attributes of a lead, by the names that the data policy declares. Never a name, phone or free text."""
 
@@ -67,9 +117,19 @@ Why = Annotated[str, Field(max_length=2_000)]
 Version = Annotated[int, Field(ge=1)]
 """The version of the agreement under which something was decided."""
 
+DIGITS_MAX = 40
+
+
+def _short(number: Decimal) -> Decimal:
+    if number.adjusted() < -DIGITS_MAX:  # the zero 0E-999999999 has one digit, and would be written in a gigabyte
+        raise PydanticCustomError("decimal", "must have at most {places} decimal places", {"places": DIGITS_MAX})
+    return number
+
+
 DecimalText = Annotated[
     Decimal,
-    Field(allow_inf_nan=False, max_digits=40),
+    Field(allow_inf_nan=False, max_digits=DIGITS_MAX),
+    AfterValidator(_short),
     PlainSerializer(lambda d: format(d, "f"), return_type=str),
     WithJsonSchema({"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?$"}, mode="serialization"),
 ]

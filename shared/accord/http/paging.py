@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar, overload
 from uuid import UUID
 
 import orjson
 from fastapi import Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 
+from accord.contracts.values import Timestamp
 from accord.http.problems import unfit
 
 T = TypeVar("T")
@@ -23,6 +24,7 @@ C = TypeVar("C", str, int, datetime, UUID)
 
 LIMIT_MAX = 500
 _CURSOR_CHARS_MAX = 1_000
+_MOMENT: TypeAdapter[datetime] = TypeAdapter(Timestamp)
 
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Items a page.")]
 """`limit: Limit = 50` in a FastAPI route."""
@@ -64,7 +66,7 @@ def decode_cursor(cursor: str | None, *types: type[Any]) -> tuple[Any, ...] | No
         if not isinstance(place, list) or len(place) != len(types):
             raise ValueError
         return tuple(_part(item, kind) for item, kind in zip(place, types, strict=True))
-    except (ValueError, OverflowError):
+    except ValueError:
         message = "Not a cursor of this list"
         raise unfit("The cursor is not one of this list.", {"parameter": "cursor", "message": message}) from None
 
@@ -85,14 +87,7 @@ def _part(item: object, kind: type[Part]) -> Part:
         raise ValueError
     if kind is UUID:
         return UUID(item)
-    return _moment(item) if kind is datetime else item
-
-
-def _moment(text: str) -> datetime:
-    at = datetime.fromisoformat(text)
-    if at.tzinfo is None:
-        raise ValueError
-    return at.astimezone(UTC)
+    return _MOMENT.validate_python(item) if kind is datetime else item
 
 
 def page_of(

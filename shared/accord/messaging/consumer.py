@@ -130,6 +130,8 @@ class PoisonLimits:
 class ProgressReader(Protocol):
     """Says how far topics were consumed by a consumer with some positions (see Watermarks)."""
 
+    def moved(self) -> None: ...
+
     def reached_by(self, positions: Mapping[Partition, int]) -> Reached: ...
 
 
@@ -280,14 +282,19 @@ class Consumer:
         stored = await self._store.read_positions()
         missing = [part for part in parts if part not in stored]
         if missing:
-            await self._store.create_positions({part: await self._first_offset(reader, part) for part in missing})
+            # Where versions before stored positions had come to, or else the beginning.
+            first = {**await reader.beginnings(missing), **await reader.committed(missing)}
+            await self._store.create_positions(first)
         restarted = [part for part in parts if part in stored and stored[part].next_offset == FROM_BEGINNING]
         if restarted:
-            moves = {part: Move(FROM_BEGINNING, Position(await reader.beginning(part))) for part in restarted}
+            beginnings = await reader.beginnings(restarted)
+            moves = {part: Move(FROM_BEGINNING, Position(beginnings[part])) for part in restarted}
             async with self._store.begin() as transaction:
                 await transaction.advance(moves)
         if missing or restarted:
             stored = await self._store.read_positions()
+        if any(part not in stored for part in parts):
+            raise PositionConflict(f"{self.group}: a position that was stored a moment ago is gone")
         self._positions = {part: stored[part] for part in parts}
         self._unverified = {
             part: position for part, position in self._positions.items() if position.last_event_id is not None
@@ -295,11 +302,6 @@ class Consumer:
         reader.assign(
             {part: position.next_offset - (part in self._unverified) for part, position in self._positions.items()}
         )
-
-    async def _first_offset(self, reader: LogReader, part: Partition) -> int:
-        """Where versions before stored positions had come to, or else the beginning."""
-        committed = await reader.committed(part)
-        return await reader.beginning(part) if committed is None else committed
 
     async def _gather(self, reader: LogReader, stopped: asyncio.Task[Any]) -> list[LogRecord]:
         """The next records. Few of them wait a moment for more: a transaction costs the same for one as for many."""
@@ -422,6 +424,8 @@ class Consumer:
     def _moved(self, moves: Mapping[Partition, Move]) -> None:
         for part, move in moves.items():
             self._positions[part] = move.to
+        if self._progress is not None:
+            self._progress.moved()
 
     async def _unseen(self, transaction: ConsumerTransaction, received: Sequence[Received]) -> list[Received]:
         """Those that this consumer has not applied yet, each once, in order."""

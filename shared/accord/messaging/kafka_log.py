@@ -13,7 +13,9 @@ from datetime import UTC, datetime
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.structs import OffsetAndMetadata
 
 from accord.contracts.watermarks import WATERMARKS
 from accord.messaging.kafka import abandon_producer, client_options, close_quietly, ensure_topics, physical
@@ -30,6 +32,10 @@ _FETCH_WAIT_S = 1.0
 """A fetch of a quiet topic waits so long at the broker; it ends with the first record."""
 
 _SINGLE_FETCH_MS = 300
+
+_FOR_TOOLS = "accord.consumer_position"
+"""Metadata of the offsets that are committed for tools. Nothing begins at them: a database that was restored from before its
+first position would pass over everything until there."""
 
 
 class KafkaLog:
@@ -63,7 +69,6 @@ class KafkaLog:
     async def open_reader(self, topics: Sequence[str], group: str | None) -> LogReader:
         client = AIOKafkaConsumer(
             **client_options(self.settings),
-            group_id=None if group is None else physical(self.settings, group),
             enable_auto_commit=False,
             auto_offset_reset="none",
             isolation_level="read_uncommitted",
@@ -78,7 +83,7 @@ class KafkaLog:
         except BaseException:
             await close_quietly(client)
             raise
-        return KafkaReader(self.settings, client, topics)
+        return KafkaReader(self.settings, client, topics, group)
 
 
 class KafkaWriter:
@@ -128,10 +133,18 @@ class KafkaWriter:
 
 
 class KafkaReader:
-    """One consumer client with partitions assigned by hand."""
+    """One consumer client with partitions assigned by hand, and for what it tells Kafka of its position another one.
 
-    def __init__(self, kafka: KafkaSettings, client: AIOKafkaConsumer, topics: Sequence[str]) -> None:
+    The client that reads has no group: aiokafka's coordinator would raise into its polls while a broker is away.
+    """
+
+    def __init__(
+        self, kafka: KafkaSettings, client: AIOKafkaConsumer, topics: Sequence[str], group: str | None
+    ) -> None:
+        self._kafka = kafka
         self._client = client
+        self._group = None if group is None else physical(kafka, group)
+        self._committer: AIOKafkaConsumer | None = None
         self._names = {topic: physical(kafka, topic) for topic in topics}
         self._topics = {name: topic for topic, name in self._names.items()}
         self._next: dict[TopicPartition, int] = {}
@@ -148,14 +161,23 @@ class KafkaReader:
             self._counted_until = time.monotonic() + _METADATA_AGE_S
         return self._counts
 
-    async def beginning(self, partition: Partition) -> int:
-        part = self._part(partition)
-        offset: int = (await self._client.beginning_offsets([part]))[part]
-        return offset
+    async def beginnings(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        found = await self._client.beginning_offsets([self._part(partition) for partition in partitions])
+        return {partition: found[self._part(partition)] for partition in partitions}
 
-    async def committed(self, partition: Partition) -> int | None:
-        offset: int | None = await self._client.committed(self._part(partition))
-        return offset
+    async def committed(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        admin = AIOKafkaAdminClient(**client_options(self._kafka), request_timeout_ms=int(_REQUEST_TIMEOUT_S * 1000))
+        try:
+            await admin.start()
+            found = await admin.list_consumer_group_offsets(self._group)
+        finally:
+            await admin.close()
+        known = {partition: found.get(self._part(partition)) for partition in partitions}
+        return {
+            partition: committed.offset
+            for partition, committed in known.items()
+            if committed is not None and committed.offset >= 0 and committed.metadata != _FOR_TOOLS
+        }
 
     def assign(self, positions: Mapping[Partition, int]) -> None:
         self._next = {self._part(partition): offset for partition, offset in positions.items()}
@@ -216,9 +238,39 @@ class KafkaReader:
         return by_topic
 
     async def commit(self, positions: Mapping[Partition, int]) -> None:
-        await self._client.commit({self._part(partition): offset for partition, offset in positions.items()})
+        offsets = {
+            self._part(partition): OffsetAndMetadata(offset, _FOR_TOOLS) for partition, offset in positions.items()
+        }
+        try:
+            await (await self._group_client(list(offsets))).commit(offsets)
+        except BaseException:
+            await self._close_committer()
+            raise
+
+    async def _group_client(self, parts: Sequence[TopicPartition]) -> AIOKafkaConsumer:
+        """A member of the group that reads nothing: only who has partitions may commit."""
+        if self._committer is None:
+            self._committer = AIOKafkaConsumer(
+                **client_options(self._kafka),
+                group_id=self._group,
+                enable_auto_commit=False,
+                request_timeout_ms=int(_REQUEST_TIMEOUT_S * 1000),
+            )
+            await self._committer.start()
+        if self._committer.assignment() != set(parts):
+            self._committer.assign(parts)
+            for part in parts:
+                self._committer.seek(part, 0)
+            self._committer.pause(*parts)
+        return self._committer
+
+    async def _close_committer(self) -> None:
+        committer, self._committer = self._committer, None
+        if committer is not None:
+            await close_quietly(committer)
 
     async def close(self) -> None:
+        await self._close_committer()
         await close_quietly(self._client)
 
     def _part(self, partition: Partition) -> TopicPartition:

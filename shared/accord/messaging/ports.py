@@ -99,12 +99,14 @@ class LogReader(Protocol):
         """How many partitions each of its topics has now."""
         ...
 
-    async def beginning(self, partition: Partition) -> int:
-        """The offset of the oldest record that is still there."""
+    async def beginnings(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        """The offset of the oldest record that is still there, of each."""
         ...
 
-    async def committed(self, partition: Partition) -> int | None:
-        """The position that its group committed to the log, as versions before stored positions did."""
+    async def committed(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        """The positions that versions before stored positions committed to the log, where there are any; never what
+        `commit` told it.
+        """
         ...
 
     def assign(self, positions: Mapping[Partition, int]) -> None:

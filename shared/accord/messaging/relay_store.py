@@ -36,7 +36,8 @@ _VACUUM = "VACUUM (SKIP_LOCKED, INDEX_CLEANUP ON, TRUNCATE OFF) outbox"
 _VACUUM_TIMEOUT_S = 3_600.0
 
 # The sequence first: an id that is handed out later belongs to a row that is recorded later than the clock says.
-_CLOCK = "SELECT last_value, clock_timestamp() FROM outbox_id_seq"
+# Before the first is, `last_value` is 1 all the same.
+_CLOCK = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END, clock_timestamp() FROM outbox_id_seq"
 
 _WRITERS = f"""
 SELECT count(*) FILTER (WHERE coalesce(a.state, 'disabled') = 'disabled'), min(a.xact_start)

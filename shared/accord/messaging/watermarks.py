@@ -28,6 +28,29 @@ _RECORDS_MAX = 1_000
 _PARTITION = (WATERMARKS, 0)
 
 
+class ChangeGate:
+    """Spares looking for what a watermark brings while none has moved. Other processes move it too, so now and then it opens
+    anyway."""
+
+    def __init__(self, watermarks: Watermarks, every_s: float = 5.0) -> None:
+        self._watermarks = watermarks
+        self._every_s = every_s
+        self._seen = -1
+        self._opens_at = 0.0
+
+    def is_open(self) -> bool:
+        """Whether it is worth a look now. The next one is when something has changed."""
+        now, changes = asyncio.get_running_loop().time(), self._watermarks.changes
+        if changes == self._seen and now < self._opens_at:
+            return False
+        self._seen, self._opens_at = changes, now + self._every_s
+        return True
+
+    def reopen(self) -> None:
+        """The look has found something, so that there may be more."""
+        self._seen = -1
+
+
 class Watermarks:
     """Worker. Every process that waits for watermarks reads all of them: the topic holds one record for each lane."""
 
@@ -46,6 +69,7 @@ class Watermarks:
         self.board = AnnouncementBoard()
         self._log = event_log
         self._now = now
+        self._moves = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read until `stop`; a lost log is tried again for ever."""
@@ -67,6 +91,15 @@ class Watermarks:
     def problem(self) -> str | None:
         return None
 
+    def moved(self) -> None:
+        """A consumer of this process has moved on."""
+        self._moves += 1
+
+    @property
+    def changes(self) -> int:
+        """Grows with everything that may have changed how far the topics have been consumed."""
+        return self.board.changes + self._moves
+
     def reached_by(self, positions: Mapping[Partition, int]) -> Reached:
         """How far a consumer with these positions has come, without what its dead letters hold."""
         return self.board.reached(self.topics, positions)
@@ -81,7 +114,7 @@ class Watermarks:
         return Reached(reached.topics, reached.held | progress.held, progress.holds_all)
 
     async def _read(self, reader: LogReader, stop: asyncio.Event, backoff: Backoff) -> None:
-        reader.assign({_PARTITION: await reader.beginning(_PARTITION)})
+        reader.assign(await reader.beginnings([_PARTITION]))
         stopped = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():

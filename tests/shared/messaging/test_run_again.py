@@ -8,8 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from accord.batching import GroupCommit
-from accord.messaging.consumer import Consumer, DeadLetterFailed
-from accord.messaging.relay import Relay
+from accord.messaging.consumer import DeadLetterFailed
 from accord.workers import Periodic
 
 
@@ -18,18 +17,23 @@ async def rename(database, table, name):
         await conn.execute(text(f"ALTER TABLE {table} RENAME TO {name}"))
 
 
+async def change(database, how):
+    async with database.engine.begin() as conn:
+        await conn.execute(text(f"ALTER TABLE dead_letter {how}"))
+
+
 async def count(database, table):
     async with database.reading() as conn:
         return (await conn.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one()
 
 
 async def test_a_relay_whose_table_was_missing_publishes_once_it_is_back(
-    database, cluster, intake_topic, new_activity, run_workers, eventually, reader
+    database, cluster, intake_topic, new_activity, run_workers, eventually, reader, new_relay
 ):
     lead = uuid4()
     async with database.recording() as recording:
         recording.publish(new_activity(recording, lead))
-    relay = Relay(database, cluster, "intake")
+    relay = new_relay(database, cluster, "intake")
     await rename(database, "outbox", "outbox_away")
     with pytest.raises(asyncpg.UndefinedTableError):
         await relay.run(asyncio.Event())
@@ -46,18 +50,18 @@ async def test_a_relay_whose_table_was_missing_publishes_once_it_is_back(
 
 
 async def test_a_consumer_that_could_not_set_an_event_aside_does_so_once_it_can(
-    database, cluster, producer, intake_topic, run_workers, eventually
+    database, cluster, producer, intake_topic, run_workers, eventually, new_consumer
 ):
     async def never(_recording, _received):
         raise AssertionError("there is nothing to apply")
 
     await producer.send_and_wait(intake_topic, value=b"?", headers=[])
-    consumer = Consumer(database, cluster, group="test", topics=["intake-events"], handle=never)
-    await rename(database, "dead_letter", "dead_letter_away")
+    consumer = new_consumer(database, cluster, group="test", topics=["intake-events"], handle=never)
+    await change(database, "ADD CONSTRAINT refuses CHECK (false)")
     with pytest.raises(DeadLetterFailed):
         await consumer.run(asyncio.Event())
     assert consumer.problem() is None
-    await rename(database, "dead_letter_away", "dead_letter")
+    await change(database, "DROP CONSTRAINT refuses")
 
     async def kept():
         return await count(database, "dead_letter") == 1

@@ -244,6 +244,15 @@ async def test_rows_below_the_floor_are_published_and_none_comes_there_any_more(
     assert frontier.floor_id >= 5
 
 
+async def test_the_very_first_row_of_an_outbox_is_above_the_floor(database, session, new_activity):
+    frontier = Frontier(WHOLE)
+    for _ in range(3):
+        await frontier.advance(session)
+    async with database.recording() as recording:
+        recording.publish(new_activity(recording))
+    assert await session.first_id(WHOLE, frontier.floor_id) == 1
+
+
 class Consuming:
     """A service that has read intake's events up to some offset, and what was announced of them."""
 
@@ -296,7 +305,9 @@ async def test_what_time_still_owes_bounds_it(database, consuming, session):
     await session._connection.execute(
         "INSERT INTO owed VALUES ($1), ($2)", base - timedelta(minutes=3), base + timedelta(1)
     )
-    owing = await PostgresRelayStore(database, "SELECT min(due_at) FROM owed WHERE due_at <= $1").open_session()
+    owing = await PostgresRelayStore(
+        database, "SELECT min(due_at) FROM owed WHERE due_at <= $1 AND $2::text[] IS NOT NULL"
+    ).open_session()
     try:
         consuming.announce(base, 1)
         await consuming.consume(1)

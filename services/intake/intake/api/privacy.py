@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.responses import StreamingResponse
 
-from accord.contracts.values import PolicyFailure
+from accord.contracts.values import PolicyFailure, Timestamp
 from accord.database import Database
 from accord.http.auth import Caller, require
 from accord.http.idempotency import Ticket, idempotency
@@ -21,7 +21,6 @@ from intake.api.examples import LEAD_ID
 from intake.api.submissions import QualityOut
 from intake.domain.consent import Consent
 from intake.domain.erasure import Proof, Reason
-from intake.domain.submission import Moment
 from intake.usecases import consent as consents
 from intake.usecases.erase import Erase
 from intake.usecases.export import FORMAT, Export, submissions_of
@@ -59,7 +58,7 @@ class ConsentIn(BaseModel):
     basis: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,49}$")] = Field(
         description="On what basis the person may be contacted; `withdrawn` ends every other one."
     )
-    given_at: Moment | None = Field(default=None, description="When it was said; default: now.")
+    given_at: Timestamp | None = Field(default=None, description="When it was said; default: now.")
     text: Annotated[str, Field(max_length=5_000)] | None = Field(default=None, description="What exactly was said.")
 
 

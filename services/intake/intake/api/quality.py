@@ -20,8 +20,9 @@ from intake.domain.report import Effect, Outcome, Tally, warnings
 from intake.usecases.quality_report import (
     PREVIEW_DAYS,
     PREVIEW_ROWS_MAX,
+    PREVIEW_TIME_MAX_S,
+    EffectPreviews,
     QualityReport,
-    effect_of_version,
     quality_report,
 )
 
@@ -120,7 +121,8 @@ class EffectOut(BaseModel):
     version: int
     days: int
     sample: Literal["all", "newest"] = Field(
-        description=f"`newest`: there are more than the {PREVIEW_ROWS_MAX:,} judged."
+        description=f"`newest`: there are more than those judged, which are at most {PREVIEW_ROWS_MAX:,}, and as many as "
+        f"{PREVIEW_TIME_MAX_S:.0f} seconds allow."
     )
     unread: int = Field(description="Submissions of the sample that are not kept in a form that can be judged again.")
     proposed: TallyOut
@@ -131,7 +133,7 @@ class EffectOut(BaseModel):
     )
 
 
-def quality_router(database: Database, policies: ActiveCache[Judge]) -> APIRouter:
+def quality_router(database: Database, policies: ActiveCache[Judge], previews: EffectPreviews) -> APIRouter:
     """The two routes."""
     router = APIRouter(tags=["quality"])
 
@@ -156,7 +158,7 @@ def quality_router(database: Database, policies: ActiveCache[Judge]) -> APIRoute
         caller: Caller = require("leads:read"),
         days: Annotated[int, Query(ge=1, le=365, description="How far back to look.")] = PREVIEW_DAYS,
     ) -> EffectOut:
-        found = await effect_of_version(database, version, days)
+        found = await previews.of_version(version, days)
         if found is None:
             raise not_found("version")
         return _effect(version, found)

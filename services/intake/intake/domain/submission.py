@@ -36,15 +36,6 @@ ExternalId = Annotated[str, StringConstraints(min_length=1, max_length=300, stri
 Kind = Annotated[str, StringConstraints(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")]
 
 
-def _sane_year(at: datetime) -> datetime:
-    if not 1970 <= at.year < 2200:
-        raise ValueError("must be between 1970 and 2200")
-    return at
-
-
-Moment = Annotated[Timestamp, AfterValidator(_sane_year)]
-
-
 def _storable(value: JsonValue) -> JsonValue:
     """The value, if all its numbers can be stored and given back."""
     if isinstance(value, dict):
@@ -90,7 +81,7 @@ class Consent(_Form):
     """On what basis the person may be contacted."""
 
     basis: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,49}$")]
-    given_at: Moment | None = None
+    given_at: Timestamp | None = None
     text: Annotated[str, Field(max_length=5000)] | None = None
 
 
@@ -111,7 +102,7 @@ class Submission(_Form):
     )
     campaign: CampaignIn | None = None
     consent: Consent | None = None
-    occurred_at: Moment | None = None
+    occurred_at: Timestamp | None = None
 
     @model_validator(mode="after")
     def _someone(self) -> Submission:
@@ -136,7 +127,7 @@ class ActivityIn(_Form):
     kind: Kind
     by: Party
     actor: Handle | None = None
-    occurred_at: Moment | None = None
+    occurred_at: Timestamp | None = None
     campaign: CampaignIn | None = None
     properties: Annotated[dict[str, Annotated[JsonValue, AfterValidator(_storable)]], Field(max_length=100)] = Field(
         default_factory=dict

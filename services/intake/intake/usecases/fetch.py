@@ -49,6 +49,7 @@ LEASE_S = 90.0
 CLAIMED_MAX = 20
 """Events that one process works on at a time."""
 _EVERY_S = 1.0
+_IDLE_EVERY_S = 2.0
 _FIRST_S, _LAST_S = 2.0, 3_600.0
 _REST_FIRST_S, _REST_LAST_S = 5.0, 120.0
 _TOOL_IS_AWAY = frozenset(
@@ -135,7 +136,7 @@ class HookWork:
     def workers(self) -> list[Periodic]:
         """Those that do the work and forget what is old."""
         return [
-            Periodic("hook-events", _EVERY_S, self.work, stuck_after_s=LEASE_S * 2),
+            Periodic("hook-events", _EVERY_S, self.work, idle_every_s=_IDLE_EVERY_S, stuck_after_s=LEASE_S * 2),
             Periodic("hook-events-prune", _PRUNE_EVERY_S, self.prune),
         ]
 
@@ -143,13 +144,13 @@ class HookWork:
         """How many wait and how many were given up."""
         return Collector(name="hook-events", gauges=[HOOK_EVENTS_WAITING, HOOK_EVENTS_FAILED], collect=self._count)
 
-    async def work(self) -> bool:
-        """One round; whether there may be more to do at once."""
+    async def work(self) -> bool | None:
+        """One round; whether there may be more to do at once, None if there was nothing."""
         async with self._database.recording() as recording:
             driver, resting = await recording.driver(), self._rests.sources()
             events = await hook_events.claim(driver, recording.now, LEASE_S, CLAIMED_MAX, resting)
         await asyncio.gather(*(self._one(event) for event in events))
-        return len(events) == CLAIMED_MAX
+        return len(events) == CLAIMED_MAX if events else None
 
     async def prune(self) -> bool:
         """Forget what was done a week ago, and what was given up long ago."""

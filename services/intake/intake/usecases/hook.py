@@ -393,7 +393,7 @@ def _no_number(name: str) -> JsonValue:
 
 
 def _whole(digits: str) -> int | float:
-    return int(digits) if len(digits) <= 18 else float(digits)
+    return int(digits) if len(digits) <= 18 else _real(digits)
 
 
 def _real(digits: str) -> float:

@@ -5,7 +5,6 @@ any record.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.agreements import ActiveCache
+from accord.batching import ConcurrencyLimit, TimeBudget
+from accord.contracts.patterns import check_patterns
 from accord.database import Database
 from accord.http.problems import Problem
 from intake.domain import policy
@@ -31,6 +32,8 @@ PREVIEW_ROWS_MAX = 5_000
 """Submissions that a preview judges at most: the newest."""
 PREVIEW_TIME_MAX_S = 3.0
 """A proposal waits for its preview, so this ends it; what was judged by then is told."""
+_WAITING_MAX = 4
+_RETRY_AFTER_S = 5.0
 _PORTION_ROWS = 500
 _FORM_BYTES_MAX = 16_384
 _SUBMISSION: TypeAdapter[Submission] = TypeAdapter(Submission)
@@ -57,20 +60,32 @@ async def quality_report(database: Database, policies: ActiveCache[Judge], submi
     return QualityReport(verdict, judged_by, parameter_reports(judged_by, verdict.outcomes, verdict.failed))
 
 
-async def effect_of_version(database: Database, version: int, days: int) -> Effect | None:
-    """What a version, a draft too, would have made of the newest submissions; None if there is no such version.
+class EffectPreviews:
+    """What a version of the policy would have made of the newest submissions; one at a time in a process."""
 
-    Raises Problem 409 for a draft that is older than the checks of this release and does not pass them.
-    """
-    async with database.reading() as conn:
-        content = await queries.content_of(conn, version)
-        if content is None:
-            return None
-        if policy.read(content)[0] is None:
-            raise Problem(
-                409, "agreement-refused", "Not possible", "This draft does not pass the checks of this release."
-            )
-        return await effect(conn, content, days)
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._limit = ConcurrencyLimit(1, _WAITING_MAX, _RETRY_AFTER_S)
+
+    async def of_version(self, version: int, days: int) -> Effect | None:
+        """The effect of a version, a draft too; None if there is no such version.
+
+        Raises Overloaded where too many wait, and Problem 409 for a draft that is older than the checks of this release and does not
+        pass them.
+        """
+        async with self._limit, self._database.reading() as conn:
+            content = await queries.content_of(conn, version)
+            if content is None:
+                return None
+            if await asyncio.to_thread(_flaws_of, content):
+                raise Problem(
+                    409, "agreement-refused", "Not possible", "This draft does not pass the checks of this release."
+                )
+            return await effect(conn, content, days)
+
+
+def _flaws_of(content: Mapping[str, object]) -> Sequence[object]:
+    return check_patterns(content) or policy.read(content)[1]
 
 
 async def proposal_warnings(conn: AsyncConnection, content: Mapping[str, object]) -> Sequence[str]:
@@ -83,18 +98,18 @@ async def effect(conn: AsyncConnection, content: Mapping[str, object], days: int
 
     Bounded by PREVIEW_ROWS_MAX and PREVIEW_TIME_MAX_S. The judging is done beside the loop.
     """
-    ends_at = time.monotonic() + PREVIEW_TIME_MAX_S
-    judges = _Judges.of(content, await queries.content_in_force(conn))
-    since = datetime.now(UTC) - timedelta(days=days)
-    before, seen, whole = queries.LAST_ID, 0, False
-    while seen < PREVIEW_ROWS_MAX and time.monotonic() < ends_at:
-        portion = await queries.newest(conn, before, since, _PORTION_ROWS, _FORM_BYTES_MAX)
-        await asyncio.to_thread(judges.judge, portion)
-        seen += len(portion)
-        if len(portion) < _PORTION_ROWS:
-            whole = True
-            break
-        before = portion[-1].submission_id
+    with TimeBudget(PREVIEW_TIME_MAX_S) as budget:
+        judges = await asyncio.to_thread(_Judges.of, content, await queries.content_in_force(conn))
+        since = datetime.now(UTC) - timedelta(days=days)
+        before, seen, whole = queries.LAST_ID, 0, False
+        while seen < PREVIEW_ROWS_MAX and not budget.is_used_up:
+            portion = await queries.newest(conn, before, since, _PORTION_ROWS, _FORM_BYTES_MAX)
+            judged = await asyncio.to_thread(judges.judge, portion, budget)
+            seen += judged
+            if judged == len(portion) < _PORTION_ROWS:
+                whole = True
+                break
+            before = portion[-1].submission_id
     return Effect(days, whole, judges.unread, judges.proposed, judges.in_force)
 
 
@@ -112,8 +127,11 @@ class _Judges:
     def of(cls, proposed: Mapping[str, object], in_force: Mapping[str, object] | None) -> _Judges:
         return cls(policy.parse(proposed), None if in_force is None else policy.parse(in_force))
 
-    def judge(self, portion: Sequence[Kept]) -> None:
-        for kept in portion:
+    def judge(self, portion: Sequence[Kept], budget: TimeBudget) -> int:
+        """Judge these until the budget is used up; how many."""
+        for number, kept in enumerate(portion):
+            if budget.is_used_up:
+                return number
             submission = _read(kept.form)
             if submission is None:
                 self.unread += 1
@@ -122,6 +140,7 @@ class _Judges:
             self.proposed.add(self._proposed.judge(facts, 0, kept.recorded_at)[0])
             if self._in_force is not None and self.in_force is not None:
                 self.in_force.add(self._in_force.judge(facts, 0, kept.recorded_at)[0])
+        return len(portion)
 
 
 def _read(form: str | None) -> Submission | None:

@@ -6,9 +6,10 @@ from datetime import UTC, date, datetime, time
 from typing import Annotated, Literal
 
 from fastapi import Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from accord.contracts.dimensions import Dimension, UnknownDimension
+from accord.contracts.values import MOMENTS_IN_WORDS, Day, Timestamp
 from accord.http.auth import Caller, require
 from accord.http.problems import unfit_parameter
 from metrics.domain.choices import (
@@ -23,8 +24,8 @@ from metrics.domain.choices import (
 from metrics.usecases.ask import Between
 
 _WHERE_MAX = 10
-_MOMENT: TypeAdapter[datetime] = TypeAdapter(AwareDatetime)
-_DAY: TypeAdapter[date] = TypeAdapter(date)
+_MOMENT: TypeAdapter[datetime] = TypeAdapter(Timestamp)
+_DAY: TypeAdapter[date] = TypeAdapter(Day)
 
 Moment = Annotated[
     str | None,
@@ -40,9 +41,9 @@ class Period(BaseModel):
     from_: Moment = Field(
         default=None,
         alias="from",
-        description="A day (its midnight UTC) or a moment with offset. Included.",
+        description=f"A day (its midnight UTC) or a moment with offset, {MOMENTS_IN_WORDS}. Included.",
     )
-    to: Moment = Field(default=None, description="A day or a moment with offset. Not included.")
+    to: Moment = Field(default=None, description=f"A day or a moment with offset, {MOMENTS_IN_WORDS}. Not included.")
     mode: Mode = Field(
         default="cohort",
         description="`cohort`: leads captured in the period. `period`: what happened in it, whenever captured.",
@@ -135,14 +136,13 @@ def _moment(parameter: str, text: str | None) -> datetime | None:
         return None
     try:
         if len(text) == len("2027-01-01"):
-            return datetime.combine(_DAY.validate_strings(text), time.min, UTC)
-        if "T" in text.upper() or " " in text:
-            return _MOMENT.validate_strings(text.replace(" ", "+")).astimezone(UTC)
-    except (ValidationError, OverflowError):
-        pass
-    raise unfit_parameter(
-        parameter, "must be a day as 2027-01-01, or a moment with offset as 2027-01-01T09:30:00-06:00"
-    )
+            return datetime.combine(_DAY.validate_python(text), time.min, UTC)
+        return _MOMENT.validate_python(text.replace(" ", "+"))
+    except ValidationError:
+        raise unfit_parameter(
+            parameter,
+            f"must be a day as 2027-01-01, or a moment with offset as 2027-01-01T09:30:00-06:00, {MOMENTS_IN_WORDS}",
+        ) from None
 
 
 def _dimensions(text: str | None) -> tuple[Dimension, ...]:

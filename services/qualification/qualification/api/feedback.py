@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from accord.clock import utc_now
 from accord.contracts.dimensions import UnknownDimension, listed
 from accord.contracts.durations import Duration, format_duration
-from accord.contracts.values import Timestamp
+from accord.contracts.values import MOMENT_MIN, Timestamp
 from accord.database import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
@@ -55,10 +55,7 @@ class FeedbackQuery(BaseModel):
     def question(self) -> Question:
         """The question. Raises Problem 422."""
         until = self.to or utc_now()
-        try:
-            since = self.from_ or until - DEFAULT_PERIOD
-        except OverflowError:
-            raise unfit_parameter("to", "must be later than that") from None
+        since = self.from_ or max(MOMENT_MIN, until - DEFAULT_PERIOD)
         if since >= until:
             raise unfit_parameter("from", "must be before to")
         if not self.step or (until - since) > self.step * STEPS_MAX:

@@ -1,13 +1,13 @@
 """Leads, read: one with its gates and scores explained, its history, and lists."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import AwareDatetime
 
 from accord.clock import utc_now
+from accord.contracts.values import Timestamp
 from accord.database import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
@@ -70,7 +70,7 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         stage: Word = None,
         owner: Word = None,
         grade: Word = None,
-        since: Annotated[AwareDatetime | None, Query(description="In their present stage since then or later.")] = None,
+        since: Annotated[Timestamp | None, Query(description="In their present stage since then or later.")] = None,
         limit: Limit = 100,
         cursor: CursorText = None,
         _caller: Caller = require("leads:read"),
@@ -91,7 +91,7 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         lead: Reference,
         response: Response,
         at: Annotated[
-            AwareDatetime | None,
+            Timestamp | None,
             Query(
                 description="As of this past moment, by what is known now; judged by the version that judged it then."
             ),
@@ -143,7 +143,7 @@ async def _view(database: Database, definitions: Definitions, lead: str, at: dat
     elif at > now:
         raise unfit_parameter("at", "must not be in the future")
     else:
-        view = await view_past(database, named(lead), await definitions.book(), at.astimezone(UTC))
+        view = await view_past(database, named(lead), await definitions.book(), at)
     if view is None:
         raise not_found("lead")
     if view.lead.erased:

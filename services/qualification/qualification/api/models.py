@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -12,14 +11,13 @@ import orjson
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
     StringConstraints,
 )
 
-from accord.contracts.values import Department, Money, StageKind, Timestamp
+from accord.contracts.values import Day, Department, Money, StageKind, Timestamp
 from accord.http.problems import ProblemDocument
 from qualification.api.references import DESCRIPTION, REFERENCE_CHARS_MAX, parse_reference
 from qualification.domain.decisions import Fields
@@ -36,13 +34,6 @@ class Wire(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _text_only(value: object) -> object:
-    """Dates, times and amounts travel as text; a number would be read as seconds or rounded."""
-    if not isinstance(value, str):
-        raise ValueError("must be text")
-    return value
-
-
 def _is_reference(value: str) -> str:
     if parse_reference(value) is None:
         raise ValueError("must be a lead id or external:SOURCE:ID")
@@ -52,8 +43,6 @@ def _is_reference(value: str) -> str:
 Word = Annotated[str, StringConstraints(min_length=1, max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """A key of the definition, or a short word of the team's own scale; never free text."""
 
-Moment = Annotated[Timestamp, BeforeValidator(_text_only)]
-Day = Annotated[date, BeforeValidator(_text_only)]
 Answer = StrictBool | Word
 
 
@@ -97,7 +86,7 @@ class DecisionRequest(Wire):
         "and erased with the person.",
     )
     fields: DecisionFields = DecisionFields()
-    occurred_at: Moment | None = Field(
+    occurred_at: Timestamp | None = Field(
         default=None,
         description="When it was decided; now, if left out. One in the past is put into its place in the lead's history.",
     )
@@ -199,7 +188,7 @@ class LeadAnswer(BaseModel):
     definition_version: int | None
     allowed_decisions: list[str]
     amount: Money | None
-    expected_close: date | None
+    expected_close: Day | None
     gates: list[GateAnswer]
     score: list[ScoreAnswer]
     as_of: Timestamp

@@ -12,6 +12,7 @@ from accord.agreements.bodies import document_body, read_document
 from accord.clock import utc_now
 from accord.contracts.criteria import Facts
 from accord.contracts.durations import parse_duration
+from accord.contracts.findings import Finding
 from accord.contracts.values import Attributes, SourceName, Timestamp
 from accord.database import Database
 from accord.http.auth import Caller, require
@@ -282,10 +283,14 @@ async def _preview_lead(database: Database, lead_id: UUID | None, routing: Routi
 
 async def _tried(content: Mapping[str, JsonValue], rules: Rules | None) -> Routing:
     """A document of a request, compiled as version 0. Raises Problem 422."""
-    findings = await asyncio.to_thread(check_routing, content, rules)
-    if findings:
-        raise refused(Wrong(findings), "/routing")
-    return compile_routing(0, RoutingDocument.model_validate(content))
+    tried = await asyncio.to_thread(_read, content, rules)
+    if isinstance(tried, list):
+        raise refused(Wrong(tried), "/routing")
+    return tried
+
+
+def _read(content: Mapping[str, JsonValue], rules: Rules | None) -> Routing | list[Finding]:
+    return check_routing(content, rules) or compile_routing(0, RoutingDocument.model_validate(content))
 
 
 def refused(wrong: Wrong, at: str = "") -> Problem:

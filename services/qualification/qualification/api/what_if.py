@@ -7,13 +7,13 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Path, Query, Response
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, Field
 
 from accord.agreements import AgreementStore
 from accord.agreements.store import NoSuchVersion
 from accord.clock import utc_now
 from accord.contracts.dimensions import DIMENSIONS_MAX, Dimension, UnknownDimension
-from accord.contracts.values import Department, Timestamp
+from accord.contracts.values import MOMENT_MIN, Department, Timestamp
 from accord.database import Database
 from accord.http.auth import Caller, require
 from accord.http.idempotency import Answer, Ticket, idempotency
@@ -34,22 +34,13 @@ Version = Annotated[int, Path(ge=1, le=2**31 - 1, description="Number of the ver
 _GROUPS = f"`{'`, `'.join(NAMED)}` or `attribute:NAME`"
 
 
-def _text_only(value: object) -> object:
-    if value is not None and not isinstance(value, str):
-        raise ValueError("must be text")
-    return value
-
-
-Moment = Annotated[Timestamp | None, BeforeValidator(_text_only)]
-
-
 class WhatIfRequest(Wire):
     """Which leads, by their capture, and by what they are told apart."""
 
-    from_: Moment = Field(
+    from_: Timestamp | None = Field(
         default=None, alias="from", description="Captured at or after this moment; a year before `to`, if left out."
     )
-    to: Moment = Field(
+    to: Timestamp | None = Field(
         default=None,
         description=f"Captured before this moment; now, if left out. At most {PERIOD_DAYS_MAX} days after `from`.",
     )
@@ -59,12 +50,8 @@ class WhatIfRequest(Wire):
 
     def question(self, version: int) -> Question:
         """The question. Raises Problem 422."""
-        since, until = self.from_, self.to or utc_now()
-        if since is None:
-            try:
-                since = until - DEFAULT_PERIOD
-            except OverflowError:
-                raise unfit_at("/to", "Must be later than that") from None
+        until = self.to or utc_now()
+        since = self.from_ or max(MOMENT_MIN, until - DEFAULT_PERIOD)
         if since >= until:
             raise unfit_at("/from", "Must be before to")
         if until - since > timedelta(days=PERIOD_DAYS_MAX):

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from zoneinfo import ZoneInfo
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from accord.contracts.criteria import Criteria
 from accord.contracts.findings import Finding, pointer, shape
+from accord.contracts.patterns import check_patterns
+from accord.contracts.values import MOMENTS_IN_WORDS, Day
 from accord.contracts.week import flaws
 from qualification.domain.checks import leaves, twice
 from qualification.domain.lead import ACTIVITIES_PER_KIND_MAX
@@ -17,11 +19,15 @@ from qualification.domain.routing import RoutingDocument, handed_over
 from qualification.domain.rules import Rules
 from qualification.domain.satisfiable import Domain, why_never
 
+_DAY: TypeAdapter[date] = TypeAdapter(Day)
 _GRADES = Domain(among=frozenset(letter + digit for letter in "ABCD" for digit in "1234"))
 
 
 def check_routing(content: Mapping[str, object], rules: Rules | None) -> list[Finding]:
     """Everything wrong with the content, by itself and beside the definition in force (None: stages are not looked at)."""
+    too_much = check_patterns(content)
+    if too_much:
+        return too_much
     try:
         document = RoutingDocument.model_validate(content)
     except ValidationError as error:
@@ -65,12 +71,12 @@ def _calendars(document: RoutingDocument) -> Iterator[Finding]:
 def _days(at: str, days: Sequence[str]) -> Iterator[Finding]:
     for place, day in enumerate(days):
         if _date(day) is None:
-            yield Finding(f"{at}/{place}", "is no day of the calendar")
+            yield Finding(f"{at}/{place}", f"is no date {MOMENTS_IN_WORDS}")
 
 
 def _date(text: str) -> date | None:
     try:
-        return date.fromisoformat(text)
+        return _DAY.validate_python(text)
     except ValueError:
         return None
 
@@ -84,7 +90,7 @@ def _people(document: RoutingDocument) -> Iterator[Finding]:
             first, last = _date(away.from_), _date(away.to)
             for name, day in (("from", first), ("to", last)):
                 if day is None:
-                    yield Finding(f"{at}/absences/{place}/{name}", "is no day of the calendar")
+                    yield Finding(f"{at}/absences/{place}/{name}", f"is no date {MOMENTS_IN_WORDS}")
             if first is not None and last is not None and last < first:
                 yield Finding(f"{at}/absences/{place}/to", "is before the first day")
 

@@ -13,7 +13,7 @@ from uuid import UUID
 from accord.contracts.topics import INTAKE_EVENTS
 from accord.database import Database, Recording
 from accord.isolation import process_isolated
-from accord.messaging.watermarks import Watermarks
+from accord.messaging.watermarks import ChangeGate, Watermarks
 from accord.workers import Periodic
 from qualification.queries import leads
 from qualification.usecases.batch import LeadBatch
@@ -50,8 +50,17 @@ async def pass_time(
 def timekeeping(database: Database, definitions: Definitions, watermarks: Watermarks) -> Periodic:
     """The worker that does it."""
 
+    gate = ChangeGate(watermarks)
+
     async def work() -> bool:
+        if not gate.is_open():
+            return False
         book = await definitions.book()
-        return book.in_force is not None and await pass_time(database, book, watermarks) >= LEADS_PER_ROUND_MAX
+        if book.in_force is None:
+            return False
+        leads_done = await pass_time(database, book, watermarks)
+        if leads_done:
+            gate.reopen()
+        return leads_done >= LEADS_PER_ROUND_MAX
 
     return Periodic(leads.TIMEKEEPING, EVERY_S, work)

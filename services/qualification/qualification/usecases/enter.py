@@ -19,6 +19,8 @@ LEADS_PER_ROUND_MAX = 500
 EVERY_S = 0.25
 """With LEADS_PER_ROUND_MAX: at most 2,000 leads a second, which leaves room for what arrives meanwhile."""
 
+IDLE_EVERY_S = 2.0
+
 
 async def enter_waiting(database: Database, book: Book, leads_max: int = LEADS_PER_ROUND_MAX) -> int:
     """Let up to so many waiting leads enter at the time of their capture; how many there were.
@@ -40,10 +42,10 @@ async def enter_waiting(database: Database, book: Book, leads_max: int = LEADS_P
 def entering(database: Database, definitions: Definitions) -> Periodic:
     """The worker that does it."""
 
-    async def work() -> bool:
+    async def work() -> bool | None:
         book = await definitions.book()
-        if book.in_force is not None:
-            await enter_waiting(database, book)
+        if book.in_force is None or await enter_waiting(database, book) == 0:
+            return None
         return False  # the pause between rounds is the throttle
 
-    return Periodic(leads.ENTERING, EVERY_S, work)
+    return Periodic(leads.ENTERING, EVERY_S, work, idle_every_s=IDLE_EVERY_S)

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import asyncpg
 
-from accord.batching import Overloaded
+from accord.batching import ConcurrencyLimit, TimeBudget
 from accord.contracts.dimensions import Dimension
 from accord.database import Database, driver_of
 from qualification.domain.feedback import GroupFeedback, feedback
@@ -34,6 +34,9 @@ LEADS_EXAMINED_MAX = 5_000
 
 ACTIVITIES_EXAMINED_MAX = 150_000
 """Past it, fewer of either: the answer takes seconds, whatever there is."""
+
+EXAMINED_FOR_MAX_S = 10.0
+"""Of either. It is reached where a definition asks what takes long to answer, such as patterns."""
 
 ROWS_MAX = 50_000
 """Combinations of step, reason and group that are counted."""
@@ -93,19 +96,12 @@ class Feedbacks:
     def __init__(self, database: Database, definitions: Definitions) -> None:
         self._database = database
         self._definitions = definitions
-        self._one_at_a_time = asyncio.Lock()
-        self._waiting = 0
+        self._limit = ConcurrencyLimit(1, _WAITING_MAX, _RETRY_AFTER_S)
 
     async def ask(self, question: Question) -> Feedback:
         """The feedback of a period. Raises TooFine, and Overloaded where too many wait."""
-        if self._waiting >= _WAITING_MAX:
-            raise Overloaded(_RETRY_AFTER_S)
-        self._waiting += 1
-        try:
-            async with self._one_at_a_time:
-                return await self._ask(question)
-        finally:
-            self._waiting -= 1
+        async with self._limit:
+            return await self._ask(question)
 
     async def _ask(self, question: Question) -> Feedback:
         versions = dict((await self._definitions.book()).versions)
@@ -135,7 +131,6 @@ class _Looking:
         self._driver = driver
         self._versions = versions
         self._by_criteria = sorted({stage for some in gates.values() for stage in some})
-        self._activities_left = ACTIVITIES_EXAMINED_MAX
 
     async def at(self, question: Question, handing: Sequence[str]) -> Examined:
         """Look at the newest decisions, then at the leads captured last that were not handed over."""
@@ -143,35 +138,41 @@ class _Looking:
         decisions = await queries.decided(self._driver, since, until, handing, DECISIONS_EXAMINED_MAX + 1)
         all_decisions = len(decisions) <= DECISIONS_EXAMINED_MAX
         all_decisions &= await self._each(decisions[:DECISIONS_EXAMINED_MAX], lambda one: one.living, self._examine)
-        self._activities_left = ACTIVITIES_EXAMINED_MAX
         leads = await queries.not_entered(self._driver, since, until, self._by_criteria, LEADS_EXAMINED_MAX + 1)
         all_leads = len(leads) <= LEADS_EXAMINED_MAX
         all_leads &= await self._each(leads[:LEADS_EXAMINED_MAX], lambda lead_id: lead_id, self._look_at)
         return Examined(made.decisions, all_decisions, made.unexplained, made.leads, all_leads)
 
     async def _each(
-        self, rest: Sequence[tuple[T, int]], lead_of: Callable[[T], UUID], look: Callable[[Sequence[T], Loaded], None]
+        self, rest: Sequence[tuple[T, int]], lead_of: Callable[[T], UUID], look: Callable[[T, Loaded], None]
     ) -> bool:
-        """Look at each, as long as the activities that may be folded last; whether all were looked at."""
-        while rest and self._activities_left > 0:
-            some = portion(rest[:_PAGE])
-            self._activities_left -= sum(count for _, count in rest[: len(some)])
-            rest = rest[len(some) :]
-            loaded = await logs.load(self._driver, {lead_of(one) for one in some}, {})
-            await asyncio.to_thread(look, some, loaded)
+        """Look at each, as long as time and the activities that may be folded last; whether all were looked at."""
+        activities_left = ACTIVITIES_EXAMINED_MAX
+        with TimeBudget(EXAMINED_FOR_MAX_S) as budget:
+            while rest and activities_left > 0 and not budget.is_used_up:
+                some = portion(rest[:_PAGE])
+                loaded = await logs.load(self._driver, {lead_of(one) for one in some}, {})
+                done = await asyncio.to_thread(_each_of, some, loaded, look, budget)
+                activities_left -= sum(count for _, count in rest[:done])
+                rest = rest[done:]
         return not rest
 
-    def _examine(self, decisions: Sequence[Decision], loaded: Loaded) -> None:
-        for decision in decisions:
-            rules = self._versions.get(decision.version)
-            said = verdict(rules, decision.from_stage, decision.to_stage) if rules else None
-            if said is not None:
-                entries = loaded.stands.get(decision.lead_id, ())
-                accepted = said == "accepted"
-                self.examination.decided(
-                    decision.lead_id, loaded.logs, entries, decision.decision_id, accepted=accepted
-                )
+    def _examine(self, decision: Decision, loaded: Loaded) -> None:
+        rules = self._versions.get(decision.version)
+        said = verdict(rules, decision.from_stage, decision.to_stage) if rules else None
+        if said is not None:
+            entries = loaded.stands.get(decision.lead_id, ())
+            accepted = said == "accepted"
+            self.examination.decided(decision.lead_id, loaded.logs, entries, decision.decision_id, accepted=accepted)
 
-    def _look_at(self, lead_ids: Sequence[UUID], loaded: Loaded) -> None:
-        for lead_id in lead_ids:
-            self.examination.not_entered(lead_id, loaded.logs, loaded.stands.get(lead_id, ()))
+    def _look_at(self, lead_id: UUID, loaded: Loaded) -> None:
+        self.examination.not_entered(lead_id, loaded.logs, loaded.stands.get(lead_id, ()))
+
+
+def _each_of(some: Sequence[T], loaded: Loaded, look: Callable[[T, Loaded], None], budget: TimeBudget) -> int:
+    """Look at one after another until the budget is used up; at how many. Runs in a thread."""
+    for number, one in enumerate(some):
+        if budget.is_used_up:
+            return number
+        look(one, loaded)
+    return len(some)

@@ -28,6 +28,7 @@ from qualification.usecases.routing import RoutingBook, read_state
 LEADS_PER_ROUND_MAX = 200
 SWEPT_PER_ROUND_MAX = 1_000
 EVERY_S = 1.0
+IDLE_EVERY_S = 2.0
 
 
 async def place_waiting(
@@ -80,14 +81,15 @@ async def sweep(database: Database, routing: Routing, rules: Rules, leads_max: i
 def placing(database: Database, book: RoutingBook, definitions: Definitions) -> Periodic:
     """The worker that does both."""
 
-    async def work() -> bool:
+    async def work() -> bool | None:
         routing, rules = await book.in_force(), await definitions.in_force()
         if routing is None or rules is None:
-            return False
+            return None
         more = await sweep(database, routing, rules)
-        return await place_waiting(database, routing, rules) >= LEADS_PER_ROUND_MAX or more
+        tried = await place_waiting(database, routing, rules)
+        return tried >= LEADS_PER_ROUND_MAX or more if tried or more else None
 
-    return Periodic(assignments.PLACING, EVERY_S, work)
+    return Periodic(assignments.PLACING, EVERY_S, work, idle_every_s=IDLE_EVERY_S)
 
 
 async def _have_wait(driver: asyncpg.Connection, recording: Recording, lead_ids: list[UUID]) -> None:

@@ -28,6 +28,7 @@ LEADS_PER_TURN_MAX = 5
 
 ROUNDS_PER_TURN = 20
 EVERY_S = 1.0
+IDLE_EVERY_S = 3.0
 SETTLED_AFTER = timedelta(seconds=3)
 """By then every process knows the version, so that no lead enters under the one before any more."""
 
@@ -142,12 +143,12 @@ async def progress(database: Database) -> Progress | None:
 def reevaluating(database: Database, definitions: Definitions, busy: Callable[[], bool]) -> Periodic:
     """The worker that does it, and gives way while the process is `busy` with what is told."""
 
-    async def work() -> bool:
+    async def work() -> bool | None:
         book = await definitions.book()
         for _ in range(ROUNDS_PER_TURN):
             if not await reevaluate_some(database, book):
-                return False
+                return None
             await give_way(busy)
         return True
 
-    return Periodic(reevaluations.REEVALUATING, EVERY_S, work)
+    return Periodic(reevaluations.REEVALUATING, EVERY_S, work, idle_every_s=IDLE_EVERY_S)

@@ -226,7 +226,7 @@ async def preview_lead(
         counted=lead.owner is not None and lead.stage in open_stages(rules),
         account_owner=owners.get(account) if account else None,
     )
-    return assign(asked, routing, state, now)[0]
+    return await _assigned(asked, routing, state, now)
 
 
 async def preview_facts(
@@ -238,4 +238,9 @@ async def preview_facts(
         state = await read_state(driver, routing, rules)
         owners = await stored.account_owners(driver, [account_id] if account_id else [])
     owner = owners.get(account_id) if account_id else None
-    return assign(Asked(UUID(int=0), facts, account_owner=owner), routing, state, now)[0]
+    return await _assigned(Asked(UUID(int=0), facts, account_owner=owner), routing, state, now)
+
+
+async def _assigned(asked: Asked, routing: Routing, state: State, now: datetime) -> Assignment:
+    # Beside the loop: patterns of a document that is only tried are anybody's.
+    return (await asyncio.to_thread(assign, asked, routing, state, now))[0]

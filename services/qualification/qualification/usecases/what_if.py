@@ -18,7 +18,7 @@ import orjson
 import structlog
 
 from accord.agreements import AgreementStore
-from accord.batching import Overloaded
+from accord.batching import Overloaded, TimeBudget
 from accord.contracts.dimensions import Dimension
 from accord.database import Database, driver_of, is_transient
 from accord.http import idempotency
@@ -44,9 +44,12 @@ ENDED_MAX = 50
 """Of those that have ended, the newest so many are kept."""
 
 LEADS_PER_BATCH_MAX = 250
+BATCH_TIME_MAX_S = 2.0
+"""After it, fewer leads make a batch: what was cancelled, or a process that stops, is not waited for longer."""
 
 BATCHES_PER_TURN = 20
 EVERY_S = 1.0
+IDLE_EVERY_S = 3.0
 _SMOOTHING = 0.2
 """Weight of the newest batch in the rate that is shown."""
 
@@ -173,12 +176,12 @@ class Imagining:
         self._busy = busy
         self._terms: _Terms | None = None
 
-    async def work(self) -> bool:
-        """A turn; whether there may be more to do. False too while another process is at it."""
+    async def work(self) -> bool | None:
+        """A turn; whether there may be more to do, None if nothing waits. False too while another process is at it."""
         async with self._database.reading() as conn:
             if await what_ifs.next_open(await driver_of(conn)) is None:
                 self._terms = None
-                return False
+                return None
         session = await self._database.connect()
         try:
             if not await what_ifs.is_mine(session):
@@ -223,16 +226,17 @@ class Imagining:
             await self._finish(what_if, terms, read.sums)
             return
         sums, lead_ids = read.sums, read.lead_ids
-        comparison = await asyncio.to_thread(
-            _compared, what_if, what_if.started_at, terms, lead_ids, read.loaded, sums.listed
-        )
+        with TimeBudget(BATCH_TIME_MAX_S) as budget:
+            comparison, done = await asyncio.to_thread(
+                _compared, what_if, what_if.started_at, terms, lead_ids, read.loaded, sums.listed, budget
+            )
         sums.add(comparison.sums)
-        rate = len(lead_ids) / max(1e-6, time.monotonic() - read.began)
+        rate = done / max(1e-6, time.monotonic() - read.began)
         if what_if.leads_per_s is not None:
             rate = what_if.leads_per_s + _SMOOTHING * (rate - what_if.leads_per_s)
         async with self._database.recording() as recording:
             saving = await recording.driver()
-            await what_ifs.advance(saving, what_if, lead_ids[-1], len(lead_ids), rate, sums, comparison.differences)
+            await what_ifs.advance(saving, what_if, lead_ids[done - 1], done, rate, sums, comparison.differences)
 
     async def _terms_of(self, driver: asyncpg.Connection, what_if: WhatIf) -> _Terms:
         if self._terms is None or self._terms.what_if_id != what_if.what_if_id:
@@ -268,17 +272,23 @@ def _compared(
     lead_ids: Sequence[UUID],
     loaded: Loaded,
     listed: Mapping[str, int],
-) -> Comparison:
-    """Runs in a thread of its own, so that the event loop is not held; it touches nothing that anybody else has."""
+    budget: TimeBudget,
+) -> tuple[Comparison, int]:
+    """The leads until the budget is used up, at least one, and how many. Runs in a thread of its own, so that the event loop is not
+    held; it touches nothing that anybody else has."""
     comparison = Comparison(what_if.since, until, loaded_stages(terms.rules), listed)
+    done = 0
     for lead_id in lead_ids:
+        if done and budget.is_used_up:
+            break
+        done += 1
         imagined = imagine(lead_id, loaded.logs, terms.rules, until)
         if imagined.profile is not None:  # erased since the page was read
             did = [entry for entry in loaded.stands.get(lead_id, ()) if entry.occurred_at <= until]
             comparison.add(lead_id, group_of(terms.by, imagined.profile), did, imagined)
-    return comparison
+    return comparison, done
 
 
 def imagining(database: Database, busy: Callable[[], bool]) -> Periodic:
     """The worker that does it."""
-    return Periodic("imagine-what-if", EVERY_S, Imagining(database, busy).work)
+    return Periodic("imagine-what-if", EVERY_S, Imagining(database, busy).work, idle_every_s=IDLE_EVERY_S)

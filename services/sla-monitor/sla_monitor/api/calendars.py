@@ -4,9 +4,9 @@ from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
 
 from accord.contracts.durations import parse_duration
+from accord.contracts.values import Timestamp
 from accord.database import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
@@ -31,7 +31,7 @@ def router(database: Database, book: SlaBook) -> APIRouter:
     )
     async def calendar_due(
         calendar: Annotated[str, Query(min_length=1, max_length=60, examples=["office"])],
-        start: Annotated[AwareDatetime, Query(examples=["2027-01-09T16:00:00-06:00"])],
+        start: Annotated[Timestamp, Query(examples=["2027-01-09T16:00:00-06:00"])],
         business: Annotated[str, Query(max_length=40, description="ISO 8601.", examples=["PT4H"])],
         _caller: Caller = require("sla:read"),
     ) -> DueAnswer:

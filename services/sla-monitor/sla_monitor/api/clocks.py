@@ -5,9 +5,8 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
 
-from accord.contracts.values import Department
+from accord.contracts.values import Department, Timestamp
 from accord.database import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
@@ -33,8 +32,8 @@ from sla_monitor.usecases.view import attain, clocks_of_lead, list_breaches, lis
 CLOCKS_OF_LEAD_MAX = 500
 
 Word = Annotated[str | None, Query(min_length=1, max_length=100)]
-Since = Annotated[AwareDatetime | None, Query(alias="from", description="Due then or later.")]
-Until = Annotated[AwareDatetime | None, Query(alias="to", description="Due before then.")]
+Since = Annotated[Timestamp | None, Query(alias="from", description="Due then or later.")]
+Until = Annotated[Timestamp | None, Query(alias="to", description="Due before then.")]
 
 
 def router(database: Database) -> APIRouter:
@@ -46,7 +45,7 @@ def router(database: Database) -> APIRouter:
         state: ClockState | None = None,
         clause: Word = None,
         owner: Word = None,
-        due_before: AwareDatetime | None = None,
+        due_before: Timestamp | None = None,
         limit: Limit = 100,
         cursor: CursorText = None,
         _caller: Caller = require("sla:read"),

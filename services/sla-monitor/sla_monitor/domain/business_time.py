@@ -16,6 +16,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
+from accord.contracts.values import MOMENT_MAX, MOMENT_MIN
 from accord.contracts.week import DAY_S, Range, Week
 
 WEEKDAY_WORDS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -33,9 +34,9 @@ _OFFSET_S_MAX = 26 * 3_600
 _KNOWN_DAYS_MAX = 20_000
 
 # Offsets are asked for within these; before and after, that of the border holds. Keeps every function total.
-_FIRST_DAY = date(2, 1, 1).toordinal() - _EPOCH_ORDINAL
-_LAST_DAY = date(9998, 12, 31).toordinal() - _EPOCH_ORDINAL
-_LAST = (_LAST_DAY + 1) * _DAY
+_FIRST_DAY = MOMENT_MIN.toordinal() - _EPOCH_ORDINAL
+_LAST_DAY = MOMENT_MAX.toordinal() - _EPOCH_ORDINAL
+_LAST = (MOMENT_MAX - _EPOCH) // _MICROSECOND
 
 Interval = tuple[int, int]
 """From, to: microseconds since the epoch, the end not included."""
@@ -167,8 +168,8 @@ def _offset_s(zone: ZoneInfo, at_s: int) -> int:
 def due(calendar: Calendar, start: datetime, amount: timedelta) -> datetime:
     """The first moment at which `amount` of open time has passed since `start`, in UTC.
 
-    Takes time linear in the days passed over. Raises NoOpenTime, and ValueError for a negative amount. Beyond the year
-    9998 it is that year's end.
+    Takes time linear in the days passed over. Raises NoOpenTime, and ValueError for a negative amount. Never
+    later than MOMENT_MAX.
     """
     return _moment(_due(calendar, _micros(start), amount // _MICROSECOND))
 
@@ -183,17 +184,17 @@ def _due(calendar: Calendar, start: int, amount: int) -> int:
         if left <= closes - opens:
             return opens + left
         left -= closes - opens
-    return max(start, _LAST)
+    return _LAST
 
 
 def _open_from(calendar: Calendar, start: int) -> Iterator[Interval]:
-    """The open intervals from a moment on, to the end of time. Raises NoOpenTime."""
+    """The open intervals from a moment on, to MOMENT_MAX. Raises NoOpenTime."""
     last_open = utc_day = start // _DAY
     while utc_day <= _LAST_DAY:
         for opens, closes in calendar.open_in(utc_day):
             if closes > start:
                 last_open = utc_day
-                yield max(opens, start), closes
+                yield max(opens, start), min(closes, _LAST)
         utc_day += 1
         if utc_day - last_open > CLOSED_DAYS_MAX:
             raise NoOpenTime("the calendar has no open time for two years")
@@ -227,10 +228,10 @@ def due_after_days(calendar: Calendar, start: datetime, days: int) -> datetime:
             if open_[0][0] >= begin:
                 left -= 1
                 if left == 0:
-                    return _moment(open_[-1][1])
+                    return _moment(min(open_[-1][1], _LAST))
         if day - last_open > CLOSED_DAYS_MAX:
             raise NoOpenTime("the calendar has no open time for two years")
-    return _moment(max(begin, _LAST))
+    return _moment(_LAST)
 
 
 def _micros(at: datetime) -> int:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from accord.contracts.criteria import MISSING, Compiled, compile_criteria
-from accord.contracts.values import Department, Party
+from accord.contracts.values import MOMENT_MAX, Department, Party
 from sla_monitor.domain.business_time import Calendar, due, due_after_days, open_time_between
 from sla_monitor.domain.calendars import PublicHolidays, calendar_of
 from sla_monitor.domain.facts import Fact, FactKind
 from sla_monitor.domain.lead import Profile, Standing
 from sla_monitor.domain.sla import Clause, From, Sla, To, Within, names_of
-
-_LATEST = datetime(9998, 12, 31, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +188,7 @@ def _deadline(within: Within, calendars: Mapping[str, Calendar]) -> Deadline:
 
 def _elapsed(amount: timedelta) -> Deadline:
     def due_at(start: datetime) -> datetime:
-        return start + min(amount, max(_LATEST - start, timedelta()))
+        return start + min(amount, MOMENT_MAX - start)
 
     def part(start: datetime, end: datetime, fraction: float) -> datetime:
         return start + (end - start) * fraction

@@ -16,7 +16,7 @@ from accord.database import Database, Recording
 from accord.isolation import process_isolated
 from accord.messaging.consumer_store import note_watermarks
 from accord.messaging.watermark import Reached
-from accord.messaging.watermarks import Watermarks
+from accord.messaging.watermarks import ChangeGate, Watermarks
 from accord.workers import Periodic
 from sla_monitor.domain.case import Slas
 from sla_monitor.domain.clock import Clock, fire
@@ -162,9 +162,15 @@ async def forget_old_facts(recording: Recording, kept: timedelta, rows_max: int 
 def firing(database: Database, book: SlaBook, watermarks: Watermarks, every_s: float) -> Periodic:
     """The worker that judges and fires."""
 
+    gate = ChangeGate(watermarks)
+
     async def work() -> bool:
+        if not gate.is_open():
+            return False
         judged = await judge_ripe(database, book, watermarks)
         fired = await fire_due(database, book, watermarks)
+        if judged or fired:
+            gate.reopen()
         return fired > 0 or judged >= BATCH_CLOCKS_MAX
 
     return Periodic("fire-clocks", every_s, work)
