@@ -3,28 +3,33 @@ aside."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from sqlalchemy import make_url, text
 from tests.watermarks import announce
 from uuid_utils.compat import uuid7
 
 from accord.contracts.base import EventData
 from accord.contracts.envelope import Event, encode
-from accord.contracts.values import utc
 from accord.database import Database
 from accord.messaging import dead_letters
 from accord.messaging.kafka import client_options, ensure_topics, physical
 from accord.settings import KafkaSettings
 from accord.workers import Worker
+from metrics import tables
 from metrics.domain.choices import Choices
 from metrics.handlers import CONSUMED
 from metrics.main import build
 from metrics.settings import Settings
 from metrics.usecases.ask import Between, ask_funnel, ask_velocity
 
-AS_OF = utc(2028, 6, 1)
+AS_OF = datetime.now(UTC)
+"""Not ahead of the clock: such a watermark is refused."""
+
 TOPIC = {"intake": "intake-events", "qualification": "qualification-events", "sla": "sla-events"}
 
 
@@ -36,6 +41,12 @@ def cluster(kafka_server: Any, kafka_topic_prefix: str) -> KafkaSettings:
 @pytest.fixture
 async def consumer(metrics_url: str, cluster: KafkaSettings) -> AsyncIterator[Worker]:
     """The service's own consumer, as main.py builds it, running."""
+    async with consuming(metrics_url, cluster) as worker:
+        yield worker
+
+
+@asynccontextmanager
+async def consuming(metrics_url: str, cluster: KafkaSettings) -> AsyncIterator[Worker]:
     settings = Settings.model_validate(
         {
             "database_url": metrics_url,
@@ -54,8 +65,62 @@ async def consumer(metrics_url: str, cluster: KafkaSettings) -> AsyncIterator[Wo
     await service.database.dispose()
 
 
-async def publish(cluster: KafkaSettings, topics: dict[str, list[EventData]], *, twice: bool = False) -> None:
-    """Send each topic's events by their key, as the services' relays do; then their watermarks to all partitions."""
+async def tables_of(url: str) -> dict[str, list[str]]:
+    """What the projections hold, row by row as text, and how far the topics were read."""
+    database = Database(url, application_name="test")
+    names = [*tables.KEPT, "consumer_position"]
+    try:
+        async with database.reading() as conn:
+            found = {
+                name: (await conn.execute(text(f"SELECT t::text FROM {name} t ORDER BY 1"))).scalars().all()
+                for name in names
+            }
+    finally:
+        await database.dispose()
+    return {name: list(rows) for name, rows in found.items()}
+
+
+async def test_database_restored_from_a_backup_with_kafka_ahead_catches_up_to_the_exact_state(
+    metrics_url: str, cluster: KafkaSettings, postgres_server: Any, make_history: Callable[[int], Any]
+) -> None:
+    history = make_history(5).live(40)
+    history.define()
+    earlier = {name: events[: len(events) // 2] for name, events in history.topics.items()}
+    later = {name: events[len(events) // 2 :] for name, events in history.topics.items()}
+
+    async def read_to_the_end() -> bool:
+        found = await tables_of(metrics_url)
+        offsets = [int(row.strip("()").split(",")[3]) for row in found["consumer_position"]]
+        return len(offsets) == 3 * 12 and sum(offsets) == published
+
+    published = await publish(cluster, earlier)
+    async with consuming(metrics_url, cluster):
+        await until(read_to_the_end)
+    name = make_url(metrics_url).database
+    backup = f"{name}_backup"
+    await asyncio.to_thread(postgres_server.execute, f"CREATE DATABASE {backup} TEMPLATE {name}")
+    try:
+        half = await tables_of(metrics_url)
+        published += await publish(cluster, later)
+        async with consuming(metrics_url, cluster):
+            await until(read_to_the_end)
+        whole = await tables_of(metrics_url)
+        assert whole != half
+        restored_url = make_url(metrics_url).set(database=backup).render_as_string(hide_password=False)
+        assert await tables_of(restored_url) == half
+
+        async def caught_up() -> bool:
+            return (await tables_of(restored_url))["consumer_position"] == whole["consumer_position"]
+
+        async with consuming(restored_url, cluster):
+            await until(caught_up)
+        assert await tables_of(restored_url) == whole
+    finally:
+        await asyncio.to_thread(postgres_server.execute, f"DROP DATABASE {backup} WITH (FORCE)")
+
+
+async def publish(cluster: KafkaSettings, topics: dict[str, list[EventData]], *, twice: bool = False) -> int:
+    """Send each topic's events by their key, as the services' relays do, and announce their watermarks; how many were sent."""
     await ensure_topics(cluster, CONSUMED)
     producer = AIOKafkaProducer(**client_options(cluster), acks="all", enable_idempotence=True)
     await producer.start()
@@ -71,6 +136,7 @@ async def publish(cluster: KafkaSettings, topics: dict[str, list[EventData]], *,
         await producer.flush()
     finally:
         await producer.stop()
+    return sum(map(len, topics.values())) * (2 if twice else 1)
 
 
 async def until(condition: Callable[[], Any]) -> None:
