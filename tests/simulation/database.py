@@ -127,10 +127,12 @@ class Session:
 
     async def begin(self, *, recording: bool) -> datetime:
         """Begin a transaction. A recording takes the recording lock first, and reads its time after that."""
-        now = self.server.now()
-        await self.call(self._begin, recording)
         if self.server.reads_time_early:
+            now = self.server.now()
+            await asyncio.sleep(0.2 * self.server.nature.rng.random())
+            await self.call(self._begin, recording)
             return now
+        await self.call(self._begin, recording)
         if recording and self.server.nature.rng.random() < 0.3:
             await self.server.nature.travel()
             self._check_alive()

@@ -39,9 +39,6 @@ class Cluster:
         self.partitions_default = 2
         self.unavailable: set[Partition] = set()
         self.is_up = True
-        self.committed: dict[tuple[str, Partition], int] = {}
-        """What groups of versions before stored positions have committed."""
-        self.lag_shown: dict[tuple[str, Partition], int] = {}
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
 
     def create(self, topic: str) -> None:
@@ -97,7 +94,7 @@ class MemoryLog:
 
     async def open_reader(self, topics: Sequence[str], group: str | None) -> LogReader:
         await self._reach()
-        return MemoryReader(self.cluster, self.process, topics, group)
+        return MemoryReader(self.cluster, self.process, topics)
 
     async def _reach(self) -> None:
         await self.process.step()
@@ -217,10 +214,9 @@ class MemoryWriter(_Client):
 class MemoryReader(_Client):
     """A consumer client with partitions assigned by hand."""
 
-    def __init__(self, cluster: Cluster, process: Process, topics: Sequence[str], group: str | None) -> None:
+    def __init__(self, cluster: Cluster, process: Process, topics: Sequence[str]) -> None:
         super().__init__(cluster, process)
         self._topics = list(topics)
-        self._group = group
         self._next: dict[Partition, int] = {}
 
     async def partitions(self) -> Mapping[str, int]:
@@ -229,16 +225,15 @@ class MemoryReader(_Client):
         await self._answer()
         return counts
 
-    async def beginning(self, partition: Partition) -> int:
+    async def beginnings(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         await self._request()
         await self._answer()
-        return 0
+        return dict.fromkeys(partitions, 0)
 
-    async def committed(self, partition: Partition) -> int | None:
+    async def committed(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         await self._request()
-        found = self._cluster.committed.get((self._group or "", partition))
         await self._answer()
-        return found
+        return {}
 
     def assign(self, positions: Mapping[Partition, int]) -> None:
         self._next = dict(positions)
@@ -304,8 +299,6 @@ class MemoryReader(_Client):
 
     async def commit(self, positions: Mapping[Partition, int]) -> None:
         await self._request()
-        for part, offset in positions.items():
-            self._cluster.lag_shown[(self._group or "", part)] = offset
 
     async def close(self) -> None:
         await self._process.step()

@@ -22,7 +22,7 @@ from accord.messaging.consumer import Consumer, Poison, PoisonLimits, Received
 from accord.messaging.frontier import Consumed
 from accord.messaging.relay import Relay
 from accord.messaging.watermark import Reached
-from accord.messaging.watermarks import Watermarks
+from accord.messaging.watermarks import ChangeGate, Watermarks
 from accord.retry import Backoff
 from accord.workers import pause
 from sla_monitor.domain.clock import Clock, begun, settle, start, with_fact, with_facts
@@ -50,6 +50,7 @@ Run = Callable[[asyncio.Event], Awaitable[None]]
 
 _TIMEKEEPING_EVERY_S = 0.25
 _FIRING_EVERY_S = 0.25
+_LOOKS_EVERY_S = 1.0
 _CLOCKS_MAX = 5
 
 
@@ -127,7 +128,7 @@ class Instance:
 
     def _refuse_poison(self, one: Received) -> None:
         data = one.event.data
-        if isinstance(data, LeadTold) and self.service in data.poison and one.event.id not in self.world.mended:
+        if isinstance(data, LeadTold) and self.service in data.poison and (self.service, one.event.id) not in self.world.mended:
             if self.world.nature.rng.random() < 0.5:
                 raise Poison("it cannot be applied", one)
             raise ValueError("it cannot be applied")
@@ -218,6 +219,8 @@ class Qualification(Instance):
     async def handle(self, recording: MemoryRecording, received: Sequence[Received]) -> None:
         session = recording.conn
         leads = await self._lock_leads(session, received)
+        if self.world.plan.slow_handling_s and not self.world.is_quiet:
+            await asyncio.sleep(self.world.plan.slow_handling_s * self.world.nature.rng.random())
         for one in received:
             self._refuse_poison(one)
             self.world.sight(self.service, session, one)
@@ -264,15 +267,15 @@ class Qualification(Instance):
 
     async def _keep_time(self, stop: asyncio.Event) -> None:
         """Bring about what is owed up to the consumed watermark, a few at a time."""
-        await _repeat(stop, _TIMEKEEPING_EVERY_S, self._pass_time)
+        await _repeat(stop, _TIMEKEEPING_EVERY_S, self._pass_time, ChangeGate(self.watermarks, _LOOKS_EVERY_S))
 
-    async def _pass_time(self) -> None:
+    async def _pass_time(self) -> bool:
         async with self.database.recording() as recording:
             session = recording.conn
             reached = await self.watermarks.read(session)
             until = reached.until(self.watermarks.topics)
             if until is None:
-                return
+                return False
             due = await session.call(lambda: self._due(session, until, reached.held))
             for lead_key, sequence in due:
                 lead = await session.lock("lead", lead_key) or Lead()
@@ -281,6 +284,7 @@ class Qualification(Instance):
                     session.delete("owed", (lead_key, sequence))
                     lead = self._publish(recording, lead, lead_key, "aged", sequence, owed[1], owed[1])
                     session.put("lead", lead_key, lead)
+        return bool(due)
 
     def _due(self, session: Session, until: datetime, held: frozenset[str]) -> list[tuple[str, int]]:
         found = [key for key, (_, due_at) in session.rows("owed").items() if due_at < until and key[0] not in held]
@@ -337,14 +341,15 @@ class SlaMonitor(Instance):
         return [clock for key in keys if (clock := await session.lock("clock", key)) is not None]
 
     async def _fire(self, stop: asyncio.Event) -> None:
-        await _repeat(stop, _FIRING_EVERY_S, self._fire_due)
+        await _repeat(stop, _FIRING_EVERY_S, self._fire_due, ChangeGate(self.watermarks, _LOOKS_EVERY_S))
 
-    async def _fire_due(self) -> None:
+    async def _fire_due(self) -> bool:
         async with self.database.recording() as recording:
             firing = self.world.faults.firing(MemoryFiring(recording, self.watermarks))
             leads = await claim_due(firing, _CLOCKS_MAX)
             if leads:
                 await fire_clocks(firing, leads)
+        return bool(leads)
 
 
 class MemoryFiring:
@@ -402,15 +407,20 @@ def key_of(clock: Clock) -> tuple[str, int]:
     return str(clock.lead_id), clock.trigger.sequence
 
 
-async def _repeat(stop: asyncio.Event, every_s: float, work: Callable[[], Awaitable[None]]) -> None:
+async def _repeat(
+    stop: asyncio.Event, every_s: float, work: Callable[[], Awaitable[bool]], gate: ChangeGate
+) -> None:
+    """Look again and again for what the watermark has brought."""
     backoff = Backoff(first_s=0.1, max_s=0.5)
     while not stop.is_set():
         try:
-            await work()
+            if gate.is_open() and await work():
+                gate.reopen()
             backoff.reset()
         except Exception as error:
             if not is_transient(error):
                 raise
+            gate.reopen()
             await backoff.wait(stop)
             continue
         await pause(stop, every_s)

@@ -54,6 +54,8 @@ class Plan:
     unknown_odds: float
     late_report_odds: float
     owed_at_once: int
+    slow_handling_s: float
+    """Qualification takes up to so long for a batch, so that it lags behind what the SLA monitor reads of intake."""
     trouble_until_s: float
     trouble_every_s: float
     troubles: tuple[str, ...]
@@ -83,6 +85,7 @@ class Plan:
             unknown_odds=maybe(0.3, 0.4),
             late_report_odds=maybe(0.2, 0.5),
             owed_at_once=rng.choice([1, 10]),
+            slow_handling_s=maybe(0.4, 0.5),
             trouble_until_s=1.0 + 2.0 * rng.random(),
             trouble_every_s=rng.choice([0.15, 0.3, 0.8]),
             troubles=troubles,
@@ -118,8 +121,8 @@ class World:
         self.acknowledged: list[tuple[str, int]] = []
         self.told: dict[UUID, tuple[str, Any]] = {}
         """Everything that services committed to tell, by event id: the service and the event."""
-        self.mended: set[UUID] = set()
-        """Events whose handler was mended since."""
+        self.mended: set[tuple[str, UUID | None]] = set()
+        """Events that a service can apply since its handler was mended."""
         self.restored: set[str] = set()
         """Services whose database has gone back in time."""
         self.upgraded = False
@@ -262,10 +265,12 @@ class World:
                     if letter.kind == "unknown" or (rng.random() < 0.5 and not self.is_quiet):
                         continue
                     try:
-                        if letter.kind == "malformed" or rng.random() < 0.3:
+                        # Decided in the same way again where a database has gone back in time.
+                        fate = random.Random(f"{service} {letter.event_id}").random()
+                        if letter.kind == "malformed" or fate < 0.3:
                             await dead_letters.discard(instance.store, letter.id)
                         else:
-                            self.mended.add(letter.event_id)
+                            self.mended.add((service, letter.event_id))
                             await dead_letters.replay(instance.store, instance.handle, letter.id)
                     except (Exception, ProcessKilled):  # noqa: BLE001 - it is tried again
                         break
@@ -327,9 +332,14 @@ class World:
         self._instance().stop.set()
 
     def _suspend(self) -> None:
-        process = self._instance().process
-        process.suspend()
-        self._later(1.5, process.resume)
+        """It stands still, and servers may give its sessions up in the meantime; then it goes on."""
+        instance = self._instance()
+        instance.process.suspend()
+        self._later(1.5, instance.process.resume)
+        if self.nature.rng.random() < 0.5:
+            for session in list(instance.server.sessions.values()):
+                if session.process is instance.process:
+                    self._later(0.3, session.drop)
 
     def _drop_session(self) -> None:
         sessions = list(self._server().sessions.values())
@@ -347,10 +357,10 @@ class World:
         self._later(0.6, lambda: setattr(self.cluster, "is_up", True))
 
     def _stop_partition(self) -> None:
-        topic = self.nature.rng.choice([INTAKE_EVENTS, QUALIFICATION_EVENTS])
-        part = (topic, self.nature.rng.randrange(self.plan.partitions))
-        self.cluster.unavailable.add(part)
-        self._later(1.5, lambda: self.cluster.unavailable.discard(part))
+        topic = self.nature.rng.choice([INTAKE_EVENTS, QUALIFICATION_EVENTS, QUALIFICATION_EVENTS])
+        parts = {(topic, number) for number in range(self.plan.partitions) if self.nature.rng.random() < 0.7}
+        self.cluster.unavailable |= parts
+        self._later(1.5, lambda: self.cluster.unavailable.difference_update(parts))
 
     def _add_partitions(self) -> None:
         topic = self.nature.rng.choice([INTAKE_EVENTS, QUALIFICATION_EVENTS])
@@ -361,8 +371,13 @@ class World:
         self.cluster.compact(WATERMARKS)
 
     def _write_garbage(self) -> None:
-        rng, topic = self.nature.rng, INTAKE_EVENTS
+        rng = self.nature.rng
+        topic = rng.choice([INTAKE_EVENTS, INTAKE_EVENTS, WATERMARKS])
         if topic not in self.cluster.topics:
+            return
+        if topic == WATERMARKS:
+            forged = f'{{"at":"{rng.choice(["2099-01-01T00:00:00Z", "soon"])}","ends":[0,0]}}'
+            self.cluster.append(topic, 0, [OutgoingRecord(f"{INTAKE_EVENTS}/0".encode(), forged.encode(), [])])
             return
         key = rng.choice([b"", b"\xff\xfe", rng.choice(self.leads).encode()])
         headers = rng.choice(

@@ -540,7 +540,7 @@ async def test_records_stand_in_the_order_in_which_they_were_appended(servers: S
     assert await writer.ends() == [0, 4]
     async with reading(servers) as reader:
         assert dict(await reader.partitions()) == {TOPIC: 2}
-        assert await reader.beginning((TOPIC, 1)) == 0
+        assert dict(await reader.beginnings([PART, (TOPIC, 1)])) == {PART: 0, (TOPIC, 1): 0}
         reader.assign({PART: 0, (TOPIC, 1): 1})
         found = await read(reader, 3)
         assert [(one.topic, one.partition, one.offset, one.value) for one in found] == [
@@ -598,12 +598,12 @@ async def test_what_readers_commit_is_for_others_to_see(servers: Servers, writer
     """A new or restored database must not begin where a commit of ours stands: it would pass over all before."""
     await append_all(writer, 0, "a", "b")
     async with reading(servers) as reader:
-        assert await reader.committed(PART) is None
+        assert dict(await reader.committed([PART])) == {}
         reader.assign({PART: 0})
         await read(reader, 2)
         await reader.commit({PART: 2})
     async with reading(servers) as reader:
-        assert await reader.committed(PART) is None
+        assert dict(await reader.committed([PART])) == {}
 
 
 async def test_announcement_stands_in_the_topic_of_watermarks(servers: Servers, writer: LogWriter) -> None:
@@ -611,6 +611,6 @@ async def test_announcement_stands_in_the_topic_of_watermarks(servers: Servers, 
     await writer.announce(b"intake-events/0", b"second")
     async with reading(servers, WATERMARKS, group=None) as reader:
         assert dict(await reader.partitions()) == {WATERMARKS: 1}
-        reader.assign({(WATERMARKS, 0): await reader.beginning((WATERMARKS, 0))})
+        reader.assign(await reader.beginnings([(WATERMARKS, 0)]))
         found = await read(reader, 2)
     assert [(one.key, one.value) for one in found] == [(b"intake-events/0", b"first"), (b"intake-events/0", b"second")]
