@@ -99,10 +99,8 @@ def build(settings: Settings) -> Service:
             *hook_routes(hooks, settings.public_base_url),
         ],
         openapi_paths={**SUBMISSIONS_OPENAPI, **ACTIVITIES_OPENAPI, **IMPORTS_OPENAPI, **HOOKS_OPENAPI},
-        streamed_bytes_max={
-            IMPORTS_PATH: settings.import_bytes_max,
-            HOOKS_PREFIX: settings.body_bytes_max,  # they mend what no database holds, after the proof
-        },
+        streamed_bytes_max={IMPORTS_PATH: settings.import_bytes_max},
+        raw_body_prefixes=[HOOKS_PREFIX],  # they mend what no database holds, after the proof
         routers=[
             lead_router(database, Correct(database, judges)),
             account_router(database),

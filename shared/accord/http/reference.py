@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _METHODS = ("get", "post", "put", "patch", "delete")
-_COMMON = frozenset({"400", "401", "403", "413", "415", "422", "429", "500", "503"})
+_COMMON = frozenset({"400", "401", "403", "408", "413", "415", "422", "429", "500", "503"})
 """Problem answers that any route may give; the page says so once."""
 _EXAMPLE_CHARS_MAX = 2_500
 _PREAMBLE = (
     "Every route but the probes needs `Authorization: Bearer <key>`. Errors are `application/problem+json` (RFC 9457). Beside what is"
-    " listed, any route may answer 400, 401, 403, 413, 415, 422, 429, 500 or 503. The same for machines is in the `.json` beside this"
+    " listed, any route may answer 400, 401, 403, 408, 413, 415, 422, 429, 500 or 503. The same for machines is in the `.json` beside this"
     " page and at `/openapi.json`."
 )
 
