@@ -44,6 +44,7 @@ from intake.usecases.quarantine import Quarantine
 from intake.usecases.record import ActivityRequest, Record
 from intake.usecases.retention import Retention
 from intake.usecases.sources import KnownSources, Sources, reseal_worker
+from intake.usecases.upload import OpenLimits
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -71,7 +72,7 @@ def build(settings: Settings) -> Service:
         queue_rows_max=settings.queue_rows_max,
         name="activities",
     )
-    imports = Imports(database, judges, open_max=settings.imports_open_max)
+    imports = Imports(database, judges, OpenLimits(settings.imports_open_max, settings.imports_open_per_key_max))
     limits = Limits(settings.import_rows_max, settings.import_failures_max, settings.import_rows_per_s)
     quarantine = Quarantine(database, judges, capture)
     kept = timedelta(days=settings.submission_retention_days)
