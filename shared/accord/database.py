@@ -79,6 +79,10 @@ class _KeptAliveConnection(asyncpg.Connection):
                 peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
+class CommitOutcomeUnknown(ConnectionError):
+    """The connection was lost at the COMMIT: what was written is saved, or not. It is transient; only who can tell may try again."""
+
+
 class Recording:
     """One write transaction. `now` is its time: `recorded_at` of everything written in it."""
 
@@ -157,13 +161,21 @@ class Database:
 
     @asynccontextmanager
     async def recording(self) -> AsyncIterator[Recording]:
-        """A write transaction: commits when the block ends, rolls back when it raises. Raises NestedTransaction."""
-        async with self._one_per_task(), AsyncExitStack() as stack:
-            conn, now = await self._begin(stack, _OPEN, readonly=False)
-            recording = Recording(conn, now)
-            yield recording
-            if recording.pending:
-                await outbox.append(await recording.driver(), recording.pending)
+        """A write transaction: commits when the block ends, rolls back when it raises. Raises NestedTransaction, and
+        CommitOutcomeUnknown if the COMMIT went out and no answer came."""
+        committing = False
+        try:
+            async with self._one_per_task(), AsyncExitStack() as stack:
+                conn, now = await self._begin(stack, _OPEN, readonly=False)
+                recording = Recording(conn, now)
+                yield recording
+                if recording.pending:
+                    await outbox.append(await recording.driver(), recording.pending)
+                committing = True
+        except Exception as error:
+            if committing and _leaves_outcome_open(error):
+                raise CommitOutcomeUnknown("the connection was lost at the commit") from error
+            raise
         if recording.pending:
             self.written.set()
 
@@ -318,6 +330,18 @@ def is_transient(error: BaseException | None) -> bool:
     if any(base.__module__ == "aiokafka.errors" and base.__name__ == "KafkaError" for base in type(error).__mro__):
         return True
     return is_transient(error.__cause__) if type(error).__module__.startswith("sqlalchemy") else False
+
+
+_ENDS_OF_CONNECTION = ("08", "57P")
+"""Classes of SQLSTATE by which the server says that the connection ends; all others say that the transaction was rolled back."""
+
+
+def _leaves_outcome_open(error: Exception) -> bool:
+    """Whether this failure of a COMMIT is the loss of its answer."""
+    if not is_transient(error):
+        return False
+    reported = getattr(_original(error), "sqlstate", None) if isinstance(error, DBAPIError) else None
+    return reported is None or reported.startswith(_ENDS_OF_CONNECTION)
 
 
 def _original(error: DBAPIError) -> BaseException | None:

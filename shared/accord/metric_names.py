@@ -22,8 +22,13 @@ HTTP_SECONDS = Histogram(
 HTTP_IN_FLIGHT = Gauge("accord_http_requests_in_flight", "Requests begun and not yet answered.")
 HTTP_REFUSED = Counter(
     "accord_http_refused_total",
-    "Requests refused before any work: overload, rate, body (too large) or auth.",
+    "Requests refused before any work: overload, rate, auth, malformed, head or body (too large), slow (head or body), memory (bytes of"
+    " bodies in flight) or connections (too many).",
     ["reason"],
+)
+HTTP_CONNECTIONS = Gauge("accord_http_connections", "Open connections of clients.")
+HTTP_BODY_BYTES = Gauge(
+    "accord_http_body_bytes_in_flight", "Bytes of bodies that are held for requests not yet answered."
 )
 KEYS_RELOAD_FAILURES = Counter(
     "accord_api_keys_reload_failures_total", "Reloads of the keys file that failed; the old keys stay."
@@ -51,6 +56,8 @@ COLLECTOR_UP = Gauge(
 __all__ = [
     "AGREEMENT_ACTIVE",
     "COLLECTOR_UP",
+    "HTTP_BODY_BYTES",
+    "HTTP_CONNECTIONS",
     "HTTP_IN_FLIGHT",
     "HTTP_REFUSED",
     "HTTP_REQUESTS",

@@ -46,9 +46,11 @@ from accord.contracts.topics import ServiceName
 from accord.database import Database
 from accord.health import Check, Health
 from accord.http import problems
+from accord.http.admission import Admission
 from accord.http.auth import authenticator
+from accord.http.bodies import Bodies, BodyBudget
+from accord.http.connections import BoundedServer, ConnectionLimits
 from accord.http.context import RequestContext
-from accord.http.limits import BodyGuard, InFlightLimit
 from accord.http.oidc import TokenVerifier
 from accord.http.openapi import Fragment, documented
 from accord.messaging.collectors import outbox_collector
@@ -86,6 +88,8 @@ class Service:
     """OpenAPI of the plain routes: path → method → `accord.http.openapi.operation(...)`."""
     streamed_bytes_max: Mapping[str, int] = field(default_factory=dict)
     """Path prefixes whose bodies are streamed, with their own limits."""
+    raw_body_prefixes: Sequence[str] = ()
+    """Path prefixes whose bodies are handed on whatever text they hold."""
     workers: Sequence[Worker] = ()
     """Consumers and timers, of the roles worker and all."""
     relays: Sequence[Worker] = ()
@@ -145,8 +149,17 @@ def create_app(service: Service, health: Health | None = None, *, metrics: bool 
     app.router.routes.extend((health or service.health()).routes(metrics=metrics))
     app.openapi = documented(app, service.openapi_paths)  # type: ignore[method-assign]
     # Added innermost first.
-    app.add_middleware(BodyGuard, bytes_max=settings.body_bytes_max, streamed=service.streamed_bytes_max)
-    app.add_middleware(InFlightLimit, requests_max=settings.requests_in_flight_max)
+    app.add_middleware(
+        Admission,
+        bodies=Bodies(
+            bytes_max=settings.body_bytes_max,
+            timeout_s=settings.body_timeout_s,
+            requests_max=settings.requests_in_flight_max,
+            budget=BodyBudget(settings.body_bytes_in_flight),
+            streamed=service.streamed_bytes_max,
+            raw=service.raw_body_prefixes,
+        ),
+    )
     app.add_middleware(RequestContext, routes=_templates(app))
     return app
 
@@ -205,13 +218,6 @@ async def _main(build: Callable[[S], Service], settings: S, role: Role) -> int:
         shut_tracing_down()
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn without signal handling of its own: it would end the process with the signal instead of exit code 0."""
-
-    async def serve_on(self, listening: socket.socket) -> None:
-        await self._serve([listening])
-
-
 class Process:
     """One running process: servers, workers, and an orderly end.
 
@@ -265,7 +271,7 @@ class Process:
         log.info("stopped", exit_code=int(self._failed))
         return int(self._failed)
 
-    def _servers(self) -> list[tuple[_Server, socket.socket]]:
+    def _servers(self) -> list[tuple[BoundedServer, socket.socket]]:
         settings = self._service.settings
         apart = settings.metrics_port is not None and not self._serves_probes_only
         # Ports first: a process that cannot have its port does nothing else.
@@ -278,26 +284,10 @@ class Process:
             if self._serves_probes_only
             else create_app(self._service, self._health, metrics=not apart)
         )
-        servers = [(self._server(app), listening)]
+        servers = [(serve(app, settings), listening)]
         if beside is not None:
-            servers.append((self._server(_probes(self._health)), beside))
+            servers.append((serve(_probes(self._health), settings), beside))
         return servers
-
-    def _server(self, app: ASGIApp) -> _Server:
-        return _Server(
-            uvicorn.Config(
-                app,
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                backlog=_BACKLOG,
-                timeout_keep_alive=75,
-                timeout_graceful_shutdown=max(1, int(self._service.settings.drain_s) - 2),
-            )
-        )
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -309,7 +299,7 @@ class Process:
 
     async def _drain(
         self,
-        servers: Sequence[_Server],
+        servers: Sequence[BoundedServer],
         serving: Sequence[asyncio.Task[None]],
         own: Sequence[asyncio.Task[None]],
         beside: Sequence[asyncio.Task[None]],
@@ -328,6 +318,24 @@ class Process:
         for task in remaining:
             task.cancel()
         await asyncio.gather(*remaining, return_exceptions=True)
+
+
+def serve(app: ASGIApp, settings: Settings) -> BoundedServer:
+    """The server of an app; `serve_on` a socket runs it."""
+    return BoundedServer(
+        uvicorn.Config(
+            app,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=settings.keep_alive_s,
+            timeout_graceful_shutdown=max(1, int(settings.drain_s) - 2),
+        ),
+        ConnectionLimits.of(settings),
+    )
 
 
 def _spare_what_stays() -> None:
@@ -371,4 +379,4 @@ def _inherit_socket(descriptor: int) -> socket.socket:
     return listening
 
 
-__all__ = ["Process", "Role", "Service", "create_app", "run"]
+__all__ = ["Process", "Role", "Service", "create_app", "run", "serve"]

@@ -84,7 +84,27 @@ class Settings(BaseSettings):
     log_level: LogLevel = "info"
 
     body_bytes_max: int = Field(default=8 * 1024 * 1024, ge=1)
+    body_bytes_in_flight_max: int | None = Field(default=None, ge=4 * 1024 * 1024)
+    """Bytes of bodies that the process holds at once; past it a request gets 503 before its body is read. One caller has half of them at
+    most, senders that are not known (hooks) a quarter. None: 64 MiB, or eight bodies of the largest size if that is more."""
+    body_timeout_s: float = Field(default=60.0, gt=0)
+    """How long a body may take that is kept in memory whole. Streamed ones (imports) may take as long as they need."""
+    body_stall_s: float = Field(default=10.0, gt=0)
+    """How long a body may stand still, or fall behind `body_rate_min_bytes_per_s`, before it is answered with 408."""
+    body_rate_min_bytes_per_s: int = Field(default=4_096, ge=1)
+    """Bytes a second that every body must come with."""
+    head_bytes_max: int = Field(default=64 * 1024, ge=1_024)
+    """Size of a request line and headers together; more is 431."""
+    head_timeout_s: float = Field(default=10.0, gt=0)
+    """How long a client may take from its connection, or from the first byte of a request, to the end of the head; then 408."""
+    answer_stall_s: float = Field(default=60.0, gt=0)
+    """How long a client may read nothing of its answer before its connection is cut."""
+    keep_alive_s: int = Field(default=75, ge=1)
+    """How long a connection may be idle between requests."""
+    connections_max: int = Field(default=4_000, ge=1)
+    """Open connections of clients. Past it the one that waits longest for its client makes room; if all are busy, the new one gets 503."""
     requests_in_flight_max: int = Field(default=1_000, ge=1)
+    """Requests that are worked on at once; one more gets 503. A request that waits for its body is not worked on."""
     rate_limit_per_s: float | None = Field(default=None, gt=0)
     """Sustained requests per second of one key; None: no limit."""
     rate_limit_burst: int | None = Field(default=None, ge=1)
@@ -96,6 +116,17 @@ class Settings(BaseSettings):
         if (self.oidc_issuer is None) != (self.oidc_audience is None):
             raise ValueError("ACCORD_OIDC_ISSUER and ACCORD_OIDC_AUDIENCE belong together")
         return self
+
+    @model_validator(mode="after")
+    def _room_for_bodies(self) -> Settings:
+        if self.body_bytes_in_flight < 4 * self.body_bytes_max:
+            raise ValueError("ACCORD_BODY_BYTES_IN_FLIGHT_MAX must be at least four times ACCORD_BODY_BYTES_MAX")
+        return self
+
+    @property
+    def body_bytes_in_flight(self) -> int:
+        """`body_bytes_in_flight_max`, or what it is by default."""
+        return self.body_bytes_in_flight_max or max(64 * 1024 * 1024, 8 * self.body_bytes_max)
 
     @property
     def kafka(self) -> KafkaSettings:

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 from tests.intake.conftest import Running
 
-from accord.service import create_app
+from accord.service import create_app, serve
 from intake.main import build
 from intake.settings import Settings
 
@@ -26,6 +25,8 @@ PATIENCE_S = 60.0
 
 class Importing(Running):
     """A running intake, and the import worker if it was asked for."""
+
+    settings: Settings
 
     async def send(self, body: Any, headers: dict[str, str] | None = None, **params: Any) -> httpx.Response:
         """POST a file."""
@@ -106,10 +107,9 @@ def people(count: int, *, doubled: int = 0, bad: int = 0) -> bytes:
 @asynccontextmanager
 async def listening(accord: Importing) -> AsyncIterator[int]:
     """The same app behind a real socket; its port."""
-    config = uvicorn.Config(accord.transport.app, port=0, http="httptools", lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
+    server = serve(accord.transport.app, accord.settings)
     with socket.create_server(("127.0.0.1", 0)) as bound:
-        serving = asyncio.create_task(server._serve([bound]))
+        serving = asyncio.create_task(server.serve_on(bound))
         try:
             yield bound.getsockname()[1]
         finally:
@@ -118,14 +118,17 @@ async def listening(accord: Importing) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def importing(url: str, keys: Path, *, works: bool = True, **settings: Any) -> AsyncIterator[Importing]:
+async def importing(url: str, keys: Path, *, works: bool = True, **options: Any) -> AsyncIterator[Importing]:
     """Intake with its group commits running, and its import worker unless it shall not work."""
-    service = build(Settings(database_url=url, kafka_bootstrap_servers="127.0.0.1:1", api_keys_file=keys, **settings))
+    settings = Settings(database_url=url, kafka_bootstrap_servers="127.0.0.1:1", api_keys_file=keys, **options)
+    service = build(settings)
     stop = asyncio.Event()
     workers = [*service.api_workers, *(one for one in service.workers if works and one.name == "imports")]
     tasks = [asyncio.create_task(worker.run(stop)) for worker in workers]
     try:
-        yield Importing(httpx.ASGITransport(create_app(service)), url.replace("postgresql+asyncpg", "postgresql"))
+        accord = Importing(httpx.ASGITransport(create_app(service)), url.replace("postgresql+asyncpg", "postgresql"))
+        accord.settings = settings
+        yield accord
     finally:
         stop.set()
         await asyncio.gather(*tasks)

@@ -161,6 +161,50 @@ async def test_too_many_open_imports_are_503(database_url: str, keys_file: Path)
         assert int(answers[2].headers["Retry-After"]) >= 1
 
 
+async def test_open_imports_of_one_key_leave_room_for_those_of_another(database_url: str, keys_file: Path) -> None:
+    async with importing(database_url, keys_file, works=False, imports_open_max=10, imports_open_per_key_max=3) as one:
+        answers = await asyncio.gather(*(one.send(people(1)) for _ in range(8)))
+        assert sorted(answer.status_code for answer in answers) == [202] * 3 + [503] * 5
+        other = await one.sales.http.post("/v1/imports", content=people(1), headers=CSV, params={"source": "list"})
+        assert other.status_code == 202
+
+
+async def test_a_full_house_is_said_before_the_file_is_read(database_url: str, keys_file: Path) -> None:
+    async with importing(database_url, keys_file, works=False, imports_open_max=1) as one:
+        assert (await one.send(people(1))).status_code == 202
+        read = 0
+
+        async def body() -> AsyncIterator[bytes]:
+            nonlocal read
+            read += 1
+            yield people(1)
+
+        assert (await one.send(body())).status_code == 503
+        assert read == 0
+
+
+async def test_uploads_that_stall_give_their_places_back(database_url: str, keys_file: Path) -> None:
+    """As many as may be open, each with a block kept and then nothing more."""
+    head = (
+        "POST /v1/imports?source=list HTTP/1.1\r\nHost: intake\r\nContent-Type: text/csv\r\nContent-Length: 9000000\r\n"
+    )
+    limits = {"imports_open_max": 4, "imports_open_per_key_max": 2, "body_stall_s": 0.5}
+    async with importing(database_url, keys_file, works=False, **limits) as one, listening(one) as port:
+        stalled = []
+        for _ in range(2):
+            reading, sending = await asyncio.open_connection("127.0.0.1", port)
+            sending.write(f"{head}Authorization: Bearer {KEYS['marketing']}\r\n\r\n".encode() + people(60_000))
+            stalled.append((reading, sending))
+        for reading, sending in stalled:
+            async with asyncio.timeout(30):
+                assert (await reading.readline()).split()[1] == b"408"
+            sending.close()
+        found = await one.listed(lambda found: len(found) == 2)
+        assert {job["state"] for job in found} == {"failed"}
+        assert await one.rows("SELECT 1 FROM import_block") == []
+        assert (await one.send(people(1))).status_code == 202
+
+
 async def test_an_import_of_which_too_much_fails_is_stopped(database_url: str, keys_file: Path) -> None:
     async with importing(database_url, keys_file, import_rows_max=50, import_failures_max=100) as one:
         found = await one.imported(people(0, bad=1_000))

@@ -6,12 +6,12 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from shared_kit import write_keys
+from shared_kit import KEYS, write_keys
 
 MAIN = Path(__file__).parent / "kit_main.py"
 SECRET = "swordfish"
@@ -50,13 +50,20 @@ class Running:
 
 
 @asynccontextmanager
-async def process(url: str, tmp_path: Path, role: str, **environment: str) -> AsyncIterator[Running]:
+async def process(
+    url: str,
+    tmp_path: Path,
+    role: str,
+    *,
+    keys: Mapping[str, tuple[str, str | None, list[str]]] = KEYS,
+    **environment: str,
+) -> AsyncIterator[Running]:
     variables = {
         "PATH": os.environ["PATH"],
         "ACCORD_DATABASE_URL": url,
         "ACCORD_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
         "ACCORD_KAFKA_SASL_PASSWORD": SECRET,
-        "ACCORD_API_KEYS_FILE": str(write_keys(tmp_path / "keys.yaml")),
+        "ACCORD_API_KEYS_FILE": str(write_keys(tmp_path / "keys.yaml", keys)),
         "ACCORD_PORT": "0",
         **environment,
     }

@@ -9,17 +9,20 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Annotated, Any
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from fastapi import APIRouter
-from shared_kit import KEYS, Kit, auth, kit, write_keys
+from shared_kit import KEYS, Kit, auth, kit, until, write_keys
 
 from accord.http import oidc
 from accord.http.auth import Caller, KeyStore, require
+from accord.http.oidc import TokenVerifier
+from accord.http.problems import Problem
+from accord.settings import OidcSettings
 from accord.telemetry import configure_logging
 
 
@@ -167,10 +170,16 @@ class Issuer:
         self.keys: dict[str, Any] = {"one": rsa.generate_private_key(65537, 2048)}
         self.fetched = 0
         self.down = False
+        self.odd: list[Any] = []
+        self.answers = Event()
+        self.answers.set()
+        self.asked = 0
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                issuer.asked += 1
+                issuer.answers.wait(60)
                 if issuer.down:
                     self.send_error(500)
                     return
@@ -197,7 +206,7 @@ class Issuer:
                 jwt.algorithms.RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else jwt.algorithms.ECAlgorithm
             )
             keys.append({**json.loads(algorithm.to_jwk(key.public_key())), "kid": kid, "use": "sig"})
-        return {"keys": [*keys, {"kty": "oct", "kid": "odd", "k": "c2VjcmV0"}]}
+        return {"keys": [*self.odd, *keys, {"kty": "oct", "kid": "odd", "k": "c2VjcmV0"}]}
 
     def token(self, kid: str = "one", *, key: Any = None, algorithm: str | None = None, **claims: Any) -> str:
         now = int(time.time())
@@ -220,6 +229,7 @@ class Issuer:
 def issuer() -> Iterator[Issuer]:
     built = Issuer()
     yield built
+    built.answers.set()
     built.server.shutdown()
     built.server.server_close()
 
@@ -309,3 +319,92 @@ async def test_while_the_issuer_is_down_known_keys_hold_and_the_unknown_is_503(
     assert (await ask(club, issuer.token())).status_code == 200
     issuer.down = True
     assert (await ask(club, issuer.token(sub="grace"))).status_code == 200
+
+
+ODD_KEYS: list[Any] = [
+    {"kty": "OKP", "crv": "X25519", "kid": "x", "x": "hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo"},
+    {"kty": "OKP", "crv": "Ed25519", "kid": "x", "x": "too-short"},
+    {"kty": "EC", "crv": "P-256K", "kid": "x", "x": "AAAA", "y": "AAAA"},
+    {"kty": "EC", "crv": "P-256", "kid": "x", "x": "AAAA", "y": "AAAA"},
+    {"kty": "AKP", "alg": "ML-DSA-44", "kid": "x", "pub": "AAAA"},
+    {"kty": "RSA", "kid": "x", "n": 5, "e": []},
+    {"kty": ["RSA"], "kid": {"x": 1}},
+    {"kid": "x"},
+    {},
+    "RSA",
+    None,
+    5,
+]
+
+
+@pytest.mark.parametrize("odd", ODD_KEYS, ids=lambda odd: json.dumps(odd)[:40])
+async def test_a_key_of_a_kind_that_is_not_known_spoils_no_other(club: Kit, issuer: Issuer, odd: Any) -> None:
+    issuer.odd = [odd]
+    assert (await ask(club, issuer.token())).status_code == 200
+
+
+async def test_keys_that_are_left_out_are_told_once(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging("info")
+    monkeypatch.setattr(oidc, "_REFETCH_UNKNOWN_KEY_S", 0.0)
+    tokens = TokenVerifier(OidcSettings(issuer=issuer.url, audience="accord"))
+    issuer.odd = ODD_KEYS
+    for number in range(5):
+        with pytest.raises(oidc.InvalidToken):
+            await tokens.verify(issuer.token(f"unknown-{number}", key=issuer.keys["one"]).encode())
+    assert issuer.fetched == 5
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = [line for line in lines if line["event"] == "jwks_left_out"]
+    assert len(told) == 1
+    assert "OKP/X25519/-" in told[0]["kinds"]
+
+
+@pytest.mark.parametrize("document", ["{}", '{"keys": 5}', '{"keys": {"a": 1}}', "[]", "x", '{"keys": null}'])
+async def test_whatever_an_issuer_answers_known_keys_hold(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch, document: str
+) -> None:
+    monkeypatch.setattr(oidc, "_REFETCH_UNKNOWN_KEY_S", 0.0)
+    tokens = TokenVerifier(OidcSettings(issuer=issuer.url, audience="accord", jwks_max_age_s=0.0))
+    assert (await tokens.verify(issuer.token().encode())).name == "oidc:ada"
+    monkeypatch.setattr(issuer, "jwks", lambda: json.loads(document) if document != "x" else "x")
+    for name in ("grace", "joan", "mary"):
+        assert (await tokens.verify(issuer.token(sub=name).encode())).name == f"oidc:{name}"
+
+
+async def test_a_hung_issuer_holds_up_nobody_whose_key_is_known(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oidc, "_REFETCH_UNKNOWN_KEY_S", 0.0)
+    monkeypatch.setattr(oidc, "_WAIT_UNKNOWN_KEY_S", 0.2)
+    tokens = TokenVerifier(OidcSettings(issuer=issuer.url, audience="accord", jwks_max_age_s=0.0, timeout_s=600))
+    await tokens.verify(issuer.token().encode())
+    issuer.answers.clear()
+    async with asyncio.timeout(60):
+        for number in range(20):
+            claims = await tokens.verify(issuer.token(sub=f"person-{number}").encode())
+            assert claims.name == f"oidc:person-{number}"
+        # Who has a key that is not known is sent away after a moment, and so many do not wait at once.
+        unknown = [issuer.token(f"new-{number}", key=issuer.keys["one"]).encode() for number in range(200)]
+        answers = await asyncio.gather(*map(tokens.verify, unknown), return_exceptions=True)
+    assert {isinstance(answer, Problem) and answer.status for answer in answers} == {503}
+    issuer.keys["two"] = ec.generate_private_key(ec.SECP256R1())
+    issuer.answers.set()
+    assert (await tokens.verify(issuer.token("two").encode())).name == "oidc:ada"
+
+
+async def test_a_key_that_the_issuer_drops_ends_its_tokens(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oidc, "_REFETCH_UNKNOWN_KEY_S", 0.0)
+    tokens = TokenVerifier(OidcSettings(issuer=issuer.url, audience="accord", jwks_max_age_s=0.0))
+    token = issuer.token().encode()
+    await tokens.verify(token)
+    issuer.keys["two"] = issuer.keys.pop("one")
+
+    async def is_refused() -> bool:
+        try:
+            await tokens.verify(token)
+        except oidc.InvalidToken:
+            return True
+        return False
+
+    await until(is_refused)

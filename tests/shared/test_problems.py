@@ -20,7 +20,7 @@ from starlette.routing import Route
 from accord.batching import Overloaded
 from accord.http.auth import Caller, authorize, require
 from accord.http.paging import CursorText, Limit
-from accord.http.problems import parse_body, require_json
+from accord.http.problems import overloaded, parse_body, require_json
 
 
 class Cost(BaseModel):
@@ -232,6 +232,15 @@ async def test_overload_says_when_to_come_back(shop: Kit) -> None:
     response = await shop.client.get("/things/busy")
     problem(response, 503, "overloaded")
     assert int(response.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize(("about_s", "least", "most"), [(None, 1, 3), (1.0, 1, 2), (30.0, 15, 45)])
+def test_who_is_sent_away_at_one_moment_does_not_come_back_at_one_moment(
+    about_s: float | None, least: int, most: int
+) -> None:
+    waits = {int((overloaded(about_s).headers or {})["Retry-After"]) for _ in range(300)}
+    assert len(waits) > 1
+    assert least <= min(waits) <= max(waits) <= most
 
 
 async def test_a_request_id_that_is_not_short_and_plain_is_replaced(shop: Kit) -> None:

@@ -51,6 +51,7 @@ from intake.usecases.quarantine import Quarantine
 from intake.usecases.record import ActivityRequest, Record
 from intake.usecases.retention import Retention
 from intake.usecases.sources import KnownSources, Sources, reseal_worker
+from intake.usecases.upload import OpenLimits
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -78,7 +79,7 @@ def build(settings: Settings) -> Service:
         queue_rows_max=settings.queue_rows_max,
         name="activities",
     )
-    imports = Imports(database, judges, open_max=settings.imports_open_max)
+    imports = Imports(database, judges, OpenLimits(settings.imports_open_max, settings.imports_open_per_key_max))
     limits = Limits(settings.import_rows_max, settings.import_failures_max, settings.import_rows_per_s)
     quarantine = Quarantine(database, judges, capture)
     kept = timedelta(days=settings.submission_retention_days)
@@ -107,10 +108,8 @@ def build(settings: Settings) -> Service:
             *hook_routes(hooks, settings.public_base_url),
         ],
         openapi_paths={**SUBMISSIONS_OPENAPI, **ACTIVITIES_OPENAPI, **IMPORTS_OPENAPI, **HOOKS_OPENAPI},
-        streamed_bytes_max={
-            IMPORTS_PATH: settings.import_bytes_max,
-            HOOKS_PREFIX: settings.body_bytes_max,  # they mend what no database holds, after the proof
-        },
+        streamed_bytes_max={IMPORTS_PATH: settings.import_bytes_max},
+        raw_body_prefixes=[HOOKS_PREFIX],  # they mend what no database holds, after the proof
         routers=[
             lead_router(database, Correct(database, judges)),
             account_router(database),

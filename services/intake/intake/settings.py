@@ -34,6 +34,8 @@ class Settings(CommonSettings):
     """An import of which more rows than that fail or are rejected is stopped."""
     imports_open_max: int = Field(default=50, ge=1, le=50)
     """Imports that are received, wait or run at most; past it a new one gets 503."""
+    imports_open_per_key_max: int = Field(default=25, ge=1, le=50)
+    """Those of one key, so that no key takes the place of all others."""
     import_results_days: int = Field(default=90, ge=1, le=36_500)
     """How long it is kept what became of single rows."""
     secrets_keys: SecretStr | None = None

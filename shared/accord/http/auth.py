@@ -8,15 +8,16 @@ from __future__ import annotations
 import hmac
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 import structlog
 import yaml
 from fastapi import Depends, Security
+from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.requests import HTTPConnection, Request
@@ -46,6 +47,7 @@ SCOPES: frozenset[str] = frozenset(get_args(Scope))
 _LOOK_EVERY_S = 1.0
 _FILE_BYTES_MAX = 4 * 1024 * 1024
 _BEARER_CHARS_MAX = 8_192
+_ASKS_NOTHING = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,8 +269,17 @@ def require(scope: Scope | None = None) -> Any:
     ) -> Caller:
         return await authorize(request, scope)
 
-    caller_with_scope.accord_scope = scope  # type: ignore[attr-defined]  # read when OpenAPI is made
+    caller_with_scope.accord_scope = scope  # type: ignore[attr-defined]  # read by required_scopes
     return Depends(caller_with_scope)
+
+
+def required_scopes(dependant: Dependant) -> Iterator[Scope | None]:
+    """What a FastAPI route asks for by `require()`: each scope, None for any known caller."""
+    scope: object = getattr(dependant.call, "accord_scope", _ASKS_NOTHING)
+    if scope is not _ASKS_NOTHING:
+        yield cast("Scope | None", scope)
+    for part in dependant.dependencies:
+        yield from required_scopes(part)
 
 
 def key_entry(name: str, key: str, department: Department | None, scopes: list[Scope]) -> Mapping[str, object]:

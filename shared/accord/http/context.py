@@ -6,12 +6,13 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
+from accord.http.admission import BODY
 from accord.http.limits import send_problem
 from accord.http.problems import Problem, problem_of
 from accord.metric_names import HTTP_REQUESTS, HTTP_SECONDS
@@ -109,8 +110,15 @@ class _Answer:
             headers = [*message.get("headers", ()), (b"x-request-id", self._request_id)]
             headers.append((b"x-content-type-options", b"nosniff"))
             headers.extend(self._scope.get("accord.rate", ()))
+            body = self._scope.get(BODY)
+            if body is not None and not body.is_complete and body.leaves_bytes() and not _says_close(headers):
+                headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
         await self._send(message)
+
+
+def _says_close(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(name.lower() == b"connection" for name, _ in headers)
 
 
 def _request_id(scope: Scope) -> str:

@@ -9,6 +9,7 @@ import asyncio
 import re
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -26,6 +27,9 @@ log = structlog.get_logger(__name__)
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 _LEEWAY_S = 30
 _REFETCH_UNKNOWN_KEY_S = 10.0
+_WAIT_UNKNOWN_KEY_S = 2.0
+_WAITING_MAX = 50
+"""Requests whose token has a key that is not known, which wait for the issuer's keys at once; one more is 503."""
 _VERIFIED_MAX = 10_000
 _JWKS_BYTES_MAX = 1024 * 1024
 _HANDLE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")
@@ -47,7 +51,10 @@ class Claims:
 
 
 class TokenVerifier:
-    """Verifies tokens of one issuer. Keys are fetched with a time-out, kept, and fetched anew when old or when one is unknown."""
+    """Verifies tokens of one issuer. Keys are fetched with a time-out, kept, and fetched anew when old or when one is unknown.
+
+    They are fetched beside the requests: whose key is known waits for nobody. Keys of a kind that cannot be used here are left out.
+    """
 
     def __init__(self, settings: OidcSettings) -> None:
         self._settings = settings
@@ -55,7 +62,9 @@ class TokenVerifier:
         self._keys: dict[str, jwt.PyJWK] = {}
         self._fetched_at: float | None = None
         self._tried_at: float | None = None
-        self._fetching = asyncio.Lock()
+        self._refreshing: asyncio.Task[None] | None = None
+        self._waiting = 0
+        self._left_out: frozenset[str] = frozenset()
         self._verified: OrderedDict[bytes, tuple[Claims, float]] = OrderedDict()
 
     async def verify(self, token: bytes) -> Claims:
@@ -66,8 +75,8 @@ class TokenVerifier:
             return known[0]
         key = await self._key(_key_id(token))
         claims = self._claims(token, key)
-        # Verified anew as often as the keys are fetched, so that a key that the issuer has dropped ends its tokens.
-        self._verified[digest] = (claims, time.monotonic() + self._settings.jwks_max_age_s)
+        # Verified anew once the keys are fetched, so that a key that the issuer has dropped ends its tokens.
+        self._verified[digest] = (claims, self._fresh_until())
         if len(self._verified) > _VERIFIED_MAX:
             self._verified.popitem(last=False)
         return claims
@@ -100,12 +109,17 @@ class TokenVerifier:
 
     async def _key(self, key_id: str | None) -> jwt.PyJWK:
         found = self._find(key_id)
-        if found is None or self._is_old():
-            await self._refresh(key_id)
+        if found is not None and not self._is_old():
+            return found
+        refreshing = self._refresh()
+        if found is not None:
+            return found
+        if refreshing is not None:
+            await self._wait(refreshing)
             found = self._find(key_id)
         if found is not None:
             return found
-        if self._fetched_at is None:
+        if self._fetched_at is None or (refreshing is not None and not refreshing.done()):
             raise overloaded(detail="The issuer of tokens cannot be asked for its keys at the moment. Try again.")
         raise InvalidToken("its key is not one of the issuer's")
 
@@ -117,22 +131,38 @@ class TokenVerifier:
     def _is_old(self) -> bool:
         return self._fetched_at is None or time.monotonic() - self._fetched_at > self._settings.jwks_max_age_s
 
-    async def _refresh(self, key_id: str | None) -> None:
-        """Fetch the keys, one request at a time and not more often than every 10 s; a failure keeps the keys that are known."""
-        async with self._fetching:
-            if self._find(key_id) is not None and not self._is_old():
-                return
-            now = time.monotonic()
-            if self._tried_at is not None and now - self._tried_at < _REFETCH_UNKNOWN_KEY_S:
-                return
+    def _fresh_until(self) -> float:
+        """When the keys are old; soon, if they are old already."""
+        return max((self._fetched_at or 0.0) + self._settings.jwks_max_age_s, time.monotonic() + _REFETCH_UNKNOWN_KEY_S)
+
+    def _refresh(self) -> asyncio.Task[None] | None:
+        """Have the keys fetched, one time at once and not more often than every 10 s; the task that does it."""
+        now = time.monotonic()
+        if self._refreshing is None and (self._tried_at is None or now - self._tried_at >= _REFETCH_UNKNOWN_KEY_S):
             self._tried_at = now
-            try:
-                async with asyncio.timeout(self._settings.timeout_s * 2):
-                    self._keys = await self._fetch()
-            except (httpx.HTTPError, TimeoutError, ValueError, KeyError, jwt.PyJWTError) as error:
-                log.error("jwks_not_fetched", error=type(error).__name__, keys_kept_count=len(self._keys))
-                return
+            self._refreshing = asyncio.create_task(self._fetch_anew(), name="oidc-keys")
+        return self._refreshing
+
+    async def _wait(self, refreshing: asyncio.Task[None]) -> None:
+        """Wait for the keys that are being fetched; not for long if some are known. Raises Problem 503 if too many wait."""
+        if self._waiting >= _WAITING_MAX and self._fetched_at is not None:
+            raise overloaded(detail="Too many requests wait for the keys of the issuer of tokens. Try again.")
+        self._waiting += 1
+        try:
+            await asyncio.wait([refreshing], timeout=None if self._fetched_at is None else _WAIT_UNKNOWN_KEY_S)
+        finally:
+            self._waiting -= 1
+
+    async def _fetch_anew(self) -> None:
+        """Fetch the keys; a failure, whatever the issuer answered, keeps those that are known."""
+        try:
+            async with asyncio.timeout(self._settings.timeout_s * 2):
+                self._keys = await self._fetch()
             self._fetched_at = time.monotonic()
+        except Exception as error:  # noqa: BLE001 - nothing that an issuer answers may end more than this
+            log.error("jwks_not_fetched", error=type(error).__name__, keys_kept_count=len(self._keys))
+        finally:
+            self._refreshing = None
 
     async def _fetch(self) -> dict[str, jwt.PyJWK]:
         async with httpx.AsyncClient(timeout=self._settings.timeout_s, follow_redirects=False) as client:
@@ -144,15 +174,29 @@ class TokenVerifier:
                 self._jwks_url = str(found["jwks_uri"])
             document = await _get_json(client, self._jwks_url)
         keys: dict[str, jwt.PyJWK] = {}
+        left_out: set[str] = set()
         for index, item in enumerate(document["keys"]):
-            if (
-                not isinstance(item, dict)
-                or item.get("use", "sig") != "sig"
-                or item.get("kty") not in ("RSA", "EC", "OKP")
-            ):
+            if not isinstance(item, dict) or item.get("use", "sig") != "sig" or item.get("kty") == "oct":
                 continue
-            keys[str(item.get("kid", index))] = jwt.PyJWK(item)
+            try:
+                key = jwt.PyJWK(item)
+            except Exception:  # noqa: BLE001 - cryptography has many words for what it does not know
+                left_out.add(_kind(item))
+                continue
+            keys[str(item.get("kid", index))] = key
+        self._report(frozenset(left_out))
         return keys
+
+    def _report(self, left_out: frozenset[str]) -> None:
+        """One line for each set of kinds that are left out, not one each time."""
+        if left_out - self._left_out:
+            log.warning("jwks_left_out", kinds=sorted(left_out))
+        self._left_out = left_out
+
+
+def _kind(item: Mapping[str, object]) -> str:
+    """What names the kind of a JWK, in short."""
+    return "/".join(str(item.get(name, "-"))[:20] for name in ("kty", "crv", "alg"))
 
 
 async def _get_json(client: httpx.AsyncClient, url: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
+from accord.http.auth import required_scopes
 from accord.http.problems import MEDIA_TYPE, ProblemDocument
 
 _REF = "#/components/schemas/{model}"
@@ -25,6 +26,11 @@ _WORDS: dict[str, tuple[str, str, str]] = {
     "403": ("Forbidden", "The key lacks the scope, named in `missing_scope`.", "forbidden"),
     "404": ("NotFound", "There is no such thing.", "not-found"),
     "405": ("MethodNotAllowed", "This path does not answer to this method.", "method-not-allowed"),
+    "408": (
+        "RequestTimeout",
+        "The body stalls, or comes more slowly than it may. Nothing was done, and the connection is closed.",
+        "request-timeout",
+    ),
     "409": (
         "Conflict",
         "It is not possible in the present state, or a request with this Idempotency-Key is in progress.",
@@ -48,7 +54,11 @@ _WORDS: dict[str, tuple[str, str, str]] = {
     "500": ("Internal", "Something unexpected; it is logged under the request id.", "internal"),
     "503": (
         "Overloaded",
-        "More work than can be taken, or the database is away. Nothing was done; see `Retry-After`.",
+        (
+            "`overloaded`: more work than can be taken (nothing was done), or the database is away. `outcome-unknown`: the database"
+            " went away while the change was being saved, so it may be saved or not; the same request with the same Idempotency-Key"
+            " is done once and gives the answer. See `Retry-After`."
+        ),
         "overloaded",
     ),
 }
@@ -192,10 +202,7 @@ def _api_routes(app: FastAPI) -> Iterator[APIRoute]:
 
 def scope_of(dependant: Dependant) -> str | None:
     """The scope that a route's `require()` asks for."""
-    scope = getattr(dependant.call, "accord_scope", None)
-    if isinstance(scope, str):
-        return scope
-    return next((found for part in dependant.dependencies if (found := scope_of(part)) is not None), None)
+    return next((scope for scope in required_scopes(dependant) if scope is not None), None)
 
 
 def _complete(path: str, found: Fragment, scope: str | None) -> None:
@@ -209,7 +216,7 @@ def _complete(path: str, found: Fragment, scope: str | None) -> None:
     if "{" in path:
         statuses.append(404)
     if "requestBody" in found:
-        statuses += [413, 415]
+        statuses += [408, 413, 415]
     for status in statuses:
         responses.setdefault(str(status), problem_ref(status))
     found["responses"] = dict(sorted(responses.items()))

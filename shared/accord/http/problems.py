@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
@@ -21,7 +22,7 @@ from starlette.responses import Response
 from accord.batching import Overloaded
 from accord.contracts import findings
 from accord.contracts.findings import place_in
-from accord.database import is_transient
+from accord.database import CommitOutcomeUnknown, is_transient
 from accord.telemetry import describe
 
 log = structlog.get_logger(__name__)
@@ -126,11 +127,29 @@ def gone(what: str) -> Problem:
 
 
 def overloaded(
-    retry_after_s: float | None = None, detail: str = "The service has as much work as it can take. Try again."
+    retry_after_s: float | None = None,
+    detail: str = "The service has as much work as it can take, and nothing was done. Try again.",
 ) -> Problem:
-    """503 with a jittered `Retry-After` in whole seconds."""
-    seconds = retry_after_s if retry_after_s is not None else random.uniform(0.5, 2.5)  # noqa: S311 - jitter, not a secret
-    return Problem(503, "overloaded", "Try again later", detail, headers={"Retry-After": str(max(1, round(seconds)))})
+    """503 before anything was done, with `Retry-After`."""
+    return Problem(503, "overloaded", "Try again later", detail, headers=_retry_after(retry_after_s))
+
+
+def outcome_unknown() -> Problem:
+    """503 for a change whose COMMIT was not answered."""
+    return Problem(
+        503,
+        "outcome-unknown",
+        "Whether it was done is not known",
+        "The database went away while the change was being saved, so it may be saved or not. Send the same request with the same"
+        " Idempotency-Key: it is done once, and its answer is given.",
+        headers=_retry_after(None),
+    )
+
+
+def _retry_after(about_s: float | None) -> dict[str, str]:
+    """Whole seconds, jittered: who is sent away at one moment must not come back at one moment."""
+    seconds = (1.5 if about_s is None else about_s) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret
+    return {"Retry-After": str(max(1, math.ceil(seconds)))}
 
 
 def pointer(parts: Iterable[str | int]) -> str:
@@ -148,6 +167,22 @@ def validation_problem(errors: Sequence[Mapping[str, object]], body: object = No
 
 def malformed(detail: str) -> Problem:
     return Problem(400, "malformed-body", "The body cannot be read", detail)
+
+
+def malformed_request(detail: str) -> Problem:
+    """400 for what is wrong with a request beside its body, or with a body that ends before its end."""
+    return Problem(400, "malformed-request", "The request cannot be read", detail)
+
+
+def too_slow(what: str) -> Problem:
+    """408 for a client that stalls, or sends more slowly than it may."""
+    return Problem(
+        408,
+        "request-timeout",
+        "The request comes too slowly",
+        f"{what} did not come in time. Nothing was done.",
+        headers={"Connection": "close"},
+    )
 
 
 def from_validation_error(error: ValidationError, body: object = None) -> Problem:
@@ -209,9 +244,12 @@ def problem_of(error: BaseException) -> Problem | None:
         return _of_http(error)
     if isinstance(error, Overloaded):
         return overloaded(error.retry_after_s)
+    if isinstance(error, CommitOutcomeUnknown):
+        return outcome_unknown()
     if is_transient(error):
+        # A request may have committed before this; so nothing is said of what was done.
         return overloaded(
-            detail="Something that is needed does not answer at the moment. Nothing was changed. Try again."
+            detail="Something that is needed does not answer at the moment. Try again, with the same Idempotency-Key."
         )
     return _of_database(error) if isinstance(error, DBAPIError) else None
 
@@ -285,6 +323,6 @@ def _is_json(request: Request) -> bool:
 
 def install(app: FastAPI) -> None:
     """Answer every expected exception of this app with a problem document. The unexpected are accord.http.context's."""
-    for kind in (Problem, HTTPException, Overloaded, DBAPIError, PoolTimeoutError):
+    for kind in (Problem, HTTPException, Overloaded, CommitOutcomeUnknown, DBAPIError, PoolTimeoutError):
         app.add_exception_handler(kind, _answer)
     app.add_exception_handler(RequestValidationError, _answer_validation)

@@ -9,13 +9,13 @@ from typing import Any
 from accord.contracts.values import MOMENTS_IN_WORDS
 
 _METHODS = ("get", "post", "put", "patch", "delete")
-_COMMON = frozenset({"400", "401", "403", "413", "415", "422", "429", "500", "503"})
+_COMMON = frozenset({"400", "401", "403", "408", "413", "415", "422", "429", "500", "503"})
 """Problem answers that any route may give; the page says so once."""
 _EXAMPLE_CHARS_MAX = 2_500
 _PREAMBLE = (
     "Every route but the probes needs `Authorization: Bearer <key>`. Errors are `application/problem+json` (RFC 9457). Beside what is"
-    " listed, any route may answer 400, 401, 403, 413, 415, 422, 429, 500 or 503. Times are RFC 3339 with an offset; they and dates are"
-    f" {MOMENTS_IN_WORDS}. The same for machines is in the `.json` beside this"
+    " listed, any route may answer 400, 401, 403, 408, 413, 415, 422, 429, 500 or 503. Times are RFC 3339 with an offset; they and"
+    f" dates are {MOMENTS_IN_WORDS}. The same for machines is in the `.json` beside this"
     " page and at `/openapi.json`."
 )
 

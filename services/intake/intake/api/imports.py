@@ -16,7 +16,7 @@ import orjson
 from fastapi import APIRouter, Query
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
@@ -246,11 +246,7 @@ def import_routes(imports: Imports) -> list[BaseRoute]:
                 headers={"Accept-Encoding": "identity"},
             )
         asked = await _asked(request, caller, media)
-        try:
-            answer = await imports.receive(asked, _body(request), _rendered)
-        except ClientDisconnect:
-            raise Problem(400, "malformed-request", "The upload broke off", "Not all of the body has come.") from None
-        return answer.response()
+        return (await imports.receive(asked, _body(request), _rendered)).response()
 
     return [Route(PATH, send, methods=["POST"])]
 

@@ -68,7 +68,10 @@ UPDATE import_job SET state = 'failed', error = $2, finished_at = $3, touched_at
 WHERE import_id = $1
 """
 _REMOVE = "DELETE FROM import_job WHERE import_id = $1"
-_OPEN_COUNT = "SELECT count(*) FROM import_job WHERE state IN ('receiving', 'queued', 'running')"
+_OPEN_COUNTS = """
+SELECT count(*) AS every, count(*) FILTER (WHERE caller = $1) AS own FROM import_job WHERE state IN ('receiving', 'queued', 'running')
+"""
+_LOCK_OPENING = "SELECT pg_advisory_xact_lock(hashtextextended('accord-import-opening', 0))"
 _REQUEST_CANCEL = "UPDATE import_job SET cancel_requested = true WHERE import_id = $1"
 _BROKEN_OFF = """
 SELECT import_id FROM import_job WHERE state = 'receiving' AND touched_at < $1 ORDER BY import_id LIMIT 100
@@ -251,10 +254,15 @@ async def remove(driver: asyncpg.Connection, import_id: UUID) -> None:
     await driver.execute(_DROP_BLOCKS, import_id, 2**62)
 
 
-async def open_count(driver: asyncpg.Connection) -> int:
-    """Imports that have not ended."""
-    found: int = await driver.fetchval(_OPEN_COUNT)
-    return found
+async def open_counts(driver: asyncpg.Connection, caller: str) -> tuple[int, int]:
+    """Imports that have not ended: all, and those of this caller."""
+    (row,) = await driver.fetch(_OPEN_COUNTS, caller)
+    return row["every"], row["own"]
+
+
+async def lock_opening(driver: asyncpg.Connection) -> None:
+    """Let no other import begin before this transaction has ended, so that those that are open can be counted."""
+    await driver.execute(_LOCK_OPENING)
 
 
 async def request_cancel(driver: asyncpg.Connection, import_id: UUID) -> None:

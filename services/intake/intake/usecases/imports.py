@@ -24,7 +24,7 @@ from intake.domain.source import Source
 from intake.queries import imports as queries
 from intake.queries import sources
 from intake.queries.imports import Job
-from intake.usecases.upload import Asked, Rules, Upload, cancelled, refused
+from intake.usecases.upload import Asked, OpenLimits, Rules, Upload, cancelled, refused
 
 _LAST_ID = UUID(int=2**128 - 1)
 _FAILURES_PAGE = 500
@@ -34,10 +34,10 @@ _CHUNKS_PAGE = 20
 class Imports:
     """The use case. `arrived` is set when there is something to work on."""
 
-    def __init__(self, database: Database, policies: ActiveCache[Judge], *, open_max: int) -> None:
+    def __init__(self, database: Database, policies: ActiveCache[Judge], limits: OpenLimits) -> None:
         self._database = database
         self._policies = policies
-        self._open_max = open_max
+        self._limits = limits
         self.arrived = asyncio.Event()
 
     async def receive(self, asked: Asked, body: AsyncIterator[bytes], shown: Callable[[Job], bytes]) -> Answer:
@@ -46,7 +46,7 @@ class Imports:
         Raises Problem 422 for a file or a mapping by which no row could be read, 409 if it was cancelled meanwhile, and Overloaded if
         too many imports are open.
         """
-        upload = Upload(self._database, asked, await self._rules(asked), self._open_max)
+        upload = Upload(self._database, asked, await self._rules(asked), self._limits)
         try:
             async for piece in body:
                 await upload.feed(piece)
@@ -80,12 +80,14 @@ class Imports:
         return answer
 
     async def _rules(self, asked: Asked) -> Rules:
-        """The mapping that the request says, else the one saved at the source, else what names of columns say."""
+        """The mapping that the request says, else the one saved at the source, else what names of columns say. Raises Overloaded where too
+        many imports are open: before anything of the file is read, and again when it is kept."""
         in_force = await self._policies.current()
         attributes = [] if in_force is None else list(in_force[1].policy.attributes)
         said = (asked.mapping or "").strip()
         by_name = bool(said) and said[0] not in '{["'
         async with self._database.reading() as conn:
+            await self._limits.check(await driver_of(conn), asked.caller)
             saved = await sources.read(conn, said if by_name else asked.source)
         defaults = {} if saved is None else dict(saved.defaults)
         if said and not by_name:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Literal
 
+import asyncpg
 import structlog
 from pydantic import JsonValue
 
@@ -70,6 +71,20 @@ class Rules:
     attributes: Sequence[str] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class OpenLimits:
+    """How many imports may be received, wait or run: in all, and of one caller."""
+
+    total: int
+    per_caller: int
+
+    async def check(self, driver: asyncpg.Connection, caller: str) -> None:
+        """Raises Overloaded if there is no room for one more of this caller."""
+        every, own = await queries.open_counts(driver, caller)
+        if every >= self.total or own >= self.per_caller:
+            raise Overloaded(30.0)
+
+
 def refused(flaws: Sequence[Finding]) -> Problem:
     """422 for a mapping by which nothing can be read; pointers are into the mapping."""
     errors = [{"parameter": "mapping", "pointer": flaw.pointer, "message": flaw.message} for flaw in flaws]
@@ -86,13 +101,13 @@ def cancelled() -> Problem:
 class Upload:
     """One file on its way in: `feed` what comes, then `finish`. `give_up` leaves nothing of it behind but why."""
 
-    def __init__(self, database: Database, asked: Asked, rules: Rules, open_max: int) -> None:
+    def __init__(self, database: Database, asked: Asked, rules: Rules, limits: OpenLimits) -> None:
         self.import_id = new_id()
         self.sha256 = sha256()
         self._database = database
         self._asked = asked
         self._rules = rules
-        self._open_max = open_max
+        self._limits = limits
         self._beginning = b""
         self._encoding: str | None = None
         self._transcoder: Transcoder | None = None
@@ -247,9 +262,9 @@ class Upload:
         async with self._database.recording() as recording:
             driver = await recording.driver()
             if not self._created:
-                if await queries.open_count(driver) >= self._open_max:
-                    raise Overloaded(30.0)
                 asked = self._asked
+                await queries.lock_opening(driver)
+                await self._limits.check(driver, asked.caller)
                 await queries.create(
                     driver, self.import_id, asked.source, asked.caller, dry_run=asked.dry_run, now=recording.now
                 )
