@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from typing import ClassVar, Literal
 from unittest import mock
 
+from tests.simulation.process import CURRENT
+
 from accord.contracts import envelope
 from accord.contracts.base import EVENT_TYPES, EventData, LeadEvent
 from accord.contracts.values import Timestamp
 from accord.messaging import consumer
-from tests.simulation.process import CURRENT
 
 
 class LeadTold(LeadEvent):
@@ -23,7 +24,7 @@ class LeadTold(LeadEvent):
     """After so long the clock that it opens is due."""
     owes_ms: int = 0
     """After so long, unless it was answered, time alone brings something about in qualification; 0 for nothing."""
-    poison: list[str] = []
+    poison: tuple[str, ...] = ()
     """Consumers that cannot apply it before they are mended."""
 
 

@@ -15,6 +15,7 @@ from uuid import UUID
 
 import asyncpg
 from aiokafka.errors import KafkaError
+from tests.simulation.database import Server
 
 from accord.contracts.envelope import event_id_of
 from accord.contracts.watermarks import decode_announcement, encode_announcement
@@ -32,7 +33,6 @@ from accord.messaging.ports import (
     Resting,
     Writers,
 )
-from tests.simulation.database import Server, Session
 
 if TYPE_CHECKING:
     from tests.simulation.services import Instance
@@ -488,9 +488,7 @@ class _WithoutLocks(Wrapped):
         )
 
     async def due_clocks(self, lead_ids: Sequence[UUID], until: datetime) -> Sequence[Any]:
-        return await self.inner.session.call(
-            lambda: [clock for clock in self._due(until) if clock.lead_id in lead_ids]
-        )
+        return await self.inner.session.call(lambda: [clock for clock in self._due(until) if clock.lead_id in lead_ids])
 
     def _due(self, until: datetime) -> list[Any]:
         clocks = self.inner.session.rows("clock").values()

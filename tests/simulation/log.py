@@ -12,10 +12,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 from aiokafka.errors import KafkaConnectionError, NotEnoughReplicasError, RequestTimedOutError
+from tests.simulation.process import Nature, Process
 
 from accord.contracts.watermarks import WATERMARKS
 from accord.messaging.ports import LogPositionLost, LogReader, LogRecord, LogWriter, OutgoingRecord, Partition
-from tests.simulation.process import Nature, Process
 
 _REQUEST_TIMEOUT_S = 1.0
 _LATE_S_MAX = 1.5
@@ -191,7 +191,9 @@ class MemoryWriter(_Client):
             end = cluster.append(topic, partition, records)
             is_sent = True
             if nature.trace and topic != WATERMARKS:
-                nature.trace("appended", topic, partition, end, [dict(record.headers)["ce_id"][-4:] for record in records])
+                nature.trace(
+                    "appended", topic, partition, end, [dict(record.headers)["ce_id"][-4:] for record in records]
+                )
         finally:
             if not is_sent and nature.rng.random() < 0.5:
                 # On the wire when its writer gave up or died: it arrives all the same.
@@ -302,4 +304,3 @@ class MemoryReader(_Client):
 
     async def close(self) -> None:
         await self._process.step()
-

@@ -59,7 +59,9 @@ def clocks(
     for (lead, _, _), answer in follows.items():
         answers.setdefault(lead, []).append(answer)
     return {
-        (event.key, event.sequence): _clock(event, answers.get(event.key, ())) for event in events if event.what == "open"
+        (event.key, event.sequence): _clock(event, answers.get(event.key, ()))
+        for event in events
+        if event.what == "open"
     }
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import random
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import Context
@@ -14,13 +12,13 @@ from typing import Any
 from unittest import mock
 
 import structlog
-
-from accord.messaging import consumer, relay
 from tests.simulation import events
 from tests.simulation.faults import Faults
 from tests.simulation.loop import SimulationStuck
 from tests.simulation.process import CURRENT, Nature, ProcessKilled
 from tests.simulation.world import World
+
+from accord.messaging import consumer, relay
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +46,6 @@ def prepared() -> Iterator[None]:
     ]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     with events.registered():
-        for module, name, value in periods:
-            if not hasattr(module, name):
-                raise AttributeError(f"{module.__name__} has no {name}")
         patches = [mock.patch.object(module, name, value) for module, name, value in periods]
         for patch in patches:
             patch.start()

@@ -15,6 +15,17 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import asyncpg
+from tests.simulation.database import Server, Session
+from tests.simulation.events import LeadFollowed, LeadNoted, LeadTold
+from tests.simulation.log import MemoryLog
+from tests.simulation.process import Process
+from tests.simulation.store import (
+    MemoryConsumerStore,
+    MemoryDatabase,
+    MemoryRecording,
+    MemoryRelayStore,
+    progress_of,
+)
 
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
 from accord.database import is_transient
@@ -29,17 +40,6 @@ from sla_monitor.domain.clock import Clock, begun, settle, start, with_fact, wit
 from sla_monitor.domain.facts import Fact
 from sla_monitor.domain.rules import ClauseRule, Deadline, Pattern
 from sla_monitor.usecases.fire import claim_due, fire_clocks
-from tests.simulation.database import Server, Session
-from tests.simulation.events import LeadFollowed, LeadNoted, LeadTold
-from tests.simulation.log import MemoryLog
-from tests.simulation.process import Process
-from tests.simulation.store import (
-    MemoryConsumerStore,
-    MemoryDatabase,
-    MemoryRecording,
-    MemoryRelayStore,
-    progress_of,
-)
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -128,7 +128,11 @@ class Instance:
 
     def _refuse_poison(self, one: Received) -> None:
         data = one.event.data
-        if isinstance(data, LeadTold) and self.service in data.poison and (self.service, one.event.id) not in self.world.mended:
+        if (
+            isinstance(data, LeadTold)
+            and self.service in data.poison
+            and (self.service, one.event.id) not in self.world.mended
+        ):
             if self.world.nature.rng.random() < 0.5:
                 raise Poison("it cannot be applied", one)
             raise ValueError("it cannot be applied")
@@ -183,7 +187,7 @@ class Intake(Instance):
             if rng.random() < 0.15:
                 await asyncio.sleep(0.6 * rng.random())
             if rng.random() < 0.05:
-                raise asyncio.TimeoutError
+                raise TimeoutError
         return told
 
     def _event(self, lead: str, sequence: int, now: datetime) -> LeadTold | LeadNoted:
@@ -195,9 +199,9 @@ class Intake(Instance):
         what = "open" if roll < 0.45 else "answer" if roll < 0.65 else "act" if roll < 0.85 else "note"
         if what == "answer" and rng.random() < plan.late_report_odds:
             base["occurred_at"] = now - timedelta(seconds=rng.random())
-        poison = [
-            service for service in (QUALIFICATION, SLA_MONITOR) if plan.poison_odds and rng.random() < plan.poison_odds
-        ]
+        poison = tuple(
+            service for service in (QUALIFICATION, SLA_MONITOR) if self.world.nature.happens(plan.poison_odds)
+        )
         due_ms = rng.randint(20, 900) if what == "open" else 0
         owes_ms = rng.randint(20, 900) if what == "open" and rng.random() < 0.5 else 0
         return LeadTold.model_construct(**base, what=what, due_ms=due_ms, owes_ms=owes_ms, poison=poison)
@@ -249,7 +253,14 @@ class Qualification(Instance):
         return lead
 
     def _publish(
-        self, recording: MemoryRecording, lead: Lead, key: str, what: str, cause: int, occurred_at: datetime, root: datetime
+        self,
+        recording: MemoryRecording,
+        lead: Lead,
+        key: str,
+        what: str,
+        cause: int,
+        occurred_at: datetime,
+        root: datetime,
     ) -> Lead:
         sequence = lead.sequence + 1
         recording.publish(
@@ -407,9 +418,7 @@ def key_of(clock: Clock) -> tuple[str, int]:
     return str(clock.lead_id), clock.trigger.sequence
 
 
-async def _repeat(
-    stop: asyncio.Event, every_s: float, work: Callable[[], Awaitable[bool]], gate: ChangeGate
-) -> None:
+async def _repeat(stop: asyncio.Event, every_s: float, work: Callable[[], Awaitable[bool]], gate: ChangeGate) -> None:
     """Look again and again for what the watermark has brought."""
     backoff = Backoff(first_s=0.1, max_s=0.5)
     while not stop.is_set():

@@ -9,6 +9,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from tests.simulation.database import Server, Session
+from tests.simulation.process import EPOCH, Process
+
 from accord.contracts.base import EventData
 from accord.messaging import outbox
 from accord.messaging.partitioning import hash_key
@@ -34,8 +37,6 @@ from accord.messaging.ports import (
     Writers,
 )
 from accord.messaging.watermark import Reached
-from tests.simulation.database import Server, Session
-from tests.simulation.process import EPOCH, Process
 
 LAYOUT_AHEAD = timedelta(seconds=1.5)
 """Added partitions are used from so much later on."""

@@ -15,20 +15,21 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from tests.simulation import model
+from tests.simulation.database import Row, Server, Session
+from tests.simulation.events import LeadFollowed
+from tests.simulation.faults import Faults
+from tests.simulation.log import Cluster
+from tests.simulation.process import CURRENT, Nature, Odds, Process, ProcessKilled
+from tests.simulation.services import INTAKE, QUALIFICATION, SLA_MONITOR, Instance, Intake, Qualification, SlaMonitor
+from tests.simulation.store import StoredRow
+
 from accord.contracts.sla_events import ClockBreached, ClockEvent
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
 from accord.contracts.watermarks import WATERMARKS
 from accord.messaging import dead_letters
 from accord.messaging.consumer import Received
 from accord.messaging.ports import OutgoingRecord
-from tests.simulation import model
-from tests.simulation.database import Row, Server, Session
-from tests.simulation.events import LeadFollowed, LeadNoted, LeadTold
-from tests.simulation.faults import Faults
-from tests.simulation.log import Cluster
-from tests.simulation.process import CURRENT, Nature, Odds, Process, ProcessKilled
-from tests.simulation.services import INTAKE, QUALIFICATION, SLA_MONITOR, Instance, Intake, Qualification, SlaMonitor
-from tests.simulation.store import StoredRow
 
 CONVERGED_WITHIN_S = 60.0
 """After the faults have ended; back-off and late notice of dead sessions take their part of it."""
@@ -190,9 +191,9 @@ class World:
         await asyncio.sleep(plan.trouble_until_s)
         self._end_trouble()
         until = loop.time() + CONVERGED_WITHIN_S
-        while not self.nature.violations and not self._is_at_rest():
+        while not self.nature.violations and (unrest := self._unrest()):
             if loop.time() > until:
-                self.nature.violated(f"not at rest after {CONVERGED_WITHIN_S:.0f} s: {self._unrest()}")
+                self.nature.violated(f"not at rest after {CONVERGED_WITHIN_S:.0f} s: {unrest}")
             await asyncio.sleep(0.2)
         self.is_over = True
         for instance in self.instances.values():
@@ -402,30 +403,37 @@ class World:
 
     # -- the end
 
-    def _is_at_rest(self) -> bool:
-        return self._unrest() is None
-
     def _unrest(self) -> str | None:
         """What is still to come; None if nothing is."""
         if self.writes_left > 0:
             return "writes"
         for service, server in self.servers.items():
-            if service != SLA_MONITOR and server.tables["outbox"]:
-                return f"outbox of {service}"
-            if server.tables["owed"]:
-                return f"owed by {service}"
-            if any(letter.state == "new" for letter in server.tables["letter"].values()):
-                return f"dead letters of {service}"
-            if any(clock.state == "running" for clock in server.tables["clock"].values()):
-                return f"clocks of {service}"
-            if service != INTAKE:
-                topics = [INTAKE_EVENTS] + [QUALIFICATION_EVENTS] * (service == SLA_MONITOR and len(self.servers) == 3)
-                for topic in topics:
-                    for number, stored in enumerate(self.cluster.topics.get(topic, ())):
-                        position = server.tables["position"].get((service, (topic, number)))
-                        if position is None or position.next_offset < len(stored):
-                            return f"{service} at {position} of {len(stored)} in {topic}/{number}"
+            tables = server.tables
+            waiting = {
+                "outbox": bool(tables["outbox"]) and service != SLA_MONITOR,  # nobody reads what that tells
+                "owed": bool(tables["owed"]),
+                "dead letters": any(letter.state == "new" for letter in tables["letter"].values()),
+                "clocks": any(clock.state == "running" for clock in tables["clock"].values()),
+            }
+            found = next((what for what, waits in waiting.items() if waits), None) or self._unread(service)
+            if found:
+                return f"{service}: {found}"
         return None
+
+    def _unread(self, service: str) -> str | None:
+        """A partition that a service has not read to its end."""
+        for topic in self._consumed_by(service):
+            for number, stored in enumerate(self.cluster.topics.get(topic, ())):
+                position = self.servers[service].tables["position"].get((service, (topic, number)))
+                if position is None or position.next_offset < len(stored):
+                    return f"{topic}/{number} at {position} of {len(stored)}"
+        return None
+
+    def _consumed_by(self, service: str) -> list[str]:
+        if service == INTAKE:
+            return []
+        follows = service == SLA_MONITOR and QUALIFICATION in self.servers
+        return [INTAKE_EVENTS, QUALIFICATION_EVENTS] if follows else [INTAKE_EVENTS]
 
     def _judge(self) -> None:
         """Compare what came out with the model."""
