@@ -24,6 +24,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from accord.contracts.base import EventData
+from accord.contracts.values import MOMENT_MAX, MOMENT_MIN
 from accord.messaging import outbox
 from accord.tracing import current_traceparent
 
@@ -112,8 +113,9 @@ async def driver_of(conn: AsyncConnection) -> asyncpg.Connection:
 
 
 def finite(moment: datetime) -> datetime:
-    """A stored moment with its zone. asyncpg writes the ends of datetime's range as infinite moments, and reads those without a zone."""
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    """A stored moment, brought into the range that every answer is made of. asyncpg writes the ends of datetime's range as infinite
+    moments, and reads those without a zone."""
+    return min(max(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC), MOMENT_MIN), MOMENT_MAX)
 
 
 def from_json(value: Any) -> Any:

@@ -8,6 +8,7 @@ and does not bring about one that would have to be corrected.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 from accord.contracts.topics import INTAKE_EVENTS
@@ -28,7 +29,10 @@ async def pass_time(
 ) -> int:
     """Do what is due of up to so many leads; how many there were. One of which this raises rests, and the others go on."""
 
+    until: datetime | None = None
+
     async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID]:
+        nonlocal until
         reached = await watermarks.read(recording.conn)
         until = reached.until([INTAKE_EVENTS])
         if until is None:
@@ -36,7 +40,6 @@ async def pass_time(
         return await leads.due(await recording.driver(), until, sorted(reached.held), leads_max, only)
 
     async def work(recording: Recording, lead_ids: Sequence[UUID]) -> None:
-        until = (await watermarks.read(recording.conn)).until([INTAKE_EVENTS])
         if until is None:
             return
         batch = await LeadBatch.lock(recording, book, lead_ids)

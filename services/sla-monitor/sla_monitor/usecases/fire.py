@@ -7,6 +7,7 @@ is concluded about leads that are held: something of them that was recorded befo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
@@ -60,21 +61,33 @@ class FiringTransaction(Protocol):
     def publish(self, *events: EventData) -> None: ...
 
 
-async def claim_due(
-    transaction: FiringTransaction, clocks_max: int, only: Sequence[UUID] | None = None
-) -> Sequence[UUID]:
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Leads that are locked, and the watermark by which they were found to be due and not held."""
+
+    lead_ids: Sequence[UUID] = ()
+    until: datetime | None = None
+
+
+async def claim_due(transaction: FiringTransaction, clocks_max: int, only: Sequence[UUID] | None = None) -> Claimed:
     """Claim leads of up to so many clocks whose moment the watermark has passed."""
     reached = await transaction.reached()
     until = reached.until(CONSUMED)
-    return () if until is None else await transaction.claim_leads(until, reached.held, clocks_max, only)
+    if until is None:
+        return Claimed()
+    return Claimed(await transaction.claim_leads(until, reached.held, clocks_max, only), until)
 
 
-async def fire_clocks(transaction: FiringTransaction, lead_ids: Sequence[UUID]) -> None:
-    """Warn and breach what is due of leads that were claimed in this transaction."""
-    until = (await transaction.reached()).until(CONSUMED)
+async def fire_clocks(transaction: FiringTransaction, claimed: Claimed) -> None:
+    """Warn and breach what is due of leads that were claimed in this transaction.
+
+    By the watermark of the claim: one that is read later may cover an event that was set aside meanwhile, so that a lead
+    which was claimed is held by then.
+    """
+    until = claimed.until
     if until is None:
         return
-    clocks = await transaction.due_clocks(lead_ids, until)
+    clocks = await transaction.due_clocks(claimed.lead_ids, until)
     turns = [fire(clock, until, transaction.now, reassign=transaction.reassigns(clock)) for clock in clocks]
     for turn in turns:
         transaction.publish(*turn.events)
@@ -124,12 +137,16 @@ async def fire_due(
     A lead of which one raises rests (see accord.isolation), and all others fire.
     """
 
-    async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID]:
-        return await claim_due(PostgresFiring(recording, watermarks), clocks_max, only)
+    claimed = Claimed()
 
-    async def work(recording: Recording, lead_ids: Sequence[UUID]) -> None:
+    async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID]:
+        nonlocal claimed
+        claimed = await claim_due(PostgresFiring(recording, watermarks), clocks_max, only)
+        return claimed.lead_ids
+
+    async def work(recording: Recording, _: Sequence[UUID]) -> None:
         firing = PostgresFiring(recording, watermarks, await book.open(recording.conn))
-        await fire_clocks(firing, lead_ids)
+        await fire_clocks(firing, claimed)
         # Answers must not be as of before what they show.
         await note_watermarks(await recording.driver(), await firing.reached())
 
