@@ -33,6 +33,7 @@ from accord.messaging.ports import (
     Resting,
     Writers,
 )
+from sla_monitor.usecases.follow import CONSUMED
 
 if TYPE_CHECKING:
     from tests.simulation.services import Instance
@@ -164,6 +165,21 @@ class PositionWithoutCompareAndSet(_ConsumerFault):
 
     name = "position-without-compare-and-set"
     transaction = _WithoutCompare
+
+
+class _WithoutLastEvent(Wrapped):
+    async def advance(self, moves: Mapping[Partition, Move]) -> None:
+        await self.inner.advance(
+            {part: Move(move.expected, Position(move.to.next_offset)) for part, move in moves.items()}
+        )
+
+
+@planted
+class PositionWithoutItsEvent(_ConsumerFault):
+    """It is not known which event stands right before a position, so another log is read on in."""
+
+    name = "position-without-its-event"
+    transaction = _WithoutLastEvent
 
 
 class _MovedBefore(Wrapped):
@@ -526,3 +542,20 @@ class FiringOfHeldLeads(Faults):
 
     def firing(self, firing: Any) -> Any:
         return _WithoutHeld(firing)
+
+
+class _ByLaterWatermark(Wrapped):
+    async def due_clocks(self, lead_ids: Sequence[UUID], until: datetime) -> Sequence[Any]:
+        later = (await self.inner.reached()).until(CONSUMED)
+        clocks: Sequence[Any] = await self.inner.due_clocks(lead_ids, later or until)
+        return clocks
+
+
+@planted
+class FiringByLaterWatermark(Faults):
+    """Clocks fire by a watermark that is read after it was asked which leads are held."""
+
+    name = "firing-by-later-watermark"
+
+    def firing(self, firing: Any) -> Any:
+        return _ByLaterWatermark(firing)

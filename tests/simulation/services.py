@@ -357,10 +357,10 @@ class SlaMonitor(Instance):
     async def _fire_due(self) -> bool:
         async with self.database.recording() as recording:
             firing = self.world.faults.firing(MemoryFiring(recording, self.watermarks))
-            leads = await claim_due(firing, _CLOCKS_MAX)
-            if leads:
-                await fire_clocks(firing, leads)
-        return bool(leads)
+            claimed = await claim_due(firing, _CLOCKS_MAX)
+            if claimed.lead_ids:
+                await fire_clocks(firing, claimed)
+        return bool(claimed.lead_ids)
 
 
 class MemoryFiring:

@@ -29,7 +29,7 @@ from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
 from accord.contracts.watermarks import WATERMARKS
 from accord.messaging import dead_letters
 from accord.messaging.consumer import Received
-from accord.messaging.ports import OutgoingRecord
+from accord.messaging.ports import LogPositionLost, OutgoingRecord
 
 CONVERGED_WITHIN_S = 60.0
 """After the faults have ended; back-off and late notice of dead sessions take their part of it."""
@@ -60,6 +60,8 @@ class Plan:
     trouble_until_s: float
     trouble_every_s: float
     troubles: tuple[str, ...]
+    recreates: bool
+    """A topic is deleted and made anew; consumers must refuse to go on."""
     odds: Odds
     offsets: Mapping[str, float]
 
@@ -71,6 +73,9 @@ class Plan:
             return value * rng.random() if rng.random() < odds else 0.0
 
         troubles = tuple(name for name in sorted(TROUBLES) if rng.random() < 0.45)
+        recreates = rng.random() < 0.04
+        if recreates:  # what was read is told by what was stored of it, which these two would change
+            troubles = tuple(name for name in troubles if name not in ("restore", "write garbage"))
         return cls(
             services=services,
             processes={service: 2 if rng.random() < 0.5 else 1 for service in services},
@@ -90,6 +95,7 @@ class Plan:
             trouble_until_s=1.0 + 2.0 * rng.random(),
             trouble_every_s=rng.choice([0.15, 0.3, 0.8]),
             troubles=troubles,
+            recreates=recreates,
             odds=Odds(
                 kill=maybe(0.4, 0.01),
                 lose_connection=maybe(0.4, 0.02),
@@ -127,6 +133,11 @@ class World:
         self.restored: set[str] = set()
         """Services whose database has gone back in time."""
         self.upgraded = False
+        self.recreated: str | None = None
+        """The topic that was made anew."""
+        self.read_before: dict[str, set[int]] = {}
+        """Its partitions of which something was read before that, by consumer."""
+        self.refused: set[str] = set()
         self.is_over = False
         self.is_quiet = False
         self.instances: dict[tuple[str, int], Instance] = {}
@@ -149,6 +160,8 @@ class World:
         event, data = one.event, one.event.data
         source, lead, sequence = event.source[1:], data.key, data.sequence
         is_replay = session.get("letter_key", (consumer, event.id)) is not None
+        if one.topic == self.recreated and one.partition in self.read_before[consumer] and not is_replay:
+            self.nature.violated(f"{consumer} read on in {one.topic}/{one.partition}, which was made anew")
         if self.nature.trace:
             again = " again" if is_replay else ""
             self.nature.trace(f"applies{again} {lead[-4:]} #{sequence} of {source} {str(event.id)[-4:]}")
@@ -190,6 +203,8 @@ class World:
             tasks.append(loop.create_task(self._add_leads()))
         await asyncio.sleep(plan.trouble_until_s)
         self._end_trouble()
+        if plan.recreates:
+            self._recreate()
         until = loop.time() + CONVERGED_WITHIN_S
         while not self.nature.violations and (unrest := self._unrest()):
             if loop.time() > until:
@@ -202,7 +217,7 @@ class World:
             task.cancel()
         await asyncio.wait(tasks)
         await asyncio.sleep(0.1)
-        if not self.nature.violations:
+        if not self.nature.violations and self.recreated is None:
             self._judge()
 
     def _new_lead(self) -> None:
@@ -218,6 +233,10 @@ class World:
         """Start a process, and another whenever it has ended."""
         loop, rng, count = self.nature.loop, self.nature.rng, 0
         while not self.is_over:
+            if service != INTAKE and self.recreated is not None:
+                await asyncio.sleep(
+                    2.0 * rng.random()
+                )  # it takes a while, so that the new log may be longer than the old
             count += 1
             process = Process(self.nature, f"{service}-{number}.{count}", version=2 if self.upgraded else 1)
             instance = self.instances[(service, number)] = _SERVICES[service](self, process, service)
@@ -244,6 +263,9 @@ class World:
     def _look_at(self, instance: Instance, task: asyncio.Task[None]) -> None:
         """A worker may end because it was told to, or with its process; nothing else is planned."""
         error = None if task.cancelled() else task.exception()
+        if isinstance(error, LogPositionLost) and self.recreated is not None:
+            self.refused.add(instance.service)
+            return
         if error is not None and not isinstance(error, ProcessKilled) and instance.process.is_alive:
             self.nature.violated(f"{instance.process.name} ended by {type(error).__name__}: {error}")
             if self.nature.trace:
@@ -387,6 +409,23 @@ class World:
         record = OutgoingRecord(key, b"{", headers)  # type: ignore[arg-type]
         self.cluster.append(topic, rng.randrange(len(self.cluster.topics[topic])), [record])
 
+    def _recreate(self) -> None:
+        """A topic is deleted and made anew while its consumers are down."""
+        topics = [topic for topic in self.cluster.topics if topic != WATERMARKS]
+        if not topics:
+            return
+        topic = self.nature.rng.choice(topics)
+        for service, server in self.servers.items():
+            positions = server.tables["position"].items()
+            self.read_before[service] = {part[1] for (_, part), at in positions if part[0] == topic and at.next_offset}
+        for instance in self.instances.values():
+            instance.process.kill()
+        self.cluster.topics[topic] = [[] for _ in self.cluster.topics[topic]]
+        self.recreated = topic
+        self.writes_left += 25  # enough for the new log to reach where the old one was read until
+        if self.nature.trace:
+            self.nature.trace("made anew:", topic)
+
     def _back_up(self) -> None:
         service = self.nature.rng.choice([one for one in self.plan.services if one != INTAKE])
         self._backups[service] = self.servers[service].copy()
@@ -405,6 +444,9 @@ class World:
 
     def _unrest(self) -> str | None:
         """What is still to come; None if nothing is."""
+        if self.recreated is not None:
+            expected = {service for service, partitions in self.read_before.items() if partitions}
+            return "refusals" if expected - self.refused else None
         if self.writes_left > 0:
             return "writes"
         for service, server in self.servers.items():
