@@ -12,6 +12,10 @@ MEMBER_FILES := $(addsuffix /pyproject.toml,$(MEMBERS))
 UV = $$(command -v uv || echo $(VENV)/bin/uv)
 PYTEST_ARGS ?=
 BENCH ?=
+SEED ?=
+SEEDS ?= $(if $(SEED),1,2000)
+JOBS ?= 2
+FAULT ?= none
 BASE ?=
 BASE_ROUNDS ?= 3
 # Behind a proxy with a certificate of its own, only the system knows whom to trust; a bare machine has only uv's list.
@@ -59,6 +63,10 @@ chaos: setup ## the long form of the tests that kill, fuzz and try many cases
 
 bench: setup ## what it does in a second here, beside plain twins; a table, and JSON in bench-results/ (BENCH="single relay" for some, BASE=COMMIT beside another commit)
 	@$(PYTHON) -m tests.bench $(BENCH) $(if $(BASE),--base $(BASE) --rounds $(BASE_ROUNDS))
+
+simulate: setup ## messaging in simulated time (SEEDS=… JOBS=… for more; SEED=… for one, step by step; FAULT=… to plant one)
+	@$(PYTHON) -m tests.simulation --seeds $(SEEDS) --first $(or $(SEED),0) --jobs $(JOBS) --fault $(FAULT) \
+	$(if $(filter 1,$(SEEDS)),--trace)
 
 run: setup ## start everything and keep it running; a second run finds its data
 	@$(VENV)/bin/accord up
