@@ -1,7 +1,7 @@
 # Everything Accord needs, from a Python >= 3.11 and make. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format test bench simulate run demo down compose-env compose-up compose-down compose-test schemas reference clean
+.PHONY: help setup lock lint format test chaos simulate bench run demo down compose-env compose-up compose-down compose-test schemas reference clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -55,8 +55,11 @@ format: setup ## format and fix what can be fixed
 	@$(VENV)/bin/ruff check --fix --quiet . || true
 	@$(VENV)/bin/ruff format .
 
-test: setup ## all tests with real PostgreSQL and Kafka (PYTEST_ARGS="…" for less)
-	@$(PYTHON) -m pytest -n 3 -m "not bench" $(PYTEST_ARGS)
+test: setup ## all tests with real PostgreSQL and Kafka (PYTEST_ARGS="…" for less); its ten dearest at the end
+	@$(PYTHON) -m pytest -n 3 -m "not bench" --durations=10 $(PYTEST_ARGS)
+
+chaos: setup ## the long form of the tests that kill, fuzz and try many cases
+	@ACCORD_TESTS=long $(PYTHON) -m pytest -n 2 -m "not bench" --timeout 900 --durations=10 $(PYTEST_ARGS)
 
 bench: setup ## what it does in a second here, beside plain twins; a table, and JSON in bench-results/ (BENCH="single relay" for some, BASE=COMMIT beside another commit)
 	@$(PYTHON) -m tests.bench $(BENCH) $(if $(BASE),--base $(BASE) --rounds $(BASE_ROUNDS))

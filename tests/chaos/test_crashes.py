@@ -16,6 +16,7 @@ from tests.chaos.evidence import (
     await_settled,
 )
 from tests.chaos.ledger import Ledger, Load
+from tests.effort import cases
 from tests.system.running import Running
 
 from accord_local.demo.client import wait_for
@@ -30,7 +31,7 @@ pytestmark = [
 
 READY_WITHIN_S = 60.0
 ACKNOWLEDGED_DURING_OUTAGE = 30
-KILLS_COUNT = 20
+KILLS_COUNT = cases(20, 8)
 LEADS_BETWEEN_KILLS_MAX = 20
 SIGNS_OF_WORK = (
     'accord_consumer_events_total{consumer="',

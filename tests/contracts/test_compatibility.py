@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import cases
 
 from accord import schemas_cli
 from accord.contracts.base import EVENT_TYPES
@@ -239,7 +240,7 @@ def alter(schema: Schema, chance: random.Random) -> str:
     return word
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(300), deadline=None)
 @given(st.sampled_from(TYPES), st.sampled_from([forget, require, close, alter]), st.randoms(use_true_random=False))
 def test_each_mutation_of_a_published_schema_is_found(
     type_: str, mutate: Callable[[Schema, random.Random], str], chance: random.Random
@@ -250,7 +251,7 @@ def test_each_mutation_of_a_published_schema_is_found(
     assert incompatibilities(old, new), what
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=cases(100), deadline=None)
 @given(st.sampled_from(TYPES), st.randoms(use_true_random=False))
 def test_an_optional_field_may_be_added_anywhere_in_a_published_schema(type_: str, chance: random.Random) -> None:
     old = json_schema(type_)

@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
+from tests.effort import cases
 
 from accord.contracts.criteria import (
     DEPTH_MAX,
@@ -178,13 +179,13 @@ facts = st.builds(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=cases(500), deadline=None)
 @given(trees, facts)
 def test_compiled_criteria_hold_exactly_when_read_word_for_word(tree: Tree, known: Known) -> None:
     assert compile_criteria(criteria(tree)).holds(known) is naive(tree, known)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(300), deadline=None)
 @given(trees, facts)
 def test_the_explanation_leads_to_the_same_judgement(tree: Tree, known: Known) -> None:
     compiled = compile_criteria(criteria(tree))
@@ -210,7 +211,7 @@ def from_leaves(tree: Tree, held: Iterator[bool]) -> bool:
     return next(held)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(300), deadline=None)
 @given(trees)
 def test_criteria_are_written_back_as_they_were_read(tree: Tree) -> None:
     read = criteria(tree)

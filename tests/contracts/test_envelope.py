@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
+from tests.effort import cases
 
 from accord.contracts.base import EVENT_TYPES, EventData
 from accord.contracts.envelope import (
@@ -163,7 +164,7 @@ def test_a_message_names_ten_problems_at_most() -> None:
     assert refusal(bad, record()[1]).count("external_keys") == 10
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=cases(200), deadline=None)
 @given(st.sampled_from(TYPES), st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
 def test_no_bytes_make_decoding_fail_in_another_way(type_: str, value: bytes) -> None:
     with pytest.raises(MalformedEvent):

@@ -34,6 +34,7 @@ class Outage:
         self._reached = asyncio.Condition()
         for module in (workers, supervision, health):
             monkeypatch.setattr(module, "monotonic", lambda: self.now_s)
+        monkeypatch.setattr("accord.messaging.relay._now", lambda: self.now_s)
         monkeypatch.setattr(Backoff, "wait", lambda _, stop: self._wait(stop))
 
     async def _wait(self, stop: asyncio.Event) -> None:

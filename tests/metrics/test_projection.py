@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
+from tests.effort import cases
 
 from accord.contracts.intake_events import LeadCaptured, LeadErased, LeadMerged, LeadUnmerged, LeadUpdated
 from accord.contracts.qualification_events import LeadStageChanged
@@ -166,7 +167,9 @@ def questions(draw: st.DrawFn) -> Choices:
 
 @pytest.mark.slow
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=cases(12),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.integers(0, 10**6), st.lists(questions(), min_size=4, max_size=8))
 def test_what_is_asked_of_the_database_is_what_the_pure_functions_say_of_the_events(

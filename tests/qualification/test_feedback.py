@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import cases
 from tests.qualification import conftest
 from tests.qualification.memory import Memory
 
@@ -64,7 +65,7 @@ groups = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(60), deadline=None)
 @given(groups, st.lists(st.booleans(), min_size=16, max_size=16))
 def test_what_decides_decides_and_what_is_wanted_never_shuts(when, held):
     gate = gate_for(when)
@@ -107,7 +108,7 @@ def brute_force(when: Any, cases: list[tuple[int, bool]], holds: Any) -> tuple[i
     return best
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=cases(80), deadline=None)
 @given(st.lists(st.tuples(st.integers(50, 60), st.booleans()), max_size=25), st.sampled_from(["gte", "gt", "none"]))
 def test_the_bound_that_is_proposed_is_the_best_of_all_that_there_are(cases, op):
     if op == "none":

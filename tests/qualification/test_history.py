@@ -15,6 +15,7 @@ from uuid import UUID
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.effort import cases
 from tests.qualification import conftest
 from tests.qualification.memory import Memory
 
@@ -360,4 +361,4 @@ def _plain(entry: Any) -> dict[str, Any]:
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestHistories.settings = settings(max_examples=cases(100), stateful_step_count=40, deadline=None)

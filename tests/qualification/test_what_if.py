@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant
 from sqlalchemy import text
+from tests.effort import cases
 from tests.qualification import conftest
 from tests.qualification.test_history import AGREED, DEFINITIONS, Histories
 from uuid_utils.compat import uuid7
@@ -114,7 +115,7 @@ def counted(some: list[Any], listed: Any = ()) -> Comparison:
     return comparison
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(60), deadline=None)
 @given(leads, st.integers(0, 12))
 def test_what_is_counted_of_leads_does_not_depend_on_where_they_are_parted(some, at):
     at -= at % 2  # which decisions are ignored goes by the number within a part

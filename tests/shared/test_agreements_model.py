@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from tests.effort import cases
 
 from accord.agreements import model
 from accord.agreements.model import Version
@@ -141,7 +142,7 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLife.settings = settings(max_examples=cases(60), stateful_step_count=40, deadline=None)
 
 
 def proposed() -> Version:

@@ -138,8 +138,8 @@ async def test_whoever_cancels_it_ends_it(time: Time) -> None:
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (TooManyPoisonEvents(), "/v1/admin/dead-letters"),
-        (DeadLetterFailed(), "the database refuses the write"),
+        (TooManyPoisonEvents("20 in a row"), "/v1/admin/dead-letters"),
+        (DeadLetterFailed("at its place"), "the database refuses the write"),
         (LookupError(), "defect"),
     ],
 )
@@ -149,5 +149,6 @@ async def test_the_log_says_what_an_operator_does_next(
     with pytest.raises(type(error)):
         await SupervisedWorker(Scripted(error), restarts=False).run(time.stop)
     line = json.loads(capsys.readouterr().out)
-    assert (line["event"], line["worker"], line["error"]) == ("worker_failed", "scripted", type(error).__name__)
+    assert (line["event"], line["worker"]) == ("worker_failed", "scripted")
+    assert line["error"].startswith(type(error).__name__)
     assert said in line["action"]

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import cases
 
 from accord.contracts.week import Range, hours_in, range_in, week_in, weekdays_in
 from sla_monitor.domain.business_time import Calendar, NoOpenTime, due, due_after_days, open_time_between, steps
@@ -204,7 +205,7 @@ def is_open(calendar: Calendar, at: datetime) -> bool:
     return False
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=cases(150), deadline=None)
 @given(places(), st.integers(1, 900))
 def test_due_is_what_a_slow_count_of_open_minutes_finds(place, minutes):
     calendar, start = place
@@ -218,7 +219,7 @@ def test_due_is_what_a_slow_count_of_open_minutes_finds(place, minutes):
     assert open_time_between(calendar, start, at) == counted * MINUTE
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=cases(200), deadline=None)
 @given(places(), st.integers(1, 20_000_000_000), st.integers(0, 5_000_000_000))
 def test_the_open_time_up_to_the_deadline_is_the_amount(place, amount_us, later_us):
     calendar, start = place
@@ -232,7 +233,7 @@ def test_the_open_time_up_to_the_deadline_is_the_amount(place, amount_us, later_
     assert all(step.end == after.start for step, after in itertools.pairwise(told))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=cases(200), deadline=None)
 @given(places(), st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 10_000))
 def test_a_later_start_or_a_greater_amount_is_never_due_earlier(place, amount, more, later):
     calendar, start = place
@@ -247,7 +248,7 @@ def test_a_later_start_or_a_greater_amount_is_never_due_earlier(place, amount, m
         assert due_after_days(calendar, start, days + 1) > whole
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=cases(200), deadline=None)
 @given(places(), st.integers(1, 5_000), st.integers(1, 5_000))
 def test_amounts_and_stretches_add_up(place, first, second):
     calendar, start = place

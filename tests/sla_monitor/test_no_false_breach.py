@@ -11,6 +11,7 @@ from uuid import UUID
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import cases
 
 from accord.contracts.intake_events import ActivityRecorded, LeadCaptured, LeadState, LeadUpdated
 from accord.contracts.qualification_events import LeadAssigned, LeadDecided, LeadScored, LeadStageChanged
@@ -297,7 +298,7 @@ class Monitor:
                             assert counts is None or counts > clock.due_at or after
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=cases(600), deadline=None)
 @given(histories(), st.lists(st.sampled_from(["intake", "qualification", "announce", "fire"]), max_size=60))
 def test_clocks_end_as_one_would_have_them_who_sees_everything_at_once(history, order):
     monitor = Monitor(history)
@@ -331,7 +332,7 @@ def _events_make_sense(monitor: Monitor) -> None:
             assert mine[-1].late
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=cases(300), deadline=None)
 @given(histories(), st.permutations(["intake", "qualification"] * 10))
 def test_with_nothing_late_no_breach_is_ever_taken_back(history, order):
     """When all is recorded as it happens, a breach stands, whatever the delays of the topics."""

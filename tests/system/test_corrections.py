@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import settings
 from hypothesis.stateful import invariant
+from tests.effort import cases
 from tests.qualification.test_history import Histories
 
 from accord.contracts.qualification_events import LeadStageChanged
@@ -35,4 +36,4 @@ class Followed(Histories):
 
 
 TestFollowed = Followed.TestCase
-TestFollowed.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+TestFollowed.settings = settings(max_examples=cases(50), stateful_step_count=30, deadline=None)

@@ -18,6 +18,7 @@ from urllib.parse import quote, quote_from_bytes
 
 import pytest
 import requests
+from tests.effort import cases
 from tests.system.running import Running
 from tests.system.test_lead_journey import ask_for_demo, await_stage, enter
 
@@ -81,10 +82,15 @@ class Sender:
     session: requests.Session
     statuses: Counter[int] = field(default_factory=Counter)
     failures: dict[str, str] = field(default_factory=dict)
+    turn: int = 0
     bodies: set[str] = field(default_factory=set)
     """The examples of which every value was replaced: a body that two operations share is looked at once."""
 
     def send(self, method: str, path: str, scope: str, where: str, **request: Any) -> None:
+        # In the short form each place gets another few of the values; all of them are sent somewhere.
+        self.turn += 1
+        if self.turn % cases(1, 5):
+            return
         # Drafts are a department's; everything else is open to the key with every scope.
         key = self.keys["marketing" if scope.startswith("agreements") else "admin"]
         headers = {"Authorization": f"Bearer {key}", **request.pop("headers", {})}
@@ -123,8 +129,8 @@ def test_hostile_value_in_any_place_is_no_server_error(service: str, accord: Run
         assert session.get(f"{url}/livez", timeout=REQUEST_TIMEOUT_S).status_code == requests.codes.ok
     shown = [f"{place}\n    {how}" for place, how in list(sender.failures.items())[:FAILURES_SHOWN_MAX]]
     assert not sender.failures, f"{len(sender.failures)} places\n" + "\n".join(shown)
-    assert sender.statuses[422] > 300
-    assert sender.statuses[200] > 20
+    assert sender.statuses[422] > cases(300, 50)
+    assert sender.statuses[200] > cases(20, 4)
     assert sender.statuses[429] == sender.statuses[401] == 0
 
 

@@ -18,12 +18,13 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from tests.effort import cases
 from tests.system.running import Running
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 
-EXAMPLES_MAX = int(os.environ.get("ACCORD_FUZZ_EXAMPLES", "7"))
-"""Per operation and way of generating. They are the same each time; a long run with more finds what seven do not."""
+EXAMPLES_MAX = int(os.environ.get("ACCORD_FUZZ_EXAMPLES", cases(7, 3)))
+"""Per operation and way of generating. They are the same each time; a long run with more finds what few do not."""
 REQUEST_TIMEOUT_S = 30.0
 FAILURES_SHOWN_MAX = 20
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.effort import cases
 
 from accord.batching import GroupCommit, Overloaded
 
@@ -84,7 +85,7 @@ async def test_a_full_queue_answers_overloaded_at_once():
         assert await asyncio.gather(*tasks) == [0, 10, 20, 30]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(60), deadline=None)
 @given(bad=st.sets(st.integers(0, 39)), batch_rows_max=st.integers(1, 40))
 def test_each_failing_request_gets_its_own_exception_and_every_other_its_answer(bad, batch_rows_max):
     async def apply(requests):
@@ -188,7 +189,7 @@ async def test_waiting_requests_without_any_answer_are_a_problem():
     assert group.problem() is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(60), deadline=None)
 @given(
     groups=st.lists(st.integers(0, 30), max_size=12),
     batch_rows_max=st.integers(1, 12),

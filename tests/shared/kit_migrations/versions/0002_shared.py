@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from accord.migrations import v0002_http
+from accord.migrations import v0002_http, v0003_messaging
 
 revision = "0002"
 down_revision = "0001"
@@ -10,3 +10,4 @@ down_revision = "0001"
 
 def upgrade() -> None:
     v0002_http.upgrade(op)
+    v0003_messaging.upgrade(op)
