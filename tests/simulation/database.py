@@ -116,12 +116,12 @@ class Session:
         await nature.travel()
         if nature.happens(nature.odds.lose_connection):
             self.drop()
-        self._check_alive()
+        self.check_alive()
         result = statement(*args)
         if nature.rng.random() < 0.25:
             await nature.travel()
             await process.step()
-            self._check_alive()
+            self.check_alive()
         return result
 
     async def begin(self, *, recording: bool) -> datetime:
@@ -134,7 +134,7 @@ class Session:
         await self.call(self._begin, recording)
         if recording and self.server.nature.rng.random() < 0.3:
             await self.server.nature.travel()
-            self._check_alive()
+            self.check_alive()
         return self.server.now()
 
     def _begin(self, recording: bool) -> None:
@@ -153,7 +153,7 @@ class Session:
             if nature.rng.random() < 0.5 and self.is_alive:
                 self._apply()
             self.drop()
-        self._check_alive()
+        self.check_alive()
         self._apply()
         # Visible now; the locks go a moment later, whatever becomes of the client. The session goes back to its pool.
         nature.loop.call_later(0.002 * nature.rng.random(), self.drop)
@@ -190,7 +190,7 @@ class Session:
             except TimeoutError:
                 raise asyncpg.LockNotAvailableError("canceling statement due to lock timeout") from None
             await self.process.step()
-            self._check_alive()
+            self.check_alive()
         self.take_lock(at)
         return self.get(table, key)
 
@@ -227,7 +227,7 @@ class Session:
 
     # -- the server's side
 
-    def _check_alive(self) -> None:
+    def check_alive(self) -> None:
         if not self.is_alive:
             raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
 

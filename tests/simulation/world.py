@@ -157,6 +157,7 @@ class World:
 
     def sight(self, consumer: str, session: Session, one: Received) -> None:
         """An event is being applied: once, and among first sightings after all that came before it of its lead."""
+        session.check_alive()  # or else it is no matter what the handler does: its transaction is gone
         event, data = one.event, one.event.data
         source, lead, sequence = event.source[1:], data.key, data.sequence
         is_replay = session.get("letter_key", (consumer, event.id)) is not None
