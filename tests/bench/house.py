@@ -37,6 +37,14 @@ DEFINITION = Path(__file__).parent / "definition.yaml"
 _DOCUMENTS = {name: TEMPLATES / f"{kind}.yaml" for name, kind in AGREEMENTS.items()} | {"qualification": DEFINITION}
 """What is signed: the templates, and for qualification a definition of 20 criteria."""
 
+_FORGET_POSITIONS = """
+DO $$ BEGIN
+    IF to_regclass('consumer_position') IS NOT NULL THEN
+        EXECUTE 'TRUNCATE consumer_position, consumed_watermark, partition_layout';
+    END IF;
+END $$
+"""
+
 
 class _Quiet:
     def progress(self, what: str, done: int, total: int) -> None:
@@ -135,6 +143,8 @@ class House:
             self._migrated.add(name)
             with self._started(replace(spec, role="all"), prefix="signing-") as signing:
                 self.sign(signing, AGREEMENTS[name], _DOCUMENTS[name].read_bytes())
+            # Its topics were others; so are the positions in them. (Versions before have no such table.)
+            self.sql(spec.database, _FORGET_POSITIONS)
         with self._running(service):
             yield service
 

@@ -61,6 +61,7 @@ def build(settings: Settings) -> Service:
         Consumed(watermarks.board, CONSUMED, [GROUP]),
         lanes=settings.relay_lanes,
         idle_announce_every_s=10.0,
+        is_waited_for=False,
     )
     return Service(
         name="metrics",

@@ -32,7 +32,7 @@ from accord.http.idempotency import Answer, Ticket, once
 from accord.workers import Periodic
 
 ACTIVATE_EVERY_S = 1.0
-ACTIVATE_IDLE_EVERY_S = 3.0
+ACTIVATE_IDLE_EVERY_S = 5.0
 _TITLE_CHARS_MAX = 200
 _GLOSSARY_WORDS_MAX = 500
 

@@ -59,8 +59,8 @@ from accord.workers import Stall, pause
 log = structlog.get_logger(__name__)
 tracer = trace.get_tracer(__name__)
 
-_POLL_S = 1.0
-_BALANCE_EVERY_S = 2.0
+_POLL_S = 3.0
+_BALANCE_EVERY_S = 3.0
 _COMMIT_EVERY_S = 0.5
 _COMMIT_S_MAX = 5.0
 _NOTE_EVERY_S = 1.0

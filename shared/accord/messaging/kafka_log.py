@@ -28,7 +28,7 @@ _BATCH_BYTES_MAX = 512 * 1024
 _REQUEST_TIMEOUT_S = 8.0
 _ACK_TIMEOUT_S = 3 * _REQUEST_TIMEOUT_S
 _METADATA_AGE_S = 30.0
-_FETCH_WAIT_S = 1.0
+_FETCH_WAIT_S = 2.5
 """A fetch of a quiet topic waits so long at the broker; it ends with the first record."""
 
 _SINGLE_FETCH_MS = 300
@@ -73,7 +73,7 @@ class KafkaLog:
             auto_offset_reset="none",
             isolation_level="read_uncommitted",
             request_timeout_ms=int(_REQUEST_TIMEOUT_S * 1000),
-            consumer_timeout_ms=int(_FETCH_WAIT_S * 1000),
+            consumer_timeout_ms=5_000,
             fetch_max_wait_ms=int(_FETCH_WAIT_S * 1000),
             max_partition_fetch_bytes=1_048_576,
             metadata_max_age_ms=int(_METADATA_AGE_S * 1000),
@@ -255,6 +255,7 @@ class KafkaReader:
                 group_id=self._group,
                 enable_auto_commit=False,
                 request_timeout_ms=int(_REQUEST_TIMEOUT_S * 1000),
+                consumer_timeout_ms=int(_METADATA_AGE_S * 1000),
             )
             await self._committer.start()
         if self._committer.assignment() != set(parts):

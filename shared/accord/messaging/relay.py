@@ -63,11 +63,11 @@ events a second the table would have grown by half a gigabyte in between."""
 _ROUND_S_MAX = 1.0
 """A partition that takes longer goes on by itself, and the round ends without it."""
 
-_BALANCE_EVERY_S = 1.0
+_BALANCE_EVERY_S = 3.0
 _LAYOUTS_EVERY_S = 30.0
 """Far less than what a layout is announced ahead of its time (see PostgresRelaySession.add_layout)."""
 
-_QUIET_ROUNDS = 50
+_QUIET_ROUNDS = 20
 _STANDBY_S = 0.5
 _BACKOFF_S_MAX = 2.0
 _REST_S_MAX = 30.0
@@ -98,7 +98,8 @@ class _Outcome:
 
 
 class Relay:
-    """Worker. `consumed`: what the service reads of others, whose watermarks bound its own."""
+    """Worker. `consumed`: what the service reads of others, whose watermarks bound its own. Unless `is_waited_for`, nobody acts by
+    what it announces, and it may come late."""
 
     name = "relay"
 
@@ -116,6 +117,7 @@ class Relay:
         gather_s: float = 0.02,
         announce_every_s: float = 1.0,
         idle_announce_every_s: float = 2.5,
+        is_waited_for: bool = True,
         stuck_after_s: float = 60.0,
     ) -> None:
         self._store = store
@@ -131,6 +133,7 @@ class Relay:
         self._gather_s = gather_s
         self._announce_every_s = announce_every_s
         self._idle_announce_every_s = idle_announce_every_s
+        self._is_waited_for = is_waited_for
         self._stall = Stall(stuck_after_s)
         self._frontiers: dict[int, Frontier] = {}
         self._partitioner: Partitioner | None = None
@@ -148,7 +151,6 @@ class Relay:
         self._deleted_rows = 0
         self._in_hand = 0
         self._quiet_rounds = 0
-        self._announce_due_at = 0.0
         self._announced_at = 0.0
         self._heard = 0
         self._layouts_read_at = -_LAYOUTS_EVERY_S
@@ -233,7 +235,7 @@ class Relay:
     async def _wait_for_rows(self, stop: asyncio.Event) -> None:
         """Until this process has written, or the next poll or announcement is due, or `stop`; then gather for a moment."""
         poll_s = self._poll_s if self._quiet_rounds < _QUIET_ROUNDS else self._idle_poll_s
-        timeout_s = min(poll_s, max(0.0, self._announce_due_at - _now()))
+        timeout_s = min(poll_s, max(0.0, self._announce_due() - _now()))
         if stop.is_set() or timeout_s <= 0:
             return
         try:
@@ -446,9 +448,8 @@ class Relay:
         """When the next announcement is due: sooner while events flow, and soon after what bounds it has moved on."""
         every_s = self._announce_every_s if self._active else self._idle_announce_every_s
         due_at = self._announced_at + every_s
-        if self._consumed is not None and self._consumed.board.changes != self._heard:
+        if self._is_waited_for and self._consumed is not None and self._consumed.board.changes != self._heard:
             due_at = min(due_at, self._announced_at + _ANNOUNCE_S_MIN)
-        self._announce_due_at = due_at
         return due_at
 
     async def _announce(self, session: RelaySession) -> None:

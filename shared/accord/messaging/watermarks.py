@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 AHEAD_MAX = timedelta(seconds=10)
 """An announcement further ahead of the broker's clock or ours is none: believed, it would break every promise at once."""
 
-_POLL_S = 1.0
+_POLL_S = 5.0
 _RECORDS_MAX = 1_000
 _PARTITION = (WATERMARKS, 0)
 
@@ -52,7 +52,8 @@ class ChangeGate:
 
 
 class Watermarks:
-    """Worker. Every process that waits for watermarks reads all of them: the topic holds one record for each lane."""
+    """Worker. Every process that waits for watermarks reads all of them: the topic holds one record for each lane. Those of
+    other topics than it waits for are passed over."""
 
     name = "watermarks"
 
@@ -143,4 +144,5 @@ class Watermarks:
             instruments.WATERMARKS_REJECTED.inc()
             log.error("watermark_rejected", offset=record.offset, why=str(error))
             return
-        self.board.add(topic, lane, announcement)
+        if topic in self.topics:
+            self.board.add(topic, lane, announcement)

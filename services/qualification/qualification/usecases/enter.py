@@ -19,7 +19,7 @@ LEADS_PER_ROUND_MAX = 500
 EVERY_S = 0.25
 """With LEADS_PER_ROUND_MAX: at most 2,000 leads a second, which leaves room for what arrives meanwhile."""
 
-IDLE_EVERY_S = 2.0
+IDLE_EVERY_S = 3.0
 
 
 async def enter_waiting(database: Database, book: Book, leads_max: int = LEADS_PER_ROUND_MAX) -> int:

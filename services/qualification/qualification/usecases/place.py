@@ -28,7 +28,7 @@ from qualification.usecases.routing import RoutingBook, read_state
 LEADS_PER_ROUND_MAX = 200
 SWEPT_PER_ROUND_MAX = 1_000
 EVERY_S = 1.0
-IDLE_EVERY_S = 2.0
+IDLE_EVERY_S = 3.0
 
 
 async def place_waiting(

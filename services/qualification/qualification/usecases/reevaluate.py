@@ -28,7 +28,7 @@ LEADS_PER_TURN_MAX = 5
 
 ROUNDS_PER_TURN = 20
 EVERY_S = 1.0
-IDLE_EVERY_S = 3.0
+IDLE_EVERY_S = 5.0
 SETTLED_AFTER = timedelta(seconds=3)
 """By then every process knows the version, so that no lead enters under the one before any more."""
 
