@@ -33,7 +33,6 @@ from accord.messaging.ports import (
     Resting,
     Writers,
 )
-from sla_monitor.usecases.follow import CONSUMED
 
 if TYPE_CHECKING:
     from tests.simulation.services import Instance
@@ -542,20 +541,3 @@ class FiringOfHeldLeads(Faults):
 
     def firing(self, firing: Any) -> Any:
         return _WithoutHeld(firing)
-
-
-class _ByLaterWatermark(Wrapped):
-    async def due_clocks(self, lead_ids: Sequence[UUID], until: datetime) -> Sequence[Any]:
-        later = (await self.inner.reached()).until(CONSUMED)
-        clocks: Sequence[Any] = await self.inner.due_clocks(lead_ids, later or until)
-        return clocks
-
-
-@planted
-class FiringByLaterWatermark(Faults):
-    """Clocks fire by a watermark that is read after it was asked which leads are held."""
-
-    name = "firing-by-later-watermark"
-
-    def firing(self, firing: Any) -> Any:
-        return _ByLaterWatermark(firing)
