@@ -113,10 +113,10 @@ class Relay:
         lanes: int = 1,
         batch_rows_max: int = 5000,
         poll_s: float = 0.1,
-        idle_poll_s: float = 0.5,
+        idle_poll_s: float = 1.0,
         gather_s: float = 0.02,
         announce_every_s: float = 1.0,
-        idle_announce_every_s: float = 2.5,
+        idle_announce_every_s: float = 3.0,
         is_waited_for: bool = True,
         stuck_after_s: float = 60.0,
     ) -> None:
