@@ -1,7 +1,6 @@
 """Servers that crash and come back cost nothing: what was recorded is published and applied, once and in order."""
 
 import asyncio
-import json
 import os
 import random
 import signal
@@ -255,7 +254,7 @@ async def test_a_writer_whose_cluster_does_not_answer_is_given_up_with_all_its_t
 async def test_a_consumer_that_an_outage_meets_with_records_in_hand_fails_no_liveness(
     database, own_kafka, new_activity, eventually, new_relay, new_consumer
 ):
-    """The client then reconnects in silence: polls give nothing and no error."""
+    """What was fetched is applied all the same: nothing of it needs Kafka."""
     applied, kafka = [], KafkaSettings(bootstrap_servers=own_kafka.bootstrap_servers)
 
     async def apply(_recording, received):
@@ -273,16 +272,16 @@ async def test_a_consumer_that_an_outage_meets_with_records_in_hand_fails_no_liv
     async def has_begun():
         return applied
 
-    async def is_silent():
-        return consumer.problem()
+    async def goes_on():
+        answer = await health.livez(Request({"type": "http"}))
+        assert answer.status_code == 200
+        return len(applied) > before + 100
 
     running = [asyncio.create_task(worker.run(asyncio.Event())) for worker in workers]
     await eventually(has_begun)
     await asyncio.to_thread(own_kafka.kill)
-    assert "records wait" in await eventually(is_silent)
-    answer = await health.livez(Request({"type": "http"}))
-    assert answer.status_code == 200
-    assert json.loads(answer.body)["status"] == "waiting"
+    before = len(applied)
+    await eventually(goes_on)
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
