@@ -299,6 +299,9 @@ class Consumer:
         self._unverified = {
             part: position for part, position in self._positions.items() if position.last_event_id is not None
         }
+        for part, beginning in (await reader.beginnings(sorted(self._unverified))).items():
+            if beginning == self._positions[part].next_offset:
+                del self._unverified[part]  # it was removed, and nothing that was not read
         reader.assign(
             {part: position.next_offset - (part in self._unverified) for part, position in self._positions.items()}
         )

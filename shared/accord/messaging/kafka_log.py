@@ -162,6 +162,8 @@ class KafkaReader:
         return self._counts
 
     async def beginnings(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        if not partitions:
+            return {}
         found = await self._client.beginning_offsets([self._part(partition) for partition in partitions])
         return {partition: found[self._part(partition)] for partition in partitions}
 

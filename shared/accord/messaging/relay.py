@@ -397,7 +397,8 @@ class Relay:
             if trial:
                 self._trial = channel
             else:
-                self._main = channel
+                # The ends are read anew with each writer: the topic may have been made anew, and offsets begin at 0 again.
+                self._main, self._ends, self._acknowledged = channel, [], {}
         return channel
 
     async def _close_retired(self) -> None:

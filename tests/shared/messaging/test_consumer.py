@@ -285,7 +285,11 @@ async def test_records_that_retention_took_before_they_were_read_stop_the_consum
     part = TopicPartition(intake_topic, hash_key(str(KEYS[0]).encode()) % 3)
     admin = AIOKafkaAdminClient(**client_options(cluster))
     await admin.start()
-    await admin.delete_records({part: RecordsToDelete(25)})
+    await admin.delete_records({part: RecordsToDelete(10)})  # all that were read, and no other
+    async with run_workers(make_consumer()):
+        await eventually(reached(database, 30))
+    await send(producer, intake_topic, *(event(KEYS[0], n) for n in range(31, 51)))
+    await admin.delete_records({part: RecordsToDelete(45)})
     await admin.close()
     with pytest.raises(LogPositionLost):
         await make_consumer().run(asyncio.Event())
