@@ -422,7 +422,9 @@ class _LogOfWriters(Wrapped):
         self._writer = writer
 
     async def open_writer(self, topic: str) -> Any:
-        return self._writer(await self.inner.open_writer(topic))
+        writer = self._writer(await self.inner.open_writer(topic))
+        writer.reopen = lambda: self.inner.open_writer(topic)
+        return writer
 
 
 class _WithoutEnds(Wrapped):
@@ -446,6 +448,7 @@ class _WithoutAcknowledgement(Wrapped):
         try:
             appended: tuple[int, int] = await self.inner.append(partition, records)
         except KafkaError:
+            self.inner = await self.reopen()
             return len(records), 0
         return appended
 

@@ -185,9 +185,11 @@ class MemoryWriter(_Client):
             await nature.travel()
             if nature.happens(nature.odds.fail_append):
                 raise NotEnoughReplicasError
-            if not cluster.is_up or (topic, partition) in cluster.unavailable:
-                await asyncio.sleep(_REQUEST_TIMEOUT_S)
-                raise RequestTimedOutError
+            deadline = nature.loop.time() + _REQUEST_TIMEOUT_S
+            while not cluster.is_up or (topic, partition) in cluster.unavailable:
+                if nature.loop.time() > deadline:
+                    raise RequestTimedOutError
+                await nature.loop.sleep(0.1)  # the client tries again by itself
             end = cluster.append(topic, partition, records)
             is_sent = True
             if nature.trace and topic != WATERMARKS:

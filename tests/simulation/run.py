@@ -40,6 +40,8 @@ def prepared() -> Iterator[None]:
         (relay, "_BALANCE_EVERY_S", 0.4),
         (relay, "_STANDBY_S", 0.3),
         (relay, "_REST_S_MAX", 2.0),
+        (relay, "_DRAIN_S_MAX", 0.3),
+        (relay, "_ROUND_S_MAX", 0.1),
         (consumer, "_BALANCE_EVERY_S", 0.5),
         (consumer, "_POLL_S", 0.5),
         (consumer, "_BACKOFF_S_MAX", 1.0),
