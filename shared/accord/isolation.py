@@ -31,9 +31,9 @@ ROWS_STUCK = Gauge(
     ["worker"],
 )
 
-Claim = Callable[[Recording, Sequence[UUID] | None], Awaitable[Sequence[UUID]]]
-"""Lock the rows that are due, of these where some are given, without those at rest, and answer their ids. It reads nothing else of a
-row, so that no row can make it raise."""
+Claim = Callable[[Recording, Sequence[UUID] | None], Awaitable[Sequence[UUID] | None]]
+"""Lock the rows that are due, of these where some are given, without those at rest, and answer their ids; None if it cannot be known
+yet what is due. It reads nothing else of a row, so that no row can make it raise."""
 
 Work = Callable[[Recording, Sequence[UUID]], Awaitable[None]]
 """Do what is due of rows that were claimed in this transaction."""
@@ -115,7 +115,10 @@ class _Isolation:
         failure: Exception | None = None
         try:
             async with self.database.recording() as recording:
-                claimed = await self.claim(recording, only)
+                found = await self.claim(recording, only)
+                if found is None:
+                    return ()
+                claimed = found
                 driver = await recording.driver()
                 if claimed:
                     await self.work(recording, claimed)

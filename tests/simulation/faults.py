@@ -444,12 +444,12 @@ class WatermarkWithoutEnds(_WriterFault):
 
 
 class _WithoutAcknowledgement(Wrapped):
-    async def append(self, partition: int, records: Sequence[OutgoingRecord]) -> tuple[int, int]:
+    async def append(self, partition: int, records: Sequence[OutgoingRecord]) -> int:
         try:
-            appended: tuple[int, int] = await self.inner.append(partition, records)
+            appended: int = await self.inner.append(partition, records)
         except KafkaError:
             self.inner = await self.reopen()
-            return len(records), 0
+            return len(records)
         return appended
 
 

@@ -153,19 +153,19 @@ class MemoryWriter(_Client):
         await self._answer()
         return ends
 
-    async def append(self, partition: int, records: Sequence[OutgoingRecord]) -> tuple[int, int]:
+    async def append(self, partition: int, records: Sequence[OutgoingRecord]) -> int:
         nature = self._nature
         self._check_use(partition)
         count = len(records) if nature.rng.random() < 0.7 else nature.rng.randint(1, len(records))
         self._busy.add(partition)
         try:
-            end = await self._send(self._topic, partition, records[:count])
+            await self._send(self._topic, partition, records[:count])
         except BaseException:
             self._failed.add(partition)
             raise
         finally:
             self._busy.discard(partition)
-        return count, end
+        return count
 
     def _check_use(self, partition: int) -> None:
         if self._is_closed or partition in self._failed or partition in self._busy:

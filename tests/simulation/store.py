@@ -364,6 +364,10 @@ class MemoryConsumerStore:
                 if await session.lock("position", (self.consumer, part)) is None:
                     session.put("position", (self.consumer, part), Position(positions[part]))
 
+    async def count_unsettled(self) -> int:
+        async with self._database.reading() as session:
+            return len(await session.call(lambda: unsettled(session, [self.consumer])))
+
     async def replayable(self, types: Sequence[str], limit: int) -> Sequence[UUID]:
         async with self._database.reading() as session:
             found = await session.call(lambda: unsettled(session, [self.consumer]))

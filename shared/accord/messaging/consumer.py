@@ -29,7 +29,7 @@ import structlog
 from opentelemetry import trace
 
 from accord import tracing
-from accord.contracts.base import EVENT_TYPES
+from accord.contracts.base import EVENT_TYPES, EventData
 from accord.contracts.envelope import Event, MalformedEvent, UnknownEventType, decode, event_id_of, type_of
 from accord.contracts.watermarks import WatermarkAdvanced
 from accord.database import Recording, is_transient
@@ -71,6 +71,8 @@ _BATCH_QUICK_S = 0.2
 _BATCH_ROWS_MIN = 50
 _BACKOFF_S_MAX = 5.0
 _REPLAYED_AT_ONCE_MAX = 500
+_HELD_KEY_CHARS_MAX = 200
+"""A longer key is none of ours, and an announcement has to stay small."""
 
 UNSETTLED_MAX = 10_000
 """So many unsettled dead letters, and the consumer stops: somebody has to look before it sets more aside."""
@@ -227,6 +229,7 @@ class Consumer:
 
     async def _session(self, stop: asyncio.Event, backoff: Backoff) -> None:
         """Claim partitions and consume them until `stop` or until a connection is lost."""
+        self._check_unsettled(await self._store.count_unsettled())
         await self._log.prepare(self._topics)
         reader = await self._log.open_reader(self._topics, self.group)
         try:
@@ -380,6 +383,8 @@ class Consumer:
             return
         try:
             await self._apply(items)
+        except TooManyPoisonEvents:
+            raise  # of what is committed already
         except Exception as error:
             if _may_pass(error):
                 raise
@@ -495,7 +500,7 @@ class Consumer:
         instruments.CONSUMER_BATCH_S.labels(self.group).observe(elapsed_s)
         instruments.CONSUMER_BATCH_ROWS.labels(self.group).observe(rows)
         if elapsed_s > _BATCH_SLOW_S and rows >= self._batch_rows // 2:
-            self._batch_rows = max(_BATCH_ROWS_MIN, self._batch_rows // 2)
+            self._batch_rows = min(self._batch_rows, max(_BATCH_ROWS_MIN, self._batch_rows // 2))
         elif elapsed_s < _BATCH_QUICK_S and rows >= self._batch_rows:
             self._batch_rows = min(self._batch_rows_max, self._batch_rows * 2)
 
@@ -531,9 +536,17 @@ class Consumer:
         """Store now and then until when the topics have been read, for answers that say what they are as of."""
         if self._progress is None or _now() < self._note_at:
             return
-        stored = await self._store.read_positions()
-        reached = self._progress.reached_by({part: position.next_offset for part, position in stored.items()})
+        try:
+            await self._note_reached(self._progress)
+        except Exception as error:
+            if not _may_pass(error):
+                raise
+            log.info("watermarks_not_noted", consumer=self.group, error=type(error).__name__)
         self._note_at = _now() + (_NOTE_IDLE_EVERY_S if idle else _NOTE_EVERY_S)
+
+    async def _note_reached(self, progress: ProgressReader) -> None:
+        stored = await self._store.read_positions()
+        reached = progress.reached_by({part: position.next_offset for part, position in stored.items()})
         if reached.topics and (self._noted is None or reached.topics != self._noted.topics):
             async with self._store.begin() as transaction:
                 await transaction.note_watermarks(reached)
@@ -590,11 +603,15 @@ def letter_of(
 
 
 def _keys_of(record: LogRecord) -> tuple[str, ...] | None:
+    """Of a record that could not be read: its key, unless an event of its type concerns others too."""
+    type_ = EVENT_TYPES.get(type_of(record.headers) or "")
+    if type_ is not None and type_.keys is not EventData.keys:
+        return None
     try:
         key = (record.key or b"").decode().replace("\x00", "")
     except ValueError:
         return None
-    return (key,) if key else None
+    return (key,) if 0 < len(key) <= _HELD_KEY_CHARS_MAX else None
 
 
 def _split(items: Sequence[_Item], error: Exception) -> list[Sequence[_Item]]:

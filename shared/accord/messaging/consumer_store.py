@@ -208,6 +208,11 @@ class PostgresConsumerStore:
                 [positions[part] for part in parts],
             )
 
+    async def count_unsettled(self) -> int:
+        async with self._database.reading() as conn:
+            unsettled: int = await (await driver_of(conn)).fetchval(_UNSETTLED, self._consumer)
+        return unsettled
+
     async def replayable(self, types: Sequence[str], limit: int) -> Sequence[UUID]:
         async with self._database.reading() as conn:
             rows = await (await driver_of(conn)).fetch(_REPLAYABLE, self._consumer, list(types), limit)

@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 
 ERROR_CHARS_MAX = 500
 
-HELD_KEYS_MAX = 500
-"""Beyond, everything is held: an announcement has to stay small."""
+HELD_LETTERS_MAX = 500
+"""So many letters say whom they hold. Beyond, everything is held: an announcement has to stay small."""
 
 _KNOWN = ", ".join(f"'{type_}'" for type_ in sorted(EVENT_TYPES))
 _UNSETTLED = f"state = 'new' AND (kind <> 'unknown' OR type IN ({_KNOWN}))"
 
 HELD = f"""
 SELECT coalesce(array_agg(DISTINCT key) FILTER (WHERE key IS NOT NULL), '{{}}') AS keys,
-       coalesce(bool_or(letter.keys IS NULL) OR count(DISTINCT key) > {HELD_KEYS_MAX}, false) AS all
-FROM (SELECT keys FROM dead_letter WHERE consumer = ANY ($1::text[]) AND {_UNSETTLED} ORDER BY id LIMIT {HELD_KEYS_MAX + 1})
+       coalesce(bool_or(letter.keys IS NULL) OR count(DISTINCT letter.id) > {HELD_LETTERS_MAX}, false) AS all
+FROM (SELECT id, keys FROM dead_letter WHERE consumer = ANY ($1::text[]) AND {_UNSETTLED} ORDER BY id LIMIT {HELD_LETTERS_MAX + 1})
      AS letter LEFT JOIN LATERAL unnest(letter.keys) AS key ON true
 """  # noqa: S608 - constants of ours
 """The keys that the unsettled letters of some consumers hold, and whether they hold all."""

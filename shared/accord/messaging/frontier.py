@@ -33,7 +33,7 @@ class Consumed:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class Bound:
     """What may be announced: everything before `at` is published, but for `held`."""
 
     at: datetime
@@ -46,13 +46,13 @@ class Frontier:
     def __init__(self, lane: Lane, consumed: Consumed | None = None) -> None:
         self._lane = lane
         self._consumed = consumed
-        self._bound: Claim | None = None
-        self._awaited: tuple[Claim, int] | None = None
+        self._bound: Bound | None = None
+        self._awaited: tuple[Bound, int] | None = None
         self._published_until = datetime.fromtimestamp(0, UTC) + _CLOCK_STEP_MAX
         self._samples: deque[tuple[datetime, int]] = deque(maxlen=_SAMPLES_MAX)
         self.floor_id = 0
 
-    async def advance(self, session: RelaySession) -> Claim | None:
+    async def advance(self, session: RelaySession) -> Bound | None:
         """What may be announced now; None while nothing may."""
         last_id, now = await session.read_clock()
         writers = await session.read_writers()
@@ -64,16 +64,16 @@ class Frontier:
         self._samples.append((now, last_id))
         self._raise_floor(own)
         if self._consumed is None:
-            return Claim(own)
+            return Bound(own)
         await self._advance_bound(session, self._consumed)
         bound = self._bound
-        return None if bound is None else Claim(min(own, bound.at), bound.held)
+        return None if bound is None else Bound(min(own, bound.at), bound.held)
 
     def _raise_floor(self, own: datetime) -> None:
         """Rows recorded before `own` are published, and later ones have ids handed out later: dead rows of published ones,
         which a long snapshot keeps from being removed, need not be waded through."""
         self._published_until = max(self._published_until, own)
-        while self._samples and self._samples[0][0] <= own:
+        while self._samples and self._samples[0][0] + _CLOCK_STEP_MAX <= own:
             _, self.floor_id = self._samples.popleft()
 
     async def _advance_bound(self, session: RelaySession, consumed: Consumed) -> None:
@@ -90,7 +90,7 @@ class Frontier:
             if len(held | debts.stuck) > HELD_MAX:
                 return
             at = until if debts.owed_at is None else min(until, debts.owed_at)
-            self._awaited = (Claim(at, held | debts.stuck), debts.last_id)
+            self._awaited = (Bound(at, held | debts.stuck), debts.last_id)
         claim, last_id = self._awaited
         first_id = await session.first_id(self._lane, self.floor_id)
         if first_id is None or first_id > last_id:

@@ -6,7 +6,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 OUTBOX_ROWS = Gauge("accord_outbox_rows", "Rows of the outbox that are not published yet.")
 OUTBOX_AGE_S = Gauge("accord_outbox_age_seconds", "Age of the oldest row that is not published yet.")
-RELAY_LEADER = Gauge("accord_relay_leader", "1 while this process is the service's active relay.")
+RELAY_LEADER = Gauge("accord_relay_leader", "Lanes of the outbox that this process publishes.")
 RELAY_PUBLISHED = Counter("accord_relay_published_total", "Events that Kafka has acknowledged.")
 RELAY_FAILURES = Counter(
     "accord_relay_failures_total", "Rounds of the relay that failed and were tried again.", ["cause"]

@@ -94,24 +94,37 @@ class KafkaWriter:
         self._producer = producer
         self._topic = topic
         self._watermarks = physical(kafka, WATERMARKS)
+        self._asking: AIOKafkaConsumer | None = None
+        self._is_asking = False
 
     @property
     def partitions(self) -> int:
         return len(self._producer.client.cluster.partitions_for_topic(self._topic) or ())
 
     async def ends(self) -> list[int]:
-        client = AIOKafkaConsumer(
-            **client_options(self._kafka), request_timeout_ms=int(_REQUEST_TIMEOUT_S * 1000), enable_auto_commit=False
-        )
         parts = [TopicPartition(self._topic, partition) for partition in range(self.partitions)]
+        if self._asking is None:
+            self._asking = AIOKafkaConsumer(
+                **client_options(self._kafka),
+                request_timeout_ms=int(_REQUEST_TIMEOUT_S * 1000),
+                enable_auto_commit=False,
+            )
         try:
-            await client.start()
-            found = await client.end_offsets(parts)
-        finally:
-            await close_quietly(client)
+            if not self._is_asking:
+                await self._asking.start()
+                self._is_asking = True
+            found = await self._asking.end_offsets(parts)
+        except BaseException:
+            await self._stop_asking()
+            raise
         return [found[part] for part in parts]
 
-    async def append(self, partition: int, records: Sequence[OutgoingRecord]) -> tuple[int, int]:
+    async def _stop_asking(self) -> None:
+        asking, self._asking, self._is_asking = self._asking, None, False
+        if asking is not None:
+            await close_quietly(asking)
+
+    async def append(self, partition: int, records: Sequence[OutgoingRecord]) -> int:
         batch, count = self._producer.create_batch(), 0
         for key, value, headers in records:
             if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
@@ -119,8 +132,8 @@ class KafkaWriter:
             count += 1
         async with asyncio.timeout(_ACK_TIMEOUT_S):
             acknowledged = await self._producer.send_batch(batch, self._topic, partition=partition)
-            metadata = await acknowledged
-        return count, metadata.offset + count
+            await acknowledged
+        return count
 
     async def announce(self, key: bytes, value: bytes) -> None:
         batch = self._producer.create_batch()
@@ -129,6 +142,7 @@ class KafkaWriter:
             await (await self._producer.send_batch(batch, self._watermarks, partition=0))
 
     async def close(self) -> None:
+        await self._stop_asking()
         await abandon_producer(self._producer)
 
 

@@ -2,7 +2,7 @@
 
 Published rows are deleted at once, by the batch, not marked and pruned later. A mark would be an UPDATE that can
 never be heap-only (the index of the unpublished depends on it), so each event would leave two dead rows and need a
-second pass; a delete leaves one, and the primary key alone is the index of what is unpublished. What was published is
+second pass; a delete leaves one, and the primary key is the index of what is unpublished. What was published is
 in Kafka, whose topics keep everything. The relay vacuums the table after each 50,000 deleted rows (some 25 MB), since
 autovacuum looks only once a minute; so the table keeps the size of its largest backlog, whatever passes through it.
 """

@@ -76,8 +76,8 @@ class LogWriter(Protocol):
         """The offset after the last record of each partition, read from the log now."""
         ...
 
-    async def append(self, partition: int, records: Sequence[OutgoingRecord]) -> tuple[int, int]:
-        """Append as many of the records as one batch takes, at least one; how many, and the offset after the last.
+    async def append(self, partition: int, records: Sequence[OutgoingRecord]) -> int:
+        """Append as many of the records as one batch takes, at least one; how many.
 
         Returns once all replicas in sync have them. One call at a time for a partition.
         """
@@ -403,6 +403,10 @@ class ConsumerStore(Protocol):
 
     async def create_positions(self, positions: Mapping[Partition, int]) -> None:
         """Store where partitions begin that have no position yet; those that have one stay."""
+        ...
+
+    async def count_unsettled(self) -> int:
+        """Its dead letters that nobody has settled, counted up to a bound."""
         ...
 
     async def replayable(self, types: Sequence[str], limit: int) -> Sequence[UUID]:

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import structlog
 
@@ -29,7 +30,7 @@ from accord.contracts.watermarks import WATERMARKS, Announcement, encode_announc
 from accord.database import is_transient
 from accord.messaging import instruments
 from accord.messaging.claims import balance
-from accord.messaging.frontier import Claim, Consumed, Frontier
+from accord.messaging.frontier import Bound, Consumed, Frontier
 from accord.messaging.partitioning import Partitioner, hash_key
 from accord.messaging.ports import (
     EventLog,
@@ -68,9 +69,12 @@ _LAYOUTS_EVERY_S = 30.0
 """Far less than what a layout is announced ahead of its time (see PostgresRelaySession.add_layout)."""
 
 _QUIET_ROUNDS = 20
+
+_ANNOUNCEMENT = -1
+"""Stands for an announcement among the partitions that are under way on a channel."""
 _STANDBY_S = 0.5
 _BACKOFF_S_MAX = 2.0
-_REST_S_MAX = 30.0
+_REST_S_MAX = 5.0
 _ANNOUNCE_S_MIN = 0.2
 _DRAIN_S_MAX = 5.0
 
@@ -137,9 +141,7 @@ class Relay:
         self._stall = Stall(stuck_after_s)
         self._frontiers: dict[int, Frontier] = {}
         self._partitioner: Partitioner | None = None
-        self._ends: list[int] = []
-        """Of each partition when the lanes were claimed; `_acknowledged` what was published since."""
-        self._acknowledged: dict[int, int] = {}
+        self._announcing: asyncio.Task[None] | None = None
         self._main: _Channel | None = None
         self._trial: _Channel | None = None
         """For partitions that failed: they must not take the others' writer with them again."""
@@ -227,8 +229,6 @@ class Relay:
             self._frontiers[number] = Frontier(self._lanes[number], self._consumed)
         self._frontiers = {number: self._frontiers[number] for number in sorted(numbers)}
         if gained:
-            # What whoever had the lane before has published lies before the ends as they are from now on.
-            self._ends = []
             log.info("relay_leads", topic=self._topic, lanes=gained)
         instruments.RELAY_LEADER.set(len(numbers))
 
@@ -313,8 +313,7 @@ class Relay:
         try:
             while len(outcome.published) < len(records):
                 left = records[len(outcome.published) :]
-                count, end = await channel.writer.append(partition, [record for _, record in left])
-                self._acknowledged[partition] = max(self._acknowledged.get(partition, 0), end)
+                count = await channel.writer.append(partition, [record for _, record in left])
                 outcome.published.extend(id_ for id_, _ in left[:count])
         except Exception as error:  # noqa: BLE001 - it is the round's to judge
             outcome.error = error
@@ -338,12 +337,12 @@ class Relay:
                 self._resting.pop(outcome.partition, None)
             elif not is_transient(outcome.error):
                 raise outcome.error
-        if failed and not published and len(failed) == len(outcomes) and not self._sends:
-            raise PublishFailed from failed[0].error
         for outcome in failed:
             _, backoff = self._resting.get(outcome.partition, (0.0, Backoff(first_s=0.5, max_s=_REST_S_MAX)))
             self._resting[outcome.partition] = (_now() + backoff.next_s(), backoff)
             self._failed("partition", outcome.error, partition=outcome.partition)
+        if failed and not published and len(failed) == len(outcomes) and not self._sends:
+            raise PublishFailed from failed[0].error
         await self._close_retired()
 
     async def _drain(self, session: RelaySession) -> None:
@@ -359,16 +358,11 @@ class Relay:
     # -- writers
 
     async def _ready(self, session: RelaySession) -> None:
-        """Have a writer, the layouts of the topic, and its ends since the lanes were claimed."""
+        """Have a writer, and know the layouts of the topic."""
         channel = await self._channel(trial=False)
         await self._read_layouts(session, channel.writer.partitions)
-        if len(self._ends) < channel.writer.partitions:
-            try:
-                self._ends = await channel.writer.ends()
-            except Exception as error:
-                raise _unless_fatal(error) from error
-        if self._partitioner is None or len(self._ends) < max(self._partitioner.counts):
-            raise PublishFailed("the broker does not know all partitions yet")
+        if self._partitioner is None or channel.writer.partitions < max(self._partitioner.counts):
+            raise PublishFailed("the topic has fewer partitions than keys are spread over, as far as the broker knows")
 
     async def _read_layouts(self, session: RelaySession, partitions: int) -> None:
         """Know how keys are spread, in time before a new layout holds, whoever has added it."""
@@ -393,12 +387,13 @@ class Relay:
                 await self._log.prepare([self._topic, WATERMARKS])
                 channel = _Channel(await self._log.open_writer(self._topic))
             except Exception as error:
-                raise _unless_fatal(error) from error
+                if not is_transient(error):
+                    raise
+                raise PublishFailed from error
             if trial:
                 self._trial = channel
             else:
-                # The ends are read anew with each writer: the topic may have been made anew, and offsets begin at 0 again.
-                self._main, self._ends, self._acknowledged = channel, [], {}
+                self._main = channel
         return channel
 
     async def _close_retired(self) -> None:
@@ -410,8 +405,10 @@ class Relay:
 
     async def _close_channels(self) -> None:
         """Give up everything that is under way; its rows are still in the outbox."""
-        sends = list(self._sends.values())
-        self._sends = {}
+        sends: list[asyncio.Task[Any]] = list(self._sends.values())
+        if self._announcing is not None:
+            sends.append(self._announcing)
+        self._sends, self._announcing = {}, None
         for task in sends:
             task.cancel()
         await asyncio.gather(*sends, return_exceptions=True)
@@ -454,28 +451,42 @@ class Relay:
         return due_at
 
     async def _announce(self, session: RelaySession) -> None:
-        """Announce of each lane what is published."""
+        """Find out what may be announced of each lane, and begin to announce it beside the rounds."""
         self._announced_at, self._active = _now(), False
+        if self._announcing is not None:
+            if not self._announcing.done():
+                return
+            self._announcing.result()
         if self._consumed is not None:
             self._heard = self._consumed.board.changes
-        claims = {number: await frontier.advance(session) for number, frontier in self._frontiers.items()}
-        if all(claim is None for claim in claims.values()):
+        found = {number: await frontier.advance(session) for number, frontier in self._frontiers.items()}
+        bounds = {number: bound for number, bound in found.items() if bound is not None}
+        if not bounds:
             return
         await self._ready(session)
         channel = await self._channel(trial=False)
-        for number, claim in claims.items():
-            if claim is not None:
-                await self._announce_lane(channel, number, claim)
-        first = claims[min(claims)]
-        self.announced = self.announced if first is None else first.at
+        channel.sending.add(_ANNOUNCEMENT)
+        self._announcing = asyncio.create_task(self._announce_lanes(channel, bounds))
 
-    async def _announce_lane(self, channel: _Channel, number: int, claim: Claim) -> None:
-        ends = [max(end, self._acknowledged.get(partition, 0)) for partition, end in enumerate(self._ends)]
-        announcement = Announcement(at=claim.at, lanes=len(self._lanes), ends=ends, held=sorted(claim.held))
+    async def _announce_lanes(self, channel: _Channel, bounds: Mapping[int, Bound]) -> None:
+        """Announce bounds with the ends of now: whoever has published a row before its bound has had the acknowledgement by then,
+        this process, one that had the lane before, or a relay of another version beside it."""
         try:
-            await channel.writer.announce(*encode_announcement(self._topic, number, announcement))
+            ends = await channel.writer.ends()
+            try:
+                for number, bound in bounds.items():
+                    announcement = Announcement(at=bound.at, lanes=len(self._lanes), ends=ends, held=sorted(bound.held))
+                    await channel.writer.announce(*encode_announcement(self._topic, number, announcement))
+            except Exception:
+                channel.retired = True
+                raise
+            self.announced = bounds[min(bounds)].at
         except Exception as error:
-            raise _unless_fatal(error) from error
+            if not is_transient(error):
+                raise
+            self._failed("announcement", error)
+        finally:
+            channel.sending.discard(_ANNOUNCEMENT)
 
     # -- around it
 
@@ -496,11 +507,6 @@ class Relay:
         self._stall.failed()
         instruments.RELAY_FAILURES.labels(cause).inc()
         log.warning("relay_round_failed", cause=cause, error=type(error).__name__, **where)
-
-
-def _unless_fatal(error: Exception) -> Exception:
-    """A failure of the log that may pass, as PublishFailed; any other as it is."""
-    return PublishFailed(str(error)) if is_transient(error) else error
 
 
 def _now() -> float:

@@ -52,8 +52,10 @@ _FIRST_ID = f"SELECT min(id) FROM outbox WHERE id > $3 AND {_IN_LANE}"  # noqa: 
 
 _LAST_ID = "SELECT coalesce((SELECT max(id) FROM outbox), 0)"
 _STUCK = "SELECT DISTINCT key::text FROM stuck_row"
+_STUCK_MAX = 1_001
+"""One more than may be announced as held (see accord.messaging.frontier)."""
 
-_LAYOUTS = "SELECT since, partitions FROM partition_layout ORDER BY since"
+_LAYOUTS = "SELECT since, partitions FROM partition_layout ORDER BY since, partitions"
 _ADD_LAYOUT = """
 INSERT INTO partition_layout (since, partitions)
 SELECT CASE WHEN EXISTS (SELECT FROM partition_layout) THEN clock_timestamp() + interval '5 minutes' ELSE 'epoch' END, $1
@@ -68,7 +70,7 @@ class PostgresRelaySession:
     def __init__(self, connection: asyncpg.Connection, owed: str, walkers: Sequence[str]) -> None:
         self._connection = connection
         names = ", ".join(f"'{worker}'" for worker in walkers)
-        stuck = f"ARRAY({_STUCK} WHERE worker IN ({names}))" if walkers else "'{}'::text[]"
+        stuck = f"ARRAY({_STUCK} WHERE worker IN ({names}) LIMIT {_STUCK_MAX})" if walkers else "'{}'::text[]"
         self._debts = f"{_LAST_ID}, ({owed}), {stuck}"
         self._claims = PostgresClaims(connection, LANES)
 

@@ -48,7 +48,6 @@ def define(metadata: MetaData) -> None:
         Column("consumer", Text, nullable=False),
         Column("received_at", DateTime(timezone=True), nullable=False),
         PrimaryKeyConstraint("event_id", "consumer", name="inbox_pkey"),
-        Index("inbox_received_idx", "received_at", postgresql_using="brin"),
     )
     Table(
         "dead_letter",

@@ -10,7 +10,6 @@ from alembic.operations import Operations
 _STATEMENTS = (
     # Nullable: the version before writes none.
     "ALTER TABLE outbox ADD COLUMN key_hash integer",
-    "CREATE INDEX inbox_received_idx ON inbox USING brin (received_at)",
     """
     ALTER TABLE dead_letter
         ADD COLUMN kind text NOT NULL DEFAULT 'poison'

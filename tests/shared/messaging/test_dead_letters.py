@@ -1,7 +1,7 @@
 """What could not be applied can be looked at, replayed once, or discarded; its body is shown to nobody."""
 
 import asyncio
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
@@ -9,6 +9,7 @@ from sqlalchemy import text
 from accord.contracts.envelope import Event, MalformedEvent, encode
 from accord.contracts.intake_events import ActivityRecorded
 from accord.contracts.values import utc
+from accord.ids import new_id
 from accord.messaging import dead_letters, inbox
 from accord.messaging.consumer import letter_of
 from accord.messaging.consumer_store import PostgresConsumerStore
@@ -162,7 +163,8 @@ async def test_settled_letters_and_the_inbox_are_pruned_and_unsettled_ones_are_n
     waits, done = record_of(event), record_of(Event(uuid4(), "/intake", event.data), offset=8)
     async with PostgresConsumerStore(database, "test").begin() as transaction:
         await transaction.add_dead_letters([letter_of("poison", one, ValueError()) for one in (waits, done)])
-        await transaction.claim_events([uuid4(), uuid4()])
+        old = [UUID(f"01800000-0000-7000-8000-{number:012d}") for number in range(2)]  # of July 2022
+        await transaction.claim_events([*old, new_id()])
     [letter] = [one for one in await every(database) if one.event_id != event.id]
     await dead_letters.discard(store_of(database), letter.id)
     assert await prune(database) == 0

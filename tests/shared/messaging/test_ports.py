@@ -534,12 +534,12 @@ def records_of(*values: str) -> list[OutgoingRecord]:
 
 async def append_all(writer: LogWriter, partition: int, *values: str) -> int:
     """Append, by as many batches as it takes; the offset after the last."""
-    left, end = records_of(*values), 0
+    left = records_of(*values)
     while left:
-        count, end = await writer.append(partition, left)
+        count = await writer.append(partition, left)
         assert count >= 1
         left = left[count:]
-    return end
+    return (await writer.ends())[partition]
 
 
 async def read(reader: LogReader, count: int) -> list[LogRecord]:

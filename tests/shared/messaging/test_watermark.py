@@ -17,7 +17,7 @@ from accord.contracts.watermarks import (
 from accord.database import RECORDING_LOCK
 from accord.messaging import dead_letters
 from accord.messaging.consumer_store import PostgresConsumerStore, watermark
-from accord.messaging.frontier import Claim, Consumed, Frontier
+from accord.messaging.frontier import Bound, Consumed, Frontier
 from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.partitioning import hash_key
 from accord.messaging.ports import Lane, LogRecord, Move, NewDeadLetter, Position
@@ -331,7 +331,7 @@ async def test_an_unsettled_dead_letter_holds_its_lead_and_one_without_a_key_hol
     consuming.announce(base, 1, held=["theirs"])
     await consuming.consume(1)
     await set_aside(("lead", "merged"), 0)
-    assert await consuming.frontier.advance(session) == Claim(base, frozenset({"lead", "merged", "theirs"}))
+    assert await consuming.frontier.advance(session) == Bound(base, frozenset({"lead", "merged", "theirs"}))
     await set_aside(None, 1)
     consuming.announce(base + timedelta(minutes=1), 2)
     await consuming.consume(2)
@@ -340,7 +340,7 @@ async def test_an_unsettled_dead_letter_holds_its_lead_and_one_without_a_key_hol
         letters = await dead_letters.listed(conn, limit=10)
     for one in letters:
         await dead_letters.discard(consuming.store, one.id)
-    assert await consuming.frontier.advance(session) == Claim(base + timedelta(minutes=1))
+    assert await consuming.frontier.advance(session) == Bound(base + timedelta(minutes=1))
 
 
 async def test_everything_recorded_before_it_stands_before_its_ends(

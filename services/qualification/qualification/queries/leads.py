@@ -174,10 +174,16 @@ WHERE due_at <= $1 AND lead_id::text <> ALL ($4::text[]) AND ($3::uuid[] IS NULL
 ORDER BY due_at LIMIT $2 FOR UPDATE OF lead SKIP LOCKED
 """
 
+_WITH_SURVIVORS = """
+SELECT unnest($1::text[]) UNION SELECT merged_into::text FROM lead WHERE lead_id::text = ANY ($1) AND merged_into IS NOT NULL
+"""
+
 OWED = f"""
 SELECT least(
     (SELECT due_at FROM lead
-     WHERE due_at <= $1::timestamptz AND lead_id::text <> ALL ($2::text[]) AND NOT {is_stuck(TIMEKEEPING, "lead.lead_id")}
+     WHERE due_at <= $1::timestamptz AND NOT {is_stuck(TIMEKEEPING, "lead.lead_id")}
+        AND lead_id::text <> ALL ($2::text[] || ARRAY(
+            SELECT held.merged_into::text FROM lead AS held WHERE held.lead_id::text = ANY ($2) AND held.merged_into IS NOT NULL))
      ORDER BY due_at LIMIT 1),
     ({reevaluations.OWED})
 )
@@ -287,6 +293,11 @@ async def due(
     those that another transaction has locked are passed over. `only` asks for some.
     """
     return [row[0] for row in await driver.fetch(_DUE, until, rows_max, only, held)]
+
+
+async def with_survivors(driver: asyncpg.Connection, held: Sequence[str]) -> Sequence[str]:
+    """These leads, and those that they were merged into: what is missing of one is missing of the other."""
+    return held if not held else [row[0] for row in await driver.fetch(_WITH_SURVIVORS, held)]
 
 
 async def follow(driver: asyncpg.Connection, merged: Sequence[UUID], survivor: UUID) -> None:

@@ -31,13 +31,15 @@ async def pass_time(
 
     until: datetime | None = None
 
-    async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID]:
+    async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID] | None:
         nonlocal until
         reached = await watermarks.read(recording.conn)
         until = reached.until([INTAKE_EVENTS])
         if until is None:
-            return ()
-        return await leads.due(await recording.driver(), until, sorted(reached.held), leads_max, only)
+            return None
+        driver = await recording.driver()
+        held = await leads.with_survivors(driver, sorted(reached.held))
+        return await leads.due(driver, until, held, leads_max, only)
 
     async def work(recording: Recording, lead_ids: Sequence[UUID]) -> None:
         if until is None:

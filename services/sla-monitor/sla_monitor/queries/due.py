@@ -40,6 +40,15 @@ SELECT DISTINCT lead_id FROM (
 ) AS ripe
 """
 
+_WITH_SURVIVORS = """
+WITH RECURSIVE reached (lead_id) AS (
+    SELECT unnest($1::text[])
+    UNION SELECT lead.merged_into::text FROM lead JOIN reached ON lead.lead_id::text = reached.lead_id
+    WHERE lead.merged_into IS NOT NULL
+)
+SELECT lead_id FROM reached
+"""
+
 OWED = f"""
 SELECT least(
     (SELECT next_at FROM clock
@@ -60,6 +69,11 @@ A lead that is held ($2), or that is stuck, bounds nothing, since it may be so f
 _PRUNE = """
 DELETE FROM fact WHERE ctid = ANY (ARRAY(SELECT ctid FROM fact WHERE recorded_at < $1 LIMIT $2))
 """
+
+
+async def with_survivors(driver: asyncpg.Connection, held: Sequence[str]) -> Sequence[str]:
+    """These leads, and those that they were merged into."""
+    return [row[0] for row in await driver.fetch(_WITH_SURVIVORS, held)]
 
 
 async def claim(

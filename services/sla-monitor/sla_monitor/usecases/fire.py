@@ -23,7 +23,7 @@ from sla_monitor.domain.case import Slas
 from sla_monitor.domain.clock import Clock, fire
 from sla_monitor.queries import cases, due
 from sla_monitor.usecases.agreements import SlaBook
-from sla_monitor.usecases.follow import CONSUMED, judge_waiting
+from sla_monitor.usecases.follow import CONSUMED, judge_waiting, read_reached
 
 BATCH_CLOCKS_MAX = 500
 BATCH_FACTS_MAX = 5_000
@@ -107,7 +107,7 @@ class PostgresFiring:
         return self._recording.now
 
     async def reached(self) -> Reached:
-        return await self._watermarks.read(self._recording.conn)
+        return await read_reached(self._recording, self._watermarks)
 
     async def claim_leads(
         self, until: datetime, held: frozenset[str], clocks_max: int, only: Sequence[UUID] | None
@@ -139,10 +139,10 @@ async def fire_due(
 
     claimed = Claimed()
 
-    async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID]:
+    async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID] | None:
         nonlocal claimed
         claimed = await claim_due(PostgresFiring(recording, watermarks), clocks_max, only)
-        return claimed.lead_ids
+        return None if claimed.until is None else claimed.lead_ids
 
     async def work(recording: Recording, _: Sequence[UUID]) -> None:
         firing = PostgresFiring(recording, watermarks, await book.open(recording.conn))
@@ -158,11 +158,11 @@ async def judge_ripe(
 ) -> int:
     """Judge the triggers of up to so many leads that waited for the watermark; how many leads there were."""
 
-    async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID]:
-        reached = await watermarks.read(recording.conn)
+    async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID] | None:
+        reached = await read_reached(recording, watermarks)
         until = reached.until(CONSUMED)
         if until is None:
-            return ()
+            return None
         return await due.waiting(await recording.driver(), until, sorted(reached.held), leads_max, only)
 
     async def work(recording: Recording, lead_ids: Sequence[UUID]) -> None:

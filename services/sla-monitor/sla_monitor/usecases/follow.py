@@ -17,7 +17,7 @@ from accord.messaging.watermarks import Watermarks
 from sla_monitor.domain import case as domain
 from sla_monitor.domain.case import Case, Moving, Outcome, Reached, Slas, Waiting
 from sla_monitor.domain.facts import Fact, fact_of
-from sla_monitor.queries import cases
+from sla_monitor.queries import cases, due
 from sla_monitor.usecases.agreements import SlaBook
 
 CONSUMED = (INTAKE_EVENTS, QUALIFICATION_EVENTS)
@@ -26,6 +26,15 @@ TAKEN_ALONG = timedelta(days=90)
 """Activities of a merged lead that happened in this time before the merge become the survivor's."""
 
 _KEPT = frozenset({"activity", "decision", "stage"})
+
+
+async def read_reached(recording: Recording, watermarks: Watermarks) -> watermark.Reached:
+    """How far the two topics have been consumed. What is missing of a lead is missing of those that it was merged into, too."""
+    reached = await watermarks.read(recording.conn)
+    if not reached.held:
+        return reached
+    held = await due.with_survivors(await recording.driver(), sorted(reached.held))
+    return watermark.Reached(reached.topics, frozenset(held), reached.holds_all)
 
 
 async def follow(recording: Recording, received: Sequence[Received], book: SlaBook, watermarks: Watermarks) -> None:
@@ -89,7 +98,7 @@ class CaseBatch:
             lead_id: Case(case.lead, case.clocks, case.waiting, facts[lead_id]) if lead_id in facts else case
             for lead_id, case in locked.items()
         }
-        return cls(recording, slas, await watermarks.read(recording.conn), dict(now), now)
+        return cls(recording, slas, await read_reached(recording, watermarks), dict(now), now)
 
     def take(self, event: Moving, traceparent: str | None) -> None:
         """Apply one event, to its lead and, where that was merged, to the survivor."""
