@@ -187,6 +187,8 @@ class Consumer:
         self._positions: dict[Partition, Position] = {}
         """Of the partitions that are read now: where the last transaction left them."""
         self._unverified: dict[Partition, Position] = {}
+        self._left: list[LogRecord] = []
+        """Records of a batch that a passing failure left, to be tried before others are fetched."""
         self._committed: dict[Partition, int] = {}
         self._committing: asyncio.Task[None] | None = None
         self._noted: Reached | None = None
@@ -239,7 +241,7 @@ class Consumer:
             finally:
                 await claims.close()
         finally:
-            self._positions, self._unverified = {}, {}
+            self._positions, self._unverified, self._left = {}, {}, []
             self._in_hand = self._lag = 0
             self._stall.waits(False)
             await self._stop_committing()
@@ -256,13 +258,14 @@ class Consumer:
                 if not self._positions:
                     await pause(stop, _POLL_S)
                     continue
-                records = await self._gather(reader, stopped)
+                records = self._left[: self._batch_rows] or await self._gather(reader, stopped)
+                self._left = self._left[len(records) :]
                 backoff.reset()
                 self._in_hand = len(records)
                 self._measure(reader)
                 if records and not await self._take(records):
                     await self._backoff.wait(stop)
-                    await self._assign(reader, self._positions)
+                    await self._rewind(reader, [*records, *self._left])
                 self._in_hand = 0
                 await self._note(idle=not records)
                 self._commit(reader)
@@ -298,7 +301,7 @@ class Consumer:
             stored = await self._store.read_positions()
         if any(part not in stored for part in parts):
             raise PositionConflict(f"{self.group}: a position that was stored a moment ago is gone")
-        self._positions = {part: stored[part] for part in parts}
+        self._positions, self._left = {part: stored[part] for part in parts}, []
         self._unverified = {
             part: position for part, position in self._positions.items() if position.last_event_id is not None
         }
@@ -308,6 +311,24 @@ class Consumer:
         reader.assign(
             {part: position.next_offset - (part in self._unverified) for part, position in self._positions.items()}
         )
+
+    async def _rewind(self, reader: LogReader, in_hand: Sequence[LogRecord]) -> None:
+        """Go back to the stored positions after a failure that may pass, over the records that are in hand where they follow.
+
+        Fetching them again would wait for the fetch that is under way.
+        """
+        stored = await self._store.read_positions()
+        if not stored.keys() >= self._positions.keys():
+            await self._assign(reader, self._positions)
+            return
+        left = [record for record in in_hand if record.offset >= stored[record.topic, record.partition].next_offset]
+        first = {(record.topic, record.partition): record.offset for record in reversed(left)}
+        for part, position in self._positions.items():
+            if stored[part].next_offset != first.get(part, position.next_offset):
+                await self._assign(reader, self._positions)
+                return
+        self._positions = {part: stored[part] for part in self._positions}
+        self._left = left
 
     async def _gather(self, reader: LogReader, stopped: asyncio.Task[Any]) -> list[LogRecord]:
         """The next records. Few of them wait a moment for more: a transaction costs the same for one as for many."""
