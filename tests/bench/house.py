@@ -64,6 +64,7 @@ class House:
         self._stack = Stack(StackOptions(self._dir, kafka_port=free_ports(1)[0], services=()), _Quiet())
         self._exit = contextlib.ExitStack()
         self._migrated: set[str] = set()
+        self._prefixes: dict[str, str] = {}
         self._runs = 0
 
     def __enter__(self) -> House:
@@ -143,8 +144,10 @@ class House:
             self._migrated.add(name)
             with self._started(replace(spec, role="all"), prefix="signing-") as signing:
                 self.sign(signing, AGREEMENTS[name], _DOCUMENTS[name].read_bytes())
+        if self._prefixes.get(name) != prefix:
             # Its topics were others; so are the positions in them. (Versions before have no such table.)
             self.sql(spec.database, _FORGET_POSITIONS)
+            self._prefixes[name] = prefix
         with self._running(service):
             yield service
 
