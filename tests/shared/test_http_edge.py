@@ -180,11 +180,11 @@ async def test_bytes_of_bodies_in_flight_are_bounded_for_each_key_and_in_all(kit
             assert (answer.status, answer.json()["type"]) == (503, "/problems/overloaded")
             assert int(answer.headers["retry-after"]) >= 1
 
-    async def held(port: int, size: int) -> None:
-        async def is_held() -> bool:
+    async def await_bytes_in_flight(port: int, size: int) -> None:
+        async def has_size() -> bool:
             return await metric(port, "accord_http_body_bytes_in_flight") == size
 
-        await until(is_held)
+        await until(has_size)
 
     async with serving(kit_database, tmp_path) as port:
         async with connected(port, 8) as clients, connected(port, 2) as strangers:
@@ -192,23 +192,23 @@ async def test_bytes_of_bodies_in_flight_are_bounded_for_each_key_and_in_all(kit
                 key = ("key-one", "key-two")[number // 4]
                 await client.head("POST", "/measure", Content_Length=8 * MIB, Authorization=f"Bearer {key}")
                 if number == 3:
-                    await held(port, 32 * MIB)
+                    await await_bytes_in_flight(port, 32 * MIB)
                     await refused(port, "/measure", Authorization="Bearer key-one")
                     for stranger in strangers:
                         await stranger.head("POST", "/hook", Content_Length=8 * MIB)
                         await stranger.send(b"x" * (8 * MIB - 1))
-                    await held(port, 48 * MIB - 2)
+                    await await_bytes_in_flight(port, 48 * MIB - 2)
                     await refused(port, "/hook")
                     for stranger in strangers:
                         await stranger.send(b"x")
                         assert (await stranger.answer()).body == str(8 * MIB).encode()
-                    await held(port, 32 * MIB)
-            await held(port, 64 * MIB)
+                    await await_bytes_in_flight(port, 32 * MIB)
+            await await_bytes_in_flight(port, 64 * MIB)
             await refused(port, "/measure", Authorization="Bearer key-two")
             await clients[0].send(b"x" * 8 * MIB)
             assert (await clients[0].answer()).body == str(8 * MIB).encode()
-            await held(port, 56 * MIB)
-        await held(port, 0)
+            await await_bytes_in_flight(port, 56 * MIB)
+        await await_bytes_in_flight(port, 0)
 
 
 @pytest.mark.slow

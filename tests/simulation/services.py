@@ -7,6 +7,7 @@ code of accord.messaging, and whether a clock is answered or breached is the rea
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -65,7 +66,7 @@ class Lead:
     facts: tuple[Fact, ...] = ()
 
 
-class Instance:
+class Instance(ABC):
     """One process of a service: its workers, made of the real parts over the world's servers."""
 
     def __init__(self, world: World, process: Process, service: str) -> None:
@@ -77,16 +78,8 @@ class Instance:
         self.log = world.faults.log(MemoryLog(world.cluster, process), self)
         self.stop = asyncio.Event()
 
-    def workers(self) -> list[Run]:
-        raise NotImplementedError
-
-    async def handle(self, recording: MemoryRecording, received: Sequence[Received]) -> None:
-        raise NotImplementedError
-
-    @property
-    def store(self) -> Any:
-        """Of its consumer."""
-        return MemoryConsumerStore(self.database, self.service)
+    @abstractmethod
+    def workers(self) -> list[Run]: ...
 
     def _relay(self, consumed: Consumed | None, owed: Any = None) -> Run:
         store = MemoryRelayStore(self.database, owed) if owed else MemoryRelayStore(self.database)
@@ -103,6 +96,18 @@ class Instance:
             announce_every_s=0.4,
             idle_announce_every_s=0.6,
         ).run
+
+
+class ConsumingInstance(Instance):
+    """A process of a service that applies events of others."""
+
+    @abstractmethod
+    async def handle(self, recording: MemoryRecording, received: Sequence[Received]) -> None: ...
+
+    @property
+    def store(self) -> Any:
+        """Of its consumer."""
+        return MemoryConsumerStore(self.database, self.service)
 
     def _watermarks(self, topics: Sequence[str]) -> MemoryWatermarks:
         return MemoryWatermarks(self.log, consumer=self.service, topics=topics, now=self.server.now)
@@ -163,17 +168,17 @@ class Intake(Instance):
             world.writes_left -= 1
             leads = sorted(rng.sample(world.leads, 2 if rng.random() < 0.15 else 1))
             try:
-                told = await self._tell(leads)
+                written = await self._write_events(leads)
             except Exception as error:
                 if not is_transient(error):
                     raise
                 world.writes_left += 1
                 continue
-            world.acknowledged.extend(told)
+            world.acknowledged.extend(written)
 
-    async def _tell(self, leads: Sequence[str]) -> list[tuple[str, int]]:
-        """One write; what was told, by lead and sequence."""
-        rng, told = self.world.nature.rng, []
+    async def _write_events(self, leads: Sequence[str]) -> list[tuple[str, int]]:
+        """Record events of these leads in one transaction; the lead and sequence of each."""
+        rng, written = self.world.nature.rng, []
         async with self.database.recording() as recording:
             for lead in leads:
                 await recording.conn.call(lambda: None)
@@ -182,13 +187,13 @@ class Intake(Instance):
                 for _ in range(2 if rng.random() < 0.2 else 1):
                     sequence += 1
                     recording.publish(self._event(lead, sequence, recording.now))
-                    told.append((lead, sequence))
+                    written.append((lead, sequence))
                 recording.conn.put("lead", lead, replace(before, sequence=sequence))
             if rng.random() < 0.15:
                 await asyncio.sleep(0.6 * rng.random())
             if rng.random() < 0.05:
                 raise TimeoutError
-        return told
+        return written
 
     def _event(self, lead: str, sequence: int, now: datetime) -> LeadTold | LeadNoted:
         plan, rng = self.world.plan, self.world.nature.rng
@@ -207,7 +212,7 @@ class Intake(Instance):
         return LeadTold.model_construct(**base, what=what, due_ms=due_ms, owes_ms=owes_ms, poison=poison)
 
 
-class Qualification(Instance):
+class Qualification(ConsumingInstance):
     """Follows what intake tells: some of it at once, some of it when time has passed without an answer."""
 
     def workers(self) -> list[Run]:
@@ -308,7 +313,7 @@ def owed_at(session: Session, until: datetime, held: frozenset[str]) -> datetime
     return min((due_at for (lead, _), (_, due_at) in owed if due_at <= until and lead not in held), default=None)
 
 
-class SlaMonitor(Instance):
+class SlaMonitor(ConsumingInstance):
     """Keeps a clock for each lead that was opened, and fires it when all that could have answered it in time was read."""
 
     def workers(self) -> list[Run]:

@@ -308,7 +308,7 @@ class MemoryConsumerTransaction:
             session.put("letter", id_, stored)
         return sum(one.state == "new" for one in session.rows("letter").values() if one.consumer == self.consumer)
 
-    async def take_dead_letter(self, id_: UUID) -> StoredDeadLetter | None:
+    async def lock_dead_letter(self, id_: UUID) -> StoredDeadLetter | None:
         session = self._session
         await session.call(lambda: None)
         letter = await session.lock("letter", id_)

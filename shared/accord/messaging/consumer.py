@@ -263,7 +263,7 @@ class Consumer:
                 backoff.reset()
                 self._in_hand = len(records)
                 self._measure(reader)
-                if records and not await self._take(records):
+                if records and not await self._process_records(records):
                     await self._backoff.wait(stop)
                     await self._rewind(reader, [*records, *self._left])
                 self._in_hand = 0
@@ -357,7 +357,7 @@ class Consumer:
 
     # -- one batch
 
-    async def _take(self, records: Sequence[LogRecord]) -> bool:
+    async def _process_records(self, records: Sequence[LogRecord]) -> bool:
         """Apply what was polled. False if a transient failure left some of it for another time."""
         items = []
         for number, record in enumerate(records, 1):
@@ -365,11 +365,11 @@ class Consumer:
             if number % _ROWS_PER_TURN == 0:
                 await asyncio.sleep(0)  # decoding is all CPU; let the API have its turn
         try:
-            await self._process(items)
+            await self._process_items(items)
         except Exception as error:
             if not _may_pass(error):
                 raise
-            self._rewound(records, error)
+            self._back_off(records, error)
             return False
         self._backoff.reset()
         self._stall.progressed()
@@ -389,13 +389,13 @@ class Consumer:
             return _Item(record)
         return _Item(record, received=Received(event, record.topic, record.partition, record.offset))
 
-    async def _process(self, items: Sequence[_Item]) -> None:
+    async def _process_items(self, items: Sequence[_Item]) -> None:
         """Apply these items in order; what is malformed or poison among them goes to the dead letters, in its place."""
         start = 0
         for index, item in enumerate(items):
             if item.letter is not None and item.letter.kind == "malformed":
                 await self._apply_or_split(items[start:index])
-                await self._set_aside(item, item.letter)
+                await self._send_to_dead_letters(item, item.letter)
                 start = index + 1
         await self._apply_or_split(items[start:])
 
@@ -410,7 +410,9 @@ class Consumer:
             if _may_pass(error):
                 raise
             if len(items) == 1:
-                await self._set_aside(items[0], letter_of("poison", items[0].record, error, items[0].received))
+                await self._send_to_dead_letters(
+                    items[0], letter_of("poison", items[0].record, error, items[0].received)
+                )
                 return
             for part in _split(items, error):
                 await self._apply_or_split(part)
@@ -466,7 +468,7 @@ class Consumer:
                 fresh.append(one)
         return fresh
 
-    async def _set_aside(self, item: _Item, letter: NewDeadLetter) -> None:
+    async def _send_to_dead_letters(self, item: _Item, letter: NewDeadLetter) -> None:
         """Write an event to the dead letters and pass its position, in one transaction."""
         record = item.record
         moves = self._moves([item])
@@ -525,7 +527,7 @@ class Consumer:
         elif elapsed_s < _BATCH_QUICK_S and rows >= self._batch_rows:
             self._batch_rows = min(self._batch_rows_max, self._batch_rows * 2)
 
-    def _rewound(self, records: Sequence[LogRecord], error: Exception) -> None:
+    def _back_off(self, records: Sequence[LogRecord], error: Exception) -> None:
         """Count a failure that may pass. Positions are read again; fewer records at a time may get through."""
         self._stall.failed()
         self._batch_rows = max(1, min(self._batch_rows, len(records)) // 2)

@@ -130,7 +130,7 @@ class PostgresConsumerTransaction:
         unsettled: int = await self._driver.fetchval(_UNSETTLED, self._consumer)
         return unsettled
 
-    async def take_dead_letter(self, id_: UUID) -> StoredDeadLetter | None:
+    async def lock_dead_letter(self, id_: UUID) -> StoredDeadLetter | None:
         row = await self._driver.fetchrow(_TAKE_LETTER, id_, self._consumer)
         if row is None:
             return None

@@ -136,7 +136,7 @@ async def replay(store: ConsumerStore, handle: Handler, id_: UUID) -> None:
     from accord.messaging.consumer import Received  # noqa: PLC0415 - it knows how letters are replayed
 
     async with store.begin() as transaction:
-        record = (await _take(transaction, id_)).record
+        record = (await _lock_new(transaction, id_)).record
         event = decode(record.value, record.headers)
         if await transaction.claim_events([event.id]):
             await handle(transaction.recording, [Received(event, record.topic, record.partition, record.offset)])
@@ -150,15 +150,15 @@ async def discard(store: ConsumerStore, id_: UUID) -> None:
     Raises UnknownDeadLetter or AlreadySettled.
     """
     async with store.begin() as transaction:
-        letter = await _take(transaction, id_)
+        letter = await _lock_new(transaction, id_)
         if letter.event_id is not None:
             await transaction.claim_events([letter.event_id])
         await transaction.settle_dead_letter(id_, "discarded")
     instruments.DEAD_LETTERS_SETTLED.labels(store.consumer, "discarded").inc()
 
 
-async def _take(transaction: ConsumerTransaction, id_: UUID) -> StoredDeadLetter:
-    letter = await transaction.take_dead_letter(id_)
+async def _lock_new(transaction: ConsumerTransaction, id_: UUID) -> StoredDeadLetter:
+    letter = await transaction.lock_dead_letter(id_)
     if letter is None:
         raise UnknownDeadLetter(str(id_))
     if letter.state != "new":

@@ -372,7 +372,7 @@ class ConsumerTransaction(Protocol):
         """Keep these records; how many unsettled ones there are now, counted up to a bound."""
         ...
 
-    async def take_dead_letter(self, id_: UUID) -> StoredDeadLetter | None:
+    async def lock_dead_letter(self, id_: UUID) -> StoredDeadLetter | None:
         """One of this consumer's, locked until the end of the transaction; None if there is none."""
         ...
 

@@ -252,7 +252,7 @@ class Relay:
         self._store.written.clear()
         self._stall.waits(True)
         more = False
-        await self._settle(session, [task for task in self._sends.values() if task.done()])
+        await self._record_outcomes(session, [task for task in self._sends.values() if task.done()])
         for number in self._frontiers:
             more |= await self._publish_lane(session, self._lanes[number])
         if _now() >= self._announce_due():
@@ -273,7 +273,7 @@ class Relay:
         sends = await self._send_rows(session, rows)
         if sends:
             done, _ = await asyncio.wait(sends, timeout=_ROUND_S_MAX)
-            await self._settle(session, list(done))
+            await self._record_outcomes(session, list(done))
         instruments.RELAY_PUBLISH_S.observe(_now() - started)
         self._stall.progressed()
         return len(rows) == self._batch_rows_max or sum(len(row.payload) for row in rows) > _BATCH_BYTES_MAX
@@ -321,7 +321,7 @@ class Relay:
         channel.sending.discard(partition)
         return outcome
 
-    async def _settle(self, session: RelaySession, done: Sequence[asyncio.Task[_Outcome]]) -> None:
+    async def _record_outcomes(self, session: RelaySession, done: Sequence[asyncio.Task[_Outcome]]) -> None:
         """Delete what is published; let partitions that failed rest. Raises what no retry can mend, or PublishFailed."""
         outcomes = [task.result() for task in done]
         for outcome in outcomes:
@@ -351,7 +351,7 @@ class Relay:
         if self._sends:
             done, _ = await asyncio.wait(self._sends.values(), timeout=_DRAIN_S_MAX)
             with suppress(PublishFailed):
-                await self._settle(session, list(done))
+                await self._record_outcomes(session, list(done))
             if self._sends:
                 await self._close_channels()
 

@@ -462,7 +462,7 @@ async def test_unknown_types_are_listed_for_the_version_that_knows_them(store: C
     assert len(found) == 2
     assert await store.replayable(["t.v1", "t.v3"], 1) == found[:1]
     async with store.begin() as transaction:
-        letter = await transaction.take_dead_letter(found[0])
+        letter = await transaction.lock_dead_letter(found[0])
         assert letter is not None
         assert (letter.event_id, letter.state) == (letters[0].event_id, "new")
         assert letter.record.value == b"{}"
@@ -470,7 +470,7 @@ async def test_unknown_types_are_listed_for_the_version_that_knows_them(store: C
         await transaction.settle_dead_letter(found[0], "replayed")
     assert await store.replayable(["t.v1", "t.v3"], 10) == found[1:]
     async with store.begin() as transaction:
-        settled = await transaction.take_dead_letter(found[0])
+        settled = await transaction.lock_dead_letter(found[0])
         assert settled is not None
         assert settled.state == "replayed"
 
@@ -480,9 +480,9 @@ async def test_dead_letter_is_taken_only_by_its_consumer(servers: Servers, store
         await transaction.add_dead_letters([letter_of(1, kind="unknown")])
     (id_,) = await store.replayable(["t.v1"], 10)
     async with servers.consumer_store("other").begin() as transaction:
-        assert await transaction.take_dead_letter(id_) is None
+        assert await transaction.lock_dead_letter(id_) is None
     async with store.begin() as transaction:
-        assert await transaction.take_dead_letter(uuid4()) is None
+        assert await transaction.lock_dead_letter(uuid4()) is None
 
 
 async def test_relay_sees_positions_and_held_keys_of_the_consumers_it_waits_for(

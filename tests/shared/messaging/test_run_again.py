@@ -63,11 +63,11 @@ async def test_a_consumer_that_could_not_set_an_event_aside_does_so_once_it_can(
     assert consumer.problem() is None
     await change(database, "DROP CONSTRAINT refuses")
 
-    async def kept():
+    async def has_dead_letter():
         return await count(database, "dead_letter") == 1
 
     async with run_workers(consumer):
-        await eventually(kept)
+        await eventually(has_dead_letter)
 
 
 async def test_a_periodic_worker_goes_on_after_its_failure():

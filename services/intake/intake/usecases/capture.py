@@ -109,10 +109,10 @@ class Capture:
         """Who each submission is about and what is known of its address, number and company. It asks nobody."""
         return [_recognise(request) for request in requests]
 
-    async def take(
+    async def ingest(
         self, recording: Recording, recognised: Sequence[Recognised], in_force: InForce
     ) -> list[Taken | Problem]:
-        """Take submissions in, in the caller's transaction and in order; a Problem for one that left no trace.
+        """Ingest submissions in the caller's transaction and in order; a Problem for one that left no trace.
 
         Raises what `usecases.batch.tried` tries again. Idempotency keys are not looked at. `in_force` is what `policy_in_force` gave
         before the transaction was opened.
@@ -181,7 +181,7 @@ class Capture:
         async with self._database.recording() as recording:
             verdicts = await claimed(recording, tickets)
             fresh = [one for one, verdict in zip(recognised, verdicts, strict=True) if isinstance(verdict, Fresh)]
-            answers = [_answer(outcome) for outcome in await self.take(recording, fresh, in_force)]
+            answers = [_answer(outcome) for outcome in await self.ingest(recording, fresh, in_force)]
             return await answered(recording, tickets, verdicts, answers)
 
 

@@ -284,7 +284,7 @@ class HookWork:
                 # The tool sent it again meanwhile, and it was taken then.
                 await hook_events.settle(driver, event.hook_event_id, None, "taken when it came again", recording.now)
                 return
-            taken = (await self._capture.take(recording, self._capture.recognise([request]), in_force))[0]
+            taken = (await self._capture.ingest(recording, self._capture.recognise([request]), in_force))[0]
             if isinstance(taken, Problem):
                 raise _Never("; ".join(f"{one.get('pointer', '')}: {one.get('message', '')}" for one in taken.errors))
             await store(recording.conn, [(own, _answer(taken))])
