@@ -7,12 +7,12 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
+from tests.system.running import Silent
 
 from accord.migrations.run import upgrade_sync
 from accord_local.kafka import KafkaServer
@@ -52,19 +52,6 @@ def build(settings):
 
 sys.exit(run(build))
 """
-
-
-@dataclass
-class Silent:
-    """A reporter that keeps what went wrong."""
-
-    troubles: list[str] = field(default_factory=list)
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Nobody watches."""
-
-    def trouble(self, line: str) -> None:
-        self.troubles.append(line)
 
 
 class Caller:

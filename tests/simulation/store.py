@@ -18,12 +18,10 @@ from accord.messaging.partitioning import hash_key
 from accord.messaging.ports import (
     Claims,
     ConsumerTransaction,
-    DeadLetterKind,
     DeadLetterState,
     Debts,
     Lane,
     Layout,
-    LogRecord,
     Move,
     NewDeadLetter,
     OutboxRow,
@@ -57,17 +55,11 @@ class StoredRow:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredLetter:
+class StoredLetter(NewDeadLetter):
     """One row of the dead letters."""
 
     id: UUID
     consumer: str
-    kind: DeadLetterKind
-    record: LogRecord
-    event_id: UUID | None
-    type: str | None
-    keys: tuple[str, ...] | None
-    error: str
     state: DeadLetterState = "new"
 
 
@@ -303,7 +295,7 @@ class MemoryConsumerTransaction:
             id_ = session.server.nature.new_id()
             session.put("letter_key", unique, id_)
             stored = StoredLetter(
-                id_, self.consumer, letter.kind, record, letter.event_id, letter.type, letter.keys, letter.error
+                letter.kind, record, letter.event_id, letter.type, letter.keys, letter.error, id_, self.consumer
             )
             session.put("letter", id_, stored)
         return sum(one.state == "new" for one in session.rows("letter").values() if one.consumer == self.consumer)
