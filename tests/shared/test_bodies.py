@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.types import ASGIApp, Message
 
@@ -103,6 +103,7 @@ def test_one_caller_has_half_and_all_strangers_a_quarter() -> None:
     assert budget.used_bytes == 750
 
 
+@example([("ada", 0, False), ("ada", 0, False)])
 @given(st.lists(st.tuples(st.sampled_from(["", "ada", "bob"]), st.integers(0, 400), st.booleans()), max_size=50))
 def test_what_is_released_is_free_again(steps: list[tuple[str, int, bool]]) -> None:
     budget = BodyBudget(1_000)

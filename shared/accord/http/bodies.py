@@ -49,9 +49,8 @@ class BodyBudget:
 
     def release(self, holder: str, size: int) -> None:
         self.used_bytes -= size
-        self._held[holder] -= size
-        if not self._held[holder]:
-            del self._held[holder]
+        if held := self._held.pop(holder, 0) - size:
+            self._held[holder] = held
 
 
 class Bodies:
