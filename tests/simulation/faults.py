@@ -181,6 +181,21 @@ class PositionWithoutItsEvent(_ConsumerFault):
     transaction = _WithoutLastEvent
 
 
+class _StoreThatForgetsLoss(Wrapped):
+    async def set_lost(self, partitions: Sequence[Partition], is_lost: bool) -> None:
+        """It is not marked."""
+
+
+@planted
+class LostPositionNotMarked(Faults):
+    """What was read of a topic that was made anew still counts as read."""
+
+    name = "lost-position-not-marked"
+
+    def consumer_store(self, store: Any, instance: Instance) -> Any:
+        return _StoreThatForgetsLoss(store)
+
+
 class _MovedBefore(Wrapped):
     async def advance(self, moves: Mapping[Partition, Move]) -> None:
         """It was moved already."""

@@ -266,7 +266,7 @@ class MemoryReader(_Client):
                 continue
             stored, offset = self._stored((topic, partition)), self._next[(topic, partition)]
             if offset > len(stored):
-                raise LogPositionLost(f"{topic}/{partition} has no offset {offset}")
+                raise LogPositionLost(f"{topic}/{partition} has no offset {offset}", [(topic, partition)])
             left = records_max - len(found)
             if left <= 0:
                 break

@@ -16,6 +16,7 @@ from accord.contracts.base import EventData
 from accord.messaging import outbox
 from accord.messaging.partitioning import hash_key
 from accord.messaging.ports import (
+    FROM_BEGINNING,
     Claims,
     ConsumerTransaction,
     DeadLetterState,
@@ -279,7 +280,7 @@ class MemoryConsumerTransaction:
         for part in sorted(moves):
             move = moves[part]
             stored = await session.lock("position", (self.consumer, part))
-            if stored is None or stored.next_offset != move.expected:
+            if stored is None or stored.next_offset != move.expected or stored.is_lost:
                 raise PositionConflict(f"{self.consumer}: {part} is not at {move.expected}")
             session.put("position", (self.consumer, part), move.to)
 
@@ -348,6 +349,15 @@ class MemoryConsumerStore:
                 }
             )
 
+    async def set_lost(self, partitions: Sequence[Partition], is_lost: bool) -> None:
+        async with self._database.recording() as recording:
+            session = recording.conn
+            await session.call(lambda: None)
+            for part in sorted(partitions):
+                position = await session.lock("position", (self.consumer, part))
+                if position is not None and position.next_offset != FROM_BEGINNING:
+                    session.put("position", (self.consumer, part), replace(position, is_lost=is_lost))
+
     async def create_positions(self, positions: Mapping[Partition, int]) -> None:
         async with self._database.recording() as recording:
             session = recording.conn
@@ -375,7 +385,7 @@ def unsettled(session: Session, consumers: Collection[str]) -> list[StoredLetter
 def progress_of(session: Session, consumers: Collection[str]) -> Progress:
     """Positions and what is held, as one statement. Letters of unknown types hold nobody."""
     positions = {
-        part: position.next_offset
+        part: position.reached_offset
         for (consumer, part), position in session.rows("position").items()
         if consumer in consumers
     }

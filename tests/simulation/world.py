@@ -217,6 +217,8 @@ class World:
             if loop.time() > until:
                 self.nature.violated(f"not at rest after {CONVERGED_WITHIN_S:.0f} s: {unrest}")
             await asyncio.sleep(0.2)
+        for service in self.refused:
+            self._check_lost(service)
         self.is_over = True
         for instance in self.instances.values():
             instance.process.kill()
@@ -432,6 +434,12 @@ class World:
         self.writes_left += 25  # enough for the new log to reach where the old one was read until
         if self.nature.trace:
             self.nature.trace("made anew:", topic)
+
+    def _check_lost(self, service: str) -> None:
+        """What was read of the old topic says nothing of the new one, so nobody may act by it."""
+        positions = self.servers[service].tables["position"].items()
+        if all(position.reached_offset >= 0 for (_, part), position in positions if part[0] == self.recreated):
+            self.nature.violated(f"{service} counts {self.recreated} as read, which was made anew")
 
     def _is_another(self, consumer: str, partition: int) -> bool:
         """Whether a partition can be seen not to be what a consumer had read before its topic was made anew."""

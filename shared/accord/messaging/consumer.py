@@ -132,6 +132,11 @@ class PoisonLimits:
 class ProgressReader(Protocol):
     """Says how far topics were consumed by a consumer with some positions (see Watermarks)."""
 
+    @property
+    def doubts(self) -> int:
+        """Grows with every sign that a topic is not the one that was read before."""
+        ...
+
     def moved(self) -> None: ...
 
     def reached_by(self, positions: Mapping[Partition, int]) -> Reached: ...
@@ -187,6 +192,7 @@ class Consumer:
         self._positions: dict[Partition, Position] = {}
         """Of the partitions that are read now: where the last transaction left them."""
         self._unverified: dict[Partition, Position] = {}
+        self._doubts = 0
         self._left: list[LogRecord] = []
         """Records of a batch that a passing failure left, to be tried before others are fetched."""
         self._committed: dict[Partition, int] = {}
@@ -209,11 +215,24 @@ class Consumer:
             try:
                 await self._replay_unknown(stop)
                 await self._session(stop, backoff)
+            except LogPositionLost as error:
+                await self._mark_lost(error.partitions, stop, backoff)
+                raise
             except Exception as error:
                 if not _may_pass(error):
                     raise
                 self._stall.failed()
                 log.warning("consumer_disconnected", consumer=self.group, error=type(error).__name__)
+                await backoff.wait(stop)
+
+    async def _mark_lost(self, partitions: Sequence[Partition], stop: asyncio.Event, backoff: Backoff) -> None:
+        """Let nobody take for read what lies before these positions."""
+        while not stop.is_set():
+            try:
+                return await self._store.set_lost(partitions, True)
+            except Exception as error:
+                if not _may_pass(error):
+                    raise
                 await backoff.wait(stop)
 
     def problem(self) -> str | None:
@@ -278,12 +297,15 @@ class Consumer:
         items = [(topic, partition) for topic in self._topics for partition in range(counts[topic])]
         before = set(self._positions)
         held = await balance(claims, items, before)
-        if held != before:
+        doubts = 0 if self._progress is None else self._progress.doubts
+        if held != before or doubts != self._doubts:
             await self._assign(reader, held)
+            self._doubts = doubts
+        if held != before:
             log.info("partitions_claimed", consumer=self.group, partitions=len(held), of=len(items))
 
     async def _assign(self, reader: LogReader, held: Iterable[Partition]) -> None:
-        """Read these partitions from their stored positions; where there is none yet, from where it begins."""
+        """Read these partitions from their stored positions; where there is none yet, from where it begins. Raises LogPositionLost."""
         parts = sorted(held)
         stored = await self._store.read_positions()
         missing = [part for part in parts if part not in stored]
@@ -301,12 +323,14 @@ class Consumer:
             stored = await self._store.read_positions()
         if any(part not in stored for part in parts):
             raise PositionConflict(f"{self.group}: a position that was stored a moment ago is gone")
+        if lost := [part for part in parts if stored[part].is_lost and stored[part].last_event_id is None]:
+            raise LogPositionLost("what was read up to the position is not known, so it cannot be found again", lost)
         self._positions, self._left = {part: stored[part] for part in parts}, []
         self._unverified = {
             part: position for part, position in self._positions.items() if position.last_event_id is not None
         }
         for part, beginning in (await reader.beginnings(sorted(self._unverified))).items():
-            if beginning == self._positions[part].next_offset:
+            if beginning == self._positions[part].next_offset and not self._positions[part].is_lost:
                 del self._unverified[part]  # it was removed, and nothing that was not read
         reader.assign(
             {part: position.next_offset - (part in self._unverified) for part, position in self._positions.items()}
@@ -337,22 +361,27 @@ class Consumer:
             await asyncio.wait([stopped], timeout=self._gather_s)
             records += await _poll(reader, stopped, 0.0, self._batch_rows - len(records))
             records.sort(key=lambda record: (record.topic, record.partition, record.offset))
-        return self._verified(records)
+        return await self._verify(records) if self._unverified else records
 
-    def _verified(self, records: list[LogRecord]) -> list[LogRecord]:
+    async def _verify(self, records: Sequence[LogRecord]) -> list[LogRecord]:
         """Without the records that only show that the log is the one that was read before. Raises LogPositionLost."""
-        if not self._unverified:
-            return records
-        kept = []
+        kept, found = [], []
         for record in records:
-            position = self._unverified.pop((record.topic, record.partition), None)
+            part = record.topic, record.partition
+            position = self._unverified.pop(part, None)
             if position is None:
                 kept.append(record)
             elif record.offset != position.next_offset - 1 or event_id_of(record.headers) != position.last_event_id:
                 raise LogPositionLost(
                     f"{record.topic}/{record.partition}: at offset {record.offset} stands another record than was read "
-                    f"there; the topic was made anew or has lost its end"
+                    f"there; the topic was made anew or has lost its end",
+                    [part],
                 )
+            elif position.is_lost:
+                found.append(part)
+        if found:
+            await self._store.set_lost(found, False)
+            log.info("position_found_again", consumer=self.group, partitions=len(found))
         return kept
 
     # -- one batch
@@ -569,7 +598,7 @@ class Consumer:
 
     async def _note_reached(self, progress: ProgressReader) -> None:
         stored = await self._store.read_positions()
-        reached = progress.reached_by({part: position.next_offset for part, position in stored.items()})
+        reached = progress.reached_by({part: position.reached_offset for part, position in stored.items()})
         if reached.topics and (self._noted is None or reached.topics != self._noted.topics):
             async with self._store.begin() as transaction:
                 await transaction.note_watermarks(reached)

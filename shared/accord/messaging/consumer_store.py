@@ -36,12 +36,13 @@ HEADERS_MAX = 64
 KEY_CHARS_MAX = 500
 UNSETTLED_COUNTED_MAX = 20_000
 
-_POSITIONS = "SELECT topic, partition, next_offset, last_event_id FROM consumer_position WHERE consumer = $1"
+_POSITIONS = "SELECT topic, partition, next_offset, last_event_id, is_lost FROM consumer_position WHERE consumer = $1"
 
 _PROGRESS = f"""
 SELECT coalesce(position.topics, '{{}}'), coalesce(position.partitions, '{{}}'), coalesce(position.offsets, '{{}}'),
        held.keys, held.all
-FROM (SELECT array_agg(topic) AS topics, array_agg(partition) AS partitions, array_agg(next_offset) AS offsets
+FROM (SELECT array_agg(topic) AS topics, array_agg(partition) AS partitions,
+             array_agg(CASE WHEN is_lost THEN {FROM_BEGINNING} ELSE next_offset END) AS offsets
       FROM consumer_position WHERE consumer = ANY ($1::text[])) AS position,
      ({dead_letters.HELD}) AS held
 """  # noqa: S608 - constants of ours
@@ -59,11 +60,18 @@ SET next_offset = batch.next_offset, last_event_id = batch.last_event_id
 FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::uuid[])
      AS batch (topic, partition, expected, next_offset, last_event_id)
 WHERE stored.consumer = $1 AND stored.topic = batch.topic AND stored.partition = batch.partition
-  AND stored.next_offset = batch.expected
+  AND stored.next_offset = batch.expected AND NOT stored.is_lost
 """
 
+_SET_LOST = f"""
+UPDATE consumer_position AS stored SET is_lost = $4
+FROM unnest($2::text[], $3::int[]) AS batch (topic, partition)
+WHERE stored.consumer = $1 AND stored.topic = batch.topic AND stored.partition = batch.partition
+  AND stored.next_offset <> {FROM_BEGINNING}
+"""  # noqa: S608 - a constant of ours
+
 _RESTART = """
-UPDATE consumer_position SET next_offset = $3, last_event_id = NULL WHERE consumer = $1 AND topic = $2
+UPDATE consumer_position SET next_offset = $3, last_event_id = NULL, is_lost = false WHERE consumer = $1 AND topic = $2
 """
 
 _ADD_LETTERS = """
@@ -195,7 +203,12 @@ class PostgresConsumerStore:
     async def read_positions(self) -> Mapping[Partition, Position]:
         async with self._database.reading() as conn:
             rows = await (await driver_of(conn)).fetch(_POSITIONS, self._consumer)
-        return {(topic, partition): Position(next_offset, last_id) for topic, partition, next_offset, last_id in rows}
+        return {(topic, partition): Position(*position) for topic, partition, *position in rows}
+
+    async def set_lost(self, partitions: Sequence[Partition], is_lost: bool) -> None:
+        topics, numbers = [topic for topic, _ in partitions], [partition for _, partition in partitions]
+        async with self._database.recording() as recording:
+            await (await recording.driver()).execute(_SET_LOST, self._consumer, topics, numbers, is_lost)
 
     async def create_positions(self, positions: Mapping[Partition, int]) -> None:
         parts = sorted(positions)

@@ -207,7 +207,9 @@ class KafkaReader:
         try:
             found = await self._client.getmany(timeout_ms=max(1, int(timeout_s * 1000)), max_records=records_max)
         except (OffsetOutOfRangeError, NoOffsetForPartitionError) as error:
-            raise LogPositionLost(f"{type(error).__name__}: {error}"[:300]) from error
+            parts = error.args[0] if isinstance(error.args[0], dict) else self._next
+            lost = [(self._topics[part.topic], part.partition) for part in parts]
+            raise LogPositionLost(f"{type(error).__name__}: {error}"[:300], lost) from error
         except UnicodeDecodeError as error:
             return await self._poll_singly(error.reason)
         return [record for part, records in found.items() for record in self._received(part, records)]

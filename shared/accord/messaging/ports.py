@@ -57,6 +57,10 @@ class LogPositionLost(Exception):
 
     safe_to_log = True
 
+    def __init__(self, reason: str, partitions: Sequence[Partition]) -> None:
+        super().__init__(reason)
+        self.partitions = tuple(partitions)
+
 
 class FiniteRetention(Exception):
     """A topic would lose events by age or size, so that a consumer could miss some."""
@@ -310,6 +314,13 @@ class Position:
 
     next_offset: int
     last_event_id: UUID | None = None
+    is_lost: bool = False
+    """The log does not hold what was read up to here. Nothing counts as read until it does again, or somebody decides."""
+
+    @property
+    def reached_offset(self) -> int:
+        """The offset before which all counts as read; negative while that is nothing."""
+        return FROM_BEGINNING if self.is_lost else self.next_offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,6 +410,10 @@ class ConsumerStore(Protocol):
 
     async def read_positions(self) -> Mapping[Partition, Position]:
         """All stored positions of this consumer."""
+        ...
+
+    async def set_lost(self, partitions: Sequence[Partition], is_lost: bool) -> None:
+        """Mark the positions in these partitions as lost, or as found again. One that an operator has set back stays so."""
         ...
 
     async def create_positions(self, positions: Mapping[Partition, int]) -> None:

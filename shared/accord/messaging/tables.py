@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -101,6 +102,7 @@ def define(metadata: MetaData) -> None:
         Column("partition", Integer, nullable=False),
         Column("next_offset", BigInteger, nullable=False),
         Column("last_event_id", UUID),
+        Column("is_lost", Boolean, nullable=False, server_default="false"),
         PrimaryKeyConstraint("consumer", "topic", "partition", name="consumer_position_pkey"),
     )
     Table(

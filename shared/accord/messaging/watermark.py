@@ -23,7 +23,8 @@ offsets after the last record of each partition at that moment, so T does not st
 added partitions, idle ones and the number of consumers make no difference.
 
 **Consumed.** A consumer counts T once its stored positions have reached the ends. A partition that it does not know
-has position 0.
+has position 0. A position that is lost reaches nothing: a topic that was made anew ends before where its old one was
+read until. Until the consumer has noticed, announcements that end before an earlier one do not count.
 """
 
 from __future__ import annotations
@@ -65,11 +66,16 @@ class AnnouncementBoard:
         self._entries: dict[tuple[str, int], deque[Announcement]] = {}
         self.changes = 0
         """Counts what was added, so that others notice."""
+        self.doubts = 0
+        """Counts announcements of a topic that has become shorter, so that consumers verify what they stand on."""
 
     def add(self, topic: str, lane: int, announcement: Announcement) -> None:
-        """Take an announcement in."""
-        self.changes += 1
+        """Take an announcement in, unless its ends lie before those of another: everybody would have reached them."""
         entries = self._entries.setdefault((topic, lane), deque())
+        if entries and _is_shorter(announcement.ends, entries[-1].ends):
+            self.doubts += announcement.at > entries[-1].at  # else it is an older one, heard again
+            return
+        self.changes += 1
         if len(entries) >= ENTRIES_MAX:
             kept = [entry for number, entry in enumerate(entries) if number % 2 == 0]
             entries.clear()
@@ -86,11 +92,18 @@ class AnnouncementBoard:
         by_topic: dict[str, datetime] = {}
         held: set[str] = set()
         for topic in topics:
+            if any(offset < 0 for (name, _), offset in positions.items() if name == topic):
+                self._forget(topic)
             entries = self._reached_entries(topic, positions)
             if entries is not None:
                 by_topic[topic] = min(entry.at for entry in entries)
                 held.update(*(entry.held for entry in entries))
         return Reached(by_topic, frozenset(held))
+
+    def _forget(self, topic: str) -> None:
+        """Whoever goes on behind a lost position begins with the log as it is then."""
+        for key in [key for key in self._entries if key[0] == topic]:
+            del self._entries[key]
 
     def _reached_entries(self, topic: str, positions: Mapping[Partition, int]) -> list[Announcement] | None:
         lanes = self._lanes(topic)
@@ -126,6 +139,10 @@ def _newest_reached(
                 entries.popleft()
             return entries[0]
     return None
+
+
+def _is_shorter(ends: Sequence[int], before: Sequence[int]) -> bool:
+    return len(ends) < len(before) or any(end < other for end, other in zip(ends, before, strict=False))
 
 
 def _is_reached(topic: str, ends: Sequence[int], positions: Mapping[Partition, int]) -> bool:

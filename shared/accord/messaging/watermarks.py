@@ -97,6 +97,10 @@ class Watermarks:
         self._moves += 1
 
     @property
+    def doubts(self) -> int:
+        return self.board.doubts
+
+    @property
     def changes(self) -> int:
         """Grows with everything that may have changed how far the topics have been consumed."""
         return self.board.changes + self._moves

@@ -32,6 +32,7 @@ _STATEMENTS = (
         partition integer NOT NULL,
         next_offset bigint NOT NULL,
         last_event_id uuid,
+        is_lost boolean NOT NULL DEFAULT false,
         CONSTRAINT consumer_position_pkey PRIMARY KEY (consumer, topic, partition)
     ) WITH (fillfactor = 25, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0)
     """,

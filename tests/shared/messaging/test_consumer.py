@@ -24,7 +24,8 @@ from accord.messaging.consumer_store import PostgresConsumerStore, read_progress
 from accord.messaging.kafka import client_options, ensure_topics
 from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.partitioning import hash_key
-from accord.messaging.ports import LogPositionLost, Move, Position
+from accord.messaging.ports import FROM_BEGINNING, LogPositionLost, Move, Position
+from accord.messaging.watermarks import Watermarks
 
 RECORDED = utc(2027, 1, 4, 9, 31)
 KEYS = [uuid4() for _ in range(12)]
@@ -270,9 +271,54 @@ async def test_a_topic_that_was_made_anew_is_noticed_before_anything_is_passed_o
         with pytest.raises(LogPositionLost, match="made anew"):
             await make_consumer().run(asyncio.Event())
     assert len(await effects(database)) == 9
+    assert FROM_BEGINNING in await reached_offsets(database), "what was read of the old topic counts for nothing"
     assert await restart(database, "test", "intake-events") == 3  # as an operator does, once it is known what happened
     async with run_workers(make_consumer()):
         await eventually(reached(database, 69))
+
+
+async def reached_offsets(database):
+    positions = await PostgresConsumerStore(database, "test").read_positions()
+    return [position.reached_offset for _, position in sorted(positions.items())]
+
+
+async def test_topic_that_holds_again_what_was_read_is_read_on(
+    database, producer, intake_topic, make_consumer, run_workers, eventually
+):
+    await send(producer, intake_topic, *(event() for _ in range(9)))
+    async with run_workers(make_consumer()):
+        await eventually(reached(database, 9))
+    before = await reached_offsets(database)
+    store = PostgresConsumerStore(database, "test")
+    await store.set_lost([part for part, position in (await store.read_positions()).items() if position.next_offset], True)
+    assert await reached_offsets(database) != before
+
+    async def found():
+        return await reached_offsets(database) == before
+
+    async with run_workers(make_consumer()):
+        await eventually(found)
+        await send(producer, intake_topic, event())
+        await eventually(reached(database, 10))
+
+
+async def test_running_consumer_verifies_its_positions_when_the_topic_is_in_doubt(
+    database, producer, intake_topic, make_consumer, run_workers, eventually
+):
+    class Progress(Watermarks):
+        doubts = 0
+
+    progress = Progress(None, consumer="test", topics=["intake-events"])
+    await send(producer, intake_topic, *(event() for _ in range(9)))
+    consumer = make_consumer(progress=progress)
+    running = asyncio.create_task(consumer.run(asyncio.Event()))
+    await eventually(reached(database, 9))
+    async with database.recording() as recording:  # another event than the one that stands there
+        await recording.conn.execute(text("UPDATE consumer_position SET last_event_id = gen_random_uuid()"))
+    assert not running.done()
+    progress.doubts += 1
+    with pytest.raises(LogPositionLost, match="made anew"):
+        await running
 
 
 async def test_records_that_retention_took_before_they_were_read_stop_the_consumer(

@@ -27,6 +27,7 @@ from accord.messaging.ports import (
     Debts,
     EventLog,
     Lane,
+    FROM_BEGINNING,
     LogPositionLost,
     LogReader,
     LogRecord,
@@ -414,6 +415,26 @@ async def test_move_from_elsewhere_undoes_the_whole_transaction(servers: Servers
         assert await transaction.claim_events([event_id]) == {event_id}
 
 
+async def test_lost_position_reaches_nothing_and_is_not_moved_until_it_is_found(
+    session: RelaySession, store: ConsumerStore
+) -> None:
+    await store.create_positions({PART: 3, (TOPIC, 1): 4})
+    await store.set_lost([PART], True)
+    assert await store.read_positions() == {PART: Position(3, None, is_lost=True), (TOPIC, 1): Position(4)}
+    assert (await session.read_progress(["test"])).positions == {PART: FROM_BEGINNING, (TOPIC, 1): 4}
+    with pytest.raises(PositionConflict):
+        async with store.begin() as transaction:
+            await transaction.advance({PART: Move(3, Position(9))})
+    await store.set_lost([PART, (TOPIC, 7)], False)
+    assert await store.read_positions() == {PART: Position(3), (TOPIC, 1): Position(4)}
+
+
+async def test_position_that_was_set_back_is_not_lost(store: ConsumerStore) -> None:
+    await store.create_positions({PART: FROM_BEGINNING})
+    await store.set_lost([PART], True)
+    assert await store.read_positions() == {PART: Position(FROM_BEGINNING)}
+
+
 async def test_of_two_moves_at_once_one_counts(store: ConsumerStore) -> None:
     await store.create_positions({PART: 0})
     moved, finish = asyncio.Event(), asyncio.Event()
@@ -599,8 +620,9 @@ async def test_position_beyond_the_end_is_lost(servers: Servers, writer: LogWrit
     await append_all(writer, 0, "a")
     async with reading(servers) as reader:
         reader.assign({PART: 5})
-        with pytest.raises(LogPositionLost):
+        with pytest.raises(LogPositionLost) as lost:
             await read(reader, 1)
+    assert lost.value.partitions == (PART,)
 
 
 async def test_lag_counts_what_is_not_handed_on(servers: Servers, writer: LogWriter) -> None:

@@ -75,6 +75,30 @@ class TestBoard:
         assert found is None or found <= T + timedelta(minutes=50_000)
         assert until(board, [99_999]) == T + timedelta(minutes=99_999)
 
+    def test_announcement_of_a_topic_that_became_shorter_does_not_count(self):
+        board = AnnouncementBoard()
+        board.add(INTAKE, 0, announced(1, 5, 7))
+        for ends in ([5, 6], [0, 0], [12]):
+            board.add(INTAKE, 0, announced(2, *ends))
+        assert until(board, [5, 7]) == T + timedelta(minutes=1)
+        assert board.doubts == 3
+
+    def test_older_announcement_that_is_heard_again_is_no_doubt(self):
+        board = AnnouncementBoard()
+        for minute in (1, 2, 3, 1, 2, 3, 4):
+            board.add(INTAKE, 0, announced(minute, minute))
+        assert board.doubts == 0
+        assert until(board, [4]) == T + timedelta(minutes=4)
+
+    def test_topic_with_a_lost_position_is_not_read_until_it_is_announced_and_read_again(self):
+        board = AnnouncementBoard()
+        board.add(INTAKE, 0, announced(1, 5, 7))
+        assert until(board, [5, -1]) is None
+        assert until(board, [5, 7]) is None, "what was announced of the old topic is forgotten"
+        board.add(INTAKE, 0, announced(2, 1, 2))
+        assert until(board, [1, 1]) is None
+        assert until(board, [1, 2]) == T + timedelta(minutes=2)
+
     def test_a_restored_database_whose_positions_went_back_knows_less_again(self):
         board = AnnouncementBoard()
         board.add(INTAKE, 0, announced(1, 5))
