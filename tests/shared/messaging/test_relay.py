@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from accord.contracts.watermarks import WatermarkAdvanced
 from accord.ids import new_id
+from accord.messaging import relay as relay_module
 from accord.messaging.kafka import client_options
 from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.partitioning import hash_key
@@ -294,3 +295,26 @@ async def test_a_relay_that_meets_a_programming_error_ends(database, cluster, ne
         recording.pending.clear()
     with pytest.raises(asyncpg.UndefinedColumnError):
         await new_relay(database, cluster, "intake").run(asyncio.Event())
+
+
+class SlowToReclaim(PostgresRelayStore):
+    """VACUUM takes minutes, as on a table that was never vacuumed."""
+
+    begun = 0
+
+    async def reclaim_space(self):
+        self.begun += 1
+        await asyncio.Event().wait()
+
+
+async def test_reclaiming_space_for_minutes_holds_up_nothing(
+    database, cluster, new_activity, run_workers, eventually, monkeypatch
+):
+    monkeypatch.setattr(relay_module, "_RECLAIM_AFTER_ROWS", 10)
+    store = SlowToReclaim(database)
+    leads = [uuid4() for _ in range(20)]
+    async with run_workers(Relay(store, KafkaLog(cluster), "intake")):
+        for n in range(1, 4):
+            await write_each(database, new_activity, leads, n)
+            await eventually(lambda: empty(database))
+            assert store.begun == 1, "one at a time"
