@@ -6,7 +6,7 @@ They wrap the ports, or the little that the simulated services do themselves; no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from tests.simulation.database import Server
 
 from accord.contracts.envelope import event_id_of
-from accord.contracts.watermarks import decode_announcement, encode_announcement
+from accord.contracts.watermarks import Announcement, decode_announcement, encode_announcement
 from accord.messaging.ports import (
     Debts,
     EventLog,
@@ -33,6 +33,7 @@ from accord.messaging.ports import (
     Resting,
     Writers,
 )
+from accord.messaging.watermark import AnnouncementBoard, Reached
 
 if TYPE_CHECKING:
     from tests.simulation.services import Instance
@@ -63,6 +64,9 @@ class Faults:
 
     def firing(self, firing: Any) -> Any:
         return firing
+
+    def board(self, board: AnnouncementBoard) -> AnnouncementBoard:
+        return board
 
 
 class Wrapped:
@@ -182,7 +186,7 @@ class PositionWithoutItsEvent(_ConsumerFault):
 
 
 class _StoreThatForgetsLoss(Wrapped):
-    async def set_lost(self, partitions: Sequence[Partition], is_lost: bool) -> None:
+    async def set_lost(self, offsets: Mapping[Partition, int], is_lost: bool) -> None:
         """It is not marked."""
 
 
@@ -194,6 +198,28 @@ class LostPositionNotMarked(Faults):
 
     def consumer_store(self, store: Any, instance: Instance) -> Any:
         return _StoreThatForgetsLoss(store)
+
+
+class _TrustingBoard(AnnouncementBoard):
+    def add(self, topic: str, lane: int, announcement: Announcement) -> None:
+        self._lanes.pop((topic, lane), None)
+        super().add(topic, lane, announcement)
+
+    def reached(self, topics: Iterable[str], positions: Mapping[Partition, int]) -> Reached:
+        self._first_looks.clear()
+        for topic in topics:
+            super().reached([topic], {})
+        return super().reached(topics, positions)
+
+
+@planted
+class ShorterTopicCounts(Faults):
+    """Positions beyond the end of a topic that was made anew count until the consumer has noticed."""
+
+    name = "shorter-topic-counts"
+
+    def board(self, board: AnnouncementBoard) -> AnnouncementBoard:
+        return _TrustingBoard()
 
 
 class _MovedBefore(Wrapped):

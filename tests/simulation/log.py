@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from aiokafka.errors import KafkaConnectionError, NotEnoughReplicasError, RequestTimedOutError
+from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, NotEnoughReplicasError, RequestTimedOutError
 from tests.simulation.process import Nature, Process
 
 from accord.contracts.watermarks import WATERMARKS
@@ -231,6 +231,8 @@ class MemoryReader(_Client):
 
     async def beginnings(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         await self._request()
+        if not self._cluster.unavailable.isdisjoint(partitions):
+            raise KafkaTimeoutError  # as aiokafka does once it has asked for a leader long enough
         await self._answer()
         return dict.fromkeys(partitions, 0)
 

@@ -110,7 +110,9 @@ class ConsumingInstance(Instance):
         return MemoryConsumerStore(self.database, self.service)
 
     def _watermarks(self, topics: Sequence[str]) -> MemoryWatermarks:
-        return MemoryWatermarks(self.log, consumer=self.service, topics=topics, now=self.server.now)
+        watermarks = MemoryWatermarks(self.log, consumer=self.service, topics=topics, now=self.server.now)
+        watermarks.board = self.world.faults.board(watermarks.board)
+        return watermarks
 
     def _consumer(self, watermarks: MemoryWatermarks) -> Run:
         return Consumer(

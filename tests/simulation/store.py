@@ -16,7 +16,6 @@ from accord.contracts.base import EventData
 from accord.messaging import outbox
 from accord.messaging.partitioning import hash_key
 from accord.messaging.ports import (
-    FROM_BEGINNING,
     Claims,
     ConsumerTransaction,
     DeadLetterState,
@@ -349,13 +348,13 @@ class MemoryConsumerStore:
                 }
             )
 
-    async def set_lost(self, partitions: Sequence[Partition], is_lost: bool) -> None:
+    async def set_lost(self, offsets: Mapping[Partition, int], is_lost: bool) -> None:
         async with self._database.recording() as recording:
             session = recording.conn
             await session.call(lambda: None)
-            for part in sorted(partitions):
+            for part in sorted(offsets):
                 position = await session.lock("position", (self.consumer, part))
-                if position is not None and position.next_offset != FROM_BEGINNING:
+                if position is not None and position.next_offset == offsets[part]:
                     session.put("position", (self.consumer, part), replace(position, is_lost=is_lost))
 
     async def create_positions(self, positions: Mapping[Partition, int]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field, ValidationError
 
@@ -26,7 +26,7 @@ class Announcement(Value):
     at: Timestamp
     lanes: int = Field(default=1, ge=1, le=64)
     """How many lanes the relay's keys are spread over; the service's watermark is the least of them."""
-    ends: list[int] = Field(max_length=10_000)
+    ends: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(max_length=10_000)
     """The offset after the last record, by partition."""
     held: list[str] = Field(default=[], max_length=1_000)
     """Keys for which it is not so: something of them could not be applied yet."""
@@ -40,12 +40,15 @@ def encode_announcement(topic: str, lane: int, announcement: Announcement) -> tu
 def decode_announcement(key: bytes | None, value: bytes | None) -> tuple[str, int, Announcement]:
     """Topic, lane and announcement of a record. Raises InvalidAnnouncement, which quotes nothing of it."""
     try:
-        topic, _, lane = (key or b"").decode().rpartition("/")
-        return topic, int(lane), Announcement.model_validate_json(value or b"", extra="ignore")
+        topic, _, name = (key or b"").decode().rpartition("/")
+        lane, announcement = int(name), Announcement.model_validate_json(value or b"", extra="ignore")
     except ValidationError as error:
         raise InvalidAnnouncement(f"{error.error_count()} fields do not fit") from None
     except ValueError:
         raise InvalidAnnouncement("the key is not TOPIC/LANE") from None
+    if not 0 <= lane < announcement.lanes:
+        raise InvalidAnnouncement("there is no such lane")
+    return topic, lane, announcement
 
 
 @event

@@ -193,6 +193,8 @@ class Consumer:
         """Of the partitions that are read now: where the last transaction left them."""
         self._unverified: dict[Partition, Position] = {}
         self._doubts = 0
+        self._is_set_back = False
+        """Somebody else has changed a stored position."""
         self._left: list[LogRecord] = []
         """Records of a batch that a passing failure left, to be tried before others are fetched."""
         self._committed: dict[Partition, int] = {}
@@ -215,24 +217,11 @@ class Consumer:
             try:
                 await self._replay_unknown(stop)
                 await self._session(stop, backoff)
-            except LogPositionLost as error:
-                await self._mark_lost(error.partitions, stop, backoff)
-                raise
             except Exception as error:
                 if not _may_pass(error):
                     raise
                 self._stall.failed()
                 log.warning("consumer_disconnected", consumer=self.group, error=type(error).__name__)
-                await backoff.wait(stop)
-
-    async def _mark_lost(self, partitions: Sequence[Partition], stop: asyncio.Event, backoff: Backoff) -> None:
-        """Let nobody take for read what lies before these positions."""
-        while not stop.is_set():
-            try:
-                return await self._store.set_lost(partitions, True)
-            except Exception as error:
-                if not _may_pass(error):
-                    raise
                 await backoff.wait(stop)
 
     def problem(self) -> str | None:
@@ -257,6 +246,9 @@ class Consumer:
             claims = await self._store.open_claims()
             try:
                 await self._consume(reader, claims, stop, backoff)
+            except LogPositionLost as error:
+                await self._mark_lost(error.partitions, stop)
+                raise
             finally:
                 await claims.close()
         finally:
@@ -265,6 +257,18 @@ class Consumer:
             self._stall.waits(False)
             await self._stop_committing()
             await reader.close()
+
+    async def _mark_lost(self, partitions: Sequence[Partition], stop: asyncio.Event) -> None:
+        """Let nobody take for read what lies before these positions, as long as they are claimed."""
+        backoff = Backoff(first_s=0.1, max_s=2.0)
+        offsets = {part: self._positions[part].next_offset for part in partitions if part in self._positions}
+        while True:
+            try:
+                return await self._store.set_lost(offsets, True)
+            except Exception as error:
+                if not _may_pass(error) or stop.is_set():
+                    raise
+                await backoff.wait(stop)
 
     async def _consume(self, reader: LogReader, claims: Claims, stop: asyncio.Event, backoff: Backoff) -> None:
         stopped = asyncio.create_task(stop.wait())
@@ -298,9 +302,9 @@ class Consumer:
         before = set(self._positions)
         held = await balance(claims, items, before)
         doubts = 0 if self._progress is None else self._progress.doubts
-        if held != before or doubts != self._doubts:
+        if held != before or doubts != self._doubts or self._is_set_back:
             await self._assign(reader, held)
-            self._doubts = doubts
+            self._doubts, self._is_set_back = doubts, False
         if held != before:
             log.info("partitions_claimed", consumer=self.group, partitions=len(held), of=len(items))
 
@@ -329,12 +333,25 @@ class Consumer:
         self._unverified = {
             part: position for part, position in self._positions.items() if position.last_event_id is not None
         }
-        for part, beginning in (await reader.beginnings(sorted(self._unverified))).items():
-            if beginning == self._positions[part].next_offset and not self._positions[part].is_lost:
-                del self._unverified[part]  # it was removed, and nothing that was not read
+        self._seek(reader)
+
+    def _seek(self, reader: LogReader) -> None:
+        """Have the next records fetched, and before them those that verify positions."""
         reader.assign(
             {part: position.next_offset - (part in self._unverified) for part, position in self._positions.items()}
         )
+
+    async def _pass_removed(self, reader: LogReader, error: LogPositionLost) -> None:
+        """Go on where a record that would verify a position was removed, and nothing that was not read. Else raises the error."""
+        removed = [part for part in error.partitions if part in self._unverified and not self._unverified[part].is_lost]
+        beginnings = await reader.beginnings(removed)
+        if len(removed) != len(error.partitions) or any(
+            beginnings[part] != self._positions[part].next_offset for part in removed
+        ):
+            raise error
+        for part in removed:
+            del self._unverified[part]
+        self._seek(reader)
 
     async def _rewind(self, reader: LogReader, in_hand: Sequence[LogRecord]) -> None:
         """Go back to the stored positions after a failure that may pass, over the records that are in hand where they follow.
@@ -348,7 +365,7 @@ class Consumer:
         left = [record for record in in_hand if record.offset >= stored[record.topic, record.partition].next_offset]
         first = {(record.topic, record.partition): record.offset for record in reversed(left)}
         for part, position in self._positions.items():
-            if stored[part].next_offset != first.get(part, position.next_offset):
+            if stored[part].is_lost or stored[part].next_offset != first.get(part, position.next_offset):
                 await self._assign(reader, self._positions)
                 return
         self._positions = {part: stored[part] for part in self._positions}
@@ -356,16 +373,20 @@ class Consumer:
 
     async def _gather(self, reader: LogReader, stopped: asyncio.Task[Any]) -> list[LogRecord]:
         """The next records. Few of them wait a moment for more: a transaction costs the same for one as for many."""
-        records = list(await _poll(reader, stopped, _POLL_S, self._batch_rows))
-        if records and len(records) < min(self._gather_rows, self._batch_rows) and self._gather_s:
-            await asyncio.wait([stopped], timeout=self._gather_s)
-            records += await _poll(reader, stopped, 0.0, self._batch_rows - len(records))
-            records.sort(key=lambda record: (record.topic, record.partition, record.offset))
+        try:
+            records = list(await _poll(reader, stopped, _POLL_S, self._batch_rows))
+            if records and len(records) < min(self._gather_rows, self._batch_rows) and self._gather_s:
+                await asyncio.wait([stopped], timeout=self._gather_s)
+                records += await _poll(reader, stopped, 0.0, self._batch_rows - len(records))
+                records.sort(key=lambda record: (record.topic, record.partition, record.offset))
+        except LogPositionLost as error:
+            await self._pass_removed(reader, error)
+            return []
         return await self._verify(records) if self._unverified else records
 
     async def _verify(self, records: Sequence[LogRecord]) -> list[LogRecord]:
         """Without the records that only show that the log is the one that was read before. Raises LogPositionLost."""
-        kept, found = [], []
+        kept, found = [], dict[Partition, int]()
         for record in records:
             part = record.topic, record.partition
             position = self._unverified.pop(part, None)
@@ -378,7 +399,7 @@ class Consumer:
                     [part],
                 )
             elif position.is_lost:
-                found.append(part)
+                found[part] = position.next_offset
         if found:
             await self._store.set_lost(found, False)
             log.info("position_found_again", consumer=self.group, partitions=len(found))
@@ -585,20 +606,27 @@ class Consumer:
             log.info("unknown_events_replayed", consumer=self.group, events=replayed)
 
     async def _note(self, *, idle: bool) -> None:
-        """Store now and then until when the topics have been read, for answers that say what they are as of."""
-        if self._progress is None or _now() < self._note_at:
+        """Store now and then until when the topics have been read, for answers that say what they are as of; and see whether
+        somebody has set a position back."""
+        if _now() < self._note_at:
             return
         try:
-            await self._note_reached(self._progress)
+            await self._note_reached()
         except Exception as error:
             if not _may_pass(error):
                 raise
             log.info("watermarks_not_noted", consumer=self.group, error=type(error).__name__)
         self._note_at = _now() + (_NOTE_IDLE_EVERY_S if idle else _NOTE_EVERY_S)
 
-    async def _note_reached(self, progress: ProgressReader) -> None:
+    async def _note_reached(self) -> None:
         stored = await self._store.read_positions()
-        reached = progress.reached_by({part: position.reached_offset for part, position in stored.items()})
+        self._is_set_back = any(
+            stored[part].next_offset == FROM_BEGINNING or stored[part].is_lost > self._positions[part].is_lost
+            for part in self._positions.keys() & stored.keys()
+        )
+        if self._progress is None:
+            return
+        reached = self._progress.reached_by({part: position.reached_offset for part, position in stored.items()})
         if reached.topics and (self._noted is None or reached.topics != self._noted.topics):
             async with self._store.begin() as transaction:
                 await transaction.note_watermarks(reached)

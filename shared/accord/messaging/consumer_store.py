@@ -18,6 +18,7 @@ from accord.messaging import dead_letters, inbox
 from accord.messaging.claims import PostgresClaims
 from accord.messaging.ports import (
     FROM_BEGINNING,
+    REACHES_NOTHING,
     Claims,
     ConsumerTransaction,
     DeadLetterState,
@@ -42,7 +43,7 @@ _PROGRESS = f"""
 SELECT coalesce(position.topics, '{{}}'), coalesce(position.partitions, '{{}}'), coalesce(position.offsets, '{{}}'),
        held.keys, held.all
 FROM (SELECT array_agg(topic) AS topics, array_agg(partition) AS partitions,
-             array_agg(CASE WHEN is_lost THEN {FROM_BEGINNING} ELSE next_offset END) AS offsets
+             array_agg(CASE WHEN is_lost THEN {REACHES_NOTHING} ELSE next_offset END) AS offsets
       FROM consumer_position WHERE consumer = ANY ($1::text[])) AS position,
      ({dead_letters.HELD}) AS held
 """  # noqa: S608 - constants of ours
@@ -63,12 +64,12 @@ WHERE stored.consumer = $1 AND stored.topic = batch.topic AND stored.partition =
   AND stored.next_offset = batch.expected AND NOT stored.is_lost
 """
 
-_SET_LOST = f"""
-UPDATE consumer_position AS stored SET is_lost = $4
-FROM unnest($2::text[], $3::int[]) AS batch (topic, partition)
+_SET_LOST = """
+UPDATE consumer_position AS stored SET is_lost = $5
+FROM unnest($2::text[], $3::int[], $4::bigint[]) AS batch (topic, partition, next_offset)
 WHERE stored.consumer = $1 AND stored.topic = batch.topic AND stored.partition = batch.partition
-  AND stored.next_offset <> {FROM_BEGINNING}
-"""  # noqa: S608 - a constant of ours
+  AND stored.next_offset = batch.next_offset
+"""
 
 _RESTART = """
 UPDATE consumer_position SET next_offset = $3, last_event_id = NULL, is_lost = false WHERE consumer = $1 AND topic = $2
@@ -205,10 +206,17 @@ class PostgresConsumerStore:
             rows = await (await driver_of(conn)).fetch(_POSITIONS, self._consumer)
         return {(topic, partition): Position(*position) for topic, partition, *position in rows}
 
-    async def set_lost(self, partitions: Sequence[Partition], is_lost: bool) -> None:
-        topics, numbers = [topic for topic, _ in partitions], [partition for _, partition in partitions]
+    async def set_lost(self, offsets: Mapping[Partition, int], is_lost: bool) -> None:
+        parts = sorted(offsets)
         async with self._database.recording() as recording:
-            await (await recording.driver()).execute(_SET_LOST, self._consumer, topics, numbers, is_lost)
+            await (await recording.driver()).execute(
+                _SET_LOST,
+                self._consumer,
+                [topic for topic, _ in parts],
+                [partition for _, partition in parts],
+                [offsets[part] for part in parts],
+                is_lost,
+            )
 
     async def create_positions(self, positions: Mapping[Partition, int]) -> None:
         parts = sorted(positions)

@@ -307,6 +307,9 @@ class RelayStore(Protocol):
 FROM_BEGINNING = -1
 """As a stored position: an operator has decided that the partition is read from whatever is its beginning by then."""
 
+REACHES_NOTHING = -1
+"""As the offset that a position reaches: nothing counts as read."""
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -319,8 +322,8 @@ class Position:
 
     @property
     def reached_offset(self) -> int:
-        """The offset before which all counts as read; negative while that is nothing."""
-        return FROM_BEGINNING if self.is_lost else self.next_offset
+        """The offset before which all counts as read."""
+        return REACHES_NOTHING if self.is_lost else self.next_offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,8 +415,8 @@ class ConsumerStore(Protocol):
         """All stored positions of this consumer."""
         ...
 
-    async def set_lost(self, partitions: Sequence[Partition], is_lost: bool) -> None:
-        """Mark the positions in these partitions as lost, or as found again. One that an operator has set back stays so."""
+    async def set_lost(self, offsets: Mapping[Partition, int], is_lost: bool) -> None:
+        """Mark positions as lost, or as found again, where they still are at these offsets."""
         ...
 
     async def create_positions(self, positions: Mapping[Partition, int]) -> None:

@@ -361,8 +361,11 @@ class Relay:
         """Have a writer, and know the layouts of the topic."""
         channel = await self._channel(trial=False)
         await self._read_layouts(session, channel.writer.partitions)
-        if self._partitioner is None or channel.writer.partitions < max(self._partitioner.counts):
-            raise PublishFailed("the topic has fewer partitions than keys are spread over, as far as the broker knows")
+        spread_over = 0 if self._partitioner is None else max(self._partitioner.counts)
+        if not 0 < spread_over <= channel.writer.partitions:
+            raise PublishFailed(
+                f"the topic has {channel.writer.partitions} partitions and keys are spread over {spread_over}; add partitions"
+            )
 
     async def _read_layouts(self, session: RelaySession, partitions: int) -> None:
         """Know how keys are spread, in time before a new layout holds, whoever has added it."""
@@ -506,6 +509,8 @@ class Relay:
     def _failed(self, cause: str, error: BaseException | None, **where: object) -> None:
         self._stall.failed()
         instruments.RELAY_FAILURES.labels(cause).inc()
+        if isinstance(error, PublishFailed):
+            where["reason"] = str(error)
         log.warning("relay_round_failed", cause=cause, error=type(error).__name__, **where)
 
 

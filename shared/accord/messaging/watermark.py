@@ -23,22 +23,29 @@ offsets after the last record of each partition at that moment, so T does not st
 added partitions, idle ones and the number of consumers make no difference.
 
 **Consumed.** A consumer counts T once its stored positions have reached the ends. A partition that it does not know
-has position 0. A position that is lost reaches nothing: a topic that was made anew ends before where its old one was
-read until. Until the consumer has noticed, announcements that end before an earlier one do not count.
+has position 0. A position that is lost reaches nothing, and a topic that became shorter is doubted first (see
+AnnouncementBoard).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import structlog
 
 from accord.contracts.watermarks import Announcement
 from accord.messaging.ports import Partition
 
+log = structlog.get_logger(__name__)
+
 ENTRIES_MAX = 64
 """Announcements of a lane that wait to be reached. Beyond, every second one is dropped: a coarser step, never a wrong one."""
+
+DOUBTED_FOR = timedelta(minutes=1)
+"""By then a consumer has verified its positions, even if another process had to lose its claims first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +67,37 @@ class Reached:
 
 
 class AnnouncementBoard:
-    """The announcements that were heard, by topic and lane, as far as they still matter."""
+    """The announcements that were heard, by topic and lane, as far as they still matter.
+
+    Positions say nothing of a topic that was made anew, or has lost its end: it ends before them, so everybody would have
+    reached its ends. So nothing counts while a lane's ends lie before those that it announced earlier, or before the
+    positions that this board saw first. A consumer verifies its positions meanwhile, and marks them as lost if they are.
+    After DOUBTED_FOR the topic is taken as it is: its positions were found, and only what nobody had read is gone.
+    """
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[str, int], deque[Announcement]] = {}
+        self._lanes: dict[tuple[str, int], _Lane] = {}
+        self._first_looks: dict[str, _FirstLook] = {}
         self.changes = 0
         """Counts what was added, so that others notice."""
         self.doubts = 0
-        """Counts announcements of a topic that has become shorter, so that consumers verify what they stand on."""
+        """Counts topics that were found to have become shorter, so that consumers verify their positions."""
 
     def add(self, topic: str, lane: int, announcement: Announcement) -> None:
-        """Take an announcement in, unless its ends lie before those of another: everybody would have reached them."""
-        entries = self._entries.setdefault((topic, lane), deque())
-        if entries and _is_shorter(announcement.ends, entries[-1].ends):
-            self.doubts += announcement.at > entries[-1].at  # else it is an older one, heard again
-            return
+        """Take an announcement in."""
+        heard = self._lanes.setdefault((topic, lane), _Lane())
+        entries = heard.entries
+        if entries and _is_before(announcement.ends, entries[-1].ends):
+            if announcement.at <= entries[-1].at:
+                return  # an older one, heard again
+            if heard.doubted_at is None:
+                heard.doubted_at = announcement.at
+                self.doubts += 1
+                log.error("topic_became_shorter", topic=topic, lane=lane)
+            if announcement.at < heard.doubted_at + DOUBTED_FOR:
+                return
+            entries.clear()
+        heard.doubted_at = None
         self.changes += 1
         if len(entries) >= ENTRIES_MAX:
             kept = [entry for number, entry in enumerate(entries) if number % 2 == 0]
@@ -84,49 +107,89 @@ class AnnouncementBoard:
 
     def newest(self, topic: str) -> datetime | None:
         """What the topic's producer announced last; None before it was heard."""
-        lanes = self._lanes(topic)
-        return min((entries[-1].at for entries in lanes), default=None) if lanes is not None else None
+        lanes = self._lanes_of(topic)
+        return min((lane.entries[-1].at for lane in lanes), default=None) if lanes is not None else None
 
     def reached(self, topics: Iterable[str], positions: Mapping[Partition, int]) -> Reached:
         """How far a consumer with these positions has read these topics."""
         by_topic: dict[str, datetime] = {}
         held: set[str] = set()
         for topic in topics:
-            if any(offset < 0 for (name, _), offset in positions.items() if name == topic):
-                self._forget(topic)
             entries = self._reached_entries(topic, positions)
             if entries is not None:
                 by_topic[topic] = min(entry.at for entry in entries)
                 held.update(*(entry.held for entry in entries))
         return Reached(by_topic, frozenset(held))
 
-    def _forget(self, topic: str) -> None:
-        """Whoever goes on behind a lost position begins with the log as it is then."""
-        for key in [key for key in self._entries if key[0] == topic]:
-            del self._entries[key]
-
     def _reached_entries(self, topic: str, positions: Mapping[Partition, int]) -> list[Announcement] | None:
-        lanes = self._lanes(topic)
-        if lanes is None:
+        own = {partition: offset for partition, offset in positions.items() if partition[0] == topic}
+        if any(offset < 0 for offset in own.values()):
+            self._forget(topic)
+            return None
+        first_look = self._first_looks.setdefault(topic, _FirstLook(own))
+        lanes = self._lanes_of(topic)
+        if lanes is None or any(lane.doubted_at is not None for lane in lanes):
+            return None
+        if not first_look.is_confirmed([lane.entries[-1] for lane in lanes]):
             return None
         found = []
-        for entries in lanes:
-            count = entries[-1].lanes
+        for lane in lanes:
+            entries = lane.entries
             entry = _newest_reached(topic, entries, positions)
-            if entry is None or entry.lanes != count:
+            if entry is None or entry.lanes != entries[-1].lanes:
                 return None
             found.append(entry)
         return found
 
-    def _lanes(self, topic: str) -> list[deque[Announcement]] | None:
-        """The entries of each lane; None while the lanes are not all heard or do not agree on their number."""
-        first = self._entries.get((topic, 0))
-        if not first:
+    def _forget(self, topic: str) -> None:
+        """Whoever goes on behind a lost position begins with the log as it is then."""
+        for key in [key for key in self._lanes if key[0] == topic]:
+            del self._lanes[key]
+        self._first_looks.pop(topic, None)
+
+    def _lanes_of(self, topic: str) -> list[_Lane] | None:
+        """What was heard of each lane; None while they are not all heard or do not agree on their number."""
+        first = self._lanes.get((topic, 0))
+        if first is None:
             return None
-        count = first[-1].lanes
-        lanes = [self._entries.get((topic, lane)) for lane in range(count)]
-        known = [entries for entries in lanes if entries and entries[-1].lanes == count]
+        count = first.entries[-1].lanes
+        lanes = [self._lanes.get((topic, number)) for number in range(count)]
+        known = [lane for lane in lanes if lane is not None and lane.entries[-1].lanes == count]
         return known if len(known) == count else None
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What was heard of one lane of a topic."""
+
+    entries: deque[Announcement] = field(default_factory=deque)
+    """Never empty once something was added."""
+    doubted_at: datetime | None = None
+    """The first announcement that ended before an earlier one; None while there is none."""
+
+
+class _FirstLook:
+    """The positions that a board saw first of a topic. They count once announcements end after them, since others may be of a
+    log that was made anew while this process was down."""
+
+    def __init__(self, offsets: Mapping[Partition, int]) -> None:
+        self._offsets = offsets
+        self._doubted_at: datetime | None = None
+
+    def is_confirmed(self, newest: Sequence[Announcement]) -> bool:
+        """Whether these announcements, one of each lane, end after the positions, or have come for so long that they never will."""
+        at = min(announcement.at for announcement in newest)
+        if all(_ends_after(announcement.ends, self._offsets) for announcement in newest):
+            self._offsets = {}
+        elif self._doubted_at is None:
+            self._doubted_at = at
+        elif at >= self._doubted_at + DOUBTED_FOR:
+            self._offsets = {}
+        return not self._offsets
+
+
+def _ends_after(ends: Sequence[int], offsets: Mapping[Partition, int]) -> bool:
+    return all(offset <= (ends[number] if number < len(ends) else 0) for (_, number), offset in offsets.items())
 
 
 def _newest_reached(
@@ -141,8 +204,8 @@ def _newest_reached(
     return None
 
 
-def _is_shorter(ends: Sequence[int], before: Sequence[int]) -> bool:
-    return len(ends) < len(before) or any(end < other for end, other in zip(ends, before, strict=False))
+def _is_before(ends: Sequence[int], earlier: Sequence[int]) -> bool:
+    return len(ends) < len(earlier) or any(end < other for end, other in zip(ends, earlier, strict=False))
 
 
 def _is_reached(topic: str, ends: Sequence[int], positions: Mapping[Partition, int]) -> bool:

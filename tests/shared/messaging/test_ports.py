@@ -27,7 +27,7 @@ from accord.messaging.ports import (
     Debts,
     EventLog,
     Lane,
-    FROM_BEGINNING,
+    REACHES_NOTHING,
     LogPositionLost,
     LogReader,
     LogRecord,
@@ -419,20 +419,14 @@ async def test_lost_position_reaches_nothing_and_is_not_moved_until_it_is_found(
     session: RelaySession, store: ConsumerStore
 ) -> None:
     await store.create_positions({PART: 3, (TOPIC, 1): 4})
-    await store.set_lost([PART], True)
+    await store.set_lost({PART: 3, (TOPIC, 1): 5}, True)
     assert await store.read_positions() == {PART: Position(3, None, is_lost=True), (TOPIC, 1): Position(4)}
-    assert (await session.read_progress(["test"])).positions == {PART: FROM_BEGINNING, (TOPIC, 1): 4}
+    assert (await session.read_progress(["test"])).positions == {PART: REACHES_NOTHING, (TOPIC, 1): 4}
     with pytest.raises(PositionConflict):
         async with store.begin() as transaction:
             await transaction.advance({PART: Move(3, Position(9))})
-    await store.set_lost([PART, (TOPIC, 7)], False)
+    await store.set_lost({PART: 3, (TOPIC, 7): 0}, False)
     assert await store.read_positions() == {PART: Position(3), (TOPIC, 1): Position(4)}
-
-
-async def test_position_that_was_set_back_is_not_lost(store: ConsumerStore) -> None:
-    await store.create_positions({PART: FROM_BEGINNING})
-    await store.set_lost([PART], True)
-    assert await store.read_positions() == {PART: Position(FROM_BEGINNING)}
 
 
 async def test_of_two_moves_at_once_one_counts(store: ConsumerStore) -> None:

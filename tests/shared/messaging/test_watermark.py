@@ -70,18 +70,49 @@ class TestBoard:
         board = AnnouncementBoard()
         for minute in range(1, 100_000):
             board.add(INTAKE, 0, announced(minute, minute))
-        assert sum(len(entries) for entries in board._entries.values()) <= ENTRIES_MAX
+        assert sum(len(lane.entries) for lane in board._lanes.values()) <= ENTRIES_MAX
         found = until(board, [50_000])
         assert found is None or found <= T + timedelta(minutes=50_000)
         assert until(board, [99_999]) == T + timedelta(minutes=99_999)
 
-    def test_announcement_of_a_topic_that_became_shorter_does_not_count(self):
+    @pytest.mark.parametrize("ends", [(5, 6), (0, 0), (12,)])
+    def test_topic_that_became_shorter_counts_as_unread_until_it_ends_where_it_did(self, ends):
         board = AnnouncementBoard()
         board.add(INTAKE, 0, announced(1, 5, 7))
-        for ends in ([5, 6], [0, 0], [12]):
-            board.add(INTAKE, 0, announced(2, *ends))
         assert until(board, [5, 7]) == T + timedelta(minutes=1)
-        assert board.doubts == 3
+        board.add(INTAKE, 0, announced(1.1, *ends))
+        board.add(INTAKE, 0, announced(1.2, *ends))
+        assert until(board, [5, 7]) is None
+        assert board.doubts == 1
+        board.add(INTAKE, 0, announced(1.3, 5, 7))
+        assert until(board, [5, 7]) == T + timedelta(minutes=1.3)
+
+    def test_topic_that_stays_shorter_is_taken_as_it_is_after_a_minute(self):
+        board = AnnouncementBoard()
+        board.add(INTAKE, 0, announced(1, 10**12, 10**12))
+        for second in range(60):
+            board.add(INTAKE, 0, announced(2 + second / 60, 5, 7))
+            assert until(board, [5, 7]) is None
+        board.add(INTAKE, 0, announced(3, 5, 7))
+        assert until(board, [5, 7]) == T + timedelta(minutes=3)
+
+    def test_positions_beyond_the_ends_that_are_heard_first_do_not_count(self):
+        """The topic was made anew while this process was down."""
+        board = AnnouncementBoard()
+        assert until(board, [5_000, 3]) is None
+        board.add(INTAKE, 0, announced(1, 20, 4))
+        assert until(board, [5_000, 3]) is None
+        assert until(board, [-1, 3]) is None, "the consumer has noticed"
+        board.add(INTAKE, 0, announced(2, 21, 4))
+        assert until(board, [20, 4]) is None
+        assert until(board, [21, 4]) == T + timedelta(minutes=2)
+
+    def test_positions_that_were_ahead_of_what_was_announced_count_from_the_next_announcement(self):
+        board = AnnouncementBoard()
+        board.add(INTAKE, 0, announced(1, 20, 4))
+        assert until(board, [25, 4]) is None
+        board.add(INTAKE, 0, announced(1.1, 30, 4))
+        assert until(board, [25, 4]) == T + timedelta(minutes=1)
 
     def test_older_announcement_that_is_heard_again_is_no_doubt(self):
         board = AnnouncementBoard()
@@ -386,14 +417,14 @@ async def test_everything_recorded_before_it_stands_before_its_ends(
         await eventually(all_announced)
     events = await reader(INTAKE).events()
     assert len(events) == 995
-    entries = [entry for lane in heard.board._entries.values() for entry in lane]
+    entries = [entry for lane in heard.board._lanes.values() for entry in lane.entries]
     assert len(entries) >= 4
     counted = dict.fromkeys(range(12), 0)
     offsets = []
     for partition, event in events:
         offsets.append((partition, counted[partition], event))
         counted[partition] += 1
-    for lane, entry in ((lane, entry) for (_, lane), found in heard.board._entries.items() for entry in found):
+    for lane, entry in ((lane, entry) for (_, lane), found in heard.board._lanes.items() for entry in found.entries):
         for partition, offset, event in offsets:
             if hash_lane(event, 2) == lane and event.data.recorded_at < entry.at:
                 assert offset < entry.ends[partition]
