@@ -111,6 +111,7 @@ class ConsumingInstance(Instance):
 
     def _watermarks(self, topics: Sequence[str]) -> MemoryWatermarks:
         watermarks = MemoryWatermarks(self.log, consumer=self.service, topics=topics, now=self.server.now)
+        watermarks.world = self.world
         watermarks.board = self.world.faults.board(watermarks.board)
         return watermarks
 
@@ -148,8 +149,12 @@ class ConsumingInstance(Instance):
 class MemoryWatermarks(Watermarks):
     """The real worker and board; progress is read from the session of a recording in memory."""
 
+    world: World
+
     async def read(self, conn: Any) -> Reached:
-        return self.reached(await conn.call(lambda: progress_of(conn, [self.consumer])))
+        reached = self.reached(await conn.call(lambda: progress_of(conn, [self.consumer])))
+        self.world.check_reached(self.consumer, reached)
+        return reached
 
 
 class Intake(Instance):

@@ -11,7 +11,7 @@ import contextvars
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -26,15 +26,17 @@ from tests.simulation.store import StoredRow
 
 from accord.contracts.envelope import event_id_of
 from accord.contracts.sla_events import ClockBreached, ClockEvent
-from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
+from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS, TOPIC_OF
 from accord.contracts.watermarks import WATERMARKS
 from accord.messaging import dead_letters
 from accord.messaging.consumer import Received
 from accord.messaging.ports import LogPositionLost, OutgoingRecord, Position
+from accord.messaging.watermark import Reached
 
 CONVERGED_WITHIN_S = 60.0
 """After the faults have ended; back-off and late notice of dead sessions take their part of it."""
 
+_PRODUCER_OF = {topic: service for service, topic in TOPIC_OF.items()}
 _SERVICES: dict[str, type[Instance]] = {INTAKE: Intake, QUALIFICATION: Qualification, SLA_MONITOR: SlaMonitor}
 
 
@@ -140,6 +142,7 @@ class World:
         self.upgraded = False
         self.recreated: str | None = None
         """The topic that was made anew."""
+        self.recreated_at = datetime.max.replace(tzinfo=UTC)
         self.read_before: dict[str, dict[int, Position]] = {}
         """How far its partitions had been read before that, by consumer."""
         self.refused: set[str] = set()
@@ -431,6 +434,7 @@ class World:
             instance.process.kill()
         self.cluster.topics[topic] = [[] for _ in self.cluster.topics[topic]]
         self.recreated = topic
+        self.recreated_at = self.servers[_PRODUCER_OF[topic]].now()
         self.writes_left += 25  # enough for the new log to reach where the old one was read until
         if self.nature.trace:
             self.nature.trace("made anew:", topic)
@@ -440,6 +444,14 @@ class World:
         positions = self.servers[service].tables["position"].items()
         if all(position.reached_offset >= 0 for (_, part), position in positions if part[0] == self.recreated):
             self.nature.violated(f"{service} counts {self.recreated} as read, which was made anew")
+
+    def check_reached(self, consumer: str, reached: Reached) -> None:
+        """Somebody is about to act by this: nothing that was announced of the new topic may count."""
+        topic = self.recreated
+        if topic is None or reached.topics.get(topic, self.recreated_at) <= self.recreated_at:
+            return
+        if any(self._is_another(consumer, partition) for partition in self.read_before[consumer]):
+            self.nature.violated(f"{consumer} acts by a watermark of {topic}, which was made anew and not read")
 
     def _is_another(self, consumer: str, partition: int) -> bool:
         """Whether a partition can be seen not to be what a consumer had read before its topic was made anew."""

@@ -177,9 +177,10 @@ class _FirstLook:
         self._doubted_at: datetime | None = None
 
     def is_confirmed(self, newest: Sequence[Announcement]) -> bool:
-        """Whether these announcements, one of each lane, end after the positions, or have come for so long that they never will."""
+        """Whether one of these announcements, one of each lane, ends after the positions, or they have come for so long that none
+        ever will."""
         at = min(announcement.at for announcement in newest)
-        if all(_ends_after(announcement.ends, self._offsets) for announcement in newest):
+        if any(_ends_after(announcement.ends, self._offsets) for announcement in newest):
             self._offsets = {}
         elif self._doubted_at is None:
             self._doubted_at = at
