@@ -168,7 +168,7 @@ class Quarantine:
                 waiting = await queries.read(await recording.driver(), overdue, lock=False)
                 await self._dismiss(recording, list(waiting.values()), in_force, "expired", "retention", None)
 
-            return await process_isolated(self._database, queries.EXPIRING, rows_max, claim, work, _passes)
+            return await process_isolated(self._database, queries.EXPIRING, queries.IS_UNDECIDED, claim, work, _passes)
 
         return await tried(attempt)
 
