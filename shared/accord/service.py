@@ -123,6 +123,7 @@ class Service:
             required,
             workers,
             optional=optional,
+            outside={"database": self._database_accepts},
             collectors=[outbox_collector(self.database), *self.collectors],
         )
 
@@ -135,6 +136,14 @@ class Service:
     async def _database_answers(self) -> None:
         async with self.database.reading() as conn:
             await conn.execute(text("SELECT 1"))
+
+    async def _database_accepts(self) -> None:
+        # Outside the pool: a process that holds all of its connections is stuck, and waits for nobody else.
+        connection = await self.database.connect()
+        try:
+            await connection.execute("SELECT 1")
+        finally:
+            connection.terminate()
 
 
 def create_app(service: Service, health: Health | None = None, *, metrics: bool = True) -> FastAPI:
