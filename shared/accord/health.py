@@ -30,7 +30,8 @@ _RECOVERY_S = 60.0
 class Health:
     """The probes of one process. Checks raise when what they look at does not answer.
 
-    The process is not ready while a required one fails, and degraded while an optional one does.
+    The process is not ready while a required one fails, and degraded while an optional one does. For liveness, `outside` takes the place
+    of those of the same name: checks that need nothing of this process that may itself be blocked.
     """
 
     def __init__(
@@ -39,10 +40,13 @@ class Health:
         workers: Sequence[SupervisedWorker] = (),
         *,
         optional: Mapping[str, Check] | None = None,
+        outside: Mapping[str, Check] | None = None,
         collectors: Sequence[Collector] = (),
     ) -> None:
         self._required = {name: _share(check) for name, check in required.items()}
         self._optional = {name: _share(check) for name, check in (optional or {}).items()}
+        replaced = {name: _share(check) for name, check in (outside or {}).items()}
+        self._outside = {**self._required, **self._optional, **replaced}
         self._workers = list(workers)
         self._collectors = CollectorSet(collectors)
         self._outage_at: float | None = None
@@ -88,7 +92,7 @@ class Health:
 
     async def _is_outage(self) -> bool:
         """Whether something outside does not answer, or did not until a short while ago."""
-        outcomes = await _run_checks({**self._required, **self._optional}, _LIVENESS_CHECK_S_MAX)
+        outcomes = await _run_checks(self._outside, _LIVENESS_CHECK_S_MAX)
         if any(outcome != "ok" for outcome in outcomes.values()):
             self._outage_at = monotonic()
         return self._outage_at is not None and monotonic() - self._outage_at < _RECOVERY_S

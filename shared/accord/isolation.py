@@ -51,8 +51,7 @@ RETURNING attempts, retry_at
 
 _COME_THROUGH = "DELETE FROM stuck_row WHERE worker = $1 AND key = ANY ($2::uuid[])"
 
-# Of these nothing is due any more: a round that left nothing has passed over them after their rest.
-_NOT_DUE = "DELETE FROM stuck_row WHERE worker = $1 AND retry_at <= now()"
+_NOT_DUE = "DELETE FROM stuck_row WHERE worker = $1 AND retry_at <= now() AND NOT {is_due}"
 
 _STUCK = "SELECT worker, count(*) AS rows FROM stuck_row GROUP BY worker"
 
@@ -86,18 +85,21 @@ def is_stuck(worker: str, key: str) -> str:
 async def process_isolated(
     database: Database,
     worker: str,
-    rows_max: int,
+    is_due: str,
     claim: Claim,
     work: Work,
     passes: Callable[[BaseException], bool] = is_transient,
 ) -> int:
-    """Claim up to `rows_max` rows and do what is due of them, in one transaction; how many were claimed.
+    """Claim rows and do what is due of them, in one transaction; how many were claimed.
+
+    `is_due` is the SQL condition, a constant of ours, that something is or may be due of the row `stuck_row.key`: also where a claim
+    passes over it, since it is locked or held. Of what is stuck and not due, nothing is left to come through.
 
     If that raises what does not pass (see accord.database.is_transient), nothing is written, and each half is tried by itself until the
     row is alone. It then rests, from a minute to a day, and is in `stuck_row` until it comes through or nothing is due of it. An error
     outside of any row, in `claim`, is raised, and so is what passes: the worker tries again.
     """
-    isolation = _Isolation(database, worker, rows_max, claim, work, passes)
+    isolation = _Isolation(database, worker, is_due, claim, work, passes)
     return len(await isolation.process(None))
 
 
@@ -105,7 +107,7 @@ async def process_isolated(
 class _Isolation:
     database: Database
     worker: str
-    rows_max: int
+    is_due: str
     claim: Claim
     work: Work
     passes: Callable[[BaseException], bool]
@@ -123,8 +125,8 @@ class _Isolation:
                 if claimed:
                     await self.work(recording, claimed)
                     await driver.execute(_COME_THROUGH, self.worker, claimed)
-                if only is None and len(claimed) < self.rows_max:
-                    await driver.execute(_NOT_DUE, self.worker)
+                if only is None:
+                    await driver.execute(_NOT_DUE.format(is_due=self.is_due), self.worker)
         except Exception as error:
             if not claimed or self.passes(error):
                 raise

@@ -29,7 +29,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal, TypeVar, cast, get_args
+from typing import Literal, Protocol, TypeVar, cast, get_args
 
 import structlog
 import uvicorn
@@ -41,6 +41,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
+from accord.agreements.store import Outdated
 from accord.collectors import Collector
 from accord.contracts.topics import ServiceName
 from accord.database import Database
@@ -71,6 +72,14 @@ _COLLECT_AFTER = (20_000, 20, 50)
 _WAIT_FOR_DISPOSE_S = 2.0
 
 
+class Documents(Protocol):
+    """Documents of one kind."""
+
+    async def find_outdated(self) -> Sequence[Outdated]:
+        """What this release would refuse of those that are in force or proposed."""
+        ...
+
+
 @dataclass(kw_only=True)
 class Service:
     """What one service is made of."""
@@ -92,6 +101,8 @@ class Service:
     """Path prefixes whose bodies are handed on whatever text they hold."""
     workers: Sequence[Worker] = ()
     """Consumers and timers, of the roles worker and all."""
+    documents: Sequence[Documents] = ()
+    """What people have agreed on or written, to be looked at after a migration."""
     relays: Sequence[Worker] = ()
     """What publishes the outbox, of the roles relay and all."""
     api_workers: Sequence[Worker] = ()
@@ -109,7 +120,11 @@ class Service:
         if role != "api":
             (optional if role == "all" else required)["kafka"] = kafka_check(self.settings.kafka)
         return Health(
-            required, workers, optional=optional, collectors=[outbox_collector(self.database), *self.collectors]
+            required,
+            workers,
+            optional=optional,
+            outside={"database": self._database_accepts},
+            collectors=[outbox_collector(self.database), *self.collectors],
         )
 
     def background_workers(self, role: Role) -> list[Worker]:
@@ -121,6 +136,14 @@ class Service:
     async def _database_answers(self) -> None:
         async with self.database.reading() as conn:
             await conn.execute(text("SELECT 1"))
+
+    async def _database_accepts(self) -> None:
+        # Outside the pool: a process that holds all of its connections is stuck, and waits for nobody else.
+        connection = await self.database.connect()
+        try:
+            await connection.execute("SELECT 1")
+        finally:
+            connection.terminate()
 
 
 def create_app(service: Service, health: Health | None = None, *, metrics: bool = True) -> FastAPI:
@@ -206,7 +229,10 @@ async def _main(build: Callable[[S], Service], settings: S, role: Role) -> int:
         from accord.migrations.run import migrate  # noqa: PLC0415 - Alembic's memory and start belong to this role only
 
         await service.database.dispose()
-        return await migrate(service.migrations, settings.database_url.get_secret_value(), service.name)
+        code = await migrate(service.migrations, settings.database_url.get_secret_value(), service.name)
+        if code == 0:
+            await report_outdated(service)
+        return code
     if role == "openapi":
         sys.stdout.write(json.dumps(create_app(service).openapi(), indent=1, ensure_ascii=False) + "\n")
         await service.database.dispose()
@@ -216,6 +242,17 @@ async def _main(build: Callable[[S], Service], settings: S, role: Role) -> int:
         return await Process(service, role).run()
     finally:
         shut_tracing_down()
+
+
+async def report_outdated(service: Service) -> None:
+    """Log what goes on as it was agreed on and would be refused today."""
+    for documents in service.documents:
+        for found in await documents.find_outdated():
+            findings = [f"{finding.pointer}: {finding.message}" for finding in found.findings]
+            log.warning(
+                "agreement_outdated", kind=found.kind, version=found.version, status=found.status, findings=findings
+            )
+    await service.database.dispose()
 
 
 class Process:

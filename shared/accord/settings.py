@@ -13,7 +13,7 @@ SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 
 
 class KafkaSettings(BaseModel):
-    """What messaging needs to know of a cluster (see accord.messaging.kafka.KafkaSettings)."""
+    """What messaging needs to know of a cluster (see accord.messaging.kafka.client_options)."""
 
     model_config = ConfigDict(frozen=True)
 

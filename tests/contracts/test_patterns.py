@@ -16,6 +16,7 @@ from accord.contracts.patterns import (
     PATTERNS_MAX,
     SIZE_MAX,
     BadPattern,
+    check_pattern,
     check_patterns,
     matcher,
     whole_matcher,
@@ -27,9 +28,7 @@ STALLING = r"(?:(?:a{0,100}){0,100}){0,5}q"
 
 def reason(pattern: str) -> str:
     with pytest.raises(BadPattern) as refused:
-        matcher(pattern)
-    with pytest.raises(BadPattern):
-        whole_matcher(pattern)
+        check_pattern(pattern)
     return str(refused.value).removeprefix("is no regular expression that can be used here: ")
 
 
@@ -58,6 +57,8 @@ def reason(pattern: str) -> str:
 def test_pattern_matches(pattern: str, text: str, found: bool | None, whole: bool | None) -> None:
     if found is None:
         assert reason(pattern)
+        with pytest.raises(BadPattern):
+            whole_matcher(pattern)
     else:
         assert (matcher(pattern)(text), whole_matcher(pattern)(text)) == (found, whole)
 
@@ -85,12 +86,50 @@ def test_anything_but_a_text_of_bounded_length_matches_nothing(value: object) ->
         ("a{1001}", "{1001} repeats more than 1000 times, by itself or together with those around it"),
         (STALLING, "{0,100} repeats more than 1000 times, by itself or together with those around it"),
         (r"\pL{100}", "it is too large; write + or * instead of a large number"),
+        ("[a-z&&[^aeiou]]", "&& is no operation on classes here; as a character, write \\ before it"),
+        ("[a-z--m]", "-- is no operation on classes here; as a character, write \\ before it"),
+        ("[[a-c][x-z]]", "[ is no operation on classes here; as a character, write \\ before it"),
+        (r"\<a\>", r"\< is not there; the border of a word is \b"),
+        (r"a\b{end}", r"\b{ is not there; the border of a word is \b"),
+        ("a{,5}", "{,5} is not there; write {0,5}"),
         ("\ud800", "it is no text"),
         ("a" * (PATTERN_LENGTH_MAX + 1), "must be a regular expression of 1 to 200 characters"),
     ],
 )
 def test_what_cannot_be_run_is_refused_in_words(pattern: str, said: str) -> None:
     assert reason(pattern) == said
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"[\&\&]", r"\[a&&b\]", "a&&b", "--", "[[:alpha:]_-]", r"[\[]", r"\\<", "[]a]", "[^]a]", "a{0,5}"]
+)
+def test_what_only_looks_like_another_engines_operation_is_taken(pattern: str) -> None:
+    check_pattern(pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "other"),
+    [
+        ("(?x) a b", "ab", "a b"),
+        ("[a-z&&[^aeiou]]", "x", "e"),
+        (r"\u00e9", "é", "e"),
+        (r"\p{Letter}", "é", "1"),
+        (r"[\p{L} ]{2,50}", "Ada Lovelace", "1"),
+        (r"\<a\>", "a", "1"),
+    ],
+)
+def test_what_was_signed_for_the_former_engine_means_what_it_meant(pattern: str, text: str, other: str) -> None:
+    with pytest.raises(BadPattern):
+        check_pattern(pattern)
+    for matches in (matcher(pattern), whole_matcher(pattern)):
+        assert (matches(text), matches(other), matches(None)) == (True, False, False)
+
+
+@pytest.mark.parametrize("pattern", ["(", "a)|(b", "(?=a)", "", "a" * (PATTERN_LENGTH_MAX + 1)])
+def test_what_no_engine_runs_is_refused_by_all(pattern: str) -> None:
+    for make in (check_pattern, matcher, whole_matcher):
+        with pytest.raises(BadPattern):
+            make(pattern)
 
 
 @given(st.text(max_size=PATTERN_LENGTH_MAX + 1), st.text(max_size=20))

@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import REGISTRY
+from pydantic import JsonValue
 from tests.intake.hooking import Connected, connected, outcomes
 from tests.intake.tools import (
     HUBSPOT,
@@ -37,7 +38,9 @@ from tests.intake.tools import (
 )
 
 from accord import telemetry
+from accord.contracts.values import utc
 from accord.telemetry import configure_logging
+from intake.usecases.hook import moment_of
 
 
 @pytest.fixture
@@ -403,3 +406,24 @@ async def test_an_answer_comes_only_after_the_commit(intake: Connected) -> None:
 
     await intake.rows("ALTER TABLE hook_event DROP CONSTRAINT never")
     assert outcomes(await intake.send("hubspot")) == ["waiting"], "the tool sends it again, and nothing is lost"
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00Z"),
+        ("2026-12-31T18:00:00-06:00", "2027-01-01T00:00:00Z"),
+        (1_700_000_000, "2023-11-14T22:13:20Z"),
+        ("1970-01-01T00:00:00+14:00", None),
+        ("1969-12-31T23:59:59Z", None),
+        ("0001-01-01T00:00:00+14:00", None),
+        ("9999-12-31T23:59:59-14:00", None),
+        ("2200-01-01", None),
+        ("soon", None),
+        (True, None),
+        (None, None),
+    ],
+)
+def test_moment_of_an_event_that_cannot_be_meant_is_when_it_came(said: JsonValue, kept: str | None) -> None:
+    now = utc(2027, 1, 4)
+    assert moment_of(said, now) == (now if kept is None else datetime.fromisoformat(kept))

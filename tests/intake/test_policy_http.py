@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from html import escape
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -315,3 +317,19 @@ async def test_consent_is_judged_by_when_it_was_given(accord: Running, given_at:
     consent = {"basis": "consent"} | ({"given_at": given_at} if given_at else {})
     taken = (await accord.marketing.post("/v1/leads", {**PEOPLE[1], "consent": consent})).json()
     assert taken["verdict"] == ("quarantined" if given_at else "accepted")
+
+
+@pytest.mark.parametrize("pattern", ["(?x) v p", "[a-z&&[^aeiou]]+", r"\u0076p", r"[\p{L} ]{2,50}"])
+async def test_policy_from_before_re2_that_is_in_force_judges_as_it_did(accord: Running, pattern: str) -> None:
+    title = {"key": "title", "rule": "pattern", "field": "title", "pattern": "vp", "consequence": "flag"}
+    await accord.sign(policy(title))
+    await accord.rows("UPDATE agreement_version SET content = replace(content, '\"vp\"', $1)", json.dumps(pattern))
+    for said, verdict in (("vp", "accepted"), ("e1", "flagged")):
+        sent = {"source": "website", "email": f"{said}@initech.example", "title": said}
+        answer = await accord.marketing.post("/v1/leads", sent)
+        assert (answer.status_code, answer.json()["verdict"]) == (201, verdict)
+    assert escape(pattern) in (await accord.marketing.get("/v1/policy/versions/1/paper")).text
+    again = await accord.marketing.post(
+        "/v1/policy/versions", (await accord.marketing.get("/v1/policy")).json()["content"]
+    )
+    assert (again.status_code, again.json()["errors"][0]["pointer"]) == (422, "/parameters/0/pattern")

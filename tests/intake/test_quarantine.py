@@ -448,3 +448,17 @@ async def test_what_waited_overwrites_nothing_that_was_said_later(shop: Running)
     lead = (await shop.marketing.get(f"/v1/leads/{body['lead_id']}")).json()
     assert (lead["verdict"], lead["attributes"]) == ("accepted", GOOD)
     assert (lead["person"]["title"], lead["person"]["first_name"]) == ("CTO", "Ada")
+
+
+async def test_submission_from_a_time_that_is_refused_by_now_can_still_be_decided(accord: Running) -> None:
+    await accord.sign(POLICY)
+    released, corrected = await waiting(accord), await waiting(accord, "bob@initech.example")
+    before = """UPDATE submission SET form = (form::jsonb || '{"occurred_at": "0001-01-01T00:00:00Z",
+        "consent": {"basis": "consent", "given_at": "9999-12-31T23:59:59.999999Z"}}')::text"""
+    await accord.rows(before)
+    for body, action, fields in (
+        (released, "release", {}),
+        (corrected, "correct", {"fields": {"attributes": GOOD}}),
+    ):
+        answer = await accord.marketing.post(f"/v1/quarantine/{body['submission_id']}/{action}", fields)
+        assert answer.status_code == 200, answer.text

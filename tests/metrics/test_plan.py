@@ -178,3 +178,11 @@ def test_size_bands_start_where_they_say_and_nonsense_has_none() -> None:
 def test_a_period_that_ends_before_it_begins_is_refused() -> None:
     with pytest.raises(ValueError, match="before"):
         Choices(since=utc(2027, 2, 1), until=utc(2027, 2, 1))
+
+
+@pytest.mark.parametrize(
+    "day", ["1969-12-31", "2200-01-01", "9999-12-31", 1_800_000_000, "2027-01-01T00:00:00", "20270101"]
+)
+def test_day_of_a_period_that_is_out_of_range_or_no_date_is_refused_at_its_place(day: object) -> None:
+    period = {"from": day, "to": day, "timezone": "UTC"}
+    assert {found.pointer for found in flaws({**PLAN, "period": period})} == {"/period/from", "/period/to"}

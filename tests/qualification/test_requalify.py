@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from copy import deepcopy
 from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
@@ -338,3 +340,25 @@ async def test_leads_on_their_way_are_judged_by_a_new_version_and_won_ones_are_l
     assert done.done_at is not None
     answered = (await stack.http.get("/v1/definition/reevaluation", headers=auth("reader"))).json()
     assert (answered["version"], answered["state"], answered["changed"]) == (2, "done", 6)
+
+
+@pytest.mark.parametrize("pattern", ["(?x) sp ring", "[a-z&&[^q]]+", r"\u0073pring", r"[\p{L} ]{2,50}"])
+async def test_version_from_before_re2_judges_as_it_did_and_stops_no_later_one(
+    stack, teller, content, day, auth, pattern
+):
+    old = deepcopy(content)
+    old["stages"][1]["gate"]["when"]["all"].append({"path": "campaign.name", "op": "matches", "value": "sp.ing"})
+    await stack.agree(old)
+    async with stack.database.recording() as recording:
+        written = "UPDATE agreement_version SET content = replace(content, '\"sp.ing\"', $1)"
+        await (await recording.driver()).execute(written, json.dumps(pattern))
+    for version in (1, 2):
+        about = teller()
+        await stack.tell(about.captured(day(0), employee_count=90), about.did("demo.requested", day(1)))
+        assert [said.stage for said in await stack.said(about.lead_id) if isinstance(said, LeadStageChanged)] == [
+            "inquiry",
+            "mql",
+        ]
+        if version == 1:
+            await stack.agree(content)
+    assert (await stack.http.get("/v1/definition/versions/1/paper", headers=auth("reader"))).status_code == 200

@@ -24,7 +24,7 @@ from qualification.usecases.breaches import take_breaches
 from qualification.usecases.definitions import Definitions
 from qualification.usecases.measure import reevaluation_collector, waiting_collector
 from qualification.usecases.place import place_waiting, sweep
-from qualification.usecases.routing import RoutingBook
+from qualification.usecases.routing import RoutingBook, SaidFacts
 
 ROUTING: dict[str, Any] = {
     "kind": "routing",
@@ -622,3 +622,18 @@ async def folded_owner(stack, lead_id: UUID) -> str | None:
     async with stack.database.recording() as recording:
         loaded = await logs.load(await recording.driver(), [lead_id], {})
     return fold(lead_id, loaded.logs, book.versions).lead.owner
+
+
+async def test_document_with_a_pattern_from_before_re2_goes_on_and_is_reported(stack, content, auth):
+    await stack.agree(content)
+    rule = {"key": "ann", "when": {"path": "source", "op": "matches", "value": "^web"}, "pool": "desk"}
+    assert (await put(stack, auth, changed(rules=[rule, *ROUTING["rules"]]))).status_code == 201
+    written = "UPDATE routing SET content = jsonb_set(content, '{rules,0,when,value}', $1::jsonb)"
+    async with stack.database.recording() as recording:
+        await (await recording.driver()).execute(written, '"[a-w&&[^q]]eb"')
+    book = RoutingBook(stack.database)
+    routing = await book.in_force()
+    (first, *_) = routing.rules
+    assert [first.when.holds(SaidFacts({"source": source})) for source in ("website", "fair")] == [True, False]
+    (outdated,) = await book.find_outdated()
+    assert (outdated.kind, outdated.version, outdated.findings[0].pointer) == ("routing", 1, "/rules/0/when/value")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
+import threading
 from collections import Counter
 from copy import deepcopy
 from datetime import date, datetime, timedelta
@@ -449,7 +451,10 @@ async def test_a_what_if_that_cannot_be_worked_out_fails_and_takes_nothing_with_
     sound = (await ask(stack, auth))["what_if_id"]
     await worked_out(stack)
     failed = await answered(stack, auth, broken)
-    assert (failed["state"], failed["error"]) == ("failed", "An error of the service: ValidationError")
+    assert (failed["state"], failed["error"]) == (
+        "failed",
+        "This version does not pass the checks of this release.",
+    )
     assert (await answered(stack, auth, sound))["state"] == "done"
 
 
@@ -500,3 +505,48 @@ def test_a_gate_that_a_fall_can_open_is_still_watched(content):
     assert watched(clicks).windows
     assert not watched({"none": [clicks]}).windows
     assert watched({"path": "age", "op": "gte", "value": "P3D"}).ages
+
+
+STALLING = r"(?:(?:a{0,100}){0,100}){0,5}q"
+"""A pattern of a draft from before RE2, that the engine of then runs for seconds."""
+
+
+async def write_stalling(stack, table: str) -> None:
+    """Have it stand in what was written before, without a check."""
+    leaf = {"path": "campaign.name", "op": "matches", "value": STALLING}
+    written = f"UPDATE {table} SET content = jsonb_insert(content::jsonb, '{{stages,1,gate,when,all,0}}', $1::jsonb)"
+    async with stack.database.recording() as recording:
+        driver = await recording.driver()
+        await driver.execute(
+            f"{written}::text WHERE version = 2" if table == "agreement_version" else written, json.dumps(leaf)
+        )
+
+
+async def test_draft_that_does_not_pass_the_checks_of_this_release_is_not_asked_about(stack, past, auth):
+    await write_stalling(stack, "agreement_version")
+    at = "/v1/definition/versions/2/what-if"
+    asked = await stack.http.post(at, json=ALL, headers=auth("marketing"))
+    assert (asked.status_code, asked.json()["type"]) == (409, "/problems/agreement-refused")
+    assert await stack.rows("SELECT 1 FROM what_if") == []
+
+
+async def test_what_if_from_before_the_checks_of_this_release_fails_and_says_so(stack, past, auth):
+    id_ = (await ask(stack, auth))["what_if_id"]
+    await write_stalling(stack, "what_if")
+    await worked_out(stack)
+    found = await answered(stack, auth, id_)
+    assert (found["state"], found["error"]) == ("failed", "This version does not pass the checks of this release.")
+
+
+async def test_what_is_asked_about_is_compiled_beside_the_loop(stack, past, auth, monkeypatch):
+    threads = []
+
+    def compiled(*given: Any) -> Any:
+        threads.append(threading.current_thread())
+        return compile_definition(*given)
+
+    monkeypatch.setattr(usecase, "compile_definition", compiled)
+    await ask(stack, auth)
+    await worked_out(stack, 50)
+    assert threads
+    assert threading.main_thread() not in threads

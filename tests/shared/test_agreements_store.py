@@ -12,6 +12,7 @@ import pytest
 from shared_kit import CONTENT, POLICY, Kit, kit, until
 from sqlalchemy import MetaData, text
 from sqlalchemy.exc import IntegrityError
+from structlog.testing import capture_logs
 
 from accord.agreements import ActiveCache, AgreementStore, agreement_worker, model, tables
 from accord.agreements.documents import document
@@ -19,6 +20,7 @@ from accord.agreements.store import NoSuchVersion, Refused, Stored
 from accord.clock import utc_now
 from accord.http import tables as http_tables
 from accord.messaging import tables as messaging_tables
+from accord.service import report_outdated
 
 
 def content(**changes: Any) -> Any:
@@ -234,3 +236,57 @@ async def test_the_tables_are_those_of_the_migrations(house: Kit) -> None:
 
     async with house.database.engine.connect() as conn:
         assert await conn.run_sync(compare) == []
+
+
+# -- versions that are older than the checks of this release ----------------------------------------------------------
+
+
+def _stricter(house: Kit) -> AgreementStore:
+    """The store of a release that refuses the title Old."""
+    refuse = replace(POLICY, validate=lambda found: [_finding()] if found["title"] == "Old" else [])
+    return AgreementStore(house.database, refuse)
+
+
+async def test_proposed_version_that_no_longer_passes_the_checks_is_not_signed(house: Kit) -> None:
+    found = await proposed(house.store, title="Old")
+    with pytest.raises(Refused):
+        await _stricter(house).sign(1, "marketing", "marketing", found.state.content_sha256)
+    assert (await house.store.get(1)).state.signatures == {}
+
+
+async def test_signed_version_that_no_longer_passes_the_checks_stays_proposed_and_holds_up_no_other(house: Kit) -> None:
+    later = utc_now() + timedelta(days=1)
+    await signed(house.store, later, title="Old")
+    await signed(house.store, later, title="Next")
+    async with house.database.recording() as recording:
+        await recording.conn.execute(text("UPDATE agreement_version SET effective_at = now()"))
+    strict = _stricter(house)
+    with capture_logs() as logs:
+        assert [await strict.activate_due() for _ in range(2)] == [True, False]
+    assert await statuses(house) == ["proposed", "active"]
+    assert {(line["event"], line["version"], *line["findings"]) for line in logs} == {
+        ("agreement_not_activated", 1, "/parameters: no more")
+    }
+
+
+async def test_outdated_versions_are_found_where_they_are_in_force_or_proposed(house: Kit) -> None:
+    await signed(house.store, title="Old")
+    await signed(house.store, title="Old")
+    await proposed(house.store, title="Old")
+    await proposed(house.store, title="New")
+    await house.store.draft(content(title="Old"), "marketing")
+    outdated = await _stricter(house).find_outdated()
+    assert [(found.kind, found.version, found.status) for found in outdated] == [
+        ("policy", 2, "active"),
+        ("policy", 3, "proposed"),
+    ]
+    assert outdated[0].findings == [_finding()]
+
+
+async def test_migration_reports_each_outdated_version_with_its_findings(house: Kit) -> None:
+    await signed(house.store, title="Old")
+    with capture_logs() as logs:
+        await report_outdated(replace(house.service, documents=[_stricter(house)]))
+    (line,) = (line for line in logs if line["event"] == "agreement_outdated")
+    assert (line["kind"], line["version"], line["status"]) == ("policy", 1, "active")
+    assert line["findings"] == ["/parameters: no more"]

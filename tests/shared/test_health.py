@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
 import pytest
+from shared_kit import Kit
 from starlette.applications import Starlette
 
 from accord import health as health_module
@@ -118,3 +120,18 @@ async def test_probes_at_once_ask_a_server_once() -> None:
     release.set()
     assert {code for code, _ in await asyncio.gather(*probes)} == {200}
     assert asks == 1
+
+
+async def test_process_that_holds_all_of_its_own_connections_is_stuck(house: Kit) -> None:
+    worker = SupervisedWorker(Silent(), restarts=True)
+    stop = asyncio.Event()
+    running = asyncio.create_task(worker.run(stop))
+    async with AsyncExitStack() as held:
+        for _ in range(house.database.engine.pool.size()):  # type: ignore[attr-defined]
+            await held.enter_async_context(house.database.engine.connect())
+        assert await asked(house.service.health("api", [worker]), "/livez") == (
+            503,
+            {"status": "stuck", "problems": ["silent: stuck"]},
+        )
+    stop.set()
+    await running

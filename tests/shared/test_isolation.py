@@ -26,6 +26,9 @@ ORDER BY key LIMIT {ROWS_MAX} FOR UPDATE SKIP LOCKED
 """
 
 
+_IS_DUE = "EXISTS (SELECT FROM todo WHERE todo.key = stuck_row.key AND NOT done)"
+
+
 def migrate(url: str) -> None:
     async def upgrade() -> None:
         engine = create_async_engine(async_url(url))
@@ -78,7 +81,7 @@ class Working:
                 raise self.bad[key]
 
     async def round(self, database: Database) -> int:
-        return await process_isolated(database, "tester", ROWS_MAX, claim, self)
+        return await process_isolated(database, "tester", _IS_DUE, claim, self)
 
 
 async def test_rows_without_a_fault_share_one_transaction(database: Database) -> None:
@@ -137,6 +140,22 @@ async def test_row_of_which_nothing_is_due_any_more_is_stuck_no_more(database: D
     assert await rows_of(database, "SELECT 1 FROM stuck_row") == []
 
 
+async def test_row_that_is_locked_after_its_rest_stays_stuck_until_it_comes_through(database: Database) -> None:
+    keys = await todo(database, 2)
+    await Working({keys[0]: ValueError()}).round(database)
+    await rows_of(database, "UPDATE stuck_row SET retry_at = now()")
+    holder = await database.connect()
+    try:
+        async with holder.transaction():
+            await holder.execute("SELECT FROM todo WHERE key = $1 FOR UPDATE", keys[0])
+            assert await Working().round(database) == 0
+            assert len(await rows_of(database, "SELECT 1 FROM stuck_row")) == 1
+    finally:
+        await holder.close()
+    assert await Working().round(database) == 1
+    assert await rows_of(database, "SELECT 1 FROM stuck_row") == []
+
+
 async def test_passing_failure_is_raised_and_no_row_rests(database: Database) -> None:
     keys = await todo(database, 4)
     working = Working({keys[1]: asyncpg.DeadlockDetectedError("deadlock")})
@@ -151,7 +170,7 @@ async def test_error_outside_of_any_row_is_raised(database: Database) -> None:
         raise RuntimeError("no row's fault")
 
     with pytest.raises(RuntimeError, match="no row's fault"):
-        await process_isolated(database, "tester", ROWS_MAX, broken, Working())
+        await process_isolated(database, "tester", _IS_DUE, broken, Working())
 
 
 async def test_stuck_rows_are_counted_from_the_database(database: Database) -> None:

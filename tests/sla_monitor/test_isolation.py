@@ -201,3 +201,38 @@ async def test_running_clock_is_answered_however_many_came_after_it(signed, two)
         "SELECT state FROM clock WHERE trigger_key NOT LIKE 'later%' AND lead_id = :lead", lead=lead.lead_id
     )
     assert found.state == "met"
+
+
+# --- Stuck, and passed over after its rest ---
+
+
+async def test_stuck_lead_that_is_locked_after_its_rest_stays_stuck(signed, two):
+    broken, _ = two
+    await change(
+        signed,
+        "UPDATE clock SET warnings = '[[1]]', next_at = now() - interval '1 hour' WHERE lead_id = $1",
+        broken.lead_id,
+    )
+    await fire_due(signed.database, signed.book, signed.watermarks)
+    await change(signed, "UPDATE stuck_row SET retry_at = now()")
+    holder = await signed.database.connect()
+    try:
+        async with holder.transaction():
+            await holder.execute("SELECT FROM clock WHERE lead_id = $1 FOR UPDATE", broken.lead_id)
+            assert await fire_due(signed.database, signed.book, signed.watermarks) == 0
+            assert len(await signed.rows("SELECT 1 FROM stuck_row")) == 1
+    finally:
+        await holder.close()
+    await change(signed, "UPDATE clock SET warnings = '[]' WHERE lead_id = $1", broken.lead_id)
+    await fire_due(signed.database, signed.book, signed.watermarks)
+    assert await signed.rows("SELECT 1 FROM stuck_row") == []
+
+
+async def test_stuck_lead_of_which_no_clock_runs_any_more_is_stuck_no_more(signed, two):
+    broken, _ = two
+    await change(signed, "UPDATE clock SET warnings = '[[1]]' WHERE lead_id = $1", broken.lead_id)
+    await fire_due(signed.database, signed.book, signed.watermarks)
+    await change(signed, "DELETE FROM clock WHERE lead_id = $1", broken.lead_id)
+    await change(signed, "UPDATE stuck_row SET retry_at = now()")
+    await fire_due(signed.database, signed.book, signed.watermarks)
+    assert await signed.rows("SELECT 1 FROM stuck_row") == []

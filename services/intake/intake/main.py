@@ -123,6 +123,7 @@ def build(settings: Settings) -> Service:
             agreement_router(policies, example=POLICY_EXAMPLE),
             admin_router(database, {}),
         ],
+        documents=[policies],
         api_workers=[captures, activities],
         relays=[relay],
         workers=[

@@ -77,6 +77,7 @@ def build(settings: Settings) -> Service:
             agreement_router(plans, example=PLAN_EXAMPLE),
             admin_router(database, {GROUP: handle}),
         ],
+        documents=[plans],
         relays=[watermarks, relay],
         workers=[
             watermarks,

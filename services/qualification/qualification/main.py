@@ -111,6 +111,7 @@ def build(settings: Settings) -> Service:
             agreement_router(store, example=DEFINITION),
             admin_router(database, {GROUP: handle, BREACHES_GROUP: handle_breaches}),
         ],
+        documents=[store, book],
         relays=[watermarks, relay],
         workers=[
             watermarks,

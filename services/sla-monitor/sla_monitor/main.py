@@ -69,6 +69,7 @@ def build(settings: Settings) -> Service:
             agreement_router(store, example=SLA),
             admin_router(database, {GROUP: handle}),
         ],
+        documents=[store],
         relays=[watermarks, relay],
         workers=[
             watermarks,

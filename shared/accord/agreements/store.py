@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import structlog
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -30,6 +31,8 @@ from accord.contracts.values import Department
 from accord.database import Database, Recording, finite
 from accord.http.idempotency import Answer, Ticket, once
 from accord.workers import Periodic
+
+log = structlog.get_logger(__name__)
 
 ACTIVATE_EVERY_S = 1.0
 ACTIVATE_IDLE_EVERY_S = 5.0
@@ -91,6 +94,16 @@ class Refused(ValueError):
     def __init__(self, findings: Sequence[Finding]) -> None:
         super().__init__(f"{len(findings)} findings")
         self.findings = list(findings)
+
+
+@dataclass(frozen=True, slots=True)
+class Outdated:
+    """A document that is older than the checks of this release and would not pass them."""
+
+    kind: str
+    version: int
+    status: str
+    findings: Sequence[Finding]
 
 
 class Changed(Exception):
@@ -159,7 +172,7 @@ class AgreementStore:
 
         The content is checked again: the draft may be older than the checks of this release.
         """
-        await self.check(document((await self.get(version)).content))
+        await self.check_version(version)
         async with self.database.recording() as recording:
             found = await self._locked(recording, version)
             state = model.propose(found.state, by, recording.now, effective_from)
@@ -171,8 +184,10 @@ class AgreementStore:
     async def sign(self, version: int, department: Department, by: str, content_sha256: str) -> Stored:
         """Add a signature; the second one brings the version into force if its time has come.
 
-        Raises NoSuchVersion, NotProposed, ContentDiffers, DepartmentHasSigned, KeyHasSigned.
+        Raises Refused, NoSuchVersion, NotProposed, ContentDiffers, DepartmentHasSigned, KeyHasSigned. The content is checked again, as
+        at the proposal.
         """
+        await self.check_version(version)
         async with self.database.recording() as recording:
             found = await self._locked(recording, version)
             state = model.sign(found.state, department, by, content_sha256, recording.now)
@@ -210,23 +225,32 @@ class AgreementStore:
             return stored
 
     async def activate_due(self) -> bool:
-        """Bring into force the next signed version whose time has come; whether there was one."""
+        """Bring into force the next signed version whose time has come; whether there was one.
+
+        One that does not pass the checks of this release stays proposed: both departments withdraw it and agree on another.
+        """
         due = text(
             "SELECT v.version FROM agreement_version v WHERE v.kind = :kind AND v.status = 'proposed'"
             " AND v.effective_at <= clock_timestamp() AND (SELECT count(*) FROM agreement_signature s"
-            " WHERE s.kind = v.kind AND s.version = v.version) = 2 ORDER BY v.effective_at, v.version LIMIT 1"
+            " WHERE s.kind = v.kind AND s.version = v.version) = 2 ORDER BY v.effective_at, v.version"
         )
         async with self.database.reading() as conn:
-            version = (await conn.execute(due, {"kind": self.kind.kind})).scalar_one_or_none()
-        if version is None:
-            return False
-        async with self.database.recording() as recording:
-            found = await self._locked(recording, version)
-            if not model.is_due(found.state, recording.now):
-                return False
-            await self._activate(recording, found)
-        self.activations += 1
-        return True
+            versions = (await conn.execute(due, {"kind": self.kind.kind})).scalars().all()
+        for version in versions:
+            try:
+                await self.check_version(version)
+            except Refused as refused:
+                findings = [f"{finding.pointer}: {finding.message}" for finding in refused.findings]
+                log.error("agreement_not_activated", kind=self.kind.kind, version=version, findings=findings)
+                continue
+            async with self.database.recording() as recording:
+                found = await self._locked(recording, version)
+                if not model.is_due(found.state, recording.now):
+                    return False
+                await self._activate(recording, found)
+            self.activations += 1
+            return True
+        return False
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -283,6 +307,24 @@ class AgreementStore:
             found = await asyncio.to_thread(self._findings, content.content)
         if found:
             raise Refused(found)
+
+    async def check_version(self, version: int) -> Stored:
+        """A version that passes the checks of this release, which it may be older than. Raises Refused, NoSuchVersion."""
+        found = await self.get(version)
+        await self.check(document(found.content))
+        return found
+
+    async def find_outdated(self) -> list[Outdated]:
+        """What this release would refuse of the versions that are in force or proposed."""
+        async with self.database.reading() as conn:
+            kept = await self._select(conn, "v.status IN ('active', 'proposed') ORDER BY v.version", {})
+        outdated: list[Outdated] = []
+        for found in kept:
+            try:
+                await self.check(document(found.content))
+            except Refused as refused:
+                outdated.append(Outdated(self.kind.kind, found.state.version, found.state.status, refused.findings))
+        return outdated
 
     def _findings(self, content: Mapping[str, object]) -> list[Finding]:
         return check_patterns(content) or self.kind.validate(content)

@@ -36,7 +36,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from accord.contracts.durations import format_duration, parse_duration
 from accord.contracts.durations import in_words as duration_in_words
-from accord.contracts.patterns import PATTERN_LENGTH_MAX, BadPattern, matcher
+from accord.contracts.patterns import AS_IT_STANDS, PATTERN_LENGTH_MAX, BadPattern, check_pattern, matcher
 
 DEPTH_MAX = 16
 """Levels of a tree; a single comparison is one."""
@@ -210,6 +210,8 @@ class Criteria(BaseModel):
         path, op = info.data.get("path"), info.data.get("op")
         if path and op:
             _check_value(value, cast("Op", op), _type_at(path) or "any", path)
+            if op == "matches" and info.context is not AS_IT_STANDS:
+                _check_pattern(cast("str", value))
         return value
 
     @field_validator("within", mode="plain", json_schema_input_type=str)
@@ -294,7 +296,8 @@ def _check_value(value: object, op: Op, type_: _Type, path: str) -> None:
     elif op in _LISTS:
         _check_list(value, type_, path)
     elif op == "matches":
-        _check_pattern(value, type_)
+        if type_ not in ("text", "any") or not isinstance(value, str) or not 0 < len(value) <= PATTERN_LENGTH_MAX:
+            raise _wrong(f"must be a regular expression of 1 to {PATTERN_LENGTH_MAX} characters, for a text")
     elif op == "contains":
         if type_ not in ("text", "any") or not isinstance(value, str) or not value:
             raise _wrong("contains asks a text or a list for a text that is not empty")
@@ -338,11 +341,9 @@ def _check_list(value: object, type_: _Type, path: str) -> None:
             raise _at(place, problem) from None
 
 
-def _check_pattern(value: object, type_: _Type) -> None:
-    if type_ not in ("text", "any") or not isinstance(value, str) or not 0 < len(value) <= PATTERN_LENGTH_MAX:
-        raise _wrong(f"must be a regular expression of 1 to {PATTERN_LENGTH_MAX} characters, for a text")
+def _check_pattern(pattern: str) -> None:
     try:
-        matcher(value)
+        check_pattern(pattern)
     except BadPattern as error:
         raise _wrong(str(error)) from None
 

@@ -1,14 +1,18 @@
 """Regular expressions as agreements may have them, on RE2: it takes time linear in the text, within a bounded memory, and lets other
 threads run meanwhile. What they cost is bounded besides: of one pattern, of one text, and of one document (ADR 73).
+
+Agreements from before RE2 were signed for another engine, and never change. What RE2 refuses of them runs there as it did.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
 import re2
+from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from accord.contracts.findings import Finding, pointer
 
@@ -26,6 +30,16 @@ _MEMORY_MAX = 256 * 1024
 """Bytes of one pattern, its instructions and what it remembers of texts."""
 
 _CACHED_MAX = 128
+
+AS_IT_STANDS: Mapping[str, bool] = {"as_it_stands": True}
+"""pydantic's context for reading a document without a look at its patterns: they were looked at before it was agreed on."""
+
+_TOKENS = re.compile(
+    r"\\(?P<escaped>[bB]\{|.)|\[\^?\]?(?P<members>(?:\[:\^?\w+:\]|\\.|[^\]\\])*)\]|(?P<counted>\{,\d+\})",
+    re.DOTALL | re.ASCII,
+)
+_OPERATION = re.compile(r"&&|--|~~|\[(?!:)")
+_ESCAPED = re.compile(r"\\.", re.DOTALL)
 
 _REASONS: Mapping[str, str] = {
     "missing )": "a bracket ( is not closed",
@@ -52,6 +66,7 @@ def _compile(pattern: str) -> Any:
     """Raises BadPattern."""
     if not 0 < len(pattern) <= PATTERN_LENGTH_MAX:
         raise BadPattern(f"must be a regular expression of 1 to {PATTERN_LENGTH_MAX} characters")
+    _check_meaning(pattern)
     options = re2.Options()
     options.max_mem = _MEMORY_MAX
     options.never_capture = True
@@ -64,6 +79,20 @@ def _compile(pattern: str) -> Any:
         raise BadPattern(f"is no regular expression that can be used here: {_reason(error)}") from None
 
 
+def _check_meaning(pattern: str) -> None:
+    """Raises BadPattern for what RE2 takes letter by letter and other engines do not: it would mean something else without a word."""
+    for token in _TOKENS.finditer(pattern):
+        reason = None
+        if token["escaped"] in ("b{", "B{", "<", ">"):
+            reason = f"\\{token['escaped']} is not there; the border of a word is \\b"
+        elif token["counted"]:
+            reason = f"{token['counted']} is not there; write {{0{token['counted'][1:]}"
+        elif operation := _OPERATION.search(_ESCAPED.sub("_", token["members"] or "")):
+            reason = f"{operation[0]} is no operation on classes here; as a character, write \\ before it"
+        if reason is not None:
+            raise BadPattern(f"is no regular expression that can be used here: {reason}")
+
+
 def _reason(error: Exception) -> str:
     found = error.args[0]
     text = found.decode("utf-8", "replace") if isinstance(found, bytes) else str(found)
@@ -71,14 +100,46 @@ def _reason(error: Exception) -> str:
     return _REASONS.get(kind.removesuffix(" - compile failed"), text).replace("{part}", part)
 
 
+def check_pattern(pattern: str) -> None:
+    """Raises BadPattern for one that nothing new may have."""
+    _compile(pattern)
+
+
 def matcher(pattern: str) -> Callable[[object], bool]:
-    """Whether the pattern is found anywhere in a text; anything else than a text does not match. Raises BadPattern."""
-    return _tested(_compile(pattern).search)
+    """Whether the pattern is found anywhere in a text; anything else than a text does not match.
+
+    Only for what is signed or was checked: what `check_pattern` refuses may take seconds. Raises BadPattern if no engine runs it.
+    """
+    try:
+        return _tested(_compile(pattern).search)
+    except BadPattern as refused:
+        return _former_matcher(pattern, refused, whole=False)
 
 
 def whole_matcher(pattern: str) -> Callable[[object], bool]:
-    """Whether the pattern matches the whole of a text, from its first to its last character. Raises BadPattern."""
-    return _tested(_compile(pattern).fullmatch)
+    """Whether the pattern matches the whole of a text, from its first to its last character; otherwise as `matcher`."""
+    try:
+        return _tested(_compile(pattern).fullmatch)
+    except BadPattern as refused:
+        return _former_matcher(pattern, refused, whole=True)
+
+
+def _former_matcher(pattern: str, refused: BadPattern, *, whole: bool) -> Callable[[object], bool]:
+    """The pattern on Rust's `regex` inside pydantic, for which all were signed before RE2. Raises `refused` if that has none either."""
+    if not 0 < len(pattern) <= PATTERN_LENGTH_MAX:
+        raise refused
+    try:
+        found = _run_on_rust(pattern)  # by itself, so that no bracket of it closes ours
+        return _run_on_rust(rf"\A(?:{pattern})\z") if whole else found
+    except SchemaError:
+        raise refused from None
+
+
+def _run_on_rust(pattern: str) -> Callable[[object], bool]:
+    schema = core_schema.str_schema(
+        pattern=pattern, regex_engine="rust-regex", max_length=MATCHED_LENGTH_MAX, strict=True
+    )
+    return SchemaValidator(schema).isinstance_python
 
 
 def _tested(match: Callable[[str], object]) -> Callable[[object], bool]:

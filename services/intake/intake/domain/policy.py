@@ -18,13 +18,14 @@ from pydantic import (
     StringConstraints,
     Tag,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic_core import ErrorDetails
 
 from accord.contracts.durations import DurationText, parse_duration
 from accord.contracts.findings import Finding, pointer
-from accord.contracts.patterns import PATTERN_LENGTH_MAX, BadPattern, whole_matcher
+from accord.contracts.patterns import AS_IT_STANDS, PATTERN_LENGTH_MAX, BadPattern, check_pattern
 from intake.domain import naics
 from intake.domain.attributes import TYPES, AttributeType, NotOfType, typed
 from intake.domain.ratings import BBB_GRADES, BBB_UNRATED, PAYDEX_MAX, NotARating, bbb_rank
@@ -114,9 +115,11 @@ class OneOf(_Subject):
     values: Annotated[list[Word], Field(min_length=1, max_length=VALUES_MAX)]
 
 
-def _runs(pattern: str) -> str:
+def _runs(pattern: str, info: ValidationInfo) -> str:
+    if info.context is AS_IT_STANDS:
+        return pattern
     try:
-        whole_matcher(pattern)
+        check_pattern(pattern)
     except BadPattern as error:
         raise ValueError(str(error)) from None
     return pattern
@@ -294,13 +297,15 @@ class _RuleHolder(_Part):
     rule: Rule
 
 
-def read(content: Mapping[str, object]) -> tuple[Policy | None, list[Finding]]:
-    """The policy in a document, or all that is wrong with it."""
+def read(
+    content: Mapping[str, object], context: Mapping[str, bool] | None = None
+) -> tuple[Policy | None, list[Finding]]:
+    """The policy in a document, or all that is wrong with it; with AS_IT_STANDS, all but its patterns."""
     raw = content.get("parameters")
     flaws: list[Finding] = []
     parameters: list[tuple[int, Parameter]] = []
     for place, part in enumerate(raw if isinstance(raw, list) else []):
-        parameter = _parameter(part, f"/parameters/{place}", flaws)
+        parameter = _parameter(part, f"/parameters/{place}", flaws, context)
         if parameter is not None:
             parameters.append((place, parameter))
     given = dict(content)
@@ -308,7 +313,7 @@ def read(content: Mapping[str, object]) -> tuple[Policy | None, list[Finding]]:
         whole = [parameter for _, parameter in parameters]
         given["parameters"] = whole or [Parameter("x", Email(rule="email"), "flag", 1, False)]
     try:
-        policy = Policy.model_validate(given)
+        policy = Policy.model_validate(given, context=context)
     except ValidationError as error:
         flaws += _flaws_of(error, "")
         return None, flaws
@@ -317,14 +322,16 @@ def read(content: Mapping[str, object]) -> tuple[Policy | None, list[Finding]]:
 
 
 def parse(content: Mapping[str, object]) -> Policy:
-    """The policy in a document that `read` found nothing wrong with. Raises ValueError otherwise."""
-    policy, flaws = read(content)
+    """The policy in a document that `read` found nothing wrong with, now or when it was signed. Raises ValueError otherwise."""
+    policy, flaws = read(content, AS_IT_STANDS)
     if policy is None:
         raise ValueError(f"no valid policy: {flaws[0].pointer}: {flaws[0].message}")
     return policy
 
 
-def _parameter(part: object, pointer: str, flaws: list[Finding]) -> Parameter | None:
+def _parameter(
+    part: object, pointer: str, flaws: list[Finding], context: Mapping[str, bool] | None
+) -> Parameter | None:
     if not isinstance(part, dict):
         flaws.append(Finding(pointer, "must be a mapping with key, rule and consequence"))
         return None
@@ -337,7 +344,8 @@ def _parameter(part: object, pointer: str, flaws: list[Finding]) -> Parameter | 
     except ValidationError as error:
         flaws += _flaws_of(error, pointer)
     try:
-        rule = _RuleHolder.model_validate({"rule": {k: v for k, v in part.items() if k not in _ENVELOPE}}).rule
+        given = {"rule": {k: v for k, v in part.items() if k not in _ENVELOPE}}
+        rule = _RuleHolder.model_validate(given, context=context).rule
     except ValidationError as error:
         flaws += _flaws_of(error, pointer, skip=1)
     if len(flaws) > before:

@@ -46,6 +46,9 @@ _ONE = f"{_PAGE} WHERE s.submission_id = $1 AND s.verdict = 'quarantined'"
 EXPIRING = "expire-quarantined"
 """The worker by whose name submissions rest."""
 
+IS_UNDECIDED = f"EXISTS (SELECT FROM submission s WHERE s.submission_id = stuck_row.key AND {_WAITS})"
+"""Whether nobody has decided about a submission that rests."""
+
 _EXPIRED = f"""
 SELECT s.submission_id FROM submission s
 WHERE {_WAITS} AND s.submission_id < $1 AND ($3::uuid[] IS NULL OR s.submission_id = ANY ($3))

@@ -15,11 +15,12 @@ from typing import Any
 
 import orjson
 import structlog
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from accord.batching import GroupCommit, Overloaded
 from accord.clock import utc_now
 from accord.contracts.external_key import external_key
+from accord.contracts.values import Timestamp
 from accord.database import Database, is_transient
 from accord.http.idempotency import Answer, Ticket, ticket_for
 from accord.http.problems import Problem, malformed, not_found, problem_of, unsupported_media_type
@@ -55,6 +56,7 @@ log = structlog.get_logger(__name__)
 
 FIRST_LOOK_AFTER = timedelta(seconds=30)
 """How long an activity of somebody who is not known yet waits for the first time."""
+_MOMENT: TypeAdapter[datetime] = TypeAdapter(Timestamp)
 _ERASED = "the person was erased"
 _FORM = "application/x-www-form-urlencoded"
 _NOT_STORED = re.compile("[\x00\ud800-\udfff]")
@@ -309,12 +311,11 @@ def ticket(source: str, event_id: str) -> Ticket:
 
 def moment_of(said: JsonValue, now: datetime) -> datetime:
     """The moment that a tool says; now where it says none that can be."""
-    text = as_moment(said)
     try:
-        at = datetime.fromisoformat(text) if isinstance(text, str) else now
-    except ValueError:
+        at = _MOMENT.validate_python(as_moment(said))
+    except ValidationError:
         return now
-    return at if at.tzinfo is not None and at.year >= 1970 and at <= now + AHEAD_MAX else now
+    return at if at <= now + AHEAD_MAX else now
 
 
 def noted(said: Deleted) -> Acted:

@@ -5,6 +5,7 @@ transaction; of two people at once one wins, and the other is told what became o
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -14,7 +15,7 @@ import orjson
 from pydantic import JsonValue, ValidationError
 
 from accord.agreements import ActiveCache
-from accord.database import Database, Recording, driver_of, is_transient
+from accord.database import Database, Recording, driver_of, finite, is_transient
 from accord.http.idempotency import Answer, Ticket, once
 from accord.http.problems import Problem, from_validation_error, unfit_at
 from accord.ids import new_id
@@ -167,7 +168,7 @@ class Quarantine:
                 waiting = await queries.read(await recording.driver(), overdue, lock=False)
                 await self._dismiss(recording, list(waiting.values()), in_force, "expired", "retention", None)
 
-            return await process_isolated(self._database, queries.EXPIRING, rows_max, claim, work, _passes)
+            return await process_isolated(self._database, queries.EXPIRING, queries.IS_UNDECIDED, claim, work, _passes)
 
         return await tried(attempt)
 
@@ -385,13 +386,24 @@ async def _write(driver: asyncpg.Connection, register: Register, scene: _Scene, 
 
 
 def _submission(waiting: Waiting) -> Submission:
-    return Submission.model_validate_json(waiting.form or "{}")
+    return Submission.model_validate_json(orjson.dumps(_kept(waiting)))
+
+
+def _kept(waiting: Waiting) -> dict[str, JsonValue]:
+    """The record as it was taken, with its moments in the range that is taken by now."""
+    document: dict[str, JsonValue] = orjson.loads(waiting.form or "{}")
+    for part, name in ((document, "occurred_at"), (document.get("consent"), "given_at")):
+        said = part.get(name) if isinstance(part, dict) else None
+        if isinstance(part, dict) and isinstance(said, str):
+            with suppress(ValueError):  # what is no moment at all is said where it is read
+                part[name] = finite(datetime.fromisoformat(said)).isoformat()
+    return document
 
 
 def _corrected(waiting: Waiting, fields: Mapping[str, JsonValue]) -> Submission:
     """The submission with these fields changed. Raises Problem 422 with pointers into the request."""
     try:
-        document = patched(orjson.loads(waiting.form or "{}"), fields)
+        document = patched(_kept(waiting), fields)
     except FixedField as error:
         message = "Is a fact about the sender and cannot be corrected"
         raise unfit_at(f"/fields/{error.field}", message) from None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import date
 from decimal import Decimal
 from itertools import pairwise
 from typing import Annotated, Literal
@@ -17,6 +16,7 @@ from zoneinfo import available_timezones
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from accord.contracts.findings import Finding, shape
+from accord.contracts.values import Day
 
 _PERIOD_DAYS_MAX = 3660
 _DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,9})?", re.ASCII)
@@ -56,8 +56,8 @@ class PlanMoney(_Part):
 class PlanPeriod(_Part):
     """First and last day, both included, in the time zone."""
 
-    first: Annotated[date, Field(alias="from", strict=False)]
-    last: Annotated[date, Field(alias="to", strict=False)]
+    first: Annotated[Day, Field(alias="from", strict=False)]
+    last: Annotated[Day, Field(alias="to", strict=False)]
     timezone: Annotated[str, AfterValidator(_known_zone)]
 
 

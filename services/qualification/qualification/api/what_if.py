@@ -266,7 +266,7 @@ def router(database: Database, store: AgreementStore) -> APIRouter:
         response_model=WhatIfRow,
         responses={
             202: {"headers": {"Location": {"schema": {"type": "string"}}}},
-            **problems(404, 503),
+            **problems(404, 409, 503),
         },
     )
     async def ask(

@@ -80,6 +80,9 @@ WHERE EXISTS (SELECT FROM waiting_lead WHERE waiting_lead.pool = asked.pool)
 PLACING = "place-waiting-leads"
 """The worker by whose name leads rest."""
 
+IS_WAITING = "EXISTS (SELECT FROM waiting_lead WHERE waiting_lead.lead_id = stuck_row.key)"
+"""Whether a lead that rests still waits for somebody."""
+
 _MAY_BE_NEXT = f"($4::uuid[] IS NULL OR lead_id = ANY ($4)) AND NOT {is_resting(PLACING, 'waiting_lead.lead_id')}"
 _NEXT = f"""
 (SELECT lead_id FROM waiting_lead WHERE routing_version < $2 AND {_MAY_BE_NEXT} LIMIT $3)

@@ -82,9 +82,14 @@ TIMEKEEPING = "what-time-brings"
 ENTERING = "enter-waiting-leads"
 """The workers by whose names leads rest."""
 
+_ENTERS = "stage IS NULL AND profile IS NOT NULL AND merged_into IS NULL AND NOT erased"
+IS_ENTERING = f"EXISTS (SELECT FROM lead WHERE lead.lead_id = stuck_row.key AND {_ENTERS})"
+IS_DUE = "EXISTS (SELECT FROM lead WHERE lead.lead_id = stuck_row.key AND due_at <= now())"
+"""Whether there is something to do for these of a lead that rests, locked or held as it may be."""
+
 _WAITING = f"""
 SELECT lead_id FROM lead
-WHERE stage IS NULL AND profile IS NOT NULL AND merged_into IS NULL AND NOT erased
+WHERE {_ENTERS}
     AND ($2::uuid[] IS NULL OR lead_id = ANY ($2)) AND NOT {is_resting(ENTERING, "lead.lead_id")}
 ORDER BY lead_id
 LIMIT $1

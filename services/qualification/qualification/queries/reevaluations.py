@@ -34,7 +34,15 @@ SELECT version, started_at, done_at, after, leads, looked_at, judged, changed FR
 REEVALUATING = "reevaluate-leads"
 """The worker by whose name leads rest."""
 
-_TO_JUDGE = "ruled_by < $1 AND stage IS NOT NULL AND merged_into IS NULL AND NOT erased"
+_ON_ITS_WAY = "stage IS NOT NULL AND merged_into IS NULL AND NOT erased"
+_TO_JUDGE = f"ruled_by < $1 AND {_ON_ITS_WAY}"
+IS_TO_JUDGE = f"""
+EXISTS (
+    SELECT FROM lead JOIN agreement_version AS version ON version.kind = 'definition' AND version.status = 'active'
+    WHERE lead.lead_id = stuck_row.key AND lead.ruled_by < version.version AND {_ON_ITS_WAY}
+)
+"""
+"""Whether a lead that rests is still judged by a version before the one in force."""
 
 _PAGE = f"""
 SELECT lead_id, stage, ruled_by FROM lead WHERE {_TO_JUDGE} AND lead_id > $2 AND NOT {is_resting(REEVALUATING, "lead.lead_id")}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.agreements import ActiveCache, AgreementStore, Kind, Section
+from accord.contracts.patterns import AS_IT_STANDS
 from qualification.domain.checks import check
 from qualification.domain.definition import Definition
 from qualification.domain.lead import Lead
@@ -18,7 +19,11 @@ from qualification.usecases.routing import RoutingBook
 
 
 def _paper(content: Mapping[str, object]) -> list[Section]:
-    return paper(Definition.model_validate(content))
+    return paper(_read(content))
+
+
+def _read(content: Mapping[str, object]) -> Definition:
+    return Definition.model_validate(content, context=AS_IT_STANDS)
 
 
 KIND = Kind(kind="definition", path="/v1/definition", validate=check, paper=_paper)
@@ -56,7 +61,7 @@ class Definitions:
     def __init__(self, store: AgreementStore, routing: RoutingBook | None = None) -> None:
         self._store = store
         self._routing = routing
-        self._cache = ActiveCache(store, Definition.model_validate)
+        self._cache = ActiveCache(store, _read)
         self._compiled: dict[int, Rules] = {}
         self._agreed: dict[int, Definition] = {}
         self._book: Book | None = None
@@ -91,7 +96,7 @@ class Definitions:
         found = self._compiled.get(version)
         if found is None:
             stored = await self._store.get(version, conn)
-            self._agreed[version] = Definition.model_validate(stored.content)
+            self._agreed[version] = _read(stored.content)
             rules = compile_definition(version, self._agreed[version])
             found = self._compiled[version] = replace(rules, since=stored.state.active_from)
         return found

@@ -49,7 +49,7 @@ async def pass_time(
             batch.pass_time(lead_id, until)
         await batch.save()
 
-    return await process_isolated(database, leads.TIMEKEEPING, leads_max, claim, work)
+    return await process_isolated(database, leads.TIMEKEEPING, leads.IS_DUE, claim, work)
 
 
 def timekeeping(database: Database, definitions: Definitions, watermarks: Watermarks) -> Periodic:

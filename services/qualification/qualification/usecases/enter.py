@@ -36,7 +36,7 @@ async def enter_waiting(database: Database, book: Book, leads_max: int = LEADS_P
         await batch.enter(lead_ids)
         await batch.save()
 
-    return await process_isolated(database, leads.ENTERING, leads_max, claim, work)
+    return await process_isolated(database, leads.ENTERING, leads.IS_ENTERING, claim, work)
 
 
 def entering(database: Database, definitions: Definitions) -> Periodic:

@@ -54,7 +54,7 @@ async def place_waiting(
         await give(recording, wanted, routing, rules, revised=True)
         await assignments.wait_no_more(driver, done)
 
-    return await process_isolated(database, assignments.PLACING, leads_max, claim, work)
+    return await process_isolated(database, assignments.PLACING, assignments.IS_WAITING, claim, work)
 
 
 async def sweep(database: Database, routing: Routing, rules: Rules, leads_max: int = SWEPT_PER_ROUND_MAX) -> bool:

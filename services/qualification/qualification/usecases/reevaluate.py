@@ -58,7 +58,7 @@ async def reevaluate_some(database: Database, book: Book, leads_max: int = LEADS
     if rules is None:
         return False
     round_ = _Round(book, rules, leads_max)
-    await process_isolated(database, reevaluations.REEVALUATING, leads_max, round_.claim, round_.work)
+    await process_isolated(database, reevaluations.REEVALUATING, reevaluations.IS_TO_JUDGE, round_.claim, round_.work)
     if round_.is_last:
         async with database.recording() as recording:
             await reevaluations.finish(await recording.driver(), rules.version, recording.now)

@@ -14,8 +14,10 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.agreements.documents import Document
+from accord.agreements.store import Outdated
 from accord.contracts.criteria import MISSING, Facts
 from accord.contracts.findings import Finding
+from accord.contracts.patterns import AS_IT_STANDS
 from accord.database import Database, driver_of, is_transient
 from qualification.domain.assignment import Asked, Assignment, PoolLooked, State, assign, available
 from qualification.domain.lead import Activities, Lead
@@ -101,6 +103,12 @@ class RoutingBook:
         self._look_at = 0.0
         return written, True
 
+    async def find_outdated(self) -> list[Outdated]:
+        """What this release would refuse of the document in force, looked at by itself."""
+        newest = await newest_version(self._database)
+        findings = [] if newest is None else await asyncio.to_thread(check_routing, newest.content, None)
+        return [Outdated("routing", newest.version, "active", findings)] if newest and findings else []
+
     async def _look(self) -> None:
         try:
             async with self._database.reading() as conn:
@@ -121,9 +129,9 @@ class RoutingBook:
 
 
 def _compiled(version: Version | None) -> Routing | None:
-    return (
-        None if version is None else compile_routing(version.version, RoutingDocument.model_validate(version.content))
-    )
+    if version is None:
+        return None
+    return compile_routing(version.version, RoutingDocument.model_validate(version.content, context=AS_IT_STANDS))
 
 
 # --- Reading ---

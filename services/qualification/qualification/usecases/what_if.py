@@ -18,13 +18,16 @@ import orjson
 import structlog
 
 from accord.agreements import AgreementStore
+from accord.agreements.store import Refused
 from accord.batching import Overloaded, TimeBudget
 from accord.contracts.dimensions import Dimension
+from accord.contracts.patterns import check_patterns
 from accord.database import Database, driver_of, is_transient
 from accord.http import idempotency
 from accord.http.problems import Problem, not_found
 from accord.ids import new_id
 from accord.workers import Periodic, give_way
+from qualification.domain.checks import check
 from qualification.domain.definition import Definition
 from qualification.domain.groups import group_of
 from qualification.domain.rules import Rules, compile_definition
@@ -54,6 +57,7 @@ _SMOOTHING = 0.2
 """Weight of the newest batch in the rate that is shown."""
 
 _RETRY_AFTER_S = 30.0
+_REFUSED = "This version does not pass the checks of this release."
 _LAST_ID = UUID(int=2**128 - 1)
 
 
@@ -81,8 +85,15 @@ class WhatIfs:
         ticket: idempotency.Ticket | None,
         render: Callable[[WhatIf], idempotency.Answer],
     ) -> idempotency.Answer:
-        """Queue it; the version is taken as it reads now. Raises NoSuchVersion, and Overloaded where too many wait."""
-        stored = await self._store.get(question.version)
+        """Queue it; the version is taken as it reads now.
+
+        Raises NoSuchVersion, Overloaded where too many wait, and Problem 409 for one that is older than the checks of this release
+        and does not pass them.
+        """
+        try:
+            stored = await self._store.check_version(question.version)
+        except Refused:
+            raise Problem(409, "agreement-refused", "Not possible", _REFUSED) from None
         async with self._database.recording() as recording:
             driver = await recording.driver()
 
@@ -214,7 +225,8 @@ class Imagining:
             if what_if is None or is_transient(error):
                 raise
             log.exception("what_if_failed", what_if=str(what_if.what_if_id))
-            await self._fail(what_if, f"An error of the service: {type(error).__name__}")
+            why = _REFUSED if isinstance(error, Refused) else f"An error of the service: {type(error).__name__}"
+            await self._fail(what_if, why)
         return True
 
     async def _advance(self, what_if: WhatIf, terms: _Terms, read: _Portion) -> None:
@@ -241,8 +253,7 @@ class Imagining:
     async def _terms_of(self, driver: asyncpg.Connection, what_if: WhatIf) -> _Terms:
         if self._terms is None or self._terms.what_if_id != what_if.what_if_id:
             content = orjson.loads(await what_ifs.content(driver, what_if.what_if_id))
-            definition = Definition.model_validate(content)
-            rules = for_entries(compile_definition(what_if.version, definition), definition)
+            rules = await asyncio.to_thread(_compiled, what_if.version, content)
             self._terms = _Terms(what_if.what_if_id, rules, tuple(Dimension(name) for name in what_if.by))
         return self._terms
 
@@ -254,6 +265,15 @@ class Imagining:
     async def _fail(self, what_if: WhatIf, error: str) -> None:
         async with self._database.recording() as recording:
             await what_ifs.fail(await recording.driver(), what_if.what_if_id, recording.now, error)
+
+
+def _compiled(version: int, content: Mapping[str, object]) -> Rules:
+    """The rules of a content that was asked about. Raises Refused for what was asked before this release and does not pass its checks."""
+    found = check_patterns(content) or check(content)
+    if found:
+        raise Refused(found)
+    definition = Definition.model_validate(content)
+    return for_entries(compile_definition(version, definition), definition)
 
 
 async def _read(driver: asyncpg.Connection, what_if: WhatIf, leads_max: int) -> _Portion:

@@ -16,6 +16,10 @@ FIRING = "fire-clocks"
 JUDGING = "judge-triggers"
 """The workers by whose names leads rest."""
 
+IS_TO_FIRE = "EXISTS (SELECT FROM clock WHERE clock.lead_id = stuck_row.key AND clock.state = 'running' AND clock.next_at < now())"
+IS_TO_JUDGE = "EXISTS (SELECT FROM waiting WHERE waiting.lead_id = stuck_row.key)"
+"""Whether there is something to do for these of a lead that rests, locked or held as it may be."""
+
 _CLAIM = f"""
 WITH due AS (
     SELECT lead_id FROM clock

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.agreements import AgreementStore, Finding, Kind, Section
+from accord.contracts.patterns import AS_IT_STANDS
 from sla_monitor.domain.case import Slas
 from sla_monitor.domain.checks import check
 from sla_monitor.domain.paper import paper
@@ -23,7 +24,7 @@ def _validate(content: Mapping[str, object]) -> list[Finding]:
 
 
 def _paper(content: Mapping[str, object]) -> list[Section]:
-    return paper(Sla.model_validate(content))
+    return paper(Sla.model_validate(content, context=AS_IT_STANDS))
 
 
 KIND = Kind(kind="sla", path="/v1/sla", validate=_validate, paper=_paper)
@@ -53,7 +54,7 @@ class SlaBook:
             if version not in self._compiled:
                 content = (await self._store.version(version, conn)).content
                 # In a thread: the first look at a country's holidays takes half a second.
-                sla = Sla.model_validate(content)
+                sla = Sla.model_validate(content, context=AS_IT_STANDS)
                 self._compiled[version] = await asyncio.to_thread(compile_sla, version, sla, public_holidays)
         return Slas(self._compiled, lambda moment: _version_at(spans, moment))
 

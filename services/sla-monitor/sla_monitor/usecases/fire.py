@@ -150,7 +150,7 @@ async def fire_due(
         # Answers must not be as of before what they show.
         await note_watermarks(await recording.driver(), await firing.reached())
 
-    return await process_isolated(database, due.FIRING, clocks_max, claim, work)
+    return await process_isolated(database, due.FIRING, due.IS_TO_FIRE, claim, work)
 
 
 async def judge_ripe(
@@ -168,7 +168,7 @@ async def judge_ripe(
     async def work(recording: Recording, lead_ids: Sequence[UUID]) -> None:
         await judge_waiting(recording, lead_ids, book, watermarks)
 
-    return await process_isolated(database, due.JUDGING, leads_max, claim, work)
+    return await process_isolated(database, due.JUDGING, due.IS_TO_JUDGE, claim, work)
 
 
 async def forget_old_facts(recording: Recording, kept: timedelta, rows_max: int = BATCH_FACTS_MAX) -> int:
