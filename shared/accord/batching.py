@@ -79,6 +79,10 @@ class GroupCommit(Generic[Request, Answer]):
     `apply` raises, the batch is bisected until the exception belongs to one request; a transient failure (see
     accord.database.is_transient) belongs to the whole batch, since each half would meet it too. At most `queue_rows_max`
     requests wait; one more raises Overloaded at once.
+
+    A batch costs nearly the same for one request as for some. So while fewer than `gather_rows` wait, one batch is applied at
+    a time, and where requests come side by side it begins `gather_s` after the last one at the earliest. Whoever sends one after
+    the other does not wait.
     """
 
     def __init__(
@@ -86,6 +90,8 @@ class GroupCommit(Generic[Request, Answer]):
         apply: Callable[[Sequence[Request]], Awaitable[Sequence[Answer | Exception]]],
         *,
         batch_rows_max: int = 200,
+        gather_rows: int = 16,
+        gather_s: float = 0.015,
         queue_rows_max: int = 2000,
         concurrent_batches: int = 2,
         name: str = "group-commit",
@@ -94,12 +100,19 @@ class GroupCommit(Generic[Request, Answer]):
         self.name = name
         self._apply = apply
         self._batch_rows_max = batch_rows_max
+        self._gather_rows = gather_rows
+        self._gather_s = gather_s
         self._queue_rows_max = queue_rows_max
         self._concurrent_batches = concurrent_batches
         self._stuck_after_s = stuck_after_s
         self._queue: deque[_Group[Request, Answer]] = deque()
         self._queued_rows = 0
-        self._arrived = asyncio.Event()
+        self._changed = asyncio.Event()
+        """Requests have come, or a batch has ended."""
+        self._batches = 0
+        """That are being applied now."""
+        self._last_rows = 0
+        self._last_at = 0.0
         self._closing = False
         self._progress_at = time.monotonic()
         self._rows = instruments.GROUP_COMMIT_ROWS.labels(name)
@@ -126,7 +139,7 @@ class GroupCommit(Generic[Request, Answer]):
         group: _Group[Request, Answer] = _Group(requests, asyncio.get_running_loop().create_future())
         self._queue.append(group)
         self._queued_rows += len(requests)
-        self._arrived.set()
+        self._changed.set()
         await group.done
         return group.answers
 
@@ -138,7 +151,7 @@ class GroupCommit(Generic[Request, Answer]):
         try:
             await asyncio.wait([stopped, *lanes], return_when=asyncio.FIRST_COMPLETED)
             self._closing = True
-            self._arrived.set()
+            self._changed.set()
             _, late = await asyncio.wait(lanes, timeout=_DRAIN_S_MAX)
             for lane in late:
                 lane.cancel()
@@ -159,21 +172,36 @@ class GroupCommit(Generic[Request, Answer]):
         return None
 
     async def _lane(self) -> None:
-        while True:
-            if not self._queue:
-                if self._closing:
-                    return
-                self._arrived.clear()
-                await self._arrived.wait()
+        while self._queue or not self._closing:
+            if self._queued_rows < (self._gather_rows if self._batches else 1):
+                self._changed.clear()
+                await self._changed.wait()
                 await asyncio.sleep(0)  # requests that are ready in this same turn of the loop join the batch
                 continue
-            entries = self._take()
-            self._waiting.set(self._queued_rows)
-            while entries:
-                batch, entries = entries[: self._batch_rows_max], entries[self._batch_rows_max :]
-                self._rows.observe(len(batch))
-                await self._answer(batch)
-                self._progress_at = time.monotonic()
+            self._batches += 1
+            try:
+                await self._gather()
+                await self._answer_all(self._take())
+            finally:
+                self._batches -= 1
+                self._changed.set()
+
+    async def _gather(self) -> None:
+        """Let a moment pass since the last batch, if others send requests beside the one that waits."""
+        rows = self._queued_rows
+        wait_s = self._last_at + self._gather_s - time.monotonic()
+        if wait_s > 0 and rows < self._gather_rows and max(rows, self._last_rows) > 1 and not self._closing:
+            await asyncio.sleep(wait_s)
+        self._last_at = time.monotonic()
+
+    async def _answer_all(self, entries: list[_Entry[Request, Answer]]) -> None:
+        self._waiting.set(self._queued_rows)
+        self._last_rows = len(entries)
+        while entries:
+            batch, entries = entries[: self._batch_rows_max], entries[self._batch_rows_max :]
+            self._rows.observe(len(batch))
+            await self._answer(batch)
+            self._progress_at = time.monotonic()
 
     def _take(self) -> list[_Entry[Request, Answer]]:
         """Groups that fill one batch at most, or the next one if it is larger; without those whose submitter has gone."""

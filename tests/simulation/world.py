@@ -581,7 +581,9 @@ class World:
                 self.nature.violated(f"clock {at[0][-4:]} #{at[1]} is {clocks[at].state}, it should be {clock.state}")
 
     def _judge_breaches(self, expected: Mapping[tuple[str, int], model.ExpectedClock]) -> None:
-        by_id = {clock.clock_id: at for at, clock in self.servers[SLA_MONITOR].tables["clock"].items() if at in expected}
+        by_id = {
+            clock.clock_id: at for at, clock in self.servers[SLA_MONITOR].tables["clock"].items() if at in expected
+        }
         seen = set()
         for service, event in self.told.values():
             if service != SLA_MONITOR or not isinstance(event, ClockEvent):

@@ -169,7 +169,7 @@ class Consumer:
         progress: ProgressReader | None = None,
         batch_rows_max: int = 2000,
         gather_rows: int = 200,
-        gather_s: float = 0.025,
+        gather_s: float = 0.04,
         poison: PoisonLimits | None = None,
         stuck_after_s: float = 60.0,
     ) -> None:

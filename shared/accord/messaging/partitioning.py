@@ -16,7 +16,7 @@ from accord.messaging.ports import Layout
 _UUID7_TIME_SHIFT = 80
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=4_096)
 def hash_key(key: bytes) -> int:
     """The positive murmur2 of a key, as aiokafka and Java have it; modulo the number of partitions it is the partition."""
     return murmur2(key) & 0x7FFF_FFFF

@@ -118,7 +118,7 @@ class Relay:
         batch_rows_max: int = 5000,
         poll_s: float = 0.1,
         idle_poll_s: float = 1.0,
-        gather_s: float = 0.02,
+        gather_s: float = 0.04,
         announce_every_s: float = 1.0,
         idle_announce_every_s: float = 3.0,
         is_waited_for: bool = True,

@@ -291,7 +291,9 @@ async def test_topic_that_holds_again_what_was_read_is_read_on(
     before = await reached_offsets(database)
     store = PostgresConsumerStore(database, "test")
     stored = await store.read_positions()
-    await store.set_lost({part: position.next_offset for part, position in stored.items() if position.last_event_id}, True)
+    await store.set_lost(
+        {part: position.next_offset for part, position in stored.items() if position.last_event_id}, True
+    )
     assert await reached_offsets(database) != before
 
     async def found():

@@ -60,6 +60,43 @@ async def test_requests_of_the_same_turn_share_the_first_batch():
     assert gate.batches == [list(range(50))]
 
 
+async def test_few_requests_wait_for_the_batch_that_is_applied_and_many_do_not():
+    gate = Gate()
+    group = GroupCommit(gate, concurrent_batches=2, gather_rows=4, gather_s=0.0)
+    async with running(group):
+        submitted = []
+        for count, batches in ((1, 1), (3, 1), (1, 2)):
+            submitted += [asyncio.create_task(group.submit(1)) for _ in range(count)]
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert len(gate.batches) == batches
+        gate.open.set()
+        await asyncio.gather(*submitted)
+    assert [len(batch) for batch in gate.batches] == [1, 4]
+
+
+async def test_requests_side_by_side_gather_and_one_after_the_other_do_not_wait(monkeypatch):
+    pauses = []
+
+    async def pause(seconds):
+        if seconds:
+            pauses.append(seconds)
+        await turn(0)
+
+    turn = asyncio.sleep
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    gate = Gate()
+    gate.open.set()
+    group = GroupCommit(gate, gather_s=3_600.0)
+    async with running(group):
+        for _ in range(5):
+            await group.submit(1)
+        assert pauses == []
+        await asyncio.gather(group.submit(1), group.submit(1))
+        assert 3_000 < pauses[0] <= 3_600
+        assert gate.batches == [[1]] * 5 + [[1, 1]]
+
+
 async def test_a_batch_is_bounded():
     gate = Gate()
     gate.open.set()

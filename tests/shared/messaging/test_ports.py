@@ -23,11 +23,11 @@ from accord.messaging.consumer_store import PostgresConsumerStore
 from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.partitioning import hash_key
 from accord.messaging.ports import (
+    REACHES_NOTHING,
     ConsumerStore,
     Debts,
     EventLog,
     Lane,
-    REACHES_NOTHING,
     LogPositionLost,
     LogReader,
     LogRecord,
