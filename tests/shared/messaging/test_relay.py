@@ -317,11 +317,15 @@ async def test_reclaiming_space_for_minutes_holds_up_nothing(
     monkeypatch.setattr(relay_module, "_RECLAIM_AFTER_ROWS", 10)
     store = SlowToReclaim(database)
     leads = [uuid4() for _ in range(20)]
+
+    async def has_begun():
+        return store.begun
+
     async with run_workers(Relay(store, KafkaLog(cluster), "intake")):
         for n in range(1, 4):
             await write_each(database, new_activity, leads, n)
             await eventually(lambda: empty(database))
-            assert store.begun == 1, "one at a time"
+            assert await eventually(has_begun) == 1, "one at a time"
     assert store.ended == 1, "the worker has waited for it"
 
 
