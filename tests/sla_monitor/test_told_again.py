@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from accord.contracts.topics import QUALIFICATION_EVENTS
 from sla_monitor import tables
 
 HOUR = timedelta(hours=1)
@@ -52,6 +53,41 @@ async def test_all_that_is_told_again_changes_nothing(signed, teller):
     for event in (*told, taken_back):
         await signed.tell_again(event)
     assert await everything(signed) == before
+
+
+async def test_trigger_that_is_told_again_is_not_judged_by_what_came_later(signed, teller):
+    """Of which only qualification's topic was restarted, and the profile of then was forgotten since."""
+    lead = teller()
+    entered = lead.entered("mql", START)
+    await signed.tell(lead.captured(START, size=10), entered)
+    for hour in (5, 7, 9):
+        await signed.read_until(START + hour * HOUR)
+        await signed.tell(lead.updated(START + (hour + 1) * HOUR, size=100))
+    before = await everything(signed)
+    del signed.watermarks.reached[QUALIFICATION_EVENTS]
+    await signed.tell_again(entered)
+    assert await everything(signed) == before
+    assert await signed.states(lead.lead_id) == {"accept-mql": "breached"}
+
+
+async def test_breach_stands_when_an_answer_that_was_corrected_away_is_told_again(stack, content, teller):
+    clause = {"obliges": "sales", "kind": "response", "within": {"elapsed": "PT1H"}}
+    content["clauses"] = [{**clause, "key": "demo", "from": {"activity": "demo.requested"}, "to": {"stage": "sal"}}]
+    await stack.agree(content)
+    await stack.in_force_since(datetime(2020, 1, 1, tzinfo=UTC))
+    lead = teller()
+    entered = lead.entered("sal", START + HOUR / 2)
+    lead.qualification += 1
+    corrected = {"sequence": 2, "recorded_at": START + HOUR, "correction": True, "withdrawn": True, "replaces": 1}
+    told = [lead.captured(START), lead.did("demo.requested", START), entered, entered.model_copy(update=corrected)]
+    await stack.tell(*told)
+    await stack.read_until(START + 5 * HOUR)
+    assert await stack.states(lead.lead_id) == {"demo": "breached"}
+    before = await everything(stack)
+    stack.watermarks.reached = {}
+    for event in told:
+        await stack.tell_again(event)
+    assert await everything(stack) == before
 
 
 @pytest.mark.parametrize("is_held", [True, False])
