@@ -23,11 +23,11 @@ from accord.messaging.consumer_store import PostgresConsumerStore
 from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.partitioning import hash_key
 from accord.messaging.ports import (
+    FROM_BEGINNING,
     ConsumerStore,
     Debts,
     EventLog,
     Lane,
-    FROM_BEGINNING,
     LogPositionLost,
     LogReader,
     LogRecord,
