@@ -118,6 +118,11 @@ def finite(moment: datetime) -> datetime:
     return min(max(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC), MOMENT_MIN), MOMENT_MAX)
 
 
+def uuid_of(key: str) -> str:
+    """The SQL for the UUID that a text is, NULL where it is none. `key` is a constant of ours."""
+    return f"CASE WHEN {key} ~ '^[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}$' THEN {key}::uuid END"
+
+
 def from_json(value: Any) -> Any:
     """The value of a json or jsonb column. SQLAlchemy sets codecs on its connections, so the driver gives text or the value."""
     return orjson.loads(value) if isinstance(value, str | bytes) else value

@@ -124,11 +124,10 @@ class Memory:
     def _save_logs(self, register: Register) -> None:
         for kept in register.kept:
             log = self.logs.get(kept.lead_id, Log(kept.lead_id))
-            self.logs[kept.lead_id] = log.with_one(kept.fact)
+            if kept.fact not in log.facts:  # as the tables have it
+                self.logs[kept.lead_id] = log.with_one(kept.fact)
         for holder, merge_id in register.undone:
-            log = self.logs[holder]
-            facts = tuple(fact for fact in log.facts if getattr(fact, "merge_id", None) != merge_id)
-            self.logs[holder] = replace(log, facts=facts)
+            self.logs[holder] = self.logs[holder].without_merge(merge_id)
         for moved in register.moved:
             for member in moved.lead_ids[1:] if moved.back else ():
                 self.leads[member] = replace(self.leads[member], merged_into=moved.to)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from datetime import date, datetime, timedelta
@@ -115,6 +115,7 @@ class Histories(RuleBasedStateMachine):
             self.definition_activates()
         self.tellers = [conftest.Teller(UUID(int=number + 1)) for number in range(LEADS)]
         self.merges: list[tuple[UUID, UUID, UUID]] = []
+        self.told: list[Any] = []
         self.ids = 100
         for teller in self.tellers[1:]:
             self.tell(teller.captured(self.at(0), employee_count=60))
@@ -126,6 +127,7 @@ class Histories(RuleBasedStateMachine):
     def tell(self, *events: Any) -> None:
         self.now += timedelta(seconds=1)
         self.memory.tell(self.now, *events)
+        self.told += events
 
     def survivor(self, number: int) -> UUID:
         lead_id = self.tellers[number].lead_id
@@ -277,6 +279,15 @@ class Histories(RuleBasedStateMachine):
         lead_id = self.survivor(number)
         if unlikely == 0 and lead_id in self.memory.leads:
             self.tell(self.tellers[number].erased(self.now))
+
+    @rule(order=st.permutations(range(LEADS)))
+    def all_is_told_again(self, order: Sequence[int]) -> None:
+        """As after a restart of the topic, when the inbox knows nothing of it any more. Each lead's events keep their order."""
+        before = dict(self.memory.leads), dict(self.memory.logs), list(self.memory.said)
+        place = {self.tellers[number].lead_id: order[number] for number in range(LEADS)}
+        again = sorted(self.told, key=lambda event: place[event.lead_id])
+        assert self.memory.tell(self.now, *again) == []
+        assert (self.memory.leads, self.memory.logs, self.memory.said) == before
 
     @rule()
     def definition_activates(self) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
+from tests.plans import plan_among_many
 from uuid_utils.compat import uuid7
 
 from accord.agreements import AgreementStore
@@ -15,7 +16,10 @@ from accord.contracts.envelope import Event
 from accord.contracts.qualification_events import LeadAssigned, LeadScored, LeadStageChanged
 from accord.database import Database
 from accord.messaging.consumer import Received
+from accord.messaging.relay import Relay
+from accord.messaging.relay_store import PostgresRelayStore
 from qualification import handlers
+from qualification.main import build
 from qualification.queries import assignments, leads, reevaluations
 from qualification.usecases.definitions import KIND, Book, Definitions
 from qualification.usecases.due import pass_time
@@ -30,6 +34,15 @@ ROUTING: dict[str, Any] = {
     "pools": {"desk": {"members": [{"owner": "cho"}]}},
     "rules": [{"key": "all", "pool": "desk"}],
 }
+
+MANY_LEADS = """
+INSERT INTO lead (lead_id, intake_sequence, visits, deal, erased, sequence, revision, changed_at, profile, stage, stage_since, due_at,
+    merged_into)
+SELECT gen_random_uuid(), 1, '{}', '{}', false, 0, 1, now(), '{"captured_at": "2024-01-08T15:30:00Z"}',
+    CASE WHEN n % 2 = 0 THEN 'mql' END, CASE WHEN n % 2 = 0 THEN now() END, CASE WHEN n % 2 = 0 THEN now() END,
+    CASE WHEN n % 10 = 0 THEN gen_random_uuid() END
+FROM generate_series(1, 50000) AS n
+"""
 
 
 async def change(stack: Any, statement: str, *values: object) -> list[Any]:
@@ -217,12 +230,78 @@ async def test_reevaluation_is_owed_from_the_activation_until_all_are_judged(sta
     assert await owed(stack, until) is None
 
 
-async def test_what_is_owed_is_found_by_an_index(stack, day):
-    async with stack.database.recording() as recording:
-        driver = await recording.driver()
-        await driver.execute("SET LOCAL enable_seqscan = off")
-        plan = "\n".join(row[0] for row in await driver.fetch(f"EXPLAIN {leads.OWED}", day(0), []))
-    assert "lead_due_idx" in plan
+async def test_lead_that_waits_to_enter_is_owed_from_its_capture_once_a_definition_is_in_force(
+    stack, content, teller, day
+):
+    early, late = teller(), teller()
+    captured_at = day(1).replace(microsecond=250_000)
+    await stack.tell(late.captured(day(2), employee_count=250), early.captured(captured_at, employee_count=250))
+    await stack.tell(early.updated(day(4), employee_count=251))
+    until = datetime.now(UTC) + timedelta(days=1)
+    assert await owed(stack, until) is None
+    await stack.agree(content)
+    book = await all_reevaluated(stack)
+    assert await owed(stack, until) == captured_at.replace(microsecond=0)
+    assert (await change(stack, leads.OWED, until, [str(early.lead_id)]))[0][0] == day(2)
+    while await enter_waiting(stack.database, book):
+        pass
+    assert await owed(stack, until) is None
+
+
+async def test_lead_that_is_stuck_on_its_way_in_owes_nothing(stack, content, teller, day):
+    broken = teller()
+    await stack.tell(broken.captured(day(0), employee_count=250))
+    await stack.agree(content)
+    book = await all_reevaluated(stack)
+    await break_lead(stack, broken.lead_id)
+    await enter_waiting(stack.database, book)
+    assert await stuck(stack) == [(leads.ENTERING, broken.lead_id)]
+    assert await owed(stack, datetime.now(UTC)) is None
+
+
+async def test_what_is_owed_is_found_by_indexes(stack, day):
+    plan = await plan_among_many(stack.database, "lead", MANY_LEADS, leads.OWED, day(0), [])
+    assert "Index Cond: (due_at <= " in plan
+    assert "Sort" not in plan, "the first capture is the first of an index"
+    assert "Seq Scan on lead" not in plan
+
+
+# --- Held ---
+
+
+async def test_lead_that_a_held_one_was_merged_into_owes_nothing_and_is_held_too(stack, two, day):
+    survivor, merged = two
+    await all_reevaluated(stack)
+    await stack.tell(survivor.merged(merged.lead_id, day(1), employee_count=250))
+    keys = {str(about.lead_id) for about in two}
+    held = {row[0] for row in await change(stack, leads.HELD, [str(merged.lead_id), "definition"])}
+    assert held == {*keys, "definition"}
+    session = await PostgresRelayStore(stack.database, leads.OWED, leads.HELD).open_session()
+    try:
+        debts = await session.read_debts(day(60), frozenset({str(merged.lead_id)}))
+        assert (debts.owed_at, debts.held) == (None, keys)
+        assert (await session.read_debts(day(60), frozenset())).owed_at is not None
+    finally:
+        await session.close()
+
+
+async def test_leads_that_held_ones_were_merged_into_are_found_by_their_key(stack):
+    plan = await plan_among_many(stack.database, "lead", MANY_LEADS, leads.HELD, [str(uuid7())])
+    assert "Index Cond: (lead_id = " in plan
+    assert "Seq Scan on lead" not in plan
+
+
+async def test_lead_whose_placing_raises_is_not_announced_as_held(stack, settings):
+    insert = "INSERT INTO stuck_row VALUES ($1, $2, 'E', now(), 1, now())"
+    placed, timed = uuid7(), uuid7()
+    await change(stack, insert, assignments.PLACING, placed)
+    await change(stack, insert, leads.TIMEKEEPING, timed)
+    (relay,) = [worker for worker in build(settings).relays if isinstance(worker, Relay)]
+    session = await relay._store.open_session()
+    try:
+        assert (await session.read_debts(datetime.now(UTC), frozenset())).held == {str(timed)}
+    finally:
+        await session.close()
 
 
 # --- One connection ---

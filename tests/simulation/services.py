@@ -292,13 +292,13 @@ class Qualification(ConsumingInstance):
         """Bring about what is owed up to the consumed watermark, a few at a time."""
         await _repeat(stop, _TIMEKEEPING_EVERY_S, self._pass_time, ChangeGate(self.watermarks, _LOOKS_EVERY_S))
 
-    async def _pass_time(self) -> bool:
+    async def _pass_time(self) -> bool | None:
         async with self.database.recording() as recording:
             session = recording.conn
             reached = await self.watermarks.read(session)
             until = reached.until(self.watermarks.topics)
             if until is None:
-                return False
+                return None
             due = await session.call(lambda: self._due(session, until, reached.held))
             for lead_key, sequence in due:
                 lead = await session.lock("lead", lead_key) or Lead()
@@ -307,7 +307,7 @@ class Qualification(ConsumingInstance):
                     session.delete("owed", (lead_key, sequence))
                     lead = self._publish(recording, lead, lead_key, "aged", sequence, owed[1], owed[1])
                     session.put("lead", lead_key, lead)
-        return bool(due)
+        return False if due else None
 
     def _due(self, session: Session, until: datetime, held: frozenset[str]) -> list[tuple[str, int]]:
         found = [key for key, (_, due_at) in session.rows("owed").items() if due_at < until and key[0] not in held]
@@ -366,13 +366,13 @@ class SlaMonitor(ConsumingInstance):
     async def _fire(self, stop: asyncio.Event) -> None:
         await _repeat(stop, _FIRING_EVERY_S, self._fire_due, ChangeGate(self.watermarks, _LOOKS_EVERY_S))
 
-    async def _fire_due(self) -> bool:
+    async def _fire_due(self) -> bool | None:
         async with self.database.recording() as recording:
             firing = self.world.faults.firing(MemoryFiring(recording, self.watermarks))
             claimed = await claim_due(firing, _CLOCKS_MAX)
             if claimed.lead_ids:
                 await fire_clocks(firing, claimed)
-        return bool(claimed.lead_ids)
+        return False if claimed.lead_ids else None
 
 
 class MemoryFiring:
@@ -430,18 +430,18 @@ def key_of(clock: Clock) -> tuple[str, int]:
     return str(clock.lead_id), clock.trigger.sequence
 
 
-async def _repeat(stop: asyncio.Event, every_s: float, work: Callable[[], Awaitable[bool]], gate: ChangeGate) -> None:
+async def _repeat(
+    stop: asyncio.Event, every_s: float, work: Callable[[], Awaitable[bool | None]], gate: ChangeGate
+) -> None:
     """Look again and again for what the watermark has brought."""
     backoff = Backoff(first_s=0.1, max_s=0.5)
     while not stop.is_set():
         try:
-            if gate.is_open() and await work():
-                gate.reopen()
+            await gate.look(work)
             backoff.reset()
         except Exception as error:
             if not is_transient(error):
                 raise
-            gate.reopen()
             await backoff.wait(stop)
             continue
         await pause(stop, every_s)

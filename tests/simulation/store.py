@@ -234,7 +234,7 @@ class MemoryRelaySession:
 
     def _read_debts(self, consumed_at: datetime, held: frozenset[str]) -> Debts:
         last_id = max(self._server.tables["outbox"], default=0)
-        return Debts(last_id, self._owed(self._session, consumed_at, held))
+        return Debts(last_id, self._owed(self._session, consumed_at, held), held)
 
     async def close(self) -> None:
         await self._session.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -208,8 +208,18 @@ class Stack:
             )
 
     async def tell(self, *events: EventData) -> None:
-        """Apply events as one batch of the consumer."""
-        received = [Received(Event(uuid7(), "/x", event), "x-events", 0, offset) for offset, event in enumerate(events)]
+        """Apply events as one batch of the consumer, however old they are."""
+        await self._apply(events, lambda _: "x-events")
+
+    async def tell_again(self, *events: EventData) -> None:
+        """Apply events that were told before as the consumer does when their topics are read again from the beginning."""
+        of_intake = (LeadCaptured, LeadUpdated, LeadMerged, LeadUnmerged, LeadErased, ActivityRecorded)
+        await self._apply(events, lambda event: INTAKE_EVENTS if isinstance(event, of_intake) else QUALIFICATION_EVENTS)
+
+    async def _apply(self, events: Sequence[EventData], topic_of: Callable[[EventData], str]) -> None:
+        received = [
+            Received(Event(uuid7(), "/x", event), topic_of(event), 0, offset) for offset, event in enumerate(events)
+        ]
         async with self.database.recording() as recording:
             await follow(recording, received, self.book, self.watermarks)
 

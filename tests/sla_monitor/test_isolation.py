@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from tests.plans import plan_among_many
 
 from sla_monitor.queries import due
 from sla_monitor.queries.cases import CLOCKS_PER_LEAD_MAX
@@ -59,9 +61,10 @@ async def test_worker_lives_on_with_a_clock_that_raises(signed, two):
     stop = asyncio.Event()
     working = asyncio.create_task(firing(signed.database, signed.book, signed.watermarks, 0.01).run(stop))
     async with asyncio.timeout(30):
-        while not await signed.rows("SELECT 1 FROM stuck_row"):  # noqa: ASYNC110 - it is there when the worker has met it
+        while await signed.states(other.lead_id) != {"accept-mql": "breached"}:  # noqa: ASYNC110 - when the worker has met both
             await asyncio.sleep(0.01)
-    assert await signed.states(other.lead_id) == {"accept-mql": "breached"}
+        while not await signed.rows("SELECT 1 FROM stuck_row"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
     assert not working.done()
     stop.set()
     await working
@@ -131,6 +134,21 @@ async def test_held_lead_owes_nothing(signed, two):
     held = [str(lead.lead_id) for lead in two]
     assert (await change(signed, due.OWED, LATER, held[:1]))[0][0] is not None
     assert (await change(signed, due.OWED, LATER, held))[0][0] is None
+
+
+async def test_leads_that_a_held_one_was_merged_into_are_held_too(signed, teller):
+    first, second, third = teller(), teller(), teller()
+    await signed.tell(*[lead.captured(START, size=10) for lead in (first, second, third)])
+    await signed.tell(second.merged(first.lead_id, START + HOUR), third.merged(second.lead_id, START + 2 * HOUR))
+    found = await change(signed, due.HELD, [str(first.lead_id), "sla"])
+    assert {row[0] for row in found} == {str(lead.lead_id) for lead in (first, second, third)} | {"sla"}
+
+
+async def test_leads_that_held_ones_were_merged_into_are_found_by_their_key(signed):
+    many = "INSERT INTO lead (lead_id) SELECT gen_random_uuid() FROM generate_series(1, 50000)"
+    plan = await plan_among_many(signed.database, "lead", many, due.HELD, [str(uuid4())])
+    assert "Index Cond: (lead_id = " in plan
+    assert "Seq Scan on lead" not in plan
 
 
 # --- Owed ---

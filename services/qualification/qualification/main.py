@@ -39,13 +39,11 @@ from qualification.usecases.what_if import imagining
 
 GROUP = "qualification"
 BREACHES_GROUP = "qualification-breaches"
-WALKERS = [
-    stored_leads.TIMEKEEPING,
-    stored_leads.ENTERING,
-    stored_assignments.PLACING,
-    reevaluations.REEVALUATING,
-]
-"""The workers that walk many leads, of which one that raises rests."""
+WALKERS = [stored_leads.TIMEKEEPING, stored_leads.ENTERING, reevaluations.REEVALUATING]
+"""The workers that walk many leads, of which one that raises rests, and that date back what they say."""
+
+PLACERS = [stored_assignments.PLACING]
+"""Those that date what they say when they say it: nothing of a lead that rests is missing before a watermark."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -83,7 +81,7 @@ def build(settings: Settings) -> Service:
         batch_rows_max=settings.consumer_batch_rows_max,
     )
     relay = Relay(
-        PostgresRelayStore(database, stored_leads.OWED, WALKERS),
+        PostgresRelayStore(database, stored_leads.OWED, stored_leads.HELD, WALKERS),
         event_log,
         "qualification",
         Consumed(watermarks.board, watermarks.topics, [GROUP]),
@@ -132,7 +130,7 @@ def build(settings: Settings) -> Service:
             announced_collector(relay),
             consumed_collector(database, watermarks),
             dead_letter_collector(database),
-            stuck_rows_collector(database, WALKERS),
+            stuck_rows_collector(database, [*WALKERS, *PLACERS]),
         ],
     )
 

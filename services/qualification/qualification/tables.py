@@ -77,6 +77,11 @@ lead = Table(
         "lead_id",
         postgresql_where=text("stage IS NULL AND profile IS NOT NULL AND merged_into IS NULL AND NOT erased"),
     ),
+    Index(
+        "lead_waiting_captured_idx",
+        text("(profile ->> 'captured_at')"),
+        postgresql_where=text("stage IS NULL AND profile IS NOT NULL AND merged_into IS NULL AND NOT erased"),
+    ),
     Index("lead_merged_into_idx", "merged_into", postgresql_where=text("merged_into IS NOT NULL")),
     Index("lead_due_idx", "due_at", postgresql_where=text("due_at IS NOT NULL")),
     Index("lead_owner_stage_idx", "owner", "stage", "lead_id", postgresql_where=text("owner IS NOT NULL")),

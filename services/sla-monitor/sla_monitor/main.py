@@ -48,7 +48,7 @@ def build(settings: Settings) -> Service:
     watermarks = Watermarks(event_log, consumer=GROUP, topics=CONSUMED)
     handle = handlers.lead_events(book, watermarks)
     relay = Relay(
-        PostgresRelayStore(database, due.OWED, [due.FIRING, due.JUDGING]),
+        PostgresRelayStore(database, due.OWED, due.HELD, [due.FIRING, due.JUDGING]),
         event_log,
         "sla-monitor",
         Consumed(watermarks.board, CONSUMED, [GROUP]),

@@ -36,6 +36,7 @@ from accord.database import Recording, is_transient
 from accord.messaging import instruments
 from accord.messaging.claims import balance
 from accord.messaging.dead_letters import describe, replay
+from accord.messaging.polling import poll_until_stopped as _poll
 from accord.messaging.ports import (
     FROM_BEGINNING,
     Claims,
@@ -703,18 +704,6 @@ def _split(items: Sequence[_Item], error: Exception) -> list[Sequence[_Item]]:
                 return [items[:index], items[index : index + 1], items[index + 1 :]]
     middle = len(items) // 2
     return [items[:middle], items[middle:]]
-
-
-async def _poll(reader: LogReader, stopped: asyncio.Task[Any], timeout_s: float, rows_max: int) -> Sequence[LogRecord]:
-    """A poll that also ends when the worker is told to stop."""
-    polling = asyncio.create_task(reader.poll(timeout_s, rows_max))
-    try:
-        await asyncio.wait([polling, stopped], return_when=asyncio.FIRST_COMPLETED)
-        return polling.result() if polling.done() else ()
-    finally:
-        if not polling.done():
-            polling.cancel()
-            await asyncio.gather(polling, return_exceptions=True)
 
 
 def _now() -> float:

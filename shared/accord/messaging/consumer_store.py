@@ -242,7 +242,7 @@ class PostgresConsumerStore:
 
 async def restart(database: Database, consumer: str, topic: str) -> int:
     """Have a consumer read a topic again from its beginning; how many partitions. What it has applied, its inbox passes over
-    for as long as that is kept, and handlers pass over by sequence."""
+    for as long as that is kept, and handlers pass over."""
     async with database.recording() as recording:
         done = await (await recording.driver()).execute(_RESTART, consumer, topic, FROM_BEGINNING)
     return int(done.rpartition(" ")[2])

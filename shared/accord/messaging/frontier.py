@@ -85,12 +85,11 @@ class Frontier:
             if until is None or progress.holds_all:
                 return
             # After the positions: what they cover is committed by now, as rows of the outbox or as a debt of time.
-            held = reached.held | progress.held
-            debts = await session.read_debts(until, held)
-            if len(held | debts.stuck) > HELD_MAX:
+            debts = await session.read_debts(until, reached.held | progress.held)
+            if len(debts.held) > HELD_MAX:
                 return
             at = until if debts.owed_at is None else min(until, debts.owed_at)
-            self._awaited = (Bound(at, held | debts.stuck), debts.last_id)
+            self._awaited = (Bound(at, debts.held), debts.last_id)
         claim, last_id = self._awaited
         first_id = await session.first_id(self._lane, self.floor_id)
         if first_id is None or first_id > last_id:

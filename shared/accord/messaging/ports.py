@@ -223,8 +223,9 @@ class Debts:
     """The highest id in the outbox, 0 if it is empty."""
     owed_at: datetime | None
     """The earliest moment up to the consumed watermark that time still has to bring about."""
-    stuck: frozenset[str] = frozenset()
-    """Keys of rows that raised and owe for as long as they rest: they bound nothing, so they have to be held."""
+    held: frozenset[str] = frozenset()
+    """Keys that bound nothing, so they have to be announced as held: those that were given, those of which something is missing with
+    them, and those of rows that raised and owe for as long as they rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +283,7 @@ class RelaySession(Protocol):
         ...
 
     async def read_debts(self, consumed_at: datetime, held: frozenset[str]) -> Debts:
-        """What is still to be published of what was consumed before that moment, but for what is held."""
+        """What is still to be published of what was consumed before that moment, but for what is held, and what that is."""
         ...
 
     async def close(self) -> None: ...

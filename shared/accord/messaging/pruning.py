@@ -15,26 +15,42 @@ minutes of an outage, and here with a wide margin."""
 SETTLED_KEPT = timedelta(days=30)
 _EVERY_S = 60.0
 _ROWS_MAX = 10_000
+_BEGINNING = UUID(int=0)
 
-# By the primary key: ids of events are UUIDv7, so the oldest come first. Others, of foreign records, stay.
+# By the primary key: ids of events are UUIDv7, so the oldest come first. Others, of foreign records, stay. A page of so many rows is
+# looked at, whatever is to go of it: old events that were received anew stay for a week, and there may be millions of them.
 _PRUNE_INBOX = """
-DELETE FROM inbox WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM inbox WHERE event_id < $3 AND received_at < $1 ORDER BY event_id LIMIT $2
-))
+WITH page AS MATERIALIZED (
+    SELECT ctid, event_id, received_at FROM inbox WHERE event_id > $4 AND event_id < $3 ORDER BY event_id LIMIT $2
+), gone AS (
+    DELETE FROM inbox WHERE ctid = ANY (ARRAY(SELECT ctid FROM page WHERE received_at < $1)) RETURNING 1
+)
+SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM page), (SELECT event_id FROM page ORDER BY event_id DESC LIMIT 1)
 """
 _PRUNE_LETTERS = """
 DELETE FROM dead_letter WHERE id = ANY (ARRAY(SELECT id FROM dead_letter WHERE settled_at < $1 LIMIT $2))
 """
 
 
-async def prune(database: Database, rows_max: int = _ROWS_MAX) -> int:
-    """Delete up to so many old rows of each table; the most that one of them had."""
-    async with database.recording() as recording:
-        driver = await recording.driver()
-        before = recording.now - INBOX_KEPT
-        inbox = await driver.execute(_PRUNE_INBOX, before, rows_max, _first_id_of(before))
-        letters = await driver.execute(_PRUNE_LETTERS, recording.now - SETTLED_KEPT, rows_max)
-    return max(int(done.rpartition(" ")[2]) for done in (inbox, letters))
+class Pruner:
+    """Goes through the inbox page by page, from its oldest event to the first that is too young, and then again."""
+
+    def __init__(self, database: Database, rows_max: int = _ROWS_MAX) -> None:
+        self._database = database
+        self._rows_max = rows_max
+        self._after = _BEGINNING
+
+    async def prune(self) -> bool:
+        """Look at so many rows of each table and delete those that are old; whether it is worth going on at once."""
+        async with self._database.recording() as recording:
+            driver = await recording.driver()
+            before = recording.now - INBOX_KEPT
+            pages = await driver.fetch(_PRUNE_INBOX, before, self._rows_max, _first_id_of(before), self._after)
+            letters = await driver.execute(_PRUNE_LETTERS, recording.now - SETTLED_KEPT, self._rows_max)
+        gone, looked_at, last_id = pages[0]
+        is_full = looked_at >= self._rows_max
+        self._after = last_id if is_full else _BEGINNING
+        return (is_full and gone > 0) or int(letters.rpartition(" ")[2]) >= self._rows_max
 
 
 def _first_id_of(moment: datetime) -> UUID:
@@ -44,8 +60,4 @@ def _first_id_of(moment: datetime) -> UUID:
 
 def prune_worker(database: Database) -> Periodic:
     """The worker that does it."""
-
-    async def work() -> bool:
-        return await prune(database) >= _ROWS_MAX
-
-    return Periodic("prune-messages", _EVERY_S, work)
+    return Periodic("prune-messages", _EVERY_S, Pruner(database).prune)

@@ -174,8 +174,9 @@ class Relay:
                     self._failed("database", error)
                     await backoff.wait(stop)
         finally:
-            if self._reclaiming is not None:
-                self._reclaiming.cancel()
+            if (reclaiming := self._reclaiming) is not None:
+                reclaiming.cancel()
+                await asyncio.gather(reclaiming, return_exceptions=True)
 
     @property
     def behind(self) -> bool:

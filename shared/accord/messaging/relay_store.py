@@ -8,7 +8,7 @@ from datetime import datetime
 import asyncpg
 
 from accord.database import RECORDING_LOCK, Database
-from accord.messaging.claims import PostgresClaims
+from accord.messaging.claims import PostgresClaims, close_connection
 from accord.messaging.consumer_store import read_progress
 from accord.messaging.ports import Claims, Debts, Lane, Layout, OutboxRow, Progress, RelaySession, Resting, Writers
 
@@ -17,6 +17,9 @@ LANES = "relay"
 
 NO_DEBTS = "SELECT NULL::timestamptz WHERE $1::timestamptz IS NULL AND $2::text[] IS NULL"
 """What a service owes that does nothing by time."""
+
+HELD_ALONE = "SELECT unnest($1::text[])"
+"""The keys that are held, and no others with them."""
 
 _IN_LANE = "($1 = 1 OR coalesce(key_hash, 0) % $1 = $2)"
 
@@ -67,8 +70,9 @@ ON CONFLICT DO NOTHING
 class PostgresRelaySession:
     """One connection, with the lanes that it has claimed."""
 
-    def __init__(self, connection: asyncpg.Connection, owed: str, walkers: Sequence[str]) -> None:
+    def __init__(self, connection: asyncpg.Connection, owed: str, held: str, walkers: Sequence[str]) -> None:
         self._connection = connection
+        self._held = held
         names = ", ".join(f"'{worker}'" for worker in walkers)
         stuck = f"ARRAY({_STUCK} WHERE worker IN ({names}) LIMIT {_STUCK_MAX})" if walkers else "'{}'::text[]"
         self._debts = f"{_LAST_ID}, ({owed}), {stuck}"
@@ -114,8 +118,10 @@ class PostgresRelaySession:
         return await read_progress(self._connection, consumers)
 
     async def read_debts(self, consumed_at: datetime, held: frozenset[str]) -> Debts:
-        last_id, owed_at, stuck = (await self._connection.fetch(self._debts, consumed_at, sorted(held)))[0]
-        return Debts(last_id, owed_at, frozenset(stuck))
+        # First: whoever comes to be held after this still bounds what is announced.
+        keys = [row[0] for row in await self._connection.fetch(self._held, sorted(held))] if held else []
+        last_id, owed_at, stuck = (await self._connection.fetch(self._debts, consumed_at, keys))[0]
+        return Debts(last_id, owed_at, frozenset([*keys, *stuck]))
 
     async def close(self) -> None:
         await self._claims.close()
@@ -125,18 +131,22 @@ class PostgresRelayStore:
     """A service's database.
 
     `owed` is a scalar subquery of $1, the consumed watermark, and $2, the keys that are held: the earliest moment up to the
-    watermark that time still has to bring about, or NULL. `walkers` are the workers whose stuck rows are held
-    (see accord.isolation).
+    watermark that time still has to bring about, or NULL. `held` is a query of $1, keys: these, and those of which something is
+    missing when something of these is. `walkers` are the workers whose stuck rows are held, as what they owe is dated back (see
+    accord.isolation).
     """
 
-    def __init__(self, database: Database, owed: str = NO_DEBTS, walkers: Sequence[str] = ()) -> None:
+    def __init__(
+        self, database: Database, owed: str = NO_DEBTS, held: str = HELD_ALONE, walkers: Sequence[str] = ()
+    ) -> None:
         self._database = database
         self._owed = owed
+        self._held = held
         self._walkers = walkers
         self.written = database.written
 
     async def open_session(self) -> RelaySession:
-        session = PostgresRelaySession(await self._database.connect(), self._owed, self._walkers)
+        session = PostgresRelaySession(await self._database.connect(), self._owed, self._held, self._walkers)
         try:
             await session._claims.join()  # noqa: SLF001 - its own
         except BaseException:
@@ -149,4 +159,4 @@ class PostgresRelayStore:
         try:
             await connection.execute(_VACUUM)
         finally:
-            await connection.close(timeout=2.0)
+            await close_connection(connection)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -14,6 +14,7 @@ from accord.contracts.watermarks import WATERMARKS, InvalidAnnouncement, decode_
 from accord.database import driver_of, is_transient
 from accord.messaging import instruments
 from accord.messaging.consumer_store import read_progress
+from accord.messaging.polling import poll_until_stopped
 from accord.messaging.ports import EventLog, LogPositionLost, LogReader, LogRecord, Partition, Progress
 from accord.messaging.watermark import AnnouncementBoard, Reached
 from accord.retry import Backoff
@@ -38,17 +39,19 @@ class ChangeGate:
         self._seen = -1
         self._opens_at = 0.0
 
-    def is_open(self) -> bool:
-        """Whether it is worth a look now. The next one is when something has changed."""
+    async def look(self, work: Callable[[], Awaitable[bool | None]]) -> bool:
+        """Do `work` if it is worth a look now; whether there is more to do at once, as it says. None: it has found nothing.
+
+        After that the next look is when something has changed. One that has found something, or failed, is made again soon.
+        """
         now, changes = asyncio.get_running_loop().time(), self._watermarks.changes
         if changes == self._seen and now < self._opens_at:
             return False
+        more = await work()
+        if more is not None:
+            return more
         self._seen, self._opens_at = changes, now + self._every_s
-        return True
-
-    def reopen(self) -> None:
-        """The look has found something, so that there may be more."""
-        self._seen = -1
+        return False
 
 
 class Watermarks:
@@ -123,13 +126,7 @@ class Watermarks:
         stopped = asyncio.create_task(stop.wait())
         try:
             while not stop.is_set():
-                polling = asyncio.create_task(reader.poll(_POLL_S, _RECORDS_MAX))
-                await asyncio.wait([polling, stopped], return_when=asyncio.FIRST_COMPLETED)
-                if not polling.done():
-                    polling.cancel()
-                    await asyncio.gather(polling, return_exceptions=True)
-                    return
-                for record in polling.result():
+                for record in await poll_until_stopped(reader, stopped, _POLL_S, _RECORDS_MAX):
                     self._add(record)
                 backoff.reset()
         finally:

@@ -17,8 +17,12 @@ _STATEMENTS = (
         ADD COLUMN keys text[],
         DROP CONSTRAINT dead_letter_place_key
     """,
-    # Whom the letters concern that are there: their record's key.
-    "UPDATE dead_letter SET keys = ARRAY[key] WHERE key <> ''",
+    # Whom the letters concern that are there: their record's key. Merges and their ends concern another lead too, which only their
+    # bodies name; those hold all.
+    """
+    UPDATE dead_letter SET keys = ARRAY[key]
+    WHERE key <> '' AND (type IS NULL OR type NOT IN ('lead.merged.v1', 'lead.unmerged.v1'))
+    """,
     # A place names no record for good: a topic that was made anew has another one there.
     """
     CREATE UNIQUE INDEX dead_letter_place_key ON dead_letter (consumer, topic, partition, "offset")

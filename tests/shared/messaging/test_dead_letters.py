@@ -15,7 +15,7 @@ from accord.messaging.consumer import letter_of
 from accord.messaging.consumer_store import PostgresConsumerStore
 from accord.messaging.dead_letters import AlreadySettled, UnknownDeadLetter
 from accord.messaging.ports import LogRecord
-from accord.messaging.pruning import prune
+from accord.messaging.pruning import Pruner
 
 AT = utc(2027, 1, 4)
 
@@ -167,12 +167,39 @@ async def test_settled_letters_and_the_inbox_are_pruned_and_unsettled_ones_are_n
         await transaction.claim_events([*old, new_id()])
     [letter] = [one for one in await every(database) if one.event_id != event.id]
     await dead_letters.discard(store_of(database), letter.id)
-    assert await prune(database) == 0
+    pruner = Pruner(database)
+    await pruner.prune()
+    assert (len(await every(database)), await received(database)) == (2, 4)
     async with database.recording() as recording:
         for table, column in (("dead_letter", "settled_at"), ("dead_letter", "failed_at"), ("inbox", "received_at")):
             await recording.conn.execute(text(f"UPDATE {table} SET {column} = {column} - interval '1 year'"))
-    assert await prune(database) == 2
+    await pruner.prune()
     assert [one.event_id for one in await every(database)] == [event.id]
+    assert await received(database) == 2, "the new one, and the one of the letter, whose id has no time"
+
+
+async def received(database):
+    """How many rows the inbox has."""
+    async with database.reading() as conn:
+        return (await conn.execute(text("SELECT count(*) FROM inbox"))).scalar_one()
+
+
+async def test_old_events_that_were_received_anew_are_walked_page_by_page(database):
+    """As after a restart of a topic: for a week none of them may go, and what may go lies behind them."""
+    old = [UUID(f"01800000-0000-7000-8000-{number:012d}") for number in range(7)]
+    async with PostgresConsumerStore(database, "test").begin() as transaction:
+        await transaction.claim_events(old)
+    async with database.recording() as recording:
+        long_ago = text("UPDATE inbox SET received_at = received_at - interval '1 year' WHERE event_id >= :id")
+        await recording.conn.execute(long_ago, {"id": old[4]})
+    pruner, left = Pruner(database, rows_max=2), []
+    for _ in range(4):
+        more = await pruner.prune()
+        left.append((await received(database), more))
+    assert left == [(7, False), (7, False), (5, True), (4, False)], "two rows are looked at each time"
+    async with database.recording() as recording:
+        await recording.conn.execute(text("UPDATE inbox SET received_at = received_at - interval '1 year'"))
+    assert (await pruner.prune(), await received(database)) == (True, 2), "it has begun again"
 
 
 async def test_an_error_is_described_without_the_row_it_quotes(database, event):

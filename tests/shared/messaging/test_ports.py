@@ -512,7 +512,7 @@ async def test_relay_sees_positions_and_held_keys_of_the_consumers_it_waits_for(
     assert await session.read_progress(["test"]) == Progress({PART: 4}, frozenset("ab"), holds_all=False)
     assert await session.read_progress(["other"]) == Progress({}, frozenset(), holds_all=False)
     debts = await session.read_debts(LONG_AGO, frozenset("ab"))
-    assert debts == Debts((await rows_of(session))[-1].id, None)
+    assert debts == Debts((await rows_of(session))[-1].id, None, frozenset("ab"))
 
 
 async def test_letter_that_names_nobody_holds_all_until_it_is_settled(

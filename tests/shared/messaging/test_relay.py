@@ -300,11 +300,15 @@ async def test_a_relay_that_meets_a_programming_error_ends(database, cluster, ne
 class SlowToReclaim(PostgresRelayStore):
     """VACUUM takes minutes, as on a table that was never vacuumed."""
 
-    begun = 0
+    begun = ended = 0
 
     async def reclaim_space(self):
         self.begun += 1
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)  # as it takes to close a connection
+            self.ended += 1
 
 
 async def test_reclaiming_space_for_minutes_holds_up_nothing(
@@ -313,8 +317,39 @@ async def test_reclaiming_space_for_minutes_holds_up_nothing(
     monkeypatch.setattr(relay_module, "_RECLAIM_AFTER_ROWS", 10)
     store = SlowToReclaim(database)
     leads = [uuid4() for _ in range(20)]
+
+    async def has_begun():
+        return store.begun
+
     async with run_workers(Relay(store, KafkaLog(cluster), "intake")):
         for n in range(1, 4):
             await write_each(database, new_activity, leads, n)
             await eventually(lambda: empty(database))
-            assert store.begun == 1, "one at a time"
+            assert await eventually(has_begun) == 1, "one at a time"
+    assert store.ended == 1, "the worker has waited for it"
+
+
+class GoneServer:
+    """A connection whose server does not answer any more, and the database that makes it."""
+
+    terminated = False
+
+    async def connect(self, **_):
+        return self
+
+    async def execute(self, _):
+        raise ConnectionResetError
+
+    async def close(self, timeout):
+        raise TimeoutError
+
+    def terminate(self):
+        self.terminated = True
+
+
+async def test_connection_that_reclaims_space_is_ended_when_its_server_is_gone():
+    gone = GoneServer()
+    gone.written = asyncio.Event()
+    with pytest.raises(ConnectionResetError):
+        await PostgresRelayStore(gone).reclaim_space()
+    assert gone.terminated

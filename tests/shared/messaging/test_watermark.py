@@ -23,6 +23,7 @@ from accord.messaging.partitioning import hash_key
 from accord.messaging.ports import Lane, LogRecord, Move, NewDeadLetter, Position
 from accord.messaging.relay_store import PostgresRelayStore
 from accord.messaging.watermark import ENTRIES_MAX, AnnouncementBoard, Reached
+from accord.messaging.watermarks import ChangeGate, Watermarks
 
 QUICK = {"announce_every_s": 0.05, "idle_announce_every_s": 0.05, "poll_s": 0.02}
 INTAKE = "intake-events"
@@ -376,6 +377,23 @@ async def test_what_time_still_owes_bounds_it(database, consuming, session):
         await owing.close()
 
 
+async def test_keys_that_are_held_with_others_owe_nothing_and_are_announced_as_held(database, consuming, session):
+    base = (await session.read_clock())[1] - timedelta(hours=1)
+    await session._connection.execute("CREATE TABLE owed (key text, due_at timestamptz)")
+    await session._connection.execute("INSERT INTO owed VALUES ('survivor', $1)", base - timedelta(minutes=3))
+    owing = await PostgresRelayStore(
+        database,
+        "SELECT min(due_at) FROM owed WHERE due_at <= $1 AND key <> ALL ($2::text[])",
+        "SELECT unnest($1::text[]) UNION SELECT 'survivor' WHERE 'merged' = ANY ($1)",
+    ).open_session()
+    try:
+        consuming.announce(base, 1, held=["merged"])
+        await consuming.consume(1)
+        assert await consuming.frontier.advance(owing) == Bound(base, frozenset({"merged", "survivor"}))
+    finally:
+        await owing.close()
+
+
 async def test_an_unsettled_dead_letter_holds_its_lead_and_one_without_a_key_holds_all(database, consuming, session):
     base = (await session.read_clock())[1] - timedelta(hours=1)
 
@@ -536,3 +554,93 @@ async def test_a_strict_watermark_under_concurrent_writers(database, session):
         announced_moments.append(await at(frontier, session))  # noqa: PERF401
     stop.set()
     await asyncio.gather(*writers)
+
+
+class StillWatermarks:
+    """Of which none moves unless a test says so."""
+
+    changes = 0
+
+
+async def test_look_that_found_nothing_is_made_again_when_something_has_changed():
+    watermarks, looks = StillWatermarks(), []
+    gate = ChangeGate(watermarks, every_s=3600)
+
+    async def find_nothing():
+        looks.append(watermarks.changes)
+
+    assert not await gate.look(find_nothing)
+    assert not await gate.look(find_nothing)
+    assert looks == [0]
+    watermarks.changes += 1
+    await gate.look(find_nothing)
+    assert looks == [0, 1]
+
+
+@pytest.mark.parametrize("more", [True, False])
+async def test_look_that_found_something_is_made_again(more):
+    looks = 0
+
+    async def find():
+        nonlocal looks
+        looks += 1
+        return more
+
+    gate = ChangeGate(StillWatermarks(), every_s=3600)
+    assert [await gate.look(find) for _ in range(2)] == [more, more]
+    assert looks == 2
+
+
+async def test_look_that_failed_is_made_again_though_nothing_has_changed():
+    outcomes = iter([TimeoutError(), True])
+
+    async def fail_once():
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    gate = ChangeGate(StillWatermarks(), every_s=3600)
+    with pytest.raises(TimeoutError):
+        await gate.look(fail_once)
+    assert await gate.look(fail_once)
+
+
+class SilentLog:
+    """A log and its reader, to which nothing is ever added."""
+
+    def __init__(self):
+        self.polls = asyncio.Event()
+        self.ended = False
+
+    async def prepare(self, topics):
+        pass
+
+    async def open_reader(self, topics, group):
+        return self
+
+    async def beginnings(self, partitions):
+        return dict.fromkeys(partitions, 0)
+
+    def assign(self, positions):
+        pass
+
+    async def poll(self, timeout_s, records_max):
+        self.polls.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended = True
+
+    async def close(self):
+        assert self.ended, "a poll is under way on a reader that is closed"
+
+
+async def test_worker_that_is_cancelled_leaves_no_poll_behind():
+    log = SilentLog()
+    working = asyncio.create_task(Watermarks(log, consumer="test", topics=[INTAKE]).run(asyncio.Event()))
+    await log.polls.wait()
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    assert log.ended

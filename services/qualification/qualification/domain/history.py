@@ -29,15 +29,21 @@ _FOLDED_AT = datetime(1970, 1, 1, tzinfo=UTC)
 class Log:
     """One lead's own facts, in any order, and the version of the definition under which it entered, None if it has not.
 
-    A merged lead keeps its log. An erased one has none.
+    `undone`: the merges that were taken back, which are among the facts no more. A merged lead keeps its log. An erased one has none.
     """
 
     lead_id: UUID
     entered_under: int | None = None
     facts: tuple[Fact, ...] = ()
+    undone: frozenset[UUID] = frozenset()
 
     def with_one(self, fact: Fact) -> Log:
         return replace(self, facts=(*self.facts, fact))
+
+    def without_merge(self, merge_id: UUID) -> Log:
+        """The log after a merge was taken back."""
+        facts = tuple(fact for fact in self.facts if not (isinstance(fact, Joined) and fact.merge_id == merge_id))
+        return replace(self, facts=facts, undone=self.undone | {merge_id})
 
 
 Logs = Mapping[UUID, Log]

@@ -113,7 +113,7 @@ class Register:
                 if lead.noted or lead.profile is not None or type(event) is ActivityRecorded:
                     found[lead_id] = None
                 reached[lead_id] = at
-            elif at < before:
+            elif at < before or (type(event) is ActivityRecorded and _is_newest(_acted(event), clock)):
                 found[lead_id] = None
             else:
                 reached[lead_id] = at
@@ -126,10 +126,10 @@ class Register:
         """Take the logs of a lead and of all that were merged into it, as they are stored; what was told since is added."""
         for member, log in logs.items():
             if member not in self.logs:
-                news = tuple(kept.fact for kept in self.kept if kept.lead_id == member)
+                news = tuple(k.fact for k in self.kept if k.lead_id == member and k.fact not in log.facts)
                 known = self.leads.get(member)
                 entered_under = log.entered_under if known is None else known.entered_under
-                self.logs[member] = Log(member, entered_under, (*log.facts, *news))
+                self.logs[member] = replace(log, entered_under=entered_under, facts=(*log.facts, *news))
         for member in family(lead_id, self.logs):
             self.logs.setdefault(member, Log(member))
             if member not in self.stands:
@@ -138,17 +138,19 @@ class Register:
     # -- what intake tells --
 
     def take(self, event: Told) -> tuple[Said, ...]:  # noqa: PLR0911 - one for each kind
-        """Apply what intake told; what is to be said, by lead. Raises Unlearnt, and then nothing has changed."""
+        """Apply what intake told; what is to be said, by lead. What was told before changes nothing, however long ago that was.
+
+        Raises Unlearnt, and then nothing has changed.
+        """
         lead = self.lead(event.lead_id)
         if lead.erased:
             return ()
         # Event classes are final. `isinstance` would ask pydantic's metaclass for each of them, which shows at this place.
         if type(event) is ActivityRecorded:
-            fact = Acted(event.occurred_at, event.activity_id, event.kind, event.by)
-            return self._told(lead, event.lead_id, fact)
+            return self._told(lead, event.lead_id, _acted(event))
         if type(event) is LeadCaptured or type(event) is LeadUpdated:
             own = self.leads[event.lead_id]
-            if own.profile is not None and event.sequence <= own.intake_sequence:
+            if event.sequence <= own.intake_sequence:
                 return ()  # stale
             return self._told(lead, event.lead_id, _profiled(own, event.sequence, event.state, event.occurred_at))
         if type(event) is LeadMerged:
@@ -163,6 +165,8 @@ class Register:
         folds = self._folds(lead, own_id, fact)
         if folds:
             self._need(lead.lead_id)
+        if self._was_told(own_id, fact):
+            return ()
         self._keep(own_id, fact)
         if isinstance(fact, Profiled):
             self._supersede(own_id, fact)
@@ -187,7 +191,12 @@ class Register:
         clock = lead.clock
         if clock is None:
             return self.rules is not None
-        return fact.at <= clock.at and fact.place < clock
+        return fact.at <= clock.at and fact.place <= clock
+
+    def _was_told(self, own_id: UUID, fact: Profiled | Acted) -> bool:
+        """Whether an activity is in the log, where that is learnt: what is told again is never a lead's next step."""
+        log = self.logs.get(own_id)
+        return log is not None and isinstance(fact, Acted) and fact in log.facts
 
     def _was_noted(self, lead: Lead) -> bool:
         return lead.noted or lead.lead_id in self._noted
@@ -204,7 +213,7 @@ class Register:
 
     def _merge(self, survivor: Lead, event: LeadMerged) -> tuple[Said, ...]:
         other = self.lead(event.merged_lead_id)
-        if other.lead_id == survivor.lead_id:
+        if other.lead_id == survivor.lead_id or self._is_undone(survivor, other, event):
             return ()  # told before
         folds = self._folds_for_merge(survivor, other, event)
         if folds:
@@ -233,16 +242,24 @@ class Register:
             return (*said, *self._folded(survivor.lead_id))
         return (*said, self._stepped(self.leads[survivor.lead_id], fact, other))
 
+    def _is_undone(self, survivor: Lead, other: Lead, event: LeadMerged) -> bool:
+        """Whether a merge was taken back since, which only the log knows."""
+        own = self.leads[event.lead_id]
+        if own.merged_into is None and event.sequence > own.intake_sequence:
+            return False  # news
+        self._need(survivor.lead_id, other.lead_id)  # both, since what is asked for is learnt once
+        return event.merge_id in self.logs[event.lead_id].undone
+
     def _part(self, survivor: Lead, event: LeadUnmerged) -> tuple[Said, ...]:
         """A merge was taken back: the one lives as its own log says, the other as its own says without it."""
         restored_id = event.restored_lead_id
         self._need(survivor.lead_id, self.lead(restored_id).lead_id)
+        if event.merge_id in self.logs[event.lead_id].undone:
+            return ()  # told before
         holder = self._holder(survivor.lead_id, event.merge_id)
         said: list[Said] = []
         if holder is not None:
-            log = self.logs[holder]
-            facts = tuple(f for f in log.facts if not (isinstance(f, Joined) and f.merge_id == event.merge_id))
-            self.logs[holder] = replace(log, facts=facts)
+            self.logs[holder] = self.logs[holder].without_merge(event.merge_id)
             self.undone.append((holder, event.merge_id))
             members = family(restored_id, self.logs)
             self.moved.append(Moved(members, survivor.lead_id, restored_id, back=True))
@@ -453,6 +470,15 @@ class Register:
         own = self.leads[lead_id]
         if own.profile is not None and own.profile_at is not None and own.merged_into is None:
             self.superseded.append((lead_id, Profiled(own.profile_at, own.intake_sequence, own.profile)))
+
+
+def _is_newest(fact: Acted, clock: Place | None) -> bool:
+    """Whether a fact may be the one that a lead was judged by last."""
+    return clock is not None and fact.at == clock.at and fact.place <= clock
+
+
+def _acted(event: ActivityRecorded) -> Acted:
+    return Acted(event.occurred_at, event.activity_id, event.kind, event.by)
 
 
 def _profiled(known: Lead, sequence: int, state: LeadState, occurred_at: datetime) -> Profiled:

@@ -12,7 +12,7 @@ import orjson
 
 from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Campaign, Money
-from accord.database import finite
+from accord.database import finite, uuid_of
 from accord.isolation import is_resting, is_stuck
 from qualification.domain.facts import Place
 from qualification.domain.lead import (
@@ -179,22 +179,33 @@ WHERE due_at <= $1 AND lead_id::text <> ALL ($4::text[]) AND ($3::uuid[] IS NULL
 ORDER BY due_at LIMIT $2 FOR UPDATE OF lead SKIP LOCKED
 """
 
-_WITH_SURVIVORS = """
-SELECT unnest($1::text[]) UNION SELECT merged_into::text FROM lead WHERE lead_id::text = ANY ($1) AND merged_into IS NOT NULL
+HELD = f"""
+SELECT unnest($1::text[])
+UNION SELECT lead.merged_into::text
+FROM unnest($1::text[]) AS held (key) JOIN lead ON lead.lead_id = {uuid_of("held.key")} WHERE lead.merged_into IS NOT NULL
+"""
+"""These keys ($1), and the leads that they were merged into: what is missing of one is missing of the other."""
+
+# Every capture is written in UTC and with all its digits down to the second, so the first by letters is in the first second.
+_TO_ENTER = f"""
+SELECT date_trunc('second', first.captured_at::timestamptz)
+FROM (SELECT profile ->> 'captured_at' AS captured_at FROM lead
+      WHERE {_ENTERS} AND lead_id::text <> ALL ($2::text[]) AND NOT {is_stuck(ENTERING, "lead.lead_id")}
+      ORDER BY profile ->> 'captured_at' LIMIT 1) AS first
 """
 
 OWED = f"""
 SELECT least(
     (SELECT due_at FROM lead
-     WHERE due_at <= $1::timestamptz AND NOT {is_stuck(TIMEKEEPING, "lead.lead_id")}
-        AND lead_id::text <> ALL ($2::text[] || ARRAY(
-            SELECT held.merged_into::text FROM lead AS held WHERE held.lead_id::text = ANY ($2) AND held.merged_into IS NOT NULL))
+     WHERE due_at <= $1::timestamptz AND NOT {is_stuck(TIMEKEEPING, "lead.lead_id")} AND lead_id::text <> ALL ($2::text[])
      ORDER BY due_at LIMIT 1),
-    ({reevaluations.OWED})
+    ({reevaluations.OWED}),
+    CASE WHEN EXISTS ({reevaluations.IN_FORCE}) THEN ({_TO_ENTER}) END
 )
 """
 """The earliest moment that this service still owes, when all before the watermark $1 has been consumed: of what time alone brings to a
-lead, or of leads that are still to be judged by a new version. NULL if it owes none.
+lead, of leads that are still to be judged by a new version, or of those that have waited for the first one and enter at the time of
+their capture. NULL if it owes none.
 
 A lead that is held ($2), or that is stuck, bounds nothing, since it may be so for ever: it is announced as held instead.
 """
@@ -302,7 +313,7 @@ async def due(
 
 async def with_survivors(driver: asyncpg.Connection, held: Sequence[str]) -> Sequence[str]:
     """These leads, and those that they were merged into: what is missing of one is missing of the other."""
-    return held if not held else [row[0] for row in await driver.fetch(_WITH_SURVIVORS, held)]
+    return held if not held else [row[0] for row in await driver.fetch(HELD, held)]
 
 
 async def follow(driver: asyncpg.Connection, merged: Sequence[UUID], survivor: UUID) -> None:

@@ -101,6 +101,7 @@ async def load(
     found: dict[UUID, list[Fact]] = {}
     entered: dict[UUID, int | None] = {}
     activities: dict[UUID, list[Fact]] = defaultdict(list)
+    undone: dict[UUID, set[UUID]] = defaultdict(set)
     loaded = Loaded()
     wanted = set(lead_ids)
     while wanted:
@@ -108,12 +109,12 @@ async def load(
         for lead_id in ids:
             found[lead_id] = []
             loaded.stands[lead_id] = []
-        joined = await _read(driver, ids, found, entered, activities, loaded)
+        joined = await _read(driver, ids, found, entered, activities, undone, loaded)
         joined |= {other for lead_id in ids for other in merged_now.get(lead_id, ())}
         wanted = joined - found.keys()
     for lead_id, facts in found.items():
         log = (*facts, *activities.get(lead_id, ()))
-        loaded.logs[lead_id] = Log(lead_id, entered.get(lead_id), log)
+        loaded.logs[lead_id] = Log(lead_id, entered.get(lead_id), log, frozenset(undone[lead_id]))
     return loaded
 
 
@@ -123,6 +124,7 @@ async def _read(
     found: dict[UUID, list[Fact]],
     entered: dict[UUID, int | None],
     activities: dict[UUID, list[Fact]],
+    undone: dict[UUID, set[UUID]],
     loaded: Loaded,
 ) -> set[UUID]:
     """Read one generation; the leads that were merged into these."""
@@ -133,6 +135,7 @@ async def _read(
         if given["kind"] == "merge":
             sequences[row["lead_id"]].add(given["sequence"])
             if given.get("undone"):
+                undone[row["lead_id"]].add(row["tie"])
                 continue
             joined.add(UUID(given["merged_lead_id"]))
         fact = _fact(row, given)

@@ -55,9 +55,14 @@ _RESTED = f"""
 SELECT lead_id FROM lead JOIN stuck_row ON worker = '{REEVALUATING}' AND key = lead_id AND retry_at <= now() WHERE {_TO_JUDGE} LIMIT $2
 """
 
-OWED = """
+IN_FORCE = """
 SELECT active_from FROM agreement_version AS version
 WHERE kind = 'definition' AND status = 'active' AND active_from <= $1::timestamptz
+"""
+"""Since when the version in force is, if it came into force up to the watermark $1."""
+
+OWED = f"""
+{IN_FORCE}
     AND NOT EXISTS (SELECT FROM reevaluation WHERE reevaluation.version = version.version AND done_at IS NOT NULL)
 """
 """When the version in force came into force, while leads are still to be judged by it from then on; NULL once all are, but for those

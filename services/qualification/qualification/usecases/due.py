@@ -57,15 +57,11 @@ def timekeeping(database: Database, definitions: Definitions, watermarks: Waterm
 
     gate = ChangeGate(watermarks)
 
-    async def work() -> bool:
-        if not gate.is_open():
-            return False
+    async def work() -> bool | None:
         book = await definitions.book()
         if book.in_force is None:
-            return False
+            return None
         leads_done = await pass_time(database, book, watermarks)
-        if leads_done:
-            gate.reopen()
-        return leads_done >= LEADS_PER_ROUND_MAX
+        return leads_done >= LEADS_PER_ROUND_MAX if leads_done else None
 
-    return Periodic(leads.TIMEKEEPING, EVERY_S, work)
+    return Periodic(leads.TIMEKEEPING, EVERY_S, lambda: gate.look(work))

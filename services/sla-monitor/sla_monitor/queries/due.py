@@ -8,6 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
+from accord.database import uuid_of
 from accord.isolation import is_resting, is_stuck
 from sla_monitor.domain.clock import Clock
 from sla_monitor.queries.cases import CLOCK_COLUMNS, clock_of
@@ -44,14 +45,14 @@ SELECT DISTINCT lead_id FROM (
 ) AS ripe
 """
 
-_WITH_SURVIVORS = """
+HELD = f"""
 WITH RECURSIVE reached (lead_id) AS (
-    SELECT unnest($1::text[])
-    UNION SELECT lead.merged_into::text FROM lead JOIN reached ON lead.lead_id::text = reached.lead_id
-    WHERE lead.merged_into IS NOT NULL
+    SELECT {uuid_of("held.key")} FROM unnest($1::text[]) AS held (key)
+    UNION SELECT lead.merged_into FROM reached JOIN lead USING (lead_id) WHERE lead.merged_into IS NOT NULL
 )
-SELECT lead_id FROM reached
+SELECT unnest($1::text[]) UNION SELECT lead_id::text FROM reached WHERE lead_id IS NOT NULL
 """
+"""These keys ($1), and the leads that they were merged into, one after another: what is missing of one is missing of the others."""
 
 OWED = f"""
 SELECT least(
@@ -77,7 +78,7 @@ DELETE FROM fact WHERE ctid = ANY (ARRAY(SELECT ctid FROM fact WHERE recorded_at
 
 async def with_survivors(driver: asyncpg.Connection, held: Sequence[str]) -> Sequence[str]:
     """These leads, and those that they were merged into."""
-    return [row[0] for row in await driver.fetch(_WITH_SURVIVORS, held)]
+    return [row[0] for row in await driver.fetch(HELD, held)]
 
 
 async def claim(

@@ -181,16 +181,12 @@ def firing(database: Database, book: SlaBook, watermarks: Watermarks, every_s: f
 
     gate = ChangeGate(watermarks)
 
-    async def work() -> bool:
-        if not gate.is_open():
-            return False
+    async def work() -> bool | None:
         judged = await judge_ripe(database, book, watermarks)
         fired = await fire_due(database, book, watermarks)
-        if judged or fired:
-            gate.reopen()
-        return fired > 0 or judged >= BATCH_CLOCKS_MAX
+        return fired > 0 or judged >= BATCH_CLOCKS_MAX if judged or fired else None
 
-    return Periodic("fire-clocks", every_s, work)
+    return Periodic("fire-clocks", every_s, lambda: gate.look(work))
 
 
 def forgetting(database: Database, kept: timedelta) -> Periodic:

@@ -13,6 +13,7 @@ from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
 from accord.database import Recording
 from accord.messaging import watermark
 from accord.messaging.consumer import Received
+from accord.messaging.consumer_store import watermark as noted_watermark
 from accord.messaging.watermarks import Watermarks
 from sla_monitor.domain import case as domain
 from sla_monitor.domain.case import Case, Moving, Outcome, Reached, Slas, Waiting
@@ -37,9 +38,28 @@ async def read_reached(recording: Recording, watermarks: Watermarks) -> watermar
     return watermark.Reached(reached.topics, frozenset(held), reached.holds_all)
 
 
+async def read_news(recording: Recording, received: Sequence[Received], watermarks: Watermarks) -> Sequence[Received]:
+    """Without what was told before, as after a restart of a topic: whatever was recorded before the watermark that was noted last has
+    been read. Of leads that are held all is news, since something was set aside."""
+    topics = {item.topic for item in received}
+    noted = {topic: at for topic in topics if (at := await noted_watermark(recording.conn, [topic])) is not None}
+
+    def is_old(item: Received) -> bool:
+        at = noted.get(item.topic)
+        return at is not None and item.event.data.recorded_at < at
+
+    if not any(is_old(item) for item in received):
+        return received
+    reached = await watermarks.read(recording.conn)
+    if reached.holds_all:
+        return received
+    return [item for item in received if not is_old(item) or not reached.held.isdisjoint(item.event.data.keys)]
+
+
 async def follow(recording: Recording, received: Sequence[Received], book: SlaBook, watermarks: Watermarks) -> None:
-    """Apply these events. Those that concern no clock (submissions held or refused, agreements) are passed over."""
-    told = [(item.event.data, item.event.traceparent) for item in received]
+    """Apply these events. Those that concern no clock (submissions held or refused, agreements) are passed over, and old ones."""
+    news = await read_news(recording, received, watermarks)
+    told = [(item.event.data, item.event.traceparent) for item in news]
     moving = [(data, traceparent) for data, traceparent in told if isinstance(data, Moving)]
     if not moving:
         return

@@ -1,0 +1,100 @@
+"""Topics that an operator has restarted are read from their beginning, with an inbox that knows nothing of them any more."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from accord.contracts.topics import QUALIFICATION_EVENTS
+from sla_monitor import tables
+
+HOUR = timedelta(hours=1)
+START = datetime(2027, 3, 1, 15, tzinfo=UTC)
+
+
+async def everything(stack: Any) -> dict[str, list[str]]:
+    """All rows of the service's tables."""
+    return {
+        name: sorted(str(tuple(row)) for row in await stack.rows(f"SELECT * FROM {name}"))
+        for name in tables.metadata.tables
+    }
+
+
+async def test_all_that_is_told_again_changes_nothing(signed, teller):
+    lead, other, gone = teller(), teller(), teller()
+    entered = lead.entered("mql", START)
+    merge = lead.merged(other.lead_id, START + 2 * HOUR, size=10)
+    told = [
+        lead.captured(START, size=10),
+        other.captured(START, size=100),
+        gone.captured(START, size=100),
+        entered,
+        gone.entered("mql", START),
+        other.did("demo.requested", START + HOUR),
+        merge,
+        lead.unmerged(merge, START + 3 * HOUR),
+        lead.updated(START + 3 * HOUR, size=100),
+        gone.decided("accept", START + HOUR / 2),
+        gone.erased(START + 4 * HOUR),
+    ]
+    await signed.tell(*told)
+    await signed.read_until(START + 5 * HOUR)
+    taken_back = entered.model_copy(
+        update={"sequence": 2, "recorded_at": START + 5 * HOUR, "correction": True, "withdrawn": True, "replaces": 1}
+    )
+    await signed.tell(taken_back)
+    await signed.read_until(START + 6 * HOUR)
+    assert await signed.states(lead.lead_id) == {"accept-mql": "cancelled"}
+    before = await everything(signed)
+    signed.watermarks.reached = {}
+    await signed.tell_again(*told, taken_back)
+    for event in (*told, taken_back):
+        await signed.tell_again(event)
+    assert await everything(signed) == before
+
+
+async def test_trigger_that_is_told_again_is_not_judged_by_what_came_later(signed, teller):
+    """Of which only qualification's topic was restarted, and the profile of then was forgotten since."""
+    lead = teller()
+    entered = lead.entered("mql", START)
+    await signed.tell(lead.captured(START, size=10), entered)
+    for hour in (5, 7, 9):
+        await signed.read_until(START + hour * HOUR)
+        await signed.tell(lead.updated(START + (hour + 1) * HOUR, size=100))
+    before = await everything(signed)
+    del signed.watermarks.reached[QUALIFICATION_EVENTS]
+    await signed.tell_again(entered)
+    assert await everything(signed) == before
+    assert await signed.states(lead.lead_id) == {"accept-mql": "breached"}
+
+
+async def test_breach_stands_when_an_answer_that_was_corrected_away_is_told_again(stack, content, teller):
+    clause = {"obliges": "sales", "kind": "response", "within": {"elapsed": "PT1H"}}
+    content["clauses"] = [{**clause, "key": "demo", "from": {"activity": "demo.requested"}, "to": {"stage": "sal"}}]
+    await stack.agree(content)
+    await stack.in_force_since(datetime(2020, 1, 1, tzinfo=UTC))
+    lead = teller()
+    entered = lead.entered("sal", START + HOUR / 2)
+    lead.qualification += 1
+    corrected = {"sequence": 2, "recorded_at": START + HOUR, "correction": True, "withdrawn": True, "replaces": 1}
+    told = [lead.captured(START), lead.did("demo.requested", START), entered, entered.model_copy(update=corrected)]
+    await stack.tell(*told)
+    await stack.read_until(START + 5 * HOUR)
+    assert await stack.states(lead.lead_id) == {"demo": "breached"}
+    before = await everything(stack)
+    stack.watermarks.reached = {}
+    for event in told:
+        await stack.tell_again(event)
+    assert await everything(stack) == before
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+async def test_event_that_was_set_aside_is_applied_when_it_is_replayed(signed, teller, is_held):
+    lead = teller()
+    await signed.tell(lead.captured(START, size=10))
+    await signed.read_until(START + 5 * HOUR)
+    signed.watermarks.held = frozenset({str(lead.lead_id)} if is_held else ())
+    await signed.tell_again(lead.entered("mql", START + HOUR))
+    assert await signed.states(lead.lead_id) == ({"accept-mql": "running"} if is_held else {})
