@@ -60,9 +60,8 @@ def murmur2(data: bytes) -> int:
     whole = length & ~3
     h = 0x9747_B28C ^ length
     for word in memoryview(data)[:whole].cast("I") if _LITTLE else _words(data[:whole]):
-        k = (word * multiplier) & mask
-        k ^= k >> 24
-        h = ((h * multiplier) & mask) ^ ((k * multiplier) & mask)
+        k = word * multiplier & mask
+        h = (h * multiplier ^ (k ^ k >> 24) * multiplier) & mask
     if whole != length:
         h = ((h ^ int.from_bytes(data[whole:], "little")) * multiplier) & mask
     h ^= h >> 13
