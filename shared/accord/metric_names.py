@@ -23,7 +23,7 @@ HTTP_IN_FLIGHT = Gauge("accord_http_requests_in_flight", "Requests begun and not
 HTTP_REFUSED = Counter(
     "accord_http_refused_total",
     "Requests refused before any work: overload, rate, auth, malformed, head or body (too large), slow (head or body), memory (bytes of"
-    " bodies in flight) or connections (too many).",
+    " bodies in flight, or of answers that are not read), connections (too many) or unchecked (a fault of ours).",
     ["reason"],
 )
 HTTP_CONNECTIONS = Gauge("accord_http_connections", "Open connections of clients.")

@@ -26,7 +26,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar, cast, get_args
@@ -70,6 +70,8 @@ _BACKLOG = 2048
 _COLLECT_AFTER = (20_000, 20, 50)
 """New objects before the youngest are looked through, and how often that happens before the next older generation is."""
 _WAIT_FOR_DISPOSE_S = 2.0
+_PROBE_CONNECTIONS_MAX = 50
+"""Of the port for probes and metrics alone."""
 
 
 class Documents(Protocol):
@@ -323,7 +325,7 @@ class Process:
         )
         servers = [(serve(app, settings), listening)]
         if beside is not None:
-            servers.append((serve(_probes(self._health), settings), beside))
+            servers.append((serve(_probes(self._health), settings, _PROBE_CONNECTIONS_MAX), beside))
         return servers
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
@@ -357,8 +359,11 @@ class Process:
         await asyncio.gather(*remaining, return_exceptions=True)
 
 
-def serve(app: ASGIApp, settings: Settings) -> BoundedServer:
-    """The server of an app; `serve_on` a socket runs it."""
+def serve(app: ASGIApp, settings: Settings, connections_max: int | None = None) -> BoundedServer:
+    """The server of an app; `serve_on` a socket runs it. `connections_max`: less than the settings allow."""
+    limits = ConnectionLimits.of(settings)
+    if connections_max is not None:
+        limits = replace(limits, connections_max=min(connections_max, limits.connections_max))
     return BoundedServer(
         uvicorn.Config(
             app,
@@ -371,7 +376,7 @@ def serve(app: ASGIApp, settings: Settings) -> BoundedServer:
             timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=max(1, int(settings.drain_s) - 2),
         ),
-        ConnectionLimits.of(settings),
+        limits,
     )
 
 

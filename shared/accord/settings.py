@@ -92,13 +92,15 @@ class Settings(BaseSettings):
     body_stall_s: float = Field(default=10.0, gt=0)
     """How long a body may stand still, or fall behind `body_rate_min_bytes_per_s`, before it is answered with 408."""
     body_rate_min_bytes_per_s: int = Field(default=4_096, ge=1)
-    """Bytes a second that every body must come with."""
+    """Bytes a second that every body must come with, and with which an answer must be read that did not fit into the system's buffers."""
     head_bytes_max: int = Field(default=64 * 1024, ge=1_024)
     """Size of a request line and headers together; more is 431."""
     head_timeout_s: float = Field(default=10.0, gt=0)
     """How long a client may take from its connection, or from the first byte of a request, to the end of the head; then 408."""
     answer_stall_s: float = Field(default=60.0, gt=0)
-    """How long a client may read nothing of its answer before its connection is cut."""
+    """How long a client may read nothing of its answer, or fall behind `body_rate_min_bytes_per_s`, before its connection is cut."""
+    answer_bytes_unread_max: int = Field(default=64 * 1024 * 1024, ge=1)
+    """Bytes of answers that wait to be read; past it the connection that has waited longest is cut."""
     keep_alive_s: int = Field(default=75, ge=1)
     """How long a connection may be idle between requests."""
     connections_max: int = Field(default=4_000, ge=1)

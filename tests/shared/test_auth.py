@@ -384,13 +384,43 @@ async def test_a_hung_issuer_holds_up_nobody_whose_key_is_known(
         for number in range(20):
             claims = await tokens.verify(issuer.token(sub=f"person-{number}").encode())
             assert claims.name == f"oidc:person-{number}"
-        # Who has a key that is not known is sent away after a moment, and so many do not wait at once.
-        unknown = [issuer.token(f"new-{number}", key=issuer.keys["one"]).encode() for number in range(200)]
-        answers = await asyncio.gather(*map(tokens.verify, unknown), return_exceptions=True)
-    assert {isinstance(answer, Problem) and answer.status for answer in answers} == {503}
+        # Who has a key that is not known is sent away after a moment.
+        with pytest.raises(Problem) as sent_away:
+            await tokens.verify(issuer.token("new", key=issuer.keys["one"]).encode())
+        assert sent_away.value.status == 503
     issuer.keys["two"] = ec.generate_private_key(ec.SECP256R1())
     issuer.answers.set()
     assert (await tokens.verify(issuer.token("two").encode())).name == "oidc:ada"
+
+
+@pytest.mark.parametrize("is_cold", [True, False], ids=["at a cold start", "while keys are known"])
+async def test_no_more_than_fifty_wait_for_a_hung_issuer(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch, is_cold: bool
+) -> None:
+    monkeypatch.setattr(oidc, "_REFETCH_UNKNOWN_KEY_S", 0.0)
+    monkeypatch.setattr(oidc, "_WAIT_UNKNOWN_KEY_S", 600)
+    tokens = TokenVerifier(OidcSettings(issuer=issuer.url, audience="accord", timeout_s=600))
+    if not is_cold:
+        await tokens.verify(issuer.token().encode())
+    issuer.answers.clear()
+    issuer.keys["two"] = ec.generate_private_key(ec.SECP256R1())
+    asking = [
+        asyncio.create_task(tokens.verify(issuer.token("two", sub=f"person-{number}").encode()))
+        for number in range(200)
+    ]
+
+    async def are_refused() -> bool:
+        return sum(one.done() for one in asking) == 150
+
+    await until(are_refused)
+    assert tokens._waiting == 50
+    for refused in filter(asyncio.Task.done, asking):
+        error = refused.exception()
+        assert isinstance(error, Problem)
+        assert error.status == 503
+    waiting = [one for one in asking if not one.done()]
+    issuer.answers.set()
+    assert len({claims.name for claims in await asyncio.gather(*waiting)}) == 50
 
 
 async def test_a_key_that_the_issuer_drops_ends_its_tokens(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:

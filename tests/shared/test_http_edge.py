@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 from kit_main import build
-from raw_http import PATIENCE_S, RawAnswer, RawClient, connect, connected, metric
+from raw_http import RawAnswer, RawClient, connect, connected, metric
 from shared_kit import KEYS, until, write_keys
 from shared_process import process
 
@@ -235,14 +234,20 @@ async def test_half_sent_requests_hold_nobody_up(kit_database: str, tmp_path: Pa
 
 
 async def test_too_many_connections_of_strangers_make_room_for_others(kit_database: str, tmp_path: Path) -> None:
-    async def is_read() -> bool:
-        return await metric(port, "accord_http_body_bytes_in_flight") > 0
+    async def are_read() -> bool:
+        return await metric(port, "accord_http_body_bytes_in_flight") > MIB
 
-    async with serving(kit_database, tmp_path, connections_max=30, **PATIENT) as port, connected(port) as (upload,):
-        # Who is known and brings much is not sent away for them.
+    half = b"c350\r\n" + b"x" * 50_000 + b"\r\n"
+    async with (
+        serving(kit_database, tmp_path, connections_max=30, **PATIENT) as port,
+        connected(port, 2) as (upload, chunked),
+    ):
+        # Who is known and brings much is not sent away for them, said beforehand or not.
         await upload.head("POST", "/stream", Content_Length=100_000, Authorization=KNOWN)
         await upload.send(b"x" * 50_000)
-        await until(is_read)
+        await chunked.head("POST", "/measure", Transfer_Encoding="chunked", Authorization=KNOWN)
+        await chunked.send(half)
+        await until(are_read)
         async with connected(port, 10) as idle, connected(port, 30) as heads, connected(port, 40) as bodies:
             for client in heads:
                 await client.send(b"GET / HTTP/1.1\r\n")
@@ -254,6 +259,8 @@ async def test_too_many_connections_of_strangers_make_room_for_others(kit_databa
             assert await metric(port, "accord_http_connections") <= 30
         await upload.send(b"x" * 50_000)
         assert (await upload.answer()).body == b"100000"
+        await chunked.send(half + b"0\r\n\r\n")
+        assert (await chunked.answer()).body == b"100000"
 
 
 async def test_connections_that_are_all_busy_let_no_more_in(kit_database: str, tmp_path: Path) -> None:
@@ -399,44 +406,6 @@ async def test_a_body_that_stalls_is_408(kit_database: str, tmp_path: Path, path
                 assert (answer.status, answer.json()["type"]) == (408, "/problems/request-timeout")
                 assert answer.headers["connection"] == "close"
                 assert await client.is_closed()
-
-
-async def trickle(client: RawClient, size: int, every_s: float, pieces: int) -> None:
-    """Send `pieces` of this size, so often, unless there is an answer before."""
-    for _ in range(pieces):
-        await client.send(b"x" * size)
-        await asyncio.sleep(every_s)  # the pace is what is tried here
-        if client.reader.at_eof():
-            return
-
-
-@pytest.mark.slow
-async def test_a_slow_upload_goes_on_as_long_as_it_is_steady(kit_database: str, tmp_path: Path) -> None:
-    async with (
-        serving(kit_database, tmp_path, **HURRIED, body_timeout_s=1.5) as port,
-        connected(port, 3) as (steady, trickling, whole),
-    ):
-        await steady.head("POST", "/stream", Content_Length=40 * 500, Authorization=KNOWN)
-        await trickling.head("POST", "/stream", Content_Length=20_000, Authorization=KNOWN)
-        await whole.head("POST", "/measure", Content_Length=40 * 500, Authorization=KNOWN)
-        async with asyncio.timeout(PATIENCE_S):
-            await asyncio.gather(
-                trickle(steady, 500, 0.1, 40), trickle(trickling, 1, 0.02, 150), trickle(whole, 500, 0.1, 40)
-            )
-        assert (await steady.answer()).body == b"20000"
-        assert (await trickling.answer()).status == 408
-        # What is kept in memory whole may not take any time it likes.
-        assert (await whole.answer()).status == 408
-
-
-async def test_a_body_that_is_not_asked_for_yet_is_not_late(kit_database: str, tmp_path: Path) -> None:
-    async with serving(kit_database, tmp_path, **HURRIED) as port, connected(port) as (client,):
-        body = json.dumps({"word": "x" * 200}).encode()
-        await client.head(
-            "POST", "/model", Content_Length=len(body), Content_Type="application/json", Authorization=KNOWN
-        )
-        await client.send(body)
-        assert (await client.answer()).status == 200
 
 
 async def test_who_does_not_read_its_answer_is_cut_off(kit_database: str, tmp_path: Path) -> None:

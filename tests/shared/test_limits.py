@@ -53,6 +53,12 @@ async def test_a_key_over_its_rate_is_told_when_to_come_back(kit_database: str, 
         assert (await shop.client.get("/v1/policy/versions", headers=auth("sales"))).status_code == 200
 
 
+async def test_the_rate_is_taken_before_the_scope_is_looked_at(kit_database: str, tmp_path: Path) -> None:
+    async with kit(kit_database, tmp_path, rate_limit_per_s=0.01, rate_limit_burst=1) as shop:
+        answers = [await shop.client.post("/v1/policy/versions", headers=auth("reader"), content=b"x") for _ in "12"]
+        assert [answer.status_code for answer in answers] == [403, 429]
+
+
 async def test_one_request_more_than_can_be_taken_is_503_before_any_work(kit_database: str, tmp_path: Path) -> None:
     release, entered = asyncio.Event(), asyncio.Semaphore(0)
     router = APIRouter()

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from kit_main import build
+from raw_http import connected, metric
 from shared_kit import until
 from shared_process import SECRET, process
 
@@ -134,6 +135,19 @@ async def test_metrics_can_have_a_port_of_their_own(kit_database: str, tmp_path:
             text = (await client.get(f"http://127.0.0.1:{metrics_port}/metrics")).text
         for name in ("process_resident_memory_bytes", "process_cpu_seconds_total", "accord_http_requests_total"):
             assert name in text
+        assert await running.end(signal.SIGTERM) == 0
+
+
+async def test_a_port_for_metrics_alone_has_few_connections(kit_database: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        metrics_port = free.getsockname()[1]
+    async with process(kit_database, tmp_path, "api", ACCORD_METRICS_PORT=str(metrics_port)) as running:
+        port = (await running.logged("started"))["port"]
+        async with connected(port, 60) as clients, connected(metrics_port, 60):
+            open_count = await metric(metrics_port, "accord_http_connections")
+            assert open_count <= 60 + 50
+            await clients[0].head("GET", "/livez")
+            assert (await clients[0].answer()).status == 200
         assert await running.end(signal.SIGTERM) == 0
 
 

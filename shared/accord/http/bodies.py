@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope
 
+from accord.http import auth
 from accord.http.auth import Caller, authorize, required_scopes
 from accord.http.connections import CONNECTION, REFUSAL
 from accord.http.problems import Problem, malformed, malformed_request, overloaded, too_slow
@@ -78,7 +79,15 @@ class Bodies:
         self.raw = tuple(raw)
         self.special = (*self.streamed, *self.raw)
         self.in_flight = 0
+        self._scopes: dict[int, tuple[auth.Scope | None, ...]] = {}
         HTTP_IN_FLIGHT.set_function(lambda: self.in_flight)
+
+    def find_scopes(self, route: APIRoute) -> tuple[auth.Scope | None, ...]:
+        """What this route asks for, which is found once for each: routes live as long as the app."""
+        found = self._scopes.get(id(route))
+        if found is None:
+            found = self._scopes[id(route)] = tuple(required_scopes(route.dependant))
+        return found
 
 
 class BodyReader:
@@ -129,9 +138,10 @@ class BodyReader:
         return self._declared_bytes is None or self._expects or self._declared_bytes > _SMALL_BYTES
 
     def release(self) -> None:
-        """The request is over, and its body is not held any more. The scope holds this reader, so it is let go too: the garbage collector
-        would have to find the two of them."""
+        """The request is over, and its body is not held any more. The scope holds this reader and so does the request that `receive` is a
+        method of; both are let go, since the garbage collector comes seldom."""
         self._scope = _OVER
+        self._receive = _receive_nothing
         if self._reserved_bytes:
             self._bodies.budget.release(self._holder or _UNKNOWN, self._reserved_bytes)
             self._reserved_bytes = 0
@@ -140,7 +150,7 @@ class BodyReader:
         if self._holder is None:
             route = self._scope.get("route")
             if isinstance(route, APIRoute):
-                for required in required_scopes(route.dependant):
+                for required in self._bodies.find_scopes(route):
                     await authorize(Request(self._scope), required)
             self._begin()
         bodies = self._bodies
@@ -183,25 +193,30 @@ class BodyReader:
             self._reserve(_STREAM_BYTES)
         elif self._holder:
             self._reserve(declared_bytes)
+
+    def _reserve(self, size: int) -> None:
+        """Count these bytes. The connection of a known caller makes room for no other from then on. Raises Problem 503."""
+        self._bodies.budget.reserve(self._holder or _UNKNOWN, size)
+        self._reserved_bytes += size
         if self._holder and (connection := self._scope.get(CONNECTION)) is not None:
             connection.hold()
 
-    def _reserve(self, size: int) -> None:
-        self._bodies.budget.reserve(self._holder or _UNKNOWN, size)
-        self._reserved_bytes += size
-
     async def _read_rest(self, piece: bytes) -> bytes:
-        loop = asyncio.get_running_loop()
-        end_at = loop.time() + self._bodies.timeout_s
+        end_at = self._clock_s() + self._bodies.timeout_s
         pieces, has_more = [piece], True
         while has_more:
             message = await self._receive()
             pieces.append(self._counted(message))
             has_more = message.get("more_body", False)
-            if has_more and loop.time() > end_at:
+            if has_more and self._clock_s() > end_at:
                 HTTP_REFUSED.labels("slow").inc()
                 raise too_slow("The body")
         return b"".join(pieces)
+
+    def _clock_s(self) -> float:
+        """The time that the client had, if the connection counts it."""
+        connection = self._scope.get(CONNECTION)
+        return asyncio.get_running_loop().time() if connection is None else float(connection.clock_s)
 
     def _counted(self, message: Message) -> bytes:
         """The bytes of this piece, once they are known to be within the bounds."""
@@ -226,6 +241,10 @@ class BodyReader:
             f"A body may have {self._bytes_max} bytes here.",
             bytes_max=self._bytes_max,
         )
+
+
+async def _receive_nothing() -> Message:
+    return {"type": "http.disconnect"}
 
 
 _NUL_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")

@@ -9,8 +9,11 @@ import asyncio
 import math
 import resource
 import socket
+import struct
+import termios
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fcntl import ioctl
 from typing import Any, cast
 
 import httptools
@@ -32,10 +35,13 @@ REFUSAL = "accord.refusal"
 """Member of an ASGI scope: the problem because of which no more of the body is read."""
 
 _PIPELINED_MAX = 16
+_INT = struct.Struct("i")
 _LINGER_S = 10.0
 _SWEEP_S_MAX = 1.0
+_REFUSED_MAX = 50
+"""Connections beyond the limit that are left open until they have read their 503."""
 _OTHER_FILES = 500
-"""File descriptors that are left for the pool, Kafka, logs and listening sockets."""
+"""File descriptors that are left for the pool, Kafka, logs, listening sockets, probes on a port of their own, and refused connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +52,9 @@ class ConnectionLimits:
     head_bytes_max: int
     head_timeout_s: float
     body_stall_s: float
-    body_rate_min_bytes_per_s: int
+    rate_min_bytes_per_s: int
     answer_stall_s: float
+    unread_bytes_max: int
 
     @classmethod
     def of(cls, settings: Settings) -> ConnectionLimits:
@@ -58,6 +65,7 @@ class ConnectionLimits:
             settings.body_stall_s,
             settings.body_rate_min_bytes_per_s,
             settings.answer_stall_s,
+            settings.answer_bytes_unread_max,
         )
 
     @property
@@ -70,14 +78,21 @@ class Connections:
 
     Those in `evictable` do nothing but wait for their client: idle, in the head, in a body that is small or without a key, or until the
     answer is read. Where there are too many, the one that waits longest makes room for the next, so a flood of them keeps nobody out.
+    Where too many bytes of answers wait to be read, so does the answer that waits longest.
     """
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
         self.evictable: dict[BoundedProtocol, None] = {}
+        self.is_closing = False
+        self.clock_s = 0.0
+        """The time that clients had. It stands still while this process does."""
+        self._swept_at: float | None = None
         self._open: set[BoundedProtocol] = set()
         self._open_max = _usable(limits.connections_max)
-        self.is_closing = False
+        self._refused: dict[BoundedProtocol, None] = {}
+        self._unread: dict[BoundedProtocol, int] = {}
+        self._unread_bytes = 0
 
     def protocol(self, **arguments: Any) -> BoundedProtocol:
         """What uvicorn calls for each connection."""
@@ -85,42 +100,79 @@ class Connections:
 
     def add(self, connection: BoundedProtocol) -> bool:
         """Count this connection; False if there is no room for it."""
-        self._open.add(connection)
         HTTP_CONNECTIONS.inc()
-        if len(self._open) > self._open_max:
+        if len(self._open) >= self._open_max:
             oldest = next(iter(self.evictable), None)
             if oldest is None:
+                self._refused[connection] = None
+                if len(self._refused) > _REFUSED_MAX:
+                    next(iter(self._refused)).evict("connections")
                 return False
-            oldest.evict()
+            oldest.evict("connections")
+        self._open.add(connection)
         self.evictable[connection] = None
         return True
 
     def remove(self, connection: BoundedProtocol) -> None:
+        """This one is closed."""
+        HTTP_CONNECTIONS.dec()
+        self.forget(connection)
+
+    def forget(self, connection: BoundedProtocol) -> None:
+        """This one counts no more."""
         self._open.discard(connection)
         self.evictable.pop(connection, None)
-        HTTP_CONNECTIONS.dec()
+        self._refused.pop(connection, None)
+        self.note_read(connection)
+
+    def note_wait(self, connection: BoundedProtocol) -> None:
+        """This one waits for its client only."""
+        if connection in self._open:
+            self.evictable.setdefault(connection)
+
+    def note_unread(self, connection: BoundedProtocol, size: int) -> None:
+        """So many bytes wait until the client of this one reads. The latest is never the one that makes room."""
+        self.note_wait(connection)
+        self._unread[connection] = size
+        self._unread_bytes += size
+        while self._unread_bytes > self.limits.unread_bytes_max and len(self._unread) > 1:
+            next(iter(self._unread)).evict("memory")
+
+    def note_read(self, connection: BoundedProtocol) -> None:
+        """They do not any more."""
+        self._unread_bytes -= self._unread.pop(connection, 0)
 
     def close(self) -> None:
         """Wait for no client any more that has its answer."""
         self.is_closing = True
-        for connection in [one for one in self._open if one.is_ending()]:
-            connection.evict()
+        for connection in [one for one in (*self._open, *self._refused) if one.is_ending()]:
+            connection.evict("connections")
 
     async def sweep(self) -> None:
         """End what has waited for its client too long, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
+            self.check(loop.time())
             await asyncio.sleep(self.limits.sweep_s)
-            now = loop.time()
-            for connection in list(self._open):
-                connection.check(now)
+
+    def check(self, now: float) -> None:
+        """Look at each connection once. A pause of this process (stopped, or busy) is not charged to clients."""
+        if self._swept_at is not None:
+            self.clock_s += min(now - self._swept_at, 2 * self.limits.sweep_s)
+        self._swept_at = now
+        for connection in (*self._open, *self._refused):
+            try:
+                connection.check(self.clock_s)
+            except Exception:
+                log.exception("connection_not_checked")
+                connection.evict("unchecked")  # rather than leave it without bounds, or end the sweep for all
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """One connection.
 
     Uvicorn bounds neither the head, nor the time a client takes for head or body, nor the time it takes to read the answer. Time is looked
-    at by `Connections.sweep` from outside, so a request that comes at once pays for no timer.
+    at by `Connections.check` from outside, so a request that comes at once pays for no timer.
     """
 
     def __init__(self, connections: Connections, **arguments: Any) -> None:
@@ -128,32 +180,65 @@ class BoundedProtocol(HttpToolsProtocol):
         self._connections = connections
         self._limits = connections.limits
         self._bare: asyncio.Transport | None = None
+        self._answered: RequestResponseCycle | None = None
+        """The request that the app works on, or did last. Those in `pipeline` wait for their turn; `cycle` came last."""
         self._room_bytes = self._limits.head_bytes_max
         """What may still come before something must be complete: a head, or a piece of a body."""
         self._body_bytes = 0
+        self._written_bytes = 0
+        """What the client has read is this less what it has not; only what it reads while the transport is full is counted."""
         self._deaf = False
         """What comes is dropped; after the answer the connection ends."""
         self._lingering = False
         # What `check` saw last.
-        self._seen: tuple[str, object, object] | None = None
-        self._seen_since = 0.0
+        self._seen: tuple[str, object] | None = None
+        self._seen_bytes = 0
         self._checked_at = 0.0
         self._patience_s = 0.0
-        self._seen_body_bytes = 0
 
-    # what uvicorn and the parser call ------------------------------------------------------------------------------
+    # what uvicorn, the transport and the parser call ---------------------------------------------------------------
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         self._bare = transport
         super().connection_made(cast("asyncio.Transport", _GentleTransport(transport, self)))
         if not self._connections.add(self):
-            HTTP_REFUSED.labels("connections").inc()
-            self._deaf = True
-            transport.write(b"".join(_rendered(overloaded(), self.server_state.default_headers)))
-            transport.close()
+            self.refuse(overloaded(), "connections")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.remove(self)
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        if (answered := self._answered) is not None and not answered.response_complete:
+            answered.disconnected = True  # uvicorn tells only the request that came last
+            answered.message_event.set()
+        # All that leads back here is let go, since the garbage collector comes seldom.
+        self.pipeline.clear()
+        self._bare = self._answered = self._seen = None
+        self.transport = self.flow = self.cycle = self.scope = None  # type: ignore[assignment]
+
+    def pause_writing(self) -> None:
+        """What is written waits until the client reads."""
+        bare = cast("asyncio.Transport", self._bare)
+        self._written_bytes += _unread_bytes(bare)
+        queued_bytes = sum(len(cycle.body) for cycle, _ in self.pipeline)
+        self._connections.note_unread(self, bare.get_write_buffer_size() + queued_bytes)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        bare, answered = cast("asyncio.Transport", self._bare), self._answered
+        self._written_bytes -= _unread_bytes(bare)
+        self._connections.note_read(self)
+        bare.set_write_buffer_limits()
+        super().resume_writing()
+        if answered is None or bare.is_closing() or self._lingering:
+            return
+        if answered.response_complete:
+            self.flow.resume_reading()
+            if not self.pipeline:
+                return
+            answered, app = self.pipeline.pop()
+            self._start_asgi_task(answered, app)
+        if not answered.more_body:
+            self._connections.evictable.pop(self, None)
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -187,6 +272,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self.scope[CONNECTION] = self  # type: ignore[literal-required]  # ASGI leaves room for others
         super().on_headers_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self.flow.write_paused:  # an answer that is not read must not hold a request that is worked on
+            self.flow.pause_reading()
+            self.pipeline.append((cycle, app))
+            return
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
     def on_body(self, body: bytes) -> None:
         self._room_bytes = self._limits.head_bytes_max
         self._body_bytes += len(body)
@@ -211,7 +304,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.body.clear()  # what came of a body that nobody asked for
             if not self._deaf:
                 self._connections.evictable[self] = None
+        elif len(self.pipeline) == 1 and self.cycle.more_body:  # the next is the last, and not all of it has come
+            self._connections.evictable[self] = None
+        bare = cast("asyncio.Transport", self._bare)
+        if bare.get_write_buffer_size():
+            bare.set_write_buffer_limits(0)  # so whatever is unread pauses writing, and no request starts behind it
         super().on_response_complete()
+        if self.flow.write_paused and not self._deaf:
+            self.flow.pause_reading()
 
     # how it ends ---------------------------------------------------------------------------------------------------
     def refuse(self, problem: Problem, reason: str) -> None:
@@ -220,7 +320,6 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         HTTP_REFUSED.labels(reason).inc()
         self._deaf = True
-        self._connections.evictable.pop(self, None)
         cycle = self._request()
         if cycle is None or cycle.response_complete:
             if cycle is None or not cycle.more_body:  # else it is about a request that has its answer
@@ -236,6 +335,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """The latest request whose head has come."""
         return cast("RequestResponseCycle | None", self.cycle)
 
+    @property
+    def clock_s(self) -> float:
+        """See Connections.clock_s."""
+        return self._connections.clock_s
+
     def is_ending(self) -> bool:
         return self._lingering
 
@@ -245,13 +349,13 @@ class BoundedProtocol(HttpToolsProtocol):
         bare = self._bare
         if bare is None or bare.is_closing() or self._lingering:
             return
+        self._connections.note_wait(self)
         cycle = self._request()
         is_heard = not self._deaf and (cycle is None or not cycle.more_body)
         if is_heard or self._connections.is_closing or not bare.can_write_eof():
             bare.close()
             return
         self._deaf = self._lingering = True
-        self._connections.evictable[self] = None
         bare.write_eof()
         self.flow.resume_reading()
 
@@ -259,51 +363,51 @@ class BoundedProtocol(HttpToolsProtocol):
         """Somebody who is known brings a large body; this connection makes room for no other."""
         self._connections.evictable.pop(self, None)
 
-    def evict(self) -> None:
-        """Make room for another connection."""
-        HTTP_REFUSED.labels("connections").inc()
-        self._connections.evictable.pop(self, None)
+    def evict(self, reason: str) -> None:
+        """Make room for another: at once, whatever the client has not read."""
+        HTTP_REFUSED.labels(reason).inc()
+        self._connections.forget(self)
         self._deaf = True
-        if self._bare is not None:
-            self._bare.close()
+        if (bare := self._bare) is not None:
+            if bare.get_write_buffer_size():
+                bare.abort()
+            else:
+                bare.close()
 
     # what it waits for ---------------------------------------------------------------------------------------------
     def check(self, now: float) -> None:
-        """End this connection, or its request, if the client keeps it waiting for too long."""
-        waits_for, progress, allowed_s = self._awaited()
-        seen = (waits_for, progress, self.cycle)
-        if seen != self._seen:
-            self._seen, self._seen_since, self._checked_at = seen, now, now
-            self._patience_s, self._seen_body_bytes = self._limits.body_stall_s, self._body_bytes
-        elif waits_for == "body":
-            came = self._body_bytes - self._seen_body_bytes
-            earned_s = self._patience_s + came / self._limits.body_rate_min_bytes_per_s
-            self._patience_s = min(self._limits.body_stall_s, earned_s) - (now - self._checked_at)
-            self._seen_body_bytes, self._checked_at = self._body_bytes, now
-            if self._patience_s < 0:
-                self.refuse(too_slow("The body"), "slow")
-        elif now - self._seen_since > allowed_s:
+        """End this connection, or its request, if the client keeps it waiting for too long. What comes or is read earns time at the minimum
+        rate, up to what it may stand still."""
+        waits_for, of, progress_bytes, allowed_s = self._awaited()
+        if (waits_for, of) != self._seen:
+            self._seen, self._patience_s = (waits_for, of), allowed_s
+        else:
+            earned_s = (progress_bytes - self._seen_bytes) / self._limits.rate_min_bytes_per_s
+            self._patience_s = min(allowed_s, self._patience_s + earned_s) - (now - self._checked_at)
+        self._seen_bytes, self._checked_at = progress_bytes, now
+        if self._patience_s < 0:
             self._lose_patience(waits_for)
 
-    def _awaited(self) -> tuple[str, object, float]:
-        """What the connection waits for, how far it has come, and for how many seconds it may stand still."""
+    def _awaited(self) -> tuple[str, object, int, float]:
+        """What it waits for and of which request, how many bytes of that there are, and for how many seconds it may stand still."""
         cycle, limits, bare = self._request(), self._limits, cast("asyncio.Transport", self._bare)
-        waits_for, progress, allowed_s = "", None, math.inf
         if self.flow.write_paused or (bare.is_closing() and not self._lingering):
-            waits_for, progress, allowed_s = "reader", bare.get_write_buffer_size(), limits.answer_stall_s
-        elif self._lingering:
-            waits_for, allowed_s = "farewell", _LINGER_S
-        elif cycle is not None and not cycle.response_complete:
+            return "reader", None, self._written_bytes - _unread_bytes(bare), limits.answer_stall_s
+        if self._lingering:
+            return "farewell", None, 0, _LINGER_S
+        if cycle is not None and not cycle.response_complete:
             ours = not cycle.more_body or self.flow.read_paused or cycle.waiting_for_100_continue or self._deaf
-            waits_for = "" if ours else "body"
-        elif cycle is not None and cycle.more_body:
-            waits_for, allowed_s = "rest", limits.head_timeout_s
-        elif self.timeout_keep_alive_task is None:  # else it is idle, and uvicorn looks after it
-            waits_for, allowed_s = "head", limits.head_timeout_s
-        return waits_for, progress, allowed_s
+            return ("", cycle, 0, math.inf) if ours else ("body", cycle, self._body_bytes, limits.body_stall_s)
+        if cycle is not None and cycle.more_body:
+            return "rest", cycle, 0, limits.head_timeout_s
+        if self.timeout_keep_alive_task is None:
+            return "head", cycle, 0, limits.head_timeout_s
+        return "", cycle, 0, math.inf  # it is idle, and uvicorn looks after it
 
     def _lose_patience(self, waits_for: str) -> None:
-        if waits_for == "head" and self._room_bytes < self._limits.head_bytes_max:
+        if waits_for == "body":
+            self.refuse(too_slow("The body"), "slow")
+        elif waits_for == "head" and self._room_bytes < self._limits.head_bytes_max:
             self.refuse(too_slow("The head of the request"), "slow")
         elif waits_for in ("reader", "farewell"):
             cast("asyncio.Transport", self._bare).abort()
@@ -313,6 +417,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
 class _GentleTransport:
     """A transport whose `close` is `BoundedProtocol.end`."""
+
+    __slots__ = ("_protocol", "_transport", "write")
 
     def __init__(self, transport: asyncio.Transport, protocol: BoundedProtocol) -> None:
         self._transport = transport
@@ -370,6 +476,16 @@ def _head_too_large(bytes_max: int) -> Problem:
         f"Request line and headers may have {bytes_max} bytes together.",
         bytes_max=bytes_max,
     )
+
+
+def _unread_bytes(transport: asyncio.Transport) -> int:
+    """What the client has not taken yet, in our buffer and in the system's. The system takes more from us in large portions only, so our
+    buffer alone would show a slow client as one that stands still."""
+    try:
+        queued = ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(_INT.size))
+    except (OSError, ValueError):  # it is closed
+        return 0
+    return transport.get_write_buffer_size() + int(_INT.unpack(queued)[0])
 
 
 def _usable(connections_max: int) -> int:

@@ -9,7 +9,9 @@ import time
 from collections.abc import Iterable, Mapping
 
 import structlog
+from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, reset_contextvars
 from uuid_utils import uuid7
 
 from accord.http.admission import BODY
@@ -32,6 +34,8 @@ class RequestContext:
         self._app = app
         self._routes = routes
         self._slow_s = slow_s
+        self._metrics: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        """Those of each method, route and status: to find them by their labels costs more than to count."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -41,10 +45,8 @@ class RequestContext:
         scope["accord.request_id"] = request_id
         answer = _Answer(scope, send, request_id)
         began = time.perf_counter()
-        with (
-            span_of_request(scope) as trace_id,
-            structlog.contextvars.bound_contextvars(request_id=request_id, trace_id=trace_id),
-        ):
+        with span_of_request(scope) as trace_id:
+            bound = bind_contextvars(request_id=request_id, trace_id=trace_id)
             try:
                 await self._app(scope, receive, answer)
             except Exception as error:
@@ -62,12 +64,17 @@ class RequestContext:
                 await send_problem(problem, scope, receive, answer)
             finally:
                 self._account(scope, answer.status or 499, time.perf_counter() - began)
+                reset_contextvars(**bound)
 
     def _account(self, scope: Scope, status: int, seconds: float) -> None:
         route = self._template(scope)
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        HTTP_REQUESTS.labels(method, route, status).inc()
-        HTTP_SECONDS.labels(method, route).observe(seconds)
+        metrics = self._metrics.get((method, route, status))
+        if metrics is None:
+            metrics = HTTP_REQUESTS.labels(method, route, status), HTTP_SECONDS.labels(method, route)
+            self._metrics[method, route, status] = metrics
+        metrics[0].inc()
+        metrics[1].observe(seconds)
         if scope["path"] in _QUIET:
             return
         worth_it = status >= 500 or seconds > self._slow_s

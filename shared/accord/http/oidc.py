@@ -144,8 +144,9 @@ class TokenVerifier:
         return self._refreshing
 
     async def _wait(self, refreshing: asyncio.Task[None]) -> None:
-        """Wait for the keys that are being fetched; not for long if some are known. Raises Problem 503 if too many wait."""
-        if self._waiting >= _WAITING_MAX and self._fetched_at is not None:
+        """Wait for the keys that are being fetched; not for long if some are known. Raises Problem 503 if too many wait, at a cold start
+        too: anybody can send a token, and a hung issuer would let such requests take the places of all others."""
+        if self._waiting >= _WAITING_MAX:
             raise overloaded(detail="Too many requests wait for the keys of the issuer of tokens. Try again.")
         self._waiting += 1
         try:
