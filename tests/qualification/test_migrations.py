@@ -37,6 +37,7 @@ async def test_lead_with_moments_that_are_refused_by_now_is_answered_and_decided
         f"UPDATE lead SET profile = jsonb_set(profile, '{{captured_at}}', '{begin}')",
         f"UPDATE lead SET profile = jsonb_set(profile, '{{attributes,until}}', '{never}')",
         f"UPDATE lead_fact SET fact = jsonb_set(fact, '{{state,captured_at}}', '{begin}') WHERE fact ->> 'kind' = 'profile'",
+        "DROP INDEX lead_waiting_captured_idx",
         "UPDATE alembic_version SET version_num = '0006'",
     )
     await asyncio.to_thread(upgrade_sync, MIGRATIONS, database_url)

@@ -446,11 +446,13 @@ class World:
             self.nature.violated(f"{service} counts {self.recreated} as read, which was made anew")
 
     def check_reached(self, consumer: str, reached: Reached) -> None:
-        """Somebody is about to act by this: nothing that was announced of the new topic may count."""
+        """Somebody is about to act by this: nothing that was announced of a new topic may count while that is shorter than what was
+        read of the old one. Once it is as long, only the consumer can tell, a moment later."""
         topic = self.recreated
         if topic is None or reached.topics.get(topic, self.recreated_at) <= self.recreated_at:
             return
-        if any(self._is_another(consumer, partition) for partition in self.read_before[consumer]):
+        stored = self.cluster.topics[topic]
+        if any(len(stored[partition]) < at.next_offset for partition, at in self.read_before[consumer].items()):
             self.nature.violated(f"{consumer} acts by a watermark of {topic}, which was made anew and not read")
 
     def _is_another(self, consumer: str, partition: int) -> bool:
