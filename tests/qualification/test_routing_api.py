@@ -589,7 +589,7 @@ async def test_a_late_answer_ends_the_wait_for_somebody_else(routed, teller, day
 
 OWNED_LEADS = """
 INSERT INTO lead (lead_id, intake_sequence, visits, deal, erased, sequence, revision, changed_at, stage, stage_since, owner)
-SELECT gen_random_uuid(), 1, '{}', '{}', false, 0, 1, now(), 'mql', now(), 'owner ' || n % 100
+SELECT gen_random_uuid(), 1, '{}', '{}', false, 0, 1, now(), CASE WHEN n % 97 = 0 THEN 'mql' ELSE 'won' END, now(), 'owner ' || n % 10
 FROM generate_series(1, 20000) AS n
 """
 
