@@ -36,7 +36,7 @@ from accord.database import Recording, is_transient
 from accord.messaging import instruments
 from accord.messaging.claims import balance
 from accord.messaging.dead_letters import describe, replay
-from accord.messaging.polling import poll_until_stopped as _poll
+from accord.messaging.polling import poll_until_stopped
 from accord.messaging.ports import (
     FROM_BEGINNING,
     Claims,
@@ -375,10 +375,10 @@ class Consumer:
     async def _gather(self, reader: LogReader, stopped: asyncio.Task[Any]) -> list[LogRecord]:
         """The next records. Few of them wait a moment for more: a transaction costs the same for one as for many."""
         try:
-            records = list(await _poll(reader, stopped, _POLL_S, self._batch_rows))
+            records = list(await poll_until_stopped(reader, stopped, _POLL_S, self._batch_rows))
             if records and len(records) < min(self._gather_rows, self._batch_rows) and self._gather_s:
                 await asyncio.wait([stopped], timeout=self._gather_s)
-                records += await _poll(reader, stopped, 0.0, self._batch_rows - len(records))
+                records += await poll_until_stopped(reader, stopped, 0.0, self._batch_rows - len(records))
                 records.sort(key=lambda record: (record.topic, record.partition, record.offset))
         except LogPositionLost as error:
             await self._pass_removed(reader, error)
