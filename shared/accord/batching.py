@@ -90,7 +90,7 @@ class GroupCommit(Generic[Request, Answer]):
         apply: Callable[[Sequence[Request]], Awaitable[Sequence[Answer | Exception]]],
         *,
         batch_rows_max: int = 200,
-        gather_rows: int = 16,
+        gather_rows: int = 8,
         gather_s: float = 0.015,
         queue_rows_max: int = 2000,
         concurrent_batches: int = 2,
