@@ -148,6 +148,7 @@ class Session:
         await process.step()
         if self.server.releases_lock_early:
             self.server.recording.pop(self.number, None)
+            await asyncio.sleep(0.2 * nature.rng.random())
         await nature.travel()
         if nature.happens(nature.odds.lose_connection):
             if nature.rng.random() < 0.5 and self.is_alive:

@@ -138,6 +138,10 @@ class ProgressReader(Protocol):
         """Grows with every sign that a topic is not the one that was read before."""
         ...
 
+    def verify(self, is_verified: bool) -> None:
+        """Whether the positions that this process reads from are known to be of the topics as they are."""
+        ...
+
     def moved(self) -> None: ...
 
     def reached_by(self, positions: Mapping[Partition, int]) -> Reached: ...
@@ -215,6 +219,7 @@ class Consumer:
         self._poison_in_a_row = 0
         self._outcomes.clear()
         while not stop.is_set():
+            self._tell_verified()
             try:
                 await self._replay_unknown(stop)
                 await self._session(stop, backoff)
@@ -336,8 +341,14 @@ class Consumer:
         }
         self._seek(reader)
 
+    def _tell_verified(self) -> None:
+        """Until its positions are verified, and while it has none, nothing counts as read by this process."""
+        if self._progress is not None:
+            self._progress.verify(bool(self._positions) and not self._unverified)
+
     def _seek(self, reader: LogReader) -> None:
         """Have the next records fetched, and before them those that verify positions."""
+        self._tell_verified()
         reader.assign(
             {part: position.next_offset - (part in self._unverified) for part, position in self._positions.items()}
         )
@@ -403,6 +414,7 @@ class Consumer:
                 )
             elif position.is_lost:
                 found[part] = position.next_offset
+        self._tell_verified()
         if found:
             await self._store.set_lost(found, False)
             log.info("position_found_again", consumer=self.group, partitions=len(found))

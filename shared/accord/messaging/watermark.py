@@ -80,6 +80,8 @@ class AnnouncementBoard:
         self._first_looks: dict[str, _FirstLook] = {}
         self.changes = 0
         """Counts what was added, so that others notice."""
+        self.is_verified = True
+        """Whether the positions are known to be of these topics. A consumer that runs beside the board says so of those that it reads."""
         self.doubts = 0
         """Counts topics that were found to have become shorter, so that consumers verify their positions."""
 
@@ -114,7 +116,7 @@ class AnnouncementBoard:
         """How far a consumer with these positions has read these topics."""
         by_topic: dict[str, datetime] = {}
         held: set[str] = set()
-        for topic in topics:
+        for topic in topics if self.is_verified else ():
             entries = self._reached_entries(topic, positions)
             if entries is not None:
                 by_topic[topic] = min(entry.at for entry in entries)

@@ -103,6 +103,10 @@ class Watermarks:
     def doubts(self) -> int:
         return self.board.doubts
 
+    def verify(self, is_verified: bool) -> None:
+        """Whether the positions of the consumer beside it are known to be of these topics."""
+        self.board.is_verified = is_verified
+
     @property
     def changes(self) -> int:
         """Grows with everything that may have changed how far the topics have been consumed."""
