@@ -219,7 +219,8 @@ class Consumer:
         self._poison_in_a_row = 0
         self._outcomes.clear()
         while not stop.is_set():
-            self._tell_verified()
+            if self._progress is not None:
+                self._progress.verify(False)
             try:
                 await self._replay_unknown(stop)
                 await self._session(stop, backoff)
@@ -311,6 +312,7 @@ class Consumer:
         if held != before or doubts != self._doubts or self._is_set_back:
             await self._assign(reader, held)
             self._doubts, self._is_set_back = doubts, False
+        self._tell_verified()
         if held != before:
             log.info("partitions_claimed", consumer=self.group, partitions=len(held), of=len(items))
 
@@ -342,9 +344,9 @@ class Consumer:
         self._seek(reader)
 
     def _tell_verified(self) -> None:
-        """Until its positions are verified, and while it has none, nothing counts as read by this process."""
+        """Nothing counts as read by this process until the positions that it has claimed are verified."""
         if self._progress is not None:
-            self._progress.verify(bool(self._positions) and not self._unverified)
+            self._progress.verify(not self._unverified)
 
     def _seek(self, reader: LogReader) -> None:
         """Have the next records fetched, and before them those that verify positions."""
