@@ -381,11 +381,11 @@ def _probe(state: StackState) -> dict[str, str]:
         for name, entry in state.processes.items():
             if entry.probe:
                 try:
-                    ready = client.get(f"{entry.probe}/readyz").status_code == httpx.codes.OK
+                    answers[name] = client.get(f"{entry.probe}/readyz").json()["status"]
                 except httpx.TransportError:
                     answers[name] = "unreachable"
-                else:
-                    answers[name] = "ready" if ready else "not ready"
+                except (ValueError, KeyError, TypeError):
+                    answers[name] = "not ready"
     return answers
 
 
