@@ -606,7 +606,8 @@ class Consumer:
     # -- around it
 
     async def _replay_unknown(self, stop: asyncio.Event) -> None:
-        """Replay events that an older version did not know and this one does, before anything that came after them."""
+        """Replay events that an older version did not know and this one does, before this process reads on. What came after them may
+        have been applied: handlers put late facts into their place."""
         while not stop.is_set():
             letters = await self._store.replayable(sorted(EVENT_TYPES), _REPLAYED_AT_ONCE_MAX)
             replayed = 0
