@@ -14,7 +14,7 @@ from accord_local.services import ServiceSpec
 from accord_local.stack import StackOptions
 
 SERVICE = """
-import http.server, os, signal, sys, pathlib
+import http.server, json, os, signal, sys, pathlib
 name, role = pathlib.Path(__file__).parent.name, sys.argv[1]
 print(name, role, "password=hunter2-not-for-eyes", flush=True)
 if os.environ.get("FAKE_FAIL") == f"{name}-{role}":
@@ -24,7 +24,8 @@ if role == "migrate":
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200); self.end_headers(); self.wfile.write(os.environ["ACCORD_DATABASE_URL"].encode())
+        self.send_response(200); self.end_headers()
+        self.wfile.write(json.dumps({"status": "ready", "database_url": os.environ["ACCORD_DATABASE_URL"]}).encode())
     def log_message(self, *_): pass
 http.server.ThreadingHTTPServer((os.environ["ACCORD_HOST"], int(os.environ["ACCORD_PORT"])), Handler).serve_forever()
 """

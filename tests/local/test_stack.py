@@ -117,7 +117,7 @@ def test_a_killed_runner_is_followed_by_one_that_restarts_what_dies_and_leaves_n
         state = run.ready()
         assert list(state.processes) == ["postgresql", "kafka", "alpha", "beta"]
         answer = httpx.get(f"http://127.0.0.1:{run.port_base + 1}/readyz", trust_env=False)
-        assert answer.text.startswith("postgresql+asyncpg://sla@/sla?")
+        assert answer.json()["database_url"].startswith("postgresql+asyncpg://sla@/sla?")
         run.end(signal.SIGKILL)
         with running(directory) as next_run:
             after = next_run.ready()
@@ -159,7 +159,7 @@ def test_a_signal_stops_the_services_of_servers_that_somebody_else_runs(director
         state = run.ready()
         assert list(state.processes) == ["alpha", "beta"]
         answer = httpx.get(f"http://127.0.0.1:{run.port_base + 1}/readyz", trust_env=False)
-        assert answer.text == "postgresql://127.0.0.1:1/sla"
+        assert answer.json()["database_url"] == "postgresql://127.0.0.1:1/sla"
         assert run.end(signal.SIGTERM) == 0
         assert wait_gone(identities(state), timeout_s=1) == []
         assert run.state is None
