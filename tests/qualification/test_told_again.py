@@ -37,6 +37,16 @@ async def tell_one_by_one(stack: Any, events: list[Any]) -> None:
         await stack.tell(event)
 
 
+async def check_told_again(stack, told):
+    """Telling all of it again changes nothing, at once or one by one."""
+    await stack.tell(*told)
+    before = await everything(stack)
+    await stack.tell(*told)
+    assert await everything(stack) == before
+    await tell_one_by_one(stack, told)
+    assert await everything(stack) == before
+
+
 async def test_activities_that_are_told_again_count_once(stack, content, teller, day):
     await stack.agree(content)
     about = teller()
@@ -46,12 +56,7 @@ async def test_activities_that_are_told_again_count_once(stack, content, teller,
         about.did("email.clicked", day(3)),
         about.did("email.clicked", day(2)),
     ]
-    await stack.tell(*told)
-    before = await everything(stack)
-    await stack.tell(*told)
-    assert await everything(stack) == before
-    await tell_one_by_one(stack, told)
-    assert await everything(stack) == before
+    await check_told_again(stack, told)
 
 
 async def test_merges_that_are_told_again_after_they_were_taken_back_stay_so(stack, content, teller, day):
@@ -68,12 +73,7 @@ async def test_merges_that_are_told_again_after_they_were_taken_back_stay_so(sta
     told += [first, theirs.did("email.clicked", day(3)), parted(ours, theirs, first, day(4), employee_count=10)]
     second = third.merged(theirs.lead_id, day(5), employee_count=250)
     told += [second, theirs.did("email.clicked", day(6)), ours.updated(day(7), employee_count=20)]
-    await stack.tell(*told)
-    before = await everything(stack)
-    await stack.tell(*told)
-    assert await everything(stack) == before
-    await tell_one_by_one(stack, told)
-    assert await everything(stack) == before
+    await check_told_again(stack, told)
 
 
 async def test_merge_of_an_unheard_lead_and_its_own_events_that_are_told_again_change_nothing(

@@ -90,7 +90,7 @@ PRUNED = {
 }
 
 
-def kept(service: str) -> dict[str, str]:
+def retention_rules(service: str) -> dict[str, str]:
     return SHARED | SERVICES[service][1].KEPT  # type: ignore[no-any-return]
 
 
@@ -100,19 +100,20 @@ def id_at(moment: datetime) -> UUID:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_table_says_how_long_its_rows_stay_and_no_other_does(service: str) -> None:
-    assert set(kept(service)) == set(SERVICES[service][1].metadata.tables)
-    assert all(kept(service).values())
+    assert set(retention_rules(service)) == set(SERVICES[service][1].metadata.tables)
+    assert all(retention_rules(service).values())
 
 
 @pytest.mark.parametrize(
-    ("service", "table"), [(name, table) for name in SERVICES for table, rule in kept(name).items() if "days" in rule]
+    ("service", "table"),
+    [(name, table) for name in SERVICES for table, rule in retention_rules(name).items() if "days" in rule],
 )
 async def test_what_stays_for_days_is_gone_after_them_and_no_sooner(
     service: str, table: str, database_factory: Callable[..., str]
 ) -> None:
     main = SERVICES[service][0]
     pruned = PRUNED[table]
-    days = re.search(r"(\d+) days", kept(service)[table])
+    days = re.search(r"(\d+) days", retention_rules(service)[table])
     over, under = (
         (int(days[1]) + 1, int(days[1]) - 1) if days else (400, 1)
     )  # those of a setting are 90, if nobody says otherwise

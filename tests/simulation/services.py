@@ -437,7 +437,7 @@ async def _repeat(
     backoff = Backoff(first_s=0.1, max_s=0.5)
     while not stop.is_set():
         try:
-            await gate.look(work)
+            await gate.run_if_changed(work)
             backoff.reset()
         except Exception as error:
             if not is_transient(error):

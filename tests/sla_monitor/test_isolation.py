@@ -25,6 +25,12 @@ async def change(stack: Any, statement: str, *values: object) -> Any:
         return await (await recording.driver()).fetch(statement, *values)
 
 
+async def make_stuck(signed, broken):
+    """A clock of the lead raises when it is fired."""
+    await change(signed, "UPDATE clock SET warnings = '[[1]]' WHERE lead_id = $1", broken.lead_id)
+    await fire_due(signed.database, signed.book, signed.watermarks)
+
+
 async def read(stack: Any, until: datetime) -> None:
     """Both topics have been read until then, and nothing is done about it yet."""
     await stack.reach(until)
@@ -72,8 +78,7 @@ async def test_worker_lives_on_with_a_clock_that_raises(signed, two):
 
 async def test_clock_that_is_mended_fires_after_its_rest(signed, two):
     broken, _ = two
-    await change(signed, "UPDATE clock SET warnings = '[[1]]' WHERE lead_id = $1", broken.lead_id)
-    await fire_due(signed.database, signed.book, signed.watermarks)
+    await make_stuck(signed, broken)
     await change(signed, "UPDATE clock SET warnings = '[]' WHERE lead_id = $1", broken.lead_id)
     await change(signed, "UPDATE stuck_row SET retry_at = now()")
     await fire_due(signed.database, signed.book, signed.watermarks)
@@ -248,8 +253,7 @@ async def test_stuck_lead_that_is_locked_after_its_rest_stays_stuck(signed, two)
 
 async def test_stuck_lead_of_which_no_clock_runs_any_more_is_stuck_no_more(signed, two):
     broken, _ = two
-    await change(signed, "UPDATE clock SET warnings = '[[1]]' WHERE lead_id = $1", broken.lead_id)
-    await fire_due(signed.database, signed.book, signed.watermarks)
+    await make_stuck(signed, broken)
     await change(signed, "DELETE FROM clock WHERE lead_id = $1", broken.lead_id)
     await change(signed, "UPDATE stuck_row SET retry_at = now()")
     await fire_due(signed.database, signed.book, signed.watermarks)

@@ -138,7 +138,7 @@ class ProgressReader(Protocol):
         """Grows with every sign that a topic is not the one that was read before."""
         ...
 
-    def verify(self, is_verified: bool) -> None:
+    def set_verified(self, is_verified: bool) -> None:
         """Whether the positions that this process reads from are known to be of the topics as they are."""
         ...
 
@@ -220,7 +220,7 @@ class Consumer:
         self._outcomes.clear()
         while not stop.is_set():
             if self._progress is not None:
-                self._progress.verify(False)
+                self._progress.set_verified(False)
             try:
                 await self._replay_unknown(stop)
                 await self._session(stop, backoff)
@@ -312,7 +312,7 @@ class Consumer:
         if held != before or doubts != self._doubts or self._is_set_back:
             await self._assign(reader, held)
             self._doubts, self._is_set_back = doubts, False
-        self._tell_verified()
+        self._report_verified()
         if held != before:
             log.info("partitions_claimed", consumer=self.group, partitions=len(held), of=len(items))
 
@@ -343,14 +343,14 @@ class Consumer:
         }
         self._seek(reader)
 
-    def _tell_verified(self) -> None:
+    def _report_verified(self) -> None:
         """Nothing counts as read by this process until the positions that it has claimed are verified."""
         if self._progress is not None:
-            self._progress.verify(not self._unverified)
+            self._progress.set_verified(not self._unverified)
 
     def _seek(self, reader: LogReader) -> None:
         """Have the next records fetched, and before them those that verify positions."""
-        self._tell_verified()
+        self._report_verified()
         reader.assign(
             {part: position.next_offset - (part in self._unverified) for part, position in self._positions.items()}
         )
@@ -416,7 +416,7 @@ class Consumer:
                 )
             elif position.is_lost:
                 found[part] = position.next_offset
-        self._tell_verified()
+        self._report_verified()
         if found:
             await self._store.set_lost(found, False)
             log.info("position_found_again", consumer=self.group, partitions=len(found))

@@ -207,27 +207,12 @@ class PostgresConsumerStore:
         return {(topic, partition): Position(*position) for topic, partition, *position in rows}
 
     async def set_lost(self, offsets: Mapping[Partition, int], is_lost: bool) -> None:
-        parts = sorted(offsets)
         async with self._database.recording() as recording:
-            await (await recording.driver()).execute(
-                _SET_LOST,
-                self._consumer,
-                [topic for topic, _ in parts],
-                [partition for _, partition in parts],
-                [offsets[part] for part in parts],
-                is_lost,
-            )
+            await (await recording.driver()).execute(_SET_LOST, self._consumer, *_columns_of(offsets), is_lost)
 
     async def create_positions(self, positions: Mapping[Partition, int]) -> None:
-        parts = sorted(positions)
         async with self._database.recording() as recording:
-            await (await recording.driver()).execute(
-                _CREATE,
-                self._consumer,
-                [topic for topic, _ in parts],
-                [partition for _, partition in parts],
-                [positions[part] for part in parts],
-            )
+            await (await recording.driver()).execute(_CREATE, self._consumer, *_columns_of(positions))
 
     async def count_unsettled(self) -> int:
         async with self._database.reading() as conn:
@@ -264,6 +249,12 @@ async def watermark(conn: AsyncConnection, topics: Sequence[str]) -> datetime | 
     """What answers are as of: until when this service had read all of these topics when it last noted it; None if unknown."""
     known: datetime | None = (await conn.execute(_AS_OF, {"topics": sorted(set(topics))})).scalar_one()
     return known
+
+
+def _columns_of(offsets: Mapping[Partition, int]) -> tuple[list[str], list[int], list[int]]:
+    """Topics, partitions and offsets, in the order in which rows are locked."""
+    parts = sorted(offsets)
+    return [topic for topic, _ in parts], [partition for _, partition in parts], [offsets[part] for part in parts]
 
 
 def _readable(value: bytes | None) -> str | None:

@@ -39,7 +39,7 @@ class ChangeGate:
         self._seen = -1
         self._opens_at = 0.0
 
-    async def look(self, work: Callable[[], Awaitable[bool | None]]) -> bool:
+    async def run_if_changed(self, work: Callable[[], Awaitable[bool | None]]) -> bool:
         """Do `work` if it is worth a look now; whether there is more to do at once, as it says. None: it has found nothing.
 
         After that the next look is when something has changed. One that has found something, or failed, is made again soon.
@@ -103,7 +103,7 @@ class Watermarks:
     def doubts(self) -> int:
         return self.board.doubts
 
-    def verify(self, is_verified: bool) -> None:
+    def set_verified(self, is_verified: bool) -> None:
         """Whether the positions of the consumer beside it are known to be of these topics."""
         self.board.is_verified = is_verified
 

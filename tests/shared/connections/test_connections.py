@@ -153,6 +153,14 @@ class Counting:
         finally:
             self.working -= 1
 
+    async def await_working(self, count: int) -> None:
+        """Until so many requests wait for the gate."""
+
+        async def are_working() -> bool:
+            return self.working == count
+
+        await until(are_working)
+
 
 def kit_app(tmp_path: Path, **settings: Any) -> ASGIApp:
     """The kit, whose servers are all away."""
@@ -430,11 +438,7 @@ async def test_a_refused_client_that_sends_its_request_reads_503() -> None:
         for client in busy:
             await client.head("GET", "/")
         await edge.await_open(2)
-
-        async def are_working() -> bool:
-            return app.working == 2
-
-        await until(are_working)
+        await app.await_working(2)
         for _ in range(100):
             async with connected(edge.port) as (late,):
                 await late.head("POST", "/", Content_Length=100_000)
@@ -452,11 +456,7 @@ async def test_refused_clients_that_stay_are_bounded_and_let_nobody_in_beyond_th
     async with listening(app, connections_max=2) as edge, connected(edge.port, 2) as busy:
         for client in busy:
             await client.head("GET", "/")
-
-        async def are_working() -> bool:
-            return app.working == 2
-
-        await until(are_working)
+        await app.await_working(2)
         async with connected(edge.port, 200) as late:
             for client in late:
                 await client.head("GET", "/")

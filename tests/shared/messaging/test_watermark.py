@@ -569,11 +569,11 @@ async def test_look_that_found_nothing_is_made_again_when_something_has_changed(
     async def find_nothing():
         looks.append(watermarks.changes)
 
-    assert not await gate.look(find_nothing)
-    assert not await gate.look(find_nothing)
+    assert not await gate.run_if_changed(find_nothing)
+    assert not await gate.run_if_changed(find_nothing)
     assert looks == [0]
     watermarks.changes += 1
-    await gate.look(find_nothing)
+    await gate.run_if_changed(find_nothing)
     assert looks == [0, 1]
 
 
@@ -587,7 +587,7 @@ async def test_look_that_found_something_is_made_again(more):
         return more
 
     gate = ChangeGate(StillWatermarks(), every_s=3600)
-    assert [await gate.look(find) for _ in range(2)] == [more, more]
+    assert [await gate.run_if_changed(find) for _ in range(2)] == [more, more]
     assert looks == 2
 
 
@@ -602,8 +602,8 @@ async def test_look_that_failed_is_made_again_though_nothing_has_changed():
 
     gate = ChangeGate(StillWatermarks(), every_s=3600)
     with pytest.raises(TimeoutError):
-        await gate.look(fail_once)
-    assert await gate.look(fail_once)
+        await gate.run_if_changed(fail_once)
+    assert await gate.run_if_changed(fail_once)
 
 
 class SilentLog:

@@ -386,10 +386,10 @@ async def _write(driver: asyncpg.Connection, register: Register, scene: _Scene, 
 
 
 def _submission(waiting: Waiting) -> Submission:
-    return Submission.model_validate_json(orjson.dumps(_kept(waiting)))
+    return Submission.model_validate_json(orjson.dumps(_read_form(waiting)))
 
 
-def _kept(waiting: Waiting) -> dict[str, JsonValue]:
+def _read_form(waiting: Waiting) -> dict[str, JsonValue]:
     """The record as it was taken, with its moments in the range that is taken by now."""
     document: dict[str, JsonValue] = orjson.loads(waiting.form or "{}")
     for part, name in ((document, "occurred_at"), (document.get("consent"), "given_at")):
@@ -403,7 +403,7 @@ def _kept(waiting: Waiting) -> dict[str, JsonValue]:
 def _corrected(waiting: Waiting, fields: Mapping[str, JsonValue]) -> Submission:
     """The submission with these fields changed. Raises Problem 422 with pointers into the request."""
     try:
-        document = patched(_kept(waiting), fields)
+        document = patched(_read_form(waiting), fields)
     except FixedField as error:
         message = "Is a fact about the sender and cannot be corrected"
         raise unfit_at(f"/fields/{error.field}", message) from None

@@ -64,4 +64,4 @@ def timekeeping(database: Database, definitions: Definitions, watermarks: Waterm
         leads_done = await pass_time(database, book, watermarks)
         return leads_done >= LEADS_PER_ROUND_MAX if leads_done else None
 
-    return Periodic(leads.TIMEKEEPING, EVERY_S, lambda: gate.look(work))
+    return Periodic(leads.TIMEKEEPING, EVERY_S, lambda: gate.run_if_changed(work))

@@ -186,7 +186,7 @@ def firing(database: Database, book: SlaBook, watermarks: Watermarks, every_s: f
         fired = await fire_due(database, book, watermarks)
         return fired > 0 or judged >= BATCH_CLOCKS_MAX if judged or fired else None
 
-    return Periodic("fire-clocks", every_s, lambda: gate.look(work))
+    return Periodic("fire-clocks", every_s, lambda: gate.run_if_changed(work))
 
 
 def forgetting(database: Database, kept: timedelta) -> Periodic:
