@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from accord.database import Database
+from accord.db import Database
 
 
 async def plan_among_many(database: Database, table: str, insert: str, statement: str, *values: object) -> str:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, MetaData
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from accord.database import async_url
+from accord.db import async_url
 
 
 def differences(url: str, metadata: MetaData) -> list[Any]:

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.contracts.watermarks import WATERMARKS, Announcement, encode_announcement
 from accord.messaging.kafka_log import KafkaLog
-from accord.messaging.watermark import Reached
+from accord.messaging.ports import Reached
 from accord.settings import KafkaSettings
 
 

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from accord.database import is_transient
-from accord.messaging import instruments
+from accord.db import is_transient
+from accord.metric_names import GROUP_COMMIT_QUEUE, GROUP_COMMIT_ROWS
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -77,7 +77,7 @@ class GroupCommit(Generic[Request, Answer]):
     What was submitted together is applied in its order, one batch after the other. `apply` gets up to `batch_rows_max`
     requests and returns one answer for each, in order; an answer that is an Exception is raised to its submitter. If
     `apply` raises, the batch is bisected until the exception belongs to one request; a transient failure (see
-    accord.database.is_transient) belongs to the whole batch, since each half would meet it too. At most `queue_rows_max`
+    accord.db.errors.is_transient) belongs to the whole batch, since each half would meet it too. At most `queue_rows_max`
     requests wait; one more raises Overloaded at once.
 
     A batch costs nearly the same for one request as for some. So while fewer than `gather_rows` wait, one batch is applied at
@@ -115,8 +115,8 @@ class GroupCommit(Generic[Request, Answer]):
         self._last_at = 0.0
         self._closing = False
         self._progress_at = time.monotonic()
-        self._rows = instruments.GROUP_COMMIT_ROWS.labels(name)
-        self._waiting = instruments.GROUP_COMMIT_QUEUE.labels(name)
+        self._rows = GROUP_COMMIT_ROWS.labels(name)
+        self._waiting = GROUP_COMMIT_QUEUE.labels(name)
 
     async def submit(self, request: Request) -> Answer:
         """The answer, once its batch was committed. Raises Overloaded, or what `apply` raised for this request."""

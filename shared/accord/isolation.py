@@ -16,7 +16,7 @@ from sqlalchemy import Column, DateTime, Index, Integer, MetaData, PrimaryKeyCon
 from sqlalchemy.dialects.postgresql import UUID as UUID_TYPE
 
 from accord.collectors import Collector
-from accord.database import Database, Recording, driver_of, is_transient
+from accord.db import Database, Recording, driver_of, is_transient
 from accord.telemetry import describe
 
 log = structlog.get_logger(__name__)
@@ -95,7 +95,7 @@ async def process_isolated(
     `is_due` is the SQL condition, a constant of ours, that something is or may be due of the row `stuck_row.key`: also where a claim
     passes over it, since it is locked or held. Of what is stuck and not due, nothing is left to come through.
 
-    If that raises what does not pass (see accord.database.is_transient), nothing is written, and each half is tried by itself until the
+    If that raises what does not pass (see accord.db.errors.is_transient), nothing is written, and each half is tried by itself until the
     row is alone. It then rests, from a minute to a day, and is in `stuck_row` until it comes through or nothing is due of it. An error
     outside of any row, in `claim`, is raised, and so is what passes: the worker tries again.
     """

@@ -68,3 +68,14 @@ __all__ = [
     "WORKER_FAILURES",
     "WORKER_UP",
 ]
+
+
+GROUP_COMMIT_ROWS = Histogram(
+    "accord_group_commit_rows",
+    "Requests that shared one transaction.",
+    ["name"],
+    buckets=(1, 2, 5, 10, 25, 50, 100, 200, 500),
+)
+
+
+GROUP_COMMIT_QUEUE = Gauge("accord_group_commit_waiting", "Requests that wait for the next batch.", ["name"])

@@ -44,7 +44,7 @@ from starlette.types import ASGIApp
 from accord.agreements.store import Outdated
 from accord.collectors import Collector
 from accord.contracts.topics import ServiceName
-from accord.database import Database
+from accord.db import Database
 from accord.health import Check, Health
 from accord.http import problems
 from accord.http.admission import Admission

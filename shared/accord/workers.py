@@ -9,7 +9,7 @@ from typing import Protocol
 
 import structlog
 
-from accord.database import is_transient
+from accord.db import is_transient
 from accord.retry import Backoff
 
 log = structlog.get_logger(__name__)

@@ -28,9 +28,9 @@ from accord.agreements import ActiveCache, AgreementStore
 from accord.contracts.envelope import decode, headers_of
 from accord.contracts.intake_events import LeadCaptured, LeadState
 from accord.contracts.topics import INTAKE_EVENTS
-from accord.database import Database
+from accord.db import Database
 from accord.messaging import inbox
-from accord.messaging.consumer import Received
+from accord.messaging.handler import Received
 from accord.settings import Settings
 from intake import tables
 from intake.domain.quality import Facts

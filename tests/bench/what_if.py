@@ -12,7 +12,7 @@ from tests.bench.house import TEMPLATES, House
 from tests.bench.meter import Meter
 from tests.bench.report import Figure, median
 
-from accord.database import Database, driver_of
+from accord.db import Database, driver_of
 from qualification.queries import logs, what_ifs
 from qualification.usecases.what_if import LEADS_PER_BATCH_MAX
 

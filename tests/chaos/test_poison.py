@@ -18,7 +18,7 @@ from tests.system.running import Running
 
 from accord.contracts.envelope import headers_of
 from accord.contracts.topics import INTAKE_EVENTS, PARTITIONS_DEFAULT
-from accord.messaging.partitioning import hash_key
+from accord.partitioning import hash_key
 from accord_local.demo.client import wait_for
 
 pytestmark = [

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from accord.agreements.documents import read
-from accord.contracts.criteria import Criteria
-from accord.contracts.durations import parse_duration
+from accord.terms.criteria import Criteria
+from accord.terms.durations import parse_duration
 
 TEMPLATES = Path(__file__).parents[2] / "deploy" / "agreements"
 KINDS = ["policy", "definition", "sla", "plan"]

@@ -13,17 +13,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from tests.effort import cases
 
-from accord.contracts.criteria import (
-    DEPTH_MAX,
-    LEAVES_MAX,
-    MISSING,
-    OPS,
-    Criteria,
-    compile_criteria,
-    in_words,
-)
-from accord.contracts.durations import format_duration
-from accord.contracts.patterns import MATCHED_LENGTH_MAX
+from accord.terms.criteria import DEPTH_MAX, LEAVES_MAX, MISSING, OPS, Criteria, compile_criteria, in_words
+from accord.terms.durations import format_duration
+from accord.terms.patterns import MATCHED_LENGTH_MAX
 
 Tree = dict[str, Any]
 SIZE: Tree = {"path": "attributes.employee_count", "op": "gte", "value": 50}

@@ -7,14 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from accord.contracts.durations import (
-    DURATION_MAX,
-    Duration,
-    DurationText,
-    format_duration,
-    in_words,
-    parse_duration,
-)
+from accord.terms.durations import DURATION_MAX, Duration, DurationText, format_duration, in_words, parse_duration
 
 durations = st.timedeltas(min_value=timedelta(), max_value=DURATION_MAX)
 

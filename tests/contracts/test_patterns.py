@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.contracts import patterns
-from accord.contracts.patterns import (
+from accord.terms import patterns
+from accord.terms.patterns import (
     MATCHED_LENGTH_MAX,
     PATTERN_LENGTH_MAX,
     PATTERNS_MAX,

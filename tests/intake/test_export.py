@@ -10,7 +10,7 @@ import pytest
 from tests.intake.conftest import Running
 from tests.intake.privacy import GOOD, POLICY, record, submitted, waiting
 
-from accord.database import Database
+from accord.db import Database
 from intake.queries import exports
 from intake.usecases.export import Export, Interrupted
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from accord.contracts.intake_events import LeadCaptured, LeadMerged, LeadState, LeadUpdated
 from accord.contracts.values import utc
-from accord.messaging.outbox import json_of
+from accord.db.outbox import json_of
 from intake.domain.capture import Candidate, IdentityKey, Register
 from intake.domain.lead import Values, absorbed, created, survivor_of
 from intake.domain.quality import Quality

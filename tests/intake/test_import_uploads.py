@@ -10,7 +10,7 @@ import pytest
 from tests.intake.conftest import KEYS
 from tests.intake.importing import CSV, Importing, counted, importing, listening, people
 
-from accord.database import Database
+from accord.db import Database
 from intake.usecases.import_rows import prune_worker
 
 SLOWLY = {"rows_per_s": 1}

@@ -11,7 +11,7 @@ from tests.intake.privacy import POLICY, waiting
 from tests.intake.test_retention import AT_ONCE, retaining
 
 from accord.agreements import ActiveCache, AgreementStore
-from accord.database import Database
+from accord.db import Database
 from intake.domain.submission import Submission
 from intake.queries.quarantine import EXPIRING
 from intake.usecases.agree import POLICY as POLICY_KIND

@@ -17,7 +17,7 @@ from tests.intake.conftest import Running
 
 from accord.agreements import ActiveCache, AgreementStore
 from accord.batching import TimeBudget
-from accord.database import Database
+from accord.db import Database
 from intake.domain.policy import parse
 from intake.domain.report import Effect, Tally
 from intake.domain.submission import Submission

@@ -14,7 +14,7 @@ from tests.intake.conftest import Running
 from tests.intake.privacy import POLICY, count, record, submitted, waiting
 
 from accord.agreements import ActiveCache, AgreementStore
-from accord.database import Database
+from accord.db import Database
 from accord.ids import id_at, new_id
 from intake.usecases import retention as rounds
 from intake.usecases.agree import POLICY as POLICY_KIND

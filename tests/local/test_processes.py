@@ -27,7 +27,7 @@ SERVICE = f"""
 import os, sys
 from pathlib import Path
 from fastapi import APIRouter
-from accord.database import Database
+from accord.db import Database
 from accord.service import Service, run
 
 router = APIRouter()

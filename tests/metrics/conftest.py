@@ -27,9 +27,9 @@ from accord.contracts.intake_events import (
 from accord.contracts.qualification_events import LeadAssigned, LeadStageChanged, OpportunityUpdated
 from accord.contracts.sla_events import ClockBreached, ClockMet, ClockStarted
 from accord.contracts.values import Campaign, Money, StageKind, utc
-from accord.database import Database
+from accord.db import Database
 from accord.messaging.consumer_store import note_watermarks
-from accord.messaging.watermark import Reached
+from accord.messaging.ports import Reached
 from accord.migrations.run import upgrade_sync
 from metrics.usecases.project import project
 

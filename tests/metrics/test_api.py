@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from accord.contracts.values import utc
-from accord.database import Database
+from accord.db import Database
 from accord.service import create_app
 from metrics.main import PLAN_EXAMPLE, build
 from metrics.settings import Settings

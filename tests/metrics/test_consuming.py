@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 
 from accord.contracts.base import EventData
 from accord.contracts.envelope import Event, encode
-from accord.database import Database
+from accord.db import Database
 from accord.messaging import dead_letters
 from accord.messaging.kafka import client_options, ensure_topics, physical
 from accord.settings import KafkaSettings

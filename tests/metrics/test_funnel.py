@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.contracts.dimensions import Dimension
+from accord.terms.dimensions import Dimension
 from metrics.domain.choices import Choices, Order, Visit
 from metrics.domain.definition_view import Stage, Stages, stages_of, stages_of_definition
 from metrics.domain.funnel import Funnel, Group, Journey, Tally, funnel, standing

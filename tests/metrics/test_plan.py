@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from accord.agreements.documents import read
-from accord.contracts.dimensions import UnknownDimension
 from accord.contracts.values import utc
+from accord.terms.dimensions import UnknownDimension
 from metrics.domain.choices import Choices, dimensions, filter_of, size_band
 from metrics.domain.definition_view import stages_of_definition
 from metrics.domain.plan import flaws, parse, stages_not_in

@@ -19,7 +19,7 @@ from tests.effort import cases
 from accord.contracts.intake_events import LeadCaptured, LeadErased, LeadMerged, LeadUnmerged, LeadUpdated
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.contracts.values import utc
-from accord.database import Database
+from accord.db import Database
 from metrics.domain.choices import Choices, dimensions, filter_of, size_band
 from metrics.domain.definition_view import stages_of_definition
 from metrics.domain.funnel import Journey, Tally, funnel

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import text
 
-from accord.database import Database
+from accord.db import Database
 from metrics.queries.stages import one_snapshot
 
 

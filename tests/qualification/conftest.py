@@ -32,8 +32,8 @@ from accord.contracts.intake_events import (
     LeadUpdated,
 )
 from accord.contracts.values import Campaign
-from accord.database import Database
-from accord.messaging.consumer import Received
+from accord.db import Database
+from accord.messaging.handler import Received
 from accord.migrations.run import upgrade_sync
 from accord.service import create_app
 from accord.telemetry import configure_logging

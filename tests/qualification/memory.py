@@ -10,7 +10,7 @@ from uuid import UUID
 
 from accord.contracts.base import LeadEvent
 from accord.contracts.qualification_events import LeadStageChanged
-from accord.messaging.outbox import json_of
+from accord.db.outbox import json_of
 from qualification.domain.decisions import Decided
 from qualification.domain.facts import Acted, Assigned
 from qualification.domain.history import Log, family, fold, standing

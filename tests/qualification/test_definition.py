@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from accord.contracts.criteria import MISSING, Criteria, compile_criteria
+from accord.terms.criteria import MISSING, Criteria, compile_criteria
 from qualification.domain.checks import check
 from qualification.domain.definition import Definition
 from qualification.domain.paper import paper

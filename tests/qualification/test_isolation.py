@@ -14,8 +14,8 @@ from uuid_utils.compat import uuid7
 from accord.agreements import AgreementStore
 from accord.contracts.envelope import Event
 from accord.contracts.qualification_events import LeadAssigned, LeadScored, LeadStageChanged
-from accord.database import Database
-from accord.messaging.consumer import Received
+from accord.db import Database
+from accord.messaging.handler import Received
 from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
 from qualification import handlers

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.contracts.week import week_in
+from accord.terms.week import week_in
 from qualification.domain.assignment import Asked, Assignment, State, assign
 from qualification.domain.pointer import Pointer, pick
 from qualification.domain.routing import Routing, RoutingDocument, compile_routing, handed_over

@@ -18,7 +18,7 @@ from accord.contracts.envelope import Event
 from accord.contracts.intake_events import LeadUnmerged
 from accord.contracts.qualification_events import LeadAssigned
 from accord.contracts.sla_events import ClockBreached, ClockMet
-from accord.messaging.consumer import Received
+from accord.messaging.handler import Received
 from qualification.domain.history import fold
 from qualification.queries import logs, reevaluations
 from qualification.usecases.breaches import take_breaches

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.qualification.conftest import CONTENT
 
-from accord.contracts.criteria import MISSING
+from accord.terms.criteria import MISSING
 from qualification.domain.definition import Definition
 from qualification.domain.due import next_change
 from qualification.domain.lead import ACTIVITIES_PER_KIND_MAX, Activities, Lead, microseconds, moment_of

@@ -22,8 +22,8 @@ from tests.qualification import conftest
 from tests.qualification.test_history import AGREED, DEFINITIONS, Histories
 from uuid_utils.compat import uuid7
 
-from accord.contracts.dimensions import UnknownDimension
 from accord.contracts.qualification_events import LeadStageChanged
+from accord.terms.dimensions import UnknownDimension
 from qualification.domain.definition import Definition
 from qualification.domain.facts import Ruled
 from qualification.domain.groups import GROUPS_MAX, dimensions
@@ -329,7 +329,7 @@ async def test_the_version_that_was_in_force_would_have_done_what_happened(stack
 
 _WORK = """
 import asyncio, os
-from accord.database import Database
+from accord.db import Database
 from qualification.usecases.what_if import Imagining
 
 async def main():

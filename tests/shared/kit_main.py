@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from accord.agreements import AgreementStore, agreement_router
 from accord.batching import GroupCommit
-from accord.database import Database
+from accord.db import Database
 from accord.http.auth import Caller, authorize, require
 from accord.service import Service, run
 from accord.settings import Settings

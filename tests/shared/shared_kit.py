@@ -16,7 +16,7 @@ import yaml
 from fastapi import APIRouter
 
 from accord.agreements import AgreementStore, Finding, Kind, Section, agreement_router
-from accord.database import Database
+from accord.db import Database
 from accord.migrations.run import upgrade_sync
 from accord.service import Service, create_app
 from accord.settings import Settings

@@ -13,7 +13,7 @@ from shared_kit import CONTENT, Kit, auth, kit
 from sqlalchemy.engine import make_url
 
 from accord.batching import GroupCommit
-from accord.database import CommitOutcomeUnknown, Database
+from accord.db import CommitOutcomeUnknown, Database
 from accord.http.problems import problem_of
 
 BREAK_COMMITS = """

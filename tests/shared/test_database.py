@@ -16,7 +16,7 @@ import pytest
 from shared_kit import MIGRATIONS
 from sqlalchemy import make_url, text
 
-from accord.database import Database, NestedTransaction, driver_of, is_transient
+from accord.db import Database, NestedTransaction, driver_of, is_transient
 from accord.migrations.run import upgrade
 from accord_local.postgres import PostgresServer
 from accord_local.processes import free_ports

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from shared_kit import CONTENT, Kit, auth, kit
 from sqlalchemy import text
 
-from accord.database import Database
+from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.idempotency import (
     KEPT,

@@ -14,7 +14,7 @@ from alembic.operations import Operations
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from accord.database import Database, Recording, async_url
+from accord.db import Database, Recording, async_url
 from accord.isolation import is_resting, process_isolated, stuck_rows_collector
 from accord.metric_names import REGISTRY
 from accord.migrations import v0001, v0004_isolation

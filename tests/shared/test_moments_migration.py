@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from accord.contracts.values import MOMENT_MAX, MOMENT_MIN, utc
-from accord.database import async_url
+from accord.db import async_url
 from accord.migrations import v0005_moments
 
 USUAL = utc(2027, 1, 4)

@@ -223,7 +223,7 @@ async def test_a_migration_that_fails_ends_with_1(kit_database: str, tmp_path: P
     from sqlalchemy import text
     from sqlalchemy.ext.asyncio import create_async_engine
 
-    from accord.database import async_url
+    from accord.db import async_url
 
     engine = create_async_engine(async_url(kit_database))
     async with engine.begin() as conn:

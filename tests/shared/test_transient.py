@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from accord.database import Database, is_transient
+from accord.db import Database, is_transient
 from accord_local.postgres import PostgresServer
 
 TURNS_MAX = 8

@@ -30,10 +30,11 @@ from accord.messaging.ports import (
     Partition,
     Position,
     Progress,
+    Reached,
     Resting,
     Writers,
 )
-from accord.messaging.watermark import AnnouncementBoard, Reached
+from accord.messaging.watermark import AnnouncementBoard
 
 if TYPE_CHECKING:
     from tests.simulation.services import Instance

@@ -29,11 +29,12 @@ from tests.simulation.store import (
 )
 
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
-from accord.database import is_transient
-from accord.messaging.consumer import Consumer, Poison, PoisonLimits, Received
+from accord.db import is_transient
+from accord.messaging.consumer import Consumer, Poison, PoisonLimits
 from accord.messaging.frontier import Consumed
+from accord.messaging.handler import Received
+from accord.messaging.ports import Reached
 from accord.messaging.relay import Relay
-from accord.messaging.watermark import Reached
 from accord.messaging.watermarks import ChangeGate, Watermarks
 from accord.retry import Backoff
 from accord.workers import pause

@@ -13,8 +13,7 @@ from tests.simulation.database import Server, Session
 from tests.simulation.process import EPOCH, Process
 
 from accord.contracts.base import EventData
-from accord.messaging import outbox
-from accord.messaging.partitioning import hash_key
+from accord.db import outbox
 from accord.messaging.ports import (
     Claims,
     ConsumerTransaction,
@@ -29,12 +28,13 @@ from accord.messaging.ports import (
     Position,
     PositionConflict,
     Progress,
+    Reached,
     RelaySession,
     Resting,
     StoredDeadLetter,
     Writers,
 )
-from accord.messaging.watermark import Reached
+from accord.partitioning import hash_key
 
 LAYOUT_AHEAD = timedelta(seconds=1.5)
 """Added partitions are used from so much later on."""

@@ -29,9 +29,8 @@ from accord.contracts.sla_events import ClockBreached, ClockEvent
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS, TOPIC_OF
 from accord.contracts.watermarks import WATERMARKS
 from accord.messaging import dead_letters
-from accord.messaging.consumer import Received
-from accord.messaging.ports import LogPositionLost, OutgoingRecord, Position
-from accord.messaging.watermark import Reached
+from accord.messaging.handler import Received
+from accord.messaging.ports import LogPositionLost, OutgoingRecord, Position, Reached
 
 CONVERGED_WITHIN_S = 60.0
 """After the faults have ended; back-off and late notice of dead sessions take their part of it."""

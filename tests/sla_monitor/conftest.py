@@ -36,10 +36,10 @@ from accord.contracts.qualification_events import LeadAssigned, LeadDecided, Lea
 from accord.contracts.sla_events import ClockEvent
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
 from accord.contracts.values import Campaign
-from accord.database import Database
-from accord.messaging.consumer import Received
+from accord.db import Database
 from accord.messaging.consumer_store import note_watermarks
-from accord.messaging.watermark import Reached
+from accord.messaging.handler import Received
+from accord.messaging.ports import Reached
 from accord.migrations.run import upgrade_sync
 from accord.service import create_app
 from sla_monitor.main import MIGRATIONS, build

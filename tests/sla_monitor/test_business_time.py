@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.effort import cases
 
-from accord.contracts.week import Range, hours_in, range_in, week_in, weekdays_in
+from accord.terms.week import Range, hours_in, range_in, week_in, weekdays_in
 from sla_monitor.domain.business_time import Calendar, NoOpenTime, due, due_after_days, open_time_between, steps
 
 CHICAGO = ZoneInfo("America/Chicago")

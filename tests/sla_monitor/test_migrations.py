@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 from tests.sla_monitor.conftest import bearer
 
 from accord.contracts.values import utc
-from accord.database import async_url
+from accord.db import async_url
 from accord.migrations.run import upgrade_sync
 from sla_monitor import tables
 from sla_monitor.main import MIGRATIONS

@@ -23,7 +23,7 @@ from accord.contracts.intake_events import ActivityRecorded
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.contracts.sla_events import ClockEvent
 from accord.contracts.topics import ServiceName
-from accord.database import Database
+from accord.db import Database
 from accord.messaging.consumer_store import watermark
 from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.relay import Relay

@@ -26,7 +26,7 @@ from accord.contracts.base import EventData
 from accord.contracts.intake_events import LeadCaptured, LeadState
 from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
 from accord.contracts.topics import ServiceName
-from accord.database import Database, Recording, async_url
+from accord.db import Database, Recording, async_url
 from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore

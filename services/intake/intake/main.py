@@ -8,7 +8,7 @@ from pathlib import Path
 
 from accord.agreements import ActiveCache, AgreementStore, agreement_router, agreement_worker
 from accord.batching import GroupCommit
-from accord.database import Database
+from accord.db import Database
 from accord.http.idempotency import Answer, idempotency_worker
 from accord.isolation import stuck_rows_collector
 from accord.messaging.admin import admin_router

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS, SLA_EVENTS
-from accord.database import Recording
-from accord.messaging.consumer import Received
+from accord.db import Recording
+from accord.messaging.handler import Received
 from metrics.usecases.project import project
 
 CONSUMED = (INTAKE_EVENTS, QUALIFICATION_EVENTS, SLA_EVENTS)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from accord.agreements import AgreementStore, agreement_router, agreement_worker
-from accord.database import Database
+from accord.db import Database
 from accord.http.idempotency import idempotency_worker
 from accord.messaging.admin import admin_router
 from accord.messaging.collectors import announced_collector, consumed_collector, dead_letter_collector

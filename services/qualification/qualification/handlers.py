@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from accord.database import Recording
-from accord.messaging.consumer import Handler, Received
+from accord.db import Recording
+from accord.messaging.handler import Handler, Received
 from qualification.usecases.breaches import take_breaches
 from qualification.usecases.definitions import Definitions
 from qualification.usecases.requalify import requalify

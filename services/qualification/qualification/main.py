@@ -7,7 +7,7 @@ from pathlib import Path
 
 from accord.agreements import AgreementStore, agreement_router, agreement_worker
 from accord.contracts.topics import INTAKE_EVENTS, SLA_EVENTS, WAITED_FOR
-from accord.database import Database
+from accord.db import Database
 from accord.http.idempotency import idempotency_worker
 from accord.isolation import stuck_rows_collector
 from accord.messaging.admin import admin_router

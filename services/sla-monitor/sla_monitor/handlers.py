@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from accord.database import Recording
-from accord.messaging.consumer import Handler, Received
+from accord.db import Recording
+from accord.messaging.handler import Handler, Received
 from accord.messaging.watermarks import Watermarks
 from sla_monitor.usecases.agreements import SlaBook
 from sla_monitor.usecases.follow import follow

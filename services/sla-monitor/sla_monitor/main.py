@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from accord.agreements import AgreementStore, agreement_router, agreement_worker
-from accord.database import Database
+from accord.db import Database
 from accord.http.idempotency import idempotency_worker
 from accord.isolation import stuck_rows_collector
 from accord.messaging.admin import admin_router

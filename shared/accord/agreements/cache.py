@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.agreements.store import AgreementStore
-from accord.database import is_transient
+from accord.db import is_transient
 from accord.metric_names import AGREEMENT_ACTIVE
 
 log = structlog.get_logger(__name__)

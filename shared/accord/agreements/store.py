@@ -24,12 +24,12 @@ from accord.contracts.agreement_events import (
     AgreementSigned,
     AgreementWithdrawn,
 )
-from accord.contracts.findings import Finding, pointer
-from accord.contracts.paper import Section
-from accord.contracts.patterns import check_patterns
 from accord.contracts.values import Department
-from accord.database import Database, Recording, finite
+from accord.db import Database, Recording, finite
 from accord.http.idempotency import Answer, Ticket, once
+from accord.terms.findings import Finding, pointer
+from accord.terms.paper import Section
+from accord.terms.patterns import check_patterns
 from accord.workers import Periodic
 
 log = structlog.get_logger(__name__)

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response
 
-from accord.database import Database, Recording, driver_of, from_json
+from accord.db import Database, Recording, driver_of, from_json
 from accord.http.auth import authorize
 from accord.http.problems import MEDIA_TYPE, Problem
 from accord.metric_names import IDEMPOTENT_REPLAYS

@@ -20,10 +20,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accord.batching import Overloaded
-from accord.contracts import findings
-from accord.contracts.findings import place_in
-from accord.database import CommitOutcomeUnknown, is_transient
+from accord.db import CommitOutcomeUnknown, is_transient
 from accord.telemetry import describe
+from accord.terms import findings
+from accord.terms.findings import place_in
 
 log = structlog.get_logger(__name__)
 

@@ -9,13 +9,13 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from accord.contracts.envelope import MalformedEvent, UnknownEventType
-from accord.database import Database, is_transient
+from accord.db import Database, is_transient, outbox
 from accord.http.auth import require
 from accord.http.openapi import problems
 from accord.http.problems import Problem, not_found
-from accord.messaging import dead_letters, outbox
-from accord.messaging.consumer import Handler
+from accord.messaging import dead_letters
 from accord.messaging.consumer_store import PostgresConsumerStore, restart
+from accord.messaging.handler import Handler
 from accord.messaging.ports import DeadLetterKind, DeadLetterState
 
 

@@ -6,8 +6,8 @@ import math
 
 from accord.clock import utc_now
 from accord.collectors import Collector
-from accord.database import Database
-from accord.messaging import dead_letters, instruments, outbox
+from accord.db import Database, outbox
+from accord.messaging import dead_letters, instruments
 from accord.messaging.relay import Relay
 from accord.messaging.watermarks import Watermarks
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -30,12 +30,13 @@ from opentelemetry import trace
 
 from accord import tracing
 from accord.contracts.base import EVENT_TYPES, EventData
-from accord.contracts.envelope import Event, MalformedEvent, UnknownEventType, decode, event_id_of, type_of
+from accord.contracts.envelope import MalformedEvent, UnknownEventType, decode, event_id_of, type_of
 from accord.contracts.watermarks import WatermarkAdvanced
-from accord.database import Recording, is_transient
+from accord.db import is_transient
 from accord.messaging import instruments
 from accord.messaging.claims import balance
 from accord.messaging.dead_letters import describe, replay
+from accord.messaging.handler import Handler, Received
 from accord.messaging.polling import poll_until_stopped
 from accord.messaging.ports import (
     FROM_BEGINNING,
@@ -52,8 +53,8 @@ from accord.messaging.ports import (
     Partition,
     Position,
     PositionConflict,
+    Reached,
 )
-from accord.messaging.watermark import Reached
 from accord.retry import Backoff
 from accord.workers import Stall, pause
 
@@ -77,20 +78,6 @@ _HELD_KEY_CHARS_MAX = 200
 
 UNSETTLED_MAX = 10_000
 """So many unsettled dead letters, and the consumer stops: somebody has to look before it sets more aside."""
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """An event and the place it was read from. `topic` is without the cluster's prefix."""
-
-    event: Event
-    topic: str
-    partition: int
-    offset: int
-
-
-Handler = Callable[[Recording, Sequence[Received]], Awaitable[None]]
-"""Applies events that are new to the inbox, in order within each key, inside the one transaction of `Recording`."""
 
 
 class Poison(Exception):

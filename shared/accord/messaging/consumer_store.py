@@ -12,7 +12,7 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accord.database import Database, Recording, driver_of
+from accord.db import Database, Recording, driver_of
 from accord.ids import new_id
 from accord.messaging import dead_letters, inbox
 from accord.messaging.claims import PostgresClaims
@@ -29,9 +29,9 @@ from accord.messaging.ports import (
     Position,
     PositionConflict,
     Progress,
+    Reached,
     StoredDeadLetter,
 )
-from accord.messaging.watermark import Reached
 
 HEADERS_MAX = 64
 KEY_CHARS_MAX = 500

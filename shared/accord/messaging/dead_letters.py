@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy import text
@@ -21,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from accord.contracts.base import EVENT_TYPES
 from accord.contracts.envelope import decode
 from accord.messaging import instruments
+from accord.messaging.handler import Handler, Received
 from accord.messaging.ports import (
     ConsumerStore,
     ConsumerTransaction,
@@ -28,9 +28,6 @@ from accord.messaging.ports import (
     DeadLetterState,
     StoredDeadLetter,
 )
-
-if TYPE_CHECKING:
-    from accord.messaging.consumer import Handler
 
 ERROR_CHARS_MAX = 500
 
@@ -133,8 +130,6 @@ async def replay(store: ConsumerStore, handle: Handler, id_: UUID) -> None:
     Raises UnknownDeadLetter, AlreadySettled, MalformedEvent, UnknownEventType or what the handler raises; then nothing has
     changed.
     """
-    from accord.messaging.consumer import Received  # noqa: PLC0415 - it knows how letters are replayed
-
     async with store.begin() as transaction:
         record = (await _lock_new(transaction, id_)).record
         event = decode(record.value, record.headers)

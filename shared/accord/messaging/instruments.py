@@ -1,4 +1,4 @@
-"""The Prometheus instruments of messaging and group commit. Labels are names of ours, never a lead, key or person."""
+"""The Prometheus instruments of messaging. Labels are names of ours, never a lead, key or person."""
 
 from __future__ import annotations
 
@@ -51,11 +51,3 @@ DEAD_LETTERS_WAITING_AGE_S = Gauge(
 DEAD_LETTERS_SETTLED = Counter(
     "accord_dead_letters_settled_total", "Dead letters replayed or discarded.", ["consumer", "how"]
 )
-
-GROUP_COMMIT_ROWS = Histogram(
-    "accord_group_commit_rows",
-    "Requests that shared one transaction.",
-    ["name"],
-    buckets=(1, 2, 5, 10, 25, 50, 100, 200, 500),
-)
-GROUP_COMMIT_QUEUE = Gauge("accord_group_commit_waiting", "Requests that wait for the next batch.", ["name"])

@@ -2,21 +2,18 @@
 
 Relay, consumer, watermarks and dead letters know these protocols and nothing else of a server. `kafka_log` and
 `relay_store`, `consumer_store` are what production uses; tests/simulation has both in memory, and one test suite runs
-over both. A failure that may pass is any error that accord.database.is_transient knows.
+over both. A failure that may pass is any error that accord.db.errors.is_transient knows.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 from uuid import UUID
-
-if TYPE_CHECKING:
-    from accord.messaging.watermark import Reached
 
 Partition = tuple[str, int]
 """Topic, without the cluster's prefix, and partition."""
@@ -365,6 +362,24 @@ class StoredDeadLetter:
     record: LogRecord
     event_id: UUID | None
     state: DeadLetterState
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How far a service has consumed the topics that it reads, as one transaction sees it."""
+
+    topics: Mapping[str, datetime]
+    """Until when all of a topic has been read; a topic of which that is not known is left out."""
+    held: frozenset[str] = frozenset()
+    """Keys for which it is not so, since something of them could not be applied."""
+    holds_all: bool = False
+    """Something could not be applied of which nobody knows whom it concerns."""
+
+    def until(self, topics: Iterable[str]) -> datetime | None:
+        """Until when all of these topics has been read; None if that is not known, or everything is held."""
+        if self.holds_all or any(topic not in self.topics for topic in topics):
+            return None
+        return min((self.topics[topic] for topic in topics), default=None)
 
 
 class ConsumerTransaction(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from accord.database import Database
+from accord.db import Database
 from accord.workers import Periodic
 
 INBOX_KEPT = timedelta(days=7)

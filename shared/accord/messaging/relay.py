@@ -27,11 +27,10 @@ import structlog
 from accord.contracts.envelope import headers_of
 from accord.contracts.topics import TOPIC_OF, ServiceName
 from accord.contracts.watermarks import WATERMARKS, Announcement, encode_announcement
-from accord.database import is_transient
+from accord.db import is_transient
 from accord.messaging import instruments
 from accord.messaging.claims import balance
 from accord.messaging.frontier import Bound, Consumed, Frontier
-from accord.messaging.partitioning import Partitioner, hash_key
 from accord.messaging.ports import (
     EventLog,
     Lane,
@@ -43,6 +42,7 @@ from accord.messaging.ports import (
     RelayStore,
     Resting,
 )
+from accord.partitioning import Partitioner, hash_key
 from accord.retry import Backoff
 from accord.workers import Stall, pause
 

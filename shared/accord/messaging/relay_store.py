@@ -7,7 +7,7 @@ from datetime import datetime
 
 import asyncpg
 
-from accord.database import RECORDING_LOCK, Database
+from accord.db import RECORDING_LOCK, Database
 from accord.messaging.claims import PostgresClaims, close_connection
 from accord.messaging.consumer_store import read_progress
 from accord.messaging.ports import Claims, Debts, Lane, Layout, OutboxRow, Progress, RelaySession, Resting, Writers

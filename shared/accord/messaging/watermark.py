@@ -37,7 +37,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from accord.contracts.watermarks import Announcement
-from accord.messaging.ports import Partition
+from accord.messaging.ports import Partition, Reached
 
 log = structlog.get_logger(__name__)
 
@@ -46,24 +46,6 @@ ENTRIES_MAX = 64
 
 DOUBTED_FOR = timedelta(minutes=1)
 """By then a consumer has verified its positions, even if another process had to lose its claims first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reached:
-    """How far a service has consumed the topics that it reads, as one transaction sees it."""
-
-    topics: Mapping[str, datetime]
-    """Until when all of a topic has been read; a topic of which that is not known is left out."""
-    held: frozenset[str] = frozenset()
-    """Keys for which it is not so, since something of them could not be applied."""
-    holds_all: bool = False
-    """Something could not be applied of which nobody knows whom it concerns."""
-
-    def until(self, topics: Iterable[str]) -> datetime | None:
-        """Until when all of these topics has been read; None if that is not known, or everything is held."""
-        if self.holds_all or any(topic not in self.topics for topic in topics):
-            return None
-        return min((self.topics[topic] for topic in topics), default=None)
 
 
 class AnnouncementBoard:

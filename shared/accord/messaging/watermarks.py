@@ -11,12 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.clock import utc_now
 from accord.contracts.watermarks import WATERMARKS, InvalidAnnouncement, decode_announcement
-from accord.database import driver_of, is_transient
+from accord.db import driver_of, is_transient
 from accord.messaging import instruments
 from accord.messaging.consumer_store import read_progress
 from accord.messaging.polling import poll_until_stopped
-from accord.messaging.ports import EventLog, LogPositionLost, LogReader, LogRecord, Partition, Progress
-from accord.messaging.watermark import AnnouncementBoard, Reached
+from accord.messaging.ports import EventLog, LogPositionLost, LogReader, LogRecord, Partition, Progress, Reached
+from accord.messaging.watermark import AnnouncementBoard
 from accord.retry import Backoff
 
 log = structlog.get_logger(__name__)

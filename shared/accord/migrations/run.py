@@ -16,7 +16,7 @@ from sqlalchemy import Connection, MetaData, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from accord.database import async_url, is_transient
+from accord.db import async_url, is_transient
 from accord.retry import Backoff
 from accord.telemetry import describe
 

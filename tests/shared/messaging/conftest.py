@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from accord.contracts.envelope import Event, decode
 from accord.contracts.intake_events import ActivityRecorded
 from accord.contracts.values import utc
-from accord.database import Database, Recording, async_url
+from accord.db import Database, Recording, async_url
 from accord.messaging.consumer import Consumer
 from accord.messaging.consumer_store import PostgresConsumerStore
 from accord.messaging.frontier import Consumed

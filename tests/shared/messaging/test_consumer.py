@@ -16,16 +16,16 @@ from sqlalchemy import text
 from accord.contracts.envelope import Event, encode
 from accord.contracts.intake_events import ActivityRecorded
 from accord.contracts.values import utc
-from accord.database import driver_of
+from accord.db import driver_of
 from accord.messaging import consumer as consumer_module
 from accord.messaging import dead_letters
 from accord.messaging.consumer import DeadLetterFailed, Poison, PoisonLimits, TooManyPoisonEvents
 from accord.messaging.consumer_store import PostgresConsumerStore, read_progress, restart
 from accord.messaging.kafka import client_options, ensure_topics
 from accord.messaging.kafka_log import KafkaLog
-from accord.messaging.partitioning import hash_key
 from accord.messaging.ports import REACHES_NOTHING, LogPositionLost, Move, Position
 from accord.messaging.watermarks import Watermarks
+from accord.partitioning import hash_key
 
 RECORDED = utc(2027, 1, 4, 9, 31)
 KEYS = [uuid4() for _ in range(12)]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from accord.contracts.watermarks import WATERMARKS
 from accord.ids import new_id
 from accord.messaging.kafka import client_options, ensure_topics
-from accord.messaging.partitioning import Partitioner, _words, hash_key, murmur2
 from accord.messaging.ports import FiniteRetention, Layout
+from accord.partitioning import Partitioner, _words, hash_key, murmur2
 
 
 @given(st.binary(max_size=80))

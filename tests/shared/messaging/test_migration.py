@@ -7,7 +7,7 @@ from alembic.operations import Operations
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from accord.database import async_url
+from accord.db import async_url
 from accord.migrations import v0001, v0003_messaging
 
 _LETTER = """

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from starlette.requests import Request
 
 from accord.contracts.watermarks import WATERMARKS
-from accord.database import Database, is_transient
+from accord.db import Database, is_transient
 from accord.health import Health
 from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.ports import OutgoingRecord

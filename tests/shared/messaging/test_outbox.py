@@ -10,7 +10,7 @@ from asyncpg.pgproto import pgproto
 from sqlalchemy import text
 
 from accord.contracts.examples import EXAMPLES
-from accord.messaging.outbox import json_of
+from accord.db.outbox import json_of
 
 
 async def outbox(database):

@@ -18,10 +18,9 @@ from tests.simulation.process import Nature, Process
 from tests.simulation.store import MemoryConsumerStore, MemoryDatabase, MemoryRelayStore
 
 from accord.contracts.intake_events import ActivityRecorded
-from accord.database import Database, is_transient
+from accord.db import Database, is_transient
 from accord.messaging.consumer_store import PostgresConsumerStore
 from accord.messaging.kafka_log import KafkaLog
-from accord.messaging.partitioning import hash_key
 from accord.messaging.ports import (
     REACHES_NOTHING,
     ConsumerStore,
@@ -44,6 +43,7 @@ from accord.messaging.ports import (
     Resting,
 )
 from accord.messaging.relay_store import PostgresRelayStore
+from accord.partitioning import hash_key
 from accord.settings import KafkaSettings
 
 NewActivity = Callable[..., ActivityRecorded]

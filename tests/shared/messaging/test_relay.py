@@ -16,9 +16,9 @@ from accord.ids import new_id
 from accord.messaging import relay as relay_module
 from accord.messaging.kafka import client_options
 from accord.messaging.kafka_log import KafkaLog
-from accord.messaging.partitioning import hash_key
 from accord.messaging.relay import Relay
 from accord.messaging.relay_store import LANES, PostgresRelayStore
+from accord.partitioning import hash_key
 
 
 async def depth(database):

@@ -14,16 +14,16 @@ from accord.contracts.watermarks import (
     decode_announcement,
     encode_announcement,
 )
-from accord.database import RECORDING_LOCK
+from accord.db import RECORDING_LOCK
 from accord.messaging import dead_letters
 from accord.messaging.consumer_store import PostgresConsumerStore, watermark
 from accord.messaging.frontier import Bound, Consumed, Frontier
 from accord.messaging.kafka_log import KafkaLog
-from accord.messaging.partitioning import hash_key
-from accord.messaging.ports import Lane, LogRecord, Move, NewDeadLetter, Position
+from accord.messaging.ports import Lane, LogRecord, Move, NewDeadLetter, Position, Reached
 from accord.messaging.relay_store import PostgresRelayStore
-from accord.messaging.watermark import ENTRIES_MAX, AnnouncementBoard, Reached
+from accord.messaging.watermark import ENTRIES_MAX, AnnouncementBoard
 from accord.messaging.watermarks import ChangeGate, Watermarks
+from accord.partitioning import hash_key
 
 QUICK = {"announce_every_s": 0.05, "idle_announce_every_s": 0.05, "poll_s": 0.02}
 INTAKE = "intake-events"

@@ -5,7 +5,7 @@ import sys
 
 import uvloop
 
-from accord.database import Database
+from accord.db import Database
 from accord.messaging.consumer import Consumer
 from accord.messaging.consumer_store import PostgresConsumerStore
 from accord.messaging.kafka_log import KafkaLog

@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from accord.database import Database
+from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after

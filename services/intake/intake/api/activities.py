@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from starlette.routing import BaseRoute, Route
 
 from accord.batching import GroupCommit
-from accord.database import Database
+from accord.db import Database
 from accord.http.idempotency import Answer
 from accord.http.openapi import operation
 from intake.api.examples import ACTIVITY_EXAMPLE, LEAD_ID

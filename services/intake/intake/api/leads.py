@@ -10,7 +10,7 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from accord.contracts.values import Attributes, Campaign, Verdict
-from accord.database import Database
+from accord.db import Database
 from accord.http.auth import Caller, forbidden, require
 from accord.http.conditional import LeadMatch, required_match
 from accord.http.openapi import problems

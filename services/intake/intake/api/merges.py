@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from accord.database import Database
+from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.idempotency import Ticket, idempotency
 from accord.http.openapi import problems

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.responses import StreamingResponse
 
 from accord.contracts.values import PolicyFailure, Timestamp
-from accord.database import Database
+from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.idempotency import Ticket, idempotency
 from accord.http.openapi import problems

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from accord.agreements import ActiveCache
-from accord.database import Database
+from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.problems import not_found

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from accord.batching import GroupCommit
-from accord.database import Database
+from accord.db import Database
 from accord.http.auth import Caller, authorize
 from accord.http.idempotency import Answer, Ticket, reserve, ticket_of
 from accord.http.problems import (

@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Route
 
 from accord.batching import GroupCommit
 from accord.contracts.values import PolicyFailure, Verdict
-from accord.database import Database
+from accord.db import Database
 from accord.http.idempotency import Answer
 from accord.http.openapi import operation
 from accord.http.problems import ProblemDocument

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from accord.contracts.durations import in_words, parse_duration
-from accord.contracts.patterns import whole_matcher
 from accord.contracts.values import AttributeValue
+from accord.terms.durations import in_words, parse_duration
+from accord.terms.patterns import whole_matcher
 from intake.domain import naics
 from intake.domain.attributes import NOT_OF_TYPE, typed
 from intake.domain.consent import WITHDRAWN

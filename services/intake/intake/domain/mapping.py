@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from accord.contracts.findings import Finding, pointer
+from accord.terms.findings import Finding, pointer
 
 TARGETS_MAX = 150
 """Fields, columns or defaults of one source."""

@@ -23,9 +23,9 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from accord.contracts.durations import DurationText, parse_duration
-from accord.contracts.findings import Finding, pointer
-from accord.contracts.patterns import AS_IT_STANDS, PATTERN_LENGTH_MAX, BadPattern, check_pattern
+from accord.terms.durations import DurationText, parse_duration
+from accord.terms.findings import Finding, pointer
+from accord.terms.patterns import AS_IT_STANDS, PATTERN_LENGTH_MAX, BadPattern, check_pattern
 from intake.domain import naics
 from intake.domain.attributes import TYPES, AttributeType, NotOfType, typed
 from intake.domain.ratings import BBB_GRADES, BBB_UNRATED, PAYDEX_MAX, NotARating, bbb_rank

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from accord.contracts.durations import in_words, parse_duration
+from accord.terms.durations import in_words, parse_duration
 from intake.domain.checks import plain
 from intake.domain.naics import SECTORS
 from intake.domain.policy import (

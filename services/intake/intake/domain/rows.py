@@ -16,7 +16,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field, JsonValue, StringConstraints, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
-from accord.contracts.findings import Finding, pointer
+from accord.terms.findings import Finding, pointer
 from intake.domain.mapping import FieldMapping, Targets, apply, as_moment, assembled, read
 from intake.domain.submission import ATTRIBUTES_MAX, AttributeName, Submission
 from intake.domain.table import ERROR_COLUMN, OURS, Row, unguarded

@@ -14,7 +14,7 @@ import asyncpg
 import orjson
 from pydantic import JsonValue
 
-from accord.database import from_json
+from accord.db import from_json
 
 Act = Literal["fetch", "submit", "activity", "erase"]
 State = Literal["waiting", "done", "failed"]

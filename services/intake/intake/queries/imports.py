@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from accord.database import from_json
+from accord.db import from_json
 from intake.domain.imports import Counts, Failure, Plan, Report, State
 
 _COLUMNS = (

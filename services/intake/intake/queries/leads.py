@@ -11,7 +11,7 @@ import asyncpg
 import orjson
 
 from accord.contracts.values import Campaign
-from accord.database import from_json
+from accord.db import from_json
 from intake.domain.capture import IdentityKey, Merge
 from intake.domain.lead import PERSON_FIELDS, Lead
 

@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from accord.contracts.values import Campaign
-from accord.database import from_json
+from accord.db import from_json
 from intake.domain.capture import IdentityKey
 from intake.domain.lead import Lead
 from intake.domain.merging import Before

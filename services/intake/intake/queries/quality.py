@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.contracts.values import PolicyFailure
-from accord.database import from_json
+from accord.db import from_json
 from intake.domain.quality import Judgement
 
 _VERDICT = text(

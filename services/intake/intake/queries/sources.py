@@ -9,7 +9,7 @@ import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accord.database import from_json
+from accord.db import from_json
 from intake.domain.source import SealedSecret, Source
 
 _COLUMNS = "name, adapter, settings, mapping, defaults, secrets, version, created_at, updated_at"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from accord.database import Database, driver_of
+from accord.db import Database, driver_of
 from intake.queries import accounts, lookup
 from intake.queries.accounts import Account
 from intake.queries.lookup import Found

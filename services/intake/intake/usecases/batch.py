@@ -10,7 +10,7 @@ import asyncpg
 import orjson
 
 from accord.batching import Overloaded
-from accord.database import Recording
+from accord.db import Recording
 from accord.http.idempotency import Answer, Fresh, Replay, Ticket, Verdict, claim, forget, problem_of_verdict, store
 from accord.http.problems import MEDIA_TYPE, Problem, unfit
 from intake.queries.leads import Moved

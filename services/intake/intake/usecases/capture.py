@@ -15,7 +15,7 @@ import orjson
 from accord.agreements import ActiveCache
 from accord.contracts.external_key import external_key
 from accord.contracts.values import Attributes, PolicyFailure, Verdict
-from accord.database import Database, Recording
+from accord.db import Database, Recording
 from accord.http.idempotency import Answer, Fresh, Ticket
 from accord.http.problems import MEDIA_TYPE, Problem, unfit
 from accord.ids import new_id

@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 
 from accord.contracts.intake_events import ActivityRecorded
-from accord.database import Database, Recording, driver_of
+from accord.db import Database, Recording, driver_of
 from accord.http.idempotency import Answer, Ticket, once
 from accord.ids import new_id
 from intake.domain.consent import WITHDRAWN, Consent, given_at, in_force

@@ -12,7 +12,7 @@ import orjson
 
 from accord.agreements import ActiveCache
 from accord.contracts.values import AttributeValue
-from accord.database import Database, Recording
+from accord.db import Database, Recording
 from accord.http.conditional import precondition_failed
 from accord.http.problems import Problem, unfit
 from accord.ids import new_id

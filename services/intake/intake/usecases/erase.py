@@ -7,7 +7,7 @@ from uuid import UUID
 import structlog
 
 from accord.agreements import ActiveCache
-from accord.database import Database, driver_of
+from accord.db import Database, driver_of
 from accord.http import idempotency
 from accord.http.problems import not_found
 from accord.ids import new_id

@@ -13,7 +13,7 @@ import asyncpg
 import orjson
 import structlog
 
-from accord.database import Database, driver_of
+from accord.db import Database, driver_of
 from intake.domain.consent import in_force
 from intake.domain.erasure import key_word
 from intake.queries import consents, erasures, exports, family, quarantine

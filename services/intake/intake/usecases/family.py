@@ -6,7 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
-from accord.database import Database, driver_of
+from accord.db import Database, driver_of
 from accord.http.problems import Problem, gone, not_found
 from intake.queries import family
 

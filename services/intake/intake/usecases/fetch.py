@@ -20,7 +20,7 @@ from accord.batching import Overloaded
 from accord.clock import utc_now
 from accord.collectors import Collector
 from accord.contracts.external_key import external_key
-from accord.database import Database, driver_of, is_transient
+from accord.db import Database, driver_of, is_transient
 from accord.http.idempotency import Answer, Fresh, store
 from accord.http.problems import Problem
 from accord.workers import Periodic

@@ -21,7 +21,7 @@ from accord.batching import GroupCommit, Overloaded
 from accord.clock import utc_now
 from accord.contracts.external_key import external_key
 from accord.contracts.values import Timestamp
-from accord.database import Database, is_transient
+from accord.db import Database, is_transient
 from accord.http.idempotency import Answer, Ticket, ticket_for
 from accord.http.problems import Problem, malformed, not_found, problem_of, unsupported_media_type
 from accord.ids import new_id

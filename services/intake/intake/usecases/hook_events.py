@@ -6,7 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
-from accord.database import Database, driver_of
+from accord.db import Database, driver_of
 from accord.http.problems import Problem, not_found
 from intake.queries import hook_events, sources
 from intake.queries.hook_events import HookEvent, State

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from accord.database import Database, driver_of
+from accord.db import Database, driver_of
 from intake.domain.capture import IdentityKey
 from intake.domain.imports import Plan
 from intake.domain.rows import CsvReader, NdjsonReader, Reading

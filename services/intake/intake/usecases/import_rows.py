@@ -21,7 +21,7 @@ import structlog
 
 from accord.agreements import ActiveCache
 from accord.batching import Overloaded
-from accord.database import Database, driver_of, is_transient
+from accord.db import Database, driver_of, is_transient
 from accord.retry import Backoff
 from accord.workers import Periodic, Stall, pause
 from intake.domain.quality import Judge

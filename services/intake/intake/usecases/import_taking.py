@@ -16,7 +16,7 @@ from uuid import UUID
 import asyncpg
 
 from accord.agreements import ActiveCache
-from accord.database import Database, Recording, driver_of
+from accord.db import Database, Recording, driver_of
 from accord.http.problems import Problem
 from intake.domain.capture import IdentityKey
 from intake.domain.erasure import key_word

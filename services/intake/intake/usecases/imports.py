@@ -12,11 +12,11 @@ import orjson
 from pydantic import JsonValue
 
 from accord.agreements import ActiveCache
-from accord.contracts.findings import Finding
 from accord.contracts.intake_events import ImportCounts, ImportFinished
-from accord.database import Database, Recording, driver_of
+from accord.db import Database, Recording, driver_of
 from accord.http.idempotency import Answer, once, ticket_for
 from accord.http.problems import Problem, not_found
+from accord.terms.findings import Finding
 from intake.domain.imports import OUTCOMES, Failure, Outcome, Result, State, bits_of, unpacked
 from intake.domain.quality import Judge
 from intake.domain.rows import mapping_of

@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 
 from accord.contracts.external_key import external_key
-from accord.database import Database
+from accord.db import Database
 from intake.domain.capture import IdentityKind
 from intake.queries import lookup
 from intake.queries.lookup import Found

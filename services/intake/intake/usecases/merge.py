@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from accord.database import Database, Recording, driver_of
+from accord.db import Database, Recording, driver_of
 from accord.http.idempotency import Answer, Ticket, once
 from accord.http.problems import Problem, gone, not_found, unfit_at
 from accord.ids import new_id

@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.agreements import ActiveCache
 from accord.batching import ConcurrencyLimit, TimeBudget
-from accord.contracts.patterns import check_patterns
-from accord.database import Database
+from accord.db import Database
 from accord.http.problems import Problem
+from accord.terms.patterns import check_patterns
 from intake.domain import policy
 from intake.domain.policy import Policy
 from intake.domain.quality import Judge

@@ -15,7 +15,7 @@ import orjson
 from pydantic import JsonValue, ValidationError
 
 from accord.agreements import ActiveCache
-from accord.database import Database, Recording, driver_of, finite, is_transient
+from accord.db import Database, Recording, driver_of, finite, is_transient
 from accord.http.idempotency import Answer, Ticket, once
 from accord.http.problems import Problem, from_validation_error, unfit_at
 from accord.ids import new_id

@@ -12,7 +12,7 @@ import orjson
 
 from accord.contracts.external_key import external_key
 from accord.contracts.intake_events import ActivityRecorded
-from accord.database import Database, Recording
+from accord.db import Database, Recording
 from accord.http.idempotency import Answer, Fresh, Ticket
 from accord.http.problems import gone, not_found
 from accord.ids import new_id

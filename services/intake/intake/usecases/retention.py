@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from accord.batching import Overloaded
-from accord.database import Database
+from accord.db import Database
 from accord.ids import id_at
 from accord.workers import Periodic
 from intake.metric_names import RETENTION_DROPPED

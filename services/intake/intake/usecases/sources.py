@@ -15,11 +15,11 @@ from datetime import datetime
 import structlog
 from pydantic import JsonValue, ValidationError
 
-from accord.contracts.findings import Finding
-from accord.database import Database, Recording, is_transient
+from accord.db import Database, Recording, is_transient
 from accord.http.conditional import precondition_failed
 from accord.http.problems import Problem, not_found, pointer, unfit
 from accord.ids import new_id
+from accord.terms.findings import Finding
 from accord.workers import Periodic
 from intake.domain.adapters import ADAPTERS
 from intake.domain.adapters.base import AnyAdapter, HookSettings, Secrets

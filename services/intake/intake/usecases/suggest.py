@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from accord.database import Database, driver_of
+from accord.db import Database, driver_of
 from intake.domain.likeness import Likeness, Person, likeness
 from intake.names import compared
 from intake.queries import duplicates, lookup, merges

@@ -14,11 +14,11 @@ import structlog
 from pydantic import JsonValue
 
 from accord.batching import Overloaded
-from accord.contracts.findings import Finding
-from accord.database import Database
+from accord.db import Database
 from accord.http.idempotency import Ticket
 from accord.http.problems import Problem, unfit
 from accord.ids import new_id
+from accord.terms.findings import Finding
 from intake.domain.imports import Plan
 from intake.domain.rows import column_flaws, guessed, mapping_of
 from intake.domain.table import (

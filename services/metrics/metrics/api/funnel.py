@@ -11,7 +11,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from accord.contracts.values import StageKind
-from accord.database import Database
+from accord.db import Database
 from metrics.api.csv_tables import Cell, csv_answer, wants_csv
 from metrics.api.definitions import Answer, Definition, GroupValues, choice_cells, definition_of, group_values
 from metrics.api.questions import FunnelParameters, Reader, choices_of

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from accord.contracts.dimensions import Dimension, UnknownDimension
 from accord.contracts.values import MOMENTS_IN_WORDS, Day, Timestamp
 from accord.http.auth import Caller, require
 from accord.http.problems import unfit_parameter
+from accord.terms.dimensions import Dimension, UnknownDimension
 from metrics.domain.choices import (
     Choices,
     Filter,

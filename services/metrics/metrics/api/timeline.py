@@ -11,7 +11,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from accord.contracts.values import Attributes, Department, Money, StageKind
-from accord.database import Database
+from accord.db import Database
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, decode_cursor, encode_cursor
 from accord.http.problems import not_found, unfit_parameter

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from accord.database import Database
+from accord.db import Database
 from accord.http.paging import decode_cursor, encode_cursor
 from accord.http.problems import unfit_parameter
 from metrics.api.csv_tables import csv_answer, wants_csv

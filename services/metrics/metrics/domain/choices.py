@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from accord.contracts.dimensions import Dimension, UnknownDimension, dimension, listed
-from accord.contracts.dimensions import dimensions as named_dimensions
+from accord.terms.dimensions import Dimension, UnknownDimension, dimension, listed
+from accord.terms.dimensions import dimensions as named_dimensions
 
 Mode = Literal["cohort", "period"]
 Order = Literal["any", "strict"]

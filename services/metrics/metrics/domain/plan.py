@@ -15,8 +15,8 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from accord.contracts.findings import Finding, shape
 from accord.contracts.values import Day
+from accord.terms.findings import Finding, shape
 
 _PERIOD_DAYS_MAX = 3660
 _DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,9})?", re.ASCII)

@@ -9,8 +9,8 @@ from sqlalchemy import ColumnElement, Select, and_, case, func, literal, select,
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import Numeric
 
-from accord.contracts.dimensions import Dimension
 from accord.contracts.values import AttributeValue
+from accord.terms.dimensions import Dimension
 from metrics.domain.choices import SIZE_BANDS, Choices, Filter
 from metrics.domain.funnel import GroupKey
 from metrics.tables import lead, stage_entry

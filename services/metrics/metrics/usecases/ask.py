@@ -18,7 +18,7 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS, SLA_EVENTS
-from accord.database import Database
+from accord.db import Database
 from metrics.domain.choices import Choices
 from metrics.domain.definition_view import Stages
 from metrics.domain.funnel import Funnel, GroupKey, funnel, group_order

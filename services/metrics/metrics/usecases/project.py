@@ -24,7 +24,7 @@ from accord.contracts.intake_events import (
 )
 from accord.contracts.qualification_events import LeadAssigned, LeadStageChanged, OpportunityUpdated
 from accord.contracts.sla_events import ClockEvent
-from accord.database import Recording
+from accord.db import Recording
 from metrics.domain import clock as clocks
 from metrics.domain import lead as leads
 from metrics.domain.definition_view import stages_of_definition

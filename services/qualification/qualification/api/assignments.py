@@ -11,7 +11,7 @@ from fastapi import APIRouter, Body, Path, Response
 from pydantic import BaseModel, Field
 
 from accord.contracts.values import Handle, Timestamp
-from accord.database import Database
+from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.conditional import LeadMatch
 from accord.http.idempotency import Answer, Ticket, idempotency

@@ -8,7 +8,7 @@ import orjson
 from fastapi import APIRouter, Body, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
-from accord.database import Database
+from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.conditional import LeadMatch, no_etag, precondition_failed
 from accord.http.idempotency import Answer, Ticket, idempotency

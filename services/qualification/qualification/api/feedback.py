@@ -9,13 +9,13 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from accord.clock import utc_now
-from accord.contracts.dimensions import UnknownDimension, listed
-from accord.contracts.durations import Duration, format_duration
 from accord.contracts.values import MOMENT_MIN, Timestamp
-from accord.database import Database
+from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.problems import unfit_parameter
+from accord.terms.dimensions import UnknownDimension, listed
+from accord.terms.durations import Duration, format_duration
 from qualification.domain.gate_criteria import CriterionReport
 from qualification.domain.groups import NAMED, dimensions
 from qualification.usecases.definitions import Definitions

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Response
 
 from accord.clock import utc_now
 from accord.contracts.values import Timestamp
-from accord.database import Database
+from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after

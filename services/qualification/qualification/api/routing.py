@@ -10,16 +10,16 @@ from pydantic import BaseModel, Field, JsonValue, StringConstraints
 
 from accord.agreements.bodies import document_body, read_document
 from accord.clock import utc_now
-from accord.contracts.criteria import Facts
-from accord.contracts.durations import parse_duration
-from accord.contracts.findings import Finding
 from accord.contracts.values import Attributes, SourceName, Timestamp
-from accord.database import Database
+from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.conditional import none_match, precondition_failed, required_match
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import Problem, not_found, unfit_at
+from accord.terms.criteria import Facts
+from accord.terms.durations import parse_duration
+from accord.terms.findings import Finding
 from qualification.api import examples
 from qualification.api.assignments import ExplanationAnswer, MemberAnswer, explanation_of
 from qualification.api.models import Wire

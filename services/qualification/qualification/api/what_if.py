@@ -12,14 +12,14 @@ from pydantic import BaseModel, Field
 from accord.agreements import AgreementStore
 from accord.agreements.store import NoSuchVersion
 from accord.clock import utc_now
-from accord.contracts.dimensions import DIMENSIONS_MAX, Dimension, UnknownDimension
 from accord.contracts.values import MOMENT_MIN, Department, Timestamp
-from accord.database import Database
+from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
 from accord.http.problems import not_found, unfit_at
+from accord.terms.dimensions import DIMENSIONS_MAX, Dimension, UnknownDimension
 from qualification.api import examples
 from qualification.api.models import Wire
 from qualification.domain.groups import NAMED, dimensions

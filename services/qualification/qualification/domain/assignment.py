@@ -22,7 +22,7 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from accord.contracts.criteria import Facts, Leaf
+from accord.terms.criteria import Facts, Leaf
 from qualification.domain.pointer import Pointer, kept_for, pick
 from qualification.domain.routing import Method, Person, Pool, Routing
 

@@ -7,8 +7,8 @@ from math import inf
 
 from pydantic import ValidationError
 
-from accord.contracts.criteria import Criteria
-from accord.contracts.findings import Finding, pointer, shape
+from accord.terms.criteria import Criteria
+from accord.terms.findings import Finding, pointer, shape
 from qualification.domain.definition import Definition, EngagementScore, FitScore, Stage
 from qualification.domain.lead import ACTIVITIES_PER_KIND_MAX
 from qualification.domain.satisfiable import Domain, conjuncts, implies, why_never

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from accord.contracts.criteria import Criteria
-from accord.contracts.durations import Duration
 from accord.contracts.values import Department, StageKind, Value
+from accord.terms.criteria import Criteria
+from accord.terms.durations import Duration
 
 Key = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 """A word of the definition: a stage, a decision, a reason, a rule."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from accord.contracts.dimensions import Dimension
+from accord.terms.dimensions import Dimension
 from qualification.domain.groups import GROUPS_MAX, Group
 from qualification.domain.handover import verdict
 from qualification.domain.rules import Rules

@@ -13,9 +13,9 @@ from itertools import groupby, pairwise
 from operator import itemgetter
 from uuid import UUID
 
-from accord.contracts.criteria import Compiled, Criteria
 from accord.contracts.intake_events import LeadState
 from accord.contracts.qualification_events import LeadStageChanged
+from accord.terms.criteria import Compiled, Criteria
 from qualification.domain.definition import Definition
 from qualification.domain.facts import Acted, Joined, Place, Profiled, Ruled
 from qualification.domain.handover import handover_stages

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from accord.contracts.dimensions import Dimension
-from accord.contracts.dimensions import dimensions as named_dimensions
 from accord.contracts.intake_events import LeadState
+from accord.terms.dimensions import Dimension
+from accord.terms.dimensions import dimensions as named_dimensions
 
 NAMED = ("source", "campaign", "country", "industry")
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from accord.contracts.criteria import Leaf
 from accord.contracts.intake_events import LeadState
+from accord.terms.criteria import Leaf
 from qualification.domain.lead import NO_ACTIVITIES, Deal, Lead
 from qualification.domain.rules import Rules, StageRule
 from qualification.domain.scoring import LeadFacts, scores

@@ -14,10 +14,10 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field
 
-from accord.contracts.criteria import Compiled, Criteria, activity_kind, compile_criteria
-from accord.contracts.durations import Duration
 from accord.contracts.values import Value
-from accord.contracts.week import Day, WeekTerms, week_in
+from accord.terms.criteria import Compiled, Criteria, activity_kind, compile_criteria
+from accord.terms.durations import Duration
+from accord.terms.week import Day, WeekTerms, week_in
 from qualification.domain.rules import Rules
 from qualification.domain.working_time import WorkingTime
 

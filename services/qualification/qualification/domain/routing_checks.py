@@ -8,11 +8,11 @@ from zoneinfo import ZoneInfo
 
 from pydantic import TypeAdapter, ValidationError
 
-from accord.contracts.criteria import Criteria
-from accord.contracts.findings import Finding, pointer, shape
-from accord.contracts.patterns import check_patterns
 from accord.contracts.values import MOMENTS_IN_WORDS, Day
-from accord.contracts.week import flaws
+from accord.terms.criteria import Criteria
+from accord.terms.findings import Finding, pointer, shape
+from accord.terms.patterns import check_patterns
+from accord.terms.week import flaws
 from qualification.domain.checks import leaves, twice
 from qualification.domain.lead import ACTIVITIES_PER_KIND_MAX
 from qualification.domain.routing import RoutingDocument, handed_over

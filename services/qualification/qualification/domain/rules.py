@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from accord.contracts.criteria import Compiled, Facts, Question, activity_kind, compile_criteria, in_words
-from accord.contracts.durations import parse_duration
 from accord.contracts.values import Department, StageKind
+from accord.terms.criteria import Compiled, Facts, Question, activity_kind, compile_criteria, in_words
+from accord.terms.durations import parse_duration
 from qualification.domain.definition import Definition, Stage
 
 _MICROSECOND = timedelta(microseconds=1)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from math import ceil, floor, inf, isfinite
 from typing import TypeVar
 
-from accord.contracts.criteria import Criteria, Scalar, in_words
-from accord.contracts.durations import parse_duration
+from accord.terms.criteria import Criteria, Scalar, in_words
+from accord.terms.durations import parse_duration
 
 
 @dataclass(frozen=True, slots=True)

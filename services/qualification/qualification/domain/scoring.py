@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import fsum
 
-from accord.contracts.criteria import MISSING, Facts
-from accord.contracts.durations import in_words as duration_in_words
 from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Attributes
+from accord.terms.criteria import MISSING, Facts
+from accord.terms.durations import in_words as duration_in_words
 from qualification.domain.lead import NO_ACTIVITIES, Activities, Lead, Scores, microseconds
 from qualification.domain.rules import EngagementRule, FitRule, GradeRule, Rules
 

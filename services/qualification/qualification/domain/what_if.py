@@ -14,9 +14,9 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Literal, NamedTuple
 from uuid import UUID
 
-from accord.contracts.criteria import Criteria
 from accord.contracts.intake_events import LeadState
 from accord.contracts.qualification_events import LeadStageChanged
+from accord.terms.criteria import Criteria
 from qualification.domain.definition import Definition
 from qualification.domain.facts import LAST, LAST_TIE, Assigned, Joined, Place, Ruled, Stood
 from qualification.domain.groups import GROUPS_MAX, Group

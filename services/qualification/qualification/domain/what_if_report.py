@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from accord.contracts.dimensions import Dimension
 from accord.contracts.values import Department
+from accord.terms.dimensions import Dimension
 from qualification.domain.handover import handover_stages
 from qualification.domain.paper import stage_in_words
 from qualification.domain.rules import Rules

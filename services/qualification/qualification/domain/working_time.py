@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from accord.contracts.week import DAY_S, Week
+from accord.terms.week import DAY_S, Week
 
 _DAY = timedelta(days=1)
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from accord.contracts.dimensions import Dimension
+from accord.terms.dimensions import Dimension
 from qualification.domain.feedback import DecisionRow
 from qualification.domain.groups import VALUE_CHARS_MAX
 from qualification.queries.what_ifs import CAPTURED, FOLDED

@@ -11,7 +11,7 @@ import asyncpg
 import orjson
 
 from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
-from accord.database import finite
+from accord.db import finite
 from qualification.domain.decisions import Fields
 from qualification.domain.facts import Stood
 

@@ -12,7 +12,7 @@ import orjson
 
 from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Campaign, Money
-from accord.database import finite, uuid_of
+from accord.db import finite, uuid_of
 from accord.isolation import is_resting, is_stuck
 from qualification.domain.facts import Place
 from qualification.domain.lead import (

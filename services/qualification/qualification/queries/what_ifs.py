@@ -12,7 +12,7 @@ import asyncpg
 import orjson
 from pydantic import TypeAdapter
 
-from accord.database import from_json
+from accord.db import from_json
 from qualification.domain.what_if import Difference, Sums
 from qualification.domain.what_if_report import Report
 from qualification.queries.logs import ACTIVITIES_MAX

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from accord.database import Database, Recording, driver_of
+from accord.db import Database, Recording, driver_of
 from accord.http import idempotency
 from qualification.domain.decisions import Changed, Gone, Unknown, allowed_decisions
 from qualification.domain.lead import Lead

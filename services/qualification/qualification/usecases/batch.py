@@ -13,7 +13,7 @@ from uuid import UUID
 
 from accord.contracts.intake_events import LeadMerged, LeadUnmerged
 from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
-from accord.database import Recording
+from accord.db import Recording
 from qualification.domain.decisions import Decided
 from qualification.domain.facts import Acted, Fact, Joined, Ruled, Stood
 from qualification.domain.lead import Lead

@@ -11,8 +11,8 @@ from uuid import UUID
 import structlog
 
 from accord.contracts.sla_events import BreachWithdrawn, ClockBreached, ClockCancelled, ClockMet
-from accord.database import Recording
-from accord.messaging.consumer import Received
+from accord.db import Recording
+from accord.messaging.handler import Received
 from qualification.domain.lead import Lead
 from qualification.domain.routing import Routing, open_stages
 from qualification.domain.rules import Rules

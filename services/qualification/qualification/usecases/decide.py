@@ -15,7 +15,7 @@ from uuid import UUID
 from accord.contracts.base import LeadEvent
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.contracts.values import Department
-from accord.database import Database, Recording
+from accord.db import Database, Recording
 from accord.http import idempotency
 from accord.ids import new_id
 from qualification.domain.decisions import Changed, Decided, Fields, Redefined, Refused, Unknown, allowed_decisions

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.agreements import ActiveCache, AgreementStore, Kind, Section
-from accord.contracts.patterns import AS_IT_STANDS
+from accord.terms.patterns import AS_IT_STANDS
 from qualification.domain.checks import check
 from qualification.domain.definition import Definition
 from qualification.domain.lead import Lead

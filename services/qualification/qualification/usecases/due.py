@@ -12,7 +12,7 @@ from datetime import datetime
 from uuid import UUID
 
 from accord.contracts.topics import INTAKE_EVENTS
-from accord.database import Database, Recording
+from accord.db import Database, Recording
 from accord.isolation import process_isolated
 from accord.messaging.watermarks import ChangeGate, Watermarks
 from accord.workers import Periodic

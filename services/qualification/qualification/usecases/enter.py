@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from accord.database import Database, Recording
+from accord.db import Database, Recording
 from accord.isolation import process_isolated
 from accord.workers import Periodic
 from qualification.queries import leads

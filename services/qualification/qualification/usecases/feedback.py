@@ -15,8 +15,8 @@ from uuid import UUID
 import asyncpg
 
 from accord.batching import ConcurrencyLimit, TimeBudget
-from accord.contracts.dimensions import Dimension
-from accord.database import Database, driver_of
+from accord.db import Database, driver_of
+from accord.terms.dimensions import Dimension
 from qualification.domain.feedback import GroupFeedback, feedback
 from qualification.domain.gate_criteria import CriterionReport, Examination, Gate, gates_of, summary
 from qualification.domain.handover import handover_stages, verdict

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from accord.collectors import Collector
-from accord.database import Database, driver_of
+from accord.db import Database, driver_of
 from qualification.metric_names import (
     LEADS_WAITING,
     LEADS_WAITING_AGE_S,

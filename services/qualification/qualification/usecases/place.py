@@ -11,7 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
-from accord.database import Database, Recording, finite
+from accord.db import Database, Recording, finite
 from accord.isolation import process_isolated
 from accord.workers import Periodic
 from qualification.domain.assignment import State, available

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from accord.database import Database, Recording, driver_of
+from accord.db import Database, Recording, driver_of
 from accord.isolation import process_isolated
 from accord.workers import Periodic, give_way
 from qualification.domain.rules import Rules

@@ -8,9 +8,9 @@ from typing import TypeGuard, get_args
 
 from accord.contracts.base import EventData
 from accord.contracts.intake_events import LeadErased
-from accord.database import Recording
+from accord.db import Recording
 from accord.http import idempotency
-from accord.messaging.consumer import Received
+from accord.messaging.handler import Received
 from qualification.usecases.batch import LeadBatch, Told, concerned
 from qualification.usecases.definitions import Book
 

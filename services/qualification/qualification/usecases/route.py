@@ -16,7 +16,7 @@ import asyncpg
 import orjson
 
 from accord.contracts.qualification_events import LeadAssigned, LeadStageChanged
-from accord.database import Recording
+from accord.db import Recording
 from accord.ids import new_id
 from qualification.domain.assignment import Asked, Assignment, State, assign
 from qualification.domain.lead import Activities, Lead

@@ -15,10 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.agreements.documents import Document
 from accord.agreements.store import Outdated
-from accord.contracts.criteria import MISSING, Facts
-from accord.contracts.findings import Finding
-from accord.contracts.patterns import AS_IT_STANDS
-from accord.database import Database, driver_of, is_transient
+from accord.db import Database, driver_of, is_transient
+from accord.terms.criteria import MISSING, Facts
+from accord.terms.findings import Finding
+from accord.terms.patterns import AS_IT_STANDS
 from qualification.domain.assignment import Asked, Assignment, PoolLooked, State, assign, available
 from qualification.domain.lead import Activities, Lead
 from qualification.domain.routing import Routing, RoutingDocument, compile_routing, open_stages

@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from accord.database import Database, driver_of, finite
+from accord.db import Database, driver_of, finite
 from qualification.domain.decisions import allowed_decisions
 from qualification.domain.facts import LAST, LAST_TIE, Place, Ruled, Stood
 from qualification.domain.history import fold, living_at

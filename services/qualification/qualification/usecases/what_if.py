@@ -20,12 +20,12 @@ import structlog
 from accord.agreements import AgreementStore
 from accord.agreements.store import Refused
 from accord.batching import Overloaded, TimeBudget
-from accord.contracts.dimensions import Dimension
-from accord.contracts.patterns import check_patterns
-from accord.database import Database, driver_of, is_transient
+from accord.db import Database, driver_of, is_transient
 from accord.http import idempotency
 from accord.http.problems import Problem, not_found
 from accord.ids import new_id
+from accord.terms.dimensions import Dimension
+from accord.terms.patterns import check_patterns
 from accord.workers import Periodic, give_way
 from qualification.domain.checks import check
 from qualification.domain.definition import Definition

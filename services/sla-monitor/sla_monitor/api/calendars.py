@@ -5,12 +5,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from accord.contracts.durations import parse_duration
 from accord.contracts.values import Timestamp
-from accord.database import Database
+from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.problems import Problem, unfit_parameter
+from accord.terms.durations import parse_duration
 from sla_monitor.api.models import DueAnswer, step_answer
 from sla_monitor.usecases.agreements import SlaBook
 from sla_monitor.usecases.view import NoSla, NoSuchCalendar, when_due

@@ -8,9 +8,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from accord.contracts.durations import Duration
 from accord.contracts.values import Department, Timestamp
 from accord.http.paging import Page
+from accord.terms.durations import Duration
 from sla_monitor.domain.business_time import Step
 from sla_monitor.domain.clock import Clock, ClockState
 from sla_monitor.queries.attainment import Kept

@@ -17,7 +17,7 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from accord.contracts.values import MOMENT_MAX, MOMENT_MIN
-from accord.contracts.week import DAY_S, Range, Week
+from accord.terms.week import DAY_S, Range, Week
 
 WEEKDAY_WORDS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from zoneinfo import ZoneInfo
 
-from accord.contracts.week import week_in
+from accord.terms.week import week_in
 from sla_monitor.domain.business_time import Calendar
 from sla_monitor.domain.sla import CalendarTerms, Holidays
 

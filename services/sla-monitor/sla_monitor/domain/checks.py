@@ -8,10 +8,10 @@ from zoneinfo import ZoneInfo
 
 from pydantic import ValidationError
 
-from accord.contracts.criteria import Criteria
-from accord.contracts.durations import DURATION_MAX
-from accord.contracts.findings import Finding, pointer, shape
-from accord.contracts.week import flaws, week_in
+from accord.terms.criteria import Criteria
+from accord.terms.durations import DURATION_MAX
+from accord.terms.findings import Finding, pointer, shape
+from accord.terms.week import flaws, week_in
 from sla_monitor.domain.business_time import CLOSED_DAYS_MAX, open_per_week
 from sla_monitor.domain.calendars import DAYS_FROM, DAYS_TO, PublicHolidays, UnknownPlace, closed_days
 from sla_monitor.domain.sla import CalendarTerms, Clause, Sla, Within, names_of

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from accord.contracts.criteria import in_words
-from accord.contracts.durations import in_words as duration_in_words
-from accord.contracts.paper import Section
+from accord.terms.criteria import in_words
+from accord.terms.durations import in_words as duration_in_words
+from accord.terms.paper import Section
 from sla_monitor.domain.sla import CalendarTerms, Clause, From, Sla, To, Within, names_of
 
 _SHORT_FOR = frozenset({"iql", "mcl", "mql", "pql", "sal", "sel", "sgl", "sql", "tal", "tql"})

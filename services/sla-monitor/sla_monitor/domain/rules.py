@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from accord.contracts.criteria import MISSING, Compiled, compile_criteria
 from accord.contracts.values import MOMENT_MAX, Department, Party
+from accord.terms.criteria import MISSING, Compiled, compile_criteria
 from sla_monitor.domain.business_time import Calendar, due, due_after_days, open_time_between
 from sla_monitor.domain.calendars import PublicHolidays, calendar_of
 from sla_monitor.domain.facts import Fact, FactKind

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from accord.contracts.criteria import Criteria
-from accord.contracts.durations import Duration
 from accord.contracts.values import Department, Party, Value
-from accord.contracts.week import Day, WeekTerms
+from accord.terms.criteria import Criteria
+from accord.terms.durations import Duration
+from accord.terms.week import Day, WeekTerms
 
 Key = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """A word of the agreement: a clause, a calendar, a stage, a decision."""

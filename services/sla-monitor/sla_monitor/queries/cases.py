@@ -15,7 +15,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from accord.database import finite
+from accord.db import finite
 from sla_monitor.domain.case import Case, Waiting
 from sla_monitor.domain.clock import Clock, Trigger, WarnAt
 from sla_monitor.domain.facts import Fact

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
-from accord.database import uuid_of
+from accord.db import uuid_of
 from accord.isolation import is_resting, is_stuck
 from sla_monitor.domain.clock import Clock
 from sla_monitor.queries.cases import CLOCK_COLUMNS, clock_of

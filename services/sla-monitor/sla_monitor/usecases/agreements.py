@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.agreements import AgreementStore, Finding, Kind, Section
-from accord.contracts.patterns import AS_IT_STANDS
+from accord.terms.patterns import AS_IT_STANDS
 from sla_monitor.domain.case import Slas
 from sla_monitor.domain.checks import check
 from sla_monitor.domain.paper import paper

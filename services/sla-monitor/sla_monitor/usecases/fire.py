@@ -13,10 +13,10 @@ from typing import Protocol
 from uuid import UUID
 
 from accord.contracts.base import EventData
-from accord.database import Database, Recording
+from accord.db import Database, Recording
 from accord.isolation import process_isolated
 from accord.messaging.consumer_store import note_watermarks
-from accord.messaging.watermark import Reached
+from accord.messaging.ports import Reached
 from accord.messaging.watermarks import ChangeGate, Watermarks
 from accord.workers import Periodic
 from sla_monitor.domain.case import Slas

@@ -10,10 +10,10 @@ from accord.contracts.base import EventData
 from accord.contracts.intake_events import ActivityRecorded, LeadMerged, LeadUnmerged
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
-from accord.database import Recording
-from accord.messaging import watermark
-from accord.messaging.consumer import Received
+from accord.db import Recording
+from accord.messaging import ports
 from accord.messaging.consumer_store import watermark as noted_watermark
+from accord.messaging.handler import Received
 from accord.messaging.watermarks import Watermarks
 from sla_monitor.domain import case as domain
 from sla_monitor.domain.case import Case, Moving, Outcome, Reached, Slas, Waiting
@@ -29,13 +29,13 @@ TAKEN_ALONG = timedelta(days=90)
 _KEPT = frozenset({"activity", "decision", "stage"})
 
 
-async def read_reached(recording: Recording, watermarks: Watermarks) -> watermark.Reached:
+async def read_reached(recording: Recording, watermarks: Watermarks) -> ports.Reached:
     """How far the two topics have been consumed. What is missing of a lead is missing of those that it was merged into, too."""
     reached = await watermarks.read(recording.conn)
     if not reached.held:
         return reached
     held = await due.with_survivors(await recording.driver(), sorted(reached.held))
-    return watermark.Reached(reached.topics, frozenset(held), reached.holds_all)
+    return ports.Reached(reached.topics, frozenset(held), reached.holds_all)
 
 
 async def read_news(recording: Recording, received: Sequence[Received], watermarks: Watermarks) -> Sequence[Received]:
@@ -83,7 +83,7 @@ class CaseBatch:
         self,
         recording: Recording,
         slas: Slas,
-        reached: watermark.Reached,
+        reached: ports.Reached,
         before: dict[UUID, Case],
         now: dict[UUID, Case],
     ) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from accord.database import Database, driver_of
+from accord.db import Database, driver_of
 from accord.messaging.consumer_store import watermark
 from sla_monitor.domain.business_time import Step, due, steps
 from sla_monitor.domain.clock import Clock

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from accord.contracts import findings
+from accord.terms import findings
 from intake.domain.adapters.base import Acted, AnyAdapter
 from intake.domain.mapping import Const, FieldMapping, Rule, apply, as_moment, resolve
 from intake.domain.submission import ATTRIBUTES_MAX

@@ -34,9 +34,9 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from accord.contracts.durations import format_duration, parse_duration
-from accord.contracts.durations import in_words as duration_in_words
-from accord.contracts.patterns import AS_IT_STANDS, PATTERN_LENGTH_MAX, BadPattern, check_pattern, matcher
+from accord.terms.durations import format_duration, parse_duration
+from accord.terms.durations import in_words as duration_in_words
+from accord.terms.patterns import AS_IT_STANDS, PATTERN_LENGTH_MAX, BadPattern, check_pattern, matcher
 
 DEPTH_MAX = 16
 """Levels of a tree; a single comparison is one."""

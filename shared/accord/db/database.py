@@ -20,12 +20,12 @@ import orjson
 from sqlalchemy import event
 from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from accord.contracts.base import EventData
 from accord.contracts.values import MOMENT_MAX, MOMENT_MIN
-from accord.messaging import outbox
+from accord.db import outbox
+from accord.db.errors import is_transient, leaves_outcome_open
 from accord.tracing import current_traceparent
 
 RECORDING_LOCK = 0x0ACC_04D0
@@ -180,7 +180,7 @@ class Database:
                     await outbox.append(await recording.driver(), recording.pending)
                 committing = True
         except Exception as error:
-            if committing and _leaves_outcome_open(error):
+            if committing and leaves_outcome_open(error):
                 raise CommitOutcomeUnknown("the connection was lost at the commit") from error
             raise
         if recording.pending:
@@ -294,63 +294,3 @@ def async_url(url: str) -> URL:
     if parsed.get_backend_name() not in ("postgresql", "postgres"):
         raise ValueError("the database URL must be one of PostgreSQL")
     return parsed.set(drivername="postgresql+asyncpg")
-
-
-_TRANSIENT_POSTGRES: tuple[type[BaseException], ...] = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.SerializationError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.QueryCanceledError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.ReadOnlySQLTransactionError,
-    # After a migration; the statement is prepared anew.
-    asyncpg.InvalidCachedStatementError,
-    # What asyncpg raises on a connection that has read the server's farewell and not yet the end of its stream.
-    asyncpg.InternalClientError,
-)
-_TRANSIENT_INTERFACE = (
-    "connection is closed",
-    "cannot perform operation",
-    "manually started transaction",
-    "transaction is in error state",
-)
-"""What asyncpg's InterfaceError says of a connection at its end. Of our mistakes it says other things in the same class."""
-
-
-def is_transient(error: BaseException | None) -> bool:
-    """Whether the same may succeed later: after a lost connection, a deadlock, a full pool, an unreachable Kafka."""
-    if error is None:
-        return False
-    if isinstance(error, DBAPIError):
-        return error.connection_invalidated or is_transient(error.__cause__ or _original(error))
-    if isinstance(error, asyncpg.InterfaceError):
-        return any(phrase in str(error) for phrase in _TRANSIENT_INTERFACE)
-    if isinstance(error, (*_TRANSIENT_POSTGRES, PoolTimeoutError, OSError, TimeoutError)):
-        return True
-    # The dialect raises its own class from the driver's; Kafka's errors are known by their base without importing
-    # aiokafka here.
-    if any(base.__module__ == "aiokafka.errors" and base.__name__ == "KafkaError" for base in type(error).__mro__):
-        return True
-    return is_transient(error.__cause__) if type(error).__module__.startswith("sqlalchemy") else False
-
-
-_ENDS_OF_CONNECTION = ("08", "57P")
-"""Classes of SQLSTATE by which the server says that the connection ends; all others say that the transaction was rolled back."""
-
-
-def _leaves_outcome_open(error: Exception) -> bool:
-    """Whether this failure of a COMMIT is the loss of its answer."""
-    if not is_transient(error):
-        return False
-    reported = getattr(_original(error), "sqlstate", None) if isinstance(error, DBAPIError) else None
-    return reported is None or reported.startswith(_ENDS_OF_CONNECTION)
-
-
-def _original(error: DBAPIError) -> BaseException | None:
-    original: Any = error.orig
-    return cast("BaseException | None", original)

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.contracts.base import EventData
 from accord.ids import new_id
-from accord.messaging.partitioning import hash_key
+from accord.partitioning import hash_key
 
 PAYLOAD_BYTES_MAX = 900_000
 """Below Kafka's default `message.max.bytes`: a larger record would be refused for ever and block the relay."""

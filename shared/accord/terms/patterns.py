@@ -14,7 +14,7 @@ from typing import Any
 import re2
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
-from accord.contracts.findings import Finding, pointer
+from accord.terms.findings import Finding, pointer
 
 PATTERN_LENGTH_MAX = 200
 MATCHED_LENGTH_MAX = 1_000

@@ -1,0 +1,23 @@
+"""What a handler gets: events, with the place that each was read from."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from accord.contracts.envelope import Event
+from accord.db import Recording
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An event and the place it was read from. `topic` is without the cluster's prefix."""
+
+    event: Event
+    topic: str
+    partition: int
+    offset: int
+
+
+Handler = Callable[[Recording, Sequence[Received]], Awaitable[None]]
+"""Applies events that are new to the inbox, in order within each key, inside the one transaction of `Recording`."""
