@@ -8,6 +8,7 @@ again. So an event that leaves a clock as it is costs no write on it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,8 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from accord.db import finite
+from accord.db import bulk, finite
+from sla_monitor import tables
 from sla_monitor.domain.case import Case, Waiting
 from sla_monitor.domain.clock import Clock, Trigger, WarnAt
 from sla_monitor.domain.facts import Fact
@@ -40,13 +42,17 @@ SELECT lead_id, profiles::text, standings::text, source, owner, owner_sequence, 
 FROM lead WHERE lead_id = ANY ($1::uuid[]) ORDER BY lead_id FOR UPDATE
 """
 
+_CLOCK_MEMBERS = tuple(field.name for field in fields(Clock) if field.name not in {"trigger", "warnings", "end"})
+"""Those that are a column each, of the same name."""
+_CLOCK_TIMES = ("started_at", "due_at", "answered_at", "ended_at")
+"""Those that a client may have given, and that are brought into the range of every answer."""
+_TRIGGER_MEMBERS = tuple(field.name for field in fields(Trigger))
+
 # JSON comes as text and is read by orjson: SQLAlchemy's own codec for jsonb takes several times as long.
-CLOCK_COLUMNS = """
-    clock.lead_id, clock.clock_id, clock.clause, clock.obliges, clock.sla_version, clock.trigger_kind, clock.trigger_key,
-    clock.trigger_sequence, clock.trigger_recorded_at, clock.trigger_stage_kind, clock.trigger_cause, clock.started_at,
-    clock.due_at, clock.warnings::text, clock.backfill, clock.owner, clock.source, clock.state, clock.answered_at, clock.ended_at,
-    clock.ended_sequence, clock.ended_why, clock.breach_id, clock.breached_at, clock.withdrawn_at, clock.said
-"""
+CLOCK_COLUMNS = ", ".join(
+    f"clock.{name}"
+    for name in (*_CLOCK_MEMBERS, *(f"trigger_{name}" for name in _TRIGGER_MEMBERS), "warnings::text", "ended_why")
+)
 
 _CLOCKS = f"""
 SELECT known.*
@@ -61,7 +67,8 @@ CROSS JOIN LATERAL (
 
 _WAITING = "SELECT lead_id, clause, sla_version, judged_of::text FROM waiting WHERE lead_id = ANY ($1::uuid[])"
 
-_FACT_COLUMNS = "lead_id, occurred_at, key, kind, name, recorded_at, sequence, by, stage_kind, cause"
+_FACT_MEMBERS = tuple(field.name for field in fields(Fact))
+_FACT_COLUMNS = ", ".join(column.name for column in tables.fact.columns)
 
 _FACTS = f"""
 SELECT known.*
@@ -77,88 +84,6 @@ CROSS JOIN LATERAL (
 ) AS known
 """
 
-_SAVE_LEADS = """
-UPDATE lead SET
-    profiles = row.profiles::jsonb,
-    standings = row.standings::jsonb,
-    source = row.source,
-    owner = row.owner,
-    owner_sequence = row.owner_sequence,
-    merged_into = row.merged_into,
-    merged_at = row.merged_at,
-    merge_recorded_at = row.merge_recorded_at,
-    erased_at = row.erased_at
-FROM unnest(
-    $1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::uuid[], $8::timestamptz[],
-    $9::timestamptz[], $10::timestamptz[]
-) AS row (lead_id, profiles, standings, source, owner, owner_sequence, merged_into, merged_at, merge_recorded_at, erased_at)
-WHERE lead.lead_id = row.lead_id
-"""
-
-_NEW_CLOCKS = """
-INSERT INTO clock (
-    lead_id, clock_id, warnings, owner, source, state, answered_at, ended_at, ended_sequence, ended_why, breach_id, breached_at,
-    withdrawn_at, said, next_at, clause, obliges, sla_version, trigger_kind, trigger_key, trigger_sequence,
-    trigger_recorded_at, trigger_stage_kind, trigger_cause, started_at, due_at, backfill
-)
-SELECT
-    lead_id, clock_id, warnings::jsonb, owner, source, state, answered_at, ended_at, ended_sequence, ended_why, breach_id,
-    breached_at, withdrawn_at, said, next_at, clause, obliges, sla_version, trigger_kind, trigger_key, trigger_sequence,
-    trigger_recorded_at, trigger_stage_kind, trigger_cause, started_at, due_at, backfill
-FROM unnest(
-    $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::timestamptz[],
-    $9::bigint[], $10::text[], $11::uuid[], $12::timestamptz[], $13::timestamptz[], $14::int[], $15::timestamptz[],
-    $16::text[], $17::text[], $18::int[], $19::text[], $20::text[], $21::bigint[], $22::timestamptz[], $23::text[],
-    $24::uuid[], $25::timestamptz[], $26::timestamptz[], $27::bool[]
-) AS row (
-    lead_id, clock_id, warnings, owner, source, state, answered_at, ended_at, ended_sequence, ended_why, breach_id, breached_at,
-    withdrawn_at, said, next_at, clause, obliges, sla_version, trigger_kind, trigger_key, trigger_sequence,
-    trigger_recorded_at, trigger_stage_kind, trigger_cause, started_at, due_at, backfill
-)
-"""
-
-_MOVED_CLOCKS = """
-UPDATE clock SET
-    warnings = row.warnings::jsonb,
-    owner = row.owner,
-    source = row.source,
-    state = row.state,
-    answered_at = row.answered_at,
-    ended_at = row.ended_at,
-    ended_sequence = row.ended_sequence,
-    ended_why = row.ended_why,
-    breach_id = row.breach_id,
-    breached_at = row.breached_at,
-    withdrawn_at = row.withdrawn_at,
-    said = row.said,
-    next_at = row.next_at,
-    trigger_key = row.trigger_key,
-    trigger_sequence = row.trigger_sequence
-FROM unnest(
-    $1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::timestamptz[],
-    $9::bigint[], $10::text[], $11::uuid[], $12::timestamptz[], $13::timestamptz[], $14::int[], $15::timestamptz[],
-    $16::int[], $17::text[], $18::bigint[]
-) AS row (
-    lead_id, clock_id, warnings, owner, source, state, answered_at, ended_at, ended_sequence, ended_why, breach_id, breached_at,
-    withdrawn_at, said, next_at, said_before, trigger_key, trigger_sequence
-)
-WHERE clock.lead_id = row.lead_id AND clock.clock_id = row.clock_id AND clock.said = row.said_before
-"""
-
-_SAVE_FACTS = f"""
-INSERT INTO fact ({_FACT_COLUMNS})
-SELECT * FROM unnest(
-    $1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::bigint[], $8::text[],
-    $9::text[], $10::uuid[]
-)
-ON CONFLICT DO NOTHING
-"""
-
-_FORGET_SOME = """
-DELETE FROM fact USING unnest($1::uuid[], $2::text[]) AS gone (lead_id, key)
-WHERE fact.lead_id = gone.lead_id AND fact.key = gone.key
-"""
-
 _GIVE_BACK = """
 DELETE FROM fact USING unnest($1::uuid[], $2::uuid[]) AS parted (lead_id, other_id), fact AS theirs
 WHERE theirs.lead_id = parted.other_id AND theirs.kind = 'activity'
@@ -167,18 +92,29 @@ WHERE theirs.lead_id = parted.other_id AND theirs.kind = 'activity'
 
 _FORGET_FACTS = "DELETE FROM fact WHERE lead_id = ANY ($1::uuid[])"
 
-_SAVE_WAITING = """
-INSERT INTO waiting (lead_id, clause, trigger_key, recorded_at, started_at, sla_version, judged_of)
-SELECT lead_id, clause, trigger_key, recorded_at, started_at, sla_version, judged_of::jsonb
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::int[], $7::text[])
-    AS row (lead_id, clause, trigger_key, recorded_at, started_at, sla_version, judged_of)
-ON CONFLICT DO NOTHING
-"""
+_LEAD_MEMBERS = ("source", "owner", "owner_sequence", "merged_into", "merged_at", "merge_recorded_at", "erased_at")
+_SAVE_LEADS = bulk.update(tables.lead, ["lead_id"], ["profiles", "standings", *_LEAD_MEMBERS])
 
-_SETTLE_WAITING = """
-DELETE FROM waiting USING unnest($1::uuid[], $2::text[], $3::text[]) AS row (lead_id, clause, trigger_key)
-WHERE waiting.lead_id = row.lead_id AND waiting.clause = row.clause AND waiting.trigger_key = row.trigger_key
-"""
+_CLOCK_CHANGES = (
+    *("warnings", "owner", "source", "state", "answered_at", "ended_at", "ended_sequence", "ended_why", "breach_id"),
+    *("breached_at", "withdrawn_at", "said", "next_at", "trigger_key", "trigger_sequence"),
+)
+_INSERT_CLOCKS = bulk.insert(tables.clock, [column.name for column in tables.clock.columns])
+_UPDATE_CLOCKS = bulk.update(
+    tables.clock,
+    ["lead_id", "clock_id"],
+    _CLOCK_CHANGES,
+    beside={"said_before": "said"},
+    where="clock.said = new.said_before",
+)
+
+_INSERT_FACTS = bulk.insert(tables.fact, [column.name for column in tables.fact.columns], on_conflict="DO NOTHING")
+_DELETE_FACTS = bulk.delete(tables.fact, ["lead_id", "key"])
+
+_INSERT_WAITING = bulk.insert(
+    tables.waiting, [column.name for column in tables.waiting.columns], on_conflict="DO NOTHING"
+)
+_DELETE_WAITING = bulk.delete(tables.waiting, ["lead_id", "clause", "trigger_key"])
 
 _HOPS_MAX = 10
 
@@ -246,9 +182,10 @@ async def save(
     Raises asyncpg.SerializationError, to be tried again, where another transaction has moved a clock on in between.
     """
     changed = [(before[lead_id], case) for lead_id, case in after.items() if case is not before[lead_id]]
-    await _save_leads(driver, [case.lead for old, case in changed if case.lead is not old.lead])
-    await _save_facts(
-        driver, {lead_id: facts for lead_id, facts in happened.items() if after[lead_id].lead.erased_at is None}
+    await _SAVE_LEADS.execute(driver, [_lead_row(case.lead) for old, case in changed if case.lead is not old.lead])
+    happened = {lead_id: facts for lead_id, facts in happened.items() if after[lead_id].lead.erased_at is None}
+    await _INSERT_FACTS.execute(
+        driver, [_fact_row(lead_id, fact) for lead_id, facts in happened.items() for fact in facts]
     )
     erased = [case.lead.lead_id for old, case in changed if case.lead.erased_at and not old.lead.erased_at]
     if erased:
@@ -275,29 +212,12 @@ async def give_back(driver: asyncpg.Connection, parted: Sequence[tuple[UUID, UUI
 
 async def forget_facts(driver: asyncpg.Connection, gone: Sequence[tuple[UUID, str]]) -> None:
     """Delete facts that were corrected away, by lead and key."""
-    if gone:
-        await driver.execute(_FORGET_SOME, [lead_id for lead_id, _ in gone], [key for _, key in gone])
+    await _DELETE_FACTS.execute(driver, [{"lead_id": lead_id, "key": key} for lead_id, key in gone])
 
 
 async def add_clocks(driver: asyncpg.Connection, clocks: Sequence[Clock]) -> None:
     """Write clocks that are new."""
-    if clocks:
-        await driver.execute(
-            _NEW_CLOCKS,
-            *_changing(clocks),
-            [clock.clause for clock in clocks],
-            [clock.obliges for clock in clocks],
-            [clock.sla_version for clock in clocks],
-            [clock.trigger.kind for clock in clocks],
-            [clock.trigger.key for clock in clocks],
-            [clock.trigger.sequence for clock in clocks],
-            [clock.trigger.recorded_at for clock in clocks],
-            [clock.trigger.stage_kind for clock in clocks],
-            [clock.trigger.cause for clock in clocks],
-            [clock.started_at for clock in clocks],
-            [clock.due_at for clock in clocks],
-            [clock.backfill for clock in clocks],
-        )
+    await _INSERT_CLOCKS.execute(driver, [_clock_row(clock) for clock in clocks])
 
 
 async def move_clocks(driver: asyncpg.Connection, moved: Sequence[tuple[Clock, Clock]]) -> None:
@@ -305,98 +225,23 @@ async def move_clocks(driver: asyncpg.Connection, moved: Sequence[tuple[Clock, C
 
     Raises asyncpg.SerializationError, to be tried again, where another transaction has moved one on in between.
     """
-    if not moved:
-        return
     moved = sorted(moved, key=lambda pair: (pair[1].lead_id, pair[1].clock_id))
-    done = await driver.execute(
-        _MOVED_CLOCKS,
-        *_changing([clock for _, clock in moved]),
-        [old.said for old, _ in moved],
-        [clock.trigger.key for _, clock in moved],
-        [clock.trigger.sequence for _, clock in moved],
+    written = await _UPDATE_CLOCKS.execute(
+        driver, [{**_clock_row(clock), "said_before": old.said} for old, clock in moved]
     )
-    if int(done.rsplit(" ", 1)[1]) != len(moved):
+    if written != len(moved):
         raise asyncpg.SerializationError("a clock was moved on by another transaction")
 
 
-def _changing(clocks: Sequence[Clock]) -> tuple[list[Any], ...]:
-    """The columns of a clock's key and of all that can change in it."""
-    return (
-        [clock.lead_id for clock in clocks],
-        [clock.clock_id for clock in clocks],
-        [_json([[warning.fraction, warning.at] for warning in clock.warnings]) for clock in clocks],
-        [clock.owner for clock in clocks],
-        [clock.source for clock in clocks],
-        [clock.state for clock in clocks],
-        [clock.answered_at for clock in clocks],
-        [clock.ended_at for clock in clocks],
-        [clock.ended_sequence for clock in clocks],
-        [clock.end for clock in clocks],
-        [clock.breach_id for clock in clocks],
-        [clock.breached_at for clock in clocks],
-        [clock.withdrawn_at for clock in clocks],
-        [clock.said for clock in clocks],
-        [clock.next_at for clock in clocks],
-    )
-
-
-async def _save_leads(driver: asyncpg.Connection, leads: Sequence[Lead]) -> None:
-    if leads:
-        await driver.execute(
-            _SAVE_LEADS,
-            [lead.lead_id for lead in leads],
-            [_json([_profile_json(profile) for profile in lead.profiles]) for lead in leads],
-            [_json([_standing_json(standing) for standing in lead.standings]) for lead in leads],
-            [lead.source for lead in leads],
-            [lead.owner for lead in leads],
-            [lead.owner_sequence for lead in leads],
-            [lead.merged_into for lead in leads],
-            [lead.merged_at for lead in leads],
-            [lead.merge_recorded_at for lead in leads],
-            [lead.erased_at for lead in leads],
-        )
-
-
-async def _save_facts(driver: asyncpg.Connection, happened: Mapping[UUID, Sequence[Fact]]) -> None:
-    rows = [(lead_id, fact) for lead_id, facts_ in happened.items() for fact in facts_]
-    if rows:
-        await driver.execute(
-            _SAVE_FACTS,
-            [lead_id for lead_id, _ in rows],
-            [fact.occurred_at for _, fact in rows],
-            [fact.key for _, fact in rows],
-            [fact.kind for _, fact in rows],
-            [fact.name for _, fact in rows],
-            [fact.recorded_at for _, fact in rows],
-            [fact.sequence for _, fact in rows],
-            [fact.by for _, fact in rows],
-            [fact.stage_kind for _, fact in rows],
-            [fact.cause for _, fact in rows],
-        )
-
-
 async def _save_waiting(driver: asyncpg.Connection, changed: Sequence[tuple[Case, Case]]) -> None:
-    settled: list[tuple[UUID, tuple[str, str]]] = []
-    new: list[tuple[UUID, Waiting]] = []
+    settled: list[dict[str, object]] = []
+    new: list[dict[str, object]] = []
     for old, case in changed:
-        known, still = {one.key for one in old.waiting}, {one.key for one in case.waiting}
-        settled += [(case.lead.lead_id, key) for key in known - still]
-        new += [(case.lead.lead_id, one) for one in case.waiting if one.key not in known]
-    if settled:
-        await driver.execute(
-            _SETTLE_WAITING, [row[0] for row in settled], [row[1][0] for row in settled], [row[1][1] for row in settled]
-        )
-    if new:
-        await driver.execute(
-            _SAVE_WAITING,
-            [lead_id for lead_id, _ in new],
-            [one.clause for _, one in new],
-            [one.fact.key for _, one in new],
-            [one.fact.recorded_at for _, one in new],
-            [one.fact.occurred_at for _, one in new],
-            [one.sla_version for _, one in new],
-            [_json(_waiting_json(one)) for _, one in new],
-        )
+        lead_id, known, still = case.lead.lead_id, {one.key for one in old.waiting}, {one.key for one in case.waiting}
+        settled += [{"lead_id": lead_id, "clause": clause, "trigger_key": key} for clause, key in known - still]
+        new += [_waiting_row(lead_id, one) for one in case.waiting if one.key not in known]
+    await _DELETE_WAITING.execute(driver, settled)
+    await _INSERT_WAITING.execute(driver, new)
 
 
 # --- Rows to values and back ---
@@ -404,65 +249,64 @@ async def _save_waiting(driver: asyncpg.Connection, changed: Sequence[tuple[Case
 
 def clock_of(row: asyncpg.Record) -> Clock:
     """The clock in a row that has all its columns."""
+    members: dict[str, Any] = {name: row[name] for name in _CLOCK_MEMBERS}
+    members |= {name: row[name] and finite(row[name]) for name in _CLOCK_TIMES}
     return Clock(
-        clock_id=row["clock_id"],
-        lead_id=row["lead_id"],
-        clause=row["clause"],
-        obliges=row["obliges"],
-        sla_version=row["sla_version"],
-        trigger=Trigger(
-            kind=row["trigger_kind"],
-            key=row["trigger_key"],
-            sequence=row["trigger_sequence"],
-            recorded_at=row["trigger_recorded_at"],
-            stage_kind=row["trigger_stage_kind"],
-            cause=row["trigger_cause"],
-        ),
-        started_at=finite(row["started_at"]),
-        due_at=finite(row["due_at"]),
+        **members,
+        trigger=Trigger(**{name: row[f"trigger_{name}"] for name in _TRIGGER_MEMBERS}),
         warnings=tuple(WarnAt(fraction, _time(at)) for fraction, at in orjson.loads(row["warnings"])),
-        backfill=row["backfill"],
-        owner=row["owner"],
-        source=row["source"],
-        state=row["state"],
-        answered_at=row["answered_at"] and finite(row["answered_at"]),
-        ended_at=row["ended_at"] and finite(row["ended_at"]),
-        ended_sequence=row["ended_sequence"],
         end=row["ended_why"],
-        breach_id=row["breach_id"],
-        breached_at=row["breached_at"],
-        withdrawn_at=row["withdrawn_at"],
-        said=row["said"],
     )
+
+
+def _clock_row(clock: Clock) -> dict[str, object]:
+    return {
+        **{name: getattr(clock, name) for name in _CLOCK_MEMBERS},
+        **{f"trigger_{name}": getattr(clock.trigger, name) for name in _TRIGGER_MEMBERS},
+        "next_at": clock.next_at,
+        "warnings": _json([[warning.fraction, warning.at] for warning in clock.warnings]),
+        "ended_why": clock.end,
+    }
+
+
+def _lead_row(lead: Lead) -> dict[str, object]:
+    return {
+        **{name: getattr(lead, name) for name in ("lead_id", *_LEAD_MEMBERS)},
+        "profiles": _json(lead.profiles),
+        "standings": _json(lead.standings),
+    }
+
+
+def _waiting_row(lead_id: UUID, one: Waiting) -> dict[str, object]:
+    fact = one.fact
+    return {
+        "lead_id": lead_id,
+        "clause": one.clause,
+        "sla_version": one.sla_version,
+        "trigger_key": fact.key,
+        "recorded_at": fact.recorded_at,
+        "started_at": fact.occurred_at,
+        "judged_of": _json({"fact": fact, "profile": one.profile, "standing": one.standing}),
+    }
 
 
 def _lead(row: asyncpg.Record) -> Lead:
     return Lead(
-        lead_id=row["lead_id"],
-        profiles=tuple(_profile(stored) for stored in orjson.loads(row["profiles"])),
-        standings=tuple(_standing(stored) for stored in orjson.loads(row["standings"])),
-        source=row["source"],
-        owner=row["owner"],
-        owner_sequence=row["owner_sequence"],
-        merged_into=row["merged_into"],
-        merged_at=row["merged_at"],
-        merge_recorded_at=row["merge_recorded_at"],
-        erased_at=row["erased_at"],
+        **{
+            **row,
+            "profiles": tuple(_profile(stored) for stored in orjson.loads(row["profiles"])),
+            "standings": tuple(_standing(stored) for stored in orjson.loads(row["standings"])),
+        }
     )
 
 
 def _fact(row: asyncpg.Record) -> Fact:
-    return Fact(
-        kind=row["kind"],
-        key=row["key"],
-        name=row["name"],
-        occurred_at=finite(row["occurred_at"]),
-        recorded_at=row["recorded_at"],
-        sequence=row["sequence"],
-        by=row["by"],
-        stage_kind=row["stage_kind"],
-        cause=row["cause"],
-    )
+    members: dict[str, Any] = {name: row[name] for name in _FACT_MEMBERS}
+    return Fact(**{**members, "occurred_at": finite(row["occurred_at"])})
+
+
+def _fact_row(lead_id: UUID, fact: Fact) -> dict[str, object]:
+    return {"lead_id": lead_id, **{name: getattr(fact, name) for name in _FACT_MEMBERS}}
 
 
 def _waiting(row: asyncpg.Record) -> Waiting:
@@ -472,65 +316,20 @@ def _waiting(row: asyncpg.Record) -> Waiting:
         clause=row["clause"],
         sla_version=row["sla_version"],
         fact=Fact(
-            kind=fact["kind"],
-            key=fact["key"],
-            name=fact["name"],
-            occurred_at=_time(fact["occurred_at"]),
-            recorded_at=_time(fact["recorded_at"]),
-            sequence=fact["sequence"],
-            by=fact["by"],
-            stage_kind=fact["stage_kind"],
-            cause=UUID(fact["cause"]) if fact["cause"] else None,
+            **{
+                **fact,
+                **{name: _time(fact[name]) for name in ("occurred_at", "recorded_at")},
+                "cause": UUID(fact["cause"]) if fact["cause"] else None,
+            }
         ),
         profile=_profile(stored["profile"]) if stored["profile"] else None,
         standing=_standing(stored["standing"]) if stored["standing"] else None,
     )
 
 
-def _waiting_json(one: Waiting) -> dict[str, object]:
-    fact = one.fact
-    return {
-        "fact": {
-            "kind": fact.kind,
-            "key": fact.key,
-            "name": fact.name,
-            "occurred_at": fact.occurred_at,
-            "recorded_at": fact.recorded_at,
-            "sequence": fact.sequence,
-            "by": fact.by,
-            "stage_kind": fact.stage_kind,
-            "cause": fact.cause,
-        },
-        "profile": _profile_json(one.profile) if one.profile else None,
-        "standing": _standing_json(one.standing) if one.standing else None,
-    }
-
-
-def _profile_json(profile: Profile) -> dict[str, object]:
-    return {
-        "recorded_at": profile.recorded_at,
-        "sequence": profile.sequence,
-        "source": profile.source,
-        "captured_at": profile.captured_at,
-        "campaign": profile.campaign,
-        "attributes": profile.attributes,
-    }
-
-
 def _profile(stored: Mapping[str, Any]) -> Profile:
     times = {name: _time(stored[name]) for name in ("recorded_at", "captured_at")}
     return Profile(**{**stored, **times})
-
-
-def _standing_json(standing: Standing) -> dict[str, object]:
-    return {
-        "recorded_at": standing.recorded_at,
-        "sequence": standing.sequence,
-        "stage": standing.stage,
-        "grade": standing.grade,
-        "fit": standing.fit,
-        "engagement": standing.engagement,
-    }
 
 
 def _standing(stored: Mapping[str, Any]) -> Standing:
