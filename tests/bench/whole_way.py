@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -221,7 +222,8 @@ async def _try_rate(house: House, services: Mapping[str, Service], backlog: Back
     began, samples = time.monotonic(), []
     while time.monotonic() < began + STEP_S:
         samples.append((time.monotonic(), await backlog.measure()))
-        await asyncio.sleep(SAMPLE_S)
+        # Kafka is told the positions at intervals, so an even pace would see that saw and not the queue.
+        await asyncio.sleep(random.uniform(0.2, 1.0) * SAMPLE_S)
     measured = await sending
     growth = _reckon_growth(samples, rate_per_s)
     p99_ms = measured.percentile_ms(0.99)
