@@ -37,8 +37,8 @@ from accord.messaging.handler import Received
 from accord.migrations.run import upgrade_sync
 from accord.service import create_app
 from accord.telemetry import configure_logging
-from qualification.domain.decisions import Decided, Fields
 from qualification.domain.definition import Definition
+from qualification.domain.facts import Decided, Fields
 from qualification.domain.rules import Rules, compile_definition
 from qualification.main import MIGRATIONS, build
 from qualification.settings import Settings

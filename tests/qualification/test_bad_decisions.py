@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from uuid_utils.compat import uuid7
 
-from qualification.domain.decisions import Fields, NotAllowed
+from qualification.domain.decisions import NotAllowed
+from qualification.domain.facts import Fields
 from qualification.usecases.decide import Author, Proposal
 from qualification.usecases.decide import decide as take
 from qualification.usecases.definitions import Definitions

@@ -22,9 +22,9 @@ from tests.qualification.memory import Memory
 from accord.contracts.intake_events import LeadUnmerged
 from accord.contracts.values import Money
 from qualification.domain.assignment import Asked, State, assign
-from qualification.domain.decisions import Decided, Fields, Refused, allowed_decisions
+from qualification.domain.decisions import Refused, allowed_decisions
 from qualification.domain.definition import Definition
-from qualification.domain.facts import Assigned
+from qualification.domain.facts import Assigned, Decided, Fields
 from qualification.domain.pointer import Pointer
 from qualification.domain.routing import Routing, RoutingDocument, compile_routing
 from qualification.domain.rules import Rules, compile_definition

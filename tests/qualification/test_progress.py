@@ -15,7 +15,8 @@ from uuid_utils.compat import uuid7
 from accord.contracts.intake_events import LeadUnmerged
 from accord.contracts.qualification_events import LeadDecided, LeadScored, LeadStageChanged, OpportunityUpdated
 from accord.contracts.values import Money
-from qualification.domain.decisions import Decided, Fields, Gone, NotAllowed, Unfit, Unknown, allowed_decisions
+from qualification.domain.decisions import Gone, NotAllowed, Unfit, Unknown, allowed_decisions
+from qualification.domain.facts import Decided, Fields
 from qualification.domain.lead import Lead, Scores
 from qualification.domain.progress import explain_gates
 

@@ -20,7 +20,7 @@ from pydantic import (
 from accord.contracts.values import Day, Department, Money, StageKind, Timestamp
 from accord.http.problems import ProblemDocument
 from qualification.api.references import DESCRIPTION, REFERENCE_CHARS_MAX, parse_reference
-from qualification.domain.decisions import Fields
+from qualification.domain.facts import Fields
 from qualification.usecases.decide import Proposal, Taken
 from qualification.usecases.view import LeadView, Row
 

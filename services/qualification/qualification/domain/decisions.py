@@ -1,50 +1,15 @@
-"""A person's or the CRM's decision about a lead: what it carries, and why one is refused. Moves nothing; see progress.py."""
+"""A person's or the CRM's decision about a lead: where it leads, and why one is refused. Moves nothing; see progress.py."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
-from uuid import UUID
+from datetime import datetime, timedelta
 
-from accord.contracts.values import Department, Money
-from qualification.domain.lead import Answer, Deal, Lead
+from qualification.domain.facts import Decided
+from qualification.domain.lead import Deal, Lead
 from qualification.domain.rules import Rules, StageRule
 
 FUTURE_S_MAX = 300
 """A decision may be dated this far ahead of our clock, for clocks that differ."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fields:
-    """What a decision carries, checked for type; None or absent is not given."""
-
-    amount: Money | None = None
-    expected_close: date | None = None
-    answers: Mapping[str, Answer] = field(default_factory=dict)
-
-    def has(self, name: str) -> bool:
-        if name == "amount":
-            return self.amount is not None
-        if name == "expected_close":
-            return self.expected_close is not None
-        return name in self.answers
-
-
-NO_FIELDS = Fields()
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """A person or the CRM decided. `occurred_at` is in UTC."""
-
-    decision_id: UUID
-    decision: str
-    actor: str
-    occurred_at: datetime
-    department: Department | None = None
-    reason: str | None = None
-    fields: Fields = NO_FIELDS
 
 
 class Refused(Exception):

@@ -6,16 +6,14 @@ itself comes first in its moment (rank TIME), so that what it brings about is do
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from accord.contracts.intake_events import LeadState
-from accord.contracts.values import Party
-
-if TYPE_CHECKING:
-    from qualification.domain.decisions import Decided
+from accord.contracts.values import Department, Money, Party
 
 TIME, PROFILE, ACTIVITY, DECISION, ASSIGNMENT, MERGE, VERSION = range(-1, 6)
 """The ranks of one moment: a profile before the activity that it came with, and both before what was decided on them."""
@@ -58,6 +56,42 @@ class Acted:
     @property
     def place(self) -> Place:
         return Place(self.at, ACTIVITY, self.activity_id)
+
+
+Answer = bool | str
+"""A BANT answer: yes or no, or one short word of the sales team's own scale. Never free text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """What a decision carries, checked for type; None or absent is not given."""
+
+    amount: Money | None = None
+    expected_close: date | None = None
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+
+    def has(self, name: str) -> bool:
+        if name == "amount":
+            return self.amount is not None
+        if name == "expected_close":
+            return self.expected_close is not None
+        return name in self.answers
+
+
+NO_FIELDS = Fields()
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A person or the CRM decided. `occurred_at` is in UTC."""
+
+    decision_id: UUID
+    decision: str
+    actor: str
+    occurred_at: datetime
+    department: Department | None = None
+    reason: str | None = None
+    fields: Fields = NO_FIELDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,7 @@ from accord.contracts.base import LeadEvent
 from accord.contracts.intake_events import LeadState
 from accord.contracts.qualification_events import LeadDecided, LeadScored, LeadStageChanged, OpportunityUpdated
 from accord.contracts.values import Attributes, AttributeValue
-from qualification.domain.decisions import Decided
-from qualification.domain.facts import DECISION, Acted, Fact, Joined, Place, Profiled, Stood
+from qualification.domain.facts import DECISION, Acted, Decided, Fact, Joined, Place, Profiled, Stood
 from qualification.domain.lead import Lead
 from qualification.domain.way import Versions, Way
 

@@ -24,8 +24,8 @@ from accord.contracts.intake_events import (
 )
 from accord.contracts.qualification_events import LeadStageChanged
 from qualification.domain import progress
-from qualification.domain.decisions import Decided, NotAllowed, Unfit, allowed_decisions, refuse_unknown
-from qualification.domain.facts import DECISION, Acted, Assigned, Fact, Joined, Place, Profiled, Ruled, Stood
+from qualification.domain.decisions import NotAllowed, Unfit, allowed_decisions, refuse_unknown
+from qualification.domain.facts import DECISION, Acted, Assigned, Decided, Fact, Joined, Place, Profiled, Ruled, Stood
 from qualification.domain.history import Folded, Log, Tried, corrections, family, fold, followed
 from qualification.domain.lead import Lead
 from qualification.domain.rules import Rules

@@ -19,9 +19,9 @@ from accord.contracts.qualification_events import (
     OpportunityUpdated,
     StageCause,
 )
-from qualification.domain.decisions import Decided, decision_target
+from qualification.domain.decisions import decision_target
 from qualification.domain.due import next_change, not_before
-from qualification.domain.facts import NIL, TIME, Acted, Assigned, Fact, Joined, Place, Profiled, Ruled, Stood
+from qualification.domain.facts import NIL, TIME, Acted, Assigned, Decided, Fact, Joined, Place, Profiled, Ruled, Stood
 from qualification.domain.lead import Activities, Deal, Lead, Scores, microseconds
 from qualification.domain.rules import Rules, StageRule
 from qualification.domain.scoring import LeadFacts, scores

@@ -14,8 +14,7 @@ from uuid import UUID
 from accord.contracts.intake_events import LeadMerged, LeadUnmerged
 from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
 from accord.db import Recording
-from qualification.domain.decisions import Decided
-from qualification.domain.facts import Acted, Fact, Joined, Ruled, Stood
+from qualification.domain.facts import Acted, Decided, Fact, Joined, Ruled, Stood
 from qualification.domain.lead import Lead
 from qualification.domain.register import Kept, Moved, Register, Said, Told, Unlearnt
 from qualification.queries import activities, external_keys, history, leads, logs

@@ -18,7 +18,8 @@ from accord.contracts.values import Department
 from accord.db import Database, Recording
 from accord.http import idempotency
 from accord.ids import new_id
-from qualification.domain.decisions import Changed, Decided, Fields, Redefined, Refused, Unknown, allowed_decisions
+from qualification.domain.decisions import Changed, Redefined, Refused, Unknown, allowed_decisions
+from qualification.domain.facts import Decided, Fields
 from qualification.domain.lead import Lead
 from qualification.queries import external_keys
 from qualification.usecases.batch import LeadBatch
