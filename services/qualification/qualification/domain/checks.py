@@ -9,8 +9,7 @@ from pydantic import ValidationError
 
 from accord.terms.criteria import Criteria
 from accord.terms.findings import Finding, pointer, shape
-from qualification.domain.definition import Definition, EngagementScore, FitScore, Stage
-from qualification.domain.lead import ACTIVITIES_PER_KIND_MAX
+from qualification.domain.definition import ACTIVITIES_PER_KIND_MAX, Definition, EngagementScore, FitScore, Stage
 from qualification.domain.satisfiable import Domain, conjuncts, implies, why_never
 
 

@@ -21,6 +21,8 @@ FieldName = Literal["amount", "expected_close", "budget", "authority", "need", "
 
 STAGES_MAX = 40
 RULES_MAX = 100
+ACTIVITIES_PER_KIND_MAX = 1000
+"""Of each kind, the newest so many activities of a lead count; older ones are kept and not counted (ADR 0021)."""
 
 
 def _lasts(amount: timedelta | None) -> timedelta | None:

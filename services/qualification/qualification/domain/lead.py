@@ -14,10 +14,8 @@ from uuid import UUID
 
 from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Money
+from qualification.domain.definition import ACTIVITIES_PER_KIND_MAX
 from qualification.domain.facts import Answer, Place
-
-ACTIVITIES_PER_KIND_MAX = 1000
-"""Of each kind, the newest so many activities of a lead count; older ones are kept and not counted (ADR 0021)."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

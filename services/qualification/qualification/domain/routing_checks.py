@@ -14,7 +14,7 @@ from accord.terms.findings import Finding, pointer, shape
 from accord.terms.patterns import check_patterns
 from accord.terms.week import flaws
 from qualification.domain.checks import leaves, twice
-from qualification.domain.lead import ACTIVITIES_PER_KIND_MAX
+from qualification.domain.definition import ACTIVITIES_PER_KIND_MAX
 from qualification.domain.routing import RoutingDocument, handed_over
 from qualification.domain.rules import Rules
 from qualification.domain.satisfiable import Domain, why_never
