@@ -42,8 +42,10 @@ from qualification.domain.facts import Decided, Fields
 from qualification.domain.rules import Rules, compile_definition
 from qualification.main import MIGRATIONS, build
 from qualification.settings import Settings
+from qualification.usecases.book import Book, Books
 from qualification.usecases.definitions import KIND, Definitions
 from qualification.usecases.requalify import requalify
+from qualification.usecases.route import following
 from qualification.usecases.routing import RoutingBook
 
 CONTENT: dict[str, Any] = {
@@ -247,13 +249,17 @@ class Stack:
             assert signed.is_success, signed.text
         return int(version)
 
+    async def open_book(self) -> Book:
+        """A book as a process opens it that has read nothing yet."""
+        return await Books(Definitions(self.store), following(RoutingBook(self.database))).open()
+
     async def tell(self, *events: EventData) -> None:
         """Apply what intake told, in one recording."""
         received = [
             Received(Event(uuid7(), "/intake", event), "intake-events", 0, offset)
             for offset, event in enumerate(events)
         ]
-        book = await Definitions(self.store, RoutingBook(self.database)).book()
+        book = await self.open_book()
         async with self.database.recording() as recording:
             await requalify(recording, received, book)
 

@@ -626,10 +626,10 @@ async def test_a_fold_of_the_log_gives_the_owner_whatever_has_happened(routed, t
 
 
 async def folded_owner(stack, lead_id: UUID) -> str | None:
-    book = await Definitions(stack.store).book()
+    known = await Definitions(stack.store).known()
     async with stack.database.recording() as recording:
         loaded = await logs.load(await recording.driver(), [lead_id], {})
-    return fold(lead_id, loaded.logs, book.versions).lead.owner
+    return fold(lead_id, loaded.logs, known.versions).lead.owner
 
 
 async def test_document_with_a_pattern_from_before_re2_goes_on_and_is_reported(stack, content, auth):

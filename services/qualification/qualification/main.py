@@ -28,12 +28,14 @@ from qualification.queries import assignments as stored_assignments
 from qualification.queries import leads as stored_leads
 from qualification.queries import reevaluations
 from qualification.settings import Settings
+from qualification.usecases.book import Books
 from qualification.usecases.definitions import KIND, Definitions
 from qualification.usecases.due import timekeeping
 from qualification.usecases.enter import entering
 from qualification.usecases.measure import reevaluation_collector, waiting_collector
 from qualification.usecases.place import placing
 from qualification.usecases.reevaluate import reevaluating
+from qualification.usecases.route import following
 from qualification.usecases.routing import RoutingBook
 from qualification.usecases.what_if import imagining
 
@@ -57,10 +59,11 @@ def build(settings: Settings) -> Service:
         application_name="qualification",
     )
     store = AgreementStore(database, KIND)
-    book = RoutingBook(database)
-    definitions = Definitions(store, book)
-    handle = handlers.intake_events(definitions)
-    handle_breaches = handlers.sla_events(definitions)
+    routing_book = RoutingBook(database)
+    definitions = Definitions(store)
+    books = Books(definitions, following(routing_book))
+    handle = handlers.intake_events(books)
+    handle_breaches = handlers.sla_events(routing_book, definitions)
     event_log = KafkaLog(settings.kafka)
     watermarks = Watermarks(event_log, consumer=GROUP, topics=WAITED_FOR["qualification"])
     consumer = Consumer(
@@ -100,27 +103,27 @@ def build(settings: Settings) -> Service:
         migrations=MIGRATIONS,
         routers=[
             leads.router(database, definitions),
-            decisions.router(database, definitions),
+            decisions.router(database, books),
             definition.router(database),
             what_if.router(database, store),
             feedback.router(database, definitions),
-            routing.router(database, definitions, book),
-            assignments.router(database, definitions, book),
+            routing.router(database, definitions, routing_book),
+            assignments.router(database, definitions, routing_book),
             agreement_router(store, example=DEFINITION),
             admin_router(database, {GROUP: handle, BREACHES_GROUP: handle_breaches}),
         ],
-        documents=[store, book],
+        documents=[store, routing_book],
         relays=[watermarks, relay],
         workers=[
             watermarks,
             consumer,
             breaches,
             agreement_worker(store),
-            entering(database, definitions),
-            timekeeping(database, definitions, watermarks),
-            reevaluating(database, definitions, busy),
+            entering(database, books),
+            timekeeping(database, books, watermarks),
+            reevaluating(database, books, busy),
             imagining(database, busy),
-            placing(database, book, definitions),
+            placing(database, routing_book, definitions),
             idempotency_worker(database),
             prune_worker(database),
         ],

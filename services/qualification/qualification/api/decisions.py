@@ -27,15 +27,15 @@ from qualification.api.models import (
 from qualification.api.references import parse_reference
 from qualification.domain.decisions import Changed, Gone, NotAllowed, Redefined, Refused, Unfit, Unknown
 from qualification.usecases import decide
+from qualification.usecases.book import Books
 from qualification.usecases.decide import Author, Proposal, Taken, take_decisions
-from qualification.usecases.definitions import Definitions
 
 _ETAG = re.compile(r'"(\d{1,18})"')
 _ROW = TypeAdapter(DecisionRow)
 
 
-def router(database: Database, definitions: Definitions) -> APIRouter:
-    """The routes over one database and the definition in force."""
+def router(database: Database, books: Books) -> APIRouter:
+    """The routes over one database and the books of what leads are judged by."""
     routes = APIRouter(tags=["decisions"])
 
     @routes.post(
@@ -78,7 +78,7 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
             return Answer(201, _json(decision_answer(taken)), headers, subject=taken.lead.lead_id)
 
         author = Author(caller.name, caller.department)
-        return (await take_decisions(database, definitions, [proposal], author, ticket, render)).response()
+        return (await take_decisions(database, books, [proposal], author, ticket, render)).response()
 
     @routes.post(
         "/v1/decisions:batch",
@@ -110,7 +110,7 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
 
         proposals = [row for row in read if isinstance(row, Proposal)]
         author = Author(caller.name, caller.department)
-        taken = await take_decisions(database, definitions, proposals, author, ticket, render, of_batch=True)
+        taken = await take_decisions(database, books, proposals, author, ticket, render, of_batch=True)
         return taken.response()
 
     return routes

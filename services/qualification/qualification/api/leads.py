@@ -143,7 +143,7 @@ async def _view(database: Database, definitions: Definitions, lead: str, at: dat
     elif at > now:
         raise unfit_parameter("at", "must not be in the future")
     else:
-        view = await view_past(database, named(lead), await definitions.book(), at)
+        view = await view_past(database, named(lead), definitions, at)
     if view is None:
         raise not_found("lead")
     if view.lead.erased:

@@ -18,8 +18,7 @@ from qualification.domain.facts import Acted, Decided, Fact, Joined, Ruled, Stoo
 from qualification.domain.lead import Lead
 from qualification.domain.register import Kept, Moved, Register, Said, Told, Unlearnt
 from qualification.queries import activities, external_keys, history, leads, logs
-from qualification.usecases.definitions import Book
-from qualification.usecases.route import Changes, give_entered
+from qualification.usecases.book import Book, Changes
 
 __all__ = ["LeadBatch", "Told", "concerned"]
 
@@ -139,7 +138,7 @@ class LeadBatch:
             await history.forget(driver, erased)
             await logs.forget(driver, erased)
             await external_keys.drop(driver, erased)
-        await give_entered(self._recording, self._changes(), self._book.routing, self._book.in_force)
+        await self._book.then(self._recording, self._changes(), self._book.in_force)
 
     def _changes(self) -> Changes:
         register = self._register

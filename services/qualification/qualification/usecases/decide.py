@@ -23,7 +23,7 @@ from qualification.domain.facts import Decided, Fields
 from qualification.domain.lead import Lead
 from qualification.queries import external_keys
 from qualification.usecases.batch import LeadBatch
-from qualification.usecases.definitions import Book, Definitions
+from qualification.usecases.book import Book, Books
 
 DECISIONS_PER_TURN_MAX = 200
 """After so many the loop gets its turn, so that a large batch does not hold up other requests."""
@@ -74,7 +74,7 @@ Render = Callable[[Sequence[Answer]], idempotency.Answer]
 
 async def take_decisions(
     database: Database,
-    definitions: Definitions,
+    books: Books,
     proposals: Sequence[Proposal],
     author: Author,
     ticket: idempotency.Ticket | None,
@@ -86,7 +86,7 @@ async def take_decisions(
 
     What `render` raises (for a single decision that is refused) rolls the transaction back and leaves the key free.
     """
-    book = await definitions.book()
+    book = await books.open()
     async with database.recording() as recording:
 
         async def act() -> idempotency.Answer:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -11,11 +12,8 @@ from accord.agreements import ActiveCache, AgreementStore, Kind, Section
 from accord.terms.patterns import AS_IT_STANDS
 from qualification.domain.checks import check
 from qualification.domain.definition import Definition
-from qualification.domain.lead import Lead
 from qualification.domain.paper import paper
-from qualification.domain.routing import Routing
 from qualification.domain.rules import Rules, compile_definition
-from qualification.usecases.routing import RoutingBook
 
 
 def _paper(content: Mapping[str, object]) -> list[Section]:
@@ -29,63 +27,51 @@ def _read(content: Mapping[str, object]) -> Definition:
 KIND = Kind(kind="definition", path="/v1/definition", validate=check, paper=_paper)
 
 
-@dataclass(slots=True)
-class Book:
-    """The version in force, None while there is none, and every version by which a lead may be judged."""
+class Known(NamedTuple):
+    """The version in force, None while there is none, and every version that is known: what `know` reads is there too."""
 
     in_force: Rules | None
-    versions: dict[int, Rules]
-    _read: Callable[[int, AsyncConnection | None], Awaitable[Rules]]
+    versions: Mapping[int, Rules]
     kinds: frozenset[str]
     """The kinds of activity that any of the versions asks for."""
-    routing: Routing | None = None
-    """Who gets which lead; None while nobody has written it."""
-
-    def rules_of(self, lead: Lead) -> Rules | None:
-        """The version that a lead is judged by, or would enter by."""
-        return self.in_force if lead.ruled_by is None else self.versions[lead.ruled_by]
-
-    async def know(self, numbers: Iterable[int], conn: AsyncConnection | None = None) -> None:
-        """See to it that these versions are there: another process may have seen one come into force before this one did.
-
-        Whoever holds a transaction gives its connection.
-        """
-        for number in numbers:
-            if number not in self.versions:
-                self.versions[number] = await self._read(number, conn)
 
 
 class Definitions:
     """The definition in force, and those that were, at hand for every batch and request."""
 
-    def __init__(self, store: AgreementStore, routing: RoutingBook | None = None) -> None:
+    def __init__(self, store: AgreementStore) -> None:
         self._store = store
-        self._routing = routing
         self._cache = ActiveCache(store, _read)
         self._compiled: dict[int, Rules] = {}
         self._agreed: dict[int, Definition] = {}
-        self._book: Book | None = None
+        self._known: Known | None = None
 
-    async def in_force(self) -> Rules | None:
+    async def in_force(self, conn: AsyncConnection | None = None) -> Rules | None:
         """The rules by which everything is judged now; None while no definition has come into force."""
-        return (await self.book()).in_force
+        return (await self.known(conn)).in_force
 
-    async def book(self, conn: AsyncConnection | None = None) -> Book:
+    async def known(self, conn: AsyncConnection | None = None) -> Known:
         """All of them. Whoever holds a transaction gives its connection: looking may take one of its own otherwise."""
         current = await self._cache.current(conn)
         number = None if current is None else current[0]
-        known = self._book
-        routing = await self._routing.in_force(conn) if self._routing else None
+        known = self._known
         if known is not None and (known.in_force.version if known.in_force else None) == number:
-            known.routing = routing
             return known
         in_force = None if number is None else await self._rules(number, conn)
         for version in range(1, number or 1):
             if version not in self._compiled and await self._was_in_force(version, conn):
                 await self._rules(version, conn)
         kinds = frozenset(kind for rules in self._compiled.values() for kind in rules.kinds)
-        self._book = Book(in_force, self._compiled, self._rules, kinds, routing)
-        return self._book
+        self._known = Known(in_force, self._compiled, kinds)
+        return self._known
+
+    async def know(self, numbers: Iterable[int], conn: AsyncConnection | None = None) -> None:
+        """See to it that these versions are known: another process may have seen one come into force before this one did.
+
+        Whoever holds a transaction gives its connection.
+        """
+        for number in numbers:
+            await self._rules(number, conn)
 
     async def agreed(self, version: int) -> Definition:
         """The content of a version that is or was in force, as it was signed."""

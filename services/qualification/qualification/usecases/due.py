@@ -18,7 +18,7 @@ from accord.messaging.watermarks import ChangeGate, Watermarks
 from accord.workers import Periodic
 from qualification.queries import leads
 from qualification.usecases.batch import LeadBatch
-from qualification.usecases.definitions import Book, Definitions
+from qualification.usecases.book import Book, Books
 
 LEADS_PER_ROUND_MAX = 500
 EVERY_S = 1.0
@@ -52,13 +52,13 @@ async def pass_time(
     return await process_isolated(database, leads.TIMEKEEPING, leads.IS_DUE, claim, work)
 
 
-def timekeeping(database: Database, definitions: Definitions, watermarks: Watermarks) -> Periodic:
+def timekeeping(database: Database, books: Books, watermarks: Watermarks) -> Periodic:
     """The worker that does it."""
 
     gate = ChangeGate(watermarks)
 
     async def work() -> bool | None:
-        book = await definitions.book()
+        book = await books.open()
         if book.in_force is None:
             return None
         leads_done = await pass_time(database, book, watermarks)

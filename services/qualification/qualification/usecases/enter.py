@@ -13,7 +13,7 @@ from accord.isolation import process_isolated
 from accord.workers import Periodic
 from qualification.queries import leads
 from qualification.usecases.batch import LeadBatch
-from qualification.usecases.definitions import Book, Definitions
+from qualification.usecases.book import Book, Books
 
 LEADS_PER_ROUND_MAX = 500
 EVERY_S = 0.25
@@ -39,11 +39,11 @@ async def enter_waiting(database: Database, book: Book, leads_max: int = LEADS_P
     return await process_isolated(database, leads.ENTERING, leads.IS_ENTERING, claim, work)
 
 
-def entering(database: Database, definitions: Definitions) -> Periodic:
+def entering(database: Database, books: Books) -> Periodic:
     """The worker that does it."""
 
     async def work() -> bool | None:
-        book = await definitions.book()
+        book = await books.open()
         if book.in_force is None or await enter_waiting(database, book) == 0:
             return None
         return False  # the pause between rounds is the throttle

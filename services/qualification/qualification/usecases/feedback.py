@@ -104,7 +104,7 @@ class Feedbacks:
             return await self._ask(question)
 
     async def _ask(self, question: Question) -> Feedback:
-        versions = dict((await self._definitions.book()).versions)
+        versions = dict((await self._definitions.known()).versions)
         gates = {number: gates_of(rules, await self._definitions.agreed(number)) for number, rules in versions.items()}
         handing = sorted({stage for rules in versions.values() for stage in handover_stages(rules)})
         async with self._database.reading() as conn:

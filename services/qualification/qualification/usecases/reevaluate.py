@@ -20,7 +20,7 @@ from qualification.domain.rules import Rules
 from qualification.queries import reevaluations
 from qualification.queries.reevaluations import Reevaluation
 from qualification.usecases.batch import LeadBatch
-from qualification.usecases.definitions import Book, Definitions
+from qualification.usecases.book import Book, Books
 
 LEADS_PER_ROUND_MAX = 120
 LEADS_PER_TURN_MAX = 5
@@ -140,13 +140,12 @@ async def progress(database: Database) -> Progress | None:
     )
 
 
-def reevaluating(database: Database, definitions: Definitions, busy: Callable[[], bool]) -> Periodic:
+def reevaluating(database: Database, books: Books, busy: Callable[[], bool]) -> Periodic:
     """The worker that does it, and gives way while the process is `busy` with what is told."""
 
     async def work() -> bool | None:
-        book = await definitions.book()
         for _ in range(ROUNDS_PER_TURN):
-            if not await reevaluate_some(database, book):
+            if not await reevaluate_some(database, await books.open()):
                 return None
             await give_way(busy)
         return True

@@ -12,7 +12,7 @@ from accord.db import Recording
 from accord.http import idempotency
 from accord.messaging.handler import Received
 from qualification.usecases.batch import LeadBatch, Told, concerned
-from qualification.usecases.definitions import Book
+from qualification.usecases.book import Book
 
 EVENTS_PER_TURN_MAX = 200
 """After so many the loop gets its turn, so that a large batch does not hold up the API of the same process."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Literal
 from uuid import UUID
 
 import asyncpg
 import orjson
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accord.contracts.qualification_events import LeadAssigned, LeadStageChanged
+from accord.contracts.qualification_events import LeadAssigned
 from accord.db import Recording
 from accord.ids import new_id
 from qualification.domain.assignment import Asked, Assignment, State, assign
@@ -26,7 +28,8 @@ from qualification.domain.rules import Rules
 from qualification.queries import assignments
 from qualification.queries import routing as stored
 from qualification.queries.assignments import Row, Waiting
-from qualification.usecases.routing import facts_of
+from qualification.usecases.book import Changes, Ready, Then
+from qualification.usecases.routing import RoutingBook, facts_of
 
 Cause = Literal["stage", "waiting", "breach", "person", "merge"]
 """Why a lead was given to somebody: it entered a stage, somebody has become available, a clause was broken, a person said so, or two
@@ -70,18 +73,16 @@ class Told:
     traceparent: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What a recording has done to its leads: as they were and are, the entries that were said, merges (merged, survivor), erasures."""
+def following(book: RoutingBook) -> Ready:
+    """What follows once leads are written: they are given to people by the routing in force."""
 
-    before: Mapping[UUID, Lead]
-    now: Mapping[UUID, Lead]
-    entries: Sequence[LeadStageChanged]
-    merged: Sequence[tuple[UUID, UUID]]
-    erased: Collection[UUID]
+    async def ready(conn: AsyncConnection | None) -> Then:
+        return partial(give_entered, routing=await book.in_force(conn))
+
+    return ready
 
 
-async def give_entered(recording: Recording, changes: Changes, routing: Routing | None, rules: Rules | None) -> None:
+async def give_entered(recording: Recording, changes: Changes, rules: Rules | None, *, routing: Routing | None) -> None:
     """After the leads of a recording were written: those that entered one of the routing's stages are given to people.
 
     A survivor without an owner takes that of the lead that was merged into it. Leads that are merged or erased belong to nobody.

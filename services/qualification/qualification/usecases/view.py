@@ -20,7 +20,7 @@ from qualification.domain.progress import GateExplained, explain_gates
 from qualification.domain.rules import Rules
 from qualification.domain.scoring import ScoreLine, explain_scores, scores
 from qualification.queries import external_keys, history, leads, listing, logs
-from qualification.usecases.definitions import Book
+from qualification.usecases.definitions import Definitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +77,12 @@ def _judged(lead: Lead, rules: Rules | None, at: datetime) -> LeadView:
     )
 
 
-async def view_past(database: Database, named: UUID | str, book: Book, at: datetime) -> LeadView | None:
+async def view_past(database: Database, named: UUID | str, definitions: Definitions, at: datetime) -> LeadView | None:
     """The lead as it was at a past moment, from its log as it is known now, judged by the version of then.
 
     A lead that has been merged since is shown as itself where it was not merged yet. None if there is no such lead, or was none then.
     """
+    versions = (await definitions.known()).versions
     async with database.reading() as conn:
         driver = await driver_of(conn)
         lead = await _find(driver, named, None)
@@ -94,14 +95,14 @@ async def view_past(database: Database, named: UUID | str, book: Book, at: datet
     lead_id = living_at(asked or lead.lead_id, found.logs, at)
     if lead_id not in found.logs:
         return None
-    await book.know(
+    await definitions.know(
         {fact.version for log in found.logs.values() for fact in log.facts if isinstance(fact, Ruled | Stood)}
     )
-    await book.know({log.entered_under for log in found.logs.values() if log.entered_under is not None})
-    past = fold(lead_id, found.logs, book.versions, until=at, before=Place(at, LAST, LAST_TIE)).lead
+    await definitions.know({log.entered_under for log in found.logs.values() if log.entered_under is not None})
+    past = fold(lead_id, found.logs, versions, until=at, before=Place(at, LAST, LAST_TIE)).lead
     if past.profile is None or past.profile.captured_at > at:
         return None
-    rules = book.versions[past.ruled_by] if past.ruled_by else None
+    rules = versions[past.ruled_by] if past.ruled_by else None
     return _judged(past, rules, at)
 
 
