@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import asyncpg
@@ -18,10 +18,9 @@ from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
 from accord.http.problems import Problem, not_found
-from qualification.api import examples
-from qualification.api.decisions import problem_of, revision_of
-from qualification.api.leads import ERASED, Reference, etag_of, gone, named
+from qualification.api.decisions import problem_of
 from qualification.api.models import LeadRow, WhyLeaf, Wire, Word, lead_row
+from qualification.api.references import ERASED, Reference, etag_of, gone, named, revision_of
 from qualification.domain.assignment import Assignment, How
 from qualification.domain.decisions import Refused
 from qualification.domain.routing import Method
@@ -37,6 +36,17 @@ from qualification.usecases.decide import Author
 from qualification.usecases.definitions import Definitions
 from qualification.usecases.route import Cause, explained
 from qualification.usecases.routing import RoutingBook
+
+_ASSIGNMENT: dict[str, Any] = {"owner": "ann", "reason": "territory"}
+
+_ASSIGNED: dict[str, Any] = {
+    "lead_id": "0198c0de-0000-7000-8000-000000000001",
+    "owner": "ann",
+    "previous_owner": "bob",
+    "changed": True,
+    "occurred_at": "2027-01-04T16:00:00Z",
+}
+
 
 Owner = Annotated[
     str,
@@ -159,14 +169,14 @@ def router(database: Database, definitions: Definitions, book: RoutingBook) -> A
         response_model=AssignmentAnswer,
         responses={
             200: {"description": "The person had the lead already; nothing was recorded.", "model": AssignmentAnswer},
-            201: {"content": {"application/json": {"example": examples.ASSIGNED}}},
+            201: {"content": {"application/json": {"example": _ASSIGNED}}},
             **problems(404, 412),
             **ERASED,
         },
     )
     async def assign(
         lead: Reference,
-        body: Annotated[AssignmentRequest, Body(openapi_examples={"by hand": {"value": examples.ASSIGNMENT}})],
+        body: Annotated[AssignmentRequest, Body(openapi_examples={"by hand": {"value": _ASSIGNMENT}})],
         if_match: LeadMatch = None,
         caller: Caller = require("decisions:write"),
         ticket: Ticket | None = idempotency(),

@@ -1,6 +1,5 @@
 """Decisions over HTTP: one about a lead, or a CRM's batch. Says what became of each; decides nothing itself."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -10,12 +9,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from accord.db import Database
 from accord.http.auth import Caller, require
-from accord.http.conditional import LeadMatch, no_etag, precondition_failed
+from accord.http.conditional import LeadMatch, precondition_failed
 from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
 from accord.http.problems import Problem, from_validation_error, malformed, not_found, require_json, unfit
-from qualification.api import examples
-from qualification.api.leads import ERASED, Reference, etag_of, gone, named
 from qualification.api.models import (
     ROWS_MAX,
     BatchAnswer,
@@ -24,13 +21,39 @@ from qualification.api.models import (
     DecisionRow,
     decision_answer,
 )
-from qualification.api.references import parse_reference
+from qualification.api.references import ERASED, Reference, etag_of, gone, named, parse_reference, revision_of
 from qualification.domain.decisions import Changed, Gone, NotAllowed, Redefined, Refused, Unfit, Unknown
 from qualification.usecases import decide
 from qualification.usecases.book import Books
 from qualification.usecases.decide import Author, Proposal, Taken, take_decisions
 
-_ETAG = re.compile(r'"(\d{1,18})"')
+_DECISION: dict[str, Any] = {
+    "decision": "win",
+    "note": "Signed today.",
+    "fields": {"amount": {"amount": "1200.50", "currency": "USD"}, "expected_close": "2027-03-31"},
+}
+
+_DECIDED: dict[str, Any] = {
+    "lead_id": "0198c0de-0000-7000-8000-000000000001",
+    "merged_lead_id": None,
+    "decision_id": "0198c0de-0000-7000-8000-000000000002",
+    "decision": "win",
+    "reason": None,
+    "stage": "won",
+    "from": "sal",
+    "stage_now": "won",
+    "visit": 1,
+    "occurred_at": "2027-02-01T09:00:00Z",
+    "recorded_at": "2027-02-01T09:00:00Z",
+    "definition_version": 1,
+    "allowed_decisions": ["lose"],
+}
+
+_ROWS: list[dict[str, Any]] = [
+    {"lead": "external:crm:4711", "decision": "accept", "occurred_at": "2027-01-05T10:00:00-06:00"},
+    {"lead": "0198c0de-0000-7000-8000-000000000003", "decision": "lose", "reason": "price"},
+]
+
 _ROW = TypeAdapter(DecisionRow)
 
 
@@ -45,14 +68,14 @@ def router(database: Database, books: Books) -> APIRouter:
         operation_id="decide",
         response_model=DecisionAnswer,
         responses={
-            201: {"content": {"application/json": {"example": examples.DECIDED}}},
+            201: {"content": {"application/json": {"example": _DECIDED}}},
             **problems(404, 409, 412),
             **ERASED,
         },
     )
     async def one(
         lead: Reference,
-        body: Annotated[DecisionRequest, Body(openapi_examples={"win": {"value": examples.DECISION}})],
+        body: Annotated[DecisionRequest, Body(openapi_examples={"win": {"value": _DECISION}})],
         if_match: LeadMatch = None,
         caller: Caller = require("decisions:write"),
         ticket: Ticket | None = idempotency(),
@@ -192,16 +215,6 @@ def _refused(problem: Problem) -> Mapping[str, object]:
     return {"status": problem.status, "problem": problem.document()}
 
 
-def revision_of(if_match: str | None) -> int | None:
-    """The revision that the lead must still be at; None if it does not matter. Raises Problem 400."""
-    if if_match is None or if_match.strip() == "*":
-        return None
-    found = _ETAG.fullmatch(if_match.strip())
-    if found is None:
-        raise no_etag()
-    return int(found[1])
-
-
 def _json(value: object) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_UTC_Z)
 
@@ -212,7 +225,7 @@ def _batch_body() -> dict[str, Any]:
     parts = row.pop("$defs", {})
     row["properties"] |= {"fields": parts["DecisionFields"] | {"properties": _inlined(parts)}}
     schema = {"type": "array", "minItems": 1, "maxItems": ROWS_MAX, "items": row}
-    content = {"schema": schema, "example": examples.ROWS}
+    content = {"schema": schema, "example": _ROWS}
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Query, Response
 
 from accord.clock import utc_now
 from accord.contracts.values import Timestamp
@@ -12,53 +12,50 @@ from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
-from accord.http.problems import MEDIA_TYPE, Problem, not_found, unfit, unfit_parameter
-from qualification.api import examples
+from accord.http.problems import not_found, unfit_parameter
 from qualification.api.models import EntryAnswer, LeadAnswer, LeadRow, entry_answer, lead_answer, lead_row
-from qualification.api.references import DESCRIPTION, REFERENCE_CHARS_MAX, REFERENCE_PATTERN, parse_reference
+from qualification.api.references import ERASED, Reference, etag_of, gone, named
 from qualification.queries.listing import Filter
 from qualification.usecases.definitions import Definitions
 from qualification.usecases.view import LeadView, list_leads, view_history, view_lead, view_past
 
-Reference = Annotated[
-    str,
-    Path(
-        max_length=REFERENCE_CHARS_MAX,
-        pattern=REFERENCE_PATTERN,
-        description=DESCRIPTION,
-        examples=["external:crm:4711"],
-    ),
-]
-Word = Annotated[str | None, Query(min_length=1, max_length=100)]
-
-
-ERASED: dict[int | str, dict[str, Any]] = {
-    410: {
-        "description": "The person was erased; only counts are kept.",
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
-    }
+_LEAD: dict[str, Any] = {
+    "lead_id": "0198c0de-0000-7000-8000-000000000001",
+    "source": "website",
+    "captured_at": "2027-01-04T15:30:00Z",
+    "stage": "mql",
+    "stage_since": "2027-01-04T15:30:00Z",
+    "visit": 1,
+    "owner": None,
+    "fit": 40.0,
+    "engagement": 0.0,
+    "grade": None,
+    "definition_version": 1,
+    "allowed_decisions": ["accept", "lose"],
+    "amount": None,
+    "expected_close": None,
+    "gates": [
+        {
+            "stage": "mql",
+            "holds": True,
+            "why": [
+                {
+                    "path": "attributes.employee_count",
+                    "op": "gte",
+                    "expected": 50,
+                    "actual": 250,
+                    "held": True,
+                    "at": "/all/0",
+                }
+            ],
+        }
+    ],
+    "score": [{"rule": "size", "score": "fit", "points": 40.0, "reason": "employee count is 200 or more"}],
+    "as_of": "2027-01-04T16:00:00Z",
 }
 
 
-def named(reference: str) -> UUID | str:
-    """The lead's id or the digest of its external id. Raises Problem 422."""
-    found = parse_reference(reference)
-    if found is None:
-        raise unfit(
-            "A lead is named by its id or as external:SOURCE:ID.",
-            {"parameter": "lead", "message": "Must be a lead id or external:SOURCE:ID"},
-        )
-    return found
-
-
-def gone() -> Problem:
-    """410 for a lead that was erased."""
-    return Problem(410, "gone", "The lead was erased", "The person was erased; only counts are kept.")
-
-
-def etag_of(revision: int) -> str:
-    """The ETag of a lead."""
-    return f'"{revision}"'
+Word = Annotated[str | None, Query(min_length=1, max_length=100)]
 
 
 def router(database: Database, definitions: Definitions) -> APIRouter:
@@ -85,7 +82,7 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         "/v1/leads/{lead}",
         summary="One lead, explained",
         operation_id="get_lead",
-        responses={200: {"content": {"application/json": {"example": examples.LEAD}}}, **problems(404), **ERASED},
+        responses={200: {"content": {"application/json": {"example": _LEAD}}}, **problems(404), **ERASED},
     )
     async def lead(
         lead: Reference,

@@ -20,7 +20,6 @@ from accord.http.problems import Problem, not_found, unfit_at
 from accord.terms.criteria import Facts
 from accord.terms.durations import parse_duration
 from accord.terms.findings import Finding
-from qualification.api import examples
 from qualification.api.assignments import ExplanationAnswer, MemberAnswer, explanation_of
 from qualification.api.models import Wire
 from qualification.domain.assignment import Assignment
@@ -43,11 +42,39 @@ from qualification.usecases.routing import (
     view_pools,
 )
 
+_ROUTING: dict[str, Any] = {
+    "kind": "routing",
+    "title": "Who gets which lead",
+    "calendars": {
+        "office": {"timezone": "America/Chicago", "week": {"mon-fri": ["09:00-17:00"]}, "closed": ["2027-12-24"]}
+    },
+    "people": {
+        "ann": {"capacity": 40, "calendar": "office"},
+        "bob": {"capacity": 40, "absences": [{"from": "2027-07-01", "to": "2027-07-14"}]},
+    },
+    "pools": {
+        "enterprise": {"members": [{"owner": "ann", "weight": 2}, {"owner": "bob"}]},
+        "desk": {"method": "least_open", "members": [{"owner": "cho"}, {"owner": "dee"}]},
+    },
+    "rules": [
+        {
+            "key": "large",
+            "when": {"path": "attributes.employee_count", "op": "gte", "value": 200},
+            "pool": "enterprise",
+        },
+        {"key": "everyone-else", "pool": "desk"},
+    ],
+    "fallback": "desk",
+}
+
+_PREVIEW: dict[str, Any] = {"facts": {"attributes": {"employee_count": 250}, "source": "website", "grade": "A1"}}
+
+
 _VERSION_MAX = 2**31 - 1
 VersionNumber = Annotated[int, Path(ge=1, le=_VERSION_MAX, description="Number of the version.")]
 
 
-class VersionSummary(BaseModel):
+class RoutingVersionSummary(BaseModel):
     """A version of the routing document without its content."""
 
     version: int
@@ -56,7 +83,7 @@ class VersionSummary(BaseModel):
     written_by: str
 
 
-class VersionAnswer(VersionSummary):
+class VersionAnswer(RoutingVersionSummary):
     """A version of the routing document."""
 
     content: dict[str, JsonValue]
@@ -164,7 +191,7 @@ def _documents(routes: APIRouter, database: Database, definitions: Definitions, 
             201: {"description": "A new version is in force.", "model": VersionAnswer},
             **problems(412, 413, 415, 428),
         },
-        openapi_extra=document_body(examples.ROUTING, "pools", "rules"),
+        openapi_extra=document_body(_ROUTING, "pools", "rules"),
     )
     async def put(
         request: Request,
@@ -194,12 +221,12 @@ def _documents(routes: APIRouter, database: Database, definitions: Definitions, 
     @routes.get("/v1/routing/versions", summary="Versions of the routing", operation_id="list_routing_versions")
     async def versions(
         limit: Limit = 50, cursor: CursorText = None, _caller: Caller = require("leads:read")
-    ) -> Page[VersionSummary]:
+    ) -> Page[RoutingVersionSummary]:
         """The newest first."""
         before = place_after(cursor, int) or _VERSION_MAX
         rows = await list_versions(database, max(0, min(before, _VERSION_MAX)), limit + 1)
         kept, next_cursor = page_of(rows, limit, lambda row: int(row["version"]))
-        return Page(items=[VersionSummary(**dict(row)) for row in kept], next_cursor=next_cursor)
+        return Page(items=[RoutingVersionSummary(**dict(row)) for row in kept], next_cursor=next_cursor)
 
     @routes.get(
         "/v1/routing/versions/{version}",
@@ -247,7 +274,7 @@ def _asking(routes: APIRouter, database: Database, definitions: Definitions, boo
         responses=problems(404),
     )
     async def preview(
-        body: Annotated[PreviewRequest, Body(openapi_examples={"made up": {"value": examples.PREVIEW}})],
+        body: Annotated[PreviewRequest, Body(openapi_examples={"made up": {"value": _PREVIEW}})],
         _caller: Caller = require("leads:read"),
     ) -> PreviewAnswer:
         """Asks the routing in force, or a document that is only tried, about a lead or made-up facts. Nothing is written.

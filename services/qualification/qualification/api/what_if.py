@@ -20,12 +20,14 @@ from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
 from accord.http.problems import not_found, unfit_at
 from accord.terms.dimensions import DIMENSIONS_MAX, Dimension, UnknownDimension
-from qualification.api import examples
 from qualification.api.models import Wire
 from qualification.domain.groups import NAMED, dimensions
 from qualification.domain.what_if_report import Report
 from qualification.queries.what_ifs import State, WhatIf
 from qualification.usecases.what_if import Question, WhatIfs
+
+_WHAT_IF: dict[str, Any] = {"from": "2027-01-01T00:00:00Z", "to": "2028-01-01T00:00:00Z", "by": ["source"]}
+
 
 PERIOD_DAYS_MAX = 3_660
 DEFAULT_PERIOD = timedelta(days=365)
@@ -273,7 +275,7 @@ def router(database: Database, store: AgreementStore) -> APIRouter:
         version: Version,
         caller: Asker,
         ticket: Keyed,
-        body: Annotated[WhatIfRequest, Body(openapi_examples={"a year": {"value": examples.WHAT_IF}})],
+        body: Annotated[WhatIfRequest, Body(openapi_examples={"a year": {"value": _WHAT_IF}})],
     ) -> Response:
         """The leads captured in the period are folded anew from their logs as if this version had been in force all the time, and compared
         with what happened. Nothing of it touches a lead, and nothing is published. It is worked out in the background, one after the
