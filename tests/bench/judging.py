@@ -14,9 +14,9 @@ from tests.bench.report import Figure, median
 
 from accord.agreements import documents
 from accord.contracts.intake_events import LeadState
-from qualification.domain.definition import Definition
+from qualification.definition.domain.definition import Definition
+from qualification.definition.domain.rules import Rules, compile_definition
 from qualification.domain.lead import Activities, microseconds
-from qualification.domain.rules import Rules, compile_definition
 from qualification.domain.scoring import LeadFacts, scores
 from qualification.domain.way import opened
 

@@ -37,9 +37,9 @@ from intake.domain.quality import Facts
 from intake.domain.submission import Submission
 from intake.recognise import account_domain, account_id_of, email_facts, phone_facts
 from intake.usecases.agree import POLICY, judge_of
+from qualification.definition.service import KIND as DEFINITION
+from qualification.definition.service import Definitions
 from qualification.usecases.book import Books
-from qualification.usecases.definitions import KIND as DEFINITION
-from qualification.usecases.definitions import Definitions
 from qualification.usecases.requalify import requalify
 from qualification.usecases.route import following
 from qualification.usecases.routing import RoutingBook

@@ -37,13 +37,13 @@ from accord.messaging.handler import Received
 from accord.migrations.run import upgrade_sync
 from accord.service import create_app
 from accord.telemetry import configure_logging
-from qualification.domain.definition import Definition
+from qualification.definition.domain.definition import Definition
+from qualification.definition.domain.rules import Rules, compile_definition
+from qualification.definition.service import KIND, Definitions
 from qualification.domain.facts import Decided, Fields
-from qualification.domain.rules import Rules, compile_definition
 from qualification.main import MIGRATIONS, build
 from qualification.settings import Settings
 from qualification.usecases.book import Book, Books
-from qualification.usecases.definitions import KIND, Definitions
 from qualification.usecases.requalify import requalify
 from qualification.usecases.route import following
 from qualification.usecases.routing import RoutingBook

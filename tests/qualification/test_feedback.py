@@ -15,11 +15,11 @@ from tests.qualification import conftest
 from tests.qualification.memory import Memory
 
 from accord.contracts.intake_events import LeadState
-from qualification.domain.definition import Definition
+from qualification.definition.domain.definition import Definition
+from qualification.definition.domain.rules import compile_definition
 from qualification.domain.facts import Acted, Profiled
 from qualification.domain.gate_criteria import Examination, Gate, gates_of, known, summary
 from qualification.domain.history import Log
-from qualification.domain.rules import compile_definition
 from qualification.domain.what_if import imagine
 from qualification.usecases import feedback as usecase
 

@@ -19,10 +19,10 @@ from accord.messaging.handler import Received
 from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
 from qualification import handlers
+from qualification.definition.service import KIND, Definitions
 from qualification.main import build
 from qualification.queries import assignments, leads, reevaluations
 from qualification.usecases.book import Book, Books
-from qualification.usecases.definitions import KIND, Definitions
 from qualification.usecases.due import pass_time
 from qualification.usecases.enter import enter_waiting
 from qualification.usecases.place import place_waiting, sweep

@@ -19,10 +19,10 @@ from accord.contracts.intake_events import LeadUnmerged
 from accord.contracts.qualification_events import LeadAssigned
 from accord.contracts.sla_events import ClockBreached, ClockMet
 from accord.messaging.handler import Received
+from qualification.definition.service import Definitions
 from qualification.domain.history import fold
 from qualification.queries import logs, reevaluations
 from qualification.usecases.breaches import take_breaches
-from qualification.usecases.definitions import Definitions
 from qualification.usecases.measure import reevaluation_collector, waiting_collector
 from qualification.usecases.place import place_waiting, sweep
 from qualification.usecases.routing import RoutingBook, SaidFacts

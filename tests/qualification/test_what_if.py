@@ -24,11 +24,11 @@ from uuid_utils.compat import uuid7
 
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.terms.dimensions import UnknownDimension
-from qualification.domain.definition import Definition
+from qualification.definition.domain.definition import Definition
+from qualification.definition.domain.handover import handover_stages, verdict
+from qualification.definition.domain.rules import compile_definition
 from qualification.domain.facts import Ruled
 from qualification.domain.groups import GROUPS_MAX, dimensions
-from qualification.domain.handover import handover_stages, verdict
-from qualification.domain.rules import compile_definition
 from qualification.domain.what_if import Comparison, Imagined, Sums, for_entries, imagine, monday, week_name
 from qualification.domain.what_if_report import pick, report
 from qualification.queries import what_ifs

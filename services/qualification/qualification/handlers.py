@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from accord.db import Recording
 from accord.messaging.handler import Handler, Received
+from qualification.definition.service import Definitions
 from qualification.usecases.book import Books
 from qualification.usecases.breaches import take_breaches
-from qualification.usecases.definitions import Definitions
 from qualification.usecases.requalify import requalify
 from qualification.usecases.routing import RoutingBook
 

@@ -23,13 +23,13 @@ from accord.messaging.watermarks import Watermarks
 from accord.service import Service, run
 from qualification import handlers
 from qualification.api import assignments, decisions, definition, feedback, leads, routing, what_if
-from qualification.api.examples import DEFINITION
+from qualification.definition.api import DEFINITION
+from qualification.definition.service import KIND, Definitions
 from qualification.queries import assignments as stored_assignments
 from qualification.queries import leads as stored_leads
 from qualification.queries import reevaluations
 from qualification.settings import Settings
 from qualification.usecases.book import Books
-from qualification.usecases.definitions import KIND, Definitions
 from qualification.usecases.due import timekeeping
 from qualification.usecases.enter import entering
 from qualification.usecases.measure import reevaluation_collector, waiting_collector

@@ -21,6 +21,7 @@ from accord.http.problems import Problem, not_found
 from qualification.api.decisions import problem_of
 from qualification.api.models import LeadRow, WhyLeaf, Wire, Word, lead_row
 from qualification.api.references import ERASED, Reference, etag_of, gone, named, revision_of
+from qualification.definition.service import Definitions
 from qualification.domain.assignment import Assignment, How
 from qualification.domain.decisions import Refused
 from qualification.domain.routing import Method
@@ -33,7 +34,6 @@ from qualification.usecases.assign import (
     list_owned,
 )
 from qualification.usecases.decide import Author
-from qualification.usecases.definitions import Definitions
 from qualification.usecases.route import Cause, explained
 from qualification.usecases.routing import RoutingBook
 

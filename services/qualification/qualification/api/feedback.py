@@ -16,9 +16,9 @@ from accord.http.openapi import problems
 from accord.http.problems import unfit_parameter
 from accord.terms.dimensions import UnknownDimension, listed
 from accord.terms.durations import Duration, format_duration
+from qualification.definition.service import Definitions
 from qualification.domain.gate_criteria import CriterionReport
 from qualification.domain.groups import NAMED, dimensions
-from qualification.usecases.definitions import Definitions
 from qualification.usecases.feedback import (
     DECISIONS_EXAMINED_MAX,
     LEADS_EXAMINED_MAX,

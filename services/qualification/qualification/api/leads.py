@@ -15,8 +15,8 @@ from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import not_found, unfit_parameter
 from qualification.api.models import EntryAnswer, LeadAnswer, LeadRow, entry_answer, lead_answer, lead_row
 from qualification.api.references import ERASED, Reference, etag_of, gone, named
+from qualification.definition.service import Definitions
 from qualification.queries.listing import Filter
-from qualification.usecases.definitions import Definitions
 from qualification.usecases.view import LeadView, list_leads, view_history, view_lead, view_past
 
 _LEAD: dict[str, Any] = {

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from math import ceil, floor, fsum, inf, isfinite, log2
 
+from qualification.definition.domain.rules import EngagementRule, Mark, Rules, Watch
 from qualification.domain.lead import Activities, Scores, microseconds, moment_of
-from qualification.domain.rules import EngagementRule, Mark, Rules, Watch
 from qualification.domain.scoring import DECIMALS, engagement_points, engagement_raw, engagement_score
 
 _SHOWN = float(10**DECIMALS)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from accord.terms.dimensions import Dimension
+from qualification.definition.domain.handover import verdict
+from qualification.definition.domain.rules import Rules
 from qualification.domain.groups import GROUPS_MAX, Group
-from qualification.domain.handover import verdict
-from qualification.domain.rules import Rules
 from qualification.domain.shares import share
 
 

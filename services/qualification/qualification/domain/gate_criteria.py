@@ -16,13 +16,13 @@ from uuid import UUID
 from accord.contracts.intake_events import LeadState
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.terms.criteria import Compiled, Criteria
-from qualification.domain.definition import Definition
+from qualification.definition.domain.definition import Definition
+from qualification.definition.domain.handover import handover_stages
+from qualification.definition.domain.paper import comparison_in_words, stage_in_words
+from qualification.definition.domain.rules import Rules
 from qualification.domain.facts import Acted, Joined, Place, Profiled, Ruled
-from qualification.domain.handover import handover_stages
 from qualification.domain.history import Logs, stream
 from qualification.domain.lead import NO_ACTIVITIES, Activities, microseconds
-from qualification.domain.paper import comparison_in_words, stage_in_words
-from qualification.domain.rules import Rules
 from qualification.domain.scoring import LeadFacts, scores
 from qualification.domain.shares import FEW, share
 

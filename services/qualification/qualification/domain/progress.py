@@ -8,8 +8,8 @@ from uuid import UUID
 
 from accord.contracts.intake_events import LeadState
 from accord.terms.criteria import Leaf
+from qualification.definition.domain.rules import Rules, StageRule
 from qualification.domain.lead import NO_ACTIVITIES, Deal, Lead
-from qualification.domain.rules import Rules, StageRule
 from qualification.domain.scoring import LeadFacts, scores
 
 

@@ -23,12 +23,12 @@ from accord.contracts.intake_events import (
     LeadUpdated,
 )
 from accord.contracts.qualification_events import LeadStageChanged
+from qualification.definition.domain.rules import Rules
 from qualification.domain import progress
 from qualification.domain.decisions import NotAllowed, Unfit, allowed_decisions, refuse_unknown
 from qualification.domain.facts import DECISION, Acted, Assigned, Decided, Fact, Joined, Place, Profiled, Ruled, Stood
 from qualification.domain.history import Folded, Log, Tried, corrections, family, fold, followed
 from qualification.domain.lead import Lead
-from qualification.domain.rules import Rules
 from qualification.domain.way import Versions, Way
 
 Told = LeadCaptured | LeadUpdated | LeadMerged | LeadUnmerged | LeadErased | ActivityRecorded

@@ -18,7 +18,7 @@ from accord.contracts.values import Value
 from accord.terms.criteria import Compiled, Criteria, activity_kind, compile_criteria
 from accord.terms.durations import Duration
 from accord.terms.week import Day, WeekTerms, week_in
-from qualification.domain.rules import Rules
+from qualification.definition.domain.rules import Rules
 from qualification.domain.working_time import WorkingTime
 
 Key = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[a-z0-9][a-z0-9_-]*$")]

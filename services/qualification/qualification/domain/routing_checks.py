@@ -13,11 +13,11 @@ from accord.terms.criteria import Criteria
 from accord.terms.findings import Finding, pointer, shape
 from accord.terms.patterns import check_patterns
 from accord.terms.week import flaws
-from qualification.domain.checks import leaves, twice
-from qualification.domain.definition import ACTIVITIES_PER_KIND_MAX
+from qualification.definition.domain.checks import leaves, twice
+from qualification.definition.domain.definition import ACTIVITIES_PER_KIND_MAX
+from qualification.definition.domain.rules import Rules
+from qualification.definition.domain.satisfiable import Domain, why_never
 from qualification.domain.routing import RoutingDocument, handed_over
-from qualification.domain.rules import Rules
-from qualification.domain.satisfiable import Domain, why_never
 
 _DAY: TypeAdapter[date] = TypeAdapter(Day)
 _GRADES = Domain(among=frozenset(letter + digit for letter in "ABCD" for digit in "1234"))

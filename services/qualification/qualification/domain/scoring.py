@@ -15,8 +15,8 @@ from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Attributes
 from accord.terms.criteria import MISSING, Facts
 from accord.terms.durations import in_words as duration_in_words
+from qualification.definition.domain.rules import EngagementRule, FitRule, GradeRule, Rules
 from qualification.domain.lead import NO_ACTIVITIES, Activities, Lead, Scores, microseconds
-from qualification.domain.rules import EngagementRule, FitRule, GradeRule, Rules
 
 _MICROSECOND = timedelta(microseconds=1)
 

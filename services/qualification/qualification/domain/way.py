@@ -19,11 +19,11 @@ from accord.contracts.qualification_events import (
     OpportunityUpdated,
     StageCause,
 )
+from qualification.definition.domain.rules import Rules, StageRule
 from qualification.domain.decisions import decision_target
 from qualification.domain.due import next_change, not_before
 from qualification.domain.facts import NIL, TIME, Acted, Assigned, Decided, Fact, Joined, Place, Profiled, Ruled, Stood
 from qualification.domain.lead import Activities, Deal, Lead, Scores, microseconds
-from qualification.domain.rules import Rules, StageRule
 from qualification.domain.scoring import LeadFacts, scores
 
 _MICROSECOND = timedelta(microseconds=1)

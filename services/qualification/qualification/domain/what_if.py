@@ -17,12 +17,12 @@ from uuid import UUID
 from accord.contracts.intake_events import LeadState
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.terms.criteria import Criteria
-from qualification.domain.definition import Definition
+from qualification.definition.domain.definition import Definition
+from qualification.definition.domain.rules import Rules, Watch
 from qualification.domain.facts import LAST, LAST_TIE, Assigned, Joined, Place, Ruled, Stood
 from qualification.domain.groups import GROUPS_MAX, Group
 from qualification.domain.history import Logs, stream
 from qualification.domain.lead import Lead
-from qualification.domain.rules import Rules, Watch
 from qualification.domain.way import Way
 
 LOAD_WEEKS_MAX = 540

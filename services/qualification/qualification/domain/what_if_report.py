@@ -11,9 +11,9 @@ from datetime import date, datetime
 
 from accord.contracts.values import Department
 from accord.terms.dimensions import Dimension
-from qualification.domain.handover import handover_stages
-from qualification.domain.paper import stage_in_words
-from qualification.domain.rules import Rules
+from qualification.definition.domain.handover import handover_stages
+from qualification.definition.domain.paper import stage_in_words
+from qualification.definition.domain.rules import Rules
 from qualification.domain.shares import DECIMALS, FEW, share
 from qualification.domain.what_if import OTHERS, GroupSums, Load, StageSums, Sums, group_of_key, week_name
 

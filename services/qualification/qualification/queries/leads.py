@@ -14,7 +14,7 @@ from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Campaign, Money
 from accord.db import finite, uuid_of
 from accord.isolation import is_resting, is_stuck
-from qualification.domain.definition import ACTIVITIES_PER_KIND_MAX
+from qualification.definition.domain.definition import ACTIVITIES_PER_KIND_MAX
 from qualification.domain.facts import Place
 from qualification.domain.lead import NO_ACTIVITIES, NO_DEAL, Activities, Deal, Lead, Scores, microseconds
 from qualification.queries import reevaluations

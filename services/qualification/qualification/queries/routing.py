@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from qualification.domain.definition import ACTIVITIES_PER_KIND_MAX
+from qualification.definition.domain.definition import ACTIVITIES_PER_KIND_MAX
 from qualification.domain.lead import Activities, microseconds
 from qualification.domain.pointer import Pointer
 from qualification.domain.routing import CAPACITY_MAX

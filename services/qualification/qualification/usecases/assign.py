@@ -11,10 +11,10 @@ import asyncpg
 
 from accord.db import Database, Recording, driver_of
 from accord.http import idempotency
+from qualification.definition.domain.rules import Rules
 from qualification.domain.decisions import Changed, Gone, Unknown, allowed_decisions
 from qualification.domain.lead import Lead
 from qualification.domain.routing import Routing, open_stages
-from qualification.domain.rules import Rules
 from qualification.queries import assignments, external_keys, leads
 from qualification.usecases.decide import Author
 from qualification.usecases.route import Told, tell

@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.db import Recording
+from qualification.definition.domain.rules import Rules
+from qualification.definition.service import Definitions
 from qualification.domain.lead import Lead
-from qualification.domain.rules import Rules
-from qualification.usecases.definitions import Definitions
 
 
 @dataclass(frozen=True, slots=True)

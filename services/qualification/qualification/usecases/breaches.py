@@ -13,9 +13,9 @@ import structlog
 from accord.contracts.sla_events import BreachWithdrawn, ClockBreached, ClockCancelled, ClockMet
 from accord.db import Recording
 from accord.messaging.handler import Received
+from qualification.definition.domain.rules import Rules
 from qualification.domain.lead import Lead
 from qualification.domain.routing import Routing, open_stages
-from qualification.domain.rules import Rules
 from qualification.queries import assignments, leads
 from qualification.usecases.route import Breach, Wanted, give
 

@@ -17,15 +17,15 @@ import asyncpg
 from accord.batching import ConcurrencyLimit, TimeBudget
 from accord.db import Database, driver_of
 from accord.terms.dimensions import Dimension
+from qualification.definition.domain.handover import handover_stages, verdict
+from qualification.definition.domain.rules import Rules
+from qualification.definition.service import Definitions
 from qualification.domain.feedback import GroupFeedback, feedback
 from qualification.domain.gate_criteria import CriterionReport, Examination, Gate, gates_of, summary
-from qualification.domain.handover import handover_stages, verdict
-from qualification.domain.rules import Rules
 from qualification.queries import feedback as queries
 from qualification.queries import logs
 from qualification.queries.feedback import Decision
 from qualification.queries.logs import Loaded
-from qualification.usecases.definitions import Definitions
 from qualification.usecases.portions import portion
 
 DECISIONS_EXAMINED_MAX = 5_000

@@ -14,14 +14,14 @@ import asyncpg
 from accord.db import Database, Recording, finite
 from accord.isolation import process_isolated
 from accord.workers import Periodic
+from qualification.definition.domain.rules import Rules
+from qualification.definition.service import Definitions
 from qualification.domain.assignment import State, available
 from qualification.domain.lead import Lead
 from qualification.domain.routing import Routing
-from qualification.domain.rules import Rules
 from qualification.queries import assignments, leads
 from qualification.queries import routing as stored
 from qualification.queries.assignments import Waiting
-from qualification.usecases.definitions import Definitions
 from qualification.usecases.route import Breach, Wanted, give
 from qualification.usecases.routing import RoutingBook, read_state
 

@@ -16,7 +16,7 @@ from uuid import UUID
 from accord.db import Database, Recording, driver_of
 from accord.isolation import process_isolated
 from accord.workers import Periodic, give_way
-from qualification.domain.rules import Rules
+from qualification.definition.domain.rules import Rules
 from qualification.queries import reevaluations
 from qualification.queries.reevaluations import Reevaluation
 from qualification.usecases.batch import LeadBatch

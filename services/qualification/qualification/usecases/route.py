@@ -20,11 +20,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from accord.contracts.qualification_events import LeadAssigned
 from accord.db import Recording
 from accord.ids import new_id
+from qualification.definition.domain.rules import Rules
 from qualification.domain.assignment import Asked, Assignment, State, assign
 from qualification.domain.lead import Activities, Lead
 from qualification.domain.pointer import Pointer
 from qualification.domain.routing import Routing, open_stages
-from qualification.domain.rules import Rules
 from qualification.queries import assignments
 from qualification.queries import routing as stored
 from qualification.queries.assignments import Row, Waiting

@@ -27,10 +27,10 @@ from accord.ids import new_id
 from accord.terms.dimensions import Dimension
 from accord.terms.patterns import check_patterns
 from accord.workers import Periodic, give_way
-from qualification.domain.checks import check
-from qualification.domain.definition import Definition
+from qualification.definition.domain.checks import check
+from qualification.definition.domain.definition import Definition
+from qualification.definition.domain.rules import Rules, compile_definition
 from qualification.domain.groups import group_of
-from qualification.domain.rules import Rules, compile_definition
 from qualification.domain.what_if import Comparison, Difference, Sums, for_entries, imagine
 from qualification.domain.what_if_report import Report, loaded_stages, report
 from qualification.queries import logs, what_ifs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from accord.contracts.values import StageKind
-from qualification.domain.rules import Rules
+from qualification.definition.domain.rules import Rules
 
 Verdict = Literal["accepted", "rejected"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from accord.terms.criteria import Criteria, in_words, path_in_words
 from accord.terms.durations import in_words as duration_in_words
 from accord.terms.paper import Section
-from qualification.domain.definition import Definition, EngagementScoreRule, Stage
+from qualification.definition.domain.definition import Definition, EngagementScoreRule, Stage
 
 _SHORT_FOR = frozenset({"iql", "mcl", "mql", "pql", "sal", "sel", "sgl", "sql", "tal", "tql"})
 """Stages that the field knows by their initials."""

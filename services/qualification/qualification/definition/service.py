@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.agreements import ActiveCache, AgreementStore, Kind, Section
 from accord.terms.patterns import AS_IT_STANDS
-from qualification.domain.checks import check
-from qualification.domain.definition import Definition
-from qualification.domain.paper import paper
-from qualification.domain.rules import Rules, compile_definition
+from qualification.definition.domain.checks import check
+from qualification.definition.domain.definition import Definition
+from qualification.definition.domain.paper import paper
+from qualification.definition.domain.rules import Rules, compile_definition
 
 
 def _paper(content: Mapping[str, object]) -> list[Section]:

@@ -9,8 +9,14 @@ from pydantic import ValidationError
 
 from accord.terms.criteria import Criteria
 from accord.terms.findings import Finding, pointer, shape
-from qualification.domain.definition import ACTIVITIES_PER_KIND_MAX, Definition, EngagementScore, FitScore, Stage
-from qualification.domain.satisfiable import Domain, conjuncts, implies, why_never
+from qualification.definition.domain.definition import (
+    ACTIVITIES_PER_KIND_MAX,
+    Definition,
+    EngagementScore,
+    FitScore,
+    Stage,
+)
+from qualification.definition.domain.satisfiable import Domain, conjuncts, implies, why_never
 
 
 def check(content: Mapping[str, object]) -> list[Finding]:

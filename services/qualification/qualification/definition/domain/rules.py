@@ -10,7 +10,7 @@ from typing import NamedTuple
 from accord.contracts.values import Department, StageKind
 from accord.terms.criteria import Compiled, Facts, Question, activity_kind, compile_criteria, in_words
 from accord.terms.durations import parse_duration
-from qualification.domain.definition import Definition, Stage
+from qualification.definition.domain.definition import Definition, Stage
 
 _MICROSECOND = timedelta(microseconds=1)
 
