@@ -39,8 +39,8 @@ from intake.recognise import account_domain, account_id_of, email_facts, phone_f
 from intake.usecases.agree import POLICY, judge_of
 from qualification.definition.service import KIND as DEFINITION
 from qualification.definition.service import Definitions
-from qualification.usecases.book import Books
-from qualification.usecases.requalify import requalify
+from qualification.lifecycle.service.book import Books
+from qualification.lifecycle.service.requalify import requalify
 from qualification.usecases.route import following
 from qualification.usecases.routing import RoutingBook
 

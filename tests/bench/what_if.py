@@ -13,7 +13,8 @@ from tests.bench.meter import Meter
 from tests.bench.report import Figure, median
 
 from accord.db import Database, driver_of
-from qualification.queries import logs, what_ifs
+from qualification.lifecycle.queries import logs
+from qualification.queries import what_ifs
 from qualification.usecases.what_if import LEADS_PER_BATCH_MAX
 
 ROUNDS = 3

@@ -40,11 +40,11 @@ from accord.telemetry import configure_logging
 from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.rules import Rules, compile_definition
 from qualification.definition.service import KIND, Definitions
-from qualification.domain.facts import Decided, Fields
+from qualification.lifecycle.domain.facts import Decided, Fields
+from qualification.lifecycle.service.book import Book, Books
+from qualification.lifecycle.service.requalify import requalify
 from qualification.main import MIGRATIONS, build
 from qualification.settings import Settings
-from qualification.usecases.book import Book, Books
-from qualification.usecases.requalify import requalify
 from qualification.usecases.route import following
 from qualification.usecases.routing import RoutingBook
 

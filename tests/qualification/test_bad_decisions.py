@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from uuid_utils.compat import uuid7
 
-from qualification.domain.decisions import NotAllowed
-from qualification.domain.facts import Fields
-from qualification.usecases.decide import Author, Proposal
-from qualification.usecases.decide import decide as take
+from qualification.lifecycle.domain.decisions import NotAllowed
+from qualification.lifecycle.domain.facts import Fields
+from qualification.lifecycle.service.decide import Author, Proposal
+from qualification.lifecycle.service.decide import decide as take
 
 ACCEPT = {"decision": "accept"}
 REJECT = {"decision": "reject", "reason": "no-timing"}

@@ -20,13 +20,14 @@ from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
 from qualification import handlers
 from qualification.definition.service import KIND, Definitions
+from qualification.lifecycle.queries import leads, reevaluations
+from qualification.lifecycle.service.book import Book, Books
+from qualification.lifecycle.service.due import pass_time
+from qualification.lifecycle.service.enter import enter_waiting
+from qualification.lifecycle.service.reevaluate import progress, reevaluate_some
 from qualification.main import build
-from qualification.queries import assignments, leads, reevaluations
-from qualification.usecases.book import Book, Books
-from qualification.usecases.due import pass_time
-from qualification.usecases.enter import enter_waiting
+from qualification.queries import assignments
 from qualification.usecases.place import place_waiting, sweep
-from qualification.usecases.reevaluate import progress, reevaluate_some
 from qualification.usecases.route import following
 from qualification.usecases.routing import RoutingBook
 

@@ -17,12 +17,12 @@ from accord.contracts.external_key import external_key
 from accord.contracts.intake_events import LeadRejected, LeadState, LeadUnmerged
 from accord.contracts.qualification_events import LeadScored, LeadStageChanged
 from accord.contracts.values import Campaign, Money
-from qualification.domain.history import standing
-from qualification.domain.lead import Activities, Lead, microseconds
-from qualification.queries import leads
-from qualification.usecases.due import pass_time
-from qualification.usecases.enter import enter_waiting
-from qualification.usecases.reevaluate import progress, reevaluate_some
+from qualification.lifecycle.domain.history import standing
+from qualification.lifecycle.domain.lead import Activities, Lead, microseconds
+from qualification.lifecycle.queries import leads
+from qualification.lifecycle.service.due import pass_time
+from qualification.lifecycle.service.enter import enter_waiting
+from qualification.lifecycle.service.reevaluate import progress, reevaluate_some
 
 
 async def stored(stack, lead_id: UUID) -> Lead:

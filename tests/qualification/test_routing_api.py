@@ -20,8 +20,8 @@ from accord.contracts.qualification_events import LeadAssigned
 from accord.contracts.sla_events import ClockBreached, ClockMet
 from accord.messaging.handler import Received
 from qualification.definition.service import Definitions
-from qualification.domain.history import fold
-from qualification.queries import logs, reevaluations
+from qualification.lifecycle.domain.history import fold
+from qualification.lifecycle.queries import logs, reevaluations
 from qualification.usecases.breaches import take_breaches
 from qualification.usecases.measure import reevaluation_collector, waiting_collector
 from qualification.usecases.place import place_waiting, sweep

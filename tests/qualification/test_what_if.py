@@ -27,10 +27,10 @@ from accord.terms.dimensions import UnknownDimension
 from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.handover import handover_stages, verdict
 from qualification.definition.domain.rules import compile_definition
-from qualification.domain.facts import Ruled
 from qualification.domain.groups import GROUPS_MAX, dimensions
 from qualification.domain.what_if import Comparison, Imagined, Sums, for_entries, imagine, monday, week_name
 from qualification.domain.what_if_report import pick, report
+from qualification.lifecycle.domain.facts import Ruled
 from qualification.queries import what_ifs
 from qualification.usecases import what_if as usecase
 from qualification.usecases.what_if import Imagining
@@ -63,7 +63,7 @@ class Imaginings(Histories):
 
 
 def _fold(machine: Histories, lead_id: UUID) -> Any:
-    from qualification.domain.history import fold
+    from qualification.lifecycle.domain.history import fold
 
     return fold(lead_id, machine.memory.logs, machine.memory.versions, until=UNTIL).entries
 

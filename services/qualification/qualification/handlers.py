@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from accord.db import Recording
 from accord.messaging.handler import Handler, Received
 from qualification.definition.service import Definitions
-from qualification.usecases.book import Books
+from qualification.lifecycle.service.book import Books
+from qualification.lifecycle.service.requalify import requalify
 from qualification.usecases.breaches import take_breaches
-from qualification.usecases.requalify import requalify
 from qualification.usecases.routing import RoutingBook
 
 

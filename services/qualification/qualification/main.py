@@ -22,19 +22,20 @@ from accord.messaging.relay_store import PostgresRelayStore
 from accord.messaging.watermarks import Watermarks
 from accord.service import Service, run
 from qualification import handlers
-from qualification.api import assignments, decisions, definition, feedback, leads, routing, what_if
+from qualification.api import assignments, feedback, routing, what_if
 from qualification.definition.api import DEFINITION
 from qualification.definition.service import KIND, Definitions
+from qualification.lifecycle.api import decisions, leads, reevaluation
+from qualification.lifecycle.queries import leads as stored_leads
+from qualification.lifecycle.queries import reevaluations
+from qualification.lifecycle.service.book import Books
+from qualification.lifecycle.service.due import timekeeping
+from qualification.lifecycle.service.enter import entering
+from qualification.lifecycle.service.reevaluate import reevaluating
 from qualification.queries import assignments as stored_assignments
-from qualification.queries import leads as stored_leads
-from qualification.queries import reevaluations
 from qualification.settings import Settings
-from qualification.usecases.book import Books
-from qualification.usecases.due import timekeeping
-from qualification.usecases.enter import entering
 from qualification.usecases.measure import reevaluation_collector, waiting_collector
 from qualification.usecases.place import placing
-from qualification.usecases.reevaluate import reevaluating
 from qualification.usecases.route import following
 from qualification.usecases.routing import RoutingBook
 from qualification.usecases.what_if import imagining
@@ -104,7 +105,7 @@ def build(settings: Settings) -> Service:
         routers=[
             leads.router(database, definitions),
             decisions.router(database, books),
-            definition.router(database),
+            reevaluation.router(database),
             what_if.router(database, store),
             feedback.router(database, definitions),
             routing.router(database, definitions, routing_book),

@@ -18,13 +18,14 @@ from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
 from accord.http.problems import Problem, not_found
-from qualification.api.decisions import problem_of
-from qualification.api.models import LeadRow, WhyLeaf, Wire, Word, lead_row
-from qualification.api.references import ERASED, Reference, etag_of, gone, named, revision_of
 from qualification.definition.service import Definitions
 from qualification.domain.assignment import Assignment, How
-from qualification.domain.decisions import Refused
 from qualification.domain.routing import Method
+from qualification.lifecycle.api.decisions import problem_of
+from qualification.lifecycle.api.models import LeadRow, WhyLeaf, Wire, Word, lead_row
+from qualification.lifecycle.api.references import ERASED, Reference, etag_of, gone, named, revision_of
+from qualification.lifecycle.domain.decisions import Refused
+from qualification.lifecycle.service.decide import Author
 from qualification.usecases.assign import (
     Given,
     Stranger,
@@ -33,7 +34,6 @@ from qualification.usecases.assign import (
     list_assignments,
     list_owned,
 )
-from qualification.usecases.decide import Author
 from qualification.usecases.route import Cause, explained
 from qualification.usecases.routing import RoutingBook
 

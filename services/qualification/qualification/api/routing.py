@@ -21,12 +21,12 @@ from accord.terms.criteria import Facts
 from accord.terms.durations import parse_duration
 from accord.terms.findings import Finding
 from qualification.api.assignments import ExplanationAnswer, MemberAnswer, explanation_of
-from qualification.api.models import Wire
 from qualification.definition.domain.rules import Rules
 from qualification.definition.service import Definitions
 from qualification.domain.assignment import Assignment
 from qualification.domain.routing import Method, Routing, RoutingDocument, compile_routing
 from qualification.domain.routing_checks import check_routing
+from qualification.lifecycle.api.models import Wire
 from qualification.queries.routing import Version
 from qualification.usecases.routing import (
     WAITING_COUNTED_MAX,

@@ -20,9 +20,9 @@ from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
 from accord.http.problems import not_found, unfit_at
 from accord.terms.dimensions import DIMENSIONS_MAX, Dimension, UnknownDimension
-from qualification.api.models import Wire
 from qualification.domain.groups import NAMED, dimensions
 from qualification.domain.what_if_report import Report
+from qualification.lifecycle.api.models import Wire
 from qualification.queries.what_ifs import State, WhatIf
 from qualification.usecases.what_if import Question, WhatIfs
 

@@ -20,11 +20,11 @@ from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.handover import handover_stages
 from qualification.definition.domain.paper import comparison_in_words, stage_in_words
 from qualification.definition.domain.rules import Rules
-from qualification.domain.facts import Acted, Joined, Place, Profiled, Ruled
-from qualification.domain.history import Logs, stream
-from qualification.domain.lead import NO_ACTIVITIES, Activities, microseconds
-from qualification.domain.scoring import LeadFacts, scores
 from qualification.domain.shares import FEW, share
+from qualification.lifecycle.domain.facts import Acted, Joined, Place, Profiled, Ruled
+from qualification.lifecycle.domain.history import Logs, stream
+from qualification.lifecycle.domain.lead import NO_ACTIVITIES, Activities, microseconds
+from qualification.lifecycle.domain.scoring import LeadFacts, scores
 
 ACCEPTED_LOST_SHARE_MAX = 0.1
 """A tighter bound that would have kept out more than this share of the accepted leads is not proposed."""

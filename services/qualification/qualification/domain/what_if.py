@@ -19,11 +19,11 @@ from accord.contracts.qualification_events import LeadStageChanged
 from accord.terms.criteria import Criteria
 from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.rules import Rules, Watch
-from qualification.domain.facts import LAST, LAST_TIE, Assigned, Joined, Place, Ruled, Stood
 from qualification.domain.groups import GROUPS_MAX, Group
-from qualification.domain.history import Logs, stream
-from qualification.domain.lead import Lead
-from qualification.domain.way import Way
+from qualification.lifecycle.domain.facts import LAST, LAST_TIE, Assigned, Joined, Place, Ruled, Stood
+from qualification.lifecycle.domain.history import Logs, stream
+from qualification.lifecycle.domain.lead import Lead
+from qualification.lifecycle.domain.way import Way
 
 LOAD_WEEKS_MAX = 540
 """Weeks from the beginning of the period for which the load is told apart: more than ten years."""

@@ -22,10 +22,10 @@ from qualification.definition.domain.rules import Rules
 from qualification.definition.service import Definitions
 from qualification.domain.feedback import GroupFeedback, feedback
 from qualification.domain.gate_criteria import CriterionReport, Examination, Gate, gates_of, summary
+from qualification.lifecycle.queries import logs
+from qualification.lifecycle.queries.logs import Loaded
 from qualification.queries import feedback as queries
-from qualification.queries import logs
 from qualification.queries.feedback import Decision
-from qualification.queries.logs import Loaded
 from qualification.usecases.portions import portion
 
 DECISIONS_EXAMINED_MAX = 5_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from accord.collectors import Collector
 from accord.db import Database, driver_of
+from qualification.lifecycle.service.reevaluate import progress
 from qualification.metric_names import (
     LEADS_WAITING,
     LEADS_WAITING_AGE_S,
@@ -14,7 +15,6 @@ from qualification.metric_names import (
     REEVALUATION_VERSION,
 )
 from qualification.queries import assignments
-from qualification.usecases.reevaluate import progress
 
 
 def waiting_collector(database: Database) -> Collector:

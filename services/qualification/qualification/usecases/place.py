@@ -17,9 +17,10 @@ from accord.workers import Periodic
 from qualification.definition.domain.rules import Rules
 from qualification.definition.service import Definitions
 from qualification.domain.assignment import State, available
-from qualification.domain.lead import Lead
 from qualification.domain.routing import Routing
-from qualification.queries import assignments, leads
+from qualification.lifecycle.domain.lead import Lead
+from qualification.lifecycle.queries import leads
+from qualification.queries import assignments
 from qualification.queries import routing as stored
 from qualification.queries.assignments import Waiting
 from qualification.usecases.route import Breach, Wanted, give

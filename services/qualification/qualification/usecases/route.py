@@ -22,13 +22,13 @@ from accord.db import Recording
 from accord.ids import new_id
 from qualification.definition.domain.rules import Rules
 from qualification.domain.assignment import Asked, Assignment, State, assign
-from qualification.domain.lead import Activities, Lead
 from qualification.domain.pointer import Pointer
 from qualification.domain.routing import Routing, open_stages
+from qualification.lifecycle.domain.lead import Activities, Lead
+from qualification.lifecycle.service.book import Changes, Ready, Then
 from qualification.queries import assignments
 from qualification.queries import routing as stored
 from qualification.queries.assignments import Row, Waiting
-from qualification.usecases.book import Changes, Ready, Then
 from qualification.usecases.routing import RoutingBook, facts_of
 
 Cause = Literal["stage", "waiting", "breach", "person", "merge"]

@@ -21,11 +21,12 @@ from accord.terms.findings import Finding
 from accord.terms.patterns import AS_IT_STANDS
 from qualification.definition.domain.rules import Rules
 from qualification.domain.assignment import Asked, Assignment, PoolLooked, State, assign, available
-from qualification.domain.lead import Activities, Lead
 from qualification.domain.routing import Routing, RoutingDocument, compile_routing, open_stages
 from qualification.domain.routing_checks import check_routing
-from qualification.domain.scoring import LeadFacts, scores
-from qualification.queries import assignments, leads
+from qualification.lifecycle.domain.lead import Activities, Lead
+from qualification.lifecycle.domain.scoring import LeadFacts, scores
+from qualification.lifecycle.queries import leads
+from qualification.queries import assignments
 from qualification.queries import routing as stored
 from qualification.queries.routing import Version
 

@@ -33,8 +33,9 @@ from qualification.definition.domain.rules import Rules, compile_definition
 from qualification.domain.groups import group_of
 from qualification.domain.what_if import Comparison, Difference, Sums, for_entries, imagine
 from qualification.domain.what_if_report import Report, loaded_stages, report
-from qualification.queries import logs, what_ifs
-from qualification.queries.logs import Loaded
+from qualification.lifecycle.queries import logs
+from qualification.lifecycle.queries.logs import Loaded
+from qualification.queries import what_ifs
 from qualification.queries.what_ifs import Asked, WhatIf
 from qualification.usecases.portions import portion
 

@@ -13,7 +13,7 @@ from accord.http.conditional import LeadMatch, precondition_failed
 from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
 from accord.http.problems import Problem, from_validation_error, malformed, not_found, require_json, unfit
-from qualification.api.models import (
+from qualification.lifecycle.api.models import (
     ROWS_MAX,
     BatchAnswer,
     DecisionAnswer,
@@ -21,11 +21,11 @@ from qualification.api.models import (
     DecisionRow,
     decision_answer,
 )
-from qualification.api.references import ERASED, Reference, etag_of, gone, named, parse_reference, revision_of
-from qualification.domain.decisions import Changed, Gone, NotAllowed, Redefined, Refused, Unfit, Unknown
-from qualification.usecases import decide
-from qualification.usecases.book import Books
-from qualification.usecases.decide import Author, Proposal, Taken, take_decisions
+from qualification.lifecycle.api.references import ERASED, Reference, etag_of, gone, named, parse_reference, revision_of
+from qualification.lifecycle.domain.decisions import Changed, Gone, NotAllowed, Redefined, Refused, Unfit, Unknown
+from qualification.lifecycle.service import decide
+from qualification.lifecycle.service.book import Books
+from qualification.lifecycle.service.decide import Author, Proposal, Taken, take_decisions
 
 _DECISION: dict[str, Any] = {
     "decision": "win",

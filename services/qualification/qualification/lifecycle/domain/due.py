@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from math import ceil, floor, fsum, inf, isfinite, log2
 
 from qualification.definition.domain.rules import EngagementRule, Mark, Rules, Watch
-from qualification.domain.lead import Activities, Scores, microseconds, moment_of
-from qualification.domain.scoring import DECIMALS, engagement_points, engagement_raw, engagement_score
+from qualification.lifecycle.domain.lead import Activities, Scores, microseconds, moment_of
+from qualification.lifecycle.domain.scoring import DECIMALS, engagement_points, engagement_raw, engagement_score
 
 _SHOWN = float(10**DECIMALS)
 _HALF = 0.5 / _SHOWN

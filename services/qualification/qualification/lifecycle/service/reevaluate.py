@@ -17,10 +17,10 @@ from accord.db import Database, Recording, driver_of
 from accord.isolation import process_isolated
 from accord.workers import Periodic, give_way
 from qualification.definition.domain.rules import Rules
-from qualification.queries import reevaluations
-from qualification.queries.reevaluations import Reevaluation
-from qualification.usecases.batch import LeadBatch
-from qualification.usecases.book import Book, Books
+from qualification.lifecycle.queries import reevaluations
+from qualification.lifecycle.queries.reevaluations import Reevaluation
+from qualification.lifecycle.service.batch import LeadBatch
+from qualification.lifecycle.service.book import Book, Books
 
 LEADS_PER_ROUND_MAX = 120
 LEADS_PER_TURN_MAX = 5

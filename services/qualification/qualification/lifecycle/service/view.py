@@ -14,13 +14,13 @@ import orjson
 from accord.db import Database, driver_of, finite
 from qualification.definition.domain.rules import Rules
 from qualification.definition.service import Definitions
-from qualification.domain.decisions import allowed_decisions
-from qualification.domain.facts import LAST, LAST_TIE, Place, Ruled, Stood
-from qualification.domain.history import fold, living_at
-from qualification.domain.lead import Lead, Scores
-from qualification.domain.progress import GateExplained, explain_gates
-from qualification.domain.scoring import ScoreLine, explain_scores, scores
-from qualification.queries import external_keys, history, leads, listing, logs
+from qualification.lifecycle.domain.decisions import allowed_decisions
+from qualification.lifecycle.domain.facts import LAST, LAST_TIE, Place, Ruled, Stood
+from qualification.lifecycle.domain.history import fold, living_at
+from qualification.lifecycle.domain.lead import Lead, Scores
+from qualification.lifecycle.domain.progress import GateExplained, explain_gates
+from qualification.lifecycle.domain.scoring import ScoreLine, explain_scores, scores
+from qualification.lifecycle.queries import external_keys, history, leads, listing, logs
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from uuid import UUID
 from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Money
 from qualification.definition.domain.definition import ACTIVITIES_PER_KIND_MAX
-from qualification.domain.facts import Answer, Place
+from qualification.lifecycle.domain.facts import Answer, Place
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

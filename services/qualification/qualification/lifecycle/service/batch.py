@@ -14,11 +14,11 @@ from uuid import UUID
 from accord.contracts.intake_events import LeadMerged, LeadUnmerged
 from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
 from accord.db import Recording
-from qualification.domain.facts import Acted, Decided, Fact, Joined, Ruled, Stood
-from qualification.domain.lead import Lead
-from qualification.domain.register import Kept, Moved, Register, Said, Told, Unlearnt
-from qualification.queries import activities, external_keys, history, leads, logs
-from qualification.usecases.book import Book, Changes
+from qualification.lifecycle.domain.facts import Acted, Decided, Fact, Joined, Ruled, Stood
+from qualification.lifecycle.domain.lead import Lead
+from qualification.lifecycle.domain.register import Kept, Moved, Register, Said, Told, Unlearnt
+from qualification.lifecycle.queries import activities, external_keys, history, leads, logs
+from qualification.lifecycle.service.book import Book, Changes
 
 __all__ = ["LeadBatch", "Told", "concerned"]
 

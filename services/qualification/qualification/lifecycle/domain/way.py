@@ -20,11 +20,23 @@ from accord.contracts.qualification_events import (
     StageCause,
 )
 from qualification.definition.domain.rules import Rules, StageRule
-from qualification.domain.decisions import decision_target
-from qualification.domain.due import next_change, not_before
-from qualification.domain.facts import NIL, TIME, Acted, Assigned, Decided, Fact, Joined, Place, Profiled, Ruled, Stood
-from qualification.domain.lead import Activities, Deal, Lead, Scores, microseconds
-from qualification.domain.scoring import LeadFacts, scores
+from qualification.lifecycle.domain.decisions import decision_target
+from qualification.lifecycle.domain.due import next_change, not_before
+from qualification.lifecycle.domain.facts import (
+    NIL,
+    TIME,
+    Acted,
+    Assigned,
+    Decided,
+    Fact,
+    Joined,
+    Place,
+    Profiled,
+    Ruled,
+    Stood,
+)
+from qualification.lifecycle.domain.lead import Activities, Deal, Lead, Scores, microseconds
+from qualification.lifecycle.domain.scoring import LeadFacts, scores
 
 _MICROSECOND = timedelta(microseconds=1)
 

@@ -14,8 +14,8 @@ import orjson
 from accord.contracts.intake_events import LeadState
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.contracts.values import Money
-from qualification.domain.facts import Acted, Assigned, Decided, Fact, Fields, Joined, Profiled, Ruled, Stood
-from qualification.domain.history import Log, standing
+from qualification.lifecycle.domain.facts import Acted, Assigned, Decided, Fact, Fields, Joined, Profiled, Ruled, Stood
+from qualification.lifecycle.domain.history import Log, standing
 
 _MICROSECOND = timedelta(microseconds=1)
 

@@ -12,7 +12,7 @@ import orjson
 
 from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
 from accord.db import finite
-from qualification.domain.facts import Fields, Stood
+from qualification.lifecycle.domain.facts import Fields, Stood
 
 _ENTRY_COLUMNS = (
     "lead_id",

@@ -16,9 +16,9 @@ from accord.contracts.base import LeadEvent
 from accord.contracts.intake_events import LeadState
 from accord.contracts.qualification_events import LeadDecided, LeadScored, LeadStageChanged, OpportunityUpdated
 from accord.contracts.values import Attributes, AttributeValue
-from qualification.domain.facts import DECISION, Acted, Decided, Fact, Joined, Place, Profiled, Stood
-from qualification.domain.lead import Lead
-from qualification.domain.way import Versions, Way
+from qualification.lifecycle.domain.facts import DECISION, Acted, Decided, Fact, Joined, Place, Profiled, Stood
+from qualification.lifecycle.domain.lead import Lead
+from qualification.lifecycle.domain.way import Versions, Way
 
 _FOLDED_AT = datetime(1970, 1, 1, tzinfo=UTC)
 """`recorded_at` of entries as a fold makes them; what is published of them gets the recording's."""

@@ -11,9 +11,9 @@ from uuid import UUID
 from accord.db import Database, Recording
 from accord.isolation import process_isolated
 from accord.workers import Periodic
-from qualification.queries import leads
-from qualification.usecases.batch import LeadBatch
-from qualification.usecases.book import Book, Books
+from qualification.lifecycle.queries import leads
+from qualification.lifecycle.service.batch import LeadBatch
+from qualification.lifecycle.service.book import Book, Books
 
 LEADS_PER_ROUND_MAX = 500
 EVERY_S = 0.25

@@ -15,9 +15,9 @@ from accord.contracts.values import Campaign, Money
 from accord.db import finite, uuid_of
 from accord.isolation import is_resting, is_stuck
 from qualification.definition.domain.definition import ACTIVITIES_PER_KIND_MAX
-from qualification.domain.facts import Place
-from qualification.domain.lead import NO_ACTIVITIES, NO_DEAL, Activities, Deal, Lead, Scores, microseconds
-from qualification.queries import reevaluations
+from qualification.lifecycle.domain.facts import Place
+from qualification.lifecycle.domain.lead import NO_ACTIVITIES, NO_DEAL, Activities, Deal, Lead, Scores, microseconds
+from qualification.lifecycle.queries import reevaluations
 
 _COLUMNS = """
     lead.lead_id, lead.profile::text, lead.intake_sequence, lead.stage, lead.stage_since, lead.visits::text, lead.owner, lead.fit,

@@ -16,9 +16,9 @@ from accord.db import Database, Recording
 from accord.isolation import process_isolated
 from accord.messaging.watermarks import ChangeGate, Watermarks
 from accord.workers import Periodic
-from qualification.queries import leads
-from qualification.usecases.batch import LeadBatch
-from qualification.usecases.book import Book, Books
+from qualification.lifecycle.queries import leads
+from qualification.lifecycle.service.batch import LeadBatch
+from qualification.lifecycle.service.book import Book, Books
 
 LEADS_PER_ROUND_MAX = 500
 EVERY_S = 1.0

@@ -16,7 +16,7 @@ from accord.contracts.values import Attributes
 from accord.terms.criteria import MISSING, Facts
 from accord.terms.durations import in_words as duration_in_words
 from qualification.definition.domain.rules import EngagementRule, FitRule, GradeRule, Rules
-from qualification.domain.lead import NO_ACTIVITIES, Activities, Lead, Scores, microseconds
+from qualification.lifecycle.domain.lead import NO_ACTIVITIES, Activities, Lead, Scores, microseconds
 
 _MICROSECOND = timedelta(microseconds=1)
 

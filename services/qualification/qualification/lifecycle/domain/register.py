@@ -24,12 +24,23 @@ from accord.contracts.intake_events import (
 )
 from accord.contracts.qualification_events import LeadStageChanged
 from qualification.definition.domain.rules import Rules
-from qualification.domain import progress
-from qualification.domain.decisions import NotAllowed, Unfit, allowed_decisions, refuse_unknown
-from qualification.domain.facts import DECISION, Acted, Assigned, Decided, Fact, Joined, Place, Profiled, Ruled, Stood
-from qualification.domain.history import Folded, Log, Tried, corrections, family, fold, followed
-from qualification.domain.lead import Lead
-from qualification.domain.way import Versions, Way
+from qualification.lifecycle.domain import progress
+from qualification.lifecycle.domain.decisions import NotAllowed, Unfit, allowed_decisions, refuse_unknown
+from qualification.lifecycle.domain.facts import (
+    DECISION,
+    Acted,
+    Assigned,
+    Decided,
+    Fact,
+    Joined,
+    Place,
+    Profiled,
+    Ruled,
+    Stood,
+)
+from qualification.lifecycle.domain.history import Folded, Log, Tried, corrections, family, fold, followed
+from qualification.lifecycle.domain.lead import Lead
+from qualification.lifecycle.domain.way import Versions, Way
 
 Told = LeadCaptured | LeadUpdated | LeadMerged | LeadUnmerged | LeadErased | ActivityRecorded
 """What intake tells that moves a lead."""

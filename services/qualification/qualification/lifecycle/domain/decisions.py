@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from qualification.definition.domain.rules import Rules, StageRule
-from qualification.domain.facts import Decided
-from qualification.domain.lead import Deal, Lead
+from qualification.lifecycle.domain.facts import Decided
+from qualification.lifecycle.domain.lead import Deal, Lead
 
 FUTURE_S_MAX = 300
 """A decision may be dated this far ahead of our clock, for clocks that differ."""

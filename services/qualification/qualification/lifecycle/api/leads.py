@@ -13,11 +13,11 @@ from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import not_found, unfit_parameter
-from qualification.api.models import EntryAnswer, LeadAnswer, LeadRow, entry_answer, lead_answer, lead_row
-from qualification.api.references import ERASED, Reference, etag_of, gone, named
 from qualification.definition.service import Definitions
-from qualification.queries.listing import Filter
-from qualification.usecases.view import LeadView, list_leads, view_history, view_lead, view_past
+from qualification.lifecycle.api.models import EntryAnswer, LeadAnswer, LeadRow, entry_answer, lead_answer, lead_row
+from qualification.lifecycle.api.references import ERASED, Reference, etag_of, gone, named
+from qualification.lifecycle.queries.listing import Filter
+from qualification.lifecycle.service.view import LeadView, list_leads, view_history, view_lead, view_past
 
 _LEAD: dict[str, Any] = {
     "lead_id": "0198c0de-0000-7000-8000-000000000001",

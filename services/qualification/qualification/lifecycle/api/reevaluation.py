@@ -12,7 +12,7 @@ from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.problems import not_found
-from qualification.usecases.reevaluate import progress
+from qualification.lifecycle.service.reevaluate import progress
 
 
 class ReevaluationAnswer(BaseModel):

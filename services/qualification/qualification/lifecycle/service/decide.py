@@ -18,12 +18,12 @@ from accord.contracts.values import Department
 from accord.db import Database, Recording
 from accord.http import idempotency
 from accord.ids import new_id
-from qualification.domain.decisions import Changed, Redefined, Refused, Unknown, allowed_decisions
-from qualification.domain.facts import Decided, Fields
-from qualification.domain.lead import Lead
-from qualification.queries import external_keys
-from qualification.usecases.batch import LeadBatch
-from qualification.usecases.book import Book, Books
+from qualification.lifecycle.domain.decisions import Changed, Redefined, Refused, Unknown, allowed_decisions
+from qualification.lifecycle.domain.facts import Decided, Fields
+from qualification.lifecycle.domain.lead import Lead
+from qualification.lifecycle.queries import external_keys
+from qualification.lifecycle.service.batch import LeadBatch
+from qualification.lifecycle.service.book import Book, Books
 
 DECISIONS_PER_TURN_MAX = 200
 """After so many the loop gets its turn, so that a large batch does not hold up other requests."""

@@ -12,7 +12,7 @@ from accord.contracts.qualification_events import LeadStageChanged
 from accord.db import Recording
 from qualification.definition.domain.rules import Rules
 from qualification.definition.service import Definitions
-from qualification.domain.lead import Lead
+from qualification.lifecycle.domain.lead import Lead
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from accord.contracts.intake_events import LeadErased
 from accord.db import Recording
 from accord.http import idempotency
 from accord.messaging.handler import Received
-from qualification.usecases.batch import LeadBatch, Told, concerned
-from qualification.usecases.book import Book
+from qualification.lifecycle.service.batch import LeadBatch, Told, concerned
+from qualification.lifecycle.service.book import Book
 
 EVENTS_PER_TURN_MAX = 200
 """After so many the loop gets its turn, so that a large batch does not hold up the API of the same process."""

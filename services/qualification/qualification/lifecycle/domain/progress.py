@@ -9,8 +9,8 @@ from uuid import UUID
 from accord.contracts.intake_events import LeadState
 from accord.terms.criteria import Leaf
 from qualification.definition.domain.rules import Rules, StageRule
-from qualification.domain.lead import NO_ACTIVITIES, Deal, Lead
-from qualification.domain.scoring import LeadFacts, scores
+from qualification.lifecycle.domain.lead import NO_ACTIVITIES, Deal, Lead
+from qualification.lifecycle.domain.scoring import LeadFacts, scores
 
 
 def absorbed(merged: Lead | None, merged_lead_id: UUID, survivor_id: UUID) -> Lead:

@@ -19,10 +19,10 @@ from pydantic import (
 
 from accord.contracts.values import Day, Department, Money, StageKind, Timestamp
 from accord.http.problems import ProblemDocument
-from qualification.api.references import DESCRIPTION, REFERENCE_CHARS_MAX, parse_reference
-from qualification.domain.facts import Fields
-from qualification.usecases.decide import Proposal, Taken
-from qualification.usecases.view import LeadView, Row
+from qualification.lifecycle.api.references import DESCRIPTION, REFERENCE_CHARS_MAX, parse_reference
+from qualification.lifecycle.domain.facts import Fields
+from qualification.lifecycle.service.decide import Proposal, Taken
+from qualification.lifecycle.service.view import LeadView, Row
 
 NOTE_CHARS_MAX = 2000
 ROWS_MAX = 1000
