@@ -41,8 +41,8 @@ from qualification.definition.service import KIND as DEFINITION
 from qualification.definition.service import Definitions
 from qualification.lifecycle.service.book import Books
 from qualification.lifecycle.service.requalify import requalify
-from qualification.usecases.route import following
-from qualification.usecases.routing import RoutingBook
+from qualification.routing.service.document import RoutingBook
+from qualification.routing.service.give import following
 
 FETCHED_ROWS = 5_000
 POLL_S = 0.1

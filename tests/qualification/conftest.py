@@ -44,9 +44,9 @@ from qualification.lifecycle.domain.facts import Decided, Fields
 from qualification.lifecycle.service.book import Book, Books
 from qualification.lifecycle.service.requalify import requalify
 from qualification.main import MIGRATIONS, build
+from qualification.routing.service.document import RoutingBook
+from qualification.routing.service.give import following
 from qualification.settings import Settings
-from qualification.usecases.route import following
-from qualification.usecases.routing import RoutingBook
 
 CONTENT: dict[str, Any] = {
     "kind": "definition",

@@ -26,10 +26,10 @@ from qualification.lifecycle.service.due import pass_time
 from qualification.lifecycle.service.enter import enter_waiting
 from qualification.lifecycle.service.reevaluate import progress, reevaluate_some
 from qualification.main import build
-from qualification.queries import assignments
-from qualification.usecases.place import place_waiting, sweep
-from qualification.usecases.route import following
-from qualification.usecases.routing import RoutingBook
+from qualification.routing.queries import assignments
+from qualification.routing.service.document import RoutingBook
+from qualification.routing.service.give import following
+from qualification.routing.service.place import place_waiting, sweep
 
 ROUTING: dict[str, Any] = {
     "kind": "routing",

@@ -9,8 +9,8 @@ from accord.messaging.handler import Handler, Received
 from qualification.definition.service import Definitions
 from qualification.lifecycle.service.book import Books
 from qualification.lifecycle.service.requalify import requalify
-from qualification.usecases.breaches import take_breaches
-from qualification.usecases.routing import RoutingBook
+from qualification.routing.service.breaches import take_breaches
+from qualification.routing.service.document import RoutingBook
 
 
 def intake_events(books: Books) -> Handler:

@@ -22,7 +22,7 @@ from accord.messaging.relay_store import PostgresRelayStore
 from accord.messaging.watermarks import Watermarks
 from accord.service import Service, run
 from qualification import handlers
-from qualification.api import assignments, feedback, routing, what_if
+from qualification.api import feedback, what_if
 from qualification.definition.api import DEFINITION
 from qualification.definition.service import KIND, Definitions
 from qualification.lifecycle.api import decisions, leads, reevaluation
@@ -32,12 +32,13 @@ from qualification.lifecycle.service.book import Books
 from qualification.lifecycle.service.due import timekeeping
 from qualification.lifecycle.service.enter import entering
 from qualification.lifecycle.service.reevaluate import reevaluating
-from qualification.queries import assignments as stored_assignments
+from qualification.routing.api import assignments, document
+from qualification.routing.queries import assignments as stored_assignments
+from qualification.routing.service.document import RoutingBook
+from qualification.routing.service.give import following
+from qualification.routing.service.place import placing
 from qualification.settings import Settings
 from qualification.usecases.measure import reevaluation_collector, waiting_collector
-from qualification.usecases.place import placing
-from qualification.usecases.route import following
-from qualification.usecases.routing import RoutingBook
 from qualification.usecases.what_if import imagining
 
 GROUP = "qualification"
@@ -108,7 +109,7 @@ def build(settings: Settings) -> Service:
             reevaluation.router(database),
             what_if.router(database, store),
             feedback.router(database, definitions),
-            routing.router(database, definitions, routing_book),
+            document.router(database, definitions, routing_book),
             assignments.router(database, definitions, routing_book),
             agreement_router(store, example=DEFINITION),
             admin_router(database, {GROUP: handle, BREACHES_GROUP: handle_breaches}),

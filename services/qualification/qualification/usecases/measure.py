@@ -14,7 +14,7 @@ from qualification.metric_names import (
     REEVALUATION_RUNNING,
     REEVALUATION_VERSION,
 )
-from qualification.queries import assignments
+from qualification.routing.queries import assignments
 
 
 def waiting_collector(database: Database) -> Collector:

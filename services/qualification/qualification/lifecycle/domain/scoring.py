@@ -120,7 +120,7 @@ def scores(
 
 
 def fit_score(profile: LeadState | None, rules: Rules, at: datetime) -> float:
-    """The fit score, 0 to `rules.fit_max`. It asks only of the profile (see checks.py), so it is the same as long as that is."""
+    """The fit score, 0 to `rules.fit_max`. It asks only of the profile (definition's checks.py), so it is the same as long as that is."""
     facts = LeadFacts(profile, NO_ACTIVITIES, None, at)
     return _limited(fsum([points for holds, points in rules.fit_tests if holds(facts)]), rules.fit_max)
 

@@ -19,23 +19,16 @@ from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
 from accord.http.problems import Problem, not_found
 from qualification.definition.service import Definitions
-from qualification.domain.assignment import Assignment, How
-from qualification.domain.routing import Method
 from qualification.lifecycle.api.decisions import problem_of
 from qualification.lifecycle.api.models import LeadRow, WhyLeaf, Wire, Word, lead_row
 from qualification.lifecycle.api.references import ERASED, Reference, etag_of, gone, named, revision_of
 from qualification.lifecycle.domain.decisions import Refused
 from qualification.lifecycle.service.decide import Author
-from qualification.usecases.assign import (
-    Given,
-    Stranger,
-    Wish,
-    assign_by_hand,
-    list_assignments,
-    list_owned,
-)
-from qualification.usecases.route import Cause, explained
-from qualification.usecases.routing import RoutingBook
+from qualification.routing.domain.assignment import Assignment, How
+from qualification.routing.domain.document import Method
+from qualification.routing.service.assign import Given, Stranger, Wish, assign_by_hand, list_assignments, list_owned
+from qualification.routing.service.document import RoutingBook
+from qualification.routing.service.give import Cause, explained
 
 _ASSIGNMENT: dict[str, Any] = {"owner": "ann", "reason": "territory"}
 

@@ -20,15 +20,15 @@ from accord.http.problems import Problem, not_found, unfit_at
 from accord.terms.criteria import Facts
 from accord.terms.durations import parse_duration
 from accord.terms.findings import Finding
-from qualification.api.assignments import ExplanationAnswer, MemberAnswer, explanation_of
 from qualification.definition.domain.rules import Rules
 from qualification.definition.service import Definitions
-from qualification.domain.assignment import Assignment
-from qualification.domain.routing import Method, Routing, RoutingDocument, compile_routing
-from qualification.domain.routing_checks import check_routing
 from qualification.lifecycle.api.models import Wire
-from qualification.queries.routing import Version
-from qualification.usecases.routing import (
+from qualification.routing.api.assignments import ExplanationAnswer, MemberAnswer, explanation_of
+from qualification.routing.domain.assignment import Assignment
+from qualification.routing.domain.checks import check_routing
+from qualification.routing.domain.document import Method, Routing, RoutingDocument, compile_routing
+from qualification.routing.queries.document import Version
+from qualification.routing.service.document import (
     WAITING_COUNTED_MAX,
     RoutingBook,
     SaidFacts,

@@ -1,4 +1,4 @@
-"""The routing document: who gets which lead. Its shape, and the same made ready for asking. What is wrong with one is in routing_checks.py.
+"""The routing document: who gets which lead. Its shape, and the same made ready for asking. What is wrong with one is in checks.py.
 
 It is no agreement: who works for sales and who is on leave is sales' own matter and changes daily. Each content is a version all the
 same, so that every assignment names the one by which it was made.
@@ -19,7 +19,7 @@ from accord.terms.criteria import Compiled, Criteria, activity_kind, compile_cri
 from accord.terms.durations import Duration
 from accord.terms.week import Day, WeekTerms, week_in
 from qualification.definition.domain.rules import Rules
-from qualification.domain.working_time import WorkingTime
+from qualification.routing.domain.working_time import WorkingTime
 
 Key = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 """A word of the document: a pool, a rule, a calendar, a stage."""
@@ -30,7 +30,7 @@ Owner = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9
 Method = Literal["smooth_weighted_round_robin", "least_open"]
 
 CAPACITY_MAX = 2_000
-"""Open leads of one person; beyond as many nobody's are counted exactly (see queries/routing.py)."""
+"""Open leads of one person; beyond as many nobody's are counted exactly (see queries/document.py)."""
 
 WEIGHT_MAX = 1_000
 MEMBERS_MAX = 200
@@ -192,7 +192,7 @@ def open_stages(rules: Rules) -> frozenset[str]:
 
 
 def compile_routing(version: int, document: RoutingDocument) -> Routing:
-    """Make a checked document ready. It must have no findings (see routing_checks.py)."""
+    """Make a checked document ready. It must have no findings (see checks.py)."""
     calendars = {name: _hours(terms) for name, terms in document.calendars.items()}
     members = {member.owner for pool in document.pools.values() for member in pool.members}
     nobody = PersonTerms()

@@ -20,15 +20,15 @@ from accord.terms.criteria import MISSING, Facts
 from accord.terms.findings import Finding
 from accord.terms.patterns import AS_IT_STANDS
 from qualification.definition.domain.rules import Rules
-from qualification.domain.assignment import Asked, Assignment, PoolLooked, State, assign, available
-from qualification.domain.routing import Routing, RoutingDocument, compile_routing, open_stages
-from qualification.domain.routing_checks import check_routing
 from qualification.lifecycle.domain.lead import Activities, Lead
 from qualification.lifecycle.domain.scoring import LeadFacts, scores
 from qualification.lifecycle.queries import leads
-from qualification.queries import assignments
-from qualification.queries import routing as stored
-from qualification.queries.routing import Version
+from qualification.routing.domain.assignment import Asked, Assignment, PoolLooked, State, assign, available
+from qualification.routing.domain.checks import check_routing
+from qualification.routing.domain.document import Routing, RoutingDocument, compile_routing, open_stages
+from qualification.routing.queries import assignments
+from qualification.routing.queries import document as stored
+from qualification.routing.queries.document import Version
 
 log = structlog.get_logger(__name__)
 

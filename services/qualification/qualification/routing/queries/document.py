@@ -12,9 +12,9 @@ import asyncpg
 import orjson
 
 from qualification.definition.domain.definition import ACTIVITIES_PER_KIND_MAX
-from qualification.domain.pointer import Pointer
-from qualification.domain.routing import CAPACITY_MAX
 from qualification.lifecycle.domain.lead import Activities, microseconds
+from qualification.routing.domain.document import CAPACITY_MAX
+from qualification.routing.domain.pointer import Pointer
 
 OPEN_COUNTED_MAX = CAPACITY_MAX
 """So many open leads of one person are counted and no more, so that a batch costs the same however many there are."""

@@ -21,15 +21,15 @@ from accord.contracts.qualification_events import LeadAssigned
 from accord.db import Recording
 from accord.ids import new_id
 from qualification.definition.domain.rules import Rules
-from qualification.domain.assignment import Asked, Assignment, State, assign
-from qualification.domain.pointer import Pointer
-from qualification.domain.routing import Routing, open_stages
 from qualification.lifecycle.domain.lead import Activities, Lead
 from qualification.lifecycle.service.book import Changes, Ready, Then
-from qualification.queries import assignments
-from qualification.queries import routing as stored
-from qualification.queries.assignments import Row, Waiting
-from qualification.usecases.routing import RoutingBook, facts_of
+from qualification.routing.domain.assignment import Asked, Assignment, State, assign
+from qualification.routing.domain.document import Routing, open_stages
+from qualification.routing.domain.pointer import Pointer
+from qualification.routing.queries import assignments
+from qualification.routing.queries import document as stored
+from qualification.routing.queries.assignments import Row, Waiting
+from qualification.routing.service.document import RoutingBook, facts_of
 
 Cause = Literal["stage", "waiting", "breach", "person", "merge"]
 """Why a lead was given to somebody: it entered a stage, somebody has become available, a clause was broken, a person said so, or two

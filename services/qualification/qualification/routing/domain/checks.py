@@ -17,7 +17,7 @@ from qualification.definition.domain.checks import leaves, twice
 from qualification.definition.domain.definition import ACTIVITIES_PER_KIND_MAX
 from qualification.definition.domain.rules import Rules
 from qualification.definition.domain.satisfiable import Domain, why_never
-from qualification.domain.routing import RoutingDocument, handed_over
+from qualification.routing.domain.document import RoutingDocument, handed_over
 
 _DAY: TypeAdapter[date] = TypeAdapter(Day)
 _GRADES = Domain(among=frozenset(letter + digit for letter in "ABCD" for digit in "1234"))

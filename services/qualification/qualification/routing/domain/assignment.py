@@ -23,8 +23,8 @@ from typing import Literal
 from uuid import UUID
 
 from accord.terms.criteria import Facts, Leaf
-from qualification.domain.pointer import Pointer, kept_for, pick
-from qualification.domain.routing import Method, Person, Pool, Routing
+from qualification.routing.domain.document import Method, Person, Pool, Routing
+from qualification.routing.domain.pointer import Pointer, kept_for, pick
 
 How = Literal["own", "account", "pool", "fallback", "nobody"]
 """Kept by whoever had it, kept with the account, picked from the rule's pool or the fallback, or given to nobody."""

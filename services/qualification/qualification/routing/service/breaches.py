@@ -14,11 +14,11 @@ from accord.contracts.sla_events import BreachWithdrawn, ClockBreached, ClockCan
 from accord.db import Recording
 from accord.messaging.handler import Received
 from qualification.definition.domain.rules import Rules
-from qualification.domain.routing import Routing, open_stages
 from qualification.lifecycle.domain.lead import Lead
 from qualification.lifecycle.queries import leads
-from qualification.queries import assignments
-from qualification.usecases.route import Breach, Wanted, give
+from qualification.routing.domain.document import Routing, open_stages
+from qualification.routing.queries import assignments
+from qualification.routing.service.give import Breach, Wanted, give
 
 log = structlog.get_logger(__name__)
 

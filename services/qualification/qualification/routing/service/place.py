@@ -16,15 +16,15 @@ from accord.isolation import process_isolated
 from accord.workers import Periodic
 from qualification.definition.domain.rules import Rules
 from qualification.definition.service import Definitions
-from qualification.domain.assignment import State, available
-from qualification.domain.routing import Routing
 from qualification.lifecycle.domain.lead import Lead
 from qualification.lifecycle.queries import leads
-from qualification.queries import assignments
-from qualification.queries import routing as stored
-from qualification.queries.assignments import Waiting
-from qualification.usecases.route import Breach, Wanted, give
-from qualification.usecases.routing import RoutingBook, read_state
+from qualification.routing.domain.assignment import State, available
+from qualification.routing.domain.document import Routing
+from qualification.routing.queries import assignments
+from qualification.routing.queries import document as stored
+from qualification.routing.queries.assignments import Waiting
+from qualification.routing.service.document import RoutingBook, read_state
+from qualification.routing.service.give import Breach, Wanted, give
 
 LEADS_PER_ROUND_MAX = 200
 SWEPT_PER_ROUND_MAX = 1_000

@@ -12,14 +12,14 @@ import asyncpg
 from accord.db import Database, Recording, driver_of
 from accord.http import idempotency
 from qualification.definition.domain.rules import Rules
-from qualification.domain.routing import Routing, open_stages
 from qualification.lifecycle.domain.decisions import Changed, Gone, Unknown, allowed_decisions
 from qualification.lifecycle.domain.lead import Lead
 from qualification.lifecycle.queries import external_keys, leads
 from qualification.lifecycle.service.decide import Author
 from qualification.lifecycle.service.view import Row, list_row
-from qualification.queries import assignments
-from qualification.usecases.route import Told, tell
+from qualification.routing.domain.document import Routing, open_stages
+from qualification.routing.queries import assignments
+from qualification.routing.service.give import Told, tell
 
 WHY_BY_HAND = "by hand"
 
