@@ -22,7 +22,8 @@ from accord.messaging.relay_store import PostgresRelayStore
 from accord.messaging.watermarks import Watermarks
 from accord.service import Service, run
 from qualification import handlers
-from qualification.api import feedback, what_if
+from qualification.analysis.api import feedback, what_if
+from qualification.analysis.service.what_if import imagining
 from qualification.definition.api import DEFINITION
 from qualification.definition.service import KIND, Definitions
 from qualification.lifecycle.api import decisions, leads, reevaluation
@@ -39,7 +40,6 @@ from qualification.routing.service.give import following
 from qualification.routing.service.place import placing
 from qualification.settings import Settings
 from qualification.usecases.measure import reevaluation_collector, waiting_collector
-from qualification.usecases.what_if import imagining
 
 GROUP = "qualification"
 BREACHES_GROUP = "qualification-breaches"

@@ -17,9 +17,9 @@ from uuid import UUID
 from accord.contracts.intake_events import LeadState
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.terms.criteria import Criteria
+from qualification.analysis.domain.groups import GROUPS_MAX, Group
 from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.rules import Rules, Watch
-from qualification.domain.groups import GROUPS_MAX, Group
 from qualification.lifecycle.domain.facts import LAST, LAST_TIE, Assigned, Joined, Place, Ruled, Stood
 from qualification.lifecycle.domain.history import Logs, stream
 from qualification.lifecycle.domain.lead import Lead

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from accord.terms.dimensions import Dimension
+from qualification.analysis.domain.groups import GROUPS_MAX, Group
+from qualification.analysis.domain.shares import share
 from qualification.definition.domain.handover import verdict
 from qualification.definition.domain.rules import Rules
-from qualification.domain.groups import GROUPS_MAX, Group
-from qualification.domain.shares import share
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,11 @@ from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
 from accord.http.problems import not_found, unfit_at
 from accord.terms.dimensions import DIMENSIONS_MAX, Dimension, UnknownDimension
-from qualification.domain.groups import NAMED, dimensions
-from qualification.domain.what_if_report import Report
+from qualification.analysis.domain.groups import NAMED, dimensions
+from qualification.analysis.domain.report import Report
+from qualification.analysis.queries.what_ifs import State, WhatIf
+from qualification.analysis.service.what_if import Question, WhatIfs
 from qualification.lifecycle.api.models import Wire
-from qualification.queries.what_ifs import State, WhatIf
-from qualification.usecases.what_if import Question, WhatIfs
 
 _WHAT_IF: dict[str, Any] = {"from": "2027-01-01T00:00:00Z", "to": "2028-01-01T00:00:00Z", "by": ["source"]}
 

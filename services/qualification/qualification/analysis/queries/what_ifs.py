@@ -13,8 +13,8 @@ import orjson
 from pydantic import TypeAdapter
 
 from accord.db import from_json
-from qualification.domain.what_if import Difference, Sums
-from qualification.domain.what_if_report import Report
+from qualification.analysis.domain.report import Report
+from qualification.analysis.domain.what_if import Difference, Sums
 from qualification.lifecycle.queries.logs import ACTIVITIES_MAX
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]

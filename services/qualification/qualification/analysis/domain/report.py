@@ -11,11 +11,11 @@ from datetime import date, datetime
 
 from accord.contracts.values import Department
 from accord.terms.dimensions import Dimension
+from qualification.analysis.domain.shares import DECIMALS, FEW, share
+from qualification.analysis.domain.what_if import OTHERS, GroupSums, Load, StageSums, Sums, group_of_key, week_name
 from qualification.definition.domain.handover import handover_stages
 from qualification.definition.domain.paper import stage_in_words
 from qualification.definition.domain.rules import Rules
-from qualification.domain.shares import DECIMALS, FEW, share
-from qualification.domain.what_if import OTHERS, GroupSums, Load, StageSums, Sums, group_of_key, week_name
 
 
 @dataclass(frozen=True, slots=True)

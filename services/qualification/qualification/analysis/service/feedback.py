@@ -17,16 +17,16 @@ import asyncpg
 from accord.batching import ConcurrencyLimit, TimeBudget
 from accord.db import Database, driver_of
 from accord.terms.dimensions import Dimension
+from qualification.analysis.domain.feedback import GroupFeedback, feedback
+from qualification.analysis.domain.gate_criteria import CriterionReport, Examination, Gate, gates_of, summary
+from qualification.analysis.queries import feedback as queries
+from qualification.analysis.queries.feedback import Decision
+from qualification.analysis.service.portions import portion
 from qualification.definition.domain.handover import handover_stages, verdict
 from qualification.definition.domain.rules import Rules
 from qualification.definition.service import Definitions
-from qualification.domain.feedback import GroupFeedback, feedback
-from qualification.domain.gate_criteria import CriterionReport, Examination, Gate, gates_of, summary
 from qualification.lifecycle.queries import logs
 from qualification.lifecycle.queries.logs import Loaded
-from qualification.queries import feedback as queries
-from qualification.queries.feedback import Decision
-from qualification.usecases.portions import portion
 
 DECISIONS_EXAMINED_MAX = 5_000
 LEADS_EXAMINED_MAX = 5_000

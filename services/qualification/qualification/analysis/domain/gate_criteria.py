@@ -16,11 +16,11 @@ from uuid import UUID
 from accord.contracts.intake_events import LeadState
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.terms.criteria import Compiled, Criteria
+from qualification.analysis.domain.shares import FEW, share
 from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.handover import handover_stages
 from qualification.definition.domain.paper import comparison_in_words, stage_in_words
 from qualification.definition.domain.rules import Rules
-from qualification.domain.shares import FEW, share
 from qualification.lifecycle.domain.facts import Acted, Joined, Place, Profiled, Ruled
 from qualification.lifecycle.domain.history import Logs, stream
 from qualification.lifecycle.domain.lead import NO_ACTIVITIES, Activities, microseconds

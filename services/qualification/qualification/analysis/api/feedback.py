@@ -16,10 +16,9 @@ from accord.http.openapi import problems
 from accord.http.problems import unfit_parameter
 from accord.terms.dimensions import UnknownDimension, listed
 from accord.terms.durations import Duration, format_duration
-from qualification.definition.service import Definitions
-from qualification.domain.gate_criteria import CriterionReport
-from qualification.domain.groups import NAMED, dimensions
-from qualification.usecases.feedback import (
+from qualification.analysis.domain.gate_criteria import CriterionReport
+from qualification.analysis.domain.groups import NAMED, dimensions
+from qualification.analysis.service.feedback import (
     DECISIONS_EXAMINED_MAX,
     LEADS_EXAMINED_MAX,
     Feedback,
@@ -27,6 +26,7 @@ from qualification.usecases.feedback import (
     Question,
     TooFine,
 )
+from qualification.definition.service import Definitions
 
 STEPS_MAX = 120
 DEFAULT_PERIOD = timedelta(weeks=12)

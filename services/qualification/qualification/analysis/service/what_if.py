@@ -27,17 +27,17 @@ from accord.ids import new_id
 from accord.terms.dimensions import Dimension
 from accord.terms.patterns import check_patterns
 from accord.workers import Periodic, give_way
+from qualification.analysis.domain.groups import group_of
+from qualification.analysis.domain.report import Report, loaded_stages, report
+from qualification.analysis.domain.what_if import Comparison, Difference, Sums, for_entries, imagine
+from qualification.analysis.queries import what_ifs
+from qualification.analysis.queries.what_ifs import Asked, WhatIf
+from qualification.analysis.service.portions import portion
 from qualification.definition.domain.checks import check
 from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.rules import Rules, compile_definition
-from qualification.domain.groups import group_of
-from qualification.domain.what_if import Comparison, Difference, Sums, for_entries, imagine
-from qualification.domain.what_if_report import Report, loaded_stages, report
 from qualification.lifecycle.queries import logs
 from qualification.lifecycle.queries.logs import Loaded
-from qualification.queries import what_ifs
-from qualification.queries.what_ifs import Asked, WhatIf
-from qualification.usecases.portions import portion
 
 log = structlog.get_logger(__name__)
 

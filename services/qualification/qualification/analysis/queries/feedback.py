@@ -10,9 +10,9 @@ from uuid import UUID
 import asyncpg
 
 from accord.terms.dimensions import Dimension
-from qualification.domain.feedback import DecisionRow
-from qualification.domain.groups import VALUE_CHARS_MAX
-from qualification.queries.what_ifs import CAPTURED, FOLDED
+from qualification.analysis.domain.feedback import DecisionRow
+from qualification.analysis.domain.groups import VALUE_CHARS_MAX
+from qualification.analysis.queries.what_ifs import CAPTURED, FOLDED
 
 _FIXED = {"source": "lead.profile ->> 'source'", "campaign": "lead.profile #>> '{campaign,name}'"}
 
