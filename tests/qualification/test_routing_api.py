@@ -22,10 +22,10 @@ from accord.messaging.handler import Received
 from qualification.definition.service import Definitions
 from qualification.lifecycle.domain.history import fold
 from qualification.lifecycle.queries import logs, reevaluations
+from qualification.measure import reevaluation_collector, waiting_collector
 from qualification.routing.service.breaches import take_breaches
 from qualification.routing.service.document import RoutingBook, SaidFacts
 from qualification.routing.service.place import place_waiting, sweep
-from qualification.usecases.measure import reevaluation_collector, waiting_collector
 
 ROUTING: dict[str, Any] = {
     "kind": "routing",

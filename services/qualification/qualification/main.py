@@ -33,13 +33,13 @@ from qualification.lifecycle.service.book import Books
 from qualification.lifecycle.service.due import timekeeping
 from qualification.lifecycle.service.enter import entering
 from qualification.lifecycle.service.reevaluate import reevaluating
+from qualification.measure import reevaluation_collector, waiting_collector
 from qualification.routing.api import assignments, document
 from qualification.routing.queries import assignments as stored_assignments
 from qualification.routing.service.document import RoutingBook
 from qualification.routing.service.give import following
 from qualification.routing.service.place import placing
 from qualification.settings import Settings
-from qualification.usecases.measure import reevaluation_collector, waiting_collector
 
 GROUP = "qualification"
 BREACHES_GROUP = "qualification-breaches"
