@@ -41,16 +41,13 @@ class Book:
     versions: Mapping[int, Rules]
     kinds: frozenset[str]
     """The kinds of activity that any of the versions asks for."""
+    know: Callable[[Iterable[int], AsyncConnection], Awaitable[None]]
+    """Sees to it that these versions are there; asked within a recording, and given its connection."""
     then: Then
-    _definitions: Definitions
 
     def rules_of(self, lead: Lead) -> Rules | None:
         """The version that a lead is judged by, or would enter by."""
         return self.in_force if lead.ruled_by is None else self.versions[lead.ruled_by]
-
-    async def know(self, numbers: Iterable[int], conn: AsyncConnection) -> None:
-        """See to it that these versions are there. It is asked within a recording, and given its connection."""
-        await self._definitions.know(numbers, conn)
 
 
 class Books:
@@ -63,4 +60,4 @@ class Books:
     async def open(self, conn: AsyncConnection | None = None) -> Book:
         """The book of this moment. Whoever holds a transaction gives its connection: looking may take one of its own otherwise."""
         known = await self._definitions.known(conn)
-        return Book(known.in_force, known.versions, known.kinds, await self._ready(conn), self._definitions)
+        return Book(*known, self._definitions.know, await self._ready(conn))
