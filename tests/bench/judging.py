@@ -14,11 +14,11 @@ from tests.bench.report import Figure, median
 
 from accord.agreements import documents
 from accord.contracts.intake_events import LeadState
-from qualification.domain.definition import Definition
-from qualification.domain.lead import Activities, microseconds
-from qualification.domain.rules import Rules, compile_definition
-from qualification.domain.scoring import LeadFacts, scores
-from qualification.domain.way import opened
+from qualification.definition.domain.definition import Definition
+from qualification.definition.domain.rules import Rules, compile_definition
+from qualification.lifecycle.domain.lead import Activities, microseconds
+from qualification.lifecycle.domain.scoring import LeadFacts, scores
+from qualification.lifecycle.domain.way import opened
 
 ROUNDS = 5
 LEADS = 5_000

@@ -37,9 +37,12 @@ from intake.domain.quality import Facts
 from intake.domain.submission import Submission
 from intake.recognise import account_domain, account_id_of, email_facts, phone_facts
 from intake.usecases.agree import POLICY, judge_of
-from qualification.usecases.definitions import KIND as DEFINITION
-from qualification.usecases.definitions import Definitions
-from qualification.usecases.requalify import requalify
+from qualification.definition.service import KIND as DEFINITION
+from qualification.definition.service import Definitions
+from qualification.lifecycle.service.book import Books
+from qualification.lifecycle.service.requalify import requalify
+from qualification.routing.service.document import RoutingBook
+from qualification.routing.service.give import following
 
 FETCHED_ROWS = 5_000
 POLL_S = 0.1
@@ -231,7 +234,7 @@ async def relay(settings: Settings) -> None:
 async def consume(settings: Settings) -> None:
     """qualification with a transaction per message: the same inbox, rules and outbox, one event at a time."""
     database = Database(settings.database_url.get_secret_value(), application_name="twin")
-    definitions = Definitions(AgreementStore(database, DEFINITION))
+    books = Books(Definitions(AgreementStore(database, DEFINITION)), following(RoutingBook(database)))
     topic = settings.kafka_topic_prefix + INTAKE_EVENTS
     consumer = AIOKafkaConsumer(
         topic,
@@ -247,7 +250,7 @@ async def consume(settings: Settings) -> None:
         async with database.recording() as recording:
             if await inbox.claim(await recording.driver(), "twin", [event.id], recording.now):
                 received = Received(event, INTAKE_EVENTS, record.partition, record.offset)
-                await requalify(recording, [received], await definitions.book())
+                await requalify(recording, [received], await books.open(recording.conn))
         seen += 1
         if seen % OFFSETS_EVERY == 0:
             await consumer.commit()

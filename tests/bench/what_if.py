@@ -13,8 +13,9 @@ from tests.bench.meter import Meter
 from tests.bench.report import Figure, median
 
 from accord.db import Database, driver_of
-from qualification.queries import logs, what_ifs
-from qualification.usecases.what_if import LEADS_PER_BATCH_MAX
+from qualification.analysis.queries import what_ifs
+from qualification.analysis.service.what_if import LEADS_PER_BATCH_MAX
+from qualification.lifecycle.queries import logs
 
 ROUNDS = 3
 LEADS = 100_000

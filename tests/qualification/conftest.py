@@ -37,14 +37,16 @@ from accord.messaging.handler import Received
 from accord.migrations.run import upgrade_sync
 from accord.service import create_app
 from accord.telemetry import configure_logging
-from qualification.domain.decisions import Decided, Fields
-from qualification.domain.definition import Definition
-from qualification.domain.rules import Rules, compile_definition
+from qualification.definition.domain.definition import Definition
+from qualification.definition.domain.rules import Rules, compile_definition
+from qualification.definition.service import KIND, Definitions
+from qualification.lifecycle.domain.facts import Decided, Fields
+from qualification.lifecycle.service.book import Book, Books
+from qualification.lifecycle.service.requalify import requalify
 from qualification.main import MIGRATIONS, build
+from qualification.routing.service.document import RoutingBook
+from qualification.routing.service.give import following
 from qualification.settings import Settings
-from qualification.usecases.definitions import KIND, Definitions
-from qualification.usecases.requalify import requalify
-from qualification.usecases.routing import RoutingBook
 
 CONTENT: dict[str, Any] = {
     "kind": "definition",
@@ -247,13 +249,17 @@ class Stack:
             assert signed.is_success, signed.text
         return int(version)
 
+    async def open_book(self) -> Book:
+        """A book as a process opens it that has read nothing yet."""
+        return await Books(Definitions(self.store), following(RoutingBook(self.database))).open()
+
     async def tell(self, *events: EventData) -> None:
         """Apply what intake told, in one recording."""
         received = [
             Received(Event(uuid7(), "/intake", event), "intake-events", 0, offset)
             for offset, event in enumerate(events)
         ]
-        book = await Definitions(self.store, RoutingBook(self.database)).book()
+        book = await self.open_book()
         async with self.database.recording() as recording:
             await requalify(recording, received, book)
 

@@ -11,12 +11,11 @@ from uuid import UUID
 from accord.contracts.base import LeadEvent
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.db.outbox import json_of
-from qualification.domain.decisions import Decided
-from qualification.domain.facts import Acted, Assigned
-from qualification.domain.history import Log, family, fold, standing
-from qualification.domain.lead import Lead
-from qualification.domain.register import Register, Said, Unlearnt
-from qualification.domain.rules import Rules
+from qualification.definition.domain.rules import Rules
+from qualification.lifecycle.domain.facts import Acted, Assigned, Decided
+from qualification.lifecycle.domain.history import Log, family, fold, standing
+from qualification.lifecycle.domain.lead import Lead
+from qualification.lifecycle.domain.register import Register, Said, Unlearnt
 
 
 @dataclass

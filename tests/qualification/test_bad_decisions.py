@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from uuid_utils.compat import uuid7
 
-from qualification.domain.decisions import Fields, NotAllowed
-from qualification.usecases.decide import Author, Proposal
-from qualification.usecases.decide import decide as take
-from qualification.usecases.definitions import Definitions
-from qualification.usecases.routing import RoutingBook
+from qualification.lifecycle.domain.decisions import NotAllowed
+from qualification.lifecycle.domain.facts import Fields
+from qualification.lifecycle.service.decide import Author, Proposal
+from qualification.lifecycle.service.decide import decide as take
 
 ACCEPT = {"decision": "accept"}
 REJECT = {"decision": "reject", "reason": "no-timing"}
@@ -146,7 +145,7 @@ async def test_of_two_people_who_decide_at_once_one_wins_and_the_other_reads_whe
 
 
 async def test_who_began_first_and_waited_decides_about_the_lead_as_it_became(stack, mql, auth):
-    book = await Definitions(stack.store, RoutingBook(stack.database)).book()
+    book = await stack.open_book()
     accept = Proposal(lead=mql.lead_id, decision="accept", reason=None, fields=Fields(), note=None, occurred_at=None)
     async with stack.database.recording() as began_first:
         assert (await asyncio.create_task(decide(stack, auth, mql.lead_id, ACCEPT))).status_code == 201

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from accord.terms.criteria import MISSING, Criteria, compile_criteria
-from qualification.domain.checks import check
-from qualification.domain.definition import Definition
-from qualification.domain.paper import paper
-from qualification.domain.satisfiable import Domain, why_never
+from qualification.definition.domain.checks import check
+from qualification.definition.domain.definition import Definition
+from qualification.definition.domain.paper import paper
+from qualification.definition.domain.satisfiable import Domain, why_never
 
 Change = Callable[[dict[str, Any]], object]
 

@@ -15,13 +15,13 @@ from tests.qualification import conftest
 from tests.qualification.memory import Memory
 
 from accord.contracts.intake_events import LeadState
-from qualification.domain.definition import Definition
-from qualification.domain.facts import Acted, Profiled
-from qualification.domain.gate_criteria import Examination, Gate, gates_of, known, summary
-from qualification.domain.history import Log
-from qualification.domain.rules import compile_definition
-from qualification.domain.what_if import imagine
-from qualification.usecases import feedback as usecase
+from qualification.analysis.domain.gate_criteria import Examination, Gate, gates_of, known, summary
+from qualification.analysis.domain.what_if import imagine
+from qualification.analysis.service import feedback as usecase
+from qualification.definition.domain.definition import Definition
+from qualification.definition.domain.rules import compile_definition
+from qualification.lifecycle.domain.facts import Acted, Profiled
+from qualification.lifecycle.domain.history import Log
 
 PERIOD = {"from": "2024-01-01T00:00:00Z", "to": "2024-04-01T00:00:00Z"}
 

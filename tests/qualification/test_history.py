@@ -21,14 +21,14 @@ from tests.qualification.memory import Memory
 
 from accord.contracts.intake_events import LeadUnmerged
 from accord.contracts.values import Money
-from qualification.domain.assignment import Asked, State, assign
-from qualification.domain.decisions import Decided, Fields, Refused, allowed_decisions
-from qualification.domain.definition import Definition
-from qualification.domain.facts import Assigned
-from qualification.domain.pointer import Pointer
-from qualification.domain.routing import Routing, RoutingDocument, compile_routing
-from qualification.domain.rules import Rules, compile_definition
-from qualification.usecases.routing import facts_of
+from qualification.definition.domain.definition import Definition
+from qualification.definition.domain.rules import Rules, compile_definition
+from qualification.lifecycle.domain.decisions import Refused, allowed_decisions
+from qualification.lifecycle.domain.facts import Assigned, Decided, Fields
+from qualification.routing.domain.assignment import Asked, State, assign
+from qualification.routing.domain.document import Routing, RoutingDocument, compile_routing
+from qualification.routing.domain.pointer import Pointer
+from qualification.routing.service.document import facts_of
 
 LEADS = 3
 WHOLE = Fields(

@@ -19,14 +19,17 @@ from accord.messaging.handler import Received
 from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
 from qualification import handlers
+from qualification.definition.service import KIND, Definitions
+from qualification.lifecycle.queries import leads, reevaluations
+from qualification.lifecycle.service.book import Book, Books
+from qualification.lifecycle.service.due import pass_time
+from qualification.lifecycle.service.enter import enter_waiting
+from qualification.lifecycle.service.reevaluate import progress, reevaluate_some
 from qualification.main import build
-from qualification.queries import assignments, leads, reevaluations
-from qualification.usecases.definitions import KIND, Book, Definitions
-from qualification.usecases.due import pass_time
-from qualification.usecases.enter import enter_waiting
-from qualification.usecases.place import place_waiting, sweep
-from qualification.usecases.reevaluate import progress, reevaluate_some
-from qualification.usecases.routing import RoutingBook
+from qualification.routing.queries import assignments
+from qualification.routing.service.document import RoutingBook
+from qualification.routing.service.give import following
+from qualification.routing.service.place import place_waiting, sweep
 
 ROUTING: dict[str, Any] = {
     "kind": "routing",
@@ -75,7 +78,7 @@ async def stuck(stack: Any) -> list[tuple[str, UUID]]:
 async def all_reevaluated(stack: Any) -> Book:
     """The definition in force came into force a while ago, and all leads have been judged by it."""
     await change(stack, "UPDATE agreement_version SET active_from = active_from - interval '1 minute'")
-    book = await Definitions(stack.store).book()
+    book = await stack.open_book()
     while await reevaluate_some(stack.database, book):
         pass
     return book
@@ -93,7 +96,7 @@ async def two(stack, content, teller, day):
 
 async def test_lead_that_raises_with_time_rests_and_time_passes_for_all_others(stack, two, day):
     broken, other = two
-    book = await Definitions(stack.store).book()
+    book = await stack.open_book()
     await read_until(stack, day(60))
     await break_lead(stack, broken.lead_id)
     assert await pass_time(stack.database, book, stack.watermarks) == 2
@@ -110,7 +113,7 @@ async def test_lead_that_raises_when_it_enters_rests_and_all_others_enter(stack,
     await stack.tell(*[about.captured(day(0), employee_count=250) for about in (broken, other)])
     await break_lead(stack, broken.lead_id)
     await stack.agree(content)
-    book = await Definitions(stack.store).book()
+    book = await stack.open_book()
     assert await enter_waiting(stack.database, book) == 2
     assert [row.stage for row in await stack.rows("SELECT stage FROM lead ORDER BY stage NULLS LAST")] == [
         "inquiry",
@@ -156,7 +159,7 @@ async def judged_anew(stack, content, teller, day):
 async def test_lead_that_raises_in_a_reevaluation_rests_and_all_others_are_judged(stack, judged_anew):
     broken, *others = judged_anew
     await break_lead(stack, broken.lead_id)
-    book = await Definitions(stack.store).book()
+    book = await stack.open_book()
     for _ in range(6):
         if not await reevaluate_some(stack.database, book, 3):
             break
@@ -220,7 +223,7 @@ async def test_reevaluation_is_owed_from_the_activation_until_all_are_judged(sta
     (version,) = await stack.rows("SELECT active_from FROM agreement_version WHERE version = 2")
     activated_at = version.active_from
     until = activated_at.replace(year=activated_at.year + 1)
-    book = await Definitions(stack.store).book()
+    book = await stack.open_book()
     assert await owed(stack, until) == activated_at  # not begun
     assert await owed(stack, activated_at.replace(year=activated_at.year - 1)) is None
     assert await reevaluate_some(stack.database, book, 3)
@@ -311,26 +314,27 @@ async def test_lead_whose_placing_raises_is_not_announced_as_held(stack, setting
 async def single(stack, database_url):
     """The service as a process that has one connection and has not read anything yet."""
     database = Database(database_url, application_name="single", pool_size=1)
-    yield Definitions(AgreementStore(database, KIND), RoutingBook(database)), database
+    definitions, routing = Definitions(AgreementStore(database, KIND)), RoutingBook(database)
+    yield definitions, routing, Books(definitions, following(routing)), database
     await database.dispose()
 
 
 async def test_handlers_need_no_second_connection(stack, content, single, teller, day):
-    definitions, database = single
+    definitions, routing, books, database = single
     await stack.agree(content)
     about = teller()
     received = [Received(Event(uuid7(), "/intake", about.captured(day(0), employee_count=250)), "intake-events", 0, 0)]
     async with database.recording() as recording:
-        await handlers.intake_events(definitions)(recording, received)
-        await handlers.sla_events(definitions)(recording, [])
+        await handlers.intake_events(books)(recording, received)
+        await handlers.sla_events(routing, definitions)(recording, [])
     (row,) = await stack.rows("SELECT stage FROM lead WHERE lead_id = :lead", lead=about.lead_id)
     assert row.stage == "inquiry"
 
 
 async def test_version_that_another_process_has_seen_needs_no_second_connection(stack, content, single, teller, day):
-    definitions, database = single
+    _, _, books, database = single
     await stack.agree(content)
-    book = await definitions.book()
+    book = await books.open()
     about = teller()
     content["title"] = "Seen by another process first"
     await stack.agree(content)

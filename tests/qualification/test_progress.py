@@ -15,9 +15,10 @@ from uuid_utils.compat import uuid7
 from accord.contracts.intake_events import LeadUnmerged
 from accord.contracts.qualification_events import LeadDecided, LeadScored, LeadStageChanged, OpportunityUpdated
 from accord.contracts.values import Money
-from qualification.domain.decisions import Decided, Fields, Gone, NotAllowed, Unfit, Unknown, allowed_decisions
-from qualification.domain.lead import Lead, Scores
-from qualification.domain.progress import explain_gates
+from qualification.lifecycle.domain.decisions import Gone, NotAllowed, Unfit, Unknown, allowed_decisions
+from qualification.lifecycle.domain.facts import Decided, Fields
+from qualification.lifecycle.domain.lead import Lead, Scores
+from qualification.lifecycle.domain.progress import explain_gates
 
 AMOUNT = Money(amount=Decimal("1200.50"), currency="USD")
 BANT = Fields(answers={"budget": True, "authority": "director", "need": True, "timing": "q3"})

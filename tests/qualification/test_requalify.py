@@ -17,13 +17,12 @@ from accord.contracts.external_key import external_key
 from accord.contracts.intake_events import LeadRejected, LeadState, LeadUnmerged
 from accord.contracts.qualification_events import LeadScored, LeadStageChanged
 from accord.contracts.values import Campaign, Money
-from qualification.domain.history import standing
-from qualification.domain.lead import Activities, Lead, microseconds
-from qualification.queries import leads
-from qualification.usecases.definitions import Definitions
-from qualification.usecases.due import pass_time
-from qualification.usecases.enter import enter_waiting
-from qualification.usecases.reevaluate import progress, reevaluate_some
+from qualification.lifecycle.domain.history import standing
+from qualification.lifecycle.domain.lead import Activities, Lead, microseconds
+from qualification.lifecycle.queries import leads
+from qualification.lifecycle.service.due import pass_time
+from qualification.lifecycle.service.enter import enter_waiting
+from qualification.lifecycle.service.reevaluate import progress, reevaluate_some
 
 
 async def stored(stack, lead_id: UUID) -> Lead:
@@ -98,7 +97,7 @@ async def test_without_a_definition_leads_wait_and_then_enter_at_their_true_time
     await stack.tell(*[about.did("demo.requested", day(4)) for about in tellers])
     assert await stack.said() == []
     await stack.agree(content)
-    book = await Definitions(stack.store).book()
+    book = await stack.open_book()
     rounds = [await enter_waiting(stack.database, book, 3) for _ in range(4)]
     assert rounds == [3, 3, 1, 0]
     for about in tellers:
@@ -244,7 +243,7 @@ async def test_what_time_brings_comes_once_everything_before_it_was_read_and_onl
     await stack.agree(content)
     about = teller()
     await stack.tell(about.captured(day(0), employee_count=250), about.did("demo.requested", day(0)))
-    book = await Definitions(stack.store).book()
+    book = await stack.open_book()
     said = len(await stack.said())
     watermarks = FixedWatermarks()
     assert await pass_time(stack.database, book, watermarks) == 0
@@ -326,8 +325,7 @@ async def test_leads_on_their_way_are_judged_by_a_new_version_and_won_ones_are_l
         )
         driver = await recording.driver()
         await driver.execute("UPDATE lead SET stage = 'won' WHERE lead_id = $1", tellers[0].lead_id)
-    definitions = Definitions(stack.store)
-    book = await definitions.book()
+    book = await stack.open_book()
     assert [await reevaluate_some(stack.database, book, 3) for _ in range(4)] == [True, True, False, False]
     for about in tellers[1:]:
         entry = [event for event in await stack.said(about.lead_id) if isinstance(event, LeadStageChanged)][-1]

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accord.terms.week import week_in
-from qualification.domain.assignment import Asked, Assignment, State, assign
-from qualification.domain.pointer import Pointer, pick
-from qualification.domain.routing import Routing, RoutingDocument, compile_routing, handed_over
-from qualification.domain.routing_checks import check_routing
-from qualification.domain.working_time import WorkingTime
+from qualification.routing.domain.assignment import Asked, Assignment, State, assign
+from qualification.routing.domain.checks import check_routing
+from qualification.routing.domain.document import Routing, RoutingDocument, compile_routing, handed_over
+from qualification.routing.domain.pointer import Pointer, pick
+from qualification.routing.domain.working_time import WorkingTime
 
 LEAD = UUID("0198c0de-0000-7000-8000-000000000001")
 NOW = datetime(2027, 1, 6, 16, 0, tzinfo=UTC)

@@ -19,13 +19,13 @@ from accord.contracts.intake_events import LeadUnmerged
 from accord.contracts.qualification_events import LeadAssigned
 from accord.contracts.sla_events import ClockBreached, ClockMet
 from accord.messaging.handler import Received
-from qualification.domain.history import fold
-from qualification.queries import logs, reevaluations
-from qualification.usecases.breaches import take_breaches
-from qualification.usecases.definitions import Definitions
-from qualification.usecases.measure import reevaluation_collector, waiting_collector
-from qualification.usecases.place import place_waiting, sweep
-from qualification.usecases.routing import RoutingBook, SaidFacts
+from qualification.definition.service import Definitions
+from qualification.lifecycle.domain.history import fold
+from qualification.lifecycle.queries import logs, reevaluations
+from qualification.measure import reevaluation_collector, waiting_collector
+from qualification.routing.service.breaches import take_breaches
+from qualification.routing.service.document import RoutingBook, SaidFacts
+from qualification.routing.service.place import place_waiting, sweep
 
 ROUTING: dict[str, Any] = {
     "kind": "routing",
@@ -626,10 +626,10 @@ async def test_a_fold_of_the_log_gives_the_owner_whatever_has_happened(routed, t
 
 
 async def folded_owner(stack, lead_id: UUID) -> str | None:
-    book = await Definitions(stack.store).book()
+    known = await Definitions(stack.store).known()
     async with stack.database.recording() as recording:
         loaded = await logs.load(await recording.driver(), [lead_id], {})
-    return fold(lead_id, loaded.logs, book.versions).lead.owner
+    return fold(lead_id, loaded.logs, known.versions).lead.owner
 
 
 async def test_document_with_a_pattern_from_before_re2_goes_on_and_is_reported(stack, content, auth):

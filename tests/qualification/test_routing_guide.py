@@ -16,9 +16,9 @@ from accord.agreements.documents import read
 from accord_local.demo.play import routing_document
 from accord_local.demo.sample import make_sample
 from accord_local.demo.show import show_owners
-from qualification.domain.definition import Definition
-from qualification.domain.routing_checks import check_routing
-from qualification.domain.rules import Rules, compile_definition
+from qualification.definition.domain.definition import Definition
+from qualification.definition.domain.rules import Rules, compile_definition
+from qualification.routing.domain.checks import check_routing
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "guides" / "routing.md").read_text()

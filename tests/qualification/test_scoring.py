@@ -10,11 +10,18 @@ from hypothesis import strategies as st
 from tests.qualification.conftest import CONTENT
 
 from accord.terms.criteria import MISSING
-from qualification.domain.definition import Definition
-from qualification.domain.due import next_change
-from qualification.domain.lead import ACTIVITIES_PER_KIND_MAX, Activities, Lead, microseconds, moment_of
-from qualification.domain.rules import EngagementRule, compile_definition
-from qualification.domain.scoring import LeadFacts, engagement_points, engagement_score, explain_scores, grade, scores
+from qualification.definition.domain.definition import ACTIVITIES_PER_KIND_MAX, Definition
+from qualification.definition.domain.rules import EngagementRule, compile_definition
+from qualification.lifecycle.domain.due import next_change
+from qualification.lifecycle.domain.lead import Activities, Lead, microseconds, moment_of
+from qualification.lifecycle.domain.scoring import (
+    LeadFacts,
+    engagement_points,
+    engagement_score,
+    explain_scores,
+    grade,
+    scores,
+)
 
 DAY = 86_400_000_000
 

@@ -24,16 +24,16 @@ from uuid_utils.compat import uuid7
 
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.terms.dimensions import UnknownDimension
-from qualification.domain.definition import Definition
-from qualification.domain.facts import Ruled
-from qualification.domain.groups import GROUPS_MAX, dimensions
-from qualification.domain.handover import handover_stages, verdict
-from qualification.domain.rules import compile_definition
-from qualification.domain.what_if import Comparison, Imagined, Sums, for_entries, imagine, monday, week_name
-from qualification.domain.what_if_report import pick, report
-from qualification.queries import what_ifs
-from qualification.usecases import what_if as usecase
-from qualification.usecases.what_if import Imagining
+from qualification.analysis.domain.groups import GROUPS_MAX, dimensions
+from qualification.analysis.domain.report import pick, report
+from qualification.analysis.domain.what_if import Comparison, Imagined, Sums, for_entries, imagine, monday, week_name
+from qualification.analysis.queries import what_ifs
+from qualification.analysis.service import what_if as usecase
+from qualification.analysis.service.what_if import Imagining
+from qualification.definition.domain.definition import Definition
+from qualification.definition.domain.handover import handover_stages, verdict
+from qualification.definition.domain.rules import compile_definition
+from qualification.lifecycle.domain.facts import Ruled
 
 LEAN = [for_entries(rules, agreed) for rules, agreed in zip(DEFINITIONS, AGREED, strict=True)]
 UNTIL = conftest.START + timedelta(days=90)
@@ -63,7 +63,7 @@ class Imaginings(Histories):
 
 
 def _fold(machine: Histories, lead_id: UUID) -> Any:
-    from qualification.domain.history import fold
+    from qualification.lifecycle.domain.history import fold
 
     return fold(lead_id, machine.memory.logs, machine.memory.versions, until=UNTIL).entries
 
@@ -330,7 +330,7 @@ async def test_the_version_that_was_in_force_would_have_done_what_happened(stack
 _WORK = """
 import asyncio, os
 from accord.db import Database
-from qualification.usecases.what_if import Imagining
+from qualification.analysis.service.what_if import Imagining
 
 async def main():
     imagining = Imagining(Database(os.environ["URL"], application_name="test"), lambda: False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from accord.agreements.documents import read
-from qualification.usecases.what_if import Imagining
+from qualification.analysis.service.what_if import Imagining
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "guides" / "what-if-and-feedback.md").read_text()

@@ -10,7 +10,8 @@ from importlinter import Contract, ContractCheck, fields, output
 class OnlyContract(Contract):
     """Each of `source_modules` and below may directly import itself, the standard library and `may_import`, no more.
 
-    `*` in `may_import` allows everything that is not ours. A source module that does not exist yet is passed over.
+    In a name, `*` is any one part: `intake.*.domain`. Alone in `may_import` it allows everything that is not ours. A source module
+    that does not exist yet is passed over.
     """
 
     type_name = "only"
@@ -23,9 +24,8 @@ class OnlyContract(Contract):
         ours = {str(name) for name in self.session_options["root_packages"]}
         excess: list[str] = []
         extra = cast("list[str] | None", self.may_import) or []
-        for source in cast("list[str]", self.source_modules):
-            if source not in graph.modules:
-                continue
+        sources = [graph.find_matching_modules(name) for name in cast("list[str]", self.source_modules)]
+        for source in sorted(set().union(*sources)):
             allowed = [source, *extra]
             for module in sorted({source, *graph.find_descendants(source)}):
                 imports = sorted(graph.find_modules_directly_imported_by(module))
@@ -42,4 +42,10 @@ def _allowed(imported: str, allowed: list[str], ours: set[str]) -> bool:
     root = imported.split(".", 1)[0]
     if root in sys.stdlib_module_names or ("*" in allowed and root not in ours):
         return True
-    return any(imported == name or imported.startswith(f"{name}.") for name in allowed)
+    return any(_is_within(imported.split("."), name.split(".")) for name in allowed if name != "*")
+
+
+def _is_within(module: list[str], package: list[str]) -> bool:
+    return len(module) >= len(package) and all(
+        named in (part, "*") for part, named in zip(module, package, strict=False)
+    )

@@ -6,25 +6,27 @@ from collections.abc import Sequence
 
 from accord.db import Recording
 from accord.messaging.handler import Handler, Received
-from qualification.usecases.breaches import take_breaches
-from qualification.usecases.definitions import Definitions
-from qualification.usecases.requalify import requalify
+from qualification.definition.service import Definitions
+from qualification.lifecycle.service.book import Books
+from qualification.lifecycle.service.requalify import requalify
+from qualification.routing.service.breaches import take_breaches
+from qualification.routing.service.document import RoutingBook
 
 
-def intake_events(definitions: Definitions) -> Handler:
+def intake_events(books: Books) -> Handler:
     """The handler of `intake-events`."""
 
     async def handle(recording: Recording, received: Sequence[Received]) -> None:
-        await requalify(recording, received, await definitions.book(recording.conn))
+        await requalify(recording, received, await books.open(recording.conn))
 
     return handle
 
 
-def sla_events(definitions: Definitions) -> Handler:
+def sla_events(routing: RoutingBook, definitions: Definitions) -> Handler:
     """The handler of `sla-events`."""
 
     async def handle(recording: Recording, received: Sequence[Received]) -> None:
-        book = await definitions.book(recording.conn)
-        await take_breaches(recording, received, book.routing, book.in_force)
+        in_force = await routing.in_force(recording.conn)
+        await take_breaches(recording, received, in_force, await definitions.in_force(recording.conn))
 
     return handle

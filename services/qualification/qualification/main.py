@@ -22,20 +22,24 @@ from accord.messaging.relay_store import PostgresRelayStore
 from accord.messaging.watermarks import Watermarks
 from accord.service import Service, run
 from qualification import handlers
-from qualification.api import assignments, decisions, definition, feedback, leads, routing, what_if
-from qualification.api.examples import DEFINITION
-from qualification.queries import assignments as stored_assignments
-from qualification.queries import leads as stored_leads
-from qualification.queries import reevaluations
+from qualification.analysis.api import feedback, what_if
+from qualification.analysis.service.what_if import imagining
+from qualification.definition.api import DEFINITION
+from qualification.definition.service import KIND, Definitions
+from qualification.lifecycle.api import decisions, leads, reevaluation
+from qualification.lifecycle.queries import leads as stored_leads
+from qualification.lifecycle.queries import reevaluations
+from qualification.lifecycle.service.book import Books
+from qualification.lifecycle.service.due import timekeeping
+from qualification.lifecycle.service.enter import entering
+from qualification.lifecycle.service.reevaluate import reevaluating
+from qualification.measure import reevaluation_collector, waiting_collector
+from qualification.routing.api import assignments, document
+from qualification.routing.queries import assignments as stored_assignments
+from qualification.routing.service.document import RoutingBook
+from qualification.routing.service.give import following
+from qualification.routing.service.place import placing
 from qualification.settings import Settings
-from qualification.usecases.definitions import KIND, Definitions
-from qualification.usecases.due import timekeeping
-from qualification.usecases.enter import entering
-from qualification.usecases.measure import reevaluation_collector, waiting_collector
-from qualification.usecases.place import placing
-from qualification.usecases.reevaluate import reevaluating
-from qualification.usecases.routing import RoutingBook
-from qualification.usecases.what_if import imagining
 
 GROUP = "qualification"
 BREACHES_GROUP = "qualification-breaches"
@@ -57,10 +61,11 @@ def build(settings: Settings) -> Service:
         application_name="qualification",
     )
     store = AgreementStore(database, KIND)
-    book = RoutingBook(database)
-    definitions = Definitions(store, book)
-    handle = handlers.intake_events(definitions)
-    handle_breaches = handlers.sla_events(definitions)
+    routing_book = RoutingBook(database)
+    definitions = Definitions(store)
+    books = Books(definitions, following(routing_book))
+    handle = handlers.intake_events(books)
+    handle_breaches = handlers.sla_events(routing_book, definitions)
     event_log = KafkaLog(settings.kafka)
     watermarks = Watermarks(event_log, consumer=GROUP, topics=WAITED_FOR["qualification"])
     consumer = Consumer(
@@ -100,27 +105,27 @@ def build(settings: Settings) -> Service:
         migrations=MIGRATIONS,
         routers=[
             leads.router(database, definitions),
-            decisions.router(database, definitions),
-            definition.router(database),
+            decisions.router(database, books),
+            reevaluation.router(database),
             what_if.router(database, store),
             feedback.router(database, definitions),
-            routing.router(database, definitions, book),
-            assignments.router(database, definitions, book),
+            document.router(database, definitions, routing_book),
+            assignments.router(database, definitions, routing_book),
             agreement_router(store, example=DEFINITION),
             admin_router(database, {GROUP: handle, BREACHES_GROUP: handle_breaches}),
         ],
-        documents=[store, book],
+        documents=[store, routing_book],
         relays=[watermarks, relay],
         workers=[
             watermarks,
             consumer,
             breaches,
             agreement_worker(store),
-            entering(database, definitions),
-            timekeeping(database, definitions, watermarks),
-            reevaluating(database, definitions, busy),
+            entering(database, books),
+            timekeeping(database, books, watermarks),
+            reevaluating(database, books, busy),
             imagining(database, busy),
-            placing(database, book, definitions),
+            placing(database, routing_book, definitions),
             idempotency_worker(database),
             prune_worker(database),
         ],

@@ -309,7 +309,7 @@ KEPT = {
     "lead": "for ever: an erased lead keeps its id and stages, and loses its attributes",
     "lead_fact": "for ever: the log that a correction folds anew; an erased lead's profiles are deleted",
     "reevaluation": "one row for each version of the definition",
-    "what_if": "the newest ones that have ended, and those that run (qualification.queries.what_ifs)",
+    "what_if": "the newest ones that have ended, and those that run (qualification.analysis.queries.what_ifs)",
     "what_if_lead": "as long as its what-if",
     "activity": "for ever: what scores are counted from, which holds no person",
     "stage_entry": "for ever: the history of the lead, which holds no person",

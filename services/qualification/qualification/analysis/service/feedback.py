@@ -1,0 +1,178 @@
+"""The feedback of sales to marketing: what became of the leads that were handed over, and which criterion would have changed most.
+
+Worked out when it is asked for, over bounded numbers of decisions and leads, one after the other in a process. It changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeVar
+from uuid import UUID
+
+import asyncpg
+
+from accord.batching import ConcurrencyLimit, TimeBudget
+from accord.db import Database, driver_of
+from accord.terms.dimensions import Dimension
+from qualification.analysis.domain.feedback import GroupFeedback, feedback
+from qualification.analysis.domain.gate_criteria import CriterionReport, Examination, Gate, gates_of, summary
+from qualification.analysis.queries import feedback as queries
+from qualification.analysis.queries.feedback import Decision
+from qualification.analysis.service.portions import portion
+from qualification.definition.domain.handover import handover_stages, verdict
+from qualification.definition.domain.rules import Rules
+from qualification.definition.service import Definitions
+from qualification.lifecycle.queries import logs
+from qualification.lifecycle.queries.logs import Loaded
+
+DECISIONS_EXAMINED_MAX = 5_000
+LEADS_EXAMINED_MAX = 5_000
+"""The newest so many decisions, and so many of the leads captured last that were not handed over, are looked at for criteria."""
+
+ACTIVITIES_EXAMINED_MAX = 150_000
+"""Past it, fewer of either: the answer takes seconds, whatever there is."""
+
+EXAMINED_FOR_MAX_S = 10.0
+"""Of either. It is reached where a definition asks what takes long to answer, such as patterns."""
+
+ROWS_MAX = 50_000
+"""Combinations of step, reason and group that are counted."""
+
+_PAGE = 250
+_WAITING_MAX = 4
+_RETRY_AFTER_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Decisions taken, and leads captured, in [since, until), in steps, by group."""
+
+    since: datetime
+    until: datetime
+    step: timedelta
+    by: tuple[Dimension, ...]
+
+    @property
+    def steps(self) -> int:
+        """How many there are; the last may be cut short."""
+        return -((self.since - self.until) // self.step)
+
+
+T = TypeVar("T")
+
+
+class TooFine(Exception):
+    """There are more combinations of step, reason and group than are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """How many decisions and leads were looked at for criteria; `all_…`: they were all that there are."""
+
+    decisions: int
+    all_decisions: bool
+    unexplained: int
+    leads: int
+    all_leads: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """The whole answer."""
+
+    total: GroupFeedback
+    groups: tuple[GroupFeedback, ...]
+    criteria: tuple[CriterionReport, ...]
+    examined: Examined
+    summary: str
+
+
+class Feedbacks:
+    """The use case."""
+
+    def __init__(self, database: Database, definitions: Definitions) -> None:
+        self._database = database
+        self._definitions = definitions
+        self._limit = ConcurrencyLimit(1, _WAITING_MAX, _RETRY_AFTER_S)
+
+    async def ask(self, question: Question) -> Feedback:
+        """The feedback of a period. Raises TooFine, and Overloaded where too many wait."""
+        async with self._limit:
+            return await self._ask(question)
+
+    async def _ask(self, question: Question) -> Feedback:
+        versions = dict((await self._definitions.known()).versions)
+        gates = {number: gates_of(rules, await self._definitions.agreed(number)) for number, rules in versions.items()}
+        handing = sorted({stage for rules in versions.values() for stage in handover_stages(rules)})
+        async with self._database.reading() as conn:
+            driver = await driver_of(conn)
+            since, until = question.since, question.until
+            rows = await queries.counts(driver, since, until, question.step, handing, question.by, ROWS_MAX + 1)
+            if len(rows) > ROWS_MAX:
+                raise TooFine
+            looking = _Looking(driver, versions, gates)
+            examined = await looking.at(question, handing)
+        rows = [row for row in rows if row.version in versions]
+        total, groups = feedback(rows, versions, question.by, since, question.step, question.steps)
+        found = looking.examination.report()
+        return Feedback(total, groups, found, examined, summary(found, total.accepted, total.rejected))
+
+
+class _Looking:
+    """A closer look at decisions and leads. Lives for one question."""
+
+    def __init__(
+        self, driver: asyncpg.Connection, versions: Mapping[int, Rules], gates: Mapping[int, Mapping[str, Gate]]
+    ) -> None:
+        self.examination = Examination(gates)
+        self._driver = driver
+        self._versions = versions
+        self._by_criteria = sorted({stage for some in gates.values() for stage in some})
+
+    async def at(self, question: Question, handing: Sequence[str]) -> Examined:
+        """Look at the newest decisions, then at the leads captured last that were not handed over."""
+        since, until, made = question.since, question.until, self.examination
+        decisions = await queries.decided(self._driver, since, until, handing, DECISIONS_EXAMINED_MAX + 1)
+        all_decisions = len(decisions) <= DECISIONS_EXAMINED_MAX
+        all_decisions &= await self._each(decisions[:DECISIONS_EXAMINED_MAX], lambda one: one.living, self._examine)
+        leads = await queries.not_entered(self._driver, since, until, self._by_criteria, LEADS_EXAMINED_MAX + 1)
+        all_leads = len(leads) <= LEADS_EXAMINED_MAX
+        all_leads &= await self._each(leads[:LEADS_EXAMINED_MAX], lambda lead_id: lead_id, self._look_at)
+        return Examined(made.decisions, all_decisions, made.unexplained, made.leads, all_leads)
+
+    async def _each(
+        self, rest: Sequence[tuple[T, int]], lead_of: Callable[[T], UUID], look: Callable[[T, Loaded], None]
+    ) -> bool:
+        """Look at each, as long as time and the activities that may be folded last; whether all were looked at."""
+        activities_left = ACTIVITIES_EXAMINED_MAX
+        with TimeBudget(EXAMINED_FOR_MAX_S) as budget:
+            while rest and activities_left > 0 and not budget.is_used_up:
+                some = portion(rest[:_PAGE])
+                loaded = await logs.load(self._driver, {lead_of(one) for one in some}, {})
+                done = await asyncio.to_thread(_each_of, some, loaded, look, budget)
+                activities_left -= sum(count for _, count in rest[:done])
+                rest = rest[done:]
+        return not rest
+
+    def _examine(self, decision: Decision, loaded: Loaded) -> None:
+        rules = self._versions.get(decision.version)
+        said = verdict(rules, decision.from_stage, decision.to_stage) if rules else None
+        if said is not None:
+            entries = loaded.stands.get(decision.lead_id, ())
+            accepted = said == "accepted"
+            self.examination.decided(decision.lead_id, loaded.logs, entries, decision.decision_id, accepted=accepted)
+
+    def _look_at(self, lead_id: UUID, loaded: Loaded) -> None:
+        self.examination.not_entered(lead_id, loaded.logs, loaded.stands.get(lead_id, ()))
+
+
+def _each_of(some: Sequence[T], loaded: Loaded, look: Callable[[T, Loaded], None], budget: TimeBudget) -> int:
+    """Look at one after another until the budget is used up; at how many. Runs in a thread."""
+    for number, one in enumerate(some):
+        if budget.is_used_up:
+            return number
+        look(one, loaded)
+    return len(some)

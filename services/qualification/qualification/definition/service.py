@@ -1,0 +1,91 @@
+"""The lead definition as an agreement: what is checked, how it reads on paper, and the version in force, compiled once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from accord.agreements import ActiveCache, AgreementStore, Kind, Section
+from accord.terms.patterns import AS_IT_STANDS
+from qualification.definition.domain.checks import check
+from qualification.definition.domain.definition import Definition
+from qualification.definition.domain.paper import paper
+from qualification.definition.domain.rules import Rules, compile_definition
+
+
+def _paper(content: Mapping[str, object]) -> list[Section]:
+    return paper(_read(content))
+
+
+def _read(content: Mapping[str, object]) -> Definition:
+    return Definition.model_validate(content, context=AS_IT_STANDS)
+
+
+KIND = Kind(kind="definition", path="/v1/definition", validate=check, paper=_paper)
+
+
+class Known(NamedTuple):
+    """The version in force, None while there is none, and every version that is known: what `know` reads is there too."""
+
+    in_force: Rules | None
+    versions: Mapping[int, Rules]
+    kinds: frozenset[str]
+    """The kinds of activity that any of the versions asks for."""
+
+
+class Definitions:
+    """The definition in force, and those that were, at hand for every batch and request."""
+
+    def __init__(self, store: AgreementStore) -> None:
+        self._store = store
+        self._cache = ActiveCache(store, _read)
+        self._compiled: dict[int, Rules] = {}
+        self._agreed: dict[int, Definition] = {}
+        self._known: Known | None = None
+
+    async def in_force(self, conn: AsyncConnection | None = None) -> Rules | None:
+        """The rules by which everything is judged now; None while no definition has come into force."""
+        return (await self.known(conn)).in_force
+
+    async def known(self, conn: AsyncConnection | None = None) -> Known:
+        """All of them. Whoever holds a transaction gives its connection: looking may take one of its own otherwise."""
+        current = await self._cache.current(conn)
+        number = None if current is None else current[0]
+        known = self._known
+        if known is not None and (known.in_force.version if known.in_force else None) == number:
+            return known
+        in_force = None if number is None else await self._rules(number, conn)
+        for version in range(1, number or 1):
+            if version not in self._compiled and await self._was_in_force(version, conn):
+                await self._rules(version, conn)
+        kinds = frozenset(kind for rules in self._compiled.values() for kind in rules.kinds)
+        self._known = Known(in_force, self._compiled, kinds)
+        return self._known
+
+    async def know(self, numbers: Iterable[int], conn: AsyncConnection | None = None) -> None:
+        """See to it that these versions are known: another process may have seen one come into force before this one did.
+
+        Whoever holds a transaction gives its connection.
+        """
+        for number in numbers:
+            await self._rules(number, conn)
+
+    async def agreed(self, version: int) -> Definition:
+        """The content of a version that is or was in force, as it was signed."""
+        await self._rules(version)
+        return self._agreed[version]
+
+    async def _rules(self, version: int, conn: AsyncConnection | None = None) -> Rules:
+        found = self._compiled.get(version)
+        if found is None:
+            stored = await self._store.get(version, conn)
+            self._agreed[version] = _read(stored.content)
+            rules = compile_definition(version, self._agreed[version])
+            found = self._compiled[version] = replace(rules, since=stored.state.active_from)
+        return found
+
+    async def _was_in_force(self, version: int, conn: AsyncConnection | None) -> bool:
+        return (await self._store.get(version, conn)).state.active_from is not None

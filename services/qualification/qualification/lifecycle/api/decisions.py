@@ -1,0 +1,235 @@
+"""Decisions over HTTP: one about a lead, or a CRM's batch. Says what became of each; decides nothing itself."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Body, Request, Response
+from pydantic import TypeAdapter, ValidationError
+
+from accord.db import Database
+from accord.http.auth import Caller, require
+from accord.http.conditional import LeadMatch, precondition_failed
+from accord.http.idempotency import Answer, Ticket, idempotency
+from accord.http.openapi import problems
+from accord.http.problems import Problem, from_validation_error, malformed, not_found, require_json, unfit
+from qualification.lifecycle.api.models import (
+    ROWS_MAX,
+    BatchAnswer,
+    DecisionAnswer,
+    DecisionRequest,
+    DecisionRow,
+    decision_answer,
+)
+from qualification.lifecycle.api.references import ERASED, Reference, etag_of, gone, named, parse_reference, revision_of
+from qualification.lifecycle.domain.decisions import Changed, Gone, NotAllowed, Redefined, Refused, Unfit, Unknown
+from qualification.lifecycle.service import decide
+from qualification.lifecycle.service.book import Books
+from qualification.lifecycle.service.decide import Author, Proposal, Taken, take_decisions
+
+_DECISION: dict[str, Any] = {
+    "decision": "win",
+    "note": "Signed today.",
+    "fields": {"amount": {"amount": "1200.50", "currency": "USD"}, "expected_close": "2027-03-31"},
+}
+
+_DECIDED: dict[str, Any] = {
+    "lead_id": "0198c0de-0000-7000-8000-000000000001",
+    "merged_lead_id": None,
+    "decision_id": "0198c0de-0000-7000-8000-000000000002",
+    "decision": "win",
+    "reason": None,
+    "stage": "won",
+    "from": "sal",
+    "stage_now": "won",
+    "visit": 1,
+    "occurred_at": "2027-02-01T09:00:00Z",
+    "recorded_at": "2027-02-01T09:00:00Z",
+    "definition_version": 1,
+    "allowed_decisions": ["lose"],
+}
+
+_ROWS: list[dict[str, Any]] = [
+    {"lead": "external:crm:4711", "decision": "accept", "occurred_at": "2027-01-05T10:00:00-06:00"},
+    {"lead": "0198c0de-0000-7000-8000-000000000003", "decision": "lose", "reason": "price"},
+]
+
+_ROW = TypeAdapter(DecisionRow)
+
+
+def router(database: Database, books: Books) -> APIRouter:
+    """The routes over one database and the books of what leads are judged by."""
+    routes = APIRouter(tags=["decisions"])
+
+    @routes.post(
+        "/v1/leads/{lead}/decisions",
+        status_code=201,
+        summary="Decide about a lead",
+        operation_id="decide",
+        response_model=DecisionAnswer,
+        responses={
+            201: {"content": {"application/json": {"example": _DECIDED}}},
+            **problems(404, 409, 412),
+            **ERASED,
+        },
+    )
+    async def one(
+        lead: Reference,
+        body: Annotated[DecisionRequest, Body(openapi_examples={"win": {"value": _DECISION}})],
+        if_match: LeadMatch = None,
+        caller: Caller = require("decisions:write"),
+        ticket: Ticket | None = idempotency(),
+    ) -> Response:
+        """Take one of the decisions that the lead's stage allows; 409 says in `allowed_decisions` which those are.
+
+        The reason must be one of those that both departments agreed on, and the fields that the gate asks for must be there.
+        `occurred_at` may be in the past, but not before the capture: the decision is put into its place in the lead's history, and what
+        followed is derived anew; if the stage of that moment does not allow it, 409 says which was allowed then. A lead that was merged
+        is followed to its survivor, and `merged_lead_id` says so. The key's department is recorded with the decision. Of two decisions
+        at once one wins, and the other is answered 409 with where the lead stands now.
+        """
+        proposal = body.proposal(named(lead), revision_of(if_match))
+
+        def render(answers: Sequence[decide.Answer]) -> Answer:
+            taken = answers[0]
+            if isinstance(taken, Refused):
+                raise problem_of(taken)
+            headers = {
+                "ETag": etag_of(taken.revision),
+                "Location": f"/v1/leads/{taken.lead.lead_id}/history",
+            }
+            return Answer(201, _json(decision_answer(taken)), headers, subject=taken.lead.lead_id)
+
+        author = Author(caller.name, caller.department)
+        return (await take_decisions(database, books, [proposal], author, ticket, render)).response()
+
+    @routes.post(
+        "/v1/decisions:batch",
+        summary="Decide about many leads",
+        operation_id="decide_batch",
+        response_model=BatchAnswer,
+        openapi_extra=_batch_body(),
+    )
+    async def batch(
+        request: Request, caller: Caller = require("decisions:write"), ticket: Ticket | None = idempotency()
+    ) -> Response:
+        """Up to 1,000 decisions in one transaction, taken in order; a lead may appear several times.
+
+        Each row is answered in its place, with the status and the members that a single decision would have; a row that is
+        refused has a `problem` and spoils no other. A CRM may date a row before what it stands on, or before the capture: where its
+        place does not allow it and the lead's present stage does, it is taken as the newest decision, dated as it is.
+        """
+        require_json(request)
+        rows = _rows(await request.body())
+        read = [_read(place, row) for place, row in enumerate(rows)]
+
+        def render(answers: Sequence[decide.Answer]) -> Answer:
+            left = iter(answers)
+            results = [
+                _refused(row) if isinstance(row, Problem) else _result(place, next(left))
+                for place, row in enumerate(read)
+            ]
+            return Answer(200, _json({"results": results}))
+
+        proposals = [row for row in read if isinstance(row, Proposal)]
+        author = Author(caller.name, caller.department)
+        taken = await take_decisions(database, books, proposals, author, ticket, render, of_batch=True)
+        return taken.response()
+
+    return routes
+
+
+def problem_of(refusal: Refused, at: str = "") -> Problem:
+    """The error answer for a decision that was refused; `at` is the pointer of its row."""
+    stage, allowed = refusal.stage, list(refusal.allowed)
+    if isinstance(refusal, NotAllowed):
+        return Problem(
+            409,
+            "decision-not-allowed",
+            "Not allowed now",
+            f"{refusal.reason}.".capitalize(),
+            stage=stage,
+            allowed_decisions=allowed,
+        )
+    if isinstance(refusal, Unfit):
+        errors = [{"pointer": at + pointer, "message": message} for pointer, message in refusal.errors]
+        return Problem(
+            422,
+            "decision-not-as-agreed",
+            "The decision is not as agreed",
+            None,
+            errors=errors,
+            stage=stage,
+            allowed_decisions=allowed,
+        )
+    if isinstance(refusal, Changed):
+        return precondition_failed(etag_of(refusal.revision), stage=stage, allowed_decisions=allowed)
+    if isinstance(refusal, Redefined):
+        return Problem(
+            409,
+            "definition-changed",
+            "The definition has changed",
+            "Another version is in force; look at the lead as it stands by that one.",
+            stage=stage,
+            allowed_decisions=allowed,
+            definition_version=refusal.version,
+        )
+    if isinstance(refusal, Gone):
+        return gone()
+    if isinstance(refusal, Unknown):
+        return not_found("lead")
+    raise AssertionError(f"{type(refusal).__name__} has no answer")
+
+
+def _rows(body: bytes) -> list[object]:
+    try:
+        rows = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise malformed("The body is not well-formed JSON.") from None
+    if not isinstance(rows, list) or not 1 <= len(rows) <= ROWS_MAX:
+        message = f"Must be a list of 1 to {ROWS_MAX} decisions"
+        raise unfit(f"{message}.", {"pointer": "", "message": message})
+    return rows
+
+
+def _read(place: int, row: object) -> Proposal | Problem:
+    try:
+        parsed = _ROW.validate_python(row)
+    except ValidationError as error:
+        found = from_validation_error(error, row)
+        errors = [{**item, "pointer": f"/{place}{item.get('pointer', '')}"} for item in found.errors]
+        return Problem(422, "validation-failed", found.title, found.text, errors=errors)
+    reference = parse_reference(parsed.lead)
+    if reference is None:
+        raise AssertionError("the model has checked it")
+    return parsed.proposal(reference)
+
+
+def _result(place: int, answer: decide.Answer) -> Mapping[str, object]:
+    if isinstance(answer, Taken):
+        return {"status": 201, **decision_answer(answer)}
+    return _refused(problem_of(answer, f"/{place}"))
+
+
+def _refused(problem: Problem) -> Mapping[str, object]:
+    return {"status": problem.status, "problem": problem.document()}
+
+
+def _json(value: object) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_UTC_Z)
+
+
+def _batch_body() -> dict[str, Any]:
+    """The batch's body for OpenAPI; it is read by hand, so that one bad row spoils no other."""
+    row = DecisionRow.model_json_schema(ref_template="#/components/schemas/{model}")
+    parts = row.pop("$defs", {})
+    row["properties"] |= {"fields": parts["DecisionFields"] | {"properties": _inlined(parts)}}
+    schema = {"type": "array", "minItems": 1, "maxItems": ROWS_MAX, "items": row}
+    content = {"schema": schema, "example": _ROWS}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def _inlined(parts: Mapping[str, Any]) -> dict[str, Any]:
+    properties: dict[str, Any] = dict(parts["DecisionFields"]["properties"])
+    properties["amount"] = {"anyOf": [parts["Amount"], {"type": "null"}], "default": None}
+    return properties

@@ -1,0 +1,151 @@
+"""What a lead's log is made of: each fact with its place in the lead's life. It says what happened, never what follows.
+
+The order of a log is that of places: the moment, then the rank of the kind, then a tie-breaker that grows with recording. Time
+itself comes first in its moment (rank TIME), so that what it brings about is done before anything that is told of that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from accord.contracts.intake_events import LeadState
+from accord.contracts.values import Department, Money, Party
+
+TIME, PROFILE, ACTIVITY, DECISION, ASSIGNMENT, MERGE, VERSION = range(-1, 6)
+"""The ranks of one moment: a profile before the activity that it came with, and both before what was decided on them."""
+
+NIL = UUID(int=0)
+LAST, LAST_TIE = 99, UUID(int=2**128 - 1)
+"""After all facts of a moment."""
+
+
+class Place(NamedTuple):
+    """Where a fact stands in the order of its lead's log."""
+
+    at: datetime
+    rank: int
+    tie: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Profiled:
+    """The whole public profile as intake told it. `at` is the moment it counts from: never before the lead's capture."""
+
+    at: datetime
+    sequence: int
+    state: LeadState
+
+    @property
+    def place(self) -> Place:
+        return Place(self.at, PROFILE, UUID(int=self.sequence))
+
+
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """An activity around the lead."""
+
+    at: datetime
+    activity_id: UUID
+    kind: str
+    by: Party
+
+    @property
+    def place(self) -> Place:
+        return Place(self.at, ACTIVITY, self.activity_id)
+
+
+Answer = bool | str
+"""A BANT answer: yes or no, or one short word of the sales team's own scale. Never free text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """What a decision carries, checked for type; None or absent is not given."""
+
+    amount: Money | None = None
+    expected_close: date | None = None
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+
+    def has(self, name: str) -> bool:
+        if name == "amount":
+            return self.amount is not None
+        if name == "expected_close":
+            return self.expected_close is not None
+        return name in self.answers
+
+
+NO_FIELDS = Fields()
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A person or the CRM decided. `occurred_at` is in UTC."""
+
+    decision_id: UUID
+    decision: str
+    actor: str
+    occurred_at: datetime
+    department: Department | None = None
+    reason: str | None = None
+    fields: Fields = NO_FIELDS
+
+
+@dataclass(frozen=True, slots=True)
+class Stood:
+    """A decision that was accepted, and where it led under the version by which it was judged. It stands whatever else is heard."""
+
+    at: datetime
+    decided: Decided
+    stage: str
+    version: int
+
+    @property
+    def place(self) -> Place:
+        return Place(self.at, DECISION, self.decided.decision_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """The lead was given to somebody, or to nobody. Rules choose by the state of all leads, so a fold takes it as it was."""
+
+    at: datetime
+    assignment_id: UUID
+    owner: str | None
+
+    @property
+    def place(self) -> Place:
+        return Place(self.at, ASSIGNMENT, self.assignment_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Another lead turned out to be this one: its life until then ends here, and what it does from then on is this lead's."""
+
+    at: datetime
+    merge_id: UUID
+    merged_lead_id: UUID
+    sequence: int
+    state: LeadState
+
+    @property
+    def place(self) -> Place:
+        return Place(self.at, MERGE, self.merge_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Ruled:
+    """From here on the lead is judged by this version of the definition."""
+
+    at: datetime
+    version: int
+
+    @property
+    def place(self) -> Place:
+        return Place(self.at, VERSION, UUID(int=self.version))
+
+
+Fact = Profiled | Acted | Stood | Assigned | Joined | Ruled

@@ -1,0 +1,402 @@
+"""A lead is the fold of its own log: from its facts, in the order of their places, everything follows that is true of it.
+
+`fold` is pure and starts from nothing. A fact that is heard late is put into its place and the lead is folded anew; `corrections`
+says what of that differs from what was said before, so that whoever follows the corrections has the same history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import cast
+from uuid import UUID
+
+from accord.contracts.base import LeadEvent
+from accord.contracts.intake_events import LeadState
+from accord.contracts.qualification_events import LeadDecided, LeadScored, LeadStageChanged, OpportunityUpdated
+from accord.contracts.values import Attributes, AttributeValue
+from qualification.lifecycle.domain.facts import DECISION, Acted, Decided, Fact, Joined, Place, Profiled, Stood
+from qualification.lifecycle.domain.lead import Lead
+from qualification.lifecycle.domain.way import Versions, Way
+
+_FOLDED_AT = datetime(1970, 1, 1, tzinfo=UTC)
+"""`recorded_at` of entries as a fold makes them; what is published of them gets the recording's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """One lead's own facts, in any order, and the version of the definition under which it entered, None if it has not.
+
+    `undone`: the merges that were taken back, which are among the facts no more. A merged lead keeps its log. An erased one has none.
+    """
+
+    lead_id: UUID
+    entered_under: int | None = None
+    facts: tuple[Fact, ...] = ()
+    undone: frozenset[UUID] = frozenset()
+
+    def with_one(self, fact: Fact) -> Log:
+        return replace(self, facts=(*self.facts, fact))
+
+    def without_merge(self, merge_id: UUID) -> Log:
+        """The log after a merge was taken back."""
+        facts = tuple(fact for fact in self.facts if not (isinstance(fact, Joined) and fact.merge_id == merge_id))
+        return replace(self, facts=facts, undone=self.undone | {merge_id})
+
+
+Logs = Mapping[UUID, Log]
+"""The logs of a lead and of all that were merged into it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A decision that somebody proposes, at its place: it stands if the stage of that moment allows it."""
+
+    at: datetime
+    decided: Decided
+
+    @property
+    def place(self) -> Place:
+        return Place(self.at, DECISION, self.decided.decision_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """The lead as its log makes it, its stage entries in order, and, of a decision that was tried, where it led."""
+
+    lead: Lead
+    entries: tuple[LeadStageChanged, ...]
+    stood: Stood | None = None
+    decided: LeadDecided | None = None
+
+
+def family(lead_id: UUID, logs: Logs) -> tuple[UUID, ...]:
+    """The lead and all that were merged into it, whose logs a fold of it needs; those not in `logs` are among them."""
+    found = [lead_id]
+    for member in found:
+        log = logs.get(member)
+        for fact in log.facts if log else ():
+            if isinstance(fact, Joined) and fact.merged_lead_id not in found:
+                found.append(fact.merged_lead_id)
+    return tuple(found)
+
+
+def living_at(lead_id: UUID, logs: Logs, at: datetime) -> UUID:
+    """The lead that this one lived as at a moment: itself, or the one that it had been merged into by then."""
+    into = {
+        fact.merged_lead_id: (log.lead_id, fact.at)
+        for log in logs.values()
+        for fact in log.facts
+        if isinstance(fact, Joined)
+    }
+    seen = {lead_id}
+    while lead_id in into and into[lead_id][1] <= at and into[lead_id][0] not in seen:
+        lead_id = into[lead_id][0]
+        seen.add(lead_id)
+    return lead_id
+
+
+def stream(lead_id: UUID, logs: Logs, seen: frozenset[UUID] = frozenset()) -> list[Fact]:
+    """What a lead's life is made of, in order: its own facts, and what the leads did that were merged into it, since their merge."""
+    log = logs.get(lead_id)
+    if log is None:
+        return []
+    seen |= {lead_id}
+    facts = list(log.facts)
+    for fact in log.facts:
+        if isinstance(fact, Joined) and fact.merged_lead_id not in seen:
+            place = fact.place
+            theirs = stream(fact.merged_lead_id, logs, seen)
+            facts += [done for done in theirs if isinstance(done, Acted) and done.place > place]
+    facts.sort(key=_place)
+    return _with_effective_profiles(facts)
+
+
+def fold(
+    lead_id: UUID,
+    logs: Logs,
+    versions: Versions,
+    *,
+    until: datetime | None = None,
+    before: Place | None = None,
+    tried: Tried | None = None,
+    now: datetime = _FOLDED_AT,
+    seen: frozenset[UUID] = frozenset(),
+) -> Folded:
+    """The lead from zero, with what time alone brought about until `until`.
+
+    `before` leaves out facts from that place on. A decision that is `tried` is judged at its place, by the version and the stage of
+    then; raises decisions.Refused.
+    """
+    log = logs.get(lead_id) or Log(lead_id)
+    rules = None if log.entered_under is None else versions[log.entered_under]
+    way = Way(Lead(lead_id), rules, versions, now, quiet=True)
+    facts: list[Fact | Tried] = [fact for fact in stream(lead_id, logs, seen) if before is None or fact.place < before]
+    if tried is not None:
+        facts.append(tried)
+        facts.sort(key=_place)
+    stood: Stood | None = None
+    for fact in facts:
+        if isinstance(fact, Tried):
+            way.pass_time(fact.at)
+            target = way.allowed_target(fact.decided)
+            stood = Stood(fact.at, fact.decided, target.key, way.rules.version)
+            way.take(stood)
+        elif isinstance(fact, Joined) and fact.merged_lead_id not in seen:
+            within = seen | {lead_id}
+            other = fold(fact.merged_lead_id, logs, versions, until=fact.at, before=fact.place, seen=within)
+            way.take(fact, other.lead)
+        else:
+            way.take(fact)
+    if until is not None:
+        way.pass_time(until)
+    entries = tuple(event for event in way.said if isinstance(event, LeadStageChanged))
+    decided = next((event for event in way.said if isinstance(event, LeadDecided) and _is_of(event, stood)), None)
+    lead = way.outcome().lead
+    if lead is None:
+        raise AssertionError("a way has a lead")
+    return Folded(lead, entries, stood, decided)
+
+
+def _is_of(event: LeadDecided, stood: Stood | None) -> bool:
+    return stood is not None and event.decision_id == stood.decided.decision_id
+
+
+def _place(fact: Fact | Tried) -> Place:
+    return fact.place
+
+
+# --- Profiles that come late ---
+
+_ATTRIBUTE = "attributes."
+_WHOLE = ("account_id", "campaign", "external_keys", "verdict", "policy_version", "quality_score")
+
+
+def _with_effective_profiles(facts: list[Fact]) -> list[Fact]:
+    """The same facts, each profile as it stood at its place.
+
+    Intake tells each profile whole, as it was when it was told. One that is told late for an earlier moment therefore holds what
+    later submissions had brought; what it says of its own moment is where it differs from the profile told before it. So each field
+    has the value told last among those whose moment has come.
+    """
+    told = [fact for fact in facts if isinstance(fact, Profiled | Joined)]
+    sequences = [fact.sequence for fact in told]
+    if sequences == sorted(sequences):
+        return facts
+    changes: dict[int, dict[str, object]] = {}
+    before: dict[str, object] = {}
+    for fact in sorted(told, key=lambda fact: fact.sequence):
+        values = _values(fact.state)
+        changes[fact.sequence] = {
+            name: values.get(name) for name in values.keys() | before.keys() if values.get(name) != before.get(name)
+        }
+        before = values
+    latest = max(told, key=lambda fact: fact.sequence).state
+    present: dict[str, tuple[int, object]] = {}
+    found: list[Fact] = []
+    for each in facts:
+        if not isinstance(each, Profiled | Joined):
+            found.append(each)
+            continue
+        for name, value in changes[each.sequence].items():
+            if name not in present or present[name][0] < each.sequence:
+                present[name] = (each.sequence, value)
+        state = _state(latest, {name: value for name, (_, value) in present.items()})
+        found.append(replace(each, state=state))
+    return found
+
+
+def _values(state: LeadState) -> dict[str, object]:
+    values: dict[str, object] = {_ATTRIBUTE + name: value for name, value in state.attributes.items()}
+    return values | {name: getattr(state, name) for name in _WHOLE}
+
+
+def _state(like: LeadState, values: Mapping[str, object]) -> LeadState:
+    attributes: Attributes = {
+        name.removeprefix(_ATTRIBUTE): cast("AttributeValue", value)
+        for name, value in values.items()
+        if name.startswith(_ATTRIBUTE) and value is not None
+    }
+    whole = {name: values[name] for name in _WHOLE if values.get(name) is not None}
+    return LeadState.model_validate(
+        {
+            "source": like.source,
+            "captured_at": like.captured_at,
+            "verdict": like.verdict,
+            **whole,
+            "attributes": attributes,
+        }
+    )
+
+
+# --- What was said, and what is to be corrected ---
+
+
+def standing(said: Iterable[LeadStageChanged]) -> list[LeadStageChanged]:
+    """The entries that stand of all that was said, in order. `said` is in the order of its sequence.
+
+    This is all that a consumer has to do to follow corrections: an entry that is withdrawn goes, one that replaces another takes its
+    place, one that `follows` another is put after it, and any other comes last.
+    """
+    return followed([], said)
+
+
+def followed(chain: Sequence[LeadStageChanged], said: Iterable[LeadStageChanged]) -> list[LeadStageChanged]:
+    """The entries that stand after more was said."""
+    chain = list(chain)
+    for event in said:
+        if event.replaces is not None:
+            place = _place_of(chain, event.replaces)
+            chain[place : place + 1] = [] if event.withdrawn else [event]
+        elif event.follows is not None:
+            chain.insert(_place_of(chain, event.follows) + 1 if event.follows else 0, event)
+        else:
+            chain.append(event)
+    return chain
+
+
+def _place_of(chain: Sequence[LeadStageChanged], sequence: int) -> int:
+    return next(place for place, entry in enumerate(chain) if entry.sequence == sequence)
+
+
+def corrections(
+    before: Lead, folded: Folded, stands: Sequence[LeadStageChanged], now: datetime
+) -> tuple[Lead, tuple[LeadEvent, ...]]:
+    """The lead as folded, and what there is to say of the difference to what stands: first the decision that was heard, then entries
+    that no longer stand, then those that do, in their order; scores and deal only as they are now."""
+    made, saying = folded.lead, _Saying(before.sequence, now, folded.lead.stage)
+    if folded.decided is not None:
+        saying.say(folded.decided, correction=_is_in_the_past(folded, stands))
+    if made.scores is not None and made.scores != before.scores:
+        saying.say(_scored(made))
+    saying.entries(stands, folded.entries)
+    if made.stage and (made.deal.amount, made.deal.expected_close) != (before.deal.amount, before.deal.expected_close):
+        saying.say(_deal(made))
+    lead = replace(
+        made,
+        sequence=saying.sequence,
+        revision=before.revision,
+        merged_into=before.merged_into,
+        erased=before.erased,
+        owner=made.owner if made.owner is not None else before.owner,
+        definition_version=made.definition_version or before.definition_version,
+    )
+    return lead, tuple(saying.said)
+
+
+def _is_in_the_past(folded: Folded, stands: Sequence[LeadStageChanged]) -> bool:
+    """Whether the decision that was tried led somewhere before entries that stand already."""
+    pairs = _matched(stands, folded.entries)
+    decided = folded.decided.decision_id if folded.decided else None
+    place = next((number for number, entry in enumerate(folded.entries) if entry.decision_id == decided), len(pairs))
+    return any(match is not None for number, match in pairs.items() if number > place)
+
+
+class _Saying:
+    """Numbers what is said of one lead. Lives for one `corrections`."""
+
+    def __init__(self, sequence: int, now: datetime, present_stage: str | None) -> None:
+        self.sequence = sequence
+        self._corrects: dict[str, object] = {"correction": True, "present_stage": present_stage}
+        self.said: list[LeadEvent] = []
+        self._now = now
+
+    def say(self, event: LeadEvent, **changes: object) -> int:
+        """Say it under the next sequence, which is the answer."""
+        self.sequence += 1
+        numbered = {**changes, "sequence": self.sequence, "recorded_at": self._now}
+        self.said.append(event.model_copy(update=numbered))
+        return self.sequence
+
+    def entries(self, stands: Sequence[LeadStageChanged], made: Sequence[LeadStageChanged]) -> None:
+        """What turns the entries that stand into those that were made."""
+        pairs = _matched(stands, made)
+        kept = {number for number in pairs.values() if number is not None}
+        for number, entry in enumerate(stands):
+            if number not in kept:
+                self.say(entry, **self._corrects, withdrawn=True, replaces=entry.sequence, follows=None)
+        left, previous = len(kept), 0
+        for number, entry in enumerate(made):
+            match = pairs[number]
+            if match is None:
+                corrects = {**self._corrects, "follows": previous} if left else {}
+                previous = self.say(entry, **corrects)
+                continue
+            left -= 1
+            previous = stands[match].sequence
+            if _content(stands[match]) != _content(entry):
+                previous = self.say(entry, **self._corrects, replaces=previous)
+
+
+def _scored(lead: Lead) -> LeadScored:
+    if lead.scores is None or lead.clock is None or lead.ruled_by is None:
+        raise AssertionError("a lead with scores has entered")
+    return LeadScored(
+        lead_id=lead.lead_id,
+        sequence=1,
+        occurred_at=lead.clock.at,
+        recorded_at=_FOLDED_AT,
+        definition_version=lead.ruled_by,
+        fit=lead.scores.fit,
+        engagement=lead.scores.engagement,
+        grade=lead.scores.grade,
+    )
+
+
+def _deal(lead: Lead) -> OpportunityUpdated:
+    return OpportunityUpdated(
+        lead_id=lead.lead_id,
+        sequence=1,
+        occurred_at=lead.clock.at if lead.clock else _FOLDED_AT,
+        recorded_at=_FOLDED_AT,
+        stage=lead.stage or "",
+        amount=lead.deal.amount,
+        expected_close=lead.deal.expected_close,
+    )
+
+
+def _identity(entry: LeadStageChanged) -> tuple[str, str, UUID | None]:
+    """What makes an entry the same one, though its time or number may be corrected."""
+    return entry.stage, "" if entry.cause in ("automatic", "definition") else entry.cause, entry.decision_id
+
+
+def _content(entry: LeadStageChanged) -> tuple[object, ...]:
+    return (
+        *_identity(entry),
+        entry.cause,
+        entry.occurred_at,
+        entry.visit,
+        entry.from_stage,
+        entry.from_since,
+        entry.definition_version,
+        entry.stage_kind,
+        entry.stage_rank,
+        entry.stage_owner,
+    )
+
+
+def _matched(old: Sequence[LeadStageChanged], new: Sequence[LeadStageChanged]) -> dict[int, int | None]:
+    """For each new entry the old one that it is, if any: the longest run of entries that are the same ones in the same order."""
+    start = 0
+    while start < min(len(old), len(new)) and _identity(old[start]) == _identity(new[start]):
+        start += 1
+    rest_old, rest_new = old[start:], new[start:]
+    lengths = [[0] * (len(rest_new) + 1) for _ in range(len(rest_old) + 1)]
+    for i in range(len(rest_old) - 1, -1, -1):
+        for j in range(len(rest_new) - 1, -1, -1):
+            if _identity(rest_old[i]) == _identity(rest_new[j]):
+                lengths[i][j] = lengths[i + 1][j + 1] + 1
+            else:
+                lengths[i][j] = max(lengths[i + 1][j], lengths[i][j + 1])
+    found: dict[int, int | None] = {number: number if number < start else None for number in range(len(new))}
+    i = j = 0
+    while i < len(rest_old) and j < len(rest_new):
+        if _identity(rest_old[i]) == _identity(rest_new[j]):
+            found[start + j] = start + i
+            i, j = i + 1, j + 1
+        elif lengths[i + 1][j] >= lengths[i][j + 1]:
+            i += 1
+        else:
+            j += 1
+    return found

@@ -1,0 +1,463 @@
+"""One lead on its way: the step that every fact of its log takes, whether it is heard now or folded anew. Lives for one call.
+
+It moves one lead through facts in the order of their places and collects what there is to say; what lies between two facts and is
+brought about by time alone is done before the later one. Nothing outside the domain uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from accord.contracts.base import LeadEvent
+from accord.contracts.intake_events import LeadState
+from accord.contracts.qualification_events import (
+    LeadDecided,
+    LeadScored,
+    LeadStageChanged,
+    OpportunityUpdated,
+    StageCause,
+)
+from qualification.definition.domain.rules import Rules, StageRule
+from qualification.lifecycle.domain.decisions import decision_target
+from qualification.lifecycle.domain.due import next_change, not_before
+from qualification.lifecycle.domain.facts import (
+    NIL,
+    TIME,
+    Acted,
+    Assigned,
+    Decided,
+    Fact,
+    Joined,
+    Place,
+    Profiled,
+    Ruled,
+    Stood,
+)
+from qualification.lifecycle.domain.lead import Activities, Deal, Lead, Scores, microseconds
+from qualification.lifecycle.domain.scoring import LeadFacts, scores
+
+_MICROSECOND = timedelta(microseconds=1)
+
+Versions = Mapping[int, Rules]
+"""Every version of the definition that is or was in force, compiled, by its number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The lead after an event, None while it is unknown, and the events to publish, in order."""
+
+    lead: Lead | None
+    events: tuple[LeadEvent, ...] = ()
+
+
+class Way:
+    """The draft. Its members are those of Lead that can change on the way.
+
+    `quiet`: nothing is to be published of it, so only stage entries and decisions are noted (a fold; it numbers them from 1).
+    """
+
+    __slots__ = (
+        "_known_fit",
+        "_known_scores",
+        "_rules",
+        "activities",
+        "clock",
+        "deal",
+        "definition_version",
+        "due_at",
+        "entered_under",
+        "lead",
+        "now",
+        "owner",
+        "profile",
+        "profile_at",
+        "profile_sequence",
+        "quiet",
+        "said",
+        "scores",
+        "sequence",
+        "stage",
+        "stage_since",
+        "versions",
+        "visits",
+    )
+
+    def __init__(
+        self, lead: Lead, rules: Rules | None, versions: Versions, now: datetime, *, quiet: bool = False
+    ) -> None:
+        """`rules` are those that the lead is judged by, or enters by; None while there are none."""
+        self.lead = lead
+        self._rules = rules
+        self.versions = versions
+        self.now = now
+        self.quiet = quiet
+        self.said: list[LeadEvent] = []
+        self.profile = lead.profile
+        self.profile_at = lead.profile_at
+        self.profile_sequence = lead.intake_sequence
+        self.activities: Activities = lead.activities
+        self.owner = lead.owner
+        self.stage = lead.stage
+        self.stage_since = lead.stage_since
+        self.visits: Mapping[str, int] = lead.visits
+        self.scores = lead.scores
+        self.definition_version = lead.definition_version
+        self.deal: Deal = lead.deal
+        self.clock = lead.clock
+        self.entered_under = lead.entered_under
+        self.due_at = lead.due_at
+        self.sequence = lead.sequence
+        self._known_scores: tuple[datetime, Scores] | None = None
+        # Fit changes only with profile and version, and is said anew whenever it does.
+        self._known_fit = lead.scores.fit if lead.scores and rules and lead.ruled_by == rules.version else None
+
+    def outcome(self) -> Outcome:
+        """Where it came to."""
+        lead = self.lead
+        return Outcome(
+            Lead.whole(
+                lead_id=lead.lead_id,
+                profile=self.profile,
+                intake_sequence=self.profile_sequence,
+                stage=self.stage,
+                stage_since=self.stage_since,
+                visits=self.visits,
+                owner=self.owner,
+                scores=self.scores,
+                definition_version=self.definition_version,
+                deal=self.deal,
+                activities=self.activities,
+                merged_into=lead.merged_into,
+                erased=lead.erased,
+                sequence=self.sequence,
+                revision=lead.revision,
+                profile_at=self.profile_at,
+                clock=self.clock,
+                entered_under=self.entered_under,
+                ruled_by=self.rules.version if self.entered_under is not None else None,
+                due_at=self.due_at,
+                noted=False,
+            ),
+            tuple(self.said),
+        )
+
+    def take(self, fact: Fact, other: Lead | None = None) -> None:
+        """One fact, in its place; what time brings before it comes first. `other` is the lead that a Joined ends."""
+        if isinstance(fact, Assigned):
+            self.owner = fact.owner  # nothing is judged by it, so it moves no clock
+            return
+        self.pass_time(fact.at)
+        match fact:
+            case Acted():
+                self.activities = self.activities.with_one(fact.kind, microseconds(fact.at))
+                self._known_scores = None
+                self._judge(fact.at, fact.at if fact.by == "lead" else None)
+            case Profiled():
+                self._profile(fact.state, fact.sequence, fact.at)
+                self._judge(fact.at)
+            case Stood():
+                self._follow(fact.decided, self.versions[fact.version].stages[fact.stage], fact.version)
+                self._advance(fact.at, None)  # a decision changes nothing that is scored
+            case Joined():
+                self._join(fact, other)
+            case Ruled():
+                self.rules = self.versions[fact.version]
+                self._known_scores = self._known_fit = None
+                self._judge(fact.at, cause="definition")
+        self.clock = fact.place
+        if self.stage is not None:
+            self._await(fact.at)
+
+    def pass_time(self, until: datetime) -> None:
+        """Do what time alone brings about by then, each at its exact moment."""
+        while self.due_at is not None and self.due_at <= until:
+            if self.clock is None or self.profile is None or self.stage is None:
+                raise AssertionError("nothing is due of a lead that has not entered")
+            after = max(self.due_at - _MICROSECOND, self.clock.at)
+            at = self._next_change(after, until)
+            self.due_at = at
+            if at is None or at > until:
+                return
+            if not self._moment_has_come(at):
+                self.due_at = at + _MICROSECOND
+
+    def allowed_target(self, decided: Decided) -> StageRule:
+        """Where a decision leads from here. Raises decisions.Refused."""
+        return decision_target(self.stage, self.deal, decided, self.rules, self.now)
+
+    def _next_change(self, after: datetime, until: datetime) -> datetime | None:
+        profile, stage = self.profile, self.stage
+        if profile is None or stage is None:
+            return None
+        watch = self.rules.watch(stage)
+        found = next_change(self.activities, self.rules, watch, profile.captured_at, after, until)
+        if watch.free_after is not None and self.stage_since is not None:
+            free_at = self.stage_since + watch.free_after
+            if free_at > after and (found is None or free_at < found):
+                return free_at
+        return found
+
+    def _await(self, at: datetime) -> None:
+        """Note a moment before which time alone changes nothing."""
+        profile, stage = self.profile, self.stage
+        if profile is None or stage is None:
+            return
+        rules = self.rules
+        watch = rules.watch(stage)
+        due_at = not_before(self.activities, rules, watch, self._scores_at(at), profile.captured_at, at)
+        if watch.free_after is not None and self.stage_since is not None:
+            free_at = self.stage_since + watch.free_after
+            if free_at > at and (due_at is None or free_at < due_at):
+                due_at = free_at
+        self.due_at = due_at
+
+    def _moment_has_come(self, at: datetime) -> bool:
+        """Whether anything comes of a moment at which something may change: a gate that opens, another grade."""
+        entries = len(self.said)
+        self._advance(at, None)
+        made = self._scores_at(at)
+        graded = self.scores is not None and made.grade != self.scores.grade
+        if graded:
+            self._score(at)
+        if len(self.said) == entries and not graded:
+            return False
+        self.clock = Place(at, TIME, NIL)
+        self._await(at)
+        return True
+
+    def _profile(self, state: LeadState, sequence: int, at: datetime) -> None:
+        self.profile = state
+        self._known_scores = self._known_fit = None
+        if sequence >= self.profile_sequence:  # a fold may meet them in another order than they were told in
+            self.profile_sequence, self.profile_at = sequence, at
+
+    def _judge(self, at: datetime, new_interest_at: datetime | None = None, cause: StageCause = "automatic") -> None:
+        """Score and try the automatic gates; a lead that has not entered enters first, once there are rules and a profile."""
+        if self._rules is None or self.profile is None:
+            return
+        if self.stage is None:
+            if self.profile.captured_at > at:
+                return
+            self.entered_under = self.rules.version
+            self._score(at)
+            self._to(self.rules.entry, self.profile.captured_at, "capture")
+        else:
+            self._score(at)
+        self._advance(at, new_interest_at, cause)
+
+    def _join(self, fact: Joined, other: Lead | None) -> None:
+        if fact.sequence > self.profile_sequence or self.profile is None or self.quiet:
+            self._profile(fact.state, fact.sequence, fact.at)
+        if other is not None:
+            self.activities = self.activities.with_all_of(other.activities)
+            self._known_scores = None
+        if self._rules is None:
+            return
+        if self.stage is None:
+            self._judge(fact.at)
+        if other is not None and not other.erased and self.stage is not None:
+            self._take_over(other, fact.at)
+        self._judge(fact.at)
+
+    def _follow(self, event: Decided, target: StageRule, version: int) -> None:
+        """Go where a decision leads, at the time it is said to have been taken."""
+        self._say(
+            LeadDecided(
+                lead_id=self.lead.lead_id,
+                sequence=self.sequence + 1,
+                occurred_at=event.occurred_at,
+                recorded_at=self.now,
+                decision_id=event.decision_id,
+                definition_version=version,
+                decision=event.decision,
+                reason=event.reason,
+                from_stage=self.stage or "",
+                stage=target.key,
+                department=event.department,
+                actor=event.actor,
+                amount=event.fields.amount,
+                expected_close=event.fields.expected_close,
+            )
+        )
+        self._to(target, event.occurred_at, "decision", event, version)
+        before, given = self.deal, event.fields
+        if given.amount or given.expected_close or given.answers:
+            self._agree(
+                Deal(
+                    given.amount or before.amount,
+                    given.expected_close or before.expected_close,
+                    {**before.answers, **given.answers},
+                ),
+                event.occurred_at,
+            )
+
+    def _take_over(self, other: Lead, at: datetime) -> None:
+        """Take a merged lead's stage where it had come further, and its deal where this one has none."""
+        theirs = self.rules.stages.get(other.stage) if other.stage else None
+        leads_on = theirs is not None and theirs.kind in ("open", "won")
+        if theirs is not None and leads_on and _standing(theirs, self.rules) > _standing(self._stage(), self.rules):
+            self._to(theirs, at, "merge")
+        ours = self.deal
+        self._agree(
+            Deal(
+                ours.amount or other.deal.amount,
+                ours.expected_close or other.deal.expected_close,
+                {**other.deal.answers, **ours.answers},
+            ),
+            at,
+        )
+
+    def _stage(self) -> StageRule | None:
+        return self.rules.stages.get(self.stage) if self.stage else None
+
+    def _automatic(self) -> tuple[StageRule, ...]:
+        return self.rules.automatic_from.get(self.stage, ()) if self.stage else ()
+
+    def _advance(self, at: datetime, new_interest_at: datetime | None, cause: StageCause = "automatic") -> None:
+        """Pass every automatic gate that holds, one after another."""
+        for _ in range(len(self.rules.stages)):  # each step leads forward, so there are no more than stages
+            gates = self._automatic()
+            if not gates or not self._may_leave(at, new_interest_at):
+                return
+            facts = LeadFacts(self.profile, self.activities, self.stage, at, self._scores_at(at))
+            target = opened(gates, facts)
+            if target is None:
+                return
+            self._score(at)
+            self._to(target, at, cause)
+
+    def _may_leave(self, at: datetime, new_interest_at: datetime | None) -> bool:
+        """Whether cool-down and, in a recycled stage, new activity of the lead let automatic gates be tried."""
+        stage, since = self._stage(), self.stage_since
+        if stage is None or since is None:
+            return False
+        free_at = since + stage.cool_down if stage.cool_down else since
+        if stage.kind == "recycled":
+            return new_interest_at is not None and new_interest_at >= free_at and new_interest_at > since
+        return stage.cool_down is None or at >= free_at
+
+    def _scores_at(self, at: datetime) -> Scores:
+        if self._known_scores is None or self._known_scores[0] != at:
+            made = scores(self.profile, self.activities, self.rules, at, self._known_fit)
+            self._known_scores, self._known_fit = (at, made), made.fit
+        return self._known_scores[1]
+
+    def _score(self, at: datetime) -> None:
+        """Say the scores if they are not what was said last. A definition without score rules says none."""
+        if not self.rules.scored:
+            return
+        made = self._scores_at(at)
+        if made == self.scores:
+            return
+        self.scores = made
+        if self.quiet:
+            return
+        self._say(
+            LeadScored.known(
+                lead_id=self.lead.lead_id,
+                sequence=self.sequence + 1,
+                occurred_at=at,
+                recorded_at=self.now,
+                definition_version=self.rules.version,
+                fit=made.fit,
+                engagement=made.engagement,
+                grade=made.grade,
+            )
+        )
+
+    def _to(
+        self,
+        target: StageRule,
+        at: datetime,
+        cause: StageCause,
+        event: Decided | None = None,
+        version: int | None = None,
+    ) -> None:
+        """Enter a stage, whatever it was before. `version` is that of the decision, where one led here."""
+        version = version or self.rules.version
+        before, before_since = self.stage, self.stage_since
+        visit = self.visits.get(target.key, 0) + 1
+        self.stage, self.stage_since = target.key, at
+        self.visits = {**self.visits, target.key: visit}
+        self.definition_version = version
+        self._say(
+            LeadStageChanged.known(
+                lead_id=self.lead.lead_id,
+                sequence=self.sequence + 1,
+                occurred_at=at,
+                recorded_at=self.now,
+                definition_version=version,
+                stage=target.key,
+                stage_kind=target.kind,
+                stage_rank=target.rank,
+                stage_owner=target.owner,
+                visit=visit,
+                from_stage=before,
+                from_since=before_since,
+                cause=cause,
+                decision=event.decision if event else None,
+                decision_id=event.decision_id if event else None,
+                reason=event.reason if event else None,
+                actor=event.actor if event else None,
+                correction=False,
+                replaces=None,
+                withdrawn=False,
+                follows=None,
+                present_stage=None,
+            )
+        )
+
+    def _agree(self, deal: Deal, at: datetime) -> None:
+        """Note the deal, and say it where amount or close have changed."""
+        before, self.deal = self.deal, deal
+        same = (deal.amount, deal.expected_close) == (before.amount, before.expected_close)
+        if self.quiet or self.stage is None or same:
+            return
+        self._say(
+            OpportunityUpdated(
+                lead_id=self.lead.lead_id,
+                sequence=self.sequence + 1,
+                occurred_at=at,
+                recorded_at=self.now,
+                stage=self.stage,
+                amount=deal.amount,
+                expected_close=deal.expected_close,
+            )
+        )
+
+    def _say(self, event: LeadEvent) -> None:
+        self.sequence = event.sequence
+        self.said.append(event)
+
+    @property
+    def rules(self) -> Rules:
+        """The version that the lead is judged by here."""
+        if self._rules is None:
+            raise AssertionError("no definition has been in force")
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: Rules) -> None:
+        self._rules = rules
+
+
+def opened(gates: tuple[StageRule, ...], facts: LeadFacts) -> StageRule | None:
+    """The first of these automatic gates whose criteria hold."""
+    for gate in gates:
+        if gate.when is not None and gate.when.holds(facts):
+            return gate
+    return None
+
+
+def _standing(stage: StageRule | None, rules: Rules) -> int:
+    """How far a stage is, for a merge: won is furthest; lost and disqualified are final for all but a sale; then the open
+    ones by rank, and recycled stands where leads enter."""
+    if stage is None:
+        return -1
+    if stage.kind == "open":
+        return stage.rank
+    if stage.kind == "recycled":
+        return rules.entry.rank
+    return len(rules.stages) + (1 if stage.kind == "won" else 0)

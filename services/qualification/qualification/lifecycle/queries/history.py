@@ -1,0 +1,177 @@
+"""What happened to leads: each stage entry and each decision, appended once and never rewritten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
+from accord.db import finite
+from qualification.lifecycle.domain.facts import Fields, Stood
+
+_ENTRY_COLUMNS = (
+    "lead_id",
+    "sequence",
+    "stage",
+    "stage_kind",
+    "stage_rank",
+    "stage_owner",
+    "visit",
+    "from_stage",
+    "from_since",
+    "entered_at",
+    "recorded_at",
+    "cause",
+    "decision_id",
+    "definition_version",
+    "correction",
+    "withdrawn",
+    "replaces",
+    "follows",
+)
+
+_DECISION_COLUMNS = (
+    "lead_id",
+    "decision_id",
+    "decision",
+    "reason",
+    "from_stage",
+    "stage",
+    "occurred_at",
+    "recorded_at",
+    "actor",
+    "department",
+    "fields",
+    "definition_version",
+    "placed_at",
+)
+
+_NOTE = """
+INSERT INTO decision_note (lead_id, decision_id, note) SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[])
+"""
+
+_PERSONS = "lead_id IN (SELECT lead_id FROM lead WHERE lead_id = ANY ($1::uuid[]) OR merged_into = ANY ($1::uuid[]))"
+_FORGET = (
+    f"DELETE FROM decision_note WHERE {_PERSONS}",
+    f"UPDATE decision SET fields = fields - 'answers' WHERE {_PERSONS} AND fields ? 'answers'",
+)
+
+_PAGE = """
+SELECT
+    entry.sequence, entry.stage, entry.stage_kind, entry.stage_owner, entry.visit, entry.from_stage, entry.from_since,
+    entry.entered_at, entry.recorded_at, entry.cause, entry.definition_version, entry.correction, entry.withdrawn, entry.replaces,
+    decision.decision_id, decision.decision,
+    decision.reason, decision.actor, decision.department, decision.fields::text AS fields, decision_note.note
+FROM stage_entry AS entry
+LEFT JOIN decision ON decision.lead_id = entry.lead_id AND decision.decision_id = entry.decision_id
+LEFT JOIN decision_note ON $4 AND decision_note.lead_id = entry.lead_id AND decision_note.decision_id = entry.decision_id
+WHERE entry.lead_id = $1 AND entry.sequence > $2
+ORDER BY entry.sequence
+LIMIT $3
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Free text that somebody wrote beside a decision."""
+
+    lead_id: UUID
+    decision_id: UUID
+    text: str
+
+
+async def append(
+    driver: asyncpg.Connection,
+    entries: Sequence[LeadStageChanged],
+    decisions: Sequence[tuple[LeadDecided, Stood]],
+    notes: Sequence[Note],
+) -> None:
+    """Write what the events say, by one COPY per table: rows are never written twice. A decision comes with its place and fields."""
+    if entries:
+        rows = [
+            (
+                entry.lead_id,
+                entry.sequence,
+                entry.stage,
+                entry.stage_kind,
+                entry.stage_rank,
+                entry.stage_owner,
+                entry.visit,
+                entry.from_stage,
+                entry.from_since,
+                entry.occurred_at,
+                entry.recorded_at,
+                entry.cause,
+                entry.decision_id,
+                entry.definition_version,
+                entry.correction,
+                entry.withdrawn,
+                entry.replaces,
+                entry.follows,
+            )
+            for entry in entries
+        ]
+        await driver.copy_records_to_table("stage_entry", records=rows, columns=_ENTRY_COLUMNS)
+    if decisions:
+        taken = [
+            (
+                decision.lead_id,
+                decision.decision_id,
+                decision.decision,
+                decision.reason,
+                decision.from_stage,
+                decision.stage,
+                decision.occurred_at,
+                decision.recorded_at,
+                decision.actor,
+                decision.department,
+                _fields_json(stood.decided.fields),
+                decision.definition_version,
+                stood.at,
+            )
+            for decision, stood in decisions
+        ]
+        await driver.copy_records_to_table("decision", records=taken, columns=_DECISION_COLUMNS)
+    if notes:
+        await driver.execute(
+            _NOTE,
+            [note.lead_id for note in notes],
+            [note.decision_id for note in notes],
+            [note.text for note in notes],
+        )
+
+
+async def forget(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
+    """Drop what was written about erased persons, also under leads that were merged into theirs: notes and answers.
+
+    Entries, decisions and amounts stay as counts.
+    """
+    for statement in _FORGET:
+        await driver.execute(statement, lead_ids)
+
+
+async def page(
+    driver: asyncpg.Connection, lead_id: UUID, after: int, rows_max: int, *, with_notes: bool
+) -> list[dict[str, Any]]:
+    """Stage entries of one lead after a sequence, oldest first, each with the decision that led to it."""
+    rows = await driver.fetch(_PAGE, lead_id, after, rows_max, with_notes)
+    return [
+        {**row, "entered_at": finite(row["entered_at"]), "from_since": row["from_since"] and finite(row["from_since"])}
+        for row in rows
+    ]
+
+
+def _fields_json(fields: Fields) -> str:
+    given: dict[str, object] = {}
+    if fields.amount is not None:
+        given["amount"] = fields.amount.model_dump(mode="json")
+    if fields.expected_close is not None:
+        given["expected_close"] = fields.expected_close.isoformat()
+    if fields.answers:
+        given["answers"] = dict(fields.answers)
+    return orjson.dumps(given).decode()

@@ -1,0 +1,403 @@
+"""Leads as they are stored: locked and loaded by one statement per batch, written back by one. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from accord.contracts.intake_events import LeadState
+from accord.contracts.values import Campaign, Money
+from accord.db import finite, uuid_of
+from accord.isolation import is_resting, is_stuck
+from qualification.definition.domain.definition import ACTIVITIES_PER_KIND_MAX
+from qualification.lifecycle.domain.facts import Place
+from qualification.lifecycle.domain.lead import NO_ACTIVITIES, NO_DEAL, Activities, Deal, Lead, Scores, microseconds
+from qualification.lifecycle.queries import reevaluations
+
+_COLUMNS = """
+    lead.lead_id, lead.profile::text, lead.intake_sequence, lead.stage, lead.stage_since, lead.visits::text, lead.owner, lead.fit,
+    lead.engagement, lead.grade, lead.definition_version, lead.deal::text, lead.evaluated_at, lead.merged_into, lead.erased,
+    lead.sequence, lead.revision, lead.profile_at, lead.clock_rank, lead.clock_tie, lead.entered_under, lead.ruled_by, lead.due_at
+"""
+
+# Of each asked kind the newest activities only, so that no lead can make a batch large: one short index range each.
+_ACTIVITIES = f"""
+    LEFT JOIN LATERAL (
+        SELECT array_agg(newest.kind) AS kinds, array_agg(newest.occurred_at) AS moments
+        FROM unnest($2::text[]) AS asked (kind)
+        CROSS JOIN LATERAL (
+            SELECT activity.kind, activity.occurred_at
+            FROM activity
+            WHERE activity.lead_id = wanted.lead_id AND activity.kind = asked.kind
+            ORDER BY activity.occurred_at DESC
+            LIMIT {ACTIVITIES_PER_KIND_MAX}
+        ) AS newest
+    ) AS done ON true
+"""
+
+# Rows are locked in the order of their ids, so that two batches cannot deadlock. A lead that was merged brings its survivor.
+_LOCK = f"""
+WITH wanted AS (
+    SELECT lead_id FROM unnest($1::uuid[]) AS asked (lead_id)
+    UNION
+    SELECT merged_into FROM lead WHERE lead_id = ANY ($1::uuid[]) AND merged_into IS NOT NULL
+), locked AS MATERIALIZED (
+    SELECT {_COLUMNS}
+    FROM lead
+    WHERE lead.lead_id IN (SELECT lead_id FROM wanted)
+    ORDER BY lead.lead_id
+    FOR UPDATE
+)
+SELECT wanted.lead_id AS wanted_id, lead.*, done.kinds, done.moments,
+    lead.lead_id IS NULL AND EXISTS (SELECT FROM activity WHERE activity.lead_id = wanted.lead_id) AS noted
+FROM wanted
+LEFT JOIN locked AS lead ON lead.lead_id = wanted.lead_id
+{_ACTIVITIES}
+"""
+
+_READ = f"""
+WITH wanted AS (
+    SELECT coalesce(lead.merged_into, lead.lead_id) AS lead_id FROM lead WHERE lead.lead_id = $1
+)
+SELECT wanted.lead_id AS wanted_id, {_COLUMNS}, done.kinds, done.moments, false AS noted
+FROM wanted
+JOIN lead ON lead.lead_id = wanted.lead_id
+{_ACTIVITIES}
+"""
+
+TIMEKEEPING = "what-time-brings"
+ENTERING = "enter-waiting-leads"
+"""The workers by whose names leads rest."""
+
+_ENTERS = "stage IS NULL AND profile IS NOT NULL AND merged_into IS NULL AND NOT erased"
+IS_ENTERING = f"EXISTS (SELECT FROM lead WHERE lead.lead_id = stuck_row.key AND {_ENTERS})"
+IS_DUE = "EXISTS (SELECT FROM lead WHERE lead.lead_id = stuck_row.key AND due_at <= now())"
+"""Whether there is something to do for these of a lead that rests, locked or held as it may be."""
+
+_WAITING = f"""
+SELECT lead_id FROM lead
+WHERE {_ENTERS}
+    AND ($2::uuid[] IS NULL OR lead_id = ANY ($2)) AND NOT {is_resting(ENTERING, "lead.lead_id")}
+ORDER BY lead_id
+LIMIT $1
+FOR UPDATE OF lead SKIP LOCKED
+"""
+
+# An unchanged profile is sent as NULL. A row that another transaction changed in between has another revision, and is left; the
+# caller sees that it wrote less than it meant to.
+_SAVE = """
+INSERT INTO lead AS lead (
+    lead_id, profile, intake_sequence, stage, stage_since, visits, owner, fit, engagement, grade, definition_version, deal,
+    evaluated_at, merged_into, erased, sequence, revision, changed_at, profile_at, clock_rank, clock_tie, entered_under, ruled_by,
+    due_at
+)
+SELECT
+    lead_id, profile::jsonb, intake_sequence, stage, stage_since, visits::jsonb, owner, fit, engagement, grade,
+    definition_version, deal::jsonb, evaluated_at, merged_into, erased, sequence, revision, changed_at, profile_at, clock_rank,
+    clock_tie, entered_under, ruled_by, due_at
+FROM unnest(
+    $1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::timestamptz[], $6::text[], $7::text[], $8::float8[], $9::float8[],
+    $10::text[], $11::int[], $12::text[], $13::timestamptz[], $14::uuid[], $15::bool[], $16::bigint[], $17::bigint[],
+    $18::timestamptz[], $19::timestamptz[], $20::smallint[], $21::uuid[], $22::int[], $23::int[], $24::timestamptz[]
+) AS row (
+    lead_id, profile, intake_sequence, stage, stage_since, visits, owner, fit, engagement, grade, definition_version, deal,
+    evaluated_at, merged_into, erased, sequence, revision, changed_at, profile_at, clock_rank, clock_tie, entered_under, ruled_by,
+    due_at
+)
+ORDER BY lead_id
+ON CONFLICT (lead_id) DO UPDATE SET
+    profile = coalesce(excluded.profile, lead.profile),
+    intake_sequence = excluded.intake_sequence,
+    stage = excluded.stage,
+    stage_since = excluded.stage_since,
+    visits = excluded.visits,
+    owner = excluded.owner,
+    fit = excluded.fit,
+    engagement = excluded.engagement,
+    grade = excluded.grade,
+    definition_version = excluded.definition_version,
+    deal = excluded.deal,
+    evaluated_at = excluded.evaluated_at,
+    merged_into = excluded.merged_into,
+    erased = excluded.erased,
+    sequence = excluded.sequence,
+    revision = excluded.revision,
+    changed_at = excluded.changed_at,
+    profile_at = excluded.profile_at,
+    clock_rank = excluded.clock_rank,
+    clock_tie = excluded.clock_tie,
+    entered_under = excluded.entered_under,
+    ruled_by = excluded.ruled_by,
+    due_at = excluded.due_at
+WHERE lead.revision = excluded.revision - 1
+"""
+
+_COLUMNS_WRITTEN = (
+    "lead_id",
+    "profile",
+    "intake_sequence",
+    "stage",
+    "stage_since",
+    "visits",
+    "owner",
+    "fit",
+    "engagement",
+    "grade",
+    "definition_version",
+    "deal",
+    "evaluated_at",
+    "merged_into",
+    "erased",
+    "sequence",
+    "revision",
+    "changed_at",
+    "profile_at",
+    "clock_rank",
+    "clock_tie",
+    "entered_under",
+    "ruled_by",
+    "due_at",
+)
+
+_DUE = f"""
+SELECT lead_id FROM lead
+WHERE due_at <= $1 AND lead_id::text <> ALL ($4::text[]) AND ($3::uuid[] IS NULL OR lead_id = ANY ($3))
+    AND NOT {is_resting(TIMEKEEPING, "lead.lead_id")}
+ORDER BY due_at LIMIT $2 FOR UPDATE OF lead SKIP LOCKED
+"""
+
+HELD = f"""
+SELECT unnest($1::text[])
+UNION SELECT lead.merged_into::text
+FROM unnest($1::text[]) AS held (key) JOIN lead ON lead.lead_id = {uuid_of("held.key")} WHERE lead.merged_into IS NOT NULL
+"""
+"""These keys ($1), and the leads that they were merged into: what is missing of one is missing of the other."""
+
+# Every capture is written in UTC and with all its digits down to the second, so the first by letters is in the first second.
+_TO_ENTER = f"""
+SELECT date_trunc('second', first.captured_at::timestamptz)
+FROM (SELECT profile ->> 'captured_at' AS captured_at FROM lead
+      WHERE {_ENTERS} AND lead_id::text <> ALL ($2::text[]) AND NOT {is_stuck(ENTERING, "lead.lead_id")}
+      ORDER BY profile ->> 'captured_at' LIMIT 1) AS first
+"""
+
+OWED = f"""
+SELECT least(
+    (SELECT due_at FROM lead
+     WHERE due_at <= $1::timestamptz AND NOT {is_stuck(TIMEKEEPING, "lead.lead_id")} AND lead_id::text <> ALL ($2::text[])
+     ORDER BY due_at LIMIT 1),
+    ({reevaluations.OWED}),
+    CASE WHEN EXISTS ({reevaluations.IN_FORCE}) THEN ({_TO_ENTER}) END
+)
+"""
+"""The earliest moment that this service still owes, when all before the watermark $1 has been consumed: of what time alone brings to a
+lead, of leads that are still to be judged by a new version, or of those that have waited for the first one and enter at the time of
+their capture. NULL if it owes none.
+
+A lead that is held ($2), or that is stuck, bounds nothing, since it may be so for ever: it is announced as held instead.
+"""
+
+_POINT_TO = "UPDATE lead SET merged_into = $2 WHERE lead_id = ANY ($1::uuid[])"
+_FOLLOW = "UPDATE lead SET merged_into = $2 WHERE merged_into = ANY ($1::uuid[])"
+
+
+async def lock(driver: asyncpg.Connection, lead_ids: Iterable[UUID], kinds: Collection[str]) -> dict[UUID, Lead]:
+    """These leads, and the survivors of those that were merged, locked until the transaction ends.
+
+    A lead that is not stored comes as an empty one of revision 0, with the activities that were kept for it. Only activities
+    of `kinds` are loaded.
+    """
+    asked = sorted(set(lead_ids))
+    leads = await _lock(driver, asked, kinds)
+    # A merge between our reading and our locking can name a survivor that is not among them yet.
+    while missing := {lead.merged_into for lead in leads.values() if lead.merged_into} - leads.keys():
+        leads |= await _lock(driver, sorted(missing), kinds)
+    return leads
+
+
+async def _lock(driver: asyncpg.Connection, lead_ids: Sequence[UUID], kinds: Collection[str]) -> dict[UUID, Lead]:
+    rows = await driver.fetch(_LOCK, lead_ids, sorted(kinds))
+    return {row["wanted_id"]: _lead(row) for row in rows}
+
+
+async def waiting(driver: asyncpg.Connection, rows_max: int, only: Sequence[UUID] | None = None) -> list[UUID]:
+    """Up to so many leads that have entered and have no stage yet, locked; those at rest or that others hold are passed over.
+
+    `only` asks for some.
+    """
+    return [row[0] for row in await driver.fetch(_WAITING, rows_max, only)]
+
+
+async def read(driver: asyncpg.Connection, lead_id: UUID, kinds: Collection[str]) -> Lead | None:
+    """One lead without a lock; in place of one that was merged, its survivor."""
+    row = await driver.fetchrow(_READ, lead_id, sorted(kinds))
+    return _lead(row) if row is not None else None
+
+
+async def save(driver: asyncpg.Connection, leads: Sequence[Lead], before: Mapping[UUID, Lead], now: datetime) -> None:
+    """Write leads that `lock` gave and the domain changed, each under the revision after the one that it has.
+
+    Raises asyncpg.SerializationError, to be tried again, where another transaction made one of the rows in between.
+    """
+    rows = [_row(lead, before[lead.lead_id], now) for lead in leads]
+    made = [row for row, lead in zip(rows, leads, strict=True) if lead.revision == 0]
+    changed = [row for row, lead in zip(rows, leads, strict=True) if lead.revision != 0]
+    if changed:
+        done = await driver.execute(_SAVE, *zip(*changed, strict=True))
+        if int(done.rsplit(" ", 1)[1]) != len(changed):
+            raise asyncpg.SerializationError("a lead was changed by another transaction")
+    if made:
+        made.sort(key=lambda row: row[0].bytes)
+        try:  # takes half of the time of an INSERT
+            await driver.copy_records_to_table("lead", records=made, columns=_COLUMNS_WRITTEN)
+        except asyncpg.UniqueViolationError as error:
+            raise asyncpg.SerializationError("a lead was made by another transaction") from error
+
+
+def _row(lead: Lead, before: Lead, now: datetime) -> tuple[Any, ...]:
+    """The values of _COLUMNS_WRITTEN."""
+    scores, clock, profile = lead.scores, lead.clock, lead.profile
+    return (
+        lead.lead_id,
+        profile.model_dump_json() if profile and profile is not before.profile else None,
+        lead.intake_sequence,
+        lead.stage,
+        lead.stage_since,
+        orjson.dumps(lead.visits).decode(),
+        lead.owner,
+        scores.fit if scores else None,
+        scores.engagement if scores else None,
+        scores.grade if scores else None,
+        lead.definition_version,
+        _deal_json(lead.deal),
+        clock.at if clock else None,
+        lead.merged_into,
+        lead.erased,
+        lead.sequence,
+        lead.revision + 1,
+        now,
+        lead.profile_at,
+        clock.rank if clock else None,
+        clock.tie if clock else None,
+        lead.entered_under,
+        lead.ruled_by,
+        lead.due_at,
+    )
+
+
+async def due(
+    driver: asyncpg.Connection,
+    until: datetime,
+    held: Sequence[str],
+    rows_max: int,
+    only: Sequence[UUID] | None = None,
+) -> list[UUID]:
+    """Up to so many leads for which time alone may change something by `until`, locked; those at rest, those that are `held`, and
+    those that another transaction has locked are passed over. `only` asks for some.
+    """
+    return [row[0] for row in await driver.fetch(_DUE, until, rows_max, only, held)]
+
+
+async def with_survivors(driver: asyncpg.Connection, held: Sequence[str]) -> Sequence[str]:
+    """These leads, and those that they were merged into: what is missing of one is missing of the other."""
+    return held if not held else [row[0] for row in await driver.fetch(HELD, held)]
+
+
+async def follow(driver: asyncpg.Connection, merged: Sequence[UUID], survivor: UUID) -> None:
+    """Let leads that were merged into `merged` earlier point to where those went, so that no pointer has a second step."""
+    await driver.execute(_FOLLOW, merged, survivor)
+
+
+async def point_to(driver: asyncpg.Connection, merged: Sequence[UUID], survivor: UUID) -> None:
+    """Let these merged leads point to another: the one into which they had been merged before that one itself was."""
+    if merged:
+        await driver.execute(_POINT_TO, merged, survivor)
+
+
+def _lead(row: asyncpg.Record) -> Lead:
+    activities = _activities(row["kinds"], row["moments"])
+    if row["lead_id"] is None:
+        return Lead(row["wanted_id"], activities=activities, noted=row["noted"])
+    profile = row["profile"]
+    fit = row["fit"]
+    return Lead.whole(
+        lead_id=row["lead_id"],
+        profile=None if profile is None else state_of(profile),
+        intake_sequence=row["intake_sequence"],
+        stage=row["stage"],
+        stage_since=row["stage_since"] and finite(row["stage_since"]),
+        visits=orjson.loads(row["visits"]),
+        owner=row["owner"],
+        scores=None if fit is None else Scores(fit, row["engagement"], row["grade"]),
+        definition_version=row["definition_version"],
+        deal=_deal(row["deal"]),
+        activities=activities,
+        merged_into=row["merged_into"],
+        erased=row["erased"],
+        sequence=row["sequence"],
+        revision=row["revision"],
+        profile_at=row["profile_at"],
+        clock=None
+        if row["clock_rank"] is None
+        else Place(finite(row["evaluated_at"]), row["clock_rank"], row["clock_tie"]),
+        entered_under=row["entered_under"],
+        ruled_by=row["ruled_by"],
+        due_at=row["due_at"],
+        noted=False,
+    )
+
+
+def state_of(profile: str) -> LeadState:
+    """A profile as it was stored; it was checked before that, so nothing is looked at again."""
+    given = orjson.loads(profile)
+    account_id, campaign = given["account_id"], given["campaign"]
+    return LeadState.known(
+        source=given["source"],
+        captured_at=datetime.fromisoformat(given["captured_at"]),
+        account_id=None if account_id is None else UUID(account_id),
+        attributes=given["attributes"],
+        campaign=None if campaign is None else Campaign.model_validate(campaign),
+        external_keys=given["external_keys"],
+        verdict=given["verdict"],
+        policy_version=given["policy_version"],
+        quality_score=given["quality_score"],
+    )
+
+
+def _activities(kinds: Sequence[str] | None, moments: Sequence[datetime] | None) -> Activities:
+    if not kinds:
+        return NO_ACTIVITIES
+    by_kind: dict[str, list[int]] = {}
+    for kind, moment in zip(kinds or (), moments or (), strict=True):
+        by_kind.setdefault(kind, []).append(microseconds(moment))
+    return Activities(by_kind)
+
+
+def _deal_json(deal: Deal) -> str:
+    if deal is NO_DEAL:
+        return "{}"
+    given: dict[str, object] = {}
+    if deal.amount is not None:
+        given["amount"] = deal.amount.model_dump(mode="json")
+    if deal.expected_close is not None:
+        given["expected_close"] = deal.expected_close.isoformat()
+    if deal.answers:
+        given["answers"] = dict(deal.answers)
+    return orjson.dumps(given).decode()
+
+
+def _deal(stored: str) -> Deal:
+    if stored == "{}":
+        return NO_DEAL
+    given = orjson.loads(stored)
+    amount, expected_close = given.get("amount"), given.get("expected_close")
+    return Deal(
+        amount=None if amount is None else Money.model_validate(amount),
+        expected_close=None if expected_close is None else date.fromisoformat(expected_close),
+        answers=given.get("answers", {}),
+    )

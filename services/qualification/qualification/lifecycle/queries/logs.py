@@ -1,0 +1,280 @@
+"""The logs of leads: what they are folded from. Facts that have a table of their own are read from it, the others are kept here."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from accord.contracts.intake_events import LeadState
+from accord.contracts.qualification_events import LeadStageChanged
+from accord.contracts.values import Money
+from qualification.lifecycle.domain.facts import Acted, Assigned, Decided, Fact, Fields, Joined, Profiled, Ruled, Stood
+from qualification.lifecycle.domain.history import Log, standing
+
+_MICROSECOND = timedelta(microseconds=1)
+
+ACTIVITIES_MAX = 20_000
+"""Of one lead, and of those merged into it together, the newest so many activities are folded."""
+
+_LEADS = """
+SELECT lead_id, profile::text AS profile, profile_at, intake_sequence, entered_under, merged_into, erased
+FROM lead WHERE lead_id = ANY ($1::uuid[])
+"""
+
+_FACTS = """
+SELECT lead_id, placed_at, rank, tie, fact::text AS fact FROM lead_fact WHERE lead_id = ANY ($1::uuid[])
+ORDER BY lead_id, placed_at, rank, tie
+"""
+
+_ACTIVITIES = f"""
+SELECT coalesce(newest.recorded_for, newest.lead_id) AS lead_id, newest.kind, newest.occurred_at, newest.activity_id, newest.by
+FROM unnest($1::uuid[]) AS asked (lead_id)
+CROSS JOIN LATERAL (
+    SELECT activity.* FROM activity WHERE activity.lead_id = asked.lead_id ORDER BY activity.occurred_at DESC LIMIT {ACTIVITIES_MAX}
+) AS newest
+"""
+
+_DECISIONS = """
+SELECT lead_id, decision_id, decision, reason, stage, occurred_at, placed_at, actor, department, fields::text AS fields,
+    definition_version
+FROM decision WHERE lead_id = ANY ($1::uuid[]) AND placed_at IS NOT NULL
+"""
+
+_ASSIGNMENTS = """
+SELECT lead_id, assignment_id, owner, occurred_at FROM assignment WHERE lead_id = ANY ($1::uuid[]) ORDER BY lead_id, sequence
+"""
+
+_ENTRIES = """
+SELECT entry.lead_id, entry.sequence, entry.stage, entry.stage_kind, entry.stage_rank, entry.stage_owner, entry.visit,
+    entry.from_stage, entry.from_since, entry.entered_at, entry.recorded_at, entry.cause, entry.definition_version,
+    entry.decision_id, entry.correction, entry.withdrawn, entry.replaces, entry.follows, decision.decision, decision.reason,
+    decision.actor
+FROM stage_entry AS entry
+LEFT JOIN LATERAL (
+    SELECT * FROM decision WHERE decision.lead_id = entry.lead_id AND decision.decision_id = entry.decision_id LIMIT 1
+) AS decision ON true
+WHERE entry.lead_id = ANY ($1::uuid[])
+ORDER BY entry.lead_id, entry.sequence
+"""
+
+# A profile can come twice, as the newest one and then as one that was superseded.
+_KEEP = """
+INSERT INTO lead_fact (lead_id, placed_at, rank, tie, recorded_at, fact)
+SELECT lead_id, placed_at, rank, tie, $6, fact::jsonb
+FROM unnest($1::uuid[], $2::timestamptz[], $3::smallint[], $4::uuid[], $5::text[]) AS row (lead_id, placed_at, rank, tie, fact)
+ORDER BY lead_id, placed_at, rank, tie
+ON CONFLICT DO NOTHING
+"""
+
+_UNDO = """
+UPDATE lead_fact SET fact = fact || '{"undone": true}' WHERE lead_id = $1 AND tie = $2 AND fact ->> 'kind' = 'merge'
+"""
+
+_FORGET = """
+DELETE FROM lead_fact
+WHERE lead_id IN (SELECT lead_id FROM lead WHERE lead_id = ANY ($1::uuid[]) OR merged_into = ANY ($1::uuid[]))
+"""
+
+
+@dataclass(slots=True)
+class Loaded:
+    """The logs of some leads and of all that were merged into them, and the entries that stand of each."""
+
+    logs: dict[UUID, Log] = field(default_factory=dict)
+    stands: dict[UUID, list[LeadStageChanged]] = field(default_factory=dict)
+
+
+async def load(
+    driver: asyncpg.Connection, lead_ids: Iterable[UUID], merged_now: Mapping[UUID, Sequence[UUID]]
+) -> Loaded:
+    """Everything that a fold of these leads needs, by a few statements for each generation of merges.
+
+    `merged_now`: leads that are being merged into others by this transaction, by the lead in whose log that stands.
+    """
+    found: dict[UUID, list[Fact]] = {}
+    entered: dict[UUID, int | None] = {}
+    activities: dict[UUID, list[Fact]] = defaultdict(list)
+    undone: dict[UUID, set[UUID]] = defaultdict(set)
+    loaded = Loaded()
+    wanted = set(lead_ids)
+    while wanted:
+        ids = sorted(wanted)
+        for lead_id in ids:
+            found[lead_id] = []
+            loaded.stands[lead_id] = []
+        joined = await _read(driver, ids, found, entered, activities, undone, loaded)
+        joined |= {other for lead_id in ids for other in merged_now.get(lead_id, ())}
+        wanted = joined - found.keys()
+    for lead_id, facts in found.items():
+        log = (*facts, *activities.get(lead_id, ()))
+        loaded.logs[lead_id] = Log(lead_id, entered.get(lead_id), log, frozenset(undone[lead_id]))
+    return loaded
+
+
+async def _read(
+    driver: asyncpg.Connection,
+    ids: Sequence[UUID],
+    found: dict[UUID, list[Fact]],
+    entered: dict[UUID, int | None],
+    activities: dict[UUID, list[Fact]],
+    undone: dict[UUID, set[UUID]],
+    loaded: Loaded,
+) -> set[UUID]:
+    """Read one generation; the leads that were merged into these."""
+    joined: set[UUID] = set()
+    sequences: dict[UUID, set[int]] = defaultdict(set)
+    for row in await driver.fetch(_FACTS, ids):
+        given = orjson.loads(row["fact"])
+        if given["kind"] == "merge":
+            sequences[row["lead_id"]].add(given["sequence"])
+            if given.get("undone"):
+                undone[row["lead_id"]].add(row["tie"])
+                continue
+            joined.add(UUID(given["merged_lead_id"]))
+        fact = _fact(row, given)
+        if not isinstance(fact, Profiled) or fact.sequence not in sequences[row["lead_id"]]:
+            found[row["lead_id"]].append(fact)
+    await _read_leads(driver, ids, found, entered, sequences)
+    for row in await driver.fetch(_ACTIVITIES, ids):
+        activities[row["lead_id"]].append(Acted(row["occurred_at"], row["activity_id"], row["kind"], row["by"]))
+    for row in await driver.fetch(_DECISIONS, ids):
+        found[row["lead_id"]].append(_stood(row))
+    for lead_id, assigned in _assigned(await driver.fetch(_ASSIGNMENTS, ids)):
+        found[lead_id].append(assigned)
+    loaded.stands |= await stands(driver, ids)
+    return joined
+
+
+def _assigned(rows: Iterable[asyncpg.Record]) -> Iterable[tuple[UUID, Assigned]]:
+    """Assignments with their leads, in the order in which they were made. Whoever was given a lead last has it, also where the
+    transaction that did it began before that of the one before, and waited."""
+    last: dict[UUID, datetime] = {}
+    for row in rows:
+        lead_id, at = row["lead_id"], row["occurred_at"]
+        if lead_id in last and at <= last[lead_id]:
+            at = last[lead_id] + _MICROSECOND
+        last[lead_id] = at
+        yield lead_id, Assigned(at, row["assignment_id"], row["owner"])
+
+
+async def stands(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, list[LeadStageChanged]]:
+    """The stage entries of these leads that stand, in order."""
+    said: dict[UUID, list[LeadStageChanged]] = defaultdict(list)
+    for row in await driver.fetch(_ENTRIES, lead_ids):
+        said[row["lead_id"]].append(_entry(row))
+    return {lead_id: standing(entries) for lead_id, entries in said.items()}
+
+
+async def _read_leads(
+    driver: asyncpg.Connection,
+    ids: Sequence[UUID],
+    found: dict[UUID, list[Fact]],
+    entered: dict[UUID, int | None],
+    sequences: Mapping[UUID, Collection[int]],
+) -> None:
+    """The newest profile stands in the lead's own row, unless that was merged and keeps none."""
+    for row in await driver.fetch(_LEADS, ids):
+        lead_id = row["lead_id"]
+        entered[lead_id] = row["entered_under"]
+        sequence = row["intake_sequence"]
+        known = {fact.sequence for fact in found[lead_id] if isinstance(fact, Profiled)}
+        if row["profile_at"] is None or row["merged_into"] is not None or row["erased"]:
+            continue
+        if sequence not in known and sequence not in sequences.get(lead_id, ()):
+            state = LeadState.model_validate_json(row["profile"])
+            found[lead_id].append(Profiled(row["profile_at"], sequence, state))
+
+
+async def keep(driver: asyncpg.Connection, facts: Sequence[tuple[UUID, Fact]], now: datetime) -> None:
+    """Keep facts that have no table of their own."""
+    if not facts:
+        return
+    places = [fact.place for _, fact in facts]
+    await driver.execute(
+        _KEEP,
+        [lead_id for lead_id, _ in facts],
+        [place.at for place in places],
+        [place.rank for place in places],
+        [place.tie for place in places],
+        [_json(fact) for _, fact in facts],
+        now,
+    )
+
+
+async def undo(driver: asyncpg.Connection, lead_id: UUID, merge_id: UUID) -> None:
+    """A merge that was taken back counts no more."""
+    await driver.execute(_UNDO, lead_id, merge_id)
+
+
+async def forget(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
+    """Drop the logs of erased persons, also those of leads that were merged into theirs."""
+    await driver.execute(_FORGET, lead_ids)
+
+
+def _json(fact: Fact) -> str:
+    given: dict[str, object]
+    match fact:
+        case Profiled():
+            given = {
+                "kind": "profile",
+                "sequence": fact.sequence,
+                "state": orjson.Fragment(fact.state.model_dump_json()),
+            }
+        case Joined():
+            given = {
+                "kind": "merge",
+                "merged_lead_id": str(fact.merged_lead_id),
+                "sequence": fact.sequence,
+                "state": orjson.Fragment(fact.state.model_dump_json()),
+            }
+        case Ruled():
+            given = {"kind": "version", "version": fact.version}
+        case _:
+            raise AssertionError(f"{type(fact).__name__} has a table of its own")
+    return orjson.dumps(given).decode()
+
+
+def _fact(row: asyncpg.Record, given: Mapping[str, object]) -> Profiled | Joined | Ruled:
+    at = row["placed_at"]
+    if given["kind"] == "profile":
+        return Profiled(at, int(str(given["sequence"])), LeadState.model_validate(given["state"]))
+    if given["kind"] == "merge":
+        return Joined(
+            at=at,
+            merge_id=row["tie"],
+            merged_lead_id=UUID(str(given["merged_lead_id"])),
+            sequence=int(str(given["sequence"])),
+            state=LeadState.model_validate(given["state"]),
+        )
+    return Ruled(at, int(str(given["version"])))
+
+
+def _stood(row: asyncpg.Record) -> Stood:
+    given = orjson.loads(row["fields"])
+    amount, expected_close = given.get("amount"), given.get("expected_close")
+    decided = Decided(
+        decision_id=row["decision_id"],
+        decision=row["decision"],
+        actor=row["actor"],
+        occurred_at=row["occurred_at"],
+        department=row["department"],
+        reason=row["reason"],
+        fields=Fields(
+            amount=None if amount is None else Money.model_validate(amount),
+            expected_close=None if expected_close is None else date.fromisoformat(expected_close),
+            answers=given.get("answers", {}),
+        ),
+    )
+    return Stood(row["placed_at"], decided, row["stage"], row["definition_version"])
+
+
+def _entry(row: asyncpg.Record) -> LeadStageChanged:
+    said_with_it = ("occurred_at", "present_stage")  # the one by another name, the other true only when it was said
+    values = {name: row[name] for name in LeadStageChanged.model_fields if name not in said_with_it}
+    return LeadStageChanged.model_construct(**values, occurred_at=row["entered_at"])

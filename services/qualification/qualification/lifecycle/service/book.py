@@ -1,0 +1,63 @@
+"""By what leads are judged in one recording, and what follows once they are written: opened anew for each, before it where one can."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from accord.contracts.qualification_events import LeadStageChanged
+from accord.db import Recording
+from qualification.definition.domain.rules import Rules
+from qualification.definition.service import Definitions
+from qualification.lifecycle.domain.lead import Lead
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a recording has done to its leads: as they were and are, the entries that were said, merges (merged, survivor), erasures."""
+
+    before: Mapping[UUID, Lead]
+    now: Mapping[UUID, Lead]
+    entries: Sequence[LeadStageChanged]
+    merged: Sequence[tuple[UUID, UUID]]
+    erased: Collection[UUID]
+
+
+Then = Callable[[Recording, Changes, Rules | None], Awaitable[None]]
+"""Done once the leads of a recording are written, in it and under the version in force."""
+
+Ready = Callable[[AsyncConnection | None], Awaitable[Then]]
+"""Looks up what `Then` needs, so that it need not within the recording. Whoever holds a transaction gives its connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """The version in force, None while there is none, and every version by which a lead may be judged."""
+
+    in_force: Rules | None
+    versions: Mapping[int, Rules]
+    kinds: frozenset[str]
+    """The kinds of activity that any of the versions asks for."""
+    know: Callable[[Iterable[int], AsyncConnection], Awaitable[None]]
+    """Sees to it that these versions are there; asked within a recording, and given its connection."""
+    then: Then
+
+    def rules_of(self, lead: Lead) -> Rules | None:
+        """The version that a lead is judged by, or would enter by."""
+        return self.in_force if lead.ruled_by is None else self.versions[lead.ruled_by]
+
+
+class Books:
+    """Opens a book for each recording."""
+
+    def __init__(self, definitions: Definitions, ready: Ready) -> None:
+        self._definitions = definitions
+        self._ready = ready
+
+    async def open(self, conn: AsyncConnection | None = None) -> Book:
+        """The book of this moment. Whoever holds a transaction gives its connection: looking may take one of its own otherwise."""
+        known = await self._definitions.known(conn)
+        return Book(*known, self._definitions.know, await self._ready(conn))

@@ -1,0 +1,167 @@
+"""Decisions of people and of the CRM: one transaction for one or for many, in order; a refused one spoils no other.
+
+The leads are locked first, so of two people who decide at once one wins and the other is told what stands now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeGuard
+from uuid import UUID
+
+from accord.contracts.base import LeadEvent
+from accord.contracts.qualification_events import LeadStageChanged
+from accord.contracts.values import Department
+from accord.db import Database, Recording
+from accord.http import idempotency
+from accord.ids import new_id
+from qualification.lifecycle.domain.decisions import Changed, Redefined, Refused, Unknown, allowed_decisions
+from qualification.lifecycle.domain.facts import Decided, Fields
+from qualification.lifecycle.domain.lead import Lead
+from qualification.lifecycle.queries import external_keys
+from qualification.lifecycle.service.batch import LeadBatch
+from qualification.lifecycle.service.book import Book, Books
+
+DECISIONS_PER_TURN_MAX = 200
+"""After so many the loop gets its turn, so that a large batch does not hold up other requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A decision that somebody wants to take.
+
+    `lead` is an id, or the digest of an external id (accord.contracts.external_key). `revision` is what the lead must still
+    be at, and `definition_version` what must still be in force, if it matters; `occurred_at` None is now.
+    """
+
+    lead: UUID | str
+    decision: str
+    reason: str | None
+    fields: Fields
+    note: str | None
+    occurred_at: datetime | None
+    revision: int | None = None
+    definition_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A decision that was recorded: the lead as it is after it and after every gate that this opened. `asked` is the lead that was named,
+    which may have been merged into it."""
+
+    decided: Decided
+    entered: LeadStageChanged
+    lead: Lead
+    revision: int
+    allowed: tuple[str, ...]
+    asked: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who decides: the key's name and its department."""
+
+    name: str
+    department: Department | None
+
+
+Answer = Taken | Refused
+Render = Callable[[Sequence[Answer]], idempotency.Answer]
+
+
+async def take_decisions(
+    database: Database,
+    books: Books,
+    proposals: Sequence[Proposal],
+    author: Author,
+    ticket: idempotency.Ticket | None,
+    render: Render,
+    *,
+    of_batch: bool = False,
+) -> idempotency.Answer:
+    """Take these decisions in one transaction and save what `render` makes of the answers under the ticket's key.
+
+    What `render` raises (for a single decision that is refused) rolls the transaction back and leaves the key free.
+    """
+    book = await books.open()
+    async with database.recording() as recording:
+
+        async def act() -> idempotency.Answer:
+            return render(await decide(recording, proposals, book, author, of_batch=of_batch))
+
+        return await idempotency.once(recording, ticket, act)
+
+
+async def decide(
+    recording: Recording, proposals: Sequence[Proposal], book: Book, author: Author, *, of_batch: bool = False
+) -> list[Answer]:
+    """Take these decisions one after another; an answer for each, in order."""
+    named = await external_keys.find(await recording.driver(), (p.lead for p in proposals if isinstance(p.lead, str)))
+    targets = [p.lead if isinstance(p.lead, UUID) else named.get(p.lead) for p in proposals]
+    batch = await LeadBatch.lock(recording, book, (lead_id for lead_id in targets if lead_id is not None))
+    dated = [
+        (lead_id, p.occurred_at) for p, lead_id in zip(proposals, targets, strict=True) if lead_id and p.occurred_at
+    ]
+    await batch.foresee_decisions(dated)
+    answers: list[Answer] = []
+    for proposal, lead_id in zip(proposals, targets, strict=True):
+        answers.append(await _one(batch, proposal, lead_id, author, recording.now, book, of_batch=of_batch))
+        if len(answers) % DECISIONS_PER_TURN_MAX == 0:
+            await asyncio.sleep(0)
+    await batch.save()
+    return answers
+
+
+def _decided(proposal: Proposal, author: Author, lead: Lead, now: datetime) -> Decided:
+    """Without a date it is about the lead as it is now that it is locked, so after all that it has done. Whoever waited for the lock
+    began before that, and would otherwise decide about a lead of the past."""
+    return Decided(
+        decision_id=new_id(),
+        decision=proposal.decision,
+        actor=author.name,
+        occurred_at=proposal.occurred_at or lead.next_moment(now),
+        department=author.department,
+        reason=proposal.reason,
+        fields=proposal.fields,
+    )
+
+
+async def _one(
+    batch: LeadBatch,
+    proposal: Proposal,
+    lead_id: UUID | None,
+    author: Author,
+    now: datetime,
+    book: Book,
+    *,
+    of_batch: bool,
+) -> Answer:
+    if lead_id is None:
+        return Unknown("no lead is known by this external id")
+    before = batch.lead(lead_id)
+    if proposal.revision is not None and before.profile is not None and before.revision != proposal.revision:
+        return Changed(before.revision, before.stage, allowed_decisions(before, book.rules_of(before)))
+    in_force = book.in_force.version if book.in_force else None
+    if proposal.definition_version not in (None, in_force) and before.profile is not None and not before.erased:
+        return Redefined(in_force, before.stage, allowed_decisions(before, book.rules_of(before)))
+    decided = _decided(proposal, author, before, now)
+    try:
+        said = await batch.decide(lead_id, decided, proposal.note, of_batch=of_batch)
+    except Refused as refusal:
+        return refusal
+    lead = said.lead
+    return Taken(
+        decided=decided,
+        entered=next(event for event in said.events if _is_entry_by(event, decided)),
+        lead=lead,
+        revision=lead.revision + 1,
+        allowed=allowed_decisions(lead, book.rules_of(lead)),
+        asked=lead_id,
+    )
+
+
+def _is_entry_by(event: LeadEvent, decided: Decided) -> TypeGuard[LeadStageChanged]:
+    return isinstance(event, LeadStageChanged) and event.decision_id == decided.decision_id and not event.withdrawn

@@ -1,0 +1,67 @@
+"""What time alone brings about: a score that has fallen below a threshold, a window that has moved on, an age, a cool-down.
+
+Only leads whose moment has come are looked at, by index and in batches that pass over what others hold. The wall clock decides
+nothing: a moment comes once everything that intake recorded before it has been read, so that a consumer that lags delays an entry
+and does not bring about one that would have to be corrected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from accord.contracts.topics import INTAKE_EVENTS
+from accord.db import Database, Recording
+from accord.isolation import process_isolated
+from accord.messaging.watermarks import ChangeGate, Watermarks
+from accord.workers import Periodic
+from qualification.lifecycle.queries import leads
+from qualification.lifecycle.service.batch import LeadBatch
+from qualification.lifecycle.service.book import Book, Books
+
+LEADS_PER_ROUND_MAX = 500
+EVERY_S = 1.0
+
+
+async def pass_time(
+    database: Database, book: Book, watermarks: Watermarks, leads_max: int = LEADS_PER_ROUND_MAX
+) -> int:
+    """Do what is due of up to so many leads; how many there were. One of which this raises rests, and the others go on."""
+
+    until: datetime | None = None
+
+    async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID] | None:
+        nonlocal until
+        reached = await watermarks.read(recording.conn)
+        until = reached.until([INTAKE_EVENTS])
+        if until is None:
+            return None
+        driver = await recording.driver()
+        held = await leads.with_survivors(driver, sorted(reached.held))
+        return await leads.due(driver, until, held, leads_max, only)
+
+    async def work(recording: Recording, lead_ids: Sequence[UUID]) -> None:
+        if until is None:
+            return
+        batch = await LeadBatch.lock(recording, book, lead_ids)
+        for lead_id in lead_ids:
+            batch.pass_time(lead_id, until)
+        await batch.save()
+
+    return await process_isolated(database, leads.TIMEKEEPING, leads.IS_DUE, claim, work)
+
+
+def timekeeping(database: Database, books: Books, watermarks: Watermarks) -> Periodic:
+    """The worker that does it."""
+
+    gate = ChangeGate(watermarks)
+
+    async def work() -> bool | None:
+        book = await books.open()
+        if book.in_force is None:
+            return None
+        leads_done = await pass_time(database, book, watermarks)
+        return leads_done >= LEADS_PER_ROUND_MAX if leads_done else None
+
+    return Periodic(leads.TIMEKEEPING, EVERY_S, lambda: gate.run_if_changed(work))

@@ -1,0 +1,49 @@
+"""What intake told of leads, taken through scores and gates: one transaction per consumed batch, each lead in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TypeGuard, get_args
+
+from accord.contracts.base import EventData
+from accord.contracts.intake_events import LeadErased
+from accord.db import Recording
+from accord.http import idempotency
+from accord.messaging.handler import Received
+from qualification.lifecycle.service.batch import LeadBatch, Told, concerned
+from qualification.lifecycle.service.book import Book
+
+EVENTS_PER_TURN_MAX = 200
+"""After so many the loop gets its turn, so that a large batch does not hold up the API of the same process."""
+
+
+_MOVING = frozenset(get_args(Told))
+
+
+def _moves_a_lead(data: EventData) -> TypeGuard[Told]:
+    # Event classes are final. `isinstance` would ask pydantic's metaclass for each of them, which shows at this place.
+    return type(data) in _MOVING
+
+
+async def requalify(recording: Recording, received: Sequence[Received], book: Book) -> None:
+    """Apply these events under the definition in force (while there is none, leads are kept without a stage).
+
+    Events that move no lead (submissions held or refused, agreements of others) are passed over.
+    """
+    told = [(item.event.data, item.event.traceparent) for item in received]
+    moving = [(data, traceparent) for data, traceparent in told if _moves_a_lead(data)]
+    if not moving:
+        return
+    erased = [data.lead_id for data, _ in moving if isinstance(data, LeadErased)]
+    if erased:  # saved answers before leads, as those take their locks who decide
+        await idempotency.erase(recording.conn, erased)
+    batch = await LeadBatch.lock(recording, book, (lead_id for data, _ in moving for lead_id in concerned(data)))
+    await batch.foresee(data for data, _ in moving)
+    for number, (data, traceparent) in enumerate(moving, start=1):
+        await batch.take(data, traceparent)
+        if number % EVENTS_PER_TURN_MAX == 0:
+            await asyncio.sleep(0)
+    await batch.save()
+    if erased:  # and what was answered while the leads were waited for
+        await idempotency.erase(recording.conn, erased)

@@ -1,1 +1,0 @@
-"""SQL by subject. Nothing here decides anything or opens a transaction."""

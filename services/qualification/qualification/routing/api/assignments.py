@@ -1,0 +1,258 @@
+"""Who has a lead: given by hand, read with every comparison, and listed by person. Decides nothing itself."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+from fastapi import APIRouter, Body, Path, Response
+from pydantic import BaseModel, Field
+
+from accord.contracts.values import Handle, Timestamp
+from accord.db import Database
+from accord.http.auth import Caller, require
+from accord.http.conditional import LeadMatch
+from accord.http.idempotency import Answer, Ticket, idempotency
+from accord.http.openapi import problems
+from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
+from accord.http.problems import Problem, not_found
+from qualification.definition.service import Definitions
+from qualification.lifecycle.api.decisions import problem_of
+from qualification.lifecycle.api.models import LeadRow, WhyLeaf, Wire, Word, lead_row
+from qualification.lifecycle.api.references import ERASED, Reference, etag_of, gone, named, revision_of
+from qualification.lifecycle.domain.decisions import Refused
+from qualification.lifecycle.service.decide import Author
+from qualification.routing.domain.assignment import Assignment, How
+from qualification.routing.domain.document import Method
+from qualification.routing.service.assign import Given, Stranger, Wish, assign_by_hand, list_assignments, list_owned
+from qualification.routing.service.document import RoutingBook
+from qualification.routing.service.give import Cause, explained
+
+_ASSIGNMENT: dict[str, Any] = {"owner": "ann", "reason": "territory"}
+
+_ASSIGNED: dict[str, Any] = {
+    "lead_id": "0198c0de-0000-7000-8000-000000000001",
+    "owner": "ann",
+    "previous_owner": "bob",
+    "changed": True,
+    "occurred_at": "2027-01-04T16:00:00Z",
+}
+
+
+Owner = Annotated[
+    str,
+    Path(
+        min_length=1,
+        max_length=100,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$",
+        description="The person's handle, as the routing document has it.",
+        examples=["ann"],
+    ),
+]
+_NIL = UUID(int=0)
+
+
+class AssignmentRequest(Wire):
+    """A lead goes to a person."""
+
+    owner: Handle = Field(description="Somebody whom the routing document names.", examples=["ann"])
+    reason: Word | None = Field(
+        default=None,
+        description="One word of the team's own, such as `territory`; no free text.",
+        examples=["territory"],
+    )
+
+
+class AssignmentAnswer(BaseModel):
+    """Whose the lead is now. `changed` is false where it was already, and then nothing was recorded."""
+
+    lead_id: UUID
+    owner: str
+    previous_owner: str | None
+    changed: bool
+    occurred_at: Timestamp
+
+
+class RuleAnswer(BaseModel):
+    """A rule that was looked at, in order; the first that held named the pool."""
+
+    rule: str
+    pool: str
+    held: bool
+    why: list[WhyLeaf]
+
+
+class StickyAnswer(BaseModel):
+    """Somebody whom the lead would have stayed with: its own owner before, or its account's."""
+
+    because: str = Field(examples=["account"])
+    owner: str
+    taken: bool
+    why: str
+
+
+class MemberAnswer(BaseModel):
+    """A member of a pool before the pick. `current` is nginx's current weight; of those who are available, `current` + `weight` decides."""
+
+    owner: str
+    weight: int
+    current: float
+    open: int = Field(description="Open leads, counted up to 2,000.")
+    capacity: int | None
+    available: bool
+    why_not: str | None
+
+
+class PoolAnswer(BaseModel):
+    """A pool that was asked."""
+
+    pool: str
+    method: Method
+    fallback: bool
+    members: list[MemberAnswer]
+    picked: str | None
+
+
+class ExplanationAnswer(BaseModel):
+    """Why, to the last comparison."""
+
+    how: How = Field(
+        description="Kept by its own owner, kept with the account, from the pool, from the fallback, or nobody."
+    )
+    rules: list[RuleAnswer]
+    sticky: list[StickyAnswer]
+    pools: list[PoolAnswer]
+
+
+class AssignmentRow(BaseModel):
+    """One assignment of a lead. `explanation` is null where a person or a merge decided, and for an erased person."""
+
+    assignment_id: UUID
+    owner: str | None = Field(description="Null: nobody was available, and the lead waits.")
+    previous_owner: str | None
+    pool: str | None
+    cause: Cause
+    why: str
+    reason: str | None
+    actor: str | None
+    clause: str | None = Field(description="The clause of the SLA that was broken, where that was the cause.")
+    breach_id: UUID | None
+    routing_version: int | None
+    explanation: ExplanationAnswer | None
+    occurred_at: Timestamp
+
+
+class OwnedRow(LeadRow):
+    """A lead of one person."""
+
+    open: bool
+
+
+def router(database: Database, definitions: Definitions, book: RoutingBook) -> APIRouter:
+    """The routes over one database, the definition and the routing in force."""
+    routes = APIRouter(tags=["routing"])
+
+    @routes.post(
+        "/v1/leads/{lead}/assignment",
+        status_code=201,
+        summary="Give a lead to a person",
+        operation_id="assign_lead",
+        response_model=AssignmentAnswer,
+        responses={
+            200: {"description": "The person had the lead already; nothing was recorded.", "model": AssignmentAnswer},
+            201: {"content": {"application/json": {"example": _ASSIGNED}}},
+            **problems(404, 412),
+            **ERASED,
+        },
+    )
+    async def assign(
+        lead: Reference,
+        body: Annotated[AssignmentRequest, Body(openapi_examples={"by hand": {"value": _ASSIGNMENT}})],
+        if_match: LeadMatch = None,
+        caller: Caller = require("decisions:write"),
+        ticket: Ticket | None = idempotency(),
+    ) -> Response:
+        """A person decides who has the lead, also beyond a capacity or an absence. No pool's turn is used up by it.
+
+        The owner must be somebody whom the routing document names, under `people` or in a pool; without a document any handle
+        goes. A lead that was merged is followed to its survivor, whose id is answered.
+        """
+        wish = Wish(named(lead), body.owner, body.reason, revision_of(if_match))
+        author = Author(caller.name, caller.department)
+        routing, rules = await book.in_force(), await definitions.in_force()
+        try:
+            answer = await assign_by_hand(database, routing, rules, wish, author, ticket, _given)
+        except Stranger:
+            raise _stranger() from None
+        except Refused as refusal:
+            raise problem_of(refusal) from None
+        return answer.response()
+
+    @routes.get(
+        "/v1/leads/{lead}/assignments",
+        summary="Who was given a lead, and why",
+        operation_id="get_lead_assignments",
+        responses={**problems(404), **ERASED},
+    )
+    async def history(
+        lead: Reference, limit: Limit = 100, cursor: CursorText = None, _caller: Caller = require("leads:read")
+    ) -> Page[AssignmentRow]:
+        """Each assignment in the order in which it was made, with every rule, comparison and member that was looked at."""
+        after = place_after(cursor, int) or 0
+        found = await list_assignments(database, named(lead), after, limit + 1)
+        if found is None:
+            raise not_found("lead")
+        if found[0].erased:
+            raise gone()
+        rows, next_cursor = page_of(found[1], limit, lambda row: int(row["sequence"]))
+        return Page(items=[_row(row) for row in rows], next_cursor=next_cursor)
+
+    @routes.get("/v1/owners/{name}/leads", summary="A person's leads", operation_id="list_owned_leads")
+    async def owned(
+        name: Owner, limit: Limit = 100, cursor: CursorText = None, _caller: Caller = require("leads:read")
+    ) -> Page[OwnedRow]:
+        """The leads that this person has, open ones first, each part in the order of capture."""
+        open_ones, after = decode_cursor(cursor, int, UUID) or (1, _NIL)
+        found = await list_owned(database, name, await definitions.in_force(), (bool(open_ones), after), limit + 1)
+        rows, next_cursor = page_of(found, limit, lambda item: (int(item[0]), item[1].lead_id))
+        items = [OwnedRow(**lead_row(row).model_dump(), open=opened) for opened, row in rows]
+        return Page(items=items, next_cursor=next_cursor)
+
+    return routes
+
+
+def explanation_of(made: Assignment) -> ExplanationAnswer:
+    """Why, of an assignment that was just thought through."""
+    return ExplanationAnswer.model_validate(orjson.loads(explained(made)))
+
+
+def _row(row: asyncpg.Record) -> AssignmentRow:
+    stored = row["explanation"]
+    plain = {name: row[name] for name in AssignmentRow.model_fields if name != "explanation"}
+    return AssignmentRow(**plain, explanation=None if stored is None else ExplanationAnswer.model_validate_json(stored))
+
+
+def _given(given: Given) -> Answer:
+    body = {
+        "lead_id": str(given.lead_id),
+        "owner": given.owner,
+        "previous_owner": given.previous_owner,
+        "changed": given.changed,
+        "occurred_at": given.at,
+    }
+    headers = {"ETag": etag_of(given.revision), "Location": f"/v1/leads/{given.lead_id}/assignments"}
+    content = orjson.dumps(body, option=orjson.OPT_UTC_Z)
+    return Answer(201 if given.changed else 200, content, headers, subject=given.lead_id)
+
+
+def _stranger() -> Problem:
+    message = "Is nobody whom the routing document names"
+    return Problem(
+        422,
+        "unknown-owner",
+        "Nobody goes by this name",
+        f"{message}. Add the person under `people`, or to a pool.",
+        errors=[{"pointer": "/owner", "message": message}],
+    )

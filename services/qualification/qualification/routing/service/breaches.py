@@ -1,0 +1,69 @@
+"""What the SLA monitor tells of broken clauses: where a clause says so, the lead is taken away from its owner and given to somebody else.
+
+Once for each breach, also when it is told again. Whoever has answered by the time that this is read keeps the lead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import structlog
+
+from accord.contracts.sla_events import BreachWithdrawn, ClockBreached, ClockCancelled, ClockMet
+from accord.db import Recording
+from accord.messaging.handler import Received
+from qualification.definition.domain.rules import Rules
+from qualification.lifecycle.domain.lead import Lead
+from qualification.lifecycle.queries import leads
+from qualification.routing.domain.document import Routing, open_stages
+from qualification.routing.queries import assignments
+from qualification.routing.service.give import Breach, Wanted, give
+
+log = structlog.get_logger(__name__)
+
+
+async def take_breaches(
+    recording: Recording, received: Sequence[Received], routing: Routing | None, rules: Rules | None
+) -> None:
+    """Apply these events. Those of clauses that take no lead away are passed over."""
+    broken, over = _read([item.event.data for item in received])
+    if not broken and not over:
+        return
+    driver = await recording.driver()
+    if broken and routing is not None and rules is not None:
+        done = await assignments.answered(driver, (event.breach_id for event in broken))
+        fresh = [event for event in broken if event.breach_id not in done]
+        locked = await leads.lock(driver, (lead_id for event in fresh if (lead_id := event.lead_id)), rules.kinds)
+        wanted = _wanted(fresh, locked, rules)
+        log.info("breaches_taken", told=len(broken), told_before=len(done), taken_away=len(wanted))
+        await give(recording, wanted, routing, rules, revised=True)
+    await assignments.breach_is_over(driver, over)
+
+
+def _read(told: Sequence[object]) -> tuple[list[ClockBreached], list[UUID]]:
+    """Breaches that stand at the end of what was told, and clocks whose breach is void or answered."""
+    broken: dict[UUID, ClockBreached] = {}
+    over: dict[UUID, None] = {}
+    for event in told:
+        if isinstance(event, ClockBreached) and event.reassign and event.lead_id is not None and not event.backfill:
+            broken[event.clock_id] = event
+        elif isinstance(event, ClockMet | BreachWithdrawn | ClockCancelled):
+            broken.pop(event.clock_id, None)
+            over[event.clock_id] = None
+    return list(broken.values()), list(over)
+
+
+def _wanted(broken: Sequence[ClockBreached], locked: dict[UUID, Lead], rules: Rules) -> list[Wanted]:
+    """Leads that still are with whom the breach speaks of, in an open stage; each once."""
+    opened = open_stages(rules)
+    found: dict[UUID, Wanted] = {}
+    for event in broken:
+        lead = locked[event.lead_id] if event.lead_id else None
+        while lead is not None and lead.merged_into is not None:
+            lead = locked[lead.merged_into]
+        if lead is None or lead.erased or lead.stage not in opened or lead.owner is None or lead.owner != event.owner:
+            continue
+        breach = Breach(event.breach_id, event.clock_id, event.clause, event.owner)
+        found.setdefault(lead.lead_id, Wanted(lead, "breach", breach))
+    return list(found.values())

@@ -1,0 +1,255 @@
+"""The routing document: written as a new version each time, at hand for every batch, and asked what it would do. Gives nobody a lead."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from accord.agreements.documents import Document
+from accord.agreements.store import Outdated
+from accord.db import Database, driver_of, is_transient
+from accord.terms.criteria import MISSING, Facts
+from accord.terms.findings import Finding
+from accord.terms.patterns import AS_IT_STANDS
+from qualification.definition.domain.rules import Rules
+from qualification.lifecycle.domain.lead import Activities, Lead
+from qualification.lifecycle.domain.scoring import LeadFacts, scores
+from qualification.lifecycle.queries import leads
+from qualification.routing.domain.assignment import Asked, Assignment, PoolLooked, State, assign, available
+from qualification.routing.domain.checks import check_routing
+from qualification.routing.domain.document import Routing, RoutingDocument, compile_routing, open_stages
+from qualification.routing.queries import assignments
+from qualification.routing.queries import document as stored
+from qualification.routing.queries.document import Version
+
+log = structlog.get_logger(__name__)
+
+_REFRESH_S = 1.0
+WAITING_COUNTED_MAX = 10_000
+
+
+class Wrong(Exception):
+    """The document has findings and is not taken."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        super().__init__(f"{len(findings)} places are wrong")
+        self.findings = findings
+
+
+class Stale(Exception):
+    """The document has changed since the caller read it. `version` is the present one, None where there is none."""
+
+    def __init__(self, version: int | None) -> None:
+        super().__init__("the document has changed")
+        self.version = version
+
+
+class RoutingBook:
+    """The document in force, compiled once for each version. Another process's version is seen after a second at most."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._current: Routing | None = None
+        self._known = False
+        self._look_at = 0.0
+        self._looking = asyncio.Lock()
+
+    async def in_force(self, conn: AsyncConnection | None = None) -> Routing | None:
+        """The routing by which leads are given now; None while nobody has written one.
+
+        Whoever holds a transaction gives its connection: looking takes one of its own otherwise. While the database does not answer,
+        the version last seen stays: nothing can be recorded by it then anyway.
+        """
+        if conn is not None:
+            if (
+                time.monotonic() >= self._look_at
+            ):  # without waiting for whoever looks just now, who may wait for a connection
+                await self._refresh(conn)
+        elif time.monotonic() >= self._look_at and not (self._known and self._looking.locked()):
+            async with self._looking:
+                if time.monotonic() >= self._look_at:
+                    await self._look()
+        return self._current
+
+    async def write(
+        self, document: Document, rules: Rules | None, based_on: int | None, author: str
+    ) -> tuple[Version, bool]:
+        """Keep a new version; the one in force and whether it is new. The same content again makes none.
+
+        `based_on` is the version that the caller has read. Raises Wrong and Stale.
+        """
+        findings = await asyncio.to_thread(check_routing, document.content, rules)
+        if findings:
+            raise Wrong(findings)
+        pools = RoutingDocument.model_validate(document.content).pools
+        async with self._database.recording() as recording:
+            driver = await recording.driver()
+            await stored.one_writer(driver)
+            before = await stored.newest(driver)
+            number = before.version if before else None
+            if number != based_on:
+                raise Stale(number)
+            if before is not None and before.sha256 == document.sha256:
+                return before, False
+            written = Version((number or 0) + 1, document.content, document.sha256, recording.now, author)
+            await stored.write(driver, written, pools)
+        self._look_at = 0.0
+        return written, True
+
+    async def find_outdated(self) -> list[Outdated]:
+        """What this release would refuse of the document in force, looked at by itself."""
+        newest = await newest_version(self._database)
+        findings = [] if newest is None else await asyncio.to_thread(check_routing, newest.content, None)
+        return [Outdated("routing", newest.version, "active", findings)] if newest and findings else []
+
+    async def _look(self) -> None:
+        try:
+            async with self._database.reading() as conn:
+                await self._refresh(conn)
+        except Exception as error:
+            if not self._known or not is_transient(error):
+                raise
+            log.warning("routing_not_refreshed", error=type(error).__name__)
+            self._look_at = time.monotonic() + _REFRESH_S
+
+    async def _refresh(self, conn: AsyncConnection) -> None:
+        driver = await driver_of(conn)
+        number = await stored.newest_number(driver)
+        if number is not None and (self._current is None or self._current.version != number):
+            self._current = _compiled(await stored.newest(driver))
+        self._known = True
+        self._look_at = time.monotonic() + _REFRESH_S
+
+
+def _compiled(version: Version | None) -> Routing | None:
+    if version is None:
+        return None
+    return compile_routing(version.version, RoutingDocument.model_validate(version.content, context=AS_IT_STANDS))
+
+
+# --- Reading ---
+
+
+async def newest_version(database: Database) -> Version | None:
+    """The version in force, as it was written."""
+    async with database.reading() as conn:
+        return await stored.newest(await driver_of(conn))
+
+
+async def one_version(database: Database, number: int) -> Version | None:
+    """One version, as it was written."""
+    async with database.reading() as conn:
+        return await stored.version(await driver_of(conn), number)
+
+
+async def list_versions(database: Database, before: int, rows_max: int) -> list[asyncpg.Record]:
+    """Versions below a number, the newest first."""
+    async with database.reading() as conn:
+        return await stored.page(await driver_of(conn), before, rows_max)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """A pool as it stands: each member with its current weight, open leads and why it gets none now; `waiting` leads wait for it."""
+
+    looked: PoolLooked
+    waiting: int
+
+
+async def view_pools(database: Database, routing: Routing, rules: Rules | None, now: datetime) -> list[PoolView]:
+    """How every pool stands at this moment."""
+    async with database.reading() as conn:
+        driver = await driver_of(conn)
+        state = await read_state(driver, routing, rules)
+        waiting = await assignments.waiting_counts(driver, routing.pools, WAITING_COUNTED_MAX)
+    return [PoolView(available(routing, pool, state, now)[0], waiting.get(pool, 0)) for pool in routing.pools]
+
+
+async def read_state(driver: asyncpg.Connection, routing: Routing, rules: Rules | None) -> State:
+    """Where the pools stand, without locking anything."""
+    counts = await stored.open_leads(driver, routing.people, open_stages(rules)) if rules else {}
+    return State(await stored.read_pointers(driver), counts)
+
+
+# --- What it would do ---
+
+
+_ATTRIBUTE = "attributes."
+
+
+class SaidFacts:
+    """Facts that a caller made up: a value for each path."""
+
+    def __init__(self, values: Mapping[str, object]) -> None:
+        self._values = values
+        self.attributes = {
+            path.removeprefix(_ATTRIBUTE): value for path, value in values.items() if path.startswith(_ATTRIBUTE)
+        }
+
+    def value(self, path: str, within: timedelta | None) -> object:
+        """The value at a path, MISSING if none was given. A count that was not given is 0, whatever its window."""
+        if path in self._values:
+            return self._values[path]
+        return 0 if path.startswith("activities.") else MISSING
+
+
+def facts_of(lead: Lead, more: Activities | None, rules: Rules, now: datetime) -> Facts:
+    """What routing may ask of a lead at this moment, or at its own clock where that is later.
+
+    `more` are activities of kinds that only routing asks for.
+    """
+    at = lead.at_present(now)
+    made = scores(lead.profile, lead.activities, rules, at)
+    activities = lead.activities.with_all_of(more) if more else lead.activities
+    return LeadFacts(lead.profile, activities, lead.stage, at, made)
+
+
+async def preview_lead(
+    database: Database, lead_id: UUID, routing: Routing, rules: Rules, now: datetime
+) -> Assignment | None:
+    """Whom this lead would be given to now, if it had to be given to somebody; its present owner keeps it if possible.
+
+    None if there is no such lead.
+    """
+    async with database.reading() as conn:
+        driver = await driver_of(conn)
+        lead = await leads.read(driver, lead_id, rules.kinds)
+        if lead is None or lead.profile is None or lead.erased:
+            return None
+        state = await read_state(driver, routing, rules)
+        account = lead.profile.account_id
+        owners = await stored.account_owners(driver, [account] if account else [])
+        more = await stored.activities(driver, [lead.lead_id], routing.kinds - rules.kinds)
+    asked = Asked(
+        lead_id=lead.lead_id,
+        facts=facts_of(lead, more.get(lead.lead_id), rules, now),
+        owner=lead.owner,
+        counted=lead.owner is not None and lead.stage in open_stages(rules),
+        account_owner=owners.get(account) if account else None,
+    )
+    return await _assigned(asked, routing, state, now)
+
+
+async def preview_facts(
+    database: Database, facts: Facts, account_id: UUID | None, routing: Routing, rules: Rules | None, now: datetime
+) -> Assignment:
+    """Whom a lead with these facts would be given to now."""
+    async with database.reading() as conn:
+        driver = await driver_of(conn)
+        state = await read_state(driver, routing, rules)
+        owners = await stored.account_owners(driver, [account_id] if account_id else [])
+    owner = owners.get(account_id) if account_id else None
+    return await _assigned(Asked(UUID(int=0), facts, account_owner=owner), routing, state, now)
+
+
+async def _assigned(asked: Asked, routing: Routing, state: State, now: datetime) -> Assignment:
+    # Beside the loop: patterns of a document that is only tried are anybody's.
+    return (await asyncio.to_thread(assign, asked, routing, state, now))[0]

@@ -1,0 +1,324 @@
+"""Leads are given to people: those of a batch one after another under one lock, those that wait, and those of a breach.
+
+The pools are locked together, after the leads and in one order, so that pointers and counts of open leads hold until the commit and no
+two transactions give one person the last place. A recording in which no lead needs anybody asks the database for nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Literal
+from uuid import UUID
+
+import asyncpg
+import orjson
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from accord.contracts.qualification_events import LeadAssigned
+from accord.db import Recording
+from accord.ids import new_id
+from qualification.definition.domain.rules import Rules
+from qualification.lifecycle.domain.lead import Activities, Lead
+from qualification.lifecycle.service.book import Changes, Ready, Then
+from qualification.routing.domain.assignment import Asked, Assignment, State, assign
+from qualification.routing.domain.document import Routing, open_stages
+from qualification.routing.domain.pointer import Pointer
+from qualification.routing.queries import assignments
+from qualification.routing.queries import document as stored
+from qualification.routing.queries.assignments import Row, Waiting
+from qualification.routing.service.document import RoutingBook, facts_of
+
+Cause = Literal["stage", "waiting", "breach", "person", "merge"]
+"""Why a lead was given to somebody: it entered a stage, somebody has become available, a clause was broken, a person said so, or two
+leads became one."""
+
+
+WHY_MERGED = "the lead that was merged into this one had this owner, and this one had none"
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """The breach that a lead is taken away from its owner for."""
+
+    breach_id: UUID
+    clock_id: UUID
+    clause: str
+    owner: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A lead that needs somebody. `silent`: nothing is said if nobody is found, since that was said before."""
+
+    lead: Lead
+    cause: Cause
+    breach: Breach | None = None
+    silent: bool = False
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An assignment that was decided elsewhere: by a person, or by a merge."""
+
+    lead: Lead
+    owner: str | None
+    cause: Cause
+    why: str
+    actor: str | None = None
+    reason: str | None = None
+    traceparent: str | None = None
+
+
+def following(book: RoutingBook) -> Ready:
+    """What follows once leads are written: they are given to people by the routing in force."""
+
+    async def ready(conn: AsyncConnection | None) -> Then:
+        return partial(give_entered, routing=await book.in_force(conn))
+
+    return ready
+
+
+async def give_entered(recording: Recording, changes: Changes, rules: Rules | None, *, routing: Routing | None) -> None:
+    """After the leads of a recording were written: those that entered one of the routing's stages are given to people.
+
+    A survivor without an owner takes that of the lead that was merged into it. Leads that are merged or erased belong to nobody.
+    """
+    taken_over: Collection[UUID] = ()
+    if changes.merged or changes.erased:
+        taken_over = await _let_go(recording, changes, rules)
+    if not changes.entries or routing is None or rules is None:
+        return
+    entered = _entered(changes, routing, rules, recording.now)
+    wanted = [Wanted(lead, "stage") for lead in entered if lead.lead_id not in taken_over]
+    await give(recording, wanted, routing, rules, revised=False)
+
+
+def _entered(changes: Changes, routing: Routing, rules: Rules, now: datetime) -> list[Lead]:
+    """Leads that need somebody since they entered a stage: those without an owner, and those that came back.
+
+    One that goes on from an open stage to another keeps its owner without a word.
+    """
+    stages, opened = routing.stages_of(rules), open_stages(rules)
+    found: dict[UUID, Lead] = {}
+    for entry in changes.entries:
+        lead = changes.now[entry.lead_id]
+        if lead.stage not in stages or lead.merged_into is not None or lead.erased or lead.lead_id in found:
+            continue
+        from_closed = entry.from_stage is not None and entry.from_stage not in opened
+        came_back = from_closed and entry.stage in stages and not entry.correction
+        too_old = routing.entered_within is not None and _age(lead, now) > routing.entered_within
+        if (lead.owner is None or came_back) and not too_old:
+            found[lead.lead_id] = lead
+    return list(found.values())
+
+
+def _age(lead: Lead, now: datetime) -> timedelta:
+    return now - lead.stage_since if lead.stage_since else timedelta()
+
+
+async def _let_go(recording: Recording, changes: Changes, rules: Rules | None) -> Collection[UUID]:
+    """Take owners away from leads that are gone, and give them to survivors without one; which survivors those were."""
+    opened = open_stages(rules) if rules else frozenset()
+    told: dict[UUID, Told] = {}
+    for merged_id, survivor_id in changes.merged:
+        owner, survivor = changes.before[merged_id].owner, changes.now[survivor_id]
+        if owner is not None and survivor.owner is None and survivor.stage in opened and not survivor.erased:
+            told.setdefault(survivor_id, Told(survivor, owner, "merge", WHY_MERGED))
+    await tell(recording, list(told.values()), revised=False)
+    driver = await recording.driver()
+    gone = {merged_id for merged_id, _ in changes.merged} | set(changes.erased)
+    await assignments.release(driver, sorted(gone))
+    await assignments.forget(driver, sorted(changes.erased))
+    return told.keys()
+
+
+async def give(
+    recording: Recording, wanted: Sequence[Wanted], routing: Routing, rules: Rules, *, revised: bool
+) -> dict[UUID, Assignment]:
+    """Give these locked leads to people, in order, and say so. Who is found for none waits.
+
+    `revised`: the leads' revision grows by this; else the caller's own writing of the leads has seen to that.
+    """
+    if not wanted:
+        return {}
+    driver = await recording.driver()
+    desk = await _Desk.open(driver, wanted, routing, rules, recording.now)
+    made = {item.lead.lead_id: desk.ask(item) for item in wanted}
+    await desk.close(recording, revised=revised)
+    return made
+
+
+async def tell(recording: Recording, told: Sequence[Told], *, revised: bool) -> list[LeadAssigned]:
+    """Write down, and say, what was decided elsewhere. No pointer moves; the pools are locked, so that counts hold."""
+    if not told:
+        return []
+    driver = await recording.driver()
+    await stored.lock_pointers(driver)
+    rows: list[Row] = []
+    events: list[LeadAssigned] = []
+    for item in told:
+        event = _event(item.lead, item.owner, None, item.why, recording.now)
+        rows.append(
+            Row(
+                lead_id=item.lead.lead_id,
+                assignment_id=new_id(),
+                sequence=event.sequence,
+                owner=item.owner,
+                previous_owner=item.lead.owner,
+                pool=None,
+                cause=item.cause,
+                why=item.why,
+                reason=item.reason,
+                actor=item.actor,
+            )
+        )
+        events.append(event)
+        recording.publish(event, traceparent=item.traceparent)
+    await assignments.append(driver, rows, recording.now, revised=revised)
+    await assignments.wait_no_more(driver, [item.lead.lead_id for item in told])
+    owned = [(item.lead, item.owner) for item in told if item.owner is not None]
+    await stored.keep_accounts(driver, _accounts(owned), recording.now)
+    return events
+
+
+class _Desk:
+    """The state of all pools, locked, while the leads of one recording are given out. Lives for one `give`."""
+
+    def __init__(
+        self,
+        routing: Routing,
+        rules: Rules,
+        now: datetime,
+        state: State,
+        accounts: dict[UUID, str],
+        more: Mapping[UUID, Activities],
+    ) -> None:
+        self._routing = routing
+        self._rules = rules
+        self._now = now
+        self._state = state
+        self._accounts = accounts
+        self._more = more
+        self._open = open_stages(rules)
+        self._before = state.pointers
+        self._rows: list[Row] = []
+        self._events: list[tuple[LeadAssigned, str | None]] = []
+        self._waits: list[Waiting] = []
+        self._owned: list[tuple[Lead, str]] = []
+        self._served: list[UUID] = []
+
+    @classmethod
+    async def open(
+        cls, driver: asyncpg.Connection, wanted: Sequence[Wanted], routing: Routing, rules: Rules, now: datetime
+    ) -> _Desk:
+        pointers: Mapping[str, Pointer] = await stored.lock_pointers(driver)
+        leads = [item.lead for item in wanted]
+        people = {*routing.people, *(lead.owner for lead in leads if lead.owner is not None)}
+        counts = await stored.open_leads(driver, people, open_stages(rules))
+        accounts = await stored.account_owners(driver, _account_ids(leads)) if routing.same_account else {}
+        more = await stored.activities(driver, [lead.lead_id for lead in leads], routing.kinds - rules.kinds)
+        return cls(routing, rules, now, State(pointers, counts), accounts, more)
+
+    def ask(self, item: Wanted) -> Assignment:
+        """Find somebody for one lead, in the state that those before it have left."""
+        lead = item.lead
+        account = lead.profile.account_id if lead.profile else None
+        asked = Asked(
+            lead_id=lead.lead_id,
+            facts=facts_of(lead, self._more.get(lead.lead_id), self._rules, self._now),
+            owner=lead.owner,
+            counted=lead.owner is not None and lead.stage in self._open,
+            account_owner=self._accounts.get(account) if account else None,
+            avoid=item.breach.owner if item.breach else None,
+        )
+        made, self._state = assign(asked, self._routing, self._state, self._now)
+        if made.owner is not None:
+            self._served.append(lead.lead_id)
+            self._owned.append((lead, made.owner))
+            if account is not None:
+                self._accounts[account] = made.owner
+        else:
+            self._waits.append(self._waiting(item, made))
+        if made.owner is not None or not (item.silent or asked.avoid):
+            self._say(item, made)
+        return made
+
+    async def close(self, recording: Recording, *, revised: bool) -> None:
+        """Write everything down and say it, by one statement a table."""
+        driver = await recording.driver()
+        pointers = self._state.pointers
+        moved = {pool: pointer for pool, pointer in pointers.items() if pointer != self._before.get(pool)}
+        await stored.move_pointers(driver, moved)
+        await assignments.append(driver, self._rows, self._now, revised=revised)
+        await assignments.wait_no_more(driver, self._served)
+        await assignments.wait(driver, self._waits, self._now)
+        await stored.keep_accounts(driver, _accounts(self._owned), self._now)
+        for event, traceparent in self._events:
+            recording.publish(event, traceparent=traceparent)
+
+    def _say(self, item: Wanted, made: Assignment) -> None:
+        why = f"the clause {item.breach.clause} was broken; {made.why}" if item.breach else made.why
+        event = _event(item.lead, made.owner, made.pool, why, self._now)
+        self._events.append((event, item.traceparent))
+        self._rows.append(
+            Row(
+                lead_id=item.lead.lead_id,
+                assignment_id=new_id(),
+                sequence=event.sequence,
+                owner=made.owner,
+                previous_owner=item.lead.owner,
+                pool=made.pool,
+                cause=item.cause,
+                why=why,
+                clause=item.breach.clause if item.breach else None,
+                breach_id=item.breach.breach_id if item.breach else None,
+                routing_version=self._routing.version,
+                explanation=explained(made).decode(),
+            )
+        )
+
+    def _waiting(self, item: Wanted, made: Assignment) -> Waiting:
+        breach = item.breach
+        return Waiting(
+            lead_id=item.lead.lead_id,
+            pool=made.pool or "",
+            routing_version=self._routing.version,
+            avoid=breach.owner if breach else None,
+            clause=breach.clause if breach else None,
+            breach_id=breach.breach_id if breach else None,
+            clock_id=breach.clock_id if breach else None,
+        )
+
+
+def explained(made: Assignment) -> bytes:
+    """Why, as JSON, as it is stored and answered."""
+    return orjson.dumps({"how": made.how, "rules": made.rules, "sticky": made.sticky, "pools": made.pools})
+
+
+def _event(lead: Lead, owner: str | None, pool: str | None, why: str, now: datetime) -> LeadAssigned:
+    return LeadAssigned(
+        lead_id=lead.lead_id,
+        sequence=lead.sequence + 1,
+        occurred_at=now,
+        recorded_at=now,
+        owner=owner,
+        previous_owner=lead.owner,
+        pool=pool,
+        why=why[:_WHY_CHARS_MAX],
+    )
+
+
+_WHY_CHARS_MAX = 2_000
+
+
+def _account_ids(leads: Iterable[Lead]) -> set[UUID]:
+    return {lead.profile.account_id for lead in leads if lead.profile and lead.profile.account_id}
+
+
+def _accounts(owned: Iterable[tuple[Lead, str]]) -> dict[UUID, str]:
+    """Account → who was given a lead of it last."""
+    return {lead.profile.account_id: owner for lead, owner in owned if lead.profile and lead.profile.account_id}

@@ -1,0 +1,130 @@
+"""Leads that nobody could be given find somebody once one is available, and those from before a routing document are looked at.
+
+Bounded by the round and found by index: leads that wait in a pool are looked at only while somebody there, or in the fallback, can be
+given a lead. Resumable: what waits is a row, and how far a new document's leads have been looked at is another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import asyncpg
+
+from accord.db import Database, Recording, finite
+from accord.isolation import process_isolated
+from accord.workers import Periodic
+from qualification.definition.domain.rules import Rules
+from qualification.definition.service import Definitions
+from qualification.lifecycle.domain.lead import Lead
+from qualification.lifecycle.queries import leads
+from qualification.routing.domain.assignment import State, available
+from qualification.routing.domain.document import Routing
+from qualification.routing.queries import assignments
+from qualification.routing.queries import document as stored
+from qualification.routing.queries.assignments import Waiting
+from qualification.routing.service.document import RoutingBook, read_state
+from qualification.routing.service.give import Breach, Wanted, give
+
+LEADS_PER_ROUND_MAX = 200
+SWEPT_PER_ROUND_MAX = 1_000
+EVERY_S = 1.0
+IDLE_EVERY_S = 3.0
+
+
+async def place_waiting(
+    database: Database, routing: Routing, rules: Rules, leads_max: int = LEADS_PER_ROUND_MAX
+) -> int:
+    """Try so many waiting leads again; how many were tried. One of which this raises rests, and the others go on."""
+
+    async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID]:
+        pools = await _with_somebody(recording, routing, rules)
+        return await assignments.next_waiting(await recording.driver(), pools, routing.version, leads_max, only)
+
+    async def work(recording: Recording, tried: Sequence[UUID]) -> None:
+        driver = await recording.driver()
+        # The lead is locked before it is asked whether it still waits, as everywhere: its row here changes only under that lock.
+        locked = await leads.lock(driver, tried, rules.kinds)
+        waiting = await assignments.waiting(driver, tried)
+        wanted = [
+            Wanted(locked[lead_id], "breach" if row.breach_id else "waiting", _breach(row), silent=bool(row.pool))
+            for lead_id, row in sorted(waiting.items())  # ids are in the order of capture
+            if _still(locked[lead_id], row, routing, rules)
+        ]
+        done = sorted(waiting.keys() - {item.lead.lead_id for item in wanted})
+        await give(recording, wanted, routing, rules, revised=True)
+        await assignments.wait_no_more(driver, done)
+
+    return await process_isolated(database, assignments.PLACING, assignments.IS_WAITING, claim, work)
+
+
+async def sweep(database: Database, routing: Routing, rules: Rules, leads_max: int = SWEPT_PER_ROUND_MAX) -> bool:
+    """Have leads wait that stand in one of the routing's stages without an owner. Whether there may be more to look at."""
+    async with database.recording() as recording:
+        driver = await recording.driver()
+        after = await stored.sweep_state(driver, routing.version)
+        if after is None:
+            return False
+        page = await stored.sweep_page(driver, routing.stages_of(rules), after, leads_max)
+        recent = [
+            row["lead_id"]
+            for row in page
+            if row["owner"] is None
+            and (routing.entered_within is None or recording.now - finite(row["stage_since"]) <= routing.entered_within)
+        ]
+        await _have_wait(driver, recording, recent)
+        done = len(page) < leads_max
+        until = (page[-1]["stage"], page[-1]["lead_id"]) if page else after
+        await stored.swept(driver, routing.version, until, done=done)
+    return not done
+
+
+def placing(database: Database, book: RoutingBook, definitions: Definitions) -> Periodic:
+    """The worker that does both."""
+
+    async def work() -> bool | None:
+        routing, rules = await book.in_force(), await definitions.in_force()
+        if routing is None or rules is None:
+            return None
+        more = await sweep(database, routing, rules)
+        tried = await place_waiting(database, routing, rules)
+        return tried >= LEADS_PER_ROUND_MAX or more if tried or more else None
+
+    return Periodic(assignments.PLACING, EVERY_S, work, idle_every_s=IDLE_EVERY_S)
+
+
+async def _have_wait(driver: asyncpg.Connection, recording: Recording, lead_ids: list[UUID]) -> None:
+    """As if they had been tried under a version before the first, so that they are tried next."""
+    known = await assignments.waiting(driver, lead_ids)
+    rows = [Waiting(lead_id, "", 0) for lead_id in lead_ids if lead_id not in known]
+    await assignments.wait(driver, rows, recording.now)
+
+
+async def _with_somebody(recording: Recording, routing: Routing, rules: Rules) -> list[str]:
+    """The pools in which leads wait and for which somebody can be given one now."""
+    driver = await recording.driver()
+    pools = await assignments.pools_waited_for(driver, routing.pools)
+    if not pools:
+        return []
+    state = await read_state(driver, routing, rules)
+    fallback = routing.fallback is not None and _somebody(routing, routing.fallback, state, recording)
+    return [pool for pool in pools if fallback or _somebody(routing, pool, state, recording)]
+
+
+def _somebody(routing: Routing, pool: str, state: State, recording: Recording) -> bool:
+    return available(routing, pool, state, recording.now)[1]
+
+
+def _still(lead: Lead, row: Waiting, routing: Routing, rules: Rules) -> bool:
+    """Whether the lead still needs somebody: it is where it needs an owner and has none, or the one to take it away from."""
+    stage = rules.stages.get(lead.stage) if lead.stage else None
+    if lead.erased or lead.merged_into is not None or lead.profile is None or stage is None:
+        return False
+    wanted = stage.kind == "open" if row.breach_id else stage.key in routing.stages_of(rules)
+    return wanted and lead.owner == row.avoid
+
+
+def _breach(row: Waiting) -> Breach | None:
+    if row.breach_id is None or row.clock_id is None or row.clause is None:
+        return None
+    return Breach(row.breach_id, row.clock_id, row.clause, row.avoid)
