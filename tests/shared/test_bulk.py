@@ -108,6 +108,14 @@ class TestUpsert:
         assert await statement.execute(connection, newer) == 2
         assert await read(connection) == [make_row(1, by="x", revision=2), make_row(2, revision=5), make_row(3)]
 
+    async def test_keeps_the_stored_value_where_null_is_given_for_a_column_unless_null(
+        self, connection: asyncpg.Connection
+    ) -> None:
+        statement = bulk.upsert(EVENT, COLUMNS, key=["id"], changing=["revision"], unless_null=["by", "content"])
+        await statement.execute(connection, [make_row(1)])
+        await statement.execute(connection, [make_row(1, by=None, content='{"n": 2}', revision=2)])
+        assert await read(connection) == [make_row(1, content='{"n": 2}', revision=2)]
+
 
 class TestUpdate:
     async def test_writes_the_rows_whose_condition_holds_and_says_how_many(

@@ -47,11 +47,23 @@ def insert(table: Table, columns: Iterable[str], *, on_conflict: str = "") -> Bu
 
 
 def upsert(
-    table: Table, columns: Iterable[str], *, key: Sequence[str], changing: Iterable[str], where: str = ""
+    table: Table,
+    columns: Iterable[str],
+    *,
+    key: Sequence[str],
+    changing: Iterable[str],
+    unless_null: Iterable[str] = (),
+    where: str = "",
 ) -> BulkStatement:
-    """INSERT, or UPDATE of the columns `changing` where a row with this key exists. In `where` the stored row goes by the table's
-    name, and the new one by `excluded`."""
-    changes = ", ".join(f"{_QUOTE(name)} = excluded.{_QUOTE(name)}" for name in changing)
+    """INSERT, or UPDATE of the columns `changing` where a row with this key exists, and of those `unless_null` where the new value is
+    not NULL. In `where` the stored row goes by the table's name, and the new one by `excluded`."""
+    name_of = _QUOTE(table.name)
+    changes = ", ".join(
+        [
+            *(f"{_QUOTE(name)} = excluded.{_QUOTE(name)}" for name in changing),
+            *(f"{_QUOTE(name)} = coalesce(excluded.{_QUOTE(name)}, {name_of}.{_QUOTE(name)})" for name in unless_null),
+        ]
+    )
     condition = f" WHERE {where}" if where else ""
     return insert(table, columns, on_conflict=f"({_list(key)}) DO UPDATE SET {changes}{condition}")
 

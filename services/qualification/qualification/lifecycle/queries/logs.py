@@ -14,6 +14,8 @@ import orjson
 from accord.contracts.intake_events import LeadState
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.contracts.values import Money
+from accord.db import bulk
+from qualification import tables
 from qualification.lifecycle.domain.facts import Acted, Assigned, Decided, Fact, Fields, Joined, Profiled, Ruled, Stood
 from qualification.lifecycle.domain.history import Log, standing
 
@@ -64,13 +66,8 @@ ORDER BY entry.lead_id, entry.sequence
 """
 
 # A profile can come twice, as the newest one and then as one that was superseded.
-_KEEP = """
-INSERT INTO lead_fact (lead_id, placed_at, rank, tie, recorded_at, fact)
-SELECT lead_id, placed_at, rank, tie, $6, fact::jsonb
-FROM unnest($1::uuid[], $2::timestamptz[], $3::smallint[], $4::uuid[], $5::text[]) AS row (lead_id, placed_at, rank, tie, fact)
-ORDER BY lead_id, placed_at, rank, tie
-ON CONFLICT DO NOTHING
-"""
+# A profile can come twice, as the newest one and then as one that was superseded.
+_INSERT = bulk.insert(tables.lead_fact, [column.name for column in tables.lead_fact.columns], on_conflict="DO NOTHING")
 
 _UNDO = """
 UPDATE lead_fact SET fact = fact || '{"undone": true}' WHERE lead_id = $1 AND tie = $2 AND fact ->> 'kind' = 'merge'
@@ -193,18 +190,18 @@ async def _read_leads(
 
 async def keep(driver: asyncpg.Connection, facts: Sequence[tuple[UUID, Fact]], now: datetime) -> None:
     """Keep facts that have no table of their own."""
-    if not facts:
-        return
-    places = [fact.place for _, fact in facts]
-    await driver.execute(
-        _KEEP,
-        [lead_id for lead_id, _ in facts],
-        [place.at for place in places],
-        [place.rank for place in places],
-        [place.tie for place in places],
-        [_json(fact) for _, fact in facts],
-        now,
-    )
+    rows: list[dict[str, object]] = [
+        {
+            "lead_id": lead_id,
+            "placed_at": fact.place.at,
+            "rank": fact.place.rank,
+            "tie": fact.place.tie,
+            "recorded_at": now,
+            "fact": _json(fact),
+        }
+        for lead_id, fact in sorted(facts, key=lambda one: (one[0], one[1].place))
+    ]
+    await _INSERT.execute(driver, rows)
 
 
 async def undo(driver: asyncpg.Connection, lead_id: UUID, merge_id: UUID) -> None:

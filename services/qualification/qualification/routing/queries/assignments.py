@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 
+from accord.db import bulk
 from accord.isolation import is_resting
+from qualification import tables
 
-_APPEND = """
-INSERT INTO assignment (
-    lead_id, assignment_id, sequence, owner, previous_owner, pool, cause, reason, actor, clause, breach_id, routing_version, why,
-    explanation, occurred_at, recorded_at
-)
-SELECT lead_id, assignment_id, sequence, owner, previous_owner, pool, cause, reason, actor, clause, breach_id, routing_version, why,
-    explanation::jsonb, $15, $15
-FROM unnest(
-    $1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
-    $11::uuid[], $12::int[], $13::text[], $14::text[]
-) AS row (
-    lead_id, assignment_id, sequence, owner, previous_owner, pool, cause, reason, actor, clause, breach_id, routing_version, why,
-    explanation
-)
-"""
+_INSERT = bulk.insert(tables.assignment, [column.name for column in tables.assignment.columns])
 
 _GIVE = """
 UPDATE lead SET owner = given.owner, sequence = given.sequence, revision = lead.revision + $4, changed_at = $5
@@ -57,16 +45,12 @@ SELECT assignment_id, sequence, owner, previous_owner, pool, cause, reason, acto
 FROM assignment WHERE lead_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3
 """
 
-_WAIT = """
-INSERT INTO waiting_lead AS waiting (lead_id, pool, since, tried_at, routing_version, avoid, clause, breach_id, clock_id)
-SELECT lead_id, pool, $8, $8, routing_version, avoid, clause, breach_id, clock_id
-FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::text[], $6::uuid[], $7::uuid[])
-    AS row (lead_id, pool, routing_version, avoid, clause, breach_id, clock_id)
-ORDER BY lead_id
-ON CONFLICT (lead_id) DO UPDATE SET
-    pool = excluded.pool, tried_at = excluded.tried_at, routing_version = excluded.routing_version, avoid = excluded.avoid,
-    clause = excluded.clause, breach_id = excluded.breach_id, clock_id = excluded.clock_id
-"""
+_WAIT = bulk.upsert(
+    tables.waiting_lead,
+    [column.name for column in tables.waiting_lead.columns],
+    key=["lead_id"],
+    changing=["pool", "tried_at", "routing_version", "avoid", "clause", "breach_id", "clock_id"],
+)
 
 _WAIT_NO_MORE = "DELETE FROM waiting_lead WHERE lead_id = ANY ($1::uuid[])"
 _BREACH_IS_OVER = "DELETE FROM waiting_lead WHERE clock_id = ANY ($1::uuid[])"
@@ -159,25 +143,9 @@ async def append(driver: asyncpg.Connection, rows: Sequence[Row], now: datetime,
     """
     if not rows:
         return
+    times = {"occurred_at": now, "recorded_at": now}
+    await _INSERT.execute(driver, [{**asdict(row), **times} for row in rows])
     leads = [row.lead_id for row in rows]
-    await driver.execute(
-        _APPEND,
-        leads,
-        [row.assignment_id for row in rows],
-        [row.sequence for row in rows],
-        [row.owner for row in rows],
-        [row.previous_owner for row in rows],
-        [row.pool for row in rows],
-        [row.cause for row in rows],
-        [row.reason for row in rows],
-        [row.actor for row in rows],
-        [row.clause for row in rows],
-        [row.breach_id for row in rows],
-        [row.routing_version for row in rows],
-        [row.why for row in rows],
-        [row.explanation for row in rows],
-        now,
-    )
     await driver.execute(
         _GIVE, leads, [row.owner for row in rows], [row.sequence for row in rows], 1 if revised else 0, now
     )
@@ -215,18 +183,9 @@ async def page(driver: asyncpg.Connection, lead_id: UUID, after: int, rows_max: 
 
 async def wait(driver: asyncpg.Connection, rows: Sequence[Waiting], now: datetime) -> None:
     """Have these leads wait; those that do already are noted as tried."""
-    if rows:
-        await driver.execute(
-            _WAIT,
-            [row.lead_id for row in rows],
-            [row.pool for row in rows],
-            [row.routing_version for row in rows],
-            [row.avoid for row in rows],
-            [row.clause for row in rows],
-            [row.breach_id for row in rows],
-            [row.clock_id for row in rows],
-            now,
-        )
+    times = {"since": now, "tried_at": now}
+    ordered = sorted(rows, key=lambda row: row.lead_id)
+    await _WAIT.execute(driver, [{**asdict(row), **times} for row in ordered])
 
 
 async def wait_no_more(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
