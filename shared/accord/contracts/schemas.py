@@ -72,7 +72,7 @@ def asyncapi() -> Schema:
         "channels": {topic: _channel(service, topic) for service, topic in TOPIC_OF.items()},
         "operations": _operations(),
         "components": {
-            "messages": {type_: _message(type_) for type_ in EVENT_TYPES},
+            "messages": {type_: _message(type_) for type_ in sorted(EVENT_TYPES)},
             "messageTraits": {"CloudEvent": {"headers": _HEADERS, "contentType": "application/json"}},
         },
     }
