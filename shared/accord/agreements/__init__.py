@@ -1,6 +1,6 @@
 """The one mechanism of the four signed documents. It knows how an agreement comes into force and nothing of what one says."""
 
-from accord.agreements.cache import ActiveCache
+from accord.agreements.cache import ActiveCache, ActiveVersion, CurrentValue
 from accord.agreements.model import AgreementError
 from accord.agreements.routes import agreement_router
 from accord.agreements.store import ActiveAgreement, AgreementStore, Finding, Kind, Section, agreement_worker
@@ -8,8 +8,10 @@ from accord.agreements.store import ActiveAgreement, AgreementStore, Finding, Ki
 __all__ = [
     "ActiveAgreement",
     "ActiveCache",
+    "ActiveVersion",
     "AgreementError",
     "AgreementStore",
+    "CurrentValue",
     "Finding",
     "Kind",
     "Section",

@@ -1,12 +1,12 @@
-"""The version in force, parsed once and at hand without a query for each request. It never makes up a version."""
+"""The version in force, compiled once and at hand without a query for each request. It never makes up a version."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Generic, TypeVar, cast
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,68 +23,115 @@ _REFRESH_S = 1.0
 _PARSED_MAX = 32
 
 
-class ActiveCache(Generic[T]):
-    """`parse` makes of a content what the service works with (compiled rules); it runs once for each version.
+class CurrentValue(Generic[T]):
+    """What `read` gives, read anew after a second at the earliest.
 
-    Another process's activation is seen after a second at most, one of this process at once. While the database does not
-    answer, the version last seen stays: nothing can be recorded under it then anyway.
+    While the database does not answer, the value last read stays: nothing can be recorded under it then anyway. `name` is what
+    the log calls it.
     """
+
+    def __init__(self, read: Callable[[AsyncConnection | None], Awaitable[T]], name: str) -> None:
+        self._read = read
+        self._name = name
+        self._value: T | None = None
+        self._is_known = False
+        self._read_at = 0.0
+        """When it is read next."""
+        self._expirations = 0
+        self._expirations_read = 0
+        self._reading = asyncio.Lock()
+
+    async def get(self, conn: AsyncConnection | None = None) -> T:
+        """The value. Whoever holds a transaction gives its connection: reading takes one of its own otherwise."""
+        if self._is_due():
+            if conn is not None:  # without waiting for whoever reads just now, since that may wait for a connection
+                await self._refresh(conn)
+            elif not self._reading.locked() or not self._is_fresh_enough():
+                async with self._reading:
+                    if self._is_due():
+                        await self._try_refresh()
+        return cast("T", self._value)
+
+    def expire(self) -> None:
+        """Read it anew before it is given again."""
+        self._expirations += 1
+
+    def _is_due(self) -> bool:
+        return time.monotonic() >= self._read_at or self._expirations != self._expirations_read
+
+    def _is_fresh_enough(self) -> bool:
+        """While somebody else reads it anew."""
+        return self._is_known and self._expirations == self._expirations_read
+
+    async def _try_refresh(self) -> None:
+        try:
+            await self._refresh(None)
+        except Exception as error:
+            if not self._is_known or not is_transient(error):
+                raise
+            log.warning("value_not_refreshed", name=self._name, error=type(error).__name__)
+            self._read_at = time.monotonic() + _REFRESH_S
+
+    async def _refresh(self, conn: AsyncConnection | None) -> None:
+        expirations = self._expirations
+        self._value = await self._read(conn)
+        self._expirations_read = expirations
+        self._is_known = True
+        self._read_at = time.monotonic() + _REFRESH_S
+
+
+class ActiveVersion(Generic[T]):
+    """What `load` makes of the number of the version in force, which is None while there is none.
+
+    Another process's activation is seen after a second at most, one of this process at once.
+    """
+
+    def __init__(
+        self, store: AgreementStore, load: Callable[[int | None, AsyncConnection | None], Awaitable[T]]
+    ) -> None:
+        self._store = store
+        self._load = load
+        self._value = CurrentValue(self._read, store.kind.kind)
+        self._activations = store.activations
+
+    async def get(self, conn: AsyncConnection | None = None) -> T:
+        """What was loaded of it. Whoever holds a transaction gives its connection."""
+        if self._activations != self._store.activations:
+            self._activations = self._store.activations
+            self._value.expire()
+        return await self._value.get(conn)
+
+    async def _read(self, conn: AsyncConnection | None) -> T:
+        version = await self._store.active_version(conn)
+        loaded = await self._load(version, conn)
+        AGREEMENT_ACTIVE.labels(self._store.kind.kind).set(version or 0)
+        return loaded
+
+
+class ActiveCache(Generic[T]):
+    """`parse` makes of a content what the service works with (compiled rules); it runs once for each version."""
 
     def __init__(self, store: AgreementStore, parse: Callable[[Mapping[str, object]], T]) -> None:
         self._store = store
         self._parse = parse
         self._parsed: OrderedDict[int, T] = OrderedDict()
-        self._current: tuple[int, T] | None = None
-        self._known = False
-        self._look_at = 0.0
-        self._activations = -1
-        self._looking = asyncio.Lock()
+        self._active: ActiveVersion[tuple[int, T] | None] = ActiveVersion(store, self._load)
 
     async def current(self, conn: AsyncConnection | None = None) -> tuple[int, T] | None:
         """The number of the version in force and what was parsed of it; None if nothing is in force.
 
         Whoever holds a transaction gives its connection: looking takes one of its own otherwise.
         """
-        if time.monotonic() >= self._look_at or self._activations != self._store.activations:
-            if conn is None:
-                await self._look()
-            else:  # without waiting for whoever looks just now, since that may wait for a connection
-                await self._refresh(conn)
-        return self._current
+        return await self._active.get(conn)
 
     async def at(self, version: int, conn: AsyncConnection | None = None) -> T:
         """What was parsed of a version that is or was in force. Raises NoSuchVersion."""
         found = self._parsed.get(version)
         if found is None:
-            found = self._keep(version, (await self._store.version(version, conn)).content)
+            found = self._parsed[version] = self._parse((await self._store.version(version, conn)).content)
+            if len(self._parsed) > _PARSED_MAX:
+                self._parsed.popitem(last=False)
         return found
 
-    async def _look(self) -> None:
-        if self._looking.locked() and self._known and self._activations == self._store.activations:
-            return  # somebody else is looking; what is known is fresh enough
-        async with self._looking:
-            if self._known and time.monotonic() < self._look_at and self._activations == self._store.activations:
-                return
-            try:
-                await self._refresh(None)
-            except Exception as error:
-                if not self._known or not is_transient(error):
-                    raise
-                log.warning("agreement_not_refreshed", kind=self._store.kind.kind, error=type(error).__name__)
-                self._look_at = time.monotonic() + _REFRESH_S
-
-    async def _refresh(self, conn: AsyncConnection | None) -> None:
-        activations = self._store.activations
-        version = await self._store.active_version(conn)
-        self._current = None if version is None else (version, await self.at(version, conn))
-        self._activations = activations
-        AGREEMENT_ACTIVE.labels(self._store.kind.kind).set(version or 0)
-        self._known = True
-        self._look_at = time.monotonic() + _REFRESH_S
-
-    def _keep(self, version: int, content: Mapping[str, object]) -> T:
-        parsed = self._parse(content)
-        self._parsed[version] = parsed
-        if len(self._parsed) > _PARSED_MAX:
-            self._parsed.popitem(last=False)
-        return parsed
+    async def _load(self, version: int | None, conn: AsyncConnection | None) -> tuple[int, T] | None:
+        return None if version is None else (version, await self.at(version, conn))

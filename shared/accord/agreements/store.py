@@ -117,7 +117,7 @@ class AgreementStore:
         self.database = database
         self.kind = kind
         self.activations = 0
-        """Counts activations by this process; ActiveCache looks at it."""
+        """Counts activations by this process; ActiveVersion looks at it."""
 
     # -- changes: each is one transaction --------------------------------------------------------------------------
 

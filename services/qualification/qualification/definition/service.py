@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accord.agreements import ActiveCache, AgreementStore, Kind, Section
+from accord.agreements import ActiveVersion, AgreementStore, Kind, Section
 from accord.terms.patterns import AS_IT_STANDS
 from qualification.definition.domain.checks import check
 from qualification.definition.domain.definition import Definition
@@ -41,9 +41,9 @@ class Definitions:
 
     def __init__(self, store: AgreementStore) -> None:
         self._store = store
-        self._cache = ActiveCache(store, _read)
-        self._compiled: dict[int, Rules] = {}
+        self._active = ActiveVersion(store, self._load)
         self._agreed: dict[int, Definition] = {}
+        self._compiled: dict[int, Rules] = {}
         self._known: Known | None = None
 
     async def in_force(self, conn: AsyncConnection | None = None) -> Rules | None:
@@ -52,18 +52,7 @@ class Definitions:
 
     async def known(self, conn: AsyncConnection | None = None) -> Known:
         """All of them. Whoever holds a transaction gives its connection: looking may take one of its own otherwise."""
-        current = await self._cache.current(conn)
-        number = None if current is None else current[0]
-        known = self._known
-        if known is not None and (known.in_force.version if known.in_force else None) == number:
-            return known
-        in_force = None if number is None else await self._rules(number, conn)
-        for version in range(1, number or 1):
-            if version not in self._compiled and await self._was_in_force(version, conn):
-                await self._rules(version, conn)
-        kinds = frozenset(kind for rules in self._compiled.values() for kind in rules.kinds)
-        self._known = Known(in_force, self._compiled, kinds)
-        return self._known
+        return await self._active.get(conn)
 
     async def know(self, numbers: Iterable[int], conn: AsyncConnection | None = None) -> None:
         """See to it that these versions are known: another process may have seen one come into force before this one did.
@@ -77,6 +66,18 @@ class Definitions:
         """The content of a version that is or was in force, as it was signed."""
         await self._rules(version)
         return self._agreed[version]
+
+    async def _load(self, number: int | None, conn: AsyncConnection | None) -> Known:
+        known = self._known
+        if known is not None and (known.in_force.version if known.in_force else None) == number:
+            return known
+        for version in range(1, number or 1):
+            if version not in self._compiled and await self._was_in_force(version, conn):
+                await self._rules(version, conn)
+        in_force = None if number is None else await self._rules(number, conn)
+        kinds = frozenset(kind for rules in self._compiled.values() for kind in rules.kinds)
+        self._known = Known(in_force, self._compiled, kinds)
+        return self._known
 
     async def _rules(self, version: int, conn: AsyncConnection | None = None) -> Rules:
         found = self._compiled.get(version)

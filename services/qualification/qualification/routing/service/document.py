@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
-import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from accord.agreements import CurrentValue
 from accord.agreements.documents import Document
 from accord.agreements.store import Outdated
-from accord.db import Database, driver_of, is_transient
+from accord.db import Database, driver_of
 from accord.terms.criteria import MISSING, Facts
 from accord.terms.findings import Finding
 from accord.terms.patterns import AS_IT_STANDS
@@ -30,9 +29,6 @@ from qualification.routing.queries import assignments
 from qualification.routing.queries import document as stored
 from qualification.routing.queries.document import Version
 
-log = structlog.get_logger(__name__)
-
-_REFRESH_S = 1.0
 WAITING_COUNTED_MAX = 10_000
 
 
@@ -57,27 +53,15 @@ class RoutingBook:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._current: Routing | None = None
-        self._known = False
-        self._look_at = 0.0
-        self._looking = asyncio.Lock()
+        self._newest: Routing | None = None
+        self._current = CurrentValue(self._read, "routing")
 
     async def in_force(self, conn: AsyncConnection | None = None) -> Routing | None:
         """The routing by which leads are given now; None while nobody has written one.
 
-        Whoever holds a transaction gives its connection: looking takes one of its own otherwise. While the database does not answer,
-        the version last seen stays: nothing can be recorded by it then anyway.
+        Whoever holds a transaction gives its connection: looking takes one of its own otherwise.
         """
-        if conn is not None:
-            if (
-                time.monotonic() >= self._look_at
-            ):  # without waiting for whoever looks just now, who may wait for a connection
-                await self._refresh(conn)
-        elif time.monotonic() >= self._look_at and not (self._known and self._looking.locked()):
-            async with self._looking:
-                if time.monotonic() >= self._look_at:
-                    await self._look()
-        return self._current
+        return await self._current.get(conn)
 
     async def write(
         self, document: Document, rules: Rules | None, based_on: int | None, author: str
@@ -101,7 +85,7 @@ class RoutingBook:
                 return before, False
             written = Version((number or 0) + 1, document.content, document.sha256, recording.now, author)
             await stored.write(driver, written, pools)
-        self._look_at = 0.0
+        self._current.expire()
         return written, True
 
     async def find_outdated(self) -> list[Outdated]:
@@ -110,23 +94,15 @@ class RoutingBook:
         findings = [] if newest is None else await asyncio.to_thread(check_routing, newest.content, None)
         return [Outdated("routing", newest.version, "active", findings)] if newest and findings else []
 
-    async def _look(self) -> None:
-        try:
-            async with self._database.reading() as conn:
-                await self._refresh(conn)
-        except Exception as error:
-            if not self._known or not is_transient(error):
-                raise
-            log.warning("routing_not_refreshed", error=type(error).__name__)
-            self._look_at = time.monotonic() + _REFRESH_S
-
-    async def _refresh(self, conn: AsyncConnection) -> None:
+    async def _read(self, conn: AsyncConnection | None) -> Routing | None:
+        if conn is None:
+            async with self._database.reading() as own:
+                return await self._read(own)
         driver = await driver_of(conn)
         number = await stored.newest_number(driver)
-        if number is not None and (self._current is None or self._current.version != number):
-            self._current = _compiled(await stored.newest(driver))
-        self._known = True
-        self._look_at = time.monotonic() + _REFRESH_S
+        if number is not None and (self._newest is None or self._newest.version != number):
+            self._newest = _compiled(await stored.newest(driver))
+        return self._newest
 
 
 def _compiled(version: Version | None) -> Routing | None:
