@@ -16,7 +16,8 @@ from intake.domain.submission import Submission
 from intake.queries.quarantine import EXPIRING
 from intake.usecases.agree import POLICY as POLICY_KIND
 from intake.usecases.agree import judge_of
-from intake.usecases.capture import Capture, CaptureRequest
+from intake.usecases.capture import Capture
+from intake.usecases.person import CaptureRequest
 
 
 async def test_submission_that_raises_rests_and_retention_drops_all_others(accord: Running) -> None:

@@ -24,7 +24,8 @@ from intake.domain.submission import Submission
 from intake.queries.quality import Kept
 from intake.usecases import quality_report
 from intake.usecases.agree import POLICY, judge_of
-from intake.usecases.capture import Capture, CaptureRequest
+from intake.usecases.capture import Capture
+from intake.usecases.person import CaptureRequest
 from intake.usecases.quality_report import _Judges
 
 PEOPLE = [

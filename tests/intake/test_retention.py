@@ -19,7 +19,6 @@ from accord.ids import id_at, new_id
 from intake.usecases import retention as rounds
 from intake.usecases.agree import POLICY as POLICY_KIND
 from intake.usecases.agree import judge_of
-from intake.usecases.capture import Capture
 from intake.usecases.quarantine import Quarantine
 from intake.usecases.retention import Retention
 
@@ -46,7 +45,7 @@ async def retaining(accord: Running, kept: timedelta) -> AsyncIterator[Retention
     database = Database(accord.dsn, pool_size=2, application_name="retention")
     judges = ActiveCache(AgreementStore(database, POLICY_KIND), judge_of)
     try:
-        yield Retention(database, Quarantine(database, judges, Capture(database, judges)), kept)
+        yield Retention(database, Quarantine(database, judges), kept)
     finally:
         await database.dispose()
 

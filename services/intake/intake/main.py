@@ -38,7 +38,7 @@ from intake.queries.quarantine import EXPIRING
 from intake.secrets import Vault
 from intake.settings import Settings
 from intake.usecases.agree import POLICY, judge_of
-from intake.usecases.capture import Capture, CaptureRequest
+from intake.usecases.capture import Capture
 from intake.usecases.correct import Correct
 from intake.usecases.erase import Erase
 from intake.usecases.fetch import HookWork
@@ -46,6 +46,7 @@ from intake.usecases.hook import Hooks
 from intake.usecases.hook_events import HookEvents
 from intake.usecases.import_rows import ImportWorker, Limits, prune_worker
 from intake.usecases.imports import Imports
+from intake.usecases.person import CaptureRequest
 from intake.usecases.quality_report import EffectPreviews
 from intake.usecases.quarantine import Quarantine
 from intake.usecases.record import ActivityRequest, Record
@@ -81,7 +82,7 @@ def build(settings: Settings) -> Service:
     )
     imports = Imports(database, judges, OpenLimits(settings.imports_open_max, settings.imports_open_per_key_max))
     limits = Limits(settings.import_rows_max, settings.import_failures_max, settings.import_rows_per_s)
-    quarantine = Quarantine(database, judges, capture)
+    quarantine = Quarantine(database, judges)
     kept = timedelta(days=settings.submission_retention_days)
     vault = Vault(settings.sealing_keys())
     sources = Sources(database, vault)

@@ -17,7 +17,7 @@ from accord.http.problems import ProblemDocument
 from intake.api.examples import CAPTURED_EXAMPLE, SUBMISSION_EXAMPLE
 from intake.api.rows import NDJSON, ROWS_MAX, RowRoutes
 from intake.domain.submission import Submission
-from intake.usecases.capture import CaptureRequest
+from intake.usecases.person import CaptureRequest
 
 
 class QualityOut(BaseModel):

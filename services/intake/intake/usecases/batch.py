@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
 
-import asyncpg
 import orjson
 
-from accord.batching import Overloaded
 from accord.db import Recording
 from accord.http.idempotency import Answer, Fresh, Replay, Ticket, Verdict, claim, forget, problem_of_verdict, store
-from accord.http.problems import MEDIA_TYPE, Problem, unfit
-from intake.queries.leads import Moved
+from accord.http.problems import MEDIA_TYPE, Problem
 
-T = TypeVar("T")
-TRIES_MAX = 4
 RECORDED = "accord-recorded"
 """Header that says `no` where a refused request left nothing behind."""
 _FRESH = Fresh()
-_RETRIED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, Moved)
-
-
-async def tried(act: Callable[[], Awaitable[T]]) -> T:
-    """What `act` gives; a transaction that met another one is done again, a bounded number of times."""
-    for _ in range(TRIES_MAX - 1):
-        try:
-            return await act()
-        except _RETRIED:
-            continue
-    try:
-        return await act()
-    except Moved:
-        raise Overloaded(1.0) from None
 
 
 async def claimed(recording: Recording, tickets: Sequence[Ticket | None]) -> list[Verdict]:
@@ -75,8 +55,3 @@ async def answered(
 def refused(problem: Problem) -> Answer:
     """The answer to one request of a batch that left no trace."""
     return Answer(problem.status, orjson.dumps(problem.document()), {"content-type": MEDIA_TYPE, RECORDED: "no"})
-
-
-def ahead_of_time(name: str = "occurred_at") -> Problem:
-    """What is wrong with a time further in the future than clocks may differ."""
-    return unfit(f"{name} lies in the future.", {"pointer": f"/{name}", "message": "Must not be in the future"})

@@ -2,65 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 from uuid import UUID
 
-import asyncpg
 import orjson
 
 from accord.agreements import ActiveCache
-from accord.contracts.external_key import external_key
-from accord.contracts.values import Attributes, PolicyFailure, Verdict
+from accord.contracts.values import PolicyFailure
 from accord.db import Database, Recording
-from accord.http.idempotency import Answer, Fresh, Ticket
-from accord.http.problems import MEDIA_TYPE, Problem, unfit
+from accord.http.idempotency import Answer, Fresh
+from accord.http.problems import MEDIA_TYPE, Problem
 from accord.ids import new_id
-from intake.domain.capture import Candidate, IdentityKey, Outcome, Register
-from intake.domain.consent import given_at
+from intake.domain.capture import Candidate, Outcome, Register
 from intake.domain.erasure import key_word
-from intake.domain.lead import Values
-from intake.domain.quality import Facts, Judge, Quality, unchecked
+from intake.domain.quality import Judge, Quality
 from intake.domain.submission import Submission, is_ahead
-from intake.queries import consents, merges, submissions
+from intake.queries import consents, submissions
 from intake.queries import leads as lead_queries
-from intake.recognise import account_domain, account_id_of, email_facts, phone_facts
-from intake.usecases.batch import ahead_of_time, answered, claimed, refused, tried
-
-InForce = tuple[int, Judge] | None
-"""The policy's version and the policy, None while nothing is in force."""
-Apart = set[frozenset[UUID]]
-Decided = TypeVar("Decided")
-
-
-class CaptureRequest(NamedTuple):
-    """One submission with who sent it, its JSON as it came, and its idempotency key if it has one.
-
-    `is_form`: what came is the submission in our own form already. Anything else, a tool's event or a row of a file, is kept in our form
-    beside, so that another policy can judge it.
-    """
-
-    submission: Submission
-    content: str
-    caller: str
-    ticket: Ticket | None = None
-    is_form: bool = False
-
-
-class Recognised(NamedTuple):
-    """A submission whose person, keys and facts are known; what the policy says of it comes later."""
-
-    request: CaptureRequest
-    person: dict[str, str]
-    keys: tuple[IdentityKey, ...]
-    facts: Facts
-    account: tuple[UUID, str] | None
-    external: str | None
-    flaw: Problem | None
-    """Why nobody can be recognised in it."""
+from intake.usecases.batch import answered, claimed, refused
+from intake.usecases.judging import InForce, as_the_policy_knows, judged
+from intake.usecases.ledger import Apart, tried, with_pairs_apart, write
+from intake.usecases.person import CaptureRequest, Recognised, ahead_of_time, candidate_of, consent_of, recognise
 
 
 class Taken(NamedTuple):
@@ -70,15 +36,6 @@ class Taken(NamedTuple):
     lead_id: UUID | None
     outcome: Outcome | None
     quality: Quality
-
-
-class _Played(NamedTuple):
-    """What a transaction has decided beside its register, to be written."""
-
-    outcomes: list[Taken | Problem]
-    rows: list[submissions.Row]
-    said: list[consents.Row]
-    accounts: dict[UUID, tuple[str, str | None]]
 
 
 class Decision(NamedTuple):
@@ -92,8 +49,8 @@ class Decision(NamedTuple):
 
 
 class Capture:
-    """The use case. `apply` is what a GroupCommit calls; `recognise` and `take`, or `decide` and
-    `write`, are for those with a transaction of their own."""
+    """The use case. `apply` is what a GroupCommit calls; `ingest`, or `decide` and `write`, are for those with a transaction of their
+    own."""
 
     def __init__(self, database: Database, policies: ActiveCache[Judge]) -> None:
         self._database = database
@@ -102,19 +59,15 @@ class Capture:
 
     async def apply(self, requests: Sequence[CaptureRequest]) -> list[Answer | Exception]:
         """One answer for each request, in order, after the commit."""
-        recognised = self.recognise(requests)
+        recognised = [recognise(request) for request in requests]
         return await tried(lambda: self._record(recognised))
-
-    def recognise(self, requests: Sequence[CaptureRequest]) -> list[Recognised]:
-        """Who each submission is about and what is known of its address, number and company. It asks nobody."""
-        return [_recognise(request) for request in requests]
 
     async def ingest(
         self, recording: Recording, recognised: Sequence[Recognised], in_force: InForce
     ) -> list[Taken | Problem]:
         """Ingest submissions in the caller's transaction and in order; a Problem for one that left no trace.
 
-        Raises what `usecases.batch.tried` tries again. Idempotency keys are not looked at. `in_force` is what `policy_in_force` gave
+        Raises what `usecases.ledger.tried` tries again. Idempotency keys are not looked at. `in_force` is what `policy_in_force` gave
         before the transaction was opened.
         """
         decision = await self.decide(recording, recognised, in_force)
@@ -132,12 +85,11 @@ class Capture:
         driver, now = await recording.driver(), recording.now
         keys, leads = await lead_queries.lock_matches(driver, [key for one in recognised for key in one.keys])
 
-        def play(apart: Apart) -> tuple[Register, _Played]:
+        def play(apart: Apart) -> tuple[Register, Decision]:
             register = Register(now, dict(leads), dict(keys), apart)
             return register, self._play(recognised, in_force, register)
 
-        register, played = await with_pairs_apart(driver, play)
-        return Decision(register, *played)
+        return (await with_pairs_apart(driver, play))[1]
 
     async def write(self, recording: Recording, decision: Decision) -> None:
         """Write what was decided, and have it published."""
@@ -149,7 +101,7 @@ class Capture:
             self._accounts.saw(await lead_queries.save_accounts(driver, decision.accounts, now))
         recording.publish(*decision.register.events)
 
-    def _play(self, recognised: Sequence[Recognised], in_force: InForce, register: Register) -> _Played:
+    def _play(self, recognised: Sequence[Recognised], in_force: InForce, register: Register) -> Decision:
         """Decide about one submission after the other."""
         now = register.now
         outcomes: list[Taken | Problem] = []
@@ -173,7 +125,7 @@ class Capture:
             ):
                 said.append(consent_of(one.request, candidate.submission_id, lead_id, candidate.values.at, now))
             outcomes.append(Taken(candidate.submission_id, lead_id, outcome, candidate.quality))
-        return _Played(outcomes, rows, said, accounts)
+        return Decision(register, outcomes, rows, said, accounts)
 
     async def _record(self, recognised: Sequence[Recognised]) -> list[Answer | Exception]:
         tickets = [one.request.ticket for one in recognised]
@@ -202,160 +154,10 @@ class _KnownAccounts:
         self._ids |= account_ids
 
 
-async def with_pairs_apart(
-    driver: asyncpg.Connection, play: Callable[[Apart], tuple[Register, Decided]]
-) -> tuple[Register, Decided]:
-    """What `play` decides, given the pairs of leads that people have parted. They are looked up only where it would merge somebody."""
-    register, decided = play(set())
-    if register.merges and (apart := await merges.apart(driver, register.known)):
-        return play(apart)
-    return register, decided
-
-
-async def write(driver: asyncpg.Connection, register: Register, now: datetime) -> None:
-    """Save what became of leads and keys; the events are published by the caller."""
-    await lead_queries.delete_keys(driver, register.dropped_keys)
-    leads = [register.leads[lead_id] for lead_id in sorted(register.touched)]
-    await lead_queries.insert_leads(driver, [lead for lead in leads if lead.lead_id not in register.known], now)
-    await lead_queries.update_leads(driver, [lead for lead in leads if lead.lead_id in register.known], now)
-    for merge in register.merges:
-        await lead_queries.save_merge(driver, merge, now)
-    await lead_queries.insert_keys(driver, register.new_keys, register.external)
-
-
-_COMPANY_FIELDS = ("first_name", "last_name", "company", "domain", "title")
-_KEY_FIELDS = ("email", "phone", "external_id")
-
-
-def _recognise(request: CaptureRequest) -> Recognised:
-    submission = request.submission
-    given = submission.__dict__  # the form's fields by name, read a dozen times for each submission
-    country = submission.attributes.get("country")
-    email = email_facts(submission.email) if submission.email else None
-    phone = phone_facts(submission.phone, country if isinstance(country, str) else None) if submission.phone else None
-    person: dict[str, str] = {name: value for name in _COMPANY_FIELDS if (value := given[name])}
-    fields = person | {name: value for name in _KEY_FIELDS if (value := given[name])}
-    if submission.consent is not None:
-        fields["consent"] = submission.consent.basis
-    keys: list[IdentityKey] = []
-    email_domain = external = None
-    if email is not None and email.address:
-        person["email"] = email.address
-        keys.append(("email", email.address))
-        email_domain = email.address.rpartition("@")[2]
-    if phone is not None and phone.e164:
-        person["phone"] = phone.e164
-        keys.append(("phone", phone.e164))
-    flaw = None if keys and (email_domain or not submission.email) else _flaw(submission)
-    if submission.external_id:
-        external = external_key(submission.source, submission.external_id)
-        keys.append(("external", external))
-    domain = account_domain(submission.domain, email_domain)
-    return Recognised(
-        request,
-        person,
-        tuple(keys),
-        Facts(
-            fields,
-            submission.attributes,
-            email,
-            phone,
-            submission.occurred_at,
-            None if submission.consent is None else submission.consent.given_at,
-        ),
-        (account_id_of(domain), domain) if domain else None,
-        external,
-        flaw,
-    )
-
-
-def facts_of(submission: Submission) -> Facts:
-    """What a policy can ask of a submission, for those who only judge it."""
-    return _recognise(CaptureRequest(submission, "", "")).facts
-
-
-def as_the_policy_knows(recognised: Sequence[Recognised], in_force: InForce) -> Sequence[Recognised]:
-    """The submissions with the keys by which the policy lets people be known: a phone that is shared is a value and names nobody."""
-    if in_force is None or not in_force[1].policy.phones_shared:
-        return recognised
-    return [_without_phone(one) for one in recognised]
-
-
-def _without_phone(one: Recognised) -> Recognised:
-    keys = tuple(key for key in one.keys if key[0] != "phone")
-    if keys or one.flaw is not None:
-        return one._replace(keys=keys)
-    message = (
-        "Says not who it is, since phones are shared by the data policy, and there is no other way to know the person"
-    )
-    return one._replace(keys=keys, flaw=_unfit("phone", message))
-
-
-def _flaw(submission: Submission) -> Problem | None:
-    """What is wrong with a submission whose address is none, or that has neither an address nor a valid number."""
-    if submission.email:
-        name, message = "email", "Is not an e-mail address"
-    elif not submission.external_id:
-        name, message = "phone", "Is not a valid phone number, and there is no other way to know the person"
-    else:
-        return None
-    return _unfit(name, message)
-
-
-def _unfit(name: str, message: str) -> Problem:
-    return unfit(f"{name}: {message}.", {"pointer": f"/{name}", "message": message})
-
-
-def consent_of(
-    request: CaptureRequest, submission_id: UUID, lead_id: UUID, at: datetime, now: datetime
-) -> consents.Row:
-    """What a submission that was taken says of consent; it has some."""
-    said = request.submission.consent
-    assert said is not None  # noqa: S101 - the caller has looked
-    when = given_at(said.given_at, at, now)
-    return consents.Row(
-        lead_id, submission_id, submission_id, request.submission.source, request.caller, said.basis, said.text, when
-    )
-
-
 def _candidate(one: Recognised, in_force: InForce, now: datetime) -> Candidate:
     quality, attributes = judged(one.facts, in_force, now)
     at = one.request.submission.occurred_at
     return candidate_of(one, new_id(), now if at is None else min(at, now), quality, attributes)
-
-
-def candidate_of(
-    one: Recognised, submission_id: UUID, at: datetime, quality: Quality, attributes: Attributes
-) -> Candidate:
-    """A recognised submission that happened at a moment, as it was judged."""
-    submission = one.request.submission
-    values = Values(
-        submission.source,
-        at,
-        one.person,
-        attributes,
-        one.account[0] if one.account else None,
-        submission.campaign.public() if submission.campaign else None,
-        one.external,
-        quality,
-        _verdict(quality),
-    )
-    external = (submission.source, submission.external_id) if submission.external_id else None
-    return Candidate(submission_id, new_id(), one.keys, values, external)
-
-
-def judged(facts: Facts, in_force: InForce, now: datetime) -> tuple[Quality, Attributes]:
-    """What the policy in force says of these facts at this moment, and the attributes that may leave intake."""
-    if in_force is None:
-        return unchecked(facts.attributes)
-    version, judge = in_force
-    return judge.judge(facts, version, now)
-
-
-def _verdict(quality: Quality) -> Verdict:
-    # A rejected submission makes no lead, so its values carry no verdict that a lead could have.
-    verdict = quality.verdict
-    return "unchecked" if verdict == "rejected" else verdict
 
 
 def _row(one: Recognised, candidate: Candidate, lead_id: UUID | None, outcome: Outcome | None) -> submissions.Row:

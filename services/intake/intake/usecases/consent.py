@@ -17,8 +17,9 @@ from intake.domain.lead import Lead
 from intake.domain.submission import ActivityIn, is_ahead
 from intake.queries import activities, consents
 from intake.queries import leads as lead_queries
-from intake.usecases.batch import ahead_of_time, tried
 from intake.usecases.family import family_of
+from intake.usecases.ledger import tried
+from intake.usecases.person import ahead_of_time
 
 WITHDRAWAL = "consent.withdrawn"
 """The activity by which everybody else learns that the person is not to be contacted any more. It carries no text."""

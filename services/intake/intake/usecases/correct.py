@@ -25,9 +25,10 @@ from intake.queries import consents, lookup, submissions
 from intake.queries import leads as lead_queries
 from intake.queries.lookup import Found
 from intake.recognise import account_domain, account_id_of, email_facts, phone_facts
-from intake.usecases.batch import tried
-from intake.usecases.capture import InForce, judged, quality_shown, write
+from intake.usecases.capture import quality_shown
 from intake.usecases.family import family_of
+from intake.usecases.judging import InForce, judged
+from intake.usecases.ledger import tried, write
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from intake.domain.erasure import Proof, Reason, farewells
 from intake.domain.quality import Judge
 from intake.metric_names import ERASED
 from intake.queries import erasures
-from intake.usecases.batch import tried
 from intake.usecases.family import absent
+from intake.usecases.ledger import tried
 
 log = structlog.get_logger(__name__)
 

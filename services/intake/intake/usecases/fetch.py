@@ -34,9 +34,11 @@ from intake.queries import hook_events
 from intake.queries import leads as lead_queries
 from intake.queries.hook_events import HookEvent, State
 from intake.recognise import email_facts
-from intake.usecases.batch import claimed, tried
-from intake.usecases.capture import Capture, CaptureRequest, Taken
+from intake.usecases.batch import claimed
+from intake.usecases.capture import Capture, Taken
 from intake.usecases.hook import caller, ticket
+from intake.usecases.ledger import tried
+from intake.usecases.person import CaptureRequest, recognise
 from intake.usecases.record import ActivityRequest, Record
 from intake.usecases.sources import KnownSources, Ready
 
@@ -284,7 +286,7 @@ class HookWork:
                 # The tool sent it again meanwhile, and it was taken then.
                 await hook_events.settle(driver, event.hook_event_id, None, "taken when it came again", recording.now)
                 return
-            taken = (await self._capture.ingest(recording, self._capture.recognise([request]), in_force))[0]
+            taken = (await self._capture.ingest(recording, [recognise(request)], in_force))[0]
             if isinstance(taken, Problem):
                 raise _Never("; ".join(f"{one.get('pointer', '')}: {one.get('message', '')}" for one in taken.errors))
             await store(recording.conn, [(own, _answer(taken))])

@@ -48,7 +48,7 @@ from intake.metric_names import HOOK_EVENTS, HOOK_REFUSED
 from intake.queries import hook_events
 from intake.queries.hook_events import Act, NewEvent, State
 from intake.recognise import email_facts, phone_facts
-from intake.usecases.capture import CaptureRequest
+from intake.usecases.person import CaptureRequest
 from intake.usecases.record import ActivityRequest
 from intake.usecases.sources import KnownSources, Ready
 

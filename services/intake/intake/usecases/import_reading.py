@@ -17,7 +17,7 @@ from intake.domain.rows import CsvReader, NdjsonReader, Reading
 from intake.domain.table import Row
 from intake.queries import imports as queries
 from intake.queries.imports import Job
-from intake.usecases.capture import Capture, CaptureRequest, Recognised
+from intake.usecases.person import CaptureRequest, Recognised, recognise
 
 CHUNK_BYTES_MAX = 4 * 1024 * 1024
 _SLICE_ROWS = 50
@@ -56,14 +56,12 @@ class ReadAhead:
     def __init__(
         self,
         database: Database,
-        capture: Capture,
         job: Job,
         plan: Plan,
         reader: CsvReader | NdjsonReader,
         chunk_rows_max: int,
     ) -> None:
         self._database = database
-        self._capture = capture
         self._job = job
         self._plan = plan
         self._reader = reader
@@ -122,22 +120,20 @@ class ReadAhead:
     def _lines(self, rows: Sequence[Row]) -> list[Line]:
         reader, caller = self._reader, self._job.caller
         read = [(row, reader.read(row)) for row in rows if row.cells]
-        requests = [
-            CaptureRequest(reading.submission, reading.content, caller, None, reading.is_form)
-            for _, reading in read
-            if reading.submission is not None
-        ]
-        recognised = iter(self._capture.recognise(requests))
         return [
             Line(row, reading, None, self._keys(row))
             if reading.submission is None
-            else Line(row, reading, next(recognised))
+            else Line(
+                row,
+                reading,
+                recognise(CaptureRequest(reading.submission, reading.content, caller, None, reading.is_form)),
+            )
             for row, reading in read
         ]
 
     def _keys(self, row: Row) -> Sequence[IdentityKey]:
         requests = [CaptureRequest(named, "", self._job.caller) for named in self._reader.names(row)]
-        return [key for one in self._capture.recognise(requests) for key in one.keys]
+        return [key for request in requests for key in recognise(request).keys]
 
 
 def _block_of(firsts: list[int], byte: int) -> int:

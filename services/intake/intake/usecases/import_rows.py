@@ -28,11 +28,11 @@ from intake.domain.quality import Judge
 from intake.metric_names import IMPORTS_ENDED
 from intake.queries import imports as queries
 from intake.queries.imports import Job
-from intake.usecases.batch import tried
 from intake.usecases.capture import Capture
 from intake.usecases.import_reading import Chunk, Line, ReadAhead
 from intake.usecases.import_taking import Foreseeing, Overtaken, Takes, Taking
 from intake.usecases.imports import end
+from intake.usecases.ledger import tried
 
 log = structlog.get_logger(__name__)
 
@@ -230,7 +230,7 @@ class _Run:
             if job.dry_run
             else Taking(database, policies, job, reader, capture)
         )
-        self._ahead = ReadAhead(database, capture, job, plan, reader, limits.chunk_rows_max)
+        self._ahead = ReadAhead(database, job, plan, reader, limits.chunk_rows_max)
         self._database = database
         self._limits = limits
         self._paces = (pace, _Pace(plan.rows_per_s_max))

@@ -28,9 +28,10 @@ from intake.metric_names import IMPORT_ROWS
 from intake.queries import imports as queries
 from intake.queries import leads as lead_queries
 from intake.queries.imports import Job, Progress
-from intake.usecases.batch import ahead_of_time
-from intake.usecases.capture import Capture, InForce, Recognised, Taken, as_the_policy_knows, judged
+from intake.usecases.capture import Capture, Taken
 from intake.usecases.import_reading import Chunk, Line
+from intake.usecases.judging import InForce, as_the_policy_knows, judged
+from intake.usecases.person import Recognised, ahead_of_time
 
 _SMOOTHING = 0.2
 """Weight of the newest rows in the rate that is shown."""

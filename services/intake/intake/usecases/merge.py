@@ -20,9 +20,8 @@ from intake.queries import leads as lead_queries
 from intake.queries import merges
 from intake.queries.merges import Made, Recorded
 from intake.recognise import account_domain, account_id_of
-from intake.usecases.batch import tried
-from intake.usecases.capture import write
 from intake.usecases.family import family_of
+from intake.usecases.ledger import tried, write
 
 _REREADS_MAX = 10
 _Act = Callable[[Recording], Awaitable[Answer]]

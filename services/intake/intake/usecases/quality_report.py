@@ -25,7 +25,7 @@ from intake.domain.report import Effect, ParameterReport, Tally, parameter_repor
 from intake.domain.submission import Submission
 from intake.queries import quality as queries
 from intake.queries.quality import Kept, Verdict
-from intake.usecases.capture import facts_of
+from intake.usecases.person import facts_of
 
 PREVIEW_DAYS = 30
 PREVIEW_ROWS_MAX = 5_000

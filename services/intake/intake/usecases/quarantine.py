@@ -30,22 +30,11 @@ from intake.queries import leads as lead_queries
 from intake.queries import quarantine as queries
 from intake.queries.leads import Moved
 from intake.queries.quarantine import Decision, Listed, Others, Waiting
-from intake.usecases.batch import tried
-from intake.usecases.capture import (
-    Apart,
-    Capture,
-    CaptureRequest,
-    InForce,
-    Recognised,
-    as_the_policy_knows,
-    candidate_of,
-    consent_of,
-    judged,
-    quality_shown,
-    with_pairs_apart,
-    write,
-)
+from intake.usecases.capture import quality_shown
 from intake.usecases.family import absent
+from intake.usecases.judging import InForce, as_the_policy_knows, judged
+from intake.usecases.ledger import Apart, tried, with_pairs_apart, write
+from intake.usecases.person import CaptureRequest, Recognised, candidate_of, consent_of, recognise
 
 WHAT = "quarantined submission"
 _NOBODY = Others(None, frozenset())
@@ -72,10 +61,9 @@ class _Scene:
 class Quarantine:
     """The use case."""
 
-    def __init__(self, database: Database, policies: ActiveCache[Judge], capture: Capture) -> None:
+    def __init__(self, database: Database, policies: ActiveCache[Judge]) -> None:
         self._database = database
         self._policies = policies
-        self._capture = capture
 
     # -- those who look --
 
@@ -101,7 +89,7 @@ class Quarantine:
         async def act(recording: Recording, in_force: InForce) -> Answer:
             driver = await recording.driver()
             waiting = await self._waiting(driver, submission_id)
-            one = self._recognised(_submission(waiting), waiting, in_force)
+            one = _recognised(_submission(waiting), waiting, in_force)
             if one.flaw is not None:
                 raise one.flaw
             _, attributes = judged(one.facts, in_force, waiting.recorded_at)
@@ -122,7 +110,7 @@ class Quarantine:
         async def act(recording: Recording, in_force: InForce) -> Answer:
             driver = await recording.driver()
             waiting = await self._waiting(driver, submission_id)
-            one = self._recognised(_corrected(waiting, fields), waiting, in_force)
+            one = _recognised(_corrected(waiting, fields), waiting, in_force)
             if one.flaw is not None:
                 raise _within_fields(one.flaw)
             quality, attributes = judged(one.facts, in_force, waiting.recorded_at)
@@ -190,10 +178,6 @@ class Quarantine:
         if found.settled is not None or found.form is None:
             raise settled_already(found)
         return found
-
-    def _recognised(self, submission: Submission, waiting: Waiting, in_force: InForce) -> Recognised:
-        request = CaptureRequest(submission, waiting.form or "", waiting.caller)
-        return as_the_policy_knows(self._capture.recognise([request]), in_force)[0]
 
     async def _let_in(
         self,
@@ -264,7 +248,7 @@ class Quarantine:
             return None
         waiting = (await queries.read(driver, [others.first], lock=False))[others.first]
         try:
-            one = self._recognised(_submission(waiting), waiting, in_force)
+            one = _recognised(_submission(waiting), waiting, in_force)
         except ValidationError:  # taken by an older version, and no record any more: its keys stay, its values do not
             return None
         _, attributes = judged(one.facts, in_force, waiting.recorded_at)
@@ -383,6 +367,11 @@ async def _write(driver: asyncpg.Connection, register: Register, scene: _Scene, 
         before, after = scene.leads.get(lead_id), register.leads[lead_id]
         if before is not None and (before.source, before.captured_at) != (after.source, after.captured_at):
             await queries.redate(driver, lead_id, after.source, after.captured_at)
+
+
+def _recognised(submission: Submission, waiting: Waiting, in_force: InForce) -> Recognised:
+    request = CaptureRequest(submission, waiting.form or "", waiting.caller)
+    return as_the_policy_knows([recognise(request)], in_force)[0]
 
 
 def _submission(waiting: Waiting) -> Submission:

@@ -23,8 +23,10 @@ from intake.domain.submission import ActivityIn, is_ahead
 from intake.queries import activities, consents, family
 from intake.queries import leads as lead_queries
 from intake.recognise import email_facts
-from intake.usecases.batch import ahead_of_time, answered, claimed, refused, tried
+from intake.usecases.batch import answered, claimed, refused
 from intake.usecases.consent import WITHDRAWAL
+from intake.usecases.ledger import tried
+from intake.usecases.person import ahead_of_time
 
 _MERGES_FOLLOWED_MAX = 20
 
