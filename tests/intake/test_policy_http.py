@@ -18,6 +18,7 @@ from tests.intake.conftest import Running
 from accord.agreements import ActiveCache, AgreementStore
 from accord.batching import TimeBudget
 from accord.db import Database
+from intake.api.answers import captured
 from intake.domain.policy import parse
 from intake.domain.report import Effect, Tally
 from intake.domain.submission import Submission
@@ -159,7 +160,7 @@ async def test_what_came_as_a_tools_event_or_a_row_of_a_file_is_judged_again_too
 ) -> None:
     database = Database(database_url, application_name="test")
     policies = AgreementStore(database, POLICY)
-    capture = Capture(database, ActiveCache(policies, judge_of))
+    capture = Capture(database, ActiveCache(policies, judge_of), captured)
     people = [Submission.model_validate(person) for person in PEOPLE]
     answers = await capture.apply([CaptureRequest(one, '{"event": "signed-up"}', "hook:form") for one in people])
     await database.dispose()

@@ -9,7 +9,7 @@ from pathlib import Path
 from accord.agreements import ActiveCache, AgreementStore, agreement_router, agreement_worker
 from accord.batching import GroupCommit
 from accord.db import Database
-from accord.http.idempotency import Answer, idempotency_worker
+from accord.http.idempotency import Done, idempotency_worker
 from accord.isolation import stuck_rows_collector
 from accord.messaging.admin import admin_router
 from accord.messaging.collectors import announced_collector
@@ -20,6 +20,8 @@ from accord.messaging.relay_store import PostgresRelayStore
 from accord.service import Service, run
 from intake.api.accounts import account_router
 from intake.api.activities import ACTIVITIES_OPENAPI, activity_routes
+from intake.api.answers import captured, recorded
+from intake.api.corrections import correction_router
 from intake.api.examples import POLICY_EXAMPLE
 from intake.api.hook_events import hook_event_router
 from intake.api.hooks import HOOKS_OPENAPI, hook_routes
@@ -38,7 +40,7 @@ from intake.queries.quarantine import EXPIRING
 from intake.secrets import Vault
 from intake.settings import Settings
 from intake.usecases.agree import POLICY, judge_of
-from intake.usecases.capture import Capture
+from intake.usecases.capture import Capture, CaptureResult
 from intake.usecases.correct import Correct
 from intake.usecases.erase import Erase
 from intake.usecases.fetch import HookWork
@@ -49,7 +51,7 @@ from intake.usecases.imports import Imports
 from intake.usecases.person import CaptureRequest
 from intake.usecases.quality_report import EffectPreviews
 from intake.usecases.quarantine import Quarantine
-from intake.usecases.record import ActivityRequest, Record
+from intake.usecases.record import ActivityRequest, ActivityResult, Record
 from intake.usecases.retention import Retention
 from intake.usecases.sources import KnownSources, Sources, reseal_worker
 from intake.usecases.upload import OpenLimits
@@ -67,14 +69,15 @@ def build(settings: Settings) -> Service:
     )
     policies = AgreementStore(database, POLICY)
     judges = ActiveCache(policies, judge_of)
-    capture, record, erase = Capture(database, judges), Record(database), Erase(database, judges)
-    captures: GroupCommit[CaptureRequest, Answer] = GroupCommit(
+    capture, record = Capture(database, judges, captured), Record(database, recorded)
+    erase = Erase(database, judges)
+    captures: GroupCommit[CaptureRequest, Done[CaptureResult]] = GroupCommit(
         capture.apply,
         batch_rows_max=settings.group_rows_max,
         queue_rows_max=settings.queue_rows_max,
         name="capture",
     )
-    activities: GroupCommit[ActivityRequest, Answer] = GroupCommit(
+    activities: GroupCommit[ActivityRequest, Done[ActivityResult]] = GroupCommit(
         record.apply,
         batch_rows_max=settings.group_rows_max,
         queue_rows_max=settings.queue_rows_max,
@@ -112,7 +115,8 @@ def build(settings: Settings) -> Service:
         streamed_bytes_max={IMPORTS_PATH: settings.import_bytes_max},
         raw_body_prefixes=[HOOKS_PREFIX],  # they mend what no database holds, after the proof
         routers=[
-            lead_router(database, Correct(database, judges)),
+            lead_router(database),
+            correction_router(Correct(database, judges)),
             account_router(database),
             merge_router(database),
             privacy_router(database, erase),

@@ -10,13 +10,13 @@ from starlette.routing import BaseRoute, Route
 
 from accord.batching import GroupCommit
 from accord.db import Database
-from accord.http.idempotency import Answer
+from accord.http.idempotency import Done
 from accord.http.openapi import operation
 from intake.api.examples import ACTIVITY_EXAMPLE, LEAD_ID
 from intake.api.rows import NDJSON, ROWS_MAX, RowRoutes
 from intake.api.submissions import RefusedRow
 from intake.domain.submission import ActivityIn
-from intake.usecases.record import ActivityRequest
+from intake.usecases.record import ActivityRequest, ActivityResult
 
 
 class RecordedOut(BaseModel):
@@ -39,7 +39,9 @@ class ActivityBatchOut(BaseModel):
     results: list[RecordedRow | RefusedRow]
 
 
-def activity_routes(database: Database, activities: GroupCommit[ActivityRequest, Answer]) -> list[BaseRoute]:
+def activity_routes(
+    database: Database, activities: GroupCommit[ActivityRequest, Done[ActivityResult]]
+) -> list[BaseRoute]:
     """The two routes."""
     rows = RowRoutes(
         database, ActivityIn, activities, lambda row, _, caller, ticket: ActivityRequest(row, caller.name, ticket)

@@ -22,7 +22,7 @@ from starlette.routing import BaseRoute, Route
 
 from accord.contracts.values import SourceName
 from accord.http.auth import Caller, authorize, forbidden, require
-from accord.http.idempotency import ticket_of
+from accord.http.idempotency import Answer, ticket_of
 from accord.http.openapi import operation, problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import Problem, media_type_of, unfit, unsupported_media_type, validation_problem
@@ -246,7 +246,7 @@ def import_routes(imports: Imports) -> list[BaseRoute]:
                 headers={"Accept-Encoding": "identity"},
             )
         asked = await _asked(request, caller, media)
-        return (await imports.receive(asked, _body(request), _rendered)).response()
+        return (await imports.receive(asked, _body(request), _queued)).answer.response()
 
     return [Route(PATH, send, methods=["POST"])]
 
@@ -280,8 +280,8 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
             yield piece
 
 
-def _rendered(job: Job) -> bytes:
-    return _shown(job).model_dump_json().encode()
+def _queued(job: Job) -> Answer:
+    return Answer(202, _shown(job).model_dump_json().encode(), {"Location": f"{PATH}/{job.import_id}"})
 
 
 def import_router(imports: Imports) -> APIRouter:

@@ -1,4 +1,4 @@
-"""GET and PATCH /v1/leads/{lead_id}, and the lookups. Personal fields are shown to keys with personal:read only."""
+"""GET /v1/leads/{lead_id}, and the lookups. Personal fields are shown to keys with personal:read only."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from accord.contracts.values import Attributes, Campaign, Verdict
 from accord.db import Database
-from accord.http.auth import Caller, forbidden, require
-from accord.http.conditional import LeadMatch, required_match
+from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.problems import unfit
-from intake.api.examples import CORRECTION_EXAMPLE
-from intake.domain.correction import CorrectionIn
 from intake.queries.lookup import Found
-from intake.usecases.correct import Asked, Correct
 from intake.usecases.family import absence
 from intake.usecases.look_up import etag_of, find_by_email, find_by_external, find_by_id, find_by_phone
 
@@ -67,8 +63,8 @@ class LeadsOut(BaseModel):
     next_cursor: None = None
 
 
-def lead_router(database: Database, correct: Correct) -> APIRouter:
-    """The routes that read leads and put them right."""
+def lead_router(database: Database) -> APIRouter:
+    """The routes that read leads."""
     router = APIRouter(tags=["leads"])
 
     @router.get("/v1/leads/{lead_id}", summary="One lead", operation_id="get_lead", responses=problems(404, 410))
@@ -77,36 +73,7 @@ def lead_router(database: Database, correct: Correct) -> APIRouter:
         found = await find_by_id(database, lead_id)
         if found is None:
             raise await absence(database, lead_id)
-        response.headers["ETag"] = _etag(found, caller)
-        return lead_out(found, caller)
-
-    @router.patch(
-        "/v1/leads/{lead_id}",
-        summary="Correct a lead",
-        operation_id="correct_lead",
-        responses=problems(404, 409, 410, 412),
-    )
-    async def patch(
-        lead_id: UUID,
-        said: Annotated[CorrectionIn, Body(openapi_examples={"some": {"value": CORRECTION_EXAMPLE}})],
-        request: Request,
-        response: Response,
-        _if_match: LeadMatch = None,
-        caller: Caller = require("leads:write"),
-    ) -> LeadOut:
-        """A JSON merge patch (RFC 7396): what is named is replaced, null takes it away. Personal fields need `personal:read`.
-
-        A correction is said now: only what is said later replaces it. It is normalised as a submission is and judged by the data policy:
-        one that would make the record be rejected is 422. It is kept among the submissions as of the source `correction`. A corrected
-        address or number takes the place of the old one as a key; one that belongs to another lead is 409 with its `lead_id`.
-        """
-        if said.person and "personal:read" not in caller.scopes:
-            raise forbidden("personal:read")
-        expected = required_match(request) if "if-match" in request.headers else None
-        content = (await request.body()).decode()
-        asked = Asked(said, content, caller.name, lambda found: expected is None or expected == _etag(found, caller))
-        found = await correct.apply(lead_id, asked)
-        response.headers["ETag"] = _etag(found, caller)
+        response.headers["ETag"] = shown_etag(found, caller)
         return lead_out(found, caller)
 
     @router.get("/v1/leads", summary="Find a lead by one of its keys")
@@ -136,7 +103,8 @@ def lead_router(database: Database, correct: Correct) -> APIRouter:
     return router
 
 
-def _etag(found: Found, caller: Caller) -> str:
+def shown_etag(found: Found, caller: Caller) -> str:
+    """The ETag of a lead as this caller may see it."""
     return etag_of(found, personal="personal:read" in caller.scopes)
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
+import orjson
 from fastapi import APIRouter, Body, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from accord.db import Database
 from accord.http.auth import Caller, require
-from accord.http.idempotency import Ticket, idempotency
+from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import not_found
 from intake.api import examples
+from intake.queries.merges import Made
 from intake.usecases import merge
-from intake.usecases.merge import Who
+from intake.usecases.merge import Merged, Who
 
 
 class MergeIn(BaseModel):
@@ -51,6 +54,34 @@ class MergedOut(MergeOut):
     )
 
 
+def _shown(made: Made) -> dict[str, object]:
+    """A merge as it is answered."""
+    return {
+        "merge_id": made.merge_id,
+        "survivor_id": made.survivor_id,
+        "merged_lead_id": made.merged_lead_id,
+        "submission_id": made.submission_id,
+        "merged_by": made.caller,
+        "merged_at": made.recorded_at,
+        "reverted_at": made.reverted_at,
+        "reverted_by": made.reverted_by,
+    }
+
+
+def _merged(merged: Merged) -> Answer:
+    made, followed = merged
+    return _answer(201, {**_shown(made), "followed": followed}, made, {"location": f"/v1/merges/{made.merge_id}"})
+
+
+def _reverted(made: Made) -> Answer:
+    return _answer(200, _shown(made), made, {})
+
+
+def _answer(status: int, body: Mapping[str, object], made: Made, headers: Mapping[str, str]) -> Answer:
+    content = orjson.dumps(body, default=str, option=orjson.OPT_UTC_Z)
+    return Answer(status, content, headers, subject=made.survivor_id)
+
+
 def _example(value: object) -> dict[str, object]:
     return {"content": {"application/json": {"example": value}}}
 
@@ -78,7 +109,8 @@ def merge_router(database: Database) -> APIRouter:
 
         An id that was merged before stands for its survivor, and is named in `followed`. Two ids of one lead are 409 with `survivor_id`.
         """
-        return (await merge.merge_leads(database, lead_id, body.with_, Who(caller.name, ticket))).response()
+        done = await merge.merge_leads(database, lead_id, body.with_, Who(caller.name, ticket), _merged)
+        return done.answer.response()
 
     @router.get(
         "/v1/leads/{lead_id}/merges",
@@ -92,7 +124,7 @@ def merge_router(database: Database) -> APIRouter:
         """Every merge in which the lead took part, or one that was merged into it; newest first, also those that were taken back."""
         found = await merge.merges_of(database, lead_id, place_after(cursor, UUID), limit + 1)
         made, next_cursor = page_of(found, limit, lambda one: one.merge_id)
-        return Page(items=[MergeOut.model_validate(merge.shown(one)) for one in made], next_cursor=next_cursor)
+        return Page(items=[MergeOut.model_validate(_shown(one)) for one in made], next_cursor=next_cursor)
 
     @router.get(
         "/v1/merges/{merge_id}",
@@ -104,7 +136,7 @@ def merge_router(database: Database) -> APIRouter:
         made = await merge.find_merge(database, merge_id)
         if made is None:
             raise not_found("merge")
-        return MergeOut.model_validate(merge.shown(made))
+        return MergeOut.model_validate(_shown(made))
 
     @router.post(
         "/v1/merges/{merge_id}/revert",
@@ -123,6 +155,6 @@ def merge_router(database: Database) -> APIRouter:
         external id), until a person merges them again. Where the survivor was itself merged on, 409 names in `revert_first` the merge
         that must be taken back before.
         """
-        return (await merge.take_back(database, merge_id, Who(caller.name, ticket))).response()
+        return (await merge.take_back(database, merge_id, Who(caller.name, ticket), _reverted)).answer.response()
 
     return router

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import orjson
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.responses import StreamingResponse
@@ -14,7 +15,7 @@ from starlette.responses import StreamingResponse
 from accord.contracts.values import PolicyFailure, Timestamp
 from accord.db import Database
 from accord.http.auth import Caller, require
-from accord.http.idempotency import Ticket, idempotency
+from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
 from intake.api.examples import LEAD_ID
@@ -22,6 +23,7 @@ from intake.api.submissions import QualityOut
 from intake.domain.consent import Consent
 from intake.domain.erasure import Proof, Reason
 from intake.usecases import consent as consents
+from intake.usecases.consent import Written
 from intake.usecases.erase import Erase
 from intake.usecases.export import FORMAT, Export, submissions_of
 
@@ -224,7 +226,7 @@ def privacy_router(database: Database, erase: Erase) -> APIRouter:
         SLA can act on it and everybody sees it in the timeline. The text stays in intake.
         """
         said = consents.Said(body.basis, body.given_at, body.text)
-        return (await consents.record(database, lead_id, said, caller.name, ticket)).response()
+        return (await consents.record(database, lead_id, said, caller.name, ticket, _written)).answer.response()
 
     @router.get("/v1/erasures", summary="Who was erased, by ids", operation_id="list_erasures")
     async def erasures(_: Caller = require("admin"), limit: Limit = 50, cursor: CursorText = None) -> Page[ErasureOut]:
@@ -256,6 +258,19 @@ def _submission(row: Mapping[str, Any]) -> SubmissionOut:
         dropped=row["dropped"],
         content=row["content"],
     )
+
+
+def _written(written: Written) -> Answer:
+    lead_id, consent = written
+    body = {
+        "consent_id": consent.consent_id,
+        "lead_id": lead_id,
+        "basis": consent.basis,
+        "given_at": consent.given_at,
+        "recorded_at": consent.recorded_at,
+    }
+    content = orjson.dumps(body, default=str, option=orjson.OPT_UTC_Z)
+    return Answer(201, content, {"location": f"/v1/leads/{lead_id}/consents"}, subject=lead_id)
 
 
 def _consent(one: Consent) -> ConsentOut:

@@ -10,12 +10,13 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from accord.agreements import ActiveCache
+from accord.contracts.values import PolicyFailure
 from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
-from accord.http.problems import not_found
+from accord.http.problems import Problem, not_found
 from intake.domain.policy import Consequence
-from intake.domain.quality import Judge, Judgement
+from intake.domain.quality import Judge, Judgement, Quality
 from intake.domain.report import Effect, Outcome, Tally, warnings
 from intake.usecases.quality_report import (
     PREVIEW_DAYS,
@@ -223,3 +224,27 @@ def _tally(tally: Tally) -> TallyOut:
         quarantined=verdicts["quarantined"],
         rejected=verdicts["rejected"],
     )
+
+
+CORRECTED = "The data policy refuses the corrected record"
+
+
+def rejection(title: str, quality: Quality, refusal: str, submission_id: UUID | None = None) -> Problem:
+    """422 for a record that the policy refuses."""
+    problem = Problem(422, "rejected-by-policy", title, refusal, quality=quality_shown(quality))
+    if submission_id is not None:
+        problem.extra["submission_id"] = str(submission_id)
+    return problem
+
+
+def quality_shown(quality: Quality) -> dict[str, object]:
+    """The judgement as it is answered."""
+    return {
+        "score": quality.score,
+        "policy_version": quality.policy_version,
+        "failed": [_failure(failure) for failure in quality.failed],
+    }
+
+
+def _failure(failure: PolicyFailure) -> dict[str, str]:
+    return {"parameter": failure.parameter, "consequence": failure.consequence, "reason": failure.reason}

@@ -12,15 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from accord.contracts.values import PolicyFailure, SourceName, Timestamp, Verdict
 from accord.http.auth import Caller, forbidden, require
-from accord.http.idempotency import Ticket, idempotency
+from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from intake.api.examples import LEAD_ID
+from intake.api.quality import CORRECTED, quality_shown, rejection
 from intake.api.submissions import QualityOut
 from intake.domain.quality import Quality
 from intake.domain.quarantine import Action, Settled
 from intake.queries.quarantine import Decision, Listed
-from intake.usecases.quarantine import Quarantine
+from intake.usecases.judging import RejectedByPolicy
+from intake.usecases.quarantine import Quarantine, Settlement
 
 _FIRST = UUID(int=0)
 _SUBMISSION_ID = "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e11"
@@ -182,7 +184,7 @@ def quarantine_router(quarantine: Quarantine, waits_at_most: timedelta) -> APIRo
         verdict is `flagged`. Of two people who decide at once one wins; the other is told 409 with `state`.
         """
         note = body.note if body is not None else None
-        return (await quarantine.release(submission_id, note, caller.name, ticket)).response()
+        return (await quarantine.release(submission_id, note, caller.name, ticket, _let_in)).answer.response()
 
     @router.post(
         "/v1/quarantine/{submission_id}/correct",
@@ -202,7 +204,11 @@ def quarantine_router(quarantine: Quarantine, waits_at_most: timedelta) -> APIRo
         """
         if "personal:read" not in caller.scopes:
             raise forbidden("personal:read")
-        return (await quarantine.correct(submission_id, body.fields, caller.name, ticket)).response()
+        try:
+            done = await quarantine.correct(submission_id, body.fields, caller.name, ticket, _let_in)
+        except RejectedByPolicy as rejected:
+            raise rejection(CORRECTED, rejected.quality, rejected.refusal, submission_id) from None
+        return done.answer.response()
 
     @router.post(
         "/v1/quarantine/{submission_id}/discard",
@@ -219,7 +225,7 @@ def quarantine_router(quarantine: Quarantine, waits_at_most: timedelta) -> APIRo
     ) -> Response:
         """Nothing of it is ever applied. A lead that was held for it alone goes with it, so that the same person is a new lead when they
         come again."""
-        return (await quarantine.discard(submission_id, body.reason, caller.name, ticket)).response()
+        return (await quarantine.discard(submission_id, body.reason, caller.name, ticket, _discarded)).answer.response()
 
     return router
 
@@ -246,6 +252,25 @@ def _shown(listed: Listed, caller: Caller, waits_at_most: timedelta) -> dict[str
         "corrected_by": listed.corrected_by,
         "record": record,
     }
+
+
+def _discarded(settled: Settlement) -> Answer:
+    body = {"submission_id": settled.submission_id, "state": settled.state, "lead_id": settled.lead_id}
+    return Answer(200, orjson.dumps(body, default=str), subject=settled.about)
+
+
+def _let_in(settled: Settlement) -> Answer:
+    quality = settled.quality
+    assert quality is not None  # noqa: S101 - whatever is not discarded was judged
+    body = {
+        "submission_id": settled.submission_id,
+        "state": settled.state,
+        "lead_id": settled.lead_id,
+        "outcome": settled.outcome,
+        "verdict": quality.verdict,
+        "quality": quality_shown(quality),
+    }
+    return Answer(200, orjson.dumps(body, default=str), subject=settled.about)
 
 
 def _decision(one: Decision, caller: Caller) -> DecisionOut:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from accord.batching import GroupCommit
 from accord.db import Database
 from accord.http.auth import Caller, authorize
-from accord.http.idempotency import Answer, Ticket, reserve, ticket_of
+from accord.http.idempotency import Done, Ticket, reserve, ticket_of
 from accord.http.problems import (
     MEDIA_TYPE,
     Problem,
@@ -30,25 +30,26 @@ from accord.http.problems import (
     unfit,
     unsupported_media_type,
 )
-from intake.usecases.capture import replayed
+from intake.api.answers import replayed
 
 log = structlog.get_logger(__name__)
 
 Row = TypeVar("Row")
 Asked = TypeVar("Asked")
+Result = TypeVar("Result")
 
 ROWS_MAX = 1_000
 NDJSON = "application/x-ndjson"
 
 
-class RowRoutes(Generic[Row, Asked]):
+class RowRoutes(Generic[Row, Asked, Result]):
     """One endpoint for one row, one for many. `ask` makes of a row what the use case takes."""
 
     def __init__(
         self,
         database: Database,
         row_type: type[Row],
-        commits: GroupCommit[Asked, Answer],
+        commits: GroupCommit[Asked, Done[Result]],
         ask: Callable[[Row, str, Caller, Ticket | None], Asked],
     ) -> None:
         self._database = database
@@ -63,8 +64,8 @@ class RowRoutes(Generic[Row, Asked]):
         body = await request.body()
         row = parse_body(self._one, body)
         ticket = await ticket_of(request, caller.name, body)
-        answer = replayed(await self._commits.submit(self._ask(row, body.decode(), caller, ticket)))
-        return answer.response()
+        done = await self._commits.submit(self._ask(row, body.decode(), caller, ticket))
+        return replayed(done.answer).response()
 
     async def many(self, request: Request) -> Response:
         """POST of up to ROWS_MAX rows, as a JSON array or as NDJSON; 200 with one result for each, in order."""
@@ -114,16 +115,16 @@ def _row_ticket(key: Ticket | None, place: int) -> Ticket | None:
     return None if key is None else replace(key, key=f"{key.key} {place}")
 
 
-def _result(answer: Answer | Exception) -> bytes:
-    if isinstance(answer, Answer):
-        answer = replayed(answer)
+def _result(done: Done[Result] | Exception) -> bytes:
+    if isinstance(done, Done):
+        answer = replayed(done.answer)
         if answer.headers.get("content-type") == MEDIA_TYPE:
             return b'{"status":%d,"problem":%b}' % (answer.status, answer.body)
         return b'{"status":%d,' % answer.status + answer.body[1:]
-    problem = problem_of(answer)
+    problem = problem_of(done)
     if problem is None:
         # The other rows are saved, so they get their answers; this one is a defect of ours.
-        log.error("row_failed", exc_info=answer)
+        log.error("row_failed", exc_info=done)
         problem = Problem(500, "internal", "Something went wrong", "This row was not saved.")
     return _problem_result(problem)
 

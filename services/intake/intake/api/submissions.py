@@ -11,12 +11,13 @@ from starlette.routing import BaseRoute, Route
 from accord.batching import GroupCommit
 from accord.contracts.values import PolicyFailure, Verdict
 from accord.db import Database
-from accord.http.idempotency import Answer
+from accord.http.idempotency import Done
 from accord.http.openapi import operation
 from accord.http.problems import ProblemDocument
 from intake.api.examples import CAPTURED_EXAMPLE, SUBMISSION_EXAMPLE
 from intake.api.rows import NDJSON, ROWS_MAX, RowRoutes
 from intake.domain.submission import Submission
+from intake.usecases.capture import CaptureResult
 from intake.usecases.person import CaptureRequest
 
 
@@ -57,7 +58,9 @@ class BatchOut(BaseModel):
     results: list[CapturedRow | RefusedRow]
 
 
-def submission_routes(database: Database, captures: GroupCommit[CaptureRequest, Answer]) -> list[BaseRoute]:
+def submission_routes(
+    database: Database, captures: GroupCommit[CaptureRequest, Done[CaptureResult]]
+) -> list[BaseRoute]:
     """The two routes."""
     rows = RowRoutes(
         database,

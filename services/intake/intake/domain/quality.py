@@ -38,6 +38,11 @@ class Quality:
     failed: tuple[PolicyFailure, ...] = field(default=())
     outcomes: str = ""
 
+    @property
+    def refusal(self) -> str:
+        """Why the policy rejects it, in words."""
+        return "; ".join(failure.reason for failure in self.failed if failure.consequence == "reject")
+
 
 class Judge:
     """A policy made ready for judging; built once per version.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -12,18 +11,16 @@ from uuid import UUID
 import orjson
 
 from accord.agreements import ActiveCache
-from accord.contracts.values import PolicyFailure
 from accord.db import Database, Recording
-from accord.http.idempotency import Answer, Fresh
-from accord.http.problems import MEDIA_TYPE, Problem
+from accord.http.idempotency import Answer, Done, Fresh, answered, claimed
 from accord.ids import new_id
+from accord.terms.findings import Finding
 from intake.domain.capture import Candidate, Outcome, Register
 from intake.domain.erasure import key_word
 from intake.domain.quality import Judge, Quality
 from intake.domain.submission import Submission, is_ahead
 from intake.queries import consents, submissions
 from intake.queries import leads as lead_queries
-from intake.usecases.batch import answered, claimed, refused
 from intake.usecases.judging import InForce, as_the_policy_knows, judged
 from intake.usecases.ledger import Apart, tried, with_pairs_apart, write
 from intake.usecases.person import CaptureRequest, Recognised, ahead_of_time, candidate_of, consent_of, recognise
@@ -38,11 +35,15 @@ class Taken(NamedTuple):
     quality: Quality
 
 
+CaptureResult = Taken | Finding
+"""What became of one submission, or what is wrong with one that left no trace."""
+
+
 class Decision(NamedTuple):
     """What a transaction has decided about submissions, one outcome for each, and has still to write."""
 
     register: Register
-    outcomes: list[Taken | Problem]
+    outcomes: list[CaptureResult]
     rows: list[submissions.Row]
     said: list[consents.Row]
     accounts: dict[UUID, tuple[str, str | None]]
@@ -50,22 +51,25 @@ class Decision(NamedTuple):
 
 class Capture:
     """The use case. `apply` is what a GroupCommit calls; `ingest`, or `decide` and `write`, are for those with a transaction of their
-    own."""
+    own. `encode` makes the answer that is saved under a request's key."""
 
-    def __init__(self, database: Database, policies: ActiveCache[Judge]) -> None:
+    def __init__(
+        self, database: Database, policies: ActiveCache[Judge], encode: Callable[[CaptureResult], Answer]
+    ) -> None:
+        self.encode = encode
         self._database = database
         self._policies = policies
         self._accounts = _KnownAccounts()
 
-    async def apply(self, requests: Sequence[CaptureRequest]) -> list[Answer | Exception]:
-        """One answer for each request, in order, after the commit."""
+    async def apply(self, requests: Sequence[CaptureRequest]) -> list[Done[CaptureResult] | Exception]:
+        """What became of each request, in order, after the commit."""
         recognised = [recognise(request) for request in requests]
         return await tried(lambda: self._record(recognised))
 
     async def ingest(
         self, recording: Recording, recognised: Sequence[Recognised], in_force: InForce
-    ) -> list[Taken | Problem]:
-        """Ingest submissions in the caller's transaction and in order; a Problem for one that left no trace.
+    ) -> list[CaptureResult]:
+        """Ingest submissions in the caller's transaction and in order.
 
         Raises what `usecases.ledger.tried` tries again. Idempotency keys are not looked at. `in_force` is what `policy_in_force` gave
         before the transaction was opened.
@@ -104,14 +108,14 @@ class Capture:
     def _play(self, recognised: Sequence[Recognised], in_force: InForce, register: Register) -> Decision:
         """Decide about one submission after the other."""
         now = register.now
-        outcomes: list[Taken | Problem] = []
+        outcomes: list[CaptureResult] = []
         rows: list[submissions.Row] = []
         said: list[consents.Row] = []
         accounts: dict[UUID, tuple[str, str | None]] = {}
         for one in recognised:
-            problem = one.flaw or (ahead_of_time() if is_ahead(one.request.submission.occurred_at, now) else None)
-            if problem is not None:
-                outcomes.append(problem)
+            flaw = one.flaw or (ahead_of_time() if is_ahead(one.request.submission.occurred_at, now) else None)
+            if flaw is not None:
+                outcomes.append(flaw)
                 continue
             candidate = _candidate(one, in_force, now)
             lead_id, outcome = register.take(candidate)
@@ -127,14 +131,14 @@ class Capture:
             outcomes.append(Taken(candidate.submission_id, lead_id, outcome, candidate.quality))
         return Decision(register, outcomes, rows, said, accounts)
 
-    async def _record(self, recognised: Sequence[Recognised]) -> list[Answer | Exception]:
+    async def _record(self, recognised: Sequence[Recognised]) -> list[Done[CaptureResult] | Exception]:
         tickets = [one.request.ticket for one in recognised]
         in_force = await self.policy_in_force()
         async with self._database.recording() as recording:
             verdicts = await claimed(recording, tickets)
             fresh = [one for one, verdict in zip(recognised, verdicts, strict=True) if isinstance(verdict, Fresh)]
-            answers = [_answer(outcome) for outcome in await self.ingest(recording, fresh, in_force)]
-            return await answered(recording, tickets, verdicts, answers)
+            results = await self.ingest(recording, fresh, in_force)
+            return await answered(recording, tickets, verdicts, results, self.encode)
 
 
 class _KnownAccounts:
@@ -192,54 +196,3 @@ def _said(value: object) -> object:
         return format(value, "f")
     fields, said = value.__dict__, value.__pydantic_fields_set__  # type: ignore[attr-defined]  # else it is a part of the form
     return {name: said_value for name, said_value in fields.items() if name in said}
-
-
-_STATUS = {"created": 201, "updated": 200, "merged": 200}
-
-
-def _answer(outcome: Taken | Problem) -> Answer:
-    if isinstance(outcome, Problem):
-        return refused(outcome)
-    quality = quality_shown(outcome.quality)
-    if outcome.outcome is None:
-        problem = Problem(
-            422,
-            "rejected-by-policy",
-            "The data policy refuses this record",
-            "; ".join(f.reason for f in outcome.quality.failed if f.consequence == "reject"),
-            errors=[],
-            quality=quality,
-            submission_id=str(outcome.submission_id),
-        )
-        document = orjson.dumps(problem.document(), default=str)
-        return Answer(422, document, {"content-type": MEDIA_TYPE}, subject=outcome.submission_id)
-    body = {
-        "submission_id": outcome.submission_id,
-        "lead_id": outcome.lead_id,
-        "outcome": outcome.outcome,
-        "verdict": outcome.quality.verdict,
-        "quality": quality,
-    }
-    return Answer(_STATUS[outcome.outcome], orjson.dumps(body, default=str), subject=outcome.lead_id)
-
-
-def quality_shown(quality: Quality) -> dict[str, object]:
-    """The judgement as it is answered."""
-    return {
-        "score": quality.score,
-        "policy_version": quality.policy_version,
-        "failed": [_failure(failure) for failure in quality.failed],
-    }
-
-
-def _failure(failure: PolicyFailure) -> dict[str, str]:
-    return {"parameter": failure.parameter, "consequence": failure.consequence, "reason": failure.reason}
-
-
-def replayed(answer: Answer) -> Answer:
-    """A saved answer, as it is given again: the outcome says so, and nothing was created this time."""
-    if not answer.replayed or answer.status not in (200, 201, 202):
-        return answer
-    body = orjson.loads(answer.body)
-    body["outcome"] = "replayed"
-    return replace(answer, status=200, body=orjson.dumps(body, default=str))

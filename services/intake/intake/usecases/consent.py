@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
-
-import orjson
 
 from accord.contracts.intake_events import ActivityRecorded
 from accord.db import Database, Recording, driver_of
-from accord.http.idempotency import Answer, Ticket, once
+from accord.http.idempotency import Answer, Done, Ticket, once
 from accord.ids import new_id
 from intake.domain.consent import WITHDRAWN, Consent, given_at, in_force
 from intake.domain.lead import Lead
@@ -19,7 +19,7 @@ from intake.queries import activities, consents
 from intake.queries import leads as lead_queries
 from intake.usecases.family import family_of
 from intake.usecases.ledger import tried
-from intake.usecases.person import ahead_of_time
+from intake.usecases.person import ahead_of_time, unfit_submission
 
 WITHDRAWAL = "consent.withdrawn"
 """The activity by which everybody else learns that the person is not to be contacted any more. It carries no text."""
@@ -34,12 +34,26 @@ class Said:
     text: str | None
 
 
-async def record(database: Database, lead_id: UUID, said: Said, caller: str, ticket: Ticket | None) -> Answer:
-    """Write down what was said: 201. A withdrawal is told to the others as an activity of the lead. Raises Problem 404, 410 or 422."""
+class Written(NamedTuple):
+    """What was written down, and the lead that it is of."""
 
-    async def attempt() -> Answer:
+    lead_id: UUID
+    consent: Consent
+
+
+async def record(
+    database: Database,
+    lead_id: UUID,
+    said: Said,
+    caller: str,
+    ticket: Ticket | None,
+    encode: Callable[[Written], Answer],
+) -> Done[Written]:
+    """Write down what was said. A withdrawal is told to the others as an activity of the lead. Raises Problem 404, 410 or 422."""
+
+    async def attempt() -> Done[Written]:
         async with database.recording() as recording:
-            return await once(recording, ticket, lambda: _record(recording, lead_id, said, caller))
+            return await once(recording, ticket, lambda: _record(recording, lead_id, said, caller), encode)
 
     return await tried(attempt)
 
@@ -55,9 +69,9 @@ async def history(
         return page, in_force(await consents.newest(driver, ids))
 
 
-async def _record(recording: Recording, lead_id: UUID, said: Said, caller: str) -> Answer:
+async def _record(recording: Recording, lead_id: UUID, said: Said, caller: str) -> Written:
     if is_ahead(said.given_at, recording.now):
-        raise ahead_of_time("given_at")
+        raise unfit_submission(ahead_of_time("given_at"))
     driver, now = await recording.driver(), recording.now
     lead = await _locked(recording, lead_id)
     when = given_at(said.given_at, now, now)
@@ -65,15 +79,7 @@ async def _record(recording: Recording, lead_id: UUID, said: Said, caller: str) 
     await consents.insert(driver, [row], now)
     if said.basis == WITHDRAWN:
         await _tell(recording, lead, caller, when)
-    body = {
-        "consent_id": row.consent_id,
-        "lead_id": lead.lead_id,
-        "basis": row.basis,
-        "given_at": when,
-        "recorded_at": now,
-    }
-    headers = {"location": f"/v1/leads/{lead.lead_id}/consents"}
-    return Answer(201, orjson.dumps(body, default=str, option=orjson.OPT_UTC_Z), headers, subject=lead.lead_id)
+    return Written(lead.lead_id, Consent(row.consent_id, row.basis, when, now, caller, row.text))
 
 
 async def _locked(recording: Recording, lead_id: UUID) -> Lead:

@@ -25,9 +25,8 @@ from intake.queries import consents, lookup, submissions
 from intake.queries import leads as lead_queries
 from intake.queries.lookup import Found
 from intake.recognise import account_domain, account_id_of, email_facts, phone_facts
-from intake.usecases.capture import quality_shown
 from intake.usecases.family import family_of
-from intake.usecases.judging import InForce, judged
+from intake.usecases.judging import InForce, RejectedByPolicy, judged
 from intake.usecases.ledger import tried, write
 
 
@@ -52,7 +51,7 @@ class Correct:
         """The lead after the correction; one that was merged is followed to its survivor.
 
         Raises Problem 404 and 410 for a lead that is not there, 409 where a key belongs to another lead, 412 where the lead is not as
-        expected, 422 for values that do not fit or that the policy rejects. Then nothing is written.
+        expected, 422 for values that do not fit, and RejectedByPolicy. Then nothing is written.
         """
         return await tried(lambda: self._in_transaction(lead_id, asked))
 
@@ -176,7 +175,7 @@ def _recognised(said: CorrectionIn, in_force: InForce, now: datetime) -> _Said:
 async def _judgement(
     driver: asyncpg.Connection, found: Found, after: Lead, in_force: InForce, now: datetime
 ) -> Quality:
-    """What the policy says of the corrected record as a whole. Raises Problem 422 where the correction makes it reject the record."""
+    """What the policy says of the corrected record as a whole. Raises RejectedByPolicy where the correction makes it reject the record."""
     before, known = found.lead, found.external
     consent = await consents.newest(driver, [before.lead_id, *found.merged])
     basis, given_at = (consent[0].basis, consent[0].given_at) if consent else (None, None)
@@ -198,14 +197,7 @@ async def _judgement(
     quality = judged(facts(after), in_force, now)[0]
     refused = correction.newly_refused(judged(facts(before), in_force, now)[0], quality)
     if refused:
-        raise Problem(
-            422,
-            "rejected-by-policy",
-            "The data policy refuses the corrected record",
-            "; ".join(failure.reason for failure in refused),
-            errors=[],
-            quality=quality_shown(quality),
-        )
+        raise RejectedByPolicy(quality, "; ".join(failure.reason for failure in refused))
     return quality
 
 

@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
@@ -21,8 +22,8 @@ from accord.clock import utc_now
 from accord.collectors import Collector
 from accord.contracts.external_key import external_key
 from accord.db import Database, driver_of, is_transient
-from accord.http.idempotency import Answer, Fresh, store
-from accord.http.problems import Problem
+from accord.http.idempotency import Answer, Fresh, claimed, store
+from accord.terms.findings import Finding
 from accord.workers import Periodic
 from intake.domain.adapters.base import Ask
 from intake.domain.adapters.documents import ACTIVITIES, SUBMISSIONS, formed
@@ -34,8 +35,8 @@ from intake.queries import hook_events
 from intake.queries import leads as lead_queries
 from intake.queries.hook_events import HookEvent, State
 from intake.recognise import email_facts
-from intake.usecases.batch import claimed
-from intake.usecases.capture import Capture, Taken
+from intake.usecases.capture import Capture
+from intake.usecases.family import NotThere
 from intake.usecases.hook import caller, ticket
 from intake.usecases.ledger import tried
 from intake.usecases.person import CaptureRequest, recognise
@@ -287,9 +288,9 @@ class HookWork:
                 await hook_events.settle(driver, event.hook_event_id, None, "taken when it came again", recording.now)
                 return
             taken = (await self._capture.ingest(recording, [recognise(request)], in_force))[0]
-            if isinstance(taken, Problem):
-                raise _Never("; ".join(f"{one.get('pointer', '')}: {one.get('message', '')}" for one in taken.errors))
-            await store(recording.conn, [(own, _answer(taken))])
+            if isinstance(taken, Finding):
+                raise _Never(f"{taken.pointer}: {taken.message}")
+            await store(recording.conn, [(own, self._capture.encode(taken))])
             await hook_events.settle(driver, event.hook_event_id, taken.lead_id, taken.quality.verdict, recording.now)
 
     async def _act(self, event: HookEvent) -> None:
@@ -301,21 +302,20 @@ class HookWork:
             if form.form is None:
                 raise _Never(form.flaws)
             request = ActivityRequest(form.form, caller(event.source), ticket(event.source, event.event_id))
-            found = (await self._record.apply([request]))[0]
-            if isinstance(found, Exception):
-                raise found
-            answer = found
+            done = (await self._record.apply([request]))[0]
+            if isinstance(done, Exception):
+                raise done
+            answer = done.answer
             if answer.status != 404:
                 break
         if answer is None:
             raise _Never("there is no activity in it")
         if answer.status == 404:
             raise _Later("no such lead yet")
-        lead_id = orjson.loads(answer.body).get("lead_id")
-        note = None if answer.status in (200, 202) else "not recorded"
+        note = None if answer.status == 202 else "not recorded"
         async with self._database.recording() as recording:
-            driver, found_id = await recording.driver(), UUID(lead_id) if lead_id else None
-            await hook_events.settle(driver, event.hook_event_id, found_id, note, recording.now)
+            driver = await recording.driver()
+            await hook_events.settle(driver, event.hook_event_id, answer.subject, note, recording.now)
 
     async def _forget(self, event: HookEvent) -> None:
         """A tool says that a person wants to be gone. What waits of them goes first, so that nothing brings them back."""
@@ -324,27 +324,12 @@ class HookWork:
             await hook_events.overtake(driver, event, recording.now)
             found = await lead_queries.find_keys(driver, _identities(event))
         for lead_id in sorted(set(found.values())):
-            try:
+            with suppress(NotThere):
                 await self._erase.erase(lead_id, "request", caller(event.source))
-            except Problem as problem:
-                if problem.status not in (404, 410):
-                    raise
         async with self._database.recording() as recording:
             driver = await recording.driver()
             note = "erased" if found else "nobody of this id"
             await hook_events.settle(driver, event.hook_event_id, None, note, recording.now)
-
-
-def _answer(taken: Taken) -> Answer:
-    """What is replayed if the tool sends the event again: the same as had it been taken at once."""
-    body = {
-        "submission_id": taken.submission_id,
-        "lead_id": taken.lead_id,
-        "outcome": taken.outcome,
-        "verdict": taken.quality.verdict,
-    }
-    status = 422 if taken.outcome is None else 201
-    return Answer(status, orjson.dumps(body, default=str), subject=taken.lead_id or taken.submission_id)
 
 
 def _delay_s(event: HookEvent) -> float:

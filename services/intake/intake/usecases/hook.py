@@ -22,9 +22,10 @@ from accord.clock import utc_now
 from accord.contracts.external_key import external_key
 from accord.contracts.values import Timestamp
 from accord.db import Database, is_transient
-from accord.http.idempotency import Answer, Ticket, ticket_for
+from accord.http.idempotency import Answer, Done, Ticket, ticket_for
 from accord.http.problems import Problem, malformed, not_found, problem_of, unsupported_media_type
 from accord.ids import new_id
+from accord.terms.findings import Finding
 from intake.domain.adapters.base import (
     Acted,
     AnyAdapter,
@@ -48,8 +49,10 @@ from intake.metric_names import HOOK_EVENTS, HOOK_REFUSED
 from intake.queries import hook_events
 from intake.queries.hook_events import Act, NewEvent, State
 from intake.recognise import email_facts, phone_facts
+from intake.usecases.capture import CaptureResult
+from intake.usecases.family import NotThere
 from intake.usecases.person import CaptureRequest
-from intake.usecases.record import ActivityRequest
+from intake.usecases.record import ActivityRequest, ActivityResult
 from intake.usecases.sources import KnownSources, Ready
 
 log = structlog.get_logger(__name__)
@@ -123,8 +126,8 @@ class Hooks:
         self,
         database: Database,
         known: KnownSources,
-        captures: GroupCommit[CaptureRequest, Answer],
-        activities: GroupCommit[ActivityRequest, Answer],
+        captures: GroupCommit[CaptureRequest, Done[CaptureResult]],
+        activities: GroupCommit[ActivityRequest, Done[ActivityResult]],
     ) -> None:
         self._database = database
         self._known = known
@@ -205,14 +208,14 @@ class Hooks:
                 continue
             request = CaptureRequest(form.form, texts[one.event_id], caller(body.name), ticket(body.name, one.event_id))
             asked.append((one, request, form.left_out))
-        answers = await self._captures.submit_all([request for _, request, _ in asked])
-        for (one, request, left_out), answer in zip(asked, answers, strict=True):
-            outcome = _captured(one, answer)
+        became = await self._captures.submit_all([request for _, request, _ in asked])
+        for (one, request, left_out), done in zip(asked, became, strict=True):
+            outcome = _captured(one, done)
             if outcome is not None:
                 body.outcomes[one.event_id] = replace(outcome, left_out=left_out)
                 continue
             said_of = request.submission.model_dump(mode="json", include={"email", "phone", "external_id"})
-            flaw = _flaw(answer)
+            flaw = _flaw(done)
             body.keep(one, "submit", one.view, texts[one.event_id], keys=keys_in(body.name, said_of), **_given_up(flaw))
 
     async def _record(self, ready: Ready, body: _Body, said: Sequence[Said], texts: Mapping[str, str]) -> None:
@@ -243,17 +246,17 @@ class Hooks:
             else:
                 request = ActivityRequest(form.form, caller(body.name), ticket(body.name, one.event_id))
                 asked.append((one, request, form.left_out))
-        answers = await self._activities.submit_all([request for _, request, _ in asked])
+        became = await self._activities.submit_all([request for _, request, _ in asked])
         nobody: set[str] = set()
-        for (one, request, left_out), answer in zip(asked, answers, strict=True):
-            outcome = _recorded(one, answer)
+        for (one, request, left_out), done in zip(asked, became, strict=True):
+            outcome = _recorded(one, done)
             if outcome is not None:
                 body.outcomes[one.event_id] = replace(outcome, left_out=left_out)
-            elif isinstance(answer, Answer) and answer.status == 404:
+            elif isinstance(done, Done) and isinstance(done.result, NotThere):
                 nobody.add(one.event_id)
             else:
                 said: JsonValue = request.activity.model_dump(mode="json", exclude_unset=True)
-                self._keep_activity(body, one, said, texts, _flaw(answer))
+                self._keep_activity(body, one, said, texts, _flaw(done))
         return [(one, ways[1:]) for one, ways in acted if one.event_id in nobody and len(ways) > 1]
 
     @staticmethod
@@ -458,54 +461,60 @@ def _given_up(error: str) -> dict[str, Any]:
     return {"state": "failed", "error": error}
 
 
-def _captured(said: Submitted, answer: Answer | Exception) -> Outcome | None:
+def _captured(said: Submitted, done: Done[CaptureResult] | Exception) -> Outcome | None:
     """The outcome of a submission that was taken; None for one that was not. Raises what may pass."""
-    _raise_what_passes(answer)
-    if isinstance(answer, Answer) and answer.status == 410:
-        return Outcome(said.event_id, "ignored", reason=_ERASED)
-    if not isinstance(answer, Answer) or answer.status not in (200, 201, 422):
+    if isinstance(done, Exception):
+        _raise_what_passes(done)
         return None
+    taken = done.result
+    if taken is None:
+        return _captured_before(said, done.answer)
+    if isinstance(taken, Finding):
+        return None
+    lead_id = None if taken.lead_id is None else str(taken.lead_id)
+    reason = taken.quality.refusal if taken.outcome is None else None
+    verdict = taken.quality.verdict
+    return Outcome(said.event_id, taken.outcome or "rejected", lead_id, str(taken.submission_id), verdict, reason)
+
+
+def _captured_before(said: Submitted, answer: Answer) -> Outcome:
+    """The outcome of a submission that came before, out of the answer that was saved then."""
+    if answer.status == 410:
+        return Outcome(said.event_id, "ignored", reason=_ERASED)
     body = orjson.loads(answer.body)
-    if answer.status != 422:
-        outcome = "replayed" if answer.replayed else body["outcome"]
-        return Outcome(said.event_id, outcome, body["lead_id"], body["submission_id"], body["verdict"])
-    if "submission_id" not in body:
+    verdict = "rejected" if answer.status == 422 else body["verdict"]
+    return Outcome(said.event_id, "replayed", body.get("lead_id"), body["submission_id"], verdict, body.get("detail"))
+
+
+def _recorded(said: Acted, done: Done[ActivityResult] | Exception) -> Outcome | None:
+    """The outcome of an activity that was recorded, or whose lead was erased; None for one that was not. Raises what may pass."""
+    if isinstance(done, Exception):
+        _raise_what_passes(done)
         return None
-    outcome = "replayed" if answer.replayed else "rejected"
-    return Outcome(said.event_id, outcome, None, body["submission_id"], "rejected", body.get("detail"))
-
-
-def _recorded(said: Acted, answer: Answer | Exception) -> Outcome | None:
-    """The outcome of an activity that was recorded, or whose lead was erased; None for one that was not."""
-    _raise_what_passes(answer)
-    if isinstance(answer, Answer) and answer.status in (200, 202):
-        lead_id = orjson.loads(answer.body)["lead_id"]
-        return Outcome(said.event_id, "replayed" if answer.replayed else "recorded", lead_id)
-    if isinstance(answer, Answer) and answer.status == 410:
+    answer = done.answer
+    if answer.status == 410:
         return Outcome(said.event_id, "ignored", reason=_ERASED)
-    return None
+    if answer.subject is None:
+        return None
+    return Outcome(said.event_id, "replayed" if answer.replayed else "recorded", str(answer.subject))
 
 
-def _raise_what_passes(answer: Answer | Exception) -> None:
-    if isinstance(answer, Exception):
-        in_flight = isinstance(answer, Problem) and answer.status == 409
-        if in_flight:
-            raise Overloaded(1.0)
-        if isinstance(answer, Overloaded) or is_transient(answer):
-            raise answer
+def _raise_what_passes(error: Exception) -> None:
+    if isinstance(error, Problem) and error.status == 409:  # the same event is being taken at this moment
+        raise Overloaded(1.0)
+    if isinstance(error, Overloaded) or is_transient(error):
+        raise error
 
 
-def _flaw(answer: Answer | Exception) -> str:
+def _flaw(done: Done[CaptureResult] | Done[ActivityResult] | Exception) -> str:
     """Why one event was not taken, without any of its values."""
-    if isinstance(answer, Answer):
-        document = orjson.loads(answer.body)
-        errors = [f"{one.get('pointer', '')}: {one.get('message', '')}" for one in document.get("errors", [])]
-        return "; ".join(errors) or str(document.get("title", "refused"))
-    problem = problem_of(answer)
+    if isinstance(done, Done):
+        return f"{done.result.pointer}: {done.result.message}" if isinstance(done.result, Finding) else "refused"
+    problem = problem_of(done)
     if problem is not None:
         return problem.title
     # The others of the body are saved, and this one is kept for when the defect is mended.
-    log.error("hook_event_failed", exc_info=answer)
+    log.error("hook_event_failed", exc_info=done)
     return "something went wrong here"
 
 

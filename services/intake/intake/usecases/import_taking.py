@@ -17,7 +17,7 @@ import asyncpg
 
 from accord.agreements import ActiveCache
 from accord.db import Database, Recording, driver_of
-from accord.http.problems import Problem
+from accord.terms.findings import Finding
 from intake.domain.capture import IdentityKey
 from intake.domain.erasure import key_word
 from intake.domain.imports import OUTCOMES, Failure, Foresight, Result, bits_of, packed, refusal
@@ -28,7 +28,7 @@ from intake.metric_names import IMPORT_ROWS
 from intake.queries import imports as queries
 from intake.queries import leads as lead_queries
 from intake.queries.imports import Job, Progress
-from intake.usecases.capture import Capture, Taken
+from intake.usecases.capture import Capture, CaptureResult, Taken
 from intake.usecases.import_reading import Chunk, Line
 from intake.usecases.judging import InForce, as_the_policy_knows, judged
 from intake.usecases.person import Recognised, ahead_of_time
@@ -149,13 +149,10 @@ class Takes(ABC):
         keys = line.keys if line.recognised is None else line.recognised.keys
         return Failure(line.row.number, outcome, error, self._reader.kept(line.row), [key_word(key) for key in keys])
 
-    def _said(self, problem: Problem) -> str:
-        """A problem in the words of the file: its columns instead of our fields."""
-        told = []
-        for item in problem.errors:
-            target = item.get("pointer", "").removeprefix("/").replace("/", ".")
-            told.append(f"{self._column_of.get(target, target)}: {item['message']}")
-        return "; ".join(told) or problem.title
+    def _said(self, flaw: Finding) -> str:
+        """What is wrong, in the words of the file: its columns instead of our fields."""
+        target = flaw.pointer.removeprefix("/").replace("/", ".")
+        return f"{self._column_of.get(target, target)}: {flaw.message}"
 
 
 class Taking(Takes):
@@ -209,7 +206,7 @@ class Taking(Takes):
         return job, cancelled
 
     def _results(
-        self, lines: Sequence[Line], known: Mapping[int, Result], taken: Sequence[Taken | Problem]
+        self, lines: Sequence[Line], known: Mapping[int, Result], taken: Sequence[CaptureResult]
     ) -> tuple[list[Result], list[Failure]]:
         """What became of these rows: those in `known`, and in their order those that were taken."""
         results: list[Result] = []
@@ -224,11 +221,11 @@ class Taking(Takes):
             results.append(result)
         return results, failures
 
-    def _result(self, line: Line, became: Taken | Problem | None) -> tuple[Result, Failure | None]:
+    def _result(self, line: Line, became: CaptureResult | None) -> tuple[Result, Failure | None]:
         number = line.row.number
         if became is None:
             return Result(number, "failed"), self._failure(line, "failed", line.reading.errors)
-        if isinstance(became, Problem):
+        if isinstance(became, Finding):
             return Result(number, "failed"), self._failure(line, "failed", self._said(became))
         verdict = became.quality.verdict
         if became.outcome is None:
@@ -290,9 +287,9 @@ class Foreseeing(Takes):
         number = line.row.number
         if one is None:
             return Result(number, "failed"), self._failure(line, "failed", line.reading.errors), None
-        problem = one.flaw or (ahead_of_time() if is_ahead(one.request.submission.occurred_at, now) else None)
-        if problem is not None:
-            return Result(number, "failed"), self._failure(line, "failed", self._said(problem)), None
+        flaw = one.flaw or (ahead_of_time() if is_ahead(one.request.submission.occurred_at, now) else None)
+        if flaw is not None:
+            return Result(number, "failed"), self._failure(line, "failed", self._said(flaw)), None
         quality = judged(one.facts, in_force, now)[0]
         outcome = foresight.take(one.keys, quality.verdict, number)
         failure = self._failure(line, "rejected", refusal(quality)) if outcome == "rejected" else None

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from accord.agreements import ActiveCache
 from accord.contracts.intake_events import ImportCounts, ImportFinished
 from accord.db import Database, Recording, driver_of
-from accord.http.idempotency import Answer, once, ticket_for
+from accord.http.idempotency import Answer, Done, once, ticket_for
 from accord.http.problems import Problem, not_found
 from accord.terms.findings import Finding
 from intake.domain.imports import OUTCOMES, Failure, Outcome, Result, State, bits_of, unpacked
@@ -40,8 +40,8 @@ class Imports:
         self._limits = limits
         self.arrived = asyncio.Event()
 
-    async def receive(self, asked: Asked, body: AsyncIterator[bytes], shown: Callable[[Job], bytes]) -> Answer:
-        """Keep the file and queue the import; the answer is saved under the request's key.
+    async def receive(self, asked: Asked, body: AsyncIterator[bytes], encode: Callable[[Job], Answer]) -> Done[Job]:
+        """Keep the file and queue the import; what `encode` makes of it is saved under the request's key.
 
         Raises Problem 422 for a file or a mapping by which no row could be read, 409 if it was cancelled meanwhile, and Overloaded if
         too many imports are open.
@@ -51,33 +51,33 @@ class Imports:
             async for piece in body:
                 await upload.feed(piece)
             await upload.finish()
-            answer = await self._queue(asked, upload, shown)
+            done = await self._queue(asked, upload, encode)
         except BaseException:
             # Also when the client goes away, or the process is told to stop.
             await asyncio.shield(upload.give_up())
             raise
         self.arrived.set()
-        return answer
+        return done
 
-    async def _queue(self, asked: Asked, upload: Upload, shown: Callable[[Job], bytes]) -> Answer:
+    async def _queue(self, asked: Asked, upload: Upload, encode: Callable[[Job], Answer]) -> Done[Job]:
         import_id, ticket = upload.import_id, asked.ticket
         if ticket is not None:
             ticket = ticket_for(ticket.caller, ticket.key, ticket.sha256, upload.sha256.digest())
         async with self._database.recording() as recording:
             driver = await recording.driver()
 
-            async def act() -> Answer:
+            async def act() -> Job:
                 if not await queries.queue(driver, import_id, upload.plan, recording.now):
                     raise cancelled()
                 job = await queries.find(driver, import_id)
                 if job is None:
                     raise not_found("import")
-                return Answer(202, shown(job), {"Location": f"/v1/imports/{import_id}"})
+                return job
 
-            answer = await once(recording, ticket, act)
-            if answer.replayed:
+            done = await once(recording, ticket, act, encode)
+            if done.result is None:
                 await queries.remove(driver, import_id)
-        return answer
+        return done
 
     async def _rules(self, asked: Asked) -> Rules:
         """The mapping that the request says, else the one saved at the source, else what names of columns say. Raises Overloaded where too

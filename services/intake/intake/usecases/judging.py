@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from accord.contracts.values import Attributes
+from accord.terms.findings import Finding
 from intake.domain.facts import Facts
 from intake.domain.quality import Judge, Quality, unchecked
-from intake.usecases.person import Recognised, unfit_field
+from intake.usecases.person import Recognised
 
 InForce = tuple[int, Judge] | None
 """The policy's version and the policy, None while nothing is in force."""
@@ -28,7 +29,16 @@ def _without_phone(one: Recognised) -> Recognised:
     message = (
         "Says not who it is, since phones are shared by the data policy, and there is no other way to know the person"
     )
-    return one._replace(keys=keys, flaw=unfit_field("phone", message))
+    return one._replace(keys=keys, flaw=Finding("/phone", message))
+
+
+class RejectedByPolicy(Exception):
+    """The policy refuses a record as a person has put it right, for the reasons in `refusal`. Nothing is written then."""
+
+    def __init__(self, quality: Quality, refusal: str) -> None:
+        super().__init__(refusal)
+        self.quality = quality
+        self.refusal = refusal
 
 
 def judged(facts: Facts, in_force: InForce, now: datetime) -> tuple[Quality, Attributes]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 import asyncpg
-import orjson
 
 from accord.db import Database, Recording, driver_of
-from accord.http.idempotency import Answer, Ticket, once
+from accord.http.idempotency import Answer, Done, Ticket, once
 from accord.http.problems import Problem, gone, not_found, unfit_at
 from accord.ids import new_id
 from intake.domain.capture import Register
@@ -20,11 +20,11 @@ from intake.queries import leads as lead_queries
 from intake.queries import merges
 from intake.queries.merges import Made, Recorded
 from intake.recognise import account_domain, account_id_of
-from intake.usecases.family import family_of
+from intake.usecases.family import NotThere, family_of
 from intake.usecases.ledger import tried, write
 
 _REREADS_MAX = 10
-_Act = Callable[[Recording], Awaitable[Answer]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +35,26 @@ class Who:
     ticket: Ticket | None = None
 
 
-async def merge_leads(database: Database, lead_id: UUID, other_id: UUID, who: Who) -> Answer:
-    """Merge two leads: 201 with the merge. One that was merged before is followed to its survivor.
+class Merged(NamedTuple):
+    """A merge that was just made, and those of the ids asked for that had been merged before."""
+
+    made: Made
+    followed: list[UUID]
+
+
+async def merge_leads(
+    database: Database, lead_id: UUID, other_id: UUID, who: Who, encode: Callable[[Merged], Answer]
+) -> Done[Merged]:
+    """Merge two leads. One that was merged before is followed to its survivor.
 
     Raises Problem 404 and 410 for a lead that is not there, 409 where the two are one lead already, 422 for a lead with itself.
     """
-
-    async def act(recording: Recording) -> Answer:
-        return await once(recording, who.ticket, lambda: _merge(recording, lead_id, other_id, who.caller))
-
-    return await tried(lambda: _in_transaction(database, act))
+    return await _once(database, who, lambda recording: _merge(recording, lead_id, other_id, who.caller), encode)
 
 
-async def take_back(database: Database, merge_id: UUID, who: Who) -> Answer:
-    """Take a merge back: 200 with the merge. Raises Problem 404, and 409 where it cannot be taken back now."""
-
-    async def act(recording: Recording) -> Answer:
-        return await once(recording, who.ticket, lambda: _take_back(recording, merge_id, who.caller))
-
-    return await tried(lambda: _in_transaction(database, act))
+async def take_back(database: Database, merge_id: UUID, who: Who, encode: Callable[[Made], Answer]) -> Done[Made]:
+    """Take a merge back. Raises Problem 404, and 409 where it cannot be taken back now."""
+    return await _once(database, who, lambda recording: _take_back(recording, merge_id, who.caller), encode)
 
 
 async def find_merge(database: Database, merge_id: UUID) -> Made | None:
@@ -70,26 +71,17 @@ async def merges_of(database: Database, lead_id: UUID, after: UUID | None, rows_
         return await merges.page(driver, [*await family_of(driver, lead_id), lead_id], after, rows_max)
 
 
-def shown(made: Made) -> dict[str, object]:
-    """A merge as it is answered."""
-    return {
-        "merge_id": made.merge_id,
-        "survivor_id": made.survivor_id,
-        "merged_lead_id": made.merged_lead_id,
-        "submission_id": made.submission_id,
-        "merged_by": made.caller,
-        "merged_at": made.recorded_at,
-        "reverted_at": made.reverted_at,
-        "reverted_by": made.reverted_by,
-    }
+async def _once(
+    database: Database, who: Who, act: Callable[[Recording], Awaitable[T]], encode: Callable[[T], Answer]
+) -> Done[T]:
+    async def attempt() -> Done[T]:
+        async with database.recording() as recording:
+            return await once(recording, who.ticket, lambda: act(recording), encode)
+
+    return await tried(attempt)
 
 
-async def _in_transaction(database: Database, act: _Act) -> Answer:
-    async with database.recording() as recording:
-        return await act(recording)
-
-
-async def _merge(recording: Recording, lead_id: UUID, other_id: UUID, caller: str) -> Answer:
+async def _merge(recording: Recording, lead_id: UUID, other_id: UUID, caller: str) -> Merged:
     if lead_id == other_id:
         raise unfit_at("/with", "Must be another lead")
     driver = await recording.driver()
@@ -109,8 +101,7 @@ async def _merge(recording: Recording, lead_id: UUID, other_id: UUID, caller: st
     recording.publish(*register.events)
     (merge,) = register.merges
     made = Made(merge.merge_id, merge.survivor.lead_id, merge.other.lead_id, None, caller, recording.now, None, None)
-    followed = [asked for asked, lead in ((lead_id, one), (other_id, other)) if asked != lead.lead_id]
-    return _answer(201, {**shown(made), "followed": followed}, made, {"location": f"/v1/merges/{made.merge_id}"})
+    return Merged(made, [asked for asked, lead in ((lead_id, one), (other_id, other)) if asked != lead.lead_id])
 
 
 async def _living(driver: asyncpg.Connection, lead_id: UUID, other_id: UUID) -> tuple[Lead, Lead]:
@@ -119,17 +110,17 @@ async def _living(driver: asyncpg.Connection, lead_id: UUID, other_id: UUID) -> 
         one = (await family_of(driver, lead_id))[0]
         try:
             other = (await family_of(driver, other_id))[0]
-        except Problem as problem:
-            if problem.status == 404:
-                raise unfit_at("/with", "There is no such lead") from None
-            raise
+        except NotThere as absence:
+            if absence.erased:
+                raise
+            raise unfit_at("/with", "There is no such lead") from None
         locked = await lead_queries.lock_leads(driver, {one, other})
         if {one, other} <= locked.keys() and all(lead.merged_into is None for lead in locked.values()):
             return locked[one], locked[other]
     raise lead_queries.Moved
 
 
-async def _take_back(recording: Recording, merge_id: UUID, caller: str) -> Answer:
+async def _take_back(recording: Recording, merge_id: UUID, caller: str) -> Made:
     driver, now = await recording.driver(), recording.now
     recorded, leads = await _locked(driver, merge_id)
     made = recorded.made
@@ -156,8 +147,7 @@ async def _take_back(recording: Recording, merge_id: UUID, caller: str) -> Answe
     await merges.take_back(driver, recorded, returned, caller, now)
     await merges.rewrite(driver, back.survivor, back.later)
     recording.publish(*back.events)
-    reverted = {**shown(made), "reverted_at": now, "reverted_by": caller}
-    return _answer(200, reverted, made, {})
+    return replace(made, reverted_at=now, reverted_by=caller)
 
 
 async def _locked(driver: asyncpg.Connection, merge_id: UUID) -> tuple[Recorded, dict[UUID, Lead]]:
@@ -200,8 +190,3 @@ def _account_of(person: Mapping[str, str]) -> UUID | None:
     email = person.get("email")
     domain = account_domain(person.get("domain"), email.rpartition("@")[2] if email else None)
     return None if domain is None else account_id_of(domain)
-
-
-def _answer(status: int, body: Mapping[str, object], made: Made, headers: Mapping[str, str]) -> Answer:
-    content = orjson.dumps(body, default=str, option=orjson.OPT_UTC_Z)
-    return Answer(status, content, headers, subject=made.survivor_id)

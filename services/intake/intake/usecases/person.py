@@ -11,6 +11,7 @@ from accord.contracts.values import Attributes, Verdict
 from accord.http.idempotency import Ticket
 from accord.http.problems import Problem, unfit
 from accord.ids import new_id
+from accord.terms.findings import Finding
 from intake.domain.capture import Candidate, IdentityKey
 from intake.domain.consent import given_at
 from intake.domain.facts import Facts
@@ -44,7 +45,7 @@ class Recognised(NamedTuple):
     facts: Facts
     account: tuple[UUID, str] | None
     external: str | None
-    flaw: Problem | None
+    flaw: Finding | None
     """Why nobody can be recognised in it."""
 
 
@@ -100,20 +101,18 @@ def facts_of(submission: Submission) -> Facts:
     return recognise(CaptureRequest(submission, "", "")).facts
 
 
-def _flaw(submission: Submission) -> Problem | None:
+def _flaw(submission: Submission) -> Finding | None:
     """What is wrong with a submission whose address is none, or that has neither an address nor a valid number."""
     if submission.email:
-        name, message = "email", "Is not an e-mail address"
-    elif not submission.external_id:
-        name, message = "phone", "Is not a valid phone number, and there is no other way to know the person"
-    else:
-        return None
-    return unfit_field(name, message)
+        return Finding("/email", "Is not an e-mail address")
+    if not submission.external_id:
+        return Finding("/phone", "Is not a valid phone number, and there is no other way to know the person")
+    return None
 
 
-def unfit_field(name: str, message: str) -> Problem:
-    """What is wrong with one field of a submission."""
-    return unfit(f"{name}: {message}.", {"pointer": f"/{name}", "message": message})
+def unfit_submission(flaw: Finding) -> Problem:
+    """422 for a submission with this flaw."""
+    return unfit(f"{flaw.pointer[1:]}: {flaw.message}.", {"pointer": flaw.pointer, "message": flaw.message})
 
 
 def consent_of(
@@ -154,6 +153,6 @@ def _verdict(quality: Quality) -> Verdict:
     return "unchecked" if verdict == "rejected" else verdict
 
 
-def ahead_of_time(name: str = "occurred_at") -> Problem:
+def ahead_of_time(name: str = "occurred_at") -> Finding:
     """What is wrong with a time further in the future than clocks may differ."""
-    return unfit(f"{name} lies in the future.", {"pointer": f"/{name}", "message": "Must not be in the future"})
+    return Finding(f"/{name}", "Must not be in the future")

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 import asyncpg
@@ -16,11 +17,11 @@ from pydantic import JsonValue, ValidationError
 
 from accord.agreements import ActiveCache
 from accord.db import Database, Recording, driver_of, finite, is_transient
-from accord.http.idempotency import Answer, Ticket, once
+from accord.http.idempotency import Answer, Done, Ticket, once
 from accord.http.problems import Problem, from_validation_error, unfit_at
 from accord.ids import new_id
 from accord.isolation import process_isolated
-from intake.domain.capture import Candidate, Captured, IdentityKey, Register
+from intake.domain.capture import Candidate, Captured, IdentityKey, Outcome, Register
 from intake.domain.lead import Lead
 from intake.domain.quality import Judge, Quality
 from intake.domain.quarantine import Action, FixedField, Settled, as_released, patched, without
@@ -30,11 +31,10 @@ from intake.queries import leads as lead_queries
 from intake.queries import quarantine as queries
 from intake.queries.leads import Moved
 from intake.queries.quarantine import Decision, Listed, Others, Waiting
-from intake.usecases.capture import quality_shown
 from intake.usecases.family import absent
-from intake.usecases.judging import InForce, as_the_policy_knows, judged
+from intake.usecases.judging import InForce, RejectedByPolicy, as_the_policy_knows, judged
 from intake.usecases.ledger import Apart, tried, with_pairs_apart, write
-from intake.usecases.person import CaptureRequest, Recognised, candidate_of, consent_of, recognise
+from intake.usecases.person import CaptureRequest, Recognised, candidate_of, consent_of, recognise, unfit_submission
 
 WHAT = "quarantined submission"
 _NOBODY = Others(None, frozenset())
@@ -58,8 +58,24 @@ class _Scene:
         return self.own if self.others.first is None else None
 
 
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of a submission that a person decided about. `about` is whom the answer speaks of."""
+
+    submission_id: UUID
+    state: Settled | Literal["waiting"]
+    lead_id: UUID | None
+    about: UUID | None
+    outcome: Outcome | None = None
+    quality: Quality | None = None
+    """How it was judged; None for one that was discarded."""
+
+
+Encode = Callable[[Settlement], Answer]
+
+
 class Quarantine:
-    """The use case."""
+    """The use case. `encode` makes the answer that is saved under a request's key."""
 
     def __init__(self, database: Database, policies: ActiveCache[Judge]) -> None:
         self._database = database
@@ -83,39 +99,46 @@ class Quarantine:
 
     # -- those who decide --
 
-    async def release(self, submission_id: UUID, note: str | None, caller: str, ticket: Ticket | None) -> Answer:
+    async def release(
+        self, submission_id: UUID, note: str | None, caller: str, ticket: Ticket | None, encode: Encode
+    ) -> Done[Settlement]:
         """Let it in as it is, with its original time. Raises Problem 404, 409 or 410."""
 
-        async def act(recording: Recording, in_force: InForce) -> Answer:
+        async def act(recording: Recording, in_force: InForce) -> Settlement:
             driver = await recording.driver()
             waiting = await self._waiting(driver, submission_id)
             one = _recognised(_submission(waiting), waiting, in_force)
             if one.flaw is not None:
-                raise one.flaw
+                raise unfit_submission(one.flaw)
             _, attributes = judged(one.facts, in_force, waiting.recorded_at)
             candidate = candidate_of(one, submission_id, waiting.occurred_at, as_released(waiting.quality), attributes)
             decision = Decision(submission_id, new_id(), "released", caller, recording.now, note=note)
             return await self._let_in(recording, waiting, one, candidate, in_force, decision)
 
-        return await self._once(ticket, act)
+        return await self._once(ticket, act, encode)
 
     async def correct(
-        self, submission_id: UUID, fields: Mapping[str, JsonValue], caller: str, ticket: Ticket | None
-    ) -> Answer:
+        self,
+        submission_id: UUID,
+        fields: Mapping[str, JsonValue],
+        caller: str,
+        ticket: Ticket | None,
+        encode: Encode,
+    ) -> Done[Settlement]:
         """Change its fields (JSON Merge Patch) and judge it again, by the policy in force and as of when it came.
 
-        Raises Problem 404, 409, 410, and 422 where the outcome is no record or the policy rejects it: then nothing has changed.
+        Raises Problem 404, 409, 410, 422 where the outcome is no record, and RejectedByPolicy: then nothing has changed.
         """
 
-        async def act(recording: Recording, in_force: InForce) -> Answer:
+        async def act(recording: Recording, in_force: InForce) -> Settlement:
             driver = await recording.driver()
             waiting = await self._waiting(driver, submission_id)
             one = _recognised(_corrected(waiting, fields), waiting, in_force)
             if one.flaw is not None:
-                raise _within_fields(one.flaw)
+                raise _within_fields(unfit_submission(one.flaw))
             quality, attributes = judged(one.facts, in_force, waiting.recorded_at)
             if quality.verdict == "rejected":
-                raise _rejected(submission_id, quality)
+                raise RejectedByPolicy(quality, quality.refusal)
             candidate = candidate_of(one, submission_id, waiting.occurred_at, quality, attributes)
             action: Action = "kept" if quality.verdict == "quarantined" else "corrected"
             decision = Decision(
@@ -125,20 +148,22 @@ class Quarantine:
                 return await self._keep(recording, waiting, one, candidate, in_force, decision)
             return await self._let_in(recording, waiting, one, candidate, in_force, decision)
 
-        return await self._once(ticket, act)
+        return await self._once(ticket, act, encode)
 
-    async def discard(self, submission_id: UUID, reason: str, caller: str, ticket: Ticket | None) -> Answer:
+    async def discard(
+        self, submission_id: UUID, reason: str, caller: str, ticket: Ticket | None, encode: Encode
+    ) -> Done[Settlement]:
         """It does not come in. Raises Problem 404, 409 or 410."""
 
-        async def act(recording: Recording, in_force: InForce) -> Answer:
+        async def act(recording: Recording, in_force: InForce) -> Settlement:
             waiting = await self._waiting(await recording.driver(), submission_id)
             dismissed = await self._dismiss(recording, [waiting], in_force, "discarded", caller, reason)
             if not dismissed:
                 raise Moved  # somebody was quicker; look again, and say so
-            body = {"submission_id": submission_id, "state": "discarded", "lead_id": dismissed[submission_id]}
-            return Answer(200, orjson.dumps(body, default=str), subject=waiting.lead_id or submission_id)
+            about = waiting.lead_id or submission_id
+            return Settlement(submission_id, "discarded", dismissed[submission_id], about)
 
-        return await self._once(ticket, act)
+        return await self._once(ticket, act, encode)
 
     async def expire(self, before: UUID, rows_max: int) -> int:
         """Let those go for which nobody decided, of those that came before this id was made; how many.
@@ -162,11 +187,13 @@ class Quarantine:
 
     # -- steps --
 
-    async def _once(self, ticket: Ticket | None, act: Callable[[Recording, InForce], Awaitable[Answer]]) -> Answer:
-        async def attempt() -> Answer:
+    async def _once(
+        self, ticket: Ticket | None, act: Callable[[Recording, InForce], Awaitable[Settlement]], encode: Encode
+    ) -> Done[Settlement]:
+        async def attempt() -> Done[Settlement]:
             in_force = await self._policies.current()
             async with self._database.recording() as recording:
-                return await once(recording, ticket, lambda: act(recording, in_force))
+                return await once(recording, ticket, lambda: act(recording, in_force), encode)
 
         return await tried(attempt)
 
@@ -187,7 +214,7 @@ class Quarantine:
         candidate: Candidate,
         in_force: InForce,
         decision: Decision,
-    ) -> Answer:
+    ) -> Settlement:
         driver, now = await recording.driver(), recording.now
         scene = await self._scene(driver, waiting, candidate.keys, in_force)
         corrected = decision.action == "corrected"
@@ -206,7 +233,9 @@ class Quarantine:
         await queries.settle(driver, waiting, how, now, lead_id=captured.lead_id, outcome=captured.outcome, form=form)
         await queries.decided(driver, [replace(decision, lead_id=captured.lead_id)])
         recording.publish(*register.events)
-        return _answer(waiting, how, captured, candidate.quality)
+        return Settlement(
+            waiting.submission_id, how, captured.lead_id, captured.lead_id, captured.outcome, candidate.quality
+        )
 
     async def _keep(
         self,
@@ -216,7 +245,7 @@ class Quarantine:
         candidate: Candidate,
         in_force: InForce,
         decision: Decision,
-    ) -> Answer:
+    ) -> Settlement:
         driver, now = await recording.driver(), recording.now
         scene = await self._scene(driver, waiting, candidate.keys, in_force)
         register = Register(now, dict(scene.leads), dict(scene.keys))
@@ -225,7 +254,9 @@ class Quarantine:
         await _write(driver, register, scene, now)
         await queries.keep(driver, waiting.submission_id, _form_of(one), candidate.keys, captured.lead_id)
         await queries.decided(driver, [replace(decision, lead_id=captured.lead_id)])
-        return _answer(waiting, "waiting", captured, candidate.quality)
+        return Settlement(
+            waiting.submission_id, "waiting", captured.lead_id, captured.lead_id, quality=candidate.quality
+        )
 
     async def _scene(
         self, driver: asyncpg.Connection, waiting: Waiting, keys: Iterable[IdentityKey], in_force: InForce
@@ -410,17 +441,6 @@ def _within_fields(problem: Problem) -> Problem:
     return problem
 
 
-def _rejected(submission_id: UUID, quality: Quality) -> Problem:
-    return Problem(
-        422,
-        "rejected-by-policy",
-        "The data policy refuses the corrected record",
-        "; ".join(failure.reason for failure in quality.failed if failure.consequence == "reject"),
-        quality=quality_shown(quality),
-        submission_id=submission_id,
-    )
-
-
 def _form_of(one: Recognised) -> str:
     return one.request.submission.model_dump_json(exclude_unset=True)
 
@@ -432,15 +452,3 @@ def _passes(error: BaseException) -> bool:
 def _changed(before: Waiting, after: Waiting) -> bool:
     """Whether a submission says something else, or is somebody else's, than when it was read without a lock."""
     return (before.form, before.lead_id, before.keys) != (after.form, after.lead_id, after.keys)
-
-
-def _answer(waiting: Waiting, state: str, captured: Captured, quality: Quality) -> Answer:
-    body = {
-        "submission_id": waiting.submission_id,
-        "state": state,
-        "lead_id": captured.lead_id,
-        "outcome": captured.outcome if state != "waiting" else None,
-        "verdict": quality.verdict,
-        "quality": quality_shown(quality),
-    }
-    return Answer(200, orjson.dumps(body, default=str), subject=captured.lead_id)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
-import orjson
 
 from accord.contracts.external_key import external_key
 from accord.contracts.intake_events import ActivityRecorded
 from accord.db import Database, Recording
-from accord.http.idempotency import Answer, Fresh, Ticket
-from accord.http.problems import gone, not_found
+from accord.http.idempotency import Answer, Done, Fresh, Ticket, answered, claimed
 from accord.ids import new_id
+from accord.terms.findings import Finding
 from intake.domain.capture import IdentityKey
 from intake.domain.consent import WITHDRAWN
 from intake.domain.lead import Lead
@@ -23,8 +23,8 @@ from intake.domain.submission import ActivityIn, is_ahead
 from intake.queries import activities, consents, family
 from intake.queries import leads as lead_queries
 from intake.recognise import email_facts
-from intake.usecases.batch import answered, claimed, refused
 from intake.usecases.consent import WITHDRAWAL
+from intake.usecases.family import NotThere
 from intake.usecases.ledger import tried
 from intake.usecases.person import ahead_of_time
 
@@ -40,37 +40,49 @@ class ActivityRequest:
     ticket: Ticket | None = None
 
 
+class Recorded(NamedTuple):
+    """An activity that was saved; `lead_id` is the survivor's where the lead was merged."""
+
+    activity_id: UUID
+    lead_id: UUID
+
+
+ActivityResult = Recorded | Finding | NotThere
+"""What became of one activity, or why it left no trace."""
+
+
 class Record:
-    """The use case. `apply` is what a GroupCommit calls."""
+    """The use case. `apply` is what a GroupCommit calls; `encode` makes the answer that is saved under a request's key."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, encode: Callable[[ActivityResult], Answer]) -> None:
         self._database = database
+        self._encode = encode
 
-    async def apply(self, requests: Sequence[ActivityRequest]) -> list[Answer | Exception]:
-        """One answer for each request, in order, after the commit."""
+    async def apply(self, requests: Sequence[ActivityRequest]) -> list[Done[ActivityResult] | Exception]:
+        """What became of each request, in order, after the commit."""
         return await tried(lambda: self._record(requests))
 
-    async def _record(self, requests: Sequence[ActivityRequest]) -> list[Answer | Exception]:
+    async def _record(self, requests: Sequence[ActivityRequest]) -> list[Done[ActivityResult] | Exception]:
         tickets = [request.ticket for request in requests]
         async with self._database.recording() as recording:
             verdicts = await claimed(recording, tickets)
             fresh = [one for one, verdict in zip(requests, verdicts, strict=True) if isinstance(verdict, Fresh)]
-            return await answered(recording, tickets, verdicts, await _take(recording, fresh))
+            return await answered(recording, tickets, verdicts, await _take(recording, fresh), self._encode)
 
 
-async def _take(recording: Recording, requests: Sequence[ActivityRequest]) -> list[Answer]:
+async def _take(recording: Recording, requests: Sequence[ActivityRequest]) -> list[ActivityResult]:
     driver, now = await recording.driver(), recording.now
     leads = await _leads_of(driver, requests)
-    answers: list[Answer] = []
+    results: list[ActivityResult] = []
     rows: list[activities.Row] = []
     touched: dict[UUID, Lead] = {}
     for request, lead_id in zip(requests, leads.named, strict=True):
         activity = request.activity
         lead = None if lead_id is None else touched.get(lead_id) or leads.locked.get(lead_id)
         if is_ahead(activity.occurred_at, now):
-            answers.append(refused(ahead_of_time()))
+            results.append(ahead_of_time())
         elif lead is None:
-            answers.append(refused(gone("lead") if activity.lead_id in leads.erased else not_found("lead")))
+            results.append(NotThere("lead", erased=activity.lead_id in leads.erased))
         else:
             lead = replace(lead, sequence=lead.sequence + 1)
             touched[lead.lead_id] = lead
@@ -79,12 +91,11 @@ async def _take(recording: Recording, requests: Sequence[ActivityRequest]) -> li
             )
             rows.append(row)
             recording.publish(_event(row, lead, now))
-            body = orjson.dumps({"activity_id": row.activity_id, "lead_id": lead.lead_id}, default=str)
-            answers.append(Answer(202, body, subject=lead.lead_id))
+            results.append(Recorded(row.activity_id, lead.lead_id))
     await lead_queries.save_sequences(driver, list(touched.values()))
     await activities.save(driver, rows, now)
     await consents.insert(driver, [_withdrawal(row) for row in rows if row.said.kind == WITHDRAWAL], now)
-    return answers
+    return results
 
 
 def _withdrawal(row: activities.Row) -> consents.Row:

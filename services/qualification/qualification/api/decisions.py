@@ -67,7 +67,7 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         """
         proposal = body.proposal(named(lead), revision_of(if_match))
 
-        def render(answers: Sequence[decide.Answer]) -> Answer:
+        def encode(answers: Sequence[decide.Answer]) -> Answer:
             taken = answers[0]
             if isinstance(taken, Refused):
                 raise problem_of(taken)
@@ -78,7 +78,7 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
             return Answer(201, _json(decision_answer(taken)), headers, subject=taken.lead.lead_id)
 
         author = Author(caller.name, caller.department)
-        return (await take_decisions(database, definitions, [proposal], author, ticket, render)).response()
+        return (await take_decisions(database, definitions, [proposal], author, ticket, encode)).answer.response()
 
     @routes.post(
         "/v1/decisions:batch",
@@ -100,7 +100,7 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         rows = _rows(await request.body())
         read = [_read(place, row) for place, row in enumerate(rows)]
 
-        def render(answers: Sequence[decide.Answer]) -> Answer:
+        def encode(answers: Sequence[decide.Answer]) -> Answer:
             left = iter(answers)
             results = [
                 _refused(row) if isinstance(row, Problem) else _result(place, next(left))
@@ -110,8 +110,8 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
 
         proposals = [row for row in read if isinstance(row, Proposal)]
         author = Author(caller.name, caller.department)
-        taken = await take_decisions(database, definitions, proposals, author, ticket, render, of_batch=True)
-        return taken.response()
+        taken = await take_decisions(database, definitions, proposals, author, ticket, encode, of_batch=True)
+        return taken.answer.response()
 
     return routes
 
