@@ -33,7 +33,7 @@ from accord.messaging import inbox
 from accord.messaging.handler import Received
 from accord.settings import Settings
 from intake import tables
-from intake.domain.quality import Facts
+from intake.domain.facts import Facts
 from intake.domain.submission import Submission
 from intake.recognise import account_domain, account_id_of, email_facts, phone_facts
 from intake.usecases.agree import POLICY, judge_of

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from accord.contracts.intake_events import LeadCaptured, LeadMerged, LeadState, LeadUpdated
 from accord.contracts.values import utc
 from accord.db.outbox import json_of
-from intake.domain.capture import Candidate, IdentityKey, Register
+from intake.domain.capture import Candidate, Register
+from intake.domain.keys import IdentityKey
 from intake.domain.lead import Values, absorbed, created, survivor_of
 from intake.domain.quality import Quality
 

@@ -18,7 +18,8 @@ from tests.intake.test_identity import candidate
 
 from accord.contracts.intake_events import LeadUnmerged, LeadUpdated
 from accord.contracts.values import Campaign, utc
-from intake.domain.capture import IdentityKey, Register
+from intake.domain.capture import Register
+from intake.domain.keys import IdentityKey
 from intake.domain.lead import Lead, Values, absorbed, updated
 from intake.domain.merging import Before, Later, Parted, parted
 from intake.domain.quality import Quality

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intake.domain import policy
+from intake.domain.facts import Facts
+from intake.domain.judge import Judge
 from intake.domain.policy import Policy
-from intake.domain.quality import Facts, Judge, Quality
+from intake.domain.quality import Quality
 from intake.domain.report import Effect, Tally, parameter_reports, share, warnings
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)

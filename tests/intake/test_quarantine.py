@@ -15,7 +15,8 @@ from tests.intake.conftest import Running
 from tests.intake.privacy import GOOD, POLICY, count, record, submitted, waiting
 
 from accord.contracts.values import PolicyFailure, utc
-from intake.domain.capture import Candidate, IdentityKey, Register
+from intake.domain.capture import Candidate, Register
+from intake.domain.keys import IdentityKey
 from intake.domain.lead import Lead, Values
 from intake.domain.quality import Quality
 from intake.domain.quarantine import FixedField, as_released, patched, without

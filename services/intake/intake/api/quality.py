@@ -15,8 +15,9 @@ from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.problems import Problem, not_found
+from intake.domain.judge import Judge
 from intake.domain.policy import Consequence
-from intake.domain.quality import Judge, Judgement, Quality
+from intake.domain.quality import Judgement, Quality
 from intake.domain.report import Effect, Outcome, Tally, warnings
 from intake.usecases.quality_report import (
     PREVIEW_DAYS,

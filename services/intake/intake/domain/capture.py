@@ -12,12 +12,9 @@ from uuid import UUID
 
 from accord.contracts.base import EventData
 from accord.contracts.intake_events import LeadCaptured, LeadMerged, LeadQuarantined, LeadRejected, LeadUpdated
+from intake.domain.keys import IdentityKey
 from intake.domain.lead import Lead, Values, absorbed, changed_fields, created, released, survivor_of, updated
 from intake.domain.quality import Quality
-
-IdentityKind = Literal["email", "phone", "external"]
-IdentityKey = tuple[IdentityKind, str]
-"""A strong key: whoever has it is that person."""
 
 Outcome = Literal["created", "updated", "merged"]
 

@@ -37,3 +37,7 @@ def in_force(history: Iterable[Consent]) -> Consent | None:
     """
     newest = max(history, key=lambda one: (one.given_at, one.recorded_at, one.consent_id), default=None)
     return None if newest is None or newest.basis == WITHDRAWN else newest
+
+
+WITHDRAWAL = "consent.withdrawn"
+"""The activity by which everybody else learns that the person is not to be contacted any more. It carries no text."""

@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from accord.contracts.values import Attributes, AttributeValue, PolicyFailure, Verdict
-from intake.domain.capture import IdentityKey
+from intake.domain.keys import IdentityKey
 from intake.domain.lead import Lead
 from intake.domain.quality import Quality
 from intake.domain.submission import ATTRIBUTES_MAX, AttributeIn, AttributeName

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, cast, get_args
+from typing import Literal
 from uuid import UUID
 
 from accord.contracts.intake_events import LeadErased
-from intake.domain.capture import IdentityKey, IdentityKind
+from intake.domain.keys import IdentityKey, key_word
 from intake.domain.lead import Lead
 
 Reason = Literal["request", "consent_withdrawn", "retention", "mistake", "other"]
@@ -45,20 +45,6 @@ class Proof:
     policy_version: int | None
     removed: Mapping[str, int]
     recorded_at: datetime
-
-
-def key_word(key: IdentityKey) -> str:
-    """One key as one word, by which a submission that belongs to no lead is found again."""
-    kind, value = key
-    return f"{kind}:{value}"
-
-
-def key_of(word: str) -> IdentityKey:
-    """The key that `key_word` made into a word."""
-    kind, _, value = word.partition(":")
-    if kind not in get_args(IdentityKind):
-        raise ValueError(f"no kind of key: {kind}")
-    return cast("IdentityKind", kind), value
 
 
 def farewells(leads: Iterable[Lead], now: datetime) -> list[LeadErased]:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from intake.domain.capture import IdentityKey
+from intake.domain.keys import IdentityKey
 from intake.domain.quality import Quality
 from intake.domain.rows import ColumnMapping, CsvReader, NdjsonReader, Write, mapping_of
 from intake.domain.table import Csv, Dialect, LineEnd, Ndjson, Rows

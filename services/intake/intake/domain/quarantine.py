@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from intake.domain.capture import Candidate, IdentityKey
+from intake.domain.capture import Candidate
+from intake.domain.keys import IdentityKey
 from intake.domain.lead import Lead, created
 from intake.domain.quality import Quality
 

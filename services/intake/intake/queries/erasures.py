@@ -9,8 +9,8 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from intake.domain.capture import IdentityKey
 from intake.domain.erasure import Family, Proof
+from intake.domain.keys import IdentityKey
 from intake.domain.lead import Lead
 from intake.queries import family
 from intake.queries.leads import Moved, lock_keys, lock_leads

@@ -12,7 +12,8 @@ import orjson
 
 from accord.contracts.values import Campaign
 from accord.db import from_json
-from intake.domain.capture import IdentityKey, Merge
+from intake.domain.capture import Merge
+from intake.domain.keys import IdentityKey
 from intake.domain.lead import PERSON_FIELDS, Lead
 
 _COLUMNS = (

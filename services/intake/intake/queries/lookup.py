@@ -10,7 +10,7 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.db import driver_of
-from intake.domain.capture import IdentityKey, IdentityKind
+from intake.domain.keys import IdentityKey, IdentityKind
 from intake.domain.lead import Lead
 from intake.queries.leads import find_keys, read_lead, read_leads
 

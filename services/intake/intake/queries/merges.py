@@ -12,7 +12,7 @@ import asyncpg
 
 from accord.contracts.values import Campaign
 from accord.db import from_json
-from intake.domain.capture import IdentityKey
+from intake.domain.keys import IdentityKey
 from intake.domain.lead import Lead
 from intake.domain.merging import Before
 from intake.queries.leads import snapshot

@@ -13,8 +13,7 @@ import orjson
 
 from accord.contracts.values import PolicyFailure
 from accord.isolation import is_resting
-from intake.domain.capture import IdentityKey
-from intake.domain.erasure import key_of, key_word
+from intake.domain.keys import IdentityKey, key_of, key_word
 from intake.domain.quality import Quality
 from intake.domain.quarantine import Action, Settled
 

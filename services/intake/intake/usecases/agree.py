@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from accord.agreements import Finding, Kind, Section
 from intake.domain import policy, policy_words
-from intake.domain.quality import Judge
+from intake.domain.judge import Judge
 from intake.usecases.quality_report import proposal_warnings
 
 

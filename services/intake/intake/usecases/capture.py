@@ -16,8 +16,9 @@ from accord.http.idempotency import Answer, Done, Fresh, answered, claimed
 from accord.ids import new_id
 from accord.terms.findings import Finding
 from intake.domain.capture import Candidate, Outcome, Register
-from intake.domain.erasure import key_word
-from intake.domain.quality import Judge, Quality
+from intake.domain.judge import Judge
+from intake.domain.keys import key_word
+from intake.domain.quality import Quality
 from intake.domain.submission import Submission, is_ahead
 from intake.queries import consents, submissions
 from intake.queries import leads as lead_queries

@@ -12,7 +12,7 @@ from accord.contracts.intake_events import ActivityRecorded
 from accord.db import Database, Recording, driver_of
 from accord.http.idempotency import Answer, Done, Ticket, once
 from accord.ids import new_id
-from intake.domain.consent import WITHDRAWN, Consent, given_at, in_force
+from intake.domain.consent import WITHDRAWAL, WITHDRAWN, Consent, given_at, in_force
 from intake.domain.lead import Lead
 from intake.domain.submission import ActivityIn, is_ahead
 from intake.queries import activities, consents
@@ -20,9 +20,6 @@ from intake.queries import leads as lead_queries
 from intake.usecases.family import family_of
 from intake.usecases.ledger import tried
 from intake.usecases.person import ahead_of_time, unfit_submission
-
-WITHDRAWAL = "consent.withdrawn"
-"""The activity by which everybody else learns that the person is not to be contacted any more. It carries no text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,13 @@ from accord.http.conditional import precondition_failed
 from accord.http.problems import Problem, unfit
 from accord.ids import new_id
 from intake.domain import correction
-from intake.domain.capture import IdentityKey, Register
+from intake.domain.capture import Register
 from intake.domain.correction import Correction, CorrectionIn
+from intake.domain.facts import Facts
+from intake.domain.judge import Judge
+from intake.domain.keys import IdentityKey
 from intake.domain.lead import Lead
-from intake.domain.quality import Facts, Judge, Quality
+from intake.domain.quality import Quality
 from intake.queries import consents, lookup, submissions
 from intake.queries import leads as lead_queries
 from intake.queries.lookup import Found

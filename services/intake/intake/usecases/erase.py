@@ -12,7 +12,7 @@ from accord.http import idempotency
 from accord.http.problems import not_found
 from accord.ids import new_id
 from intake.domain.erasure import Proof, Reason, farewells
-from intake.domain.quality import Judge
+from intake.domain.judge import Judge
 from intake.metric_names import ERASED
 from intake.queries import erasures
 from intake.usecases.family import absent

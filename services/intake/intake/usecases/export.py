@@ -15,7 +15,7 @@ import structlog
 
 from accord.db import Database, driver_of
 from intake.domain.consent import in_force
-from intake.domain.erasure import key_word
+from intake.domain.keys import key_word
 from intake.queries import consents, erasures, exports, family, quarantine
 from intake.queries.exports import Row
 from intake.usecases.family import absent, family_of

@@ -27,8 +27,8 @@ from accord.terms.findings import Finding
 from accord.workers import Periodic
 from intake.domain.adapters.base import Ask
 from intake.domain.adapters.documents import ACTIVITIES, SUBMISSIONS, formed
-from intake.domain.capture import IdentityKey
 from intake.domain.erasure import Reason
+from intake.domain.keys import IdentityKey
 from intake.metric_names import HOOK_EVENTS_FAILED, HOOK_EVENTS_WAITING, HOOK_FETCHES
 from intake.outbound import NoAnswer, Outbound
 from intake.queries import hook_events

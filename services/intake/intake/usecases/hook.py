@@ -41,7 +41,7 @@ from intake.domain.adapters.base import (
 from intake.domain.adapters.documents import ACTIVITIES, SUBMISSIONS, formed
 from intake.domain.adapters.forms import NotAForm, document_of
 from intake.domain.adapters.taking import activities
-from intake.domain.erasure import key_word
+from intake.domain.keys import key_word
 from intake.domain.mapping import as_moment
 from intake.domain.signatures import Refusal
 from intake.domain.submission import AHEAD_MAX

@@ -11,8 +11,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from accord.db import Database, driver_of
-from intake.domain.capture import IdentityKey
 from intake.domain.imports import Plan
+from intake.domain.keys import IdentityKey
 from intake.domain.rows import CsvReader, NdjsonReader, Reading
 from intake.domain.table import Row
 from intake.queries import imports as queries

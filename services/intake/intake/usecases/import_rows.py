@@ -24,7 +24,7 @@ from accord.batching import Overloaded
 from accord.db import Database, driver_of, is_transient
 from accord.retry import Backoff
 from accord.workers import Periodic, Stall, pause
-from intake.domain.quality import Judge
+from intake.domain.judge import Judge
 from intake.metric_names import IMPORTS_ENDED
 from intake.queries import imports as queries
 from intake.queries.imports import Job

@@ -18,10 +18,10 @@ import asyncpg
 from accord.agreements import ActiveCache
 from accord.db import Database, Recording, driver_of
 from accord.terms.findings import Finding
-from intake.domain.capture import IdentityKey
-from intake.domain.erasure import key_word
 from intake.domain.imports import OUTCOMES, Failure, Foresight, Result, bits_of, packed, refusal
-from intake.domain.quality import Judge, Quality
+from intake.domain.judge import Judge
+from intake.domain.keys import IdentityKey, key_word
+from intake.domain.quality import Quality
 from intake.domain.rows import CsvReader, NdjsonReader
 from intake.domain.submission import is_ahead
 from intake.metric_names import IMPORT_ROWS

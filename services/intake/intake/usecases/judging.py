@@ -8,7 +8,8 @@ from datetime import datetime
 from accord.contracts.values import Attributes
 from accord.terms.findings import Finding
 from intake.domain.facts import Facts
-from intake.domain.quality import Judge, Quality, unchecked
+from intake.domain.judge import Judge
+from intake.domain.quality import Quality, unchecked
 from intake.usecases.person import Recognised
 
 InForce = tuple[int, Judge] | None

@@ -9,7 +9,7 @@ import orjson
 
 from accord.contracts.external_key import external_key
 from accord.db import Database
-from intake.domain.capture import IdentityKind
+from intake.domain.keys import IdentityKind
 from intake.queries import lookup
 from intake.queries.lookup import Found
 from intake.recognise import email_facts, phone_facts

@@ -12,9 +12,10 @@ from accord.http.idempotency import Ticket
 from accord.http.problems import Problem, unfit
 from accord.ids import new_id
 from accord.terms.findings import Finding
-from intake.domain.capture import Candidate, IdentityKey
+from intake.domain.capture import Candidate
 from intake.domain.consent import given_at
 from intake.domain.facts import Facts
+from intake.domain.keys import IdentityKey
 from intake.domain.lead import Values
 from intake.domain.quality import Quality
 from intake.domain.submission import Submission

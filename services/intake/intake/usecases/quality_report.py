@@ -19,8 +19,8 @@ from accord.db import Database
 from accord.http.problems import Problem
 from accord.terms.patterns import check_patterns
 from intake.domain import policy
+from intake.domain.judge import Judge
 from intake.domain.policy import Policy
-from intake.domain.quality import Judge
 from intake.domain.report import Effect, ParameterReport, Tally, parameter_reports, warnings
 from intake.domain.submission import Submission
 from intake.queries import quality as queries

@@ -21,9 +21,11 @@ from accord.http.idempotency import Answer, Done, Ticket, once
 from accord.http.problems import Problem, from_validation_error, unfit_at
 from accord.ids import new_id
 from accord.isolation import process_isolated
-from intake.domain.capture import Candidate, Captured, IdentityKey, Outcome, Register
+from intake.domain.capture import Candidate, Captured, Outcome, Register
+from intake.domain.judge import Judge
+from intake.domain.keys import IdentityKey
 from intake.domain.lead import Lead
-from intake.domain.quality import Judge, Quality
+from intake.domain.quality import Quality
 from intake.domain.quarantine import Action, FixedField, Settled, as_released, patched, without
 from intake.domain.submission import Submission
 from intake.queries import consents, erasures, family
