@@ -14,8 +14,6 @@ from intake.domain.policy import Policy
 from intake.domain.quality import FAILED, NOT_APPLICABLE, PASSED, Judgement, Quality
 
 SCORE_DIGITS = 6
-
-
 _QUALITIES_MAX = 4_096
 """Ways to come out that a judge remembers; a policy in use has some dozens."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Literal, cast, get_args
 
 IdentityKind = Literal["email", "phone", "external"]
-
-
 IdentityKey = tuple[IdentityKind, str]
 """A strong key: whoever has it is that person."""
 

@@ -13,7 +13,7 @@ from intake.domain.erasure import Family, Proof
 from intake.domain.keys import IdentityKey
 from intake.domain.lead import Lead
 from intake.queries import family
-from intake.queries.leads import Moved, lock_keys, lock_leads
+from intake.queries.leads import Moved, execute_counting, lock_keys, lock_leads, remove_leads
 
 KEYS_LOCKED_MAX = 1_000
 """Identity keys of one person that are locked at most; the server has some thousands of such locks for everybody. Beyond them the locked
@@ -31,14 +31,6 @@ _HELD_ONCE = (
     "SELECT DISTINCT lead_id FROM quarantine_decision WHERE submission_id = ANY ($1::uuid[]) AND lead_id IS NOT NULL"
 )
 
-_OF_LEADS = {
-    "activities": "DELETE FROM activity WHERE lead_id = ANY ($1::uuid[])",
-    "consents": "DELETE FROM consent WHERE lead_id = ANY ($1::uuid[])",
-    "merges": "DELETE FROM merge WHERE survivor_id = ANY ($1::uuid[]) OR merged_lead_id = ANY ($1::uuid[])",
-    "marks_apart": "DELETE FROM apart WHERE lead_id = ANY ($1::uuid[]) OR other_id = ANY ($1::uuid[])",
-    "identity_keys": "DELETE FROM identity_key WHERE lead_id = ANY ($1::uuid[])",
-    "leads": "DELETE FROM lead WHERE lead_id = ANY ($1::uuid[])",
-}
 _OF_SUBMISSIONS = {
     "quarantine_decisions": "DELETE FROM quarantine_decision WHERE submission_id = ANY ($1::uuid[])",
     "submissions": "DELETE FROM submission WHERE submission_id = ANY ($1::uuid[])",
@@ -110,18 +102,15 @@ async def submissions(driver: asyncpg.Connection, person: Family) -> Submissions
 
 async def remove(driver: asyncpg.Connection, person: Family, said: Submissions) -> dict[str, int]:
     """Delete all of a locked person; how many rows of what."""
-    removed = {name: await _execute(driver, sql, person.key_words) for name, sql in _OF_KEYS.items()}
-    removed |= {name: await _execute(driver, sql, said.all) for name, sql in _OF_SUBMISSIONS.items()}
-    removed["dead_letters"] = await _execute(driver, _DEAD_LETTERS, [str(lead_id) for lead_id in person.lead_ids])
+    removed = {name: await execute_counting(driver, sql, person.key_words) for name, sql in _OF_KEYS.items()}
+    removed |= {name: await execute_counting(driver, sql, said.all) for name, sql in _OF_SUBMISSIONS.items()}
+    removed["dead_letters"] = await execute_counting(
+        driver, _DEAD_LETTERS, [str(lead_id) for lead_id in person.lead_ids]
+    )
     removed |= await remove_leads(driver, person.lead_ids)
     accounts = {lead.account_id for lead in person.leads.values() if lead.account_id is not None}
-    removed["account_names"] = await _execute(driver, _ACCOUNTS, sorted(accounts))
+    removed["account_names"] = await execute_counting(driver, _ACCOUNTS, sorted(accounts))
     return removed
-
-
-async def remove_leads(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[str, int]:
-    """Delete locked leads with all that hangs on them but their submissions; how many rows of what."""
-    return {name: await _execute(driver, sql, lead_ids) for name, sql in _OF_LEADS.items()}
 
 
 async def bury(driver: asyncpg.Connection, proof: Proof, submission_ids: Sequence[UUID]) -> None:
@@ -154,11 +143,6 @@ async def page(driver: asyncpg.Connection, after: UUID | None, rows_max: int) ->
 
 async def _keys_of(driver: asyncpg.Connection, lead_ids: list[UUID]) -> frozenset[IdentityKey]:
     return frozenset((row[0], row[1]) for row in await driver.fetch(_KEYS, lead_ids))
-
-
-async def _execute(driver: asyncpg.Connection, sql: str, values: Sequence[object]) -> int:
-    """Rows that a statement touched; nothing is asked where there is nothing to look for."""
-    return int((await driver.execute(sql, list(values))).rpartition(" ")[2]) if values else 0
 
 
 def _proof(row: asyncpg.Record) -> Proof:

@@ -74,6 +74,14 @@ SELECT $1, $3, $2, $4, $5::jsonb,
        $7::jsonb || (SELECT coalesce(jsonb_agg(jsonb_build_array(kind, value)), '[]') FROM moved_keys),
        (SELECT coalesce(array_agg(activity_id), '{}') FROM moved_activities), $6, $8
 """
+_OF_LEADS = {
+    "activities": "DELETE FROM activity WHERE lead_id = ANY ($1::uuid[])",
+    "consents": "DELETE FROM consent WHERE lead_id = ANY ($1::uuid[])",
+    "merges": "DELETE FROM merge WHERE survivor_id = ANY ($1::uuid[]) OR merged_lead_id = ANY ($1::uuid[])",
+    "marks_apart": "DELETE FROM apart WHERE lead_id = ANY ($1::uuid[]) OR other_id = ANY ($1::uuid[])",
+    "identity_keys": "DELETE FROM identity_key WHERE lead_id = ANY ($1::uuid[])",
+    "leads": "DELETE FROM lead WHERE lead_id = ANY ($1::uuid[])",
+}
 _REREADS_MAX = 10
 
 
@@ -276,3 +284,13 @@ def _lead(row: asyncpg.Record) -> Lead:
         merged_into=row["merged_into"],
         sequence=row["sequence"],
     )
+
+
+async def remove_leads(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[str, int]:
+    """Delete locked leads with all that hangs on them but their submissions; how many rows of what."""
+    return {name: await execute_counting(driver, sql, lead_ids) for name, sql in _OF_LEADS.items()}
+
+
+async def execute_counting(driver: asyncpg.Connection, sql: str, values: Sequence[object]) -> int:
+    """Rows that a statement touched; nothing is asked where there is nothing to look for."""
+    return int((await driver.execute(sql, list(values))).rpartition(" ")[2]) if values else 0

@@ -1,8 +1,8 @@
-"""SQL on merges: what each recorded, taking one back, and the pairs of leads that are apart since."""
+"""SQL on merges: what each recorded, and taking one back."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -61,25 +61,6 @@ _PART = """
 INSERT INTO apart (lead_id, other_id, merge_id, caller, recorded_at)
 VALUES ($1, $2, $3, $4, $5), ($2, $1, $3, $4, $5)
 ON CONFLICT (lead_id, other_id) DO UPDATE SET merge_id = excluded.merge_id, caller = excluded.caller, recorded_at = excluded.recorded_at
-"""
-# A pair stays apart when one of the two is merged into a third: the mark is looked up by all that a living lead has taken in.
-# Where nothing is apart, as is usual, that is not looked up.
-_FAMILIES = """
-WITH RECURSIVE family AS (
-    SELECT lead_id AS root, lead_id FROM unnest($1::uuid[]) AS l (lead_id) WHERE EXISTS (SELECT FROM apart)
-    UNION SELECT family.root, lead.lead_id FROM family JOIN lead ON lead.merged_into = family.lead_id
-)
-"""
-_APART = f"""
-{_FAMILIES}
-SELECT DISTINCT one.root AS one, other.root AS other
-FROM family one JOIN apart ON apart.lead_id = one.lead_id JOIN family other ON other.lead_id = apart.other_id
-WHERE one.root < other.root
-"""
-_JOIN_AGAIN = f"""
-{_FAMILIES}
-DELETE FROM apart USING family one, family other
-WHERE apart.lead_id = one.lead_id AND apart.other_id = other.lead_id AND one.root <> other.root
 """
 
 
@@ -147,16 +128,6 @@ async def take_back(
         await driver.execute(_RETURN_KEYS, [key[0] for key in wanted], [key[1] for key in wanted], made.merged_lead_id)
     await driver.execute(_RETURN_ACTIVITIES, made.survivor_id, made.merged_lead_id, recorded.activities_moved)
     await driver.execute(_PART, made.survivor_id, made.merged_lead_id, made.merge_id, caller, now)
-
-
-async def apart(driver: asyncpg.Connection, lead_ids: Iterable[UUID]) -> set[frozenset[UUID]]:
-    """Pairs of these living leads that a person has parted, they or what they have taken in."""
-    return {frozenset((row["one"], row["other"])) for row in await driver.fetch(_APART, list(lead_ids))}
-
-
-async def join_again(driver: asyncpg.Connection, one: UUID, other: UUID) -> None:
-    """Two living leads are not apart any more."""
-    await driver.execute(_JOIN_AGAIN, [one, other])
 
 
 def _made(row: asyncpg.Record) -> Made:

@@ -13,14 +13,15 @@ import asyncpg
 
 from accord.batching import Overloaded
 from intake.domain.capture import Register
+from intake.queries import apart as apart_queries
 from intake.queries import leads as lead_queries
-from intake.queries import merges
 from intake.queries.leads import Moved
 
 Apart = set[frozenset[UUID]]
-
-
 Decided = TypeVar("Decided")
+T = TypeVar("T")
+TRIES_MAX = 4
+_RETRIED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, Moved)
 
 
 async def with_pairs_apart(
@@ -28,7 +29,7 @@ async def with_pairs_apart(
 ) -> tuple[Register, Decided]:
     """What `play` decides, given the pairs of leads that people have parted. They are looked up only where it would merge somebody."""
     register, decided = play(set())
-    if register.merges and (apart := await merges.apart(driver, register.known)):
+    if register.merges and (apart := await apart_queries.apart(driver, register.known)):
         return play(apart)
     return register, decided
 
@@ -42,15 +43,6 @@ async def write(driver: asyncpg.Connection, register: Register, now: datetime) -
     for merge in register.merges:
         await lead_queries.save_merge(driver, merge, now)
     await lead_queries.insert_keys(driver, register.new_keys, register.external)
-
-
-T = TypeVar("T")
-
-
-TRIES_MAX = 4
-
-
-_RETRIED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, Moved)
 
 
 async def tried(act: Callable[[], Awaitable[T]]) -> T:

@@ -16,6 +16,7 @@ from accord.ids import new_id
 from intake.domain.capture import Register
 from intake.domain.lead import Lead
 from intake.domain.merging import Later, parted
+from intake.queries import apart as apart_queries
 from intake.queries import leads as lead_queries
 from intake.queries import merges
 from intake.queries.merges import Made, Recorded
@@ -97,7 +98,7 @@ async def _merge(recording: Recording, lead_id: UUID, other_id: UUID, caller: st
     register = Register(recording.now, {one.lead_id: one, other.lead_id: other}, {})
     register.merge(one, other, new_id(), None, caller)
     await write(driver, register, recording.now)
-    await merges.join_again(driver, one.lead_id, other.lead_id)
+    await apart_queries.join_again(driver, one.lead_id, other.lead_id)
     recording.publish(*register.events)
     (merge,) = register.merges
     made = Made(merge.merge_id, merge.survivor.lead_id, merge.other.lead_id, None, caller, recording.now, None, None)

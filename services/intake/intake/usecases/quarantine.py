@@ -28,7 +28,7 @@ from intake.domain.lead import Lead
 from intake.domain.quality import Quality
 from intake.domain.quarantine import Action, FixedField, Settled, as_released, patched, without
 from intake.domain.submission import Submission
-from intake.queries import consents, erasures, family
+from intake.queries import consents, family
 from intake.queries import leads as lead_queries
 from intake.queries import quarantine as queries
 from intake.queries.leads import Moved
@@ -334,7 +334,7 @@ class Quarantine:
         """A held lead without some of what it waited for: the ids that are no leads any more, which is all where nothing else waits."""
         others = await queries.others(driver, ids, [one.submission_id for one in going])
         if others.first is None:
-            await erasures.remove_leads(driver, ids)
+            await lead_queries.remove_leads(driver, ids)
             return ids
         lead = without(held, await self._first(driver, others, in_force), others.keys)
         await lead_queries.update_leads(driver, [lead], now)

@@ -12,7 +12,8 @@ import asyncpg
 from accord.db import Database, driver_of
 from intake.domain.likeness import Likeness, Person, likeness
 from intake.names import compared
-from intake.queries import duplicates, lookup, merges
+from intake.queries import apart as apart_queries
+from intake.queries import duplicates, lookup
 from intake.queries.lookup import Found
 from intake.usecases.family import family_of
 
@@ -61,5 +62,5 @@ def _ranked(person: Person, candidates: Sequence[Person]) -> list[tuple[UUID, Li
 async def _without_parted(
     driver: asyncpg.Connection, lead_id: UUID, ranked: list[tuple[UUID, Likeness]]
 ) -> list[tuple[UUID, Likeness]]:
-    parted = await merges.apart(driver, [lead_id, *(one for one, _ in ranked)]) if ranked else set()
+    parted = await apart_queries.apart(driver, [lead_id, *(one for one, _ in ranked)]) if ranked else set()
     return [(one, alike) for one, alike in ranked if frozenset((lead_id, one)) not in parted]
