@@ -22,7 +22,6 @@ from intake.api.accounts import account_router
 from intake.api.activities import ACTIVITIES_OPENAPI, activity_routes
 from intake.api.answers import captured, recorded
 from intake.api.corrections import correction_router
-from intake.api.examples import POLICY_EXAMPLE
 from intake.api.hook_events import hook_event_router
 from intake.api.hooks import HOOKS_OPENAPI, hook_routes
 from intake.api.hooks import PREFIX as HOOKS_PREFIX
@@ -31,7 +30,7 @@ from intake.api.imports import PATH as IMPORTS_PATH
 from intake.api.leads import lead_router
 from intake.api.merges import merge_router
 from intake.api.privacy import privacy_router
-from intake.api.quality import quality_router
+from intake.api.quality import POLICY_EXAMPLE, quality_router
 from intake.api.quarantine import quarantine_router
 from intake.api.sources import source_router
 from intake.api.submissions import SUBMISSIONS_OPENAPI, submission_routes

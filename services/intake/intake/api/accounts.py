@@ -14,13 +14,20 @@ from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import not_found
-from intake.api import examples
 from intake.api.leads import LeadOut, lead_out
 from intake.domain import likeness
 from intake.queries.accounts import Account
 from intake.queries.duplicates import CANDIDATES_MAX
 from intake.usecases import accounts, suggest
 from intake.usecases.suggest import SUGGESTIONS_MAX
+
+_ACCOUNT_EXAMPLE: dict[str, object] = {
+    "account_id": "1f0b4a57-0f0a-5c3b-9e52-6f0f3c6d2a11",
+    "domain": "initech.example",
+    "name": "Initech",
+    "leads": 12,
+    "first_heard_at": "2026-01-04T15:30:00Z",
+}
 
 
 class AccountOut(BaseModel):
@@ -88,7 +95,7 @@ def account_router(database: Database) -> APIRouter:
         tags=["accounts"],
         summary="One account",
         operation_id="get_account",
-        responses={200: {"content": {"application/json": {"example": examples.ACCOUNT_EXAMPLE}}}, **problems(404)},
+        responses={200: {"content": {"application/json": {"example": _ACCOUNT_EXAMPLE}}}, **problems(404)},
     )
     async def one(account_id: UUID, caller: Caller = require("leads:read")) -> AccountOut:
         account = await accounts.find_account(database, account_id)

@@ -12,11 +12,20 @@ from accord.batching import GroupCommit
 from accord.db import Database
 from accord.http.idempotency import Done
 from accord.http.openapi import operation
-from intake.api.examples import ACTIVITY_EXAMPLE, LEAD_ID
+from intake.api.leads import LEAD_ID
 from intake.api.rows import NDJSON, ROWS_MAX, RowRoutes
 from intake.api.submissions import RefusedRow
 from intake.domain.submission import ActivityIn
 from intake.usecases.record import ActivityRequest, ActivityResult
+
+_ACTIVITY_EXAMPLE: dict[str, object] = {
+    "lead_id": LEAD_ID,
+    "kind": "email.clicked",
+    "by": "lead",
+    "occurred_at": "2026-01-05T10:12:00Z",
+    "campaign": {"name": "spring"},
+    "properties": {"link": "pricing"},
+}
 
 
 class RecordedOut(BaseModel):
@@ -63,7 +72,7 @@ ACTIVITIES_OPENAPI = {
             tags=["activities"],
             operation_id="record_activity",
             body=ActivityIn,
-            body_examples={"activity": ACTIVITY_EXAMPLE},
+            body_examples={"activity": _ACTIVITY_EXAMPLE},
             answers={202: RecordedOut, 200: RecordedOut},
             answer_examples={202: _EXAMPLE, 200: {**_EXAMPLE, "outcome": "replayed"}},
             problems=(404, 409, 415, 422, 503),
@@ -78,7 +87,7 @@ ACTIVITIES_OPENAPI = {
             tags=["activities"],
             operation_id="record_activities",
             body=list[ActivityIn],
-            body_examples={"activities": [ACTIVITY_EXAMPLE]},
+            body_examples={"activities": [_ACTIVITY_EXAMPLE]},
             body_media=("application/json", NDJSON),
             answers={200: ActivityBatchOut},
             answer_examples={200: {"results": [{"status": 202, **_EXAMPLE}]}},

@@ -9,7 +9,8 @@ import orjson
 from accord.http.idempotency import Answer
 from accord.http.problems import MEDIA_TYPE, Problem
 from accord.terms.findings import Finding
-from intake.api.quality import quality_shown, rejection
+from intake.api.leads import quality_shown
+from intake.api.quality import rejection
 from intake.usecases.capture import CaptureResult
 from intake.usecases.family import NotThere
 from intake.usecases.person import unfit_submission

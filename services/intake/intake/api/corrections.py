@@ -10,12 +10,17 @@ from fastapi import APIRouter, Body, Request, Response
 from accord.http.auth import Caller, forbidden, require
 from accord.http.conditional import LeadMatch, required_match
 from accord.http.openapi import problems
-from intake.api.examples import CORRECTION_EXAMPLE
 from intake.api.leads import LeadOut, lead_out, shown_etag
 from intake.api.quality import CORRECTED, rejection
 from intake.domain.correction import CorrectionIn
 from intake.usecases.correct import Asked, Correct
 from intake.usecases.judging import RejectedByPolicy
+
+_CORRECTION_EXAMPLE: dict[str, object] = {
+    "email": "ada@initech.example",
+    "title": None,
+    "attributes": {"employee_count": 260},
+}
 
 
 def correction_router(correct: Correct) -> APIRouter:
@@ -30,7 +35,7 @@ def correction_router(correct: Correct) -> APIRouter:
     )
     async def patch(
         lead_id: UUID,
-        said: Annotated[CorrectionIn, Body(openapi_examples={"some": {"value": CORRECTION_EXAMPLE}})],
+        said: Annotated[CorrectionIn, Body(openapi_examples={"some": {"value": _CORRECTION_EXAMPLE}})],
         request: Request,
         response: Response,
         _if_match: LeadMatch = None,

@@ -9,14 +9,17 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from accord.contracts.values import Attributes, Campaign, Verdict
+from accord.contracts.values import Attributes, Campaign, PolicyFailure, Verdict
 from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.problems import unfit
+from intake.domain.quality import Quality
 from intake.queries.lookup import Found
 from intake.usecases.family import absence
 from intake.usecases.look_up import etag_of, find_by_email, find_by_external, find_by_id, find_by_phone
+
+LEAD_ID = "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e10"
 
 
 class ExternalOut(BaseModel):
@@ -129,3 +132,24 @@ def lead_out(found: Found, caller: Caller) -> LeadOut:
         merged=found.merged,
         person=person,
     )
+
+
+class QualityOut(BaseModel):
+    """How the data policy judged the record. `score` is null where no policy is in force."""
+
+    score: float | None = Field(description="Weight passed / weight applicable, from 0 to 1.")
+    policy_version: int | None
+    failed: list[PolicyFailure]
+
+
+def quality_shown(quality: Quality) -> dict[str, object]:
+    """The judgement as it is answered."""
+    return {
+        "score": quality.score,
+        "policy_version": quality.policy_version,
+        "failed": [_failure(failure) for failure in quality.failed],
+    }
+
+
+def _failure(failure: PolicyFailure) -> dict[str, str]:
+    return {"parameter": failure.parameter, "consequence": failure.consequence, "reason": failure.reason}

@@ -17,10 +17,28 @@ from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import not_found
-from intake.api import examples
+from intake.api.leads import LEAD_ID
 from intake.queries.merges import Made
 from intake.usecases import merge
 from intake.usecases.merge import Merged, Who
+
+_OTHER_LEAD_ID = "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e20"
+_MERGE_EXAMPLE: dict[str, object] = {
+    "merge_id": "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e21",
+    "survivor_id": LEAD_ID,
+    "merged_lead_id": _OTHER_LEAD_ID,
+    "submission_id": None,
+    "merged_by": "marketing",
+    "merged_at": "2026-01-06T08:00:00Z",
+    "reverted_at": None,
+    "reverted_by": None,
+}
+_MERGED_EXAMPLE: dict[str, object] = {**_MERGE_EXAMPLE, "followed": []}
+_REVERTED_EXAMPLE: dict[str, object] = {
+    **_MERGE_EXAMPLE,
+    "reverted_at": "2026-01-07T08:00:00Z",
+    "reverted_by": "marketing",
+}
 
 
 class MergeIn(BaseModel):
@@ -96,11 +114,11 @@ def merge_router(database: Database) -> APIRouter:
         summary="Merge two leads",
         operation_id="merge_leads",
         response_model=MergedOut,
-        responses={201: _example(examples.MERGED_EXAMPLE), **problems(404, 409, 410)},
+        responses={201: _example(_MERGED_EXAMPLE), **problems(404, 409, 410)},
     )
     async def merge_two(
         lead_id: UUID,
-        body: Annotated[MergeIn, Body(openapi_examples={"other": {"value": {"with": examples.OTHER_LEAD_ID}}})],
+        body: Annotated[MergeIn, Body(openapi_examples={"other": {"value": {"with": _OTHER_LEAD_ID}}})],
         caller: Caller = require("leads:write"),
         ticket: Ticket | None = idempotency(),
     ) -> Response:
@@ -130,7 +148,7 @@ def merge_router(database: Database) -> APIRouter:
         "/v1/merges/{merge_id}",
         summary="One merge",
         operation_id="get_merge",
-        responses={200: _example(examples.MERGE_EXAMPLE), **problems(404)},
+        responses={200: _example(_MERGE_EXAMPLE), **problems(404)},
     )
     async def one(merge_id: UUID, _caller: Caller = require("leads:read")) -> MergeOut:
         made = await merge.find_merge(database, merge_id)
@@ -143,7 +161,7 @@ def merge_router(database: Database) -> APIRouter:
         summary="Take a merge back",
         operation_id="revert_merge",
         response_model=MergeOut,
-        responses={200: _example(examples.REVERTED_EXAMPLE), **problems(404, 409, 410)},
+        responses={200: _example(_REVERTED_EXAMPLE), **problems(404, 409, 410)},
     )
     async def revert(
         merge_id: UUID, caller: Caller = require("leads:write"), ticket: Ticket | None = idempotency()

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from accord.agreements import ActiveCache
-from accord.contracts.values import PolicyFailure
 from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.problems import Problem, not_found
+from intake.api.leads import quality_shown
 from intake.domain.judge import Judge
 from intake.domain.policy import Consequence
 from intake.domain.quality import Judgement, Quality
@@ -27,6 +27,24 @@ from intake.usecases.quality_report import (
     QualityReport,
     quality_report,
 )
+
+POLICY_EXAMPLE: dict[str, object] = {
+    "kind": "policy",
+    "title": "What every record must meet",
+    "attributes": {"employee_count": {"type": "integer"}},
+    "parameters": [
+        {"key": "reachable", "rule": "email", "consequence": "reject", "weight": 3},
+        {
+            "key": "company-size",
+            "rule": "range",
+            "attribute": "employee_count",
+            "min": 50,
+            "consequence": "flag",
+            "weight": 2,
+        },
+    ],
+    "score_min": 0.5,
+}
 
 
 class ParameterOut(BaseModel):
@@ -236,16 +254,3 @@ def rejection(title: str, quality: Quality, refusal: str, submission_id: UUID | 
     if submission_id is not None:
         problem.extra["submission_id"] = str(submission_id)
     return problem
-
-
-def quality_shown(quality: Quality) -> dict[str, object]:
-    """The judgement as it is answered."""
-    return {
-        "score": quality.score,
-        "policy_version": quality.policy_version,
-        "failed": [_failure(failure) for failure in quality.failed],
-    }
-
-
-def _failure(failure: PolicyFailure) -> dict[str, str]:
-    return {"parameter": failure.parameter, "consequence": failure.consequence, "reason": failure.reason}

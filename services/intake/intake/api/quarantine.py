@@ -15,9 +15,8 @@ from accord.http.auth import Caller, forbidden, require
 from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
-from intake.api.examples import LEAD_ID
-from intake.api.quality import CORRECTED, quality_shown, rejection
-from intake.api.submissions import QualityOut
+from intake.api.leads import LEAD_ID, QualityOut, quality_shown
+from intake.api.quality import CORRECTED, rejection
 from intake.domain.quality import Quality
 from intake.domain.quarantine import Action, Settled
 from intake.queries.quarantine import Decision, Listed

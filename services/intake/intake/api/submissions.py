@@ -9,24 +9,57 @@ from pydantic import BaseModel, Field
 from starlette.routing import BaseRoute, Route
 
 from accord.batching import GroupCommit
-from accord.contracts.values import PolicyFailure, Verdict
+from accord.contracts.values import Verdict
 from accord.db import Database
 from accord.http.idempotency import Done
 from accord.http.openapi import operation
 from accord.http.problems import ProblemDocument
-from intake.api.examples import CAPTURED_EXAMPLE, SUBMISSION_EXAMPLE
+from intake.api.leads import LEAD_ID, QualityOut
 from intake.api.rows import NDJSON, ROWS_MAX, RowRoutes
 from intake.domain.submission import Submission
 from intake.usecases.capture import CaptureResult
 from intake.usecases.person import CaptureRequest
 
-
-class QualityOut(BaseModel):
-    """How the data policy judged the record. `score` is null where no policy is in force."""
-
-    score: float | None = Field(description="Weight passed / weight applicable, from 0 to 1.")
-    policy_version: int | None
-    failed: list[PolicyFailure]
+_SUBMISSION_EXAMPLE: dict[str, object] = {
+    "source": "website",
+    "external_id": "42",
+    "email": "ada@initech.example",
+    "phone": "+1 202 555 0143",
+    "first_name": "Ada",
+    "last_name": "Byron",
+    "company": "Initech",
+    "domain": "initech.example",
+    "title": "CTO",
+    "attributes": {
+        "employee_count": 250,
+        "industry": "541511",
+        "country": "US",
+        "line_of_business": "software",
+        "dnb_rating": "4A1",
+        "bbb_rating": "A+",
+    },
+    "campaign": {
+        "name": "spring",
+        "medium": "cpc",
+        "content": "a",
+        "term": "crm",
+        "landing_page": "/demo",
+        "cost": {"amount": "2.10", "currency": "USD"},
+    },
+    "consent": {"basis": "consent", "given_at": "2026-01-04T09:29:00-06:00"},
+    "occurred_at": "2026-01-04T09:30:00-06:00",
+}
+_CAPTURED_EXAMPLE: dict[str, object] = {
+    "submission_id": "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e11",
+    "lead_id": LEAD_ID,
+    "outcome": "created",
+    "verdict": "flagged",
+    "quality": {
+        "score": 0.86,
+        "policy_version": 3,
+        "failed": [{"parameter": "company-size", "consequence": "flag", "reason": "employee_count is below 50"}],
+    },
+}
 
 
 class CapturedOut(BaseModel):
@@ -87,9 +120,9 @@ SUBMISSIONS_OPENAPI = {
             tags=["leads"],
             operation_id="submit_lead",
             body=Submission,
-            body_examples={"lead": SUBMISSION_EXAMPLE},
+            body_examples={"lead": _SUBMISSION_EXAMPLE},
             answers={201: CapturedOut, 200: CapturedOut},
-            answer_examples={201: CAPTURED_EXAMPLE, 200: {**CAPTURED_EXAMPLE, "outcome": "updated"}},
+            answer_examples={201: _CAPTURED_EXAMPLE, 200: {**_CAPTURED_EXAMPLE, "outcome": "updated"}},
             problems=(409, 415, 422, 503),
             idempotent=True,
         )
@@ -105,10 +138,10 @@ SUBMISSIONS_OPENAPI = {
             tags=["leads"],
             operation_id="submit_leads",
             body=list[Submission],
-            body_examples={"leads": [SUBMISSION_EXAMPLE]},
+            body_examples={"leads": [_SUBMISSION_EXAMPLE]},
             body_media=("application/json", NDJSON),
             answers={200: BatchOut},
-            answer_examples={200: {"results": [{"status": 201, **CAPTURED_EXAMPLE}]}},
+            answer_examples={200: {"results": [{"status": 201, **_CAPTURED_EXAMPLE}]}},
             problems=(415, 422, 503),
             idempotent=True,
         )
