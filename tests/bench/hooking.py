@@ -26,7 +26,7 @@ from intake.domain.adapters.base import HookRequest, Submitted
 from intake.domain.adapters.documents import SUBMISSIONS, formed
 from intake.domain.adapters.taking import Taking
 from intake.domain.mapping import FieldMapping
-from intake.usecases.hook import parsed
+from intake.usecases.body import parsed
 
 ROUNDS = 5
 ROUND_S = 0.8

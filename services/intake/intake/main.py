@@ -47,12 +47,13 @@ from intake.usecases.hook import Hooks
 from intake.usecases.hook_events import HookEvents
 from intake.usecases.import_rows import ImportWorker, Limits, prune_worker
 from intake.usecases.imports import Imports
+from intake.usecases.known import KnownSources
 from intake.usecases.person import CaptureRequest
 from intake.usecases.quality_report import EffectPreviews
 from intake.usecases.quarantine import Quarantine
 from intake.usecases.record import ActivityRequest, ActivityResult, Record
 from intake.usecases.retention import Retention
-from intake.usecases.sources import KnownSources, Sources, reseal_worker
+from intake.usecases.sources import Sources, reseal_worker
 from intake.usecases.upload import OpenLimits
 
 MIGRATIONS = Path(__file__).parent / "migrations"

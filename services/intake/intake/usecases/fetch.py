@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import UUID
 
 import orjson
@@ -27,7 +27,6 @@ from accord.terms.findings import Finding
 from accord.workers import Periodic
 from intake.domain.adapters.base import Ask
 from intake.domain.adapters.documents import ACTIVITIES, SUBMISSIONS, formed
-from intake.domain.erasure import Reason
 from intake.domain.keys import IdentityKey
 from intake.metric_names import HOOK_EVENTS_FAILED, HOOK_EVENTS_WAITING, HOOK_FETCHES
 from intake.outbound import NoAnswer, Outbound
@@ -38,10 +37,10 @@ from intake.recognise import email_facts
 from intake.usecases.capture import Capture
 from intake.usecases.family import NotThere
 from intake.usecases.hook import caller, ticket
+from intake.usecases.known import KnownSources, Ready
 from intake.usecases.ledger import tried
 from intake.usecases.person import CaptureRequest, recognise
 from intake.usecases.record import ActivityRequest, Record
-from intake.usecases.sources import KnownSources, Ready
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +69,7 @@ _PRUNE_EVERY_S = 600.0
 class Eraser(Protocol):
     """The use case that erases a person."""
 
-    async def erase(self, lead_id: UUID, reason: Reason, caller: str) -> object: ...
+    async def erase(self, lead_id: UUID, reason: Literal["request"], caller: str) -> object: ...
 
 
 class _Later(Exception):
