@@ -33,9 +33,9 @@ from accord.messaging import inbox
 from accord.messaging.handler import Received
 from accord.settings import Settings
 from intake import tables
-from intake.domain.facts import Facts
-from intake.domain.submission import Submission
-from intake.recognise import account_domain, account_id_of, email_facts, phone_facts
+from intake.leads.domain.facts import Facts
+from intake.leads.domain.submission import Submission
+from intake.leads.service.recognise import account_domain, account_id_of, email_facts, phone_facts
 from intake.usecases.agree import POLICY, judge_of
 from qualification.usecases.definitions import KIND as DEFINITION
 from qualification.usecases.definitions import Definitions

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.intake.conftest import Running
 
-from intake.domain.submission import Submission
+from intake.leads.domain.submission import Submission
 from intake.usecases.capture import form_of
 
 ADA: dict[str, Any] = {

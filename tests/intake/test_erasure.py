@@ -17,8 +17,8 @@ from tests.intake.privacy import POLICY, count, record, submitted, waiting
 
 from accord.contracts.values import utc
 from intake.domain.erasure import farewells
-from intake.domain.keys import IdentityKey, key_of, key_word
-from intake.domain.lead import Lead
+from intake.leads.domain.keys import IdentityKey, key_of, key_word
+from intake.leads.domain.lead import Lead
 
 NOW = utc(2027, 1, 2)
 KEPT = frozenset(

@@ -13,12 +13,12 @@ from tests.intake.test_retention import AT_ONCE, retaining
 from accord.agreements import ActiveCache, AgreementStore
 from accord.db import Database
 from intake.api.answers import captured
-from intake.domain.submission import Submission
+from intake.leads.domain.submission import Submission
+from intake.leads.service.person import CaptureRequest
 from intake.queries.quarantine import EXPIRING
 from intake.usecases.agree import POLICY as POLICY_KIND
 from intake.usecases.agree import judge_of
 from intake.usecases.capture import Capture
-from intake.usecases.person import CaptureRequest
 
 
 async def test_submission_that_raises_rests_and_retention_drops_all_others(accord: Running) -> None:

@@ -19,7 +19,7 @@ from intake.domain.mapping import (
     read,
     resolve,
 )
-from intake.domain.submission import Submission
+from intake.leads.domain.submission import Submission
 
 DOCUMENT = {
     "person": {

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from accord.agreements import documents
 from intake.domain import policy
 from intake.domain.attributes import NotOfType, typed
-from intake.domain.facts import EmailFacts, Facts, PhoneFacts
 from intake.domain.judge import Judge
 from intake.domain.policy_words import opening, parameter_rows
-from intake.domain.privacy import looks_personal
-from intake.domain.quality import Quality, unchecked
+from intake.leads.domain.facts import EmailFacts, Facts, PhoneFacts
+from intake.leads.domain.personal import looks_personal
+from intake.leads.domain.quality import Quality, unchecked
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "data-policy.md"
 SIZE = {"key": "size", "rule": "range", "attribute": "employees", "min": 50, "consequence": "flag", "weight": 2}

@@ -21,12 +21,12 @@ from accord.db import Database
 from intake.api.answers import captured
 from intake.domain.policy import parse
 from intake.domain.report import Effect, Tally
-from intake.domain.submission import Submission
+from intake.leads.domain.submission import Submission
+from intake.leads.service.person import CaptureRequest
 from intake.queries.quality import Kept
 from intake.usecases import quality_report
 from intake.usecases.agree import POLICY, judge_of
 from intake.usecases.capture import Capture
-from intake.usecases.person import CaptureRequest
 from intake.usecases.quality_report import _Judges
 
 PEOPLE = [

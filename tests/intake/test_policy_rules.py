@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from accord.contracts.values import PolicyFailure
 from intake.domain import policy
-from intake.domain.countries import COUNTRIES, country_code
-from intake.domain.facts import EmailFacts, Facts, PhoneFacts
 from intake.domain.judge import Judge
 from intake.domain.naics import SECTORS, industry
 from intake.domain.policy_words import parameter_rows
-from intake.domain.quality import Quality
+from intake.leads.domain.countries import COUNTRIES, country_code
+from intake.leads.domain.facts import EmailFacts, Facts, PhoneFacts
+from intake.leads.domain.quality import Quality
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 TYPES = {

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intake.domain import policy
-from intake.domain.facts import Facts
 from intake.domain.judge import Judge
 from intake.domain.policy import Policy
-from intake.domain.quality import Quality
 from intake.domain.report import Effect, Tally, parameter_reports, share, warnings
+from intake.leads.domain.facts import Facts
+from intake.leads.domain.quality import Quality
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 NAMES = [f"a{n}" for n in range(8)]

@@ -27,13 +27,14 @@ from intake.api.hooks import HOOKS_OPENAPI, hook_routes
 from intake.api.hooks import PREFIX as HOOKS_PREFIX
 from intake.api.imports import IMPORTS_OPENAPI, import_router, import_routes
 from intake.api.imports import PATH as IMPORTS_PATH
-from intake.api.leads import lead_router
 from intake.api.merges import merge_router
 from intake.api.privacy import privacy_router
 from intake.api.quality import POLICY_EXAMPLE, quality_router
 from intake.api.quarantine import quarantine_router
 from intake.api.sources import source_router
 from intake.api.submissions import SUBMISSIONS_OPENAPI, submission_routes
+from intake.leads.api import lead_router
+from intake.leads.service.person import CaptureRequest
 from intake.outbound import Outbound
 from intake.queries.quarantine import EXPIRING
 from intake.secrets import Vault
@@ -48,7 +49,6 @@ from intake.usecases.hook_events import HookEvents
 from intake.usecases.import_rows import ImportWorker, Limits, prune_worker
 from intake.usecases.imports import Imports
 from intake.usecases.known import KnownSources
-from intake.usecases.person import CaptureRequest
 from intake.usecases.quality_report import EffectPreviews
 from intake.usecases.quarantine import Quarantine
 from intake.usecases.record import ActivityRequest, ActivityResult, Record

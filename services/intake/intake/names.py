@@ -16,7 +16,7 @@ from nicknames import NickNamer
 from rapidfuzz.distance import JaroWinkler
 
 from intake.domain.likeness import Closeness, Compared, Person
-from intake.recognise import ROLES
+from intake.leads.service.recognise import ROLES
 
 _NAMES_CACHED = 20_000
 _CHARS_MAX = 100

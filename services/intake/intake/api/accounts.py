@@ -14,8 +14,8 @@ from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import not_found
-from intake.api.leads import LeadOut, lead_out
 from intake.domain import likeness
+from intake.leads.api import LeadOut, lead_out
 from intake.queries.accounts import Account
 from intake.queries.duplicates import CANDIDATES_MAX
 from intake.usecases import accounts, suggest

@@ -9,11 +9,11 @@ import orjson
 from accord.http.idempotency import Answer
 from accord.http.problems import MEDIA_TYPE, Problem
 from accord.terms.findings import Finding
-from intake.api.leads import quality_shown
 from intake.api.quality import rejection
+from intake.leads.api import quality_shown
+from intake.leads.service.family import NotThere
+from intake.leads.service.person import unfit_submission
 from intake.usecases.capture import CaptureResult
-from intake.usecases.family import NotThere
-from intake.usecases.person import unfit_submission
 from intake.usecases.record import ActivityResult
 
 _STATUS = {"created": 201, "updated": 200, "merged": 200}

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Body, Request, Response
 from accord.http.auth import Caller, forbidden, require
 from accord.http.conditional import LeadMatch, required_match
 from accord.http.openapi import problems
-from intake.api.leads import LeadOut, lead_out, shown_etag
 from intake.api.quality import CORRECTED, rejection
 from intake.domain.correction import CorrectionIn
+from intake.leads.api import LeadOut, lead_out, shown_etag
 from intake.usecases.correct import Asked, Correct
 from intake.usecases.judging import RejectedByPolicy
 

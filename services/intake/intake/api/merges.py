@@ -17,7 +17,7 @@ from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import not_found
-from intake.api.leads import LEAD_ID
+from intake.leads.api import LEAD_ID
 from intake.queries.merges import Made
 from intake.usecases import merge
 from intake.usecases.merge import Merged, Who

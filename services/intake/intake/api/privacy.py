@@ -18,9 +18,9 @@ from accord.http.auth import Caller, require
 from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
-from intake.api.leads import LEAD_ID, QualityOut
-from intake.domain.consent import Consent
 from intake.domain.erasure import Proof, Reason
+from intake.leads.api import LEAD_ID, QualityOut
+from intake.leads.domain.consent import Consent
 from intake.usecases import consent as consents
 from intake.usecases.consent import Written
 from intake.usecases.erase import Erase

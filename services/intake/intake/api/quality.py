@@ -14,11 +14,11 @@ from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.problems import Problem, not_found
-from intake.api.leads import quality_shown
 from intake.domain.judge import Judge
 from intake.domain.policy import Consequence
-from intake.domain.quality import Judgement, Quality
 from intake.domain.report import Effect, Outcome, Tally, warnings
+from intake.leads.api import quality_shown
+from intake.leads.domain.quality import Judgement, Quality
 from intake.usecases.quality_report import (
     PREVIEW_DAYS,
     PREVIEW_ROWS_MAX,

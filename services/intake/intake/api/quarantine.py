@@ -15,10 +15,10 @@ from accord.http.auth import Caller, forbidden, require
 from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
-from intake.api.leads import LEAD_ID, QualityOut, quality_shown
 from intake.api.quality import CORRECTED, rejection
-from intake.domain.quality import Quality
 from intake.domain.quarantine import Action, Settled
+from intake.leads.api import LEAD_ID, QualityOut, quality_shown
+from intake.leads.domain.quality import Quality
 from intake.queries.quarantine import Decision, Listed
 from intake.usecases.judging import RejectedByPolicy
 from intake.usecases.quarantine import Quarantine, Settlement

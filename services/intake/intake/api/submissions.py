@@ -14,11 +14,11 @@ from accord.db import Database
 from accord.http.idempotency import Done
 from accord.http.openapi import operation
 from accord.http.problems import ProblemDocument
-from intake.api.leads import LEAD_ID, QualityOut
 from intake.api.rows import NDJSON, ROWS_MAX, RowRoutes
-from intake.domain.submission import Submission
+from intake.leads.api import LEAD_ID, QualityOut
+from intake.leads.domain.submission import Submission
+from intake.leads.service.person import CaptureRequest
 from intake.usecases.capture import CaptureResult
-from intake.usecases.person import CaptureRequest
 
 _SUBMISSION_EXAMPLE: dict[str, object] = {
     "source": "website",

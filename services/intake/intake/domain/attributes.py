@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 from accord.contracts.values import AttributeValue
-from intake.domain.countries import country_code
-from intake.domain.privacy import looks_personal
+from intake.leads.domain.countries import country_code
+from intake.leads.domain.personal import looks_personal
 
 AttributeType = Literal["integer", "number", "string", "boolean", "country"]
 TYPES: tuple[AttributeType, ...] = get_args(AttributeType)

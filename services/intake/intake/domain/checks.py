@@ -14,8 +14,6 @@ from accord.terms.durations import in_words, parse_duration
 from accord.terms.patterns import whole_matcher
 from intake.domain import naics
 from intake.domain.attributes import NOT_OF_TYPE, typed
-from intake.domain.consent import WITHDRAWN
-from intake.domain.facts import Facts
 from intake.domain.policy import (
     AnyOf,
     Bbb,
@@ -32,7 +30,9 @@ from intake.domain.policy import (
     Rule,
 )
 from intake.domain.ratings import BBB_GRADES, BBB_UNRATED, NotARating, bbb_rank, dnb_rating, paydex
-from intake.domain.submission import AHEAD_MAX
+from intake.leads.domain.consent import WITHDRAWN
+from intake.leads.domain.facts import Facts
+from intake.leads.domain.submission import AHEAD_MAX
 
 REASON_MAX = 2_000
 """Characters; what an event carries."""

@@ -11,10 +11,10 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from accord.contracts.values import Attributes, AttributeValue, PolicyFailure, Verdict
-from intake.domain.keys import IdentityKey
-from intake.domain.lead import Lead
-from intake.domain.quality import Quality
-from intake.domain.submission import ATTRIBUTES_MAX, AttributeIn, AttributeName
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.lead import Lead
+from intake.leads.domain.quality import Quality
+from intake.leads.domain.submission import ATTRIBUTES_MAX, AttributeIn, AttributeName
 
 SOURCE = "correction"
 """The source under which corrections stand beside submissions."""

@@ -9,8 +9,8 @@ from typing import Literal
 from uuid import UUID
 
 from accord.contracts.intake_events import LeadErased
-from intake.domain.keys import IdentityKey, key_word
-from intake.domain.lead import Lead
+from intake.leads.domain.keys import IdentityKey, key_word
+from intake.leads.domain.lead import Lead
 
 Reason = Literal["request", "consent_withdrawn", "retention", "mistake", "other"]
 """Why. A word of ours and no free text: whoever asked could be named in it."""

@@ -11,10 +11,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from intake.domain.keys import IdentityKey
-from intake.domain.quality import Quality
 from intake.domain.rows import ColumnMapping, CsvReader, NdjsonReader, Write, mapping_of
 from intake.domain.table import Csv, Dialect, LineEnd, Ndjson, Rows
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.quality import Quality
 
 State = Literal["receiving", "queued", "running", "finished", "cancelled", "failed"]
 ENDED: frozenset[State] = frozenset({"finished", "cancelled", "failed"})

@@ -9,9 +9,9 @@ from datetime import datetime
 from accord.contracts.values import Attributes, AttributeValue, PolicyFailure
 from intake.domain.attributes import READERS, NotOfType
 from intake.domain.checks import WRONG, Failing, Wrong, check_of
-from intake.domain.facts import Facts
 from intake.domain.policy import Policy
-from intake.domain.quality import FAILED, NOT_APPLICABLE, PASSED, Judgement, Quality
+from intake.leads.domain.facts import Facts
+from intake.leads.domain.quality import FAILED, NOT_APPLICABLE, PASSED, Judgement, Quality
 
 SCORE_DIGITS = 6
 _QUALITIES_MAX = 4_096

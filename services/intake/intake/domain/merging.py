@@ -13,8 +13,8 @@ from uuid import UUID
 from accord.contracts.base import EventData
 from accord.contracts.intake_events import LeadUnmerged, LeadUpdated
 from accord.contracts.values import Attributes, AttributeValue, Campaign
-from intake.domain.keys import IdentityKey
-from intake.domain.lead import KEY_FIELDS, Lead, absorbed, changed_fields
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.lead import KEY_FIELDS, Lead, absorbed, changed_fields
 
 V = TypeVar("V")
 AccountOf = Callable[[Mapping[str, str]], UUID | None]

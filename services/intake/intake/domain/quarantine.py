@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from intake.domain.capture import Candidate
-from intake.domain.keys import IdentityKey
-from intake.domain.lead import Lead, created
-from intake.domain.quality import Quality
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.lead import Lead, created
+from intake.leads.domain.quality import Quality
+from intake.leads.domain.register import Candidate
 
 Settled = Literal["released", "corrected", "discarded", "expired"]
 """How a submission left quarantine. `expired`: nobody decided before raw submissions are dropped."""

@@ -12,7 +12,7 @@ from typing import Literal
 from accord.contracts.values import PolicyFailure
 from intake.domain.policy import Consequence, Policy
 from intake.domain.policy_words import asks
-from intake.domain.quality import FAILED, NOT_APPLICABLE, PASSED, Judgement, Quality
+from intake.leads.domain.quality import FAILED, NOT_APPLICABLE, PASSED, Judgement, Quality
 
 Outcome = Literal["passed", "failed", "not_applicable", "not_recorded"]
 _OUTCOMES: dict[str, Outcome] = {PASSED: "passed", FAILED: "failed", NOT_APPLICABLE: "not_applicable"}

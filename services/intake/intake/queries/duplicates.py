@@ -7,8 +7,8 @@ from uuid import UUID
 
 import asyncpg
 
-from intake.domain.lead import PERSON_FIELDS, Lead
 from intake.domain.likeness import Person
+from intake.leads.domain.lead import PERSON_FIELDS, Lead
 
 CANDIDATES_MAX = 500
 """Leads that are compared of each kind, the newest of them."""

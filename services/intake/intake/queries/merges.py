@@ -12,10 +12,10 @@ import asyncpg
 
 from accord.contracts.values import Campaign
 from accord.db import from_json
-from intake.domain.keys import IdentityKey
-from intake.domain.lead import Lead
 from intake.domain.merging import Before
-from intake.queries.leads import snapshot
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.lead import Lead
+from intake.leads.queries.leads import snapshot
 
 _SHOWN = "m.merge_id, m.survivor_id, m.merged_lead_id, m.submission_id, m.caller, m.recorded_at, m.reverted_at, m.reverted_by"
 _READ = f"SELECT {_SHOWN}, m.survivor_before, m.keys_moved, m.activities_moved FROM merge m WHERE m.merge_id = $1"

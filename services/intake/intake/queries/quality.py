@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.contracts.values import PolicyFailure
 from accord.db import from_json
-from intake.domain.quality import Judgement
+from intake.leads.domain.quality import Judgement
 
 _VERDICT = text(
     "SELECT submission_id, lead_id, source, verdict, quality_score, policy_version, failed, outcomes, occurred_at, recorded_at"

@@ -15,16 +15,16 @@ from accord.db import Database, Recording
 from accord.http.idempotency import Answer, Done, Fresh, answered, claimed
 from accord.ids import new_id
 from accord.terms.findings import Finding
-from intake.domain.capture import Candidate, Outcome, Register
 from intake.domain.judge import Judge
-from intake.domain.keys import key_word
-from intake.domain.quality import Quality
-from intake.domain.submission import Submission, is_ahead
-from intake.queries import consents, submissions
-from intake.queries import leads as lead_queries
+from intake.leads.domain.keys import key_word
+from intake.leads.domain.quality import Quality
+from intake.leads.domain.register import Candidate, Outcome, Register
+from intake.leads.domain.submission import Submission, is_ahead
+from intake.leads.queries import consents, submissions
+from intake.leads.queries import leads as lead_queries
+from intake.leads.service.ledger import Apart, tried, with_pairs_apart, write
+from intake.leads.service.person import CaptureRequest, Recognised, ahead_of_time, candidate_of, consent_of, recognise
 from intake.usecases.judging import InForce, as_the_policy_knows, judged
-from intake.usecases.ledger import Apart, tried, with_pairs_apart, write
-from intake.usecases.person import CaptureRequest, Recognised, ahead_of_time, candidate_of, consent_of, recognise
 
 
 class Taken(NamedTuple):

@@ -12,14 +12,14 @@ from accord.contracts.intake_events import ActivityRecorded
 from accord.db import Database, Recording, driver_of
 from accord.http.idempotency import Answer, Done, Ticket, once
 from accord.ids import new_id
-from intake.domain.consent import WITHDRAWAL, WITHDRAWN, Consent, given_at, in_force
-from intake.domain.lead import Lead
-from intake.domain.submission import ActivityIn, is_ahead
-from intake.queries import activities, consents
-from intake.queries import leads as lead_queries
-from intake.usecases.family import family_of
-from intake.usecases.ledger import tried
-from intake.usecases.person import ahead_of_time, unfit_submission
+from intake.leads.domain.consent import WITHDRAWAL, WITHDRAWN, Consent, given_at, in_force
+from intake.leads.domain.lead import Lead
+from intake.leads.domain.submission import ActivityIn, is_ahead
+from intake.leads.queries import activities, consents
+from intake.leads.queries import leads as lead_queries
+from intake.leads.service.family import family_of
+from intake.leads.service.ledger import tried
+from intake.leads.service.person import ahead_of_time, unfit_submission
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,20 +17,20 @@ from accord.http.conditional import precondition_failed
 from accord.http.problems import Problem, unfit
 from accord.ids import new_id
 from intake.domain import correction
-from intake.domain.capture import Register
 from intake.domain.correction import Correction, CorrectionIn
-from intake.domain.facts import Facts
 from intake.domain.judge import Judge
-from intake.domain.keys import IdentityKey
-from intake.domain.lead import Lead
-from intake.domain.quality import Quality
-from intake.queries import consents, lookup, submissions
-from intake.queries import leads as lead_queries
-from intake.queries.lookup import Found
-from intake.recognise import account_domain, account_id_of, email_facts, phone_facts
-from intake.usecases.family import family_of
+from intake.leads.domain.facts import Facts
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.lead import Lead
+from intake.leads.domain.quality import Quality
+from intake.leads.domain.register import Register
+from intake.leads.queries import consents, lookup, submissions
+from intake.leads.queries import leads as lead_queries
+from intake.leads.queries.lookup import Found
+from intake.leads.service.family import family_of
+from intake.leads.service.ledger import tried, write
+from intake.leads.service.recognise import account_domain, account_id_of, email_facts, phone_facts
 from intake.usecases.judging import InForce, RejectedByPolicy, judged
-from intake.usecases.ledger import tried, write
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from accord.http.problems import not_found
 from accord.ids import new_id
 from intake.domain.erasure import Proof, Reason, farewells
 from intake.domain.judge import Judge
+from intake.leads.service.family import absent
+from intake.leads.service.ledger import tried
 from intake.metric_names import ERASED
 from intake.queries import erasures
-from intake.usecases.family import absent
-from intake.usecases.ledger import tried
 
 log = structlog.get_logger(__name__)
 

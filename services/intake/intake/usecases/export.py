@@ -14,11 +14,12 @@ import orjson
 import structlog
 
 from accord.db import Database, driver_of
-from intake.domain.consent import in_force
-from intake.domain.keys import key_word
-from intake.queries import consents, erasures, exports, family, quarantine
+from intake.leads.domain.consent import in_force
+from intake.leads.domain.keys import key_word
+from intake.leads.queries import consents, family
+from intake.leads.service.family import absent, family_of
+from intake.queries import erasures, exports, quarantine
 from intake.queries.exports import Row
-from intake.usecases.family import absent, family_of
 
 log = structlog.get_logger(__name__)
 

@@ -27,19 +27,19 @@ from accord.terms.findings import Finding
 from accord.workers import Periodic
 from intake.domain.adapters.base import Ask
 from intake.domain.adapters.documents import ACTIVITIES, SUBMISSIONS, formed
-from intake.domain.keys import IdentityKey
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.queries import leads as lead_queries
+from intake.leads.service.family import NotThere
+from intake.leads.service.ledger import tried
+from intake.leads.service.person import CaptureRequest, recognise
+from intake.leads.service.recognise import email_facts
 from intake.metric_names import HOOK_EVENTS_FAILED, HOOK_EVENTS_WAITING, HOOK_FETCHES
 from intake.outbound import NoAnswer, Outbound
 from intake.queries import hook_events
-from intake.queries import leads as lead_queries
 from intake.queries.hook_events import HookEvent, State
-from intake.recognise import email_facts
 from intake.usecases.capture import Capture
-from intake.usecases.family import NotThere
 from intake.usecases.hook import caller, ticket
 from intake.usecases.known import KnownSources, Ready
-from intake.usecases.ledger import tried
-from intake.usecases.person import CaptureRequest, recognise
 from intake.usecases.record import ActivityRequest, Record
 
 log = structlog.get_logger(__name__)

@@ -38,19 +38,19 @@ from intake.domain.adapters.base import (
 )
 from intake.domain.adapters.documents import ACTIVITIES, SUBMISSIONS, formed
 from intake.domain.adapters.taking import activities
-from intake.domain.keys import key_word
 from intake.domain.mapping import as_moment
 from intake.domain.signatures import Refusal
-from intake.domain.submission import AHEAD_MAX
+from intake.leads.domain.keys import key_word
+from intake.leads.domain.submission import AHEAD_MAX
+from intake.leads.service.family import NotThere
+from intake.leads.service.person import CaptureRequest
+from intake.leads.service.recognise import email_facts, phone_facts
 from intake.metric_names import HOOK_EVENTS, HOOK_REFUSED
 from intake.queries import hook_events
 from intake.queries.hook_events import Act, NewEvent, State
-from intake.recognise import email_facts, phone_facts
 from intake.usecases.body import parsed
 from intake.usecases.capture import CaptureResult
-from intake.usecases.family import NotThere
 from intake.usecases.known import KnownSources, Ready
-from intake.usecases.person import CaptureRequest
 from intake.usecases.record import ActivityRequest, ActivityResult
 
 log = structlog.get_logger(__name__)

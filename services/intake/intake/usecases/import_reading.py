@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from accord.db import Database, driver_of
 from intake.domain.imports import Plan
-from intake.domain.keys import IdentityKey
 from intake.domain.rows import CsvReader, NdjsonReader, Reading
 from intake.domain.table import Row
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.service.person import CaptureRequest, Recognised, recognise
 from intake.queries import imports as queries
 from intake.queries.imports import Job
-from intake.usecases.person import CaptureRequest, Recognised, recognise
 
 CHUNK_BYTES_MAX = 4 * 1024 * 1024
 _SLICE_ROWS = 50

@@ -25,6 +25,7 @@ from accord.db import Database, driver_of, is_transient
 from accord.retry import Backoff
 from accord.workers import Periodic, Stall, pause
 from intake.domain.judge import Judge
+from intake.leads.service.ledger import tried
 from intake.metric_names import IMPORTS_ENDED
 from intake.queries import imports as queries
 from intake.queries.imports import Job
@@ -32,7 +33,6 @@ from intake.usecases.capture import Capture
 from intake.usecases.import_reading import Chunk, Line, ReadAhead
 from intake.usecases.import_taking import Foreseeing, Overtaken, Takes, Taking
 from intake.usecases.imports import end
-from intake.usecases.ledger import tried
 
 log = structlog.get_logger(__name__)
 

@@ -22,10 +22,10 @@ from intake.domain import policy
 from intake.domain.judge import Judge
 from intake.domain.policy import Policy
 from intake.domain.report import Effect, ParameterReport, Tally, parameter_reports, warnings
-from intake.domain.submission import Submission
+from intake.leads.domain.submission import Submission
+from intake.leads.service.person import facts_of
 from intake.queries import quality as queries
 from intake.queries.quality import Kept, Verdict
-from intake.usecases.person import facts_of
 
 PREVIEW_DAYS = 30
 PREVIEW_ROWS_MAX = 5_000

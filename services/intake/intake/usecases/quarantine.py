@@ -21,22 +21,29 @@ from accord.http.idempotency import Answer, Done, Ticket, once
 from accord.http.problems import Problem, from_validation_error, unfit_at
 from accord.ids import new_id
 from accord.isolation import process_isolated
-from intake.domain.capture import Candidate, Captured, Outcome, Register
 from intake.domain.judge import Judge
-from intake.domain.keys import IdentityKey
-from intake.domain.lead import Lead
-from intake.domain.quality import Quality
 from intake.domain.quarantine import Action, FixedField, Settled, as_released, patched, without
-from intake.domain.submission import Submission
-from intake.queries import consents, family
-from intake.queries import leads as lead_queries
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.lead import Lead
+from intake.leads.domain.quality import Quality
+from intake.leads.domain.register import Candidate, Captured, Outcome, Register
+from intake.leads.domain.submission import Submission
+from intake.leads.queries import consents, family
+from intake.leads.queries import leads as lead_queries
+from intake.leads.queries.leads import Moved
+from intake.leads.service.family import absent
+from intake.leads.service.ledger import Apart, tried, with_pairs_apart, write
+from intake.leads.service.person import (
+    CaptureRequest,
+    Recognised,
+    candidate_of,
+    consent_of,
+    recognise,
+    unfit_submission,
+)
 from intake.queries import quarantine as queries
-from intake.queries.leads import Moved
 from intake.queries.quarantine import Decision, Listed, Others, Waiting
-from intake.usecases.family import absent
 from intake.usecases.judging import InForce, RejectedByPolicy, as_the_policy_knows, judged
-from intake.usecases.ledger import Apart, tried, with_pairs_apart, write
-from intake.usecases.person import CaptureRequest, Recognised, candidate_of, consent_of, recognise, unfit_submission
 
 WHAT = "quarantined submission"
 _NOBODY = Others(None, frozenset())

@@ -16,16 +16,16 @@ from accord.db import Database, Recording
 from accord.http.idempotency import Answer, Done, Fresh, Ticket, answered, claimed
 from accord.ids import new_id
 from accord.terms.findings import Finding
-from intake.domain.consent import WITHDRAWAL, WITHDRAWN
-from intake.domain.keys import IdentityKey
-from intake.domain.lead import Lead
-from intake.domain.submission import ActivityIn, is_ahead
-from intake.queries import activities, consents, family
-from intake.queries import leads as lead_queries
-from intake.recognise import email_facts
-from intake.usecases.family import NotThere
-from intake.usecases.ledger import tried
-from intake.usecases.person import ahead_of_time
+from intake.leads.domain.consent import WITHDRAWAL, WITHDRAWN
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.lead import Lead
+from intake.leads.domain.submission import ActivityIn, is_ahead
+from intake.leads.queries import activities, consents, family
+from intake.leads.queries import leads as lead_queries
+from intake.leads.service.family import NotThere
+from intake.leads.service.ledger import tried
+from intake.leads.service.person import ahead_of_time
+from intake.leads.service.recognise import email_facts
 
 _MERGES_FOLLOWED_MAX = 20
 

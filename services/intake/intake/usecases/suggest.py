@@ -11,11 +11,12 @@ import asyncpg
 
 from accord.db import Database, driver_of
 from intake.domain.likeness import Likeness, Person, likeness
+from intake.leads.queries import apart as apart_queries
+from intake.leads.queries import lookup
+from intake.leads.queries.lookup import Found
+from intake.leads.service.family import family_of
 from intake.names import compared
-from intake.queries import apart as apart_queries
-from intake.queries import duplicates, lookup
-from intake.queries.lookup import Found
-from intake.usecases.family import family_of
+from intake.queries import duplicates
 
 SUGGESTIONS_MAX = 50
 """Suggestions of one lead that are answered."""

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from intake.domain.submission import ActivityIn, Submission, is_ahead
+from intake.leads.domain.submission import ActivityIn, Submission, is_ahead
 
 SUBMISSIONS: TypeAdapter[Submission] = TypeAdapter(Submission)
 ACTIVITIES: TypeAdapter[ActivityIn] = TypeAdapter(ActivityIn)

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from accord.terms import findings
 from intake.domain.adapters.base import Acted, AnyAdapter
 from intake.domain.mapping import Const, FieldMapping, Rule, apply, as_moment, resolve
-from intake.domain.submission import ATTRIBUTES_MAX
+from intake.leads.domain.submission import ATTRIBUTES_MAX
 
 ATTRIBUTE_CHARS_MAX = 1_000
 LIST_MAX = 50

@@ -8,7 +8,7 @@ import asyncpg
 
 from accord.db import Database, driver_of
 from accord.http.problems import Problem, gone, not_found
-from intake.queries import family
+from intake.leads.queries import family
 
 
 class NotThere(Problem):

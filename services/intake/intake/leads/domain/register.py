@@ -12,9 +12,9 @@ from uuid import UUID
 
 from accord.contracts.base import EventData
 from accord.contracts.intake_events import LeadCaptured, LeadMerged, LeadQuarantined, LeadRejected, LeadUpdated
-from intake.domain.keys import IdentityKey
-from intake.domain.lead import Lead, Values, absorbed, changed_fields, created, released, survivor_of, updated
-from intake.domain.quality import Quality
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.lead import Lead, Values, absorbed, changed_fields, created, released, survivor_of, updated
+from intake.leads.domain.quality import Quality
 
 Outcome = Literal["created", "updated", "merged"]
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
-from intake.domain.consent import Consent
+from intake.leads.domain.consent import Consent
 
 _COLUMNS = ("lead_id", "consent_id", "submission_id", "source", "caller", "basis", "text", "given_at", "recorded_at")
 _SHOWN = "consent_id, basis, given_at, recorded_at, caller, text, source, submission_id"

@@ -12,15 +12,15 @@ from accord.http.idempotency import Ticket
 from accord.http.problems import Problem, unfit
 from accord.ids import new_id
 from accord.terms.findings import Finding
-from intake.domain.capture import Candidate
-from intake.domain.consent import given_at
-from intake.domain.facts import Facts
-from intake.domain.keys import IdentityKey
-from intake.domain.lead import Values
-from intake.domain.quality import Quality
-from intake.domain.submission import Submission
-from intake.queries import consents
-from intake.recognise import account_domain, account_id_of, email_facts, phone_facts
+from intake.leads.domain.consent import given_at
+from intake.leads.domain.facts import Facts
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.lead import Values
+from intake.leads.domain.quality import Quality
+from intake.leads.domain.register import Candidate
+from intake.leads.domain.submission import Submission
+from intake.leads.queries import consents
+from intake.leads.service.recognise import account_domain, account_id_of, email_facts, phone_facts
 
 
 class CaptureRequest(NamedTuple):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from accord.contracts.values import Attributes, AttributeValue, PolicyFailure
-from intake.domain.privacy import is_public_without_policy
+from intake.leads.domain.personal import is_public_without_policy
 
 Judgement = Literal["accepted", "flagged", "quarantined", "unchecked", "rejected"]
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from accord.contracts.values import Campaign, Handle, Party, SourceName, Timestamp
-from intake.domain.privacy import looks_personal
+from intake.leads.domain.personal import looks_personal
 
 AHEAD_MAX = timedelta(minutes=5)
 """How far ahead of our clock a sender's may be."""

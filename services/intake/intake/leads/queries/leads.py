@@ -12,9 +12,9 @@ import orjson
 
 from accord.contracts.values import Campaign
 from accord.db import from_json
-from intake.domain.capture import Merge
-from intake.domain.keys import IdentityKey
-from intake.domain.lead import PERSON_FIELDS, Lead
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.lead import PERSON_FIELDS, Lead
+from intake.leads.domain.register import Merge
 
 _COLUMNS = (
     *("lead_id", "source", "captured_at", "verdict", *PERSON_FIELDS, "attributes", "stamps", "account_id", "campaign"),

@@ -10,9 +10,9 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.db import driver_of
-from intake.domain.keys import IdentityKey, IdentityKind
-from intake.domain.lead import Lead
-from intake.queries.leads import find_keys, read_lead, read_leads
+from intake.leads.domain.keys import IdentityKey, IdentityKind
+from intake.leads.domain.lead import Lead
+from intake.leads.queries.leads import find_keys, read_lead, read_leads
 
 _MERGES_FOLLOWED_MAX = 20
 _MERGED_SHOWN_MAX = 100

@@ -12,10 +12,10 @@ from uuid import UUID
 import asyncpg
 
 from accord.batching import Overloaded
-from intake.domain.capture import Register
-from intake.queries import apart as apart_queries
-from intake.queries import leads as lead_queries
-from intake.queries.leads import Moved
+from intake.leads.domain.register import Register
+from intake.leads.queries import apart as apart_queries
+from intake.leads.queries import leads as lead_queries
+from intake.leads.queries.leads import Moved
 
 Apart = set[frozenset[UUID]]
 Decided = TypeVar("Decided")

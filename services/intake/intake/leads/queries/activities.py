@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from intake.domain.submission import ActivityIn
+from intake.leads.domain.submission import ActivityIn
 
 _SAVE = """
 INSERT INTO activity (lead_id, activity_id, kind, by, actor, campaign, properties, caller, occurred_at, recorded_at)

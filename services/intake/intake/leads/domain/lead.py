@@ -10,7 +10,7 @@ from uuid import UUID
 
 from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Attributes, AttributeValue, Campaign, Verdict
-from intake.domain.quality import Quality
+from intake.leads.domain.quality import Quality
 
 EXTERNAL_KEYS_MAX = 500
 """External ids of one lead that are published; more find it in intake only. Keeps the event within the size of a record."""

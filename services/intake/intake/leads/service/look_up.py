@@ -9,10 +9,10 @@ import orjson
 
 from accord.contracts.external_key import external_key
 from accord.db import Database
-from intake.domain.keys import IdentityKind
-from intake.queries import lookup
-from intake.queries.lookup import Found
-from intake.recognise import email_facts, phone_facts
+from intake.leads.domain.keys import IdentityKind
+from intake.leads.queries import lookup
+from intake.leads.queries.lookup import Found
+from intake.leads.service.recognise import email_facts, phone_facts
 
 
 def etag_of(found: Found, *, personal: bool) -> str:
