@@ -31,14 +31,15 @@ from intake.api.merges import merge_router
 from intake.api.privacy import privacy_router
 from intake.api.quality import POLICY_EXAMPLE, quality_router
 from intake.api.quarantine import quarantine_router
-from intake.api.sources import source_router
 from intake.api.submissions import SUBMISSIONS_OPENAPI, submission_routes
 from intake.leads.api import lead_router
 from intake.leads.service.person import CaptureRequest
 from intake.outbound import Outbound
 from intake.queries.quarantine import EXPIRING
-from intake.secrets import Vault
 from intake.settings import Settings
+from intake.sources.api import source_router
+from intake.sources.service.secrets import Vault
+from intake.sources.service.sources import Sources, reseal_worker
 from intake.usecases.agree import POLICY, judge_of
 from intake.usecases.capture import Capture, CaptureResult
 from intake.usecases.correct import Correct
@@ -53,7 +54,6 @@ from intake.usecases.quality_report import EffectPreviews
 from intake.usecases.quarantine import Quarantine
 from intake.usecases.record import ActivityRequest, ActivityResult, Record
 from intake.usecases.retention import Retention
-from intake.usecases.sources import Sources, reseal_worker
 from intake.usecases.upload import OpenLimits
 
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -15,8 +15,8 @@ from starlette.routing import BaseRoute, Route
 from accord.http.auth import authorize
 from accord.http.openapi import operation
 from accord.http.problems import Problem, malformed
-from intake.domain.adapters import ADAPTERS
-from intake.domain.adapters.base import HookRequest
+from intake.sources.domain.adapters import ADAPTERS
+from intake.sources.domain.adapters.base import HookRequest
 from intake.usecases.hook import Hooks, Outcome
 
 PREFIX = "/v1/hooks/"

@@ -11,8 +11,8 @@ import orjson
 from pydantic import JsonValue
 
 from accord.http.problems import malformed, unsupported_media_type
-from intake.domain.adapters.base import AnyAdapter, HookRequest
-from intake.domain.adapters.forms import NotAForm, document_of
+from intake.hooks.domain.forms import NotAForm, document_of
+from intake.sources.domain.adapters.base import AnyAdapter, HookRequest
 
 _FORM = "application/x-www-form-urlencoded"
 _NOT_STORED = re.compile("[\x00\ud800-\udfff]")

@@ -25,8 +25,7 @@ from accord.db import Database, driver_of, is_transient
 from accord.http.idempotency import Answer, Fresh, claimed, store
 from accord.terms.findings import Finding
 from accord.workers import Periodic
-from intake.domain.adapters.base import Ask
-from intake.domain.adapters.documents import ACTIVITIES, SUBMISSIONS, formed
+from intake.hooks.domain.documents import ACTIVITIES, SUBMISSIONS, formed
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.queries import leads as lead_queries
 from intake.leads.service.family import NotThere
@@ -37,6 +36,7 @@ from intake.metric_names import HOOK_EVENTS_FAILED, HOOK_EVENTS_WAITING, HOOK_FE
 from intake.outbound import NoAnswer, Outbound
 from intake.queries import hook_events
 from intake.queries.hook_events import HookEvent, State
+from intake.sources.domain.adapters.base import Ask
 from intake.usecases.capture import Capture
 from intake.usecases.hook import caller, ticket
 from intake.usecases.known import KnownSources, Ready

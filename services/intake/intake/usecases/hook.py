@@ -24,7 +24,17 @@ from accord.http.idempotency import Answer, Done, Ticket, ticket_for
 from accord.http.problems import Problem, not_found, problem_of
 from accord.ids import new_id
 from accord.terms.findings import Finding
-from intake.domain.adapters.base import (
+from intake.hooks.domain.documents import ACTIVITIES, SUBMISSIONS, formed
+from intake.hooks.domain.taking import activities
+from intake.leads.domain.keys import key_word
+from intake.leads.domain.submission import AHEAD_MAX
+from intake.leads.service.family import NotThere
+from intake.leads.service.person import CaptureRequest
+from intake.leads.service.recognise import email_facts, phone_facts
+from intake.metric_names import HOOK_EVENTS, HOOK_REFUSED
+from intake.queries import hook_events
+from intake.queries.hook_events import Act, NewEvent, State
+from intake.sources.domain.adapters.base import (
     Acted,
     AnyAdapter,
     Deleted,
@@ -36,18 +46,8 @@ from intake.domain.adapters.base import (
     Thin,
     Unreadable,
 )
-from intake.domain.adapters.documents import ACTIVITIES, SUBMISSIONS, formed
-from intake.domain.adapters.taking import activities
-from intake.domain.mapping import as_moment
-from intake.domain.signatures import Refusal
-from intake.leads.domain.keys import key_word
-from intake.leads.domain.submission import AHEAD_MAX
-from intake.leads.service.family import NotThere
-from intake.leads.service.person import CaptureRequest
-from intake.leads.service.recognise import email_facts, phone_facts
-from intake.metric_names import HOOK_EVENTS, HOOK_REFUSED
-from intake.queries import hook_events
-from intake.queries.hook_events import Act, NewEvent, State
+from intake.sources.domain.mapping import as_moment
+from intake.sources.domain.signatures import Refusal
 from intake.usecases.body import parsed
 from intake.usecases.capture import CaptureResult
 from intake.usecases.known import KnownSources, Ready

@@ -20,10 +20,10 @@ from accord.terms.findings import Finding
 from intake.domain.imports import OUTCOMES, Failure, Outcome, Result, State, bits_of, unpacked
 from intake.domain.judge import Judge
 from intake.domain.rows import mapping_of
-from intake.domain.source import Source
 from intake.queries import imports as queries
-from intake.queries import sources
 from intake.queries.imports import Job
+from intake.sources import queries as sources
+from intake.sources.domain.source import Source
 from intake.usecases.upload import Asked, OpenLimits, Rules, Upload, cancelled, refused
 
 _LAST_ID = UUID(int=2**128 - 1)

@@ -11,14 +11,14 @@ from datetime import datetime
 import structlog
 
 from accord.db import Database
-from intake.domain.adapters import ADAPTERS
-from intake.domain.adapters.base import AnyAdapter, HookSettings, Secrets
-from intake.domain.adapters.taking import Taking
-from intake.domain.source import SealedSecret, Source
+from intake.hooks.domain.taking import Taking
 from intake.metric_names import SECRETS_UNREADABLE
-from intake.queries import sources
-from intake.secrets import NotOpened, Vault
-from intake.usecases.sources import Sources
+from intake.sources import queries as sources
+from intake.sources.domain.adapters import ADAPTERS
+from intake.sources.domain.adapters.base import AnyAdapter, HookSettings, Secrets
+from intake.sources.domain.source import SealedSecret, Source
+from intake.sources.service.secrets import NotOpened, Vault
+from intake.sources.service.sources import Sources
 
 log = structlog.get_logger(__name__)
 

@@ -8,8 +8,8 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
-from intake.domain.adapters import typed
-from intake.domain.adapters.base import (
+from intake.sources.domain.adapters import typed
+from intake.sources.domain.adapters.base import (
     Adapter,
     HookRequest,
     Proof,
@@ -20,8 +20,8 @@ from intake.domain.adapters.base import (
     obj,
     text_of,
 )
-from intake.domain.adapters.typed import TypedSettings
-from intake.domain.signatures import hmac_sha256, in_window, signed, unbase64, whole_seconds
+from intake.sources.domain.adapters.typed import TypedSettings
+from intake.sources.domain.signatures import hmac_sha256, in_window, signed, unbase64, whole_seconds
 
 _PREFIX = "whsec_"
 _KEY_BYTES_MIN, _KEY_BYTES_MAX = 16, 128

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
-from intake.domain.adapters.base import (
+from intake.sources.domain.adapters.base import (
     Adapter,
     HookRequest,
     HookSettings,
@@ -23,7 +23,7 @@ from intake.domain.adapters.base import (
     obj,
     text_of,
 )
-from intake.domain.signatures import hmac_sha256, signed, unbase64
+from intake.sources.domain.signatures import hmac_sha256, signed, unbase64
 
 _PREFIX = "sha256="
 _NAMED = {"email": "email", "phone_number": "phone_number"}

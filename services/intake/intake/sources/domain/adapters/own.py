@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import JsonValue, StringConstraints
 
-from intake.domain.adapters.base import (
+from intake.sources.domain.adapters.base import (
     EVENTS_MAX,
     Adapter,
     HookRequest,
@@ -23,8 +23,8 @@ from intake.domain.adapters.base import (
     event_id,
     text_of,
 )
-from intake.domain.adapters.bearer import BEARER, first_that_holds, prove_bearer, prove_header, prove_url
-from intake.domain.mapping import Rule, resolve
+from intake.sources.domain.adapters.bearer import BEARER, first_that_holds, prove_bearer, prove_header, prove_url
+from intake.sources.domain.mapping import Rule, resolve
 
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,63}$")]
 Pointer = Annotated[str, StringConstraints(max_length=500, pattern=r"^(?:/(?:[^~/]|~[01])*)+$")]

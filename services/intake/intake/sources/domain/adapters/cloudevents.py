@@ -13,8 +13,8 @@ from urllib.parse import unquote
 
 from pydantic import JsonValue
 
-from intake.domain.adapters import typed
-from intake.domain.adapters.base import (
+from intake.sources.domain.adapters import typed
+from intake.sources.domain.adapters.base import (
     EVENTS_MAX,
     Adapter,
     HookRequest,
@@ -28,8 +28,8 @@ from intake.domain.adapters.base import (
     obj,
     text_of,
 )
-from intake.domain.adapters.bearer import BEARER, prove_bearer
-from intake.domain.adapters.typed import TypedSettings
+from intake.sources.domain.adapters.bearer import BEARER, prove_bearer
+from intake.sources.domain.adapters.typed import TypedSettings
 
 _STRUCTURED = "application/cloudevents+json"
 _BATCH = "application/cloudevents-batch+json"

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue, StringConstraints
 
-from intake.domain.adapters.base import (
+from intake.sources.domain.adapters.base import (
     EVENTS_MAX,
     Acted,
     Adapter,
@@ -30,7 +30,7 @@ from intake.domain.adapters.base import (
     obj,
     text_of,
 )
-from intake.domain.signatures import hmac_sha1, signed, unhex
+from intake.sources.domain.signatures import hmac_sha1, signed, unhex
 
 _EVENTS: Mapping[str, str] = {
     "email link clicked": "email.clicked",

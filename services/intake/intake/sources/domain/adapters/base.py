@@ -16,8 +16,8 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from accord.contracts.values import Party
-from intake.domain.mapping import Rule
-from intake.domain.signatures import Refusal
+from intake.sources.domain.mapping import Rule
+from intake.sources.domain.signatures import Refusal
 
 EVENT_ID_CHARS_MAX = 200
 EVENTS_MAX = 1_000

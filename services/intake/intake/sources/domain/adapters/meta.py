@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from pydantic import JsonValue
 
-from intake.domain.adapters.base import (
+from intake.sources.domain.adapters.base import (
     EVENTS_MAX,
     Adapter,
     Answers,
@@ -30,8 +30,8 @@ from intake.domain.adapters.base import (
     obj,
     text_of,
 )
-from intake.domain.adapters.urls import BaseUrl
-from intake.domain.signatures import Refusal, hmac_sha256, same_secret, signed, unhex
+from intake.sources.domain.adapters.urls import BaseUrl
+from intake.sources.domain.signatures import Refusal, hmac_sha256, same_secret, signed, unhex
 
 FIELDS = "id,created_time,field_data,form_id,ad_id,ad_name,adset_name,campaign_id,campaign_name,platform,is_organic"
 """What is asked of a lead of a form."""

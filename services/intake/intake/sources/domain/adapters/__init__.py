@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from intake.domain.adapters import (
+from intake.sources.domain.adapters import (
     cloudevents,
     hubspot,
     linkedin,
@@ -16,7 +16,7 @@ from intake.domain.adapters import (
     standard_webhooks,
     typeform,
 )
-from intake.domain.adapters.base import AnyAdapter
+from intake.sources.domain.adapters.base import AnyAdapter
 
 ADAPTERS: Mapping[str, AnyAdapter] = {
     adapter.name: adapter

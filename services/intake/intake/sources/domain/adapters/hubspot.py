@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from pydantic import Field, JsonValue, StringConstraints
 
-from intake.domain.adapters.base import (
+from intake.sources.domain.adapters.base import (
     EVENTS_MAX,
     Adapter,
     Answers,
@@ -32,8 +32,16 @@ from intake.domain.adapters.base import (
     obj,
     text_of,
 )
-from intake.domain.adapters.urls import BaseUrl
-from intake.domain.signatures import hmac_sha256, in_window, keyed_sha256, signed, unbase64, unhex, whole_seconds
+from intake.sources.domain.adapters.urls import BaseUrl
+from intake.sources.domain.signatures import (
+    hmac_sha256,
+    in_window,
+    keyed_sha256,
+    signed,
+    unbase64,
+    unhex,
+    whole_seconds,
+)
 
 PROPERTIES = (
     "email",

@@ -9,8 +9,18 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, StringConstraints
 
 from accord.contracts.values import Party
-from intake.domain.adapters.base import Acted, Deleted, HookSettings, Ignored, Said, Submitted, Unreadable, obj, text_of
-from intake.domain.mapping import Rule
+from intake.sources.domain.adapters.base import (
+    Acted,
+    Deleted,
+    HookSettings,
+    Ignored,
+    Said,
+    Submitted,
+    Unreadable,
+    obj,
+    text_of,
+)
+from intake.sources.domain.mapping import Rule
 
 Meaning = Literal["lead", "activity", "deletion", "erasure", "ignore"]
 TypeName = Annotated[str, StringConstraints(min_length=1, max_length=200)]

@@ -16,12 +16,12 @@ from accord.http.problems import Problem, not_found, pointer, unfit
 from accord.ids import new_id
 from accord.terms.findings import Finding
 from accord.workers import Periodic
-from intake.domain.adapters import ADAPTERS
-from intake.domain.adapters.base import AnyAdapter
-from intake.domain.mapping import default_flaws, read
-from intake.domain.source import SECRETS_VALID_MAX, SealedSecret, Source
-from intake.queries import sources
-from intake.secrets import NotOpened, Vault
+from intake.sources import queries as sources
+from intake.sources.domain.adapters import ADAPTERS
+from intake.sources.domain.adapters.base import AnyAdapter
+from intake.sources.domain.mapping import default_flaws, read
+from intake.sources.domain.source import SECRETS_VALID_MAX, SealedSecret, Source
+from intake.sources.service.secrets import NotOpened, Vault
 
 log = structlog.get_logger(__name__)
 

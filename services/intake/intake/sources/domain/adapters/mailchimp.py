@@ -8,7 +8,7 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
-from intake.domain.adapters.base import (
+from intake.sources.domain.adapters.base import (
     Acted,
     Adapter,
     Greeting,
@@ -24,8 +24,8 @@ from intake.domain.adapters.base import (
     obj,
     text_of,
 )
-from intake.domain.adapters.bearer import prove_url
-from intake.domain.signatures import Refusal
+from intake.sources.domain.adapters.bearer import prove_url
+from intake.sources.domain.signatures import Refusal
 
 _WITHDRAWN = {"unsubscribe": "consent.withdrawn", "cleaned": "email.bounced"}
 

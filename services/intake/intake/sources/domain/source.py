@@ -10,7 +10,7 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
-from intake.domain.mapping import FieldMapping, parse
+from intake.sources.domain.mapping import FieldMapping, parse
 
 SECRETS_VALID_MAX = 2
 """Of one use, at a time: the new one and the one before, so that a tool can be changed over without losing an event."""

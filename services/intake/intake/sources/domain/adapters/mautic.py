@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from accord.contracts.values import Party
-from intake.domain.adapters.base import (
+from intake.sources.domain.adapters.base import (
     EVENTS_MAX,
     Acted,
     Adapter,
@@ -30,7 +30,7 @@ from intake.domain.adapters.base import (
     obj,
     text_of,
 )
-from intake.domain.signatures import hmac_sha256, signed, unbase64
+from intake.sources.domain.signatures import hmac_sha256, signed, unbase64
 
 _PREFIX = "mautic."
 _SUBMISSIONS = frozenset({"lead_post_save_new", "lead_post_save_update", "lead_post_save"})

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from pydantic import Field, JsonValue, StringConstraints
 
-from intake.domain.adapters.base import (
+from intake.sources.domain.adapters.base import (
     Adapter,
     Answers,
     Ask,
@@ -32,8 +32,8 @@ from intake.domain.adapters.base import (
     obj,
     text_of,
 )
-from intake.domain.adapters.urls import BaseUrl
-from intake.domain.signatures import Refusal, hmac_sha256, signed, unhex
+from intake.sources.domain.adapters.urls import BaseUrl
+from intake.sources.domain.signatures import Refusal, hmac_sha256, signed, unhex
 
 _PREFIX = "hmacsha256="
 _CHALLENGE_CHARS_MAX = 200

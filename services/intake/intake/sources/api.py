@@ -16,10 +16,10 @@ from accord.http.conditional import none_match
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import Problem
-from intake.domain.adapters import ADAPTERS
-from intake.domain.mapping import Targets
-from intake.domain.source import Source
-from intake.usecases.sources import NewSecret, SourceContent, Sources, etag
+from intake.sources.domain.adapters import ADAPTERS
+from intake.sources.domain.mapping import Targets
+from intake.sources.domain.source import Source
+from intake.sources.service.sources import NewSecret, SourceContent, Sources, etag
 
 _NAME = r"^[^\s@:/\x00-\x1f\x7f]([^@:/\x00-\x1f\x7f]*[^\s@:/\x00-\x1f\x7f])?$"
 Name = Annotated[

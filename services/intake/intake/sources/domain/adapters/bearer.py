@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from intake.domain.adapters.base import HookRequest, Proof, Secrets
-from intake.domain.signatures import same_secret
+from intake.sources.domain.adapters.base import HookRequest, Proof, Secrets
+from intake.sources.domain.signatures import same_secret
 
 SECRET_PARAMETER = "secret"  # noqa: S105 - the name of a query parameter
 

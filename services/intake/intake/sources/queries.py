@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.db import from_json
-from intake.domain.source import SealedSecret, Source
+from intake.sources.domain.source import SealedSecret, Source
 
 _COLUMNS = "name, adapter, settings, mapping, defaults, secrets, version, created_at, updated_at"
 _READ = text(f"SELECT {_COLUMNS} FROM source WHERE name = :name")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from accord.terms import findings
-from intake.domain.adapters.base import Acted, AnyAdapter
-from intake.domain.mapping import Const, FieldMapping, Rule, apply, as_moment, resolve
 from intake.leads.domain.submission import ATTRIBUTES_MAX
+from intake.sources.domain.adapters.base import Acted, AnyAdapter
+from intake.sources.domain.mapping import Const, FieldMapping, Rule, apply, as_moment, resolve
 
 ATTRIBUTE_CHARS_MAX = 1_000
 LIST_MAX = 50
