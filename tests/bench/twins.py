@@ -36,7 +36,7 @@ from intake import tables
 from intake.leads.domain.facts import Facts
 from intake.leads.domain.submission import Submission
 from intake.leads.service.recognise import account_domain, account_id_of, email_facts, phone_facts
-from intake.usecases.agree import POLICY, judge_of
+from intake.policy.service.agreement import POLICY, judge_of
 from qualification.usecases.definitions import KIND as DEFINITION
 from qualification.usecases.definitions import Definitions
 from qualification.usecases.requalify import requalify

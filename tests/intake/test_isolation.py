@@ -15,9 +15,9 @@ from accord.db import Database
 from intake.api.answers import captured
 from intake.leads.domain.submission import Submission
 from intake.leads.service.person import CaptureRequest
+from intake.policy.service.agreement import POLICY as POLICY_KIND
+from intake.policy.service.agreement import judge_of
 from intake.queries.quarantine import EXPIRING
-from intake.usecases.agree import POLICY as POLICY_KIND
-from intake.usecases.agree import judge_of
 from intake.usecases.capture import Capture
 
 

@@ -16,9 +16,9 @@ from tests.intake.privacy import POLICY, count, record, submitted, waiting
 from accord.agreements import ActiveCache, AgreementStore
 from accord.db import Database
 from accord.ids import id_at, new_id
+from intake.policy.service.agreement import POLICY as POLICY_KIND
+from intake.policy.service.agreement import judge_of
 from intake.usecases import retention as rounds
-from intake.usecases.agree import POLICY as POLICY_KIND
-from intake.usecases.agree import judge_of
 from intake.usecases.quarantine import Quarantine
 from intake.usecases.retention import Retention
 

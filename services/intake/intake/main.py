@@ -29,18 +29,19 @@ from intake.api.imports import IMPORTS_OPENAPI, import_router, import_routes
 from intake.api.imports import PATH as IMPORTS_PATH
 from intake.api.merges import merge_router
 from intake.api.privacy import privacy_router
-from intake.api.quality import POLICY_EXAMPLE, quality_router
 from intake.api.quarantine import quarantine_router
 from intake.api.submissions import SUBMISSIONS_OPENAPI, submission_routes
 from intake.leads.api import lead_router
 from intake.leads.service.person import CaptureRequest
 from intake.outbound import Outbound
+from intake.policy.api import POLICY_EXAMPLE, quality_router
+from intake.policy.service.agreement import POLICY, judge_of
+from intake.policy.service.report import EffectPreviews
 from intake.queries.quarantine import EXPIRING
 from intake.settings import Settings
 from intake.sources.api import source_router
 from intake.sources.service.secrets import Vault
 from intake.sources.service.sources import Sources, reseal_worker
-from intake.usecases.agree import POLICY, judge_of
 from intake.usecases.capture import Capture, CaptureResult
 from intake.usecases.correct import Correct
 from intake.usecases.erase import Erase
@@ -50,7 +51,6 @@ from intake.usecases.hook_events import HookEvents
 from intake.usecases.import_rows import ImportWorker, Limits, prune_worker
 from intake.usecases.imports import Imports
 from intake.usecases.known import KnownSources
-from intake.usecases.quality_report import EffectPreviews
 from intake.usecases.quarantine import Quarantine
 from intake.usecases.record import ActivityRequest, ActivityResult, Record
 from intake.usecases.retention import Retention

@@ -15,12 +15,12 @@ from accord.http.auth import Caller, forbidden, require
 from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
-from intake.api.quality import CORRECTED, rejection
 from intake.domain.quarantine import Action, Settled
 from intake.leads.api import LEAD_ID, QualityOut, quality_shown
 from intake.leads.domain.quality import Quality
+from intake.policy.api import CORRECTED, rejection
+from intake.policy.service.judging import RejectedByPolicy
 from intake.queries.quarantine import Decision, Listed
-from intake.usecases.judging import RejectedByPolicy
 from intake.usecases.quarantine import Quarantine, Settlement
 
 _FIRST = UUID(int=0)

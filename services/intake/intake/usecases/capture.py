@@ -15,7 +15,6 @@ from accord.db import Database, Recording
 from accord.http.idempotency import Answer, Done, Fresh, answered, claimed
 from accord.ids import new_id
 from accord.terms.findings import Finding
-from intake.domain.judge import Judge
 from intake.leads.domain.keys import key_word
 from intake.leads.domain.quality import Quality
 from intake.leads.domain.register import Candidate, Outcome, Register
@@ -24,7 +23,8 @@ from intake.leads.queries import consents, submissions
 from intake.leads.queries import leads as lead_queries
 from intake.leads.service.ledger import Apart, tried, with_pairs_apart, write
 from intake.leads.service.person import CaptureRequest, Recognised, ahead_of_time, candidate_of, consent_of, recognise
-from intake.usecases.judging import InForce, as_the_policy_knows, judged
+from intake.policy.domain.judge import Judge
+from intake.policy.service.judging import InForce, as_the_policy_knows, judged
 
 
 class Taken(NamedTuple):

@@ -18,7 +18,6 @@ from accord.http.problems import Problem, unfit
 from accord.ids import new_id
 from intake.domain import correction
 from intake.domain.correction import Correction, CorrectionIn
-from intake.domain.judge import Judge
 from intake.leads.domain.facts import Facts
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead
@@ -30,7 +29,8 @@ from intake.leads.queries.lookup import Found
 from intake.leads.service.family import family_of
 from intake.leads.service.ledger import tried, write
 from intake.leads.service.recognise import account_domain, account_id_of, email_facts, phone_facts
-from intake.usecases.judging import InForce, RejectedByPolicy, judged
+from intake.policy.domain.judge import Judge
+from intake.policy.service.judging import InForce, RejectedByPolicy, judged
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,9 @@ from accord.batching import Overloaded
 from accord.db import Database, driver_of, is_transient
 from accord.retry import Backoff
 from accord.workers import Periodic, Stall, pause
-from intake.domain.judge import Judge
 from intake.leads.service.ledger import tried
 from intake.metric_names import IMPORTS_ENDED
+from intake.policy.domain.judge import Judge
 from intake.queries import imports as queries
 from intake.queries.imports import Job
 from intake.usecases.capture import Capture

@@ -18,8 +18,8 @@ from accord.http.idempotency import Answer, Done, once, ticket_for
 from accord.http.problems import Problem, not_found
 from accord.terms.findings import Finding
 from intake.domain.imports import OUTCOMES, Failure, Outcome, Result, State, bits_of, unpacked
-from intake.domain.judge import Judge
 from intake.domain.rows import mapping_of
+from intake.policy.domain.judge import Judge
 from intake.queries import imports as queries
 from intake.queries.imports import Job
 from intake.sources import queries as sources

@@ -21,7 +21,6 @@ from accord.http.idempotency import Answer, Done, Ticket, once
 from accord.http.problems import Problem, from_validation_error, unfit_at
 from accord.ids import new_id
 from accord.isolation import process_isolated
-from intake.domain.judge import Judge
 from intake.domain.quarantine import Action, FixedField, Settled, as_released, patched, without
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead
@@ -41,9 +40,10 @@ from intake.leads.service.person import (
     recognise,
     unfit_submission,
 )
+from intake.policy.domain.judge import Judge
+from intake.policy.service.judging import InForce, RejectedByPolicy, as_the_policy_knows, judged
 from intake.queries import quarantine as queries
 from intake.queries.quarantine import Decision, Listed, Others, Waiting
-from intake.usecases.judging import InForce, RejectedByPolicy, as_the_policy_knows, judged
 
 WHAT = "quarantined submission"
 _NOBODY = Others(None, frozenset())

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from accord.contracts.values import Attributes, AttributeValue, PolicyFailure
-from intake.domain.attributes import READERS, NotOfType
-from intake.domain.checks import WRONG, Failing, Wrong, check_of
-from intake.domain.policy import Policy
 from intake.leads.domain.facts import Facts
 from intake.leads.domain.quality import FAILED, NOT_APPLICABLE, PASSED, Judgement, Quality
+from intake.policy.domain.attributes import READERS, NotOfType
+from intake.policy.domain.checks import WRONG, Failing, Wrong, check_of
+from intake.policy.domain.policy import Policy
 
 SCORE_DIGITS = 6
 _QUALITIES_MAX = 4_096

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from accord.agreements import Finding, Kind, Section
-from intake.domain import policy, policy_words
-from intake.domain.judge import Judge
-from intake.usecases.quality_report import proposal_warnings
+from intake.policy.domain import policy, words
+from intake.policy.domain.judge import Judge
+from intake.policy.service.report import proposal_warnings
 
 
 def _findings(content: Mapping[str, object]) -> list[Finding]:
@@ -17,11 +17,11 @@ def _findings(content: Mapping[str, object]) -> list[Finding]:
 def _paper(content: Mapping[str, object]) -> list[Section]:
     read = policy.parse(content)
     return [
-        Section("What every record must meet", [policy_words.opening(read)]),
+        Section("What every record must meet", [words.opening(read)]),
         Section(
             "Parameters",
             columns=("Parameter", "What it asks", "If it is not met", "Weight"),
-            rows=policy_words.parameter_rows(read),
+            rows=words.parameter_rows(read),
         ),
         Section(
             "What may leave intake",

@@ -14,12 +14,12 @@ from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.problems import Problem, not_found
-from intake.domain.judge import Judge
-from intake.domain.policy import Consequence
-from intake.domain.report import Effect, Outcome, Tally, warnings
 from intake.leads.api import quality_shown
 from intake.leads.domain.quality import Judgement, Quality
-from intake.usecases.quality_report import (
+from intake.policy.domain.judge import Judge
+from intake.policy.domain.policy import Consequence
+from intake.policy.domain.report import Effect, Outcome, Tally, warnings
+from intake.policy.service.report import (
     PREVIEW_DAYS,
     PREVIEW_ROWS_MAX,
     PREVIEW_TIME_MAX_S,

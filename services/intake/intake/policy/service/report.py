@@ -18,14 +18,14 @@ from accord.batching import ConcurrencyLimit, TimeBudget
 from accord.db import Database
 from accord.http.problems import Problem
 from accord.terms.patterns import check_patterns
-from intake.domain import policy
-from intake.domain.judge import Judge
-from intake.domain.policy import Policy
-from intake.domain.report import Effect, ParameterReport, Tally, parameter_reports, warnings
 from intake.leads.domain.submission import Submission
 from intake.leads.service.person import facts_of
-from intake.queries import quality as queries
-from intake.queries.quality import Kept, Verdict
+from intake.policy import queries
+from intake.policy.domain import policy
+from intake.policy.domain.judge import Judge
+from intake.policy.domain.policy import Policy
+from intake.policy.domain.report import Effect, ParameterReport, Tally, parameter_reports, warnings
+from intake.policy.queries import Kept, Verdict
 
 PREVIEW_DAYS = 30
 PREVIEW_ROWS_MAX = 5_000

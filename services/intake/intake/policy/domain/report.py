@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from accord.contracts.values import PolicyFailure
-from intake.domain.policy import Consequence, Policy
-from intake.domain.policy_words import asks
 from intake.leads.domain.quality import FAILED, NOT_APPLICABLE, PASSED, Judgement, Quality
+from intake.policy.domain.policy import Consequence, Policy
+from intake.policy.domain.words import asks
 
 Outcome = Literal["passed", "failed", "not_applicable", "not_recorded"]
 _OUTCOMES: dict[str, Outcome] = {PASSED: "passed", FAILED: "failed", NOT_APPLICABLE: "not_applicable"}

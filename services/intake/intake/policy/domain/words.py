@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from accord.terms.durations import in_words, parse_duration
-from intake.domain.checks import plain
-from intake.domain.naics import SECTORS
-from intake.domain.policy import (
+from intake.policy.domain.checks import plain
+from intake.policy.domain.naics import SECTORS
+from intake.policy.domain.policy import (
     AnyOf,
     Bbb,
     ConsentGiven,

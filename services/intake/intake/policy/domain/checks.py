@@ -12,9 +12,12 @@ from typing import Final
 from accord.contracts.values import AttributeValue
 from accord.terms.durations import in_words, parse_duration
 from accord.terms.patterns import whole_matcher
-from intake.domain import naics
-from intake.domain.attributes import NOT_OF_TYPE, typed
-from intake.domain.policy import (
+from intake.leads.domain.consent import WITHDRAWN
+from intake.leads.domain.facts import Facts
+from intake.leads.domain.submission import AHEAD_MAX
+from intake.policy.domain import naics
+from intake.policy.domain.attributes import NOT_OF_TYPE, typed
+from intake.policy.domain.policy import (
     AnyOf,
     Bbb,
     ConsentGiven,
@@ -29,10 +32,7 @@ from intake.domain.policy import (
     Required,
     Rule,
 )
-from intake.domain.ratings import BBB_GRADES, BBB_UNRATED, NotARating, bbb_rank, dnb_rating, paydex
-from intake.leads.domain.consent import WITHDRAWN
-from intake.leads.domain.facts import Facts
-from intake.leads.domain.submission import AHEAD_MAX
+from intake.policy.domain.ratings import BBB_GRADES, BBB_UNRATED, NotARating, bbb_rank, dnb_rating, paydex
 
 REASON_MAX = 2_000
 """Characters; what an event carries."""

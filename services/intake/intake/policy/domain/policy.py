@@ -26,9 +26,9 @@ from pydantic_core import ErrorDetails
 from accord.terms.durations import DurationText, parse_duration
 from accord.terms.findings import Finding, pointer
 from accord.terms.patterns import AS_IT_STANDS, PATTERN_LENGTH_MAX, BadPattern, check_pattern
-from intake.domain import naics
-from intake.domain.attributes import TYPES, AttributeType, NotOfType, typed
-from intake.domain.ratings import BBB_GRADES, BBB_UNRATED, PAYDEX_MAX, NotARating, bbb_rank
+from intake.policy.domain import naics
+from intake.policy.domain.attributes import TYPES, AttributeType, NotOfType, typed
+from intake.policy.domain.ratings import BBB_GRADES, BBB_UNRATED, PAYDEX_MAX, NotARating, bbb_rank
 
 Consequence = Literal["reject", "quarantine", "flag"]
 FieldName = Literal["email", "phone", "external_id", "first_name", "last_name", "company", "domain", "title", "consent"]

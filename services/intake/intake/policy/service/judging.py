@@ -7,10 +7,10 @@ from datetime import datetime
 
 from accord.contracts.values import Attributes
 from accord.terms.findings import Finding
-from intake.domain.judge import Judge
 from intake.leads.domain.facts import Facts
 from intake.leads.domain.quality import Quality, unchecked
 from intake.leads.service.person import Recognised
+from intake.policy.domain.judge import Judge
 
 InForce = tuple[int, Judge] | None
 """The policy's version and the policy, None while nothing is in force."""
