@@ -12,13 +12,13 @@ from tests.intake.test_retention import AT_ONCE, retaining
 
 from accord.agreements import ActiveCache, AgreementStore
 from accord.db import Database
-from intake.api.answers import captured
+from intake.capture.api.answers import captured
+from intake.capture.service.capture import Capture
 from intake.leads.domain.submission import Submission
 from intake.leads.service.person import CaptureRequest
 from intake.policy.service.agreement import POLICY as POLICY_KIND
 from intake.policy.service.agreement import judge_of
 from intake.queries.quarantine import EXPIRING
-from intake.usecases.capture import Capture
 
 
 async def test_submission_that_raises_rests_and_retention_drops_all_others(accord: Running) -> None:

@@ -18,7 +18,8 @@ from tests.intake.conftest import Running
 from accord.agreements import ActiveCache, AgreementStore
 from accord.batching import TimeBudget
 from accord.db import Database
-from intake.api.answers import captured
+from intake.capture.api.answers import captured
+from intake.capture.service.capture import Capture
 from intake.leads.domain.submission import Submission
 from intake.leads.service.person import CaptureRequest
 from intake.policy.domain.policy import parse
@@ -27,7 +28,6 @@ from intake.policy.queries import Kept
 from intake.policy.service import report
 from intake.policy.service.agreement import POLICY, judge_of
 from intake.policy.service.report import _Judges
-from intake.usecases.capture import Capture
 
 PEOPLE = [
     {"source": "website", "email": f"person{n}@initech.example", "attributes": {"employee_count": 10 * n}}

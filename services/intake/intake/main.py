@@ -19,8 +19,6 @@ from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
 from accord.service import Service, run
 from intake.api.accounts import account_router
-from intake.api.activities import ACTIVITIES_OPENAPI, activity_routes
-from intake.api.answers import captured, recorded
 from intake.api.corrections import correction_router
 from intake.api.hook_events import hook_event_router
 from intake.api.hooks import HOOKS_OPENAPI, hook_routes
@@ -30,7 +28,11 @@ from intake.api.imports import PATH as IMPORTS_PATH
 from intake.api.merges import merge_router
 from intake.api.privacy import privacy_router
 from intake.api.quarantine import quarantine_router
-from intake.api.submissions import SUBMISSIONS_OPENAPI, submission_routes
+from intake.capture.api.activities import ACTIVITIES_OPENAPI, activity_routes
+from intake.capture.api.answers import captured, recorded
+from intake.capture.api.submissions import SUBMISSIONS_OPENAPI, submission_routes
+from intake.capture.service.capture import Capture, CaptureResult
+from intake.capture.service.record import ActivityRequest, ActivityResult, Record
 from intake.leads.api import lead_router
 from intake.leads.service.person import CaptureRequest
 from intake.outbound import Outbound
@@ -42,7 +44,6 @@ from intake.settings import Settings
 from intake.sources.api import source_router
 from intake.sources.service.secrets import Vault
 from intake.sources.service.sources import Sources, reseal_worker
-from intake.usecases.capture import Capture, CaptureResult
 from intake.usecases.correct import Correct
 from intake.usecases.erase import Erase
 from intake.usecases.fetch import HookWork
@@ -52,7 +53,6 @@ from intake.usecases.import_rows import ImportWorker, Limits, prune_worker
 from intake.usecases.imports import Imports
 from intake.usecases.known import KnownSources
 from intake.usecases.quarantine import Quarantine
-from intake.usecases.record import ActivityRequest, ActivityResult, Record
 from intake.usecases.retention import Retention
 from intake.usecases.upload import OpenLimits
 

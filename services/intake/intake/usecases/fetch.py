@@ -25,6 +25,8 @@ from accord.db import Database, driver_of, is_transient
 from accord.http.idempotency import Answer, Fresh, claimed, store
 from accord.terms.findings import Finding
 from accord.workers import Periodic
+from intake.capture.service.capture import Capture
+from intake.capture.service.record import ActivityRequest, Record
 from intake.hooks.domain.documents import ACTIVITIES, SUBMISSIONS, formed
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.queries import leads as lead_queries
@@ -37,10 +39,8 @@ from intake.outbound import NoAnswer, Outbound
 from intake.queries import hook_events
 from intake.queries.hook_events import HookEvent, State
 from intake.sources.domain.adapters.base import Ask
-from intake.usecases.capture import Capture
 from intake.usecases.hook import caller, ticket
 from intake.usecases.known import KnownSources, Ready
-from intake.usecases.record import ActivityRequest, Record
 
 log = structlog.get_logger(__name__)
 

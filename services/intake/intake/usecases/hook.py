@@ -24,6 +24,8 @@ from accord.http.idempotency import Answer, Done, Ticket, ticket_for
 from accord.http.problems import Problem, not_found, problem_of
 from accord.ids import new_id
 from accord.terms.findings import Finding
+from intake.capture.service.capture import CaptureResult
+from intake.capture.service.record import ActivityRequest, ActivityResult
 from intake.hooks.domain.documents import ACTIVITIES, SUBMISSIONS, formed
 from intake.hooks.domain.taking import activities
 from intake.leads.domain.keys import key_word
@@ -49,9 +51,7 @@ from intake.sources.domain.adapters.base import (
 from intake.sources.domain.mapping import as_moment
 from intake.sources.domain.signatures import Refusal
 from intake.usecases.body import parsed
-from intake.usecases.capture import CaptureResult
 from intake.usecases.known import KnownSources, Ready
-from intake.usecases.record import ActivityRequest, ActivityResult
 
 log = structlog.get_logger(__name__)
 

@@ -24,12 +24,12 @@ from accord.batching import Overloaded
 from accord.db import Database, driver_of, is_transient
 from accord.retry import Backoff
 from accord.workers import Periodic, Stall, pause
+from intake.capture.service.capture import Capture
 from intake.leads.service.ledger import tried
 from intake.metric_names import IMPORTS_ENDED
 from intake.policy.domain.judge import Judge
 from intake.queries import imports as queries
 from intake.queries.imports import Job
-from intake.usecases.capture import Capture
 from intake.usecases.import_reading import Chunk, Line, ReadAhead
 from intake.usecases.import_taking import Foreseeing, Overtaken, Takes, Taking
 from intake.usecases.imports import end

@@ -18,6 +18,7 @@ import asyncpg
 from accord.agreements import ActiveCache
 from accord.db import Database, Recording, driver_of
 from accord.terms.findings import Finding
+from intake.capture.service.capture import Capture, CaptureResult, Taken
 from intake.domain.imports import OUTCOMES, Failure, Foresight, Result, bits_of, packed, refusal
 from intake.domain.rows import CsvReader, NdjsonReader
 from intake.leads.domain.keys import IdentityKey, key_word
@@ -30,7 +31,6 @@ from intake.policy.domain.judge import Judge
 from intake.policy.service.judging import InForce, as_the_policy_knows, judged
 from intake.queries import imports as queries
 from intake.queries.imports import Job, Progress
-from intake.usecases.capture import Capture, CaptureResult, Taken
 from intake.usecases.import_reading import Chunk, Line
 
 _SMOOTHING = 0.2

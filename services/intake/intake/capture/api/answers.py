@@ -9,12 +9,12 @@ import orjson
 from accord.http.idempotency import Answer
 from accord.http.problems import MEDIA_TYPE, Problem
 from accord.terms.findings import Finding
+from intake.capture.service.capture import CaptureResult
+from intake.capture.service.record import ActivityResult
 from intake.leads.api import quality_shown
 from intake.leads.service.family import NotThere
 from intake.leads.service.person import unfit_submission
 from intake.policy.api import rejection
-from intake.usecases.capture import CaptureResult
-from intake.usecases.record import ActivityResult
 
 _STATUS = {"created": 201, "updated": 200, "merged": 200}
 

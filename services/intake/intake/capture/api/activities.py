@@ -12,11 +12,11 @@ from accord.batching import GroupCommit
 from accord.db import Database
 from accord.http.idempotency import Done
 from accord.http.openapi import operation
-from intake.api.rows import NDJSON, ROWS_MAX, RowRoutes
-from intake.api.submissions import RefusedRow
+from intake.capture.api.rows import NDJSON, ROWS_MAX, RowRoutes
+from intake.capture.api.submissions import RefusedRow
+from intake.capture.service.record import ActivityRequest, ActivityResult
 from intake.leads.api import LEAD_ID
 from intake.leads.domain.submission import ActivityIn
-from intake.usecases.record import ActivityRequest, ActivityResult
 
 _ACTIVITY_EXAMPLE: dict[str, object] = {
     "lead_id": LEAD_ID,

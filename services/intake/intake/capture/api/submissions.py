@@ -14,11 +14,11 @@ from accord.db import Database
 from accord.http.idempotency import Done
 from accord.http.openapi import operation
 from accord.http.problems import ProblemDocument
-from intake.api.rows import NDJSON, ROWS_MAX, RowRoutes
+from intake.capture.api.rows import NDJSON, ROWS_MAX, RowRoutes
+from intake.capture.service.capture import CaptureResult
 from intake.leads.api import LEAD_ID, QualityOut
 from intake.leads.domain.submission import Submission
 from intake.leads.service.person import CaptureRequest
-from intake.usecases.capture import CaptureResult
 
 _SUBMISSION_EXAMPLE: dict[str, object] = {
     "source": "website",

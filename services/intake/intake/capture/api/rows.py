@@ -30,7 +30,7 @@ from accord.http.problems import (
     unfit,
     unsupported_media_type,
 )
-from intake.api.answers import replayed
+from intake.capture.api.answers import replayed
 
 log = structlog.get_logger(__name__)
 
