@@ -18,7 +18,7 @@ from intake.leads.domain.submission import Submission
 from intake.leads.service.person import CaptureRequest
 from intake.policy.service.agreement import POLICY as POLICY_KIND
 from intake.policy.service.agreement import judge_of
-from intake.queries.quarantine import EXPIRING
+from intake.quarantine.queries import EXPIRING
 
 
 async def test_submission_that_raises_rests_and_retention_drops_all_others(accord: Running) -> None:

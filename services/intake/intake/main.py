@@ -27,7 +27,6 @@ from intake.api.imports import IMPORTS_OPENAPI, import_router, import_routes
 from intake.api.imports import PATH as IMPORTS_PATH
 from intake.api.merges import merge_router
 from intake.api.privacy import privacy_router
-from intake.api.quarantine import quarantine_router
 from intake.capture.api.activities import ACTIVITIES_OPENAPI, activity_routes
 from intake.capture.api.answers import captured, recorded
 from intake.capture.api.submissions import SUBMISSIONS_OPENAPI, submission_routes
@@ -39,7 +38,9 @@ from intake.outbound import Outbound
 from intake.policy.api import POLICY_EXAMPLE, quality_router
 from intake.policy.service.agreement import POLICY, judge_of
 from intake.policy.service.report import EffectPreviews
-from intake.queries.quarantine import EXPIRING
+from intake.quarantine.api import quarantine_router
+from intake.quarantine.queries import EXPIRING
+from intake.quarantine.service import Quarantine
 from intake.settings import Settings
 from intake.sources.api import source_router
 from intake.sources.service.secrets import Vault
@@ -52,7 +53,6 @@ from intake.usecases.hook_events import HookEvents
 from intake.usecases.import_rows import ImportWorker, Limits, prune_worker
 from intake.usecases.imports import Imports
 from intake.usecases.known import KnownSources
-from intake.usecases.quarantine import Quarantine
 from intake.usecases.retention import Retention
 from intake.usecases.upload import OpenLimits
 

@@ -15,13 +15,13 @@ from accord.http.auth import Caller, forbidden, require
 from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
-from intake.domain.quarantine import Action, Settled
 from intake.leads.api import LEAD_ID, QualityOut, quality_shown
 from intake.leads.domain.quality import Quality
 from intake.policy.api import CORRECTED, rejection
 from intake.policy.service.judging import RejectedByPolicy
-from intake.queries.quarantine import Decision, Listed
-from intake.usecases.quarantine import Quarantine, Settlement
+from intake.quarantine.domain import Action, Settled
+from intake.quarantine.queries import Decision, Listed
+from intake.quarantine.service import Quarantine, Settlement
 
 _FIRST = UUID(int=0)
 _SUBMISSION_ID = "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e11"

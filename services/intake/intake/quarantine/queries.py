@@ -13,9 +13,9 @@ import orjson
 
 from accord.contracts.values import PolicyFailure
 from accord.isolation import is_resting
-from intake.domain.quarantine import Action, Settled
 from intake.leads.domain.keys import IdentityKey, key_of, key_word
 from intake.leads.domain.quality import Quality
+from intake.quarantine.domain import Action, Settled
 
 _WAITS = "s.verdict = 'quarantined' AND s.settled IS NULL"
 _COLUMNS = """s.submission_id, s.lead_id, s.source, s.caller, s.verdict, s.quality_score, s.policy_version, s.failed::text AS failed,

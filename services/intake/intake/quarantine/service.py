@@ -21,7 +21,6 @@ from accord.http.idempotency import Answer, Done, Ticket, once
 from accord.http.problems import Problem, from_validation_error, unfit_at
 from accord.ids import new_id
 from accord.isolation import process_isolated
-from intake.domain.quarantine import Action, FixedField, Settled, as_released, patched, without
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead
 from intake.leads.domain.quality import Quality
@@ -42,8 +41,9 @@ from intake.leads.service.person import (
 )
 from intake.policy.domain.judge import Judge
 from intake.policy.service.judging import InForce, RejectedByPolicy, as_the_policy_knows, judged
-from intake.queries import quarantine as queries
-from intake.queries.quarantine import Decision, Listed, Others, Waiting
+from intake.quarantine import queries
+from intake.quarantine.domain import Action, FixedField, Settled, as_released, patched, without
+from intake.quarantine.queries import Decision, Listed, Others, Waiting
 
 WHAT = "quarantined submission"
 _NOBODY = Others(None, frozenset())
