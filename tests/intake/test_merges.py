@@ -18,7 +18,7 @@ from tests.intake.test_identity import candidate
 
 from accord.contracts.intake_events import LeadUnmerged, LeadUpdated
 from accord.contracts.values import Campaign, utc
-from intake.domain.merging import Before, Later, Parted, parted
+from intake.identity.domain.merging import Before, Later, Parted, parted
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead, Values, absorbed, updated
 from intake.leads.domain.quality import Quality

@@ -18,20 +18,21 @@ from accord.messaging.pruning import prune_worker as message_prune_worker
 from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
 from accord.service import Service, run
-from intake.api.accounts import account_router
-from intake.api.corrections import correction_router
 from intake.api.hook_events import hook_event_router
 from intake.api.hooks import HOOKS_OPENAPI, hook_routes
 from intake.api.hooks import PREFIX as HOOKS_PREFIX
 from intake.api.imports import IMPORTS_OPENAPI, import_router, import_routes
 from intake.api.imports import PATH as IMPORTS_PATH
-from intake.api.merges import merge_router
 from intake.api.privacy import privacy_router
 from intake.capture.api.activities import ACTIVITIES_OPENAPI, activity_routes
 from intake.capture.api.answers import captured, recorded
 from intake.capture.api.submissions import SUBMISSIONS_OPENAPI, submission_routes
 from intake.capture.service.capture import Capture, CaptureResult
 from intake.capture.service.record import ActivityRequest, ActivityResult, Record
+from intake.identity.api.accounts import account_router
+from intake.identity.api.corrections import correction_router
+from intake.identity.api.merges import merge_router
+from intake.identity.service.correct import Correct
 from intake.leads.api import lead_router
 from intake.leads.service.person import CaptureRequest
 from intake.outbound import Outbound
@@ -45,7 +46,6 @@ from intake.settings import Settings
 from intake.sources.api import source_router
 from intake.sources.service.secrets import Vault
 from intake.sources.service.sources import Sources, reseal_worker
-from intake.usecases.correct import Correct
 from intake.usecases.erase import Erase
 from intake.usecases.fetch import HookWork
 from intake.usecases.hook import Hooks

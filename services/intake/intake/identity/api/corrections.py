@@ -10,11 +10,11 @@ from fastapi import APIRouter, Body, Request, Response
 from accord.http.auth import Caller, forbidden, require
 from accord.http.conditional import LeadMatch, required_match
 from accord.http.openapi import problems
-from intake.domain.correction import CorrectionIn
+from intake.identity.domain.correction import CorrectionIn
+from intake.identity.service.correct import Asked, Correct
 from intake.leads.api import LeadOut, lead_out, shown_etag
 from intake.policy.api import CORRECTED, rejection
 from intake.policy.service.judging import RejectedByPolicy
-from intake.usecases.correct import Asked, Correct
 
 _CORRECTION_EXAMPLE: dict[str, object] = {
     "email": "ada@initech.example",

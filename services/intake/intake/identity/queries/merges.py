@@ -12,7 +12,7 @@ import asyncpg
 
 from accord.contracts.values import Campaign
 from accord.db import from_json
-from intake.domain.merging import Before
+from intake.identity.domain.merging import Before
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead
 from intake.leads.queries.leads import snapshot

@@ -15,7 +15,7 @@ import phonenumbers
 from nicknames import NickNamer
 from rapidfuzz.distance import JaroWinkler
 
-from intake.domain.likeness import Closeness, Compared, Person
+from intake.identity.domain.likeness import Closeness, Compared, Person
 from intake.leads.service.recognise import ROLES
 
 _NAMES_CACHED = 20_000

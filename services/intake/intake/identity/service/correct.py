@@ -16,8 +16,8 @@ from accord.db import Database, Recording
 from accord.http.conditional import precondition_failed
 from accord.http.problems import Problem, unfit
 from accord.ids import new_id
-from intake.domain import correction
-from intake.domain.correction import Correction, CorrectionIn
+from intake.identity.domain import correction
+from intake.identity.domain.correction import Correction, CorrectionIn
 from intake.leads.domain.facts import Facts
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead

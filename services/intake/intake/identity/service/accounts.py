@@ -5,11 +5,11 @@ from __future__ import annotations
 from uuid import UUID
 
 from accord.db import Database, driver_of
+from intake.identity.queries import accounts
+from intake.identity.queries.accounts import Account
 from intake.leads.queries import lookup
 from intake.leads.queries.lookup import Found
 from intake.leads.service.recognise import account_id_of, company_domain_of
-from intake.queries import accounts
-from intake.queries.accounts import Account
 
 
 async def find_account(database: Database, account_id: UUID) -> Account | None:

@@ -14,12 +14,12 @@ from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import not_found
-from intake.domain import likeness
+from intake.identity.domain import likeness
+from intake.identity.queries.accounts import Account
+from intake.identity.queries.duplicates import CANDIDATES_MAX
+from intake.identity.service import accounts, suggest
+from intake.identity.service.suggest import SUGGESTIONS_MAX
 from intake.leads.api import LeadOut, lead_out
-from intake.queries.accounts import Account
-from intake.queries.duplicates import CANDIDATES_MAX
-from intake.usecases import accounts, suggest
-from intake.usecases.suggest import SUGGESTIONS_MAX
 
 _ACCOUNT_EXAMPLE: dict[str, object] = {
     "account_id": "1f0b4a57-0f0a-5c3b-9e52-6f0f3c6d2a11",

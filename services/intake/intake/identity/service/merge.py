@@ -13,7 +13,9 @@ from accord.db import Database, Recording, driver_of
 from accord.http.idempotency import Answer, Done, Ticket, once
 from accord.http.problems import Problem, gone, not_found, unfit_at
 from accord.ids import new_id
-from intake.domain.merging import Later, parted
+from intake.identity.domain.merging import Later, parted
+from intake.identity.queries import merges
+from intake.identity.queries.merges import Made, Recorded
 from intake.leads.domain.lead import Lead
 from intake.leads.domain.register import Register
 from intake.leads.queries import apart as apart_queries
@@ -21,8 +23,6 @@ from intake.leads.queries import leads as lead_queries
 from intake.leads.service.family import NotThere, family_of
 from intake.leads.service.ledger import tried, write
 from intake.leads.service.recognise import account_domain, account_id_of
-from intake.queries import merges
-from intake.queries.merges import Made, Recorded
 
 _REREADS_MAX = 10
 T = TypeVar("T")

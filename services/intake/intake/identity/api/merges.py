@@ -17,10 +17,10 @@ from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import not_found
+from intake.identity.queries.merges import Made
+from intake.identity.service import merge
+from intake.identity.service.merge import Merged, Who
 from intake.leads.api import LEAD_ID
-from intake.queries.merges import Made
-from intake.usecases import merge
-from intake.usecases.merge import Merged, Who
 
 _OTHER_LEAD_ID = "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e20"
 _MERGE_EXAMPLE: dict[str, object] = {

@@ -10,13 +10,13 @@ from uuid import UUID
 import asyncpg
 
 from accord.db import Database, driver_of
-from intake.domain.likeness import Likeness, Person, likeness
+from intake.identity.domain.likeness import Likeness, Person, likeness
+from intake.identity.queries import duplicates
+from intake.identity.service.names import compared
 from intake.leads.queries import apart as apart_queries
 from intake.leads.queries import lookup
 from intake.leads.queries.lookup import Found
 from intake.leads.service.family import family_of
-from intake.names import compared
-from intake.queries import duplicates
 
 SUGGESTIONS_MAX = 50
 """Suggestions of one lead that are answered."""
