@@ -18,9 +18,9 @@ from accord.db import Database
 from accord.ids import id_at, new_id
 from intake.policy.service.agreement import POLICY as POLICY_KIND
 from intake.policy.service.agreement import judge_of
+from intake.privacy.service import retention as rounds
+from intake.privacy.service.retention import Retention
 from intake.quarantine.service import Quarantine
-from intake.usecases import retention as rounds
-from intake.usecases.retention import Retention
 
 AT_ONCE = timedelta(seconds=-1)
 """Everything that there is, is too old."""

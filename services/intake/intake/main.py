@@ -23,7 +23,6 @@ from intake.api.hooks import HOOKS_OPENAPI, hook_routes
 from intake.api.hooks import PREFIX as HOOKS_PREFIX
 from intake.api.imports import IMPORTS_OPENAPI, import_router, import_routes
 from intake.api.imports import PATH as IMPORTS_PATH
-from intake.api.privacy import privacy_router
 from intake.capture.api.activities import ACTIVITIES_OPENAPI, activity_routes
 from intake.capture.api.answers import captured, recorded
 from intake.capture.api.submissions import SUBMISSIONS_OPENAPI, submission_routes
@@ -39,6 +38,9 @@ from intake.outbound import Outbound
 from intake.policy.api import POLICY_EXAMPLE, quality_router
 from intake.policy.service.agreement import POLICY, judge_of
 from intake.policy.service.report import EffectPreviews
+from intake.privacy.api import privacy_router
+from intake.privacy.service.erase import Erase
+from intake.privacy.service.retention import Retention
 from intake.quarantine.api import quarantine_router
 from intake.quarantine.queries import EXPIRING
 from intake.quarantine.service import Quarantine
@@ -46,14 +48,12 @@ from intake.settings import Settings
 from intake.sources.api import source_router
 from intake.sources.service.secrets import Vault
 from intake.sources.service.sources import Sources, reseal_worker
-from intake.usecases.erase import Erase
 from intake.usecases.fetch import HookWork
 from intake.usecases.hook import Hooks
 from intake.usecases.hook_events import HookEvents
 from intake.usecases.import_rows import ImportWorker, Limits, prune_worker
 from intake.usecases.imports import Imports
 from intake.usecases.known import KnownSources
-from intake.usecases.retention import Retention
 from intake.usecases.upload import OpenLimits
 
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -11,12 +11,12 @@ from accord.db import Database, driver_of
 from accord.http import idempotency
 from accord.http.problems import not_found
 from accord.ids import new_id
-from intake.domain.erasure import Proof, Reason, farewells
 from intake.leads.service.family import absent
 from intake.leads.service.ledger import tried
 from intake.metric_names import ERASED
 from intake.policy.domain.judge import Judge
-from intake.queries import erasures
+from intake.privacy.domain import Proof, Reason, farewells
+from intake.privacy.queries import erasures
 
 log = structlog.get_logger(__name__)
 

@@ -9,11 +9,11 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from intake.domain.erasure import Family, Proof
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead
 from intake.leads.queries import family
 from intake.leads.queries.leads import Moved, execute_counting, lock_keys, lock_leads, remove_leads
+from intake.privacy.domain import Family, Proof
 
 KEYS_LOCKED_MAX = 1_000
 """Identity keys of one person that are locked at most; the server has some thousands of such locks for everybody. Beyond them the locked

@@ -10,8 +10,8 @@ from accord.db import Database
 from accord.ids import id_at
 from accord.workers import Periodic
 from intake.metric_names import RETENTION_DROPPED
+from intake.privacy.queries import retention
 from intake.quarantine.service import Quarantine
-from intake.queries import retention
 
 EVERY_S = 300.0
 ROWS_MAX = 1_000

@@ -18,9 +18,9 @@ from intake.leads.domain.consent import in_force
 from intake.leads.domain.keys import key_word
 from intake.leads.queries import consents, family
 from intake.leads.service.family import absent, family_of
+from intake.privacy.queries import erasures, exports
+from intake.privacy.queries.exports import Row
 from intake.quarantine import queries as quarantine
-from intake.queries import erasures, exports
-from intake.queries.exports import Row
 
 log = structlog.get_logger(__name__)
 

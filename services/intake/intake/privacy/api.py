@@ -18,13 +18,13 @@ from accord.http.auth import Caller, require
 from accord.http.idempotency import Answer, Ticket, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
-from intake.domain.erasure import Proof, Reason
 from intake.leads.api import LEAD_ID, QualityOut
 from intake.leads.domain.consent import Consent
-from intake.usecases import consent as consents
-from intake.usecases.consent import Written
-from intake.usecases.erase import Erase
-from intake.usecases.export import FORMAT, Export, submissions_of
+from intake.privacy.domain import Proof, Reason
+from intake.privacy.service import consent as consents
+from intake.privacy.service.consent import Written
+from intake.privacy.service.erase import Erase
+from intake.privacy.service.export import FORMAT, Export, submissions_of
 
 _FIRST = UUID(int=0)
 _NO_STORE = {"Cache-Control": "no-store"}

@@ -1,0 +1,1 @@
+"""SQL by subject; nothing here opens a transaction."""
