@@ -21,8 +21,6 @@ from accord.service import Service, run
 from intake.api.hook_events import hook_event_router
 from intake.api.hooks import HOOKS_OPENAPI, hook_routes
 from intake.api.hooks import PREFIX as HOOKS_PREFIX
-from intake.api.imports import IMPORTS_OPENAPI, import_router, import_routes
-from intake.api.imports import PATH as IMPORTS_PATH
 from intake.capture.api.activities import ACTIVITIES_OPENAPI, activity_routes
 from intake.capture.api.answers import captured, recorded
 from intake.capture.api.submissions import SUBMISSIONS_OPENAPI, submission_routes
@@ -32,6 +30,11 @@ from intake.identity.api.accounts import account_router
 from intake.identity.api.corrections import correction_router
 from intake.identity.api.merges import merge_router
 from intake.identity.service.correct import Correct
+from intake.imports.api import IMPORTS_OPENAPI, import_router, import_routes
+from intake.imports.api import PATH as IMPORTS_PATH
+from intake.imports.service.imports import Imports
+from intake.imports.service.upload import OpenLimits
+from intake.imports.service.work import ImportWorker, Limits, prune_worker
 from intake.leads.api import lead_router
 from intake.leads.service.person import CaptureRequest
 from intake.outbound import Outbound
@@ -51,10 +54,7 @@ from intake.sources.service.sources import Sources, reseal_worker
 from intake.usecases.fetch import HookWork
 from intake.usecases.hook import Hooks
 from intake.usecases.hook_events import HookEvents
-from intake.usecases.import_rows import ImportWorker, Limits, prune_worker
-from intake.usecases.imports import Imports
 from intake.usecases.known import KnownSources
-from intake.usecases.upload import OpenLimits
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 

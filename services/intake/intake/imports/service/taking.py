@@ -19,8 +19,11 @@ from accord.agreements import ActiveCache
 from accord.db import Database, Recording, driver_of
 from accord.terms.findings import Finding
 from intake.capture.service.capture import Capture, CaptureResult, Taken
-from intake.domain.imports import OUTCOMES, Failure, Foresight, Result, bits_of, packed, refusal
-from intake.domain.rows import CsvReader, NdjsonReader
+from intake.imports import queries
+from intake.imports.domain.imports import OUTCOMES, Failure, Foresight, Result, bits_of, packed, refusal
+from intake.imports.domain.rows import CsvReader, NdjsonReader
+from intake.imports.queries import Job, Progress
+from intake.imports.service.reading import Chunk, Line
 from intake.leads.domain.keys import IdentityKey, key_word
 from intake.leads.domain.quality import Quality
 from intake.leads.domain.submission import is_ahead
@@ -29,9 +32,6 @@ from intake.leads.service.person import Recognised, ahead_of_time
 from intake.metric_names import IMPORT_ROWS
 from intake.policy.domain.judge import Judge
 from intake.policy.service.judging import InForce, as_the_policy_knows, judged
-from intake.queries import imports as queries
-from intake.queries.imports import Job, Progress
-from intake.usecases.import_reading import Chunk, Line
 
 _SMOOTHING = 0.2
 """Weight of the newest rows in the rate that is shown."""

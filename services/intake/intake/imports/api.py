@@ -26,11 +26,11 @@ from accord.http.idempotency import Answer, ticket_of
 from accord.http.openapi import operation, problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import Problem, media_type_of, unfit, unsupported_media_type, validation_problem
-from intake.domain.imports import Failure, Outcome, Plan, State
-from intake.domain.table import ERROR_COLUMN, LINE_COLUMN, OURS, ROW_COLUMN, encoding_named, guarded
-from intake.queries.imports import Job
-from intake.usecases.imports import Imports
-from intake.usecases.upload import Asked
+from intake.imports.domain.imports import Failure, Outcome, Plan, State
+from intake.imports.domain.table import ERROR_COLUMN, LINE_COLUMN, OURS, ROW_COLUMN, encoding_named, guarded
+from intake.imports.queries import Job
+from intake.imports.service.imports import Imports
+from intake.imports.service.upload import Asked
 
 PATH = "/v1/imports"
 CSV, NDJSON = "text/csv", "application/x-ndjson"

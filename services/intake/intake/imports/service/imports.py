@@ -17,14 +17,14 @@ from accord.db import Database, Recording, driver_of
 from accord.http.idempotency import Answer, Done, once, ticket_for
 from accord.http.problems import Problem, not_found
 from accord.terms.findings import Finding
-from intake.domain.imports import OUTCOMES, Failure, Outcome, Result, State, bits_of, unpacked
-from intake.domain.rows import mapping_of
+from intake.imports import queries
+from intake.imports.domain.imports import OUTCOMES, Failure, Outcome, Result, State, bits_of, unpacked
+from intake.imports.domain.rows import mapping_of
+from intake.imports.queries import Job
+from intake.imports.service.upload import Asked, OpenLimits, Rules, Upload, cancelled, refused
 from intake.policy.domain.judge import Judge
-from intake.queries import imports as queries
-from intake.queries.imports import Job
 from intake.sources import queries as sources
 from intake.sources.domain.source import Source
-from intake.usecases.upload import Asked, OpenLimits, Rules, Upload, cancelled, refused
 
 _LAST_ID = UUID(int=2**128 - 1)
 _FAILURES_PAGE = 500

@@ -12,7 +12,7 @@ import asyncpg
 import orjson
 
 from accord.db import from_json
-from intake.domain.imports import Counts, Failure, Plan, Report, State
+from intake.imports.domain.imports import Counts, Failure, Plan, Report, State
 
 _COLUMNS = (
     "import_id, source, caller, state, dry_run, plan, bytes_received, bytes_done, row_number, counts, quality, rows_per_s,"

@@ -17,7 +17,7 @@ from pydantic import Field, JsonValue, StringConstraints, TypeAdapter, Validatio
 from pydantic_core import from_json, to_json
 
 from accord.terms.findings import Finding, pointer
-from intake.domain.table import ERROR_COLUMN, OURS, Row, unguarded
+from intake.imports.domain.table import ERROR_COLUMN, OURS, Row, unguarded
 from intake.leads.domain.submission import ATTRIBUTES_MAX, AttributeName, Submission
 from intake.sources.domain.mapping import FieldMapping, Targets, apply, as_moment, assembled, read
 

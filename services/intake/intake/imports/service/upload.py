@@ -19,9 +19,10 @@ from accord.http.idempotency import Ticket
 from accord.http.problems import Problem, unfit
 from accord.ids import new_id
 from accord.terms.findings import Finding
-from intake.domain.imports import Plan
-from intake.domain.rows import column_flaws, guessed, mapping_of
-from intake.domain.table import (
+from intake.imports import queries
+from intake.imports.domain.imports import Plan
+from intake.imports.domain.rows import column_flaws, guessed, mapping_of
+from intake.imports.domain.table import (
     ROW_BYTES_MAX,
     Charset,
     Head,
@@ -31,7 +32,6 @@ from intake.domain.table import (
     bom_of,
     head_of,
 )
-from intake.queries import imports as queries
 
 log = structlog.get_logger(__name__)
 

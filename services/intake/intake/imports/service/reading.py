@@ -11,13 +11,13 @@ from itertools import islice
 from typing import NamedTuple
 
 from accord.db import Database, driver_of
-from intake.domain.imports import Plan
-from intake.domain.rows import CsvReader, NdjsonReader, Reading
-from intake.domain.table import Row
+from intake.imports import queries
+from intake.imports.domain.imports import Plan
+from intake.imports.domain.rows import CsvReader, NdjsonReader, Reading
+from intake.imports.domain.table import Row
+from intake.imports.queries import Job
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.service.person import CaptureRequest, Recognised, recognise
-from intake.queries import imports as queries
-from intake.queries.imports import Job
 
 CHUNK_BYTES_MAX = 4 * 1024 * 1024
 _SLICE_ROWS = 50

@@ -11,8 +11,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from intake.domain.rows import ColumnMapping, CsvReader, NdjsonReader, Write, mapping_of
-from intake.domain.table import Csv, Dialect, LineEnd, Ndjson, Rows
+from intake.imports.domain.rows import ColumnMapping, CsvReader, NdjsonReader, Write, mapping_of
+from intake.imports.domain.table import Csv, Dialect, LineEnd, Ndjson, Rows
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.quality import Quality
 

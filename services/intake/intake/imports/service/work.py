@@ -25,14 +25,14 @@ from accord.db import Database, driver_of, is_transient
 from accord.retry import Backoff
 from accord.workers import Periodic, Stall, pause
 from intake.capture.service.capture import Capture
+from intake.imports import queries
+from intake.imports.queries import Job
+from intake.imports.service.imports import end
+from intake.imports.service.reading import Chunk, Line, ReadAhead
+from intake.imports.service.taking import Foreseeing, Overtaken, Takes, Taking
 from intake.leads.service.ledger import tried
 from intake.metric_names import IMPORTS_ENDED
 from intake.policy.domain.judge import Judge
-from intake.queries import imports as queries
-from intake.queries.imports import Job
-from intake.usecases.import_reading import Chunk, Line, ReadAhead
-from intake.usecases.import_taking import Foreseeing, Overtaken, Takes, Taking
-from intake.usecases.imports import end
 
 log = structlog.get_logger(__name__)
 
