@@ -23,10 +23,10 @@ from tests.bench.report import Figure, median
 
 from intake.hooks.domain.documents import SUBMISSIONS, formed
 from intake.hooks.domain.taking import Taking
+from intake.hooks.service.body import parsed
 from intake.sources.domain.adapters import ADAPTERS
 from intake.sources.domain.adapters.base import HookRequest, Submitted
 from intake.sources.domain.mapping import FieldMapping
-from intake.usecases.body import parsed
 
 ROUNDS = 5
 ROUND_S = 0.8

@@ -18,14 +18,19 @@ from accord.messaging.pruning import prune_worker as message_prune_worker
 from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
 from accord.service import Service, run
-from intake.api.hook_events import hook_event_router
-from intake.api.hooks import HOOKS_OPENAPI, hook_routes
-from intake.api.hooks import PREFIX as HOOKS_PREFIX
 from intake.capture.api.activities import ACTIVITIES_OPENAPI, activity_routes
 from intake.capture.api.answers import captured, recorded
 from intake.capture.api.submissions import SUBMISSIONS_OPENAPI, submission_routes
 from intake.capture.service.capture import Capture, CaptureResult
 from intake.capture.service.record import ActivityRequest, ActivityResult, Record
+from intake.hooks.api.events import hook_event_router
+from intake.hooks.api.hooks import HOOKS_OPENAPI, hook_routes
+from intake.hooks.api.hooks import PREFIX as HOOKS_PREFIX
+from intake.hooks.service.events import HookEvents
+from intake.hooks.service.fetch import HookWork
+from intake.hooks.service.known import KnownSources
+from intake.hooks.service.outbound import Outbound
+from intake.hooks.service.receive import Hooks
 from intake.identity.api.accounts import account_router
 from intake.identity.api.corrections import correction_router
 from intake.identity.api.merges import merge_router
@@ -37,7 +42,6 @@ from intake.imports.service.upload import OpenLimits
 from intake.imports.service.work import ImportWorker, Limits, prune_worker
 from intake.leads.api import lead_router
 from intake.leads.service.person import CaptureRequest
-from intake.outbound import Outbound
 from intake.policy.api import POLICY_EXAMPLE, quality_router
 from intake.policy.service.agreement import POLICY, judge_of
 from intake.policy.service.report import EffectPreviews
@@ -51,10 +55,6 @@ from intake.settings import Settings
 from intake.sources.api import source_router
 from intake.sources.service.secrets import Vault
 from intake.sources.service.sources import Sources, reseal_worker
-from intake.usecases.fetch import HookWork
-from intake.usecases.hook import Hooks
-from intake.usecases.hook_events import HookEvents
-from intake.usecases.known import KnownSources
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 

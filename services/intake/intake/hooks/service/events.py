@@ -8,8 +8,8 @@ import asyncpg
 
 from accord.db import Database, driver_of
 from accord.http.problems import Problem, not_found
-from intake.queries import hook_events
-from intake.queries.hook_events import HookEvent, State
+from intake.hooks import queries as hook_events
+from intake.hooks.queries import HookEvent, State
 from intake.sources import queries as sources
 
 

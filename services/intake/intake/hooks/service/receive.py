@@ -26,16 +26,18 @@ from accord.ids import new_id
 from accord.terms.findings import Finding
 from intake.capture.service.capture import CaptureResult
 from intake.capture.service.record import ActivityRequest, ActivityResult
+from intake.hooks import queries as hook_events
 from intake.hooks.domain.documents import ACTIVITIES, SUBMISSIONS, formed
 from intake.hooks.domain.taking import activities
+from intake.hooks.queries import Act, NewEvent, State
+from intake.hooks.service.body import parsed
+from intake.hooks.service.known import KnownSources, Ready
 from intake.leads.domain.keys import key_word
 from intake.leads.domain.submission import AHEAD_MAX
 from intake.leads.service.family import NotThere
 from intake.leads.service.person import CaptureRequest
 from intake.leads.service.recognise import email_facts, phone_facts
 from intake.metric_names import HOOK_EVENTS, HOOK_REFUSED
-from intake.queries import hook_events
-from intake.queries.hook_events import Act, NewEvent, State
 from intake.sources.domain.adapters.base import (
     Acted,
     AnyAdapter,
@@ -50,8 +52,6 @@ from intake.sources.domain.adapters.base import (
 )
 from intake.sources.domain.mapping import as_moment
 from intake.sources.domain.signatures import Refusal
-from intake.usecases.body import parsed
-from intake.usecases.known import KnownSources, Ready
 
 log = structlog.get_logger(__name__)
 

@@ -27,7 +27,12 @@ from accord.terms.findings import Finding
 from accord.workers import Periodic
 from intake.capture.service.capture import Capture
 from intake.capture.service.record import ActivityRequest, Record
+from intake.hooks import queries as hook_events
 from intake.hooks.domain.documents import ACTIVITIES, SUBMISSIONS, formed
+from intake.hooks.queries import HookEvent, State
+from intake.hooks.service.known import KnownSources, Ready
+from intake.hooks.service.outbound import NoAnswer, Outbound
+from intake.hooks.service.receive import caller, ticket
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.queries import leads as lead_queries
 from intake.leads.service.family import NotThere
@@ -35,12 +40,7 @@ from intake.leads.service.ledger import tried
 from intake.leads.service.person import CaptureRequest, recognise
 from intake.leads.service.recognise import email_facts
 from intake.metric_names import HOOK_EVENTS_FAILED, HOOK_EVENTS_WAITING, HOOK_FETCHES
-from intake.outbound import NoAnswer, Outbound
-from intake.queries import hook_events
-from intake.queries.hook_events import HookEvent, State
 from intake.sources.domain.adapters.base import Ask
-from intake.usecases.hook import caller, ticket
-from intake.usecases.known import KnownSources, Ready
 
 log = structlog.get_logger(__name__)
 

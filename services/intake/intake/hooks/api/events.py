@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
+from intake.hooks.service.events import HookEvents
 from intake.sources.api import Name
-from intake.usecases.hook_events import HookEvents
 
 
 class HookEventOut(BaseModel):

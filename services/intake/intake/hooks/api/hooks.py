@@ -15,9 +15,9 @@ from starlette.routing import BaseRoute, Route
 from accord.http.auth import authorize
 from accord.http.openapi import operation
 from accord.http.problems import Problem, malformed
+from intake.hooks.service.receive import Hooks, Outcome
 from intake.sources.domain.adapters import ADAPTERS
 from intake.sources.domain.adapters.base import HookRequest
-from intake.usecases.hook import Hooks, Outcome
 
 PREFIX = "/v1/hooks/"
 _QUERY_FIELDS_MAX = 50

@@ -1,0 +1,1 @@
+"""HTTP in; results become answers here."""
