@@ -72,7 +72,7 @@ class Capture:
     ) -> list[CaptureResult]:
         """Ingest submissions in the caller's transaction and in order.
 
-        Raises what `usecases.ledger.tried` tries again. Idempotency keys are not looked at. `in_force` is what `policy_in_force` gave
+        Raises what `ledger.tried` tries again. Idempotency keys are not looked at. `in_force` is what `policy_in_force` gave
         before the transaction was opened.
         """
         decision = await self.decide(recording, recognised, in_force)

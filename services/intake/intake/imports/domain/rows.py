@@ -1,7 +1,7 @@
 """What a row of an import means: which column fills which field, and the submission that comes of it, or why none does. Pure; what the
 values are worth, the policy says.
 
-A mapping is `{"columns": {COLUMN: TARGET}}`, or that object alone; targets are those of domain/mapping.py and `source`.
+A mapping is `{"columns": {COLUMN: TARGET}}`, or that object alone; targets are those of sources/domain/mapping.py and `source`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What can be done with imports from outside: send a file, cancel it, and ask what became of it. It takes no row in; that is
-usecases/import_rows.py.
+"""What can be done with imports from outside: send a file, cancel it, and ask what became of it. It takes no row in;
+that is work.py.
 """
 
 from __future__ import annotations

@@ -364,7 +364,7 @@ def _unsaved(line: Line) -> Line:
 
 def prune_worker(database: Database, kept_days: int) -> Periodic:
     """The worker that forgets what became of single rows, so long after their import ended. The import itself stays to be seen; rows for
-    the file of errors are dropped with raw submissions (usecases/retention.py)."""
+    the file of errors are dropped with raw submissions (privacy/service/retention.py)."""
 
     async def prune() -> bool:
         async with database.recording() as recording:
