@@ -1,1 +1,0 @@
-"""HTTP in; results become answers here."""

@@ -1,1 +1,0 @@
-"""SQL by subject; nothing here opens a transaction."""

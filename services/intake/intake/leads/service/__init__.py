@@ -1,1 +1,0 @@
-"""Use cases, each in one transaction, and what libraries know."""

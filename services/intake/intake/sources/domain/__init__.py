@@ -1,1 +1,0 @@
-"""Pure functions and frozen values."""
