@@ -7,9 +7,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -44,8 +45,7 @@ class Ticket:
     sha256: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """An answer as it is sent and saved. `replayed`: it is the saved one of an earlier request.
 
     `subject` is whom or what it speaks of (a lead's id); never sent, it is how `erase` finds the answer. `kept` is False where nothing
@@ -54,7 +54,7 @@ class Answer:
 
     status: int
     body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
     replayed: bool = False
     subject: UUID | None = None
     kept: bool = True

@@ -147,9 +147,7 @@ def quality_shown(quality: Quality) -> dict[str, object]:
     return {
         "score": quality.score,
         "policy_version": quality.policy_version,
-        "failed": [_failure(failure) for failure in quality.failed],
+        "failed": [
+            {"parameter": one.parameter, "consequence": one.consequence, "reason": one.reason} for one in quality.failed
+        ],
     }
-
-
-def _failure(failure: PolicyFailure) -> dict[str, str]:
-    return {"parameter": failure.parameter, "consequence": failure.consequence, "reason": failure.reason}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import orjson
 
 from accord.http.idempotency import Answer
@@ -54,7 +52,7 @@ def replayed(answer: Answer) -> Answer:
         return answer
     body = orjson.loads(answer.body)
     body["outcome"] = "replayed"
-    return replace(answer, status=200, body=orjson.dumps(body, default=str))
+    return answer._replace(status=200, body=orjson.dumps(body, default=str))
 
 
 def _refused(problem: Problem) -> Answer:

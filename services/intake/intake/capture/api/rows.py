@@ -117,7 +117,7 @@ def _row_ticket(key: Ticket | None, place: int) -> Ticket | None:
 
 def _result(done: Done[Result] | Exception) -> bytes:
     if isinstance(done, Done):
-        answer = replayed(done.answer)
+        answer = done.answer if done.result is not None else replayed(done.answer)
         if answer.headers.get("content-type") == MEDIA_TYPE:
             return b'{"status":%d,"problem":%b}' % (answer.status, answer.body)
         return b'{"status":%d,' % answer.status + answer.body[1:]
