@@ -21,12 +21,12 @@ from tests.bench.load import Load
 from tests.bench.meter import Meter
 from tests.bench.report import Figure, median
 
-from intake.domain.adapters import ADAPTERS
-from intake.domain.adapters.base import HookRequest, Submitted
-from intake.domain.adapters.documents import SUBMISSIONS, formed
-from intake.domain.adapters.taking import Taking
-from intake.domain.mapping import FieldMapping
-from intake.usecases.hook import parsed
+from intake.hooks.domain.documents import SUBMISSIONS, formed
+from intake.hooks.domain.taking import Taking
+from intake.hooks.service.body import parsed
+from intake.sources.domain.adapters import ADAPTERS
+from intake.sources.domain.adapters.base import HookRequest, Submitted
+from intake.sources.domain.mapping import FieldMapping
 
 ROUNDS = 5
 ROUND_S = 0.8

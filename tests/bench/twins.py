@@ -33,10 +33,10 @@ from accord.messaging import inbox
 from accord.messaging.handler import Received
 from accord.settings import Settings
 from intake import tables
-from intake.domain.quality import Facts
-from intake.domain.submission import Submission
-from intake.recognise import account_domain, account_id_of, email_facts, phone_facts
-from intake.usecases.agree import POLICY, judge_of
+from intake.leads.domain.facts import Facts
+from intake.leads.domain.submission import Submission
+from intake.leads.service.recognise import account_domain, account_id_of, email_facts, phone_facts
+from intake.policy.service.agreement import POLICY, judge_of
 from qualification.definition.service import KIND as DEFINITION
 from qualification.definition.service import Definitions
 from qualification.lifecycle.service.book import Books

@@ -15,9 +15,9 @@ from tests.intake.conftest import Running
 from tests.intake.tools import TOOLS
 
 from accord.service import Service, create_app
+from intake.hooks.service.fetch import HookWork
 from intake.main import build
 from intake.settings import Settings
-from intake.usecases.fetch import HookWork
 
 SEALING_KEY = base64.b64encode(b"a key of thirty-two bytes, just s").decode()[:43] + "="
 

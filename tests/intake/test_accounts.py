@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.intake.conftest import Running
 
-from intake.recognise import account_domain, company_domain_of
+from intake.leads.service.recognise import account_domain, company_domain_of
 
 
 @pytest.mark.parametrize(

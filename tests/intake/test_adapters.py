@@ -28,12 +28,12 @@ from tests.intake.tools import (
     mautic_contact,
 )
 
-from intake.domain.adapters import ADAPTERS
-from intake.domain.adapters.base import Acted, Deleted, HookRequest, Ignored, Said, Submitted, Thin, Unreadable
-from intake.domain.adapters.documents import ACTIVITIES, SUBMISSIONS, formed
-from intake.domain.adapters.forms import NotAForm, document_of
-from intake.domain.adapters.taking import Taking, activities, attribute_name
-from intake.domain.mapping import FieldMapping, read
+from intake.hooks.domain.documents import ACTIVITIES, SUBMISSIONS, formed
+from intake.hooks.domain.forms import NotAForm, document_of
+from intake.hooks.domain.taking import Taking, activities, attribute_name
+from intake.sources.domain.adapters import ADAPTERS
+from intake.sources.domain.adapters.base import Acted, Deleted, HookRequest, Ignored, Said, Submitted, Thin, Unreadable
+from intake.sources.domain.mapping import FieldMapping, read
 
 NOW = datetime(2026, 1, 4, 12, 0, tzinfo=UTC)
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from tests.intake.conftest import Running
 
-from intake.domain.submission import Submission
-from intake.usecases.capture import form_of
+from intake.capture.service.capture import form_of
+from intake.leads.domain.submission import Submission
 
 ADA: dict[str, Any] = {
     "source": "website",

@@ -12,7 +12,7 @@ from tests.intake.conftest import Running
 from tests.intake.privacy import POLICY, count, record, submitted, waiting
 
 from accord.contracts.values import utc
-from intake.domain.consent import WITHDRAWN, Consent, given_at, in_force
+from intake.leads.domain.consent import WITHDRAWN, Consent, given_at, in_force
 
 NOW = utc(2027, 1, 2)
 

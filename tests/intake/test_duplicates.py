@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.intake.conftest import Running
 
-from intake.domain.likeness import SCORE_MIN, Closeness, Compared, likeness
-from intake.names import closeness, company_words, given_closeness, name_words
-from intake.queries.duplicates import CANDIDATES_MAX
+from intake.identity.domain.likeness import SCORE_MIN, Closeness, Compared, likeness
+from intake.identity.queries.duplicates import CANDIDATES_MAX
+from intake.identity.service.names import closeness, company_words, given_closeness, name_words
 
 ratios = st.floats(0, 1)
 compared = st.builds(

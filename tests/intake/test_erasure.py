@@ -16,9 +16,9 @@ from tests.intake.conftest import Running, running
 from tests.intake.privacy import POLICY, count, record, submitted, waiting
 
 from accord.contracts.values import utc
-from intake.domain.capture import IdentityKey
-from intake.domain.erasure import farewells, key_of, key_word
-from intake.domain.lead import Lead
+from intake.leads.domain.keys import IdentityKey, key_of, key_word
+from intake.leads.domain.lead import Lead
+from intake.privacy.domain import farewells
 
 NOW = utc(2027, 1, 2)
 KEPT = frozenset(

@@ -11,8 +11,8 @@ from tests.intake.conftest import Running
 from tests.intake.privacy import GOOD, POLICY, record, submitted, waiting
 
 from accord.db import Database
-from intake.queries import exports
-from intake.usecases.export import Export, Interrupted
+from intake.privacy.queries import exports
+from intake.privacy.service.export import Export, Interrupted
 
 SHAPE: dict[str, set[str]] = {
     "leads": {

@@ -12,7 +12,7 @@ from tests.intake.test_adapters import LINKEDIN_FORM, LINKEDIN_RECORD
 from tests.intake.tools import HUBSPOT, LINKEDIN, dumped
 from tests.intake.toolserver import Reply, ToolServer, json_reply, tool_server
 
-from intake.usecases.fetch import CLAIMED_MAX
+from intake.hooks.service.fetch import CLAIMED_MAX
 
 TOKEN = "the token of the tool"
 CONTACT = "/crm/v3/objects/contacts/123"

@@ -15,9 +15,9 @@ from tests.intake.conftest import KEYS
 from tests.intake.hooking import SEALING_KEY
 from tests.intake.processes import intake_process
 
-from intake.domain.adapters import ADAPTERS
-from intake.domain.adapters.base import AnyAdapter
-from intake.domain.mapping import Const, Rule
+from intake.sources.domain.adapters import ADAPTERS
+from intake.sources.domain.adapters.base import AnyAdapter
+from intake.sources.domain.mapping import Const, Rule
 
 GUIDES = Path(__file__).parents[2] / "docs" / "guides"
 PAGES = GUIDES / "sources"

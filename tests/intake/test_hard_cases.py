@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from tests.intake.conftest import Running
 
-from intake.domain import policy
-from intake.recognise import account_domain, email_facts, phone_facts
+from intake.leads.service.recognise import account_domain, email_facts, phone_facts
+from intake.policy.domain import policy
 
 BASE: dict[str, Any] = {"source": "website", "email": "ada@initech.example"}
 JSON = {"Content-Type": "application/json"}

@@ -40,7 +40,7 @@ from tests.intake.tools import (
 from accord import telemetry
 from accord.contracts.values import utc
 from accord.telemetry import configure_logging
-from intake.usecases.hook import moment_of
+from intake.hooks.service.receive import moment_of
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from accord.contracts.intake_events import LeadCaptured, LeadMerged, LeadState, LeadUpdated
 from accord.contracts.values import utc
 from accord.db.outbox import json_of
-from intake.domain.capture import Candidate, IdentityKey, Register
-from intake.domain.lead import Values, absorbed, created, survivor_of
-from intake.domain.quality import Quality
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.lead import Values, absorbed, created, survivor_of
+from intake.leads.domain.quality import Quality
+from intake.leads.domain.register import Candidate, Register
 
 NOW = utc(2027, 1, 1)
 people = st.lists(

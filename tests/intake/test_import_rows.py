@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from intake.domain.rows import (
+from intake.imports.domain.rows import (
     ColumnMapping,
     CsvReader,
     NdjsonReader,
@@ -19,7 +19,7 @@ from intake.domain.rows import (
     mapping_of,
     moment,
 )
-from intake.domain.table import Row
+from intake.imports.domain.table import Row
 
 CHICAGO = ZoneInfo("America/Chicago")
 

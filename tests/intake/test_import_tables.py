@@ -8,7 +8,7 @@ import io
 import pytest
 from hypothesis import given, strategies
 
-from intake.domain.table import (
+from intake.imports.domain.table import (
     CELL_CHARS_MAX,
     COLUMNS_MAX,
     ROW_BYTES_MAX,

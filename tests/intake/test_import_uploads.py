@@ -11,7 +11,7 @@ from tests.intake.conftest import KEYS
 from tests.intake.importing import CSV, Importing, counted, importing, listening, people
 
 from accord.db import Database
-from intake.usecases.import_rows import prune_worker
+from intake.imports.service.work import prune_worker
 
 SLOWLY = {"rows_per_s": 1}
 """The first transaction's rows are taken at once, and the next ones not while a test runs."""

@@ -12,11 +12,13 @@ from tests.intake.test_retention import AT_ONCE, retaining
 
 from accord.agreements import ActiveCache, AgreementStore
 from accord.db import Database
-from intake.domain.submission import Submission
-from intake.queries.quarantine import EXPIRING
-from intake.usecases.agree import POLICY as POLICY_KIND
-from intake.usecases.agree import judge_of
-from intake.usecases.capture import Capture, CaptureRequest
+from intake.capture.api.answers import captured
+from intake.capture.service.capture import Capture
+from intake.leads.domain.submission import Submission
+from intake.leads.service.person import CaptureRequest
+from intake.policy.service.agreement import POLICY as POLICY_KIND
+from intake.policy.service.agreement import judge_of
+from intake.quarantine.queries import EXPIRING
 
 
 async def test_submission_that_raises_rests_and_retention_drops_all_others(accord: Running) -> None:
@@ -51,7 +53,7 @@ async def test_import_that_cannot_be_read_fails_and_all_others_go_on(database_ur
 async def test_submissions_need_no_second_connection(accord: Running) -> None:
     await accord.sign(POLICY)
     database = Database(accord.dsn, application_name="single", pool_size=1)
-    capture = Capture(database, ActiveCache(AgreementStore(database, POLICY_KIND), judge_of))
+    capture = Capture(database, ActiveCache(AgreementStore(database, POLICY_KIND), judge_of), captured)
     requests = [
         CaptureRequest(Submission(source="website", email=f"p{n}@initech.example"), "{}", "marketing") for n in range(2)
     ]

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intake.domain.mapping import (
+from intake.leads.domain.submission import Submission
+from intake.sources.domain.mapping import (
     Const,
     FieldMapping,
     Targets,
@@ -19,7 +20,6 @@ from intake.domain.mapping import (
     read,
     resolve,
 )
-from intake.domain.submission import Submission
 
 DOCUMENT = {
     "person": {

@@ -18,10 +18,11 @@ from tests.intake.test_identity import candidate
 
 from accord.contracts.intake_events import LeadUnmerged, LeadUpdated
 from accord.contracts.values import Campaign, utc
-from intake.domain.capture import IdentityKey, Register
-from intake.domain.lead import Lead, Values, absorbed, updated
-from intake.domain.merging import Before, Later, Parted, parted
-from intake.domain.quality import Quality
+from intake.identity.domain.merging import Before, Later, Parted, parted
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.lead import Lead, Values, absorbed, updated
+from intake.leads.domain.quality import Quality
+from intake.leads.domain.register import Register
 
 NOW = utc(2027, 1, 1)
 MERGE_ID = UUID(int=99)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tests.intake.toolserver import Reply, ToolServer, json_reply, tool_server
 
-from intake.outbound import NoAnswer, Outbound, is_public
+from intake.hooks.service.outbound import NoAnswer, Outbound, is_public
 
 
 @pytest.fixture

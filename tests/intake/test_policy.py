@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accord.agreements import documents
-from intake.domain import policy
-from intake.domain.attributes import NotOfType, typed
-from intake.domain.policy_words import opening, parameter_rows
-from intake.domain.privacy import looks_personal
-from intake.domain.quality import EmailFacts, Facts, Judge, PhoneFacts, Quality, unchecked
+from intake.leads.domain.facts import EmailFacts, Facts, PhoneFacts
+from intake.leads.domain.personal import looks_personal
+from intake.leads.domain.quality import Quality, unchecked
+from intake.policy.domain import policy
+from intake.policy.domain.attributes import NotOfType, typed
+from intake.policy.domain.judge import Judge
+from intake.policy.domain.words import opening, parameter_rows
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "data-policy.md"
 SIZE = {"key": "size", "rule": "range", "attribute": "employees", "min": 50, "consequence": "flag", "weight": 2}

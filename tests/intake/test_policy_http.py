@@ -18,14 +18,16 @@ from tests.intake.conftest import Running
 from accord.agreements import ActiveCache, AgreementStore
 from accord.batching import TimeBudget
 from accord.db import Database
-from intake.domain.policy import parse
-from intake.domain.report import Effect, Tally
-from intake.domain.submission import Submission
-from intake.queries.quality import Kept
-from intake.usecases import quality_report
-from intake.usecases.agree import POLICY, judge_of
-from intake.usecases.capture import Capture, CaptureRequest
-from intake.usecases.quality_report import _Judges
+from intake.capture.api.answers import captured
+from intake.capture.service.capture import Capture
+from intake.leads.domain.submission import Submission
+from intake.leads.service.person import CaptureRequest
+from intake.policy.domain.policy import parse
+from intake.policy.domain.report import Effect, Tally
+from intake.policy.queries import Kept
+from intake.policy.service import report
+from intake.policy.service.agreement import POLICY, judge_of
+from intake.policy.service.report import _Judges
 
 PEOPLE = [
     {"source": "website", "email": f"person{n}@initech.example", "attributes": {"employee_count": 10 * n}}
@@ -158,7 +160,7 @@ async def test_what_came_as_a_tools_event_or_a_row_of_a_file_is_judged_again_too
 ) -> None:
     database = Database(database_url, application_name="test")
     policies = AgreementStore(database, POLICY)
-    capture = Capture(database, ActiveCache(policies, judge_of))
+    capture = Capture(database, ActiveCache(policies, judge_of), captured)
     people = [Submission.model_validate(person) for person in PEOPLE]
     answers = await capture.apply([CaptureRequest(one, '{"event": "signed-up"}', "hook:form") for one in people])
     await database.dispose()
@@ -185,7 +187,7 @@ async def test_effect_tells_what_was_judged_when_its_time_is_up(
 ) -> None:
     await accord.marketing.post("/v1/leads:batch", PEOPLE)
     version, _ = await proposed(accord, policy(SIZE, MAIL))
-    monkeypatch.setattr(quality_report, "PREVIEW_TIME_MAX_S", 0.0)
+    monkeypatch.setattr(report, "PREVIEW_TIME_MAX_S", 0.0)
     effect = (await accord.sales.get(f"/v1/policy/versions/{version}/effect")).raise_for_status().json()
     assert (effect["sample"], effect["proposed"]["judged"]) == ("newest", 0)
 
@@ -216,7 +218,7 @@ async def test_only_so_many_wait_for_a_preview(accord: Running, monkeypatch: pyt
         tally = Tally(parse(policy(SIZE)))
         return Effect(30, True, 0, tally, None)
 
-    monkeypatch.setattr(quality_report, "effect", slow)
+    monkeypatch.setattr(report, "effect", slow)
     ask = partial(accord.sales.get, f"/v1/policy/versions/{version}/effect")
     asked = [asyncio.create_task(ask()) for _ in range(6)]
     await started.wait()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intake.domain.ratings import BBB_GRADES, BBB_UNRATED, NotARating, bbb_rank, dnb_rating, paydex
+from intake.policy.domain.ratings import BBB_GRADES, BBB_UNRATED, NotARating, bbb_rank, dnb_rating, paydex
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accord.contracts.values import PolicyFailure
-from intake.domain import policy
-from intake.domain.countries import COUNTRIES, country_code
-from intake.domain.naics import SECTORS, industry
-from intake.domain.policy_words import parameter_rows
-from intake.domain.quality import EmailFacts, Facts, Judge, PhoneFacts, Quality
+from intake.leads.domain.countries import COUNTRIES, country_code
+from intake.leads.domain.facts import EmailFacts, Facts, PhoneFacts
+from intake.leads.domain.quality import Quality
+from intake.policy.domain import policy
+from intake.policy.domain.judge import Judge
+from intake.policy.domain.naics import SECTORS, industry
+from intake.policy.domain.words import parameter_rows
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 TYPES = {

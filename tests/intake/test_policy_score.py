@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intake.domain import policy
-from intake.domain.policy import Policy
-from intake.domain.quality import Facts, Judge, Quality
-from intake.domain.report import Effect, Tally, parameter_reports, share, warnings
+from intake.leads.domain.facts import Facts
+from intake.leads.domain.quality import Quality
+from intake.policy.domain import policy
+from intake.policy.domain.judge import Judge
+from intake.policy.domain.policy import Policy
+from intake.policy.domain.report import Effect, Tally, parameter_reports, share, warnings
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 NAMES = [f"a{n}" for n in range(8)]

@@ -15,10 +15,11 @@ from tests.intake.conftest import Running
 from tests.intake.privacy import GOOD, POLICY, count, record, submitted, waiting
 
 from accord.contracts.values import PolicyFailure, utc
-from intake.domain.capture import Candidate, IdentityKey, Register
-from intake.domain.lead import Lead, Values
-from intake.domain.quality import Quality
-from intake.domain.quarantine import FixedField, as_released, patched, without
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.lead import Lead, Values
+from intake.leads.domain.quality import Quality
+from intake.leads.domain.register import Candidate, Register
+from intake.quarantine.domain import FixedField, as_released, patched, without
 
 NOW = utc(2027, 1, 2)
 FAILED = (PolicyFailure(parameter="vertical", consequence="quarantine", reason="not agreed"),)

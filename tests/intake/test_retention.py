@@ -16,12 +16,11 @@ from tests.intake.privacy import POLICY, count, record, submitted, waiting
 from accord.agreements import ActiveCache, AgreementStore
 from accord.db import Database
 from accord.ids import id_at, new_id
-from intake.usecases import retention as rounds
-from intake.usecases.agree import POLICY as POLICY_KIND
-from intake.usecases.agree import judge_of
-from intake.usecases.capture import Capture
-from intake.usecases.quarantine import Quarantine
-from intake.usecases.retention import Retention
+from intake.policy.service.agreement import POLICY as POLICY_KIND
+from intake.policy.service.agreement import judge_of
+from intake.privacy.service import retention as rounds
+from intake.privacy.service.retention import Retention
+from intake.quarantine.service import Quarantine
 
 AT_ONCE = timedelta(seconds=-1)
 """Everything that there is, is too old."""
@@ -46,7 +45,7 @@ async def retaining(accord: Running, kept: timedelta) -> AsyncIterator[Retention
     database = Database(accord.dsn, pool_size=2, application_name="retention")
     judges = ActiveCache(AgreementStore(database, POLICY_KIND), judge_of)
     try:
-        yield Retention(database, Quarantine(database, judges, Capture(database, judges)), kept)
+        yield Retention(database, Quarantine(database, judges), kept)
     finally:
         await database.dispose()
 

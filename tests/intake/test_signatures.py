@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.intake.tools import PUBLIC, TOOLS, WHSEC, Call, Tool, b64, hmac_by_openssl, hubspot_v1
 
-from intake.domain.adapters import ADAPTERS
-from intake.domain.adapters.base import HookRequest, Proof
-from intake.domain.signatures import hmac_sha1, hmac_sha256, same_secret, signed, unbase64, unhex, whole_seconds
+from intake.sources.domain.adapters import ADAPTERS
+from intake.sources.domain.adapters.base import HookRequest, Proof
+from intake.sources.domain.signatures import hmac_sha1, hmac_sha256, same_secret, signed, unbase64, unhex, whole_seconds
 
 NOW = datetime(2026, 1, 4, 12, 0, tzinfo=UTC)
 

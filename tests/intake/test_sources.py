@@ -15,7 +15,7 @@ from pydantic import SecretStr, ValidationError
 from tests.intake.hooking import SEALING_KEY, Connected, connected, settings_of
 from tests.intake.tools import TOOLS
 
-from intake.secrets import NoKeys, NotOpened, Vault, keys_of
+from intake.sources.service.secrets import NoKeys, NotOpened, Vault, keys_of
 
 MAUTIC = TOOLS["mautic"]
 OTHER_KEY = base64.urlsafe_b64encode(b"z" * 32).decode()

@@ -20,12 +20,15 @@ from accord.http.auth import Caller, require
 from accord.http.idempotency import (
     KEPT,
     Answer,
+    Done,
     Fresh,
     InFlight,
     OtherRequest,
     Replay,
     Ticket,
+    answered,
     claim,
+    claimed,
     erase,
     idempotency,
     idempotency_worker,
@@ -64,8 +67,8 @@ def notes(database: Database) -> APIRouter:
                     raise RuntimeError("after the effect")
                 return Answer(201, f'{{"id": {number}}}'.encode(), {"location": f"/notes/{number}", "x-other": "1"})
 
-            answer = await once(recording, ticket, act)
-        return answer.response()
+            done = await once(recording, ticket, act, lambda answer: answer)
+        return done.answer.response()
 
     return router
 
@@ -194,6 +197,22 @@ async def test_batches_with_the_same_keys_wait_for_each_other_and_replay(shop: K
     first = set(answers[0])
     assert len(first) == 1
     assert all(set(answer) == first for answer in answers)
+
+
+async def test_what_left_no_trace_frees_its_key_and_a_saved_answer_says_whom_it_is_of(shop: Kit) -> None:
+    tickets, person = [ticket_for("web", "done", b"1"), ticket_for("web", "refused", b"2")], uuid.uuid4()
+
+    def encode(rows: int) -> Answer:
+        return Answer(201, b"%d rows" % rows, subject=person, kept=rows > 0)
+
+    async def batch(*results: int) -> list[Done[int] | Exception]:
+        async with shop.database.recording() as recording:
+            verdicts = await claimed(recording, [*tickets, None])
+            return await answered(recording, [*tickets, None], verdicts, results, encode)
+
+    assert await batch(1, 0, 2) == [Done(rows, encode(rows)) for rows in (1, 0, 2)]
+    saved = Answer(201, b"1 rows", replayed=True, subject=person)
+    assert await batch(3, 4) == [Done(None, saved), Done(3, encode(3)), Done(4, encode(4))]
 
 
 async def test_an_answer_goes_with_whom_it_speaks_of_and_a_repeated_request_brings_nobody_back(shop: Kit) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from accord.agreements import ActiveCache, AgreementStore, agreement_router, agreement_worker
 from accord.batching import GroupCommit
 from accord.db import Database
-from accord.http.idempotency import Answer, idempotency_worker
+from accord.http.idempotency import Done, idempotency_worker
 from accord.isolation import stuck_rows_collector
 from accord.messaging.admin import admin_router
 from accord.messaging.collectors import announced_collector
@@ -18,40 +18,43 @@ from accord.messaging.pruning import prune_worker as message_prune_worker
 from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
 from accord.service import Service, run
-from intake.api.accounts import account_router
-from intake.api.activities import ACTIVITIES_OPENAPI, activity_routes
-from intake.api.examples import POLICY_EXAMPLE
-from intake.api.hook_events import hook_event_router
-from intake.api.hooks import HOOKS_OPENAPI, hook_routes
-from intake.api.hooks import PREFIX as HOOKS_PREFIX
-from intake.api.imports import IMPORTS_OPENAPI, import_router, import_routes
-from intake.api.imports import PATH as IMPORTS_PATH
-from intake.api.leads import lead_router
-from intake.api.merges import merge_router
-from intake.api.privacy import privacy_router
-from intake.api.quality import quality_router
-from intake.api.quarantine import quarantine_router
-from intake.api.sources import source_router
-from intake.api.submissions import SUBMISSIONS_OPENAPI, submission_routes
-from intake.outbound import Outbound
-from intake.queries.quarantine import EXPIRING
-from intake.secrets import Vault
+from intake.capture.api.activities import ACTIVITIES_OPENAPI, activity_routes
+from intake.capture.api.answers import captured, recorded
+from intake.capture.api.submissions import SUBMISSIONS_OPENAPI, submission_routes
+from intake.capture.service.capture import Capture, CaptureResult
+from intake.capture.service.record import ActivityRequest, ActivityResult, Record
+from intake.hooks.api.events import hook_event_router
+from intake.hooks.api.hooks import HOOKS_OPENAPI, hook_routes
+from intake.hooks.api.hooks import PREFIX as HOOKS_PREFIX
+from intake.hooks.service.events import HookEvents
+from intake.hooks.service.fetch import HookWork
+from intake.hooks.service.known import KnownSources
+from intake.hooks.service.outbound import Outbound
+from intake.hooks.service.receive import Hooks
+from intake.identity.api.accounts import account_router
+from intake.identity.api.corrections import correction_router
+from intake.identity.api.merges import merge_router
+from intake.identity.service.correct import Correct
+from intake.imports.api import IMPORTS_OPENAPI, import_router, import_routes
+from intake.imports.api import PATH as IMPORTS_PATH
+from intake.imports.service.imports import Imports
+from intake.imports.service.upload import OpenLimits
+from intake.imports.service.work import ImportWorker, Limits, prune_worker
+from intake.leads.api import lead_router
+from intake.leads.service.person import CaptureRequest
+from intake.policy.api import POLICY_EXAMPLE, quality_router
+from intake.policy.service.agreement import POLICY, judge_of
+from intake.policy.service.report import EffectPreviews
+from intake.privacy.api import privacy_router
+from intake.privacy.service.erase import Erase
+from intake.privacy.service.retention import Retention
+from intake.quarantine.api import quarantine_router
+from intake.quarantine.queries import EXPIRING
+from intake.quarantine.service import Quarantine
 from intake.settings import Settings
-from intake.usecases.agree import POLICY, judge_of
-from intake.usecases.capture import Capture, CaptureRequest
-from intake.usecases.correct import Correct
-from intake.usecases.erase import Erase
-from intake.usecases.fetch import HookWork
-from intake.usecases.hook import Hooks
-from intake.usecases.hook_events import HookEvents
-from intake.usecases.import_rows import ImportWorker, Limits, prune_worker
-from intake.usecases.imports import Imports
-from intake.usecases.quality_report import EffectPreviews
-from intake.usecases.quarantine import Quarantine
-from intake.usecases.record import ActivityRequest, Record
-from intake.usecases.retention import Retention
-from intake.usecases.sources import KnownSources, Sources, reseal_worker
-from intake.usecases.upload import OpenLimits
+from intake.sources.api import source_router
+from intake.sources.service.secrets import Vault
+from intake.sources.service.sources import Sources, reseal_worker
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -66,14 +69,15 @@ def build(settings: Settings) -> Service:
     )
     policies = AgreementStore(database, POLICY)
     judges = ActiveCache(policies, judge_of)
-    capture, record, erase = Capture(database, judges), Record(database), Erase(database, judges)
-    captures: GroupCommit[CaptureRequest, Answer] = GroupCommit(
+    capture, record = Capture(database, judges, captured), Record(database, recorded)
+    erase = Erase(database, judges)
+    captures: GroupCommit[CaptureRequest, Done[CaptureResult]] = GroupCommit(
         capture.apply,
         batch_rows_max=settings.group_rows_max,
         queue_rows_max=settings.queue_rows_max,
         name="capture",
     )
-    activities: GroupCommit[ActivityRequest, Answer] = GroupCommit(
+    activities: GroupCommit[ActivityRequest, Done[ActivityResult]] = GroupCommit(
         record.apply,
         batch_rows_max=settings.group_rows_max,
         queue_rows_max=settings.queue_rows_max,
@@ -81,7 +85,7 @@ def build(settings: Settings) -> Service:
     )
     imports = Imports(database, judges, OpenLimits(settings.imports_open_max, settings.imports_open_per_key_max))
     limits = Limits(settings.import_rows_max, settings.import_failures_max, settings.import_rows_per_s)
-    quarantine = Quarantine(database, judges, capture)
+    quarantine = Quarantine(database, judges)
     kept = timedelta(days=settings.submission_retention_days)
     vault = Vault(settings.sealing_keys())
     sources = Sources(database, vault)
@@ -111,7 +115,8 @@ def build(settings: Settings) -> Service:
         streamed_bytes_max={IMPORTS_PATH: settings.import_bytes_max},
         raw_body_prefixes=[HOOKS_PREFIX],  # they mend what no database holds, after the proof
         routers=[
-            lead_router(database, Correct(database, judges)),
+            lead_router(database),
+            correction_router(Correct(database, judges)),
             account_router(database),
             merge_router(database),
             privacy_router(database, erase),

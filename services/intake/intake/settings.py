@@ -7,8 +7,8 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from accord.settings import Settings as CommonSettings
-from intake.domain.adapters.urls import BaseUrl
-from intake.secrets import keys_of
+from intake.sources.domain.adapters.urls import BaseUrl
+from intake.sources.service.secrets import keys_of
 
 _KEYS_FILE_BYTES_MAX = 10_000
 

@@ -348,7 +348,7 @@ KEPT = {
     "lead": "until it is erased",
     "identity_key": "until its lead is erased, or another has the address or number",
     "account": "for ever: one for each company",
-    "submission": "its raw content for the days of the policy (intake.usecases.retention); the verdict until its lead is erased",
+    "submission": "its raw content for the days of the policy (intake.privacy.service.retention); the verdict until its lead is erased",
     "activity": "until its lead is erased",
     "merge": "until one of its leads is erased",
     "apart": "until one of the two leads is erased",

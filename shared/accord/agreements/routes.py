@@ -228,10 +228,10 @@ def _drafting(router: APIRouter, store: AgreementStore, content_body: dict[str, 
     async def draft(request: Request, caller: Writer, ticket: Keyed) -> Response:
         content = await read_document(request)
         with _Refusals():
-            answer = await store.draft_once(
+            done = await store.draft_once(
                 content, caller.name, ticket, partial(_drafted, kind=kind.kind, path=kind.path)
             )
-        return answer.response()
+        return done.answer.response()
 
     @router.put(
         "/versions/{version}",

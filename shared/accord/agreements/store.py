@@ -26,7 +26,7 @@ from accord.contracts.agreement_events import (
 )
 from accord.contracts.values import Department
 from accord.db import Database, Recording, finite
-from accord.http.idempotency import Answer, Ticket, once
+from accord.http.idempotency import Answer, Done, Ticket, once
 from accord.terms.findings import Finding, pointer
 from accord.terms.paper import Section
 from accord.terms.patterns import check_patterns
@@ -128,16 +128,12 @@ class AgreementStore:
             return await self._draft(recording, content, by)
 
     async def draft_once(
-        self, content: Document, by: str, ticket: Ticket | None, answer: Callable[[Stored], Answer]
-    ) -> Answer:
+        self, content: Document, by: str, ticket: Ticket | None, encode: Callable[[Stored], Answer]
+    ) -> Done[Stored]:
         """The same under an Idempotency-Key: the answer is saved in the draft's own transaction. Raises Refused."""
         await self.check(content)
         async with self.database.recording() as recording:
-
-            async def act() -> Answer:
-                return answer(await self._draft(recording, content, by))
-
-            return await once(recording, ticket, act)
+            return await once(recording, ticket, lambda: self._draft(recording, content, by), encode)
 
     async def edit(self, version: int, content: Document, etag: str) -> Stored:
         """A draft with other content. Raises Refused, NoSuchVersion, Changed, NotADraft."""

@@ -7,10 +7,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Annotated, Any
+from types import MappingProxyType
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 import orjson
@@ -26,6 +27,7 @@ from accord.http.problems import MEDIA_TYPE, Problem
 from accord.metric_names import IDEMPOTENT_REPLAYS
 from accord.workers import Periodic
 
+T = TypeVar("T")
 KEPT = timedelta(days=7)
 _PRUNE_ROWS = 1_000
 _PRUNE_EVERY_S = 600.0
@@ -43,23 +45,31 @@ class Ticket:
     sha256: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """An answer as it is sent and saved. `replayed`: it is the saved one of an earlier request.
 
-    `subject` is whom or what it speaks of (a lead's id); never sent, it is how `erase` finds the answer.
+    `subject` is whom or what it speaks of (a lead's id); never sent, it is how `erase` finds the answer. `kept` is False where nothing
+    was recorded: `answered` saves no such answer, so that the same request may succeed later.
     """
 
     status: int
     body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
     replayed: bool = False
     subject: UUID | None = None
+    kept: bool = True
 
     def response(self) -> Response:
         headers = {**self.headers, "Idempotency-Replayed": "true"} if self.replayed else dict(self.headers)
         headers.setdefault("content-type", "application/json")
         return Response(self.body, self.status, headers)
+
+
+class Done(NamedTuple, Generic[T]):
+    """What was done with its answer. `result` is None where it was done before: then only the saved answer is there."""
+
+    result: T | None
+    answer: Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +95,7 @@ class InFlight:
 
 
 Verdict = Fresh | Replay | OtherRequest | InFlight
+_FRESH = Fresh()
 
 
 def ticket_for(caller: str, key: str, *content: bytes) -> Ticket:
@@ -135,14 +146,17 @@ def idempotency() -> Any:
     return Depends(ticket)
 
 
-async def once(recording: Recording, ticket: Ticket | None, act: Callable[[], Awaitable[Answer]]) -> Answer:
-    """Inside a use case's recording: the saved answer, or that of `act`, saved in this transaction.
+async def once(
+    recording: Recording, ticket: Ticket | None, act: Callable[[], Awaitable[T]], encode: Callable[[T], Answer]
+) -> Done[T]:
+    """Inside a use case's recording: the saved answer, or what `act` gives with what `encode` makes of it, saved in this transaction.
 
-    Raises Problem 409 while the same key is in flight elsewhere, 422 if it belongs to another request. If `act` raises,
+    Raises Problem 409 while the same key is in flight elsewhere, 422 if it belongs to another request. If `act` or `encode` raises,
     nothing is saved and the key is free again.
     """
     if ticket is None:
-        return await act()
+        result = await act()
+        return Done(result, encode(result))
     lock = text(
         "SELECT pg_try_advisory_xact_lock(hashtextextended('accord-idempotency:' || :caller || ':' || :key, 0))"
     )
@@ -151,12 +165,53 @@ async def once(recording: Recording, ticket: Ticket | None, act: Callable[[], Aw
         raise problem_of_verdict(InFlight())
     verdict = (await claim(recording.conn, [ticket], recording.now))[0]
     if isinstance(verdict, Replay):
-        return verdict.answer
+        return Done(None, verdict.answer)
     if not isinstance(verdict, Fresh):
         raise problem_of_verdict(verdict)
-    answer = await act()
+    result = await act()
+    answer = encode(result)
     await store(recording.conn, [(ticket, answer)])
-    return answer
+    return Done(result, answer)
+
+
+async def claimed(recording: Recording, tickets: Sequence[Ticket | None]) -> list[Verdict]:
+    """The verdict on each request's key; a request without a key is fresh."""
+    given = [ticket for ticket in tickets if ticket is not None]
+    verdicts = iter(await claim(recording.conn, given, recording.now)) if given else iter(())
+    return [_FRESH if ticket is None else next(verdicts) for ticket in tickets]
+
+
+async def answered(
+    recording: Recording,
+    tickets: Sequence[Ticket | None],
+    verdicts: Sequence[Verdict],
+    results: Sequence[T],
+    encode: Callable[[T], Answer],
+) -> list[Done[T] | Exception]:
+    """What became of each request: the saved answer, the problem of its key, or the next of the fresh ones' `results` with its answer.
+
+    A fresh answer is saved under its key unless it is not to be kept: then the key is free again.
+    """
+    done: list[Done[T] | Exception] = []
+    saved: list[tuple[Ticket, Answer]] = []
+    freed: list[Ticket] = []
+    remaining = iter(results)
+    for ticket, verdict in zip(tickets, verdicts, strict=True):
+        if isinstance(verdict, Fresh):
+            result = next(remaining)
+            answer = encode(result)
+            done.append(Done(result, answer))
+            if ticket is not None and answer.kept:
+                saved.append((ticket, answer))
+            elif ticket is not None:
+                freed.append(ticket)
+        elif isinstance(verdict, Replay):
+            done.append(Done(None, verdict.answer))
+        else:
+            done.append(problem_of_verdict(verdict))
+    await store(recording.conn, saved)
+    await forget(recording.conn, freed)
+    return done
 
 
 async def reserve(database: Database, ticket: Ticket | None) -> None:
@@ -208,7 +263,7 @@ _CLAIM = f"""
     RETURNING caller, key_name
 """  # noqa: S608 - a constant of ours
 _SAVED = f"""
-    SELECT t.caller, t.key_name, k.request_sha256, k.status, k.headers, k.body
+    SELECT t.caller, t.key_name, k.request_sha256, k.status, k.headers, k.body, k.subject
     FROM unnest($1::text[], $2::text[]) AS t (caller, key_name)
     JOIN idempotency_key k ON k.caller = t.caller AND k.key_name IN (t.key_name, {_DIGEST})
 """  # noqa: S608 - a constant of ours
@@ -275,7 +330,9 @@ def _verdict(
         return OtherRequest()
     IDEMPOTENT_REPLAYS.inc()
     headers = from_json(row["headers"])
-    return Replay(Answer(row["status"], bytes(row["body"] or b""), headers or {}, replayed=True))
+    return Replay(
+        Answer(row["status"], bytes(row["body"] or b""), headers or {}, replayed=True, subject=row["subject"])
+    )
 
 
 async def store(conn: AsyncConnection, answers: Sequence[tuple[Ticket, Answer]]) -> None:

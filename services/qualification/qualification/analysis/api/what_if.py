@@ -285,10 +285,10 @@ def router(database: Database, store: AgreementStore) -> APIRouter:
         and counted otherwise.
         """
         try:
-            answer = await what_ifs.ask(body.question(version), caller.name, ticket, _accepted)
+            done = await what_ifs.ask(body.question(version), caller.name, ticket, _accepted)
         except NoSuchVersion:
             raise not_found("version") from None
-        return answer.response()
+        return done.answer.response()
 
     @routes.get("/v1/what-ifs", summary="What-ifs, latest first", operation_id="list_what_ifs")
     async def listed(_caller: Reader, limit: Limit = 50, cursor: CursorText = None) -> Page[WhatIfRow]:

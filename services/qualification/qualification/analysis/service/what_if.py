@@ -84,8 +84,8 @@ class WhatIfs:
         question: Question,
         asked_by: str,
         ticket: idempotency.Ticket | None,
-        render: Callable[[WhatIf], idempotency.Answer],
-    ) -> idempotency.Answer:
+        encode: Callable[[WhatIf], idempotency.Answer],
+    ) -> idempotency.Done[WhatIf]:
         """Queue it; the version is taken as it reads now.
 
         Raises NoSuchVersion, Overloaded where too many wait, and Problem 409 for one that is older than the checks of this release
@@ -98,7 +98,7 @@ class WhatIfs:
         async with self._database.recording() as recording:
             driver = await recording.driver()
 
-            async def act() -> idempotency.Answer:
+            async def act() -> WhatIf:
                 if await what_ifs.open_count(driver) >= OPEN_MAX:
                     raise Overloaded(_RETRY_AFTER_S)
                 asked = Asked(
@@ -113,9 +113,9 @@ class WhatIfs:
                     asked_at=recording.now,
                 )
                 await what_ifs.add(driver, asked, ENDED_MAX)
-                return render(await _found(driver, asked.what_if_id))
+                return await _found(driver, asked.what_if_id)
 
-            return await idempotency.once(recording, ticket, act)
+            return await idempotency.once(recording, ticket, act, encode)
 
     async def find(self, what_if_id: UUID) -> tuple[WhatIf, Report | None]:
         """The what-if, and its report where it is done. Raises Problem 404."""

@@ -90,7 +90,7 @@ def router(database: Database, books: Books) -> APIRouter:
         """
         proposal = body.proposal(named(lead), revision_of(if_match))
 
-        def render(answers: Sequence[decide.Answer]) -> Answer:
+        def encode(answers: Sequence[decide.Answer]) -> Answer:
             taken = answers[0]
             if isinstance(taken, Refused):
                 raise problem_of(taken)
@@ -101,7 +101,7 @@ def router(database: Database, books: Books) -> APIRouter:
             return Answer(201, _json(decision_answer(taken)), headers, subject=taken.lead.lead_id)
 
         author = Author(caller.name, caller.department)
-        return (await take_decisions(database, books, [proposal], author, ticket, render)).response()
+        return (await take_decisions(database, books, [proposal], author, ticket, encode)).answer.response()
 
     @routes.post(
         "/v1/decisions:batch",
@@ -123,7 +123,7 @@ def router(database: Database, books: Books) -> APIRouter:
         rows = _rows(await request.body())
         read = [_read(place, row) for place, row in enumerate(rows)]
 
-        def render(answers: Sequence[decide.Answer]) -> Answer:
+        def encode(answers: Sequence[decide.Answer]) -> Answer:
             left = iter(answers)
             results = [
                 _refused(row) if isinstance(row, Problem) else _result(place, next(left))
@@ -133,8 +133,8 @@ def router(database: Database, books: Books) -> APIRouter:
 
         proposals = [row for row in read if isinstance(row, Proposal)]
         author = Author(caller.name, caller.department)
-        taken = await take_decisions(database, books, proposals, author, ticket, render, of_batch=True)
-        return taken.response()
+        taken = await take_decisions(database, books, proposals, author, ticket, encode, of_batch=True)
+        return taken.answer.response()
 
     return routes
 

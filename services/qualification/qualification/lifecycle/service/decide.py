@@ -69,7 +69,7 @@ class Author:
 
 
 Answer = Taken | Refused
-Render = Callable[[Sequence[Answer]], idempotency.Answer]
+Encode = Callable[[Sequence[Answer]], idempotency.Answer]
 
 
 async def take_decisions(
@@ -78,21 +78,21 @@ async def take_decisions(
     proposals: Sequence[Proposal],
     author: Author,
     ticket: idempotency.Ticket | None,
-    render: Render,
+    encode: Encode,
     *,
     of_batch: bool = False,
-) -> idempotency.Answer:
-    """Take these decisions in one transaction and save what `render` makes of the answers under the ticket's key.
+) -> idempotency.Done[Sequence[Answer]]:
+    """Take these decisions in one transaction and save what `encode` makes of the answers under the ticket's key.
 
-    What `render` raises (for a single decision that is refused) rolls the transaction back and leaves the key free.
+    What `encode` raises (for a single decision that is refused) rolls the transaction back and leaves the key free.
     """
     book = await books.open()
     async with database.recording() as recording:
 
-        async def act() -> idempotency.Answer:
-            return render(await decide(recording, proposals, book, author, of_batch=of_batch))
+        async def act() -> Sequence[Answer]:
+            return await decide(recording, proposals, book, author, of_batch=of_batch)
 
-        return await idempotency.once(recording, ticket, act)
+        return await idempotency.once(recording, ticket, act, encode)
 
 
 async def decide(

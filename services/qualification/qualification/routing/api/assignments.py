@@ -183,12 +183,12 @@ def router(database: Database, definitions: Definitions, book: RoutingBook) -> A
         author = Author(caller.name, caller.department)
         routing, rules = await book.in_force(), await definitions.in_force()
         try:
-            answer = await assign_by_hand(database, routing, rules, wish, author, ticket, _given)
+            done = await assign_by_hand(database, routing, rules, wish, author, ticket, _given)
         except Stranger:
             raise _stranger() from None
         except Refused as refusal:
             raise problem_of(refusal) from None
-        return answer.response()
+        return done.answer.response()
 
     @routes.get(
         "/v1/leads/{lead}/assignments",

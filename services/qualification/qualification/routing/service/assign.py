@@ -57,15 +57,11 @@ async def assign_by_hand(
     wish: Wish,
     author: Author,
     ticket: idempotency.Ticket | None,
-    render: Callable[[Given], idempotency.Answer],
-) -> idempotency.Answer:
+    encode: Callable[[Given], idempotency.Answer],
+) -> idempotency.Done[Given]:
     """Give the lead to the person. Raises Stranger, and decisions.Unknown, Gone or Changed; then nothing has changed."""
     async with database.recording() as recording:
-
-        async def act() -> idempotency.Answer:
-            return render(await _give(recording, routing, rules, wish, author))
-
-        return await idempotency.once(recording, ticket, act)
+        return await idempotency.once(recording, ticket, lambda: _give(recording, routing, rules, wish, author), encode)
 
 
 async def _give(

@@ -1,0 +1,1 @@
+"""Leads and activities in over HTTP, one or many, each many in one transaction."""

@@ -1,0 +1,133 @@
+"""What the hot routes share: reading a body of one row or many, and answering each row. These are plain endpoints with one
+TypeAdapter built once, because FastAPI's own handling of a body would take most of the time of such a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Generic, TypeVar
+
+import orjson
+import structlog
+from pydantic import TypeAdapter, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from accord.batching import GroupCommit
+from accord.db import Database
+from accord.http.auth import Caller, authorize
+from accord.http.idempotency import Done, Ticket, reserve, ticket_of
+from accord.http.problems import (
+    MEDIA_TYPE,
+    Problem,
+    from_validation_error,
+    malformed,
+    media_type_of,
+    parse_body,
+    problem_of,
+    require_json,
+    unfit,
+    unsupported_media_type,
+)
+from intake.capture.api.answers import replayed
+
+log = structlog.get_logger(__name__)
+
+Row = TypeVar("Row")
+Asked = TypeVar("Asked")
+Result = TypeVar("Result")
+
+ROWS_MAX = 1_000
+NDJSON = "application/x-ndjson"
+
+
+class RowRoutes(Generic[Row, Asked, Result]):
+    """One endpoint for one row, one for many. `ask` makes of a row what the use case takes."""
+
+    def __init__(
+        self,
+        database: Database,
+        row_type: type[Row],
+        commits: GroupCommit[Asked, Done[Result]],
+        ask: Callable[[Row, str, Caller, Ticket | None], Asked],
+    ) -> None:
+        self._database = database
+        self._one: TypeAdapter[Row] = TypeAdapter(row_type)
+        self._commits = commits
+        self._ask = ask
+
+    async def one(self, request: Request) -> Response:
+        """POST of one row."""
+        caller = await authorize(request, "leads:write")
+        require_json(request)
+        body = await request.body()
+        row = parse_body(self._one, body)
+        ticket = await ticket_of(request, caller.name, body)
+        done = await self._commits.submit(self._ask(row, body.decode(), caller, ticket))
+        return replayed(done.answer).response()
+
+    async def many(self, request: Request) -> Response:
+        """POST of up to ROWS_MAX rows, as a JSON array or as NDJSON; 200 with one result for each, in order."""
+        caller = await authorize(request, "leads:write")
+        texts = _split(request, await request.body())
+        key = await ticket_of(request, caller.name)
+        await reserve(self._database, key)
+        parsed = [self._parse(text) for text in texts]
+        asked = [
+            None if isinstance(row, Problem) else self._ask(row, text.decode(), caller, _row_ticket(key, place))
+            for place, (text, row) in enumerate(zip(texts, parsed, strict=True))
+        ]
+        remaining = iter(await self._commits.submit_all([one for one in asked if one is not None]))
+        results = [_problem_result(row) if isinstance(row, Problem) else _result(next(remaining)) for row in parsed]
+        return Response(b'{"results":[' + b",".join(results) + b"]}", media_type="application/json")
+
+    def _parse(self, text: bytes) -> Row | Problem:
+        try:
+            return self._one.validate_json(text)
+        except ValidationError as error:
+            return from_validation_error(error)
+
+
+def _split(request: Request, body: bytes) -> list[bytes]:
+    """The JSON text of each row. Raises Problem for a body that is no list of rows, or too long a one."""
+    media = media_type_of(request)
+    if media == NDJSON:
+        rows = [line for line in body.split(b"\n") if line.strip()]
+    elif media == "application/json":
+        try:
+            parsed = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            raise malformed("The body is not well-formed JSON.") from None
+        if not isinstance(parsed, list):
+            raise unfit("The body is a list of rows.", {"pointer": "", "message": "Must be a list"})
+        rows = [orjson.dumps(row) for row in parsed[: ROWS_MAX + 1]]
+    else:
+        raise unsupported_media_type("application/json", NDJSON)
+    if not 0 < len(rows) <= ROWS_MAX:
+        raise unfit(f"A batch has 1 to {ROWS_MAX} rows.", {"pointer": "", "message": f"Must have 1 to {ROWS_MAX} rows"})
+    return rows
+
+
+def _row_ticket(key: Ticket | None, place: int) -> Ticket | None:
+    """A batch's key stands for one key per row, so that each row happens once, whatever became of the others."""
+    # A space stands in no key that a caller can send, so these collide with none.
+    return None if key is None else replace(key, key=f"{key.key} {place}")
+
+
+def _result(done: Done[Result] | Exception) -> bytes:
+    if isinstance(done, Done):
+        answer = done.answer if done.result is not None else replayed(done.answer)
+        if answer.headers.get("content-type") == MEDIA_TYPE:
+            return b'{"status":%d,"problem":%b}' % (answer.status, answer.body)
+        return b'{"status":%d,' % answer.status + answer.body[1:]
+    problem = problem_of(done)
+    if problem is None:
+        # The other rows are saved, so they get their answers; this one is a defect of ours.
+        log.error("row_failed", exc_info=done)
+        problem = Problem(500, "internal", "Something went wrong", "This row was not saved.")
+    return _problem_result(problem)
+
+
+def _problem_result(problem: Problem) -> bytes:
+    return orjson.dumps({"status": problem.status, "problem": problem.document()}, default=str)

@@ -1,0 +1,161 @@
+"""Records activities of leads: many requests, one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from accord.contracts.external_key import external_key
+from accord.contracts.intake_events import ActivityRecorded
+from accord.db import Database, Recording
+from accord.http.idempotency import Answer, Done, Fresh, Ticket, answered, claimed
+from accord.ids import new_id
+from accord.terms.findings import Finding
+from intake.leads.domain.consent import WITHDRAWAL, WITHDRAWN
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.lead import Lead
+from intake.leads.domain.submission import ActivityIn, is_ahead
+from intake.leads.queries import activities, consents, family
+from intake.leads.queries import leads as lead_queries
+from intake.leads.service.family import NotThere
+from intake.leads.service.ledger import tried
+from intake.leads.service.person import ahead_of_time
+from intake.leads.service.recognise import email_facts
+
+_MERGES_FOLLOWED_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityRequest:
+    """One activity with who sent it, and its idempotency key if it has one."""
+
+    activity: ActivityIn
+    caller: str
+    ticket: Ticket | None = None
+
+
+class Recorded(NamedTuple):
+    """An activity that was saved; `lead_id` is the survivor's where the lead was merged."""
+
+    activity_id: UUID
+    lead_id: UUID
+
+
+ActivityResult = Recorded | Finding | NotThere
+"""What became of one activity, or why it left no trace."""
+
+
+class Record:
+    """The use case. `apply` is what a GroupCommit calls; `encode` makes the answer that is saved under a request's key."""
+
+    def __init__(self, database: Database, encode: Callable[[ActivityResult], Answer]) -> None:
+        self._database = database
+        self._encode = encode
+
+    async def apply(self, requests: Sequence[ActivityRequest]) -> list[Done[ActivityResult] | Exception]:
+        """What became of each request, in order, after the commit."""
+        return await tried(lambda: self._record(requests))
+
+    async def _record(self, requests: Sequence[ActivityRequest]) -> list[Done[ActivityResult] | Exception]:
+        tickets = [request.ticket for request in requests]
+        async with self._database.recording() as recording:
+            verdicts = await claimed(recording, tickets)
+            fresh = [one for one, verdict in zip(requests, verdicts, strict=True) if isinstance(verdict, Fresh)]
+            return await answered(recording, tickets, verdicts, await _take(recording, fresh), self._encode)
+
+
+async def _take(recording: Recording, requests: Sequence[ActivityRequest]) -> list[ActivityResult]:
+    driver, now = await recording.driver(), recording.now
+    leads = await _leads_of(driver, requests)
+    results: list[ActivityResult] = []
+    rows: list[activities.Row] = []
+    touched: dict[UUID, Lead] = {}
+    for request, lead_id in zip(requests, leads.named, strict=True):
+        activity = request.activity
+        lead = None if lead_id is None else touched.get(lead_id) or leads.locked.get(lead_id)
+        if is_ahead(activity.occurred_at, now):
+            results.append(ahead_of_time())
+        elif lead is None:
+            results.append(NotThere("lead", erased=activity.lead_id in leads.erased))
+        else:
+            lead = replace(lead, sequence=lead.sequence + 1)
+            touched[lead.lead_id] = lead
+            row = activities.Row(
+                lead.lead_id, new_id(), activity, request.caller, min(activity.occurred_at or now, now)
+            )
+            rows.append(row)
+            recording.publish(_event(row, lead, now))
+            results.append(Recorded(row.activity_id, lead.lead_id))
+    await lead_queries.save_sequences(driver, list(touched.values()))
+    await activities.save(driver, rows, now)
+    await consents.insert(driver, [_withdrawal(row) for row in rows if row.said.kind == WITHDRAWAL], now)
+    return results
+
+
+def _withdrawal(row: activities.Row) -> consents.Row:
+    """What an activity says of consent: whoever tells of a withdrawal, it holds."""
+    source = row.said.external.source if row.said.external else None
+    return consents.Row(row.lead_id, row.activity_id, None, source, row.caller, WITHDRAWN, None, row.occurred_at)
+
+
+@dataclass(frozen=True, slots=True)
+class _Leads:
+    """The lead that each request names (None: there is none), and those leads, locked; ids of those who were erased."""
+
+    named: list[UUID | None]
+    locked: dict[UUID, Lead]
+    erased: set[UUID]
+
+
+async def _leads_of(driver: asyncpg.Connection, requests: Sequence[ActivityRequest]) -> _Leads:
+    """Find and lock the leads; one that was merged into another meanwhile is followed to the survivor."""
+    keys = [_key(request.activity) for request in requests]
+    found = await lead_queries.find_keys(driver, (key for key in keys if key is not None))
+    named = [
+        request.activity.lead_id if key is None else found.get(key) for request, key in zip(requests, keys, strict=True)
+    ]
+    locked = await lead_queries.lock_leads(driver, {lead_id for lead_id in named if lead_id is not None})
+    for _ in range(_MERGES_FOLLOWED_MAX):
+        moved = {
+            lead.lead_id: lead.merged_into
+            for lead in locked.values()
+            if lead.merged_into and lead.lead_id in set(named)
+        }
+        if not moved:
+            break
+        named = [moved.get(lead_id, lead_id) if lead_id else None for lead_id in named]
+        missing = {lead_id for lead_id in named if lead_id is not None and lead_id not in locked}
+        locked |= await lead_queries.lock_leads(driver, missing) if missing else {}
+    living = {lead_id: lead for lead_id, lead in locked.items() if lead.merged_into is None}
+    absent = {lead_id for lead_id in named if lead_id is not None and lead_id not in living}
+    return _Leads(named, living, await family.erased_among(driver, list(absent)))
+
+
+def _key(activity: ActivityIn) -> IdentityKey | None:
+    """The identity key that names the lead; None where its id does."""
+    if activity.email is not None:
+        return "email", email_facts(activity.email).address or activity.email.lower()
+    if activity.external is not None:
+        return "external", external_key(activity.external.source, activity.external.id)
+    return None
+
+
+def _event(row: activities.Row, lead: Lead, now: datetime) -> ActivityRecorded:
+    said = row.said
+    return ActivityRecorded(
+        lead_id=row.lead_id,
+        sequence=lead.sequence,
+        occurred_at=row.occurred_at,
+        recorded_at=now,
+        activity_id=row.activity_id,
+        kind=said.kind,
+        by=said.by,
+        actor=said.actor,
+        source=said.external.source if said.external else None,
+        campaign=said.campaign.public() if said.campaign else None,
+    )

@@ -1,0 +1,234 @@
+"""GET|POST /v1/hooks/{source}: what marketing tools send, each by its own proof. Plain endpoints, since the proof is over the raw bytes; no
+path or query with a secret in it is ever handed on to a log, a metric or a trace.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl
+
+import orjson
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from accord.http.auth import authorize
+from accord.http.openapi import operation
+from accord.http.problems import Problem, malformed
+from intake.hooks.service.receive import Hooks, Outcome
+from intake.sources.domain.adapters import ADAPTERS
+from intake.sources.domain.adapters.base import HookRequest
+
+PREFIX = "/v1/hooks/"
+_QUERY_FIELDS_MAX = 50
+
+
+class HookOutcome(BaseModel):
+    """What became of one event."""
+
+    event_id: str
+    outcome: str = Field(
+        description=(
+            "created, updated, merged, rejected (by the data policy), recorded (an activity), waiting (for a record to be fetched, a"
+            " lead to come, an erasure), kept (it could not be taken; see `/v1/sources/{name}/events`), ignored or replayed."
+        )
+    )
+    lead_id: str | None = None
+    submission_id: str | None = None
+    verdict: str | None = None
+    reason: str | None = None
+    left_out: list[str] = Field(default=[], description="Pointers to parts that did not fit and were left out.")
+
+
+class HookOut(BaseModel):
+    """One outcome for each event of the body, in order. All of it is saved."""
+
+    results: list[HookOutcome]
+
+
+class HookRoutes:
+    """The endpoints. `public_base_url`: scheme and host under which tools know this service, None: what each request says."""
+
+    def __init__(self, hooks: Hooks, public_base_url: str | None) -> None:
+        self._hooks = hooks
+        self._public_base_url = public_base_url
+
+    async def greet(self, request: Request) -> Response:
+        """GET: a tool's handshake."""
+        return await self._greet(request)
+
+    async def greet_by_path(self, request: Request) -> Response:
+        """The same with the secret in the path. Endpoints tell routes apart in metrics, so there is one for each."""
+        return await self._greet(request)
+
+    async def take(self, request: Request) -> Response:
+        """POST: a tool's events."""
+        return await self._take(request)
+
+    async def take_by_path(self, request: Request) -> Response:
+        """The same with the secret in the path."""
+        return await self._take(request)
+
+    async def _greet(self, request: Request) -> Response:
+        ready = await self._hooks.source(request.path_params["source"])
+        answer = self._hooks.greet(ready, self._said(request, b"", ready.settings))
+        return Response(answer.body, answer.status, {"cache-control": "no-store"}, media_type=answer.media_type)
+
+    async def _take(self, request: Request) -> Response:
+        ready = await self._hooks.source(request.path_params["source"])
+        body = await request.body()
+        key_holder = "bearer" in (ready.adapter.uses if ready.adapter else ()) and await _holds_key(request)
+        said = self._said(request, body, ready.settings, key_holder=key_holder)
+        self._hooks.prove(ready, said)
+        outcomes = await self._hooks.take(ready, said)
+        return Response(_shown(outcomes), media_type="application/json")
+
+    def _said(self, request: Request, body: bytes, settings: object, *, key_holder: bool = False) -> HookRequest:
+        scope = request.scope
+        headers: dict[str, str] = {}
+        for name, value in scope["headers"]:
+            headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+        raw_query: bytes = scope["query_string"]
+        try:
+            pairs = parse_qsl(
+                raw_query.decode("latin-1"), keep_blank_values=True, max_num_fields=_QUERY_FIELDS_MAX, errors="replace"
+            )
+        except ValueError:
+            raise malformed("The query has too many fields.") from None
+        query: dict[str, str] = {}
+        for key, text in pairs:
+            query.setdefault(key, text)
+        raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+        path = raw_path.partition(b"?")[0].decode("latin-1") + ("?" + raw_query.decode("latin-1") if raw_query else "")
+        base = getattr(settings, "public_base_url", None) or self._public_base_url
+        if base is None:
+            base = f"{scope.get('scheme', 'http')}://{headers.get('host', '')}"
+        return HookRequest(
+            method=request.method,
+            url=base + path,
+            query=query,
+            headers=headers,
+            body=body,
+            path_secret=request.path_params.get("secret"),
+            key_holder=key_holder,
+        )
+
+
+async def _holds_key(request: Request) -> bool:
+    """Whether the request bears a key of Accord that may write leads. It may just as well bear the source's own token."""
+    if "authorization" not in request.headers:
+        return False
+    try:
+        await authorize(request, "leads:write")
+    except Problem as problem:
+        if problem.status in (401, 403):
+            return False
+        raise
+    return True
+
+
+def _shown(outcomes: list[Outcome]) -> bytes:
+    results = [
+        {
+            name: value
+            for name, value in (
+                ("event_id", one.event_id),
+                ("outcome", one.outcome),
+                ("lead_id", one.lead_id),
+                ("submission_id", one.submission_id),
+                ("verdict", one.verdict),
+                ("reason", one.reason),
+                ("left_out", list(one.left_out)),
+            )
+            if value
+        }
+        for one in outcomes
+    ]
+    return orjson.dumps({"results": results})
+
+
+def hook_routes(hooks: Hooks, public_base_url: str | None = None) -> list[BaseRoute]:
+    """The routes, with the source alone and with its URL secret behind it."""
+    routes = HookRoutes(hooks, public_base_url)
+    return [
+        Route(PREFIX + "{source}", routes.greet, methods=["GET"]),
+        Route(PREFIX + "{source}", routes.take, methods=["POST"]),
+        Route(PREFIX + "{source}/{secret}", routes.greet_by_path, methods=["GET"]),
+        Route(PREFIX + "{source}/{secret}", routes.take_by_path, methods=["POST"]),
+    ]
+
+
+_SOURCE_PARAMETER = {
+    "name": "source",
+    "in": "path",
+    "required": True,
+    "description": "The configured source.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 100},
+}
+_SECRET_PARAMETER = {
+    "name": "secret",
+    "in": "path",
+    "required": True,
+    "description": "The source's URL secret, for tools that can send neither a signature nor a header.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 2_000},
+}
+_EVENT = {
+    "schema": {},
+    "examples": {"standard-webhooks": {"value": {"type": "contact.created", "data": {"email": "ada@initech.example"}}}},
+}
+_OUT_EXAMPLE = {
+    "results": [
+        {
+            "event_id": "msg_2b1",
+            "outcome": "created",
+            "lead_id": "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e10",
+            "submission_id": "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e11",
+            "verdict": "accepted",
+        }
+    ]
+}
+
+
+def _documented(parameters: list[dict[str, object]], suffix: str) -> dict[str, dict[str, object]]:
+    greet = operation(
+        "Answer a tool's handshake",
+        description=(
+            "Mailchimp looks whether the URL answers, Meta sends `hub.challenge`, LinkedIn a `challengeCode`. Other tools have no"
+            " handshake (405)."
+        ),
+        tags=["hooks"],
+        operation_id=f"greet_hook{suffix}",
+        parameters=parameters,
+        problems=(401, 404, 405, 409),
+    )
+    greet["responses"]["200"] = {
+        "description": "What the tool wants to read.",
+        "content": {"text/plain": {"schema": {"type": "string"}}, "application/json": {"schema": {"type": "object"}}},
+    }
+    take = operation(
+        "Take a tool's events",
+        description=(
+            f"What {', '.join(adapter.title for adapter in ADAPTERS.values())} send, proved by the source's own secrets over the raw"
+            " bytes. 200 once all of it is saved, also where an event could not be taken: then it is kept. An event that comes again"
+            " is replayed. Wrong, missing or stale proofs are 401, with the reason in `reason`."
+        ),
+        tags=["hooks"],
+        operation_id=f"take_hook{suffix}",
+        parameters=parameters,
+        answers={200: HookOut},
+        answer_examples={200: _OUT_EXAMPLE},
+        problems=(400, 401, 404, 409, 413, 415, 503),
+    )
+    take["requestBody"] = {
+        "required": True,
+        "content": dict.fromkeys(("application/json", "application/x-www-form-urlencoded"), _EVENT),
+    }
+    for fragment in (greet, take):
+        fragment["security"] = []
+    return {"get": greet, "post": take}
+
+
+HOOKS_OPENAPI = {
+    PREFIX + "{source}": _documented([_SOURCE_PARAMETER], ""),
+    PREFIX + "{source}/{secret}": _documented([_SOURCE_PARAMETER, _SECRET_PARAMETER], "_by_path"),
+}

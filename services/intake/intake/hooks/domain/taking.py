@@ -1,0 +1,103 @@
+"""Makes of what an adapter has read the documents of a submission or an activity, by the adapter's own table of fields and the source's
+mapping and defaults. Pure; the form of the documents is checked elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from accord.terms import findings
+from intake.leads.domain.submission import ATTRIBUTES_MAX
+from intake.sources.domain.adapters.base import Acted, AnyAdapter
+from intake.sources.domain.mapping import Const, FieldMapping, Rule, apply, as_moment, resolve
+
+ATTRIBUTE_CHARS_MAX = 1_000
+LIST_MAX = 50
+ITEM_CHARS_MAX = 500
+_NOT_OF_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
+_NAME_CHARS_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """An adapter and a source made ready; built once per version of the source."""
+
+    mapping: FieldMapping
+    defaults: Mapping[str, JsonValue]
+    spread: tuple[str, ...]
+    taken: frozenset[str]
+    """Pointers that a rule has taken; their values are no attributes too."""
+
+    @classmethod
+    def of(cls, adapter: AnyAdapter, mapping: FieldMapping, defaults: Mapping[str, JsonValue]) -> Taking:
+        """The source's own rules stand before the adapter's."""
+        fields: dict[str, Rule] = {**adapter.fields, **mapping.fields}
+        taken = {pointer for rule in fields.values() for pointer in _pointers(rule)}
+        return cls(FieldMapping(fields), dict(defaults), adapter.spread, frozenset(taken))
+
+    def submission(self, view: JsonValue) -> dict[str, JsonValue]:
+        """The submission, without its source, that stands in a view."""
+        document = apply(self.mapping, view, self.defaults)
+        if self.spread:
+            known = document.get("attributes")
+            attributes: dict[str, JsonValue] = dict(known) if isinstance(known, dict) else {}
+            for place in self.spread:
+                self._spread(view, place, attributes)
+            if attributes:
+                document["attributes"] = attributes
+        return document
+
+    def _spread(self, view: JsonValue, place: str, attributes: dict[str, JsonValue]) -> None:
+        found = resolve(view, place)
+        for name, value in found.items() if isinstance(found, dict) else ():
+            if len(attributes) >= ATTRIBUTES_MAX:
+                return
+            pointer = place + findings.pointer(name)
+            if pointer not in self.taken and _is_attribute(value) and (key := attribute_name(name)):
+                attributes.setdefault(key, value)
+
+
+def activities(source: str, said: Acted, defaults: Mapping[str, JsonValue]) -> list[dict[str, JsonValue]]:
+    """The activity, with the person named by e-mail and by the source's id of them: one document for each way, to be tried in turn."""
+    campaign = {
+        name.removeprefix("campaign."): value
+        for name, value in defaults.items()
+        if name.startswith("campaign.") and name.count(".") == 1
+    } | {name: value for name, value in said.campaign.items() if value not in (None, "")}
+    document: dict[str, JsonValue] = {"kind": said.kind, "by": said.by, "properties": dict(said.properties)}
+    if said.occurred_at is not None:
+        document["occurred_at"] = as_moment(said.occurred_at)
+    if campaign:
+        document["campaign"] = campaign
+    ways: list[dict[str, JsonValue]] = []
+    if said.email is not None:
+        ways.append({"email": said.email})
+    if said.external_id is not None:
+        ways.append({"external": {"source": source, "id": said.external_id}})
+    return [{**who, **document} for who in ways]
+
+
+def attribute_name(name: str) -> str | None:
+    """The name as one of an attribute: other characters become `_`, and it begins with a letter. None if nothing is left of it."""
+    found = _NOT_OF_NAMES.sub("_", name).strip("_-").lstrip("0123456789_-")[:_NAME_CHARS_MAX]
+    return found or None
+
+
+def _is_attribute(value: JsonValue) -> bool:
+    if isinstance(value, str):
+        return 0 < len(value) <= ATTRIBUTE_CHARS_MAX
+    if isinstance(value, list):
+        return 0 < len(value) <= LIST_MAX and all(isinstance(one, str) and len(one) <= ITEM_CHARS_MAX for one in value)
+    if isinstance(value, bool):
+        return True
+    return isinstance(value, int | float) and abs(value) <= 2**53
+
+
+def _pointers(rule: Rule) -> tuple[str, ...]:
+    if isinstance(rule, Const):
+        return ()
+    return (rule,) if isinstance(rule, str) else rule

@@ -1,0 +1,351 @@
+"""Works off the events that could not be done with at once: fetches records from tools, tries activities again whose lead was not there,
+and erases whom a tool says to erase. What is claimed by a process that dies is claimed again; what is done twice has one effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import timedelta
+from typing import Literal, Protocol
+from uuid import UUID
+
+import orjson
+import structlog
+from pydantic import JsonValue
+
+from accord.batching import Overloaded
+from accord.clock import utc_now
+from accord.collectors import Collector
+from accord.contracts.external_key import external_key
+from accord.db import Database, driver_of, is_transient
+from accord.http.idempotency import Answer, Fresh, claimed, store
+from accord.terms.findings import Finding
+from accord.workers import Periodic
+from intake.capture.service.capture import Capture
+from intake.capture.service.record import ActivityRequest, Record
+from intake.hooks import queries as hook_events
+from intake.hooks.domain.documents import ACTIVITIES, SUBMISSIONS, formed
+from intake.hooks.queries import HookEvent, State
+from intake.hooks.service.known import KnownSources, Ready
+from intake.hooks.service.outbound import NoAnswer, Outbound
+from intake.hooks.service.receive import caller, ticket
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.queries import leads as lead_queries
+from intake.leads.service.family import NotThere
+from intake.leads.service.ledger import tried
+from intake.leads.service.person import CaptureRequest, recognise
+from intake.leads.service.recognise import email_facts
+from intake.metric_names import HOOK_EVENTS_FAILED, HOOK_EVENTS_WAITING, HOOK_FETCHES
+from intake.sources.domain.adapters.base import Ask
+
+log = structlog.get_logger(__name__)
+
+TRIED_FOR = timedelta(hours=24)
+"""From when an event came, or was given another chance, to when it is given up."""
+LEASE_S = 90.0
+"""How long a claimed event is left to its worker; longer than all of its requests may take."""
+CLAIMED_MAX = 20
+"""Events that one process works on at a time."""
+_EVERY_S = 1.0
+_IDLE_EVERY_S = 2.0
+_FIRST_S, _LAST_S = 2.0, 3_600.0
+_REST_FIRST_S, _REST_LAST_S = 5.0, 120.0
+_TOOL_IS_AWAY = frozenset(
+    {"no-connection", "not-resolved", "timed-out", "server-error", "too-many-requests", "unauthorised"}
+)
+_ACTIVITY_AFTER_S = (30.0, 300.0, 3_600.0, 6 * 3_600.0)
+"""The person may come a moment later, or with tonight's import."""
+_ASKS_MAX = 5
+_DONE_KEPT = timedelta(days=7)
+"""As long as idempotency keys are: an event that comes again within it is known."""
+_PRUNE_ROWS = 1_000
+_PRUNE_EVERY_S = 600.0
+
+
+class Eraser(Protocol):
+    """The use case that erases a person."""
+
+    async def erase(self, lead_id: UUID, reason: Literal["request"], caller: str) -> object: ...
+
+
+class _Later(Exception):
+    """It did not work, and may later. `after_s`: not before."""
+
+    def __init__(self, why: str, after_s: float | None = None) -> None:
+        super().__init__(why)
+        self.why = why
+        self.after_s = after_s
+
+
+class _Never(Exception):
+    """It will not work before somebody changes something."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class _Rests:
+    """Tools that do not answer are left alone for a while, so that what waits for them does not hold up everybody else's events."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, tuple[float, float]] = {}
+        """Source → when its rest is over (monotonic), and how long it was."""
+
+    def sources(self) -> list[str]:
+        now = time.monotonic()
+        return [source for source, (until, _) in self._until.items() if until > now]
+
+    def begin(self, source: str, asked_s: float | None) -> None:
+        """The next rest of a tool is twice as long as the last, unless it has asked for more."""
+        now = time.monotonic()
+        until, last_s = self._until.get(source, (0.0, 0.0))
+        if until > now:
+            return  # another of the same round has said so
+        rest_s = max(min(last_s * 2 or _REST_FIRST_S, _REST_LAST_S), asked_s or 0.0)
+        self._until[source] = (now + rest_s, rest_s)
+
+    def end(self, source: str) -> None:
+        self._until.pop(source, None)
+
+
+class HookWork:
+    """The use case; `work` is what a worker calls every so often. `failed_kept`: as long as raw submissions are."""
+
+    def __init__(
+        self,
+        database: Database,
+        known: KnownSources,
+        capture: Capture,
+        record: Record,
+        erase: Eraser,
+        outbound: Outbound,
+        failed_kept: timedelta,
+    ) -> None:
+        self._database = database
+        self._known = known
+        self._capture = capture
+        self._record = record
+        self._erase = erase
+        self._outbound = outbound
+        self._rests = _Rests()
+        self._failed_kept = failed_kept
+
+    def workers(self) -> list[Periodic]:
+        """Those that do the work and forget what is old."""
+        return [
+            Periodic("hook-events", _EVERY_S, self.work, idle_every_s=_IDLE_EVERY_S, stuck_after_s=LEASE_S * 2),
+            Periodic("hook-events-prune", _PRUNE_EVERY_S, self.prune),
+        ]
+
+    def collector(self) -> Collector:
+        """How many wait and how many were given up."""
+        return Collector(name="hook-events", gauges=[HOOK_EVENTS_WAITING, HOOK_EVENTS_FAILED], collect=self._count)
+
+    async def work(self) -> bool | None:
+        """One round; whether there may be more to do at once, None if there was nothing."""
+        async with self._database.recording() as recording:
+            driver, resting = await recording.driver(), self._rests.sources()
+            events = await hook_events.claim(driver, recording.now, LEASE_S, CLAIMED_MAX, resting)
+        await asyncio.gather(*(self._one(event) for event in events))
+        return len(events) == CLAIMED_MAX if events else None
+
+    async def prune(self) -> bool:
+        """Forget what was done a week ago, and what was given up long ago."""
+        async with self._database.recording() as recording:
+            now = recording.now
+            driver = await recording.driver()
+            return (
+                await hook_events.prune(driver, now - _DONE_KEPT, now - self._failed_kept, _PRUNE_ROWS) >= _PRUNE_ROWS
+            )
+
+    async def _count(self) -> None:
+        async with self._database.reading() as conn:
+            counts = await hook_events.counts(await driver_of(conn))
+        HOOK_EVENTS_WAITING.set(counts.get("waiting", 0))
+        HOOK_EVENTS_FAILED.set(counts.get("failed", 0))
+
+    async def _one(self, event: HookEvent) -> None:
+        """Do one event, or say when to try again. A transient failure leaves it to the end of its lease."""
+        try:
+            ready = await self._known.find(event.source)
+            if ready is None or ready.adapter is None:
+                raise _Never("no-source")
+            await self._do(event, ready)
+            HOOK_FETCHES.labels(event.source, "done").inc()
+        except _Later as later:
+            await self._postpone(event, later.why, later.after_s)
+        except _Never as never:
+            await self._give_up(event, never.why)
+        except Overloaded:
+            await self._postpone(event, "overloaded", None)
+        except Exception as error:
+            if is_transient(error):
+                log.warning("hook_event_postponed", source=event.source, act=event.act, error=type(error).__name__)
+                return
+            log.exception("hook_event_failed", source=event.source, act=event.act)
+            await self._give_up(event, "something went wrong here")
+
+    async def _do(self, event: HookEvent, ready: Ready) -> None:
+        match event.act:
+            case "fetch":
+                await self._fetch(event, ready)
+            case "submit":
+                await self._submit(event, ready, event.reference, None)
+            case "activity":
+                await self._act(event)
+            case "erase":
+                await self._forget(event)
+
+    async def _postpone(self, event: HookEvent, why: str, after_s: float | None) -> None:
+        async with self._database.recording() as recording:
+            now = recording.now
+            delay_s = max(_delay_s(event), after_s or 0.0)
+            late = now + timedelta(seconds=delay_s) > event.recorded_at + TRIED_FOR
+            state: State = "failed" if late else "waiting"
+            driver = await recording.driver()
+            if late and event.act == "activity":
+                # Somebody who is no lead a day later; what they did means nothing here.
+                await hook_events.settle(driver, event.hook_event_id, None, "no-lead", now)
+            else:
+                await hook_events.postpone(driver, event, state, now + timedelta(seconds=delay_s), why, now)
+        HOOK_FETCHES.labels(event.source, "failed" if late else "again").inc()
+
+    async def _give_up(self, event: HookEvent, why: str) -> None:
+        async with self._database.recording() as recording:
+            await hook_events.postpone(await recording.driver(), event, "failed", recording.now, why, recording.now)
+        HOOK_FETCHES.labels(event.source, "failed").inc()
+
+    async def _fetch(self, event: HookEvent, ready: Ready) -> None:
+        """Ask the tool for the record, then submit it as if it had come with the event."""
+        adapter, settings = ready.adapter, ready.settings
+        assert adapter is not None  # noqa: S101 - `_one` has looked
+        fetch = adapter.fetch
+        if fetch is None or not isinstance(event.reference, dict):
+            raise _Never("the adapter fetches nothing")
+        answers: dict[str, JsonValue] = {}
+        for _ in range(_ASKS_MAX):
+            ask = fetch.ask(event.reference, answers, settings)
+            if ask is None:
+                break
+            answers[ask.part] = await self._ask(ask, ready)
+        said: JsonValue = orjson.loads(event.content)
+        await self._submit(event, ready, fetch.view(said, answers, settings), {"event": said, **answers})
+
+    async def _ask(self, ask: Ask, ready: Ready) -> JsonValue:
+        tokens = ready.secrets(utc_now()).get(ask.token, ())
+        if not tokens:
+            raise _Later(f"the source has no secret '{ask.token}'")
+        for place, token in enumerate(tokens):
+            try:
+                found = await self._outbound.get_json(
+                    ask.url, {**ask.headers, "authorization": f"Bearer {token.decode()}"}
+                )
+            except NoAnswer as error:
+                if error.trouble == "unauthorised" and place + 1 < len(tokens):
+                    continue
+                if ask.optional and error.trouble in ("unauthorised", "not-found", "refused"):
+                    return None
+                if error.trouble == "address-refused":
+                    raise _Never(error.trouble) from None
+                if error.trouble in _TOOL_IS_AWAY:
+                    self._rests.begin(ready.source.name, error.retry_after_s)
+                raise _Later(error.trouble, error.retry_after_s) from None
+            else:
+                self._rests.end(ready.source.name)
+                return found
+        raise _Later("unauthorised")
+
+    async def _submit(
+        self, event: HookEvent, ready: Ready, view: JsonValue, content: Mapping[str, JsonValue] | None
+    ) -> None:
+        taking = ready.taking
+        assert taking is not None  # noqa: S101 - `_one` has looked
+        document = {**taking.submission(view), "source": event.source}
+        form = formed(SUBMISSIONS, document, utc_now())
+        if form.form is None:
+            raise _Never(form.flaws)
+        text = event.content if content is None else orjson.dumps(content).decode()
+        request = CaptureRequest(form.form, text, caller(event.source), None)
+        await tried(lambda: self._take(event, request))
+
+    async def _take(self, event: HookEvent, request: CaptureRequest) -> None:
+        """The submission, the answer under its key and the end of the event in one transaction: none is there without the others."""
+        own = ticket(event.source, event.event_id)
+        in_force = await self._capture.policy_in_force()
+        async with self._database.recording() as recording:
+            driver = await recording.driver()
+            if not await hook_events.hold(driver, event):
+                return
+            verdict = (await claimed(recording, [own]))[0]
+            if not isinstance(verdict, Fresh):
+                # The tool sent it again meanwhile, and it was taken then.
+                await hook_events.settle(driver, event.hook_event_id, None, "taken when it came again", recording.now)
+                return
+            taken = (await self._capture.ingest(recording, [recognise(request)], in_force))[0]
+            if isinstance(taken, Finding):
+                raise _Never(f"{taken.pointer}: {taken.message}")
+            await store(recording.conn, [(own, self._capture.encode(taken))])
+            await hook_events.settle(driver, event.hook_event_id, taken.lead_id, taken.quality.verdict, recording.now)
+
+    async def _act(self, event: HookEvent) -> None:
+        """An activity whose lead was not there, by each way of naming the person."""
+        ways = event.reference.get("ways") if isinstance(event.reference, dict) else None
+        answer: Answer | None = None
+        for way in ways if isinstance(ways, list) else ():
+            form = formed(ACTIVITIES, way if isinstance(way, dict) else {}, utc_now())
+            if form.form is None:
+                raise _Never(form.flaws)
+            request = ActivityRequest(form.form, caller(event.source), ticket(event.source, event.event_id))
+            done = (await self._record.apply([request]))[0]
+            if isinstance(done, Exception):
+                raise done
+            answer = done.answer
+            if answer.status != 404:
+                break
+        if answer is None:
+            raise _Never("there is no activity in it")
+        if answer.status == 404:
+            raise _Later("no such lead yet")
+        note = None if answer.status == 202 else "not recorded"
+        async with self._database.recording() as recording:
+            driver = await recording.driver()
+            await hook_events.settle(driver, event.hook_event_id, answer.subject, note, recording.now)
+
+    async def _forget(self, event: HookEvent) -> None:
+        """A tool says that a person wants to be gone. What waits of them goes first, so that nothing brings them back."""
+        async with self._database.recording() as recording:
+            driver = await recording.driver()
+            await hook_events.overtake(driver, event, recording.now)
+            found = await lead_queries.find_keys(driver, _identities(event))
+        for lead_id in sorted(set(found.values())):
+            with suppress(NotThere):
+                await self._erase.erase(lead_id, "request", caller(event.source))
+        async with self._database.recording() as recording:
+            driver = await recording.driver()
+            note = "erased" if found else "nobody of this id"
+            await hook_events.settle(driver, event.hook_event_id, None, note, recording.now)
+
+
+def _delay_s(event: HookEvent) -> float:
+    """How long until the next attempt: doubling and jittered, or the few looks for a person who may still come."""
+    if event.act == "activity":
+        return _ACTIVITY_AFTER_S[min(event.attempts, len(_ACTIVITY_AFTER_S)) - 1]
+    ceiling = min(_LAST_S, _FIRST_S * 2.0 ** min(event.attempts - 1, 20))
+    return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+
+
+def _identities(event: HookEvent) -> list[IdentityKey]:
+    """The keys by which a deletion names a person."""
+    said = event.reference if isinstance(event.reference, dict) else {}
+    keys: list[IdentityKey] = []
+    email, external_id = said.get("email"), said.get("external_id")
+    if isinstance(email, str) and (address := email_facts(email).address):
+        keys.append(("email", address))
+    if isinstance(external_id, str):
+        keys.append(("external", external_key(event.source, external_id)))
+    return keys

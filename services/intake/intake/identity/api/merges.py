@@ -1,0 +1,178 @@
+"""POST /v1/leads/{lead_id}/merge, /v1/merges/{merge_id} and its revert: one person once, and a mistake about it undone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Body, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from accord.db import Database
+from accord.http.auth import Caller, require
+from accord.http.idempotency import Answer, Ticket, idempotency
+from accord.http.openapi import problems
+from accord.http.paging import CursorText, Limit, Page, page_of, place_after
+from accord.http.problems import not_found
+from intake.identity.queries.merges import Made
+from intake.identity.service import merge
+from intake.identity.service.merge import Merged, Who
+from intake.leads.api import LEAD_ID
+
+_OTHER_LEAD_ID = "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e20"
+_MERGE_EXAMPLE: dict[str, object] = {
+    "merge_id": "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e21",
+    "survivor_id": LEAD_ID,
+    "merged_lead_id": _OTHER_LEAD_ID,
+    "submission_id": None,
+    "merged_by": "marketing",
+    "merged_at": "2026-01-06T08:00:00Z",
+    "reverted_at": None,
+    "reverted_by": None,
+}
+_MERGED_EXAMPLE: dict[str, object] = {**_MERGE_EXAMPLE, "followed": []}
+_REVERTED_EXAMPLE: dict[str, object] = {
+    **_MERGE_EXAMPLE,
+    "reverted_at": "2026-01-07T08:00:00Z",
+    "reverted_by": "marketing",
+}
+
+
+class MergeIn(BaseModel):
+    """The other lead."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    with_: UUID = Field(alias="with", description="The id of the lead that is the same person.")
+
+
+class MergeOut(BaseModel):
+    """Two leads that turned out to be one person. It holds no personal data."""
+
+    merge_id: UUID
+    survivor_id: UUID = Field(description="The lead that lives on: the older one, or the one that has entered.")
+    merged_lead_id: UUID = Field(description="The lead whose id leads to the survivor since.")
+    submission_id: UUID | None = Field(
+        description="The submission whose keys named both; null for a person's decision."
+    )
+    merged_by: str | None = Field(description="The key of the person who decided; null where a submission did.")
+    merged_at: datetime
+    reverted_at: datetime | None = Field(description="When it was taken back; null while it stands.")
+    reverted_by: str | None
+
+
+class MergedOut(MergeOut):
+    """A merge that was just made."""
+
+    followed: list[UUID] = Field(
+        description="Those of the ids asked for that had been merged before, so that their survivors were merged now."
+    )
+
+
+def _shown(made: Made) -> dict[str, object]:
+    """A merge as it is answered."""
+    return {
+        "merge_id": made.merge_id,
+        "survivor_id": made.survivor_id,
+        "merged_lead_id": made.merged_lead_id,
+        "submission_id": made.submission_id,
+        "merged_by": made.caller,
+        "merged_at": made.recorded_at,
+        "reverted_at": made.reverted_at,
+        "reverted_by": made.reverted_by,
+    }
+
+
+def _merged(merged: Merged) -> Answer:
+    made, followed = merged
+    return _answer(201, {**_shown(made), "followed": followed}, made, {"location": f"/v1/merges/{made.merge_id}"})
+
+
+def _reverted(made: Made) -> Answer:
+    return _answer(200, _shown(made), made, {})
+
+
+def _answer(status: int, body: Mapping[str, object], made: Made, headers: Mapping[str, str]) -> Answer:
+    content = orjson.dumps(body, default=str, option=orjson.OPT_UTC_Z)
+    return Answer(status, content, headers, subject=made.survivor_id)
+
+
+def _example(value: object) -> dict[str, object]:
+    return {"content": {"application/json": {"example": value}}}
+
+
+def merge_router(database: Database) -> APIRouter:
+    """The routes over one database."""
+    router = APIRouter(tags=["merges"])
+
+    @router.post(
+        "/v1/leads/{lead_id}/merge",
+        status_code=201,
+        summary="Merge two leads",
+        operation_id="merge_leads",
+        response_model=MergedOut,
+        responses={201: _example(_MERGED_EXAMPLE), **problems(404, 409, 410)},
+    )
+    async def merge_two(
+        lead_id: UUID,
+        body: Annotated[MergeIn, Body(openapi_examples={"other": {"value": {"with": _OTHER_LEAD_ID}}})],
+        caller: Caller = require("leads:write"),
+        ticket: Ticket | None = idempotency(),
+    ) -> Response:
+        """By the rules of every merge: the older lead survives with its source, the newest value of each field wins, and activities and
+        keys move. Nothing is lost, so that the merge can be taken back.
+
+        An id that was merged before stands for its survivor, and is named in `followed`. Two ids of one lead are 409 with `survivor_id`.
+        """
+        done = await merge.merge_leads(database, lead_id, body.with_, Who(caller.name, ticket), _merged)
+        return done.answer.response()
+
+    @router.get(
+        "/v1/leads/{lead_id}/merges",
+        summary="The merges of a lead",
+        operation_id="list_merges",
+        responses=problems(404, 410),
+    )
+    async def of_lead(
+        lead_id: UUID, limit: Limit = 50, cursor: CursorText = None, _caller: Caller = require("leads:read")
+    ) -> Page[MergeOut]:
+        """Every merge in which the lead took part, or one that was merged into it; newest first, also those that were taken back."""
+        found = await merge.merges_of(database, lead_id, place_after(cursor, UUID), limit + 1)
+        made, next_cursor = page_of(found, limit, lambda one: one.merge_id)
+        return Page(items=[MergeOut.model_validate(_shown(one)) for one in made], next_cursor=next_cursor)
+
+    @router.get(
+        "/v1/merges/{merge_id}",
+        summary="One merge",
+        operation_id="get_merge",
+        responses={200: _example(_MERGE_EXAMPLE), **problems(404)},
+    )
+    async def one(merge_id: UUID, _caller: Caller = require("leads:read")) -> MergeOut:
+        made = await merge.find_merge(database, merge_id)
+        if made is None:
+            raise not_found("merge")
+        return MergeOut.model_validate(_shown(made))
+
+    @router.post(
+        "/v1/merges/{merge_id}/revert",
+        summary="Take a merge back",
+        operation_id="revert_merge",
+        response_model=MergeOut,
+        responses={200: _example(_REVERTED_EXAMPLE), **problems(404, 409, 410)},
+    )
+    async def revert(
+        merge_id: UUID, caller: Caller = require("leads:write"), ticket: Ticket | None = idempotency()
+    ) -> Response:
+        """The merged lead lives again with its own keys, activities and values. The survivor keeps what it has learnt from elsewhere
+        since and loses what came from the other alone.
+
+        The two are apart from then on: a submission that names both goes to the one with its strongest key (e-mail, then phone, then
+        external id), until a person merges them again. Where the survivor was itself merged on, 409 names in `revert_first` the merge
+        that must be taken back before.
+        """
+        return (await merge.take_back(database, merge_id, Who(caller.name, ticket), _reverted)).answer.response()
+
+    return router

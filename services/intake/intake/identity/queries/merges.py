@@ -1,0 +1,161 @@
+"""SQL on merges: what each recorded, and taking one back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from accord.contracts.values import Campaign
+from accord.db import from_json
+from intake.identity.domain.merging import Before
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.lead import Lead
+from intake.leads.queries.leads import snapshot
+
+_SHOWN = "m.merge_id, m.survivor_id, m.merged_lead_id, m.submission_id, m.caller, m.recorded_at, m.reverted_at, m.reverted_by"
+_READ = f"SELECT {_SHOWN}, m.survivor_before, m.keys_moved, m.activities_moved FROM merge m WHERE m.merge_id = $1"
+_PAGE = f"""
+SELECT {_SHOWN} FROM merge m
+WHERE (m.survivor_id = ANY ($1::uuid[]) OR m.merged_lead_id = ANY ($1::uuid[])) AND ($2::uuid IS NULL OR m.merge_id < $2)
+ORDER BY m.merge_id DESC LIMIT $3
+"""
+# By the time of the transaction; of one transaction, by the ids, which are made in its order.
+_LATER = f"""
+SELECT {_SHOWN}, m.survivor_before, m.keys_moved, m.activities_moved
+FROM merge m
+WHERE m.survivor_id = $1 AND m.reverted_at IS NULL AND (m.recorded_at, m.merge_id) > ($2, $3::uuid)
+ORDER BY m.recorded_at, m.merge_id
+"""
+_OF_GONE = f"SELECT {_SHOWN} FROM merge m WHERE m.merged_lead_id = $1 AND m.reverted_at IS NULL ORDER BY m.recorded_at DESC LIMIT 1"
+_REWRITE = """
+UPDATE merge SET survivor_before = u.before::jsonb
+FROM unnest($1::uuid[], $2::text[]) AS u (merge_id, before) WHERE merge.merge_id = u.merge_id
+"""
+# Who is not one person any more leaves nothing of the other behind: what a merge recorded was needed to take it back.
+_REVERTED = """
+UPDATE merge SET reverted_at = $2, reverted_by = $3, survivor_before = '{}', keys_moved = '[]', activities_moved = '{}'
+WHERE merge_id = $1
+"""
+# Keys that meanwhile belong to nobody are inserted anew, those of the survivor go back.
+_RETURN_KEYS = """
+INSERT INTO identity_key (kind, value, lead_id)
+SELECT kind, value, $3 FROM unnest($1::text[], $2::text[]) AS k (kind, value) ORDER BY kind, value
+ON CONFLICT (kind, value) DO UPDATE SET lead_id = excluded.lead_id
+"""
+_RETURN_ACTIVITIES = "UPDATE activity SET lead_id = $2 WHERE lead_id = $1 AND activity_id = ANY ($3::uuid[])"
+_NOTHING: dict[str, Any] = {
+    "person": {},
+    "attributes": {},
+    "stamps": {},
+    "account_id": None,
+    "campaign": None,
+    "external_keys": [],
+}
+"""What a merge that was taken back remembers."""
+_PART = """
+INSERT INTO apart (lead_id, other_id, merge_id, caller, recorded_at)
+VALUES ($1, $2, $3, $4, $5), ($2, $1, $3, $4, $5)
+ON CONFLICT (lead_id, other_id) DO UPDATE SET merge_id = excluded.merge_id, caller = excluded.caller, recorded_at = excluded.recorded_at
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A merge as it is shown: which two leads, what joined them, and whether it was taken back."""
+
+    merge_id: UUID
+    survivor_id: UUID
+    merged_lead_id: UUID
+    submission_id: UUID | None
+    caller: str | None
+    recorded_at: datetime
+    reverted_at: datetime | None
+    reverted_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A merge with what is needed to take it back."""
+
+    made: Made
+    before: Before
+    keys_moved: tuple[IdentityKey, ...]
+    activities_moved: tuple[UUID, ...]
+
+
+async def read(driver: asyncpg.Connection, merge_id: UUID) -> Recorded | None:
+    """One merge."""
+    row = await driver.fetchrow(_READ, merge_id)
+    return None if row is None else _recorded(row)
+
+
+async def later(driver: asyncpg.Connection, made: Made) -> list[Recorded]:
+    """The merges of the same survivor that came after this one and stand, in order."""
+    return [_recorded(row) for row in await driver.fetch(_LATER, made.survivor_id, made.recorded_at, made.merge_id)]
+
+
+async def that_took(driver: asyncpg.Connection, lead_id: UUID) -> Made | None:
+    """The merge that stands by which this lead went into another."""
+    row = await driver.fetchrow(_OF_GONE, lead_id)
+    return None if row is None else _made(row)
+
+
+async def page(driver: asyncpg.Connection, lead_ids: Sequence[UUID], after: UUID | None, rows_max: int) -> list[Made]:
+    """The merges in which any of these leads took part, newest first."""
+    return [_made(row) for row in await driver.fetch(_PAGE, lead_ids, after, rows_max)]
+
+
+async def rewrite(driver: asyncpg.Connection, survivor: Lead, befores: Mapping[UUID, Before]) -> None:
+    """Let merges of this survivor that stand remember it as it would have been."""
+    if befores:
+        remembered = [snapshot(before.on(survivor)) for before in befores.values()]
+        await driver.execute(_REWRITE, list(befores), remembered)
+
+
+async def take_back(
+    driver: asyncpg.Connection, recorded: Recorded, keys: Collection[IdentityKey], caller: str, now: datetime
+) -> None:
+    """Move these keys, and the activities that are still there, back to the merged lead, and mark the two as apart."""
+    made = recorded.made
+    await driver.execute(_REVERTED, made.merge_id, now, caller)
+    if keys:
+        wanted = list(keys)
+        await driver.execute(_RETURN_KEYS, [key[0] for key in wanted], [key[1] for key in wanted], made.merged_lead_id)
+    await driver.execute(_RETURN_ACTIVITIES, made.survivor_id, made.merged_lead_id, recorded.activities_moved)
+    await driver.execute(_PART, made.survivor_id, made.merged_lead_id, made.merge_id, caller, now)
+
+
+def _made(row: asyncpg.Record) -> Made:
+    return Made(
+        row["merge_id"],
+        row["survivor_id"],
+        row["merged_lead_id"],
+        row["submission_id"],
+        row["caller"],
+        row["recorded_at"],
+        row["reverted_at"],
+        row["reverted_by"],
+    )
+
+
+def _recorded(row: asyncpg.Record) -> Recorded:
+    before = from_json(row["survivor_before"]) or _NOTHING
+    campaign, account_id = before["campaign"], before["account_id"]
+    return Recorded(
+        _made(row),
+        Before(
+            person=before["person"],
+            attributes=before["attributes"],
+            stamps={name: datetime.fromisoformat(at) for name, at in before["stamps"].items()},
+            account_id=None if account_id is None else UUID(account_id),
+            campaign=None if campaign is None else Campaign.model_validate(campaign),
+            external_keys=tuple(before["external_keys"]),
+        ),
+        tuple((kind, value) for kind, value in from_json(row["keys_moved"])),
+        tuple(row["activities_moved"]),
+    )

@@ -1,0 +1,33 @@
+"""Finds companies and their leads for those who read. It writes nothing; accounts come with submissions."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from accord.db import Database, driver_of
+from intake.identity.queries import accounts
+from intake.identity.queries.accounts import Account
+from intake.leads.queries import lookup
+from intake.leads.queries.lookup import Found
+from intake.leads.service.recognise import account_id_of, company_domain_of
+
+
+async def find_account(database: Database, account_id: UUID) -> Account | None:
+    """The account; None if there is none."""
+    async with database.reading() as conn:
+        return await accounts.read(await driver_of(conn), account_id)
+
+
+async def find_by_domain(database: Database, domain: str) -> Account | None:
+    """The account that this domain belongs to, however it is spelt; None for a domain that is no company's."""
+    registered = company_domain_of(domain)
+    return None if registered is None else await find_account(database, account_id_of(registered))
+
+
+async def leads_of(database: Database, account_id: UUID, after: UUID | None, rows_max: int) -> list[Found] | None:
+    """The account's leads after a place, in the order of their ids; None if there is no such account."""
+    async with database.reading() as conn:
+        driver = await driver_of(conn)
+        if await accounts.read(driver, account_id) is None:
+            return None
+        return await lookup.by_ids(driver, await accounts.lead_ids(driver, account_id, after, rows_max))

@@ -1,0 +1,193 @@
+"""Merges two leads by a person's decision, and takes merges back; each in one transaction. What the rules are, the domain says."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
+from uuid import UUID
+
+import asyncpg
+
+from accord.db import Database, Recording, driver_of
+from accord.http.idempotency import Answer, Done, Ticket, once
+from accord.http.problems import Problem, gone, not_found, unfit_at
+from accord.ids import new_id
+from intake.identity.domain.merging import Later, parted
+from intake.identity.queries import merges
+from intake.identity.queries.merges import Made, Recorded
+from intake.leads.domain.lead import Lead
+from intake.leads.domain.register import Register
+from intake.leads.queries import apart as apart_queries
+from intake.leads.queries import leads as lead_queries
+from intake.leads.service.family import NotThere, family_of
+from intake.leads.service.ledger import tried, write
+from intake.leads.service.recognise import account_domain, account_id_of
+
+_REREADS_MAX = 10
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Who asks, under which idempotency key if there is one."""
+
+    caller: str
+    ticket: Ticket | None = None
+
+
+class Merged(NamedTuple):
+    """A merge that was just made, and those of the ids asked for that had been merged before."""
+
+    made: Made
+    followed: list[UUID]
+
+
+async def merge_leads(
+    database: Database, lead_id: UUID, other_id: UUID, who: Who, encode: Callable[[Merged], Answer]
+) -> Done[Merged]:
+    """Merge two leads. One that was merged before is followed to its survivor.
+
+    Raises Problem 404 and 410 for a lead that is not there, 409 where the two are one lead already, 422 for a lead with itself.
+    """
+    return await _once(database, who, lambda recording: _merge(recording, lead_id, other_id, who.caller), encode)
+
+
+async def take_back(database: Database, merge_id: UUID, who: Who, encode: Callable[[Made], Answer]) -> Done[Made]:
+    """Take a merge back. Raises Problem 404, and 409 where it cannot be taken back now."""
+    return await _once(database, who, lambda recording: _take_back(recording, merge_id, who.caller), encode)
+
+
+async def find_merge(database: Database, merge_id: UUID) -> Made | None:
+    """One merge; None if there is none."""
+    async with database.reading() as conn:
+        recorded = await merges.read(await driver_of(conn), merge_id)
+        return None if recorded is None else recorded.made
+
+
+async def merges_of(database: Database, lead_id: UUID, after: UUID | None, rows_max: int) -> list[Made]:
+    """The merges in which this lead, or one that was merged into it, took part; newest first. Raises Problem 404 or 410."""
+    async with database.reading() as conn:
+        driver = await driver_of(conn)
+        return await merges.page(driver, [*await family_of(driver, lead_id), lead_id], after, rows_max)
+
+
+async def _once(
+    database: Database, who: Who, act: Callable[[Recording], Awaitable[T]], encode: Callable[[T], Answer]
+) -> Done[T]:
+    async def attempt() -> Done[T]:
+        async with database.recording() as recording:
+            return await once(recording, who.ticket, lambda: act(recording), encode)
+
+    return await tried(attempt)
+
+
+async def _merge(recording: Recording, lead_id: UUID, other_id: UUID, caller: str) -> Merged:
+    if lead_id == other_id:
+        raise unfit_at("/with", "Must be another lead")
+    driver = await recording.driver()
+    one, other = await _living(driver, lead_id, other_id)
+    if one.lead_id == other.lead_id:
+        raise Problem(
+            409,
+            "already-merged",
+            "They are one lead already",
+            "Both ids lead to one lead, named in survivor_id.",
+            survivor_id=str(one.lead_id),
+        )
+    register = Register(recording.now, {one.lead_id: one, other.lead_id: other}, {})
+    register.merge(one, other, new_id(), None, caller)
+    await write(driver, register, recording.now)
+    await apart_queries.join_again(driver, one.lead_id, other.lead_id)
+    recording.publish(*register.events)
+    (merge,) = register.merges
+    made = Made(merge.merge_id, merge.survivor.lead_id, merge.other.lead_id, None, caller, recording.now, None, None)
+    return Merged(made, [asked for asked, lead in ((lead_id, one), (other_id, other)) if asked != lead.lead_id])
+
+
+async def _living(driver: asyncpg.Connection, lead_id: UUID, other_id: UUID) -> tuple[Lead, Lead]:
+    """The leads that live under these ids, locked. One that is merged meanwhile is looked for again."""
+    for _ in range(_REREADS_MAX):
+        one = (await family_of(driver, lead_id))[0]
+        try:
+            other = (await family_of(driver, other_id))[0]
+        except NotThere as absence:
+            if absence.erased:
+                raise
+            raise unfit_at("/with", "There is no such lead") from None
+        locked = await lead_queries.lock_leads(driver, {one, other})
+        if {one, other} <= locked.keys() and all(lead.merged_into is None for lead in locked.values()):
+            return locked[one], locked[other]
+    raise lead_queries.Moved
+
+
+async def _take_back(recording: Recording, merge_id: UUID, caller: str) -> Made:
+    driver, now = await recording.driver(), recording.now
+    recorded, leads = await _locked(driver, merge_id)
+    made = recorded.made
+    survivor, absorbed = leads.get(made.survivor_id), leads.get(made.merged_lead_id)
+    if survivor is None or absorbed is None:
+        raise gone("lead")
+    await _refuse_what_stands_on_it(driver, made, survivor)
+    later = await merges.later(driver, made)
+    if not {one.made.merged_lead_id for one in later} <= leads.keys():
+        raise lead_queries.Moved
+    owners = await lead_queries.find_keys(driver, recorded.keys_moved)
+    returned = [key for key in recorded.keys_moved if owners.get(key, survivor.lead_id) == survivor.lead_id]
+    back = parted(
+        survivor,
+        absorbed,
+        recorded.before,
+        returned,
+        [Later(one.made.merge_id, leads[one.made.merged_lead_id], one.before) for one in later],
+        merge_id,
+        now,
+        _account_of,
+    )
+    await lead_queries.update_leads(driver, [back.survivor, back.restored], now)
+    await merges.take_back(driver, recorded, returned, caller, now)
+    await merges.rewrite(driver, back.survivor, back.later)
+    recording.publish(*back.events)
+    return replace(made, reverted_at=now, reverted_by=caller)
+
+
+async def _locked(driver: asyncpg.Connection, merge_id: UUID) -> tuple[Recorded, dict[UUID, Lead]]:
+    """The merge, with its keys locked, and its leads and those that the survivor absorbed later, locked. Raises Problem 404, 409."""
+    recorded = await merges.read(driver, merge_id)
+    if recorded is None:
+        raise not_found("merge")
+    await lead_queries.lock_keys(driver, recorded.keys_moved)
+    made = recorded.made
+    others = [one.made.merged_lead_id for one in await merges.later(driver, made)]
+    leads = await lead_queries.lock_leads(driver, {made.survivor_id, made.merged_lead_id, *others})
+    recorded = await merges.read(driver, merge_id)  # as it is now that nobody else can take it back
+    if recorded is None:
+        raise not_found("merge")
+    if recorded.made.reverted_at is not None:
+        raise Problem(
+            409,
+            "already-reverted",
+            "It was taken back",
+            "This merge was taken back before.",
+            reverted_at=recorded.made.reverted_at,
+        )
+    return recorded, leads
+
+
+async def _refuse_what_stands_on_it(driver: asyncpg.Connection, made: Made, survivor: Lead) -> None:
+    if survivor.merged_into is None:
+        return
+    above = await merges.that_took(driver, survivor.lead_id)
+    raise Problem(
+        409,
+        "revert-another-first",
+        "Its survivor was merged on",
+        "The survivor of this merge was merged into another lead since. Take that merge back first, named in revert_first.",
+        revert_first=None if above is None else str(above.merge_id),
+    )
+
+
+def _account_of(person: Mapping[str, str]) -> UUID | None:
+    email = person.get("email")
+    domain = account_domain(person.get("domain"), email.rpartition("@")[2] if email else None)
+    return None if domain is None else account_id_of(domain)

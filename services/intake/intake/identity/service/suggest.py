@@ -1,0 +1,67 @@
+"""Suggests leads that may be one person. It writes nothing and merges nobody; that takes a person."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+
+from accord.db import Database, driver_of
+from intake.identity.domain.likeness import Likeness, Person, likeness
+from intake.identity.queries import duplicates
+from intake.identity.service.names import compared
+from intake.leads.queries import apart as apart_queries
+from intake.leads.queries import lookup
+from intake.leads.queries.lookup import Found
+from intake.leads.service.family import family_of
+
+SUGGESTIONS_MAX = 50
+"""Suggestions of one lead that are answered."""
+_RANKED_MAX = 4 * SUGGESTIONS_MAX
+"""Of the best so many, those that a person has parted from the lead are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A lead that may be the same person, and why."""
+
+    found: Found
+    likeness: Likeness
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestions:
+    """The best first, and how many leads were compared."""
+
+    items: list[Suggestion]
+    compared: int
+
+
+async def suggest(database: Database, lead_id: UUID, rows_max: int) -> Suggestions:
+    """Leads that may be the same person as this one, or as the one into which it was merged. Raises Problem 404 or 410."""
+    async with database.reading() as conn:
+        driver = await driver_of(conn)
+        root = (await family_of(driver, lead_id))[0]
+        (own,) = await lookup.by_ids(driver, [root])
+        person = duplicates.person_of(own.lead)
+        candidates = await duplicates.candidates(driver, own.lead)
+        # A thousand pairs take some milliseconds, in which the loop has other things to do.
+        ranked = await asyncio.to_thread(_ranked, person, candidates)
+        best = dict((await _without_parted(driver, root, ranked))[:rows_max])
+        found = {one.lead.lead_id: one for one in await lookup.by_ids(driver, list(best))}
+        return Suggestions([Suggestion(found[one], alike) for one, alike in best.items()], len(candidates))
+
+
+def _ranked(person: Person, candidates: Sequence[Person]) -> list[tuple[UUID, Likeness]]:
+    alike = [(one.lead_id, found) for one in candidates if (found := likeness(compared(person, one))) is not None]
+    return sorted(alike, key=lambda pair: (-pair[1].score, pair[0]))[:_RANKED_MAX]
+
+
+async def _without_parted(
+    driver: asyncpg.Connection, lead_id: UUID, ranked: list[tuple[UUID, Likeness]]
+) -> list[tuple[UUID, Likeness]]:
+    parted = await apart_queries.apart(driver, [lead_id, *(one for one, _ in ranked)]) if ranked else set()
+    return [(one, alike) for one, alike in ranked if frozenset((lead_id, one)) not in parted]

@@ -1,0 +1,1 @@
+"""Files of leads: received, read, taken row by row, and told."""

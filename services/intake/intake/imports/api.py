@@ -1,0 +1,498 @@
+"""/v1/imports: files in, and what became of their rows out. Sending one is a plain endpoint that reads the body as it comes; it knows no
+rule of imports."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from email.message import Message
+from typing import Annotated, Literal
+from uuid import UUID
+from zoneinfo import available_timezones
+
+import orjson
+from fastapi import APIRouter, Query
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from accord.contracts.values import SourceName
+from accord.http.auth import Caller, authorize, forbidden, require
+from accord.http.idempotency import Answer, ticket_of
+from accord.http.openapi import operation, problems
+from accord.http.paging import CursorText, Limit, Page, page_of, place_after
+from accord.http.problems import Problem, media_type_of, unfit, unsupported_media_type, validation_problem
+from intake.imports.domain.imports import Failure, Outcome, Plan, State
+from intake.imports.domain.table import ERROR_COLUMN, LINE_COLUMN, OURS, ROW_COLUMN, encoding_named, guarded
+from intake.imports.queries import Job
+from intake.imports.service.imports import Imports
+from intake.imports.service.upload import Asked
+
+PATH = "/v1/imports"
+CSV, NDJSON = "text/csv", "application/x-ndjson"
+MAPPING_CHARS_MAX = 4_000
+"""Percent-encoded it must fit into the 64 KiB that a request line may have; a longer one is saved at the source."""
+ROWS_PER_S_MAX = 100_000
+_DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
+_QUOTES = {"double": '"', "single": "'"}
+_BOM = "\ufeff"
+
+
+# asking ------------------------------------------------------------------------------------------------------------
+def _encoding(name: str) -> str:
+    found = encoding_named(name)
+    if found is None:
+        raise PydanticCustomError("encoding", "Is not an encoding that is read; utf-8, utf-16, windows-1252 are some")
+    return found
+
+
+def _timezone(name: str) -> str:
+    if name not in available_timezones():
+        raise PydanticCustomError("timezone", "Is not a time zone of the IANA database, such as America/Chicago")
+    return name
+
+
+class ImportQuery(BaseModel):
+    """The parameters of `POST /v1/imports`. What is left out is found out from the file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: SourceName
+    mapping: Annotated[str, Field(max_length=MAPPING_CHARS_MAX)] | None = None
+    dry_run: bool = False
+    encoding: Annotated[str, Field(max_length=40), AfterValidator(_encoding)] | None = None
+    delimiter: (
+        Annotated[Literal[",", ";", "\t", "|"], BeforeValidator(lambda given: _DELIMITERS.get(given, given))] | None
+    ) = None
+    quote: Annotated[Literal['"', "'"], BeforeValidator(lambda given: _QUOTES.get(given, given))] | None = None
+    header: bool = True
+    timezone: Annotated[str, Field(max_length=60), AfterValidator(_timezone)] = "UTC"
+    rows_per_s: Annotated[int, Field(ge=1, le=ROWS_PER_S_MAX)] | None = None
+
+
+def _query(request: Request) -> ImportQuery:
+    given = request.query_params.multi_items()
+    twice = {name for name, _ in given if sum(other == name for other, _ in given) > 1}
+    if twice:
+        errors = [{"parameter": name, "message": "Must stand once"} for name in sorted(twice)]
+        raise unfit("A parameter stands twice.", *errors)
+    try:
+        return ImportQuery.model_validate(dict(given))
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False)
+        raise validation_problem([{**item, "loc": ("query", *item["loc"][:1])} for item in found]) from None
+
+
+# answering ---------------------------------------------------------------------------------------------------------
+class RowsOut(BaseModel):
+    """Rows by what became of them. Each row that is not blank is in `read` and in one of the others."""
+
+    read: int
+    created: int
+    updated: int
+    merged: int
+    unchanged: int = Field(
+        description="Said before by the same source, word for word, under the same policy; not taken again."
+    )
+    quarantined: int
+    rejected: int = Field(description="By the data policy.")
+    failed: int = Field(description="No submission: see `errors`.")
+
+
+class ExampleOut(BaseModel):
+    """One row that was not taken."""
+
+    row: int
+    outcome: Literal["rejected", "failed"]
+    error: str
+
+
+class ImportQualityOut(BaseModel):
+    """What the data policy said of the rows."""
+
+    verdicts: dict[str, int]
+    failed: dict[str, int] = Field(description="Parameter of the policy → rows that did not meet it.")
+    examples: list[ExampleOut] = Field(description="The first rows that were rejected or failed.")
+
+
+class FileOut(BaseModel):
+    """How the file is read, and what was found out."""
+
+    format: Literal["csv", "ndjson"]
+    encoding: str
+    encoding_detected: bool = Field(description="False where it was said, or marked at the beginning of the file.")
+    delimiter: str | None
+    quote: str | None
+    line_end: str | None
+    header: bool
+    timezone: str
+    corrected: bool = Field(description="A file of errors, sent again: cells that were guarded are restored.")
+
+
+class MappingOut(BaseModel):
+    """Which column fills which field."""
+
+    source_of: Literal["request", "source", "names", "form"] = Field(
+        description="`request`: it was sent. `source`: saved at the source. `names`: the columns' own names. `form`: lines are"
+        " submissions as they stand."
+    )
+    columns: dict[str, str]
+    not_mapped: list[str] = Field(description="Columns that are kept with the row and mean nothing here.")
+
+
+class ImportOut(BaseModel):
+    """One import as it stands."""
+
+    import_id: UUID
+    source: str
+    state: State
+    dry_run: bool
+    cancelling: bool
+    rows: RowsOut
+    rows_per_s: float | None = Field(description="Of late while it runs, of the whole when it has ended.")
+    bytes_received: int
+    bytes_done: int
+    share_done: float = Field(ge=0, le=1, description="By bytes.")
+    eta_s: float | None = Field(description="Seconds that the rest will take, if it goes on like this.")
+    quality: ImportQualityOut
+    file: FileOut | None
+    mapping: MappingOut | None
+    error: str | None = Field(description="Why it failed as a whole.")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class ImportRowOut(BaseModel):
+    """What became of one row. Rows are numbered as in a spreadsheet, from 1, the header counted."""
+
+    row: int
+    outcome: Outcome
+    verdict: str | None
+    lead_id: UUID | None
+
+
+def _shown(job: Job) -> ImportOut:
+    rest = job.bytes_received - job.bytes_done
+    plan = job.plan
+    return ImportOut(
+        import_id=job.import_id,
+        source=job.source,
+        state=job.state,
+        dry_run=job.dry_run,
+        cancelling=job.cancel_requested and job.state == "running",
+        rows=RowsOut.model_validate(job.counts, from_attributes=True),
+        rows_per_s=None if job.rows_per_s is None else round(job.rows_per_s, 1),
+        bytes_received=job.bytes_received,
+        bytes_done=job.bytes_done,
+        share_done=_share(job),
+        eta_s=round(rest / job.bytes_per_s, 1) if job.state == "running" and job.bytes_per_s else None,
+        quality=ImportQualityOut.model_validate(job.quality, from_attributes=True),
+        file=None if plan is None else _file(plan),
+        mapping=None if plan is None else _mapping(plan),
+        error=job.error,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+    )
+
+
+def _share(job: Job) -> float:
+    if job.state == "finished":
+        return 1.0
+    return round(min(1.0, job.bytes_done / job.bytes_received), 6) if job.bytes_received else 0.0
+
+
+def _file(plan: Plan) -> FileOut:
+    return FileOut(
+        format=plan.format,
+        encoding=plan.encoding,
+        encoding_detected=not plan.encoding_said,
+        delimiter=plan.delimiter,
+        quote=plan.quote,
+        line_end=plan.line_end if plan.format == "csv" else None,
+        header=plan.header,
+        timezone=plan.timezone,
+        corrected=plan.marked,
+    )
+
+
+def _mapping(plan: Plan) -> MappingOut:
+    mapped = plan.mapped
+    left = [name for name in plan.columns if name not in mapped and name not in OURS]
+    in_order = [name for name in plan.columns if name in mapped] or list(mapped)
+    return MappingOut(source_of=plan.mapping_from, columns={name: mapped[name] for name in in_order}, not_mapped=left)
+
+
+# routes ------------------------------------------------------------------------------------------------------------
+def import_routes(imports: Imports) -> list[BaseRoute]:
+    """Sending a file."""
+
+    async def send(request: Request) -> Response:
+        caller = await authorize(request, "leads:write")
+        media = media_type_of(request)
+        if media not in (CSV, NDJSON):
+            raise unsupported_media_type(CSV, NDJSON)
+        if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+            raise Problem(
+                415,
+                "unsupported-media-type",
+                "This content encoding is not accepted",
+                "Send the file as it is, not compressed.",
+                headers={"Accept-Encoding": "identity"},
+            )
+        asked = await _asked(request, caller, media)
+        return (await imports.receive(asked, _body(request), _queued)).answer.response()
+
+    return [Route(PATH, send, methods=["POST"])]
+
+
+async def _asked(request: Request, caller: Caller, media: str) -> Asked:
+    query = _query(request)
+    said = Message()
+    said["content-type"] = request.headers.get("content-type", "")
+    charset, header = said.get_param("charset"), said.get_param("header")
+    # Many clients say UTF-8 whatever they send, so that is found out all the same (RFC 4180 has both parameters).
+    declared = encoding_named(charset) if isinstance(charset, str) else None
+    return Asked(
+        source=query.source,
+        caller=caller.name,
+        format="csv" if media == CSV else "ndjson",
+        mapping=query.mapping,
+        dry_run=query.dry_run,
+        encoding=query.encoding or (declared if declared != "utf-8" else None),
+        delimiter=query.delimiter,
+        quote=query.quote,
+        header=query.header and header != "absent",
+        timezone=query.timezone,
+        rows_per_s_max=query.rows_per_s,
+        ticket=await ticket_of(request, caller.name, b""),
+    )
+
+
+async def _body(request: Request) -> AsyncIterator[bytes]:
+    async for piece in request.stream():
+        if piece:
+            yield piece
+
+
+def _queued(job: Job) -> Answer:
+    return Answer(202, _shown(job).model_dump_json().encode(), {"Location": f"{PATH}/{job.import_id}"})
+
+
+def import_router(imports: Imports) -> APIRouter:
+    """Asking about imports, and cancelling them."""
+    router = APIRouter(tags=["imports"])
+
+    @router.get(PATH, summary="Imports, latest first")
+    async def listed(
+        limit: Limit = 50,
+        cursor: CursorText = None,
+        source: Annotated[str | None, Query(max_length=100)] = None,
+        _: Caller = require("leads:write"),
+    ) -> Page[ImportOut]:
+        found = await imports.page(place_after(cursor, UUID), limit + 1, source)
+        items, following = page_of(found, limit, lambda job: job.import_id)
+        return Page(items=[_shown(job) for job in items], next_cursor=following)
+
+    @router.get(PATH + "/{import_id}", summary="One import", responses=problems(404))
+    async def one(import_id: UUID, _: Caller = require("leads:write")) -> ImportOut:
+        """State, rows by outcome, rate, share done and what was found out about the file."""
+        return _shown(await imports.find(import_id))
+
+    @router.get(PATH + "/{import_id}/rows", summary="What became of its rows", responses=problems(404))
+    async def rows(
+        import_id: UUID,
+        limit: Limit = 50,
+        cursor: CursorText = None,
+        outcome: Outcome | None = None,
+        _: Caller = require("leads:write"),
+    ) -> Page[ImportRowOut]:
+        """In the order of the file, those that have been taken so far. A dry run has none. Kept for a time only."""
+        await imports.find(import_id)
+        found = await imports.results(import_id, place_after(cursor, int) or 0, limit + 1, outcome)
+        items, following = page_of(found, limit, lambda result: result.number)
+        shown = [
+            ImportRowOut(row=one.number, outcome=one.outcome, verdict=one.verdict, lead_id=one.lead_id) for one in items
+        ]
+        return Page(items=shown, next_cursor=following)
+
+    @router.get(
+        PATH + "/{import_id}/errors",
+        summary="Its rows that were not taken, to be corrected and sent again",
+        response_class=StreamingResponse,
+        responses={
+            **problems(404),
+            200: {
+                "description": "The rows as they were sent, each with its number and its errors, in the format of the import.",
+                "content": {CSV: {"schema": {"type": "string"}}, NDJSON: {"schema": {"type": "string"}}},
+            },
+        },
+    )
+    async def errors(import_id: UUID, caller: Caller = require("leads:write")) -> StreamingResponse:
+        """Rows that failed or were rejected, as a file of the same kind with `accord_row` and `accord_error` before its own columns. Cells
+        that a spreadsheet could take for formulas have an apostrophe before them. Correct the rows and send the file as a new import: the
+        two columns are passed over and the apostrophes are taken away. Needs `personal:read` too."""
+        if "personal:read" not in caller.scopes:
+            raise forbidden("personal:read")
+        job = await imports.find(import_id)
+        failures = imports.failures(import_id)
+        if job.plan is not None and job.plan.format == "ndjson":
+            pieces, media, name = _ndjson_of(failures), NDJSON, f"import-{import_id}-errors.ndjson"
+        else:
+            pieces, media, name = _csv_of(failures, job.plan), CSV, f"import-{import_id}-errors.csv"
+        disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
+        return StreamingResponse(pieces, media_type=media, headers=disposition)
+
+    @router.post(PATH + "/{import_id}/cancel", summary="Cancel an import", responses=problems(404, 409))
+    async def cancel(import_id: UUID, _: Caller = require("leads:write")) -> ImportOut:
+        """It stops after the rows at hand; rows that were taken stay. Cancelling twice is cancelling once."""
+        return _shown(await imports.cancel(import_id))
+
+    return router
+
+
+async def _csv_of(failures: AsyncIterator[Failure], plan: Plan | None) -> AsyncIterator[bytes]:
+    """With a byte order mark, since spreadsheets take a file without for one in the encoding of the machine."""
+    columns = [name for name in plan.columns if name not in OURS] if plan is not None else []
+    line = io.StringIO(newline="")
+    writer = csv.writer(line, delimiter=(plan.delimiter if plan is not None else None) or ",", lineterminator="\r\n")
+    writer.writerow([ROW_COLUMN, ERROR_COLUMN, *map(guarded, columns)])
+    yield (_BOM + line.getvalue()).encode()
+    async for failure in failures:
+        line.seek(0)
+        line.truncate()
+        writer.writerow([failure.number, guarded(failure.error), *map(guarded, _cells(failure, len(columns)))])
+        yield line.getvalue().encode()
+
+
+def _cells(failure: Failure, width: int) -> Sequence[str]:
+    cells: list[str] = orjson.loads(failure.content)
+    return cells + [""] * (width - len(cells))
+
+
+async def _ndjson_of(failures: AsyncIterator[Failure]) -> AsyncIterator[bytes]:
+    async for failure in failures:
+        yield orjson.dumps(
+            {ROW_COLUMN: failure.number, ERROR_COLUMN: failure.error, **_object(failure.content)},
+            option=orjson.OPT_APPEND_NEWLINE,
+        )
+
+
+def _object(text: str) -> Mapping[str, object]:
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        found = None
+    return found if isinstance(found, dict) else {LINE_COLUMN: text}
+
+
+_EXAMPLE_ID = "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e20"
+_EXAMPLE: dict[str, object] = {
+    "import_id": _EXAMPLE_ID,
+    "source": "trade-fair",
+    "state": "queued",
+    "dry_run": False,
+    "cancelling": False,
+    "rows": dict.fromkeys(RowsOut.model_fields, 0),
+    "rows_per_s": None,
+    "bytes_received": 1_048_576,
+    "bytes_done": 0,
+    "share_done": 0.0,
+    "eta_s": None,
+    "quality": {"verdicts": {}, "failed": {}, "examples": []},
+    "file": {
+        "format": "csv",
+        "encoding": "utf-8",
+        "encoding_detected": True,
+        "delimiter": ";",
+        "quote": '"',
+        "line_end": "CRLF",
+        "header": True,
+        "timezone": "UTC",
+        "corrected": False,
+    },
+    "mapping": {
+        "source_of": "request",
+        "columns": {"E-Mail": "email", "Staff": "attributes.employee_count"},
+        "not_mapped": ["Shoe size"],
+    },
+    "error": None,
+    "created_at": "2026-01-05T10:12:00Z",
+    "started_at": None,
+    "finished_at": None,
+}
+
+
+def _parameter(
+    name: str, schema: Mapping[str, object], description: str, *, required: bool = False
+) -> dict[str, object]:
+    return {"name": name, "in": "query", "required": required, "description": description, "schema": dict(schema)}
+
+
+_PARAMETERS = [
+    _parameter(
+        "source", {"type": "string", "minLength": 1, "maxLength": 100}, "Where the rows come from.", required=True
+    ),
+    _parameter(
+        "mapping",
+        {"type": "string", "maxLength": MAPPING_CHARS_MAX},
+        'A JSON object `{"COLUMN": "FIELD"}`, or the name of a source whose saved mapping is used. Without it: what is saved at `source`,'
+        " else the names of the columns. For NDJSON the mapping may have `fields` with JSON Pointers.",
+    ),
+    _parameter(
+        "dry_run", {"type": "boolean", "default": False}, "Judge the rows and foresee their outcomes; write no lead."
+    ),
+    _parameter(
+        "encoding", {"type": "string", "maxLength": 40}, "Such as utf-8, utf-16, windows-1252. Without it: found out."
+    ),
+    _parameter(
+        "delimiter",
+        {"type": "string", "enum": [",", ";", "\t", "|", *_DELIMITERS]},
+        "What stands between cells. Without it: found out.",
+    ),
+    _parameter("quote", {"type": "string", "enum": ['"', "'", *_QUOTES]}, "What quotes cells. Without it: found out."),
+    _parameter(
+        "header",
+        {"type": "boolean", "default": True},
+        "Whether the first row names the columns; else they are called 1, 2, …",
+    ),
+    _parameter(
+        "timezone",
+        {"type": "string", "maxLength": 60, "default": "UTC"},
+        "IANA time zone of times without an offset. A date is its midnight.",
+    ),
+    _parameter(
+        "rows_per_s",
+        {"type": "integer", "minimum": 1, "maximum": ROWS_PER_S_MAX},
+        "Take no more rows a second than that, for the sake of other traffic.",
+    ),
+]
+
+IMPORTS_OPENAPI = {
+    PATH: {
+        "post": operation(
+            "Import a file",
+            scope="leads:write",
+            description=(
+                "The body is the file itself, CSV or NDJSON of any size up to the limit, read as it comes and not compressed. It is kept"
+                " and queued, and its rows are taken in the background: 202 with where to look. A file or a mapping by which no row could"
+                " be read is 422 before anything is kept."
+            ),
+            tags=["imports"],
+            operation_id="import_file",
+            parameters=_PARAMETERS,
+            body={"type": "string"},
+            body_examples={"csv": "email,company\r\nada@initech.example,Initech\r\n"},
+            body_media=(CSV, NDJSON),
+            answers={202: ImportOut},
+            answer_examples={202: _EXAMPLE},
+            problems=(409, 413, 415, 422, 503),
+            idempotent=True,
+        )
+    }
+}

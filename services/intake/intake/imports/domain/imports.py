@@ -1,0 +1,226 @@
+"""One import: how its file is read, what became of its rows, and what a dry run foresees. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import tzinfo
+from typing import Annotated, Any, Literal, NamedTuple, get_args
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from intake.imports.domain.rows import ColumnMapping, CsvReader, NdjsonReader, Write, mapping_of
+from intake.imports.domain.table import Csv, Dialect, LineEnd, Ndjson, Rows
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.quality import Quality
+
+State = Literal["receiving", "queued", "running", "finished", "cancelled", "failed"]
+ENDED: frozenset[State] = frozenset({"finished", "cancelled", "failed"})
+Outcome = Literal["created", "updated", "merged", "unchanged", "quarantined", "rejected", "failed"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+EXAMPLES_MAX = 20
+"""Errors that an import shows without being asked for its file of errors."""
+PARAMETERS_MAX = 200
+ERROR_CHARS_MAX = 2_000
+
+
+# how a file is read ------------------------------------------------------------------------------------------------
+class Plan(BaseModel):
+    """How the rows of one file are read, decided once, before the first of them is. `encoding` is what the file was sent in, `kept_as`
+    what its bytes are kept in; rows begin at byte `start` after `number` rows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal["csv", "ndjson"]
+    encoding: str
+    kept_as: str
+    encoding_said: bool = False
+    delimiter: str | None = None
+    quote: str | None = None
+    line_end: LineEnd = "LF"
+    header: bool = True
+    columns: tuple[str, ...] = ()
+    mapping: dict[str, JsonValue] | None = None
+    mapping_from: Literal["request", "source", "names", "form"]
+    timezone: str = "UTC"
+    start: int = 0
+    number: int = 0
+    marked: bool = False
+    defaults: dict[str, JsonValue] = Field(default_factory=dict)
+    rows_per_s_max: Annotated[int, Field(ge=1)] | None = None
+
+    def rows(self, offset: int, number: int) -> Rows:
+        """A reader of rows from this byte on."""
+        if self.format == "ndjson":
+            return Ndjson(offset=offset, number=number)
+        dialect = Dialect(self.delimiter or ",", self.quote or '"', self.line_end)
+        return Csv(dialect, self.kept_as, offset=offset, number=number)
+
+    def reader(self, source: str, zone: tzinfo, write: Write) -> CsvReader | NdjsonReader:
+        """What makes submissions of those rows; `write` makes the JSON by which they are kept."""
+        mapping = self._mapping()
+        if self.format == "ndjson":
+            return NdjsonReader(mapping, source=source, zone=zone, defaults=self.defaults)
+        columns = mapping.columns if mapping is not None else {}
+        return CsvReader(
+            self.columns,
+            columns,
+            source=source,
+            zone=zone,
+            marked=self.marked,
+            defaults=self.defaults,
+            write=write,
+        )
+
+    @property
+    def mapped(self) -> Mapping[str, str]:
+        """Column → field."""
+        mapping = self._mapping()
+        return {} if mapping is None else mapping.columns
+
+    def _mapping(self) -> ColumnMapping | None:
+        return None if self.mapping is None else mapping_of(self.mapping)[0]
+
+
+# what became of rows -----------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Rows by outcome. Each row that is not blank is in `read` and in one of the others."""
+
+    read: int = 0
+    created: int = 0
+    updated: int = 0
+    merged: int = 0
+    unchanged: int = 0
+    quarantined: int = 0
+    rejected: int = 0
+    failed: int = 0
+
+    def with_more(self, results: Iterable[Result]) -> Counts:
+        """These and the rows of `results`."""
+        more = Counter(result.outcome for result in results)
+        counted = {name: getattr(self, name) + more[name] for name in OUTCOMES}
+        return Counts(read=self.read + more.total(), **counted)
+
+
+class Result(NamedTuple):
+    """What became of the row with this number. `verdict` and `lead_id` are None where there is none."""
+
+    number: int
+    outcome: Outcome
+    verdict: str | None = None
+    lead_id: UUID | None = None
+
+
+_VERDICTS = (None, "accepted", "flagged", "quarantined", "unchecked", "rejected")
+_HEADS: dict[tuple[str, str | None], bytes] = {
+    (outcome, verdict): bytes((code, verdict_code))
+    for code, outcome in enumerate(OUTCOMES)
+    for verdict_code, verdict in enumerate(_VERDICTS)
+}
+_NOBODY = bytes(16)
+RESULT_BYTES = 22
+"""Place behind the first row (4), outcome, verdict, lead (16)."""
+
+
+def packed(results: Sequence[Result]) -> bytes:
+    """Results of rows, by number, in RESULT_BYTES each."""
+    first = results[0].number if results else 0
+    pieces: list[bytes] = []
+    for number, outcome, verdict, lead_id in results:
+        pieces += (
+            (number - first).to_bytes(4, "big"),
+            _HEADS[outcome, verdict],
+            _NOBODY if lead_id is None else lead_id.bytes,
+        )
+    return b"".join(pieces)
+
+
+def unpacked(first: int, results: bytes) -> Iterator[Result]:
+    """What `packed` packed; `first` is the number of the first row."""
+    for at in range(0, len(results), RESULT_BYTES):
+        number = first + int.from_bytes(results[at : at + 4], "big")
+        lead = results[at + 6 : at + RESULT_BYTES]
+        lead_id = None if lead == _NOBODY else UUID(bytes=lead)
+        yield Result(number, OUTCOMES[results[at + 4]], _VERDICTS[results[at + 5]], lead_id)
+
+
+def bits_of(outcomes: Iterable[Outcome]) -> int:
+    """A set of outcomes as bits."""
+    return sum(1 << OUTCOMES.index(outcome) for outcome in set(outcomes))
+
+
+class Failure(NamedTuple):
+    """A row for the file of errors. `cells` is a JSON list of its cells, or its text if it was NDJSON. `keys`: by which the person in it is
+    known, as far as that could be seen."""
+
+    number: int
+    outcome: Literal["rejected", "failed"]
+    error: str
+    content: str
+    keys: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the policy said of the rows, and the first errors."""
+
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    failed: Mapping[str, int] = field(default_factory=dict)
+    """Parameter → rows that did not meet it."""
+    examples: Sequence[Mapping[str, JsonValue]] = ()
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any] | None) -> Report:
+        """As it was kept."""
+        return cls(**document) if document else cls()
+
+    def with_more(self, qualities: Iterable[Quality], failures: Sequence[Failure]) -> Report:
+        """This and what was judged of more rows. Submissions that came out alike have one and the same quality, so it is looked into once.
+        Examples name columns and reasons, never values."""
+        counted: dict[int, tuple[Quality, int]] = {}
+        for quality in qualities:
+            counted[id(quality)] = (quality, counted.get(id(quality), (quality, 0))[1] + 1)
+        verdicts, failed = dict(self.verdicts), dict(self.failed)
+        for quality, rows in counted.values():
+            verdicts[quality.verdict] = verdicts.get(quality.verdict, 0) + rows
+            for failure in quality.failed:
+                if failure.parameter in failed or len(failed) < PARAMETERS_MAX:
+                    failed[failure.parameter] = failed.get(failure.parameter, 0) + rows
+        room = max(0, EXAMPLES_MAX - len(self.examples))
+        more = [{"row": one.number, "outcome": one.outcome, "error": one.error} for one in failures[:room]]
+        return Report(verdicts, failed, [*self.examples, *more])
+
+
+def refusal(quality: Quality) -> str:
+    """Why the policy rejected a row, in its own words."""
+    reasons = [f"{one.parameter}: {one.reason}" for one in quality.failed if one.consequence == "reject"]
+    return "; ".join(reasons)[:ERROR_CHARS_MAX]
+
+
+# dry runs ----------------------------------------------------------------------------------------------------------
+class Foresight:
+    """What would become of rows, from the keys that leads have and those that earlier rows of the file would have taken.
+
+    It foresees who is new, known or joined; it does not follow the merges that earlier rows of the same file would make.
+    """
+
+    def __init__(self, known: Mapping[IdentityKey, object]) -> None:
+        self._known = dict(known)
+        self.taken: dict[IdentityKey, object] = {}
+        """Keys that these rows would take, each with what stands for its lead."""
+
+    def take(self, keys: Sequence[IdentityKey], verdict: str, number: int) -> Outcome:
+        """The outcome of the row with this number."""
+        if verdict == "rejected":
+            return "rejected"
+        found = {self._known[key] for key in keys if key in self._known}
+        lead = next(iter(found), number)
+        for key in keys:
+            if key not in self._known:
+                self._known[key] = self.taken[key] = lead
+        if verdict == "quarantined":
+            return "quarantined"
+        return "created" if not found else "merged" if len(found) > 1 else "updated"

@@ -1,0 +1,214 @@
+"""What can be done with imports from outside: send a file, cancel it, and ask what became of it. It takes no row in;
+that is work.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from uuid import UUID
+
+import orjson
+from pydantic import JsonValue
+
+from accord.agreements import ActiveCache
+from accord.contracts.intake_events import ImportCounts, ImportFinished
+from accord.db import Database, Recording, driver_of
+from accord.http.idempotency import Answer, Done, once, ticket_for
+from accord.http.problems import Problem, not_found
+from accord.terms.findings import Finding
+from intake.imports import queries
+from intake.imports.domain.imports import OUTCOMES, Failure, Outcome, Result, State, bits_of, unpacked
+from intake.imports.domain.rows import mapping_of
+from intake.imports.queries import Job
+from intake.imports.service.upload import Asked, OpenLimits, Rules, Upload, cancelled, refused
+from intake.policy.domain.judge import Judge
+from intake.sources import queries as sources
+from intake.sources.domain.source import Source
+
+_LAST_ID = UUID(int=2**128 - 1)
+_FAILURES_PAGE = 500
+_CHUNKS_PAGE = 20
+
+
+class Imports:
+    """The use case. `arrived` is set when there is something to work on."""
+
+    def __init__(self, database: Database, policies: ActiveCache[Judge], limits: OpenLimits) -> None:
+        self._database = database
+        self._policies = policies
+        self._limits = limits
+        self.arrived = asyncio.Event()
+
+    async def receive(self, asked: Asked, body: AsyncIterator[bytes], encode: Callable[[Job], Answer]) -> Done[Job]:
+        """Keep the file and queue the import; what `encode` makes of it is saved under the request's key.
+
+        Raises Problem 422 for a file or a mapping by which no row could be read, 409 if it was cancelled meanwhile, and Overloaded if
+        too many imports are open.
+        """
+        upload = Upload(self._database, asked, await self._rules(asked), self._limits)
+        try:
+            async for piece in body:
+                await upload.feed(piece)
+            await upload.finish()
+            done = await self._queue(asked, upload, encode)
+        except BaseException:
+            # Also when the client goes away, or the process is told to stop.
+            await asyncio.shield(upload.give_up())
+            raise
+        self.arrived.set()
+        return done
+
+    async def _queue(self, asked: Asked, upload: Upload, encode: Callable[[Job], Answer]) -> Done[Job]:
+        import_id, ticket = upload.import_id, asked.ticket
+        if ticket is not None:
+            ticket = ticket_for(ticket.caller, ticket.key, ticket.sha256, upload.sha256.digest())
+        async with self._database.recording() as recording:
+            driver = await recording.driver()
+
+            async def act() -> Job:
+                if not await queries.queue(driver, import_id, upload.plan, recording.now):
+                    raise cancelled()
+                job = await queries.find(driver, import_id)
+                if job is None:
+                    raise not_found("import")
+                return job
+
+            done = await once(recording, ticket, act, encode)
+            if done.result is None:
+                await queries.remove(driver, import_id)
+        return done
+
+    async def _rules(self, asked: Asked) -> Rules:
+        """The mapping that the request says, else the one saved at the source, else what names of columns say. Raises Overloaded where too
+        many imports are open: before anything of the file is read, and again when it is kept."""
+        in_force = await self._policies.current()
+        attributes = [] if in_force is None else list(in_force[1].policy.attributes)
+        said = (asked.mapping or "").strip()
+        by_name = bool(said) and said[0] not in '{["'
+        async with self._database.reading() as conn:
+            await self._limits.check(await driver_of(conn), asked.caller)
+            saved = await sources.read(conn, said if by_name else asked.source)
+        defaults = {} if saved is None else dict(saved.defaults)
+        if said and not by_name:
+            return Rules(_parsed(said), "request", defaults)
+        if saved is not None and _serves(saved, asked):
+            return Rules(dict(saved.mapping_document), "source", defaults)
+        if by_name:
+            raise refused([Finding("", "There is no source of this name with a mapping for such a file")])
+        return Rules(None, "names" if asked.format == "csv" else "form", defaults, attributes)
+
+    async def cancel(self, import_id: UUID) -> Job:
+        """Have it stop; rows that were taken stay. It is done at once, or after the rows at hand. Raises Problem 404 and 409."""
+        async with self._database.recording() as recording:
+            driver = await recording.driver()
+            job = await queries.find(driver, import_id, lock=True)
+            if job is None:
+                raise not_found("import")
+            if job.state in ("finished", "failed"):
+                raise Problem(
+                    409,
+                    "import-has-ended",
+                    "This import has ended",
+                    "It cannot be cancelled any more.",
+                    state=job.state,
+                )
+            if job.state == "running":
+                await queries.request_cancel(driver, import_id)
+            elif job.state != "cancelled":
+                await end(recording, job, "cancelled")
+            found = await queries.find(driver, import_id)
+        self.arrived.set()
+        return found or job
+
+    async def find(self, import_id: UUID) -> Job:
+        """The import with this id. Raises Problem 404."""
+        async with self._database.reading() as conn:
+            job = await queries.find(await driver_of(conn), import_id)
+        if job is None:
+            raise not_found("import")
+        return job
+
+    async def page(self, before: UUID | None, rows: int, source: str | None) -> list[Job]:
+        """Imports before this one, latest first."""
+        async with self._database.reading() as conn:
+            return await queries.page(await driver_of(conn), before or _LAST_ID, rows, source)
+
+    async def results(self, import_id: UUID, after: int, rows: int, outcome: Outcome | None) -> list[Result]:
+        """What became of rows behind row `after`, in order; those with this outcome."""
+        wanted = bits_of(OUTCOMES if outcome is None else [outcome])
+        found: list[Result] = []
+        behind = -1
+        async with self._database.reading() as conn:
+            driver = await driver_of(conn)
+            while len(found) < rows:
+                chunks = await queries.chunks(driver, import_id, after + 1, wanted, behind, _CHUNKS_PAGE)
+                for first, results in chunks:
+                    found += [
+                        one
+                        for one in unpacked(first, results)
+                        if one.number > after and (outcome is None or one.outcome == outcome)
+                    ]
+                if len(chunks) < _CHUNKS_PAGE:
+                    break
+                behind = chunks[-1][0]
+        return found[:rows]
+
+    async def failures(self, import_id: UUID) -> AsyncIterator[Failure]:
+        """The rows for the file of errors, in order, read a page at a time."""
+        after = 0
+        while True:
+            async with self._database.reading() as conn:
+                found = await queries.failures(await driver_of(conn), import_id, after, _FAILURES_PAGE)
+            for one in found:
+                yield one
+            if len(found) < _FAILURES_PAGE:
+                return
+            after = found[-1].number
+
+
+def _parsed(text: str) -> dict[str, JsonValue]:
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise refused([Finding("", "Is neither a JSON object nor the name of a source")]) from None
+    if flaws := mapping_of(document)[1]:
+        raise refused(flaws)
+    found: dict[str, JsonValue] = document
+    return found
+
+
+def _serves(saved: Source, asked: Asked) -> bool:
+    """Whether its mapping can be used for such a file: pointers need documents to point into."""
+    parts = ("columns",) if asked.format == "csv" else ("columns", "fields")
+    return any(saved.mapping_document.get(part) for part in parts)
+
+
+async def end(recording: Recording, job: Job, state: State, error: str | None = None) -> None:
+    """Bring an import to its end, and tell it unless it was only tried or never whole."""
+    now = recording.now
+    seconds = (now - job.started_at).total_seconds() if job.started_at is not None else 0.0
+    rate = job.counts.read / seconds if seconds > 0 else None
+    await queries.end(await recording.driver(), job.import_id, state, now, error=error, rows_per_s=rate)
+    if job.dry_run or job.state == "receiving":
+        return
+    counts = job.counts
+    recording.publish(
+        ImportFinished(
+            occurred_at=now,
+            recorded_at=now,
+            import_id=job.import_id,
+            source=job.source,
+            state=state,
+            rows=ImportCounts(
+                read=counts.read,
+                created=counts.created,
+                updated=counts.updated,
+                merged=counts.merged,
+                unchanged=counts.unchanged,
+                quarantined=counts.quarantined,
+                rejected=counts.rejected,
+                failed=counts.failed,
+            ),
+        )
+    )

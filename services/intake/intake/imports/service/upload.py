@@ -1,0 +1,279 @@
+"""Receives the file of one import and keeps it in blocks. Nothing is kept before the head of the file and its mapping have been understood,
+and no more of the body is held than one block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Literal
+
+import asyncpg
+import structlog
+from pydantic import JsonValue
+
+from accord.batching import Overloaded
+from accord.db import Database
+from accord.http.idempotency import Ticket
+from accord.http.problems import Problem, unfit
+from accord.ids import new_id
+from accord.terms.findings import Finding
+from intake.imports import queries
+from intake.imports.domain.imports import Plan
+from intake.imports.domain.rows import column_flaws, guessed, mapping_of
+from intake.imports.domain.table import (
+    ROW_BYTES_MAX,
+    Charset,
+    Head,
+    HeadUnfinished,
+    NotATable,
+    Transcoder,
+    bom_of,
+    head_of,
+)
+
+log = structlog.get_logger(__name__)
+
+BLOCK_BYTES = 512 * 1024
+_LOOK_AT_BYTES = 64 * 1024
+_BOM_BYTES_MAX = 3
+_BOM_UTF8 = "\ufeff".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What somebody wants of an import. None is found out from the file. `mapping` is a JSON object, or the name of the source whose saved
+    mapping is meant; `ticket` stands for the request without its body."""
+
+    source: str
+    caller: str
+    format: Literal["csv", "ndjson"]
+    mapping: str | None = None
+    dry_run: bool = False
+    encoding: str | None = None
+    delimiter: str | None = None
+    quote: str | None = None
+    header: bool = True
+    timezone: str = "UTC"
+    rows_per_s_max: int | None = None
+    ticket: Ticket | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How columns become fields, before the columns are known. `mapping` is None where their names decide, by way of `attributes` that the
+    policy declares, or where a line is a submission as it stands."""
+
+    mapping: dict[str, JsonValue] | None
+    mapping_from: Literal["request", "source", "names", "form"]
+    defaults: dict[str, JsonValue] = field(default_factory=dict)
+    attributes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLimits:
+    """How many imports may be received, wait or run: in all, and of one caller."""
+
+    total: int
+    per_caller: int
+
+    async def check(self, driver: asyncpg.Connection, caller: str) -> None:
+        """Raises Overloaded if there is no room for one more of this caller."""
+        every, own = await queries.open_counts(driver, caller)
+        if every >= self.total or own >= self.per_caller:
+            raise Overloaded(30.0)
+
+
+def refused(flaws: Sequence[Finding]) -> Problem:
+    """422 for a mapping by which nothing can be read; pointers are into the mapping."""
+    errors = [{"parameter": "mapping", "pointer": flaw.pointer, "message": flaw.message} for flaw in flaws]
+    return unfit("The mapping does not fit.", *errors)
+
+
+def cancelled() -> Problem:
+    """409 for an import that was cancelled, or given up, while its file was coming."""
+    return Problem(
+        409, "import-not-receiving", "This import takes no more", "It was cancelled while its file was coming."
+    )
+
+
+class Upload:
+    """One file on its way in: `feed` what comes, then `finish`. `give_up` leaves nothing of it behind but why."""
+
+    def __init__(self, database: Database, asked: Asked, rules: Rules, limits: OpenLimits) -> None:
+        self.import_id = new_id()
+        self.sha256 = sha256()
+        self._database = database
+        self._asked = asked
+        self._rules = rules
+        self._limits = limits
+        self._beginning = b""
+        self._encoding: str | None = None
+        self._transcoder: Transcoder | None = None
+        self._charset: Charset | None = None
+        self._kept = bytearray()
+        self._kept_bytes = 0
+        self._look_at = _LOOK_AT_BYTES
+        self._head_is_ascii = False
+        self._plan: Plan | None = None
+        self._created = False
+
+    @property
+    def plan(self) -> Plan:
+        """How the file is read; only after `finish`."""
+        if self._plan is None:
+            raise RuntimeError("the file has not been received")
+        return self._plan
+
+    async def feed(self, piece: bytes) -> None:
+        """Take in what has come. Raises Problem 422 as soon as it is clear that no row can be read, 409 once it was cancelled."""
+        self.sha256.update(piece)
+        if self._transcoder is None:
+            self._beginning += piece
+            if len(self._beginning) < _BOM_BYTES_MAX:
+                return
+            piece, self._beginning = self._beginning, b""
+        self._keep(piece)
+        if self._plan is None and len(self._kept) >= self._look_at:
+            self._understand(whole=False)
+        while self._plan is not None and len(self._kept) >= BLOCK_BYTES:
+            await self._write(BLOCK_BYTES)
+
+    async def finish(self) -> None:
+        """That was all."""
+        if self._transcoder is None:
+            self._keep(self._beginning)
+        if self._transcoder is not None:
+            self._kept += self._transcoder.feed(b"", last=True)
+        if self._plan is None:
+            self._understand(whole=True)
+        if self._charset is not None and self._plan is not None and self._head_is_ascii:
+            found = self._charset.found
+            self._plan = self._plan.model_copy(update={"encoding": found, "kept_as": found})
+        if self._kept or not self._created:
+            await self._write(len(self._kept))
+
+    async def give_up(self) -> None:
+        """Drop what was kept. Only a job whose client went away, or which could not be saved, stays to be seen, as failed."""
+        if not self._created:
+            return
+        try:
+            async with self._database.recording() as recording:
+                driver = await recording.driver()
+                job = await queries.find(driver, self.import_id, lock=True)
+                if job is not None and job.state == "receiving":
+                    await queries.end(driver, self.import_id, "failed", recording.now, error="The upload broke off.")
+        except Exception as failure:  # noqa: BLE001 - what broke it off is told; the sweep will find the job
+            log.warning("upload_not_given_up", import_id=str(self.import_id), error=type(failure).__name__)
+
+    def _keep(self, piece: bytes) -> None:
+        if self._transcoder is None:
+            self._transcoder = Transcoder(self._found_encoding(piece))
+        kept = self._transcoder.feed(piece)
+        if self._charset is not None:
+            self._charset.feed(kept)
+        self._kept += kept
+
+    def _found_encoding(self, beginning: bytes) -> str:
+        marked = bom_of(beginning)
+        said = self._asked.encoding
+        if self._asked.format == "ndjson":
+            if (said or "utf-8") not in ("utf-8", "us-ascii") or (marked or "utf-8") != "utf-8":
+                raise _no_table("NDJSON is written in UTF-8")
+            said = "utf-8"
+        if said is None and marked is None:
+            self._charset = Charset()
+        # Whoever says UTF-16 need not know which of the two it is.
+        self._encoding = marked if marked and (said is None or said[:6] == marked[:6]) else said
+        return self._encoding or "utf-8"
+
+    def _understand(self, *, whole: bool) -> None:
+        """Make the plan, if enough of the file is there."""
+        sample = bytes(self._kept)
+        try:
+            self._plan = self._plan_of(sample, whole=whole)
+        except HeadUnfinished as error:
+            if len(sample) > ROW_BYTES_MAX:
+                raise _no_table(str(error)) from None
+            self._look_at = 2 * len(sample)
+        except NotATable as error:
+            raise _no_table(str(error)) from None
+
+    def _plan_of(self, sample: bytes, *, whole: bool) -> Plan:
+        asked, rules = self._asked, self._rules
+        encoding = self._encoding or (self._charset.found if self._charset is not None else "utf-8")
+        common = {
+            "format": asked.format,
+            "encoding": encoding,
+            "encoding_said": self._charset is None,
+            "timezone": asked.timezone,
+            "defaults": rules.defaults,
+            "rows_per_s_max": asked.rows_per_s_max,
+        }
+        if asked.format == "ndjson":
+            if whole and not sample.strip():
+                raise NotATable("There is no row in the body")
+            start = len(_BOM_UTF8) if sample.startswith(_BOM_UTF8) else 0
+            return Plan.model_validate(
+                {
+                    **common,
+                    "kept_as": "utf-8",
+                    "start": start,
+                    "mapping": rules.mapping,
+                    "mapping_from": rules.mapping_from,
+                }
+            )
+        kept_as = Transcoder(encoding).kept_as
+        head = head_of(sample, kept_as, delimiter=asked.delimiter, quote=asked.quote, header=asked.header, whole=whole)
+        self._head_is_ascii = sample[: head.start].isascii()
+        return Plan.model_validate(
+            {
+                **common,
+                "kept_as": kept_as,
+                "delimiter": head.dialect.delimiter,
+                "quote": head.dialect.quote,
+                "line_end": head.dialect.line_end,
+                "header": asked.header,
+                "columns": head.columns,
+                "mapping": {"columns": self._columns(head)},
+                "mapping_from": rules.mapping_from,
+                "start": head.start,
+                "number": head.number,
+                "marked": head.marked,
+            }
+        )
+
+    def _columns(self, head: Head) -> dict[str, str]:
+        """Column → field. Raises Problem 422 if they do not fit the columns that are there."""
+        rules = self._rules
+        document = guessed(head.columns, rules.attributes) if rules.mapping is None else rules.mapping
+        mapping = mapping_of(document)[0]
+        if rules.mapping_from == "source":
+            # What is saved serves all files of a source, and not every one has every column.
+            there = {name: target for name, target in mapping.columns.items() if name in head.columns}
+            mapping = mapping._replace(columns=there)
+        if flaws := column_flaws(mapping, head.columns, head.repeated):
+            raise refused(flaws)
+        return dict(mapping.columns)
+
+    async def _write(self, size: int) -> None:
+        content = bytes(self._kept[:size])
+        async with self._database.recording() as recording:
+            driver = await recording.driver()
+            if not self._created:
+                asked = self._asked
+                await queries.lock_opening(driver)
+                await self._limits.check(driver, asked.caller)
+                await queries.create(
+                    driver, self.import_id, asked.source, asked.caller, dry_run=asked.dry_run, now=recording.now
+                )
+            if not await queries.add_block(driver, self.import_id, self._kept_bytes, content, recording.now):
+                raise cancelled()
+        self._created = True
+        self._kept_bytes += size
+        del self._kept[:size]
+
+
+def _no_table(why: str) -> Problem:
+    return unfit(f"{why}.", {"pointer": "", "message": why})

@@ -1,0 +1,394 @@
+"""Takes the rows of imports in, a few hundred in one transaction with what became of them and the place in the file, so that a process can
+end at any moment and no row is lost or taken twice. While the rows of one transaction are written, those of the next are decided about,
+and those after them are read and recognised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Literal, NamedTuple
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import orjson
+import structlog
+
+from accord.agreements import ActiveCache
+from accord.batching import Overloaded
+from accord.db import Database, driver_of, is_transient
+from accord.retry import Backoff
+from accord.workers import Periodic, Stall, pause
+from intake.capture.service.capture import Capture
+from intake.imports import queries
+from intake.imports.queries import Job
+from intake.imports.service.imports import end
+from intake.imports.service.reading import Chunk, Line, ReadAhead
+from intake.imports.service.taking import Foreseeing, Overtaken, Takes, Taking
+from intake.leads.service.ledger import tried
+from intake.metric_names import IMPORTS_ENDED
+from intake.policy.domain.judge import Judge
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE_MAX = 4
+"""Imports that one process works on, turn by turn, so that a short one does not wait for a long one or for one that is held back."""
+_TRANSACTIONS_MAX = 2
+"""Transactions of imports that one process has open: Python decides about the rows of one while PostgreSQL writes those of the other."""
+_LOOK_EVERY_S = 1.0
+_SWEEP_EVERY_S = 60.0
+_RECEIVING_IDLE_MAX = timedelta(minutes=10)
+"""After so long without a block nobody is sending any more."""
+_STUCK_AFTER_S = 120.0
+_PRUNE_EVERY_S = 600.0
+_PRUNE_CHUNKS = 1_000
+_WENT_WRONG = "Something went wrong here; it is logged under the import's id."
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much at once. `rows_per_s_max` is for one process; `failures_max`: an import of which more rows than that fail or are rejected
+    is stopped."""
+
+    chunk_rows_max: int = 500
+    failures_max: int = 1_000_000
+    rows_per_s_max: int | None = None
+
+
+class _Pace:
+    """Holds back so that no more rows a second are taken than may be; None: it never does."""
+
+    def __init__(self, rows_per_s_max: int | None) -> None:
+        self._rows_per_s_max = rows_per_s_max
+        self._free_at = 0.0
+
+    def free_at(self, rows: int) -> float:
+        """From when on the next rows may be taken after these, on the monotonic clock."""
+        if self._rows_per_s_max is not None:
+            self._free_at = max(self._free_at, time.monotonic()) + rows / self._rows_per_s_max
+        return self._free_at
+
+
+class ImportWorker:
+    """Works on imports, some at a time in each process, oldest first. Whoever holds an import's lease works on it, and a lease ends with
+    its process. Should two ever hold one, the place in the file, which both would move, lets only one commit."""
+
+    name = "imports"
+
+    def __init__(
+        self,
+        database: Database,
+        capture: Capture,
+        policies: ActiveCache[Judge],
+        arrived: asyncio.Event,
+        limits: Limits | None = None,
+    ) -> None:
+        self._database = database
+        self._capture = capture
+        self._policies = policies
+        self._arrived = arrived
+        self._limits = limits or Limits()
+        self._pace = _Pace(self._limits.rows_per_s_max)
+        self._turns = asyncio.Semaphore(_TRANSACTIONS_MAX)
+        self._stall = Stall(_STUCK_AFTER_S)
+        self._sweep_at = 0.0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop`; what has been begun goes on with the next process, or with the next call after a failure."""
+        backoff = Backoff(first_s=0.2, max_s=5.0)
+        working: dict[UUID, asyncio.Task[None]] = {}
+        over = asyncio.Event()
+        try:
+            while not stop.is_set():
+                self._arrived.clear()
+                try:
+                    await self._sweep()
+                    await self._begin_more(working, over)
+                    await _first_of(stop, self._arrived, working.values())
+                    self._settle(working)
+                except Exception as error:
+                    if not _passes(error):
+                        raise
+                    self._stall.failed()
+                    log.warning("imports_wait", error=type(error).__name__)
+                    await backoff.wait(stop)
+                    continue
+                backoff.reset()
+        finally:
+            # They end after the rows at hand; whatever ended one of them, the import goes on from where it stands.
+            over.set()
+            await asyncio.gather(*working.values(), return_exceptions=True)
+            self._stall.waits(False)
+
+    def problem(self) -> str | None:
+        if self._stall.stuck:
+            return f"{self.name}: no row was taken for {_STUCK_AFTER_S:.0f} s"
+        return None
+
+    async def _begin_more(self, working: dict[UUID, asyncio.Task[None]], over: asyncio.Event) -> None:
+        """Begin to work on what waits and nobody works on, until it is done or `over` is set."""
+        room = AT_ONCE_MAX - len(working)
+        if room:
+            async with self._database.reading() as conn:
+                for import_id in await queries.waiting(await driver_of(conn), list(working), room):
+                    working[import_id] = asyncio.create_task(self._work(import_id, over), name=f"import-{import_id}")
+        self._stall.waits(bool(working))
+
+    @staticmethod
+    def _settle(working: dict[UUID, asyncio.Task[None]]) -> None:
+        """Forget what is done with; raises why one of them has ended."""
+        for import_id in [import_id for import_id, task in working.items() if task.done()]:
+            working.pop(import_id).result()
+
+    async def _work(self, import_id: UUID, stop: asyncio.Event) -> None:
+        async with _session(self._database) as session:
+            if not await queries.lease(session, import_id):
+                return
+            try:
+                job = await self._begin(import_id)
+                if job is not None:
+                    await self._run(job, session, stop)
+            except Exception as error:
+                if _passes(error):
+                    raise
+                # What is kept of it cannot even be read; it must not stop all others, now and at each start.
+                log.error("import_failed", import_id=str(import_id), exc_info=error)
+                await self._give_up(import_id)
+
+    async def _give_up(self, import_id: UUID) -> None:
+        async with self._database.recording() as recording:
+            await queries.give_up(await recording.driver(), import_id, recording.now, _WENT_WRONG)
+        IMPORTS_ENDED.labels("failed").inc()
+
+    async def _run(self, job: Job, session: asyncpg.Connection, stop: asyncio.Event) -> None:
+        run = _Run(self._database, self._capture, self._policies, job, session, self._limits, self._pace, self._turns)
+        try:
+            await run.go(stop, self._stall)
+        except Exception as error:
+            if _passes(error):
+                raise
+            log.error("import_failed", import_id=str(job.import_id), exc_info=error)
+            await run.end("failed", _WENT_WRONG)
+
+    async def _begin(self, import_id: UUID) -> Job | None:
+        async with self._database.recording() as recording:
+            driver = await recording.driver()
+            job = await queries.find(driver, import_id, lock=True)
+            if job is None or job.plan is None or not await queries.begin(driver, import_id, recording.now):
+                return None
+            if job.cancel_requested:
+                await end(recording, job, "cancelled")
+                return None
+            if job.dry_run and job.bytes_done != job.plan.start:
+                # What a dry run has foreseen is not kept, so it begins anew.
+                await queries.restart(driver, import_id, job.plan, recording.now)
+            return await queries.find(driver, import_id)
+
+    async def _sweep(self) -> None:
+        """Give up uploads whose sender is gone together with the process that received them."""
+        if time.monotonic() < self._sweep_at:
+            return
+        self._sweep_at = time.monotonic() + _SWEEP_EVERY_S
+        async with self._database.recording() as recording:
+            driver = await recording.driver()
+            for import_id in await queries.broken_off(driver, recording.now - _RECEIVING_IDLE_MAX):
+                await queries.end(driver, import_id, "failed", recording.now, error="The upload broke off.")
+
+
+class _Saving(NamedTuple):
+    """Rows that are being saved; `done` says whether somebody has asked to cancel."""
+
+    chunk: Chunk
+    done: asyncio.Task[bool]
+
+
+class _Run:
+    """One import, from the place where it stands to its end."""
+
+    def __init__(
+        self,
+        database: Database,
+        capture: Capture,
+        policies: ActiveCache[Judge],
+        job: Job,
+        session: asyncpg.Connection,
+        limits: Limits,
+        pace: _Pace,
+        turns: asyncio.Semaphore,
+    ) -> None:
+        if job.plan is None:
+            raise ValueError("the file has not been received")
+        plan = job.plan
+        reader = plan.reader(job.source, ZoneInfo(plan.timezone), orjson.dumps)
+        self._takes: Takes = (
+            Foreseeing(database, policies, job, reader, session)
+            if job.dry_run
+            else Taking(database, policies, job, reader, capture)
+        )
+        self._ahead = ReadAhead(database, job, plan, reader, limits.chunk_rows_max)
+        self._database = database
+        self._limits = limits
+        self._paces = (pace, _Pace(plan.rows_per_s_max))
+        self._turns = turns
+
+    async def go(self, stop: asyncio.Event, stall: Stall) -> None:
+        """Take rows until there are none, somebody cancels, too many fail, or `stop`."""
+        await self._takes.begin()
+        begun: list[_Saving] = []
+        try:
+            state = await self._take_all(begun, stop, stall)
+        finally:
+            # Whatever has ended this, rows that were begun come through or are rolled back before anybody goes on.
+            await asyncio.gather(*(one.done for one in begun), return_exceptions=True)
+        if state == "failed":
+            await self.end(state, f"More than {self._limits.failures_max} rows failed or were rejected.")
+        elif state is not None:
+            await self.end(state)
+
+    async def _take_all(
+        self, begun: list[_Saving], stop: asyncio.Event, stall: Stall
+    ) -> Literal["finished", "cancelled", "failed"] | None:
+        """How it ended; None if only we do. `begun` holds what has not been seen to be committed, two chunks at most."""
+        cancelled = stopped = False
+        async with aclosing(self._ahead.chunks()) as chunks:
+            async for chunk in chunks:
+                begun.append(await self._begin(chunk, begun))
+                if len(begun) > 1:
+                    cancelled = await self._committed(begun)
+                stall.progressed()
+                if not (cancelled or self._too_many_failed()):
+                    cancelled = await self._hold_back(len(chunk.lines), stop, stall)
+                    stopped = stop.is_set()
+                if cancelled or stopped or self._too_many_failed():
+                    break
+        while begun:
+            cancelled = await self._committed(begun) or cancelled
+            stall.progressed()
+        if self._too_many_failed():
+            return "failed"
+        if cancelled:
+            return "cancelled"
+        return None if stopped else "finished"
+
+    def _too_many_failed(self) -> bool:
+        counts = self._takes.job.counts
+        return counts.failed + counts.rejected > self._limits.failures_max
+
+    async def end(self, state: Literal["finished", "cancelled", "failed"], error: str | None = None) -> None:
+        """Bring it to its end."""
+        async with self._database.recording() as recording:
+            await end(recording, self._takes.job, state, error)
+        IMPORTS_ENDED.labels(state).inc()
+
+    async def _begin(self, chunk: Chunk, begun: list[_Saving]) -> _Saving:
+        """Begin to save rows, and wait until it is decided what becomes of them. That may be while the rows before them are written, if no
+        row names somebody who is named there too: then neither has to see or to wait for what the other does."""
+        before = begun[-1] if begun else None
+        if before is not None and not chunk.keys.isdisjoint(before.chunk.keys):
+            await asyncio.wait([before.done])
+        decided = asyncio.Event()
+
+        async def save() -> bool:
+            async with self._turns:
+                return await self._takes.save(chunk, None if before is None else before.done, decided.set)
+
+        done = asyncio.create_task(save(), name="import-saving")
+        done.add_done_callback(lambda _: decided.set())
+        await decided.wait()
+        return _Saving(chunk, done)
+
+    async def _committed(self, begun: list[_Saving]) -> bool:
+        """See the first of `begun` committed; whether somebody has asked to cancel. If it failed, then so did what was begun behind it, and
+        it is done again by itself."""
+        first = begun[0]
+        try:
+            cancelled = await first.done
+        except Exception as error:  # noqa: BLE001 - if it means anything it comes again
+            await asyncio.gather(*(one.done for one in begun), return_exceptions=True)
+            log.info("rows_taken_again", import_id=str(self._takes.job.import_id), error=type(error).__name__)
+            cancelled = await self._alone(first.chunk)
+        begun.pop(0)
+        return cancelled
+
+    async def _alone(self, chunk: Chunk) -> bool:
+        async with self._turns:
+            return await self._save(chunk)
+
+    async def _save(self, chunk: Chunk) -> bool:
+        """Save the rows in one transaction; whether somebody has asked to cancel. If it fails for good, each half is tried by itself, until
+        it is known which row cannot be saved; that one fails alone."""
+        try:
+            return await self._tried(chunk)
+        except Exception as error:
+            if _passes(error):
+                raise
+            if len(chunk.lines) <= 1:
+                log.error("row_failed", import_id=str(self._takes.job.import_id), exc_info=error)
+                return await self._tried(replace(chunk, lines=[_unsaved(line) for line in chunk.lines]))
+        middle = len(chunk.lines) // 2
+        row = chunk.lines[middle - 1].row
+        await self._save(Chunk(chunk.lines[:middle], row.end, row.number, 0))
+        return await self._save(replace(chunk, lines=chunk.lines[middle:]))
+
+    async def _tried(self, chunk: Chunk) -> bool:
+        return await tried(lambda: self._takes.save(chunk))
+
+    async def _hold_back(self, rows: int, stop: asyncio.Event, stall: Stall) -> bool:
+        """Wait until more rows may be taken; whether somebody has asked to cancel meanwhile."""
+        until = max(pace.free_at(rows) for pace in self._paces)
+        while not stop.is_set() and (rest_s := until - time.monotonic()) > 0:
+            await pause(stop, min(rest_s, _LOOK_EVERY_S))
+            stall.progressed()
+            if rest_s > _LOOK_EVERY_S:
+                async with self._database.reading() as conn:
+                    job = await queries.find(await driver_of(conn), self._takes.job.import_id)
+                if job is not None and job.cancel_requested:
+                    return True
+        return False
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether the same may succeed later, from the place where the import then stands."""
+    return is_transient(error) or isinstance(error, Overloaded | Overtaken)
+
+
+def _unsaved(line: Line) -> Line:
+    reading = line.reading._replace(errors="The row could not be saved; it is logged under the import's id")
+    return Line(line.row, reading, None, line.keys if line.recognised is None else line.recognised.keys)
+
+
+def prune_worker(database: Database, kept_days: int) -> Periodic:
+    """The worker that forgets what became of single rows, so long after their import ended. The import itself stays to be seen; rows for
+    the file of errors are dropped with raw submissions (privacy/service/retention.py)."""
+
+    async def prune() -> bool:
+        async with database.recording() as recording:
+            before = recording.now - timedelta(days=kept_days)
+            return await queries.prune_chunks(await recording.driver(), before, _PRUNE_CHUNKS) >= _PRUNE_CHUNKS
+
+    return Periodic("import-prune", _PRUNE_EVERY_S, prune)
+
+
+@asynccontextmanager
+async def _session(database: Database) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of its own, whose locks and temporary tables end with it."""
+    session = await database.connect()
+    try:
+        yield session
+    finally:
+        session.terminate()
+
+
+async def _first_of(stop: asyncio.Event, arrived: asyncio.Event, tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Wait until one of these is there or done, but no longer than until it is time to look again."""
+    waits = [asyncio.create_task(event.wait()) for event in (stop, arrived)]
+    try:
+        await asyncio.wait([*waits, *tasks], timeout=_LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waits:
+            task.cancel()

@@ -1,0 +1,153 @@
+"""GET /v1/leads/{lead_id}, and the lookups. Personal fields are shown to keys with personal:read only."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, Field
+
+from accord.contracts.values import Attributes, Campaign, PolicyFailure, Verdict
+from accord.db import Database
+from accord.http.auth import Caller, require
+from accord.http.openapi import problems
+from accord.http.problems import unfit
+from intake.leads.domain.quality import Quality
+from intake.leads.queries.lookup import Found
+from intake.leads.service.family import absence
+from intake.leads.service.look_up import etag_of, find_by_email, find_by_external, find_by_id, find_by_phone
+
+LEAD_ID = "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e10"
+
+
+class ExternalOut(BaseModel):
+    """The id that another system gave the lead."""
+
+    source: str
+    id: str
+
+
+class PersonOut(BaseModel):
+    """The personal fields; present for keys with `personal:read`."""
+
+    email: str | None = None
+    phone: str | None = None
+    first_name: str | None = None
+    last_name: str | None = None
+    company: str | None = None
+    domain: str | None = None
+    title: str | None = None
+    external: list[ExternalOut] = []
+
+
+class LeadOut(BaseModel):
+    """A lead as intake knows it."""
+
+    lead_id: UUID
+    source: str = Field(description="Where the lead was first heard of.")
+    captured_at: datetime = Field(description="When its first submission occurred.")
+    held: bool = Field(description="True while nothing but quarantined submissions has come: it has not entered.")
+    verdict: Verdict
+    quality_score: float | None
+    policy_version: int | None
+    account_id: UUID | None
+    attributes: Attributes
+    campaign: Campaign | None
+    merged: list[UUID] = Field(description="Leads that were merged into this one; their ids lead here.")
+    person: PersonOut | None = Field(description="Null without personal:read.")
+
+
+class LeadsOut(BaseModel):
+    """The lead that a key names, if there is one."""
+
+    items: list[LeadOut]
+    next_cursor: None = None
+
+
+def lead_router(database: Database) -> APIRouter:
+    """The routes that read leads."""
+    router = APIRouter(tags=["leads"])
+
+    @router.get("/v1/leads/{lead_id}", summary="One lead", operation_id="get_lead", responses=problems(404, 410))
+    async def one(lead_id: UUID, response: Response, caller: Caller = require("leads:read")) -> LeadOut:
+        """The lead, or the one into which it was merged. Its ETag changes with what is shown, not with every activity."""
+        found = await find_by_id(database, lead_id)
+        if found is None:
+            raise await absence(database, lead_id)
+        response.headers["ETag"] = shown_etag(found, caller)
+        return lead_out(found, caller)
+
+    @router.get("/v1/leads", summary="Find a lead by one of its keys")
+    async def find(
+        caller: Caller = require("leads:read"),
+        email: Annotated[str | None, Query(max_length=500)] = None,
+        phone: Annotated[str | None, Query(max_length=50, description="International form, +…")] = None,
+        external: Annotated[str | None, Query(max_length=401, description="`source:id`", pattern="^[^:]+:.+$")] = None,
+    ) -> LeadsOut:
+        """Exactly one of `email`, `phone`, `external`."""
+        if sum(given is not None for given in (email, phone, external)) != 1:
+            raise unfit(
+                "Give exactly one of email, phone, external.",
+                {"parameter": "email", "message": "Give exactly one of email, phone, external"},
+            )
+        found = await _find(email, phone, external)
+        return LeadsOut(items=[] if found is None else [lead_out(found, caller)])
+
+    async def _find(email: str | None, phone: str | None, external: str | None) -> Found | None:
+        if email is not None:
+            return await find_by_email(database, email)
+        if phone is not None:
+            return await find_by_phone(database, phone)
+        source, _, external_id = (external or "").partition(":")
+        return await find_by_external(database, source, external_id)
+
+    return router
+
+
+def shown_etag(found: Found, caller: Caller) -> str:
+    """The ETag of a lead as this caller may see it."""
+    return etag_of(found, personal="personal:read" in caller.scopes)
+
+
+def lead_out(found: Found, caller: Caller) -> LeadOut:
+    """A lead as this caller may see it."""
+    lead = found.lead
+    person = None
+    if "personal:read" in caller.scopes:
+        external = [ExternalOut(source=one["source"], id=one["id"]) for one in found.external]
+        person = PersonOut(**lead.person, external=external)
+    return LeadOut(
+        lead_id=lead.lead_id,
+        source=lead.source,
+        captured_at=lead.captured_at,
+        held=lead.held,
+        verdict=lead.verdict,
+        quality_score=lead.quality_score,
+        policy_version=lead.policy_version,
+        account_id=lead.account_id,
+        attributes=lead.attributes,
+        campaign=lead.campaign,
+        merged=found.merged,
+        person=person,
+    )
+
+
+class QualityOut(BaseModel):
+    """How the data policy judged the record. `score` is null where no policy is in force."""
+
+    score: float | None = Field(description="Weight passed / weight applicable, from 0 to 1.")
+    policy_version: int | None
+    failed: list[PolicyFailure]
+
+
+def quality_shown(quality: Quality) -> dict[str, object]:
+    """The judgement as it is answered."""
+    return {
+        "score": quality.score,
+        "policy_version": quality.policy_version,
+        "failed": [
+            {"parameter": one.parameter, "consequence": one.consequence, "reason": one.reason} for one in quality.failed
+        ],
+    }

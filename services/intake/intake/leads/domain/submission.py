@@ -1,0 +1,145 @@
+"""A submission and an activity as they are sent: their form and its limits. What the values are worth, the policy says."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+
+from accord.contracts.values import Campaign, Handle, Party, SourceName, Timestamp
+from intake.leads.domain.personal import looks_personal
+
+AHEAD_MAX = timedelta(minutes=5)
+"""How far ahead of our clock a sender's may be."""
+ATTRIBUTES_MAX = 100
+_CAMPAIGNS_CACHED = 2_000
+"""Of at most 800 characters each."""
+
+Text = Annotated[str, StringConstraints(max_length=500, strip_whitespace=True)]
+AttributeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]
+Real = Annotated[float, Field(allow_inf_nan=False)]
+"""Numbers that every reader of JSON can hold, so that what was taken can be given back."""
+AttributeIn = (
+    bool
+    | Whole
+    | Real
+    | Annotated[str, StringConstraints(max_length=1000)]
+    | Annotated[list[Text], Field(max_length=50)]
+    | None
+)
+ExternalId = Annotated[str, StringConstraints(min_length=1, max_length=300, strip_whitespace=True)]
+Kind = Annotated[str, StringConstraints(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")]
+
+
+def _storable(value: JsonValue) -> JsonValue:
+    """The value, if all its numbers can be stored and given back."""
+    if isinstance(value, dict):
+        for item in value.values():
+            _storable(item)
+    elif isinstance(value, list):
+        for item in value:
+            _storable(item)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    elif isinstance(value, int) and abs(value) > 2**53:
+        raise ValueError("must lie within 2^53")
+    return value
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CampaignIn(Campaign):
+    """A campaign as it is sent; where the lead landed stays in the submission."""
+
+    landing_page: Annotated[str, Field(max_length=2000)] | None = None
+    referrer: Annotated[str, Field(max_length=2000)] | None = None
+
+    def public(self) -> Campaign | None:
+        """The words that may leave intake: none that looks like an address or a number to call."""
+        found = _public_words(self.name, self.medium, self.content, self.term)
+        if self.cost is None:
+            return found
+        return Campaign(cost=self.cost) if found is None else found.model_copy(update={"cost": self.cost})
+
+
+@lru_cache(maxsize=_CAMPAIGNS_CACHED)
+def _public_words(name: str | None, medium: str | None, content: str | None, term: str | None) -> Campaign | None:
+    """Many leads come by one campaign."""
+    given = {"name": name, "medium": medium, "content": content, "term": term}
+    words = {field: word for field, word in given.items() if word and not looks_personal(word)}
+    return Campaign(**words) if words else None
+
+
+class Consent(_Form):
+    """On what basis the person may be contacted."""
+
+    basis: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,49}$")]
+    given_at: Timestamp | None = None
+    text: Annotated[str, Field(max_length=5000)] | None = None
+
+
+class Submission(_Form):
+    """One inbound record. Only `source` and one of `email`, `phone`, `external_id` are needed."""
+
+    source: SourceName
+    external_id: ExternalId | None = None
+    email: Text | None = None
+    phone: Annotated[str, StringConstraints(max_length=50, strip_whitespace=True)] | None = None
+    first_name: Text | None = None
+    last_name: Text | None = None
+    company: Text | None = None
+    domain: Annotated[str, StringConstraints(max_length=253, strip_whitespace=True)] | None = None
+    title: Text | None = None
+    attributes: Annotated[dict[AttributeName, AttributeIn], Field(max_length=ATTRIBUTES_MAX)] = Field(
+        default_factory=dict
+    )
+    campaign: CampaignIn | None = None
+    consent: Consent | None = None
+    occurred_at: Timestamp | None = None
+
+    @model_validator(mode="after")
+    def _someone(self) -> Submission:
+        if not (self.email or self.phone or self.external_id):
+            raise ValueError("needs one of email, phone, external_id")
+        return self
+
+
+class External(_Form):
+    """The id that another system gave the lead."""
+
+    source: SourceName
+    id: ExternalId
+
+
+class ActivityIn(_Form):
+    """Something that happened with a lead, named by exactly one of `lead_id`, `email`, `external`."""
+
+    lead_id: UUID | None = None
+    email: Text | None = None
+    external: External | None = None
+    kind: Kind
+    by: Party
+    actor: Handle | None = None
+    occurred_at: Timestamp | None = None
+    campaign: CampaignIn | None = None
+    properties: Annotated[dict[str, Annotated[JsonValue, AfterValidator(_storable)]], Field(max_length=100)] = Field(
+        default_factory=dict
+    )
+
+    @model_validator(mode="after")
+    def _whose(self) -> ActivityIn:
+        if sum(given is not None for given in (self.lead_id, self.email, self.external)) != 1:
+            raise ValueError("needs exactly one of lead_id, email, external")
+        return self
+
+
+def is_ahead(at: datetime | None, now: datetime) -> bool:
+    """Whether a reported time lies further in the future than clocks may differ."""
+    return at is not None and at > now + AHEAD_MAX

@@ -1,0 +1,296 @@
+"""SQL on leads and their identity keys: locked and read for a batch, written as one statement per table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from accord.contracts.values import Campaign
+from accord.db import from_json
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.lead import PERSON_FIELDS, Lead
+from intake.leads.domain.register import Merge
+
+_COLUMNS = (
+    *("lead_id", "source", "captured_at", "verdict", *PERSON_FIELDS, "attributes", "stamps", "account_id", "campaign"),
+    *("external_keys", "policy_version", "quality_score", "held", "merged_into", "sequence"),
+)
+_FIXED = frozenset({"lead_id", "source", "captured_at"})
+"""What never changes of a lead."""
+_NAMES = ", ".join(_COLUMNS)
+# Whoever decides about a key holds its lock until the commit, so the same person posted twice at one instant is decided one
+# after the other, in any process. The locks are taken in one order everywhere, so batches do not deadlock.
+_LOCK_KEYS = """
+SELECT pg_advisory_xact_lock(hash)
+FROM (SELECT DISTINCT hashtextextended(kind || ':' || value, 7) AS hash
+      FROM unnest($1::text[], $2::text[]) AS k (kind, value) ORDER BY hash) AS sorted
+"""
+# A lookup by index for each key, whatever the planner thinks of the table's size: it would read all of a smaller one.
+_FIND_KEYS = """
+SELECT k.kind, k.value, i.lead_id
+FROM unnest($1::text[], $2::text[]) AS k (kind, value),
+     LATERAL (SELECT lead_id FROM identity_key i WHERE i.kind = k.kind AND i.value = k.value LIMIT 1) i
+"""
+_DELETE_KEYS = """
+DELETE FROM identity_key i USING unnest($1::text[], $2::text[], $3::uuid[]) AS k (kind, value, lead_id)
+WHERE i.kind = k.kind AND i.value = k.value AND i.lead_id = k.lead_id
+"""
+_LOCK_LEADS = f"SELECT {_NAMES} FROM lead WHERE lead_id = ANY ($1::uuid[]) ORDER BY lead_id FOR UPDATE"
+_READ = f"SELECT {_NAMES} FROM lead WHERE lead_id = $1"
+_READ_MANY = f"SELECT {_NAMES} FROM lead WHERE lead_id = ANY ($1::uuid[])"
+_UPDATE = f"""
+UPDATE lead SET {", ".join(f"{name} = u.{name}" for name in _COLUMNS if name not in _FIXED)}, recorded_at = $22
+FROM (SELECT lead_id, source, captured_at, verdict, {", ".join(PERSON_FIELDS)}, attributes::jsonb, stamps::jsonb, account_id,
+             campaign::jsonb, external_keys::text[], policy_version, quality_score, held, merged_into, sequence
+      FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+                  $10::text[], $11::text[], $12::text[], $13::text[], $14::uuid[], $15::text[], $16::text[], $17::int[],
+                  $18::float8[], $19::bool[], $20::uuid[], $21::bigint[]) AS t ({_NAMES})) AS u
+WHERE lead.lead_id = u.lead_id
+"""
+_COUNT = """
+UPDATE lead SET sequence = u.sequence FROM unnest($1::uuid[], $2::bigint[]) AS u (lead_id, sequence) WHERE lead.lead_id = u.lead_id
+"""
+_SAVE_ACCOUNTS = """
+INSERT INTO account (account_id, domain, name, recorded_at)
+SELECT account_id, domain, name, $4 FROM unnest($1::uuid[], $2::text[], $3::text[]) AS a (account_id, domain, name)
+ORDER BY account_id
+ON CONFLICT (account_id) DO NOTHING
+RETURNING account_id
+"""
+_MERGE = """
+WITH moved_keys AS (
+    UPDATE identity_key SET lead_id = $1 WHERE lead_id = $2 RETURNING kind, value
+), moved_activities AS (
+    UPDATE activity SET lead_id = $1 WHERE lead_id = $2 RETURNING activity_id
+)
+INSERT INTO merge (survivor_id, merge_id, merged_lead_id, submission_id, survivor_before, keys_moved, activities_moved, recorded_at,
+                   caller)
+SELECT $1, $3, $2, $4, $5::jsonb,
+       $7::jsonb || (SELECT coalesce(jsonb_agg(jsonb_build_array(kind, value)), '[]') FROM moved_keys),
+       (SELECT coalesce(array_agg(activity_id), '{}') FROM moved_activities), $6, $8
+"""
+_OF_LEADS = {
+    "activities": "DELETE FROM activity WHERE lead_id = ANY ($1::uuid[])",
+    "consents": "DELETE FROM consent WHERE lead_id = ANY ($1::uuid[])",
+    "merges": "DELETE FROM merge WHERE survivor_id = ANY ($1::uuid[]) OR merged_lead_id = ANY ($1::uuid[])",
+    "marks_apart": "DELETE FROM apart WHERE lead_id = ANY ($1::uuid[]) OR other_id = ANY ($1::uuid[])",
+    "identity_keys": "DELETE FROM identity_key WHERE lead_id = ANY ($1::uuid[])",
+    "leads": "DELETE FROM lead WHERE lead_id = ANY ($1::uuid[])",
+}
+_REREADS_MAX = 10
+
+
+class Moved(Exception):
+    """The leads that these keys name kept changing while they were locked; the transaction may be tried again."""
+
+
+async def lock_matches(
+    driver: asyncpg.Connection, keys: Iterable[IdentityKey]
+) -> tuple[dict[IdentityKey, UUID], dict[UUID, Lead]]:
+    """Lock these keys and the leads that they name; both as they are until the commit.
+
+    A lead may be merged into another between finding and locking it, so it is read again until nothing has moved.
+    Raises Moved after a bounded number of reads.
+    """
+    wanted = sorted(set(keys))
+    if not wanted:
+        return {}, {}
+    kinds, values = [kind for kind, _ in wanted], [value for _, value in wanted]
+    await driver.fetch(_LOCK_KEYS, kinds, values)
+    found = await _find(driver, kinds, values)
+    for _ in range(_REREADS_MAX):
+        if not found:
+            return {}, {}
+        leads = await lock_leads(driver, set(found.values()))
+        again = await _find(driver, kinds, values)
+        if again == found:
+            return found, leads
+        found = again
+    raise Moved
+
+
+async def _find(driver: asyncpg.Connection, kinds: Sequence[str], values: Sequence[str]) -> dict[IdentityKey, UUID]:
+    rows = await driver.fetch(_FIND_KEYS, kinds, values)
+    return {(row[0], row[1]): row[2] for row in rows}
+
+
+async def find_keys(driver: asyncpg.Connection, keys: Iterable[IdentityKey]) -> dict[IdentityKey, UUID]:
+    """The leads that these keys name, without a lock."""
+    wanted = sorted(set(keys))
+    return await _find(driver, [kind for kind, _ in wanted], [value for _, value in wanted]) if wanted else {}
+
+
+async def lock_leads(driver: asyncpg.Connection, lead_ids: Iterable[UUID]) -> dict[UUID, Lead]:
+    """These leads, locked in the order of their ids."""
+    rows = await driver.fetch(_LOCK_LEADS, list(lead_ids))
+    return {row["lead_id"]: _lead(row) for row in rows}
+
+
+async def read_lead(driver: asyncpg.Connection, lead_id: UUID) -> Lead | None:
+    """One lead as it is, also one that was merged into another."""
+    row = await driver.fetchrow(_READ, lead_id)
+    return None if row is None else _lead(row)
+
+
+async def read_leads(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, Lead]:
+    """These leads as they are, without a lock."""
+    rows = await driver.fetch(_READ_MANY, lead_ids)
+    return {row["lead_id"]: _lead(row) for row in rows}
+
+
+async def insert_leads(driver: asyncpg.Connection, leads: Sequence[Lead], now: datetime) -> None:
+    """Insert leads that are new."""
+    if leads:
+        records = [(*_values(lead), now) for lead in leads]
+        await driver.copy_records_to_table("lead", records=records, columns=[*_COLUMNS, "recorded_at"])
+
+
+async def update_leads(driver: asyncpg.Connection, leads: Sequence[Lead], now: datetime) -> None:
+    """Update leads that are there, and locked, by one statement."""
+    if leads:
+        columns = [list(column) for column in zip(*map(_values, leads), strict=True)]
+        place = _COLUMNS.index("external_keys")  # arrays of several lengths cannot be elements of an array
+        columns[place] = ["{" + ",".join(keys) + "}" for keys in columns[place]]
+        await driver.execute(_UPDATE, *columns, now)
+
+
+async def save_sequences(driver: asyncpg.Connection, leads: Sequence[Lead]) -> None:
+    """Save how many events of these leads were published, where nothing else of them changed. The leads are locked."""
+    if leads:
+        await driver.execute(_COUNT, [lead.lead_id for lead in leads], [lead.sequence for lead in leads])
+
+
+def _values(lead: Lead) -> tuple[object, ...]:
+    """The values of _COLUMNS."""
+    person = lead.person.get
+    return (
+        lead.lead_id,
+        lead.source,
+        lead.captured_at,
+        lead.verdict,
+        *[person(name) for name in PERSON_FIELDS],
+        orjson.dumps(lead.attributes).decode(),
+        orjson.dumps(lead.stamps).decode(),
+        lead.account_id,
+        None if lead.campaign is None else _campaign(lead.campaign),
+        lead.external_keys,
+        lead.policy_version,
+        lead.quality_score,
+        lead.held,
+        lead.merged_into,
+        lead.sequence,
+    )
+
+
+def _campaign(campaign: Campaign) -> str:
+    if campaign.cost is not None:
+        return campaign.model_dump_json(exclude_none=True)
+    # Most have words only, which need no serializer.
+    return orjson.dumps({name: word for name, word in campaign.__dict__.items() if word is not None}).decode()
+
+
+async def insert_keys(
+    driver: asyncpg.Connection, keys: Mapping[IdentityKey, UUID], external: Mapping[str, tuple[str, str]]
+) -> None:
+    """Give keys that nobody has to their leads. The keys are locked. `external`: source and id of which a key is the digest."""
+    if keys:
+        nothing = (None, None)
+        records = [(kind, value, lead_id, *external.get(value, nothing)) for (kind, value), lead_id in keys.items()]
+        columns = ["kind", "value", "lead_id", "source", "external_id"]
+        await driver.copy_records_to_table("identity_key", records=records, columns=columns)
+
+
+async def lock_keys(driver: asyncpg.Connection, keys: Iterable[IdentityKey]) -> None:
+    """Decide about these keys alone until the commit, in the order in which everybody takes them."""
+    wanted = sorted(set(keys))
+    if wanted:
+        await driver.fetch(_LOCK_KEYS, [kind for kind, _ in wanted], [value for _, value in wanted])
+
+
+async def delete_keys(driver: asyncpg.Connection, keys: Mapping[IdentityKey, UUID]) -> None:
+    """Take these keys from their leads. The keys are locked."""
+    if keys:
+        rows = list(keys.items())
+        await driver.execute(
+            _DELETE_KEYS, [key[0] for key, _ in rows], [key[1] for key, _ in rows], [lead_id for _, lead_id in rows]
+        )
+
+
+async def save_accounts(
+    driver: asyncpg.Connection, accounts: Mapping[UUID, tuple[str, str | None]], now: datetime
+) -> set[UUID]:
+    """Accounts by id: domain and the company's name as first heard. The ids of those that were there before."""
+    rows = await driver.fetch(
+        _SAVE_ACCOUNTS,
+        list(accounts),
+        [domain for domain, _ in accounts.values()],
+        [name for _, name in accounts.values()],
+        now,
+    )
+    return set(accounts) - {row["account_id"] for row in rows}
+
+
+async def save_merge(driver: asyncpg.Connection, merge: Merge, now: datetime) -> None:
+    """Move keys and activities to the survivor, and keep what is needed to move them back."""
+    await driver.execute(
+        _MERGE,
+        merge.survivor.lead_id,
+        merge.other.lead_id,
+        merge.merge_id,
+        merge.submission_id,
+        snapshot(merge.survivor),
+        now,
+        orjson.dumps(merge.new_keys).decode(),
+        merge.caller,
+    )
+
+
+def snapshot(lead: Lead) -> str:
+    """All of a lead that a merge can change, as JSON."""
+    return orjson.dumps(
+        {
+            "person": dict(lead.person),
+            "attributes": lead.attributes,
+            "stamps": dict(lead.stamps),
+            "account_id": lead.account_id,
+            "campaign": None if lead.campaign is None else lead.campaign.model_dump(mode="json"),
+            "external_keys": lead.external_keys,
+        },
+        default=str,
+    ).decode()
+
+
+def _lead(row: asyncpg.Record) -> Lead:
+    campaign: Any = row["campaign"]
+    return Lead(
+        lead_id=row["lead_id"],
+        source=row["source"],
+        captured_at=row["captured_at"],
+        verdict=row["verdict"],
+        person={name: row[name] for name in PERSON_FIELDS if row[name] is not None},
+        attributes=from_json(row["attributes"]),
+        stamps={name: datetime.fromisoformat(at) for name, at in from_json(row["stamps"]).items()},
+        account_id=row["account_id"],
+        campaign=None if campaign is None else Campaign.model_validate(from_json(campaign)),
+        external_keys=tuple(row["external_keys"]),
+        policy_version=row["policy_version"],
+        quality_score=row["quality_score"],
+        held=row["held"],
+        merged_into=row["merged_into"],
+        sequence=row["sequence"],
+    )
+
+
+async def remove_leads(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[str, int]:
+    """Delete locked leads with all that hangs on them but their submissions; how many rows of what."""
+    return {name: await execute_counting(driver, sql, lead_ids) for name, sql in _OF_LEADS.items()}
+
+
+async def execute_counting(driver: asyncpg.Connection, sql: str, values: Sequence[object]) -> int:
+    """Rows that a statement touched; nothing is asked where there is nothing to look for."""
+    return int((await driver.execute(sql, list(values))).rpartition(" ")[2]) if values else 0

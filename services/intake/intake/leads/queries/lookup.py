@@ -1,0 +1,90 @@
+"""SQL for those who read one lead: by id, or by one of its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from accord.db import driver_of
+from intake.leads.domain.keys import IdentityKey, IdentityKind
+from intake.leads.domain.lead import Lead
+from intake.leads.queries.leads import find_keys, read_lead, read_leads
+
+_MERGES_FOLLOWED_MAX = 20
+_MERGED_SHOWN_MAX = 100
+_EXTERNAL = """
+SELECT wanted.lead_id, k.source, k.external_id AS id
+FROM unnest($1::uuid[]) AS wanted (lead_id),
+     LATERAL (SELECT source, external_id FROM identity_key i
+              WHERE i.lead_id = wanted.lead_id AND kind = 'external' AND external_id IS NOT NULL
+              ORDER BY source, external_id LIMIT 100) k
+"""
+_MERGED = """
+WITH RECURSIVE gone AS (
+    SELECT merged_into AS root, lead_id FROM lead WHERE merged_into = ANY ($1::uuid[])
+    UNION SELECT gone.root, lead.lead_id FROM lead JOIN gone ON lead.merged_into = gone.lead_id
+)
+SELECT root, lead_id FROM gone ORDER BY root, lead_id
+"""
+_HAS_KEYS = "SELECT EXISTS (SELECT FROM identity_key WHERE lead_id = $1)"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A lead with the ids that other systems gave it, and the leads that were merged into it."""
+
+    lead: Lead
+    external: list[dict[str, str]]
+    merged: list[UUID]
+
+
+async def by_id(conn: AsyncConnection, lead_id: UUID) -> Found | None:
+    """The lead, or the one into which it was merged."""
+    driver = await driver_of(conn)
+    lead = await read_lead(driver, lead_id)
+    for _ in range(_MERGES_FOLLOWED_MAX):
+        if lead is None or lead.merged_into is None:
+            break
+        lead = await read_lead(driver, lead.merged_into)
+    return None if lead is None else await found(driver, lead)
+
+
+async def found(driver: asyncpg.Connection, lead: Lead) -> Found:
+    """A living lead with what stands beside it."""
+    (one,) = await _beside(driver, [lead])
+    return one
+
+
+async def by_ids(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> list[Found]:
+    """Living leads, in the order of the ids; unknown ids are left out."""
+    leads = await read_leads(driver, lead_ids)
+    return await _beside(driver, [leads[one] for one in lead_ids if one in leads])
+
+
+async def _beside(driver: asyncpg.Connection, leads: Sequence[Lead]) -> list[Found]:
+    ids = [lead.lead_id for lead in leads]
+    external: dict[UUID, list[dict[str, str]]] = {}
+    for row in await driver.fetch(_EXTERNAL, ids):
+        external.setdefault(row["lead_id"], []).append({"source": row["source"], "id": row["id"]})
+    merged: dict[UUID, list[UUID]] = {}
+    for row in await driver.fetch(_MERGED, ids):
+        merged.setdefault(row["root"], []).append(row["lead_id"])
+    return [
+        Found(lead, external.get(lead.lead_id, []), merged.get(lead.lead_id, [])[:_MERGED_SHOWN_MAX]) for lead in leads
+    ]
+
+
+async def has_keys(driver: asyncpg.Connection, lead_id: UUID) -> bool:
+    """Whether the lead can be found by anything but its id."""
+    return bool(await driver.fetchval(_HAS_KEYS, lead_id))
+
+
+async def by_key(conn: AsyncConnection, kind: IdentityKind, value: str) -> Found | None:
+    """The lead that this key names."""
+    key: IdentityKey = (kind, value)
+    owners = await find_keys(await driver_of(conn), [key])
+    return await by_id(conn, owners[key]) if owners else None

@@ -1,0 +1,159 @@
+"""Whom a submission speaks of, and what it says of them: keys, values, facts and consent. It asks nobody and writes nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from accord.contracts.external_key import external_key
+from accord.contracts.values import Attributes, Verdict
+from accord.http.idempotency import Ticket
+from accord.http.problems import Problem, unfit
+from accord.ids import new_id
+from accord.terms.findings import Finding
+from intake.leads.domain.consent import given_at
+from intake.leads.domain.facts import Facts
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.lead import Values
+from intake.leads.domain.quality import Quality
+from intake.leads.domain.register import Candidate
+from intake.leads.domain.submission import Submission
+from intake.leads.queries import consents
+from intake.leads.service.recognise import account_domain, account_id_of, email_facts, phone_facts
+
+
+class CaptureRequest(NamedTuple):
+    """One submission with who sent it, its JSON as it came, and its idempotency key if it has one.
+
+    `is_form`: what came is the submission in our own form already. Anything else, a tool's event or a row of a file, is kept in our form
+    beside, so that another policy can judge it.
+    """
+
+    submission: Submission
+    content: str
+    caller: str
+    ticket: Ticket | None = None
+    is_form: bool = False
+
+
+class Recognised(NamedTuple):
+    """A submission whose person, keys and facts are known; what the policy says of it comes later."""
+
+    request: CaptureRequest
+    person: dict[str, str]
+    keys: tuple[IdentityKey, ...]
+    facts: Facts
+    account: tuple[UUID, str] | None
+    external: str | None
+    flaw: Finding | None
+    """Why nobody can be recognised in it."""
+
+
+_COMPANY_FIELDS = ("first_name", "last_name", "company", "domain", "title")
+_KEY_FIELDS = ("email", "phone", "external_id")
+
+
+def recognise(request: CaptureRequest) -> Recognised:
+    """Who a submission is about and what is known of its address, number and company."""
+    submission = request.submission
+    given = submission.__dict__  # the form's fields by name, read a dozen times for each submission
+    country = submission.attributes.get("country")
+    email = email_facts(submission.email) if submission.email else None
+    phone = phone_facts(submission.phone, country if isinstance(country, str) else None) if submission.phone else None
+    person: dict[str, str] = {name: value for name in _COMPANY_FIELDS if (value := given[name])}
+    fields = person | {name: value for name in _KEY_FIELDS if (value := given[name])}
+    if submission.consent is not None:
+        fields["consent"] = submission.consent.basis
+    keys: list[IdentityKey] = []
+    email_domain = external = None
+    if email is not None and email.address:
+        person["email"] = email.address
+        keys.append(("email", email.address))
+        email_domain = email.address.rpartition("@")[2]
+    if phone is not None and phone.e164:
+        person["phone"] = phone.e164
+        keys.append(("phone", phone.e164))
+    flaw = None if keys and (email_domain or not submission.email) else _flaw(submission)
+    if submission.external_id:
+        external = external_key(submission.source, submission.external_id)
+        keys.append(("external", external))
+    domain = account_domain(submission.domain, email_domain)
+    return Recognised(
+        request,
+        person,
+        tuple(keys),
+        Facts(
+            fields,
+            submission.attributes,
+            email,
+            phone,
+            submission.occurred_at,
+            None if submission.consent is None else submission.consent.given_at,
+        ),
+        (account_id_of(domain), domain) if domain else None,
+        external,
+        flaw,
+    )
+
+
+def facts_of(submission: Submission) -> Facts:
+    """What a policy can ask of a submission, for those who only judge it."""
+    return recognise(CaptureRequest(submission, "", "")).facts
+
+
+def _flaw(submission: Submission) -> Finding | None:
+    """What is wrong with a submission whose address is none, or that has neither an address nor a valid number."""
+    if submission.email:
+        return Finding("/email", "Is not an e-mail address")
+    if not submission.external_id:
+        return Finding("/phone", "Is not a valid phone number, and there is no other way to know the person")
+    return None
+
+
+def unfit_submission(flaw: Finding) -> Problem:
+    """422 for a submission with this flaw."""
+    return unfit(f"{flaw.pointer[1:]}: {flaw.message}.", {"pointer": flaw.pointer, "message": flaw.message})
+
+
+def consent_of(
+    request: CaptureRequest, submission_id: UUID, lead_id: UUID, at: datetime, now: datetime
+) -> consents.Row:
+    """What a submission that was taken says of consent; it has some."""
+    said = request.submission.consent
+    assert said is not None  # noqa: S101 - the caller has looked
+    when = given_at(said.given_at, at, now)
+    return consents.Row(
+        lead_id, submission_id, submission_id, request.submission.source, request.caller, said.basis, said.text, when
+    )
+
+
+def candidate_of(
+    one: Recognised, submission_id: UUID, at: datetime, quality: Quality, attributes: Attributes
+) -> Candidate:
+    """A recognised submission that happened at a moment, as it was judged."""
+    submission = one.request.submission
+    values = Values(
+        submission.source,
+        at,
+        one.person,
+        attributes,
+        one.account[0] if one.account else None,
+        submission.campaign.public() if submission.campaign else None,
+        one.external,
+        quality,
+        _verdict(quality),
+    )
+    external = (submission.source, submission.external_id) if submission.external_id else None
+    return Candidate(submission_id, new_id(), one.keys, values, external)
+
+
+def _verdict(quality: Quality) -> Verdict:
+    # A rejected submission makes no lead, so its values carry no verdict that a lead could have.
+    verdict = quality.verdict
+    return "unchecked" if verdict == "rejected" else verdict
+
+
+def ahead_of_time(name: str = "occurred_at") -> Finding:
+    """What is wrong with a time further in the future than clocks may differ."""
+    return Finding(f"/{name}", "Must not be in the future")

@@ -1,0 +1,98 @@
+"""Judges one submission by the data policy. Pure; a reason names the parameter and the class of the value, never the value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from accord.contracts.values import Attributes, AttributeValue, PolicyFailure
+from intake.leads.domain.facts import Facts
+from intake.leads.domain.quality import FAILED, NOT_APPLICABLE, PASSED, Judgement, Quality
+from intake.policy.domain.attributes import READERS, NotOfType
+from intake.policy.domain.checks import WRONG, Failing, Wrong, check_of
+from intake.policy.domain.policy import Policy
+
+SCORE_DIGITS = 6
+_QUALITIES_MAX = 4_096
+"""Ways to come out that a judge remembers; a policy in use has some dozens."""
+
+
+class Judge:
+    """A policy made ready for judging; built once per version.
+
+    A submission comes out in one of few ways: each parameter met, or failed for one of its reasons. So the quality is made once for each
+    way that occurs, and most submissions share one.
+    """
+
+    __slots__ = ("_checks", "_qualities", "_readers", "policy")
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._readers = {name: READERS[declared.type] for name, declared in policy.attributes.items()}
+        self._checks = [check_of(parameter.rule, policy.attributes) for parameter in policy.parameters]
+        self._qualities: dict[tuple[int, tuple[Failing | None, ...]], Quality] = {}
+
+    @classmethod
+    def of(cls, policy: Policy) -> Judge:
+        return cls(policy)
+
+    def judge(self, facts: Facts, version: int, now: datetime) -> tuple[Quality, Attributes]:
+        """The verdict, stamped with `version`, and the attributes that may leave intake, as their declared types.
+
+        Every parameter is judged, so that a sender learns of all failures at once. What does not read as its type fails the parameters
+        that ask for it, and stays in the submission.
+        """
+        values, public = self._read(facts.attributes)
+        way = (version, tuple([check(values, facts, now) for check in self._checks]))
+        quality = self._qualities.get(way)
+        if quality is None:
+            if len(self._qualities) >= _QUALITIES_MAX:
+                self._qualities.clear()
+            quality = self._qualities[way] = self._quality(version, way[1])
+        return quality, public
+
+    def _read(
+        self, attributes: Mapping[str, AttributeValue]
+    ) -> tuple[Mapping[str, AttributeValue | Wrong], Attributes]:
+        """The declared ones as their types, and those of them that could be read."""
+        public: Attributes = {}
+        wrong: list[str] | None = None
+        readers = self._readers
+        for name, raw in attributes.items():
+            if name in readers:
+                try:
+                    value = readers[name](raw)
+                except NotOfType:
+                    wrong = [name] if wrong is None else [*wrong, name]
+                else:
+                    if value is not None:
+                        public[name] = value
+        return (public if wrong is None else {**public, **dict.fromkeys(wrong, WRONG)}), public
+
+    def _quality(self, version: int, failings: Sequence[Failing | None]) -> Quality:
+        applicable, passed, outcomes = [], [], []
+        failed: list[PolicyFailure] = []
+        for parameter, failing in zip(self.policy.parameters, failings, strict=True):
+            if failing is not None and failing.missing and parameter.missing_passes:
+                outcomes.append(NOT_APPLICABLE)
+                continue
+            applicable.append(parameter.weight)
+            if failing is None:
+                passed.append(parameter.weight)
+                outcomes.append(PASSED)
+            else:
+                outcomes.append(FAILED)
+                failed.append(
+                    PolicyFailure(parameter=parameter.key, consequence=parameter.consequence, reason=failing.reason)
+                )
+        score = round(math.fsum(passed) / math.fsum(applicable), SCORE_DIGITS) if applicable else 1.0
+        return Quality(self._verdict(failed, score), score, version, tuple(failed), "".join(outcomes))
+
+    def _verdict(self, failed: Sequence[PolicyFailure], score: float) -> Judgement:
+        consequences = {failure.consequence for failure in failed}
+        if "reject" in consequences:
+            return "rejected"
+        if "quarantine" in consequences or score < self.policy.score_min:
+            return "quarantined"
+        return "flagged" if consequences else "accepted"

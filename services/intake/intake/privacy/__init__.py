@@ -1,0 +1,1 @@
+"""What a person can ask for: consent, export, erasure; and how long what they said is kept."""

@@ -1,0 +1,157 @@
+"""SQL that removes a person: every row of every table of intake's database in which they are, and the proof that stays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.lead import Lead
+from intake.leads.queries import family
+from intake.leads.queries.leads import Moved, execute_counting, lock_keys, lock_leads, remove_leads
+from intake.privacy.domain import Family, Proof
+
+KEYS_LOCKED_MAX = 1_000
+"""Identity keys of one person that are locked at most; the server has some thousands of such locks for everybody. Beyond them the locked
+rows of the leads keep the order, since whoever decides about a key locks its lead too."""
+
+_ALONE = "SELECT pg_advisory_xact_lock(hashtextextended('accord-erasure:' || $1, 0))"
+_KEYS = "SELECT kind, value FROM identity_key WHERE lead_id = ANY ($1::uuid[])"
+# Those of the leads, and those without a lead (refused, discarded) that name one of the person's keys.
+_SUBMISSIONS = """
+SELECT submission_id, lead_id, verdict = 'quarantined' AND settled IS NULL AS waits FROM submission
+WHERE lead_id = ANY ($1::uuid[]) OR (keys IS NOT NULL AND lead_id IS NULL AND keys && $2::text[])
+ORDER BY submission_id FOR UPDATE
+"""
+_HELD_ONCE = (
+    "SELECT DISTINCT lead_id FROM quarantine_decision WHERE submission_id = ANY ($1::uuid[]) AND lead_id IS NOT NULL"
+)
+
+_OF_SUBMISSIONS = {
+    "quarantine_decisions": "DELETE FROM quarantine_decision WHERE submission_id = ANY ($1::uuid[])",
+    "submissions": "DELETE FROM submission WHERE submission_id = ANY ($1::uuid[])",
+}
+_OF_KEYS = {
+    "hook_events": "DELETE FROM hook_event WHERE keys && $1::text[]",
+    "import_failures": "DELETE FROM import_failure WHERE keys && $1::text[]",
+}
+_DEAD_LETTERS = "DELETE FROM dead_letter WHERE key = ANY ($1::text[])"
+# A company's name is what somebody typed; where nobody else is of it, it may be that person's own.
+_ACCOUNTS = """
+UPDATE account a SET name = NULL
+WHERE a.account_id = ANY ($1::uuid[]) AND a.name IS NOT NULL
+  AND NOT EXISTS (SELECT FROM lead l WHERE l.account_id = a.account_id AND l.merged_into IS NULL)
+"""
+_TOMBSTONES = """
+INSERT INTO erased_id (id, what, erasure_id)
+SELECT id, what, $3 FROM unnest($1::uuid[], $2::text[]) AS t (id, what) ORDER BY id ON CONFLICT (id) DO NOTHING
+"""
+_PROVE = """
+INSERT INTO erasure (erasure_id, lead_ids, reason, caller, policy_version, removed, recorded_at)
+VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7)
+"""
+_PROOF = (
+    "SELECT erasure_id, lead_ids, reason, caller, policy_version, removed::text AS removed, recorded_at FROM erasure"
+)
+_ONE = f"{_PROOF} WHERE erasure_id = $1"
+_PAGE = f"{_PROOF} WHERE ($1::uuid IS NULL OR erasure_id < $1) ORDER BY erasure_id DESC LIMIT $2"
+
+
+@dataclass(frozen=True, slots=True)
+class Submissions:
+    """A person's submissions: all, those of them that still wait, and the leads that were held for them once."""
+
+    all: list[UUID]
+    waiting: list[UUID]
+    leads_once: list[UUID]
+
+
+async def alone(driver: asyncpg.Connection, lead_id: UUID) -> None:
+    """Let nobody else erase whoever lives under this id until the commit: two who do would meet in saved answers in no order."""
+    ids = await family.ids_of(driver, lead_id)
+    await driver.fetch(_ALONE, str(ids[0] if ids else lead_id))
+
+
+async def find(driver: asyncpg.Connection, lead_id: UUID) -> tuple[list[UUID], frozenset[IdentityKey]] | None:
+    """The leads and keys of the person under this id as they are at this moment, without a lock."""
+    ids = await family.ids_of(driver, lead_id)
+    return (ids, await _keys_of(driver, ids)) if ids else None
+
+
+async def lock(driver: asyncpg.Connection, ids: list[UUID], keys: frozenset[IdentityKey]) -> Family:
+    """Lock all of a person: keys first, then leads, as everybody does. Raises Moved if it has changed since it was found."""
+    await lock_keys(driver, sorted(keys)[:KEYS_LOCKED_MAX])
+    leads: dict[UUID, Lead] = await lock_leads(driver, ids)
+    now = await find(driver, ids[0])
+    if now is None or now[0] != ids or now[1] != keys or len(leads) != len(ids):
+        raise Moved
+    return Family(ids[0], leads, keys)
+
+
+async def submissions(driver: asyncpg.Connection, person: Family) -> Submissions:
+    """The submissions of a locked person, locked."""
+    rows = await driver.fetch(_SUBMISSIONS, person.lead_ids, person.key_words)
+    ids = [row["submission_id"] for row in rows]
+    once = await driver.fetch(_HELD_ONCE, ids) if ids else []
+    return Submissions(ids, [row["submission_id"] for row in rows if row["waits"]], [row[0] for row in once])
+
+
+async def remove(driver: asyncpg.Connection, person: Family, said: Submissions) -> dict[str, int]:
+    """Delete all of a locked person; how many rows of what."""
+    removed = {name: await execute_counting(driver, sql, person.key_words) for name, sql in _OF_KEYS.items()}
+    removed |= {name: await execute_counting(driver, sql, said.all) for name, sql in _OF_SUBMISSIONS.items()}
+    removed["dead_letters"] = await execute_counting(
+        driver, _DEAD_LETTERS, [str(lead_id) for lead_id in person.lead_ids]
+    )
+    removed |= await remove_leads(driver, person.lead_ids)
+    accounts = {lead.account_id for lead in person.leads.values() if lead.account_id is not None}
+    removed["account_names"] = await execute_counting(driver, _ACCOUNTS, sorted(accounts))
+    return removed
+
+
+async def bury(driver: asyncpg.Connection, proof: Proof, submission_ids: Sequence[UUID]) -> None:
+    """Keep the proof, and the ids: they stay known as erased."""
+    ids = [*proof.lead_ids, *submission_ids]
+    what = ["lead"] * len(proof.lead_ids) + ["submission"] * len(submission_ids)
+    await driver.execute(_TOMBSTONES, ids, what, proof.erasure_id)
+    await driver.execute(
+        _PROVE,
+        proof.erasure_id,
+        list(proof.lead_ids),
+        proof.reason,
+        proof.caller,
+        proof.policy_version,
+        orjson.dumps(dict(proof.removed)).decode(),
+        proof.recorded_at,
+    )
+
+
+async def one(driver: asyncpg.Connection, erasure_id: UUID) -> Proof | None:
+    """One proof."""
+    row = await driver.fetchrow(_ONE, erasure_id)
+    return None if row is None else _proof(row)
+
+
+async def page(driver: asyncpg.Connection, after: UUID | None, rows_max: int) -> list[Proof]:
+    """Proofs, newest first."""
+    return [_proof(row) for row in await driver.fetch(_PAGE, after, rows_max)]
+
+
+async def _keys_of(driver: asyncpg.Connection, lead_ids: list[UUID]) -> frozenset[IdentityKey]:
+    return frozenset((row[0], row[1]) for row in await driver.fetch(_KEYS, lead_ids))
+
+
+def _proof(row: asyncpg.Record) -> Proof:
+    return Proof(
+        row["erasure_id"],
+        tuple(row["lead_ids"]),
+        row["reason"],
+        row["caller"],
+        row["policy_version"],
+        orjson.loads(row["removed"]),
+        row["recorded_at"],
+    )

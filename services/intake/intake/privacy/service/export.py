@@ -1,0 +1,156 @@
+"""Everything that intake holds about one person, as one JSON document. It is read in pages, each in a transaction of its own, so that
+neither its size nor a slow reader holds memory or a connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import asdict
+from typing import Any, TypeVar
+from uuid import UUID
+
+import asyncpg
+import orjson
+import structlog
+
+from accord.db import Database, driver_of
+from intake.leads.domain.consent import in_force
+from intake.leads.domain.keys import key_word
+from intake.leads.queries import consents, family
+from intake.leads.service.family import absent, family_of
+from intake.privacy.queries import erasures, exports
+from intake.privacy.queries.exports import Row
+from intake.quarantine import queries as quarantine
+
+log = structlog.get_logger(__name__)
+
+FORMAT = "accord.person.v1"
+"""The shape of the document; it only grows."""
+_FIRST = UUID(int=0)
+_CONSENTS_ROWS = 500
+
+P = TypeVar("P")
+_Read = Callable[[asyncpg.Connection, P], Awaitable[list[Row]]]
+
+
+class Interrupted(RuntimeError):
+    """The person was erased or merged while they were exported: what was sent so far is no whole, so it must not end like one."""
+
+
+class Export:
+    """One export. `prepare` finds whom it is about and raises Problem; `document` is its bytes."""
+
+    def __init__(self, database: Database, lead_id: UUID, caller: str) -> None:
+        self._database = database
+        self._asked = lead_id
+        self._caller = caller
+        self._ids: list[UUID] = []
+        self._words: list[str] = []
+
+    @property
+    def lead_id(self) -> UUID:
+        return self._ids[0]
+
+    async def prepare(self) -> None:
+        """Find the person. Raises Problem 404 or 410."""
+        async with self._database.reading() as conn:
+            driver = await driver_of(conn)
+            found = await erasures.find(driver, self._asked)
+            if found is None:
+                raise await absent(driver, self._asked)
+        self._ids, keys = found
+        self._words = sorted(key_word(key) for key in keys)
+        log.info("person_exported", lead_id=str(self.lead_id), caller=self._caller)
+
+    async def document(self) -> AsyncIterator[bytes]:
+        """The document, a part at a time. Raises Interrupted."""
+        yield _json(await self._head())[:-1]
+        lists = {
+            "consents": self._pages(self._consents, None, lambda row: (row["given_at"], row["consent_id"])),
+            "submissions": self._pages(self._submissions, _FIRST, lambda row: row["submission_id"]),
+            "activities": self._activities(),
+            "hook_events": self._pages(self._hook_events, _FIRST, lambda row: row["hook_event_id"]),
+            "import_rows": self._pages(
+                self._import_failures, (_FIRST, 0), lambda row: (row["import_id"], row["row_number"])
+            ),
+        }
+        for name, pages in lists.items():
+            separator = b""
+            yield b',"%b":[' % name.encode()
+            async for rows in pages:
+                yield separator + b",".join(map(_json, rows))
+                separator = b","
+            yield b"]"
+        yield b"}"
+
+    async def _head(self) -> dict[str, Any]:
+        async with self._database.reading() as conn:
+            driver = await driver_of(conn)
+            await self._still_there(driver)
+            holds = in_force(await consents.newest(driver, self._ids))
+            return {
+                "format": FORMAT,
+                "exported_at": await driver.fetchval("SELECT now()"),
+                "lead_id": self.lead_id,
+                "consent_in_force": None if holds is None else holds.basis,
+                "leads": await exports.leads(driver, self._ids),
+                "keys": await exports.keys(driver, self._ids),
+                "merges": await exports.merges(driver, self._ids),
+            }
+
+    async def _pages(self, read: _Read[P], first: P, place_of: Callable[[Row], P]) -> AsyncIterator[list[Row]]:
+        place = first
+        while True:
+            async with self._database.reading() as conn:
+                driver = await driver_of(conn)
+                await self._still_there(driver)
+                await exports.by_index(driver)
+                rows = await read(driver, place)
+            if not rows:
+                return
+            yield rows
+            place = place_of(rows[-1])
+
+    async def _still_there(self, driver: asyncpg.Connection) -> None:
+        if await family.ids_of(driver, self.lead_id) != self._ids:
+            raise Interrupted("the person changed while being exported")
+
+    async def _consents(self, driver: asyncpg.Connection, after: tuple[Any, UUID] | None) -> list[Row]:
+        return [asdict(one) for one in await consents.page(driver, self._ids, after, _CONSENTS_ROWS)]
+
+    async def _submissions(self, driver: asyncpg.Connection, after: UUID) -> list[Row]:
+        rows = await exports.submissions(driver, self._ids, self._words, after)
+        waited = [row["submission_id"] for row in rows if row["verdict"] == "quarantined"]
+        decisions: dict[UUID, list[Row]] = {}
+        for one in await quarantine.decisions(driver, waited) if waited else []:
+            decisions.setdefault(one.submission_id, []).append(asdict(one))
+        return [row | {"decisions": decisions.get(row["submission_id"], [])} for row in rows]
+
+    async def _activities(self) -> AsyncIterator[list[Row]]:
+        for lead_id in self._ids:
+
+            async def read(driver: asyncpg.Connection, after: UUID, of: UUID = lead_id) -> list[Row]:
+                return await exports.activities(driver, of, after)
+
+            async for rows in self._pages(read, _FIRST, lambda row: row["activity_id"]):
+                yield rows
+
+    async def _hook_events(self, driver: asyncpg.Connection, after: UUID) -> list[Row]:
+        return await exports.hook_events(driver, self._words, after)
+
+    async def _import_failures(self, driver: asyncpg.Connection, after: tuple[UUID, int]) -> list[Row]:
+        return await exports.import_failures(driver, self._words, after)
+
+
+def _json(value: object) -> bytes:
+    return orjson.dumps(value, default=str, option=orjson.OPT_UTC_Z)
+
+
+async def submissions_of(
+    database: Database, lead_id: UUID, after: UUID, rows_max: int, *, content: bool
+) -> list[Mapping[str, Any]]:
+    """A page of the submissions of a lead, oldest first. Raises Problem 404 or 410."""
+    async with database.reading() as conn:
+        driver = await driver_of(conn)
+        ids = await family_of(driver, lead_id)
+        return list(await exports.submissions_of(driver, ids, after, rows_max, content=content))

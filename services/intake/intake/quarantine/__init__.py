@@ -1,0 +1,1 @@
+"""What the policy held back, and what people decide about it."""

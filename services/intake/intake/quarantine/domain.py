@@ -1,0 +1,74 @@
+"""What a person can do with a submission that the policy held back, and what is left of a held lead without it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Literal
+
+from pydantic import JsonValue
+
+from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.lead import Lead, created
+from intake.leads.domain.quality import Quality
+from intake.leads.domain.register import Candidate
+
+Settled = Literal["released", "corrected", "discarded", "expired"]
+"""How a submission left quarantine. `expired`: nobody decided before raw submissions are dropped."""
+Action = Literal["released", "corrected", "discarded", "expired", "kept"]
+"""What was done with it; `kept` is a correction after which it waits on."""
+
+FIXED_FIELDS = frozenset({"source", "occurred_at"})
+"""Where and when a record came from is a fact about the sender; no correction of the record changes it."""
+PATCH_DEPTH_MAX = 8
+
+
+class FixedField(ValueError):
+    """A correction names what cannot be corrected; `field` says what."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(field)
+        self.field = field
+
+
+def patched(form: Mapping[str, JsonValue], fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """The record after a JSON Merge Patch (RFC 7396): null takes a field away, objects are merged, all else takes its place.
+
+    Raises FixedField. Whether the outcome is a record at all, its own form decides. Deeper than PATCH_DEPTH_MAX nothing is merged.
+    """
+    for name in sorted(FIXED_FIELDS & fields.keys()):
+        raise FixedField(name)
+    return _merged(form, fields, PATCH_DEPTH_MAX)
+
+
+def _merged(target: Mapping[str, JsonValue], patch: Mapping[str, JsonValue], depth: int) -> dict[str, JsonValue]:
+    merged = dict(target)
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        elif isinstance(value, dict) and depth > 0:
+            below = merged.get(name)
+            merged[name] = _merged(below if isinstance(below, dict) else {}, value, depth - 1)
+        else:
+            merged[name] = value
+    return merged
+
+
+def as_released(quality: Quality) -> Quality:
+    """The judgement of a record that a person let in as it is: the policy's own, but flagged instead of quarantined."""
+    return replace(quality, verdict="flagged")
+
+
+def without(held: Lead, first: Candidate | None, kept: Collection[IdentityKey]) -> Lead:
+    """A held lead without one of the submissions that it waited for. `first` is the oldest that still waits, `kept` the keys of all
+    that do.
+
+    Without any other nothing is left of it but its id, its first source and its first time; what it is, a corrected record will say.
+    """
+    if first is None:
+        return replace(held, person={}, attributes={}, stamps={}, account_id=None, campaign=None, external_keys=())
+    external = tuple(sorted(value for kind, value in kept if kind == "external"))
+    if (first.values.at, first.values.source) == (held.captured_at, held.source):
+        return replace(held, external_keys=external)  # what made it still waits
+    lead = created(held.lead_id, first.values, held=True, sequence=held.sequence)
+    return replace(lead, external_keys=external)

@@ -1,0 +1,271 @@
+"""SQL on submissions that wait in quarantine, and on what people did with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from accord.contracts.values import PolicyFailure
+from accord.isolation import is_resting
+from intake.leads.domain.keys import IdentityKey, key_of, key_word
+from intake.leads.domain.quality import Quality
+from intake.quarantine.domain import Action, Settled
+
+_WAITS = "s.verdict = 'quarantined' AND s.settled IS NULL"
+_COLUMNS = """s.submission_id, s.lead_id, s.source, s.caller, s.verdict, s.quality_score, s.policy_version, s.failed::text AS failed,
+    s.outcomes, s.occurred_at, s.recorded_at, coalesce(s.form, s.content) AS form, s.keys, s.settled, s.settled_at"""
+_READ = f"SELECT {_COLUMNS} FROM submission s WHERE s.submission_id = ANY ($1::uuid[]) AND s.verdict = 'quarantined'"
+_LOCK = f"{_READ} ORDER BY s.submission_id FOR UPDATE"
+_OTHERS = f"""
+SELECT array_agg(DISTINCT word) AS words, (array_agg(submission_id ORDER BY submission_id))[1] AS first
+FROM (SELECT s.submission_id, unnest(s.keys) AS word FROM submission s
+      WHERE s.lead_id = ANY ($1::uuid[]) AND {_WAITS} AND s.submission_id <> ALL ($2::uuid[])) AS others
+"""
+_PAGE = f"""
+SELECT {_COLUMNS}, coalesce(l.held, false) AS held, d.verdict AS now_verdict, d.quality_score AS now_score,
+       d.policy_version AS now_version, d.failed::text AS now_failed, d.recorded_at AS corrected_at, d.caller AS corrected_by
+FROM submission s
+LEFT JOIN lead l ON l.lead_id = s.lead_id
+LEFT JOIN LATERAL (SELECT * FROM quarantine_decision d WHERE d.submission_id = s.submission_id AND d.action = 'kept'
+                   ORDER BY d.decision_id DESC LIMIT 1) d ON true
+"""
+_WAITING_PAGE = f"""
+{_PAGE}
+WHERE {_WAITS} AND s.submission_id > $1 AND ($2::text IS NULL OR s.source = $2)
+  AND ($3::timestamptz IS NULL OR s.recorded_at >= $3)
+ORDER BY s.submission_id LIMIT $4
+"""
+_ONE = f"{_PAGE} WHERE s.submission_id = $1 AND s.verdict = 'quarantined'"
+EXPIRING = "expire-quarantined"
+"""The worker by whose name submissions rest."""
+
+IS_UNDECIDED = f"EXISTS (SELECT FROM submission s WHERE s.submission_id = stuck_row.key AND {_WAITS})"
+"""Whether nobody has decided about a submission that rests."""
+
+_EXPIRED = f"""
+SELECT s.submission_id FROM submission s
+WHERE {_WAITS} AND s.submission_id < $1 AND ($3::uuid[] IS NULL OR s.submission_id = ANY ($3))
+    AND NOT {is_resting(EXPIRING, "s.submission_id")}
+ORDER BY s.submission_id LIMIT $2
+"""
+_SETTLE = """
+UPDATE submission SET settled = $2, settled_at = $3, lead_id = $4, outcome = coalesce($5, outcome), keys = $6, form = $7
+WHERE submission_id = $1
+"""
+_DISMISS = """
+UPDATE submission s SET settled = $2, settled_at = $3, content = CASE WHEN $4 THEN NULL ELSE s.content END,
+    form = CASE WHEN $4 THEN NULL ELSE s.form END, keys = CASE WHEN $4 THEN NULL ELSE s.keys END
+WHERE s.submission_id = ANY ($1::uuid[])
+"""
+_LEAVE = "UPDATE submission SET lead_id = NULL WHERE lead_id = ANY ($1::uuid[])"
+_KEEP = "UPDATE submission SET form = $2, keys = $3, lead_id = $4 WHERE submission_id = $1"
+_DECIDED = """
+INSERT INTO quarantine_decision (submission_id, decision_id, action, caller, note, fields, lead_id, verdict, quality_score,
+                                 policy_version, failed, recorded_at)
+VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7, $8, $9, $10, $11::jsonb, $12)
+"""
+_DECISIONS = """
+SELECT submission_id, decision_id, action, caller, note, fields::text AS fields, verdict, quality_score, policy_version,
+       failed::text AS failed, recorded_at
+FROM quarantine_decision WHERE submission_id = ANY ($1::uuid[]) ORDER BY submission_id, decision_id
+"""
+_REDATE = "UPDATE lead SET source = $2, captured_at = $3 WHERE lead_id = $1"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A submission that the policy held back. `form` is its record as it stands, None after it was dropped; `keys` are its own."""
+
+    submission_id: UUID
+    lead_id: UUID | None
+    source: str
+    caller: str
+    quality: Quality
+    occurred_at: datetime
+    recorded_at: datetime
+    form: str | None
+    keys: frozenset[IdentityKey]
+    settled: Settled | None
+    settled_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """The same as it is shown: with the judgement of its last correction, if there was one that left it waiting."""
+
+    waiting: Waiting
+    held: bool
+    quality: Quality
+    corrected_at: datetime | None
+    corrected_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What somebody did with a submission, and how a correction was judged. `note` and `fields` are personal."""
+
+    submission_id: UUID
+    decision_id: UUID
+    action: Action
+    caller: str
+    recorded_at: datetime
+    lead_id: UUID | None = None
+    note: str | None = None
+    fields: dict[str, Any] | None = None
+    quality: Quality | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """What else waits for a held lead: the oldest of it, and the keys of all of it."""
+
+    first: UUID | None
+    keys: frozenset[IdentityKey]
+
+
+async def read(driver: asyncpg.Connection, submission_ids: Sequence[UUID], *, lock: bool) -> dict[UUID, Waiting]:
+    """Submissions that waited or wait, in the order of their ids."""
+    rows = await driver.fetch(_LOCK if lock else _READ, submission_ids)
+    return {row["submission_id"]: _waiting(row) for row in rows}
+
+
+async def others(driver: asyncpg.Connection, lead_ids: Sequence[UUID], but: Sequence[UUID]) -> Others:
+    """What waits for these leads beside some submissions. The leads are locked, so no more can come."""
+    (row,) = await driver.fetch(_OTHERS, lead_ids, but)
+    return Others(row["first"], frozenset(key_of(word) for word in row["words"] or ()))
+
+
+async def page(
+    driver: asyncpg.Connection, after: UUID, source: str | None, since: datetime | None, rows_max: int
+) -> list[Listed]:
+    """What waits, oldest first."""
+    return [_listed(row) for row in await driver.fetch(_WAITING_PAGE, after, source, since, rows_max)]
+
+
+async def one(driver: asyncpg.Connection, submission_id: UUID) -> Listed | None:
+    """One submission that waits or waited."""
+    row = await driver.fetchrow(_ONE, submission_id)
+    return None if row is None else _listed(row)
+
+
+async def overdue(
+    driver: asyncpg.Connection, before: UUID, rows_max: int, only: Sequence[UUID] | None = None
+) -> list[UUID]:
+    """The oldest that wait and came before this id was made; none that rests. `only` asks for some."""
+    return [row[0] for row in await driver.fetch(_EXPIRED, before, rows_max, only)]
+
+
+async def settle(
+    driver: asyncpg.Connection,
+    waiting: Waiting,
+    how: Settled,
+    now: datetime,
+    *,
+    lead_id: UUID | None,
+    outcome: str | None,
+    form: str | None,
+) -> None:
+    """It has come in as a submission of this lead, which leads to it from now on: its keys are its lead's."""
+    await driver.execute(_SETTLE, waiting.submission_id, how, now, lead_id, outcome, None, form)
+
+
+async def dismiss(
+    driver: asyncpg.Connection,
+    submission_ids: Sequence[UUID],
+    how: Settled,
+    now: datetime,
+    *,
+    gone: Sequence[UUID],
+    drop: bool,
+) -> None:
+    """They will not come in. What was of leads that are `gone`, also what was dismissed before, belongs to none any more. `drop`: their
+    content goes at once."""
+    await driver.execute(_DISMISS, submission_ids, how, now, drop)
+    if gone:
+        await driver.execute(_LEAVE, gone)
+
+
+async def keep(
+    driver: asyncpg.Connection, submission_id: UUID, form: str, keys: Sequence[IdentityKey], lead_id: UUID | None
+) -> None:
+    """It waits on, corrected."""
+    await driver.execute(_KEEP, submission_id, form, [key_word(key) for key in keys], lead_id)
+
+
+async def decided(driver: asyncpg.Connection, decisions: Sequence[Decision]) -> None:
+    """Record what was done."""
+    await driver.executemany(_DECIDED, [_decision_row(one) for one in decisions])
+
+
+async def decisions(driver: asyncpg.Connection, submission_ids: Sequence[UUID]) -> list[Decision]:
+    """What was done with these, in order."""
+    return [_decision(row) for row in await driver.fetch(_DECISIONS, submission_ids)]
+
+
+async def redate(driver: asyncpg.Connection, lead_id: UUID, source: str, captured_at: datetime) -> None:
+    """A held lead was first heard of from elsewhere, at another time, than was thought. Nobody has been told of it yet."""
+    await driver.execute(_REDATE, lead_id, source, captured_at)
+
+
+def _waiting(row: asyncpg.Record) -> Waiting:
+    return Waiting(
+        row["submission_id"],
+        row["lead_id"],
+        row["source"],
+        row["caller"],
+        Quality("quarantined", row["quality_score"], row["policy_version"], _failures(row["failed"]), row["outcomes"]),
+        row["occurred_at"],
+        row["recorded_at"],
+        row["form"],
+        frozenset(key_of(word) for word in row["keys"] or ()),
+        row["settled"],
+        row["settled_at"],
+    )
+
+
+def _listed(row: asyncpg.Record) -> Listed:
+    waiting = _waiting(row)
+    quality = waiting.quality
+    if row["now_verdict"] is not None:
+        quality = Quality("quarantined", row["now_score"], row["now_version"], _failures(row["now_failed"]))
+    return Listed(waiting, row["held"], quality, row["corrected_at"], row["corrected_by"])
+
+
+def _decision_row(one: Decision) -> tuple[object, ...]:
+    quality = one.quality
+    return (
+        *(one.submission_id, one.decision_id, one.action, one.caller, one.note),
+        None if one.fields is None else orjson.dumps(one.fields).decode(),
+        one.lead_id,
+        None if quality is None else quality.verdict,
+        None if quality is None else quality.score,
+        None if quality is None else quality.policy_version,
+        "[]" if quality is None else orjson.dumps([failure.model_dump() for failure in quality.failed]).decode(),
+        one.recorded_at,
+    )
+
+
+def _decision(row: asyncpg.Record) -> Decision:
+    quality = None
+    if row["verdict"] is not None:
+        quality = Quality(row["verdict"], row["quality_score"], row["policy_version"], _failures(row["failed"]))
+    return Decision(
+        row["submission_id"],
+        row["decision_id"],
+        row["action"],
+        row["caller"],
+        row["recorded_at"],
+        note=row["note"],
+        fields=None if row["fields"] is None else orjson.loads(row["fields"]),
+        quality=quality,
+    )
+
+
+def _failures(text: str) -> tuple[PolicyFailure, ...]:
+    return tuple(PolicyFailure.model_validate(one) for one in orjson.loads(text))

@@ -1,1 +1,0 @@
-"""SQL by subject. Nothing here opens a transaction."""

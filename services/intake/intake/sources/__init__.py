@@ -1,0 +1,1 @@
+"""What is configured of a tool: its source, secrets, mapping and adapter."""

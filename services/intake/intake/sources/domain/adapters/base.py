@@ -1,0 +1,226 @@
+"""The one shape of all adapters: how a request of a tool is proved, and what it says. Pure; nothing here asks a network or a clock.
+
+`prove` sees the raw bytes and comes first. `read` sees the parsed body of a proved request and gives what it says, event by event; an event
+that cannot be understood is `Unreadable` and spoils no other. `fetch` says how the record that a thin event only names is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from accord.contracts.values import Party
+from intake.sources.domain.mapping import Rule
+from intake.sources.domain.signatures import Refusal
+
+EVENT_ID_CHARS_MAX = 200
+EVENTS_MAX = 1_000
+"""Events of one body. HubSpot sends up to 100, Mautic and CloudEvents as many as are configured."""
+
+Secrets = Mapping[str, Sequence[bytes]]
+"""The secrets that are valid now, by use; two of one use while a tool is being changed over."""
+
+
+@dataclass(frozen=True, slots=True)
+class HookRequest:
+    """One call of a tool, as it came. `headers` have lower-case names. `url` is the public one, with the query as it was written."""
+
+    method: str
+    url: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes = field(default=b"", repr=False)
+    path_secret: str | None = field(default=None, repr=False)
+    """What stands behind the source's name in the path."""
+    key_holder: bool = False
+    """Whether the caller has an API key of Accord that may write leads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Whether the request was made by somebody who knows the source's secret; `refusal` says why not."""
+
+    refusal: Refusal | None = None
+
+    @property
+    def holds(self) -> bool:
+        return self.refusal is None
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """The answer to a tool's handshake."""
+
+    status: int
+    body: str
+    media_type: str = "text/plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """Somebody's data. `view` is the document that mappings point into: the event, with lists of fields turned into objects by name."""
+
+    event_id: str
+    view: JsonValue = field(repr=False)
+    content: JsonValue = field(repr=False)
+    """The event as it came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """Something that a known person did, or that was done to them. `email` or `external_id` names the person."""
+
+    event_id: str
+    kind: str
+    by: Party
+    content: JsonValue = field(repr=False)
+    email: str | None = field(default=None, repr=False)
+    external_id: str | None = None
+    occurred_at: JsonValue = None
+    campaign: Mapping[str, JsonValue] = field(default_factory=dict)
+    properties: Mapping[str, JsonValue] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Thin:
+    """An event that names a record and does not hold it. `reference` is what `fetch` needs to ask for it."""
+
+    event_id: str
+    external_id: str
+    reference: Mapping[str, JsonValue]
+    content: JsonValue = field(repr=False)
+    occurred_at: JsonValue = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """The tool's record of a person is gone. `erase`: it says that the person asked for it, so everything we hold goes too."""
+
+    event_id: str
+    content: JsonValue = field(repr=False)
+    external_id: str | None = None
+    email: str | None = field(default=None, repr=False)
+    erase: bool = False
+    occurred_at: JsonValue = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """An event about no person, or one that means nothing here. `reason` is one of a few words of the adapter."""
+
+    event_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An event without what it must have. It is kept, with the reason, for somebody to look at."""
+
+    event_id: str
+    reason: str
+    content: JsonValue = field(repr=False)
+
+
+Said = Submitted | Acted | Thin | Deleted | Ignored | Unreadable
+
+
+class HookSettings(BaseModel):
+    """The settings that every adapter has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One GET of the outbound port: a URL, headers, and the secret that goes into `Authorization: Bearer`. `optional`: without an
+    answer the record is read all the same."""
+
+    part: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    token: str = "token"  # noqa: S105 - the use of a secret, no secret
+    optional: bool = False
+
+
+Settings = TypeVar("Settings", bound=HookSettings)
+_Settings_contra = TypeVar("_Settings_contra", bound=HookSettings, contravariant=True)
+
+Answers = Mapping[str, JsonValue]
+"""What was answered to the asks of one record, by their `part`."""
+
+
+class Fetch(Protocol[_Settings_contra]):
+    """How a thin event's record is had: what to ask next, given the answers so far (None: nothing more), and the view of it all."""
+
+    def ask(self, reference: Mapping[str, JsonValue], answers: Answers, settings: _Settings_contra) -> Ask | None: ...
+
+    def view(self, event: JsonValue, answers: Answers, settings: _Settings_contra) -> JsonValue: ...
+
+
+BodyForm = Literal["json", "form", "either"]
+
+
+def no_flaw(_use: str, _secret: str) -> str | None:
+    """For tools whose secrets have no form."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter(Generic[Settings]):
+    """One tool. `uses` are the secrets that it knows, with what each is for; `fields` and `spread` how its view becomes a submission.
+
+    `spread` names places of the view whose single values become attributes of the same name, unless a rule of `fields` has taken them.
+    """
+
+    name: str
+    title: str
+    uses: Mapping[str, str]
+    settings: type[Settings]
+    prove: Callable[[HookRequest, Secrets, Settings, datetime], Proof]
+    read: Callable[[HookRequest, JsonValue, Settings], list[Said]]
+    fields: Mapping[str, Rule]
+    spread: tuple[str, ...] = ()
+    body: BodyForm = "json"
+    greet: Callable[[HookRequest, Secrets, Settings], Greeting | Refusal] | None = None
+    fetch: Fetch[Settings] | None = None
+    secret_flaw: Callable[[str, str], str | None] = no_flaw
+    """What is wrong with a secret of this use; None if nothing is."""
+
+
+AnyAdapter = Adapter[Any]
+"""An adapter of the table, whose settings are known to be its own."""
+
+
+def digest_id(*parts: JsonValue) -> str:
+    """An event id of what was said, for tools that give none: the same event sent again has the same."""
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return "sha256:" + hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def event_id(*parts: JsonValue) -> str:
+    """An event id of the tool's own words, of bounded length."""
+    text = ":".join(str(part) for part in parts)
+    return text if len(text) <= EVENT_ID_CHARS_MAX and text.isprintable() else digest_id(text)
+
+
+def obj(value: JsonValue) -> dict[str, JsonValue]:
+    """The value if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def items(value: JsonValue) -> list[JsonValue]:
+    """The value if it is a list, else a list of none."""
+    return value if isinstance(value, list) else []
+
+
+def text_of(value: JsonValue) -> str | None:
+    """A text that says something, or a whole number's digits; None for anything else."""
+    if isinstance(value, str):
+        return value.strip() or None
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None

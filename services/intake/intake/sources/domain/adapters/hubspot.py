@@ -1,0 +1,178 @@
+"""HubSpot's webhooks: bodies of events that name a contact, whose record is then fetched. Signed by the app's client secret: v3 (HMAC over
+method, URI, body and time), or v1 (a plain hash of secret and body) for apps that still have it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+from pydantic import Field, JsonValue, StringConstraints
+
+from intake.sources.domain.adapters.base import (
+    EVENTS_MAX,
+    Adapter,
+    Answers,
+    Ask,
+    Deleted,
+    HookRequest,
+    HookSettings,
+    Ignored,
+    Proof,
+    Said,
+    Secrets,
+    Thin,
+    Unreadable,
+    digest_id,
+    event_id,
+    items,
+    obj,
+    text_of,
+)
+from intake.sources.domain.adapters.urls import BaseUrl
+from intake.sources.domain.signatures import (
+    hmac_sha256,
+    in_window,
+    keyed_sha256,
+    signed,
+    unbase64,
+    unhex,
+    whole_seconds,
+)
+
+PROPERTIES = (
+    "email",
+    "phone",
+    "mobilephone",
+    "firstname",
+    "lastname",
+    "company",
+    "jobtitle",
+    "website",
+    "country",
+    "numberofemployees",
+    "industry",
+    "createdate",
+    "lastmodifieddate",
+    "hs_analytics_source",
+)
+"""What is asked of a contact; `properties` of the settings adds to it. All but the last three are HubSpot's own default properties."""
+
+_DECODED = re.compile(r"%(?:3A|2F|3F|40|21|24|27|28|29|2A|2C|3B)", re.IGNORECASE)
+_FETCHED = frozenset({"creation", "propertyChange", "restore", "merge"})
+
+Property = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,99}$")]
+
+
+class HubSpotSettings(HookSettings):
+    """`public_base_url`: scheme and host as HubSpot calls them, since the signature covers the URI; None: the service's setting, else
+    what the request says. `on_deletion`: what a contact's deletion in HubSpot does here (its privacy deletion always erases)."""
+
+    public_base_url: BaseUrl | None = None
+    base_url: BaseUrl = "https://api.hubapi.com"
+    properties: Annotated[list[Property], Field(max_length=100)] = Field(default_factory=list)
+    signatures: Literal["v3", "v3-or-v1"] = "v3-or-v1"
+    on_deletion: Literal["note", "erase"] = "note"
+
+
+def prove(request: HookRequest, secrets: Secrets, settings: HubSpotSettings, now: datetime) -> Proof:
+    """v3: `X-HubSpot-Signature-v3` = base64(HMAC-SHA256(client secret, method + URI + body + timestamp)), timestamp in milliseconds.
+    v1: `X-HubSpot-Signature` = hex(SHA-256(client secret + body)); it has no time, so only its event ids guard against replays."""
+    keys = secrets.get("signing", ())
+    given = request.headers.get("x-hubspot-signature-v3")
+    if given is not None:
+        timestamp = request.headers.get("x-hubspot-request-timestamp", "")
+        milliseconds = whole_seconds(timestamp)
+        if keys and milliseconds is None:
+            return Proof("missing")
+        refusal: Proof | None = None
+        for url in dict.fromkeys((request.url, decoded(request.url))):
+            mac = hmac_sha256(request.method.encode(), url.encode(), request.body, timestamp.encode())
+            proof = Proof(signed([unbase64(given)], keys, mac))
+            if proof.holds:
+                return Proof(in_window(None if milliseconds is None else milliseconds / 1000, now))
+            refusal = refusal or proof
+        return refusal or Proof("wrong")
+    first = request.headers.get("x-hubspot-signature")
+    version = request.headers.get("x-hubspot-signature-version", "v1")
+    if not keys or settings.signatures == "v3" or first is None or version != "v1":
+        return Proof("missing" if keys else "no-secret")
+    return Proof(signed([unhex(first)], keys, keyed_sha256(request.body)))
+
+
+def decoded(url: str) -> str:
+    """The URI as HubSpot hashes it: the escapes of `: / ? @ ! $ ' ( ) * , ;` are undone, all others stay."""
+    return _DECODED.sub(lambda found: bytes.fromhex(found[0][1:]).decode("ascii"), url)
+
+
+def read(_request: HookRequest, document: JsonValue, settings: HubSpotSettings) -> list[Said]:
+    """The events of a body, an array; some apps send one alone."""
+    events = items(document) if isinstance(document, list) else [document]
+    return [_said(event, settings) for event in events[:EVENTS_MAX]]
+
+
+def _said(event: JsonValue, settings: HubSpotSettings) -> Said:
+    fields = obj(event)
+    type_ = text_of(fields.get("subscriptionType")) or ""
+    number = text_of(fields.get("eventId"))
+    # HubSpot does not promise that eventId alone is unique, so what it is about goes with it; the attempt's number does not.
+    parts = [fields.get(name) for name in ("portalId", "subscriptionId", "eventId", "objectId", "occurredAt")]
+    id_ = event_id(*parts) if number else digest_id({**fields, "attemptNumber": 0})
+    noun, _, verb = type_.rpartition(".")
+    if noun != "contact":
+        return Ignored(id_, "not-about-a-contact")
+    at = fields.get("occurredAt")
+    contact = text_of(fields.get("newObjectId")) or text_of(fields.get("objectId"))
+    if verb not in (*_FETCHED, "deletion", "privacyDeletion"):
+        return Ignored(id_, "no-change-of-a-contact")
+    if contact is None:
+        return Unreadable(id_, "it lacks objectId", event)
+    if verb in _FETCHED:
+        return Thin(id_, contact, {"id": contact}, event, at)
+    erase = verb == "privacyDeletion" or settings.on_deletion == "erase"
+    return Deleted(id_, event, contact, erase=erase, occurred_at=at)
+
+
+class _Fetch:
+    """GET /crm/v3/objects/contacts/{id}."""
+
+    def ask(self, reference: Mapping[str, JsonValue], answers: Answers, settings: HubSpotSettings) -> Ask | None:
+        if "record" in answers:
+            return None
+        names = dict.fromkeys((*PROPERTIES, *settings.properties))
+        path = f"/crm/v3/objects/contacts/{quote(str(reference['id']), safe='')}?properties={','.join(names)}"
+        return Ask("record", settings.base_url + path)
+
+    def view(self, event: JsonValue, answers: Answers, _settings: HubSpotSettings) -> JsonValue:
+        return {"event": event, "record": answers.get("record")}
+
+
+ADAPTER = Adapter(
+    name="hubspot",
+    title="HubSpot",
+    uses={
+        "signing": "The app's client secret, which signs the webhooks.",
+        "token": "The access token of a private app with the scope crm.objects.contacts.read, by which contacts are fetched.",
+    },
+    settings=HubSpotSettings,
+    prove=prove,
+    read=read,
+    fields={
+        "external_id": "/record/id",
+        "email": "/record/properties/email",
+        "phone": ("/record/properties/phone", "/record/properties/mobilephone"),
+        "first_name": "/record/properties/firstname",
+        "last_name": "/record/properties/lastname",
+        "company": "/record/properties/company",
+        "domain": "/record/properties/website",
+        "title": "/record/properties/jobtitle",
+        "attributes.employee_count": "/record/properties/numberofemployees",
+        "campaign.medium": "/record/properties/hs_analytics_source",
+        "occurred_at": ("/record/properties/lastmodifieddate", "/record/updatedAt", "/event/occurredAt"),
+    },
+    spread=("/record/properties",),
+    fetch=_Fetch(),
+)

@@ -1,0 +1,201 @@
+"""Mautic's webhooks: a body whose keys are event types and whose values are lists of events. It gives events no ids, so their content is
+their id: the same event sent again has the same. Signed by base64(HMAC-SHA256(secret, body)) in `Webhook-Signature`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from pydantic import JsonValue
+
+from accord.contracts.values import Party
+from intake.sources.domain.adapters.base import (
+    EVENTS_MAX,
+    Acted,
+    Adapter,
+    Deleted,
+    HookRequest,
+    HookSettings,
+    Ignored,
+    Proof,
+    Said,
+    Secrets,
+    Submitted,
+    Unreadable,
+    digest_id,
+    items,
+    obj,
+    text_of,
+)
+from intake.sources.domain.signatures import hmac_sha256, signed, unbase64
+
+_PREFIX = "mautic."
+_SUBMISSIONS = frozenset({"lead_post_save_new", "lead_post_save_update", "lead_post_save"})
+_ACTIVITIES: Mapping[str, tuple[str, Party]] = {
+    "lead_points_change": ("points.changed", "lead"),
+    "email_on_send": ("email.sent", "marketing"),
+    "email_on_open": ("email.opened", "lead"),
+    "form_on_submit": ("form.submitted", "lead"),
+    "page_on_hit": ("page.viewed", "lead"),
+    "text_on_send": ("text.sent", "marketing"),
+}
+_CHANNEL = "lead_channel_subscription_changed"
+_DELETED = "lead_post_delete"
+_WITHDRAWN = frozenset({"unsubscribed", "manual"})
+_WRAPPERS = ("submission", "hit", "stat")
+"""Where an event that is about a form, a page or an e-mail keeps the contact."""
+
+
+class MauticSettings(HookSettings):
+    """`on_deletion`: what deleting a contact in Mautic does here."""
+
+    on_deletion: Literal["note", "erase"] = "note"
+
+
+def prove(request: HookRequest, secrets: Secrets, _settings: MauticSettings, _now: datetime) -> Proof:
+    """`Webhook-Signature` = base64(HMAC-SHA256(secret, body))."""
+    offered = [unbase64(request.headers.get("webhook-signature", ""))]
+    return Proof(signed(offered, secrets.get("signing", ()), hmac_sha256(request.body)))
+
+
+def read(_request: HookRequest, document: JsonValue, settings: MauticSettings) -> list[Said]:
+    """Every event of every type, in the order of the body."""
+    said: list[Said] = []
+    for name, events in obj(document).items():
+        if not name.startswith(_PREFIX):
+            continue
+        for event in items(events) if isinstance(events, list) else [events]:
+            if len(said) >= EVENTS_MAX:
+                return said
+            said.append(_said(name.removeprefix(_PREFIX), event, settings))
+    return said or [Unreadable(digest_id(document), "it holds no mautic.… event", document)]
+
+
+def _said(type_: str, event: JsonValue, settings: MauticSettings) -> Said:
+    fields = obj(event)
+    id_ = digest_id(type_, event)
+    contact = _contact(fields)
+    view = _view(type_, fields, contact)
+    if type_ in _SUBMISSIONS:
+        return Submitted(id_, view, event)
+    person = obj(view.get("fields"))
+    email, external_id = text_of(person.get("email")), text_of(contact.get("id") or fields.get("id"))
+    if type_ == "form_on_submit" and (email or external_id is None):
+        return _form(id_, event, view)
+    return _about(id_, type_, event, _Person(email, external_id), view.get("timestamp"), settings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Person:
+    email: str | None
+    external_id: str | None
+
+
+def _about(id_: str, type_: str, event: JsonValue, person: _Person, at: JsonValue, settings: MauticSettings) -> Said:
+    """What an event says of somebody who is known already."""
+    fields = obj(event)
+    if type_ not in _ACTIVITIES and type_ not in (_CHANNEL, _DELETED):
+        return Ignored(id_, "no-event-of-a-lead")
+    if person.email is None and person.external_id is None:
+        return Unreadable(id_, "it names no contact", event)
+    if type_ == _DELETED:
+        return Deleted(id_, event, person.external_id, person.email, settings.on_deletion == "erase", at)
+    if type_ == _CHANNEL:
+        kind, properties = _channel(fields)
+        return Acted(id_, kind, "lead", event, person.email, person.external_id, at, properties=properties)
+    kind, by = _ACTIVITIES[type_]
+    properties = _properties(type_, fields)
+    return Acted(id_, kind, by, event, person.email, person.external_id, at, properties=properties)
+
+
+def _contact(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    for node in (fields, *(obj(fields.get(name)) for name in _WRAPPERS)):
+        found = node.get("contact") or node.get("lead")
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _view(type_: str, fields: dict[str, JsonValue], contact: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """The event with the contact's fields by alias under `fields`, and a form's results under `results`."""
+    flat: dict[str, JsonValue] = {}
+    for group in obj(contact.get("fields")).values():
+        for alias, field in obj(group).items():
+            value = obj(field).get("value") if isinstance(field, dict) else field
+            if value not in (None, "", []):
+                flat[alias] = value
+    submission = obj(fields.get("submission"))
+    results: dict[str, JsonValue] = {
+        name: value for name, value in obj(submission.get("results")).items() if value not in (None, "")
+    }
+    at = fields.get("timestamp") or submission.get("dateSubmitted") or obj(fields.get("hit")).get("dateHit")
+    return {
+        **fields,
+        "type": type_,
+        "contact": contact,
+        "fields": flat,
+        "results": results,
+        "timestamp": at,
+    }
+
+
+def _form(id_: str, event: JsonValue, view: dict[str, JsonValue]) -> Said:
+    """What somebody typed into a form, over what was known of them."""
+    merged = {**obj(view.get("fields")), **obj(view.get("results"))}
+    return Submitted(id_, {**view, "fields": merged}, event)
+
+
+def _channel(fields: Mapping[str, JsonValue]) -> tuple[str, dict[str, JsonValue]]:
+    """Somebody may or may not be written to any more."""
+    channel, status = text_of(fields.get("channel")), text_of(fields.get("new_status"))
+    properties: dict[str, JsonValue] = {"channel": channel, "status": status}
+    if status in _WITHDRAWN:
+        return "consent.withdrawn", properties
+    return f"{_word(channel)}.{'bounced' if status == 'bounced' else 'subscribed'}", properties
+
+
+def _word(channel: str | None) -> str:
+    return channel if channel in ("email", "sms") else "channel"
+
+
+def _properties(type_: str, fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    if type_ == "lead_points_change":
+        points = obj(fields.get("points"))
+        return {name: points.get(name) for name in ("old_points", "new_points")}
+    found: dict[str, JsonValue] = {}
+    for name in ("email", "page", "form", "sms"):
+        about = obj(fields.get(name) or next((obj(fields.get(w)).get(name) for w in _WRAPPERS), None))
+        for part in ("id", "name", "subject", "title", "alias"):
+            if (value := text_of(about.get(part))) is not None:
+                found[f"{name}_{part}"] = value
+    return found
+
+
+ADAPTER = Adapter(
+    name="mautic",
+    title="Mautic",
+    uses={"signing": "The secret of the webhook in Mautic."},
+    settings=MauticSettings,
+    prove=prove,
+    read=read,
+    fields={
+        "external_id": "/contact/id",
+        "email": "/fields/email",
+        "phone": ("/fields/phone", "/fields/mobile"),
+        "first_name": ("/fields/firstname", "/fields/first_name"),
+        "last_name": ("/fields/lastname", "/fields/last_name"),
+        "company": ("/fields/company", "/fields/companyname"),
+        "title": "/fields/position",
+        "attributes.employee_count": "/fields/companynumber_of_employees",
+        "campaign.name": "/fields/utm_campaign",
+        "campaign.medium": "/fields/utm_medium",
+        "campaign.content": "/fields/utm_content",
+        "campaign.term": "/fields/utm_term",
+        "campaign.referrer": "/submission/referer",
+        "occurred_at": "/timestamp",
+    },
+    spread=("/fields",),
+)

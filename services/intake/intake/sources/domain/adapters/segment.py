@@ -1,0 +1,171 @@
+"""Segment's webhook destination: `identify` is somebody's data, `track`, `page` and `screen` are what they did. Signed by `X-Signature` =
+hex HMAC-SHA1(shared secret, body); `messageId` is the event's id.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field, JsonValue, StringConstraints
+
+from intake.sources.domain.adapters.base import (
+    EVENTS_MAX,
+    Acted,
+    Adapter,
+    Deleted,
+    HookRequest,
+    HookSettings,
+    Ignored,
+    Proof,
+    Said,
+    Secrets,
+    Submitted,
+    Unreadable,
+    digest_id,
+    event_id,
+    items,
+    obj,
+    text_of,
+)
+from intake.sources.domain.signatures import hmac_sha1, signed, unhex
+
+_EVENTS: Mapping[str, str] = {
+    "email link clicked": "email.clicked",
+    "email marked as spam": "consent.withdrawn",
+    "unsubscribed": "consent.withdrawn",
+    "email unsubscribed": "consent.withdrawn",
+    "signed up": "account.signed_up",
+    "signed in": "account.signed_in",
+    "subscribed": "email.subscribed",
+    "demo requested": "demo.requested",
+    "requested demo": "demo.requested",
+}
+"""Events of Segment's specifications (E-mail, B2B SaaS) whose words are not `Object Verb`."""
+
+_WORD = re.compile(r"[^a-z0-9]+")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_KIND_CHARS_MAX = 100
+_PROPERTIES_MAX = 100
+
+Kind = Annotated[str, StringConstraints(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$|^ignore$")]
+
+
+class SegmentSettings(HookSettings):
+    """`events`: the kind of activity for a track event by its name, or `ignore`. Those not named are taken as `Object Verb`."""
+
+    events: Annotated[
+        dict[Annotated[str, StringConstraints(min_length=1, max_length=200)], Kind], Field(max_length=500)
+    ] = Field(default_factory=dict)
+
+
+def prove(request: HookRequest, secrets: Secrets, _settings: SegmentSettings, _now: datetime) -> Proof:
+    """`X-Signature`. It has no time; the message's id guards against replays."""
+    offered = [unhex(request.headers.get("x-signature", ""))]
+    return Proof(signed(offered, secrets.get("signing", ()), hmac_sha1(request.body)))
+
+
+def read(_request: HookRequest, document: JsonValue, settings: SegmentSettings) -> list[Said]:
+    """One message, or the messages of a `batch`."""
+    batch = obj(document).get("batch")
+    messages = items(batch) if batch is not None else [document]
+    return [_said(message, settings) for message in messages[:EVENTS_MAX]]
+
+
+def _said(message: JsonValue, settings: SegmentSettings) -> Said:
+    fields = obj(message)
+    number = text_of(fields.get("messageId"))
+    id_ = digest_id(message) if number is None else event_id(number)
+    type_ = fields.get("type")
+    user = text_of(fields.get("userId"))
+    traits = {**obj(obj(fields.get("context")).get("traits")), **obj(fields.get("traits"))}
+    email = text_of(traits.get("email")) or text_of(obj(fields.get("properties")).get("email"))
+    if type_ == "identify":
+        view = {**fields, "traits": traits, "campaign": _campaign(fields), "name": _names(traits)}
+        return Submitted(id_, view, message)
+    if type_ not in ("track", "page", "screen", "delete"):
+        return Ignored(id_, "no-event-of-a-person")
+    if user is None and email is None:
+        anonymous = type_ != "delete" and text_of(fields.get("anonymousId")) is not None
+        return Ignored(id_, "anonymous") if anonymous else Unreadable(id_, "it names nobody: no userId", message)
+    if type_ == "delete":
+        return Deleted(id_, message, user, email, erase=True, occurred_at=fields.get("timestamp"))
+    return _acted(id_, message, email, user, settings)
+
+
+def _acted(id_: str, message: JsonValue, email: str | None, user: str | None, settings: SegmentSettings) -> Said:
+    fields = obj(message)
+    tracked = fields.get("type") == "track"
+    kind = kind_of(text_of(fields.get("event")) or "", settings) if tracked else "page.viewed"
+    if kind is None:
+        return Unreadable(id_, "its event has no name", message)
+    if kind == "ignore":
+        return Ignored(id_, "by-settings")
+    properties = dict(list(obj(fields.get("properties")).items())[:_PROPERTIES_MAX])
+    at, campaign = fields.get("timestamp"), _campaign(fields)
+    return Acted(id_, kind, "lead", message, email, user, at, campaign, properties)
+
+
+def kind_of(event: str, settings: SegmentSettings) -> str | None:
+    """The kind of activity of a track event: `Trial Plan Started` is `trial_plan.started`. None for an event without a name."""
+    said = settings.events.get(event)
+    if said is not None:
+        return said
+    words = [word for word in _WORD.split(_CAMEL.sub(" ", event).lower()) if word]
+    known = _EVENTS.get(" ".join(words))
+    if known is not None:
+        return known
+    if not words:
+        return None
+    noun, verb = ("_".join(words[:-1]) or "event"), words[-1]
+    kind = f"{noun if noun[0].isalpha() else 'event_' + noun}.{verb if verb[0].isalpha() else 'v' + verb}"
+    return kind if len(kind) <= _KIND_CHARS_MAX else None
+
+
+def _campaign(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    campaign = obj(obj(fields.get("context")).get("campaign"))
+    found = {name: campaign.get(name) for name in ("name", "medium", "content", "term")}
+    return {name: value for name, value in found.items() if isinstance(value, str) and 0 < len(value) <= 200}
+
+
+def _names(traits: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """First and last name of somebody whose whole name is given only: the last word is taken for the last name."""
+    first, last = traits.get("firstName") or traits.get("first_name"), traits.get("lastName") or traits.get("last_name")
+    whole = text_of(traits.get("name"))
+    if whole is not None and not first and not last:
+        before, _, after = whole.rpartition(" ")
+        first, last = before or after, after if before else None
+    return {"first": first, "last": last}
+
+
+ADAPTER = Adapter(
+    name="segment",
+    title="Segment",
+    uses={"signing": "The shared secret of the webhook destination."},
+    settings=SegmentSettings,
+    prove=prove,
+    read=read,
+    fields={
+        "external_id": "/userId",
+        "email": "/traits/email",
+        "phone": "/traits/phone",
+        "first_name": "/name/first",
+        "last_name": "/name/last",
+        "company": ("/traits/company/name", "/traits/company"),
+        "domain": ("/traits/company/domain", "/traits/website"),
+        "title": "/traits/title",
+        "attributes.employee_count": ("/traits/company/employee_count", "/traits/employees"),
+        "attributes.industry": ("/traits/company/industry", "/traits/industry"),
+        "attributes.country": "/traits/address/country",
+        "campaign.name": "/campaign/name",
+        "campaign.medium": "/campaign/medium",
+        "campaign.content": "/campaign/content",
+        "campaign.term": "/campaign/term",
+        "campaign.landing_page": "/context/page/url",
+        "campaign.referrer": ("/context/page/referrer", "/context/referrer/url"),
+        "occurred_at": ("/timestamp", "/sentAt"),
+    },
+    spread=("/traits",),
+)

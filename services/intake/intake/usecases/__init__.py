@@ -1,1 +1,0 @@
-"""What intake does, each in one transaction."""
