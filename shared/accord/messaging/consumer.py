@@ -24,6 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
+from uuid import UUID
 
 import structlog
 from opentelemetry import trace
@@ -73,6 +74,7 @@ _BATCH_QUICK_S = 0.2
 _BATCH_ROWS_MIN = 50
 _BACKOFF_S_MAX = 5.0
 _REPLAYED_AT_ONCE_MAX = 500
+_REPLAY_EVERY_S = 30.0
 _HELD_KEY_CHARS_MAX = 200
 """A longer key is none of ours, and an announcement has to stay small."""
 
@@ -191,6 +193,8 @@ class Consumer:
         """Records of a batch that a passing failure left, to be tried before others are fetched."""
         self._committed: dict[Partition, int] = {}
         self._committing: asyncio.Task[None] | None = None
+        self._not_replayed: set[UUID] = set()
+        """Letters of unknown events that failed here; at most as many as `replayable` gives at once."""
         self._noted: Reached | None = None
         self._note_at = 0.0
         self._lag = 0
@@ -267,11 +271,15 @@ class Consumer:
     async def _consume(self, reader: LogReader, claims: Claims, stop: asyncio.Event, backoff: Backoff) -> None:
         stopped = asyncio.create_task(stop.wait())
         balance_at = 0.0
+        replay_at = _now() + _REPLAY_EVERY_S
         try:
             while not stop.is_set():
                 if _now() >= balance_at:
                     await self._balance(reader, claims)
                     balance_at = _now() + _BALANCE_EVERY_S
+                if _now() >= replay_at:  # a process of the version before may have run on beside this one
+                    await self._replay_unknown(stop)
+                    replay_at = _now() + _REPLAY_EVERY_S
                 if not self._positions:
                     await pause(stop, _POLL_S)
                     continue
@@ -593,10 +601,11 @@ class Consumer:
     # -- around it
 
     async def _replay_unknown(self, stop: asyncio.Event) -> None:
-        """Replay events that an older version did not know and this one does, before this process reads on. What came after them may
-        have been applied: handlers put late facts into their place."""
+        """Replay events that an older version did not know and this one does. What came after them may have been applied: handlers put
+        late facts into their place. One that fails is left to an operator."""
         while not stop.is_set():
-            letters = await self._store.replayable(sorted(EVENT_TYPES), _REPLAYED_AT_ONCE_MAX)
+            found = await self._store.replayable(sorted(EVENT_TYPES), _REPLAYED_AT_ONCE_MAX)
+            letters = [letter for letter in found if letter not in self._not_replayed]
             replayed = 0
             for letter in letters:
                 try:
@@ -606,6 +615,7 @@ class Consumer:
                     if _may_pass(error):
                         raise
                     log.error("unknown_event_not_replayed", consumer=self.group, error=type(error).__name__)
+                    self._not_replayed.add(letter)
             if replayed == 0:
                 return
             log.info("unknown_events_replayed", consumer=self.group, events=replayed)

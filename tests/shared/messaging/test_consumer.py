@@ -469,16 +469,36 @@ async def test_an_event_of_a_type_nobody_knows_yet_is_kept_for_the_version_that_
         progress = await read_progress(await driver_of(conn), ["test"])
     assert (progress.held, progress.holds_all) == (frozenset(), False), "no rule of this version knows it"
 
-    async with database.recording() as recording:  # the next version calls it by the name of a type it knows
+    await make_known(database)
+    async with run_workers(make_consumer()):
+        rows = await eventually(reached(database, 3))
+    assert [row.sequence for row in rows] == [1, 2, 3]
+    assert await letters(database) == []
+
+
+async def make_known(database):
+    """Have the next version call an unknown event by the name of a type that it knows."""
+    async with database.recording() as recording:
         await recording.conn.execute(
             text(
                 "UPDATE dead_letter SET type = 'activity.recorded.v1',"
                 " headers = replace(headers::text, 'lead.sang.v9', 'activity.recorded.v1')::json"
             )
         )
+
+
+async def test_what_an_older_process_sets_aside_as_unknown_is_replayed_by_a_newer_one_that_runs(
+    database, producer, intake_topic, make_consumer, run_workers, eventually, monkeypatch
+):
+    monkeypatch.setattr(consumer_module, "_REPLAY_EVERY_S", 0.0)
+    key, value, headers = encode(event(KEYS[0], 1))
+    unknown = [(name, b"lead.sang.v9" if name == "ce_type" else text_) for name, text_ in headers]
     async with run_workers(make_consumer()):
-        rows = await eventually(reached(database, 3))
-    assert [row.sequence for row in rows] == [1, 2, 3]
+        await producer.send_and_wait(intake_topic, value=value, key=key, headers=unknown)
+        await eventually(lambda: letters(database))
+        await make_known(database)
+        [row] = await eventually(reached(database, 1))
+    assert row.sequence == 1
     assert await letters(database) == []
 
 
