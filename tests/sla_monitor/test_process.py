@@ -1,4 +1,4 @@
-"""The whole process over real Kafka and PostgreSQL, told by real relays: one that stops over a deadline invents no breach."""
+"""The whole process with real Kafka, PostgreSQL and relays: a relay that stops over a deadline causes no breach."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ async def published(kafka_server: Any, prefix: str) -> list[ClockEvent]:
 
 
 @pytest.mark.slow
-async def test_a_relay_that_stops_over_a_deadline_invents_no_breach(
+async def test_relay_stopped_over_a_deadline_causes_no_breach(
     environment, producers, database_url, kafka_server, kafka_topic_prefix, auth
 ):
     intake, qualification = producers
@@ -263,9 +263,7 @@ async def test_a_relay_that_stops_over_a_deadline_invents_no_breach(
 
 
 @pytest.mark.slow
-async def test_killed_amid_its_work_it_starts_each_clock_once(
-    environment, producers, kafka_server, kafka_topic_prefix, auth
-):
+async def test_killed_service_starts_each_clock_once(environment, producers, kafka_server, kafka_topic_prefix, auth):
     _, qualification = producers
     leads = [uuid4() for _ in range(100)]
 

@@ -1,4 +1,4 @@
-"""Real relays, a real Kafka and a deadline: a producer that is stopped over it delays a breach and never invents one."""
+"""Real relays and Kafka: a producer that is stopped over a deadline delays a breach and never causes one."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ async def world(settings: Settings, database_factory: Callable[..., str]) -> Asy
 
 
 @pytest.mark.slow
-async def test_a_relay_stopped_over_the_deadline_delays_the_breach_and_invents_none(world: World) -> None:
+async def test_relay_stopped_over_the_deadline_delays_the_breach_and_causes_none(world: World) -> None:
     answered, ignored = await world.enter(), await world.enter()
     clock = await world.in_state(answered, "running")
     await world.in_state(ignored, "running")
@@ -291,7 +291,7 @@ async def test_a_relay_stopped_over_the_deadline_delays_the_breach_and_invents_n
 
 
 @pytest.mark.slow
-async def test_an_action_in_time_that_is_reported_after_the_breach_withdraws_it(world: World) -> None:
+async def test_late_report_of_an_action_in_time_withdraws_the_breach(world: World) -> None:
     lead_id = await world.enter()
     clock = await world.in_state(lead_id, "breached")
     in_time = datetime.fromisoformat(clock["started_at"]) + timedelta(seconds=2)

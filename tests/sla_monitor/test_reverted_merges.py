@@ -1,4 +1,4 @@
-"""A merge that is taken back: each lead has its own clocks and deeds again, whatever the order in which this is heard."""
+"""A reverted merge: each lead has its own clocks and activities again, whatever the order of the events."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def at(minutes: float) -> datetime:
     return START + timedelta(minutes=minutes)
 
 
-async def test_the_restored_leads_clocks_go_on_to_the_deadlines_that_they_had(signed, teller):
-    restored, survivor = teller(), teller()
+async def test_clocks_of_a_restored_lead_resume_with_their_deadlines(signed, make_lead):
+    restored, survivor = make_lead(), make_lead()
     merge = survivor.merged(restored.lead_id, at(10), size=100)
-    await signed.tell(restored.captured(at(-5), size=100), restored.entered("mql", at(0)))
-    await signed.tell(survivor.captured(at(-5), size=100), survivor.entered("mql", at(5)))
+    await signed.apply(restored.captured(at(-5), size=100), restored.entered("mql", at(0)))
+    await signed.apply(survivor.captured(at(-5), size=100), survivor.entered("mql", at(5)))
     await signed.read_until(at(6))
     due = {clause: clock["due_at"] for clause, clock in (await signed.clocks(restored.lead_id)).items()}
-    await signed.tell(merge)
+    await signed.apply(merge)
     await signed.read_until(at(62))
     assert await signed.states(restored.lead_id) == {"accept-mql": "cancelled", "first-touch": "cancelled"}
-    await signed.tell(survivor.unmerged(merge, at(63)))
+    await signed.apply(survivor.unmerged(merge, at(63)))
     clocks = await signed.clocks(restored.lead_id)
     assert {clause: clock["due_at"] for clause, clock in clocks.items()} == due
     assert {clause: clock["state"] for clause, clock in clocks.items()} == {
@@ -34,99 +34,98 @@ async def test_the_restored_leads_clocks_go_on_to_the_deadlines_that_they_had(si
     }
     await signed.read_until(at(64))
     assert await signed.states(restored.lead_id) == {"accept-mql": "breached", "first-touch": "running"}
-    words = await signed.words(restored.lead_id, "accept-mql")
-    assert words == ["clock_started", "clock_cancelled", "clock_started", "breached"]
-    breach = (await signed.said(restored.lead_id, "accept-mql"))[-1]
+    event_names = await signed.event_names(restored.lead_id, "accept-mql")
+    assert event_names == ["clock_started", "clock_cancelled", "clock_started", "breached"]
+    breach = (await signed.published_events(restored.lead_id, "accept-mql"))[-1]
     assert breach.occurred_at == at(60)
     await signed.read_until(at(64.5))
-    warned = await signed.words(restored.lead_id, "first-touch")
+    warned = await signed.event_names(restored.lead_id, "first-touch")
     assert warned == ["clock_started", "clock_cancelled", "clock_started"]
     assert await signed.states(survivor.lead_id) == {"accept-mql": "running", "first-touch": "running"}
-    await signed.tell(restored.did("call.attempted", at(70)))
+    await signed.apply(restored.did("call.attempted", at(70)))
     assert (await signed.states(restored.lead_id))["first-touch"] == "met"
     assert (await signed.states(survivor.lead_id))["first-touch"] == "running"
 
 
-async def test_a_warning_that_was_still_to_come_is_said_after_all(signed, teller):
-    restored, survivor = teller(), teller()
-    await signed.tell(restored.captured(at(-5)), restored.entered("mql", at(0)), survivor.captured(at(-5)))
+async def test_remaining_warning_is_published_after_the_revert(signed, make_lead):
+    restored, survivor = make_lead(), make_lead()
+    await signed.apply(restored.captured(at(-5)), restored.entered("mql", at(0)), survivor.captured(at(-5)))
     merge = survivor.merged(restored.lead_id, at(10))
-    await signed.tell(merge, survivor.unmerged(merge, at(20)))
+    await signed.apply(merge, survivor.unmerged(merge, at(20)))
     await signed.read_until(at(40))
-    assert (await signed.words(restored.lead_id, "accept-mql"))[-2:] == ["clock_started", "at_risk"]
+    assert (await signed.event_names(restored.lead_id, "accept-mql"))[-2:] == ["clock_started", "at_risk"]
 
 
-async def test_what_the_restored_lead_did_answers_the_survivor_no_longer(signed, teller):
-    survivor, restored = teller(), teller()
-    await signed.tell(survivor.captured(at(-5), size=100), survivor.entered("mql", at(0)), restored.captured(at(-5)))
+async def test_activities_of_a_restored_lead_stop_answering_the_survivor(signed, make_lead):
+    survivor, restored = make_lead(), make_lead()
+    await signed.apply(survivor.captured(at(-5), size=100), survivor.entered("mql", at(0)), restored.captured(at(-5)))
     await signed.read_until(at(1))
-    await signed.tell(restored.did("call.attempted", at(5)))
+    await signed.apply(restored.did("call.attempted", at(5)))
     merge = survivor.merged(restored.lead_id, at(10), size=100)
-    await signed.tell(merge)
-    await signed.tell(restored.did("email.sent", at(12), by="marketing"))  # told of the old id, read after the merge
+    await signed.apply(merge)
+    await signed.apply(restored.did("email.sent", at(12), by="marketing"))  # told of the old id, read after the merge
     assert (await signed.states(survivor.lead_id))["first-touch"] == "met"
-    await signed.tell(survivor.unmerged(merge, at(20)))
+    await signed.apply(survivor.unmerged(merge, at(20)))
     assert (await signed.states(survivor.lead_id))["first-touch"] == "running"
     facts = "SELECT count(*) FROM fact WHERE kind = 'activity' AND lead_id = :id"
     assert (await signed.rows(facts, id=survivor.lead_id))[0][0] == 0
     assert (await signed.rows(facts, id=restored.lead_id))[0][0] == 2
-    await signed.tell(survivor.did("call.attempted", at(30)))
+    await signed.apply(survivor.did("call.attempted", at(30)))
     assert (await signed.states(survivor.lead_id))["first-touch"] == "met"
 
 
-async def test_a_clock_that_the_restored_lead_had_brought_is_its_own_again_and_so_is_the_breach(signed, teller):
-    restored, survivor = teller(), teller()
+async def test_transferred_clock_and_its_breach_return_to_the_restored_lead(signed, make_lead):
+    restored, survivor = make_lead(), make_lead()
     asked = restored.did("demo.requested", at(0), by="lead")
-    await signed.tell(restored.captured(at(-5)), survivor.captured(at(-5)), asked)
+    await signed.apply(restored.captured(at(-5)), survivor.captured(at(-5)), asked)
     merge = survivor.merged(restored.lead_id, at(10))
-    await signed.tell(merge)
+    await signed.apply(merge)
     await signed.read_until(at(40))
     assert await signed.states(survivor.lead_id) == {"demo": "breached"}
-    await signed.tell(survivor.unmerged(merge, at(50)))
+    await signed.apply(survivor.unmerged(merge, at(50)))
     await signed.read_until(at(51))
     assert await signed.states(survivor.lead_id) == {"demo": "cancelled"}
-    assert (await signed.words(survivor.lead_id))[-2:] == ["breach_withdrawn", "clock_cancelled"]
+    assert (await signed.event_names(survivor.lead_id))[-2:] == ["breach_withdrawn", "clock_cancelled"]
     assert await signed.states(restored.lead_id) == {"demo": "breached"}
-    await signed.tell(survivor.merged(restored.lead_id, at(60)))
+    await signed.apply(survivor.merged(restored.lead_id, at(60)))
     assert await signed.states(survivor.lead_id) == {"demo": "cancelled"}  # the ledger has it once
     assert await signed.states(restored.lead_id) == {"demo": "breached"}
 
 
-async def test_a_breach_that_the_other_leads_answer_had_withdrawn_stands_again(signed, teller):
-    survivor, other = teller(), teller()
-    await signed.tell(survivor.captured(at(-5), size=100), survivor.entered("mql", at(0)))
-    await signed.tell(other.captured(at(-5)), other.did("call.attempted", at(5)))
+async def test_breach_withdrawn_by_a_merged_answer_is_reinstated(signed, make_lead):
+    survivor, other = make_lead(), make_lead()
+    await signed.apply(survivor.captured(at(-5), size=100), survivor.entered("mql", at(0)))
+    await signed.apply(other.captured(at(-5)), other.did("call.attempted", at(5)))
     await signed.read_until(at(130))
     assert (await signed.states(survivor.lead_id))["first-touch"] == "breached"
     merge = survivor.merged(other.lead_id, at(135), size=100)
-    await signed.tell(merge)
+    await signed.apply(merge)
     assert (await signed.states(survivor.lead_id))["first-touch"] == "met"
-    await signed.tell(survivor.unmerged(merge, at(140)))
+    await signed.apply(survivor.unmerged(merge, at(140)))
     assert (await signed.states(survivor.lead_id))["first-touch"] == "breached"
-    said = await signed.said(survivor.lead_id, "first-touch")
-    words = [event.type.split(".")[1] for event in said]
-    assert words == ["clock_started", "breached", "breach_withdrawn", "met", "breached"]
+    said = await signed.published_events(survivor.lead_id, "first-touch")
+    event_names = [event.type.split(".")[1] for event in said]
+    assert event_names == ["clock_started", "breached", "breach_withdrawn", "met", "breached"]
     assert len({event.breach_id for event in said if event.type == "sla.breached.v1"}) == 1
 
 
-async def test_an_answer_before_a_merge_that_was_taken_back_and_made_again_counts_for_who_owes_it(signed, teller):
-    restored, survivor = teller(), teller()
+async def test_answer_after_a_repeated_merge_counts_for_the_survivor(signed, make_lead):
+    restored, survivor = make_lead(), make_lead()
     asked = restored.did("demo.requested", at(0), by="lead")
-    await signed.tell(restored.captured(at(-5)), survivor.captured(at(-5)), asked)
+    await signed.apply(restored.captured(at(-5)), survivor.captured(at(-5)), asked)
     merge = survivor.merged(restored.lead_id, at(5))
-    await signed.tell(merge, survivor.unmerged(merge, at(6)), survivor.merged(restored.lead_id, at(7)))
+    await signed.apply(merge, survivor.unmerged(merge, at(6)), survivor.merged(restored.lead_id, at(7)))
     assert await signed.states(survivor.lead_id) == {"demo": "running"}
-    await signed.tell(survivor.did("demo.confirmed", at(8), by="marketing"))
+    await signed.apply(survivor.did("demo.confirmed", at(8), by="marketing"))
     assert await signed.states(survivor.lead_id) == {"demo": "met"}
     assert await signed.states(restored.lead_id) == {"demo": "cancelled"}
 
 
-async def test_the_order_in_which_merges_and_their_ends_are_heard_changes_nothing(signed, teller):
-    """A lead goes into a first, is taken back, and goes into a second that goes into a third; each tells its own part in its own
-    partition."""
+async def test_order_of_merges_and_reverts_changes_nothing(signed, make_lead):
+    """A lead is merged into a first, restored, and merged into a second that is merged into a third; each has its own partition."""
     found = set()
     for place in range(INTERLEAVINGS):
-        lead, first, second, third = (teller() for _ in range(4))
+        lead, first, second, third = (make_lead() for _ in range(4))
         merge = first.merged(lead.lead_id, at(10))
         streams = [
             [lead.captured(at(-5)), lead.did("demo.requested", at(0), by="lead")],
@@ -136,11 +135,11 @@ async def test_the_order_in_which_merges_and_their_ends_are_heard_changes_nothin
         ]
         events = _interleaved(streams, place)
         if place % 2:
-            await signed.tell(*events)
+            await signed.apply(*events)
         else:
             for event in events:
-                await signed.tell(event)
-        await signed.tell(third.did("demo.confirmed", at(20), by="marketing"))
+                await signed.apply(event)
+        await signed.apply(third.did("demo.confirmed", at(20), by="marketing"))
         of_all = [await signed.states(one.lead_id) for one in (lead, first, second, third)]
         found.add(tuple(states.get("demo") for states in of_all))
         ids = [one.lead_id for one in (lead, first, second, third)]
