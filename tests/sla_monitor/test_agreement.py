@@ -17,9 +17,9 @@ from sla_monitor.usecases.public_holidays import public_holidays
 def changed(path: str, value: Any) -> dict[str, Any]:
     """The example with the value at one pointer replaced; `...` removes it."""
     content = deepcopy(SLA)
-    *way, last = path.strip("/").split("/")
+    *parents, last = path.strip("/").split("/")
     node: Any = content
-    for part in way:
+    for part in parents:
         node = node[int(part)] if isinstance(node, list) else node[part]
     if value is ...:
         del node[last]
@@ -162,7 +162,7 @@ def test_clause_reads_as_a_sentence():
     )
     assert describe_clause(touch) == (
         "Sales answers each assignment of a lead to an owner with call.attempted or email.sent by sales within "
-        "1 business hour (office calendar). This is owed for leads of which holds: grade is A1, A2 or B1."
+        "1 business hour (office calendar). It applies to leads where: grade is A1, A2 or B1."
     )
 
 

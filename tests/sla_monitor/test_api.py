@@ -20,14 +20,16 @@ def at(minutes: float) -> datetime:
 @pytest.fixture
 async def played(signed, make_lead):
     """Five leads: met, met late, breached, cancelled, running; of two sources and two owners."""
-    kept, late, broken, left, open_ = leads = [make_lead() for _ in range(5)]
+    met, met_late, breached, cancelled, running = leads = [make_lead() for _ in range(5)]
     for number, lead in enumerate(leads):
         lead.source = "website" if number < 3 else "fair"
         await signed.apply(lead.captured(at(-5)), lead.assigned("ann" if number % 2 else "bob", at(-1)))
-    for number, lead in enumerate((kept, late, broken, left)):
+    for number, lead in enumerate((met, met_late, breached, cancelled)):
         await signed.apply(lead.entered("mql", at(number)))
-    await signed.apply(open_.entered("mql", at(600)))
-    await signed.apply(kept.decided("accept", at(10)), late.decided("accept", at(100)), left.entered("lost", at(10)))
+    await signed.apply(running.entered("mql", at(600)))
+    await signed.apply(
+        met.decided("accept", at(10)), met_late.decided("accept", at(100)), cancelled.entered("lost", at(10))
+    )
     await signed.read_until(at(610))
     return signed
 

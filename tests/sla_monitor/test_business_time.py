@@ -181,7 +181,7 @@ def hours(draw):
 
 
 @st.composite
-def places(draw):
+def samples(draw):
     """A calendar, and a moment near a change of its zone's clock."""
     name = draw(st.sampled_from(sorted(ZONES)))
     near = draw(st.sampled_from(ZONES[name]))
@@ -213,9 +213,9 @@ def is_open(calendar: Calendar, at: datetime) -> bool:
 
 
 @settings(max_examples=cases(150), deadline=None)
-@given(places(), st.integers(1, 900))
-def test_due_time_equals_a_slow_count_of_open_minutes(place, minutes):
-    calendar, start = place
+@given(samples(), st.integers(1, 900))
+def test_due_time_equals_a_slow_count_of_open_minutes(sample, minutes):
+    calendar, start = sample
     at, counted = start, 0
     for _ in range(6 * 1440):
         counted += is_open(calendar, at)
@@ -227,9 +227,9 @@ def test_due_time_equals_a_slow_count_of_open_minutes(place, minutes):
 
 
 @settings(max_examples=cases(200), deadline=None)
-@given(places(), st.integers(1, 20_000_000_000), st.integers(0, 5_000_000_000))
-def test_open_time_up_to_the_deadline_is_the_amount(place, amount_us, later_us):
-    calendar, start = place
+@given(samples(), st.integers(1, 20_000_000_000), st.integers(0, 5_000_000_000))
+def test_open_time_up_to_the_deadline_is_the_amount(sample, amount_us, later_us):
+    calendar, start = sample
     start += timedelta(microseconds=later_us)
     amount = timedelta(microseconds=amount_us)
     until = add_open_time(calendar, start, amount)
@@ -241,9 +241,9 @@ def test_open_time_up_to_the_deadline_is_the_amount(place, amount_us, later_us):
 
 
 @settings(max_examples=cases(200), deadline=None)
-@given(places(), st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 10_000))
-def test_later_start_or_greater_amount_is_never_due_earlier(place, amount, more, later):
-    calendar, start = place
+@given(samples(), st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 10_000))
+def test_later_start_or_greater_amount_is_never_due_earlier(sample, amount, more, later):
+    calendar, start = sample
     base = add_open_time(calendar, start, amount * MINUTE)
     assert add_open_time(calendar, start, (amount + more) * MINUTE) >= base
     assert add_open_time(calendar, start + later * MINUTE, amount * MINUTE) >= base
@@ -256,9 +256,9 @@ def test_later_start_or_greater_amount_is_never_due_earlier(place, amount, more,
 
 
 @settings(max_examples=cases(200), deadline=None)
-@given(places(), st.integers(1, 5_000), st.integers(1, 5_000))
-def test_amounts_add_up(place, first, second):
-    calendar, start = place
+@given(samples(), st.integers(1, 5_000), st.integers(1, 5_000))
+def test_amounts_add_up(sample, first, second):
+    calendar, start = sample
     middle = add_open_time(calendar, start, first * MINUTE)
     end = add_open_time(calendar, middle, second * MINUTE)
     assert end == add_open_time(calendar, start, (first + second) * MINUTE)

@@ -64,14 +64,14 @@ async def test_breach_event_says_whether_the_lead_is_reassigned(stack, make_lead
     await stack.apply(lead.captured(at(-5), size=100), lead.entered("mql", at(0)))
     await stack.apply(long_ago.captured(at(-5), size=100), long_ago.entered("mql", at(0), recorded=at(5000)))
     await stack.read_until(at(5001))
-    said = {event.lead_id: event for event in [*await breaches(stack, lead), *await breaches(stack, long_ago)]}
-    assert said[lead.lead_id].reassign
-    assert not said[long_ago.lead_id].reassign  # history takes nobody's lead away
+    events = {event.lead_id: event for event in [*await breaches(stack, lead), *await breaches(stack, long_ago)]}
+    assert events[lead.lead_id].reassign
+    assert not events[long_ago.lead_id].reassign  # history takes nobody's lead away
 
 
 async def breaches(stack, lead):
-    said = await stack.published_events(lead.lead_id, "accept-mql")
-    return [event for event in said if event.type == "sla.breached.v1"]
+    events = await stack.published_events(lead.lead_id, "accept-mql")
+    return [event for event in events if event.type == "sla.breached.v1"]
 
 
 async def test_warning_overtaken_by_the_deadline_is_not_published(signed, mql):
@@ -99,11 +99,11 @@ async def test_late_report_of_an_answer_in_time_withdraws_the_breach_once(signed
     await signed.apply(mql.did("call.attempted", at(90), recorded=at(210)))
     await signed.apply(mql.did("call.attempted", at(80), recorded=at(220)))
     assert (await signed.states(mql.lead_id))["first-touch"] == "met"
-    said = await signed.published_events(mql.lead_id, "first-touch")
-    event_names = [event.type.split(".")[1] for event in said]
+    events = await signed.published_events(mql.lead_id, "first-touch")
+    event_names = [event.type.split(".")[1] for event in events]
     assert event_names == ["clock_started", "breached", "breach_withdrawn", "met", "met"]
-    assert (said[2].breach_id, said[2].met_at) == (said[1].breach_id, at(90))
-    assert [said[3].occurred_at, said[4].occurred_at] == [at(90), at(80)]
+    assert (events[2].breach_id, events[2].met_at) == (events[1].breach_id, at(90))
+    assert [events[3].occurred_at, events[4].occurred_at] == [at(90), at(80)]
     ledger = (await signed.http.get("/v1/breaches?clause=first-touch", headers=auth("reader"))).json()["items"]
     assert ledger == []
     url = "/v1/breaches?clause=first-touch&withdrawn=true"
@@ -136,7 +136,7 @@ async def test_trigger_is_pending_until_intake_has_been_read_past_it(signed, mak
     mql = lead.entered("mql", at(0))
     await signed.apply(mql)
     await signed.read_until(at(5), at(5))
-    assert set(await signed.states(lead.lead_id)) == {"accept-mql"}  # nothing is known of the lead: kept, not judged
+    assert set(await signed.states(lead.lead_id)) == {"accept-mql"}  # the lead is unknown: pending, not evaluated
     await signed.apply(lead.captured(at(-5), size=100))
     assert set(await signed.states(lead.lead_id)) == {"accept-mql", "first-touch"}
 
@@ -212,7 +212,9 @@ async def test_clock_started_by_an_activity_continues_for_the_survivor(signed, m
     await signed.apply(survivor.merged(merged.lead_id, at(10)))
     assert await signed.states(merged.lead_id) == {"demo": "cancelled"}
     assert await signed.states(survivor.lead_id) == {"demo": "running"}
-    await signed.apply(merged.did("demo.confirmed", at(20), by="marketing"))  # read after the merge, told of the old id
+    await signed.apply(
+        merged.did("demo.confirmed", at(20), by="marketing")
+    )  # read after the merge, recorded under the old id
     assert await signed.states(survivor.lead_id) == {"demo": "met"}
 
 
@@ -316,7 +318,7 @@ async def test_clock_changed_by_another_transaction_is_not_overwritten(signed, m
     async with signed.database.recording() as recording:
         loaded = (await cases.lock_cases(await recording.driver(), [mql.lead_id]))[mql.lead_id]
     await signed.read_until(at(61))
-    clock = next(one for one in loaded.clocks.values() if one.clause == "accept-mql")
+    clock = next(clock for clock in loaded.clocks.values() if clock.clause == "accept-mql")
     with pytest.raises(asyncpg.SerializationError):
         async with signed.database.recording() as recording:
             await cases.update_clocks(await recording.driver(), [(clock, clock)])
@@ -335,13 +337,13 @@ async def test_batch_equals_its_events_one_by_one(signed, make_lead):
             lead.entered("lost", at(25)),
         ]
 
-    one, all_at_once = make_lead(), make_lead()
-    for event in story(one):
+    clock, all_at_once = make_lead(), make_lead()
+    for event in story(clock):
         await signed.apply(event)
     await signed.apply(*story(all_at_once))
     await signed.read_until(at(100))
-    assert await signed.states(one.lead_id) == await signed.states(all_at_once.lead_id)
-    assert await signed.states(one.lead_id) == {"accept-mql": "met", "first-touch": "met", "demo": "cancelled"}
+    assert await signed.states(clock.lead_id) == await signed.states(all_at_once.lead_id)
+    assert await signed.states(clock.lead_id) == {"accept-mql": "met", "first-touch": "met", "demo": "cancelled"}
 
 
 async def test_events_that_concern_no_clock_are_skipped(signed, make_lead):

@@ -88,7 +88,7 @@ async def test_repaired_clock_fires_after_its_rest(signed, two):
 
 @pytest.fixture
 async def two_pending(signed, make_lead):
-    """Two leads with a trigger that asks for their size, and that can be judged now."""
+    """Two leads with a pending trigger that reads their size and can be evaluated now."""
     leads = [make_lead(), make_lead()]
     await read(signed, START - HOUR)
     for lead in leads:

@@ -87,15 +87,15 @@ async def test_pending_triggers_and_ended_clocks_survive_the_new_words(signed, m
 
 
 async def test_profile_out_of_range_is_migrated_to_the_first_moment(signed, make_lead, database_url):
-    one, other = make_lead(), make_lead()
+    broken, other = make_lead(), make_lead()
     start = utc(2027, 3, 1, 15)
-    for lead in (one, other):
+    for lead in (broken, other):
         await signed.apply(lead.captured(start, size=100))
-    await signed.apply(one.updated(start + timedelta(hours=1), size=120))
+    await signed.apply(broken.updated(start + timedelta(hours=1), size=120))
     async with signed.database.recording() as recording:
         driver = await recording.driver()
-        broken = "UPDATE lead SET profiles = jsonb_set(profiles, '{0,captured_at}', $2) WHERE lead_id = $1"
-        await driver.execute(broken, one.lead_id, '"0001-01-01T00:00:00+00:00"')
+        statement = "UPDATE lead SET profiles = jsonb_set(profiles, '{0,captured_at}', $2) WHERE lead_id = $1"
+        await driver.execute(statement, broken.lead_id, '"0001-01-01T00:00:00+00:00"')
         before = {
             row["lead_id"]: row["profiles"] for row in await driver.fetch("SELECT lead_id, profiles::text FROM lead")
         }
@@ -103,10 +103,10 @@ async def test_profile_out_of_range_is_migrated_to_the_first_moment(signed, make
         await driver.execute("UPDATE alembic_version SET version_num = '0006'")
     await asyncio.to_thread(upgrade_sync, MIGRATIONS, database_url)
     rows = {row.lead_id: row.profiles for row in await signed.rows("SELECT lead_id, profiles::text FROM lead")}
-    read = [json.loads(text) for text in (before[one.lead_id], rows[one.lead_id])]
+    read = [json.loads(text) for text in (before[broken.lead_id], rows[broken.lead_id])]
     read[0][0]["captured_at"] = "1970-01-01T00:00:00+00:00"
     assert read[0] == read[1]
     assert json.loads(rows[other.lead_id]) == json.loads(before[other.lead_id])
-    await signed.apply(one.entered("mql", start))
+    await signed.apply(broken.entered("mql", start))
     await signed.read_until(start + timedelta(hours=5))
-    assert (await signed.http.get(f"/v1/leads/{one.lead_id}/clocks", headers=bearer("reader"))).status_code == 200
+    assert (await signed.http.get(f"/v1/leads/{broken.lead_id}/clocks", headers=bearer("reader"))).status_code == 200

@@ -26,7 +26,7 @@ async def test_redelivery_changes_nothing(signed, make_lead):
     lead, other, gone = make_lead(), make_lead(), make_lead()
     entered = lead.entered("mql", START)
     merge = lead.merged(other.lead_id, START + 2 * HOUR, size=10)
-    told = [
+    events = [
         lead.captured(START, size=10),
         other.captured(START, size=100),
         gone.captured(START, size=100),
@@ -39,18 +39,18 @@ async def test_redelivery_changes_nothing(signed, make_lead):
         gone.decided("accept", START + HOUR / 2),
         gone.erased(START + 4 * HOUR),
     ]
-    await signed.apply(*told)
+    await signed.apply(*events)
     await signed.read_until(START + 5 * HOUR)
-    taken_back = entered.model_copy(
+    withdrawn = entered.model_copy(
         update={"sequence": 2, "recorded_at": START + 5 * HOUR, "correction": True, "withdrawn": True, "replaces": 1}
     )
-    await signed.apply(taken_back)
+    await signed.apply(withdrawn)
     await signed.read_until(START + 6 * HOUR)
     assert await signed.states(lead.lead_id) == {"accept-mql": "cancelled"}
     before = await everything(signed)
     signed.watermarks.reached = {}
-    await signed.redeliver(*told, taken_back)
-    for event in (*told, taken_back):
+    await signed.redeliver(*events, withdrawn)
+    for event in (*events, withdrawn):
         await signed.redeliver(event)
     assert await everything(signed) == before
 
@@ -79,13 +79,13 @@ async def test_breach_stays_when_a_withdrawn_answer_is_redelivered(stack, conten
     entered = lead.entered("sal", START + HOUR / 2)
     lead.qualification += 1
     corrected = {"sequence": 2, "recorded_at": START + HOUR, "correction": True, "withdrawn": True, "replaces": 1}
-    told = [lead.captured(START), lead.did("demo.requested", START), entered, entered.model_copy(update=corrected)]
-    await stack.apply(*told)
+    events = [lead.captured(START), lead.did("demo.requested", START), entered, entered.model_copy(update=corrected)]
+    await stack.apply(*events)
     await stack.read_until(START + 5 * HOUR)
     assert await stack.states(lead.lead_id) == {"demo": "breached"}
     before = await everything(stack)
     stack.watermarks.reached = {}
-    for event in told:
+    for event in events:
         await stack.redeliver(event)
     assert await everything(stack) == before
 

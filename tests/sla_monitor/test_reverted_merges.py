@@ -63,7 +63,9 @@ async def test_activities_of_a_restored_lead_stop_answering_the_survivor(signed,
     await signed.apply(restored.did("call.attempted", at(5)))
     merge = survivor.merged(restored.lead_id, at(10), size=100)
     await signed.apply(merge)
-    await signed.apply(restored.did("email.sent", at(12), by="marketing"))  # told of the old id, read after the merge
+    await signed.apply(
+        restored.did("email.sent", at(12), by="marketing")
+    )  # recorded under the old id, read after the merge
     assert (await signed.states(survivor.lead_id))["first-touch"] == "met"
     await signed.apply(survivor.unmerged(merge, at(20)))
     assert (await signed.states(survivor.lead_id))["first-touch"] == "running"
@@ -76,8 +78,8 @@ async def test_activities_of_a_restored_lead_stop_answering_the_survivor(signed,
 
 async def test_transferred_clock_and_its_breach_return_to_the_restored_lead(signed, make_lead):
     restored, survivor = make_lead(), make_lead()
-    asked = restored.did("demo.requested", at(0), by="lead")
-    await signed.apply(restored.captured(at(-5)), survivor.captured(at(-5)), asked)
+    requested = restored.did("demo.requested", at(0), by="lead")
+    await signed.apply(restored.captured(at(-5)), survivor.captured(at(-5)), requested)
     merge = survivor.merged(restored.lead_id, at(10))
     await signed.apply(merge)
     await signed.read_until(at(40))
@@ -103,16 +105,16 @@ async def test_breach_withdrawn_by_a_merged_answer_is_reinstated(signed, make_le
     assert (await signed.states(survivor.lead_id))["first-touch"] == "met"
     await signed.apply(survivor.unmerged(merge, at(140)))
     assert (await signed.states(survivor.lead_id))["first-touch"] == "breached"
-    said = await signed.published_events(survivor.lead_id, "first-touch")
-    event_names = [event.type.split(".")[1] for event in said]
+    events = await signed.published_events(survivor.lead_id, "first-touch")
+    event_names = [event.type.split(".")[1] for event in events]
     assert event_names == ["clock_started", "breached", "breach_withdrawn", "met", "breached"]
-    assert len({event.breach_id for event in said if event.type == "sla.breached.v1"}) == 1
+    assert len({event.breach_id for event in events if event.type == "sla.breached.v1"}) == 1
 
 
 async def test_answer_after_a_repeated_merge_counts_for_the_survivor(signed, make_lead):
     restored, survivor = make_lead(), make_lead()
-    asked = restored.did("demo.requested", at(0), by="lead")
-    await signed.apply(restored.captured(at(-5)), survivor.captured(at(-5)), asked)
+    requested = restored.did("demo.requested", at(0), by="lead")
+    await signed.apply(restored.captured(at(-5)), survivor.captured(at(-5)), requested)
     merge = survivor.merged(restored.lead_id, at(5))
     await signed.apply(merge, survivor.unmerged(merge, at(6)), survivor.merged(restored.lead_id, at(7)))
     assert await signed.states(survivor.lead_id) == {"demo": "running"}
@@ -124,7 +126,7 @@ async def test_answer_after_a_repeated_merge_counts_for_the_survivor(signed, mak
 async def test_order_of_merges_and_reverts_changes_nothing(signed, make_lead):
     """A lead is merged into a first, restored, and merged into a second that is merged into a third; each has its own partition."""
     found = set()
-    for place in range(INTERLEAVINGS):
+    for index in range(INTERLEAVINGS):
         lead, first, second, third = (make_lead() for _ in range(4))
         merge = first.merged(lead.lead_id, at(10))
         streams = [
@@ -133,27 +135,27 @@ async def test_order_of_merges_and_reverts_changes_nothing(signed, make_lead):
             [second.captured(at(-5)), second.merged(lead.lead_id, at(14))],
             [third.captured(at(-5)), third.merged(second.lead_id, at(16))],
         ]
-        events = _interleaved(streams, place)
-        if place % 2:
+        events = _interleaved(streams, index)
+        if index % 2:
             await signed.apply(*events)
         else:
             for event in events:
                 await signed.apply(event)
         await signed.apply(third.did("demo.confirmed", at(20), by="marketing"))
-        of_all = [await signed.states(one.lead_id) for one in (lead, first, second, third)]
+        of_all = [await signed.states(member.lead_id) for member in (lead, first, second, third)]
         found.add(tuple(states.get("demo") for states in of_all))
-        ids = [one.lead_id for one in (lead, first, second, third)]
+        ids = [member.lead_id for member in (lead, first, second, third)]
         rows = await signed.rows("SELECT lead_id, count(*) FROM fact WHERE name LIKE 'demo.%' GROUP BY lead_id")
         held = {row[0]: row[1] for row in rows}
         assert [held.get(lead_id, 0) for lead_id in ids] == [1, 0, 1, 2]
-    # The first has had a clock of it only where it heard of the merge before that was taken back.
+    # The first lead has had a clock of it only if its merge was read before the revert.
     assert {(states[0], *states[2:]) for states in found} == {("cancelled", "cancelled", "met")}
     assert {states[1] for states in found} <= {None, "cancelled"}
 
 
 def _interleaved(streams: Sequence[Sequence[Any]], seed: int) -> list[Any]:
     """All events, those of one stream in their order."""
-    order = [place for place, stream in enumerate(streams) for _ in stream]
+    order = [index for index, stream in enumerate(streams) for _ in stream]
     random.Random(seed).shuffle(order)
     left = [iter(stream) for stream in streams]
-    return [next(left[place]) for place in order]
+    return [next(left[index]) for index in order]

@@ -135,9 +135,9 @@ def _offsets(zone: ZoneInfo, utc_day: int) -> tuple[tuple[int, int, int], ...]:
     pieces: list[tuple[int, int, int]] = []
     start = bounded_day * DAY_S
     offset = _offset_s(zone, start)
-    for look in range(start + DAY_S // 4, start + DAY_S + 1, DAY_S // 4):
-        if _offset_s(zone, look) != offset:
-            change = _change_s(zone, look - DAY_S // 4, look)
+    for sample_s in range(start + DAY_S // 4, start + DAY_S + 1, DAY_S // 4):
+        if _offset_s(zone, sample_s) != offset:
+            change = _change_s(zone, sample_s - DAY_S // 4, sample_s)
             if change < (bounded_day + 1) * DAY_S:
                 pieces.append((start + shift_s, change + shift_s, offset))
                 start, offset = change, _offset_s(zone, change)

@@ -1,4 +1,4 @@
-"""The SLA in plain words, as it is read on paper before it is signed. It adds no rule and leaves none out."""
+"""Renders the SLA in plain words, for the page that both departments read before they sign."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from accord.terms.paper import Section
 from sla_monitor.domain.sla import CalendarTerms, Clause, From, Sla, To, Within, names_of
 
 _SHORT_FOR = frozenset({"iql", "mcl", "mql", "pql", "sal", "sel", "sgl", "sql", "tal", "tql"})
-"""Stages that the field knows by their initials."""
+"""Stages that the field writes as initials."""
 
 _BY = {"lead": "of the lead itself", "marketing": "by marketing", "sales": "by sales"}
 
 COUNTING = (
-    "A clock starts when what the clause names has happened, and keeps the version of this agreement that was in force then.",
-    "Whether a lead is meant by a clause is judged once, by what had been recorded of it when the clock's start was recorded.",
+    "A clock starts when what the clause names has happened. It keeps the version of this agreement that was in force then.",
     (
-        "A clause is kept by an answer that happened at its deadline or before, also if it is reported later: a breach is then "
-        "withdrawn. An answer after the deadline is noted as late; the breach stands."
+        "Whether a clause applies to a lead is evaluated once, on what had been recorded of the lead when the clock's start "
+        "was recorded."
+    ),
+    (
+        "An answer by the deadline meets the clause, also if it is reported later: a breach is then withdrawn. An answer after "
+        "the deadline is late, and the breach stays."
     ),
     (
         "A clock is cancelled when, before the deadline, the lead enters a stage that is not open (won, lost, recycled, "
-        "disqualified), is merged into another or erased. Where only a decision on the stage could be the answer, any other stage "
-        "ends it too."
+        "disqualified), is merged into another or is erased. If only a decision on the stage can be the answer, any other "
+        "stage cancels it too."
     ),
     (
         "Business time counts only while the calendar is open. Business days are whole open days after the start; the last of "
@@ -34,7 +37,7 @@ COUNTING = (
 
 
 def render_paper(sla: Sla) -> list[Section]:
-    """The whole agreement in words."""
+    """Render the whole agreement."""
     parts = [
         Section(
             f"What {department} owes",
@@ -50,11 +53,11 @@ def render_paper(sla: Sla) -> list[Section]:
 
 
 def describe_clause(clause: Clause) -> str:
-    """One clause: `Sales answers each lead that becomes MQL with accept or reject within 4 business hours (…)`."""
+    """Describe a clause: `Sales answers each lead that becomes MQL with accept or reject within 4 business hours (…)`."""
     who = clause.obliges.capitalize()
     sentence = f"{who} answers {_describe_start(clause.from_)} with {_describe_answer(clause.to)} within {_describe_time(clause.within)}."
     if clause.where is not None:
-        sentence += f" This is owed for leads of which holds: {in_words(clause.where)}."
+        sentence += f" It applies to leads where: {in_words(clause.where)}."
     if clause.warn_at:
         shares = _join_and([f"{100 * part:g} %" for part in clause.warn_at])
         sentence += f" It counts as at risk after {shares} of the time."
@@ -64,7 +67,7 @@ def describe_clause(clause: Clause) -> str:
 
 
 def describe_stage(key: str) -> str:
-    """A stage as the field writes it: MQL, opportunity."""
+    """Describe a stage as the field writes it: MQL, opportunity."""
     return key.upper() if key in _SHORT_FOR else _spell_out(key)
 
 

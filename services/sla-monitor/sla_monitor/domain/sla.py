@@ -26,11 +26,11 @@ Names = Key | Annotated[list[Key], Field(min_length=1, max_length=NAMES_MAX)]
 Kinds = ActivityKind | Annotated[list[ActivityKind], Field(min_length=1, max_length=NAMES_MAX)]
 
 
-def names_of(given: str | list[str] | None) -> tuple[str, ...]:
+def names_of(names: str | list[str] | None) -> tuple[str, ...]:
     """One name or a list of them, as a tuple."""
-    if given is None:
+    if names is None:
         return ()
-    return (given,) if isinstance(given, str) else tuple(given)
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 class Holidays(Value):

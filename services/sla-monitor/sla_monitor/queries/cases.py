@@ -33,7 +33,7 @@ FACTS_PER_LEAD_MAX = 500
 _SURVIVORS = "SELECT merged_into FROM lead WHERE lead_id = ANY ($1::uuid[]) AND merged_into IS NOT NULL"
 
 _INSERT_LEADS = """
-INSERT INTO lead (lead_id) SELECT lead_id FROM unnest($1::uuid[]) AS wanted (lead_id) ORDER BY lead_id ON CONFLICT DO NOTHING
+INSERT INTO lead (lead_id) SELECT lead_id FROM unnest($1::uuid[]) AS requested (lead_id) ORDER BY lead_id ON CONFLICT DO NOTHING
 """
 
 _LOCK = """
@@ -55,12 +55,12 @@ CLOCK_COLUMNS = ", ".join(
 
 _CLOCKS = f"""
 SELECT loaded.*
-FROM unnest($1::uuid[]) AS wanted (lead_id)
+FROM unnest($1::uuid[]) AS requested (lead_id)
 CROSS JOIN LATERAL (
-    (SELECT {CLOCK_COLUMNS} FROM clock WHERE clock.lead_id = wanted.lead_id AND state <> 'running'
+    (SELECT {CLOCK_COLUMNS} FROM clock WHERE clock.lead_id = requested.lead_id AND state <> 'running'
      ORDER BY clock.started_at DESC LIMIT {CLOCKS_PER_LEAD_MAX})
     UNION ALL
-    (SELECT {CLOCK_COLUMNS} FROM clock WHERE clock.lead_id = wanted.lead_id AND state = 'running')
+    (SELECT {CLOCK_COLUMNS} FROM clock WHERE clock.lead_id = requested.lead_id AND state = 'running')
 ) AS loaded
 """
 
@@ -71,14 +71,14 @@ _FACT_COLUMNS = ", ".join(column.name for column in tables.fact.columns)
 
 _FACTS = f"""
 SELECT loaded.*
-FROM unnest($1::uuid[], $2::timestamptz[]) AS wanted (lead_id, since)
+FROM unnest($1::uuid[], $2::timestamptz[]) AS requested (lead_id, since)
 CROSS JOIN LATERAL (
     (SELECT {_FACT_COLUMNS} FROM fact
-     WHERE fact.lead_id = wanted.lead_id AND fact.occurred_at >= wanted.since AND kind = 'activity' AND name = ANY ($3::text[])
+     WHERE fact.lead_id = requested.lead_id AND fact.occurred_at >= requested.since AND kind = 'activity' AND name = ANY ($3::text[])
      ORDER BY fact.occurred_at LIMIT {FACTS_PER_LEAD_MAX})
     UNION ALL
     (SELECT {_FACT_COLUMNS} FROM fact
-     WHERE fact.lead_id = wanted.lead_id AND kind <> 'activity'
+     WHERE fact.lead_id = requested.lead_id AND kind <> 'activity'
      ORDER BY fact.occurred_at DESC LIMIT {FACTS_PER_LEAD_MAX})
 ) AS loaded
 """
@@ -123,9 +123,9 @@ async def lock_cases(driver: asyncpg.Connection, lead_ids: Iterable[UUID]) -> di
 
     A lead that is not stored yet is inserted, so that there is a row to lock.
     """
-    wanted_ids = await _fetch_with_survivors(driver, sorted(set(lead_ids)))
-    await driver.execute(_INSERT_LEADS, wanted_ids)
-    cases = await _load_cases(driver, wanted_ids)
+    locked_ids = await _fetch_with_survivors(driver, sorted(set(lead_ids)))
+    await driver.execute(_INSERT_LEADS, locked_ids)
+    cases = await _load_cases(driver, locked_ids)
     # A merge between the look-up and the lock can name a survivor that is not locked yet.
     for _ in range(_HOPS_MAX):
         merged = {case.lead.merged_into for case in cases.values()}
