@@ -40,7 +40,7 @@ def test_wilson_interval_equals_published_values() -> None:
 
 def test_wilson_interval_of_zero_is_none_and_an_invalid_proportion_raises() -> None:
     assert wilson(0, 0) is None
-    with pytest.raises(ValueError, match="no proportion"):
+    with pytest.raises(ValueError, match="not a proportion"):
         wilson(2, 1)
 
 

@@ -62,7 +62,7 @@ def parse_stages(version: int, content: Mapping[str, object]) -> Stages:
 
 def _parse_stage(rank: int, item: object) -> Stage:
     if not isinstance(item, Mapping):
-        raise ValueError(f"stage {rank} is no object")
+        raise ValueError(f"stage {rank} is not an object")
     entry = cast("Mapping[str, object]", item)
     key, kind, owner = entry.get("key"), entry.get("kind", "open"), entry.get("owner")
     if not isinstance(key, str) or not isinstance(kind, str) or kind not in _KINDS:

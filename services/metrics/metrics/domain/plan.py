@@ -31,7 +31,7 @@ def _parse_decimal(value: object) -> Decimal:
 
 def _check_zone(name: str) -> str:
     if name not in available_timezones():
-        raise ValueError("is no IANA time zone")
+        raise ValueError("is not an IANA time zone")
     return name
 
 
@@ -193,7 +193,7 @@ def _check_funnel(plan: Plan) -> Iterable[Finding]:
         else:
             for name, value in (("conversion", entry.conversion), ("days", entry.days)):
                 if value is None:
-                    yield Finding(f"/funnel/{index}/{name}", "is missing: the stage before needs it to lead here")
+                    yield Finding(f"/funnel/{index}/{name}", "is missing: every stage after the first needs it")
 
 
 def _check_goals(plan: Plan) -> Iterable[Finding]:

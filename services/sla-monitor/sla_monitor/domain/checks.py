@@ -75,7 +75,7 @@ def _check_zone(at: str, terms: CalendarTerms) -> Iterator[Finding]:
     try:
         ZoneInfo(terms.timezone)
     except (KeyError, ValueError, OSError):
-        yield Finding(f"{at}/timezone", "is no IANA time zone, such as America/Chicago")
+        yield Finding(f"{at}/timezone", "is not an IANA time zone, such as America/Chicago")
 
 
 def _check_week(at: str, terms: CalendarTerms) -> Iterator[Finding]:
@@ -86,7 +86,7 @@ def _check_week(at: str, terms: CalendarTerms) -> Iterator[Finding]:
 def _check_holidays(at: str, terms: CalendarTerms, public_holidays: PublicHolidays) -> Iterator[Finding]:
     holidays = terms.holidays
     if holidays.subdivision and not holidays.country:
-        yield Finding(f"{at}/holidays/subdivision", "goes only with a country")
+        yield Finding(f"{at}/holidays/subdivision", "is allowed only with a country")
     elif holidays.country:
         try:
             public_holidays(holidays.country, holidays.subdivision)
@@ -96,7 +96,7 @@ def _check_holidays(at: str, terms: CalendarTerms, public_holidays: PublicHolida
         for index, day in enumerate(days):
             location = f"{at}/holidays/{name}/{index}"
             if not _is_date(day):
-                yield Finding(location, f"is no date from {DAYS_FROM} to {DAYS_TO}")
+                yield Finding(location, f"is not a date from {DAYS_FROM} to {DAYS_TO}")
             elif day in days[:index]:
                 yield Finding(location, f"{day} appears twice")
             elif name == "except" and day in holidays.extra:
@@ -150,7 +150,7 @@ def _check_start_and_answer(at: str, clause: Clause) -> Iterator[Finding]:
         yield Finding(f"{at}/to", f"must be exactly one of {', '.join(answers)}")
     for name, side in (("from", start), ("to", owed)):
         if side.by is not None and side.activity is None:
-            yield Finding(f"{at}/{name}/by", "goes only with an activity")
+            yield Finding(f"{at}/{name}/by", "is allowed only with an activity")
         for kind in answers:
             names = names_of(getattr(side, kind))
             for index, word in enumerate(names):
@@ -158,7 +158,7 @@ def _check_start_and_answer(at: str, clause: Clause) -> Iterator[Finding]:
                     yield Finding(f"{at}/{name}/{kind}/{index}", f"{word} appears twice")
     both = set(names_of(start.stage)) & set(names_of(owed.stage))
     if both:
-        yield Finding(f"{at}/to/stage", f"{', '.join(sorted(both))} is where the clock starts")
+        yield Finding(f"{at}/to/stage", f"{', '.join(sorted(both))} is also a stage of from")
 
 
 def _check_within(at: str, within: Within, sla: Sla) -> Iterator[Finding]:
@@ -172,7 +172,7 @@ def _check_within(at: str, within: Within, sla: Sla) -> Iterator[Finding]:
             yield Finding(f"{at}/{name}", "must be greater than zero")
     if within.elapsed is not None:
         if within.calendar is not None:
-            yield Finding(f"{at}/calendar", "goes only with business or business_days")
+            yield Finding(f"{at}/calendar", "is allowed only with business or business_days")
     elif within.calendar is None:
         yield Finding(f"{at}/calendar", "is missing")
     elif within.calendar not in sla.calendars:
