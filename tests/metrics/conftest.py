@@ -1,4 +1,4 @@
-"""A migrated database of metrics, and made-up histories of leads as the other services would tell them."""
+"""A migrated database of metrics, and generated histories of leads as the other services publish them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -31,7 +31,7 @@ from accord.db import Database
 from accord.messaging.consumer_store import note_watermarks
 from accord.messaging.ports import Reached
 from accord.migrations.run import upgrade_sync
-from metrics.usecases.project import project
+from metrics.usecases.project import project_events
 
 MIGRATIONS = Path(metrics.__file__).parent / "migrations"
 START = utc(2027, 1, 1)
@@ -57,7 +57,7 @@ DEFINITION = {
 
 @dataclass
 class History:
-    """What each topic says, in its order. `at` is hours after the start; times of recording only ever grow."""
+    """The events of each topic, in its order. `at` is hours after the start; times of recording ascend."""
 
     random: Random = field(default_factory=lambda: Random(7))
     topics: dict[str, list[EventData]] = field(default_factory=lambda: {"intake": [], "qualification": [], "sla": []})
@@ -85,7 +85,7 @@ class History:
         self._sequences[topic, lead_id] = self._sequences.get((topic, lead_id), 0) + 1
         return self._sequences[topic, lead_id]
 
-    def _say(self, topic: str, event: Callable[..., EventData], at: float, lead_id: UUID, **fields: Any) -> None:
+    def _add(self, topic: str, event: Callable[..., EventData], at: float, lead_id: UUID, **fields: Any) -> None:
         sequence = self._next(topic, lead_id)
         self.topics[topic].append(
             event(occurred_at=self.time(at), recorded_at=self._now(), lead_id=lead_id, sequence=sequence, **fields)
@@ -104,36 +104,36 @@ class History:
 
     def capture(self, source: str = "website", at: float = 0, campaign: str | None = None, **attributes: Any) -> UUID:
         lead_id = self.id()
-        self._say("intake", LeadCaptured, at, lead_id, state=self.state(source, at, campaign, **attributes))
+        self._add("intake", LeadCaptured, at, lead_id, state=self.state(source, at, campaign, **attributes))
         return lead_id
 
     def update(self, lead_id: UUID, at: float, state: LeadState) -> None:
-        self._say("intake", LeadUpdated, at, lead_id, state=state, changed=["attributes"])
+        self._add("intake", LeadUpdated, at, lead_id, state=state, changed=["attributes"])
 
     def erase(self, lead_id: UUID, at: float) -> None:
-        self._say("intake", LeadErased, at, lead_id)
+        self._add("intake", LeadErased, at, lead_id)
 
     def merge(self, survivor: UUID, merged: UUID, at: float, state: LeadState) -> UUID:
         merge_id = self.id()
-        self._say("intake", LeadMerged, at, survivor, merge_id=merge_id, merged_lead_id=merged, state=state)
+        self._add("intake", LeadMerged, at, survivor, merge_id=merge_id, merged_lead_id=merged, state=state)
         return merge_id
 
     def unmerge(
         self, survivor: UUID, restored: UUID, at: float, merge_id: UUID, state: LeadState, own: LeadState
     ) -> None:
         fields = {"merge_id": merge_id, "restored_lead_id": restored, "state": state, "restored_state": own}
-        self._say("intake", LeadUnmerged, at, survivor, **fields)
+        self._add("intake", LeadUnmerged, at, survivor, **fields)
 
     def act(self, lead_id: UUID, at: float, kind: str = "email.clicked") -> UUID:
         activity_id = self.id()
-        self._say("intake", ActivityRecorded, at, lead_id, activity_id=activity_id, kind=kind, by="lead")
+        self._add("intake", ActivityRecorded, at, lead_id, activity_id=activity_id, kind=kind, by="lead")
         return activity_id
 
     def move(self, lead_id: UUID, stage: str, at: float, **fields: Any) -> None:
         visit = self._visits[lead_id, stage] = self._visits.get((lead_id, stage), 0) + 1
         fields = {"from_stage": self._stage.get(lead_id), "visit": visit, "cause": "automatic", **fields}
         self._stage[lead_id] = stage
-        self._say(
+        self._add(
             "qualification",
             LeadStageChanged,
             at,
@@ -147,21 +147,21 @@ class History:
         )
 
     def assign(self, lead_id: UUID, owner: str | None, at: float) -> None:
-        self._say("qualification", LeadAssigned, at, lead_id, owner=owner, why="round robin")
+        self._add("qualification", LeadAssigned, at, lead_id, owner=owner, why="round robin")
 
     def deal(self, lead_id: UUID, at: float, amount: str) -> None:
         money = Money.model_validate({"amount": amount, "currency": "USD"})
-        self._say("qualification", OpportunityUpdated, at, lead_id, stage="sal", amount=money)
+        self._add("qualification", OpportunityUpdated, at, lead_id, stage="sal", amount=money)
 
     def run_clock(self, lead_id: UUID, at: float, due: float, ended: float | None, breached: bool = False) -> UUID:
         """A clock that was started, perhaps breached at `due`, perhaps met at `ended`."""
         clock_id = self.id()
-        said: list[tuple[Callable[..., EventData], float, dict[str, Any]]] = [(ClockStarted, at, {})]
+        events: list[tuple[Callable[..., EventData], float, dict[str, Any]]] = [(ClockStarted, at, {})]
         if breached:
-            said.append((ClockBreached, due, {"breach_id": self.id()}))
+            events.append((ClockBreached, due, {"breach_id": self.id()}))
         if ended is not None:
-            said.append((ClockMet, ended, {"late": breached}))
-        for sequence, (kind, when, more) in enumerate(said, start=1):
+            events.append((ClockMet, ended, {"late": breached}))
+        for sequence, (kind, when, more) in enumerate(events, start=1):
             self.topics["sla"].append(
                 kind(
                     occurred_at=self.time(when),
@@ -193,9 +193,9 @@ class History:
             )
         )
 
-    def live(self, leads: int) -> "History":
-        """So many leads with all that can happen to them: detours, corrections, merges, erasures, clocks and deals."""
-        ids = [self._life() for _ in range(leads)]
+    def generate(self, leads: int) -> "History":
+        """Generate this many leads with detours, corrections, merges, erasures, clocks and deals."""
+        ids = [self._generate_lead() for _ in range(leads)]
         for survivor, merged in zip(ids[0::7], ids[3::7], strict=False):
             merge_id = self.merge(survivor, merged, 900, self.state("website", 1, "spring", country="US"))
             if self.random.random() < 0.4:
@@ -205,7 +205,7 @@ class History:
             self.erase(lead_id, 1000)
         return self
 
-    def _life(self) -> UUID:
+    def _generate_lead(self) -> UUID:
         random = self.random
         at = random.uniform(0, 500)
         attributes: dict[str, Any] = {}
@@ -216,11 +216,11 @@ class History:
         campaign = random.choice([None, "spring"])
         lead_id = self.capture(random.choice(["website", "fair", "ads"]), at, campaign, **attributes)
         for _ in range(random.choice([0, 1, 2, 3, 3, 4, 5, 7])):
-            known = lead_id in self._stage
-            stage = random.choice(STAGES)[0] if known else "inquiry"
-            at += random.choice([0, 0, random.expovariate(1 / 60), -random.expovariate(1 / 20)]) if known else 0
+            is_entered = lead_id in self._stage
+            stage = random.choice(STAGES)[0] if is_entered else "inquiry"
+            at += random.choice([0, 0, random.expovariate(1 / 60), -random.expovariate(1 / 20)]) if is_entered else 0
             self.move(lead_id, stage, round(at, 3))
-            if known and random.random() < 0.1:
+            if is_entered and random.random() < 0.1:
                 self.move(lead_id, stage, at - 30, correction=True, visit=self._visits[lead_id, stage])
         for _ in range(random.choice([0, 0, 1, 3])):
             self.act(lead_id, random.uniform(0, 600))
@@ -233,16 +233,16 @@ class History:
             self.update(lead_id, at, self.state("website", at, campaign, country="FR"))
         return lead_id
 
-    def interleaved(self, random: Random) -> list[EventData]:
+    def interleave(self, random: Random) -> list[EventData]:
         """All events, each topic's in its own order within a lead; the topics, and leads within a topic, in any
         order."""
         queues: dict[tuple[str, str], list[EventData]] = {}
         for topic, events in self.topics.items():
             for event in events:
                 queues.setdefault((topic, event.key), []).append(event)
-        order = [place for place, events in queues.items() for _ in events]
+        order = [key for key, events in queues.items() for _ in events]
         random.shuffle(order)
-        return [queues[place].pop(0) for place in order]
+        return [queues[key].pop(0) for key in order]
 
 
 @pytest.fixture
@@ -265,14 +265,14 @@ def apply() -> Apply:
     async def run(database: Database, events: list[EventData], batch: int = 500) -> None:
         for start in range(0, len(events), batch):
             async with database.recording() as recording:
-                await project(recording, events[start : start + batch])
+                await project_events(recording, events[start : start + batch])
 
     return run
 
 
 @pytest.fixture
-def heard_until() -> Callable[..., Any]:
-    """`await heard_until(database, at)`: as if every topic's watermark had come."""
+def set_watermark() -> Callable[..., Any]:
+    """`await set_watermark(database, at)`: store this watermark of every topic."""
 
     async def run(database: Database, at: datetime) -> None:
         async with database.recording() as recording:

@@ -1,4 +1,4 @@
-"""The tables over HTTP: what is asked, how it is answered, and how nonsense is refused."""
+"""The reports over HTTP: requests, responses and refused input."""
 
 import csv
 import io
@@ -62,7 +62,7 @@ def by(name: str) -> dict[str, str]:
 
 @pytest.fixture
 async def four_leads(
-    database: Database, history: Any, apply: Callable[..., Any], heard_until: Callable[..., Any]
+    database: Database, history: Any, apply: Callable[..., Any], set_watermark: Callable[..., Any]
 ) -> list[str]:
     """Two leads of the website (one won after a day), one of the fair that is lost, one without a country."""
     history.define()
@@ -72,8 +72,8 @@ async def four_leads(
         history.capture("=fair", 48, None, country="US"),
         history.capture("ads", 72),
     ]
-    for place, lead_id in enumerate(ids):
-        history.move(lead_id, "inquiry", 24 * place)
+    for number, lead_id in enumerate(ids):
+        history.move(lead_id, "inquiry", 24 * number)
     history.move(ids[0], "mql", 12)
     history.move(ids[0], "won", 24, cause="decision", decision="win", actor="eve")
     history.move(ids[2], "lost", 50, cause="decision", decision="lose", reason="price", actor="bob")
@@ -81,11 +81,11 @@ async def four_leads(
     history.run_clock(ids[0], 12, 16, 20, breached=True)
     history.deal(ids[0], 24, "1200.50")
     await apply(database, history.events)
-    await heard_until(database, utc(2027, 2, 1))
+    await set_watermark(database, utc(2027, 2, 1))
     return [str(lead_id) for lead_id in ids]
 
 
-async def test_a_funnel_says_how_many_got_how_far_and_what_that_means(client: Client, four_leads: list[str]) -> None:
+async def test_funnel_counts_leads_by_stage_and_states_its_definition(client: Client, four_leads: list[str]) -> None:
     answer = await client.get("/v1/funnel")
     assert answer.status_code == 200
     body = answer.json()
@@ -136,7 +136,7 @@ async def test_groups_filters_and_periods_narrow_the_funnel(client: Client, four
     assert await leads(**{"from": "2027-01-01T12:00:00+00:00", "to": "2027-01-02", "mode": "period"}) == 1
 
 
-async def test_velocity_says_how_long_each_step_takes(client: Client, four_leads: list[str]) -> None:
+async def test_velocity_measures_each_step(client: Client, four_leads: list[str]) -> None:
     body = (await client.get("/v1/velocity", params={"between": "inquiry,won"})).json()
     (step,) = body["groups"][0]["steps"]
     assert (step["from"], step["to"], step["n"], step["waiting"], step["left"]) == ("inquiry", "won", 1, 2, 1)
@@ -153,7 +153,7 @@ async def test_velocity_says_how_long_each_step_takes(client: Client, four_leads
     assert body["definition"]["order"] is None
 
 
-async def test_every_figure_leads_to_its_leads(client: Client, four_leads: list[str]) -> None:
+async def test_every_figure_lists_its_leads(client: Client, four_leads: list[str]) -> None:
     page = (await client.get("/v1/velocity/leads", params={"stage": "inquiry", "limit": 3, "by": "source"})).json()
     assert len(page["items"]) == 3
     rest = await client.get(
@@ -170,7 +170,7 @@ async def test_every_figure_leads_to_its_leads(client: Client, four_leads: list[
     assert [(item["lead_id"], item["state"]) for item in won] == [(four_leads[0], "resting")]
 
 
-async def test_a_timeline_tells_of_both_departments_in_time_order(client: Client, four_leads: list[str]) -> None:
+async def test_timeline_shows_both_departments_in_time_order(client: Client, four_leads: list[str]) -> None:
     body = (await client.get(f"/v1/leads/{four_leads[0]}/timeline")).json()
     assert [(item["type"], item["at"]) for item in body["items"]] == [
         ("stage", "2027-01-01T00:00:00Z"),
@@ -205,7 +205,7 @@ async def test_a_timeline_tells_of_both_departments_in_time_order(client: Client
     assert paged == body["items"]
 
 
-async def test_every_table_can_be_had_as_csv_that_a_spreadsheet_may_open(client: Client, four_leads: list[str]) -> None:
+async def test_every_report_is_available_as_safe_csv(client: Client, four_leads: list[str]) -> None:
     tables = {
         "/v1/funnel": {"by": "source"},
         "/v1/velocity": {"by": "source"},
@@ -269,7 +269,7 @@ NONSENSE: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-async def test_nonsense_is_refused_with_the_name_of_the_parameter(client: Client, four_leads: list[str]) -> None:
+async def test_invalid_parameter_is_refused_by_name(client: Client, four_leads: list[str]) -> None:
     found, expected = {}, {}
     for path, params, parameter in NONSENSE:
         case = f"{path} {params}"
@@ -281,7 +281,7 @@ async def test_nonsense_is_refused_with_the_name_of_the_parameter(client: Client
     assert found == expected
 
 
-async def test_who_may_not_ask_is_told_so_and_an_unknown_lead_is_not_found(
+async def test_request_without_scope_is_forbidden_and_unknown_lead_is_not_found(
     client: Client, four_leads: list[str]
 ) -> None:
     paths = ["/v1/funnel", "/v1/velocity", "/v1/velocity/leads?stage=won", f"/v1/leads/{four_leads[0]}/timeline"]
@@ -292,16 +292,14 @@ async def test_who_may_not_ask_is_told_so_and_an_unknown_lead_is_not_found(
     assert (await client.get(f"/v1/leads/{uuid4()}/timeline")).status_code == 404
 
 
-async def test_before_anything_is_known_the_tables_are_empty_and_not_errors(client: Client) -> None:
+async def test_reports_without_events_are_empty(client: Client) -> None:
     funnel = (await client.get("/v1/funnel")).json()
     assert (funnel["as_of"], funnel["groups"][0]["stages"], funnel["groups"][0]["leads"]) == (None, [], 0)
     assert (await client.get("/v1/funnel", params={"by": "source", "mode": "period"})).json()["groups"] == []
     assert (await client.get("/v1/velocity")).json()["groups"] == [{"by": {}, "leads": 0, "steps": []}]
 
 
-async def test_the_plan_comes_into_force_when_both_departments_have_signed_it(
-    client: Client, four_leads: list[str]
-) -> None:
+async def test_plan_signed_by_both_departments_comes_into_force(client: Client, four_leads: list[str]) -> None:
     assert (await client.get("/v1/plan", headers=by("reader"))).status_code == 404
     broken = {**PLAN_EXAMPLE, "average_deal": {"amount": "1", "currency": "EUR"}}
     refused = await client.post("/v1/plan/versions", json=broken, headers=by("marketing"))
@@ -320,12 +318,12 @@ async def test_the_plan_comes_into_force_when_both_departments_have_signed_it(
     )
     assert drafted.status_code == 201, drafted.text
     version, digest = drafted.json()["version"], drafted.json()["content_sha256"]
-    place = f"/v1/plan/versions/{version}"
-    proposed = await client.post(f"{place}/propose", headers=by("marketing"))
+    number = f"/v1/plan/versions/{version}"
+    proposed = await client.post(f"{number}/propose", headers=by("marketing"))
     assert proposed.status_code == 200, proposed.text
     assert "the definition in force has no stage demo" in proposed.text
     for name in ("marketing", "sales"):
-        signed = await client.post(f"{place}/signatures", json={"content_sha256": digest}, headers=by(name))
+        signed = await client.post(f"{number}/signatures", json={"content_sha256": digest}, headers=by(name))
         assert signed.status_code < 300, signed.text
     active = (await client.get("/v1/plan", headers=by("reader"))).json()
     assert (active["version"], active["status"], active["content"]["revenue"]["amount"]) == (
@@ -333,17 +331,17 @@ async def test_the_plan_comes_into_force_when_both_departments_have_signed_it(
         "active",
         "5000000",
     )
-    paper = await client.get(f"{place}/paper", headers={**by("reader"), "Accept": "text/markdown"})
+    paper = await client.get(f"{number}/paper", headers={**by("reader"), "Accept": "text/markdown"})
     assert "we want to earn 5,000,000 USD" in paper.text
 
 
-async def test_operators_see_the_outbox_and_the_dead_letters(client: Client) -> None:
+async def test_operators_see_outbox_and_dead_letters(client: Client) -> None:
     assert (await client.get("/v1/admin/outbox", headers=by("operator"))).status_code == 200
     assert (await client.get("/v1/admin/dead-letters", headers=by("operator"))).json()["items"] == []
     assert (await client.get("/v1/admin/dead-letters", headers=by("reader"))).status_code == 403
 
 
-async def test_the_interface_describes_every_route_and_no_stub(client: Client) -> None:
+async def test_openapi_describes_every_route(client: Client) -> None:
     document = (await client.get("/openapi.json")).json()
     paths = {
         path for path in document["paths"] if path.startswith("/v1") and not path.startswith(("/v1/plan", "/v1/admin"))

@@ -1,5 +1,4 @@
-"""From Kafka to the tables: events come once each, the watermark is the answer's as_of, and a poison event stands
-aside."""
+"""From Kafka to the tables: each event counts once, `as_of` is the watermark, a poison event becomes a dead letter."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -21,11 +20,11 @@ from accord.messaging.kafka import client_options, ensure_topics, physical
 from accord.settings import KafkaSettings
 from accord.workers import Worker
 from metrics import tables
-from metrics.domain.choices import Choices
+from metrics.domain.report_query import ReportQuery
 from metrics.handlers import CONSUMED
 from metrics.main import build
 from metrics.settings import Settings
-from metrics.usecases.ask import Between, ask_funnel, ask_velocity
+from metrics.usecases.reports import StagePair, get_funnel, get_velocity
 
 AS_OF = datetime.now(UTC)
 """Not ahead of the clock: such a watermark is refused."""
@@ -80,10 +79,10 @@ async def tables_of(url: str) -> dict[str, list[str]]:
     return {name: list(rows) for name, rows in found.items()}
 
 
-async def test_database_restored_from_a_backup_with_kafka_ahead_catches_up_to_the_exact_state(
+async def test_database_restored_from_a_backup_catches_up_to_the_exact_state(
     metrics_url: str, cluster: KafkaSettings, postgres_server: Any, make_history: Callable[[int], Any]
 ) -> None:
-    history = make_history(5).live(40)
+    history = make_history(5).generate(40)
     history.define()
     earlier = {name: events[: len(events) // 2] for name, events in history.topics.items()}
     later = {name: events[len(events) // 2 :] for name, events in history.topics.items()}
@@ -147,34 +146,34 @@ async def until(condition: Callable[[], Any]) -> None:
     pytest.fail("it has not come true within 60 s")
 
 
-async def test_what_came_over_kafka_twice_is_counted_once_and_as_of_the_watermark(
+async def test_duplicate_events_count_once_and_as_of_is_the_watermark(
     database: Database,
     other_database: Database,
     consumer: Worker,
     cluster: KafkaSettings,
     make_history: Callable[[int], Any],
     apply: Callable[..., Any],
-    heard_until: Callable[..., Any],
+    set_watermark: Callable[..., Any],
 ) -> None:
-    history = make_history(21).live(60)
+    history = make_history(21).generate(60)
     history.define()
     await publish(cluster, history.topics, twice=True)
 
-    async def all_heard() -> bool:
-        return (await ask_funnel(database, Choices())).as_of == AS_OF
+    async def is_all_read() -> bool:
+        return (await get_funnel(database, ReportQuery())).as_of == AS_OF
 
-    await until(all_heard)
+    await until(is_all_read)
     await apply(other_database, history.events)
-    await heard_until(other_database, AS_OF)
-    for between in (None, Between("inquiry", "won")):
-        assert await ask_velocity(database, Choices(), between) == await ask_velocity(
-            other_database, Choices(), between
+    await set_watermark(other_database, AS_OF)
+    for between in (None, StagePair("inquiry", "won")):
+        assert await get_velocity(database, ReportQuery(), between) == await get_velocity(
+            other_database, ReportQuery(), between
         )
-    assert await ask_funnel(database, Choices()) == await ask_funnel(other_database, Choices())
+    assert await get_funnel(database, ReportQuery()) == await get_funnel(other_database, ReportQuery())
     assert consumer.problem() is None
 
 
-async def test_a_definition_that_cannot_be_read_goes_to_the_dead_letters_and_its_neighbours_are_projected(
+async def test_invalid_definition_becomes_a_dead_letter_and_other_events_are_projected(
     database: Database, consumer: Worker, cluster: KafkaSettings, history: Any
 ) -> None:
     leads = [history.capture() for _ in range(5)]
@@ -184,12 +183,12 @@ async def test_a_definition_that_cannot_be_read_goes_to_the_dead_letters_and_its
     history.define(version=2)
     await publish(cluster, history.topics)
 
-    async def all_heard() -> bool:
-        return (await ask_funnel(database, Choices())).as_of == AS_OF
+    async def is_all_read() -> bool:
+        return (await get_funnel(database, ReportQuery())).as_of == AS_OF
 
-    await until(all_heard)
-    answer = await ask_funnel(database, Choices())
-    assert (answer.stages.version, answer.funnel.leads, answer.funnel.anomalies) == (2, 5, {})
+    await until(is_all_read)
+    report = await get_funnel(database, ReportQuery())
+    assert (report.stages.version, report.funnel.leads, report.funnel.anomalies) == (2, 5, {})
     async with database.reading() as conn:
         (letter,) = await dead_letters.listed(conn, limit=10)
     assert (letter.type, letter.topic, letter.state) == ("agreement.activated.v1", "qualification-events", "new")

@@ -1,4 +1,4 @@
-"""The tables that the code knows are the tables that the migrations make."""
+"""The tables in the code equal those of the migrations."""
 
 from __future__ import annotations
 

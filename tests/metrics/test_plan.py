@@ -1,4 +1,4 @@
-"""The plan: what makes one, what is wrong with one and where, and how it reads."""
+"""The plan: its validation with pointers, and its paper form."""
 
 import copy
 from pathlib import Path
@@ -9,10 +9,10 @@ import pytest
 from accord.agreements.documents import read
 from accord.contracts.values import utc
 from accord.terms.dimensions import UnknownDimension
-from metrics.domain.choices import Choices, dimensions, filter_of, size_band
-from metrics.domain.definition_view import stages_of_definition
-from metrics.domain.plan import flaws, parse, stages_not_in
-from metrics.domain.plan_words import in_words
+from metrics.domain.definition_view import parse_stages
+from metrics.domain.plan import find_unknown_stages, parse_plan, validate_plan
+from metrics.domain.plan_paper import render_plan
+from metrics.domain.report_query import ReportQuery, classify_size, parse_dimensions, parse_filter
 
 USD = {"currency": "USD"}
 PLAN: dict[str, Any] = {
@@ -53,9 +53,9 @@ PLAN: dict[str, Any] = {
 }
 
 
-def test_the_template_of_the_design_is_a_plan_without_flaws() -> None:
-    assert flaws(PLAN) == []
-    assert parse(PLAN).rewards[0].accelerators[0].from_ == 1.0
+def test_example_plan_is_valid() -> None:
+    assert validate_plan(PLAN) == []
+    assert parse_plan(PLAN).rewards[0].accelerators[0].from_ == 1.0
 
 
 def template(kind: str) -> dict[str, Any]:
@@ -63,22 +63,22 @@ def template(kind: str) -> dict[str, Any]:
     return dict(read(path.read_bytes(), yaml_text=True).content)
 
 
-def test_the_template_that_ships_is_a_plan_without_flaws_over_the_stages_of_the_definition_that_ships() -> None:
+def test_shipped_plan_is_valid_with_the_shipped_definition() -> None:
     content = template("plan")
-    assert flaws(content) == []
-    stages = stages_of_definition(1, template("definition"))
-    assert [stage.kind for stage in stages.way].count("won") == 1
-    assert stages_not_in(parse(content), [stage.key for stage in stages.every]) == []
-    assert in_words(parse(content))
+    assert validate_plan(content) == []
+    stages = parse_stages(1, template("definition"))
+    assert [stage.kind for stage in stages.sales_path].count("won") == 1
+    assert find_unknown_stages(parse_plan(content), [stage.key for stage in stages.by_rank]) == []
+    assert render_plan(parse_plan(content))
 
 
 def changed(path: str, value: object) -> dict[str, Any]:
     content = copy.deepcopy(PLAN)
-    *way, last = [int(part) if part.isdigit() else part for part in path.split("/")[1:]]
-    place: Any = content
-    for part in way:
-        place = place[part]
-    place[last] = value
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split("/")[1:]]
+    node: Any = content
+    for part in parents:
+        node = node[part]
+    node[last] = value
     return content
 
 
@@ -130,21 +130,23 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("/rewards/1/key", "shared", "/rewards/1/key"),
     ],
 )
-def test_a_flaw_is_named_with_its_place(at: str, value: object, pointer: str) -> None:
-    found = flaws(changed(at, value))
-    assert pointer in [flaw.pointer for flaw in found], found
-    assert all(flaw.message for flaw in found)
+def test_invalid_plan_is_refused_with_a_pointer(at: str, value: object, pointer: str) -> None:
+    found = validate_plan(changed(at, value))
+    assert pointer in [finding.pointer for finding in found], found
+    assert all(finding.message for finding in found)
 
 
-def test_a_plan_may_name_stages_that_the_definition_in_force_lacks_but_it_is_told() -> None:
-    assert [flaw.pointer for flaw in stages_not_in(parse(PLAN), ["inquiry", "won"])] == ["/funnel/1/stage"]
+def test_stage_that_the_definition_lacks_is_a_warning() -> None:
+    assert [finding.pointer for finding in find_unknown_stages(parse_plan(PLAN), ["inquiry", "won"])] == [
+        "/funnel/1/stage"
+    ]
 
 
-def test_the_plan_reads_in_plain_words() -> None:
+def test_plan_is_rendered_in_plain_words() -> None:
     text = "\n".join(
         [
             part.heading + "\n" + "\n".join([*part.paragraphs, *(" | ".join(row) for row in part.rows)])
-            for part in in_words(parse(PLAN))
+            for part in render_plan(parse_plan(PLAN))
         ]
     )
     assert "we want to earn 5,000,000 USD, with deals of 25,000 USD on average" in text
@@ -158,31 +160,38 @@ def test_the_plan_reads_in_plain_words() -> None:
     )
 
 
-def test_groups_are_named_ones_or_public_attributes() -> None:
-    assert [found.name for found in dimensions("source, attribute:origin")] == ["source", "attribute:origin"]
-    assert dimensions(None) == dimensions("") == ()
+def test_dimensions_are_named_ones_or_public_attributes() -> None:
+    assert [found.name for found in parse_dimensions("source, attribute:origin")] == ["source", "attribute:origin"]
+    assert parse_dimensions(None) == parse_dimensions("") == ()
     for wrong in ("email", "attribute:", "source,source", "attribute:a b", "source,campaign,country,industry,owner"):
         with pytest.raises(UnknownDimension):
-            dimensions(wrong)
-    assert filter_of("source=web=shop").value == "web=shop"
-    assert filter_of("owner=").value is None
+            parse_dimensions(wrong)
+    assert parse_filter("source=web=shop").value == "web=shop"
+    assert parse_filter("owner=").value is None
     with pytest.raises(UnknownDimension):
-        filter_of("source")
+        parse_filter("source")
 
 
-def test_size_bands_start_where_they_say_and_nonsense_has_none() -> None:
-    assert [size_band(n) for n in (1, 9, 10, 49.5, 250, 10**9)] == ["1-9", "1-9", "10-49", "10-49", "250-999", "1000+"]
-    assert [size_band(n) for n in (0, -4, None, "250", True, [3])] == [None] * 6
+def test_size_bands_start_at_their_bounds_and_invalid_counts_have_none() -> None:
+    assert [classify_size(n) for n in (1, 9, 10, 49.5, 250, 10**9)] == [
+        "1-9",
+        "1-9",
+        "10-49",
+        "10-49",
+        "250-999",
+        "1000+",
+    ]
+    assert [classify_size(n) for n in (0, -4, None, "250", True, [3])] == [None] * 6
 
 
-def test_a_period_that_ends_before_it_begins_is_refused() -> None:
+def test_period_that_ends_before_it_begins_is_refused() -> None:
     with pytest.raises(ValueError, match="before"):
-        Choices(since=utc(2027, 2, 1), until=utc(2027, 2, 1))
+        ReportQuery(since=utc(2027, 2, 1), until=utc(2027, 2, 1))
 
 
 @pytest.mark.parametrize(
     "day", ["1969-12-31", "2200-01-01", "9999-12-31", 1_800_000_000, "2027-01-01T00:00:00", "20270101"]
 )
-def test_day_of_a_period_that_is_out_of_range_or_no_date_is_refused_at_its_place(day: object) -> None:
+def test_invalid_day_of_a_period_is_refused_with_a_pointer(day: object) -> None:
     period = {"from": day, "to": day, "timezone": "UTC"}
-    assert {found.pointer for found in flaws({**PLAN, "period": period})} == {"/period/from", "/period/to"}
+    assert {found.pointer for found in validate_plan({**PLAN, "period": period})} == {"/period/from", "/period/to"}

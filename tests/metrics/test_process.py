@@ -1,4 +1,4 @@
-"""The service as a process of its own: it migrates, serves, and ends in order when told to."""
+"""The service as a process: it migrates, serves and shuts down on a signal."""
 
 import os
 import signal
@@ -49,7 +49,7 @@ def answer(environment: Mapping[str, str], path: str) -> httpx.Response | None:
         return None
 
 
-def test_it_migrates_serves_and_ends_in_order(environment: dict[str, str]) -> None:
+def test_service_migrates_serves_and_shuts_down(environment: dict[str, str]) -> None:
     for _ in range(2):
         migrated = subprocess.run(command("migrate"), env=environment, capture_output=True, timeout=WAIT_S, check=False)
         assert migrated.returncode == 0, migrated.stdout + migrated.stderr
@@ -70,7 +70,7 @@ def test_it_migrates_serves_and_ends_in_order(environment: dict[str, str]) -> No
             process.kill()
 
 
-def test_it_does_not_start_without_its_settings() -> None:
+def test_service_without_settings_does_not_start() -> None:
     bare = {name: value for name, value in os.environ.items() if not name.startswith("ACCORD_")}
     refused = subprocess.run(command("all"), env=bare, capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert refused.returncode == 2

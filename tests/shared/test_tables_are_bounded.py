@@ -61,7 +61,7 @@ PRUNED = {
         "INSERT INTO idempotency_key (caller, key_name, request_sha256, created_at) VALUES ('c', $2::uuid::text, '', $1)",
     ),
     "fact": Pruned(
-        "forget-old-facts",
+        "prune-facts",
         """INSERT INTO fact (lead_id, occurred_at, key, kind, name, recorded_at, sequence)
         VALUES ($2, $1, 'k', 'activity', 'call.made', $1, 0)""",
     ),

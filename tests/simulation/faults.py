@@ -547,14 +547,14 @@ class _WithoutLocks(Wrapped):
             lambda: sorted({clock.lead_id for clock in self._due(until) if str(clock.lead_id) not in held})
         )
 
-    async def due_clocks(self, lead_ids: Sequence[UUID], until: datetime) -> Sequence[Any]:
+    async def lock_due_clocks(self, lead_ids: Sequence[UUID], until: datetime) -> Sequence[Any]:
         return await self.inner.session.call(lambda: [clock for clock in self._due(until) if clock.lead_id in lead_ids])
 
     def _due(self, until: datetime) -> list[Any]:
         clocks = self.inner.session.rows("clock").values()
         return [clock for clock in clocks if clock.next_at is not None and clock.next_at < until]
 
-    async def move_clocks(self, moved: Sequence[tuple[Any, Any]]) -> None:
+    async def update_clocks(self, moved: Sequence[tuple[Any, Any]]) -> None:
         session = self.inner.session
         await session.call(lambda: None)
         for _, becomes in moved:

@@ -38,10 +38,10 @@ from accord.messaging.relay import Relay
 from accord.messaging.watermarks import ChangeGate, Watermarks
 from accord.retry import Backoff
 from accord.workers import pause
-from sla_monitor.domain.clock import Clock, begun, settle, start, with_fact, with_facts
+from sla_monitor.domain.clock import Clock, create_clock, settle_clock, start_clock, with_fact, with_facts
 from sla_monitor.domain.facts import Fact
 from sla_monitor.domain.rules import ClauseRule, Deadline, Pattern
-from sla_monitor.usecases.fire import claim_due, fire_clocks
+from sla_monitor.usecases.fire import claim_due_leads, fire_clocks
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -343,9 +343,9 @@ class SlaMonitor(ConsumingInstance):
             if any(known.key == fact.key for known in lead.facts):
                 continue  # told again by a service that was restored
             for clock in await self._clocks(session, data.key):
-                turn = settle(clock, with_fact(clock, rule_of(clock), fact), recording.now)
-                session.put("clock", key_of(clock), turn.clock)
-                recording.publish(*turn.events)
+                transition = settle_clock(clock, with_fact(clock, rule_of(clock), fact), recording.now)
+                session.put("clock", key_of(clock), transition.clock)
+                recording.publish(*transition.events)
             if isinstance(data, LeadTold) and data.what == "open":
                 self._open(recording, lead, data, fact)
             leads[data.key] = replace(lead, facts=(*lead.facts, fact))
@@ -354,10 +354,10 @@ class SlaMonitor(ConsumingInstance):
 
     def _open(self, recording: MemoryRecording, lead: Lead, told: LeadTold, fact: Fact) -> None:
         rule = _rule_of(timedelta(milliseconds=told.due_ms))
-        clock = with_facts(start(rule, 1, told.lead_id, fact, recording.now), rule, lead.facts)
-        turn = begun(clock, recording.now)
-        recording.conn.put("clock", key_of(turn.clock), turn.clock)
-        recording.publish(*turn.events)
+        clock = with_facts(create_clock(rule, 1, told.lead_id, fact, recording.now), rule, lead.facts)
+        transition = start_clock(clock, recording.now)
+        recording.conn.put("clock", key_of(transition.clock), transition.clock)
+        recording.publish(*transition.events)
 
     async def _clocks(self, session: Session, lead: str) -> list[Clock]:
         """The clocks of a lead, locked."""
@@ -370,7 +370,7 @@ class SlaMonitor(ConsumingInstance):
     async def _fire_due(self) -> bool | None:
         async with self.database.recording() as recording:
             firing = self.world.faults.firing(MemoryFiring(recording, self.watermarks))
-            claimed = await claim_due(firing, _CLOCKS_MAX)
+            claimed = await claim_due_leads(firing, _CLOCKS_MAX)
             if claimed.lead_ids:
                 await fire_clocks(firing, claimed)
         return False if claimed.lead_ids else None
@@ -401,7 +401,7 @@ class MemoryFiring:
 
         return await self.session.call(statement)
 
-    async def due_clocks(self, lead_ids: Sequence[UUID], until: datetime) -> Sequence[Clock]:
+    async def lock_due_clocks(self, lead_ids: Sequence[UUID], until: datetime) -> Sequence[Clock]:
         return await self.session.call(lambda: self._due(until, lambda clock: clock.lead_id in lead_ids))
 
     def _due(self, until: datetime, is_asked_for: Callable[[Clock], bool]) -> list[Clock]:
@@ -414,15 +414,15 @@ class MemoryFiring:
                 found.append(clock)
         return found
 
-    def reassigns(self, clock: Clock) -> bool:
+    def is_reassigned_on_breach(self, clock: Clock) -> bool:
         return False
 
-    async def move_clocks(self, moved: Sequence[tuple[Clock, Clock]]) -> None:
+    async def update_clocks(self, moved: Sequence[tuple[Clock, Clock]]) -> None:
         await self.session.call(lambda: None)
         for was, becomes in moved:
             found = await self.session.lock("clock", key_of(was))
-            if found is None or found.said != was.said:
-                raise asyncpg.SerializationError("a clock was moved on by another transaction")
+            if found is None or found.event_count != was.event_count:
+                raise asyncpg.SerializationError("another transaction changed a clock")
             self.session.put("clock", key_of(was), becomes)
 
 
@@ -470,11 +470,11 @@ def _rule_of(after: timedelta) -> ClauseRule:
         start=Pattern("activity", frozenset({"open"})),
         answer=Pattern("activity", frozenset({"answer"})),
         deadline=Deadline(
-            due=lambda started_at: started_at + after,
-            part=lambda started_at, due_at, part: started_at + (due_at - started_at) * part,
+            due_at=lambda started_at: started_at + after,
+            at_fraction=lambda started_at, due_at, fraction: started_at + (due_at - started_at) * fraction,
         ),
         warn_at=(),
         where=None,
-        asks_profile=False,
-        asks_standing=False,
+        needs_profile=False,
+        needs_qualification_state=False,
     )

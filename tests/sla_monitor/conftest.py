@@ -1,4 +1,4 @@
-"""The SLA monitor over a database of its own, and short ways to tell it what intake and qualification would."""
+"""The SLA monitor over a database of its own, and builders of the events that intake and qualification publish."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ from accord.migrations.run import upgrade_sync
 from accord.service import create_app
 from sla_monitor.main import MIGRATIONS, build
 from sla_monitor.settings import Settings
-from sla_monitor.usecases.agreements import KIND, SlaBook
-from sla_monitor.usecases.fire import fire_due, judge_ripe
-from sla_monitor.usecases.follow import follow
+from sla_monitor.usecases.agreements import KIND, SlaVersionCache
+from sla_monitor.usecases.fire import evaluate_pending, fire_due_clocks
+from sla_monitor.usecases.process_events import process_events
 
 CONTENT: dict[str, Any] = {
     "kind": "sla",
@@ -86,8 +86,8 @@ KINDS = {"lost": "lost", "won": "won", "recycled": "recycled", "disqualified": "
 
 
 @dataclass
-class Teller:
-    """Makes the events of one lead, as intake and qualification number them; recorded when they happen unless said."""
+class LeadEvents:
+    """Builds the events of one lead, as intake and qualification number them; recorded when they happen by default."""
 
     lead_id: UUID = field(default_factory=uuid7)
     source: str = "website"
@@ -178,16 +178,16 @@ class Teller:
 
 @dataclass
 class Stack:
-    """The service without Kafka: events are handed to the use case as the consumer would, watermarks are set by hand."""
+    """The service without Kafka: the test passes events to the use case and sets the watermarks."""
 
     database: Database
     store: AgreementStore
-    book: SlaBook
+    sla_cache: SlaVersionCache
     watermarks: FixedWatermarks
     app: FastAPI
     http: httpx.AsyncClient
 
-    async def agree(self, content: Mapping[str, Any] = CONTENT) -> int:
+    async def sign_sla(self, content: Mapping[str, Any] = CONTENT) -> int:
         """Draft, propose and sign an SLA over HTTP; the version that came into force."""
         drafted = await self.http.post("/v1/sla/versions", json=content, headers=bearer("marketing"))
         assert drafted.status_code == 201, drafted.text
@@ -199,20 +199,20 @@ class Stack:
             assert signed.is_success, signed.text
         return int(version)
 
-    async def in_force_since(self, moment: datetime, version: int = 1) -> None:
-        """Let history that is told in this test have been recorded under the agreement."""
+    async def backdate_agreement(self, moment: datetime, version: int = 1) -> None:
+        """Put the agreement in force since a moment, so that it covers the history of the test."""
         async with self.database.recording() as recording:
             await recording.conn.execute(
                 text("UPDATE agreement_version SET active_from = :at WHERE version = :version"),
                 {"at": moment, "version": version},
             )
 
-    async def tell(self, *events: EventData) -> None:
+    async def apply(self, *events: EventData) -> None:
         """Apply events as one batch of the consumer, however old they are."""
         await self._apply(events, lambda _: "x-events")
 
-    async def tell_again(self, *events: EventData) -> None:
-        """Apply events that were told before as the consumer does when their topics are read again from the beginning."""
+    async def redeliver(self, *events: EventData) -> None:
+        """Apply events again as the consumer does when their topics are read again from the beginning."""
         of_intake = (LeadCaptured, LeadUpdated, LeadMerged, LeadUnmerged, LeadErased, ActivityRecorded)
         await self._apply(events, lambda event: INTAKE_EVENTS if isinstance(event, of_intake) else QUALIFICATION_EVENTS)
 
@@ -221,17 +221,17 @@ class Stack:
             Received(Event(uuid7(), "/x", event), topic_of(event), 0, offset) for offset, event in enumerate(events)
         ]
         async with self.database.recording() as recording:
-            await follow(recording, received, self.book, self.watermarks)
+            await process_events(recording, received, self.sla_cache, self.watermarks)
 
     async def read_until(self, intake: datetime, qualification: datetime | None = None) -> None:
-        """Let both topics have been read up to these moments, and do what that brings."""
-        await self.reach(intake, qualification)
-        await judge_ripe(self.database, self.book, self.watermarks)
-        while await fire_due(self.database, self.book, self.watermarks):
+        """Set both watermarks, then evaluate pending triggers and fire clocks."""
+        await self.set_watermarks(intake, qualification)
+        await evaluate_pending(self.database, self.sla_cache, self.watermarks)
+        while await fire_due_clocks(self.database, self.sla_cache, self.watermarks):
             pass
 
-    async def reach(self, intake: datetime, qualification: datetime | None = None) -> None:
-        """Let both topics have been read up to these moments, and have answers say so."""
+    async def set_watermarks(self, intake: datetime, qualification: datetime | None = None) -> None:
+        """Set both watermarks, also those that answers report."""
         self.watermarks.reached = {INTAKE_EVENTS: intake, QUALIFICATION_EVENTS: qualification or intake}
         async with self.database.recording() as recording:
             await note_watermarks(await recording.driver(), Reached(self.watermarks.reached))
@@ -247,16 +247,16 @@ class Stack:
     async def states(self, lead_id: UUID) -> dict[str, str]:
         return {clause: clock["state"] for clause, clock in (await self.clocks(lead_id)).items()}
 
-    async def said(self, lead_id: UUID, clause: str | None = None) -> list[Any]:
-        """What stands in the outbox about clocks of a lead, in order."""
+    async def published_events(self, lead_id: UUID, clause: str | None = None) -> list[Any]:
+        """The clock events of a lead in the outbox, in order."""
         async with self.database.reading() as conn:
             rows = await conn.execute(text("SELECT type, key, payload FROM outbox ORDER BY id"))
             found = [decode_data(row.type, row.payload) for row in rows if row.key == str(lead_id)]
         return [event for event in found if isinstance(event, ClockEvent) and clause in (None, event.clause)]
 
-    async def words(self, lead_id: UUID, clause: str | None = None) -> list[str]:
-        """The same, as the middle words of the types."""
-        return [event.type.split(".")[1] for event in await self.said(lead_id, clause)]
+    async def event_names(self, lead_id: UUID, clause: str | None = None) -> list[str]:
+        """The names of these events, from the middle of their types."""
+        return [event.type.split(".")[1] for event in await self.published_events(lead_id, clause)]
 
     async def rows(self, statement: str, **values: Any) -> list[Any]:
         async with self.database.reading() as conn:
@@ -311,27 +311,27 @@ async def stack(settings: Settings) -> AsyncIterator[Stack]:
     app = create_app(service)
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://sla-monitor") as http:
-        yield Stack(service.database, store, SlaBook(store), FixedWatermarks(), app, http)
+        yield Stack(service.database, store, SlaVersionCache(store), FixedWatermarks(), app, http)
     await service.database.dispose()
 
 
 @pytest.fixture
 def content() -> dict[str, Any]:
-    """The SLA above, to be changed at will."""
+    """A copy of the SLA above that a test may change."""
     return deepcopy(CONTENT)
 
 
 @pytest.fixture
 async def signed(stack: Stack) -> Stack:
     """The stack with the SLA above in force since long ago."""
-    await stack.agree()
-    await stack.in_force_since(datetime(2020, 1, 1, tzinfo=UTC))
+    await stack.sign_sla()
+    await stack.backdate_agreement(datetime(2020, 1, 1, tzinfo=UTC))
     return stack
 
 
 @pytest.fixture
-def teller() -> Callable[[], Teller]:
-    return Teller
+def make_lead() -> Callable[[], LeadEvents]:
+    return LeadEvents
 
 
 @pytest.fixture

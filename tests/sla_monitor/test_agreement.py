@@ -1,4 +1,4 @@
-"""What an SLA may say: refused with a pointer where it may not, and read on paper in plain words where it may."""
+"""The content of an SLA: invalid content is refused with a pointer, valid content reads in plain words."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from sla_monitor.api.examples import SLA
-from sla_monitor.domain.checks import check
-from sla_monitor.domain.paper import in_a_sentence, paper
+from sla_monitor.domain.checks import check_sla
+from sla_monitor.domain.paper import describe_clause, render_paper
 from sla_monitor.domain.sla import Sla
 from sla_monitor.usecases.public_holidays import public_holidays
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
-    """The example with one place set to a value; `...` takes it away."""
+    """The example with the value at one pointer replaced; `...` removes it."""
     content = deepcopy(SLA)
-    *way, last = path.strip("/").split("/")
+    *parents, last = path.strip("/").split("/")
     node: Any = content
-    for part in way:
+    for part in parents:
         node = node[int(part)] if isinstance(node, list) else node[part]
     if value is ...:
         del node[last]
@@ -31,10 +31,10 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 
 def findings(content: dict[str, Any]) -> dict[str, str]:
-    return {found.pointer: found.message for found in check(content, public_holidays)}
+    return {found.pointer: found.message for found in check_sla(content, public_holidays)}
 
 
-def test_the_example_can_be_signed():
+def test_example_has_no_findings():
     assert findings(SLA) == {}
 
 
@@ -44,27 +44,27 @@ def test_the_example_can_be_signed():
         ("/clauses/0/within/calendar", "factory", "/clauses/0/within/calendar", "there is no calendar factory"),
         ("/clauses/0/within/calendar", ..., "/clauses/0/within/calendar", "is missing"),
         ("/clauses/0/within/elapsed", "PT1H", "/clauses/0/within", "exactly one"),
-        ("/clauses/0/within", {"elapsed": "PT4H", "calendar": "office"}, "/clauses/0/within/calendar", "goes only"),
-        ("/clauses/0/within/business", "PT0S", "/clauses/0/within/business", "longer than nothing"),
+        ("/clauses/0/within", {"elapsed": "PT4H", "calendar": "office"}, "/clauses/0/within/calendar", "allowed only"),
+        ("/clauses/0/within/business", "PT0S", "/clauses/0/within/business", "greater than zero"),
         ("/clauses/0/within/business", "P1M", "/clauses/0/within/business", "months"),
         ("/clauses/0/within/business", "P3650D", "/clauses/0/within/business", "five years"),
         ("/clauses/0/within", {"business_days": 0, "calendar": "office"}, "/clauses/0/within/business_days", ""),
         ("/clauses/0/warn_at", [0.5, 1.0], "/clauses/0/warn_at/1", "less than 1"),
         ("/clauses/0/warn_at", [0.75, 0.5], "/clauses/0/warn_at", "ascend"),
-        ("/clauses/1/key", "accept-mql", "/clauses/1/key", "there twice"),
+        ("/clauses/1/key", "accept-mql", "/clauses/1/key", "appears twice"),
         ("/clauses/0/form", {}, "/clauses/0/form", "unknown key"),
         ("/clauses/0/from", {}, "/clauses/0/from", "exactly one"),
         ("/clauses/0/from", {"stage": "mql", "captured": True}, "/clauses/0/from", "exactly one"),
-        ("/clauses/0/from/by", "sales", "/clauses/0/from/by", "goes only with an activity"),
+        ("/clauses/0/from/by", "sales", "/clauses/0/from/by", "allowed only with an activity"),
         ("/clauses/0/from", {"assigned": False}, "/clauses/0/from/assigned", ""),
-        ("/clauses/0/to", {"stage": ["sal", "mql"]}, "/clauses/0/to/stage", "where the clock starts"),
-        ("/clauses/0/to/decision", ["accept", "accept"], "/clauses/0/to/decision/1", "there twice"),
+        ("/clauses/0/to", {"stage": ["sal", "mql"]}, "/clauses/0/to/stage", "also a stage of from"),
+        ("/clauses/0/to/decision", ["accept", "accept"], "/clauses/0/to/decision/1", "appears twice"),
         ("/clauses/0/to", {"activity": "Call"}, "/clauses/0/to/activity", ""),
         ("/clauses/0/obliges", "support", "/clauses/0/obliges", ""),
         ("/clauses", [], "/clauses", ""),
         ("/clauses/1/where/value", ["A9"], "/clauses/1/where/value/0", "grade"),
         ("/clauses/1/where/path", "attributes.", "/clauses/1/where/path", "is no path"),
-        ("/clauses/1/where", {"path": "account.size", "op": "exists"}, "/clauses/1/where/path", "accounts"),
+        ("/clauses/1/where", {"path": "account.size", "op": "exists"}, "/clauses/1/where/path", "account data"),
         (
             "/clauses/1/where",
             {"any": [{"path": "activities.email.sent.count", "op": "gt", "value": 1}]},
@@ -92,13 +92,18 @@ def test_the_example_can_be_signed():
         ("/calendars/office/week", {}, "/calendars/office/week", ""),
         ("/calendars/office/holidays/country", "XX", "/calendars/office/holidays/country", "no public holidays"),
         ("/calendars/office/holidays/subdivision", "QQ", "/calendars/office/holidays/subdivision", "no subdivision"),
-        ("/calendars/office/holidays/country", ..., "/calendars/office/holidays/subdivision", "goes only"),
-        ("/calendars/office/holidays/extra", ["2027-02-30"], "/calendars/office/holidays/extra/0", "no date"),
-        ("/calendars/office/holidays/extra", ["2127-02-03"], "/calendars/office/holidays/extra/0", "no date from 2000"),
+        ("/calendars/office/holidays/country", ..., "/calendars/office/holidays/subdivision", "allowed only"),
+        ("/calendars/office/holidays/extra", ["2027-02-30"], "/calendars/office/holidays/extra/0", "not a date"),
+        (
+            "/calendars/office/holidays/extra",
+            ["2127-02-03"],
+            "/calendars/office/holidays/extra/0",
+            "not a date from 2000",
+        ),
         ("/calendars/office/holidays/except", ["2027-12-24"], "/calendars/office/holidays/except/0", "extra day off"),
     ],
 )
-def test_what_cannot_be_signed_is_refused_at_its_place(path, value, pointer, words):
+def test_invalid_content_is_refused_with_its_pointer(path, value, pointer, words):
     found = findings(changed(path, value))
     assert words in found.get(pointer, str(found)), found
     assert pointer in found
@@ -125,22 +130,22 @@ def test_what_cannot_be_signed_is_refused_at_its_place(path, value, pointer, wor
         ({**SLA["clauses"][1], "paused_by": {"stage": "recycled"}}, "/clauses/1/paused_by"),
     ],
 )
-def test_what_later_versions_keep_is_refused_by_this_one(clause, pointer):
+def test_unsupported_clause_is_refused(clause, pointer):
     found = findings(changed("/clauses/1", clause))
     assert list(found) == [pointer]
     assert found[pointer].endswith("is not supported by this version")
 
 
-def test_a_clause_may_have_the_lead_given_to_somebody_else():
+def test_clause_that_reassigns_the_lead_is_valid():
     clause = {**SLA["clauses"][1], "escalate": [{"at": 1.0, "reassign": True}]}
     assert findings(changed("/clauses/1", clause)) == {}
 
 
-def test_an_unknown_kind_of_clause_is_refused():
+def test_clause_of_unknown_kind_is_refused():
     assert list(findings(changed("/clauses/0/kind", "promise"))) == ["/clauses/0/kind"]
 
 
-def test_a_calendar_that_is_closed_for_two_years_is_refused():
+def test_calendar_closed_for_two_years_is_refused():
     sundays = [f"{year}-01-01" for year in range(2000, 2060)]
     content = changed("/calendars/office/week", {"sun": ["09:00-10:00"]})
     content["calendars"]["office"]["holidays"]["extra"] = sundays
@@ -154,25 +159,25 @@ def test_a_calendar_that_is_closed_for_two_years_is_refused():
     assert findings(content) == {"/calendars/office": "has no open time for two years"}
 
 
-def test_a_clause_reads_as_a_sentence():
+def test_clause_reads_as_a_sentence():
     accept, touch = Sla.model_validate(SLA).clauses
-    assert in_a_sentence(accept) == (
+    assert describe_clause(accept) == (
         "Sales answers each lead that becomes MQL with the decision accept or reject within 4 business hours "
         "(office calendar). It counts as at risk after 50 % and 75 % of the time."
     )
-    assert in_a_sentence(touch) == (
+    assert describe_clause(touch) == (
         "Sales answers each assignment of a lead to an owner with call.attempted or email.sent by sales within "
-        "1 business hour (office calendar). This is owed for leads of which holds: grade is A1, A2 or B1."
+        "1 business hour (office calendar). It applies to leads where: grade is A1, A2 or B1."
     )
 
 
-def test_the_paper_has_promises_calendars_and_how_it_is_counted():
-    parts = paper(Sla.model_validate(SLA))
+def test_paper_has_clauses_calendars_and_counting_rules():
+    parts = render_paper(Sla.model_validate(SLA))
     assert [part.heading for part in parts] == ["What sales owes", "Calendar office", "How it is counted"]
     assert ("public holidays of US, TX", "closed") in parts[1].rows
 
 
-def test_holidays_are_those_of_the_place():
+def test_holidays_are_those_of_the_region():
     from datetime import date
 
     assert public_holidays("US", None)[date(2027, 7, 4).toordinal()] == "Independence Day"

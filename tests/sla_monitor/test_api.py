@@ -1,4 +1,4 @@
-"""The HTTP edge: lists by deadline, attainment, what-would-be-due, the agreement's routes and bad input."""
+"""The HTTP routes: lists by deadline, attainment, due times, the agreement and bad input."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ def at(minutes: float) -> datetime:
 
 
 @pytest.fixture
-async def played(signed, teller):
-    """Five leads: kept, kept late, not kept, left, still open; of two sources and two owners."""
-    kept, late, broken, left, open_ = leads = [teller() for _ in range(5)]
+async def played(signed, make_lead):
+    """Five leads: met, met late, breached, cancelled, running; of two sources and two owners."""
+    met, met_late, breached, cancelled, running = leads = [make_lead() for _ in range(5)]
     for number, lead in enumerate(leads):
         lead.source = "website" if number < 3 else "fair"
-        await signed.tell(lead.captured(at(-5)), lead.assigned("ann" if number % 2 else "bob", at(-1)))
-    for number, lead in enumerate((kept, late, broken, left)):
-        await signed.tell(lead.entered("mql", at(number)))
-    await signed.tell(open_.entered("mql", at(600)))
-    await signed.tell(kept.decided("accept", at(10)), late.decided("accept", at(100)), left.entered("lost", at(10)))
+        await signed.apply(lead.captured(at(-5)), lead.assigned("ann" if number % 2 else "bob", at(-1)))
+    for number, lead in enumerate((met, met_late, breached, cancelled)):
+        await signed.apply(lead.entered("mql", at(number)))
+    await signed.apply(running.entered("mql", at(600)))
+    await signed.apply(
+        met.decided("accept", at(10)), met_late.decided("accept", at(100)), cancelled.entered("lost", at(10))
+    )
     await signed.read_until(at(610))
     return signed
 
@@ -45,7 +47,7 @@ async def test_clocks_are_listed_by_deadline_with_the_watermark(played):
     assert body["next_cursor"] is None
 
 
-async def test_clocks_come_in_pages(played):
+async def test_clocks_are_paged(played):
     found, cursor = [], ""
     while True:
         body = (await get(played, f"/v1/clocks?limit=2{cursor}")).json()
@@ -86,7 +88,7 @@ async def test_attainment_counts_late_as_breached(played):
     assert body["definition"]["measure"].startswith("met / (met + breached)")
 
 
-async def test_attainment_is_had_by_clause_department_owner_source_and_month(played):
+async def test_attainment_is_grouped_by_clause_department_owner_source_and_month(played):
     expected = {
         "clause": {"accept-mql": 1 / 3},
         "department": {"sales": 1 / 3},
@@ -111,7 +113,7 @@ async def test_attainment_of_a_period_counts_what_was_due_in_it(played):
     assert (await get(played, "/v1/attainment?to=2020-01-01T00:00:00Z&by=clause")).json()["groups"] == []
 
 
-async def test_what_would_be_due_is_explained(signed):
+async def test_due_time_is_explained(signed):
     start = quote("2027-01-09T16:00:00-06:00")
     body = (await get(signed, f"/v1/calendar/due?calendar=office&start={start}&business=PT1H")).json()
     assert (body["due"], body["timezone"]) == ("2027-01-11T17:00:00Z", "America/Chicago")
@@ -126,10 +128,10 @@ async def test_what_would_be_due_is_explained(signed):
     ]
 
 
-async def test_a_calendar_is_one_of_the_sla_in_force(stack):
+async def test_calendar_that_the_sla_in_force_lacks_is_not_found(stack):
     url = "/v1/calendar/due?calendar=office&start=2027-01-09T16:00:00Z&business=PT1H"
     assert (await get(stack, url)).status_code == 404
-    await stack.agree()
+    await stack.sign_sla()
     assert (await get(stack, url)).status_code == 200
     missing = await get(stack, url.replace("office", "factory"))
     assert missing.status_code == 404
@@ -155,7 +157,7 @@ BAD_INPUT = [
 ]
 
 
-async def test_bad_input_is_answered_with_its_place(signed):
+async def test_bad_input_is_refused_with_its_parameter(signed):
     found, expected = {}, {}
     for url, parameter in BAD_INPUT:
         answer = await get(signed, url)
@@ -176,7 +178,7 @@ MOMENTS_OUT_OF_RANGE = (
 
 
 @pytest.mark.parametrize("moment", MOMENTS_OUT_OF_RANGE)
-async def test_moment_out_of_range_is_answered_with_the_range(signed, moment):
+async def test_moment_out_of_range_is_refused_with_the_range(signed, moment):
     for query in (
         f"calendar/due?calendar=office&business=P80D&start={moment}",
         f"clocks?due_before={moment}",
@@ -189,7 +191,7 @@ async def test_moment_out_of_range_is_answered_with_the_range(signed, moment):
 
 
 @pytest.mark.parametrize("moment", ["1970-01-01T00:00:00Z", "2199-12-31T23:59:59.999999Z"])
-async def test_first_and_last_moment_are_no_reason_to_fail(signed, moment):
+async def test_first_and_last_moment_are_accepted(signed, moment):
     due = await get(signed, f"/v1/calendar/due?calendar=office&business=P80D&start={moment}")
     assert due.status_code == 200, due.text
     assert due.json()["due"] <= "2199-12-31T23:59:59.999999Z"
@@ -197,13 +199,13 @@ async def test_first_and_last_moment_are_no_reason_to_fail(signed, moment):
         assert (await get(signed, f"/v1/{query}")).status_code == 200, query
 
 
-async def test_reading_needs_the_scope(signed):
+async def test_read_without_the_scope_is_forbidden(signed):
     for url in ("/v1/clocks", "/v1/breaches", "/v1/attainment"):
         assert (await get(signed, url, key="stranger")).status_code == 403, url
         assert (await signed.http.get(url)).status_code == 401, url
 
 
-async def test_an_sla_is_drafted_with_its_findings(stack, auth):
+async def test_draft_of_an_invalid_sla_returns_its_findings(stack, auth):
     content = deepcopy(SLA)
     content["clauses"][0]["within"]["calendar"] = "factory"
     content["clauses"].append({"key": "volume", "obliges": "marketing", "kind": "volume", "stage": "mql"})
@@ -215,12 +217,12 @@ async def test_an_sla_is_drafted_with_its_findings(stack, auth):
     assert (await stack.http.get("/v1/sla", headers=auth("marketing"))).status_code == 404
 
 
-async def test_an_sla_reads_on_paper(stack, auth):
-    await stack.agree(SLA)
+async def test_sla_is_rendered_on_paper(stack, auth):
+    await stack.sign_sla(SLA)
     headers = {**auth("marketing"), "Accept": "text/markdown"}
-    paper = await stack.http.get("/v1/sla/versions/1/paper", headers=headers)
-    assert paper.status_code == 200
-    assert "within 4 business hours" in paper.text
+    page = await stack.http.get("/v1/sla/versions/1/paper", headers=headers)
+    assert page.status_code == 200
+    assert "within 4 business hours" in page.text
 
 
 async def test_operators_see_outbox_and_dead_letters(played, auth):
@@ -230,7 +232,7 @@ async def test_operators_see_outbox_and_dead_letters(played, auth):
     assert (await played.http.get("/v1/admin/outbox", headers=auth("reader"))).status_code == 403
 
 
-async def test_the_interface_describes_itself(stack):
+async def test_openapi_describes_the_routes(stack):
     document = (await stack.http.get("/openapi.json")).json()
     ours = {
         path for path in document["paths"] if path.startswith("/v1/") and "/sla" not in path and "admin" not in path

@@ -1,4 +1,4 @@
-"""Clocks follow corrections: they end as if all had come in order."""
+"""Clocks follow corrections: they end as if all events had come in order."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def at(minutes: float) -> datetime:
 
 
 @pytest.fixture
-async def mql(signed, teller):
+async def mql(signed, make_lead):
     """A lead that became MQL at the start."""
-    lead = teller()
-    await signed.tell(lead.captured(at(-5), size=100), lead.entered("mql", at(0)))
+    lead = make_lead()
+    await signed.apply(lead.captured(at(-5), size=100), lead.entered("mql", at(0)))
     return lead
 
 
@@ -27,21 +27,21 @@ def corrected(lead: Any, stage: str, moment: datetime, recorded: datetime, **cor
     return event.model_copy(update={"correction": True, "present_stage": stage, **correction})
 
 
-async def test_the_clocks_of_an_entry_that_never_was_are_cancelled_and_their_breaches_withdrawn(signed, mql):
+async def test_withdrawn_entry_cancels_its_clocks_and_withdraws_their_breaches(signed, mql):
     await signed.read_until(at(90))
     assert await signed.states(mql.lead_id) == {"accept-mql": "breached", "first-touch": "running"}
     gone = corrected(mql, "mql", at(0), at(100), replaces=1, withdrawn=True, present_stage="inquiry")
-    await signed.tell(gone)
+    await signed.apply(gone)
     await signed.read_until(at(600))
     assert await signed.states(mql.lead_id) == {"accept-mql": "cancelled", "first-touch": "cancelled"}
-    words = await signed.words(mql.lead_id, "accept-mql")
-    assert words == ["clock_started", "breached", "breach_withdrawn", "clock_cancelled"]
+    event_names = await signed.event_names(mql.lead_id, "accept-mql")
+    assert event_names == ["clock_started", "breached", "breach_withdrawn", "clock_cancelled"]
     assert await signed.rows("SELECT 1 FROM fact WHERE kind = 'stage'") == []
 
 
-async def test_an_entry_that_was_earlier_has_a_clock_from_then_on(signed, mql):
+async def test_entry_corrected_to_an_earlier_time_has_a_clock_from_then_on(signed, mql):
     await signed.read_until(at(10))
-    await signed.tell(corrected(mql, "mql", at(-30), at(11), replaces=1))
+    await signed.apply(corrected(mql, "mql", at(-30), at(11), replaces=1))
     clocks = await _of_clause(signed, mql, "accept-mql")
     assert sorted((clock["state"], clock["started_at"]) for clock in clocks) == [
         ("cancelled", "2027-01-04T09:00:00Z"),
@@ -49,30 +49,30 @@ async def test_an_entry_that_was_earlier_has_a_clock_from_then_on(signed, mql):
     ]
 
 
-async def test_an_entry_that_only_has_another_number_keeps_its_clock(signed, mql):
+async def test_entry_with_only_a_new_sequence_keeps_its_clock(signed, mql):
     await signed.read_until(at(10))
-    await signed.tell(corrected(mql, "mql", at(0), at(11), replaces=1))
+    await signed.apply(corrected(mql, "mql", at(0), at(11), replaces=1))
     assert await signed.states(mql.lead_id) == {"accept-mql": "running", "first-touch": "running"}
-    await signed.tell(mql.decided("accept", at(20)))
+    await signed.apply(mql.decided("accept", at(20)))
     await signed.read_until(at(90))
     assert (await signed.states(mql.lead_id))["accept-mql"] == "met"
-    await signed.tell(corrected(mql, "mql", at(0), at(100), replaces=2, withdrawn=True, present_stage="inquiry"))
+    await signed.apply(corrected(mql, "mql", at(0), at(100), replaces=2, withdrawn=True, present_stage="inquiry"))
     assert (await signed.states(mql.lead_id))["accept-mql"] == "cancelled"
 
 
-async def test_a_decision_that_was_heard_before_the_entry_it_answers_was_corrected_answers_it(signed, mql):
-    await signed.tell(mql.decided("accept", at(20)))
-    await signed.tell(corrected(mql, "mql", at(-30), at(21), replaces=1))
+async def test_decision_read_before_the_correction_of_its_entry_answers_it(signed, mql):
+    await signed.apply(mql.decided("accept", at(20)))
+    await signed.apply(corrected(mql, "mql", at(-30), at(21), replaces=1))
     await signed.read_until(at(200))
     states = sorted(clock["state"] for clock in await _of_clause(signed, mql, "accept-mql"))
     assert states == ["cancelled", "met"]
 
 
-async def test_a_clock_that_an_entry_had_ended_goes_on_when_that_entry_never_was(signed, mql):
-    await signed.tell(mql.entered("lost", at(5)))
+async def test_clock_ended_by_an_entry_resumes_when_the_entry_is_withdrawn(signed, mql):
+    await signed.apply(mql.entered("lost", at(5)))
     await signed.read_until(at(6))
     assert (await signed.states(mql.lead_id))["accept-mql"] == "cancelled"
-    await signed.tell(corrected(mql, "lost", at(5), at(7), replaces=2, withdrawn=True, present_stage="mql"))
+    await signed.apply(corrected(mql, "lost", at(5), at(7), replaces=2, withdrawn=True, present_stage="mql"))
     assert (await signed.states(mql.lead_id))["accept-mql"] == "running"
     await signed.read_until(at(90))
     assert (await signed.states(mql.lead_id))["accept-mql"] == "breached"

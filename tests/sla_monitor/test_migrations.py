@@ -1,4 +1,4 @@
-"""The tables that the code knows are the tables that the migrations make."""
+"""The tables in the code equal those of the migrations."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
@@ -18,6 +19,7 @@ from accord.contracts.values import utc
 from accord.db import async_url
 from accord.migrations.run import upgrade_sync
 from sla_monitor import tables
+from sla_monitor.domain.clock import MERGE_REVERTED
 from sla_monitor.main import MIGRATIONS
 
 
@@ -36,26 +38,75 @@ def test_tables_equal_migrations(database_url):
     assert asyncio.run(differences()) == []
 
 
-async def test_profile_from_a_time_that_is_refused_by_now_is_read_from_its_first_moment(signed, teller, database_url):
-    one, other = teller(), teller()
+async def downgrade_to_0007(driver: asyncpg.Connection) -> None:
+    """Give tables, columns and stored words the names that they had before migration 0008."""
+    for statement in (
+        "UPDATE stuck_row SET worker = 'judge-triggers' WHERE worker = 'evaluate-triggers'",
+        f"""
+        UPDATE clock SET ended_why = 'the merge that had brought it was taken back' WHERE ended_why = '{MERGE_REVERTED}'
+        """,
+        """
+        UPDATE pending_trigger
+        SET inputs = inputs - 'qualification_state' || jsonb_build_object('standing', inputs -> 'qualification_state')
+        """,
+        "ALTER INDEX fact_not_activity_idx RENAME TO fact_moves_idx",
+        "ALTER INDEX pending_trigger_recorded_idx RENAME TO waiting_recorded_idx",
+        "ALTER TABLE pending_trigger RENAME CONSTRAINT pending_trigger_pkey TO waiting_pkey",
+        "ALTER TABLE pending_trigger RENAME COLUMN inputs TO judged_of",
+        "ALTER TABLE pending_trigger RENAME TO waiting",
+        "ALTER TABLE clock RENAME COLUMN event_count TO said",
+        "ALTER TABLE lead RENAME COLUMN qualification_states TO standings",
+        "UPDATE alembic_version SET version_num = '0007'",
+    ):
+        await driver.execute(statement)
+
+
+async def test_pending_triggers_and_ended_clocks_survive_the_new_words(signed, make_lead, database_url):
+    waiting, restored, survivor = make_lead(), make_lead(), make_lead()
     start = utc(2027, 3, 1, 15)
-    for lead in (one, other):
-        await signed.tell(lead.captured(start, size=100))
-    await signed.tell(one.updated(start + timedelta(hours=1), size=120))
+    await signed.apply(waiting.captured(start, size=100), waiting.entered("mql", start))
+    merge = survivor.merged(restored.lead_id, start + timedelta(minutes=5))
+    requested = restored.did("demo.requested", start, by="lead")
+    await signed.apply(restored.captured(start), requested, merge)
+    await signed.apply(survivor.unmerged(merge, start + timedelta(minutes=6)))
     async with signed.database.recording() as recording:
         driver = await recording.driver()
-        broken = "UPDATE lead SET profiles = jsonb_set(profiles, '{0,captured_at}', $2) WHERE lead_id = $1"
-        await driver.execute(broken, one.lead_id, '"0001-01-01T00:00:00+00:00"')
+        await driver.execute(
+            "INSERT INTO stuck_row (worker, key, error, failed_at, attempts, retry_at)"
+            " VALUES ('evaluate-triggers', $1, 'e', now(), 1, 'infinity')",
+            survivor.lead_id,
+        )
+        await downgrade_to_0007(driver)
+    await asyncio.to_thread(upgrade_sync, MIGRATIONS, database_url)
+    assert [row.worker for row in await signed.rows("SELECT worker FROM stuck_row")] == ["evaluate-triggers"]
+    assert (await signed.clocks(survivor.lead_id))["demo"]["ended_why"] == MERGE_REVERTED
+    await signed.apply(survivor.merged(restored.lead_id, start + timedelta(minutes=7)))
+    assert await signed.states(survivor.lead_id) == {"demo": "running"}
+    await signed.read_until(start + timedelta(minutes=10))
+    assert await signed.states(waiting.lead_id) == {"accept-mql": "running", "first-touch": "running"}
+
+
+async def test_profile_out_of_range_is_migrated_to_the_first_moment(signed, make_lead, database_url):
+    broken, other = make_lead(), make_lead()
+    start = utc(2027, 3, 1, 15)
+    for lead in (broken, other):
+        await signed.apply(lead.captured(start, size=100))
+    await signed.apply(broken.updated(start + timedelta(hours=1), size=120))
+    async with signed.database.recording() as recording:
+        driver = await recording.driver()
+        statement = "UPDATE lead SET profiles = jsonb_set(profiles, '{0,captured_at}', $2) WHERE lead_id = $1"
+        await driver.execute(statement, broken.lead_id, '"0001-01-01T00:00:00+00:00"')
         before = {
             row["lead_id"]: row["profiles"] for row in await driver.fetch("SELECT lead_id, profiles::text FROM lead")
         }
+        await downgrade_to_0007(driver)
         await driver.execute("UPDATE alembic_version SET version_num = '0006'")
     await asyncio.to_thread(upgrade_sync, MIGRATIONS, database_url)
     rows = {row.lead_id: row.profiles for row in await signed.rows("SELECT lead_id, profiles::text FROM lead")}
-    read = [json.loads(text) for text in (before[one.lead_id], rows[one.lead_id])]
+    read = [json.loads(text) for text in (before[broken.lead_id], rows[broken.lead_id])]
     read[0][0]["captured_at"] = "1970-01-01T00:00:00+00:00"
     assert read[0] == read[1]
     assert json.loads(rows[other.lead_id]) == json.loads(before[other.lead_id])
-    await signed.tell(one.entered("mql", start))
+    await signed.apply(broken.entered("mql", start))
     await signed.read_until(start + timedelta(hours=5))
-    assert (await signed.http.get(f"/v1/leads/{one.lead_id}/clocks", headers=bearer("reader"))).status_code == 200
+    assert (await signed.http.get(f"/v1/leads/{broken.lead_id}/clocks", headers=bearer("reader"))).status_code == 200

@@ -1,5 +1,4 @@
-"""No false breach and no missed breach: whatever the order, delay and lateness of what is told, clocks end as one would have
-them who sees everything at once and knows when it happened."""
+"""No false breach and no missed breach: clocks end as the whole history says, whatever the order and delay of its events."""
 
 from __future__ import annotations
 
@@ -17,8 +16,8 @@ from accord.contracts.intake_events import ActivityRecorded, LeadCaptured, LeadS
 from accord.contracts.qualification_events import LeadAssigned, LeadDecided, LeadScored, LeadStageChanged
 from accord.contracts.sla_events import BreachWithdrawn, ClockBreached
 from sla_monitor.domain import clock as clocks
-from sla_monitor.domain.case import Case, Reached, Slas, decide, judge
-from sla_monitor.domain.facts import fact_of
+from sla_monitor.domain.case import Case, ReadUntil, SlaVersions, apply_event, evaluate_pending
+from sla_monitor.domain.facts import extract_fact
 from sla_monitor.domain.lead import Lead
 from sla_monitor.domain.rules import compile_sla
 from sla_monitor.domain.sla import Sla
@@ -72,7 +71,7 @@ CONTENT: dict[str, Any] = {
     ],
 }
 RULES = compile_sla(1, Sla.model_validate(CONTENT), lambda country, subdivision: {})
-SLAS = Slas({1: RULES}, lambda moment: 1)
+SLAS = SlaVersions({1: RULES}, lambda moment: 1)
 
 
 def at(minute: float) -> datetime:
@@ -102,10 +101,10 @@ def histories(draw) -> History:
             "recorded_at": at(minute) + timedelta(seconds=number),
         }
         choices = ["activity", "activity", "updated", "stage", "stage", "decided", "scored", "assigned"]
-        what = draw(st.sampled_from(choices)) if number else "captured"
-        if what in ("captured", "updated", "activity"):
+        action = draw(st.sampled_from(choices)) if number else "captured"
+        if action in ("captured", "updated", "activity"):
             base["sequence"] = len(history.intake) + 1
-            if what == "activity":
+            if action == "activity":
                 kind = draw(st.sampled_from(["call.attempted", "demo.requested", "email.sent"]))
                 by = draw(st.sampled_from(["sales", "sales", "lead"]))
                 event: Any = ActivityRecorded(**base, activity_id=UUID(int=number), kind=kind, by=by)
@@ -120,7 +119,7 @@ def histories(draw) -> History:
             history.intake.append(event)
             continue
         base["sequence"] = len(history.qualification) + 1
-        if what == "stage":
+        if action == "stage":
             stage, kind = draw(
                 st.sampled_from(
                     [("mql", "open"), ("sal", "open"), ("sql", "open"), ("lost", "lost"), ("back", "recycled")]
@@ -137,7 +136,7 @@ def histories(draw) -> History:
                 visit=visits[stage],
                 cause="automatic",
             )
-        elif what == "decided":
+        elif action == "decided":
             event = LeadDecided(
                 **base,
                 decision_id=UUID(int=number),
@@ -147,7 +146,7 @@ def histories(draw) -> History:
                 stage="sal",
                 actor="ann",
             )
-        elif what == "scored":
+        elif action == "scored":
             grade = draw(st.sampled_from(["A1", "B2"]))
             event = LeadScored(**base, definition_version=1, fit=1, engagement=1, grade=grade)
         else:
@@ -156,13 +155,13 @@ def histories(draw) -> History:
     return history
 
 
-# --- The one who sees everything at once ---
+# --- Expected outcomes from the whole history ---
 
 
-def omniscient(history: History) -> Mapping[tuple[str, str], tuple[str, datetime | None]]:
-    """(clause, trigger) → the state in the end and the moment of the answer, read off the whole history."""
+def expected_outcomes(history: History) -> Mapping[tuple[str, str], tuple[str, datetime | None]]:
+    """From clause and trigger to the final state and the moment of the answer, by the whole history."""
     events = [*history.intake, *history.qualification]
-    facts = [fact for event in events if (fact := fact_of(event))]
+    facts = [fact for event in events if (fact := extract_fact(event))]
     found = {}
     for trigger in facts:
         for rule in RULES.clauses.values():
@@ -191,12 +190,12 @@ def _in_scope(clause: str, trigger: Any, history: History) -> bool:
 
 def _end_of(rule: Any, trigger: Any, facts: list[Any]) -> tuple[str, datetime | None]:
     start = trigger.occurred_at
-    due_at = rule.deadline.due(start)
+    due_at = rule.deadline.due_at(start)
 
     def counts(fact: Any) -> datetime | None:
         if fact.key == trigger.key:
             return None
-        if fact.of_qualification and trigger.of_qualification:
+        if fact.is_from_qualification and trigger.is_from_qualification:
             return max(fact.occurred_at, start) if fact.sequence > trigger.sequence else None
         return fact.occurred_at if fact.occurred_at >= start else None
 
@@ -212,7 +211,7 @@ def _end_of(rule: Any, trigger: Any, facts: list[Any]) -> tuple[str, datetime | 
     answers = [
         counts(f)
         for f in facts
-        if rule.answer.matches(f) and counts(f) and not (last and f.of_qualification and f.sequence > last)
+        if rule.answer.matches(f) and counts(f) and not (last and f.is_from_qualification and f.sequence > last)
     ]
     answer, end = min(answers, default=None), min(map(counts, ends), default=None)
     if end is not None and end <= due_at and (answer is None or end < answer):
@@ -222,7 +221,7 @@ def _end_of(rule: Any, trigger: Any, facts: list[Any]) -> tuple[str, datetime | 
     return ("met" if answer <= due_at else "met_late"), answer
 
 
-# --- The service, told in some order ---
+# --- The service, with its events in some order ---
 
 
 class Monitor:
@@ -233,7 +232,7 @@ class Monitor:
         self.read: dict[str, int] = {"intake": 0, "qualification": 0}
         self.topics = {"intake": history.intake, "qualification": history.qualification}
         self.announced = {topic: self.next_recorded_at(topic) for topic in self.topics}
-        self.said: list[Any] = []
+        self.published_events: list[Any] = []
         self.now = at(500)
 
     def next_recorded_at(self, topic: str) -> datetime:
@@ -245,41 +244,44 @@ class Monitor:
         """A watermark arrives on each topic; in between they stay behind what has been read."""
         self.announced = {topic: self.next_recorded_at(topic) for topic in self.topics}
 
-    def reached(self) -> Reached:
-        return Reached(**self.announced)
+    def read_until(self) -> ReadUntil:
+        return ReadUntil(**self.announced)
 
     def step(self, topic: str) -> None:
-        reached = self.reached()  # what had been stored when the batch began
+        read_until = self.read_until()  # what had been stored when the batch began
         if self.read[topic] < len(self.topics[topic]):
             event = self.topics[topic][self.read[topic]]
-            self._take(decide(self.case, event, SLAS, reached, self.now))
+            self._store_outcome(apply_event(self.case, event, SLAS, read_until, self.now))
             self.read[topic] += 1
 
-    def do(self, what: str) -> None:
-        match what:
+    def do(self, action: str) -> None:
+        match action:
             case "fire":
                 self.fire()
             case "announce":
                 self.announce()
             case _:
-                self.step(what)
+                self.step(action)
 
     def fire(self) -> None:
-        reached = self.reached()
-        self._take(judge(self.case, SLAS, reached, self.now))
-        assert reached.both is not None
+        read_until = self.read_until()
+        self._store_outcome(evaluate_pending(self.case, SLAS, read_until, self.now))
+        assert read_until.both is not None
         for clock in list(self.case.clocks.values()):
-            if clock.next_at is not None and clock.next_at < reached.both:
-                turn = clocks.fire(clock, reached.both, self.now)
+            if clock.next_at is not None and clock.next_at < read_until.both:
+                transition = clocks.fire_clock(clock, read_until.both, self.now)
                 self.case = Case(
-                    self.case.lead, {**self.case.clocks, clock.clock_id: turn.clock}, self.case.waiting, self.case.facts
+                    self.case.lead,
+                    {**self.case.clocks, clock.clock_id: transition.clock},
+                    self.case.pending,
+                    self.case.facts,
                 )
-                self._check(turn.events, reached.both)
-                self.said += turn.events
+                self._check(transition.events, read_until.both)
+                self.published_events += transition.events
 
-    def _take(self, outcome: Any) -> None:
+    def _store_outcome(self, outcome: Any) -> None:
         self.case = outcome.case
-        self.said += outcome.events
+        self.published_events += outcome.events
 
     def _check(self, events: Any, watermark: datetime) -> None:
         """A breach is false if an answer in time had been recorded before the watermark."""
@@ -288,34 +290,36 @@ class Monitor:
                 clock = self.case.clocks[event.clock_id]
                 rule = RULES.clauses[clock.clause]
                 for topic in self.topics.values():
-                    for told in topic:
-                        fact = fact_of(told)
-                        if told.recorded_at < watermark and fact and rule.answer.matches(fact):
+                    for recorded in topic:
+                        fact = extract_fact(recorded)
+                        if recorded.recorded_at < watermark and fact and rule.answer.matches(fact):
                             counts = clocks.effective_at(clock, fact)
                             after = (
-                                clock.ended_sequence and fact.of_qualification and fact.sequence > clock.ended_sequence
+                                clock.ended_sequence
+                                and fact.is_from_qualification
+                                and fact.sequence > clock.ended_sequence
                             )
                             assert counts is None or counts > clock.due_at or after
 
 
 @settings(max_examples=cases(600), deadline=None)
 @given(histories(), st.lists(st.sampled_from(["intake", "qualification", "announce", "fire"]), max_size=60))
-def test_clocks_end_as_one_would_have_them_who_sees_everything_at_once(history, order):
+def test_clocks_end_as_the_whole_history_says_in_any_order(history, order):
     monitor = Monitor(history)
-    for what in [*order, *["intake"] * 20, "fire", *["qualification"] * 20, "announce", "fire"]:
-        monitor.do(what)
+    for action in [*order, *["intake"] * 20, "fire", *["qualification"] * 20, "announce", "fire"]:
+        monitor.do(action)
     found = {
         (clock.clause, clock.trigger.key): (clock.state, clock.answered_at) for clock in monitor.case.clocks.values()
     }
-    assert found == omniscient(history)
-    assert monitor.case.waiting == ()
+    assert found == expected_outcomes(history)
+    assert monitor.case.pending == ()
     _events_make_sense(monitor)
 
 
 def _events_make_sense(monitor: Monitor) -> None:
     """Numbered without gaps, breached and withdrawn at most once, and the last word is the state."""
     for clock in monitor.case.clocks.values():
-        mine = [event for event in monitor.said if event.clock_id == clock.clock_id]
+        mine = [event for event in monitor.published_events if event.clock_id == clock.clock_id]
         assert [event.sequence for event in mine] == list(range(1, len(mine) + 1))
         assert mine[0].type == "sla.clock_started.v1"
         assert sum(isinstance(event, ClockBreached) for event in mine) <= 1
@@ -334,7 +338,7 @@ def _events_make_sense(monitor: Monitor) -> None:
 
 @settings(max_examples=cases(300), deadline=None)
 @given(histories(), st.permutations(["intake", "qualification"] * 10))
-def test_with_nothing_late_no_breach_is_ever_taken_back(history, order):
+def test_no_breach_is_withdrawn_without_late_reports(history, order):
     """When all is recorded as it happens, a breach stands, whatever the delays of the topics."""
     prompt = History(
         [event.model_copy(update={"occurred_at": event.recorded_at}) for event in history.intake],
@@ -342,6 +346,6 @@ def test_with_nothing_late_no_breach_is_ever_taken_back(history, order):
     )
     monitor = Monitor(prompt)
     for topic in [*order, *["intake", "qualification"] * 20]:
-        for what in (topic, "announce", "fire"):
-            monitor.do(what)
-    assert not any(isinstance(event, BreachWithdrawn) for event in monitor.said)
+        for action in (topic, "announce", "fire"):
+            monitor.do(action)
+    assert not any(isinstance(event, BreachWithdrawn) for event in monitor.published_events)

@@ -1,4 +1,4 @@
-"""The whole process over real Kafka and PostgreSQL, told by real relays: one that stops over a deadline invents no breach."""
+"""The whole process with real Kafka, PostgreSQL and relays: a relay that stops over a deadline causes no breach."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ async def running(environment: dict[str, str]) -> AsyncIterator[tuple[httpx.Asyn
 async def _port(process: asyncio.subprocess.Process) -> int:
     assert process.stdout is not None
     while line := await process.stdout.readline():
-        said = orjson.loads(line)
-        if said.get("event") == "started":
-            return int(said["port"])
+        entry = orjson.loads(line)
+        if entry.get("event") == "started":
+            return int(entry["port"])
     raise AssertionError("the service did not start")
 
 
@@ -199,7 +199,7 @@ async def published(kafka_server: Any, prefix: str) -> list[ClockEvent]:
 
 
 @pytest.mark.slow
-async def test_a_relay_that_stops_over_a_deadline_invents_no_breach(
+async def test_relay_stopped_over_a_deadline_causes_no_breach(
     environment, producers, database_url, kafka_server, kafka_topic_prefix, auth
 ):
     intake, qualification = producers
@@ -254,18 +254,16 @@ async def test_a_relay_that_stops_over_a_deadline_invents_no_breach(
             return outbox.json()["unpublished"] == 0
 
         await until(all_published)
-        said = [(event.lead_id, event.type) for event in await published(kafka_server, kafka_topic_prefix)]
-        assert [kind for lead, kind in said if lead == called] == ["sla.clock_started.v1", "sla.met.v1"]
-        assert [kind for lead, kind in said if lead == forgotten] == ["sla.clock_started.v1", "sla.breached.v1"]
+        events = [(event.lead_id, event.type) for event in await published(kafka_server, kafka_topic_prefix)]
+        assert [kind for lead, kind in events if lead == called] == ["sla.clock_started.v1", "sla.met.v1"]
+        assert [kind for lead, kind in events if lead == forgotten] == ["sla.clock_started.v1", "sla.breached.v1"]
         for path in ("/livez", "/readyz", "/metrics"):
             assert (await http.get(path)).status_code == 200
     await database.dispose()
 
 
 @pytest.mark.slow
-async def test_killed_amid_its_work_it_starts_each_clock_once(
-    environment, producers, kafka_server, kafka_topic_prefix, auth
-):
+async def test_killed_service_starts_each_clock_once(environment, producers, kafka_server, kafka_topic_prefix, auth):
     _, qualification = producers
     leads = [uuid4() for _ in range(100)]
 
@@ -295,8 +293,8 @@ async def test_killed_amid_its_work_it_starts_each_clock_once(
             return outbox.json()["unpublished"] == 0
 
         await until(all_published)
-    told = {}
+    published_by_lead = {}
     for event in await published(kafka_server, kafka_topic_prefix):
-        told.setdefault(event.lead_id, {})[event.sequence] = event.type
-    assert set(told) == set(leads)
-    assert all(events == {1: "sla.clock_started.v1", 2: "sla.breached.v1"} for events in told.values())
+        published_by_lead.setdefault(event.lead_id, {})[event.sequence] = event.type
+    assert set(published_by_lead) == set(leads)
+    assert all(events == {1: "sla.clock_started.v1", 2: "sla.breached.v1"} for events in published_by_lead.values())

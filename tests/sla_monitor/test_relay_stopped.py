@@ -1,4 +1,4 @@
-"""Real relays, a real Kafka and a deadline: a producer that is stopped over it delays a breach and never invents one."""
+"""Real relays and Kafka: a producer that is stopped over a deadline delays a breach and never causes one."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class Producer:
     database: Database
     relay: Running
 
-    async def say(self, make: Callable[[Recording], Sequence[EventData]]) -> None:
+    async def record(self, make: Callable[[Recording], Sequence[EventData]]) -> None:
         async with self.database.recording() as recording:
             recording.publish(*make(recording))
 
@@ -155,8 +155,8 @@ class World:
     async def enter(self) -> UUID:
         """A lead is captured and becomes an MQL at this moment."""
         lead_id: UUID = uuid7()
-        await self.intake.say(lambda recording: [captured(lead_id, recording.now)])
-        await self.qualification.say(lambda recording: [became_mql(lead_id, recording.now)])
+        await self.intake.record(lambda recording: [captured(lead_id, recording.now)])
+        await self.qualification.record(lambda recording: [became_mql(lead_id, recording.now)])
         return lead_id
 
     async def sign(self) -> None:
@@ -253,12 +253,12 @@ async def world(settings: Settings, database_factory: Callable[..., str]) -> Asy
         stack.push_async_callback(monitor.stop)
         world = World(intake, qualification, http, service.database)
         await world.sign()
-        await until(world.as_of)  # every partition of both topics has been heard of
+        await until(world.as_of)  # every partition of both topics has a watermark
         yield world
 
 
 @pytest.mark.slow
-async def test_a_relay_stopped_over_the_deadline_delays_the_breach_and_invents_none(world: World) -> None:
+async def test_relay_stopped_over_the_deadline_delays_the_breach_and_causes_none(world: World) -> None:
     answered, ignored = await world.enter(), await world.enter()
     clock = await world.in_state(answered, "running")
     await world.in_state(ignored, "running")
@@ -266,7 +266,9 @@ async def test_a_relay_stopped_over_the_deadline_delays_the_breach_and_invents_n
     assert due_at - in_time == timedelta(seconds=ALLOWED_S)
 
     await world.qualification.relay.stop()
-    await world.qualification.say(lambda recording: [accepted(answered, in_time + timedelta(seconds=1), recording.now)])
+    await world.qualification.record(
+        lambda recording: [accepted(answered, in_time + timedelta(seconds=1), recording.now)]
+    )
 
     async def deadline_long_past() -> bool:
         return await world.now() > due_at + timedelta(seconds=3)
@@ -291,11 +293,11 @@ async def test_a_relay_stopped_over_the_deadline_delays_the_breach_and_invents_n
 
 
 @pytest.mark.slow
-async def test_an_action_in_time_that_is_reported_after_the_breach_withdraws_it(world: World) -> None:
+async def test_late_report_of_an_action_in_time_withdraws_the_breach(world: World) -> None:
     lead_id = await world.enter()
     clock = await world.in_state(lead_id, "breached")
     in_time = datetime.fromisoformat(clock["started_at"]) + timedelta(seconds=2)
-    await world.qualification.say(lambda recording: [accepted(lead_id, in_time, recording.now)])
+    await world.qualification.record(lambda recording: [accepted(lead_id, in_time, recording.now)])
     await world.in_state(lead_id, "met")
     attainment = (await world.read("/v1/attainment", by="clause"))["groups"]
     assert [(group["met"], group["breached"]) for group in attainment] == [(1, 0)]

@@ -8,7 +8,7 @@ from tests.effort import cases
 from tests.qualification.test_history import Histories
 
 from accord.contracts.qualification_events import LeadStageChanged
-from metrics.domain.journey import Change, chain
+from metrics.domain.stage_history import StageChange, derive_stage_history
 
 
 class Followed(Histories):
@@ -19,7 +19,7 @@ class Followed(Histories):
         for lead_id in self.memory.leads:
             told = [event for event in self.memory.of(lead_id) if isinstance(event, LeadStageChanged)]
             changes = [
-                Change(
+                StageChange(
                     event.sequence,
                     event.stage,
                     event.visit,
@@ -32,7 +32,9 @@ class Followed(Histories):
                 for event in told
             ]
             stands = [(entry.sequence, entry.stage, entry.occurred_at) for entry in self.memory.entries(lead_id)]
-            assert [(entry.sequence, entry.stage, entry.entered_at) for entry in chain(changes)] == stands
+            assert [
+                (entry.sequence, entry.stage, entry.entered_at) for entry in derive_stage_history(changes)
+            ] == stands
 
 
 TestFollowed = Followed.TestCase

@@ -1,4 +1,4 @@
-"""Kafka in: hands each batch of events to the projection. It knows no rule and no SQL."""
+"""Kafka in: passes each batch of events to the projection. No rules, no SQL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS, SLA_EVENTS
 from accord.db import Recording
 from accord.messaging.handler import Received
-from metrics.usecases.project import project
+from metrics.usecases.project import project_events
 
 CONSUMED = (INTAKE_EVENTS, QUALIFICATION_EVENTS, SLA_EVENTS)
 GROUP = "metrics"
@@ -15,4 +15,4 @@ GROUP = "metrics"
 
 async def handle(recording: Recording, batch: Sequence[Received]) -> None:
     """Project one batch; in order within each key."""
-    await project(recording, [received.event.data for received in batch])
+    await project_events(recording, [received.event.data for received in batch])

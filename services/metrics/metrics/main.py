@@ -1,4 +1,4 @@
-"""Puts the metrics service together: the projections' consumer, the plan, and the tables over HTTP."""
+"""The composition root: the projections' consumer, the plan, and the reports over HTTP."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from metrics.api.timeline import timeline_router
 from metrics.api.velocity import velocity_router
 from metrics.handlers import CONSUMED, GROUP, handle
 from metrics.settings import Settings
-from metrics.usecases.agree import PLAN
+from metrics.usecases.plan_agreement import PLAN
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 

@@ -1,4 +1,4 @@
-"""Settings of metrics: those that every service has."""
+"""Settings of metrics: the shared ones, with its own port and batch size."""
 
 from __future__ import annotations
 

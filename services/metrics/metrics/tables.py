@@ -1,7 +1,6 @@
-"""The tables of metrics' database: projections of the other services' events, which can be made anew from the log at
-any time.
+"""The tables of metrics' database: projections of the other services' events, which can be rebuilt from the log.
 
-They hold no personal data. The DDL that really runs is frozen in migrations/; a test compares the two.
+They hold no personal data. The executed DDL is frozen in migrations/; a test compares the two.
 """
 
 from __future__ import annotations
@@ -57,12 +56,12 @@ lead = Table(
     Column("owner_sequence", BigInteger, nullable=False, server_default=text("0")),
     Column("path", JSONB, nullable=False, server_default=text("'[]'")),
     _moment("first_entered_at", nullable=True),
-    Column("out_of_order", Boolean, nullable=False, server_default=text("false")),
+    Column("is_out_of_order", Boolean, nullable=False, server_default=text("false")),
     PrimaryKeyConstraint("lead_id", name="lead_pkey"),
     Index("lead_captured_at_idx", "captured_at"),
     Index("lead_merged_into_idx", "merged_into", postgresql_where=text("merged_into IS NOT NULL")),
 )
-"""One row a lead. `path` is the stages of its chain, so that leads with the same way can be counted together."""
+"""One row for each lead. `path` holds the stages of its history, so that leads with the same path count together."""
 
 stage_entry = Table(
     "stage_entry",
@@ -99,8 +98,10 @@ stage_entry = Table(
     Index("stage_entry_stage_idx", "stage", "entered_at", postgresql_where=text("position IS NOT NULL")),
     Index("stage_entry_entered_at_idx", "entered_at", postgresql_where=text("position IS NOT NULL")),
 )
-"""One row a reported stage change. From `position` on derived from the lead's whole chain; no position: it was
-corrected since."""
+"""One row for each reported stage change. The columns from `position` on derive from the lead's whole history.
+
+Without a position, a later change has corrected it.
+"""
 
 activity = Table(
     "activity",
@@ -115,7 +116,7 @@ activity = Table(
     Column("campaign", Text),
     PrimaryKeyConstraint("lead_id", "occurred_at", "activity_id", name="activity_pkey"),
 )
-"""Kept under the lead that it was recorded for; whose it is after a merge follows from `lead.merged_into`."""
+"""Under the lead that it was recorded for; after a merge it counts for the survivor in `lead.merged_into`."""
 
 clock = Table(
     "clock",
@@ -130,7 +131,7 @@ clock = Table(
     _moment("started_at"),
     _moment("due_at"),
     Column("state", Text, nullable=False),
-    Column("warned", Double),
+    Column("warned_fraction", Double),
     _moment("breached_at", nullable=True),
     _moment("settled_at", nullable=True),
     Column("backfill", Boolean, nullable=False),
@@ -159,15 +160,15 @@ definition_version = Table(
     Column("content", JSONB, nullable=False),
     PrimaryKeyConstraint("version", name="definition_version_pkey"),
 )
-"""The lead definitions that were activated, for their stages and their order."""
+"""The activated lead definitions, for the order of their stages."""
 
 
 KEPT = {
     "lead": "for ever: one row for each lead; an erased one loses its attributes",
-    "stage_entry": "for ever: what the numbers are counted from",
-    "activity": "for ever: what the numbers are counted from, which holds no person",
-    "clock": "for ever: what the numbers are counted from",
+    "stage_entry": "for ever: the reports count them",
+    "activity": "for ever: the reports count them; they hold no personal data",
+    "clock": "for ever: the reports count them",
     "opportunity": "for ever: one row for each opportunity",
     "definition_version": "one row for each version of the definition",
 }
-"""How long the rows of each table stay, beside those of the shared tables."""
+"""The retention of each table; the shared tables have theirs beside their definition."""

@@ -26,9 +26,9 @@ from sla_monitor.api import calendars, clocks
 from sla_monitor.api.examples import SLA
 from sla_monitor.queries import due
 from sla_monitor.settings import Settings
-from sla_monitor.usecases.agreements import KIND, SlaBook
-from sla_monitor.usecases.fire import firing, forgetting
-from sla_monitor.usecases.follow import CONSUMED
+from sla_monitor.usecases.agreements import KIND, SlaVersionCache
+from sla_monitor.usecases.fire import fire_worker, prune_facts_worker
+from sla_monitor.usecases.process_events import CONSUMED
 
 GROUP = "sla-monitor"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -43,12 +43,12 @@ def build(settings: Settings) -> Service:
         application_name="sla-monitor",
     )
     store = AgreementStore(database, KIND)
-    book = SlaBook(store)
+    sla_cache = SlaVersionCache(store)
     event_log = KafkaLog(settings.kafka)
     watermarks = Watermarks(event_log, consumer=GROUP, topics=CONSUMED)
-    handle = handlers.lead_events(book, watermarks)
+    handle = handlers.build_handler(sla_cache, watermarks)
     relay = Relay(
-        PostgresRelayStore(database, due.OWED, due.HELD, [due.FIRING, due.JUDGING]),
+        PostgresRelayStore(database, due.OWED, due.HELD, [due.FIRE_WORKER, due.EVALUATE_WORKER]),
         event_log,
         "sla-monitor",
         Consumed(watermarks.board, CONSUMED, [GROUP]),
@@ -59,13 +59,13 @@ def build(settings: Settings) -> Service:
     return Service(
         name="sla-monitor",
         title="Accord SLA monitor",
-        description="Runs the clocks of what marketing and sales promised each other, and keeps one ledger of breaches.",
+        description="Runs the clocks of the SLA between marketing and sales, and keeps one ledger of breaches.",
         settings=settings,
         database=database,
         migrations=MIGRATIONS,
         routers=[
             clocks.router(database),
-            calendars.router(database, book),
+            calendars.router(database, sla_cache),
             agreement_router(store, example=SLA),
             admin_router(database, {GROUP: handle}),
         ],
@@ -82,8 +82,8 @@ def build(settings: Settings) -> Service:
                 progress=watermarks,
                 batch_rows_max=settings.consumer_batch_rows_max,
             ),
-            firing(database, book, watermarks, settings.fire_every_s),
-            forgetting(database, timedelta(days=settings.facts_kept_days)),
+            fire_worker(database, sla_cache, watermarks, settings.fire_every_s),
+            prune_facts_worker(database, timedelta(days=settings.facts_retention_days)),
             agreement_worker(store),
             idempotency_worker(database),
             prune_worker(database),
@@ -92,7 +92,7 @@ def build(settings: Settings) -> Service:
             announced_collector(relay),
             consumed_collector(database, watermarks),
             dead_letter_collector(database),
-            stuck_rows_collector(database, [due.FIRING, due.JUDGING]),
+            stuck_rows_collector(database, [due.FIRE_WORKER, due.EVALUATE_WORKER]),
         ],
     )
 

@@ -1,4 +1,4 @@
-"""Settings of the SLA monitor: those that all services share, with its own port and paces."""
+"""Settings of the SLA monitor: the shared ones, with its own port, batch size and intervals."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Settings(SharedSettings):
 
     port: int = Field(default=8003, ge=0, le=65_535)
     consumer_batch_rows_max: int = Field(default=2000, ge=1, le=10_000)
-    """Events of one transaction at most."""
+    """The most events of one transaction."""
     fire_every_s: float = Field(default=0.5, gt=0, le=60)
-    """How often clocks are looked for whose moment the watermark has passed."""
-    facts_kept_days: int = Field(default=90, ge=1, le=3650)
-    """So long after it was recorded, what happened with a lead is looked back at by clocks that open later."""
+    """The interval at which clocks are fired that the watermark has passed."""
+    facts_retention_days: int = Field(default=90, ge=1, le=3650)
+    """How long facts of a lead stay, so that clocks that open later can look back at them."""

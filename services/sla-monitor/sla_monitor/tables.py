@@ -1,6 +1,6 @@
-"""The tables of the SLA monitor's database. No personal data: leads are known by their ids and public attributes.
+"""The tables of the SLA monitor's database. No personal data: a lead has its id and its public attributes.
 
-The DDL that really runs is frozen in migrations/; a test compares the two.
+The executed DDL is frozen in migrations/; a test compares the two.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ lead = Table(
     metadata,
     Column("lead_id", UUID, nullable=False),
     Column("profiles", JSONB, nullable=False, server_default=text("'[]'")),
-    Column("standings", JSONB, nullable=False, server_default=text("'[]'")),
+    Column("qualification_states", JSONB, nullable=False, server_default=text("'[]'")),
     Column("source", Text),
     Column("owner", Text),
     Column("owner_sequence", BigInteger, nullable=False, server_default=text("0")),
@@ -69,11 +69,11 @@ fact = Table(
     Column("cause", UUID),
     PrimaryKeyConstraint("lead_id", "occurred_at", "key", name="fact_pkey"),
     Index("fact_recorded_idx", "recorded_at"),
-    Index("fact_moves_idx", "lead_id", "occurred_at", postgresql_where=text("kind <> 'activity'")),
+    Index("fact_not_activity_idx", "lead_id", "occurred_at", postgresql_where=text("kind <> 'activity'")),
 )
 
-waiting = Table(
-    "waiting",
+pending_trigger = Table(
+    "pending_trigger",
     metadata,
     Column("lead_id", UUID, nullable=False),
     Column("clause", Text, nullable=False),
@@ -81,9 +81,9 @@ waiting = Table(
     _moment("recorded_at"),
     _moment("started_at"),
     Column("sla_version", Integer, nullable=False),
-    Column("judged_of", JSONB, nullable=False),
-    PrimaryKeyConstraint("lead_id", "clause", "trigger_key", name="waiting_pkey"),
-    Index("waiting_recorded_idx", "recorded_at"),
+    Column("inputs", JSONB, nullable=False),
+    PrimaryKeyConstraint("lead_id", "clause", "trigger_key", name="pending_trigger_pkey"),
+    Index("pending_trigger_recorded_idx", "recorded_at"),
 )
 
 clock = Table(
@@ -114,7 +114,7 @@ clock = Table(
     Column("breach_id", UUID),
     _moment("breached_at", nullable=True),
     _moment("withdrawn_at", nullable=True),
-    Column("said", Integer, nullable=False),
+    Column("event_count", Integer, nullable=False),
     _moment("next_at", nullable=True),
     PrimaryKeyConstraint("lead_id", "clock_id", name="clock_pkey"),
     UniqueConstraint("lead_id", "clause", "trigger_key", name="clock_trigger_key"),
@@ -130,9 +130,9 @@ clock = Table(
 
 KEPT = {
     "lead": "for ever: one row for each lead; an erased one loses its attributes",
-    "fact": "90 days after it was recorded (ACCORD_FACTS_KEPT_DAYS)",
-    "waiting": "until the watermark has passed the trigger, or the lead is erased",
-    "clock": "for ever: the ledger of promises kept and broken",
-    "stuck_row": "until the row comes through, or nothing is due of it",
+    "fact": "90 days after it was recorded (ACCORD_FACTS_RETENTION_DAYS)",
+    "pending_trigger": "until the trigger is evaluated, or the lead is erased",
+    "clock": "for ever: the ledger of clocks, met and breached",
+    "stuck_row": "until the row succeeds, or nothing is due for it",
 }
-"""How long the rows of each table stay, beside those of the shared tables."""
+"""The retention of each table; the shared tables have theirs beside their definition."""

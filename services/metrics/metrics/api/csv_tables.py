@@ -1,5 +1,4 @@
-"""Tables as CSV for whoever asks with `Accept: text/csv`, safe to open in a spreadsheet. It knows no column's
-meaning."""
+"""Renders tables as CSV for requests with `Accept: text/csv`, safe to open in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -18,13 +17,13 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "�
 
 
 def wants_csv(request: Request) -> bool:
-    """Whether the caller would rather have CSV than JSON."""
-    weights = dict(_weighed(request.headers.get("accept", "")))
-    asked = weights.get(MEDIA_TYPE, 0.0)
-    return asked > 0 and asked >= weights.get("application/json", 0.0)
+    """Whether the caller prefers CSV to JSON."""
+    weights = dict(_parse_accept(request.headers.get("accept", "")))
+    csv_weight = weights.get(MEDIA_TYPE, 0.0)
+    return csv_weight > 0 and csv_weight >= weights.get("application/json", 0.0)
 
 
-def _weighed(accept: str) -> Iterator[tuple[str, float]]:
+def _parse_accept(accept: str) -> Iterator[tuple[str, float]]:
     for part in accept.split(",")[:50]:
         media, *parameters = (piece.strip().lower() for piece in part.split(";"))
         weight = 1.0
@@ -37,23 +36,22 @@ def _weighed(accept: str) -> Iterator[tuple[str, float]]:
         yield media, weight
 
 
-def csv_answer(
+def csv_response(
     name: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], next_cursor: str | None = None
 ) -> Response:
-    """The table as an attachment `name`.csv (RFC 4180); the cursor of the next page, if any, as a Link header."""
+    """The table as an attachment `name`.csv (RFC 4180); the cursor of the next page, if any, as the header X-Next-Cursor."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow([safe(column) for column in columns])
-    writer.writerows([safe(cell) for cell in row] for row in rows)
+    writer.writerow([escape_cell(column) for column in columns])
+    writer.writerows([escape_cell(cell) for cell in row] for row in rows)
     headers = {"Content-Disposition": f'attachment; filename="{name}.csv"', "Vary": "Accept"}
     if next_cursor is not None:
         headers["X-Next-Cursor"] = next_cursor
     return Response(text.getvalue().encode(), media_type="text/csv; charset=utf-8; header=present", headers=headers)
 
 
-def safe(cell: Cell) -> str:
-    """The text of a cell. A word that a spreadsheet would run as a formula gets an apostrophe before it; numbers stay
-    numbers.
+def escape_cell(cell: Cell) -> str:
+    """Escape a cell. Text that a spreadsheet would run as a formula gets an apostrophe before it; numbers stay numbers.
 
     Source: OWASP, "CSV Injection".
     """

@@ -1,4 +1,4 @@
-"""What stands beside every table: the choices that were made, what they mean in words, and n."""
+"""The definition in every report: its query, the meaning in words, and n."""
 
 from __future__ import annotations
 
@@ -6,60 +6,60 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from metrics.domain.choices import Choices, Mode, Order, Visit
 from metrics.domain.definition_view import Stages
 from metrics.domain.funnel import GroupKey
+from metrics.domain.report_query import Mode, Order, ReportQuery, Visit
 
 GroupValues = dict[str, bool | int | float | str | list[str] | None]
 
 
 class Answer(BaseModel):
-    """Base of answers."""
+    """Base of the response models."""
 
     model_config = ConfigDict(populate_by_name=True)
 
 
 class Definition(Answer):
-    """How the numbers were made."""
+    """The definition of the numbers."""
 
     mode: Mode
-    order: Order | None = Field(default=None, description="Null where it plays no part.")
+    order: Order | None = Field(default=None, description="Null if the report does not use it.")
     entry: Visit
     from_: datetime | None = Field(default=None, alias="from")
     to: datetime | None = None
     by: list[str]
     where: list[str]
     definition_version: int | None = Field(
-        default=None, description="Version of the lead definition that orders the stages; null before one is known."
+        default=None, description="Version of the lead definition that orders the stages; null before the first one."
     )
     n: int = Field(description="Leads counted.")
     words: list[str] = Field(description="What the numbers mean, in plain sentences.")
 
 
-def definition_of(choices: Choices, stages: Stages, n: int, words: list[str], *, ordered: bool) -> Definition:
+def build_definition(query: ReportQuery, stages: Stages, n: int, words: list[str], *, ordered: bool) -> Definition:
     return Definition(
-        mode=choices.mode,
-        order=choices.order if ordered else None,
-        entry=choices.entry,
-        from_=choices.since,
-        to=choices.until,
-        by=[dimension.name for dimension in choices.by],
-        where=[f"{one.dimension.name}={one.value or ''}" for one in choices.where],
+        mode=query.mode,
+        order=query.order if ordered else None,
+        entry=query.entry,
+        from_=query.since,
+        to=query.until,
+        by=[dimension.name for dimension in query.by],
+        where=[f"{filter_.dimension.name}={filter_.value or ''}" for filter_ in query.where],
         definition_version=stages.version,
         n=n,
         words=words,
     )
 
 
-def group_values(choices: Choices, key: GroupKey) -> GroupValues:
+def group_values(query: ReportQuery, key: GroupKey) -> GroupValues:
     """The group's values by the name of their dimension."""
     return {
         dimension.name: list(value) if isinstance(value, tuple) else value
-        for dimension, value in zip(choices.by, key, strict=True)
+        for dimension, value in zip(query.by, key, strict=True)
     }
 
 
-def choice_cells(choices: Choices, as_of: datetime | None) -> tuple[list[str], list[str | datetime | None]]:
-    """Columns that repeat the choices on each line of a CSV table, since a line may be read alone."""
+def query_cells(query: ReportQuery, as_of: datetime | None) -> tuple[list[str], list[str | datetime | None]]:
+    """Columns that repeat the query on each line of a CSV table, since a line may be read alone."""
     columns = ["mode", "entry", "from", "to", "as_of"]
-    return columns, [choices.mode, choices.entry, choices.since, choices.until, as_of]
+    return columns, [query.mode, query.entry, query.since, query.until, as_of]

@@ -1,4 +1,4 @@
-"""GET /v1/funnel: how many leads got how far."""
+"""GET /v1/funnel: how many leads reached each stage."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from starlette.responses import Response
 
 from accord.contracts.values import StageKind
 from accord.db import Database
-from metrics.api.csv_tables import Cell, csv_answer, wants_csv
-from metrics.api.definitions import Answer, Definition, GroupValues, choice_cells, definition_of, group_values
-from metrics.api.questions import FunnelParameters, Reader, choices_of
-from metrics.domain.choices import Choices
-from metrics.domain.funnel import Group, funnel_words
-from metrics.usecases.ask import FunnelAnswer, ask_funnel
+from metrics.api.csv_tables import Cell, csv_response, wants_csv
+from metrics.api.definitions import Answer, Definition, GroupValues, build_definition, group_values, query_cells
+from metrics.api.parameters import FunnelParameters, Reader, build_query
+from metrics.domain.funnel import Group, describe_funnel
+from metrics.domain.report_query import ReportQuery
+from metrics.usecases.reports import FunnelReport, get_funnel
 
 Interval = tuple[float, float]
 
 
 class StageOut(Answer):
-    """One stage of the way from capture to won."""
+    """One stage of the path from capture to won."""
 
     stage: str
     kind: StageKind
-    entered: int = Field(description="Leads that were in the stage.")
-    reached: int = Field(description="Leads that count as having got to the stage, by the chosen order.")
+    entered: int = Field(description="Leads that entered the stage.")
+    reached: int = Field(description="Leads that count as having reached the stage, by the chosen order.")
     conversion_from_previous: float | None = Field(
         description="reached / reached of the stage before; null for the first."
     )
@@ -38,17 +38,17 @@ class StageOut(Answer):
 
 
 class ExitOut(Answer):
-    """One stage off the way."""
+    """One stage off the path to won."""
 
     stage: str
     kind: StageKind | None = Field(description="Null for a stage that the definition in force does not have.")
-    entered: int = Field(description="Leads that were in the stage.")
+    entered: int = Field(description="Leads that entered the stage.")
 
 
 class GroupOut(Answer):
     """The funnel of one group of leads."""
 
-    by: GroupValues = Field(description="The group's values; null where a lead's value is not known.")
+    by: GroupValues = Field(description="The group's values; null for leads without a value.")
     leads: int
     stages: list[StageOut]
     exits: list[ExitOut]
@@ -59,12 +59,10 @@ class FunnelOut(Answer):
 
     definition: Definition
     as_of: datetime | None = Field(
-        description="Everything recorded before this has been read; null until all topics were heard."
+        description="Everything recorded before this has been read; null until all topics have been read."
     )
     groups: list[GroupOut]
-    anomalies: dict[str, int] = Field(
-        description="Leads with something odd about them, by kind; they are counted all the same."
-    )
+    anomalies: dict[str, int] = Field(description="Leads with an anomaly, by kind; they count too.")
 
 
 _EXAMPLE = {
@@ -118,34 +116,34 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def funnel_router(database: Database) -> APIRouter:
-    """The funnel over this database."""
+    """The funnel route over this database."""
     router = APIRouter(prefix="/v1", tags=["funnel"])
 
     @router.get(
         "/funnel",
-        summary="How many leads got how far",
+        summary="How many leads reached each stage",
         operation_id="funnel",
         response_model=FunnelOut,
         responses=RESPONSES,
     )
-    async def funnel(request: Request, query: FunnelParameters, caller: Reader) -> Any:
-        choices = choices_of(query)
-        answer = await ask_funnel(database, choices)
-        return _csv(choices, answer) if wants_csv(request) else _json(choices, answer)
+    async def funnel(request: Request, parameters: FunnelParameters, caller: Reader) -> Any:
+        query = build_query(parameters)
+        report = await get_funnel(database, query)
+        return _to_csv(query, report) if wants_csv(request) else _to_json(query, report)
 
     return router
 
 
-def _json(choices: Choices, answer: FunnelAnswer) -> FunnelOut:
+def _to_json(query: ReportQuery, report: FunnelReport) -> FunnelOut:
     return FunnelOut(
-        definition=definition_of(choices, answer.stages, answer.funnel.leads, funnel_words(choices), ordered=True),
-        as_of=answer.as_of,
-        groups=[_group(choices, group) for group in answer.funnel.groups],
-        anomalies=dict(answer.funnel.anomalies),
+        definition=build_definition(query, report.stages, report.funnel.leads, describe_funnel(query), ordered=True),
+        as_of=report.as_of,
+        groups=[_group_out(query, group) for group in report.funnel.groups],
+        anomalies=dict(report.funnel.anomalies),
     )
 
 
-def _group(choices: Choices, group: Group) -> GroupOut:
+def _group_out(query: ReportQuery, group: Group) -> GroupOut:
     stages = [
         StageOut(
             stage=count.stage.key,
@@ -159,8 +157,8 @@ def _group(choices: Choices, group: Group) -> GroupOut:
         )
         for count in group.stages
     ]
-    exits = [ExitOut(stage=one.stage, kind=one.kind, entered=one.entered) for one in group.exits]
-    return GroupOut(by=group_values(choices, group.key), leads=group.leads, stages=stages, exits=exits)
+    exits = [ExitOut(stage=exit_.stage, kind=exit_.kind, entered=exit_.entered) for exit_ in group.exits]
+    return GroupOut(by=group_values(query, group.key), leads=group.leads, stages=stages, exits=exits)
 
 
 _COLUMNS = (
@@ -169,14 +167,14 @@ _COLUMNS = (
 ).split()
 
 
-def _csv(choices: Choices, answer: FunnelAnswer) -> Response:
-    names, cells = choice_cells(choices, answer.as_of)
-    columns = [*(dimension.name for dimension in choices.by), *_COLUMNS, "order", *names]
-    rows = ([*line, choices.order, *cells] for group in answer.funnel.groups for line in _lines(group))
-    return csv_answer("funnel", columns, rows)
+def _to_csv(query: ReportQuery, report: FunnelReport) -> Response:
+    names, cells = query_cells(query, report.as_of)
+    columns = [*(dimension.name for dimension in query.by), *_COLUMNS, "order", *names]
+    rows = ([*line, query.order, *cells] for group in report.funnel.groups for line in _csv_lines(group))
+    return csv_response("funnel", columns, rows)
 
 
-def _lines(group: Group) -> Iterator[list[Cell]]:
+def _csv_lines(group: Group) -> Iterator[list[Cell]]:
     for count in group.stages:
         yield [
             *group.key,
@@ -190,5 +188,18 @@ def _lines(group: Group) -> Iterator[list[Cell]]:
             count.conversion_from_first,
             *(count.interval_95_from_first or (None, None)),
         ]
-    for one in group.exits:
-        yield [*group.key, one.stage, one.kind, group.leads, one.entered, None, None, None, None, None, None, None]
+    for exit_ in group.exits:
+        yield [
+            *group.key,
+            exit_.stage,
+            exit_.kind,
+            group.leads,
+            exit_.entered,
+            None,
+            None,
+            None,
+            None,
+            None,
+            None,
+            None,
+        ]

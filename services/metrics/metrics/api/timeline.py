@@ -15,12 +15,12 @@ from accord.db import Database
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, decode_cursor, encode_cursor
 from accord.http.problems import not_found, unfit_parameter
-from metrics.api.csv_tables import csv_answer, wants_csv
+from metrics.api.csv_tables import csv_response, wants_csv
 from metrics.api.definitions import Answer
-from metrics.api.questions import Reader
+from metrics.api.parameters import Reader
 from metrics.domain.clock import ClockState
-from metrics.queries.timeline import RANK, Place
-from metrics.usecases.ask import TimelineAnswer, UnknownLead, ask_timeline, waited
+from metrics.queries.timeline import RANK, TimelineCursor
+from metrics.usecases.reports import Timeline, UnknownLead, get_timeline, measure_wait
 
 _SECOND_US = 1_000_000
 
@@ -33,7 +33,9 @@ class StageItem(Answer):
     stage: str
     kind: StageKind
     visit: int
-    position: int = Field(description="Place in the lead's way, from 0. It follows the reports, not the times.")
+    position: int = Field(
+        description="Position in the lead's stage history, from 0. It follows the reports, not the times."
+    )
     exited_at: datetime | None
     next_stage: str | None
     duration_s: float | None = Field(description="Until it left, else until as_of; null while as_of is unknown.")
@@ -61,7 +63,7 @@ class ClockItem(Answer):
 
 
 class ActivityItem(Answer):
-    """Something that happened with the lead."""
+    """An activity of the lead."""
 
     type: Literal["activity"] = "activity"
     at: datetime
@@ -78,28 +80,30 @@ Item = Annotated[StageItem | ClockItem | ActivityItem, Field(discriminator="type
 
 
 class TimelineOut(Answer):
-    """What is known of the lead, and a page of what happened with it."""
+    """The lead, and a page of its timeline."""
 
     lead_id: UUID
     merged_into: UUID | None
     erased: bool
     source: str | None
     campaign: str | None
-    captured_at: datetime | None = Field(description="Null while only other services have told of the lead.")
+    captured_at: datetime | None = Field(description="Null until intake's event of the lead has been read.")
     account_id: UUID | None
     attributes: Attributes
     owner: str | None
-    stage: str | None = Field(description="Where it is now.")
+    stage: str | None = Field(description="The current stage.")
     amount: Money | None
     expected_close: date | None
     as_of: datetime | None
-    stages: list[StageItem] = Field(description="Its whole way, in the order reported; the same on each page.")
-    items: list[Item] = Field(description="What happened, in time order, stages included; page by page.")
+    stages: list[StageItem] = Field(
+        description="The whole stage history, in the order reported; the same on each page."
+    )
+    items: list[Item] = Field(description="Stages, clocks and activities in time order, page by page.")
     next_cursor: str | None
 
 
 def timeline_router(database: Database) -> APIRouter:
-    """Timelines over this database."""
+    """The timeline route over this database."""
     router = APIRouter(prefix="/v1/leads", tags=["timeline"])
 
     @router.get(
@@ -117,23 +121,23 @@ def timeline_router(database: Database) -> APIRouter:
         cursor: CursorText = None,
     ) -> Any:
         try:
-            answer = await ask_timeline(database, lead_id, _after(cursor), limit)
+            found = await get_timeline(database, lead_id, _decode_cursor(cursor), limit)
         except UnknownLead:
             raise not_found("lead") from None
-        return _csv(answer) if wants_csv(request) else _json(answer)
+        return _to_csv(found) if wants_csv(request) else _to_json(found)
 
     return router
 
 
-def _after(cursor: str | None) -> Place | None:
-    place = decode_cursor(cursor, datetime, str, str)
-    if place is None:
+def _decode_cursor(cursor: str | None) -> TimelineCursor | None:
+    values = decode_cursor(cursor, datetime, str, str)
+    if values is None:
         return None
-    at, type_, id_ = place
-    known = next((one for one in RANK if one == type_), None)
-    if known is None or not (_is_number(id_) if known == "stage" else _is_uuid(id_)):
-        raise unfit_parameter("cursor", "is not one of this list")
-    return Place(at, known, id_)
+    at, name, id_ = values
+    type_ = next((item_type for item_type in RANK if item_type == name), None)
+    if type_ is None or not (_is_number(id_) if type_ == "stage" else _is_uuid(id_)):
+        raise unfit_parameter("cursor", "is not a cursor of this list")
+    return TimelineCursor(at, type_, id_)
 
 
 def _is_number(text: str) -> bool:
@@ -147,14 +151,14 @@ def _is_uuid(text: str) -> bool:
         return False
 
 
-def _items(answer: TimelineAnswer) -> list[StageItem | ClockItem | ActivityItem]:
-    return [_item(place, row, answer.as_of) for place, row in answer.items]
+def _to_items(found: Timeline) -> list[StageItem | ClockItem | ActivityItem]:
+    return [_to_item(cursor, row, found.as_of) for cursor, row in found.items]
 
 
-def _item(place: Place, row: Any, as_of: datetime | None) -> StageItem | ClockItem | ActivityItem:
-    if place.type == "stage":
-        return _stage(row, as_of)
-    if place.type == "clock":
+def _to_item(cursor: TimelineCursor, row: Any, as_of: datetime | None) -> StageItem | ClockItem | ActivityItem:
+    if cursor.type == "stage":
+        return _stage_item(row, as_of)
+    if cursor.type == "clock":
         return ClockItem(
             at=row.started_at,
             clock_id=row.clock_id,
@@ -179,8 +183,8 @@ def _item(place: Place, row: Any, as_of: datetime | None) -> StageItem | ClockIt
     )
 
 
-def _stage(row: Any, as_of: datetime | None) -> StageItem:
-    so_far = waited(row.entered_at, as_of)
+def _stage_item(row: Any, as_of: datetime | None) -> StageItem:
+    so_far = measure_wait(row.entered_at, as_of)
     duration_s = so_far.total_seconds() if so_far is not None else None
     return StageItem(
         at=row.entered_at,
@@ -199,14 +203,14 @@ def _stage(row: Any, as_of: datetime | None) -> StageItem:
     )
 
 
-def _next(answer: TimelineAnswer) -> str | None:
-    if answer.next is None:
+def _next_cursor(found: Timeline) -> str | None:
+    if found.next is None:
         return None
-    return encode_cursor(answer.next.at, answer.next.type, answer.next.id)
+    return encode_cursor(found.next.at, found.next.type, found.next.id)
 
 
-def _json(answer: TimelineAnswer) -> TimelineOut:
-    lead = answer.lead
+def _to_json(found: Timeline) -> TimelineOut:
+    lead = found.lead
     return TimelineOut(
         lead_id=lead.lead_id,
         merged_into=lead.merged_into,
@@ -220,10 +224,10 @@ def _json(answer: TimelineAnswer) -> TimelineOut:
         stage=lead.path[-1] if lead.path else None,
         amount=None if lead.amount is None else Money(amount=lead.amount, currency=lead.currency),
         expected_close=lead.expected_close,
-        as_of=answer.as_of,
-        stages=[_stage(row, answer.as_of) for row in answer.stages],
-        items=_items(answer),
-        next_cursor=_next(answer),
+        as_of=found.as_of,
+        stages=[_stage_item(row, found.as_of) for row in found.stages],
+        items=_to_items(found),
+        next_cursor=_next_cursor(found),
     )
 
 
@@ -232,10 +236,10 @@ _COLUMNS = (
 ).split()
 
 
-def _csv(answer: TimelineAnswer) -> Response:
+def _to_csv(found: Timeline) -> Response:
     rows = []
-    for item in _items(answer):
-        known = item.model_dump()
-        known["name"] = known.get("stage") or known.get("clause") or known["kind"]
-        rows.append([known.get(column) for column in _COLUMNS])
-    return csv_answer("timeline", _COLUMNS, rows, _next(answer))
+    for item in _to_items(found):
+        values = item.model_dump()
+        values["name"] = values.get("stage") or values.get("clause") or values["kind"]
+        rows.append([values.get(column) for column in _COLUMNS])
+    return csv_response("timeline", _COLUMNS, rows, _next_cursor(found))

@@ -13,32 +13,32 @@ from starlette.responses import Response
 from accord.db import Database
 from accord.http.paging import decode_cursor, encode_cursor
 from accord.http.problems import unfit_parameter
-from metrics.api.csv_tables import csv_answer, wants_csv
-from metrics.api.definitions import Answer, Definition, GroupValues, choice_cells, definition_of, group_values
-from metrics.api.questions import (
+from metrics.api.csv_tables import csv_response, wants_csv
+from metrics.api.definitions import Answer, Definition, GroupValues, build_definition, group_values, query_cells
+from metrics.api.parameters import (
     Reader,
     VelocityLeadsParameters,
     VelocityLeadsQuery,
     VelocityParameters,
-    between_of,
-    choices_of,
+    build_query,
+    parse_stage_pair,
 )
-from metrics.domain.choices import Choices
-from metrics.domain.velocity import Step, velocity_words
-from metrics.queries.velocity import Cursor, LeadStep
-from metrics.usecases.ask import Between, LeadsAnswer, UnknownStage, VelocityAnswer, ask_leads, ask_velocity
+from metrics.domain.report_query import ReportQuery
+from metrics.domain.velocity import Step, describe_velocity
+from metrics.queries.velocity import LeadCursor, LeadStep
+from metrics.usecases.reports import LeadPage, StagePair, UnknownStage, VelocityReport, get_leads, get_velocity
 
 _SECOND_US = 1_000_000
 
 
 class StepOut(Answer):
-    """One step; durations in seconds, null where nothing was measured."""
+    """One step; durations in seconds, null without observations."""
 
     from_: str = Field(alias="from")
-    to: str | None = Field(description="Null: the time in the stage, wherever the lead went on to.")
+    to: str | None = Field(description="Null: the time in the stage, whatever the next stage.")
     n: int = Field(description="Leads that finished the step.")
     waiting: int = Field(description="Leads still in it.")
-    left: int = Field(description="Leads that went another way.")
+    left: int = Field(description="Leads that left by another exit.")
     mean_s: float | None
     p50_s: float | None
     p75_s: float | None
@@ -74,7 +74,7 @@ class LeadStepOut(Answer):
     entered_at: datetime
     ended_at: datetime | None
     to: str | None = Field(
-        description="The stage it went on to, or the second of `between`, or where it came to rest without it."
+        description="The next stage, or the second of `between`, or the stage in which it rests without it."
     )
     state: Literal["done", "waiting", "left", "resting"]
     duration_s: float = Field(description="Until it ended, else until as_of.")
@@ -95,21 +95,21 @@ _CSV: dict[int | str, dict[str, Any]] = {
 
 
 def velocity_router(database: Database) -> APIRouter:
-    """Velocity over this database."""
+    """The velocity routes over this database."""
     router = APIRouter(prefix="/v1/velocity", tags=["velocity"])
 
     @router.get("", summary="How long steps take", operation_id="velocity", response_model=VelocityOut, responses=_CSV)
-    async def velocity(request: Request, query: VelocityParameters, caller: Reader) -> Any:
-        choices, between = choices_of(query), between_of(query.between)
+    async def velocity(request: Request, parameters: VelocityParameters, caller: Reader) -> Any:
+        query, between = build_query(parameters), parse_stage_pair(parameters.between)
         try:
-            answer = await ask_velocity(database, choices, between)
+            report = await get_velocity(database, query, between)
         except UnknownStage as error:
             raise unfit_parameter(
                 "between", f"names a stage that the definition in force does not have: {error}"
             ) from None
         if wants_csv(request):
-            return _csv(choices, answer)
-        return _json(choices, answer, between)
+            return _to_csv(query, report)
+        return _to_json(query, report, between)
 
     @router.get(
         "/leads",
@@ -118,103 +118,103 @@ def velocity_router(database: Database) -> APIRouter:
         response_model=LeadStepsOut,
         responses=_CSV,
     )
-    async def leads(request: Request, query: VelocityLeadsParameters, caller: Reader) -> Any:
-        choices, where = choices_of(query), _where(query)
+    async def leads(request: Request, parameters: VelocityLeadsParameters, caller: Reader) -> Any:
+        query, where = build_query(parameters), _parse_where(parameters)
         try:
-            answer = await ask_leads(
+            report = await get_leads(
                 database,
-                choices,
+                query,
                 where,
-                states=(query.state,) if query.state else (),
-                after=_after(query.cursor),
-                limit=query.limit,
+                states=(parameters.state,) if parameters.state else (),
+                after=_decode_cursor(parameters.cursor),
+                limit=parameters.limit,
             )
         except UnknownStage as error:
-            parameter = "between" if isinstance(where, Between) else "stage"
+            parameter = "between" if isinstance(where, StagePair) else "stage"
             raise unfit_parameter(
                 parameter, f"names a stage that the definition in force does not have: {error}"
             ) from None
-        return _leads_csv(choices, answer) if wants_csv(request) else _leads_json(choices, answer)
+        return _leads_to_csv(query, report) if wants_csv(request) else _leads_to_json(query, report)
 
     return router
 
 
-def _where(query: VelocityLeadsQuery) -> str | Between:
-    between = between_of(query.between)
-    if between is not None and query.stage is None:
+def _parse_where(parameters: VelocityLeadsQuery) -> str | StagePair:
+    between = parse_stage_pair(parameters.between)
+    if between is not None and parameters.stage is None:
         return between
-    if between is None and query.stage:
-        return query.stage
+    if between is None and parameters.stage:
+        return parameters.stage
     raise unfit_parameter("stage", "or between must be given, and only one of them")
 
 
-def _after(cursor: str | None) -> Cursor | None:
-    place = decode_cursor(cursor, datetime, int, UUID)
-    return None if place is None else Cursor(*place)
+def _decode_cursor(cursor: str | None) -> LeadCursor | None:
+    values = decode_cursor(cursor, datetime, int, UUID)
+    return None if values is None else LeadCursor(*values)
 
 
 def _seconds(microseconds: float | None) -> float | None:
     return None if microseconds is None else microseconds / _SECOND_US
 
 
-def _step(one: Step) -> StepOut:
+def _step_out(step: Step) -> StepOut:
     return StepOut(
-        from_=one.from_,
-        to=one.to,
-        n=one.n,
-        waiting=one.waiting,
-        left=one.left,
-        mean_s=_seconds(one.mean_us),
-        p50_s=_seconds(one.p50_us),
-        p75_s=_seconds(one.p75_us),
-        p90_s=_seconds(one.p90_us),
-        max_s=_seconds(one.max_us),
-        km_median_s=_seconds(one.km_median_us),
+        from_=step.from_,
+        to=step.to,
+        n=step.n,
+        waiting=step.waiting,
+        left=step.left,
+        mean_s=_seconds(step.mean_us),
+        p50_s=_seconds(step.p50_us),
+        p75_s=_seconds(step.p75_us),
+        p90_s=_seconds(step.p90_us),
+        max_s=_seconds(step.max_us),
+        km_median_s=_seconds(step.km_median_us),
     )
 
 
-def _json(choices: Choices, answer: VelocityAnswer, between: Between | None) -> VelocityOut:
-    n = sum(group.leads for group in answer.groups)
-    words = velocity_words(choices, between=between is not None)
+def _to_json(query: ReportQuery, report: VelocityReport, between: StagePair | None) -> VelocityOut:
+    n = sum(group.leads for group in report.groups)
+    words = describe_velocity(query, between=between is not None)
     return VelocityOut(
-        definition=definition_of(choices, answer.stages, n, words, ordered=False),
-        as_of=answer.as_of,
+        definition=build_definition(query, report.stages, n, words, ordered=False),
+        as_of=report.as_of,
         groups=[
             VelocityGroupOut(
-                by=group_values(choices, group.key), leads=group.leads, steps=[_step(one) for one in group.steps]
+                by=group_values(query, group.key), leads=group.leads, steps=[_step_out(step) for step in group.steps]
             )
-            for group in answer.groups
+            for group in report.groups
         ],
-        anomalies=dict(answer.anomalies),
+        anomalies=dict(report.anomalies),
     )
 
 
 _STEP_COLUMNS = "from to n waiting left mean_s p50_s p75_s p90_s max_s km_median_s".split()
 
 
-def _csv(choices: Choices, answer: VelocityAnswer) -> Response:
-    names, cells = choice_cells(choices, answer.as_of)
-    # "from" and "to" are stages here; the period's bounds get names of their own.
+def _to_csv(query: ReportQuery, report: VelocityReport) -> Response:
+    names, cells = query_cells(query, report.as_of)
+    # "from" and "to" are stages here; the bounds of the period have other names.
     names = [f"period_{name}" if name in ("from", "to") else name for name in names]
-    columns = [*(dimension.name for dimension in choices.by), *_STEP_COLUMNS, *names]
+    columns = [*(dimension.name for dimension in query.by), *_STEP_COLUMNS, *names]
     rows = (
-        [*group.key, *_step(one).model_dump(by_alias=True).values(), *cells]
-        for group in answer.groups
-        for one in group.steps
+        [*group.key, *_step_out(step).model_dump(by_alias=True).values(), *cells]
+        for group in report.groups
+        for step in group.steps
     )
-    return csv_answer("velocity", columns, rows)
+    return csv_response("velocity", columns, rows)
 
 
-def _next(answer: LeadsAnswer) -> str | None:
-    if answer.next is None:
+def _next_cursor(report: LeadPage) -> str | None:
+    if report.next is None:
         return None
-    return encode_cursor(answer.next.observed_until, answer.next.duration_us, answer.next.lead_id)
+    return encode_cursor(report.next.observed_until, report.next.duration_us, report.next.lead_id)
 
 
-def _lead_step(choices: Choices, item: LeadStep) -> LeadStepOut:
+def _lead_step_out(query: ReportQuery, item: LeadStep) -> LeadStepOut:
     return LeadStepOut(
         lead_id=item.lead_id,
-        by=group_values(choices, item.group),
+        by=group_values(query, item.group),
         entered_at=item.entered_at,
         ended_at=item.ended_at,
         to=item.to,
@@ -223,15 +223,15 @@ def _lead_step(choices: Choices, item: LeadStep) -> LeadStepOut:
     )
 
 
-def _leads_json(choices: Choices, answer: LeadsAnswer) -> LeadStepsOut:
-    items = [_lead_step(choices, item) for item in answer.items]
-    return LeadStepsOut(as_of=answer.as_of, items=items, next_cursor=_next(answer))
+def _leads_to_json(query: ReportQuery, report: LeadPage) -> LeadStepsOut:
+    items = [_lead_step_out(query, item) for item in report.items]
+    return LeadStepsOut(as_of=report.as_of, items=items, next_cursor=_next_cursor(report))
 
 
-def _leads_csv(choices: Choices, answer: LeadsAnswer) -> Response:
-    columns = ["lead_id", *(one.name for one in choices.by), *"entered_at ended_at to state duration_s as_of".split()]
+def _leads_to_csv(query: ReportQuery, report: LeadPage) -> Response:
+    columns = ["lead_id", *(step.name for step in query.by), *"entered_at ended_at to state duration_s as_of".split()]
     rows = (
-        [str(i.lead_id), *i.group, i.entered_at, i.ended_at, i.to, i.state, i.duration_us / _SECOND_US, answer.as_of]
-        for i in answer.items
+        [str(i.lead_id), *i.group, i.entered_at, i.ended_at, i.to, i.state, i.duration_us / _SECOND_US, report.as_of]
+        for i in report.items
     )
-    return csv_answer("velocity-leads", columns, rows, _next(answer))
+    return csv_response("velocity-leads", columns, rows, _next_cursor(report))

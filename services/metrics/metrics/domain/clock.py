@@ -1,5 +1,4 @@
-"""What metrics knows of one SLA clock, and how each event changes it. The SLA monitor decides; nothing is decided
-here."""
+"""The projection of one SLA clock, and how each event changes it. The SLA monitor makes every decision."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ ClockState = Literal["running", "breached", "met", "met_late", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """One clock. `settled_at` is when it was met or cancelled; `breached_at` stays after a late fulfilment."""
+    """One clock. `settled_at` is when it was met or cancelled; `breached_at` stays after a late answer."""
 
     clock_id: UUID
     lead_id: UUID | None
@@ -36,7 +35,7 @@ class Clock:
     started_at: datetime
     due_at: datetime
     state: ClockState
-    warned: float | None
+    warned_fraction: float | None
     """The greatest warning fraction passed."""
     breached_at: datetime | None
     settled_at: datetime | None
@@ -44,11 +43,11 @@ class Clock:
     sequence: int
 
 
-def after(clock: Clock | None, event: ClockEvent) -> Clock:
-    """The clock after an event. A stale event, by `sequence`, changes nothing."""
+def apply_event(clock: Clock | None, event: ClockEvent) -> Clock:
+    """Apply an event to the clock. A stale event, by `sequence`, changes nothing."""
     if clock is not None and event.sequence <= clock.sequence:
         return clock
-    known = Clock(
+    current = Clock(
         clock_id=event.clock_id,
         lead_id=event.lead_id,
         clause=event.clause,
@@ -59,28 +58,28 @@ def after(clock: Clock | None, event: ClockEvent) -> Clock:
         started_at=event.started_at,
         due_at=event.due_at,
         state=clock.state if clock else "running",
-        warned=clock.warned if clock else None,
+        warned_fraction=clock.warned_fraction if clock else None,
         breached_at=clock.breached_at if clock else None,
         settled_at=clock.settled_at if clock else None,
         backfill=event.backfill,
         sequence=event.sequence,
     )
-    return _after(known, event)
+    return _apply(current, event)
 
 
-def _after(known: Clock, event: ClockEvent) -> Clock:  # noqa: PLR0911 - one for each type
+def _apply(current: Clock, event: ClockEvent) -> Clock:  # noqa: PLR0911 - one for each type
     match event:
-        case ClockStarted():  # again, where what had settled it was corrected away
-            return replace(known, state="running", breached_at=None, settled_at=None)
+        case ClockStarted():  # again, if a correction removed what had settled it
+            return replace(current, state="running", breached_at=None, settled_at=None)
         case ClockAtRisk():
-            return replace(known, warned=max(known.warned or 0, event.fraction))
+            return replace(current, warned_fraction=max(current.warned_fraction or 0, event.fraction))
         case ClockBreached():
-            return replace(known, state="breached", breached_at=event.occurred_at)
+            return replace(current, state="breached", breached_at=event.occurred_at)
         case ClockMet():
-            return replace(known, state="met_late" if event.late else "met", settled_at=event.occurred_at)
+            return replace(current, state="met_late" if event.late else "met", settled_at=event.occurred_at)
         case BreachWithdrawn():
-            return replace(known, state="met", breached_at=None, settled_at=event.met_at)
+            return replace(current, state="met", breached_at=None, settled_at=event.met_at)
         case ClockCancelled():
-            return replace(known, state="cancelled", settled_at=event.occurred_at)
+            return replace(current, state="cancelled", settled_at=event.occurred_at)
         case _:
-            return known
+            return current

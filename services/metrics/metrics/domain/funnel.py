@@ -1,7 +1,6 @@
-"""The funnel: how many leads got how far, counted once each whatever their detours. Reads nothing; the caller gathers
-the paths.
+"""The funnel: how many leads reached each stage, each lead counted once whatever its detours. The caller reads the paths.
 
-Leads with the same path are the same to a funnel, so the caller may hand them in as one tally with their number.
+Leads with the same path are the same to a funnel, so the caller may pass them as one tally with their number.
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from accord.contracts.values import StageKind
-from metrics.domain.choices import Choices, Mode, Order, Visit
 from metrics.domain.definition_view import Stage, Stages
 from metrics.domain.intervals import wilson
+from metrics.domain.report_query import Mode, Order, ReportQuery, Visit
 
 GroupValue = bool | int | float | str | tuple[str, ...] | None
 GroupKey = tuple[GroupValue, ...]
@@ -20,27 +19,26 @@ GroupKey = tuple[GroupValue, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Journey:
-    """The stages of a lead in the order of its entries. `counted` are the places that lie in the period; None counts
-    all."""
+class StagePath:
+    """The stages of a lead in the order of its entries. `counted` are the positions in the period; None counts all."""
 
-    path: tuple[str, ...]
+    stages: tuple[str, ...]
     counted: frozenset[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """So many leads of one group with the same journey and the same anomalies."""
+    """The number of leads of one group with the same path and the same anomalies."""
 
     group: GroupKey
-    journey: Journey
+    path: StagePath
     leads: int
     anomalies: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How far one journey got: stages it was in, stages it counts as having reached, stages off the way."""
+class StageReach:
+    """How far one path went: the stages that it entered, and those that count as reached."""
 
     entered: frozenset[str]
     reached: frozenset[str]
@@ -48,7 +46,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class StageCount:
-    """One stage of the way. Conversions compare `reached`; they are None where there is nothing to compare with."""
+    """One stage of the sales path. Conversions compare `reached`; they are None without anything to compare with."""
 
     stage: Stage
     entered: int
@@ -61,7 +59,7 @@ class StageCount:
 
 @dataclass(frozen=True, slots=True)
 class ExitCount:
-    """One stage off the way. `kind` is None for a stage that the definition in force no longer has."""
+    """One stage off the sales path. `kind` is None for a stage that the definition in force no longer has."""
 
     stage: str
     kind: StageKind | None
@@ -89,90 +87,88 @@ STAGE_NOT_IN_DEFINITION = "stage_not_in_definition"
 LEAD_WITHOUT_STAGE = "lead_without_stage"
 
 
-def chosen_places(journey: Journey, visit: Visit) -> dict[str, int]:
-    """For each stage of the journey the place of its first or last entry, where that entry is counted."""
-    places: dict[str, int] = {}
-    for place, stage in enumerate(journey.path):
-        if visit == "last" or stage not in places:
-            places[stage] = place
-    if journey.counted is None:
-        return places
-    return {stage: place for stage, place in places.items() if place in journey.counted}
+def select_positions(path: StagePath, visit: Visit) -> dict[str, int]:
+    """For each stage of the path the position of its first or last entry, if that entry is counted."""
+    positions: dict[str, int] = {}
+    for position, stage in enumerate(path.stages):
+        if visit == "last" or stage not in positions:
+            positions[stage] = position
+    if path.counted is None:
+        return positions
+    return {stage: position for stage, position in positions.items() if position in path.counted}
 
 
-def standing(stages: Stages, journey: Journey, order: Order, visit: Visit) -> Standing:
-    """How far a journey got.
+def compute_reach(stages: Stages, path: StagePath, order: Order, visit: Visit) -> StageReach:
+    """Compute how far a path went.
 
-    `any`: a stage is reached by a lead that was in it or in a later stage of the way (an open one of higher rank, or
-    a won one).
-    `strict`: it is reached by a lead that was in every stage of the way up to it, in that order.
+    `any`: a lead reaches a stage by entering it or a later stage of the sales path (an open one of higher rank, or a won
+    one). `strict`: a lead reaches it by entering every stage of the sales path up to it, in that order.
     """
-    places = chosen_places(journey, visit)
-    opens = [stage.key for stage in stages.way if stage.kind == "open"]
-    wons = [stage.key for stage in stages.way if stage.kind == "won"]
-    reached = _reached_strictly(opens, wons, places) if order == "strict" else _reached_any(opens, wons, places)
-    return Standing(frozenset(places), frozenset(reached))
+    positions = select_positions(path, visit)
+    open_stages = [stage.key for stage in stages.sales_path if stage.kind == "open"]
+    won_stages = [stage.key for stage in stages.sales_path if stage.kind == "won"]
+    find_reached = _find_reached_strict if order == "strict" else _find_reached_any
+    reached = find_reached(open_stages, won_stages, positions)
+    return StageReach(frozenset(positions), frozenset(reached))
 
 
-def _reached_any(opens: list[str], wons: list[str], places: Mapping[str, int]) -> set[str]:
-    reached = {stage for stage in wons if stage in places}
+def _find_reached_any(open_stages: list[str], won_stages: list[str], positions: Mapping[str, int]) -> set[str]:
+    reached = {stage for stage in won_stages if stage in positions}
     beyond = bool(reached)
-    for stage in reversed(opens):
-        beyond = beyond or stage in places
+    for stage in reversed(open_stages):
+        beyond = beyond or stage in positions
         if beyond:
             reached.add(stage)
     return reached
 
 
-def _reached_strictly(opens: list[str], wons: list[str], places: Mapping[str, int]) -> set[str]:
+def _find_reached_strict(open_stages: list[str], won_stages: list[str], positions: Mapping[str, int]) -> set[str]:
     reached: set[str] = set()
     before = -1
-    for stage in opens:
-        if places.get(stage, -1) <= before:
+    for stage in open_stages:
+        if positions.get(stage, -1) <= before:
             return reached
-        before = places[stage]
+        before = positions[stage]
         reached.add(stage)
-    return reached | {stage for stage in wons if places.get(stage, -1) > before}
+    return reached | {stage for stage in won_stages if positions.get(stage, -1) > before}
 
 
 @dataclass
-class _Count:
+class _GroupCounts:
     leads: int = 0
     entered: dict[str, int] = field(default_factory=dict)
     reached: dict[str, int] = field(default_factory=dict)
 
-    def add(self, at: Standing, leads: int) -> None:
+    def add(self, reach: StageReach, leads: int) -> None:
         self.leads += leads
-        for stage in at.entered:
+        for stage in reach.entered:
             self.entered[stage] = self.entered.get(stage, 0) + leads
-        for stage in at.reached:
+        for stage in reach.reached:
             self.reached[stage] = self.reached.get(stage, 0) + leads
 
 
-def funnel(stages: Stages, tallies: Iterable[Tally], choices: Choices) -> Funnel:
-    """The funnel of all tallies, by group. Without dimensions there is exactly one group, also when there are no
-    leads."""
-    counts: dict[GroupKey, _Count] = {} if choices.by else {(): _Count()}
-    standings: dict[Journey, Standing] = {}
+def compute_funnel(stages: Stages, tallies: Iterable[Tally], query: ReportQuery) -> Funnel:
+    """Compute the funnel of all tallies, by group. Without dimensions there is exactly one group, also without leads."""
+    counts: dict[GroupKey, _GroupCounts] = {} if query.by else {(): _GroupCounts()}
+    reach_of: dict[StagePath, StageReach] = {}
     anomalies: dict[str, int] = {}
     for tally in tallies:
-        at = standings.get(tally.journey)
-        if at is None:
-            at = standings[tally.journey] = standing(stages, tally.journey, choices.order, choices.entry)
-        counts.setdefault(tally.group, _Count()).add(at, tally.leads)
-        for kind in tally.anomalies | _anomalies_of(stages, tally.journey):
+        reach = reach_of.get(tally.path)
+        if reach is None:
+            reach = reach_of[tally.path] = compute_reach(stages, tally.path, query.order, query.entry)
+        counts.setdefault(tally.group, _GroupCounts()).add(reach, tally.leads)
+        for kind in tally.anomalies | _find_anomalies(stages, tally.path):
             anomalies[kind] = anomalies.get(kind, 0) + tally.leads
-    groups = tuple(_group(stages, key, counts[key]) for key in sorted(counts, key=group_order))
+    groups = tuple(_build_group(stages, key, counts[key]) for key in sorted(counts, key=group_sort_key))
     return Funnel(groups, sum(group.leads for group in groups), dict(sorted(anomalies.items())))
 
 
-def group_order(key: GroupKey) -> tuple[tuple[int, float, str], ...]:
-    """Sorts groups by their values: numbers, then words, then the unknown. Equal for two keys only if they are one
-    group."""
-    return tuple(_value_order(value) for value in key)
+def group_sort_key(key: GroupKey) -> tuple[tuple[int, float, str], ...]:
+    """Sorts groups by their values: numbers, then text, then unknown. Two keys are equal only if they are one group."""
+    return tuple(_value_sort_key(value) for value in key)
 
 
-def _value_order(value: GroupValue) -> tuple[int, float, str]:
+def _value_sort_key(value: GroupValue) -> tuple[int, float, str]:
     if value is None:
         return 3, 0, ""
     if isinstance(value, bool):
@@ -182,34 +178,34 @@ def _value_order(value: GroupValue) -> tuple[int, float, str]:
     return 2, 0, str(value)
 
 
-def _anomalies_of(stages: Stages, journey: Journey) -> frozenset[str]:
-    found = set()
-    if not journey.path:
-        found.add(LEAD_WITHOUT_STAGE)
-    if any(stage not in stages.by_key for stage in journey.path):
-        found.add(STAGE_NOT_IN_DEFINITION)
-    return frozenset(found)
+def _find_anomalies(stages: Stages, path: StagePath) -> frozenset[str]:
+    kinds = set()
+    if not path.stages:
+        kinds.add(LEAD_WITHOUT_STAGE)
+    if any(stage not in stages.by_key for stage in path.stages):
+        kinds.add(STAGE_NOT_IN_DEFINITION)
+    return frozenset(kinds)
 
 
-def _group(stages: Stages, key: GroupKey, count: _Count) -> Group:
+def _build_group(stages: Stages, key: GroupKey, count: _GroupCounts) -> Group:
     retired = sorted(stage for stage in count.entered if stage not in stages.by_key)
     exits = [ExitCount(stage.key, stage.kind, count.entered.get(stage.key, 0)) for stage in stages.exits]
     exits += [ExitCount(stage, None, count.entered[stage]) for stage in retired]
-    return Group(key, count.leads, tuple(_way(stages, count)), tuple(exits))
+    return Group(key, count.leads, tuple(_count_stages(stages, count)), tuple(exits))
 
 
-def _way(stages: Stages, count: _Count) -> Iterable[StageCount]:
+def _count_stages(stages: Stages, count: _GroupCounts) -> Iterable[StageCount]:
     previous: int | None = None
     first: int | None = None
-    for stage in stages.way:
+    for stage in stages.sales_path:
         reached = count.reached.get(stage.key, 0)
         yield StageCount(
             stage=stage,
             entered=count.entered.get(stage.key, 0),
             reached=reached,
-            conversion_from_previous=_share(reached, previous),
+            conversion_from_previous=_divide(reached, previous),
             interval_95=None if previous is None else wilson(reached, previous),
-            conversion_from_first=_share(reached, first),
+            conversion_from_first=_divide(reached, first),
             interval_95_from_first=None if first is None else wilson(reached, first),
         )
         if stage.kind == "open":
@@ -217,30 +213,35 @@ def _way(stages: Stages, count: _Count) -> Iterable[StageCount]:
             first = reached if first is None else first
 
 
-def _share(part: int, whole: int | None) -> float | None:
+def _divide(part: int, whole: int | None) -> float | None:
     return part / whole if whole else None
 
 
-MODE_WORDS: Mapping[Mode, str] = {
+MODE_DESCRIPTIONS: Mapping[Mode, str] = {
     "cohort": "Leads captured in the period, and how far they have got since.",
     "period": "Entries into stages dated in the period, of leads captured at any time; each lead counts once a stage.",
 }
-ORDER_WORDS: Mapping[Order, str] = {
-    "any": "Reached: leads that were in the stage or in a later one on the way to won, whichever they passed over.",
-    "strict": "Reached: leads that were in every stage of the way up to this one, in that order.",
+ORDER_DESCRIPTIONS: Mapping[Order, str] = {
+    "any": "Reached: leads that entered the stage or a later one on the path to won, whichever they skipped.",
+    "strict": "Reached: leads that entered every stage of the path up to this one, in that order.",
 }
-VISIT_WORDS: Mapping[Visit, str] = {
+VISIT_DESCRIPTIONS: Mapping[Visit, str] = {
     "first": "Of several entries into one stage the first counts.",
     "last": "Of several entries into one stage the last counts.",
 }
-FUNNEL_WORDS: tuple[str, ...] = (
-    "Entered: leads that were in the stage itself. Lost, recycled and disqualified are off the way: exits.",
+FUNNEL_DESCRIPTIONS: tuple[str, ...] = (
+    "Entered: leads that entered the stage itself. Lost, recycled and disqualified are exits, off the path to won.",
     "Conversions divide the reached of a stage by the reached of the stage before it, and of the first stage.",
     "Intervals are Wilson score intervals of 95 % around the conversion.",
     "Leads merged into another do not count; the surviving lead does.",
 )
 
 
-def funnel_words(choices: Choices) -> list[str]:
-    """The definition of the numbers in plain sentences, to stand beside them."""
-    return [MODE_WORDS[choices.mode], ORDER_WORDS[choices.order], VISIT_WORDS[choices.entry], *FUNNEL_WORDS]
+def describe_funnel(query: ReportQuery) -> list[str]:
+    """Describe the numbers in plain sentences."""
+    return [
+        MODE_DESCRIPTIONS[query.mode],
+        ORDER_DESCRIPTIONS[query.order],
+        VISIT_DESCRIPTIONS[query.entry],
+        *FUNNEL_DESCRIPTIONS,
+    ]

@@ -16,7 +16,7 @@ def wilson(successes: int, n: int, z: float = Z_95) -> tuple[float, float] | Non
     Raises ValueError unless 0 <= successes <= n.
     """
     if not 0 <= successes <= n:
-        raise ValueError(f"{successes} of {n} is no proportion")
+        raise ValueError(f"{successes} of {n} is not a proportion")
     if n == 0:
         return None
     share = successes / n

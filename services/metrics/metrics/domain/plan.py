@@ -1,7 +1,6 @@
-"""The plan agreement: one set of targets for both departments. Its content, what is wrong with one, and how it reads
-in plain words.
+"""The plan agreement: one set of targets for both departments. The shape of its content, and its validation.
 
-Money and rates are decimals written as text, so that no reader makes a binary fraction of them.
+Money and rates are decimals written as text, so that no reader rounds them to a binary fraction.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _PERIOD_DAYS_MAX = 3660
 _DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,9})?", re.ASCII)
 
 
-def _text_only(value: object) -> Decimal:
+def _parse_decimal(value: object) -> Decimal:
     if not isinstance(value, str):
         raise ValueError('must be a decimal written as text, such as "0.5"')
     if not _DECIMAL.fullmatch(value):
@@ -30,46 +29,46 @@ def _text_only(value: object) -> Decimal:
     return Decimal(value)
 
 
-def _known_zone(name: str) -> str:
+def _check_zone(name: str) -> str:
     if name not in available_timezones():
-        raise ValueError("is no IANA time zone")
+        raise ValueError("is not an IANA time zone")
     return name
 
 
-TextDecimal = Annotated[Decimal, BeforeValidator(_text_only)]
+TextDecimal = Annotated[Decimal, BeforeValidator(_parse_decimal)]
 Key = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Share = Annotated[float, Field(gt=0, le=1)]
 Per = Literal["month", "quarter", "year"]
 
 
-class _Part(BaseModel):
+class _PlanModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class PlanMoney(_Part):
-    """An amount above nothing in a currency (ISO 4217 code)."""
+class PlanMoney(_PlanModel):
+    """An amount above zero in a currency (ISO 4217 code)."""
 
     amount: Annotated[TextDecimal, Field(gt=0)]
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 
 
-class PlanPeriod(_Part):
+class PlanPeriod(_PlanModel):
     """First and last day, both included, in the time zone."""
 
     first: Annotated[Day, Field(alias="from", strict=False)]
     last: Annotated[Day, Field(alias="to", strict=False)]
-    timezone: Annotated[str, AfterValidator(_known_zone)]
+    timezone: Annotated[str, AfterValidator(_check_zone)]
 
 
-class PlanStage(_Part):
-    """One stage: the share of the stage before that gets here, and the days that usually takes."""
+class PlanStage(_PlanModel):
+    """One stage: the conversion from the stage before, and the days that it usually takes."""
 
     stage: Key
     conversion: Share | None = None
     days: Annotated[float, Field(ge=0, le=3660)] | None = None
 
 
-class Measure(_Part):
+class Measure(_PlanModel):
     """What is measured: entries into a stage, the conversion between two, or revenue in a stage. Exactly one."""
 
     entered: Key | None = None
@@ -79,13 +78,13 @@ class Measure(_Part):
     @property
     def stages(self) -> list[tuple[str, str]]:
         """The stages it names, each with its pointer inside the measure."""
-        pair = [(f"/conversion/{place}", stage) for place, stage in enumerate(self.conversion or [])]
+        pair = [(f"/conversion/{index}", stage) for index, stage in enumerate(self.conversion or [])]
         return [
             (f"/{name}", stage) for name, stage in (("entered", self.entered), ("revenue", self.revenue)) if stage
         ] + pair
 
 
-class Goal(_Part):
+class Goal(_PlanModel):
     """A goal of one department or both. Without a target it follows from the funnel and the revenue."""
 
     key: Key
@@ -95,29 +94,29 @@ class Goal(_Part):
     target: Share | Annotated[int, Field(ge=1)] | TextDecimal | None = None
 
 
-class Beneficiary(_Part):
+class Beneficiary(_PlanModel):
     """Who earns a reward: a department, or the owner of each lead."""
 
     department: Literal["marketing", "sales"] | None = None
     owner: Literal[True] | None = None
 
 
-class RewardGate(_Part):
-    """The floor before anyone is paid: this share of the goal."""
+class RewardGate(_PlanModel):
+    """The share of the goal below which nothing is paid."""
 
     goal: Key
     at_least: Annotated[float, Field(gt=0, le=10)]
 
 
-class Accelerator(_Part):
-    """From this share of the target on, another rate."""
+class Accelerator(_PlanModel):
+    """Another rate from this share of the target on."""
 
     from_: Annotated[float, Field(alias="from", gt=0, le=10)]
     rate: Annotated[TextDecimal, Field(gt=0, le=1)]
 
 
-class Reward(_Part):
-    """What is earned: a share of the measured revenue, from a gate on, up to a cap."""
+class Reward(_PlanModel):
+    """A share of the measured revenue, from a gate on, up to a cap."""
 
     key: Key
     to: Beneficiary
@@ -129,7 +128,7 @@ class Reward(_Part):
     cap: PlanMoney | None = None
 
 
-class Plan(_Part):
+class Plan(_PlanModel):
     """The content of a plan."""
 
     kind: Literal["plan"]
@@ -143,32 +142,31 @@ class Plan(_Part):
     rewards: Annotated[list[Reward], Field(max_length=100)] = []
 
 
-def parse(content: Mapping[str, object]) -> Plan:
-    """The plan in this content. Raises pydantic's ValidationError if it is none."""
+def parse_plan(content: Mapping[str, object]) -> Plan:
+    """Parse a plan. Raises pydantic's ValidationError if the content is none."""
     return Plan.model_validate(content)
 
 
-def flaws(content: Mapping[str, object]) -> list[Finding]:
-    """Everything wrong with a plan that can be seen in itself; empty means it can be signed."""
+def validate_plan(content: Mapping[str, object]) -> list[Finding]:
+    """Validate a plan by itself. An empty list means that it can be signed."""
     try:
-        plan = parse(content)
+        plan = parse_plan(content)
     except ValidationError as error:
         return shape(error, content)
-    return [*_period_flaws(plan), *_money_flaws(plan), *_funnel_flaws(plan), *_goal_flaws(plan), *_reward_flaws(plan)]
+    return [*_check_period(plan), *_check_money(plan), *_check_funnel(plan), *_check_goals(plan), *_check_rewards(plan)]
 
 
-def stages_not_in(plan: Plan, stages: Iterable[str]) -> list[Finding]:
-    """The stages of the plan's funnel that a definition does not have; a warning, since definitions change apart from
-    plans."""
-    known = set(stages)
+def find_unknown_stages(plan: Plan, stages: Iterable[str]) -> list[Finding]:
+    """Find stages of the plan's funnel that a definition lacks. These are warnings: definitions change apart from plans."""
+    defined = set(stages)
     return [
-        Finding(f"/funnel/{place}/stage", f"the definition in force has no stage {entry.stage}")
-        for place, entry in enumerate(plan.funnel)
-        if entry.stage not in known
+        Finding(f"/funnel/{index}/stage", f"the definition in force has no stage {entry.stage}")
+        for index, entry in enumerate(plan.funnel)
+        if entry.stage not in defined
     ]
 
 
-def _period_flaws(plan: Plan) -> Iterable[Finding]:
+def _check_period(plan: Plan) -> Iterable[Finding]:
     days = (plan.period.last - plan.period.first).days
     if days < 0:
         yield Finding("/period/to", "must not be before from")
@@ -176,49 +174,49 @@ def _period_flaws(plan: Plan) -> Iterable[Finding]:
         yield Finding("/period/to", "must be within ten years of from")
 
 
-def _money_flaws(plan: Plan) -> Iterable[Finding]:
+def _check_money(plan: Plan) -> Iterable[Finding]:
     currency = plan.revenue.currency
     if plan.average_deal.currency != currency:
         yield Finding("/average_deal/currency", f"must be {currency}, as the revenue is")
-    for place, reward in enumerate(plan.rewards):
+    for index, reward in enumerate(plan.rewards):
         if reward.cap and reward.cap.currency != currency:
-            yield Finding(f"/rewards/{place}/cap/currency", f"must be {currency}, as the revenue is")
+            yield Finding(f"/rewards/{index}/cap/currency", f"must be {currency}, as the revenue is")
 
 
-def _funnel_flaws(plan: Plan) -> Iterable[Finding]:
-    yield from _twice("/funnel", "stage", [entry.stage for entry in plan.funnel])
-    for place, entry in enumerate(plan.funnel):
-        if place == 0:
+def _check_funnel(plan: Plan) -> Iterable[Finding]:
+    yield from _check_unique("/funnel", "stage", [entry.stage for entry in plan.funnel])
+    for index, entry in enumerate(plan.funnel):
+        if index == 0:
             for name, value in (("conversion", entry.conversion), ("days", entry.days)):
                 if value is not None:
                     yield Finding(f"/funnel/0/{name}", "the first stage has no stage before it")
         else:
             for name, value in (("conversion", entry.conversion), ("days", entry.days)):
                 if value is None:
-                    yield Finding(f"/funnel/{place}/{name}", "is missing: the stage before needs it to lead here")
+                    yield Finding(f"/funnel/{index}/{name}", "is missing: every stage after the first needs it")
 
 
-def _goal_flaws(plan: Plan) -> Iterable[Finding]:
-    yield from _twice("/goals", "key", [goal.key for goal in plan.goals])
-    for place, goal in enumerate(plan.goals):
-        yield from _measure_flaws(plan, f"/goals/{place}/measure", goal.measure)
-        yield from _target_flaws(f"/goals/{place}/target", goal)
+def _check_goals(plan: Plan) -> Iterable[Finding]:
+    yield from _check_unique("/goals", "key", [goal.key for goal in plan.goals])
+    for index, goal in enumerate(plan.goals):
+        yield from _check_measure(plan, f"/goals/{index}/measure", goal.measure)
+        yield from _check_target(f"/goals/{index}/target", goal)
 
 
-def _measure_flaws(plan: Plan, pointer: str, measure: Measure) -> Iterable[Finding]:
+def _check_measure(plan: Plan, pointer: str, measure: Measure) -> Iterable[Finding]:
     if len([part for part in (measure.entered, measure.conversion, measure.revenue) if part is not None]) != 1:
         yield Finding(pointer, "must name exactly one of entered, conversion and revenue")
-    known = [entry.stage for entry in plan.funnel]
+    stages = [entry.stage for entry in plan.funnel]
     for within, stage in measure.stages:
-        if stage not in known:
+        if stage not in stages:
             yield Finding(pointer + within, f"the funnel has no stage {stage}")
-    if measure.conversion and all(stage in known for stage in measure.conversion):
-        start, end = (known.index(stage) for stage in measure.conversion)
+    if measure.conversion and all(stage in stages for stage in measure.conversion):
+        start, end = (stages.index(stage) for stage in measure.conversion)
         if start >= end:
             yield Finding(pointer + "/conversion", "must lead from a stage to a later one")
 
 
-def _target_flaws(pointer: str, goal: Goal) -> Iterable[Finding]:
+def _check_target(pointer: str, goal: Goal) -> Iterable[Finding]:
     target = goal.target
     if target is None:
         return
@@ -230,14 +228,14 @@ def _target_flaws(pointer: str, goal: Goal) -> Iterable[Finding]:
         yield Finding(pointer, 'must be an amount written as text, such as "1250000"')
 
 
-def _reward_flaws(plan: Plan) -> Iterable[Finding]:
-    yield from _twice("/rewards", "key", [reward.key for reward in plan.rewards])
+def _check_rewards(plan: Plan) -> Iterable[Finding]:
+    yield from _check_unique("/rewards", "key", [reward.key for reward in plan.rewards])
     goals = {goal.key for goal in plan.goals}
-    for place, reward in enumerate(plan.rewards):
-        pointer = f"/rewards/{place}"
+    for index, reward in enumerate(plan.rewards):
+        pointer = f"/rewards/{index}"
         if (reward.to.department is None) == (reward.to.owner is None):
             yield Finding(f"{pointer}/to", "must be exactly one of a department and the owner")
-        yield from _measure_flaws(plan, f"{pointer}/measure", reward.measure)
+        yield from _check_measure(plan, f"{pointer}/measure", reward.measure)
         if reward.measure.revenue is None and reward.measure.stages:
             yield Finding(f"{pointer}/measure", "must be revenue: the rate is a share of an amount")
         if reward.gate and reward.gate.goal not in goals:
@@ -247,7 +245,7 @@ def _reward_flaws(plan: Plan) -> Iterable[Finding]:
                 yield Finding(f"{pointer}/accelerators/{at}/from", "must be above the one before it")
 
 
-def _twice(pointer: str, name: str, keys: list[str]) -> Iterable[Finding]:
-    for place, key in enumerate(keys):
-        if key in keys[:place]:
-            yield Finding(f"{pointer}/{place}/{name}", f"{key} is there twice")
+def _check_unique(pointer: str, name: str, keys: list[str]) -> Iterable[Finding]:
+    for index, key in enumerate(keys):
+        if key in keys[:index]:
+            yield Finding(f"{pointer}/{index}/{name}", f"{key} appears twice")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import floor
 
-QUANTILE_WORDS = (
+QUANTILE_DESCRIPTION = (
     "p50, p75 and p90 interpolate linearly between the two nearest of the sorted durations (Hyndman and Fan's type 7)."
 )
 
@@ -20,7 +20,7 @@ def quantile(ordered: Sequence[int], q: float) -> float | None:
     """
     if not ordered:
         return None
-    place = (len(ordered) - 1) * q
-    below = floor(place)
+    rank = (len(ordered) - 1) * q
+    below = floor(rank)
     above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+    return ordered[below] + (ordered[above] - ordered[below]) * (rank - below)

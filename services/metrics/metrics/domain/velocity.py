@@ -1,8 +1,6 @@
-"""Velocity: how long steps take, with the leads that are still waiting counted as such. Durations are whole
-microseconds.
+"""Velocity: how long steps take, with waiting leads as censored observations. Durations are whole microseconds.
 
-A step of a stage lasts from entry to exit; a transition is one way out of a stage; `between` goes from one stage to
-another.
+A step of a stage lasts from entry to exit. A transition is one exit of a stage. `between` goes from one stage to another.
 """
 
 from __future__ import annotations
@@ -11,20 +9,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from metrics.domain.choices import Choices, Mode, Visit
 from metrics.domain.definition_view import Stages
-from metrics.domain.funnel import VISIT_WORDS
-from metrics.domain.journey import Entry, microseconds
-from metrics.domain.quantiles import QUANTILE_WORDS, quantile
+from metrics.domain.funnel import VISIT_DESCRIPTIONS
+from metrics.domain.quantiles import QUANTILE_DESCRIPTION, quantile
+from metrics.domain.report_query import Mode, ReportQuery, Visit
+from metrics.domain.stage_history import StageEntry, to_microseconds
 from metrics.domain.survival import km_median
 
 RESTING_KINDS = frozenset({"won", "lost", "disqualified"})
-"""A lead in a stage of this kind is at an end: it is not waiting to leave it."""
+"""A lead in a stage of this kind rests: it does not wait for an exit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """One step's durations, in any order: finished, still waiting, and of leads that left another way."""
+    """One step's durations, in any order: finished, still waiting, and of leads that left by another exit."""
 
     finished: Sequence[int]
     waiting: Sequence[int] = ()
@@ -33,7 +31,7 @@ class Durations:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The figures of one step; None where there is nothing to measure. `to` is None for the time in a stage."""
+    """The figures of one step; None without observations. `to` is None for the time in a stage."""
 
     from_: str
     to: str | None
@@ -48,8 +46,8 @@ class Step:
     km_median_us: int | None
 
 
-def step(from_: str, to: str | None, durations: Durations) -> Step:
-    """The figures of one step."""
+def measure_step(from_: str, to: str | None, durations: Durations) -> Step:
+    """Measure one step."""
     finished = sorted(durations.finished)
     return Step(
         from_=from_,
@@ -66,32 +64,30 @@ def step(from_: str, to: str | None, durations: Durations) -> Step:
     )
 
 
-def steps_of_stage(stages: Stages, stage: str, by_exit: Mapping[str | None, Sequence[int]]) -> list[Step]:
-    """The time in one stage, then each transition out of it that has happened.
+def measure_stage(stages: Stages, stage: str, by_exit: Mapping[str | None, Sequence[int]]) -> list[Step]:
+    """Measure the time in one stage, then each observed transition out of it.
 
-    `by_exit` holds the durations of its entries by the stage they went on to; under None those of the leads still
-    there.
+    `by_exit` holds the durations of its entries by the next stage, under None those of leads that are still there.
     """
-    # Sorted once here: each step's own sort then only merges what is in order.
-    by_exit = {to: sorted(found) for to, found in by_exit.items()}
-    known = stages.by_key.get(stage)
-    resting = known is not None and known.kind in RESTING_KINDS
+    # Sorted once here: each step's own sort then only merges ordered runs.
+    by_exit = {to: sorted(durations) for to, durations in by_exit.items()}
+    definition_stage = stages.by_key.get(stage)
+    resting = definition_stage is not None and definition_stage.kind in RESTING_KINDS
     waiting = () if resting else by_exit.get(None, ())
-    exits = {to: found for to, found in by_exit.items() if to is not None}
-    finished = [duration for found in exits.values() for duration in found]
-    steps = [] if resting and not finished else [step(stage, None, Durations(finished, waiting))]
-    for to in sorted(exits, key=lambda key: _rank(stages, key)):
-        others = [duration for other, found in exits.items() if other != to for duration in found]
-        steps.append(step(stage, to, Durations(exits[to], waiting, others)))
+    exits = {to: durations for to, durations in by_exit.items() if to is not None}
+    finished = [duration for durations in exits.values() for duration in durations]
+    steps = [] if resting and not finished else [measure_step(stage, None, Durations(finished, waiting))]
+    for to in sorted(exits, key=lambda key: _rank_key(stages, key)):
+        others = [duration for other, durations in exits.items() if other != to for duration in durations]
+        steps.append(measure_step(stage, to, Durations(exits[to], waiting, others)))
     return steps
 
 
-def velocity(stages: Stages, found: Mapping[str, Mapping[str | None, Sequence[int]]]) -> list[Step]:
-    """The steps of one group: every stage that a lead can wait in, entered or not, and every transition that has
-    happened."""
-    listed = [stage.key for stage in stages.every]
-    listed += sorted(stage for stage in found if stage not in stages.by_key)
-    return [one for stage in listed for one in steps_of_stage(stages, stage, found.get(stage, {}))]
+def measure_stages(stages: Stages, durations: Mapping[str, Mapping[str | None, Sequence[int]]]) -> list[Step]:
+    """Measure the steps of one group: every stage that a lead can wait in, and every observed transition."""
+    listed = [stage.key for stage in stages.by_rank]
+    listed += sorted(stage for stage in durations if stage not in stages.by_key)
+    return [step for stage in listed for step in measure_stage(stages, stage, durations.get(stage, {}))]
 
 
 State = Literal["done", "waiting", "left"]
@@ -99,17 +95,18 @@ State = Literal["done", "waiting", "left"]
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """One lead's way between two stages. `duration_us` is None while it waits: that depends on when one looks."""
+    """One lead's passage between two stages. `duration_us` is None while it waits, since it depends on the time of reading."""
 
     state: State
     duration_us: int | None
 
 
-def passage(entries: Sequence[Entry], from_: str, to: str, visit: Visit, resting: frozenset[str]) -> Passage | None:
-    """How a lead went from its first or last entry into `from_` to its next entry into `to`; None if it never was in
-    `from_`.
+def measure_passage(
+    entries: Sequence[StageEntry], from_: str, to: str, visit: Visit, resting: frozenset[str]
+) -> Passage | None:
+    """Measure a lead's passage from its first or last entry into `from_` to its next entry into `to`.
 
-    `resting` are the stages in which a lead has arrived for good.
+    None if it never entered `from_`. `resting` are the stages in which a lead rests.
     """
     starts = [entry for entry in entries if entry.stage == from_]
     if not starts:
@@ -118,40 +115,40 @@ def passage(entries: Sequence[Entry], from_: str, to: str, visit: Visit, resting
     later = entries[start.position + 1 :]
     for entry in later:
         if entry.stage == to:
-            return Passage("done", microseconds(entry.entered_at - start.entered_at))
+            return Passage("done", to_microseconds(entry.entered_at - start.entered_at))
     if later and later[-1].stage in resting:
-        return Passage("left", microseconds(later[-1].entered_at - start.entered_at))
+        return Passage("left", to_microseconds(later[-1].entered_at - start.entered_at))
     return Passage("waiting", None)
 
 
-def _rank(stages: Stages, key: str) -> tuple[int, str]:
+def _rank_key(stages: Stages, key: str) -> tuple[int, str]:
     stage = stages.by_key.get(key)
-    return (stage.rank if stage else len(stages.every), key)
+    return (stage.rank if stage else len(stages.by_rank), key)
 
 
-MODE_WORDS: Mapping[Mode, str] = {
+MODE_DESCRIPTIONS: Mapping[Mode, str] = {
     "cohort": "Steps of leads captured in the period.",
     "period": "Steps that began in the period, of leads captured at any time.",
 }
-STAGE_WORDS: tuple[str, ...] = (
+STAGE_DESCRIPTIONS: tuple[str, ...] = (
     "Time in a stage lasts from its entry to the next stage's.",
-    "A transition is one way out of a stage; leads that went another way are its `left`.",
-    "Leads in a won, lost or disqualified stage have arrived and do not wait.",
+    "A transition is one exit of a stage; leads with another exit are its `left`.",
+    "Leads in a won, lost or disqualified stage rest and do not wait.",
 )
-BETWEEN_WORDS: tuple[str, ...] = (
+BETWEEN_DESCRIPTIONS: tuple[str, ...] = (
     "From the chosen entry into the first stage to the next entry into the second, whatever lies between.",
     "Left: leads that went to a won, lost or disqualified stage without it, counted as observed until then.",
 )
-COMMON_WORDS: tuple[str, ...] = (
+COMMON_DESCRIPTIONS: tuple[str, ...] = (
     "Durations are as reported, also negative ones of an entry dated before the one it followed (see anomalies).",
     "n, mean, p50, p75, p90 and max are of the finished; waiting leads are observed until as_of.",
-    QUANTILE_WORDS,
+    QUANTILE_DESCRIPTION,
     "The Kaplan-Meier median counts leads that wait or left as unfinished for as long as they were observed.",
     "Leads merged into another do not count.",
 )
 
 
-def velocity_words(choices: Choices, *, between: bool) -> list[str]:
-    """The definition of the numbers in plain sentences, to stand beside them."""
-    own: Iterable[str] = BETWEEN_WORDS if between else STAGE_WORDS
-    return [MODE_WORDS[choices.mode], VISIT_WORDS[choices.entry], *own, *COMMON_WORDS]
+def describe_velocity(query: ReportQuery, *, between: bool) -> list[str]:
+    """Describe the numbers in plain sentences."""
+    specific: Iterable[str] = BETWEEN_DESCRIPTIONS if between else STAGE_DESCRIPTIONS
+    return [MODE_DESCRIPTIONS[query.mode], VISIT_DESCRIPTIONS[query.entry], *specific, *COMMON_DESCRIPTIONS]

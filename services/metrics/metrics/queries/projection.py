@@ -1,4 +1,4 @@
-"""Reads and writes the projections of one batch of events: a few statements whatever its size. It decides nothing.
+"""Reads and writes the projections of one batch of events, in a few statements whatever its size.
 
 Rows are locked and written in the order of their keys, so that two consumers cannot deadlock.
 """
@@ -19,10 +19,10 @@ from accord.contracts.qualification_events import LeadStageChanged, OpportunityU
 from accord.db import bulk
 from metrics import tables
 from metrics.domain.clock import Clock
-from metrics.domain.journey import Change, Entry
 from metrics.domain.lead import Lead
+from metrics.domain.stage_history import StageChange, StageEntry
 
-_ENSURE_LEADS = "INSERT INTO lead (lead_id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING"
+_INSERT_LEADS = "INSERT INTO lead (lead_id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING"
 
 _LEAD_MEMBERS = tuple(field.name for field in fields(Lead))
 
@@ -41,7 +41,7 @@ _REPORTED = (
     *("lead_id", "sequence", "stage", "stage_kind", "stage_rank", "visit", "correction", "cause", "decision", "reason"),
     *("actor", "definition_version", "recorded_at", "replaces", "withdrawn", "follows"),
 )
-"""What a stage change says under the name of its column."""
+"""The fields of a stage change that have a column of the same name."""
 _INSERT_ENTRIES = bulk.insert(
     tables.stage_entry, [*_REPORTED, "entered_at", "is_first", "is_last"], on_conflict="DO NOTHING"
 )
@@ -55,7 +55,7 @@ _SAVE_ENTRIES = bulk.update(
     " IS DISTINCT FROM (new.position, new.exited_at, new.next_stage, new.is_first, new.is_last)",
 )
 
-_NO_PLACE = {**dict.fromkeys(_DERIVED), "is_first": False, "is_last": False}
+_NO_POSITION = {**dict.fromkeys(_DERIVED), "is_first": False, "is_last": False}
 
 _ACTIVITY_MEMBERS = ("lead_id", "occurred_at", "activity_id", "kind", "by", "actor", "source")
 _INSERT_ACTIVITIES = bulk.insert(tables.activity, [*_ACTIVITY_MEMBERS, "campaign"], on_conflict="DO NOTHING")
@@ -70,7 +70,7 @@ _SAVE_CLOCKS = bulk.upsert(
     tables.clock,
     _CLOCK_MEMBERS,
     key=["clock_id"],
-    changing=["owner", "due_at", "state", "warned", "breached_at", "settled_at", "backfill", "sequence"],
+    changing=["owner", "due_at", "state", "warned_fraction", "breached_at", "settled_at", "backfill", "sequence"],
     where="excluded.sequence > clock.sequence",
 )
 
@@ -90,21 +90,21 @@ ON CONFLICT (version) DO NOTHING
 
 
 async def lock_leads(driver: asyncpg.Connection, ids: Iterable[UUID]) -> dict[UUID, Lead]:
-    """These leads, locked; those never heard of are made."""
+    """Lock these leads; unknown ones are inserted."""
     ordered = sorted(set(ids))
     if not ordered:
         return {}
-    await driver.execute(_ENSURE_LEADS, ordered)
-    return {row["lead_id"]: _lead(row) for row in await driver.fetch(_LOCK_LEADS, ordered)}
+    await driver.execute(_INSERT_LEADS, ordered)
+    return {row["lead_id"]: _lead_from_row(row) for row in await driver.fetch(_LOCK_LEADS, ordered)}
 
 
-def _lead(row: asyncpg.Record) -> Lead:
+def _lead_from_row(row: asyncpg.Record) -> Lead:
     # SQLAlchemy has set the connection's codec: jsonb comes as plain values, and is sent as text.
     return Lead(**{**row, "path": tuple(row["path"])})
 
 
 async def save_leads(driver: asyncpg.Connection, leads: Iterable[Lead]) -> None:
-    """Write leads that `lock_leads` has locked."""
+    """Save leads that `lock_leads` has locked."""
     rows = [
         {
             **{name: getattr(lead, name) for name in _LEAD_MEMBERS},
@@ -116,8 +116,8 @@ async def save_leads(driver: asyncpg.Connection, leads: Iterable[Lead]) -> None:
     await _SAVE_LEADS.execute(driver, rows)
 
 
-async def add_changes(driver: asyncpg.Connection, changes: Iterable[LeadStageChanged]) -> None:
-    """Keep reported stage changes; one that is there already stays as it is."""
+async def insert_changes(driver: asyncpg.Connection, changes: Iterable[LeadStageChanged]) -> None:
+    """Insert reported stage changes; an existing one stays unchanged."""
     rows = [
         {
             **{name: getattr(change, name) for name in _REPORTED},
@@ -130,20 +130,22 @@ async def add_changes(driver: asyncpg.Connection, changes: Iterable[LeadStageCha
     await _INSERT_ENTRIES.execute(driver, rows)
 
 
-async def changes_of(driver: asyncpg.Connection, ids: Sequence[UUID]) -> Mapping[UUID, list[Change]]:
-    """All stage changes reported so far of these leads."""
-    found: dict[UUID, list[Change]] = defaultdict(list)
+async def fetch_changes(driver: asyncpg.Connection, ids: Sequence[UUID]) -> Mapping[UUID, list[StageChange]]:
+    """Fetch all stage changes reported so far of these leads."""
+    found: dict[UUID, list[StageChange]] = defaultdict(list)
     for row in await driver.fetch(_CHANGES, ids):
-        found[row[0]].append(Change(*row[1:]))
+        found[row[0]].append(StageChange(*row[1:]))
     return found
 
 
-async def save_chains(
-    driver: asyncpg.Connection, chains: Mapping[UUID, Sequence[Entry]], changes: Mapping[UUID, Sequence[Change]]
+async def save_stage_histories(
+    driver: asyncpg.Connection,
+    histories: Mapping[UUID, Sequence[StageEntry]],
+    changes: Mapping[UUID, Sequence[StageChange]],
 ) -> None:
-    """Write what was derived of each lead's entries; changes that are in no chain lose their place."""
+    """Save the derived history of each lead; changes outside it lose their position."""
     rows: list[dict[str, object]] = []
-    for lead_id, entries in chains.items():
+    for lead_id, entries in histories.items():
         rows += [
             {
                 "lead_id": lead_id,
@@ -152,42 +154,44 @@ async def save_chains(
                 "exited_at": entry.exited_at,
                 "next_stage": entry.next_stage,
                 "duration_us": entry.duration_us,
-                "is_first": entry.first,
-                "is_last": entry.last,
+                "is_first": entry.is_first,
+                "is_last": entry.is_last,
             }
             for entry in entries
         ]
-        gone = {change.sequence for change in changes[lead_id]} - {entry.sequence for entry in entries}
-        rows += [{"lead_id": lead_id, "sequence": sequence, **_NO_PLACE} for sequence in sorted(gone)]
+        removed = {change.sequence for change in changes[lead_id]} - {entry.sequence for entry in entries}
+        rows += [{"lead_id": lead_id, "sequence": sequence, **_NO_POSITION} for sequence in sorted(removed)]
     await _SAVE_ENTRIES.execute(driver, rows)
 
 
-async def add_activities(driver: asyncpg.Connection, activities: Iterable[ActivityRecorded]) -> None:
-    """Keep activities, each once."""
-    once = {activity.activity_id: activity for activity in activities}
+async def insert_activities(driver: asyncpg.Connection, activities: Iterable[ActivityRecorded]) -> None:
+    """Insert activities, each once."""
+    by_id = {activity.activity_id: activity for activity in activities}
     rows = [
         {
             **{name: getattr(activity, name) for name in _ACTIVITY_MEMBERS},
             "campaign": activity.campaign and activity.campaign.name,
         }
-        for activity in sorted(once.values(), key=lambda one: (one.lead_id, one.occurred_at, one.activity_id))
+        for activity in sorted(
+            by_id.values(), key=lambda activity: (activity.lead_id, activity.occurred_at, activity.activity_id)
+        )
     ]
     await _INSERT_ACTIVITIES.execute(driver, rows)
 
 
 async def lock_clocks(driver: asyncpg.Connection, ids: Iterable[UUID]) -> dict[UUID, Clock]:
-    """Those of these clocks that are known, locked."""
+    """Lock the existing ones of these clocks."""
     return {row["clock_id"]: Clock(**row) for row in await driver.fetch(_LOCK_CLOCKS, sorted(set(ids)))}
 
 
 async def save_clocks(driver: asyncpg.Connection, clocks: Iterable[Clock]) -> None:
-    """Write clocks, new or known."""
+    """Save clocks, new or existing."""
     ordered = sorted(clocks, key=lambda clock: clock.clock_id)
     await _SAVE_CLOCKS.execute(driver, [{name: getattr(clock, name) for name in _CLOCK_MEMBERS} for clock in ordered])
 
 
 async def save_opportunities(driver: asyncpg.Connection, updates: Iterable[OpportunityUpdated]) -> None:
-    """Write the newest of each lead's deal."""
+    """Save the newest state of each lead's opportunity."""
     newest: dict[UUID, OpportunityUpdated] = {}
     for update in updates:
         if update.lead_id not in newest or update.sequence > newest[update.lead_id].sequence:
@@ -209,5 +213,5 @@ async def save_opportunities(driver: asyncpg.Connection, updates: Iterable[Oppor
 async def save_definition(
     driver: asyncpg.Connection, version: int, effective_from: datetime, content: Mapping[str, object]
 ) -> None:
-    """Keep a definition that was activated."""
+    """Save a definition that was activated."""
     await driver.execute(_SAVE_DEFINITION, version, effective_from, json.dumps(content))

@@ -1,4 +1,4 @@
-"""One lead's stages, clocks and activities, in time order and page by page."""
+"""Fetches one lead's stages, clocks and activities, in time order and page by page."""
 
 from __future__ import annotations
 
@@ -13,45 +13,47 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from metrics.tables import activity, clock, lead, opportunity, stage_entry
 
-# A merged lead's activities are the survivor's, through as many merges as there were; UNION ends a circle.
-_ABSORBED = text("""
-    WITH RECURSIVE absorbed (lead_id) AS (
+# A merged lead's activities are the survivor's, through any number of merges; UNION ends a cycle.
+_MERGED_LEADS = text("""
+    WITH RECURSIVE merged (lead_id) AS (
         SELECT CAST(:lead_id AS uuid)
-        UNION SELECT lead.lead_id FROM lead JOIN absorbed ON lead.merged_into = absorbed.lead_id
+        UNION SELECT lead.lead_id FROM lead JOIN merged ON lead.merged_into = merged.lead_id
     )
-    SELECT lead_id FROM absorbed LIMIT 1000
+    SELECT lead_id FROM merged LIMIT 1000
 """)
 
 
-_CHAIN_MAX = 1_000
+_HISTORY_ENTRIES_MAX = 1_000
 
-Type = Literal["captured", "stage", "clock", "activity"]
-RANK: dict[Type, int] = {"captured": 0, "stage": 1, "clock": 2, "activity": 3}
-"""Of items at the same moment, which comes first."""
+ItemType = Literal["captured", "stage", "clock", "activity"]
+RANK: dict[ItemType, int] = {"captured": 0, "stage": 1, "clock": 2, "activity": 3}
+"""The order of items at the same moment."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a page ends: time, type and id of its last item. A stage's id is its position in the chain."""
+class TimelineCursor:
+    """The last item of a page: its time, type and id. A stage's id is its position in the history."""
 
     at: datetime
-    type: Type
+    type: ItemType
     id: str
 
 
-def _after(type_: Type, at: ColumnElement[Any], id_: ColumnElement[Any], place: Place | None) -> ColumnElement[bool]:
-    """Items of this type that come after the place."""
-    if place is None:
+def _after(
+    type_: ItemType, at: ColumnElement[Any], id_: ColumnElement[Any], cursor: TimelineCursor | None
+) -> ColumnElement[bool]:
+    """Whether an item of this type comes after the cursor."""
+    if cursor is None:
         return true()
-    if RANK[type_] > RANK[place.type]:
-        return at >= place.at
-    if RANK[type_] < RANK[place.type]:
-        return at > place.at
-    return tuple_(at, id_) > tuple_(place.at, int(place.id) if type_ == "stage" else UUID(place.id))
+    if RANK[type_] > RANK[cursor.type]:
+        return at >= cursor.at
+    if RANK[type_] < RANK[cursor.type]:
+        return at > cursor.at
+    return tuple_(at, id_) > tuple_(cursor.at, int(cursor.id) if type_ == "stage" else UUID(cursor.id))
 
 
-async def lead_row(conn: AsyncConnection, lead_id: UUID) -> Row[Any] | None:
-    """What is known of the lead, with its deal."""
+async def fetch_lead(conn: AsyncConnection, lead_id: UUID) -> Row[Any] | None:
+    """Fetch the lead with its opportunity."""
     statement = (
         select(lead, opportunity.c.amount, opportunity.c.currency, opportunity.c.expected_close)
         .outerjoin_from(lead, opportunity, opportunity.c.lead_id == lead.c.lead_id)
@@ -60,30 +62,36 @@ async def lead_row(conn: AsyncConnection, lead_id: UUID) -> Row[Any] | None:
     return (await conn.execute(statement)).one_or_none()
 
 
-async def stages(conn: AsyncConnection, lead_id: UUID, after: Place | None, limit: int) -> Sequence[Row[Any]]:
-    """The lead's entries by time; those at one moment in the order of the chain."""
+async def fetch_stages(
+    conn: AsyncConnection, lead_id: UUID, after: TimelineCursor | None, limit: int
+) -> Sequence[Row[Any]]:
+    """Fetch the lead's entries by time; those at one moment in the order of the history."""
     at, id_ = stage_entry.c.entered_at, stage_entry.c.position
     statement = select(stage_entry).where(stage_entry.c.lead_id == lead_id, id_.is_not(None))
     statement = statement.where(_after("stage", at, id_, after)).order_by(at, id_).limit(limit)
     return (await conn.execute(statement)).all()
 
 
-async def chain(conn: AsyncConnection, lead_id: UUID) -> Sequence[Row[Any]]:
-    """The lead's entries in the order of its chain; of an endless to and fro the first thousand."""
+async def fetch_stage_history(conn: AsyncConnection, lead_id: UUID) -> Sequence[Row[Any]]:
+    """Fetch the lead's first thousand entries in the order of its history."""
     statement = select(stage_entry).where(stage_entry.c.lead_id == lead_id, stage_entry.c.position.is_not(None))
-    return (await conn.execute(statement.order_by(stage_entry.c.position).limit(_CHAIN_MAX))).all()
+    return (await conn.execute(statement.order_by(stage_entry.c.position).limit(_HISTORY_ENTRIES_MAX))).all()
 
 
-async def clocks(conn: AsyncConnection, lead_id: UUID, after: Place | None, limit: int) -> Sequence[Row[Any]]:
-    """The lead's clocks by their start."""
+async def fetch_clocks(
+    conn: AsyncConnection, lead_id: UUID, after: TimelineCursor | None, limit: int
+) -> Sequence[Row[Any]]:
+    """Fetch the lead's clocks by their start."""
     at, id_ = clock.c.started_at, clock.c.clock_id
     statement = select(clock).where(clock.c.lead_id == lead_id, _after("clock", at, id_, after))
     return (await conn.execute(statement.order_by(at, id_).limit(limit))).all()
 
 
-async def activities(conn: AsyncConnection, lead_id: UUID, after: Place | None, limit: int) -> Sequence[Row[Any]]:
-    """Activities of the lead and of those merged into it, by time."""
-    own = (await conn.execute(_ABSORBED, {"lead_id": lead_id})).scalars().all()
+async def fetch_activities(
+    conn: AsyncConnection, lead_id: UUID, after: TimelineCursor | None, limit: int
+) -> Sequence[Row[Any]]:
+    """Fetch activities of the lead and of those merged into it, by time."""
+    lead_ids = (await conn.execute(_MERGED_LEADS, {"lead_id": lead_id})).scalars().all()
     at, id_ = activity.c.occurred_at, activity.c.activity_id
-    statement = select(activity).where(activity.c.lead_id.in_(own), _after("activity", at, id_, after))
+    statement = select(activity).where(activity.c.lead_id.in_(lead_ids), _after("activity", at, id_, after))
     return (await conn.execute(statement.order_by(at, id_).limit(limit))).all()

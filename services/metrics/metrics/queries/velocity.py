@@ -1,5 +1,4 @@
-"""Gathers durations, by group and step, and the leads behind them. What is made of them is decided in
-domain/velocity.py."""
+"""Reads durations by group and step, and the leads behind them. domain/velocity.py computes the figures."""
 
 from __future__ import annotations
 
@@ -14,9 +13,9 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import DateTime
 
-from metrics.domain.choices import Choices
 from metrics.domain.funnel import GroupKey
-from metrics.queries.selection import chosen_entry, entered_in_period, group_key, group_names, leads
+from metrics.domain.report_query import ReportQuery
+from metrics.queries.selection import entry_condition, group_key, group_names, period_condition, select_leads
 from metrics.tables import stage_entry
 
 _GROUPED_ROWS_AHEAD = 16
@@ -25,8 +24,8 @@ LeadState = Literal["done", "waiting", "left", "resting"]
 
 
 @dataclass(frozen=True, slots=True)
-class Cursor:
-    """The last lead of the page before, and until when its waiting leads were observed."""
+class LeadCursor:
+    """The last lead of the previous page, and the moment up to which its waiting leads were observed."""
 
     observed_until: datetime
     duration_us: int
@@ -35,7 +34,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class LeadStep:
-    """One lead's step. `to` is the stage it went on to, if it did."""
+    """One lead's step. `to` is the next stage, if there was one."""
 
     lead_id: UUID
     group: GroupKey
@@ -46,87 +45,86 @@ class LeadStep:
     duration_us: int
 
 
-async def stage_durations(
-    conn: AsyncConnection, choices: Choices, observed_until: datetime
+async def stream_stage_durations(
+    conn: AsyncConnection, query: ReportQuery, observed_until: datetime
 ) -> AsyncIterator[tuple[GroupKey, str, dict[str | None, list[int]]]]:
-    """Each group's durations in each stage by the stage that followed, None for those still there; one stage at a
-    time."""
-    steps = _stage_steps(choices, observed_until)
-    columns = [*(steps.c[name] for name in group_names(choices)), steps.c.stage, steps.c.to]
+    """Stream each group's durations in each stage by the next stage, None for leads still there; one stage at a time."""
+    steps = _select_stage_steps(query, observed_until)
+    columns = [*(steps.c[name] for name in group_names(query)), steps.c.stage, steps.c.to]
     statement = select(*columns, func.array_agg(steps.c.duration_us)).group_by(*columns).order_by(*columns)
-    held: tuple[tuple[GroupKey, str], dict[str | None, list[int]]] | None = None
-    async with conn.stream(statement, execution_options=_ahead(choices)) as rows:
+    current: tuple[tuple[GroupKey, str], dict[str | None, list[int]]] | None = None
+    async with conn.stream(statement, execution_options=_read_ahead(query)) as rows:
         async for *values, stage, to, durations in rows:
-            place = (group_key(values), stage)
-            if held is not None and held[0] != place:
-                yield (*held[0], held[1])
-                held = None
-            held = held or (place, {})
-            held[1].setdefault(to, []).extend(durations)
-    if held is not None:
-        yield (*held[0], held[1])
+            key = (group_key(values), stage)
+            if current is not None and current[0] != key:
+                yield (*current[0], current[1])
+                current = None
+            current = current or (key, {})
+            current[1].setdefault(to, []).extend(durations)
+    if current is not None:
+        yield (*current[0], current[1])
 
 
-def _ahead(choices: Choices) -> dict[str, int]:
-    """How many rows to read ahead: a row holds all durations of its step, which are many where there are no groups."""
-    return {"yield_per": _GROUPED_ROWS_AHEAD if choices.by else 1}
+def _read_ahead(query: ReportQuery) -> dict[str, int]:
+    """The number of rows to read ahead. A row holds all durations of its step, which are many without groups."""
+    return {"yield_per": _GROUPED_ROWS_AHEAD if query.by else 1}
 
 
-async def passage_durations(
-    conn: AsyncConnection, choices: Choices, from_: str, to: str, resting: Collection[str], observed_until: datetime
+async def stream_passage_durations(
+    conn: AsyncConnection, query: ReportQuery, from_: str, to: str, resting: Collection[str], observed_until: datetime
 ) -> AsyncIterator[tuple[GroupKey, LeadState, list[int]]]:
-    """Each group's durations from one stage to another, by how they ended."""
-    steps = _passages(choices, from_, to, resting, observed_until)
-    columns = [*(steps.c[name] for name in group_names(choices)), steps.c.state]
+    """Stream each group's durations from one stage to another, by state."""
+    steps = _select_passages(query, from_, to, resting, observed_until)
+    columns = [*(steps.c[name] for name in group_names(query)), steps.c.state]
     statement = select(*columns, func.array_agg(steps.c.duration_us)).group_by(*columns)
-    async with conn.stream(statement, execution_options=_ahead(choices)) as rows:
+    async with conn.stream(statement, execution_options=_read_ahead(query)) as rows:
         async for *values, state, durations in rows:
             yield group_key(values), state, durations
 
 
-async def leads_in_stage(
+async def fetch_leads_in_stage(
     conn: AsyncConnection,
-    choices: Choices,
+    query: ReportQuery,
     stage: str,
     *,
     resting: bool,
     observed_until: datetime,
     states: Sequence[LeadState],
-    after: Cursor | None,
+    after: LeadCursor | None,
     limit: int,
 ) -> list[LeadStep]:
-    """Leads that entered the stage, longest there first."""
-    steps = _stage_steps(choices, observed_until, stage=stage, resting=resting)
-    return await _page(conn, choices, steps, states, after, limit)
+    """Fetch leads that entered the stage, the longest duration first."""
+    steps = _select_stage_steps(query, observed_until, stage=stage, resting=resting)
+    return await _fetch_page(conn, query, steps, states, after, limit)
 
 
-async def leads_between(
+async def fetch_leads_between(
     conn: AsyncConnection,
-    choices: Choices,
+    query: ReportQuery,
     from_: str,
     to: str,
     *,
     resting: Collection[str],
     observed_until: datetime,
     states: Sequence[LeadState],
-    after: Cursor | None,
+    after: LeadCursor | None,
     limit: int,
 ) -> list[LeadStep]:
-    """Leads that entered the first stage, longest on their way first."""
-    steps = _passages(choices, from_, to, resting, observed_until)
-    return await _page(conn, choices, steps, states, after, limit)
+    """Fetch leads that entered the first stage, the longest duration first."""
+    steps = _select_passages(query, from_, to, resting, observed_until)
+    return await _fetch_page(conn, query, steps, states, after, limit)
 
 
-async def _page(
+async def _fetch_page(
     conn: AsyncConnection,
-    choices: Choices,
+    query: ReportQuery,
     steps: Subquery,
     states: Sequence[LeadState],
-    after: Cursor | None,
+    after: LeadCursor | None,
     limit: int,
 ) -> list[LeadStep]:
     c = steps.c
-    groups = group_names(choices)
+    groups = group_names(query)
     statement = select(c.lead_id, c.entered_at, c.ended_at, c.to, c.state, c.duration_us, *(c[name] for name in groups))
     if states:
         statement = statement.where(c.state.in_(states))
@@ -144,16 +142,16 @@ def _microseconds(since: ColumnElement[Any], until: ColumnElement[Any]) -> Colum
     return cast(func.extract("epoch", until - since) * 1_000_000, BigInteger)
 
 
-def _waited(since: ColumnElement[Any], observed_until: datetime) -> ColumnElement[int]:
-    """A lead that entered after the last look was observed for no time at all."""
+def _waiting_us(since: ColumnElement[Any], observed_until: datetime) -> ColumnElement[int]:
+    """The waiting time; zero for a lead that entered after `observed_until`."""
     return func.greatest(0, _microseconds(since, literal(observed_until, DateTime(timezone=True))))
 
 
-def _stage_steps(
-    choices: Choices, observed_until: datetime, *, stage: str | None = None, resting: bool = False
+def _select_stage_steps(
+    query: ReportQuery, observed_until: datetime, *, stage: str | None = None, resting: bool = False
 ) -> Subquery:
     """Chosen entries with their durations; of one stage or of all."""
-    chosen = leads(choices).subquery("chosen")
+    chosen = select_leads(query).subquery("chosen")
     entry = stage_entry.c
     statement = (
         select(
@@ -163,20 +161,21 @@ def _stage_steps(
             entry.exited_at.label("ended_at"),
             entry.next_stage.label("to"),
             case((entry.exited_at.is_not(None), "done"), else_="resting" if resting else "waiting").label("state"),
-            func.coalesce(entry.duration_us, _waited(entry.entered_at, observed_until)).label("duration_us"),
+            func.coalesce(entry.duration_us, _waiting_us(entry.entered_at, observed_until)).label("duration_us"),
         )
         .join_from(stage_entry, chosen, entry.lead_id == chosen.c.lead_id)
-        .where(entry.position.is_not(None), chosen_entry(choices), entered_in_period(choices))
+        .where(entry.position.is_not(None), entry_condition(query), period_condition(query))
     )
     if stage is not None:
         statement = statement.where(entry.stage == stage)
     return statement.subquery("steps")
 
 
-def _passages(choices: Choices, from_: str, to: str, resting: Collection[str], observed_until: datetime) -> Subquery:
-    """From the chosen entry into one stage to the next entry into another, or to where the lead came to rest without
-    it."""
-    start = _starts(choices, from_).subquery("start")
+def _select_passages(
+    query: ReportQuery, from_: str, to: str, resting: Collection[str], observed_until: datetime
+) -> Subquery:
+    """Select passages from the chosen entry into one stage to the next into another, or to the stage where the lead rests."""
+    start = _select_starts(query, from_).subquery("start")
     finish = _next_entries(start, to).subquery("finish")
     end, rest = finish.c.entered_at, stage_entry.alias("rest")
     joined = start.outerjoin(finish, finish.c.lead_id == start.c.lead_id).outerjoin(
@@ -192,14 +191,14 @@ def _passages(choices: Choices, from_: str, to: str, resting: Collection[str], o
     return (
         select(
             start.c.lead_id,
-            *(start.c[name] for name in group_names(choices)),
+            *(start.c[name] for name in group_names(query)),
             start.c.entered_at,
             ended.label("ended_at"),
             case((end.is_not(None), to), else_=rest.c.stage).label("to"),
             case((end.is_not(None), "done"), (rest.c.lead_id.is_not(None), "left"), else_="waiting").label("state"),
             case(
                 (ended.is_not(None), _microseconds(start.c.entered_at, ended)),
-                else_=_waited(start.c.entered_at, observed_until),
+                else_=_waiting_us(start.c.entered_at, observed_until),
             ).label("duration_us"),
         )
         .select_from(joined)
@@ -207,13 +206,13 @@ def _passages(choices: Choices, from_: str, to: str, resting: Collection[str], o
     )
 
 
-def _starts(choices: Choices, from_: str) -> Select[Any]:
-    chosen = leads(choices).subquery("chosen")
+def _select_starts(query: ReportQuery, from_: str) -> Select[Any]:
+    chosen = select_leads(query).subquery("chosen")
     entry = stage_entry.c
     return (
         select(*chosen.c, entry.position, entry.entered_at)
         .join_from(stage_entry, chosen, entry.lead_id == chosen.c.lead_id)
-        .where(entry.stage == from_, entry.position.is_not(None), chosen_entry(choices), entered_in_period(choices))
+        .where(entry.stage == from_, entry.position.is_not(None), entry_condition(query), period_condition(query))
     )
 
 

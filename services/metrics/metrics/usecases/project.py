@@ -1,8 +1,7 @@
-"""Projects a batch of the other services' events, in the one transaction of the batch. It publishes nothing.
+"""Projects a batch of the other services' events in the batch's transaction. It publishes nothing.
 
-The outcome does not depend on how the topics' events interleave or how they are cut into batches, so a projection
-made anew
-from the log equals the one that grew with it.
+The outcome does not depend on how the topics' events interleave or on the batches. So a projection that is rebuilt from
+the log equals the one that grew with it.
 """
 
 from __future__ import annotations
@@ -27,63 +26,65 @@ from accord.contracts.sla_events import ClockEvent
 from accord.db import Recording
 from metrics.domain import clock as clocks
 from metrics.domain import lead as leads
-from metrics.domain.definition_view import stages_of_definition
-from metrics.domain.journey import chain
+from metrics.domain.definition_view import parse_stages
 from metrics.domain.lead import Lead
+from metrics.domain.stage_history import derive_stage_history
 from metrics.queries import projection
 
 _LEAD_EVENTS = (LeadCaptured, LeadUpdated, LeadMerged, LeadUnmerged, LeadErased, LeadAssigned)
 
 
-async def project(recording: Recording, events: Sequence[EventData]) -> None:
-    """Apply events in their order within each key. Types that nothing is projected from are passed over.
+async def project_events(recording: Recording, events: Sequence[EventData]) -> None:
+    """Apply events in their order within each key. Other types of events are skipped.
 
-    Raises ValueError for a definition whose stages cannot be read.
+    Raises ValueError for a definition whose stages cannot be parsed.
     """
     driver = await recording.driver()
     changes = [event for event in events if isinstance(event, LeadStageChanged)]
     await _project_leads(driver, [event for event in events if isinstance(event, _LEAD_EVENTS)], changes)
-    await projection.add_activities(driver, (event for event in events if isinstance(event, ActivityRecorded)))
+    await projection.insert_activities(driver, (event for event in events if isinstance(event, ActivityRecorded)))
     await projection.save_opportunities(driver, (event for event in events if isinstance(event, OpportunityUpdated)))
     await _project_clocks(driver, [event for event in events if isinstance(event, ClockEvent)])
     for event in events:
         if isinstance(event, AgreementActivated) and event.kind == "definition":
-            stages_of_definition(event.version, event.content)
+            parse_stages(event.version, event.content)
             await projection.save_definition(driver, event.version, event.effective_from, event.content)
 
 
 async def _project_leads(
     driver: asyncpg.Connection, events: Sequence[EventData], changes: Sequence[LeadStageChanged]
 ) -> None:
-    touched = {lead_id for event in events for lead_id in _leads_of(event)} | {change.lead_id for change in changes}
-    known = await projection.lock_leads(driver, touched)
-    before = dict(known)
+    touched = {lead_id for event in events for lead_id in _list_leads(event)} | {change.lead_id for change in changes}
+    leads_by_id = await projection.lock_leads(driver, touched)
+    before = dict(leads_by_id)
     for event in events:
-        for lead_id, change in _effects(event):
-            known[lead_id] = change(known[lead_id])
-    await _project_chains(driver, known, changes)
-    await projection.save_leads(driver, (lead for lead_id, lead in sorted(known.items()) if lead != before[lead_id]))
+        for lead_id, change in _list_lead_changes(event):
+            leads_by_id[lead_id] = change(leads_by_id[lead_id])
+    await _project_stage_histories(driver, leads_by_id, changes)
+    await projection.save_leads(
+        driver, (lead for lead_id, lead in sorted(leads_by_id.items()) if lead != before[lead_id])
+    )
 
 
-async def _project_chains(
-    driver: asyncpg.Connection, known: dict[UUID, Lead], changes: Sequence[LeadStageChanged]
+async def _project_stage_histories(
+    driver: asyncpg.Connection, leads_by_id: dict[UUID, Lead], changes: Sequence[LeadStageChanged]
 ) -> None:
     if not changes:
         return
-    await projection.add_changes(driver, changes)
-    reported = await projection.changes_of(driver, sorted({change.lead_id for change in changes}))
-    chains = {lead_id: chain(of_lead) for lead_id, of_lead in sorted(reported.items())}
-    await projection.save_chains(driver, chains, reported)
-    for lead_id, entries in chains.items():
-        known[lead_id] = leads.on_way(known[lead_id], entries)
+    await projection.insert_changes(driver, changes)
+    reported = await projection.fetch_changes(driver, sorted({change.lead_id for change in changes}))
+    histories = {lead_id: derive_stage_history(of_lead) for lead_id, of_lead in sorted(reported.items())}
+    await projection.save_stage_histories(driver, histories, reported)
+    for lead_id, entries in histories.items():
+        leads_by_id[lead_id] = leads.with_stage_path(leads_by_id[lead_id], entries)
 
 
-def _leads_of(event: EventData) -> Iterable[UUID]:
-    return (lead_id for lead_id, _ in _effects(event))
+def _list_leads(event: EventData) -> Iterable[UUID]:
+    return (lead_id for lead_id, _ in _list_lead_changes(event))
 
 
-def _effects(event: EventData) -> list[tuple[UUID, Callable[[Lead], Lead]]]:
-    """Which leads an event changes, and how."""
+def _list_lead_changes(event: EventData) -> list[tuple[UUID, Callable[[Lead], Lead]]]:
+    """List the leads that an event changes, each with its change."""
     match event:
         case LeadCaptured() | LeadUpdated():
             return [
@@ -92,17 +93,20 @@ def _effects(event: EventData) -> list[tuple[UUID, Callable[[Lead], Lead]]]:
         case LeadMerged():
             return [
                 (event.lead_id, lambda lead: leads.with_state(lead, event.state, event.sequence, event.recorded_at)),
-                (event.merged_lead_id, lambda lead: leads.merged(lead, event.lead_id, event.recorded_at)),
+                (event.merged_lead_id, lambda lead: leads.apply_merge(lead, event.lead_id, event.recorded_at)),
             ]
         case LeadUnmerged():
             return [
                 (event.lead_id, lambda lead: leads.with_state(lead, event.state, event.sequence, event.recorded_at)),
-                (event.restored_lead_id, lambda lead: leads.restored(lead, event.restored_state, event.recorded_at)),
+                (
+                    event.restored_lead_id,
+                    lambda lead: leads.revert_merge(lead, event.restored_state, event.recorded_at),
+                ),
             ]
         case LeadErased():
             return [(event.lead_id, lambda lead: leads.without_attributes(lead, event.sequence))]
         case LeadAssigned():
-            return [(event.lead_id, lambda lead: leads.assigned(lead, event.owner, event.sequence))]
+            return [(event.lead_id, lambda lead: leads.assign_owner(lead, event.owner, event.sequence))]
         case _:
             return []
 
@@ -110,7 +114,7 @@ def _effects(event: EventData) -> list[tuple[UUID, Callable[[Lead], Lead]]]:
 async def _project_clocks(driver: asyncpg.Connection, events: Sequence[ClockEvent]) -> None:
     if not events:
         return
-    known = await projection.lock_clocks(driver, {event.clock_id for event in events})
+    clocks_by_id = await projection.lock_clocks(driver, {event.clock_id for event in events})
     for event in events:
-        known[event.clock_id] = clocks.after(known.get(event.clock_id), event)
-    await projection.save_clocks(driver, known.values())
+        clocks_by_id[event.clock_id] = clocks.apply_event(clocks_by_id.get(event.clock_id), event)
+    await projection.save_clocks(driver, clocks_by_id.values())

@@ -1,4 +1,4 @@
-"""What would be due when, by a calendar of the SLA in force, and why."""
+"""HTTP: explains when something would be due, by a calendar of the SLA in force."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -12,14 +12,14 @@ from accord.http.openapi import problems
 from accord.http.problems import Problem, unfit_parameter
 from accord.terms.durations import parse_duration
 from sla_monitor.api.models import DueAnswer, step_answer
-from sla_monitor.usecases.agreements import SlaBook
-from sla_monitor.usecases.view import NoSla, NoSuchCalendar, when_due
+from sla_monitor.usecases.agreements import SlaVersionCache
+from sla_monitor.usecases.view import NoSla, NoSuchCalendar, explain_due
 
 BUSINESS_MAX = timedelta(days=90)
-"""Of open time, that is; over a year of office hours."""
+"""The most open time in one request; over a year of office hours."""
 
 
-def router(database: Database, book: SlaBook) -> APIRouter:
+def router(database: Database, sla_cache: SlaVersionCache) -> APIRouter:
     """The routes over one database and the SLA in force."""
     routes = APIRouter(tags=["calendar"])
 
@@ -35,34 +35,34 @@ def router(database: Database, book: SlaBook) -> APIRouter:
         business: Annotated[str, Query(max_length=40, description="ISO 8601.", examples=["PT4H"])],
         _caller: Caller = require("sla:read"),
     ) -> DueAnswer:
-        """The moment at which so much business time has passed since the start, with each stretch in between explained."""
-        amount = _business(business)
+        """The moment at which the business time has passed since the start, with each stretch in between explained."""
+        amount = _parse_business(business)
         try:
-            found = await when_due(database, book, calendar, start, amount)
+            explanation = await explain_due(database, sla_cache, calendar, start, amount)
         except NoSla:
             raise Problem(404, "not-found", "No SLA is in force", "Without an SLA there is no calendar.") from None
         except NoSuchCalendar as error:
             detail = (
-                f"The SLA in force has these: {', '.join(error.known)}."
-                if error.known
+                f"The SLA in force has these: {', '.join(error.available)}."
+                if error.available
                 else "The SLA in force has none."
             )
             raise Problem(404, "not-found", "No such calendar", detail) from None
         return DueAnswer(
-            due=found.due,
-            timezone=found.zone,
-            sla_version=found.sla_version,
-            steps=[step_answer(step) for step in found.steps],
+            due=explanation.due,
+            timezone=explanation.zone,
+            sla_version=explanation.sla_version,
+            steps=[step_answer(step) for step in explanation.steps],
         )
 
     return routes
 
 
-def _business(text: str) -> timedelta:
+def _parse_business(text: str) -> timedelta:
     try:
         amount = parse_duration(text)
     except ValueError as error:
         raise unfit_parameter("business", str(error)) from None
     if not timedelta() < amount <= BUSINESS_MAX:
-        raise unfit_parameter("business", f"must be longer than nothing and at most {BUSINESS_MAX.days} times 24 hours")
+        raise unfit_parameter("business", f"must be greater than zero and at most {BUSINESS_MAX.days} times 24 hours")
     return amount

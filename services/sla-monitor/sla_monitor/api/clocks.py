@@ -1,4 +1,4 @@
-"""Clocks, breaches and attainment, read."""
+"""HTTP: reads clocks, breaches and attainment."""
 
 from datetime import datetime
 from typing import Annotated
@@ -26,8 +26,8 @@ from sla_monitor.api.models import (
 )
 from sla_monitor.domain.clock import ClockState
 from sla_monitor.queries.attainment import By
-from sla_monitor.queries.listing import BreachFilter, ClockFilter, Place
-from sla_monitor.usecases.view import attain, clocks_of_lead, list_breaches, list_clocks
+from sla_monitor.queries.listing import BreachFilter, ClockFilter, PageCursor
+from sla_monitor.usecases.view import get_attainment, get_lead_clocks, list_breaches, list_clocks
 
 CLOCKS_OF_LEAD_MAX = 500
 
@@ -51,8 +51,8 @@ def router(database: Database) -> APIRouter:
         _caller: Caller = require("sla:read"),
     ) -> ClockPage:
         """Clocks by their deadline, the soonest first."""
-        asked = ClockFilter(state, clause, owner, due_before, decode_cursor(cursor, datetime, UUID))
-        found = await list_clocks(database, asked, limit + 1)
+        filters = ClockFilter(state, clause, owner, due_before, decode_cursor(cursor, datetime, UUID))
+        found = await list_clocks(database, filters, limit + 1)
         items, next_cursor = page_of([clock_answer(clock) for clock in found.items], limit, _cursor)
         return ClockPage(items=items, next_cursor=next_cursor, as_of=found.as_of)
 
@@ -64,7 +64,7 @@ def router(database: Database) -> APIRouter:
     )
     async def lead_clocks(lead_id: UUID, _caller: Caller = require("sla:read")) -> LeadClocks:
         """All clocks of one lead, the latest start first; at most 500."""
-        found = await clocks_of_lead(database, lead_id, CLOCKS_OF_LEAD_MAX)
+        found = await get_lead_clocks(database, lead_id, CLOCKS_OF_LEAD_MAX)
         if found is None:
             raise not_found("lead")
         return LeadClocks(lead_id=lead_id, items=[clock_answer(clock) for clock in found.items], as_of=found.as_of)
@@ -75,34 +75,34 @@ def router(database: Database) -> APIRouter:
         until: Until = None,
         clause: Word = None,
         obliges: Department | None = None,
-        withdrawn: Annotated[bool, Query(description="Also those that a late report withdrew.")] = False,
+        withdrawn: Annotated[bool, Query(description="Include breaches that a late report withdrew.")] = False,
         limit: Limit = 100,
         cursor: CursorText = None,
         _caller: Caller = require("sla:read"),
     ) -> BreachPage:
-        """Clauses that were not kept, of both departments, by deadline."""
-        asked = BreachFilter(since, until, clause, obliges, withdrawn, decode_cursor(cursor, datetime, UUID))
-        found = await list_breaches(database, asked, limit + 1)
+        """Breached clauses of both departments, by deadline."""
+        filters = BreachFilter(since, until, clause, obliges, withdrawn, decode_cursor(cursor, datetime, UUID))
+        found = await list_breaches(database, filters, limit + 1)
         items, next_cursor = page_of([breach_answer(clock) for clock in found.items], limit, _cursor)
         return BreachPage(items=items, next_cursor=next_cursor, as_of=found.as_of)
 
-    @routes.get("/v1/attainment", summary="How much was kept", operation_id="get_attainment")
-    async def attainment(
+    @routes.get("/v1/attainment", summary="Attainment", operation_id="get_attainment")
+    async def get_attainment_of_period(
         since: Since = None,
         until: Until = None,
         by: By | None = None,
         _caller: Caller = require("sla:read"),
     ) -> AttainmentAnswer:
         """Met / (met + breached) of what was due in the period; without `by` one group whose `by` is `{}`."""
-        found = await attain(database, since, until, by)
+        found = await get_attainment(database, since, until, by)
         return AttainmentAnswer(
             definition=AttainmentDefinition(from_=since, to=until),
             as_of=found.as_of,
-            groups=[attainment_group(kept, by) for kept in found.groups],
+            groups=[attainment_group(counts, by) for counts in found.groups],
         )
 
     return routes
 
 
-def _cursor(answer: ClockAnswer | BreachAnswer) -> Place:
+def _cursor(answer: ClockAnswer | BreachAnswer) -> PageCursor:
     return answer.due_at, answer.clock_id

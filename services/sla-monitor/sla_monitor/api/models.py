@@ -1,4 +1,4 @@
-"""What goes over the wire. No rules beyond shape."""
+"""The models of responses. No rules beyond shape."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from accord.http.paging import Page
 from accord.terms.durations import Duration
 from sla_monitor.domain.business_time import Step
 from sla_monitor.domain.clock import Clock, ClockState
-from sla_monitor.queries.attainment import Kept
+from sla_monitor.queries.attainment import AttainmentCounts
 
-_AS_OF = "Everything recorded before this has been read; what is later may change. Null until both topics have been heard of."
+_AS_OF = (
+    "Everything recorded before this has been read; what is later may change. Null until both topics have been read."
+)
 
 AsOf = Annotated[datetime | None, Field(description=_AS_OF)]
 
 
 class ClockAnswer(BaseModel):
-    """One clause running, or having run, for one lead."""
+    """A clause's clock of one lead."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -60,7 +62,7 @@ class ClockAnswer(BaseModel):
     started_at: Timestamp
     due_at: Timestamp
     answered_at: Timestamp | None = Field(
-        description="When what is owed happened; in a running clock, after the deadline."
+        description="When the answer happened; in a running clock, after the deadline."
     )
     ended_at: Timestamp | None = Field(description="When the lead left the clause's scope.")
     ended_why: str | None
@@ -85,7 +87,7 @@ class LeadClocks(BaseModel):
 
 
 class BreachAnswer(BaseModel):
-    """A clause that was not kept. `answered_at` is when it was met, late."""
+    """A breached clause. `answered_at` is when it was met, late."""
 
     breach_id: UUID
     clock_id: UUID
@@ -114,11 +116,9 @@ class AttainmentGroup(BaseModel):
     """Attainment of one group."""
 
     by: dict[str, str | None]
-    attainment: float | None = Field(
-        description="met / (met + breached); null if nothing was decided.", examples=[0.93]
-    )
+    attainment: float | None = Field(description="met / (met + breached); null if both are zero.", examples=[0.93])
     met: int
-    breached: int = Field(description="With those that were met late.")
+    breached: int = Field(description="Including those met late.")
     met_late: int
     running: int
     cancelled: int
@@ -143,7 +143,7 @@ class AttainmentAnswer(BaseModel):
 
 
 class StepAnswer(BaseModel):
-    """A stretch on the way to the deadline."""
+    """A stretch of time up to the deadline."""
 
     from_: Timestamp = Field(serialization_alias="from")
     to: Timestamp
@@ -152,7 +152,7 @@ class StepAnswer(BaseModel):
 
 
 class DueAnswer(BaseModel):
-    """When it would be due, and how that comes about: what is counted of each stretch."""
+    """When something would be due, and how much of each stretch of time counts."""
 
     due: Timestamp = Field(examples=["2027-01-11T17:00:00Z"])
     timezone: str = Field(examples=["America/Chicago"])
@@ -161,7 +161,7 @@ class DueAnswer(BaseModel):
 
 
 def clock_answer(clock: Clock) -> ClockAnswer:
-    """What is answered about a clock."""
+    """Make the answer for a clock."""
     return ClockAnswer(
         clock_id=clock.clock_id,
         lead_id=clock.lead_id,
@@ -175,7 +175,7 @@ def clock_answer(clock: Clock) -> ClockAnswer:
         due_at=clock.due_at,
         answered_at=clock.answered_at,
         ended_at=clock.ended_at,
-        ended_why=clock.end,
+        ended_why=clock.ended_why,
         breach_id=clock.breach_id,
         breached_at=clock.breached_at,
         withdrawn_at=clock.withdrawn_at,
@@ -184,7 +184,7 @@ def clock_answer(clock: Clock) -> ClockAnswer:
 
 
 def breach_answer(clock: Clock) -> BreachAnswer:
-    """What is answered about a clock that was breached."""
+    """Make the answer for a breached clock."""
     if clock.breach_id is None or clock.breached_at is None:
         raise AssertionError("a breach has an id and a time")
     return BreachAnswer(
@@ -206,20 +206,20 @@ def breach_answer(clock: Clock) -> BreachAnswer:
     )
 
 
-def attainment_group(kept: Kept, by: str | None) -> AttainmentGroup:
-    """One group of the table."""
+def attainment_group(counts: AttainmentCounts, by: str | None) -> AttainmentGroup:
+    """Make the answer for one group."""
     return AttainmentGroup(
-        by={by: kept.name} if by else {},
-        attainment=kept.attainment,
-        met=kept.met,
-        breached=kept.breached,
-        met_late=kept.met_late,
-        running=kept.running,
-        cancelled=kept.cancelled,
-        backfill=kept.backfill,
+        by={by: counts.name} if by else {},
+        attainment=counts.attainment,
+        met=counts.met,
+        breached=counts.breached,
+        met_late=counts.met_late,
+        running=counts.running,
+        cancelled=counts.cancelled,
+        backfill=counts.backfill,
     )
 
 
 def step_answer(step: Step) -> StepAnswer:
-    """One stretch."""
+    """Make the answer for one stretch of time."""
     return StepAnswer(from_=step.start, to=step.end, counted=step.counted, why=step.why)

@@ -1,4 +1,4 @@
-"""Business time: the one place where open hours are added, measured and explained. Pure; it knows no holiday by itself.
+"""Business time: the one place that adds, measures and explains open hours. Pure; the caller supplies the holidays.
 
 A calendar is open whenever the wall clock of its zone says so: a range names local times, and belongs to the weekday on
 which it begins, also where it goes over midnight. On a day with a clock change the same rule gives real elapsed seconds:
@@ -22,7 +22,7 @@ from accord.terms.week import DAY_S, Range, Week
 WEEKDAY_WORDS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 CLOSED_DAYS_MAX = 731
-"""A calendar that is not open at all for longer than this (two years) cannot be counted by."""
+"""A calendar that stays closed for longer than this (two years) is refused."""
 
 _SECOND = 1_000_000
 _DAY = DAY_S * _SECOND
@@ -31,9 +31,9 @@ _EPOCH_ORDINAL = _EPOCH.toordinal()
 _MICROSECOND = timedelta(microseconds=1)
 _MONDAY = 3  # 1970-01-01 was a Thursday
 _OFFSET_S_MAX = 26 * 3_600
-_KNOWN_DAYS_MAX = 20_000
+_CACHED_DAYS_MAX = 20_000
 
-# Offsets are asked for within these; before and after, that of the border holds. Keeps every function total.
+# Offsets are read within these; before and after, the border's offset applies. This keeps every function total.
 _FIRST_DAY = MOMENT_MIN.toordinal() - _EPOCH_ORDINAL
 _LAST_DAY = MOMENT_MAX.toordinal() - _EPOCH_ORDINAL
 _LAST = (MOMENT_MAX - _EPOCH) // _MICROSECOND
@@ -48,12 +48,12 @@ class NoOpenTime(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calendar:
-    """When one is at work. `closed` names the days (by ordinal) on which the week's hours do not hold, and why."""
+    """Opening hours. `closed` maps each closed day, by ordinal, to its reason."""
 
     zone: ZoneInfo
     week: Week
     closed: Mapping[int, str] = field(default_factory=dict)
-    _known: dict[int, tuple[Interval, ...]] = field(default_factory=dict, repr=False)
+    _open_by_day: dict[int, tuple[Interval, ...]] = field(default_factory=dict, repr=False)
 
     def hours(self, day: int) -> tuple[Range, ...]:
         """The ranges that begin on a local day, counted from 1970-01-01."""
@@ -63,17 +63,17 @@ class Calendar:
 
     def open_in(self, utc_day: int) -> tuple[Interval, ...]:
         """The open intervals within one day of UTC, ascending and disjoint."""
-        found = self._known.get(utc_day)
-        if found is None:
-            if len(self._known) >= _KNOWN_DAYS_MAX:
-                self._known.clear()
-            found = self._known[utc_day] = tuple(_merged(self._pieces(utc_day)))
-        return found
+        intervals = self._open_by_day.get(utc_day)
+        if intervals is None:
+            if len(self._open_by_day) >= _CACHED_DAYS_MAX:
+                self._open_by_day.clear()
+            intervals = self._open_by_day[utc_day] = tuple(_merge_overlapping(self._pieces(utc_day)))
+        return intervals
 
     def open_on(self, day: int) -> tuple[Interval, ...]:
         """The open intervals of the ranges that begin on a local day."""
         return tuple(
-            _merged(
+            _merge_overlapping(
                 piece
                 for hours in self.hours(day)
                 for piece in self._projected(day * DAY_S + hours.start_s, day * DAY_S + hours.end_s)
@@ -109,8 +109,8 @@ def _cut(local_start_s: int, local_end_s: int, start_s: int, end_s: int, offset_
         yield start * _SECOND, end * _SECOND
 
 
-def _merged(intervals: Iterable[Interval]) -> Iterator[Interval]:
-    """Ascending, with those joined that touch or overlap."""
+def _merge_overlapping(intervals: Iterable[Interval]) -> Iterator[Interval]:
+    """The intervals in order, joined where they touch or overlap."""
     last: Interval | None = None
     for start, end in sorted(intervals):
         if last is None:
@@ -128,29 +128,29 @@ def _merged(intervals: Iterable[Interval]) -> Iterator[Interval]:
 def _offsets(zone: ZoneInfo, utc_day: int) -> tuple[tuple[int, int, int], ...]:
     """(from, to, offset) in seconds: a day of UTC cut where the zone's offset changes.
 
-    Looked at every six hours; no zone changes its clocks twice within that.
+    It samples every six hours; no zone changes its clocks twice within that.
     """
-    asked = min(max(utc_day, _FIRST_DAY), _LAST_DAY)
-    shift_s = (utc_day - asked) * DAY_S
+    bounded_day = min(max(utc_day, _FIRST_DAY), _LAST_DAY)
+    shift_s = (utc_day - bounded_day) * DAY_S
     pieces: list[tuple[int, int, int]] = []
-    start = asked * DAY_S
+    start = bounded_day * DAY_S
     offset = _offset_s(zone, start)
-    for look in range(start + DAY_S // 4, start + DAY_S + 1, DAY_S // 4):
-        if _offset_s(zone, look) != offset:
-            change = _change_s(zone, look - DAY_S // 4, look)
-            if change < (asked + 1) * DAY_S:
+    for sample_s in range(start + DAY_S // 4, start + DAY_S + 1, DAY_S // 4):
+        if _offset_s(zone, sample_s) != offset:
+            change = _change_s(zone, sample_s - DAY_S // 4, sample_s)
+            if change < (bounded_day + 1) * DAY_S:
                 pieces.append((start + shift_s, change + shift_s, offset))
                 start, offset = change, _offset_s(zone, change)
-    pieces.append((start + shift_s, (asked + 1) * DAY_S + shift_s, offset))
+    pieces.append((start + shift_s, (bounded_day + 1) * DAY_S + shift_s, offset))
     return tuple(piece for piece in pieces if piece[0] < piece[1])
 
 
 def _change_s(zone: ZoneInfo, before: int, after: int) -> int:
     """The first second with the offset that holds at `after`, between two moments whose offsets differ."""
-    wanted = _offset_s(zone, after)
+    target_offset = _offset_s(zone, after)
     while after - before > 1:
         middle = (before + after) // 2
-        if _offset_s(zone, middle) == wanted:
+        if _offset_s(zone, middle) == target_offset:
             after = middle
         else:
             before = middle
@@ -165,16 +165,16 @@ def _offset_s(zone: ZoneInfo, at_s: int) -> int:
 # --- Counting ---
 
 
-def due(calendar: Calendar, start: datetime, amount: timedelta) -> datetime:
+def add_open_time(calendar: Calendar, start: datetime, amount: timedelta) -> datetime:
     """The first moment at which `amount` of open time has passed since `start`, in UTC.
 
     Takes time linear in the days passed over. Raises NoOpenTime, and ValueError for a negative amount. Never
     later than MOMENT_MAX.
     """
-    return _moment(_due(calendar, _micros(start), amount // _MICROSECOND))
+    return _moment(_add_open_time(calendar, _micros(start), amount // _MICROSECOND))
 
 
-def _due(calendar: Calendar, start: int, amount: int) -> int:
+def _add_open_time(calendar: Calendar, start: int, amount: int) -> int:
     if amount < 0:
         raise ValueError("an amount of time is not negative")
     if amount == 0:
@@ -200,8 +200,8 @@ def _open_from(calendar: Calendar, start: int) -> Iterator[Interval]:
             raise NoOpenTime("the calendar has no open time for two years")
 
 
-def open_time_between(calendar: Calendar, start: datetime, end: datetime) -> timedelta:
-    """How much open time lies between two moments. ValueError if the end is before the start."""
+def measure_open_time(calendar: Calendar, start: datetime, end: datetime) -> timedelta:
+    """Measure the open time between two moments. ValueError if the end is before the start."""
     first, last = _micros(start), _micros(end)
     if last < first:
         raise ValueError("the end is before the start")
@@ -212,10 +212,10 @@ def open_time_between(calendar: Calendar, start: datetime, end: datetime) -> tim
     return timedelta(microseconds=total)
 
 
-def due_after_days(calendar: Calendar, start: datetime, days: int) -> datetime:
+def add_open_days(calendar: Calendar, start: datetime, days: int) -> datetime:
     """When the last of so many whole open days after `start` closes.
 
-    A day counts if it opens at `start` or later, so that whoever is obliged has all of it. Raises NoOpenTime.
+    A day counts if it opens at `start` or later, so that all of it can be used. Raises NoOpenTime.
     """
     if days < 1:
         raise ValueError("at least one day")
@@ -249,7 +249,7 @@ _NAMED_DAYS_MAX = 7
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A stretch on the way to the due moment. `counted` is zero while the calendar is closed; `why` says so in words."""
+    """A stretch of time up to the deadline. `counted` is zero while the calendar is closed; `why` gives the reason."""
 
     start: datetime
     end: datetime
@@ -257,8 +257,8 @@ class Step:
     why: str
 
 
-def steps(calendar: Calendar, start: datetime, amount: timedelta) -> list[Step]:
-    """How `due` comes about: stretches that are counted and those that are not, without a gap. Raises NoOpenTime."""
+def explain_steps(calendar: Calendar, start: datetime, amount: timedelta) -> list[Step]:
+    """Explain `add_open_time`: the counted and uncounted stretches, without a gap. Raises NoOpenTime."""
     at, left = _micros(start), amount // _MICROSECOND
     counted: list[Interval] = []
     for opens, closes in _open_from(calendar, at):
@@ -270,16 +270,16 @@ def steps(calendar: Calendar, start: datetime, amount: timedelta) -> list[Step]:
         left -= until - opens
         if left == 0:
             break
-    found: list[Step] = []
+    stretches: list[Step] = []
     for opens, until in counted:
         if opens > at:
-            found.append(_step(calendar, at, opens, counted=False))
-        found.append(_step(calendar, opens, until, counted=True))
+            stretches.append(_make_step(calendar, at, opens, counted=False))
+        stretches.append(_make_step(calendar, opens, until, counted=True))
         at = until
-    return found
+    return stretches
 
 
-def _step(calendar: Calendar, start: int, end: int, *, counted: bool) -> Step:
+def _make_step(calendar: Calendar, start: int, end: int, *, counted: bool) -> Step:
     why = "open" if counted else _why_closed(calendar, start, end)
     return Step(_moment(start), _moment(end), timedelta(microseconds=end - start if counted else 0), why)
 
@@ -300,5 +300,5 @@ def _why_closed(calendar: Calendar, start: int, end: int) -> str:
 
 
 def open_per_week(week: Week) -> timedelta:
-    """How long a week is open, without holidays and changes of the clock."""
+    """The open time of a week, without holidays and changes of the clock."""
     return timedelta(seconds=sum(hours.end_s - hours.start_s for day in week for hours in day))

@@ -1,8 +1,8 @@
-"""A lead's case: the lead, its clocks, and what waits to be judged. `decide(case, event, ...)` gives the case as it becomes.
+"""A lead's case: the lead, its clocks and its pending triggers. `apply_event(case, event, ...)` returns the updated case.
 
-Two topics tell of a lead, and there is no order between them. So a clause's `where` is judged on what had been *recorded*
-of the lead when the trigger was recorded, and not before the other topic has been read past that moment; until then the
-trigger waits. And a clock that opens looks back at what is already known to have happened since its start.
+Two topics carry a lead's events, and there is no order between them. So a clause's `where` reads what had been *recorded*
+of the lead when the trigger was recorded. The trigger is pending until the other topic has been read past that moment. And
+a clock that opens applies the facts that are already known since its start.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from accord.contracts.qualification_events import LeadAssigned, LeadDecided, Lea
 from accord.contracts.sla_events import ClockEvent
 from sla_monitor.domain import clock as clocks
 from sla_monitor.domain.clock import MERGED, Clock
-from sla_monitor.domain.facts import Fact, fact_of
-from sla_monitor.domain.lead import Lead, Profile, Standing, as_of
-from sla_monitor.domain.rules import ClauseRule, LeadFacts, Rules
+from sla_monitor.domain.facts import Fact, extract_fact
+from sla_monitor.domain.lead import Lead, Profile, QualificationState, as_of
+from sla_monitor.domain.rules import ClauseRule, CompiledSla, LeadSnapshot
 
-Moving = (
+CaseEvent = (
     LeadCaptured
     | LeadUpdated
     | LeadMerged
@@ -46,8 +46,8 @@ Moving = (
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
-    """Until when each topic has been read: all that was recorded before it. None while unknown."""
+class ReadUntil:
+    """The moment up to which everything recorded in each topic has been read. None while unknown."""
 
     intake: datetime | None = None
     qualification: datetime | None = None
@@ -60,29 +60,29 @@ class Reached:
 
 
 @dataclass(frozen=True, slots=True)
-class Slas:
-    """The versions of the SLA that are or were in force, by number, and which one was at a moment."""
+class SlaVersions:
+    """The versions of the SLA that are or were in force, and which one was in force at a moment."""
 
-    rules: Mapping[int, Rules]
+    by_number: Mapping[int, CompiledSla]
     version_at: Callable[[datetime], int | None]
 
-    def at(self, moment: datetime) -> Rules | None:
+    def get_active(self, moment: datetime) -> CompiledSla | None:
         version = self.version_at(moment)
-        return None if version is None else self.rules[version]
+        return None if version is None else self.by_number[version]
 
-    def clause(self, clock: Clock) -> ClauseRule:
-        return self.rules[clock.sla_version].clauses[clock.clause]
+    def get_clause(self, clock: Clock) -> ClauseRule:
+        return self.by_number[clock.sla_version].clauses[clock.clause]
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """A trigger whose `where` cannot be judged yet, with what its own topic had told of the lead by then."""
+class PendingTrigger:
+    """A trigger whose `where` cannot be evaluated yet, with the lead's state from the trigger's own topic."""
 
     clause: str
     sla_version: int
     fact: Fact
     profile: Profile | None = None
-    standing: Standing | None = None
+    qualification_state: QualificationState | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -91,11 +91,11 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """All that a decision about one lead needs. `facts` are those that a new clock looks back at."""
+    """The state that one lead's events are applied to. `facts` are those that a new clock looks back at."""
 
     lead: Lead
     clocks: Mapping[UUID, Clock]
-    waiting: tuple[Waiting, ...] = ()
+    pending: tuple[PendingTrigger, ...] = ()
     facts: tuple[Fact, ...] = ()
 
 
@@ -103,104 +103,108 @@ class Case:
 class Outcome:
     """The case after an event and the events to publish, in order.
 
-    `moved` are triggers of a lead that was merged away, whose clocks the survivor has to take over; `gone` the keys of facts that were
-    corrected away.
+    `transferred` are triggers of a merged lead whose clocks the survivor starts. `removed_fact_keys` are those of facts that
+    a correction removed.
     """
 
     case: Case
     events: tuple[ClockEvent, ...] = ()
-    moved: tuple[Waiting, ...] = ()
-    gone: tuple[str, ...] = ()
+    transferred: tuple[PendingTrigger, ...] = ()
+    removed_fact_keys: tuple[str, ...] = ()
 
 
-def decide(case: Case, event: Moving, slas: Slas, reached: Reached, now: datetime) -> Outcome:
-    """Apply what was told of this lead."""
-    course = _Course(case, slas, reached, now)
-    course.judge()  # before anything newer is known
+def apply_event(case: Case, event: CaseEvent, slas: SlaVersions, read_until: ReadUntil, now: datetime) -> Outcome:
+    """Apply an event to its lead's case."""
+    updater = CaseUpdater(case, slas, read_until, now)
+    updater.evaluate_pending()  # before anything newer is known
     match event:
         case LeadCaptured() | LeadUpdated() | LeadMerged() | LeadUnmerged():
-            course.profile(_profile(event.state, event))
+            updater.update_profile(_make_profile(event.state, event))
         case LeadErased():
-            course.erase(event.occurred_at)
+            updater.erase_lead(event.occurred_at)
         case LeadStageChanged():
-            course.standing(event, stage=event.present_stage or event.stage)
+            updater.update_qualification_state(event, stage=event.present_stage or event.stage)
         case LeadScored():
-            course.standing(event, grade=event.grade, fit=event.fit, engagement=event.engagement)
+            updater.update_qualification_state(event, grade=event.grade, fit=event.fit, engagement=event.engagement)
         case LeadAssigned():
-            course.assign(event.owner, event.sequence)
+            updater.assign_owner(event.owner, event.sequence)
         case _:
             pass
-    fact = fact_of(event)
+    fact = extract_fact(event)
     if isinstance(event, LeadStageChanged) and event.replaces is not None:
-        fact = course.correct(event.replaces, fact)
+        fact = updater.correct_entry(event.replaces, fact)
     if fact is not None:
-        course.take(fact)
-        course.trigger(fact)
-    course.judge()
-    return course.outcome()
+        updater.apply_fact(fact)
+        updater.add_triggers(fact)
+    updater.evaluate_pending()
+    return updater.build_outcome()
 
 
-def take_along(case: Case, facts: Iterable[Fact], slas: Slas, reached: Reached, now: datetime) -> Outcome:
-    """Apply activities of a lead that was merged into this one: they answer its clocks and start none."""
-    course = _Course(case, slas, reached, now)
+def copy_activities(
+    case: Case, facts: Iterable[Fact], slas: SlaVersions, read_until: ReadUntil, now: datetime
+) -> Outcome:
+    """Copy activities of a lead that was merged into this one. They answer its clocks and start none."""
+    updater = CaseUpdater(case, slas, read_until, now)
     for fact in facts:
-        course.take(fact)
-    return course.outcome()
+        updater.apply_fact(fact)
+    return updater.build_outcome()
 
 
-def take_over(case: Case, moved: Iterable[Waiting], slas: Slas, reached: Reached, now: datetime) -> Outcome:
-    """Start the clocks that a merged lead's triggers had started and that were still running, for the survivor."""
-    course = _Course(case, slas, reached, now)
-    for trigger in moved:
+def start_transferred_clocks(
+    case: Case, transferred: Iterable[PendingTrigger], slas: SlaVersions, read_until: ReadUntil, now: datetime
+) -> Outcome:
+    """Start the survivor's clocks of triggers whose clocks were running when their lead was merged."""
+    updater = CaseUpdater(case, slas, read_until, now)
+    for trigger in transferred:
         if case.lead.erased_at is None:
-            course.open(trigger)
-    return course.outcome()
+            updater.open_clock(trigger)
+    return updater.build_outcome()
 
 
-def absorb(case: Case, merge: LeadMerged, slas: Slas, reached: Reached, now: datetime) -> Outcome:
-    """The case of a lead that was merged into another."""
-    course = _Course(case, slas, reached, now)
-    course.merge_into(merge)
-    return course.outcome()
+def apply_merge(case: Case, merge: LeadMerged, slas: SlaVersions, read_until: ReadUntil, now: datetime) -> Outcome:
+    """Apply a merge to the lead that was merged into another."""
+    updater = CaseUpdater(case, slas, read_until, now)
+    updater.merge_into(merge)
+    return updater.build_outcome()
 
 
-def restore(case: Case, recorded_at: datetime, slas: Slas, reached: Reached, now: datetime) -> Outcome:
-    """The case of a lead whose merge was taken back, as was recorded at a moment: its clocks go on to the deadlines that they had.
+def revert_merge(case: Case, recorded_at: datetime, slas: SlaVersions, read_until: ReadUntil, now: datetime) -> Outcome:
+    """Revert the merge of a lead: its clocks resume with their deadlines.
 
-    Its profile is what its own events tell: nothing was told under its id while it was merged.
+    Its profile comes from its own events; no event carried its id while it was merged.
     """
-    course = _Course(case, slas, reached, now)
-    course.restore(recorded_at)
-    return course.outcome()
+    updater = CaseUpdater(case, slas, read_until, now)
+    updater.revert_merge(recorded_at)
+    return updater.build_outcome()
 
 
-def give_back(case: Case, restored: Case, slas: Slas, reached: Reached, now: datetime) -> Outcome:
-    """The case of a lead that had taken another in, without what was that one's: its activities, and the clocks that it had brought.
+def remove_contribution(case: Case, restored: Case, slas: SlaVersions, read_until: ReadUntil, now: datetime) -> Outcome:
+    """Remove from a survivor what a merged lead had added: its activities and its clocks.
 
-    `restored`: the other's case as it was while merged, with its facts.
+    `restored`: the merged lead's case, with its facts.
     """
-    course = _Course(case, slas, reached, now)
-    course.give_back(restored)
-    return course.outcome()
+    updater = CaseUpdater(case, slas, read_until, now)
+    updater.remove_contribution(restored)
+    return updater.build_outcome()
 
 
-def judge(case: Case, slas: Slas, reached: Reached, now: datetime) -> Outcome:
-    """Judge what waited for the topics to be read so far."""
-    course = _Course(case, slas, reached, now)
-    course.judge()
-    return course.outcome()
+def evaluate_pending(case: Case, slas: SlaVersions, read_until: ReadUntil, now: datetime) -> Outcome:
+    """Evaluate the pending triggers, now that the topics have been read further."""
+    updater = CaseUpdater(case, slas, read_until, now)
+    updater.evaluate_pending()
+    return updater.build_outcome()
 
 
-def starts(event: EventData, slas: Slas) -> Fact | None:
-    """The fact in an event, if it starts a clock of some clause in force when it was recorded; `where` is not asked."""
-    fact = fact_of(event)
-    rules = slas.at(fact.recorded_at) if fact else None
-    if fact is None or rules is None or not any(rule.start.matches(fact) for rule in rules.clauses.values()):
+def find_trigger_fact(event: EventData, slas: SlaVersions) -> Fact | None:
+    """Find the fact in an event that starts a clock of a clause in force when it was recorded. `where` is not evaluated."""
+    fact = extract_fact(event)
+    sla = slas.get_active(fact.recorded_at) if fact else None
+    if fact is None or sla is None or not any(rule.start.matches(fact) for rule in sla.clauses.values()):
         return None
     return fact
 
 
-def _profile(state: LeadState, event: LeadCaptured | LeadUpdated | LeadMerged | LeadUnmerged) -> Profile:
+def _make_profile(state: LeadState, event: LeadCaptured | LeadUpdated | LeadMerged | LeadUnmerged) -> Profile:
     return Profile(
         recorded_at=event.recorded_at,
         sequence=event.sequence,
@@ -211,34 +215,34 @@ def _profile(state: LeadState, event: LeadCaptured | LeadUpdated | LeadMerged | 
     )
 
 
-class _Course:
-    """One case on its way through an event. Lives for one call of a function above."""
+class CaseUpdater:
+    """Updates one case. Lives for one call of a function above."""
 
-    def __init__(self, case: Case, slas: Slas, reached: Reached, now: datetime) -> None:
+    def __init__(self, case: Case, slas: SlaVersions, read_until: ReadUntil, now: datetime) -> None:
         self._lead = case.lead
         self._clocks = dict(case.clocks)
-        self._waiting = case.waiting
+        self._pending = case.pending
         self._facts = case.facts
         self._slas = slas
-        self._reached = reached
+        self._read_until = read_until
         self._now = now
         self._events: list[ClockEvent] = []
-        self._moved: list[Waiting] = []
-        self._gone: list[str] = []
+        self._transferred: list[PendingTrigger] = []
+        self._removed_fact_keys: list[str] = []
 
-    def outcome(self) -> Outcome:
-        case = Case(self._lead, self._clocks, self._waiting, self._facts)
-        return Outcome(case, tuple(self._events), tuple(self._moved), tuple(self._gone))
+    def build_outcome(self) -> Outcome:
+        case = Case(self._lead, self._clocks, self._pending, self._facts)
+        return Outcome(case, tuple(self._events), tuple(self._transferred), tuple(self._removed_fact_keys))
 
-    # -- what is known of the lead --
+    # -- the lead --
 
-    def profile(self, profile: Profile) -> None:
-        self._lead = self._lead.with_profile(profile, self._reached.both)
+    def update_profile(self, profile: Profile) -> None:
+        self._lead = self._lead.with_profile(profile, self._read_until.both)
         for clock in self._clocks.values():
             if clock.source is None:
-                self._keep(replace(clock, source=self._lead.source))
+                self._store_clock(replace(clock, source=self._lead.source))
 
-    def standing(
+    def update_qualification_state(
         self,
         event: LeadStageChanged | LeadScored,
         *,
@@ -247,208 +251,214 @@ class _Course:
         fit: float | None = None,
         engagement: float | None = None,
     ) -> None:
-        known = self._lead.standing or Standing(event.recorded_at, 0)
-        if event.sequence <= known.sequence:
+        current = self._lead.qualification_state or QualificationState(event.recorded_at, 0)
+        if event.sequence <= current.sequence:
             return
         if isinstance(event, LeadStageChanged):
-            told = replace(known, recorded_at=event.recorded_at, sequence=event.sequence, stage=stage)
+            updated = replace(current, recorded_at=event.recorded_at, sequence=event.sequence, stage=stage)
         else:
-            told = Standing(event.recorded_at, event.sequence, known.stage, grade, fit, engagement)
-        self._lead = self._lead.with_standing(told, self._reached.both)
+            updated = QualificationState(event.recorded_at, event.sequence, current.stage, grade, fit, engagement)
+        self._lead = self._lead.with_qualification_state(updated, self._read_until.both)
 
-    def assign(self, owner: str | None, sequence: int) -> None:
-        """A new owner; running clocks are the owner's from now on, except those of a certain assignment."""
+    def assign_owner(self, owner: str | None, sequence: int) -> None:
+        """Set the owner, also of running clocks except those that an assignment started."""
         if sequence <= self._lead.owner_sequence:
             return
         self._lead = replace(self._lead, owner=owner, owner_sequence=sequence)
         for clock in self._clocks.values():
             if clock.state == "running" and clock.trigger.kind != "assigned":
-                self._keep(replace(clock, owner=owner))
+                self._store_clock(replace(clock, owner=owner))
 
-    def erase(self, at: datetime) -> None:
-        """The person is gone: no attributes, no clocks; what was decided stays as a count."""
+    def erase_lead(self, at: datetime) -> None:
+        """Remove the person's attributes and end the clocks; settled clocks stay as counts."""
         lead = self._lead
-        self._lead = replace(lead, profiles=(), standings=(), erased_at=lead.erased_at or at)
-        self._waiting, self._facts = (), ()
-        self._end(at, _ERASED)
+        self._lead = replace(lead, profiles=(), qualification_states=(), erased_at=lead.erased_at or at)
+        self._pending, self._facts = (), ()
+        self._end_clocks(at, _ERASED)
 
     def merge_into(self, merge: LeadMerged) -> None:
         at = merge.occurred_at
         self._lead = replace(self._lead, merged_into=merge.lead_id, merged_at=at, merge_recorded_at=merge.recorded_at)
         running = [clock for clock in self._clocks.values() if clock.state == "running"]
-        self._end(at, MERGED)
+        self._end_clocks(at, MERGED)
         for clock in running:
-            self._move(self._clocks[clock.clock_id], _trigger_again(clock))
+            self._transfer(self._clocks[clock.clock_id], _recreate_trigger(clock))
 
-    def restore(self, recorded_at: datetime) -> None:
+    def revert_merge(self, recorded_at: datetime) -> None:
         self._lead = replace(self._lead, merged_into=None, merged_at=None, merge_recorded_at=recorded_at)
         for clock in list(self._clocks.values()):
-            if clock.end == MERGED:
-                self._resume(clock)
+            if clock.ended_why == MERGED:
+                self._resume_clock(clock)
 
-    def give_back(self, restored: Case) -> None:
-        theirs = [fact for fact in restored.facts if fact.kind == "activity"]
-        keys = {fact.key for fact in theirs}
-        brought = {(clock.clause, clock.trigger.key) for clock in restored.clocks.values()}
+    def remove_contribution(self, restored: Case) -> None:
+        activities = [fact for fact in restored.facts if fact.kind == "activity"]
+        keys = {fact.key for fact in activities}
+        added = {(clock.clause, clock.trigger.key) for clock in restored.clocks.values()}
         self._facts = tuple(fact for fact in self._facts if fact.key not in keys)
         for clock in list(self._clocks.values()):
-            if _was_brought(clock) and (clock.clause, clock.trigger.key) in brought:
-                self._settle(clock, clocks.taken_back(clock))
-            elif any(self._answered(clock, fact) for fact in theirs):
-                self._settle(clock, clocks.anew(clock, self._slas.clause(clock), self._facts, self._gone_since()))
+            if _is_transferred(clock) and (clock.clause, clock.trigger.key) in added:
+                self._settle_clock(clock, clocks.end_by_unmerge(clock))
+            elif any(self._is_decisive(clock, fact) for fact in activities):
+                self._settle_clock(
+                    clock, clocks.recompute(clock, self._slas.get_clause(clock), self._facts, self._lead_end())
+                )
 
-    def _resume(self, clock: Clock) -> None:
-        rule = self._slas.clause(clock)
-        self._settle(clock, clocks.resumed(clock, rule, self._facts, self._gone_since()))
+    def _resume_clock(self, clock: Clock) -> None:
+        rule = self._slas.get_clause(clock)
+        self._settle_clock(clock, clocks.resume(clock, rule, self._facts, self._lead_end()))
 
-    def _gone_since(self) -> tuple[datetime, str] | None:
-        """Since when the lead is gone, and why; None while it lives."""
+    def _lead_end(self) -> tuple[datetime, str] | None:
+        """When and why the lead was merged or erased; None if it was not."""
         lead = self._lead
         ends = [(lead.merged_at, MERGED), (lead.erased_at, _ERASED)]
         return min(((at, why) for at, why in ends if at is not None), default=None)
 
-    def _end(self, at: datetime, why: str) -> None:
+    def _end_clocks(self, at: datetime, why: str) -> None:
         for clock in list(self._clocks.values()):
-            self._settle(clock, clocks.with_end(clock, at, why))
+            self._settle_clock(clock, clocks.with_end(clock, at, why))
 
-    # -- what happens --
+    # -- facts and triggers --
 
-    def take(self, fact: Fact) -> None:
-        """Let a fact answer clocks, or end their scope."""
+    def apply_fact(self, fact: Fact) -> None:
+        """Apply a fact to the clocks that it answers or whose scope it ends."""
         self._facts = (*self._facts, fact)
         for clock in list(self._clocks.values()):
-            self._settle(clock, clocks.with_fact(clock, self._slas.clause(clock), fact))
+            self._settle_clock(clock, clocks.with_fact(clock, self._slas.get_clause(clock), fact))
 
-    def correct(self, replaces: int, fact: Fact | None) -> Fact | None:
-        """An entry no longer stands, and `fact` comes in its place if there is one; what is still to be taken of that.
+    def correct_entry(self, replaces: int, fact: Fact | None) -> Fact | None:
+        """Replace a stage entry by `fact`, or remove it if that is None. Returns the fact that is still to be applied.
 
-        An entry of the same stage and time goes on as it was: only its number or what was before it is another.
+        An entry of the same stage and time keeps its effects: only its sequence or its predecessor has changed.
         """
-        gone = [known for known in self._facts if known.is_entry(replaces)]
-        self._facts = tuple(known for known in self._facts if not known.is_entry(replaces))
-        self._gone += [known.key for known in gone]
-        self._waiting = tuple(waiting for waiting in self._waiting if not waiting.fact.is_entry(replaces))
-        goes_on = fact is not None and any(
-            (known.name, known.occurred_at) == (fact.name, fact.occurred_at) for known in gone
+        removed = [entry for entry in self._facts if entry.is_stage_entry(replaces)]
+        self._facts = tuple(entry for entry in self._facts if not entry.is_stage_entry(replaces))
+        self._removed_fact_keys += [fact.key for fact in removed]
+        self._pending = tuple(trigger for trigger in self._pending if not trigger.fact.is_stage_entry(replaces))
+        is_same_entry = fact is not None and any(
+            (entry.name, entry.occurred_at) == (fact.name, fact.occurred_at) for entry in removed
         )
-        if fact is not None and goes_on:
+        if fact is not None and is_same_entry:
             self._facts = (*self._facts, fact)
         for clock in list(self._clocks.values()):
-            if clock.trigger.is_entry(replaces):
-                self._correct_start(clock, fact if goes_on else None)
-            elif not goes_on and any(self._answered(clock, known) for known in gone):
-                self._settle(clock, clocks.anew(clock, self._slas.clause(clock), self._facts, self._gone_since()))
-        return None if goes_on else fact
+            if clock.trigger.is_stage_entry(replaces):
+                self._correct_start(clock, fact if is_same_entry else None)
+            elif not is_same_entry and any(self._is_decisive(clock, entry) for entry in removed):
+                self._settle_clock(
+                    clock, clocks.recompute(clock, self._slas.get_clause(clock), self._facts, self._lead_end())
+                )
+        return None if is_same_entry else fact
 
     def _correct_start(self, clock: Clock, fact: Fact | None) -> None:
         if fact is None:
-            self._settle(clock, clocks.never_started(clock))
+            self._settle_clock(clock, clocks.invalidate_start(clock))
         else:
-            self._keep(replace(clock, trigger=replace(clock.trigger, key=fact.key, sequence=0)))
+            self._store_clock(replace(clock, trigger=replace(clock.trigger, key=fact.key, sequence=0)))
 
-    def _answered(self, clock: Clock, fact: Fact) -> bool:
-        """Whether an entry may be what answered a clock or ended its scope."""
+    def _is_decisive(self, clock: Clock, fact: Fact) -> bool:
+        """Whether a fact may have answered a clock or ended its scope."""
         at = clocks.effective_at(clock, fact)
         return at is not None and at in (clock.answered_at, clock.ended_at)
 
-    def trigger(self, fact: Fact) -> None:
-        """Let a fact start the clocks of the clauses that were in force when it was recorded."""
-        rules = self._slas.at(fact.recorded_at)
-        if rules is None or self._lead.erased_at is not None:
+    def add_triggers(self, fact: Fact) -> None:
+        """Add a pending trigger for each clause that the fact starts and that was in force when it was recorded."""
+        sla = self._slas.get_active(fact.recorded_at)
+        if sla is None or self._lead.erased_at is not None:
             return
-        for rule in rules.clauses.values():
+        for rule in sla.clauses.values():
             if rule.start.matches(fact):
-                self._wait(rule, rules.version, fact)
+                self._add_pending(rule, sla.version, fact)
 
-    def _wait(self, rule: ClauseRule, version: int, fact: Fact) -> None:
-        """Everything waits; what need not is judged at the end of the same decision."""
+    def _add_pending(self, rule: ClauseRule, version: int, fact: Fact) -> None:
+        """Add a pending trigger; one that can be evaluated at once is, when the event has been applied."""
         lead = self._lead
-        own = fact.of_qualification
-        trigger = Waiting(
+        is_from_qualification = fact.is_from_qualification
+        trigger = PendingTrigger(
             rule.key,
             version,
             fact,
-            profile=None if own else as_of(lead.profiles, fact.recorded_at),
-            standing=lead.standing if own else None,
+            profile=None if is_from_qualification else as_of(lead.profiles, fact.recorded_at),
+            qualification_state=lead.qualification_state if is_from_qualification else None,
         )
-        if all(known.key != trigger.key for known in self._waiting):
-            self._waiting = (*self._waiting, trigger)
+        if all(pending.key != trigger.key for pending in self._pending):
+            self._pending = (*self._pending, trigger)
 
-    def judge(self) -> None:
-        """Open the clocks of the triggers that can be judged by now and whose `where` holds; forget the others."""
-        still: list[Waiting] = []
-        for trigger in self._waiting:
-            rule = self._slas.rules[trigger.sla_version].clauses[trigger.clause]
-            facts = self._known(trigger, rule)
-            if facts is None:
-                still.append(trigger)
-            elif rule.where is None or rule.where.holds(facts):
-                self.open(trigger)
-        self._waiting = tuple(still)
+    def evaluate_pending(self) -> None:
+        """Open the clocks of triggers whose `where` holds and drop those whose `where` does not; the others stay pending."""
+        remaining: list[PendingTrigger] = []
+        for trigger in self._pending:
+            rule = self._slas.by_number[trigger.sla_version].clauses[trigger.clause]
+            snapshot = self._build_snapshot(trigger, rule)
+            if snapshot is None:
+                remaining.append(trigger)
+            elif rule.where is None or rule.where.holds(snapshot):
+                self.open_clock(trigger)
+        self._pending = tuple(remaining)
 
-    def _known(self, trigger: Waiting, rule: ClauseRule) -> LeadFacts | None:
-        """What `where` is to be asked of; None while something recorded by then may still be unread."""
+    def _build_snapshot(self, trigger: PendingTrigger, rule: ClauseRule) -> LeadSnapshot | None:
+        """Build what `where` reads; None while something recorded by then may still be unread."""
         fact, lead = trigger.fact, self._lead
-        profile, standing = trigger.profile, trigger.standing
-        if rule.asks_profile and profile is None:
-            if not lead.profiles or not _past(self._reached.intake, fact.recorded_at, unless=not fact.of_qualification):
+        profile, qualification_state = trigger.profile, trigger.qualification_state
+        if rule.needs_profile and profile is None:
+            if not lead.profiles:
+                return None
+            if fact.is_from_qualification and not _is_past(self._read_until.intake, fact.recorded_at):
                 return None
             profile = as_of(lead.profiles, fact.recorded_at) or lead.profiles[0]
-        if rule.asks_standing and not fact.of_qualification:
-            if not _past(self._reached.qualification, fact.recorded_at):
+        if rule.needs_qualification_state and not fact.is_from_qualification:
+            if not _is_past(self._read_until.qualification, fact.recorded_at):
                 return None
-            standing = as_of(lead.standings, fact.recorded_at)
-        return LeadFacts(profile, standing, fact.occurred_at)
+            qualification_state = as_of(lead.qualification_states, fact.recorded_at)
+        return LeadSnapshot(profile, qualification_state, fact.occurred_at)
 
-    def open(self, trigger: Waiting) -> None:
-        """Start a clock, with all that is already known to have happened since."""
+    def open_clock(self, trigger: PendingTrigger) -> None:
+        """Start a clock and apply the facts that are already known since its start."""
         fact, lead = trigger.fact, self._lead
-        known = [one for one in self._clocks.values() if (one.clause, one.trigger.key) == trigger.key]
-        if known:
-            if known[0].end == clocks.TAKEN_BACK:  # brought once more
-                self._resume(known[0])
+        existing = [clock for clock in self._clocks.values() if (clock.clause, clock.trigger.key) == trigger.key]
+        if existing:
+            if existing[0].ended_why == clocks.MERGE_REVERTED:  # merged again
+                self._resume_clock(existing[0])
             return
-        rule = self._slas.rules[trigger.sla_version].clauses[trigger.clause]
-        clock = clocks.start(rule, trigger.sla_version, lead.lead_id, fact, self._now)
+        rule = self._slas.by_number[trigger.sla_version].clauses[trigger.clause]
+        clock = clocks.create_clock(rule, trigger.sla_version, lead.lead_id, fact, self._now)
         clock = replace(clock, owner=clock.owner or lead.owner, source=lead.source)
         clock = clocks.with_facts(clock, rule, self._facts)
         if lead.merged_at is not None:
             clock = clocks.with_end(clock, lead.merged_at, MERGED)
-        turn = clocks.begun(clock, self._now)
-        self._keep(turn.clock)
-        self._events += turn.events
-        self._move(turn.clock, trigger)
+        transition = clocks.start_clock(clock, self._now)
+        self._store_clock(transition.clock)
+        self._events += transition.events
+        self._transfer(transition.clock, trigger)
 
-    def _move(self, clock: Clock, trigger: Waiting) -> None:
-        """A clock that only the merge ended goes on with the survivor; a stage is the survivor's own matter."""
-        if clock.state == "cancelled" and clock.end == MERGED and clock.trigger.kind != "stage":
-            self._moved.append(replace(trigger, fact=replace(trigger.fact, sequence=0)))
+    def _transfer(self, clock: Clock, trigger: PendingTrigger) -> None:
+        """Transfer a clock that only the merge ended to the survivor; stages belong to each lead alone."""
+        if clock.state == "cancelled" and clock.ended_why == MERGED and clock.trigger.kind != "stage":
+            self._transferred.append(replace(trigger, fact=replace(trigger.fact, sequence=0)))
 
-    def _settle(self, before: Clock, after: Clock) -> None:
+    def _settle_clock(self, before: Clock, after: Clock) -> None:
         if after is before:
             return
-        turn = clocks.settle(before, after, self._now)
-        self._keep(turn.clock)
-        self._events += turn.events
+        transition = clocks.settle_clock(before, after, self._now)
+        self._store_clock(transition.clock)
+        self._events += transition.events
 
-    def _keep(self, clock: Clock) -> None:
+    def _store_clock(self, clock: Clock) -> None:
         self._clocks[clock.clock_id] = clock
 
 
 _ERASED = "the person was erased"
 
 
-def _was_brought(clock: Clock) -> bool:
-    """Whether it may be a merged lead's that goes on here; stages are not taken over."""
+def _is_transferred(clock: Clock) -> bool:
+    """Whether a merged lead may have started it; clocks of stages are not transferred."""
     return clock.trigger.kind != "stage" and clock.trigger.sequence == 0
 
 
-def _past(reached: datetime | None, moment: datetime, *, unless: bool = False) -> bool:
-    return unless or (reached is not None and reached > moment)
+def _is_past(read_until: datetime | None, moment: datetime) -> bool:
+    return read_until is not None and read_until > moment
 
 
-def _trigger_again(clock: Clock) -> Waiting:
-    """The trigger of a clock that runs, for another lead."""
+def _recreate_trigger(clock: Clock) -> PendingTrigger:
+    """Recreate the trigger of a running clock for another lead."""
     trigger = clock.trigger
     fact = Fact(
         kind=trigger.kind,
@@ -460,4 +470,4 @@ def _trigger_again(clock: Clock) -> Waiting:
         stage_kind=trigger.stage_kind,
         cause=trigger.cause,
     )
-    return Waiting(clock.clause, clock.sla_version, fact)
+    return PendingTrigger(clock.clause, clock.sla_version, fact)

@@ -1,15 +1,15 @@
-"""One clock: a clause running for one lead. Its outcome follows from what happened, in whatever order that becomes known.
+"""One clock: a clause running for one lead. Its state follows from the facts, in whatever order they arrive.
 
-A clock keeps two moments, the earliest answer and the earliest end of its scope, and both can only become earlier. So the
-order in which facts arrive does not matter, and a late report corrects what was said before:
+A clock holds two moments, the earliest answer and the earliest end of its scope. Both can only become earlier, so the order
+of arrival does not matter, and a late report corrects what was published before:
 
 - the scope ended by the deadline, before any answer: cancelled;
 - answered by the deadline: met;
 - else, once everything recorded before the deadline has been read: breached, and met late if there is an answer at all.
 
-A breach that a late report corrects is withdrawn, once, and then said to be met or cancelled.
+A breach that a late report corrects is withdrawn once; then the clock is met or cancelled.
 
-Only the watermark of what was read decides that a deadline has passed, never the wall clock (see `fire`).
+Only the consumed watermark decides that a deadline has passed, never the wall clock (see `fire_clock`).
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from sla_monitor.domain.rules import ClauseRule
 ClockState = Literal["running", "met", "breached", "met_late", "cancelled"]
 
 BACKFILL_AFTER = timedelta(hours=1)
-"""A clock whose deadline lay further back than this when its start was recorded is imported history: it counts and
-notifies nobody, since nobody could have kept it by then."""
+"""A clock whose deadline lay further back than this when its start was recorded is imported history. It counts and
+notifies nobody, since nobody could have met it."""
 
 MERGED = "the lead was merged into another"
-TAKEN_BACK = "the merge that had brought it was taken back"
+MERGE_REVERTED = "the merge that had added it was reverted"
 
 _MILLISECOND = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class WarnAt:
+class WarningTime:
     """A fraction of the time, and when it has passed."""
 
     fraction: float
@@ -57,7 +57,7 @@ class WarnAt:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """What started a clock. `sequence` is 0 where it was another lead's, merged into this one, or was put into the past."""
+    """What started a clock. `sequence` is 0 for a trigger of a merged lead, and for a correction."""
 
     kind: FactKind
     key: str
@@ -67,17 +67,17 @@ class Trigger:
     cause: UUID | None = None
 
     @property
-    def of_qualification(self) -> bool:
+    def is_from_qualification(self) -> bool:
         return self.kind in ("decision", "stage", "assigned")
 
-    def is_entry(self, sequence: int) -> bool:
-        """Whether it is the stage entry that was said under a sequence."""
+    def is_stage_entry(self, sequence: int) -> bool:
+        """Whether it is the stage entry that was published under a sequence."""
         return self.kind == "stage" and (self.sequence == sequence or self.key.endswith(f"#{sequence}"))
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """One clock, pinned to the version under which it started. `said` counts its events."""
+    """One clock, pinned to the version under which it started. `event_count` counts its published events."""
 
     clock_id: UUID
     lead_id: UUID
@@ -87,8 +87,8 @@ class Clock:
     trigger: Trigger
     started_at: datetime
     due_at: datetime
-    warnings: tuple[WarnAt, ...] = ()
-    """Those that are still to be said."""
+    warnings: tuple[WarningTime, ...] = ()
+    """Warnings that are still to be published."""
     backfill: bool = False
     owner: str | None = None
     source: str | None = None
@@ -96,41 +96,41 @@ class Clock:
     answered_at: datetime | None = None
     ended_at: datetime | None = None
     ended_sequence: int | None = None
-    """Qualification's sequence of the first entry that ended the scope; what it tells after that answers nothing."""
-    end: str | None = None
+    """Qualification's sequence of the first entry that ended the scope; its later facts answer nothing."""
+    ended_why: str | None = None
     """Why the scope ended."""
     breach_id: UUID | None = None
     breached_at: datetime | None = None
     """When the breach was recorded."""
     withdrawn_at: datetime | None = None
-    said: int = 0
+    event_count: int = 0
 
     @property
     def next_at(self) -> datetime | None:
-        """The watermark has something to do here once it has passed this; None if never.
+        """The clock has something to fire once the watermark has passed this; None if never.
 
-        Not before the start itself was recorded: what is older than that may not have been read.
+        It never lies before the recording of the start: what is older may still be unread.
         """
         if self.state != "running":
             return None
-        first = min([self.due_at, *(warning.at for warning in self.warnings)])
-        return max(first, self.trigger.recorded_at)
+        earliest = min([self.due_at, *(warning.at for warning in self.warnings)])
+        return max(earliest, self.trigger.recorded_at)
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """A clock after something, and what there is to say of it."""
+class Transition:
+    """A clock after a change, and the events to publish about it."""
 
     clock: Clock
     events: tuple[ClockEvent, ...] = ()
 
 
-def start(rule: ClauseRule, version: int, lead_id: UUID, fact: Fact, now: datetime) -> Clock:
-    """The clock that a fact starts, before anything else is known. Owner, source and events are added by the caller."""
+def create_clock(rule: ClauseRule, version: int, lead_id: UUID, fact: Fact, now: datetime) -> Clock:
+    """Create the clock that a fact starts. The caller adds owner, source and events."""
     started_at = fact.occurred_at
-    due_at = rule.deadline.due(started_at)
+    due_at = rule.deadline.due_at(started_at)
     return Clock(
-        clock_id=named_id(now, str(lead_id), rule.key, fact.key),
+        clock_id=derive_id(now, str(lead_id), rule.key, fact.key),
         lead_id=lead_id,
         clause=rule.key,
         obliges=rule.obliges,
@@ -138,41 +138,41 @@ def start(rule: ClauseRule, version: int, lead_id: UUID, fact: Fact, now: dateti
         trigger=Trigger(fact.kind, fact.key, fact.sequence, fact.recorded_at, fact.stage_kind, fact.cause),
         started_at=started_at,
         due_at=due_at,
-        warnings=_warnings(rule, started_at, due_at),
+        warnings=_compute_warnings(rule, started_at, due_at),
         backfill=due_at < fact.recorded_at - BACKFILL_AFTER,
         owner=fact.name if fact.kind == "assigned" else None,
     )
 
 
-def begun(clock: Clock, now: datetime) -> Turn:
-    """Say that the clock runs, and at once what is known of its outcome."""
-    saying = _Saying(clock, now)
-    saying.say(ClockStarted, clock.started_at)
-    saying.settle()
-    return saying.turn()
+def start_clock(clock: Clock, now: datetime) -> Transition:
+    """Publish the start of the clock, and its outcome if the facts already give one."""
+    builder = _TransitionBuilder(clock, now)
+    builder.emit(ClockStarted, clock.started_at)
+    builder.settle()
+    return builder.build()
 
 
 def effective_at(clock: Clock, fact: Fact) -> datetime | None:
     """When a fact counts for a clock; None if it was before the start.
 
-    Qualification decides from the state that it has, so of two facts of its own the sequence tells which came first, also
-    where a time was reported as earlier than that of the stage it was decided in: then it counts as of the start.
+    Of two facts of qualification, the sequence tells which came first. A later fact with a reported time before the start
+    counts as of the start.
     """
     trigger = clock.trigger
     if fact.key == trigger.key:
         return None
-    if fact.of_qualification and trigger.of_qualification and trigger.sequence and fact.sequence:
+    if fact.is_from_qualification and trigger.is_from_qualification and trigger.sequence and fact.sequence:
         return max(fact.occurred_at, clock.started_at) if fact.sequence > trigger.sequence else None
     return fact.occurred_at if fact.occurred_at >= clock.started_at else None
 
 
 def with_fact(clock: Clock, rule: ClauseRule, fact: Fact) -> Clock:
-    """The clock with a fact taken in, before it is settled."""
+    """The clock with a fact applied, before it is settled."""
     return _with_answer(_with_entry(clock, rule, fact), rule, fact)
 
 
 def with_facts(clock: Clock, rule: ClauseRule, facts: Sequence[Fact]) -> Clock:
-    """The same for many, in any order: ends of the scope are looked at first."""
+    """The clock with many facts applied, in any order. Ends of the scope are applied first."""
     for fact in facts:
         clock = _with_entry(clock, rule, fact)
     for fact in facts:
@@ -181,110 +181,118 @@ def with_facts(clock: Clock, rule: ClauseRule, facts: Sequence[Fact]) -> Clock:
 
 
 def _with_entry(clock: Clock, rule: ClauseRule, fact: Fact) -> Clock:
-    if fact.kind != "stage" or not _ends(clock, rule, fact):
+    if fact.kind != "stage" or not _ends_scope(clock, rule, fact):
         return clock
     at = effective_at(clock, fact)
     if at is None:
         return clock
-    ended = _ended(clock, at, f"the lead entered {fact.name}")
+    ended = _with_earlier_end(clock, at, f"the lead entered {fact.name}")
     if not fact.sequence:
         return ended
     return replace(ended, ended_sequence=min(fact.sequence, clock.ended_sequence or fact.sequence))
 
 
 def _with_answer(clock: Clock, rule: ClauseRule, fact: Fact) -> Clock:
-    if not rule.answer.matches(fact) or _after_the_end(clock, fact):
+    if not rule.answer.matches(fact) or _is_after_end(clock, fact):
         return clock
     at = effective_at(clock, fact)
     return clock if at is None else replace(clock, answered_at=min(at, clock.answered_at or at))
 
 
 def with_end(clock: Clock, at: datetime, why: str) -> Clock:
-    """The clock of a lead that is gone since a moment, before it is settled."""
-    return _ended(clock, max(at, clock.started_at), why)
+    """The clock with the end of its scope at a moment, before it is settled."""
+    return _with_earlier_end(clock, max(at, clock.started_at), why)
 
 
-def never_started(clock: Clock) -> Clock:
-    """The clock of an entry that was corrected away, before it is settled."""
-    return replace(clock, answered_at=None, ended_at=clock.started_at, end="the entry that started it was corrected")
+def invalidate_start(clock: Clock) -> Clock:
+    """End the clock of a stage entry that a correction removed. The result is not settled yet."""
+    return replace(
+        clock, answered_at=None, ended_at=clock.started_at, ended_why="the entry that started it was corrected"
+    )
 
 
-def anew(clock: Clock, rule: ClauseRule, facts: Sequence[Fact], merged: tuple[datetime, str] | None) -> Clock:
-    """The clock as these facts alone make it, before it is settled: one of those before was corrected away."""
-    warnings = clock.warnings if clock.state == "running" else _warnings_after(clock, rule)
-    found = replace(clock, answered_at=None, ended_at=None, ended_sequence=None, end=None, warnings=warnings)
-    found = with_facts(found, rule, facts)
-    return found if merged is None else with_end(found, *merged)
+def recompute(clock: Clock, rule: ClauseRule, facts: Sequence[Fact], lead_end: tuple[datetime, str] | None) -> Clock:
+    """Recompute the clock from these facts alone, after a correction removed one. The result is not settled yet."""
+    warnings = clock.warnings if clock.state == "running" else _remaining_warnings(clock, rule)
+    changed = replace(clock, answered_at=None, ended_at=None, ended_sequence=None, ended_why=None, warnings=warnings)
+    changed = with_facts(changed, rule, facts)
+    return changed if lead_end is None else with_end(changed, *lead_end)
 
 
-def taken_back(clock: Clock) -> Clock:
-    """The clock that a merged lead had brought, when the merge is taken back and that lead runs its own again; before it is settled."""
-    return replace(clock, answered_at=None, ended_at=clock.started_at, ended_sequence=None, end=TAKEN_BACK)
+def end_by_unmerge(clock: Clock) -> Clock:
+    """End a clock that a merged lead had added, since the merge is reverted. The result is not settled yet."""
+    return replace(clock, answered_at=None, ended_at=clock.started_at, ended_sequence=None, ended_why=MERGE_REVERTED)
 
 
-def resumed(clock: Clock, rule: ClauseRule, facts: Sequence[Fact], end: tuple[datetime, str] | None = None) -> Clock:
-    """A clock that a merge had ended, or the end of one, going on to the same deadline; before it is settled.
+def resume(
+    clock: Clock, rule: ClauseRule, facts: Sequence[Fact], lead_end: tuple[datetime, str] | None = None
+) -> Clock:
+    """Resume a clock that a merge or its reversal had ended, with the same deadline. The result is not settled yet.
 
-    `facts`: those of its lead; what has answered it stays. `end`: the other end that it has, if the lead is gone all the same.
+    `facts`: those of its lead; an answer stays. `lead_end`: since when and why the lead has ended all the same.
     """
-    found = replace(clock, ended_at=None, end=None, warnings=_warnings_after(clock, rule))
-    found = with_facts(found, rule, facts)
-    return found if end is None else with_end(found, *end)
+    changed = replace(clock, ended_at=None, ended_why=None, warnings=_remaining_warnings(clock, rule))
+    changed = with_facts(changed, rule, facts)
+    return changed if lead_end is None else with_end(changed, *lead_end)
 
 
-def _warnings_after(clock: Clock, rule: ClauseRule) -> tuple[WarnAt, ...]:
-    """The warnings that were still to come when the clock was settled; those before were said or overtaken."""
+def _remaining_warnings(clock: Clock, rule: ClauseRule) -> tuple[WarningTime, ...]:
+    """The warnings that were still due when the clock was settled; earlier ones were published or overtaken."""
     settled_at = clock.ended_at or clock.answered_at or clock.started_at
-    return tuple(warning for warning in _warnings(rule, clock.started_at, clock.due_at) if warning.at >= settled_at)
+    return tuple(
+        warning for warning in _compute_warnings(rule, clock.started_at, clock.due_at) if warning.at >= settled_at
+    )
 
 
-def _warnings(rule: ClauseRule, started_at: datetime, due_at: datetime) -> tuple[WarnAt, ...]:
-    return tuple(WarnAt(part, rule.deadline.part(started_at, due_at, part)) for part in rule.warn_at)
+def _compute_warnings(rule: ClauseRule, started_at: datetime, due_at: datetime) -> tuple[WarningTime, ...]:
+    return tuple(
+        WarningTime(fraction, rule.deadline.at_fraction(started_at, due_at, fraction)) for fraction in rule.warn_at
+    )
 
 
-def _ends(clock: Clock, rule: ClauseRule, fact: Fact) -> bool:
+def _ends_scope(clock: Clock, rule: ClauseRule, fact: Fact) -> bool:
     trigger = clock.trigger
     if trigger.kind == "decision" and fact.cause is not None and fact.cause == trigger.cause:
-        return False  # where the decision that started the clock led to
+        return False  # the stage that the clock's own decision led to
     return rule.ends_scope(fact, from_open_stage=trigger.stage_kind in (None, "open"))
 
 
-def _after_the_end(clock: Clock, fact: Fact) -> bool:
-    return fact.of_qualification and clock.ended_sequence is not None and fact.sequence > clock.ended_sequence
+def _is_after_end(clock: Clock, fact: Fact) -> bool:
+    return fact.is_from_qualification and clock.ended_sequence is not None and fact.sequence > clock.ended_sequence
 
 
-def _ended(clock: Clock, at: datetime, why: str) -> Clock:
+def _with_earlier_end(clock: Clock, at: datetime, why: str) -> Clock:
     if clock.ended_at is not None and clock.ended_at <= at:
         return clock
-    return replace(clock, ended_at=at, end=why)
+    return replace(clock, ended_at=at, ended_why=why)
 
 
-def settle(before: Clock, after: Clock, now: datetime) -> Turn:
-    """Say what follows from what was taken in since `before`."""
-    saying = _Saying(after, now)
-    earlier = before.answered_at is not None and before.answered_at != after.answered_at
-    saying.settle(earlier_answer=earlier)
-    return saying.turn()
+def settle_clock(before: Clock, after: Clock, now: datetime) -> Transition:
+    """Settle a clock after facts were applied to it since `before`."""
+    builder = _TransitionBuilder(after, now)
+    has_earlier_answer = before.answered_at is not None and before.answered_at != after.answered_at
+    builder.settle(has_earlier_answer=has_earlier_answer)
+    return builder.build()
 
 
-def fire(clock: Clock, watermark: datetime, now: datetime, *, reassign: bool = False) -> Turn:
-    """Say what the watermark brings: warnings, or the breach. `watermark`: all that was recorded before it has been read.
+def fire_clock(clock: Clock, watermark: datetime, now: datetime, *, reassign: bool = False) -> Transition:
+    """Publish what is due at the watermark: warnings, or the breach. All that was recorded before `watermark` has been read.
 
-    A warning that is overtaken by the deadline is not said any more. `reassign`: the clause has the lead taken away when it is
-    broken; not for imported history, in which nobody could have kept it.
+    A warning that the deadline overtakes is dropped. `reassign`: a breach of the clause reassigns the lead, except in
+    imported history.
     """
     if clock.state != "running":
-        return Turn(clock)
-    saying = _Saying(clock, now, reassign=reassign and not clock.backfill)
+        return Transition(clock)
+    builder = _TransitionBuilder(clock, now, reassign=reassign and not clock.backfill)
     if max(clock.due_at, clock.trigger.recorded_at) < watermark:
-        saying.settle(passed=True)
+        builder.settle(is_deadline_passed=True)
     else:
-        saying.warn(watermark)
-    return saying.turn()
+        builder.warn(watermark)
+    return builder.build()
 
 
-class _Saying:
-    """One clock on its way through a change; numbers what is said of it. Lives for one call."""
+class _TransitionBuilder:
+    """Builds one transition of a clock and numbers its events. Lives for one call."""
 
     def __init__(self, clock: Clock, now: datetime, *, reassign: bool = False) -> None:
         self._clock = clock
@@ -292,46 +300,49 @@ class _Saying:
         self._reassign = reassign
         self._events: list[ClockEvent] = []
 
-    def turn(self) -> Turn:
-        return Turn(self._clock, tuple(self._events))
+    def build(self) -> Transition:
+        return Transition(self._clock, tuple(self._events))
 
-    def settle(self, *, passed: bool = False, earlier_answer: bool = False) -> None:
-        """Move to the state that the facts give. `passed`: nothing recorded before the deadline is still to be read."""
+    def settle(self, *, is_deadline_passed: bool = False, has_earlier_answer: bool = False) -> None:
+        """Move to the state that the facts give. `is_deadline_passed`: all that was recorded before the deadline has been read."""
         clock = self._clock
-        before, after = clock.state, _outcome(clock, passed=passed or clock.breach_id is not None)
+        before, after = (
+            clock.state,
+            _compute_state(clock, is_deadline_passed=is_deadline_passed or clock.breach_id is not None),
+        )
         self._clock = replace(clock, state=after, warnings=clock.warnings if after == "running" else ())
         if before == after:
-            if earlier_answer and after in ("met", "met_late"):
-                self._met()  # said again, with the earlier time
+            if has_earlier_answer and after in ("met", "met_late"):
+                self._emit_met()  # published again, with the earlier time
             return
         if after in ("breached", "met_late") and (clock.breach_id is None or clock.withdrawn_at is not None):
-            self._breach()
+            self._emit_breach()
         if after in ("met", "cancelled") and before in ("breached", "met_late"):
-            self._withdraw()
+            self._emit_withdrawal()
         if after in ("met", "met_late"):
-            self._met()
+            self._emit_met()
         if after == "cancelled":
-            self._cancel()
-        if after == "running":  # what had settled it was corrected away
-            self.say(ClockStarted, clock.started_at)
+            self._emit_cancellation()
+        if after == "running":  # a correction removed what had settled it
+            self.emit(ClockStarted, clock.started_at)
 
     def warn(self, watermark: datetime) -> None:
         clock = self._clock
         passed = [warning for warning in clock.warnings if max(warning.at, clock.trigger.recorded_at) < watermark]
         for warning in passed:
-            self.say(ClockAtRisk, warning.at, fraction=warning.fraction)
+            self.emit(ClockAtRisk, warning.at, fraction=warning.fraction)
         left = tuple(warning for warning in clock.warnings if warning not in passed)
         self._clock = replace(self._clock, warnings=left)
 
-    def say(self, kind: type[ClockEvent], occurred_at: datetime, **more: object) -> None:
-        clock = self._clock = replace(self._clock, said=self._clock.said + 1)
+    def emit(self, kind: type[ClockEvent], occurred_at: datetime, **more: object) -> None:
+        clock = self._clock = replace(self._clock, event_count=self._clock.event_count + 1)
         event = kind.model_validate(
             {
                 "occurred_at": occurred_at,
                 "recorded_at": self._now,
                 "clock_id": clock.clock_id,
                 "lead_id": clock.lead_id,
-                "sequence": clock.said,
+                "sequence": clock.event_count,
                 "clause": clock.clause,
                 "obliges": clock.obliges,
                 "sla_version": clock.sla_version,
@@ -345,25 +356,25 @@ class _Saying:
         )
         self._events.append(event)
 
-    def _breach(self) -> None:
+    def _emit_breach(self) -> None:
         clock = self._clock
-        # One that was withdrawn and stands again, as what had withdrawn it was taken back, is the same breach.
-        breach_id = clock.breach_id or named_id(self._now, str(clock.clock_id), "breach")
+        # A withdrawn breach is reinstated under the same id when its withdrawal is reverted.
+        breach_id = clock.breach_id or derive_id(self._now, str(clock.clock_id), "breach")
         self._clock = replace(clock, breach_id=breach_id, breached_at=self._now, withdrawn_at=None)
-        self.say(ClockBreached, clock.due_at, breach_id=breach_id, reassign=self._reassign)
+        self.emit(ClockBreached, clock.due_at, breach_id=breach_id, reassign=self._reassign)
 
-    def _withdraw(self) -> None:
-        """The breach is void: answered in time, or nothing was owed any more at the deadline. `met_at` says since when."""
+    def _emit_withdrawal(self) -> None:
+        """Withdraw the breach: the answer was in time, or nothing was owed at the deadline. `met_at` says since when."""
         clock = self._clock
         settled_at = self._answered_at() if clock.state == "met" else clock.ended_at
         self._clock = replace(clock, withdrawn_at=self._now)
-        self.say(BreachWithdrawn, settled_at or clock.due_at, breach_id=clock.breach_id, met_at=settled_at)
+        self.emit(BreachWithdrawn, settled_at or clock.due_at, breach_id=clock.breach_id, met_at=settled_at)
 
-    def _met(self) -> None:
-        self.say(ClockMet, self._answered_at(), late=self._clock.state == "met_late")
+    def _emit_met(self) -> None:
+        self.emit(ClockMet, self._answered_at(), late=self._clock.state == "met_late")
 
-    def _cancel(self) -> None:
-        self.say(ClockCancelled, self._clock.ended_at or self._clock.started_at, why=self._clock.end or "")
+    def _emit_cancellation(self) -> None:
+        self.emit(ClockCancelled, self._clock.ended_at or self._clock.started_at, why=self._clock.ended_why or "")
 
     def _answered_at(self) -> datetime:
         if self._clock.answered_at is None:
@@ -371,19 +382,19 @@ class _Saying:
         return self._clock.answered_at
 
 
-def _outcome(clock: Clock, *, passed: bool) -> ClockState:
+def _compute_state(clock: Clock, *, is_deadline_passed: bool) -> ClockState:
     answered, ended, due_at = clock.answered_at, clock.ended_at, clock.due_at
     if ended is not None and ended <= due_at and (answered is None or ended < answered):
         return "cancelled"
     if answered is not None and answered <= due_at:
         return "met"
-    if not passed:
+    if not is_deadline_passed:
         return "running"
     return "breached" if answered is None else "met_late"
 
 
-def named_id(at: datetime, *names: str) -> UUID:
-    """A UUIDv7 of this moment whose other bits follow from the names, so that the same is never made twice in one."""
+def derive_id(at: datetime, *names: str) -> UUID:
+    """A UUIDv7 of this moment. Its other bits derive from the names, so the same names give the same id."""
     milliseconds = (at - _EPOCH) // _MILLISECOND
     bits = int.from_bytes(hashlib.sha256("\x1f".join(names).encode()).digest()[:10])
     value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | bits

@@ -1,4 +1,4 @@
-"""What happened with a lead, as clauses see it: one shape for activities, decisions, stage entries, assignments and captures."""
+"""Facts about a lead, as clauses see them: one shape for activities, decisions, stage entries, assignments and captures."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _BY_QUALIFICATION = frozenset({"decision", "stage", "assigned"})
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing that happened. `key` names it among the lead's facts; `sequence` is the producer's for this lead, 0 for what was
-    put into the past: its time alone says what it came before.
+    """One fact. `key` identifies it among the lead's facts. `sequence` is the producer's for this lead.
 
-    `name` is the activity's kind, the decision, the stage or the owner; `cause` the decision that led to a stage.
+    A correction has the sequence 0: its time alone orders it. `name` is the activity's kind, the decision, the stage or
+    the owner. `cause` is the decision that led to a stage.
     """
 
     kind: FactKind
@@ -35,50 +35,52 @@ class Fact:
     stage_kind: StageKind | None = None
     cause: UUID | None = None
 
-    def is_entry(self, sequence: int) -> bool:
-        """Whether this is the stage entry that was said under a sequence."""
+    def is_stage_entry(self, sequence: int) -> bool:
+        """Whether this is the stage entry that was published under a sequence."""
         return self.kind == "stage" and (self.sequence == sequence or self.key.endswith(f"#{sequence}"))
 
     @property
-    def of_qualification(self) -> bool:
-        """Whether qualification told it, in the order in which it came about there; else intake did."""
+    def is_from_qualification(self) -> bool:
+        """Whether qualification published it, so that its sequence orders it; otherwise intake did."""
         return self.kind in _BY_QUALIFICATION
 
 
-def fact_of(event: EventData) -> Fact | None:  # noqa: PLR0911 - one for each type
-    """The fact that an event tells, None if it tells none that a clause could name."""
+def extract_fact(event: EventData) -> Fact | None:  # noqa: PLR0911 - one for each type
+    """Extract the fact that an event carries, None if no clause can name one."""
     match event:
         case ActivityRecorded():
-            return _fact("activity", f"activity/{event.activity_id}", event.kind, event, by=event.by)
+            return _make_fact("activity", f"activity/{event.activity_id}", event.kind, event, by=event.by)
         case LeadDecided():
             key = f"decision/{event.decision_id}"
-            return _in_place(_fact("decision", key, event.decision, event, cause=event.decision_id), event)
+            return _drop_sequence_of_correction(
+                _make_fact("decision", key, event.decision, event, cause=event.decision_id), event
+            )
         case LeadStageChanged(withdrawn=True):
             return None
         case LeadStageChanged():
             key = f"stage/{event.stage}/{event.visit}" + (f"#{event.sequence}" if event.correction else "")
-            fact = _fact("stage", key, event.stage, event, stage_kind=event.stage_kind, cause=event.decision_id)
-            return _in_place(fact, event)
+            fact = _make_fact("stage", key, event.stage, event, stage_kind=event.stage_kind, cause=event.decision_id)
+            return _drop_sequence_of_correction(fact, event)
         case LeadAssigned(owner=str(owner)):
-            return _fact("assigned", f"assigned/{event.sequence}", owner, event)
+            return _make_fact("assigned", f"assigned/{event.sequence}", owner, event)
         case LeadCaptured():
-            return _fact("captured", "captured", "", event)
+            return _make_fact("captured", "captured", "", event)
         case _:
             return None
 
 
-Told = ActivityRecorded | LeadDecided | LeadStageChanged | LeadAssigned | LeadCaptured
+FactEvent = ActivityRecorded | LeadDecided | LeadStageChanged | LeadAssigned | LeadCaptured
 
 
-def _in_place(fact: Fact, event: LeadDecided | LeadStageChanged) -> Fact:
+def _drop_sequence_of_correction(fact: Fact, event: LeadDecided | LeadStageChanged) -> Fact:
     return replace(fact, sequence=0) if event.correction else fact
 
 
-def _fact(
+def _make_fact(
     kind: FactKind,
     key: str,
     name: str,
-    event: Told,
+    event: FactEvent,
     *,
     by: Party | None = None,
     stage_kind: StageKind | None = None,

@@ -1,4 +1,4 @@
-"""What the SLA monitor knows of one lead: versions of its profile and standing, so that `where` can be asked as of a moment."""
+"""One lead's versioned profile and qualification state, so that `where` can be evaluated as of a moment."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from uuid import UUID
 from accord.contracts.values import AttributeValue
 
 VERSIONS_MAX = 20
-"""Of each lead at most so many versions are kept; fewer as soon as both topics have been read past them."""
+"""The most versions of one lead; fewer stay once both topics have been read past them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What intake told of the lead at one time: its public attributes and where it came from."""
+    """What intake published of the lead at one time: its public attributes and its source."""
 
     recorded_at: datetime
     sequence: int
@@ -27,8 +27,8 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What qualification told of the lead at one time."""
+class QualificationState:
+    """What qualification published of the lead at one time."""
 
     recorded_at: datetime
     sequence: int
@@ -38,74 +38,76 @@ class Standing:
     engagement: float | None = None
 
 
-class _Told(Protocol):
+class Versioned(Protocol):
     @property
     def recorded_at(self) -> datetime: ...
     @property
     def sequence(self) -> int: ...
 
 
-T = TypeVar("T", bound=_Told)
+T = TypeVar("T", bound=Versioned)
 
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """One lead. Versions ascend by sequence; the last is the present one."""
+    """One lead. Versions ascend by sequence; the last is the current one."""
 
     lead_id: UUID
     profiles: tuple[Profile, ...] = ()
-    standings: tuple[Standing, ...] = ()
+    qualification_states: tuple[QualificationState, ...] = ()
     source: str | None = None
-    """Kept also when the person is erased."""
+    """It stays when the person is erased."""
     owner: str | None = None
     owner_sequence: int = 0
     merged_into: UUID | None = None
     merged_at: datetime | None = None
     merge_recorded_at: datetime | None = None
-    """When the newest merge of this lead, or its end, was recorded; what is heard of older ones changes nothing."""
+    """When the newest merge of this lead, or its reversal, was recorded. Events of older ones change nothing."""
     erased_at: datetime | None = None
 
     @property
-    def standing(self) -> Standing | None:
-        """The present standing."""
-        return self.standings[-1] if self.standings else None
+    def qualification_state(self) -> QualificationState | None:
+        """The current state."""
+        return self.qualification_states[-1] if self.qualification_states else None
 
     def with_profile(self, profile: Profile, read_until: datetime | None) -> Lead:
-        """With one more version of the profile, wherever it belongs in their order."""
+        """The lead with one more version of the profile, in order of sequence."""
         if self.erased_at is not None:
             return self
-        return replace(self, profiles=with_version(self.profiles, profile, read_until), source=profile.source)
+        return replace(self, profiles=add_version(self.profiles, profile, read_until), source=profile.source)
 
-    def with_standing(self, standing: Standing, read_until: datetime | None) -> Lead:
-        """With one more version of the standing."""
+    def with_qualification_state(self, qualification_state: QualificationState, read_until: datetime | None) -> Lead:
+        """The lead with one more version of the qualification state."""
         if self.erased_at is not None:
             return self
-        return replace(self, standings=with_version(self.standings, standing, read_until))
+        return replace(
+            self, qualification_states=add_version(self.qualification_states, qualification_state, read_until)
+        )
 
 
-def with_version(versions: tuple[T, ...], version: T, read_until: datetime | None) -> tuple[T, ...]:
-    """The versions and one more, without those that nobody can ask for any more.
+def add_version(versions: tuple[T, ...], version: T, read_until: datetime | None) -> tuple[T, ...]:
+    """Add a version and drop those that no trigger can need.
 
-    A trigger that is still to be read was recorded at `read_until` or later, so of the versions before that only the last
-    is needed.
+    A trigger that is still unread was recorded at `read_until` or later. So of the versions before that, only the last is
+    needed.
     """
-    if any(known.sequence == version.sequence for known in versions):
+    if any(existing.sequence == version.sequence for existing in versions):
         return versions
     if not versions or version.sequence > versions[-1].sequence:
-        found = (*versions, version)
+        ordered = (*versions, version)
     else:
-        found = tuple(sorted((*versions, version), key=lambda known: known.sequence))
+        ordered = tuple(sorted((*versions, version), key=lambda existing: existing.sequence))
     if read_until is not None:
-        needless = sum(known.recorded_at < read_until for known in found) - 1
-        found = found[max(needless, 0) :]
-    return found[-VERSIONS_MAX:]
+        obsolete = sum(existing.recorded_at < read_until for existing in ordered) - 1
+        ordered = ordered[max(obsolete, 0) :]
+    return ordered[-VERSIONS_MAX:]
 
 
 def as_of(versions: tuple[T, ...], moment: datetime) -> T | None:
-    """The version that had been recorded by a moment; None if none had."""
-    known: T | None = None
+    """The version that was in effect at a moment; None if none had been recorded."""
+    latest: T | None = None
     for version in versions:
         if version.recorded_at > moment:
             break
-        known = version
-    return known
+        latest = version
+    return latest

@@ -1,4 +1,4 @@
-"""The SLA in plain words, as it is read on paper before it is signed. It adds no rule and leaves none out."""
+"""Renders the SLA in plain words, for the page that both departments read before they sign."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from accord.terms.paper import Section
 from sla_monitor.domain.sla import CalendarTerms, Clause, From, Sla, To, Within, names_of
 
 _SHORT_FOR = frozenset({"iql", "mcl", "mql", "pql", "sal", "sel", "sgl", "sql", "tal", "tql"})
-"""Stages that the field knows by their initials."""
+"""Stages that the field writes as initials."""
 
 _BY = {"lead": "of the lead itself", "marketing": "by marketing", "sales": "by sales"}
 
 COUNTING = (
-    "A clock starts when what the clause names has happened, and keeps the version of this agreement that was in force then.",
-    "Whether a lead is meant by a clause is judged once, by what had been recorded of it when the clock's start was recorded.",
+    "A clock starts when what the clause names has happened. It keeps the version of this agreement that was in force then.",
     (
-        "A clause is kept by an answer that happened at its deadline or before, also if it is reported later: a breach is then "
-        "withdrawn. An answer after the deadline is noted as late; the breach stands."
+        "Whether a clause applies to a lead is evaluated once, on what had been recorded of the lead when the clock's start "
+        "was recorded."
+    ),
+    (
+        "An answer by the deadline meets the clause, also if it is reported later: a breach is then withdrawn. An answer after "
+        "the deadline is late, and the breach stays."
     ),
     (
         "A clock is cancelled when, before the deadline, the lead enters a stage that is not open (won, lost, recycled, "
-        "disqualified), is merged into another or erased. Where only a decision on the stage could be the answer, any other stage "
-        "ends it too."
+        "disqualified), is merged into another or is erased. If only a decision on the stage can be the answer, any other "
+        "stage cancels it too."
     ),
     (
         "Business time counts only while the calendar is open. Business days are whole open days after the start; the last of "
@@ -33,66 +36,66 @@ COUNTING = (
 )
 
 
-def paper(sla: Sla) -> list[Section]:
-    """The whole agreement in words."""
+def render_paper(sla: Sla) -> list[Section]:
+    """Render the whole agreement."""
     parts = [
         Section(
             f"What {department} owes",
             columns=("Clause", "Promise"),
-            rows=[(clause.key, in_a_sentence(clause)) for clause in sla.clauses if clause.obliges == department],
+            rows=[(clause.key, describe_clause(clause)) for clause in sla.clauses if clause.obliges == department],
         )
         for department in ("sales", "marketing")
         if any(clause.obliges == department for clause in sla.clauses)
     ]
-    parts.extend(_calendar(name, terms) for name, terms in sla.calendars.items())
+    parts.extend(_calendar_section(name, terms) for name, terms in sla.calendars.items())
     parts.append(Section("How it is counted", COUNTING))
     return parts
 
 
-def in_a_sentence(clause: Clause) -> str:
-    """One clause: `Sales answers each lead that becomes MQL with accept or reject within 4 business hours (…)`."""
+def describe_clause(clause: Clause) -> str:
+    """Describe a clause: `Sales answers each lead that becomes MQL with accept or reject within 4 business hours (…)`."""
     who = clause.obliges.capitalize()
-    sentence = f"{who} answers {_lead(clause.from_)} with {_answer(clause.to)} within {_time(clause.within)}."
+    sentence = f"{who} answers {_describe_start(clause.from_)} with {_describe_answer(clause.to)} within {_describe_time(clause.within)}."
     if clause.where is not None:
-        sentence += f" This is owed for leads of which holds: {in_words(clause.where)}."
+        sentence += f" It applies to leads where: {in_words(clause.where)}."
     if clause.warn_at:
-        shares = _and([f"{100 * part:g} %" for part in clause.warn_at])
+        shares = _join_and([f"{100 * part:g} %" for part in clause.warn_at])
         sentence += f" It counts as at risk after {shares} of the time."
     if clause.escalate:
-        sentence += " If it is broken, the lead is given to somebody else."
+        sentence += " A breach reassigns the lead."
     return sentence
 
 
-def stage_in_words(key: str) -> str:
-    """A stage as the field writes it: MQL, opportunity."""
-    return key.upper() if key in _SHORT_FOR else _plain(key)
+def describe_stage(key: str) -> str:
+    """Describe a stage as the field writes it: MQL, opportunity."""
+    return key.upper() if key in _SHORT_FOR else _spell_out(key)
 
 
-def _lead(start: From) -> str:
+def _describe_start(start: From) -> str:
     if start.assigned:
         return "each assignment of a lead to an owner"
     if start.captured:
         return "each lead that is captured"
     if start.decision is not None:
-        return f"each decision to {_or([_plain(name) for name in names_of(start.decision)])} a lead"
+        return f"each decision to {_join_or([_spell_out(name) for name in names_of(start.decision)])} a lead"
     if start.activity is not None:
-        return f"each {_activity(start)}"
-    return f"each lead that becomes {_or([stage_in_words(name) for name in names_of(start.stage)])}"
+        return f"each {_describe_activity(start)}"
+    return f"each lead that becomes {_join_or([describe_stage(name) for name in names_of(start.stage)])}"
 
 
-def _answer(owed: To) -> str:
+def _describe_answer(owed: To) -> str:
     if owed.decision is not None:
-        return f"the decision {_or([_plain(name) for name in names_of(owed.decision)])}"
+        return f"the decision {_join_or([_spell_out(name) for name in names_of(owed.decision)])}"
     if owed.activity is not None:
-        return _activity(owed)
-    return f"its becoming {_or([stage_in_words(name) for name in names_of(owed.stage)])}"
+        return _describe_activity(owed)
+    return f"its becoming {_join_or([describe_stage(name) for name in names_of(owed.stage)])}"
 
 
-def _activity(side: From | To) -> str:
-    return " ".join(filter(None, (_or(list(names_of(side.activity))), _BY.get(side.by or ""))))
+def _describe_activity(side: From | To) -> str:
+    return " ".join(filter(None, (_join_or(list(names_of(side.activity))), _BY.get(side.by or ""))))
 
 
-def _time(within: Within) -> str:
+def _describe_time(within: Within) -> str:
     if within.elapsed is not None:
         return f"{duration_in_words(within.elapsed)} by the clock"
     if within.business_days is not None:
@@ -100,40 +103,40 @@ def _time(within: Within) -> str:
         return f"{days} ({within.calendar} calendar)"
     if within.business is None:
         raise AssertionError("a clause that has been checked has a time")
-    return f"{_business(duration_in_words(within.business, largest='hours'))} ({within.calendar} calendar)"
+    return f"{_insert_business(duration_in_words(within.business, largest='hours'))} ({within.calendar} calendar)"
 
 
-def _business(words: str) -> str:
+def _insert_business(words: str) -> str:
     """`4 hours` → `4 business hours`."""
     amount, _, rest = words.partition(" ")
     return f"{amount} business {rest}"
 
 
-def _calendar(name: str, terms: CalendarTerms) -> Section:
+def _calendar_section(name: str, terms: CalendarTerms) -> Section:
     rows = [(words, ", ".join(ranges)) for words, ranges in terms.week.items()]
     rows.append(("time zone", terms.timezone))
-    rows.extend(_days_off(terms))
+    rows.extend(_list_days_off(terms))
     return Section(f"Calendar {name}", columns=("Days", "Open"), rows=rows)
 
 
-def _days_off(terms: CalendarTerms) -> Iterator[tuple[str, str]]:
+def _list_days_off(terms: CalendarTerms) -> Iterator[tuple[str, str]]:
     holidays = terms.holidays
     if holidays.country:
-        place = f"{holidays.country}, {holidays.subdivision}" if holidays.subdivision else holidays.country
-        yield f"public holidays of {place}", "closed"
+        region = f"{holidays.country}, {holidays.subdivision}" if holidays.subdivision else holidays.country
+        yield f"public holidays of {region}", "closed"
     if holidays.extra:
-        yield _and(holidays.extra), "closed"
+        yield _join_and(holidays.extra), "closed"
     if holidays.except_:
-        yield f"public holidays that are worked: {_and(holidays.except_)}", "open"
+        yield f"public holidays that are worked: {_join_and(holidays.except_)}", "open"
 
 
-def _plain(key: str) -> str:
+def _spell_out(key: str) -> str:
     return key.replace("_", " ").replace("-", " ")
 
 
-def _and(words: Sequence[str]) -> str:
+def _join_and(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
 
 
-def _or(words: Sequence[str]) -> str:
+def _join_or(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1]

@@ -1,4 +1,4 @@
-"""An SLA compiled: each clause as what starts it, what answers it, what ends its scope, and when it is due. Pure."""
+"""The compiled SLA: for each clause its start, its answer, the end of its scope and its deadline. Pure."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from datetime import datetime, timedelta
 
 from accord.contracts.values import MOMENT_MAX, Department, Party
 from accord.terms.criteria import MISSING, Compiled, compile_criteria
-from sla_monitor.domain.business_time import Calendar, due, due_after_days, open_time_between
-from sla_monitor.domain.calendars import PublicHolidays, calendar_of
+from sla_monitor.domain.business_time import Calendar, add_open_days, add_open_time, measure_open_time
+from sla_monitor.domain.calendars import PublicHolidays, build_calendar
 from sla_monitor.domain.facts import Fact, FactKind
-from sla_monitor.domain.lead import Profile, Standing
+from sla_monitor.domain.lead import Profile, QualificationState
 from sla_monitor.domain.sla import Clause, From, Sla, To, Within, names_of
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """Facts of one kind, by name; without names every one of the kind."""
+    """Matches facts of one kind by name; without names, every fact of the kind."""
 
     kind: FactKind
     names: frozenset[str]
@@ -35,14 +35,14 @@ class Pattern:
 class Deadline:
     """When a clock is due and when it warns, given its start."""
 
-    due: Callable[[datetime], datetime]
-    part: Callable[[datetime, datetime, float], datetime]
-    """Start, due and fraction → the moment at which this fraction of the time has passed."""
+    due_at: Callable[[datetime], datetime]
+    at_fraction: Callable[[datetime, datetime, float], datetime]
+    """From start, due and fraction to the moment at which this fraction of the time has passed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClauseRule:
-    """One clause, ready to be asked."""
+    """One compiled clause."""
 
     key: str
     obliges: Department
@@ -51,18 +51,18 @@ class ClauseRule:
     deadline: Deadline
     warn_at: tuple[float, ...]
     where: Compiled | None
-    asks_profile: bool
-    """`where` asks for what intake tells: attributes, source, campaign or age."""
-    asks_standing: bool
-    """`where` asks for what qualification tells: stage, scores or grade."""
+    needs_profile: bool
+    """`where` reads what intake publishes: attributes, source, campaign or age."""
+    needs_qualification_state: bool
+    """`where` reads what qualification publishes: stage, scores or grade."""
     reassign: bool = False
-    """Broken, it has the lead given to somebody else."""
+    """A breach of the clause reassigns the lead."""
 
     def ends_scope(self, entry: Fact, *, from_open_stage: bool) -> bool:
         """Whether a stage entry after the start takes the lead out of the clause's scope.
 
-        An entry into a stage that is not open does. So does any entry where the clock started with a stage that is not
-        open, and where only a decision in the stage it started with could answer.
+        An entry into a stage that is not open does. Any entry does so in two cases: the clock started with a stage that is
+        not open, or only a decision in the start's stage can answer.
         """
         if entry.stage_kind != "open" or not from_open_stage:
             return True
@@ -70,7 +70,7 @@ class ClauseRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class CompiledSla:
     """One version of the SLA."""
 
     version: int
@@ -81,11 +81,11 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class LeadFacts:
-    """What `where` is asked of, at the moment of a clock's start."""
+class LeadSnapshot:
+    """What `where` reads, as of the start of a clock."""
 
     profile: Profile | None
-    standing: Standing | None
+    qualification_state: QualificationState | None
     at: datetime
 
     @property
@@ -93,13 +93,14 @@ class LeadFacts:
         return self.profile.attributes if self.profile else {}
 
     def value(self, path: str, within: timedelta | None) -> object:
-        """The value at a path, MISSING if the lead has none. Counts of activities are refused at the draft."""
+        """The value at a path, MISSING if the lead has none. A draft with counts of activities is refused."""
         if within is not None:
             return MISSING
-        found = self._of_profile(path) if self.profile and not asks_standing(path) else self._of_standing(path)
-        return MISSING if found is None else found
+        is_profile_path = self.profile is not None and not is_qualification_path(path)
+        value = self._profile_value(path) if is_profile_path else self._qualification_value(path)
+        return MISSING if value is None else value
 
-    def _of_profile(self, path: str) -> object:
+    def _profile_value(self, path: str) -> object:
         profile = self.profile
         if profile is None:
             return None
@@ -112,58 +113,58 @@ class LeadFacts:
         root, _, name = path.partition(".")
         return profile.attributes.get(name) if root == "attributes" else None
 
-    def _of_standing(self, path: str) -> object:
-        standing = self.standing
-        if standing is None or not asks_standing(path):
+    def _qualification_value(self, path: str) -> object:
+        state = self.qualification_state
+        if state is None or not is_qualification_path(path):
             return None
         return {
-            "stage": standing.stage,
-            "grade": standing.grade,
-            "scores.fit": standing.fit,
-            "scores.engagement": standing.engagement,
+            "stage": state.stage,
+            "grade": state.grade,
+            "scores.fit": state.fit,
+            "scores.engagement": state.engagement,
         }.get(path)
 
 
-def asks_standing(path: str) -> bool:
-    """Whether a path asks for what qualification tells."""
+def is_qualification_path(path: str) -> bool:
+    """Whether a path names what qualification publishes."""
     return path in ("stage", "grade") or path.startswith("scores.")
 
 
-def compile_sla(version: int, sla: Sla, public: PublicHolidays) -> Rules:
-    """The rules of a content that has been checked."""
-    calendars = {name: calendar_of(terms, public) for name, terms in sla.calendars.items()}
-    clauses = {clause.key: _clause(clause, calendars) for clause in sla.clauses}
+def compile_sla(version: int, sla: Sla, public_holidays: PublicHolidays) -> CompiledSla:
+    """Compile a content that has been checked."""
+    calendars = {name: build_calendar(terms, public_holidays) for name, terms in sla.calendars.items()}
+    clauses = {clause.key: _compile_clause(clause, calendars) for clause in sla.clauses}
     patterns = [pattern for rule in clauses.values() for pattern in (rule.start, rule.answer)]
     activities = frozenset(name for pattern in patterns if pattern.kind == "activity" for name in pattern.names)
-    return Rules(version, clauses, calendars, activities)
+    return CompiledSla(version, clauses, calendars, activities)
 
 
-def _clause(clause: Clause, calendars: Mapping[str, Calendar]) -> ClauseRule:
+def _compile_clause(clause: Clause, calendars: Mapping[str, Calendar]) -> ClauseRule:
     where = compile_criteria(clause.where) if clause.where else None
     paths = where.paths if where else frozenset()
     return ClauseRule(
         key=clause.key,
         obliges=clause.obliges,
-        start=_start(clause.from_),
-        answer=_pattern(clause.to),
-        deadline=_deadline(clause.within, calendars),
+        start=_start_pattern(clause.from_),
+        answer=_compile_pattern(clause.to),
+        deadline=_compile_deadline(clause.within, calendars),
         warn_at=tuple(clause.warn_at),
         where=where,
-        asks_profile=any(not asks_standing(path) for path in paths),
-        asks_standing=any(asks_standing(path) for path in paths),
+        needs_profile=any(not is_qualification_path(path) for path in paths),
+        needs_qualification_state=any(is_qualification_path(path) for path in paths),
         reassign=any(step.reassign for step in clause.escalate),
     )
 
 
-def _start(start: From) -> Pattern:
+def _start_pattern(start: From) -> Pattern:
     if start.assigned:
         return Pattern("assigned", frozenset())
     if start.captured:
         return Pattern("captured", frozenset())
-    return _pattern(start)
+    return _compile_pattern(start)
 
 
-def _pattern(side: From | To) -> Pattern:
+def _compile_pattern(side: From | To) -> Pattern:
     if side.activity is not None:
         return Pattern("activity", frozenset(names_of(side.activity)), side.by)
     if side.decision is not None:
@@ -171,26 +172,30 @@ def _pattern(side: From | To) -> Pattern:
     return Pattern("stage", frozenset(names_of(side.stage)))
 
 
-def _deadline(within: Within, calendars: Mapping[str, Calendar]) -> Deadline:
+def _compile_deadline(within: Within, calendars: Mapping[str, Calendar]) -> Deadline:
     if within.elapsed is not None:
-        return _elapsed(within.elapsed)
+        return _elapsed_deadline(within.elapsed)
     calendar = calendars[within.calendar or ""]
     business, days = within.business, within.business_days
 
     def due_at(start: datetime) -> datetime:
-        return due(calendar, start, business) if business is not None else due_after_days(calendar, start, days or 1)
+        return (
+            add_open_time(calendar, start, business)
+            if business is not None
+            else add_open_days(calendar, start, days or 1)
+        )
 
-    def part(start: datetime, end: datetime, fraction: float) -> datetime:
-        return due(calendar, start, open_time_between(calendar, start, end) * fraction)
+    def at_fraction(start: datetime, end: datetime, fraction: float) -> datetime:
+        return add_open_time(calendar, start, measure_open_time(calendar, start, end) * fraction)
 
-    return Deadline(due_at, part)
+    return Deadline(due_at, at_fraction)
 
 
-def _elapsed(amount: timedelta) -> Deadline:
+def _elapsed_deadline(amount: timedelta) -> Deadline:
     def due_at(start: datetime) -> datetime:
         return start + min(amount, MOMENT_MAX - start)
 
-    def part(start: datetime, end: datetime, fraction: float) -> datetime:
+    def at_fraction(start: datetime, end: datetime, fraction: float) -> datetime:
         return start + (end - start) * fraction
 
-    return Deadline(due_at, part)
+    return Deadline(due_at, at_fraction)

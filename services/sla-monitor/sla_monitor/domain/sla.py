@@ -1,4 +1,4 @@
-"""The service level agreement as both departments sign it: the shape of its content. What is wrong with one is found in checks.py."""
+"""The content of the service level agreement that both departments sign: its shape. checks.py validates its meaning."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ Names = Key | Annotated[list[Key], Field(min_length=1, max_length=NAMES_MAX)]
 Kinds = ActivityKind | Annotated[list[ActivityKind], Field(min_length=1, max_length=NAMES_MAX)]
 
 
-def names_of(given: str | list[str] | None) -> tuple[str, ...]:
+def names_of(names: str | list[str] | None) -> tuple[str, ...]:
     """One name or a list of them, as a tuple."""
-    if given is None:
+    if names is None:
         return ()
-    return (given,) if isinstance(given, str) else tuple(given)
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 class Holidays(Value):
-    """Days on which the calendar is closed: a country's, and some of one's own. `except` names those that are worked."""
+    """Days on which the calendar is closed: a country's holidays and extra days. `except` lists holidays that are worked."""
 
     country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
     subdivision: Annotated[str, Field(min_length=1, max_length=40)] | None = None
@@ -43,7 +43,7 @@ class Holidays(Value):
 
 
 class CalendarTerms(Value):
-    """When one is at work."""
+    """The opening hours of a calendar."""
 
     timezone: Annotated[str, Field(min_length=1, max_length=100)]
     week: WeekTerms
@@ -62,7 +62,7 @@ class From(Value):
 
 
 class To(Value):
-    """What is owed; exactly one of these."""
+    """What answers the clock; exactly one of these."""
 
     decision: Names | None = None
     activity: Kinds | None = None
@@ -71,7 +71,7 @@ class To(Value):
 
 
 class Within(Value):
-    """The time for it: elapsed, or open time of a calendar, or whole open days of one."""
+    """The time allowed: elapsed time, open time of a calendar, or whole open days of one."""
 
     elapsed: Duration | None = None
     business: Duration | None = None
@@ -80,14 +80,14 @@ class Within(Value):
 
 
 class Escalation(Value):
-    """What follows when a clause is broken: the lead is given to somebody else."""
+    """The consequence of a breach: the lead is reassigned."""
 
     at: Annotated[float, Field(ge=1, le=1)]
     reassign: Literal[True]
 
 
 class Clause(Value):
-    """One promise: from something that happens, something else is owed within a time."""
+    """One clause: after a start, an answer is owed within a time."""
 
     key: Key
     obliges: Department
@@ -103,7 +103,7 @@ class Clause(Value):
 
 
 class Sla(Value):
-    """What marketing and sales owe each other."""
+    """The SLA between marketing and sales."""
 
     kind: Literal["sla"]
     title: Annotated[str, Field(min_length=1, max_length=200)]

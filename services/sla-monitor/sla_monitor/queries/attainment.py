@@ -1,4 +1,4 @@
-"""How much was kept: met against breached, of the clocks that were due in a period. Read-only."""
+"""Attainment: met against breached, of the clocks that were due in a period. Read-only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GROUPS: dict[By, str] = {
     "month": "to_char(due_at AT TIME ZONE 'UTC', 'YYYY-MM')",
 }
 
-_KEPT = """
+_ATTAINMENT = """
 SELECT {group} AS name,
        count(*) FILTER (WHERE state = 'met') AS met,
        count(*) FILTER (WHERE state IN ('breached', 'met_late')) AS breached,
@@ -37,8 +37,8 @@ GROUPS_MAX = 5_000
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """One group. `breached` includes those that were met late; `backfill` counts imported history among met and breached."""
+class AttainmentCounts:
+    """The counts of one group. `breached` includes those met late; `backfill` counts imported history among met and breached."""
 
     name: str | None
     met: int
@@ -51,12 +51,14 @@ class Kept:
     @property
     def attainment(self) -> float | None:
         """Met / (met + breached); None if nothing was due."""
-        decided = self.met + self.breached
-        return self.met / decided if decided else None
+        settled = self.met + self.breached
+        return self.met / settled if settled else None
 
 
-async def kept(driver: asyncpg.Connection, since: datetime | None, until: datetime | None, by: By | None) -> list[Kept]:
-    """The groups in order of their names; without `by` a single one, whose name is None."""
+async def fetch_attainment(
+    driver: asyncpg.Connection, since: datetime | None, until: datetime | None, by: By | None
+) -> list[AttainmentCounts]:
+    """Fetch the groups in order of their names; without `by` a single one, whose name is None."""
     group = "NULL::text" if by is None else _GROUPS[by]
-    rows = await driver.fetch(_KEPT.format(group=group), since, until, GROUPS_MAX)
-    return [Kept(**dict(row)) for row in rows]
+    rows = await driver.fetch(_ATTAINMENT.format(group=group), since, until, GROUPS_MAX)
+    return [AttainmentCounts(**dict(row)) for row in rows]

@@ -1,8 +1,8 @@
-"""Leads with their clocks, what waits and what happened: locked and loaded by one statement each, written back by one each.
+"""Leads with their clocks, pending triggers and facts: each loaded by one statement and written by one.
 
-Leads are locked in the order of their ids, so that two batches cannot deadlock. Clocks are not locked: whoever writes one
-says how many events it had, and a clock that another transaction has moved on in between makes the write fail, to be tried
-again. So an event that leaves a clock as it is costs no write on it.
+Leads are locked in the order of their ids, so that two batches cannot deadlock. Clocks are not locked: a write compares the
+event count, and fails for a retry if another transaction has changed the clock. So an event that leaves a clock unchanged
+costs no write on it.
 """
 
 from __future__ import annotations
@@ -18,127 +18,126 @@ import orjson
 
 from accord.db import bulk, finite
 from sla_monitor import tables
-from sla_monitor.domain.case import Case, Waiting
-from sla_monitor.domain.clock import Clock, Trigger, WarnAt
+from sla_monitor.domain.case import Case, PendingTrigger
+from sla_monitor.domain.clock import Clock, Trigger, WarningTime
 from sla_monitor.domain.facts import Fact
-from sla_monitor.domain.lead import Lead, Profile, Standing
+from sla_monitor.domain.lead import Lead, Profile, QualificationState
 
 CLOCKS_PER_LEAD_MAX = 200
-"""Of a lead, the newest so many clocks that have ended can still change; with two or three clauses that is dozens of visits. One that
-runs can always be answered."""
+"""Only the newest of a lead's settled clocks can still change; with two or three clauses this covers dozens of visits. A running clock
+can always be answered."""
 
 FACTS_PER_LEAD_MAX = 500
-"""A new clock looks at the first so many activities since its start that any clause names, and the same of moves."""
+"""A new clock applies at most this many activities that a clause names, and at most this many other facts."""
 
 _SURVIVORS = "SELECT merged_into FROM lead WHERE lead_id = ANY ($1::uuid[]) AND merged_into IS NOT NULL"
 
-_ENSURE = """
-INSERT INTO lead (lead_id) SELECT lead_id FROM unnest($1::uuid[]) AS asked (lead_id) ORDER BY lead_id ON CONFLICT DO NOTHING
+_INSERT_LEADS = """
+INSERT INTO lead (lead_id) SELECT lead_id FROM unnest($1::uuid[]) AS requested (lead_id) ORDER BY lead_id ON CONFLICT DO NOTHING
 """
 
 _LOCK = """
-SELECT lead_id, profiles::text, standings::text, source, owner, owner_sequence, merged_into, merged_at, merge_recorded_at,
+SELECT lead_id, profiles::text, qualification_states::text, source, owner, owner_sequence, merged_into, merged_at, merge_recorded_at,
     erased_at
 FROM lead WHERE lead_id = ANY ($1::uuid[]) ORDER BY lead_id FOR UPDATE
 """
 
-_CLOCK_MEMBERS = tuple(field.name for field in fields(Clock) if field.name not in {"trigger", "warnings", "end"})
-"""Those that are a column each, of the same name."""
+_CLOCK_MEMBERS = tuple(field.name for field in fields(Clock) if field.name not in {"trigger", "warnings"})
+"""The fields that have a column of the same name."""
 _CLOCK_TIMES = ("started_at", "due_at", "answered_at", "ended_at")
-"""Those that a client may have given, and that are brought into the range of every answer."""
+"""Times that a client may have sent; reading bounds them to the range of every response."""
 _TRIGGER_MEMBERS = tuple(field.name for field in fields(Trigger))
 
 # JSON comes as text and is read by orjson: SQLAlchemy's own codec for jsonb takes several times as long.
 CLOCK_COLUMNS = ", ".join(
-    f"clock.{name}"
-    for name in (*_CLOCK_MEMBERS, *(f"trigger_{name}" for name in _TRIGGER_MEMBERS), "warnings::text", "ended_why")
+    f"clock.{name}" for name in (*_CLOCK_MEMBERS, *(f"trigger_{name}" for name in _TRIGGER_MEMBERS), "warnings::text")
 )
 
 _CLOCKS = f"""
-SELECT known.*
-FROM unnest($1::uuid[]) AS asked (lead_id)
+SELECT loaded.*
+FROM unnest($1::uuid[]) AS requested (lead_id)
 CROSS JOIN LATERAL (
-    (SELECT {CLOCK_COLUMNS} FROM clock WHERE clock.lead_id = asked.lead_id AND state <> 'running'
+    (SELECT {CLOCK_COLUMNS} FROM clock WHERE clock.lead_id = requested.lead_id AND state <> 'running'
      ORDER BY clock.started_at DESC LIMIT {CLOCKS_PER_LEAD_MAX})
     UNION ALL
-    (SELECT {CLOCK_COLUMNS} FROM clock WHERE clock.lead_id = asked.lead_id AND state = 'running')
-) AS known
+    (SELECT {CLOCK_COLUMNS} FROM clock WHERE clock.lead_id = requested.lead_id AND state = 'running')
+) AS loaded
 """
 
-_WAITING = "SELECT lead_id, clause, sla_version, judged_of::text FROM waiting WHERE lead_id = ANY ($1::uuid[])"
+_PENDING = "SELECT lead_id, clause, sla_version, inputs::text FROM pending_trigger WHERE lead_id = ANY ($1::uuid[])"
 
 _FACT_MEMBERS = tuple(field.name for field in fields(Fact))
 _FACT_COLUMNS = ", ".join(column.name for column in tables.fact.columns)
 
 _FACTS = f"""
-SELECT known.*
-FROM unnest($1::uuid[], $2::timestamptz[]) AS asked (lead_id, since)
+SELECT loaded.*
+FROM unnest($1::uuid[], $2::timestamptz[]) AS requested (lead_id, since)
 CROSS JOIN LATERAL (
     (SELECT {_FACT_COLUMNS} FROM fact
-     WHERE fact.lead_id = asked.lead_id AND fact.occurred_at >= asked.since AND kind = 'activity' AND name = ANY ($3::text[])
+     WHERE fact.lead_id = requested.lead_id AND fact.occurred_at >= requested.since AND kind = 'activity' AND name = ANY ($3::text[])
      ORDER BY fact.occurred_at LIMIT {FACTS_PER_LEAD_MAX})
     UNION ALL
     (SELECT {_FACT_COLUMNS} FROM fact
-     WHERE fact.lead_id = asked.lead_id AND kind <> 'activity'
+     WHERE fact.lead_id = requested.lead_id AND kind <> 'activity'
      ORDER BY fact.occurred_at DESC LIMIT {FACTS_PER_LEAD_MAX})
-) AS known
+) AS loaded
 """
 
-_GIVE_BACK = """
-DELETE FROM fact USING unnest($1::uuid[], $2::uuid[]) AS parted (lead_id, other_id), fact AS theirs
-WHERE theirs.lead_id = parted.other_id AND theirs.kind = 'activity'
-    AND fact.lead_id = parted.lead_id AND fact.occurred_at = theirs.occurred_at AND fact.key = theirs.key
+_REMOVE_ACTIVITIES = """
+DELETE FROM fact USING unnest($1::uuid[], $2::uuid[]) AS reverted (survivor_id, merged_id), fact AS copied
+WHERE copied.lead_id = reverted.merged_id AND copied.kind = 'activity'
+    AND fact.lead_id = reverted.survivor_id AND fact.occurred_at = copied.occurred_at AND fact.key = copied.key
 """
 
-_FORGET_FACTS = "DELETE FROM fact WHERE lead_id = ANY ($1::uuid[])"
+_DELETE_FACTS_OF = "DELETE FROM fact WHERE lead_id = ANY ($1::uuid[])"
 
 _LEAD_MEMBERS = ("source", "owner", "owner_sequence", "merged_into", "merged_at", "merge_recorded_at", "erased_at")
-_SAVE_LEADS = bulk.update(tables.lead, ["lead_id"], ["profiles", "standings", *_LEAD_MEMBERS])
+_SAVE_LEADS = bulk.update(tables.lead, ["lead_id"], ["profiles", "qualification_states", *_LEAD_MEMBERS])
 
 _CLOCK_CHANGES = (
     *("warnings", "owner", "source", "state", "answered_at", "ended_at", "ended_sequence", "ended_why", "breach_id"),
-    *("breached_at", "withdrawn_at", "said", "next_at", "trigger_key", "trigger_sequence"),
+    *("breached_at", "withdrawn_at", "event_count", "next_at", "trigger_key", "trigger_sequence"),
 )
 _INSERT_CLOCKS = bulk.insert(tables.clock, [column.name for column in tables.clock.columns])
 _UPDATE_CLOCKS = bulk.update(
     tables.clock,
     ["lead_id", "clock_id"],
     _CLOCK_CHANGES,
-    beside={"said_before": "said"},
-    where="clock.said = new.said_before",
+    beside={"event_count_before": "event_count"},
+    where="clock.event_count = new.event_count_before",
 )
 
 _INSERT_FACTS = bulk.insert(tables.fact, [column.name for column in tables.fact.columns], on_conflict="DO NOTHING")
 _DELETE_FACTS = bulk.delete(tables.fact, ["lead_id", "key"])
 
-_INSERT_WAITING = bulk.insert(
-    tables.waiting, [column.name for column in tables.waiting.columns], on_conflict="DO NOTHING"
+_INSERT_PENDING = bulk.insert(
+    tables.pending_trigger, [column.name for column in tables.pending_trigger.columns], on_conflict="DO NOTHING"
 )
-_DELETE_WAITING = bulk.delete(tables.waiting, ["lead_id", "clause", "trigger_key"])
+_DELETE_PENDING = bulk.delete(tables.pending_trigger, ["lead_id", "clause", "trigger_key"])
 
 _HOPS_MAX = 10
 
 
-async def lock(driver: asyncpg.Connection, lead_ids: Iterable[UUID]) -> dict[UUID, Case]:
-    """These leads, and the survivors of those that were merged, locked until the transaction ends; without facts.
+async def lock_cases(driver: asyncpg.Connection, lead_ids: Iterable[UUID]) -> dict[UUID, Case]:
+    """Lock these leads and the survivors of merged ones until the transaction ends; their cases, without facts.
 
-    A lead that is not stored yet is made, so that there is something to lock.
+    A lead that is not stored yet is inserted, so that there is a row to lock.
     """
-    asked = await _with_survivors(driver, sorted(set(lead_ids)))
-    await driver.execute(_ENSURE, asked)
-    cases = await _lock(driver, asked)
-    # A merge between our looking and our locking can name a survivor that is not among them yet.
+    locked_ids = await _fetch_with_survivors(driver, sorted(set(lead_ids)))
+    await driver.execute(_INSERT_LEADS, locked_ids)
+    cases = await _load_cases(driver, locked_ids)
+    # A merge between the look-up and the lock can name a survivor that is not locked yet.
     for _ in range(_HOPS_MAX):
         merged = {case.lead.merged_into for case in cases.values()}
         missing = sorted(into for into in merged if into is not None and into not in cases)
         if not missing:
             break
-        await driver.execute(_ENSURE, missing)
-        cases |= await _lock(driver, missing)
+        await driver.execute(_INSERT_LEADS, missing)
+        cases |= await _load_cases(driver, missing)
     return cases
 
 
-async def _with_survivors(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> list[UUID]:
+async def _fetch_with_survivors(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> list[UUID]:
     found, latest = set(lead_ids), list(lead_ids)
     for _ in range(_HOPS_MAX):
         latest = [row[0] for row in await driver.fetch(_SURVIVORS, latest) if row[0] not in found]
@@ -148,197 +147,205 @@ async def _with_survivors(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) 
     return sorted(found)
 
 
-async def _lock(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, Case]:
-    # Three statements, each with a snapshot of its own: what others made while we waited for the locks is seen.
-    leads = {row["lead_id"]: _lead(row) for row in await driver.fetch(_LOCK, lead_ids)}
+async def _load_cases(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, Case]:
+    # Three statements, each with a snapshot of its own: changes that were committed during the wait for the locks are seen.
+    leads = {row["lead_id"]: _lead_from_row(row) for row in await driver.fetch(_LOCK, lead_ids)}
     clocks: dict[UUID, dict[UUID, Clock]] = {lead_id: {} for lead_id in leads}
     for row in await driver.fetch(_CLOCKS, lead_ids):
-        clocks[row["lead_id"]][row["clock_id"]] = clock_of(row)
-    waiting: dict[UUID, list[Waiting]] = {lead_id: [] for lead_id in leads}
-    for row in await driver.fetch(_WAITING, lead_ids):
-        waiting[row["lead_id"]].append(_waiting(row))
-    return {lead_id: Case(lead, clocks[lead_id], tuple(waiting[lead_id])) for lead_id, lead in leads.items()}
+        clocks[row["lead_id"]][row["clock_id"]] = clock_from_row(row)
+    pending: dict[UUID, list[PendingTrigger]] = {lead_id: [] for lead_id in leads}
+    for row in await driver.fetch(_PENDING, lead_ids):
+        pending[row["lead_id"]].append(_pending_from_row(row))
+    return {lead_id: Case(lead, clocks[lead_id], tuple(pending[lead_id])) for lead_id, lead in leads.items()}
 
 
-async def facts(
+async def fetch_facts(
     driver: asyncpg.Connection, since: Mapping[UUID, datetime], activities: Iterable[str]
 ) -> dict[UUID, tuple[Fact, ...]]:
-    """What happened with leads: activities of these kinds since a moment for each, and decisions and stage entries."""
+    """Fetch the facts of leads: activities of these kinds since a moment for each, and all other facts."""
     found: dict[UUID, list[Fact]] = {lead_id: [] for lead_id in since}
     if since:
         for row in await driver.fetch(_FACTS, list(since), list(since.values()), sorted(activities)):
-            found[row["lead_id"]].append(_fact(row))
-    return {lead_id: tuple(known) for lead_id, known in found.items()}
+            found[row["lead_id"]].append(_fact_from_row(row))
+    return {lead_id: tuple(facts) for lead_id, facts in found.items()}
 
 
-async def save(
+async def save_cases(
     driver: asyncpg.Connection,
     before: Mapping[UUID, Case],
     after: Mapping[UUID, Case],
-    happened: Mapping[UUID, Sequence[Fact]],
+    new_facts: Mapping[UUID, Sequence[Fact]],
 ) -> None:
-    """Write what has changed. `happened`: the facts that are new, by lead.
+    """Write the changes of cases. `new_facts`: by lead.
 
-    Raises asyncpg.SerializationError, to be tried again, where another transaction has moved a clock on in between.
+    Raises asyncpg.SerializationError, for a retry, if another transaction has changed a clock in between.
     """
     changed = [(before[lead_id], case) for lead_id, case in after.items() if case is not before[lead_id]]
-    await _SAVE_LEADS.execute(driver, [_lead_row(case.lead) for old, case in changed if case.lead is not old.lead])
-    happened = {lead_id: facts for lead_id, facts in happened.items() if after[lead_id].lead.erased_at is None}
+    await _SAVE_LEADS.execute(driver, [_lead_to_row(case.lead) for old, case in changed if case.lead is not old.lead])
+    new_facts = {lead_id: facts for lead_id, facts in new_facts.items() if after[lead_id].lead.erased_at is None}
     await _INSERT_FACTS.execute(
-        driver, [_fact_row(lead_id, fact) for lead_id, facts in happened.items() for fact in facts]
+        driver, [_fact_to_row(lead_id, fact) for lead_id, facts in new_facts.items() for fact in facts]
     )
     erased = [case.lead.lead_id for old, case in changed if case.lead.erased_at and not old.lead.erased_at]
     if erased:
-        await driver.execute(_FORGET_FACTS, erased)
-    await _save_waiting(driver, changed)
+        await driver.execute(_DELETE_FACTS_OF, erased)
+    await _save_pending(driver, changed)
     new: list[Clock] = []
-    moved: list[tuple[Clock, Clock]] = []
+    changed_clocks: list[tuple[Clock, Clock]] = []
     for old, case in changed:
         for clock_id, clock in case.clocks.items():
-            known = old.clocks.get(clock_id)
-            if known is None:
+            previous = old.clocks.get(clock_id)
+            if previous is None:
                 new.append(clock)
-            elif known is not clock:
-                moved.append((known, clock))
-    await add_clocks(driver, new)
-    await move_clocks(driver, moved)
+            elif previous is not clock:
+                changed_clocks.append((previous, clock))
+    await insert_clocks(driver, new)
+    await update_clocks(driver, changed_clocks)
 
 
-async def give_back(driver: asyncpg.Connection, parted: Sequence[tuple[UUID, UUID]]) -> None:
-    """Delete the activities that leads had taken along from others: (who had, whose they are)."""
-    if parted:
-        await driver.execute(_GIVE_BACK, [lead_id for lead_id, _ in parted], [other_id for _, other_id in parted])
+async def remove_activities(driver: asyncpg.Connection, reverted: Sequence[tuple[UUID, UUID]]) -> None:
+    """Delete the activities that survivors copied from merged leads: pairs of survivor and merged lead."""
+    if reverted:
+        await driver.execute(
+            _REMOVE_ACTIVITIES, [lead_id for lead_id, _ in reverted], [other_id for _, other_id in reverted]
+        )
 
 
-async def forget_facts(driver: asyncpg.Connection, gone: Sequence[tuple[UUID, str]]) -> None:
-    """Delete facts that were corrected away, by lead and key."""
-    await _DELETE_FACTS.execute(driver, [{"lead_id": lead_id, "key": key} for lead_id, key in gone])
+async def delete_facts(driver: asyncpg.Connection, removed: Sequence[tuple[UUID, str]]) -> None:
+    """Delete facts that a correction removed, by lead and key."""
+    await _DELETE_FACTS.execute(driver, [{"lead_id": lead_id, "key": key} for lead_id, key in removed])
 
 
-async def add_clocks(driver: asyncpg.Connection, clocks: Sequence[Clock]) -> None:
-    """Write clocks that are new."""
-    await _INSERT_CLOCKS.execute(driver, [_clock_row(clock) for clock in clocks])
+async def insert_clocks(driver: asyncpg.Connection, clocks: Sequence[Clock]) -> None:
+    """Insert new clocks."""
+    await _INSERT_CLOCKS.execute(driver, [_clock_to_row(clock) for clock in clocks])
 
 
-async def move_clocks(driver: asyncpg.Connection, moved: Sequence[tuple[Clock, Clock]]) -> None:
-    """Write clocks, each as it was read and as it is now.
+async def update_clocks(driver: asyncpg.Connection, changed_clocks: Sequence[tuple[Clock, Clock]]) -> None:
+    """Update clocks, each given as it was read and as it is now.
 
-    Raises asyncpg.SerializationError, to be tried again, where another transaction has moved one on in between.
+    Raises asyncpg.SerializationError, for a retry, if another transaction has changed one in between.
     """
-    moved = sorted(moved, key=lambda pair: (pair[1].lead_id, pair[1].clock_id))
+    changed_clocks = sorted(changed_clocks, key=lambda pair: (pair[1].lead_id, pair[1].clock_id))
     written = await _UPDATE_CLOCKS.execute(
-        driver, [{**_clock_row(clock), "said_before": old.said} for old, clock in moved]
+        driver, [{**_clock_to_row(clock), "event_count_before": old.event_count} for old, clock in changed_clocks]
     )
-    if written != len(moved):
-        raise asyncpg.SerializationError("a clock was moved on by another transaction")
+    if written != len(changed_clocks):
+        raise asyncpg.SerializationError("another transaction changed a clock")
 
 
-async def _save_waiting(driver: asyncpg.Connection, changed: Sequence[tuple[Case, Case]]) -> None:
+async def _save_pending(driver: asyncpg.Connection, changed: Sequence[tuple[Case, Case]]) -> None:
     settled: list[dict[str, object]] = []
     new: list[dict[str, object]] = []
     for old, case in changed:
-        lead_id, known, still = case.lead.lead_id, {one.key for one in old.waiting}, {one.key for one in case.waiting}
-        settled += [{"lead_id": lead_id, "clause": clause, "trigger_key": key} for clause, key in known - still]
-        new += [_waiting_row(lead_id, one) for one in case.waiting if one.key not in known]
-    await _DELETE_WAITING.execute(driver, settled)
-    await _INSERT_WAITING.execute(driver, new)
+        lead_id = case.lead.lead_id
+        keys_before = {trigger.key for trigger in old.pending}
+        keys_after = {trigger.key for trigger in case.pending}
+        settled += [
+            {"lead_id": lead_id, "clause": clause, "trigger_key": key} for clause, key in keys_before - keys_after
+        ]
+        new += [_pending_to_row(lead_id, trigger) for trigger in case.pending if trigger.key not in keys_before]
+    await _DELETE_PENDING.execute(driver, settled)
+    await _INSERT_PENDING.execute(driver, new)
 
 
 # --- Rows to values and back ---
 
 
-def clock_of(row: asyncpg.Record) -> Clock:
-    """The clock in a row that has all its columns."""
+def clock_from_row(row: asyncpg.Record) -> Clock:
+    """Make the clock from a row with all its columns."""
     members: dict[str, Any] = {name: row[name] for name in _CLOCK_MEMBERS}
     members |= {name: row[name] and finite(row[name]) for name in _CLOCK_TIMES}
     return Clock(
         **members,
         trigger=Trigger(**{name: row[f"trigger_{name}"] for name in _TRIGGER_MEMBERS}),
-        warnings=tuple(WarnAt(fraction, _time(at)) for fraction, at in orjson.loads(row["warnings"])),
-        end=row["ended_why"],
+        warnings=tuple(WarningTime(fraction, _parse_time(at)) for fraction, at in orjson.loads(row["warnings"])),
     )
 
 
-def _clock_row(clock: Clock) -> dict[str, object]:
+def _clock_to_row(clock: Clock) -> dict[str, object]:
     return {
         **{name: getattr(clock, name) for name in _CLOCK_MEMBERS},
         **{f"trigger_{name}": getattr(clock.trigger, name) for name in _TRIGGER_MEMBERS},
         "next_at": clock.next_at,
-        "warnings": _json([[warning.fraction, warning.at] for warning in clock.warnings]),
-        "ended_why": clock.end,
+        "warnings": _to_json([[warning.fraction, warning.at] for warning in clock.warnings]),
     }
 
 
-def _lead_row(lead: Lead) -> dict[str, object]:
+def _lead_to_row(lead: Lead) -> dict[str, object]:
     return {
         **{name: getattr(lead, name) for name in ("lead_id", *_LEAD_MEMBERS)},
-        "profiles": _json(lead.profiles),
-        "standings": _json(lead.standings),
+        "profiles": _to_json(lead.profiles),
+        "qualification_states": _to_json(lead.qualification_states),
     }
 
 
-def _waiting_row(lead_id: UUID, one: Waiting) -> dict[str, object]:
-    fact = one.fact
+def _pending_to_row(lead_id: UUID, trigger: PendingTrigger) -> dict[str, object]:
+    fact = trigger.fact
     return {
         "lead_id": lead_id,
-        "clause": one.clause,
-        "sla_version": one.sla_version,
+        "clause": trigger.clause,
+        "sla_version": trigger.sla_version,
         "trigger_key": fact.key,
         "recorded_at": fact.recorded_at,
         "started_at": fact.occurred_at,
-        "judged_of": _json({"fact": fact, "profile": one.profile, "standing": one.standing}),
+        "inputs": _to_json(
+            {"fact": fact, "profile": trigger.profile, "qualification_state": trigger.qualification_state}
+        ),
     }
 
 
-def _lead(row: asyncpg.Record) -> Lead:
+def _lead_from_row(row: asyncpg.Record) -> Lead:
     return Lead(
         **{
             **row,
-            "profiles": tuple(_profile(stored) for stored in orjson.loads(row["profiles"])),
-            "standings": tuple(_standing(stored) for stored in orjson.loads(row["standings"])),
+            "profiles": tuple(_profile_from_json(stored) for stored in orjson.loads(row["profiles"])),
+            "qualification_states": tuple(
+                map(_qualification_state_from_json, orjson.loads(row["qualification_states"]))
+            ),
         }
     )
 
 
-def _fact(row: asyncpg.Record) -> Fact:
+def _fact_from_row(row: asyncpg.Record) -> Fact:
     members: dict[str, Any] = {name: row[name] for name in _FACT_MEMBERS}
     return Fact(**{**members, "occurred_at": finite(row["occurred_at"])})
 
 
-def _fact_row(lead_id: UUID, fact: Fact) -> dict[str, object]:
+def _fact_to_row(lead_id: UUID, fact: Fact) -> dict[str, object]:
     return {"lead_id": lead_id, **{name: getattr(fact, name) for name in _FACT_MEMBERS}}
 
 
-def _waiting(row: asyncpg.Record) -> Waiting:
-    stored = orjson.loads(row["judged_of"])
-    fact = stored["fact"]
-    return Waiting(
+def _pending_from_row(row: asyncpg.Record) -> PendingTrigger:
+    inputs = orjson.loads(row["inputs"])
+    fact, profile, state = inputs["fact"], inputs["profile"], inputs["qualification_state"]
+    return PendingTrigger(
         clause=row["clause"],
         sla_version=row["sla_version"],
         fact=Fact(
             **{
                 **fact,
-                **{name: _time(fact[name]) for name in ("occurred_at", "recorded_at")},
+                **{name: _parse_time(fact[name]) for name in ("occurred_at", "recorded_at")},
                 "cause": UUID(fact["cause"]) if fact["cause"] else None,
             }
         ),
-        profile=_profile(stored["profile"]) if stored["profile"] else None,
-        standing=_standing(stored["standing"]) if stored["standing"] else None,
+        profile=_profile_from_json(profile) if profile else None,
+        qualification_state=_qualification_state_from_json(state) if state else None,
     )
 
 
-def _profile(stored: Mapping[str, Any]) -> Profile:
-    times = {name: _time(stored[name]) for name in ("recorded_at", "captured_at")}
+def _profile_from_json(stored: Mapping[str, Any]) -> Profile:
+    times = {name: _parse_time(stored[name]) for name in ("recorded_at", "captured_at")}
     return Profile(**{**stored, **times})
 
 
-def _standing(stored: Mapping[str, Any]) -> Standing:
-    return Standing(**{**stored, "recorded_at": _time(stored["recorded_at"])})
+def _qualification_state_from_json(stored: Mapping[str, Any]) -> QualificationState:
+    return QualificationState(**{**stored, "recorded_at": _parse_time(stored["recorded_at"])})
 
 
-def _time(stored: object) -> datetime:
+def _parse_time(stored: object) -> datetime:
     return datetime.fromisoformat(str(stored))
 
 
-def _json(value: object) -> str:
+def _to_json(value: object) -> str:
     return orjson.dumps(value).decode()

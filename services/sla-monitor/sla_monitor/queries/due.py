@@ -1,4 +1,4 @@
-"""What the watermark has passed: clocks to fire, triggers to judge, and facts too old to look back at."""
+"""What the watermark has passed: clocks to fire and triggers to evaluate. Also prunes facts that no clock looks back at."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ import asyncpg
 from accord.db import uuid_of
 from accord.isolation import is_resting, is_stuck
 from sla_monitor.domain.clock import Clock
-from sla_monitor.queries.cases import CLOCK_COLUMNS, clock_of
+from sla_monitor.queries.cases import CLOCK_COLUMNS, clock_from_row
 
-FIRING = "fire-clocks"
-JUDGING = "judge-triggers"
-"""The workers by whose names leads rest."""
+FIRE_WORKER = "fire-clocks"
+EVALUATE_WORKER = "evaluate-triggers"
+"""The workers whose stuck leads rest under these names."""
 
 IS_TO_FIRE = "EXISTS (SELECT FROM clock WHERE clock.lead_id = stuck_row.key AND clock.state = 'running' AND clock.next_at < now())"
-IS_TO_JUDGE = "EXISTS (SELECT FROM waiting WHERE waiting.lead_id = stuck_row.key)"
-"""Whether there is something to do for these of a lead that rests, locked or held as it may be."""
+IS_TO_EVALUATE = "EXISTS (SELECT FROM pending_trigger WHERE pending_trigger.lead_id = stuck_row.key)"
+"""SQL conditions: whether a resting lead has something to do for the worker, also while it is locked or held."""
 
-_CLAIM = f"""
+_CLAIM_LEADS = f"""
 WITH due AS (
     SELECT lead_id FROM clock
     WHERE state = 'running' AND next_at < $1 AND lead_id::text <> ALL ($2::text[]) AND ($3::uuid[] IS NULL OR lead_id = ANY ($3))
-        AND NOT {is_resting(FIRING, "clock.lead_id")}
+        AND NOT {is_resting(FIRE_WORKER, "clock.lead_id")}
     ORDER BY next_at LIMIT $4 FOR UPDATE OF clock SKIP LOCKED
 )
 SELECT DISTINCT lead_id FROM due
 """
 
-_DUE_OF = f"""
+_DUE_CLOCKS = f"""
 SELECT {CLOCK_COLUMNS} FROM clock
 WHERE lead_id = ANY ($1::uuid[]) AND state = 'running' AND next_at < $2 ORDER BY next_at FOR UPDATE SKIP LOCKED
 """
 
-_WAITING = f"""
+_PENDING_LEADS = f"""
 SELECT DISTINCT lead_id FROM (
-    SELECT waiting.lead_id FROM waiting JOIN lead USING (lead_id)
-    WHERE waiting.recorded_at < $1 AND lead.profiles <> '[]' AND lead_id::text <> ALL ($2::text[])
-        AND ($3::uuid[] IS NULL OR lead_id = ANY ($3)) AND NOT {is_resting(JUDGING, "waiting.lead_id")}
-    ORDER BY waiting.recorded_at LIMIT $4
-) AS ripe
+    SELECT pending_trigger.lead_id FROM pending_trigger JOIN lead USING (lead_id)
+    WHERE pending_trigger.recorded_at < $1 AND lead.profiles <> '[]' AND lead_id::text <> ALL ($2::text[])
+        AND ($3::uuid[] IS NULL OR lead_id = ANY ($3)) AND NOT {is_resting(EVALUATE_WORKER, "pending_trigger.lead_id")}
+    ORDER BY pending_trigger.recorded_at LIMIT $4
+) AS ready
 """
 
 HELD = f"""
@@ -52,68 +52,68 @@ WITH RECURSIVE reached (lead_id) AS (
 )
 SELECT unnest($1::text[]) UNION SELECT lead_id::text FROM reached WHERE lead_id IS NOT NULL
 """
-"""These keys ($1), and the leads that they were merged into, one after another: what is missing of one is missing of the others."""
+"""These keys ($1) and the leads that they were merged into, transitively: an event that one lacks, its survivors lack too."""
 
 OWED = f"""
 SELECT least(
     (SELECT next_at FROM clock
      WHERE state = 'running' AND next_at < $1::timestamptz AND lead_id::text <> ALL ($2::text[])
-        AND NOT {is_stuck(FIRING, "clock.lead_id")}
+        AND NOT {is_stuck(FIRE_WORKER, "clock.lead_id")}
      ORDER BY next_at LIMIT 1),
-    (SELECT min(least(waiting.started_at, waiting.recorded_at)) FROM waiting JOIN lead USING (lead_id)
-     WHERE waiting.recorded_at < $1::timestamptz AND lead.profiles <> '[]' AND lead_id::text <> ALL ($2::text[])
-        AND NOT {is_stuck(JUDGING, "waiting.lead_id")})
+    (SELECT min(least(pending_trigger.started_at, pending_trigger.recorded_at)) FROM pending_trigger JOIN lead USING (lead_id)
+     WHERE pending_trigger.recorded_at < $1::timestamptz AND lead.profiles <> '[]' AND lead_id::text <> ALL ($2::text[])
+        AND NOT {is_stuck(EVALUATE_WORKER, "pending_trigger.lead_id")})
 )
 """
-"""The earliest moment that this service still owes, when all before the watermark $1 has been consumed: of a clock that has not fired
-yet, or of a trigger that has not been judged yet, whose clock starts then. NULL if it owes none.
+"""The earliest moment of an event that this service still owes below the consumed watermark $1: of a clock that has not fired, or of
+a trigger that has not been evaluated, whose clock starts then. NULL if it owes none.
 
-A lead that is held ($2), or that is stuck, bounds nothing, since it may be so for ever: it is announced as held instead.
+A lead that is held ($2) or stuck may stay so for ever. So it bounds nothing and is announced as held instead.
 """
 
-_PRUNE = """
+_PRUNE_FACTS = """
 DELETE FROM fact WHERE ctid = ANY (ARRAY(SELECT ctid FROM fact WHERE recorded_at < $1 LIMIT $2))
 """
 
 
-async def with_survivors(driver: asyncpg.Connection, held: Sequence[str]) -> Sequence[str]:
-    """These leads, and those that they were merged into."""
+async def fetch_with_survivors(driver: asyncpg.Connection, held: Sequence[str]) -> Sequence[str]:
+    """Fetch these leads and those that they were merged into."""
     return [row[0] for row in await driver.fetch(HELD, held)]
 
 
-async def claim(
+async def claim_leads(
     driver: asyncpg.Connection,
     watermark: datetime,
     held: Sequence[str],
     rows_max: int,
     only: Sequence[UUID] | None = None,
 ) -> list[UUID]:
-    """Leads of up to so many clocks with something due before the watermark, which are locked; those that others hold are passed over.
+    """Claim leads of at most `rows_max` clocks that are due before the watermark. The clocks are locked; locked ones are skipped.
 
-    Leads that are `held` are left out, and those at rest; `only` asks for some.
+    Leads that are `held` or at rest are left out; `only` limits the claim to some.
     """
-    return [row[0] for row in await driver.fetch(_CLAIM, watermark, held, only, rows_max)]
+    return [row[0] for row in await driver.fetch(_CLAIM_LEADS, watermark, held, only, rows_max)]
 
 
-async def clocks_of(driver: asyncpg.Connection, lead_ids: Sequence[UUID], watermark: datetime) -> list[Clock]:
-    """The clocks of these leads with something due before the watermark, locked; those that others hold are passed over."""
-    return [clock_of(row) for row in await driver.fetch(_DUE_OF, lead_ids, watermark)]
+async def lock_due_clocks(driver: asyncpg.Connection, lead_ids: Sequence[UUID], watermark: datetime) -> list[Clock]:
+    """Lock the clocks of these leads that are due before the watermark; those that are locked already are skipped."""
+    return [clock_from_row(row) for row in await driver.fetch(_DUE_CLOCKS, lead_ids, watermark)]
 
 
-async def waiting(
+async def fetch_pending_leads(
     driver: asyncpg.Connection,
     watermark: datetime,
     held: Sequence[str],
     rows_max: int,
     only: Sequence[UUID] | None = None,
 ) -> Sequence[UUID]:
-    """Leads with triggers that were recorded before the watermark, so that they can be judged.
+    """Fetch leads with triggers that were recorded before the watermark, so that they can be evaluated.
 
-    Leads that are `held` are left out, and those at rest; `only` asks for some.
+    Leads that are `held` or at rest are left out; `only` limits the result to some.
     """
-    return [row[0] for row in await driver.fetch(_WAITING, watermark, held, only, rows_max)]
+    return [row[0] for row in await driver.fetch(_PENDING_LEADS, watermark, held, only, rows_max)]
 
 
-async def prune(driver: asyncpg.Connection, before: datetime, rows_max: int) -> int:
-    """Delete up to so many facts that were recorded before a moment; how many there were."""
-    return int((await driver.execute(_PRUNE, before, rows_max)).rsplit(" ", 1)[1])
+async def prune_facts(driver: asyncpg.Connection, before: datetime, rows_max: int) -> int:
+    """Delete at most `rows_max` facts that were recorded before a moment; the number of them."""
+    return int((await driver.execute(_PRUNE_FACTS, before, rows_max)).rsplit(" ", 1)[1])

@@ -1,7 +1,7 @@
-"""What the watermark brings: triggers that waited are judged, clocks warn and are breached. The wall clock decides nothing.
+"""Evaluates pending triggers and fires clocks as the watermark passes them. The wall clock decides nothing.
 
-Clocks are claimed in batches with SKIP LOCKED, so that several replicas share the work and none waits for another. Nothing
-is concluded about leads that are held: something of them that was recorded before the watermark is missing.
+Clocks are claimed in batches with SKIP LOCKED, so that several replicas share the work and none waits for another. Held leads
+are left out: one of their events that was recorded before the watermark is missing.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from accord.messaging.consumer_store import note_watermarks
 from accord.messaging.ports import Reached
 from accord.messaging.watermarks import ChangeGate, Watermarks
 from accord.workers import Periodic
-from sla_monitor.domain.case import Slas
-from sla_monitor.domain.clock import Clock, fire
+from sla_monitor.domain.case import SlaVersions
+from sla_monitor.domain.clock import Clock, fire_clock
 from sla_monitor.queries import cases, due
-from sla_monitor.usecases.agreements import SlaBook
-from sla_monitor.usecases.follow import CONSUMED, judge_waiting, read_reached
+from sla_monitor.usecases.agreements import SlaVersionCache
+from sla_monitor.usecases.process_events import CONSUMED, evaluate_triggers, read_reached
 
 BATCH_CLOCKS_MAX = 500
 BATCH_FACTS_MAX = 5_000
@@ -31,7 +31,7 @@ _PRUNE_EVERY_S = 60.0
 
 
 class FiringTransaction(Protocol):
-    """What firing needs of one transaction, so that a simulator can run it."""
+    """One transaction of the fire worker, as a protocol that a simulator can implement."""
 
     @property
     def now(self) -> datetime: ...
@@ -43,61 +43,68 @@ class FiringTransaction(Protocol):
     async def claim_leads(
         self, until: datetime, held: frozenset[str], clocks_max: int, only: Sequence[UUID] | None
     ) -> Sequence[UUID]:
-        """Leads with clocks that have something due before `until`, which are locked; without those that are held."""
+        """Claim leads with clocks that are due before `until`, except held ones. The clocks are locked."""
         ...
 
-    async def due_clocks(self, lead_ids: Sequence[UUID], until: datetime) -> Sequence[Clock]:
-        """Their clocks with something due, locked."""
+    async def lock_due_clocks(self, lead_ids: Sequence[UUID], until: datetime) -> Sequence[Clock]:
+        """Lock the clocks of these leads that are due before `until`."""
         ...
 
-    def reassigns(self, clock: Clock) -> bool:
-        """Whether the clause of the clock takes the lead away at a breach."""
+    def is_reassigned_on_breach(self, clock: Clock) -> bool:
+        """Whether a breach of the clock's clause reassigns the lead."""
         ...
 
-    async def move_clocks(self, moved: Sequence[tuple[Clock, Clock]]) -> None:
-        """Write clocks back: as they were read, and as they are now."""
+    async def update_clocks(self, changed: Sequence[tuple[Clock, Clock]]) -> None:
+        """Update clocks: pairs of each as it was read and as it is now."""
         ...
 
     def publish(self, *events: EventData) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
-    """Leads that are locked, and the watermark by which they were found to be due and not held."""
+class ClaimedLeads:
+    """Leads with locked clocks, and the watermark by which they were due and not held."""
 
     lead_ids: Sequence[UUID] = ()
     until: datetime | None = None
 
 
-async def claim_due(transaction: FiringTransaction, clocks_max: int, only: Sequence[UUID] | None = None) -> Claimed:
-    """Claim leads of up to so many clocks whose moment the watermark has passed."""
+async def claim_due_leads(
+    transaction: FiringTransaction, clocks_max: int, only: Sequence[UUID] | None = None
+) -> ClaimedLeads:
+    """Claim leads of at most `clocks_max` clocks whose next moment the watermark has passed."""
     reached = await transaction.reached()
     until = reached.until(CONSUMED)
     if until is None:
-        return Claimed()
-    return Claimed(await transaction.claim_leads(until, reached.held, clocks_max, only), until)
+        return ClaimedLeads()
+    return ClaimedLeads(await transaction.claim_leads(until, reached.held, clocks_max, only), until)
 
 
-async def fire_clocks(transaction: FiringTransaction, claimed: Claimed) -> None:
-    """Warn and breach what is due of leads that were claimed in this transaction.
+async def fire_clocks(transaction: FiringTransaction, claimed: ClaimedLeads) -> None:
+    """Fire the due clocks of leads that were claimed in this transaction.
 
-    By the watermark of the claim: one that is read later may cover an event that was set aside meanwhile, so that a lead
-    which was claimed is held by then.
+    The watermark of the claim applies. A later one may cover an event that became a dead letter meanwhile, so that a claimed
+    lead would be held by then.
     """
     until = claimed.until
     if until is None:
         return
-    clocks = await transaction.due_clocks(claimed.lead_ids, until)
-    turns = [fire(clock, until, transaction.now, reassign=transaction.reassigns(clock)) for clock in clocks]
-    for turn in turns:
-        transaction.publish(*turn.events)
-    await transaction.move_clocks([(clock, turn.clock) for clock, turn in zip(clocks, turns, strict=True)])
+    clocks = await transaction.lock_due_clocks(claimed.lead_ids, until)
+    transitions = [
+        fire_clock(clock, until, transaction.now, reassign=transaction.is_reassigned_on_breach(clock))
+        for clock in clocks
+    ]
+    for transition in transitions:
+        transaction.publish(*transition.events)
+    await transaction.update_clocks(
+        [(clock, transition.clock) for clock, transition in zip(clocks, transitions, strict=True)]
+    )
 
 
-class PostgresFiring:
-    """A recording, as firing sees it. `slas` are the versions that clocks run under; claiming needs none."""
+class PostgresFiringTransaction:
+    """The firing transaction over PostgreSQL. `slas` are the versions that clocks run under; claiming needs none."""
 
-    def __init__(self, recording: Recording, watermarks: Watermarks, slas: Slas | None = None) -> None:
+    def __init__(self, recording: Recording, watermarks: Watermarks, slas: SlaVersions | None = None) -> None:
         self._recording = recording
         self._watermarks = watermarks
         self._slas = slas
@@ -112,88 +119,88 @@ class PostgresFiring:
     async def claim_leads(
         self, until: datetime, held: frozenset[str], clocks_max: int, only: Sequence[UUID] | None
     ) -> Sequence[UUID]:
-        return await due.claim(await self._recording.driver(), until, sorted(held), clocks_max, only)
+        return await due.claim_leads(await self._recording.driver(), until, sorted(held), clocks_max, only)
 
-    async def due_clocks(self, lead_ids: Sequence[UUID], until: datetime) -> Sequence[Clock]:
-        return await due.clocks_of(await self._recording.driver(), lead_ids, until)
+    async def lock_due_clocks(self, lead_ids: Sequence[UUID], until: datetime) -> Sequence[Clock]:
+        return await due.lock_due_clocks(await self._recording.driver(), lead_ids, until)
 
-    def reassigns(self, clock: Clock) -> bool:
+    def is_reassigned_on_breach(self, clock: Clock) -> bool:
         if self._slas is None:
-            raise RuntimeError("clocks are fired under the versions they run under")
-        return self._slas.clause(clock).reassign
+            raise RuntimeError("firing needs the versions of the SLA")
+        return self._slas.get_clause(clock).reassign
 
-    async def move_clocks(self, moved: Sequence[tuple[Clock, Clock]]) -> None:
-        await cases.move_clocks(await self._recording.driver(), moved)
+    async def update_clocks(self, changed: Sequence[tuple[Clock, Clock]]) -> None:
+        await cases.update_clocks(await self._recording.driver(), changed)
 
     def publish(self, *events: EventData) -> None:
         self._recording.publish(*events)
 
 
-async def fire_due(
-    database: Database, book: SlaBook, watermarks: Watermarks, clocks_max: int = BATCH_CLOCKS_MAX
+async def fire_due_clocks(
+    database: Database, sla_cache: SlaVersionCache, watermarks: Watermarks, clocks_max: int = BATCH_CLOCKS_MAX
 ) -> int:
-    """Fire up to so many clocks, those of a lead together; how many leads they are of.
+    """Fire at most `clocks_max` clocks, those of a lead together; the number of leads.
 
-    A lead of which one raises rests (see accord.isolation), and all others fire.
+    A lead whose clock raises rests (see accord.isolation), and all others fire.
     """
 
-    claimed = Claimed()
+    claimed = ClaimedLeads()
 
     async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID] | None:
         nonlocal claimed
-        claimed = await claim_due(PostgresFiring(recording, watermarks), clocks_max, only)
+        claimed = await claim_due_leads(PostgresFiringTransaction(recording, watermarks), clocks_max, only)
         return None if claimed.until is None else claimed.lead_ids
 
     async def work(recording: Recording, _: Sequence[UUID]) -> None:
-        firing = PostgresFiring(recording, watermarks, await book.open(recording.conn))
-        await fire_clocks(firing, claimed)
-        # Answers must not be as of before what they show.
-        await note_watermarks(await recording.driver(), await firing.reached())
+        transaction = PostgresFiringTransaction(recording, watermarks, await sla_cache.load(recording.conn))
+        await fire_clocks(transaction, claimed)
+        # A response's `as_of` must not lie before what it shows.
+        await note_watermarks(await recording.driver(), await transaction.reached())
 
-    return await process_isolated(database, due.FIRING, due.IS_TO_FIRE, claim, work)
+    return await process_isolated(database, due.FIRE_WORKER, due.IS_TO_FIRE, claim, work)
 
 
-async def judge_ripe(
-    database: Database, book: SlaBook, watermarks: Watermarks, leads_max: int = BATCH_CLOCKS_MAX
+async def evaluate_pending(
+    database: Database, sla_cache: SlaVersionCache, watermarks: Watermarks, leads_max: int = BATCH_CLOCKS_MAX
 ) -> int:
-    """Judge the triggers of up to so many leads that waited for the watermark; how many leads there were."""
+    """Evaluate the pending triggers of at most `leads_max` leads that the watermark has passed; the number of leads."""
 
     async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID] | None:
         reached = await read_reached(recording, watermarks)
         until = reached.until(CONSUMED)
         if until is None:
             return None
-        return await due.waiting(await recording.driver(), until, sorted(reached.held), leads_max, only)
+        return await due.fetch_pending_leads(await recording.driver(), until, sorted(reached.held), leads_max, only)
 
     async def work(recording: Recording, lead_ids: Sequence[UUID]) -> None:
-        await judge_waiting(recording, lead_ids, book, watermarks)
+        await evaluate_triggers(recording, lead_ids, sla_cache, watermarks)
 
-    return await process_isolated(database, due.JUDGING, due.IS_TO_JUDGE, claim, work)
-
-
-async def forget_old_facts(recording: Recording, kept: timedelta, rows_max: int = BATCH_FACTS_MAX) -> int:
-    """Delete facts that no new clock will look back at; how many there were."""
-    return await due.prune(await recording.driver(), recording.now - kept, rows_max)
+    return await process_isolated(database, due.EVALUATE_WORKER, due.IS_TO_EVALUATE, claim, work)
 
 
-def firing(database: Database, book: SlaBook, watermarks: Watermarks, every_s: float) -> Periodic:
-    """The worker that judges and fires."""
+async def prune_facts(recording: Recording, retention: timedelta, rows_max: int = BATCH_FACTS_MAX) -> int:
+    """Delete facts that no new clock will look back at; the number of them."""
+    return await due.prune_facts(await recording.driver(), recording.now - retention, rows_max)
+
+
+def fire_worker(database: Database, sla_cache: SlaVersionCache, watermarks: Watermarks, every_s: float) -> Periodic:
+    """The worker that evaluates pending triggers and fires clocks."""
 
     gate = ChangeGate(watermarks)
 
     async def work() -> bool | None:
-        judged = await judge_ripe(database, book, watermarks)
-        fired = await fire_due(database, book, watermarks)
-        return fired > 0 or judged >= BATCH_CLOCKS_MAX if judged or fired else None
+        evaluated = await evaluate_pending(database, sla_cache, watermarks)
+        fired = await fire_due_clocks(database, sla_cache, watermarks)
+        return fired > 0 or evaluated >= BATCH_CLOCKS_MAX if evaluated or fired else None
 
     return Periodic("fire-clocks", every_s, lambda: gate.run_if_changed(work))
 
 
-def forgetting(database: Database, kept: timedelta) -> Periodic:
-    """The worker that deletes old facts."""
+def prune_facts_worker(database: Database, retention: timedelta) -> Periodic:
+    """The worker that prunes facts."""
 
     async def work() -> bool:
         async with database.recording() as recording:
-            return await forget_old_facts(recording, kept) >= BATCH_FACTS_MAX
+            return await prune_facts(recording, retention) >= BATCH_FACTS_MAX
 
-    return Periodic("forget-old-facts", _PRUNE_EVERY_S, work)
+    return Periodic("prune-facts", _PRUNE_EVERY_S, work)

@@ -6,18 +6,18 @@ from functools import lru_cache
 
 import holidays
 
-from sla_monitor.domain.calendars import DAYS_FROM, DAYS_TO, UnknownPlace
+from sla_monitor.domain.calendars import DAYS_FROM, DAYS_TO, UnknownRegion
 
 _YEARS = range(DAYS_FROM.year, DAYS_TO.year + 1)
 
 
 @lru_cache(maxsize=256)
 def public_holidays(country: str, subdivision: str | None) -> dict[int, str]:
-    """The names of the public holidays by the ordinal of their day. Raises UnknownPlace. The caller must not change it."""
-    places = holidays.list_supported_countries()
-    if country not in places:
-        raise UnknownPlace(f"no public holidays are known for the country {country}", subdivision=False)
-    if subdivision is not None and subdivision not in places[country]:
-        raise UnknownPlace(f"{country} has no subdivision {subdivision} with holidays of its own", subdivision=True)
-    known = holidays.country_holidays(country, subdiv=subdivision, years=_YEARS)
-    return {day.toordinal(): name for day, name in known.items() if DAYS_FROM <= day <= DAYS_TO}
+    """The names of the public holidays by the ordinal of their day. Raises UnknownRegion. The caller must not change the result."""
+    countries = holidays.list_supported_countries()
+    if country not in countries:
+        raise UnknownRegion(f"no public holidays are known for the country {country}", subdivision=False)
+    if subdivision is not None and subdivision not in countries[country]:
+        raise UnknownRegion(f"{country} has no subdivision {subdivision} with holidays of its own", subdivision=True)
+    dates = holidays.country_holidays(country, subdiv=subdivision, years=_YEARS)
+    return {day.toordinal(): name for day, name in dates.items() if DAYS_FROM <= day <= DAYS_TO}

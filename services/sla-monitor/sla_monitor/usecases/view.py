@@ -1,4 +1,4 @@
-"""What is asked of clocks, breaches, attainment and calendars; read-only, each answer with the watermark it is as of."""
+"""Reads clocks, breaches, attainment and calendars. Each result has the watermark that it is as of."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from uuid import UUID
 
 from accord.db import Database, driver_of
 from accord.messaging.consumer_store import watermark
-from sla_monitor.domain.business_time import Step, due, steps
+from sla_monitor.domain.business_time import Step, add_open_time, explain_steps
 from sla_monitor.domain.clock import Clock
 from sla_monitor.queries import attainment, listing
-from sla_monitor.queries.attainment import By, Kept
+from sla_monitor.queries.attainment import AttainmentCounts, By
 from sla_monitor.queries.listing import BreachFilter, ClockFilter
-from sla_monitor.usecases.agreements import SlaBook
-from sla_monitor.usecases.follow import CONSUMED
+from sla_monitor.usecases.agreements import SlaVersionCache
+from sla_monitor.usecases.process_events import CONSUMED
 
 
 @dataclass(frozen=True, slots=True)
-class Clocks:
-    """Clocks, and until when everything recorded has been read; None while that is unknown."""
+class ClockList:
+    """Clocks, and the moment up to which everything recorded has been read; None while that is unknown."""
 
     items: Sequence[Clock]
     as_of: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
-class Attained:
+class Attainment:
     """Attainment by group."""
 
-    groups: Sequence[Kept]
+    groups: Sequence[AttainmentCounts]
     as_of: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """When something would be due, and how that comes about."""
+class DueExplanation:
+    """When something would be due, with the stretches of time up to then."""
 
     due: datetime
     steps: Sequence[Step]
@@ -45,54 +45,59 @@ class Due:
 
 
 class NoSuchCalendar(LookupError):
-    """The SLA in force has no calendar with this name; `known` are those it has."""
+    """The SLA in force has no calendar with this name; `available` lists those it has."""
 
-    def __init__(self, known: Sequence[str]) -> None:
+    def __init__(self, available: Sequence[str]) -> None:
         super().__init__("no such calendar")
-        self.known = known
+        self.available = available
 
 
 class NoSla(LookupError):
     """No SLA is in force."""
 
 
-async def list_clocks(database: Database, asked: ClockFilter, rows_max: int) -> Clocks:
-    """Clocks by their deadline."""
+async def list_clocks(database: Database, filters: ClockFilter, rows_max: int) -> ClockList:
+    """List clocks by their deadline."""
     async with database.reading() as conn:
-        found = await listing.clocks(await driver_of(conn), asked, rows_max)
-        return Clocks(found, await watermark(conn, CONSUMED))
+        found = await listing.fetch_clocks(await driver_of(conn), filters, rows_max)
+        return ClockList(found, await watermark(conn, CONSUMED))
 
 
-async def clocks_of_lead(database: Database, lead_id: UUID, rows_max: int) -> Clocks | None:
-    """The clocks of one lead, the latest start first; None if the lead is unknown here."""
+async def get_lead_clocks(database: Database, lead_id: UUID, rows_max: int) -> ClockList | None:
+    """List the clocks of one lead, the latest start first; None if the lead is unknown here."""
     async with database.reading() as conn:
         driver = await driver_of(conn)
-        if not await listing.known(driver, lead_id):
+        if not await listing.lead_exists(driver, lead_id):
             return None
-        return Clocks(await listing.of_lead(driver, lead_id, rows_max), await watermark(conn, CONSUMED))
+        return ClockList(await listing.fetch_lead_clocks(driver, lead_id, rows_max), await watermark(conn, CONSUMED))
 
 
-async def list_breaches(database: Database, asked: BreachFilter, rows_max: int) -> Clocks:
-    """Breached clocks by their deadline."""
+async def list_breaches(database: Database, filters: BreachFilter, rows_max: int) -> ClockList:
+    """List breached clocks by their deadline."""
     async with database.reading() as conn:
-        found = await listing.breaches(await driver_of(conn), asked, rows_max)
-        return Clocks(found, await watermark(conn, CONSUMED))
+        found = await listing.fetch_breaches(await driver_of(conn), filters, rows_max)
+        return ClockList(found, await watermark(conn, CONSUMED))
 
 
-async def attain(database: Database, since: datetime | None, until: datetime | None, by: By | None) -> Attained:
-    """How much was kept of what was due in a period."""
+async def get_attainment(
+    database: Database, since: datetime | None, until: datetime | None, by: By | None
+) -> Attainment:
+    """Get the attainment of what was due in a period."""
     async with database.reading() as conn:
-        groups = await attainment.kept(await driver_of(conn), since, until, by)
-        return Attained(groups, await watermark(conn, CONSUMED))
+        groups = await attainment.fetch_attainment(await driver_of(conn), since, until, by)
+        return Attainment(groups, await watermark(conn, CONSUMED))
 
 
-async def when_due(database: Database, book: SlaBook, calendar: str, start: datetime, business: timedelta) -> Due:
-    """When so much business time after a start ends, by a calendar of the SLA in force. Raises NoSla, NoSuchCalendar."""
+async def explain_due(
+    database: Database, sla_cache: SlaVersionCache, calendar: str, start: datetime, business: timedelta
+) -> DueExplanation:
+    """Explain when business time after a start ends, by a calendar of the SLA in force. Raises NoSla, NoSuchCalendar."""
     async with database.reading() as conn:
-        rules = await book.in_force(conn)
-    if rules is None:
+        sla = await sla_cache.get_active(conn)
+    if sla is None:
         raise NoSla("no SLA is in force")
-    found = rules.calendars.get(calendar)
-    if found is None:
-        raise NoSuchCalendar(sorted(rules.calendars))
-    return Due(due(found, start, business), steps(found, start, business), found.zone.key, rules.version)
+    terms = sla.calendars.get(calendar)
+    if terms is None:
+        raise NoSuchCalendar(sorted(sla.calendars))
+    due = add_open_time(terms, start, business)
+    return DueExplanation(due, explain_steps(terms, start, business), terms.zone.key, sla.version)

@@ -1,4 +1,4 @@
-"""The query parameters that all tables share, made into choices. What they mean is in domain/choices.py."""
+"""The query parameters of the reports, and their parsing. domain/report_query.py defines their meaning."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from accord.contracts.values import MOMENTS_IN_WORDS, Day, Timestamp
 from accord.http.auth import Caller, require
 from accord.http.problems import unfit_parameter
 from accord.terms.dimensions import Dimension, UnknownDimension
-from metrics.domain.choices import (
-    Choices,
+from metrics.domain.report_query import (
     Filter,
     Mode,
     Order,
+    ReportQuery,
     Visit,
-    dimensions,
-    filter_of,
+    parse_dimensions,
+    parse_filter,
 )
-from metrics.usecases.ask import Between
+from metrics.usecases.reports import StagePair
 
 _WHERE_MAX = 10
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(Timestamp)
@@ -33,8 +33,8 @@ Moment = Annotated[
 ]
 
 
-class Period(BaseModel):
-    """What is counted: `from` is included, `to` is not."""
+class ReportParameters(BaseModel):
+    """The parameters that all reports share. `from` is included, `to` is not."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -63,16 +63,16 @@ class Period(BaseModel):
     )
 
 
-class FunnelQuery(Period):
+class FunnelQuery(ReportParameters):
     """Query of a funnel."""
 
     order: Order = Field(
         default="any",
-        description="`any`: reached by leads in it or beyond it. `strict`: by leads that passed every stage up to it.",
+        description="`any`: reached by leads in it or a later stage. `strict`: by leads that entered every stage up to it.",
     )
 
 
-class VelocityQuery(Period):
+class VelocityQuery(ReportParameters):
     """Query of a velocity."""
 
     between: str | None = Field(
@@ -82,7 +82,7 @@ class VelocityQuery(Period):
     )
 
 
-class VelocityLeadsQuery(Period):
+class VelocityLeadsQuery(ReportParameters):
     """Query of the leads behind a velocity. One of `stage` and `between`."""
 
     stage: str | None = Field(default=None, max_length=100, description="The leads that entered this stage.")
@@ -91,7 +91,7 @@ class VelocityLeadsQuery(Period):
     )
     state: Literal["done", "waiting", "left", "resting"] | None = Field(
         default=None,
-        description="Only leads that have gone on, still wait, left another way, or have arrived for good.",
+        description="Only leads that finished, still wait, left by another exit, or rest.",
     )
     limit: int = Field(default=100, ge=1, le=500)
     cursor: str | None = Field(default=None, max_length=1_000)
@@ -104,33 +104,33 @@ VelocityParameters = Annotated[VelocityQuery, Query()]
 VelocityLeadsParameters = Annotated[VelocityLeadsQuery, Query()]
 
 
-def choices_of(query: Period) -> Choices:
-    """The choices in a query. Raises Problem 422 naming the parameter."""
-    since, until = _moment("from", query.from_), _moment("to", query.to)
+def build_query(parameters: ReportParameters) -> ReportQuery:
+    """Build the query from its parameters. Raises Problem 422 naming the parameter."""
+    since, until = _parse_moment("from", parameters.from_), _parse_moment("to", parameters.to)
     if since and until and since >= until:
         raise unfit_parameter("to", "must be after from")
-    return Choices(
-        mode=query.mode,
-        order=query.order if isinstance(query, FunnelQuery) else "any",
-        entry=query.entry,
+    return ReportQuery(
+        mode=parameters.mode,
+        order=parameters.order if isinstance(parameters, FunnelQuery) else "any",
+        entry=parameters.entry,
         since=since,
         until=until,
-        by=_dimensions(query.by),
-        where=tuple(_filter(text) for text in query.where),
+        by=_parse_dimensions(parameters.by),
+        where=tuple(_parse_filter(text) for text in parameters.where),
     )
 
 
-def between_of(text: str | None) -> Between | None:
-    """The two stages of `a,b`. Raises Problem 422."""
+def parse_stage_pair(text: str | None) -> StagePair | None:
+    """Parse the two stages of `a,b`. Raises Problem 422."""
     if text is None:
         return None
     names = [name.strip() for name in text.split(",")]
     if len(names) != 2 or not all(names) or names[0] == names[1]:
         raise unfit_parameter("between", "must be two different stages, as inquiry,won")
-    return Between(*names)
+    return StagePair(*names)
 
 
-def _moment(parameter: str, text: str | None) -> datetime | None:
+def _parse_moment(parameter: str, text: str | None) -> datetime | None:
     """A day is its midnight in UTC; a moment has an offset."""
     if text is None:
         return None
@@ -145,15 +145,15 @@ def _moment(parameter: str, text: str | None) -> datetime | None:
         ) from None
 
 
-def _dimensions(text: str | None) -> tuple[Dimension, ...]:
+def _parse_dimensions(text: str | None) -> tuple[Dimension, ...]:
     try:
-        return dimensions(text)
+        return parse_dimensions(text)
     except UnknownDimension as error:
         raise unfit_parameter("by", str(error)) from None
 
 
-def _filter(text: str) -> Filter:
+def _parse_filter(text: str) -> Filter:
     try:
-        return filter_of(text)
+        return parse_filter(text)
     except UnknownDimension as error:
         raise unfit_parameter("where", str(error)) from None

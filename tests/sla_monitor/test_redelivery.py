@@ -1,4 +1,4 @@
-"""Topics that an operator has restarted are read from their beginning, with an inbox that knows nothing of them any more."""
+"""Restarted topics are read from their beginning, while the inbox has forgotten them; redelivery changes nothing."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ async def everything(stack: Any) -> dict[str, list[str]]:
     }
 
 
-async def test_all_that_is_told_again_changes_nothing(signed, teller):
-    lead, other, gone = teller(), teller(), teller()
+async def test_redelivery_changes_nothing(signed, make_lead):
+    lead, other, gone = make_lead(), make_lead(), make_lead()
     entered = lead.entered("mql", START)
     merge = lead.merged(other.lead_id, START + 2 * HOUR, size=10)
-    told = [
+    events = [
         lead.captured(START, size=10),
         other.captured(START, size=100),
         gone.captured(START, size=100),
@@ -39,62 +39,62 @@ async def test_all_that_is_told_again_changes_nothing(signed, teller):
         gone.decided("accept", START + HOUR / 2),
         gone.erased(START + 4 * HOUR),
     ]
-    await signed.tell(*told)
+    await signed.apply(*events)
     await signed.read_until(START + 5 * HOUR)
-    taken_back = entered.model_copy(
+    withdrawn = entered.model_copy(
         update={"sequence": 2, "recorded_at": START + 5 * HOUR, "correction": True, "withdrawn": True, "replaces": 1}
     )
-    await signed.tell(taken_back)
+    await signed.apply(withdrawn)
     await signed.read_until(START + 6 * HOUR)
     assert await signed.states(lead.lead_id) == {"accept-mql": "cancelled"}
     before = await everything(signed)
     signed.watermarks.reached = {}
-    await signed.tell_again(*told, taken_back)
-    for event in (*told, taken_back):
-        await signed.tell_again(event)
+    await signed.redeliver(*events, withdrawn)
+    for event in (*events, withdrawn):
+        await signed.redeliver(event)
     assert await everything(signed) == before
 
 
-async def test_trigger_that_is_told_again_is_not_judged_by_what_came_later(signed, teller):
+async def test_redelivered_trigger_is_not_evaluated_on_later_state(signed, make_lead):
     """Of which only qualification's topic was restarted, and the profile of then was forgotten since."""
-    lead = teller()
+    lead = make_lead()
     entered = lead.entered("mql", START)
-    await signed.tell(lead.captured(START, size=10), entered)
+    await signed.apply(lead.captured(START, size=10), entered)
     for hour in (5, 7, 9):
         await signed.read_until(START + hour * HOUR)
-        await signed.tell(lead.updated(START + (hour + 1) * HOUR, size=100))
+        await signed.apply(lead.updated(START + (hour + 1) * HOUR, size=100))
     before = await everything(signed)
     del signed.watermarks.reached[QUALIFICATION_EVENTS]
-    await signed.tell_again(entered)
+    await signed.redeliver(entered)
     assert await everything(signed) == before
     assert await signed.states(lead.lead_id) == {"accept-mql": "breached"}
 
 
-async def test_breach_stands_when_an_answer_that_was_corrected_away_is_told_again(stack, content, teller):
+async def test_breach_stays_when_a_withdrawn_answer_is_redelivered(stack, content, make_lead):
     clause = {"obliges": "sales", "kind": "response", "within": {"elapsed": "PT1H"}}
     content["clauses"] = [{**clause, "key": "demo", "from": {"activity": "demo.requested"}, "to": {"stage": "sal"}}]
-    await stack.agree(content)
-    await stack.in_force_since(datetime(2020, 1, 1, tzinfo=UTC))
-    lead = teller()
+    await stack.sign_sla(content)
+    await stack.backdate_agreement(datetime(2020, 1, 1, tzinfo=UTC))
+    lead = make_lead()
     entered = lead.entered("sal", START + HOUR / 2)
     lead.qualification += 1
     corrected = {"sequence": 2, "recorded_at": START + HOUR, "correction": True, "withdrawn": True, "replaces": 1}
-    told = [lead.captured(START), lead.did("demo.requested", START), entered, entered.model_copy(update=corrected)]
-    await stack.tell(*told)
+    events = [lead.captured(START), lead.did("demo.requested", START), entered, entered.model_copy(update=corrected)]
+    await stack.apply(*events)
     await stack.read_until(START + 5 * HOUR)
     assert await stack.states(lead.lead_id) == {"demo": "breached"}
     before = await everything(stack)
     stack.watermarks.reached = {}
-    for event in told:
-        await stack.tell_again(event)
+    for event in events:
+        await stack.redeliver(event)
     assert await everything(stack) == before
 
 
 @pytest.mark.parametrize("is_held", [True, False])
-async def test_event_that_was_set_aside_is_applied_when_it_is_replayed(signed, teller, is_held):
-    lead = teller()
-    await signed.tell(lead.captured(START, size=10))
+async def test_replayed_dead_letter_is_applied(signed, make_lead, is_held):
+    lead = make_lead()
+    await signed.apply(lead.captured(START, size=10))
     await signed.read_until(START + 5 * HOUR)
     signed.watermarks.held = frozenset({str(lead.lead_id)} if is_held else ())
-    await signed.tell_again(lead.entered("mql", START + HOUR))
+    await signed.redeliver(lead.entered("mql", START + HOUR))
     assert await signed.states(lead.lead_id) == ({"accept-mql": "running"} if is_held else {})

@@ -1,4 +1,4 @@
-"""The plan in plain words, for the page that both departments read before they sign. It decides nothing."""
+"""Renders the plan in plain words, for the page that both departments read before they sign."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PER = {"month": "each month", "quarter": "each quarter", "year": "each year"}
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class PaperPart:
     """One part of the page: sentences, then a table whose first row is its head."""
 
     heading: str
@@ -20,14 +20,14 @@ class Passage:
     rows: Sequence[Sequence[str]] = ()
 
 
-def in_words(plan: Plan) -> list[Passage]:
-    """The whole plan, part by part."""
+def render_plan(plan: Plan) -> list[PaperPart]:
+    """Render the whole plan, part by part."""
     parts = [
-        Passage(
+        PaperPart(
             "What we aim for",
-            [_aim(plan)],
+            [_describe_aim(plan)],
         ),
-        Passage(
+        PaperPart(
             "From revenue back to leads",
             ["Of the leads in each stage, this share gets to the next, in about this many days."],
             [
@@ -38,36 +38,36 @@ def in_words(plan: Plan) -> list[Passage]:
     ]
     if plan.goals:
         parts.append(
-            Passage(
+            PaperPart(
                 "Goals", rows=[("Goal", "Owed by", "What", "How often", "Target"), *(_goal_row(g) for g in plan.goals)]
             )
         )
     if plan.rewards:
-        parts.append(Passage("Rewards", [_reward(reward) for reward in plan.rewards]))
+        parts.append(PaperPart("Rewards", [_describe_reward(reward) for reward in plan.rewards]))
     return parts
 
 
-def _aim(plan: Plan) -> str:
+def _describe_aim(plan: Plan) -> str:
     return (
         f"From {plan.period.first:%d %B %Y} to {plan.period.last:%d %B %Y} ({plan.period.timezone}) "
-        f"we want to earn {_money(plan.revenue)}, with deals of {_money(plan.average_deal)} on average."
+        f"we want to earn {_format_money(plan.revenue)}, with deals of {_format_money(plan.average_deal)} on average."
     )
 
 
-def _money(money: PlanMoney) -> str:
+def _format_money(money: PlanMoney) -> str:
     return f"{money.amount:,f} {money.currency}"
 
 
-def _percent(share: float | Decimal) -> str:
+def _format_percent(share: float | Decimal) -> str:
     return f"{(Decimal(str(share)) * 100).normalize():f} %"
 
 
 def _funnel_row(stage: PlanStage) -> tuple[str, str, str]:
-    conversion = "" if stage.conversion is None else _percent(stage.conversion)
+    conversion = "" if stage.conversion is None else _format_percent(stage.conversion)
     return stage.stage, conversion, "" if stage.days is None else f"{stage.days:g}"
 
 
-def _measure(measure: Measure) -> str:
+def _describe_measure(measure: Measure) -> str:
     if measure.entered:
         return f"leads that enter {measure.entered}"
     if measure.conversion:
@@ -77,27 +77,30 @@ def _measure(measure: Measure) -> str:
 
 def _goal_row(goal: Goal) -> tuple[str, str, str, str, str]:
     owed_by = "marketing and sales" if goal.department == "both" else goal.department
-    return goal.key, owed_by, _measure(goal.measure), _PER[goal.per], _target(goal)
+    return goal.key, owed_by, _describe_measure(goal.measure), _PER[goal.per], _format_target(goal)
 
 
-def _target(goal: Goal) -> str:
+def _format_target(goal: Goal) -> str:
     if goal.target is None:
         return "as the funnel and the revenue above need it"
     if isinstance(goal.target, Decimal):
         return f"{goal.target:,f}"
-    return _percent(goal.target) if goal.measure.conversion else f"{goal.target:,}"
+    return _format_percent(goal.target) if goal.measure.conversion else f"{goal.target:,}"
 
 
-def _reward(reward: Reward) -> str:
+def _describe_reward(reward: Reward) -> str:
     who = f"the {reward.to.department} department" if reward.to.department else "the owner of each lead"
     sentences = [
-        f"{reward.key}: {who} earns {_percent(reward.rate)} of {_measure(reward.measure)}, {_PER[reward.per]}."
+        f"{reward.key}: {who} earns {_format_percent(reward.rate)} of {_describe_measure(reward.measure)}, {_PER[reward.per]}."
     ]
     if reward.gate:
-        sentences.append(f"Nothing is paid below {_percent(reward.gate.at_least)} of the goal {reward.gate.goal}.")
+        sentences.append(
+            f"Nothing is paid below {_format_percent(reward.gate.at_least)} of the goal {reward.gate.goal}."
+        )
     sentences += [
-        f"From {_percent(step.from_)} of the target on it is {_percent(step.rate)}." for step in reward.accelerators
+        f"From {_format_percent(step.from_)} of the target on it is {_format_percent(step.rate)}."
+        for step in reward.accelerators
     ]
     if reward.cap:
-        sentences.append(f"At most {_money(reward.cap)}.")
+        sentences.append(f"At most {_format_money(reward.cap)}.")
     return " ".join(sentences)

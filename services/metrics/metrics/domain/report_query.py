@@ -1,4 +1,4 @@
-"""What a question chooses: which leads, which entries, which groups. Each choice can say in words what it means."""
+"""The query of a report: which leads, which entries and which groups it selects."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ Mode = Literal["cohort", "period"]
 Order = Literal["any", "strict"]
 Visit = Literal["first", "last"]
 
-Named = Literal["source", "campaign", "country", "industry", "owner", "size_band"]
-NAMED: tuple[Named, ...] = ("source", "campaign", "country", "industry", "owner", "size_band")
+DimensionName = Literal["source", "campaign", "country", "industry", "owner", "size_band"]
+DIMENSION_NAMES: tuple[DimensionName, ...] = ("source", "campaign", "country", "industry", "owner", "size_band")
 
 SIZE_BANDS: tuple[tuple[int, str], ...] = ((1, "1-9"), (10, "10-49"), (50, "50-249"), (250, "250-999"), (1000, "1000+"))
-"""Least employee count of each band; the bounds at 10, 50 and 250 are those of the EU's definition of small and
+"""The minimum employee count of each band; the bounds at 10, 50 and 250 are those of the EU's definition of small and
 medium enterprises."""
 
 
-def dimensions(text: str | None) -> tuple[Dimension, ...]:
-    """The dimensions of a comma list. Raises UnknownDimension."""
-    return named_dimensions(listed(text), NAMED)
+def parse_dimensions(text: str | None) -> tuple[Dimension, ...]:
+    """Parse the dimensions of a comma list. Raises UnknownDimension."""
+    return named_dimensions(listed(text), DIMENSION_NAMES)
 
 
-def size_band(employee_count: object) -> str | None:
-    """The size band of an employee count; None when it is unknown or no positive number."""
+def classify_size(employee_count: object) -> str | None:
+    """Classify an employee count by size band; None when it is unknown or no positive number."""
     if isinstance(employee_count, bool) or not isinstance(employee_count, int | float):
         return None
     band = None
-    for least, name in SIZE_BANDS:
-        if employee_count >= least:
+    for minimum, name in SIZE_BANDS:
+        if employee_count >= minimum:
             band = name
     return band
 
@@ -45,18 +45,17 @@ class Filter:
     value: str | None
 
 
-def filter_of(text: str) -> Filter:
-    """The filter `DIMENSION=VALUE`; nothing after the sign selects the leads whose value is unknown. Raises
-    UnknownDimension."""
+def parse_filter(text: str) -> Filter:
+    """Parse the filter `DIMENSION=VALUE`. An empty value selects the leads whose value is unknown. Raises UnknownDimension."""
     name, sign, value = text.partition("=")
     if not sign:
         raise UnknownDimension("must be DIMENSION=VALUE")
-    return Filter(dimension(name.strip(), NAMED), value or None)
+    return Filter(dimension(name.strip(), DIMENSION_NAMES), value or None)
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
-    """One question. `since` is included and `until` is not; None leaves that side open."""
+class ReportQuery:
+    """The query of one report. `since` is included and `until` is not; None leaves that side open."""
 
     mode: Mode = "cohort"
     order: Order = "any"
