@@ -1,4 +1,4 @@
-"""Time outside a transaction. Inside one, `Recording.now` is the only clock; the domain reads none at all."""
+"""Time outside a transaction. Inside one, `UnitOfWork.now` is the only clock; the domain reads none at all."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from sqlalchemy import Column, DateTime, Index, Integer, MetaData, PrimaryKeyCon
 from sqlalchemy.dialects.postgresql import UUID as UUID_TYPE
 
 from accord.collectors import Collector
-from accord.db import Database, Recording, driver_of, is_transient
+from accord.db import Database, UnitOfWork, connection_of, is_transient
 from accord.telemetry import describe
 
 log = structlog.get_logger(__name__)
@@ -31,11 +31,11 @@ ROWS_STUCK = Gauge(
     ["worker"],
 )
 
-Claim = Callable[[Recording, Sequence[UUID] | None], Awaitable[Sequence[UUID] | None]]
+Claim = Callable[[UnitOfWork, Sequence[UUID] | None], Awaitable[Sequence[UUID] | None]]
 """Lock the rows that are due, of these where some are given, without those at rest, and answer their ids; None if it cannot be known
 yet what is due. It reads nothing else of a row, so that no row can make it raise."""
 
-Work = Callable[[Recording, Sequence[UUID]], Awaitable[None]]
+Work = Callable[[UnitOfWork, Sequence[UUID]], Awaitable[None]]
 """Do what is due of rows that were claimed in this transaction."""
 
 _REST = """
@@ -116,17 +116,17 @@ class _Isolation:
         claimed: Sequence[UUID] = ()
         failure: Exception | None = None
         try:
-            async with self.database.recording() as recording:
-                found = await self.claim(recording, only)
+            async with self.database.write_transaction() as unit_of_work:
+                found = await self.claim(unit_of_work, only)
                 if found is None:
                     return ()
                 claimed = found
-                driver = await recording.driver()
+                connection = await unit_of_work.connection()
                 if claimed:
-                    await self.work(recording, claimed)
-                    await driver.execute(_COME_THROUGH, self.worker, claimed)
+                    await self.work(unit_of_work, claimed)
+                    await connection.execute(_COME_THROUGH, self.worker, claimed)
                 if only is None:
-                    await driver.execute(_NOT_DUE.format(is_due=self.is_due), self.worker)
+                    await connection.execute(_NOT_DUE.format(is_due=self.is_due), self.worker)
         except Exception as error:
             if not claimed or self.passes(error):
                 raise
@@ -140,10 +140,10 @@ class _Isolation:
         return claimed
 
     async def _rest(self, key: UUID, error: Exception) -> None:
-        async with self.database.recording() as recording:
-            driver = await recording.driver()
-            values = (self.worker, key, describe(error), recording.now, FIRST_REST, LONGEST_REST)
-            ((attempts, retry_at),) = await driver.fetch(_REST, *values)
+        async with self.database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            values = (self.worker, key, describe(error), unit_of_work.now, FIRST_REST, LONGEST_REST)
+            ((attempts, retry_at),) = await connection.fetch(_REST, *values)
         ROWS_FAILED.labels(self.worker).inc()
         log.error(
             "row_failed",
@@ -159,8 +159,8 @@ def stuck_rows_collector(database: Database, workers: Sequence[str]) -> Collecto
     """How many rows of these workers are stuck, by the database."""
 
     async def collect() -> None:
-        async with database.reading() as conn:
-            counts = {row["worker"]: row["rows"] for row in await (await driver_of(conn)).fetch(_STUCK)}
+        async with database.read_transaction() as conn:
+            counts = {row["worker"]: row["rows"] for row in await (await connection_of(conn)).fetch(_STUCK)}
         for worker in workers:
             ROWS_STUCK.labels(worker).set(counts.get(worker, 0))
 

@@ -136,7 +136,7 @@ class Service:
         return list(dict.fromkeys([*relays, *workers]))
 
     async def _database_answers(self) -> None:
-        async with self.database.reading() as conn:
+        async with self.database.read_transaction() as conn:
             await conn.execute(text("SELECT 1"))
 
     async def _database_accepts(self) -> None:

@@ -38,7 +38,7 @@ class Worker(Protocol):
         ...
 
 
-class Stall:
+class StallDetector:
     """Tells when something waits and nothing is done about it, for `problem()`.
 
     Only silence is a stall: neither progress nor a failure. A failure that is known and retried (an outage of Kafka or
@@ -89,7 +89,7 @@ class Periodic:
         self._every_s = every_s
         self._idle_every_s = every_s if idle_every_s is None else idle_every_s
         self._work = work
-        self._stall = Stall(stuck_after_s + every_s)
+        self._stall = StallDetector(stuck_after_s + every_s)
 
     async def run(self, stop: asyncio.Event) -> None:
         backoff = Backoff(first_s=0.1, max_s=5.0)
@@ -119,7 +119,7 @@ class Periodic:
         return None
 
 
-async def give_way(busy: Callable[[], bool]) -> None:
+async def yield_to_foreground(busy: Callable[[], bool]) -> None:
     """Between two rounds of background work: wait while what people wait for is in hand, but not for ever, so that the work goes on
     however busy the process is."""
     until = monotonic() + _GIVES_WAY_S_MAX

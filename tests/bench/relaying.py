@@ -89,23 +89,23 @@ def latency(house: House) -> list[Figure]:
 
 
 async def _drain(house: House, topic: str, events: int, pids: list[int]) -> tuple[float, Meter]:
-    driver = await asyncpg.connect(house.dsn("intake"))
+    connection = await asyncpg.connect(house.dsn("intake"))
     try:
-        await driver.execute("TRUNCATE outbox")
+        await connection.execute("TRUNCATE outbox")
         async with reading(house.bootstrap_servers, topic) as reader:
-            await _warm_up(driver, reader)
+            await _warm_up(connection, reader)
             before = await reader.records()
-            async with driver.transaction():
-                await driver.copy_records_to_table("outbox", records=outbox_rows(events), columns=_COLUMNS)
+            async with connection.transaction():
+                await connection.copy_records_to_table("outbox", records=outbox_rows(events), columns=_COLUMNS)
             began, meter = time.monotonic(), Meter(pids)
             ended = await reader.reaches(before + events, timeout_s=DRAIN_S_MAX)
             return events / (ended - began), meter.stop()
     finally:
-        await driver.close()
+        await connection.close()
 
 
-async def _warm_up(driver: asyncpg.Connection, reader: Reader) -> None:
+async def _warm_up(connection: asyncpg.Connection, reader: Reader) -> None:
     """The relay leads and has its producer once it has published something."""
     before = await reader.records()
-    await driver.copy_records_to_table("outbox", records=outbox_rows(100), columns=_COLUMNS)
+    await connection.copy_records_to_table("outbox", records=outbox_rows(100), columns=_COLUMNS)
     await reader.reaches(before + 100, timeout_s=DRAIN_S_MAX)

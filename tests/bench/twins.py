@@ -205,14 +205,14 @@ def capture(settings: Settings) -> None:
 async def relay(settings: Settings) -> None:
     """Poll the outbox, `send` each event and wait for all, delete them."""
     url = settings.database_url.get_secret_value().replace("postgresql+asyncpg://", "postgresql://", 1)
-    driver = await asyncpg.connect(url)
+    connection = await asyncpg.connect(url)
     producer = AIOKafkaProducer(
         bootstrap_servers=settings.kafka_bootstrap_servers, acks="all", enable_idempotence=True, linger_ms=1
     )
     await producer.start()
     topic = settings.kafka_topic_prefix + INTAKE_EVENTS
     while True:
-        rows = await driver.fetch("SELECT * FROM outbox ORDER BY id LIMIT $1", FETCHED_ROWS)
+        rows = await connection.fetch("SELECT * FROM outbox ORDER BY id LIMIT $1", FETCHED_ROWS)
         sent = []
         for row in rows:
             headers = headers_of(
@@ -226,7 +226,7 @@ async def relay(settings: Settings) -> None:
             sent.append(await producer.send(topic, value=row["payload"], key=row["key"].encode(), headers=headers))
         await asyncio.gather(*sent)
         if rows:
-            await driver.execute("DELETE FROM outbox WHERE id = ANY ($1::bigint[])", [row["id"] for row in rows])
+            await connection.execute("DELETE FROM outbox WHERE id = ANY ($1::bigint[])", [row["id"] for row in rows])
         if len(rows) < FETCHED_ROWS:
             await asyncio.sleep(POLL_S)
 
@@ -247,10 +247,10 @@ async def consume(settings: Settings) -> None:
     seen = 0
     async for record in consumer:
         event = decode(record.value, record.headers)
-        async with database.recording() as recording:
-            if await inbox.claim(await recording.driver(), "twin", [event.id], recording.now):
+        async with database.write_transaction() as unit_of_work:
+            if await inbox.claim(await unit_of_work.connection(), "twin", [event.id], unit_of_work.now):
                 received = Received(event, INTAKE_EVENTS, record.partition, record.offset)
-                await requalify(recording, [received], await books.open(recording.conn))
+                await requalify(unit_of_work, [received], await books.open(unit_of_work.conn))
         seen += 1
         if seen % OFFSETS_EVERY == 0:
             await consumer.commit()

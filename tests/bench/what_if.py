@@ -12,7 +12,7 @@ from tests.bench.house import TEMPLATES, House
 from tests.bench.meter import Meter
 from tests.bench.report import Figure, median
 
-from accord.db import Database, driver_of
+from accord.db import Database, connection_of
 from qualification.analysis.queries import what_ifs
 from qualification.analysis.service.what_if import LEADS_PER_BATCH_MAX
 from qualification.lifecycle.queries import logs
@@ -126,10 +126,10 @@ async def _read_only(url: str) -> None:
     database = Database(url, application_name="twin")
     since, until = datetime.now(UTC) - timedelta(days=365), datetime.now(UTC)
     after, read = what_ifs.FIRST_LEAD, 0
-    async with database.reading() as conn:
-        driver = await driver_of(conn)
-        while page := await what_ifs.leads(driver, since, until, after, LEADS_PER_BATCH_MAX):
-            loaded = await logs.load(driver, [lead_id for lead_id, _ in page], {})
+    async with database.read_transaction() as conn:
+        connection = await connection_of(conn)
+        while page := await what_ifs.leads(connection, since, until, after, LEADS_PER_BATCH_MAX):
+            loaded = await logs.load(connection, [lead_id for lead_id, _ in page], {})
             after, read = page[-1][0], read + len(loaded.logs)
     await database.dispose()
     if read != LEADS:

@@ -264,8 +264,8 @@ def apply() -> Apply:
 
     async def run(database: Database, events: list[EventData], batch: int = 500) -> None:
         for start in range(0, len(events), batch):
-            async with database.recording() as recording:
-                await project_events(recording, events[start : start + batch])
+            async with database.write_transaction() as unit_of_work:
+                await project_events(unit_of_work, events[start : start + batch])
 
     return run
 
@@ -275,9 +275,9 @@ def set_watermark() -> Callable[..., Any]:
     """`await set_watermark(database, at)`: store this watermark of every topic."""
 
     async def run(database: Database, at: datetime) -> None:
-        async with database.recording() as recording:
+        async with database.write_transaction() as unit_of_work:
             reached = dict.fromkeys(("intake-events", "qualification-events", "sla-events"), at)
-            await note_watermarks(await recording.driver(), Reached(reached))
+            await note_watermarks(await unit_of_work.connection(), Reached(reached))
 
     return run
 

@@ -69,7 +69,7 @@ async def tables_of(url: str) -> dict[str, list[str]]:
     database = Database(url, application_name="test")
     names = [*tables.KEPT, "consumer_position"]
     try:
-        async with database.reading() as conn:
+        async with database.read_transaction() as conn:
             found = {
                 name: (await conn.execute(text(f"SELECT t::text FROM {name} t ORDER BY 1"))).scalars().all()
                 for name in names
@@ -189,6 +189,6 @@ async def test_invalid_definition_becomes_a_dead_letter_and_other_events_are_pro
     await until(is_all_read)
     report = await get_funnel(database, ReportQuery())
     assert (report.stages.version, report.funnel.leads, report.funnel.anomalies) == (2, 5, {})
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         (letter,) = await dead_letters.listed(conn, limit=10)
     assert (letter.type, letter.topic, letter.state) == ("agreement.activated.v1", "qualification-events", "new")

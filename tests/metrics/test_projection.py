@@ -190,9 +190,9 @@ def test_reports_equal_the_pure_functions_over_the_events(
     async def run() -> None:
         database = Database(metrics_url, application_name="test")
         try:
-            async with database.recording() as recording:
+            async with database.write_transaction() as unit_of_work:
                 names = ", ".join(f'"{name}"' for name in ("lead", "stage_entry", "activity", "clock", "opportunity"))
-                await recording.conn.execute(text(f"TRUNCATE {names}"))
+                await unit_of_work.conn.execute(text(f"TRUNCATE {names}"))
             await apply(database, history.interleave(Random(seed)), batch=Random(seed).randint(1, 60))
             await set_watermark(database, OBSERVED_UNTIL)
             for query in queries:
@@ -292,7 +292,7 @@ async def test_erased_lead_keeps_its_counts_and_loses_its_attributes(
     await apply(database, history.events)
     found = await get_funnel(database, ReportQuery(by=parse_dimensions("country,size_band")))
     assert [(group.key, group.leads) for group in found.funnel.groups] == [((None, None), 1)]
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         assert (await conn.execute(text("SELECT attributes, account_id FROM lead"))).one() == ({}, None)
 
 

@@ -254,24 +254,24 @@ class Stack:
         return await Books(Definitions(self.store), following(RoutingBook(self.database))).open()
 
     async def tell(self, *events: EventData) -> None:
-        """Apply what intake told, in one recording."""
+        """Apply what intake told, in one unit of work."""
         received = [
             Received(Event(uuid7(), "/intake", event), "intake-events", 0, offset)
             for offset, event in enumerate(events)
         ]
         book = await self.open_book()
-        async with self.database.recording() as recording:
-            await requalify(recording, received, book)
+        async with self.database.write_transaction() as unit_of_work:
+            await requalify(unit_of_work, received, book)
 
     async def said(self, lead_id: UUID | None = None) -> list[Any]:
         """What stands in the outbox, in order: of one lead, or all that is about leads."""
-        async with self.database.reading() as conn:
+        async with self.database.read_transaction() as conn:
             rows = await conn.execute(text("SELECT type, key, payload FROM outbox ORDER BY id"))
             found = [decode_data(row.type, row.payload) for row in rows if lead_id is None or row.key == str(lead_id)]
         return [event for event in found if isinstance(event, LeadEvent)]
 
     async def rows(self, statement: str, **values: Any) -> list[Any]:
-        async with self.database.reading() as conn:
+        async with self.database.read_transaction() as conn:
             return list(await conn.execute(text(statement), values))
 
 

@@ -33,7 +33,7 @@ class Memory:
         self.versions[rules.version] = rules
 
     def tell(self, now: datetime, *events: Any) -> list[LeadEvent]:
-        """What is said when these are told, one recording each."""
+        """What is said when these are told, one unit of work each."""
         before = len(self.said)
         for event in events:
             register = self.register(now)

@@ -324,11 +324,11 @@ async def test_nothing_is_answered_without_a_key(stack):
 
 
 async def test_a_commit_that_fails_is_answered_with_an_error(stack, mql, auth):
-    async with stack.database.recording() as recording:
-        await recording.conn.exec_driver_sql(
+    async with stack.database.write_transaction() as unit_of_work:
+        await unit_of_work.conn.exec_driver_sql(
             "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$"
         )
-        await recording.conn.exec_driver_sql(
+        await unit_of_work.conn.exec_driver_sql(
             "CREATE CONSTRAINT TRIGGER broken AFTER INSERT ON decision DEFERRABLE INITIALLY DEFERRED"
             " FOR EACH ROW EXECUTE FUNCTION broken()"
         )

@@ -129,8 +129,8 @@ async def test_of_two_people_who_decide_at_once_one_wins_and_the_other_reads_whe
 ):
     """Both transactions wait for the lead's lock, which a third holds, so neither has read the other's outcome before. Who minds that
     the lead has changed at all, also where the other decision is allowed after the first, says so by If-Match."""
-    async with stack.database.recording() as recording:
-        await (await recording.driver()).execute("SELECT 1 FROM lead WHERE lead_id = $1 FOR UPDATE", mql.lead_id)
+    async with stack.database.write_transaction() as unit_of_work:
+        await (await unit_of_work.connection()).execute("SELECT 1 FROM lead WHERE lead_id = $1 FOR UPDATE", mql.lead_id)
         both = [
             asyncio.create_task(decide(stack, auth, mql.lead_id, body, key, **headers))
             for body, key in zip(bodies, ("sales", "marketing"), strict=True)
@@ -147,7 +147,7 @@ async def test_of_two_people_who_decide_at_once_one_wins_and_the_other_reads_whe
 async def test_who_began_first_and_waited_decides_about_the_lead_as_it_became(stack, mql, auth):
     book = await stack.open_book()
     accept = Proposal(lead=mql.lead_id, decision="accept", reason=None, fields=Fields(), note=None, occurred_at=None)
-    async with stack.database.recording() as began_first:
+    async with stack.database.write_transaction() as began_first:
         assert (await asyncio.create_task(decide(stack, auth, mql.lead_id, ACCEPT))).status_code == 201
         (refusal,) = await take(began_first, [accept], book, Author("slow", "sales"))
     assert isinstance(refusal, NotAllowed)

@@ -49,8 +49,8 @@ FROM generate_series(1, 50000) AS n
 
 
 async def change(stack: Any, statement: str, *values: object) -> list[Any]:
-    async with stack.database.recording() as recording:
-        return list(await (await recording.driver()).fetch(statement, *values))
+    async with stack.database.write_transaction() as unit_of_work:
+        return list(await (await unit_of_work.connection()).fetch(statement, *values))
 
 
 async def break_lead(stack: Any, lead_id: UUID) -> None:
@@ -324,9 +324,9 @@ async def test_handlers_need_no_second_connection(stack, content, single, teller
     await stack.agree(content)
     about = teller()
     received = [Received(Event(uuid7(), "/intake", about.captured(day(0), employee_count=250)), "intake-events", 0, 0)]
-    async with database.recording() as recording:
-        await handlers.intake_events(books)(recording, received)
-        await handlers.sla_events(routing, definitions)(recording, [])
+    async with database.write_transaction() as unit_of_work:
+        await handlers.intake_events(books)(unit_of_work, received)
+        await handlers.sla_events(routing, definitions)(unit_of_work, [])
     (row,) = await stack.rows("SELECT stage FROM lead WHERE lead_id = :lead", lead=about.lead_id)
     assert row.stage == "inquiry"
 
@@ -341,6 +341,6 @@ async def test_version_that_another_process_has_seen_needs_no_second_connection(
     await stack.tell(about.captured(day(0), employee_count=250))
     received = [Received(Event(uuid7(), "/intake", about.did("demo.requested", day(1))), "intake-events", 0, 0)]
     assert 2 not in book.versions
-    async with database.recording() as recording:
-        await handlers.requalify(recording, received, book)
+    async with database.write_transaction() as unit_of_work:
+        await handlers.requalify(unit_of_work, received, book)
     assert 2 in book.versions

@@ -57,6 +57,6 @@ async def test_lead_with_moments_that_are_refused_by_now_is_answered_and_decided
 
 async def before_release(stack, *statements: str) -> None:
     """Bring rows into the state in which a release before left them."""
-    async with stack.database.recording() as recording:
+    async with stack.database.write_transaction() as unit_of_work:
         for statement in statements:
-            await (await recording.driver()).execute(statement)
+            await (await unit_of_work.connection()).execute(statement)

@@ -26,8 +26,10 @@ from qualification.lifecycle.service.reevaluate import progress, reevaluate_some
 
 
 async def stored(stack, lead_id: UUID) -> Lead:
-    async with stack.database.recording() as recording:
-        return (await leads.lock(await recording.driver(), [lead_id], ["demo.requested", "email.clicked"]))[lead_id]
+    async with stack.database.write_transaction() as unit_of_work:
+        return (await leads.lock(await unit_of_work.connection(), [lead_id], ["demo.requested", "email.clicked"]))[
+            lead_id
+        ]
 
 
 async def test_a_batch_moves_many_leads_and_says_so_in_order(stack, content, teller, day):
@@ -233,8 +235,8 @@ async def test_events_that_move_no_lead_are_passed_over(stack, day):
 async def test_only_activities_that_are_asked_for_are_loaded(stack, teller, day, kinds):
     about = teller()
     await stack.tell(about.captured(day(0)), about.did("email.clicked", day(1)), about.did("page.viewed", day(1)))
-    async with stack.database.recording() as recording:
-        lead = (await leads.lock(await recording.driver(), [about.lead_id], kinds))[about.lead_id]
+    async with stack.database.write_transaction() as unit_of_work:
+        lead = (await leads.lock(await unit_of_work.connection(), [about.lead_id], kinds))[about.lead_id]
     assert len(lead.activities.of("email.clicked")) == len(kinds)
     assert lead.activities.of("page.viewed") == ()
 
@@ -319,12 +321,12 @@ async def test_leads_on_their_way_are_judged_by_a_new_version_and_won_ones_are_l
     content["title"] = "Smaller ones too"
     content["stages"][1]["gate"] = {"when": {"path": "attributes.employee_count", "op": "gte", "value": 20}}
     await stack.agree(content)
-    async with stack.database.recording() as recording:
-        await recording.conn.execute(
+    async with stack.database.write_transaction() as unit_of_work:
+        await unit_of_work.conn.execute(
             text("UPDATE agreement_version SET active_from = active_from - interval '1 minute'")
         )
-        driver = await recording.driver()
-        await driver.execute("UPDATE lead SET stage = 'won' WHERE lead_id = $1", tellers[0].lead_id)
+        connection = await unit_of_work.connection()
+        await connection.execute("UPDATE lead SET stage = 'won' WHERE lead_id = $1", tellers[0].lead_id)
     book = await stack.open_book()
     assert [await reevaluate_some(stack.database, book, 3) for _ in range(4)] == [True, True, False, False]
     for about in tellers[1:]:
@@ -347,9 +349,9 @@ async def test_version_from_before_re2_judges_as_it_did_and_stops_no_later_one(
     old = deepcopy(content)
     old["stages"][1]["gate"]["when"]["all"].append({"path": "campaign.name", "op": "matches", "value": "sp.ing"})
     await stack.agree(old)
-    async with stack.database.recording() as recording:
+    async with stack.database.write_transaction() as unit_of_work:
         written = "UPDATE agreement_version SET content = replace(content, '\"sp.ing\"', $1)"
-        await (await recording.driver()).execute(written, json.dumps(pattern))
+        await (await unit_of_work.connection()).execute(written, json.dumps(pattern))
     for version in (1, 2):
         about = teller()
         await stack.tell(about.captured(day(0), employee_count=90), about.did("demo.requested", day(1)))

@@ -316,18 +316,18 @@ async def test_operators_see_how_many_leads_wait_for_how_long_and_how_far_a_new_
     assert await measured('accord_leads_waiting{wait="owner"}') == 0
     await put(routed, auth, changed(people=dict.fromkeys(("ann", "bob", "cho"), NOBODY)), etag='"1"')
     about = await mql(routed, teller, day)
-    async with routed.database.recording() as recording:
-        await recording.conn.execute(text("UPDATE waiting_lead SET since = since - interval '1 hour'"))
+    async with routed.database.write_transaction() as unit_of_work:
+        await unit_of_work.conn.execute(text("UPDATE waiting_lead SET since = since - interval '1 hour'"))
     assert await measured('accord_leads_waiting{wait="owner"}') == 1
     assert await measured('accord_leads_waiting_age_seconds{wait="owner"}') >= 3600
     assert await measured('accord_leads_waiting{wait="another"}') == 0
     await routed.tell(about.erased(day(2)))
     assert await measured('accord_leads_waiting_age_seconds{wait="owner"}') == 0
     assert await measured("accord_reevaluation_version") == 0
-    async with routed.database.recording() as recording:
-        driver = await recording.driver()
-        await reevaluations.open_for(driver, 2, recording.now)
-        await reevaluations.advance(driver, 2, about.lead_id, 7, 5, 3)
+    async with routed.database.write_transaction() as unit_of_work:
+        connection = await unit_of_work.connection()
+        await reevaluations.open_for(connection, 2, unit_of_work.now)
+        await reevaluations.advance(connection, 2, about.lead_id, 7, 5, 3)
     assert await measured("accord_reevaluation_version") == 2
     assert await measured("accord_reevaluation_looked_at") == 7
     assert await measured("accord_reevaluation_changed") == 3
@@ -405,9 +405,9 @@ async def test_a_person_gives_a_lead_to_somebody_and_no_turn_is_used_up(routed, 
 async def test_who_was_given_a_lead_last_keeps_it_though_that_transaction_had_begun_first(routed, teller, day, auth):
     about = await mql(routed, teller, day)
     await give(routed, auth, about.lead_id, "boss")
-    async with routed.database.recording() as recording:
+    async with routed.database.write_transaction() as unit_of_work:
         earlier = "UPDATE assignment SET occurred_at = occurred_at - interval '1 hour' WHERE owner = 'boss'"
-        await recording.conn.execute(text(earlier))
+        await unit_of_work.conn.execute(text(earlier))
     await routed.tell(about.updated(day(0.5), employee_count=260))  # heard late, so the lead is folded anew
     assert await owner_of(routed, about.lead_id) == "boss"
 
@@ -530,8 +530,8 @@ def _clock(about, owner: str | None, clock_id: UUID | None, sequence: int) -> di
 async def told(stack, *events) -> None:
     received = [Received(Event(uuid7(), "/sla-monitor", event), "sla-events", 0, n) for n, event in enumerate(events)]
     routing, rules = await in_force(stack)
-    async with stack.database.recording() as recording:
-        await take_breaches(recording, received, routing, rules)
+    async with stack.database.write_transaction() as unit_of_work:
+        await take_breaches(unit_of_work, received, routing, rules)
 
 
 async def test_after_a_breach_somebody_else_has_the_lead_once(routed, teller, day, auth):
@@ -627,8 +627,8 @@ async def test_a_fold_of_the_log_gives_the_owner_whatever_has_happened(routed, t
 
 async def folded_owner(stack, lead_id: UUID) -> str | None:
     known = await Definitions(stack.store).known()
-    async with stack.database.recording() as recording:
-        loaded = await logs.load(await recording.driver(), [lead_id], {})
+    async with stack.database.write_transaction() as unit_of_work:
+        loaded = await logs.load(await unit_of_work.connection(), [lead_id], {})
     return fold(lead_id, loaded.logs, known.versions).lead.owner
 
 
@@ -637,8 +637,8 @@ async def test_document_with_a_pattern_from_before_re2_goes_on_and_is_reported(s
     rule = {"key": "ann", "when": {"path": "source", "op": "matches", "value": "^web"}, "pool": "desk"}
     assert (await put(stack, auth, changed(rules=[rule, *ROUTING["rules"]]))).status_code == 201
     written = "UPDATE routing SET content = jsonb_set(content, '{rules,0,when,value}', $1::jsonb)"
-    async with stack.database.recording() as recording:
-        await (await recording.driver()).execute(written, '"[a-w&&[^q]]eb"')
+    async with stack.database.write_transaction() as unit_of_work:
+        await (await unit_of_work.connection()).execute(written, '"[a-w&&[^q]]eb"')
     book = RoutingBook(stack.database)
     routing = await book.in_force()
     (first, *_) = routing.rules

@@ -446,8 +446,8 @@ async def test_a_question_is_taken_once_and_only_so_many_wait_and_are_kept(stack
 
 async def test_a_what_if_that_cannot_be_worked_out_fails_and_takes_nothing_with_it(stack, past, auth):
     broken = (await ask(stack, auth))["what_if_id"]
-    async with stack.database.recording() as recording:
-        await recording.conn.execute(text("UPDATE what_if SET content = '{}'"))
+    async with stack.database.write_transaction() as unit_of_work:
+        await unit_of_work.conn.execute(text("UPDATE what_if SET content = '{}'"))
     sound = (await ask(stack, auth))["what_if_id"]
     await worked_out(stack)
     failed = await answered(stack, auth, broken)
@@ -515,9 +515,9 @@ async def write_stalling(stack, table: str) -> None:
     """Have it stand in what was written before, without a check."""
     leaf = {"path": "campaign.name", "op": "matches", "value": STALLING}
     written = f"UPDATE {table} SET content = jsonb_insert(content::jsonb, '{{stages,1,gate,when,all,0}}', $1::jsonb)"
-    async with stack.database.recording() as recording:
-        driver = await recording.driver()
-        await driver.execute(
+    async with stack.database.write_transaction() as unit_of_work:
+        connection = await unit_of_work.connection()
+        await connection.execute(
             f"{written}::text WHERE version = 2" if table == "agreement_version" else written, json.dumps(leaf)
         )
 

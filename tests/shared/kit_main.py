@@ -77,7 +77,7 @@ def build(settings: Settings) -> Service:
 
     async def apply(words: list[str]) -> list[str]:
         await asyncio.sleep(0.3)
-        async with database.recording():
+        async with database.write_transaction():
             return [word.upper() for word in words]
 
     commits: GroupCommit[str, str] = GroupCommit(apply, name="kit-commits")  # type: ignore[arg-type]

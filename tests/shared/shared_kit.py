@@ -105,7 +105,7 @@ class Kit:
         """Type and data of every event to be published, in order."""
         import json
 
-        async with self.database.reading() as conn:
+        async with self.database.read_transaction() as conn:
             rows = await conn.exec_driver_sql("SELECT type, payload FROM outbox ORDER BY id")
             return [(row.type, json.loads(bytes(row.payload))) for row in rows]
 

@@ -40,7 +40,7 @@ async def signed(store: AgreementStore, at: datetime | None = None, **changes: A
 
 
 async def statuses(house: Kit) -> list[str]:
-    async with house.database.reading() as conn:
+    async with house.database.read_transaction() as conn:
         rows = await conn.exec_driver_sql("SELECT status FROM agreement_version ORDER BY version")
         return [row[0] for row in rows]
 
@@ -80,8 +80,8 @@ async def test_the_database_itself_refuses_a_second_version_in_force(house: Kit)
     await signed(house.store)
     await house.store.draft(content(), "marketing")
     with pytest.raises(IntegrityError):
-        async with house.database.recording() as recording:
-            await recording.conn.execute(text("UPDATE agreement_version SET status = 'active' WHERE version = 2"))
+        async with house.database.write_transaction() as unit_of_work:
+            await unit_of_work.conn.execute(text("UPDATE agreement_version SET status = 'active' WHERE version = 2"))
 
 
 async def test_drafts_at_once_get_numbers_of_their_own(house: Kit) -> None:
@@ -96,9 +96,9 @@ async def test_a_signed_version_waits_for_its_time_and_then_supersedes(house: Ki
     assert waiting.state.status == "proposed"
     assert waiting.state.fully_signed
     assert await house.store.activate_due() is False
-    async with house.database.recording() as recording:
-        await recording.conn.execute(
-            text("UPDATE agreement_version SET effective_at = :now WHERE version = 2"), {"now": recording.now}
+    async with house.database.write_transaction() as unit_of_work:
+        await unit_of_work.conn.execute(
+            text("UPDATE agreement_version SET effective_at = :now WHERE version = 2"), {"now": unit_of_work.now}
         )
 
     async def is_in_force() -> bool:
@@ -197,9 +197,9 @@ async def test_the_cache_asks_the_database_only_now_and_then(house: Kit, monkeyp
     await signed(house.store)
     cache = ActiveCache(house.store, Parsed())
     first = await cache.current()
-    async with house.database.recording() as recording:
-        await recording.conn.execute(text("DELETE FROM agreement_signature"))
-        await recording.conn.execute(text("DELETE FROM agreement_version"))
+    async with house.database.write_transaction() as unit_of_work:
+        await unit_of_work.conn.execute(text("DELETE FROM agreement_signature"))
+        await unit_of_work.conn.execute(text("DELETE FROM agreement_version"))
     assert await cache.current() == first
 
 
@@ -258,8 +258,8 @@ async def test_signed_version_that_no_longer_passes_the_checks_stays_proposed_an
     later = utc_now() + timedelta(days=1)
     await signed(house.store, later, title="Old")
     await signed(house.store, later, title="Next")
-    async with house.database.recording() as recording:
-        await recording.conn.execute(text("UPDATE agreement_version SET effective_at = now()"))
+    async with house.database.write_transaction() as unit_of_work:
+        await unit_of_work.conn.execute(text("UPDATE agreement_version SET effective_at = now()"))
     strict = _stricter(house)
     with capture_logs() as logs:
         assert [await strict.activate_due() for _ in range(2)] == [True, False]

@@ -104,12 +104,12 @@ async def test_what_hangs_holds_up_no_scrape_and_is_not_begun_twice(gauges: tupl
 
 
 async def test_the_outbox_is_shown_by_an_instance_that_publishes_nothing_while_kafka_is_away(house: Kit) -> None:
-    async with house.database.recording() as recording:
-        recording.publish(
+    async with house.database.write_transaction() as unit_of_work:
+        unit_of_work.publish(
             *(
                 ActivityRecorded(
                     occurred_at=utc(2027, 1, 4),
-                    recorded_at=recording.now,
+                    recorded_at=unit_of_work.now,
                     lead_id=uuid4(),
                     sequence=1,
                     activity_id=uuid4(),

@@ -160,10 +160,10 @@ async def test_what_is_lost_before_the_commit_or_after_it_says_nothing_of_what_w
 
         @router.post("/twice")
         async def twice() -> None:
-            async with database.recording() as recording:
-                await recording.conn.exec_driver_sql("CREATE TABLE done (n int)")
-            async with database.recording() as recording:
-                await recording.conn.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+            async with database.write_transaction() as unit_of_work:
+                await unit_of_work.conn.exec_driver_sql("CREATE TABLE done (n int)")
+            async with database.write_transaction() as unit_of_work:
+                await unit_of_work.conn.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
 
         return router
 

@@ -16,7 +16,7 @@ import pytest
 from shared_kit import MIGRATIONS
 from sqlalchemy import make_url, text
 
-from accord.db import Database, NestedTransaction, driver_of, is_transient
+from accord.db import Database, NestedTransaction, connection_of, is_transient
 from accord.migrations.run import upgrade
 from accord_local.postgres import PostgresServer
 from accord_local.processes import free_ports
@@ -48,11 +48,11 @@ async def database(postgres_server: PostgresServer) -> AsyncIterator[Database]:
 # --- One connection a task ---
 
 
-@pytest.mark.parametrize("outer", ["recording", "reading"])
-@pytest.mark.parametrize("inner", ["recording", "reading"])
+@pytest.mark.parametrize("outer", ["write", "read"])
+@pytest.mark.parametrize("inner", ["write", "read"])
 async def test_second_transaction_in_one_task_is_refused(database: Database, outer: str, inner: str) -> None:
     def opened(kind: str) -> AbstractAsyncContextManager[object]:
-        return database.recording() if kind == "recording" else database.reading()
+        return database.write_transaction() if kind == "write" else database.read_transaction()
 
     async with opened(outer):
         with pytest.raises(NestedTransaction):
@@ -64,18 +64,18 @@ async def test_second_transaction_in_one_task_is_refused(database: Database, out
 
 async def test_transaction_after_a_failed_one_is_not_refused(database: Database) -> None:
     with pytest.raises(LookupError):
-        async with database.recording():
+        async with database.write_transaction():
             raise LookupError
-    async with database.recording():
+    async with database.write_transaction():
         pass
 
 
 async def test_other_task_waits_for_its_turn_instead(database: Database) -> None:
     async def read() -> int:
-        async with database.reading() as conn:
+        async with database.read_transaction() as conn:
             return int((await conn.execute(text("SELECT 1"))).scalar_one())
 
-    async with database.recording():
+    async with database.write_transaction():
         other = asyncio.create_task(read())
         await asyncio.sleep(0)
     assert await other == 1
@@ -132,21 +132,21 @@ async def test_of_several_hosts_the_one_that_can_be_written_to_is_migrated(data_
 
 
 async def begin_recording(database: Database) -> None:
-    async with database.recording():
+    async with database.write_transaction():
         pass
 
 
 async def test_connection_that_cannot_write_any_more_leaves_the_pool(database: Database) -> None:
     async def write(before: str = "SELECT 1") -> None:
-        async with database.recording() as recording:
-            driver = await recording.driver()
-            await driver.execute("CREATE TEMPORARY TABLE kept (n int) ON COMMIT DROP")
-            await driver.execute(before)
+        async with database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            await connection.execute("CREATE TEMPORARY TABLE kept (n int) ON COMMIT DROP")
+            await connection.execute(before)
 
     await write("SET SESSION default_transaction_read_only = on")
     with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as refused:
-        async with database.recording() as recording:
-            await (await recording.driver()).execute("CREATE TABLE never (n int)")
+        async with database.write_transaction() as unit_of_work:
+            await (await unit_of_work.connection()).execute("CREATE TABLE never (n int)")
     assert is_transient(refused.value)
     await write()
 
@@ -159,8 +159,8 @@ async def test_both_ends_find_out_that_the_other_has_vanished(data_dir: Path) ->
     with PostgresServer(data_dir, port) as server:
         database = Database(server.tcp_url("intake"), application_name="kept-alive")
         session = await database.connect()
-        async with database.reading() as conn:
-            for connection in (session, await driver_of(conn)):
+        async with database.read_transaction() as conn:
+            for connection in (session, await connection_of(conn)):
                 assert await connection.fetchval("SHOW tcp_keepalives_idle") == "10"
                 assert await connection.fetchval("SHOW tcp_keepalives_interval") == "5"
                 assert await connection.fetchval("SHOW tcp_keepalives_count") == "3"
@@ -189,14 +189,14 @@ async def test_changed_result_type_passes_after_one_failure_of_the_process(
     database = Database(changing_url, application_name="changing", pool_size=2)
 
     async def read() -> list[object]:
-        async with database.recording() as recording:
+        async with database.write_transaction() as unit_of_work:
             if by_driver:
-                return list((await (await recording.driver()).fetch("SELECT * FROM changed"))[0])
-            return list((await recording.conn.execute(text("SELECT * FROM changed"))).one())
+                return list((await (await unit_of_work.connection()).fetch("SELECT * FROM changed"))[0])
+            return list((await unit_of_work.conn.execute(text("SELECT * FROM changed"))).one())
 
     postgres_server.execute("CREATE TABLE changed AS SELECT 1 AS n; GRANT ALL ON changed TO PUBLIC", name)
-    async with database.recording() as recording:  # so that both connections have prepared the statement
-        await recording.conn.execute(text("SELECT 1"))
+    async with database.write_transaction() as unit_of_work:  # so that both connections have prepared the statement
+        await unit_of_work.conn.execute(text("SELECT 1"))
         assert await asyncio.create_task(read()) == [1]
     assert await read() == [1]
     assert await read() == [1]
@@ -204,7 +204,7 @@ async def test_changed_result_type_passes_after_one_failure_of_the_process(
     with pytest.raises(Exception) as failed:  # noqa: PT011 - SQLAlchemy's or asyncpg's, by parameter
         await read()
     assert is_transient(failed.value), repr(failed.value)
-    async with database.recording():
+    async with database.write_transaction():
         assert await asyncio.create_task(read()) == [1, None]
     assert await read() == [1, None]
     await database.dispose()

@@ -22,19 +22,19 @@ from accord.http.idempotency import (
     Answer,
     Done,
     Fresh,
+    IdempotencyRequest,
     InFlight,
     OtherRequest,
     Replay,
-    Ticket,
     answered,
     claim,
     claimed,
     erase,
     idempotency,
     idempotency_worker,
+    make_idempotency_request,
     once,
     store,
-    ticket_for,
 )
 
 entered = asyncio.Event()
@@ -53,13 +53,13 @@ def notes(database: Database) -> APIRouter:
     async def create(
         note: Note,
         caller: Annotated[Caller, require("leads:read")],
-        ticket: Annotated[Ticket | None, idempotency()],
+        idempotency_request: Annotated[IdempotencyRequest | None, idempotency()],
     ) -> Response:
-        async with database.recording() as recording:
+        async with database.write_transaction() as unit_of_work:
 
             async def act() -> Answer:
                 statement = text("INSERT INTO note (words) VALUES (:words) RETURNING id")
-                number = (await recording.conn.execute(statement, {"words": note.words})).scalar_one()
+                number = (await unit_of_work.conn.execute(statement, {"words": note.words})).scalar_one()
                 if note.words == "slow":
                     entered.set()
                     await release.wait()
@@ -67,7 +67,7 @@ def notes(database: Database) -> APIRouter:
                     raise RuntimeError("after the effect")
                 return Answer(201, f'{{"id": {number}}}'.encode(), {"location": f"/notes/{number}", "x-other": "1"})
 
-            done = await once(recording, ticket, act, lambda answer: answer)
+            done = await once(unit_of_work, idempotency_request, act, lambda answer: answer)
         return done.answer.response()
 
     return router
@@ -78,13 +78,13 @@ async def shop(kit_database: str, tmp_path: Path) -> AsyncIterator[Kit]:
     entered.clear()
     release.clear()
     async with kit(kit_database, tmp_path, notes) as built:
-        async with built.database.recording() as recording:
-            await recording.conn.exec_driver_sql("CREATE TABLE note (id serial PRIMARY KEY, words text)")
+        async with built.database.write_transaction() as unit_of_work:
+            await unit_of_work.conn.exec_driver_sql("CREATE TABLE note (id serial PRIMARY KEY, words text)")
         yield built
 
 
 async def count(shop: Kit) -> int:
-    async with shop.database.reading() as conn:
+    async with shop.database.read_transaction() as conn:
         found: int = (await conn.exec_driver_sql("SELECT count(*) FROM note")).scalar_one()
         return found
 
@@ -158,21 +158,21 @@ async def test_a_key_that_cannot_be_used_is_refused(shop: Kit) -> None:
 
 
 async def test_a_batch_of_keys_gets_a_verdict_each(shop: Kit) -> None:
-    old = ticket_for("web", "old", b"1")
-    async with shop.database.recording() as recording:
-        assert await claim(recording.conn, [old], recording.now) == [Fresh()]
-        await store(recording.conn, [(old, Answer(201, b"saved", {"location": "/x"}))])
-    new = ticket_for("web", "new", b"2")
+    old = make_idempotency_request("web", "old", b"1")
+    async with shop.database.write_transaction() as unit_of_work:
+        assert await claim(unit_of_work.conn, [old], unit_of_work.now) == [Fresh()]
+        await store(unit_of_work.conn, [(old, Answer(201, b"saved", {"location": "/x"}))])
+    new = make_idempotency_request("web", "new", b"2")
     batch = [
         new,
         old,
-        ticket_for("web", "old", b"other"),
-        ticket_for("web", "new", b"2"),
-        ticket_for("web", "new", b"3"),
-        ticket_for("shop", "old", b"1"),
+        make_idempotency_request("web", "old", b"other"),
+        make_idempotency_request("web", "new", b"2"),
+        make_idempotency_request("web", "new", b"3"),
+        make_idempotency_request("shop", "old", b"1"),
     ]
-    async with shop.database.recording() as recording:
-        verdicts = await claim(recording.conn, batch, recording.now)
+    async with shop.database.write_transaction() as unit_of_work:
+        verdicts = await claim(unit_of_work.conn, batch, unit_of_work.now)
     assert verdicts == [
         Fresh(),
         Replay(Answer(201, b"saved", {"location": "/x"}, replayed=True)),
@@ -184,31 +184,34 @@ async def test_a_batch_of_keys_gets_a_verdict_each(shop: Kit) -> None:
 
 
 async def test_batches_with_the_same_keys_wait_for_each_other_and_replay(shop: Kit) -> None:
-    tickets = [ticket_for("web", f"k{number}", b"body") for number in range(50)]
+    idempotency_requests = [make_idempotency_request("web", f"k{number}", b"body") for number in range(50)]
 
-    async def batch(order: list[Ticket], mark: bytes) -> list[bytes]:
-        async with shop.database.recording() as recording:
-            verdicts = await claim(recording.conn, order, recording.now)
+    async def batch(order: list[IdempotencyRequest], mark: bytes) -> list[bytes]:
+        async with shop.database.write_transaction() as unit_of_work:
+            verdicts = await claim(unit_of_work.conn, order, unit_of_work.now)
             fresh = [t for t, verdict in zip(order, verdicts, strict=True) if isinstance(verdict, Fresh)]
-            await store(recording.conn, [(t, Answer(201, mark)) for t in fresh])
+            await store(unit_of_work.conn, [(t, Answer(201, mark)) for t in fresh])
         return [v.answer.body if isinstance(v, Replay) else mark for v in verdicts]
 
-    answers = await asyncio.gather(*(batch(tickets[:: -1 if n % 2 else 1], b"%d" % n) for n in range(4)))
+    answers = await asyncio.gather(*(batch(idempotency_requests[:: -1 if n % 2 else 1], b"%d" % n) for n in range(4)))
     first = set(answers[0])
     assert len(first) == 1
     assert all(set(answer) == first for answer in answers)
 
 
 async def test_what_left_no_trace_frees_its_key_and_a_saved_answer_says_whom_it_is_of(shop: Kit) -> None:
-    tickets, person = [ticket_for("web", "done", b"1"), ticket_for("web", "refused", b"2")], uuid.uuid4()
+    idempotency_requests, person = (
+        [make_idempotency_request("web", "done", b"1"), make_idempotency_request("web", "refused", b"2")],
+        uuid.uuid4(),
+    )
 
     def encode(rows: int) -> Answer:
         return Answer(201, b"%d rows" % rows, subject=person, kept=rows > 0)
 
     async def batch(*results: int) -> list[Done[int] | Exception]:
-        async with shop.database.recording() as recording:
-            verdicts = await claimed(recording, [*tickets, None])
-            return await answered(recording, [*tickets, None], verdicts, results, encode)
+        async with shop.database.write_transaction() as unit_of_work:
+            verdicts = await claimed(unit_of_work, [*idempotency_requests, None])
+            return await answered(unit_of_work, [*idempotency_requests, None], verdicts, results, encode)
 
     assert await batch(1, 0, 2) == [Done(rows, encode(rows)) for rows in (1, 0, 2)]
     saved = Answer(201, b"1 rows", replayed=True, subject=person)
@@ -217,47 +220,58 @@ async def test_what_left_no_trace_frees_its_key_and_a_saved_answer_says_whom_it_
 
 async def test_an_answer_goes_with_whom_it_speaks_of_and_a_repeated_request_brings_nobody_back(shop: Kit) -> None:
     person, other = uuid.uuid4(), uuid.uuid4()
-    theirs, another = ticket_for("web", "ada@example.com", b"1"), ticket_for("web", "another", b"3")
-    async with shop.database.recording() as recording:
-        await claim(recording.conn, [theirs, another], recording.now)
+    theirs, another = (
+        make_idempotency_request("web", "ada@example.com", b"1"),
+        make_idempotency_request("web", "another", b"3"),
+    )
+    async with shop.database.write_transaction() as unit_of_work:
+        await claim(unit_of_work.conn, [theirs, another], unit_of_work.now)
         answers = [(theirs, Answer(201, b"ada", subject=person)), (another, Answer(201, b"saved", subject=other))]
-        await store(recording.conn, answers)
-    async with shop.database.recording() as recording:
-        assert await erase(recording.conn, [person]) == 1
-        assert await erase(recording.conn, [person]) == 0
-    async with shop.database.recording() as recording:
+        await store(unit_of_work.conn, answers)
+    async with shop.database.write_transaction() as unit_of_work:
+        assert await erase(unit_of_work.conn, [person]) == 1
+        assert await erase(unit_of_work.conn, [person]) == 0
+    async with shop.database.write_transaction() as unit_of_work:
         verdicts = await claim(
-            recording.conn, [theirs, ticket_for("web", "ada@example.com", b"2"), another], recording.now
+            unit_of_work.conn,
+            [theirs, make_idempotency_request("web", "ada@example.com", b"2"), another],
+            unit_of_work.now,
         )
-        rows = await recording.conn.exec_driver_sql("SELECT k::text FROM idempotency_key k")
+        rows = await unit_of_work.conn.exec_driver_sql("SELECT k::text FROM idempotency_key k")
         assert not any("@" in row[0] or theirs.sha256.hex() in row[0] for row in rows)
     gone, changed, kept = (verdict.answer for verdict in verdicts if isinstance(verdict, Replay))
     assert (gone.status, changed.status, kept.body) == (410, 410, b"saved")
 
 
 async def test_the_digest_of_an_erased_key_is_forgotten_with_the_others(shop: Kit) -> None:
-    ticket, person = ticket_for("web", "k", b"1"), uuid.uuid4()
-    async with shop.database.recording() as recording:
-        old = recording.now - KEPT - timedelta(seconds=1)
-        await claim(recording.conn, [ticket], old)
-        await store(recording.conn, [(ticket, Answer(201, b"saved", subject=person))])
-        await erase(recording.conn, [person])
-        assert await claim(recording.conn, [ticket], recording.now) == [Fresh()]
+    idempotency_request, person = make_idempotency_request("web", "k", b"1"), uuid.uuid4()
+    async with shop.database.write_transaction() as unit_of_work:
+        old = unit_of_work.now - KEPT - timedelta(seconds=1)
+        await claim(unit_of_work.conn, [idempotency_request], old)
+        await store(unit_of_work.conn, [(idempotency_request, Answer(201, b"saved", subject=person))])
+        await erase(unit_of_work.conn, [person])
+        assert await claim(unit_of_work.conn, [idempotency_request], unit_of_work.now) == [Fresh()]
     await idempotency_worker(shop.database)._work()
-    async with shop.database.reading() as conn:
+    async with shop.database.read_transaction() as conn:
         rows = await conn.exec_driver_sql("SELECT key_name FROM idempotency_key")
         assert [row[0] for row in rows] == ["k"]
 
 
 async def test_keys_are_forgotten_after_seven_days_and_may_be_used_anew(shop: Kit) -> None:
-    kept, old = ticket_for("web", "kept", b"1"), ticket_for("web", "old", b"1")
-    async with shop.database.recording() as recording:
-        await claim(recording.conn, [kept], recording.now)
-        await claim(recording.conn, [old], recording.now - KEPT - timedelta(seconds=1))
-        assert await claim(recording.conn, [ticket_for("web", "old", b"2")], recording.now) == [Fresh()]
-        await claim(recording.conn, [ticket_for("web", "gone", b"1")], recording.now - KEPT - timedelta(seconds=1))
+    kept, old = make_idempotency_request("web", "kept", b"1"), make_idempotency_request("web", "old", b"1")
+    async with shop.database.write_transaction() as unit_of_work:
+        await claim(unit_of_work.conn, [kept], unit_of_work.now)
+        await claim(unit_of_work.conn, [old], unit_of_work.now - KEPT - timedelta(seconds=1))
+        assert await claim(unit_of_work.conn, [make_idempotency_request("web", "old", b"2")], unit_of_work.now) == [
+            Fresh()
+        ]
+        await claim(
+            unit_of_work.conn,
+            [make_idempotency_request("web", "gone", b"1")],
+            unit_of_work.now - KEPT - timedelta(seconds=1),
+        )
     worker = idempotency_worker(shop.database)
     assert await worker._work() is False
-    async with shop.database.reading() as conn:
+    async with shop.database.read_transaction() as conn:
         rows = await conn.exec_driver_sql("SELECT key_name FROM idempotency_key ORDER BY 1")
         assert [row[0] for row in rows] == ["kept", "old"]

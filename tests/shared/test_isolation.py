@@ -14,7 +14,7 @@ from alembic.operations import Operations
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from accord.db import Database, Recording, async_url
+from accord.db import Database, UnitOfWork, async_url
 from accord.isolation import is_resting, process_isolated, stuck_rows_collector
 from accord.metric_names import REGISTRY
 from accord.migrations import v0001, v0004_isolation
@@ -51,19 +51,19 @@ async def database(database_factory: Callable[..., str]) -> AsyncIterator[Databa
 
 
 async def rows_of(database: Database, statement: str) -> list[Any]:
-    async with database.recording() as recording:
-        return list(await (await recording.driver()).fetch(statement))
+    async with database.write_transaction() as unit_of_work:
+        return list(await (await unit_of_work.connection()).fetch(statement))
 
 
 async def todo(database: Database, count: int) -> list[UUID]:
     keys = [UUID(int=number) for number in range(1, count + 1)]
-    async with database.recording() as recording:
-        await (await recording.driver()).execute("INSERT INTO todo (key) SELECT * FROM unnest($1::uuid[])", keys)
+    async with database.write_transaction() as unit_of_work:
+        await (await unit_of_work.connection()).execute("INSERT INTO todo (key) SELECT * FROM unnest($1::uuid[])", keys)
     return keys
 
 
-async def claim(recording: Recording, only: Sequence[UUID] | None) -> list[UUID]:
-    return [row[0] for row in await (await recording.driver()).fetch(_CLAIM, only)]
+async def claim(unit_of_work: UnitOfWork, only: Sequence[UUID] | None) -> list[UUID]:
+    return [row[0] for row in await (await unit_of_work.connection()).fetch(_CLAIM, only)]
 
 
 class Working:
@@ -73,9 +73,9 @@ class Working:
         self.bad = bad or {}
         self.batches: list[int] = []
 
-    async def __call__(self, recording: Recording, keys: Sequence[UUID]) -> None:
+    async def __call__(self, unit_of_work: UnitOfWork, keys: Sequence[UUID]) -> None:
         self.batches.append(len(keys))
-        await (await recording.driver()).execute("UPDATE todo SET done = true WHERE key = ANY ($1)", keys)
+        await (await unit_of_work.connection()).execute("UPDATE todo SET done = true WHERE key = ANY ($1)", keys)
         for key in keys:
             if key in self.bad:
                 raise self.bad[key]
@@ -166,7 +166,7 @@ async def test_passing_failure_is_raised_and_no_row_rests(database: Database) ->
 
 
 async def test_error_outside_of_any_row_is_raised(database: Database) -> None:
-    async def broken(_: Recording, __: Sequence[UUID] | None) -> list[UUID]:
+    async def broken(_: UnitOfWork, __: Sequence[UUID] | None) -> list[UUID]:
         raise RuntimeError("no row's fault")
 
     with pytest.raises(RuntimeError, match="no row's fault"):

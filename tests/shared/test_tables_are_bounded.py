@@ -122,13 +122,13 @@ async def test_what_stays_for_days_is_gone_after_them_and_no_sooner(
     made = main.build(settings)
     (worker,) = (worker for worker in made.workers if worker.name == pruned.worker)
     database = made.database
-    async with database.recording() as recording:
-        driver = await recording.driver()
+    async with database.write_transaction() as unit_of_work:
+        connection = await unit_of_work.connection()
         for moment in (utc_now() - timedelta(days=over), utc_now() - timedelta(days=under)):
-            await driver.execute(pruned.row, moment, id_at(moment))
+            await connection.execute(pruned.row, moment, id_at(moment))
 
     async def is_one_left() -> bool:
-        async with database.reading() as conn:
+        async with database.read_transaction() as conn:
             found = await conn.exec_driver_sql(f"SELECT count(*) FROM {table} WHERE {pruned.holds}")
             return bool(found.scalar_one() == 1)
 

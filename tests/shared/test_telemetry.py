@@ -121,12 +121,12 @@ def test_a_stack_trace_names_places_and_quotes_nothing(lines: Any) -> None:
 
 
 async def test_an_error_of_the_database_is_named_without_the_row(house: Kit, lines: Any) -> None:
-    async with house.database.recording() as recording:
-        await recording.conn.execute(text("CREATE TABLE person (email text CONSTRAINT person_email_key UNIQUE)"))
+    async with house.database.write_transaction() as unit_of_work:
+        await unit_of_work.conn.execute(text("CREATE TABLE person (email text CONSTRAINT person_email_key UNIQUE)"))
 
     async def insert() -> None:
-        async with house.database.recording() as recording:
-            await recording.conn.execute(text("INSERT INTO person VALUES (:e)"), {"e": "ada@initech.example"})
+        async with house.database.write_transaction() as unit_of_work:
+            await unit_of_work.conn.execute(text("INSERT INTO person VALUES (:e)"), {"e": "ada@initech.example"})
 
     await insert()
     with pytest.raises(IntegrityError) as caught:
@@ -160,7 +160,7 @@ async def test_a_request_is_joined_with_its_log_lines_its_trace_and_its_events(
             assert (await shop.client.get("/trace", headers={"traceparent": bad.encode("latin-1")})).status_code == 200
         await shop.client.post("/v1/policy/versions", json=CONTENT, headers=headers)
         await shop.client.post("/v1/policy/versions/1/propose", headers=headers)
-        async with shop.database.reading() as conn:
+        async with shop.database.read_transaction() as conn:
             saved = (await conn.exec_driver_sql("SELECT traceparent FROM outbox")).scalar_one()
         assert trace_id in saved
     inside = [line for line in lines() if line["event"] == "inside"]

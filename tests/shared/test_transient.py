@@ -37,17 +37,17 @@ async def test_a_recording_whose_connection_the_server_ends_fails_for_a_passing_
     database = Database(postgres_server.url("postgres"), application_name="ended", pool_size=1)
 
     async def record(*, ended: bool) -> None:
-        async with database.recording() as recording:
-            driver = await recording.driver()
-            await driver.execute("CREATE TEMPORARY TABLE kept (n int) ON COMMIT DROP")
+        async with database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            await connection.execute("CREATE TEMPORARY TABLE kept (n int) ON COMMIT DROP")
             if ended:
-                pid = await driver.fetchval("SELECT pg_backend_pid()")
+                pid = await connection.fetchval("SELECT pg_backend_pid()")
                 postgres_server.execute(f"SELECT pg_terminate_backend({pid}, 10000)")
                 for _ in range(turns_count):
                     await asyncio.sleep(0)
             if copies:
-                await driver.copy_records_to_table("kept", records=[(1,)], columns=("n",))
-            await recording.conn.exec_driver_sql("SELECT 1")
+                await connection.copy_records_to_table("kept", records=[(1,)], columns=("n",))
+            await unit_of_work.conn.exec_driver_sql("SELECT 1")
 
     await record(ended=False)
     with pytest.raises(Exception) as failed:  # noqa: PT011 - which one it is depends on the turn

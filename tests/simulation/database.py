@@ -38,8 +38,8 @@ class Server:
         self.sessions: dict[int, Session] = {}
         self.row_locks: dict[tuple[str, Any], Session] = {}
         self.claims: dict[tuple[str, Any], Session] = {}
-        self.recording: dict[int, Session] = {}
-        """Sessions that hold the recording lock."""
+        self.unit_of_work: dict[int, Session] = {}
+        """Sessions that hold the unit of work lock."""
         self.on_commit: Callable[[Mapping[tuple[str, Any], Row]], None] | None = None
         self.is_up = True
         self.releases_lock_early = False
@@ -124,30 +124,30 @@ class Session:
             self.check_alive()
         return result
 
-    async def begin(self, *, recording: bool) -> datetime:
-        """Begin a transaction. A recording takes the recording lock first, and reads its time after that."""
+    async def begin(self, *, unit_of_work: bool) -> datetime:
+        """Begin a transaction. A unit of work takes the unit of work lock first, and reads its time after that."""
         if self.server.reads_time_early:
             now = self.server.now()
             await asyncio.sleep(0.2 * self.server.nature.rng.random())
-            await self.call(self._begin, recording)
+            await self.call(self._begin, unit_of_work)
             return now
-        await self.call(self._begin, recording)
-        if recording and self.server.nature.rng.random() < 0.3:
+        await self.call(self._begin, unit_of_work)
+        if unit_of_work and self.server.nature.rng.random() < 0.3:
             await self.server.nature.travel()
             self.check_alive()
         return self.server.now()
 
-    def _begin(self, recording: bool) -> None:
+    def _begin(self, unit_of_work: bool) -> None:
         self.xact_start = self.server.now()
-        if recording:
-            self.server.recording[self.number] = self
+        if unit_of_work:
+            self.server.unit_of_work[self.number] = self
 
     async def commit(self) -> None:
         """Raises if the answer is lost, and then nobody knows."""
         process, nature = self.process, self.server.nature
         await process.step()
         if self.server.releases_lock_early:
-            self.server.recording.pop(self.number, None)
+            self.server.unit_of_work.pop(self.number, None)
             await asyncio.sleep(0.2 * nature.rng.random())
         await nature.travel()
         if nature.happens(nature.odds.lose_connection):
@@ -235,7 +235,7 @@ class Session:
     def _end_transaction(self) -> None:
         self.xact_start = None
         self.writes = {}
-        self.server.recording.pop(self.number, None)
+        self.server.unit_of_work.pop(self.number, None)
         locks, self._locks = self._locks, []
         for at in locks:
             self.server.unlock(at, self)

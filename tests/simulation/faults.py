@@ -157,7 +157,7 @@ class UnknownTypePassedOver(_ConsumerFault):
 
 class _WithoutCompare(Wrapped):
     async def advance(self, moves: Mapping[Partition, Move]) -> None:
-        session = self.inner.recording.conn
+        session = self.inner.unit_of_work.conn
         for part in sorted(moves):
             await session.lock("position", (self.inner.consumer, part))
             session.put("position", (self.inner.consumer, part), moves[part].to)
@@ -259,12 +259,12 @@ class _EagerReader(Wrapped):
     async def poll(self, timeout_s: float, records_max: int) -> Any:
         records = await self.inner.poll(timeout_s, records_max)
         if records:
-            async with self._instance.database.recording() as recording:
+            async with self._instance.database.write_transaction() as unit_of_work:
                 for record in records:
                     key = (self._instance.service, (record.topic, record.partition))
                     position = Position(record.offset + 1, event_id_of(record.headers))
-                    await recording.conn.lock("position", key)
-                    recording.conn.put("position", key, position)
+                    await unit_of_work.conn.lock("position", key)
+                    unit_of_work.conn.put("position", key, position)
         return records
 
 
@@ -316,7 +316,7 @@ class _WithoutWriters(Wrapped):
 class WatermarkAheadOfOpenRecording(_RelayFault):
     """Whoever still writes is not asked."""
 
-    name = "watermark-ahead-of-open-recording"
+    name = "watermark-ahead-of-open-unit-of-work"
     session = _WithoutWriters
 
 
@@ -503,12 +503,12 @@ class PublishedWithoutAcknowledgement(_WriterFault):
     writer = _WithoutAcknowledgement
 
 
-# -- in the recording
+# -- in the unit of work
 
 
 @planted
 class LockReleasedBeforeVisible(Faults):
-    """The recording lock ends before the commit can be seen."""
+    """The unit of work lock ends before the commit can be seen."""
 
     name = "lock-released-before-visible"
 
@@ -518,7 +518,7 @@ class LockReleasedBeforeVisible(Faults):
 
 @planted
 class TimeReadBeforeLock(Faults):
-    """A recording reads its time before it takes the recording lock."""
+    """A unit of work reads its time before it takes the unit of work lock."""
 
     name = "time-read-before-lock"
 

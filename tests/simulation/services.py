@@ -23,8 +23,8 @@ from tests.simulation.process import Process
 from tests.simulation.store import (
     MemoryConsumerStore,
     MemoryDatabase,
-    MemoryRecording,
     MemoryRelayStore,
+    MemoryUnitOfWork,
     progress_of,
 )
 
@@ -103,7 +103,7 @@ class ConsumingInstance(Instance):
     """A process of a service that applies events of others."""
 
     @abstractmethod
-    async def handle(self, recording: MemoryRecording, received: Sequence[Received]) -> None: ...
+    async def handle(self, unit_of_work: MemoryUnitOfWork, received: Sequence[Received]) -> None: ...
 
     @property
     def store(self) -> Any:
@@ -126,7 +126,7 @@ class ConsumingInstance(Instance):
             progress=watermarks,
             batch_rows_max=self.world.plan.batch_rows_max,
             gather_s=0.01,
-            poison=PoisonLimits(in_a_row_max=1000),
+            poison=PoisonLimits(consecutive_max=1000),
         ).run
 
     async def _lock_leads(self, session: Session, received: Sequence[Received]) -> dict[str, Lead]:
@@ -148,7 +148,7 @@ class ConsumingInstance(Instance):
 
 
 class MemoryWatermarks(Watermarks):
-    """The real worker and board; progress is read from the session of a recording in memory."""
+    """The real worker and board; progress is read from the session of a unit of work in memory."""
 
     world: World
 
@@ -187,16 +187,16 @@ class Intake(Instance):
     async def _write_events(self, leads: Sequence[str]) -> list[tuple[str, int]]:
         """Record events of these leads in one transaction; the lead and sequence of each."""
         rng, written = self.world.nature.rng, []
-        async with self.database.recording() as recording:
+        async with self.database.write_transaction() as unit_of_work:
             for lead in leads:
-                await recording.conn.call(lambda: None)
-                before = await recording.conn.lock("lead", lead) or Lead()
+                await unit_of_work.conn.call(lambda: None)
+                before = await unit_of_work.conn.lock("lead", lead) or Lead()
                 sequence = before.sequence
                 for _ in range(2 if rng.random() < 0.2 else 1):
                     sequence += 1
-                    recording.publish(self._event(lead, sequence, recording.now))
+                    unit_of_work.publish(self._event(lead, sequence, unit_of_work.now))
                     written.append((lead, sequence))
-                recording.conn.put("lead", lead, replace(before, sequence=sequence))
+                unit_of_work.conn.put("lead", lead, replace(before, sequence=sequence))
             if rng.random() < 0.15:
                 await asyncio.sleep(0.6 * rng.random())
             if rng.random() < 0.05:
@@ -233,8 +233,8 @@ class Qualification(ConsumingInstance):
             self._keep_time,
         ]
 
-    async def handle(self, recording: MemoryRecording, received: Sequence[Received]) -> None:
-        session = recording.conn
+    async def handle(self, unit_of_work: MemoryUnitOfWork, received: Sequence[Received]) -> None:
+        session = unit_of_work.conn
         leads = await self._lock_leads(session, received)
         if self.world.plan.slow_handling_s and not self.world.is_quiet:
             await asyncio.sleep(self.world.plan.slow_handling_s * self.world.nature.rng.random())
@@ -245,20 +245,20 @@ class Qualification(ConsumingInstance):
             lead = leads[data.key]
             lead = replace(lead, state_sequence=self.world.faults.newer_state(lead.state_sequence, data.sequence))
             if isinstance(data, LeadTold):
-                lead = self._follow(recording, lead, data)
+                lead = self._follow(unit_of_work, lead, data)
             leads[data.key] = lead
         for key, lead in leads.items():
             session.put("lead", key, lead)
 
-    def _follow(self, recording: MemoryRecording, lead: Lead, told: LeadTold) -> Lead:
-        session, key, at = recording.conn, told.key, told.recorded_at
+    def _follow(self, unit_of_work: MemoryUnitOfWork, lead: Lead, told: LeadTold) -> Lead:
+        session, key, at = unit_of_work.conn, told.key, told.recorded_at
         if told.what in ("answer", "act"):
             lead = replace(lead, stops=(*lead.stops, at))
             for (owing, sequence), (opened_at, due_at) in list(session.rows("owed").items()):
                 if owing == key and opened_at <= at <= due_at:
                     session.delete("owed", (owing, sequence))
         if told.what == "act":
-            lead = self._publish(recording, lead, told.key, "acted", told.sequence, told.occurred_at, at)
+            lead = self._publish(unit_of_work, lead, told.key, "acted", told.sequence, told.occurred_at, at)
         if told.owes_ms:
             due_at = at + timedelta(milliseconds=told.owes_ms)
             if not any(at <= stop <= due_at for stop in lead.stops):
@@ -267,7 +267,7 @@ class Qualification(ConsumingInstance):
 
     def _publish(
         self,
-        recording: MemoryRecording,
+        unit_of_work: MemoryUnitOfWork,
         lead: Lead,
         key: str,
         what: str,
@@ -276,12 +276,12 @@ class Qualification(ConsumingInstance):
         root: datetime,
     ) -> Lead:
         sequence = lead.sequence + 1
-        recording.publish(
+        unit_of_work.publish(
             LeadFollowed.model_construct(
                 lead_id=UUID(key),
                 sequence=sequence,
                 occurred_at=occurred_at,
-                recorded_at=recording.now,
+                recorded_at=unit_of_work.now,
                 what=what,
                 cause=cause,
                 root_at=root,
@@ -294,8 +294,8 @@ class Qualification(ConsumingInstance):
         await _repeat(stop, _TIMEKEEPING_EVERY_S, self._pass_time, ChangeGate(self.watermarks, _LOOKS_EVERY_S))
 
     async def _pass_time(self) -> bool | None:
-        async with self.database.recording() as recording:
-            session = recording.conn
+        async with self.database.write_transaction() as unit_of_work:
+            session = unit_of_work.conn
             reached = await self.watermarks.read(session)
             until = reached.until(self.watermarks.topics)
             if until is None:
@@ -306,7 +306,7 @@ class Qualification(ConsumingInstance):
                 owed = session.get("owed", (lead_key, sequence))
                 if owed is not None:
                     session.delete("owed", (lead_key, sequence))
-                    lead = self._publish(recording, lead, lead_key, "aged", sequence, owed[1], owed[1])
+                    lead = self._publish(unit_of_work, lead, lead_key, "aged", sequence, owed[1], owed[1])
                     session.put("lead", lead_key, lead)
         return False if due else None
 
@@ -329,8 +329,8 @@ class SlaMonitor(ConsumingInstance):
         self.watermarks = self._watermarks(topics)
         return [self.watermarks.run, self._consumer(self.watermarks), self._fire]
 
-    async def handle(self, recording: MemoryRecording, received: Sequence[Received]) -> None:
-        session = recording.conn
+    async def handle(self, unit_of_work: MemoryUnitOfWork, received: Sequence[Received]) -> None:
+        session = unit_of_work.conn
         leads = await self._lock_leads(session, received)
         for one in received:
             self._refuse_poison(one)
@@ -343,21 +343,21 @@ class SlaMonitor(ConsumingInstance):
             if any(known.key == fact.key for known in lead.facts):
                 continue  # told again by a service that was restored
             for clock in await self._clocks(session, data.key):
-                transition = settle_clock(clock, with_fact(clock, rule_of(clock), fact), recording.now)
+                transition = settle_clock(clock, with_fact(clock, rule_of(clock), fact), unit_of_work.now)
                 session.put("clock", key_of(clock), transition.clock)
-                recording.publish(*transition.events)
+                unit_of_work.publish(*transition.events)
             if isinstance(data, LeadTold) and data.what == "open":
-                self._open(recording, lead, data, fact)
+                self._open(unit_of_work, lead, data, fact)
             leads[data.key] = replace(lead, facts=(*lead.facts, fact))
         for key, lead in leads.items():
             session.put("lead", key, lead)
 
-    def _open(self, recording: MemoryRecording, lead: Lead, told: LeadTold, fact: Fact) -> None:
+    def _open(self, unit_of_work: MemoryUnitOfWork, lead: Lead, told: LeadTold, fact: Fact) -> None:
         rule = _rule_of(timedelta(milliseconds=told.due_ms))
-        clock = with_facts(create_clock(rule, 1, told.lead_id, fact, recording.now), rule, lead.facts)
-        transition = start_clock(clock, recording.now)
-        recording.conn.put("clock", key_of(transition.clock), transition.clock)
-        recording.publish(*transition.events)
+        clock = with_facts(create_clock(rule, 1, told.lead_id, fact, unit_of_work.now), rule, lead.facts)
+        transition = start_clock(clock, unit_of_work.now)
+        unit_of_work.conn.put("clock", key_of(transition.clock), transition.clock)
+        unit_of_work.publish(*transition.events)
 
     async def _clocks(self, session: Session, lead: str) -> list[Clock]:
         """The clocks of a lead, locked."""
@@ -368,8 +368,8 @@ class SlaMonitor(ConsumingInstance):
         await _repeat(stop, _FIRING_EVERY_S, self._fire_due, ChangeGate(self.watermarks, _LOOKS_EVERY_S))
 
     async def _fire_due(self) -> bool | None:
-        async with self.database.recording() as recording:
-            firing = self.world.faults.firing(MemoryFiring(recording, self.watermarks))
+        async with self.database.write_transaction() as unit_of_work:
+            firing = self.world.faults.firing(MemoryFiring(unit_of_work, self.watermarks))
             claimed = await claim_due_leads(firing, _CLOCKS_MAX)
             if claimed.lead_ids:
                 await fire_clocks(firing, claimed)
@@ -377,13 +377,13 @@ class SlaMonitor(ConsumingInstance):
 
 
 class MemoryFiring:
-    """A recording, as firing sees it."""
+    """A unit of work, as firing sees it."""
 
-    def __init__(self, recording: MemoryRecording, watermarks: MemoryWatermarks) -> None:
-        self.recording = recording
-        self.session = recording.conn
-        self.now = recording.now
-        self.publish = recording.publish
+    def __init__(self, unit_of_work: MemoryUnitOfWork, watermarks: MemoryWatermarks) -> None:
+        self.unit_of_work = unit_of_work
+        self.session = unit_of_work.conn
+        self.now = unit_of_work.now
+        self.publish = unit_of_work.publish
         self._watermarks = watermarks
 
     async def reached(self) -> Reached:

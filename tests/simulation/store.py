@@ -1,4 +1,4 @@
-"""A service's database in memory, behind the ports of accord.messaging.ports and the recording that handlers get."""
+"""A service's database in memory, behind the ports of accord.messaging.ports and the unit of work that handlers get."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class StoredLetter(NewDeadLetter):
     state: DeadLetterState = "new"
 
 
-class MemoryRecording:
+class MemoryUnitOfWork:
     """What handlers get: `now`, `publish`, and the session as `conn`."""
 
     def __init__(self, conn: Session, now: datetime) -> None:
@@ -84,34 +84,34 @@ class MemoryDatabase:
         self.written = asyncio.Event()
 
     @asynccontextmanager
-    async def recording(self) -> AsyncIterator[MemoryRecording]:
+    async def write_transaction(self) -> AsyncIterator[MemoryUnitOfWork]:
         session = self.server.take_pooled(self.process)
         try:
-            recording = MemoryRecording(session, await session.begin(recording=True))
-            yield recording
-            if recording.pending:
-                await session.call(_append_rows, session, recording)
+            unit_of_work = MemoryUnitOfWork(session, await session.begin(unit_of_work=True))
+            yield unit_of_work
+            if unit_of_work.pending:
+                await session.call(_append_rows, session, unit_of_work)
             await session.commit()
         except BaseException:
             await session.close()
             raise
-        if recording.pending:
+        if unit_of_work.pending:
             self.written.set()
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Session]:
+    async def read_transaction(self) -> AsyncIterator[Session]:
         session = self.server.take_pooled(self.process)
         try:
-            await session.begin(recording=False)
+            await session.begin(unit_of_work=False)
             yield session
         finally:
             session.drop()
 
 
-def _append_rows(session: Session, recording: MemoryRecording) -> None:
+def _append_rows(session: Session, unit_of_work: MemoryUnitOfWork) -> None:
     """Ids come from the sequence as the statement runs, so they commit in any order."""
     server = session.server
-    for event in recording.pending:
+    for event in unit_of_work.pending:
         server.sequence += 1
         key = event.key
         row = OutboxRow(
@@ -124,7 +124,7 @@ def _append_rows(session: Session, recording: MemoryRecording) -> None:
             None,
             outbox.json_of(event),
         )
-        session.put("outbox", row.id, StoredRow(row, recording.now, event))
+        session.put("outbox", row.id, StoredRow(row, unit_of_work.now, event))
 
 
 class MemoryClaims:
@@ -213,7 +213,9 @@ class MemoryRelaySession:
         nature = self._server.nature
         if nature.happens(nature.odds.hide_writers):
             return Writers(1, None)
-        writing = [session.xact_start for session in self._server.recording.values() if session.xact_start is not None]
+        writing = [
+            session.xact_start for session in self._server.unit_of_work.values() if session.xact_start is not None
+        ]
         return Writers(0, min(writing, default=None))
 
     async def oldest_recorded_at(self, lane: Lane, since: datetime) -> datetime | None:
@@ -257,11 +259,11 @@ class MemoryRelayStore:
 
 
 class MemoryConsumerTransaction:
-    """One recording, and the consumer's own rows in it."""
+    """One unit of work, and the consumer's own rows in it."""
 
-    def __init__(self, recording: MemoryRecording, consumer: str) -> None:
-        self.recording = recording
-        self._session = recording.conn
+    def __init__(self, unit_of_work: MemoryUnitOfWork, consumer: str) -> None:
+        self.unit_of_work = unit_of_work
+        self._session = unit_of_work.conn
         self.consumer = consumer
 
     async def claim_events(self, event_ids: Sequence[UUID]) -> set[UUID]:
@@ -331,15 +333,15 @@ class MemoryConsumerStore:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[ConsumerTransaction]:
-        async with self._database.recording() as recording:
-            yield MemoryConsumerTransaction(recording, self.consumer)
+        async with self._database.write_transaction() as unit_of_work:
+            yield MemoryConsumerTransaction(unit_of_work, self.consumer)
 
     async def open_claims(self) -> Claims:
         session = await self._database.server.connect(self._database.process)
         return MemoryClaims(session, f"consumer-{self.consumer}")
 
     async def read_positions(self) -> Mapping[Partition, Position]:
-        async with self._database.reading() as session:
+        async with self._database.read_transaction() as session:
             return await session.call(
                 lambda: {
                     part: position
@@ -349,8 +351,8 @@ class MemoryConsumerStore:
             )
 
     async def set_lost(self, offsets: Mapping[Partition, int], is_lost: bool) -> None:
-        async with self._database.recording() as recording:
-            session = recording.conn
+        async with self._database.write_transaction() as unit_of_work:
+            session = unit_of_work.conn
             await session.call(lambda: None)
             for part in sorted(offsets):
                 position = await session.lock("position", (self.consumer, part))
@@ -358,19 +360,19 @@ class MemoryConsumerStore:
                     session.put("position", (self.consumer, part), replace(position, is_lost=is_lost))
 
     async def create_positions(self, positions: Mapping[Partition, int]) -> None:
-        async with self._database.recording() as recording:
-            session = recording.conn
+        async with self._database.write_transaction() as unit_of_work:
+            session = unit_of_work.conn
             await session.call(lambda: None)
             for part in sorted(positions):
                 if await session.lock("position", (self.consumer, part)) is None:
                     session.put("position", (self.consumer, part), Position(positions[part]))
 
     async def count_unsettled(self) -> int:
-        async with self._database.reading() as session:
+        async with self._database.read_transaction() as session:
             return len(await session.call(lambda: unsettled(session, [self.consumer])))
 
     async def replayable(self, types: Sequence[str], limit: int) -> Sequence[UUID]:
-        async with self._database.reading() as session:
+        async with self._database.read_transaction() as session:
             found = await session.call(lambda: unsettled(session, [self.consumer]))
             return [letter.id for letter in found if letter.kind == "unknown" and letter.type in types][:limit]
 

@@ -201,8 +201,8 @@ class Stack:
 
     async def backdate_agreement(self, moment: datetime, version: int = 1) -> None:
         """Put the agreement in force since a moment, so that it covers the history of the test."""
-        async with self.database.recording() as recording:
-            await recording.conn.execute(
+        async with self.database.write_transaction() as unit_of_work:
+            await unit_of_work.conn.execute(
                 text("UPDATE agreement_version SET active_from = :at WHERE version = :version"),
                 {"at": moment, "version": version},
             )
@@ -220,8 +220,8 @@ class Stack:
         received = [
             Received(Event(uuid7(), "/x", event), topic_of(event), 0, offset) for offset, event in enumerate(events)
         ]
-        async with self.database.recording() as recording:
-            await process_events(recording, received, self.sla_cache, self.watermarks)
+        async with self.database.write_transaction() as unit_of_work:
+            await process_events(unit_of_work, received, self.sla_cache, self.watermarks)
 
     async def read_until(self, intake: datetime, qualification: datetime | None = None) -> None:
         """Set both watermarks, then evaluate pending triggers and fire clocks."""
@@ -233,8 +233,8 @@ class Stack:
     async def set_watermarks(self, intake: datetime, qualification: datetime | None = None) -> None:
         """Set both watermarks, also those that answers report."""
         self.watermarks.reached = {INTAKE_EVENTS: intake, QUALIFICATION_EVENTS: qualification or intake}
-        async with self.database.recording() as recording:
-            await note_watermarks(await recording.driver(), Reached(self.watermarks.reached))
+        async with self.database.write_transaction() as unit_of_work:
+            await note_watermarks(await unit_of_work.connection(), Reached(self.watermarks.reached))
 
     async def clocks(self, lead_id: UUID) -> dict[str, dict[str, Any]]:
         """The clocks of a lead by clause, as HTTP gives them; each clause at most once."""
@@ -249,7 +249,7 @@ class Stack:
 
     async def published_events(self, lead_id: UUID, clause: str | None = None) -> list[Any]:
         """The clock events of a lead in the outbox, in order."""
-        async with self.database.reading() as conn:
+        async with self.database.read_transaction() as conn:
             rows = await conn.execute(text("SELECT type, key, payload FROM outbox ORDER BY id"))
             found = [decode_data(row.type, row.payload) for row in rows if row.key == str(lead_id)]
         return [event for event in found if isinstance(event, ClockEvent) and clause in (None, event.clause)]
@@ -259,7 +259,7 @@ class Stack:
         return [event.type.split(".")[1] for event in await self.published_events(lead_id, clause)]
 
     async def rows(self, statement: str, **values: Any) -> list[Any]:
-        async with self.database.reading() as conn:
+        async with self.database.read_transaction() as conn:
             return list(await conn.execute(text(statement), values))
 
 

@@ -280,10 +280,10 @@ async def test_clock_keeps_the_version_it_started_under(signed, mql, make_lead):
     ]
     await signed.sign_sla(content)
     await signed.rows("SELECT 1")
-    async with signed.database.recording() as recording:
-        driver = await recording.driver()
-        await driver.execute("UPDATE agreement_version SET superseded_at = $1 WHERE version = 1", at(15))
-        await driver.execute("UPDATE agreement_version SET active_from = $1 WHERE version = 2", at(15))
+    async with signed.database.write_transaction() as unit_of_work:
+        connection = await unit_of_work.connection()
+        await connection.execute("UPDATE agreement_version SET superseded_at = $1 WHERE version = 1", at(15))
+        await connection.execute("UPDATE agreement_version SET active_from = $1 WHERE version = 2", at(15))
     lead = make_lead()
     await signed.apply(lead.captured(at(0)), lead.entered("mql", at(20)))
     assert (await signed.clocks(lead.lead_id))["accept-mql"]["due_at"] == "2027-01-04T09:30:00Z"
@@ -315,13 +315,13 @@ async def test_replicas_that_fire_at_once_share_the_clocks(signed, make_lead):
 
 
 async def test_clock_changed_by_another_transaction_is_not_overwritten(signed, mql):
-    async with signed.database.recording() as recording:
-        loaded = (await cases.lock_cases(await recording.driver(), [mql.lead_id]))[mql.lead_id]
+    async with signed.database.write_transaction() as unit_of_work:
+        loaded = (await cases.lock_cases(await unit_of_work.connection(), [mql.lead_id]))[mql.lead_id]
     await signed.read_until(at(61))
     clock = next(clock for clock in loaded.clocks.values() if clock.clause == "accept-mql")
     with pytest.raises(asyncpg.SerializationError):
-        async with signed.database.recording() as recording:
-            await cases.update_clocks(await recording.driver(), [(clock, clock)])
+        async with signed.database.write_transaction() as unit_of_work:
+            await cases.update_clocks(await unit_of_work.connection(), [(clock, clock)])
 
 
 async def test_batch_equals_its_events_one_by_one(signed, make_lead):
@@ -354,9 +354,9 @@ async def test_events_that_concern_no_clock_are_skipped(signed, make_lead):
 
 async def test_facts_are_pruned_after_their_retention(signed, mql):
     await signed.apply(mql.did("call.attempted", at(-600)))
-    async with signed.database.recording() as recording:
-        age = recording.now - at(-10)
-        assert await prune_facts(recording, age) == 1
+    async with signed.database.write_transaction() as unit_of_work:
+        age = unit_of_work.now - at(-10)
+        assert await prune_facts(unit_of_work, age) == 1
     assert len(await signed.rows("SELECT 1 FROM fact")) == 1
 
 

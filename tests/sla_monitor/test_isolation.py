@@ -21,8 +21,8 @@ SIZE = 100
 
 
 async def change(stack: Any, statement: str, *values: object) -> Any:
-    async with stack.database.recording() as recording:
-        return await (await recording.driver()).fetch(statement, *values)
+    async with stack.database.write_transaction() as unit_of_work:
+        return await (await unit_of_work.connection()).fetch(statement, *values)
 
 
 async def make_stuck(signed, broken):
@@ -184,10 +184,10 @@ async def test_stuck_lead_owes_nothing(signed, two):
 
 
 async def test_what_is_owed_is_found_by_indexes(signed):
-    async with signed.database.recording() as recording:
-        driver = await recording.driver()
-        await driver.execute("SET LOCAL enable_seqscan = off")
-        plan = "\n".join(row[0] for row in await driver.fetch(f"EXPLAIN {due.OWED}", LATER, []))
+    async with signed.database.write_transaction() as unit_of_work:
+        connection = await unit_of_work.connection()
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN {due.OWED}", LATER, []))
     assert "clock_next_idx" in plan
     assert "pending_trigger_recorded_idx" in plan
 

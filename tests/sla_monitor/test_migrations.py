@@ -38,7 +38,7 @@ def test_tables_equal_migrations(database_url):
     assert asyncio.run(differences()) == []
 
 
-async def downgrade_to_0007(driver: asyncpg.Connection) -> None:
+async def downgrade_to_0007(connection: asyncpg.Connection) -> None:
     """Give tables, columns and stored words the names that they had before migration 0008."""
     for statement in (
         "UPDATE stuck_row SET worker = 'judge-triggers' WHERE worker = 'evaluate-triggers'",
@@ -58,7 +58,7 @@ async def downgrade_to_0007(driver: asyncpg.Connection) -> None:
         "ALTER TABLE lead RENAME COLUMN qualification_states TO standings",
         "UPDATE alembic_version SET version_num = '0007'",
     ):
-        await driver.execute(statement)
+        await connection.execute(statement)
 
 
 async def test_pending_triggers_and_ended_clocks_survive_the_new_words(signed, make_lead, database_url):
@@ -69,14 +69,14 @@ async def test_pending_triggers_and_ended_clocks_survive_the_new_words(signed, m
     requested = restored.did("demo.requested", start, by="lead")
     await signed.apply(restored.captured(start), requested, merge)
     await signed.apply(survivor.unmerged(merge, start + timedelta(minutes=6)))
-    async with signed.database.recording() as recording:
-        driver = await recording.driver()
-        await driver.execute(
+    async with signed.database.write_transaction() as unit_of_work:
+        connection = await unit_of_work.connection()
+        await connection.execute(
             "INSERT INTO stuck_row (worker, key, error, failed_at, attempts, retry_at)"
             " VALUES ('evaluate-triggers', $1, 'e', now(), 1, 'infinity')",
             survivor.lead_id,
         )
-        await downgrade_to_0007(driver)
+        await downgrade_to_0007(connection)
     await asyncio.to_thread(upgrade_sync, MIGRATIONS, database_url)
     assert [row.worker for row in await signed.rows("SELECT worker FROM stuck_row")] == ["evaluate-triggers"]
     assert (await signed.clocks(survivor.lead_id))["demo"]["ended_why"] == MERGE_REVERTED
@@ -92,15 +92,16 @@ async def test_profile_out_of_range_is_migrated_to_the_first_moment(signed, make
     for lead in (broken, other):
         await signed.apply(lead.captured(start, size=100))
     await signed.apply(broken.updated(start + timedelta(hours=1), size=120))
-    async with signed.database.recording() as recording:
-        driver = await recording.driver()
+    async with signed.database.write_transaction() as unit_of_work:
+        connection = await unit_of_work.connection()
         statement = "UPDATE lead SET profiles = jsonb_set(profiles, '{0,captured_at}', $2) WHERE lead_id = $1"
-        await driver.execute(statement, broken.lead_id, '"0001-01-01T00:00:00+00:00"')
+        await connection.execute(statement, broken.lead_id, '"0001-01-01T00:00:00+00:00"')
         before = {
-            row["lead_id"]: row["profiles"] for row in await driver.fetch("SELECT lead_id, profiles::text FROM lead")
+            row["lead_id"]: row["profiles"]
+            for row in await connection.fetch("SELECT lead_id, profiles::text FROM lead")
         }
-        await downgrade_to_0007(driver)
-        await driver.execute("UPDATE alembic_version SET version_num = '0006'")
+        await downgrade_to_0007(connection)
+        await connection.execute("UPDATE alembic_version SET version_num = '0006'")
     await asyncio.to_thread(upgrade_sync, MIGRATIONS, database_url)
     rows = {row.lead_id: row.profiles for row in await signed.rows("SELECT lead_id, profiles::text FROM lead")}
     read = [json.loads(text) for text in (before[broken.lead_id], rows[broken.lead_id])]

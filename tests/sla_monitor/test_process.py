@@ -119,15 +119,15 @@ class Producer:
     async def record(self, event: type[Any], lead_id: UUID, /, **more: Any) -> datetime:
         """Record an event that happens now; when that was."""
         self._sequences[lead_id] = sequence = self._sequences.get(lead_id, 0) + 1
-        async with self._database.recording() as recording:
+        async with self._database.write_transaction() as unit_of_work:
             base = {
                 "lead_id": lead_id,
                 "sequence": sequence,
-                "occurred_at": recording.now,
-                "recorded_at": recording.now,
+                "occurred_at": unit_of_work.now,
+                "recorded_at": unit_of_work.now,
             }
-            recording.publish(event(**base, **more))
-        return recording.now
+            unit_of_work.publish(event(**base, **more))
+        return unit_of_work.now
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ async def test_relay_stopped_over_a_deadline_causes_no_breach(
             return {item["lead_id"]: item["state"] for item in items}
 
         async def qualification_read_until() -> datetime | None:
-            async with database.reading() as conn:
+            async with database.read_transaction() as conn:
                 return await watermark(conn, ["qualification-events"])
 
         await sign(http, auth)

@@ -26,7 +26,7 @@ from accord.contracts.base import EventData
 from accord.contracts.intake_events import LeadCaptured, LeadState
 from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
 from accord.contracts.topics import ServiceName
-from accord.db import Database, Recording, async_url
+from accord.db import Database, UnitOfWork, async_url
 from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
@@ -111,9 +111,9 @@ class Producer:
     database: Database
     relay: Running
 
-    async def record(self, make: Callable[[Recording], Sequence[EventData]]) -> None:
-        async with self.database.recording() as recording:
-            recording.publish(*make(recording))
+    async def record(self, make: Callable[[UnitOfWork], Sequence[EventData]]) -> None:
+        async with self.database.write_transaction() as unit_of_work:
+            unit_of_work.publish(*make(unit_of_work))
 
 
 @dataclass
@@ -144,7 +144,7 @@ class World:
         return datetime.fromisoformat(text_) if text_ else None
 
     async def now(self) -> datetime:
-        async with self.database.reading() as conn:
+        async with self.database.read_transaction() as conn:
             now: datetime = (await conn.execute(text("SELECT clock_timestamp()"))).scalar_one()
             return now
 
@@ -155,8 +155,8 @@ class World:
     async def enter(self) -> UUID:
         """A lead is captured and becomes an MQL at this moment."""
         lead_id: UUID = uuid7()
-        await self.intake.record(lambda recording: [captured(lead_id, recording.now)])
-        await self.qualification.record(lambda recording: [became_mql(lead_id, recording.now)])
+        await self.intake.record(lambda unit_of_work: [captured(lead_id, unit_of_work.now)])
+        await self.qualification.record(lambda unit_of_work: [became_mql(lead_id, unit_of_work.now)])
         return lead_id
 
     async def sign(self) -> None:
@@ -267,7 +267,7 @@ async def test_relay_stopped_over_the_deadline_delays_the_breach_and_causes_none
 
     await world.qualification.relay.stop()
     await world.qualification.record(
-        lambda recording: [accepted(answered, in_time + timedelta(seconds=1), recording.now)]
+        lambda unit_of_work: [accepted(answered, in_time + timedelta(seconds=1), unit_of_work.now)]
     )
 
     async def deadline_long_past() -> bool:
@@ -297,7 +297,7 @@ async def test_late_report_of_an_action_in_time_withdraws_the_breach(world: Worl
     lead_id = await world.enter()
     clock = await world.in_state(lead_id, "breached")
     in_time = datetime.fromisoformat(clock["started_at"]) + timedelta(seconds=2)
-    await world.qualification.record(lambda recording: [accepted(lead_id, in_time, recording.now)])
+    await world.qualification.record(lambda unit_of_work: [accepted(lead_id, in_time, unit_of_work.now)])
     await world.in_state(lead_id, "met")
     attainment = (await world.read("/v1/attainment", by="clause"))["groups"]
     assert [(group["met"], group["breached"]) for group in attainment] == [(1, 0)]

@@ -29,7 +29,7 @@ LINE_BYTES_MAX = 4096
 CONNECT_ATTEMPTS = 5
 
 
-class Keeper:
+class TestServerManager:
     """The keeping process: starts a server when it is first asked for, stops all after the last client has left."""
 
     def __init__(self, data_dir: Path) -> None:
@@ -148,7 +148,7 @@ def main(socket_path: Path) -> None:
     for descriptor in (0, 1, 2):  # a pipe of the test run that stayed open here would keep its reader waiting
         os.dup2(log, descriptor)
     os.close(log)
-    Keeper(data_dir).serve(listener)
+    TestServerManager(data_dir).serve(listener)
 
 
 if __name__ == "__main__":

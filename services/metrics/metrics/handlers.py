@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS, SLA_EVENTS
-from accord.db import Recording
+from accord.db import UnitOfWork
 from accord.messaging.handler import Received
 from metrics.usecases.project import project_events
 
@@ -13,6 +13,6 @@ CONSUMED = (INTAKE_EVENTS, QUALIFICATION_EVENTS, SLA_EVENTS)
 GROUP = "metrics"
 
 
-async def handle(recording: Recording, batch: Sequence[Received]) -> None:
+async def handle(unit_of_work: UnitOfWork, batch: Sequence[Received]) -> None:
     """Project one batch; in order within each key."""
-    await project_events(recording, [received.event.data for received in batch])
+    await project_events(unit_of_work, [received.event.data for received in batch])

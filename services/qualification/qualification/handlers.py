@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from accord.db import Recording
+from accord.db import UnitOfWork
 from accord.messaging.handler import Handler, Received
 from qualification.definition.service import Definitions
 from qualification.lifecycle.service.book import Books
@@ -16,8 +16,8 @@ from qualification.routing.service.document import RoutingBook
 def intake_events(books: Books) -> Handler:
     """The handler of `intake-events`."""
 
-    async def handle(recording: Recording, received: Sequence[Received]) -> None:
-        await requalify(recording, received, await books.open(recording.conn))
+    async def handle(unit_of_work: UnitOfWork, received: Sequence[Received]) -> None:
+        await requalify(unit_of_work, received, await books.open(unit_of_work.conn))
 
     return handle
 
@@ -25,8 +25,8 @@ def intake_events(books: Books) -> Handler:
 def sla_events(routing: RoutingBook, definitions: Definitions) -> Handler:
     """The handler of `sla-events`."""
 
-    async def handle(recording: Recording, received: Sequence[Received]) -> None:
-        in_force = await routing.in_force(recording.conn)
-        await take_breaches(recording, received, in_force, await definitions.in_force(recording.conn))
+    async def handle(unit_of_work: UnitOfWork, received: Sequence[Received]) -> None:
+        in_force = await routing.in_force(unit_of_work.conn)
+        await take_breaches(unit_of_work, received, in_force, await definitions.in_force(unit_of_work.conn))
 
     return handle

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from accord.collectors import Collector
-from accord.db import Database, driver_of
+from accord.db import Database, connection_of
 from qualification.lifecycle.service.reevaluate import progress
 from qualification.metric_names import (
     LEADS_WAITING,
@@ -21,8 +21,8 @@ def waiting_collector(database: Database) -> Collector:
     """Leads that wait for somebody."""
 
     async def collect() -> None:
-        async with database.reading() as conn:
-            waits = await assignments.waits(await driver_of(conn))
+        async with database.read_transaction() as conn:
+            waits = await assignments.waits(await connection_of(conn))
         for wait, (count, age_s) in waits.items():
             LEADS_WAITING.labels(wait).set(count)
             LEADS_WAITING_AGE_S.labels(wait).set(age_s)

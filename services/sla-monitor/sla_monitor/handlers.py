@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from accord.db import Recording
+from accord.db import UnitOfWork
 from accord.messaging.handler import Handler, Received
 from accord.messaging.watermarks import Watermarks
 from sla_monitor.usecases.agreements import SlaVersionCache
@@ -14,7 +14,7 @@ from sla_monitor.usecases.process_events import process_events
 def build_handler(sla_cache: SlaVersionCache, watermarks: Watermarks) -> Handler:
     """Build the handler of `intake-events` and `qualification-events`."""
 
-    async def handle(recording: Recording, received: Sequence[Received]) -> None:
-        await process_events(recording, received, sla_cache, watermarks)
+    async def handle(unit_of_work: UnitOfWork, received: Sequence[Received]) -> None:
+        await process_events(unit_of_work, received, sla_cache, watermarks)
 
     return handle

@@ -17,7 +17,7 @@ from accord.contracts.agreement_events import AgreementKind
 from accord.contracts.values import Department, Timestamp
 from accord.http.auth import Caller, require
 from accord.http.conditional import none_match, precondition_failed, required_match
-from accord.http.idempotency import Answer, Ticket, idempotency
+from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import Problem
@@ -27,7 +27,7 @@ _EXAMPLE_SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
 Known = Annotated[Caller, require()]
 Writer = Annotated[Caller, require("agreements:write")]
 Signer = Annotated[Caller, require("agreements:sign")]
-Keyed = Annotated[Ticket | None, idempotency()]
+Keyed = Annotated[IdempotencyRequest | None, idempotency()]
 VersionNumber = Annotated[int, Path(ge=1, le=2**31 - 1, description="Number of the version.")]
 
 
@@ -225,11 +225,11 @@ def _drafting(router: APIRouter, store: AgreementStore, content_body: dict[str, 
         responses=problems(409, 413, 415),
         openapi_extra=content_body,
     )
-    async def draft(request: Request, caller: Writer, ticket: Keyed) -> Response:
+    async def draft(request: Request, caller: Writer, idempotency_request: Keyed) -> Response:
         content = await read_document(request)
         with _Refusals():
             done = await store.draft_once(
-                content, caller.name, ticket, partial(_drafted, kind=kind.kind, path=kind.path)
+                content, caller.name, idempotency_request, partial(_drafted, kind=kind.kind, path=kind.path)
             )
         return done.answer.response()
 

@@ -1,4 +1,4 @@
-"""Agreements of one kind in the database: the only place that writes them, each change in one recording with its event.
+"""Agreements of one kind in the database: the only place that writes them, each change in one unit of work with its event.
 
 Changes of one kind follow each other under an advisory lock; a partial unique index says once more that one is active.
 """
@@ -25,8 +25,8 @@ from accord.contracts.agreement_events import (
     AgreementWithdrawn,
 )
 from accord.contracts.values import Department
-from accord.db import Database, Recording, finite
-from accord.http.idempotency import Answer, Done, Ticket, once
+from accord.db import Database, UnitOfWork, finite
+from accord.http.idempotency import Answer, Done, IdempotencyRequest, once
 from accord.terms.findings import Finding, pointer
 from accord.terms.paper import Section
 from accord.terms.patterns import check_patterns
@@ -124,29 +124,38 @@ class AgreementStore:
     async def draft(self, content: Document, by: str) -> Stored:
         """A new draft. Raises Refused."""
         await self.check(content)
-        async with self.database.recording() as recording:
-            return await self._draft(recording, content, by)
+        async with self.database.write_transaction() as unit_of_work:
+            return await self._draft(unit_of_work, content, by)
 
     async def draft_once(
-        self, content: Document, by: str, ticket: Ticket | None, encode: Callable[[Stored], Answer]
+        self,
+        content: Document,
+        by: str,
+        idempotency_request: IdempotencyRequest | None,
+        encode: Callable[[Stored], Answer],
     ) -> Done[Stored]:
         """The same under an Idempotency-Key: the answer is saved in the draft's own transaction. Raises Refused."""
         await self.check(content)
-        async with self.database.recording() as recording:
-            return await once(recording, ticket, lambda: self._draft(recording, content, by), encode)
+        async with self.database.write_transaction() as unit_of_work:
+            return await once(unit_of_work, idempotency_request, lambda: self._draft(unit_of_work, content, by), encode)
 
     async def edit(self, version: int, content: Document, etag: str) -> Stored:
         """A draft with other content. Raises Refused, NoSuchVersion, Changed, NotADraft."""
         await self.check(content)
-        async with self.database.recording() as recording:
-            found = await self._locked(recording, version)
+        async with self.database.write_transaction() as unit_of_work:
+            found = await self._locked(unit_of_work, version)
             if found.etag != etag:
                 raise Changed
             state = model.edit(found.state, content.sha256)
             edited = Stored(
-                state, title_of(content.content), {**content.content}, found.drafted_by, found.drafted_at, recording.now
+                state,
+                title_of(content.content),
+                {**content.content},
+                found.drafted_by,
+                found.drafted_at,
+                unit_of_work.now,
             )
-            await recording.conn.execute(
+            await unit_of_work.conn.execute(
                 text(
                     "UPDATE agreement_version SET revision = :revision, title = :title, content = :content,"
                     " content_sha256 = :sha, edited_at = :now WHERE kind = :kind AND version = :version"
@@ -156,7 +165,7 @@ class AgreementStore:
                     "title": edited.title,
                     "content": content.canonical,
                     "sha": content.sha256,
-                    "now": recording.now,
+                    "now": unit_of_work.now,
                     "kind": self.kind.kind,
                     "version": version,
                 },
@@ -169,12 +178,12 @@ class AgreementStore:
         The content is checked again: the draft may be older than the checks of this release.
         """
         await self.check_version(version)
-        async with self.database.recording() as recording:
-            found = await self._locked(recording, version)
-            state = model.propose(found.state, by, recording.now, effective_from)
-            warnings = [] if self.kind.warn is None else list(await self.kind.warn(recording.conn, found.content))
-            stored = await self._save(recording, found, state)
-            recording.publish(AgreementProposed(**self._event(stored, recording.now), proposed_by=by))
+        async with self.database.write_transaction() as unit_of_work:
+            found = await self._locked(unit_of_work, version)
+            state = model.propose(found.state, by, unit_of_work.now, effective_from)
+            warnings = [] if self.kind.warn is None else list(await self.kind.warn(unit_of_work.conn, found.content))
+            stored = await self._save(unit_of_work, found, state)
+            unit_of_work.publish(AgreementProposed(**self._event(stored, unit_of_work.now), proposed_by=by))
             return stored, warnings
 
     async def sign(self, version: int, department: Department, by: str, content_sha256: str) -> Stored:
@@ -184,10 +193,10 @@ class AgreementStore:
         at the proposal.
         """
         await self.check_version(version)
-        async with self.database.recording() as recording:
-            found = await self._locked(recording, version)
-            state = model.sign(found.state, department, by, content_sha256, recording.now)
-            await recording.conn.execute(
+        async with self.database.write_transaction() as unit_of_work:
+            found = await self._locked(unit_of_work, version)
+            state = model.sign(found.state, department, by, content_sha256, unit_of_work.now)
+            await unit_of_work.conn.execute(
                 text(
                     "INSERT INTO agreement_signature (kind, version, department, signed_by, signed_at, content_sha256)"
                     " VALUES (:kind, :version, :department, :by, :now, :sha)"
@@ -197,27 +206,27 @@ class AgreementStore:
                     "version": version,
                     "department": department,
                     "by": by,
-                    "now": recording.now,
+                    "now": unit_of_work.now,
                     "sha": content_sha256,
                 },
             )
-            stored = await self._save(recording, found, state)
-            recording.publish(
-                AgreementSigned(**self._event(stored, recording.now), department=department, signed_by=by)
+            stored = await self._save(unit_of_work, found, state)
+            unit_of_work.publish(
+                AgreementSigned(**self._event(stored, unit_of_work.now), department=department, signed_by=by)
             )
-            activated = model.is_due(state, recording.now)
+            activated = model.is_due(state, unit_of_work.now)
             if activated:
-                stored = await self._activate(recording, stored)
+                stored = await self._activate(unit_of_work, stored)
         if activated:
             self.activations += 1
         return stored
 
     async def withdraw(self, version: int, by: str) -> Stored:
         """Take back a draft or a proposed version. Raises NoSuchVersion, NotWithdrawable."""
-        async with self.database.recording() as recording:
-            found = await self._locked(recording, version)
-            stored = await self._save(recording, found, model.withdraw(found.state, by, recording.now))
-            recording.publish(AgreementWithdrawn(**self._event(stored, recording.now), withdrawn_by=by))
+        async with self.database.write_transaction() as unit_of_work:
+            found = await self._locked(unit_of_work, version)
+            stored = await self._save(unit_of_work, found, model.withdraw(found.state, by, unit_of_work.now))
+            unit_of_work.publish(AgreementWithdrawn(**self._event(stored, unit_of_work.now), withdrawn_by=by))
             return stored
 
     async def activate_due(self) -> bool:
@@ -230,7 +239,7 @@ class AgreementStore:
             " AND v.effective_at <= clock_timestamp() AND (SELECT count(*) FROM agreement_signature s"
             " WHERE s.kind = v.kind AND s.version = v.version) = 2 ORDER BY v.effective_at, v.version"
         )
-        async with self.database.reading() as conn:
+        async with self.database.read_transaction() as conn:
             versions = (await conn.execute(due, {"kind": self.kind.kind})).scalars().all()
         for version in versions:
             try:
@@ -239,11 +248,11 @@ class AgreementStore:
                 findings = [f"{finding.pointer}: {finding.message}" for finding in refused.findings]
                 log.error("agreement_not_activated", kind=self.kind.kind, version=version, findings=findings)
                 continue
-            async with self.database.recording() as recording:
-                found = await self._locked(recording, version)
-                if not model.is_due(found.state, recording.now):
+            async with self.database.write_transaction() as unit_of_work:
+                found = await self._locked(unit_of_work, version)
+                if not model.is_due(found.state, unit_of_work.now):
                     return False
-                await self._activate(recording, found)
+                await self._activate(unit_of_work, found)
             self.activations += 1
             return True
         return False
@@ -271,13 +280,13 @@ class AgreementStore:
         statement = text("SELECT version FROM agreement_version WHERE kind = :kind AND status = 'active'")
         if conn is not None:
             return (await conn.execute(statement, {"kind": self.kind.kind})).scalar_one_or_none()
-        async with self.database.reading() as own:
+        async with self.database.read_transaction() as own:
             return (await own.execute(statement, {"kind": self.kind.kind})).scalar_one_or_none()
 
     async def get(self, version: int, conn: AsyncConnection | None = None) -> Stored:
         """A version in any state, read in the caller's transaction or in one of its own. Raises NoSuchVersion."""
         if conn is None:
-            async with self.database.reading() as own:
+            async with self.database.read_transaction() as own:
                 return await self.get(version, own)
         found = await self._select(conn, "v.version = :version", {"version": version})
         if not found:
@@ -286,14 +295,14 @@ class AgreementStore:
 
     async def get_active(self) -> Stored | None:
         """The version in force with all that stands around it."""
-        async with self.database.reading() as conn:
+        async with self.database.read_transaction() as conn:
             found = await self._select(conn, "v.status = 'active'", {})
         return found[0] if found else None
 
     async def versions(self, *, before: int | None, limit: int) -> list[Stored]:
         """Versions from the newest, those below `before`."""
         condition = "(CAST(:before AS integer) IS NULL OR v.version < :before) ORDER BY v.version DESC LIMIT :limit"
-        async with self.database.reading() as conn:
+        async with self.database.read_transaction() as conn:
             return await self._select(conn, condition, {"before": before, "limit": limit})
 
     async def check(self, content: Document) -> None:
@@ -312,7 +321,7 @@ class AgreementStore:
 
     async def find_outdated(self) -> list[Outdated]:
         """What this release would refuse of the versions that are in force or proposed."""
-        async with self.database.reading() as conn:
+        async with self.database.read_transaction() as conn:
             kept = await self._select(conn, "v.status IN ('active', 'proposed') ORDER BY v.version", {})
         outdated: list[Outdated] = []
         for found in kept:
@@ -327,8 +336,8 @@ class AgreementStore:
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
-    async def _draft(self, recording: Recording, content: Document, by: str) -> Stored:
-        await self._lock(recording)
+    async def _draft(self, unit_of_work: UnitOfWork, content: Document, by: str) -> Stored:
+        await self._lock(unit_of_work)
         statement = text(
             "INSERT INTO agreement_version"
             " (kind, version, revision, status, title, content, content_sha256, drafted_by, drafted_at, edited_at)"
@@ -342,32 +351,32 @@ class AgreementStore:
             "content": content.canonical,
             "sha": content.sha256,
             "by": by,
-            "now": recording.now,
+            "now": unit_of_work.now,
         }
-        version: int = (await recording.conn.execute(statement, values)).scalar_one()
+        version: int = (await unit_of_work.conn.execute(statement, values)).scalar_one()
         state = model.Version(version, "draft", content.sha256)
-        return Stored(state, title, {**content.content}, by, recording.now, recording.now)
+        return Stored(state, title, {**content.content}, by, unit_of_work.now, unit_of_work.now)
 
-    async def _lock(self, recording: Recording) -> None:
+    async def _lock(self, unit_of_work: UnitOfWork) -> None:
         statement = text("SELECT pg_advisory_xact_lock(hashtextextended('accord-agreement:' || :kind, 0))")
-        await recording.conn.execute(statement, {"kind": self.kind.kind})
+        await unit_of_work.conn.execute(statement, {"kind": self.kind.kind})
 
-    async def _locked(self, recording: Recording, version: int) -> Stored:
-        await self._lock(recording)
-        found = await self._select(recording.conn, "v.version = :version", {"version": version})
+    async def _locked(self, unit_of_work: UnitOfWork, version: int) -> Stored:
+        await self._lock(unit_of_work)
+        found = await self._select(unit_of_work.conn, "v.version = :version", {"version": version})
         if not found:
             raise NoSuchVersion(version)
         return found[0]
 
-    async def _activate(self, recording: Recording, found: Stored) -> Stored:
-        current = await self._select(recording.conn, "v.status = 'active'", {})
-        state, superseded = model.activate(found.state, current[0].state if current else None, recording.now)
+    async def _activate(self, unit_of_work: UnitOfWork, found: Stored) -> Stored:
+        current = await self._select(unit_of_work.conn, "v.status = 'active'", {})
+        state, superseded = model.activate(found.state, current[0].state if current else None, unit_of_work.now)
         if superseded is not None:
-            await self._save(recording, current[0], superseded)
-        stored = await self._save(recording, found, state)
-        recording.publish(
+            await self._save(unit_of_work, current[0], superseded)
+        stored = await self._save(unit_of_work, found, state)
+        unit_of_work.publish(
             AgreementActivated(
-                **self._event(stored, recording.now),
+                **self._event(stored, unit_of_work.now),
                 effective_from=state.active_from,
                 supersedes=superseded.version if superseded is not None else None,
                 content=stored.content,
@@ -375,8 +384,8 @@ class AgreementStore:
         )
         return stored
 
-    async def _save(self, recording: Recording, found: Stored, state: model.Version) -> Stored:
-        await recording.conn.execute(
+    async def _save(self, unit_of_work: UnitOfWork, found: Stored, state: model.Version) -> Stored:
+        await unit_of_work.conn.execute(
             text(
                 "UPDATE agreement_version SET revision = :revision, status = :status, effective_at = :effective_at,"
                 " proposed_by = :proposed_by, proposed_at = :proposed_at, active_from = :active_from,"
@@ -413,7 +422,7 @@ class AgreementStore:
         self, condition: str, values: Mapping[str, object], conn: AsyncConnection | None
     ) -> ActiveAgreement | None:
         if conn is None:
-            async with self.database.reading() as own:
+            async with self.database.read_transaction() as own:
                 return await self._one(condition, values, own)
         found = await self._select(conn, condition, values)
         if not found:

@@ -1,13 +1,13 @@
 """One service's PostgreSQL: transactions, the outbox, and what its errors mean."""
 
 from accord.db.database import (
-    RECORDING_LOCK,
+    WRITERS_LOCK,
     CommitOutcomeUnknown,
     Database,
     NestedTransaction,
-    Recording,
+    UnitOfWork,
     async_url,
-    driver_of,
+    connection_of,
     finite,
     from_json,
     uuid_of,
@@ -15,13 +15,13 @@ from accord.db.database import (
 from accord.db.errors import is_transient
 
 __all__ = [
-    "RECORDING_LOCK",
+    "WRITERS_LOCK",
     "CommitOutcomeUnknown",
     "Database",
     "NestedTransaction",
-    "Recording",
+    "UnitOfWork",
     "async_url",
-    "driver_of",
+    "connection_of",
     "finite",
     "from_json",
     "is_transient",

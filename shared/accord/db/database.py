@@ -1,6 +1,6 @@
-"""One service's PostgreSQL: the pool, and `recording()`, the only way to write. It holds no SQL of any subject.
+"""One service's PostgreSQL: the pool, and `write_transaction()`, the only way to write. It holds no SQL of any subject.
 
-A recording is one transaction that first takes a shared advisory lock and then reads the clock, so that the relay can
+A unit of work is one transaction that first takes a shared advisory lock and then reads the clock, so that the relay can
 tell which moments are still being written (see accord.messaging.watermark). Events handed to `publish` are inserted
 into the outbox as one statement just before the commit, so state and events are saved together or not at all.
 """
@@ -28,10 +28,10 @@ from accord.db import outbox
 from accord.db.errors import is_transient, leaves_outcome_open
 from accord.tracing import current_traceparent
 
-RECORDING_LOCK = 0x0ACC_04D0
-"""Key of the advisory lock that every recording transaction holds, shared, from before its `now` to its commit."""
+WRITERS_LOCK = 0x0ACC_04D0
+"""Key of the advisory lock that every unit of work holds, shared, from before its `now` to its commit."""
 
-_OPEN = f"SELECT pg_advisory_xact_lock_shared({RECORDING_LOCK}), clock_timestamp()"
+_OPEN = f"SELECT pg_advisory_xact_lock_shared({WRITERS_LOCK}), clock_timestamp()"
 _READ = "SELECT clock_timestamp()"
 _BEGIN_ATTEMPTS_MAX = 2
 _CONNECT_TIMEOUT_S = 10.0
@@ -84,7 +84,7 @@ class CommitOutcomeUnknown(ConnectionError):
     """The connection was lost at the COMMIT: what was written is saved, or not. It is transient; only who can tell may try again."""
 
 
-class Recording:
+class UnitOfWork:
     """One write transaction. `now` is its time: `recorded_at` of everything written in it."""
 
     def __init__(self, conn: AsyncConnection, now: datetime) -> None:
@@ -101,12 +101,12 @@ class Recording:
         context = traceparent or current_traceparent()
         self.pending.extend(outbox.row_of(event, self.now, context) for event in events)
 
-    async def driver(self) -> asyncpg.Connection:
+    async def connection(self) -> asyncpg.Connection:
         """The asyncpg connection under `conn`, inside the same transaction; for hot `unnest` statements."""
-        return await driver_of(self.conn)
+        return await connection_of(self.conn)
 
 
-async def driver_of(conn: AsyncConnection) -> asyncpg.Connection:
+async def connection_of(conn: AsyncConnection) -> asyncpg.Connection:
     """The asyncpg connection under `conn`, whose transaction must have begun with a statement through it."""
     raw = await conn.get_raw_connection()
     return cast("asyncpg.Connection", raw.driver_connection)
@@ -167,28 +167,28 @@ class Database:
         event.listen(self.engine.sync_engine.pool, "checkout", self._check_generation)
 
     @asynccontextmanager
-    async def recording(self) -> AsyncIterator[Recording]:
+    async def write_transaction(self) -> AsyncIterator[UnitOfWork]:
         """A write transaction: commits when the block ends, rolls back when it raises. Raises NestedTransaction, and
         CommitOutcomeUnknown if the COMMIT went out and no answer came."""
         committing = False
         try:
             async with self._one_per_task(), AsyncExitStack() as stack:
                 conn, now = await self._begin(stack, _OPEN, readonly=False)
-                recording = Recording(conn, now)
-                yield recording
-                if recording.pending:
-                    await outbox.append(await recording.driver(), recording.pending)
+                unit_of_work = UnitOfWork(conn, now)
+                yield unit_of_work
+                if unit_of_work.pending:
+                    await outbox.append(await unit_of_work.connection(), unit_of_work.pending)
                 committing = True
         except Exception as error:
             if committing and leaves_outcome_open(error):
                 raise CommitOutcomeUnknown("the connection was lost at the commit") from error
             raise
-        if recording.pending:
+        if unit_of_work.pending:
             self.written.set()
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """A read-only transaction, already begun, so that `driver_of` works in it too. Raises NestedTransaction."""
+    async def read_transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A read-only transaction, already begun, so that `connection_of` works in it too. Raises NestedTransaction."""
         async with self._one_per_task(), AsyncExitStack() as stack:
             conn, _ = await self._begin(stack, _READ, readonly=True)
             yield conn

@@ -60,7 +60,7 @@ class Row(NamedTuple):
 def row_of(event: EventData, now: datetime, traceparent: str | None) -> Row:
     """The row of one event recorded at `now`. Raises ValueError if it was dated otherwise or is too large."""
     if event.recorded_at != now:
-        raise ValueError(f"{event.type}: recorded_at must be the recording's now")
+        raise ValueError(f"{event.type}: recorded_at must be the unit of work's now")
     payload = json_of(event)
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise ValueError(
@@ -89,9 +89,9 @@ def _plain(value: object) -> object:
     return format(value, "f") if isinstance(value, Decimal) else str(value)
 
 
-async def append(driver: asyncpg.Connection, rows: Sequence[Row]) -> None:
-    """Insert rows of one recording, in order. COPY numbers them as they come, and takes two thirds of the time of an INSERT."""
-    await driver.copy_records_to_table("outbox", records=rows, columns=Row._fields)
+async def append(connection: asyncpg.Connection, rows: Sequence[Row]) -> None:
+    """Insert rows of one unit of work, in order. COPY numbers them as they come, and takes two thirds of the time of an INSERT."""
+    await connection.copy_records_to_table("outbox", records=rows, columns=Row._fields)
 
 
 async def depth(conn: AsyncConnection) -> Depth:

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
 from starlette.responses import Response
 
-from accord.db import Database, Recording, driver_of, from_json
+from accord.db import Database, UnitOfWork, connection_of, from_json
 from accord.http.auth import authorize
 from accord.http.problems import MEDIA_TYPE, Problem
 from accord.metric_names import IDEMPOTENT_REPLAYS
@@ -37,7 +37,7 @@ _ERASED = Problem(410, "gone", "It was erased", "What this request was about has
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
+class IdempotencyRequest:
     """A request under a key. `sha256` is over method, path, query and body: another request with the same key is refused."""
 
     caller: str
@@ -98,16 +98,16 @@ Verdict = Fresh | Replay | OtherRequest | InFlight
 _FRESH = Fresh()
 
 
-def ticket_for(caller: str, key: str, *content: bytes) -> Ticket:
+def make_idempotency_request(caller: str, key: str, *content: bytes) -> IdempotencyRequest:
     """The ticket of a request whose identity is `content` (method, path, body)."""
     digest = sha256()
     for part in content:
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
-    return Ticket(caller, key, digest.digest())
+    return IdempotencyRequest(caller, key, digest.digest())
 
 
-async def ticket_of(request: Request, caller: str, body: bytes | None = None) -> Ticket | None:
+async def ticket_of(request: Request, caller: str, body: bytes | None = None) -> IdempotencyRequest | None:
     """The ticket of this request, None without an Idempotency-Key. For plain routes. Raises Problem 400 for a bad key."""
     key = request.headers.get("idempotency-key")
     if key is None:
@@ -122,13 +122,13 @@ async def ticket_of(request: Request, caller: str, body: bytes | None = None) ->
         )
     content = await request.body() if body is None else body
     path = request.scope["path"].encode("utf-8", "surrogatepass")
-    return ticket_for(caller, key, request.method.encode(), path, request.scope["query_string"], content)
+    return make_idempotency_request(caller, key, request.method.encode(), path, request.scope["query_string"], content)
 
 
 def idempotency() -> Any:
-    """FastAPI dependency: `ticket: Ticket | None = idempotency()`, to hand to the use case for `once`."""
+    """FastAPI dependency: `ticket: IdempotencyRequest | None = idempotency()`, to hand to the use case for `once`."""
 
-    async def ticket(
+    async def idempotency_request(
         request: Request,
         _: Annotated[
             str | None,
@@ -140,50 +140,53 @@ def idempotency() -> Any:
                 pattern="^[!-~]+$",
             ),
         ] = None,
-    ) -> Ticket | None:
+    ) -> IdempotencyRequest | None:
         return await ticket_of(request, (await authorize(request)).name)
 
-    return Depends(ticket)
+    return Depends(idempotency_request)
 
 
 async def once(
-    recording: Recording, ticket: Ticket | None, act: Callable[[], Awaitable[T]], encode: Callable[[T], Answer]
+    unit_of_work: UnitOfWork,
+    idempotency_request: IdempotencyRequest | None,
+    act: Callable[[], Awaitable[T]],
+    encode: Callable[[T], Answer],
 ) -> Done[T]:
-    """Inside a use case's recording: the saved answer, or what `act` gives with what `encode` makes of it, saved in this transaction.
+    """Inside a use case's unit of work: the saved answer, or what `act` gives with what `encode` makes of it, saved in this transaction.
 
     Raises Problem 409 while the same key is in flight elsewhere, 422 if it belongs to another request. If `act` or `encode` raises,
     nothing is saved and the key is free again.
     """
-    if ticket is None:
+    if idempotency_request is None:
         result = await act()
         return Done(result, encode(result))
     lock = text(
         "SELECT pg_try_advisory_xact_lock(hashtextextended('accord-idempotency:' || :caller || ':' || :key, 0))"
     )
-    values = {"caller": ticket.caller, "key": ticket.key}
-    if not (await recording.conn.execute(lock, values)).scalar_one():
+    values = {"caller": idempotency_request.caller, "key": idempotency_request.key}
+    if not (await unit_of_work.conn.execute(lock, values)).scalar_one():
         raise problem_of_verdict(InFlight())
-    verdict = (await claim(recording.conn, [ticket], recording.now))[0]
+    verdict = (await claim(unit_of_work.conn, [idempotency_request], unit_of_work.now))[0]
     if isinstance(verdict, Replay):
         return Done(None, verdict.answer)
     if not isinstance(verdict, Fresh):
         raise problem_of_verdict(verdict)
     result = await act()
     answer = encode(result)
-    await store(recording.conn, [(ticket, answer)])
+    await store(unit_of_work.conn, [(idempotency_request, answer)])
     return Done(result, answer)
 
 
-async def claimed(recording: Recording, tickets: Sequence[Ticket | None]) -> list[Verdict]:
+async def claimed(unit_of_work: UnitOfWork, idempotency_requests: Sequence[IdempotencyRequest | None]) -> list[Verdict]:
     """The verdict on each request's key; a request without a key is fresh."""
-    given = [ticket for ticket in tickets if ticket is not None]
-    verdicts = iter(await claim(recording.conn, given, recording.now)) if given else iter(())
-    return [_FRESH if ticket is None else next(verdicts) for ticket in tickets]
+    given = [request for request in idempotency_requests if idempotency_request is not None]
+    verdicts = iter(await claim(unit_of_work.conn, given, unit_of_work.now)) if given else iter(())
+    return [_FRESH if idempotency_request is None else next(verdicts) for idempotency_request in idempotency_requests]
 
 
 async def answered(
-    recording: Recording,
-    tickets: Sequence[Ticket | None],
+    unit_of_work: UnitOfWork,
+    idempotency_requests: Sequence[IdempotencyRequest | None],
     verdicts: Sequence[Verdict],
     results: Sequence[T],
     encode: Callable[[T], Answer],
@@ -193,40 +196,40 @@ async def answered(
     A fresh answer is saved under its key unless it is not to be kept: then the key is free again.
     """
     done: list[Done[T] | Exception] = []
-    saved: list[tuple[Ticket, Answer]] = []
-    freed: list[Ticket] = []
+    saved: list[tuple[IdempotencyRequest, Answer]] = []
+    freed: list[IdempotencyRequest] = []
     remaining = iter(results)
-    for ticket, verdict in zip(tickets, verdicts, strict=True):
+    for idempotency_request, verdict in zip(idempotency_requests, verdicts, strict=True):
         if isinstance(verdict, Fresh):
             result = next(remaining)
             answer = encode(result)
             done.append(Done(result, answer))
-            if ticket is not None and answer.kept:
-                saved.append((ticket, answer))
-            elif ticket is not None:
-                freed.append(ticket)
+            if idempotency_request is not None and answer.kept:
+                saved.append((idempotency_request, answer))
+            elif idempotency_request is not None:
+                freed.append(idempotency_request)
         elif isinstance(verdict, Replay):
             done.append(Done(None, verdict.answer))
         else:
             done.append(problem_of_verdict(verdict))
-    await store(recording.conn, saved)
-    await forget(recording.conn, freed)
+    await store(unit_of_work.conn, saved)
+    await forget(unit_of_work.conn, freed)
     return done
 
 
-async def reserve(database: Database, ticket: Ticket | None) -> None:
+async def reserve(database: Database, idempotency_request: IdempotencyRequest | None) -> None:
     """Take a key for a request whose parts happen under keys of their own. The same request may come again.
 
     Raises Problem 422 if the key belongs to another request.
     """
-    if ticket is None:
+    if idempotency_request is None:
         return
-    async with database.recording() as recording:
-        verdict = (await claim(recording.conn, [ticket], recording.now))[0]
+    async with database.write_transaction() as unit_of_work:
+        verdict = (await claim(unit_of_work.conn, [idempotency_request], unit_of_work.now))[0]
         if isinstance(verdict, OtherRequest):
             raise problem_of_verdict(verdict)
         if isinstance(verdict, Fresh):
-            await store(recording.conn, [(ticket, Answer(202, b""))])
+            await store(unit_of_work.conn, [(idempotency_request, Answer(202, b""))])
 
 
 def problem_of_verdict(verdict: OtherRequest | InFlight) -> Problem:
@@ -286,47 +289,49 @@ _ERASE = f"""
 """  # noqa: S608 - a constant of ours
 
 
-async def claim(conn: AsyncConnection, tickets: Sequence[Ticket], now: datetime) -> list[Verdict]:
+async def claim(
+    conn: AsyncConnection, idempotency_requests: Sequence[IdempotencyRequest], now: datetime
+) -> list[Verdict]:
     """Take these keys in the caller's transaction; the verdict for each, in order. For batches on hot paths.
 
     A key that another transaction is taking is waited for (its batch is short), then replayed. The second of two equal
     keys in one batch is InFlight. Keys are taken in sorted order, so that batches do not deadlock.
     """
-    if not tickets:
+    if not idempotency_requests:
         return []
-    first: dict[tuple[str, str], Ticket] = {}
-    for ticket in tickets:
-        first.setdefault((ticket.caller, ticket.key), ticket)
+    first: dict[tuple[str, str], IdempotencyRequest] = {}
+    for idempotency_request in idempotency_requests:
+        first.setdefault((idempotency_request.caller, idempotency_request.key), idempotency_request)
     rows = list(first.values())
     callers, keys = [row.caller for row in rows], [row.key for row in rows]
-    driver = await driver_of(conn)
-    taken = await driver.fetch(_CLAIM, callers, keys, [row.sha256 for row in rows], now, now - KEPT)
+    connection = await connection_of(conn)
+    taken = await connection.fetch(_CLAIM, callers, keys, [row.sha256 for row in rows], now, now - KEPT)
     fresh = {(row["caller"], row["key_name"]) for row in taken}
     saved: dict[tuple[str, str], Any] = {}
     if len(fresh) < len(rows):
         old = [place for place in first if place not in fresh]
-        found = await driver.fetch(_SAVED, [place[0] for place in old], [place[1] for place in old])
+        found = await connection.fetch(_SAVED, [place[0] for place in old], [place[1] for place in old])
         saved = {(row["caller"], row["key_name"]): row for row in found}
-    return [_verdict(ticket, first, fresh, saved) for ticket in tickets]
+    return [_verdict(idempotency_request, first, fresh, saved) for idempotency_request in idempotency_requests]
 
 
 def _verdict(
-    ticket: Ticket,
-    first: Mapping[tuple[str, str], Ticket],
+    idempotency_request: IdempotencyRequest,
+    first: Mapping[tuple[str, str], IdempotencyRequest],
     fresh: set[tuple[str, str]],
     saved: Mapping[tuple[str, str], Any],
 ) -> Verdict:
-    place = (ticket.caller, ticket.key)
+    place = (idempotency_request.caller, idempotency_request.key)
     if place in fresh:
-        if first[place] is ticket:
+        if first[place] is idempotency_request:
             return Fresh()
-        return InFlight() if first[place].sha256 == ticket.sha256 else OtherRequest()
+        return InFlight() if first[place].sha256 == idempotency_request.sha256 else OtherRequest()
     row = saved.get(place)
     if row is None or row["status"] is None:
         return InFlight()
     if row["status"] == _ERASED.status and not row["request_sha256"]:
         return Replay(Answer(_ERASED.status, orjson.dumps(_ERASED.document()), {"content-type": MEDIA_TYPE}))
-    if bytes(row["request_sha256"]) != ticket.sha256:
+    if bytes(row["request_sha256"]) != idempotency_request.sha256:
         return OtherRequest()
     IDEMPOTENT_REPLAYS.inc()
     headers = from_json(row["headers"])
@@ -335,7 +340,7 @@ def _verdict(
     )
 
 
-async def store(conn: AsyncConnection, answers: Sequence[tuple[Ticket, Answer]]) -> None:
+async def store(conn: AsyncConnection, answers: Sequence[tuple[IdempotencyRequest, Answer]]) -> None:
     """Save the answers of keys that `claim` found Fresh, in the same transaction."""
     if not answers:
         return
@@ -343,11 +348,11 @@ async def store(conn: AsyncConnection, answers: Sequence[tuple[Ticket, Answer]])
         json.dumps({name: value for name, value in answer.headers.items() if name.lower() in _SAVED_HEADERS})
         for _, answer in answers
     ]
-    driver = await driver_of(conn)
-    await driver.execute(
+    connection = await connection_of(conn)
+    await connection.execute(
         _STORE,
-        [ticket.caller for ticket, _ in answers],
-        [ticket.key for ticket, _ in answers],
+        [idempotency_request.caller for idempotency_request, _ in answers],
+        [idempotency_request.key for idempotency_request, _ in answers],
         [answer.status for _, answer in answers],
         headers,
         [answer.body for _, answer in answers],
@@ -361,8 +366,8 @@ async def erase(conn: AsyncConnection, subjects: Sequence[UUID]) -> int:
     Of a key only its digest stays, for what is left of its time: who repeats the request is told 410 and does not bring back
     what was erased.
     """
-    driver = await driver_of(conn)
-    return int((await driver.execute(_ERASE, list(subjects))).rpartition(" ")[2])
+    connection = await connection_of(conn)
+    return int((await connection.execute(_ERASE, list(subjects))).rpartition(" ")[2])
 
 
 _FORGET = """
@@ -371,11 +376,15 @@ _FORGET = """
 """
 
 
-async def forget(conn: AsyncConnection, tickets: Sequence[Ticket]) -> None:
+async def forget(conn: AsyncConnection, idempotency_requests: Sequence[IdempotencyRequest]) -> None:
     """Free keys that `claim` found Fresh, in the same transaction: nothing was done, and the same request may succeed later."""
-    if tickets:
-        driver = await driver_of(conn)
-        await driver.execute(_FORGET, [ticket.caller for ticket in tickets], [ticket.key for ticket in tickets])
+    if idempotency_requests:
+        connection = await connection_of(conn)
+        await connection.execute(
+            _FORGET,
+            [request.caller for request in idempotency_requests],
+            [request.key for request in idempotency_requests],
+        )
 
 
 def idempotency_worker(database: Database) -> Periodic:
@@ -386,8 +395,10 @@ def idempotency_worker(database: Database) -> Periodic:
             "DELETE FROM idempotency_key WHERE (caller, key_name) IN (SELECT caller, key_name FROM idempotency_key"
             " WHERE created_at < :before ORDER BY created_at LIMIT :rows)"
         )
-        async with database.recording() as recording:
-            result = await recording.conn.execute(statement, {"before": recording.now - KEPT, "rows": _PRUNE_ROWS})
+        async with database.write_transaction() as unit_of_work:
+            result = await unit_of_work.conn.execute(
+                statement, {"before": unit_of_work.now - KEPT, "rows": _PRUNE_ROWS}
+            )
             return result.rowcount >= _PRUNE_ROWS
 
     return Periodic("idempotency-prune", _PRUNE_EVERY_S, prune)

@@ -13,7 +13,7 @@ from fastapi import Query
 from pydantic import BaseModel, Field, TypeAdapter
 
 from accord.contracts.values import Timestamp
-from accord.http.problems import unfit
+from accord.http.problems import validation_error
 
 T = TypeVar("T")
 Part = str | int | datetime | UUID
@@ -68,7 +68,9 @@ def decode_cursor(cursor: str | None, *types: type[Any]) -> tuple[Any, ...] | No
         return tuple(_part(item, kind) for item, kind in zip(place, types, strict=True))
     except ValueError:
         message = "Not a cursor of this list"
-        raise unfit("The cursor is not one of this list.", {"parameter": "cursor", "message": message}) from None
+        raise validation_error(
+            "The cursor is not one of this list.", {"parameter": "cursor", "message": message}
+        ) from None
 
 
 def place_after(cursor: str | None, kind: type[A]) -> A | None:

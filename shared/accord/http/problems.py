@@ -101,19 +101,19 @@ class Problem(HTTPException):
         return Response(body, self.status_code, headers=self.headers, media_type=MEDIA_TYPE)
 
 
-def unfit(detail: str, *errors: ErrorItem) -> Problem:
+def validation_error(detail: str, *errors: ErrorItem) -> Problem:
     """422 for a well-formed request that is wrong in these places."""
     return Problem(422, "validation-failed", "The request does not fit", detail, errors=errors)
 
 
-def unfit_at(place: str, message: str) -> Problem:
+def validation_error_at(place: str, message: str) -> Problem:
     """422 for one place in the body, a JSON Pointer."""
-    return unfit(f"{place}: {message}.", {"pointer": place, "message": message})
+    return validation_error(f"{place}: {message}.", {"pointer": place, "message": message})
 
 
-def unfit_parameter(name: str, message: str) -> Problem:
+def parameter_error(name: str, message: str) -> Problem:
     """422 for one parameter of the query, the path or a header."""
-    return unfit(f"{name} {message}.", {"parameter": name, "message": message})
+    return validation_error(f"{name} {message}.", {"parameter": name, "message": message})
 
 
 def not_found(what: str) -> Problem:
@@ -162,7 +162,7 @@ def validation_problem(errors: Sequence[Mapping[str, object]], body: object = No
     if any(error.get("type") == "json_invalid" for error in errors):
         return malformed("The body is not well-formed JSON.")
     items = [_item(error, body) for error in errors[:_ERRORS_MAX]]
-    return unfit(_summary(items), *items)
+    return validation_error(_summary(items), *items)
 
 
 def malformed(detail: str) -> Problem:

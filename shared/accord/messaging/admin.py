@@ -78,7 +78,7 @@ def admin_router(database: Database, handlers: Mapping[str, Handler]) -> APIRout
     @routes.get("/outbox")
     async def read_outbox() -> OutboxState:
         """What is recorded and not yet published."""
-        async with database.reading() as conn:
+        async with database.read_transaction() as conn:
             depth = await outbox.depth(conn)
         return OutboxState(unpublished=depth.rows, oldest_at=depth.oldest_at, oldest_age_s=depth.oldest_age_s)
 
@@ -89,7 +89,7 @@ def admin_router(database: Database, handlers: Mapping[str, Handler]) -> APIRout
         cursor: Annotated[str | None, Query(max_length=100)] = None,
     ) -> DeadLetterPage:
         """Events that could not be applied, oldest first; without their bodies."""
-        async with database.reading() as conn:
+        async with database.read_transaction() as conn:
             found = await dead_letters.listed(
                 conn, limit=limit + 1, after=_after(cursor), state=None if state == "all" else state
             )
@@ -130,7 +130,7 @@ def admin_router(database: Database, handlers: Mapping[str, Handler]) -> APIRout
 
 
 async def _replay(database: Database, handlers: Mapping[str, Handler], letter_id: UUID) -> None:
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         consumer = await dead_letters.consumer_of(conn, letter_id)
     if consumer not in handlers:
         raise Problem(
@@ -140,7 +140,7 @@ async def _replay(database: Database, handlers: Mapping[str, Handler], letter_id
 
 
 async def _discard(database: Database, letter_id: UUID) -> None:
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         consumer = await dead_letters.consumer_of(conn, letter_id)
     await dead_letters.discard(PostgresConsumerStore(database, consumer), letter_id)
 

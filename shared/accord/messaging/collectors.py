@@ -16,7 +16,7 @@ def outbox_collector(database: Database) -> Collector:
     """How many events wait to be published, and for how long."""
 
     async def collect() -> None:
-        async with database.reading() as conn:
+        async with database.read_transaction() as conn:
             depth = await outbox.depth(conn)
         instruments.OUTBOX_ROWS.set(depth.rows)
         instruments.OUTBOX_AGE_S.set(depth.oldest_age_s or 0.0)
@@ -38,7 +38,7 @@ def consumed_collector(database: Database, watermarks: Watermarks) -> Collector:
     """How old the watermark of each topic is that has been consumed; NaN before one was heard, as in the role `api`."""
 
     async def collect() -> None:
-        async with database.reading() as conn:
+        async with database.read_transaction() as conn:
             reached = await watermarks.read(conn)
         for topic in watermarks.topics:
             known = reached.topics.get(topic)
@@ -52,7 +52,7 @@ def dead_letter_collector(database: Database) -> Collector:
     """How many dead letters wait, and for how long the oldest of them does."""
 
     async def collect() -> None:
-        async with database.reading() as conn:
+        async with database.read_transaction() as conn:
             waiting = await dead_letters.waiting(conn)
         instruments.DEAD_LETTERS_WAITING.set(waiting.letters)
         instruments.DEAD_LETTERS_WAITING_AGE_S.set(waiting.oldest_age_s)

@@ -57,7 +57,7 @@ from accord.messaging.ports import (
     Reached,
 )
 from accord.retry import Backoff
-from accord.workers import Stall, pause
+from accord.workers import StallDetector, pause
 
 log = structlog.get_logger(__name__)
 tracer = trace.get_tracer(__name__)
@@ -112,7 +112,7 @@ class PoisonLimits:
     The share is looked at once `window_events_min` events have been seen.
     """
 
-    in_a_row_max: int = 20
+    consecutive_max: int = 20
     share_max: float = 0.5
     window_events: int = 1000
     window_events_min: int = 100
@@ -179,7 +179,7 @@ class Consumer:
         self._gather_rows = gather_rows
         self._gather_s = gather_s
         self._limits = poison or PoisonLimits()
-        self._stall = Stall(stuck_after_s)
+        self._stall = StallDetector(stuck_after_s)
         self._backoff = Backoff(first_s=0.1, max_s=_BACKOFF_S_MAX)
         self._poison_in_a_row = 0
         self._outcomes: deque[bool] = deque(maxlen=self._limits.window_events)
@@ -497,7 +497,7 @@ class Consumer:
                 if received:
                     fresh = await self._unseen(transaction, received)
                 if fresh:
-                    await self._handle(transaction.recording, fresh)
+                    await self._handle(transaction.unit_of_work, fresh)
                 if unknown:
                     unsettled = await transaction.add_dead_letters(unknown)
                 await transaction.advance(moves)
@@ -563,7 +563,7 @@ class Consumer:
 
     def _check_limits(self) -> None:
         limits = self._limits
-        if self._poison_in_a_row >= limits.in_a_row_max:
+        if self._poison_in_a_row >= limits.consecutive_max:
             raise TooManyPoisonEvents(f"{self.group}: {self._poison_in_a_row} events in a row could not be applied")
         seen, poisoned = len(self._outcomes), sum(self._outcomes)
         if seen >= limits.window_events_min and poisoned > limits.share_max * seen:

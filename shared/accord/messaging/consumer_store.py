@@ -12,7 +12,7 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accord.db import Database, Recording, driver_of
+from accord.db import Database, UnitOfWork, connection_of
 from accord.ids import new_id
 from accord.messaging import dead_letters, inbox
 from accord.messaging.claims import PostgresClaims
@@ -110,19 +110,19 @@ _AS_OF = text("""
 
 
 class PostgresConsumerTransaction:
-    """One recording, and the consumer's own rows in it."""
+    """One unit of work, and the consumer's own rows in it."""
 
-    def __init__(self, recording: Recording, driver: asyncpg.Connection, consumer: str) -> None:
-        self.recording = recording
-        self._driver = driver
+    def __init__(self, unit_of_work: UnitOfWork, connection: asyncpg.Connection, consumer: str) -> None:
+        self.unit_of_work = unit_of_work
+        self._connection = connection
         self._consumer = consumer
 
     async def claim_events(self, event_ids: Sequence[UUID]) -> set[UUID]:
-        return await inbox.claim(self._driver, self._consumer, event_ids, self.recording.now)
+        return await inbox.claim(self._connection, self._consumer, event_ids, self.unit_of_work.now)
 
     async def advance(self, moves: Mapping[Partition, Move]) -> None:
         parts = sorted(moves)
-        done = await self._driver.execute(
+        done = await self._connection.execute(
             _ADVANCE,
             self._consumer,
             [topic for topic, _ in parts],
@@ -135,12 +135,12 @@ class PostgresConsumerTransaction:
             raise PositionConflict(f"{self._consumer}: a position of {len(parts)} is not where it was")
 
     async def add_dead_letters(self, letters: Sequence[NewDeadLetter]) -> int:
-        await self._driver.executemany(_ADD_LETTERS, [self._row(letter) for letter in letters])
-        unsettled: int = await self._driver.fetchval(_UNSETTLED, self._consumer)
+        await self._connection.executemany(_ADD_LETTERS, [self._row(letter) for letter in letters])
+        unsettled: int = await self._connection.fetchval(_UNSETTLED, self._consumer)
         return unsettled
 
     async def lock_dead_letter(self, id_: UUID) -> StoredDeadLetter | None:
-        row = await self._driver.fetchrow(_TAKE_LETTER, id_, self._consumer)
+        row = await self._connection.fetchrow(_TAKE_LETTER, id_, self._consumer)
         if row is None:
             return None
         topic, partition, offset, value, headers, failed_at, event_id, state = row
@@ -148,10 +148,10 @@ class PostgresConsumerTransaction:
         return StoredDeadLetter(LogRecord(topic, partition, offset, None, value, named, failed_at), event_id, state)
 
     async def settle_dead_letter(self, id_: UUID, state: DeadLetterState) -> None:
-        await self._driver.execute(_SETTLE_LETTER, id_, state, self.recording.now)
+        await self._connection.execute(_SETTLE_LETTER, id_, state, self.unit_of_work.now)
 
     async def note_watermarks(self, reached: Reached) -> None:
-        await note_watermarks(self._driver, reached)
+        await note_watermarks(self._connection, reached)
 
     def _row(self, letter: NewDeadLetter) -> tuple[object, ...]:
         record = letter.record
@@ -172,7 +172,7 @@ class PostgresConsumerTransaction:
             record.value,
             json.dumps(headers),
             letter.error,
-            self.recording.now,
+            self.unit_of_work.now,
         )
 
 
@@ -189,8 +189,8 @@ class PostgresConsumerStore:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[ConsumerTransaction]:
-        async with self._database.recording() as recording:
-            yield PostgresConsumerTransaction(recording, await recording.driver(), self._consumer)
+        async with self._database.write_transaction() as unit_of_work:
+            yield PostgresConsumerTransaction(unit_of_work, await unit_of_work.connection(), self._consumer)
 
     async def open_claims(self) -> Claims:
         claims = PostgresClaims(await self._database.connect(), f"consumer-{self._consumer}")
@@ -202,47 +202,47 @@ class PostgresConsumerStore:
         return claims
 
     async def read_positions(self) -> Mapping[Partition, Position]:
-        async with self._database.reading() as conn:
-            rows = await (await driver_of(conn)).fetch(_POSITIONS, self._consumer)
+        async with self._database.read_transaction() as conn:
+            rows = await (await connection_of(conn)).fetch(_POSITIONS, self._consumer)
         return {(topic, partition): Position(*position) for topic, partition, *position in rows}
 
     async def set_lost(self, offsets: Mapping[Partition, int], is_lost: bool) -> None:
-        async with self._database.recording() as recording:
-            await (await recording.driver()).execute(_SET_LOST, self._consumer, *_columns_of(offsets), is_lost)
+        async with self._database.write_transaction() as unit_of_work:
+            await (await unit_of_work.connection()).execute(_SET_LOST, self._consumer, *_columns_of(offsets), is_lost)
 
     async def create_positions(self, positions: Mapping[Partition, int]) -> None:
-        async with self._database.recording() as recording:
-            await (await recording.driver()).execute(_CREATE, self._consumer, *_columns_of(positions))
+        async with self._database.write_transaction() as unit_of_work:
+            await (await unit_of_work.connection()).execute(_CREATE, self._consumer, *_columns_of(positions))
 
     async def count_unsettled(self) -> int:
-        async with self._database.reading() as conn:
-            unsettled: int = await (await driver_of(conn)).fetchval(_UNSETTLED, self._consumer)
+        async with self._database.read_transaction() as conn:
+            unsettled: int = await (await connection_of(conn)).fetchval(_UNSETTLED, self._consumer)
         return unsettled
 
     async def replayable(self, types: Sequence[str], limit: int) -> Sequence[UUID]:
-        async with self._database.reading() as conn:
-            rows = await (await driver_of(conn)).fetch(_REPLAYABLE, self._consumer, list(types), limit)
+        async with self._database.read_transaction() as conn:
+            rows = await (await connection_of(conn)).fetch(_REPLAYABLE, self._consumer, list(types), limit)
         return [row[0] for row in rows]
 
 
 async def restart(database: Database, consumer: str, topic: str) -> int:
     """Have a consumer read a topic again from its beginning; how many partitions. What it has applied, its inbox passes over
     for as long as that is kept, and handlers pass over."""
-    async with database.recording() as recording:
-        done = await (await recording.driver()).execute(_RESTART, consumer, topic, FROM_BEGINNING)
+    async with database.write_transaction() as unit_of_work:
+        done = await (await unit_of_work.connection()).execute(_RESTART, consumer, topic, FROM_BEGINNING)
     return int(done.rpartition(" ")[2])
 
 
-async def read_progress(driver: asyncpg.Connection, consumers: Sequence[str]) -> Progress:
+async def read_progress(connection: asyncpg.Connection, consumers: Sequence[str]) -> Progress:
     """How far these consumers have come, as the transaction at hand sees it."""
-    topics, partitions, offsets, keys, holds_all = (await driver.fetch(_PROGRESS, list(consumers)))[0]
+    topics, partitions, offsets, keys, holds_all = (await connection.fetch(_PROGRESS, list(consumers)))[0]
     positions = dict(zip(zip(topics, partitions, strict=True), offsets, strict=True))
     return Progress(positions, frozenset(keys), holds_all)
 
 
-async def note_watermarks(driver: asyncpg.Connection, reached: Reached) -> None:
+async def note_watermarks(connection: asyncpg.Connection, reached: Reached) -> None:
     """Store until when topics have been read, for answers that say what they are as of; never back."""
-    await driver.execute(_NOTE, list(reached.topics), list(reached.topics.values()))
+    await connection.execute(_NOTE, list(reached.topics), list(reached.topics.values()))
 
 
 async def watermark(conn: AsyncConnection, topics: Sequence[str]) -> datetime | None:

@@ -134,7 +134,7 @@ async def replay(store: ConsumerStore, handle: Handler, id_: UUID) -> None:
         record = (await _lock_new(transaction, id_)).record
         event = decode(record.value, record.headers)
         if await transaction.claim_events([event.id]):
-            await handle(transaction.recording, [Received(event, record.topic, record.partition, record.offset)])
+            await handle(transaction.unit_of_work, [Received(event, record.topic, record.partition, record.offset)])
         await transaction.settle_dead_letter(id_, "replayed")
     instruments.DEAD_LETTERS_SETTLED.labels(store.consumer, "replayed").inc()
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from accord.contracts.envelope import Event
-from accord.db import Recording
+from accord.db import UnitOfWork
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,5 +19,5 @@ class Received:
     offset: int
 
 
-Handler = Callable[[Recording, Sequence[Received]], Awaitable[None]]
-"""Applies events that are new to the inbox, in order within each key, inside the one transaction of `Recording`."""
+Handler = Callable[[UnitOfWork, Sequence[Received]], Awaitable[None]]
+"""Applies events that are new to the inbox, in order within each key, inside the one transaction of `UnitOfWork`."""

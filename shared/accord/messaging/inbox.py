@@ -16,11 +16,11 @@ RETURNING event_id
 """
 
 
-async def claim(driver: asyncpg.Connection, consumer: str, event_ids: Sequence[UUID], now: datetime) -> set[UUID]:
+async def claim(connection: asyncpg.Connection, consumer: str, event_ids: Sequence[UUID], now: datetime) -> set[UUID]:
     """Those of the ids that are new to this consumer, now marked as received.
 
     Another transaction that holds the same id makes this one wait for its end, so that two processes which meet on a
     partition apply each event once and in order. Ids are inserted sorted: they cannot deadlock.
     """
-    rows = await driver.fetch(_CLAIM, event_ids, consumer, now)
+    rows = await connection.fetch(_CLAIM, event_ids, consumer, now)
     return {row[0] for row in rows}

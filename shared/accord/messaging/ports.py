@@ -386,7 +386,7 @@ class ConsumerTransaction(Protocol):
     """One transaction of a consumer: everything in it becomes true together or not at all."""
 
     @property
-    def recording(self) -> Any:
+    def unit_of_work(self) -> Any:
         """What the handler gets: `now`, `publish`, and the connection."""
         ...
 

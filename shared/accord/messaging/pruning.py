@@ -42,11 +42,11 @@ class Pruner:
 
     async def prune(self) -> bool:
         """Look at so many rows of each table and delete those that are old; whether it is worth going on at once."""
-        async with self._database.recording() as recording:
-            driver = await recording.driver()
-            before = recording.now - INBOX_KEPT
-            pages = await driver.fetch(_PRUNE_INBOX, before, self._rows_max, _first_id_of(before), self._after)
-            letters = await driver.execute(_PRUNE_LETTERS, recording.now - SETTLED_KEPT, self._rows_max)
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            before = unit_of_work.now - INBOX_KEPT
+            pages = await connection.fetch(_PRUNE_INBOX, before, self._rows_max, _first_id_of(before), self._after)
+            letters = await connection.execute(_PRUNE_LETTERS, unit_of_work.now - SETTLED_KEPT, self._rows_max)
         gone, looked_at, last_id = pages[0]
         is_full = looked_at >= self._rows_max
         self._after = last_id if is_full else _BEGINNING

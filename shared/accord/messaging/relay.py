@@ -44,7 +44,7 @@ from accord.messaging.ports import (
 )
 from accord.partitioning import Partitioner, hash_key
 from accord.retry import Backoff
-from accord.workers import Stall, pause
+from accord.workers import StallDetector, pause
 
 log = structlog.get_logger(__name__)
 
@@ -138,7 +138,7 @@ class Relay:
         self._announce_every_s = announce_every_s
         self._idle_announce_every_s = idle_announce_every_s
         self._is_waited_for = is_waited_for
-        self._stall = Stall(stuck_after_s)
+        self._stall = StallDetector(stuck_after_s)
         self._frontiers: dict[int, Frontier] = {}
         self._partitioner: Partitioner | None = None
         self._announcing: asyncio.Task[None] | None = None

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import asyncpg
 
-from accord.db import RECORDING_LOCK, Database
+from accord.db import WRITERS_LOCK, Database
 from accord.messaging.claims import PostgresClaims, close_connection
 from accord.messaging.consumer_store import read_progress
 from accord.messaging.ports import Claims, Debts, Lane, Layout, OutboxRow, Progress, RelaySession, Resting, Writers
@@ -47,7 +47,7 @@ SELECT count(*) FILTER (WHERE coalesce(a.state, 'disabled') = 'disabled'), min(a
 FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND l.classid = {RECORDING_LOCK >> 32}::oid AND l.objid = {RECORDING_LOCK & 0xFFFF_FFFF}::oid
+  AND l.classid = {WRITERS_LOCK >> 32}::oid AND l.objid = {WRITERS_LOCK & 0xFFFF_FFFF}::oid
 """  # noqa: S608 - constants of ours
 
 _OLDEST = f"SELECT min(recorded_at) FROM outbox WHERE recorded_at >= $3 AND {_IN_LANE}"  # noqa: S608

@@ -1,7 +1,7 @@
 """Watermarks: until when everything is published, and until when everything was consumed. Pure; it talks to no server.
 
 **Produced.** T may be announced when everything that this service recorded before T has been acknowledged by the log.
-Every recording first takes the shared advisory lock K and reads its `now` from the server's clock *after* that. The
+Every unit of work first takes the shared advisory lock K and reads its `now` from the server's clock *after* that. The
 relay reads, in this order and each with a snapshot of its own:
 
 1. T0, the server's `clock_timestamp()`;

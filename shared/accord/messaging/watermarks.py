@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.clock import utc_now
 from accord.contracts.watermarks import WATERMARKS, InvalidAnnouncement, decode_announcement
-from accord.db import driver_of, is_transient
+from accord.db import connection_of, is_transient
 from accord.messaging import instruments
 from accord.messaging.consumer_store import read_progress
 from accord.messaging.polling import poll_until_stopped
@@ -118,7 +118,7 @@ class Watermarks:
 
     async def read(self, conn: AsyncConnection) -> Reached:
         """How far the topics have been consumed, as this transaction sees it."""
-        return self.reached(await read_progress(await driver_of(conn), [self.consumer]))
+        return self.reached(await read_progress(await connection_of(conn), [self.consumer]))
 
     def reached(self, progress: Progress) -> Reached:
         """How far a consumer has come that has made such progress."""

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from accord.contracts.envelope import Event, decode
 from accord.contracts.intake_events import ActivityRecorded
 from accord.contracts.values import utc
-from accord.db import Database, Recording, async_url
+from accord.db import Database, UnitOfWork, async_url
 from accord.messaging.consumer import Consumer
 from accord.messaging.consumer_store import PostgresConsumerStore
 from accord.messaging.frontier import Consumed
@@ -122,11 +122,11 @@ def new_activity() -> Callable[..., ActivityRecorded]:
     return activity
 
 
-def activity(recording: Recording, lead_id: UUID | None = None, sequence: int = 1) -> ActivityRecorded:
+def activity(unit_of_work: UnitOfWork, lead_id: UUID | None = None, sequence: int = 1) -> ActivityRecorded:
     """An event recorded now, of a lead."""
     return ActivityRecorded(
         occurred_at=OCCURRED,
-        recorded_at=recording.now,
+        recorded_at=unit_of_work.now,
         lead_id=lead_id or uuid4(),
         sequence=sequence,
         activity_id=uuid4(),

@@ -65,7 +65,7 @@ def put(database):
         record = LogRecord("intake-events", 3, offset, key, value, tuple(headers), AT)
         async with PostgresConsumerStore(database, consumer).begin() as transaction:
             await transaction.add_dead_letters([letter_of("poison", record, LookupError("no such stage"))])
-        async with database.reading() as conn:
+        async with database.read_transaction() as conn:
             return (await dead_letters.listed(conn, limit=500))[-1]
 
     return put
@@ -83,8 +83,8 @@ async def test_they_need_the_scope(client):
 
 async def test_the_outbox_tells_how_much_waits_and_how_long(client, database, new_activity):
     assert (await client.get("/v1/admin/outbox")).json() == {"unpublished": 0, "oldest_at": None, "oldest_age_s": None}
-    async with database.recording() as recording:
-        recording.publish(new_activity(recording), new_activity(recording))
+    async with database.write_transaction() as unit_of_work:
+        unit_of_work.publish(new_activity(unit_of_work), new_activity(unit_of_work))
     answer = (await client.get("/v1/admin/outbox")).json()
     assert answer["unpublished"] == 2
     assert answer["oldest_age_s"] >= 0

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from accord.contracts.envelope import Event, encode
 from accord.contracts.intake_events import ActivityRecorded
 from accord.contracts.values import utc
-from accord.db import driver_of
+from accord.db import connection_of
 from accord.messaging import consumer as consumer_module
 from accord.messaging import dead_letters
 from accord.messaging.consumer import DeadLetterFailed, Poison, PoisonLimits, TooManyPoisonEvents
@@ -53,22 +53,22 @@ async def send(producer, topic, *events):
     await asyncio.gather(*sent)
 
 
-async def keep(recording, received):
+async def keep(unit_of_work, received):
     """The effect of the tests: one row per event."""
-    driver = await recording.driver()
-    await driver.executemany(
+    connection = await unit_of_work.connection()
+    await connection.executemany(
         "INSERT INTO effect (event_id, key, sequence) VALUES ($1, $2, $3)",
         [(one.event.id, one.event.data.key, one.event.data.sequence) for one in received],
     )
 
 
 async def effects(database):
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         return (await conn.execute(text("SELECT event_id, key, sequence FROM effect ORDER BY place"))).all()
 
 
 async def letters(database, state="new"):
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         return await dead_letters.listed(conn, limit=100, state=state)
 
 
@@ -112,9 +112,9 @@ async def test_a_second_consumer_begins_where_the_first_has_committed(
         await eventually(reached(database, 20))
     calls = []
 
-    async def note(recording, received):
+    async def note(unit_of_work, received):
         calls.extend(received)
-        await keep(recording, received)
+        await keep(unit_of_work, received)
 
     last = event()
     await send(producer, intake_topic, last)
@@ -184,18 +184,18 @@ TABLES = ("effect", "inbox", "consumer_position")
 
 
 async def snapshot(database):
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         return {name: (await conn.execute(text(f"SELECT * FROM {name}"))).mappings().all() for name in TABLES}
 
 
 async def restore(database, kept):
-    async with database.recording() as recording:
+    async with database.write_transaction() as unit_of_work:
         for name, rows in kept.items():
-            await recording.conn.execute(text(f"TRUNCATE {name}"))
+            await unit_of_work.conn.execute(text(f"TRUNCATE {name}"))
             for row in rows:
                 columns = ", ".join(row)
                 values = ", ".join(f":{column}" for column in row)
-                await recording.conn.execute(
+                await unit_of_work.conn.execute(
                     text(f"INSERT INTO {name} ({columns}) OVERRIDING SYSTEM VALUE VALUES ({values})"), dict(row)
                 )
 
@@ -225,10 +225,10 @@ async def test_of_two_that_read_one_partition_only_one_commits_a_batch(
     """A process that was stopped and goes on believes in a position that another has moved."""
     entered, go_on = asyncio.Event(), asyncio.Event()
 
-    async def pause(recording, received):
+    async def pause(unit_of_work, received):
         entered.set()
         await go_on.wait()
-        await keep(recording, received)
+        await keep(unit_of_work, received)
 
     paused = make_consumer(pause)
     await send(producer, intake_topic, *(event(KEYS[0], n) for n in range(1, 21)))
@@ -316,8 +316,8 @@ async def test_running_consumer_verifies_its_positions_when_the_topic_is_in_doub
     consumer = make_consumer(progress=progress)
     running = asyncio.create_task(consumer.run(asyncio.Event()))
     await eventually(reached(database, 9))
-    async with database.recording() as recording:  # another event than the one that stands there
-        await recording.conn.execute(text("UPDATE consumer_position SET last_event_id = gen_random_uuid()"))
+    async with database.write_transaction() as unit_of_work:  # another event than the one that stands there
+        await unit_of_work.conn.execute(text("UPDATE consumer_position SET last_event_id = gen_random_uuid()"))
     assert not running.done()
     progress.doubts += 1
     with pytest.raises(LogPositionLost, match="made anew"):
@@ -350,8 +350,8 @@ async def test_a_poison_event_is_set_aside_and_its_neighbours_are_applied(
     events = [event(key, n) for n in range(1, 21) for key in KEYS]
     bad = events[100]
 
-    async def handle(recording, received):
-        await keep(recording, received)
+    async def handle(unit_of_work, received):
+        await keep(unit_of_work, received)
         for one in received:
             if one.event.id == bad.id:
                 raise ValueError("cannot apply")
@@ -373,12 +373,12 @@ async def test_a_handler_that_names_the_poison_event_spares_the_bisecting(
     events = [event(KEYS[0], n) for n in range(1, 101)]
     calls = []
 
-    async def handle(recording, received):
+    async def handle(unit_of_work, received):
         calls.append(len(received))
         for one in received:
             if one.event.id == events[70].id:
                 raise Poison("not for us", one)
-        await keep(recording, received)
+        await keep(unit_of_work, received)
 
     await send(producer, intake_topic, *events)
     async with run_workers(make_consumer(handle)):
@@ -465,8 +465,8 @@ async def test_an_event_of_a_type_nobody_knows_yet_is_kept_for_the_version_that_
         await eventually(reached(database, 2))
         [letter] = await eventually(lambda: letters(database))
     assert (letter.kind, letter.type) == ("unknown", "lead.sang.v9")
-    async with database.reading() as conn:
-        progress = await read_progress(await driver_of(conn), ["test"])
+    async with database.read_transaction() as conn:
+        progress = await read_progress(await connection_of(conn), ["test"])
     assert (progress.held, progress.holds_all) == (frozenset(), False), "no rule of this version knows it"
 
     await make_known(database)
@@ -478,8 +478,8 @@ async def test_an_event_of_a_type_nobody_knows_yet_is_kept_for_the_version_that_
 
 async def make_known(database):
     """Have the next version call an unknown event by the name of a type that it knows."""
-    async with database.recording() as recording:
-        await recording.conn.execute(
+    async with database.write_transaction() as unit_of_work:
+        await unit_of_work.conn.execute(
             text(
                 "UPDATE dead_letter SET type = 'activity.recorded.v1',"
                 " headers = replace(headers::text, 'lead.sang.v9', 'activity.recorded.v1')::json"
@@ -510,8 +510,8 @@ async def enough_letters(database, count):
 async def test_if_the_dead_letter_cannot_be_written_the_consumer_stops_and_passes_nothing(
     database, producer, intake_topic, make_consumer, run_workers, eventually
 ):
-    async with database.recording() as recording:
-        await recording.conn.execute(text("ALTER TABLE dead_letter ADD CONSTRAINT refuses CHECK (false)"))
+    async with database.write_transaction() as unit_of_work:
+        await unit_of_work.conn.execute(text("ALTER TABLE dead_letter ADD CONSTRAINT refuses CHECK (false)"))
 
     async def refuse(_recording, _received):
         raise ValueError
@@ -532,7 +532,7 @@ async def test_too_many_poison_events_in_a_row_stop_the_consumer_and_the_next_st
     await send(producer, intake_topic, *(event() for _ in range(50)))
     for start in (1, 2):
         with pytest.raises(TooManyPoisonEvents, match="in a row"):
-            await make_consumer(refuse, poison=PoisonLimits(in_a_row_max=5)).run(asyncio.Event())
+            await make_consumer(refuse, poison=PoisonLimits(consecutive_max=5)).run(asyncio.Event())
         assert len(await letters(database)) == 5 * start
     async with run_workers(make_consumer()):
         await eventually(reached(database, 40))
@@ -541,10 +541,10 @@ async def test_too_many_poison_events_in_a_row_stop_the_consumer_and_the_next_st
 async def test_more_unsettled_dead_letters_than_anybody_looks_at_stop_the_consumer(
     database, producer, intake_topic, make_consumer
 ):
-    async def refuse_some(recording, received):
+    async def refuse_some(unit_of_work, received):
         if any(one.event.data.sequence % 2 for one in received):
             raise ValueError
-        await keep(recording, received)
+        await keep(unit_of_work, received)
 
     await send(producer, intake_topic, *(event(KEYS[0], n) for n in range(1, 41)))
     with pytest.raises(TooManyPoisonEvents, match="7 dead letters wait"):
@@ -552,13 +552,13 @@ async def test_more_unsettled_dead_letters_than_anybody_looks_at_stop_the_consum
 
 
 async def test_too_large_a_share_of_poison_events_stops_the_consumer(database, producer, intake_topic, make_consumer):
-    async def refuse_some(recording, received):
+    async def refuse_some(unit_of_work, received):
         if any(one.event.data.sequence % 3 for one in received):
             raise ValueError
-        await keep(recording, received)
+        await keep(unit_of_work, received)
 
     await send(producer, intake_topic, *(event(KEYS[0], n) for n in range(1, 101)))
-    limits = PoisonLimits(in_a_row_max=5, share_max=0.5, window_events_min=30)
+    limits = PoisonLimits(consecutive_max=5, share_max=0.5, window_events_min=30)
     with pytest.raises(TooManyPoisonEvents, match="of the last"):
         await make_consumer(refuse_some, poison=limits).run(asyncio.Event())
 
@@ -569,11 +569,11 @@ async def test_transient_failures_are_tried_again_in_smaller_parts_until_they_pa
     """A batch that is always too much for a time-out gets through by halves."""
     sizes = []
 
-    async def slow(recording, received):
+    async def slow(unit_of_work, received):
         sizes.append(len(received))
         if len(received) > 10:
             raise TimeoutError
-        await keep(recording, received)
+        await keep(unit_of_work, received)
 
     await send(producer, intake_topic, *(event(KEYS[0], n) for n in range(1, 101)))
     async with run_workers(make_consumer(slow)):
@@ -586,8 +586,8 @@ async def test_transient_failures_are_tried_again_in_smaller_parts_until_they_pa
 async def test_a_database_that_cuts_connections_costs_no_event_and_repeats_none(
     database, producer, intake_topic, make_consumer, run_workers, eventually, postgres_server
 ):
-    async def slow(recording, received):
-        await keep(recording, received)
+    async def slow(unit_of_work, received):
+        await keep(unit_of_work, received)
         await asyncio.sleep(0.01)
 
     events = [event(key, n) for n in range(1, 101) for key in KEYS]
@@ -614,8 +614,8 @@ async def reconnecting(condition):
 async def test_members_that_come_and_go_repeat_no_effect_and_keep_the_order(
     database, producer, intake_topic, make_consumer, run_workers, eventually
 ):
-    async def slow(recording, received):
-        await keep(recording, received)
+    async def slow(unit_of_work, received):
+        await keep(unit_of_work, received)
         await asyncio.sleep(0.02)
 
     async def produce():
@@ -639,10 +639,10 @@ async def test_stopping_finishes_the_batch_in_hand(
 ):
     begun = asyncio.Event()
 
-    async def slow(recording, received):
+    async def slow(unit_of_work, received):
         begun.set()
         await asyncio.sleep(0.3)
-        await keep(recording, received)
+        await keep(unit_of_work, received)
 
     await send(producer, intake_topic, event())
     async with run_workers(make_consumer(slow)):
@@ -669,12 +669,12 @@ async def test_records_that_wait_without_progress_are_a_problem_but_a_known_outa
     release, hangs = asyncio.Event(), asyncio.Event()
     failures = iter([ConnectionResetError()] * 3)
 
-    async def handle(recording, received):
+    async def handle(unit_of_work, received):
         if error := next(failures, None):
             raise error
         hangs.set()
         await release.wait()
-        await keep(recording, received)
+        await keep(unit_of_work, received)
 
     await send(producer, intake_topic, *(event() for _ in range(5)))
     consumer = make_consumer(handle, stuck_after_s=4.0)
@@ -692,9 +692,9 @@ async def test_records_that_wait_without_progress_are_a_problem_but_a_known_outa
 async def test_what_a_handler_publishes_is_committed_with_its_effects(
     database, cluster, producer, intake_topic, make_consumer, run_workers, eventually, reader, new_activity, new_relay
 ):
-    async def answer(recording, received):
-        await keep(recording, received)
-        recording.publish(*(new_activity(recording, one.event.data.lead_id) for one in received))
+    async def answer(unit_of_work, received):
+        await keep(unit_of_work, received)
+        unit_of_work.publish(*(new_activity(unit_of_work, one.event.data.lead_id) for one in received))
 
     leads = [uuid4() for _ in range(20)]
     await send(producer, intake_topic, *(event(lead) for lead in leads))
@@ -717,10 +717,10 @@ async def test_any_set_of_poison_events_is_set_aside_and_all_others_applied_in_o
     events = [event(key, n) for n in range(1, 26) for key in KEYS]
     poison = {one.id for one in chance.sample(events, 12)}
 
-    async def handle(recording, received):
+    async def handle(unit_of_work, received):
         if any(one.event.id in poison for one in received):
             raise LookupError
-        await keep(recording, received)
+        await keep(unit_of_work, received)
 
     await send(producer, intake_topic, *events)
     async with run_workers(make_consumer(handle, batch_rows_max=chance.choice([7, 64, 2000]))):

@@ -52,17 +52,17 @@ async def put(database, record, error=None):
 
 
 async def every(database, state=None):
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         return await dead_letters.listed(conn, limit=10, state=state)
 
 
-async def keep(recording, received):
+async def keep(unit_of_work, received):
     for one in received:
-        await recording.conn.execute(text("INSERT INTO effect (event_id) VALUES (:id)"), {"id": one.event.id})
+        await unit_of_work.conn.execute(text("INSERT INTO effect (event_id) VALUES (:id)"), {"id": one.event.id})
 
 
 async def effect_count(database):
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         return (await conn.execute(text("SELECT count(*) FROM effect"))).scalar_one()
 
 
@@ -70,9 +70,9 @@ async def test_replaying_applies_the_event_by_its_handler_and_only_once(database
     letter = await put(database, record_of(event))
     seen = []
 
-    async def handle(recording, received):
+    async def handle(unit_of_work, received):
         seen.extend(received)
-        await keep(recording, received)
+        await keep(unit_of_work, received)
 
     await dead_letters.replay(store_of(database), handle, letter.id)
     assert [(one.event, one.topic, one.partition, one.offset) for one in seen] == [(event, "intake-events", 3, 7)]
@@ -81,8 +81,8 @@ async def test_replaying_applies_the_event_by_its_handler_and_only_once(database
     assert await effect_count(database) == 1
     [letter] = await every(database)
     assert letter.state == "replayed"
-    async with database.recording() as recording:
-        assert await inbox.claim(await recording.driver(), "test", [event.id], recording.now) == set()
+    async with database.write_transaction() as unit_of_work:
+        assert await inbox.claim(await unit_of_work.connection(), "test", [event.id], unit_of_work.now) == set()
 
 
 async def test_two_replays_at_once_apply_it_once(database, event):
@@ -96,8 +96,8 @@ async def test_two_replays_at_once_apply_it_once(database, event):
 
 async def test_replaying_what_a_redelivery_has_applied_meanwhile_only_settles_it(database, event):
     letter = await put(database, record_of(event))
-    async with database.recording() as recording:
-        await inbox.claim(await recording.driver(), "test", [event.id], recording.now)
+    async with database.write_transaction() as unit_of_work:
+        await inbox.claim(await unit_of_work.connection(), "test", [event.id], unit_of_work.now)
     await dead_letters.replay(store_of(database), keep, letter.id)
     assert await effect_count(database) == 0
     assert (await every(database))[0].state == "replayed"
@@ -106,8 +106,8 @@ async def test_replaying_what_a_redelivery_has_applied_meanwhile_only_settles_it
 async def test_a_replay_that_fails_changes_nothing(database, event):
     letter = await put(database, record_of(event))
 
-    async def fail(recording, received):
-        await keep(recording, received)
+    async def fail(unit_of_work, received):
+        await keep(unit_of_work, received)
         raise LookupError
 
     with pytest.raises(LookupError):
@@ -132,8 +132,8 @@ async def test_a_discarded_event_is_passed_over_when_it_comes_again(database, ev
     assert (await every(database))[0].state == "discarded"
     with pytest.raises(AlreadySettled):
         await dead_letters.replay(store_of(database), keep, letter.id)
-    async with database.recording() as recording:
-        assert await inbox.claim(await recording.driver(), "test", [event.id], recording.now) == set()
+    async with database.write_transaction() as unit_of_work:
+        assert await inbox.claim(await unit_of_work.connection(), "test", [event.id], unit_of_work.now) == set()
 
 
 async def test_the_same_event_is_kept_once_wherever_it_stands(database, event):
@@ -170,9 +170,9 @@ async def test_settled_letters_and_the_inbox_are_pruned_and_unsettled_ones_are_n
     pruner = Pruner(database)
     await pruner.prune()
     assert (len(await every(database)), await received(database)) == (2, 4)
-    async with database.recording() as recording:
+    async with database.write_transaction() as unit_of_work:
         for table, column in (("dead_letter", "settled_at"), ("dead_letter", "failed_at"), ("inbox", "received_at")):
-            await recording.conn.execute(text(f"UPDATE {table} SET {column} = {column} - interval '1 year'"))
+            await unit_of_work.conn.execute(text(f"UPDATE {table} SET {column} = {column} - interval '1 year'"))
     await pruner.prune()
     assert [one.event_id for one in await every(database)] == [event.id]
     assert await received(database) == 2, "the new one, and the one of the letter, whose id has no time"
@@ -180,7 +180,7 @@ async def test_settled_letters_and_the_inbox_are_pruned_and_unsettled_ones_are_n
 
 async def received(database):
     """How many rows the inbox has."""
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         return (await conn.execute(text("SELECT count(*) FROM inbox"))).scalar_one()
 
 
@@ -189,26 +189,26 @@ async def test_old_events_that_were_received_anew_are_walked_page_by_page(databa
     old = [UUID(f"01800000-0000-7000-8000-{number:012d}") for number in range(7)]
     async with PostgresConsumerStore(database, "test").begin() as transaction:
         await transaction.claim_events(old)
-    async with database.recording() as recording:
+    async with database.write_transaction() as unit_of_work:
         long_ago = text("UPDATE inbox SET received_at = received_at - interval '1 year' WHERE event_id >= :id")
-        await recording.conn.execute(long_ago, {"id": old[4]})
+        await unit_of_work.conn.execute(long_ago, {"id": old[4]})
     pruner, left = Pruner(database, rows_max=2), []
     for _ in range(4):
         more = await pruner.prune()
         left.append((await received(database), more))
     assert left == [(7, False), (7, False), (5, True), (4, False)], "two rows are looked at each time"
-    async with database.recording() as recording:
-        await recording.conn.execute(text("UPDATE inbox SET received_at = received_at - interval '1 year'"))
+    async with database.write_transaction() as unit_of_work:
+        await unit_of_work.conn.execute(text("UPDATE inbox SET received_at = received_at - interval '1 year'"))
     assert (await pruner.prune(), await received(database)) == (True, 2), "it has begun again"
 
 
 async def test_an_error_is_described_without_the_row_it_quotes(database, event):
-    async with database.recording() as recording:
-        await recording.conn.execute(text("CREATE TABLE person (email text PRIMARY KEY)"))
-        await recording.conn.execute(text("INSERT INTO person VALUES ('ada@initech.example')"))
+    async with database.write_transaction() as unit_of_work:
+        await unit_of_work.conn.execute(text("CREATE TABLE person (email text PRIMARY KEY)"))
+        await unit_of_work.conn.execute(text("INSERT INTO person VALUES ('ada@initech.example')"))
     try:
-        async with database.recording() as recording:
-            await recording.conn.execute(text("INSERT INTO person VALUES (:e)"), {"e": "ada@initech.example"})
+        async with database.write_transaction() as unit_of_work:
+            await unit_of_work.conn.execute(text("INSERT INTO person VALUES (:e)"), {"e": "ada@initech.example"})
     except Exception as error:  # noqa: BLE001
         letter = await put(database, record_of(event), error)
     assert "UniqueViolation" in letter.error
@@ -225,7 +225,7 @@ async def test_pages_follow_each_other(database):
         async with PostgresConsumerStore(database, "test").begin() as transaction:
             await transaction.add_dead_letters([letter_of("poison", record, ValueError())])
     after = None
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         while page := await dead_letters.listed(conn, limit=2, after=after):
             ids += [letter.offset for letter in page]
             after = page[-1].id

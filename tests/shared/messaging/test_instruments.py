@@ -29,8 +29,8 @@ async def test_published_applied_lag_and_watermark_are_measured(
         return value(name, consumer=group, **labels)
 
     published = value("accord_relay_published_total")
-    async with database.recording() as recording:
-        recording.publish(*(new_activity(recording) for _ in range(10)))
+    async with database.write_transaction() as unit_of_work:
+        unit_of_work.publish(*(new_activity(unit_of_work) for _ in range(10)))
     heard = new_watermarks(cluster, group, ["intake-events"])
     consumer = new_consumer(other_database, cluster, group=group, topics=["intake-events"], handle=note, progress=heard)
     relay = new_relay(database, cluster, "intake", announce_every_s=0.05)

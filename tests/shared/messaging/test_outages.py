@@ -54,16 +54,16 @@ def tools(new_activity, run_workers, eventually, new_relay, new_consumer):
     return new_activity, run_workers, eventually, new_relay, new_consumer
 
 
-async def keep(recording, received):
-    driver = await recording.driver()
-    await driver.executemany(
+async def keep(unit_of_work, received):
+    connection = await unit_of_work.connection()
+    await connection.executemany(
         "INSERT INTO effect (event_id, key, sequence) VALUES ($1, $2, $3)",
         [(one.event.id, one.event.data.key, one.event.data.sequence) for one in received],
     )
 
 
 async def effects(database):
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         rows = (await conn.execute(text("SELECT key, sequence FROM effect ORDER BY place"))).all()
     order = defaultdict(list)
     for key, sequence in rows:
@@ -74,7 +74,7 @@ async def effects(database):
 async def fewest(database):
     """How many effects each lead has at least; asked often, so it reads no more than a number."""
     counts = "SELECT count(*) AS n FROM effect GROUP BY key"
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         all_leads, least = (await conn.execute(text(f"SELECT count(*), min(n) FROM ({counts}) counted"))).one()
     return least if all_leads == len(LEADS) else 0
 
@@ -100,10 +100,10 @@ class Writer:
     async def run(self, stop):
         while not stop.is_set():
             try:
-                async with self._database.recording() as recording:
-                    [known] = (await recording.conn.execute(text("SELECT count(*) FROM ledger"))).scalars()
-                    await recording.conn.execute(text("INSERT INTO ledger VALUES (:round)"), {"round": known + 1})
-                    recording.publish(*(self._new_activity(recording, lead, known + 1) for lead in LEADS))
+                async with self._database.write_transaction() as unit_of_work:
+                    [known] = (await unit_of_work.conn.execute(text("SELECT count(*) FROM ledger"))).scalars()
+                    await unit_of_work.conn.execute(text("INSERT INTO ledger VALUES (:round)"), {"round": known + 1})
+                    unit_of_work.publish(*(self._new_activity(unit_of_work, lead, known + 1) for lead in LEADS))
                 self.rounds = known + 1
             except Exception as error:
                 if not is_transient(error):
@@ -137,7 +137,7 @@ async def flow(database, other, kafka, fixtures, outages):
                 await eventually(flows, within_s=60)
 
         async def complete():
-            async with database.reading() as conn:
+            async with database.read_transaction() as conn:
                 recorded = (await conn.execute(text("SELECT count(*) FROM ledger"))).scalar_one()
             arrived = recorded >= writer.rounds and (await if_up(fewest(other)) or 0) >= recorded
             return arrived and await if_up(effects(other)) == all_rounds(recorded)
@@ -228,9 +228,9 @@ async def test_recording_goes_on_while_kafka_is_down_and_workers_wait_without_en
     consumer = new_consumer(database, nowhere, group="test", topics=["intake-events"], handle=keep)
     async with run_workers(new_relay(database, nowhere, "intake"), consumer):
         for n in range(1, 20):
-            async with database.recording() as recording:
-                recording.publish(new_activity(recording, LEADS[0], n))
-    async with database.reading() as conn:
+            async with database.write_transaction() as unit_of_work:
+                unit_of_work.publish(new_activity(unit_of_work, LEADS[0], n))
+    async with database.read_transaction() as conn:
         assert (await conn.execute(text("SELECT count(*) FROM outbox"))).scalar_one() == 19
 
 
@@ -266,8 +266,8 @@ async def test_a_consumer_that_an_outage_meets_with_records_in_hand_fails_no_liv
     )
     workers = [SupervisedWorker(worker, restarts=True) for worker in (consumer, new_relay(database, kafka, "intake"))]
     health = Health({}, workers, optional={"kafka": kafka_check(kafka)})
-    async with database.recording() as recording:
-        recording.publish(*(new_activity(recording, lead, n) for lead in LEADS for n in range(1, 200)))
+    async with database.write_transaction() as unit_of_work:
+        unit_of_work.publish(*(new_activity(unit_of_work, lead, n) for lead in LEADS for n in range(1, 200)))
 
     async def has_begun():
         return applied

@@ -14,71 +14,71 @@ from accord.db.outbox import json_of
 
 
 async def outbox(database):
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         return (await conn.execute(text("SELECT * FROM outbox ORDER BY id"))).mappings().all()
 
 
 async def test_events_of_a_recording_are_in_the_outbox_in_their_order(database, new_activity):
     lead = uuid4()
-    async with database.recording() as recording:
-        recording.publish(*(new_activity(recording, lead, n) for n in range(1, 4)))
-        recording.publish(new_activity(recording, lead, 4))
+    async with database.write_transaction() as unit_of_work:
+        unit_of_work.publish(*(new_activity(unit_of_work, lead, n) for n in range(1, 4)))
+        unit_of_work.publish(new_activity(unit_of_work, lead, 4))
     rows = await outbox(database)
     assert [
         new_activity.__globals__["ActivityRecorded"].model_validate_json(row["payload"]).sequence for row in rows
     ] == [1, 2, 3, 4]
     assert {row["key"] for row in rows} == {str(lead)}
-    assert {row["recorded_at"] for row in rows} == {recording.now}
+    assert {row["recorded_at"] for row in rows} == {unit_of_work.now}
     assert database.written.is_set()
 
 
 async def test_a_recording_that_raises_leaves_nothing(database, new_activity):
     with pytest.raises(RuntimeError, match="no"):  # noqa: PT012
-        async with database.recording() as recording:
-            await recording.conn.execute(text("INSERT INTO effect (sequence) VALUES (1)"))
-            recording.publish(new_activity(recording))
+        async with database.write_transaction() as unit_of_work:
+            await unit_of_work.conn.execute(text("INSERT INTO effect (sequence) VALUES (1)"))
+            unit_of_work.publish(new_activity(unit_of_work))
             raise RuntimeError("no")
     assert await outbox(database) == []
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         assert (await conn.execute(text("SELECT count(*) FROM effect"))).scalar_one() == 0
     assert not database.written.is_set()
 
 
 async def test_a_commit_that_fails_raises_to_the_caller_and_wakes_nobody(database, new_activity):
-    async with database.recording() as recording:
-        await recording.conn.execute(text("CREATE TABLE parent (id int PRIMARY KEY)"))
-        await recording.conn.execute(
+    async with database.write_transaction() as unit_of_work:
+        await unit_of_work.conn.execute(text("CREATE TABLE parent (id int PRIMARY KEY)"))
+        await unit_of_work.conn.execute(
             text("CREATE TABLE child (id int REFERENCES parent DEFERRABLE INITIALLY DEFERRED)")
         )
     with pytest.raises(Exception, match="foreign key"):  # noqa: PT012
-        async with database.recording() as recording:
-            await recording.conn.execute(text("INSERT INTO child VALUES (1)"))
-            recording.publish(new_activity(recording))
+        async with database.write_transaction() as unit_of_work:
+            await unit_of_work.conn.execute(text("INSERT INTO child VALUES (1)"))
+            unit_of_work.publish(new_activity(unit_of_work))
     assert await outbox(database) == []
     assert not database.written.is_set()
 
 
 async def test_an_event_dated_otherwise_than_its_recording_is_refused(database, new_activity):
     with pytest.raises(ValueError, match="recorded_at"):  # noqa: PT012
-        async with database.recording() as recording:
-            event = new_activity(recording)
-            recording.publish(event.model_copy(update={"recorded_at": recording.now - timedelta(seconds=1)}))
+        async with database.write_transaction() as unit_of_work:
+            event = new_activity(unit_of_work)
+            unit_of_work.publish(event.model_copy(update={"recorded_at": unit_of_work.now - timedelta(seconds=1)}))
 
 
 async def test_the_driver_works_inside_the_recording_s_transaction(database):
     with pytest.raises(RuntimeError):  # noqa: PT012
-        async with database.recording() as recording:
-            driver = await recording.driver()
-            assert driver.is_in_transaction()
-            await driver.execute("INSERT INTO effect (sequence) VALUES (1)")
+        async with database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            assert connection.is_in_transaction()
+            await connection.execute("INSERT INTO effect (sequence) VALUES (1)")
             raise RuntimeError
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         assert (await conn.execute(text("SELECT count(*) FROM effect"))).scalar_one() == 0
 
 
 async def test_reading_cannot_write(database):
     with pytest.raises(Exception, match="read-only"):
-        async with database.reading() as conn:
+        async with database.read_transaction() as conn:
             await conn.execute(text("INSERT INTO effect (sequence) VALUES (1)"))
 
 
@@ -90,13 +90,13 @@ async def test_a_recording_survives_that_the_pool_s_connections_were_cut(databas
         f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{database.url.database}'"
     )
     await asyncio.gather(*(write_one(database) for _ in range(4)))
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         assert (await conn.execute(text("SELECT count(*) FROM effect"))).scalar_one() == 4
 
 
 async def write_one(database):
-    async with database.recording() as recording:
-        await recording.conn.execute(text("INSERT INTO effect (sequence) VALUES (1)"))
+    async with database.write_transaction() as unit_of_work:
+        await unit_of_work.conn.execute(text("INSERT INTO effect (sequence) VALUES (1)"))
 
 
 async def test_the_tables_are_what_the_migration_makes(database):
@@ -114,7 +114,7 @@ async def test_the_tables_are_what_the_migration_makes(database):
         context = MigrationContext.configure(sync, opts={"compare_type": True, "include_name": mine})
         return compare_metadata(context, metadata)
 
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         assert await conn.run_sync(differences) == []
 
 

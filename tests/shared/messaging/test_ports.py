@@ -69,7 +69,7 @@ class Servers(Protocol):
 
     def consumer_store(self, consumer: str) -> ConsumerStore: ...
 
-    def recording(self) -> AbstractAsyncContextManager[Any]: ...
+    def write_transaction(self) -> AbstractAsyncContextManager[Any]: ...
 
     async def end_sessions(self) -> None:
         """Have the database end every session, as after a restart."""
@@ -87,8 +87,8 @@ class RealServers:
     def consumer_store(self, consumer: str) -> ConsumerStore:
         return PostgresConsumerStore(self._database, consumer)
 
-    def recording(self) -> AbstractAsyncContextManager[Any]:
-        return self._database.recording()
+    def write_transaction(self) -> AbstractAsyncContextManager[Any]:
+        return self._database.write_transaction()
 
     async def end_sessions(self) -> None:
         async with self._database.engine.connect() as conn:
@@ -132,8 +132,8 @@ class MemoryServers:
     def consumer_store(self, consumer: str) -> ConsumerStore:
         return MemoryConsumerStore(self._database, consumer)
 
-    def recording(self) -> AbstractAsyncContextManager[Any]:
-        return self._database.recording()
+    def write_transaction(self) -> AbstractAsyncContextManager[Any]:
+        return self._database.write_transaction()
 
     async def end_sessions(self) -> None:
         self._server.drop_all()
@@ -161,9 +161,9 @@ def store(servers: Servers) -> ConsumerStore:
 
 async def publish(servers: Servers, new_activity: NewActivity, *leads: UUID) -> datetime:
     """Record an event of each lead in one transaction; its time."""
-    async with servers.recording() as recording:
-        recording.publish(*(new_activity(recording, lead) for lead in leads))
-    now: datetime = recording.now
+    async with servers.write_transaction() as unit_of_work:
+        unit_of_work.publish(*(new_activity(unit_of_work, lead) for lead in leads))
+    now: datetime = unit_of_work.now
     return now
 
 
@@ -255,10 +255,10 @@ async def test_rows_are_seen_once_committed_and_gone_once_deleted(
     servers: Servers, session: RelaySession, new_activity: NewActivity
 ) -> None:
     with pytest.raises(Undone):
-        async with undone(servers.recording()) as recording:
-            recording.publish(new_activity(recording))
-    async with servers.recording() as recording:
-        recording.publish(new_activity(recording), new_activity(recording))
+        async with undone(servers.write_transaction()) as unit_of_work:
+            unit_of_work.publish(new_activity(unit_of_work))
+    async with servers.write_transaction() as unit_of_work:
+        unit_of_work.publish(new_activity(unit_of_work), new_activity(unit_of_work))
         assert await rows_of(session) == []
     rows = await rows_of(session)
     assert len(rows) == 2
@@ -310,12 +310,12 @@ async def test_open_recording_is_a_writer_until_its_rows_are_visible(
     servers: Servers, session: RelaySession, new_activity: NewActivity
 ) -> None:
     assert (await session.read_writers()).writing_since is None
-    async with servers.recording() as recording:
-        recording.publish(new_activity(recording))
+    async with servers.write_transaction() as unit_of_work:
+        unit_of_work.publish(new_activity(unit_of_work))
         writers = await session.read_writers()
         assert writers.hidden == 0
         assert writers.writing_since is not None
-        assert writers.writing_since <= recording.now
+        assert writers.writing_since <= unit_of_work.now
 
     async def nobody_writes() -> bool:
         return (await session.read_writers()).writing_since is None

@@ -22,7 +22,7 @@ from accord.partitioning import hash_key
 
 
 async def depth(database):
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         return (await conn.execute(text("SELECT count(*) FROM outbox"))).scalar_one()
 
 
@@ -40,8 +40,8 @@ def first_sightings(events):
 
 
 async def write(database, new_activity, lead, sequences):
-    async with database.recording() as recording:
-        recording.publish(*(new_activity(recording, lead, n) for n in sequences))
+    async with database.write_transaction() as unit_of_work:
+        unit_of_work.publish(*(new_activity(unit_of_work, lead, n) for n in sequences))
 
 
 async def test_what_was_recorded_is_in_kafka_and_gone_from_the_outbox(
@@ -49,8 +49,8 @@ async def test_what_was_recorded_is_in_kafka_and_gone_from_the_outbox(
 ):
     leads = [uuid4() for _ in range(50)]
     for n in range(1, 11):
-        async with database.recording() as recording:
-            recording.publish(*(new_activity(recording, lead, n) for lead in leads))
+        async with database.write_transaction() as unit_of_work:
+            unit_of_work.publish(*(new_activity(unit_of_work, lead, n) for lead in leads))
     async with run_workers(new_relay(database, cluster, "intake")):
         await eventually(lambda: empty(database))
     order = first_sightings(await reader("intake-events").events())
@@ -65,9 +65,9 @@ async def test_an_event_in_kafka_carries_its_envelope_and_trace(
     database, cluster, new_activity, run_workers, eventually, reader, new_relay
 ):
     traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    async with database.recording() as recording:
-        event = new_activity(recording)
-        recording.publish(event, traceparent=traceparent)
+    async with database.write_transaction() as unit_of_work:
+        event = new_activity(unit_of_work)
+        unit_of_work.publish(event, traceparent=traceparent)
     async with run_workers(new_relay(database, cluster, "intake")):
         await eventually(lambda: empty(database))
     [published] = business(await reader("intake-events").events())
@@ -82,16 +82,16 @@ async def test_an_id_that_commits_late_is_published_after_higher_ones(
 ):
     early, late = uuid4(), uuid4()
     async with run_workers(new_relay(database, cluster, "intake")):
-        async with database.recording() as slow:
-            driver = await slow.driver()
-            low = await driver.fetchval("SELECT nextval(pg_get_serial_sequence('outbox', 'id'))")
+        async with database.write_transaction() as slow:
+            connection = await slow.connection()
+            low = await connection.fetchval("SELECT nextval(pg_get_serial_sequence('outbox', 'id'))")
             await asyncio.create_task(write(database, new_activity, early, [1]))
             await asyncio.create_task(eventually(lambda: empty(database)))
             published = business(await reader("intake-events").events())
             assert [event.data.lead_id for event in published] == [early]
             slow.publish(new_activity(slow, late))
             row, slow.pending = slow.pending[0], []
-            await driver.execute(
+            await connection.execute(
                 "INSERT INTO outbox (id, event_id, type, key, occurred_at, recorded_at, payload)"
                 " OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, $5, $6, $7)",
                 low, row.event_id, row.type, row.key, row.occurred_at, row.recorded_at, row.payload,
@@ -103,7 +103,7 @@ async def test_an_id_that_commits_late_is_published_after_higher_ones(
 
 async def lane_holders(database):
     """Backend pids of the sessions that publish a lane."""
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         return (
             await conn.execute(
                 text(
@@ -124,8 +124,8 @@ async def test_only_one_relay_publishes_a_lane_and_the_other_takes_over(
         [first] = await eventually(lambda: lane_holders(database))
         for n in range(1, 20):
             await write(database, new_activity, lead, [n])
-        async with database.recording() as recording:
-            await recording.conn.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": first})
+        async with database.write_transaction() as unit_of_work:
+            await unit_of_work.conn.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": first})
         for n in range(20, 40):
             await write(database, new_activity, lead, [n])
         assert len(await eventually(lambda: lane_holders(database))) == 1
@@ -147,8 +147,8 @@ async def test_relays_share_lanes_and_together_publish_everything_in_order(
     async with run_workers(*relays):
         await eventually(shared)
         for n in range(1, 11):
-            async with database.recording() as recording:
-                recording.publish(*(new_activity(recording, lead, n) for lead in leads))
+            async with database.write_transaction() as unit_of_work:
+                unit_of_work.publish(*(new_activity(unit_of_work, lead, n) for lead in leads))
         await eventually(lambda: empty(database))
     assert first_sightings(await reader("intake-events").events()) == {lead: list(range(1, 11)) for lead in leads}
 
@@ -185,8 +185,8 @@ async def test_appends_that_fail_halfway_make_no_gap_and_no_reordering(
     chance = random.Random(3)
     leads = [uuid4() for _ in range(5)]
     for n in range(1, 41):
-        async with database.recording() as recording:
-            recording.publish(*(new_activity(recording, lead, n) for lead in leads))
+        async with database.write_transaction() as unit_of_work:
+            unit_of_work.publish(*(new_activity(unit_of_work, lead, n) for lead in leads))
     left = 12
 
     def faults(_partition):
@@ -218,7 +218,7 @@ async def test_a_partition_that_is_not_available_does_not_hold_up_the_others(
         await write_each(database, new_activity, leads, n)
 
     async def only_its_rows_wait():
-        async with database.reading() as conn:
+        async with database.read_transaction() as conn:
             keys = set((await conn.execute(text("SELECT DISTINCT key FROM outbox"))).scalars())
         return keys == {str(lead) for lead in mine}
 
@@ -232,8 +232,8 @@ async def test_a_partition_that_is_not_available_does_not_hold_up_the_others(
 
 
 async def write_each(database, new_activity, leads, n):
-    async with database.recording() as recording:
-        recording.publish(*(new_activity(recording, lead, n) for lead in leads))
+    async with database.write_transaction() as unit_of_work:
+        unit_of_work.publish(*(new_activity(unit_of_work, lead, n) for lead in leads))
 
 
 async def test_rows_of_the_version_before_are_published_beside_new_ones(
@@ -241,8 +241,8 @@ async def test_rows_of_the_version_before_are_published_beside_new_ones(
 ):
     lead = uuid4()
     await write(database, new_activity, lead, [1, 2])
-    async with database.recording() as recording:
-        await recording.conn.execute(text("UPDATE outbox SET key_hash = NULL"))
+    async with database.write_transaction() as unit_of_work:
+        await unit_of_work.conn.execute(text("UPDATE outbox SET key_hash = NULL"))
     await write(database, new_activity, lead, [3])
     async with run_workers(new_relay(database, cluster, "intake")):
         await eventually(lambda: empty(database))
@@ -265,7 +265,7 @@ async def test_added_partitions_take_new_leads_only(
     await admin.close()
 
     async def layouts():
-        async with database.reading() as conn:
+        async with database.read_transaction() as conn:
             found = (await conn.execute(text("SELECT partitions FROM partition_layout ORDER BY 1"))).scalars().all()
         return found if len(found) == 2 else None
 
@@ -273,8 +273,8 @@ async def test_added_partitions_take_new_leads_only(
         await write(database, new_activity, old, [2])
         assert await eventually(layouts) == [12, 40]
         await eventually(lambda: empty(database))
-    async with database.recording() as recording:
-        await recording.conn.execute(
+    async with database.write_transaction() as unit_of_work:
+        await unit_of_work.conn.execute(
             text("UPDATE partition_layout SET since = since - interval '5 minutes' WHERE partitions = 40")
         )
     young = [new_id() for _ in range(30)]
@@ -289,10 +289,10 @@ async def test_added_partitions_take_new_leads_only(
 
 
 async def test_a_relay_that_meets_a_programming_error_ends(database, cluster, new_activity, new_relay):
-    async with database.recording() as recording:
-        recording.publish(new_activity(recording))
-        await recording.conn.execute(text("ALTER TABLE outbox RENAME COLUMN payload TO body"))
-        recording.pending.clear()
+    async with database.write_transaction() as unit_of_work:
+        unit_of_work.publish(new_activity(unit_of_work))
+        await unit_of_work.conn.execute(text("ALTER TABLE outbox RENAME COLUMN payload TO body"))
+        unit_of_work.pending.clear()
     with pytest.raises(asyncpg.UndefinedColumnError):
         await new_relay(database, cluster, "intake").run(asyncio.Event())
 

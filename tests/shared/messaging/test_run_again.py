@@ -23,7 +23,7 @@ async def change(database, how):
 
 
 async def count(database, table):
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         return (await conn.execute(text(f"SELECT count(*) FROM {table}"))).scalar_one()
 
 
@@ -31,8 +31,8 @@ async def test_a_relay_whose_table_was_missing_publishes_once_it_is_back(
     database, cluster, intake_topic, new_activity, run_workers, eventually, reader, new_relay
 ):
     lead = uuid4()
-    async with database.recording() as recording:
-        recording.publish(new_activity(recording, lead))
+    async with database.write_transaction() as unit_of_work:
+        unit_of_work.publish(new_activity(unit_of_work, lead))
     relay = new_relay(database, cluster, "intake")
     await rename(database, "outbox", "outbox_away")
     with pytest.raises(asyncpg.UndefinedTableError):

@@ -27,17 +27,17 @@ async def test_the_context_of_a_request_reaches_the_consumer_and_what_it_publish
     database, other_database, cluster, new_activity, run_workers, eventually, spans, new_relay, new_consumer
 ):
     with spans.tracer.start_as_current_span("POST /v1/activities") as request:
-        async with database.recording() as recording:
-            recording.publish(new_activity(recording))
+        async with database.write_transaction() as unit_of_work:
+            unit_of_work.publish(new_activity(unit_of_work))
     asked = request.get_span_context()
 
-    async def answer(recording, received):
-        recording.publish(*(new_activity(recording) for _ in received))
+    async def answer(unit_of_work, received):
+        unit_of_work.publish(*(new_activity(unit_of_work) for _ in received))
 
     consumer = new_consumer(other_database, cluster, group="test", topics=["intake-events"], handle=answer)
 
     async def answered():
-        async with other_database.reading() as conn:
+        async with other_database.read_transaction() as conn:
             return (await conn.execute(text("SELECT traceparent FROM outbox"))).scalars().all()
 
     async with run_workers(new_relay(database, cluster, "intake"), consumer):
@@ -49,9 +49,9 @@ async def test_the_context_of_a_request_reaches_the_consumer_and_what_it_publish
 
 
 async def test_without_a_trace_nothing_is_carried(database, new_activity):
-    async with database.recording() as recording:
-        recording.publish(new_activity(recording, uuid4()))
-    async with database.reading() as conn:
+    async with database.write_transaction() as unit_of_work:
+        unit_of_work.publish(new_activity(unit_of_work, uuid4()))
+    async with database.read_transaction() as conn:
         assert (await conn.execute(text("SELECT traceparent FROM outbox"))).scalar_one() is None
 
 

@@ -14,7 +14,7 @@ from accord.contracts.watermarks import (
     decode_announcement,
     encode_announcement,
 )
-from accord.db import RECORDING_LOCK
+from accord.db import WRITERS_LOCK
 from accord.messaging import dead_letters
 from accord.messaging.consumer_store import PostgresConsumerStore, watermark
 from accord.messaging.frontier import Bound, Consumed, Frontier
@@ -202,12 +202,12 @@ async def test_with_nothing_to_publish_it_is_now(session):
 
 async def test_an_open_recording_holds_it_back_and_its_rows_do_until_published(database, session, new_activity):
     frontier = Frontier(WHOLE)
-    async with database.recording() as recording:
-        recording.publish(new_activity(recording))
-        assert await at(frontier, session) <= recording.now
-    assert await at(frontier, session) <= recording.now
+    async with database.write_transaction() as unit_of_work:
+        unit_of_work.publish(new_activity(unit_of_work))
+        assert await at(frontier, session) <= unit_of_work.now
+    assert await at(frontier, session) <= unit_of_work.now
     await publish_everything(session)
-    assert await at(frontier, session) > recording.now
+    assert await at(frontier, session) > unit_of_work.now
 
 
 async def publish_everything(session):
@@ -218,14 +218,14 @@ async def test_of_several_writers_the_oldest_counts(database, session):
     opened, go_on = asyncio.Event(), asyncio.Event()
 
     async def write():
-        async with database.recording() as recording:
+        async with database.write_transaction() as unit_of_work:
             opened.set()
             await go_on.wait()
-        return recording.now
+        return unit_of_work.now
 
     first = asyncio.create_task(write())
     await opened.wait()
-    async with database.recording():
+    async with database.write_transaction():
         pass
     found = await at(Frontier(WHOLE), session)
     go_on.set()
@@ -250,7 +250,7 @@ async def test_a_writer_of_a_role_that_cannot_be_seen_withholds_it(database, ses
         await watcher._connection.execute("SET SESSION AUTHORIZATION watcher")
         assert await Frontier(WHOLE).advance(watcher) is not None
         async with stranger.transaction():
-            await stranger.execute(f"SELECT pg_advisory_xact_lock_shared({RECORDING_LOCK})")
+            await stranger.execute(f"SELECT pg_advisory_xact_lock_shared({WRITERS_LOCK})")
             assert await Frontier(WHOLE).advance(watcher) is None
         assert await Frontier(WHOLE).advance(watcher) is not None
     finally:
@@ -264,7 +264,7 @@ async def test_a_writer_whose_activity_is_not_tracked_withholds_it(database, ses
     try:
         await stranger.execute("SET track_activities = off")
         async with stranger.transaction():
-            await stranger.execute(f"SELECT pg_advisory_xact_lock_shared({RECORDING_LOCK})")
+            await stranger.execute(f"SELECT pg_advisory_xact_lock_shared({WRITERS_LOCK})")
             assert await Frontier(WHOLE).advance(session) is None
         assert await Frontier(WHOLE).advance(session) is not None
     finally:
@@ -280,19 +280,19 @@ async def test_rows_below_the_floor_are_published_and_none_comes_there_any_more(
     opened, go_on = asyncio.Event(), asyncio.Event()
 
     async def write_late():
-        async with database.recording() as recording:
-            recording.publish(new_activity(recording))
+        async with database.write_transaction() as unit_of_work:
+            unit_of_work.publish(new_activity(unit_of_work))
             opened.set()
             await go_on.wait()
 
     late = asyncio.create_task(write_late())
     await opened.wait()
     for _ in range(5):
-        async with database.recording() as recording:
-            recording.publish(new_activity(recording))
+        async with database.write_transaction() as unit_of_work:
+            unit_of_work.publish(new_activity(unit_of_work))
         await session._connection.execute("DELETE FROM outbox")
         await frontier.advance(session)
-    assert frontier.floor_id == 0, "a recording from before is still open"
+    assert frontier.floor_id == 0, "a unit of work from before is still open"
     go_on.set()
     await late
     await frontier.advance(session)
@@ -307,8 +307,8 @@ async def test_the_very_first_row_of_an_outbox_is_above_the_floor(database, sess
     frontier = Frontier(WHOLE)
     for _ in range(3):
         await frontier.advance(session)
-    async with database.recording() as recording:
-        recording.publish(new_activity(recording))
+    async with database.write_transaction() as unit_of_work:
+        unit_of_work.publish(new_activity(unit_of_work))
     assert await session.first_id(WHOLE, frontier.floor_id) == 1
 
 
@@ -328,7 +328,7 @@ class Consuming:
 
     async def consume(self, offset, *publishing):
         async with self.store.begin() as transaction:
-            transaction.recording.publish(*(make(transaction.recording) for make in publishing))
+            transaction.unit_of_work.publish(*(make(transaction.unit_of_work) for make in publishing))
             await transaction.advance({self.part: Move(self._offset, Position(offset))})
         self._offset = offset
 
@@ -412,7 +412,7 @@ async def test_an_unsettled_dead_letter_holds_its_lead_and_one_without_a_key_hol
     consuming.announce(base + timedelta(minutes=1), 2)
     await consuming.consume(2)
     assert await at(consuming.frontier, session) == base, "nothing more is claimed"
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         letters = await dead_letters.listed(conn, limit=10)
     for one in letters:
         await dead_letters.discard(consuming.store, one.id)
@@ -425,12 +425,12 @@ async def test_everything_recorded_before_it_stands_before_its_ends(
     heard = new_watermarks(cluster, "test", [INTAKE])
     async with run_workers(new_relay(database, cluster, "intake", lanes=2, **QUICK), heard):
         for n in range(1, 200):
-            async with database.recording() as recording:
-                recording.publish(*(new_activity(recording, uuid4(), n) for _ in range(5)))
+            async with database.write_transaction() as unit_of_work:
+                unit_of_work.publish(*(new_activity(unit_of_work, uuid4(), n) for _ in range(5)))
 
         async def all_announced():
             newest = heard.board.newest(INTAKE)
-            return newest is not None and newest > recording.now
+            return newest is not None and newest > unit_of_work.now
 
         await eventually(all_announced)
     events = await reader(INTAKE).events()
@@ -461,7 +461,7 @@ async def test_a_stopped_relay_holds_the_consumer_s_watermark(
     heard = new_watermarks(cluster, "test", [INTAKE])
 
     async def known():
-        async with database.reading() as conn:
+        async with database.read_transaction() as conn:
             return (await heard.read(conn)).until([INTAKE])
 
     async with run_workers(
@@ -470,18 +470,18 @@ async def test_a_stopped_relay_holds_the_consumer_s_watermark(
         assert await known() is None
         async with run_workers(new_relay(database, cluster, "intake", **QUICK)):
             await eventually(known)
-        async with database.recording() as recording:
-            recording.publish(new_activity(recording))
-        assert await known() <= recording.now
+        async with database.write_transaction() as unit_of_work:
+            unit_of_work.publish(new_activity(unit_of_work))
+        assert await known() <= unit_of_work.now
 
         async def past():
-            return await known() > recording.now
+            return await known() > unit_of_work.now
 
         async with run_workers(new_relay(database, cluster, "intake", **QUICK)):
             await eventually(past)
 
         async def noted():
-            async with database.reading() as conn:
+            async with database.read_transaction() as conn:
                 return await watermark(conn, [INTAKE])
 
         assert await eventually(noted) <= await known()
@@ -542,11 +542,11 @@ async def test_a_strict_watermark_under_concurrent_writers(database, session):
 
     async def write():
         while not stop.is_set():
-            async with database.recording() as recording:
+            async with database.write_transaction() as unit_of_work:
                 before = announced_moments[-1] if announced_moments else None
-                assert before is None or recording.now >= before
+                assert before is None or unit_of_work.now >= before
                 await asyncio.sleep(0.001)
-                assert all(moment <= recording.now for moment in announced_moments)
+                assert all(moment <= unit_of_work.now for moment in announced_moments)
 
     writers = [asyncio.create_task(write()) for _ in range(6)]
     frontier = Frontier(WHOLE)

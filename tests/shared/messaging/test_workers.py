@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from accord.workers import Periodic, Stall, give_way
+from accord.workers import Periodic, StallDetector, yield_to_foreground
 
 
 async def test_it_works_again_at_once_while_there_is_more():
@@ -63,7 +63,7 @@ async def test_a_round_that_does_not_finish_is_a_problem():
 def test_nothing_that_waits_is_no_stall_and_progress_ends_one(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("accord.workers.monotonic", lambda: clock[0])
-    stall = Stall(60)
+    stall = StallDetector(60)
     clock[0] = 1000
     assert not stall.stuck
     stall.waits(True)
@@ -77,7 +77,7 @@ def test_nothing_that_waits_is_no_stall_and_progress_ends_one(monkeypatch):
 def test_a_retried_failure_is_never_a_stall_and_silence_after_it_is(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("accord.workers.monotonic", lambda: clock[0])
-    stall = Stall(60)
+    stall = StallDetector(60)
     stall.waits(True)
     for _ in range(6 * 3600 // 30):
         clock[0] += 30
@@ -89,7 +89,7 @@ def test_a_retried_failure_is_never_a_stall_and_silence_after_it_is(monkeypatch)
 
 async def test_background_work_goes_on_when_nobody_waits_any_more_and_at_last_though_somebody_always_does():
     looks = iter([True, True, False])
-    await give_way(lambda: next(looks))
+    await yield_to_foreground(lambda: next(looks))
     assert next(looks, None) is None
     async with asyncio.timeout(10):
-        await give_way(lambda: True)
+        await yield_to_foreground(lambda: True)

@@ -14,9 +14,9 @@ from accord.messaging.relay_store import PostgresRelayStore
 from accord.settings import KafkaSettings
 
 
-async def keep(recording, received):
-    driver = await recording.driver()
-    await driver.executemany(
+async def keep(unit_of_work, received):
+    connection = await unit_of_work.connection()
+    await connection.executemany(
         "INSERT INTO effect (event_id, key, sequence) VALUES ($1, $2, $3)",
         [(one.event.id, one.event.data.key, one.event.data.sequence) for one in received],
     )

@@ -122,11 +122,11 @@ class HookEvent:
     updated_at: datetime
 
 
-async def insert(driver: asyncpg.Connection, rows: Sequence[NewEvent], now: datetime) -> set[str]:
+async def insert(connection: asyncpg.Connection, rows: Sequence[NewEvent], now: datetime) -> set[str]:
     """Keep these events; the ids of those that were not there yet."""
     if not rows:
         return set()
-    found = await driver.fetch(
+    found = await connection.fetch(
         _INSERT,
         [row.hook_event_id for row in rows],
         [row.source for row in rows],
@@ -145,70 +145,70 @@ async def insert(driver: asyncpg.Connection, rows: Sequence[NewEvent], now: date
 
 
 async def claim(
-    driver: asyncpg.Connection, now: datetime, lease_s: float, rows: int, resting: Sequence[str]
+    connection: asyncpg.Connection, now: datetime, lease_s: float, rows: int, resting: Sequence[str]
 ) -> list[HookEvent]:
     """Events that are due, each for one worker until the lease is over; a worker that dies leaves them to be claimed again. `resting`:
     sources whose tool is not to be asked at the moment."""
-    return [_event(row) for row in await driver.fetch(_CLAIM, now, lease_s, rows, list(resting))]
+    return [_event(row) for row in await connection.fetch(_CLAIM, now, lease_s, rows, list(resting))]
 
 
-async def hold(driver: asyncpg.Connection, event: HookEvent) -> bool:
+async def hold(connection: asyncpg.Connection, event: HookEvent) -> bool:
     """Lock a claimed event; False if it is no longer this claim's, so that nothing is done twice."""
-    return bool(await driver.fetchval(_HOLD, event.hook_event_id, event.attempts))
+    return bool(await connection.fetchval(_HOLD, event.hook_event_id, event.attempts))
 
 
 async def settle(
-    driver: asyncpg.Connection, event_id: UUID, lead_id: UUID | None, note: str | None, now: datetime
+    connection: asyncpg.Connection, event_id: UUID, lead_id: UUID | None, note: str | None, now: datetime
 ) -> None:
     """It is done with, and nothing of its content is needed any more."""
-    await driver.execute(_SETTLE, event_id, lead_id, note, now)
+    await connection.execute(_SETTLE, event_id, lead_id, note, now)
 
 
 async def postpone(
-    driver: asyncpg.Connection, event: HookEvent, state: State, due_at: datetime, error: str, now: datetime
+    connection: asyncpg.Connection, event: HookEvent, state: State, due_at: datetime, error: str, now: datetime
 ) -> None:
     """Try again at a time, or give it up."""
-    await driver.execute(_POSTPONE, event.hook_event_id, event.attempts, state, due_at, error, now)
+    await connection.execute(_POSTPONE, event.hook_event_id, event.attempts, state, due_at, error, now)
 
 
-async def overtake(driver: asyncpg.Connection, event: HookEvent, now: datetime) -> None:
+async def overtake(connection: asyncpg.Connection, event: HookEvent, now: datetime) -> None:
     """Drop what waits or was given up of a record that has been deleted since."""
-    await driver.execute(_OVERTAKE, event.source, list(event.keys), event.hook_event_id, now)
+    await connection.execute(_OVERTAKE, event.source, list(event.keys), event.hook_event_id, now)
 
 
-async def one(driver: asyncpg.Connection, source: str, event_id: UUID) -> HookEvent | None:
+async def one(connection: asyncpg.Connection, source: str, event_id: UUID) -> HookEvent | None:
     """One kept event of a source."""
-    row = await driver.fetchrow(_ONE, source, event_id)
+    row = await connection.fetchrow(_ONE, source, event_id)
     return None if row is None else _event(row)
 
 
 async def page(
-    driver: asyncpg.Connection, source: str, state: State, before: UUID | None, rows: int
+    connection: asyncpg.Connection, source: str, state: State, before: UUID | None, rows: int
 ) -> list[HookEvent]:
     """Kept events of a source in a state, the newest first."""
-    return [_event(row) for row in await driver.fetch(_PAGE, source, state, before, rows)]
+    return [_event(row) for row in await connection.fetch(_PAGE, source, state, before, rows)]
 
 
-async def again(driver: asyncpg.Connection, source: str, event_id: UUID, now: datetime) -> HookEvent | None:
+async def again(connection: asyncpg.Connection, source: str, event_id: UUID, now: datetime) -> HookEvent | None:
     """Have an event that was given up tried again, for as long as a new one; None if it is not there or not given up."""
-    row = await driver.fetchrow(_AGAIN, source, event_id, now)
+    row = await connection.fetchrow(_AGAIN, source, event_id, now)
     return None if row is None else _event(row)
 
 
-async def discard(driver: asyncpg.Connection, source: str, event_id: UUID, now: datetime) -> HookEvent | None:
+async def discard(connection: asyncpg.Connection, source: str, event_id: UUID, now: datetime) -> HookEvent | None:
     """Give an event up for good; None if it is not there or done."""
-    row = await driver.fetchrow(_DISCARD, source, event_id, now)
+    row = await connection.fetchrow(_DISCARD, source, event_id, now)
     return None if row is None else _event(row)
 
 
-async def counts(driver: asyncpg.Connection) -> dict[str, int]:
+async def counts(connection: asyncpg.Connection) -> dict[str, int]:
     """How many are in each state but done, counted up to 100,000."""
-    return {row["state"]: row["count"] for row in await driver.fetch(_COUNT)}
+    return {row["state"]: row["count"] for row in await connection.fetch(_COUNT)}
 
 
-async def prune(driver: asyncpg.Connection, done_before: datetime, failed_before: datetime, rows: int) -> int:
+async def prune(connection: asyncpg.Connection, done_before: datetime, failed_before: datetime, rows: int) -> int:
     """Forget old ones; how many."""
-    status: str = await driver.execute(_PRUNE, done_before, failed_before, rows)
+    status: str = await connection.execute(_PRUNE, done_before, failed_before, rows)
     return int(status.rpartition(" ")[2])
 
 

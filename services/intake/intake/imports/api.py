@@ -25,7 +25,7 @@ from accord.http.auth import Caller, authorize, forbidden, require
 from accord.http.idempotency import Answer, ticket_of
 from accord.http.openapi import operation, problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
-from accord.http.problems import Problem, media_type_of, unfit, unsupported_media_type, validation_problem
+from accord.http.problems import Problem, media_type_of, unsupported_media_type, validation_error, validation_problem
 from intake.imports.domain.imports import Failure, Outcome, Plan, State
 from intake.imports.domain.table import ERROR_COLUMN, LINE_COLUMN, OURS, ROW_COLUMN, encoding_named, guarded
 from intake.imports.queries import Job
@@ -79,7 +79,7 @@ def _query(request: Request) -> ImportQuery:
     twice = {name for name, _ in given if sum(other == name for other, _ in given) > 1}
     if twice:
         errors = [{"parameter": name, "message": "Must stand once"} for name in sorted(twice)]
-        raise unfit("A parameter stands twice.", *errors)
+        raise validation_error("A parameter stands twice.", *errors)
     try:
         return ImportQuery.model_validate(dict(given))
     except ValidationError as error:
@@ -270,7 +270,7 @@ async def _asked(request: Request, caller: Caller, media: str) -> Asked:
         header=query.header and header != "absent",
         timezone=query.timezone,
         rows_per_s_max=query.rows_per_s,
-        ticket=await ticket_of(request, caller.name, b""),
+        idempotency_request=await ticket_of(request, caller.name, b""),
     )
 
 

@@ -167,37 +167,37 @@ class Progress:
 
 # the job -----------------------------------------------------------------------------------------------------------
 async def create(
-    driver: asyncpg.Connection, import_id: UUID, source: str, caller: str, *, dry_run: bool, now: datetime
+    connection: asyncpg.Connection, import_id: UUID, source: str, caller: str, *, dry_run: bool, now: datetime
 ) -> None:
     """A new job, whose file is being received."""
-    await driver.execute(_CREATE, import_id, source, caller, dry_run, now)
+    await connection.execute(_CREATE, import_id, source, caller, dry_run, now)
 
 
-async def queue(driver: asyncpg.Connection, import_id: UUID, plan: Plan, now: datetime) -> bool:
+async def queue(connection: asyncpg.Connection, import_id: UUID, plan: Plan, now: datetime) -> bool:
     """The whole file is there; False if it is not awaited any more."""
-    done = await driver.execute(_QUEUE, import_id, plan.model_dump_json(), plan.start, plan.number, now)
+    done = await connection.execute(_QUEUE, import_id, plan.model_dump_json(), plan.start, plan.number, now)
     return bool(done == "UPDATE 1")
 
 
-async def find(driver: asyncpg.Connection, import_id: UUID, *, lock: bool = False) -> Job | None:
+async def find(connection: asyncpg.Connection, import_id: UUID, *, lock: bool = False) -> Job | None:
     """The job with this id; locked until the commit if asked."""
-    row = await driver.fetchrow(_LOCK if lock else _FIND, import_id)
+    row = await connection.fetchrow(_LOCK if lock else _FIND, import_id)
     return None if row is None else _job(row)
 
 
-async def give_up(driver: asyncpg.Connection, import_id: UUID, now: datetime, error: str) -> None:
+async def give_up(connection: asyncpg.Connection, import_id: UUID, now: datetime, error: str) -> None:
     """Have an import failed of which something that was kept cannot be read, without that, so that it can be shown."""
-    await driver.execute(_GIVE_UP, import_id, error, now)
+    await connection.execute(_GIVE_UP, import_id, error, now)
 
 
-async def page(driver: asyncpg.Connection, before: UUID, rows: int, source: str | None) -> list[Job]:
+async def page(connection: asyncpg.Connection, before: UUID, rows: int, source: str | None) -> list[Job]:
     """Jobs that began before the one with this id, latest first."""
-    return [_job(row) for row in await driver.fetch(_PAGE, before, rows, source)]
+    return [_job(row) for row in await connection.fetch(_PAGE, before, rows, source)]
 
 
-async def waiting(driver: asyncpg.Connection, but: Sequence[UUID], rows: int) -> list[UUID]:
+async def waiting(connection: asyncpg.Connection, but: Sequence[UUID], rows: int) -> list[UUID]:
     """Imports but these that have rows to be taken and that nobody works on, oldest first."""
-    return [row["import_id"] for row in await driver.fetch(_OPEN, but, rows)]
+    return [row["import_id"] for row in await connection.fetch(_OPEN, but, rows)]
 
 
 async def lease(session: asyncpg.Connection, import_id: UUID) -> bool:
@@ -206,14 +206,14 @@ async def lease(session: asyncpg.Connection, import_id: UUID) -> bool:
     return taken
 
 
-async def begin(driver: asyncpg.Connection, import_id: UUID, now: datetime) -> bool:
+async def begin(connection: asyncpg.Connection, import_id: UUID, now: datetime) -> bool:
     """Say that it is worked on; False if there is nothing to be done."""
-    return bool(await driver.execute(_BEGIN, import_id, now) == "UPDATE 1")
+    return bool(await connection.execute(_BEGIN, import_id, now) == "UPDATE 1")
 
 
-async def advance(driver: asyncpg.Connection, import_id: UUID, progress: Progress, now: datetime) -> bool | None:
+async def advance(connection: asyncpg.Connection, import_id: UUID, progress: Progress, now: datetime) -> bool | None:
     """Move on; whether somebody has asked to cancel it. None: it is not where `came_from` says, so nothing may be written."""
-    row = await driver.fetchrow(
+    row = await connection.fetchrow(
         _ADVANCE,
         import_id,
         progress.came_from,
@@ -228,14 +228,14 @@ async def advance(driver: asyncpg.Connection, import_id: UUID, progress: Progres
     return None if row is None else row["cancel_requested"]
 
 
-async def restart(driver: asyncpg.Connection, import_id: UUID, plan: Plan, now: datetime) -> None:
+async def restart(connection: asyncpg.Connection, import_id: UUID, plan: Plan, now: datetime) -> None:
     """Back to the first row, as only a dry run may."""
-    await driver.execute(_RESTART, import_id, plan.start, plan.number, now)
-    await driver.execute(_DROP_FAILURES, import_id)
+    await connection.execute(_RESTART, import_id, plan.start, plan.number, now)
+    await connection.execute(_DROP_FAILURES, import_id)
 
 
 async def end(
-    driver: asyncpg.Connection,
+    connection: asyncpg.Connection,
     import_id: UUID,
     state: State,
     now: datetime,
@@ -244,97 +244,97 @@ async def end(
     rows_per_s: float | None = None,
 ) -> None:
     """It came to its end; what is left of its file goes."""
-    await driver.execute(_END, import_id, state, error, now, rows_per_s)
-    await driver.execute(_DROP_BLOCKS, import_id, 2**62)
+    await connection.execute(_END, import_id, state, error, now, rows_per_s)
+    await connection.execute(_DROP_BLOCKS, import_id, 2**62)
 
 
-async def remove(driver: asyncpg.Connection, import_id: UUID) -> None:
+async def remove(connection: asyncpg.Connection, import_id: UUID) -> None:
     """As if it had never been: the request is answered by an earlier one."""
-    await driver.execute(_REMOVE, import_id)
-    await driver.execute(_DROP_BLOCKS, import_id, 2**62)
+    await connection.execute(_REMOVE, import_id)
+    await connection.execute(_DROP_BLOCKS, import_id, 2**62)
 
 
-async def open_counts(driver: asyncpg.Connection, caller: str) -> tuple[int, int]:
+async def open_counts(connection: asyncpg.Connection, caller: str) -> tuple[int, int]:
     """Imports that have not ended: all, and those of this caller."""
-    (row,) = await driver.fetch(_OPEN_COUNTS, caller)
+    (row,) = await connection.fetch(_OPEN_COUNTS, caller)
     return row["every"], row["own"]
 
 
-async def lock_opening(driver: asyncpg.Connection) -> None:
+async def lock_opening(connection: asyncpg.Connection) -> None:
     """Let no other import begin before this transaction has ended, so that those that are open can be counted."""
-    await driver.execute(_LOCK_OPENING)
+    await connection.execute(_LOCK_OPENING)
 
 
-async def request_cancel(driver: asyncpg.Connection, import_id: UUID) -> None:
+async def request_cancel(connection: asyncpg.Connection, import_id: UUID) -> None:
     """Whoever works on it will stop."""
-    await driver.execute(_REQUEST_CANCEL, import_id)
+    await connection.execute(_REQUEST_CANCEL, import_id)
 
 
-async def broken_off(driver: asyncpg.Connection, before: datetime) -> list[UUID]:
+async def broken_off(connection: asyncpg.Connection, before: datetime) -> list[UUID]:
     """Imports of whose file nothing has come since then, locked."""
-    return [row["import_id"] for row in await driver.fetch(_BROKEN_OFF, before)]
+    return [row["import_id"] for row in await connection.fetch(_BROKEN_OFF, before)]
 
 
-async def earlier(driver: asyncpg.Connection, source: str, import_id: UUID) -> tuple[bool, bool]:
+async def earlier(connection: asyncpg.Connection, source: str, import_id: UUID) -> tuple[bool, bool]:
     """Whether rows of this source were imported before, and whether some of them were rejected."""
-    (row,) = await driver.fetch(_EARLIER, source, import_id)
+    (row,) = await connection.fetch(_EARLIER, source, import_id)
     return row["imports"] > 0, row["rejected"]
 
 
 # its file ----------------------------------------------------------------------------------------------------------
 async def add_block(
-    driver: asyncpg.Connection, import_id: UUID, first_byte: int, content: bytes, now: datetime
+    connection: asyncpg.Connection, import_id: UUID, first_byte: int, content: bytes, now: datetime
 ) -> bool:
     """Keep the next block; False if it is not awaited any more."""
-    return bool(await driver.execute(_ADD_BLOCK, import_id, first_byte, content, now) == "INSERT 0 1")
+    return bool(await connection.execute(_ADD_BLOCK, import_id, first_byte, content, now) == "INSERT 0 1")
 
 
-async def block_at(driver: asyncpg.Connection, import_id: UUID, byte: int) -> tuple[int, bytes] | None:
+async def block_at(connection: asyncpg.Connection, import_id: UUID, byte: int) -> tuple[int, bytes] | None:
     """First byte and content of the block in which `byte` is; None behind the last one."""
-    row = await driver.fetchrow(_BLOCK, import_id, byte)
+    row = await connection.fetchrow(_BLOCK, import_id, byte)
     if row is None or byte >= row["first_byte"] + len(row["content"]):
         return None
     return row["first_byte"], row["content"]
 
 
-async def drop_blocks(driver: asyncpg.Connection, import_id: UUID, before: int) -> None:
+async def drop_blocks(connection: asyncpg.Connection, import_id: UUID, before: int) -> None:
     """Blocks that begin before this byte are done with."""
-    await driver.execute(_DROP_BLOCKS, import_id, before)
+    await connection.execute(_DROP_BLOCKS, import_id, before)
 
 
 # its rows ----------------------------------------------------------------------------------------------------------
 async def save_chunk(
-    driver: asyncpg.Connection, import_id: UUID, first_row: int, outcomes: int, results: bytes
+    connection: asyncpg.Connection, import_id: UUID, first_row: int, outcomes: int, results: bytes
 ) -> None:
     """What became of some rows, from this one on: which outcomes there are (bits), and the packed results."""
-    await driver.execute(_SAVE_CHUNK, import_id, first_row, outcomes, results)
+    await connection.execute(_SAVE_CHUNK, import_id, first_row, outcomes, results)
 
 
 async def chunks(
-    driver: asyncpg.Connection, import_id: UUID, from_row: int, outcomes: int, behind: int, limit: int
+    connection: asyncpg.Connection, import_id: UUID, from_row: int, outcomes: int, behind: int, limit: int
 ) -> list[tuple[int, bytes]]:
     """First row and packed results of the chunks that hold that row and later ones and have one of these outcomes (bits), in order; those
     whose first row comes after `behind`."""
-    found = await driver.fetch(_CHUNKS, import_id, from_row, outcomes, behind, limit)
+    found = await connection.fetch(_CHUNKS, import_id, from_row, outcomes, behind, limit)
     return [(row["first_row"], row["results"]) for row in found]
 
 
-async def save_failures(driver: asyncpg.Connection, import_id: UUID, failures: Sequence[Failure]) -> None:
+async def save_failures(connection: asyncpg.Connection, import_id: UUID, failures: Sequence[Failure]) -> None:
     """Keep rows for the file of errors."""
     if failures:
         records = [(import_id, *failure[:4], list(failure.keys)) for failure in failures]
-        await driver.copy_records_to_table("import_failure", records=records, columns=_FAILURE_COLUMNS)
+        await connection.copy_records_to_table("import_failure", records=records, columns=_FAILURE_COLUMNS)
 
 
-async def failures(driver: asyncpg.Connection, import_id: UUID, after: int, limit: int) -> list[Failure]:
+async def failures(connection: asyncpg.Connection, import_id: UUID, after: int, limit: int) -> list[Failure]:
     """Rows for the file of errors, those behind row `after`."""
-    found = await driver.fetch(_FAILURES, import_id, after, limit)
+    found = await connection.fetch(_FAILURES, import_id, after, limit)
     return [Failure(row["row_number"], row["outcome"], row["error"], row["content"]) for row in found]
 
 
-async def prune_chunks(driver: asyncpg.Connection, before: datetime, rows: int) -> int:
+async def prune_chunks(connection: asyncpg.Connection, before: datetime, rows: int) -> int:
     """Drop what became of single rows of imports that ended before then, so many chunks at most; how many."""
-    return int((await driver.execute(_PRUNE_CHUNKS, before, rows)).rpartition(" ")[2])
+    return int((await connection.execute(_PRUNE_CHUNKS, before, rows)).rpartition(" ")[2])
 
 
 # what would become of its rows -------------------------------------------------------------------------------------
@@ -353,31 +353,31 @@ async def foresee(session: asyncpg.Connection, taken: Mapping[int, str]) -> None
     await session.execute(_FORESEE, list(taken), list(taken.values()))
 
 
-async def now(driver: asyncpg.Connection) -> datetime:
+async def now(connection: asyncpg.Connection) -> datetime:
     """The database's time."""
-    at: datetime = await driver.fetchval("SELECT clock_timestamp()")
+    at: datetime = await connection.fetchval("SELECT clock_timestamp()")
     return at
 
 
 async def unchanged(
-    driver: asyncpg.Connection, rows: Sequence[tuple[int, UUID, str, UUID]], policy_version: int | None
+    connection: asyncpg.Connection, rows: Sequence[tuple[int, UUID, str, UUID]], policy_version: int | None
 ) -> dict[int, tuple[UUID, str]]:
     """Of rows (place, lead, source, MD5 of the content as a UUID) those that the lead has been told before, word for word, under the same
     policy: place → lead and verdict."""
     if not rows:
         return {}
-    found = await driver.fetch(_UNCHANGED, *map(list, zip(*rows, strict=True)), policy_version)
+    found = await connection.fetch(_UNCHANGED, *map(list, zip(*rows, strict=True)), policy_version)
     return {row["place"]: (row["lead_id"], row["verdict"]) for row in found}
 
 
 async def rejected_before(
-    driver: asyncpg.Connection, rows: Sequence[tuple[int, str, str, UUID]], policy_version: int | None
+    connection: asyncpg.Connection, rows: Sequence[tuple[int, str, str, UUID]], policy_version: int | None
 ) -> set[int]:
     """Of rows (place, key word, source, MD5 of the content as a UUID) those that were rejected before, word for word, under the same
     policy."""
     if not rows:
         return set()
-    found = await driver.fetch(_REJECTED_BEFORE, *map(list, zip(*rows, strict=True)), policy_version)
+    found = await connection.fetch(_REJECTED_BEFORE, *map(list, zip(*rows, strict=True)), policy_version)
     return {row["place"] for row in found}
 
 

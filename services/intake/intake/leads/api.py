@@ -13,7 +13,7 @@ from accord.contracts.values import Attributes, Campaign, PolicyFailure, Verdict
 from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
-from accord.http.problems import unfit
+from accord.http.problems import validation_error
 from intake.leads.domain.quality import Quality
 from intake.leads.queries.lookup import Found
 from intake.leads.service.family import absence
@@ -88,7 +88,7 @@ def lead_router(database: Database) -> APIRouter:
     ) -> LeadsOut:
         """Exactly one of `email`, `phone`, `external`."""
         if sum(given is not None for given in (email, phone, external)) != 1:
-            raise unfit(
+            raise validation_error(
                 "Give exactly one of email, phone, external.",
                 {"parameter": "email", "message": "Give exactly one of email, phone, external"},
             )

@@ -15,7 +15,7 @@ from starlette.responses import StreamingResponse
 from accord.contracts.values import PolicyFailure, Timestamp
 from accord.db import Database
 from accord.http.auth import Caller, require
-from accord.http.idempotency import Answer, Ticket, idempotency
+from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
 from intake.leads.api import LEAD_ID, QualityOut
@@ -219,13 +219,15 @@ def privacy_router(database: Database, erase: Erase) -> APIRouter:
         lead_id: UUID,
         body: ConsentIn,
         caller: Caller = require("leads:write"),
-        ticket: Ticket | None = idempotency(),
+        idempotency_request: IdempotencyRequest | None = idempotency(),
     ) -> Response:
         """Consent given elsewhere, or withdrawn. A withdrawal is also an activity `consent.withdrawn` by the lead, so that definition and
         SLA can act on it and everybody sees it in the timeline. The text stays in intake.
         """
         said = consents.Said(body.basis, body.given_at, body.text)
-        return (await consents.record(database, lead_id, said, caller.name, ticket, _written)).answer.response()
+        return (
+            await consents.record(database, lead_id, said, caller.name, idempotency_request, _written)
+        ).answer.response()
 
     @router.get("/v1/erasures", summary="Who was erased, by ids", operation_id="list_erasures")
     async def erasures(_: Caller = require("admin"), limit: Limit = 50, cursor: CursorText = None) -> Page[ErasureOut]:

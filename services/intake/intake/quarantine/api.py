@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from accord.contracts.values import PolicyFailure, SourceName, Timestamp, Verdict
 from accord.http.auth import Caller, forbidden, require
-from accord.http.idempotency import Answer, Ticket, idempotency
+from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from intake.leads.api import LEAD_ID, QualityOut, quality_shown
@@ -177,13 +177,15 @@ def quarantine_router(quarantine: Quarantine, waits_at_most: timedelta) -> APIRo
         submission_id: UUID,
         body: Annotated[ReleaseIn | None, Body()] = None,
         caller: Caller = require("leads:write"),
-        ticket: Ticket | None = idempotency(),
+        idempotency_request: IdempotencyRequest | None = idempotency(),
     ) -> Response:
         """Its lead enters, or is updated if it is in, as of when the submission happened. The judgement stays the policy's, but the
         verdict is `flagged`. Of two people who decide at once one wins; the other is told 409 with `state`.
         """
         note = body.note if body is not None else None
-        return (await quarantine.release(submission_id, note, caller.name, ticket, _let_in)).answer.response()
+        return (
+            await quarantine.release(submission_id, note, caller.name, idempotency_request, _let_in)
+        ).answer.response()
 
     @router.post(
         "/v1/quarantine/{submission_id}/correct",
@@ -196,7 +198,7 @@ def quarantine_router(quarantine: Quarantine, waits_at_most: timedelta) -> APIRo
         submission_id: UUID,
         body: CorrectIn,
         caller: Caller = require("leads:write"),
-        ticket: Ticket | None = idempotency(),
+        idempotency_request: IdempotencyRequest | None = idempotency(),
     ) -> Response:
         """Needs `personal:read` too. The corrected record is judged by the policy in force: it comes in, or waits on with the new
         judgement; one that is rejected is 422 and stays as it was.
@@ -204,7 +206,7 @@ def quarantine_router(quarantine: Quarantine, waits_at_most: timedelta) -> APIRo
         if "personal:read" not in caller.scopes:
             raise forbidden("personal:read")
         try:
-            done = await quarantine.correct(submission_id, body.fields, caller.name, ticket, _let_in)
+            done = await quarantine.correct(submission_id, body.fields, caller.name, idempotency_request, _let_in)
         except RejectedByPolicy as rejected:
             raise rejection(CORRECTED, rejected.quality, rejected.refusal, submission_id) from None
         return done.answer.response()
@@ -220,11 +222,13 @@ def quarantine_router(quarantine: Quarantine, waits_at_most: timedelta) -> APIRo
         submission_id: UUID,
         body: DiscardIn,
         caller: Caller = require("leads:write"),
-        ticket: Ticket | None = idempotency(),
+        idempotency_request: IdempotencyRequest | None = idempotency(),
     ) -> Response:
         """Nothing of it is ever applied. A lead that was held for it alone goes with it, so that the same person is a new lead when they
         come again."""
-        return (await quarantine.discard(submission_id, body.reason, caller.name, ticket, _discarded)).answer.response()
+        return (
+            await quarantine.discard(submission_id, body.reason, caller.name, idempotency_request, _discarded)
+        ).answer.response()
 
     return router
 

@@ -129,40 +129,40 @@ class Others:
     keys: frozenset[IdentityKey]
 
 
-async def read(driver: asyncpg.Connection, submission_ids: Sequence[UUID], *, lock: bool) -> dict[UUID, Waiting]:
+async def read(connection: asyncpg.Connection, submission_ids: Sequence[UUID], *, lock: bool) -> dict[UUID, Waiting]:
     """Submissions that waited or wait, in the order of their ids."""
-    rows = await driver.fetch(_LOCK if lock else _READ, submission_ids)
+    rows = await connection.fetch(_LOCK if lock else _READ, submission_ids)
     return {row["submission_id"]: _waiting(row) for row in rows}
 
 
-async def others(driver: asyncpg.Connection, lead_ids: Sequence[UUID], but: Sequence[UUID]) -> Others:
+async def others(connection: asyncpg.Connection, lead_ids: Sequence[UUID], but: Sequence[UUID]) -> Others:
     """What waits for these leads beside some submissions. The leads are locked, so no more can come."""
-    (row,) = await driver.fetch(_OTHERS, lead_ids, but)
+    (row,) = await connection.fetch(_OTHERS, lead_ids, but)
     return Others(row["first"], frozenset(key_of(word) for word in row["words"] or ()))
 
 
 async def page(
-    driver: asyncpg.Connection, after: UUID, source: str | None, since: datetime | None, rows_max: int
+    connection: asyncpg.Connection, after: UUID, source: str | None, since: datetime | None, rows_max: int
 ) -> list[Listed]:
     """What waits, oldest first."""
-    return [_listed(row) for row in await driver.fetch(_WAITING_PAGE, after, source, since, rows_max)]
+    return [_listed(row) for row in await connection.fetch(_WAITING_PAGE, after, source, since, rows_max)]
 
 
-async def one(driver: asyncpg.Connection, submission_id: UUID) -> Listed | None:
+async def one(connection: asyncpg.Connection, submission_id: UUID) -> Listed | None:
     """One submission that waits or waited."""
-    row = await driver.fetchrow(_ONE, submission_id)
+    row = await connection.fetchrow(_ONE, submission_id)
     return None if row is None else _listed(row)
 
 
 async def overdue(
-    driver: asyncpg.Connection, before: UUID, rows_max: int, only: Sequence[UUID] | None = None
+    connection: asyncpg.Connection, before: UUID, rows_max: int, only: Sequence[UUID] | None = None
 ) -> list[UUID]:
     """The oldest that wait and came before this id was made; none that rests. `only` asks for some."""
-    return [row[0] for row in await driver.fetch(_EXPIRED, before, rows_max, only)]
+    return [row[0] for row in await connection.fetch(_EXPIRED, before, rows_max, only)]
 
 
 async def settle(
-    driver: asyncpg.Connection,
+    connection: asyncpg.Connection,
     waiting: Waiting,
     how: Settled,
     now: datetime,
@@ -172,11 +172,11 @@ async def settle(
     form: str | None,
 ) -> None:
     """It has come in as a submission of this lead, which leads to it from now on: its keys are its lead's."""
-    await driver.execute(_SETTLE, waiting.submission_id, how, now, lead_id, outcome, None, form)
+    await connection.execute(_SETTLE, waiting.submission_id, how, now, lead_id, outcome, None, form)
 
 
 async def dismiss(
-    driver: asyncpg.Connection,
+    connection: asyncpg.Connection,
     submission_ids: Sequence[UUID],
     how: Settled,
     now: datetime,
@@ -186,31 +186,31 @@ async def dismiss(
 ) -> None:
     """They will not come in. What was of leads that are `gone`, also what was dismissed before, belongs to none any more. `drop`: their
     content goes at once."""
-    await driver.execute(_DISMISS, submission_ids, how, now, drop)
+    await connection.execute(_DISMISS, submission_ids, how, now, drop)
     if gone:
-        await driver.execute(_LEAVE, gone)
+        await connection.execute(_LEAVE, gone)
 
 
 async def keep(
-    driver: asyncpg.Connection, submission_id: UUID, form: str, keys: Sequence[IdentityKey], lead_id: UUID | None
+    connection: asyncpg.Connection, submission_id: UUID, form: str, keys: Sequence[IdentityKey], lead_id: UUID | None
 ) -> None:
     """It waits on, corrected."""
-    await driver.execute(_KEEP, submission_id, form, [key_word(key) for key in keys], lead_id)
+    await connection.execute(_KEEP, submission_id, form, [key_word(key) for key in keys], lead_id)
 
 
-async def decided(driver: asyncpg.Connection, decisions: Sequence[Decision]) -> None:
+async def decided(connection: asyncpg.Connection, decisions: Sequence[Decision]) -> None:
     """Record what was done."""
-    await driver.executemany(_DECIDED, [_decision_row(one) for one in decisions])
+    await connection.executemany(_DECIDED, [_decision_row(one) for one in decisions])
 
 
-async def decisions(driver: asyncpg.Connection, submission_ids: Sequence[UUID]) -> list[Decision]:
+async def decisions(connection: asyncpg.Connection, submission_ids: Sequence[UUID]) -> list[Decision]:
     """What was done with these, in order."""
-    return [_decision(row) for row in await driver.fetch(_DECISIONS, submission_ids)]
+    return [_decision(row) for row in await connection.fetch(_DECISIONS, submission_ids)]
 
 
-async def redate(driver: asyncpg.Connection, lead_id: UUID, source: str, captured_at: datetime) -> None:
+async def redate(connection: asyncpg.Connection, lead_id: UUID, source: str, captured_at: datetime) -> None:
     """A held lead was first heard of from elsewhere, at another time, than was thought. Nobody has been told of it yet."""
-    await driver.execute(_REDATE, lead_id, source, captured_at)
+    await connection.execute(_REDATE, lead_id, source, captured_at)
 
 
 def _waiting(row: asyncpg.Record) -> Waiting:

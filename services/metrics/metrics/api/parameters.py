@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from accord.contracts.values import MOMENTS_IN_WORDS, Day, Timestamp
 from accord.http.auth import Caller, require
-from accord.http.problems import unfit_parameter
+from accord.http.problems import parameter_error
 from accord.terms.dimensions import Dimension, UnknownDimension
 from metrics.domain.report_query import (
     Filter,
@@ -108,7 +108,7 @@ def build_query(parameters: ReportParameters) -> ReportQuery:
     """Build the query from its parameters. Raises Problem 422 naming the parameter."""
     since, until = _parse_moment("from", parameters.from_), _parse_moment("to", parameters.to)
     if since and until and since >= until:
-        raise unfit_parameter("to", "must be after from")
+        raise parameter_error("to", "must be after from")
     return ReportQuery(
         mode=parameters.mode,
         order=parameters.order if isinstance(parameters, FunnelQuery) else "any",
@@ -126,7 +126,7 @@ def parse_stage_pair(text: str | None) -> StagePair | None:
         return None
     names = [name.strip() for name in text.split(",")]
     if len(names) != 2 or not all(names) or names[0] == names[1]:
-        raise unfit_parameter("between", "must be two different stages, as inquiry,won")
+        raise parameter_error("between", "must be two different stages, as inquiry,won")
     return StagePair(*names)
 
 
@@ -139,7 +139,7 @@ def _parse_moment(parameter: str, text: str | None) -> datetime | None:
             return datetime.combine(_DAY.validate_python(text), time.min, UTC)
         return _MOMENT.validate_python(text.replace(" ", "+"))
     except ValidationError:
-        raise unfit_parameter(
+        raise parameter_error(
             parameter,
             f"must be a day as 2027-01-01, or a moment with offset as 2027-01-01T09:30:00-06:00, {MOMENTS_IN_WORDS}",
         ) from None
@@ -149,11 +149,11 @@ def _parse_dimensions(text: str | None) -> tuple[Dimension, ...]:
     try:
         return parse_dimensions(text)
     except UnknownDimension as error:
-        raise unfit_parameter("by", str(error)) from None
+        raise parameter_error("by", str(error)) from None
 
 
 def _parse_filter(text: str) -> Filter:
     try:
         return parse_filter(text)
     except UnknownDimension as error:
-        raise unfit_parameter("where", str(error)) from None
+        raise parameter_error("where", str(error)) from None

@@ -14,7 +14,7 @@ from accord.contracts.values import Attributes, Department, Money, StageKind
 from accord.db import Database
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, decode_cursor, encode_cursor
-from accord.http.problems import not_found, unfit_parameter
+from accord.http.problems import not_found, parameter_error
 from metrics.api.csv_tables import csv_response, wants_csv
 from metrics.api.definitions import Answer
 from metrics.api.parameters import Reader
@@ -136,7 +136,7 @@ def _decode_cursor(cursor: str | None) -> TimelineCursor | None:
     at, name, id_ = values
     type_ = next((item_type for item_type in RANK if item_type == name), None)
     if type_ is None or not (_is_number(id_) if type_ == "stage" else _is_uuid(id_)):
-        raise unfit_parameter("cursor", "is not a cursor of this list")
+        raise parameter_error("cursor", "is not a cursor of this list")
     return TimelineCursor(at, type_, id_)
 
 

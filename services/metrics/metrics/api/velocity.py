@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from accord.db import Database
 from accord.http.paging import decode_cursor, encode_cursor
-from accord.http.problems import unfit_parameter
+from accord.http.problems import parameter_error
 from metrics.api.csv_tables import csv_response, wants_csv
 from metrics.api.definitions import Answer, Definition, GroupValues, build_definition, group_values, query_cells
 from metrics.api.parameters import (
@@ -104,7 +104,7 @@ def velocity_router(database: Database) -> APIRouter:
         try:
             report = await get_velocity(database, query, between)
         except UnknownStage as error:
-            raise unfit_parameter(
+            raise parameter_error(
                 "between", f"names a stage that the definition in force does not have: {error}"
             ) from None
         if wants_csv(request):
@@ -131,7 +131,7 @@ def velocity_router(database: Database) -> APIRouter:
             )
         except UnknownStage as error:
             parameter = "between" if isinstance(where, StagePair) else "stage"
-            raise unfit_parameter(
+            raise parameter_error(
                 parameter, f"names a stage that the definition in force does not have: {error}"
             ) from None
         return _leads_to_csv(query, report) if wants_csv(request) else _leads_to_json(query, report)
@@ -145,7 +145,7 @@ def _parse_where(parameters: VelocityLeadsQuery) -> str | StagePair:
         return between
     if between is None and parameters.stage:
         return parameters.stage
-    raise unfit_parameter("stage", "or between must be given, and only one of them")
+    raise parameter_error("stage", "or between must be given, and only one of them")
 
 
 def _decode_cursor(cursor: str | None) -> LeadCursor | None:

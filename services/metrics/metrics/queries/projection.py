@@ -89,13 +89,13 @@ ON CONFLICT (version) DO NOTHING
 """
 
 
-async def lock_leads(driver: asyncpg.Connection, ids: Iterable[UUID]) -> dict[UUID, Lead]:
+async def lock_leads(connection: asyncpg.Connection, ids: Iterable[UUID]) -> dict[UUID, Lead]:
     """Lock these leads; unknown ones are inserted."""
     ordered = sorted(set(ids))
     if not ordered:
         return {}
-    await driver.execute(_INSERT_LEADS, ordered)
-    return {row["lead_id"]: _lead_from_row(row) for row in await driver.fetch(_LOCK_LEADS, ordered)}
+    await connection.execute(_INSERT_LEADS, ordered)
+    return {row["lead_id"]: _lead_from_row(row) for row in await connection.fetch(_LOCK_LEADS, ordered)}
 
 
 def _lead_from_row(row: asyncpg.Record) -> Lead:
@@ -103,7 +103,7 @@ def _lead_from_row(row: asyncpg.Record) -> Lead:
     return Lead(**{**row, "path": tuple(row["path"])})
 
 
-async def save_leads(driver: asyncpg.Connection, leads: Iterable[Lead]) -> None:
+async def save_leads(connection: asyncpg.Connection, leads: Iterable[Lead]) -> None:
     """Save leads that `lock_leads` has locked."""
     rows = [
         {
@@ -113,10 +113,10 @@ async def save_leads(driver: asyncpg.Connection, leads: Iterable[Lead]) -> None:
         }
         for lead in leads
     ]
-    await _SAVE_LEADS.execute(driver, rows)
+    await _SAVE_LEADS.execute(connection, rows)
 
 
-async def insert_changes(driver: asyncpg.Connection, changes: Iterable[LeadStageChanged]) -> None:
+async def insert_changes(connection: asyncpg.Connection, changes: Iterable[LeadStageChanged]) -> None:
     """Insert reported stage changes; an existing one stays unchanged."""
     rows = [
         {
@@ -127,19 +127,19 @@ async def insert_changes(driver: asyncpg.Connection, changes: Iterable[LeadStage
         }
         for change in sorted(changes, key=lambda change: (change.lead_id, change.sequence))
     ]
-    await _INSERT_ENTRIES.execute(driver, rows)
+    await _INSERT_ENTRIES.execute(connection, rows)
 
 
-async def fetch_changes(driver: asyncpg.Connection, ids: Sequence[UUID]) -> Mapping[UUID, list[StageChange]]:
+async def fetch_changes(connection: asyncpg.Connection, ids: Sequence[UUID]) -> Mapping[UUID, list[StageChange]]:
     """Fetch all stage changes reported so far of these leads."""
     found: dict[UUID, list[StageChange]] = defaultdict(list)
-    for row in await driver.fetch(_CHANGES, ids):
+    for row in await connection.fetch(_CHANGES, ids):
         found[row[0]].append(StageChange(*row[1:]))
     return found
 
 
 async def save_stage_histories(
-    driver: asyncpg.Connection,
+    connection: asyncpg.Connection,
     histories: Mapping[UUID, Sequence[StageEntry]],
     changes: Mapping[UUID, Sequence[StageChange]],
 ) -> None:
@@ -161,10 +161,10 @@ async def save_stage_histories(
         ]
         removed = {change.sequence for change in changes[lead_id]} - {entry.sequence for entry in entries}
         rows += [{"lead_id": lead_id, "sequence": sequence, **_NO_POSITION} for sequence in sorted(removed)]
-    await _SAVE_ENTRIES.execute(driver, rows)
+    await _SAVE_ENTRIES.execute(connection, rows)
 
 
-async def insert_activities(driver: asyncpg.Connection, activities: Iterable[ActivityRecorded]) -> None:
+async def insert_activities(connection: asyncpg.Connection, activities: Iterable[ActivityRecorded]) -> None:
     """Insert activities, each once."""
     by_id = {activity.activity_id: activity for activity in activities}
     rows = [
@@ -176,21 +176,23 @@ async def insert_activities(driver: asyncpg.Connection, activities: Iterable[Act
             by_id.values(), key=lambda activity: (activity.lead_id, activity.occurred_at, activity.activity_id)
         )
     ]
-    await _INSERT_ACTIVITIES.execute(driver, rows)
+    await _INSERT_ACTIVITIES.execute(connection, rows)
 
 
-async def lock_clocks(driver: asyncpg.Connection, ids: Iterable[UUID]) -> dict[UUID, Clock]:
+async def lock_clocks(connection: asyncpg.Connection, ids: Iterable[UUID]) -> dict[UUID, Clock]:
     """Lock the existing ones of these clocks."""
-    return {row["clock_id"]: Clock(**row) for row in await driver.fetch(_LOCK_CLOCKS, sorted(set(ids)))}
+    return {row["clock_id"]: Clock(**row) for row in await connection.fetch(_LOCK_CLOCKS, sorted(set(ids)))}
 
 
-async def save_clocks(driver: asyncpg.Connection, clocks: Iterable[Clock]) -> None:
+async def save_clocks(connection: asyncpg.Connection, clocks: Iterable[Clock]) -> None:
     """Save clocks, new or existing."""
     ordered = sorted(clocks, key=lambda clock: clock.clock_id)
-    await _SAVE_CLOCKS.execute(driver, [{name: getattr(clock, name) for name in _CLOCK_MEMBERS} for clock in ordered])
+    await _SAVE_CLOCKS.execute(
+        connection, [{name: getattr(clock, name) for name in _CLOCK_MEMBERS} for clock in ordered]
+    )
 
 
-async def save_opportunities(driver: asyncpg.Connection, updates: Iterable[OpportunityUpdated]) -> None:
+async def save_opportunities(connection: asyncpg.Connection, updates: Iterable[OpportunityUpdated]) -> None:
     """Save the newest state of each lead's opportunity."""
     newest: dict[UUID, OpportunityUpdated] = {}
     for update in updates:
@@ -207,11 +209,11 @@ async def save_opportunities(driver: asyncpg.Connection, updates: Iterable[Oppor
         }
         for lead_id, update in sorted(newest.items())
     ]
-    await _SAVE_OPPORTUNITIES.execute(driver, rows)
+    await _SAVE_OPPORTUNITIES.execute(connection, rows)
 
 
 async def save_definition(
-    driver: asyncpg.Connection, version: int, effective_from: datetime, content: Mapping[str, object]
+    connection: asyncpg.Connection, version: int, effective_from: datetime, content: Mapping[str, object]
 ) -> None:
     """Save a definition that was activated."""
-    await driver.execute(_SAVE_DEFINITION, version, effective_from, json.dumps(content))
+    await connection.execute(_SAVE_DEFINITION, version, effective_from, json.dumps(content))

@@ -12,7 +12,7 @@ from accord.messaging.consumer_store import watermark
 from metrics.domain.definition_view import Stage, Stages, order_stages, parse_stages
 from metrics.tables import definition_version, stage_entry
 
-# `reading()` has run a statement to see that the server answers; the isolation can only be set before a transaction's
+# `read_transaction()` has run a statement to see that the server answers; the isolation can only be set before a transaction's
 # first.
 _RESTART_TRANSACTION = text("COMMIT AND CHAIN")
 _ONE_SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")

@@ -23,7 +23,7 @@ from accord.contracts.intake_events import (
 )
 from accord.contracts.qualification_events import LeadAssigned, LeadStageChanged, OpportunityUpdated
 from accord.contracts.sla_events import ClockEvent
-from accord.db import Recording
+from accord.db import UnitOfWork
 from metrics.domain import clock as clocks
 from metrics.domain import lead as leads
 from metrics.domain.definition_view import parse_stages
@@ -34,47 +34,49 @@ from metrics.queries import projection
 _LEAD_EVENTS = (LeadCaptured, LeadUpdated, LeadMerged, LeadUnmerged, LeadErased, LeadAssigned)
 
 
-async def project_events(recording: Recording, events: Sequence[EventData]) -> None:
+async def project_events(unit_of_work: UnitOfWork, events: Sequence[EventData]) -> None:
     """Apply events in their order within each key. Other types of events are skipped.
 
     Raises ValueError for a definition whose stages cannot be parsed.
     """
-    driver = await recording.driver()
+    connection = await unit_of_work.connection()
     changes = [event for event in events if isinstance(event, LeadStageChanged)]
-    await _project_leads(driver, [event for event in events if isinstance(event, _LEAD_EVENTS)], changes)
-    await projection.insert_activities(driver, (event for event in events if isinstance(event, ActivityRecorded)))
-    await projection.save_opportunities(driver, (event for event in events if isinstance(event, OpportunityUpdated)))
-    await _project_clocks(driver, [event for event in events if isinstance(event, ClockEvent)])
+    await _project_leads(connection, [event for event in events if isinstance(event, _LEAD_EVENTS)], changes)
+    await projection.insert_activities(connection, (event for event in events if isinstance(event, ActivityRecorded)))
+    await projection.save_opportunities(
+        connection, (event for event in events if isinstance(event, OpportunityUpdated))
+    )
+    await _project_clocks(connection, [event for event in events if isinstance(event, ClockEvent)])
     for event in events:
         if isinstance(event, AgreementActivated) and event.kind == "definition":
             parse_stages(event.version, event.content)
-            await projection.save_definition(driver, event.version, event.effective_from, event.content)
+            await projection.save_definition(connection, event.version, event.effective_from, event.content)
 
 
 async def _project_leads(
-    driver: asyncpg.Connection, events: Sequence[EventData], changes: Sequence[LeadStageChanged]
+    connection: asyncpg.Connection, events: Sequence[EventData], changes: Sequence[LeadStageChanged]
 ) -> None:
     touched = {lead_id for event in events for lead_id in _list_leads(event)} | {change.lead_id for change in changes}
-    leads_by_id = await projection.lock_leads(driver, touched)
+    leads_by_id = await projection.lock_leads(connection, touched)
     before = dict(leads_by_id)
     for event in events:
         for lead_id, change in _list_lead_changes(event):
             leads_by_id[lead_id] = change(leads_by_id[lead_id])
-    await _project_stage_histories(driver, leads_by_id, changes)
+    await _project_stage_histories(connection, leads_by_id, changes)
     await projection.save_leads(
-        driver, (lead for lead_id, lead in sorted(leads_by_id.items()) if lead != before[lead_id])
+        connection, (lead for lead_id, lead in sorted(leads_by_id.items()) if lead != before[lead_id])
     )
 
 
 async def _project_stage_histories(
-    driver: asyncpg.Connection, leads_by_id: dict[UUID, Lead], changes: Sequence[LeadStageChanged]
+    connection: asyncpg.Connection, leads_by_id: dict[UUID, Lead], changes: Sequence[LeadStageChanged]
 ) -> None:
     if not changes:
         return
-    await projection.insert_changes(driver, changes)
-    reported = await projection.fetch_changes(driver, sorted({change.lead_id for change in changes}))
+    await projection.insert_changes(connection, changes)
+    reported = await projection.fetch_changes(connection, sorted({change.lead_id for change in changes}))
     histories = {lead_id: derive_stage_history(of_lead) for lead_id, of_lead in sorted(reported.items())}
-    await projection.save_stage_histories(driver, histories, reported)
+    await projection.save_stage_histories(connection, histories, reported)
     for lead_id, entries in histories.items():
         leads_by_id[lead_id] = leads.with_stage_path(leads_by_id[lead_id], entries)
 
@@ -111,10 +113,10 @@ def _list_lead_changes(event: EventData) -> list[tuple[UUID, Callable[[Lead], Le
             return []
 
 
-async def _project_clocks(driver: asyncpg.Connection, events: Sequence[ClockEvent]) -> None:
+async def _project_clocks(connection: asyncpg.Connection, events: Sequence[ClockEvent]) -> None:
     if not events:
         return
-    clocks_by_id = await projection.lock_clocks(driver, {event.clock_id for event in events})
+    clocks_by_id = await projection.lock_clocks(connection, {event.clock_id for event in events})
     for event in events:
         clocks_by_id[event.clock_id] = clocks.apply_event(clocks_by_id.get(event.clock_id), event)
-    await projection.save_clocks(driver, clocks_by_id.values())
+    await projection.save_clocks(connection, clocks_by_id.values())

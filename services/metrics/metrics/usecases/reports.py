@@ -99,7 +99,7 @@ class StagePair:
 
 async def get_funnel(database: Database, query: ReportQuery) -> FunnelReport:
     """Get how many leads reached each stage."""
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         await stages_query.begin_snapshot(conn)
         stages = await stages_query.fetch_stages(conn)
         as_of, _ = await stages_query.fetch_as_of(conn, LEAD_TOPICS)
@@ -117,7 +117,7 @@ def _add_uncaptured(anomalies: Mapping[str, int], uncaptured: int) -> dict[str, 
 
 async def get_velocity(database: Database, query: ReportQuery, between: StagePair | None) -> VelocityReport:
     """Get how long each step takes, or only the one between two stages. Raises UnknownStage."""
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         await stages_query.begin_snapshot(conn)
         stages = await stages_query.fetch_stages(conn)
         as_of, observed_until = await stages_query.fetch_as_of(conn, LEAD_TOPICS)
@@ -192,7 +192,7 @@ async def get_leads(
     limit: int,
 ) -> LeadPage:
     """Get the leads behind a velocity figure, longest first; `where` is a stage or a pair. Raises UnknownStage."""
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         await stages_query.begin_snapshot(conn)
         stages = await stages_query.fetch_stages(conn)
         as_of, observed_until = await stages_query.fetch_as_of(conn, LEAD_TOPICS)
@@ -230,7 +230,7 @@ async def get_leads(
 
 async def get_timeline(database: Database, lead_id: UUID, after: TimelineCursor | None, limit: int) -> Timeline:
     """Get one lead's stages, clocks and activities in time order. Raises UnknownLead."""
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         await stages_query.begin_snapshot(conn, of_one_lead=True)
         lead = await timeline_query.fetch_lead(conn, lead_id)
         if lead is None:

@@ -9,7 +9,7 @@ from accord.contracts.values import Timestamp
 from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
-from accord.http.problems import Problem, unfit_parameter
+from accord.http.problems import Problem, parameter_error
 from accord.terms.durations import parse_duration
 from sla_monitor.api.models import DueAnswer, step_answer
 from sla_monitor.usecases.agreements import SlaVersionCache
@@ -62,7 +62,7 @@ def _parse_business(text: str) -> timedelta:
     try:
         amount = parse_duration(text)
     except ValueError as error:
-        raise unfit_parameter("business", str(error)) from None
+        raise parameter_error("business", str(error)) from None
     if not timedelta() < amount <= BUSINESS_MAX:
-        raise unfit_parameter("business", f"must be greater than zero and at most {BUSINESS_MAX.days} times 24 hours")
+        raise parameter_error("business", f"must be greater than zero and at most {BUSINESS_MAX.days} times 24 hours")
     return amount

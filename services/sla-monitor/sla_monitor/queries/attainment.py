@@ -56,9 +56,9 @@ class AttainmentCounts:
 
 
 async def fetch_attainment(
-    driver: asyncpg.Connection, since: datetime | None, until: datetime | None, by: By | None
+    connection: asyncpg.Connection, since: datetime | None, until: datetime | None, by: By | None
 ) -> list[AttainmentCounts]:
     """Fetch the groups in order of their names; without `by` a single one, whose name is None."""
     group = "NULL::text" if by is None else _GROUPS[by]
-    rows = await driver.fetch(_ATTAINMENT.format(group=group), since, until, GROUPS_MAX)
+    rows = await connection.fetch(_ATTAINMENT.format(group=group), since, until, GROUPS_MAX)
     return [AttainmentCounts(**dict(row)) for row in rows]

@@ -118,60 +118,60 @@ _DELETE_PENDING = bulk.delete(tables.pending_trigger, ["lead_id", "clause", "tri
 _HOPS_MAX = 10
 
 
-async def lock_cases(driver: asyncpg.Connection, lead_ids: Iterable[UUID]) -> dict[UUID, Case]:
+async def lock_cases(connection: asyncpg.Connection, lead_ids: Iterable[UUID]) -> dict[UUID, Case]:
     """Lock these leads and the survivors of merged ones until the transaction ends; their cases, without facts.
 
     A lead that is not stored yet is inserted, so that there is a row to lock.
     """
-    locked_ids = await _fetch_with_survivors(driver, sorted(set(lead_ids)))
-    await driver.execute(_INSERT_LEADS, locked_ids)
-    cases = await _load_cases(driver, locked_ids)
+    locked_ids = await _fetch_with_survivors(connection, sorted(set(lead_ids)))
+    await connection.execute(_INSERT_LEADS, locked_ids)
+    cases = await _load_cases(connection, locked_ids)
     # A merge between the look-up and the lock can name a survivor that is not locked yet.
     for _ in range(_HOPS_MAX):
         merged = {case.lead.merged_into for case in cases.values()}
         missing = sorted(into for into in merged if into is not None and into not in cases)
         if not missing:
             break
-        await driver.execute(_INSERT_LEADS, missing)
-        cases |= await _load_cases(driver, missing)
+        await connection.execute(_INSERT_LEADS, missing)
+        cases |= await _load_cases(connection, missing)
     return cases
 
 
-async def _fetch_with_survivors(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> list[UUID]:
+async def _fetch_with_survivors(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> list[UUID]:
     found, latest = set(lead_ids), list(lead_ids)
     for _ in range(_HOPS_MAX):
-        latest = [row[0] for row in await driver.fetch(_SURVIVORS, latest) if row[0] not in found]
+        latest = [row[0] for row in await connection.fetch(_SURVIVORS, latest) if row[0] not in found]
         if not latest:
             break
         found.update(latest)
     return sorted(found)
 
 
-async def _load_cases(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, Case]:
+async def _load_cases(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, Case]:
     # Three statements, each with a snapshot of its own: changes that were committed during the wait for the locks are seen.
-    leads = {row["lead_id"]: _lead_from_row(row) for row in await driver.fetch(_LOCK, lead_ids)}
+    leads = {row["lead_id"]: _lead_from_row(row) for row in await connection.fetch(_LOCK, lead_ids)}
     clocks: dict[UUID, dict[UUID, Clock]] = {lead_id: {} for lead_id in leads}
-    for row in await driver.fetch(_CLOCKS, lead_ids):
+    for row in await connection.fetch(_CLOCKS, lead_ids):
         clocks[row["lead_id"]][row["clock_id"]] = clock_from_row(row)
     pending: dict[UUID, list[PendingTrigger]] = {lead_id: [] for lead_id in leads}
-    for row in await driver.fetch(_PENDING, lead_ids):
+    for row in await connection.fetch(_PENDING, lead_ids):
         pending[row["lead_id"]].append(_pending_from_row(row))
     return {lead_id: Case(lead, clocks[lead_id], tuple(pending[lead_id])) for lead_id, lead in leads.items()}
 
 
 async def fetch_facts(
-    driver: asyncpg.Connection, since: Mapping[UUID, datetime], activities: Iterable[str]
+    connection: asyncpg.Connection, since: Mapping[UUID, datetime], activities: Iterable[str]
 ) -> dict[UUID, tuple[Fact, ...]]:
     """Fetch the facts of leads: activities of these kinds since a moment for each, and all other facts."""
     found: dict[UUID, list[Fact]] = {lead_id: [] for lead_id in since}
     if since:
-        for row in await driver.fetch(_FACTS, list(since), list(since.values()), sorted(activities)):
+        for row in await connection.fetch(_FACTS, list(since), list(since.values()), sorted(activities)):
             found[row["lead_id"]].append(_fact_from_row(row))
     return {lead_id: tuple(facts) for lead_id, facts in found.items()}
 
 
 async def save_cases(
-    driver: asyncpg.Connection,
+    connection: asyncpg.Connection,
     before: Mapping[UUID, Case],
     after: Mapping[UUID, Case],
     new_facts: Mapping[UUID, Sequence[Fact]],
@@ -181,15 +181,17 @@ async def save_cases(
     Raises asyncpg.SerializationError, for a retry, if another transaction has changed a clock in between.
     """
     changed = [(before[lead_id], case) for lead_id, case in after.items() if case is not before[lead_id]]
-    await _SAVE_LEADS.execute(driver, [_lead_to_row(case.lead) for old, case in changed if case.lead is not old.lead])
+    await _SAVE_LEADS.execute(
+        connection, [_lead_to_row(case.lead) for old, case in changed if case.lead is not old.lead]
+    )
     new_facts = {lead_id: facts for lead_id, facts in new_facts.items() if after[lead_id].lead.erased_at is None}
     await _INSERT_FACTS.execute(
-        driver, [_fact_to_row(lead_id, fact) for lead_id, facts in new_facts.items() for fact in facts]
+        connection, [_fact_to_row(lead_id, fact) for lead_id, facts in new_facts.items() for fact in facts]
     )
     erased = [case.lead.lead_id for old, case in changed if case.lead.erased_at and not old.lead.erased_at]
     if erased:
-        await driver.execute(_DELETE_FACTS_OF, erased)
-    await _save_pending(driver, changed)
+        await connection.execute(_DELETE_FACTS_OF, erased)
+    await _save_pending(connection, changed)
     new: list[Clock] = []
     changed_clocks: list[tuple[Clock, Clock]] = []
     for old, case in changed:
@@ -199,42 +201,42 @@ async def save_cases(
                 new.append(clock)
             elif previous is not clock:
                 changed_clocks.append((previous, clock))
-    await insert_clocks(driver, new)
-    await update_clocks(driver, changed_clocks)
+    await insert_clocks(connection, new)
+    await update_clocks(connection, changed_clocks)
 
 
-async def remove_activities(driver: asyncpg.Connection, reverted: Sequence[tuple[UUID, UUID]]) -> None:
+async def remove_activities(connection: asyncpg.Connection, reverted: Sequence[tuple[UUID, UUID]]) -> None:
     """Delete the activities that survivors copied from merged leads: pairs of survivor and merged lead."""
     if reverted:
-        await driver.execute(
+        await connection.execute(
             _REMOVE_ACTIVITIES, [lead_id for lead_id, _ in reverted], [other_id for _, other_id in reverted]
         )
 
 
-async def delete_facts(driver: asyncpg.Connection, removed: Sequence[tuple[UUID, str]]) -> None:
+async def delete_facts(connection: asyncpg.Connection, removed: Sequence[tuple[UUID, str]]) -> None:
     """Delete facts that a correction removed, by lead and key."""
-    await _DELETE_FACTS.execute(driver, [{"lead_id": lead_id, "key": key} for lead_id, key in removed])
+    await _DELETE_FACTS.execute(connection, [{"lead_id": lead_id, "key": key} for lead_id, key in removed])
 
 
-async def insert_clocks(driver: asyncpg.Connection, clocks: Sequence[Clock]) -> None:
+async def insert_clocks(connection: asyncpg.Connection, clocks: Sequence[Clock]) -> None:
     """Insert new clocks."""
-    await _INSERT_CLOCKS.execute(driver, [_clock_to_row(clock) for clock in clocks])
+    await _INSERT_CLOCKS.execute(connection, [_clock_to_row(clock) for clock in clocks])
 
 
-async def update_clocks(driver: asyncpg.Connection, changed_clocks: Sequence[tuple[Clock, Clock]]) -> None:
+async def update_clocks(connection: asyncpg.Connection, changed_clocks: Sequence[tuple[Clock, Clock]]) -> None:
     """Update clocks, each given as it was read and as it is now.
 
     Raises asyncpg.SerializationError, for a retry, if another transaction has changed one in between.
     """
     changed_clocks = sorted(changed_clocks, key=lambda pair: (pair[1].lead_id, pair[1].clock_id))
     written = await _UPDATE_CLOCKS.execute(
-        driver, [{**_clock_to_row(clock), "event_count_before": old.event_count} for old, clock in changed_clocks]
+        connection, [{**_clock_to_row(clock), "event_count_before": old.event_count} for old, clock in changed_clocks]
     )
     if written != len(changed_clocks):
         raise asyncpg.SerializationError("another transaction changed a clock")
 
 
-async def _save_pending(driver: asyncpg.Connection, changed: Sequence[tuple[Case, Case]]) -> None:
+async def _save_pending(connection: asyncpg.Connection, changed: Sequence[tuple[Case, Case]]) -> None:
     settled: list[dict[str, object]] = []
     new: list[dict[str, object]] = []
     for old, case in changed:
@@ -245,8 +247,8 @@ async def _save_pending(driver: asyncpg.Connection, changed: Sequence[tuple[Case
             {"lead_id": lead_id, "clause": clause, "trigger_key": key} for clause, key in keys_before - keys_after
         ]
         new += [_pending_to_row(lead_id, trigger) for trigger in case.pending if trigger.key not in keys_before]
-    await _DELETE_PENDING.execute(driver, settled)
-    await _INSERT_PENDING.execute(driver, new)
+    await _DELETE_PENDING.execute(connection, settled)
+    await _INSERT_PENDING.execute(connection, new)
 
 
 # --- Rows to values and back ---

@@ -76,13 +76,13 @@ DELETE FROM fact WHERE ctid = ANY (ARRAY(SELECT ctid FROM fact WHERE recorded_at
 """
 
 
-async def fetch_with_survivors(driver: asyncpg.Connection, held: Sequence[str]) -> Sequence[str]:
+async def fetch_with_survivors(connection: asyncpg.Connection, held: Sequence[str]) -> Sequence[str]:
     """Fetch these leads and those that they were merged into."""
-    return [row[0] for row in await driver.fetch(HELD, held)]
+    return [row[0] for row in await connection.fetch(HELD, held)]
 
 
 async def claim_leads(
-    driver: asyncpg.Connection,
+    connection: asyncpg.Connection,
     watermark: datetime,
     held: Sequence[str],
     rows_max: int,
@@ -92,16 +92,16 @@ async def claim_leads(
 
     Leads that are `held` or at rest are left out; `only` limits the claim to some.
     """
-    return [row[0] for row in await driver.fetch(_CLAIM_LEADS, watermark, held, only, rows_max)]
+    return [row[0] for row in await connection.fetch(_CLAIM_LEADS, watermark, held, only, rows_max)]
 
 
-async def lock_due_clocks(driver: asyncpg.Connection, lead_ids: Sequence[UUID], watermark: datetime) -> list[Clock]:
+async def lock_due_clocks(connection: asyncpg.Connection, lead_ids: Sequence[UUID], watermark: datetime) -> list[Clock]:
     """Lock the clocks of these leads that are due before the watermark; those that are locked already are skipped."""
-    return [clock_from_row(row) for row in await driver.fetch(_DUE_CLOCKS, lead_ids, watermark)]
+    return [clock_from_row(row) for row in await connection.fetch(_DUE_CLOCKS, lead_ids, watermark)]
 
 
 async def fetch_pending_leads(
-    driver: asyncpg.Connection,
+    connection: asyncpg.Connection,
     watermark: datetime,
     held: Sequence[str],
     rows_max: int,
@@ -111,9 +111,9 @@ async def fetch_pending_leads(
 
     Leads that are `held` or at rest are left out; `only` limits the result to some.
     """
-    return [row[0] for row in await driver.fetch(_PENDING_LEADS, watermark, held, only, rows_max)]
+    return [row[0] for row in await connection.fetch(_PENDING_LEADS, watermark, held, only, rows_max)]
 
 
-async def prune_facts(driver: asyncpg.Connection, before: datetime, rows_max: int) -> int:
+async def prune_facts(connection: asyncpg.Connection, before: datetime, rows_max: int) -> int:
     """Delete at most `rows_max` facts that were recorded before a moment; the number of them."""
-    return int((await driver.execute(_PRUNE_FACTS, before, rows_max)).rsplit(" ", 1)[1])
+    return int((await connection.execute(_PRUNE_FACTS, before, rows_max)).rsplit(" ", 1)[1])

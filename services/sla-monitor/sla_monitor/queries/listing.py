@@ -39,17 +39,17 @@ class BreachFilter:
     after: PageCursor | None = None
 
 
-async def fetch_clocks(driver: asyncpg.Connection, filters: ClockFilter, rows_max: int) -> list[Clock]:
+async def fetch_clocks(connection: asyncpg.Connection, filters: ClockFilter, rows_max: int) -> list[Clock]:
     """Fetch the next clocks, soonest deadline first."""
     conditions = _Conditions()
     conditions.add("state = {}", filters.state)
     conditions.add("clause = {}", filters.clause)
     conditions.add("owner = {}", filters.owner)
     conditions.add("due_at < {}", filters.due_before)
-    return await conditions.fetch_page(driver, filters.after, rows_max)
+    return await conditions.fetch_page(connection, filters.after, rows_max)
 
 
-async def fetch_breaches(driver: asyncpg.Connection, filters: BreachFilter, rows_max: int) -> list[Clock]:
+async def fetch_breaches(connection: asyncpg.Connection, filters: BreachFilter, rows_max: int) -> list[Clock]:
     """Fetch the next breached clocks, earliest deadline first."""
     conditions = _Conditions("breach_id IS NOT NULL")
     if not filters.withdrawn:
@@ -58,19 +58,19 @@ async def fetch_breaches(driver: asyncpg.Connection, filters: BreachFilter, rows
     conditions.add("due_at < {}", filters.until)
     conditions.add("clause = {}", filters.clause)
     conditions.add("obliges = {}", filters.obliges)
-    return await conditions.fetch_page(driver, filters.after, rows_max)
+    return await conditions.fetch_page(connection, filters.after, rows_max)
 
 
-async def lead_exists(driver: asyncpg.Connection, lead_id: UUID) -> bool:
+async def lead_exists(connection: asyncpg.Connection, lead_id: UUID) -> bool:
     """Whether any event of this lead was processed."""
-    exists: bool = await driver.fetchval("SELECT EXISTS (SELECT FROM lead WHERE lead_id = $1)", lead_id)
+    exists: bool = await connection.fetchval("SELECT EXISTS (SELECT FROM lead WHERE lead_id = $1)", lead_id)
     return exists
 
 
-async def fetch_lead_clocks(driver: asyncpg.Connection, lead_id: UUID, rows_max: int) -> list[Clock]:
+async def fetch_lead_clocks(connection: asyncpg.Connection, lead_id: UUID, rows_max: int) -> list[Clock]:
     """Fetch the clocks of one lead, the latest start first."""
     statement = f"SELECT {CLOCK_COLUMNS} FROM clock WHERE lead_id = $1 ORDER BY started_at DESC, clock_id LIMIT $2"
-    return [clock_from_row(row) for row in await driver.fetch(statement, lead_id, rows_max)]
+    return [clock_from_row(row) for row in await connection.fetch(statement, lead_id, rows_max)]
 
 
 class _Conditions:
@@ -88,9 +88,9 @@ class _Conditions:
         self._conditions.append(condition.format(*numbers))
         self._values += values
 
-    async def fetch_page(self, driver: asyncpg.Connection, after: PageCursor | None, rows_max: int) -> list[Clock]:
+    async def fetch_page(self, connection: asyncpg.Connection, after: PageCursor | None, rows_max: int) -> list[Clock]:
         if after is not None:
             self.add("(due_at, clock_id) > ({}, {})", *after)
         where = f"WHERE {' AND '.join(self._conditions)} " if self._conditions else ""
         statement = f"SELECT {CLOCK_COLUMNS} FROM clock {where}ORDER BY due_at, clock_id LIMIT ${len(self._values) + 1}"
-        return [clock_from_row(row) for row in await driver.fetch(statement, *self._values, rows_max)]
+        return [clock_from_row(row) for row in await connection.fetch(statement, *self._values, rows_max)]

@@ -13,7 +13,7 @@ from typing import Protocol
 from uuid import UUID
 
 from accord.contracts.base import EventData
-from accord.db import Database, Recording
+from accord.db import Database, UnitOfWork
 from accord.isolation import process_isolated
 from accord.messaging.consumer_store import note_watermarks
 from accord.messaging.ports import Reached
@@ -104,8 +104,8 @@ async def fire_clocks(transaction: FiringTransaction, claimed: ClaimedLeads) -> 
 class PostgresFiringTransaction:
     """The firing transaction over PostgreSQL. `slas` are the versions that clocks run under; claiming needs none."""
 
-    def __init__(self, recording: Recording, watermarks: Watermarks, slas: SlaVersions | None = None) -> None:
-        self._recording = recording
+    def __init__(self, unit_of_work: UnitOfWork, watermarks: Watermarks, slas: SlaVersions | None = None) -> None:
+        self._recording = unit_of_work
         self._watermarks = watermarks
         self._slas = slas
 
@@ -119,10 +119,10 @@ class PostgresFiringTransaction:
     async def claim_leads(
         self, until: datetime, held: frozenset[str], clocks_max: int, only: Sequence[UUID] | None
     ) -> Sequence[UUID]:
-        return await due.claim_leads(await self._recording.driver(), until, sorted(held), clocks_max, only)
+        return await due.claim_leads(await self._recording.connection(), until, sorted(held), clocks_max, only)
 
     async def lock_due_clocks(self, lead_ids: Sequence[UUID], until: datetime) -> Sequence[Clock]:
-        return await due.lock_due_clocks(await self._recording.driver(), lead_ids, until)
+        return await due.lock_due_clocks(await self._recording.connection(), lead_ids, until)
 
     def is_reassigned_on_breach(self, clock: Clock) -> bool:
         if self._slas is None:
@@ -130,7 +130,7 @@ class PostgresFiringTransaction:
         return self._slas.get_clause(clock).reassign
 
     async def update_clocks(self, changed: Sequence[tuple[Clock, Clock]]) -> None:
-        await cases.update_clocks(await self._recording.driver(), changed)
+        await cases.update_clocks(await self._recording.connection(), changed)
 
     def publish(self, *events: EventData) -> None:
         self._recording.publish(*events)
@@ -146,16 +146,16 @@ async def fire_due_clocks(
 
     claimed = ClaimedLeads()
 
-    async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID] | None:
+    async def claim(unit_of_work: UnitOfWork, only: Sequence[UUID] | None) -> Sequence[UUID] | None:
         nonlocal claimed
-        claimed = await claim_due_leads(PostgresFiringTransaction(recording, watermarks), clocks_max, only)
+        claimed = await claim_due_leads(PostgresFiringTransaction(unit_of_work, watermarks), clocks_max, only)
         return None if claimed.until is None else claimed.lead_ids
 
-    async def work(recording: Recording, _: Sequence[UUID]) -> None:
-        transaction = PostgresFiringTransaction(recording, watermarks, await sla_cache.load(recording.conn))
+    async def work(unit_of_work: UnitOfWork, _: Sequence[UUID]) -> None:
+        transaction = PostgresFiringTransaction(unit_of_work, watermarks, await sla_cache.load(unit_of_work.conn))
         await fire_clocks(transaction, claimed)
         # A response's `as_of` must not lie before what it shows.
-        await note_watermarks(await recording.driver(), await transaction.reached())
+        await note_watermarks(await unit_of_work.connection(), await transaction.reached())
 
     return await process_isolated(database, due.FIRE_WORKER, due.IS_TO_FIRE, claim, work)
 
@@ -165,22 +165,24 @@ async def evaluate_pending(
 ) -> int:
     """Evaluate the pending triggers of at most `leads_max` leads that the watermark has passed; the number of leads."""
 
-    async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID] | None:
-        reached = await read_reached(recording, watermarks)
+    async def claim(unit_of_work: UnitOfWork, only: Sequence[UUID] | None) -> Sequence[UUID] | None:
+        reached = await read_reached(unit_of_work, watermarks)
         until = reached.until(CONSUMED)
         if until is None:
             return None
-        return await due.fetch_pending_leads(await recording.driver(), until, sorted(reached.held), leads_max, only)
+        return await due.fetch_pending_leads(
+            await unit_of_work.connection(), until, sorted(reached.held), leads_max, only
+        )
 
-    async def work(recording: Recording, lead_ids: Sequence[UUID]) -> None:
-        await evaluate_triggers(recording, lead_ids, sla_cache, watermarks)
+    async def work(unit_of_work: UnitOfWork, lead_ids: Sequence[UUID]) -> None:
+        await evaluate_triggers(unit_of_work, lead_ids, sla_cache, watermarks)
 
     return await process_isolated(database, due.EVALUATE_WORKER, due.IS_TO_EVALUATE, claim, work)
 
 
-async def prune_facts(recording: Recording, retention: timedelta, rows_max: int = BATCH_FACTS_MAX) -> int:
+async def prune_facts(unit_of_work: UnitOfWork, retention: timedelta, rows_max: int = BATCH_FACTS_MAX) -> int:
     """Delete facts that no new clock will look back at; the number of them."""
-    return await due.prune_facts(await recording.driver(), recording.now - retention, rows_max)
+    return await due.prune_facts(await unit_of_work.connection(), unit_of_work.now - retention, rows_max)
 
 
 def fire_worker(database: Database, sla_cache: SlaVersionCache, watermarks: Watermarks, every_s: float) -> Periodic:
@@ -200,7 +202,7 @@ def prune_facts_worker(database: Database, retention: timedelta) -> Periodic:
     """The worker that prunes facts."""
 
     async def work() -> bool:
-        async with database.recording() as recording:
-            return await prune_facts(recording, retention) >= BATCH_FACTS_MAX
+        async with database.write_transaction() as unit_of_work:
+            return await prune_facts(unit_of_work, retention) >= BATCH_FACTS_MAX
 
     return Periodic("prune-facts", _PRUNE_EVERY_S, work)

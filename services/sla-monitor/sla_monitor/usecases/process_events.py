@@ -10,7 +10,7 @@ from accord.contracts.base import EventData
 from accord.contracts.intake_events import ActivityRecorded, LeadMerged, LeadUnmerged
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
-from accord.db import Recording
+from accord.db import UnitOfWork
 from accord.messaging import ports
 from accord.messaging.consumer_store import watermark as read_watermark
 from accord.messaging.handler import Received
@@ -29,24 +29,26 @@ ACTIVITY_COPY_WINDOW = timedelta(days=90)
 _STORED_KINDS = frozenset({"activity", "decision", "stage"})
 
 
-async def read_reached(recording: Recording, watermarks: Watermarks) -> ports.Reached:
+async def read_reached(unit_of_work: UnitOfWork, watermarks: Watermarks) -> ports.Reached:
     """Read how far the two topics have been consumed. Where a lead is held, those that it was merged into are held too."""
-    reached = await watermarks.read(recording.conn)
+    reached = await watermarks.read(unit_of_work.conn)
     if not reached.held:
         return reached
-    held = await due.fetch_with_survivors(await recording.driver(), sorted(reached.held))
+    held = await due.fetch_with_survivors(await unit_of_work.connection(), sorted(reached.held))
     return ports.Reached(reached.topics, frozenset(held), reached.holds_all)
 
 
 async def select_unread(
-    recording: Recording, received: Sequence[Received], watermarks: Watermarks
+    unit_of_work: UnitOfWork, received: Sequence[Received], watermarks: Watermarks
 ) -> Sequence[Received]:
     """Drop events that were read before, such as after a restart of a topic: those that were recorded before the stored watermark.
 
     All events of held leads stay, since one of theirs is a dead letter.
     """
     topics = {item.topic for item in received}
-    watermark_of = {topic: at for topic in topics if (at := await read_watermark(recording.conn, [topic])) is not None}
+    watermark_of = {
+        topic: at for topic in topics if (at := await read_watermark(unit_of_work.conn, [topic])) is not None
+    }
 
     def is_old(item: Received) -> bool:
         at = watermark_of.get(item.topic)
@@ -54,32 +56,32 @@ async def select_unread(
 
     if not any(is_old(item) for item in received):
         return received
-    reached = await watermarks.read(recording.conn)
+    reached = await watermarks.read(unit_of_work.conn)
     if reached.holds_all:
         return received
     return [item for item in received if not is_old(item) or not reached.held.isdisjoint(item.event.data.keys)]
 
 
 async def process_events(
-    recording: Recording, received: Sequence[Received], sla_cache: SlaVersionCache, watermarks: Watermarks
+    unit_of_work: UnitOfWork, received: Sequence[Received], sla_cache: SlaVersionCache, watermarks: Watermarks
 ) -> None:
     """Apply these events. Events that concern no clock (submissions, agreements) and events that were read before are skipped."""
-    unread = await select_unread(recording, received, watermarks)
+    unread = await select_unread(unit_of_work, received, watermarks)
     events = [(item.event.data, item.event.traceparent) for item in unread]
     relevant = [(data, traceparent) for data, traceparent in events if isinstance(data, CaseEvent)]
     if not relevant:
         return
-    batch = await CaseBatch.lock(recording, sla_cache, watermarks, [data for data, _ in relevant])
+    batch = await CaseBatch.lock(unit_of_work, sla_cache, watermarks, [data for data, _ in relevant])
     for data, traceparent in relevant:
         batch.apply_event(data, traceparent)
     await batch.save()
 
 
 async def evaluate_triggers(
-    recording: Recording, lead_ids: Iterable[UUID], sla_cache: SlaVersionCache, watermarks: Watermarks
+    unit_of_work: UnitOfWork, lead_ids: Iterable[UUID], sla_cache: SlaVersionCache, watermarks: Watermarks
 ) -> None:
     """Evaluate the pending triggers of these leads, now that the topics have been read further."""
-    batch = await CaseBatch.lock(recording, sla_cache, watermarks, (), lead_ids)
+    batch = await CaseBatch.lock(unit_of_work, sla_cache, watermarks, (), lead_ids)
     batch.evaluate_pending()
     await batch.save()
 
@@ -89,13 +91,13 @@ class CaseBatch:
 
     def __init__(
         self,
-        recording: Recording,
+        unit_of_work: UnitOfWork,
         slas: SlaVersions,
         reached: ports.Reached,
         before: dict[UUID, Case],
         current: dict[UUID, Case],
     ) -> None:
-        self._recording = recording
+        self._recording = unit_of_work
         self._slas = slas
         self._read_until = ReadUntil(reached.until([INTAKE_EVENTS]), reached.until([QUALIFICATION_EVENTS]))
         self._held = reached.held
@@ -108,25 +110,25 @@ class CaseBatch:
     @classmethod
     async def lock(
         cls,
-        recording: Recording,
+        unit_of_work: UnitOfWork,
         sla_cache: SlaVersionCache,
         watermarks: Watermarks,
         events: Sequence[CaseEvent],
         lead_ids: Iterable[UUID] = (),
     ) -> CaseBatch:
         """Lock and load the leads that these events concern, with the facts that their new clocks look back at."""
-        driver = await recording.driver()
-        slas = await sla_cache.load(recording.conn)
+        connection = await unit_of_work.connection()
+        slas = await sla_cache.load(unit_of_work.conn)
         concerned = {lead_id for event in events for lead_id in _concerned_leads(event)}
-        locked = await cases.lock_cases(driver, {*concerned, *lead_ids})
+        locked = await cases.lock_cases(connection, {*concerned, *lead_ids})
         since = _find_lookback_starts(events, locked, slas)
         activities = {kind for sla in slas.by_number.values() for kind in sla.activities}
-        facts = await cases.fetch_facts(driver, since, activities)
+        facts = await cases.fetch_facts(connection, since, activities)
         loaded = {
             lead_id: Case(case.lead, case.clocks, case.pending, facts[lead_id]) if lead_id in facts else case
             for lead_id, case in locked.items()
         }
-        return cls(recording, slas, await read_reached(recording, watermarks), dict(loaded), loaded)
+        return cls(unit_of_work, slas, await read_reached(unit_of_work, watermarks), dict(loaded), loaded)
 
     def apply_event(self, event: CaseEvent, traceparent: str | None) -> None:
         """Apply one event to its lead and, if that was merged, to its survivors."""
@@ -159,10 +161,10 @@ class CaseBatch:
 
     async def save(self) -> None:
         """Write all changes, before the transaction ends."""
-        driver = await self._recording.driver()
-        await cases.remove_activities(driver, self._reverted_merges)
-        await cases.save_cases(driver, self._before, self._cases, self._new_facts)
-        await cases.delete_facts(driver, self._removed_facts)
+        connection = await self._recording.connection()
+        await cases.remove_activities(connection, self._reverted_merges)
+        await cases.save_cases(connection, self._before, self._cases, self._new_facts)
+        await cases.delete_facts(connection, self._removed_facts)
 
     def _merge(self, event: LeadMerged, traceparent: str | None) -> None:
         merge_recorded_at = self._cases[event.merged_lead_id].lead.merge_recorded_at

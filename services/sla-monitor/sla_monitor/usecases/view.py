@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from accord.db import Database, driver_of
+from accord.db import Database, connection_of
 from accord.messaging.consumer_store import watermark
 from sla_monitor.domain.business_time import Step, add_open_time, explain_steps
 from sla_monitor.domain.clock import Clock
@@ -58,24 +58,26 @@ class NoSla(LookupError):
 
 async def list_clocks(database: Database, filters: ClockFilter, rows_max: int) -> ClockList:
     """List clocks by their deadline."""
-    async with database.reading() as conn:
-        found = await listing.fetch_clocks(await driver_of(conn), filters, rows_max)
+    async with database.read_transaction() as conn:
+        found = await listing.fetch_clocks(await connection_of(conn), filters, rows_max)
         return ClockList(found, await watermark(conn, CONSUMED))
 
 
 async def get_lead_clocks(database: Database, lead_id: UUID, rows_max: int) -> ClockList | None:
     """List the clocks of one lead, the latest start first; None if the lead is unknown here."""
-    async with database.reading() as conn:
-        driver = await driver_of(conn)
-        if not await listing.lead_exists(driver, lead_id):
+    async with database.read_transaction() as conn:
+        connection = await connection_of(conn)
+        if not await listing.lead_exists(connection, lead_id):
             return None
-        return ClockList(await listing.fetch_lead_clocks(driver, lead_id, rows_max), await watermark(conn, CONSUMED))
+        return ClockList(
+            await listing.fetch_lead_clocks(connection, lead_id, rows_max), await watermark(conn, CONSUMED)
+        )
 
 
 async def list_breaches(database: Database, filters: BreachFilter, rows_max: int) -> ClockList:
     """List breached clocks by their deadline."""
-    async with database.reading() as conn:
-        found = await listing.fetch_breaches(await driver_of(conn), filters, rows_max)
+    async with database.read_transaction() as conn:
+        found = await listing.fetch_breaches(await connection_of(conn), filters, rows_max)
         return ClockList(found, await watermark(conn, CONSUMED))
 
 
@@ -83,8 +85,8 @@ async def get_attainment(
     database: Database, since: datetime | None, until: datetime | None, by: By | None
 ) -> Attainment:
     """Get the attainment of what was due in a period."""
-    async with database.reading() as conn:
-        groups = await attainment.fetch_attainment(await driver_of(conn), since, until, by)
+    async with database.read_transaction() as conn:
+        groups = await attainment.fetch_attainment(await connection_of(conn), since, until, by)
         return Attainment(groups, await watermark(conn, CONSUMED))
 
 
@@ -92,7 +94,7 @@ async def explain_due(
     database: Database, sla_cache: SlaVersionCache, calendar: str, start: datetime, business: timedelta
 ) -> DueExplanation:
     """Explain when business time after a start ends, by a calendar of the SLA in force. Raises NoSla, NoSuchCalendar."""
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         sla = await sla_cache.get_active(conn)
     if sla is None:
         raise NoSla("no SLA is in force")

@@ -53,7 +53,10 @@ def activity_routes(
 ) -> list[BaseRoute]:
     """The two routes."""
     rows = RowRoutes(
-        database, ActivityIn, activities, lambda row, _, caller, ticket: ActivityRequest(row, caller.name, ticket)
+        database,
+        ActivityIn,
+        activities,
+        lambda row, _, caller, idempotency_request: ActivityRequest(row, caller.name, idempotency_request),
     )
     return [
         Route("/v1/activities", rows.one, methods=["POST"]),

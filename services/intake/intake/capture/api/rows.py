@@ -17,7 +17,7 @@ from starlette.responses import Response
 from accord.batching import GroupCommit
 from accord.db import Database
 from accord.http.auth import Caller, authorize
-from accord.http.idempotency import Done, Ticket, reserve, ticket_of
+from accord.http.idempotency import Done, IdempotencyRequest, reserve, ticket_of
 from accord.http.problems import (
     MEDIA_TYPE,
     Problem,
@@ -27,8 +27,8 @@ from accord.http.problems import (
     parse_body,
     problem_of,
     require_json,
-    unfit,
     unsupported_media_type,
+    validation_error,
 )
 from intake.capture.api.answers import replayed
 
@@ -50,7 +50,7 @@ class RowRoutes(Generic[Row, Asked, Result]):
         database: Database,
         row_type: type[Row],
         commits: GroupCommit[Asked, Done[Result]],
-        ask: Callable[[Row, str, Caller, Ticket | None], Asked],
+        ask: Callable[[Row, str, Caller, IdempotencyRequest | None], Asked],
     ) -> None:
         self._database = database
         self._one: TypeAdapter[Row] = TypeAdapter(row_type)
@@ -63,8 +63,8 @@ class RowRoutes(Generic[Row, Asked, Result]):
         require_json(request)
         body = await request.body()
         row = parse_body(self._one, body)
-        ticket = await ticket_of(request, caller.name, body)
-        done = await self._commits.submit(self._ask(row, body.decode(), caller, ticket))
+        idempotency_request = await ticket_of(request, caller.name, body)
+        done = await self._commits.submit(self._ask(row, body.decode(), caller, idempotency_request))
         return replayed(done.answer).response()
 
     async def many(self, request: Request) -> Response:
@@ -100,16 +100,18 @@ def _split(request: Request, body: bytes) -> list[bytes]:
         except orjson.JSONDecodeError:
             raise malformed("The body is not well-formed JSON.") from None
         if not isinstance(parsed, list):
-            raise unfit("The body is a list of rows.", {"pointer": "", "message": "Must be a list"})
+            raise validation_error("The body is a list of rows.", {"pointer": "", "message": "Must be a list"})
         rows = [orjson.dumps(row) for row in parsed[: ROWS_MAX + 1]]
     else:
         raise unsupported_media_type("application/json", NDJSON)
     if not 0 < len(rows) <= ROWS_MAX:
-        raise unfit(f"A batch has 1 to {ROWS_MAX} rows.", {"pointer": "", "message": f"Must have 1 to {ROWS_MAX} rows"})
+        raise validation_error(
+            f"A batch has 1 to {ROWS_MAX} rows.", {"pointer": "", "message": f"Must have 1 to {ROWS_MAX} rows"}
+        )
     return rows
 
 
-def _row_ticket(key: Ticket | None, place: int) -> Ticket | None:
+def _row_ticket(key: IdempotencyRequest | None, place: int) -> IdempotencyRequest | None:
     """A batch's key stands for one key per row, so that each row happens once, whatever became of the others."""
     # A space stands in no key that a caller can send, so these collide with none.
     return None if key is None else replace(key, key=f"{key.key} {place}")

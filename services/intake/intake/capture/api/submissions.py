@@ -99,7 +99,9 @@ def submission_routes(
         database,
         Submission,
         captures,
-        lambda row, content, caller, ticket: CaptureRequest(row, content, caller.name, ticket, is_form=True),
+        lambda row, content, caller, idempotency_request: CaptureRequest(
+            row, content, caller.name, idempotency_request, is_form=True
+        ),
     )
     return [
         Route("/v1/leads", rows.one, methods=["POST"]),

@@ -11,7 +11,7 @@ from uuid import UUID
 import orjson
 
 from accord.agreements import ActiveCache
-from accord.db import Database, Recording
+from accord.db import Database, UnitOfWork
 from accord.http.idempotency import Answer, Done, Fresh, answered, claimed
 from accord.ids import new_id
 from accord.terms.findings import Finding
@@ -68,43 +68,43 @@ class Capture:
         return await tried(lambda: self._record(recognised))
 
     async def ingest(
-        self, recording: Recording, recognised: Sequence[Recognised], in_force: InForce
+        self, unit_of_work: UnitOfWork, recognised: Sequence[Recognised], in_force: InForce
     ) -> list[CaptureResult]:
         """Ingest submissions in the caller's transaction and in order.
 
         Raises what `ledger.tried` tries again. Idempotency keys are not looked at. `in_force` is what `policy_in_force` gave
         before the transaction was opened.
         """
-        decision = await self.decide(recording, recognised, in_force)
-        await self.write(recording, decision)
+        decision = await self.decide(unit_of_work, recognised, in_force)
+        await self.write(unit_of_work, decision)
         return decision.outcomes
 
     async def policy_in_force(self) -> InForce:
         """The data policy in force. Ask before a transaction is opened: looking takes a connection."""
         return await self._policies.current()
 
-    async def decide(self, recording: Recording, recognised: Sequence[Recognised], in_force: InForce) -> Decision:
+    async def decide(self, unit_of_work: UnitOfWork, recognised: Sequence[Recognised], in_force: InForce) -> Decision:
         """What becomes of submissions; their keys and the leads that these name are locked until the commit. The caller sees it written,
         in the same transaction."""
         recognised = as_the_policy_knows(recognised, in_force)
-        driver, now = await recording.driver(), recording.now
-        keys, leads = await lead_queries.lock_matches(driver, [key for one in recognised for key in one.keys])
+        connection, now = await unit_of_work.connection(), unit_of_work.now
+        keys, leads = await lead_queries.lock_matches(connection, [key for one in recognised for key in one.keys])
 
         def play(apart: Apart) -> tuple[Register, Decision]:
             register = Register(now, dict(leads), dict(keys), apart)
             return register, self._play(recognised, in_force, register)
 
-        return (await with_pairs_apart(driver, play))[1]
+        return (await with_pairs_apart(connection, play))[1]
 
-    async def write(self, recording: Recording, decision: Decision) -> None:
+    async def write(self, unit_of_work: UnitOfWork, decision: Decision) -> None:
         """Write what was decided, and have it published."""
-        driver, now = await recording.driver(), recording.now
-        await write(driver, decision.register, now)
-        await submissions.insert(driver, decision.rows, now)
-        await consents.insert(driver, decision.said, now)
+        connection, now = await unit_of_work.connection(), unit_of_work.now
+        await write(connection, decision.register, now)
+        await submissions.insert(connection, decision.rows, now)
+        await consents.insert(connection, decision.said, now)
         if decision.accounts:
-            self._accounts.saw(await lead_queries.save_accounts(driver, decision.accounts, now))
-        recording.publish(*decision.register.events)
+            self._accounts.saw(await lead_queries.save_accounts(connection, decision.accounts, now))
+        unit_of_work.publish(*decision.register.events)
 
     def _play(self, recognised: Sequence[Recognised], in_force: InForce, register: Register) -> Decision:
         """Decide about one submission after the other."""
@@ -133,13 +133,13 @@ class Capture:
         return Decision(register, outcomes, rows, said, accounts)
 
     async def _record(self, recognised: Sequence[Recognised]) -> list[Done[CaptureResult] | Exception]:
-        tickets = [one.request.ticket for one in recognised]
+        idempotency_requests = [one.request.idempotency_request for one in recognised]
         in_force = await self.policy_in_force()
-        async with self._database.recording() as recording:
-            verdicts = await claimed(recording, tickets)
+        async with self._database.write_transaction() as unit_of_work:
+            verdicts = await claimed(unit_of_work, idempotency_requests)
             fresh = [one for one, verdict in zip(recognised, verdicts, strict=True) if isinstance(verdict, Fresh)]
-            results = await self.ingest(recording, fresh, in_force)
-            return await answered(recording, tickets, verdicts, results, self.encode)
+            results = await self.ingest(unit_of_work, fresh, in_force)
+            return await answered(unit_of_work, idempotency_requests, verdicts, results, self.encode)
 
 
 class _KnownAccounts:

@@ -12,8 +12,8 @@ import asyncpg
 
 from accord.contracts.external_key import external_key
 from accord.contracts.intake_events import ActivityRecorded
-from accord.db import Database, Recording
-from accord.http.idempotency import Answer, Done, Fresh, Ticket, answered, claimed
+from accord.db import Database, UnitOfWork
+from accord.http.idempotency import Answer, Done, Fresh, IdempotencyRequest, answered, claimed
 from accord.ids import new_id
 from accord.terms.findings import Finding
 from intake.leads.domain.consent import WITHDRAWAL, WITHDRAWN
@@ -36,7 +36,7 @@ class ActivityRequest:
 
     activity: ActivityIn
     caller: str
-    ticket: Ticket | None = None
+    idempotency_request: IdempotencyRequest | None = None
 
 
 class Recorded(NamedTuple):
@@ -62,16 +62,18 @@ class Record:
         return await tried(lambda: self._record(requests))
 
     async def _record(self, requests: Sequence[ActivityRequest]) -> list[Done[ActivityResult] | Exception]:
-        tickets = [request.ticket for request in requests]
-        async with self._database.recording() as recording:
-            verdicts = await claimed(recording, tickets)
+        idempotency_requests = [request.idempotency_request for request in requests]
+        async with self._database.write_transaction() as unit_of_work:
+            verdicts = await claimed(unit_of_work, idempotency_requests)
             fresh = [one for one, verdict in zip(requests, verdicts, strict=True) if isinstance(verdict, Fresh)]
-            return await answered(recording, tickets, verdicts, await _take(recording, fresh), self._encode)
+            return await answered(
+                unit_of_work, idempotency_requests, verdicts, await _take(unit_of_work, fresh), self._encode
+            )
 
 
-async def _take(recording: Recording, requests: Sequence[ActivityRequest]) -> list[ActivityResult]:
-    driver, now = await recording.driver(), recording.now
-    leads = await _leads_of(driver, requests)
+async def _take(unit_of_work: UnitOfWork, requests: Sequence[ActivityRequest]) -> list[ActivityResult]:
+    connection, now = await unit_of_work.connection(), unit_of_work.now
+    leads = await _leads_of(connection, requests)
     results: list[ActivityResult] = []
     rows: list[activities.Row] = []
     touched: dict[UUID, Lead] = {}
@@ -89,11 +91,11 @@ async def _take(recording: Recording, requests: Sequence[ActivityRequest]) -> li
                 lead.lead_id, new_id(), activity, request.caller, min(activity.occurred_at or now, now)
             )
             rows.append(row)
-            recording.publish(_event(row, lead, now))
+            unit_of_work.publish(_event(row, lead, now))
             results.append(Recorded(row.activity_id, lead.lead_id))
-    await lead_queries.save_sequences(driver, list(touched.values()))
-    await activities.save(driver, rows, now)
-    await consents.insert(driver, [_withdrawal(row) for row in rows if row.said.kind == WITHDRAWAL], now)
+    await lead_queries.save_sequences(connection, list(touched.values()))
+    await activities.save(connection, rows, now)
+    await consents.insert(connection, [_withdrawal(row) for row in rows if row.said.kind == WITHDRAWAL], now)
     return results
 
 
@@ -112,14 +114,14 @@ class _Leads:
     erased: set[UUID]
 
 
-async def _leads_of(driver: asyncpg.Connection, requests: Sequence[ActivityRequest]) -> _Leads:
+async def _leads_of(connection: asyncpg.Connection, requests: Sequence[ActivityRequest]) -> _Leads:
     """Find and lock the leads; one that was merged into another meanwhile is followed to the survivor."""
     keys = [_key(request.activity) for request in requests]
-    found = await lead_queries.find_keys(driver, (key for key in keys if key is not None))
+    found = await lead_queries.find_keys(connection, (key for key in keys if key is not None))
     named = [
         request.activity.lead_id if key is None else found.get(key) for request, key in zip(requests, keys, strict=True)
     ]
-    locked = await lead_queries.lock_leads(driver, {lead_id for lead_id in named if lead_id is not None})
+    locked = await lead_queries.lock_leads(connection, {lead_id for lead_id in named if lead_id is not None})
     for _ in range(_MERGES_FOLLOWED_MAX):
         moved = {
             lead.lead_id: lead.merged_into
@@ -130,10 +132,10 @@ async def _leads_of(driver: asyncpg.Connection, requests: Sequence[ActivityReque
             break
         named = [moved.get(lead_id, lead_id) if lead_id else None for lead_id in named]
         missing = {lead_id for lead_id in named if lead_id is not None and lead_id not in locked}
-        locked |= await lead_queries.lock_leads(driver, missing) if missing else {}
+        locked |= await lead_queries.lock_leads(connection, missing) if missing else {}
     living = {lead_id: lead for lead_id, lead in locked.items() if lead.merged_into is None}
     absent = {lead_id for lead_id in named if lead_id is not None and lead_id not in living}
-    return _Leads(named, living, await family.erased_among(driver, list(absent)))
+    return _Leads(named, living, await family.erased_among(connection, list(absent)))
 
 
 def _key(activity: ActivityIn) -> IdentityKey | None:

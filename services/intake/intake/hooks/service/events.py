@@ -6,7 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
-from accord.db import Database, driver_of
+from accord.db import Database, connection_of
 from accord.http.problems import Problem, not_found
 from intake.hooks import queries as hook_events
 from intake.hooks.queries import HookEvent, State
@@ -21,36 +21,36 @@ class HookEvents:
 
     async def page(self, source: str, state: State, before: UUID | None, rows: int) -> list[HookEvent]:
         """Events of a source in a state, the newest first. Raises Problem 404 for a source that is not configured."""
-        async with self._database.reading() as conn:
+        async with self._database.read_transaction() as conn:
             if await sources.read(conn, source) is None:
                 raise not_found("source")
-            return await hook_events.page(await driver_of(conn), source, state, before, rows)
+            return await hook_events.page(await connection_of(conn), source, state, before, rows)
 
     async def get(self, source: str, event_id: UUID) -> HookEvent:
         """Raises Problem 404."""
-        async with self._database.reading() as conn:
-            found = await hook_events.one(await driver_of(conn), source, event_id)
+        async with self._database.read_transaction() as conn:
+            found = await hook_events.one(await connection_of(conn), source, event_id)
         if found is None:
             raise not_found("event")
         return found
 
     async def retry(self, source: str, event_id: UUID) -> HookEvent:
         """Have an event that was given up tried again, for another day. Raises Problem 404, or 409 for one that was not given up."""
-        async with self._database.recording() as recording:
-            driver = await recording.driver()
-            found = await hook_events.again(driver, source, event_id, recording.now)
-            return found or await self._unchanged(driver, source, event_id, "failed")
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            found = await hook_events.again(connection, source, event_id, unit_of_work.now)
+            return found or await self._unchanged(connection, source, event_id, "failed")
 
     async def discard(self, source: str, event_id: UUID) -> HookEvent:
         """Give an event up for good; its content goes. Raises Problem 404, or 409 for one that is done."""
-        async with self._database.recording() as recording:
-            driver = await recording.driver()
-            found = await hook_events.discard(driver, source, event_id, recording.now)
-            return found or await self._unchanged(driver, source, event_id, "waiting or failed")
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            found = await hook_events.discard(connection, source, event_id, unit_of_work.now)
+            return found or await self._unchanged(connection, source, event_id, "waiting or failed")
 
     @staticmethod
-    async def _unchanged(driver: asyncpg.Connection, source: str, event_id: UUID, wanted: str) -> HookEvent:
-        found = await hook_events.one(driver, source, event_id)
+    async def _unchanged(connection: asyncpg.Connection, source: str, event_id: UUID, wanted: str) -> HookEvent:
+        found = await hook_events.one(connection, source, event_id)
         if found is None:
             raise not_found("event")
         raise Problem(409, "conflict", "It is not possible now", f"The event is {found.state}, not {wanted}.")

@@ -21,7 +21,7 @@ from accord.batching import Overloaded
 from accord.clock import utc_now
 from accord.collectors import Collector
 from accord.contracts.external_key import external_key
-from accord.db import Database, driver_of, is_transient
+from accord.db import Database, connection_of, is_transient
 from accord.http.idempotency import Answer, Fresh, claimed, store
 from accord.terms.findings import Finding
 from accord.workers import Periodic
@@ -32,7 +32,7 @@ from intake.hooks.domain.documents import ACTIVITIES, SUBMISSIONS, formed
 from intake.hooks.queries import HookEvent, State
 from intake.hooks.service.known import KnownSources, Ready
 from intake.hooks.service.outbound import NoAnswer, Outbound
-from intake.hooks.service.receive import caller, ticket
+from intake.hooks.service.receive import caller, idempotency_request
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.queries import leads as lead_queries
 from intake.leads.service.family import NotThere
@@ -148,24 +148,25 @@ class HookWork:
 
     async def work(self) -> bool | None:
         """One round; whether there may be more to do at once, None if there was nothing."""
-        async with self._database.recording() as recording:
-            driver, resting = await recording.driver(), self._rests.sources()
-            events = await hook_events.claim(driver, recording.now, LEASE_S, CLAIMED_MAX, resting)
+        async with self._database.write_transaction() as unit_of_work:
+            connection, resting = await unit_of_work.connection(), self._rests.sources()
+            events = await hook_events.claim(connection, unit_of_work.now, LEASE_S, CLAIMED_MAX, resting)
         await asyncio.gather(*(self._one(event) for event in events))
         return len(events) == CLAIMED_MAX if events else None
 
     async def prune(self) -> bool:
         """Forget what was done a week ago, and what was given up long ago."""
-        async with self._database.recording() as recording:
-            now = recording.now
-            driver = await recording.driver()
+        async with self._database.write_transaction() as unit_of_work:
+            now = unit_of_work.now
+            connection = await unit_of_work.connection()
             return (
-                await hook_events.prune(driver, now - _DONE_KEPT, now - self._failed_kept, _PRUNE_ROWS) >= _PRUNE_ROWS
+                await hook_events.prune(connection, now - _DONE_KEPT, now - self._failed_kept, _PRUNE_ROWS)
+                >= _PRUNE_ROWS
             )
 
     async def _count(self) -> None:
-        async with self._database.reading() as conn:
-            counts = await hook_events.counts(await driver_of(conn))
+        async with self._database.read_transaction() as conn:
+            counts = await hook_events.counts(await connection_of(conn))
         HOOK_EVENTS_WAITING.set(counts.get("waiting", 0))
         HOOK_EVENTS_FAILED.set(counts.get("failed", 0))
 
@@ -202,22 +203,24 @@ class HookWork:
                 await self._forget(event)
 
     async def _postpone(self, event: HookEvent, why: str, after_s: float | None) -> None:
-        async with self._database.recording() as recording:
-            now = recording.now
+        async with self._database.write_transaction() as unit_of_work:
+            now = unit_of_work.now
             delay_s = max(_delay_s(event), after_s or 0.0)
             late = now + timedelta(seconds=delay_s) > event.recorded_at + TRIED_FOR
             state: State = "failed" if late else "waiting"
-            driver = await recording.driver()
+            connection = await unit_of_work.connection()
             if late and event.act == "activity":
                 # Somebody who is no lead a day later; what they did means nothing here.
-                await hook_events.settle(driver, event.hook_event_id, None, "no-lead", now)
+                await hook_events.settle(connection, event.hook_event_id, None, "no-lead", now)
             else:
-                await hook_events.postpone(driver, event, state, now + timedelta(seconds=delay_s), why, now)
+                await hook_events.postpone(connection, event, state, now + timedelta(seconds=delay_s), why, now)
         HOOK_FETCHES.labels(event.source, "failed" if late else "again").inc()
 
     async def _give_up(self, event: HookEvent, why: str) -> None:
-        async with self._database.recording() as recording:
-            await hook_events.postpone(await recording.driver(), event, "failed", recording.now, why, recording.now)
+        async with self._database.write_transaction() as unit_of_work:
+            await hook_events.postpone(
+                await unit_of_work.connection(), event, "failed", unit_of_work.now, why, unit_of_work.now
+            )
         HOOK_FETCHES.labels(event.source, "failed").inc()
 
     async def _fetch(self, event: HookEvent, ready: Ready) -> None:
@@ -275,22 +278,26 @@ class HookWork:
 
     async def _take(self, event: HookEvent, request: CaptureRequest) -> None:
         """The submission, the answer under its key and the end of the event in one transaction: none is there without the others."""
-        own = ticket(event.source, event.event_id)
+        own = idempotency_request(event.source, event.event_id)
         in_force = await self._capture.policy_in_force()
-        async with self._database.recording() as recording:
-            driver = await recording.driver()
-            if not await hook_events.hold(driver, event):
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            if not await hook_events.hold(connection, event):
                 return
-            verdict = (await claimed(recording, [own]))[0]
+            verdict = (await claimed(unit_of_work, [own]))[0]
             if not isinstance(verdict, Fresh):
                 # The tool sent it again meanwhile, and it was taken then.
-                await hook_events.settle(driver, event.hook_event_id, None, "taken when it came again", recording.now)
+                await hook_events.settle(
+                    connection, event.hook_event_id, None, "taken when it came again", unit_of_work.now
+                )
                 return
-            taken = (await self._capture.ingest(recording, [recognise(request)], in_force))[0]
+            taken = (await self._capture.ingest(unit_of_work, [recognise(request)], in_force))[0]
             if isinstance(taken, Finding):
                 raise _Never(f"{taken.pointer}: {taken.message}")
-            await store(recording.conn, [(own, self._capture.encode(taken))])
-            await hook_events.settle(driver, event.hook_event_id, taken.lead_id, taken.quality.verdict, recording.now)
+            await store(unit_of_work.conn, [(own, self._capture.encode(taken))])
+            await hook_events.settle(
+                connection, event.hook_event_id, taken.lead_id, taken.quality.verdict, unit_of_work.now
+            )
 
     async def _act(self, event: HookEvent) -> None:
         """An activity whose lead was not there, by each way of naming the person."""
@@ -300,7 +307,9 @@ class HookWork:
             form = formed(ACTIVITIES, way if isinstance(way, dict) else {}, utc_now())
             if form.form is None:
                 raise _Never(form.flaws)
-            request = ActivityRequest(form.form, caller(event.source), ticket(event.source, event.event_id))
+            request = ActivityRequest(
+                form.form, caller(event.source), idempotency_request(event.source, event.event_id)
+            )
             done = (await self._record.apply([request]))[0]
             if isinstance(done, Exception):
                 raise done
@@ -312,23 +321,23 @@ class HookWork:
         if answer.status == 404:
             raise _Later("no such lead yet")
         note = None if answer.status == 202 else "not recorded"
-        async with self._database.recording() as recording:
-            driver = await recording.driver()
-            await hook_events.settle(driver, event.hook_event_id, answer.subject, note, recording.now)
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            await hook_events.settle(connection, event.hook_event_id, answer.subject, note, unit_of_work.now)
 
     async def _forget(self, event: HookEvent) -> None:
         """A tool says that a person wants to be gone. What waits of them goes first, so that nothing brings them back."""
-        async with self._database.recording() as recording:
-            driver = await recording.driver()
-            await hook_events.overtake(driver, event, recording.now)
-            found = await lead_queries.find_keys(driver, _identities(event))
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            await hook_events.overtake(connection, event, unit_of_work.now)
+            found = await lead_queries.find_keys(connection, _identities(event))
         for lead_id in sorted(set(found.values())):
             with suppress(NotThere):
                 await self._erase.erase(lead_id, "request", caller(event.source))
-        async with self._database.recording() as recording:
-            driver = await recording.driver()
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
             note = "erased" if found else "nobody of this id"
-            await hook_events.settle(driver, event.hook_event_id, None, note, recording.now)
+            await hook_events.settle(connection, event.hook_event_id, None, note, unit_of_work.now)
 
 
 def _delay_s(event: HookEvent) -> float:

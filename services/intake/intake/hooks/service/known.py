@@ -84,7 +84,7 @@ class KnownSources:
 
     async def _look(self, name: str) -> _Entry:
         changes = self._configured.changes
-        async with self._database.reading() as conn:
+        async with self._database.read_transaction() as conn:
             source = await sources.read(conn, name)
         before = self._known.pop(name, None)
         if source is None:

@@ -20,7 +20,7 @@ from accord.clock import utc_now
 from accord.contracts.external_key import external_key
 from accord.contracts.values import Timestamp
 from accord.db import Database, is_transient
-from accord.http.idempotency import Answer, Done, Ticket, ticket_for
+from accord.http.idempotency import Answer, Done, IdempotencyRequest, make_idempotency_request
 from accord.http.problems import Problem, not_found, problem_of
 from accord.ids import new_id
 from accord.terms.findings import Finding
@@ -199,7 +199,9 @@ class Hooks:
                     **_given_up(form.flaws),
                 )
                 continue
-            request = CaptureRequest(form.form, texts[one.event_id], caller(body.name), ticket(body.name, one.event_id))
+            request = CaptureRequest(
+                form.form, texts[one.event_id], caller(body.name), idempotency_request(body.name, one.event_id)
+            )
             asked.append((one, request, form.left_out))
         became = await self._captures.submit_all([request for _, request, _ in asked])
         for (one, request, left_out), done in zip(asked, became, strict=True):
@@ -237,7 +239,7 @@ class Hooks:
             if form.form is None:
                 self._keep_activity(body, one, document, texts, form.flaws)
             else:
-                request = ActivityRequest(form.form, caller(body.name), ticket(body.name, one.event_id))
+                request = ActivityRequest(form.form, caller(body.name), idempotency_request(body.name, one.event_id))
                 asked.append((one, request, form.left_out))
         became = await self._activities.submit_all([request for _, request, _ in asked])
         nobody: set[str] = set()
@@ -288,8 +290,8 @@ class Hooks:
     async def _keep(self, body: _Body) -> None:
         if not body.kept:
             return
-        async with self._database.recording() as recording:
-            fresh = await hook_events.insert(await recording.driver(), body.kept, recording.now)
+        async with self._database.write_transaction() as unit_of_work:
+            fresh = await hook_events.insert(await unit_of_work.connection(), body.kept, unit_of_work.now)
         for row in body.kept:
             if row.event_id not in fresh:
                 body.outcomes[row.event_id] = Outcome(row.event_id, "replayed")
@@ -300,9 +302,9 @@ def caller(source: str) -> str:
     return f"hook:{source}"
 
 
-def ticket(source: str, event_id: str) -> Ticket:
+def idempotency_request(source: str, event_id: str) -> IdempotencyRequest:
     """The idempotency key of an event. Its content is the event's id: sent again with another attempt's number, it is the same."""
-    return ticket_for(caller(source), event_id, event_id.encode())
+    return make_idempotency_request(caller(source), event_id, event_id.encode())
 
 
 def moment_of(said: JsonValue, now: datetime) -> datetime:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from accord.db import Database
 from accord.http.auth import Caller, require
-from accord.http.idempotency import Answer, Ticket, idempotency
+from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import not_found
@@ -120,14 +120,14 @@ def merge_router(database: Database) -> APIRouter:
         lead_id: UUID,
         body: Annotated[MergeIn, Body(openapi_examples={"other": {"value": {"with": _OTHER_LEAD_ID}}})],
         caller: Caller = require("leads:write"),
-        ticket: Ticket | None = idempotency(),
+        idempotency_request: IdempotencyRequest | None = idempotency(),
     ) -> Response:
         """By the rules of every merge: the older lead survives with its source, the newest value of each field wins, and activities and
         keys move. Nothing is lost, so that the merge can be taken back.
 
         An id that was merged before stands for its survivor, and is named in `followed`. Two ids of one lead are 409 with `survivor_id`.
         """
-        done = await merge.merge_leads(database, lead_id, body.with_, Who(caller.name, ticket), _merged)
+        done = await merge.merge_leads(database, lead_id, body.with_, Who(caller.name, idempotency_request), _merged)
         return done.answer.response()
 
     @router.get(
@@ -164,7 +164,9 @@ def merge_router(database: Database) -> APIRouter:
         responses={200: _example(_REVERTED_EXAMPLE), **problems(404, 409, 410)},
     )
     async def revert(
-        merge_id: UUID, caller: Caller = require("leads:write"), ticket: Ticket | None = idempotency()
+        merge_id: UUID,
+        caller: Caller = require("leads:write"),
+        idempotency_request: IdempotencyRequest | None = idempotency(),
     ) -> Response:
         """The merged lead lives again with its own keys, activities and values. The survivor keeps what it has learnt from elsewhere
         since and loses what came from the other alone.
@@ -173,6 +175,8 @@ def merge_router(database: Database) -> APIRouter:
         external id), until a person merges them again. Where the survivor was itself merged on, 409 names in `revert_first` the merge
         that must be taken back before.
         """
-        return (await merge.take_back(database, merge_id, Who(caller.name, ticket), _reverted)).answer.response()
+        return (
+            await merge.take_back(database, merge_id, Who(caller.name, idempotency_request), _reverted)
+        ).answer.response()
 
     return router

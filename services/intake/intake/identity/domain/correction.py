@@ -127,5 +127,5 @@ def public_attributes(
     said: Mapping[str, AttributeValue], public: Attributes
 ) -> tuple[dict[str, AttributeValue], list[str]]:
     """The attributes of a correction as their declared types, and the names of those that nothing public can be made of."""
-    unfit = [name for name, value in said.items() if value is not None and name not in public]
-    return {name: None if value is None else public.get(name) for name, value in said.items()}, unfit
+    validation_error = [name for name, value in said.items() if value is not None and name not in public]
+    return {name: None if value is None else public.get(name) for name, value in said.items()}, validation_error

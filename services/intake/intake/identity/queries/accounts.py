@@ -34,9 +34,9 @@ class Account:
     leads: int
 
 
-async def read(driver: asyncpg.Connection, account_id: UUID) -> Account | None:
+async def read(connection: asyncpg.Connection, account_id: UUID) -> Account | None:
     """One account."""
-    row = await driver.fetchrow(_READ, account_id)
+    row = await connection.fetchrow(_READ, account_id)
     return (
         None
         if row is None
@@ -44,6 +44,8 @@ async def read(driver: asyncpg.Connection, account_id: UUID) -> Account | None:
     )
 
 
-async def lead_ids(driver: asyncpg.Connection, account_id: UUID, after: UUID | None, rows_max: int) -> Sequence[UUID]:
+async def lead_ids(
+    connection: asyncpg.Connection, account_id: UUID, after: UUID | None, rows_max: int
+) -> Sequence[UUID]:
     """The account's leads after a place, in the order of their ids, which is that in which they were first heard of."""
-    return [row[0] for row in await driver.fetch(_LEADS, account_id, after, rows_max)]
+    return [row[0] for row in await connection.fetch(_LEADS, account_id, after, rows_max)]

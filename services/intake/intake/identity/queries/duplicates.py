@@ -23,9 +23,11 @@ SELECT {_COLUMNS} FROM (
 """
 
 
-async def candidates(driver: asyncpg.Connection, lead: Lead) -> Sequence[Person]:
+async def candidates(connection: asyncpg.Connection, lead: Lead) -> Sequence[Person]:
     """The leads that may be the same person as this one."""
-    rows = await driver.fetch(_CANDIDATES, lead.lead_id, lead.account_id, lead.person.get("last_name"), CANDIDATES_MAX)
+    rows = await connection.fetch(
+        _CANDIDATES, lead.lead_id, lead.account_id, lead.person.get("last_name"), CANDIDATES_MAX
+    )
     return [_person(row["lead_id"], row["account_id"], row) for row in rows]
 
 

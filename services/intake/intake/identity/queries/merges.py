@@ -88,46 +88,50 @@ class Recorded:
     activities_moved: tuple[UUID, ...]
 
 
-async def read(driver: asyncpg.Connection, merge_id: UUID) -> Recorded | None:
+async def read(connection: asyncpg.Connection, merge_id: UUID) -> Recorded | None:
     """One merge."""
-    row = await driver.fetchrow(_READ, merge_id)
+    row = await connection.fetchrow(_READ, merge_id)
     return None if row is None else _recorded(row)
 
 
-async def later(driver: asyncpg.Connection, made: Made) -> list[Recorded]:
+async def later(connection: asyncpg.Connection, made: Made) -> list[Recorded]:
     """The merges of the same survivor that came after this one and stand, in order."""
-    return [_recorded(row) for row in await driver.fetch(_LATER, made.survivor_id, made.recorded_at, made.merge_id)]
+    return [_recorded(row) for row in await connection.fetch(_LATER, made.survivor_id, made.recorded_at, made.merge_id)]
 
 
-async def that_took(driver: asyncpg.Connection, lead_id: UUID) -> Made | None:
+async def that_took(connection: asyncpg.Connection, lead_id: UUID) -> Made | None:
     """The merge that stands by which this lead went into another."""
-    row = await driver.fetchrow(_OF_GONE, lead_id)
+    row = await connection.fetchrow(_OF_GONE, lead_id)
     return None if row is None else _made(row)
 
 
-async def page(driver: asyncpg.Connection, lead_ids: Sequence[UUID], after: UUID | None, rows_max: int) -> list[Made]:
+async def page(
+    connection: asyncpg.Connection, lead_ids: Sequence[UUID], after: UUID | None, rows_max: int
+) -> list[Made]:
     """The merges in which any of these leads took part, newest first."""
-    return [_made(row) for row in await driver.fetch(_PAGE, lead_ids, after, rows_max)]
+    return [_made(row) for row in await connection.fetch(_PAGE, lead_ids, after, rows_max)]
 
 
-async def rewrite(driver: asyncpg.Connection, survivor: Lead, befores: Mapping[UUID, Before]) -> None:
+async def rewrite(connection: asyncpg.Connection, survivor: Lead, befores: Mapping[UUID, Before]) -> None:
     """Let merges of this survivor that stand remember it as it would have been."""
     if befores:
         remembered = [snapshot(before.on(survivor)) for before in befores.values()]
-        await driver.execute(_REWRITE, list(befores), remembered)
+        await connection.execute(_REWRITE, list(befores), remembered)
 
 
 async def take_back(
-    driver: asyncpg.Connection, recorded: Recorded, keys: Collection[IdentityKey], caller: str, now: datetime
+    connection: asyncpg.Connection, recorded: Recorded, keys: Collection[IdentityKey], caller: str, now: datetime
 ) -> None:
     """Move these keys, and the activities that are still there, back to the merged lead, and mark the two as apart."""
     made = recorded.made
-    await driver.execute(_REVERTED, made.merge_id, now, caller)
+    await connection.execute(_REVERTED, made.merge_id, now, caller)
     if keys:
         wanted = list(keys)
-        await driver.execute(_RETURN_KEYS, [key[0] for key in wanted], [key[1] for key in wanted], made.merged_lead_id)
-    await driver.execute(_RETURN_ACTIVITIES, made.survivor_id, made.merged_lead_id, recorded.activities_moved)
-    await driver.execute(_PART, made.survivor_id, made.merged_lead_id, made.merge_id, caller, now)
+        await connection.execute(
+            _RETURN_KEYS, [key[0] for key in wanted], [key[1] for key in wanted], made.merged_lead_id
+        )
+    await connection.execute(_RETURN_ACTIVITIES, made.survivor_id, made.merged_lead_id, recorded.activities_moved)
+    await connection.execute(_PART, made.survivor_id, made.merged_lead_id, made.merge_id, caller, now)
 
 
 def _made(row: asyncpg.Record) -> Made:

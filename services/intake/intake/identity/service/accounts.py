@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from accord.db import Database, driver_of
+from accord.db import Database, connection_of
 from intake.identity.queries import accounts
 from intake.identity.queries.accounts import Account
 from intake.leads.queries import lookup
@@ -14,8 +14,8 @@ from intake.leads.service.recognise import account_id_of, company_domain_of
 
 async def find_account(database: Database, account_id: UUID) -> Account | None:
     """The account; None if there is none."""
-    async with database.reading() as conn:
-        return await accounts.read(await driver_of(conn), account_id)
+    async with database.read_transaction() as conn:
+        return await accounts.read(await connection_of(conn), account_id)
 
 
 async def find_by_domain(database: Database, domain: str) -> Account | None:
@@ -26,8 +26,8 @@ async def find_by_domain(database: Database, domain: str) -> Account | None:
 
 async def leads_of(database: Database, account_id: UUID, after: UUID | None, rows_max: int) -> list[Found] | None:
     """The account's leads after a place, in the order of their ids; None if there is no such account."""
-    async with database.reading() as conn:
-        driver = await driver_of(conn)
-        if await accounts.read(driver, account_id) is None:
+    async with database.read_transaction() as conn:
+        connection = await connection_of(conn)
+        if await accounts.read(connection, account_id) is None:
             return None
-        return await lookup.by_ids(driver, await accounts.lead_ids(driver, account_id, after, rows_max))
+        return await lookup.by_ids(connection, await accounts.lead_ids(connection, account_id, after, rows_max))

@@ -12,9 +12,9 @@ import orjson
 
 from accord.agreements import ActiveCache
 from accord.contracts.values import AttributeValue
-from accord.db import Database, Recording
+from accord.db import Database, UnitOfWork
 from accord.http.conditional import precondition_failed
-from accord.http.problems import Problem, unfit
+from accord.http.problems import Problem, validation_error
 from accord.ids import new_id
 from intake.identity.domain import correction
 from intake.identity.domain.correction import Correction, CorrectionIn
@@ -60,17 +60,17 @@ class Correct:
 
     async def _in_transaction(self, lead_id: UUID, asked: Asked) -> Found:
         in_force = await self._policies.current()
-        async with self._database.recording() as recording:
-            driver = await recording.driver()
-            family = await family_of(driver, lead_id)
-            said = _recognised(asked.said, in_force, recording.now)
-            lead, owners = await _locked(driver, family[0], said)
-            found = await lookup.found(driver, lead)
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            family = await family_of(connection, lead_id)
+            said = _recognised(asked.said, in_force, unit_of_work.now)
+            lead, owners = await _locked(connection, family[0], said)
+            found = await lookup.found(connection, lead)
             if not asked.as_expected(found):
                 raise precondition_failed()
             if not asked.said.model_fields_set:
                 return found
-            after = await _correct(recording, found, owners, said, asked, in_force)
+            after = await _correct(unit_of_work, found, owners, said, asked, in_force)
             return replace(found, lead=after)
 
 
@@ -89,45 +89,45 @@ class _Said:
         )
 
 
-async def _locked(driver: asyncpg.Connection, lead_id: UUID, said: _Said) -> tuple[Lead, dict[IdentityKey, UUID]]:
+async def _locked(connection: asyncpg.Connection, lead_id: UUID, said: _Said) -> tuple[Lead, dict[IdentityKey, UUID]]:
     """The lead, locked, and who has the keys that change, which are locked too: keys before leads, as everywhere."""
-    seen = await lead_queries.read_lead(driver, lead_id)
+    seen = await lead_queries.read_lead(connection, lead_id)
     if seen is None:
         raise lead_queries.Moved
     changing = [key for keys in correction.keys_changed(seen, said.on(seen, seen.captured_at)) for key in keys]
-    await lead_queries.lock_keys(driver, changing)
-    lead = (await lead_queries.lock_leads(driver, [lead_id])).get(lead_id)
+    await lead_queries.lock_keys(connection, changing)
+    lead = (await lead_queries.lock_leads(connection, [lead_id])).get(lead_id)
     if lead is None or lead.merged_into is not None or lead.person != seen.person:
         raise lead_queries.Moved
-    return lead, await lead_queries.find_keys(driver, changing)
+    return lead, await lead_queries.find_keys(connection, changing)
 
 
 async def _correct(
-    recording: Recording,
+    unit_of_work: UnitOfWork,
     found: Found,
     owners: dict[IdentityKey, UUID],
     said: _Said,
     asked: Asked,
     in_force: InForce,
 ) -> Lead:
-    driver, now = await recording.driver(), recording.now
+    connection, now = await unit_of_work.connection(), unit_of_work.now
     lead = found.lead
     after = said.on(lead, now)
-    quality = await _judgement(driver, found, after, in_force, now)
+    quality = await _judgement(connection, found, after, in_force, now)
     after = correction.judged_anew(after, quality, now)
     dropped, taken = correction.keys_changed(lead, after)
     taken = [key for key in taken if not (key[0] == "phone" and _phones_shared(in_force))]
     _refuse_keys_of_others(lead, taken, owners)
     register = Register(now, {lead.lead_id: lead}, owners)
     register.correct(lead, after, dropped, taken)
-    await write(driver, register, now)
-    if dropped and not await lookup.has_keys(driver, lead.lead_id):
+    await write(connection, register, now)
+    if dropped and not await lookup.has_keys(connection, lead.lead_id):
         raise _unfit([("/" + name, "Is the last thing by which the lead is known") for name, _ in dropped])
     account = _account(after.person.get("domain"), after.person.get("email"))
     if account is not None and account[0] == after.account_id:
-        await lead_queries.save_accounts(driver, {account[0]: (account[1], after.person.get("company"))}, now)
-    await submissions.insert(driver, [_row(after, found.external, quality, asked, now)], now)
-    recording.publish(*register.events)
+        await lead_queries.save_accounts(connection, {account[0]: (account[1], after.person.get("company"))}, now)
+    await submissions.insert(connection, [_row(after, found.external, quality, asked, now)], now)
+    unit_of_work.publish(*register.events)
     return register.leads[lead.lead_id]
 
 
@@ -167,20 +167,20 @@ def _recognised(said: CorrectionIn, in_force: InForce, now: datetime) -> _Said:
         person["phone"] = phone_facts(phone, country if isinstance(country, str) else None).e164
         flaws += [] if person["phone"] else [("/phone", "Is not a valid phone number; give it in international form")]
     public = judged(Facts({}, said.attributes, None, None), in_force, now)[1]
-    attributes, unfit = correction.public_attributes(said.attributes, public)
+    attributes, validation_error = correction.public_attributes(said.attributes, public)
     message = "Is no public attribute of the data policy in force, or not of its type"
-    flaws += [(f"/attributes/{name}", message) for name in unfit]
+    flaws += [(f"/attributes/{name}", message) for name in validation_error]
     if flaws:
         raise _unfit(flaws)
     return _Said(person, attributes)
 
 
 async def _judgement(
-    driver: asyncpg.Connection, found: Found, after: Lead, in_force: InForce, now: datetime
+    connection: asyncpg.Connection, found: Found, after: Lead, in_force: InForce, now: datetime
 ) -> Quality:
     """What the policy says of the corrected record as a whole. Raises RejectedByPolicy where the correction makes it reject the record."""
     before, known = found.lead, found.external
-    consent = await consents.newest(driver, [before.lead_id, *found.merged])
+    consent = await consents.newest(connection, [before.lead_id, *found.merged])
     basis, given_at = (consent[0].basis, consent[0].given_at) if consent else (None, None)
 
     def facts(lead: Lead) -> Facts:
@@ -229,7 +229,7 @@ def _account(domain: str | None, email: str | None) -> tuple[UUID, str] | None:
 
 
 def _unfit(flaws: Sequence[tuple[str, str]]) -> Problem:
-    return unfit(
+    return validation_error(
         "; ".join(f"{pointer}: {message}" for pointer, message in flaws) + ".",
         *[{"pointer": pointer, "message": message} for pointer, message in flaws],
     )

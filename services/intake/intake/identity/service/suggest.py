@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from accord.db import Database, driver_of
+from accord.db import Database, connection_of
 from intake.identity.domain.likeness import Likeness, Person, likeness
 from intake.identity.queries import duplicates
 from intake.identity.service.names import compared
@@ -42,16 +42,16 @@ class Suggestions:
 
 async def suggest(database: Database, lead_id: UUID, rows_max: int) -> Suggestions:
     """Leads that may be the same person as this one, or as the one into which it was merged. Raises Problem 404 or 410."""
-    async with database.reading() as conn:
-        driver = await driver_of(conn)
-        root = (await family_of(driver, lead_id))[0]
-        (own,) = await lookup.by_ids(driver, [root])
+    async with database.read_transaction() as conn:
+        connection = await connection_of(conn)
+        root = (await family_of(connection, lead_id))[0]
+        (own,) = await lookup.by_ids(connection, [root])
         person = duplicates.person_of(own.lead)
-        candidates = await duplicates.candidates(driver, own.lead)
+        candidates = await duplicates.candidates(connection, own.lead)
         # A thousand pairs take some milliseconds, in which the loop has other things to do.
         ranked = await asyncio.to_thread(_ranked, person, candidates)
-        best = dict((await _without_parted(driver, root, ranked))[:rows_max])
-        found = {one.lead.lead_id: one for one in await lookup.by_ids(driver, list(best))}
+        best = dict((await _without_parted(connection, root, ranked))[:rows_max])
+        found = {one.lead.lead_id: one for one in await lookup.by_ids(connection, list(best))}
         return Suggestions([Suggestion(found[one], alike) for one, alike in best.items()], len(candidates))
 
 
@@ -61,7 +61,7 @@ def _ranked(person: Person, candidates: Sequence[Person]) -> list[tuple[UUID, Li
 
 
 async def _without_parted(
-    driver: asyncpg.Connection, lead_id: UUID, ranked: list[tuple[UUID, Likeness]]
+    connection: asyncpg.Connection, lead_id: UUID, ranked: list[tuple[UUID, Likeness]]
 ) -> list[tuple[UUID, Likeness]]:
-    parted = await apart_queries.apart(driver, [lead_id, *(one for one, _ in ranked)]) if ranked else set()
+    parted = await apart_queries.apart(connection, [lead_id, *(one for one, _ in ranked)]) if ranked else set()
     return [(one, alike) for one, alike in ranked if frozenset((lead_id, one)) not in parted]

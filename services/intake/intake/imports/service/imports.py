@@ -13,8 +13,8 @@ from pydantic import JsonValue
 
 from accord.agreements import ActiveCache
 from accord.contracts.intake_events import ImportCounts, ImportFinished
-from accord.db import Database, Recording, driver_of
-from accord.http.idempotency import Answer, Done, once, ticket_for
+from accord.db import Database, UnitOfWork, connection_of
+from accord.http.idempotency import Answer, Done, make_idempotency_request, once
 from accord.http.problems import Problem, not_found
 from accord.terms.findings import Finding
 from intake.imports import queries
@@ -60,23 +60,25 @@ class Imports:
         return done
 
     async def _queue(self, asked: Asked, upload: Upload, encode: Callable[[Job], Answer]) -> Done[Job]:
-        import_id, ticket = upload.import_id, asked.ticket
-        if ticket is not None:
-            ticket = ticket_for(ticket.caller, ticket.key, ticket.sha256, upload.sha256.digest())
-        async with self._database.recording() as recording:
-            driver = await recording.driver()
+        import_id, idempotency_request = upload.import_id, asked.idempotency_request
+        if idempotency_request is not None:
+            idempotency_request = make_idempotency_request(
+                idempotency_request.caller, idempotency_request.key, idempotency_request.sha256, upload.sha256.digest()
+            )
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
 
             async def act() -> Job:
-                if not await queries.queue(driver, import_id, upload.plan, recording.now):
+                if not await queries.queue(connection, import_id, upload.plan, unit_of_work.now):
                     raise cancelled()
-                job = await queries.find(driver, import_id)
+                job = await queries.find(connection, import_id)
                 if job is None:
                     raise not_found("import")
                 return job
 
-            done = await once(recording, ticket, act, encode)
+            done = await once(unit_of_work, idempotency_request, act, encode)
             if done.result is None:
-                await queries.remove(driver, import_id)
+                await queries.remove(connection, import_id)
         return done
 
     async def _rules(self, asked: Asked) -> Rules:
@@ -86,8 +88,8 @@ class Imports:
         attributes = [] if in_force is None else list(in_force[1].policy.attributes)
         said = (asked.mapping or "").strip()
         by_name = bool(said) and said[0] not in '{["'
-        async with self._database.reading() as conn:
-            await self._limits.check(await driver_of(conn), asked.caller)
+        async with self._database.read_transaction() as conn:
+            await self._limits.check(await connection_of(conn), asked.caller)
             saved = await sources.read(conn, said if by_name else asked.source)
         defaults = {} if saved is None else dict(saved.defaults)
         if said and not by_name:
@@ -100,9 +102,9 @@ class Imports:
 
     async def cancel(self, import_id: UUID) -> Job:
         """Have it stop; rows that were taken stay. It is done at once, or after the rows at hand. Raises Problem 404 and 409."""
-        async with self._database.recording() as recording:
-            driver = await recording.driver()
-            job = await queries.find(driver, import_id, lock=True)
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            job = await queries.find(connection, import_id, lock=True)
             if job is None:
                 raise not_found("import")
             if job.state in ("finished", "failed"):
@@ -114,35 +116,35 @@ class Imports:
                     state=job.state,
                 )
             if job.state == "running":
-                await queries.request_cancel(driver, import_id)
+                await queries.request_cancel(connection, import_id)
             elif job.state != "cancelled":
-                await end(recording, job, "cancelled")
-            found = await queries.find(driver, import_id)
+                await end(unit_of_work, job, "cancelled")
+            found = await queries.find(connection, import_id)
         self.arrived.set()
         return found or job
 
     async def find(self, import_id: UUID) -> Job:
         """The import with this id. Raises Problem 404."""
-        async with self._database.reading() as conn:
-            job = await queries.find(await driver_of(conn), import_id)
+        async with self._database.read_transaction() as conn:
+            job = await queries.find(await connection_of(conn), import_id)
         if job is None:
             raise not_found("import")
         return job
 
     async def page(self, before: UUID | None, rows: int, source: str | None) -> list[Job]:
         """Imports before this one, latest first."""
-        async with self._database.reading() as conn:
-            return await queries.page(await driver_of(conn), before or _LAST_ID, rows, source)
+        async with self._database.read_transaction() as conn:
+            return await queries.page(await connection_of(conn), before or _LAST_ID, rows, source)
 
     async def results(self, import_id: UUID, after: int, rows: int, outcome: Outcome | None) -> list[Result]:
         """What became of rows behind row `after`, in order; those with this outcome."""
         wanted = bits_of(OUTCOMES if outcome is None else [outcome])
         found: list[Result] = []
         behind = -1
-        async with self._database.reading() as conn:
-            driver = await driver_of(conn)
+        async with self._database.read_transaction() as conn:
+            connection = await connection_of(conn)
             while len(found) < rows:
-                chunks = await queries.chunks(driver, import_id, after + 1, wanted, behind, _CHUNKS_PAGE)
+                chunks = await queries.chunks(connection, import_id, after + 1, wanted, behind, _CHUNKS_PAGE)
                 for first, results in chunks:
                     found += [
                         one
@@ -158,8 +160,8 @@ class Imports:
         """The rows for the file of errors, in order, read a page at a time."""
         after = 0
         while True:
-            async with self._database.reading() as conn:
-                found = await queries.failures(await driver_of(conn), import_id, after, _FAILURES_PAGE)
+            async with self._database.read_transaction() as conn:
+                found = await queries.failures(await connection_of(conn), import_id, after, _FAILURES_PAGE)
             for one in found:
                 yield one
             if len(found) < _FAILURES_PAGE:
@@ -184,16 +186,16 @@ def _serves(saved: Source, asked: Asked) -> bool:
     return any(saved.mapping_document.get(part) for part in parts)
 
 
-async def end(recording: Recording, job: Job, state: State, error: str | None = None) -> None:
+async def end(unit_of_work: UnitOfWork, job: Job, state: State, error: str | None = None) -> None:
     """Bring an import to its end, and tell it unless it was only tried or never whole."""
-    now = recording.now
+    now = unit_of_work.now
     seconds = (now - job.started_at).total_seconds() if job.started_at is not None else 0.0
     rate = job.counts.read / seconds if seconds > 0 else None
-    await queries.end(await recording.driver(), job.import_id, state, now, error=error, rows_per_s=rate)
+    await queries.end(await unit_of_work.connection(), job.import_id, state, now, error=error, rows_per_s=rate)
     if job.dry_run or job.state == "receiving":
         return
     counts = job.counts
-    recording.publish(
+    unit_of_work.publish(
         ImportFinished(
             occurred_at=now,
             recorded_at=now,

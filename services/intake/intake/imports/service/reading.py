@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from accord.db import Database, driver_of
+from accord.db import Database, connection_of
 from intake.imports import queries
 from intake.imports.domain.imports import Plan
 from intake.imports.domain.rows import CsvReader, NdjsonReader, Reading
@@ -96,8 +96,8 @@ class ReadAhead:
         lines: list[Line] = []
         last = False
         while not last:
-            async with self._database.reading() as conn:
-                block = await queries.block_at(await driver_of(conn), job.import_id, at)
+            async with self._database.read_transaction() as conn:
+                block = await queries.block_at(await connection_of(conn), job.import_id, at)
             if block is None:
                 rows.close()
                 last = True

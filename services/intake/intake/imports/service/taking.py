@@ -16,7 +16,7 @@ from uuid import UUID
 import asyncpg
 
 from accord.agreements import ActiveCache
-from accord.db import Database, Recording, driver_of
+from accord.db import Database, UnitOfWork, connection_of
 from accord.terms.findings import Finding
 from intake.capture.service.capture import Capture, CaptureResult, Taken
 from intake.imports import queries
@@ -61,8 +61,8 @@ class Takes(ABC):
 
     async def begin(self) -> None:
         """Before the first rows."""
-        async with self._database.reading() as conn:
-            found = await queries.earlier(await driver_of(conn), self.job.source, self.job.import_id)
+        async with self._database.read_transaction() as conn:
+            found = await queries.earlier(await connection_of(conn), self.job.source, self.job.import_id)
         self._said_before, self._rejected_before = found
 
     @abstractmethod
@@ -77,7 +77,7 @@ class Takes(ABC):
 
     async def _advance(
         self,
-        recording: Recording,
+        unit_of_work: UnitOfWork,
         chunk: Chunk,
         results: Sequence[Result],
         qualities: Sequence[Quality],
@@ -85,7 +85,7 @@ class Takes(ABC):
     ) -> tuple[Job, bool]:
         """Save where the import stands now, in the transaction in which its rows are taken. The job as it is after the commit, and whether
         somebody has asked to cancel it."""
-        driver, job = await recording.driver(), self.job
+        connection, job = await unit_of_work.connection(), self.job
         seconds = max(1e-6, time.monotonic() - self._advanced_at)
         progress = Progress(
             came_from=job.bytes_done,
@@ -96,10 +96,10 @@ class Takes(ABC):
             rows_per_s=_smoothed(job.rows_per_s, len(results) / seconds),
             bytes_per_s=_smoothed(job.bytes_per_s, (chunk.end - job.bytes_done) / seconds),
         )
-        cancelled = await queries.advance(driver, job.import_id, progress, recording.now)
+        cancelled = await queries.advance(connection, job.import_id, progress, unit_of_work.now)
         if cancelled is None:
             raise Overtaken
-        await queries.save_failures(driver, job.import_id, failures)
+        await queries.save_failures(connection, job.import_id, failures)
         after = replace(
             job,
             bytes_done=progress.bytes_done,
@@ -116,7 +116,7 @@ class Takes(ABC):
         self._advanced_at = time.monotonic()
 
     async def _unchanged(
-        self, driver: asyncpg.Connection, lines: Sequence[Line], in_force: InForce
+        self, connection: asyncpg.Connection, lines: Sequence[Line], in_force: InForce
     ) -> dict[int, Result]:
         """The rows that this source has said before, word for word, under the same policy. They change nothing, so they are not taken."""
         if not self._said_before:
@@ -124,23 +124,23 @@ class Takes(ABC):
         known = [(line, line.recognised) for line in lines if line.recognised is not None and line.recognised.keys]
         version = None if in_force is None else in_force[0]
         # Most rows of most files are of new people, so their texts are not even looked at.
-        leads = await lead_queries.find_keys(driver, [one.keys[-1] for _, one in known])
+        leads = await lead_queries.find_keys(connection, [one.keys[-1] for _, one in known])
         rows = [
             (line.row.number, leads[one.keys[-1]], one.request.submission.source, _digest(line.reading.content))
             for line, one in known
             if one.keys[-1] in leads
         ]
-        found = await queries.unchanged(driver, rows, version)
+        found = await queries.unchanged(connection, rows, version)
         results = {number: Result(number, "unchanged", verdict, lead) for number, (lead, verdict) in found.items()}
         if not self._rejected_before or in_force is None:
             return results
-        now = await queries.now(driver)
+        now = await queries.now(connection)
         doubtful = [
             (line.row.number, key_word(one.keys[-1]), one.request.submission.source, _digest(line.reading.content))
             for line, one in known
             if line.row.number not in results and judged(one.facts, in_force, now)[0].verdict == "rejected"
         ]
-        for number in await queries.rejected_before(driver, doubtful, version):
+        for number in await queries.rejected_before(connection, doubtful, version):
             results[number] = Result(number, "unchanged", "rejected")
         return results
 
@@ -184,25 +184,25 @@ class Taking(Takes):
     async def _record(
         self, chunk: Chunk, in_force: InForce, before: Awaitable[object] | None, decided: Callable[[], None]
     ) -> tuple[Job, bool]:
-        async with self._database.recording() as recording:
-            driver = await recording.driver()
-            known = await self._unchanged(driver, chunk.lines, in_force)
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            known = await self._unchanged(connection, chunk.lines, in_force)
             fresh = [
                 line.recognised for line in chunk.lines if line.recognised is not None and line.row.number not in known
             ]
-            decision = await self._capture.decide(recording, fresh, in_force)
+            decision = await self._capture.decide(unit_of_work, fresh, in_force)
             results, failures = self._results(chunk.lines, known, decision.outcomes)
             qualities = [one.quality for one in decision.outcomes if isinstance(one, Taken)]
             decided()
             if before is not None:
                 await before
-            job, cancelled = await self._advance(recording, chunk, results, qualities, failures)
-            await self._capture.write(recording, decision)
+            job, cancelled = await self._advance(unit_of_work, chunk, results, qualities, failures)
+            await self._capture.write(unit_of_work, decision)
             if results:
                 outcomes = bits_of(result.outcome for result in results)
-                await queries.save_chunk(driver, job.import_id, results[0].number, outcomes, packed(results))
+                await queries.save_chunk(connection, job.import_id, results[0].number, outcomes, packed(results))
             if chunk.keep_from > self._kept_from:
-                await queries.drop_blocks(driver, job.import_id, chunk.keep_from)
+                await queries.drop_blocks(connection, job.import_id, chunk.keep_from)
         return job, cancelled
 
     def _results(
@@ -266,17 +266,17 @@ class Foreseeing(Takes):
         results: list[Result] = []
         failures: list[Failure] = []
         qualities: list[Quality] = []
-        async with self._database.recording() as recording:
-            unchanged = await self._unchanged(await recording.driver(), chunk.lines, in_force)
+        async with self._database.write_transaction() as unit_of_work:
+            unchanged = await self._unchanged(await unit_of_work.connection(), chunk.lines, in_force)
             recognised = iter(known)
             for line in chunk.lines:
                 one = None if line.recognised is None else next(recognised)
                 if (result := unchanged.get(line.row.number)) is None:
-                    result, failure, quality = self._foreseen(line, one, foresight, in_force, recording.now)
+                    result, failure, quality = self._foreseen(line, one, foresight, in_force, unit_of_work.now)
                     failures += [failure] if failure is not None else []
                     qualities += [quality] if quality is not None else []
                 results.append(result)
-            job, cancelled = await self._advance(recording, chunk, results, qualities, failures)
+            job, cancelled = await self._advance(unit_of_work, chunk, results, qualities, failures)
         await queries.foresee(self._session, {hashes[key]: str(lead) for key, lead in foresight.taken.items()})
         self._committed(job)
         return cancelled
@@ -298,8 +298,8 @@ class Foreseeing(Takes):
     async def _known(self, hashes: Mapping[IdentityKey, int]) -> dict[IdentityKey, object]:
         """What stands for the lead of each key: of leads that are there, and of rows that have been foreseen."""
         foreseen = await queries.foreseen(self._session, list(hashes.values()))
-        async with self._database.reading() as conn:
-            leads = await lead_queries.find_keys(await driver_of(conn), list(hashes))
+        async with self._database.read_transaction() as conn:
+            leads = await lead_queries.find_keys(await connection_of(conn), list(hashes))
         by_row = {key: foreseen[hashed] for key, hashed in hashes.items() if hashed in foreseen}
         return {**by_row, **{key: str(lead_id) for key, lead_id in leads.items()}}
 

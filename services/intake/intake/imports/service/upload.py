@@ -15,8 +15,8 @@ from pydantic import JsonValue
 
 from accord.batching import Overloaded
 from accord.db import Database
-from accord.http.idempotency import Ticket
-from accord.http.problems import Problem, unfit
+from accord.http.idempotency import IdempotencyRequest
+from accord.http.problems import Problem, validation_error
 from accord.ids import new_id
 from accord.terms.findings import Finding
 from intake.imports import queries
@@ -57,7 +57,7 @@ class Asked:
     header: bool = True
     timezone: str = "UTC"
     rows_per_s_max: int | None = None
-    ticket: Ticket | None = None
+    idempotency_request: IdempotencyRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,9 @@ class OpenLimits:
     total: int
     per_caller: int
 
-    async def check(self, driver: asyncpg.Connection, caller: str) -> None:
+    async def check(self, connection: asyncpg.Connection, caller: str) -> None:
         """Raises Overloaded if there is no room for one more of this caller."""
-        every, own = await queries.open_counts(driver, caller)
+        every, own = await queries.open_counts(connection, caller)
         if every >= self.total or own >= self.per_caller:
             raise Overloaded(30.0)
 
@@ -88,7 +88,7 @@ class OpenLimits:
 def refused(flaws: Sequence[Finding]) -> Problem:
     """422 for a mapping by which nothing can be read; pointers are into the mapping."""
     errors = [{"parameter": "mapping", "pointer": flaw.pointer, "message": flaw.message} for flaw in flaws]
-    return unfit("The mapping does not fit.", *errors)
+    return validation_error("The mapping does not fit.", *errors)
 
 
 def cancelled() -> Problem:
@@ -159,11 +159,13 @@ class Upload:
         if not self._created:
             return
         try:
-            async with self._database.recording() as recording:
-                driver = await recording.driver()
-                job = await queries.find(driver, self.import_id, lock=True)
+            async with self._database.write_transaction() as unit_of_work:
+                connection = await unit_of_work.connection()
+                job = await queries.find(connection, self.import_id, lock=True)
                 if job is not None and job.state == "receiving":
-                    await queries.end(driver, self.import_id, "failed", recording.now, error="The upload broke off.")
+                    await queries.end(
+                        connection, self.import_id, "failed", unit_of_work.now, error="The upload broke off."
+                    )
         except Exception as failure:  # noqa: BLE001 - what broke it off is told; the sweep will find the job
             log.warning("upload_not_given_up", import_id=str(self.import_id), error=type(failure).__name__)
 
@@ -259,16 +261,16 @@ class Upload:
 
     async def _write(self, size: int) -> None:
         content = bytes(self._kept[:size])
-        async with self._database.recording() as recording:
-            driver = await recording.driver()
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
             if not self._created:
                 asked = self._asked
-                await queries.lock_opening(driver)
-                await self._limits.check(driver, asked.caller)
+                await queries.lock_opening(connection)
+                await self._limits.check(connection, asked.caller)
                 await queries.create(
-                    driver, self.import_id, asked.source, asked.caller, dry_run=asked.dry_run, now=recording.now
+                    connection, self.import_id, asked.source, asked.caller, dry_run=asked.dry_run, now=unit_of_work.now
                 )
-            if not await queries.add_block(driver, self.import_id, self._kept_bytes, content, recording.now):
+            if not await queries.add_block(connection, self.import_id, self._kept_bytes, content, unit_of_work.now):
                 raise cancelled()
         self._created = True
         self._kept_bytes += size
@@ -276,4 +278,4 @@ class Upload:
 
 
 def _no_table(why: str) -> Problem:
-    return unfit(f"{why}.", {"pointer": "", "message": why})
+    return validation_error(f"{why}.", {"pointer": "", "message": why})

@@ -21,9 +21,9 @@ import structlog
 
 from accord.agreements import ActiveCache
 from accord.batching import Overloaded
-from accord.db import Database, driver_of, is_transient
+from accord.db import Database, connection_of, is_transient
 from accord.retry import Backoff
-from accord.workers import Periodic, Stall, pause
+from accord.workers import Periodic, StallDetector, pause
 from intake.capture.service.capture import Capture
 from intake.imports import queries
 from intake.imports.queries import Job
@@ -95,7 +95,7 @@ class ImportWorker:
         self._limits = limits or Limits()
         self._pace = _Pace(self._limits.rows_per_s_max)
         self._turns = asyncio.Semaphore(_TRANSACTIONS_MAX)
-        self._stall = Stall(_STUCK_AFTER_S)
+        self._stall = StallDetector(_STUCK_AFTER_S)
         self._sweep_at = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -134,8 +134,8 @@ class ImportWorker:
         """Begin to work on what waits and nobody works on, until it is done or `over` is set."""
         room = AT_ONCE_MAX - len(working)
         if room:
-            async with self._database.reading() as conn:
-                for import_id in await queries.waiting(await driver_of(conn), list(working), room):
+            async with self._database.read_transaction() as conn:
+                for import_id in await queries.waiting(await connection_of(conn), list(working), room):
                     working[import_id] = asyncio.create_task(self._work(import_id, over), name=f"import-{import_id}")
         self._stall.waits(bool(working))
 
@@ -161,8 +161,8 @@ class ImportWorker:
                 await self._give_up(import_id)
 
     async def _give_up(self, import_id: UUID) -> None:
-        async with self._database.recording() as recording:
-            await queries.give_up(await recording.driver(), import_id, recording.now, _WENT_WRONG)
+        async with self._database.write_transaction() as unit_of_work:
+            await queries.give_up(await unit_of_work.connection(), import_id, unit_of_work.now, _WENT_WRONG)
         IMPORTS_ENDED.labels("failed").inc()
 
     async def _run(self, job: Job, session: asyncpg.Connection, stop: asyncio.Event) -> None:
@@ -176,28 +176,28 @@ class ImportWorker:
             await run.end("failed", _WENT_WRONG)
 
     async def _begin(self, import_id: UUID) -> Job | None:
-        async with self._database.recording() as recording:
-            driver = await recording.driver()
-            job = await queries.find(driver, import_id, lock=True)
-            if job is None or job.plan is None or not await queries.begin(driver, import_id, recording.now):
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            job = await queries.find(connection, import_id, lock=True)
+            if job is None or job.plan is None or not await queries.begin(connection, import_id, unit_of_work.now):
                 return None
             if job.cancel_requested:
-                await end(recording, job, "cancelled")
+                await end(unit_of_work, job, "cancelled")
                 return None
             if job.dry_run and job.bytes_done != job.plan.start:
                 # What a dry run has foreseen is not kept, so it begins anew.
-                await queries.restart(driver, import_id, job.plan, recording.now)
-            return await queries.find(driver, import_id)
+                await queries.restart(connection, import_id, job.plan, unit_of_work.now)
+            return await queries.find(connection, import_id)
 
     async def _sweep(self) -> None:
         """Give up uploads whose sender is gone together with the process that received them."""
         if time.monotonic() < self._sweep_at:
             return
         self._sweep_at = time.monotonic() + _SWEEP_EVERY_S
-        async with self._database.recording() as recording:
-            driver = await recording.driver()
-            for import_id in await queries.broken_off(driver, recording.now - _RECEIVING_IDLE_MAX):
-                await queries.end(driver, import_id, "failed", recording.now, error="The upload broke off.")
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            for import_id in await queries.broken_off(connection, unit_of_work.now - _RECEIVING_IDLE_MAX):
+                await queries.end(connection, import_id, "failed", unit_of_work.now, error="The upload broke off.")
 
 
 class _Saving(NamedTuple):
@@ -236,7 +236,7 @@ class _Run:
         self._paces = (pace, _Pace(plan.rows_per_s_max))
         self._turns = turns
 
-    async def go(self, stop: asyncio.Event, stall: Stall) -> None:
+    async def go(self, stop: asyncio.Event, stall: StallDetector) -> None:
         """Take rows until there are none, somebody cancels, too many fail, or `stop`."""
         await self._takes.begin()
         begun: list[_Saving] = []
@@ -251,7 +251,7 @@ class _Run:
             await self.end(state)
 
     async def _take_all(
-        self, begun: list[_Saving], stop: asyncio.Event, stall: Stall
+        self, begun: list[_Saving], stop: asyncio.Event, stall: StallDetector
     ) -> Literal["finished", "cancelled", "failed"] | None:
         """How it ended; None if only we do. `begun` holds what has not been seen to be committed, two chunks at most."""
         cancelled = stopped = False
@@ -281,8 +281,8 @@ class _Run:
 
     async def end(self, state: Literal["finished", "cancelled", "failed"], error: str | None = None) -> None:
         """Bring it to its end."""
-        async with self._database.recording() as recording:
-            await end(recording, self._takes.job, state, error)
+        async with self._database.write_transaction() as unit_of_work:
+            await end(unit_of_work, self._takes.job, state, error)
         IMPORTS_ENDED.labels(state).inc()
 
     async def _begin(self, chunk: Chunk, begun: list[_Saving]) -> _Saving:
@@ -338,15 +338,15 @@ class _Run:
     async def _tried(self, chunk: Chunk) -> bool:
         return await tried(lambda: self._takes.save(chunk))
 
-    async def _hold_back(self, rows: int, stop: asyncio.Event, stall: Stall) -> bool:
+    async def _hold_back(self, rows: int, stop: asyncio.Event, stall: StallDetector) -> bool:
         """Wait until more rows may be taken; whether somebody has asked to cancel meanwhile."""
         until = max(pace.free_at(rows) for pace in self._paces)
         while not stop.is_set() and (rest_s := until - time.monotonic()) > 0:
             await pause(stop, min(rest_s, _LOOK_EVERY_S))
             stall.progressed()
             if rest_s > _LOOK_EVERY_S:
-                async with self._database.reading() as conn:
-                    job = await queries.find(await driver_of(conn), self._takes.job.import_id)
+                async with self._database.read_transaction() as conn:
+                    job = await queries.find(await connection_of(conn), self._takes.job.import_id)
                 if job is not None and job.cancel_requested:
                     return True
         return False
@@ -367,9 +367,9 @@ def prune_worker(database: Database, kept_days: int) -> Periodic:
     the file of errors are dropped with raw submissions (privacy/service/retention.py)."""
 
     async def prune() -> bool:
-        async with database.recording() as recording:
-            before = recording.now - timedelta(days=kept_days)
-            return await queries.prune_chunks(await recording.driver(), before, _PRUNE_CHUNKS) >= _PRUNE_CHUNKS
+        async with database.write_transaction() as unit_of_work:
+            before = unit_of_work.now - timedelta(days=kept_days)
+            return await queries.prune_chunks(await unit_of_work.connection(), before, _PRUNE_CHUNKS) >= _PRUNE_CHUNKS
 
     return Periodic("import-prune", _PRUNE_EVERY_S, prune)
 

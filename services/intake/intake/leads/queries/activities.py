@@ -31,11 +31,11 @@ class Row:
     occurred_at: datetime
 
 
-async def save(driver: asyncpg.Connection, rows: Sequence[Row], now: datetime) -> None:
+async def save(connection: asyncpg.Connection, rows: Sequence[Row], now: datetime) -> None:
     """Insert all of them in one statement."""
     if not rows:
         return
-    await driver.execute(
+    await connection.execute(
         _SAVE,
         [row.lead_id for row in rows],
         [row.activity_id for row in rows],

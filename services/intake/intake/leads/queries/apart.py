@@ -28,11 +28,11 @@ WHERE apart.lead_id = one.lead_id AND apart.other_id = other.lead_id AND one.roo
 """
 
 
-async def apart(driver: asyncpg.Connection, lead_ids: Iterable[UUID]) -> set[frozenset[UUID]]:
+async def apart(connection: asyncpg.Connection, lead_ids: Iterable[UUID]) -> set[frozenset[UUID]]:
     """Pairs of these living leads that a person has parted, they or what they have taken in."""
-    return {frozenset((row["one"], row["other"])) for row in await driver.fetch(_APART, list(lead_ids))}
+    return {frozenset((row["one"], row["other"])) for row in await connection.fetch(_APART, list(lead_ids))}
 
 
-async def join_again(driver: asyncpg.Connection, one: UUID, other: UUID) -> None:
+async def join_again(connection: asyncpg.Connection, one: UUID, other: UUID) -> None:
     """Two living leads are not apart any more."""
-    await driver.execute(_JOIN_AGAIN, [one, other])
+    await connection.execute(_JOIN_AGAIN, [one, other])

@@ -38,20 +38,20 @@ class Row(NamedTuple):
     given_at: datetime
 
 
-async def insert(driver: asyncpg.Connection, rows: Sequence[Row], now: datetime) -> None:
+async def insert(connection: asyncpg.Connection, rows: Sequence[Row], now: datetime) -> None:
     """Insert all of them."""
     if rows:
-        await driver.copy_records_to_table("consent", records=[(*row, now) for row in rows], columns=_COLUMNS)
+        await connection.copy_records_to_table("consent", records=[(*row, now) for row in rows], columns=_COLUMNS)
 
 
 async def page(
-    driver: asyncpg.Connection, lead_ids: Sequence[UUID], after: tuple[datetime, UUID] | None, rows_max: int
+    connection: asyncpg.Connection, lead_ids: Sequence[UUID], after: tuple[datetime, UUID] | None, rows_max: int
 ) -> list[Consent]:
     """What was said of these leads after a place, in the order in which it was given."""
     at, id_ = after or (None, None)
-    return [Consent(**row) for row in await driver.fetch(_PAGE, lead_ids, at, id_, rows_max)]
+    return [Consent(**row) for row in await connection.fetch(_PAGE, lead_ids, at, id_, rows_max)]
 
 
-async def newest(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> list[Consent]:
+async def newest(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> list[Consent]:
     """What was said last, if anything was."""
-    return [Consent(**row) for row in await driver.fetch(_NEWEST, lead_ids)]
+    return [Consent(**row) for row in await connection.fetch(_NEWEST, lead_ids)]

@@ -23,11 +23,11 @@ SELECT lead_id FROM family ORDER BY depth, lead_id
 _ERASED = "SELECT id FROM erased_id WHERE id = ANY ($1::uuid[])"
 
 
-async def ids_of(driver: asyncpg.Connection, lead_id: UUID) -> list[UUID]:
+async def ids_of(connection: asyncpg.Connection, lead_id: UUID) -> list[UUID]:
     """The lead that lives under this id, first, and all that were merged into it; none if there is no such lead."""
-    return [row[0] for row in await driver.fetch(_FAMILY, lead_id)]
+    return [row[0] for row in await connection.fetch(_FAMILY, lead_id)]
 
 
-async def erased_among(driver: asyncpg.Connection, ids: list[UUID]) -> set[UUID]:
+async def erased_among(connection: asyncpg.Connection, ids: list[UUID]) -> set[UUID]:
     """Those of these ids (of leads, or of submissions that waited) that were erased."""
-    return {row[0] for row in await driver.fetch(_ERASED, ids)} if ids else set()
+    return {row[0] for row in await connection.fetch(_ERASED, ids)} if ids else set()

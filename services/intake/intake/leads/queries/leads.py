@@ -90,7 +90,7 @@ class Moved(Exception):
 
 
 async def lock_matches(
-    driver: asyncpg.Connection, keys: Iterable[IdentityKey]
+    connection: asyncpg.Connection, keys: Iterable[IdentityKey]
 ) -> tuple[dict[IdentityKey, UUID], dict[UUID, Lead]]:
     """Lock these keys and the leads that they name; both as they are until the commit.
 
@@ -101,68 +101,68 @@ async def lock_matches(
     if not wanted:
         return {}, {}
     kinds, values = [kind for kind, _ in wanted], [value for _, value in wanted]
-    await driver.fetch(_LOCK_KEYS, kinds, values)
-    found = await _find(driver, kinds, values)
+    await connection.fetch(_LOCK_KEYS, kinds, values)
+    found = await _find(connection, kinds, values)
     for _ in range(_REREADS_MAX):
         if not found:
             return {}, {}
-        leads = await lock_leads(driver, set(found.values()))
-        again = await _find(driver, kinds, values)
+        leads = await lock_leads(connection, set(found.values()))
+        again = await _find(connection, kinds, values)
         if again == found:
             return found, leads
         found = again
     raise Moved
 
 
-async def _find(driver: asyncpg.Connection, kinds: Sequence[str], values: Sequence[str]) -> dict[IdentityKey, UUID]:
-    rows = await driver.fetch(_FIND_KEYS, kinds, values)
+async def _find(connection: asyncpg.Connection, kinds: Sequence[str], values: Sequence[str]) -> dict[IdentityKey, UUID]:
+    rows = await connection.fetch(_FIND_KEYS, kinds, values)
     return {(row[0], row[1]): row[2] for row in rows}
 
 
-async def find_keys(driver: asyncpg.Connection, keys: Iterable[IdentityKey]) -> dict[IdentityKey, UUID]:
+async def find_keys(connection: asyncpg.Connection, keys: Iterable[IdentityKey]) -> dict[IdentityKey, UUID]:
     """The leads that these keys name, without a lock."""
     wanted = sorted(set(keys))
-    return await _find(driver, [kind for kind, _ in wanted], [value for _, value in wanted]) if wanted else {}
+    return await _find(connection, [kind for kind, _ in wanted], [value for _, value in wanted]) if wanted else {}
 
 
-async def lock_leads(driver: asyncpg.Connection, lead_ids: Iterable[UUID]) -> dict[UUID, Lead]:
+async def lock_leads(connection: asyncpg.Connection, lead_ids: Iterable[UUID]) -> dict[UUID, Lead]:
     """These leads, locked in the order of their ids."""
-    rows = await driver.fetch(_LOCK_LEADS, list(lead_ids))
+    rows = await connection.fetch(_LOCK_LEADS, list(lead_ids))
     return {row["lead_id"]: _lead(row) for row in rows}
 
 
-async def read_lead(driver: asyncpg.Connection, lead_id: UUID) -> Lead | None:
+async def read_lead(connection: asyncpg.Connection, lead_id: UUID) -> Lead | None:
     """One lead as it is, also one that was merged into another."""
-    row = await driver.fetchrow(_READ, lead_id)
+    row = await connection.fetchrow(_READ, lead_id)
     return None if row is None else _lead(row)
 
 
-async def read_leads(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, Lead]:
+async def read_leads(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, Lead]:
     """These leads as they are, without a lock."""
-    rows = await driver.fetch(_READ_MANY, lead_ids)
+    rows = await connection.fetch(_READ_MANY, lead_ids)
     return {row["lead_id"]: _lead(row) for row in rows}
 
 
-async def insert_leads(driver: asyncpg.Connection, leads: Sequence[Lead], now: datetime) -> None:
+async def insert_leads(connection: asyncpg.Connection, leads: Sequence[Lead], now: datetime) -> None:
     """Insert leads that are new."""
     if leads:
         records = [(*_values(lead), now) for lead in leads]
-        await driver.copy_records_to_table("lead", records=records, columns=[*_COLUMNS, "recorded_at"])
+        await connection.copy_records_to_table("lead", records=records, columns=[*_COLUMNS, "recorded_at"])
 
 
-async def update_leads(driver: asyncpg.Connection, leads: Sequence[Lead], now: datetime) -> None:
+async def update_leads(connection: asyncpg.Connection, leads: Sequence[Lead], now: datetime) -> None:
     """Update leads that are there, and locked, by one statement."""
     if leads:
         columns = [list(column) for column in zip(*map(_values, leads), strict=True)]
         place = _COLUMNS.index("external_keys")  # arrays of several lengths cannot be elements of an array
         columns[place] = ["{" + ",".join(keys) + "}" for keys in columns[place]]
-        await driver.execute(_UPDATE, *columns, now)
+        await connection.execute(_UPDATE, *columns, now)
 
 
-async def save_sequences(driver: asyncpg.Connection, leads: Sequence[Lead]) -> None:
+async def save_sequences(connection: asyncpg.Connection, leads: Sequence[Lead]) -> None:
     """Save how many events of these leads were published, where nothing else of them changed. The leads are locked."""
     if leads:
-        await driver.execute(_COUNT, [lead.lead_id for lead in leads], [lead.sequence for lead in leads])
+        await connection.execute(_COUNT, [lead.lead_id for lead in leads], [lead.sequence for lead in leads])
 
 
 def _values(lead: Lead) -> tuple[object, ...]:
@@ -195,37 +195,37 @@ def _campaign(campaign: Campaign) -> str:
 
 
 async def insert_keys(
-    driver: asyncpg.Connection, keys: Mapping[IdentityKey, UUID], external: Mapping[str, tuple[str, str]]
+    connection: asyncpg.Connection, keys: Mapping[IdentityKey, UUID], external: Mapping[str, tuple[str, str]]
 ) -> None:
     """Give keys that nobody has to their leads. The keys are locked. `external`: source and id of which a key is the digest."""
     if keys:
         nothing = (None, None)
         records = [(kind, value, lead_id, *external.get(value, nothing)) for (kind, value), lead_id in keys.items()]
         columns = ["kind", "value", "lead_id", "source", "external_id"]
-        await driver.copy_records_to_table("identity_key", records=records, columns=columns)
+        await connection.copy_records_to_table("identity_key", records=records, columns=columns)
 
 
-async def lock_keys(driver: asyncpg.Connection, keys: Iterable[IdentityKey]) -> None:
+async def lock_keys(connection: asyncpg.Connection, keys: Iterable[IdentityKey]) -> None:
     """Decide about these keys alone until the commit, in the order in which everybody takes them."""
     wanted = sorted(set(keys))
     if wanted:
-        await driver.fetch(_LOCK_KEYS, [kind for kind, _ in wanted], [value for _, value in wanted])
+        await connection.fetch(_LOCK_KEYS, [kind for kind, _ in wanted], [value for _, value in wanted])
 
 
-async def delete_keys(driver: asyncpg.Connection, keys: Mapping[IdentityKey, UUID]) -> None:
+async def delete_keys(connection: asyncpg.Connection, keys: Mapping[IdentityKey, UUID]) -> None:
     """Take these keys from their leads. The keys are locked."""
     if keys:
         rows = list(keys.items())
-        await driver.execute(
+        await connection.execute(
             _DELETE_KEYS, [key[0] for key, _ in rows], [key[1] for key, _ in rows], [lead_id for _, lead_id in rows]
         )
 
 
 async def save_accounts(
-    driver: asyncpg.Connection, accounts: Mapping[UUID, tuple[str, str | None]], now: datetime
+    connection: asyncpg.Connection, accounts: Mapping[UUID, tuple[str, str | None]], now: datetime
 ) -> set[UUID]:
     """Accounts by id: domain and the company's name as first heard. The ids of those that were there before."""
-    rows = await driver.fetch(
+    rows = await connection.fetch(
         _SAVE_ACCOUNTS,
         list(accounts),
         [domain for domain, _ in accounts.values()],
@@ -235,9 +235,9 @@ async def save_accounts(
     return set(accounts) - {row["account_id"] for row in rows}
 
 
-async def save_merge(driver: asyncpg.Connection, merge: Merge, now: datetime) -> None:
+async def save_merge(connection: asyncpg.Connection, merge: Merge, now: datetime) -> None:
     """Move keys and activities to the survivor, and keep what is needed to move them back."""
-    await driver.execute(
+    await connection.execute(
         _MERGE,
         merge.survivor.lead_id,
         merge.other.lead_id,
@@ -286,11 +286,11 @@ def _lead(row: asyncpg.Record) -> Lead:
     )
 
 
-async def remove_leads(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[str, int]:
+async def remove_leads(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[str, int]:
     """Delete locked leads with all that hangs on them but their submissions; how many rows of what."""
-    return {name: await execute_counting(driver, sql, lead_ids) for name, sql in _OF_LEADS.items()}
+    return {name: await execute_counting(connection, sql, lead_ids) for name, sql in _OF_LEADS.items()}
 
 
-async def execute_counting(driver: asyncpg.Connection, sql: str, values: Sequence[object]) -> int:
+async def execute_counting(connection: asyncpg.Connection, sql: str, values: Sequence[object]) -> int:
     """Rows that a statement touched; nothing is asked where there is nothing to look for."""
-    return int((await driver.execute(sql, list(values))).rpartition(" ")[2]) if values else 0
+    return int((await connection.execute(sql, list(values))).rpartition(" ")[2]) if values else 0

@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from accord.db import driver_of
+from accord.db import connection_of
 from intake.leads.domain.keys import IdentityKey, IdentityKind
 from intake.leads.domain.lead import Lead
 from intake.leads.queries.leads import find_keys, read_lead, read_leads
@@ -44,47 +44,47 @@ class Found:
 
 async def by_id(conn: AsyncConnection, lead_id: UUID) -> Found | None:
     """The lead, or the one into which it was merged."""
-    driver = await driver_of(conn)
-    lead = await read_lead(driver, lead_id)
+    connection = await connection_of(conn)
+    lead = await read_lead(connection, lead_id)
     for _ in range(_MERGES_FOLLOWED_MAX):
         if lead is None or lead.merged_into is None:
             break
-        lead = await read_lead(driver, lead.merged_into)
-    return None if lead is None else await found(driver, lead)
+        lead = await read_lead(connection, lead.merged_into)
+    return None if lead is None else await found(connection, lead)
 
 
-async def found(driver: asyncpg.Connection, lead: Lead) -> Found:
+async def found(connection: asyncpg.Connection, lead: Lead) -> Found:
     """A living lead with what stands beside it."""
-    (one,) = await _beside(driver, [lead])
+    (one,) = await _beside(connection, [lead])
     return one
 
 
-async def by_ids(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> list[Found]:
+async def by_ids(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> list[Found]:
     """Living leads, in the order of the ids; unknown ids are left out."""
-    leads = await read_leads(driver, lead_ids)
-    return await _beside(driver, [leads[one] for one in lead_ids if one in leads])
+    leads = await read_leads(connection, lead_ids)
+    return await _beside(connection, [leads[one] for one in lead_ids if one in leads])
 
 
-async def _beside(driver: asyncpg.Connection, leads: Sequence[Lead]) -> list[Found]:
+async def _beside(connection: asyncpg.Connection, leads: Sequence[Lead]) -> list[Found]:
     ids = [lead.lead_id for lead in leads]
     external: dict[UUID, list[dict[str, str]]] = {}
-    for row in await driver.fetch(_EXTERNAL, ids):
+    for row in await connection.fetch(_EXTERNAL, ids):
         external.setdefault(row["lead_id"], []).append({"source": row["source"], "id": row["id"]})
     merged: dict[UUID, list[UUID]] = {}
-    for row in await driver.fetch(_MERGED, ids):
+    for row in await connection.fetch(_MERGED, ids):
         merged.setdefault(row["root"], []).append(row["lead_id"])
     return [
         Found(lead, external.get(lead.lead_id, []), merged.get(lead.lead_id, [])[:_MERGED_SHOWN_MAX]) for lead in leads
     ]
 
 
-async def has_keys(driver: asyncpg.Connection, lead_id: UUID) -> bool:
+async def has_keys(connection: asyncpg.Connection, lead_id: UUID) -> bool:
     """Whether the lead can be found by anything but its id."""
-    return bool(await driver.fetchval(_HAS_KEYS, lead_id))
+    return bool(await connection.fetchval(_HAS_KEYS, lead_id))
 
 
 async def by_key(conn: AsyncConnection, kind: IdentityKind, value: str) -> Found | None:
     """The lead that this key names."""
     key: IdentityKey = (kind, value)
-    owners = await find_keys(await driver_of(conn), [key])
+    owners = await find_keys(await connection_of(conn), [key])
     return await by_id(conn, owners[key]) if owners else None

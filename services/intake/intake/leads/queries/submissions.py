@@ -50,7 +50,7 @@ class Row(NamedTuple):
     keys: list[str] | None = None
 
 
-async def insert(driver: asyncpg.Connection, rows: Sequence[Row], now: datetime) -> None:
+async def insert(connection: asyncpg.Connection, rows: Sequence[Row], now: datetime) -> None:
     """Insert all of them."""
     if rows:
         records = [
@@ -61,7 +61,7 @@ async def insert(driver: asyncpg.Connection, rows: Sequence[Row], now: datetime)
             )
             for row in rows
         ]
-        await driver.copy_records_to_table("submission", records=records, columns=_COLUMNS)
+        await connection.copy_records_to_table("submission", records=records, columns=_COLUMNS)
 
 
 def _failed(quality: Quality) -> str:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
-from accord.db import Database, driver_of
+from accord.db import Database, connection_of
 from accord.http.problems import Problem, gone, not_found
 from intake.leads.queries import family
 
@@ -20,20 +20,20 @@ class NotThere(Problem):
         self.erased = erased
 
 
-async def family_of(driver: asyncpg.Connection, lead_id: UUID) -> list[UUID]:
+async def family_of(connection: asyncpg.Connection, lead_id: UUID) -> list[UUID]:
     """The lead's own id first, then those of the leads that were merged into it. Raises Problem 404 or 410."""
-    found = await family.ids_of(driver, lead_id)
+    found = await family.ids_of(connection, lead_id)
     if not found:
-        raise await absent(driver, lead_id)
+        raise await absent(connection, lead_id)
     return found
 
 
-async def absent(driver: asyncpg.Connection, lead_id: UUID, what: str = "lead") -> NotThere:
+async def absent(connection: asyncpg.Connection, lead_id: UUID, what: str = "lead") -> NotThere:
     """Why nothing is under this id."""
-    return NotThere(what, erased=bool(await family.erased_among(driver, [lead_id])))
+    return NotThere(what, erased=bool(await family.erased_among(connection, [lead_id])))
 
 
 async def absence(database: Database, lead_id: UUID) -> NotThere:
     """The same for those who have no transaction open."""
-    async with database.reading() as conn:
-        return await absent(await driver_of(conn), lead_id)
+    async with database.read_transaction() as conn:
+        return await absent(await connection_of(conn), lead_id)

@@ -25,24 +25,24 @@ _RETRIED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, Moved)
 
 
 async def with_pairs_apart(
-    driver: asyncpg.Connection, play: Callable[[Apart], tuple[Register, Decided]]
+    connection: asyncpg.Connection, play: Callable[[Apart], tuple[Register, Decided]]
 ) -> tuple[Register, Decided]:
     """What `play` decides, given the pairs of leads that people have parted. They are looked up only where it would merge somebody."""
     register, decided = play(set())
-    if register.merges and (apart := await apart_queries.apart(driver, register.known)):
+    if register.merges and (apart := await apart_queries.apart(connection, register.known)):
         return play(apart)
     return register, decided
 
 
-async def write(driver: asyncpg.Connection, register: Register, now: datetime) -> None:
+async def write(connection: asyncpg.Connection, register: Register, now: datetime) -> None:
     """Save what became of leads and keys; the events are published by the caller."""
-    await lead_queries.delete_keys(driver, register.dropped_keys)
+    await lead_queries.delete_keys(connection, register.dropped_keys)
     leads = [register.leads[lead_id] for lead_id in sorted(register.touched)]
-    await lead_queries.insert_leads(driver, [lead for lead in leads if lead.lead_id not in register.known], now)
-    await lead_queries.update_leads(driver, [lead for lead in leads if lead.lead_id in register.known], now)
+    await lead_queries.insert_leads(connection, [lead for lead in leads if lead.lead_id not in register.known], now)
+    await lead_queries.update_leads(connection, [lead for lead in leads if lead.lead_id in register.known], now)
     for merge in register.merges:
-        await lead_queries.save_merge(driver, merge, now)
-    await lead_queries.insert_keys(driver, register.new_keys, register.external)
+        await lead_queries.save_merge(connection, merge, now)
+    await lead_queries.insert_keys(connection, register.new_keys, register.external)
 
 
 async def tried(act: Callable[[], Awaitable[T]]) -> T:

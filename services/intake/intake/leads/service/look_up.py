@@ -31,7 +31,7 @@ def etag_of(found: Found, *, personal: bool) -> str:
 
 async def find_by_id(database: Database, lead_id: UUID) -> Found | None:
     """The lead, or the one into which it was merged; None if there is none."""
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         return await lookup.by_id(conn, lead_id)
 
 
@@ -53,5 +53,5 @@ async def find_by_external(database: Database, source: str, external_id: str) ->
 
 
 async def _by(database: Database, kind: IdentityKind, value: str) -> Found | None:
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         return await lookup.by_key(conn, kind, value)

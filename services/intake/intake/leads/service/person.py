@@ -8,8 +8,8 @@ from uuid import UUID
 
 from accord.contracts.external_key import external_key
 from accord.contracts.values import Attributes, Verdict
-from accord.http.idempotency import Ticket
-from accord.http.problems import Problem, unfit
+from accord.http.idempotency import IdempotencyRequest
+from accord.http.problems import Problem, validation_error
 from accord.ids import new_id
 from accord.terms.findings import Finding
 from intake.leads.domain.consent import given_at
@@ -33,7 +33,7 @@ class CaptureRequest(NamedTuple):
     submission: Submission
     content: str
     caller: str
-    ticket: Ticket | None = None
+    idempotency_request: IdempotencyRequest | None = None
     is_form: bool = False
 
 
@@ -113,7 +113,7 @@ def _flaw(submission: Submission) -> Finding | None:
 
 def unfit_submission(flaw: Finding) -> Problem:
     """422 for a submission with this flaw."""
-    return unfit(f"{flaw.pointer[1:]}: {flaw.message}.", {"pointer": flaw.pointer, "message": flaw.message})
+    return validation_error(f"{flaw.pointer[1:]}: {flaw.message}.", {"pointer": flaw.pointer, "message": flaw.message})
 
 
 def consent_of(

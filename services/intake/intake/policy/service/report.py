@@ -50,7 +50,7 @@ class QualityReport:
 
 async def quality_report(database: Database, policies: ActiveCache[Judge], submission_id: UUID) -> QualityReport | None:
     """The report on one submission; None if there is no such one."""
-    async with database.reading() as conn:
+    async with database.read_transaction() as conn:
         verdict = await queries.verdict_of(conn, submission_id)
     if verdict is None:
         return None
@@ -73,7 +73,7 @@ class EffectPreviews:
         Raises Overloaded where too many wait, and Problem 409 for a draft that is older than the checks of this release and does not
         pass them.
         """
-        async with self._limit, self._database.reading() as conn:
+        async with self._limit, self._database.read_transaction() as conn:
             content = await queries.content_of(conn, version)
             if content is None:
                 return None

@@ -70,55 +70,55 @@ class Submissions:
     leads_once: list[UUID]
 
 
-async def alone(driver: asyncpg.Connection, lead_id: UUID) -> None:
+async def alone(connection: asyncpg.Connection, lead_id: UUID) -> None:
     """Let nobody else erase whoever lives under this id until the commit: two who do would meet in saved answers in no order."""
-    ids = await family.ids_of(driver, lead_id)
-    await driver.fetch(_ALONE, str(ids[0] if ids else lead_id))
+    ids = await family.ids_of(connection, lead_id)
+    await connection.fetch(_ALONE, str(ids[0] if ids else lead_id))
 
 
-async def find(driver: asyncpg.Connection, lead_id: UUID) -> tuple[list[UUID], frozenset[IdentityKey]] | None:
+async def find(connection: asyncpg.Connection, lead_id: UUID) -> tuple[list[UUID], frozenset[IdentityKey]] | None:
     """The leads and keys of the person under this id as they are at this moment, without a lock."""
-    ids = await family.ids_of(driver, lead_id)
-    return (ids, await _keys_of(driver, ids)) if ids else None
+    ids = await family.ids_of(connection, lead_id)
+    return (ids, await _keys_of(connection, ids)) if ids else None
 
 
-async def lock(driver: asyncpg.Connection, ids: list[UUID], keys: frozenset[IdentityKey]) -> Family:
+async def lock(connection: asyncpg.Connection, ids: list[UUID], keys: frozenset[IdentityKey]) -> Family:
     """Lock all of a person: keys first, then leads, as everybody does. Raises Moved if it has changed since it was found."""
-    await lock_keys(driver, sorted(keys)[:KEYS_LOCKED_MAX])
-    leads: dict[UUID, Lead] = await lock_leads(driver, ids)
-    now = await find(driver, ids[0])
+    await lock_keys(connection, sorted(keys)[:KEYS_LOCKED_MAX])
+    leads: dict[UUID, Lead] = await lock_leads(connection, ids)
+    now = await find(connection, ids[0])
     if now is None or now[0] != ids or now[1] != keys or len(leads) != len(ids):
         raise Moved
     return Family(ids[0], leads, keys)
 
 
-async def submissions(driver: asyncpg.Connection, person: Family) -> Submissions:
+async def submissions(connection: asyncpg.Connection, person: Family) -> Submissions:
     """The submissions of a locked person, locked."""
-    rows = await driver.fetch(_SUBMISSIONS, person.lead_ids, person.key_words)
+    rows = await connection.fetch(_SUBMISSIONS, person.lead_ids, person.key_words)
     ids = [row["submission_id"] for row in rows]
-    once = await driver.fetch(_HELD_ONCE, ids) if ids else []
+    once = await connection.fetch(_HELD_ONCE, ids) if ids else []
     return Submissions(ids, [row["submission_id"] for row in rows if row["waits"]], [row[0] for row in once])
 
 
-async def remove(driver: asyncpg.Connection, person: Family, said: Submissions) -> dict[str, int]:
+async def remove(connection: asyncpg.Connection, person: Family, said: Submissions) -> dict[str, int]:
     """Delete all of a locked person; how many rows of what."""
-    removed = {name: await execute_counting(driver, sql, person.key_words) for name, sql in _OF_KEYS.items()}
-    removed |= {name: await execute_counting(driver, sql, said.all) for name, sql in _OF_SUBMISSIONS.items()}
+    removed = {name: await execute_counting(connection, sql, person.key_words) for name, sql in _OF_KEYS.items()}
+    removed |= {name: await execute_counting(connection, sql, said.all) for name, sql in _OF_SUBMISSIONS.items()}
     removed["dead_letters"] = await execute_counting(
-        driver, _DEAD_LETTERS, [str(lead_id) for lead_id in person.lead_ids]
+        connection, _DEAD_LETTERS, [str(lead_id) for lead_id in person.lead_ids]
     )
-    removed |= await remove_leads(driver, person.lead_ids)
+    removed |= await remove_leads(connection, person.lead_ids)
     accounts = {lead.account_id for lead in person.leads.values() if lead.account_id is not None}
-    removed["account_names"] = await execute_counting(driver, _ACCOUNTS, sorted(accounts))
+    removed["account_names"] = await execute_counting(connection, _ACCOUNTS, sorted(accounts))
     return removed
 
 
-async def bury(driver: asyncpg.Connection, proof: Proof, submission_ids: Sequence[UUID]) -> None:
+async def bury(connection: asyncpg.Connection, proof: Proof, submission_ids: Sequence[UUID]) -> None:
     """Keep the proof, and the ids: they stay known as erased."""
     ids = [*proof.lead_ids, *submission_ids]
     what = ["lead"] * len(proof.lead_ids) + ["submission"] * len(submission_ids)
-    await driver.execute(_TOMBSTONES, ids, what, proof.erasure_id)
-    await driver.execute(
+    await connection.execute(_TOMBSTONES, ids, what, proof.erasure_id)
+    await connection.execute(
         _PROVE,
         proof.erasure_id,
         list(proof.lead_ids),
@@ -130,19 +130,19 @@ async def bury(driver: asyncpg.Connection, proof: Proof, submission_ids: Sequenc
     )
 
 
-async def one(driver: asyncpg.Connection, erasure_id: UUID) -> Proof | None:
+async def one(connection: asyncpg.Connection, erasure_id: UUID) -> Proof | None:
     """One proof."""
-    row = await driver.fetchrow(_ONE, erasure_id)
+    row = await connection.fetchrow(_ONE, erasure_id)
     return None if row is None else _proof(row)
 
 
-async def page(driver: asyncpg.Connection, after: UUID | None, rows_max: int) -> list[Proof]:
+async def page(connection: asyncpg.Connection, after: UUID | None, rows_max: int) -> list[Proof]:
     """Proofs, newest first."""
-    return [_proof(row) for row in await driver.fetch(_PAGE, after, rows_max)]
+    return [_proof(row) for row in await connection.fetch(_PAGE, after, rows_max)]
 
 
-async def _keys_of(driver: asyncpg.Connection, lead_ids: list[UUID]) -> frozenset[IdentityKey]:
-    return frozenset((row[0], row[1]) for row in await driver.fetch(_KEYS, lead_ids))
+async def _keys_of(connection: asyncpg.Connection, lead_ids: list[UUID]) -> frozenset[IdentityKey]:
+    return frozenset((row[0], row[1]) for row in await connection.fetch(_KEYS, lead_ids))
 
 
 def _proof(row: asyncpg.Record) -> Proof:

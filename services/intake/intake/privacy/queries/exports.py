@@ -90,54 +90,56 @@ _HELPERS = frozenset({"bytes_before"})
 Row = dict[str, Any]
 
 
-async def by_index(driver: asyncpg.Connection) -> None:
+async def by_index(connection: asyncpg.Connection) -> None:
     """Have this transaction read pages in the order of an index, also while the planner takes a table that has just grown for a small
     one: it would sort all rows of a person for each page."""
-    await driver.execute("SET LOCAL enable_sort = off")
+    await connection.execute("SET LOCAL enable_sort = off")
 
 
-async def leads(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> list[Row]:
+async def leads(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> list[Row]:
     """The lead itself first, then those that were merged into it."""
-    return _rows(await driver.fetch(_LEADS, lead_ids, lead_ids[0]))
+    return _rows(await connection.fetch(_LEADS, lead_ids, lead_ids[0]))
 
 
-async def keys(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> list[Row]:
+async def keys(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> list[Row]:
     """Addresses, numbers and the ids that other systems gave."""
-    return _rows(await driver.fetch(_KEYS, lead_ids))
+    return _rows(await connection.fetch(_KEYS, lead_ids))
 
 
-async def merges(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> list[Row]:
+async def merges(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> list[Row]:
     """Merges in which they took part, with what was remembered to take them back."""
-    return _rows(await driver.fetch(_MERGES, lead_ids))
+    return _rows(await connection.fetch(_MERGES, lead_ids))
 
 
 async def submissions(
-    driver: asyncpg.Connection, lead_ids: Sequence[UUID], key_words: Sequence[str], after: UUID
+    connection: asyncpg.Connection, lead_ids: Sequence[UUID], key_words: Sequence[str], after: UUID
 ) -> list[Row]:
     """A page of submissions, also of those that were refused."""
-    return _rows(await driver.fetch(_SUBMISSIONS, lead_ids, key_words, after))
+    return _rows(await connection.fetch(_SUBMISSIONS, lead_ids, key_words, after))
 
 
-async def activities(driver: asyncpg.Connection, lead_id: UUID, after: UUID) -> list[Row]:
+async def activities(connection: asyncpg.Connection, lead_id: UUID, after: UUID) -> list[Row]:
     """A page of activities of one lead."""
-    return _rows(await driver.fetch(_ACTIVITIES, lead_id, after))
+    return _rows(await connection.fetch(_ACTIVITIES, lead_id, after))
 
 
-async def hook_events(driver: asyncpg.Connection, key_words: Sequence[str], after: UUID) -> list[Row]:
+async def hook_events(connection: asyncpg.Connection, key_words: Sequence[str], after: UUID) -> list[Row]:
     """A page of what tools have sent and is not done with."""
-    return _rows(await driver.fetch(_HOOK_EVENTS, key_words, after))
+    return _rows(await connection.fetch(_HOOK_EVENTS, key_words, after))
 
 
-async def import_failures(driver: asyncpg.Connection, key_words: Sequence[str], after: tuple[UUID, int]) -> list[Row]:
+async def import_failures(
+    connection: asyncpg.Connection, key_words: Sequence[str], after: tuple[UUID, int]
+) -> list[Row]:
     """A page of rows of imports that were not taken."""
-    return _rows(await driver.fetch(_IMPORT_FAILURES, key_words, *after))
+    return _rows(await connection.fetch(_IMPORT_FAILURES, key_words, *after))
 
 
 async def submissions_of(
-    driver: asyncpg.Connection, lead_ids: Sequence[UUID], after: UUID, rows_max: int, *, content: bool
+    connection: asyncpg.Connection, lead_ids: Sequence[UUID], after: UUID, rows_max: int, *, content: bool
 ) -> list[Row]:
     """Submissions of a lead and of those merged into it, oldest first; what they said only on demand."""
-    return _rows(await driver.fetch(_OF_LEADS, lead_ids, after, rows_max, content))
+    return _rows(await connection.fetch(_OF_LEADS, lead_ids, after, rows_max, content))
 
 
 def _rows(records: Sequence[asyncpg.Record]) -> list[Row]:

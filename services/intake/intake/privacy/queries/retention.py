@@ -42,15 +42,17 @@ WHERE f.import_id = due.import_id AND f.row_number = due.row_number
 _FIRST = UUID(int=0)
 
 
-async def drop_submissions(driver: asyncpg.Connection, before: UUID, rows_max: int, now: datetime) -> tuple[int, int]:
+async def drop_submissions(
+    connection: asyncpg.Connection, before: UUID, rows_max: int, now: datetime
+) -> tuple[int, int]:
     """Drop the content of the next submissions that came before this id was made: how many were looked at, and how many had any."""
-    place = await driver.fetchval(_PLACE, WHAT) or _FIRST
-    (row,) = await driver.fetch(_DROP, place, before, rows_max)
+    place = await connection.fetchval(_PLACE, WHAT) or _FIRST
+    (row,) = await connection.fetch(_DROP, place, before, rows_max)
     if row["last"] is not None:
-        await driver.execute(_REACHED, WHAT, row["last"], now)
+        await connection.execute(_REACHED, WHAT, row["last"], now)
     return row["seen"], row["dropped"]
 
 
-async def drop_import_failures(driver: asyncpg.Connection, before: datetime, rows_max: int) -> int:
+async def drop_import_failures(connection: asyncpg.Connection, before: datetime, rows_max: int) -> int:
     """Drop rows that imports could not take, of imports that ended before this."""
-    return int((await driver.execute(_IMPORT_FAILURES, before, rows_max)).rpartition(" ")[2])
+    return int((await connection.execute(_IMPORT_FAILURES, before, rows_max)).rpartition(" ")[2])

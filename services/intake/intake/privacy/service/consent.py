@@ -9,8 +9,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from accord.contracts.intake_events import ActivityRecorded
-from accord.db import Database, Recording, driver_of
-from accord.http.idempotency import Answer, Done, Ticket, once
+from accord.db import Database, UnitOfWork, connection_of
+from accord.http.idempotency import Answer, Done, IdempotencyRequest, once
 from accord.ids import new_id
 from intake.leads.domain.consent import WITHDRAWAL, WITHDRAWN, Consent, given_at, in_force
 from intake.leads.domain.lead import Lead
@@ -43,14 +43,16 @@ async def record(
     lead_id: UUID,
     said: Said,
     caller: str,
-    ticket: Ticket | None,
+    idempotency_request: IdempotencyRequest | None,
     encode: Callable[[Written], Answer],
 ) -> Done[Written]:
     """Write down what was said. A withdrawal is told to the others as an activity of the lead. Raises Problem 404, 410 or 422."""
 
     async def attempt() -> Done[Written]:
-        async with database.recording() as recording:
-            return await once(recording, ticket, lambda: _record(recording, lead_id, said, caller), encode)
+        async with database.write_transaction() as unit_of_work:
+            return await once(
+                unit_of_work, idempotency_request, lambda: _record(unit_of_work, lead_id, said, caller), encode
+            )
 
     return await tried(attempt)
 
@@ -59,49 +61,49 @@ async def history(
     database: Database, lead_id: UUID, after: tuple[datetime, UUID] | None, rows_max: int
 ) -> tuple[list[Consent], Consent | None]:
     """What was said, in the order in which it was given, and what holds now. Raises Problem 404 or 410."""
-    async with database.reading() as conn:
-        driver = await driver_of(conn)
-        ids = await family_of(driver, lead_id)
-        page = await consents.page(driver, ids, after, rows_max)
-        return page, in_force(await consents.newest(driver, ids))
+    async with database.read_transaction() as conn:
+        connection = await connection_of(conn)
+        ids = await family_of(connection, lead_id)
+        page = await consents.page(connection, ids, after, rows_max)
+        return page, in_force(await consents.newest(connection, ids))
 
 
-async def _record(recording: Recording, lead_id: UUID, said: Said, caller: str) -> Written:
-    if is_ahead(said.given_at, recording.now):
+async def _record(unit_of_work: UnitOfWork, lead_id: UUID, said: Said, caller: str) -> Written:
+    if is_ahead(said.given_at, unit_of_work.now):
         raise unfit_submission(ahead_of_time("given_at"))
-    driver, now = await recording.driver(), recording.now
-    lead = await _locked(recording, lead_id)
+    connection, now = await unit_of_work.connection(), unit_of_work.now
+    lead = await _locked(unit_of_work, lead_id)
     when = given_at(said.given_at, now, now)
     row = consents.Row(lead.lead_id, new_id(), None, None, caller, said.basis, said.text, when)
-    await consents.insert(driver, [row], now)
+    await consents.insert(connection, [row], now)
     if said.basis == WITHDRAWN:
-        await _tell(recording, lead, caller, when)
+        await _tell(unit_of_work, lead, caller, when)
     return Written(lead.lead_id, Consent(row.consent_id, row.basis, when, now, caller, row.text))
 
 
-async def _locked(recording: Recording, lead_id: UUID) -> Lead:
+async def _locked(unit_of_work: UnitOfWork, lead_id: UUID) -> Lead:
     """The lead that lives under this id, locked; it may be merged while it is looked for."""
-    driver = await recording.driver()
-    (root, *_) = await family_of(driver, lead_id)
-    lead = (await lead_queries.lock_leads(driver, [root])).get(root)
+    connection = await unit_of_work.connection()
+    (root, *_) = await family_of(connection, lead_id)
+    lead = (await lead_queries.lock_leads(connection, [root])).get(root)
     if lead is None or lead.merged_into is not None:
         raise lead_queries.Moved
     return lead
 
 
-async def _tell(recording: Recording, lead: Lead, caller: str, when: datetime) -> None:
-    driver = await recording.driver()
+async def _tell(unit_of_work: UnitOfWork, lead: Lead, caller: str, when: datetime) -> None:
+    connection = await unit_of_work.connection()
     lead = replace(lead, sequence=lead.sequence + 1)
     activity = ActivityIn(lead_id=lead.lead_id, kind=WITHDRAWAL, by="lead", occurred_at=when)
     row = activities.Row(lead.lead_id, new_id(), activity, caller, when)
-    await lead_queries.save_sequences(driver, [lead])
-    await activities.save(driver, [row], recording.now)
-    recording.publish(
+    await lead_queries.save_sequences(connection, [lead])
+    await activities.save(connection, [row], unit_of_work.now)
+    unit_of_work.publish(
         ActivityRecorded(
             lead_id=lead.lead_id,
             sequence=lead.sequence,
             occurred_at=when,
-            recorded_at=recording.now,
+            recorded_at=unit_of_work.now,
             activity_id=row.activity_id,
             kind=WITHDRAWAL,
             by="lead",

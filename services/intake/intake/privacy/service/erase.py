@@ -7,7 +7,7 @@ from uuid import UUID
 import structlog
 
 from accord.agreements import ActiveCache
-from accord.db import Database, driver_of
+from accord.db import Database, connection_of
 from accord.http import idempotency
 from accord.http.problems import not_found
 from accord.ids import new_id
@@ -44,18 +44,18 @@ class Erase:
 
     async def _erase(self, lead_id: UUID, reason: Reason, caller: str) -> Proof:
         in_force = await self._policies.current()
-        async with self._database.recording() as recording:
-            driver = await recording.driver()
-            await erasures.alone(driver, lead_id)
-            found = await erasures.find(driver, lead_id)
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            await erasures.alone(connection, lead_id)
+            found = await erasures.find(connection, lead_id)
             if found is None:
-                raise await absent(driver, lead_id)
+                raise await absent(connection, lead_id)
             # Saved answers before keys before leads, as those take their locks who capture.
-            answers = await idempotency.erase(recording.conn, found[0])
-            person = await erasures.lock(driver, *found)
-            said = await erasures.submissions(driver, person)
-            answers += await idempotency.erase(recording.conn, [*person.lead_ids, *said.all, *said.leads_once])
-            removed = {"saved_answers": answers} | await erasures.remove(driver, person, said)
+            answers = await idempotency.erase(unit_of_work.conn, found[0])
+            person = await erasures.lock(connection, *found)
+            said = await erasures.submissions(connection, person)
+            answers += await idempotency.erase(unit_of_work.conn, [*person.lead_ids, *said.all, *said.leads_once])
+            removed = {"saved_answers": answers} | await erasures.remove(connection, person, said)
             proof = Proof(
                 new_id(),
                 tuple(person.lead_ids),
@@ -63,21 +63,21 @@ class Erase:
                 caller,
                 in_force[0] if in_force else None,
                 {name: count for name, count in removed.items() if count},
-                recording.now,
+                unit_of_work.now,
             )
-            await erasures.bury(driver, proof, said.waiting)
-            recording.publish(*farewells(person.leads.values(), recording.now))
+            await erasures.bury(connection, proof, said.waiting)
+            unit_of_work.publish(*farewells(person.leads.values(), unit_of_work.now))
             return proof
 
     async def proof(self, erasure_id: UUID) -> Proof:
         """One proof. Raises Problem 404."""
-        async with self._database.reading() as conn:
-            found = await erasures.one(await driver_of(conn), erasure_id)
+        async with self._database.read_transaction() as conn:
+            found = await erasures.one(await connection_of(conn), erasure_id)
         if found is None:
             raise not_found("erasure")
         return found
 
     async def proofs(self, after: UUID | None, rows_max: int) -> list[Proof]:
         """Proofs, newest first."""
-        async with self._database.reading() as conn:
-            return await erasures.page(await driver_of(conn), after, rows_max)
+        async with self._database.read_transaction() as conn:
+            return await erasures.page(await connection_of(conn), after, rows_max)

@@ -13,7 +13,7 @@ import asyncpg
 import orjson
 import structlog
 
-from accord.db import Database, driver_of
+from accord.db import Database, connection_of
 from intake.leads.domain.consent import in_force
 from intake.leads.domain.keys import key_word
 from intake.leads.queries import consents, family
@@ -53,11 +53,11 @@ class Export:
 
     async def prepare(self) -> None:
         """Find the person. Raises Problem 404 or 410."""
-        async with self._database.reading() as conn:
-            driver = await driver_of(conn)
-            found = await erasures.find(driver, self._asked)
+        async with self._database.read_transaction() as conn:
+            connection = await connection_of(conn)
+            found = await erasures.find(connection, self._asked)
             if found is None:
-                raise await absent(driver, self._asked)
+                raise await absent(connection, self._asked)
         self._ids, keys = found
         self._words = sorted(key_word(key) for key in keys)
         log.info("person_exported", lead_id=str(self.lead_id), caller=self._caller)
@@ -84,62 +84,62 @@ class Export:
         yield b"}"
 
     async def _head(self) -> dict[str, Any]:
-        async with self._database.reading() as conn:
-            driver = await driver_of(conn)
-            await self._still_there(driver)
-            holds = in_force(await consents.newest(driver, self._ids))
+        async with self._database.read_transaction() as conn:
+            connection = await connection_of(conn)
+            await self._still_there(connection)
+            holds = in_force(await consents.newest(connection, self._ids))
             return {
                 "format": FORMAT,
-                "exported_at": await driver.fetchval("SELECT now()"),
+                "exported_at": await connection.fetchval("SELECT now()"),
                 "lead_id": self.lead_id,
                 "consent_in_force": None if holds is None else holds.basis,
-                "leads": await exports.leads(driver, self._ids),
-                "keys": await exports.keys(driver, self._ids),
-                "merges": await exports.merges(driver, self._ids),
+                "leads": await exports.leads(connection, self._ids),
+                "keys": await exports.keys(connection, self._ids),
+                "merges": await exports.merges(connection, self._ids),
             }
 
     async def _pages(self, read: _Read[P], first: P, place_of: Callable[[Row], P]) -> AsyncIterator[list[Row]]:
         place = first
         while True:
-            async with self._database.reading() as conn:
-                driver = await driver_of(conn)
-                await self._still_there(driver)
-                await exports.by_index(driver)
-                rows = await read(driver, place)
+            async with self._database.read_transaction() as conn:
+                connection = await connection_of(conn)
+                await self._still_there(connection)
+                await exports.by_index(connection)
+                rows = await read(connection, place)
             if not rows:
                 return
             yield rows
             place = place_of(rows[-1])
 
-    async def _still_there(self, driver: asyncpg.Connection) -> None:
-        if await family.ids_of(driver, self.lead_id) != self._ids:
+    async def _still_there(self, connection: asyncpg.Connection) -> None:
+        if await family.ids_of(connection, self.lead_id) != self._ids:
             raise Interrupted("the person changed while being exported")
 
-    async def _consents(self, driver: asyncpg.Connection, after: tuple[Any, UUID] | None) -> list[Row]:
-        return [asdict(one) for one in await consents.page(driver, self._ids, after, _CONSENTS_ROWS)]
+    async def _consents(self, connection: asyncpg.Connection, after: tuple[Any, UUID] | None) -> list[Row]:
+        return [asdict(one) for one in await consents.page(connection, self._ids, after, _CONSENTS_ROWS)]
 
-    async def _submissions(self, driver: asyncpg.Connection, after: UUID) -> list[Row]:
-        rows = await exports.submissions(driver, self._ids, self._words, after)
+    async def _submissions(self, connection: asyncpg.Connection, after: UUID) -> list[Row]:
+        rows = await exports.submissions(connection, self._ids, self._words, after)
         waited = [row["submission_id"] for row in rows if row["verdict"] == "quarantined"]
         decisions: dict[UUID, list[Row]] = {}
-        for one in await quarantine.decisions(driver, waited) if waited else []:
+        for one in await quarantine.decisions(connection, waited) if waited else []:
             decisions.setdefault(one.submission_id, []).append(asdict(one))
         return [row | {"decisions": decisions.get(row["submission_id"], [])} for row in rows]
 
     async def _activities(self) -> AsyncIterator[list[Row]]:
         for lead_id in self._ids:
 
-            async def read(driver: asyncpg.Connection, after: UUID, of: UUID = lead_id) -> list[Row]:
-                return await exports.activities(driver, of, after)
+            async def read(connection: asyncpg.Connection, after: UUID, of: UUID = lead_id) -> list[Row]:
+                return await exports.activities(connection, of, after)
 
             async for rows in self._pages(read, _FIRST, lambda row: row["activity_id"]):
                 yield rows
 
-    async def _hook_events(self, driver: asyncpg.Connection, after: UUID) -> list[Row]:
-        return await exports.hook_events(driver, self._words, after)
+    async def _hook_events(self, connection: asyncpg.Connection, after: UUID) -> list[Row]:
+        return await exports.hook_events(connection, self._words, after)
 
-    async def _import_failures(self, driver: asyncpg.Connection, after: tuple[UUID, int]) -> list[Row]:
-        return await exports.import_failures(driver, self._words, after)
+    async def _import_failures(self, connection: asyncpg.Connection, after: tuple[UUID, int]) -> list[Row]:
+        return await exports.import_failures(connection, self._words, after)
 
 
 def _json(value: object) -> bytes:
@@ -150,7 +150,7 @@ async def submissions_of(
     database: Database, lead_id: UUID, after: UUID, rows_max: int, *, content: bool
 ) -> list[Mapping[str, Any]]:
     """A page of the submissions of a lead, oldest first. Raises Problem 404 or 410."""
-    async with database.reading() as conn:
-        driver = await driver_of(conn)
-        ids = await family_of(driver, lead_id)
-        return list(await exports.submissions_of(driver, ids, after, rows_max, content=content))
+    async with database.read_transaction() as conn:
+        connection = await connection_of(conn)
+        ids = await family_of(connection, lead_id)
+        return list(await exports.submissions_of(connection, ids, after, rows_max, content=content))

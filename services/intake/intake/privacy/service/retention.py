@@ -29,7 +29,7 @@ class Retention:
 
     async def round(self) -> bool:
         """Drop what is due, a bounded part of it; whether there is more."""
-        async with self._database.reading() as conn:
+        async with self._database.read_transaction() as conn:
             now: datetime = (await conn.exec_driver_sql("SELECT now()")).scalar_one()
         before = now - self._kept
         expired = await self._expire(id_at(before))
@@ -50,14 +50,14 @@ class Retention:
         return expired
 
     async def _drop(self, before: UUID) -> int:
-        async with self._database.recording() as recording:
-            driver = await recording.driver()
-            seen, dropped = await retention.drop_submissions(driver, before, ROWS_MAX, recording.now)
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            seen, dropped = await retention.drop_submissions(connection, before, ROWS_MAX, unit_of_work.now)
         RETENTION_DROPPED.labels("submission").inc(dropped)
         return seen
 
     async def _drop_import_rows(self, before: datetime) -> int:
-        async with self._database.recording() as recording:
-            dropped = await retention.drop_import_failures(await recording.driver(), before, ROWS_MAX)
+        async with self._database.write_transaction() as unit_of_work:
+            dropped = await retention.drop_import_failures(await unit_of_work.connection(), before, ROWS_MAX)
         RETENTION_DROPPED.labels("import_row").inc(dropped)
         return dropped

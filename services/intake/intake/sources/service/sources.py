@@ -10,9 +10,9 @@ from datetime import datetime
 import structlog
 from pydantic import JsonValue, ValidationError
 
-from accord.db import Database, Recording, is_transient
+from accord.db import Database, UnitOfWork, is_transient
 from accord.http.conditional import precondition_failed
-from accord.http.problems import Problem, not_found, pointer, unfit
+from accord.http.problems import Problem, not_found, pointer, validation_error
 from accord.ids import new_id
 from accord.terms.findings import Finding
 from accord.workers import Periodic
@@ -67,7 +67,7 @@ class Sources:
 
     async def get(self, name: str) -> Source:
         """Raises Problem 404."""
-        async with self._database.reading() as conn:
+        async with self._database.read_transaction() as conn:
             found = await sources.read(conn, name)
         if found is None:
             raise not_found("source")
@@ -75,7 +75,7 @@ class Sources:
 
     async def page(self, after: str, rows: int) -> list[Source]:
         """Sources by name, those behind `after`."""
-        async with self._database.reading() as conn:
+        async with self._database.read_transaction() as conn:
             return await sources.page(conn, after, rows)
 
     async def put(self, name: str, content: SourceContent, match: str | None) -> tuple[Source, bool]:
@@ -85,12 +85,12 @@ class Sources:
         Raises Problem 409 without a key to seal a secret with, 412 and 428 by the ETag, 422 with pointers for what does not fit.
         """
         _check(content)
-        async with self._database.recording() as recording:
-            before = await sources.lock(recording.conn, name)
+        async with self._database.write_transaction() as unit_of_work:
+            before = await sources.lock(unit_of_work.conn, name)
             _check_match(before, match)
             if before is None:
-                await _check_room(recording)
-            secrets = self._secrets(name, content, before, recording.now)
+                await _check_room(unit_of_work)
+            secrets = self._secrets(name, content, before, unit_of_work.now)
             source = Source(
                 name=name,
                 adapter=content.adapter,
@@ -99,22 +99,22 @@ class Sources:
                 defaults=content.defaults,
                 secrets=secrets,
                 version=1 if before is None else before.version + 1,
-                created_at=recording.now if before is None else before.created_at,
-                updated_at=recording.now,
+                created_at=unit_of_work.now if before is None else before.created_at,
+                updated_at=unit_of_work.now,
             )
-            await sources.save(recording.conn, source, recording.now)
+            await sources.save(unit_of_work.conn, source, unit_of_work.now)
         self.changes += 1
         return source, before is None
 
     async def delete(self, name: str, match: str | None) -> None:
         """Forget the source and its secrets. Its leads stay. Raises Problem 404, 412."""
-        async with self._database.recording() as recording:
-            before = await sources.lock(recording.conn, name)
+        async with self._database.write_transaction() as unit_of_work:
+            before = await sources.lock(unit_of_work.conn, name)
             if before is None:
                 raise not_found("source")
             if match is not None and match != etag(before):
                 raise precondition_failed(etag(before))
-            await sources.delete(recording.conn, name)
+            await sources.delete(unit_of_work.conn, name)
         self.changes += 1
 
     async def reseal(self) -> bool:
@@ -137,8 +137,8 @@ class Sources:
         return False
 
     async def _reseal(self, name: str) -> None:
-        async with self._database.recording() as recording:
-            source = await sources.lock(recording.conn, name)
+        async with self._database.write_transaction() as unit_of_work:
+            source = await sources.lock(unit_of_work.conn, name)
             if source is None:
                 return
             resealed: list[SealedSecret] = []
@@ -153,7 +153,7 @@ class Sources:
                     resealed.append(replace(one, sealed=self._vault.seal(clear, name, one.use, one.secret_id)))
                 else:
                     resealed.append(one)
-            await sources.save(recording.conn, replace(source, secrets=tuple(resealed)), recording.now)
+            await sources.save(unit_of_work.conn, replace(source, secrets=tuple(resealed)), unit_of_work.now)
 
     def _secrets(
         self, name: str, content: SourceContent, before: Source | None, now: datetime
@@ -229,8 +229,8 @@ def _check_match(before: Source | None, match: str | None) -> None:
         raise precondition_failed(etag(before))
 
 
-async def _check_room(recording: Recording) -> None:
-    if await sources.count(recording.conn) >= SOURCES_MAX:
+async def _check_room(unit_of_work: UnitOfWork) -> None:
+    if await sources.count(unit_of_work.conn) >= SOURCES_MAX:
         raise Problem(409, "too-many-sources", "There are too many sources", f"There may be {SOURCES_MAX} of them.")
 
 
@@ -248,7 +248,7 @@ def _check(content: SourceContent) -> None:
     flaws += read(content.mapping)[1]
     flaws += default_flaws(content.defaults)
     if flaws:
-        raise unfit(
+        raise validation_error(
             "1 place is wrong; see errors." if len(flaws) == 1 else f"{len(flaws)} places are wrong; see errors.",
             *[{"pointer": flaw.pointer, "message": flaw.message} for flaw in flaws],
         )

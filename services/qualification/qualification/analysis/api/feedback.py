@@ -13,7 +13,7 @@ from accord.contracts.values import MOMENT_MIN, Timestamp
 from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
-from accord.http.problems import unfit_parameter
+from accord.http.problems import parameter_error
 from accord.terms.dimensions import UnknownDimension, listed
 from accord.terms.durations import Duration, format_duration
 from qualification.analysis.domain.gate_criteria import CriterionReport
@@ -57,13 +57,13 @@ class FeedbackQuery(BaseModel):
         until = self.to or utc_now()
         since = self.from_ or max(MOMENT_MIN, until - DEFAULT_PERIOD)
         if since >= until:
-            raise unfit_parameter("from", "must be before to")
+            raise parameter_error("from", "must be before to")
         if not self.step or (until - since) > self.step * STEPS_MAX:
-            raise unfit_parameter("step", f"must be such that the period has at most {STEPS_MAX} steps")
+            raise parameter_error("step", f"must be such that the period has at most {STEPS_MAX} steps")
         try:
             by = dimensions(listed(self.by))
         except UnknownDimension as error:
-            raise unfit_parameter("by", str(error)) from None
+            raise parameter_error("by", str(error)) from None
         return Question(since, until, self.step, by)
 
 
@@ -213,6 +213,6 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         try:
             return _answer(question, await feedbacks.ask(question))
         except TooFine:
-            raise unfit_parameter("by", "makes more groups than can be told apart in this period") from None
+            raise parameter_error("by", "makes more groups than can be told apart in this period") from None
 
     return routes

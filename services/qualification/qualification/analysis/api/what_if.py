@@ -15,10 +15,10 @@ from accord.clock import utc_now
 from accord.contracts.values import MOMENT_MIN, Department, Timestamp
 from accord.db import Database
 from accord.http.auth import Caller, require
-from accord.http.idempotency import Answer, Ticket, idempotency
+from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
-from accord.http.problems import not_found, unfit_at
+from accord.http.problems import not_found, validation_error_at
 from accord.terms.dimensions import DIMENSIONS_MAX, Dimension, UnknownDimension
 from qualification.analysis.domain.groups import NAMED, dimensions
 from qualification.analysis.domain.report import Report
@@ -55,13 +55,13 @@ class WhatIfRequest(Wire):
         until = self.to or utc_now()
         since = self.from_ or max(MOMENT_MIN, until - DEFAULT_PERIOD)
         if since >= until:
-            raise unfit_at("/from", "Must be before to")
+            raise validation_error_at("/from", "Must be before to")
         if until - since > timedelta(days=PERIOD_DAYS_MAX):
-            raise unfit_at("/from", f"Must be at most {PERIOD_DAYS_MAX} days before to")
+            raise validation_error_at("/from", f"Must be at most {PERIOD_DAYS_MAX} days before to")
         try:
             by: tuple[Dimension, ...] = dimensions(self.by)
         except UnknownDimension as error:
-            raise unfit_at("/by", str(error)) from None
+            raise validation_error_at("/by", str(error)) from None
         return Question(version, since, until, by)
 
 
@@ -251,7 +251,7 @@ def _accepted(what_if: WhatIf) -> Answer:
 
 Reader = Annotated[Caller, require("leads:read")]
 Asker = Annotated[Caller, require("agreements:write")]
-Keyed = Annotated[Ticket | None, idempotency()]
+Keyed = Annotated[IdempotencyRequest | None, idempotency()]
 StageName = Annotated[str | None, Query(min_length=1, max_length=60, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
@@ -274,7 +274,7 @@ def router(database: Database, store: AgreementStore) -> APIRouter:
     async def ask(
         version: Version,
         caller: Asker,
-        ticket: Keyed,
+        idempotency_request: Keyed,
         body: Annotated[WhatIfRequest, Body(openapi_examples={"a year": {"value": _WHAT_IF}})],
     ) -> Response:
         """The leads captured in the period are folded anew from their logs as if this version had been in force all the time, and compared
@@ -285,7 +285,7 @@ def router(database: Database, store: AgreementStore) -> APIRouter:
         and counted otherwise.
         """
         try:
-            done = await what_ifs.ask(body.question(version), caller.name, ticket, _accepted)
+            done = await what_ifs.ask(body.question(version), caller.name, idempotency_request, _accepted)
         except NoSuchVersion:
             raise not_found("version") from None
         return done.answer.response()

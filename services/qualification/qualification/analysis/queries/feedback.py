@@ -60,7 +60,7 @@ class Decision(NamedTuple):
 
 
 async def counts(
-    driver: asyncpg.Connection,
+    connection: asyncpg.Connection,
     since: datetime,
     until: datetime,
     step: timedelta,
@@ -77,7 +77,7 @@ async def counts(
             expression = f"lead.profile -> 'attributes' ->> ${5 + len(asked)}::text"
         values.append(f"left({expression}, {VALUE_CHARS_MAX})")
     statement = _COUNTS.format(values=f"ARRAY[{', '.join(values)}]::text[]")
-    rows = await driver.fetch(statement, since, until, step.total_seconds(), list(stages), rows_max, *asked)
+    rows = await connection.fetch(statement, since, until, step.total_seconds(), list(stages), rows_max, *asked)
     return [
         DecisionRow(number, version, from_stage, to_stage, reason, tuple(group), count)
         for number, version, from_stage, to_stage, reason, group, count in rows
@@ -85,16 +85,16 @@ async def counts(
 
 
 async def decided(
-    driver: asyncpg.Connection, since: datetime, until: datetime, stages: Sequence[str], rows_max: int
+    connection: asyncpg.Connection, since: datetime, until: datetime, stages: Sequence[str], rows_max: int
 ) -> list[tuple[Decision, int]]:
     """The newest of them, each with how many activities are folded of the lead."""
-    rows = await driver.fetch(_DECIDED, since, until, list(stages), rows_max)
+    rows = await connection.fetch(_DECIDED, since, until, list(stages), rows_max)
     return [(Decision(*row[:6]), row["activities"]) for row in rows]
 
 
 async def not_entered(
-    driver: asyncpg.Connection, since: datetime, until: datetime, stages: Sequence[str], rows_max: int
+    connection: asyncpg.Connection, since: datetime, until: datetime, stages: Sequence[str], rows_max: int
 ) -> list[tuple[UUID, int]]:
     """The leads captured last in [since, until) that have been in none of these stages, each with how many activities are folded."""
-    rows = await driver.fetch(_NOT_ENTERED, since, until, list(stages), rows_max)
+    rows = await connection.fetch(_NOT_ENTERED, since, until, list(stages), rows_max)
     return [(row["lead_id"], row["activities"]) for row in rows]

@@ -158,16 +158,16 @@ def _what_if(row: asyncpg.Record) -> WhatIf:
     return WhatIf(**values, by=tuple(from_json(row["grouped_by"])))
 
 
-async def open_count(driver: asyncpg.Connection) -> int:
+async def open_count(connection: asyncpg.Connection) -> int:
     """How many wait or are being worked on; nobody else adds one before this transaction ends."""
-    await driver.execute(_ONE_WRITER)
-    return int(await driver.fetchval(_OPEN_COUNT))
+    await connection.execute(_ONE_WRITER)
+    return int(await connection.fetchval(_OPEN_COUNT))
 
 
-async def add(driver: asyncpg.Connection, asked: Asked, ended_max: int) -> None:
+async def add(connection: asyncpg.Connection, asked: Asked, ended_max: int) -> None:
     """Queue it. Of those that have ended the newest so many are kept."""
-    await driver.execute(_DROP, ended_max)
-    await driver.execute(
+    await connection.execute(_DROP, ended_max)
+    await connection.execute(
         _ADD,
         asked.what_if_id,
         asked.version,
@@ -182,38 +182,38 @@ async def add(driver: asyncpg.Connection, asked: Asked, ended_max: int) -> None:
     )
 
 
-async def find(driver: asyncpg.Connection, what_if_id: UUID) -> WhatIf | None:
+async def find(connection: asyncpg.Connection, what_if_id: UUID) -> WhatIf | None:
     """The what-if with this id."""
-    row = await driver.fetchrow(_FIND, what_if_id)
+    row = await connection.fetchrow(_FIND, what_if_id)
     return None if row is None else _what_if(row)
 
 
-async def report_of(driver: asyncpg.Connection, what_if_id: UUID) -> Report | None:
+async def report_of(connection: asyncpg.Connection, what_if_id: UUID) -> Report | None:
     """Its report, None before it is done."""
-    stored = await driver.fetchval(_REPORT_OF, what_if_id)
+    stored = await connection.fetchval(_REPORT_OF, what_if_id)
     return None if stored is None else _REPORT.validate_json(stored)
 
 
-async def page(driver: asyncpg.Connection, before: UUID, rows_max: int) -> list[WhatIf]:
+async def page(connection: asyncpg.Connection, before: UUID, rows_max: int) -> list[WhatIf]:
     """Those asked before this one, latest first."""
-    return [_what_if(row) for row in await driver.fetch(_PAGE, before, rows_max)]
+    return [_what_if(row) for row in await connection.fetch(_PAGE, before, rows_max)]
 
 
-async def cancel(driver: asyncpg.Connection, what_if_id: UUID, now: datetime) -> None:
+async def cancel(connection: asyncpg.Connection, what_if_id: UUID, now: datetime) -> None:
     """It ends here, if it has not ended."""
-    await driver.execute(_CANCEL, what_if_id, now)
+    await connection.execute(_CANCEL, what_if_id, now)
 
 
-async def fail(driver: asyncpg.Connection, what_if_id: UUID, now: datetime, error: str) -> None:
+async def fail(connection: asyncpg.Connection, what_if_id: UUID, now: datetime, error: str) -> None:
     """It ends here with an error, if it has not ended."""
-    await driver.execute(_FAIL, what_if_id, now, error)
+    await connection.execute(_FAIL, what_if_id, now, error)
 
 
 async def differing(
-    driver: asyncpg.Connection, what_if_id: UUID, stage: str | None, after: tuple[str, UUID], rows_max: int
+    connection: asyncpg.Connection, what_if_id: UUID, stage: str | None, after: tuple[str, UUID], rows_max: int
 ) -> list[Difference]:
     """The leads that differ, by stage and id, after this place."""
-    return [Difference(*row) for row in await driver.fetch(_DIFFERING, what_if_id, stage, *after, rows_max)]
+    return [Difference(*row) for row in await connection.fetch(_DIFFERING, what_if_id, stage, *after, rows_max)]
 
 
 # --- For the worker ---
@@ -224,42 +224,44 @@ async def is_mine(session: asyncpg.Connection) -> bool:
     return bool(await session.fetchval(_ONE_WORKER))
 
 
-async def next_open(driver: asyncpg.Connection) -> WhatIf | None:
+async def next_open(connection: asyncpg.Connection) -> WhatIf | None:
     """The oldest that has not ended."""
-    row = await driver.fetchrow(_NEXT)
+    row = await connection.fetchrow(_NEXT)
     return None if row is None else _what_if(row)
 
 
-async def content(driver: asyncpg.Connection, what_if_id: UUID) -> str:
+async def content(connection: asyncpg.Connection, what_if_id: UUID) -> str:
     """The content of the version that was asked about, as JSON."""
-    return str(await driver.fetchval(_CONTENT, what_if_id))
+    return str(await connection.fetchval(_CONTENT, what_if_id))
 
 
-async def sums(driver: asyncpg.Connection, what_if_id: UUID) -> Sums:
+async def sums(connection: asyncpg.Connection, what_if_id: UUID) -> Sums:
     """What is counted so far."""
-    stored = await driver.fetchval(_SUMS_OF, what_if_id)
+    stored = await connection.fetchval(_SUMS_OF, what_if_id)
     return Sums() if stored is None else _SUMS.validate_json(stored)
 
 
-async def count(driver: asyncpg.Connection, since: datetime, until: datetime) -> int:
+async def count(connection: asyncpg.Connection, since: datetime, until: datetime) -> int:
     """How many leads were captured in the period."""
-    return int(await driver.fetchval(_COUNT, since, until))
+    return int(await connection.fetchval(_COUNT, since, until))
 
 
 async def leads(
-    driver: asyncpg.Connection, since: datetime, until: datetime, after: UUID, rows_max: int
+    connection: asyncpg.Connection, since: datetime, until: datetime, after: UUID, rows_max: int
 ) -> list[tuple[UUID, int]]:
     """The next leads captured in the period, in the order of their ids, each with how many activities are folded of it."""
-    return [(row["lead_id"], row["activities"]) for row in await driver.fetch(_LEADS, since, until, after, rows_max)]
+    return [
+        (row["lead_id"], row["activities"]) for row in await connection.fetch(_LEADS, since, until, after, rows_max)
+    ]
 
 
-async def begin(driver: asyncpg.Connection, what_if_id: UUID, now: datetime, leads_count: int) -> None:
+async def begin(connection: asyncpg.Connection, what_if_id: UUID, now: datetime, leads_count: int) -> None:
     """From here on it is running."""
-    await driver.execute(_BEGIN, what_if_id, now, leads_count)
+    await connection.execute(_BEGIN, what_if_id, now, leads_count)
 
 
 async def advance(
-    driver: asyncpg.Connection,
+    connection: asyncpg.Connection,
     before: WhatIf,
     after: UUID,
     leads_done: int,
@@ -269,14 +271,16 @@ async def advance(
 ) -> bool:
     """Save what is counted by now, of so many more leads; False if somebody else has, or has cancelled it, and nothing was saved."""
     sums_json = _SUMS.dump_json(counted).decode()
-    moved = await driver.execute(_ADVANCE, before.what_if_id, before.after, after, leads_done, leads_per_s, sums_json)
+    moved = await connection.execute(
+        _ADVANCE, before.what_if_id, before.after, after, leads_done, leads_per_s, sums_json
+    )
     if moved == "UPDATE 0":
         return False
     if differences:
-        await driver.execute(_LIST, before.what_if_id, *(list(column) for column in zip(*differences, strict=True)))
+        await connection.execute(_LIST, before.what_if_id, *(list(column) for column in zip(*differences, strict=True)))
     return True
 
 
-async def finish(driver: asyncpg.Connection, what_if: WhatIf, now: datetime, report: Report) -> None:
+async def finish(connection: asyncpg.Connection, what_if: WhatIf, now: datetime, report: Report) -> None:
     """It is done, and this is what came of it."""
-    await driver.execute(_FINISH, what_if.what_if_id, what_if.after, now, _REPORT.dump_json(report).decode())
+    await connection.execute(_FINISH, what_if.what_if_id, what_if.after, now, _REPORT.dump_json(report).decode())

@@ -15,7 +15,7 @@ from uuid import UUID
 import asyncpg
 
 from accord.batching import ConcurrencyLimit, TimeBudget
-from accord.db import Database, driver_of
+from accord.db import Database, connection_of
 from accord.terms.dimensions import Dimension
 from qualification.analysis.domain.feedback import GroupFeedback, feedback
 from qualification.analysis.domain.gate_criteria import CriterionReport, Examination, Gate, gates_of, summary
@@ -107,13 +107,13 @@ class Feedbacks:
         versions = dict((await self._definitions.known()).versions)
         gates = {number: gates_of(rules, await self._definitions.agreed(number)) for number, rules in versions.items()}
         handing = sorted({stage for rules in versions.values() for stage in handover_stages(rules)})
-        async with self._database.reading() as conn:
-            driver = await driver_of(conn)
+        async with self._database.read_transaction() as conn:
+            connection = await connection_of(conn)
             since, until = question.since, question.until
-            rows = await queries.counts(driver, since, until, question.step, handing, question.by, ROWS_MAX + 1)
+            rows = await queries.counts(connection, since, until, question.step, handing, question.by, ROWS_MAX + 1)
             if len(rows) > ROWS_MAX:
                 raise TooFine
-            looking = _Looking(driver, versions, gates)
+            looking = _Looking(connection, versions, gates)
             examined = await looking.at(question, handing)
         rows = [row for row in rows if row.version in versions]
         total, groups = feedback(rows, versions, question.by, since, question.step, question.steps)
@@ -125,20 +125,20 @@ class _Looking:
     """A closer look at decisions and leads. Lives for one question."""
 
     def __init__(
-        self, driver: asyncpg.Connection, versions: Mapping[int, Rules], gates: Mapping[int, Mapping[str, Gate]]
+        self, connection: asyncpg.Connection, versions: Mapping[int, Rules], gates: Mapping[int, Mapping[str, Gate]]
     ) -> None:
         self.examination = Examination(gates)
-        self._driver = driver
+        self._connection = connection
         self._versions = versions
         self._by_criteria = sorted({stage for some in gates.values() for stage in some})
 
     async def at(self, question: Question, handing: Sequence[str]) -> Examined:
         """Look at the newest decisions, then at the leads captured last that were not handed over."""
         since, until, made = question.since, question.until, self.examination
-        decisions = await queries.decided(self._driver, since, until, handing, DECISIONS_EXAMINED_MAX + 1)
+        decisions = await queries.decided(self._connection, since, until, handing, DECISIONS_EXAMINED_MAX + 1)
         all_decisions = len(decisions) <= DECISIONS_EXAMINED_MAX
         all_decisions &= await self._each(decisions[:DECISIONS_EXAMINED_MAX], lambda one: one.living, self._examine)
-        leads = await queries.not_entered(self._driver, since, until, self._by_criteria, LEADS_EXAMINED_MAX + 1)
+        leads = await queries.not_entered(self._connection, since, until, self._by_criteria, LEADS_EXAMINED_MAX + 1)
         all_leads = len(leads) <= LEADS_EXAMINED_MAX
         all_leads &= await self._each(leads[:LEADS_EXAMINED_MAX], lambda lead_id: lead_id, self._look_at)
         return Examined(made.decisions, all_decisions, made.unexplained, made.leads, all_leads)
@@ -151,7 +151,7 @@ class _Looking:
         with TimeBudget(EXAMINED_FOR_MAX_S) as budget:
             while rest and activities_left > 0 and not budget.is_used_up:
                 some = portion(rest[:_PAGE])
-                loaded = await logs.load(self._driver, {lead_of(one) for one in some}, {})
+                loaded = await logs.load(self._connection, {lead_of(one) for one in some}, {})
                 done = await asyncio.to_thread(_each_of, some, loaded, look, budget)
                 activities_left -= sum(count for _, count in rest[:done])
                 rest = rest[done:]

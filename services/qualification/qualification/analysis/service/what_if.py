@@ -20,13 +20,13 @@ import structlog
 from accord.agreements import AgreementStore
 from accord.agreements.store import Refused
 from accord.batching import Overloaded, TimeBudget
-from accord.db import Database, driver_of, is_transient
+from accord.db import Database, connection_of, is_transient
 from accord.http import idempotency
 from accord.http.problems import Problem, not_found
 from accord.ids import new_id
 from accord.terms.dimensions import Dimension
 from accord.terms.patterns import check_patterns
-from accord.workers import Periodic, give_way
+from accord.workers import Periodic, yield_to_foreground
 from qualification.analysis.domain.groups import group_of
 from qualification.analysis.domain.report import Report, loaded_stages, report
 from qualification.analysis.domain.what_if import Comparison, Difference, Sums, for_entries, imagine
@@ -83,7 +83,7 @@ class WhatIfs:
         self,
         question: Question,
         asked_by: str,
-        ticket: idempotency.Ticket | None,
+        idempotency_request: idempotency.IdempotencyRequest | None,
         encode: Callable[[WhatIf], idempotency.Answer],
     ) -> idempotency.Done[WhatIf]:
         """Queue it; the version is taken as it reads now.
@@ -95,11 +95,11 @@ class WhatIfs:
             stored = await self._store.check_version(question.version)
         except Refused:
             raise Problem(409, "agreement-refused", "Not possible", _REFUSED) from None
-        async with self._database.recording() as recording:
-            driver = await recording.driver()
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
 
             async def act() -> WhatIf:
-                if await what_ifs.open_count(driver) >= OPEN_MAX:
+                if await what_ifs.open_count(connection) >= OPEN_MAX:
                     raise Overloaded(_RETRY_AFTER_S)
                 asked = Asked(
                     what_if_id=new_id(),
@@ -110,47 +110,47 @@ class WhatIfs:
                     until=question.until,
                     by=[dimension.name for dimension in question.by],
                     asked_by=asked_by,
-                    asked_at=recording.now,
+                    asked_at=unit_of_work.now,
                 )
-                await what_ifs.add(driver, asked, ENDED_MAX)
-                return await _found(driver, asked.what_if_id)
+                await what_ifs.add(connection, asked, ENDED_MAX)
+                return await _found(connection, asked.what_if_id)
 
-            return await idempotency.once(recording, ticket, act, encode)
+            return await idempotency.once(unit_of_work, idempotency_request, act, encode)
 
     async def find(self, what_if_id: UUID) -> tuple[WhatIf, Report | None]:
         """The what-if, and its report where it is done. Raises Problem 404."""
-        async with self._database.reading() as conn:
-            driver = await driver_of(conn)
-            return await _found(driver, what_if_id), await what_ifs.report_of(driver, what_if_id)
+        async with self._database.read_transaction() as conn:
+            connection = await connection_of(conn)
+            return await _found(connection, what_if_id), await what_ifs.report_of(connection, what_if_id)
 
     async def page(self, before: UUID | None, rows_max: int) -> list[WhatIf]:
         """Those asked before this one, latest first."""
-        async with self._database.reading() as conn:
-            return await what_ifs.page(await driver_of(conn), before or _LAST_ID, rows_max)
+        async with self._database.read_transaction() as conn:
+            return await what_ifs.page(await connection_of(conn), before or _LAST_ID, rows_max)
 
     async def differing(
         self, what_if_id: UUID, stage: str | None, after: tuple[str, UUID] | None, rows_max: int
     ) -> list[Difference]:
         """The leads that differ, by stage and id, as far as they were listed. Raises Problem 404."""
-        async with self._database.reading() as conn:
-            driver = await driver_of(conn)
-            await _found(driver, what_if_id)
-            return await what_ifs.differing(driver, what_if_id, stage, after or ("", what_ifs.FIRST_LEAD), rows_max)
+        async with self._database.read_transaction() as conn:
+            connection = await connection_of(conn)
+            await _found(connection, what_if_id)
+            return await what_ifs.differing(connection, what_if_id, stage, after or ("", what_ifs.FIRST_LEAD), rows_max)
 
     async def cancel(self, what_if_id: UUID) -> WhatIf:
         """It ends here; cancelling twice is cancelling once. Raises Problem 404, and 409 where it has ended."""
-        async with self._database.recording() as recording:
-            driver = await recording.driver()
-            await what_ifs.cancel(driver, what_if_id, recording.now)
-            found = await _found(driver, what_if_id)
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            await what_ifs.cancel(connection, what_if_id, unit_of_work.now)
+            found = await _found(connection, what_if_id)
         if found.state != "cancelled":
             detail = "It cannot be cancelled any more."
             raise Problem(409, "what-if-has-ended", "This what-if has ended", detail, state=found.state)
         return found
 
 
-async def _found(driver: asyncpg.Connection, what_if_id: UUID) -> WhatIf:
-    found = await what_ifs.find(driver, what_if_id)
+async def _found(connection: asyncpg.Connection, what_if_id: UUID) -> WhatIf:
+    found = await what_ifs.find(connection, what_if_id)
     if found is None:
         raise not_found("what-if")
     return found
@@ -190,8 +190,8 @@ class Imagining:
 
     async def work(self) -> bool | None:
         """A turn; whether there may be more to do, None if nothing waits. False too while another process is at it."""
-        async with self._database.reading() as conn:
-            if await what_ifs.next_open(await driver_of(conn)) is None:
+        async with self._database.read_transaction() as conn:
+            if await what_ifs.next_open(await connection_of(conn)) is None:
                 self._terms = None
                 return None
         session = await self._database.connect()
@@ -201,7 +201,7 @@ class Imagining:
             for _ in range(BATCHES_PER_TURN):
                 if not await self.next_batch():
                     return False
-                await give_way(self._busy)
+                await yield_to_foreground(self._busy)
             return True
         finally:
             session.terminate()
@@ -213,14 +213,14 @@ class Imagining:
         """
         what_if: WhatIf | None = None
         try:
-            async with self._database.reading() as conn:
-                driver = await driver_of(conn)
-                what_if = await what_ifs.next_open(driver)
+            async with self._database.read_transaction() as conn:
+                connection = await connection_of(conn)
+                what_if = await what_ifs.next_open(connection)
                 if what_if is None:
                     self._terms = None
                     return False
-                terms = await self._terms_of(driver, what_if)
-                read = await _read(driver, what_if, leads_max)
+                terms = await self._terms_of(connection, what_if)
+                read = await _read(connection, what_if, leads_max)
             await self._advance(what_if, terms, read)
         except Exception as error:
             if what_if is None or is_transient(error):
@@ -232,8 +232,10 @@ class Imagining:
 
     async def _advance(self, what_if: WhatIf, terms: _Terms, read: _Portion) -> None:
         if what_if.started_at is None:
-            async with self._database.recording() as recording:
-                await what_ifs.begin(await recording.driver(), what_if.what_if_id, recording.now, read.leads or 0)
+            async with self._database.write_transaction() as unit_of_work:
+                await what_ifs.begin(
+                    await unit_of_work.connection(), what_if.what_if_id, unit_of_work.now, read.leads or 0
+                )
             return
         if read.loaded is None:
             await self._finish(what_if, terms, read.sums)
@@ -247,25 +249,25 @@ class Imagining:
         rate = done / max(1e-6, time.monotonic() - read.began)
         if what_if.leads_per_s is not None:
             rate = what_if.leads_per_s + _SMOOTHING * (rate - what_if.leads_per_s)
-        async with self._database.recording() as recording:
-            saving = await recording.driver()
+        async with self._database.write_transaction() as unit_of_work:
+            saving = await unit_of_work.connection()
             await what_ifs.advance(saving, what_if, lead_ids[done - 1], done, rate, sums, comparison.differences)
 
-    async def _terms_of(self, driver: asyncpg.Connection, what_if: WhatIf) -> _Terms:
+    async def _terms_of(self, connection: asyncpg.Connection, what_if: WhatIf) -> _Terms:
         if self._terms is None or self._terms.what_if_id != what_if.what_if_id:
-            content = orjson.loads(await what_ifs.content(driver, what_if.what_if_id))
+            content = orjson.loads(await what_ifs.content(connection, what_if.what_if_id))
             rules = await asyncio.to_thread(_compiled, what_if.version, content)
             self._terms = _Terms(what_if.what_if_id, rules, tuple(Dimension(name) for name in what_if.by))
         return self._terms
 
     async def _finish(self, what_if: WhatIf, terms: _Terms, sums: Sums) -> None:
         made = await asyncio.to_thread(report, sums, terms.rules, terms.by, what_if.since, what_if.until)
-        async with self._database.recording() as recording:
-            await what_ifs.finish(await recording.driver(), what_if, recording.now, made)
+        async with self._database.write_transaction() as unit_of_work:
+            await what_ifs.finish(await unit_of_work.connection(), what_if, unit_of_work.now, made)
 
     async def _fail(self, what_if: WhatIf, error: str) -> None:
-        async with self._database.recording() as recording:
-            await what_ifs.fail(await recording.driver(), what_if.what_if_id, recording.now, error)
+        async with self._database.write_transaction() as unit_of_work:
+            await what_ifs.fail(await unit_of_work.connection(), what_if.what_if_id, unit_of_work.now, error)
 
 
 def _compiled(version: int, content: Mapping[str, object]) -> Rules:
@@ -277,13 +279,13 @@ def _compiled(version: int, content: Mapping[str, object]) -> Rules:
     return for_entries(compile_definition(version, definition), definition)
 
 
-async def _read(driver: asyncpg.Connection, what_if: WhatIf, leads_max: int) -> _Portion:
+async def _read(connection: asyncpg.Connection, what_if: WhatIf, leads_max: int) -> _Portion:
     began = time.monotonic()
     if what_if.started_at is None:
-        return _Portion(await what_ifs.count(driver, what_if.since, what_if.until), (), None, Sums(), began)
-    lead_ids = portion(await what_ifs.leads(driver, what_if.since, what_if.until, what_if.after, leads_max))
-    loaded = await logs.load(driver, lead_ids, {}) if lead_ids else None
-    return _Portion(None, lead_ids, loaded, await what_ifs.sums(driver, what_if.what_if_id), began)
+        return _Portion(await what_ifs.count(connection, what_if.since, what_if.until), (), None, Sums(), began)
+    lead_ids = portion(await what_ifs.leads(connection, what_if.since, what_if.until, what_if.after, leads_max))
+    loaded = await logs.load(connection, lead_ids, {}) if lead_ids else None
+    return _Portion(None, lead_ids, loaded, await what_ifs.sums(connection, what_if.what_if_id), began)
 
 
 def _compared(

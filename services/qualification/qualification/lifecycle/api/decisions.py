@@ -10,9 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.conditional import LeadMatch, precondition_failed
-from accord.http.idempotency import Answer, Ticket, idempotency
+from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
-from accord.http.problems import Problem, from_validation_error, malformed, not_found, require_json, unfit
+from accord.http.problems import Problem, from_validation_error, malformed, not_found, require_json, validation_error
 from qualification.lifecycle.api.models import (
     ROWS_MAX,
     BatchAnswer,
@@ -78,7 +78,7 @@ def router(database: Database, books: Books) -> APIRouter:
         body: Annotated[DecisionRequest, Body(openapi_examples={"win": {"value": _DECISION}})],
         if_match: LeadMatch = None,
         caller: Caller = require("decisions:write"),
-        ticket: Ticket | None = idempotency(),
+        idempotency_request: IdempotencyRequest | None = idempotency(),
     ) -> Response:
         """Take one of the decisions that the lead's stage allows; 409 says in `allowed_decisions` which those are.
 
@@ -101,7 +101,9 @@ def router(database: Database, books: Books) -> APIRouter:
             return Answer(201, _json(decision_answer(taken)), headers, subject=taken.lead.lead_id)
 
         author = Author(caller.name, caller.department)
-        return (await take_decisions(database, books, [proposal], author, ticket, encode)).answer.response()
+        return (
+            await take_decisions(database, books, [proposal], author, idempotency_request, encode)
+        ).answer.response()
 
     @routes.post(
         "/v1/decisions:batch",
@@ -111,7 +113,9 @@ def router(database: Database, books: Books) -> APIRouter:
         openapi_extra=_batch_body(),
     )
     async def batch(
-        request: Request, caller: Caller = require("decisions:write"), ticket: Ticket | None = idempotency()
+        request: Request,
+        caller: Caller = require("decisions:write"),
+        idempotency_request: IdempotencyRequest | None = idempotency(),
     ) -> Response:
         """Up to 1,000 decisions in one transaction, taken in order; a lead may appear several times.
 
@@ -133,7 +137,7 @@ def router(database: Database, books: Books) -> APIRouter:
 
         proposals = [row for row in read if isinstance(row, Proposal)]
         author = Author(caller.name, caller.department)
-        taken = await take_decisions(database, books, proposals, author, ticket, encode, of_batch=True)
+        taken = await take_decisions(database, books, proposals, author, idempotency_request, encode, of_batch=True)
         return taken.answer.response()
 
     return routes
@@ -188,7 +192,7 @@ def _rows(body: bytes) -> list[object]:
         raise malformed("The body is not well-formed JSON.") from None
     if not isinstance(rows, list) or not 1 <= len(rows) <= ROWS_MAX:
         message = f"Must be a list of 1 to {ROWS_MAX} decisions"
-        raise unfit(f"{message}.", {"pointer": "", "message": message})
+        raise validation_error(f"{message}.", {"pointer": "", "message": message})
     return rows
 
 

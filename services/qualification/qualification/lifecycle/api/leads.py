@@ -12,7 +12,7 @@ from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
-from accord.http.problems import not_found, unfit_parameter
+from accord.http.problems import not_found, parameter_error
 from qualification.definition.service import Definitions
 from qualification.lifecycle.api.models import EntryAnswer, LeadAnswer, LeadRow, entry_answer, lead_answer, lead_row
 from qualification.lifecycle.api.references import ERASED, Reference, etag_of, gone, named
@@ -138,7 +138,7 @@ async def _view(database: Database, definitions: Definitions, lead: str, at: dat
     if at is None:
         view = await view_lead(database, named(lead), await definitions.in_force(), now)
     elif at > now:
-        raise unfit_parameter("at", "must not be in the future")
+        raise parameter_error("at", "must not be in the future")
     else:
         view = await view_past(database, named(lead), definitions, at)
     if view is None:

@@ -8,7 +8,7 @@ from fastapi import Path
 
 from accord.contracts.external_key import external_key
 from accord.http.conditional import no_etag
-from accord.http.problems import MEDIA_TYPE, Problem, unfit
+from accord.http.problems import MEDIA_TYPE, Problem, validation_error
 
 EXTERNAL = "external:"
 REFERENCE_CHARS_MAX = 700
@@ -52,7 +52,7 @@ def named(reference: str) -> UUID | str:
     """The lead's id or the digest of its external id. Raises Problem 422."""
     found = parse_reference(reference)
     if found is None:
-        raise unfit(
+        raise validation_error(
             "A lead is named by its id or as external:SOURCE:ID.",
             {"parameter": "lead", "message": "Must be a lead id or external:SOURCE:ID"},
         )

@@ -21,7 +21,7 @@ from qualification.lifecycle.domain.lead import Lead
 from qualification.lifecycle.domain.way import Versions, Way
 
 _FOLDED_AT = datetime(1970, 1, 1, tzinfo=UTC)
-"""`recorded_at` of entries as a fold makes them; what is published of them gets the recording's."""
+"""`recorded_at` of entries as a fold makes them; what is published of them gets the unit of work's."""
 
 
 @dataclass(frozen=True, slots=True)

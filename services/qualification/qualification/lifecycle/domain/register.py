@@ -1,6 +1,6 @@
 """Some leads and what is told of them, one thing after another: each is one step on, or is put into its place and folded anew.
 
-Pure: it holds the leads of one recording and opens nothing. A fold needs the log of the lead: what needs one raises Unlearnt, and
+Pure: it holds the leads of one unit of work and opens nothing. A fold needs the log of the lead: what needs one raises Unlearnt, and
 `learn` takes them. What is to be kept and published is collected for whoever saves it.
 """
 
@@ -80,7 +80,7 @@ class Said:
 
 
 class Register:
-    """The leads of one recording. Not kept beyond it."""
+    """The leads of one unit of work. Not kept beyond it."""
 
     def __init__(self, leads: Mapping[UUID, Lead], rules: Rules | None, versions: Versions, now: datetime) -> None:
         """`rules` is the version in force, one of `versions`; None while there is none."""

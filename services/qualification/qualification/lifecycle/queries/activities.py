@@ -37,11 +37,11 @@ class Row:
     recorded_for: UUID | None
 
 
-async def append(driver: asyncpg.Connection, rows: Sequence[Row]) -> None:
+async def append(connection: asyncpg.Connection, rows: Sequence[Row]) -> None:
     """Keep these activities, by one statement."""
     if not rows:
         return
-    await driver.execute(
+    await connection.execute(
         _APPEND,
         [row.lead_id for row in rows],
         [row.kind for row in rows],
@@ -52,11 +52,11 @@ async def append(driver: asyncpg.Connection, rows: Sequence[Row]) -> None:
     )
 
 
-async def move(driver: asyncpg.Connection, merged: UUID, survivor: UUID) -> None:
+async def move(connection: asyncpg.Connection, merged: UUID, survivor: UUID) -> None:
     """Make the activities of a merged lead those of its survivor."""
-    await driver.execute(_MOVE, merged, survivor)
+    await connection.execute(_MOVE, merged, survivor)
 
 
-async def move_back(driver: asyncpg.Connection, lead_ids: Sequence[UUID], survivor: UUID, restored: UUID) -> None:
+async def move_back(connection: asyncpg.Connection, lead_ids: Sequence[UUID], survivor: UUID, restored: UUID) -> None:
     """Give a lead that was merged its activities back, with those of the leads that had been merged into it."""
-    await driver.execute(_MOVE_BACK, lead_ids, survivor, restored)
+    await connection.execute(_MOVE_BACK, lead_ids, survivor, restored)

@@ -24,23 +24,23 @@ WHERE lead_id IN (SELECT lead_id FROM lead WHERE lead_id = ANY ($1::uuid[]) OR m
 """
 
 
-async def put(driver: asyncpg.Connection, keys: Mapping[str, UUID]) -> None:
+async def put(connection: asyncpg.Connection, keys: Mapping[str, UUID]) -> None:
     """Let these keys (hex digests) name these leads from now on."""
     if keys:
-        await driver.execute(_PUT, list(keys), list(keys.values()))
+        await connection.execute(_PUT, list(keys), list(keys.values()))
 
 
-async def find(driver: asyncpg.Connection, keys: Iterable[str]) -> dict[str, UUID]:
+async def find(connection: asyncpg.Connection, keys: Iterable[str]) -> dict[str, UUID]:
     """The leads that these keys name; a key that is not known is left out."""
     asked = sorted(set(keys))
-    return {row[0]: row[1] for row in await driver.fetch(_FIND, asked)} if asked else {}
+    return {row[0]: row[1] for row in await connection.fetch(_FIND, asked)} if asked else {}
 
 
-async def named(driver: asyncpg.Connection, reference: UUID | str) -> UUID | None:
+async def named(connection: asyncpg.Connection, reference: UUID | str) -> UUID | None:
     """The lead of a reference: an id as it is, else what the digest names; None if it names none."""
-    return reference if isinstance(reference, UUID) else (await find(driver, [reference])).get(reference)
+    return reference if isinstance(reference, UUID) else (await find(connection, [reference])).get(reference)
 
 
-async def drop(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
+async def drop(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
     """Forget every key of erased persons."""
-    await driver.execute(_DROP, lead_ids)
+    await connection.execute(_DROP, lead_ids)

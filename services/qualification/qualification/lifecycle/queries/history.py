@@ -86,7 +86,7 @@ class Note:
 
 
 async def append(
-    driver: asyncpg.Connection,
+    connection: asyncpg.Connection,
     entries: Sequence[LeadStageChanged],
     decisions: Sequence[tuple[LeadDecided, Stood]],
     notes: Sequence[Note],
@@ -116,7 +116,7 @@ async def append(
             )
             for entry in entries
         ]
-        await driver.copy_records_to_table("stage_entry", records=rows, columns=_ENTRY_COLUMNS)
+        await connection.copy_records_to_table("stage_entry", records=rows, columns=_ENTRY_COLUMNS)
     if decisions:
         taken = [
             (
@@ -136,9 +136,9 @@ async def append(
             )
             for decision, stood in decisions
         ]
-        await driver.copy_records_to_table("decision", records=taken, columns=_DECISION_COLUMNS)
+        await connection.copy_records_to_table("decision", records=taken, columns=_DECISION_COLUMNS)
     if notes:
-        await driver.execute(
+        await connection.execute(
             _NOTE,
             [note.lead_id for note in notes],
             [note.decision_id for note in notes],
@@ -146,20 +146,20 @@ async def append(
         )
 
 
-async def forget(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
+async def forget(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
     """Drop what was written about erased persons, also under leads that were merged into theirs: notes and answers.
 
     Entries, decisions and amounts stay as counts.
     """
     for statement in _FORGET:
-        await driver.execute(statement, lead_ids)
+        await connection.execute(statement, lead_ids)
 
 
 async def page(
-    driver: asyncpg.Connection, lead_id: UUID, after: int, rows_max: int, *, with_notes: bool
+    connection: asyncpg.Connection, lead_id: UUID, after: int, rows_max: int, *, with_notes: bool
 ) -> list[dict[str, Any]]:
     """Stage entries of one lead after a sequence, oldest first, each with the decision that led to it."""
-    rows = await driver.fetch(_PAGE, lead_id, after, rows_max, with_notes)
+    rows = await connection.fetch(_PAGE, lead_id, after, rows_max, with_notes)
     return [
         {**row, "entered_at": finite(row["entered_at"]), "from_since": row["from_since"] and finite(row["from_since"])}
         for row in rows

@@ -147,40 +147,42 @@ _POINT_TO = "UPDATE lead SET merged_into = $2 WHERE lead_id = ANY ($1::uuid[])"
 _FOLLOW = "UPDATE lead SET merged_into = $2 WHERE merged_into = ANY ($1::uuid[])"
 
 
-async def lock(driver: asyncpg.Connection, lead_ids: Iterable[UUID], kinds: Collection[str]) -> dict[UUID, Lead]:
+async def lock(connection: asyncpg.Connection, lead_ids: Iterable[UUID], kinds: Collection[str]) -> dict[UUID, Lead]:
     """These leads, and the survivors of those that were merged, locked until the transaction ends.
 
     A lead that is not stored comes as an empty one of revision 0, with the activities that were kept for it. Only activities
     of `kinds` are loaded.
     """
     asked = sorted(set(lead_ids))
-    leads = await _lock(driver, asked, kinds)
+    leads = await _lock(connection, asked, kinds)
     # A merge between our reading and our locking can name a survivor that is not among them yet.
     while missing := {lead.merged_into for lead in leads.values() if lead.merged_into} - leads.keys():
-        leads |= await _lock(driver, sorted(missing), kinds)
+        leads |= await _lock(connection, sorted(missing), kinds)
     return leads
 
 
-async def _lock(driver: asyncpg.Connection, lead_ids: Sequence[UUID], kinds: Collection[str]) -> dict[UUID, Lead]:
-    rows = await driver.fetch(_LOCK, lead_ids, sorted(kinds))
+async def _lock(connection: asyncpg.Connection, lead_ids: Sequence[UUID], kinds: Collection[str]) -> dict[UUID, Lead]:
+    rows = await connection.fetch(_LOCK, lead_ids, sorted(kinds))
     return {row["wanted_id"]: _lead(row) for row in rows}
 
 
-async def waiting(driver: asyncpg.Connection, rows_max: int, only: Sequence[UUID] | None = None) -> list[UUID]:
+async def waiting(connection: asyncpg.Connection, rows_max: int, only: Sequence[UUID] | None = None) -> list[UUID]:
     """Up to so many leads that have entered and have no stage yet, locked; those at rest or that others hold are passed over.
 
     `only` asks for some.
     """
-    return [row[0] for row in await driver.fetch(_WAITING, rows_max, only)]
+    return [row[0] for row in await connection.fetch(_WAITING, rows_max, only)]
 
 
-async def read(driver: asyncpg.Connection, lead_id: UUID, kinds: Collection[str]) -> Lead | None:
+async def read(connection: asyncpg.Connection, lead_id: UUID, kinds: Collection[str]) -> Lead | None:
     """One lead without a lock; in place of one that was merged, its survivor."""
-    row = await driver.fetchrow(_READ, lead_id, sorted(kinds))
+    row = await connection.fetchrow(_READ, lead_id, sorted(kinds))
     return _lead(row) if row is not None else None
 
 
-async def save(driver: asyncpg.Connection, leads: Sequence[Lead], before: Mapping[UUID, Lead], now: datetime) -> None:
+async def save(
+    connection: asyncpg.Connection, leads: Sequence[Lead], before: Mapping[UUID, Lead], now: datetime
+) -> None:
     """Write leads that `lock` gave and the domain changed, each under the revision after the one that it has.
 
     Raises asyncpg.SerializationError, to be tried again, where another transaction made one of the rows in between.
@@ -188,12 +190,12 @@ async def save(driver: asyncpg.Connection, leads: Sequence[Lead], before: Mappin
     ordered = sorted(leads, key=lambda lead: lead.lead_id)
     made = [_row(lead, before[lead.lead_id], now) for lead in ordered if lead.revision == 0]
     changed = [_row(lead, before[lead.lead_id], now) for lead in ordered if lead.revision != 0]
-    if await _SAVE.execute(driver, changed) != len(changed):
+    if await _SAVE.execute(connection, changed) != len(changed):
         raise asyncpg.SerializationError("a lead was changed by another transaction")
     if made:
         records = [tuple(row[name] for name in _WRITTEN) for row in made]
         try:  # takes half of the time of an INSERT
-            await driver.copy_records_to_table("lead", records=records, columns=_WRITTEN)
+            await connection.copy_records_to_table("lead", records=records, columns=_WRITTEN)
         except asyncpg.UniqueViolationError as error:
             raise asyncpg.SerializationError("a lead was made by another transaction") from error
 
@@ -217,7 +219,7 @@ def _row(lead: Lead, before: Lead, now: datetime) -> dict[str, object]:
 
 
 async def due(
-    driver: asyncpg.Connection,
+    connection: asyncpg.Connection,
     until: datetime,
     held: Sequence[str],
     rows_max: int,
@@ -226,23 +228,23 @@ async def due(
     """Up to so many leads for which time alone may change something by `until`, locked; those at rest, those that are `held`, and
     those that another transaction has locked are passed over. `only` asks for some.
     """
-    return [row[0] for row in await driver.fetch(_DUE, until, rows_max, only, held)]
+    return [row[0] for row in await connection.fetch(_DUE, until, rows_max, only, held)]
 
 
-async def with_survivors(driver: asyncpg.Connection, held: Sequence[str]) -> Sequence[str]:
+async def with_survivors(connection: asyncpg.Connection, held: Sequence[str]) -> Sequence[str]:
     """These leads, and those that they were merged into: what is missing of one is missing of the other."""
-    return held if not held else [row[0] for row in await driver.fetch(HELD, held)]
+    return held if not held else [row[0] for row in await connection.fetch(HELD, held)]
 
 
-async def follow(driver: asyncpg.Connection, merged: Sequence[UUID], survivor: UUID) -> None:
+async def follow(connection: asyncpg.Connection, merged: Sequence[UUID], survivor: UUID) -> None:
     """Let leads that were merged into `merged` earlier point to where those went, so that no pointer has a second step."""
-    await driver.execute(_FOLLOW, merged, survivor)
+    await connection.execute(_FOLLOW, merged, survivor)
 
 
-async def point_to(driver: asyncpg.Connection, merged: Sequence[UUID], survivor: UUID) -> None:
+async def point_to(connection: asyncpg.Connection, merged: Sequence[UUID], survivor: UUID) -> None:
     """Let these merged leads point to another: the one into which they had been merged before that one itself was."""
     if merged:
-        await driver.execute(_POINT_TO, merged, survivor)
+        await connection.execute(_POINT_TO, merged, survivor)
 
 
 def _lead(row: asyncpg.Record) -> Lead:

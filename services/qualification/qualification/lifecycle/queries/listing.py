@@ -35,7 +35,7 @@ class Filter:
     after: UUID | None = None
 
 
-async def page(driver: asyncpg.Connection, asked: Filter, rows_max: int) -> list[asyncpg.Record]:
+async def page(connection: asyncpg.Connection, asked: Filter, rows_max: int) -> list[asyncpg.Record]:
     """The next leads, at most so many. Merged and erased ones are left out."""
     conditions, values = [], []
     for name, condition in _FILTERS.items():
@@ -44,5 +44,5 @@ async def page(driver: asyncpg.Connection, asked: Filter, rows_max: int) -> list
             values.append(value)
             conditions.append(" AND " + condition.format(len(values)))
     statement = _PAGE + "".join(conditions) + f" ORDER BY lead_id LIMIT ${len(values) + 1}"
-    rows: list[asyncpg.Record] = await driver.fetch(statement, *values, rows_max)
+    rows: list[asyncpg.Record] = await connection.fetch(statement, *values, rows_max)
     return rows

@@ -88,7 +88,7 @@ class Loaded:
 
 
 async def load(
-    driver: asyncpg.Connection, lead_ids: Iterable[UUID], merged_now: Mapping[UUID, Sequence[UUID]]
+    connection: asyncpg.Connection, lead_ids: Iterable[UUID], merged_now: Mapping[UUID, Sequence[UUID]]
 ) -> Loaded:
     """Everything that a fold of these leads needs, by a few statements for each generation of merges.
 
@@ -105,7 +105,7 @@ async def load(
         for lead_id in ids:
             found[lead_id] = []
             loaded.stands[lead_id] = []
-        joined = await _read(driver, ids, found, entered, activities, undone, loaded)
+        joined = await _read(connection, ids, found, entered, activities, undone, loaded)
         joined |= {other for lead_id in ids for other in merged_now.get(lead_id, ())}
         wanted = joined - found.keys()
     for lead_id, facts in found.items():
@@ -115,7 +115,7 @@ async def load(
 
 
 async def _read(
-    driver: asyncpg.Connection,
+    connection: asyncpg.Connection,
     ids: Sequence[UUID],
     found: dict[UUID, list[Fact]],
     entered: dict[UUID, int | None],
@@ -126,7 +126,7 @@ async def _read(
     """Read one generation; the leads that were merged into these."""
     joined: set[UUID] = set()
     sequences: dict[UUID, set[int]] = defaultdict(set)
-    for row in await driver.fetch(_FACTS, ids):
+    for row in await connection.fetch(_FACTS, ids):
         given = orjson.loads(row["fact"])
         if given["kind"] == "merge":
             sequences[row["lead_id"]].add(given["sequence"])
@@ -137,14 +137,14 @@ async def _read(
         fact = _fact(row, given)
         if not isinstance(fact, Profiled) or fact.sequence not in sequences[row["lead_id"]]:
             found[row["lead_id"]].append(fact)
-    await _read_leads(driver, ids, found, entered, sequences)
-    for row in await driver.fetch(_ACTIVITIES, ids):
+    await _read_leads(connection, ids, found, entered, sequences)
+    for row in await connection.fetch(_ACTIVITIES, ids):
         activities[row["lead_id"]].append(Acted(row["occurred_at"], row["activity_id"], row["kind"], row["by"]))
-    for row in await driver.fetch(_DECISIONS, ids):
+    for row in await connection.fetch(_DECISIONS, ids):
         found[row["lead_id"]].append(_stood(row))
-    for lead_id, assigned in _assigned(await driver.fetch(_ASSIGNMENTS, ids)):
+    for lead_id, assigned in _assigned(await connection.fetch(_ASSIGNMENTS, ids)):
         found[lead_id].append(assigned)
-    loaded.stands |= await stands(driver, ids)
+    loaded.stands |= await stands(connection, ids)
     return joined
 
 
@@ -160,23 +160,23 @@ def _assigned(rows: Iterable[asyncpg.Record]) -> Iterable[tuple[UUID, Assigned]]
         yield lead_id, Assigned(at, row["assignment_id"], row["owner"])
 
 
-async def stands(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, list[LeadStageChanged]]:
+async def stands(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, list[LeadStageChanged]]:
     """The stage entries of these leads that stand, in order."""
     said: dict[UUID, list[LeadStageChanged]] = defaultdict(list)
-    for row in await driver.fetch(_ENTRIES, lead_ids):
+    for row in await connection.fetch(_ENTRIES, lead_ids):
         said[row["lead_id"]].append(_entry(row))
     return {lead_id: standing(entries) for lead_id, entries in said.items()}
 
 
 async def _read_leads(
-    driver: asyncpg.Connection,
+    connection: asyncpg.Connection,
     ids: Sequence[UUID],
     found: dict[UUID, list[Fact]],
     entered: dict[UUID, int | None],
     sequences: Mapping[UUID, Collection[int]],
 ) -> None:
     """The newest profile stands in the lead's own row, unless that was merged and keeps none."""
-    for row in await driver.fetch(_LEADS, ids):
+    for row in await connection.fetch(_LEADS, ids):
         lead_id = row["lead_id"]
         entered[lead_id] = row["entered_under"]
         sequence = row["intake_sequence"]
@@ -188,7 +188,7 @@ async def _read_leads(
             found[lead_id].append(Profiled(row["profile_at"], sequence, state))
 
 
-async def keep(driver: asyncpg.Connection, facts: Sequence[tuple[UUID, Fact]], now: datetime) -> None:
+async def keep(connection: asyncpg.Connection, facts: Sequence[tuple[UUID, Fact]], now: datetime) -> None:
     """Keep facts that have no table of their own."""
     rows: list[dict[str, object]] = [
         {
@@ -201,17 +201,17 @@ async def keep(driver: asyncpg.Connection, facts: Sequence[tuple[UUID, Fact]], n
         }
         for lead_id, fact in sorted(facts, key=lambda one: (one[0], one[1].place))
     ]
-    await _INSERT.execute(driver, rows)
+    await _INSERT.execute(connection, rows)
 
 
-async def undo(driver: asyncpg.Connection, lead_id: UUID, merge_id: UUID) -> None:
+async def undo(connection: asyncpg.Connection, lead_id: UUID, merge_id: UUID) -> None:
     """A merge that was taken back counts no more."""
-    await driver.execute(_UNDO, lead_id, merge_id)
+    await connection.execute(_UNDO, lead_id, merge_id)
 
 
-async def forget(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
+async def forget(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
     """Drop the logs of erased persons, also those of leads that were merged into theirs."""
-    await driver.execute(_FORGET, lead_ids)
+    await connection.execute(_FORGET, lead_ids)
 
 
 def _json(fact: Fact) -> str:

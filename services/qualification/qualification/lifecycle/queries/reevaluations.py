@@ -99,36 +99,36 @@ class Row:
     ruled_by: int
 
 
-async def open_for(driver: asyncpg.Connection, version: int, now: datetime) -> Reevaluation | None:
+async def open_for(connection: asyncpg.Connection, version: int, now: datetime) -> Reevaluation | None:
     """That of this version, begun if need be and locked; None where it is done or another process is at it."""
-    await driver.execute(_BEGIN, version, now, _FIRST)
-    row = await driver.fetchrow(_OPEN, version)
+    await connection.execute(_BEGIN, version, now, _FIRST)
+    row = await connection.fetchrow(_OPEN, version)
     return None if row is None else Reevaluation(*row)
 
 
-async def newest(driver: asyncpg.Connection) -> Reevaluation | None:
+async def newest(connection: asyncpg.Connection) -> Reevaluation | None:
     """That of the newest version."""
-    row = await driver.fetchrow(_NEWEST)
+    row = await connection.fetchrow(_NEWEST)
     return None if row is None else Reevaluation(*row)
 
 
-async def page(driver: asyncpg.Connection, after: UUID, version: int, rows_max: int) -> list[Row]:
+async def page(connection: asyncpg.Connection, after: UUID, version: int, rows_max: int) -> list[Row]:
     """The next leads that are judged by a version before this one, in the order of their ids; none that rests."""
-    return [Row(*row) for row in await driver.fetch(_PAGE, version, after, rows_max)]
+    return [Row(*row) for row in await connection.fetch(_PAGE, version, after, rows_max)]
 
 
-async def some(driver: asyncpg.Connection, lead_ids: Sequence[UUID], version: int) -> list[Row]:
+async def some(connection: asyncpg.Connection, lead_ids: Sequence[UUID], version: int) -> list[Row]:
     """Those of these leads that are judged by a version before this one."""
-    return [Row(*row) for row in await driver.fetch(_SOME, version, lead_ids)]
+    return [Row(*row) for row in await connection.fetch(_SOME, version, lead_ids)]
 
 
-async def rested(driver: asyncpg.Connection, version: int, rows_max: int) -> list[UUID]:
+async def rested(connection: asyncpg.Connection, version: int, rows_max: int) -> list[UUID]:
     """Leads that are judged by a version before this one since they raised, and whose rest is over."""
-    return [row[0] for row in await driver.fetch(_RESTED, version, rows_max)]
+    return [row[0] for row in await connection.fetch(_RESTED, version, rows_max)]
 
 
 async def advance(
-    driver: asyncpg.Connection,
+    connection: asyncpg.Connection,
     version: int,
     after: UUID,
     looked_at: int,
@@ -136,9 +136,9 @@ async def advance(
     changed: int,
 ) -> None:
     """Note how far it has come."""
-    await driver.execute(_ADVANCE, version, after, looked_at, judged, changed)
+    await connection.execute(_ADVANCE, version, after, looked_at, judged, changed)
 
 
-async def finish(driver: asyncpg.Connection, version: int, now: datetime) -> None:
+async def finish(connection: asyncpg.Connection, version: int, now: datetime) -> None:
     """Note that all have been looked at."""
-    await driver.execute(_FINISH, version, now)
+    await connection.execute(_FINISH, version, now)

@@ -1,6 +1,6 @@
 """Many leads taken through many events in one transaction: locked by one statement, decided in memory, written back at the end.
 
-Whoever uses it has opened the recording and says which leads the events concern before the first of them. A lead whose log is needed,
+Whoever uses it has opened the unit of work and says which leads the events concern before the first of them. A lead whose log is needed,
 because something of it is heard late, has it read then.
 """
 
@@ -13,7 +13,7 @@ from uuid import UUID
 
 from accord.contracts.intake_events import LeadMerged, LeadUnmerged
 from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
-from accord.db import Recording
+from accord.db import UnitOfWork
 from qualification.lifecycle.domain.facts import Acted, Decided, Fact, Joined, Ruled, Stood
 from qualification.lifecycle.domain.lead import Lead
 from qualification.lifecycle.domain.register import Kept, Moved, Register, Said, Told, Unlearnt
@@ -33,24 +33,24 @@ def concerned(event: Told) -> tuple[UUID, ...]:
 
 
 class LeadBatch:
-    """The leads of one recording. Not kept beyond it."""
+    """The leads of one unit of work. Not kept beyond it."""
 
-    def __init__(self, recording: Recording, book: Book, locked: dict[UUID, Lead]) -> None:
-        self._recording = recording
+    def __init__(self, unit_of_work: UnitOfWork, book: Book, locked: dict[UUID, Lead]) -> None:
+        self._recording = unit_of_work
         self._book = book
         self._before = dict(locked)
-        self._register = Register(locked, book.in_force, book.versions, recording.now)
+        self._register = Register(locked, book.in_force, book.versions, unit_of_work.now)
         self._entries: list[LeadStageChanged] = []
         self._decided: list[LeadDecided] = []
         self._stood: dict[UUID, Stood] = {}
         self._notes: list[history.Note] = []
 
     @classmethod
-    async def lock(cls, recording: Recording, book: Book, lead_ids: Iterable[UUID]) -> LeadBatch:
+    async def lock(cls, unit_of_work: UnitOfWork, book: Book, lead_ids: Iterable[UUID]) -> LeadBatch:
         """Load and lock these leads, and the survivors of those that were merged."""
-        locked = await leads.lock(await recording.driver(), lead_ids, book.kinds)
-        await book.know({lead.ruled_by for lead in locked.values() if lead.ruled_by is not None}, recording.conn)
-        return cls(recording, book, locked)
+        locked = await leads.lock(await unit_of_work.connection(), lead_ids, book.kinds)
+        await book.know({lead.ruled_by for lead in locked.values() if lead.ruled_by is not None}, unit_of_work.conn)
+        return cls(unit_of_work, book, locked)
 
     @property
     def entries(self) -> Sequence[LeadStageChanged]:
@@ -118,26 +118,26 @@ class LeadBatch:
             self._publish(said, None)
 
     async def save(self) -> None:
-        """Write everything back, before the recording ends."""
-        driver, register, now = await self._recording.driver(), self._register, self._recording.now
+        """Write everything back, before the unit of work ends."""
+        connection, register, now = await self._recording.connection(), self._register, self._recording.now
         changed = [lead for lead_id, lead in register.leads.items() if lead is not self._before[lead_id]]
         await activities.append(
-            driver, [_row(kept, kept.fact) for kept in register.kept if isinstance(kept.fact, Acted)]
+            connection, [_row(kept, kept.fact) for kept in register.kept if isinstance(kept.fact, Acted)]
         )
         for moved in register.moved:
             await self._move(moved)
-        await logs.keep(driver, self._facts(), now)
+        await logs.keep(connection, self._facts(), now)
         for lead_id, merge_id in register.undone:
-            await logs.undo(driver, lead_id, merge_id)
-        await leads.save(driver, changed, self._before, now)
-        await external_keys.put(driver, self._new_keys(changed))
+            await logs.undo(connection, lead_id, merge_id)
+        await leads.save(connection, changed, self._before, now)
+        await external_keys.put(connection, self._new_keys(changed))
         decisions = [(decided, self._stood[decided.decision_id]) for decided in self._decided]
-        await history.append(driver, self._entries, decisions, self._notes)
+        await history.append(connection, self._entries, decisions, self._notes)
         if register.erased:
             erased = sorted(register.erased)
-            await history.forget(driver, erased)
-            await logs.forget(driver, erased)
-            await external_keys.drop(driver, erased)
+            await history.forget(connection, erased)
+            await logs.forget(connection, erased)
+            await external_keys.drop(connection, erased)
         await self._book.then(self._recording, self._changes(), self._book.in_force)
 
     def _changes(self) -> Changes:
@@ -152,18 +152,18 @@ class LeadBatch:
         for kept in self._register.kept:
             if isinstance(kept.fact, Joined):
                 merged_now[kept.lead_id].append(kept.fact.merged_lead_id)
-        loaded = await logs.load(await self._recording.driver(), lead_ids, merged_now)
+        loaded = await logs.load(await self._recording.connection(), lead_ids, merged_now)
         for lead_id in lead_ids:
             self._register.learn(lead_id, loaded.logs, loaded.stands)
 
     async def _move(self, moved: Moved) -> None:
-        driver = await self._recording.driver()
+        connection = await self._recording.connection()
         if moved.back:
-            await activities.move_back(driver, moved.lead_ids, moved.away_from, moved.to)
-            await leads.point_to(driver, moved.lead_ids[1:], moved.to)
+            await activities.move_back(connection, moved.lead_ids, moved.away_from, moved.to)
+            await leads.point_to(connection, moved.lead_ids[1:], moved.to)
         else:
-            await activities.move(driver, moved.away_from, moved.to)
-            await leads.follow(driver, moved.lead_ids, moved.to)
+            await activities.move(connection, moved.away_from, moved.to)
+            await leads.follow(connection, moved.lead_ids, moved.to)
 
     def _facts(self) -> list[tuple[UUID, Fact]]:
         register = self._register

@@ -1,4 +1,4 @@
-"""By what leads are judged in one recording, and what follows once they are written: opened anew for each, before it where one can."""
+"""By what leads are judged in one unit of work, and what follows once they are written: opened anew for each, before it where one can."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.contracts.qualification_events import LeadStageChanged
-from accord.db import Recording
+from accord.db import UnitOfWork
 from qualification.definition.domain.rules import Rules
 from qualification.definition.service import Definitions
 from qualification.lifecycle.domain.lead import Lead
@@ -17,7 +17,7 @@ from qualification.lifecycle.domain.lead import Lead
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a recording has done to its leads: as they were and are, the entries that were said, merges (merged, survivor), erasures."""
+    """What a unit of work has done to its leads: as they were and are, the entries that were said, merges (merged, survivor), erasures."""
 
     before: Mapping[UUID, Lead]
     now: Mapping[UUID, Lead]
@@ -26,11 +26,11 @@ class Changes:
     erased: Collection[UUID]
 
 
-Then = Callable[[Recording, Changes, Rules | None], Awaitable[None]]
-"""Done once the leads of a recording are written, in it and under the version in force."""
+Then = Callable[[UnitOfWork, Changes, Rules | None], Awaitable[None]]
+"""Done once the leads of a unit of work are written, in it and under the version in force."""
 
 Ready = Callable[[AsyncConnection | None], Awaitable[Then]]
-"""Looks up what `Then` needs, so that it need not within the recording. Whoever holds a transaction gives its connection."""
+"""Looks up what `Then` needs, so that it need not within the unit of work. Whoever holds a transaction gives its connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Book:
     kinds: frozenset[str]
     """The kinds of activity that any of the versions asks for."""
     know: Callable[[Iterable[int], AsyncConnection], Awaitable[None]]
-    """Sees to it that these versions are there; asked within a recording, and given its connection."""
+    """Sees to it that these versions are there; asked within a unit of work, and given its connection."""
     then: Then
 
     def rules_of(self, lead: Lead) -> Rules | None:
@@ -51,7 +51,7 @@ class Book:
 
 
 class Books:
-    """Opens a book for each recording."""
+    """Opens a book for each unit of work."""
 
     def __init__(self, definitions: Definitions, ready: Ready) -> None:
         self._definitions = definitions

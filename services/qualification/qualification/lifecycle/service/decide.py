@@ -15,7 +15,7 @@ from uuid import UUID
 from accord.contracts.base import LeadEvent
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.contracts.values import Department
-from accord.db import Database, Recording
+from accord.db import Database, UnitOfWork
 from accord.http import idempotency
 from accord.ids import new_id
 from qualification.lifecycle.domain.decisions import Changed, Redefined, Refused, Unknown, allowed_decisions
@@ -77,7 +77,7 @@ async def take_decisions(
     books: Books,
     proposals: Sequence[Proposal],
     author: Author,
-    ticket: idempotency.Ticket | None,
+    idempotency_request: idempotency.IdempotencyRequest | None,
     encode: Encode,
     *,
     of_batch: bool = False,
@@ -87,28 +87,30 @@ async def take_decisions(
     What `encode` raises (for a single decision that is refused) rolls the transaction back and leaves the key free.
     """
     book = await books.open()
-    async with database.recording() as recording:
+    async with database.write_transaction() as unit_of_work:
 
         async def act() -> Sequence[Answer]:
-            return await decide(recording, proposals, book, author, of_batch=of_batch)
+            return await decide(unit_of_work, proposals, book, author, of_batch=of_batch)
 
-        return await idempotency.once(recording, ticket, act, encode)
+        return await idempotency.once(unit_of_work, idempotency_request, act, encode)
 
 
 async def decide(
-    recording: Recording, proposals: Sequence[Proposal], book: Book, author: Author, *, of_batch: bool = False
+    unit_of_work: UnitOfWork, proposals: Sequence[Proposal], book: Book, author: Author, *, of_batch: bool = False
 ) -> list[Answer]:
     """Take these decisions one after another; an answer for each, in order."""
-    named = await external_keys.find(await recording.driver(), (p.lead for p in proposals if isinstance(p.lead, str)))
+    named = await external_keys.find(
+        await unit_of_work.connection(), (p.lead for p in proposals if isinstance(p.lead, str))
+    )
     targets = [p.lead if isinstance(p.lead, UUID) else named.get(p.lead) for p in proposals]
-    batch = await LeadBatch.lock(recording, book, (lead_id for lead_id in targets if lead_id is not None))
+    batch = await LeadBatch.lock(unit_of_work, book, (lead_id for lead_id in targets if lead_id is not None))
     dated = [
         (lead_id, p.occurred_at) for p, lead_id in zip(proposals, targets, strict=True) if lead_id and p.occurred_at
     ]
     await batch.foresee_decisions(dated)
     answers: list[Answer] = []
     for proposal, lead_id in zip(proposals, targets, strict=True):
-        answers.append(await _one(batch, proposal, lead_id, author, recording.now, book, of_batch=of_batch))
+        answers.append(await _one(batch, proposal, lead_id, author, unit_of_work.now, book, of_batch=of_batch))
         if len(answers) % DECISIONS_PER_TURN_MAX == 0:
             await asyncio.sleep(0)
     await batch.save()

@@ -12,7 +12,7 @@ from datetime import datetime
 from uuid import UUID
 
 from accord.contracts.topics import INTAKE_EVENTS
-from accord.db import Database, Recording
+from accord.db import Database, UnitOfWork
 from accord.isolation import process_isolated
 from accord.messaging.watermarks import ChangeGate, Watermarks
 from accord.workers import Periodic
@@ -31,20 +31,20 @@ async def pass_time(
 
     until: datetime | None = None
 
-    async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID] | None:
+    async def claim(unit_of_work: UnitOfWork, only: Sequence[UUID] | None) -> Sequence[UUID] | None:
         nonlocal until
-        reached = await watermarks.read(recording.conn)
+        reached = await watermarks.read(unit_of_work.conn)
         until = reached.until([INTAKE_EVENTS])
         if until is None:
             return None
-        driver = await recording.driver()
-        held = await leads.with_survivors(driver, sorted(reached.held))
-        return await leads.due(driver, until, held, leads_max, only)
+        connection = await unit_of_work.connection()
+        held = await leads.with_survivors(connection, sorted(reached.held))
+        return await leads.due(connection, until, held, leads_max, only)
 
-    async def work(recording: Recording, lead_ids: Sequence[UUID]) -> None:
+    async def work(unit_of_work: UnitOfWork, lead_ids: Sequence[UUID]) -> None:
         if until is None:
             return
-        batch = await LeadBatch.lock(recording, book, lead_ids)
+        batch = await LeadBatch.lock(unit_of_work, book, lead_ids)
         for lead_id in lead_ids:
             batch.pass_time(lead_id, until)
         await batch.save()

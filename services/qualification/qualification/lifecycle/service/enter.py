@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from accord.db import Database, Recording
+from accord.db import Database, UnitOfWork
 from accord.isolation import process_isolated
 from accord.workers import Periodic
 from qualification.lifecycle.queries import leads
@@ -28,11 +28,11 @@ async def enter_waiting(database: Database, book: Book, leads_max: int = LEADS_P
     One of which this raises rests, and the others go on.
     """
 
-    async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID]:
-        return await leads.waiting(await recording.driver(), leads_max, only)
+    async def claim(unit_of_work: UnitOfWork, only: Sequence[UUID] | None) -> Sequence[UUID]:
+        return await leads.waiting(await unit_of_work.connection(), leads_max, only)
 
-    async def work(recording: Recording, lead_ids: Sequence[UUID]) -> None:
-        batch = await LeadBatch.lock(recording, book, lead_ids)
+    async def work(unit_of_work: UnitOfWork, lead_ids: Sequence[UUID]) -> None:
+        batch = await LeadBatch.lock(unit_of_work, book, lead_ids)
         await batch.enter(lead_ids)
         await batch.save()
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from accord.db import Database, Recording, driver_of
+from accord.db import Database, UnitOfWork, connection_of
 from accord.isolation import process_isolated
-from accord.workers import Periodic, give_way
+from accord.workers import Periodic, yield_to_foreground
 from qualification.definition.domain.rules import Rules
 from qualification.lifecycle.queries import reevaluations
 from qualification.lifecycle.queries.reevaluations import Reevaluation
@@ -60,8 +60,8 @@ async def reevaluate_some(database: Database, book: Book, leads_max: int = LEADS
     round_ = _Round(book, rules, leads_max)
     await process_isolated(database, reevaluations.REEVALUATING, reevaluations.IS_TO_JUDGE, round_.claim, round_.work)
     if round_.is_last:
-        async with database.recording() as recording:
-            await reevaluations.finish(await recording.driver(), rules.version, recording.now)
+        async with database.write_transaction() as unit_of_work:
+            await reevaluations.finish(await unit_of_work.connection(), rules.version, unit_of_work.now)
     return round_.has_more
 
 
@@ -78,34 +78,34 @@ class _Round:
         """Whether all leads have been looked at with these."""
         self.has_more = False
 
-    async def claim(self, recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID]:
+    async def claim(self, unit_of_work: UnitOfWork, only: Sequence[UUID] | None) -> Sequence[UUID]:
         self._state = self._after = None
         version, since = self._rules.version, self._rules.since
-        if since is not None and recording.now < since + SETTLED_AFTER:
+        if since is not None and unit_of_work.now < since + SETTLED_AFTER:
             return ()
-        driver = await recording.driver()
-        self._state = await reevaluations.open_for(driver, version, recording.now)
+        connection = await unit_of_work.connection()
+        self._state = await reevaluations.open_for(connection, version, unit_of_work.now)
         if only is not None:
             return only
         page: Sequence[UUID] = ()
         if self._state is not None:
-            rows = await reevaluations.page(driver, self._state.after, version, self._leads_max)
+            rows = await reevaluations.page(connection, self._state.after, version, self._leads_max)
             page = [row.lead_id for row in rows]
             self._after = page[-1] if page else None
             self.has_more = len(page) >= self._leads_max
             self.is_last = not self.has_more
-        rested = await reevaluations.rested(driver, version, self._leads_max)
+        rested = await reevaluations.rested(connection, version, self._leads_max)
         return [*page, *(lead_id for lead_id in rested if lead_id not in page)]
 
-    async def work(self, recording: Recording, lead_ids: Sequence[UUID]) -> None:
+    async def work(self, unit_of_work: UnitOfWork, lead_ids: Sequence[UUID]) -> None:
         book, version = self._book, self._rules.version
-        driver = await recording.driver()
-        rows = await reevaluations.some(driver, lead_ids, version)
-        await book.know({row.ruled_by for row in rows}, recording.conn)
+        connection = await unit_of_work.connection()
+        rows = await reevaluations.some(connection, lead_ids, version)
+        await book.know({row.ruled_by for row in rows}, unit_of_work.conn)
         on_their_way = [row.lead_id for row in rows if not _is_left_alone(book.versions[row.ruled_by], row.stage)]
         judged = changed = 0
         if on_their_way:
-            batch = await LeadBatch.lock(recording, book, on_their_way)
+            batch = await LeadBatch.lock(unit_of_work, book, on_their_way)
             for number, lead_id in enumerate(on_their_way, start=1):
                 judged += batch.reevaluate(lead_id)
                 if number % LEADS_PER_TURN_MAX == 0:
@@ -115,7 +115,7 @@ class _Round:
         state = self._state
         if state is not None:
             after = self._after or state.after
-            await reevaluations.advance(driver, version, after, len(rows), judged, changed)
+            await reevaluations.advance(connection, version, after, len(rows), judged, changed)
 
 
 def _is_left_alone(rules: Rules, stage: str) -> bool:
@@ -125,8 +125,8 @@ def _is_left_alone(rules: Rules, stage: str) -> bool:
 
 async def progress(database: Database) -> Progress | None:
     """That of the newest version by which leads are or were judged anew; None if there was none."""
-    async with database.reading() as conn:
-        found: Reevaluation | None = await reevaluations.newest(await driver_of(conn))
+    async with database.read_transaction() as conn:
+        found: Reevaluation | None = await reevaluations.newest(await connection_of(conn))
     if found is None:
         return None
     return Progress(
@@ -147,7 +147,7 @@ def reevaluating(database: Database, books: Books, busy: Callable[[], bool]) -> 
         for _ in range(ROUNDS_PER_TURN):
             if not await reevaluate_some(database, await books.open()):
                 return None
-            await give_way(busy)
+            await yield_to_foreground(busy)
         return True
 
     return Periodic(reevaluations.REEVALUATING, EVERY_S, work, idle_every_s=IDLE_EVERY_S)

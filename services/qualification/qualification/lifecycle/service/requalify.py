@@ -8,7 +8,7 @@ from typing import TypeGuard, get_args
 
 from accord.contracts.base import EventData
 from accord.contracts.intake_events import LeadErased
-from accord.db import Recording
+from accord.db import UnitOfWork
 from accord.http import idempotency
 from accord.messaging.handler import Received
 from qualification.lifecycle.service.batch import LeadBatch, Told, concerned
@@ -26,7 +26,7 @@ def _moves_a_lead(data: EventData) -> TypeGuard[Told]:
     return type(data) in _MOVING
 
 
-async def requalify(recording: Recording, received: Sequence[Received], book: Book) -> None:
+async def requalify(unit_of_work: UnitOfWork, received: Sequence[Received], book: Book) -> None:
     """Apply these events under the definition in force (while there is none, leads are kept without a stage).
 
     Events that move no lead (submissions held or refused, agreements of others) are passed over.
@@ -37,8 +37,8 @@ async def requalify(recording: Recording, received: Sequence[Received], book: Bo
         return
     erased = [data.lead_id for data, _ in moving if isinstance(data, LeadErased)]
     if erased:  # saved answers before leads, as those take their locks who decide
-        await idempotency.erase(recording.conn, erased)
-    batch = await LeadBatch.lock(recording, book, (lead_id for data, _ in moving for lead_id in concerned(data)))
+        await idempotency.erase(unit_of_work.conn, erased)
+    batch = await LeadBatch.lock(unit_of_work, book, (lead_id for data, _ in moving for lead_id in concerned(data)))
     await batch.foresee(data for data, _ in moving)
     for number, (data, traceparent) in enumerate(moving, start=1):
         await batch.take(data, traceparent)
@@ -46,4 +46,4 @@ async def requalify(recording: Recording, received: Sequence[Received], book: Bo
             await asyncio.sleep(0)
     await batch.save()
     if erased:  # and what was answered while the leads were waited for
-        await idempotency.erase(recording.conn, erased)
+        await idempotency.erase(unit_of_work.conn, erased)

@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from accord.db import Database, driver_of, finite
+from accord.db import Database, connection_of, finite
 from qualification.definition.domain.rules import Rules
 from qualification.definition.service import Definitions
 from qualification.lifecycle.domain.decisions import allowed_decisions
@@ -55,9 +55,9 @@ class Row:
 
 async def view_lead(database: Database, named: UUID | str, rules: Rules | None, now: datetime) -> LeadView | None:
     """The lead with this id or digest of an external id; in place of one that was merged, its survivor. None if there is none."""
-    async with database.reading() as conn:
-        driver = await driver_of(conn)
-        lead = await _find(driver, named, rules)
+    async with database.read_transaction() as conn:
+        connection = await connection_of(conn)
+        lead = await _find(connection, named, rules)
     if lead is None:
         return None
     at = lead.at_present(now)
@@ -83,15 +83,15 @@ async def view_past(database: Database, named: UUID | str, definitions: Definiti
     A lead that has been merged since is shown as itself where it was not merged yet. None if there is no such lead, or was none then.
     """
     versions = (await definitions.known()).versions
-    async with database.reading() as conn:
-        driver = await driver_of(conn)
-        lead = await _find(driver, named, None)
+    async with database.read_transaction() as conn:
+        connection = await connection_of(conn)
+        lead = await _find(connection, named, None)
         if lead is None:
             return None
         if lead.erased:
             return LeadView(lead, at, None, (), (), (), None)
-        asked = await external_keys.named(driver, named)
-        found = await logs.load(driver, [lead.lead_id], {})
+        asked = await external_keys.named(connection, named)
+        found = await logs.load(connection, [lead.lead_id], {})
     lead_id = living_at(asked or lead.lead_id, found.logs, at)
     if lead_id not in found.logs:
         return None
@@ -110,29 +110,29 @@ async def view_history(
     database: Database, named: UUID | str, after: int, rows_max: int, *, with_notes: bool
 ) -> tuple[Lead, list[dict[str, Any]]] | None:
     """The lead and its stage entries after a sequence. None if there is no such lead."""
-    async with database.reading() as conn:
-        driver = await driver_of(conn)
-        lead = await _find(driver, named, None)
+    async with database.read_transaction() as conn:
+        connection = await connection_of(conn)
+        lead = await _find(connection, named, None)
         if lead is None:
             return None
-        rows = await history.page(driver, lead.lead_id, after, rows_max, with_notes=with_notes)
-        stands = (await logs.stands(driver, [lead.lead_id])).get(lead.lead_id, [])
+        rows = await history.page(connection, lead.lead_id, after, rows_max, with_notes=with_notes)
+        stands = (await logs.stands(connection, [lead.lead_id])).get(lead.lead_id, [])
     places = {entry.sequence: place for place, entry in enumerate(stands)}
     return lead, [{**row, "position": places.get(row["sequence"])} for row in rows]
 
 
 async def list_leads(database: Database, asked: listing.Filter, rows_max: int) -> list[Row]:
     """The next leads that the filter asks for."""
-    async with database.reading() as conn:
-        rows = await listing.page(await driver_of(conn), asked, rows_max)
+    async with database.read_transaction() as conn:
+        rows = await listing.page(await connection_of(conn), asked, rows_max)
     return [list_row(row) for row in rows]
 
 
-async def _find(driver: asyncpg.Connection, named: UUID | str, rules: Rules | None) -> Lead | None:
-    lead_id = named if isinstance(named, UUID) else (await external_keys.find(driver, [named])).get(named)
+async def _find(connection: asyncpg.Connection, named: UUID | str, rules: Rules | None) -> Lead | None:
+    lead_id = named if isinstance(named, UUID) else (await external_keys.find(connection, [named])).get(named)
     if lead_id is None:
         return None
-    lead = await leads.read(driver, lead_id, rules.kinds if rules else ())
+    lead = await leads.read(connection, lead_id, rules.kinds if rules else ())
     return lead if lead is not None and (lead.profile is not None or lead.erased) else None
 
 

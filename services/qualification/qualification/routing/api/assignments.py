@@ -14,7 +14,7 @@ from accord.contracts.values import Handle, Timestamp
 from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.conditional import LeadMatch
-from accord.http.idempotency import Answer, Ticket, idempotency
+from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
 from accord.http.problems import Problem, not_found
@@ -172,7 +172,7 @@ def router(database: Database, definitions: Definitions, book: RoutingBook) -> A
         body: Annotated[AssignmentRequest, Body(openapi_examples={"by hand": {"value": _ASSIGNMENT}})],
         if_match: LeadMatch = None,
         caller: Caller = require("decisions:write"),
-        ticket: Ticket | None = idempotency(),
+        idempotency_request: IdempotencyRequest | None = idempotency(),
     ) -> Response:
         """A person decides who has the lead, also beyond a capacity or an absence. No pool's turn is used up by it.
 
@@ -183,7 +183,7 @@ def router(database: Database, definitions: Definitions, book: RoutingBook) -> A
         author = Author(caller.name, caller.department)
         routing, rules = await book.in_force(), await definitions.in_force()
         try:
-            done = await assign_by_hand(database, routing, rules, wish, author, ticket, _given)
+            done = await assign_by_hand(database, routing, rules, wish, author, idempotency_request, _given)
         except Stranger:
             raise _stranger() from None
         except Refused as refusal:

@@ -16,7 +16,7 @@ from accord.http.auth import Caller, require
 from accord.http.conditional import none_match, precondition_failed, required_match
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
-from accord.http.problems import Problem, not_found, unfit_at
+from accord.http.problems import Problem, not_found, validation_error_at
 from accord.terms.criteria import Facts
 from accord.terms.durations import parse_duration
 from accord.terms.findings import Finding
@@ -282,7 +282,7 @@ def _asking(routes: APIRouter, database: Database, definitions: Definitions, boo
         A lead that has an owner would keep that one, as it would when it came back.
         """
         if (body.lead_id is None) == (body.facts is None):
-            raise unfit_at("", "Must have exactly one of lead_id and facts")
+            raise validation_error_at("", "Must have exactly one of lead_id and facts")
         rules = await definitions.in_force()
         routing = await _tried(body.routing, rules) if body.routing is not None else await book.in_force()
         if routing is None:
@@ -370,4 +370,4 @@ def _age(text: str | None) -> object:
     try:
         return parse_duration(text)
     except ValueError as error:
-        raise unfit_at("/facts/age", str(error)) from None
+        raise validation_error_at("/facts/age", str(error)) from None

@@ -136,7 +136,7 @@ class Waiting:
     clock_id: UUID | None = None
 
 
-async def append(driver: asyncpg.Connection, rows: Sequence[Row], now: datetime, *, revised: bool) -> None:
+async def append(connection: asyncpg.Connection, rows: Sequence[Row], now: datetime, *, revised: bool) -> None:
     """Keep these assignments and write the owners and sequences of their leads, by one statement each.
 
     `revised`: the leads' revision grows by one; else another statement of the transaction has seen to that.
@@ -144,95 +144,99 @@ async def append(driver: asyncpg.Connection, rows: Sequence[Row], now: datetime,
     if not rows:
         return
     times = {"occurred_at": now, "recorded_at": now}
-    await _INSERT.execute(driver, [{**asdict(row), **times} for row in rows])
+    await _INSERT.execute(connection, [{**asdict(row), **times} for row in rows])
     leads = [row.lead_id for row in rows]
-    await driver.execute(
+    await connection.execute(
         _GIVE, leads, [row.owner for row in rows], [row.sequence for row in rows], 1 if revised else 0, now
     )
 
 
-async def release(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
+async def release(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
     """Let nobody have these leads, without a word: they are gone."""
     if lead_ids:
-        await driver.execute(_RELEASE, lead_ids)
+        await connection.execute(_RELEASE, lead_ids)
 
 
-async def forget(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
+async def forget(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
     """Drop the explanations about erased persons, which quote attributes, and the words of those who gave them away, also under leads
     that were merged into theirs. They wait for nobody."""
     if lead_ids:
-        await driver.execute(_FORGET, lead_ids)
-        await wait_no_more(driver, lead_ids)
+        await connection.execute(_FORGET, lead_ids)
+        await wait_no_more(connection, lead_ids)
 
 
-async def last_owners(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, str | None]:
+async def last_owners(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, str | None]:
     """Who was last given these leads, under their own ids."""
-    return {row["lead_id"]: row["owner"] for row in await driver.fetch(_LAST_OWNERS, lead_ids)}
+    return {row["lead_id"]: row["owner"] for row in await connection.fetch(_LAST_OWNERS, lead_ids)}
 
 
-async def answered(driver: asyncpg.Connection, breaches: Iterable[UUID]) -> set[UUID]:
+async def answered(connection: asyncpg.Connection, breaches: Iterable[UUID]) -> set[UUID]:
     """Those of these breaches after which a lead was given to somebody else already, or waits to be."""
-    return {row[0] for row in await driver.fetch(_ANSWERED, sorted(breaches))}
+    return {row[0] for row in await connection.fetch(_ANSWERED, sorted(breaches))}
 
 
-async def page(driver: asyncpg.Connection, lead_id: UUID, after: int, rows_max: int) -> list[asyncpg.Record]:
+async def page(connection: asyncpg.Connection, lead_id: UUID, after: int, rows_max: int) -> list[asyncpg.Record]:
     """Assignments of one lead after a sequence, oldest first."""
-    rows: list[asyncpg.Record] = await driver.fetch(_PAGE, lead_id, after, rows_max)
+    rows: list[asyncpg.Record] = await connection.fetch(_PAGE, lead_id, after, rows_max)
     return rows
 
 
-async def wait(driver: asyncpg.Connection, rows: Sequence[Waiting], now: datetime) -> None:
+async def wait(connection: asyncpg.Connection, rows: Sequence[Waiting], now: datetime) -> None:
     """Have these leads wait; those that do already are noted as tried."""
     times = {"since": now, "tried_at": now}
     ordered = sorted(rows, key=lambda row: row.lead_id)
-    await _WAIT.execute(driver, [{**asdict(row), **times} for row in ordered])
+    await _WAIT.execute(connection, [{**asdict(row), **times} for row in ordered])
 
 
-async def wait_no_more(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
+async def wait_no_more(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
     """Have these leads wait no longer."""
     if lead_ids:
-        await driver.execute(_WAIT_NO_MORE, lead_ids)
+        await connection.execute(_WAIT_NO_MORE, lead_ids)
 
 
-async def waits(driver: asyncpg.Connection) -> dict[str, tuple[int, float]]:
+async def waits(connection: asyncpg.Connection) -> dict[str, tuple[int, float]]:
     """How many leads wait for an `owner` or for `another`, and for how many seconds the oldest has."""
-    return {wait: (count, age_s) for wait, count, age_s in await driver.fetch(_WAITS)}
+    return {wait: (count, age_s) for wait, count, age_s in await connection.fetch(_WAITS)}
 
 
-async def breach_is_over(driver: asyncpg.Connection, clocks: Sequence[UUID]) -> None:
+async def breach_is_over(connection: asyncpg.Connection, clocks: Sequence[UUID]) -> None:
     """Forget what waits only because these clocks were breached."""
     if clocks:
-        await driver.execute(_BREACH_IS_OVER, clocks)
+        await connection.execute(_BREACH_IS_OVER, clocks)
 
 
-async def waiting(driver: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, Waiting]:
+async def waiting(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, Waiting]:
     """Those of these leads that wait, and why."""
-    return {row["lead_id"]: Waiting(*row) for row in await driver.fetch(_WAITING, lead_ids)}
+    return {row["lead_id"]: Waiting(*row) for row in await connection.fetch(_WAITING, lead_ids)}
 
 
-async def pools_waited_for(driver: asyncpg.Connection, pools: Iterable[str]) -> list[str]:
+async def pools_waited_for(connection: asyncpg.Connection, pools: Iterable[str]) -> list[str]:
     """Those of these pools in which any lead waits."""
-    return [row[0] for row in await driver.fetch(_IN_POOLS, sorted(pools))]
+    return [row[0] for row in await connection.fetch(_IN_POOLS, sorted(pools))]
 
 
 async def next_waiting(
-    driver: asyncpg.Connection, pools: Sequence[str], version: int, rows_max: int, only: Sequence[UUID] | None = None
+    connection: asyncpg.Connection,
+    pools: Sequence[str],
+    version: int,
+    rows_max: int,
+    only: Sequence[UUID] | None = None,
 ) -> list[UUID]:
     """Leads to try next: those last tried under an older version, and those tried longest ago in these pools; none that rests.
 
     `only` asks for some.
     """
-    return [row[0] for row in await driver.fetch(_NEXT, pools, version, rows_max, only)]
+    return [row[0] for row in await connection.fetch(_NEXT, pools, version, rows_max, only)]
 
 
-async def waiting_counts(driver: asyncpg.Connection, pools: Iterable[str], counted_max: int) -> dict[str, int]:
+async def waiting_counts(connection: asyncpg.Connection, pools: Iterable[str], counted_max: int) -> dict[str, int]:
     """How many leads wait in each of these pools, up to so many."""
-    return {row["pool"]: row["leads"] for row in await driver.fetch(_COUNT, sorted(pools), counted_max)}
+    return {row["pool"]: row["leads"] for row in await connection.fetch(_COUNT, sorted(pools), counted_max)}
 
 
 async def owned(
-    driver: asyncpg.Connection, owner: str, stages: Sequence[str], after: UUID, rows_max: int, *, opened: bool
+    connection: asyncpg.Connection, owner: str, stages: Sequence[str], after: UUID, rows_max: int, *, opened: bool
 ) -> list[asyncpg.Record]:
     """The next leads of one person that are in these stages (`opened`), or in others."""
-    rows: list[asyncpg.Record] = await driver.fetch(_OWNED, owner, stages, opened, after, rows_max)
+    rows: list[asyncpg.Record] = await connection.fetch(_OWNED, owner, stages, opened, after, rows_max)
     return rows

@@ -97,56 +97,56 @@ class Version:
     written_by: str
 
 
-async def newest_number(driver: asyncpg.Connection) -> int | None:
+async def newest_number(connection: asyncpg.Connection) -> int | None:
     """The number of the version in force; None while there is none."""
-    number: int | None = await driver.fetchval(_NEWEST_NUMBER)
+    number: int | None = await connection.fetchval(_NEWEST_NUMBER)
     return number
 
 
-async def newest(driver: asyncpg.Connection) -> Version | None:
+async def newest(connection: asyncpg.Connection) -> Version | None:
     """The version in force."""
-    return _version(await driver.fetchrow(_NEWEST))
+    return _version(await connection.fetchrow(_NEWEST))
 
 
-async def version(driver: asyncpg.Connection, number: int) -> Version | None:
+async def version(connection: asyncpg.Connection, number: int) -> Version | None:
     """One version."""
-    return _version(await driver.fetchrow(_AT, number))
+    return _version(await connection.fetchrow(_AT, number))
 
 
-async def page(driver: asyncpg.Connection, before: int, rows_max: int) -> list[asyncpg.Record]:
+async def page(connection: asyncpg.Connection, before: int, rows_max: int) -> list[asyncpg.Record]:
     """Versions below a number, the newest first, without their content."""
-    rows: list[asyncpg.Record] = await driver.fetch(_LIST, before, rows_max)
+    rows: list[asyncpg.Record] = await connection.fetch(_LIST, before, rows_max)
     return rows
 
 
-async def one_writer(driver: asyncpg.Connection) -> None:
+async def one_writer(connection: asyncpg.Connection) -> None:
     """Wait until nobody else writes a document."""
-    await driver.execute(_ONE_WRITER)
+    await connection.execute(_ONE_WRITER)
 
 
-async def write(driver: asyncpg.Connection, written: Version, pools: Iterable[str]) -> None:
+async def write(connection: asyncpg.Connection, written: Version, pools: Iterable[str]) -> None:
     """Keep a new version, with a pointer for each new pool and all leads without an owner to be looked at."""
     content = orjson.dumps(written.content).decode()
-    await driver.execute(_WRITE, written.version, content, written.sha256, written.written_at, written.written_by)
-    await driver.execute(_POOLS, sorted(pools))
-    await driver.execute(_SWEPT_BEFORE, written.version)
-    await driver.execute(_SWEEP, written.version, UUID(int=0))
+    await connection.execute(_WRITE, written.version, content, written.sha256, written.written_at, written.written_by)
+    await connection.execute(_POOLS, sorted(pools))
+    await connection.execute(_SWEPT_BEFORE, written.version)
+    await connection.execute(_SWEEP, written.version, UUID(int=0))
 
 
-async def lock_pointers(driver: asyncpg.Connection) -> dict[str, Pointer]:
+async def lock_pointers(connection: asyncpg.Connection) -> dict[str, Pointer]:
     """Every pool's pointer, locked until the transaction ends, and with them all that depends on counts of open leads."""
-    return {row["pool"]: _pointer(row) for row in await driver.fetch(_LOCK_POINTERS)}
+    return {row["pool"]: _pointer(row) for row in await connection.fetch(_LOCK_POINTERS)}
 
 
-async def read_pointers(driver: asyncpg.Connection) -> dict[str, Pointer]:
+async def read_pointers(connection: asyncpg.Connection) -> dict[str, Pointer]:
     """Every pool's pointer as it stands."""
-    return {row["pool"]: _pointer(row) for row in await driver.fetch(_READ_POINTERS)}
+    return {row["pool"]: _pointer(row) for row in await connection.fetch(_READ_POINTERS)}
 
 
-async def move_pointers(driver: asyncpg.Connection, moved: Mapping[str, Pointer]) -> None:
+async def move_pointers(connection: asyncpg.Connection, moved: Mapping[str, Pointer]) -> None:
     """Write these pointers back."""
     if moved:
-        await driver.execute(
+        await connection.execute(
             _MOVE_POINTERS,
             list(moved),
             [pointer.total for pointer in moved.values()],
@@ -154,54 +154,54 @@ async def move_pointers(driver: asyncpg.Connection, moved: Mapping[str, Pointer]
         )
 
 
-async def open_leads(driver: asyncpg.Connection, owners: Iterable[str], stages: Iterable[str]) -> dict[str, int]:
+async def open_leads(connection: asyncpg.Connection, owners: Iterable[str], stages: Iterable[str]) -> dict[str, int]:
     """How many leads in these stages each person has, up to OPEN_COUNTED_MAX."""
-    rows = await driver.fetch(_OPEN, sorted(set(owners)), sorted(stages), OPEN_COUNTED_MAX)
+    rows = await connection.fetch(_OPEN, sorted(set(owners)), sorted(stages), OPEN_COUNTED_MAX)
     return {row["owner"]: row["leads"] for row in rows}
 
 
-async def account_owners(driver: asyncpg.Connection, accounts: Iterable[UUID]) -> dict[UUID, str]:
+async def account_owners(connection: asyncpg.Connection, accounts: Iterable[UUID]) -> dict[UUID, str]:
     """Who was last given a lead of these accounts."""
     asked = sorted(set(accounts))
-    return {row["account_id"]: row["owner"] for row in await driver.fetch(_ACCOUNTS, asked)} if asked else {}
+    return {row["account_id"]: row["owner"] for row in await connection.fetch(_ACCOUNTS, asked)} if asked else {}
 
 
-async def keep_accounts(driver: asyncpg.Connection, given: Mapping[UUID, str], now: datetime) -> None:
+async def keep_accounts(connection: asyncpg.Connection, given: Mapping[UUID, str], now: datetime) -> None:
     """Note who was given a lead of which account: account → owner. Which lead is not kept: it may be erased, the account not."""
     if given:
-        await driver.execute(_KEEP_ACCOUNTS, list(given), list(given.values()), now)
+        await connection.execute(_KEEP_ACCOUNTS, list(given), list(given.values()), now)
 
 
 async def activities(
-    driver: asyncpg.Connection, lead_ids: Sequence[UUID], kinds: Iterable[str]
+    connection: asyncpg.Connection, lead_ids: Sequence[UUID], kinds: Iterable[str]
 ) -> dict[UUID, Activities]:
     """The newest activities of these kinds, by lead."""
     asked = sorted(kinds)
     if not asked:
         return {}
     found: dict[UUID, dict[str, list[int]]] = {}
-    for lead_id, kind, occurred_at in await driver.fetch(_ACTIVITIES, lead_ids, asked):
+    for lead_id, kind, occurred_at in await connection.fetch(_ACTIVITIES, lead_ids, asked):
         found.setdefault(lead_id, {}).setdefault(kind, []).append(microseconds(occurred_at))
     return {lead_id: Activities(moments) for lead_id, moments in found.items()}
 
 
-async def sweep_state(driver: asyncpg.Connection, number: int) -> tuple[str, UUID] | None:
+async def sweep_state(connection: asyncpg.Connection, number: int) -> tuple[str, UUID] | None:
     """How far leads without an owner have been looked at for this version; None if all have, or somebody else is at it."""
-    row = await driver.fetchrow(_SWEEP_STATE, number)
+    row = await connection.fetchrow(_SWEEP_STATE, number)
     return (row["after_stage"], row["after_lead"]) if row is not None else None
 
 
 async def sweep_page(
-    driver: asyncpg.Connection, stages: Iterable[str], after: tuple[str, UUID], rows_max: int
+    connection: asyncpg.Connection, stages: Iterable[str], after: tuple[str, UUID], rows_max: int
 ) -> list[asyncpg.Record]:
     """The next leads in these stages, whoever has them."""
-    rows: list[asyncpg.Record] = await driver.fetch(_SWEEP_PAGE, sorted(stages), *after, rows_max)
+    rows: list[asyncpg.Record] = await connection.fetch(_SWEEP_PAGE, sorted(stages), *after, rows_max)
     return rows
 
 
-async def swept(driver: asyncpg.Connection, number: int, until: tuple[str, UUID], *, done: bool) -> None:
+async def swept(connection: asyncpg.Connection, number: int, until: tuple[str, UUID], *, done: bool) -> None:
     """Note how far they have been looked at."""
-    await driver.execute(_SWEPT, number, *until, done)
+    await connection.execute(_SWEPT, number, *until, done)
 
 
 def _pointer(row: asyncpg.Record) -> Pointer:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from accord.db import Database, Recording, driver_of
+from accord.db import Database, UnitOfWork, connection_of
 from accord.http import idempotency
 from qualification.definition.domain.rules import Rules
 from qualification.lifecycle.domain.decisions import Changed, Gone, Unknown, allowed_decisions
@@ -56,34 +56,36 @@ async def assign_by_hand(
     rules: Rules | None,
     wish: Wish,
     author: Author,
-    ticket: idempotency.Ticket | None,
+    idempotency_request: idempotency.IdempotencyRequest | None,
     encode: Callable[[Given], idempotency.Answer],
 ) -> idempotency.Done[Given]:
     """Give the lead to the person. Raises Stranger, and decisions.Unknown, Gone or Changed; then nothing has changed."""
-    async with database.recording() as recording:
-        return await idempotency.once(recording, ticket, lambda: _give(recording, routing, rules, wish, author), encode)
+    async with database.write_transaction() as unit_of_work:
+        return await idempotency.once(
+            unit_of_work, idempotency_request, lambda: _give(unit_of_work, routing, rules, wish, author), encode
+        )
 
 
 async def _give(
-    recording: Recording, routing: Routing | None, rules: Rules | None, wish: Wish, author: Author
+    unit_of_work: UnitOfWork, routing: Routing | None, rules: Rules | None, wish: Wish, author: Author
 ) -> Given:
     if routing is not None and wish.owner not in routing.people:
         raise Stranger(wish.owner)
-    lead = await _locked(recording, wish, rules)
-    given = Given(lead.lead_id, wish.owner, lead.owner, lead.owner != wish.owner, lead.revision, recording.now)
+    lead = await _locked(unit_of_work, wish, rules)
+    given = Given(lead.lead_id, wish.owner, lead.owner, lead.owner != wish.owner, lead.revision, unit_of_work.now)
     if not given.changed:
         return given
     told = Told(lead, wish.owner, "person", WHY_BY_HAND, actor=author.name, reason=wish.reason)
-    await tell(recording, [told], revised=True)
-    return Given(lead.lead_id, wish.owner, lead.owner, True, lead.revision + 1, recording.now)
+    await tell(unit_of_work, [told], revised=True)
+    return Given(lead.lead_id, wish.owner, lead.owner, True, lead.revision + 1, unit_of_work.now)
 
 
-async def _locked(recording: Recording, wish: Wish, rules: Rules | None) -> Lead:
-    driver = await recording.driver()
-    lead_id = await external_keys.named(driver, wish.lead)
+async def _locked(unit_of_work: UnitOfWork, wish: Wish, rules: Rules | None) -> Lead:
+    connection = await unit_of_work.connection()
+    lead_id = await external_keys.named(connection, wish.lead)
     if lead_id is None:
         raise Unknown("no lead is known by this external id")
-    locked = await leads.lock(driver, [lead_id], rules.kinds if rules else ())
+    locked = await leads.lock(connection, [lead_id], rules.kinds if rules else ())
     lead = locked[lead_id]
     while lead.merged_into is not None:
         lead = locked[lead.merged_into]
@@ -100,13 +102,13 @@ async def list_assignments(
     database: Database, named: UUID | str, after: int, rows_max: int
 ) -> tuple[Lead, list[asyncpg.Record]] | None:
     """The lead, its survivor where it was merged, and its assignments after a sequence. None if there is no such lead."""
-    async with database.reading() as conn:
-        driver = await driver_of(conn)
-        lead_id = await external_keys.named(driver, named)
-        lead = await leads.read(driver, lead_id, ()) if lead_id is not None else None
+    async with database.read_transaction() as conn:
+        connection = await connection_of(conn)
+        lead_id = await external_keys.named(connection, named)
+        lead = await leads.read(connection, lead_id, ()) if lead_id is not None else None
         if lead is None or (lead.profile is None and not lead.erased):
             return None
-        return lead, await assignments.page(driver, lead.lead_id, after, rows_max)
+        return lead, await assignments.page(connection, lead.lead_id, after, rows_max)
 
 
 async def list_owned(
@@ -116,13 +118,13 @@ async def list_owned(
     stages = sorted(open_stages(rules)) if rules else []
     opened, place = after
     found: list[tuple[bool, Row]] = []
-    async with database.reading() as conn:
-        driver = await driver_of(conn)
+    async with database.read_transaction() as conn:
+        connection = await connection_of(conn)
         if opened:
-            rows = await assignments.owned(driver, owner, stages, place, rows_max, opened=True)
+            rows = await assignments.owned(connection, owner, stages, place, rows_max, opened=True)
             found = [(True, list_row(row)) for row in rows]
             place = UUID(int=0)
         if len(found) < rows_max:
-            rows = await assignments.owned(driver, owner, stages, place, rows_max - len(found), opened=False)
+            rows = await assignments.owned(connection, owner, stages, place, rows_max - len(found), opened=False)
             found += [(False, list_row(row)) for row in rows]
     return found

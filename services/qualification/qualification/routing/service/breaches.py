@@ -11,7 +11,7 @@ from uuid import UUID
 import structlog
 
 from accord.contracts.sla_events import BreachWithdrawn, ClockBreached, ClockCancelled, ClockMet
-from accord.db import Recording
+from accord.db import UnitOfWork
 from accord.messaging.handler import Received
 from qualification.definition.domain.rules import Rules
 from qualification.lifecycle.domain.lead import Lead
@@ -24,21 +24,21 @@ log = structlog.get_logger(__name__)
 
 
 async def take_breaches(
-    recording: Recording, received: Sequence[Received], routing: Routing | None, rules: Rules | None
+    unit_of_work: UnitOfWork, received: Sequence[Received], routing: Routing | None, rules: Rules | None
 ) -> None:
     """Apply these events. Those of clauses that take no lead away are passed over."""
     broken, over = _read([item.event.data for item in received])
     if not broken and not over:
         return
-    driver = await recording.driver()
+    connection = await unit_of_work.connection()
     if broken and routing is not None and rules is not None:
-        done = await assignments.answered(driver, (event.breach_id for event in broken))
+        done = await assignments.answered(connection, (event.breach_id for event in broken))
         fresh = [event for event in broken if event.breach_id not in done]
-        locked = await leads.lock(driver, (lead_id for event in fresh if (lead_id := event.lead_id)), rules.kinds)
+        locked = await leads.lock(connection, (lead_id for event in fresh if (lead_id := event.lead_id)), rules.kinds)
         wanted = _wanted(fresh, locked, rules)
         log.info("breaches_taken", told=len(broken), told_before=len(done), taken_away=len(wanted))
-        await give(recording, wanted, routing, rules, revised=True)
-    await assignments.breach_is_over(driver, over)
+        await give(unit_of_work, wanted, routing, rules, revised=True)
+    await assignments.breach_is_over(connection, over)
 
 
 def _read(told: Sequence[object]) -> tuple[list[ClockBreached], list[UUID]]:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from accord.agreements import CurrentValue
 from accord.agreements.documents import Document
 from accord.agreements.store import Outdated
-from accord.db import Database, driver_of
+from accord.db import Database, connection_of
 from accord.terms.criteria import MISSING, Facts
 from accord.terms.findings import Finding
 from accord.terms.patterns import AS_IT_STANDS
@@ -74,17 +74,17 @@ class RoutingBook:
         if findings:
             raise Wrong(findings)
         pools = RoutingDocument.model_validate(document.content).pools
-        async with self._database.recording() as recording:
-            driver = await recording.driver()
-            await stored.one_writer(driver)
-            before = await stored.newest(driver)
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            await stored.one_writer(connection)
+            before = await stored.newest(connection)
             number = before.version if before else None
             if number != based_on:
                 raise Stale(number)
             if before is not None and before.sha256 == document.sha256:
                 return before, False
-            written = Version((number or 0) + 1, document.content, document.sha256, recording.now, author)
-            await stored.write(driver, written, pools)
+            written = Version((number or 0) + 1, document.content, document.sha256, unit_of_work.now, author)
+            await stored.write(connection, written, pools)
         self._current.expire()
         return written, True
 
@@ -96,12 +96,12 @@ class RoutingBook:
 
     async def _read(self, conn: AsyncConnection | None) -> Routing | None:
         if conn is None:
-            async with self._database.reading() as own:
+            async with self._database.read_transaction() as own:
                 return await self._read(own)
-        driver = await driver_of(conn)
-        number = await stored.newest_number(driver)
+        connection = await connection_of(conn)
+        number = await stored.newest_number(connection)
         if number is not None and (self._newest is None or self._newest.version != number):
-            self._newest = _compiled(await stored.newest(driver))
+            self._newest = _compiled(await stored.newest(connection))
         return self._newest
 
 
@@ -116,20 +116,20 @@ def _compiled(version: Version | None) -> Routing | None:
 
 async def newest_version(database: Database) -> Version | None:
     """The version in force, as it was written."""
-    async with database.reading() as conn:
-        return await stored.newest(await driver_of(conn))
+    async with database.read_transaction() as conn:
+        return await stored.newest(await connection_of(conn))
 
 
 async def one_version(database: Database, number: int) -> Version | None:
     """One version, as it was written."""
-    async with database.reading() as conn:
-        return await stored.version(await driver_of(conn), number)
+    async with database.read_transaction() as conn:
+        return await stored.version(await connection_of(conn), number)
 
 
 async def list_versions(database: Database, before: int, rows_max: int) -> list[asyncpg.Record]:
     """Versions below a number, the newest first."""
-    async with database.reading() as conn:
-        return await stored.page(await driver_of(conn), before, rows_max)
+    async with database.read_transaction() as conn:
+        return await stored.page(await connection_of(conn), before, rows_max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +142,17 @@ class PoolView:
 
 async def view_pools(database: Database, routing: Routing, rules: Rules | None, now: datetime) -> list[PoolView]:
     """How every pool stands at this moment."""
-    async with database.reading() as conn:
-        driver = await driver_of(conn)
-        state = await read_state(driver, routing, rules)
-        waiting = await assignments.waiting_counts(driver, routing.pools, WAITING_COUNTED_MAX)
+    async with database.read_transaction() as conn:
+        connection = await connection_of(conn)
+        state = await read_state(connection, routing, rules)
+        waiting = await assignments.waiting_counts(connection, routing.pools, WAITING_COUNTED_MAX)
     return [PoolView(available(routing, pool, state, now)[0], waiting.get(pool, 0)) for pool in routing.pools]
 
 
-async def read_state(driver: asyncpg.Connection, routing: Routing, rules: Rules | None) -> State:
+async def read_state(connection: asyncpg.Connection, routing: Routing, rules: Rules | None) -> State:
     """Where the pools stand, without locking anything."""
-    counts = await stored.open_leads(driver, routing.people, open_stages(rules)) if rules else {}
-    return State(await stored.read_pointers(driver), counts)
+    counts = await stored.open_leads(connection, routing.people, open_stages(rules)) if rules else {}
+    return State(await stored.read_pointers(connection), counts)
 
 
 # --- What it would do ---
@@ -195,15 +195,15 @@ async def preview_lead(
 
     None if there is no such lead.
     """
-    async with database.reading() as conn:
-        driver = await driver_of(conn)
-        lead = await leads.read(driver, lead_id, rules.kinds)
+    async with database.read_transaction() as conn:
+        connection = await connection_of(conn)
+        lead = await leads.read(connection, lead_id, rules.kinds)
         if lead is None or lead.profile is None or lead.erased:
             return None
-        state = await read_state(driver, routing, rules)
+        state = await read_state(connection, routing, rules)
         account = lead.profile.account_id
-        owners = await stored.account_owners(driver, [account] if account else [])
-        more = await stored.activities(driver, [lead.lead_id], routing.kinds - rules.kinds)
+        owners = await stored.account_owners(connection, [account] if account else [])
+        more = await stored.activities(connection, [lead.lead_id], routing.kinds - rules.kinds)
     asked = Asked(
         lead_id=lead.lead_id,
         facts=facts_of(lead, more.get(lead.lead_id), rules, now),
@@ -218,10 +218,10 @@ async def preview_facts(
     database: Database, facts: Facts, account_id: UUID | None, routing: Routing, rules: Rules | None, now: datetime
 ) -> Assignment:
     """Whom a lead with these facts would be given to now."""
-    async with database.reading() as conn:
-        driver = await driver_of(conn)
-        state = await read_state(driver, routing, rules)
-        owners = await stored.account_owners(driver, [account_id] if account_id else [])
+    async with database.read_transaction() as conn:
+        connection = await connection_of(conn)
+        state = await read_state(connection, routing, rules)
+        owners = await stored.account_owners(connection, [account_id] if account_id else [])
     owner = owners.get(account_id) if account_id else None
     return await _assigned(Asked(UUID(int=0), facts, account_owner=owner), routing, state, now)
 

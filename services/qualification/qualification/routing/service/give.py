@@ -1,7 +1,7 @@
 """Leads are given to people: those of a batch one after another under one lock, those that wait, and those of a breach.
 
 The pools are locked together, after the leads and in one order, so that pointers and counts of open leads hold until the commit and no
-two transactions give one person the last place. A recording in which no lead needs anybody asks the database for nothing here.
+two transactions give one person the last place. A unit of work in which no lead needs anybody asks the database for nothing here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.contracts.qualification_events import LeadAssigned
-from accord.db import Recording
+from accord.db import UnitOfWork
 from accord.ids import new_id
 from qualification.definition.domain.rules import Rules
 from qualification.lifecycle.domain.lead import Activities, Lead
@@ -82,19 +82,21 @@ def following(book: RoutingBook) -> Ready:
     return ready
 
 
-async def give_entered(recording: Recording, changes: Changes, rules: Rules | None, *, routing: Routing | None) -> None:
-    """After the leads of a recording were written: those that entered one of the routing's stages are given to people.
+async def give_entered(
+    unit_of_work: UnitOfWork, changes: Changes, rules: Rules | None, *, routing: Routing | None
+) -> None:
+    """After the leads of a unit of work were written: those that entered one of the routing's stages are given to people.
 
     A survivor without an owner takes that of the lead that was merged into it. Leads that are merged or erased belong to nobody.
     """
     taken_over: Collection[UUID] = ()
     if changes.merged or changes.erased:
-        taken_over = await _let_go(recording, changes, rules)
+        taken_over = await _let_go(unit_of_work, changes, rules)
     if not changes.entries or routing is None or rules is None:
         return
-    entered = _entered(changes, routing, rules, recording.now)
+    entered = _entered(changes, routing, rules, unit_of_work.now)
     wanted = [Wanted(lead, "stage") for lead in entered if lead.lead_id not in taken_over]
-    await give(recording, wanted, routing, rules, revised=False)
+    await give(unit_of_work, wanted, routing, rules, revised=False)
 
 
 def _entered(changes: Changes, routing: Routing, rules: Rules, now: datetime) -> list[Lead]:
@@ -120,7 +122,7 @@ def _age(lead: Lead, now: datetime) -> timedelta:
     return now - lead.stage_since if lead.stage_since else timedelta()
 
 
-async def _let_go(recording: Recording, changes: Changes, rules: Rules | None) -> Collection[UUID]:
+async def _let_go(unit_of_work: UnitOfWork, changes: Changes, rules: Rules | None) -> Collection[UUID]:
     """Take owners away from leads that are gone, and give them to survivors without one; which survivors those were."""
     opened = open_stages(rules) if rules else frozenset()
     told: dict[UUID, Told] = {}
@@ -128,16 +130,16 @@ async def _let_go(recording: Recording, changes: Changes, rules: Rules | None) -
         owner, survivor = changes.before[merged_id].owner, changes.now[survivor_id]
         if owner is not None and survivor.owner is None and survivor.stage in opened and not survivor.erased:
             told.setdefault(survivor_id, Told(survivor, owner, "merge", WHY_MERGED))
-    await tell(recording, list(told.values()), revised=False)
-    driver = await recording.driver()
+    await tell(unit_of_work, list(told.values()), revised=False)
+    connection = await unit_of_work.connection()
     gone = {merged_id for merged_id, _ in changes.merged} | set(changes.erased)
-    await assignments.release(driver, sorted(gone))
-    await assignments.forget(driver, sorted(changes.erased))
+    await assignments.release(connection, sorted(gone))
+    await assignments.forget(connection, sorted(changes.erased))
     return told.keys()
 
 
 async def give(
-    recording: Recording, wanted: Sequence[Wanted], routing: Routing, rules: Rules, *, revised: bool
+    unit_of_work: UnitOfWork, wanted: Sequence[Wanted], routing: Routing, rules: Rules, *, revised: bool
 ) -> dict[UUID, Assignment]:
     """Give these locked leads to people, in order, and say so. Who is found for none waits.
 
@@ -145,23 +147,23 @@ async def give(
     """
     if not wanted:
         return {}
-    driver = await recording.driver()
-    desk = await _Desk.open(driver, wanted, routing, rules, recording.now)
+    connection = await unit_of_work.connection()
+    desk = await _Desk.open(connection, wanted, routing, rules, unit_of_work.now)
     made = {item.lead.lead_id: desk.ask(item) for item in wanted}
-    await desk.close(recording, revised=revised)
+    await desk.close(unit_of_work, revised=revised)
     return made
 
 
-async def tell(recording: Recording, told: Sequence[Told], *, revised: bool) -> list[LeadAssigned]:
+async def tell(unit_of_work: UnitOfWork, told: Sequence[Told], *, revised: bool) -> list[LeadAssigned]:
     """Write down, and say, what was decided elsewhere. No pointer moves; the pools are locked, so that counts hold."""
     if not told:
         return []
-    driver = await recording.driver()
-    await stored.lock_pointers(driver)
+    connection = await unit_of_work.connection()
+    await stored.lock_pointers(connection)
     rows: list[Row] = []
     events: list[LeadAssigned] = []
     for item in told:
-        event = _event(item.lead, item.owner, None, item.why, recording.now)
+        event = _event(item.lead, item.owner, None, item.why, unit_of_work.now)
         rows.append(
             Row(
                 lead_id=item.lead.lead_id,
@@ -177,16 +179,16 @@ async def tell(recording: Recording, told: Sequence[Told], *, revised: bool) -> 
             )
         )
         events.append(event)
-        recording.publish(event, traceparent=item.traceparent)
-    await assignments.append(driver, rows, recording.now, revised=revised)
-    await assignments.wait_no_more(driver, [item.lead.lead_id for item in told])
+        unit_of_work.publish(event, traceparent=item.traceparent)
+    await assignments.append(connection, rows, unit_of_work.now, revised=revised)
+    await assignments.wait_no_more(connection, [item.lead.lead_id for item in told])
     owned = [(item.lead, item.owner) for item in told if item.owner is not None]
-    await stored.keep_accounts(driver, _accounts(owned), recording.now)
+    await stored.keep_accounts(connection, _accounts(owned), unit_of_work.now)
     return events
 
 
 class _Desk:
-    """The state of all pools, locked, while the leads of one recording are given out. Lives for one `give`."""
+    """The state of all pools, locked, while the leads of one unit of work are given out. Lives for one `give`."""
 
     def __init__(
         self,
@@ -213,14 +215,14 @@ class _Desk:
 
     @classmethod
     async def open(
-        cls, driver: asyncpg.Connection, wanted: Sequence[Wanted], routing: Routing, rules: Rules, now: datetime
+        cls, connection: asyncpg.Connection, wanted: Sequence[Wanted], routing: Routing, rules: Rules, now: datetime
     ) -> _Desk:
-        pointers: Mapping[str, Pointer] = await stored.lock_pointers(driver)
+        pointers: Mapping[str, Pointer] = await stored.lock_pointers(connection)
         leads = [item.lead for item in wanted]
         people = {*routing.people, *(lead.owner for lead in leads if lead.owner is not None)}
-        counts = await stored.open_leads(driver, people, open_stages(rules))
-        accounts = await stored.account_owners(driver, _account_ids(leads)) if routing.same_account else {}
-        more = await stored.activities(driver, [lead.lead_id for lead in leads], routing.kinds - rules.kinds)
+        counts = await stored.open_leads(connection, people, open_stages(rules))
+        accounts = await stored.account_owners(connection, _account_ids(leads)) if routing.same_account else {}
+        more = await stored.activities(connection, [lead.lead_id for lead in leads], routing.kinds - rules.kinds)
         return cls(routing, rules, now, State(pointers, counts), accounts, more)
 
     def ask(self, item: Wanted) -> Assignment:
@@ -247,18 +249,18 @@ class _Desk:
             self._say(item, made)
         return made
 
-    async def close(self, recording: Recording, *, revised: bool) -> None:
+    async def close(self, unit_of_work: UnitOfWork, *, revised: bool) -> None:
         """Write everything down and say it, by one statement a table."""
-        driver = await recording.driver()
+        connection = await unit_of_work.connection()
         pointers = self._state.pointers
         moved = {pool: pointer for pool, pointer in pointers.items() if pointer != self._before.get(pool)}
-        await stored.move_pointers(driver, moved)
-        await assignments.append(driver, self._rows, self._now, revised=revised)
-        await assignments.wait_no_more(driver, self._served)
-        await assignments.wait(driver, self._waits, self._now)
-        await stored.keep_accounts(driver, _accounts(self._owned), self._now)
+        await stored.move_pointers(connection, moved)
+        await assignments.append(connection, self._rows, self._now, revised=revised)
+        await assignments.wait_no_more(connection, self._served)
+        await assignments.wait(connection, self._waits, self._now)
+        await stored.keep_accounts(connection, _accounts(self._owned), self._now)
         for event, traceparent in self._events:
-            recording.publish(event, traceparent=traceparent)
+            unit_of_work.publish(event, traceparent=traceparent)
 
     def _say(self, item: Wanted, made: Assignment) -> None:
         why = f"the clause {item.breach.clause} was broken; {made.why}" if item.breach else made.why

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
-from accord.db import Database, Recording, finite
+from accord.db import Database, UnitOfWork, finite
 from accord.isolation import process_isolated
 from accord.workers import Periodic
 from qualification.definition.domain.rules import Rules
@@ -37,45 +37,48 @@ async def place_waiting(
 ) -> int:
     """Try so many waiting leads again; how many were tried. One of which this raises rests, and the others go on."""
 
-    async def claim(recording: Recording, only: Sequence[UUID] | None) -> Sequence[UUID]:
-        pools = await _with_somebody(recording, routing, rules)
-        return await assignments.next_waiting(await recording.driver(), pools, routing.version, leads_max, only)
+    async def claim(unit_of_work: UnitOfWork, only: Sequence[UUID] | None) -> Sequence[UUID]:
+        pools = await _with_somebody(unit_of_work, routing, rules)
+        return await assignments.next_waiting(await unit_of_work.connection(), pools, routing.version, leads_max, only)
 
-    async def work(recording: Recording, tried: Sequence[UUID]) -> None:
-        driver = await recording.driver()
+    async def work(unit_of_work: UnitOfWork, tried: Sequence[UUID]) -> None:
+        connection = await unit_of_work.connection()
         # The lead is locked before it is asked whether it still waits, as everywhere: its row here changes only under that lock.
-        locked = await leads.lock(driver, tried, rules.kinds)
-        waiting = await assignments.waiting(driver, tried)
+        locked = await leads.lock(connection, tried, rules.kinds)
+        waiting = await assignments.waiting(connection, tried)
         wanted = [
             Wanted(locked[lead_id], "breach" if row.breach_id else "waiting", _breach(row), silent=bool(row.pool))
             for lead_id, row in sorted(waiting.items())  # ids are in the order of capture
             if _still(locked[lead_id], row, routing, rules)
         ]
         done = sorted(waiting.keys() - {item.lead.lead_id for item in wanted})
-        await give(recording, wanted, routing, rules, revised=True)
-        await assignments.wait_no_more(driver, done)
+        await give(unit_of_work, wanted, routing, rules, revised=True)
+        await assignments.wait_no_more(connection, done)
 
     return await process_isolated(database, assignments.PLACING, assignments.IS_WAITING, claim, work)
 
 
 async def sweep(database: Database, routing: Routing, rules: Rules, leads_max: int = SWEPT_PER_ROUND_MAX) -> bool:
     """Have leads wait that stand in one of the routing's stages without an owner. Whether there may be more to look at."""
-    async with database.recording() as recording:
-        driver = await recording.driver()
-        after = await stored.sweep_state(driver, routing.version)
+    async with database.write_transaction() as unit_of_work:
+        connection = await unit_of_work.connection()
+        after = await stored.sweep_state(connection, routing.version)
         if after is None:
             return False
-        page = await stored.sweep_page(driver, routing.stages_of(rules), after, leads_max)
+        page = await stored.sweep_page(connection, routing.stages_of(rules), after, leads_max)
         recent = [
             row["lead_id"]
             for row in page
             if row["owner"] is None
-            and (routing.entered_within is None or recording.now - finite(row["stage_since"]) <= routing.entered_within)
+            and (
+                routing.entered_within is None
+                or unit_of_work.now - finite(row["stage_since"]) <= routing.entered_within
+            )
         ]
-        await _have_wait(driver, recording, recent)
+        await _have_wait(connection, unit_of_work, recent)
         done = len(page) < leads_max
         until = (page[-1]["stage"], page[-1]["lead_id"]) if page else after
-        await stored.swept(driver, routing.version, until, done=done)
+        await stored.swept(connection, routing.version, until, done=done)
     return not done
 
 
@@ -93,26 +96,26 @@ def placing(database: Database, book: RoutingBook, definitions: Definitions) -> 
     return Periodic(assignments.PLACING, EVERY_S, work, idle_every_s=IDLE_EVERY_S)
 
 
-async def _have_wait(driver: asyncpg.Connection, recording: Recording, lead_ids: list[UUID]) -> None:
+async def _have_wait(connection: asyncpg.Connection, unit_of_work: UnitOfWork, lead_ids: list[UUID]) -> None:
     """As if they had been tried under a version before the first, so that they are tried next."""
-    known = await assignments.waiting(driver, lead_ids)
+    known = await assignments.waiting(connection, lead_ids)
     rows = [Waiting(lead_id, "", 0) for lead_id in lead_ids if lead_id not in known]
-    await assignments.wait(driver, rows, recording.now)
+    await assignments.wait(connection, rows, unit_of_work.now)
 
 
-async def _with_somebody(recording: Recording, routing: Routing, rules: Rules) -> list[str]:
+async def _with_somebody(unit_of_work: UnitOfWork, routing: Routing, rules: Rules) -> list[str]:
     """The pools in which leads wait and for which somebody can be given one now."""
-    driver = await recording.driver()
-    pools = await assignments.pools_waited_for(driver, routing.pools)
+    connection = await unit_of_work.connection()
+    pools = await assignments.pools_waited_for(connection, routing.pools)
     if not pools:
         return []
-    state = await read_state(driver, routing, rules)
-    fallback = routing.fallback is not None and _somebody(routing, routing.fallback, state, recording)
-    return [pool for pool in pools if fallback or _somebody(routing, pool, state, recording)]
+    state = await read_state(connection, routing, rules)
+    fallback = routing.fallback is not None and _somebody(routing, routing.fallback, state, unit_of_work)
+    return [pool for pool in pools if fallback or _somebody(routing, pool, state, unit_of_work)]
 
 
-def _somebody(routing: Routing, pool: str, state: State, recording: Recording) -> bool:
-    return available(routing, pool, state, recording.now)[1]
+def _somebody(routing: Routing, pool: str, state: State, unit_of_work: UnitOfWork) -> bool:
+    return available(routing, pool, state, unit_of_work.now)[1]
 
 
 def _still(lead: Lead, row: Waiting, routing: Routing, rules: Rules) -> bool:
