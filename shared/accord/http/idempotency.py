@@ -179,9 +179,9 @@ async def once(
 
 async def claimed(unit_of_work: UnitOfWork, idempotency_requests: Sequence[IdempotencyRequest | None]) -> list[Verdict]:
     """The verdict on each request's key; a request without a key is fresh."""
-    given = [request for request in idempotency_requests if idempotency_request is not None]
+    given = [request for request in idempotency_requests if request is not None]
     verdicts = iter(await claim(unit_of_work.conn, given, unit_of_work.now)) if given else iter(())
-    return [_FRESH if idempotency_request is None else next(verdicts) for idempotency_request in idempotency_requests]
+    return [_FRESH if request is None else next(verdicts) for request in idempotency_requests]
 
 
 async def answered(
