@@ -12,6 +12,7 @@ import socket
 import struct
 import termios
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fcntl import ioctl
 from typing import Any, cast
@@ -38,6 +39,7 @@ _PIPELINED_MAX = 16
 _INT = struct.Struct("i")
 _LINGER_S = 10.0
 _SWEEP_S_MAX = 1.0
+_TICK_S = 1.0
 _REFUSED_MAX = 50
 """Connections beyond the limit that are left open until they have read their 503."""
 _OTHER_FILES = 500
@@ -441,8 +443,26 @@ class BoundedServer(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, limits: ConnectionLimits) -> None:
         self._bounded = Connections(limits)
+        self._exiting = asyncio.Event()
         config.http = cast("type[asyncio.Protocol]", self._bounded.protocol)
         super().__init__(config)
+
+    @property
+    def should_exit(self) -> bool:
+        """Whether it stops accepting and ends."""
+        return self._exiting.is_set()
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        if value:
+            self._exiting.set()
+
+    async def main_loop(self) -> None:
+        """Tick once a second, for the date of answers. Uvicorn's own looks ten times a second whether it should end."""
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_S):
+                    await self._exiting.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._bounded.close()
