@@ -91,6 +91,12 @@ class TestInsert:
         assert await statement.execute(connection, [make_row(1, by="marketing"), make_row(2)]) == 1
         assert await read(connection) == [make_row(1), make_row(2)]
 
+    async def test_returns_what_was_written_and_not_what_was_there(self, connection: asyncpg.Connection) -> None:
+        statement = bulk.insert(EVENT, COLUMNS, on_conflict="DO NOTHING", returning=["offset"])
+        await statement.execute(connection, [make_row(1)])
+        assert [row["offset"] for row in await statement.fetch(connection, [make_row(1), make_row(2)])] == [20]
+        assert await statement.fetch(connection, []) == []
+
     async def test_sends_nothing_without_rows(self, connection: asyncpg.Connection) -> None:
         await connection.execute('DROP TABLE "bulk event"')  # so a statement would fail
         assert await bulk.insert(EVENT, COLUMNS).execute(connection, []) == 0

@@ -31,6 +31,15 @@ class BulkStatement:
         status = await connection.execute(self.text, *self._parameters(rows))
         return int(status.rpartition(" ")[2])
 
+    async def fetch(
+        self, connection: asyncpg.Connection, rows: Collection[Mapping[str, object]]
+    ) -> list[asyncpg.Record]:
+        """Write these rows; what RETURNING says of those that were written."""
+        if not rows:
+            return []
+        returned: list[asyncpg.Record] = await connection.fetch(self.text, *self._parameters(rows))
+        return returned
+
     def _parameters(self, rows: Collection[Mapping[str, object]]) -> list[list[object]]:
         return [
             [_array_literal(row[name]) for row in rows] if is_array else [row[name] for row in rows]
@@ -38,12 +47,16 @@ class BulkStatement:
         ]
 
 
-def insert(table: Table, columns: Iterable[str], *, on_conflict: str = "") -> BulkStatement:
-    """INSERT in the order of the rows. `on_conflict` is what follows ON CONFLICT, such as `DO NOTHING`."""
+def insert(
+    table: Table, columns: Iterable[str], *, on_conflict: str = "", returning: Iterable[str] = ()
+) -> BulkStatement:
+    """INSERT in the order of the rows. `on_conflict` is what follows ON CONFLICT, such as `DO NOTHING`; `returning` are the columns that
+    `fetch` gives."""
     chosen = {name: table.c[name] for name in columns}
     names = _list(chosen)
     conflict = f" ON CONFLICT {on_conflict}" if on_conflict else ""
-    return BulkStatement(f"INSERT INTO {_QUOTE(table.name)} ({names}) {_select(chosen)}{conflict}", chosen)
+    returned = f" RETURNING {_list(returning)}" if returning else ""
+    return BulkStatement(f"INSERT INTO {_QUOTE(table.name)} ({names}) {_select(chosen)}{conflict}{returned}", chosen)
 
 
 def upsert(

@@ -14,7 +14,8 @@ import asyncpg
 import orjson
 from pydantic import JsonValue
 
-from accord.db import from_json
+from accord.db import bulk, from_json
+from intake import tables
 
 Act = Literal["fetch", "submit", "activity", "erase"]
 State = Literal["waiting", "done", "failed"]
@@ -23,18 +24,12 @@ _COLUMNS = (
     "hook_event_id, source, event_id, act, reference, keys, content, state, attempts, due_at, error, lead_id, occurred_at,"
     " recorded_at, updated_at"
 )
-_INSERT = """
-INSERT INTO hook_event (hook_event_id, source, event_id, act, reference, keys, content, state, attempts, due_at, error, occurred_at,
-                        recorded_at, updated_at)
-SELECT hook_event_id, source, event_id, act, reference::jsonb, string_to_array(keys, ' '), content, state, 0, due_at, error,
-       occurred_at, $11, $11
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[],
-            $10::text[], $12::timestamptz[])
-     AS e (hook_event_id, source, event_id, act, reference, keys, content, state, due_at, error, occurred_at)
-ORDER BY source, event_id
-ON CONFLICT (source, event_id) DO NOTHING
-RETURNING event_id
-"""
+_INSERT = bulk.insert(
+    tables.hook_event,
+    [column.name for column in tables.hook_event.columns if column.name != "lead_id"],
+    on_conflict="(source, event_id) DO NOTHING",
+    returning=["event_id"],
+)
 _CLAIM = f"""
 UPDATE hook_event SET attempts = attempts + 1, due_at = $1::timestamptz + $2 * interval '1 second', updated_at = $1
 WHERE hook_event_id IN (
@@ -124,24 +119,17 @@ class HookEvent:
 
 async def insert(connection: asyncpg.Connection, rows: Sequence[NewEvent], now: datetime) -> set[str]:
     """Keep these events; the ids of those that were not there yet."""
-    if not rows:
-        return set()
-    found = await connection.fetch(
-        _INSERT,
-        [row.hook_event_id for row in rows],
-        [row.source for row in rows],
-        [row.event_id for row in rows],
-        [row.act for row in rows],
-        [orjson.dumps(row.reference).decode() for row in rows],
-        [" ".join(row.keys) for row in rows],
-        [row.content for row in rows],
-        [row.state for row in rows],
-        [row.due_at for row in rows],
-        [row.error for row in rows],
-        now,
-        [row.occurred_at for row in rows],
-    )
-    return {row["event_id"] for row in found}
+    given = [
+        {
+            **row._asdict(),
+            "reference": orjson.dumps(row.reference).decode(),
+            "attempts": 0,
+            "recorded_at": now,
+            "updated_at": now,
+        }
+        for row in sorted(rows, key=lambda row: (row.source, row.event_id))
+    ]
+    return {row["event_id"] for row in await _INSERT.fetch(connection, given)}
 
 
 async def claim(

@@ -12,7 +12,9 @@ import asyncpg
 import orjson
 
 from accord.contracts.values import PolicyFailure
+from accord.db import bulk
 from accord.isolation import is_resting
+from intake import tables
 from intake.leads.domain.keys import IdentityKey, key_of, key_word
 from intake.leads.domain.quality import Quality
 from intake.quarantine.domain import Action, Settled
@@ -65,11 +67,7 @@ WHERE s.submission_id = ANY ($1::uuid[])
 """
 _LEAVE = "UPDATE submission SET lead_id = NULL WHERE lead_id = ANY ($1::uuid[])"
 _KEEP = "UPDATE submission SET form = $2, keys = $3, lead_id = $4 WHERE submission_id = $1"
-_DECIDED = """
-INSERT INTO quarantine_decision (submission_id, decision_id, action, caller, note, fields, lead_id, verdict, quality_score,
-                                 policy_version, failed, recorded_at)
-VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7, $8, $9, $10, $11::jsonb, $12)
-"""
+_DECIDED = bulk.insert(tables.quarantine_decision, [column.name for column in tables.quarantine_decision.columns])
 _DECISIONS = """
 SELECT submission_id, decision_id, action, caller, note, fields::text AS fields, verdict, quality_score, policy_version,
        failed::text AS failed, recorded_at
@@ -200,7 +198,7 @@ async def keep(
 
 async def decided(connection: asyncpg.Connection, decisions: Sequence[Decision]) -> None:
     """Record what was done."""
-    await connection.executemany(_DECIDED, [_decision_row(one) for one in decisions])
+    await _DECIDED.execute(connection, [_decision_row(one) for one in decisions])
 
 
 async def decisions(connection: asyncpg.Connection, submission_ids: Sequence[UUID]) -> list[Decision]:
@@ -237,18 +235,24 @@ def _listed(row: asyncpg.Record) -> Listed:
     return Listed(waiting, row["held"], quality, row["corrected_at"], row["corrected_by"])
 
 
-def _decision_row(one: Decision) -> tuple[object, ...]:
+def _decision_row(one: Decision) -> dict[str, object]:
     quality = one.quality
-    return (
-        *(one.submission_id, one.decision_id, one.action, one.caller, one.note),
-        None if one.fields is None else orjson.dumps(one.fields).decode(),
-        one.lead_id,
-        None if quality is None else quality.verdict,
-        None if quality is None else quality.score,
-        None if quality is None else quality.policy_version,
-        "[]" if quality is None else orjson.dumps([failure.model_dump() for failure in quality.failed]).decode(),
-        one.recorded_at,
-    )
+    return {
+        "submission_id": one.submission_id,
+        "decision_id": one.decision_id,
+        "action": one.action,
+        "caller": one.caller,
+        "note": one.note,
+        "lead_id": one.lead_id,
+        "recorded_at": one.recorded_at,
+        "fields": None if one.fields is None else orjson.dumps(one.fields).decode(),
+        "verdict": None if quality is None else quality.verdict,
+        "quality_score": None if quality is None else quality.score,
+        "policy_version": None if quality is None else quality.policy_version,
+        "failed": "[]"
+        if quality is None
+        else orjson.dumps([failure.model_dump() for failure in quality.failed]).decode(),
+    }
 
 
 def _decision(row: asyncpg.Record) -> Decision:

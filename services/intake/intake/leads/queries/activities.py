@@ -10,14 +10,11 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from accord.db import bulk
+from intake import tables
 from intake.leads.domain.submission import ActivityIn
 
-_SAVE = """
-INSERT INTO activity (lead_id, activity_id, kind, by, actor, campaign, properties, caller, occurred_at, recorded_at)
-SELECT lead_id, activity_id, kind, by, actor, campaign::jsonb, properties::jsonb, caller, occurred_at, $10
-FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[])
-     AS a (lead_id, activity_id, kind, by, actor, campaign, properties, caller, occurred_at)
-"""
+_SAVE = bulk.insert(tables.activity, [column.name for column in tables.activity.columns])
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +30,19 @@ class Row:
 
 async def save(connection: asyncpg.Connection, rows: Sequence[Row], now: datetime) -> None:
     """Insert all of them in one statement."""
-    if not rows:
-        return
-    await connection.execute(
-        _SAVE,
-        [row.lead_id for row in rows],
-        [row.activity_id for row in rows],
-        [row.said.kind for row in rows],
-        [row.said.by for row in rows],
-        [row.said.actor for row in rows],
-        [None if row.said.campaign is None else row.said.campaign.model_dump_json(exclude_none=True) for row in rows],
-        [orjson.dumps(row.said.properties).decode() for row in rows],
-        [row.caller for row in rows],
-        [row.occurred_at for row in rows],
-        now,
-    )
+    given: list[dict[str, object]] = [
+        {
+            "lead_id": row.lead_id,
+            "activity_id": row.activity_id,
+            "caller": row.caller,
+            "kind": row.said.kind,
+            "by": row.said.by,
+            "actor": row.said.actor,
+            "campaign": None if row.said.campaign is None else row.said.campaign.model_dump_json(exclude_none=True),
+            "properties": orjson.dumps(row.said.properties).decode(),
+            "occurred_at": row.occurred_at,
+            "recorded_at": now,
+        }
+        for row in rows
+    ]
+    await _SAVE.execute(connection, given)

@@ -11,7 +11,8 @@ import asyncpg
 import orjson
 
 from accord.contracts.values import Campaign
-from accord.db import from_json
+from accord.db import bulk, from_json
+from intake import tables
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import PERSON_FIELDS, Lead
 from intake.leads.domain.register import Merge
@@ -36,32 +37,18 @@ SELECT k.kind, k.value, i.lead_id
 FROM unnest($1::text[], $2::text[]) AS k (kind, value),
      LATERAL (SELECT lead_id FROM identity_key i WHERE i.kind = k.kind AND i.value = k.value LIMIT 1) i
 """
-_DELETE_KEYS = """
-DELETE FROM identity_key i USING unnest($1::text[], $2::text[], $3::uuid[]) AS k (kind, value, lead_id)
-WHERE i.kind = k.kind AND i.value = k.value AND i.lead_id = k.lead_id
-"""
+_DELETE_KEYS = bulk.delete(tables.identity_key, ["kind", "value", "lead_id"])
 _LOCK_LEADS = f"SELECT {_NAMES} FROM lead WHERE lead_id = ANY ($1::uuid[]) ORDER BY lead_id FOR UPDATE"
 _READ = f"SELECT {_NAMES} FROM lead WHERE lead_id = $1"
 _READ_MANY = f"SELECT {_NAMES} FROM lead WHERE lead_id = ANY ($1::uuid[])"
-_UPDATE = f"""
-UPDATE lead SET {", ".join(f"{name} = u.{name}" for name in _COLUMNS if name not in _FIXED)}, recorded_at = $22
-FROM (SELECT lead_id, source, captured_at, verdict, {", ".join(PERSON_FIELDS)}, attributes::jsonb, stamps::jsonb, account_id,
-             campaign::jsonb, external_keys::text[], policy_version, quality_score, held, merged_into, sequence
-      FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-                  $10::text[], $11::text[], $12::text[], $13::text[], $14::uuid[], $15::text[], $16::text[], $17::int[],
-                  $18::float8[], $19::bool[], $20::uuid[], $21::bigint[]) AS t ({_NAMES})) AS u
-WHERE lead.lead_id = u.lead_id
-"""
-_COUNT = """
-UPDATE lead SET sequence = u.sequence FROM unnest($1::uuid[], $2::bigint[]) AS u (lead_id, sequence) WHERE lead.lead_id = u.lead_id
-"""
-_SAVE_ACCOUNTS = """
-INSERT INTO account (account_id, domain, name, recorded_at)
-SELECT account_id, domain, name, $4 FROM unnest($1::uuid[], $2::text[], $3::text[]) AS a (account_id, domain, name)
-ORDER BY account_id
-ON CONFLICT (account_id) DO NOTHING
-RETURNING account_id
-"""
+_UPDATE = bulk.update(tables.lead, ["lead_id"], [*(name for name in _COLUMNS if name not in _FIXED), "recorded_at"])
+_COUNT = bulk.update(tables.lead, ["lead_id"], ["sequence"])
+_SAVE_ACCOUNTS = bulk.insert(
+    tables.account,
+    ["account_id", "domain", "name", "recorded_at"],
+    on_conflict="(account_id) DO NOTHING",
+    returning=["account_id"],
+)
 _MERGE = """
 WITH moved_keys AS (
     UPDATE identity_key SET lead_id = $1 WHERE lead_id = $2 RETURNING kind, value
@@ -152,17 +139,13 @@ async def insert_leads(connection: asyncpg.Connection, leads: Sequence[Lead], no
 
 async def update_leads(connection: asyncpg.Connection, leads: Sequence[Lead], now: datetime) -> None:
     """Update leads that are there, and locked, by one statement."""
-    if leads:
-        columns = [list(column) for column in zip(*map(_values, leads), strict=True)]
-        place = _COLUMNS.index("external_keys")  # arrays of several lengths cannot be elements of an array
-        columns[place] = ["{" + ",".join(keys) + "}" for keys in columns[place]]
-        await connection.execute(_UPDATE, *columns, now)
+    rows = [dict(zip(_COLUMNS, _values(lead), strict=True), recorded_at=now) for lead in leads]
+    await _UPDATE.execute(connection, rows)
 
 
 async def save_sequences(connection: asyncpg.Connection, leads: Sequence[Lead]) -> None:
     """Save how many events of these leads were published, where nothing else of them changed. The leads are locked."""
-    if leads:
-        await connection.execute(_COUNT, [lead.lead_id for lead in leads], [lead.sequence for lead in leads])
+    await _COUNT.execute(connection, [{"lead_id": lead.lead_id, "sequence": lead.sequence} for lead in leads])
 
 
 def _values(lead: Lead) -> tuple[object, ...]:
@@ -214,25 +197,21 @@ async def lock_keys(connection: asyncpg.Connection, keys: Iterable[IdentityKey])
 
 async def delete_keys(connection: asyncpg.Connection, keys: Mapping[IdentityKey, UUID]) -> None:
     """Take these keys from their leads. The keys are locked."""
-    if keys:
-        rows = list(keys.items())
-        await connection.execute(
-            _DELETE_KEYS, [key[0] for key, _ in rows], [key[1] for key, _ in rows], [lead_id for _, lead_id in rows]
-        )
+    rows: list[dict[str, object]] = [
+        {"kind": kind, "value": value, "lead_id": lead_id} for (kind, value), lead_id in keys.items()
+    ]
+    await _DELETE_KEYS.execute(connection, rows)
 
 
 async def save_accounts(
     connection: asyncpg.Connection, accounts: Mapping[UUID, tuple[str, str | None]], now: datetime
 ) -> set[UUID]:
     """Accounts by id: domain and the company's name as first heard. The ids of those that were there before."""
-    rows = await connection.fetch(
-        _SAVE_ACCOUNTS,
-        list(accounts),
-        [domain for domain, _ in accounts.values()],
-        [name for _, name in accounts.values()],
-        now,
-    )
-    return set(accounts) - {row["account_id"] for row in rows}
+    rows: list[dict[str, object]] = [
+        {"account_id": account_id, "domain": domain, "name": name, "recorded_at": now}
+        for account_id, (domain, name) in sorted(accounts.items())
+    ]
+    return set(accounts) - {row["account_id"] for row in await _SAVE_ACCOUNTS.fetch(connection, rows)}
 
 
 async def save_merge(connection: asyncpg.Connection, merge: Merge, now: datetime) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
 
-_APPEND = """
-INSERT INTO activity (lead_id, kind, occurred_at, activity_id, by, recorded_for)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::uuid[], $5::text[], $6::uuid[])
-ON CONFLICT DO NOTHING
-"""
+from accord.db import bulk
+from qualification import tables
+
+_INSERT = bulk.insert(tables.activity, [column.name for column in tables.activity.columns], on_conflict="DO NOTHING")
 
 _MOVE = """
 UPDATE activity SET lead_id = $2, recorded_for = coalesce(recorded_for, lead_id) WHERE lead_id = $1
@@ -25,8 +24,7 @@ WHERE lead_id = $2 AND recorded_for = ANY ($1::uuid[])
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One activity. `recorded_for` is the lead it came for, where that one had been merged into `lead_id`."""
 
     lead_id: UUID
@@ -39,17 +37,7 @@ class Row:
 
 async def append(connection: asyncpg.Connection, rows: Sequence[Row]) -> None:
     """Keep these activities, by one statement."""
-    if not rows:
-        return
-    await connection.execute(
-        _APPEND,
-        [row.lead_id for row in rows],
-        [row.kind for row in rows],
-        [row.occurred_at for row in rows],
-        [row.activity_id for row in rows],
-        [row.by for row in rows],
-        [row.recorded_for for row in rows],
-    )
+    await _INSERT.execute(connection, [row._asdict() for row in rows])
 
 
 async def move(connection: asyncpg.Connection, merged: UUID, survivor: UUID) -> None:
