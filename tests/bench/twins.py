@@ -41,7 +41,7 @@ from qualification.definition.service import KIND as DEFINITION
 from qualification.definition.service import Definitions
 from qualification.lifecycle.service.book import Books
 from qualification.lifecycle.service.requalify import requalify
-from qualification.routing.service.document import RoutingBook
+from qualification.routing.service.document import RoutingVersionCache
 from qualification.routing.service.give import following
 
 FETCHED_ROWS = 5_000
@@ -234,7 +234,7 @@ async def relay(settings: Settings) -> None:
 async def consume(settings: Settings) -> None:
     """qualification with a transaction per message: the same inbox, rules and outbox, one event at a time."""
     database = Database(settings.database_url.get_secret_value(), application_name="twin")
-    books = Books(Definitions(AgreementStore(database, DEFINITION)), following(RoutingBook(database)))
+    books = Books(Definitions(AgreementStore(database, DEFINITION)), following(RoutingVersionCache(database)))
     topic = settings.kafka_topic_prefix + INTAKE_EVENTS
     consumer = AIOKafkaConsumer(
         topic,

@@ -14,7 +14,7 @@ from accord.db.outbox import json_of
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Values, absorbed, created, survivor_of
 from intake.leads.domain.quality import Quality
-from intake.leads.domain.register import Candidate, Register
+from intake.leads.domain.register import Candidate, CaptureUnitOfWork
 
 NOW = utc(2027, 1, 1)
 people = st.lists(
@@ -50,10 +50,10 @@ def candidate(
     return Candidate(UUID(int=20_000 + number << 8), UUID(int=number + 1), keys, values)
 
 
-def play(submissions: list[tuple[str | None, str | None, str | None, int, str]]) -> Register:
-    register = Register(NOW + timedelta(days=30), {}, {})
+def play(submissions: list[tuple[str | None, str | None, str | None, int, str]]) -> CaptureUnitOfWork:
+    register = CaptureUnitOfWork(NOW + timedelta(days=30), {}, {})
     for number, submission in enumerate(submissions):
-        register.take(candidate(number, *submission))
+        register.apply(candidate(number, *submission))
     return register
 
 

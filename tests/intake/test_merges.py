@@ -22,7 +22,7 @@ from intake.identity.domain.merging import Before, Later, Parted, parted
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead, Values, absorbed, updated
 from intake.leads.domain.quality import Quality
-from intake.leads.domain.register import Register
+from intake.leads.domain.register import CaptureUnitOfWork
 
 NOW = utc(2027, 1, 1)
 MERGE_ID = UUID(int=99)
@@ -426,15 +426,15 @@ async def test_two_people_who_merge_and_revert_at_once_are_decided_one_after_the
 def test_no_submission_joins_a_parted_pair_and_every_key_names_one_living_lead(
     said: list[tuple[str | None, str | None, str | None, int, str]], first: int, chance: random.Random
 ) -> None:
-    before = Register(NOW, {}, {})
+    before = CaptureUnitOfWork(NOW, {}, {})
     for number, submission in enumerate(said[:first]):
-        before.take(candidate(number, *submission))
+        before.apply(candidate(number, *submission))
     living = [lead for lead in before.leads.values() if lead.merged_into is None]
     pairs = [frozenset((one.lead_id, other.lead_id)) for one, other in itertools.combinations(living, 2)]
     apart = set(chance.sample(pairs, min(2, len(pairs))))
-    register = Register(NOW, {lead.lead_id: lead for lead in living}, dict(before.keys), set(apart))
+    register = CaptureUnitOfWork(NOW, {lead.lead_id: lead for lead in living}, dict(before.keys), set(apart))
     for number, submission in enumerate(said[first:], start=first):
-        register.take(candidate(number, *submission))
+        register.apply(candidate(number, *submission))
     assert all(register.leads[lead_id].merged_into is None for lead_id in register.keys.values())
     for one, other in apart:
         assert _root(register, one) != _root(register, other)
@@ -445,7 +445,7 @@ def test_no_submission_joins_a_parted_pair_and_every_key_names_one_living_lead(
             assert shown <= own
 
 
-def _root(register: Register, lead_id: UUID) -> UUID:
+def _root(register: CaptureUnitOfWork, lead_id: UUID) -> UUID:
     while (into := register.leads[lead_id].merged_into) is not None:
         lead_id = into
     return lead_id

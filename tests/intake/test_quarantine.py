@@ -18,7 +18,7 @@ from accord.contracts.values import PolicyFailure, utc
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead, Values
 from intake.leads.domain.quality import Quality
-from intake.leads.domain.register import Candidate, Register
+from intake.leads.domain.register import Candidate, CaptureUnitOfWork
 from intake.quarantine.domain import FixedField, as_released, patched, without
 
 NOW = utc(2027, 1, 2)
@@ -43,8 +43,8 @@ def candidate(*keys: IdentityKey, verdict: Any = "quarantined", hour: int = 0, s
 
 
 def held(*keys: IdentityKey, hour: int = 0) -> Lead:
-    register = Register(NOW, {}, {})
-    register.take(candidate(*keys, hour=hour))
+    register = CaptureUnitOfWork(NOW, {}, {})
+    register.apply(candidate(*keys, hour=hour))
     (lead,) = register.leads.values()
     return lead
 
@@ -56,7 +56,7 @@ PHONE: IdentityKey = ("phone", "+12025550143")
 
 def test_a_held_lead_comes_in_at_the_time_of_the_submission_that_made_it() -> None:
     lead = held(EMAIL)
-    register = Register(NOW + timedelta(days=5), {lead.lead_id: lead}, {EMAIL: lead.lead_id})
+    register = CaptureUnitOfWork(NOW + timedelta(days=5), {lead.lead_id: lead}, {EMAIL: lead.lead_id})
     said = candidate(EMAIL, verdict="flagged")
     assert register.release(said, lead) == (lead.lead_id, "created")
     (event,) = register.events
@@ -66,7 +66,7 @@ def test_a_held_lead_comes_in_at_the_time_of_the_submission_that_made_it() -> No
 
 def test_of_two_that_wait_the_earlier_one_dates_the_lead_also_when_it_comes_in_last() -> None:
     lead = held(EMAIL, hour=3)
-    register = Register(NOW + timedelta(days=5), {lead.lead_id: lead}, {EMAIL: lead.lead_id})
+    register = CaptureUnitOfWork(NOW + timedelta(days=5), {lead.lead_id: lead}, {EMAIL: lead.lead_id})
     register.release(candidate(EMAIL, verdict="flagged", hour=1, source="list"), lead)
     entered = register.leads[lead.lead_id]
     assert (entered.captured_at, entered.source) == (NOW + timedelta(hours=1), "list")
@@ -74,7 +74,7 @@ def test_of_two_that_wait_the_earlier_one_dates_the_lead_also_when_it_comes_in_l
 
 def test_a_corrected_address_takes_the_wrong_one_away() -> None:
     lead = held(WRONG)
-    register = Register(NOW, {lead.lead_id: lead}, {WRONG: lead.lead_id})
+    register = CaptureUnitOfWork(NOW, {lead.lead_id: lead}, {WRONG: lead.lead_id})
     own = without(lead, None, frozenset())
     register.reduce(own, [WRONG])
     register.release(candidate(EMAIL, verdict="accepted"), own)

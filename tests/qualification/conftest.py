@@ -44,7 +44,7 @@ from qualification.lifecycle.domain.facts import Decided, Fields
 from qualification.lifecycle.service.book import Book, Books
 from qualification.lifecycle.service.requalify import requalify
 from qualification.main import MIGRATIONS, build
-from qualification.routing.service.document import RoutingBook
+from qualification.routing.service.document import RoutingVersionCache
 from qualification.routing.service.give import following
 from qualification.settings import Settings
 
@@ -251,7 +251,7 @@ class Stack:
 
     async def open_book(self) -> Book:
         """A book as a process opens it that has read nothing yet."""
-        return await Books(Definitions(self.store), following(RoutingBook(self.database))).open()
+        return await Books(Definitions(self.store), following(RoutingVersionCache(self.database))).open()
 
     async def tell(self, *events: EventData) -> None:
         """Apply what intake told, in one unit of work."""

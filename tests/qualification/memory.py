@@ -12,10 +12,10 @@ from accord.contracts.base import LeadEvent
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.db.outbox import json_of
 from qualification.definition.domain.rules import Rules
-from qualification.lifecycle.domain.facts import Acted, Assigned, Decided
+from qualification.lifecycle.domain.facts import ActivityOccurred, Decided, OwnerAssigned
 from qualification.lifecycle.domain.history import Log, family, fold, standing
 from qualification.lifecycle.domain.lead import Lead
-from qualification.lifecycle.domain.register import Register, Said, Unlearnt
+from qualification.lifecycle.domain.register import LeadUnitOfWork, LogNotLoaded, Said
 
 
 @dataclass
@@ -38,10 +38,10 @@ class Memory:
         for event in events:
             register = self.register(now)
             try:
-                said = register.take(event)
-            except Unlearnt as needed:
+                said = register.apply_event(event)
+            except LogNotLoaded as needed:
                 self._teach(register, *needed.lead_ids)
-                said = register.take(event)
+                said = register.apply_event(event)
             self._save(register, said)
         return self.said[before:]
 
@@ -50,13 +50,13 @@ class Memory:
         register = self.register(now)
         try:
             _, said = register.decide(lead_id, decided, of_batch=of_batch)
-        except Unlearnt as needed:
+        except LogNotLoaded as needed:
             self._teach(register, *needed.lead_ids)
             _, said = register.decide(lead_id, decided, of_batch=of_batch)
         self._save(register, (said,))
         return self.said[before:]
 
-    def assign(self, now: datetime, lead_id: UUID, fact: Assigned) -> None:
+    def assign(self, now: datetime, lead_id: UUID, fact: OwnerAssigned) -> None:
         register = self.register(now)
         register.assigned(lead_id, fact)
         self._save(register, ())
@@ -95,22 +95,22 @@ class Memory:
         """The lead from zero, by its log alone, as far as it was judged."""
         return fold(lead_id, self.logs, self.versions, until=self.leads[lead_id].evaluated_at)
 
-    def register(self, now: datetime) -> Register:
-        register = Register(self.leads, self.rules, self.versions, now)
+    def register(self, now: datetime) -> LeadUnitOfWork:
+        register = LeadUnitOfWork(self.leads, self.rules, self.versions, now)
         register.leads = _Unknown(register.leads, self._is_noted)
         return register
 
     def _is_noted(self, lead_id: UUID) -> bool:
         log = self.logs.get(lead_id)
-        return log is not None and any(isinstance(fact, Acted) for fact in log.facts)
+        return log is not None and any(isinstance(fact, ActivityOccurred) for fact in log.facts)
 
-    def _teach(self, register: Register, *lead_ids: UUID) -> None:
+    def _teach(self, register: LeadUnitOfWork, *lead_ids: UUID) -> None:
         for lead_id in lead_ids:
             members = family(lead_id, self.logs)
             stands = {member: self.entries(member) for member in members}
             register.learn(lead_id, {m: self.logs[m] for m in members if m in self.logs}, stands)
 
-    def _save(self, register: Register, said: Iterable[Said]) -> None:
+    def _save(self, register: LeadUnitOfWork, said: Iterable[Said]) -> None:
         for one in said:
             for event in one.events:
                 assert_valid(event)
@@ -120,7 +120,7 @@ class Memory:
                 self.leads[lead_id] = replace(lead, revision=lead.revision + (lead is not self.leads.get(lead_id)))
         self._save_logs(register)
 
-    def _save_logs(self, register: Register) -> None:
+    def _save_logs(self, register: LeadUnitOfWork) -> None:
         for kept in register.kept:
             log = self.logs.get(kept.lead_id, Log(kept.lead_id))
             if kept.fact not in log.facts:  # as the tables have it

@@ -15,12 +15,12 @@ from tests.qualification import conftest
 from tests.qualification.memory import Memory
 
 from accord.contracts.intake_events import LeadState
-from qualification.analysis.domain.gate_criteria import Examination, Gate, gates_of, known, summary
-from qualification.analysis.domain.what_if import imagine
+from qualification.analysis.domain.gate_criteria import CriterionAnalysis, Gate, gates_of, known, summary
+from qualification.analysis.domain.what_if import simulate
 from qualification.analysis.service import feedback as usecase
 from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.rules import compile_definition
-from qualification.lifecycle.domain.facts import Acted, Profiled
+from qualification.lifecycle.domain.facts import ActivityOccurred, ProfileChanged
 from qualification.lifecycle.domain.history import Log
 
 PERIOD = {"from": "2024-01-01T00:00:00Z", "to": "2024-04-01T00:00:00Z"}
@@ -81,16 +81,19 @@ def test_what_decides_decides_and_what_is_wanted_never_shuts(when, held):
 # --- The bound ---
 
 
-def examined(when: dict[str, Any], cases: list[tuple[Any, bool]], name: str = "employee_count") -> Examination:
+def examined(when: dict[str, Any], cases: list[tuple[Any, bool]], name: str = "employee_count") -> CriterionAnalysis:
     """Decisions on leads that all came in by this gate, each with a value of an attribute and whether it was accepted."""
     gate = gate_for(when)
-    examination = Examination({1: {"mql": gate}})
+    examination = CriterionAnalysis({1: {"mql": gate}})
     for number, (value, accepted) in enumerate(cases):
         lead_id, decision_id = UUID(int=2 * number + 2), UUID(int=2 * number + 1)
         state = LeadState(source="fair", captured_at=conftest.START, verdict="accepted", attributes={name: value})
-        facts = (Profiled(conftest.START, 1, state), Acted(conftest.START, UUID(int=1), "demo.requested", "lead"))
+        facts = (
+            ProfileChanged(conftest.START, 1, state),
+            ActivityOccurred(conftest.START, UUID(int=1), "demo.requested", "lead"),
+        )
         logs = {lead_id: Log(lead_id, 1, facts)}
-        entered = imagine(lead_id, logs, gate.rules, conftest.START).entries
+        entered = simulate(lead_id, logs, gate.rules, conftest.START).entries
         decided = entered[-1].model_copy(update={"decision_id": decision_id, "stage": "sal"})
         examination.decided(lead_id, logs, (*entered, decided), decision_id, accepted=accepted)
     return examination

@@ -24,7 +24,7 @@ from accord.contracts.values import Money
 from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.rules import Rules, compile_definition
 from qualification.lifecycle.domain.decisions import Refused, allowed_decisions
-from qualification.lifecycle.domain.facts import Assigned, Decided, Fields
+from qualification.lifecycle.domain.facts import Decided, Fields, OwnerAssigned
 from qualification.routing.domain.assignment import Asked, State, assign
 from qualification.routing.domain.document import Routing, RoutingDocument, compile_routing
 from qualification.routing.domain.pointer import Pointer
@@ -250,7 +250,7 @@ class Histories(RuleBasedStateMachine):
         lead = self.memory.leads.get(self.survivor(number))
         if lead is not None and lead.profile is not None and not lead.erased:
             self.now += timedelta(seconds=1)
-            self.memory.assign(self.now, lead.lead_id, Assigned(self.now, self.id(), owner))
+            self.memory.assign(self.now, lead.lead_id, OwnerAssigned(self.now, self.id(), owner))
 
     @rule(number=lead_numbers, broken=st.booleans())
     def assigned_by_routing(self, number: int, broken: bool) -> None:
@@ -272,7 +272,7 @@ class Histories(RuleBasedStateMachine):
         self.pointers = state.pointers
         assert made.owner is None or made.owner != asked.avoid
         if made.owner is not None or not broken:  # whom nobody else can be given stays with its owner, without a word
-            self.memory.assign(self.now, lead.lead_id, Assigned(self.now, self.id(), made.owner))
+            self.memory.assign(self.now, lead.lead_id, OwnerAssigned(self.now, self.id(), made.owner))
 
     @rule(number=lead_numbers, unlikely=st.integers(0, 9))
     def erased(self, number: int, unlikely: int) -> None:

@@ -27,7 +27,7 @@ from qualification.lifecycle.service.enter import enter_waiting
 from qualification.lifecycle.service.reevaluate import progress, reevaluate_some
 from qualification.main import build
 from qualification.routing.queries import assignments
-from qualification.routing.service.document import RoutingBook
+from qualification.routing.service.document import RoutingVersionCache
 from qualification.routing.service.give import following
 from qualification.routing.service.place import place_waiting, sweep
 
@@ -132,7 +132,7 @@ async def test_lead_that_raises_when_it_is_placed_rests_and_all_others_are_given
         await stack.tell(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
     answer = await stack.http.put("/v1/routing", json=ROUTING, headers=auth("admin"))
     assert answer.status_code == 201, answer.text
-    routing, rules = await RoutingBook(stack.database).in_force(), await Definitions(stack.store).in_force()
+    routing, rules = await RoutingVersionCache(stack.database).in_force(), await Definitions(stack.store).in_force()
     await sweep(stack.database, routing, rules)
     await break_lead(stack, broken.lead_id)
     assert await place_waiting(stack.database, routing, rules) == 2
@@ -314,7 +314,7 @@ async def test_lead_whose_placing_raises_is_not_announced_as_held(stack, setting
 async def single(stack, database_url):
     """The service as a process that has one connection and has not read anything yet."""
     database = Database(database_url, application_name="single", pool_size=1)
-    definitions, routing = Definitions(AgreementStore(database, KIND)), RoutingBook(database)
+    definitions, routing = Definitions(AgreementStore(database, KIND)), RoutingVersionCache(database)
     yield definitions, routing, Books(definitions, following(routing)), database
     await database.dispose()
 

@@ -24,7 +24,7 @@ from qualification.lifecycle.domain.history import fold
 from qualification.lifecycle.queries import logs, reevaluations
 from qualification.measure import reevaluation_collector, waiting_collector
 from qualification.routing.service.breaches import take_breaches
-from qualification.routing.service.document import RoutingBook, SaidFacts
+from qualification.routing.service.document import RoutingVersionCache, SaidFacts
 from qualification.routing.service.place import place_waiting, sweep
 
 ROUTING: dict[str, Any] = {
@@ -102,7 +102,7 @@ async def give(stack, auth, lead_id: UUID | str, owner: str, key: str = "sales",
 
 
 async def in_force(stack):
-    return await RoutingBook(stack.database).in_force(), await Definitions(stack.store).in_force()
+    return await RoutingVersionCache(stack.database).in_force(), await Definitions(stack.store).in_force()
 
 
 async def place(stack) -> int:
@@ -639,7 +639,7 @@ async def test_document_with_a_pattern_from_before_re2_goes_on_and_is_reported(s
     written = "UPDATE routing SET content = jsonb_set(content, '{rules,0,when,value}', $1::jsonb)"
     async with stack.database.write_transaction() as unit_of_work:
         await (await unit_of_work.connection()).execute(written, '"[a-w&&[^q]]eb"')
-    book = RoutingBook(stack.database)
+    book = RoutingVersionCache(stack.database)
     routing = await book.in_force()
     (first, *_) = routing.rules
     assert [first.when.holds(SaidFacts({"source": source})) for source in ("website", "fair")] == [True, False]

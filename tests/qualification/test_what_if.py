@@ -26,14 +26,22 @@ from accord.contracts.qualification_events import LeadStageChanged
 from accord.terms.dimensions import UnknownDimension
 from qualification.analysis.domain.groups import GROUPS_MAX, dimensions
 from qualification.analysis.domain.report import pick, report
-from qualification.analysis.domain.what_if import Comparison, Imagined, Sums, for_entries, imagine, monday, week_name
+from qualification.analysis.domain.what_if import (
+    Comparison,
+    SimulatedLead,
+    Sums,
+    for_entries,
+    monday,
+    simulate,
+    week_name,
+)
 from qualification.analysis.queries import what_ifs
 from qualification.analysis.service import what_if as usecase
-from qualification.analysis.service.what_if import Imagining
+from qualification.analysis.service.what_if import WhatIfWorker
 from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.handover import handover_stages, verdict
 from qualification.definition.domain.rules import compile_definition
-from qualification.lifecycle.domain.facts import Ruled
+from qualification.lifecycle.domain.facts import VersionApplied
 
 LEAN = [for_entries(rules, agreed) for rules, agreed in zip(DEFINITIONS, AGREED, strict=True)]
 UNTIL = conftest.START + timedelta(days=90)
@@ -52,10 +60,10 @@ class Imaginings(Histories):
             if lead.erased or lead.merged_into or lead.profile is None:
                 continue
             for rules, lean in zip(DEFINITIONS, LEAN, strict=True):
-                seen = imagine(lead_id, self.memory.logs, lean, UNTIL)
-                assert seen == imagine(lead_id, self.memory.logs, rules, UNTIL)
+                seen = simulate(lead_id, self.memory.logs, lean, UNTIL)
+                assert seen == simulate(lead_id, self.memory.logs, rules, UNTIL)
                 log = self.memory.logs[lead_id]
-                alone = log.entered_under == rules.version and not any(isinstance(f, Ruled) for f in log.facts)
+                alone = log.entered_under == rules.version and not any(isinstance(f, VersionApplied) for f in log.facts)
                 own = all(not hasattr(fact, "merged_lead_id") for fact in log.facts)
                 if alone and own and not seen.ignored:
                     made = _fold(self, lead_id)
@@ -112,7 +120,7 @@ def entries_of(steps: list[tuple[str, int]]) -> tuple[LeadStageChanged, ...]:
 def counted(some: list[Any], listed: Any = ()) -> Comparison:
     comparison = Comparison(conftest.START, UNTIL, ["mql", "sal"], dict(listed))
     for number, (source, did, would) in enumerate(some):
-        imagined = Imagined(entries_of(would), None, Counter(accept=1), Counter(win=number % 2))
+        imagined = SimulatedLead(entries_of(would), None, Counter(accept=1), Counter(win=number % 2))
         comparison.add(UUID(int=number + 1), (source,), entries_of(did), imagined)
     return comparison
 
@@ -229,7 +237,7 @@ async def answered(stack, auth, what_if_id: str) -> dict[str, Any]:
 
 
 async def worked_out(stack, leads_max: int = 2) -> None:
-    while await Imagining(stack.database, lambda: False).next_batch(
+    while await WhatIfWorker(stack.database, lambda: False).next_batch(
         leads_max
     ):  # each time as a process that knows nothing
         pass
@@ -330,10 +338,10 @@ async def test_the_version_that_was_in_force_would_have_done_what_happened(stack
 _WORK = """
 import asyncio, os
 from accord.db import Database
-from qualification.analysis.service.what_if import Imagining
+from qualification.analysis.service.what_if import WhatIfWorker
 
 async def main():
-    imagining = Imagining(Database(os.environ["URL"], application_name="test"), lambda: False)
+    imagining = WhatIfWorker(Database(os.environ["URL"], application_name="test"), lambda: False)
     while await imagining.next_batch(1):
         print("batch", flush=True)
 
@@ -366,7 +374,7 @@ async def test_while_one_process_works_another_does_nothing(stack, past, auth):
     id_ = (await ask(stack, auth))["what_if_id"]
     session = await stack.database.connect()
     assert await what_ifs.is_mine(session)
-    imagining = Imagining(stack.database, lambda: False)
+    imagining = WhatIfWorker(stack.database, lambda: False)
     assert not await imagining.work()
     assert (await answered(stack, auth, id_))["state"] == "queued"
     await session.close()
@@ -377,7 +385,7 @@ async def test_while_one_process_works_another_does_nothing(stack, past, auth):
 
 async def test_of_two_processes_that_work_at_once_who_is_overtaken_saves_nothing(stack, past, auth):
     id_ = (await ask(stack, auth))["what_if_id"]
-    first, second = Imagining(stack.database, lambda: False), Imagining(stack.database, lambda: False)
+    first, second = WhatIfWorker(stack.database, lambda: False), WhatIfWorker(stack.database, lambda: False)
     await first.next_batch()  # it begins
     results = await asyncio.gather(*[imagining.next_batch(1) for imagining in (first, second) for _ in range(3)])
     assert any(results)
@@ -389,7 +397,7 @@ async def test_of_two_processes_that_work_at_once_who_is_overtaken_saves_nothing
 async def test_a_batch_whose_time_is_up_is_saved_as_far_as_it_came(stack, past, auth, monkeypatch):
     monkeypatch.setattr(usecase, "BATCH_TIME_MAX_S", 0.0)
     id_ = (await ask(stack, auth))["what_if_id"]
-    imagining = Imagining(stack.database, lambda: False)
+    imagining = WhatIfWorker(stack.database, lambda: False)
     await imagining.next_batch()  # it begins
     await imagining.next_batch()
     assert (await answered(stack, auth, id_))["progress"]["leads_done"] == 1
@@ -400,7 +408,7 @@ async def test_a_batch_whose_time_is_up_is_saved_as_far_as_it_came(stack, past, 
 
 async def test_what_is_cancelled_ends_and_what_has_ended_is_not_cancelled(stack, past, auth):
     id_ = (await ask(stack, auth))["what_if_id"]
-    imagining = Imagining(stack.database, lambda: False)
+    imagining = WhatIfWorker(stack.database, lambda: False)
     assert await imagining.next_batch(1)
     assert await imagining.next_batch(1)
     for _ in range(2):

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from accord.agreements.documents import read
-from qualification.analysis.service.what_if import Imagining
+from qualification.analysis.service.what_if import WhatIfWorker
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "guides" / "what-if-and-feedback.md").read_text()
@@ -37,7 +37,7 @@ async def test_what_the_guide_shows_works(stack, auth, teller, day):
     answer = await stack.http.post(path, json=json.loads(question), headers=auth("marketing"))
     assert answer.status_code == 202, answer.text
     assert (await stack.http.post(path, json={}, headers=auth("marketing"))).status_code == 202
-    while await Imagining(stack.database, lambda: False).next_batch():
+    while await WhatIfWorker(stack.database, lambda: False).next_batch():
         pass
     location = urlsplit(answer.headers["location"]).path
     done = (await stack.http.get(location, headers=auth("sales"))).json()

@@ -10,7 +10,7 @@ from qualification.definition.service import Definitions
 from qualification.lifecycle.service.book import Books
 from qualification.lifecycle.service.requalify import requalify
 from qualification.routing.service.breaches import take_breaches
-from qualification.routing.service.document import RoutingBook
+from qualification.routing.service.document import RoutingVersionCache
 
 
 def intake_events(books: Books) -> Handler:
@@ -22,7 +22,7 @@ def intake_events(books: Books) -> Handler:
     return handle
 
 
-def sla_events(routing: RoutingBook, definitions: Definitions) -> Handler:
+def sla_events(routing: RoutingVersionCache, definitions: Definitions) -> Handler:
     """The handler of `sla-events`."""
 
     async def handle(unit_of_work: UnitOfWork, received: Sequence[Received]) -> None:

@@ -36,7 +36,7 @@ from qualification.lifecycle.service.reevaluate import reevaluating
 from qualification.measure import reevaluation_collector, waiting_collector
 from qualification.routing.api import assignments, document
 from qualification.routing.queries import assignments as stored_assignments
-from qualification.routing.service.document import RoutingBook
+from qualification.routing.service.document import RoutingVersionCache
 from qualification.routing.service.give import following
 from qualification.routing.service.place import placing
 from qualification.settings import Settings
@@ -61,7 +61,7 @@ def build(settings: Settings) -> Service:
         application_name="qualification",
     )
     store = AgreementStore(database, KIND)
-    routing_book = RoutingBook(database)
+    routing_book = RoutingVersionCache(database)
     definitions = Definitions(store)
     books = Books(definitions, following(routing_book))
     handle = handlers.intake_events(books)

@@ -24,7 +24,7 @@ from accord.isolation import process_isolated
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead
 from intake.leads.domain.quality import Quality
-from intake.leads.domain.register import Candidate, Captured, Outcome, Register
+from intake.leads.domain.register import Candidate, Captured, CaptureUnitOfWork, Outcome
 from intake.leads.domain.submission import Submission
 from intake.leads.queries import consents, family
 from intake.leads.queries import leads as lead_queries
@@ -272,7 +272,7 @@ class Quarantine:
     ) -> Settlement:
         connection, now = await unit_of_work.connection(), unit_of_work.now
         scene = await self._scene(connection, waiting, candidate.keys, in_force)
-        register = Register(now, dict(scene.leads), dict(scene.keys))
+        register = CaptureUnitOfWork(now, dict(scene.leads), dict(scene.keys))
         own = _reduced(register, scene, waiting, candidate.keys)
         captured = register.wait_on(candidate, own if scene.alone else None)
         await _write(connection, register, scene, now)
@@ -400,16 +400,16 @@ def _played(
     apart: Apart,
     *,
     corrected: bool,
-) -> tuple[Register, Captured]:
+) -> tuple[CaptureUnitOfWork, Captured]:
     """Decide about a submission that comes in, on a fresh register."""
-    register = Register(now, dict(scene.leads), dict(scene.keys), apart)
+    register = CaptureUnitOfWork(now, dict(scene.leads), dict(scene.keys), apart)
     own = scene.own
     if corrected or waiting.keys != frozenset(candidate.keys):
         own = _reduced(register, scene, waiting, candidate.keys)
     return register, register.release(candidate, own if scene.alone else None)
 
 
-def _reduced(register: Register, scene: _Scene, waiting: Waiting, keys: Iterable[IdentityKey]) -> Lead | None:
+def _reduced(register: CaptureUnitOfWork, scene: _Scene, waiting: Waiting, keys: Iterable[IdentityKey]) -> Lead | None:
     """The held lead without what the submission said before it was corrected."""
     if scene.own is None:
         return None
@@ -418,7 +418,7 @@ def _reduced(register: Register, scene: _Scene, waiting: Waiting, keys: Iterable
     return own
 
 
-async def _write(connection: asyncpg.Connection, register: Register, scene: _Scene, now: datetime) -> None:
+async def _write(connection: asyncpg.Connection, register: CaptureUnitOfWork, scene: _Scene, now: datetime) -> None:
     await write(connection, register, now)
     for lead_id in register.touched:
         before, after = scene.leads.get(lead_id), register.leads[lead_id]

@@ -17,7 +17,7 @@ from accord.ids import new_id
 from accord.terms.findings import Finding
 from intake.leads.domain.keys import key_word
 from intake.leads.domain.quality import Quality
-from intake.leads.domain.register import Candidate, Outcome, Register
+from intake.leads.domain.register import Candidate, CaptureUnitOfWork, Outcome
 from intake.leads.domain.submission import Submission, is_ahead
 from intake.leads.queries import consents, submissions
 from intake.leads.queries import leads as lead_queries
@@ -43,7 +43,7 @@ CaptureResult = Taken | Finding
 class Decision(NamedTuple):
     """What a transaction has decided about submissions, one outcome for each, and has still to write."""
 
-    register: Register
+    register: CaptureUnitOfWork
     outcomes: list[CaptureResult]
     rows: list[submissions.Row]
     said: list[consents.Row]
@@ -90,8 +90,8 @@ class Capture:
         connection, now = await unit_of_work.connection(), unit_of_work.now
         keys, leads = await lead_queries.lock_matches(connection, [key for one in recognised for key in one.keys])
 
-        def play(apart: Apart) -> tuple[Register, Decision]:
-            register = Register(now, dict(leads), dict(keys), apart)
+        def play(apart: Apart) -> tuple[CaptureUnitOfWork, Decision]:
+            register = CaptureUnitOfWork(now, dict(leads), dict(keys), apart)
             return register, self._play(recognised, in_force, register)
 
         return (await with_pairs_apart(connection, play))[1]
@@ -106,7 +106,7 @@ class Capture:
             self._accounts.saw(await lead_queries.save_accounts(connection, decision.accounts, now))
         unit_of_work.publish(*decision.register.events)
 
-    def _play(self, recognised: Sequence[Recognised], in_force: InForce, register: Register) -> Decision:
+    def _play(self, recognised: Sequence[Recognised], in_force: InForce, register: CaptureUnitOfWork) -> Decision:
         """Decide about one submission after the other."""
         now = register.now
         outcomes: list[CaptureResult] = []
@@ -119,7 +119,7 @@ class Capture:
                 outcomes.append(flaw)
                 continue
             candidate = _candidate(one, in_force, now)
-            lead_id, outcome = register.take(candidate)
+            lead_id, outcome = register.apply(candidate)
             if one.account is not None and lead_id is not None and one.account[0] not in self._accounts:
                 accounts.setdefault(one.account[0], (one.account[1], one.request.submission.company))
             rows.append(_row(one, candidate, lead_id, outcome))

@@ -22,7 +22,7 @@ from intake.leads.domain.facts import Facts
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead
 from intake.leads.domain.quality import Quality
-from intake.leads.domain.register import Register
+from intake.leads.domain.register import CaptureUnitOfWork
 from intake.leads.queries import consents, lookup, submissions
 from intake.leads.queries import leads as lead_queries
 from intake.leads.queries.lookup import Found
@@ -118,7 +118,7 @@ async def _correct(
     dropped, taken = correction.keys_changed(lead, after)
     taken = [key for key in taken if not (key[0] == "phone" and _phones_shared(in_force))]
     _refuse_keys_of_others(lead, taken, owners)
-    register = Register(now, {lead.lead_id: lead}, owners)
+    register = CaptureUnitOfWork(now, {lead.lead_id: lead}, owners)
     register.correct(lead, after, dropped, taken)
     await write(connection, register, now)
     if dropped and not await lookup.has_keys(connection, lead.lead_id):

@@ -17,7 +17,7 @@ from intake.identity.domain.merging import Later, parted
 from intake.identity.queries import merges
 from intake.identity.queries.merges import Made, Recorded
 from intake.leads.domain.lead import Lead
-from intake.leads.domain.register import Register
+from intake.leads.domain.register import CaptureUnitOfWork
 from intake.leads.queries import apart as apart_queries
 from intake.leads.queries import leads as lead_queries
 from intake.leads.service.family import NotThere, family_of
@@ -95,7 +95,7 @@ async def _merge(unit_of_work: UnitOfWork, lead_id: UUID, other_id: UUID, caller
             "Both ids lead to one lead, named in survivor_id.",
             survivor_id=str(one.lead_id),
         )
-    register = Register(unit_of_work.now, {one.lead_id: one, other.lead_id: other}, {})
+    register = CaptureUnitOfWork(unit_of_work.now, {one.lead_id: one, other.lead_id: other}, {})
     register.merge(one, other, new_id(), None, caller)
     await write(connection, register, unit_of_work.now)
     await apart_queries.join_again(connection, one.lead_id, other.lead_id)

@@ -62,7 +62,7 @@ class Merge:
 
 
 @dataclass(slots=True)
-class Register:
+class CaptureUnitOfWork:
     """The leads and keys of one transaction as they stand while its submissions are taken in one by one.
 
     `leads` holds every lead that a key names, and no lead that was merged into another.
@@ -86,7 +86,7 @@ class Register:
     def __post_init__(self) -> None:
         self.known = frozenset(self.leads)
 
-    def take(self, candidate: Candidate) -> Captured:
+    def apply(self, candidate: Candidate) -> Captured:
         """Take one submission in. Its events are in `events`, its writes in `touched`, `new_keys` and `merges`."""
         quality = candidate.quality
         if quality.verdict == "rejected":

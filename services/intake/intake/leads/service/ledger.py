@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 
 from accord.batching import Overloaded
-from intake.leads.domain.register import Register
+from intake.leads.domain.register import CaptureUnitOfWork
 from intake.leads.queries import apart as apart_queries
 from intake.leads.queries import leads as lead_queries
 from intake.leads.queries.leads import Moved
@@ -25,8 +25,8 @@ _RETRIED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, Moved)
 
 
 async def with_pairs_apart(
-    connection: asyncpg.Connection, play: Callable[[Apart], tuple[Register, Decided]]
-) -> tuple[Register, Decided]:
+    connection: asyncpg.Connection, play: Callable[[Apart], tuple[CaptureUnitOfWork, Decided]]
+) -> tuple[CaptureUnitOfWork, Decided]:
     """What `play` decides, given the pairs of leads that people have parted. They are looked up only where it would merge somebody."""
     register, decided = play(set())
     if register.merges and (apart := await apart_queries.apart(connection, register.known)):
@@ -34,7 +34,7 @@ async def with_pairs_apart(
     return register, decided
 
 
-async def write(connection: asyncpg.Connection, register: Register, now: datetime) -> None:
+async def write(connection: asyncpg.Connection, register: CaptureUnitOfWork, now: datetime) -> None:
     """Save what became of leads and keys; the events are published by the caller."""
     await lead_queries.delete_keys(connection, register.dropped_keys)
     leads = [register.leads[lead_id] for lead_id in sorted(register.touched)]

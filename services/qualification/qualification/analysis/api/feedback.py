@@ -24,7 +24,7 @@ from qualification.analysis.service.feedback import (
     Feedback,
     Feedbacks,
     Question,
-    TooFine,
+    TooManyGroups,
 )
 from qualification.definition.service import Definitions
 
@@ -212,7 +212,7 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         question = query.question()
         try:
             return _answer(question, await feedbacks.ask(question))
-        except TooFine:
+        except TooManyGroups:
             raise parameter_error("by", "makes more groups than can be told apart in this period") from None
 
     return routes

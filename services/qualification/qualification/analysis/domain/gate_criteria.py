@@ -21,7 +21,13 @@ from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.handover import handover_stages
 from qualification.definition.domain.paper import comparison_in_words, stage_in_words
 from qualification.definition.domain.rules import Rules
-from qualification.lifecycle.domain.facts import Acted, Joined, Place, Profiled, Ruled
+from qualification.lifecycle.domain.facts import (
+    ActivityOccurred,
+    LogPosition,
+    MergeApplied,
+    ProfileChanged,
+    VersionApplied,
+)
 from qualification.lifecycle.domain.history import Logs, stream
 from qualification.lifecycle.domain.lead import NO_ACTIVITIES, Activities, microseconds
 from qualification.lifecycle.domain.scoring import LeadFacts, scores
@@ -47,7 +53,7 @@ class Known:
 
 
 def known(
-    lead_id: UUID, logs: Logs, before: Place | None = None, seen: frozenset[UUID] = frozenset()
+    lead_id: UUID, logs: Logs, before: LogPosition | None = None, seen: frozenset[UUID] = frozenset()
 ) -> Iterator[Known]:
     """The lead after each thing that was told of it, in order, from its log; nothing from the place `before` on."""
     log = logs.get(lead_id)
@@ -58,18 +64,18 @@ def known(
         if before is not None and fact.place >= before:
             return
         match fact:
-            case Acted():
+            case ActivityOccurred():
                 activities = activities.with_one(fact.kind, microseconds(fact.at))
-            case Profiled():
+            case ProfileChanged():
                 profile = fact.state
-            case Joined():
+            case MergeApplied():
                 profile = fact.state
                 brought = NO_ACTIVITIES
                 if fact.merged_lead_id not in seen:
                     for other in known(fact.merged_lead_id, logs, fact.place, seen | {lead_id}):
                         brought = other.activities
                 activities = activities.with_all_of(brought)
-            case Ruled():
+            case VersionApplied():
                 version = fact.version
             case _:
                 continue
@@ -241,7 +247,7 @@ class _Counts:
     came_bad: int = 0
 
 
-class Examination:
+class CriterionAnalysis:
     """Counts leads one after another. `decisions` and `unexplained` of them; `leads` that did not enter."""
 
     def __init__(self, gates: Mapping[int, Mapping[str, Gate]]) -> None:

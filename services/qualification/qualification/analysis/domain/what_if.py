@@ -20,10 +20,18 @@ from accord.terms.criteria import Criteria
 from qualification.analysis.domain.groups import GROUPS_MAX, Group
 from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.rules import Rules, Watch
-from qualification.lifecycle.domain.facts import LAST, LAST_TIE, Assigned, Joined, Place, Ruled, Stood
+from qualification.lifecycle.domain.facts import (
+    LAST,
+    LAST_TIE,
+    DecisionAccepted,
+    LogPosition,
+    MergeApplied,
+    OwnerAssigned,
+    VersionApplied,
+)
 from qualification.lifecycle.domain.history import Logs, stream
 from qualification.lifecycle.domain.lead import Lead
-from qualification.lifecycle.domain.way import Way
+from qualification.lifecycle.domain.way import LeadStateMachine
 
 LOAD_WEEKS_MAX = 540
 """Weeks from the beginning of the period for which the load is told apart: more than ten years."""
@@ -44,7 +52,7 @@ Outcome = Literal["won", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
-class Imagined:
+class SimulatedLead:
     """A lead as one version alone would have judged it: its stage entries, the profile that it came to have, and the decisions of
     people that this version's stages allowed, and did not allow, where they were taken."""
 
@@ -54,7 +62,7 @@ class Imagined:
     ignored: Counter[str] = field(default_factory=Counter)
 
 
-def imagine(lead_id: UUID, logs: Logs, rules: Rules, until: datetime) -> Imagined:
+def simulate(lead_id: UUID, logs: Logs, rules: Rules, until: datetime) -> SimulatedLead:
     """The lead from zero under one version, with what time alone brings about until `until`; later facts are left out.
 
     The facts are those of its log. A recorded decision is applied where the stage in which the lead would then be allows it, and
@@ -63,37 +71,37 @@ def imagine(lead_id: UUID, logs: Logs, rules: Rules, until: datetime) -> Imagine
     """
     applied: Counter[str] = Counter()
     ignored: Counter[str] = Counter()
-    way = _walk(lead_id, logs, rules, Place(until, LAST, LAST_TIE), frozenset(), applied, ignored)
+    way = _walk(lead_id, logs, rules, LogPosition(until, LAST, LAST_TIE), frozenset(), applied, ignored)
     way.pass_time(until)
     entries = tuple(event for event in way.said if isinstance(event, LeadStageChanged))
-    return Imagined(entries, way.profile, applied, ignored)
+    return SimulatedLead(entries, way.profile, applied, ignored)
 
 
 def _walk(
     lead_id: UUID,
     logs: Logs,
     rules: Rules,
-    before: Place,
+    before: LogPosition,
     seen: frozenset[UUID],
     applied: Counter[str],
     ignored: Counter[str],
-) -> Way:
-    way = Way(Lead(lead_id), rules, {rules.version: rules}, _NEVER, quiet=True)
+) -> LeadStateMachine:
+    way = LeadStateMachine(Lead(lead_id), rules, {rules.version: rules}, _NEVER, quiet=True)
     for fact in stream(lead_id, logs, seen):
         if fact.place >= before:
             break
-        if isinstance(fact, Stood):
+        if isinstance(fact, DecisionAccepted):
             way.pass_time(fact.at)
             target = rules.open_to(way.stage).get(fact.decided.decision)
             (ignored if target is None else applied)[fact.decided.decision] += 1
             if target is not None:
-                way.take(replace(fact, stage=target.key, version=rules.version))
-        elif isinstance(fact, Joined) and fact.merged_lead_id not in seen:
+                way.apply(replace(fact, stage=target.key, version=rules.version))
+        elif isinstance(fact, MergeApplied) and fact.merged_lead_id not in seen:
             other = _walk(fact.merged_lead_id, logs, rules, fact.place, seen | {lead_id}, applied, ignored)
             other.pass_time(fact.at)
-            way.take(fact, other.outcome().lead)
-        elif not isinstance(fact, Ruled | Assigned):
-            way.take(fact)
+            way.apply(fact, other.outcome().lead)
+        elif not isinstance(fact, VersionApplied | OwnerAssigned):
+            way.apply(fact)
     return way
 
 
@@ -287,7 +295,7 @@ class Comparison:
         self._listed = Counter(listed)
         self._first_week = monday(since.date())
 
-    def add(self, lead_id: UUID, group: Group, did: Sequence[LeadStageChanged], imagined: Imagined) -> None:
+    def add(self, lead_id: UUID, group: Group, did: Sequence[LeadStageChanged], imagined: SimulatedLead) -> None:
         """Count one lead: the entries that stand of it, and those that would have been."""
         sums = self.sums
         mine = sums.group(key_of(group))

@@ -18,7 +18,7 @@ from accord.batching import ConcurrencyLimit, TimeBudget
 from accord.db import Database, connection_of
 from accord.terms.dimensions import Dimension
 from qualification.analysis.domain.feedback import GroupFeedback, feedback
-from qualification.analysis.domain.gate_criteria import CriterionReport, Examination, Gate, gates_of, summary
+from qualification.analysis.domain.gate_criteria import CriterionAnalysis, CriterionReport, Gate, gates_of, summary
 from qualification.analysis.queries import feedback as queries
 from qualification.analysis.queries.feedback import Decision
 from qualification.analysis.service.portions import portion
@@ -64,7 +64,7 @@ class Question:
 T = TypeVar("T")
 
 
-class TooFine(Exception):
+class TooManyGroups(Exception):
     """There are more combinations of step, reason and group than are counted."""
 
 
@@ -112,7 +112,7 @@ class Feedbacks:
             since, until = question.since, question.until
             rows = await queries.counts(connection, since, until, question.step, handing, question.by, ROWS_MAX + 1)
             if len(rows) > ROWS_MAX:
-                raise TooFine
+                raise TooManyGroups
             looking = _Looking(connection, versions, gates)
             examined = await looking.at(question, handing)
         rows = [row for row in rows if row.version in versions]
@@ -127,7 +127,7 @@ class _Looking:
     def __init__(
         self, connection: asyncpg.Connection, versions: Mapping[int, Rules], gates: Mapping[int, Mapping[str, Gate]]
     ) -> None:
-        self.examination = Examination(gates)
+        self.examination = CriterionAnalysis(gates)
         self._connection = connection
         self._versions = versions
         self._by_criteria = sorted({stage for some in gates.values() for stage in some})

@@ -29,7 +29,7 @@ from accord.terms.patterns import check_patterns
 from accord.workers import Periodic, yield_to_foreground
 from qualification.analysis.domain.groups import group_of
 from qualification.analysis.domain.report import Report, loaded_stages, report
-from qualification.analysis.domain.what_if import Comparison, Difference, Sums, for_entries, imagine
+from qualification.analysis.domain.what_if import Comparison, Difference, Sums, for_entries, simulate
 from qualification.analysis.queries import what_ifs
 from qualification.analysis.queries.what_ifs import Asked, WhatIf
 from qualification.analysis.service.portions import portion
@@ -179,7 +179,7 @@ class _Portion:
     began: float
 
 
-class Imagining:
+class WhatIfWorker:
     """Works on the oldest what-if, a batch of leads after another, and gives way while the process is `busy` with what is told. One at
     a time among all processes; should two ever work, the place in the leads lets only one of them save."""
 
@@ -305,7 +305,7 @@ def _compared(
         if done and budget.is_used_up:
             break
         done += 1
-        imagined = imagine(lead_id, loaded.logs, terms.rules, until)
+        imagined = simulate(lead_id, loaded.logs, terms.rules, until)
         if imagined.profile is not None:  # erased since the page was read
             did = [entry for entry in loaded.stands.get(lead_id, ()) if entry.occurred_at <= until]
             comparison.add(lead_id, group_of(terms.by, imagined.profile), did, imagined)
@@ -314,4 +314,4 @@ def _compared(
 
 def imagining(database: Database, busy: Callable[[], bool]) -> Periodic:
     """The worker that does it."""
-    return Periodic("imagine-what-if", EVERY_S, Imagining(database, busy).work, idle_every_s=IDLE_EVERY_S)
+    return Periodic("imagine-what-if", EVERY_S, WhatIfWorker(database, busy).work, idle_every_s=IDLE_EVERY_S)

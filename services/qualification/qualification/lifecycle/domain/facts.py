@@ -23,7 +23,7 @@ LAST, LAST_TIE = 99, UUID(int=2**128 - 1)
 """After all facts of a moment."""
 
 
-class Place(NamedTuple):
+class LogPosition(NamedTuple):
     """Where a fact stands in the order of its lead's log."""
 
     at: datetime
@@ -32,7 +32,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Profiled:
+class ProfileChanged:
     """The whole public profile as intake told it. `at` is the moment it counts from: never before the lead's capture."""
 
     at: datetime
@@ -40,12 +40,12 @@ class Profiled:
     state: LeadState
 
     @property
-    def place(self) -> Place:
-        return Place(self.at, PROFILE, UUID(int=self.sequence))
+    def place(self) -> LogPosition:
+        return LogPosition(self.at, PROFILE, UUID(int=self.sequence))
 
 
 @dataclass(frozen=True, slots=True)
-class Acted:
+class ActivityOccurred:
     """An activity around the lead."""
 
     at: datetime
@@ -54,8 +54,8 @@ class Acted:
     by: Party
 
     @property
-    def place(self) -> Place:
-        return Place(self.at, ACTIVITY, self.activity_id)
+    def place(self) -> LogPosition:
+        return LogPosition(self.at, ACTIVITY, self.activity_id)
 
 
 Answer = bool | str
@@ -95,7 +95,7 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True)
-class Stood:
+class DecisionAccepted:
     """A decision that was accepted, and where it led under the version by which it was judged. It stands whatever else is heard."""
 
     at: datetime
@@ -104,12 +104,12 @@ class Stood:
     version: int
 
     @property
-    def place(self) -> Place:
-        return Place(self.at, DECISION, self.decided.decision_id)
+    def place(self) -> LogPosition:
+        return LogPosition(self.at, DECISION, self.decided.decision_id)
 
 
 @dataclass(frozen=True, slots=True)
-class Assigned:
+class OwnerAssigned:
     """The lead was given to somebody, or to nobody. Rules choose by the state of all leads, so a fold takes it as it was."""
 
     at: datetime
@@ -117,12 +117,12 @@ class Assigned:
     owner: str | None
 
     @property
-    def place(self) -> Place:
-        return Place(self.at, ASSIGNMENT, self.assignment_id)
+    def place(self) -> LogPosition:
+        return LogPosition(self.at, ASSIGNMENT, self.assignment_id)
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class MergeApplied:
     """Another lead turned out to be this one: its life until then ends here, and what it does from then on is this lead's."""
 
     at: datetime
@@ -132,20 +132,20 @@ class Joined:
     state: LeadState
 
     @property
-    def place(self) -> Place:
-        return Place(self.at, MERGE, self.merge_id)
+    def place(self) -> LogPosition:
+        return LogPosition(self.at, MERGE, self.merge_id)
 
 
 @dataclass(frozen=True, slots=True)
-class Ruled:
+class VersionApplied:
     """From here on the lead is judged by this version of the definition."""
 
     at: datetime
     version: int
 
     @property
-    def place(self) -> Place:
-        return Place(self.at, VERSION, UUID(int=self.version))
+    def place(self) -> LogPosition:
+        return LogPosition(self.at, VERSION, UUID(int=self.version))
 
 
-Fact = Profiled | Acted | Stood | Assigned | Joined | Ruled
+Fact = ProfileChanged | ActivityOccurred | DecisionAccepted | OwnerAssigned | MergeApplied | VersionApplied

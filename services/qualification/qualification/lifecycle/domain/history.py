@@ -16,9 +16,18 @@ from accord.contracts.base import LeadEvent
 from accord.contracts.intake_events import LeadState
 from accord.contracts.qualification_events import LeadDecided, LeadScored, LeadStageChanged, OpportunityUpdated
 from accord.contracts.values import Attributes, AttributeValue
-from qualification.lifecycle.domain.facts import DECISION, Acted, Decided, Fact, Joined, Place, Profiled, Stood
+from qualification.lifecycle.domain.facts import (
+    DECISION,
+    ActivityOccurred,
+    Decided,
+    DecisionAccepted,
+    Fact,
+    LogPosition,
+    MergeApplied,
+    ProfileChanged,
+)
 from qualification.lifecycle.domain.lead import Lead
-from qualification.lifecycle.domain.way import Versions, Way
+from qualification.lifecycle.domain.way import LeadStateMachine, Versions
 
 _FOLDED_AT = datetime(1970, 1, 1, tzinfo=UTC)
 """`recorded_at` of entries as a fold makes them; what is published of them gets the unit of work's."""
@@ -41,7 +50,7 @@ class Log:
 
     def without_merge(self, merge_id: UUID) -> Log:
         """The log after a merge was taken back."""
-        facts = tuple(fact for fact in self.facts if not (isinstance(fact, Joined) and fact.merge_id == merge_id))
+        facts = tuple(fact for fact in self.facts if not (isinstance(fact, MergeApplied) and fact.merge_id == merge_id))
         return replace(self, facts=facts, undone=self.undone | {merge_id})
 
 
@@ -50,24 +59,24 @@ Logs = Mapping[UUID, Log]
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class ProposedDecision:
     """A decision that somebody proposes, at its place: it stands if the stage of that moment allows it."""
 
     at: datetime
     decided: Decided
 
     @property
-    def place(self) -> Place:
-        return Place(self.at, DECISION, self.decided.decision_id)
+    def place(self) -> LogPosition:
+        return LogPosition(self.at, DECISION, self.decided.decision_id)
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
+class ReplayResult:
     """The lead as its log makes it, its stage entries in order, and, of a decision that was tried, where it led."""
 
     lead: Lead
     entries: tuple[LeadStageChanged, ...]
-    stood: Stood | None = None
+    stood: DecisionAccepted | None = None
     decided: LeadDecided | None = None
 
 
@@ -77,7 +86,7 @@ def family(lead_id: UUID, logs: Logs) -> tuple[UUID, ...]:
     for member in found:
         log = logs.get(member)
         for fact in log.facts if log else ():
-            if isinstance(fact, Joined) and fact.merged_lead_id not in found:
+            if isinstance(fact, MergeApplied) and fact.merged_lead_id not in found:
                 found.append(fact.merged_lead_id)
     return tuple(found)
 
@@ -88,7 +97,7 @@ def living_at(lead_id: UUID, logs: Logs, at: datetime) -> UUID:
         fact.merged_lead_id: (log.lead_id, fact.at)
         for log in logs.values()
         for fact in log.facts
-        if isinstance(fact, Joined)
+        if isinstance(fact, MergeApplied)
     }
     seen = {lead_id}
     while lead_id in into and into[lead_id][1] <= at and into[lead_id][0] not in seen:
@@ -105,10 +114,10 @@ def stream(lead_id: UUID, logs: Logs, seen: frozenset[UUID] = frozenset()) -> li
     seen |= {lead_id}
     facts = list(log.facts)
     for fact in log.facts:
-        if isinstance(fact, Joined) and fact.merged_lead_id not in seen:
+        if isinstance(fact, MergeApplied) and fact.merged_lead_id not in seen:
             place = fact.place
             theirs = stream(fact.merged_lead_id, logs, seen)
-            facts += [done for done in theirs if isinstance(done, Acted) and done.place > place]
+            facts += [done for done in theirs if isinstance(done, ActivityOccurred) and done.place > place]
     facts.sort(key=_place)
     return _with_effective_profiles(facts)
 
@@ -119,11 +128,11 @@ def fold(
     versions: Versions,
     *,
     until: datetime | None = None,
-    before: Place | None = None,
-    tried: Tried | None = None,
+    before: LogPosition | None = None,
+    tried: ProposedDecision | None = None,
     now: datetime = _FOLDED_AT,
     seen: frozenset[UUID] = frozenset(),
-) -> Folded:
+) -> ReplayResult:
     """The lead from zero, with what time alone brought about until `until`.
 
     `before` leaves out facts from that place on. A decision that is `tried` is judged at its place, by the version and the stage of
@@ -131,24 +140,26 @@ def fold(
     """
     log = logs.get(lead_id) or Log(lead_id)
     rules = None if log.entered_under is None else versions[log.entered_under]
-    way = Way(Lead(lead_id), rules, versions, now, quiet=True)
-    facts: list[Fact | Tried] = [fact for fact in stream(lead_id, logs, seen) if before is None or fact.place < before]
+    way = LeadStateMachine(Lead(lead_id), rules, versions, now, quiet=True)
+    facts: list[Fact | ProposedDecision] = [
+        fact for fact in stream(lead_id, logs, seen) if before is None or fact.place < before
+    ]
     if tried is not None:
         facts.append(tried)
         facts.sort(key=_place)
-    stood: Stood | None = None
+    stood: DecisionAccepted | None = None
     for fact in facts:
-        if isinstance(fact, Tried):
+        if isinstance(fact, ProposedDecision):
             way.pass_time(fact.at)
             target = way.allowed_target(fact.decided)
-            stood = Stood(fact.at, fact.decided, target.key, way.rules.version)
-            way.take(stood)
-        elif isinstance(fact, Joined) and fact.merged_lead_id not in seen:
+            stood = DecisionAccepted(fact.at, fact.decided, target.key, way.rules.version)
+            way.apply(stood)
+        elif isinstance(fact, MergeApplied) and fact.merged_lead_id not in seen:
             within = seen | {lead_id}
             other = fold(fact.merged_lead_id, logs, versions, until=fact.at, before=fact.place, seen=within)
-            way.take(fact, other.lead)
+            way.apply(fact, other.lead)
         else:
-            way.take(fact)
+            way.apply(fact)
     if until is not None:
         way.pass_time(until)
     entries = tuple(event for event in way.said if isinstance(event, LeadStageChanged))
@@ -156,14 +167,14 @@ def fold(
     lead = way.outcome().lead
     if lead is None:
         raise AssertionError("a way has a lead")
-    return Folded(lead, entries, stood, decided)
+    return ReplayResult(lead, entries, stood, decided)
 
 
-def _is_of(event: LeadDecided, stood: Stood | None) -> bool:
+def _is_of(event: LeadDecided, stood: DecisionAccepted | None) -> bool:
     return stood is not None and event.decision_id == stood.decided.decision_id
 
 
-def _place(fact: Fact | Tried) -> Place:
+def _place(fact: Fact | ProposedDecision) -> LogPosition:
     return fact.place
 
 
@@ -180,7 +191,7 @@ def _with_effective_profiles(facts: list[Fact]) -> list[Fact]:
     later submissions had brought; what it says of its own moment is where it differs from the profile told before it. So each field
     has the value told last among those whose moment has come.
     """
-    told = [fact for fact in facts if isinstance(fact, Profiled | Joined)]
+    told = [fact for fact in facts if isinstance(fact, ProfileChanged | MergeApplied)]
     sequences = [fact.sequence for fact in told]
     if sequences == sorted(sequences):
         return facts
@@ -196,7 +207,7 @@ def _with_effective_profiles(facts: list[Fact]) -> list[Fact]:
     present: dict[str, tuple[int, object]] = {}
     found: list[Fact] = []
     for each in facts:
-        if not isinstance(each, Profiled | Joined):
+        if not isinstance(each, ProfileChanged | MergeApplied):
             found.append(each)
             continue
         for name, value in changes[each.sequence].items():
@@ -261,7 +272,7 @@ def _place_of(chain: Sequence[LeadStageChanged], sequence: int) -> int:
 
 
 def corrections(
-    before: Lead, folded: Folded, stands: Sequence[LeadStageChanged], now: datetime
+    before: Lead, folded: ReplayResult, stands: Sequence[LeadStageChanged], now: datetime
 ) -> tuple[Lead, tuple[LeadEvent, ...]]:
     """The lead as folded, and what there is to say of the difference to what stands: first the decision that was heard, then entries
     that no longer stand, then those that do, in their order; scores and deal only as they are now."""
@@ -285,7 +296,7 @@ def corrections(
     return lead, tuple(saying.said)
 
 
-def _is_in_the_past(folded: Folded, stands: Sequence[LeadStageChanged]) -> bool:
+def _is_in_the_past(folded: ReplayResult, stands: Sequence[LeadStageChanged]) -> bool:
     """Whether the decision that was tried led somewhere before entries that stand already."""
     pairs = _matched(stands, folded.entries)
     decided = folded.decided.decision_id if folded.decided else None

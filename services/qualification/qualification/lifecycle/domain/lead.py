@@ -15,7 +15,7 @@ from uuid import UUID
 from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Money
 from qualification.definition.domain.definition import ACTIVITIES_PER_KIND_MAX
-from qualification.lifecycle.domain.facts import Answer, Place
+from qualification.lifecycle.domain.facts import Answer, LogPosition
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -146,7 +146,7 @@ class Lead:
     sequence: int = 0
     revision: int = 0
     profile_at: datetime | None = None
-    clock: Place | None = None
+    clock: LogPosition | None = None
     entered_under: int | None = None
     ruled_by: int | None = None
     due_at: datetime | None = None

@@ -1,6 +1,6 @@
 """Some leads and what is told of them, one thing after another: each is one step on, or is put into its place and folded anew.
 
-Pure: it holds the leads of one unit of work and opens nothing. A fold needs the log of the lead: what needs one raises Unlearnt, and
+Pure: it holds the leads of one unit of work and opens nothing. A fold needs the log of the lead: what needs one raises LogNotLoaded, and
 `learn` takes them. What is to be kept and published is collected for whoever saves it.
 """
 
@@ -28,25 +28,33 @@ from qualification.lifecycle.domain import progress
 from qualification.lifecycle.domain.decisions import NotAllowed, Unfit, allowed_decisions, refuse_unknown
 from qualification.lifecycle.domain.facts import (
     DECISION,
-    Acted,
-    Assigned,
+    ActivityOccurred,
     Decided,
+    DecisionAccepted,
     Fact,
-    Joined,
-    Place,
-    Profiled,
-    Ruled,
-    Stood,
+    LogPosition,
+    MergeApplied,
+    OwnerAssigned,
+    ProfileChanged,
+    VersionApplied,
 )
-from qualification.lifecycle.domain.history import Folded, Log, Tried, corrections, family, fold, followed
+from qualification.lifecycle.domain.history import (
+    Log,
+    ProposedDecision,
+    ReplayResult,
+    corrections,
+    family,
+    fold,
+    followed,
+)
 from qualification.lifecycle.domain.lead import Lead
-from qualification.lifecycle.domain.way import Versions, Way
+from qualification.lifecycle.domain.way import LeadStateMachine, Versions
 
 Told = LeadCaptured | LeadUpdated | LeadMerged | LeadUnmerged | LeadErased | ActivityRecorded
 """What intake tells that moves a lead."""
 
 
-class Unlearnt(Exception):
+class LogNotLoaded(Exception):
     """What was told needs the logs of these living leads; learn them and tell it again."""
 
     def __init__(self, lead_ids: tuple[UUID, ...]) -> None:
@@ -79,7 +87,7 @@ class Said:
     events: tuple[LeadEvent, ...] = ()
 
 
-class Register:
+class LeadUnitOfWork:
     """The leads of one unit of work. Not kept beyond it."""
 
     def __init__(self, leads: Mapping[UUID, Lead], rules: Rules | None, versions: Versions, now: datetime) -> None:
@@ -91,7 +99,7 @@ class Register:
         self.logs: dict[UUID, Log] = {}
         self.stands: dict[UUID, list[LeadStageChanged]] = {}
         self.kept: list[Kept] = []
-        self.superseded: list[tuple[UUID, Profiled]] = []
+        self.superseded: list[tuple[UUID, ProfileChanged]] = []
         self.undone: list[tuple[UUID, UUID]] = []
         """Of merges that were taken back: in whose log they stand, and the merge."""
         self.moved: list[Moved] = []
@@ -148,10 +156,10 @@ class Register:
 
     # -- what intake tells --
 
-    def take(self, event: Told) -> tuple[Said, ...]:  # noqa: PLR0911 - one for each kind
+    def apply_event(self, event: Told) -> tuple[Said, ...]:  # noqa: PLR0911 - one for each kind
         """Apply what intake told; what is to be said, by lead. What was told before changes nothing, however long ago that was.
 
-        Raises Unlearnt, and then nothing has changed.
+        Raises LogNotLoaded, and then nothing has changed.
         """
         lead = self.lead(event.lead_id)
         if lead.erased:
@@ -172,14 +180,14 @@ class Register:
         self.leads[lead.lead_id] = progress.erased(lead)
         return ()
 
-    def _told(self, lead: Lead, own_id: UUID, fact: Profiled | Acted) -> tuple[Said, ...]:
+    def _told(self, lead: Lead, own_id: UUID, fact: ProfileChanged | ActivityOccurred) -> tuple[Said, ...]:
         folds = self._folds(lead, own_id, fact)
         if folds:
             self._need(lead.lead_id)
         if self._was_told(own_id, fact):
             return ()
         self._keep(own_id, fact)
-        if isinstance(fact, Profiled):
+        if isinstance(fact, ProfileChanged):
             self._supersede(own_id, fact)
         elif lead.profile is None:
             self._noted.add(own_id)
@@ -191,23 +199,23 @@ class Register:
     def _need(self, *lead_ids: UUID) -> None:
         missing = tuple(lead_id for lead_id in dict.fromkeys(lead_ids) if self._is_unlearnt(lead_id))
         if missing:
-            raise Unlearnt(missing)
+            raise LogNotLoaded(missing)
 
-    def _folds(self, lead: Lead, own_id: UUID, fact: Profiled | Acted) -> bool:
+    def _folds(self, lead: Lead, own_id: UUID, fact: ProfileChanged | ActivityOccurred) -> bool:
         """Whether a fact cannot simply be the lead's next step."""
-        if isinstance(fact, Profiled) and own_id != lead.lead_id:
+        if isinstance(fact, ProfileChanged) and own_id != lead.lead_id:
             return True  # of a lead that was merged: it belongs to its time before the merge
         if lead.profile is None:
-            return isinstance(fact, Profiled) and self._was_noted(lead)
+            return isinstance(fact, ProfileChanged) and self._was_noted(lead)
         clock = lead.clock
         if clock is None:
             return self.rules is not None
         return fact.at <= clock.at and fact.place <= clock
 
-    def _was_told(self, own_id: UUID, fact: Profiled | Acted) -> bool:
+    def _was_told(self, own_id: UUID, fact: ProfileChanged | ActivityOccurred) -> bool:
         """Whether an activity is in the log, where that is learnt: what is told again is never a lead's next step."""
         log = self.logs.get(own_id)
-        return log is not None and isinstance(fact, Acted) and fact in log.facts
+        return log is not None and isinstance(fact, ActivityOccurred) and fact in log.facts
 
     def _was_noted(self, lead: Lead) -> bool:
         return lead.noted or lead.lead_id in self._noted
@@ -279,7 +287,7 @@ class Register:
                     self.leads[member] = replace(self.leads[member], merged_into=restored_id)
             restored = replace(self.leads[restored_id], merged_into=None)
             self.leads[restored_id] = restored
-            if not any(isinstance(fact, Profiled | Joined) for fact in self.logs[restored_id].facts):
+            if not any(isinstance(fact, ProfileChanged | MergeApplied) for fact in self.logs[restored_id].facts):
                 first = _profiled(Lead(restored_id), 0, event.restored_state, event.restored_state.captured_at)
                 self._keep(restored_id, first)
                 self._supersede(restored_id, first)
@@ -293,17 +301,17 @@ class Register:
 
     def _holder(self, survivor_id: UUID, merge_id: UUID) -> UUID | None:
         for member in family(survivor_id, self.logs):
-            if any(isinstance(f, Joined) and f.merge_id == merge_id for f in self.logs[member].facts):
+            if any(isinstance(f, MergeApplied) and f.merge_id == merge_id for f in self.logs[member].facts):
                 return member
         return None
 
     # -- decisions, assignments, versions, time --
 
-    def decide(self, lead_id: UUID, decided: Decided, *, of_batch: bool = False) -> tuple[Stood, Said]:
+    def decide(self, lead_id: UUID, decided: Decided, *, of_batch: bool = False) -> tuple[DecisionAccepted, Said]:
         """Take a decision at its place: the moment that it is dated, not before the capture. Raises Refused, and nothing has changed.
 
         `of_batch`: one that its place does not allow, but the lead's present stage does, is taken as the newest, dated as it is. So
-        is what a CRM dates before the capture; singly that is refused. Raises Unlearnt likewise.
+        is what a CRM dates before the capture; singly that is refused. Raises LogNotLoaded likewise.
         """
         lead = self.lead(lead_id)
         refuse_unknown(lead, self.rules)
@@ -314,7 +322,7 @@ class Register:
             early = (("/occurred_at", "before the lead was captured"),)
             raise Unfit(early, lead.stage, allowed_decisions(lead, self._rules_of(lead)))
         at = max(decided.occurred_at, profile.captured_at)
-        if Place(at, DECISION, decided.decision_id) > clock:
+        if LogPosition(at, DECISION, decided.decision_id) > clock:
             return self._decided_next(lead, decided, at)
         try:
             return self._decided_late(lead, decided, at)
@@ -323,27 +331,27 @@ class Register:
                 raise
         return self._decided_next(lead, decided, lead.next_moment(at))
 
-    def _decided_next(self, lead: Lead, decided: Decided, at: datetime) -> tuple[Stood, Said]:
+    def _decided_next(self, lead: Lead, decided: Decided, at: datetime) -> tuple[DecisionAccepted, Said]:
         way = self._way(lead)
         ruled = self._brought_up(way, lead, at)
         way.pass_time(at)
         target = way.allowed_target(decided)
-        stood = Stood(at, decided, target.key, way.rules.version)
-        way.take(stood)
+        stood = DecisionAccepted(at, decided, target.key, way.rules.version)
+        way.apply(stood)
         if ruled is not None:
             self._keep(lead.lead_id, ruled)
         self._keep(lead.lead_id, stood)
         return stood, self._settled(lead.lead_id, way)
 
-    def _decided_late(self, lead: Lead, decided: Decided, at: datetime) -> tuple[Stood, Said]:
+    def _decided_late(self, lead: Lead, decided: Decided, at: datetime) -> tuple[DecisionAccepted, Said]:
         self._need(lead.lead_id)
-        folded = self._fold(lead, Tried(at, decided))
+        folded = self._fold(lead, ProposedDecision(at, decided))
         if folded.stood is None:
             raise AssertionError("a decision that was tried and not refused stands")
         self._keep(lead.lead_id, folded.stood)
         return folded.stood, self._corrected(lead, folded)
 
-    def assigned(self, lead_id: UUID, fact: Assigned) -> None:
+    def assigned(self, lead_id: UUID, fact: OwnerAssigned) -> None:
         """Note that the lead was given to somebody; whoever did it says so."""
         lead = self.lead(lead_id)
         self._keep(lead.lead_id, fact)
@@ -392,10 +400,10 @@ class Register:
     def _rules_of(self, lead: Lead) -> Rules | None:
         return self.rules if lead.ruled_by is None else self.versions[lead.ruled_by]
 
-    def _way(self, lead: Lead) -> Way:
-        return Way(lead, self._rules_of(lead), self.versions, self.now)
+    def _way(self, lead: Lead) -> LeadStateMachine:
+        return LeadStateMachine(lead, self._rules_of(lead), self.versions, self.now)
 
-    def _brought_up(self, way: Way, lead: Lead, until: datetime | None) -> Ruled | None:
+    def _brought_up(self, way: LeadStateMachine, lead: Lead, until: datetime | None) -> VersionApplied | None:
         """Bring the lead under the version in force if its moment lies before `until` (None: whenever); the fact to be kept."""
         rules = self.rules
         if rules is None or lead.clock is None or lead.ruled_by is None or rules.version <= lead.ruled_by:
@@ -403,8 +411,8 @@ class Register:
         at = lead.clock.at if rules.since is None else max(rules.since, lead.clock.at)
         if until is not None and at >= until:
             return None
-        ruled = Ruled(at, rules.version)
-        way.take(ruled)
+        ruled = VersionApplied(at, rules.version)
+        way.apply(ruled)
         return ruled
 
     def _stepped(self, lead: Lead, fact: Fact, other: Lead | None = None) -> Said:
@@ -413,10 +421,10 @@ class Register:
             ruled = self._brought_up(way, lead, fact.at)
             if ruled is not None:
                 self._keep(lead.lead_id, ruled)
-        way.take(fact, other)
+        way.apply(fact, other)
         return self._settled(lead.lead_id, way)
 
-    def _settled(self, lead_id: UUID, way: Way) -> Said:
+    def _settled(self, lead_id: UUID, way: LeadStateMachine) -> Said:
         outcome = way.outcome()
         if outcome.lead is None:
             raise AssertionError("a way has a lead")
@@ -431,7 +439,7 @@ class Register:
         lead = self.leads[lead_id]
         return (self._corrected(lead, self._fold(lead, None, until)),)
 
-    def _fold(self, lead: Lead, tried: Tried | None, until: datetime | None = None) -> Folded:
+    def _fold(self, lead: Lead, tried: ProposedDecision | None, until: datetime | None = None) -> ReplayResult:
         log = self.logs.get(lead.lead_id) or Log(lead.lead_id)
         if log.entered_under is None and self.rules is not None:
             self.logs[lead.lead_id] = replace(log, entered_under=self.rules.version)
@@ -440,7 +448,7 @@ class Register:
             reached = until if reached is None else max(until, reached)
         return fold(lead.lead_id, self.logs, self.versions, until=reached, tried=tried, now=self.now)
 
-    def _corrected(self, lead: Lead, folded: Folded) -> Said:
+    def _corrected(self, lead: Lead, folded: ReplayResult) -> Said:
         made, events = corrections(lead, folded, self.stands.get(lead.lead_id, ()), self.now)
         self.leads[lead.lead_id] = made
         self._stand(lead.lead_id, events)
@@ -461,7 +469,7 @@ class Register:
         if lead_id in self.logs:
             self.logs[lead_id] = self.logs[lead_id].with_one(fact)
 
-    def _supersede(self, lead_id: UUID, fact: Profiled) -> None:
+    def _supersede(self, lead_id: UUID, fact: ProfileChanged) -> None:
         """A newer profile; the one before goes into the log. A merged lead's are all there, as its row holds none."""
         own = self.leads[lead_id]
         if own.merged_into is not None:
@@ -480,24 +488,24 @@ class Register:
     def _remember_profile(self, lead_id: UUID) -> None:
         own = self.leads[lead_id]
         if own.profile is not None and own.profile_at is not None and own.merged_into is None:
-            self.superseded.append((lead_id, Profiled(own.profile_at, own.intake_sequence, own.profile)))
+            self.superseded.append((lead_id, ProfileChanged(own.profile_at, own.intake_sequence, own.profile)))
 
 
-def _is_newest(fact: Acted, clock: Place | None) -> bool:
+def _is_newest(fact: ActivityOccurred, clock: LogPosition | None) -> bool:
     """Whether a fact may be the one that a lead was judged by last."""
     return clock is not None and fact.at == clock.at and fact.place <= clock
 
 
-def _acted(event: ActivityRecorded) -> Acted:
-    return Acted(event.occurred_at, event.activity_id, event.kind, event.by)
+def _acted(event: ActivityRecorded) -> ActivityOccurred:
+    return ActivityOccurred(event.occurred_at, event.activity_id, event.kind, event.by)
 
 
-def _profiled(known: Lead, sequence: int, state: LeadState, occurred_at: datetime) -> Profiled:
+def _profiled(known: Lead, sequence: int, state: LeadState, occurred_at: datetime) -> ProfileChanged:
     """A profile at its place; the first that is heard of counts from the capture."""
     at = state.captured_at if known.profile is None else max(occurred_at, state.captured_at)
-    return Profiled(at, sequence, state)
+    return ProfileChanged(at, sequence, state)
 
 
-def _joined(event: LeadMerged, other_id: UUID) -> Joined:
+def _joined(event: LeadMerged, other_id: UUID) -> MergeApplied:
     at = max(event.occurred_at, event.state.captured_at)
-    return Joined(at, event.merge_id, other_id, event.sequence, event.state)
+    return MergeApplied(at, event.merge_id, other_id, event.sequence, event.state)

@@ -25,15 +25,15 @@ from qualification.lifecycle.domain.due import next_change, not_before
 from qualification.lifecycle.domain.facts import (
     NIL,
     TIME,
-    Acted,
-    Assigned,
+    ActivityOccurred,
     Decided,
+    DecisionAccepted,
     Fact,
-    Joined,
-    Place,
-    Profiled,
-    Ruled,
-    Stood,
+    LogPosition,
+    MergeApplied,
+    OwnerAssigned,
+    ProfileChanged,
+    VersionApplied,
 )
 from qualification.lifecycle.domain.lead import Activities, Deal, Lead, Scores, microseconds
 from qualification.lifecycle.domain.scoring import LeadFacts, scores
@@ -52,7 +52,7 @@ class Outcome:
     events: tuple[LeadEvent, ...] = ()
 
 
-class Way:
+class LeadStateMachine:
     """The draft. Its members are those of Lead that can change on the way.
 
     `quiet`: nothing is to be published of it, so only stage entries and decisions are noted (a fold; it numbers them from 1).
@@ -143,26 +143,26 @@ class Way:
             tuple(self.said),
         )
 
-    def take(self, fact: Fact, other: Lead | None = None) -> None:
-        """One fact, in its place; what time brings before it comes first. `other` is the lead that a Joined ends."""
-        if isinstance(fact, Assigned):
+    def apply(self, fact: Fact, other: Lead | None = None) -> None:
+        """One fact, in its place; what time brings before it comes first. `other` is the lead that a merge ends."""
+        if isinstance(fact, OwnerAssigned):
             self.owner = fact.owner  # nothing is judged by it, so it moves no clock
             return
         self.pass_time(fact.at)
         match fact:
-            case Acted():
+            case ActivityOccurred():
                 self.activities = self.activities.with_one(fact.kind, microseconds(fact.at))
                 self._known_scores = None
                 self._judge(fact.at, fact.at if fact.by == "lead" else None)
-            case Profiled():
+            case ProfileChanged():
                 self._profile(fact.state, fact.sequence, fact.at)
                 self._judge(fact.at)
-            case Stood():
+            case DecisionAccepted():
                 self._follow(fact.decided, self.versions[fact.version].stages[fact.stage], fact.version)
                 self._advance(fact.at, None)  # a decision changes nothing that is scored
-            case Joined():
+            case MergeApplied():
                 self._join(fact, other)
-            case Ruled():
+            case VersionApplied():
                 self.rules = self.versions[fact.version]
                 self._known_scores = self._known_fit = None
                 self._judge(fact.at, cause="definition")
@@ -223,7 +223,7 @@ class Way:
             self._score(at)
         if len(self.said) == entries and not graded:
             return False
-        self.clock = Place(at, TIME, NIL)
+        self.clock = LogPosition(at, TIME, NIL)
         self._await(at)
         return True
 
@@ -247,7 +247,7 @@ class Way:
             self._score(at)
         self._advance(at, new_interest_at, cause)
 
-    def _join(self, fact: Joined, other: Lead | None) -> None:
+    def _join(self, fact: MergeApplied, other: Lead | None) -> None:
         if fact.sequence > self.profile_sequence or self.profile is None or self.quiet:
             self._profile(fact.state, fact.sequence, fact.at)
         if other is not None:

@@ -12,7 +12,7 @@ import orjson
 
 from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
 from accord.db import finite
-from qualification.lifecycle.domain.facts import Fields, Stood
+from qualification.lifecycle.domain.facts import DecisionAccepted, Fields
 
 _ENTRY_COLUMNS = (
     "lead_id",
@@ -88,7 +88,7 @@ class Note:
 async def append(
     connection: asyncpg.Connection,
     entries: Sequence[LeadStageChanged],
-    decisions: Sequence[tuple[LeadDecided, Stood]],
+    decisions: Sequence[tuple[LeadDecided, DecisionAccepted]],
     notes: Sequence[Note],
 ) -> None:
     """Write what the events say, by one COPY per table: rows are never written twice. A decision comes with its place and fields."""

@@ -15,7 +15,7 @@ from accord.db import bulk, finite, uuid_of
 from accord.isolation import is_resting, is_stuck
 from qualification import tables
 from qualification.definition.domain.definition import ACTIVITIES_PER_KIND_MAX
-from qualification.lifecycle.domain.facts import Place
+from qualification.lifecycle.domain.facts import LogPosition
 from qualification.lifecycle.domain.lead import NO_ACTIVITIES, NO_DEAL, Activities, Deal, Lead, Scores, microseconds
 from qualification.lifecycle.queries import reevaluations
 
@@ -272,7 +272,7 @@ def _lead(row: asyncpg.Record) -> Lead:
         profile_at=row["profile_at"],
         clock=None
         if row["clock_rank"] is None
-        else Place(finite(row["evaluated_at"]), row["clock_rank"], row["clock_tie"]),
+        else LogPosition(finite(row["evaluated_at"]), row["clock_rank"], row["clock_tie"]),
         entered_under=row["entered_under"],
         ruled_by=row["ruled_by"],
         due_at=row["due_at"],

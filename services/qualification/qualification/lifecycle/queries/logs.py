@@ -16,7 +16,17 @@ from accord.contracts.qualification_events import LeadStageChanged
 from accord.contracts.values import Money
 from accord.db import bulk
 from qualification import tables
-from qualification.lifecycle.domain.facts import Acted, Assigned, Decided, Fact, Fields, Joined, Profiled, Ruled, Stood
+from qualification.lifecycle.domain.facts import (
+    ActivityOccurred,
+    Decided,
+    DecisionAccepted,
+    Fact,
+    Fields,
+    MergeApplied,
+    OwnerAssigned,
+    ProfileChanged,
+    VersionApplied,
+)
 from qualification.lifecycle.domain.history import Log, standing
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -135,11 +145,13 @@ async def _read(
                 continue
             joined.add(UUID(given["merged_lead_id"]))
         fact = _fact(row, given)
-        if not isinstance(fact, Profiled) or fact.sequence not in sequences[row["lead_id"]]:
+        if not isinstance(fact, ProfileChanged) or fact.sequence not in sequences[row["lead_id"]]:
             found[row["lead_id"]].append(fact)
     await _read_leads(connection, ids, found, entered, sequences)
     for row in await connection.fetch(_ACTIVITIES, ids):
-        activities[row["lead_id"]].append(Acted(row["occurred_at"], row["activity_id"], row["kind"], row["by"]))
+        activities[row["lead_id"]].append(
+            ActivityOccurred(row["occurred_at"], row["activity_id"], row["kind"], row["by"])
+        )
     for row in await connection.fetch(_DECISIONS, ids):
         found[row["lead_id"]].append(_stood(row))
     for lead_id, assigned in _assigned(await connection.fetch(_ASSIGNMENTS, ids)):
@@ -148,7 +160,7 @@ async def _read(
     return joined
 
 
-def _assigned(rows: Iterable[asyncpg.Record]) -> Iterable[tuple[UUID, Assigned]]:
+def _assigned(rows: Iterable[asyncpg.Record]) -> Iterable[tuple[UUID, OwnerAssigned]]:
     """Assignments with their leads, in the order in which they were made. Whoever was given a lead last has it, also where the
     transaction that did it began before that of the one before, and waited."""
     last: dict[UUID, datetime] = {}
@@ -157,7 +169,7 @@ def _assigned(rows: Iterable[asyncpg.Record]) -> Iterable[tuple[UUID, Assigned]]
         if lead_id in last and at <= last[lead_id]:
             at = last[lead_id] + _MICROSECOND
         last[lead_id] = at
-        yield lead_id, Assigned(at, row["assignment_id"], row["owner"])
+        yield lead_id, OwnerAssigned(at, row["assignment_id"], row["owner"])
 
 
 async def stands(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, list[LeadStageChanged]]:
@@ -180,12 +192,12 @@ async def _read_leads(
         lead_id = row["lead_id"]
         entered[lead_id] = row["entered_under"]
         sequence = row["intake_sequence"]
-        known = {fact.sequence for fact in found[lead_id] if isinstance(fact, Profiled)}
+        known = {fact.sequence for fact in found[lead_id] if isinstance(fact, ProfileChanged)}
         if row["profile_at"] is None or row["merged_into"] is not None or row["erased"]:
             continue
         if sequence not in known and sequence not in sequences.get(lead_id, ()):
             state = LeadState.model_validate_json(row["profile"])
-            found[lead_id].append(Profiled(row["profile_at"], sequence, state))
+            found[lead_id].append(ProfileChanged(row["profile_at"], sequence, state))
 
 
 async def keep(connection: asyncpg.Connection, facts: Sequence[tuple[UUID, Fact]], now: datetime) -> None:
@@ -217,42 +229,42 @@ async def forget(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> No
 def _json(fact: Fact) -> str:
     given: dict[str, object]
     match fact:
-        case Profiled():
+        case ProfileChanged():
             given = {
                 "kind": "profile",
                 "sequence": fact.sequence,
                 "state": orjson.Fragment(fact.state.model_dump_json()),
             }
-        case Joined():
+        case MergeApplied():
             given = {
                 "kind": "merge",
                 "merged_lead_id": str(fact.merged_lead_id),
                 "sequence": fact.sequence,
                 "state": orjson.Fragment(fact.state.model_dump_json()),
             }
-        case Ruled():
+        case VersionApplied():
             given = {"kind": "version", "version": fact.version}
         case _:
             raise AssertionError(f"{type(fact).__name__} has a table of its own")
     return orjson.dumps(given).decode()
 
 
-def _fact(row: asyncpg.Record, given: Mapping[str, object]) -> Profiled | Joined | Ruled:
+def _fact(row: asyncpg.Record, given: Mapping[str, object]) -> ProfileChanged | MergeApplied | VersionApplied:
     at = row["placed_at"]
     if given["kind"] == "profile":
-        return Profiled(at, int(str(given["sequence"])), LeadState.model_validate(given["state"]))
+        return ProfileChanged(at, int(str(given["sequence"])), LeadState.model_validate(given["state"]))
     if given["kind"] == "merge":
-        return Joined(
+        return MergeApplied(
             at=at,
             merge_id=row["tie"],
             merged_lead_id=UUID(str(given["merged_lead_id"])),
             sequence=int(str(given["sequence"])),
             state=LeadState.model_validate(given["state"]),
         )
-    return Ruled(at, int(str(given["version"])))
+    return VersionApplied(at, int(str(given["version"])))
 
 
-def _stood(row: asyncpg.Record) -> Stood:
+def _stood(row: asyncpg.Record) -> DecisionAccepted:
     given = orjson.loads(row["fields"])
     amount, expected_close = given.get("amount"), given.get("expected_close")
     decided = Decided(
@@ -268,7 +280,7 @@ def _stood(row: asyncpg.Record) -> Stood:
             answers=given.get("answers", {}),
         ),
     )
-    return Stood(row["placed_at"], decided, row["stage"], row["definition_version"])
+    return DecisionAccepted(row["placed_at"], decided, row["stage"], row["definition_version"])
 
 
 def _entry(row: asyncpg.Record) -> LeadStageChanged:

@@ -14,9 +14,16 @@ from uuid import UUID
 from accord.contracts.intake_events import LeadMerged, LeadUnmerged
 from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
 from accord.db import UnitOfWork
-from qualification.lifecycle.domain.facts import Acted, Decided, Fact, Joined, Ruled, Stood
+from qualification.lifecycle.domain.facts import (
+    ActivityOccurred,
+    Decided,
+    DecisionAccepted,
+    Fact,
+    MergeApplied,
+    VersionApplied,
+)
 from qualification.lifecycle.domain.lead import Lead
-from qualification.lifecycle.domain.register import Kept, Moved, Register, Said, Told, Unlearnt
+from qualification.lifecycle.domain.register import Kept, LeadUnitOfWork, LogNotLoaded, Moved, Said, Told
 from qualification.lifecycle.queries import activities, external_keys, history, leads, logs
 from qualification.lifecycle.service.book import Book, Changes
 
@@ -39,10 +46,10 @@ class LeadBatch:
         self._recording = unit_of_work
         self._book = book
         self._before = dict(locked)
-        self._register = Register(locked, book.in_force, book.versions, unit_of_work.now)
+        self._register = LeadUnitOfWork(locked, book.in_force, book.versions, unit_of_work.now)
         self._entries: list[LeadStageChanged] = []
         self._decided: list[LeadDecided] = []
-        self._stood: dict[UUID, Stood] = {}
+        self._stood: dict[UUID, DecisionAccepted] = {}
         self._notes: list[history.Note] = []
 
     @classmethod
@@ -74,13 +81,13 @@ class LeadBatch:
         lead = self.lead(lead_id)
         return lead.clock is not None and at < lead.clock.at and not lead.erased
 
-    async def take(self, event: Told, traceparent: str | None) -> None:
+    async def apply_event(self, event: Told, traceparent: str | None) -> None:
         """Apply what intake told."""
         try:
-            told = self._register.take(event)
-        except Unlearnt as needed:
+            told = self._register.apply_event(event)
+        except LogNotLoaded as needed:
             await self._learn(needed.lead_ids)
-            told = self._register.take(event)
+            told = self._register.apply_event(event)
         for said in told:
             self._publish(said, traceparent)
 
@@ -88,7 +95,7 @@ class LeadBatch:
         """Apply a decision. Raises Refused, and then nothing has changed."""
         try:
             stood, said = self._register.decide(lead_id, decided, of_batch=of_batch)
-        except Unlearnt as needed:
+        except LogNotLoaded as needed:
             await self._learn(needed.lead_ids)
             stood, said = self._register.decide(lead_id, decided, of_batch=of_batch)
         self._stood[decided.decision_id] = stood
@@ -122,7 +129,7 @@ class LeadBatch:
         connection, register, now = await self._recording.connection(), self._register, self._recording.now
         changed = [lead for lead_id, lead in register.leads.items() if lead is not self._before[lead_id]]
         await activities.append(
-            connection, [_row(kept, kept.fact) for kept in register.kept if isinstance(kept.fact, Acted)]
+            connection, [_row(kept, kept.fact) for kept in register.kept if isinstance(kept.fact, ActivityOccurred)]
         )
         for moved in register.moved:
             await self._move(moved)
@@ -150,7 +157,7 @@ class LeadBatch:
             return
         merged_now: dict[UUID, list[UUID]] = defaultdict(list)
         for kept in self._register.kept:
-            if isinstance(kept.fact, Joined):
+            if isinstance(kept.fact, MergeApplied):
                 merged_now[kept.lead_id].append(kept.fact.merged_lead_id)
         loaded = await logs.load(await self._recording.connection(), lead_ids, merged_now)
         for lead_id in lead_ids:
@@ -167,7 +174,9 @@ class LeadBatch:
 
     def _facts(self) -> list[tuple[UUID, Fact]]:
         register = self._register
-        own = [(kept.lead_id, kept.fact) for kept in register.kept if isinstance(kept.fact, Joined | Ruled)]
+        own = [
+            (kept.lead_id, kept.fact) for kept in register.kept if isinstance(kept.fact, MergeApplied | VersionApplied)
+        ]
         return [*own, *((lead_id, fact) for lead_id, fact in register.superseded)]
 
     def _publish(self, said: Said, traceparent: str | None) -> None:
@@ -191,6 +200,6 @@ class LeadBatch:
         return keys
 
 
-def _row(kept: Kept, fact: Acted) -> activities.Row:
+def _row(kept: Kept, fact: ActivityOccurred) -> activities.Row:
     recorded_for = None if kept.lead_id == kept.living else kept.lead_id
     return activities.Row(kept.living, fact.kind, fact.at, fact.activity_id, fact.by, recorded_for)

@@ -41,7 +41,7 @@ async def requalify(unit_of_work: UnitOfWork, received: Sequence[Received], book
     batch = await LeadBatch.lock(unit_of_work, book, (lead_id for data, _ in moving for lead_id in concerned(data)))
     await batch.foresee(data for data, _ in moving)
     for number, (data, traceparent) in enumerate(moving, start=1):
-        await batch.take(data, traceparent)
+        await batch.apply_event(data, traceparent)
         if number % EVENTS_PER_TURN_MAX == 0:
             await asyncio.sleep(0)
     await batch.save()

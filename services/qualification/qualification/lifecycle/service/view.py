@@ -15,7 +15,7 @@ from accord.db import Database, connection_of, finite
 from qualification.definition.domain.rules import Rules
 from qualification.definition.service import Definitions
 from qualification.lifecycle.domain.decisions import allowed_decisions
-from qualification.lifecycle.domain.facts import LAST, LAST_TIE, Place, Ruled, Stood
+from qualification.lifecycle.domain.facts import LAST, LAST_TIE, DecisionAccepted, LogPosition, VersionApplied
 from qualification.lifecycle.domain.history import fold, living_at
 from qualification.lifecycle.domain.lead import Lead, Scores
 from qualification.lifecycle.domain.progress import GateExplained, explain_gates
@@ -96,10 +96,15 @@ async def view_past(database: Database, named: UUID | str, definitions: Definiti
     if lead_id not in found.logs:
         return None
     await definitions.know(
-        {fact.version for log in found.logs.values() for fact in log.facts if isinstance(fact, Ruled | Stood)}
+        {
+            fact.version
+            for log in found.logs.values()
+            for fact in log.facts
+            if isinstance(fact, VersionApplied | DecisionAccepted)
+        }
     )
     await definitions.know({log.entered_under for log in found.logs.values() if log.entered_under is not None})
-    past = fold(lead_id, found.logs, versions, until=at, before=Place(at, LAST, LAST_TIE)).lead
+    past = fold(lead_id, found.logs, versions, until=at, before=LogPosition(at, LAST, LAST_TIE)).lead
     if past.profile is None or past.profile.captured_at > at:
         return None
     rules = versions[past.ruled_by] if past.ruled_by else None

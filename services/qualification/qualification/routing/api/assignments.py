@@ -27,7 +27,7 @@ from qualification.lifecycle.service.decide import Author
 from qualification.routing.domain.assignment import Assignment, How
 from qualification.routing.domain.document import Method
 from qualification.routing.service.assign import Given, Stranger, Wish, assign_by_hand, list_assignments, list_owned
-from qualification.routing.service.document import RoutingBook
+from qualification.routing.service.document import RoutingVersionCache
 from qualification.routing.service.give import Cause, explained
 
 _ASSIGNMENT: dict[str, Any] = {"owner": "ann", "reason": "territory"}
@@ -150,7 +150,7 @@ class OwnedRow(LeadRow):
     open: bool
 
 
-def router(database: Database, definitions: Definitions, book: RoutingBook) -> APIRouter:
+def router(database: Database, definitions: Definitions, book: RoutingVersionCache) -> APIRouter:
     """The routes over one database, the definition and the routing in force."""
     routes = APIRouter(tags=["routing"])
 

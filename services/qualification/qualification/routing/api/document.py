@@ -30,10 +30,10 @@ from qualification.routing.domain.document import Method, Routing, RoutingDocume
 from qualification.routing.queries.document import Version
 from qualification.routing.service.document import (
     WAITING_COUNTED_MAX,
-    RoutingBook,
+    InvalidDocument,
+    RoutingVersionCache,
     SaidFacts,
-    Stale,
-    Wrong,
+    VersionConflict,
     list_versions,
     newest_version,
     one_version,
@@ -162,7 +162,7 @@ class PreviewAnswer(BaseModel):
     explanation: ExplanationAnswer
 
 
-def router(database: Database, definitions: Definitions, book: RoutingBook) -> APIRouter:
+def router(database: Database, definitions: Definitions, book: RoutingVersionCache) -> APIRouter:
     """The routes over one database, the definition and the routing in force."""
     routes = APIRouter(tags=["routing"])
     _documents(routes, database, definitions, book)
@@ -170,7 +170,7 @@ def router(database: Database, definitions: Definitions, book: RoutingBook) -> A
     return routes
 
 
-def _documents(routes: APIRouter, database: Database, definitions: Definitions, book: RoutingBook) -> None:
+def _documents(routes: APIRouter, database: Database, definitions: Definitions, book: RoutingVersionCache) -> None:
     @routes.get(
         "/v1/routing",
         summary="The routing in force",
@@ -210,9 +210,9 @@ def _documents(routes: APIRouter, database: Database, definitions: Definitions, 
         based_on = await _based_on(request, database, if_match)
         try:
             written, new = await book.write(document, await definitions.in_force(), based_on, caller.name)
-        except Wrong as wrong:
+        except InvalidDocument as wrong:
             raise refused(wrong) from None
-        except Stale as stale:
+        except VersionConflict as stale:
             raise precondition_failed(_etag(stale.version) if stale.version else None) from None
         response.status_code = 201 if new else 200
         response.headers["ETag"] = _etag(written.version)
@@ -242,7 +242,7 @@ def _documents(routes: APIRouter, database: Database, definitions: Definitions, 
         return _found(request, response, await one_version(database, version))
 
 
-def _asking(routes: APIRouter, database: Database, definitions: Definitions, book: RoutingBook) -> None:
+def _asking(routes: APIRouter, database: Database, definitions: Definitions, book: RoutingVersionCache) -> None:
     @routes.get(
         "/v1/routing/pools",
         summary="How the pools stand",
@@ -312,7 +312,7 @@ async def _tried(content: Mapping[str, JsonValue], rules: Rules | None) -> Routi
     """A document of a request, compiled as version 0. Raises Problem 422."""
     tried = await asyncio.to_thread(_read, content, rules)
     if isinstance(tried, list):
-        raise refused(Wrong(tried), "/routing")
+        raise refused(InvalidDocument(tried), "/routing")
     return tried
 
 
@@ -320,7 +320,7 @@ def _read(content: Mapping[str, JsonValue], rules: Rules | None) -> Routing | li
     return check_routing(content, rules) or compile_routing(0, RoutingDocument.model_validate(content))
 
 
-def refused(wrong: Wrong, at: str = "") -> Problem:
+def refused(wrong: InvalidDocument, at: str = "") -> Problem:
     """422 with a pointer to each place that is wrong."""
     items = [{"pointer": at + found.pointer, "message": found.message} for found in wrong.findings]
     detail = f"{len(items)} places are wrong; see errors." if len(items) > 1 else "One place is wrong; see errors."

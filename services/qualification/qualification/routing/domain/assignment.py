@@ -88,7 +88,7 @@ class MemberLooked:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolLooked:
+class PoolEvaluation:
     """A pool that was asked, and whom it gave."""
 
     pool: str
@@ -108,7 +108,7 @@ class Assignment:
     pool: str | None
     rules: tuple[RuleLooked, ...]
     sticky: tuple[StickyLooked, ...]
-    pools: tuple[PoolLooked, ...]
+    pools: tuple[PoolEvaluation, ...]
 
     @property
     def why(self) -> str:
@@ -138,10 +138,10 @@ def assign(asked: Asked, routing: Routing, state: State, now: datetime) -> tuple
     return _from_pools(asked, routing, state, now, pool, looked, tuple(sticky))
 
 
-def available(routing: Routing, pool: str, state: State, now: datetime) -> tuple[PoolLooked, bool]:
+def available(routing: Routing, pool: str, state: State, now: datetime) -> tuple[PoolEvaluation, bool]:
     """How the members of a pool stand now, and whether any of them could be given a lead."""
     members = _members(routing.pools[pool], Asked(_NOBODY, _NoFacts()), routing, state, now)
-    looked = PoolLooked(pool, routing.pools[pool].method, pool == routing.fallback, members, None)
+    looked = PoolEvaluation(pool, routing.pools[pool].method, pool == routing.fallback, members, None)
     return looked, any(member.available for member in members)
 
 
@@ -174,7 +174,7 @@ def _from_pools(
     sticky: tuple[StickyLooked, ...],
 ) -> tuple[Assignment, State]:
     asks = [key for key in dict.fromkeys([pool, routing.fallback]) if key is not None]
-    pools: list[PoolLooked] = []
+    pools: list[PoolEvaluation] = []
     for key in asks:
         how: How = "pool" if key == pool else "fallback"
         looked, pointer = _pick(routing.pools[key], asked, routing, state, now, fallback=how == "fallback")
@@ -188,7 +188,7 @@ def _from_pools(
 
 def _pick(
     pool: Pool, asked: Asked, routing: Routing, state: State, now: datetime, *, fallback: bool
-) -> tuple[PoolLooked, Pointer]:
+) -> tuple[PoolEvaluation, Pointer]:
     pointer = kept_for(state.pointers.get(pool.key, Pointer()), pool.weights)
     members = _members(pool, asked, routing, state, now)
     free = [member for member in members if member.available]
@@ -199,7 +199,7 @@ def _pick(
     picked: str | None = None
     if free:
         picked, pointer = pick(pointer, {member.owner: member.weight for member in free})
-    return PoolLooked(pool.key, pool.method, fallback, members, picked), pointer
+    return PoolEvaluation(pool.key, pool.method, fallback, members, picked), pointer
 
 
 def _members(pool: Pool, asked: Asked, routing: Routing, state: State, now: datetime) -> tuple[MemberLooked, ...]:
@@ -254,7 +254,7 @@ _METHODS: dict[Method, str] = {
 }
 
 
-def _said(looked: PoolLooked) -> str:
+def _said(looked: PoolEvaluation) -> str:
     free = sum(member.available for member in looked.members)
     where = f"the fallback pool {looked.pool}" if looked.fallback else f"pool {looked.pool}"
     if looked.picked is None:

@@ -22,7 +22,7 @@ from qualification.definition.domain.rules import Rules
 from qualification.lifecycle.domain.lead import Activities, Lead
 from qualification.lifecycle.domain.scoring import LeadFacts, scores
 from qualification.lifecycle.queries import leads
-from qualification.routing.domain.assignment import Asked, Assignment, PoolLooked, State, assign, available
+from qualification.routing.domain.assignment import Asked, Assignment, PoolEvaluation, State, assign, available
 from qualification.routing.domain.checks import check_routing
 from qualification.routing.domain.document import Routing, RoutingDocument, compile_routing, open_stages
 from qualification.routing.queries import assignments
@@ -32,7 +32,7 @@ from qualification.routing.queries.document import Version
 WAITING_COUNTED_MAX = 10_000
 
 
-class Wrong(Exception):
+class InvalidDocument(Exception):
     """The document has findings and is not taken."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
@@ -40,7 +40,7 @@ class Wrong(Exception):
         self.findings = findings
 
 
-class Stale(Exception):
+class VersionConflict(Exception):
     """The document has changed since the caller read it. `version` is the present one, None where there is none."""
 
     def __init__(self, version: int | None) -> None:
@@ -48,7 +48,7 @@ class Stale(Exception):
         self.version = version
 
 
-class RoutingBook:
+class RoutingVersionCache:
     """The document in force, compiled once for each version. Another process's version is seen after a second at most."""
 
     def __init__(self, database: Database) -> None:
@@ -72,7 +72,7 @@ class RoutingBook:
         """
         findings = await asyncio.to_thread(check_routing, document.content, rules)
         if findings:
-            raise Wrong(findings)
+            raise InvalidDocument(findings)
         pools = RoutingDocument.model_validate(document.content).pools
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
@@ -80,7 +80,7 @@ class RoutingBook:
             before = await stored.newest(connection)
             number = before.version if before else None
             if number != based_on:
-                raise Stale(number)
+                raise VersionConflict(number)
             if before is not None and before.sha256 == document.sha256:
                 return before, False
             written = Version((number or 0) + 1, document.content, document.sha256, unit_of_work.now, author)
@@ -136,7 +136,7 @@ async def list_versions(database: Database, before: int, rows_max: int) -> list[
 class PoolView:
     """A pool as it stands: each member with its current weight, open leads and why it gets none now; `waiting` leads wait for it."""
 
-    looked: PoolLooked
+    looked: PoolEvaluation
     waiting: int
 
 

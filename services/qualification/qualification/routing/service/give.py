@@ -29,7 +29,7 @@ from qualification.routing.domain.pointer import Pointer
 from qualification.routing.queries import assignments
 from qualification.routing.queries import document as stored
 from qualification.routing.queries.assignments import Row, Waiting
-from qualification.routing.service.document import RoutingBook, facts_of
+from qualification.routing.service.document import RoutingVersionCache, facts_of
 
 Cause = Literal["stage", "waiting", "breach", "person", "merge"]
 """Why a lead was given to somebody: it entered a stage, somebody has become available, a clause was broken, a person said so, or two
@@ -73,7 +73,7 @@ class Told:
     traceparent: str | None = None
 
 
-def following(book: RoutingBook) -> Ready:
+def following(book: RoutingVersionCache) -> Ready:
     """What follows once leads are written: they are given to people by the routing in force."""
 
     async def ready(conn: AsyncConnection | None) -> Then:
@@ -148,7 +148,7 @@ async def give(
     if not wanted:
         return {}
     connection = await unit_of_work.connection()
-    desk = await _Desk.open(connection, wanted, routing, rules, unit_of_work.now)
+    desk = await _AssignmentSession.open(connection, wanted, routing, rules, unit_of_work.now)
     made = {item.lead.lead_id: desk.ask(item) for item in wanted}
     await desk.close(unit_of_work, revised=revised)
     return made
@@ -187,7 +187,7 @@ async def tell(unit_of_work: UnitOfWork, told: Sequence[Told], *, revised: bool)
     return events
 
 
-class _Desk:
+class _AssignmentSession:
     """The state of all pools, locked, while the leads of one unit of work are given out. Lives for one `give`."""
 
     def __init__(
@@ -216,7 +216,7 @@ class _Desk:
     @classmethod
     async def open(
         cls, connection: asyncpg.Connection, wanted: Sequence[Wanted], routing: Routing, rules: Rules, now: datetime
-    ) -> _Desk:
+    ) -> _AssignmentSession:
         pointers: Mapping[str, Pointer] = await stored.lock_pointers(connection)
         leads = [item.lead for item in wanted]
         people = {*routing.people, *(lead.owner for lead in leads if lead.owner is not None)}

@@ -23,7 +23,7 @@ from qualification.routing.domain.document import Routing
 from qualification.routing.queries import assignments
 from qualification.routing.queries import document as stored
 from qualification.routing.queries.assignments import Waiting
-from qualification.routing.service.document import RoutingBook, read_state
+from qualification.routing.service.document import RoutingVersionCache, read_state
 from qualification.routing.service.give import Breach, Wanted, give
 
 LEADS_PER_ROUND_MAX = 200
@@ -82,7 +82,7 @@ async def sweep(database: Database, routing: Routing, rules: Rules, leads_max: i
     return not done
 
 
-def placing(database: Database, book: RoutingBook, definitions: Definitions) -> Periodic:
+def placing(database: Database, book: RoutingVersionCache, definitions: Definitions) -> Periodic:
     """The worker that does both."""
 
     async def work() -> bool | None:
