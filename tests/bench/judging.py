@@ -18,7 +18,7 @@ from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.rules import Rules, compile_definition
 from qualification.lifecycle.domain.lead import Activities, microseconds
 from qualification.lifecycle.domain.scoring import LeadFacts, scores
-from qualification.lifecycle.domain.way import opened
+from qualification.lifecycle.domain.state_machine import opened
 
 ROUNDS = 5
 LEADS = 5_000

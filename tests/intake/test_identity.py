@@ -14,7 +14,7 @@ from accord.db.outbox import json_of
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Values, absorbed, created, survivor_of
 from intake.leads.domain.quality import Quality
-from intake.leads.domain.register import Candidate, CaptureUnitOfWork
+from intake.leads.domain.unit_of_work import Candidate, CaptureUnitOfWork
 
 NOW = utc(2027, 1, 1)
 people = st.lists(

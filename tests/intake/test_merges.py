@@ -22,7 +22,7 @@ from intake.identity.domain.merging import Before, Later, Parted, parted
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead, Values, absorbed, updated
 from intake.leads.domain.quality import Quality
-from intake.leads.domain.register import CaptureUnitOfWork
+from intake.leads.domain.unit_of_work import CaptureUnitOfWork
 
 NOW = utc(2027, 1, 1)
 MERGE_ID = UUID(int=99)

@@ -18,7 +18,7 @@ from accord.contracts.values import PolicyFailure, utc
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead, Values
 from intake.leads.domain.quality import Quality
-from intake.leads.domain.register import Candidate, CaptureUnitOfWork
+from intake.leads.domain.unit_of_work import Candidate, CaptureUnitOfWork
 from intake.quarantine.domain import FixedField, as_released, patched, without
 
 NOW = utc(2027, 1, 2)

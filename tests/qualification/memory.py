@@ -15,7 +15,7 @@ from qualification.definition.domain.rules import Rules
 from qualification.lifecycle.domain.facts import ActivityOccurred, Decided, OwnerAssigned
 from qualification.lifecycle.domain.history import Log, family, fold, standing
 from qualification.lifecycle.domain.lead import Lead
-from qualification.lifecycle.domain.register import LeadUnitOfWork, LogNotLoaded, Said
+from qualification.lifecycle.domain.unit_of_work import LeadUnitOfWork, LogNotLoaded, Said
 
 
 @dataclass

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead, created
 from intake.leads.domain.quality import Quality
-from intake.leads.domain.register import Candidate
+from intake.leads.domain.unit_of_work import Candidate
 
 Settled = Literal["released", "corrected", "discarded", "expired"]
 """How a submission left quarantine. `expired`: nobody decided before raw submissions are dropped."""

@@ -24,8 +24,8 @@ from accord.isolation import process_isolated
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead
 from intake.leads.domain.quality import Quality
-from intake.leads.domain.register import Candidate, Captured, CaptureUnitOfWork, Outcome
 from intake.leads.domain.submission import Submission
+from intake.leads.domain.unit_of_work import Candidate, Captured, CaptureUnitOfWork, Outcome
 from intake.leads.queries import consents, family
 from intake.leads.queries import leads as lead_queries
 from intake.leads.queries.leads import Moved

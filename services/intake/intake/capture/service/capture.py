@@ -17,8 +17,8 @@ from accord.ids import new_id
 from accord.terms.findings import Finding
 from intake.leads.domain.keys import key_word
 from intake.leads.domain.quality import Quality
-from intake.leads.domain.register import Candidate, CaptureUnitOfWork, Outcome
 from intake.leads.domain.submission import Submission, is_ahead
+from intake.leads.domain.unit_of_work import Candidate, CaptureUnitOfWork, Outcome
 from intake.leads.queries import consents, submissions
 from intake.leads.queries import leads as lead_queries
 from intake.leads.service.ledger import Apart, tried, with_pairs_apart, write

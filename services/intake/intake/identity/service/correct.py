@@ -22,7 +22,7 @@ from intake.leads.domain.facts import Facts
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead
 from intake.leads.domain.quality import Quality
-from intake.leads.domain.register import CaptureUnitOfWork
+from intake.leads.domain.unit_of_work import CaptureUnitOfWork
 from intake.leads.queries import consents, lookup, submissions
 from intake.leads.queries import leads as lead_queries
 from intake.leads.queries.lookup import Found

@@ -17,7 +17,7 @@ from intake.identity.domain.merging import Later, parted
 from intake.identity.queries import merges
 from intake.identity.queries.merges import Made, Recorded
 from intake.leads.domain.lead import Lead
-from intake.leads.domain.register import CaptureUnitOfWork
+from intake.leads.domain.unit_of_work import CaptureUnitOfWork
 from intake.leads.queries import apart as apart_queries
 from intake.leads.queries import leads as lead_queries
 from intake.leads.service.family import NotThere, family_of

@@ -15,7 +15,7 @@ from accord.db import bulk, from_json
 from intake import tables
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import PERSON_FIELDS, Lead
-from intake.leads.domain.register import Merge
+from intake.leads.domain.unit_of_work import Merge
 
 _COLUMNS = (
     *("lead_id", "source", "captured_at", "verdict", *PERSON_FIELDS, "attributes", "stamps", "account_id", "campaign"),

@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 
 from accord.batching import Overloaded
-from intake.leads.domain.register import CaptureUnitOfWork
+from intake.leads.domain.unit_of_work import CaptureUnitOfWork
 from intake.leads.queries import apart as apart_queries
 from intake.leads.queries import leads as lead_queries
 from intake.leads.queries.leads import Moved

@@ -17,8 +17,8 @@ from intake.leads.domain.facts import Facts
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Values
 from intake.leads.domain.quality import Quality
-from intake.leads.domain.register import Candidate
 from intake.leads.domain.submission import Submission
+from intake.leads.domain.unit_of_work import Candidate
 from intake.leads.queries import consents
 from intake.leads.service.recognise import account_domain, account_id_of, email_facts, phone_facts
 

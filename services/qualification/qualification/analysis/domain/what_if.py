@@ -31,7 +31,7 @@ from qualification.lifecycle.domain.facts import (
 )
 from qualification.lifecycle.domain.history import Logs, stream
 from qualification.lifecycle.domain.lead import Lead
-from qualification.lifecycle.domain.way import LeadStateMachine
+from qualification.lifecycle.domain.state_machine import LeadStateMachine
 
 LOAD_WEEKS_MAX = 540
 """Weeks from the beginning of the period for which the load is told apart: more than ten years."""

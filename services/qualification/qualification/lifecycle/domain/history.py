@@ -27,7 +27,7 @@ from qualification.lifecycle.domain.facts import (
     ProfileChanged,
 )
 from qualification.lifecycle.domain.lead import Lead
-from qualification.lifecycle.domain.way import LeadStateMachine, Versions
+from qualification.lifecycle.domain.state_machine import LeadStateMachine, Versions
 
 _FOLDED_AT = datetime(1970, 1, 1, tzinfo=UTC)
 """`recorded_at` of entries as a fold makes them; what is published of them gets the unit of work's."""

@@ -23,7 +23,7 @@ from qualification.lifecycle.domain.facts import (
     VersionApplied,
 )
 from qualification.lifecycle.domain.lead import Lead
-from qualification.lifecycle.domain.register import Kept, LeadUnitOfWork, LogNotLoaded, Moved, Said, Told
+from qualification.lifecycle.domain.unit_of_work import Kept, LeadUnitOfWork, LogNotLoaded, Moved, Said, Told
 from qualification.lifecycle.queries import activities, external_keys, history, leads, logs
 from qualification.lifecycle.service.book import Book, Changes
 

@@ -48,7 +48,7 @@ from qualification.lifecycle.domain.history import (
     followed,
 )
 from qualification.lifecycle.domain.lead import Lead
-from qualification.lifecycle.domain.way import LeadStateMachine, Versions
+from qualification.lifecycle.domain.state_machine import LeadStateMachine, Versions
 
 Told = LeadCaptured | LeadUpdated | LeadMerged | LeadUnmerged | LeadErased | ActivityRecorded
 """What intake tells that moves a lead."""
