@@ -164,7 +164,7 @@ async def overtake(connection: asyncpg.Connection, event: HookEvent, now: dateti
     await connection.execute(_OVERTAKE, event.source, list(event.keys), event.hook_event_id, now)
 
 
-async def one(connection: asyncpg.Connection, source: str, event_id: UUID) -> HookEvent | None:
+async def fetch_event(connection: asyncpg.Connection, source: str, event_id: UUID) -> HookEvent | None:
     """One kept event of a source."""
     row = await connection.fetchrow(_ONE, source, event_id)
     return None if row is None else _event(row)

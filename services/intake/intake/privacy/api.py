@@ -224,7 +224,7 @@ def privacy_router(database: Database, erase: Erase) -> APIRouter:
         """Consent given elsewhere, or withdrawn. A withdrawal is also an activity `consent.withdrawn` by the lead, so that definition and
         SLA can act on it and everybody sees it in the timeline. The text stays in intake.
         """
-        said = consents.Said(body.basis, body.given_at, body.text)
+        said = consents.ConsentStatement(body.basis, body.given_at, body.text)
         return (
             await consents.record(database, lead_id, said, caller.name, idempotency_request, _written)
         ).answer.response()

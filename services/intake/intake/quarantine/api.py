@@ -161,7 +161,7 @@ def quarantine_router(quarantine: Quarantine, waits_at_most: timedelta) -> APIRo
     )
     async def one(submission_id: UUID, caller: Caller = require("leads:read")) -> DecidedOut:
         """Also after it was decided. 410 if the person was erased while it waited."""
-        found, decisions = await quarantine.one(submission_id)
+        found, decisions = await quarantine.get_submission(submission_id)
         return DecidedOut(
             **_shown(found, caller, waits_at_most), decisions=[_decision(decision, caller) for decision in decisions]
         )

@@ -146,7 +146,7 @@ async def page(
     return [_listed(row) for row in await connection.fetch(_WAITING_PAGE, after, source, since, rows_max)]
 
 
-async def one(connection: asyncpg.Connection, submission_id: UUID) -> Listed | None:
+async def fetch_submission(connection: asyncpg.Connection, submission_id: UUID) -> Listed | None:
     """One submission that waits or waited."""
     row = await connection.fetchrow(_ONE, submission_id)
     return None if row is None else _listed(row)

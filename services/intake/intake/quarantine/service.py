@@ -97,11 +97,11 @@ class Quarantine:
         async with self._database.read_transaction() as conn:
             return await queries.page(await connection_of(conn), after, source, since, rows_max)
 
-    async def one(self, submission_id: UUID) -> tuple[Listed, list[Decision]]:
+    async def get_submission(self, submission_id: UUID) -> tuple[Listed, list[Decision]]:
         """One submission that waits or waited, with what was done. Raises Problem 404 or 410."""
         async with self._database.read_transaction() as conn:
             connection = await connection_of(conn)
-            found = await queries.one(connection, submission_id)
+            found = await queries.fetch_submission(connection, submission_id)
             if found is None:
                 raise await absent(connection, submission_id, WHAT)
             return found, await queries.decisions(connection, [submission_id])

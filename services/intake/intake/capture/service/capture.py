@@ -189,10 +189,10 @@ def _row(one: Recognised, candidate: Candidate, lead_id: UUID | None, outcome: O
 
 def form_of(submission: Submission) -> str:
     """What was said, as JSON in our form: what `model_dump_json(exclude_unset=True)` gives, in half of the time."""
-    return orjson.dumps(_said(submission), default=_said, option=orjson.OPT_UTC_Z).decode()
+    return orjson.dumps(_dump_given_fields(submission), default=_dump_given_fields, option=orjson.OPT_UTC_Z).decode()
 
 
-def _said(value: object) -> object:
+def _dump_given_fields(value: object) -> object:
     if isinstance(value, Decimal):
         return format(value, "f")
     fields, said = value.__dict__, value.__pydantic_fields_set__  # type: ignore[attr-defined]  # else it is a part of the form

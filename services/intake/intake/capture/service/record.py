@@ -67,11 +67,15 @@ class Record:
             verdicts = await claimed(unit_of_work, idempotency_requests)
             fresh = [one for one, verdict in zip(requests, verdicts, strict=True) if isinstance(verdict, Fresh)]
             return await answered(
-                unit_of_work, idempotency_requests, verdicts, await _take(unit_of_work, fresh), self._encode
+                unit_of_work,
+                idempotency_requests,
+                verdicts,
+                await _record_activities(unit_of_work, fresh),
+                self._encode,
             )
 
 
-async def _take(unit_of_work: UnitOfWork, requests: Sequence[ActivityRequest]) -> list[ActivityResult]:
+async def _record_activities(unit_of_work: UnitOfWork, requests: Sequence[ActivityRequest]) -> list[ActivityResult]:
     connection, now = await unit_of_work.connection(), unit_of_work.now
     leads = await _leads_of(connection, requests)
     results: list[ActivityResult] = []

@@ -61,29 +61,31 @@ class HookRoutes:
         """The same with the secret in the path. Endpoints tell routes apart in metrics, so there is one for each."""
         return await self._greet(request)
 
-    async def take(self, request: Request) -> Response:
+    async def receive(self, request: Request) -> Response:
         """POST: a tool's events."""
-        return await self._take(request)
+        return await self._receive(request)
 
     async def take_by_path(self, request: Request) -> Response:
         """The same with the secret in the path."""
-        return await self._take(request)
+        return await self._receive(request)
 
     async def _greet(self, request: Request) -> Response:
         ready = await self._hooks.source(request.path_params["source"])
-        answer = self._hooks.greet(ready, self._said(request, b"", ready.settings))
+        answer = self._hooks.greet(ready, self._build_request(request, b"", ready.settings))
         return Response(answer.body, answer.status, {"cache-control": "no-store"}, media_type=answer.media_type)
 
-    async def _take(self, request: Request) -> Response:
+    async def _receive(self, request: Request) -> Response:
         ready = await self._hooks.source(request.path_params["source"])
         body = await request.body()
         key_holder = "bearer" in (ready.adapter.uses if ready.adapter else ()) and await _holds_key(request)
-        said = self._said(request, body, ready.settings, key_holder=key_holder)
+        said = self._build_request(request, body, ready.settings, key_holder=key_holder)
         self._hooks.prove(ready, said)
-        outcomes = await self._hooks.take(ready, said)
+        outcomes = await self._hooks.ingest(ready, said)
         return Response(_shown(outcomes), media_type="application/json")
 
-    def _said(self, request: Request, body: bytes, settings: object, *, key_holder: bool = False) -> HookRequest:
+    def _build_request(
+        self, request: Request, body: bytes, settings: object, *, key_holder: bool = False
+    ) -> HookRequest:
         scope = request.scope
         headers: dict[str, str] = {}
         for name, value in scope["headers"]:
@@ -152,7 +154,7 @@ def hook_routes(hooks: Hooks, public_base_url: str | None = None) -> list[BaseRo
     routes = HookRoutes(hooks, public_base_url)
     return [
         Route(PREFIX + "{source}", routes.greet, methods=["GET"]),
-        Route(PREFIX + "{source}", routes.take, methods=["POST"]),
+        Route(PREFIX + "{source}", routes.receive, methods=["POST"]),
         Route(PREFIX + "{source}/{secret}", routes.greet_by_path, methods=["GET"]),
         Route(PREFIX + "{source}/{secret}", routes.take_by_path, methods=["POST"]),
     ]

@@ -29,7 +29,7 @@ class HookEvents:
     async def get(self, source: str, event_id: UUID) -> HookEvent:
         """Raises Problem 404."""
         async with self._database.read_transaction() as conn:
-            found = await hook_events.one(await connection_of(conn), source, event_id)
+            found = await hook_events.fetch_event(await connection_of(conn), source, event_id)
         if found is None:
             raise not_found("event")
         return found
@@ -50,7 +50,7 @@ class HookEvents:
 
     @staticmethod
     async def _unchanged(connection: asyncpg.Connection, source: str, event_id: UUID, wanted: str) -> HookEvent:
-        found = await hook_events.one(connection, source, event_id)
+        found = await hook_events.fetch_event(connection, source, event_id)
         if found is None:
             raise not_found("event")
         raise Problem(409, "conflict", "It is not possible now", f"The event is {found.state}, not {wanted}.")

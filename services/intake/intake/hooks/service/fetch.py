@@ -274,9 +274,9 @@ class HookWork:
             raise _Never(form.flaws)
         text = event.content if content is None else orjson.dumps(content).decode()
         request = CaptureRequest(form.form, text, caller(event.source), None)
-        await tried(lambda: self._take(event, request))
+        await tried(lambda: self._ingest(event, request))
 
-    async def _take(self, event: HookEvent, request: CaptureRequest) -> None:
+    async def _ingest(self, event: HookEvent, request: CaptureRequest) -> None:
         """The submission, the answer under its key and the end of the event in one transaction: none is there without the others."""
         own = idempotency_request(event.source, event.event_id)
         in_force = await self._capture.policy_in_force()

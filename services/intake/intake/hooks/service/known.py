@@ -66,7 +66,7 @@ class KnownSources:
         if found is None:
             task = self._looking.get(name)
             if task is None:
-                task = self._looking[name] = asyncio.create_task(self._look(name))
+                task = self._looking[name] = asyncio.create_task(self._load_entry(name))
                 task.add_done_callback(lambda done: self._looked(name, done))
             found = await asyncio.shield(task)
         return found[2]
@@ -82,7 +82,7 @@ class KnownSources:
             return None
         return found
 
-    async def _look(self, name: str) -> _Entry:
+    async def _load_entry(self, name: str) -> _Entry:
         changes = self._configured.changes
         async with self._database.read_transaction() as conn:
             source = await sources.read(conn, name)

@@ -158,7 +158,7 @@ class Hooks:
         if proof.refusal is not None:
             raise _unproved(ready.source.name, proof.refusal)
 
-    async def take(self, ready: Ready, request: HookRequest) -> list[Outcome]:
+    async def ingest(self, ready: Ready, request: HookRequest) -> list[Outcome]:
         """Save all that a proved request says; an outcome for each event, in order.
 
         Raises Problem 400 or 415 for a body that cannot be read, Overloaded and what is transient with nothing lost: the tool sends it

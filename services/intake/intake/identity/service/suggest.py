@@ -63,5 +63,9 @@ def _ranked(person: Person, candidates: Sequence[Person]) -> list[tuple[UUID, Li
 async def _without_parted(
     connection: asyncpg.Connection, lead_id: UUID, ranked: list[tuple[UUID, Likeness]]
 ) -> list[tuple[UUID, Likeness]]:
-    parted = await apart_queries.apart(connection, [lead_id, *(one for one, _ in ranked)]) if ranked else set()
+    parted = (
+        await apart_queries.find_separated_pairs(connection, [lead_id, *(one for one, _ in ranked)])
+        if ranked
+        else set()
+    )
     return [(one, alike) for one, alike in ranked if frozenset((lead_id, one)) not in parted]

@@ -149,7 +149,7 @@ class Takes(ABC):
         keys = line.keys if line.recognised is None else line.recognised.keys
         return Failure(line.row.number, outcome, error, self._reader.kept(line.row), [key_word(key) for key in keys])
 
-    def _said(self, flaw: Finding) -> str:
+    def _describe_error(self, flaw: Finding) -> str:
         """What is wrong, in the words of the file: its columns instead of our fields."""
         target = flaw.pointer.removeprefix("/").replace("/", ".")
         return f"{self._column_of.get(target, target)}: {flaw.message}"
@@ -226,7 +226,7 @@ class Taking(Takes):
         if became is None:
             return Result(number, "failed"), self._failure(line, "failed", line.reading.errors)
         if isinstance(became, Finding):
-            return Result(number, "failed"), self._failure(line, "failed", self._said(became))
+            return Result(number, "failed"), self._failure(line, "failed", self._describe_error(became))
         verdict = became.quality.verdict
         if became.outcome is None:
             return Result(number, "rejected", verdict), self._failure(line, "rejected", refusal(became.quality))
@@ -289,7 +289,7 @@ class Foreseeing(Takes):
             return Result(number, "failed"), self._failure(line, "failed", line.reading.errors), None
         flaw = one.flaw or (ahead_of_time() if is_ahead(one.request.submission.occurred_at, now) else None)
         if flaw is not None:
-            return Result(number, "failed"), self._failure(line, "failed", self._said(flaw)), None
+            return Result(number, "failed"), self._failure(line, "failed", self._describe_error(flaw)), None
         quality = judged(one.facts, in_force, now)[0]
         outcome = foresight.take(one.keys, quality.verdict, number)
         failure = self._failure(line, "rejected", refusal(quality)) if outcome == "rejected" else None

@@ -28,7 +28,7 @@ WHERE apart.lead_id = one.lead_id AND apart.other_id = other.lead_id AND one.roo
 """
 
 
-async def apart(connection: asyncpg.Connection, lead_ids: Iterable[UUID]) -> set[frozenset[UUID]]:
+async def find_separated_pairs(connection: asyncpg.Connection, lead_ids: Iterable[UUID]) -> set[frozenset[UUID]]:
     """Pairs of these living leads that a person has parted, they or what they have taken in."""
     return {frozenset((row["one"], row["other"])) for row in await connection.fetch(_APART, list(lead_ids))}
 

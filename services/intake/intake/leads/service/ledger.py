@@ -29,7 +29,7 @@ async def with_pairs_apart(
 ) -> tuple[CaptureUnitOfWork, Decided]:
     """What `play` decides, given the pairs of leads that people have parted. They are looked up only where it would merge somebody."""
     register, decided = play(set())
-    if register.merges and (apart := await apart_queries.apart(connection, register.known)):
+    if register.merges and (apart := await apart_queries.find_separated_pairs(connection, register.known)):
         return play(apart)
     return register, decided
 

@@ -355,10 +355,10 @@ def _parameter(
 
 def _flaws_of(error: ValidationError, base: str, skip: int = 0) -> list[Finding]:
     found = error.errors(include_url=False, include_input=False, include_context=False)
-    return [Finding(base + pointer(*_steps(problem["loc"], skip)), _said(problem)) for problem in found]
+    return [Finding(base + pointer(*_steps(problem["loc"], skip)), _describe_problem(problem)) for problem in found]
 
 
-def _said(problem: ErrorDetails) -> str:
+def _describe_problem(problem: ErrorDetails) -> str:
     if problem["type"] == "literal_error" and problem["loc"][-1] == "rule":
         return f"must be one of {', '.join(RULES)}"
     return problem["msg"].removeprefix("Value error, ")

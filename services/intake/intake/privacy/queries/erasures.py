@@ -130,7 +130,7 @@ async def bury(connection: asyncpg.Connection, proof: Proof, submission_ids: Seq
     )
 
 
-async def one(connection: asyncpg.Connection, erasure_id: UUID) -> Proof | None:
+async def fetch_proof(connection: asyncpg.Connection, erasure_id: UUID) -> Proof | None:
     """One proof."""
     row = await connection.fetchrow(_ONE, erasure_id)
     return None if row is None else _proof(row)

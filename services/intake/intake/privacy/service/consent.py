@@ -23,7 +23,7 @@ from intake.leads.service.person import ahead_of_time, unfit_submission
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ConsentStatement:
     """One thing said of consent, as somebody writes it down."""
 
     basis: str
@@ -41,7 +41,7 @@ class Written(NamedTuple):
 async def record(
     database: Database,
     lead_id: UUID,
-    said: Said,
+    said: ConsentStatement,
     caller: str,
     idempotency_request: IdempotencyRequest | None,
     encode: Callable[[Written], Answer],
@@ -68,7 +68,7 @@ async def history(
         return page, in_force(await consents.newest(connection, ids))
 
 
-async def _record(unit_of_work: UnitOfWork, lead_id: UUID, said: Said, caller: str) -> Written:
+async def _record(unit_of_work: UnitOfWork, lead_id: UUID, said: ConsentStatement, caller: str) -> Written:
     if is_ahead(said.given_at, unit_of_work.now):
         raise unfit_submission(ahead_of_time("given_at"))
     connection, now = await unit_of_work.connection(), unit_of_work.now
@@ -77,7 +77,7 @@ async def _record(unit_of_work: UnitOfWork, lead_id: UUID, said: Said, caller: s
     row = consents.Row(lead.lead_id, new_id(), None, None, caller, said.basis, said.text, when)
     await consents.insert(connection, [row], now)
     if said.basis == WITHDRAWN:
-        await _tell(unit_of_work, lead, caller, when)
+        await _publish_withdrawal(unit_of_work, lead, caller, when)
     return Written(lead.lead_id, Consent(row.consent_id, row.basis, when, now, caller, row.text))
 
 
@@ -91,7 +91,7 @@ async def _locked(unit_of_work: UnitOfWork, lead_id: UUID) -> Lead:
     return lead
 
 
-async def _tell(unit_of_work: UnitOfWork, lead: Lead, caller: str, when: datetime) -> None:
+async def _publish_withdrawal(unit_of_work: UnitOfWork, lead: Lead, caller: str, when: datetime) -> None:
     connection = await unit_of_work.connection()
     lead = replace(lead, sequence=lead.sequence + 1)
     activity = ActivityIn(lead_id=lead.lead_id, kind=WITHDRAWAL, by="lead", occurred_at=when)

@@ -72,7 +72,7 @@ class Erase:
     async def proof(self, erasure_id: UUID) -> Proof:
         """One proof. Raises Problem 404."""
         async with self._database.read_transaction() as conn:
-            found = await erasures.one(await connection_of(conn), erasure_id)
+            found = await erasures.fetch_proof(await connection_of(conn), erasure_id)
         if found is None:
             raise not_found("erasure")
         return found

@@ -263,7 +263,7 @@ class LeadStateMachine:
 
     def _follow(self, event: Decided, target: StageRule, version: int) -> None:
         """Go where a decision leads, at the time it is said to have been taken."""
-        self._say(
+        self._emit(
             LeadDecided(
                 lead_id=self.lead.lead_id,
                 sequence=self.sequence + 1,
@@ -354,7 +354,7 @@ class LeadStateMachine:
         self.scores = made
         if self.quiet:
             return
-        self._say(
+        self._emit(
             LeadScored.known(
                 lead_id=self.lead.lead_id,
                 sequence=self.sequence + 1,
@@ -382,7 +382,7 @@ class LeadStateMachine:
         self.stage, self.stage_since = target.key, at
         self.visits = {**self.visits, target.key: visit}
         self.definition_version = version
-        self._say(
+        self._emit(
             LeadStageChanged.known(
                 lead_id=self.lead.lead_id,
                 sequence=self.sequence + 1,
@@ -415,7 +415,7 @@ class LeadStateMachine:
         same = (deal.amount, deal.expected_close) == (before.amount, before.expected_close)
         if self.quiet or self.stage is None or same:
             return
-        self._say(
+        self._emit(
             OpportunityUpdated(
                 lead_id=self.lead.lead_id,
                 sequence=self.sequence + 1,
@@ -427,7 +427,7 @@ class LeadStateMachine:
             )
         )
 
-    def _say(self, event: LeadEvent) -> None:
+    def _emit(self, event: LeadEvent) -> None:
         self.sequence = event.sequence
         self.said.append(event)
 

@@ -120,7 +120,11 @@ class Assignment:
         if self.how == "account":
             return f"{began}; {self.owner} has the account and gets this lead of it too"
         return "; ".join(
-            [began, *(_said(looked) for looked in self.pools), *(() if self.owner else ("nobody gets it yet",))]
+            [
+                began,
+                *(_describe_evaluation(looked) for looked in self.pools),
+                *(() if self.owner else ("nobody gets it yet",)),
+            ]
         )
 
 
@@ -254,7 +258,7 @@ _METHODS: dict[Method, str] = {
 }
 
 
-def _said(looked: PoolEvaluation) -> str:
+def _describe_evaluation(looked: PoolEvaluation) -> str:
     free = sum(member.available for member in looked.members)
     where = f"the fallback pool {looked.pool}" if looked.fallback else f"pool {looked.pool}"
     if looked.picked is None:

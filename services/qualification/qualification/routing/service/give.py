@@ -246,7 +246,7 @@ class _AssignmentSession:
         else:
             self._waits.append(self._waiting(item, made))
         if made.owner is not None or not (item.silent or asked.avoid):
-            self._say(item, made)
+            self._emit(item, made)
         return made
 
     async def close(self, unit_of_work: UnitOfWork, *, revised: bool) -> None:
@@ -262,7 +262,7 @@ class _AssignmentSession:
         for event, traceparent in self._events:
             unit_of_work.publish(event, traceparent=traceparent)
 
-    def _say(self, item: Wanted, made: Assignment) -> None:
+    def _emit(self, item: Wanted, made: Assignment) -> None:
         why = f"the clause {item.breach.clause} was broken; {made.why}" if item.breach else made.why
         event = _event(item.lead, made.owner, made.pool, why, self._now)
         self._events.append((event, item.traceparent))

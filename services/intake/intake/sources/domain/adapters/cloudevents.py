@@ -45,11 +45,11 @@ def read(request: HookRequest, document: JsonValue, settings: TypedSettings) -> 
     """The events of a body, whichever of the three modes it is in."""
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media == _BATCH:
-        return [_said(one, one, settings) for one in items(document)[:EVENTS_MAX]]
+        return [_parse_event(one, one, settings) for one in items(document)[:EVENTS_MAX]]
     if media == _STRUCTURED:
-        return [_said(document, document, settings)]
+        return [_parse_event(document, document, settings)]
     event = {**_attributes(request.headers), "data": document}
-    return [_said(event, event, settings)]
+    return [_parse_event(event, event, settings)]
 
 
 def _attributes(headers: Mapping[str, str]) -> dict[str, JsonValue]:
@@ -61,7 +61,7 @@ def _attributes(headers: Mapping[str, str]) -> dict[str, JsonValue]:
     }
 
 
-def _said(event: JsonValue, content: JsonValue, settings: TypedSettings) -> Said:
+def _parse_event(event: JsonValue, content: JsonValue, settings: TypedSettings) -> Said:
     view = obj(event)
     id_, source, type_ = (text_of(view.get(name)) for name in ("id", "source", "type"))
     if id_ is None or source is None or type_ is None:

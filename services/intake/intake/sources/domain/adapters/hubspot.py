@@ -111,10 +111,10 @@ def decoded(url: str) -> str:
 def read(_request: HookRequest, document: JsonValue, settings: HubSpotSettings) -> list[Said]:
     """The events of a body, an array; some apps send one alone."""
     events = items(document) if isinstance(document, list) else [document]
-    return [_said(event, settings) for event in events[:EVENTS_MAX]]
+    return [_parse_event(event, settings) for event in events[:EVENTS_MAX]]
 
 
-def _said(event: JsonValue, settings: HubSpotSettings) -> Said:
+def _parse_event(event: JsonValue, settings: HubSpotSettings) -> Said:
     fields = obj(event)
     type_ = text_of(fields.get("subscriptionType")) or ""
     number = text_of(fields.get("eventId"))

@@ -70,11 +70,11 @@ def read(_request: HookRequest, document: JsonValue, settings: MauticSettings) -
         for event in items(events) if isinstance(events, list) else [events]:
             if len(said) >= EVENTS_MAX:
                 return said
-            said.append(_said(name.removeprefix(_PREFIX), event, settings))
+            said.append(_parse_event(name.removeprefix(_PREFIX), event, settings))
     return said or [Unreadable(digest_id(document), "it holds no mautic.… event", document)]
 
 
-def _said(type_: str, event: JsonValue, settings: MauticSettings) -> Said:
+def _parse_event(type_: str, event: JsonValue, settings: MauticSettings) -> Said:
     fields = obj(event)
     id_ = digest_id(type_, event)
     contact = _contact(fields)

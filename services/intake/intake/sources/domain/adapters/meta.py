@@ -71,11 +71,11 @@ def read(_request: HookRequest, document: JsonValue, _settings: MetaSettings) ->
         for change in items(entry.get("changes")):
             if len(said) >= EVENTS_MAX:
                 return said
-            said.append(_said(entry, change))
+            said.append(_parse_event(entry, change))
     return said or [Unreadable(digest_id(document), "it holds no entry with changes", document)]
 
 
-def _said(entry: Mapping[str, JsonValue], change: JsonValue) -> Said:
+def _parse_event(entry: Mapping[str, JsonValue], change: JsonValue) -> Said:
     value = obj(obj(change).get("value"))
     if obj(change).get("field") != "leadgen":
         return Ignored(digest_id(entry.get("id"), entry.get("time"), change), "no-lead-ad")

@@ -71,10 +71,10 @@ def read(_request: HookRequest, document: JsonValue, settings: SegmentSettings) 
     """One message, or the messages of a `batch`."""
     batch = obj(document).get("batch")
     messages = items(batch) if batch is not None else [document]
-    return [_said(message, settings) for message in messages[:EVENTS_MAX]]
+    return [_parse_event(message, settings) for message in messages[:EVENTS_MAX]]
 
 
-def _said(message: JsonValue, settings: SegmentSettings) -> Said:
+def _parse_event(message: JsonValue, settings: SegmentSettings) -> Said:
     fields = obj(message)
     number = text_of(fields.get("messageId"))
     id_ = digest_id(message) if number is None else event_id(number)
