@@ -77,7 +77,7 @@ async def read(connection: asyncpg.Connection) -> list[dict[str, object]]:
 class TestInsert:
     async def test_writes_rows_of_every_type_as_they_were_given(self, connection: asyncpg.Connection) -> None:
         rows = [make_row(1), make_row(2, by=None, content=None, keys=[]), make_row(3, keys=None)]
-        assert await bulk.insert(EVENT, COLUMNS).execute(connection, rows) == 3
+        assert await bulk.insert(EVENT).execute(connection, rows) == 3
         assert await read(connection) == rows
 
     @pytest.mark.parametrize("word", ['"', "\\", "a,b", "{}", "NULL", "", " ", "ä\n"])

@@ -48,11 +48,13 @@ class BulkStatement:
 
 
 def insert(
-    table: Table, columns: Iterable[str], *, on_conflict: str = "", returning: Iterable[str] = ()
+    table: Table, columns: Iterable[str] | None = None, *, on_conflict: str = "", returning: Iterable[str] = ()
 ) -> BulkStatement:
-    """INSERT in the order of the rows. `on_conflict` is what follows ON CONFLICT, such as `DO NOTHING`; `returning` are the columns that
-    `fetch` gives."""
-    chosen = {name: table.c[name] for name in columns}
+    """INSERT in the order of the rows, by default of all columns.
+
+    `on_conflict` is what follows ON CONFLICT, such as `DO NOTHING`; `returning` are the columns that `fetch` gives.
+    """
+    chosen = {name: table.c[name] for name in (table.c.keys() if columns is None else columns)}
     names = _list(chosen)
     conflict = f" ON CONFLICT {on_conflict}" if on_conflict else ""
     returned = f" RETURNING {_list(returning)}" if returning else ""

@@ -67,7 +67,7 @@ WHERE s.submission_id = ANY ($1::uuid[])
 """
 _LEAVE = "UPDATE submission SET lead_id = NULL WHERE lead_id = ANY ($1::uuid[])"
 _KEEP = "UPDATE submission SET form = $2, keys = $3, lead_id = $4 WHERE submission_id = $1"
-_DECIDED = bulk.insert(tables.quarantine_decision, [column.name for column in tables.quarantine_decision.columns])
+_DECIDED = bulk.insert(tables.quarantine_decision)
 _DECISIONS = """
 SELECT submission_id, decision_id, action, caller, note, fields::text AS fields, verdict, quality_score, policy_version,
        failed::text AS failed, recorded_at

@@ -98,7 +98,7 @@ _CLOCK_CHANGES = (
     *("warnings", "owner", "source", "state", "answered_at", "ended_at", "ended_sequence", "ended_why", "breach_id"),
     *("breached_at", "withdrawn_at", "event_count", "next_at", "trigger_key", "trigger_sequence"),
 )
-_INSERT_CLOCKS = bulk.insert(tables.clock, [column.name for column in tables.clock.columns])
+_INSERT_CLOCKS = bulk.insert(tables.clock)
 _UPDATE_CLOCKS = bulk.update(
     tables.clock,
     ["lead_id", "clock_id"],
@@ -107,12 +107,10 @@ _UPDATE_CLOCKS = bulk.update(
     where="clock.event_count = new.event_count_before",
 )
 
-_INSERT_FACTS = bulk.insert(tables.fact, [column.name for column in tables.fact.columns], on_conflict="DO NOTHING")
+_INSERT_FACTS = bulk.insert(tables.fact, on_conflict="DO NOTHING")
 _DELETE_FACTS = bulk.delete(tables.fact, ["lead_id", "key"])
 
-_INSERT_PENDING = bulk.insert(
-    tables.pending_trigger, [column.name for column in tables.pending_trigger.columns], on_conflict="DO NOTHING"
-)
+_INSERT_PENDING = bulk.insert(tables.pending_trigger, on_conflict="DO NOTHING")
 _DELETE_PENDING = bulk.delete(tables.pending_trigger, ["lead_id", "clause", "trigger_key"])
 
 _HOPS_MAX = 10

@@ -14,7 +14,7 @@ from accord.db import bulk
 from intake import tables
 from intake.leads.domain.submission import ActivityIn
 
-_SAVE = bulk.insert(tables.activity, [column.name for column in tables.activity.columns])
+_SAVE = bulk.insert(tables.activity)
 
 
 @dataclass(frozen=True, slots=True)

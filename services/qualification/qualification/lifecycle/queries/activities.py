@@ -12,7 +12,7 @@ import asyncpg
 from accord.db import bulk
 from qualification import tables
 
-_INSERT = bulk.insert(tables.activity, [column.name for column in tables.activity.columns], on_conflict="DO NOTHING")
+_INSERT = bulk.insert(tables.activity, on_conflict="DO NOTHING")
 
 _MOVE = """
 UPDATE activity SET lead_id = $2, recorded_for = coalesce(recorded_for, lead_id) WHERE lead_id = $1

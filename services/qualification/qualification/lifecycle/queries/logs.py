@@ -77,7 +77,7 @@ ORDER BY entry.lead_id, entry.sequence
 
 # A profile can come twice, as the newest one and then as one that was superseded.
 # A profile can come twice, as the newest one and then as one that was superseded.
-_INSERT = bulk.insert(tables.lead_fact, [column.name for column in tables.lead_fact.columns], on_conflict="DO NOTHING")
+_INSERT = bulk.insert(tables.lead_fact, on_conflict="DO NOTHING")
 
 _UNDO = """
 UPDATE lead_fact SET fact = fact || '{"undone": true}' WHERE lead_id = $1 AND tie = $2 AND fact ->> 'kind' = 'merge'

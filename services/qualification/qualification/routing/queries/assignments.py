@@ -13,7 +13,7 @@ from accord.db import bulk
 from accord.isolation import is_resting
 from qualification import tables
 
-_INSERT = bulk.insert(tables.assignment, [column.name for column in tables.assignment.columns])
+_INSERT = bulk.insert(tables.assignment)
 
 _GIVE = """
 UPDATE lead SET owner = given.owner, sequence = given.sequence, revision = lead.revision + $4, changed_at = $5
