@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from uuid_utils.compat import uuid7
 
+from accord.contracts.codec import encode_value
 from accord.contracts.envelope import Event, encode
 from accord.contracts.intake_events import ActivityRecorded, LeadCaptured, LeadState
 from accord.contracts.values import Campaign
@@ -71,5 +72,5 @@ def outbox_rows(events: int) -> Sequence[tuple[object, ...]]:
     """Rows of intake's outbox: event id, type, key, occurred_at, recorded_at, payload."""
     now = datetime.now(UTC)
     some = [captured(now, n) for n in range(500)]
-    payloads = [event.model_dump_json().encode() for event in some]
+    payloads = [encode_value(event) for event in some]
     return [(uuid7(), LeadCaptured.type, str(uuid7()), now, now, payloads[n % len(payloads)]) for n in range(events)]

@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from uuid_utils.compat import uuid7
 
 from accord.agreements import ActiveCache, AgreementStore
+from accord.contracts.codec import encode_value, to_object
 from accord.contracts.envelope import decode, headers_of
 from accord.contracts.intake_events import LeadCaptured, LeadState
 from accord.contracts.topics import INTAKE_EVENTS
@@ -118,7 +119,7 @@ def capture_app(settings: Settings) -> FastAPI:
                         attributes=state.attributes,
                         stamps={"email": at.isoformat()},
                         account_id=account_id,
-                        campaign=state.campaign.model_dump(mode="json") if state.campaign else None,
+                        campaign=to_object(state.campaign) if state.campaign else None,
                         external_keys=[],
                         policy_version=1,
                         quality_score=quality.score,
@@ -144,7 +145,7 @@ def capture_app(settings: Settings) -> FastAPI:
                         key=event.key,
                         occurred_at=at,
                         recorded_at=now,
-                        payload=event.model_dump_json().encode(),
+                        payload=encode_value(event),
                     )
                 )
             submission_id = uuid7()
@@ -158,7 +159,7 @@ def capture_app(settings: Settings) -> FastAPI:
                     verdict=quality.verdict,
                     quality_score=quality.score,
                     policy_version=1,
-                    failed=[failure.model_dump() for failure in quality.failed],
+                    failed=[to_object(failure) for failure in quality.failed],
                     content=submission.model_dump_json(exclude_none=True),
                     occurred_at=at,
                     recorded_at=now,

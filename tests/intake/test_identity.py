@@ -8,9 +8,9 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.contracts.intake_events import LeadCaptured, LeadMerged, LeadState, LeadUpdated
+from accord.contracts.codec import decode_value, encode_value
+from accord.contracts.intake_events import LeadCaptured, LeadMerged, LeadUpdated
 from accord.contracts.values import utc
-from accord.db.outbox import json_of
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Values, absorbed, created, survivor_of
 from intake.leads.domain.quality import Quality
@@ -125,6 +125,4 @@ def test_what_is_published_is_valid_though_it_was_not_checked_when_it_was_made(
 ) -> None:
     register = play(submissions)
     for event in register.events:
-        assert type(event).model_validate_json(json_of(event)) == event
-        assert event.__dict__.keys() == type(event).model_fields.keys()
-        assert not hasattr(event, "state") or event.state.__dict__.keys() == LeadState.model_fields.keys()
+        assert decode_value(type(event), encode_value(event)) == event

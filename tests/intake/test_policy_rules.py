@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from accord.contracts.codec import from_object, to_object
 from accord.contracts.values import PolicyFailure
 from intake.leads.domain.countries import COUNTRIES, country_code
 from intake.leads.domain.facts import EmailFacts, Facts, PhoneFacts
@@ -326,7 +327,7 @@ def test_a_reason_fits_into_its_event_however_many_rules_there_are() -> None:
     content = draft({"rule": "any_of", "of": parts})
     content["attributes"][name] = {"type": "number"}
     (failure,) = Judge.of(policy.parse(content)).judge(facts(**{name: 0}), 1, NOW)[0].failed
-    assert PolicyFailure.model_validate(failure.model_dump()) == failure
+    assert from_object(PolicyFailure, to_object(failure)) == failure
 
 
 def test_every_rule_reads_in_plain_words() -> None:

@@ -26,7 +26,7 @@ from accord.contracts.intake_events import (
 )
 from accord.contracts.qualification_events import LeadAssigned, LeadStageChanged, OpportunityUpdated
 from accord.contracts.sla_events import ClockBreached, ClockMet, ClockStarted
-from accord.contracts.values import Campaign, Money, StageKind, utc
+from accord.contracts.values import Campaign, DecimalText, Money, StageKind, utc
 from accord.db import Database
 from accord.messaging.consumer_store import note_watermarks
 from accord.messaging.ports import Reached
@@ -150,7 +150,7 @@ class History:
         self._add("qualification", LeadAssigned, at, lead_id, owner=owner, why="round robin")
 
     def deal(self, lead_id: UUID, at: float, amount: str) -> None:
-        money = Money.model_validate({"amount": amount, "currency": "USD"})
+        money = Money(amount=DecimalText(amount), currency="USD")
         self._add("qualification", OpportunityUpdated, at, lead_id, stage="sal", amount=money)
 
     def run_clock(self, lead_id: UUID, at: float, due: float, ended: float | None, breached: bool = False) -> UUID:

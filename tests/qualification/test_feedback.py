@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from tests.effort import cases
 from tests.qualification import conftest
 from tests.qualification.memory import Memory
@@ -94,7 +95,7 @@ def examined(when: dict[str, Any], cases: list[tuple[Any, bool]], name: str = "e
         )
         logs = {lead_id: Log(lead_id, 1, facts)}
         entered = simulate(lead_id, logs, gate.rules, conftest.START).entries
-        decided = entered[-1].model_copy(update={"decision_id": decision_id, "stage": "sal"})
+        decided = replace(entered[-1], decision_id=decision_id, stage="sal")
         examination.decided(lead_id, logs, (*entered, decided), decision_id, accepted=accepted)
     return examination
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from datetime import date, datetime, timedelta
-from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
@@ -15,12 +14,14 @@ from uuid import UUID
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from msgspec.structs import asdict
+from msgspec.structs import replace as replace_fields
 from tests.effort import cases
 from tests.qualification import conftest
 from tests.qualification.memory import Memory
 
 from accord.contracts.intake_events import LeadUnmerged
-from accord.contracts.values import Money
+from accord.contracts.values import DecimalText, Money
 from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.rules import Rules, compile_definition
 from qualification.lifecycle.domain.decisions import Refused, allowed_decisions
@@ -32,7 +33,7 @@ from qualification.routing.service.document import facts_of
 
 LEADS = 3
 WHOLE = Fields(
-    amount=Money(amount=Decimal(100), currency="EUR"),
+    amount=Money(amount=DecimalText(100), currency="EUR"),
     expected_close=date(2024, 6, 1),
     answers={"budget": True, "authority": True, "need": True, "timing": True},
 )
@@ -170,7 +171,7 @@ class Histories(RuleBasedStateMachine):
         by=st.sampled_from(["lead", "sales"]),
     )
     def did(self, number: int, hour: int, kind: str, by: str) -> None:
-        self.tell(self.tellers[number].did(kind, self.at(hour), by).model_copy(update={"activity_id": self.id()}))
+        self.tell(replace_fields(self.tellers[number].did(kind, self.at(hour), by), activity_id=self.id()))
 
     @rule(number=lead_numbers, hour=hours, choice=st.integers(0, 20), of_batch=st.booleans())
     def decided(self, number: int, hour: int, choice: int, of_batch: bool) -> None:
@@ -201,7 +202,7 @@ class Histories(RuleBasedStateMachine):
             decided = Decided(self.id(), "recycle", "ann", self.at(hour), "sales", "no-timing")
             self.memory.decide(self.now, lead.lead_id, decided, of_batch=True)
             done = self.tellers[number].did("demo.requested", self.at(hour + 24 * days))
-            self.tell(done.model_copy(update={"activity_id": self.id()}))
+            self.tell(replace_fields(done, activity_id=self.id()))
 
     @rule(ours=lead_numbers, theirs=lead_numbers, hour=hours)
     def merged(self, ours: int, theirs: int, hour: int) -> None:
@@ -212,7 +213,7 @@ class Histories(RuleBasedStateMachine):
         if survivor == other or known is None or known.profile is None or known.erased or (gone and gone.erased):
             return
         merge = teller.merged(other, self.at(hour), **{**known.profile.attributes, "employee_count": 60})
-        merge = merge.model_copy(update={"merge_id": self.id()})
+        merge = replace_fields(merge, merge_id=self.id())
         self.tell(merge)
         self.merges.append((merge.merge_id, survivor, other))
 
@@ -368,7 +369,7 @@ class Histories(RuleBasedStateMachine):
 
 def _plain(entry: Any) -> dict[str, Any]:
     apart = {"sequence", "recorded_at", "correction", "replaces", "follows", "withdrawn", "present_stage"}
-    return entry.model_dump(exclude=apart)
+    return {name: value for name, value in asdict(entry).items() if name not in apart}
 
 
 TestHistories = Histories.TestCase

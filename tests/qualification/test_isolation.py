@@ -55,11 +55,11 @@ async def change(stack: Any, statement: str, *values: object) -> list[Any]:
 
 async def break_lead(stack: Any, lead_id: UUID) -> None:
     """Leave something of it in the database that no release can read."""
-    await change(stack, "UPDATE lead SET profile = profile - 'account_id' WHERE lead_id = $1", lead_id)
+    await change(stack, "UPDATE lead SET profile = profile - 'verdict' WHERE lead_id = $1", lead_id)
 
 
 async def mend_lead(stack: Any, lead_id: UUID) -> None:
-    await change(stack, "UPDATE lead SET profile = profile || '{\"account_id\": null}' WHERE lead_id = $1", lead_id)
+    await change(stack, 'UPDATE lead SET profile = profile || \'{"verdict": "accepted"}\' WHERE lead_id = $1', lead_id)
     await change(stack, "UPDATE stuck_row SET retry_at = now()")
 
 

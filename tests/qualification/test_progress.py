@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
-from decimal import Decimal
 from math import log2
 from typing import Any
 from uuid import UUID
@@ -14,13 +13,13 @@ from uuid_utils.compat import uuid7
 
 from accord.contracts.intake_events import LeadUnmerged
 from accord.contracts.qualification_events import LeadDecided, LeadScored, LeadStageChanged, OpportunityUpdated
-from accord.contracts.values import Money
+from accord.contracts.values import DecimalText, Money
 from qualification.lifecycle.domain.decisions import Gone, NotAllowed, Unfit, Unknown, allowed_decisions
 from qualification.lifecycle.domain.facts import Decided, Fields
 from qualification.lifecycle.domain.lead import Lead, Scores
 from qualification.lifecycle.domain.progress import explain_gates
 
-AMOUNT = Money(amount=Decimal("1200.50"), currency="USD")
+AMOUNT = Money(amount=DecimalText("1200.50"), currency="USD")
 BANT = Fields(answers={"budget": True, "authority": "director", "need": True, "timing": "q3"})
 
 

@@ -15,7 +15,7 @@ from accord.contracts.values import Timestamp
 from accord.messaging import consumer
 
 
-class LeadTold(LeadEvent):
+class LeadTold(LeadEvent, frozen=True, kw_only=True):
     """Intake: something happened with a lead. It opens a clock, answers it, is acted on by qualification, or is only noted."""
 
     type: ClassVar[str] = "sim.told.v1"
@@ -28,13 +28,13 @@ class LeadTold(LeadEvent):
     """Consumers that cannot apply it before they are mended."""
 
 
-class LeadNoted(LeadEvent):
+class LeadNoted(LeadEvent, frozen=True, kw_only=True):
     """Intake: a type that programs know from their second version on."""
 
     type: ClassVar[str] = "sim.noted.v2"
 
 
-class LeadFollowed(LeadEvent):
+class LeadFollowed(LeadEvent, frozen=True, kw_only=True):
     """Qualification: what follows from intake's event `cause`, by acting on it or by time alone."""
 
     type: ClassVar[str] = "sim.followed.v1"

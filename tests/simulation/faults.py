@@ -15,6 +15,7 @@ from uuid import UUID
 
 import asyncpg
 from aiokafka.errors import KafkaError
+from msgspec.structs import replace as replace_fields
 from tests.simulation.database import Server
 
 from accord.contracts.envelope import event_id_of
@@ -473,7 +474,7 @@ class _WithoutEnds(Wrapped):
     async def announce(self, key: bytes, value: bytes) -> None:
         topic, lane, announcement = decode_announcement(key, value)
         await self.inner.announce(
-            *encode_announcement(topic, lane, announcement.model_copy(update={"ends": [0] * len(announcement.ends)}))
+            *encode_announcement(topic, lane, replace_fields(announcement, ends=[0] * len(announcement.ends)))
         )
 
 

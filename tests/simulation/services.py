@@ -207,7 +207,7 @@ class Intake(Instance):
         plan, rng = self.world.plan, self.world.nature.rng
         base: dict[str, Any] = {"lead_id": UUID(lead), "sequence": sequence, "recorded_at": now, "occurred_at": now}
         if rng.random() < plan.unknown_odds:
-            return LeadNoted.model_construct(**base)
+            return LeadNoted(**base)
         roll = rng.random()
         what = "open" if roll < 0.45 else "answer" if roll < 0.65 else "act" if roll < 0.85 else "note"
         if what == "answer" and rng.random() < plan.late_report_odds:
@@ -217,7 +217,7 @@ class Intake(Instance):
         )
         due_ms = rng.randint(20, 900) if what == "open" else 0
         owes_ms = rng.randint(20, 900) if what == "open" and rng.random() < 0.5 else 0
-        return LeadTold.model_construct(**base, what=what, due_ms=due_ms, owes_ms=owes_ms, poison=poison)
+        return LeadTold(**base, what=what, due_ms=due_ms, owes_ms=owes_ms, poison=poison)
 
 
 class Qualification(ConsumingInstance):
@@ -277,7 +277,7 @@ class Qualification(ConsumingInstance):
     ) -> Lead:
         sequence = lead.sequence + 1
         unit_of_work.publish(
-            LeadFollowed.model_construct(
+            LeadFollowed(
                 lead_id=UUID(key),
                 sequence=sequence,
                 occurred_at=occurred_at,

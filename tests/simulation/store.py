@@ -13,7 +13,7 @@ from tests.simulation.database import Server, Session
 from tests.simulation.process import EPOCH, Process
 
 from accord.contracts.base import EventData
-from accord.db import outbox
+from accord.contracts.codec import encode_value
 from accord.messaging.ports import (
     Claims,
     ConsumerTransaction,
@@ -122,7 +122,7 @@ def _append_rows(session: Session, unit_of_work: MemoryUnitOfWork) -> None:
             hash_key(key.encode()),
             event.occurred_at,
             None,
-            outbox.json_of(event),
+            encode_value(event),
         )
         session.put("outbox", row.id, StoredRow(row, unit_of_work.now, event))
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 START = datetime(2027, 1, 4, 9, tzinfo=UTC)
 
@@ -24,7 +25,7 @@ async def mql(signed, make_lead):
 
 def corrected(lead: Any, stage: str, moment: datetime, recorded: datetime, **correction: Any) -> Any:
     event = lead.entered(stage, moment, recorded)
-    return event.model_copy(update={"correction": True, "present_stage": stage, **correction})
+    return replace(event, **{"correction": True, "present_stage": stage, **correction})
 
 
 async def test_withdrawn_entry_cancels_its_clocks_and_withdraws_their_breaches(signed, mql):

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from tests.effort import cases
 
 from accord.contracts.intake_events import ActivityRecorded, LeadCaptured, LeadState, LeadUpdated
@@ -341,8 +342,8 @@ def _events_make_sense(monitor: Monitor) -> None:
 def test_no_breach_is_withdrawn_without_late_reports(history, order):
     """When all is recorded as it happens, a breach stands, whatever the delays of the topics."""
     prompt = History(
-        [event.model_copy(update={"occurred_at": event.recorded_at}) for event in history.intake],
-        [event.model_copy(update={"occurred_at": event.recorded_at}) for event in history.qualification],
+        [replace(event, occurred_at=event.recorded_at) for event in history.intake],
+        [replace(event, occurred_at=event.recorded_at) for event in history.qualification],
     )
     monitor = Monitor(prompt)
     for topic in [*order, *["intake", "qualification"] * 20]:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from accord.contracts.topics import QUALIFICATION_EVENTS
 from sla_monitor import tables
@@ -41,9 +42,7 @@ async def test_redelivery_changes_nothing(signed, make_lead):
     ]
     await signed.apply(*events)
     await signed.read_until(START + 5 * HOUR)
-    withdrawn = entered.model_copy(
-        update={"sequence": 2, "recorded_at": START + 5 * HOUR, "correction": True, "withdrawn": True, "replaces": 1}
-    )
+    withdrawn = replace(entered, sequence=2, recorded_at=START + 5 * HOUR, correction=True, withdrawn=True, replaces=1)
     await signed.apply(withdrawn)
     await signed.read_until(START + 6 * HOUR)
     assert await signed.states(lead.lead_id) == {"accept-mql": "cancelled"}
@@ -79,7 +78,7 @@ async def test_breach_stays_when_a_withdrawn_answer_is_redelivered(stack, conten
     entered = lead.entered("sal", START + HOUR / 2)
     lead.qualification += 1
     corrected = {"sequence": 2, "recorded_at": START + HOUR, "correction": True, "withdrawn": True, "replaces": 1}
-    events = [lead.captured(START), lead.did("demo.requested", START), entered, entered.model_copy(update=corrected)]
+    events = [lead.captured(START), lead.did("demo.requested", START), entered, replace(entered, **corrected)]
     await stack.apply(*events)
     await stack.read_until(START + 5 * HOUR)
     assert await stack.states(lead.lead_id) == {"demo": "breached"}

@@ -10,6 +10,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import structlog
 from sqlalchemy import Row, text
@@ -377,7 +378,7 @@ class AgreementStore:
         unit_of_work.publish(
             AgreementActivated(
                 **self._event(stored, unit_of_work.now),
-                effective_from=state.active_from,
+                effective_from=state.active_from or unit_of_work.now,
                 supersedes=superseded.version if superseded is not None else None,
                 content=stored.content,
             )
@@ -408,7 +409,7 @@ class AgreementStore:
         )
         return Stored(state, found.title, found.content, found.drafted_by, found.drafted_at, found.edited_at)
 
-    def _event(self, stored: Stored, now: datetime) -> dict[str, object]:
+    def _event(self, stored: Stored, now: datetime) -> dict[str, Any]:
         return {
             "occurred_at": now,
             "recorded_at": now,

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
-
-from pydantic import Field
+from typing import Annotated, Any, ClassVar, Literal
 
 from accord.contracts.base import EventData, event
-from accord.contracts.values import Department, Handle, Timestamp, Version
+from accord.contracts.values import Department, Digest, Handle, Timestamp, Version, limits
 
 AgreementKind = Literal["policy", "definition", "sla", "plan"]
 
 
-class AgreementEvent(EventData):
+class AgreementEvent(EventData, frozen=True, kw_only=True):
     """One version of one document."""
 
     kind: AgreementKind
     version: Version
-    title: str = Field(max_length=500)
+    title: Annotated[str, *limits(max_length=500)]
     """What the document calls itself."""
-    content_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    content_sha256: Digest
     """Over the RFC 8785 canonical JSON of the content."""
 
     @property
@@ -28,7 +26,7 @@ class AgreementEvent(EventData):
 
 
 @event
-class AgreementProposed(AgreementEvent):
+class AgreementProposed(AgreementEvent, frozen=True, kw_only=True):
     """The version is up for signature and never changes again."""
 
     type: ClassVar[str] = "agreement.proposed.v1"
@@ -36,7 +34,7 @@ class AgreementProposed(AgreementEvent):
 
 
 @event
-class AgreementSigned(AgreementEvent):
+class AgreementSigned(AgreementEvent, frozen=True, kw_only=True):
     """One department signed exactly this content."""
 
     type: ClassVar[str] = "agreement.signed.v1"
@@ -45,7 +43,7 @@ class AgreementSigned(AgreementEvent):
 
 
 @event
-class AgreementActivated(AgreementEvent):
+class AgreementActivated(AgreementEvent, frozen=True, kw_only=True):
     """Both departments have signed: the version is in force. Carries the content whole."""
 
     type: ClassVar[str] = "agreement.activated.v1"
@@ -56,7 +54,7 @@ class AgreementActivated(AgreementEvent):
 
 
 @event
-class AgreementWithdrawn(AgreementEvent):
+class AgreementWithdrawn(AgreementEvent, frozen=True, kw_only=True):
     """The version was taken back before it came into force."""
 
     type: ClassVar[str] = "agreement.withdrawn.v1"

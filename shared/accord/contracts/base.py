@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import ClassVar, TypeVar
 from uuid import UUID
 
-from pydantic import Field
-
-from accord.contracts.values import Timestamp, Value
+from accord.contracts.values import Ordinal, Timestamp, Value
 
 
-class EventData(Value):
+class EventData(Value, frozen=True, kw_only=True):
     """What every event carries.
 
     A producer may add optional fields to a type, but never remove, rename, narrow or newly require one.
@@ -35,11 +33,11 @@ class EventData(Value):
         return (self.key,)
 
 
-class LeadEvent(EventData):
+class LeadEvent(EventData, frozen=True, kw_only=True):
     """An event in the life of one lead."""
 
     lead_id: UUID
-    sequence: int = Field(ge=1)
+    sequence: Ordinal
     """Counts the producer's events of this lead from 1, without gaps."""
 
     @property

@@ -12,10 +12,12 @@ from datetime import datetime
 from functools import cache
 from uuid import UUID
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from accord.contracts import topics as _registers_every_event  # noqa: F401
 from accord.contracts.base import EVENT_TYPES, EventData
+from accord.contracts.codec import decode_value, encode_value, to_object
+from accord.contracts.models import model_of
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -87,7 +89,7 @@ def encode(event: Event) -> tuple[bytes, bytes, list[tuple[str, bytes]]]:
         time=data.occurred_at,
         traceparent=event.traceparent,
     )
-    return data.key.encode(), data.model_dump_json().encode(), headers
+    return data.key.encode(), encode_value(data), headers
 
 
 def decode(value: bytes | None, headers: Headers) -> Event:
@@ -142,7 +144,7 @@ def _header(found: dict[str, bytes | None], name: str) -> str:
 def decode_data(type_: str, value: bytes) -> EventData:
     """The data of one event of a known type. Raises MalformedEvent with the pointers of the fields that do not fit."""
     try:
-        return _adapter(type_).validate_json(value, extra="ignore")
+        return decode_value(EVENT_TYPES[type_], value)
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False, include_context=False)[:PROBLEMS_MAX]
         places = "; ".join(f"{_pointer(type_, problem['loc'])}: {problem['type']}" for problem in problems)
@@ -157,16 +159,11 @@ def _pointer(type_: str, place: tuple[int | str, ...]) -> str:
 
 @cache
 def _names_in(type_: str) -> frozenset[str]:
-    schema = EVENT_TYPES[type_].model_json_schema()
+    schema = model_of(EVENT_TYPES[type_]).model_json_schema()
     models = [schema, *schema.get("$defs", {}).values()]
     return frozenset(name for model in models for name in model.get("properties", {}))
 
 
-@cache
-def _adapter(type_: str) -> TypeAdapter[EventData]:
-    return TypeAdapter(EVENT_TYPES[type_])
-
-
 def canonical(data: EventData) -> str:
     """The data as JSON text with sorted keys; for comparisons in tests and examples."""
-    return json.dumps(data.model_dump(mode="json"), sort_keys=True)
+    return json.dumps(to_object(data), sort_keys=True)

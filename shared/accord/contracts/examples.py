@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
-from decimal import Decimal
 from typing import TypedDict
 from uuid import UUID
 
@@ -46,7 +45,7 @@ from accord.contracts.sla_events import (
     ClockStarted,
 )
 from accord.contracts.topics import EVENTS_ON, TOPIC_OF, ServiceName
-from accord.contracts.values import Campaign, Department, Money, PolicyFailure, utc
+from accord.contracts.values import Campaign, DecimalText, Department, Money, PolicyFailure, utc
 from accord.contracts.watermarks import WatermarkAdvanced
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -65,7 +64,7 @@ _LEAD, _OTHER_LEAD, _ACCOUNT, _SUBMISSION, _CLOCK, _BREACH = (example_id(number)
 _MERGE, _DECISION, _ACTIVITY, _IMPORT, _ACCRUAL, _REVERSAL = (example_id(number) for number in range(7, 13))
 
 _SPRING = Campaign(
-    name="spring", medium="cpc", content="a", term="crm", cost=Money(amount=Decimal("2.10"), currency="USD")
+    name="spring", medium="cpc", content="a", term="crm", cost=Money(amount=DecimalText("2.10"), currency="USD")
 )
 _STATE = LeadState(
     source="website",
@@ -87,7 +86,7 @@ _RESTORED = LeadState(
     quality_score=1.0,
 )
 _FAILED = [PolicyFailure(parameter="vertical", consequence="quarantine", reason="the industry is not among the agreed")]
-_DEAL = Money(amount=Decimal("24000.00"), currency="USD")
+_DEAL = Money(amount=DecimalText("24000.00"), currency="USD")
 _QUARTER = Period(first=date(2027, 1, 1), last=date(2027, 3, 31))
 
 
@@ -180,7 +179,7 @@ _ALL: tuple[EventData, ...] = (
         source="webinar-list",
         state="finished",
         rows=ImportCounts(read=1000, created=870, updated=90, merged=4, quarantined=20, rejected=15, failed=1),
-        cost=Money(amount=Decimal(1500), currency="USD"),
+        cost=Money(amount=DecimalText(1500), currency="USD"),
     ),
     LeadScored(**_lead(30, 2), definition_version=4, fit=70.0, engagement=40.0, grade="B3"),
     LeadStageChanged(
@@ -219,8 +218,8 @@ _ALL: tuple[EventData, ...] = (
         department="both",
         period=_QUARTER,
         plan_version=1,
-        target=Decimal(1_250_000),
-        actual=Decimal("1254300.50"),
+        target=DecimalText(1_250_000),
+        actual=DecimalText("1254300.50"),
     ),
     RewardAccrued(
         **_at(50_000),
@@ -229,7 +228,7 @@ _ALL: tuple[EventData, ...] = (
         beneficiary="sales-07",
         period=_QUARTER,
         plan_version=1,
-        amount=Money(amount=Decimal("720.00"), currency="USD"),
+        amount=Money(amount=DecimalText("720.00"), currency="USD"),
         basis_lead_id=_LEAD,
         why="3 % of 24000.00 USD won",
     ),
@@ -240,7 +239,7 @@ _ALL: tuple[EventData, ...] = (
         beneficiary="sales-07",
         period=_QUARTER,
         plan_version=1,
-        amount=Money(amount=Decimal("-720.00"), currency="USD"),
+        amount=Money(amount=DecimalText("-720.00"), currency="USD"),
         basis_lead_id=_LEAD,
         why="the win was undone",
         reverses_entry_id=_ACCRUAL,

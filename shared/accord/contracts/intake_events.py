@@ -5,27 +5,29 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import Field
+from msgspec import field
 
 from accord.contracts.base import EventData, LeadEvent, event
 from accord.contracts.values import (
     Attributes,
     Campaign,
+    Count,
+    Digest,
     Handle,
     Money,
     Party,
     PolicyFailure,
+    Share,
     SourceName,
     Timestamp,
     Value,
     Verdict,
     Version,
+    limits,
 )
 
-ExternalKey = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
-
-class LeadState(Value):
+class LeadState(Value, frozen=True, kw_only=True):
     """All that is public about a lead, carried whole so that no consumer has to call back."""
 
     source: SourceName
@@ -33,19 +35,19 @@ class LeadState(Value):
     captured_at: Timestamp
     """When the submission that made the lead occurred; it never changes."""
     account_id: UUID | None = None
-    attributes: Attributes = Field(default_factory=dict)
+    attributes: Attributes = field(default_factory=dict)
     campaign: Campaign | None = None
     """The campaign of the first touch."""
-    external_keys: list[ExternalKey] = Field(default_factory=list)
+    external_keys: list[Digest] = field(default_factory=list)
     """`external_key(source, external_id)` of every known external id: a CRM names a lead and no raw id travels."""
     verdict: Verdict
     policy_version: Version | None = None
-    quality_score: float | None = Field(default=None, ge=0, le=1)
+    quality_score: Share | None = None
     """Weight passed / weight applicable under `policy_version`."""
 
 
 @event
-class LeadCaptured(LeadEvent):
+class LeadCaptured(LeadEvent, frozen=True, kw_only=True):
     """A lead entered. `occurred_at` is `state.captured_at`."""
 
     type: ClassVar[str] = "lead.captured.v1"
@@ -53,7 +55,7 @@ class LeadCaptured(LeadEvent):
 
 
 @event
-class LeadUpdated(LeadEvent):
+class LeadUpdated(LeadEvent, frozen=True, kw_only=True):
     """A later submission or correction changed the lead."""
 
     type: ClassVar[str] = "lead.updated.v1"
@@ -63,7 +65,7 @@ class LeadUpdated(LeadEvent):
 
 
 @event
-class LeadMerged(LeadEvent):
+class LeadMerged(LeadEvent, frozen=True, kw_only=True):
     """Two leads turned out to be one person. `lead_id` survives; what `merged_lead_id` did is its own from now on."""
 
     type: ClassVar[str] = "lead.merged.v1"
@@ -77,7 +79,7 @@ class LeadMerged(LeadEvent):
 
 
 @event
-class LeadUnmerged(LeadEvent):
+class LeadUnmerged(LeadEvent, frozen=True, kw_only=True):
     """A merge was reverted: `lead_id` is the survivor as it is now, `restored_lead_id` lives again."""
 
     type: ClassVar[str] = "lead.unmerged.v1"
@@ -92,26 +94,26 @@ class LeadUnmerged(LeadEvent):
 
 
 @event
-class LeadQuarantined(LeadEvent):
+class LeadQuarantined(LeadEvent, frozen=True, kw_only=True):
     """A submission waits for a person; the lead does not enter, or does not change, until it is released."""
 
     type: ClassVar[str] = "lead.quarantined.v1"
     submission_id: UUID
     source: SourceName
     policy_version: Version
-    quality_score: float = Field(ge=0, le=1)
+    quality_score: Share
     failed: list[PolicyFailure]
 
 
 @event
-class LeadRejected(EventData):
+class LeadRejected(EventData, frozen=True, kw_only=True):
     """A submission was refused by the data policy. There is no lead; the key is the submission."""
 
     type: ClassVar[str] = "lead.rejected.v1"
     submission_id: UUID
     source: SourceName
     policy_version: Version
-    quality_score: float = Field(ge=0, le=1)
+    quality_score: Share
     failed: list[PolicyFailure]
 
     @property
@@ -120,19 +122,19 @@ class LeadRejected(EventData):
 
 
 @event
-class LeadErased(LeadEvent):
+class LeadErased(LeadEvent, frozen=True, kw_only=True):
     """The person was erased. Consumers drop the id's free attributes and keep only counts."""
 
     type: ClassVar[str] = "lead.erased.v1"
 
 
 @event
-class ActivityRecorded(LeadEvent):
+class ActivityRecorded(LeadEvent, frozen=True, kw_only=True):
     """Something happened with a lead. Free properties stay in intake."""
 
     type: ClassVar[str] = "activity.recorded.v1"
     activity_id: UUID
-    kind: str = Field(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")
+    kind: Annotated[str, *limits(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")]
     """An open `noun.verb`."""
     by: Party
     """Who did it."""
@@ -141,22 +143,22 @@ class ActivityRecorded(LeadEvent):
     campaign: Campaign | None = None
 
 
-class ImportCounts(Value):
+class ImportCounts(Value, frozen=True, kw_only=True):
     """How many rows of an import were read, and how they ended."""
 
-    read: int = Field(ge=0)
-    created: int = Field(ge=0)
-    updated: int = Field(ge=0)
-    merged: int = Field(ge=0)
-    quarantined: int = Field(ge=0)
-    rejected: int = Field(ge=0)
-    failed: int = Field(ge=0)
-    unchanged: int = Field(default=0, ge=0)
+    read: Count
+    created: Count
+    updated: Count
+    merged: Count
+    quarantined: Count
+    rejected: Count
+    failed: Count
+    unchanged: Count = 0
     """Word for word what the same source has said before; they changed nothing."""
 
 
 @event
-class ImportFinished(EventData):
+class ImportFinished(EventData, frozen=True, kw_only=True):
     """An import came to its end. The key is its document's kind."""
 
     type: ClassVar[str] = "import.finished.v1"

@@ -9,7 +9,7 @@ from accord.contracts.base import EventData, event
 from accord.contracts.values import Day, DecimalText, Handle, Key, Money, Value, Version, Why
 
 
-class Period(Value):
+class Period(Value, frozen=True, kw_only=True):
     """First and last day, both included, in the plan's time zone."""
 
     first: Day
@@ -17,7 +17,7 @@ class Period(Value):
 
 
 @event
-class GoalReached(EventData):
+class GoalReached(EventData, frozen=True, kw_only=True):
     """A goal of the plan was reached for the first time in its period."""
 
     type: ClassVar[str] = "goal.reached.v1"
@@ -33,7 +33,7 @@ class GoalReached(EventData):
         return self.goal
 
 
-class RewardEvent(EventData):
+class RewardEvent(EventData, frozen=True, kw_only=True):
     """One line of the reward ledger."""
 
     entry_id: UUID
@@ -52,14 +52,14 @@ class RewardEvent(EventData):
 
 
 @event
-class RewardAccrued(RewardEvent):
+class RewardAccrued(RewardEvent, frozen=True, kw_only=True):
     """A reward was earned."""
 
     type: ClassVar[str] = "reward.accrued.v1"
 
 
 @event
-class RewardReversed(RewardEvent):
+class RewardReversed(RewardEvent, frozen=True, kw_only=True):
     """An accrual was taken back, for example because a win was undone."""
 
     type: ClassVar[str] = "reward.reversed.v1"

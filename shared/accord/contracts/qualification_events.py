@@ -2,42 +2,56 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import Field
-
 from accord.contracts.base import LeadEvent, event
-from accord.contracts.values import Day, Department, Handle, Key, Money, StageKind, Timestamp, Version, Why
+from accord.contracts.values import (
+    Count,
+    Day,
+    Department,
+    Handle,
+    Key,
+    Money,
+    Ordinal,
+    StageKind,
+    Timestamp,
+    Version,
+    Why,
+    limits,
+)
 
 StageCause = Literal["capture", "automatic", "decision", "definition", "merge"]
 """Why a stage was entered: the capture gate, criteria that hold, a decision, a new definition, a merge of two leads."""
 
+Grade = Annotated[str, *limits(pattern=r"^[A-D][1-4]$")]
+"""A letter of fit and a digit of engagement."""
+
 
 @event
-class LeadScored(LeadEvent):
+class LeadScored(LeadEvent, frozen=True, kw_only=True):
     """The lead's scores changed. Points from 0 to the definition's maximum."""
 
     type: ClassVar[str] = "lead.scored.v1"
     definition_version: Version
     fit: float
     engagement: float
-    grade: str | None = Field(default=None, pattern=r"^[A-D][1-4]$")
+    grade: Grade | None = None
     """A letter of fit and a digit of engagement."""
 
 
 @event
-class LeadStageChanged(LeadEvent):
+class LeadStageChanged(LeadEvent, frozen=True, kw_only=True):
     """The lead entered `stage` at `occurred_at`."""
 
     type: ClassVar[str] = "lead.stage_changed.v1"
     definition_version: Version
     stage: Key
     stage_kind: StageKind
-    stage_rank: int = Field(ge=0)
+    stage_rank: Count
     """Place of the stage in the definition, from 0."""
     stage_owner: Department
-    visit: int = Field(ge=1)
+    visit: Ordinal
     """Numbers the lead's entries into this stage from 1."""
     from_stage: Key | None = None
     from_since: Timestamp | None = None
@@ -49,11 +63,11 @@ class LeadStageChanged(LeadEvent):
     actor: Handle | None = None
     correction: bool = False
     """True where a late report put this entry into the past; the history it belongs to was derived anew."""
-    replaces: int | None = Field(default=None, ge=1)
+    replaces: Ordinal | None = None
     """`sequence` of an earlier entry that no longer stands: this one takes its place, or, `withdrawn`, none does."""
     withdrawn: bool = False
     """True where the entry that this event repeats never was: it goes, with all that followed from it."""
-    follows: int | None = Field(default=None, ge=0)
+    follows: Count | None = None
     """`sequence` of the entry after which this one has its place among the lead's entries, 0 for the first place. None: it
     replaces another, or it is the last by now."""
     present_stage: Key | None = None
@@ -61,7 +75,7 @@ class LeadStageChanged(LeadEvent):
 
 
 @event
-class LeadDecided(LeadEvent):
+class LeadDecided(LeadEvent, frozen=True, kw_only=True):
     """A person or the CRM decided. Free notes stay in qualification."""
 
     type: ClassVar[str] = "lead.decided.v1"
@@ -80,7 +94,7 @@ class LeadDecided(LeadEvent):
 
 
 @event
-class LeadAssigned(LeadEvent):
+class LeadAssigned(LeadEvent, frozen=True, kw_only=True):
     """The lead has a (new) owner, and why."""
 
     type: ClassVar[str] = "lead.assigned.v1"
@@ -92,7 +106,7 @@ class LeadAssigned(LeadEvent):
 
 
 @event
-class OpportunityUpdated(LeadEvent):
+class OpportunityUpdated(LeadEvent, frozen=True, kw_only=True):
     """The deal's amount or expected close is known or has changed; both are carried whole."""
 
     type: ClassVar[str] = "opportunity.updated.v1"

@@ -13,8 +13,10 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema
 
 from accord.contracts.base import EVENT_TYPES, EventData
+from accord.contracts.codec import to_object
 from accord.contracts.envelope import Event, encode
 from accord.contracts.examples import EXAMPLES, TRACEPARENT, example_id, source_of
+from accord.contracts.models import model_of
 from accord.contracts.topics import CONSUMED_BY, EVENTS_ON, PARTITIONS_DEFAULT, TOPIC_OF
 
 Schema = dict[str, Any]
@@ -40,7 +42,7 @@ class _Untitled(GenerateJsonSchema):
 
 def json_schema(type_: str) -> Schema:
     """The JSON Schema (2020-12) of one type's data."""
-    schema = EVENT_TYPES[type_].model_json_schema(mode="serialization", schema_generator=_Untitled)
+    schema = model_of(EVENT_TYPES[type_]).model_json_schema(mode="serialization", schema_generator=_Untitled)
     for model in (schema, *schema.get("$defs", {}).values()):
         model.pop("additionalProperties", None)
     description = _one_line(schema.pop("description", ""))
@@ -141,7 +143,7 @@ def _message(type_: str) -> Schema:
             {
                 "name": type_,
                 "headers": {name: value.decode() for name, value in headers},
-                "payload": event.data.model_dump(mode="json"),
+                "payload": to_object(event.data),
             }
         ],
     }

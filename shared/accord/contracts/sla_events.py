@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 from uuid import UUID
 
-from pydantic import Field
-
 from accord.contracts.base import EventData, event
-from accord.contracts.values import Department, Handle, Key, SourceName, Timestamp, Version, Why
+from accord.contracts.values import Department, Handle, Key, Ordinal, SourceName, Timestamp, Version, Why, limits
 
 
-class ClockEvent(EventData):
+class ClockEvent(EventData, frozen=True, kw_only=True):
     """One clock of one clause."""
 
     clock_id: UUID
     lead_id: UUID | None = None
     """None for clauses over a period (volume, rate), whose key is the clause."""
-    sequence: int = Field(ge=1)
+    sequence: Ordinal
     """Counts this clock's events from 1, without gaps."""
     clause: Key
     obliges: Department
@@ -35,22 +33,22 @@ class ClockEvent(EventData):
 
 
 @event
-class ClockStarted(ClockEvent):
+class ClockStarted(ClockEvent, frozen=True, kw_only=True):
     """A clause began to run for a lead."""
 
     type: ClassVar[str] = "sla.clock_started.v1"
 
 
 @event
-class ClockAtRisk(ClockEvent):
+class ClockAtRisk(ClockEvent, frozen=True, kw_only=True):
     """A warning fraction of the time has passed."""
 
     type: ClassVar[str] = "sla.at_risk.v1"
-    fraction: float = Field(gt=0)
+    fraction: Annotated[float, *limits(gt=0)]
 
 
 @event
-class ClockBreached(ClockEvent):
+class ClockBreached(ClockEvent, frozen=True, kw_only=True):
     """The deadline passed with the clause unkept, and everything recorded before it has been read."""
 
     type: ClassVar[str] = "sla.breached.v1"
@@ -60,7 +58,7 @@ class ClockBreached(ClockEvent):
 
 
 @event
-class ClockMet(ClockEvent):
+class ClockMet(ClockEvent, frozen=True, kw_only=True):
     """The clause was kept at `occurred_at`."""
 
     type: ClassVar[str] = "sla.met.v1"
@@ -69,7 +67,7 @@ class ClockMet(ClockEvent):
 
 
 @event
-class BreachWithdrawn(ClockEvent):
+class BreachWithdrawn(ClockEvent, frozen=True, kw_only=True):
     """A late report showed that the clause had been kept in time at `met_at`."""
 
     type: ClassVar[str] = "sla.breach_withdrawn.v1"
@@ -78,7 +76,7 @@ class BreachWithdrawn(ClockEvent):
 
 
 @event
-class ClockCancelled(ClockEvent):
+class ClockCancelled(ClockEvent, frozen=True, kw_only=True):
     """The lead left the clause's scope before the deadline; neither met nor breached."""
 
     type: ClassVar[str] = "sla.clock_cancelled.v1"

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from decimal import Decimal
-from typing import Annotated, Literal, Self
+from decimal import Decimal, DecimalException
+from typing import Annotated, Any, Literal
 
+from msgspec import Meta, Struct
 from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     GetJsonSchemaHandler,
-    PlainSerializer,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
     WrapValidator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError, core_schema
+
+from accord.contracts.models import struct_schema
 
 Department = Literal["marketing", "sales"]
 Party = Literal["lead", "marketing", "sales"]
@@ -42,8 +41,11 @@ def _timestamp(value: object, read: ValidatorFunctionWrapHandler) -> datetime:
         at = value  # made by ourselves: an event has up to four of these
     # pydantic alone would also take numbers, as seconds since 1970.
     elif isinstance(value, datetime) or (isinstance(value, str) and value[4:5] == "-" and value[10:11] in ("T", "t")):
+        moment: datetime = read(value)
+        if moment.tzinfo is None:
+            raise PydanticKnownError("timezone_aware")
         try:
-            at = read(value).astimezone(UTC)
+            at = moment.astimezone(UTC)
         except OverflowError:
             raise _out_of_range("timestamp_range", "a time") from None
     else:
@@ -79,15 +81,26 @@ class _Described:
         return {**found, "description": self.words} if handler.mode == "validation" else found
 
 
+def limits(**bounds: Any) -> tuple[Meta, Any]:
+    """The same bounds for msgspec, which reads events, and for pydantic, which reads what others send."""
+    pattern = bounds.get("pattern")
+    # For msgspec, `$` alone would also match before a line feed at the end.
+    strict = {"pattern": f"{pattern}(?!\\n)"} if pattern else {}
+    return Meta(**bounds | strict), Field(**bounds)
+
+
 Timestamp = Annotated[
-    AwareDatetime, WrapValidator(_timestamp), _Described(f"RFC 3339 with an offset, {MOMENTS_IN_WORDS}.")
+    datetime,
+    Meta(tz=True),
+    WrapValidator(_timestamp),
+    _Described(f"RFC 3339 with an offset, {MOMENTS_IN_WORDS}."),
 ]
 """A moment with an offset, held in UTC: the type of every moment that comes in, wherever it comes in. ADR 72."""
 
 Day = Annotated[date, WrapValidator(_day), _Described(f"A date {MOMENTS_IN_WORDS}.")]
 """A date of the same range."""
 
-Whole = Annotated[int, Field(ge=-(2**53), le=2**53), WithJsonSchema({"type": "integer"})]
+Whole = Annotated[int, *limits(ge=-(2**53), le=2**53), WithJsonSchema({"type": "integer"})]
 """A number that every reader of JSON holds as it is. A larger one is taken for a float."""
 
 Real = Annotated[float, Field(allow_inf_nan=False)]
@@ -96,81 +109,109 @@ AttributeValue = bool | Whole | Real | str | list[str] | None
 Attributes = dict[str, AttributeValue]
 """Public attributes of a lead, by the names that the data policy declares. Never a name, phone or free text."""
 
-Handle = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
+Handle = Annotated[str, *limits(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
 """An opaque name of an employee, key, pool or source: never an e-mail address, since '@' is not allowed."""
 
 SourceName = Annotated[
     str,
-    Field(min_length=1, max_length=100, pattern=r"^[^\s@:/\x00-\x1f\x7f]([^@:\x00-\x1f\x7f]*[^\s@:\x00-\x1f\x7f])?$"),
+    *limits(min_length=1, max_length=100, pattern=r"^[^\s@:/\x00-\x1f\x7f]([^@:\x00-\x1f\x7f]*[^\s@:\x00-\x1f\x7f])?$"),
 ]
 """What the organisation calls an origin of leads, as it writes it ("organic search").
 
 No '@' (it would be an address), no ':' (see `external:SOURCE:ID`).
 """
 
-Key = Annotated[str, Field(min_length=1, max_length=200)]
+Key = Annotated[str, *limits(min_length=1, max_length=200)]
 """A word of an agreement: a stage, decision, reason, clause, goal or parameter."""
 
-Why = Annotated[str, Field(max_length=2_000)]
+Why = Annotated[str, *limits(max_length=2_000)]
 """A reason in words that the system has made; never text that a person typed."""
 
-Version = Annotated[int, Field(ge=1)]
+Version = Annotated[int, *limits(ge=1)]
 """The version of the agreement under which something was decided."""
+
+Ordinal = Annotated[int, *limits(ge=1)]
+"""Counted from 1."""
+
+Count = Annotated[int, *limits(ge=0)]
+
+Digest = Annotated[str, *limits(pattern=r"^[0-9a-f]{64}$")]
+"""SHA-256 in hexadecimal digits."""
+
+Share = Annotated[float, *limits(ge=0, le=1)]
 
 DIGITS_MAX = 40
 
 
-def _short(number: Decimal) -> Decimal:
-    if number.adjusted() < -DIGITS_MAX:  # the zero 0E-999999999 has one digit, and would be written in a gigabyte
-        raise PydanticCustomError("decimal", "must have at most {places} decimal places", {"places": DIGITS_MAX})
-    return number
+class DecimalText(Decimal):
+    """A finite decimal of at most 40 digits and places. It travels as text, so that no reader turns it into a float.
 
+    Raises ValueError for any other number.
+    """
 
-DecimalText = Annotated[
-    Decimal,
-    Field(allow_inf_nan=False, max_digits=DIGITS_MAX),
-    AfterValidator(_short),
-    PlainSerializer(lambda d: format(d, "f"), return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?$"}, mode="serialization"),
-]
-"""A decimal that travels as text, so that no reader turns it into a float."""
+    __slots__ = ()
 
-
-class Value(BaseModel):
-    """Base of immutable values. Unknown fields are an error for the producer; consumers parse with `extra="ignore"`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-    @classmethod
-    def known(cls, **fields: object) -> Self:
-        """An instance of fields that were checked before. Every field is given, and none is looked at: for hot paths, a fifth of the
-        time of the constructor. Whoever uses it has a test that what it makes is valid."""
-        made = cls.__new__(cls)
-        object.__setattr__(made, "__dict__", fields)
-        object.__setattr__(made, "__pydantic_fields_set__", set(fields))
-        object.__setattr__(made, "__pydantic_extra__", None)
-        object.__setattr__(made, "__pydantic_private__", None)
+    def __new__(cls, value: Decimal | str | int) -> DecimalText:
+        try:
+            made = super().__new__(cls, value)
+        except DecimalException:
+            raise ValueError("must be a decimal") from None
+        _, digits, exponent = made.as_tuple()
+        if not isinstance(exponent, int) or len(digits) + max(exponent, 0) > DIGITS_MAX or exponent < -DIGITS_MAX:
+            # The zero 0E-999999999 has one digit, and would be written in a gigabyte.
+            raise ValueError(f"must have at most {DIGITS_MAX} digits and decimal places")
         return made
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        number = core_schema.decimal_schema(allow_inf_nan=False, max_digits=DIGITS_MAX)
+        return core_schema.no_info_after_validator_function(
+            cls,
+            number,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda number: format(number, "f"), return_schema=core_schema.str_schema()
+            ),
+        )
 
-class Money(Value):
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        if handler.mode == "serialization":
+            return {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?$"}
+        return handler(schema)
+
+
+class Value(Struct, frozen=True, gc=False, kw_only=True):
+    """Base of immutable values and events. Its constructor looks at no value: what is written is checked by `encode_value`.
+
+    It can be a field of a pydantic model, which checks it and gives an unknown field as an error.
+    """
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return struct_schema(cls, handler)
+
+
+class Money(Value, frozen=True, kw_only=True):
     """An amount in a currency (ISO 4217 code). Decimal, never float."""
 
     amount: DecimalText
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+    currency: Annotated[str, *limits(pattern=r"^[A-Z]{3}$")]
 
 
-class Campaign(Value):
+CampaignWord = Annotated[str, *limits(max_length=200)]
+
+
+class Campaign(Value, frozen=True, kw_only=True):
     """What brought a lead or an activity: the UTM words and, where known, the cost of this touch."""
 
-    name: str | None = Field(default=None, max_length=200)
-    medium: str | None = Field(default=None, max_length=200)
-    content: str | None = Field(default=None, max_length=200)
-    term: str | None = Field(default=None, max_length=200)
+    name: CampaignWord | None = None
+    medium: CampaignWord | None = None
+    content: CampaignWord | None = None
+    term: CampaignWord | None = None
     cost: Money | None = None
 
 
-class PolicyFailure(Value):
+class PolicyFailure(Value, frozen=True, kw_only=True):
     """One parameter of the data policy that a submission did not meet."""
 
     parameter: Key

@@ -10,6 +10,7 @@ import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from accord.contracts.codec import from_object
 from accord.contracts.values import PolicyFailure
 from accord.db import from_json
 from intake.leads.domain.quality import Judgement
@@ -67,7 +68,7 @@ async def verdict_of(conn: AsyncConnection, submission_id: UUID) -> Verdict | No
         row.verdict,
         row.quality_score,
         row.policy_version,
-        tuple(PolicyFailure.model_validate(one) for one in failed),
+        tuple(from_object(PolicyFailure, one) for one in failed),
         row.outcomes,
         row.occurred_at,
         row.recorded_at,

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.responses import StreamingResponse
 
+from accord.contracts.codec import from_object
 from accord.contracts.values import PolicyFailure, Timestamp
 from accord.db import Database
 from accord.http.auth import Caller, require
@@ -244,7 +245,7 @@ def privacy_router(database: Database, erase: Erase) -> APIRouter:
 
 
 def _submission(row: Mapping[str, Any]) -> SubmissionOut:
-    failed = [PolicyFailure.model_validate(one) for one in row["failed"]]
+    failed = [from_object(PolicyFailure, one) for one in row["failed"]]
     return SubmissionOut(
         submission_id=row["submission_id"],
         lead_id=row["lead_id"],

@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from accord.contracts.codec import from_object, to_object
 from accord.contracts.values import PolicyFailure
 from accord.db import bulk
 from accord.isolation import is_resting
@@ -251,7 +252,7 @@ def _decision_row(one: Decision) -> dict[str, object]:
         "policy_version": None if quality is None else quality.policy_version,
         "failed": "[]"
         if quality is None
-        else orjson.dumps([failure.model_dump() for failure in quality.failed]).decode(),
+        else orjson.dumps([to_object(failure) for failure in quality.failed]).decode(),
     }
 
 
@@ -272,4 +273,4 @@ def _decision(row: asyncpg.Record) -> Decision:
 
 
 def _failures(text: str) -> tuple[PolicyFailure, ...]:
-    return tuple(PolicyFailure.model_validate(one) for one in orjson.loads(text))
+    return tuple(from_object(PolicyFailure, one) for one in orjson.loads(text))

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from accord.contracts.values import Attributes, Department, Money, StageKind
+from accord.contracts.values import Attributes, DecimalText, Department, Money, StageKind
 from accord.db import Database
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, decode_cursor, encode_cursor
@@ -222,7 +222,7 @@ def _to_json(found: Timeline) -> TimelineOut:
         attributes=lead.attributes,
         owner=lead.owner,
         stage=lead.path[-1] if lead.path else None,
-        amount=None if lead.amount is None else Money(amount=lead.amount, currency=lead.currency),
+        amount=None if lead.amount is None else Money(amount=DecimalText(lead.amount), currency=lead.currency),
         expected_close=lead.expected_close,
         as_of=found.as_of,
         stages=[_stage_item(row, found.as_of) for row in found.stages],

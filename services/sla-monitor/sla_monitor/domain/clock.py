@@ -336,23 +336,21 @@ class _TransitionBuilder:
 
     def emit(self, kind: type[ClockEvent], occurred_at: datetime, **more: object) -> None:
         clock = self._clock = replace(self._clock, event_count=self._clock.event_count + 1)
-        event = kind.model_validate(
-            {
-                "occurred_at": occurred_at,
-                "recorded_at": self._now,
-                "clock_id": clock.clock_id,
-                "lead_id": clock.lead_id,
-                "sequence": clock.event_count,
-                "clause": clock.clause,
-                "obliges": clock.obliges,
-                "sla_version": clock.sla_version,
-                "owner": clock.owner,
-                "source": clock.source,
-                "started_at": clock.started_at,
-                "due_at": clock.due_at,
-                "backfill": clock.backfill,
-                **more,
-            }
+        event = kind(
+            occurred_at=occurred_at,
+            recorded_at=self._now,
+            clock_id=clock.clock_id,
+            lead_id=clock.lead_id,
+            sequence=clock.event_count,
+            clause=clock.clause,
+            obliges=clock.obliges,
+            sla_version=clock.sla_version,
+            owner=clock.owner,
+            source=clock.source,
+            started_at=clock.started_at,
+            due_at=clock.due_at,
+            backfill=clock.backfill,
+            **more,
         )
         self._events.append(event)
 

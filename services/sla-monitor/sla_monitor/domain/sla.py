@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from accord.contracts.values import Department, Party, Value
+from accord.contracts.values import Department, Party
 from accord.terms.criteria import Criteria
+from accord.terms.document import DocumentPart
 from accord.terms.durations import Duration
 from accord.terms.week import Day, WeekTerms
 
@@ -33,7 +34,7 @@ def names_of(names: str | list[str] | None) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-class Holidays(Value):
+class Holidays(DocumentPart):
     """Days on which the calendar is closed: a country's holidays and extra days. `except` lists holidays that are worked."""
 
     country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
@@ -42,7 +43,7 @@ class Holidays(Value):
     except_: list[Day] = Field(default_factory=list, max_length=DAYS_MAX, alias="except")
 
 
-class CalendarTerms(Value):
+class CalendarTerms(DocumentPart):
     """The opening hours of a calendar."""
 
     timezone: Annotated[str, Field(min_length=1, max_length=100)]
@@ -50,7 +51,7 @@ class CalendarTerms(Value):
     holidays: Holidays = Holidays()
 
 
-class From(Value):
+class From(DocumentPart):
     """What starts a clock; exactly one of these."""
 
     stage: Names | None = None
@@ -61,7 +62,7 @@ class From(Value):
     captured: Literal[True] | None = None
 
 
-class To(Value):
+class To(DocumentPart):
     """What answers the clock; exactly one of these."""
 
     decision: Names | None = None
@@ -70,7 +71,7 @@ class To(Value):
     stage: Names | None = None
 
 
-class Within(Value):
+class Within(DocumentPart):
     """The time allowed: elapsed time, open time of a calendar, or whole open days of one."""
 
     elapsed: Duration | None = None
@@ -79,14 +80,14 @@ class Within(Value):
     calendar: Key | None = None
 
 
-class Escalation(Value):
+class Escalation(DocumentPart):
     """The consequence of a breach: the lead is reassigned."""
 
     at: Annotated[float, Field(ge=1, le=1)]
     reassign: Literal[True]
 
 
-class Clause(Value):
+class Clause(DocumentPart):
     """One clause: after a start, an answer is owed within a time."""
 
     key: Key
@@ -102,7 +103,7 @@ class Clause(Value):
     escalate: Annotated[list[Escalation], Field(max_length=1)] = Field(default_factory=list)
 
 
-class Sla(Value):
+class Sla(DocumentPart):
     """The SLA between marketing and sales."""
 
     kind: Literal["sla"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
 
 import orjson
 
 from accord.agreements import ActiveCache
+from accord.contracts.codec import to_object
+from accord.contracts.values import Money
 from accord.db import Database, UnitOfWork
 from accord.http.idempotency import Answer, Done, Fresh, answered, claimed
 from accord.ids import new_id
@@ -193,7 +194,7 @@ def form_of(submission: Submission) -> str:
 
 
 def _dump_given_fields(value: object) -> object:
-    if isinstance(value, Decimal):
-        return format(value, "f")
+    if isinstance(value, Money):
+        return to_object(value)
     fields, said = value.__dict__, value.__pydantic_fields_set__  # type: ignore[attr-defined]  # else it is a part of the form
     return {name: said_value for name, said_value in fields.items() if name in said}

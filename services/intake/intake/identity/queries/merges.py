@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
+from accord.contracts.codec import from_object
 from accord.contracts.values import Campaign
 from accord.db import from_json
 from intake.identity.domain.merging import Before
@@ -157,7 +158,7 @@ def _recorded(row: asyncpg.Record) -> Recorded:
             attributes=before["attributes"],
             stamps={name: datetime.fromisoformat(at) for name, at in before["stamps"].items()},
             account_id=None if account_id is None else UUID(account_id),
-            campaign=None if campaign is None else Campaign.model_validate(campaign),
+            campaign=None if campaign is None else from_object(Campaign, campaign),
             external_keys=tuple(before["external_keys"]),
         ),
         tuple((kind, value) for kind, value in from_json(row["keys_moved"])),

@@ -16,6 +16,7 @@ from intake.imports.domain.table import Csv, Dialect, LineEnd, Ndjson, Rows
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.quality import Quality
 
+EndState = Literal["finished", "cancelled", "failed"]
 State = Literal["receiving", "queued", "running", "finished", "cancelled", "failed"]
 ENDED: frozenset[State] = frozenset({"finished", "cancelled", "failed"})
 Outcome = Literal["created", "updated", "merged", "unchanged", "quarantined", "rejected", "failed"]

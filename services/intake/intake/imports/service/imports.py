@@ -18,7 +18,7 @@ from accord.http.idempotency import Answer, Done, make_idempotency_request, once
 from accord.http.problems import Problem, not_found
 from accord.terms.findings import Finding
 from intake.imports import queries
-from intake.imports.domain.imports import OUTCOMES, Failure, Outcome, Result, State, bits_of, unpacked
+from intake.imports.domain.imports import OUTCOMES, EndState, Failure, Outcome, Result, bits_of, unpacked
 from intake.imports.domain.rows import mapping_of
 from intake.imports.queries import Job
 from intake.imports.service.upload import Asked, OpenLimits, Rules, Upload, cancelled, refused
@@ -186,7 +186,7 @@ def _serves(saved: Source, asked: Asked) -> bool:
     return any(saved.mapping_document.get(part) for part in parts)
 
 
-async def end(unit_of_work: UnitOfWork, job: Job, state: State, error: str | None = None) -> None:
+async def end(unit_of_work: UnitOfWork, job: Job, state: EndState, error: str | None = None) -> None:
     """Bring an import to its end, and tell it unless it was only tried or never whole."""
     now = unit_of_work.now
     seconds = (now - job.started_at).total_seconds() if job.started_at is not None else 0.0

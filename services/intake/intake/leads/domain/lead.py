@@ -48,7 +48,7 @@ class Lead:
 
     def state(self) -> LeadState:
         """What other services may know of it."""
-        return LeadState.known(
+        return LeadState(
             source=self.source,
             captured_at=self.captured_at,
             account_id=self.account_id,

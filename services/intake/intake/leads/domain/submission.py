@@ -8,9 +8,10 @@ from functools import lru_cache
 from typing import Annotated
 from uuid import UUID
 
+from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
-from accord.contracts.values import Campaign, Handle, Party, SourceName, Timestamp
+from accord.contracts.values import Campaign, CampaignWord, Handle, Money, Party, SourceName, Timestamp
 from intake.leads.domain.personal import looks_personal
 
 AHEAD_MAX = timedelta(minutes=5)
@@ -55,9 +56,14 @@ class _Form(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class CampaignIn(Campaign):
+class CampaignIn(_Form):
     """A campaign as it is sent; where the lead landed stays in the submission."""
 
+    name: CampaignWord | None = None
+    medium: CampaignWord | None = None
+    content: CampaignWord | None = None
+    term: CampaignWord | None = None
+    cost: Money | None = None
     landing_page: Annotated[str, Field(max_length=2000)] | None = None
     referrer: Annotated[str, Field(max_length=2000)] | None = None
 
@@ -66,15 +72,14 @@ class CampaignIn(Campaign):
         found = _public_words(self.name, self.medium, self.content, self.term)
         if self.cost is None:
             return found
-        return Campaign(cost=self.cost) if found is None else found.model_copy(update={"cost": self.cost})
+        return Campaign(cost=self.cost) if found is None else replace(found, cost=self.cost)
 
 
 @lru_cache(maxsize=_CAMPAIGNS_CACHED)
 def _public_words(name: str | None, medium: str | None, content: str | None, term: str | None) -> Campaign | None:
     """Many leads come by one campaign."""
-    given = {"name": name, "medium": medium, "content": content, "term": term}
-    words = {field: word for field, word in given.items() if word and not looks_personal(word)}
-    return Campaign(**words) if words else None
+    words = [word if word and not looks_personal(word) else None for word in (name, medium, content, term)]
+    return Campaign(name=words[0], medium=words[1], content=words[2], term=words[3]) if any(words) else None
 
 
 class Consent(_Form):

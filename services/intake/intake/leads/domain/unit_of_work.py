@@ -186,7 +186,7 @@ class CaptureUnitOfWork:
         """A lead comes in for all to see, at the time of its first submission."""
         self._save(lead)
         self.events.append(
-            LeadCaptured.known(
+            LeadCaptured(
                 lead_id=lead.lead_id,
                 sequence=lead.sequence,
                 occurred_at=lead.captured_at,

@@ -10,6 +10,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from accord.contracts.codec import from_object, to_object
 from accord.contracts.values import Campaign
 from accord.db import bulk, from_json
 from intake import tables
@@ -171,10 +172,7 @@ def _values(lead: Lead) -> tuple[object, ...]:
 
 
 def _campaign(campaign: Campaign) -> str:
-    if campaign.cost is not None:
-        return campaign.model_dump_json(exclude_none=True)
-    # Most have words only, which need no serializer.
-    return orjson.dumps({name: word for name, word in campaign.__dict__.items() if word is not None}).decode()
+    return orjson.dumps({name: word for name, word in to_object(campaign).items() if word is not None}).decode()
 
 
 async def insert_keys(
@@ -237,7 +235,7 @@ def snapshot(lead: Lead) -> str:
             "attributes": lead.attributes,
             "stamps": dict(lead.stamps),
             "account_id": lead.account_id,
-            "campaign": None if lead.campaign is None else lead.campaign.model_dump(mode="json"),
+            "campaign": None if lead.campaign is None else to_object(lead.campaign),
             "external_keys": lead.external_keys,
         },
         default=str,
@@ -255,7 +253,7 @@ def _lead(row: asyncpg.Record) -> Lead:
         attributes=from_json(row["attributes"]),
         stamps={name: datetime.fromisoformat(at) for name, at in from_json(row["stamps"]).items()},
         account_id=row["account_id"],
-        campaign=None if campaign is None else Campaign.model_validate(from_json(campaign)),
+        campaign=None if campaign is None else from_object(Campaign, from_json(campaign)),
         external_keys=tuple(row["external_keys"]),
         policy_version=row["policy_version"],
         quality_score=row["quality_score"],

@@ -10,6 +10,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from accord.contracts.codec import to_object
 from intake.leads.domain.quality import Quality
 
 _COLUMNS = (
@@ -67,4 +68,4 @@ async def insert(connection: asyncpg.Connection, rows: Sequence[Row], now: datet
 def _failed(quality: Quality) -> str:
     if not quality.failed:
         return "[]"
-    return orjson.dumps([failure.model_dump() for failure in quality.failed]).decode()
+    return orjson.dumps([to_object(failure) for failure in quality.failed]).decode()

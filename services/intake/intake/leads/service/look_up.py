@@ -7,6 +7,7 @@ from uuid import UUID
 
 import orjson
 
+from accord.contracts.codec import to_object
 from accord.contracts.external_key import external_key
 from accord.db import Database
 from intake.leads.domain.keys import IdentityKind
@@ -21,7 +22,7 @@ def etag_of(found: Found, *, personal: bool) -> str:
     shown: list[object] = [
         *(str(lead.lead_id), lead.source, lead.captured_at, lead.held, lead.verdict, lead.quality_score),
         *(lead.policy_version, lead.account_id, lead.attributes, [str(one) for one in found.merged]),
-        None if lead.campaign is None else lead.campaign.model_dump(mode="json"),
+        None if lead.campaign is None else to_object(lead.campaign),
     ]
     if personal:
         shown += [dict(lead.person), found.external]

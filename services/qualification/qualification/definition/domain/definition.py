@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from accord.contracts.values import Department, StageKind, Value
+from accord.contracts.values import Department, StageKind
 from accord.terms.criteria import Criteria
+from accord.terms.document import DocumentPart
 from accord.terms.durations import Duration
 
 Key = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
@@ -31,7 +32,7 @@ def _lasts(amount: timedelta | None) -> timedelta | None:
     return amount
 
 
-class Gate(Value):
+class Gate(DocumentPart):
     """How a stage is entered: on capture, when criteria hold, or by a decision. Exactly one of the three."""
 
     on: Literal["capture"] | None = None
@@ -50,7 +51,7 @@ class Gate(Value):
         return (self.decision,) if isinstance(self.decision, str) else tuple(self.decision)
 
 
-class Stage(Value):
+class Stage(DocumentPart):
     """Where a lead can be. Its place in the list is its rank."""
 
     key: Key
@@ -64,18 +65,18 @@ class Stage(Value):
     """How long a lead that entered this stage stays out of automatic gates."""
 
 
-class FitScoreRule(Value):
+class FitScoreRule(DocumentPart):
     key: Key
     when: Criteria
     points: Annotated[float, Field(ge=-1000, le=1000)]
 
 
-class FitScore(Value):
+class FitScore(DocumentPart):
     max: Annotated[float, Field(gt=0, le=1000)] = 100
     rules: Annotated[list[FitScoreRule], Field(min_length=1, max_length=RULES_MAX)]
 
 
-class EngagementScoreRule(Value):
+class EngagementScoreRule(DocumentPart):
     key: Key
     activity: Annotated[str, Field(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")]
     points: Annotated[float, Field(ge=-1000, le=1000)]
@@ -83,7 +84,7 @@ class EngagementScoreRule(Value):
     half_life: Annotated[Duration | None, AfterValidator(_lasts)] = None
 
 
-class EngagementScore(Value):
+class EngagementScore(DocumentPart):
     max: Annotated[float, Field(gt=0, le=1000)] = 100
     rules: Annotated[list[EngagementScoreRule], Field(min_length=1, max_length=RULES_MAX)]
 
@@ -91,7 +92,7 @@ class EngagementScore(Value):
 Threshold = Annotated[float, Field(ge=0, le=1000)]
 
 
-class FitThresholds(Value):
+class FitThresholds(DocumentPart):
     """The least fit for each letter; below C it is D."""
 
     A: Threshold
@@ -102,7 +103,7 @@ class FitThresholds(Value):
         return (("A", self.A), ("B", self.B), ("C", self.C))
 
 
-class EngagementThresholds(Value):
+class EngagementThresholds(DocumentPart):
     """The least engagement for each digit; below 3 it is 4."""
 
     one: Threshold = Field(alias="1")
@@ -113,25 +114,25 @@ class EngagementThresholds(Value):
         return (("1", self.one), ("2", self.two), ("3", self.three))
 
 
-class Grade(Value):
+class Grade(DocumentPart):
     fit: FitThresholds
     engagement: EngagementThresholds
 
 
-class ScoreRules(Value):
+class ScoreRules(DocumentPart):
     fit: FitScore | None = None
     engagement: EngagementScore | None = None
     grade: Grade | None = None
 
 
-class AttributeOf(Value):
+class AttributeOf(DocumentPart):
     """An attribute that the definition may ask for: its type, and, if a paper should call it otherwise, in words."""
 
     type: Literal["boolean", "integer", "number", "text", "list"]
     words: Annotated[str, Field(min_length=1, max_length=100)] | None = None
 
 
-class Definition(Value):
+class Definition(DocumentPart):
     """What we both call a lead."""
 
     kind: Literal["definition"]

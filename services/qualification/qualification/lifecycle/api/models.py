@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -17,7 +16,7 @@ from pydantic import (
     StringConstraints,
 )
 
-from accord.contracts.values import Day, Department, Money, StageKind, Timestamp
+from accord.contracts.values import Day, DecimalText, Department, Money, StageKind, Timestamp
 from accord.http.problems import ProblemDocument
 from qualification.lifecycle.api.references import DESCRIPTION, REFERENCE_CHARS_MAX, parse_reference
 from qualification.lifecycle.domain.facts import Fields
@@ -53,7 +52,7 @@ class Amount(Wire):
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] = Field(examples=["USD"])
 
     def money(self) -> Money:
-        return Money(amount=Decimal(self.amount), currency=self.currency)
+        return Money(amount=DecimalText(self.amount), currency=self.currency)
 
 
 class DecisionFields(Wire):

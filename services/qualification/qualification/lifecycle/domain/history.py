@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
+
+from msgspec.structs import replace as replace_fields
 
 from accord.contracts.base import LeadEvent
 from accord.contracts.intake_events import LeadState
@@ -229,16 +231,9 @@ def _state(like: LeadState, values: Mapping[str, object]) -> LeadState:
         for name, value in values.items()
         if name.startswith(_ATTRIBUTE) and value is not None
     }
-    whole = {name: values[name] for name in _WHOLE if values.get(name) is not None}
-    return LeadState.model_validate(
-        {
-            "source": like.source,
-            "captured_at": like.captured_at,
-            "verdict": like.verdict,
-            **whole,
-            "attributes": attributes,
-        }
-    )
+    whole: dict[str, Any] = {name: values[name] for name in _WHOLE if values.get(name) is not None}
+    named: dict[str, Any] = {"source": like.source, "captured_at": like.captured_at, "verdict": like.verdict, **whole}
+    return LeadState(**named, attributes=attributes)
 
 
 # --- What was said, and what is to be corrected ---
@@ -317,7 +312,7 @@ class _Saying:
         """Say it under the next sequence, which is the answer."""
         self.sequence += 1
         numbered = {**changes, "sequence": self.sequence, "recorded_at": self._now}
-        self.said.append(event.model_copy(update=numbered))
+        self.said.append(replace_fields(event, **numbered))
         return self.sequence
 
     def entries(self, stands: Sequence[LeadStageChanged], made: Sequence[LeadStageChanged]) -> None:

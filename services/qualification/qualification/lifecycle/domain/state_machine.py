@@ -355,7 +355,7 @@ class LeadStateMachine:
         if self.quiet:
             return
         self._emit(
-            LeadScored.known(
+            LeadScored(
                 lead_id=self.lead.lead_id,
                 sequence=self.sequence + 1,
                 occurred_at=at,
@@ -383,7 +383,7 @@ class LeadStateMachine:
         self.visits = {**self.visits, target.key: visit}
         self.definition_version = version
         self._emit(
-            LeadStageChanged.known(
+            LeadStageChanged(
                 lead_id=self.lead.lead_id,
                 sequence=self.sequence + 1,
                 occurred_at=at,
@@ -401,11 +401,6 @@ class LeadStateMachine:
                 decision_id=event.decision_id if event else None,
                 reason=event.reason if event else None,
                 actor=event.actor if event else None,
-                correction=False,
-                replaces=None,
-                withdrawn=False,
-                follows=None,
-                present_stage=None,
             )
         )
 

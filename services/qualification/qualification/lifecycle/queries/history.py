@@ -10,6 +10,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from accord.contracts.codec import to_object
 from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
 from accord.db import finite
 from qualification.lifecycle.domain.facts import DecisionAccepted, Fields
@@ -169,7 +170,7 @@ async def page(
 def _fields_json(fields: Fields) -> str:
     given: dict[str, object] = {}
     if fields.amount is not None:
-        given["amount"] = fields.amount.model_dump(mode="json")
+        given["amount"] = to_object(fields.amount)
     if fields.expected_close is not None:
         given["expected_close"] = fields.expected_close.isoformat()
     if fields.answers:

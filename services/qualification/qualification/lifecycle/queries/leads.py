@@ -9,8 +9,9 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from accord.contracts.codec import decode_value, encode_value, from_object, to_object
 from accord.contracts.intake_events import LeadState
-from accord.contracts.values import Campaign, Money
+from accord.contracts.values import Money
 from accord.db import bulk, finite, uuid_of
 from accord.isolation import is_resting, is_stuck
 from qualification import tables
@@ -204,7 +205,7 @@ def _row(lead: Lead, before: Lead, now: datetime) -> dict[str, object]:
     scores, clock, profile = lead.scores, lead.clock, lead.profile
     return {
         **{name: getattr(lead, name) for name in _MEMBERS},
-        "profile": profile.model_dump_json() if profile and profile is not before.profile else None,
+        "profile": encode_value(profile).decode() if profile and profile is not before.profile else None,
         "visits": orjson.dumps(lead.visits).decode(),
         "fit": scores.fit if scores else None,
         "engagement": scores.engagement if scores else None,
@@ -255,7 +256,7 @@ def _lead(row: asyncpg.Record) -> Lead:
     fit = row["fit"]
     return Lead.whole(
         lead_id=row["lead_id"],
-        profile=None if profile is None else state_of(profile),
+        profile=None if profile is None else decode_value(LeadState, profile),
         intake_sequence=row["intake_sequence"],
         stage=row["stage"],
         stage_since=row["stage_since"] and finite(row["stage_since"]),
@@ -280,23 +281,6 @@ def _lead(row: asyncpg.Record) -> Lead:
     )
 
 
-def state_of(profile: str) -> LeadState:
-    """A profile as it was stored; it was checked before that, so nothing is looked at again."""
-    given = orjson.loads(profile)
-    account_id, campaign = given["account_id"], given["campaign"]
-    return LeadState.known(
-        source=given["source"],
-        captured_at=datetime.fromisoformat(given["captured_at"]),
-        account_id=None if account_id is None else UUID(account_id),
-        attributes=given["attributes"],
-        campaign=None if campaign is None else Campaign.model_validate(campaign),
-        external_keys=given["external_keys"],
-        verdict=given["verdict"],
-        policy_version=given["policy_version"],
-        quality_score=given["quality_score"],
-    )
-
-
 def _activities(kinds: Sequence[str] | None, moments: Sequence[datetime] | None) -> Activities:
     if not kinds:
         return NO_ACTIVITIES
@@ -311,7 +295,7 @@ def _deal_json(deal: Deal) -> str:
         return "{}"
     given: dict[str, object] = {}
     if deal.amount is not None:
-        given["amount"] = deal.amount.model_dump(mode="json")
+        given["amount"] = to_object(deal.amount)
     if deal.expected_close is not None:
         given["expected_close"] = deal.expected_close.isoformat()
     if deal.answers:
@@ -325,7 +309,7 @@ def _deal(stored: str) -> Deal:
     given = orjson.loads(stored)
     amount, expected_close = given.get("amount"), given.get("expected_close")
     return Deal(
-        amount=None if amount is None else Money.model_validate(amount),
+        amount=None if amount is None else from_object(Money, amount),
         expected_close=None if expected_close is None else date.fromisoformat(expected_close),
         answers=given.get("answers", {}),
     )

@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from accord.contracts.codec import decode_value, encode_value, from_object
 from accord.contracts.intake_events import LeadState
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.contracts.values import Money
@@ -196,7 +197,7 @@ async def _read_leads(
         if row["profile_at"] is None or row["merged_into"] is not None or row["erased"]:
             continue
         if sequence not in known and sequence not in sequences.get(lead_id, ()):
-            state = LeadState.model_validate_json(row["profile"])
+            state = decode_value(LeadState, row["profile"])
             found[lead_id].append(ProfileChanged(row["profile_at"], sequence, state))
 
 
@@ -233,14 +234,14 @@ def _json(fact: Fact) -> str:
             given = {
                 "kind": "profile",
                 "sequence": fact.sequence,
-                "state": orjson.Fragment(fact.state.model_dump_json()),
+                "state": orjson.Fragment(encode_value(fact.state)),
             }
         case MergeApplied():
             given = {
                 "kind": "merge",
                 "merged_lead_id": str(fact.merged_lead_id),
                 "sequence": fact.sequence,
-                "state": orjson.Fragment(fact.state.model_dump_json()),
+                "state": orjson.Fragment(encode_value(fact.state)),
             }
         case VersionApplied():
             given = {"kind": "version", "version": fact.version}
@@ -252,14 +253,14 @@ def _json(fact: Fact) -> str:
 def _fact(row: asyncpg.Record, given: Mapping[str, object]) -> ProfileChanged | MergeApplied | VersionApplied:
     at = row["placed_at"]
     if given["kind"] == "profile":
-        return ProfileChanged(at, int(str(given["sequence"])), LeadState.model_validate(given["state"]))
+        return ProfileChanged(at, int(str(given["sequence"])), from_object(LeadState, given["state"]))
     if given["kind"] == "merge":
         return MergeApplied(
             at=at,
             merge_id=row["tie"],
             merged_lead_id=UUID(str(given["merged_lead_id"])),
             sequence=int(str(given["sequence"])),
-            state=LeadState.model_validate(given["state"]),
+            state=from_object(LeadState, given["state"]),
         )
     return VersionApplied(at, int(str(given["version"])))
 
@@ -275,7 +276,7 @@ def _stood(row: asyncpg.Record) -> DecisionAccepted:
         department=row["department"],
         reason=row["reason"],
         fields=Fields(
-            amount=None if amount is None else Money.model_validate(amount),
+            amount=None if amount is None else from_object(Money, amount),
             expected_close=None if expected_close is None else date.fromisoformat(expected_close),
             answers=given.get("answers", {}),
         ),
@@ -285,5 +286,5 @@ def _stood(row: asyncpg.Record) -> DecisionAccepted:
 
 def _entry(row: asyncpg.Record) -> LeadStageChanged:
     said_with_it = ("occurred_at", "present_stage")  # the one by another name, the other true only when it was said
-    values = {name: row[name] for name in LeadStageChanged.model_fields if name not in said_with_it}
-    return LeadStageChanged.model_construct(**values, occurred_at=row["entered_at"])
+    values = {name: row[name] for name in LeadStageChanged.__struct_fields__ if name not in said_with_it}
+    return LeadStageChanged(**values, occurred_at=row["entered_at"])

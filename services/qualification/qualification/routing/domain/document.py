@@ -14,8 +14,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field
 
-from accord.contracts.values import Value
 from accord.terms.criteria import Compiled, Criteria, activity_kind, compile_criteria
+from accord.terms.document import DocumentPart
 from accord.terms.durations import Duration
 from accord.terms.week import Day, WeekTerms, week_in
 from qualification.definition.domain.rules import Rules
@@ -41,7 +41,7 @@ CALENDARS_MAX = 50
 DAYS_MAX = 400
 
 
-class CalendarTerms(Value):
+class CalendarTerms(DocumentPart):
     """When one is at work. `closed` are days without work, holidays among them."""
 
     timezone: Annotated[str, Field(min_length=1, max_length=100)]
@@ -49,14 +49,14 @@ class CalendarTerms(Value):
     closed: list[Day] = Field(default_factory=list, max_length=DAYS_MAX)
 
 
-class Absence(Value):
+class Absence(DocumentPart):
     """Days on which somebody gets no lead, the last one included, in the zone of the person's calendar (else UTC)."""
 
     from_: Day = Field(alias="from")
     to: Day
 
 
-class PersonTerms(Value):
+class PersonTerms(DocumentPart):
     """What holds for a person in whichever pool. Without capacity there is no limit; without calendar every hour is one of work."""
 
     capacity: Annotated[int, Field(ge=1, le=CAPACITY_MAX)] | None = None
@@ -64,17 +64,17 @@ class PersonTerms(Value):
     absences: list[Absence] = Field(default_factory=list, max_length=DAYS_MAX)
 
 
-class MemberTerms(Value):
+class MemberTerms(DocumentPart):
     owner: Owner
     weight: Annotated[int, Field(ge=1, le=WEIGHT_MAX)] = 1
 
 
-class PoolTerms(Value):
+class PoolTerms(DocumentPart):
     method: Method = "smooth_weighted_round_robin"
     members: Annotated[list[MemberTerms], Field(max_length=MEMBERS_MAX)]
 
 
-class RuleTerms(Value):
+class RuleTerms(DocumentPart):
     """Leads for which `when` holds go to `pool`; without `when` all that are left."""
 
     key: Key
@@ -82,7 +82,7 @@ class RuleTerms(Value):
     pool: Key
 
 
-class RoutingDocument(Value):
+class RoutingDocument(DocumentPart):
     """Who gets which lead, and when."""
 
     kind: Literal["routing"]
