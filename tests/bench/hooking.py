@@ -21,9 +21,9 @@ from tests.bench.load import Load
 from tests.bench.meter import Meter
 from tests.bench.report import Figure, median
 
-from intake.hooks.domain.documents import SUBMISSIONS, formed
-from intake.hooks.domain.taking import Taking
-from intake.hooks.service.body import parsed
+from intake.hooks.domain.payload_mapping import PayloadMapper
+from intake.hooks.domain.validation import SUBMISSIONS, validate_document
+from intake.hooks.service.body import parse_hook_body
 from intake.sources.domain.adapters import ADAPTERS
 from intake.sources.domain.adapters.base import HookRequest, Submitted
 from intake.sources.domain.mapping import FieldMapping
@@ -64,19 +64,19 @@ def webhooks(house: House) -> list[Figure]:
 def _proved_and_read(case: _Case) -> Figure:
     """From the raw request to a checked submission, nothing cached between two calls."""
     adapter = ADAPTERS[case.tool]
-    settings, taking = adapter.settings(), Taking.of(adapter, FieldMapping(), {})
+    settings, taking = adapter.settings(), PayloadMapper.build(adapter, FieldMapping(), {})
     secrets = {case.use: [case.secret.encode()]}
     now = datetime.now(UTC)
 
     def ours() -> None:
-        if not adapter.prove(case.request, secrets, settings, now).holds:
+        if not adapter.verify(case.request, secrets, settings, now).is_verified:
             raise RuntimeError(f"{case.tool}: not proved")
-        document, _ = parsed(adapter, case.request)
+        document, _ = parse_hook_body(adapter, case.request)
         for said in adapter.read(case.request, document, settings):
             if isinstance(said, Submitted):
-                form = formed(SUBMISSIONS, {**taking.submission(said.view), "source": "bench"}, now)
-                if form.form is None:
-                    raise RuntimeError(f"{case.tool}: {form.flaws}")
+                validated = validate_document(SUBMISSIONS, {**taking.map_submission(said.view), "source": "bench"}, now)
+                if validated.value is None:
+                    raise RuntimeError(f"{case.tool}: {validated.errors}")
 
     rounds: dict[str, list[float]] = {"ours": [], "twin": []}
     for _ in range(ROUNDS):

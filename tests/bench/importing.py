@@ -42,8 +42,8 @@ _LINES = ("software", "finance", "manufacturing")
 
 # Leads as an import leaves them: keys in no order, raw rows beside them.
 _FILL = """
-INSERT INTO lead (lead_id, source, captured_at, verdict, email, first_name, last_name, company, attributes, stamps, external_keys,
-                  policy_version, quality_score, held, sequence, recorded_at)
+INSERT INTO lead (lead_id, source, captured_at, verdict, email, first_name, last_name, company, attributes, field_timestamps, external_keys,
+                  policy_version, quality_score, pending, sequence, recorded_at)
 SELECT id, 'filled', now(), 'accepted', email, 'Ada', 'Lovelace', 'Company', '{{"country": "US", "employee_count": 250}}',
        '{{"email": "2026-01-04T00:00:00Z", "verdict": "2026-01-04T00:00:00Z"}}', '{{}}', 1, 1, false, 1, now()
 FROM (SELECT ('01900000' || lpad(to_hex(n), 8, '0') || '8000000000000000')::uuid AS id,

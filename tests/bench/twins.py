@@ -36,8 +36,8 @@ from accord.settings import Settings
 from intake import tables
 from intake.leads.domain.facts import Facts
 from intake.leads.domain.submission import Submission
-from intake.leads.service.recognise import account_domain, account_id_of, email_facts, phone_facts
-from intake.policy.service.agreement import POLICY, judge_of
+from intake.leads.service.normalization import derive_account_id, find_account_domain, parse_email, parse_phone
+from intake.policy.service.agreement import POLICY, compile_policy
 from qualification.definition.service import KIND as DEFINITION
 from qualification.definition.service import Definitions
 from qualification.lifecycle.service.book import Books
@@ -68,7 +68,7 @@ def capture_app(settings: Settings) -> FastAPI:
     policies = AgreementStore(Database(url, application_name="twin"), POLICY)
     outbox = tables.metadata.tables["outbox"]
     app = FastAPI()
-    judge: Any = None
+    evaluator: Any = None
 
     async def known(conn: AsyncConnection, email: str | None) -> UUID | None:
         key = tables.identity_key.c
@@ -77,20 +77,20 @@ def capture_app(settings: Settings) -> FastAPI:
 
     @app.post("/v1/leads", status_code=201)
     async def submit(submission: Submission, response: Response, authorization: str = Header()) -> TwinOut:
-        nonlocal judge
+        nonlocal evaluator
         if authorization != KEY_HEADER:
             raise HTTPException(401)
-        if judge is None:
-            judge = judge_of(await _in_force(policies))
-        email = email_facts(submission.email) if submission.email else None
+        if evaluator is None:
+            evaluator = compile_policy(await _in_force(policies))
+        email = parse_email(submission.email) if submission.email else None
         country = submission.attributes.get("country")
-        phone = phone_facts(submission.phone, str(country)) if submission.phone else None
+        phone = parse_phone(submission.phone, str(country)) if submission.phone else None
         address = email.address if email else None
         now = datetime.now(UTC)
         facts = Facts(submission.model_dump(exclude_none=True), submission.attributes, email, phone)
-        quality, attributes = judge.judge(facts, 1, now)
-        domain = account_domain(submission.domain, address.rpartition("@")[2] if address else None)
-        account_id = account_id_of(domain) if domain else None
+        quality, attributes = evaluator.evaluate(facts, 1, now)
+        domain = find_account_domain(submission.domain, address.rpartition("@")[2] if address else None)
+        account_id = derive_account_id(domain) if domain else None
         at = min(submission.occurred_at or now, now)
         async with engine.begin() as conn:
             lead_id = await known(conn, address)
@@ -117,13 +117,13 @@ def capture_app(settings: Settings) -> FastAPI:
                         captured_at=at,
                         verdict=quality.verdict,
                         attributes=state.attributes,
-                        stamps={"email": at.isoformat()},
+                        field_timestamps={"email": at.isoformat()},
                         account_id=account_id,
                         campaign=to_object(state.campaign) if state.campaign else None,
                         external_keys=[],
                         policy_version=1,
                         quality_score=quality.score,
-                        held=False,
+                        pending=False,
                         sequence=1,
                         recorded_at=now,
                     )

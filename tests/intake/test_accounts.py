@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.intake.conftest import Running
 
-from intake.leads.service.recognise import account_domain, company_domain_of
+from intake.leads.service.normalization import find_account_domain, parse_company_domain
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,8 @@ from intake.leads.service.recognise import account_domain, company_domain_of
         "@initech.co.uk",
     ],
 )
-def test_a_company_is_known_by_its_registered_domain_however_it_is_spelt(spelling: str) -> None:
-    assert company_domain_of(spelling) == "initech.co.uk"
+def test_any_spelling_of_domain_finds_registered_domain(spelling: str) -> None:
+    assert parse_company_domain(spelling) == "initech.co.uk"
 
 
 @pytest.mark.parametrize(
@@ -42,12 +42,12 @@ def test_a_company_is_known_by_its_registered_domain_however_it_is_spelt(spellin
     ],
 )
 def test_domains_where_anybody_can_have_an_address_are_no_company(domain: str) -> None:
-    assert company_domain_of(domain) is None
-    assert account_domain(None, domain or None) is None
+    assert parse_company_domain(domain) is None
+    assert find_account_domain(None, domain or None) is None
 
 
 def test_a_domain_in_its_own_script_and_in_idna_are_one() -> None:
-    assert company_domain_of("müller.de") == company_domain_of("xn--mller-kva.de") == "xn--mller-kva.de"
+    assert parse_company_domain("müller.de") == parse_company_domain("xn--mller-kva.de") == "xn--mller-kva.de"
 
 
 async def account(accord: Running, domain: str) -> dict[str, Any]:

@@ -28,12 +28,21 @@ from tests.intake.tools import (
     mautic_contact,
 )
 
-from intake.hooks.domain.documents import ACTIVITIES, SUBMISSIONS, formed
-from intake.hooks.domain.forms import NotAForm, document_of
-from intake.hooks.domain.taking import Taking, activities, attribute_name
+from intake.hooks.domain.forms import InvalidForm, parse_form
+from intake.hooks.domain.payload_mapping import PayloadMapper, attribute_name, build_activities
+from intake.hooks.domain.validation import ACTIVITIES, SUBMISSIONS, validate_document
 from intake.sources.domain.adapters import ADAPTERS
-from intake.sources.domain.adapters.base import Acted, Deleted, HookRequest, Ignored, Said, Submitted, Thin, Unreadable
-from intake.sources.domain.mapping import FieldMapping, read
+from intake.sources.domain.adapters.base import (
+    ActivityOccurred,
+    Deleted,
+    HookRequest,
+    Ignored,
+    RecordReference,
+    Submitted,
+    ToolEvent,
+    Unreadable,
+)
+from intake.sources.domain.mapping import FieldMapping, validate_mapping
 
 NOW = datetime(2026, 1, 4, 12, 0, tzinfo=UTC)
 
@@ -43,17 +52,21 @@ def request_with(**headers: str) -> HookRequest:
     return HookRequest("POST", "http://intake/v1/hooks/s", {}, {"webhook-id": "msg_1", **names})
 
 
-def said_by(tool: str, document: Any, settings: Mapping[str, Any] | None = None, **headers: str) -> list[Said]:
+def parse_events(
+    tool: str, document: Any, settings: Mapping[str, Any] | None = None, **headers: str
+) -> list[ToolEvent]:
     adapter = ADAPTERS[tool]
     return adapter.read(request_with(**headers), document, adapter.settings.model_validate(settings or {}))
 
 
-def submission_of(tool: str, said: Said, mapping: FieldMapping | None = None, **defaults: Any) -> dict[str, Any]:
+def map_submission_of(
+    tool: str, said: ToolEvent, mapping: FieldMapping | None = None, **defaults: Any
+) -> dict[str, Any]:
     assert isinstance(said, Submitted), said
-    document = Taking.of(ADAPTERS[tool], mapping or FieldMapping(), defaults).submission(said.view)
-    form = formed(SUBMISSIONS, {**document, "source": "s"}, NOW)
-    assert form.form is not None, form.flaws
-    assert form.left_out == ()
+    document = PayloadMapper.build(ADAPTERS[tool], mapping or FieldMapping(), defaults).map_submission(said.view)
+    validated = validate_document(SUBMISSIONS, {**document, "source": "s"}, NOW)
+    assert validated.value is not None, validated.errors
+    assert validated.left_out == ()
     return document
 
 
@@ -61,14 +74,14 @@ def fetched(tool: str, event: Any, settings: Mapping[str, Any] | None = None, **
     """The submission of a record that has been fetched."""
     adapter = ADAPTERS[tool]
     assert adapter.fetch is not None
-    view = adapter.fetch.view(event, answers, adapter.settings.model_validate(settings or {}))
-    return submission_of(tool, Submitted("id", view, event))
+    view = adapter.fetch.build_view(event, answers, adapter.settings.model_validate(settings or {}))
+    return map_submission_of(tool, Submitted("id", view, event))
 
 
 # Standard Webhooks and CloudEvents
 
 
-def test_a_standard_webhook_is_somebodys_data_under_the_messages_id() -> None:
+def test_standard_webhook_is_submission_with_message_id() -> None:
     data = {
         "id": 7,
         "email": "ada@initech.example",
@@ -77,10 +90,10 @@ def test_a_standard_webhook_is_somebodys_data_under_the_messages_id() -> None:
         "phone": "+12025550143",
     }
 
-    [said] = said_by("standard-webhooks", {**STANDARD, "data": data}, webhook_id="msg_27uH4")
+    [said] = parse_events("standard-webhooks", {**STANDARD, "data": data}, webhook_id="msg_27uH4")
 
     assert said.event_id == "msg_27uH4"
-    assert submission_of("standard-webhooks", said) == {
+    assert map_submission_of("standard-webhooks", said) == {
         "external_id": "7",
         "email": "ada@initech.example",
         "phone": "+12025550143",
@@ -99,35 +112,35 @@ def test_a_standard_webhook_is_somebodys_data_under_the_messages_id() -> None:
         ("meeting.booked", "meeting.booked", "sales"),
     ],
 )
-def test_a_known_activity_is_one(type_: str, kind: str, by: str) -> None:
+def test_type_of_an_activity_becomes_an_activity(type_: str, kind: str, by: str) -> None:
     data = {"email": "ada@initech.example", "properties": {"link": "pricing"}}
 
-    [said] = said_by("standard-webhooks", {"type": type_, "timestamp": "2026-01-04T09:30:00Z", "data": data})
+    [said] = parse_events("standard-webhooks", {"type": type_, "timestamp": "2026-01-04T09:30:00Z", "data": data})
 
-    assert isinstance(said, Acted)
+    assert isinstance(said, ActivityOccurred)
     assert (said.kind, said.by, said.email, said.properties) == (kind, by, "ada@initech.example", {"link": "pricing"})
-    assert formed(ACTIVITIES, activities("s", said, {})[0], NOW).form is not None
+    assert validate_document(ACTIVITIES, build_activities("s", said, {})[0], NOW).value is not None
 
 
-def test_settings_say_what_a_type_means() -> None:
+def test_settings_define_meaning_of_a_type() -> None:
     settings = {"types": {"a.b": "ignore", "quote.asked": "activity", "person.gone": "erasure", "odd type": "activity"}}
     document: dict[str, Any] = {"data": {"id": "7"}}
 
-    def said(type_: str) -> Said:
-        return said_by("standard-webhooks", {**document, "type": type_}, settings)[0]
+    def said(type_: str) -> ToolEvent:
+        return parse_events("standard-webhooks", {**document, "type": type_}, settings)[0]
 
     assert isinstance(said("a.b"), Ignored)
-    assert isinstance(said("quote.asked"), Acted)
+    assert isinstance(said("quote.asked"), ActivityOccurred)
     assert said("person.gone") == Deleted("msg_1", {**document, "type": "person.gone"}, "7", None, erase=True)
     assert isinstance(said("contact.deleted"), Deleted)
     assert isinstance(said("odd type"), Unreadable)
     assert isinstance(said("anything else"), Submitted)
 
 
-def test_an_event_that_names_nobody_is_kept_as_unreadable() -> None:
-    assert isinstance(said_by("standard-webhooks", {"type": "email.clicked", "data": {}})[0], Unreadable)
-    assert isinstance(said_by("standard-webhooks", {"data": {}})[0], Unreadable)
-    assert isinstance(said_by("standard-webhooks", ["no", "object"])[0], Unreadable)
+def test_event_without_identity_is_unreadable() -> None:
+    assert isinstance(parse_events("standard-webhooks", {"type": "email.clicked", "data": {}})[0], Unreadable)
+    assert isinstance(parse_events("standard-webhooks", {"data": {}})[0], Unreadable)
+    assert isinstance(parse_events("standard-webhooks", ["no", "object"])[0], Unreadable)
 
 
 def test_cloudevents_come_in_three_modes_and_source_and_id_are_their_id() -> None:
@@ -141,13 +154,15 @@ def test_cloudevents_come_in_three_modes_and_source_and_id_are_their_id() -> Non
     }
     headers = {f"ce_{name}": str(value) for name, value in event.items() if name != "data"}
 
-    binary = said_by("cloudevents", event["data"], content_type="application/json", **headers)
-    structured = said_by("cloudevents", event, content_type="application/cloudevents+json; charset=utf-8")
-    batch = said_by("cloudevents", [event, {**event, "id": "a2"}], content_type="application/cloudevents-batch+json")
+    binary = parse_events("cloudevents", event["data"], content_type="application/json", **headers)
+    structured = parse_events("cloudevents", event, content_type="application/cloudevents+json; charset=utf-8")
+    batch = parse_events(
+        "cloudevents", [event, {**event, "id": "a2"}], content_type="application/cloudevents-batch+json"
+    )
 
     assert [said.event_id for said in (*binary, *structured, *batch)] == ["/crm:a1", "/crm:a1", "/crm:a1", "/crm:a2"]
     for said in (*binary, *structured, *batch):
-        assert submission_of("cloudevents", said) == {
+        assert map_submission_of("cloudevents", said) == {
             "email": "ada@initech.example",
             "occurred_at": "2026-01-04T09:30:00+00:00",
         }
@@ -161,24 +176,26 @@ def test_a_cloudevent_may_bring_its_data_in_base64_and_its_headers_escaped() -> 
         "type": "x",
         "data_base64": "eyJlbWFpbCI6ICJhQGIuZXhhbXBsZSJ9",
     }
-    [said] = said_by("cloudevents", event, content_type="application/cloudevents+json")
-    assert submission_of("cloudevents", said)["email"] == "a@b.example"
+    [said] = parse_events("cloudevents", event, content_type="application/cloudevents+json")
+    assert map_submission_of("cloudevents", said)["email"] == "a@b.example"
 
     for broken in ("%%%", "W05hTl0=", "bm8ganNvbg=="):
-        [said] = said_by("cloudevents", {**event, "data_base64": broken}, content_type="application/cloudevents+json")
+        [said] = parse_events(
+            "cloudevents", {**event, "data_base64": broken}, content_type="application/cloudevents+json"
+        )
         assert isinstance(said, Submitted)
 
     headers = {"ce_id": "%E2%82%AC1", "ce_source": "/caf%C3%A9", "ce_type": "x", "ce_specversion": "1.0"}
-    [said] = said_by("cloudevents", None, **headers)
+    [said] = parse_events("cloudevents", None, **headers)
     assert said.event_id == "/café:€1"
 
 
 @pytest.mark.parametrize("lacking", ["id", "source", "type", "specversion"])
-def test_a_cloudevent_without_what_it_must_have_spoils_no_other(lacking: str) -> None:
+def test_incomplete_cloudevent_affects_no_other(lacking: str) -> None:
     whole = {"specversion": "1.0", "id": "a1", "source": "/crm", "type": "x", "data": {"email": "a@b.example"}}
     broken = {name: value for name, value in whole.items() if name != lacking}
 
-    said = said_by("cloudevents", [broken, whole], content_type="application/cloudevents-batch+json")
+    said = parse_events("cloudevents", [broken, whole], content_type="application/cloudevents-batch+json")
 
     assert [type(one) for one in said] == [Unreadable, Submitted]
 
@@ -193,27 +210,30 @@ def hubspot_event(type_: str, **changes: Any) -> dict[str, Any]:
 def test_hubspots_events_name_a_contact_to_be_fetched() -> None:
     changed = hubspot_event("contact.propertyChange", eventId=2, propertyName="email", propertyValue="a@b.example")
 
-    said = said_by("hubspot", [HUBSPOT[0], changed])
+    said = parse_events("hubspot", [HUBSPOT[0], changed])
 
-    assert [type(one) for one in said] == [Thin, Thin]
-    assert said[0] == Thin("62515:12345:1:123:1564113600000", "123", {"id": "123"}, HUBSPOT[0], 1564113600000)
+    assert [type(one) for one in said] == [RecordReference, RecordReference]
+    assert said[0] == RecordReference(
+        "62515:12345:1:123:1564113600000", "123", {"id": "123"}, HUBSPOT[0], 1564113600000
+    )
 
 
 def test_another_attempt_of_hubspot_is_the_same_event() -> None:
-    [first] = said_by("hubspot", HUBSPOT)
-    [second] = said_by("hubspot", [hubspot_event("contact.creation", attemptNumber=4)])
-    [other] = said_by("hubspot", [hubspot_event("contact.creation", eventId=2)])
+    [first] = parse_events("hubspot", HUBSPOT)
+    [second] = parse_events("hubspot", [hubspot_event("contact.creation", attemptNumber=4)])
+    [other] = parse_events("hubspot", [hubspot_event("contact.creation", eventId=2)])
     assert first.event_id == second.event_id != other.event_id
 
     without = {name: value for name, value in HUBSPOT[0].items() if name != "eventId"}
     assert (
-        said_by("hubspot", [without])[0].event_id == said_by("hubspot", [{**without, "attemptNumber": 3}])[0].event_id
+        parse_events("hubspot", [without])[0].event_id
+        == parse_events("hubspot", [{**without, "attemptNumber": 3}])[0].event_id
     )
 
 
 def test_a_deletion_in_hubspot_is_noted_and_a_privacy_deletion_erases() -> None:
     def erases(type_: str, **settings: Any) -> bool:
-        [said] = said_by("hubspot", [hubspot_event(type_)], settings)
+        [said] = parse_events("hubspot", [hubspot_event(type_)], settings)
         assert isinstance(said, Deleted)
         return said.erase
 
@@ -223,17 +243,19 @@ def test_a_deletion_in_hubspot_is_noted_and_a_privacy_deletion_erases() -> None:
 
 
 def test_a_merge_in_hubspot_fetches_the_contact_that_is_left() -> None:
-    [said] = said_by(
+    [said] = parse_events(
         "hubspot", [hubspot_event("contact.merge", primaryObjectId=123, mergedObjectIds=[7], newObjectId=200)]
     )
-    assert isinstance(said, Thin)
+    assert isinstance(said, RecordReference)
     assert said.external_id == "200"
 
 
 def test_hubspots_events_about_other_things_are_ignored() -> None:
-    said = said_by("hubspot", [hubspot_event("deal.creation"), hubspot_event("contact.associationChange"), {}, "x"])
+    said = parse_events(
+        "hubspot", [hubspot_event("deal.creation"), hubspot_event("contact.associationChange"), {}, "x"]
+    )
     assert {type(one) for one in said} == {Ignored}
-    assert isinstance(said_by("hubspot", [hubspot_event("contact.creation", objectId=None)])[0], Unreadable)
+    assert isinstance(parse_events("hubspot", [hubspot_event("contact.creation", objectId=None)])[0], Unreadable)
 
 
 def test_a_contact_of_hubspot_becomes_a_submission() -> None:
@@ -275,22 +297,22 @@ def test_hubspot_is_asked_for_the_properties_of_the_settings_too() -> None:
     assert adapter.fetch is not None
     settings = adapter.settings.model_validate({"properties": ["budget"], "base_url": "http://127.0.0.1:1/"})
 
-    ask = adapter.fetch.ask({"id": "1/2?x"}, {}, settings)
+    next_request = adapter.fetch.next_request({"id": "1/2?x"}, {}, settings)
 
-    assert ask is not None
-    assert ask.url.startswith("http://127.0.0.1:1/crm/v3/objects/contacts/1%2F2%3Fx?properties=email,phone,")
-    assert ask.url.endswith(",budget")
-    assert adapter.fetch.ask({"id": "1"}, {"record": {}}, settings) is None
+    assert next_request is not None
+    assert next_request.url.startswith("http://127.0.0.1:1/crm/v3/objects/contacts/1%2F2%3Fx?properties=email,phone,")
+    assert next_request.url.endswith(",budget")
+    assert adapter.fetch.next_request({"id": "1"}, {"record": {}}, settings) is None
 
 
 # Mautic
 
 
 def test_a_contact_of_mautic_becomes_a_submission() -> None:
-    said = said_by("mautic", MAUTIC)
+    said = parse_events("mautic", MAUTIC)
 
-    assert [type(one) for one in said] == [Submitted, Acted]
-    assert submission_of("mautic", said[0]) == {
+    assert [type(one) for one in said] == [Submitted, ActivityOccurred]
+    assert map_submission_of("mautic", said[0]) == {
         "external_id": "52",
         "email": "ada@initech.example",
         "first_name": "Ada",
@@ -299,17 +321,20 @@ def test_a_contact_of_mautic_becomes_a_submission() -> None:
         "occurred_at": "2017-06-19T09:33:58+00:00",
     }
     points = said[1]
-    assert isinstance(points, Acted)
+    assert isinstance(points, ActivityOccurred)
     assert (points.kind, points.by, points.properties) == ("points.changed", "lead", {"old_points": 0, "new_points": 5})
 
 
 def test_the_same_event_of_mautic_has_the_same_id_and_another_has_another() -> None:
-    first, again = said_by("mautic", MAUTIC), said_by("mautic", json.loads(json.dumps(MAUTIC, sort_keys=True)))
+    first, again = (
+        parse_events("mautic", MAUTIC),
+        parse_events("mautic", json.loads(json.dumps(MAUTIC, sort_keys=True))),
+    )
     assert {one.event_id for one in first} == {one.event_id for one in again}
 
     changed = copy.deepcopy(MAUTIC)
     changed["mautic.lead_post_save_new"][0]["timestamp"] = "2017-06-19T09:33:59+00:00"
-    assert said_by("mautic", changed)[0].event_id != first[0].event_id
+    assert parse_events("mautic", changed)[0].event_id != first[0].event_id
 
 
 @pytest.mark.parametrize(
@@ -343,20 +368,18 @@ def test_the_same_event_of_mautic_has_the_same_id_and_another_has_another() -> N
         ),
     ],
 )
-def test_what_mautic_says_of_a_contact_becomes_an_activity(
-    type_: str, event: dict[str, Any], kind: str, by: str
-) -> None:
+def test_mautic_contact_event_becomes_activity(type_: str, event: dict[str, Any], kind: str, by: str) -> None:
     if not {"hit", "stat"} & set(event):
         event = {"contact": mautic_contact("ada@initech.example"), **event}
 
-    [said] = said_by("mautic", {f"mautic.{type_}": [{**event, "timestamp": "2017-06-19T09:33:58+00:00"}]})
+    [said] = parse_events("mautic", {f"mautic.{type_}": [{**event, "timestamp": "2017-06-19T09:33:58+00:00"}]})
 
-    assert isinstance(said, Acted)
+    assert isinstance(said, ActivityOccurred)
     assert (said.kind, said.by, said.email) == (kind, by, "ada@initech.example")
-    assert formed(ACTIVITIES, activities("s", said, {})[0], NOW).form is not None
+    assert validate_document(ACTIVITIES, build_activities("s", said, {})[0], NOW).value is not None
 
 
-def test_a_form_in_mautic_brings_what_was_typed_over_what_was_known() -> None:
+def test_mautic_form_values_override_contact_values() -> None:
     event = {
         "submission": {
             "id": 9,
@@ -367,31 +390,31 @@ def test_a_form_in_mautic_brings_what_was_typed_over_what_was_known() -> None:
         }
     }
 
-    [said] = said_by("mautic", {"mautic.form_on_submit": [event]})
+    [said] = parse_events("mautic", {"mautic.form_on_submit": [event]})
 
-    document = submission_of("mautic", said)
+    document = map_submission_of("mautic", said)
     assert (document["email"], document["company"], document["first_name"]) == ("ada@initech.example", "Initech", "Ada")
     assert document["attributes"] == {"budget": "high"}
     assert document["campaign"] == {"referrer": "https://initech.example/demo"}
 
 
-def test_what_mautic_says_of_no_contact_is_ignored_or_kept() -> None:
+def test_mautic_event_without_contact_is_ignored_or_unreadable() -> None:
     deleted = {"mautic.lead_post_delete": [{"id": 52, "contact": mautic_contact(None)}]}
-    [said] = said_by("mautic", deleted)
+    [said] = parse_events("mautic", deleted)
     assert isinstance(said, Deleted)
     assert (said.external_id, said.erase) == ("52", False)
-    assert said_by("mautic", deleted, {"on_deletion": "erase"})[0].erase  # type: ignore[union-attr]
-    assert isinstance(said_by("mautic", {"mautic.lead_company_change": [{}]})[0], Ignored)
-    assert isinstance(said_by("mautic", {"mautic.email_on_open": [{}]})[0], Unreadable)
-    assert isinstance(said_by("mautic", {"timestamp": "x"})[0], Unreadable)
-    assert isinstance(said_by("mautic", [])[0], Unreadable)
+    assert parse_events("mautic", deleted, {"on_deletion": "erase"})[0].erase  # type: ignore[union-attr]
+    assert isinstance(parse_events("mautic", {"mautic.lead_company_change": [{}]})[0], Ignored)
+    assert isinstance(parse_events("mautic", {"mautic.email_on_open": [{}]})[0], Unreadable)
+    assert isinstance(parse_events("mautic", {"timestamp": "x"})[0], Unreadable)
+    assert isinstance(parse_events("mautic", [])[0], Unreadable)
 
 
 # Mailchimp
 
 
 def mailchimp(**changes: str) -> dict[str, Any]:
-    return document_of(
+    return parse_form(
         urlencode(
             {
                 **MAILCHIMP,
@@ -402,9 +425,9 @@ def mailchimp(**changes: str) -> dict[str, Any]:
 
 
 def test_a_subscriber_of_mailchimp_becomes_a_submission() -> None:
-    [said] = said_by("mailchimp", mailchimp())
+    [said] = parse_events("mailchimp", mailchimp())
 
-    assert submission_of("mailchimp", said) == {
+    assert map_submission_of("mailchimp", said) == {
         "external_id": "8a25ff1d98",
         "email": "ada@initech.example",
         "first_name": "Ada",
@@ -412,27 +435,27 @@ def test_a_subscriber_of_mailchimp_becomes_a_submission() -> None:
         "attributes": {"EMPLOYEES": "250"},
         "occurred_at": "2025-01-24T15:30:00+00:00",
     }
-    mapping, flaws = read({"fields": {"attributes.employee_count": "/data/merges/EMPLOYEES"}})
-    assert flaws == []
-    assert submission_of("mailchimp", said, mapping)["attributes"] == {"employee_count": "250"}
+    mapping, errors = validate_mapping({"fields": {"attributes.employee_count": "/data/merges/EMPLOYEES"}})
+    assert errors == []
+    assert map_submission_of("mailchimp", said, mapping)["attributes"] == {"employee_count": "250"}
 
 
 def test_who_leaves_mailchimp_withdraws_consent() -> None:
-    [said] = said_by("mailchimp", mailchimp(type="unsubscribe", data__reason="manual"))
-    assert isinstance(said, Acted)
+    [said] = parse_events("mailchimp", mailchimp(type="unsubscribe", data__reason="manual"))
+    assert isinstance(said, ActivityOccurred)
     assert (said.kind, said.by, said.email, said.properties["reason"]) == (
         "consent.withdrawn",
         "lead",
         "ada@initech.example",
         "manual",
     )
-    [said] = said_by("mailchimp", mailchimp(type="cleaned", data__reason="hard"))
-    assert isinstance(said, Acted)
+    [said] = parse_events("mailchimp", mailchimp(type="cleaned", data__reason="hard"))
+    assert isinstance(said, ActivityOccurred)
     assert said.kind == "email.bounced"
 
 
 def test_a_new_address_in_mailchimp_joins_both_addresses() -> None:
-    form = {
+    validated = {
         "type": "upemail",
         "fired_at": "2025-01-24 15:30:00",
         "data[new_id]": "51da8c3259",
@@ -440,31 +463,31 @@ def test_a_new_address_in_mailchimp_joins_both_addresses() -> None:
         "data[old_email]": "ada@initech.example",
     }
 
-    said = said_by("mailchimp", document_of(urlencode(form)))
+    said = parse_events("mailchimp", parse_form(urlencode(validated)))
 
-    assert [(one["email"], one["external_id"]) for one in (submission_of("mailchimp", each) for each in said)] == [
+    assert [(one["email"], one["external_id"]) for one in (map_submission_of("mailchimp", each) for each in said)] == [
         ("ada@initech.example", "51da8c3259"),
         ("ada.new@initech.example", "51da8c3259"),
     ]
     assert len({one.event_id for one in said}) == 2
 
 
-def test_mailchimps_other_events_are_ignored_or_kept() -> None:
-    assert isinstance(said_by("mailchimp", mailchimp(type="campaign"))[0], Ignored)
-    assert isinstance(said_by("mailchimp", mailchimp(type="something"))[0], Unreadable)
-    assert isinstance(said_by("mailchimp", {"type": "unsubscribe"})[0], Unreadable)
-    assert isinstance(said_by("mailchimp", {"type": "upemail"})[0], Unreadable)
-    assert isinstance(said_by("mailchimp", {})[0], Unreadable)
+def test_other_mailchimp_events_are_ignored_or_unreadable() -> None:
+    assert isinstance(parse_events("mailchimp", mailchimp(type="campaign"))[0], Ignored)
+    assert isinstance(parse_events("mailchimp", mailchimp(type="something"))[0], Unreadable)
+    assert isinstance(parse_events("mailchimp", {"type": "unsubscribe"})[0], Unreadable)
+    assert isinstance(parse_events("mailchimp", {"type": "upemail"})[0], Unreadable)
+    assert isinstance(parse_events("mailchimp", {})[0], Unreadable)
 
 
 # Typeform
 
 
 def test_a_response_of_typeform_becomes_a_submission() -> None:
-    [said] = said_by("typeform", TYPEFORM)
+    [said] = parse_events("typeform", TYPEFORM)
 
     assert said.event_id == "LtWXD3crgy"
-    assert submission_of("typeform", said) == {
+    assert map_submission_of("typeform", said) == {
         "email": "ada@initech.example",
         "first_name": "Ada",
         "campaign": {"name": "spring", "medium": "cpc"},
@@ -490,7 +513,7 @@ def test_choices_of_typeform_are_their_labels() -> None:
         "no answer",
     ]
 
-    found = submission_of("typeform", said_by("typeform", document)[0])
+    found = map_submission_of("typeform", parse_events("typeform", document)[0])
 
     assert found["phone"] == "+12025550143"
     assert found["attributes"]["many"] == ["a", "b", "c"]
@@ -498,18 +521,18 @@ def test_choices_of_typeform_are_their_labels() -> None:
     assert "paid" not in found["attributes"]
 
 
-def test_what_typeform_has_not_got_whole_is_ignored_or_kept() -> None:
-    assert isinstance(said_by("typeform", {**TYPEFORM, "event_type": "form_response_partial"})[0], Ignored)
-    assert isinstance(said_by("typeform", {"event_id": "x", "event_type": "form_response"})[0], Unreadable)
+def test_partial_typeform_response_is_ignored_or_unreadable() -> None:
+    assert isinstance(parse_events("typeform", {**TYPEFORM, "event_type": "form_response_partial"})[0], Ignored)
+    assert isinstance(parse_events("typeform", {"event_id": "x", "event_type": "form_response"})[0], Unreadable)
 
 
 # Meta and LinkedIn
 
 
 def test_a_lead_ad_of_meta_is_fetched() -> None:
-    said = said_by("meta-lead-ads", META)
+    said = parse_events("meta-lead-ads", META)
     change = META["entry"][0]["changes"][0]  # type: ignore[index]
-    assert said == [Thin("5545", "5545", {"id": "5545"}, change, 1447342026)]
+    assert said == [RecordReference("5545", "5545", {"id": "5545"}, change, 1447342026)]
 
     record = {
         "created_time": "2015-02-28T08:49:14+0000",
@@ -537,14 +560,14 @@ def test_a_lead_ad_of_meta_is_fetched() -> None:
     }
 
 
-def test_meta_is_greeted_by_who_knows_the_verify_token() -> None:
+def test_meta_handshake_needs_verify_token() -> None:
     adapter = ADAPTERS["meta-lead-ads"]
-    assert adapter.greet is not None
+    assert adapter.handshake is not None
 
     def greeted(**query: str) -> Any:
         said = HookRequest("GET", "", {name.replace("_", ".", 1): value for name, value in query.items()}, {})
-        assert adapter.greet is not None
-        return adapter.greet(said, {"verify": [b"new", b"old"]}, adapter.settings())
+        assert adapter.handshake is not None
+        return adapter.handshake(said, {"verify": [b"new", b"old"]}, adapter.settings())
 
     answer = greeted(hub_mode="subscribe", hub_challenge="1158201444", hub_verify_token="old")
     assert (answer.status, answer.body, answer.media_type) == (200, "1158201444", "text/plain")
@@ -552,25 +575,25 @@ def test_meta_is_greeted_by_who_knows_the_verify_token() -> None:
     assert greeted(hub_mode="subscribe", hub_challenge="1") == "missing"
     assert greeted(hub_mode="unsubscribe", hub_challenge="1", hub_verify_token="new") == "missing"
     assert greeted(hub_mode="subscribe", hub_challenge="1" * 201, hub_verify_token="new") == "missing"
-    assert adapter.greet(HookRequest("GET", "", {}, {}), {}, adapter.settings()) == "no-secret"
+    assert adapter.handshake(HookRequest("GET", "", {}, {}), {}, adapter.settings()) == "no-secret"
 
 
 def test_a_response_of_linkedin_is_fetched_with_its_form() -> None:
-    [said] = said_by("linkedin-lead-gen", LINKEDIN)
-    assert isinstance(said, Thin)
+    [said] = parse_events("linkedin-lead-gen", LINKEDIN)
+    assert isinstance(said, RecordReference)
     assert said.external_id == "1a2b3c-4"
     assert said.reference == {"id": "1a2b3c-4", "form": "3162"}
 
     adapter = ADAPTERS["linkedin-lead-gen"]
     assert adapter.fetch is not None
-    first = adapter.fetch.ask(said.reference, {}, adapter.settings())
+    first = adapter.fetch.next_request(said.reference, {}, adapter.settings())
     assert first is not None
     assert first.url == "https://api.linkedin.com/rest/leadFormResponses/1a2b3c-4"
     assert first.headers["x-restli-protocol-version"] == "2.0.0"
-    second = adapter.fetch.ask(said.reference, {"record": {}}, adapter.settings())
+    second = adapter.fetch.next_request(said.reference, {"record": {}}, adapter.settings())
     assert second is not None
     assert (second.url, second.optional) == ("https://api.linkedin.com/rest/leadForms/3162", True)
-    assert adapter.fetch.ask(said.reference, {"record": {}, "form": None}, adapter.settings()) is None
+    assert adapter.fetch.next_request(said.reference, {"record": {}, "form": None}, adapter.settings()) is None
 
 
 LINKEDIN_RECORD = {
@@ -612,29 +635,29 @@ def test_a_response_of_linkedin_becomes_a_submission_by_its_form_or_by_the_setti
         LINKEDIN,
         {"questions": {"1": "email", "2": "first_name"}},
         record=LINKEDIN_RECORD,
-        form=None,
+        validated=None,
     )
     assert (by_settings["email"], by_settings["first_name"]) == ("ada@initech.example", "Ada")
 
 
 def test_a_response_that_was_deleted_at_linkedin_erases() -> None:
-    [said] = said_by("linkedin-lead-gen", {**LINKEDIN, "leadAction": "DELETED"})
+    [said] = parse_events("linkedin-lead-gen", {**LINKEDIN, "leadAction": "DELETED"})
     assert isinstance(said, Deleted)
     assert (said.external_id, said.erase) == ("1a2b3c-4", True)
-    assert said.event_id != said_by("linkedin-lead-gen", LINKEDIN)[0].event_id
-    assert isinstance(said_by("linkedin-lead-gen", {"type": "OTHER"})[0], Ignored)
-    assert isinstance(said_by("linkedin-lead-gen", {**LINKEDIN, "leadAction": "UPDATED"})[0], Ignored)
-    assert isinstance(said_by("linkedin-lead-gen", {"type": "LEAD_ACTION"})[0], Unreadable)
+    assert said.event_id != parse_events("linkedin-lead-gen", LINKEDIN)[0].event_id
+    assert isinstance(parse_events("linkedin-lead-gen", {"type": "OTHER"})[0], Ignored)
+    assert isinstance(parse_events("linkedin-lead-gen", {**LINKEDIN, "leadAction": "UPDATED"})[0], Ignored)
+    assert isinstance(parse_events("linkedin-lead-gen", {"type": "LEAD_ACTION"})[0], Unreadable)
 
 
 # Segment
 
 
 def test_an_identify_of_segment_becomes_a_submission() -> None:
-    [said] = said_by("segment", SEGMENT)
+    [said] = parse_events("segment", SEGMENT)
 
     assert said.event_id == "022bb90c-bbac-11e4-8dfc-aa07a5b093db"
-    assert submission_of("segment", said) == {
+    assert map_submission_of("segment", said) == {
         "external_id": "97980cfea0067",
         "email": "ada@initech.example",
         "first_name": "Ada",
@@ -662,21 +685,21 @@ def test_an_identify_of_segment_becomes_a_submission() -> None:
 def test_a_track_of_segment_becomes_an_activity(event: str, kind: str) -> None:
     message = {**SEGMENT, "type": "track", "event": event, "properties": {"link": "pricing"}, "traits": {}}
 
-    [said] = said_by("segment", message, {"events": {"Quote": "quote.asked", "Noise": "ignore"}})
+    [said] = parse_events("segment", message, {"events": {"Quote": "quote.asked", "Noise": "ignore"}})
 
-    assert isinstance(said, Acted)
+    assert isinstance(said, ActivityOccurred)
     assert (said.kind, said.external_id, said.campaign) == (kind, "97980cfea0067", {"name": "spring", "medium": "cpc"})
-    form = formed(ACTIVITIES, activities("s", said, {"campaign.term": "crm"})[0], NOW)
-    assert form.form is not None
-    assert form.form.campaign is not None
-    assert form.form.campaign.term == "crm"
+    validated = validate_document(ACTIVITIES, build_activities("s", said, {"campaign.term": "crm"})[0], NOW)
+    assert validated.value is not None
+    assert validated.value.campaign is not None
+    assert validated.value.campaign.term == "crm"
 
 
-def test_what_nobody_did_at_segment_is_ignored() -> None:
-    def said(**changes: Any) -> Said:
-        return said_by("segment", {**SEGMENT, "traits": {}, "context": {}, **changes}, {"events": {"Noise": "ignore"}})[
-            0
-        ]
+def test_anonymous_segment_event_is_ignored() -> None:
+    def said(**changes: Any) -> ToolEvent:
+        return parse_events(
+            "segment", {**SEGMENT, "traits": {}, "context": {}, **changes}, {"events": {"Noise": "ignore"}}
+        )[0]
 
     assert said(type="track", event="Page Seen", userId=None) == Ignored(SEGMENT["messageId"], "anonymous")  # type: ignore[arg-type]
     assert isinstance(said(type="alias"), Ignored)
@@ -689,18 +712,18 @@ def test_what_nobody_did_at_segment_is_ignored() -> None:
 
 
 def test_segment_may_send_a_batch() -> None:
-    said = said_by("segment", {"batch": [SEGMENT, {**SEGMENT, "messageId": "other", "type": "page"}]})
-    assert [type(one) for one in said] == [Submitted, Acted]
+    said = parse_events("segment", {"batch": [SEGMENT, {**SEGMENT, "messageId": "other", "type": "page"}]})
+    assert [type(one) for one in said] == [Submitted, ActivityOccurred]
 
 
 # Senders whose body the customer writes
 
 
 def test_own_bodies_need_no_mapping_where_they_use_our_names() -> None:
-    [said] = said_by("generic", OWN, idempotency_key="order-1")
+    [said] = parse_events("generic", OWN, idempotency_key="order-1")
 
     assert said.event_id == "order-1"
-    assert submission_of("generic", said, **{"campaign.medium": "email"}) == {
+    assert map_submission_of("generic", said, **{"campaign.medium": "email"}) == {
         "email": "ada@initech.example",
         "first_name": "Ada",
         "campaign": {"name": "spring", "medium": "email"},
@@ -709,15 +732,15 @@ def test_own_bodies_need_no_mapping_where_they_use_our_names() -> None:
 
 
 def test_own_bodies_are_mapped_by_pointers() -> None:
-    mapping, flaws = read(
+    mapping, errors = validate_mapping(
         {"fields": {"email": "/lead/mail", "attributes.size": "/lead/n", "consent.basis": {"const": "consent"}}}
     )
-    assert flaws == []
+    assert errors == []
     document = {"lead": {"mail": "ada@initech.example", "n": 3}}
 
     for tool in ("generic", "marketo"):
-        [said] = said_by(tool, document)
-        assert submission_of(tool, said, mapping) == {
+        [said] = parse_events(tool, document)
+        assert map_submission_of(tool, said, mapping) == {
             "email": "ada@initech.example",
             "attributes": {"size": 3},
             "consent": {"basis": "consent"},
@@ -725,15 +748,16 @@ def test_own_bodies_are_mapped_by_pointers() -> None:
 
 
 def test_own_events_have_an_id_by_pointer_key_or_content() -> None:
-    assert said_by("generic", {"n": 5}, {"event_id": "/n"}, idempotency_key="k")[0].event_id == "5"
-    assert said_by("generic", {"n": 5}, idempotency_key="k")[0].event_id == "k"
-    assert [one.event_id for one in said_by("generic", [{}, {}], idempotency_key="k")] == ["k:0", "k:1"]
+    assert parse_events("generic", {"n": 5}, {"event_id": "/n"}, idempotency_key="k")[0].event_id == "5"
+    assert parse_events("generic", {"n": 5}, idempotency_key="k")[0].event_id == "k"
+    assert [one.event_id for one in parse_events("generic", [{}, {}], idempotency_key="k")] == ["k:0", "k:1"]
     assert [
-        one.event_id for one in said_by("generic", {"all": [{"n": 1}, {"n": 2}]}, {"events": "/all", "event_id": "/n"})
+        one.event_id
+        for one in parse_events("generic", {"all": [{"n": 1}, {"n": 2}]}, {"events": "/all", "event_id": "/n"})
     ] == ["1", "2"]
-    assert said_by("generic", {"n": 5})[0].event_id == said_by("generic", {"n": 5})[0].event_id
-    assert said_by("generic", {"n": 5})[0].event_id != said_by("generic", {"n": 6})[0].event_id
-    long = said_by("generic", {"n": "x" * 500}, {"event_id": "/n"})[0].event_id
+    assert parse_events("generic", {"n": 5})[0].event_id == parse_events("generic", {"n": 5})[0].event_id
+    assert parse_events("generic", {"n": 5})[0].event_id != parse_events("generic", {"n": 6})[0].event_id
+    long = parse_events("generic", {"n": "x" * 500}, {"event_id": "/n"})[0].event_id
     assert long.startswith("sha256:")
 
 
@@ -749,7 +773,7 @@ JSON = st.recursive(
 
 @given(st.sampled_from(sorted(TOOLS)), JSON)
 def test_no_document_makes_an_adapter_fail(tool: str, document: Any) -> None:
-    for said in said_by(tool, document):
+    for said in parse_events(tool, document):
         assert said.event_id
 
 
@@ -777,12 +801,12 @@ def test_an_event_of_which_one_part_is_something_else_makes_no_adapter_fail(data
         node = node[part]
     node[last] = instead
 
-    for said in said_by(tool, document):
+    for said in parse_events(tool, document):
         if isinstance(said, Submitted):
-            view = Taking.of(ADAPTERS[tool], FieldMapping(), {}).submission(said.view)
-            formed(SUBMISSIONS, {**view, "source": "s"}, NOW)
-        elif isinstance(said, Acted):
-            formed(ACTIVITIES, activities("s", said, {})[0], NOW)
+            view = PayloadMapper.build(ADAPTERS[tool], FieldMapping(), {}).map_submission(said.view)
+            validate_document(SUBMISSIONS, {**view, "source": "s"}, NOW)
+        elif isinstance(said, ActivityOccurred):
+            validate_document(ACTIVITIES, build_activities("s", said, {})[0], NOW)
 
 
 def test_a_part_that_does_not_fit_is_left_out_and_named() -> None:
@@ -796,10 +820,10 @@ def test_a_part_that_does_not_fit_is_left_out_and_named() -> None:
         "occurred_at": "2999-01-01T00:00:00Z",
     }
 
-    form = formed(SUBMISSIONS, document, NOW)
+    validated = validate_document(SUBMISSIONS, document, NOW)
 
-    assert form.form is not None
-    assert set(form.left_out) == {
+    assert validated.value is not None
+    assert set(validated.left_out) == {
         "/title",
         "/campaign/name",
         "/campaign/cost",
@@ -808,28 +832,32 @@ def test_a_part_that_does_not_fit_is_left_out_and_named() -> None:
         "/attributes/9bad",
         "/occurred_at",
     }
-    assert form.form.attributes == {"good": 1}
-    assert form.form.campaign is not None
-    assert form.form.campaign.medium == "cpc"
+    assert validated.value.attributes == {"good": 1}
+    assert validated.value.campaign is not None
+    assert validated.value.campaign.medium == "cpc"
     assert document["title"] == "x" * 501, "what was handed in stays as it is"
 
 
 def test_a_time_ahead_of_ours_is_left_out() -> None:
-    form = formed(SUBMISSIONS, {"source": "s", "email": "a@b.example", "occurred_at": "2026-01-04T18:00:00Z"}, NOW)
-    assert form.form is not None
-    assert (form.form.occurred_at, form.left_out) == (None, ("/occurred_at",))
+    validated = validate_document(
+        SUBMISSIONS, {"source": "s", "email": "a@b.example", "occurred_at": "2026-01-04T18:00:00Z"}, NOW
+    )
+    assert validated.value is not None
+    assert (validated.value.occurred_at, validated.left_out) == (None, ("/occurred_at",))
 
 
-def test_nobody_is_no_submission_and_the_flaws_quote_nothing() -> None:
-    form = formed(SUBMISSIONS, {"source": "s", "first_name": "Ada", "email": "x" * 600}, NOW)
-    assert form.form is None
-    assert "Ada" not in form.flaws
-    assert "xxx" not in form.flaws
+def test_document_without_identity_is_invalid_and_errors_quote_nothing() -> None:
+    validated = validate_document(SUBMISSIONS, {"source": "s", "first_name": "Ada", "email": "x" * 600}, NOW)
+    assert validated.value is None
+    assert "Ada" not in validated.errors
+    assert "xxx" not in validated.errors
 
 
 def test_forms_are_nested_by_their_brackets() -> None:
-    form = "a=1&b[c]=2&b[d][e]=3&f[]=4&f[]=5&g=6&g=7&h[=8&i]=9&=10&j%20k=l+m&b=x&n[o]&a[p]=11&%C3%A9[%C3%A9]=%E2%82%AC"
-    assert document_of(form) == {
+    validated = (
+        "a=1&b[c]=2&b[d][e]=3&f[]=4&f[]=5&g=6&g=7&h[=8&i]=9&=10&j%20k=l+m&b=x&n[o]&a[p]=11&%C3%A9[%C3%A9]=%E2%82%AC"
+    )
+    assert parse_form(validated) == {
         "a": "1",
         "b": {"c": "2", "d": {"e": "3"}, "": "x"},
         "f": ["4", "5"],
@@ -842,13 +870,13 @@ def test_forms_are_nested_by_their_brackets() -> None:
         "a[p]": "11",
         "é": {"é": "€"},
     }
-    with pytest.raises(NotAForm):
-        document_of("&".join(f"a{number}=1" for number in range(2_001)))
+    with pytest.raises(InvalidForm):
+        parse_form("&".join(f"a{number}=1" for number in range(2_001)))
 
 
 @given(st.text(max_size=200))
 def test_no_text_makes_a_form_fail(text: str) -> None:
-    document_of(text)
+    parse_form(text)
 
 
 def test_names_of_attributes_are_made_fit() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.intake.conftest import Running
 
-from intake.capture.service.capture import form_of
+from intake.capture.service.capture import encode_canonical
 from intake.leads.domain.submission import Submission
 
 ADA: dict[str, Any] = {
@@ -31,13 +31,13 @@ ADA: dict[str, Any] = {
 }
 
 
-def test_the_form_is_kept_as_pydantic_writes_it() -> None:
+def test_canonical_json_equals_pydantic_dump() -> None:
     consent = {"basis": "consent", "given_at": "2026-01-04T09:30:00.123456+05:30", "text": "\u0001 „Jawohl“ \\ 😀"}
     campaign = {"name": "spring", "medium": None, "cost": {"amount": "1E+2", "currency": "USD"}}
     more = {"seats": 1.5, "big": 2**53, "yes": True, "no": None, "list": ["a", "b"]}
     for fields in ({}, {"consent": consent, "campaign": campaign, "title": None}, {"attributes": more}):
         submission = Submission.model_validate(ADA | fields)
-        assert form_of(submission) == submission.model_dump_json(exclude_unset=True)
+        assert encode_canonical(submission) == submission.model_dump_json(exclude_unset=True)
 
 
 async def test_a_new_person_is_a_new_lead_and_is_published_without_personal_data(accord: Running) -> None:
@@ -102,16 +102,14 @@ async def test_two_submissions_of_one_person_in_one_batch_make_one_lead(accord: 
     assert len({row["lead_id"] for row in results}) == 1
 
 
-async def test_the_template_policy_takes_the_example_and_stamps_its_version(
-    accord: Running, template: dict[str, Any]
-) -> None:
+async def test_template_policy_accepts_example_and_stamps_version(accord: Running, template: dict[str, Any]) -> None:
     await accord.sign(template)
     body = (await accord.marketing.post("/v1/leads", ADA)).json()
     assert (body["verdict"], body["quality"]) == ("accepted", {"score": 1.0, "policy_version": 1, "failed": []})
 
 
 @pytest.mark.parametrize("email", ["x@mailinator.com", "x@host.lan"])
-async def test_who_cannot_be_reached_is_refused_with_a_reason_and_kept(
+async def test_unreachable_person_is_rejected_with_reason_and_stored(
     accord: Running, template: dict[str, Any], email: str
 ) -> None:
     await accord.sign(template)
@@ -128,16 +126,16 @@ async def test_who_cannot_be_reached_is_refused_with_a_reason_and_kept(
     assert await accord.rows("SELECT * FROM lead") == []
 
 
-async def test_a_quarantined_record_is_held_and_enters_with_an_acceptable_one(
+async def test_quarantined_lead_is_pending_until_an_acceptable_submission(
     accord: Running, template: dict[str, Any]
 ) -> None:
     await accord.sign(template)
     outside = {**ADA, "attributes": {**ADA["attributes"], "industry": "111110"}}
-    held = await accord.marketing.post("/v1/leads", outside)
-    assert held.status_code == 201
-    assert held.json()["verdict"] == "quarantined"
-    lead_id = held.json()["lead_id"]
-    assert (await accord.marketing.get(f"/v1/leads/{lead_id}")).json()["held"] is True
+    pending = await accord.marketing.post("/v1/leads", outside)
+    assert pending.status_code == 201
+    assert pending.json()["verdict"] == "quarantined"
+    lead_id = pending.json()["lead_id"]
+    assert (await accord.marketing.get(f"/v1/leads/{lead_id}")).json()["pending"] is True
     assert [event["type"] for event in await accord.events()][-1] == "lead.quarantined.v1"
     entered = await accord.marketing.post("/v1/leads", {**ADA, "occurred_at": "2026-02-01T00:00:00Z"})
     assert (entered.json()["lead_id"], entered.json()["outcome"]) == (lead_id, "updated")
@@ -157,7 +155,7 @@ async def test_a_quarantined_record_of_a_known_lead_changes_nothing(accord: Runn
     assert lead["person"]["title"] is None
 
 
-async def test_a_repeated_key_gives_the_first_answer_again(accord: Running) -> None:
+async def test_repeated_idempotency_key_returns_first_answer(accord: Running) -> None:
     key = {"Idempotency-Key": "event-1"}
     first = await accord.marketing.post("/v1/leads", ADA, **key)
     again = await accord.marketing.post("/v1/leads", ADA, **key)

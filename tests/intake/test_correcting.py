@@ -43,7 +43,7 @@ async def keys(accord: Running) -> set[str]:
     return {row["value"] for row in await accord.rows("SELECT value FROM identity_key WHERE kind <> 'external'")}
 
 
-async def test_a_corrected_value_stands_until_something_later_is_said(accord: Running) -> None:
+async def test_corrected_value_holds_until_a_later_value(accord: Running) -> None:
     lead = await lead_of(accord)
     answer = await patch(accord.marketing, lead, {"title": "CEO", "attributes": {"size": 60}})
     assert answer.status_code == 200, answer.text
@@ -61,7 +61,7 @@ async def test_a_corrected_value_stands_until_something_later_is_said(accord: Ru
     assert '"title":"CEO"' in kept[0]["content"].replace(" ", "")
 
 
-async def test_null_takes_a_value_away_and_what_was_said_before_does_not_bring_it_back(accord: Running) -> None:
+async def test_null_removes_value_and_earlier_values_do_not_restore_it(accord: Running) -> None:
     lead = await lead_of(accord, **ADA, attributes={"size": 60})
     answer = await patch(accord.marketing, lead, {"title": None, "phone": None, "attributes": {"size": None}})
     assert answer.status_code == 200, answer.text
@@ -97,7 +97,7 @@ async def test_a_key_of_another_lead_is_refused_with_that_lead_and_nothing_is_wr
     assert await accord.rows("SELECT 1 FROM submission WHERE source = 'correction'") == []
 
 
-async def test_the_last_key_of_a_lead_cannot_be_taken_away(accord: Running) -> None:
+async def test_last_key_of_a_lead_cannot_be_removed(accord: Running) -> None:
     lead = await lead_of(accord, source="website", email="ada@initech.example")
     answer = await patch(accord.marketing, lead, {"email": None})
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/email")
@@ -165,7 +165,7 @@ async def test_an_id_that_was_merged_is_followed_and_an_unknown_one_is_404(accor
     assert (await patch(accord.marketing, nobody, {"title": "CEO"})).status_code == 404
 
 
-async def test_the_policy_judges_the_corrected_record(accord: Running, template: dict[str, Any]) -> None:
+async def test_policy_evaluates_corrected_record(accord: Running, template: dict[str, Any]) -> None:
     await accord.sign(template)
     lead = await lead_of(accord, **ADA, attributes={**GOOD, "employee_count": 10})
     assert (await accord.marketing.get(f"/v1/leads/{lead}")).json()["verdict"] == "flagged"
@@ -185,11 +185,11 @@ async def test_the_policy_judges_the_corrected_record(accord: Running, template:
     assert (await patch(accord.marketing, lead, {"attributes": {"employee_count": "many"}})).status_code == 422
 
 
-async def test_a_held_lead_can_be_put_right_and_waits_on(accord: Running, template: dict[str, Any]) -> None:
+async def test_pending_lead_can_be_corrected_and_stays_pending(accord: Running, template: dict[str, Any]) -> None:
     await accord.sign(template)
     lead = await lead_of(accord, **ADA, attributes={**GOOD, "industry": "111110"})
     answer = await patch(accord.marketing, lead, {"email": "ada@hooli.example"})
     assert answer.status_code == 200, answer.text
-    assert (answer.json()["held"], answer.json()["verdict"]) == (True, "quarantined")
+    assert (answer.json()["pending"], answer.json()["verdict"]) == (True, "quarantined")
     assert await keys(accord) == {"ada@hooli.example", "+12025550143"}
     assert not [event for event in await accord.events() if event["type"] in ("lead.captured.v1", "lead.updated.v1")]

@@ -7,17 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.intake.conftest import Running
 
-from intake.identity.domain.likeness import SCORE_MIN, Closeness, Compared, likeness
+from intake.identity.domain.similarity import SCORE_MIN, Comparison, NameSimilarity, score_pair
 from intake.identity.queries.duplicates import CANDIDATES_MAX
-from intake.identity.service.names import closeness, company_words, given_closeness, name_words
+from intake.identity.service.name_matching import company_words, compare_given_names, compare_names, name_words
 
 ratios = st.floats(0, 1)
 compared = st.builds(
-    Compared,
-    name=st.one_of(st.none(), st.builds(Closeness, ratios, st.just("close"))),
-    last_name=st.one_of(st.none(), st.builds(Closeness, ratios, st.just("close"))),
-    first_name=st.one_of(st.none(), st.builds(Closeness, ratios, st.sampled_from(["close", "initial", "short form"]))),
-    company=st.one_of(st.none(), st.builds(Closeness, ratios, st.just("close"))),
+    Comparison,
+    name=st.one_of(st.none(), st.builds(NameSimilarity, ratios, st.just("close"))),
+    last_name=st.one_of(st.none(), st.builds(NameSimilarity, ratios, st.just("close"))),
+    first_name=st.one_of(
+        st.none(), st.builds(NameSimilarity, ratios, st.sampled_from(["close", "initial", "short form"]))
+    ),
+    company=st.one_of(st.none(), st.builds(NameSimilarity, ratios, st.just("close"))),
     same_email_name=st.booleans(),
     same_account=st.booleans(),
     same_phone_country=st.booleans(),
@@ -26,19 +28,19 @@ compared = st.builds(
 
 
 @given(compared)
-def test_a_score_lies_between_the_least_suggested_and_one_and_has_reasons(pair: Compared) -> None:
-    found = likeness(pair)
+def test_a_score_lies_between_the_least_suggested_and_one_and_has_reasons(pair: Comparison) -> None:
+    found = score_pair(pair)
     if found is not None:
         assert SCORE_MIN <= found.score <= 1
         assert found.reasons
 
 
-def people(one: tuple[str, str], other: tuple[str, str], **more: bool) -> Compared:
+def people(one: tuple[str, str], other: tuple[str, str], **more: bool) -> Comparison:
     words = [tuple(map(name_words, names)) for names in (one, other)]
-    return Compared(
-        name=closeness(words[0][0] + words[0][1], words[1][0] + words[1][1]),
-        first_name=given_closeness(words[0][0], words[1][0]),
-        last_name=closeness(words[0][1], words[1][1]),
+    return Comparison(
+        name=compare_names(words[0][0] + words[0][1], words[1][0] + words[1][1]),
+        first_name=compare_given_names(words[0][0], words[1][0]),
+        last_name=compare_names(words[0][1], words[1][1]),
         **more,
     )
 
@@ -67,19 +69,19 @@ DIFFERENT = [
 
 @pytest.mark.parametrize(("one", "other"), ALIKE)
 def test_names_of_one_company_that_mean_one_person_are_suggested(one: tuple[str, str], other: tuple[str, str]) -> None:
-    assert likeness(people(one, other, same_account=True)) is not None
+    assert score_pair(people(one, other, same_account=True)) is not None
 
 
 @pytest.mark.parametrize(("one", "other"), DIFFERENT)
 def test_different_people_of_one_company_are_not_suggested(one: tuple[str, str], other: tuple[str, str]) -> None:
-    assert likeness(people(one, other, same_account=True, same_phone_country=True)) is None
+    assert score_pair(people(one, other, same_account=True, same_phone_country=True)) is None
 
 
 def test_a_name_alone_is_no_suggestion_and_what_else_agrees_raises_the_score() -> None:
     names = (("Ada", "Byron"), ("Ada", "Byron"))
-    assert likeness(people(*names)) is None
+    assert score_pair(people(*names)) is None
     scores = [
-        found.score if (found := likeness(people(*names, **more))) else 0.0
+        found.score if (found := score_pair(people(*names, **more))) else 0.0
         for more in (
             {"same_phone_country": True},
             {"same_account": True},
@@ -91,21 +93,21 @@ def test_a_name_alone_is_no_suggestion_and_what_else_agrees_raises_the_score() -
 
 
 def test_the_same_name_before_the_at_sign_in_one_account_is_enough_where_no_name_is_known() -> None:
-    found = likeness(Compared(same_account=True, same_email_name=True))
+    found = score_pair(Comparison(same_account=True, same_email_name=True))
     assert found is not None
     assert {reason.field for reason in found.reasons} == {"account", "email_name"}
 
 
 def test_companies_are_compared_without_their_legal_form() -> None:
-    found = closeness(company_words("Initech, Inc."), company_words("INITECH GmbH"))
-    assert found == Closeness(1.0, "same")
+    found = compare_names(company_words("Initech, Inc."), company_words("INITECH GmbH"))
+    assert found == NameSimilarity(1.0, "same")
 
 
 @given(st.text(max_size=300), st.text(max_size=300))
 def test_any_text_can_be_compared_and_the_order_of_the_two_does_not_matter(one: str, other: str) -> None:
     first, second = name_words(one), name_words(other)
-    assert given_closeness(first, second) == given_closeness(second, first)
-    assert closeness(first, second) == closeness(second, first)
+    assert compare_given_names(first, second) == compare_given_names(second, first)
+    assert compare_names(first, second) == compare_names(second, first)
 
 
 PEOPLE = [
@@ -147,7 +149,7 @@ async def test_close_names_are_suggested_with_reasons_and_never_merged(accord: R
     assert len(await accord.rows("SELECT 1 FROM lead WHERE merged_into IS NULL")) == len(PEOPLE)
 
 
-async def test_a_parted_or_merged_pair_is_not_suggested(accord: Running) -> None:
+async def test_separated_or_merged_pair_is_not_suggested(accord: Running) -> None:
     ids = await leads_of(accord, PEOPLE[:2])
     made = (await accord.marketing.post(f"/v1/leads/{ids[0]}/merge", {"with": ids[1]})).json()
     assert (await accord.marketing.get(f"/v1/leads/{ids[0]}/duplicates")).json()["items"] == []

@@ -16,9 +16,9 @@ from tests.intake.conftest import Running, running
 from tests.intake.privacy import POLICY, count, record, submitted, waiting
 
 from accord.contracts.values import utc
-from intake.leads.domain.keys import IdentityKey, key_of, key_word
+from intake.leads.domain.keys import IdentityKey, format_key, parse_key
 from intake.leads.domain.lead import Lead
-from intake.privacy.domain import farewells
+from intake.privacy.domain import build_erased_events
 
 NOW = utc(2027, 1, 2)
 KEPT = frozenset(
@@ -37,16 +37,16 @@ def lead(number: int, sequence: int) -> Lead:
 @given(st.sampled_from(["email", "phone", "external"]), st.text(max_size=20))
 def test_a_key_is_a_word_and_back(kind: Any, value: str) -> None:
     key: IdentityKey = (kind, value)
-    assert key_of(key_word(key)) == key
+    assert parse_key(format_key(key)) == key
 
 
 def test_a_word_of_no_kind_is_no_key() -> None:
     with pytest.raises(ValueError, match="no kind"):
-        key_of("name:ada")
+        parse_key("name:ada")
 
 
 def test_everybody_who_has_heard_of_an_id_hears_its_last() -> None:
-    told = farewells([lead(3, 4), lead(1, 1), lead(2, 0)], NOW)
+    told = build_erased_events([lead(3, 4), lead(1, 1), lead(2, 0)], NOW)
     assert [(event.lead_id, event.sequence) for event in told] == [(UUID(int=1), 2), (UUID(int=3), 5)]
 
 
@@ -168,7 +168,7 @@ async def test_an_erased_id_is_gone_for_every_request_about_it(shop: Running) ->
     assert (await shop.marketing.post("/v1/activities", named)).status_code == 404
 
 
-async def test_the_same_person_coming_again_is_a_new_lead_that_nobody_remembers(shop: Running) -> None:
+async def test_erased_person_returning_is_a_new_lead(shop: Running) -> None:
     first = await submitted(shop, title="CTO")
     await erase(shop, first["lead_id"])
     again = await submitted(shop)
@@ -178,7 +178,7 @@ async def test_the_same_person_coming_again_is_a_new_lead_that_nobody_remembers(
     assert (await shop.marketing.get(f"/v1/leads/{first['lead_id']}")).status_code == 410
 
 
-async def test_a_request_repeated_after_the_erasure_brings_nobody_back(shop: Running) -> None:
+async def test_request_repeated_after_erasure_restores_nobody(shop: Running) -> None:
     one, many = {"Idempotency-Key": "event-1"}, {"Idempotency-Key": "event-2"}
     both = [record(), record("bob@initech.example")]
     first = (await shop.marketing.post("/v1/leads", record(), **one)).json()
@@ -191,7 +191,7 @@ async def test_a_request_repeated_after_the_erasure_brings_nobody_back(shop: Run
     assert await count(shop, "lead") == 1
 
 
-async def test_a_held_lead_is_erased_like_any_other(shop: Running) -> None:
+async def test_pending_lead_is_erased_like_any_other(shop: Running) -> None:
     body = await waiting(shop)
     assert (await erase(shop, body["lead_id"])).status_code == 204
     (event,) = await shop.events("lead.erased.v1")
@@ -212,8 +212,8 @@ async def test_a_discarded_record_of_the_person_goes_too_although_no_lead_has_it
 
 
 async def test_of_two_that_were_discarded_one_after_the_other_neither_stays_behind(shop: Running) -> None:
-    held = [await waiting(shop, title="Zaphod"), await waiting(shop, title="Zaphod again")]
-    for one in held:
+    pending = [await waiting(shop, title="Zaphod"), await waiting(shop, title="Zaphod again")]
+    for one in pending:
         answer = await shop.marketing.post(f"/v1/quarantine/{one['submission_id']}/discard", {"reason": "Junk"})
         assert answer.status_code == 200
     assert await count(shop, "submission", "lead_id IS NOT NULL") == 0
@@ -243,7 +243,7 @@ async def test_erasures_are_listed_newest_first_a_page_at_a_time(shop: Running) 
     assert (ids, rest["next_cursor"]) == (made[::-1], None)
 
 
-async def test_of_two_who_erase_at_once_one_does_and_the_other_is_told(shop: Running) -> None:
+async def test_of_two_concurrent_erasures_one_gets_410(shop: Running) -> None:
     for number in range(5):
         body = await submitted(shop, f"p{number}@initech.example")
         answers = await asyncio.gather(*(erase(shop, body["lead_id"]) for _ in range(3)))

@@ -12,7 +12,7 @@ from tests.intake.privacy import GOOD, POLICY, record, submitted, waiting
 
 from accord.db import Database
 from intake.privacy.queries import exports
-from intake.privacy.service.export import Export, Interrupted
+from intake.privacy.service.export import Export, ExportInterrupted
 
 SHAPE: dict[str, set[str]] = {
     "leads": {
@@ -21,7 +21,7 @@ SHAPE: dict[str, set[str]] = {
             "source",
             "captured_at",
             "recorded_at",
-            "held",
+            "pending",
             "merged_into",
             "verdict",
             "quality_score",
@@ -37,7 +37,7 @@ SHAPE: dict[str, set[str]] = {
             "title",
             "attributes",
             "campaign",
-            "said_at",
+            "field_timestamps",
         ),
         *("account_id", "account_domain", "account_name"),
     },
@@ -68,7 +68,7 @@ SHAPE: dict[str, set[str]] = {
             "policy_version",
             "failed",
         ),
-        *("occurred_at", "recorded_at", "content", "form", "settled", "settled_at", "decisions"),
+        *("occurred_at", "recorded_at", "content", "canonical", "settled", "settled_at", "decisions"),
     },
     "activities": {
         *(
@@ -85,7 +85,17 @@ SHAPE: dict[str, set[str]] = {
         ),
     },
     "hook_events": {
-        *("hook_event_id", "source", "event_id", "act", "reference", "state", "content", "occurred_at", "recorded_at"),
+        *(
+            "hook_event_id",
+            "source",
+            "event_id",
+            "action",
+            "reference",
+            "state",
+            "content",
+            "occurred_at",
+            "recorded_at",
+        ),
     },
     "import_rows": {"import_id", "row_number", "outcome", "error", "content", "source", "created_at"},
 }
@@ -105,19 +115,19 @@ async def exported(accord: Running, lead_id: str) -> dict[str, Any]:
     return document
 
 
-async def test_all_that_is_held_is_there_in_the_shape_that_is_promised(shop: Running) -> None:
+async def test_export_contains_everything_in_documented_shape(shop: Running) -> None:
     older = await submitted(shop, None, phone="+12025550143", external_id="7", last_name="Byron")
     said = {"consent": {"basis": "consent", "text": "Yes"}, "campaign": {"name": "spring"}}
     await submitted(shop, first_name="Ada", company="Initech", **said)
     lead = await submitted(shop, phone="+12025550143", attributes={**GOOD, "remark": "Says hello"})
     activity = {"lead_id": lead["lead_id"], "kind": "form.submitted", "by": "lead", "properties": {"q": "Why?"}}
     await shop.marketing.post("/v1/activities", activity)
-    held = await waiting(shop, title="CTO")
-    await shop.marketing.post(f"/v1/quarantine/{held['submission_id']}/release", {"note": "Known to us"})
+    pending = await waiting(shop, title="CTO")
+    await shop.marketing.post(f"/v1/quarantine/{pending['submission_id']}/release", {"note": "Known to us"})
     await shop.marketing.post("/v1/leads", record("ada@mailinator.com", phone="+12025550143", title="Refused"))
     await submitted(shop, "bob@initech.example", first_name="Bob")
     await shop.rows(
-        "INSERT INTO hook_event (hook_event_id, source, event_id, act, reference, keys, content, state, attempts, due_at,"
+        "INSERT INTO hook_event (hook_event_id, source, event_id, action, reference, keys, content, state, attempts, due_at,"
         " occurred_at, recorded_at, updated_at) VALUES (gen_random_uuid(), 'crm', 'e1', 'fetch', '{\"id\": 5}',"
         " '{phone:+12025550143}', 'raw', 'waiting', 0, now(), now(), now(), now())"
     )
@@ -163,7 +173,7 @@ async def test_all_that_is_held_is_there_in_the_shape_that_is_promised(shop: Run
     assert "Bob" not in json.dumps(document)
 
 
-async def test_it_is_an_attachment_that_nobody_keeps_for_those_who_may_see_it(shop: Running) -> None:
+async def test_export_is_uncached_attachment_for_personal_read(shop: Running) -> None:
     lead = await submitted(shop)
     path = f"/v1/leads/{lead['lead_id']}/export"
     answer = await shop.caller("reader").get(path)
@@ -174,7 +184,7 @@ async def test_it_is_an_attachment_that_nobody_keeps_for_those_who_may_see_it(sh
     assert (await shop.marketing.get(f"/v1/leads/{uuid4()}/export")).status_code == 404
 
 
-async def test_the_submissions_of_a_lead_are_listed_and_what_they_said_is_for_those_who_may_see_it(
+async def test_submissions_are_listed_and_content_needs_personal_read(
     shop: Running,
 ) -> None:
     one = await submitted(shop, None, phone="+12025550143", title="CTO")
@@ -194,7 +204,7 @@ async def test_the_submissions_of_a_lead_are_listed_and_what_they_said_is_for_th
     assert "CTO" not in public.text
 
 
-async def parts_of(accord: Running, lead_id: str) -> tuple[list[bytes], Database]:
+async def export_parts(accord: Running, lead_id: str) -> tuple[list[bytes], Database]:
     database = Database(accord.dsn, pool_size=1, application_name="export")
     export = Export(database, UUID(lead_id), "reader")
     await export.prepare()
@@ -208,7 +218,7 @@ async def test_a_lead_with_very_many_activities_is_sent_in_bounded_parts(shop: R
         " jsonb_build_object('n', n, 'text', repeat('x', 500)), 'web', now(), now() FROM generate_series(1, 20000) n",
         UUID(lead["lead_id"]),
     )
-    parts, database = await parts_of(shop, lead["lead_id"])
+    parts, database = await export_parts(shop, lead["lead_id"])
     await database.dispose()
     assert max(map(len, parts)) < exports.PAGE_ROWS * 1_000
     document = json.loads(b"".join(parts))
@@ -224,7 +234,7 @@ async def test_a_few_very_large_records_are_no_one_part(shop: Running) -> None:
         " FROM generate_series(1, 6)",
         UUID(lead["lead_id"]),
     )
-    parts, database = await parts_of(shop, lead["lead_id"])
+    parts, database = await export_parts(shop, lead["lead_id"])
     await database.dispose()
     assert max(map(len, parts)) < exports.PAGE_BYTES + 4_000_000
     assert len(json.loads(b"".join(parts))["submissions"]) == 7
@@ -238,7 +248,7 @@ async def test_one_that_is_erased_meanwhile_breaks_off_and_does_not_look_whole(s
     document = export.document()
     parts = [await anext(document)]
     assert (await shop.marketing.http.delete(f"/v1/leads/{lead['lead_id']}")).status_code == 204
-    with pytest.raises(Interrupted):
+    with pytest.raises(ExportInterrupted):
         parts.extend([part async for part in document])
     await database.dispose()
     with pytest.raises(json.JSONDecodeError):

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.intake.hooking import Connected, connected, outcomes, until
+from tests.intake.hook_service import HookClient, outcomes, running_hook_client, until
 from tests.intake.test_adapters import LINKEDIN_FORM, LINKEDIN_RECORD
-from tests.intake.tools import HUBSPOT, LINKEDIN, dumped
+from tests.intake.tools import HUBSPOT, LINKEDIN, dump_json
 from tests.intake.toolserver import Reply, ToolServer, json_reply, tool_server
 
-from intake.hooks.service.fetch import CLAIMED_MAX
+from intake.hooks.service.processing import CLAIMED_MAX
 
 TOKEN = "the token of the tool"
 CONTACT = "/crm/v3/objects/contacts/123"
@@ -32,18 +32,18 @@ def tool() -> Iterator[ToolServer]:
 
 
 @pytest.fixture
-async def intake(database_url: str, keys_file: Path) -> AsyncIterator[Connected]:
-    async with connected(database_url, keys_file, outbound_allow_private=True, outbound_timeout_s=5) as one:
+async def intake(database_url: str, keys_file: Path) -> AsyncIterator[HookClient]:
+    async with running_hook_client(database_url, keys_file, outbound_allow_private=True, outbound_timeout_s=5) as one:
         yield one
 
 
-async def hubspot(intake: Connected, tool: ToolServer, **more: Any) -> str:
+async def hubspot(intake: HookClient, tool: ToolServer, **more: Any) -> str:
     return await intake.connect(
         "hubspot", settings={"base_url": tool.url}, secrets={"token": TOKEN, **more.pop("secrets", {})}, **more
     )
 
 
-async def event_of(intake: Connected, state: str, source: str = "hubspot") -> dict[str, Any]:
+async def event_of(intake: HookClient, state: str, source: str = "hubspot") -> dict[str, Any]:
     """The source's one event, once it is in this state."""
 
     async def look() -> list[dict[str, Any]]:
@@ -54,12 +54,12 @@ async def event_of(intake: Connected, state: str, source: str = "hubspot") -> di
     return event
 
 
-async def now_due(intake: Connected) -> None:
+async def make_due(intake: HookClient) -> None:
     """As if the time of the next attempt had come."""
     await intake.rows("UPDATE hook_event SET due_at = recorded_at WHERE state = 'waiting'")
 
 
-async def test_a_contact_of_hubspot_is_fetched_and_submitted(intake: Connected, tool: ToolServer) -> None:
+async def test_a_contact_of_hubspot_is_fetched_and_submitted(intake: HookClient, tool: ToolServer) -> None:
     tool.answer(CONTACT, json_reply(contact(numberofemployees="250")))
     await hubspot(intake, tool)
 
@@ -70,7 +70,7 @@ async def test_a_contact_of_hubspot_is_fetched_and_submitted(intake: Connected, 
 
     [lead] = await intake.leads()
     assert (lead["source"], lead["email"], lead["first_name"]) == ("hubspot", "ada123@initech.example", "Ada")
-    assert (done["act"], done["lead_id"], done["attempts"]) == ("fetch", str(lead["lead_id"]), 1)
+    assert (done["action"], done["lead_id"], done["attempts"]) == ("fetch", str(lead["lead_id"]), 1)
     [submission] = await intake.rows("SELECT caller, content FROM submission")
     assert submission["caller"] == "hook:hubspot"
     assert '"objectId":123' in submission["content"]
@@ -84,7 +84,7 @@ async def test_a_contact_of_hubspot_is_fetched_and_submitted(intake: Connected, 
     assert len(await intake.leads()) == 1
 
 
-async def test_a_lead_ad_of_meta_is_fetched_and_submitted(intake: Connected, tool: ToolServer) -> None:
+async def test_a_lead_ad_of_meta_is_fetched_and_submitted(intake: HookClient, tool: ToolServer) -> None:
     fields = [{"name": "email", "values": ["ada@initech.example"]}, {"name": "full_name", "values": ["Ada Byron"]}]
     tool.answer("/5545", json_reply({"id": "5545", "created_time": "2024-02-28T08:49:14+0000", "field_data": fields}))
     await intake.connect("meta-lead-ads", settings={"base_url": tool.url}, secrets={"token": TOKEN})
@@ -100,7 +100,7 @@ async def test_a_lead_ad_of_meta_is_fetched_and_submitted(intake: Connected, too
 
 @pytest.mark.parametrize("form_answer", [json_reply(LINKEDIN_FORM), Reply(403)], ids=["with its form", "without"])
 async def test_a_response_of_linkedin_is_fetched_and_submitted(
-    intake: Connected, tool: ToolServer, form_answer: Reply
+    intake: HookClient, tool: ToolServer, form_answer: Reply
 ) -> None:
     tool.answer("/rest/leadFormResponses/1a2b3c-4", json_reply(LINKEDIN_RECORD))
     tool.answer("/rest/leadForms/3162", form_answer)
@@ -119,7 +119,7 @@ async def test_a_response_of_linkedin_is_fetched_and_submitted(
 
 
 async def test_a_deletion_at_linkedin_erases_and_keeps_the_record_from_coming_back(
-    intake: Connected, tool: ToolServer
+    intake: HookClient, tool: ToolServer
 ) -> None:
     tool.answer("/rest/leadFormResponses/1a2b3c-4", json_reply(LINKEDIN_RECORD))
     await intake.connect(
@@ -129,7 +129,7 @@ async def test_a_deletion_at_linkedin_erases_and_keeps_the_record_from_coming_ba
     async with intake.working():
         await event_of(intake, "done", "linkedin-lead-gen")
         [lead] = await intake.leads()
-        await intake.send("linkedin-lead-gen", body=dumped({**LINKEDIN, "leadAction": "DELETED"}))
+        await intake.send("linkedin-lead-gen", body=dump_json({**LINKEDIN, "leadAction": "DELETED"}))
 
         async def gone() -> bool:
             return not await intake.leads()
@@ -146,12 +146,12 @@ async def test_a_deletion_at_linkedin_erases_and_keeps_the_record_from_coming_ba
 
 
 async def test_a_record_that_is_deleted_before_it_is_fetched_is_never_asked_for(
-    intake: Connected, tool: ToolServer
+    intake: HookClient, tool: ToolServer
 ) -> None:
     await intake.connect("linkedin-lead-gen", settings={"base_url": tool.url}, secrets={"token": TOKEN})
     await intake.send("linkedin-lead-gen")
     await intake.rows("UPDATE hook_event SET due_at = due_at + interval '1 hour'")
-    await intake.send("linkedin-lead-gen", body=dumped({**LINKEDIN, "leadAction": "DELETED"}))
+    await intake.send("linkedin-lead-gen", body=dump_json({**LINKEDIN, "leadAction": "DELETED"}))
 
     async with intake.working():
 
@@ -167,7 +167,7 @@ async def test_a_record_that_is_deleted_before_it_is_fetched_is_never_asked_for(
     assert tool.asked == []
 
 
-async def test_what_fails_is_tried_again_and_given_up_after_a_day(intake: Connected, tool: ToolServer) -> None:
+async def test_failed_fetch_is_retried_and_given_up_after_a_day(intake: HookClient, tool: ToolServer) -> None:
     tool.answer(CONTACT, Reply(503), Reply(200, b"<html>"), json_reply(contact()))
     await hubspot(intake, tool)
     await intake.send("hubspot")
@@ -180,17 +180,17 @@ async def test_what_fails_is_tried_again_and_given_up_after_a_day(intake: Connec
                 return (waiting["attempts"], waiting["error"]) == (attempt, why)
 
             await until(look)
-            await now_due(intake)
-            intake.hook_work._rests.end("hubspot")
+            await make_due(intake)
+            intake.hook_work._cooldowns.clear("hubspot")
         await event_of(intake, "done")
     assert len(await intake.leads()) == 1
 
     tool.answer("/crm/v3/objects/contacts/7", Reply(404))
-    await intake.send("hubspot", body=dumped([{**HUBSPOT[0], "objectId": 7}]))
+    await intake.send("hubspot", body=dump_json([{**HUBSPOT[0], "objectId": 7}]))
     await intake.rows("UPDATE hook_event SET recorded_at = recorded_at - interval '1 day'")
     async with intake.working():
         failed = await event_of(intake, "failed")
-    assert (failed["error"], failed["act"]) == ("not-found", "fetch")
+    assert (failed["error"], failed["action"]) == ("not-found", "fetch")
 
     tool.answer("/crm/v3/objects/contacts/7", json_reply(contact(7)))
     path = f"/v1/sources/hubspot/events/{failed['hook_event_id']}"
@@ -203,7 +203,7 @@ async def test_what_fails_is_tried_again_and_given_up_after_a_day(intake: Connec
         await until(two)
 
 
-async def test_a_tool_that_asks_for_patience_gets_it(intake: Connected, tool: ToolServer) -> None:
+async def test_a_tool_that_asks_for_patience_gets_it(intake: HookClient, tool: ToolServer) -> None:
     tool.answer(CONTACT, Reply(429, b"", {"Retry-After": "600"}))
     await hubspot(intake, tool)
     await intake.send("hubspot")
@@ -219,7 +219,7 @@ async def test_a_tool_that_asks_for_patience_gets_it(intake: Connected, tool: To
     assert row["wait"].total_seconds() >= 600
 
 
-async def test_while_a_token_is_changed_over_the_old_one_still_serves(intake: Connected, tool: ToolServer) -> None:
+async def test_while_a_token_is_changed_over_the_old_one_still_serves(intake: HookClient, tool: ToolServer) -> None:
     tool.answer(CONTACT, Reply(401), json_reply(contact()))
     source = await hubspot(intake, tool)
     tag = (await intake.admin.get(f"/v1/sources/{source}")).headers["etag"]
@@ -233,7 +233,7 @@ async def test_while_a_token_is_changed_over_the_old_one_still_serves(intake: Co
     assert [headers["authorization"] for _, headers in tool.asked] == ["Bearer not in force yet", f"Bearer {TOKEN}"]
 
 
-async def test_without_a_token_the_event_waits_for_one(intake: Connected, tool: ToolServer) -> None:
+async def test_without_a_token_the_event_waits_for_one(intake: HookClient, tool: ToolServer) -> None:
     await intake.connect("hubspot", settings={"base_url": tool.url})
     await intake.send("hubspot")
 
@@ -252,7 +252,7 @@ async def test_without_a_token_the_event_waits_for_one(intake: Connected, tool: 
 async def test_a_private_address_is_refused_unless_it_is_allowed(
     database_url: str, keys_file: Path, tool: ToolServer
 ) -> None:
-    async with connected(database_url, keys_file) as intake:
+    async with running_hook_client(database_url, keys_file) as intake:
         await hubspot(intake, tool)
         await intake.send("hubspot")
         async with intake.working():
@@ -261,7 +261,7 @@ async def test_a_private_address_is_refused_unless_it_is_allowed(
     assert tool.asked == []
 
 
-async def test_a_record_that_is_nobody_is_kept(intake: Connected, tool: ToolServer) -> None:
+async def test_fetched_record_without_identity_fails(intake: HookClient, tool: ToolServer) -> None:
     tool.answer(CONTACT, json_reply({"id": "123", "properties": {"email": "no address"}}))
     await hubspot(intake, tool)
     await intake.send("hubspot")
@@ -273,7 +273,7 @@ async def test_a_record_that_is_nobody_is_kept(intake: Connected, tool: ToolServ
     assert await intake.leads() == []
 
 
-async def test_what_waits_for_a_source_that_is_forgotten_is_given_up(intake: Connected, tool: ToolServer) -> None:
+async def test_event_of_deleted_source_fails(intake: HookClient, tool: ToolServer) -> None:
     await hubspot(intake, tool)
     await intake.send("hubspot")
     (await intake.admin.http.delete("/v1/sources/hubspot")).raise_for_status()
@@ -288,14 +288,14 @@ async def test_what_waits_for_a_source_that_is_forgotten_is_given_up(intake: Con
         await until(look)
 
 
-async def test_a_tool_that_is_away_does_not_hold_up_the_others(intake: Connected, tool: ToolServer) -> None:
+async def test_a_tool_that_is_away_does_not_hold_up_the_others(intake: HookClient, tool: ToolServer) -> None:
     tool.default = Reply(503)
     tool.answer(
         "/5545", json_reply({"id": "5545", "field_data": [{"name": "email", "values": ["ada@initech.example"]}]})
     )
     await hubspot(intake, tool)
     await intake.connect("meta-lead-ads", settings={"base_url": tool.url}, secrets={"token": TOKEN})
-    await intake.send("hubspot", body=dumped([{**HUBSPOT[0], "objectId": number} for number in range(1_000, 1_050)]))
+    await intake.send("hubspot", body=dump_json([{**HUBSPOT[0], "objectId": number} for number in range(1_000, 1_050)]))
     await intake.send("meta-lead-ads")
 
     async with intake.working():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.intake.conftest import KEYS
-from tests.intake.hooking import SEALING_KEY
+from tests.intake.hook_service import SEALING_KEY
 from tests.intake.processes import intake_process
 
 from intake.sources.domain.adapters import ADAPTERS
@@ -91,11 +91,11 @@ def test_the_table_of_fields_is_that_of_the_code(adapter: AnyAdapter) -> None:
     assert {target: set(re.findall(r"`([^`]+)`", places)) for target, places in rows} == {
         target: set(_pointers(rule)) for target, rule in adapter.fields.items()
     }
-    for place in adapter.spread:
+    for place in adapter.attribute_sources:
         assert f"`{place}`" in text
     for setting in adapter.settings.model_fields:
         assert f"`{setting}`" in text or f'"{setting}"' in text, setting
-    for use in adapter.uses:
+    for use in adapter.secret_kinds:
         assert f"`{use}`" in text or f'"{use}"' in text, use
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.intake.conftest import Running
 
-from intake.leads.service.recognise import account_domain, email_facts, phone_facts
+from intake.leads.service.normalization import find_account_domain, parse_email, parse_phone
 from intake.policy.domain import policy
 
 BASE: dict[str, Any] = {"source": "website", "email": "ada@initech.example"}
@@ -44,7 +44,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("under_policy", [False, True])
-async def test_no_body_is_a_5xx_and_what_was_taken_can_be_read(
+async def test_no_body_is_a_5xx_and_accepted_ones_can_be_read(
     accord: Running, template: dict[str, Any], under_policy: bool
 ) -> None:
     if under_policy:
@@ -117,7 +117,7 @@ async def test_two_extensions_of_one_switchboard_are_two_people(accord: Running)
 
 
 async def test_a_country_in_small_letters_is_a_country(accord: Running) -> None:
-    assert phone_facts("202 555 0143", "us").e164 == "+12025550143"
+    assert parse_phone("202 555 0143", "us").e164 == "+12025550143"
 
 
 async def test_an_invalid_email_never_replaces_a_valid_one(accord: Running) -> None:
@@ -129,15 +129,15 @@ async def test_an_invalid_email_never_replaces_a_valid_one(accord: Running) -> N
 
 def test_an_address_longer_than_254_is_none() -> None:
     domain = ".".join(["a" * 60] * 5) + ".com"
-    assert email_facts(f"ada@{domain}").address is None
+    assert parse_email(f"ada@{domain}").address is None
 
 
 def test_accounts_are_by_registered_domain() -> None:
-    assert account_domain("eu.initech.com", None) == account_domain("initech.com", None)
+    assert find_account_domain("eu.initech.com", None) == find_account_domain("initech.com", None)
 
 
 def test_a_public_suffix_is_no_account() -> None:
-    assert account_domain("co.uk", None) is None
+    assert find_account_domain("co.uk", None) is None
 
 
 async def test_the_account_of_a_merge_follows(accord: Running) -> None:
@@ -161,9 +161,7 @@ def farmer(**more: Any) -> dict[str, Any]:
     }
 
 
-async def test_values_that_wait_for_a_person_do_not_reach_a_known_lead_by_a_merge(
-    accord: Running, template: dict[str, Any]
-) -> None:
+async def test_quarantined_values_do_not_reach_lead_by_merge(accord: Running, template: dict[str, Any]) -> None:
     await accord.sign(template)
     good = {
         **BASE,
@@ -173,12 +171,12 @@ async def test_values_that_wait_for_a_person_do_not_reach_a_known_lead_by_a_merg
     }
     lead = (await accord.marketing.post("/v1/leads", good)).json()
     assert lead["verdict"] == "accepted", lead
-    held = (
+    pending = (
         await accord.marketing.post(
             "/v1/leads", farmer(email="ada@home.example", external_id="7", occurred_at="2026-02-01T00:00:00Z")
         )
     ).json()
-    assert held["verdict"] == "quarantined", held
+    assert pending["verdict"] == "quarantined", pending
     joins = {
         "source": "list",
         "external_id": "7",
@@ -208,7 +206,7 @@ async def test_an_entering_lead_does_not_publish_what_was_only_quarantined(
 # 4. time and order -------------------------------------------------------------------------------------------------
 
 
-async def test_rows_of_one_person_in_one_batch_are_taken_in_their_order(accord: Running) -> None:
+async def test_rows_of_one_person_in_one_batch_are_applied_in_order(accord: Running) -> None:
     people = 400
     first = [{"source": "first", "email": f"p{n}@initech.example"} for n in range(people)]
     second = [{"source": "second", "email": f"p{n}@initech.example"} for n in range(people)]
@@ -310,16 +308,16 @@ ANY = {"key": "x", "rule": "any_of", "consequence": "flag"}
     ],
 )
 def test_a_draft_points_to_the_place(content: dict[str, Any], pointer: str) -> None:
-    _read, flaws = policy.read(content)
-    assert pointer in {f.pointer for f in flaws}, flaws
+    _read, errors = policy.validate_policy(content)
+    assert pointer in {f.pointer for f in errors}, errors
 
 
 def test_a_deep_any_of_is_refused_not_a_crash() -> None:
     rule: dict[str, Any] = {"rule": "email"}
     for _ in range(500):
         rule = {"rule": "any_of", "of": [rule]}
-    _read, flaws = policy.read(doc({**rule, "key": "x", "consequence": "flag"}))
-    assert flaws
+    _read, errors = policy.validate_policy(doc({**rule, "key": "x", "consequence": "flag"}))
+    assert errors
 
 
 # 7. bounds ---------------------------------------------------------------------------------------------------------

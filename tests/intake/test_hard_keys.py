@@ -16,7 +16,7 @@ async def test_a_batch_key_does_not_collide_with_a_single_one(accord: Running) -
     assert a.json()["outcome"] != "replayed"
 
 
-async def test_one_key_for_leads_batch_and_activities_batch_is_told_apart(accord: Running) -> None:
+async def test_same_key_for_lead_and_activity_batch_is_rejected(accord: Running) -> None:
     row = {"source": "list", "email": "ada@initech.example"}
     await accord.marketing.post("/v1/leads:batch", [row], **{"Idempotency-Key": "k"})
     a = await accord.marketing.post(
@@ -73,7 +73,7 @@ async def test_a_phone_that_is_none_under_the_template_is_refused(accord: Runnin
     assert a.status_code == 422
 
 
-async def test_a_quarantined_submission_of_a_held_lead_keeps_its_other_key(
+async def test_quarantined_submission_of_pending_lead_claims_its_other_key(
     accord: Running, template: dict[str, Any]
 ) -> None:
     await accord.sign(template)

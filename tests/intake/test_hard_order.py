@@ -9,7 +9,7 @@ from tests.intake.conftest import Running
 ROWS = 250
 
 
-async def test_rows_of_one_person_are_taken_in_order_across_transactions(accord: Running) -> None:
+async def test_rows_of_one_person_are_saved_in_order_across_transactions(accord: Running) -> None:
     def rows(source: str, month: str) -> list[dict[str, str]]:
         return [
             {"source": source, "email": f"p{n}@initech.example", "occurred_at": f"2026-{month}-01T00:00:00Z"}

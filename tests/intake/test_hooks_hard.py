@@ -13,19 +13,19 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from tests.intake.hooking import Connected, connected, outcomes
+from tests.intake.hook_service import HookClient, outcomes, running_hook_client
 from tests.intake.tools import MAILCHIMP, TOOLS
 
 ODD_CASES_MAX = 30
 
 
 @pytest.fixture
-async def intake(database_url: str, keys_file: Path) -> AsyncIterator[Connected]:
-    async with connected(database_url, keys_file) as one:
+async def intake(database_url: str, keys_file: Path) -> AsyncIterator[HookClient]:
+    async with running_hook_client(database_url, keys_file) as one:
         yield one
 
 
-async def test_text_that_no_database_holds_is_mended_after_the_proof(intake: Connected) -> None:
+async def test_unstorable_text_is_replaced_after_verification(intake: HookClient) -> None:
     await intake.connect("generic")
     await intake.connect("mailchimp")
     bodies = [
@@ -46,7 +46,7 @@ async def test_text_that_no_database_holds_is_mended_after_the_proof(intake: Con
     }
 
 
-async def test_bodies_that_cannot_be_read(intake: Connected) -> None:
+async def test_bodies_that_cannot_be_read(intake: HookClient) -> None:
     await intake.connect("generic")
     form = {"content-type": "application/x-www-form-urlencoded"}
     cases: list[tuple[bytes, dict[str, str], int]] = [
@@ -73,8 +73,8 @@ async def test_bodies_that_cannot_be_read(intake: Connected) -> None:
     assert await intake.leads() == []
 
 
-async def test_a_body_over_the_limit_is_413_whether_it_says_so_or_not(database_url: str, keys_file: Path) -> None:
-    async with connected(database_url, keys_file, body_bytes_max=10_000) as intake:
+async def test_body_over_limit_is_413_with_or_without_content_length(database_url: str, keys_file: Path) -> None:
+    async with running_hook_client(database_url, keys_file, body_bytes_max=10_000) as intake:
         await intake.connect("generic")
 
         async def endless() -> AsyncIterator[bytes]:
@@ -111,7 +111,9 @@ def _places(node: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("tool", ["standard-webhooks", "hubspot", "mautic", "typeform", "segment"])
-async def test_no_signed_event_with_something_odd_in_it_is_answered_with_an_error(intake: Connected, tool: str) -> None:
+async def test_no_signed_event_with_something_odd_in_it_is_answered_with_an_error(
+    intake: HookClient, tool: str
+) -> None:
     await intake.connect(tool)
     event = json.loads(TOOLS[tool].event)
     cases = [(place, odd) for place in _places(event) if place for odd in ODD]

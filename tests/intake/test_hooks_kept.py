@@ -10,20 +10,20 @@ from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
-from tests.intake.hooking import Connected, connected, outcomes, until
-from tests.intake.tools import SEGMENT, dumped
+from tests.intake.hook_service import HookClient, outcomes, running_hook_client, until
+from tests.intake.tools import SEGMENT, dump_json
 
 
 @pytest.fixture
-async def intake(database_url: str, keys_file: Path) -> AsyncIterator[Connected]:
-    async with connected(database_url, keys_file) as one:
+async def intake(database_url: str, keys_file: Path) -> AsyncIterator[HookClient]:
+    async with running_hook_client(database_url, keys_file) as one:
         yield one
 
 
-async def test_what_was_kept_is_taken_once_the_mapping_is_mended(intake: Connected) -> None:
+async def test_failed_event_succeeds_after_mapping_is_fixed(intake: HookClient) -> None:
     await intake.connect("generic")
-    body = dumped({"who": {"mail": "ada@initech.example"}})
-    assert outcomes(await intake.send("generic", body=body)) == ["kept"]
+    body = dump_json({"who": {"mail": "ada@initech.example"}})
+    assert outcomes(await intake.send("generic", body=body)) == ["failed"]
     [kept] = await intake.events_of("generic", "failed")
     path = f"/v1/sources/generic/events/{kept['hook_event_id']}"
 
@@ -45,7 +45,7 @@ async def test_what_was_kept_is_taken_once_the_mapping_is_mended(intake: Connect
     assert len(await intake.rows("SELECT 1 FROM submission")) == 1
 
 
-async def test_what_was_kept_can_be_discarded(intake: Connected) -> None:
+async def test_failed_event_can_be_discarded(intake: HookClient) -> None:
     await intake.connect("generic")
     await intake.send("generic", body=b'{"first_name": "Ada"}')
     [kept] = await intake.events_of("generic", "failed")
@@ -62,14 +62,14 @@ async def test_what_was_kept_can_be_discarded(intake: Connected) -> None:
     assert (await intake.admin.get("/v1/sources/generic/events", cursor="WyJ4Il0")).status_code == 422
 
 
-async def test_what_somebody_did_waits_for_who_they_are(intake: Connected) -> None:
+async def test_activity_waits_for_its_lead(intake: HookClient) -> None:
     await intake.connect("segment")
-    track = dumped(
+    track = dump_json(
         {**SEGMENT, "type": "track", "event": "Demo Requested", "messageId": "m-2", "traits": {}, "context": {}}
     )
     assert outcomes(await intake.send("segment", body=track)) == ["waiting"]
     [waiting] = await intake.events_of("segment", "waiting")
-    assert waiting["act"] == "activity"
+    assert waiting["action"] == "activity"
     assert outcomes(await intake.send("segment")) == ["created"]
     await _due(intake)
 
@@ -83,7 +83,7 @@ async def test_what_somebody_did_waits_for_who_they_are(intake: Connected) -> No
     assert outcomes(await intake.send("segment", body=track)) == ["replayed"]
 
 
-async def test_a_person_is_known_by_the_tools_id_where_the_address_leads_to_nobody(intake: Connected) -> None:
+async def test_external_id_finds_person_where_address_does_not(intake: HookClient) -> None:
     await intake.connect("segment")
     await intake.send("segment")
     moved = {
@@ -94,28 +94,28 @@ async def test_a_person_is_known_by_the_tools_id_where_the_address_leads_to_nobo
         "traits": {"email": "new@initech.example"},
     }
 
-    assert outcomes(await intake.send("segment", body=dumped(moved))) == ["recorded"]
+    assert outcomes(await intake.send("segment", body=dump_json(moved))) == ["recorded"]
     unknown = {**moved, "messageId": "m-3", "userId": "somebody else"}
-    assert outcomes(await intake.send("segment", body=dumped(unknown))) == ["waiting"]
+    assert outcomes(await intake.send("segment", body=dump_json(unknown))) == ["waiting"]
     identified = {
         **SEGMENT,
         "messageId": "m-4",
         "userId": "somebody else",
         "traits": {"email": "third@initech.example"},
     }
-    assert outcomes(await intake.send("segment", body=dumped(identified))) == ["created"]
+    assert outcomes(await intake.send("segment", body=dump_json(identified))) == ["created"]
     await _due(intake)
     async with intake.working():
         await until(lambda: _waits_for_nothing(intake))
     assert len(await intake.rows("SELECT DISTINCT lead_id FROM activity")) == 2
 
 
-async def test_an_event_that_nobody_was_recognised_in_is_found_by_an_erasure(intake: Connected) -> None:
+async def test_erasure_finds_failed_event_by_any_address_in_it(intake: HookClient) -> None:
     await intake.connect("segment")
     await intake.connect("generic")
     await intake.send("segment")
     odd = {"note": "write to Ada@initech.example, please", "nobody": True}
-    assert outcomes(await intake.send("generic", body=dumped(odd))) == ["kept"]
+    assert outcomes(await intake.send("generic", body=dump_json(odd))) == ["failed"]
 
     [lead] = await intake.leads()
     assert (await intake.admin.http.delete(f"/v1/leads/{lead['lead_id']}")).status_code == 204
@@ -123,9 +123,9 @@ async def test_an_event_that_nobody_was_recognised_in_is_found_by_an_erasure(int
     assert await intake.rows("SELECT 1 FROM hook_event") == []
 
 
-async def test_what_nobody_did_is_forgotten_after_a_day(intake: Connected) -> None:
+async def test_activity_without_lead_is_dropped_after_a_day(intake: HookClient) -> None:
     await intake.connect("segment")
-    track = dumped(
+    track = dump_json(
         {**SEGMENT, "type": "track", "event": "Demo Requested", "messageId": "m-2", "traits": {}, "context": {}}
     )
     await intake.send("segment", body=track)
@@ -139,15 +139,15 @@ async def test_what_nobody_did_is_forgotten_after_a_day(intake: Connected) -> No
     assert done["error"] == "no-lead"
 
 
-async def test_who_asks_a_tool_to_be_forgotten_is_erased(intake: Connected) -> None:
+async def test_who_asks_a_tool_to_be_forgotten_is_erased(intake: HookClient) -> None:
     await intake.connect("segment")
     await intake.send("segment")
     [lead] = await intake.leads()
-    track = dumped({**SEGMENT, "type": "track", "event": "Demo Requested", "messageId": "m-2"})
+    track = dump_json({**SEGMENT, "type": "track", "event": "Demo Requested", "messageId": "m-2"})
     await intake.send("segment", body=track)
 
     answer = await intake.send(
-        "segment", body=dumped({"type": "delete", "userId": SEGMENT["userId"], "messageId": "m-3"})
+        "segment", body=dump_json({"type": "delete", "userId": SEGMENT["userId"], "messageId": "m-3"})
     )
     assert outcomes(answer) == ["waiting"]
     async with intake.working():
@@ -160,7 +160,7 @@ async def test_who_asks_a_tool_to_be_forgotten_is_erased(intake: Connected) -> N
     assert await intake.leads() == []
 
 
-async def _state(intake: Connected, path: str, state: str) -> dict[str, Any]:
+async def _state(intake: HookClient, path: str, state: str) -> dict[str, Any]:
     """The event, once it is in this state."""
 
     async def look() -> dict[str, Any] | None:
@@ -171,18 +171,18 @@ async def _state(intake: Connected, path: str, state: str) -> dict[str, Any]:
     return found
 
 
-async def _waits_for_nothing(intake: Connected) -> bool:
+async def _waits_for_nothing(intake: HookClient) -> bool:
     return not await intake.events_of("segment", "waiting")
 
 
-async def _gone(intake: Connected) -> bool:
+async def _gone(intake: HookClient) -> bool:
     return not await intake.leads()
 
 
-async def test_what_was_done_or_given_up_long_ago_is_forgotten(intake: Connected) -> None:
+async def test_old_done_and_failed_events_are_pruned(intake: HookClient) -> None:
     await intake.connect("generic")
     for name in ("Ada", "Grace", "Alan", "Edsger"):
-        await intake.send("generic", body=dumped({"first_name": name}))
+        await intake.send("generic", body=dump_json({"first_name": name}))
     kept = await intake.events_of("generic", "failed")
     for event in kept[:2]:
         await intake.admin.post(f"/v1/sources/generic/events/{event['hook_event_id']}/discard", None)
@@ -201,6 +201,6 @@ async def test_what_was_done_or_given_up_long_ago_is_forgotten(intake: Connected
     assert REGISTRY.get_sample_value("accord_hook_events_failed") == 1
 
 
-async def _due(intake: Connected) -> None:
+async def _due(intake: HookClient) -> None:
     """As if the time had come."""
     await intake.rows("UPDATE hook_event SET due_at = recorded_at WHERE state = 'waiting'")

@@ -12,7 +12,7 @@ from accord.contracts.codec import decode_value, encode_value
 from accord.contracts.intake_events import LeadCaptured, LeadMerged, LeadUpdated
 from accord.contracts.values import utc
 from intake.leads.domain.keys import IdentityKey
-from intake.leads.domain.lead import Values, absorbed, created, survivor_of
+from intake.leads.domain.lead import Values, absorb_lead, choose_survivor, create_lead
 from intake.leads.domain.quality import Quality
 from intake.leads.domain.unit_of_work import Candidate, CaptureUnitOfWork
 
@@ -51,31 +51,31 @@ def candidate(
 
 
 def play(submissions: list[tuple[str | None, str | None, str | None, int, str]]) -> CaptureUnitOfWork:
-    register = CaptureUnitOfWork(NOW + timedelta(days=30), {}, {})
+    lead_changes = CaptureUnitOfWork(NOW + timedelta(days=30), {}, {})
     for number, submission in enumerate(submissions):
-        register.apply(candidate(number, *submission))
-    return register
+        lead_changes.apply(candidate(number, *submission))
+    return lead_changes
 
 
 @given(people)
 def test_every_key_names_one_living_lead(
     submissions: list[tuple[str | None, str | None, str | None, int, str]],
 ) -> None:
-    register = play(submissions)
-    for lead_id in register.keys.values():
-        assert register.leads[lead_id].merged_into is None
-    gone = {merge.other.lead_id for merge in register.merges}
-    assert all((register.leads[one].merged_into is not None) == (one in gone) for one in register.leads)
+    lead_changes = play(submissions)
+    for lead_id in lead_changes.keys.values():
+        assert lead_changes.leads[lead_id].merged_into is None
+    gone = {merge.other.lead_id for merge in lead_changes.merges}
+    assert all((lead_changes.leads[one].merged_into is not None) == (one in gone) for one in lead_changes.leads)
 
 
 @given(people)
-def test_sequences_of_a_lead_have_no_gap_and_nothing_is_said_before_it_entered(
+def test_sequences_have_no_gap_and_start_with_captured(
     submissions: list[tuple[str | None, str | None, str | None, int, str]],
 ) -> None:
-    register = play(submissions)
+    lead_changes = play(submissions)
     sequences: dict[UUID, list[int]] = {}
     entered: set[UUID] = set()
-    for event in register.events:
+    for event in lead_changes.events:
         if isinstance(event, LeadCaptured):
             entered.add(event.lead_id)
         if isinstance(event, LeadUpdated | LeadMerged):
@@ -83,7 +83,7 @@ def test_sequences_of_a_lead_have_no_gap_and_nothing_is_said_before_it_entered(
         if hasattr(event, "lead_id"):
             sequences.setdefault(event.lead_id, []).append(event.sequence)
     assert all(found == list(range(1, len(found) + 1)) for found in sequences.values())
-    assert all(register.leads[lead_id].sequence == len(found) for lead_id, found in sequences.items())
+    assert all(lead_changes.leads[lead_id].sequence == len(found) for lead_id, found in sequences.items())
 
 
 @given(people)
@@ -91,27 +91,27 @@ def test_people_connected_by_accepted_submissions_are_one_lead_and_others_are_no
     submissions: list[tuple[str | None, str | None, str | None, int, str]],
 ) -> None:
     accepted = [(*one[:4], "accepted") for one in submissions if any(one[:3])]
-    register = play(accepted)
+    lead_changes = play(accepted)
     groups: list[set[str]] = []
     for submission in accepted:
         keys = {key for key in submission[:3] if key}
         joined = [group for group in groups if group & keys]
         groups = [group for group in groups if not group & keys] + [set().union(keys, *joined)]
     found: dict[UUID, set[str]] = {}
-    for (_, value), lead_id in register.keys.items():
+    for (_, value), lead_id in lead_changes.keys.items():
         found.setdefault(lead_id, set()).add(value)
     assert sorted(map(sorted, found.values())) == sorted(map(sorted, groups))
 
 
 @given(st.integers(0, 50), st.integers(0, 50))
 def test_the_oldest_survives_a_merge_and_the_newest_value_wins(first: int, second: int) -> None:
-    one = created(
-        UUID(int=1), candidate(1, "a@x.example", None, None, first, "accepted").values, held=False, sequence=1
+    one = create_lead(
+        UUID(int=1), candidate(1, "a@x.example", None, None, first, "accepted").values, pending=False, sequence=1
     )
-    two = created(UUID(int=2), candidate(2, None, "+1", None, second, "accepted").values, held=False, sequence=1)
-    survivor, gone = survivor_of(one, two)
+    two = create_lead(UUID(int=2), candidate(2, None, "+1", None, second, "accepted").values, pending=False, sequence=1)
+    survivor, gone = choose_survivor(one, two)
     assert survivor.captured_at == min(one.captured_at, two.captured_at)
-    whole = absorbed(survivor, gone)
+    whole = absorb_lead(survivor, gone)
     newest = gone if gone.captured_at >= survivor.captured_at else survivor
     assert (whole.person["title"], whole.attributes["n"]) == (newest.person["title"], newest.attributes["n"])
     assert (whole.source, whole.captured_at) == (survivor.source, survivor.captured_at)
@@ -123,6 +123,6 @@ def test_the_oldest_survives_a_merge_and_the_newest_value_wins(first: int, secon
 def test_what_is_published_is_valid_though_it_was_not_checked_when_it_was_made(
     submissions: list[tuple[str | None, str | None, str | None, int, str]],
 ) -> None:
-    register = play(submissions)
-    for event in register.events:
+    lead_changes = play(submissions)
+    for event in lead_changes.events:
         assert decode_value(type(event), encode_value(event)) == event

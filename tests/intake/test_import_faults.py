@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.intake.importing import Importing, counted, importing, people
+from tests.intake.import_service import ImportClient, count_rows, people, running_import_client
 from tests.intake.processes import intake_process
 
 from intake.main import build
@@ -19,10 +19,10 @@ from intake.settings import Settings
 KILLS = 3
 
 
-async def assert_taken_once(accord: Importing, found: dict[str, Any], count: int, doubled: int, bad: int) -> None:
+async def assert_taken_once(accord: ImportClient, found: dict[str, Any], count: int, doubled: int, bad: int) -> None:
     """Leads, keys, submissions, events, results and counts all tell the same."""
     assert found["state"] == "finished", found
-    assert counted(found) == {"read": count + doubled + bad, "created": count, "updated": doubled, "failed": bad}
+    assert count_rows(found) == {"read": count + doubled + bad, "created": count, "updated": doubled, "failed": bad}
     for table, rows in (
         ("lead", count),
         ("identity_key", count),
@@ -39,22 +39,22 @@ async def assert_taken_once(accord: Importing, found: dict[str, Any], count: int
 
 
 @pytest.fixture
-async def accord(database_url: str, keys_file: Path) -> AsyncIterator[Importing]:
-    async with importing(database_url, keys_file, import_rows_max=100) as one:
+async def accord(database_url: str, keys_file: Path) -> AsyncIterator[ImportClient]:
+    async with running_import_client(database_url, keys_file, import_rows_max=100) as one:
         yield one
 
 
 @pytest.fixture
-async def idle(database_url: str, keys_file: Path) -> AsyncIterator[Importing]:
+async def idle(database_url: str, keys_file: Path) -> AsyncIterator[ImportClient]:
     """Intake without an import worker."""
-    async with importing(database_url, keys_file, works=False) as one:
+    async with running_import_client(database_url, keys_file, works=False) as one:
         yield one
 
 
 # ends in the middle ------------------------------------------------------------------------------------------------
 @pytest.mark.slow
 async def test_a_worker_that_is_killed_again_and_again_loses_and_doubles_no_row(
-    database_url: str, keys_file: Path, idle: Importing
+    database_url: str, keys_file: Path, idle: ImportClient
 ) -> None:
     count, doubled, bad = 4_000, 300, 100
     sent = (await idle.send(people(count, doubled=doubled, bad=bad))).json()
@@ -66,26 +66,26 @@ async def test_a_worker_that_is_killed_again_and_again_loses_and_doubles_no_row(
         async with intake_process("worker", database_url, keys_file, import_rows_max=50) as process:
             await idle.until(import_id, lambda found, at=at: found["rows"]["read"] >= at)  # type: ignore[misc]
             await process.kill()
-        assert (await idle.shown(import_id))["state"] == "running"
+        assert (await idle.get_import(import_id))["state"] == "running"
     async with intake_process("worker", database_url, keys_file):
-        found = await idle.ended(import_id)
+        found = await idle.wait_until_ended(import_id)
     await assert_taken_once(idle, found, count, doubled, bad)
 
 
 async def test_a_worker_that_stops_in_order_is_followed_by_the_next(database_url: str, keys_file: Path) -> None:
-    async with importing(database_url, keys_file, import_rows_max=50) as first:
+    async with running_import_client(database_url, keys_file, import_rows_max=50) as first:
         import_id = (await first.send(people(2_000, doubled=50, bad=50))).json()["import_id"]
         begun = await first.until(import_id, lambda found: found["rows"]["read"] > 0)
-    async with importing(database_url, keys_file, works=False) as between:
-        left = await between.shown(import_id)
+    async with running_import_client(database_url, keys_file, works=False) as between:
+        left = await between.get_import(import_id)
         assert left["state"] in ("running", "finished")
         assert left["rows"]["read"] >= begun["rows"]["read"]
-    async with importing(database_url, keys_file) as second:
-        await assert_taken_once(second, await second.ended(import_id), 2_000, 50, 50)
+    async with running_import_client(database_url, keys_file) as second:
+        await assert_taken_once(second, await second.wait_until_ended(import_id), 2_000, 50, 50)
 
 
 async def test_a_worker_that_fails_lets_go_of_every_import_and_can_be_run_again(
-    database_url: str, keys_file: Path, idle: Importing, monkeypatch: pytest.MonkeyPatch
+    database_url: str, keys_file: Path, idle: ImportClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = build(Settings(database_url=database_url, kafka_bootstrap_servers="127.0.0.1:1", api_keys_file=keys_file))
     worker = next(worker for worker in service.workers if worker.name == "imports")
@@ -105,36 +105,36 @@ async def test_a_worker_that_fails_lets_go_of_every_import_and_can_be_run_again(
     assert worker.problem() is None
     quick = (await idle.send(people(5), source="quick")).json()["import_id"]
     again = asyncio.create_task(worker.run(stop))
-    assert (await idle.ended(quick))["state"] == "finished"
+    assert (await idle.wait_until_ended(quick))["state"] == "finished"
     stop.set()
     await again
     await service.database.dispose()
 
 
-async def test_lost_connections_lose_no_row(accord: Importing) -> None:
+async def test_lost_connections_lose_no_row(accord: ImportClient) -> None:
     import_id = (await accord.send(people(3_000, doubled=100, bad=100))).json()["import_id"]
     for at in (1, 1_000, 2_000):
         await accord.until(import_id, lambda found, at=at: found["rows"]["read"] >= at)  # type: ignore[misc]
         await accord.rows(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'intake'"
         )
-    await assert_taken_once(accord, await accord.ended(import_id), 3_000, 100, 100)
+    await assert_taken_once(accord, await accord.wait_until_ended(import_id), 3_000, 100, 100)
 
 
 async def test_two_workers_share_the_imports_and_no_row(database_url: str, keys_file: Path) -> None:
     async with (
-        importing(database_url, keys_file, import_rows_max=50) as one,
-        importing(database_url, keys_file, import_rows_max=50),
+        running_import_client(database_url, keys_file, import_rows_max=50) as one,
+        running_import_client(database_url, keys_file, import_rows_max=50),
     ):
         ids = [(await one.send(people(400), source=f"list {n}")).json()["import_id"] for n in range(4)]
-        found = [await one.ended(import_id) for import_id in ids]
+        found = [await one.wait_until_ended(import_id) for import_id in ids]
         assert sum(each["rows"]["created"] for each in found) == 400
         assert sum(each["rows"]["updated"] for each in found) == 1_200
         assert len(await one.rows("SELECT 1 FROM lead")) == 400
         assert len(await one.rows("SELECT 1 FROM submission")) == 1_600
 
 
-async def test_people_who_are_captured_while_they_are_imported_are_one_lead_each(accord: Importing) -> None:
+async def test_people_who_are_captured_while_they_are_imported_are_one_lead_each(accord: ImportClient) -> None:
     sent = (await accord.send(people(300))).json()
     rows = [{"source": "website", "email": f"p{n}@initech.example"} for n in range(300)]
 
@@ -143,11 +143,11 @@ async def test_people_who_are_captured_while_they_are_imported_are_one_lead_each
 
     statuses = await asyncio.gather(*(post(rows[client::10]) for client in range(10)))
     assert set().union(*statuses) <= {200, 201}
-    await accord.ended(sent["import_id"])
+    await accord.wait_until_ended(sent["import_id"])
     assert len(await accord.rows("SELECT 1 FROM lead")) == 300
 
 
-async def test_rows_that_cannot_be_saved_fail_alone(accord: Importing) -> None:
+async def test_rows_that_cannot_be_saved_fail_alone(accord: ImportClient) -> None:
     """Also where the rows behind them were decided about while they were being written."""
     beyond = [f"Title {n}" for n in (41, 42, 250)]
     await accord.rows(
@@ -157,8 +157,8 @@ async def test_rows_that_cannot_be_saved_fail_alone(accord: Importing) -> None:
         "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON lead DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
         f" WHEN (new.title IN ({', '.join(map(repr, beyond))})) EXECUTE FUNCTION refuse()"
     )
-    found = await accord.imported(people(350))
-    assert counted(found) == {"read": 350, "created": 347, "failed": 3}
+    found = await accord.import_file(people(350))
+    assert count_rows(found) == {"read": 350, "created": 347, "failed": 3}
     errors = await accord.errors(found["import_id"])
     assert errors.count("could not be saved") == 3
     assert all(title in errors for title in beyond)

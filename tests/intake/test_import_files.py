@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.intake.importing import CSV, Importing, counted, importing
+from tests.intake.import_service import CSV, ImportClient, count_rows, running_import_client
 
 
 @pytest.fixture
-async def accord(database_url: str, keys_file: Path) -> AsyncIterator[Importing]:
-    async with importing(database_url, keys_file, import_rows_max=100) as one:
+async def accord(database_url: str, keys_file: Path) -> AsyncIterator[ImportClient]:
+    async with running_import_client(database_url, keys_file, import_rows_max=100) as one:
         yield one
 
 
-async def test_each_bad_row_fails_alone_with_its_reason(accord: Importing) -> None:
+async def test_each_bad_row_fails_alone_with_its_reason(accord: ImportClient) -> None:
     body = b"".join(
         [
             "email,title\r\nä@initech.example,".encode() + "Köchin\r\n".encode(),
@@ -28,8 +28,8 @@ async def test_each_bad_row_fails_alone_with_its_reason(accord: Importing) -> No
             b"seven@initech.example,fine",
         ]
     )
-    found = await accord.imported(body)
-    assert counted(found) == {"read": 8, "created": 3, "failed": 5}
+    found = await accord.import_file(body)
+    assert count_rows(found) == {"read": 8, "created": 3, "failed": 5}
     reasons = {one["row"]: one["error"] for one in found["quality"]["examples"]}
     assert reasons == {
         3: "The row is not utf-8",
@@ -41,33 +41,33 @@ async def test_each_bad_row_fails_alone_with_its_reason(accord: Importing) -> No
     assert (await accord.errors(found["import_id"])).count("accord") == 2
 
 
-async def test_windows_1252_is_found_out_though_the_first_blocks_are_ascii(accord: Importing) -> None:
+async def test_windows_1252_is_found_out_though_the_first_blocks_are_ascii(accord: ImportClient) -> None:
     rows = "".join(f"p{n}@initech.example,plain\n" for n in range(40_000)) + "k@initech.example,Köchin\n"
     body = ("email,title\n" + rows).encode("cp1252")
     assert len(body) > 1024 * 1024
     sent = (await accord.send(body, dry_run=True)).json()
     assert sent["file"]["encoding"] == "windows-1252"
-    found = await accord.ended(sent["import_id"])
-    assert counted(found) == {"read": 40_001, "created": 40_001}
+    found = await accord.wait_until_ended(sent["import_id"])
+    assert count_rows(found) == {"read": 40_001, "created": 40_001}
 
 
-async def test_utf_16_of_a_spreadsheet_is_read(accord: Importing) -> None:
+async def test_utf_16_of_a_spreadsheet_is_read(accord: ImportClient) -> None:
     body = "\ufeffemail\ttitle\r\nada@initech.example\tKöchin\r\n".encode("utf-16-le")
-    found = await accord.imported(body)
+    found = await accord.import_file(body)
     assert (found["file"]["encoding"], found["file"]["delimiter"]) == ("utf-16-le", "\t")
     (row,) = await accord.rows("SELECT title FROM lead")
     assert row["title"] == "Köchin"
 
 
 @pytest.mark.parametrize("line_end", ["\r", "\n", "\r\n"])
-async def test_every_line_end_is_one(accord: Importing, line_end: str) -> None:
+async def test_every_line_end_is_one(accord: ImportClient, line_end: str) -> None:
     body = line_end.join(["email", "ada@initech.example", "bob@initech.example"]).encode()
-    assert counted(await accord.imported(body)) == {"read": 2, "created": 2}
+    assert count_rows(await accord.import_file(body)) == {"read": 2, "created": 2}
 
 
-async def test_a_header_alone_is_an_import_of_nothing(accord: Importing) -> None:
-    found = await accord.imported(b"email,name\n")
-    assert (found["state"], counted(found)) == ("finished", {})
+async def test_a_header_alone_is_an_import_of_nothing(accord: ImportClient) -> None:
+    found = await accord.import_file(b"email,name\n")
+    assert (found["state"], count_rows(found)) == ("finished", {})
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ async def test_a_header_alone_is_an_import_of_nothing(accord: Importing) -> None
         (b"email\n", {"rows_per_s": "0"}, "rows_per_s", "greater than or equal to 1"),
     ],
 )
-async def test_a_file_that_cannot_be_read_is_refused_before_anything_is_kept(
-    accord: Importing, body: bytes, params: dict[str, str], place: str, why: str
+async def test_unreadable_file_is_refused_before_anything_is_stored(
+    accord: ImportClient, body: bytes, params: dict[str, str], place: str, why: str
 ) -> None:
     answer = await accord.send(body, **params)
     assert answer.status_code == 422, answer.text
@@ -104,7 +104,7 @@ async def test_a_file_that_cannot_be_read_is_refused_before_anything_is_kept(
     assert await accord.rows("SELECT 1 FROM import_job UNION ALL SELECT 1 FROM import_block") == []
 
 
-async def test_a_parameter_may_stand_once(accord: Importing) -> None:
+async def test_a_parameter_may_stand_once(accord: ImportClient) -> None:
     answer = await accord.marketing.http.post("/v1/imports?source=a&source=b", content=b"email\n", headers=CSV)
     assert (answer.status_code, answer.json()["errors"][0]["parameter"]) == (422, "source")
 
@@ -119,29 +119,29 @@ async def test_a_parameter_may_stand_once(accord: Importing) -> None:
         {**CSV, "Content-Encoding": "br"},
     ],
 )
-async def test_other_kinds_of_files_and_compressed_ones_are_415(accord: Importing, headers: dict[str, str]) -> None:
+async def test_other_kinds_of_files_and_compressed_ones_are_415(accord: ImportClient, headers: dict[str, str]) -> None:
     answer = await accord.marketing.http.post("/v1/imports?source=a", content=b"email\n", headers=headers)
     assert answer.status_code == 415
 
 
-async def test_what_is_said_of_the_file_is_not_found_out(accord: Importing) -> None:
+async def test_declared_file_properties_are_not_detected(accord: ImportClient) -> None:
     body = "a@initech.example|Kö,ch\n".encode("iso-8859-1")
     mapping = '{"1": "email", "2": "title"}'
     headers = {"Content-Type": "text/csv; charset=iso-8859-1; header=absent"}
-    found = await accord.imported(body, headers, delimiter="pipe", mapping=mapping)
+    found = await accord.import_file(body, headers, delimiter="pipe", mapping=mapping)
     assert (found["file"]["encoding"], found["file"]["header"]) == ("iso-8859-1", False)
     (row,) = await accord.rows("SELECT email, title FROM lead")
     assert (row["email"], row["title"]) == ("a@initech.example", "Kö,ch")
 
 
-async def test_a_corrected_file_has_a_header_though_the_first_one_had_none(accord: Importing) -> None:
+async def test_a_corrected_file_has_a_header_though_the_first_one_had_none(accord: ImportClient) -> None:
     options = {"header": False, "mapping": '{"1": "email"}'}
-    found = await accord.imported(b"nobody,x\n", **options)
+    found = await accord.import_file(b"nobody,x\n", **options)
     text = (await accord.errors(found["import_id"])).replace("nobody", "ada@initech.example")
-    assert counted(await accord.imported(text.encode(), **options)) == {"read": 1, "created": 1}
+    assert count_rows(await accord.import_file(text.encode(), **options)) == {"read": 1, "created": 1}
 
 
-async def test_openapi_documents_imports(accord: Importing) -> None:
+async def test_openapi_documents_imports(accord: ImportClient) -> None:
     document = (await accord.marketing.get("/openapi.json")).json()
     assert {"post", "get"} <= set(document["paths"]["/v1/imports"])
     assert set(document["paths"]["/v1/imports"]["post"]["requestBody"]["content"]) == {

@@ -13,25 +13,25 @@ from intake.imports.domain.rows import (
     ColumnMapping,
     CsvReader,
     NdjsonReader,
-    Reading,
-    column_flaws,
-    guessed,
-    mapping_of,
-    moment,
+    ParsedRow,
+    guess_columns,
+    parse_column_mapping,
+    validate_columns,
 )
 from intake.imports.domain.table import Row
+from intake.sources.domain.mapping import parse_time
 
 CHICAGO = ZoneInfo("America/Chicago")
 
 
 def reading(
-    columns: Sequence[str], mapping: Mapping[str, str], cells: Sequence[str], flaw: str | None = None, **more: object
-) -> Reading:
+    columns: Sequence[str], mapping: Mapping[str, str], cells: Sequence[str], error: str | None = None, **more: object
+) -> ParsedRow:
     options: dict[str, object] = {"source": "list", "zone": UTC, **more}
-    return CsvReader(columns, mapping, **options).read(Row(2, 10, cells, flaw))  # type: ignore[arg-type]
+    return CsvReader(columns, mapping, **options).read(Row(2, 10, cells, error))  # type: ignore[arg-type]
 
 
-def line(text: str, mapping: ColumnMapping | None = None, **more: object) -> Reading:
+def line(text: str, mapping: ColumnMapping | None = None, **more: object) -> ParsedRow:
     options: dict[str, object] = {"source": "list", "zone": UTC, **more}
     return NdjsonReader(mapping, **options).read(Row(1, 10, [text]))  # type: ignore[arg-type]
 
@@ -40,8 +40,8 @@ def line(text: str, mapping: ColumnMapping | None = None, **more: object) -> Rea
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_mapping_names_columns_and_the_fields_that_they_fill(whole: bool) -> None:
     columns = {"E-Mail": "email", "Staff": "attributes.employee_count", "origin": "source"}
-    found, flaws = mapping_of({"columns": columns} if whole else columns)
-    assert (dict(found.columns), flaws) == (columns, [])
+    found, errors = parse_column_mapping({"columns": columns} if whole else columns)
+    assert (dict(found.columns), errors) == (columns, [])
 
 
 @pytest.mark.parametrize(
@@ -57,25 +57,25 @@ def test_a_mapping_names_columns_and_the_fields_that_they_fill(whole: bool) -> N
         ("email", ""),
     ],
 )
-def test_a_mapping_to_a_field_that_is_not_there_is_said_to_be_wrong_at_its_place(mapping: object, pointer: str) -> None:
-    assert [flaw.pointer for flaw in mapping_of(mapping)[1]] == [pointer]
+def test_mapping_to_unknown_field_is_an_error_with_pointer(mapping: object, pointer: str) -> None:
+    assert [error.pointer for error in parse_column_mapping(mapping)[1]] == [pointer]
 
 
 def test_a_mapping_of_a_column_that_is_not_there_or_stands_twice_is_wrong() -> None:
-    mapping = mapping_of({"columns": {"mail": "email", "name": "last_name", "city": "company"}})[0]
-    flaws = column_flaws(mapping, ["mail", "mail (2)", "name"], ["mail"])
-    assert [(flaw.pointer, flaw.message) for flaw in flaws] == [
+    mapping = parse_column_mapping({"columns": {"mail": "email", "name": "last_name", "city": "company"}})[0]
+    errors = validate_columns(mapping, ["mail", "mail (2)", "name"], ["mail"])
+    assert [(error.pointer, error.message) for error in errors] == [
         ("/columns/city", "There is no such column"),
         ("/columns/mail", "Several columns have this name"),
     ]
 
 
-def test_somebody_must_be_recognisable() -> None:
-    (flaw,) = column_flaws(mapping_of({"name": "last_name"})[0], ["name"], [])
-    assert "email, phone or external_id" in flaw.message
+def test_mapping_without_identity_is_an_error() -> None:
+    (error,) = validate_columns(parse_column_mapping({"name": "last_name"})[0], ["name"], [])
+    assert "email, phone or external_id" in error.message
 
 
-def test_columns_are_known_by_the_names_that_people_give_them() -> None:
+def test_columns_are_guessed_from_common_names() -> None:
     columns = [
         "E-Mail",
         "First Name",
@@ -86,7 +86,7 @@ def test_columns_are_known_by_the_names_that_people_give_them() -> None:
         "attributes.x",
         "shoe size",
     ]
-    assert guessed(columns, ["employee_count"]) == {
+    assert guess_columns(columns, ["employee_count"]) == {
         "E-Mail": "email",
         "First Name": "first_name",
         "last_name": "last_name",
@@ -97,12 +97,12 @@ def test_columns_are_known_by_the_names_that_people_give_them() -> None:
     }
 
 
-def test_the_first_of_several_columns_for_one_field_is_taken() -> None:
-    assert guessed(["email", "mail", "accord_error"]) == {"email": "email"}
+def test_first_of_several_columns_for_one_field_is_used() -> None:
+    assert guess_columns(["email", "mail", "accord_error"]) == {"email": "email"}
 
 
 # rows of CSV -------------------------------------------------------------------------------------------------------
-def test_a_row_becomes_a_submission_and_is_kept_whole() -> None:
+def test_row_becomes_submission_and_is_stored_whole() -> None:
     columns = ["mail", "staff", "campaign", "basis", "when", "shoe size", "where"]
     mapping = {
         "mail": "email",
@@ -123,7 +123,7 @@ def test_a_row_becomes_a_submission_and_is_kept_whole() -> None:
     assert json.loads(found.content)["shoe size"] == "43"
 
 
-def test_empty_cells_say_nothing_and_the_source_is_that_of_the_import() -> None:
+def test_empty_cells_are_ignored_and_source_is_the_imports() -> None:
     found = reading(
         ["mail", "name", "staff", "where"],
         {"mail": "email", "name": "last_name", "staff": "attributes.staff", "where": "source"},
@@ -153,7 +153,7 @@ def test_defaults_of_the_source_fill_what_the_row_leaves_out() -> None:
         (["a" * 600, ""], "mail: String should have at most 500 characters"),
     ],
 )
-def test_a_row_that_is_no_submission_says_why_by_its_own_columns(cells: list[str], why: str) -> None:
+def test_invalid_row_names_its_own_columns(cells: list[str], why: str) -> None:
     found = reading(["mail", "When"], {"mail": "email", "When": "occurred_at"}, cells)
     assert (found.submission, found.errors) == (None, why)
 
@@ -162,7 +162,7 @@ def test_a_row_of_too_many_cells_may_end_in_empty_ones() -> None:
     assert reading(["mail"], {"mail": "email"}, ["a@b.example", "", ""]).submission is not None
 
 
-def test_each_wrong_place_is_told_once() -> None:
+def test_each_field_error_is_reported_once() -> None:
     found = reading(
         ["mail", "x", "where"],
         {"mail": "email", "x": "attributes.x", "where": "source"},
@@ -175,16 +175,16 @@ def test_each_wrong_place_is_told_once() -> None:
 
 
 def test_a_flaw_of_the_row_is_its_error() -> None:
-    found = reading(["mail"], {"mail": "email"}, ["\ufffd"], flaw="The row is not utf-8")
+    found = reading(["mail"], {"mail": "email"}, ["\ufffd"], error="The row is not utf-8")
     assert (found.submission, found.errors) == (None, "The row is not utf-8")
 
 
-def test_a_corrected_row_is_taken_as_it_was_before_it_was_guarded() -> None:
+def test_corrected_row_is_read_without_formula_guard() -> None:
     found = reading(
         ["accord_row", "accord_error", "phone", "title"],
         {"phone": "phone", "title": "title"},
         ["7", "phone: …", "'+12025550143", "'=SUM"],
-        marked=True,
+        is_error_file=True,
     )
     assert found.submission is not None
     assert (found.submission.phone, found.submission.title) == ("+12025550143", "=SUM")
@@ -204,13 +204,13 @@ def test_a_corrected_row_is_taken_as_it_was_before_it_was_guarded() -> None:
         ("1517477400000", datetime(2018, 2, 1, 9, 30, tzinfo=UTC)),
     ],
 )
-def test_a_time_without_an_offset_is_one_of_the_zone_that_was_said(text: str, at: datetime) -> None:
-    assert moment(text, CHICAGO) == at
+def test_time_without_offset_is_in_given_zone(text: str, at: datetime) -> None:
+    assert parse_time(text, CHICAGO) == at
 
 
 @pytest.mark.parametrize("text", ["01/02/2018", "", "yesterday", "2018-13-01", "9" * 300])
-def test_what_is_no_time_is_given_back(text: str) -> None:
-    assert moment(text, UTC) in (text, text[:20])
+def test_invalid_time_is_returned_unchanged(text: str) -> None:
+    assert parse_time(text, UTC) in (text, text[:20])
 
 
 # lines of NDJSON ---------------------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def test_a_line_is_a_submission_whose_source_may_be_left_out() -> None:
     other = line('{"source": "fair", "email": "ada@initech.example"}')
     assert other.submission is not None
     assert other.submission.source == "fair"
-    assert (found.is_form, other.is_form) == (False, True)
+    assert (found.is_canonical, other.is_canonical) == (False, True)
 
 
 @pytest.mark.parametrize(
@@ -237,18 +237,18 @@ def test_a_line_is_a_submission_whose_source_may_be_left_out() -> None:
         ("[" * 5000, "The row is not JSON"),
     ],
 )
-def test_a_line_that_is_no_submission_says_why(text: str, why: str) -> None:
+def test_invalid_line_has_a_reason(text: str, why: str) -> None:
     assert line(text).errors == why
 
 
 def test_members_and_pointers_are_mapped() -> None:
-    mapping, flaws = mapping_of(
+    mapping, errors = parse_column_mapping(
         {
             "columns": {"Mail": "email", "n": "attributes.employee_count", "at": "occurred_at", "o": "source"},
             "fields": {"company": "/org/name", "campaign.name": {"const": "fair"}},
         }
     )
-    assert flaws == []
+    assert errors == []
     found = line('{"Mail": "a@b.example", "n": 7, "at": "2018-02-01", "o": "x", "org": {"name": "Initech"}}', mapping)
     assert found.submission is not None
     said = found.submission
@@ -261,7 +261,7 @@ def test_members_and_pointers_are_mapped() -> None:
     assert said.occurred_at == datetime(2018, 2, 1, tzinfo=UTC)
 
 
-def test_a_corrected_line_loses_what_was_said_of_it() -> None:
+def test_corrected_line_drops_error_columns() -> None:
     found = line('{"accord_row": 7, "accord_error": "…", "email": "a@b.example"}')
     assert found.submission is not None
     assert json.loads(found.content) == {"email": "a@b.example"}

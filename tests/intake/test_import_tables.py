@@ -12,20 +12,20 @@ from intake.imports.domain.table import (
     CELL_CHARS_MAX,
     COLUMNS_MAX,
     ROW_BYTES_MAX,
-    Charset,
     Csv,
     Dialect,
+    EncodingDetector,
     Head,
     Ndjson,
     NotATable,
     Row,
     Rows,
     Transcoder,
-    bom_of,
-    encoding_named,
-    guarded,
-    head_of,
-    unguarded,
+    detect_bom,
+    find_encoding,
+    guard_cell,
+    parse_head,
+    unguard_cell,
 )
 
 CELL = strategies.text(
@@ -49,7 +49,7 @@ def cells(body: bytes, size: int = 7, dialect: Dialect | None = None, encoding: 
 
 def head(body: bytes, encoding: str = "utf-8", **more: object) -> Head:
     options: dict[str, object] = {"delimiter": None, "quote": None, "header": True, "whole": True, **more}
-    return head_of(body, encoding, **options)  # type: ignore[arg-type]
+    return parse_head(body, encoding, **options)  # type: ignore[arg-type]
 
 
 @given(
@@ -67,7 +67,7 @@ def test_what_a_spreadsheet_writes_is_read_the_same_however_it_is_cut(
     found = read(Csv(Dialect(delimiter), "utf-8"), body, size)
     assert [list(row.cells) for row in found] == rows
     assert [row.number for row in found] == list(range(1, len(rows) + 1))
-    assert [row.flaw for row in found] == [None] * len(rows)
+    assert [row.error for row in found] == [None] * len(rows)
     assert not found or found[-1].end in (len(body), len(body) - 1)  # a CR LF may count as a blank row's
 
 
@@ -99,9 +99,9 @@ def test_blank_rows_count_as_a_spreadsheet_counts_them() -> None:
     assert [(row.number, list(row.cells)) for row in found] == [(1, ["a", "b"]), (2, []), (3, ["c", "d"])]
 
 
-def test_a_quote_that_is_never_closed_spoils_its_own_line_only() -> None:
+def test_unclosed_quote_fails_its_own_line_only() -> None:
     found = read(Csv(Dialect(","), "utf-8"), b'a,b\nc,"d\ne,f\ng,h\n')
-    assert [(list(row.cells), row.flaw) for row in found] == [
+    assert [(list(row.cells), row.error) for row in found] == [
         (["a", "b"], None),
         (["c", "d\n"], "A quote is opened and not closed"),
         (["e", "f"], None),
@@ -109,28 +109,28 @@ def test_a_quote_that_is_never_closed_spoils_its_own_line_only() -> None:
     ]
 
 
-def test_a_quote_that_swallows_the_next_row_spoils_its_own_line_only() -> None:
+def test_quote_that_swallows_next_row_fails_its_own_line_only() -> None:
     found = read(Csv(Dialect(","), "utf-8"), b'1,"Ada\n2,"Bob"\n3,"Eve"\n')
-    assert [row.flaw for row in found] == ["A quote is opened and not closed", None, None]
+    assert [row.error for row in found] == ["A quote is opened and not closed", None, None]
     assert list(found[1].cells) == ["2", "Bob"]
 
 
-def test_text_behind_a_closing_quote_is_said_to_be_there() -> None:
+def test_text_behind_closing_quote_is_an_error() -> None:
     (row,) = read(Csv(Dialect(","), "utf-8"), b'1,"5" pipe"\n')
-    assert row.flaw == "Text stands behind a closing quote; a quote within a quoted cell is written twice"
+    assert row.error == "Text stands behind a closing quote; a quote within a quoted cell is written twice"
 
 
 def test_a_quote_that_is_open_for_a_megabyte_is_given_up() -> None:
     body = b'1,"a\n' + b"2,b\n" * (ROW_BYTES_MAX // 2)
     found = read(Csv(Dialect(","), "utf-8"), body, 256 * 1024)
-    assert found[0].flaw == "A quote is opened and not closed"
+    assert found[0].error == "A quote is opened and not closed"
     assert len(found) == 1 + ROW_BYTES_MAX // 2
-    assert {row.flaw for row in found[1:]} == {None}
+    assert {row.error for row in found[1:]} == {None}
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("size", [64 * 1024, 8 * ROW_BYTES_MAX])
-def test_a_line_that_is_too_long_fails_alone_and_is_not_held(line_end: bytes, size: int) -> None:
+def test_overlong_line_fails_alone_and_is_not_buffered(line_end: bytes, size: int) -> None:
     body = b"1,a" + line_end + b"x" * (5 * ROW_BYTES_MAX) + line_end + b"3,c" + line_end
     reader = Csv(Dialect(","), "utf-8")
     found: list[Row] = []
@@ -140,19 +140,19 @@ def test_a_line_that_is_too_long_fails_alone_and_is_not_held(line_end: bytes, si
         assert sum(map(len, reader._lines.lines)) + len(reader._lines._tail) <= 2 * ROW_BYTES_MAX + size
     reader.close()
     found += reader.rows()
-    assert [row.flaw for row in found] == [None, f"The row is longer than {ROW_BYTES_MAX} bytes", None]
+    assert [row.error for row in found] == [None, f"The row is longer than {ROW_BYTES_MAX} bytes", None]
     assert [row.number for row in found] == [1, 2, 3]
     assert found[-1].end == len(body)
 
 
 def test_a_cell_that_is_too_long_fails_its_row() -> None:
     found = read(Csv(Dialect(","), "utf-8"), b"a," + b"x" * (CELL_CHARS_MAX + 1) + b"\nb,c\n", 4096)
-    assert [row.flaw for row in found] == [f"A cell is longer than {CELL_CHARS_MAX} characters", None]
+    assert [row.error for row in found] == [f"A cell is longer than {CELL_CHARS_MAX} characters", None]
 
 
 def test_a_row_of_another_encoding_fails_alone() -> None:
     found = read(Csv(Dialect(","), "utf-8"), "a,ä\n".encode() + b"b,\xe4\n" + "c,ö\n".encode())
-    assert [(list(row.cells), row.flaw) for row in found] == [
+    assert [(list(row.cells), row.error) for row in found] == [
         (["a", "ä"], None),
         (["b", "\ufffd"], "The row is not utf-8"),
         (["c", "ö"], None),
@@ -161,32 +161,32 @@ def test_a_row_of_another_encoding_fails_alone() -> None:
 
 def test_a_nul_fails_its_row_alone() -> None:
     found = read(Csv(Dialect(","), "utf-8"), b"a,b\nc,\x00d\ne,f\n")
-    assert [row.flaw for row in found] == [None, "A NUL character is in the row", None]
+    assert [row.error for row in found] == [None, "A NUL character is in the row", None]
     assert not any("\x00" in cell for row in found for cell in row.cells)
 
 
 def test_a_million_cells_are_one_bad_row() -> None:
     found = read(Csv(Dialect(","), "utf-8"), b"a,b\n" + b"," * 2_000_000 + b"\nc,d\n", 256 * 1024)
-    assert [row.flaw is None for row in found] == [True, False, True]
+    assert [row.error is None for row in found] == [True, False, True]
 
 
 # encodings ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 def test_utf_16_is_read_by_its_mark(encoding: str) -> None:
     body = "\ufeffname;city\r\nÄda;Köln\r\n".encode(encoding)
-    assert bom_of(body) == encoding
+    assert detect_bom(body) == encoding
     transcoder = Transcoder(encoding)
     kept = b"".join(transcoder.feed(body[at : at + 3]) for at in range(0, len(body), 3)) + transcoder.feed(
         b"", last=True
     )
-    assert head(kept, transcoder.kept_as).columns == ("name", "city")
+    assert head(kept, transcoder.stored_encoding).columns == ("name", "city")
     assert cells(kept[3:], dialect=Dialect(";")) == [["name", "city"], ["Äda", "Köln"]]
 
 
 def test_half_a_character_of_utf_16_fails_its_row_alone() -> None:
     transcoder = Transcoder("utf-16-le")
     kept = transcoder.feed("a,b\nc,".encode("utf-16-le") + b"\x00\xd8" + "\ne,f\n".encode("utf-16-le"), last=True)
-    assert [row.flaw for row in read(Csv(Dialect(","), "utf-8"), kept)] == [None, "The row is not utf-8", None]
+    assert [row.error for row in read(Csv(Dialect(","), "utf-8"), kept)] == [None, "The row is not utf-8", None]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_half_a_character_of_utf_16_fails_its_row_alone() -> None:
 )
 @pytest.mark.parametrize("size", [1, 5, 100])
 def test_an_encoding_is_found_out_by_most_of_what_is_not_ascii(body: bytes, encoding: str, size: int) -> None:
-    charset = Charset()
+    charset = EncodingDetector()
     for at in range(0, len(body), size):
         charset.feed(body[at : at + size])
     assert charset.found == encoding
@@ -209,7 +209,7 @@ def test_an_encoding_is_found_out_by_most_of_what_is_not_ascii(body: bytes, enco
 
 def test_encodings_have_the_names_that_people_write() -> None:
     names = ["UTF-8", "utf8", "latin1", "ISO-8859-1", "cp1252", "Windows-1252", "Shift_JIS", "utf_16", "utf-7", "rot13"]
-    assert [encoding_named(name) for name in names] == [
+    assert [find_encoding(name) for name in names] == [
         "utf-8",
         "utf-8",
         "iso-8859-1",
@@ -240,7 +240,7 @@ def test_the_delimiter_is_the_one_that_makes_rows_even(body: bytes, delimiter: s
     assert head(body).dialect.delimiter == delimiter
 
 
-def test_what_was_said_is_not_found_out() -> None:
+def test_declared_dialect_is_not_detected() -> None:
     found = head(b"a;b,c\n", delimiter=",", quote="'")
     assert (found.columns, found.dialect.quote) == (("a;b", "c"), "'")
 
@@ -253,7 +253,7 @@ def test_apostrophes_may_quote() -> None:
 @pytest.mark.parametrize(
     ("body", "line_end"), [(b"a,b\n1,2\n", "LF"), (b"a,b\r\n1,2", "CRLF"), (b"a,b\r1,2\r", "CR"), (b"a,b", "none")]
 )
-def test_every_kind_of_line_end_is_taken_and_told(body: bytes, line_end: str) -> None:
+def test_every_line_end_is_read_and_reported(body: bytes, line_end: str) -> None:
     found = head(body)
     assert found.dialect.line_end == line_end
     assert found.columns == ("a", "b")
@@ -265,7 +265,7 @@ def test_rows_begin_behind_the_mark_the_hint_and_the_header() -> None:
     assert (found.columns, found.number, body[found.start :]) == (("name", "city"), 3, b"Ada;London\r\n")
 
 
-def test_columns_without_a_name_and_with_the_same_name_can_be_told_apart() -> None:
+def test_unnamed_and_repeated_columns_get_distinct_names() -> None:
     found = head(b"mail,,mail, name \n")
     assert found.columns == ("mail", "column 2", "mail (2)", "name")
     assert found.repeated == ("mail",)
@@ -310,12 +310,12 @@ def test_lines_are_the_same_however_they_are_cut(body: bytes, size: int) -> None
 
 def test_a_line_that_is_too_long_is_one_bad_row() -> None:
     found = read(Ndjson(), b'{"a":1}\n{"b":"' + b"x" * (2 * ROW_BYTES_MAX) + b'"}\n{"c":3}', 256 * 1024)
-    assert [row.flaw is None for row in found] == [True, False, True]
+    assert [row.error is None for row in found] == [True, False, True]
     assert list(found[2].cells) == ['{"c":3}']
 
 
 # spreadsheets ------------------------------------------------------------------------------------------------------
 @given(cell=strategies.text() | strategies.sampled_from(["'", "''", "'=1", "=1+1", "@SUM(A1)", "\t=1", "+1 202", "-5"]))
-def test_a_guarded_cell_is_no_formula_and_is_given_back_as_it_was(cell: str) -> None:
-    assert not guarded(cell).startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
-    assert unguarded(guarded(cell)) == cell
+def test_guarded_cell_is_no_formula_and_can_be_restored(cell: str) -> None:
+    assert not guard_cell(cell).startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    assert unguard_cell(guard_cell(cell)) == cell

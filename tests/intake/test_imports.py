@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.intake.importing import NDJSON, Importing, counted, importing
+from tests.intake.import_service import NDJSON, ImportClient, count_rows, running_import_client
 
 LEAD_TABLES = ("lead", "identity_key", "submission", "account")
 PEOPLE = (
@@ -27,26 +27,26 @@ MAPPING = json.dumps(COLUMNS)
 
 
 @pytest.fixture
-async def accord(database_url: str, keys_file: Path) -> AsyncIterator[Importing]:
-    async with importing(database_url, keys_file, import_rows_max=100) as one:
+async def accord(database_url: str, keys_file: Path) -> AsyncIterator[ImportClient]:
+    async with running_import_client(database_url, keys_file, import_rows_max=100) as one:
         yield one
 
 
-async def everything(accord: Importing) -> dict[str, Any]:
+async def everything(accord: ImportClient) -> dict[str, Any]:
     """All that imports change for leads, and what is told of it."""
     state = {table: await accord.rows(f"SELECT * FROM {table} ORDER BY 1, 2") for table in LEAD_TABLES}
     return {**state, "events": len([one for one in await accord.events() if one["type"].startswith("lead.")])}
 
 
 # a file ------------------------------------------------------------------------------------------------------------
-async def test_a_file_becomes_leads_and_each_row_has_its_result(accord: Importing) -> None:
+async def test_a_file_becomes_leads_and_each_row_has_its_result(accord: ImportClient) -> None:
     sent = await accord.send(PEOPLE.encode(), mapping=MAPPING, timezone="America/Chicago")
     assert sent.status_code == 202, sent.text
     assert sent.headers["location"] == f"/v1/imports/{sent.json()['import_id']}"
-    found = await accord.ended(sent.json()["import_id"])
+    found = await accord.wait_until_ended(sent.json()["import_id"])
     assert (found["state"], found["share_done"], found["error"]) == ("finished", 1.0, None)
-    assert counted(found) == {"read": 5, "created": 2, "updated": 1, "failed": 2}
-    assert found["mapping"] == {"source_of": "request", "columns": COLUMNS, "not_mapped": ["Shoe size"]}
+    assert count_rows(found) == {"read": 5, "created": 2, "updated": 1, "failed": 2}
+    assert found["mapping"] == {"origin": "request", "columns": COLUMNS, "not_mapped": ["Shoe size"]}
     file = found["file"]
     assert (file["delimiter"], file["line_end"], file["encoding"], file["encoding_detected"]) == (
         ";",
@@ -69,8 +69,8 @@ async def test_a_file_becomes_leads_and_each_row_has_its_result(accord: Importin
     assert lead["attributes"]["employee_count"] == "251"
 
 
-async def test_the_raw_row_is_kept_with_what_is_not_mapped(accord: Importing) -> None:
-    await accord.imported(PEOPLE.encode(), mapping=MAPPING)
+async def test_raw_row_is_stored_with_unmapped_columns(accord: ImportClient) -> None:
+    await accord.import_file(PEOPLE.encode(), mapping=MAPPING)
     kept = [json.loads(row["content"]) for row in await accord.rows("SELECT content FROM submission ORDER BY 1")]
     assert {
         "E-Mail": "bob@initech.example",
@@ -81,25 +81,23 @@ async def test_the_raw_row_is_kept_with_what_is_not_mapped(accord: Importing) ->
     } in kept
 
 
-async def test_nothing_is_left_of_the_file_when_it_is_done(accord: Importing) -> None:
-    await accord.imported(PEOPLE.encode(), mapping=MAPPING)
+async def test_nothing_is_left_of_the_file_when_it_is_done(accord: ImportClient) -> None:
+    await accord.import_file(PEOPLE.encode(), mapping=MAPPING)
     assert await accord.rows("SELECT 1 FROM import_block") == []
 
 
-async def test_the_end_is_told_with_its_counts(accord: Importing) -> None:
-    found = await accord.imported(PEOPLE.encode(), mapping=MAPPING)
+async def test_end_of_import_is_published_with_counts(accord: ImportClient) -> None:
+    found = await accord.import_file(PEOPLE.encode(), mapping=MAPPING)
     (told,) = await accord.events("import.finished.v1")
     assert (told["import_id"], told["source"], told["state"]) == (found["import_id"], "list", "finished")
     assert told["rows"] == found["rows"]
 
 
-async def test_columns_are_known_by_their_names_where_nothing_is_said(
-    accord: Importing, template: dict[str, Any]
-) -> None:
+async def test_columns_are_guessed_where_no_mapping_is_given(accord: ImportClient, template: dict[str, Any]) -> None:
     await accord.sign(template)
-    found = await accord.imported(b"Email,First Name,Employee Count,Hobby\nada@initech.example,Ada,250,chess\n")
+    found = await accord.import_file(b"Email,First Name,Employee Count,Hobby\nada@initech.example,Ada,250,chess\n")
     assert found["mapping"] == {
-        "source_of": "names",
+        "origin": "names",
         "columns": {"Email": "email", "First Name": "first_name", "Employee Count": "attributes.employee_count"},
         "not_mapped": ["Hobby"],
     }
@@ -107,7 +105,7 @@ async def test_columns_are_known_by_their_names_where_nothing_is_said(
     assert (lead["first_name"], json.loads(lead["attributes"])) == ("Ada", {"employee_count": 250})
 
 
-async def test_the_mapping_of_a_source_is_used_unless_another_is_said(accord: Importing) -> None:
+async def test_mapping_of_source_is_used_unless_overridden(accord: ImportClient) -> None:
     await accord.rows(
         "INSERT INTO source (name, settings, mapping, defaults, secrets, version, created_at, updated_at)"
         " VALUES ('fair', '{}', $1, $2, '[]', 1, now(), now())",
@@ -115,35 +113,35 @@ async def test_the_mapping_of_a_source_is_used_unless_another_is_said(accord: Im
         '{"campaign.name": "fair 2026"}',
     )
     body = b"Who,Email\nada@initech.example,bob@initech.example\n"
-    by_source = await accord.imported(body, source="fair")
-    assert by_source["mapping"]["source_of"] == "source"
+    by_source = await accord.import_file(body, source="fair")
+    assert by_source["mapping"]["origin"] == "source"
     assert by_source["mapping"]["columns"] == {"Who": "email"}
     (lead,) = await accord.rows("SELECT email, campaign FROM lead")
     assert (lead["email"], json.loads(lead["campaign"])["name"]) == ("ada@initech.example", "fair 2026")
-    by_name = await accord.imported(body, mapping="fair")
+    by_name = await accord.import_file(body, mapping="fair")
     assert by_name["mapping"]["columns"] == {"Who": "email"}
-    said = await accord.imported(body, source="fair", mapping='{"Email": "email"}')
-    assert said["mapping"]["source_of"] == "request"
+    said = await accord.import_file(body, source="fair", mapping='{"Email": "email"}')
+    assert said["mapping"]["origin"] == "request"
 
 
-async def test_the_source_may_stand_in_a_column(accord: Importing) -> None:
+async def test_the_source_may_stand_in_a_column(accord: ImportClient) -> None:
     body = b"id,origin\n1,social\n2,\n"
-    await accord.imported(body, mapping='{"id": "external_id", "origin": "source"}')
+    await accord.import_file(body, mapping='{"id": "external_id", "origin": "source"}')
     assert {row["source"] for row in await accord.rows("SELECT source FROM lead")} == {"social", "list"}
     found = (await accord.marketing.get("/v1/leads", external="social:1")).json()["items"]
     assert len(found) == 1
 
 
-async def test_lines_of_ndjson_are_submissions(accord: Importing) -> None:
+async def test_lines_of_ndjson_are_submissions(accord: ImportClient) -> None:
     lines = [
         {"email": "ada@initech.example", "attributes": {"employee_count": 250}, "occurred_at": "2026-01-01"},
         {"source": "other", "external_id": "7"},
         {"email": "bob@initech.example", "shoe": 43},
     ]
     body = b"\xef\xbb\xbf" + b"\n".join([*(json.dumps(line).encode() for line in lines), b"", b"{not json", b"[]"])
-    found = await accord.imported(body, NDJSON)
-    assert counted(found) == {"read": 5, "created": 2, "failed": 3}
-    assert found["mapping"]["source_of"] == "form"
+    found = await accord.import_file(body, NDJSON)
+    assert count_rows(found) == {"read": 5, "created": 2, "failed": 3}
+    assert found["mapping"]["origin"] == "submissions"
     assert [row["row"] for row in await accord.results(found["import_id"])] == [1, 2, 3, 5, 6]
     errors = [json.loads(line) for line in (await accord.errors(found["import_id"])).splitlines()]
     assert errors == [
@@ -162,10 +160,10 @@ GOOD, FLAGGED = "ada@initech.example,250,541511,US", "bob@initech.example,3,5415
 HELD, REFUSED = "eve@initech.example,250,111110,US", "max@mailinator.com,250,541511,US"
 
 
-async def test_rows_are_judged_by_the_policy_in_force(accord: Importing, template: dict[str, Any]) -> None:
+async def test_rows_are_evaluated_by_active_policy(accord: ImportClient, template: dict[str, Any]) -> None:
     await accord.sign(template)
-    found = await accord.imported(policed(GOOD, FLAGGED, HELD, REFUSED))
-    assert counted(found) == {"read": 4, "created": 2, "quarantined": 1, "rejected": 1}
+    found = await accord.import_file(policed(GOOD, FLAGGED, HELD, REFUSED))
+    assert count_rows(found) == {"read": 4, "created": 2, "quarantined": 1, "rejected": 1}
     quality = found["quality"]
     assert sum(quality["verdicts"].values()) == 4
     assert quality["failed"]["reachable"] == 1
@@ -178,16 +176,16 @@ async def test_rows_are_judged_by_the_policy_in_force(accord: Importing, templat
     assert "reachable" in await accord.errors(found["import_id"])
 
 
-async def test_a_dry_run_foresees_and_writes_no_lead(accord: Importing, template: dict[str, Any]) -> None:
+async def test_a_dry_run_foresees_and_writes_no_lead(accord: ImportClient, template: dict[str, Any]) -> None:
     await accord.sign(template)
-    await accord.imported(policed(GOOD))
+    await accord.import_file(policed(GOOD))
     before = await everything(accord)
     rows = [GOOD, FLAGGED, HELD, REFUSED, FLAGGED, HELD, "nobody,1,2,US"] + [
         f"p{n % 150}@initech.example,250,541511,US" for n in range(300)
     ]
-    found = await accord.imported(policed(*rows), dry_run=True)
+    found = await accord.import_file(policed(*rows), dry_run=True)
     assert (found["state"], found["dry_run"]) == ("finished", True)
-    foreseen = counted(found)
+    foreseen = count_rows(found)
     assert foreseen == {
         "read": 307,
         "created": 151,
@@ -203,51 +201,51 @@ async def test_a_dry_run_foresees_and_writes_no_lead(accord: Importing, template
     assert len(await accord.events("import.finished.v1")) == 1
 
 
-async def test_what_a_dry_run_foresees_comes_true(accord: Importing, template: dict[str, Any]) -> None:
+async def test_what_a_dry_run_foresees_comes_true(accord: ImportClient, template: dict[str, Any]) -> None:
     await accord.sign(template)
     rows = [GOOD, FLAGGED, HELD, REFUSED, "nobody,1,2,US"] + [
         f"p{n % 40}@initech.example,250,541511,US" for n in range(250)
     ]
-    foreseen = await accord.imported(policed(*rows), dry_run=True)
-    true = await accord.imported(policed(*rows))
+    foreseen = await accord.import_file(policed(*rows), dry_run=True)
+    true = await accord.import_file(policed(*rows))
     assert foreseen["rows"] == true["rows"]
     assert foreseen["quality"]["verdicts"] == true["quality"]["verdicts"]
     assert foreseen["quality"]["failed"] == true["quality"]["failed"]
 
 
 # the same again ----------------------------------------------------------------------------------------------------
-async def test_the_same_file_twice_changes_nothing(accord: Importing, template: dict[str, Any]) -> None:
+async def test_the_same_file_twice_changes_nothing(accord: ImportClient, template: dict[str, Any]) -> None:
     await accord.sign(template)
     body = policed(GOOD, FLAGGED, HELD, REFUSED, *(f"p{n}@initech.example,250,541511,US" for n in range(250)))
-    first = await accord.imported(body)
+    first = await accord.import_file(body)
     before = await everything(accord)
-    again = await accord.imported(body)
-    assert counted(again) == {"read": 254, "unchanged": 254}
+    again = await accord.import_file(body)
+    assert count_rows(again) == {"read": 254, "unchanged": 254}
     assert await everything(accord) == before
     firsts, seconds = [await accord.results(one["import_id"]) for one in (first, again)]
     assert [row["lead_id"] for row in firsts] == [row["lead_id"] for row in seconds]
 
 
-async def test_a_new_policy_judges_what_was_said_before_anew(accord: Importing, template: dict[str, Any]) -> None:
-    await accord.imported(policed(GOOD, REFUSED))
+async def test_new_policy_evaluates_unchanged_rows_again(accord: ImportClient, template: dict[str, Any]) -> None:
+    await accord.import_file(policed(GOOD, REFUSED))
     await accord.sign(template)
-    found = await accord.imported(policed(GOOD, REFUSED))
-    assert counted(found) == {"read": 2, "updated": 1, "rejected": 1}
+    found = await accord.import_file(policed(GOOD, REFUSED))
+    assert count_rows(found) == {"read": 2, "updated": 1, "rejected": 1}
 
 
-async def test_what_has_changed_in_the_file_is_taken(accord: Importing) -> None:
-    await accord.imported(policed(GOOD, FLAGGED))
-    found = await accord.imported(policed(GOOD.replace("250", "300"), FLAGGED, "new@initech.example,1,2,US"))
-    assert counted(found) == {"read": 3, "created": 1, "updated": 1, "unchanged": 1}
+async def test_changed_rows_are_imported_again(accord: ImportClient) -> None:
+    await accord.import_file(policed(GOOD, FLAGGED))
+    found = await accord.import_file(policed(GOOD.replace("250", "300"), FLAGGED, "new@initech.example,1,2,US"))
+    assert count_rows(found) == {"read": 3, "created": 1, "updated": 1, "unchanged": 1}
 
 
-async def test_the_same_rows_of_another_source_are_its_own(accord: Importing) -> None:
-    await accord.imported(policed(GOOD))
-    assert counted(await accord.imported(policed(GOOD), source="other")) == {"read": 1, "updated": 1}
+async def test_the_same_rows_of_another_source_are_its_own(accord: ImportClient) -> None:
+    await accord.import_file(policed(GOOD))
+    assert count_rows(await accord.import_file(policed(GOOD), source="other")) == {"read": 1, "updated": 1}
 
 
 # errors ------------------------------------------------------------------------------------------------------------
-async def test_the_file_of_errors_is_corrected_and_sent_again(accord: Importing) -> None:
+async def test_the_file_of_errors_is_corrected_and_sent_again(accord: ImportClient) -> None:
     body = (
         b"mail;phone;title;note\r\n"
         b"ada@initech.example;+12025550143;=2+5;ok\r\n"
@@ -255,8 +253,8 @@ async def test_the_file_of_errors_is_corrected_and_sent_again(accord: Importing)
         b"eve@initech.example;;-1;@x;too many\r\n"
     )
     mapping = '{"mail": "email", "phone": "phone", "title": "title"}'
-    found = await accord.imported(body, mapping=mapping)
-    assert counted(found) == {"read": 3, "created": 1, "failed": 2}
+    found = await accord.import_file(body, mapping=mapping)
+    assert count_rows(found) == {"read": 3, "created": 1, "failed": 2}
     text = await accord.errors(found["import_id"])
     header, *rows = csv.reader(io.StringIO(text), delimiter=";")
     assert header == ["accord_row", "accord_error", "mail", "phone", "title", "note"]
@@ -265,8 +263,8 @@ async def test_the_file_of_errors_is_corrected_and_sent_again(accord: Importing)
         ["4", "The row has 5 cells, the header 4", "eve@initech.example", "", "'-1", "'@x", "too many"],
     ]
     corrected = text.replace(";nobody;", ";bob@initech.example;").replace(";too many", "")
-    again = await accord.imported(corrected.encode(), mapping=mapping)
-    assert (counted(again), again["file"]["corrected"]) == ({"read": 2, "created": 2}, True)
+    again = await accord.import_file(corrected.encode(), mapping=mapping)
+    assert (count_rows(again), again["file"]["corrected"]) == ({"read": 2, "created": 2}, True)
     assert again["mapping"]["not_mapped"] == ["note"]
     leads = {row["email"]: row for row in await accord.rows("SELECT email, phone, title FROM lead")}
     assert leads["bob@initech.example"]["title"] == '=HYPERLINK("http://evil")'
@@ -281,23 +279,23 @@ async def test_the_file_of_errors_is_corrected_and_sent_again(accord: Importing)
     } in kept
 
 
-async def test_lines_of_errors_are_corrected_and_sent_again(accord: Importing) -> None:
-    found = await accord.imported(b'{"email": "nobody", "title": "=1"}\n', NDJSON)
+async def test_lines_of_errors_are_corrected_and_sent_again(accord: ImportClient) -> None:
+    found = await accord.import_file(b'{"email": "nobody", "title": "=1"}\n', NDJSON)
     text = (await accord.errors(found["import_id"])).replace("nobody", "ada@initech.example")
-    assert counted(await accord.imported(text.encode(), NDJSON)) == {"read": 1, "created": 1}
+    assert count_rows(await accord.import_file(text.encode(), NDJSON)) == {"read": 1, "created": 1}
     (row,) = await accord.rows("SELECT title FROM lead")
     assert row["title"] == "=1"
 
 
-async def test_errors_are_personal_data(accord: Importing) -> None:
-    found = await accord.imported(b"email\nnobody\n")
+async def test_errors_are_personal_data(accord: ImportClient) -> None:
+    found = await accord.import_file(b"email\nnobody\n")
     assert (await accord.caller("reader").get(f"/v1/imports/{found['import_id']}/errors")).status_code == 403
     assert (await accord.caller("public").get(f"/v1/imports/{found['import_id']}")).status_code == 403
 
 
-async def test_rows_that_failed_are_found_by_the_person_in_them(accord: Importing) -> None:
+async def test_rows_that_failed_are_found_by_the_person_in_them(accord: ImportClient) -> None:
     body = b'email,when,id\nada@initech.example,yesterday,\neve@initech.example,,\n"broken,now,7\n'
-    found = await accord.imported(body, mapping='{"email": "email", "when": "occurred_at", "id": "external_id"}')
-    assert counted(found) == {"read": 3, "created": 1, "failed": 2}
+    found = await accord.import_file(body, mapping='{"email": "email", "when": "occurred_at", "id": "external_id"}')
+    assert count_rows(found) == {"read": 3, "created": 1, "failed": 2}
     keys = [row["keys"] for row in await accord.rows("SELECT keys FROM import_failure ORDER BY row_number")]
     assert keys[0] == ["email:ada@initech.example"]

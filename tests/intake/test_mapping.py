@@ -13,12 +13,12 @@ from intake.sources.domain.mapping import (
     Const,
     FieldMapping,
     Targets,
-    apply,
-    as_moment,
-    as_text,
-    default_flaws,
-    read,
+    apply_mapping,
+    normalize_time,
+    number_to_text,
     resolve,
+    validate_defaults,
+    validate_mapping,
 )
 
 DOCUMENT = {
@@ -55,7 +55,7 @@ def test_a_document_becomes_a_submission() -> None:
         }
     )
 
-    found = apply(mapping, DOCUMENT, {"campaign.medium": "social", "attributes.country": "FR"})
+    found = apply_mapping(mapping, DOCUMENT, {"campaign.medium": "social", "attributes.country": "FR"})
 
     assert found == {
         "email": "ada@initech.example",
@@ -89,7 +89,7 @@ def test_pointers_are_read_by_rfc_6901(pointer: str, value: object) -> None:
 
 
 def test_a_mapping_to_a_field_that_is_not_there_is_a_flaw_with_its_place() -> None:
-    _, flaws = read(
+    _, errors = validate_mapping(
         {
             "fields": {
                 "emial": "/a",
@@ -103,7 +103,7 @@ def test_a_mapping_to_a_field_that_is_not_there_is_a_flaw_with_its_place() -> No
         }
     )
 
-    assert {flaw.pointer for flaw in flaws} == {
+    assert {flaw.pointer for flaw in errors} == {
         "/mapping/fields/emial",
         "/mapping/fields/email",
         "/mapping/fields/attributes.9",
@@ -118,11 +118,14 @@ def test_a_mapping_to_a_field_that_is_not_there_is_a_flaw_with_its_place() -> No
 
 
 def test_a_mapping_that_is_no_object_and_one_that_is_too_large_are_flaws() -> None:
-    assert [flaw.pointer for flaw in read([])[1]] == ["/mapping"]
-    assert [flaw.pointer for flaw in read({"fields": [], "columns": "x"})[1]] == ["/mapping/fields", "/mapping/columns"]
+    assert [flaw.pointer for flaw in validate_mapping([])[1]] == ["/mapping"]
+    assert [flaw.pointer for flaw in validate_mapping({"fields": [], "columns": "x"})[1]] == [
+        "/mapping/fields",
+        "/mapping/columns",
+    ]
     many = {f"attributes.a{number}": "/a" for number in range(151)}
-    assert [flaw.pointer for flaw in read({"fields": many})[1]] == ["/mapping/fields"]
-    assert [flaw.pointer for flaw in default_flaws({"mail": "x", "title": {}, "phone": "1"})] == [
+    assert [flaw.pointer for flaw in validate_mapping({"fields": many})[1]] == ["/mapping/fields"]
+    assert [flaw.pointer for flaw in validate_defaults({"mail": "x", "title": {}, "phone": "1"})] == [
         "/defaults/mail",
         "/defaults/title",
     ]
@@ -144,17 +147,17 @@ def test_a_mapping_that_is_no_object_and_one_that_is_too_large_are_flaws() -> No
     ],
 )
 def test_times_of_common_spellings_are_read(said: object, moment: object) -> None:
-    assert as_moment(said) == moment  # type: ignore[arg-type]
+    assert normalize_time(said) == moment  # type: ignore[arg-type]
 
 
 def test_numbers_become_text_where_text_is_due() -> None:
-    assert [as_text(value) for value in (52, 52.0, 1.5, True, "x", None)] == ["52", "52", "1.5", True, "x", None]
+    assert [number_to_text(value) for value in (52, 52.0, 1.5, True, "x", None)] == ["52", "52", "1.5", True, "x", None]
 
 
 @given(st.datetimes(min_value=datetime(1974, 1, 1), max_value=datetime(2199, 1, 1)))  # noqa: DTZ001
 def test_seconds_and_milliseconds_name_the_same_moment(at: datetime) -> None:
     whole = at.replace(microsecond=0, tzinfo=UTC)
-    assert as_moment(int(whole.timestamp())) == as_moment(int(whole.timestamp() * 1000)) == whole.isoformat()
+    assert normalize_time(int(whole.timestamp())) == normalize_time(int(whole.timestamp() * 1000)) == whole.isoformat()
 
 
 JSON = st.recursive(
@@ -166,9 +169,9 @@ JSON = st.recursive(
 
 @given(JSON, st.dictionaries(st.sampled_from(sorted(Targets.SHAPES)), st.text(max_size=20), max_size=8))
 def test_no_document_makes_a_checked_mapping_fail(document: object, fields: dict[str, str]) -> None:
-    mapping, flaws = read({"fields": fields})
-    assert {flaw.pointer.removeprefix("/mapping/fields/") for flaw in flaws} == set(fields) - set(mapping.fields)
-    apply(mapping, document, {})  # type: ignore[arg-type]
+    mapping, errors = validate_mapping({"fields": fields})
+    assert {flaw.pointer.removeprefix("/mapping/fields/") for flaw in errors} == set(fields) - set(mapping.fields)
+    apply_mapping(mapping, document, {})  # type: ignore[arg-type]
 
 
 @given(JSON)

@@ -18,9 +18,9 @@ from tests.intake.test_identity import candidate
 
 from accord.contracts.intake_events import LeadUnmerged, LeadUpdated
 from accord.contracts.values import Campaign, utc
-from intake.identity.domain.merging import Before, Later, Parted, parted
+from intake.identity.domain.merge_revert import LaterMerge, RevertedMerge, SurvivorSnapshot, split_merge
 from intake.leads.domain.keys import IdentityKey
-from intake.leads.domain.lead import Lead, Values, absorbed, updated
+from intake.leads.domain.lead import Lead, Values, absorb_lead, update_lead
 from intake.leads.domain.quality import Quality
 from intake.leads.domain.unit_of_work import CaptureUnitOfWork
 
@@ -34,7 +34,7 @@ moments = st.integers(0, 2**16).map(lambda seed: random.Random(seed).sample(rang
 
 
 @st.composite
-def leads(draw: st.DrawFn, number: int, at: list[int], *, held: bool = False) -> Lead:
+def leads(draw: st.DrawFn, number: int, at: list[int], *, pending: bool = False) -> Lead:
     """A lead with some of the fields; keys of different leads always differ."""
     person = {name: f"{name} {number}" for name in FIELDS if draw(st.booleans())}
     attributes = {name: f"{name} {draw(st.integers(0, 1))}" for name in ATTRIBUTES if draw(st.booleans())}
@@ -46,12 +46,12 @@ def leads(draw: st.DrawFn, number: int, at: list[int], *, held: bool = False) ->
         verdict="unchecked",
         person=person,
         attributes=dict(attributes),
-        stamps={name: NOW + timedelta(minutes=at.pop()) for name in named},
+        field_timestamps={name: NOW + timedelta(minutes=at.pop()) for name in named},
         account_id=draw(st.sampled_from([None, UUID(int=500 + number)])),
         campaign=draw(st.sampled_from([None, Campaign(name=f"campaign {number}")])),
         external_keys=(f"{number}" * 64,) if draw(st.booleans()) else (),
-        held=held,
-        sequence=0 if held else draw(st.integers(1, 5)),
+        pending=pending,
+        sequence=0 if pending else draw(st.integers(1, 5)),
     )
 
 
@@ -78,9 +78,11 @@ def keys_of_lead(lead: Lead) -> set[IdentityKey]:
     return keys
 
 
-def take_back(whole: Lead, gone: Lead, before: Lead, later: list[Later] | None = None) -> Parted:
+def take_back(whole: Lead, gone: Lead, before: Lead, later: list[LaterMerge] | None = None) -> RevertedMerge:
     merged = replace(gone, merged_into=before.lead_id)
-    return parted(whole, merged, Before.of(before), keys_of_lead(gone), later or [], MERGE_ID, NOW)
+    return split_merge(
+        whole, merged, SurvivorSnapshot.from_lead(before), keys_of_lead(gone), later or [], MERGE_ID, NOW
+    )
 
 
 def without_sequence(lead: Lead) -> Lead:
@@ -88,9 +90,9 @@ def without_sequence(lead: Lead) -> Lead:
 
 
 @given(st.data(), moments)
-def test_a_merge_taken_back_at_once_leaves_both_as_they_were(data: st.DataObject, at: list[int]) -> None:
+def test_immediate_revert_restores_both_leads(data: st.DataObject, at: list[int]) -> None:
     survivor, gone = data.draw(leads(1, at)), data.draw(leads(2, at))
-    whole = replace(absorbed(survivor, gone), sequence=survivor.sequence + 1)
+    whole = replace(absorb_lead(survivor, gone), sequence=survivor.sequence + 1)
     back = take_back(whole, gone, survivor)
     assert without_sequence(back.survivor) == without_sequence(survivor)
     assert back.restored == gone
@@ -105,25 +107,25 @@ def test_a_merge_taken_back_at_once_leaves_both_as_they_were(data: st.DataObject
 
 
 @given(st.data(), moments)
-def test_what_was_said_to_the_survivor_since_stays(data: st.DataObject, at: list[int]) -> None:
+def test_values_after_merge_stay_with_survivor(data: st.DataObject, at: list[int]) -> None:
     """Taking the merge back gives the lead that the survivor would be if the other had never been in it, where what was said since is
     newer than what the other said."""
     survivor, gone = data.draw(leads(1, at)), data.draw(leads(2, at))
-    whole = absorbed(survivor, gone)
+    whole = absorb_lead(survivor, gone)
     alone = survivor
     for values in data.draw(st.lists(said(at), max_size=4)):
         recent = values._replace(at=values.at + timedelta(days=30))
-        whole, alone = updated(whole, recent), updated(alone, recent)
+        whole, alone = update_lead(whole, recent), update_lead(alone, recent)
     back = take_back(whole, gone, survivor)
     assert without_sequence(back.survivor) == without_sequence(alone)
 
 
 @given(st.data(), moments)
-def test_values_said_late_never_bring_back_anything_of_the_other(data: st.DataObject, at: list[int]) -> None:
+def test_late_values_never_restore_values_of_the_other(data: st.DataObject, at: list[int]) -> None:
     survivor, gone = data.draw(leads(1, at)), data.draw(leads(2, at))
-    whole = absorbed(survivor, gone)
+    whole = absorb_lead(survivor, gone)
     for values in data.draw(st.lists(said(at), max_size=4)):
-        whole = updated(whole, values)
+        whole = update_lead(whole, values)
     back = take_back(whole, gone, survivor).survivor
     assert not [name for name, value in back.person.items() if value == gone.person.get(name)]
     assert not set(back.external_keys) & set(gone.external_keys)
@@ -132,38 +134,40 @@ def test_values_said_late_never_bring_back_anything_of_the_other(data: st.DataOb
 
 
 @given(st.data(), moments, st.sampled_from([0, 1]))
-def test_of_two_merges_either_may_be_taken_back_first(data: st.DataObject, at: list[int], first: int) -> None:
+def test_either_of_two_merges_may_be_reverted_first(data: st.DataObject, at: list[int], first: int) -> None:
     survivor = data.draw(leads(1, at))
     others = [data.draw(leads(2, at)), data.draw(leads(3, at))]
-    once = absorbed(survivor, others[0])
-    twice = absorbed(once, others[1])
-    later = Later(UUID(int=7), others[1], Before.of(once))
+    once = absorb_lead(survivor, others[0])
+    twice = absorb_lead(once, others[1])
+    later = LaterMerge(UUID(int=7), others[1], SurvivorSnapshot.from_lead(once))
     if first == 1:
         back = take_back(twice, others[1], once)
         assert without_sequence(back.survivor) == without_sequence(once)
         return
     back = take_back(twice, others[0], survivor, [later])
-    assert without_sequence(back.survivor) == without_sequence(absorbed(survivor, others[1]))
-    alone = parted(back.survivor, others[1], back.later[later.merge_id], keys_of_lead(others[1]), [], MERGE_ID, NOW)
+    assert without_sequence(back.survivor) == without_sequence(absorb_lead(survivor, others[1]))
+    alone = split_merge(
+        back.survivor, others[1], back.later[later.merge_id], keys_of_lead(others[1]), [], MERGE_ID, NOW
+    )
     assert without_sequence(alone.survivor) == without_sequence(survivor)
 
 
 @given(st.data(), moments)
-def test_a_held_lead_is_restored_without_being_told_of(data: st.DataObject, at: list[int]) -> None:
-    survivor, gone = data.draw(leads(1, at)), data.draw(leads(2, at, held=True))
-    whole = absorbed(survivor, gone)
+def test_restored_pending_lead_is_not_published(data: st.DataObject, at: list[int]) -> None:
+    survivor, gone = data.draw(leads(1, at)), data.draw(leads(2, at, pending=True))
+    whole = absorb_lead(survivor, gone)
     back = take_back(whole, gone, survivor)
     assert back.restored == gone
-    assert back.restored.held
+    assert back.restored.pending
     assert without_sequence(back.survivor) == without_sequence(survivor)
     assert all(isinstance(event, LeadUpdated) for event in back.events)
     assert bool(back.events) == (whole.state() != survivor.state())
 
 
 @given(st.data(), moments)
-def test_of_two_held_leads_nothing_is_told(data: st.DataObject, at: list[int]) -> None:
-    survivor, gone = data.draw(leads(1, at, held=True)), data.draw(leads(2, at, held=True))
-    back = take_back(absorbed(survivor, gone), gone, survivor)
+def test_merge_of_two_pending_leads_publishes_nothing(data: st.DataObject, at: list[int]) -> None:
+    survivor, gone = data.draw(leads(1, at, pending=True)), data.draw(leads(2, at, pending=True))
+    back = take_back(absorb_lead(survivor, gone), gone, survivor)
     assert (back.survivor, back.restored, back.events) == (survivor, gone, ())
 
 
@@ -207,7 +211,7 @@ async def sequences_have_no_gap(accord: Running) -> None:
     assert all(found == list(range(1, len(found) + 1)) for found in by_lead.values()), by_lead
 
 
-async def test_a_person_merges_two_leads_and_takes_it_back(accord: Running) -> None:
+async def test_person_merges_two_leads_and_reverts_it(accord: Running) -> None:
     older = await lead_of(
         accord, email="ada@initech.example", title="CTO", attributes={"size": 50}, occurred_at="2026-01-01T00:00:00Z"
     )
@@ -259,7 +263,7 @@ async def test_a_person_merges_two_leads_and_takes_it_back(accord: Running) -> N
         assert listed == {"items": [shown], "next_cursor": None}
 
 
-async def test_a_parted_pair_is_not_merged_again_by_a_submission_with_both_keys(accord: Running) -> None:
+async def test_submission_with_both_keys_does_not_merge_separated_pair(accord: Running) -> None:
     one = await lead_of(accord, email="ada@initech.example", occurred_at="2026-01-01T00:00:00Z")
     other = await lead_of(accord, phone="+12025550143", occurred_at="2026-02-01T00:00:00Z")
     made = await merge(accord, one, other)
@@ -280,10 +284,10 @@ async def test_a_parted_pair_is_not_merged_again_by_a_submission_with_both_keys(
     again = await merge(accord, other, one)
     answer = (await accord.marketing.post("/v1/leads", both)).json()
     assert answer["lead_id"] == again["survivor_id"] == one
-    assert await accord.rows("SELECT 1 FROM apart") == []
+    assert await accord.rows("SELECT 1 FROM do_not_merge") == []
 
 
-async def test_a_pair_stays_apart_when_one_of_them_is_merged_into_a_third(accord: Running) -> None:
+async def test_pair_stays_separated_after_merge_into_a_third(accord: Running) -> None:
     one = await lead_of(accord, email="ada@initech.example", occurred_at="2026-01-02T00:00:00Z")
     other = await lead_of(accord, phone="+12025550143", occurred_at="2026-01-03T00:00:00Z")
     third = await lead_of(accord, external_id="3", occurred_at="2026-01-01T00:00:00Z")
@@ -300,7 +304,7 @@ async def test_a_pair_stays_apart_when_one_of_them_is_merged_into_a_third(accord
     assert len(await accord.rows("SELECT 1 FROM lead WHERE merged_into IS NULL")) == 2
 
 
-async def test_an_automatic_merge_of_leads_made_in_the_same_batch_gives_back_all_keys(accord: Running) -> None:
+async def test_revert_of_merge_within_one_batch_returns_all_keys(accord: Running) -> None:
     rows = [
         {"source": "a", "email": "ada@initech.example", "occurred_at": "2026-01-01T00:00:00Z"},
         {"source": "a", "phone": "+12025550143", "external_id": "7", "occurred_at": "2026-01-02T00:00:00Z"},
@@ -318,7 +322,7 @@ async def test_an_automatic_merge_of_leads_made_in_the_same_batch_gives_back_all
     await sequences_have_no_gap(accord)
 
 
-async def test_a_chain_is_taken_back_from_its_end(accord: Running) -> None:
+async def test_chain_of_merges_is_reverted_from_its_end(accord: Running) -> None:
     ids = [
         await lead_of(accord, external_id=name, occurred_at=f"2026-01-0{3 - place}T00:00:00Z")
         for place, name in enumerate("abc")
@@ -362,27 +366,25 @@ async def test_what_cannot_be_merged_is_refused_and_a_repeated_request_merges_on
     assert (await accord.marketing.get(f"/v1/leads/{one}/merges", cursor="x")).status_code == 422
 
 
-async def test_a_held_lead_is_merged_and_restored_without_being_told_of(
-    accord: Running, template: dict[str, Any]
-) -> None:
+async def test_merge_and_revert_of_pending_lead_are_not_published(accord: Running, template: dict[str, Any]) -> None:
     await accord.sign(template)
     good = {"employee_count": 250, "industry": "541511", "country": "US", "line_of_business": "software"}
     known = await lead_of(accord, email="ada@initech.example", attributes=good)
-    held = await lead_of(
+    pending = await lead_of(
         accord, email="ada@home.example", phone="+12025550143", attributes={**good, "industry": "111110"}
     )
-    assert (await lead_as_seen(accord, held))["held"]
-    made = await merge(accord, held, known)
-    assert (made["survivor_id"], made["merged_lead_id"]) == (known, held)
+    assert (await lead_as_seen(accord, pending))["pending"]
+    made = await merge(accord, pending, known)
+    assert (made["survivor_id"], made["merged_lead_id"]) == (known, pending)
     whole = await lead_as_seen(accord, known)
     assert (whole["person"]["phone"], whole["attributes"]["industry"]) == ("+12025550143", "541511")
     assert (await revert(accord, made["merge_id"])).status_code == 200
-    assert (await lead_as_seen(accord, held))["held"]
+    assert (await lead_as_seen(accord, pending))["pending"]
     assert (await lead_as_seen(accord, known))["person"]["phone"] is None
     assert not [event for event in await accord.events() if "merge" in event["type"]]
     await lead_of(accord, email="ada@home.example", attributes=good)
     captured = await accord.events("lead.captured.v1")
-    assert [event["lead_id"] for event in captured] == [known, held]
+    assert [event["lead_id"] for event in captured] == [known, pending]
     await sequences_have_no_gap(accord)
 
 
@@ -423,7 +425,7 @@ async def test_two_people_who_merge_and_revert_at_once_are_decided_one_after_the
     st.integers(1, 10),
     st.randoms(use_true_random=False),
 )
-def test_no_submission_joins_a_parted_pair_and_every_key_names_one_living_lead(
+def test_no_submission_merges_separated_pair_and_every_key_has_one_lead(
     said: list[tuple[str | None, str | None, str | None, int, str]], first: int, chance: random.Random
 ) -> None:
     before = CaptureUnitOfWork(NOW, {}, {})
@@ -431,27 +433,27 @@ def test_no_submission_joins_a_parted_pair_and_every_key_names_one_living_lead(
         before.apply(candidate(number, *submission))
     living = [lead for lead in before.leads.values() if lead.merged_into is None]
     pairs = [frozenset((one.lead_id, other.lead_id)) for one, other in itertools.combinations(living, 2)]
-    apart = set(chance.sample(pairs, min(2, len(pairs))))
-    register = CaptureUnitOfWork(NOW, {lead.lead_id: lead for lead in living}, dict(before.keys), set(apart))
+    do_not_merge = set(chance.sample(pairs, min(2, len(pairs))))
+    lead_changes = CaptureUnitOfWork(NOW, {lead.lead_id: lead for lead in living}, dict(before.keys), set(do_not_merge))
     for number, submission in enumerate(said[first:], start=first):
-        register.apply(candidate(number, *submission))
-    assert all(register.leads[lead_id].merged_into is None for lead_id in register.keys.values())
-    for one, other in apart:
-        assert _root(register, one) != _root(register, other)
-    for lead in register.leads.values():
+        lead_changes.apply(candidate(number, *submission))
+    assert all(lead_changes.leads[lead_id].merged_into is None for lead_id in lead_changes.keys.values())
+    for one, other in do_not_merge:
+        assert _root(lead_changes, one) != _root(lead_changes, other)
+    for lead in lead_changes.leads.values():
         if lead.merged_into is None:
-            own = {value for (_, value), owner in register.keys.items() if owner == lead.lead_id}
+            own = {value for (_, value), owner in lead_changes.keys.items() if owner == lead.lead_id}
             shown = {*lead.external_keys, *(value for kind, value in lead.person.items() if kind in ("email", "phone"))}
             assert shown <= own
 
 
-def _root(register: CaptureUnitOfWork, lead_id: UUID) -> UUID:
-    while (into := register.leads[lead_id].merged_into) is not None:
+def _root(lead_changes: CaptureUnitOfWork, lead_id: UUID) -> UUID:
+    while (into := lead_changes.leads[lead_id].merged_into) is not None:
         lead_id = into
     return lead_id
 
 
-async def test_a_merge_is_taken_back_and_a_lead_put_right_while_submissions_of_both_come(accord: Running) -> None:
+async def test_revert_and_correction_during_submissions_of_both(accord: Running) -> None:
     email, phone, other_email = "ada@initech.example", "+12025550143", "ada@hooli.example"
     one = await lead_of(accord, email=email, occurred_at="2026-01-01T00:00:00Z")
     other = await lead_of(accord, phone=phone, occurred_at="2026-01-02T00:00:00Z")

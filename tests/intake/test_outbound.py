@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tests.intake.toolserver import Reply, ToolServer, json_reply, tool_server
 
-from intake.hooks.service.outbound import NoAnswer, Outbound, is_public
+from intake.hooks.service.outbound import FetchError, OutboundClient, is_public
 
 
 @pytest.fixture
@@ -26,19 +26,19 @@ def tool() -> Iterator[ToolServer]:
 
 
 @pytest.fixture
-async def outbound() -> AsyncIterator[Outbound]:
-    one = Outbound(timeout_s=5.0, bytes_max=10_000, allow_private=True)
+async def outbound() -> AsyncIterator[OutboundClient]:
+    one = OutboundClient(timeout_s=5.0, bytes_max=10_000, allow_private=True)
     yield one
     await one.close()
 
 
-async def trouble_of(outbound: Outbound, url: str) -> NoAnswer:
-    with pytest.raises(NoAnswer) as caught:
+async def fetch_failure(outbound: OutboundClient, url: str) -> FetchError:
+    with pytest.raises(FetchError) as caught:
         await outbound.get_json(url, {"authorization": "Bearer t"})
     return caught.value
 
 
-async def test_a_document_is_fetched_with_the_headers_given(outbound: Outbound, tool: ToolServer) -> None:
+async def test_a_document_is_fetched_with_the_headers_given(outbound: OutboundClient, tool: ToolServer) -> None:
     tool.answer("/record", json_reply({"email": "ada@initech.example"}))
 
     found = await outbound.get_json(
@@ -53,7 +53,7 @@ async def test_a_document_is_fetched_with_the_headers_given(outbound: Outbound, 
     assert headers["host"] == tool.url.removeprefix("http://")
 
 
-async def test_a_name_is_looked_up_once_and_stays_the_host(outbound: Outbound, tool: ToolServer) -> None:
+async def test_a_name_is_looked_up_once_and_stays_the_host(outbound: OutboundClient, tool: ToolServer) -> None:
     tool.answer("/r", json_reply(1))
     by_name = tool.url.replace("127.0.0.1", "localhost")
 
@@ -66,11 +66,11 @@ async def test_a_name_is_looked_up_once_and_stays_the_host(outbound: Outbound, t
     ["127.0.0.1", "localhost", "[::1]", "10.0.0.1", "169.254.169.254", "[::ffff:127.0.0.1]", "0", "2130706433"],
 )
 async def test_private_addresses_are_refused_unless_allowed(tool: ToolServer, host: str) -> None:
-    outbound = Outbound(timeout_s=5.0, bytes_max=1_000)
+    outbound = OutboundClient(timeout_s=5.0, bytes_max=1_000)
     tool.answer("/r", json_reply(1))
     port = tool.url.rpartition(":")[2]
     for scheme in ("http", "https"):
-        assert (await trouble_of(outbound, f"{scheme}://{host}:{port}/r")).trouble == "address-refused"
+        assert (await fetch_failure(outbound, f"{scheme}://{host}:{port}/r")).failure == "address-refused"
     assert tool.asked == []
     await outbound.close()
 
@@ -104,18 +104,18 @@ def test_what_a_public_address_is(address: str, public: bool) -> None:
     assert is_public(ipaddress.ip_address(address)) is public
 
 
-async def test_plain_http_is_for_private_addresses_only(outbound: Outbound) -> None:
-    assert (await trouble_of(outbound, "http://93.184.216.34/r")).trouble == "address-refused"
+async def test_plain_http_is_for_private_addresses_only(outbound: OutboundClient) -> None:
+    assert (await fetch_failure(outbound, "http://93.184.216.34/r")).failure == "address-refused"
 
 
-async def test_a_redirect_is_not_followed(outbound: Outbound, tool: ToolServer) -> None:
+async def test_a_redirect_is_not_followed(outbound: OutboundClient, tool: ToolServer) -> None:
     tool.answer("/r", Reply(302, b"", {"Location": f"{tool.url}/other"}))
 
-    assert (await trouble_of(outbound, f"{tool.url}/r")).trouble == "redirected"
+    assert (await fetch_failure(outbound, f"{tool.url}/r")).failure == "redirected"
     assert len(tool.asked) == 1
 
 
-async def test_an_answer_over_the_bound_is_given_up(outbound: Outbound, tool: ToolServer) -> None:
+async def test_an_answer_over_the_bound_is_given_up(outbound: OutboundClient, tool: ToolServer) -> None:
     sent = 0
 
     def endless() -> Iterator[bytes]:
@@ -126,8 +126,8 @@ async def test_an_answer_over_the_bound_is_given_up(outbound: Outbound, tool: To
 
     tool.answer("/declared", Reply(body=b" " * 10_001))
     tool.answer("/endless", Reply(chunks=endless))
-    assert (await trouble_of(outbound, f"{tool.url}/declared")).trouble == "too-large"
-    assert (await trouble_of(outbound, f"{tool.url}/endless")).trouble == "too-large"
+    assert (await fetch_failure(outbound, f"{tool.url}/declared")).failure == "too-large"
+    assert (await fetch_failure(outbound, f"{tool.url}/endless")).failure == "too-large"
     assert sent < 1_000
 
 
@@ -138,18 +138,18 @@ async def test_a_tool_that_is_silent_is_given_up(tool: ToolServer) -> None:
         while not over.wait(0.02):
             yield b" "
 
-    outbound = Outbound(timeout_s=0.3, bytes_max=10_000, allow_private=True)
+    outbound = OutboundClient(timeout_s=0.3, bytes_max=10_000, allow_private=True)
     tool.answer("/silent", Reply(before=lambda: over.wait(20)))
     tool.answer("/dripping", Reply(chunks=dripping))
     try:
-        assert (await trouble_of(outbound, f"{tool.url}/silent")).trouble == "timed-out"
-        assert (await trouble_of(outbound, f"{tool.url}/dripping")).trouble == "timed-out"
+        assert (await fetch_failure(outbound, f"{tool.url}/silent")).failure == "timed-out"
+        assert (await fetch_failure(outbound, f"{tool.url}/dripping")).failure == "timed-out"
     finally:
         over.set()
         await outbound.close()
 
 
-async def test_other_answers_have_their_names(outbound: Outbound, tool: ToolServer) -> None:
+async def test_other_answers_have_their_names(outbound: OutboundClient, tool: ToolServer) -> None:
     cases = {
         401: "unauthorised",
         403: "unauthorised",
@@ -163,33 +163,33 @@ async def test_other_answers_have_their_names(outbound: Outbound, tool: ToolServ
     }
     for status, name in cases.items():
         tool.answer("/r", Reply(status, b"" if status == 204 else b"secret words", {"Retry-After": "7"}))
-        error = await trouble_of(outbound, f"{tool.url}/r")
-        assert (error.trouble, error.retry_after_s) == (name, 7.0)
+        error = await fetch_failure(outbound, f"{tool.url}/r")
+        assert (error.failure, error.retry_after_s) == (name, 7.0)
         assert "secret words" not in str(error)
     tool.answer("/r", Reply(429, b"", {"Retry-After": "9" * 30}))
-    assert (await trouble_of(outbound, f"{tool.url}/r")).retry_after_s == 3_600.0
+    assert (await fetch_failure(outbound, f"{tool.url}/r")).retry_after_s == 3_600.0
     tool.answer("/r", Reply(429, b"", {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}))
-    assert (await trouble_of(outbound, f"{tool.url}/r")).retry_after_s is None
+    assert (await fetch_failure(outbound, f"{tool.url}/r")).retry_after_s is None
     for body, headers in ((b"<html>", {}), (b"{}", {"Content-Encoding": "gzip"}), (b"", {})):
         tool.answer("/r", Reply(200, body, headers))
-        assert (await trouble_of(outbound, f"{tool.url}/r")).trouble == "no-json"
+        assert (await fetch_failure(outbound, f"{tool.url}/r")).failure == "no-json"
 
 
-async def test_nobody_there_is_said_so(outbound: Outbound, tool: ToolServer) -> None:
-    assert (await trouble_of(outbound, "http://127.0.0.1:1/r")).trouble == "no-connection"
-    assert (await trouble_of(outbound, "https://no-such-host.invalid/r")).trouble == "not-resolved"
-    assert (await trouble_of(outbound, "https:///r")).trouble in ("not-resolved", "no-connection")
+async def test_refused_connection_is_no_connection(outbound: OutboundClient, tool: ToolServer) -> None:
+    assert (await fetch_failure(outbound, "http://127.0.0.1:1/r")).failure == "no-connection"
+    assert (await fetch_failure(outbound, "https://no-such-host.invalid/r")).failure == "not-resolved"
+    assert (await fetch_failure(outbound, "https:///r")).failure in ("not-resolved", "no-connection")
 
 
-async def test_tls_is_verified(outbound: Outbound, tmp_path: Path) -> None:
+async def test_tls_is_verified(outbound: OutboundClient, tmp_path: Path) -> None:
     with tool_server(_self_signed(tmp_path)) as tool:
         tool.answer("/r", json_reply(1))
-        assert (await trouble_of(outbound, f"{tool.url}/r")).trouble == "no-connection"
+        assert (await fetch_failure(outbound, f"{tool.url}/r")).failure == "no-connection"
         assert tool.asked == []
 
 
 async def test_no_proxy_of_the_environment_is_used(
-    outbound: Outbound, tool: ToolServer, monkeypatch: pytest.MonkeyPatch
+    outbound: OutboundClient, tool: ToolServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from accord.agreements import documents
 from intake.leads.domain.facts import EmailFacts, Facts, PhoneFacts
 from intake.leads.domain.personal import looks_personal
-from intake.leads.domain.quality import Quality, unchecked
+from intake.leads.domain.quality import Quality, evaluate_without_policy
 from intake.policy.domain import policy
-from intake.policy.domain.attributes import NotOfType, typed
-from intake.policy.domain.judge import Judge
-from intake.policy.domain.words import opening, parameter_rows
+from intake.policy.domain.attributes import NotOfType, convert_to_type
+from intake.policy.domain.evaluator import PolicyEvaluator
+from intake.policy.domain.words import describe_policy, parameter_rows
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "data-policy.md"
 SIZE = {"key": "size", "rule": "range", "attribute": "employees", "min": 50, "consequence": "flag", "weight": 2}
@@ -44,12 +44,12 @@ def facts(email: EmailFacts | None = None, **attributes: Any) -> Facts:
 GOOD = EmailFacts("ada@initech.example", public_suffix=True)
 
 
-def assessed(one: Judge, about: Facts, version: int) -> Quality:
-    return one.judge(about, version, datetime(2026, 11, 24, tzinfo=UTC))[0]
+def assessed(one: PolicyEvaluator, about: Facts, version: int) -> Quality:
+    return one.evaluate(about, version, datetime(2026, 11, 24, tzinfo=UTC))[0]
 
 
-def judge(*parameters: dict[str, Any], **more: Any) -> Judge:
-    return Judge.of(policy.parse(document(*parameters, **more)))
+def evaluator(*parameters: dict[str, Any], **more: Any) -> PolicyEvaluator:
+    return PolicyEvaluator.of(policy.parse_policy(document(*parameters, **more)))
 
 
 @pytest.mark.parametrize(
@@ -77,13 +77,13 @@ def judge(*parameters: dict[str, Any], **more: Any) -> Judge:
     ],
 )
 def test_a_draft_that_cannot_be_meant_is_refused_with_the_place(content: dict[str, Any], pointer: str) -> None:
-    read, flaws = policy.read(content)
-    assert read is None
-    assert pointer in {flaw.pointer for flaw in flaws}, flaws
+    parsed, errors = policy.validate_policy(content)
+    assert parsed is None
+    assert pointer in {flaw.pointer for flaw in errors}, errors
 
 
 def test_the_score_is_the_weight_met_of_the_weight_that_applies() -> None:
-    both = judge(SIZE, MAIL)
+    both = evaluator(SIZE, MAIL)
     assert assessed(both, facts(GOOD, employees=60), 7).score == 1.0
     small = assessed(both, facts(GOOD, employees=10), 7)
     assert (small.verdict, small.score, small.policy_version) == ("flagged", 0.6, 7)
@@ -91,7 +91,7 @@ def test_the_score_is_the_weight_met_of_the_weight_that_applies() -> None:
 
 
 def test_a_missing_value_fails_unless_the_parameter_lets_it_pass() -> None:
-    strict, lenient = judge(SIZE), judge({**SIZE, "missing": "pass"}, MAIL)
+    strict, lenient = evaluator(SIZE), evaluator({**SIZE, "missing": "pass"}, MAIL)
     assert assessed(strict, facts(), 1).failed[0].reason == "employees is missing"
     unknown = assessed(lenient, facts(GOOD), 1)
     assert (unknown.verdict, unknown.score) == ("accepted", 1.0)
@@ -99,7 +99,7 @@ def test_a_missing_value_fails_unless_the_parameter_lets_it_pass() -> None:
 
 def test_below_the_least_score_a_record_is_quarantined() -> None:
     assert assessed(
-        judge(SIZE, {**MAIL, "consequence": "flag"}, score_min=0.7), facts(GOOD, employees=1), 1
+        evaluator(SIZE, {**MAIL, "consequence": "flag"}, score_min=0.7), facts(GOOD, employees=1), 1
     ).verdict == ("quarantined")
 
 
@@ -114,12 +114,12 @@ def test_below_the_least_score_a_record_is_quarantined() -> None:
     ],
 )
 def test_each_failing_of_an_address_has_its_reason(email: EmailFacts | None, reason: str) -> None:
-    found = assessed(judge({**MAIL, "role": False}), facts(email), 1)
+    found = assessed(evaluator({**MAIL, "role": False}), facts(email), 1)
     assert (found.verdict, found.failed[0].reason) == ("rejected", reason)
 
 
-def test_any_of_holds_with_one_and_gives_all_reasons_without() -> None:
-    either = judge(
+def test_any_of_passes_with_one_and_fails_with_all_reasons() -> None:
+    either = evaluator(
         {"key": "reach", "rule": "any_of", "of": [{"rule": "email"}, {"rule": "phone"}], "consequence": "flag"}
     )
     by_phone = Facts({}, {}, None, PhoneFacts("+12025550143"))
@@ -129,21 +129,21 @@ def test_any_of_holds_with_one_and_gives_all_reasons_without() -> None:
 
 def test_a_range_of_prefixes_is_written_as_naics_writes_it() -> None:
     rule = {"key": "v", "rule": "one_of", "attribute": "industry", "match": "prefix", "values": ["31-33", "52"]}
-    vertical = judge({**rule, "consequence": "flag"})
-    held = [assessed(vertical, facts(industry=code), 1).verdict for code in ("311812", "334111", "522110", "341000")]
-    assert held == ["accepted", "accepted", "accepted", "flagged"]
+    vertical = evaluator({**rule, "consequence": "flag"})
+    pending = [assessed(vertical, facts(industry=code), 1).verdict for code in ("311812", "334111", "522110", "341000")]
+    assert pending == ["accepted", "accepted", "accepted", "flagged"]
 
 
 @given(st.integers(-(10**9), 10**9), st.integers(-(10**6), 10**6), st.integers(0, 10**6))
 def test_a_range_holds_exactly_between_its_ends(value: int, low: int, width: int) -> None:
-    between = judge({**SIZE, "min": low, "max": low + width})
+    between = evaluator({**SIZE, "min": low, "max": low + width})
     assert (assessed(between, facts(employees=value), 1).verdict == "accepted") == (low <= value <= low + width)
 
 
 @given(st.integers(-(10**14), 10**14))
 def test_a_number_sent_as_text_is_that_number(value: int) -> None:
-    assert typed(str(value), "integer") == value
-    assert typed(str(value), "number") == value
+    assert convert_to_type(str(value), "integer") == value
+    assert convert_to_type(str(value), "number") == value
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_number_sent_as_text_is_that_number(value: int) -> None:
 )  # fmt: skip
 def test_what_does_not_read_as_its_type_never_leaves_intake(value: Any, type_: Any) -> None:
     with pytest.raises(NotOfType):
-        typed(value, type_)
+        convert_to_type(value, type_)
 
 
 @given(st.emails())
@@ -162,12 +162,12 @@ def test_an_address_is_seen_in_any_text(address: str) -> None:
 
 def test_only_declared_attributes_leave_as_their_types() -> None:
     about = facts(employees="60", industry="52", shoes=44, public="yes")
-    public = judge(SIZE).judge(about, 1, datetime(2026, 11, 24, tzinfo=UTC))[1]
+    public = evaluator(SIZE).evaluate(about, 1, datetime(2026, 11, 24, tzinfo=UTC))[1]
     assert public == {"employees": 60, "industry": "52", "public": True}
 
 
 def test_without_a_policy_nothing_that_looks_personal_is_public() -> None:
-    _, public = unchecked(
+    _, public = evaluate_without_policy(
         {
             "size": 5,
             "first_name": "Ada",
@@ -181,9 +181,9 @@ def test_without_a_policy_nothing_that_looks_personal_is_public() -> None:
 
 
 def test_the_policy_reads_in_plain_words() -> None:
-    read = policy.parse(document(SIZE, {**MAIL, "role": False}, score_min=0.5))
-    assert "below 0.5" in opening(read)
-    assert parameter_rows(read) == [
+    parsed = policy.parse_policy(document(SIZE, {**MAIL, "role": False}, score_min=0.5))
+    assert "below 0.5" in describe_policy(parsed)
+    assert parameter_rows(parsed) == [
         ("size", "employees is 50 or more", "the record is taken and marked", "2"),
         (
             "mail",
@@ -195,13 +195,13 @@ def test_the_policy_reads_in_plain_words() -> None:
 
 
 def test_the_template_that_ships_is_valid(template: dict[str, Any]) -> None:
-    assert policy.read(template)[1] == []
+    assert policy.validate_policy(template)[1] == []
 
 
 def test_every_example_of_the_guide_is_a_policy() -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     whole, *parts = [documents.read(f"content:\n{indent(block, '  ')}".encode(), yaml_text=True) for block in blocks]
-    assert policy.read(dict(whole.content["content"]))[1] == []
+    assert policy.validate_policy(dict(whole.content["content"]))[1] == []
     types = {"employee_count": "integer", "annual_revenue": "number", "country": "country", "paydex": "integer"}
     names = (*types, "industry", "line_of_business", "dnb_rating", "bbb_rating")
     content = {
@@ -214,5 +214,5 @@ def test_every_example_of_the_guide_is_a_policy() -> None:
             for m, parameter in enumerate(part.content["content"])
         ],
     }
-    assert policy.read(content)[1] == []
+    assert policy.validate_policy(content)[1] == []
     assert {parameter["rule"] for parameter in content["parameters"]} == set(policy.RULES)

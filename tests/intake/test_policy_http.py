@@ -18,16 +18,16 @@ from tests.intake.conftest import Running
 from accord.agreements import ActiveCache, AgreementStore
 from accord.batching import TimeBudget
 from accord.db import Database
-from intake.capture.api.answers import captured
+from intake.capture.api.answers import encode_capture
 from intake.capture.service.capture import Capture
 from intake.leads.domain.submission import Submission
-from intake.leads.service.person import CaptureRequest
-from intake.policy.domain.policy import parse
+from intake.leads.service.submissions import CaptureRequest
+from intake.policy.domain.policy import parse_policy
 from intake.policy.domain.report import Effect, Tally
-from intake.policy.queries import Kept
+from intake.policy.queries import StoredSubmission
 from intake.policy.service import report
-from intake.policy.service.agreement import POLICY, judge_of
-from intake.policy.service.report import _Judges
+from intake.policy.service.agreement import POLICY, compile_policy
+from intake.policy.service.report import _PreviewEvaluation
 
 PEOPLE = [
     {"source": "website", "email": f"person{n}@initech.example", "attributes": {"employee_count": 10 * n}}
@@ -84,7 +84,7 @@ async def test_a_draft_with_flaws_is_refused_with_a_pointer_for_each(accord: Run
     assert await accord.rows("SELECT * FROM agreement_version") == []
 
 
-async def test_a_policy_is_given_back_as_it_was_written_in_yaml_or_json(accord: Running) -> None:
+async def test_policy_is_returned_as_written_in_yaml_or_json(accord: Running) -> None:
     text = """
 kind: policy
 title: What we ask
@@ -112,7 +112,7 @@ phones_shared: true
     assert "Several people may share a phone number" in paper.text
 
 
-async def test_a_proposal_says_what_it_would_have_made_of_what_has_come(accord: Running) -> None:
+async def test_proposal_reports_effect_on_past_submissions(accord: Running) -> None:
     await accord.sign(policy(SIZE, MAIL))
     results = (await accord.marketing.post("/v1/leads:batch", PEOPLE)).json()["results"]
     assert {row["verdict"] for row in results} == {"accepted", "flagged"}
@@ -146,7 +146,7 @@ async def test_what_came_long_ago_is_not_looked_at(accord: Running) -> None:
     assert effect["proposed"]["judged"] == 10
 
 
-async def test_each_submission_is_judged_again_as_at_its_own_moment(accord: Running) -> None:
+async def test_preview_evaluates_each_submission_at_its_own_time(accord: Running) -> None:
     then = (datetime.now(UTC) - timedelta(days=3)).isoformat()
     await accord.marketing.post("/v1/leads:batch", [{**PEOPLE[1], "occurred_at": then}, PEOPLE[2]])
     fresh = {"key": "fresh", "rule": "fresh", "within": "P2D", "consequence": "quarantine"}
@@ -155,12 +155,10 @@ async def test_each_submission_is_judged_again_as_at_its_own_moment(accord: Runn
     assert more == []
 
 
-async def test_what_came_as_a_tools_event_or_a_row_of_a_file_is_judged_again_too(
-    accord: Running, database_url: str
-) -> None:
+async def test_preview_evaluates_hook_events_and_imported_rows(accord: Running, database_url: str) -> None:
     database = Database(database_url, application_name="test")
     policies = AgreementStore(database, POLICY)
-    capture = Capture(database, ActiveCache(policies, judge_of), captured)
+    capture = Capture(database, ActiveCache(policies, compile_policy), encode_capture)
     people = [Submission.model_validate(person) for person in PEOPLE]
     answers = await capture.apply([CaptureRequest(one, '{"event": "signed-up"}', "hook:form") for one in people])
     await database.dispose()
@@ -171,7 +169,7 @@ async def test_what_came_as_a_tools_event_or_a_row_of_a_file_is_judged_again_too
     )
 
 
-async def test_what_is_kept_in_another_form_is_counted_and_not_judged(accord: Running) -> None:
+async def test_preview_counts_unreadable_submissions(accord: Running) -> None:
     await accord.marketing.post("/v1/leads:batch", PEOPLE[:4])
     await accord.rows(
         "UPDATE submission SET content = '{\"event\": \"a tool''s own\"}' WHERE submission_id ="
@@ -182,9 +180,7 @@ async def test_what_is_kept_in_another_form_is_counted_and_not_judged(accord: Ru
     assert "1 more are not kept in a form that can be judged again" in warning
 
 
-async def test_effect_tells_what_was_judged_when_its_time_is_up(
-    accord: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_effect_reports_partial_result_when_time_is_up(accord: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     await accord.marketing.post("/v1/leads:batch", PEOPLE)
     version, _ = await proposed(accord, policy(SIZE, MAIL))
     monkeypatch.setattr(report, "PREVIEW_TIME_MAX_S", 0.0)
@@ -193,18 +189,18 @@ async def test_effect_tells_what_was_judged_when_its_time_is_up(
 
 
 def test_judging_stops_when_the_request_that_waits_is_cancelled() -> None:
-    class Portion(list[Kept]):
+    class Portion(list[StoredSubmission]):
         """The request is cancelled while the third is judged."""
 
-        def __iter__(self) -> Iterator[Kept]:
+        def __iter__(self) -> Iterator[StoredSubmission]:
             for number in range(10):
                 if number == 3:
                     budget.__exit__()
-                yield Kept(UUID(int=number), datetime.now(UTC), None)
+                yield StoredSubmission(UUID(int=number), datetime.now(UTC), None)
 
-    judges = _Judges.of(policy(SIZE), None)
+    judges = _PreviewEvaluation.of(policy(SIZE), None)
     with TimeBudget(3_600.0) as budget:
-        assert judges.judge(Portion(), budget) == 3
+        assert judges.evaluate(Portion(), budget) == 3
     assert judges.unread == 3
 
 
@@ -215,10 +211,10 @@ async def test_only_so_many_wait_for_a_preview(accord: Running, monkeypatch: pyt
     async def slow(*_: object) -> Effect:
         started.set()
         await go_on.wait()
-        tally = Tally(parse(policy(SIZE)))
+        tally = Tally(parse_policy(policy(SIZE)))
         return Effect(30, True, 0, tally, None)
 
-    monkeypatch.setattr(report, "effect", slow)
+    monkeypatch.setattr(report, "preview_effect", slow)
     ask = partial(accord.sales.get, f"/v1/policy/versions/{version}/effect")
     asked = [asyncio.create_task(ask()) for _ in range(6)]
     await started.wait()
@@ -250,7 +246,7 @@ async def test_the_effect_of_no_version_is_not_found(accord: Running) -> None:
     assert (await accord.marketing.get("/v1/policy/versions/1/effect", days="0")).status_code == 422
 
 
-async def test_the_report_says_how_a_score_came_about_and_no_value(accord: Running) -> None:
+async def test_quality_report_explains_score_without_values(accord: Running) -> None:
     await accord.sign(policy(SIZE, MAIL, COUNTRY, score_min=0.5))
     taken = (await accord.marketing.post("/v1/leads", {**PEOPLE[1], "last_name": "Byron"})).json()
     report = (await accord.caller("public").get(f"/v1/submissions/{taken['submission_id']}/quality")).json()
@@ -296,7 +292,7 @@ async def test_without_a_policy_there_is_nothing_to_report(accord: Running) -> N
     assert (await accord.marketing.get(f"/v1/submissions/{uuid4()}/quality")).status_code == 404
 
 
-async def test_a_shared_phone_is_kept_and_names_nobody(accord: Running) -> None:
+async def test_shared_phone_is_stored_and_identifies_nobody(accord: Running) -> None:
     await accord.sign(policy(MAIL, phones_shared=True))
     one = (await accord.marketing.post("/v1/leads", {**PEOPLE[1], "phone": "+12025550143"})).json()
     two = (await accord.marketing.post("/v1/leads", {**PEOPLE[2], "phone": "+1 202 555 0143"})).json()
@@ -313,7 +309,7 @@ async def test_a_shared_phone_is_kept_and_names_nobody(accord: Running) -> None:
 
 
 @pytest.mark.parametrize("given_at", [None, "2020-01-01T00:00:00Z"])
-async def test_consent_is_judged_by_when_it_was_given(accord: Running, given_at: str | None) -> None:
+async def test_consent_is_evaluated_by_when_it_was_given(accord: Running, given_at: str | None) -> None:
     rule = {"key": "consent", "rule": "consent", "basis": ["consent"], "within": "P30D", "consequence": "quarantine"}
     await accord.sign(policy(rule))
     consent = {"basis": "consent"} | ({"given_at": given_at} if given_at else {})
@@ -322,7 +318,7 @@ async def test_consent_is_judged_by_when_it_was_given(accord: Running, given_at:
 
 
 @pytest.mark.parametrize("pattern", ["(?x) v p", "[a-z&&[^aeiou]]+", r"\u0076p", r"[\p{L} ]{2,50}"])
-async def test_policy_from_before_re2_that_is_in_force_judges_as_it_did(accord: Running, pattern: str) -> None:
+async def test_active_policy_from_before_re2_still_evaluates(accord: Running, pattern: str) -> None:
     title = {"key": "title", "rule": "pattern", "field": "title", "pattern": "vp", "consequence": "flag"}
     await accord.sign(policy(title))
     await accord.rows("UPDATE agreement_version SET content = replace(content, '\"vp\"', $1)", json.dumps(pattern))

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intake.policy.domain.ratings import BBB_GRADES, BBB_UNRATED, NotARating, bbb_rank, dnb_rating, paydex
+from intake.policy.domain.ratings import (
+    BBB_GRADES,
+    BBB_UNRATED,
+    NotARating,
+    parse_bbb_grade,
+    parse_dnb_rating,
+    parse_paydex,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +43,7 @@ from intake.policy.domain.ratings import BBB_GRADES, BBB_UNRATED, NotARating, bb
     ],
 )
 def test_a_rating_with_an_appraisal_gives_strength_and_appraisal(text: str, strength: str, appraisal: int) -> None:
-    found = dnb_rating(text)
+    found = parse_dnb_rating(text)
     assert (found.strength, found.appraisal, found.active) == (strength, appraisal, True)
 
 
@@ -44,12 +51,12 @@ def test_a_rating_with_an_appraisal_gives_strength_and_appraisal(text: str, stre
     "text", ["ER1", "er7", "ER8", "ERN", "--", "- -", "—", "DS", "ds", "INV", "NB", "BR", "FB", "5A-", "O-", "3AS"]
 )
 def test_a_rating_without_an_appraisal_says_nothing_of_credit(text: str) -> None:
-    found = dnb_rating(text)
+    found = parse_dnb_rating(text)
     assert (found.appraisal, found.active) == (None, True)
 
 
 def test_nq_is_a_business_that_is_no_longer_active() -> None:
-    assert not dnb_rating("nq").active
+    assert not parse_dnb_rating("nq").active
 
 
 @pytest.mark.parametrize(
@@ -59,19 +66,19 @@ def test_nq_is_a_business_that_is_no_longer_active() -> None:
 )  # fmt: skip
 def test_what_stands_in_no_key_is_no_rating(text: str) -> None:
     with pytest.raises(NotARating):
-        dnb_rating(text)
+        parse_dnb_rating(text)
 
 
 @given(st.sampled_from("5A 4A 3A 2A 1A BA BB CB CC DC DD EE FF GG HH".split()), st.integers(1, 4), st.booleans(),
        st.sampled_from(["", " ", "-", "/", "  "]))  # fmt: skip
 def test_case_and_separators_do_not_count(strength: str, appraisal: int, lower: bool, separator: str) -> None:
     text = f" {strength}{separator}{appraisal} "
-    assert dnb_rating(text.lower() if lower else text) == dnb_rating(f"{strength}{appraisal}")
+    assert parse_dnb_rating(text.lower() if lower else text) == parse_dnb_rating(f"{strength}{appraisal}")
 
 
 @given(st.text(max_size=12))
 def test_any_text_is_a_rating_or_is_not(text: str) -> None:
-    for read in (dnb_rating, bbb_rank, paydex):
+    for read in (parse_dnb_rating, parse_bbb_grade, parse_paydex):
         try:
             read(text)
         except NotARating:
@@ -81,22 +88,29 @@ def test_any_text_is_a_rating_or_is_not(text: str) -> None:
 @pytest.mark.parametrize(("value", "number"), [(80, 80), ("80", 80), (" 7 ", 7), (0, 0), (100, 100), (79.0, 79), ("UN", None),
                                                ("un", None), ("N/A", None), ("--", None)])  # fmt: skip
 def test_a_paydex_is_a_whole_number_to_a_hundred_or_unavailable(value: int | float | str, number: int | None) -> None:
-    assert paydex(value) == number
+    assert parse_paydex(value) == number
 
 
 @pytest.mark.parametrize("value", [101, -1, 79.5, True, "101", "eighty", "", "8 0 0", "٨٠", "1e1"])
 def test_another_value_is_no_paydex(value: int | float | str) -> None:
     with pytest.raises(NotARating):
-        paydex(value)
+        parse_paydex(value)
 
 
 def test_the_grades_of_the_bbb_are_in_its_order() -> None:
-    assert [bbb_rank(grade) for grade in BBB_GRADES] == list(range(14))
-    assert bbb_rank("A+") < bbb_rank("a") < bbb_rank(" A− ") < bbb_rank("b +") < bbb_rank("F") < bbb_rank("nr")
-    assert bbb_rank("No Rating") == bbb_rank("not rated") == BBB_UNRATED
+    assert [parse_bbb_grade(grade) for grade in BBB_GRADES] == list(range(14))
+    assert (
+        parse_bbb_grade("A+")
+        < parse_bbb_grade("a")
+        < parse_bbb_grade(" A− ")
+        < parse_bbb_grade("b +")
+        < parse_bbb_grade("F")
+        < parse_bbb_grade("nr")
+    )
+    assert parse_bbb_grade("No Rating") == parse_bbb_grade("not rated") == BBB_UNRATED
 
 
 @pytest.mark.parametrize("text", ["", "E", "F+", "F-", "A++", "AA", "A1", "good"])
 def test_no_other_grade_is_one_of_the_bbb(text: str) -> None:
     with pytest.raises(NotARating):
-        bbb_rank(text)
+        parse_bbb_grade(text)

@@ -16,8 +16,8 @@ from intake.leads.domain.countries import COUNTRIES, country_code
 from intake.leads.domain.facts import EmailFacts, Facts, PhoneFacts
 from intake.leads.domain.quality import Quality
 from intake.policy.domain import policy
-from intake.policy.domain.judge import Judge
-from intake.policy.domain.naics import SECTORS, industry
+from intake.policy.domain.evaluator import PolicyEvaluator
+from intake.policy.domain.naics import SECTORS, resolve_industry
 from intake.policy.domain.words import parameter_rows
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -45,8 +45,8 @@ def draft(*rules: dict[str, Any], **more: Any) -> dict[str, Any]:
     }
 
 
-def judge(*rules: dict[str, Any], **more: Any) -> Judge:
-    return Judge.of(policy.parse(draft(*rules, **more)))
+def evaluator(*rules: dict[str, Any], **more: Any) -> PolicyEvaluator:
+    return PolicyEvaluator.of(policy.parse_policy(draft(*rules, **more)))
 
 
 def facts(
@@ -60,7 +60,7 @@ def facts(
 
 
 def judged(rule: dict[str, Any], about: Facts) -> Quality:
-    return judge(rule).judge(about, 1, NOW)[0]
+    return evaluator(rule).evaluate(about, 1, NOW)[0]
 
 
 def reason(rule: dict[str, Any], about: Facts) -> str | None:
@@ -100,15 +100,15 @@ NAICS = {
         ("SaaS platform", False),
     ],
 )
-def test_an_industry_is_known_by_code_or_name(value: Any, holds: bool) -> None:
+def test_industry_matches_by_code_or_name(value: Any, holds: bool) -> None:
     assert (reason(NAICS, facts(industry=value)) is None) is holds
 
 
 @given(st.sampled_from(sorted(SECTORS)), st.integers(0, 9_999))
 def test_every_code_of_a_sector_lies_under_the_sector(sector: str, rest: int) -> None:
-    codes, names = industry(sector)
+    codes, names = resolve_industry(sector)
     assert names == [SECTORS[sector].lower()]
-    assert industry(SECTORS[sector]) == (codes, names)
+    assert resolve_industry(SECTORS[sector]) == (codes, names)
     for code in codes:
         rule = {"rule": "one_of", "attribute": "industry", "match": "naics", "values": [sector]}
         assert reason(rule, facts(industry=f"{code}{rest:04}")) is None
@@ -123,7 +123,7 @@ COUNTRY = {"rule": "one_of", "attribute": "country", "values": ["us", "DEU", "Un
      ("Great Britain", "GB")],
 )  # fmt: skip
 def test_a_country_is_one_however_it_is_written(value: str, code: str) -> None:
-    quality, public = judge(COUNTRY).judge(facts(country=value), 1, NOW)
+    quality, public = evaluator(COUNTRY).evaluate(facts(country=value), 1, NOW)
     assert (quality.verdict, public) == ("accepted", {"country": code})
 
 
@@ -210,7 +210,7 @@ DNB = {"rule": "dnb_rating", "attribute": "dnb", "appraisal_max": 2}
         (None, "dnb is missing"),
     ],
 )
-def test_a_dnb_rating_is_judged_by_its_credit_appraisal(value: Any, why: str | None) -> None:
+def test_dnb_rating_is_compared_by_credit_appraisal(value: Any, why: str | None) -> None:
     assert reason(DNB, facts(dnb=value)) == why
 
 
@@ -220,7 +220,7 @@ def test_no_appraisal_is_no_bad_one_where_a_missing_value_passes(value: Any) -> 
 
 
 @pytest.mark.parametrize("value", ["NQ", "3A3", "nonsense"])
-def test_a_bad_rating_fails_whatever_is_said_of_missing_ones(value: str) -> None:
+def test_bad_rating_fails_even_where_missing_passes(value: str) -> None:
     assert judged({**DNB, "missing": "pass"}, facts(dnb=value)).outcomes == "f"
 
 
@@ -250,7 +250,7 @@ def test_an_unavailable_paydex_is_a_missing_one() -> None:
         (None, "bbb is missing"),
     ],
 )
-def test_a_bbb_rating_is_judged_in_its_order(value: Any, why: str | None) -> None:
+def test_bbb_ratings_are_compared_in_order(value: Any, why: str | None) -> None:
     assert reason({"rule": "bbb_rating", "attribute": "bbb", "min": "A-"}, facts(bbb=value)) == why
 
 
@@ -314,7 +314,7 @@ SECRET = "s3cretvalue"
                         {"rule": "required", "attribute": "employees"},
                         {"rule": "one_of", "attribute": "public", "values": ["true"]},
                         {"rule": "one_of", "field": "title", "values": ["a"]}]))  # fmt: skip
-def test_a_reason_never_says_the_value(rule: dict[str, Any]) -> None:
+def test_reason_never_contains_the_value(rule: dict[str, Any]) -> None:
     about = Facts({"title": SECRET}, dict.fromkeys(TYPES, SECRET), EmailFacts(SECRET), PhoneFacts(None))
     for one in (rule, {"rule": "any_of", "of": [rule, {"rule": "email"}, {"rule": "phone"}]}):
         (failure,) = judged(one, about).failed
@@ -326,12 +326,12 @@ def test_a_reason_fits_into_its_event_however_many_rules_there_are() -> None:
     parts = [{"rule": "range", "attribute": name, "min": n} for n in range(1, 51)]
     content = draft({"rule": "any_of", "of": parts})
     content["attributes"][name] = {"type": "number"}
-    (failure,) = Judge.of(policy.parse(content)).judge(facts(**{name: 0}), 1, NOW)[0].failed
+    (failure,) = PolicyEvaluator.of(policy.parse_policy(content)).evaluate(facts(**{name: 0}), 1, NOW)[0].failed
     assert from_object(PolicyFailure, to_object(failure)) == failure
 
 
 def test_every_rule_reads_in_plain_words() -> None:
-    read = policy.parse(
+    parsed = policy.parse_policy(
         draft(
             {**NAICS, "values": ["31-33", "Retail Trade", "SaaS"]},
             {"rule": "one_of", "attribute": "industry", "match": "prefix", "values": [51]},
@@ -345,7 +345,7 @@ def test_every_rule_reads_in_plain_words() -> None:
             {"rule": "any_of", "of": [{"rule": "required", "field": "title"}, {"rule": "phone"}]},
         )
     )
-    assert [row[1] for row in parameter_rows(read)] == [
+    assert [row[1] for row in parameter_rows(parsed)] == [
         "industry is, by NAICS code or name, within one of: 31-33 (Manufacturing); Retail Trade; SaaS",
         "industry begins with one of: 51",
         "revenue is 5000000 or more",
@@ -414,21 +414,23 @@ def test_a_draft_that_cannot_be_meant_is_refused_at_its_place(rule: dict[str, An
         (draft(rule), "/parameters/0"),
         (draft({"rule": "any_of", "of": [{"rule": "email"}, rule]}), "/parameters/0/of/1"),
     ):
-        read, flaws = policy.read(content)
-        assert read is None
-        assert any(flaw.pointer == base + place and words in flaw.message for flaw in flaws), flaws
+        parsed, errors = policy.validate_policy(content)
+        assert parsed is None
+        assert any(flaw.pointer == base + place and words in flaw.message for flaw in errors), errors
 
 
 def test_values_of_which_one_is_required_may_not_all_be_missing() -> None:
     some = {"rule": "any_of", "of": [{"rule": "required", "field": name} for name in ("company", "domain")]}
-    assert policy.read(draft({**some, "missing": "pass"}))[1][0].pointer == "/parameters/0/missing"
-    assert policy.read(draft(some))[1] == []
+    assert policy.validate_policy(draft({**some, "missing": "pass"}))[1][0].pointer == "/parameters/0/missing"
+    assert policy.validate_policy(draft(some))[1] == []
 
 
 def test_flaws_point_to_their_place_beside_other_flaws() -> None:
     bad = {"rule": "fresh", "within": "soon"}
-    flaws = policy.read(draft(bad, {"rule": "required", "attribute": "shoes"}, bad, {"rule": "email", "key": "p1"}))[1]
-    assert [flaw.pointer for flaw in flaws] == [
+    errors = policy.validate_policy(
+        draft(bad, {"rule": "required", "attribute": "shoes"}, bad, {"rule": "email", "key": "p1"})
+    )[1]
+    assert [flaw.pointer for flaw in errors] == [
         "/parameters/0/within",
         "/parameters/2/within",
         "/parameters/1/attribute",
@@ -436,7 +438,7 @@ def test_flaws_point_to_their_place_beside_other_flaws() -> None:
     ]
 
 
-def test_shared_phones_are_said_in_the_policy() -> None:
-    assert not policy.parse(draft(DNB)).phones_shared
-    assert policy.parse(draft(DNB, phones_shared=True)).phones_shared
-    assert policy.read(draft(DNB, phones_shared="yes"))[1][0].pointer == "/phones_shared"
+def test_policy_text_mentions_shared_phones() -> None:
+    assert not policy.parse_policy(draft(DNB)).phones_shared
+    assert policy.parse_policy(draft(DNB, phones_shared=True)).phones_shared
+    assert policy.validate_policy(draft(DNB, phones_shared="yes"))[1][0].pointer == "/phones_shared"

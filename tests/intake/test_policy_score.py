@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from intake.leads.domain.facts import Facts
 from intake.leads.domain.quality import Quality
 from intake.policy.domain import policy
-from intake.policy.domain.judge import Judge
+from intake.policy.domain.evaluator import PolicyEvaluator
 from intake.policy.domain.policy import Policy
-from intake.policy.domain.report import Effect, Tally, parameter_reports, share, warnings
+from intake.policy.domain.report import Effect, Tally, describe_effect, format_share, parameter_reports
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 NAMES = [f"a{n}" for n in range(8)]
@@ -36,7 +36,7 @@ values = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 10) | st.just("m
 
 
 def read(rules: list[dict[str, Any]], score_min: float = 0) -> Policy:
-    return policy.parse(
+    return policy.parse_policy(
         {
             "kind": "policy",
             "title": "t",
@@ -48,7 +48,7 @@ def read(rules: list[dict[str, Any]], score_min: float = 0) -> Policy:
 
 
 def judged(rules: list[dict[str, Any]], record: dict[str, Any], score_min: float = 0) -> Quality:
-    return Judge.of(read(rules, score_min)).judge(Facts({}, record, None, None), 1, NOW)[0]
+    return PolicyEvaluator.of(read(rules, score_min)).evaluate(Facts({}, record, None, None), 1, NOW)[0]
 
 
 def met(rule: dict[str, Any], record: dict[str, Any]) -> bool | None:
@@ -64,12 +64,14 @@ def test_the_score_is_the_weight_met_of_the_weight_that_applies(
     rules: list[dict[str, Any]], record: dict[str, Any]
 ) -> None:
     outcomes = [(met(rule, record), rule["weight"]) for rule in rules]
-    applicable = sum(weight for held, weight in outcomes if held is not None)
-    passed = sum(weight for held, weight in outcomes if held)
+    applicable = sum(weight for pending, weight in outcomes if pending is not None)
+    passed = sum(weight for pending, weight in outcomes if pending)
     found = judged(rules, record)
     assert found.score == pytest.approx(passed / applicable if applicable else 1.0, abs=1e-6)
-    assert found.outcomes == "".join("n" if held is None else "p" if held else "f" for held, _ in outcomes)
-    assert [one.parameter for one in found.failed] == [f"p{n}" for n, (held, _) in enumerate(outcomes) if held is False]
+    assert found.outcomes == "".join("n" if pending is None else "p" if pending else "f" for pending, _ in outcomes)
+    assert [one.parameter for one in found.failed] == [
+        f"p{n}" for n, (pending, _) in enumerate(outcomes) if pending is False
+    ]
 
 
 @given(parameters, values, st.randoms(use_true_random=False))
@@ -120,13 +122,11 @@ def test_the_verdict_is_the_gravest_consequence(rules: list[dict[str, Any]], rec
 
 
 @given(parameters, st.lists(values, min_size=1, max_size=20))
-def test_a_judge_that_has_judged_before_judges_the_same(
-    rules: list[dict[str, Any]], records: list[dict[str, Any]]
-) -> None:
-    one = Judge.of(read(rules, 0.5))
+def test_evaluator_is_deterministic_across_records(rules: list[dict[str, Any]], records: list[dict[str, Any]]) -> None:
+    one = PolicyEvaluator.of(read(rules, 0.5))
     for version in (1, 2):
         for record in records:
-            found = one.judge(Facts({}, record, None, None), version, NOW)[0]
+            found = one.evaluate(Facts({}, record, None, None), version, NOW)[0]
             fresh = judged(rules, record, 0.5)
             assert found.policy_version == version
             assert (found.verdict, found.score, found.failed) == (fresh.verdict, fresh.score, fresh.failed)
@@ -143,7 +143,7 @@ def test_the_report_adds_up_to_the_score(rules: list[dict[str, Any]], record: di
     assert all((one.outcome == "failed") == (one.reason is not None) for one in reports)
 
 
-def test_a_verdict_from_before_the_outcomes_were_kept_says_what_failed() -> None:
+def test_verdict_without_outcomes_still_reports_failures() -> None:
     rules = [{"rule": "range", "attribute": name, "min": 1, "consequence": "flag"} for name in ("a0", "a1")]
     found = judged(rules, {"a0": 0, "a1": 5})
     assert [one.outcome for one in parameter_reports(read(rules), "", found.failed)] == ["failed", "not_recorded"]
@@ -163,15 +163,15 @@ def test_a_verdict_from_before_the_outcomes_were_kept_says_what_failed() -> None
         (997, 1000, "99.7 %"),
     ],
 )
-def test_a_share_says_none_and_all_of_none_and_all_only(part: int, whole: int, said: str) -> None:
-    assert share(part, whole) == said
+def test_share_is_0_or_100_only_for_none_and_all(part: int, whole: int, said: str) -> None:
+    assert format_share(part, whole) == said
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**6))
 def test_only_all_is_a_hundred_percent(part: int, whole: int) -> None:
     part = min(part, whole)
-    assert (share(part, whole) == "100 %") == (part == whole)
-    assert (share(part, whole) == "0 %") == (part == 0)
+    assert (format_share(part, whole) == "100 %") == (part == whole)
+    assert (format_share(part, whole) == "0 %") == (part == 0)
 
 
 def effect(rules: list[dict[str, Any]], records: list[dict[str, Any]], **more: Any) -> Effect:
@@ -188,7 +188,7 @@ REJECTING = [{"rule": "range", "attribute": "a0", "min": 5, "consequence": "reje
 def test_a_policy_that_refuses_all_is_warned_of_beside_the_one_in_force() -> None:
     mild = [{**REJECTING[0], "min": 1}]
     in_force = effect(mild, [{"a0": n % 4} for n in range(8)]).proposed
-    said = warnings(effect(REJECTING, [{"a0": 0}] * 8, in_force=in_force))
+    said = describe_effect(effect(REJECTING, [{"a0": 0}] * 8, in_force=in_force))
     assert said == [
         (
             "Of the 8 submissions of the last 30 days, this policy would have refused 100 % (in force now: 25 %)"
@@ -199,13 +199,13 @@ def test_a_policy_that_refuses_all_is_warned_of_beside_the_one_in_force() -> Non
     ]
 
 
-def test_a_sample_says_that_it_is_one() -> None:
-    (said,) = warnings(effect(REJECTING, [{"a0": 9}, {"a0": 0}] * 2_500, whole=False, unread=1_200))
+def test_partial_sample_is_reported_as_sample() -> None:
+    (said,) = describe_effect(effect(REJECTING, [{"a0": 9}, {"a0": 0}] * 2_500, whole=False, unread=1_200))
     assert said == (
         "Of the newest 5,000 submissions of the last 30 days, this policy would have refused 50 % and quarantined 0 %."
         " 1,200 more are not kept in a form that can be judged again."
     )
 
 
-def test_there_is_nothing_to_say_where_nothing_has_come() -> None:
-    assert warnings(effect(REJECTING, [])) == []
+def test_effect_without_submissions_has_no_warnings() -> None:
+    assert describe_effect(effect(REJECTING, [])) == []

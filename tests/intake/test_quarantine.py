@@ -19,7 +19,7 @@ from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead, Values
 from intake.leads.domain.quality import Quality
 from intake.leads.domain.unit_of_work import Candidate, CaptureUnitOfWork
-from intake.quarantine.domain import FixedField, as_released, patched, without
+from intake.quarantine.domain import FixedField, apply_merge_patch, flag_released, remove_submission
 
 NOW = utc(2027, 1, 2)
 FAILED = (PolicyFailure(parameter="vertical", consequence="quarantine", reason="not agreed"),)
@@ -42,58 +42,61 @@ def candidate(*keys: IdentityKey, verdict: Any = "quarantined", hour: int = 0, s
     return Candidate(uuid4(), uuid4(), keys, values)
 
 
-def held(*keys: IdentityKey, hour: int = 0) -> Lead:
-    register = CaptureUnitOfWork(NOW, {}, {})
-    register.apply(candidate(*keys, hour=hour))
-    (lead,) = register.leads.values()
+def pending(*keys: IdentityKey, hour: int = 0) -> Lead:
+    lead_changes = CaptureUnitOfWork(NOW, {}, {})
+    lead_changes.apply(candidate(*keys, hour=hour))
+    (lead,) = lead_changes.leads.values()
     return lead
 
 
 EMAIL: IdentityKey = ("email", "ada@initech.example")
-WRONG: IdentityKey = ("email", "ada@initech.exmaple")
+NOT_TYPED: IdentityKey = ("email", "ada@initech.exmaple")
 PHONE: IdentityKey = ("phone", "+12025550143")
 
 
-def test_a_held_lead_comes_in_at_the_time_of_the_submission_that_made_it() -> None:
-    lead = held(EMAIL)
-    register = CaptureUnitOfWork(NOW + timedelta(days=5), {lead.lead_id: lead}, {EMAIL: lead.lead_id})
+def test_pending_lead_enters_at_time_of_its_first_submission() -> None:
+    lead = pending(EMAIL)
+    lead_changes = CaptureUnitOfWork(NOW + timedelta(days=5), {lead.lead_id: lead}, {EMAIL: lead.lead_id})
     said = candidate(EMAIL, verdict="flagged")
-    assert register.release(said, lead) == (lead.lead_id, "created")
-    (event,) = register.events
+    assert lead_changes.release(said, lead) == (lead.lead_id, "created")
+    (event,) = lead_changes.events
     assert (event.type, event.occurred_at) == ("lead.captured.v1", NOW)
-    assert (register.leads[lead.lead_id].held, register.leads[lead.lead_id].sequence) == (False, lead.sequence + 1)
+    assert (lead_changes.leads[lead.lead_id].pending, lead_changes.leads[lead.lead_id].sequence) == (
+        False,
+        lead.sequence + 1,
+    )
 
 
 def test_of_two_that_wait_the_earlier_one_dates_the_lead_also_when_it_comes_in_last() -> None:
-    lead = held(EMAIL, hour=3)
-    register = CaptureUnitOfWork(NOW + timedelta(days=5), {lead.lead_id: lead}, {EMAIL: lead.lead_id})
-    register.release(candidate(EMAIL, verdict="flagged", hour=1, source="list"), lead)
-    entered = register.leads[lead.lead_id]
+    lead = pending(EMAIL, hour=3)
+    lead_changes = CaptureUnitOfWork(NOW + timedelta(days=5), {lead.lead_id: lead}, {EMAIL: lead.lead_id})
+    lead_changes.release(candidate(EMAIL, verdict="flagged", hour=1, source="list"), lead)
+    entered = lead_changes.leads[lead.lead_id]
     assert (entered.captured_at, entered.source) == (NOW + timedelta(hours=1), "list")
 
 
-def test_a_corrected_address_takes_the_wrong_one_away() -> None:
-    lead = held(WRONG)
-    register = CaptureUnitOfWork(NOW, {lead.lead_id: lead}, {WRONG: lead.lead_id})
-    own = without(lead, None, frozenset())
-    register.reduce(own, [WRONG])
-    register.release(candidate(EMAIL, verdict="accepted"), own)
-    assert register.dropped_keys == {WRONG: lead.lead_id}
-    assert register.new_keys == {EMAIL: lead.lead_id}
-    assert register.leads[lead.lead_id].person == {"email": EMAIL[1]}
+def test_corrected_address_replaces_wrong_one() -> None:
+    lead = pending(NOT_TYPED)
+    lead_changes = CaptureUnitOfWork(NOW, {lead.lead_id: lead}, {NOT_TYPED: lead.lead_id})
+    own = remove_submission(lead, None, frozenset())
+    lead_changes.shrink_pending(own, [NOT_TYPED])
+    lead_changes.release(candidate(EMAIL, verdict="accepted"), own)
+    assert lead_changes.dropped_keys == {NOT_TYPED: lead.lead_id}
+    assert lead_changes.new_keys == {EMAIL: lead.lead_id}
+    assert lead_changes.leads[lead.lead_id].person == {"email": EMAIL[1]}
 
 
-def test_what_is_left_of_a_held_lead_is_what_still_waits_for_it() -> None:
-    lead = held(EMAIL, PHONE)
+def test_pending_lead_keeps_only_what_still_waits() -> None:
+    lead = pending(EMAIL, PHONE)
     later = candidate(PHONE, hour=2, source="list")
-    rest = without(lead, later, frozenset(later.keys))
+    rest = remove_submission(lead, later, frozenset(later.keys))
     assert (rest.person, rest.captured_at, rest.source) == ({"phone": PHONE[1]}, NOW + timedelta(hours=2), "list")
-    assert (rest.lead_id, rest.sequence, rest.held) == (lead.lead_id, lead.sequence, True)
+    assert (rest.lead_id, rest.sequence, rest.pending) == (lead.lead_id, lead.sequence, True)
 
 
-def test_a_person_who_lets_a_record_in_does_not_change_what_the_policy_said() -> None:
+def test_release_keeps_policy_result() -> None:
     quality = Quality("quarantined", 0.4, 3, FAILED)
-    assert as_released(quality) == Quality("flagged", 0.4, 3, FAILED)
+    assert flag_released(quality) == Quality("flagged", 0.4, 3, FAILED)
 
 
 @given(OBJECTS, OBJECTS)
@@ -110,13 +113,13 @@ def test_a_merge_patch_is_that_of_rfc_7396(target: dict[str, Any], patch: dict[s
                 result[name] = merge(result.get(name), value)
         return result
 
-    assert patched(target, patch) == merge(target, patch)
+    assert apply_merge_patch(target, patch) == merge(target, patch)
 
 
 @pytest.mark.parametrize("field", ["source", "occurred_at"])
 def test_where_and_when_a_record_came_from_is_not_corrected(field: str) -> None:
     with pytest.raises(FixedField):
-        patched({}, {field: None})
+        apply_merge_patch({}, {field: None})
 
 
 # -- over HTTP --
@@ -142,7 +145,7 @@ async def test_what_waits_is_listed_with_what_failed_and_the_record_for_those_wh
     assert [item["submission_id"] for item in page["items"]] == [first["submission_id"], second["submission_id"]]
     ada = page["items"][0]
     assert ada["record"]["email"] == "ada@initech.example"
-    assert (ada["held"], ada["state"], ada["source"], ada["sent_by"]) == (True, "waiting", "website", "marketing")
+    assert (ada["pending"], ada["state"], ada["source"], ada["sent_by"]) == (True, "waiting", "website", "marketing")
     assert ada["occurred_at"] == "2026-01-04T09:30:00Z"
     assert [failure["parameter"] for failure in ada["quality"]["failed"]] == ["vertical"]
     assert ada["expires_at"] > ada["recorded_at"]
@@ -189,7 +192,7 @@ async def test_a_released_lead_enters_with_its_original_time_and_the_policys_own
     assert (event["sequence"], event["state"]["verdict"]) == (2, "flagged")
     assert "Known" not in str(event)
     lead = (await shop.marketing.get(f"/v1/leads/{body['lead_id']}")).json()
-    assert (lead["held"], lead["verdict"], lead["person"]["email"]) == (False, "flagged", "ada@initech.example")
+    assert (lead["pending"], lead["verdict"], lead["person"]["email"]) == (False, "flagged", "ada@initech.example")
     assert (await shop.marketing.get("/v1/quarantine")).json()["items"] == []
     one = (await shop.marketing.get(f"/v1/quarantine/{body['submission_id']}")).json()
     assert one["state"] == "released"
@@ -234,7 +237,7 @@ async def test_a_lead_that_was_merged_meanwhile_is_followed_to_its_survivor(shop
     assert found["person"]["title"] == "CEO"
 
 
-async def test_a_corrected_record_is_judged_again_and_comes_in(shop: Running) -> None:
+async def test_corrected_record_is_evaluated_again_and_accepted(shop: Running) -> None:
     body = await waiting(shop, first_name="Ada", occurred_at="2026-01-04T09:30:00Z")
     fields = {"attributes": {"industry": "5415"}, "first_name": None, "last_name": "Byron"}
     answer = await decide(shop, body, "correct", {"fields": fields})
@@ -301,7 +304,7 @@ async def test_a_correction_that_the_policy_rejects_is_refused_and_changes_nothi
     assert item["record"]["email"] == "ada@initech.example"
 
 
-async def test_the_wrong_address_of_a_corrected_record_names_nobody_any_more(shop: Running) -> None:
+async def test_wrong_address_of_corrected_record_is_released(shop: Running) -> None:
     body = await waiting(shop, "ada@initech.exmaple.com", phone="+12025550143")
     fields = {"email": "ada@initech.example", "attributes": GOOD}
     told = (await decide(shop, body, "correct", {"fields": fields})).json()
@@ -311,7 +314,7 @@ async def test_the_wrong_address_of_a_corrected_record_names_nobody_any_more(sho
     assert (await submitted(shop, None, phone="+12025550143"))["lead_id"] == body["lead_id"]
 
 
-async def test_a_record_corrected_into_a_known_person_joins_them_and_its_id_leads_there(shop: Running) -> None:
+async def test_record_corrected_into_existing_person_is_merged(shop: Running) -> None:
     ada = await submitted(shop)
     body = await waiting(shop, "ada@initech.exmaple.com", title="CEO")
     fields = {"email": "ada@initech.example", "attributes": GOOD}
@@ -329,9 +332,9 @@ async def test_one_of_two_that_wait_for_a_lead_is_corrected_into_somebody_else(s
     told = (await decide(shop, second, "correct", {"fields": {"phone": "+12025550199", "attributes": GOOD}})).json()
     assert told["lead_id"] != first["lead_id"]
     held_one = (await shop.marketing.get(f"/v1/leads/{first['lead_id']}")).json()
-    assert (held_one["held"], held_one["person"]["phone"]) == (True, "+12025550143")
+    assert (held_one["pending"], held_one["person"]["phone"]) == (True, "+12025550143")
     bob = (await shop.marketing.get(f"/v1/leads/{told['lead_id']}")).json()
-    assert (bob["held"], bob["person"]["phone"], bob["person"]["email"]) == (False, "+12025550199", None)
+    assert (bob["pending"], bob["person"]["phone"], bob["person"]["email"]) == (False, "+12025550199", None)
 
 
 async def test_a_discarded_lead_leaves_nothing_so_that_the_person_is_new_when_they_come_again(shop: Running) -> None:
@@ -351,7 +354,7 @@ async def test_a_discarded_lead_leaves_nothing_so_that_the_person_is_new_when_th
     assert (one["state"], one["lead_id"], one["decisions"][0]["note"]) == ("discarded", None, "A test")
 
 
-async def test_what_else_waits_keeps_a_held_lead_with_its_own_time_and_keys(shop: Running) -> None:
+async def test_other_waiting_submission_keeps_pending_lead(shop: Running) -> None:
     junk = await waiting(shop, phone="+12025550143", source="list", occurred_at="2026-01-01T00:00:00Z")
     body = await waiting(shop, first_name="Ada", occurred_at="2026-01-04T09:30:00Z")
     assert body["lead_id"] == junk["lead_id"]
@@ -400,7 +403,7 @@ async def test_a_decision_sent_twice_under_a_key_is_made_once(shop: Running) -> 
     assert await count(shop, "quarantine_decision") == 1
 
 
-async def test_of_many_who_decide_at_once_one_wins_and_the_others_are_told(shop: Running) -> None:
+async def test_of_concurrent_decisions_one_wins_and_others_get_409(shop: Running) -> None:
     for _ in range(5):
         body = await waiting(shop, f"{uuid4().hex}@initech.example")
         acts: list[tuple[str, Any]] = [
@@ -431,19 +434,19 @@ async def test_a_good_record_that_comes_while_one_is_decided_makes_one_lead(shop
         )
         assert (decided.status_code, captured.status_code in (200, 201)) == (200, True)
         found = (await shop.marketing.get("/v1/leads", email=email)).json()["items"]
-        assert [(lead["lead_id"], lead["held"]) for lead in found] == [(captured.json()["lead_id"], False)]
+        assert [(lead["lead_id"], lead["pending"]) for lead in found] == [(captured.json()["lead_id"], False)]
     leads = await shop.rows("SELECT lead_id FROM lead WHERE merged_into IS NULL")
     assert len(leads) == 10
     entered = [event["key"] for event in await shop.events("lead.captured.v1")]
     assert len(entered) == len(set(entered)) == 10
 
 
-async def test_what_waited_overwrites_nothing_that_was_said_later(shop: Running) -> None:
+async def test_released_submission_overwrites_no_later_value(shop: Running) -> None:
     body = await waiting(shop, title="CEO", first_name="Ada")
     good = await submitted(shop, title="CTO")
     assert (good["lead_id"], good["verdict"]) == (body["lead_id"], "accepted")
     (item,) = (await shop.marketing.get("/v1/quarantine")).json()["items"]
-    assert item["held"] is False
+    assert item["pending"] is False
     told = (await decide(shop, body, "release")).json()
     assert (told["lead_id"], told["outcome"]) == (body["lead_id"], "updated")
     lead = (await shop.marketing.get(f"/v1/leads/{body['lead_id']}")).json()
@@ -454,7 +457,7 @@ async def test_what_waited_overwrites_nothing_that_was_said_later(shop: Running)
 async def test_submission_from_a_time_that_is_refused_by_now_can_still_be_decided(accord: Running) -> None:
     await accord.sign(POLICY)
     released, corrected = await waiting(accord), await waiting(accord, "bob@initech.example")
-    before = """UPDATE submission SET form = (form::jsonb || '{"occurred_at": "0001-01-01T00:00:00Z",
+    before = """UPDATE submission SET canonical = (canonical::jsonb || '{"occurred_at": "0001-01-01T00:00:00Z",
         "consent": {"basis": "consent", "given_at": "9999-12-31T23:59:59.999999Z"}}')::text"""
     await accord.rows(before)
     for body, action, fields in (

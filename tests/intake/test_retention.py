@@ -17,7 +17,7 @@ from accord.agreements import ActiveCache, AgreementStore
 from accord.db import Database
 from accord.ids import id_at, new_id
 from intake.policy.service.agreement import POLICY as POLICY_KIND
-from intake.policy.service.agreement import judge_of
+from intake.policy.service.agreement import compile_policy
 from intake.privacy.service import retention as rounds
 from intake.privacy.service.retention import Retention
 from intake.quarantine.service import Quarantine
@@ -43,7 +43,7 @@ async def shop(accord: Running) -> Running:
 @asynccontextmanager
 async def retaining(accord: Running, kept: timedelta) -> AsyncIterator[Retention]:
     database = Database(accord.dsn, pool_size=2, application_name="retention")
-    judges = ActiveCache(AgreementStore(database, POLICY_KIND), judge_of)
+    judges = ActiveCache(AgreementStore(database, POLICY_KIND), compile_policy)
     try:
         yield Retention(database, Quarantine(database, judges), kept)
     finally:
@@ -52,7 +52,7 @@ async def retaining(accord: Running, kept: timedelta) -> AsyncIterator[Retention
 
 async def drop(accord: Running, kept: timedelta = AT_ONCE) -> None:
     async with retaining(accord, kept) as retention:
-        while await retention.round():
+        while await retention.run_once():
             pass
 
 
@@ -63,7 +63,7 @@ async def test_what_was_sent_goes_and_what_was_made_of_it_stays(shop: Running) -
     verdicts = "SELECT verdict, quality_score, failed::text, policy_version, recorded_at FROM submission"
     judged = await shop.rows(verdicts)
     await drop(shop)
-    assert await count(shop, "submission", "content IS NOT NULL OR form IS NOT NULL OR keys IS NOT NULL") == 0
+    assert await count(shop, "submission", "content IS NOT NULL OR canonical IS NOT NULL OR keys IS NOT NULL") == 0
     assert await shop.rows(verdicts) == judged
     assert (await shop.marketing.get(f"/v1/leads/{body['lead_id']}")).json() == before
     assert before["person"]["external"] == [{"source": "website", "id": "42"}]
@@ -81,7 +81,7 @@ async def test_what_is_not_old_yet_stays(shop: Running) -> None:
     assert len((await shop.marketing.get("/v1/quarantine")).json()["items"]) == 1
 
 
-async def test_it_may_be_kept_for_a_hundred_years(shop: Running) -> None:
+async def test_retention_may_be_a_hundred_years(shop: Running) -> None:
     await submitted(shop)
     await drop(shop, timedelta(days=36_500))
     assert await count(shop, "submission", "content IS NULL") == 0
@@ -95,7 +95,7 @@ async def test_refused_records_go_with_the_keys_by_which_they_were_found(shop: R
     assert (row["verdict"], "zaphod" in row["content"]) == ("rejected", False)
 
 
-async def test_what_nobody_decided_is_dropped_with_its_held_lead(shop: Running) -> None:
+async def test_undecided_submission_expires_with_its_pending_lead(shop: Running) -> None:
     body = await waiting(shop, title="Zaphod")
     lead = await submitted(shop, "bob@initech.example")
     of_bob = await waiting(shop, "bob@initech.example", title="Zaphod")
@@ -110,7 +110,7 @@ async def test_what_nobody_decided_is_dropped_with_its_held_lead(shop: Running) 
     late = await shop.marketing.post(f"/v1/quarantine/{body['submission_id']}/release", None)
     assert (late.status_code, late.json()["state"]) == (409, "expired")
     assert (await submitted(shop))["outcome"] == "created"
-    assert await count(shop, "submission", "content LIKE '%Zaphod%' OR form LIKE '%Zaphod%'") == 0
+    assert await count(shop, "submission", "content LIKE '%Zaphod%' OR canonical LIKE '%Zaphod%'") == 0
 
 
 async def test_what_people_wrote_about_a_record_goes_with_it_and_that_they_decided_stays(shop: Running) -> None:
@@ -121,7 +121,7 @@ async def test_what_people_wrote_about_a_record_goes_with_it_and_that_they_decid
     await drop(shop)
     one = (await shop.marketing.get(path)).json()
     assert [(done["action"], done["by"], done["note"], done["fields"]) for done in one["decisions"]] == [
-        ("kept", "marketing", None, None),
+        ("requarantined", "marketing", None, None),
         ("released", "marketing", None, None),
     ]
 
@@ -130,12 +130,12 @@ async def test_it_goes_on_where_it_stopped_in_bounded_rounds(shop: Running, monk
     monkeypatch.setattr(rounds, "ROWS_MAX", 10)
     monkeypatch.setattr(rounds, "QUARANTINED_MAX", 5)
     rows = [record(f"p{number}@initech.example") for number in range(25)]
-    held = [record(f"q{number}@initech.example", attributes={"industry": "11"}) for number in range(12)]
-    (await shop.marketing.post("/v1/leads:batch", [*rows, *held])).raise_for_status()
+    pending = [record(f"q{number}@initech.example", attributes={"industry": "11"}) for number in range(12)]
+    (await shop.marketing.post("/v1/leads:batch", [*rows, *pending])).raise_for_status()
     left = []
     async with retaining(shop, AT_ONCE) as retention:
         while True:
-            more = await retention.round()
+            more = await retention.run_once()
             left.append(await count(shop, "submission", "content IS NOT NULL"))
             if not more:
                 break
@@ -143,7 +143,7 @@ async def test_it_goes_on_where_it_stopped_in_bounded_rounds(shop: Running, monk
     assert await count(shop, "lead") == 25
     await submitted(shop, "late@initech.example")
     async with retaining(shop, AT_ONCE) as retention:
-        assert await retention.round() is False
+        assert await retention.run_once() is False
     assert await count(shop, "submission", "content IS NOT NULL") == 0
 
 
@@ -157,9 +157,9 @@ async def test_the_walk_reads_what_is_new_by_the_primary_key(shop: Running) -> N
 
 
 async def test_two_who_drop_at_once_do_not_meet(shop: Running) -> None:
-    held = [record(f"q{number}@initech.example", attributes={"industry": "11"}) for number in range(20)]
-    (await shop.marketing.post("/v1/leads:batch", held)).raise_for_status()
+    pending = [record(f"q{number}@initech.example", attributes={"industry": "11"}) for number in range(20)]
+    (await shop.marketing.post("/v1/leads:batch", pending)).raise_for_status()
     async with retaining(shop, AT_ONCE) as one, retaining(shop, AT_ONCE) as other:
-        await asyncio.gather(one.round(), other.round())
+        await asyncio.gather(one.run_once(), other.run_once())
     assert await count(shop, "lead") == 0
     assert await count(shop, "quarantine_decision") == 20

@@ -80,7 +80,7 @@ async def _look(database: asyncpg.Connection, answered: Counter[int]) -> None:
     assert set(answered) <= {200, 201, 202, 404}, answered  # 404: the click came before the person
     leads = {row["lead_id"] for row in await database.fetch("SELECT lead_id FROM lead WHERE merged_into IS NULL")}
     assert len(leads) == PEOPLE
-    assert await database.fetchval("SELECT count(*) FROM lead WHERE held") == 0
+    assert await database.fetchval("SELECT count(*) FROM lead WHERE pending") == 0
 
     keys = await database.fetch("SELECT lead_id, kind, value FROM identity_key")
     assert len(keys) == 3 * PEOPLE

@@ -8,16 +8,24 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.intake.tools import PUBLIC, TOOLS, WHSEC, Call, Tool, b64, hmac_by_openssl, hubspot_v1
+from tests.intake.tools import PUBLIC, TOOLS, WHSEC, Call, ToolExample, b64, hmac_by_openssl, hubspot_v1
 
 from intake.sources.domain.adapters import ADAPTERS
-from intake.sources.domain.adapters.base import HookRequest, Proof
-from intake.sources.domain.signatures import hmac_sha1, hmac_sha256, same_secret, signed, unbase64, unhex, whole_seconds
+from intake.sources.domain.adapters.base import HookRequest, Verification
+from intake.sources.domain.signatures import (
+    check_secret,
+    check_signature,
+    decode_base64,
+    decode_hex,
+    hmac_sha1,
+    hmac_sha256,
+    parse_integer,
+)
 
 NOW = datetime(2026, 1, 4, 12, 0, tzinfo=UTC)
 
 
-def request_of(call: Call, method: str = "POST", **changes: object) -> HookRequest:
+def build_request(call: Call, method: str = "POST", **changes: object) -> HookRequest:
     parts = urlsplit(call.path)
     path_secret = parts.path.split("/")[4] if parts.path.count("/") == 4 else None
     values = {
@@ -32,66 +40,70 @@ def request_of(call: Call, method: str = "POST", **changes: object) -> HookReque
     return HookRequest(**values)  # type: ignore[arg-type]
 
 
-def proved(tool: Tool, request: HookRequest, *secrets: str, now: datetime = NOW, **settings: object) -> Proof:
+def verify_request(
+    tool: ToolExample, request: HookRequest, *secrets: str, now: datetime = NOW, **settings: object
+) -> Verification:
     adapter = ADAPTERS[tool.name]
     known = {tool.use: [secret.encode() for secret in secrets]}
-    return adapter.prove(request, known, adapter.settings.model_validate(settings), now)
+    return adapter.verify(request, known, adapter.settings.model_validate(settings), now)
 
 
 every_tool = pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS)
 
 
 @every_tool
-def test_the_right_secret_proves(tool: Tool) -> None:
-    assert proved(tool, request_of(tool.call("s", at=NOW)), tool.secret).holds
+def test_right_secret_is_verified(tool: ToolExample) -> None:
+    assert verify_request(tool, build_request(tool.call("s", at=NOW)), tool.secret).is_verified
 
 
 @every_tool
-def test_another_secret_proves_nothing(tool: Tool) -> None:
+def test_another_secret_fails_verification(tool: ToolExample) -> None:
     call = tool.call("s", secret=tool.other_secret, at=NOW)
 
-    assert proved(tool, request_of(call), tool.secret).refusal == "wrong"
+    assert verify_request(tool, build_request(call), tool.secret).refusal == "wrong"
 
 
 @every_tool
-def test_while_a_secret_is_changed_over_both_prove(tool: Tool) -> None:
+def test_both_secrets_are_verified_during_rotation(tool: ToolExample) -> None:
     for secret in (tool.secret, tool.other_secret):
-        assert proved(tool, request_of(tool.call("s", secret=secret, at=NOW)), tool.other_secret, tool.secret).holds
+        assert verify_request(
+            tool, build_request(tool.call("s", secret=secret, at=NOW)), tool.other_secret, tool.secret
+        ).is_verified
 
 
 @every_tool
-def test_without_a_proof_nothing_is_proved(tool: Tool) -> None:
+def test_request_without_signature_fails_verification(tool: ToolExample) -> None:
     call = Call("/v1/hooks/s", {"content-type": "application/json"}, tool.event)
 
-    assert proved(tool, request_of(call), tool.secret).refusal == "missing"
+    assert verify_request(tool, build_request(call), tool.secret).refusal == "missing"
 
 
 @every_tool
-def test_a_source_without_a_secret_is_never_open(tool: Tool) -> None:
-    assert proved(tool, request_of(tool.call("s", at=NOW))).refusal == "no-secret"
-    assert not proved(tool, request_of(Call("/v1/hooks/s", {}, b""))).holds
+def test_a_source_without_a_secret_is_never_open(tool: ToolExample) -> None:
+    assert verify_request(tool, build_request(tool.call("s", at=NOW))).refusal == "no-secret"
+    assert not verify_request(tool, build_request(Call("/v1/hooks/s", {}, b""))).is_verified
 
 
 @pytest.mark.parametrize("tool", [one for one in TOOLS.values() if one.use == "signing"], ids=lambda tool: tool.name)
-def test_a_changed_byte_of_the_body_proves_nothing(tool: Tool) -> None:
+def test_changed_byte_of_body_fails_verification(tool: ToolExample) -> None:
     call = tool.call("s", at=NOW)
     changed = Call(call.path, call.headers, call.body.replace(b"a", b"b", 1) + b" ")
 
-    assert proved(tool, request_of(changed), tool.secret).refusal == "wrong"
+    assert verify_request(tool, build_request(changed), tool.secret).refusal == "wrong"
 
 
 @pytest.mark.parametrize("tool", [tool for tool in TOOLS.values() if tool.timed], ids=lambda tool: tool.name)
-def test_a_signed_time_more_than_five_minutes_off_is_refused(tool: Tool) -> None:
+def test_a_signed_time_more_than_five_minutes_off_is_refused(tool: ToolExample) -> None:
     for minutes, refusal in ((5, None), (-5, None), (6, "stale"), (-6, "ahead")):
         call = tool.call("s", at=NOW - timedelta(minutes=minutes))
-        assert proved(tool, request_of(call), tool.secret).refusal == refusal
+        assert verify_request(tool, build_request(call), tool.secret).refusal == refusal
 
 
 @pytest.mark.parametrize(
     "garbage", ["", " ", "v1,", "v1,%%", "sha256=", "sha256=zz", "hmacsha256=", "ü", "v1,AAAA v1,", "=" * 5000]
 )
 @every_tool
-def test_garbage_in_place_of_a_signature_proves_nothing(tool: Tool, garbage: str) -> None:
+def test_garbage_signature_fails_verification(tool: ToolExample, garbage: str) -> None:
     call = tool.call("s", at=NOW)
     headers = {
         name: garbage if "signature" in name or name in ("authorization", "x-accord-secret") else value
@@ -99,9 +111,9 @@ def test_garbage_in_place_of_a_signature_proves_nothing(tool: Tool, garbage: str
     }
     path = f"/v1/hooks/s/{garbage}" if tool.use == "url" else call.path
 
-    proof = proved(tool, request_of(Call(path, headers, call.body)), tool.secret)
+    verification = verify_request(tool, build_request(Call(path, headers, call.body)), tool.secret)
 
-    assert proof.refusal in ("missing", "wrong")
+    assert verification.refusal in ("missing", "wrong")
 
 
 def test_the_published_vector_of_standard_webhooks_holds() -> None:
@@ -116,7 +128,7 @@ def test_the_published_vector_of_standard_webhooks_holds() -> None:
     )
     at = datetime.fromtimestamp(1614265330, UTC)
 
-    assert proved(TOOLS["standard-webhooks"], request_of(call), WHSEC, now=at).holds
+    assert verify_request(TOOLS["standard-webhooks"], build_request(call), WHSEC, now=at).is_verified
 
 
 def test_one_right_signature_among_several_is_enough() -> None:
@@ -124,9 +136,9 @@ def test_one_right_signature_among_several_is_enough() -> None:
     call = tool.call("s", at=NOW)
     several = f"v1a,AAAA v2,BBBB v1,{b64(b'x' * 32)} {call.headers['webhook-signature']}"
 
-    assert proved(
-        tool, request_of(Call(call.path, {**call.headers, "webhook-signature": several}, call.body)), tool.secret
-    ).holds
+    assert verify_request(
+        tool, build_request(Call(call.path, {**call.headers, "webhook-signature": several}, call.body)), tool.secret
+    ).is_verified
 
 
 def test_the_published_vector_of_the_hub_signature_holds() -> None:
@@ -134,7 +146,7 @@ def test_the_published_vector_of_the_hub_signature_holds() -> None:
     digest = "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
     call = Call("/v1/hooks/s", {"x-hub-signature-256": f"sha256={digest}"}, b"Hello, World!")
 
-    assert proved(TOOLS["meta-lead-ads"], request_of(call), "It's a Secret to Everybody").holds
+    assert verify_request(TOOLS["meta-lead-ads"], build_request(call), "It's a Secret to Everybody").is_verified
 
 
 def test_the_published_vectors_of_the_hashes_hold() -> None:
@@ -146,16 +158,18 @@ def test_the_published_vectors_of_the_hashes_hold() -> None:
     assert hmac_sha256(message[:5], message[5:])(key).hex() == expected
 
 
-def test_hubspots_first_signature_proves_unless_the_source_forbids_it() -> None:
+def test_hubspot_v1_signature_is_verified_unless_forbidden() -> None:
     tool = TOOLS["hubspot"]
     _, headers = hubspot_v1(tool.event, tool.secret, NOW, "")
     call = Call("/v1/hooks/s", headers, tool.event)
 
-    assert proved(tool, request_of(call), tool.secret).holds
-    assert proved(tool, request_of(call), "another").refusal == "wrong"
-    assert proved(tool, request_of(call), tool.secret, signatures="v3").refusal == "missing"
+    assert verify_request(tool, build_request(call), tool.secret).is_verified
+    assert verify_request(tool, build_request(call), "another").refusal == "wrong"
+    assert verify_request(tool, build_request(call), tool.secret, signatures="v3").refusal == "missing"
     assert (
-        proved(tool, request_of(call, headers={**headers, "x-hubspot-signature-version": "v2"}), tool.secret).refusal
+        verify_request(
+            tool, build_request(call, headers={**headers, "x-hubspot-signature-version": "v2"}), tool.secret
+        ).refusal
         == "missing"
     )
 
@@ -167,9 +181,11 @@ def test_hubspot_hashes_the_uri_with_some_escapes_undone() -> None:
     digest = hmac_by_openssl("sha256", tool.secret, b"POST" + hashed.encode() + b"[]" + stamp.encode())
     headers = {"x-hubspot-signature-v3": b64(digest), "x-hubspot-request-timestamp": stamp}
 
-    assert proved(tool, request_of(Call("", headers, b"[]"), url=sent), tool.secret).holds
+    assert verify_request(tool, build_request(Call("", headers, b"[]"), url=sent), tool.secret).is_verified
     assert (
-        proved(tool, request_of(Call("", headers, b"[]"), url=sent.replace("crm", "cdn")), tool.secret).refusal
+        verify_request(
+            tool, build_request(Call("", headers, b"[]"), url=sent.replace("crm", "cdn")), tool.secret
+        ).refusal
         == "wrong"
     )
 
@@ -179,50 +195,54 @@ def test_linkedins_signature_holds_with_and_without_its_prefix() -> None:
     call = tool.call("s")
     bare = call.headers["x-li-signature"].removeprefix("hmacsha256=")
 
-    assert proved(tool, request_of(Call(call.path, {"x-li-signature": bare}, call.body)), tool.secret).holds
-    assert proved(tool, request_of(Call(call.path, {"x-li-signature": bare.upper()}, call.body)), tool.secret).holds
+    assert verify_request(
+        tool, build_request(Call(call.path, {"x-li-signature": bare}, call.body)), tool.secret
+    ).is_verified
+    assert verify_request(
+        tool, build_request(Call(call.path, {"x-li-signature": bare.upper()}, call.body)), tool.secret
+    ).is_verified
 
 
-def test_any_of_its_three_ways_proves_a_generic_sender_and_a_key_of_accord_does_too() -> None:
+def test_generic_sender_is_verified_by_any_secret_or_api_key() -> None:
     adapter = ADAPTERS["generic"]
     settings = adapter.settings.model_validate({"header": "X-Token"})
-    known = {use: [f"the secret of {use}".encode()] for use in adapter.uses}
+    known = {use: [f"the secret of {use}".encode()] for use in adapter.secret_kinds}
 
     def refusal(**changes: object) -> str | None:
-        return adapter.prove(request_of(Call("/v1/hooks/s", {}, b"{}"), **changes), known, settings, NOW).refusal
+        return adapter.verify(build_request(Call("/v1/hooks/s", {}, b"{}"), **changes), known, settings, NOW).refusal
 
     assert refusal(headers={"x-token": "the secret of header"}) is None
     assert refusal(headers={"authorization": "Bearer the secret of bearer"}) is None
     assert refusal(path_secret="the secret of url") is None
     assert refusal(query={"secret": "the secret of url"}) is None
-    assert refusal(key_holder=True) is None
+    assert refusal(has_api_key=True) is None
     assert refusal(headers={"authorization": "Basic the secret of bearer"}) == "missing"
     assert refusal(headers={"x-token": "the secret of url"}) == "wrong"
 
 
-def test_marketo_is_proved_by_its_header_alone() -> None:
+def test_marketo_is_verified_by_its_header_alone() -> None:
     adapter = ADAPTERS["marketo"]
     call = Call("/v1/hooks/s", {"authorization": "Bearer the-custom-header"}, b"{}")
 
-    request = request_of(call, key_holder=True, path_secret="the-custom-header")
-    assert adapter.prove(request, {"header": [b"the-custom-header"]}, adapter.settings(), NOW).refusal == "missing"
+    request = build_request(call, has_api_key=True, path_secret="the-custom-header")
+    assert adapter.verify(request, {"header": [b"the-custom-header"]}, adapter.settings(), NOW).refusal == "missing"
 
 
 @pytest.mark.parametrize("text", ["", "-5", "+5", " 5", "5.0", "1e9", "٥", "9" * 17, None])
 def test_a_time_that_is_no_plain_number_is_none(text: str | None) -> None:
-    assert whole_seconds(text) is None
+    assert parse_integer(text) is None
 
 
 @given(st.binary(max_size=200), st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=3))
 def test_only_a_digest_of_one_of_the_keys_holds(message: bytes, keys: list[bytes]) -> None:
     mac = hmac_sha256(message)
     for key in keys:
-        assert signed([unhex(mac(key).hex())], keys, mac) is None
-        assert signed([unbase64(b64(mac(key)))], keys, mac) is None
-    assert signed([mac(b"no key of these" * 9)], keys, mac) == "wrong"
+        assert check_signature([decode_hex(mac(key).hex())], keys, mac) is None
+        assert check_signature([decode_base64(b64(mac(key)))], keys, mac) is None
+    assert check_signature([mac(b"no key of these" * 9)], keys, mac) == "wrong"
 
 
 @given(st.text(max_size=40), st.text(min_size=1, max_size=40))
 def test_a_secret_is_itself_only(offered: str, secret: str) -> None:
-    refusal = same_secret(offered, [secret.encode("utf-8", "surrogatepass")])
+    refusal = check_secret(offered, [secret.encode("utf-8", "surrogatepass")])
     assert (refusal is None) == (offered == secret)

@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
-from tests.intake.hooking import SEALING_KEY, Connected, connected, settings_of
+from tests.intake.hook_service import SEALING_KEY, HookClient, running_hook_client, settings_of
 from tests.intake.tools import TOOLS
 
-from intake.sources.service.secrets import NoKeys, NotOpened, Vault, keys_of
+from intake.sources.service.secrets import DecryptionFailed, NoEncryptionKey, SecretCipher, parse_keys
 
 MAUTIC = TOOLS["mautic"]
 OTHER_KEY = base64.urlsafe_b64encode(b"z" * 32).decode()
 
 
 @pytest.fixture
-async def intake(database_url: str, keys_file: Path) -> AsyncIterator[Connected]:
-    async with connected(database_url, keys_file) as one:
+async def intake(database_url: str, keys_file: Path) -> AsyncIterator[HookClient]:
+    async with running_hook_client(database_url, keys_file) as one:
         yield one
 
 
@@ -32,7 +32,7 @@ def pointers(answer: Any) -> set[str]:
     return {error["pointer"] for error in answer.json()["errors"]}
 
 
-async def test_a_source_is_made_read_changed_and_forgotten(intake: Connected) -> None:
+async def test_a_source_is_made_read_changed_and_forgotten(intake: HookClient) -> None:
     body = {
         "adapter": "mautic",
         "settings": {"on_deletion": "erase"},
@@ -67,7 +67,7 @@ async def test_a_source_is_made_read_changed_and_forgotten(intake: Connected) ->
     assert (await intake.admin.http.delete("/v1/sources/nurture mail")).status_code == 404
 
 
-async def test_nobodys_change_is_lost(intake: Connected) -> None:
+async def test_concurrent_changes_are_not_lost(intake: HookClient) -> None:
     first = await intake.put("s", {})
     assert (await intake.put("s", {})).status_code == 428
     assert (await intake.put("s", {}, **{"If-None-Match": "*"})).status_code == 412
@@ -78,14 +78,14 @@ async def test_nobodys_change_is_lost(intake: Connected) -> None:
     assert (await intake.put("s", {}, **{"If-Match": first.headers["etag"]})).status_code == 412
 
 
-async def test_a_source_that_was_forgotten_and_made_anew_is_another_state(intake: Connected) -> None:
+async def test_recreated_source_has_another_etag(intake: HookClient) -> None:
     first = await intake.put("s", {})
     await intake.admin.http.delete("/v1/sources/s")
     await intake.put("s", {})
     assert (await intake.put("s", {}, **{"If-Match": first.headers["etag"]})).status_code == 412
 
 
-async def test_sources_are_listed_by_name_page_by_page(intake: Connected) -> None:
+async def test_sources_are_listed_by_name_page_by_page(intake: HookClient) -> None:
     for name in ("c", "a", "b"):
         (await intake.put(name, {})).raise_for_status()
     page = (await intake.admin.get("/v1/sources", limit="2")).json()
@@ -94,7 +94,7 @@ async def test_sources_are_listed_by_name_page_by_page(intake: Connected) -> Non
     assert ([one["name"] for one in page["items"]], page["next_cursor"]) == (["c"], None)
 
 
-async def test_only_an_admin_configures(intake: Connected) -> None:
+async def test_only_an_admin_configures(intake: HookClient) -> None:
     for caller in ("reader", "public"):
         assert (await intake.caller(caller).get("/v1/sources")).status_code == 403
         assert (await intake.caller(caller).http.put("/v1/sources/s", json={})).status_code == 403
@@ -103,7 +103,7 @@ async def test_only_an_admin_configures(intake: Connected) -> None:
 
 
 async def test_no_answer_no_row_and_no_log_holds_a_secret(
-    intake: Connected, capsys: pytest.CaptureFixture[str]
+    intake: HookClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     secret = "this-must-never-be-seen"
     answers = [
@@ -128,7 +128,7 @@ async def test_no_answer_no_row_and_no_log_holds_a_secret(
     assert secret not in seen.out + seen.err
 
 
-async def test_a_secret_is_changed_over_with_two_valid_ones(intake: Connected) -> None:
+async def test_a_secret_is_changed_over_with_two_valid_ones(intake: HookClient) -> None:
     await intake.connect("mautic", "s")
 
     async def change(secrets: dict[str, Any]) -> list[dict[str, Any]]:
@@ -157,7 +157,7 @@ async def test_a_secret_is_changed_over_with_two_valid_ones(intake: Connected) -
     assert await statuses() == [401, 401, 401], "without a secret a source is never open"
 
 
-async def test_the_secret_before_is_valid_until_a_time(intake: Connected) -> None:
+async def test_the_secret_before_is_valid_until_a_time(intake: HookClient) -> None:
     await intake.connect("mautic", "s")
 
     async def change(until: datetime) -> list[dict[str, Any]]:
@@ -175,14 +175,14 @@ async def test_the_secret_before_is_valid_until_a_time(intake: Connected) -> Non
     assert (await intake.send("mautic", "s", secret="second")).status_code == 200
 
 
-async def test_another_adapter_does_not_inherit_secrets(intake: Connected) -> None:
+async def test_another_adapter_does_not_inherit_secrets(intake: HookClient) -> None:
     await intake.connect("mautic", "s")
     tag = (await intake.admin.get("/v1/sources/s")).headers["etag"]
     changed = await intake.put("s", {"adapter": "typeform"}, **{"If-Match": tag})
     assert changed.json()["secrets"] == {}
 
 
-async def test_what_does_not_fit_is_refused_with_its_place(intake: Connected) -> None:
+async def test_what_does_not_fit_is_refused_with_its_place(intake: HookClient) -> None:
     body = {
         "adapter": "hubspot",
         "settings": {"base_url": "ftp://x", "properties": ["Bad Name"], "other": 1},
@@ -220,87 +220,87 @@ async def test_what_does_not_fit_is_refused_with_its_place(intake: Connected) ->
     "url",
     ["https://u:p@host", "https://host?x=1", "https://host#f", "https://", "host", "https://h:99999", "https://ü"],
 )
-async def test_a_base_url_is_scheme_and_host(intake: Connected, url: str) -> None:
+async def test_a_base_url_is_scheme_and_host(intake: HookClient, url: str) -> None:
     assert pointers(await intake.put("s", {"adapter": "hubspot", "settings": {"public_base_url": url}})) == {
         "/settings/public_base_url"
     }
 
 
 async def test_without_a_key_there_are_no_secrets_and_everything_else_works(database_url: str, keys_file: Path) -> None:
-    async with connected(database_url, keys_file, secrets_keys=None) as intake:
+    async with running_hook_client(database_url, keys_file, secrets_keys=None) as intake:
         refused = await intake.put("s", {"adapter": "mautic", "secrets": {"signing": "x"}})
-        assert (refused.status_code, refused.json()["type"]) == (409, "/problems/no-key-for-secrets")
+        assert (refused.status_code, refused.json()["type"]) == (409, "/problems/no-encryption-key")
         assert (await intake.put("s", {"adapter": "mautic", "mapping": {"columns": {"a": "email"}}})).status_code == 201
         assert (await intake.send("mautic", "s")).status_code == 401
         lead = await intake.marketing.post("/v1/leads", {"source": "s", "email": "ada@initech.example"})
         assert lead.status_code == 201
 
 
-async def test_a_name_that_is_not_configured_still_works_for_submissions(intake: Connected) -> None:
+async def test_a_name_that_is_not_configured_still_works_for_submissions(intake: HookClient) -> None:
     assert (
         await intake.marketing.post("/v1/leads", {"source": "nobody's", "email": "a@initech.example"})
     ).status_code == 201
 
 
 async def test_the_key_is_changed_without_losing_a_secret(database_url: str, keys_file: Path) -> None:
-    async with connected(database_url, keys_file) as intake:
+    async with running_hook_client(database_url, keys_file) as intake:
         await intake.connect("mautic", "s")
-    async with connected(database_url, keys_file, secrets_keys=f"{OTHER_KEY}, {SEALING_KEY}") as intake:
+    async with running_hook_client(database_url, keys_file, secrets_keys=f"{OTHER_KEY}, {SEALING_KEY}") as intake:
         assert (await intake.send("mautic", "s")).status_code == 200
         before = await intake.rows("SELECT secrets::text AS sealed FROM source")
-        worker = next(worker for worker in intake.service.workers if worker.name == "sources-reseal")
+        worker = next(worker for worker in intake.service.workers if worker.name == "sources-reencrypt")
         await worker._work()  # type: ignore[attr-defined]
         assert await intake.rows("SELECT secrets::text AS sealed FROM source") != before
-    async with connected(database_url, keys_file, secrets_keys=OTHER_KEY) as intake:
+    async with running_hook_client(database_url, keys_file, secrets_keys=OTHER_KEY) as intake:
         assert (await intake.send("mautic", "s")).status_code == 200
-    async with connected(database_url, keys_file, secrets_keys=SEALING_KEY) as intake:
+    async with running_hook_client(database_url, keys_file, secrets_keys=SEALING_KEY) as intake:
         assert (await intake.send("mautic", "s")).status_code == 401, "a secret that no key opens proves nothing"
         assert (await intake.admin.get("/v1/sources/s")).status_code == 200
 
 
 def test_the_vault_binds_a_secret_to_its_place() -> None:
-    vault = Vault([b"k" * 32])
-    sealed = vault.seal("geheim €", "source", "signing", "1")
+    cipher = SecretCipher([b"k" * 32])
+    encrypted = cipher.encrypt("geheim €", "source", "signing", "1")
 
-    assert vault.open(sealed, "source", "signing", "1") == "geheim €"
-    assert sealed != vault.seal("geheim €", "source", "signing", "1")
+    assert cipher.decrypt(encrypted, "source", "signing", "1") == "geheim €"
+    assert encrypted != cipher.encrypt("geheim €", "source", "signing", "1")
     for place in (
         ("other", "signing", "1"),
         ("source", "token", "1"),
         ("source", "signing", "2"),
         ("sources", "igning", "1"),
     ):
-        with pytest.raises(NotOpened):
-            vault.open(sealed, *place)
-    for broken in ("", "AAAA", sealed[:-8] + "AAAAAAA=", "not base64 ü"):
-        with pytest.raises(NotOpened):
-            vault.open(broken, "source", "signing", "1")
-    with pytest.raises(NotOpened):
-        Vault([b"l" * 32]).open(sealed, "source", "signing", "1")
-    with pytest.raises(NoKeys):
-        Vault([]).seal("x")
-    assert "k" * 32 not in repr(vault)
+        with pytest.raises(DecryptionFailed):
+            cipher.decrypt(encrypted, *place)
+    for broken in ("", "AAAA", encrypted[:-8] + "AAAAAAA=", "not base64 ü"):
+        with pytest.raises(DecryptionFailed):
+            cipher.decrypt(broken, "source", "signing", "1")
+    with pytest.raises(DecryptionFailed):
+        SecretCipher([b"l" * 32]).decrypt(encrypted, "source", "signing", "1")
+    with pytest.raises(NoEncryptionKey):
+        SecretCipher([]).encrypt("x")
+    assert "k" * 32 not in repr(cipher)
 
 
 def test_keys_are_read_in_either_alphabet_and_a_bad_one_is_not_quoted() -> None:
     standard = base64.b64encode(b"\xff" * 32).decode()
-    assert keys_of(f"{standard},{base64.urlsafe_b64encode(bytes(32)).decode().rstrip('=')}\n") == [
+    assert parse_keys(f"{standard},{base64.urlsafe_b64encode(bytes(32)).decode().rstrip('=')}\n") == [
         b"\xff" * 32,
         bytes(32),
     ]
-    assert keys_of("") == []
+    assert parse_keys("") == []
     for bad in ("short", "x" * 44, ",".join([standard] * 11)):
         with pytest.raises(ValueError, match="key") as caught:
-            keys_of(bad)
+            parse_keys(bad)
         assert bad[:20] not in str(caught.value)
 
 
-def test_keys_come_from_a_file_too_and_settings_say_what_is_wrong(tmp_path: Path) -> None:
+def test_keys_are_read_from_file_and_errors_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text(SEALING_KEY + "\n")
-    assert settings_of("postgresql://x", tmp_path, secrets_keys=None, secrets_keys_file=path).sealing_keys() == keys_of(
-        SEALING_KEY
-    )
+    assert settings_of(
+        "postgresql://x", tmp_path, secrets_keys=None, secrets_keys_file=path
+    ).encryption_keys() == parse_keys(SEALING_KEY)
     with pytest.raises(ValidationError, match="exclude each other"):
         settings_of("postgresql://x", tmp_path, secrets_keys_file=path)
     with pytest.raises(ValidationError, match="cannot be read"):
@@ -308,4 +308,4 @@ def test_keys_come_from_a_file_too_and_settings_say_what_is_wrong(tmp_path: Path
     with pytest.raises(ValidationError) as caught:
         settings_of("postgresql://x", tmp_path, secrets_keys=SecretStr("my-secret-key-that-is-too-short"))
     assert "my-secret" not in "".join(str(one["msg"]) for one in caught.value.errors(include_input=False))
-    assert settings_of("postgresql://x", tmp_path, secrets_keys=None).sealing_keys() == []
+    assert settings_of("postgresql://x", tmp_path, secrets_keys=None).encryption_keys() == []

@@ -47,7 +47,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Tool:
+class ToolExample:
     """How one tool calls: `sign(body, secret, at, path)` gives path and headers. `timed`: the signature covers a time."""
 
     name: str
@@ -121,7 +121,7 @@ def _header(_body: bytes, secret: str, _at: datetime, path: str) -> tuple[str, d
     return path, {**JSON, "x-accord-secret": secret}
 
 
-def dumped(document: Any) -> bytes:
+def dump_json(document: Any) -> bytes:
     return json.dumps(document, ensure_ascii=False).encode()
 
 
@@ -253,18 +253,29 @@ URL_SECRET, URL_SECRET_NEW = "a-secret-in-the-url-1", "a-secret-in-the-url-2"
 TOOLS = {
     tool.name: tool
     for tool in (
-        Tool("standard-webhooks", WHSEC, WHSEC_NEW, "signing", dumped(STANDARD), _standard_webhooks, timed=True),
-        Tool(
-            "cloudevents", "a-token-of-its-own", "another-token-of-its-own", "bearer", dumped(STANDARD["data"]), _bearer
+        ToolExample(
+            "standard-webhooks", WHSEC, WHSEC_NEW, "signing", dump_json(STANDARD), _standard_webhooks, timed=True
         ),
-        Tool("hubspot", "client-secret", "new-client-secret", "signing", dumped(HUBSPOT), _hubspot, timed=True),
-        Tool("mautic", "mautic secret", "new mautic secret", "signing", dumped(MAUTIC), _mautic),
-        Tool("mailchimp", URL_SECRET, URL_SECRET_NEW, "url", urlencode(MAILCHIMP).encode(), _mailchimp),
-        Tool("typeform", "typeform-secret", "new-typeform-secret", "signing", dumped(TYPEFORM), _typeform),
-        Tool("meta-lead-ads", "app-secret", "new-app-secret", "signing", dumped(META), _meta),
-        Tool("linkedin-lead-gen", "li-client-secret", "new-li-client-secret", "signing", dumped(LINKEDIN), _linkedin),
-        Tool("segment", "shared-secret", "new-shared-secret", "signing", dumped(SEGMENT), _segment),
-        Tool("marketo", "the-custom-header", "the-new-custom-header", "header", dumped(OWN), _header),
-        Tool("generic", "the-header-of-mine", "the-new-header-of-mine", "header", dumped(OWN), _header),
+        ToolExample(
+            "cloudevents",
+            "a-token-of-its-own",
+            "another-token-of-its-own",
+            "bearer",
+            dump_json(STANDARD["data"]),
+            _bearer,
+        ),
+        ToolExample(
+            "hubspot", "client-secret", "new-client-secret", "signing", dump_json(HUBSPOT), _hubspot, timed=True
+        ),
+        ToolExample("mautic", "mautic secret", "new mautic secret", "signing", dump_json(MAUTIC), _mautic),
+        ToolExample("mailchimp", URL_SECRET, URL_SECRET_NEW, "url", urlencode(MAILCHIMP).encode(), _mailchimp),
+        ToolExample("typeform", "typeform-secret", "new-typeform-secret", "signing", dump_json(TYPEFORM), _typeform),
+        ToolExample("meta-lead-ads", "app-secret", "new-app-secret", "signing", dump_json(META), _meta),
+        ToolExample(
+            "linkedin-lead-gen", "li-client-secret", "new-li-client-secret", "signing", dump_json(LINKEDIN), _linkedin
+        ),
+        ToolExample("segment", "shared-secret", "new-shared-secret", "signing", dump_json(SEGMENT), _segment),
+        ToolExample("marketo", "the-custom-header", "the-new-custom-header", "header", dump_json(OWN), _header),
+        ToolExample("generic", "the-header-of-mine", "the-new-header-of-mine", "header", dump_json(OWN), _header),
     )
 }

@@ -43,7 +43,7 @@ class ToolServer:
         with self._lock:
             self._replies[path] = list(replies)
 
-    def take(self, target: str, headers: dict[str, str]) -> Reply:
+    def serve(self, target: str, headers: dict[str, str]) -> Reply:
         with self._lock:
             self.asked.append((target, headers))
             replies = self._replies.get(target.partition("?")[0], [self.default])
@@ -56,7 +56,7 @@ def _handler(server_of: Callable[[], ToolServer]) -> type[BaseHTTPRequestHandler
 
         def do_GET(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
-            reply = server_of().take(self.path, headers)
+            reply = server_of().serve(self.path, headers)
             if reply.before is not None:
                 reply.before()
             try:

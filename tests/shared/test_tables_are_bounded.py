@@ -48,7 +48,7 @@ class Pruned:
 
 
 _JOB = """INSERT INTO import_job (import_id, source, caller, state, dry_run, bytes_received, bytes_done, row_number, counts,
-    cancel_requested, created_at, finished_at, touched_at) VALUES ($2, 's', 'c', 'finished', false, 0, 0, 0, '{}', false, $1, $1, $1)"""
+    cancel_requested, created_at, finished_at, updated_at) VALUES ($2, 's', 'c', 'finished', false, 0, 0, 0, '{}', false, $1, $1, $1)"""
 PRUNED = {
     "inbox": Pruned("prune-messages", "INSERT INTO inbox (event_id, consumer, received_at) VALUES ($2, 'c', $1)"),
     "dead_letter": Pruned(
@@ -73,7 +73,7 @@ PRUNED = {
     ),
     "hook_event": Pruned(
         "hook-events-prune",
-        """INSERT INTO hook_event (hook_event_id, source, event_id, act, reference, keys, content, state, attempts, due_at, occurred_at,
+        """INSERT INTO hook_event (hook_event_id, source, event_id, action, reference, keys, content, state, attempts, due_at, occurred_at,
         recorded_at, updated_at) VALUES ($2, 's', $2::uuid::text, 'submit', '{}', '{}', '{}', 'failed', 0, $1, $1, $1, $1)""",
     ),
     "import_chunk": Pruned(

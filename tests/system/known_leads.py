@@ -111,7 +111,7 @@ def _utc(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-def facts_of(leads: Sequence[KnownLead]) -> Facts:
+def extract_facts(leads: Sequence[KnownLead]) -> Facts:
     """The facts, counted one lead at a time."""
     won = [lead for lead in leads if lead.won_at]
     days = [lead.days_to_win for lead in won if lead.days_to_win is not None]

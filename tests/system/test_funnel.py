@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 import yaml
-from tests.system.known_leads import DEFINITION, LEADS, OLIST_FACTS, Facts, KnownLead, facts_of, known_leads
+from tests.system.known_leads import DEFINITION, LEADS, OLIST_FACTS, Facts, KnownLead, extract_facts, known_leads
 from tests.system.running import RUN_BY_SOMEBODY_ELSE, Running, running_stack
 
 from accord_local.demo.client import wait_for
@@ -27,7 +27,7 @@ def known() -> list[KnownLead]:
 
 @pytest.fixture(scope="module")
 def facts(known: list[KnownLead]) -> Facts:
-    return facts_of(known)
+    return extract_facts(known)
 
 
 @pytest.fixture(scope="module")

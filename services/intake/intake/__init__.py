@@ -1,1 +1,1 @@
-"""Intake: takes leads and activities in over HTTP, decides who a lead is, and publishes what it captured."""
+"""Intake: captures leads and activities over HTTP, decides who a lead is, and publishes what it captured."""

@@ -19,42 +19,42 @@ from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
 from accord.service import Service, run
 from intake.capture.api.activities import ACTIVITIES_OPENAPI, activity_routes
-from intake.capture.api.answers import captured, recorded
+from intake.capture.api.answers import encode_activity, encode_capture
 from intake.capture.api.submissions import SUBMISSIONS_OPENAPI, submission_routes
 from intake.capture.service.capture import Capture, CaptureResult
-from intake.capture.service.record import ActivityRequest, ActivityResult, Record
+from intake.capture.service.record import ActivityRecorder, ActivityRequest, ActivityResult
 from intake.hooks.api.events import hook_event_router
 from intake.hooks.api.hooks import HOOKS_OPENAPI, hook_routes
 from intake.hooks.api.hooks import PREFIX as HOOKS_PREFIX
 from intake.hooks.service.events import HookEvents
-from intake.hooks.service.fetch import HookWork
-from intake.hooks.service.known import KnownSources
-from intake.hooks.service.outbound import Outbound
-from intake.hooks.service.receive import Hooks
+from intake.hooks.service.outbound import OutboundClient
+from intake.hooks.service.processing import HookEventProcessor
+from intake.hooks.service.receive import HookReceiver
+from intake.hooks.service.source_cache import SourceCache
 from intake.identity.api.accounts import account_router
 from intake.identity.api.corrections import correction_router
 from intake.identity.api.merges import merge_router
-from intake.identity.service.correct import Correct
+from intake.identity.service.correct import LeadCorrector
 from intake.imports.api import IMPORTS_OPENAPI, import_router, import_routes
 from intake.imports.api import PATH as IMPORTS_PATH
 from intake.imports.service.imports import Imports
 from intake.imports.service.upload import OpenLimits
-from intake.imports.service.work import ImportWorker, Limits, prune_worker
+from intake.imports.service.worker import ImportWorker, Limits, prune_worker
 from intake.leads.api import lead_router
-from intake.leads.service.person import CaptureRequest
+from intake.leads.service.submissions import CaptureRequest
 from intake.policy.api import POLICY_EXAMPLE, quality_router
-from intake.policy.service.agreement import POLICY, judge_of
+from intake.policy.service.agreement import POLICY, compile_policy
 from intake.policy.service.report import EffectPreviews
 from intake.privacy.api import privacy_router
-from intake.privacy.service.erase import Erase
+from intake.privacy.service.erase import PersonEraser
 from intake.privacy.service.retention import Retention
 from intake.quarantine.api import quarantine_router
 from intake.quarantine.queries import EXPIRING
 from intake.quarantine.service import Quarantine
 from intake.settings import Settings
 from intake.sources.api import source_router
-from intake.sources.service.secrets import Vault
-from intake.sources.service.sources import Sources, reseal_worker
+from intake.sources.service.secrets import SecretCipher
+from intake.sources.service.sources import Sources, reencryption_worker
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -68,9 +68,9 @@ def build(settings: Settings) -> Service:
         application_name="intake",
     )
     policies = AgreementStore(database, POLICY)
-    judges = ActiveCache(policies, judge_of)
-    capture, record = Capture(database, judges, captured), Record(database, recorded)
-    erase = Erase(database, judges)
+    evaluators = ActiveCache(policies, compile_policy)
+    capture, record = Capture(database, evaluators, encode_capture), ActivityRecorder(database, encode_activity)
+    erase = PersonEraser(database, evaluators)
     captures: GroupCommit[CaptureRequest, Done[CaptureResult]] = GroupCommit(
         capture.apply,
         batch_rows_max=settings.group_rows_max,
@@ -83,20 +83,20 @@ def build(settings: Settings) -> Service:
         queue_rows_max=settings.queue_rows_max,
         name="activities",
     )
-    imports = Imports(database, judges, OpenLimits(settings.imports_open_max, settings.imports_open_per_key_max))
+    imports = Imports(database, evaluators, OpenLimits(settings.imports_open_max, settings.imports_open_per_key_max))
     limits = Limits(settings.import_rows_max, settings.import_failures_max, settings.import_rows_per_s)
-    quarantine = Quarantine(database, judges)
+    quarantine = Quarantine(database, evaluators)
     kept = timedelta(days=settings.submission_retention_days)
-    vault = Vault(settings.sealing_keys())
-    sources = Sources(database, vault)
-    known = KnownSources(database, vault, sources)
-    hooks = Hooks(database, known, captures, activities)
-    outbound = Outbound(
+    cipher = SecretCipher(settings.encryption_keys())
+    sources = Sources(database, cipher)
+    source_cache = SourceCache(database, cipher, sources)
+    hooks = HookReceiver(database, source_cache, captures, activities)
+    outbound = OutboundClient(
         timeout_s=settings.outbound_timeout_s,
         bytes_max=settings.outbound_bytes_max,
         allow_private=settings.outbound_allow_private,
     )
-    hook_work = HookWork(database, known, capture, record, erase, outbound, kept)
+    hook_events = HookEventProcessor(database, source_cache, capture, record, erase, outbound, kept)
     relay = Relay(PostgresRelayStore(database), KafkaLog(settings.kafka), "intake", lanes=settings.relay_lanes)
     return Service(
         name="intake",
@@ -113,15 +113,15 @@ def build(settings: Settings) -> Service:
         ],
         openapi_paths={**SUBMISSIONS_OPENAPI, **ACTIVITIES_OPENAPI, **IMPORTS_OPENAPI, **HOOKS_OPENAPI},
         streamed_bytes_max={IMPORTS_PATH: settings.import_bytes_max},
-        raw_body_prefixes=[HOOKS_PREFIX],  # they mend what no database holds, after the proof
+        raw_body_prefixes=[HOOKS_PREFIX],  # they mend what no database holds, after verification
         routers=[
             lead_router(database),
-            correction_router(Correct(database, judges)),
+            correction_router(LeadCorrector(database, evaluators)),
             account_router(database),
             merge_router(database),
             privacy_router(database, erase),
             quarantine_router(quarantine, kept),
-            quality_router(database, judges, EffectPreviews(database)),
+            quality_router(database, evaluators, EffectPreviews(database)),
             source_router(sources),
             import_router(imports),
             hook_event_router(HookEvents(database)),
@@ -135,13 +135,13 @@ def build(settings: Settings) -> Service:
             agreement_worker(policies),
             idempotency_worker(database),
             Retention(database, quarantine, kept).worker(),
-            *hook_work.workers(),
-            ImportWorker(database, capture, judges, imports.arrived, limits),
+            *hook_events.workers(),
+            ImportWorker(database, capture, evaluators, imports.arrived, limits),
             prune_worker(database, settings.import_results_days),
             message_prune_worker(database),
-            reseal_worker(sources),
+            reencryption_worker(sources),
         ],
-        collectors=[hook_work.collector(), announced_collector(relay), stuck_rows_collector(database, [EXPIRING])],
+        collectors=[hook_events.collector(), announced_collector(relay), stuck_rows_collector(database, [EXPIRING])],
         close=outbound.close,
     )
 

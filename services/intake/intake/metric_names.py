@@ -6,12 +6,12 @@ from prometheus_client import Counter, Gauge
 
 HOOK_REFUSED = Counter(
     "accord_hook_refused_total",
-    "Calls of a configured source that proved nothing, by reason: no-secret, missing, wrong, stale or ahead.",
+    "Requests to a configured source that failed verification, by reason: no-secret, missing, wrong, stale or ahead.",
     ["source", "reason"],
 )
 HOOK_EVENTS = Counter(
     "accord_hook_events_total",
-    "Events that tools have sent, by what became of them: created, updated, merged, rejected, recorded, waiting, kept, ignored or"
+    "Events that tools have sent, by what became of them: created, updated, merged, rejected, recorded, waiting, failed, ignored or"
     " replayed.",
     ["source", "outcome"],
 )
@@ -23,11 +23,12 @@ HOOK_EVENTS_FAILED = Gauge(
 )
 HOOK_FETCHES = Counter(
     "accord_hook_fetches_total",
-    "Attempts at an event that waited, by how they ended: done, again or failed.",
+    "Attempts at an event that waited, by how they ended: done, retried or failed.",
     ["source", "outcome"],
 )
 SECRETS_UNREADABLE = Counter(
-    "accord_source_secrets_unreadable_total", "Secrets of sources that none of the keys opens; their source is refused."
+    "accord_source_secrets_unreadable_total",
+    "Secrets of sources that none of the keys decrypts; their source is refused.",
 )
 IMPORT_ROWS = Counter(
     "accord_import_rows_total",

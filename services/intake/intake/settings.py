@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from accord.settings import Settings as CommonSettings
 from intake.sources.domain.adapters.urls import BaseUrl
-from intake.sources.service.secrets import keys_of
+from intake.sources.service.secrets import parse_keys
 
 _KEYS_FILE_BYTES_MAX = 10_000
 
@@ -39,8 +39,8 @@ class Settings(CommonSettings):
     import_results_days: int = Field(default=90, ge=1, le=36_500)
     """How long it is kept what became of single rows."""
     secrets_keys: SecretStr | None = None
-    """Keys that seal the secrets of sources, in base64, 32 bytes each, apart by commas: the first seals, all open. None: no source can
-    have a secret. `secrets_keys_file` is a file with the same."""
+    """Keys that encrypt the secrets of sources, in base64, 32 bytes each, apart by commas: the first encrypts, all decrypt. None: no source
+    can have a secret. `secrets_keys_file` is a file with the same."""
     secrets_keys_file: Path | None = None
     public_base_url: BaseUrl | None = None
     """Scheme and host, and a path if there is one, under which tools reach this service; None: what the request itself says."""
@@ -55,7 +55,7 @@ class Settings(CommonSettings):
     @classmethod
     def _usable_keys(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            keys_of(value.get_secret_value())
+            parse_keys(value.get_secret_value())
         return value
 
     @model_validator(mode="after")
@@ -63,13 +63,13 @@ class Settings(CommonSettings):
         if self.secrets_keys is not None and self.secrets_keys_file is not None:
             raise ValueError("ACCORD_SECRETS_KEYS and ACCORD_SECRETS_KEYS_FILE exclude each other")
         if self.secrets_keys_file is not None:
-            self.sealing_keys()
+            self.encryption_keys()
         return self
 
-    def sealing_keys(self) -> list[bytes]:
-        """The keys that seal secrets, the sealing one first; none where none are set. Raises ValueError, which quotes no key."""
+    def encryption_keys(self) -> list[bytes]:
+        """The keys that encrypt secrets, the one that encrypts first; none where none are set. Raises ValueError, which quotes no key."""
         if self.secrets_keys is not None:
-            return keys_of(self.secrets_keys.get_secret_value())
+            return parse_keys(self.secrets_keys.get_secret_value())
         if self.secrets_keys_file is None:
             return []
         try:
@@ -77,4 +77,4 @@ class Settings(CommonSettings):
                 text = file.read(_KEYS_FILE_BYTES_MAX)
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"ACCORD_SECRETS_KEYS_FILE cannot be read: {type(error).__name__}") from None
-        return keys_of(text)
+        return parse_keys(text)

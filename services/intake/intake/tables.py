@@ -53,13 +53,13 @@ lead = Table(
     Column("domain", Text),
     Column("title", Text),
     Column("attributes", JSONB, nullable=False),
-    Column("stamps", JSONB, nullable=False),
+    Column("field_timestamps", JSONB, nullable=False),
     Column("account_id", UUID),
     Column("campaign", JSONB),
     Column("external_keys", ARRAY(Text), nullable=False),
     Column("policy_version", Integer),
     Column("quality_score", Double),
-    Column("held", Boolean, nullable=False),
+    Column("pending", Boolean, nullable=False),
     Column("merged_into", UUID),
     Column("sequence", BigInteger, nullable=False),
     _moment("recorded_at"),
@@ -116,7 +116,7 @@ submission = Table(
     Column("content", Text),
     _moment("occurred_at"),
     _moment("recorded_at"),
-    Column("form", Text),
+    Column("canonical", Text),
     Column("keys", ARRAY(Text)),
     Column("settled", Text),
     _moment("settled_at", nullable=True),
@@ -165,17 +165,17 @@ merge = Table(
 Index("merge_merged_lead_id_idx", merge.c.merged_lead_id)
 Index("merge_merge_id_idx", merge.c.merge_id, unique=True)
 
-apart = Table(
-    "apart",
+do_not_merge = Table(
+    "do_not_merge",
     metadata,
     Column("lead_id", UUID, nullable=False),
     Column("other_id", UUID, nullable=False),
     Column("merge_id", UUID, nullable=False),
     Column("caller", Text, nullable=False),
     _moment("recorded_at"),
-    PrimaryKeyConstraint("lead_id", "other_id", name="apart_pkey"),
+    PrimaryKeyConstraint("lead_id", "other_id", name="do_not_merge_pkey"),
 )
-"""Two leads that a person has parted: they are not merged again without a person. Each pair stands here both ways round."""
+"""Two leads that a person has separated: they are not merged again without a person. Each pair stands here both ways round."""
 
 source = Table(
     "source",
@@ -198,7 +198,7 @@ hook_event = Table(
     Column("hook_event_id", UUID, nullable=False),
     Column("source", Text, nullable=False),
     Column("event_id", Text, nullable=False),
-    Column("act", Text, nullable=False),
+    Column("action", Text, nullable=False),
     Column("reference", JSONB, nullable=False),
     Column("keys", ARRAY(Text), nullable=False),
     Column("content", Text, nullable=False),
@@ -267,7 +267,7 @@ erased_id = Table(
     "erased_id",
     metadata,
     Column("id", UUID, nullable=False),
-    Column("what", Text, nullable=False),
+    Column("kind", Text, nullable=False),
     Column("erasure_id", UUID, nullable=False),
     PrimaryKeyConstraint("id", name="erased_id_pkey"),
 )
@@ -275,10 +275,10 @@ erased_id = Table(
 retention = Table(
     "retention",
     metadata,
-    Column("what", Text, nullable=False),
+    Column("kind", Text, nullable=False),
     Column("dropped_to", UUID, nullable=False),
     _moment("recorded_at"),
-    PrimaryKeyConstraint("what", name="retention_pkey"),
+    PrimaryKeyConstraint("kind", name="retention_pkey"),
 )
 
 import_job = Table(
@@ -302,7 +302,7 @@ import_job = Table(
     _moment("created_at"),
     _moment("started_at", nullable=True),
     _moment("finished_at", nullable=True),
-    _moment("touched_at"),
+    _moment("updated_at"),
     PrimaryKeyConstraint("import_id", name="import_job_pkey"),
 )
 Index(
@@ -351,12 +351,12 @@ KEPT = {
     "submission": "its raw content for the days of the policy (intake.privacy.service.retention); the verdict until its lead is erased",
     "activity": "until its lead is erased",
     "merge": "until one of its leads is erased",
-    "apart": "until one of the two leads is erased",
+    "do_not_merge": "until one of the two leads is erased",
     "source": "until it is deleted; as many as people configure",
     "hook_event": "for the days of the policy after it was taken or given up (HookEvents)",
     "quarantine_decision": "until its submission is erased",
     "consent": "until its lead is erased: the record stays beyond raw content",
-    "erasure": "for ever: the proof that somebody was erased, without who it was",
+    "erasure": "for ever: the record that somebody was erased, without who it was",
     "erased_id": "for ever: an erased lead's id does not come back",
     "retention": "one row: how far old content has been dropped",
     "import_job": "for ever: one row for each file",

@@ -1,1 +1,1 @@
-"""Leads and activities in over HTTP, one or many, each many in one transaction."""
+"""Leads and activities over HTTP, one or many, many requests in one transaction."""

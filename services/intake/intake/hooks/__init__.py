@@ -1,1 +1,1 @@
-"""What tools send: proved, taken, fetched where it only names a record, and tried again."""
+"""What tools send: verified, processed, fetched where it only names a record, and retried."""

@@ -1,4 +1,4 @@
-"""SQL on events of tools that could not be done with at once: records to be fetched, activities of people not known yet, erasures, and what
+"""SQL on stored events of tools: records to be fetched, activities of people not known yet, erasures, and what
 was given up. A row holds the event only as long as it is needed.
 """
 
@@ -17,11 +17,11 @@ from pydantic import JsonValue
 from accord.db import bulk, from_json
 from intake import tables
 
-Act = Literal["fetch", "submit", "activity", "erase"]
+HookAction = Literal["fetch", "submit", "activity", "erase"]
 State = Literal["waiting", "done", "failed"]
 
 _COLUMNS = (
-    "hook_event_id, source, event_id, act, reference, keys, content, state, attempts, due_at, error, lead_id, occurred_at,"
+    "hook_event_id, source, event_id, action, reference, keys, content, state, attempts, due_at, error, lead_id, occurred_at,"
     " recorded_at, updated_at"
 )
 _INSERT = bulk.insert(
@@ -34,13 +34,15 @@ _CLAIM = f"""
 UPDATE hook_event SET attempts = attempts + 1, due_at = $1::timestamptz + $2 * interval '1 second', updated_at = $1
 WHERE hook_event_id IN (
     SELECT hook_event_id FROM hook_event
-    WHERE state = 'waiting' AND due_at <= $1 AND NOT (act = 'fetch' AND source = ANY ($4::text[]))
+    WHERE state = 'waiting' AND due_at <= $1 AND NOT (action = 'fetch' AND source = ANY ($4::text[]))
     ORDER BY due_at, hook_event_id LIMIT $3 FOR UPDATE SKIP LOCKED
 )
 RETURNING {_COLUMNS}
 """
-_HOLD = "SELECT true FROM hook_event WHERE hook_event_id = $1 AND state = 'waiting' AND attempts = $2 FOR UPDATE"
-_SETTLE = """
+_LOCK_CLAIMED = (
+    "SELECT true FROM hook_event WHERE hook_event_id = $1 AND state = 'waiting' AND attempts = $2 FOR UPDATE"
+)
+_COMPLETE = """
 UPDATE hook_event SET state = 'done', error = $3, lead_id = $2, content = '', reference = '{}', updated_at = $4
 WHERE hook_event_id = $1
 """
@@ -48,9 +50,9 @@ _POSTPONE = """
 UPDATE hook_event SET state = $3, due_at = $4, error = $5, updated_at = $6
 WHERE hook_event_id = $1 AND state = 'waiting' AND attempts = $2
 """
-_OVERTAKE = """
+_DROP_SUPERSEDED = """
 UPDATE hook_event SET state = 'done', error = 'deleted', content = '', reference = '{}', updated_at = $4
-WHERE source = $1 AND keys && $2::text[] AND state <> 'done' AND act <> 'erase' AND hook_event_id <= $3
+WHERE source = $1 AND keys && $2::text[] AND state <> 'done' AND action <> 'erase' AND hook_event_id <= $3
 """
 _ONE = f"SELECT {_COLUMNS} FROM hook_event WHERE source = $1 AND hook_event_id = $2"
 _PAGE = f"""
@@ -58,7 +60,7 @@ SELECT {_COLUMNS} FROM hook_event
 WHERE source = $1 AND state = $2 AND ($3::uuid IS NULL OR hook_event_id < $3)
 ORDER BY hook_event_id DESC LIMIT $4
 """
-_AGAIN = f"""
+_REQUEUE = f"""
 UPDATE hook_event SET state = 'waiting', attempts = 0, due_at = $3, error = NULL, recorded_at = $3, updated_at = $3
 WHERE source = $1 AND hook_event_id = $2 AND state = 'failed'
 RETURNING {_COLUMNS}
@@ -81,12 +83,12 @@ DELETE FROM hook_event WHERE hook_event_id IN (
 
 
 class NewEvent(NamedTuple):
-    """An event to be kept. `keys` are identity keys as words (`domain.erasure.key_word`), by which an erasure finds it."""
+    """An event to be kept. `keys` are identity keys as words (`leads.domain.keys.format_key`), by which an erasure finds it."""
 
     hook_event_id: UUID
     source: str
     event_id: str
-    act: Act
+    action: HookAction
     reference: JsonValue
     keys: Sequence[str]
     content: str
@@ -103,7 +105,7 @@ class HookEvent:
     hook_event_id: UUID
     source: str
     event_id: str
-    act: Act
+    action: HookAction
     reference: JsonValue = field(repr=False)
     keys: Sequence[str] = field(repr=False)
     content: str = field(repr=False)
@@ -133,23 +135,23 @@ async def insert(connection: asyncpg.Connection, rows: Sequence[NewEvent], now: 
 
 
 async def claim(
-    connection: asyncpg.Connection, now: datetime, lease_s: float, rows: int, resting: Sequence[str]
+    connection: asyncpg.Connection, now: datetime, lease_s: float, rows: int, cooling_down: Sequence[str]
 ) -> list[HookEvent]:
     """Events that are due, each for one worker until the lease is over; a worker that dies leaves them to be claimed again. `resting`:
     sources whose tool is not to be asked at the moment."""
-    return [_event(row) for row in await connection.fetch(_CLAIM, now, lease_s, rows, list(resting))]
+    return [_event(row) for row in await connection.fetch(_CLAIM, now, lease_s, rows, list(cooling_down))]
 
 
-async def hold(connection: asyncpg.Connection, event: HookEvent) -> bool:
+async def lock_claimed(connection: asyncpg.Connection, event: HookEvent) -> bool:
     """Lock a claimed event; False if it is no longer this claim's, so that nothing is done twice."""
-    return bool(await connection.fetchval(_HOLD, event.hook_event_id, event.attempts))
+    return bool(await connection.fetchval(_LOCK_CLAIMED, event.hook_event_id, event.attempts))
 
 
-async def settle(
+async def complete(
     connection: asyncpg.Connection, event_id: UUID, lead_id: UUID | None, note: str | None, now: datetime
 ) -> None:
     """It is done with, and nothing of its content is needed any more."""
-    await connection.execute(_SETTLE, event_id, lead_id, note, now)
+    await connection.execute(_COMPLETE, event_id, lead_id, note, now)
 
 
 async def postpone(
@@ -159,9 +161,9 @@ async def postpone(
     await connection.execute(_POSTPONE, event.hook_event_id, event.attempts, state, due_at, error, now)
 
 
-async def overtake(connection: asyncpg.Connection, event: HookEvent, now: datetime) -> None:
+async def drop_superseded(connection: asyncpg.Connection, event: HookEvent, now: datetime) -> None:
     """Drop what waits or was given up of a record that has been deleted since."""
-    await connection.execute(_OVERTAKE, event.source, list(event.keys), event.hook_event_id, now)
+    await connection.execute(_DROP_SUPERSEDED, event.source, list(event.keys), event.hook_event_id, now)
 
 
 async def fetch_event(connection: asyncpg.Connection, source: str, event_id: UUID) -> HookEvent | None:
@@ -177,9 +179,9 @@ async def page(
     return [_event(row) for row in await connection.fetch(_PAGE, source, state, before, rows)]
 
 
-async def again(connection: asyncpg.Connection, source: str, event_id: UUID, now: datetime) -> HookEvent | None:
+async def requeue(connection: asyncpg.Connection, source: str, event_id: UUID, now: datetime) -> HookEvent | None:
     """Have an event that was given up tried again, for as long as a new one; None if it is not there or not given up."""
-    row = await connection.fetchrow(_AGAIN, source, event_id, now)
+    row = await connection.fetchrow(_REQUEUE, source, event_id, now)
     return None if row is None else _event(row)
 
 
@@ -189,7 +191,7 @@ async def discard(connection: asyncpg.Connection, source: str, event_id: UUID, n
     return None if row is None else _event(row)
 
 
-async def counts(connection: asyncpg.Connection) -> dict[str, int]:
+async def count_by_state(connection: asyncpg.Connection) -> dict[str, int]:
     """How many are in each state but done, counted up to 100,000."""
     return {row["state"]: row["count"] for row in await connection.fetch(_COUNT)}
 

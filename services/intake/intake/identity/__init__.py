@@ -1,1 +1,1 @@
-"""Who is who by a person's word: merged, taken back, corrected, likened; and the companies they are of."""
+"""Who is who by a person's decision: merges, their reversal, corrections, suggested duplicates; and the companies of leads."""

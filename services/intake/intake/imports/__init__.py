@@ -1,1 +1,1 @@
-"""Files of leads: received, read, taken row by row, and told."""
+"""Files of leads: received, read, imported row by row, and reported."""

@@ -27,10 +27,10 @@ from accord.http.openapi import operation, problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import Problem, media_type_of, unsupported_media_type, validation_error, validation_problem
 from intake.imports.domain.imports import Failure, Outcome, Plan, State
-from intake.imports.domain.table import ERROR_COLUMN, LINE_COLUMN, OURS, ROW_COLUMN, encoding_named, guarded
+from intake.imports.domain.table import ERROR_COLUMN, LINE_COLUMN, OWN_COLUMNS, ROW_COLUMN, find_encoding, guard_cell
 from intake.imports.queries import Job
 from intake.imports.service.imports import Imports
-from intake.imports.service.upload import Asked
+from intake.imports.service.upload import ImportRequest
 
 PATH = "/v1/imports"
 CSV, NDJSON = "text/csv", "application/x-ndjson"
@@ -44,7 +44,7 @@ _BOM = "\ufeff"
 
 # asking ------------------------------------------------------------------------------------------------------------
 def _encoding(name: str) -> str:
-    found = encoding_named(name)
+    found = find_encoding(name)
     if found is None:
         raise PydanticCustomError("encoding", "Is not an encoding that is read; utf-8, utf-16, windows-1252 are some")
     return found
@@ -136,8 +136,8 @@ class FileOut(BaseModel):
 class MappingOut(BaseModel):
     """Which column fills which field."""
 
-    source_of: Literal["request", "source", "names", "form"] = Field(
-        description="`request`: it was sent. `source`: saved at the source. `names`: the columns' own names. `form`: lines are"
+    origin: Literal["request", "source", "names", "submissions"] = Field(
+        description="`request`: it was sent. `source`: saved at the source. `names`: the columns' own names. `submissions`: lines are"
         " submissions as they stand."
     )
     columns: dict[str, str]
@@ -176,7 +176,7 @@ class ImportRowOut(BaseModel):
     lead_id: UUID | None
 
 
-def _shown(job: Job) -> ImportOut:
+def _to_out(job: Job) -> ImportOut:
     rest = job.bytes_received - job.bytes_done
     plan = job.plan
     return ImportOut(
@@ -211,28 +211,28 @@ def _file(plan: Plan) -> FileOut:
     return FileOut(
         format=plan.format,
         encoding=plan.encoding,
-        encoding_detected=not plan.encoding_said,
+        encoding_detected=not plan.encoding_declared,
         delimiter=plan.delimiter,
         quote=plan.quote,
         line_end=plan.line_end if plan.format == "csv" else None,
         header=plan.header,
         timezone=plan.timezone,
-        corrected=plan.marked,
+        corrected=plan.is_error_file,
     )
 
 
 def _mapping(plan: Plan) -> MappingOut:
     mapped = plan.mapped
-    left = [name for name in plan.columns if name not in mapped and name not in OURS]
+    left = [name for name in plan.columns if name not in mapped and name not in OWN_COLUMNS]
     in_order = [name for name in plan.columns if name in mapped] or list(mapped)
-    return MappingOut(source_of=plan.mapping_from, columns={name: mapped[name] for name in in_order}, not_mapped=left)
+    return MappingOut(origin=plan.mapping_from, columns={name: mapped[name] for name in in_order}, not_mapped=left)
 
 
 # routes ------------------------------------------------------------------------------------------------------------
 def import_routes(imports: Imports) -> list[BaseRoute]:
     """Sending a file."""
 
-    async def send(request: Request) -> Response:
+    async def import_file(request: Request) -> Response:
         caller = await authorize(request, "leads:write")
         media = media_type_of(request)
         if media not in (CSV, NDJSON):
@@ -245,20 +245,20 @@ def import_routes(imports: Imports) -> list[BaseRoute]:
                 "Send the file as it is, not compressed.",
                 headers={"Accept-Encoding": "identity"},
             )
-        asked = await _asked(request, caller, media)
-        return (await imports.receive(asked, _body(request), _queued)).answer.response()
+        parsed = await _parse_request(request, caller, media)
+        return (await imports.receive(parsed, _body(request), _encode_job)).answer.response()
 
-    return [Route(PATH, send, methods=["POST"])]
+    return [Route(PATH, import_file, methods=["POST"])]
 
 
-async def _asked(request: Request, caller: Caller, media: str) -> Asked:
+async def _parse_request(request: Request, caller: Caller, media: str) -> ImportRequest:
     query = _query(request)
     said = Message()
     said["content-type"] = request.headers.get("content-type", "")
     charset, header = said.get_param("charset"), said.get_param("header")
     # Many clients say UTF-8 whatever they send, so that is found out all the same (RFC 4180 has both parameters).
-    declared = encoding_named(charset) if isinstance(charset, str) else None
-    return Asked(
+    declared = find_encoding(charset) if isinstance(charset, str) else None
+    return ImportRequest(
         source=query.source,
         caller=caller.name,
         format="csv" if media == CSV else "ndjson",
@@ -280,8 +280,8 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
             yield piece
 
 
-def _queued(job: Job) -> Answer:
-    return Answer(202, _shown(job).model_dump_json().encode(), {"Location": f"{PATH}/{job.import_id}"})
+def _encode_job(job: Job) -> Answer:
+    return Answer(202, _to_out(job).model_dump_json().encode(), {"Location": f"{PATH}/{job.import_id}"})
 
 
 def import_router(imports: Imports) -> APIRouter:
@@ -289,7 +289,7 @@ def import_router(imports: Imports) -> APIRouter:
     router = APIRouter(tags=["imports"])
 
     @router.get(PATH, summary="Imports, latest first")
-    async def listed(
+    async def list_imports(
         limit: Limit = 50,
         cursor: CursorText = None,
         source: Annotated[str | None, Query(max_length=100)] = None,
@@ -297,15 +297,15 @@ def import_router(imports: Imports) -> APIRouter:
     ) -> Page[ImportOut]:
         found = await imports.page(place_after(cursor, UUID), limit + 1, source)
         items, following = page_of(found, limit, lambda job: job.import_id)
-        return Page(items=[_shown(job) for job in items], next_cursor=following)
+        return Page(items=[_to_out(job) for job in items], next_cursor=following)
 
     @router.get(PATH + "/{import_id}", summary="One import", responses=problems(404))
-    async def one(import_id: UUID, _: Caller = require("leads:write")) -> ImportOut:
+    async def get_import(import_id: UUID, _: Caller = require("leads:write")) -> ImportOut:
         """State, rows by outcome, rate, share done and what was found out about the file."""
-        return _shown(await imports.find(import_id))
+        return _to_out(await imports.find(import_id))
 
     @router.get(PATH + "/{import_id}/rows", summary="What became of its rows", responses=problems(404))
-    async def rows(
+    async def list_rows(
         import_id: UUID,
         limit: Limit = 50,
         cursor: CursorText = None,
@@ -317,7 +317,13 @@ def import_router(imports: Imports) -> APIRouter:
         found = await imports.results(import_id, place_after(cursor, int) or 0, limit + 1, outcome)
         items, following = page_of(found, limit, lambda result: result.number)
         shown = [
-            ImportRowOut(row=one.number, outcome=one.outcome, verdict=one.verdict, lead_id=one.lead_id) for one in items
+            ImportRowOut(
+                row=get_import.number,
+                outcome=get_import.outcome,
+                verdict=get_import.verdict,
+                lead_id=get_import.lead_id,
+            )
+            for get_import in items
         ]
         return Page(items=shown, next_cursor=following)
 
@@ -333,7 +339,7 @@ def import_router(imports: Imports) -> APIRouter:
             },
         },
     )
-    async def errors(import_id: UUID, caller: Caller = require("leads:write")) -> StreamingResponse:
+    async def get_errors(import_id: UUID, caller: Caller = require("leads:write")) -> StreamingResponse:
         """Rows that failed or were rejected, as a file of the same kind with `accord_row` and `accord_error` before its own columns. Cells
         that a spreadsheet could take for formulas have an apostrophe before them. Correct the rows and send the file as a new import: the
         two columns are passed over and the apostrophes are taken away. Needs `personal:read` too."""
@@ -349,24 +355,24 @@ def import_router(imports: Imports) -> APIRouter:
         return StreamingResponse(pieces, media_type=media, headers=disposition)
 
     @router.post(PATH + "/{import_id}/cancel", summary="Cancel an import", responses=problems(404, 409))
-    async def cancel(import_id: UUID, _: Caller = require("leads:write")) -> ImportOut:
+    async def cancel_import(import_id: UUID, _: Caller = require("leads:write")) -> ImportOut:
         """It stops after the rows at hand; rows that were taken stay. Cancelling twice is cancelling once."""
-        return _shown(await imports.cancel(import_id))
+        return _to_out(await imports.cancel(import_id))
 
     return router
 
 
 async def _csv_of(failures: AsyncIterator[Failure], plan: Plan | None) -> AsyncIterator[bytes]:
     """With a byte order mark, since spreadsheets take a file without for one in the encoding of the machine."""
-    columns = [name for name in plan.columns if name not in OURS] if plan is not None else []
+    columns = [name for name in plan.columns if name not in OWN_COLUMNS] if plan is not None else []
     line = io.StringIO(newline="")
     writer = csv.writer(line, delimiter=(plan.delimiter if plan is not None else None) or ",", lineterminator="\r\n")
-    writer.writerow([ROW_COLUMN, ERROR_COLUMN, *map(guarded, columns)])
+    writer.writerow([ROW_COLUMN, ERROR_COLUMN, *map(guard_cell, columns)])
     yield (_BOM + line.getvalue()).encode()
     async for failure in failures:
         line.seek(0)
         line.truncate()
-        writer.writerow([failure.number, guarded(failure.error), *map(guarded, _cells(failure, len(columns)))])
+        writer.writerow([failure.number, guard_cell(failure.error), *map(guard_cell, _cells(failure, len(columns)))])
         yield line.getvalue().encode()
 
 
@@ -417,7 +423,7 @@ _EXAMPLE: dict[str, object] = {
         "corrected": False,
     },
     "mapping": {
-        "source_of": "request",
+        "origin": "request",
         "columns": {"E-Mail": "email", "Staff": "attributes.employee_count"},
         "not_mapped": ["Shoe size"],
     },

@@ -16,22 +16,22 @@ from intake.imports.domain.imports import Counts, Failure, Plan, Report, State
 
 _COLUMNS = (
     "import_id, source, caller, state, dry_run, plan, bytes_received, bytes_done, row_number, counts, quality, rows_per_s,"
-    " bytes_per_s, error, cancel_requested, created_at, started_at, finished_at, touched_at"
+    " bytes_per_s, error, cancel_requested, created_at, started_at, finished_at, updated_at"
 )
 _CREATE = """
 INSERT INTO import_job (import_id, source, caller, state, dry_run, bytes_received, bytes_done, row_number, counts,
-                        cancel_requested, created_at, touched_at)
+                        cancel_requested, created_at, updated_at)
 VALUES ($1, $2, $3, 'receiving', $4, 0, 0, 0, '{}', false, $5, $5)
 """
 _ADD_BLOCK = """
 WITH receiving AS (
-    UPDATE import_job SET bytes_received = $2::bigint + octet_length($3::bytea), touched_at = $4
+    UPDATE import_job SET bytes_received = $2::bigint + octet_length($3::bytea), updated_at = $4
     WHERE import_id = $1 AND state = 'receiving' RETURNING import_id
 )
 INSERT INTO import_block (import_id, first_byte, content) SELECT import_id, $2::bigint, $3::bytea FROM receiving
 """
 _QUEUE = """
-UPDATE import_job SET state = 'queued', plan = $2::jsonb, bytes_done = $3, row_number = $4, touched_at = $5
+UPDATE import_job SET state = 'queued', plan = $2::jsonb, bytes_done = $3, row_number = $4, updated_at = $5
 WHERE import_id = $1 AND state = 'receiving'
 """
 _FIND = f"SELECT {_COLUMNS} FROM import_job WHERE import_id = $1"
@@ -47,24 +47,24 @@ WHERE pg_try_advisory_xact_lock(hashtextextended('accord-import:' || import_id, 
 """
 _LEASE = "SELECT pg_try_advisory_lock(hashtextextended('accord-import:' || $1::uuid, 0))"
 _BEGIN = """
-UPDATE import_job SET state = 'running', started_at = coalesce(started_at, $2), touched_at = $2
+UPDATE import_job SET state = 'running', started_at = coalesce(started_at, $2), updated_at = $2
 WHERE import_id = $1 AND state IN ('queued', 'running')
 """
 # Whoever finds another place than it left has been overtaken; nothing is taken twice.
 _ADVANCE = """
 UPDATE import_job SET bytes_done = $3, row_number = $4, counts = $5::jsonb, quality = $6::jsonb, rows_per_s = $7,
-                      bytes_per_s = $8, touched_at = $9
+                      bytes_per_s = $8, updated_at = $9
 WHERE import_id = $1 AND bytes_done = $2 AND state = 'running' RETURNING cancel_requested
 """
 _RESTART = """
-UPDATE import_job SET bytes_done = $2, row_number = $3, counts = '{}', quality = NULL, touched_at = $4 WHERE import_id = $1
+UPDATE import_job SET bytes_done = $2, row_number = $3, counts = '{}', quality = NULL, updated_at = $4 WHERE import_id = $1
 """
 _END = """
-UPDATE import_job SET state = $2, error = $3, finished_at = $4, touched_at = $4, rows_per_s = $5
+UPDATE import_job SET state = $2, error = $3, finished_at = $4, updated_at = $4, rows_per_s = $5
 WHERE import_id = $1
 """
 _GIVE_UP = """
-UPDATE import_job SET state = 'failed', error = $2, finished_at = $3, touched_at = $3, plan = NULL, counts = '{}', quality = NULL
+UPDATE import_job SET state = 'failed', error = $2, finished_at = $3, updated_at = $3, plan = NULL, counts = '{}', quality = NULL
 WHERE import_id = $1
 """
 _REMOVE = "DELETE FROM import_job WHERE import_id = $1"
@@ -73,8 +73,8 @@ SELECT count(*) AS every, count(*) FILTER (WHERE caller = $1) AS own FROM import
 """
 _LOCK_OPENING = "SELECT pg_advisory_xact_lock(hashtextextended('accord-import-opening', 0))"
 _REQUEST_CANCEL = "UPDATE import_job SET cancel_requested = true WHERE import_id = $1"
-_BROKEN_OFF = """
-SELECT import_id FROM import_job WHERE state = 'receiving' AND touched_at < $1 ORDER BY import_id LIMIT 100
+_ABANDONED = """
+SELECT import_id FROM import_job WHERE state = 'receiving' AND updated_at < $1 ORDER BY import_id LIMIT 100
 FOR UPDATE SKIP LOCKED
 """
 _EARLIER = """
@@ -105,12 +105,12 @@ _PRUNE_CHUNKS = """
 DELETE FROM import_chunk WHERE (import_id, first_row) IN (
     SELECT c.import_id, c.first_row FROM import_chunk c JOIN import_job j USING (import_id) WHERE j.finished_at < $1 LIMIT $2)
 """
-_BEGIN_FORESEEING = """
-CREATE TEMPORARY TABLE IF NOT EXISTS foreseen_key (key_hash bigint PRIMARY KEY, lead text NOT NULL);
-TRUNCATE foreseen_key
+_BEGIN_PREVIEW = """
+CREATE TEMPORARY TABLE IF NOT EXISTS preview_key (key_hash bigint PRIMARY KEY, lead text NOT NULL);
+TRUNCATE preview_key
 """
-_FORESEEN = "SELECT key_hash, lead FROM foreseen_key WHERE key_hash = ANY ($1::bigint[])"
-_FORESEE = "INSERT INTO foreseen_key SELECT * FROM unnest($1::bigint[], $2::text[]) ON CONFLICT DO NOTHING"
+_FIND_PREVIEWED = "SELECT key_hash, lead FROM preview_key WHERE key_hash = ANY ($1::bigint[])"
+_SAVE_PREVIEWED = "INSERT INTO preview_key SELECT * FROM unnest($1::bigint[], $2::text[]) ON CONFLICT DO NOTHING"
 _UNCHANGED = """
 SELECT t.place, found.lead_id, found.verdict
 FROM unnest($1::int[], $2::uuid[], $3::text[], $4::uuid[]) AS t (place, lead_id, source, digest),
@@ -149,14 +149,14 @@ class Job:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
-    touched_at: datetime
+    updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where an import stands after some more rows. `came_from`: the byte where they began."""
+    """Where an import stands after some more rows. `from_byte`: the byte where they began."""
 
-    came_from: int
+    from_byte: int
     bytes_done: int
     row_number: int
     counts: Counts
@@ -195,9 +195,9 @@ async def page(connection: asyncpg.Connection, before: UUID, rows: int, source: 
     return [_job(row) for row in await connection.fetch(_PAGE, before, rows, source)]
 
 
-async def waiting(connection: asyncpg.Connection, but: Sequence[UUID], rows: int) -> list[UUID]:
+async def find_waiting(connection: asyncpg.Connection, excluding: Sequence[UUID], rows: int) -> list[UUID]:
     """Imports but these that have rows to be taken and that nobody works on, oldest first."""
-    return [row["import_id"] for row in await connection.fetch(_OPEN, but, rows)]
+    return [row["import_id"] for row in await connection.fetch(_OPEN, excluding, rows)]
 
 
 async def lease(session: asyncpg.Connection, import_id: UUID) -> bool:
@@ -212,11 +212,11 @@ async def begin(connection: asyncpg.Connection, import_id: UUID, now: datetime) 
 
 
 async def advance(connection: asyncpg.Connection, import_id: UUID, progress: Progress, now: datetime) -> bool | None:
-    """Move on; whether somebody has asked to cancel it. None: it is not where `came_from` says, so nothing may be written."""
+    """Move on; whether somebody has asked to cancel it. None: it is not where `from_byte` says, so nothing may be written."""
     row = await connection.fetchrow(
         _ADVANCE,
         import_id,
-        progress.came_from,
+        progress.from_byte,
         progress.bytes_done,
         progress.row_number,
         _text(asdict(progress.counts)),
@@ -270,12 +270,12 @@ async def request_cancel(connection: asyncpg.Connection, import_id: UUID) -> Non
     await connection.execute(_REQUEST_CANCEL, import_id)
 
 
-async def broken_off(connection: asyncpg.Connection, before: datetime) -> list[UUID]:
+async def find_abandoned(connection: asyncpg.Connection, before: datetime) -> list[UUID]:
     """Imports of whose file nothing has come since then, locked."""
-    return [row["import_id"] for row in await connection.fetch(_BROKEN_OFF, before)]
+    return [row["import_id"] for row in await connection.fetch(_ABANDONED, before)]
 
 
-async def earlier(connection: asyncpg.Connection, source: str, import_id: UUID) -> tuple[bool, bool]:
+async def find_earlier(connection: asyncpg.Connection, source: str, import_id: UUID) -> tuple[bool, bool]:
     """Whether rows of this source were imported before, and whether some of them were rejected."""
     (row,) = await connection.fetch(_EARLIER, source, import_id)
     return row["imports"] > 0, row["rejected"]
@@ -338,31 +338,31 @@ async def prune_chunks(connection: asyncpg.Connection, before: datetime, rows: i
 
 
 # what would become of its rows -------------------------------------------------------------------------------------
-async def begin_foreseeing(session: asyncpg.Connection) -> None:
+async def begin_preview(session: asyncpg.Connection) -> None:
     """Nothing is foreseen yet. What is foreseen lasts as long as this connection."""
-    await session.execute(_BEGIN_FORESEEING)
+    await session.execute(_BEGIN_PREVIEW)
 
 
-async def foreseen(session: asyncpg.Connection, hashes: Sequence[int]) -> dict[int, str]:
+async def find_previewed(session: asyncpg.Connection, hashes: Sequence[int]) -> dict[int, str]:
     """What stands for the leads of keys that earlier rows would have taken, by the keys' hashes."""
-    return {row["key_hash"]: row["lead"] for row in await session.fetch(_FORESEEN, hashes)}
+    return {row["key_hash"]: row["lead"] for row in await session.fetch(_FIND_PREVIEWED, hashes)}
 
 
-async def foresee(session: asyncpg.Connection, taken: Mapping[int, str]) -> None:
+async def save_previewed(session: asyncpg.Connection, taken: Mapping[int, str]) -> None:
     """Rows would take these keys."""
-    await session.execute(_FORESEE, list(taken), list(taken.values()))
+    await session.execute(_SAVE_PREVIEWED, list(taken), list(taken.values()))
 
 
-async def now(connection: asyncpg.Connection) -> datetime:
+async def database_time(connection: asyncpg.Connection) -> datetime:
     """The database's time."""
     at: datetime = await connection.fetchval("SELECT clock_timestamp()")
     return at
 
 
-async def unchanged(
+async def find_unchanged(
     connection: asyncpg.Connection, rows: Sequence[tuple[int, UUID, str, UUID]], policy_version: int | None
 ) -> dict[int, tuple[UUID, str]]:
-    """Of rows (place, lead, source, MD5 of the content as a UUID) those that the lead has been told before, word for word, under the same
+    """Of rows (place, lead, source, MD5 of the content as a UUID) those that the lead has received before, word for word, under the same
     policy: place → lead and verdict."""
     if not rows:
         return {}
@@ -370,7 +370,7 @@ async def unchanged(
     return {row["place"]: (row["lead_id"], row["verdict"]) for row in found}
 
 
-async def rejected_before(
+async def find_rejected_before(
     connection: asyncpg.Connection, rows: Sequence[tuple[int, str, str, UUID]], policy_version: int | None
 ) -> set[int]:
     """Of rows (place, key word, source, MD5 of the content as a UUID) those that were rejected before, word for word, under the same

@@ -1,1 +1,1 @@
-"""Leads, the ground of all: the form in which they come, whom it speaks of, what is kept of a person, and looking them up."""
+"""Leads: submissions and their normalization, identity keys, the lead itself, and looking it up."""

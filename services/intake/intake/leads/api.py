@@ -15,9 +15,8 @@ from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.problems import validation_error
 from intake.leads.domain.quality import Quality
-from intake.leads.queries.lookup import Found
-from intake.leads.service.family import absence
-from intake.leads.service.look_up import etag_of, find_by_email, find_by_external, find_by_id, find_by_phone
+from intake.leads.queries.lookup import FoundLead
+from intake.leads.service.lookup import compute_etag, find_by_email, find_by_external, find_by_phone, get_by_id
 
 LEAD_ID = "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e10"
 
@@ -48,7 +47,7 @@ class LeadOut(BaseModel):
     lead_id: UUID
     source: str = Field(description="Where the lead was first heard of.")
     captured_at: datetime = Field(description="When its first submission occurred.")
-    held: bool = Field(description="True while nothing but quarantined submissions has come: it has not entered.")
+    pending: bool = Field(description="True while nothing but quarantined submissions has come: it has not entered.")
     verdict: Verdict
     quality_score: float | None
     policy_version: int | None
@@ -71,16 +70,14 @@ def lead_router(database: Database) -> APIRouter:
     router = APIRouter(tags=["leads"])
 
     @router.get("/v1/leads/{lead_id}", summary="One lead", operation_id="get_lead", responses=problems(404, 410))
-    async def one(lead_id: UUID, response: Response, caller: Caller = require("leads:read")) -> LeadOut:
+    async def get_lead(lead_id: UUID, response: Response, caller: Caller = require("leads:read")) -> LeadOut:
         """The lead, or the one into which it was merged. Its ETag changes with what is shown, not with every activity."""
-        found = await find_by_id(database, lead_id)
-        if found is None:
-            raise await absence(database, lead_id)
-        response.headers["ETag"] = shown_etag(found, caller)
-        return lead_out(found, caller)
+        found = await get_by_id(database, lead_id)
+        response.headers["ETag"] = etag_for(found, caller)
+        return to_lead_out(found, caller)
 
     @router.get("/v1/leads", summary="Find a lead by one of its keys")
-    async def find(
+    async def find_by_key(
         caller: Caller = require("leads:read"),
         email: Annotated[str | None, Query(max_length=500)] = None,
         phone: Annotated[str | None, Query(max_length=50, description="International form, +…")] = None,
@@ -93,9 +90,9 @@ def lead_router(database: Database) -> APIRouter:
                 {"parameter": "email", "message": "Give exactly one of email, phone, external"},
             )
         found = await _find(email, phone, external)
-        return LeadsOut(items=[] if found is None else [lead_out(found, caller)])
+        return LeadsOut(items=[] if found is None else [to_lead_out(found, caller)])
 
-    async def _find(email: str | None, phone: str | None, external: str | None) -> Found | None:
+    async def _find(email: str | None, phone: str | None, external: str | None) -> FoundLead | None:
         if email is not None:
             return await find_by_email(database, email)
         if phone is not None:
@@ -106,12 +103,12 @@ def lead_router(database: Database) -> APIRouter:
     return router
 
 
-def shown_etag(found: Found, caller: Caller) -> str:
+def etag_for(found: FoundLead, caller: Caller) -> str:
     """The ETag of a lead as this caller may see it."""
-    return etag_of(found, personal="personal:read" in caller.scopes)
+    return compute_etag(found, personal="personal:read" in caller.scopes)
 
 
-def lead_out(found: Found, caller: Caller) -> LeadOut:
+def to_lead_out(found: FoundLead, caller: Caller) -> LeadOut:
     """A lead as this caller may see it."""
     lead = found.lead
     person = None
@@ -122,7 +119,7 @@ def lead_out(found: Found, caller: Caller) -> LeadOut:
         lead_id=lead.lead_id,
         source=lead.source,
         captured_at=lead.captured_at,
-        held=lead.held,
+        pending=lead.pending,
         verdict=lead.verdict,
         quality_score=lead.quality_score,
         policy_version=lead.policy_version,
@@ -142,7 +139,7 @@ class QualityOut(BaseModel):
     failed: list[PolicyFailure]
 
 
-def quality_shown(quality: Quality) -> dict[str, object]:
+def encode_quality(quality: Quality) -> dict[str, object]:
     """The judgement as it is answered."""
     return {
         "score": quality.score,

@@ -14,11 +14,11 @@ from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.problems import Problem, not_found
-from intake.leads.api import quality_shown
-from intake.leads.domain.quality import Judgement, Quality
-from intake.policy.domain.judge import Judge
+from intake.leads.api import encode_quality
+from intake.leads.domain.quality import Quality, SubmissionVerdict
+from intake.policy.domain.evaluator import PolicyEvaluator
 from intake.policy.domain.policy import Consequence
-from intake.policy.domain.report import Effect, Outcome, Tally, warnings
+from intake.policy.domain.report import Effect, Outcome, Tally, describe_effect
 from intake.policy.service.report import (
     PREVIEW_DAYS,
     PREVIEW_ROWS_MAX,
@@ -51,7 +51,7 @@ class ParameterOut(BaseModel):
     """One parameter of the policy, and what came of it."""
 
     parameter: str
-    asks: str = Field(description="In plain words.")
+    requirement: str = Field(description="In plain words.")
     outcome: Outcome = Field(
         description="`not_applicable`: there was no value, and the parameter lets that pass. `not_recorded`: judged by a release that"
         " did not keep it."
@@ -82,7 +82,7 @@ class QualityReportOut(BaseModel):
                     "parameters": [
                         {
                             "parameter": "reachable",
-                            "asks": "the e-mail address is well formed under a public domain, not a disposable one",
+                            "requirement": "the e-mail address is well formed under a public domain, not a disposable one",
                             "outcome": "passed",
                             "weight": 3,
                             "consequence": "reject",
@@ -90,7 +90,7 @@ class QualityReportOut(BaseModel):
                         },
                         {
                             "parameter": "company-size",
-                            "asks": "employee count is 50 or more",
+                            "requirement": "employee count is 50 or more",
                             "outcome": "failed",
                             "weight": 2,
                             "consequence": "flag",
@@ -107,7 +107,7 @@ class QualityReportOut(BaseModel):
     source: str
     occurred_at: datetime
     recorded_at: datetime
-    verdict: Judgement
+    verdict: SubmissionVerdict
     score: float | None = Field(description="Null where no policy was in force.")
     score_min: float | None = Field(description="Below it a record is quarantined.")
     policy_version: int | None
@@ -153,7 +153,7 @@ class EffectOut(BaseModel):
     )
 
 
-def quality_router(database: Database, policies: ActiveCache[Judge], previews: EffectPreviews) -> APIRouter:
+def quality_router(database: Database, policies: ActiveCache[PolicyEvaluator], previews: EffectPreviews) -> APIRouter:
     """The two routes."""
     router = APIRouter(tags=["quality"])
 
@@ -162,7 +162,7 @@ def quality_router(database: Database, policies: ActiveCache[Judge], previews: E
         summary="How a submission's verdict came about, parameter by parameter",
         responses=problems(404),
     )
-    async def report(submission_id: UUID, caller: Caller = require("leads:read")) -> QualityReportOut:
+    async def get_quality_report(submission_id: UUID, caller: Caller = require("leads:read")) -> QualityReportOut:
         found = await quality_report(database, policies, submission_id)
         if found is None:
             raise not_found("submission")
@@ -173,7 +173,7 @@ def quality_router(database: Database, policies: ActiveCache[Judge], previews: E
         summary="What a version of the policy would have made of the newest submissions",
         responses=problems(404, 409),
     )
-    async def effect(
+    async def get_effect(
         version: Annotated[int, Path(ge=1, le=2**31 - 1, description="Number of the version; a draft too.")],
         caller: Caller = require("leads:read"),
         days: Annotated[int, Query(ge=1, le=365, description="How far back to look.")] = PREVIEW_DAYS,
@@ -206,7 +206,7 @@ def _report(found: QualityReport) -> QualityReportOut:
         parameters=[
             ParameterOut(
                 parameter=one.parameter,
-                asks=one.asks,
+                requirement=one.requirement,
                 outcome=one.outcome,
                 weight=one.weight,
                 consequence=one.consequence,
@@ -227,10 +227,12 @@ def _effect(version: int, found: Effect) -> EffectOut:
         proposed=_tally(proposed),
         in_force=None if found.in_force is None else _tally(found.in_force),
         parameters=[
-            ParameterEffectOut(parameter=one.key, applies=proposed.applies(place), failed=proposed.failed(place))
+            ParameterEffectOut(
+                parameter=one.key, applies=proposed.applicable_count(place), failed=proposed.failed_count(place)
+            )
             for place, one in enumerate(proposed.policy.parameters)
         ],
-        warnings=warnings(found),
+        warnings=describe_effect(found),
     )
 
 
@@ -245,12 +247,12 @@ def _tally(tally: Tally) -> TallyOut:
     )
 
 
-CORRECTED = "The data policy refuses the corrected record"
+CORRECTED = "Correction rejected by the data policy"
 
 
 def rejection(title: str, quality: Quality, refusal: str, submission_id: UUID | None = None) -> Problem:
     """422 for a record that the policy refuses."""
-    problem = Problem(422, "rejected-by-policy", title, refusal, quality=quality_shown(quality))
+    problem = Problem(422, "rejected-by-policy", title, refusal, quality=encode_quality(quality))
     if submission_id is not None:
         problem.extra["submission_id"] = str(submission_id)
     return problem

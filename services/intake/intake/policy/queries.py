@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from accord.contracts.codec import from_object
 from accord.contracts.values import PolicyFailure
 from accord.db import from_json
-from intake.leads.domain.quality import Judgement
+from accord.ids import id_at
+from intake.leads.domain.quality import SubmissionVerdict
 
 _VERDICT = text(
     "SELECT submission_id, lead_id, source, verdict, quality_score, policy_version, failed, outcomes, occurred_at, recorded_at"
@@ -22,7 +23,7 @@ _VERDICT = text(
 # Ids are UUIDv7, so that the newest stand at the end of the primary key. A text that is too long to be judged again is not fetched.
 _NEWEST = text(
     "SELECT submission_id, recorded_at,"
-    " CASE WHEN octet_length(coalesce(form, content)) <= :bytes_max THEN coalesce(form, content) END AS form"
+    " CASE WHEN octet_length(coalesce(canonical, content)) <= :bytes_max THEN coalesce(canonical, content) END AS canonical"
     " FROM submission WHERE submission_id < :before AND submission_id >= :first AND recorded_at >= :since"
     " ORDER BY submission_id DESC LIMIT :rows"
 )
@@ -38,7 +39,7 @@ class Verdict(NamedTuple):
     submission_id: UUID
     lead_id: UUID | None
     source: str
-    verdict: Judgement
+    verdict: SubmissionVerdict
     score: float | None
     policy_version: int | None
     failed: tuple[PolicyFailure, ...]
@@ -47,15 +48,15 @@ class Verdict(NamedTuple):
     recorded_at: datetime
 
 
-class Kept(NamedTuple):
-    """A submission as it can be judged again; `form` is None where it is too long, or gone."""
+class StoredSubmission(NamedTuple):
+    """A submission as it can be judged again; `canonical` is None where it is too long, or gone."""
 
     submission_id: UUID
     recorded_at: datetime
-    form: str | None
+    canonical: str | None
 
 
-async def verdict_of(conn: AsyncConnection, submission_id: UUID) -> Verdict | None:
+async def find_verdict(conn: AsyncConnection, submission_id: UUID) -> Verdict | None:
     """The verdict on one submission; None if there is no such one."""
     row = (await conn.execute(_VERDICT, {"submission_id": submission_id})).one_or_none()
     if row is None:
@@ -75,24 +76,24 @@ async def verdict_of(conn: AsyncConnection, submission_id: UUID) -> Verdict | No
     )
 
 
-def first_id(at: datetime) -> UUID:
-    """The least UUIDv7 of a moment (RFC 9562: 48 bits of milliseconds in front)."""
-    return UUID(int=int(at.timestamp() * 1_000) << 80)
-
-
-async def newest(conn: AsyncConnection, before: UUID, since: datetime, rows: int, bytes_max: int) -> list[Kept]:
+async def list_newest(
+    conn: AsyncConnection, before: UUID, since: datetime, rows: int, bytes_max: int
+) -> list[StoredSubmission]:
     """Submissions since a moment, from the newest, with ids below `before`."""
     # A submission's id is made a little before it is recorded.
-    values = {"before": before, "first": first_id(since), "since": since, "rows": rows, "bytes_max": bytes_max}
-    return [Kept(row.submission_id, row.recorded_at, row.form) for row in await conn.execute(_NEWEST, values)]
+    values = {"before": before, "first": id_at(since), "since": since, "rows": rows, "bytes_max": bytes_max}
+    return [
+        StoredSubmission(row.submission_id, row.recorded_at, row.canonical)
+        for row in await conn.execute(_NEWEST, values)
+    ]
 
 
-async def content_in_force(conn: AsyncConnection) -> dict[str, object] | None:
+async def find_active_content(conn: AsyncConnection) -> dict[str, object] | None:
     """The policy in force as a document; None without one."""
     return _document((await conn.execute(_IN_FORCE)).scalar_one_or_none())
 
 
-async def content_of(conn: AsyncConnection, version: int) -> dict[str, object] | None:
+async def find_content(conn: AsyncConnection, version: int) -> dict[str, object] | None:
     """A version in any state as a document; None if there is no such one."""
     return _document((await conn.execute(_VERSION, {"version": version})).scalar_one_or_none())
 

@@ -21,10 +21,10 @@ from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
 from intake.leads.api import LEAD_ID, QualityOut
 from intake.leads.domain.consent import Consent
-from intake.privacy.domain import Proof, Reason
+from intake.privacy.domain import ErasureRecord, Reason
 from intake.privacy.service import consent as consents
-from intake.privacy.service.consent import Written
-from intake.privacy.service.erase import Erase
+from intake.privacy.service.consent import RecordedConsent
+from intake.privacy.service.erase import PersonEraser
 from intake.privacy.service.export import FORMAT, Export, submissions_of
 
 _FIRST = UUID(int=0)
@@ -64,7 +64,7 @@ class ConsentIn(BaseModel):
     text: Annotated[str, Field(max_length=5_000)] | None = Field(default=None, description="What exactly was said.")
 
 
-class SaidOut(BaseModel):
+class RecordedConsentOut(BaseModel):
     """It is written down."""
 
     consent_id: UUID
@@ -123,7 +123,7 @@ class ErasureOut(BaseModel):
     removed: dict[str, int] = Field(description="How many rows of what are gone; what there was none of is left out.")
 
 
-def privacy_router(database: Database, erase: Erase) -> APIRouter:
+def privacy_router(database: Database, erase: PersonEraser) -> APIRouter:
     """The routes over one database."""
     router = APIRouter(tags=["privacy"])
 
@@ -132,7 +132,7 @@ def privacy_router(database: Database, erase: Erase) -> APIRouter:
         status_code=204,
         summary="Erase a person",
         operation_id="erase_lead",
-        responses={204: {"description": "They are gone; `Location` names the proof."}, **problems(404, 410)},
+        responses={204: {"description": "They are gone; `Location` names the record of it."}, **problems(404, 410)},
     )
     async def erase_lead(
         lead_id: UUID,
@@ -140,7 +140,7 @@ def privacy_router(database: Database, erase: Erase) -> APIRouter:
         caller: Caller = require("admin"),
     ) -> Response:
         """Everything that intake holds of them goes in one transaction: the lead, all leads that were merged into it, submissions,
-        activities, consent, saved answers. The other services drop what they have under the ids when they are told.
+        activities, consent, saved answers. The other services drop what they have under the ids when they hear of it.
 
         The ids are 410 from then on, here and for every other request about them. The same person coming again is a new lead.
         """
@@ -160,7 +160,7 @@ def privacy_router(database: Database, erase: Erase) -> APIRouter:
             **problems(404, 410),
         },
     )
-    async def export(lead_id: UUID, caller: Caller = require("personal:read")) -> Response:
+    async def export_lead(lead_id: UUID, caller: Caller = require("personal:read")) -> Response:
         """`format`, `exported_at`, `lead_id`, `consent_in_force`, and the lists `leads`, `keys`, `merges`, `consents`, `submissions`
         (with what was decided about those in quarantine), `activities`, `hook_events` and `import_rows`. It is sent as it is read; one
         that breaks off is not whole.
@@ -176,7 +176,7 @@ def privacy_router(database: Database, erase: Erase) -> APIRouter:
         operation_id="list_submissions",
         responses=problems(404, 410),
     )
-    async def submissions(
+    async def list_submissions(
         lead_id: UUID, caller: Caller = require("leads:read"), limit: Limit = 50, cursor: CursorText = None
     ) -> Page[SubmissionOut]:
         """Oldest first, those of leads that were merged into it among them. `content` needs `personal:read`."""
@@ -196,16 +196,18 @@ def privacy_router(database: Database, erase: Erase) -> APIRouter:
         operation_id="list_consents",
         responses=problems(404, 410),
     )
-    async def history(
+    async def list_consents(
         lead_id: UUID, _: Caller = require("personal:read"), limit: Limit = 50, cursor: CursorText = None
     ) -> ConsentsOut:
         """Kept as long as the lead, also when the records that brought it are dropped."""
-        found, holds = await consents.history(database, lead_id, decode_cursor(cursor, datetime, UUID), limit + 1)
+        found, current = await consents.list_consents(
+            database, lead_id, decode_cursor(cursor, datetime, UUID), limit + 1
+        )
         page, next_cursor = page_of(found, limit, lambda one: (one.given_at, one.consent_id))
         return ConsentsOut(
             items=[_consent(one) for one in page],
             next_cursor=next_cursor,
-            in_force=None if holds is None else _consent(holds),
+            in_force=None if current is None else _consent(current),
         )
 
     @router.post(
@@ -213,10 +215,10 @@ def privacy_router(database: Database, erase: Erase) -> APIRouter:
         status_code=201,
         summary="Write down what was said of consent",
         operation_id="record_consent",
-        response_model=SaidOut,
+        response_model=RecordedConsentOut,
         responses=problems(404, 409, 410),
     )
-    async def say(
+    async def record_consent(
         lead_id: UUID,
         body: ConsentIn,
         caller: Caller = require("leads:write"),
@@ -225,21 +227,23 @@ def privacy_router(database: Database, erase: Erase) -> APIRouter:
         """Consent given elsewhere, or withdrawn. A withdrawal is also an activity `consent.withdrawn` by the lead, so that definition and
         SLA can act on it and everybody sees it in the timeline. The text stays in intake.
         """
-        said = consents.ConsentStatement(body.basis, body.given_at, body.text)
+        statement = consents.ConsentStatement(body.basis, body.given_at, body.text)
         return (
-            await consents.record(database, lead_id, said, caller.name, idempotency_request, _written)
+            await consents.record(database, lead_id, statement, caller.name, idempotency_request, _encode_consent)
         ).answer.response()
 
     @router.get("/v1/erasures", summary="Who was erased, by ids", operation_id="list_erasures")
-    async def erasures(_: Caller = require("admin"), limit: Limit = 50, cursor: CursorText = None) -> Page[ErasureOut]:
+    async def list_erasures(
+        _: Caller = require("admin"), limit: Limit = 50, cursor: CursorText = None
+    ) -> Page[ErasureOut]:
         """Newest first. What is kept names nobody: ids, a reason, and how many of what was removed."""
-        found = await erase.proofs(place_after(cursor, UUID), limit + 1)
+        found = await erase.list_erasures(place_after(cursor, UUID), limit + 1)
         page, next_cursor = page_of(found, limit, lambda one: one.erasure_id)
         return Page(items=[_erasure(one) for one in page], next_cursor=next_cursor)
 
     @router.get("/v1/erasures/{erasure_id}", summary="One erasure", operation_id="get_erasure", responses=problems(404))
-    async def erasure(erasure_id: UUID, _: Caller = require("admin")) -> ErasureOut:
-        return _erasure(await erase.proof(erasure_id))
+    async def get_erasure(erasure_id: UUID, _: Caller = require("admin")) -> ErasureOut:
+        return _erasure(await erase.get_erasure(erasure_id))
 
     return router
 
@@ -262,8 +266,8 @@ def _submission(row: Mapping[str, Any]) -> SubmissionOut:
     )
 
 
-def _written(written: Written) -> Answer:
-    lead_id, consent = written
+def _encode_consent(recorded: RecordedConsent) -> Answer:
+    lead_id, consent = recorded
     body = {
         "consent_id": consent.consent_id,
         "lead_id": lead_id,
@@ -288,7 +292,7 @@ def _consent(one: Consent) -> ConsentOut:
     )
 
 
-def _erasure(one: Proof) -> ErasureOut:
+def _erasure(one: ErasureRecord) -> ErasureOut:
     return ErasureOut(
         erasure_id=one.erasure_id,
         lead_ids=list(one.lead_ids),

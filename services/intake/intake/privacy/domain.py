@@ -1,4 +1,4 @@
-"""Erasing a person: whom it takes in, what is said to the others, and what stays as proof. Pure; nothing that stays names anybody."""
+"""Erasing a person: whom it covers, what is published, and what stays as a record. Pure; nothing that stays names anybody."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 from uuid import UUID
 
 from accord.contracts.intake_events import LeadErased
-from intake.leads.domain.keys import IdentityKey, key_word
+from intake.leads.domain.keys import IdentityKey, format_key
 from intake.leads.domain.lead import Lead
 
 Reason = Literal["request", "consent_withdrawn", "retention", "mistake", "other"]
@@ -17,7 +17,7 @@ Reason = Literal["request", "consent_withdrawn", "retention", "mistake", "other"
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class PersonRecord:
     """A lead with all that were merged into it, and all their keys: what intake knows as one person."""
 
     root: UUID
@@ -31,11 +31,11 @@ class Family:
     @property
     def key_words(self) -> list[str]:
         """The keys as submissions without a lead carry them."""
-        return sorted(key_word(key) for key in self.keys)
+        return sorted(format_key(key) for key in self.keys)
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class ErasureRecord:
     """That a person was erased: ids, which speak of nobody any more, and how many of what was removed."""
 
     erasure_id: UUID
@@ -47,8 +47,8 @@ class Proof:
     recorded_at: datetime
 
 
-def farewells(leads: Iterable[Lead], now: datetime) -> list[LeadErased]:
-    """What the others are told: one event for each id of which they have ever heard, the last with this id."""
+def build_erased_events(leads: Iterable[Lead], now: datetime) -> list[LeadErased]:
+    """What the other services hear: one event for each id of which they have ever heard, the last with this id."""
     return [
         LeadErased(lead_id=lead.lead_id, sequence=lead.sequence + 1, occurred_at=now, recorded_at=now)
         for lead in sorted(leads, key=lambda lead: lead.lead_id)

@@ -15,12 +15,12 @@ from accord.http.auth import Caller, forbidden, require
 from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
-from intake.leads.api import LEAD_ID, QualityOut, quality_shown
+from intake.leads.api import LEAD_ID, QualityOut, encode_quality
 from intake.leads.domain.quality import Quality
 from intake.policy.api import CORRECTED, rejection
-from intake.policy.service.judging import RejectedByPolicy
-from intake.quarantine.domain import Action, Settled
-from intake.quarantine.queries import Decision, Listed
+from intake.policy.service.evaluation import RejectedByPolicy
+from intake.quarantine.domain import Action, SettledState
+from intake.quarantine.queries import Decision, QuarantineItem
 from intake.quarantine.service import Quarantine, Settlement
 
 _FIRST = UUID(int=0)
@@ -33,14 +33,14 @@ _QUALITY = {
 Remark = Annotated[str, StringConstraints(min_length=1, max_length=2_000, strip_whitespace=True)]
 
 
-class WaitingOut(BaseModel):
+class QuarantinedOut(BaseModel):
     """A submission that waits in quarantine, or waited."""
 
     submission_id: UUID
     lead_id: UUID | None = Field(
-        description="The lead: held if nothing acceptable of this person has come yet. Null where it went with its last submission."
+        description="The lead: pending if nothing acceptable of this person has come yet. Null where it went with its last submission."
     )
-    held: bool = Field(description="Whether the lead has not entered and is known to nobody else.")
+    pending: bool = Field(description="Whether the lead has not entered and is known to nobody else.")
     state: Literal["waiting", "released", "corrected", "discarded", "expired"]
     settled_at: datetime | None
     source: str
@@ -59,7 +59,7 @@ class WaitingOut(BaseModel):
 class DecisionOut(BaseModel):
     """What somebody did with it."""
 
-    action: Action = Field(description="`kept`: corrected, and it went on waiting.")
+    action: Action = Field(description="`requarantined`: corrected, and it went on waiting.")
     by: str = Field(description="The name of the key.")
     at: datetime
     verdict: str | None = Field(description="How a correction was judged.")
@@ -67,7 +67,7 @@ class DecisionOut(BaseModel):
     fields: dict[str, JsonValue] | None = Field(description="What was corrected. Null without personal:read.")
 
 
-class DecidedOut(WaitingOut):
+class QuarantineDetailOut(QuarantinedOut):
     """The same with what was done, oldest first."""
 
     decisions: list[DecisionOut]
@@ -100,7 +100,7 @@ class DiscardIn(BaseModel):
     reason: Remark
 
 
-class LetInOut(BaseModel):
+class ReleaseOut(BaseModel):
     """What became of it."""
 
     submission_id: UUID
@@ -118,7 +118,9 @@ class DiscardedOut(BaseModel):
 
     submission_id: UUID
     state: Literal["discarded"]
-    lead_id: UUID | None = Field(description="Null where the lead was held for this submission alone and went with it.")
+    lead_id: UUID | None = Field(
+        description="Null where the lead was pending for this submission alone and went with it."
+    )
 
 
 def _examples(value: object) -> dict[int | str, dict[str, Any]]:
@@ -136,22 +138,25 @@ _LET_IN = {
 _DISCARDED = {"submission_id": _SUBMISSION_ID, "state": "discarded", "lead_id": None}
 
 
-def quarantine_router(quarantine: Quarantine, waits_at_most: timedelta) -> APIRouter:
+def quarantine_router(quarantine: Quarantine, retention_period: timedelta) -> APIRouter:
     """The routes over one use case."""
     router = APIRouter(tags=["quarantine"])
 
     @router.get("/v1/quarantine", summary="What waits for a person", operation_id="list_quarantine")
-    async def waiting(
+    async def list_quarantine(
         caller: Caller = require("leads:read"),
         source: Annotated[SourceName | None, Query(description="Only those of this source.")] = None,
         since: Annotated[Timestamp | None, Query(description="Only those that came at or after this moment.")] = None,
         limit: Limit = 50,
         cursor: CursorText = None,
-    ) -> Page[WaitingOut]:
+    ) -> Page[QuarantinedOut]:
         """Oldest first. `record` needs `personal:read`."""
         found = await quarantine.page(place_after(cursor, UUID) or _FIRST, source, since, limit + 1)
-        items, next_cursor = page_of(found, limit, lambda one: one.waiting.submission_id)
-        return Page(items=[WaitingOut(**_shown(one, caller, waits_at_most)) for one in items], next_cursor=next_cursor)
+        items, next_cursor = page_of(found, limit, lambda one: one.submission.submission_id)
+        return Page(
+            items=[QuarantinedOut(**_encode_item(one, caller, retention_period)) for one in items],
+            next_cursor=next_cursor,
+        )
 
     @router.get(
         "/v1/quarantine/{submission_id}",
@@ -159,18 +164,19 @@ def quarantine_router(quarantine: Quarantine, waits_at_most: timedelta) -> APIRo
         operation_id="get_quarantined",
         responses=problems(404, 410),
     )
-    async def one(submission_id: UUID, caller: Caller = require("leads:read")) -> DecidedOut:
+    async def get_quarantined(submission_id: UUID, caller: Caller = require("leads:read")) -> QuarantineDetailOut:
         """Also after it was decided. 410 if the person was erased while it waited."""
         found, decisions = await quarantine.get_submission(submission_id)
-        return DecidedOut(
-            **_shown(found, caller, waits_at_most), decisions=[_decision(decision, caller) for decision in decisions]
+        return QuarantineDetailOut(
+            **_encode_item(found, caller, retention_period),
+            decisions=[_decision(decision, caller) for decision in decisions],
         )
 
     @router.post(
         "/v1/quarantine/{submission_id}/release",
         summary="Let a submission in as it is",
         operation_id="release_quarantined",
-        response_model=LetInOut,
+        response_model=ReleaseOut,
         responses={**_examples(_LET_IN), **problems(404, 409, 410)},
     )
     async def release(
@@ -180,18 +186,18 @@ def quarantine_router(quarantine: Quarantine, waits_at_most: timedelta) -> APIRo
         idempotency_request: IdempotencyRequest | None = idempotency(),
     ) -> Response:
         """Its lead enters, or is updated if it is in, as of when the submission happened. The judgement stays the policy's, but the
-        verdict is `flagged`. Of two people who decide at once one wins; the other is told 409 with `state`.
+        verdict is `flagged`. Of two people who decide at once one wins; the other gets 409 with `state`.
         """
         note = body.note if body is not None else None
         return (
-            await quarantine.release(submission_id, note, caller.name, idempotency_request, _let_in)
+            await quarantine.release(submission_id, note, caller.name, idempotency_request, _encode_release)
         ).answer.response()
 
     @router.post(
         "/v1/quarantine/{submission_id}/correct",
         summary="Correct a submission",
         operation_id="correct_quarantined",
-        response_model=LetInOut,
+        response_model=ReleaseOut,
         responses={**_examples({**_LET_IN, "state": "corrected", "verdict": "accepted"}), **problems(404, 409, 410)},
     )
     async def correct(
@@ -206,9 +212,11 @@ def quarantine_router(quarantine: Quarantine, waits_at_most: timedelta) -> APIRo
         if "personal:read" not in caller.scopes:
             raise forbidden("personal:read")
         try:
-            done = await quarantine.correct(submission_id, body.fields, caller.name, idempotency_request, _let_in)
+            done = await quarantine.correct(
+                submission_id, body.fields, caller.name, idempotency_request, _encode_release
+            )
         except RejectedByPolicy as rejected:
-            raise rejection(CORRECTED, rejected.quality, rejected.refusal, submission_id) from None
+            raise rejection(CORRECTED, rejected.quality, rejected.reason, submission_id) from None
         return done.answer.response()
 
     @router.post(
@@ -224,32 +232,32 @@ def quarantine_router(quarantine: Quarantine, waits_at_most: timedelta) -> APIRo
         caller: Caller = require("leads:write"),
         idempotency_request: IdempotencyRequest | None = idempotency(),
     ) -> Response:
-        """Nothing of it is ever applied. A lead that was held for it alone goes with it, so that the same person is a new lead when they
+        """Nothing of it is ever applied. A lead that was pending for it alone goes with it, so that the same person is a new lead when they
         come again."""
         return (
-            await quarantine.discard(submission_id, body.reason, caller.name, idempotency_request, _discarded)
+            await quarantine.discard(submission_id, body.reason, caller.name, idempotency_request, _encode_discard)
         ).answer.response()
 
     return router
 
 
-def _shown(listed: Listed, caller: Caller, waits_at_most: timedelta) -> dict[str, Any]:
-    one = listed.waiting
-    settled: Settled | None = one.settled
+def _encode_item(listed: QuarantineItem, caller: Caller, retention_period: timedelta) -> dict[str, Any]:
+    one = listed.submission
+    settled: SettledState | None = one.settled
     record = None
-    if "personal:read" in caller.scopes and one.form is not None:
-        record = orjson.loads(one.form)
+    if "personal:read" in caller.scopes and one.canonical is not None:
+        record = orjson.loads(one.canonical)
     return {
         "submission_id": one.submission_id,
         "lead_id": one.lead_id,
-        "held": listed.held,
+        "pending": listed.pending,
         "state": settled or "waiting",
         "settled_at": one.settled_at,
         "source": one.source,
         "sent_by": one.caller,
         "occurred_at": one.occurred_at,
         "recorded_at": one.recorded_at,
-        "expires_at": one.recorded_at + waits_at_most,
+        "expires_at": one.recorded_at + retention_period,
         "quality": quality_out(listed.quality),
         "corrected_at": listed.corrected_at,
         "corrected_by": listed.corrected_by,
@@ -257,12 +265,12 @@ def _shown(listed: Listed, caller: Caller, waits_at_most: timedelta) -> dict[str
     }
 
 
-def _discarded(settled: Settlement) -> Answer:
+def _encode_discard(settled: Settlement) -> Answer:
     body = {"submission_id": settled.submission_id, "state": settled.state, "lead_id": settled.lead_id}
     return Answer(200, orjson.dumps(body, default=str), subject=settled.about)
 
 
-def _let_in(settled: Settlement) -> Answer:
+def _encode_release(settled: Settlement) -> Answer:
     quality = settled.quality
     assert quality is not None  # noqa: S101 - whatever is not discarded was judged
     body = {
@@ -271,7 +279,7 @@ def _let_in(settled: Settlement) -> Answer:
         "lead_id": settled.lead_id,
         "outcome": settled.outcome,
         "verdict": quality.verdict,
-        "quality": quality_shown(quality),
+        "quality": encode_quality(quality),
     }
     return Answer(200, orjson.dumps(body, default=str), subject=settled.about)
 

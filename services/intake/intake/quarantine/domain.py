@@ -1,4 +1,4 @@
-"""What a person can do with a submission that the policy held back, and what is left of a held lead without it. Pure."""
+"""What a person can do with a submission that the policy held back, and what is left of a pending lead without it. Pure."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Literal
 from pydantic import JsonValue
 
 from intake.leads.domain.keys import IdentityKey
-from intake.leads.domain.lead import Lead, created
+from intake.leads.domain.lead import Lead, create_lead
 from intake.leads.domain.quality import Quality
 from intake.leads.domain.unit_of_work import Candidate
 
-Settled = Literal["released", "corrected", "discarded", "expired"]
+SettledState = Literal["released", "corrected", "discarded", "expired"]
 """How a submission left quarantine. `expired`: nobody decided before raw submissions are dropped."""
-Action = Literal["released", "corrected", "discarded", "expired", "kept"]
+Action = Literal["released", "corrected", "discarded", "expired", "requarantined"]
 """What was done with it; `kept` is a correction after which it waits on."""
 
 FIXED_FIELDS = frozenset({"source", "occurred_at"})
@@ -31,44 +31,46 @@ class FixedField(ValueError):
         self.field = field
 
 
-def patched(form: Mapping[str, JsonValue], fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def apply_merge_patch(form: Mapping[str, JsonValue], fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """The record after a JSON Merge Patch (RFC 7396): null takes a field away, objects are merged, all else takes its place.
 
     Raises FixedField. Whether the outcome is a record at all, its own form decides. Deeper than PATCH_DEPTH_MAX nothing is merged.
     """
     for name in sorted(FIXED_FIELDS & fields.keys()):
         raise FixedField(name)
-    return _merged(form, fields, PATCH_DEPTH_MAX)
+    return _merge_patch(form, fields, PATCH_DEPTH_MAX)
 
 
-def _merged(target: Mapping[str, JsonValue], patch: Mapping[str, JsonValue], depth: int) -> dict[str, JsonValue]:
+def _merge_patch(target: Mapping[str, JsonValue], patch: Mapping[str, JsonValue], depth: int) -> dict[str, JsonValue]:
     merged = dict(target)
     for name, value in patch.items():
         if value is None:
             merged.pop(name, None)
         elif isinstance(value, dict) and depth > 0:
             below = merged.get(name)
-            merged[name] = _merged(below if isinstance(below, dict) else {}, value, depth - 1)
+            merged[name] = _merge_patch(below if isinstance(below, dict) else {}, value, depth - 1)
         else:
             merged[name] = value
     return merged
 
 
-def as_released(quality: Quality) -> Quality:
+def flag_released(quality: Quality) -> Quality:
     """The judgement of a record that a person let in as it is: the policy's own, but flagged instead of quarantined."""
     return replace(quality, verdict="flagged")
 
 
-def without(held: Lead, first: Candidate | None, kept: Collection[IdentityKey]) -> Lead:
-    """A held lead without one of the submissions that it waited for. `first` is the oldest that still waits, `kept` the keys of all
+def remove_submission(pending: Lead, first: Candidate | None, kept: Collection[IdentityKey]) -> Lead:
+    """A pending lead without one of the submissions that it waited for. `first` is the oldest that still waits, `kept` the keys of all
     that do.
 
     Without any other nothing is left of it but its id, its first source and its first time; what it is, a corrected record will say.
     """
     if first is None:
-        return replace(held, person={}, attributes={}, stamps={}, account_id=None, campaign=None, external_keys=())
+        return replace(
+            pending, person={}, attributes={}, field_timestamps={}, account_id=None, campaign=None, external_keys=()
+        )
     external = tuple(sorted(value for kind, value in kept if kind == "external"))
-    if (first.values.at, first.values.source) == (held.captured_at, held.source):
-        return replace(held, external_keys=external)  # what made it still waits
-    lead = created(held.lead_id, first.values, held=True, sequence=held.sequence)
+    if (first.values.at, first.values.source) == (pending.captured_at, pending.source):
+        return replace(pending, external_keys=external)  # what made it still waits
+    lead = create_lead(pending.lead_id, first.values, pending=True, sequence=pending.sequence)
     return replace(lead, external_keys=external)

@@ -16,13 +16,13 @@ from accord.contracts.values import PolicyFailure
 from accord.db import bulk
 from accord.isolation import is_resting
 from intake import tables
-from intake.leads.domain.keys import IdentityKey, key_of, key_word
+from intake.leads.domain.keys import IdentityKey, format_key, parse_key
 from intake.leads.domain.quality import Quality
-from intake.quarantine.domain import Action, Settled
+from intake.quarantine.domain import Action, SettledState
 
 _WAITS = "s.verdict = 'quarantined' AND s.settled IS NULL"
 _COLUMNS = """s.submission_id, s.lead_id, s.source, s.caller, s.verdict, s.quality_score, s.policy_version, s.failed::text AS failed,
-    s.outcomes, s.occurred_at, s.recorded_at, coalesce(s.form, s.content) AS form, s.keys, s.settled, s.settled_at"""
+    s.outcomes, s.occurred_at, s.recorded_at, coalesce(s.canonical, s.content) AS canonical, s.keys, s.settled, s.settled_at"""
 _READ = f"SELECT {_COLUMNS} FROM submission s WHERE s.submission_id = ANY ($1::uuid[]) AND s.verdict = 'quarantined'"
 _LOCK = f"{_READ} ORDER BY s.submission_id FOR UPDATE"
 _OTHERS = f"""
@@ -31,11 +31,11 @@ FROM (SELECT s.submission_id, unnest(s.keys) AS word FROM submission s
       WHERE s.lead_id = ANY ($1::uuid[]) AND {_WAITS} AND s.submission_id <> ALL ($2::uuid[])) AS others
 """
 _PAGE = f"""
-SELECT {_COLUMNS}, coalesce(l.held, false) AS held, d.verdict AS now_verdict, d.quality_score AS now_score,
+SELECT {_COLUMNS}, coalesce(l.pending, false) AS pending, d.verdict AS now_verdict, d.quality_score AS now_score,
        d.policy_version AS now_version, d.failed::text AS now_failed, d.recorded_at AS corrected_at, d.caller AS corrected_by
 FROM submission s
 LEFT JOIN lead l ON l.lead_id = s.lead_id
-LEFT JOIN LATERAL (SELECT * FROM quarantine_decision d WHERE d.submission_id = s.submission_id AND d.action = 'kept'
+LEFT JOIN LATERAL (SELECT * FROM quarantine_decision d WHERE d.submission_id = s.submission_id AND d.action = 'requarantined'
                    ORDER BY d.decision_id DESC LIMIT 1) d ON true
 """
 _WAITING_PAGE = f"""
@@ -58,28 +58,28 @@ WHERE {_WAITS} AND s.submission_id < $1 AND ($3::uuid[] IS NULL OR s.submission_
 ORDER BY s.submission_id LIMIT $2
 """
 _SETTLE = """
-UPDATE submission SET settled = $2, settled_at = $3, lead_id = $4, outcome = coalesce($5, outcome), keys = $6, form = $7
+UPDATE submission SET settled = $2, settled_at = $3, lead_id = $4, outcome = coalesce($5, outcome), keys = $6, canonical = $7
 WHERE submission_id = $1
 """
 _DISMISS = """
 UPDATE submission s SET settled = $2, settled_at = $3, content = CASE WHEN $4 THEN NULL ELSE s.content END,
-    form = CASE WHEN $4 THEN NULL ELSE s.form END, keys = CASE WHEN $4 THEN NULL ELSE s.keys END
+    canonical = CASE WHEN $4 THEN NULL ELSE s.canonical END, keys = CASE WHEN $4 THEN NULL ELSE s.keys END
 WHERE s.submission_id = ANY ($1::uuid[])
 """
 _LEAVE = "UPDATE submission SET lead_id = NULL WHERE lead_id = ANY ($1::uuid[])"
-_KEEP = "UPDATE submission SET form = $2, keys = $3, lead_id = $4 WHERE submission_id = $1"
+_KEEP = "UPDATE submission SET canonical = $2, keys = $3, lead_id = $4 WHERE submission_id = $1"
 _DECIDED = bulk.insert(tables.quarantine_decision)
 _DECISIONS = """
 SELECT submission_id, decision_id, action, caller, note, fields::text AS fields, verdict, quality_score, policy_version,
        failed::text AS failed, recorded_at
 FROM quarantine_decision WHERE submission_id = ANY ($1::uuid[]) ORDER BY submission_id, decision_id
 """
-_REDATE = "UPDATE lead SET source = $2, captured_at = $3 WHERE lead_id = $1"
+_UPDATE_ORIGIN = "UPDATE lead SET source = $2, captured_at = $3 WHERE lead_id = $1"
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """A submission that the policy held back. `form` is its record as it stands, None after it was dropped; `keys` are its own."""
+class QuarantinedSubmission:
+    """A submission that the policy held back. `canonical` is its record as it stands, None after it was dropped; `keys` are its own."""
 
     submission_id: UUID
     lead_id: UUID | None
@@ -88,18 +88,18 @@ class Waiting:
     quality: Quality
     occurred_at: datetime
     recorded_at: datetime
-    form: str | None
+    canonical: str | None
     keys: frozenset[IdentityKey]
-    settled: Settled | None
+    settled: SettledState | None
     settled_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class QuarantineItem:
     """The same as it is shown: with the judgement of its last correction, if there was one that left it waiting."""
 
-    waiting: Waiting
-    held: bool
+    submission: QuarantinedSubmission
+    pending: bool
     quality: Quality
     corrected_at: datetime | None
     corrected_by: str | None
@@ -121,39 +121,43 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Others:
-    """What else waits for a held lead: the oldest of it, and the keys of all of it."""
+class OtherSubmissions:
+    """What else waits for a pending lead: the oldest of it, and the keys of all of it."""
 
     first: UUID | None
     keys: frozenset[IdentityKey]
 
 
-async def read(connection: asyncpg.Connection, submission_ids: Sequence[UUID], *, lock: bool) -> dict[UUID, Waiting]:
+async def read(
+    connection: asyncpg.Connection, submission_ids: Sequence[UUID], *, lock: bool
+) -> dict[UUID, QuarantinedSubmission]:
     """Submissions that waited or wait, in the order of their ids."""
     rows = await connection.fetch(_LOCK if lock else _READ, submission_ids)
-    return {row["submission_id"]: _waiting(row) for row in rows}
+    return {row["submission_id"]: _submission(row) for row in rows}
 
 
-async def others(connection: asyncpg.Connection, lead_ids: Sequence[UUID], but: Sequence[UUID]) -> Others:
+async def find_others(
+    connection: asyncpg.Connection, lead_ids: Sequence[UUID], excluding: Sequence[UUID]
+) -> OtherSubmissions:
     """What waits for these leads beside some submissions. The leads are locked, so no more can come."""
-    (row,) = await connection.fetch(_OTHERS, lead_ids, but)
-    return Others(row["first"], frozenset(key_of(word) for word in row["words"] or ()))
+    (row,) = await connection.fetch(_OTHERS, lead_ids, excluding)
+    return OtherSubmissions(row["first"], frozenset(parse_key(word) for word in row["words"] or ()))
 
 
 async def page(
     connection: asyncpg.Connection, after: UUID, source: str | None, since: datetime | None, rows_max: int
-) -> list[Listed]:
+) -> list[QuarantineItem]:
     """What waits, oldest first."""
-    return [_listed(row) for row in await connection.fetch(_WAITING_PAGE, after, source, since, rows_max)]
+    return [_item(row) for row in await connection.fetch(_WAITING_PAGE, after, source, since, rows_max)]
 
 
-async def fetch_submission(connection: asyncpg.Connection, submission_id: UUID) -> Listed | None:
+async def fetch_submission(connection: asyncpg.Connection, submission_id: UUID) -> QuarantineItem | None:
     """One submission that waits or waited."""
     row = await connection.fetchrow(_ONE, submission_id)
-    return None if row is None else _listed(row)
+    return None if row is None else _item(row)
 
 
-async def overdue(
+async def find_overdue(
     connection: asyncpg.Connection, before: UUID, rows_max: int, only: Sequence[UUID] | None = None
 ) -> list[UUID]:
     """The oldest that wait and came before this id was made; none that rests. `only` asks for some."""
@@ -162,22 +166,22 @@ async def overdue(
 
 async def settle(
     connection: asyncpg.Connection,
-    waiting: Waiting,
-    how: Settled,
+    submission: QuarantinedSubmission,
+    how: SettledState,
     now: datetime,
     *,
     lead_id: UUID | None,
     outcome: str | None,
-    form: str | None,
+    canonical: str | None,
 ) -> None:
     """It has come in as a submission of this lead, which leads to it from now on: its keys are its lead's."""
-    await connection.execute(_SETTLE, waiting.submission_id, how, now, lead_id, outcome, None, form)
+    await connection.execute(_SETTLE, submission.submission_id, how, now, lead_id, outcome, None, canonical)
 
 
 async def dismiss(
     connection: asyncpg.Connection,
     submission_ids: Sequence[UUID],
-    how: Settled,
+    how: SettledState,
     now: datetime,
     *,
     gone: Sequence[UUID],
@@ -190,30 +194,34 @@ async def dismiss(
         await connection.execute(_LEAVE, gone)
 
 
-async def keep(
-    connection: asyncpg.Connection, submission_id: UUID, form: str, keys: Sequence[IdentityKey], lead_id: UUID | None
+async def save_correction(
+    connection: asyncpg.Connection,
+    submission_id: UUID,
+    canonical: str,
+    keys: Sequence[IdentityKey],
+    lead_id: UUID | None,
 ) -> None:
     """It waits on, corrected."""
-    await connection.execute(_KEEP, submission_id, form, [key_word(key) for key in keys], lead_id)
+    await connection.execute(_KEEP, submission_id, canonical, [format_key(key) for key in keys], lead_id)
 
 
-async def decided(connection: asyncpg.Connection, decisions: Sequence[Decision]) -> None:
+async def save_decisions(connection: asyncpg.Connection, decisions: Sequence[Decision]) -> None:
     """Record what was done."""
     await _DECIDED.execute(connection, [_decision_row(one) for one in decisions])
 
 
-async def decisions(connection: asyncpg.Connection, submission_ids: Sequence[UUID]) -> list[Decision]:
+async def list_decisions(connection: asyncpg.Connection, submission_ids: Sequence[UUID]) -> list[Decision]:
     """What was done with these, in order."""
     return [_decision(row) for row in await connection.fetch(_DECISIONS, submission_ids)]
 
 
-async def redate(connection: asyncpg.Connection, lead_id: UUID, source: str, captured_at: datetime) -> None:
-    """A held lead was first heard of from elsewhere, at another time, than was thought. Nobody has been told of it yet."""
-    await connection.execute(_REDATE, lead_id, source, captured_at)
+async def update_origin(connection: asyncpg.Connection, lead_id: UUID, source: str, captured_at: datetime) -> None:
+    """A pending lead was first heard of from elsewhere, at another time, than was thought. Nothing of it has been published."""
+    await connection.execute(_UPDATE_ORIGIN, lead_id, source, captured_at)
 
 
-def _waiting(row: asyncpg.Record) -> Waiting:
-    return Waiting(
+def _submission(row: asyncpg.Record) -> QuarantinedSubmission:
+    return QuarantinedSubmission(
         row["submission_id"],
         row["lead_id"],
         row["source"],
@@ -221,19 +229,19 @@ def _waiting(row: asyncpg.Record) -> Waiting:
         Quality("quarantined", row["quality_score"], row["policy_version"], _failures(row["failed"]), row["outcomes"]),
         row["occurred_at"],
         row["recorded_at"],
-        row["form"],
-        frozenset(key_of(word) for word in row["keys"] or ()),
+        row["canonical"],
+        frozenset(parse_key(word) for word in row["keys"] or ()),
         row["settled"],
         row["settled_at"],
     )
 
 
-def _listed(row: asyncpg.Record) -> Listed:
-    waiting = _waiting(row)
-    quality = waiting.quality
+def _item(row: asyncpg.Record) -> QuarantineItem:
+    submission = _submission(row)
+    quality = submission.quality
     if row["now_verdict"] is not None:
         quality = Quality("quarantined", row["now_score"], row["now_version"], _failures(row["now_failed"]))
-    return Listed(waiting, row["held"], quality, row["corrected_at"], row["corrected_by"])
+    return QuarantineItem(submission, row["pending"], quality, row["corrected_at"], row["corrected_by"])
 
 
 def _decision_row(one: Decision) -> dict[str, object]:

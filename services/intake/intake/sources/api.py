@@ -19,7 +19,7 @@ from accord.http.problems import Problem
 from intake.sources.domain.adapters import ADAPTERS
 from intake.sources.domain.mapping import Targets
 from intake.sources.domain.source import Source
-from intake.sources.service.sources import NewSecret, SourceContent, Sources, etag
+from intake.sources.service.sources import NewSecret, SourceContent, Sources, compute_etag
 
 _NAME = r"^[^\s@:/\x00-\x1f\x7f]([^@:/\x00-\x1f\x7f]*[^\s@:/\x00-\x1f\x7f])?$"
 Name = Annotated[
@@ -31,7 +31,7 @@ Name = Annotated[
         description="The source as submissions name it; without `/`, since it stands in paths.",
     ),
 ]
-Use = Annotated[str, StringConstraints(min_length=1, max_length=30)]
+SecretKind = Annotated[str, StringConstraints(min_length=1, max_length=30)]
 
 _PUT_EXAMPLE: dict[str, Any] = {
     "adapter": "typeform",
@@ -78,9 +78,9 @@ class SourceIn(BaseModel):
     defaults: dict[str, JsonValue] = Field(
         default_factory=dict, description="Field → value, where the mapping finds none."
     )
-    secrets: Annotated[dict[Use, SecretStr | SecretIn | None], Field(max_length=10)] = Field(
+    secrets: Annotated[dict[SecretKind, SecretStr | SecretIn | None], Field(max_length=10)] = Field(
         default_factory=dict,
-        description="Use → secret. A new one leaves the one before valid as well; null drops all of the use.",
+        description="Kind → secret. A new one leaves the one before valid as well; null drops all of the kind.",
     )
 
 
@@ -101,9 +101,9 @@ class SourceOut(BaseModel):
     mapping: dict[str, JsonValue]
     defaults: dict[str, JsonValue]
     secrets: dict[str, list[SecretOut]] = Field(
-        description="By use, the newest first: two while a tool is changed over."
+        description="By kind, the newest first: two while a tool is changed over."
     )
-    uses: dict[str, str] = Field(description="The secrets that the adapter knows, and what each is for.")
+    secret_kinds: dict[str, str] = Field(description="The secrets that the adapter knows, and what each is for.")
     hook_path: str | None = Field(description="Where the tool sends to, below the address of this service.")
     version: int
     created_at: datetime
@@ -115,10 +115,10 @@ def source_router(configured: Sources) -> APIRouter:
     router = APIRouter(prefix="/v1/sources", tags=["sources"], dependencies=[require("admin")])
 
     @router.get("", summary="All configured sources, by name")
-    async def listed(limit: Limit = 50, cursor: CursorText = None) -> Page[SourceOut]:
+    async def list_sources(limit: Limit = 50, cursor: CursorText = None) -> Page[SourceOut]:
         found = await configured.page(place_after(cursor, str) or "", limit + 1)
         items, after = page_of(found, limit, lambda source: source.name)
-        return Page(items=[_shown(source) for source in items], next_cursor=after)
+        return Page(items=[_to_out(source) for source in items], next_cursor=after)
 
     @router.get(
         "/{name}",
@@ -126,20 +126,20 @@ def source_router(configured: Sources) -> APIRouter:
         response_model=SourceOut,
         responses={**problems(404), 304: {"description": "As you know it."}},
     )
-    async def one(name: Name, request: Request, response: Response) -> Any:
+    async def get_source(name: Name, request: Request, response: Response) -> Any:
         """Its ETag is what a change is based on."""
         source = await configured.get(name)
-        if none_match(request, etag(source)):
-            return Response(status_code=304, headers={"ETag": etag(source)})
-        response.headers["ETag"] = etag(source)
-        return _shown(source)
+        if none_match(request, compute_etag(source)):
+            return Response(status_code=304, headers={"ETag": compute_etag(source)})
+        response.headers["ETag"] = compute_etag(source)
+        return _to_out(source)
 
     @router.put(
         "/{name}",
         summary="Make a source, or put another in its place",
         responses={**problems(409, 412, 422, 428), 201: {"description": "It is new.", "model": SourceOut}},
     )
-    async def put(
+    async def put_source(
         name: Name,
         body: SourceIn,
         request: Request,
@@ -153,13 +153,13 @@ def source_router(configured: Sources) -> APIRouter:
     ) -> SourceOut:
         """A new source needs no If-Match; a change does, since it replaces everything but the secrets that it does not name."""
         source, new = await configured.put(name, _content(body), _match(if_match, if_none_match))
-        response.headers["ETag"] = etag(source)
+        response.headers["ETag"] = compute_etag(source)
         response.headers["Cache-Control"] = "no-store"
         response.status_code = 201 if new else 200
-        return _shown(source)
+        return _to_out(source)
 
     @router.delete("/{name}", status_code=204, summary="Forget a source and its secrets", responses=problems(404, 412))
-    async def delete(
+    async def delete_source(
         name: Name,
         if_match: Annotated[
             str | None, Header(max_length=200, description="The ETag of the source as you know it.")
@@ -187,22 +187,24 @@ def _match(if_match: str | None, if_none_match: str | None) -> str | None:
 
 def _content(body: SourceIn) -> SourceContent:
     secrets: dict[str, NewSecret | None] = {}
-    for use, said in body.secrets.items():
+    for kind, said in body.secrets.items():
         if said is None:
-            secrets[use] = None
+            secrets[kind] = None
         elif isinstance(said, SecretStr):
-            secrets[use] = NewSecret(said.get_secret_value())
+            secrets[kind] = NewSecret(said.get_secret_value())
         else:
             value = None if said.value is None else said.value.get_secret_value()
-            secrets[use] = NewSecret(value, said.previous_until, said.drop_previous)
+            secrets[kind] = NewSecret(value, said.previous_until, said.drop_previous)
     return SourceContent(body.adapter, body.settings, body.mapping, body.defaults, secrets)
 
 
-def _shown(source: Source) -> SourceOut:
+def _to_out(source: Source) -> SourceOut:
     adapter = None if source.adapter is None else ADAPTERS.get(source.adapter)
     secrets: dict[str, list[SecretOut]] = {}
-    for one in source.secrets:
-        secrets.setdefault(one.use, []).append(SecretOut(id=one.secret_id, set_at=one.set_at, until=one.until))
+    for get_source in source.secrets:
+        secrets.setdefault(get_source.kind, []).append(
+            SecretOut(id=get_source.secret_id, set_at=get_source.set_at, until=get_source.until)
+        )
     assert source.created_at is not None and source.updated_at is not None  # noqa: PT018, S101 - it was read or saved
     return SourceOut(
         name=source.name,
@@ -211,7 +213,7 @@ def _shown(source: Source) -> SourceOut:
         mapping=dict(source.mapping_document),
         defaults=dict(source.defaults),
         secrets=secrets,
-        uses={} if adapter is None else dict(adapter.uses),
+        secret_kinds={} if adapter is None else dict(adapter.secret_kinds),
         hook_path=None if adapter is None else f"/v1/hooks/{quote(source.name, safe='')}",
         version=source.version,
         created_at=source.created_at,

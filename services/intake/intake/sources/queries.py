@@ -1,4 +1,4 @@
-"""SQL on configured sources. Secrets are only ever seen here sealed."""
+"""SQL on configured sources. Secrets are only ever seen here encrypted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.db import from_json
-from intake.sources.domain.source import SealedSecret, Source
+from intake.sources.domain.source import EncryptedSecret, Source
 
 _COLUMNS = "name, adapter, settings, mapping, defaults, secrets, version, created_at, updated_at"
 _READ = text(f"SELECT {_COLUMNS} FROM source WHERE name = :name")
@@ -65,7 +65,7 @@ async def save(conn: AsyncConnection, source: Source, now: datetime) -> None:
             "settings": _text(source.settings),
             "mapping": _text(source.mapping_document),
             "defaults": _text(source.defaults),
-            "secrets": _text([_sealed(one) for one in source.secrets]),
+            "secrets": _text([_encode_secret(one) for one in source.secrets]),
             "version": source.version,
             "now": now,
         },
@@ -81,11 +81,11 @@ def _text(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
-def _sealed(secret: SealedSecret) -> dict[str, object]:
+def _encode_secret(secret: EncryptedSecret) -> dict[str, object]:
     return {
-        "use": secret.use,
+        "use": secret.kind,
         "id": secret.secret_id,
-        "sealed": secret.sealed,
+        "sealed": secret.encrypted,
         "set_at": secret.set_at,
         "until": secret.until,
     }
@@ -98,16 +98,16 @@ def _source(row: Any) -> Source:
         settings=from_json(row.settings),
         mapping_document=from_json(row.mapping),
         defaults=from_json(row.defaults),
-        secrets=tuple(_secret(one) for one in from_json(row.secrets)),
+        secrets=tuple(_decode_secret(one) for one in from_json(row.secrets)),
         version=row.version,
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
 
 
-def _secret(said: dict[str, Any]) -> SealedSecret:
+def _decode_secret(said: dict[str, Any]) -> EncryptedSecret:
     until = said.get("until")
-    return SealedSecret(
+    return EncryptedSecret(
         said["use"],
         said["id"],
         said["sealed"],

@@ -59,8 +59,8 @@ def activity_routes(
         lambda row, _, caller, idempotency_request: ActivityRequest(row, caller.name, idempotency_request),
     )
     return [
-        Route("/v1/activities", rows.one, methods=["POST"]),
-        Route("/v1/activities:batch", rows.many, methods=["POST"]),
+        Route("/v1/activities", rows.post_one, methods=["POST"]),
+        Route("/v1/activities:batch", rows.post_many, methods=["POST"]),
     ]
 
 

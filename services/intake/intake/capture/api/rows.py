@@ -30,55 +30,57 @@ from accord.http.problems import (
     unsupported_media_type,
     validation_error,
 )
-from intake.capture.api.answers import replayed
+from intake.capture.api.answers import mark_replayed
 
 log = structlog.get_logger(__name__)
 
 Row = TypeVar("Row")
-Asked = TypeVar("Asked")
+Command = TypeVar("Command")
 Result = TypeVar("Result")
 
 ROWS_MAX = 1_000
 NDJSON = "application/x-ndjson"
 
 
-class RowRoutes(Generic[Row, Asked, Result]):
-    """One endpoint for one row, one for many. `ask` makes of a row what the use case takes."""
+class RowRoutes(Generic[Row, Command, Result]):
+    """One endpoint for one row, one for many. `make_command` makes of a row what the use case takes."""
 
     def __init__(
         self,
         database: Database,
         row_type: type[Row],
-        commits: GroupCommit[Asked, Done[Result]],
-        ask: Callable[[Row, str, Caller, IdempotencyRequest | None], Asked],
+        commits: GroupCommit[Command, Done[Result]],
+        make_command: Callable[[Row, str, Caller, IdempotencyRequest | None], Command],
     ) -> None:
         self._database = database
         self._one: TypeAdapter[Row] = TypeAdapter(row_type)
         self._commits = commits
-        self._ask = ask
+        self._make_command = make_command
 
-    async def one(self, request: Request) -> Response:
+    async def post_one(self, request: Request) -> Response:
         """POST of one row."""
         caller = await authorize(request, "leads:write")
         require_json(request)
         body = await request.body()
         row = parse_body(self._one, body)
         idempotency_request = await ticket_of(request, caller.name, body)
-        done = await self._commits.submit(self._ask(row, body.decode(), caller, idempotency_request))
-        return replayed(done.answer).response()
+        done = await self._commits.submit(self._make_command(row, body.decode(), caller, idempotency_request))
+        return mark_replayed(done.answer).response()
 
-    async def many(self, request: Request) -> Response:
+    async def post_many(self, request: Request) -> Response:
         """POST of up to ROWS_MAX rows, as a JSON array or as NDJSON; 200 with one result for each, in order."""
         caller = await authorize(request, "leads:write")
         texts = _split(request, await request.body())
         key = await ticket_of(request, caller.name)
         await reserve(self._database, key)
         parsed = [self._parse(text) for text in texts]
-        asked = [
-            None if isinstance(row, Problem) else self._ask(row, text.decode(), caller, _row_ticket(key, place))
-            for place, (text, row) in enumerate(zip(texts, parsed, strict=True))
+        commands = [
+            None
+            if isinstance(row, Problem)
+            else self._make_command(row, text.decode(), caller, _row_idempotency_request(key, index))
+            for index, (text, row) in enumerate(zip(texts, parsed, strict=True))
         ]
-        remaining = iter(await self._commits.submit_all([one for one in asked if one is not None]))
+        remaining = iter(await self._commits.submit_all([one for one in commands if one is not None]))
         results = [_problem_result(row) if isinstance(row, Problem) else _result(next(remaining)) for row in parsed]
         return Response(b'{"results":[' + b",".join(results) + b"]}", media_type="application/json")
 
@@ -111,15 +113,15 @@ def _split(request: Request, body: bytes) -> list[bytes]:
     return rows
 
 
-def _row_ticket(key: IdempotencyRequest | None, place: int) -> IdempotencyRequest | None:
+def _row_idempotency_request(key: IdempotencyRequest | None, index: int) -> IdempotencyRequest | None:
     """A batch's key stands for one key per row, so that each row happens once, whatever became of the others."""
     # A space stands in no key that a caller can send, so these collide with none.
-    return None if key is None else replace(key, key=f"{key.key} {place}")
+    return None if key is None else replace(key, key=f"{key.key} {index}")
 
 
 def _result(done: Done[Result] | Exception) -> bytes:
     if isinstance(done, Done):
-        answer = done.answer if done.result is not None else replayed(done.answer)
+        answer = done.answer if done.result is not None else mark_replayed(done.answer)
         if answer.headers.get("content-type") == MEDIA_TYPE:
             return b'{"status":%d,"problem":%b}' % (answer.status, answer.body)
         return b'{"status":%d,' % answer.status + answer.body[1:]

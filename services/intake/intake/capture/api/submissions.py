@@ -18,7 +18,7 @@ from intake.capture.api.rows import NDJSON, ROWS_MAX, RowRoutes
 from intake.capture.service.capture import CaptureResult
 from intake.leads.api import LEAD_ID, QualityOut
 from intake.leads.domain.submission import Submission
-from intake.leads.service.person import CaptureRequest
+from intake.leads.service.submissions import CaptureRequest
 
 _SUBMISSION_EXAMPLE: dict[str, object] = {
     "source": "website",
@@ -100,12 +100,12 @@ def submission_routes(
         Submission,
         captures,
         lambda row, content, caller, idempotency_request: CaptureRequest(
-            row, content, caller.name, idempotency_request, is_form=True
+            row, content, caller.name, idempotency_request, is_canonical=True
         ),
     )
     return [
-        Route("/v1/leads", rows.one, methods=["POST"]),
-        Route("/v1/leads:batch", rows.many, methods=["POST"]),
+        Route("/v1/leads", rows.post_one, methods=["POST"]),
+        Route("/v1/leads:batch", rows.post_many, methods=["POST"]),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Takes submissions in: many requests, one transaction. The decisions are pure and stand between two reads and the writes."""
+"""Captures submissions: many requests, one transaction. The decisions are pure and stand between two reads and the writes."""
 
 from __future__ import annotations
 
@@ -16,19 +16,31 @@ from accord.db import Database, UnitOfWork
 from accord.http.idempotency import Answer, Done, Fresh, answered, claimed
 from accord.ids import new_id
 from accord.terms.findings import Finding
-from intake.leads.domain.keys import key_word
+from intake.leads.domain.keys import format_key
 from intake.leads.domain.quality import Quality
-from intake.leads.domain.submission import Submission, is_ahead
+from intake.leads.domain.submission import Submission, is_in_future
 from intake.leads.domain.unit_of_work import Candidate, CaptureUnitOfWork, Outcome
 from intake.leads.queries import consents, submissions
 from intake.leads.queries import leads as lead_queries
-from intake.leads.service.ledger import Apart, tried, with_pairs_apart, write
-from intake.leads.service.person import CaptureRequest, Recognised, ahead_of_time, candidate_of, consent_of, recognise
-from intake.policy.domain.judge import Judge
-from intake.policy.service.judging import InForce, as_the_policy_knows, judged
+from intake.leads.service.submissions import (
+    CaptureRequest,
+    NormalizedSubmission,
+    build_candidate,
+    build_consent,
+    future_time_error,
+    normalize_submission,
+)
+from intake.leads.service.unit_of_work import (
+    DoNotMergePairs,
+    decide_with_exclusions,
+    retry_on_conflict,
+    save_lead_changes,
+)
+from intake.policy.domain.evaluator import PolicyEvaluator
+from intake.policy.service.evaluation import ActivePolicy, apply_key_policy, evaluate_policy
 
 
-class Taken(NamedTuple):
+class CapturedSubmission(NamedTuple):
     """What became of one submission. `lead_id` and `outcome` are None for one that the policy rejected."""
 
     submission_id: UUID
@@ -37,14 +49,14 @@ class Taken(NamedTuple):
     quality: Quality
 
 
-CaptureResult = Taken | Finding
+CaptureResult = CapturedSubmission | Finding
 """What became of one submission, or what is wrong with one that left no trace."""
 
 
-class Decision(NamedTuple):
+class CaptureDecision(NamedTuple):
     """What a transaction has decided about submissions, one outcome for each, and has still to write."""
 
-    register: CaptureUnitOfWork
+    lead_changes: CaptureUnitOfWork
     outcomes: list[CaptureResult]
     rows: list[submissions.Row]
     said: list[consents.Row]
@@ -56,7 +68,7 @@ class Capture:
     own. `encode` makes the answer that is saved under a request's key."""
 
     def __init__(
-        self, database: Database, policies: ActiveCache[Judge], encode: Callable[[CaptureResult], Answer]
+        self, database: Database, policies: ActiveCache[PolicyEvaluator], encode: Callable[[CaptureResult], Answer]
     ) -> None:
         self.encode = encode
         self._database = database
@@ -65,81 +77,87 @@ class Capture:
 
     async def apply(self, requests: Sequence[CaptureRequest]) -> list[Done[CaptureResult] | Exception]:
         """What became of each request, in order, after the commit."""
-        recognised = [recognise(request) for request in requests]
-        return await tried(lambda: self._record(recognised))
+        normalized = [normalize_submission(request) for request in requests]
+        return await retry_on_conflict(lambda: self._record(normalized))
 
     async def ingest(
-        self, unit_of_work: UnitOfWork, recognised: Sequence[Recognised], in_force: InForce
+        self, unit_of_work: UnitOfWork, normalized: Sequence[NormalizedSubmission], active_policy: ActivePolicy
     ) -> list[CaptureResult]:
         """Ingest submissions in the caller's transaction and in order.
 
-        Raises what `ledger.tried` tries again. Idempotency keys are not looked at. `in_force` is what `policy_in_force` gave
+        Raises what `retry_on_conflict` retries. Idempotency keys are not looked at. `active_policy` is what `get_active_policy` returned
         before the transaction was opened.
         """
-        decision = await self.decide(unit_of_work, recognised, in_force)
-        await self.write(unit_of_work, decision)
+        decision = await self.decide(unit_of_work, normalized, active_policy)
+        await self.save(unit_of_work, decision)
         return decision.outcomes
 
-    async def policy_in_force(self) -> InForce:
+    async def get_active_policy(self) -> ActivePolicy:
         """The data policy in force. Ask before a transaction is opened: looking takes a connection."""
         return await self._policies.current()
 
-    async def decide(self, unit_of_work: UnitOfWork, recognised: Sequence[Recognised], in_force: InForce) -> Decision:
+    async def decide(
+        self, unit_of_work: UnitOfWork, normalized: Sequence[NormalizedSubmission], active_policy: ActivePolicy
+    ) -> CaptureDecision:
         """What becomes of submissions; their keys and the leads that these name are locked until the commit. The caller sees it written,
         in the same transaction."""
-        recognised = as_the_policy_knows(recognised, in_force)
+        normalized = apply_key_policy(normalized, active_policy)
         connection, now = await unit_of_work.connection(), unit_of_work.now
-        keys, leads = await lead_queries.lock_matches(connection, [key for one in recognised for key in one.keys])
+        keys, leads = await lead_queries.lock_matches(connection, [key for one in normalized for key in one.keys])
 
-        def play(apart: Apart) -> tuple[CaptureUnitOfWork, Decision]:
-            register = CaptureUnitOfWork(now, dict(leads), dict(keys), apart)
-            return register, self._play(recognised, in_force, register)
+        def decide(do_not_merge: DoNotMergePairs) -> tuple[CaptureUnitOfWork, CaptureDecision]:
+            lead_changes = CaptureUnitOfWork(now, dict(leads), dict(keys), do_not_merge)
+            return lead_changes, self._decide_each(normalized, active_policy, lead_changes)
 
-        return (await with_pairs_apart(connection, play))[1]
+        return (await decide_with_exclusions(connection, decide))[1]
 
-    async def write(self, unit_of_work: UnitOfWork, decision: Decision) -> None:
+    async def save(self, unit_of_work: UnitOfWork, decision: CaptureDecision) -> None:
         """Write what was decided, and have it published."""
         connection, now = await unit_of_work.connection(), unit_of_work.now
-        await write(connection, decision.register, now)
+        await save_lead_changes(connection, decision.lead_changes, now)
         await submissions.insert(connection, decision.rows, now)
         await consents.insert(connection, decision.said, now)
         if decision.accounts:
-            self._accounts.saw(await lead_queries.save_accounts(connection, decision.accounts, now))
-        unit_of_work.publish(*decision.register.events)
+            self._accounts.add(await lead_queries.save_accounts(connection, decision.accounts, now))
+        unit_of_work.publish(*decision.lead_changes.events)
 
-    def _play(self, recognised: Sequence[Recognised], in_force: InForce, register: CaptureUnitOfWork) -> Decision:
+    def _decide_each(
+        self, normalized: Sequence[NormalizedSubmission], active_policy: ActivePolicy, lead_changes: CaptureUnitOfWork
+    ) -> CaptureDecision:
         """Decide about one submission after the other."""
-        now = register.now
+        now = lead_changes.now
         outcomes: list[CaptureResult] = []
         rows: list[submissions.Row] = []
         said: list[consents.Row] = []
         accounts: dict[UUID, tuple[str, str | None]] = {}
-        for one in recognised:
-            flaw = one.flaw or (ahead_of_time() if is_ahead(one.request.submission.occurred_at, now) else None)
-            if flaw is not None:
-                outcomes.append(flaw)
+        for one in normalized:
+            error = one.error or (
+                future_time_error() if is_in_future(one.request.submission.occurred_at, now) else None
+            )
+            if error is not None:
+                outcomes.append(error)
                 continue
-            candidate = _candidate(one, in_force, now)
-            lead_id, outcome = register.apply(candidate)
+            candidate = _build_candidate(one, active_policy, now)
+            lead_id, outcome = lead_changes.apply(candidate)
             if one.account is not None and lead_id is not None and one.account[0] not in self._accounts:
                 accounts.setdefault(one.account[0], (one.account[1], one.request.submission.company))
-            rows.append(_row(one, candidate, lead_id, outcome))
+            rows.append(_build_row(one, candidate, lead_id, outcome))
             if (
                 one.request.submission.consent is not None
                 and lead_id is not None
                 and candidate.quality.verdict != "quarantined"
             ):
-                said.append(consent_of(one.request, candidate.submission_id, lead_id, candidate.values.at, now))
-            outcomes.append(Taken(candidate.submission_id, lead_id, outcome, candidate.quality))
-        return Decision(register, outcomes, rows, said, accounts)
+                said.append(build_consent(one.request, candidate.submission_id, lead_id, candidate.values.at, now))
+            outcomes.append(CapturedSubmission(candidate.submission_id, lead_id, outcome, candidate.quality))
+        return CaptureDecision(lead_changes, outcomes, rows, said, accounts)
 
-    async def _record(self, recognised: Sequence[Recognised]) -> list[Done[CaptureResult] | Exception]:
-        idempotency_requests = [one.request.idempotency_request for one in recognised]
-        in_force = await self.policy_in_force()
+    async def _record(self, normalized: Sequence[NormalizedSubmission]) -> list[Done[CaptureResult] | Exception]:
+        idempotency_requests = [one.request.idempotency_request for one in normalized]
+        active_policy = await self.get_active_policy()
         async with self._database.write_transaction() as unit_of_work:
             verdicts = await claimed(unit_of_work, idempotency_requests)
-            fresh = [one for one, verdict in zip(recognised, verdicts, strict=True) if isinstance(verdict, Fresh)]
-            results = await self.ingest(unit_of_work, fresh, in_force)
+            fresh = [one for one, verdict in zip(normalized, verdicts, strict=True) if isinstance(verdict, Fresh)]
+            results = await self.ingest(unit_of_work, fresh, active_policy)
             return await answered(unit_of_work, idempotency_requests, verdicts, results, self.encode)
 
 
@@ -154,26 +172,28 @@ class _KnownAccounts:
     def __contains__(self, account_id: UUID) -> bool:
         return account_id in self._ids
 
-    def saw(self, account_ids: set[UUID]) -> None:
+    def add(self, account_ids: set[UUID]) -> None:
         if len(self._ids) + len(account_ids) > self._MAX:
             self._ids.clear()
         self._ids |= account_ids
 
 
-def _candidate(one: Recognised, in_force: InForce, now: datetime) -> Candidate:
-    quality, attributes = judged(one.facts, in_force, now)
+def _build_candidate(one: NormalizedSubmission, active_policy: ActivePolicy, now: datetime) -> Candidate:
+    quality, attributes = evaluate_policy(one.facts, active_policy, now)
     at = one.request.submission.occurred_at
-    return candidate_of(one, new_id(), now if at is None else min(at, now), quality, attributes)
+    return build_candidate(one, new_id(), now if at is None else min(at, now), quality, attributes)
 
 
-def _row(one: Recognised, candidate: Candidate, lead_id: UUID | None, outcome: Outcome | None) -> submissions.Row:
+def _build_row(
+    one: NormalizedSubmission, candidate: Candidate, lead_id: UUID | None, outcome: Outcome | None
+) -> submissions.Row:
     request, values = one.request, candidate.values
     verdict = values.quality.verdict
-    form = keys = None
+    canonical = keys = None
     if verdict in ("quarantined", "rejected"):
-        keys = [key_word(key) for key in candidate.keys]
-    if verdict == "quarantined" or not request.is_form:
-        form = form_of(request.submission)
+        keys = [format_key(key) for key in candidate.keys]
+    if verdict == "quarantined" or not request.is_canonical:
+        canonical = encode_canonical(request.submission)
     return submissions.Row(
         candidate.submission_id,
         lead_id,
@@ -183,18 +203,18 @@ def _row(one: Recognised, candidate: Candidate, lead_id: UUID | None, outcome: O
         values.quality,
         request.content,
         values.at,
-        form,
+        canonical,
         keys,
     )
 
 
-def form_of(submission: Submission) -> str:
-    """What was said, as JSON in our form: what `model_dump_json(exclude_unset=True)` gives, in half of the time."""
+def encode_canonical(submission: Submission) -> str:
+    """What was said, as JSON in canonical form: what `model_dump_json(exclude_unset=True)` gives, in half of the time."""
     return orjson.dumps(_dump_given_fields(submission), default=_dump_given_fields, option=orjson.OPT_UTC_Z).decode()
 
 
 def _dump_given_fields(value: object) -> object:
     if isinstance(value, Money):
         return to_object(value)
-    fields, said = value.__dict__, value.__pydantic_fields_set__  # type: ignore[attr-defined]  # else it is a part of the form
+    fields, said = value.__dict__, value.__pydantic_fields_set__  # type: ignore[attr-defined]  # else it is a part of the canonical form
     return {name: said_value for name, said_value in fields.items() if name in said}

@@ -19,13 +19,13 @@ from accord.terms.findings import Finding
 from intake.leads.domain.consent import WITHDRAWAL, WITHDRAWN
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead
-from intake.leads.domain.submission import ActivityIn, is_ahead
-from intake.leads.queries import activities, consents, family
+from intake.leads.domain.submission import ActivityIn, is_in_future
+from intake.leads.queries import activities, consents, merge_group
 from intake.leads.queries import leads as lead_queries
-from intake.leads.service.family import NotThere
-from intake.leads.service.ledger import tried
-from intake.leads.service.person import ahead_of_time
-from intake.leads.service.recognise import email_facts
+from intake.leads.service.merge_group import RecordNotFound
+from intake.leads.service.normalization import parse_email
+from intake.leads.service.submissions import future_time_error
+from intake.leads.service.unit_of_work import retry_on_conflict
 
 _MERGES_FOLLOWED_MAX = 20
 
@@ -46,11 +46,11 @@ class Recorded(NamedTuple):
     lead_id: UUID
 
 
-ActivityResult = Recorded | Finding | NotThere
+ActivityResult = Recorded | Finding | RecordNotFound
 """What became of one activity, or why it left no trace."""
 
 
-class Record:
+class ActivityRecorder:
     """The use case. `apply` is what a GroupCommit calls; `encode` makes the answer that is saved under a request's key."""
 
     def __init__(self, database: Database, encode: Callable[[ActivityResult], Answer]) -> None:
@@ -59,7 +59,7 @@ class Record:
 
     async def apply(self, requests: Sequence[ActivityRequest]) -> list[Done[ActivityResult] | Exception]:
         """What became of each request, in order, after the commit."""
-        return await tried(lambda: self._record(requests))
+        return await retry_on_conflict(lambda: self._record(requests))
 
     async def _record(self, requests: Sequence[ActivityRequest]) -> list[Done[ActivityResult] | Exception]:
         idempotency_requests = [request.idempotency_request for request in requests]
@@ -77,17 +77,17 @@ class Record:
 
 async def _record_activities(unit_of_work: UnitOfWork, requests: Sequence[ActivityRequest]) -> list[ActivityResult]:
     connection, now = await unit_of_work.connection(), unit_of_work.now
-    leads = await _leads_of(connection, requests)
+    leads = await _lock_leads_of(connection, requests)
     results: list[ActivityResult] = []
     rows: list[activities.Row] = []
     touched: dict[UUID, Lead] = {}
     for request, lead_id in zip(requests, leads.named, strict=True):
         activity = request.activity
         lead = None if lead_id is None else touched.get(lead_id) or leads.locked.get(lead_id)
-        if is_ahead(activity.occurred_at, now):
-            results.append(ahead_of_time())
+        if is_in_future(activity.occurred_at, now):
+            results.append(future_time_error())
         elif lead is None:
-            results.append(NotThere("lead", erased=activity.lead_id in leads.erased))
+            results.append(RecordNotFound("lead", erased=activity.lead_id in leads.erased))
         else:
             lead = replace(lead, sequence=lead.sequence + 1)
             touched[lead.lead_id] = lead
@@ -99,13 +99,13 @@ async def _record_activities(unit_of_work: UnitOfWork, requests: Sequence[Activi
             results.append(Recorded(row.activity_id, lead.lead_id))
     await lead_queries.save_sequences(connection, list(touched.values()))
     await activities.save(connection, rows, now)
-    await consents.insert(connection, [_withdrawal(row) for row in rows if row.said.kind == WITHDRAWAL], now)
+    await consents.insert(connection, [_withdrawal(row) for row in rows if row.activity.kind == WITHDRAWAL], now)
     return results
 
 
 def _withdrawal(row: activities.Row) -> consents.Row:
-    """What an activity says of consent: whoever tells of a withdrawal, it holds."""
-    source = row.said.external.source if row.said.external else None
+    """What an activity says of consent: whoever reports a withdrawal, it counts."""
+    source = row.activity.external.source if row.activity.external else None
     return consents.Row(row.lead_id, row.activity_id, None, source, row.caller, WITHDRAWN, None, row.occurred_at)
 
 
@@ -118,10 +118,10 @@ class _Leads:
     erased: set[UUID]
 
 
-async def _leads_of(connection: asyncpg.Connection, requests: Sequence[ActivityRequest]) -> _Leads:
+async def _lock_leads_of(connection: asyncpg.Connection, requests: Sequence[ActivityRequest]) -> _Leads:
     """Find and lock the leads; one that was merged into another meanwhile is followed to the survivor."""
-    keys = [_key(request.activity) for request in requests]
-    found = await lead_queries.find_keys(connection, (key for key in keys if key is not None))
+    keys = [_identity_key(request.activity) for request in requests]
+    found = await lead_queries.find_key_owners(connection, (key for key in keys if key is not None))
     named = [
         request.activity.lead_id if key is None else found.get(key) for request, key in zip(requests, keys, strict=True)
     ]
@@ -137,22 +137,22 @@ async def _leads_of(connection: asyncpg.Connection, requests: Sequence[ActivityR
         named = [moved.get(lead_id, lead_id) if lead_id else None for lead_id in named]
         missing = {lead_id for lead_id in named if lead_id is not None and lead_id not in locked}
         locked |= await lead_queries.lock_leads(connection, missing) if missing else {}
-    living = {lead_id: lead for lead_id, lead in locked.items() if lead.merged_into is None}
-    absent = {lead_id for lead_id in named if lead_id is not None and lead_id not in living}
-    return _Leads(named, living, await family.erased_among(connection, list(absent)))
+    survivors = {lead_id: lead for lead_id, lead in locked.items() if lead.merged_into is None}
+    absent = {lead_id for lead_id in named if lead_id is not None and lead_id not in survivors}
+    return _Leads(named, survivors, await merge_group.find_erased(connection, list(absent)))
 
 
-def _key(activity: ActivityIn) -> IdentityKey | None:
+def _identity_key(activity: ActivityIn) -> IdentityKey | None:
     """The identity key that names the lead; None where its id does."""
     if activity.email is not None:
-        return "email", email_facts(activity.email).address or activity.email.lower()
+        return "email", parse_email(activity.email).address or activity.email.lower()
     if activity.external is not None:
         return "external", external_key(activity.external.source, activity.external.id)
     return None
 
 
 def _event(row: activities.Row, lead: Lead, now: datetime) -> ActivityRecorded:
-    said = row.said
+    said = row.activity
     return ActivityRecorded(
         lead_id=row.lead_id,
         sequence=lead.sequence,

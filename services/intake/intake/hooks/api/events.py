@@ -1,4 +1,4 @@
-"""GET /v1/sources/{name}/events: what tools have sent and what could not be done with at once. Contents are shown to keys with
+"""GET /v1/sources/{name}/events: events of tools that wait, failed or were processed later. Contents are shown to keys with
 personal:read only.
 """
 
@@ -26,7 +26,7 @@ class HookEventOut(BaseModel):
 
     hook_event_id: UUID
     event_id: str = Field(description="The tool's own id of the event, or a digest where it gives none.")
-    act: Literal["fetch", "submit", "activity", "erase"] = Field(
+    action: Literal["fetch", "submit", "activity", "erase"] = Field(
         description="What is to be done: fetch a record, submit what it says, record an activity, erase a person."
     )
     state: Literal["waiting", "done", "failed"]
@@ -38,7 +38,7 @@ class HookEventOut(BaseModel):
     recorded_at: datetime
 
 
-class HookEventWhole(HookEventOut):
+class HookEventDetailOut(HookEventOut):
     """One event with what it says."""
 
     content: JsonValue = Field(description="The event as it came; null without personal:read, and once it is done.")
@@ -50,7 +50,7 @@ def hook_event_router(events: HookEvents) -> APIRouter:
     admin = [require("admin")]
 
     @router.get("", summary="Events that wait, were given up or were done", responses=problems(404), dependencies=admin)
-    async def listed(
+    async def list_events(
         name: Name,
         state: Annotated[Literal["waiting", "done", "failed"], Query()] = "failed",
         limit: Limit = 50,
@@ -62,11 +62,11 @@ def hook_event_router(events: HookEvents) -> APIRouter:
         return Page(items=[HookEventOut.model_validate(event) for event in items], next_cursor=after)
 
     @router.get("/{hook_event_id}", summary="One event", responses=problems(404))
-    async def one(name: Name, hook_event_id: UUID, caller: Caller = require("admin")) -> HookEventWhole:
+    async def get_event(name: Name, hook_event_id: UUID, caller: Caller = require("admin")) -> HookEventDetailOut:
         event = await events.get(name, hook_event_id)
         shown = "personal:read" in caller.scopes and event.content != ""
         content = orjson.loads(event.content) if shown else None
-        return HookEventWhole(**HookEventOut.model_validate(event).model_dump(), content=content)
+        return HookEventDetailOut(**HookEventOut.model_validate(event).model_dump(), content=content)
 
     @router.post(
         "/{hook_event_id}/retry",
@@ -74,7 +74,7 @@ def hook_event_router(events: HookEvents) -> APIRouter:
         responses=problems(404, 409),
         dependencies=admin,
     )
-    async def retry(name: Name, hook_event_id: UUID) -> HookEventOut:
+    async def retry_event(name: Name, hook_event_id: UUID) -> HookEventOut:
         """By the source as it is configured now, for another day."""
         return HookEventOut.model_validate(await events.retry(name, hook_event_id))
 
@@ -84,7 +84,7 @@ def hook_event_router(events: HookEvents) -> APIRouter:
         responses=problems(404, 409),
         dependencies=admin,
     )
-    async def discard(name: Name, hook_event_id: UUID) -> HookEventOut:
+    async def discard_event(name: Name, hook_event_id: UUID) -> HookEventOut:
         """What it says is deleted; that it came stays known, so that it is not taken when it comes again."""
         return HookEventOut.model_validate(await events.discard(name, hook_event_id))
 

@@ -1,5 +1,5 @@
-"""GET|POST /v1/hooks/{source}: what marketing tools send, each by its own proof. Plain endpoints, since the proof is over the raw bytes; no
-path or query with a secret in it is ever handed on to a log, a metric or a trace.
+"""GET|POST /v1/hooks/{source}: what marketing tools send, each with its own verification. Plain endpoints, since signatures cover
+the raw bytes; no path or query with a secret in it is ever handed on to a log, a metric or a trace.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 from accord.http.auth import authorize
 from accord.http.openapi import operation
 from accord.http.problems import Problem, malformed
-from intake.hooks.service.receive import Hooks, Outcome
+from intake.hooks.service.receive import HookReceiver, Outcome
 from intake.sources.domain.adapters import ADAPTERS
 from intake.sources.domain.adapters.base import HookRequest
 
@@ -30,7 +30,7 @@ class HookOutcome(BaseModel):
     outcome: str = Field(
         description=(
             "created, updated, merged, rejected (by the data policy), recorded (an activity), waiting (for a record to be fetched, a"
-            " lead to come, an erasure), kept (it could not be taken; see `/v1/sources/{name}/events`), ignored or replayed."
+            " lead to come, an erasure), failed (it could not be processed; see `/v1/sources/{name}/events`), ignored or replayed."
         )
     )
     lead_id: str | None = None
@@ -49,42 +49,44 @@ class HookOut(BaseModel):
 class HookRoutes:
     """The endpoints. `public_base_url`: scheme and host under which tools know this service, None: what each request says."""
 
-    def __init__(self, hooks: Hooks, public_base_url: str | None) -> None:
+    def __init__(self, hooks: HookReceiver, public_base_url: str | None) -> None:
         self._hooks = hooks
         self._public_base_url = public_base_url
 
-    async def greet(self, request: Request) -> Response:
+    async def handshake(self, request: Request) -> Response:
         """GET: a tool's handshake."""
-        return await self._greet(request)
+        return await self._handshake(request)
 
-    async def greet_by_path(self, request: Request) -> Response:
+    async def handshake_by_path(self, request: Request) -> Response:
         """The same with the secret in the path. Endpoints tell routes apart in metrics, so there is one for each."""
-        return await self._greet(request)
+        return await self._handshake(request)
 
     async def receive(self, request: Request) -> Response:
         """POST: a tool's events."""
         return await self._receive(request)
 
-    async def take_by_path(self, request: Request) -> Response:
+    async def receive_by_path(self, request: Request) -> Response:
         """The same with the secret in the path."""
         return await self._receive(request)
 
-    async def _greet(self, request: Request) -> Response:
-        ready = await self._hooks.source(request.path_params["source"])
-        answer = self._hooks.greet(ready, self._build_request(request, b"", ready.settings))
+    async def _handshake(self, request: Request) -> Response:
+        prepared = await self._hooks.get_source(request.path_params["source"])
+        answer = self._hooks.handshake(prepared, self._build_request(request, b"", prepared.settings))
         return Response(answer.body, answer.status, {"cache-control": "no-store"}, media_type=answer.media_type)
 
     async def _receive(self, request: Request) -> Response:
-        ready = await self._hooks.source(request.path_params["source"])
+        prepared = await self._hooks.get_source(request.path_params["source"])
         body = await request.body()
-        key_holder = "bearer" in (ready.adapter.uses if ready.adapter else ()) and await _holds_key(request)
-        said = self._build_request(request, body, ready.settings, key_holder=key_holder)
-        self._hooks.prove(ready, said)
-        outcomes = await self._hooks.ingest(ready, said)
-        return Response(_shown(outcomes), media_type="application/json")
+        has_api_key = "bearer" in (prepared.adapter.secret_kinds if prepared.adapter else ()) and await _has_api_key(
+            request
+        )
+        said = self._build_request(request, body, prepared.settings, has_api_key=has_api_key)
+        self._hooks.verify(prepared, said)
+        outcomes = await self._hooks.ingest(prepared, said)
+        return Response(_encode_outcomes(outcomes), media_type="application/json")
 
     def _build_request(
-        self, request: Request, body: bytes, settings: object, *, key_holder: bool = False
+        self, request: Request, body: bytes, settings: object, *, has_api_key: bool = False
     ) -> HookRequest:
         scope = request.scope
         headers: dict[str, str] = {}
@@ -112,11 +114,11 @@ class HookRoutes:
             headers=headers,
             body=body,
             path_secret=request.path_params.get("secret"),
-            key_holder=key_holder,
+            has_api_key=has_api_key,
         )
 
 
-async def _holds_key(request: Request) -> bool:
+async def _has_api_key(request: Request) -> bool:
     """Whether the request bears a key of Accord that may write leads. It may just as well bear the source's own token."""
     if "authorization" not in request.headers:
         return False
@@ -129,7 +131,7 @@ async def _holds_key(request: Request) -> bool:
     return True
 
 
-def _shown(outcomes: list[Outcome]) -> bytes:
+def _encode_outcomes(outcomes: list[Outcome]) -> bytes:
     results = [
         {
             name: value
@@ -149,14 +151,14 @@ def _shown(outcomes: list[Outcome]) -> bytes:
     return orjson.dumps({"results": results})
 
 
-def hook_routes(hooks: Hooks, public_base_url: str | None = None) -> list[BaseRoute]:
+def hook_routes(hooks: HookReceiver, public_base_url: str | None = None) -> list[BaseRoute]:
     """The routes, with the source alone and with its URL secret behind it."""
     routes = HookRoutes(hooks, public_base_url)
     return [
-        Route(PREFIX + "{source}", routes.greet, methods=["GET"]),
+        Route(PREFIX + "{source}", routes.handshake, methods=["GET"]),
         Route(PREFIX + "{source}", routes.receive, methods=["POST"]),
-        Route(PREFIX + "{source}/{secret}", routes.greet_by_path, methods=["GET"]),
-        Route(PREFIX + "{source}/{secret}", routes.take_by_path, methods=["POST"]),
+        Route(PREFIX + "{source}/{secret}", routes.handshake_by_path, methods=["GET"]),
+        Route(PREFIX + "{source}/{secret}", routes.receive_by_path, methods=["POST"]),
     ]
 
 
@@ -192,42 +194,42 @@ _OUT_EXAMPLE = {
 
 
 def _documented(parameters: list[dict[str, object]], suffix: str) -> dict[str, dict[str, object]]:
-    greet = operation(
+    handshake = operation(
         "Answer a tool's handshake",
         description=(
             "Mailchimp looks whether the URL answers, Meta sends `hub.challenge`, LinkedIn a `challengeCode`. Other tools have no"
             " handshake (405)."
         ),
         tags=["hooks"],
-        operation_id=f"greet_hook{suffix}",
+        operation_id=f"hook_handshake{suffix}",
         parameters=parameters,
         problems=(401, 404, 405, 409),
     )
-    greet["responses"]["200"] = {
+    handshake["responses"]["200"] = {
         "description": "What the tool wants to read.",
         "content": {"text/plain": {"schema": {"type": "string"}}, "application/json": {"schema": {"type": "object"}}},
     }
-    take = operation(
-        "Take a tool's events",
+    receive = operation(
+        "Receive a tool's events",
         description=(
-            f"What {', '.join(adapter.title for adapter in ADAPTERS.values())} send, proved by the source's own secrets over the raw"
-            " bytes. 200 once all of it is saved, also where an event could not be taken: then it is kept. An event that comes again"
-            " is replayed. Wrong, missing or stale proofs are 401, with the reason in `reason`."
+            f"What {', '.join(adapter.title for adapter in ADAPTERS.values())} send, verified by the source's own secrets over the raw"
+            " bytes. 200 once all of it is saved; an event that could not be processed is stored as failed. An event that comes"
+            " again is replayed. Wrong, missing or stale signatures and secrets are 401, with the reason in `reason`."
         ),
         tags=["hooks"],
-        operation_id=f"take_hook{suffix}",
+        operation_id=f"receive_hook{suffix}",
         parameters=parameters,
         answers={200: HookOut},
         answer_examples={200: _OUT_EXAMPLE},
         problems=(400, 401, 404, 409, 413, 415, 503),
     )
-    take["requestBody"] = {
+    receive["requestBody"] = {
         "required": True,
         "content": dict.fromkeys(("application/json", "application/x-www-form-urlencoded"), _EVENT),
     }
-    for fragment in (greet, take):
+    for fragment in (handshake, receive):
         fragment["security"] = []
-    return {"get": greet, "post": take}
+    return {"get": handshake, "post": receive}
 
 
 HOOKS_OPENAPI = {

@@ -14,16 +14,16 @@ _DEPTH_MAX = 8
 _PART = re.compile(r"\[([^\[\]]*)\]")
 
 
-class NotAForm(ValueError):
+class InvalidForm(ValueError):
     """The body has too many fields, or is none of this form."""
 
 
-def document_of(body: str) -> dict[str, JsonValue]:
-    """The fields, nested by their brackets; a name that comes again, and one that ends in `[]`, makes a list. Raises NotAForm."""
+def parse_form(body: str) -> dict[str, JsonValue]:
+    """The fields, nested by their brackets; a name that comes again, and one that ends in `[]`, makes a list. Raises InvalidForm."""
     try:
         pairs = parse_qsl(body, keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="replace")
     except ValueError:
-        raise NotAForm from None
+        raise InvalidForm from None
     document: dict[str, JsonValue] = {}
     for name, value in pairs:
         _put(document, _path(name), value)

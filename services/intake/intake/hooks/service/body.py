@@ -11,8 +11,8 @@ import orjson
 from pydantic import JsonValue
 
 from accord.http.problems import malformed, unsupported_media_type
-from intake.hooks.domain.forms import NotAForm, document_of
-from intake.sources.domain.adapters.base import AnyAdapter, HookRequest
+from intake.hooks.domain.forms import InvalidForm, parse_form
+from intake.sources.domain.adapters.base import AnyAdapter, HookRequest, reject_constant
 
 _FORM = "application/x-www-form-urlencoded"
 _NOT_STORED = re.compile("[\x00\ud800-\udfff]")
@@ -21,7 +21,7 @@ DEPTH_MAX = 100
 """Lists and objects inside each other, in one body; more is no event of any tool."""
 
 
-def parsed(adapter: AnyAdapter, request: HookRequest) -> tuple[JsonValue, bool]:
+def parse_hook_body(adapter: AnyAdapter, request: HookRequest) -> tuple[JsonValue, bool]:
     """The document in a body, and whether the body is the document's own text. Raises Problem 400 or 415.
 
     What no database holds (NUL, lone surrogates, bytes that are no UTF-8) becomes U+FFFD: a tool would send the same again for ever.
@@ -33,8 +33,8 @@ def parsed(adapter: AnyAdapter, request: HookRequest) -> tuple[JsonValue, bool]:
         raise unsupported_media_type("application/json", _FORM)
     if adapter.body == "form" or (adapter.body == "either" and media == _FORM):
         try:
-            document: JsonValue = document_of(request.body.decode("utf-8", "replace"))
-        except NotAForm:
+            document: JsonValue = parse_form(request.body.decode("utf-8", "replace"))
+        except InvalidForm:
             raise malformed("The body is not a form.") from None
         return (_storable(document) if b"%00" in request.body or b"\x00" in request.body else document), False
     if not request.body and adapter.name == "cloudevents":
@@ -43,17 +43,20 @@ def parsed(adapter: AnyAdapter, request: HookRequest) -> tuple[JsonValue, bool]:
         document = orjson.loads(request.body)
         _check_depth(request.body, document)
     except orjson.JSONDecodeError:
-        return _mended(request.body), False
+        return _parse_leniently(request.body), False
     if b"\\u0000" in request.body:
         return _storable(document), False
     return document, True
 
 
-def _mended(body: bytes) -> JsonValue:
+def _parse_leniently(body: bytes) -> JsonValue:
     """JSON that only offends by its characters."""
     try:
         document: JsonValue = json.loads(
-            body.decode("utf-8", "replace"), parse_constant=_no_number, parse_int=_whole, parse_float=_real
+            body.decode("utf-8", "replace"),
+            parse_constant=reject_constant,
+            parse_int=_parse_integer,
+            parse_float=_parse_real,
         )
     except (ValueError, RecursionError):
         raise malformed("The body is not well-formed JSON.") from None
@@ -79,15 +82,11 @@ def _check_depth(body: bytes, document: JsonValue) -> None:
     raise malformed("The body is nested too deeply.")
 
 
-def _no_number(name: str) -> JsonValue:
-    raise ValueError(name)
+def _parse_integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= 18 else _parse_real(digits)
 
 
-def _whole(digits: str) -> int | float:
-    return int(digits) if len(digits) <= 18 else _real(digits)
-
-
-def _real(digits: str) -> float:
+def _parse_real(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
         raise ValueError(digits)

@@ -38,19 +38,19 @@ class HookEvents:
         """Have an event that was given up tried again, for another day. Raises Problem 404, or 409 for one that was not given up."""
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
-            found = await hook_events.again(connection, source, event_id, unit_of_work.now)
-            return found or await self._unchanged(connection, source, event_id, "failed")
+            found = await hook_events.requeue(connection, source, event_id, unit_of_work.now)
+            return found or await self._raise_conflict(connection, source, event_id, "failed")
 
     async def discard(self, source: str, event_id: UUID) -> HookEvent:
         """Give an event up for good; its content goes. Raises Problem 404, or 409 for one that is done."""
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
             found = await hook_events.discard(connection, source, event_id, unit_of_work.now)
-            return found or await self._unchanged(connection, source, event_id, "waiting or failed")
+            return found or await self._raise_conflict(connection, source, event_id, "waiting or failed")
 
     @staticmethod
-    async def _unchanged(connection: asyncpg.Connection, source: str, event_id: UUID, wanted: str) -> HookEvent:
+    async def _raise_conflict(connection: asyncpg.Connection, source: str, event_id: UUID, wanted: str) -> HookEvent:
         found = await hook_events.fetch_event(connection, source, event_id)
         if found is None:
             raise not_found("event")
-        raise Problem(409, "conflict", "It is not possible now", f"The event is {found.state}, not {wanted}.")
+        raise Problem(409, "conflict", "Not possible in this state", f"The event is {found.state}, not {wanted}.")

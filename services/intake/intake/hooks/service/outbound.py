@@ -15,7 +15,7 @@ import httpx
 import orjson
 from pydantic import JsonValue
 
-Trouble = Literal[
+FetchFailure = Literal[
     "address-refused",
     "not-resolved",
     "no-connection",
@@ -34,7 +34,7 @@ Trouble = Literal[
 _CONNECT_TIMEOUT_S = 5.0
 _RETRY_AFTER_MAX_S = 3_600.0
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_STATUS: Mapping[int, Trouble] = {
+_STATUS: Mapping[int, FetchFailure] = {
     401: "unauthorised",
     403: "unauthorised",
     404: "not-found",
@@ -45,16 +45,16 @@ _STATUS: Mapping[int, Trouble] = {
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-class NoAnswer(Exception):
+class FetchError(Exception):
     """The tool gave no answer that could be used. `retry_after_s`: the time for which it asked to be left alone."""
 
-    def __init__(self, trouble: Trouble, retry_after_s: float | None = None) -> None:
-        super().__init__(trouble)
-        self.trouble: Trouble = trouble
+    def __init__(self, failure: FetchFailure, retry_after_s: float | None = None) -> None:
+        super().__init__(failure)
+        self.failure: FetchFailure = failure
         self.retry_after_s = retry_after_s
 
 
-class Outbound:
+class OutboundClient:
     """Asks tools. `timeout_s` is for a whole exchange, `bytes_max` for the answer's body."""
 
     def __init__(self, *, timeout_s: float, bytes_max: int, allow_private: bool = False) -> None:
@@ -64,17 +64,17 @@ class Outbound:
         self._client: httpx.AsyncClient | None = None
 
     async def get_json(self, url: str, headers: Mapping[str, str]) -> JsonValue:
-        """The JSON document at a URL. Raises NoAnswer."""
+        """The JSON document at a URL. Raises FetchError."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._get(url, headers)
         except TimeoutError:
-            raise NoAnswer("timed-out") from None
+            raise FetchError("timed-out") from None
         except (httpx.TimeoutException, httpx.ConnectTimeout):
-            raise NoAnswer("timed-out") from None
+            raise FetchError("timed-out") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError):
             # Their messages can quote the URL, and nobody needs them to know that it did not work.
-            raise NoAnswer("no-connection") from None
+            raise FetchError("no-connection") from None
 
     async def close(self) -> None:
         """Close the client."""
@@ -85,69 +85,69 @@ class Outbound:
     async def _get(self, url: str, headers: Mapping[str, str]) -> JsonValue:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-        address = await self._address(host, port)
+        address = await self._resolve(host, port)
         if parts.scheme != "https" and not (self._allow_private and not is_public(address)):
-            raise NoAnswer("address-refused")
+            raise FetchError("address-refused")
         # The request goes to the address that was looked at, so no second look-up can lead it elsewhere; the certificate is
         # verified for the name all the same.
         pinned = httpx.URL(url).copy_with(host=str(address), port=port)
         sent = {**headers, "host": parts.netloc, "accept": "application/json", "accept-encoding": "identity"}
-        request = self._opened().build_request("GET", pinned, headers=sent, extensions={"sni_hostname": host})
+        request = self._http_client().build_request("GET", pinned, headers=sent, extensions={"sni_hostname": host})
         request.extensions["timeout"] = {
             "connect": min(_CONNECT_TIMEOUT_S, self._timeout_s),
             **dict.fromkeys(("read", "write", "pool"), self._timeout_s),
         }
-        response = await self._opened().send(request, stream=True, follow_redirects=False)
+        response = await self._http_client().send(request, stream=True, follow_redirects=False)
         try:
             self._check(response)
             return await self._read(response)
         finally:
             await response.aclose()
 
-    def _opened(self) -> httpx.AsyncClient:
+    def _http_client(self) -> httpx.AsyncClient:
         if self._client is None:
             # No connection is kept: it would be found again by its address, whatever name it was verified for.
             limits = httpx.Limits(max_keepalive_connections=0, max_connections=50)
             self._client = httpx.AsyncClient(trust_env=False, limits=limits, follow_redirects=False)
         return self._client
 
-    async def _address(self, host: str, port: int) -> Address:
+    async def _resolve(self, host: str, port: int) -> Address:
         """An address of the host that may be connected to. All of them are looked at: one private among them refuses the host."""
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError):
-            raise NoAnswer("not-resolved") from None
+            raise FetchError("not-resolved") from None
         addresses = [ipaddress.ip_address(item[4][0]) for item in found]
         if not addresses:
-            raise NoAnswer("not-resolved")
+            raise FetchError("not-resolved")
         if not self._allow_private and not all(is_public(address) for address in addresses):
-            raise NoAnswer("address-refused")
+            raise FetchError("address-refused")
         return addresses[0]
 
     def _check(self, response: httpx.Response) -> None:
         status = response.status_code
         if status == 200:
             if response.headers.get("content-encoding", "identity").lower() != "identity":
-                raise NoAnswer("no-json")
+                raise FetchError("no-json")
             return
         if 300 <= status < 400:
-            raise NoAnswer("redirected")
-        trouble = _STATUS.get(status, "server-error" if status >= 500 else "refused")
-        raise NoAnswer(trouble, _retry_after_s(response.headers.get("retry-after")))
+            raise FetchError("redirected")
+        failure = _STATUS.get(status, "server-error" if status >= 500 else "refused")
+        raise FetchError(failure, _retry_after_s(response.headers.get("retry-after")))
 
     async def _read(self, response: httpx.Response) -> JsonValue:
         declared = response.headers.get("content-length", "")
         if declared.isdigit() and int(declared[:20]) > self._bytes_max:
-            raise NoAnswer("too-large")
+            raise FetchError("too-large")
         body = bytearray()
         async for piece in response.aiter_raw():
             body += piece
             if len(body) > self._bytes_max:
-                raise NoAnswer("too-large")
+                raise FetchError("too-large")
         try:
             document: JsonValue = orjson.loads(body)
         except orjson.JSONDecodeError:
-            raise NoAnswer("no-json") from None
+            raise FetchError("no-json") from None
         return document
 
 

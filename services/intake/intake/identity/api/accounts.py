@@ -14,19 +14,19 @@ from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import not_found
-from intake.identity.domain import likeness
+from intake.identity.domain import similarity as score_pair
 from intake.identity.queries.accounts import Account
 from intake.identity.queries.duplicates import CANDIDATES_MAX
 from intake.identity.service import accounts, suggest
 from intake.identity.service.suggest import SUGGESTIONS_MAX
-from intake.leads.api import LeadOut, lead_out
+from intake.leads.api import LeadOut, to_lead_out
 
 _ACCOUNT_EXAMPLE: dict[str, object] = {
     "account_id": "1f0b4a57-0f0a-5c3b-9e52-6f0f3c6d2a11",
     "domain": "initech.example",
     "name": "Initech",
     "leads": 12,
-    "first_heard_at": "2026-01-04T15:30:00Z",
+    "first_seen_at": "2026-01-04T15:30:00Z",
 }
 
 
@@ -37,7 +37,7 @@ class AccountOut(BaseModel):
     domain: str | None = Field(description="The registered domain. Null without personal:read.")
     name: str | None = Field(description="The company's name as first heard. Null without personal:read.")
     leads: int = Field(description="Leads of it, merged ones counted once.")
-    first_heard_at: datetime
+    first_seen_at: datetime
 
 
 class AccountsOut(BaseModel):
@@ -50,14 +50,14 @@ class AccountsOut(BaseModel):
 class ReasonOut(BaseModel):
     """In what two leads are alike."""
 
-    field: likeness.Field
-    how: likeness.How
+    field: score_pair.Field
+    how: score_pair.How
 
 
 class DuplicateOut(BaseModel):
     """A lead that may be the same person."""
 
-    score: float = Field(ge=likeness.SCORE_MIN, le=1, description="How likely it is worth a look; no probability.")
+    score: float = Field(ge=score_pair.SCORE_MIN, le=1, description="How likely it is worth a look; no probability.")
     reasons: list[ReasonOut]
     lead: LeadOut
 
@@ -76,7 +76,7 @@ def account_router(database: Database) -> APIRouter:
     router = APIRouter()
 
     @router.get("/v1/accounts", tags=["accounts"], summary="Find the account of a domain", operation_id="find_account")
-    async def find(
+    async def find_account(
         domain: Annotated[
             str,
             Query(
@@ -88,7 +88,7 @@ def account_router(database: Database) -> APIRouter:
         """Companies are known by their registered domain: `https://www.eu.initech.co.uk/` is `initech.co.uk`. A domain at which anybody
         can have an address is no company's, and has no account."""
         account = await accounts.find_by_domain(database, domain)
-        return AccountsOut(items=[] if account is None else [_shown(account, caller)])
+        return AccountsOut(items=[] if account is None else [_to_out(account, caller)])
 
     @router.get(
         "/v1/accounts/{account_id}",
@@ -97,11 +97,11 @@ def account_router(database: Database) -> APIRouter:
         operation_id="get_account",
         responses={200: {"content": {"application/json": {"example": _ACCOUNT_EXAMPLE}}}, **problems(404)},
     )
-    async def one(account_id: UUID, caller: Caller = require("leads:read")) -> AccountOut:
+    async def get_account(account_id: UUID, caller: Caller = require("leads:read")) -> AccountOut:
         account = await accounts.find_account(database, account_id)
         if account is None:
             raise not_found("account")
-        return _shown(account, caller)
+        return _to_out(account, caller)
 
     @router.get(
         "/v1/accounts/{account_id}/leads",
@@ -110,15 +110,15 @@ def account_router(database: Database) -> APIRouter:
         operation_id="list_account_leads",
         responses=problems(404),
     )
-    async def leads(
+    async def list_account_leads(
         account_id: UUID, limit: Limit = 50, cursor: CursorText = None, caller: Caller = require("leads:read")
     ) -> Page[LeadOut]:
         """In the order in which they were first heard of."""
-        found = await accounts.leads_of(database, account_id, place_after(cursor, UUID), limit + 1)
+        found = await accounts.list_account_leads(database, account_id, place_after(cursor, UUID), limit + 1)
         if found is None:
             raise not_found("account")
         rows, next_cursor = page_of(found, limit, lambda row: row.lead.lead_id)
-        return Page(items=[lead_out(row, caller) for row in rows], next_cursor=next_cursor)
+        return Page(items=[to_lead_out(row, caller) for row in rows], next_cursor=next_cursor)
 
     @router.get(
         "/v1/leads/{lead_id}/duplicates",
@@ -128,28 +128,28 @@ def account_router(database: Database) -> APIRouter:
         dependencies=[require("leads:read")],
         responses=problems(404, 410),
     )
-    async def duplicates(
+    async def suggest_duplicates(
         lead_id: UUID,
         limit: Annotated[int, Query(ge=1, le=SUGGESTIONS_MAX, description="Suggestions at most.")] = 10,
         caller: Caller = require("personal:read"),
     ) -> DuplicatesOut:
         """Suggestions only: close names at one company, the same name elsewhere. Nothing merges by them; a person does, by
-        `POST /v1/leads/{lead_id}/merge`. Leads that a person has parted from this one are left out."""
-        found = await suggest.suggest(database, lead_id, limit)
+        `POST /v1/leads/{lead_id}/merge`. Leads that a person has separated from this one are left out."""
+        found = await suggest.suggest_duplicates(database, lead_id, limit)
         items = [
             DuplicateOut(
-                score=one.likeness.score,
-                reasons=[ReasonOut(field=reason.field, how=reason.how) for reason in one.likeness.reasons],
-                lead=lead_out(one.found, caller),
+                score=get_account.score_pair.score,
+                reasons=[ReasonOut(field=reason.field, how=reason.how) for reason in get_account.score_pair.reasons],
+                lead=to_lead_out(get_account.found, caller),
             )
-            for one in found.items
+            for get_account in found.items
         ]
         return DuplicatesOut(items=items, compared=found.compared)
 
     return router
 
 
-def _shown(account: Account, caller: Caller) -> AccountOut:
+def _to_out(account: Account, caller: Caller) -> AccountOut:
     # The domain and name of a company say where a person works, and of a company of one, who it is.
     personal = "personal:read" in caller.scopes
     return AccountOut(
@@ -157,5 +157,5 @@ def _shown(account: Account, caller: Caller) -> AccountOut:
         domain=account.domain if personal else None,
         name=account.name if personal else None,
         leads=account.leads,
-        first_heard_at=account.first_heard_at,
+        first_seen_at=account.first_seen_at,
     )

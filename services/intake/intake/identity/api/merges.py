@@ -17,9 +17,9 @@ from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import not_found
-from intake.identity.queries.merges import Made
+from intake.identity.queries.merges import MergeRecord
 from intake.identity.service import merge
-from intake.identity.service.merge import Merged, Who
+from intake.identity.service.merge import MergeResult, Requester
 from intake.leads.api import LEAD_ID
 
 _OTHER_LEAD_ID = "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e20"
@@ -53,14 +53,14 @@ class MergeOut(BaseModel):
     """Two leads that turned out to be one person. It holds no personal data."""
 
     merge_id: UUID
-    survivor_id: UUID = Field(description="The lead that lives on: the older one, or the one that has entered.")
+    survivor_id: UUID = Field(description="The survivor: the older one, or the one that has entered.")
     merged_lead_id: UUID = Field(description="The lead whose id leads to the survivor since.")
     submission_id: UUID | None = Field(
         description="The submission whose keys named both; null for a person's decision."
     )
     merged_by: str | None = Field(description="The key of the person who decided; null where a submission did.")
     merged_at: datetime
-    reverted_at: datetime | None = Field(description="When it was taken back; null while it stands.")
+    reverted_at: datetime | None = Field(description="When it was reverted; null while it stands.")
     reverted_by: str | None
 
 
@@ -72,32 +72,34 @@ class MergedOut(MergeOut):
     )
 
 
-def _shown(made: Made) -> dict[str, object]:
+def _encode_record(record: MergeRecord) -> dict[str, object]:
     """A merge as it is answered."""
     return {
-        "merge_id": made.merge_id,
-        "survivor_id": made.survivor_id,
-        "merged_lead_id": made.merged_lead_id,
-        "submission_id": made.submission_id,
-        "merged_by": made.caller,
-        "merged_at": made.recorded_at,
-        "reverted_at": made.reverted_at,
-        "reverted_by": made.reverted_by,
+        "merge_id": record.merge_id,
+        "survivor_id": record.survivor_id,
+        "merged_lead_id": record.merged_lead_id,
+        "submission_id": record.submission_id,
+        "merged_by": record.caller,
+        "merged_at": record.recorded_at,
+        "reverted_at": record.reverted_at,
+        "reverted_by": record.reverted_by,
     }
 
 
-def _merged(merged: Merged) -> Answer:
-    made, followed = merged
-    return _answer(201, {**_shown(made), "followed": followed}, made, {"location": f"/v1/merges/{made.merge_id}"})
+def _encode_merge(merged: MergeResult) -> Answer:
+    record, followed = merged
+    return _answer(
+        201, {**_encode_record(record), "followed": followed}, record, {"location": f"/v1/merges/{record.merge_id}"}
+    )
 
 
-def _reverted(made: Made) -> Answer:
-    return _answer(200, _shown(made), made, {})
+def _encode_revert(record: MergeRecord) -> Answer:
+    return _answer(200, _encode_record(record), record, {})
 
 
-def _answer(status: int, body: Mapping[str, object], made: Made, headers: Mapping[str, str]) -> Answer:
+def _answer(status: int, body: Mapping[str, object], record: MergeRecord, headers: Mapping[str, str]) -> Answer:
     content = orjson.dumps(body, default=str, option=orjson.OPT_UTC_Z)
-    return Answer(status, content, headers, subject=made.survivor_id)
+    return Answer(status, content, headers, subject=record.survivor_id)
 
 
 def _example(value: object) -> dict[str, object]:
@@ -116,18 +118,20 @@ def merge_router(database: Database) -> APIRouter:
         response_model=MergedOut,
         responses={201: _example(_MERGED_EXAMPLE), **problems(404, 409, 410)},
     )
-    async def merge_two(
+    async def merge_leads(
         lead_id: UUID,
         body: Annotated[MergeIn, Body(openapi_examples={"other": {"value": {"with": _OTHER_LEAD_ID}}})],
         caller: Caller = require("leads:write"),
         idempotency_request: IdempotencyRequest | None = idempotency(),
     ) -> Response:
         """By the rules of every merge: the older lead survives with its source, the newest value of each field wins, and activities and
-        keys move. Nothing is lost, so that the merge can be taken back.
+        keys move. Nothing is lost, so that the merge can be reverted.
 
         An id that was merged before stands for its survivor, and is named in `followed`. Two ids of one lead are 409 with `survivor_id`.
         """
-        done = await merge.merge_leads(database, lead_id, body.with_, Who(caller.name, idempotency_request), _merged)
+        done = await merge.merge_leads(
+            database, lead_id, body.with_, Requester(caller.name, idempotency_request), _encode_merge
+        )
         return done.answer.response()
 
     @router.get(
@@ -136,13 +140,13 @@ def merge_router(database: Database) -> APIRouter:
         operation_id="list_merges",
         responses=problems(404, 410),
     )
-    async def of_lead(
+    async def list_merges(
         lead_id: UUID, limit: Limit = 50, cursor: CursorText = None, _caller: Caller = require("leads:read")
     ) -> Page[MergeOut]:
-        """Every merge in which the lead took part, or one that was merged into it; newest first, also those that were taken back."""
-        found = await merge.merges_of(database, lead_id, place_after(cursor, UUID), limit + 1)
-        made, next_cursor = page_of(found, limit, lambda one: one.merge_id)
-        return Page(items=[MergeOut.model_validate(_shown(one)) for one in made], next_cursor=next_cursor)
+        """Every merge in which the lead took part, or one that was merged into it; newest first, also those that were reverted."""
+        found = await merge.list_merges(database, lead_id, place_after(cursor, UUID), limit + 1)
+        record, next_cursor = page_of(found, limit, lambda one: one.merge_id)
+        return Page(items=[MergeOut.model_validate(_encode_record(one)) for one in record], next_cursor=next_cursor)
 
     @router.get(
         "/v1/merges/{merge_id}",
@@ -151,14 +155,14 @@ def merge_router(database: Database) -> APIRouter:
         responses={200: _example(_MERGE_EXAMPLE), **problems(404)},
     )
     async def one(merge_id: UUID, _caller: Caller = require("leads:read")) -> MergeOut:
-        made = await merge.find_merge(database, merge_id)
-        if made is None:
+        record = await merge.find_merge(database, merge_id)
+        if record is None:
             raise not_found("merge")
-        return MergeOut.model_validate(_shown(made))
+        return MergeOut.model_validate(_encode_record(record))
 
     @router.post(
         "/v1/merges/{merge_id}/revert",
-        summary="Take a merge back",
+        summary="Revert a merge",
         operation_id="revert_merge",
         response_model=MergeOut,
         responses={200: _example(_REVERTED_EXAMPLE), **problems(404, 409, 410)},
@@ -168,15 +172,15 @@ def merge_router(database: Database) -> APIRouter:
         caller: Caller = require("leads:write"),
         idempotency_request: IdempotencyRequest | None = idempotency(),
     ) -> Response:
-        """The merged lead lives again with its own keys, activities and values. The survivor keeps what it has learnt from elsewhere
+        """The merged lead is restored with its own keys, activities and values. The survivor keeps what it has learnt from elsewhere
         since and loses what came from the other alone.
 
-        The two are apart from then on: a submission that names both goes to the one with its strongest key (e-mail, then phone, then
+        No submission merges the two from then on: one that names both goes to the one with its strongest key (e-mail, then phone, then
         external id), until a person merges them again. Where the survivor was itself merged on, 409 names in `revert_first` the merge
-        that must be taken back before.
+        that must be reverted before.
         """
         return (
-            await merge.take_back(database, merge_id, Who(caller.name, idempotency_request), _reverted)
+            await merge.revert_merge(database, merge_id, Requester(caller.name, idempotency_request), _encode_revert)
         ).answer.response()
 
     return router

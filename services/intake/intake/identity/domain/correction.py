@@ -1,4 +1,4 @@
-"""A person puts a lead right: the form of a correction, and the lead after it. Pure; keys and other leads are the use case's."""
+"""A person corrects a lead: the form of a correction, and the lead after it. Pure; keys and other leads are the use case's."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CorrectionIn(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """What a person says instead: normalised values by field, None for one that is taken away."""
+    """What a person says instead: normalized values by field, None for one that is taken away."""
 
     at: datetime
     person: Mapping[str, str | None]
@@ -55,60 +55,60 @@ class Correction:
     """The account of the corrected domain or address."""
 
 
-def corrected(lead: Lead, correction: Correction) -> Lead:
+def apply_correction(lead: Lead, correction: Correction) -> Lead:
     """The lead with the corrected values, each said at `correction.at`: only what is said later replaces one of them, and only what is
     said later brings one back that was taken away. Its first source and campaign stay."""
-    person, attributes, stamps = dict(lead.person), dict(lead.attributes), dict(lead.stamps)
+    person, attributes, field_timestamps = dict(lead.person), dict(lead.attributes), dict(lead.field_timestamps)
     for name, value in correction.person.items():
-        stamps[name] = correction.at
+        field_timestamps[name] = correction.at
         if value is None:
             person.pop(name, None)
         else:
             person[name] = value
     for name, attribute in correction.attributes.items():
-        stamps[f"attributes.{name}"] = correction.at
+        field_timestamps[f"attributes.{name}"] = correction.at
         if attribute is None:
             attributes.pop(name, None)
         else:
             attributes[name] = attribute
-    moves = not {"domain", "email"}.isdisjoint(correction.person)
+    has_new_domain = not {"domain", "email"}.isdisjoint(correction.person)
     return replace(
         lead,
         person=person,
         attributes=attributes,
-        stamps=stamps,
-        account_id=correction.account_id if moves else lead.account_id,
+        field_timestamps=field_timestamps,
+        account_id=correction.account_id if has_new_domain else lead.account_id,
     )
 
 
-def judged_anew(lead: Lead, quality: Quality, at: datetime) -> Lead:
+def apply_verdict(lead: Lead, quality: Quality, at: datetime) -> Lead:
     """The lead under the judgement of its corrected record. A person has looked, so what would wait for one is flagged instead; a held
     lead waits on, and without a policy in force the last judgement stays."""
-    if lead.held or quality.verdict == "unchecked":
+    if lead.pending or quality.verdict == "unchecked":
         return lead
     return replace(
         lead,
-        verdict=verdict_of(quality),
+        verdict=correction_verdict(quality),
         policy_version=quality.policy_version,
         quality_score=quality.score,
-        stamps={**lead.stamps, "verdict": at},
+        field_timestamps={**lead.field_timestamps, "verdict": at},
     )
 
 
-def verdict_of(quality: Quality) -> Verdict:
+def correction_verdict(quality: Quality) -> Verdict:
     """The verdict of a correction that was taken."""
     verdict = quality.verdict
     return "flagged" if verdict == "rejected" or verdict == "quarantined" else verdict  # noqa: PLR1714 - narrows the type
 
 
-def newly_refused(before: Quality, after: Quality) -> list[PolicyFailure]:
+def find_new_rejections(before: Quality, after: Quality) -> list[PolicyFailure]:
     """The parameters for which the policy rejects the corrected record and did not reject the record as it was: a correction need not put
     right what was wrong before, and may not make a record that no source could have sent."""
     known = {failure.parameter for failure in before.failed}
     return [failure for failure in after.failed if failure.consequence == "reject" and failure.parameter not in known]
 
 
-def keys_changed(before: Lead, after: Lead) -> tuple[list[IdentityKey], list[IdentityKey]]:
+def diff_keys(before: Lead, after: Lead) -> tuple[list[IdentityKey], list[IdentityKey]]:
     """The keys that are given up, and those that are taken instead."""
     dropped, taken = _keys(before), _keys(after)
     return [key for key in dropped if key not in taken], [key for key in taken if key not in dropped]
@@ -123,9 +123,9 @@ def _keys(lead: Lead) -> list[IdentityKey]:
     return keys
 
 
-def public_attributes(
+def select_public_attributes(
     said: Mapping[str, AttributeValue], public: Attributes
 ) -> tuple[dict[str, AttributeValue], list[str]]:
     """The attributes of a correction as their declared types, and the names of those that nothing public can be made of."""
-    validation_error = [name for name, value in said.items() if value is not None and name not in public]
-    return {name: None if value is None else public.get(name) for name, value in said.items()}, validation_error
+    not_public = [name for name, value in said.items() if value is not None and name not in public]
+    return {name: None if value is None else public.get(name) for name, value in said.items()}, not_public

@@ -25,12 +25,12 @@ WHERE account_id = $1 AND merged_into IS NULL AND ($2::uuid IS NULL OR lead_id >
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A company. `leads` are those that live: merged ones count once."""
+    """A company. `leads` counts merged ones once."""
 
     account_id: UUID
     domain: str
     name: str | None
-    first_heard_at: datetime
+    first_seen_at: datetime
     leads: int
 
 

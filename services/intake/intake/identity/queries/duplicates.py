@@ -7,7 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
-from intake.identity.domain.likeness import Person
+from intake.identity.domain.similarity import Person
 from intake.leads.domain.lead import PERSON_FIELDS, Lead
 
 CANDIDATES_MAX = 500

@@ -1,4 +1,4 @@
-"""SQL on merges: what each recorded, and taking one back."""
+"""SQL on merges: what each recorded, and reverting one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import asyncpg
 from accord.contracts.codec import from_object
 from accord.contracts.values import Campaign
 from accord.db import from_json
-from intake.identity.domain.merging import Before
+from intake.identity.domain.merge_revert import SurvivorSnapshot
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead
-from intake.leads.queries.leads import snapshot
+from intake.leads.queries.leads import encode_snapshot
 
 _SHOWN = "m.merge_id, m.survivor_id, m.merged_lead_id, m.submission_id, m.caller, m.recorded_at, m.reverted_at, m.reverted_by"
 _READ = f"SELECT {_SHOWN}, m.survivor_before, m.keys_moved, m.activities_moved FROM merge m WHERE m.merge_id = $1"
@@ -37,7 +37,7 @@ _REWRITE = """
 UPDATE merge SET survivor_before = u.before::jsonb
 FROM unnest($1::uuid[], $2::text[]) AS u (merge_id, before) WHERE merge.merge_id = u.merge_id
 """
-# Who is not one person any more leaves nothing of the other behind: what a merge recorded was needed to take it back.
+# Who is not one person any more leaves nothing of the other behind: what a merge recorded was needed to revert it.
 _REVERTED = """
 UPDATE merge SET reverted_at = $2, reverted_by = $3, survivor_before = '{}', keys_moved = '[]', activities_moved = '{}'
 WHERE merge_id = $1
@@ -52,22 +52,22 @@ _RETURN_ACTIVITIES = "UPDATE activity SET lead_id = $2 WHERE lead_id = $1 AND ac
 _NOTHING: dict[str, Any] = {
     "person": {},
     "attributes": {},
-    "stamps": {},
+    "field_timestamps": {},
     "account_id": None,
     "campaign": None,
     "external_keys": [],
 }
-"""What a merge that was taken back remembers."""
-_PART = """
-INSERT INTO apart (lead_id, other_id, merge_id, caller, recorded_at)
+"""What a merge that was reverted remembers."""
+_ADD_PAIR = """
+INSERT INTO do_not_merge (lead_id, other_id, merge_id, caller, recorded_at)
 VALUES ($1, $2, $3, $4, $5), ($2, $1, $3, $4, $5)
 ON CONFLICT (lead_id, other_id) DO UPDATE SET merge_id = excluded.merge_id, caller = excluded.caller, recorded_at = excluded.recorded_at
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A merge as it is shown: which two leads, what joined them, and whether it was taken back."""
+class MergeRecord:
+    """A merge as it is shown: which two leads, what joined them, and whether it was reverted."""
 
     merge_id: UUID
     survivor_id: UUID
@@ -80,63 +80,72 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """A merge with what is needed to take it back."""
+class RevertibleMerge:
+    """A merge with what is needed to revert it."""
 
-    made: Made
-    before: Before
+    record: MergeRecord
+    before: SurvivorSnapshot
     keys_moved: tuple[IdentityKey, ...]
     activities_moved: tuple[UUID, ...]
 
 
-async def read(connection: asyncpg.Connection, merge_id: UUID) -> Recorded | None:
+async def read(connection: asyncpg.Connection, merge_id: UUID) -> RevertibleMerge | None:
     """One merge."""
     row = await connection.fetchrow(_READ, merge_id)
-    return None if row is None else _recorded(row)
+    return None if row is None else _revertible(row)
 
 
-async def later(connection: asyncpg.Connection, made: Made) -> list[Recorded]:
+async def find_later(connection: asyncpg.Connection, record: MergeRecord) -> list[RevertibleMerge]:
     """The merges of the same survivor that came after this one and stand, in order."""
-    return [_recorded(row) for row in await connection.fetch(_LATER, made.survivor_id, made.recorded_at, made.merge_id)]
+    return [
+        _revertible(row)
+        for row in await connection.fetch(_LATER, record.survivor_id, record.recorded_at, record.merge_id)
+    ]
 
 
-async def that_took(connection: asyncpg.Connection, lead_id: UUID) -> Made | None:
+async def find_absorbing_merge(connection: asyncpg.Connection, lead_id: UUID) -> MergeRecord | None:
     """The merge that stands by which this lead went into another."""
     row = await connection.fetchrow(_OF_GONE, lead_id)
-    return None if row is None else _made(row)
+    return None if row is None else _record(row)
 
 
 async def page(
     connection: asyncpg.Connection, lead_ids: Sequence[UUID], after: UUID | None, rows_max: int
-) -> list[Made]:
+) -> list[MergeRecord]:
     """The merges in which any of these leads took part, newest first."""
-    return [_made(row) for row in await connection.fetch(_PAGE, lead_ids, after, rows_max)]
+    return [_record(row) for row in await connection.fetch(_PAGE, lead_ids, after, rows_max)]
 
 
-async def rewrite(connection: asyncpg.Connection, survivor: Lead, befores: Mapping[UUID, Before]) -> None:
+async def update_snapshots(
+    connection: asyncpg.Connection, survivor: Lead, befores: Mapping[UUID, SurvivorSnapshot]
+) -> None:
     """Let merges of this survivor that stand remember it as it would have been."""
     if befores:
-        remembered = [snapshot(before.on(survivor)) for before in befores.values()]
+        remembered = [encode_snapshot(before.apply_to(survivor)) for before in befores.values()]
         await connection.execute(_REWRITE, list(befores), remembered)
 
 
-async def take_back(
-    connection: asyncpg.Connection, recorded: Recorded, keys: Collection[IdentityKey], caller: str, now: datetime
+async def revert_merge(
+    connection: asyncpg.Connection,
+    revertible: RevertibleMerge,
+    keys: Collection[IdentityKey],
+    caller: str,
+    now: datetime,
 ) -> None:
-    """Move these keys, and the activities that are still there, back to the merged lead, and mark the two as apart."""
-    made = recorded.made
-    await connection.execute(_REVERTED, made.merge_id, now, caller)
+    """Move these keys, and the activities that are still there, back to the merged lead, and let no submission merge the two again."""
+    record = revertible.record
+    await connection.execute(_REVERTED, record.merge_id, now, caller)
     if keys:
         wanted = list(keys)
         await connection.execute(
-            _RETURN_KEYS, [key[0] for key in wanted], [key[1] for key in wanted], made.merged_lead_id
+            _RETURN_KEYS, [key[0] for key in wanted], [key[1] for key in wanted], record.merged_lead_id
         )
-    await connection.execute(_RETURN_ACTIVITIES, made.survivor_id, made.merged_lead_id, recorded.activities_moved)
-    await connection.execute(_PART, made.survivor_id, made.merged_lead_id, made.merge_id, caller, now)
+    await connection.execute(_RETURN_ACTIVITIES, record.survivor_id, record.merged_lead_id, revertible.activities_moved)
+    await connection.execute(_ADD_PAIR, record.survivor_id, record.merged_lead_id, record.merge_id, caller, now)
 
 
-def _made(row: asyncpg.Record) -> Made:
-    return Made(
+def _record(row: asyncpg.Record) -> MergeRecord:
+    return MergeRecord(
         row["merge_id"],
         row["survivor_id"],
         row["merged_lead_id"],
@@ -148,15 +157,15 @@ def _made(row: asyncpg.Record) -> Made:
     )
 
 
-def _recorded(row: asyncpg.Record) -> Recorded:
+def _revertible(row: asyncpg.Record) -> RevertibleMerge:
     before = from_json(row["survivor_before"]) or _NOTHING
     campaign, account_id = before["campaign"], before["account_id"]
-    return Recorded(
-        _made(row),
-        Before(
+    return RevertibleMerge(
+        _record(row),
+        SurvivorSnapshot(
             person=before["person"],
             attributes=before["attributes"],
-            stamps={name: datetime.fromisoformat(at) for name, at in before["stamps"].items()},
+            field_timestamps={name: datetime.fromisoformat(at) for name, at in before["field_timestamps"].items()},
             account_id=None if account_id is None else UUID(account_id),
             campaign=None if campaign is None else from_object(Campaign, campaign),
             external_keys=tuple(before["external_keys"]),

@@ -8,8 +8,8 @@ from accord.db import Database, connection_of
 from intake.identity.queries import accounts
 from intake.identity.queries.accounts import Account
 from intake.leads.queries import lookup
-from intake.leads.queries.lookup import Found
-from intake.leads.service.recognise import account_id_of, company_domain_of
+from intake.leads.queries.lookup import FoundLead
+from intake.leads.service.normalization import derive_account_id, parse_company_domain
 
 
 async def find_account(database: Database, account_id: UUID) -> Account | None:
@@ -20,14 +20,16 @@ async def find_account(database: Database, account_id: UUID) -> Account | None:
 
 async def find_by_domain(database: Database, domain: str) -> Account | None:
     """The account that this domain belongs to, however it is spelt; None for a domain that is no company's."""
-    registered = company_domain_of(domain)
-    return None if registered is None else await find_account(database, account_id_of(registered))
+    registered = parse_company_domain(domain)
+    return None if registered is None else await find_account(database, derive_account_id(registered))
 
 
-async def leads_of(database: Database, account_id: UUID, after: UUID | None, rows_max: int) -> list[Found] | None:
+async def list_account_leads(
+    database: Database, account_id: UUID, after: UUID | None, rows_max: int
+) -> list[FoundLead] | None:
     """The account's leads after a place, in the order of their ids; None if there is no such account."""
     async with database.read_transaction() as conn:
         connection = await connection_of(conn)
         if await accounts.read(connection, account_id) is None:
             return None
-        return await lookup.by_ids(connection, await accounts.lead_ids(connection, account_id, after, rows_max))
+        return await lookup.find_leads(connection, await accounts.lead_ids(connection, account_id, after, rows_max))

@@ -1,4 +1,4 @@
-"""Puts a lead right by a person's word, in one transaction: values, keys and judgement. What wins over what, the domain says."""
+"""Corrects a lead in one transaction: values, keys and verdict. What wins over what is decided in the domain."""
 
 from __future__ import annotations
 
@@ -25,116 +25,118 @@ from intake.leads.domain.quality import Quality
 from intake.leads.domain.unit_of_work import CaptureUnitOfWork
 from intake.leads.queries import consents, lookup, submissions
 from intake.leads.queries import leads as lead_queries
-from intake.leads.queries.lookup import Found
-from intake.leads.service.family import family_of
-from intake.leads.service.ledger import tried, write
-from intake.leads.service.recognise import account_domain, account_id_of, email_facts, phone_facts
-from intake.policy.domain.judge import Judge
-from intake.policy.service.judging import InForce, RejectedByPolicy, judged
+from intake.leads.queries.lookup import FoundLead
+from intake.leads.service.merge_group import get_merge_group
+from intake.leads.service.normalization import find_account, parse_email, parse_phone
+from intake.leads.service.unit_of_work import retry_on_conflict, save_lead_changes
+from intake.policy.domain.evaluator import PolicyEvaluator
+from intake.policy.service.evaluation import ActivePolicy, RejectedByPolicy, evaluate_policy
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CorrectionRequest:
     """A correction with who asks for it and the JSON in which it came. `as_expected` says whether the lead is as the caller read it."""
 
-    said: CorrectionIn
+    values: CorrectionIn
     content: str
     caller: str
-    as_expected: Callable[[Found], bool] = lambda _: True
+    as_expected: Callable[[FoundLead], bool] = lambda _: True
 
 
-class Correct:
+class LeadCorrector:
     """The use case."""
 
-    def __init__(self, database: Database, policies: ActiveCache[Judge]) -> None:
+    def __init__(self, database: Database, policies: ActiveCache[PolicyEvaluator]) -> None:
         self._database = database
         self._policies = policies
 
-    async def apply(self, lead_id: UUID, asked: Asked) -> Found:
+    async def correct(self, lead_id: UUID, request: CorrectionRequest) -> FoundLead:
         """The lead after the correction; one that was merged is followed to its survivor.
 
         Raises Problem 404 and 410 for a lead that is not there, 409 where a key belongs to another lead, 412 where the lead is not as
         expected, 422 for values that do not fit, and RejectedByPolicy. Then nothing is written.
         """
-        return await tried(lambda: self._in_transaction(lead_id, asked))
+        return await retry_on_conflict(lambda: self._correct_in_transaction(lead_id, request))
 
-    async def _in_transaction(self, lead_id: UUID, asked: Asked) -> Found:
-        in_force = await self._policies.current()
+    async def _correct_in_transaction(self, lead_id: UUID, request: CorrectionRequest) -> FoundLead:
+        active_policy = await self._policies.current()
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
-            family = await family_of(connection, lead_id)
-            said = _recognised(asked.said, in_force, unit_of_work.now)
-            lead, owners = await _locked(connection, family[0], said)
-            found = await lookup.found(connection, lead)
-            if not asked.as_expected(found):
+            merge_group = await get_merge_group(connection, lead_id)
+            values = _normalize(request.values, active_policy, unit_of_work.now)
+            lead, owners = await _lock(connection, merge_group[0], values)
+            found = await lookup.load_details(connection, lead)
+            if not request.as_expected(found):
                 raise precondition_failed()
-            if not asked.said.model_fields_set:
+            if not request.values.model_fields_set:
                 return found
-            after = await _correct(unit_of_work, found, owners, said, asked, in_force)
+            after = await _correct(unit_of_work, found, owners, values, request, active_policy)
             return replace(found, lead=after)
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
-    """The values of a correction, recognised: as they are to be kept."""
+class _NormalizedCorrection:
+    """The values of a correction, normalized: as they are to be kept."""
 
     person: dict[str, str | None]
     attributes: dict[str, AttributeValue]
 
-    def on(self, lead: Lead, now: datetime) -> Lead:
+    def apply_to(self, lead: Lead, now: datetime) -> Lead:
         person = {**lead.person, **self.person}
-        account = _account(person.get("domain"), person.get("email"))
-        return correction.corrected(
+        account = find_account(person)
+        return correction.apply_correction(
             lead, Correction(now, self.person, self.attributes, None if account is None else account[0])
         )
 
 
-async def _locked(connection: asyncpg.Connection, lead_id: UUID, said: _Said) -> tuple[Lead, dict[IdentityKey, UUID]]:
+async def _lock(
+    connection: asyncpg.Connection, lead_id: UUID, values: _NormalizedCorrection
+) -> tuple[Lead, dict[IdentityKey, UUID]]:
     """The lead, locked, and who has the keys that change, which are locked too: keys before leads, as everywhere."""
     seen = await lead_queries.read_lead(connection, lead_id)
     if seen is None:
-        raise lead_queries.Moved
-    changing = [key for keys in correction.keys_changed(seen, said.on(seen, seen.captured_at)) for key in keys]
+        raise lead_queries.ConcurrentMerge
+    changing = [key for keys in correction.diff_keys(seen, values.apply_to(seen, seen.captured_at)) for key in keys]
     await lead_queries.lock_keys(connection, changing)
     lead = (await lead_queries.lock_leads(connection, [lead_id])).get(lead_id)
     if lead is None or lead.merged_into is not None or lead.person != seen.person:
-        raise lead_queries.Moved
-    return lead, await lead_queries.find_keys(connection, changing)
+        raise lead_queries.ConcurrentMerge
+    return lead, await lead_queries.find_key_owners(connection, changing)
 
 
 async def _correct(
     unit_of_work: UnitOfWork,
-    found: Found,
+    found: FoundLead,
     owners: dict[IdentityKey, UUID],
-    said: _Said,
-    asked: Asked,
-    in_force: InForce,
+    values: _NormalizedCorrection,
+    request: CorrectionRequest,
+    active_policy: ActivePolicy,
 ) -> Lead:
     connection, now = await unit_of_work.connection(), unit_of_work.now
     lead = found.lead
-    after = said.on(lead, now)
-    quality = await _judgement(connection, found, after, in_force, now)
-    after = correction.judged_anew(after, quality, now)
-    dropped, taken = correction.keys_changed(lead, after)
-    taken = [key for key in taken if not (key[0] == "phone" and _phones_shared(in_force))]
+    after = values.apply_to(lead, now)
+    quality = await _evaluate(connection, found, after, active_policy, now)
+    after = correction.apply_verdict(after, quality, now)
+    dropped, taken = correction.diff_keys(lead, after)
+    taken = [key for key in taken if not (key[0] == "phone" and _phones_shared(active_policy))]
     _refuse_keys_of_others(lead, taken, owners)
-    register = CaptureUnitOfWork(now, {lead.lead_id: lead}, owners)
-    register.correct(lead, after, dropped, taken)
-    await write(connection, register, now)
+    lead_changes = CaptureUnitOfWork(now, {lead.lead_id: lead}, owners)
+    lead_changes.correct(lead, after, dropped, taken)
+    await save_lead_changes(connection, lead_changes, now)
     if dropped and not await lookup.has_keys(connection, lead.lead_id):
-        raise _unfit([("/" + name, "Is the last thing by which the lead is known") for name, _ in dropped])
-    account = _account(after.person.get("domain"), after.person.get("email"))
+        raise _invalid([("/" + name, "Is the last thing by which the lead is known") for name, _ in dropped])
+    account = find_account(after.person)
     if account is not None and account[0] == after.account_id:
         await lead_queries.save_accounts(connection, {account[0]: (account[1], after.person.get("company"))}, now)
-    await submissions.insert(connection, [_row(after, found.external, quality, asked, now)], now)
-    unit_of_work.publish(*register.events)
-    return register.leads[lead.lead_id]
+    await submissions.insert(connection, [_build_row(after, found.external, quality, request, now)], now)
+    unit_of_work.publish(*lead_changes.events)
+    return lead_changes.leads[lead.lead_id]
 
 
-def _row(
-    after: Lead, external: Sequence[Mapping[str, str]], quality: Quality, asked: Asked, now: datetime
+def _build_row(
+    after: Lead, external: Sequence[Mapping[str, str]], quality: Quality, request: CorrectionRequest, now: datetime
 ) -> submissions.Row:
-    """The correction as it stands beside submissions; in our form, it is the whole record that was judged."""
+    """The correction as it stands beside submissions; in canonical form, it is the whole record that was judged."""
     form = {
         "source": correction.SOURCE,
         **after.person,
@@ -146,37 +148,37 @@ def _row(
         new_id(),
         after.lead_id,
         correction.SOURCE,
-        asked.caller,
+        request.caller,
         "updated",
-        replace(quality, verdict=correction.verdict_of(quality)),
-        asked.content,
+        replace(quality, verdict=correction.correction_verdict(quality)),
+        request.content,
         now,
         orjson.dumps(form).decode(),
     )
 
 
-def _recognised(said: CorrectionIn, in_force: InForce, now: datetime) -> _Said:
-    """The values normalised as those of a submission are. Raises Problem 422 with a pointer for each that does not fit."""
-    person = said.person
-    flaws: list[tuple[str, str]] = []
+def _normalize(values: CorrectionIn, active_policy: ActivePolicy, now: datetime) -> _NormalizedCorrection:
+    """The values normalized as those of a submission are. Raises Problem 422 with a pointer for each that does not fit."""
+    person = values.person
+    errors: list[tuple[str, str]] = []
     if email := person.get("email"):
-        person["email"] = email_facts(email).address
-        flaws += [] if person["email"] else [("/email", "Is not an e-mail address")]
+        person["email"] = parse_email(email).address
+        errors += [] if person["email"] else [("/email", "Is not an e-mail address")]
     if phone := person.get("phone"):
-        country = said.attributes.get("country")
-        person["phone"] = phone_facts(phone, country if isinstance(country, str) else None).e164
-        flaws += [] if person["phone"] else [("/phone", "Is not a valid phone number; give it in international form")]
-    public = judged(Facts({}, said.attributes, None, None), in_force, now)[1]
-    attributes, validation_error = correction.public_attributes(said.attributes, public)
+        country = values.attributes.get("country")
+        person["phone"] = parse_phone(phone, country if isinstance(country, str) else None).e164
+        errors += [] if person["phone"] else [("/phone", "Is not a valid phone number; give it in international form")]
+    public = evaluate_policy(Facts({}, values.attributes, None, None), active_policy, now)[1]
+    attributes, validation_error = correction.select_public_attributes(values.attributes, public)
     message = "Is no public attribute of the data policy in force, or not of its type"
-    flaws += [(f"/attributes/{name}", message) for name in validation_error]
-    if flaws:
-        raise _unfit(flaws)
-    return _Said(person, attributes)
+    errors += [(f"/attributes/{name}", message) for name in validation_error]
+    if errors:
+        raise _invalid(errors)
+    return _NormalizedCorrection(person, attributes)
 
 
-async def _judgement(
-    connection: asyncpg.Connection, found: Found, after: Lead, in_force: InForce, now: datetime
+async def _evaluate(
+    connection: asyncpg.Connection, found: FoundLead, after: Lead, active_policy: ActivePolicy, now: datetime
 ) -> Quality:
     """What the policy says of the corrected record as a whole. Raises RejectedByPolicy where the correction makes it reject the record."""
     before, known = found.lead, found.external
@@ -191,14 +193,14 @@ async def _judgement(
         return Facts(
             fields,
             lead.attributes,
-            email_facts(email) if email else None,
-            phone_facts(phone, None) if phone else None,
+            parse_email(email) if email else None,
+            parse_phone(phone, None) if phone else None,
             now,
             given_at,
         )
 
-    quality = judged(facts(after), in_force, now)[0]
-    refused = correction.newly_refused(judged(facts(before), in_force, now)[0], quality)
+    quality = evaluate_policy(facts(after), active_policy, now)[0]
+    refused = correction.find_new_rejections(evaluate_policy(facts(before), active_policy, now)[0], quality)
     if refused:
         raise RejectedByPolicy(quality, "; ".join(failure.reason for failure in refused))
     return quality
@@ -211,7 +213,7 @@ def _refuse_keys_of_others(lead: Lead, taken: Sequence[IdentityKey], owners: dic
             raise Problem(
                 409,
                 "belongs-to-another-lead",
-                "Another lead is known by it",
+                "Key belongs to another lead",
                 f"The {key[0]} belongs to the lead named in lead_id. If the two are one person, merge them:"
                 f" POST /v1/leads/{lead.lead_id}/merge.",
                 errors=[{"pointer": f"/{key[0]}", "message": "Belongs to another lead"}],
@@ -219,17 +221,12 @@ def _refuse_keys_of_others(lead: Lead, taken: Sequence[IdentityKey], owners: dic
             )
 
 
-def _phones_shared(in_force: InForce) -> bool:
-    return in_force is not None and in_force[1].policy.phones_shared
+def _phones_shared(active_policy: ActivePolicy) -> bool:
+    return active_policy is not None and active_policy[1].policy.phones_shared
 
 
-def _account(domain: str | None, email: str | None) -> tuple[UUID, str] | None:
-    found = account_domain(domain, email.rpartition("@")[2] if email else None)
-    return None if found is None else (account_id_of(found), found)
-
-
-def _unfit(flaws: Sequence[tuple[str, str]]) -> Problem:
+def _invalid(errors: Sequence[tuple[str, str]]) -> Problem:
     return validation_error(
-        "; ".join(f"{pointer}: {message}" for pointer, message in flaws) + ".",
-        *[{"pointer": pointer, "message": message} for pointer, message in flaws],
+        "; ".join(f"{pointer}: {message}" for pointer, message in errors) + ".",
+        *[{"pointer": pointer, "message": message} for pointer, message in errors],
     )

@@ -1,8 +1,8 @@
-"""Merges two leads by a person's decision, and takes merges back; each in one transaction. What the rules are, the domain says."""
+"""Merges two leads by a person's decision, and reverts merges; each in one transaction. What the rules are, the domain says."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 from uuid import UUID
@@ -13,181 +13,183 @@ from accord.db import Database, UnitOfWork, connection_of
 from accord.http.idempotency import Answer, Done, IdempotencyRequest, once
 from accord.http.problems import Problem, gone, not_found, validation_error_at
 from accord.ids import new_id
-from intake.identity.domain.merging import Later, parted
+from intake.identity.domain.merge_revert import LaterMerge, split_merge
 from intake.identity.queries import merges
-from intake.identity.queries.merges import Made, Recorded
+from intake.identity.queries.merges import MergeRecord, RevertibleMerge
 from intake.leads.domain.lead import Lead
 from intake.leads.domain.unit_of_work import CaptureUnitOfWork
-from intake.leads.queries import apart as apart_queries
+from intake.leads.queries import do_not_merge as do_not_merge_pairs
 from intake.leads.queries import leads as lead_queries
-from intake.leads.service.family import NotThere, family_of
-from intake.leads.service.ledger import tried, write
-from intake.leads.service.recognise import account_domain, account_id_of
+from intake.leads.service.merge_group import RecordNotFound, get_merge_group
+from intake.leads.service.normalization import find_account
+from intake.leads.service.unit_of_work import retry_on_conflict, save_lead_changes
 
 _REREADS_MAX = 10
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Who:
+class Requester:
     """Who asks, under which idempotency key if there is one."""
 
     caller: str
     idempotency_request: IdempotencyRequest | None = None
 
 
-class Merged(NamedTuple):
+class MergeResult(NamedTuple):
     """A merge that was just made, and those of the ids asked for that had been merged before."""
 
-    made: Made
+    record: MergeRecord
     followed: list[UUID]
 
 
 async def merge_leads(
-    database: Database, lead_id: UUID, other_id: UUID, who: Who, encode: Callable[[Merged], Answer]
-) -> Done[Merged]:
+    database: Database, lead_id: UUID, other_id: UUID, requester: Requester, encode: Callable[[MergeResult], Answer]
+) -> Done[MergeResult]:
     """Merge two leads. One that was merged before is followed to its survivor.
 
     Raises Problem 404 and 410 for a lead that is not there, 409 where the two are one lead already, 422 for a lead with itself.
     """
-    return await _once(database, who, lambda unit_of_work: _merge(unit_of_work, lead_id, other_id, who.caller), encode)
+    return await _once(
+        database, requester, lambda unit_of_work: _merge(unit_of_work, lead_id, other_id, requester.caller), encode
+    )
 
 
-async def take_back(database: Database, merge_id: UUID, who: Who, encode: Callable[[Made], Answer]) -> Done[Made]:
-    """Take a merge back. Raises Problem 404, and 409 where it cannot be taken back now."""
-    return await _once(database, who, lambda unit_of_work: _take_back(unit_of_work, merge_id, who.caller), encode)
+async def revert_merge(
+    database: Database, merge_id: UUID, requester: Requester, encode: Callable[[MergeRecord], Answer]
+) -> Done[MergeRecord]:
+    """Revert a merge. Raises Problem 404, and 409 where it cannot be reverted now."""
+    return await _once(
+        database, requester, lambda unit_of_work: _revert(unit_of_work, merge_id, requester.caller), encode
+    )
 
 
-async def find_merge(database: Database, merge_id: UUID) -> Made | None:
+async def find_merge(database: Database, merge_id: UUID) -> MergeRecord | None:
     """One merge; None if there is none."""
     async with database.read_transaction() as conn:
-        recorded = await merges.read(await connection_of(conn), merge_id)
-        return None if recorded is None else recorded.made
+        revertible = await merges.read(await connection_of(conn), merge_id)
+        return None if revertible is None else revertible.record
 
 
-async def merges_of(database: Database, lead_id: UUID, after: UUID | None, rows_max: int) -> list[Made]:
+async def list_merges(database: Database, lead_id: UUID, after: UUID | None, rows_max: int) -> list[MergeRecord]:
     """The merges in which this lead, or one that was merged into it, took part; newest first. Raises Problem 404 or 410."""
     async with database.read_transaction() as conn:
         connection = await connection_of(conn)
-        return await merges.page(connection, [*await family_of(connection, lead_id), lead_id], after, rows_max)
+        return await merges.page(connection, [*await get_merge_group(connection, lead_id), lead_id], after, rows_max)
 
 
 async def _once(
-    database: Database, who: Who, act: Callable[[UnitOfWork], Awaitable[T]], encode: Callable[[T], Answer]
+    database: Database, requester: Requester, act: Callable[[UnitOfWork], Awaitable[T]], encode: Callable[[T], Answer]
 ) -> Done[T]:
     async def attempt() -> Done[T]:
         async with database.write_transaction() as unit_of_work:
-            return await once(unit_of_work, who.idempotency_request, lambda: act(unit_of_work), encode)
+            return await once(unit_of_work, requester.idempotency_request, lambda: act(unit_of_work), encode)
 
-    return await tried(attempt)
+    return await retry_on_conflict(attempt)
 
 
-async def _merge(unit_of_work: UnitOfWork, lead_id: UUID, other_id: UUID, caller: str) -> Merged:
+async def _merge(unit_of_work: UnitOfWork, lead_id: UUID, other_id: UUID, caller: str) -> MergeResult:
     if lead_id == other_id:
         raise validation_error_at("/with", "Must be another lead")
     connection = await unit_of_work.connection()
-    one, other = await _living(connection, lead_id, other_id)
+    one, other = await _lock_survivors(connection, lead_id, other_id)
     if one.lead_id == other.lead_id:
         raise Problem(
             409,
             "already-merged",
-            "They are one lead already",
+            "Leads already merged",
             "Both ids lead to one lead, named in survivor_id.",
             survivor_id=str(one.lead_id),
         )
-    register = CaptureUnitOfWork(unit_of_work.now, {one.lead_id: one, other.lead_id: other}, {})
-    register.merge(one, other, new_id(), None, caller)
-    await write(connection, register, unit_of_work.now)
-    await apart_queries.join_again(connection, one.lead_id, other.lead_id)
-    unit_of_work.publish(*register.events)
-    (merge,) = register.merges
-    made = Made(merge.merge_id, merge.survivor.lead_id, merge.other.lead_id, None, caller, unit_of_work.now, None, None)
-    return Merged(made, [asked for asked, lead in ((lead_id, one), (other_id, other)) if asked != lead.lead_id])
+    lead_changes = CaptureUnitOfWork(unit_of_work.now, {one.lead_id: one, other.lead_id: other}, {})
+    lead_changes.merge(one, other, new_id(), None, caller)
+    await save_lead_changes(connection, lead_changes, unit_of_work.now)
+    await do_not_merge_pairs.remove_pair(connection, one.lead_id, other.lead_id)
+    unit_of_work.publish(*lead_changes.events)
+    (merge,) = lead_changes.merges
+    record = MergeRecord(
+        merge.merge_id, merge.survivor.lead_id, merge.other.lead_id, None, caller, unit_of_work.now, None, None
+    )
+    return MergeResult(record, [asked for asked, lead in ((lead_id, one), (other_id, other)) if asked != lead.lead_id])
 
 
-async def _living(connection: asyncpg.Connection, lead_id: UUID, other_id: UUID) -> tuple[Lead, Lead]:
-    """The leads that live under these ids, locked. One that is merged meanwhile is looked for again."""
+async def _lock_survivors(connection: asyncpg.Connection, lead_id: UUID, other_id: UUID) -> tuple[Lead, Lead]:
+    """The survivors under these ids, locked. One that is merged meanwhile is looked for again."""
     for _ in range(_REREADS_MAX):
-        one = (await family_of(connection, lead_id))[0]
+        one = (await get_merge_group(connection, lead_id))[0]
         try:
-            other = (await family_of(connection, other_id))[0]
-        except NotThere as absence:
+            other = (await get_merge_group(connection, other_id))[0]
+        except RecordNotFound as absence:
             if absence.erased:
                 raise
             raise validation_error_at("/with", "There is no such lead") from None
         locked = await lead_queries.lock_leads(connection, {one, other})
         if {one, other} <= locked.keys() and all(lead.merged_into is None for lead in locked.values()):
             return locked[one], locked[other]
-    raise lead_queries.Moved
+    raise lead_queries.ConcurrentMerge
 
 
-async def _take_back(unit_of_work: UnitOfWork, merge_id: UUID, caller: str) -> Made:
+async def _revert(unit_of_work: UnitOfWork, merge_id: UUID, caller: str) -> MergeRecord:
     connection, now = await unit_of_work.connection(), unit_of_work.now
-    recorded, leads = await _locked(connection, merge_id)
-    made = recorded.made
-    survivor, absorbed = leads.get(made.survivor_id), leads.get(made.merged_lead_id)
+    revertible, leads = await _lock(connection, merge_id)
+    record = revertible.record
+    survivor, absorbed = leads.get(record.survivor_id), leads.get(record.merged_lead_id)
     if survivor is None or absorbed is None:
         raise gone("lead")
-    await _refuse_what_stands_on_it(connection, made, survivor)
-    later = await merges.later(connection, made)
-    if not {one.made.merged_lead_id for one in later} <= leads.keys():
-        raise lead_queries.Moved
-    owners = await lead_queries.find_keys(connection, recorded.keys_moved)
-    returned = [key for key in recorded.keys_moved if owners.get(key, survivor.lead_id) == survivor.lead_id]
-    back = parted(
+    await _refuse_if_survivor_was_merged(connection, record, survivor)
+    later = await merges.find_later(connection, record)
+    if not {one.record.merged_lead_id for one in later} <= leads.keys():
+        raise lead_queries.ConcurrentMerge
+    owners = await lead_queries.find_key_owners(connection, revertible.keys_moved)
+    returned = [key for key in revertible.keys_moved if owners.get(key, survivor.lead_id) == survivor.lead_id]
+    back = split_merge(
         survivor,
         absorbed,
-        recorded.before,
+        revertible.before,
         returned,
-        [Later(one.made.merge_id, leads[one.made.merged_lead_id], one.before) for one in later],
+        [LaterMerge(one.record.merge_id, leads[one.record.merged_lead_id], one.before) for one in later],
         merge_id,
         now,
-        _account_of,
+        find_account,
     )
     await lead_queries.update_leads(connection, [back.survivor, back.restored], now)
-    await merges.take_back(connection, recorded, returned, caller, now)
-    await merges.rewrite(connection, back.survivor, back.later)
+    await merges.revert_merge(connection, revertible, returned, caller, now)
+    await merges.update_snapshots(connection, back.survivor, back.later)
     unit_of_work.publish(*back.events)
-    return replace(made, reverted_at=now, reverted_by=caller)
+    return replace(record, reverted_at=now, reverted_by=caller)
 
 
-async def _locked(connection: asyncpg.Connection, merge_id: UUID) -> tuple[Recorded, dict[UUID, Lead]]:
+async def _lock(connection: asyncpg.Connection, merge_id: UUID) -> tuple[RevertibleMerge, dict[UUID, Lead]]:
     """The merge, with its keys locked, and its leads and those that the survivor absorbed later, locked. Raises Problem 404, 409."""
-    recorded = await merges.read(connection, merge_id)
-    if recorded is None:
+    revertible = await merges.read(connection, merge_id)
+    if revertible is None:
         raise not_found("merge")
-    await lead_queries.lock_keys(connection, recorded.keys_moved)
-    made = recorded.made
-    others = [one.made.merged_lead_id for one in await merges.later(connection, made)]
-    leads = await lead_queries.lock_leads(connection, {made.survivor_id, made.merged_lead_id, *others})
-    recorded = await merges.read(connection, merge_id)  # as it is now that nobody else can take it back
-    if recorded is None:
+    await lead_queries.lock_keys(connection, revertible.keys_moved)
+    record = revertible.record
+    others = [one.record.merged_lead_id for one in await merges.find_later(connection, record)]
+    leads = await lead_queries.lock_leads(connection, {record.survivor_id, record.merged_lead_id, *others})
+    revertible = await merges.read(connection, merge_id)  # as it is now that nobody else can revert it
+    if revertible is None:
         raise not_found("merge")
-    if recorded.made.reverted_at is not None:
+    if revertible.record.reverted_at is not None:
         raise Problem(
             409,
             "already-reverted",
-            "It was taken back",
-            "This merge was taken back before.",
-            reverted_at=recorded.made.reverted_at,
+            "Merge already reverted",
+            "This merge was reverted before.",
+            reverted_at=revertible.record.reverted_at,
         )
-    return recorded, leads
+    return revertible, leads
 
 
-async def _refuse_what_stands_on_it(connection: asyncpg.Connection, made: Made, survivor: Lead) -> None:
+async def _refuse_if_survivor_was_merged(connection: asyncpg.Connection, record: MergeRecord, survivor: Lead) -> None:
     if survivor.merged_into is None:
         return
-    above = await merges.that_took(connection, survivor.lead_id)
+    above = await merges.find_absorbing_merge(connection, survivor.lead_id)
     raise Problem(
         409,
-        "revert-another-first",
-        "Its survivor was merged on",
-        "The survivor of this merge was merged into another lead since. Take that merge back first, named in revert_first.",
+        "revert-later-merge-first",
+        "Revert the later merge first",
+        "The survivor of this merge was merged into another lead since. Revert that merge first, named in revert_first.",
         revert_first=None if above is None else str(above.merge_id),
     )
-
-
-def _account_of(person: Mapping[str, str]) -> UUID | None:
-    email = person.get("email")
-    domain = account_domain(person.get("domain"), email.rpartition("@")[2] if email else None)
-    return None if domain is None else account_id_of(domain)

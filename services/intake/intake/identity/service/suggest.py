@@ -10,26 +10,26 @@ from uuid import UUID
 import asyncpg
 
 from accord.db import Database, connection_of
-from intake.identity.domain.likeness import Likeness, Person, likeness
+from intake.identity.domain.similarity import Person, Similarity, score_pair
 from intake.identity.queries import duplicates
-from intake.identity.service.names import compared
-from intake.leads.queries import apart as apart_queries
+from intake.identity.service.name_matching import compare_people
+from intake.leads.queries import do_not_merge as do_not_merge_pairs
 from intake.leads.queries import lookup
-from intake.leads.queries.lookup import Found
-from intake.leads.service.family import family_of
+from intake.leads.queries.lookup import FoundLead
+from intake.leads.service.merge_group import get_merge_group
 
 SUGGESTIONS_MAX = 50
 """Suggestions of one lead that are answered."""
 _RANKED_MAX = 4 * SUGGESTIONS_MAX
-"""Of the best so many, those that a person has parted from the lead are left out."""
+"""Of the best so many, those that a person has separated from the lead are left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
     """A lead that may be the same person, and why."""
 
-    found: Found
-    likeness: Likeness
+    found: FoundLead
+    score_pair: Similarity
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,32 +40,32 @@ class Suggestions:
     compared: int
 
 
-async def suggest(database: Database, lead_id: UUID, rows_max: int) -> Suggestions:
+async def suggest_duplicates(database: Database, lead_id: UUID, rows_max: int) -> Suggestions:
     """Leads that may be the same person as this one, or as the one into which it was merged. Raises Problem 404 or 410."""
     async with database.read_transaction() as conn:
         connection = await connection_of(conn)
-        root = (await family_of(connection, lead_id))[0]
-        (own,) = await lookup.by_ids(connection, [root])
+        root = (await get_merge_group(connection, lead_id))[0]
+        (own,) = await lookup.find_leads(connection, [root])
         person = duplicates.person_of(own.lead)
         candidates = await duplicates.candidates(connection, own.lead)
         # A thousand pairs take some milliseconds, in which the loop has other things to do.
-        ranked = await asyncio.to_thread(_ranked, person, candidates)
-        best = dict((await _without_parted(connection, root, ranked))[:rows_max])
-        found = {one.lead.lead_id: one for one in await lookup.by_ids(connection, list(best))}
+        ranked = await asyncio.to_thread(_rank, person, candidates)
+        best = dict((await _exclude_parted(connection, root, ranked))[:rows_max])
+        found = {one.lead.lead_id: one for one in await lookup.find_leads(connection, list(best))}
         return Suggestions([Suggestion(found[one], alike) for one, alike in best.items()], len(candidates))
 
 
-def _ranked(person: Person, candidates: Sequence[Person]) -> list[tuple[UUID, Likeness]]:
-    alike = [(one.lead_id, found) for one in candidates if (found := likeness(compared(person, one))) is not None]
+def _rank(person: Person, candidates: Sequence[Person]) -> list[tuple[UUID, Similarity]]:
+    alike = [
+        (one.lead_id, found) for one in candidates if (found := score_pair(compare_people(person, one))) is not None
+    ]
     return sorted(alike, key=lambda pair: (-pair[1].score, pair[0]))[:_RANKED_MAX]
 
 
-async def _without_parted(
-    connection: asyncpg.Connection, lead_id: UUID, ranked: list[tuple[UUID, Likeness]]
-) -> list[tuple[UUID, Likeness]]:
-    parted = (
-        await apart_queries.find_separated_pairs(connection, [lead_id, *(one for one, _ in ranked)])
-        if ranked
-        else set()
+async def _exclude_parted(
+    connection: asyncpg.Connection, lead_id: UUID, ranked: list[tuple[UUID, Similarity]]
+) -> list[tuple[UUID, Similarity]]:
+    excluded = (
+        await do_not_merge_pairs.find_pairs(connection, [lead_id, *(one for one, _ in ranked)]) if ranked else set()
     )
-    return [(one, alike) for one, alike in ranked if frozenset((lead_id, one)) not in parted]
+    return [(one, alike) for one, alike in ranked if frozenset((lead_id, one)) not in excluded]

@@ -1,4 +1,4 @@
-"""One import: how its file is read, what became of its rows, and what a dry run foresees. Pure."""
+"""One import: how its file is read, what became of its rows, and what a dry run previews. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from intake.imports.domain.rows import ColumnMapping, CsvReader, NdjsonReader, Write, mapping_of
+from intake.imports.domain.rows import ColumnMapping, CsvReader, NdjsonReader, Write, parse_column_mapping
 from intake.imports.domain.table import Csv, Dialect, LineEnd, Ndjson, Rows
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.quality import Quality
@@ -36,19 +36,19 @@ class Plan(BaseModel):
 
     format: Literal["csv", "ndjson"]
     encoding: str
-    kept_as: str
-    encoding_said: bool = False
+    stored_encoding: str
+    encoding_declared: bool = False
     delimiter: str | None = None
     quote: str | None = None
     line_end: LineEnd = "LF"
     header: bool = True
     columns: tuple[str, ...] = ()
     mapping: dict[str, JsonValue] | None = None
-    mapping_from: Literal["request", "source", "names", "form"]
+    mapping_from: Literal["request", "source", "names", "submissions"]
     timezone: str = "UTC"
     start: int = 0
     number: int = 0
-    marked: bool = False
+    is_error_file: bool = False
     defaults: dict[str, JsonValue] = Field(default_factory=dict)
     rows_per_s_max: Annotated[int, Field(ge=1)] | None = None
 
@@ -57,7 +57,7 @@ class Plan(BaseModel):
         if self.format == "ndjson":
             return Ndjson(offset=offset, number=number)
         dialect = Dialect(self.delimiter or ",", self.quote or '"', self.line_end)
-        return Csv(dialect, self.kept_as, offset=offset, number=number)
+        return Csv(dialect, self.stored_encoding, offset=offset, number=number)
 
     def reader(self, source: str, zone: tzinfo, write: Write) -> CsvReader | NdjsonReader:
         """What makes submissions of those rows; `write` makes the JSON by which they are kept."""
@@ -70,7 +70,7 @@ class Plan(BaseModel):
             columns,
             source=source,
             zone=zone,
-            marked=self.marked,
+            is_error_file=self.is_error_file,
             defaults=self.defaults,
             write=write,
         )
@@ -82,7 +82,7 @@ class Plan(BaseModel):
         return {} if mapping is None else mapping.columns
 
     def _mapping(self) -> ColumnMapping | None:
-        return None if self.mapping is None else mapping_of(self.mapping)[0]
+        return None if self.mapping is None else parse_column_mapping(self.mapping)[0]
 
 
 # what became of rows -----------------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ class Counts:
     rejected: int = 0
     failed: int = 0
 
-    def with_more(self, results: Iterable[Result]) -> Counts:
+    def plus(self, results: Iterable[Result]) -> Counts:
         """These and the rows of `results`."""
         more = Counter(result.outcome for result in results)
         counted = {name: getattr(self, name) + more[name] for name in OUTCOMES}
@@ -126,7 +126,7 @@ RESULT_BYTES = 22
 """Place behind the first row (4), outcome, verdict, lead (16)."""
 
 
-def packed(results: Sequence[Result]) -> bytes:
+def pack_results(results: Sequence[Result]) -> bytes:
     """Results of rows, by number, in RESULT_BYTES each."""
     first = results[0].number if results else 0
     pieces: list[bytes] = []
@@ -139,8 +139,8 @@ def packed(results: Sequence[Result]) -> bytes:
     return b"".join(pieces)
 
 
-def unpacked(first: int, results: bytes) -> Iterator[Result]:
-    """What `packed` packed; `first` is the number of the first row."""
+def unpack_results(first: int, results: bytes) -> Iterator[Result]:
+    """What `pack_results` packed; `first` is the number of the first row."""
     for at in range(0, len(results), RESULT_BYTES):
         number = first + int.from_bytes(results[at : at + 4], "big")
         lead = results[at + 6 : at + RESULT_BYTES]
@@ -148,7 +148,7 @@ def unpacked(first: int, results: bytes) -> Iterator[Result]:
         yield Result(number, OUTCOMES[results[at + 4]], _VERDICTS[results[at + 5]], lead_id)
 
 
-def bits_of(outcomes: Iterable[Outcome]) -> int:
+def encode_outcomes(outcomes: Iterable[Outcome]) -> int:
     """A set of outcomes as bits."""
     return sum(1 << OUTCOMES.index(outcome) for outcome in set(outcomes))
 
@@ -178,7 +178,7 @@ class Report:
         """As it was kept."""
         return cls(**document) if document else cls()
 
-    def with_more(self, qualities: Iterable[Quality], failures: Sequence[Failure]) -> Report:
+    def plus(self, qualities: Iterable[Quality], failures: Sequence[Failure]) -> Report:
         """This and what was judged of more rows. Submissions that came out alike have one and the same quality, so it is looked into once.
         Examples name columns and reasons, never values."""
         counted: dict[int, tuple[Quality, int]] = {}
@@ -195,14 +195,14 @@ class Report:
         return Report(verdicts, failed, [*self.examples, *more])
 
 
-def refusal(quality: Quality) -> str:
+def describe_rejection(quality: Quality) -> str:
     """Why the policy rejected a row, in its own words."""
     reasons = [f"{one.parameter}: {one.reason}" for one in quality.failed if one.consequence == "reject"]
     return "; ".join(reasons)[:ERROR_CHARS_MAX]
 
 
 # dry runs ----------------------------------------------------------------------------------------------------------
-class Foresight:
+class DryRunPreview:
     """What would become of rows, from the keys that leads have and those that earlier rows of the file would have taken.
 
     It foresees who is new, known or joined; it does not follow the merges that earlier rows of the same file would make.
@@ -210,10 +210,10 @@ class Foresight:
 
     def __init__(self, known: Mapping[IdentityKey, object]) -> None:
         self._known = dict(known)
-        self.taken: dict[IdentityKey, object] = {}
+        self.claimed: dict[IdentityKey, object] = {}
         """Keys that these rows would take, each with what stands for its lead."""
 
-    def take(self, keys: Sequence[IdentityKey], verdict: str, number: int) -> Outcome:
+    def preview_row(self, keys: Sequence[IdentityKey], verdict: str, number: int) -> Outcome:
         """The outcome of the row with this number."""
         if verdict == "rejected":
             return "rejected"
@@ -221,7 +221,7 @@ class Foresight:
         lead = next(iter(found), number)
         for key in keys:
             if key not in self._known:
-                self._known[key] = self.taken[key] = lead
+                self._known[key] = self.claimed[key] = lead
         if verdict == "quarantined":
             return "quarantined"
         return "created" if not found else "merged" if len(found) > 1 else "updated"

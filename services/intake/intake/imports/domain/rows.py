@@ -9,31 +9,38 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from datetime import UTC, datetime, tzinfo
+from datetime import tzinfo
 from itertools import zip_longest
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, JsonValue, StringConstraints, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
-from accord.terms.findings import Finding, pointer
-from intake.imports.domain.table import ERROR_COLUMN, OURS, Row, unguarded
+from accord.terms.findings import Finding
+from intake.imports.domain.table import ERROR_COLUMN, OWN_COLUMNS, Row, unguard_cell
 from intake.leads.domain.submission import ATTRIBUTES_MAX, AttributeName, Submission
-from intake.sources.domain.mapping import FieldMapping, Targets, apply, as_moment, assembled, read
+from intake.sources.domain.mapping import (
+    FieldMapping,
+    Targets,
+    apply_mapping,
+    child_pointer,
+    nest_values,
+    parse_time,
+    validate_mapping,
+)
 
 SOURCE = "source"
-ERRORS_SAID_MAX = 5
-"""Places of one row that are told; the others show when these are corrected."""
+ERRORS_SHOWN_MAX = 5
+"""Errors of one row that are shown; the others show when these are corrected."""
 IDENTITIES = ("email", "phone", "external_id")
 ATTRIBUTE_CHARS_MAX = 1_000
-_MILLISECONDS_FROM = 10**11
 _WORDS = re.compile(r"[^a-z0-9]+")
-_OWN_WORDS = {
+_MESSAGES = {
     ("", "timestamp"): "Is no time: write 2027-01-04, 2027-01-04 09:30 or 2027-01-04T09:30:00-06:00",
     (SOURCE, "string_pattern_mismatch"): "Is no name of a source, which has no '@', ':' or '/' at its beginning",
     ("consent.basis", "string_pattern_mismatch"): "Is no basis, which is a word of small letters",
 }
-"""What is told of (target or any, kind of error) instead of the words of the validator."""
+"""What is reported for (target or any, kind of error) instead of the words of the validator."""
 
 SYNONYMS: dict[str, str] = {
     **dict.fromkeys(("email", "e mail", "mail", "email address", "e mail address", "work email", "email 1"), "email"),
@@ -91,7 +98,7 @@ class ColumnMapping(NamedTuple):
     at: str = "/columns"
 
 
-def mapping_of(content: object) -> tuple[ColumnMapping, list[Finding]]:
+def parse_column_mapping(content: object) -> tuple[ColumnMapping, list[Finding]]:
     """The mapping in a JSON value, and everything that is wrong with it by itself; pointers are into that value."""
     if not isinstance(content, Mapping):
         return ColumnMapping({}, FieldMapping()), [
@@ -103,31 +110,35 @@ def mapping_of(content: object) -> tuple[ColumnMapping, list[Finding]]:
     sources = [name for name, target in columns.items() if target == SOURCE] if isinstance(columns, Mapping) else []
     if isinstance(columns, Mapping):
         given["columns"] = {name: target for name, target in columns.items() if target != SOURCE}
-    found, flaws = read(given, "")
-    flaws += [Finding(_place("/columns", name), "Another column is mapped to this field") for name in sources[1:]]
+    found, errors = validate_mapping(given, "")
+    errors += [
+        Finding(child_pointer("/columns", name), "Another column is mapped to this field") for name in sources[1:]
+    ]
     at = "" if flat else "/columns"
     if flat:
-        flaws = [Finding(flaw.pointer.removeprefix("/columns"), flaw.message) for flaw in flaws]
-    return ColumnMapping({**found.columns, **dict.fromkeys(sources[:1], SOURCE)}, found, at), flaws
+        errors = [Finding(error.pointer.removeprefix("/columns"), error.message) for error in errors]
+    return ColumnMapping({**found.columns, **dict.fromkeys(sources[:1], SOURCE)}, found, at), errors
 
 
-def column_flaws(mapping: ColumnMapping, columns: Sequence[str], repeated: Sequence[str]) -> list[Finding]:
+def validate_columns(mapping: ColumnMapping, columns: Sequence[str], repeated: Sequence[str]) -> list[Finding]:
     """What is wrong with a mapping for these columns: some are not there, one stands for several, or none says who it is."""
     known = set(columns)
-    flaws = [
-        Finding(_place(mapping.at, name), "There is no such column") for name in mapping.columns if name not in known
+    errors = [
+        Finding(child_pointer(mapping.at, name), "There is no such column")
+        for name in mapping.columns
+        if name not in known
     ]
-    flaws += [
-        Finding(_place(mapping.at, name), "Several columns have this name")
+    errors += [
+        Finding(child_pointer(mapping.at, name), "Several columns have this name")
         for name in mapping.columns
         if name in repeated
     ]
-    if not flaws and not any(target in IDENTITIES for target in mapping.columns.values()):
-        flaws.append(Finding("", "No column is mapped to email, phone or external_id, so nobody could be recognised"))
-    return flaws
+    if not errors and not any(target in IDENTITIES for target in mapping.columns.values()):
+        errors.append(Finding("", "No column is mapped to email, phone or external_id, so nobody could be identified"))
+    return errors
 
 
-def guessed(columns: Sequence[str], attributes: Iterable[str] = ()) -> dict[str, str]:
+def guess_columns(columns: Sequence[str], attributes: Iterable[str] = ()) -> dict[str, str]:
     """The columns whose names say what they are: as fields of a submission are called, as SYNONYMS has them, or as one of the policy's
     `attributes`. The first of several for one field is taken."""
     by_word = {_word(name): f"attributes.{name}" for name in attributes}
@@ -135,7 +146,7 @@ def guessed(columns: Sequence[str], attributes: Iterable[str] = ()) -> dict[str,
     for column in columns:
         target = column if Targets.shape(column) or column == SOURCE else None
         target = target or SYNONYMS.get(_word(column)) or by_word.get(_word(column))
-        if target is not None and column not in OURS and target not in found.values():
+        if target is not None and column not in OWN_COLUMNS and target not in found.values():
             found[column] = target
     return found
 
@@ -144,19 +155,15 @@ def _word(name: str) -> str:
     return _WORDS.sub(" ", name.lower()).strip()
 
 
-def _place(at: str, name: str) -> str:
-    return at + pointer(name)
-
-
 # rows --------------------------------------------------------------------------------------------------------------
-class Reading(NamedTuple):
-    """A row that was read. `submission` is None where it is none, and `errors` says why. `content` is the row as JSON; `is_form`: it is
-    the submission word for word."""
+class ParsedRow(NamedTuple):
+    """A row that was read. `submission` is None where it is none, and `errors` says why. `content` is the row as JSON; `is_canonical`:
+    it is the submission word for word."""
 
     submission: Submission | None
     content: str
     errors: str = ""
-    is_form: bool = False
+    is_canonical: bool = False
 
 
 _Texts = Annotated[
@@ -189,16 +196,16 @@ class CsvReader:
         *,
         source: str,
         zone: tzinfo,
-        marked: bool = False,
+        is_error_file: bool = False,
         defaults: Mapping[str, JsonValue] | None = None,
         write: Write = to_json,
     ) -> None:
         self._columns = columns
         self._write = write
-        self._marked = marked
+        self._is_error_file = is_error_file
         self._zone = zone
         self._column_of = {target: name for name, target in mapping.items()}
-        self._base: dict[str, JsonValue] = {**assembled(defaults or {}), SOURCE: source}
+        self._base: dict[str, JsonValue] = {**nest_values(defaults or {}), SOURCE: source}
         self._nested = any(isinstance(value, dict) for value in self._base.values())
         # Defaults may be of other types than text.
         self._validate = _SUBMISSION.validate_python if ATTRIBUTES in self._base else _of_cells
@@ -207,7 +214,7 @@ class CsvReader:
         self._parts: list[tuple[int, tuple[str, ...]]] = []
         self._moments: list[tuple[int, tuple[str, ...]]] = []
         for index, column in enumerate(columns):
-            if column in mapping and column not in OURS:
+            if column in mapping and column not in OWN_COLUMNS:
                 self._add(index, mapping[column])
 
     def _add(self, index: int, target: str) -> None:
@@ -221,45 +228,47 @@ class CsvReader:
         else:
             self._plain.append((index, target))
 
-    def read(self, row: Row) -> Reading:
+    def read(self, row: Row) -> ParsedRow:
         """What this row says. It is not a blank one."""
         cells = row.cells
-        if row.flaw is not None:
-            return Reading(None, self.content(cells), row.flaw)
+        if row.error is not None:
+            return ParsedRow(None, self.content(cells), row.error)
         width = len(self._columns)
         if len(cells) != width:
             if len(cells) < width or any(cells[width:]):
-                return Reading(None, self.content(cells), f"The row has {len(cells)} cells, the header {width}")
+                return ParsedRow(None, self.content(cells), f"The row has {len(cells)} cells, the header {width}")
             cells = cells[:width]
-        if self._marked:
-            cells = [unguarded(cell) for cell in cells]
+        if self._is_error_file:
+            cells = [unguard_cell(cell) for cell in cells]
         content = self.content(cells)
         try:
-            return Reading(self._validate(self._document(cells)), content)
+            return ParsedRow(self._validate(self._document(cells)), content)
         except ValidationError as error:
-            return Reading(None, content, said(error, self._column_of))
+            return ParsedRow(None, content, describe_errors(error, self._column_of))
 
-    def kept(self, row: Row) -> str:
+    def encode_original(self, row: Row) -> str:
         """The cells of the row as a JSON list, for the file of errors."""
         cells = list(row.cells)
-        if self._marked:
+        if self._is_error_file:
             cells = [
-                unguarded(cell) for cell, name in zip_longest(cells, self._columns, fillvalue="") if name not in OURS
+                unguard_cell(cell)
+                for cell, name in zip_longest(cells, self._columns, fillvalue="")
+                if name not in OWN_COLUMNS
             ]
         return to_json(cells).decode()
 
-    def names(self, row: Row) -> list[Submission]:
+    def find_identities(self, row: Row) -> list[Submission]:
         """What a row that is no submission says of who it is, one field each."""
-        cells = [unguarded(cell) for cell in row.cells] if self._marked else row.cells
+        cells = [unguard_cell(cell) for cell in row.cells] if self._is_error_file else row.cells
         source = str(self._base[SOURCE])
         named = [(target, cells[index]) for index, target in self._plain if target in IDENTITIES and index < len(cells)]
-        return [found for target, cell in named if (found := _naming(source, target, cell)) is not None]
+        return [found for target, cell in named if (found := _identify(source, target, cell)) is not None]
 
     def content(self, cells: Sequence[str]) -> str:
         """The row as JSON, by the names of the columns."""
         named = dict(zip(self._columns, cells, strict=False))
-        if self._marked:
-            named = {name: cell for name, cell in named.items() if name not in OURS}
+        if self._is_error_file:
+            named = {name: cell for name, cell in named.items() if name not in OWN_COLUMNS}
         return self._write(named).decode()
 
     def _document(self, cells: Sequence[str]) -> dict[str, Any]:
@@ -277,7 +286,7 @@ class CsvReader:
                 _put(document, path, cell)
         for index, path in self._moments:
             if cell := cells[index].strip():
-                _put(document, path, moment(cell, self._zone))
+                _put(document, path, parse_time(cell, self._zone))
         return document
 
 
@@ -299,33 +308,33 @@ class NdjsonReader:
         self._defaults = defaults or {}
         self._member_of = {target: name for name, target in mapping.columns.items()} if mapping else {}
 
-    def read(self, row: Row) -> Reading:
+    def read(self, row: Row) -> ParsedRow:
         """What this line says. It is not a blank one."""
         text = row.cells[0]
-        if row.flaw is not None:
-            return Reading(None, text, row.flaw)
+        if row.error is not None:
+            return ParsedRow(None, text, row.error)
         try:
             line = from_json(text, allow_inf_nan=False)
         except ValueError:
-            return Reading(None, text, "The row is not JSON")
+            return ParsedRow(None, text, "The row is not JSON")
         if not isinstance(line, dict):
-            return Reading(None, text, "The row is not a JSON object")
+            return ParsedRow(None, text, "The row is not a JSON object")
         if ERROR_COLUMN in line:
-            line = {name: value for name, value in line.items() if name not in OURS}
+            line = {name: value for name, value in line.items() if name not in OWN_COLUMNS}
             text = to_json(line).decode()
         if "\\u0000" in text and _holds_nul(line):
-            return Reading(None, text, "A NUL character is in the row")
+            return ParsedRow(None, text, "A NUL character is in the row")
         document = self._document(line)
         try:
-            return Reading(_SUBMISSION.validate_python(document), text, is_form=document == line)
+            return ParsedRow(_SUBMISSION.validate_python(document), text, is_canonical=document == line)
         except ValidationError as error:
-            return Reading(None, text, said(error, self._member_of))
+            return ParsedRow(None, text, describe_errors(error, self._member_of))
 
-    def kept(self, row: Row) -> str:
+    def encode_original(self, row: Row) -> str:
         """The line, for the file of errors."""
         return row.cells[0]
 
-    def names(self, row: Row) -> list[Submission]:
+    def find_identities(self, row: Row) -> list[Submission]:
         """What a line that is no submission says of who it is, one field each."""
         try:
             line = from_json(row.cells[0])
@@ -333,34 +342,34 @@ class NdjsonReader:
         except ValueError:
             return []
         named = [(target, document.get(target)) for target in IDENTITIES]
-        return [found for target, said in named if (found := _naming(self._source, target, said)) is not None]
+        return [found for target, value in named if (found := _identify(self._source, target, value)) is not None]
 
     def _document(self, line: dict[str, JsonValue]) -> Mapping[str, Any]:
         if self._mapping is not None:
             return self._mapped(line, self._mapping)
         document: dict[str, Any] = {SOURCE: self._source, **line}
         if isinstance(at := document.get("occurred_at"), str):
-            document["occurred_at"] = moment(at, self._zone)
+            document["occurred_at"] = parse_time(at, self._zone)
         return document
 
     def _mapped(self, line: dict[str, JsonValue], mapping: ColumnMapping) -> Mapping[str, Any]:
         values: dict[str, JsonValue] = {}
-        document: dict[str, Any] = apply(mapping.fields, line, self._defaults)
+        document: dict[str, Any] = apply_mapping(mapping.fields, line, self._defaults)
         for name, target in mapping.columns.items():
             value = line.get(name)
             if value is not None and value != "":
                 values[target] = value
         source = values.pop(SOURCE, None) or self._source
         times = {target: values.pop(target) for target in list(values) if Targets.shape(target) == "moment"}
-        for path, value in _leaves(assembled(values)):
+        for path, value in _leaves(nest_values(values)):
             _put(document, path, value)
         for target, said_at in times.items():
-            at = moment(said_at, self._zone) if isinstance(said_at, str) else as_moment(said_at)
+            at = parse_time(said_at, self._zone)
             _put(document, tuple(target.split(".")), at)
         return {**document, SOURCE: source}
 
 
-def _naming(source: str, target: str, value: object) -> Submission | None:
+def _identify(source: str, target: str, value: object) -> Submission | None:
     """Somebody with this address, number or id and nothing else, if it can be one."""
     try:
         return _SUBMISSION.validate_python({SOURCE: source, target: value})
@@ -393,29 +402,8 @@ def _holds_nul(value: object) -> bool:
     return isinstance(value, list) and any(map(_holds_nul, value))
 
 
-def moment(text: str, zone: tzinfo) -> datetime | str:
-    """A time as people write it: RFC 3339, the same without an offset or a date alone (both in `zone`; a date is its midnight), or
-    seconds or milliseconds since 1970. Given back as it is if it is none of these."""
-    text = text.strip()
-    if len(text) > 8 and text.isascii() and text.isdigit():
-        return _since_1970(text)
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return text
-    return found if found.tzinfo else found.replace(tzinfo=zone)
-
-
-def _since_1970(digits: str) -> datetime | str:
-    number = int(digits[:20])
-    try:
-        return datetime.fromtimestamp(number / 1000 if number >= _MILLISECONDS_FROM else number, UTC)
-    except (ValueError, OverflowError, OSError):
-        return digits
-
-
 # errors ------------------------------------------------------------------------------------------------------------
-def said(error: ValidationError, column_of: Mapping[str, str]) -> str:
+def describe_errors(error: ValidationError, column_of: Mapping[str, str]) -> str:
     """What is wrong with a row, by the names that its columns have; never the value that stands there."""
     found: dict[str, str] = {}
     for item in error.errors(include_url=False, include_context=False):
@@ -423,10 +411,10 @@ def said(error: ValidationError, column_of: Mapping[str, str]) -> str:
         # A value that may be of several types has an error for each of them; for a text, its length says most.
         if place not in found or kind == "string_too_long":
             found[place] = (
-                _OWN_WORDS.get((place, kind)) or _OWN_WORDS.get(("", kind)) or _message(item["msg"], item["input"])
+                _MESSAGES.get((place, kind)) or _MESSAGES.get(("", kind)) or _message(item["msg"], item["input"])
             )
-    told = [f"{column_of.get(place, place)}: {message}" if place else message for place, message in found.items()]
-    return "; ".join(told[:ERRORS_SAID_MAX]) + ("; …" if len(told) > ERRORS_SAID_MAX else "")
+    messages = [f"{column_of.get(place, place)}: {message}" if place else message for place, message in found.items()]
+    return "; ".join(messages[:ERRORS_SHOWN_MAX]) + ("; …" if len(messages) > ERRORS_SHOWN_MAX else "")
 
 
 def _target_of(loc: Sequence[str | int]) -> str:

@@ -20,7 +20,7 @@ DELIMITERS = (",", ";", "\t", "|")
 ERROR_COLUMN = "accord_error"
 ROW_COLUMN = "accord_row"
 LINE_COLUMN = "accord_line"
-OURS = frozenset({ERROR_COLUMN, ROW_COLUMN, LINE_COLUMN})
+OWN_COLUMNS = frozenset({ERROR_COLUMN, ROW_COLUMN, LINE_COLUMN})
 """What a file of errors has beside the columns of the import, the last for a line of NDJSON that is no object. They mark it, and are never
 taken for data."""
 _SAMPLE_LINES = 200
@@ -60,21 +60,21 @@ class NotATable(Exception):
     """There is no header that rows could be read by; the text says why."""
 
 
-class HeadUnfinished(NotATable):
+class IncompleteHead(NotATable):
     """The header goes on behind the sample; more of the body may help."""
 
 
 class Row(NamedTuple):
     """One row. `number` counts from 1 as a spreadsheet does, the header and blank rows included; `end` is the byte after it.
 
-    `flaw` says in words why it cannot be read; `cells` is then what could be made of it. A blank row has no cells; a row of NDJSON
+    `error` says in words why it cannot be read; `cells` is then what could be made of it. A blank row has no cells; a row of NDJSON
     has one, its text.
     """
 
     number: int
     end: int
     cells: Sequence[str]
-    flaw: str | None = None
+    error: str | None = None
 
 
 class Rows(Protocol):
@@ -89,7 +89,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a CSV is written. Every kind of line end is taken, so `line_end` only tells what was seen."""
+    """How a CSV is written. Every kind of line end is taken, so `line_end` only records what was seen."""
 
     delimiter: str
     quote: str = '"'
@@ -97,19 +97,19 @@ class Dialect:
 
 
 # encodings ---------------------------------------------------------------------------------------------------------
-def encoding_named(name: str) -> str | None:
+def find_encoding(name: str) -> str | None:
     """The registry's name of an encoding as people write it; None for one that is not read."""
     lower = name.strip().lower()
     lower = _ALIASES.get(lower.replace("_", "-"), lower)
     return lower if lower in ENCODINGS else None
 
 
-def bom_of(beginning: bytes) -> str | None:
+def detect_bom(beginning: bytes) -> str | None:
     """The encoding that a byte order mark at the beginning of a body names."""
     return next((name for mark, name in _BOMS if beginning.startswith(mark)), None)
 
 
-class Charset:
+class EncodingDetector:
     """Finds out in which encoding a body without a mark is written, while it passes: UTF-8 if that fits most of what is not ASCII, else
     Windows-1252. A few bytes that are no UTF-8 in a file of UTF-8 stay what they are: their rows fail.
     """
@@ -133,11 +133,11 @@ class Charset:
 
 
 class Transcoder:
-    """Bytes of UTF-16, as they come, to those of UTF-8; other encodings pass as they are. `kept_as` is what comes out."""
+    """Bytes of UTF-16, as they come, to those of UTF-8; other encodings pass as they are. `stored_encoding` is what comes out."""
 
     def __init__(self, encoding: str) -> None:
         self._decoder = codecs.getincrementaldecoder(encoding)(_NO_SUCH_BYTE) if encoding in _UTF_16 else None
-        self.kept_as = encoding if self._decoder is None else "utf-8"
+        self.stored_encoding = encoding if self._decoder is None else "utf-8"
 
     def feed(self, block: bytes, *, last: bool = False) -> bytes:
         if self._decoder is None:
@@ -146,7 +146,7 @@ class Transcoder:
 
 
 # lines -------------------------------------------------------------------------------------------------------------
-class _Cut(bytes):
+class _TruncatedLine(bytes):
     """The beginning of a line that is too long to be held. It is itself longer than a row may be."""
 
     dropped = 0
@@ -191,7 +191,7 @@ class _Lines:
             self._dropping += place or len(block)
             if not place:
                 return
-            self._end_cut()
+            self._end_truncated()
             block = block[place:]
         data = self._tail + block if self._tail else block
         self.nul = self.nul or b"\x00" in data
@@ -205,14 +205,14 @@ class _Lines:
 
     def close(self) -> None:
         if self._dropping is not None:
-            self._end_cut()
+            self._end_truncated()
         elif self._tail:
             self.lines.append(self._tail)
             self._tail = b""
         self.closed = True
 
-    def _end_cut(self) -> None:
-        line = _Cut(self._tail)
+    def _end_truncated(self) -> None:
+        line = _TruncatedLine(self._tail)
         line.dropped = self._dropping or 0
         self.lines.append(line)
         self._tail, self._dropping = b"", None
@@ -224,7 +224,7 @@ class _Lines:
         try:
             line = self.lines[self.at]
         except IndexError:
-            raise (StopIteration if self.closed else _Dry) from None
+            raise (StopIteration if self.closed else _IncompleteRow) from None
         size = len(line)
         self.room -= size
         if self.room < 0:
@@ -237,7 +237,7 @@ class _Lines:
             self.undecodable = True
             return line.decode(self.codec, "replace")
 
-    def back_to(self, at: int, offset: int) -> bytes:
+    def rewind_to(self, at: int, offset: int) -> bytes:
         """Set it back behind the line at this place, where the file's `offset` was; that line."""
         line = self.lines[at]
         self.at = at + 1
@@ -245,7 +245,7 @@ class _Lines:
         return line
 
 
-class _Dry(Exception):
+class _IncompleteRow(Exception):
     """The row is not whole yet."""
 
 
@@ -281,28 +281,28 @@ class Csv:
             lines.room, lines.undecodable = ROW_BYTES_MAX, False
             try:
                 cells = next(reader)
-            except _Dry:
+            except _IncompleteRow:
                 lines.at, lines.offset = at, offset
                 return
             except StopIteration:
                 return
             except (_TooLong, csv.Error) as error:
-                yield self._spoiled(error, at, offset)
+                yield self._bad_row(error, at, offset)
                 continue
             self._number += 1
             if lines.undecodable or lines.nul:
-                yield _checked(Row(self._number, lines.offset, cells), lines.undecodable, self._encoding)
+                yield _check_characters(Row(self._number, lines.offset, cells), lines.undecodable, self._encoding)
             else:
                 yield Row(self._number, lines.offset, cells)
 
-    def _spoiled(self, error: Exception, at: int, offset: int) -> Row:
+    def _bad_row(self, error: Exception, at: int, offset: int) -> Row:
         several = self._lines.at > at + 1
-        line = self._lines.back_to(at, offset)
+        line = self._lines.rewind_to(at, offset)
         self._number += 1
-        flaw = _flaw_of(error, several=several, overlong=len(line) > ROW_BYTES_MAX)
-        return Row(self._number, self._lines.offset, self._as_good_as_it_gets(line), flaw)
+        message = _describe_error(error, several=several, overlong=len(line) > ROW_BYTES_MAX)
+        return Row(self._number, self._lines.offset, self._parse_leniently(line), message)
 
-    def _as_good_as_it_gets(self, line: bytes) -> Sequence[str]:
+    def _parse_leniently(self, line: bytes) -> Sequence[str]:
         """The cells of a line that breaks the rules, for whoever corrects it; of one that is too long, nothing."""
         if len(line) > ROW_BYTES_MAX:
             return [_REPLACEMENT]
@@ -334,16 +334,16 @@ class Ndjson:
             lines.room, lines.undecodable = ROW_BYTES_MAX, False
             try:
                 text = next(lines).strip()
-            except (_Dry, StopIteration):
+            except (_IncompleteRow, StopIteration):
                 return
             except _TooLong:
-                lines.back_to(at, offset)
+                lines.rewind_to(at, offset)
                 self._number += 1
                 yield Row(self._number, lines.offset, [_REPLACEMENT], _OVERLONG)
                 continue
             self._number += 1
             row = Row(self._number, lines.offset, [text] if text else [])
-            yield _checked(row, lines.undecodable, "utf-8") if lines.undecodable or lines.nul else row
+            yield _check_characters(row, lines.undecodable, "utf-8") if lines.undecodable or lines.nul else row
 
 
 _OVERLONG = f"The row is longer than {ROW_BYTES_MAX} bytes"
@@ -354,7 +354,7 @@ def _reader(lines: Iterator[str] | _Lines, dialect: Dialect, *, strict: bool) ->
     return csv.reader(lines, delimiter=dialect.delimiter, quotechar=dialect.quote, strict=strict)
 
 
-def _flaw_of(error: Exception, *, several: bool, overlong: bool) -> str:
+def _describe_error(error: Exception, *, several: bool, overlong: bool) -> str:
     """In words that help whoever corrects the file. The csv module has one class for all its errors."""
     said = str(error)
     if overlong:
@@ -366,12 +366,12 @@ def _flaw_of(error: Exception, *, several: bool, overlong: bool) -> str:
     return "Text stands behind a closing quote; a quote within a quoted cell is written twice"
 
 
-def _checked(row: Row, undecodable: bool, encoding: str) -> Row:
+def _check_characters(row: Row, undecodable: bool, encoding: str) -> Row:
     """The row with what no text may hold: characters that are none in this encoding, and NUL."""
     if undecodable:
-        return row._replace(cells=[_without_nul(cell) for cell in row.cells], flaw=f"The row is not {encoding}")
+        return row._replace(cells=[_without_nul(cell) for cell in row.cells], error=f"The row is not {encoding}")
     if any("\x00" in cell for cell in row.cells):
-        return row._replace(cells=[_without_nul(cell) for cell in row.cells], flaw="A NUL character is in the row")
+        return row._replace(cells=[_without_nul(cell) for cell in row.cells], error="A NUL character is in the row")
     return row
 
 
@@ -390,19 +390,19 @@ class Head:
     """Names that several columns have; the second is called `name (2)`."""
     start: int
     number: int
-    marked: bool
+    is_error_file: bool
     """Whether this is a file of errors, sent again."""
 
 
-def head_of(
+def parse_head(
     sample: bytes, encoding: str, *, delimiter: str | None, quote: str | None, header: bool, whole: bool
 ) -> Head:
     """The head of a CSV that begins with `sample`, which is all of it if `whole`. What is None is found out. Without a `header`, columns
     are called by their place: 1, 2, …. Raises NotATable."""
     start = len(codecs.BOM_UTF8) if encoding == "utf-8" and sample.startswith(codecs.BOM_UTF8) else 0
     lines = _sample_lines(sample[start:], encoding, whole=whole)
-    said = _excels_delimiter(lines)
-    dialect = _dialect_of(lines[1 if said else 0 :], delimiter or said, quote)
+    said = _excel_delimiter(lines)
+    dialect = _detect_dialect(lines[1 if said else 0 :], delimiter or said, quote)
     reader = Csv(dialect, encoding, offset=start)
     reader.feed(sample[start:])
     if whole:
@@ -413,23 +413,23 @@ def head_of(
             break
         before = row
     else:
-        raise NotATable("There is no row in the body") if whole else HeadUnfinished(_TOO_MUCH_HEAD)
+        raise NotATable("There is no row in the body") if whole else IncompleteHead(_TOO_MUCH_HEAD)
     if len(row.cells) > COLUMNS_MAX:
         raise NotATable(f"The first row has {len(row.cells)} cells; {COLUMNS_MAX} are read at most")
     if not header and ERROR_COLUMN not in row.cells:
         places = tuple(str(place) for place in range(1, len(row.cells) + 1))
-        return Head(dialect, places, (), before.end, before.number, marked=False)
-    columns, repeated = _named(row)
-    return Head(dialect, columns, repeated, row.end, row.number, marked=ERROR_COLUMN in columns)
+        return Head(dialect, places, (), before.end, before.number, is_error_file=False)
+    columns, repeated = _column_names(row)
+    return Head(dialect, columns, repeated, row.end, row.number, is_error_file=ERROR_COLUMN in columns)
 
 
 _TOO_MUCH_HEAD = f"The first row does not end within {ROW_BYTES_MAX} bytes"
 
 
-def _named(row: Row) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _column_names(row: Row) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of the columns, made distinct, and those that were not."""
-    if row.flaw is not None:
-        raise NotATable(f"The header cannot be read: {row.flaw}")
+    if row.error is not None:
+        raise NotATable(f"The header cannot be read: {row.error}")
     names: dict[str, int] = {}
     columns: list[str] = []
     for place, cell in enumerate(row.cells, 1):
@@ -448,18 +448,18 @@ def _sample_lines(sample: bytes, encoding: str, *, whole: bool) -> list[str]:
     return [line.decode(ENCODINGS[encoding], "replace") for line in pieces[:_SAMPLE_LINES]]
 
 
-def _excels_delimiter(lines: Sequence[str]) -> str | None:
+def _excel_delimiter(lines: Sequence[str]) -> str | None:
     """The delimiter that a first line `sep=;` names, as Excel writes and reads it."""
     first = lines[0].rstrip("\r\n").strip('"') if lines else ""
     return first[4:] if first.lower().startswith("sep=") and first[4:] in DELIMITERS else None
 
 
-def _dialect_of(lines: Sequence[str], delimiter: str | None, quote: str | None) -> Dialect:
-    found_quote = quote or _quote_of(lines)
-    return Dialect(delimiter or _delimiter_of(lines, found_quote), found_quote, _line_end_of(lines))
+def _detect_dialect(lines: Sequence[str], delimiter: str | None, quote: str | None) -> Dialect:
+    found_quote = quote or _detect_quote(lines)
+    return Dialect(delimiter or _detect_delimiter(lines, found_quote), found_quote, _detect_line_end(lines))
 
 
-def _delimiter_of(lines: Sequence[str], quote: str) -> str:
+def _detect_delimiter(lines: Sequence[str], quote: str) -> str:
     """The one by which most rows have as many cells as the first one has; of several, that with the most cells."""
     best, found = (0.0, 0), ","
     for delimiter in DELIMITERS:
@@ -474,14 +474,14 @@ def _delimiter_of(lines: Sequence[str], quote: str) -> str:
     return found
 
 
-def _quote_of(lines: Sequence[str]) -> str:
+def _detect_quote(lines: Sequence[str]) -> str:
     """An apostrophe if the whole head is quoted by it and nothing by a quotation mark."""
     head = lines[0].strip() if lines else ""
     apostrophes = len(head) > 1 and head[0] == head[-1] == "'"
     return "'" if apostrophes and not any('"' in line for line in lines) else '"'
 
 
-def _line_end_of(lines: Sequence[str]) -> LineEnd:
+def _detect_line_end(lines: Sequence[str]) -> LineEnd:
     first = lines[0] if lines else ""
     if first.endswith("\r\n"):
         return "CRLF"
@@ -493,11 +493,11 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "'
 """A spreadsheet may take a cell that begins so for a formula (OWASP, "CSV Injection"); the apostrophe makes the guard reversible."""
 
 
-def guarded(cell: str) -> str:
+def guard_cell(cell: str) -> str:
     """The cell, safe to open in a spreadsheet: with an apostrophe before what could be a formula, or before an apostrophe."""
     return "'" + cell if cell.startswith(_FORMULA) else cell
 
 
-def unguarded(cell: str) -> str:
-    """The cell as it was before `guarded`. A cell that was typed in anew stays as it is."""
+def unguard_cell(cell: str) -> str:
+    """The cell as it was before `guard_cell`. A cell that was typed in anew stays as it is."""
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell

@@ -18,11 +18,18 @@ from accord.http.idempotency import Answer, Done, make_idempotency_request, once
 from accord.http.problems import Problem, not_found
 from accord.terms.findings import Finding
 from intake.imports import queries
-from intake.imports.domain.imports import OUTCOMES, EndState, Failure, Outcome, Result, bits_of, unpacked
-from intake.imports.domain.rows import mapping_of
+from intake.imports.domain.imports import OUTCOMES, EndState, Failure, Outcome, Result, encode_outcomes, unpack_results
+from intake.imports.domain.rows import parse_column_mapping
 from intake.imports.queries import Job
-from intake.imports.service.upload import Asked, OpenLimits, Rules, Upload, cancelled, refused
-from intake.policy.domain.judge import Judge
+from intake.imports.service.upload import (
+    ImportRequest,
+    MappingRules,
+    OpenLimits,
+    Upload,
+    invalid_mapping,
+    no_longer_receiving,
+)
+from intake.policy.domain.evaluator import PolicyEvaluator
 from intake.sources import queries as sources
 from intake.sources.domain.source import Source
 
@@ -34,24 +41,26 @@ _CHUNKS_PAGE = 20
 class Imports:
     """The use case. `arrived` is set when there is something to work on."""
 
-    def __init__(self, database: Database, policies: ActiveCache[Judge], limits: OpenLimits) -> None:
+    def __init__(self, database: Database, policies: ActiveCache[PolicyEvaluator], limits: OpenLimits) -> None:
         self._database = database
         self._policies = policies
         self._limits = limits
         self.arrived = asyncio.Event()
 
-    async def receive(self, asked: Asked, body: AsyncIterator[bytes], encode: Callable[[Job], Answer]) -> Done[Job]:
+    async def receive(
+        self, request: ImportRequest, body: AsyncIterator[bytes], encode: Callable[[Job], Answer]
+    ) -> Done[Job]:
         """Keep the file and queue the import; what `encode` makes of it is saved under the request's key.
 
         Raises Problem 422 for a file or a mapping by which no row could be read, 409 if it was cancelled meanwhile, and Overloaded if
         too many imports are open.
         """
-        upload = Upload(self._database, asked, await self._rules(asked), self._limits)
+        upload = Upload(self._database, request, await self._resolve_mapping(request), self._limits)
         try:
             async for piece in body:
                 await upload.feed(piece)
             await upload.finish()
-            done = await self._queue(asked, upload, encode)
+            done = await self._queue(request, upload, encode)
         except BaseException:
             # Also when the client goes away, or the process is told to stop.
             await asyncio.shield(upload.give_up())
@@ -59,8 +68,8 @@ class Imports:
         self.arrived.set()
         return done
 
-    async def _queue(self, asked: Asked, upload: Upload, encode: Callable[[Job], Answer]) -> Done[Job]:
-        import_id, idempotency_request = upload.import_id, asked.idempotency_request
+    async def _queue(self, request: ImportRequest, upload: Upload, encode: Callable[[Job], Answer]) -> Done[Job]:
+        import_id, idempotency_request = upload.import_id, request.idempotency_request
         if idempotency_request is not None:
             idempotency_request = make_idempotency_request(
                 idempotency_request.caller, idempotency_request.key, idempotency_request.sha256, upload.sha256.digest()
@@ -70,7 +79,7 @@ class Imports:
 
             async def act() -> Job:
                 if not await queries.queue(connection, import_id, upload.plan, unit_of_work.now):
-                    raise cancelled()
+                    raise no_longer_receiving()
                 job = await queries.find(connection, import_id)
                 if job is None:
                     raise not_found("import")
@@ -81,24 +90,24 @@ class Imports:
                 await queries.remove(connection, import_id)
         return done
 
-    async def _rules(self, asked: Asked) -> Rules:
+    async def _resolve_mapping(self, request: ImportRequest) -> MappingRules:
         """The mapping that the request says, else the one saved at the source, else what names of columns say. Raises Overloaded where too
         many imports are open: before anything of the file is read, and again when it is kept."""
-        in_force = await self._policies.current()
-        attributes = [] if in_force is None else list(in_force[1].policy.attributes)
-        said = (asked.mapping or "").strip()
+        active_policy = await self._policies.current()
+        attributes = [] if active_policy is None else list(active_policy[1].policy.attributes)
+        said = (request.mapping or "").strip()
         by_name = bool(said) and said[0] not in '{["'
         async with self._database.read_transaction() as conn:
-            await self._limits.check(await connection_of(conn), asked.caller)
-            saved = await sources.read(conn, said if by_name else asked.source)
+            await self._limits.check(await connection_of(conn), request.caller)
+            saved = await sources.read(conn, said if by_name else request.source)
         defaults = {} if saved is None else dict(saved.defaults)
         if said and not by_name:
-            return Rules(_parsed(said), "request", defaults)
-        if saved is not None and _serves(saved, asked):
-            return Rules(dict(saved.mapping_document), "source", defaults)
+            return MappingRules(_parse_mapping(said), "request", defaults)
+        if saved is not None and _is_usable(saved, request):
+            return MappingRules(dict(saved.mapping_document), "source", defaults)
         if by_name:
-            raise refused([Finding("", "There is no source of this name with a mapping for such a file")])
-        return Rules(None, "names" if asked.format == "csv" else "form", defaults, attributes)
+            raise invalid_mapping([Finding("", "There is no source of this name with a mapping for such a file")])
+        return MappingRules(None, "names" if request.format == "csv" else "submissions", defaults, attributes)
 
     async def cancel(self, import_id: UUID) -> Job:
         """Have it stop; rows that were taken stay. It is done at once, or after the rows at hand. Raises Problem 404 and 409."""
@@ -118,7 +127,7 @@ class Imports:
             if job.state == "running":
                 await queries.request_cancel(connection, import_id)
             elif job.state != "cancelled":
-                await end(unit_of_work, job, "cancelled")
+                await end_import(unit_of_work, job, "cancelled")
             found = await queries.find(connection, import_id)
         self.arrived.set()
         return found or job
@@ -138,7 +147,7 @@ class Imports:
 
     async def results(self, import_id: UUID, after: int, rows: int, outcome: Outcome | None) -> list[Result]:
         """What became of rows behind row `after`, in order; those with this outcome."""
-        wanted = bits_of(OUTCOMES if outcome is None else [outcome])
+        wanted = encode_outcomes(OUTCOMES if outcome is None else [outcome])
         found: list[Result] = []
         behind = -1
         async with self._database.read_transaction() as conn:
@@ -148,7 +157,7 @@ class Imports:
                 for first, results in chunks:
                     found += [
                         one
-                        for one in unpacked(first, results)
+                        for one in unpack_results(first, results)
                         if one.number > after and (outcome is None or one.outcome == outcome)
                     ]
                 if len(chunks) < _CHUNKS_PAGE:
@@ -169,25 +178,25 @@ class Imports:
             after = found[-1].number
 
 
-def _parsed(text: str) -> dict[str, JsonValue]:
+def _parse_mapping(text: str) -> dict[str, JsonValue]:
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError:
-        raise refused([Finding("", "Is neither a JSON object nor the name of a source")]) from None
-    if flaws := mapping_of(document)[1]:
-        raise refused(flaws)
+        raise invalid_mapping([Finding("", "Is neither a JSON object nor the name of a source")]) from None
+    if errors := parse_column_mapping(document)[1]:
+        raise invalid_mapping(errors)
     found: dict[str, JsonValue] = document
     return found
 
 
-def _serves(saved: Source, asked: Asked) -> bool:
+def _is_usable(saved: Source, request: ImportRequest) -> bool:
     """Whether its mapping can be used for such a file: pointers need documents to point into."""
-    parts = ("columns",) if asked.format == "csv" else ("columns", "fields")
+    parts = ("columns",) if request.format == "csv" else ("columns", "fields")
     return any(saved.mapping_document.get(part) for part in parts)
 
 
-async def end(unit_of_work: UnitOfWork, job: Job, state: EndState, error: str | None = None) -> None:
-    """Bring an import to its end, and tell it unless it was only tried or never whole."""
+async def end_import(unit_of_work: UnitOfWork, job: Job, state: EndState, error: str | None = None) -> None:
+    """Bring an import to its end, and publish that unless it was a dry run or never complete."""
     now = unit_of_work.now
     seconds = (now - job.started_at).total_seconds() if job.started_at is not None else 0.0
     rate = job.counts.read / seconds if seconds > 0 else None

@@ -1,4 +1,4 @@
-"""Reads an import's rows ahead of those that are being taken: block by block, as many together as one transaction takes, each recognised.
+"""Reads an import's rows ahead of those that are being saved: block by block, as many together as one transaction takes, each normalized.
 It writes nothing.
 """
 
@@ -13,11 +13,11 @@ from typing import NamedTuple
 from accord.db import Database, connection_of
 from intake.imports import queries
 from intake.imports.domain.imports import Plan
-from intake.imports.domain.rows import CsvReader, NdjsonReader, Reading
+from intake.imports.domain.rows import CsvReader, NdjsonReader, ParsedRow
 from intake.imports.domain.table import Row
 from intake.imports.queries import Job
 from intake.leads.domain.keys import IdentityKey
-from intake.leads.service.person import CaptureRequest, Recognised, recognise
+from intake.leads.service.submissions import CaptureRequest, NormalizedSubmission, normalize_submission
 
 CHUNK_BYTES_MAX = 4 * 1024 * 1024
 _SLICE_ROWS = 50
@@ -30,8 +30,8 @@ class Line(NamedTuple):
     no submission, as far as they can be seen, so that it can be erased with the person."""
 
     row: Row
-    reading: Reading
-    recognised: Recognised | None
+    parsed: ParsedRow
+    normalized: NormalizedSubmission | None
     keys: Sequence[IdentityKey] = ()
 
 
@@ -47,7 +47,7 @@ class Chunk:
     @property
     def keys(self) -> set[IdentityKey]:
         """By which people are named in them."""
-        return {key for line in self.lines if line.recognised is not None for key in line.recognised.keys}
+        return {key for line in self.lines if line.normalized is not None for key in line.normalized.keys}
 
 
 class ReadAhead:
@@ -70,15 +70,15 @@ class ReadAhead:
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """All of them, in order. Close the iterator when no more are wanted."""
         ready: asyncio.Queue[Chunk | Exception | None] = asyncio.Queue(maxsize=_AHEAD_CHUNKS)
-        reading = asyncio.create_task(self._read_into(ready), name="import-reading")
+        parsed = asyncio.create_task(self._read_into(ready), name="import-reading")
         try:
             while (chunk := await ready.get()) is not None:
                 if isinstance(chunk, Exception):
                     raise chunk
                 yield chunk
         finally:
-            reading.cancel()
-            await asyncio.wait([reading])
+            parsed.cancel()
+            await asyncio.wait([parsed])
 
     async def _read_into(self, ready: asyncio.Queue[Chunk | Exception | None]) -> None:
         try:
@@ -121,19 +121,21 @@ class ReadAhead:
         reader, caller = self._reader, self._job.caller
         read = [(row, reader.read(row)) for row in rows if row.cells]
         return [
-            Line(row, reading, None, self._keys(row))
-            if reading.submission is None
+            Line(row, parsed, None, self._keys(row))
+            if parsed.submission is None
             else Line(
                 row,
-                reading,
-                recognise(CaptureRequest(reading.submission, reading.content, caller, None, reading.is_form)),
+                parsed,
+                normalize_submission(
+                    CaptureRequest(parsed.submission, parsed.content, caller, None, parsed.is_canonical)
+                ),
             )
-            for row, reading in read
+            for row, parsed in read
         ]
 
     def _keys(self, row: Row) -> Sequence[IdentityKey]:
-        requests = [CaptureRequest(named, "", self._job.caller) for named in self._reader.names(row)]
-        return [key for request in requests for key in recognise(request).keys]
+        requests = [CaptureRequest(named, "", self._job.caller) for named in self._reader.find_identities(row)]
+        return [key for request in requests for key in normalize_submission(request).keys]
 
 
 def _block_of(firsts: list[int], byte: int) -> int:

@@ -21,30 +21,30 @@ from accord.ids import new_id
 from accord.terms.findings import Finding
 from intake.imports import queries
 from intake.imports.domain.imports import Plan
-from intake.imports.domain.rows import column_flaws, guessed, mapping_of
+from intake.imports.domain.rows import guess_columns, parse_column_mapping, validate_columns
 from intake.imports.domain.table import (
     ROW_BYTES_MAX,
-    Charset,
+    EncodingDetector,
     Head,
-    HeadUnfinished,
+    IncompleteHead,
     NotATable,
     Transcoder,
-    bom_of,
-    head_of,
+    detect_bom,
+    parse_head,
 )
 
 log = structlog.get_logger(__name__)
 
 BLOCK_BYTES = 512 * 1024
-_LOOK_AT_BYTES = 64 * 1024
+_SAMPLE_BYTES = 64 * 1024
 _BOM_BYTES_MAX = 3
 _BOM_UTF8 = "\ufeff".encode()
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ImportRequest:
     """What somebody wants of an import. None is found out from the file. `mapping` is a JSON object, or the name of the source whose saved
-    mapping is meant; `ticket` stands for the request without its body."""
+    mapping is meant; `idempotency_request` stands for the request without its body."""
 
     source: str
     caller: str
@@ -61,12 +61,12 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class MappingRules:
     """How columns become fields, before the columns are known. `mapping` is None where their names decide, by way of `attributes` that the
     policy declares, or where a line is a submission as it stands."""
 
     mapping: dict[str, JsonValue] | None
-    mapping_from: Literal["request", "source", "names", "form"]
+    mapping_from: Literal["request", "source", "names", "submissions"]
     defaults: dict[str, JsonValue] = field(default_factory=dict)
     attributes: Sequence[str] = ()
 
@@ -85,36 +85,36 @@ class OpenLimits:
             raise Overloaded(30.0)
 
 
-def refused(flaws: Sequence[Finding]) -> Problem:
+def invalid_mapping(findings: Sequence[Finding]) -> Problem:
     """422 for a mapping by which nothing can be read; pointers are into the mapping."""
-    errors = [{"parameter": "mapping", "pointer": flaw.pointer, "message": flaw.message} for flaw in flaws]
+    errors = [{"parameter": "mapping", "pointer": one.pointer, "message": one.message} for one in findings]
     return validation_error("The mapping does not fit.", *errors)
 
 
-def cancelled() -> Problem:
+def no_longer_receiving() -> Problem:
     """409 for an import that was cancelled, or given up, while its file was coming."""
     return Problem(
-        409, "import-not-receiving", "This import takes no more", "It was cancelled while its file was coming."
+        409, "import-not-receiving", "Import is not receiving", "It was cancelled while its file was coming."
     )
 
 
 class Upload:
     """One file on its way in: `feed` what comes, then `finish`. `give_up` leaves nothing of it behind but why."""
 
-    def __init__(self, database: Database, asked: Asked, rules: Rules, limits: OpenLimits) -> None:
+    def __init__(self, database: Database, request: ImportRequest, rules: MappingRules, limits: OpenLimits) -> None:
         self.import_id = new_id()
         self.sha256 = sha256()
         self._database = database
-        self._asked = asked
+        self._request = request
         self._rules = rules
         self._limits = limits
         self._beginning = b""
         self._encoding: str | None = None
         self._transcoder: Transcoder | None = None
-        self._charset: Charset | None = None
-        self._kept = bytearray()
-        self._kept_bytes = 0
-        self._look_at = _LOOK_AT_BYTES
+        self._detector: EncodingDetector | None = None
+        self._buffer = bytearray()
+        self._stored_bytes = 0
+        self._sample_bytes = _SAMPLE_BYTES
         self._head_is_ascii = False
         self._plan: Plan | None = None
         self._created = False
@@ -134,25 +134,25 @@ class Upload:
             if len(self._beginning) < _BOM_BYTES_MAX:
                 return
             piece, self._beginning = self._beginning, b""
-        self._keep(piece)
-        if self._plan is None and len(self._kept) >= self._look_at:
-            self._understand(whole=False)
-        while self._plan is not None and len(self._kept) >= BLOCK_BYTES:
+        self._store(piece)
+        if self._plan is None and len(self._buffer) >= self._sample_bytes:
+            self._read_head(whole=False)
+        while self._plan is not None and len(self._buffer) >= BLOCK_BYTES:
             await self._write(BLOCK_BYTES)
 
     async def finish(self) -> None:
         """That was all."""
         if self._transcoder is None:
-            self._keep(self._beginning)
+            self._store(self._beginning)
         if self._transcoder is not None:
-            self._kept += self._transcoder.feed(b"", last=True)
+            self._buffer += self._transcoder.feed(b"", last=True)
         if self._plan is None:
-            self._understand(whole=True)
-        if self._charset is not None and self._plan is not None and self._head_is_ascii:
-            found = self._charset.found
-            self._plan = self._plan.model_copy(update={"encoding": found, "kept_as": found})
-        if self._kept or not self._created:
-            await self._write(len(self._kept))
+            self._read_head(whole=True)
+        if self._detector is not None and self._plan is not None and self._head_is_ascii:
+            found = self._detector.found
+            self._plan = self._plan.model_copy(update={"encoding": found, "stored_encoding": found})
+        if self._buffer or not self._created:
+            await self._write(len(self._buffer))
 
     async def give_up(self) -> None:
         """Drop what was kept. Only a job whose client went away, or which could not be saved, stays to be seen, as failed."""
@@ -167,115 +167,127 @@ class Upload:
                         connection, self.import_id, "failed", unit_of_work.now, error="The upload broke off."
                     )
         except Exception as failure:  # noqa: BLE001 - what broke it off is told; the sweep will find the job
-            log.warning("upload_not_given_up", import_id=str(self.import_id), error=type(failure).__name__)
+            log.warning("upload_cleanup_failed", import_id=str(self.import_id), error=type(failure).__name__)
 
-    def _keep(self, piece: bytes) -> None:
+    def _store(self, piece: bytes) -> None:
         if self._transcoder is None:
-            self._transcoder = Transcoder(self._found_encoding(piece))
-        kept = self._transcoder.feed(piece)
-        if self._charset is not None:
-            self._charset.feed(kept)
-        self._kept += kept
+            self._transcoder = Transcoder(self._resolve_encoding(piece))
+        decoded = self._transcoder.feed(piece)
+        if self._detector is not None:
+            self._detector.feed(decoded)
+        self._buffer += decoded
 
-    def _found_encoding(self, beginning: bytes) -> str:
-        marked = bom_of(beginning)
-        said = self._asked.encoding
-        if self._asked.format == "ndjson":
-            if (said or "utf-8") not in ("utf-8", "us-ascii") or (marked or "utf-8") != "utf-8":
-                raise _no_table("NDJSON is written in UTF-8")
-            said = "utf-8"
-        if said is None and marked is None:
-            self._charset = Charset()
+    def _resolve_encoding(self, beginning: bytes) -> str:
+        marked = detect_bom(beginning)
+        declared = self._request.encoding
+        if self._request.format == "ndjson":
+            if (declared or "utf-8") not in ("utf-8", "us-ascii") or (marked or "utf-8") != "utf-8":
+                raise _unreadable_file("NDJSON is written in UTF-8")
+            declared = "utf-8"
+        if declared is None and marked is None:
+            self._detector = EncodingDetector()
         # Whoever says UTF-16 need not know which of the two it is.
-        self._encoding = marked if marked and (said is None or said[:6] == marked[:6]) else said
+        self._encoding = marked if marked and (declared is None or declared[:6] == marked[:6]) else declared
         return self._encoding or "utf-8"
 
-    def _understand(self, *, whole: bool) -> None:
+    def _read_head(self, *, whole: bool) -> None:
         """Make the plan, if enough of the file is there."""
-        sample = bytes(self._kept)
+        sample = bytes(self._buffer)
         try:
-            self._plan = self._plan_of(sample, whole=whole)
-        except HeadUnfinished as error:
+            self._plan = self._make_plan(sample, whole=whole)
+        except IncompleteHead as error:
             if len(sample) > ROW_BYTES_MAX:
-                raise _no_table(str(error)) from None
-            self._look_at = 2 * len(sample)
+                raise _unreadable_file(str(error)) from None
+            self._sample_bytes = 2 * len(sample)
         except NotATable as error:
-            raise _no_table(str(error)) from None
+            raise _unreadable_file(str(error)) from None
 
-    def _plan_of(self, sample: bytes, *, whole: bool) -> Plan:
-        asked, rules = self._asked, self._rules
-        encoding = self._encoding or (self._charset.found if self._charset is not None else "utf-8")
+    def _make_plan(self, sample: bytes, *, whole: bool) -> Plan:
+        request, rules = self._request, self._rules
+        encoding = self._encoding or (self._detector.found if self._detector is not None else "utf-8")
         common = {
-            "format": asked.format,
+            "format": request.format,
             "encoding": encoding,
-            "encoding_said": self._charset is None,
-            "timezone": asked.timezone,
+            "encoding_declared": self._detector is None,
+            "timezone": request.timezone,
             "defaults": rules.defaults,
-            "rows_per_s_max": asked.rows_per_s_max,
+            "rows_per_s_max": request.rows_per_s_max,
         }
-        if asked.format == "ndjson":
+        if request.format == "ndjson":
             if whole and not sample.strip():
                 raise NotATable("There is no row in the body")
             start = len(_BOM_UTF8) if sample.startswith(_BOM_UTF8) else 0
             return Plan.model_validate(
                 {
                     **common,
-                    "kept_as": "utf-8",
+                    "stored_encoding": "utf-8",
                     "start": start,
                     "mapping": rules.mapping,
                     "mapping_from": rules.mapping_from,
                 }
             )
-        kept_as = Transcoder(encoding).kept_as
-        head = head_of(sample, kept_as, delimiter=asked.delimiter, quote=asked.quote, header=asked.header, whole=whole)
+        stored_encoding = Transcoder(encoding).stored_encoding
+        head = parse_head(
+            sample,
+            stored_encoding,
+            delimiter=request.delimiter,
+            quote=request.quote,
+            header=request.header,
+            whole=whole,
+        )
         self._head_is_ascii = sample[: head.start].isascii()
         return Plan.model_validate(
             {
                 **common,
-                "kept_as": kept_as,
+                "stored_encoding": stored_encoding,
                 "delimiter": head.dialect.delimiter,
                 "quote": head.dialect.quote,
                 "line_end": head.dialect.line_end,
-                "header": asked.header,
+                "header": request.header,
                 "columns": head.columns,
                 "mapping": {"columns": self._columns(head)},
                 "mapping_from": rules.mapping_from,
                 "start": head.start,
                 "number": head.number,
-                "marked": head.marked,
+                "is_error_file": head.is_error_file,
             }
         )
 
     def _columns(self, head: Head) -> dict[str, str]:
         """Column → field. Raises Problem 422 if they do not fit the columns that are there."""
         rules = self._rules
-        document = guessed(head.columns, rules.attributes) if rules.mapping is None else rules.mapping
-        mapping = mapping_of(document)[0]
+        document = guess_columns(head.columns, rules.attributes) if rules.mapping is None else rules.mapping
+        mapping = parse_column_mapping(document)[0]
         if rules.mapping_from == "source":
             # What is saved serves all files of a source, and not every one has every column.
             there = {name: target for name, target in mapping.columns.items() if name in head.columns}
             mapping = mapping._replace(columns=there)
-        if flaws := column_flaws(mapping, head.columns, head.repeated):
-            raise refused(flaws)
+        if errors := validate_columns(mapping, head.columns, head.repeated):
+            raise invalid_mapping(errors)
         return dict(mapping.columns)
 
     async def _write(self, size: int) -> None:
-        content = bytes(self._kept[:size])
+        content = bytes(self._buffer[:size])
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
             if not self._created:
-                asked = self._asked
+                request = self._request
                 await queries.lock_opening(connection)
-                await self._limits.check(connection, asked.caller)
+                await self._limits.check(connection, request.caller)
                 await queries.create(
-                    connection, self.import_id, asked.source, asked.caller, dry_run=asked.dry_run, now=unit_of_work.now
+                    connection,
+                    self.import_id,
+                    request.source,
+                    request.caller,
+                    dry_run=request.dry_run,
+                    now=unit_of_work.now,
                 )
-            if not await queries.add_block(connection, self.import_id, self._kept_bytes, content, unit_of_work.now):
-                raise cancelled()
+            if not await queries.add_block(connection, self.import_id, self._stored_bytes, content, unit_of_work.now):
+                raise no_longer_receiving()
         self._created = True
-        self._kept_bytes += size
-        del self._kept[:size]
+        self._stored_bytes += size
+        del self._buffer[:size]
 
 
-def _no_table(why: str) -> Problem:
+def _unreadable_file(why: str) -> Problem:
     return validation_error(f"{why}.", {"pointer": "", "message": why})

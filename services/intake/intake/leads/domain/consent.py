@@ -1,4 +1,4 @@
-"""On what basis a person may be contacted, as it was said over time. Pure: nothing here is ever taken back, only said anew."""
+"""On what basis a person may be contacted, as it was said over time. Pure: nothing here is ever changed, only added."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Consent:
     submission_id: UUID | None = None
 
 
-def given_at(said: datetime | None, occurred_at: datetime, now: datetime) -> datetime:
+def resolve_given_at(said: datetime | None, occurred_at: datetime, now: datetime) -> datetime:
     """When it was given: as said, else with the record. Never later than now, or it would outlast a withdrawal."""
     return min(said or occurred_at, now)
 
 
-def in_force(history: Iterable[Consent]) -> Consent | None:
+def find_current_consent(history: Iterable[Consent]) -> Consent | None:
     """What holds now: the newest by when it was given, and of two at one moment the one that was recorded later.
 
     None where nothing was ever said, and after a withdrawal.

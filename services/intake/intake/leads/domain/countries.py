@@ -60,7 +60,7 @@ ZA ZAF South Africa; ZM ZMB Zambia; ZW ZWE Zimbabwe
 """
 
 
-def _squeezed(text: str) -> str:
+def _simplify(text: str) -> str:
     """Letters only, without accents, case, articles and what joins words."""
     plain = unicodedata.normalize("NFKD", text.casefold()).replace("&", " and ")
     words = "".join(c if c.isalnum() else " " if c.isspace() or c == "-" else "" for c in plain).split()
@@ -72,7 +72,7 @@ def _names() -> dict[str, str]:
     for row in _TABLE.replace("\n", " ").split(";"):
         alpha_2, alpha_3, names = row.split(maxsplit=2)
         for name in (alpha_2, alpha_3, *names.split("=")):
-            found[_squeezed(name)] = alpha_2
+            found[_simplify(name)] = alpha_2
         found[alpha_2] = alpha_2  # as most senders write it
     return found
 
@@ -88,5 +88,5 @@ def country_code(text: str) -> str | None:
     """The alpha-2 code of a country given by its code (alpha-2, alpha-3) or English name; None if it is none."""
     found = _NAMES.get(text)
     if found is None and len(text) <= _TEXT_MAX:
-        found = _NAMES.get(_squeezed(text))
+        found = _NAMES.get(_simplify(text))
     return found

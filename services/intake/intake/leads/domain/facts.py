@@ -1,4 +1,4 @@
-"""What a data policy can ask of one submission, recognised beforehand. It judges nothing."""
+"""What a data policy can ask of one submission, extracted beforehand. It judges nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from accord.contracts.values import AttributeValue
 
 
 class EmailFacts(NamedTuple):
-    """What is known of an e-mail address. `address` is normalised; None where the text is no address."""
+    """What is known of an e-mail address. `address` is normalized; None where the text is no address."""
 
     address: str | None
     public_suffix: bool = False
@@ -25,7 +25,7 @@ class PhoneFacts(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """A submission's fields (`consent` is its basis), its attributes as sent, what was recognised in them, and its times."""
+    """A submission's fields (`consent` is its basis), its attributes as sent, what was extracted from them, and its times."""
 
     fields: Mapping[str, str]
     attributes: Mapping[str, AttributeValue]

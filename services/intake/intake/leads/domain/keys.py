@@ -9,14 +9,14 @@ IdentityKey = tuple[IdentityKind, str]
 """A strong key: whoever has it is that person."""
 
 
-def key_word(key: IdentityKey) -> str:
+def format_key(key: IdentityKey) -> str:
     """One key as one word, by which a submission that belongs to no lead is found again."""
     kind, value = key
     return f"{kind}:{value}"
 
 
-def key_of(word: str) -> IdentityKey:
-    """The key that `key_word` made into a word."""
+def parse_key(word: str) -> IdentityKey:
+    """The key that `format_key` made into a word."""
     kind, _, value = word.partition(":")
     if kind not in get_args(IdentityKind):
         raise ValueError(f"no kind of key: {kind}")

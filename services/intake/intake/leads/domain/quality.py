@@ -9,7 +9,7 @@ from typing import Literal
 from accord.contracts.values import Attributes, AttributeValue, PolicyFailure
 from intake.leads.domain.personal import is_public_without_policy
 
-Judgement = Literal["accepted", "flagged", "quarantined", "unchecked", "rejected"]
+SubmissionVerdict = Literal["accepted", "flagged", "quarantined", "unchecked", "rejected"]
 
 PASSED, FAILED, NOT_APPLICABLE = "p", "f", "n"
 
@@ -21,18 +21,18 @@ class Quality:
     `outcomes` has a letter for each parameter, in the policy's order: PASSED, FAILED or NOT_APPLICABLE.
     """
 
-    verdict: Judgement
+    verdict: SubmissionVerdict
     score: float | None = None
     policy_version: int | None = None
     failed: tuple[PolicyFailure, ...] = field(default=())
     outcomes: str = ""
 
     @property
-    def refusal(self) -> str:
+    def rejection_reason(self) -> str:
         """Why the policy rejects it, in words."""
         return "; ".join(failure.reason for failure in self.failed if failure.consequence == "reject")
 
 
-def unchecked(attributes: Mapping[str, AttributeValue]) -> tuple[Quality, Attributes]:
+def evaluate_without_policy(attributes: Mapping[str, AttributeValue]) -> tuple[Quality, Attributes]:
     """What happens without a policy in force: everything is taken, and nothing is claimed about it."""
     return Quality("unchecked"), {n: v for n, v in attributes.items() if is_public_without_policy(n, v)}

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, St
 from accord.contracts.values import Campaign, CampaignWord, Handle, Money, Party, SourceName, Timestamp
 from intake.leads.domain.personal import looks_personal
 
-AHEAD_MAX = timedelta(minutes=5)
+CLOCK_SKEW_MAX = timedelta(minutes=5)
 """How far ahead of our clock a sender's may be."""
 ATTRIBUTES_MAX = 100
 _CAMPAIGNS_CACHED = 2_000
@@ -37,14 +37,14 @@ ExternalId = Annotated[str, StringConstraints(min_length=1, max_length=300, stri
 Kind = Annotated[str, StringConstraints(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")]
 
 
-def _storable(value: JsonValue) -> JsonValue:
+def _check_numbers(value: JsonValue) -> JsonValue:
     """The value, if all its numbers can be stored and given back."""
     if isinstance(value, dict):
         for item in value.values():
-            _storable(item)
+            _check_numbers(item)
     elif isinstance(value, list):
         for item in value:
-            _storable(item)
+            _check_numbers(item)
     elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError("must be a finite number")
     elif isinstance(value, int) and abs(value) > 2**53:
@@ -52,11 +52,11 @@ def _storable(value: JsonValue) -> JsonValue:
     return value
 
 
-class _Form(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class CampaignIn(_Form):
+class CampaignIn(_StrictModel):
     """A campaign as it is sent; where the lead landed stays in the submission."""
 
     name: CampaignWord | None = None
@@ -82,7 +82,7 @@ def _public_words(name: str | None, medium: str | None, content: str | None, ter
     return Campaign(name=words[0], medium=words[1], content=words[2], term=words[3]) if any(words) else None
 
 
-class Consent(_Form):
+class Consent(_StrictModel):
     """On what basis the person may be contacted."""
 
     basis: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,49}$")]
@@ -90,7 +90,7 @@ class Consent(_Form):
     text: Annotated[str, Field(max_length=5000)] | None = None
 
 
-class Submission(_Form):
+class Submission(_StrictModel):
     """One inbound record. Only `source` and one of `email`, `phone`, `external_id` are needed."""
 
     source: SourceName
@@ -110,20 +110,20 @@ class Submission(_Form):
     occurred_at: Timestamp | None = None
 
     @model_validator(mode="after")
-    def _someone(self) -> Submission:
+    def _needs_identity(self) -> Submission:
         if not (self.email or self.phone or self.external_id):
             raise ValueError("needs one of email, phone, external_id")
         return self
 
 
-class External(_Form):
+class External(_StrictModel):
     """The id that another system gave the lead."""
 
     source: SourceName
     id: ExternalId
 
 
-class ActivityIn(_Form):
+class ActivityIn(_StrictModel):
     """Something that happened with a lead, named by exactly one of `lead_id`, `email`, `external`."""
 
     lead_id: UUID | None = None
@@ -134,17 +134,17 @@ class ActivityIn(_Form):
     actor: Handle | None = None
     occurred_at: Timestamp | None = None
     campaign: CampaignIn | None = None
-    properties: Annotated[dict[str, Annotated[JsonValue, AfterValidator(_storable)]], Field(max_length=100)] = Field(
-        default_factory=dict
+    properties: Annotated[dict[str, Annotated[JsonValue, AfterValidator(_check_numbers)]], Field(max_length=100)] = (
+        Field(default_factory=dict)
     )
 
     @model_validator(mode="after")
-    def _whose(self) -> ActivityIn:
+    def _needs_one_identity(self) -> ActivityIn:
         if sum(given is not None for given in (self.lead_id, self.email, self.external)) != 1:
             raise ValueError("needs exactly one of lead_id, email, external")
         return self
 
 
-def is_ahead(at: datetime | None, now: datetime) -> bool:
+def is_in_future(at: datetime | None, now: datetime) -> bool:
     """Whether a reported time lies further in the future than clocks may differ."""
-    return at is not None and at > now + AHEAD_MAX
+    return at is not None and at > now + CLOCK_SKEW_MAX

@@ -23,7 +23,7 @@ class Row:
 
     lead_id: UUID
     activity_id: UUID
-    said: ActivityIn
+    activity: ActivityIn
     caller: str
     occurred_at: datetime
 
@@ -35,11 +35,13 @@ async def save(connection: asyncpg.Connection, rows: Sequence[Row], now: datetim
             "lead_id": row.lead_id,
             "activity_id": row.activity_id,
             "caller": row.caller,
-            "kind": row.said.kind,
-            "by": row.said.by,
-            "actor": row.said.actor,
-            "campaign": None if row.said.campaign is None else row.said.campaign.model_dump_json(exclude_none=True),
-            "properties": orjson.dumps(row.said.properties).decode(),
+            "kind": row.activity.kind,
+            "by": row.activity.by,
+            "actor": row.activity.actor,
+            "campaign": None
+            if row.activity.campaign is None
+            else row.activity.campaign.model_dump_json(exclude_none=True),
+            "properties": orjson.dumps(row.activity.properties).decode(),
             "occurred_at": row.occurred_at,
             "recorded_at": now,
         }

@@ -19,8 +19,18 @@ from intake.leads.domain.lead import PERSON_FIELDS, Lead
 from intake.leads.domain.unit_of_work import Merge
 
 _COLUMNS = (
-    *("lead_id", "source", "captured_at", "verdict", *PERSON_FIELDS, "attributes", "stamps", "account_id", "campaign"),
-    *("external_keys", "policy_version", "quality_score", "held", "merged_into", "sequence"),
+    *(
+        "lead_id",
+        "source",
+        "captured_at",
+        "verdict",
+        *PERSON_FIELDS,
+        "attributes",
+        "field_timestamps",
+        "account_id",
+        "campaign",
+    ),
+    *("external_keys", "policy_version", "quality_score", "pending", "merged_into", "sequence"),
 )
 _FIXED = frozenset({"lead_id", "source", "captured_at"})
 """What never changes of a lead."""
@@ -62,18 +72,18 @@ SELECT $1, $3, $2, $4, $5::jsonb,
        $7::jsonb || (SELECT coalesce(jsonb_agg(jsonb_build_array(kind, value)), '[]') FROM moved_keys),
        (SELECT coalesce(array_agg(activity_id), '{}') FROM moved_activities), $6, $8
 """
-_OF_LEADS = {
+_DELETE_BY_LEAD = {
     "activities": "DELETE FROM activity WHERE lead_id = ANY ($1::uuid[])",
     "consents": "DELETE FROM consent WHERE lead_id = ANY ($1::uuid[])",
     "merges": "DELETE FROM merge WHERE survivor_id = ANY ($1::uuid[]) OR merged_lead_id = ANY ($1::uuid[])",
-    "marks_apart": "DELETE FROM apart WHERE lead_id = ANY ($1::uuid[]) OR other_id = ANY ($1::uuid[])",
+    "do_not_merge_pairs": "DELETE FROM do_not_merge WHERE lead_id = ANY ($1::uuid[]) OR other_id = ANY ($1::uuid[])",
     "identity_keys": "DELETE FROM identity_key WHERE lead_id = ANY ($1::uuid[])",
     "leads": "DELETE FROM lead WHERE lead_id = ANY ($1::uuid[])",
 }
 _REREADS_MAX = 10
 
 
-class Moved(Exception):
+class ConcurrentMerge(Exception):
     """The leads that these keys name kept changing while they were locked; the transaction may be tried again."""
 
 
@@ -83,34 +93,38 @@ async def lock_matches(
     """Lock these keys and the leads that they name; both as they are until the commit.
 
     A lead may be merged into another between finding and locking it, so it is read again until nothing has moved.
-    Raises Moved after a bounded number of reads.
+    Raises ConcurrentMerge after a bounded number of reads.
     """
     wanted = sorted(set(keys))
     if not wanted:
         return {}, {}
     kinds, values = [kind for kind, _ in wanted], [value for _, value in wanted]
     await connection.fetch(_LOCK_KEYS, kinds, values)
-    found = await _find(connection, kinds, values)
+    found = await _find_owners(connection, kinds, values)
     for _ in range(_REREADS_MAX):
         if not found:
             return {}, {}
         leads = await lock_leads(connection, set(found.values()))
-        again = await _find(connection, kinds, values)
+        again = await _find_owners(connection, kinds, values)
         if again == found:
             return found, leads
         found = again
-    raise Moved
+    raise ConcurrentMerge
 
 
-async def _find(connection: asyncpg.Connection, kinds: Sequence[str], values: Sequence[str]) -> dict[IdentityKey, UUID]:
+async def _find_owners(
+    connection: asyncpg.Connection, kinds: Sequence[str], values: Sequence[str]
+) -> dict[IdentityKey, UUID]:
     rows = await connection.fetch(_FIND_KEYS, kinds, values)
     return {(row[0], row[1]): row[2] for row in rows}
 
 
-async def find_keys(connection: asyncpg.Connection, keys: Iterable[IdentityKey]) -> dict[IdentityKey, UUID]:
+async def find_key_owners(connection: asyncpg.Connection, keys: Iterable[IdentityKey]) -> dict[IdentityKey, UUID]:
     """The leads that these keys name, without a lock."""
     wanted = sorted(set(keys))
-    return await _find(connection, [kind for kind, _ in wanted], [value for _, value in wanted]) if wanted else {}
+    return (
+        await _find_owners(connection, [kind for kind, _ in wanted], [value for _, value in wanted]) if wanted else {}
+    )
 
 
 async def lock_leads(connection: asyncpg.Connection, lead_ids: Iterable[UUID]) -> dict[UUID, Lead]:
@@ -159,13 +173,13 @@ def _values(lead: Lead) -> tuple[object, ...]:
         lead.verdict,
         *[person(name) for name in PERSON_FIELDS],
         orjson.dumps(lead.attributes).decode(),
-        orjson.dumps(lead.stamps).decode(),
+        orjson.dumps(lead.field_timestamps).decode(),
         lead.account_id,
         None if lead.campaign is None else _campaign(lead.campaign),
         lead.external_keys,
         lead.policy_version,
         lead.quality_score,
-        lead.held,
+        lead.pending,
         lead.merged_into,
         lead.sequence,
     )
@@ -220,20 +234,20 @@ async def save_merge(connection: asyncpg.Connection, merge: Merge, now: datetime
         merge.other.lead_id,
         merge.merge_id,
         merge.submission_id,
-        snapshot(merge.survivor),
+        encode_snapshot(merge.survivor),
         now,
         orjson.dumps(merge.new_keys).decode(),
         merge.caller,
     )
 
 
-def snapshot(lead: Lead) -> str:
+def encode_snapshot(lead: Lead) -> str:
     """All of a lead that a merge can change, as JSON."""
     return orjson.dumps(
         {
             "person": dict(lead.person),
             "attributes": lead.attributes,
-            "stamps": dict(lead.stamps),
+            "field_timestamps": dict(lead.field_timestamps),
             "account_id": lead.account_id,
             "campaign": None if lead.campaign is None else to_object(lead.campaign),
             "external_keys": lead.external_keys,
@@ -251,21 +265,21 @@ def _lead(row: asyncpg.Record) -> Lead:
         verdict=row["verdict"],
         person={name: row[name] for name in PERSON_FIELDS if row[name] is not None},
         attributes=from_json(row["attributes"]),
-        stamps={name: datetime.fromisoformat(at) for name, at in from_json(row["stamps"]).items()},
+        field_timestamps={name: datetime.fromisoformat(at) for name, at in from_json(row["field_timestamps"]).items()},
         account_id=row["account_id"],
         campaign=None if campaign is None else from_object(Campaign, from_json(campaign)),
         external_keys=tuple(row["external_keys"]),
         policy_version=row["policy_version"],
         quality_score=row["quality_score"],
-        held=row["held"],
+        pending=row["pending"],
         merged_into=row["merged_into"],
         sequence=row["sequence"],
     )
 
 
-async def remove_leads(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[str, int]:
+async def delete_leads(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[str, int]:
     """Delete locked leads with all that hangs on them but their submissions; how many rows of what."""
-    return {name: await execute_counting(connection, sql, lead_ids) for name, sql in _OF_LEADS.items()}
+    return {name: await execute_counting(connection, sql, lead_ids) for name, sql in _DELETE_BY_LEAD.items()}
 
 
 async def execute_counting(connection: asyncpg.Connection, sql: str, values: Sequence[object]) -> int:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from accord.db import connection_of
 from intake.leads.domain.keys import IdentityKey, IdentityKind
 from intake.leads.domain.lead import Lead
-from intake.leads.queries.leads import find_keys, read_lead, read_leads
+from intake.leads.queries.leads import find_key_owners, read_lead, read_leads
 
 _MERGES_FOLLOWED_MAX = 20
 _MERGED_SHOWN_MAX = 100
@@ -34,7 +34,7 @@ _HAS_KEYS = "SELECT EXISTS (SELECT FROM identity_key WHERE lead_id = $1)"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundLead:
     """A lead with the ids that other systems gave it, and the leads that were merged into it."""
 
     lead: Lead
@@ -42,7 +42,7 @@ class Found:
     merged: list[UUID]
 
 
-async def by_id(conn: AsyncConnection, lead_id: UUID) -> Found | None:
+async def find_lead(conn: AsyncConnection, lead_id: UUID) -> FoundLead | None:
     """The lead, or the one into which it was merged."""
     connection = await connection_of(conn)
     lead = await read_lead(connection, lead_id)
@@ -50,22 +50,22 @@ async def by_id(conn: AsyncConnection, lead_id: UUID) -> Found | None:
         if lead is None or lead.merged_into is None:
             break
         lead = await read_lead(connection, lead.merged_into)
-    return None if lead is None else await found(connection, lead)
+    return None if lead is None else await load_details(connection, lead)
 
 
-async def found(connection: asyncpg.Connection, lead: Lead) -> Found:
-    """A living lead with what stands beside it."""
-    (one,) = await _beside(connection, [lead])
+async def load_details(connection: asyncpg.Connection, lead: Lead) -> FoundLead:
+    """An unmerged lead with its external ids and the leads merged into it."""
+    (one,) = await _add_details(connection, [lead])
     return one
 
 
-async def by_ids(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> list[Found]:
-    """Living leads, in the order of the ids; unknown ids are left out."""
+async def find_leads(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> list[FoundLead]:
+    """Unmerged leads, in the order of the ids; unknown ids are left out."""
     leads = await read_leads(connection, lead_ids)
-    return await _beside(connection, [leads[one] for one in lead_ids if one in leads])
+    return await _add_details(connection, [leads[one] for one in lead_ids if one in leads])
 
 
-async def _beside(connection: asyncpg.Connection, leads: Sequence[Lead]) -> list[Found]:
+async def _add_details(connection: asyncpg.Connection, leads: Sequence[Lead]) -> list[FoundLead]:
     ids = [lead.lead_id for lead in leads]
     external: dict[UUID, list[dict[str, str]]] = {}
     for row in await connection.fetch(_EXTERNAL, ids):
@@ -74,7 +74,8 @@ async def _beside(connection: asyncpg.Connection, leads: Sequence[Lead]) -> list
     for row in await connection.fetch(_MERGED, ids):
         merged.setdefault(row["root"], []).append(row["lead_id"])
     return [
-        Found(lead, external.get(lead.lead_id, []), merged.get(lead.lead_id, [])[:_MERGED_SHOWN_MAX]) for lead in leads
+        FoundLead(lead, external.get(lead.lead_id, []), merged.get(lead.lead_id, [])[:_MERGED_SHOWN_MAX])
+        for lead in leads
     ]
 
 
@@ -83,8 +84,8 @@ async def has_keys(connection: asyncpg.Connection, lead_id: UUID) -> bool:
     return bool(await connection.fetchval(_HAS_KEYS, lead_id))
 
 
-async def by_key(conn: AsyncConnection, kind: IdentityKind, value: str) -> Found | None:
+async def find_lead_by_key(conn: AsyncConnection, kind: IdentityKind, value: str) -> FoundLead | None:
     """The lead that this key names."""
     key: IdentityKey = (kind, value)
-    owners = await find_keys(await connection_of(conn), [key])
-    return await by_id(conn, owners[key]) if owners else None
+    owners = await find_key_owners(await connection_of(conn), [key])
+    return await find_lead(conn, owners[key]) if owners else None

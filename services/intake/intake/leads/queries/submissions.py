@@ -26,7 +26,7 @@ _COLUMNS = (
     "content",
     "occurred_at",
     "recorded_at",
-    "form",
+    "canonical",
     "keys",
     "outcomes",
 )
@@ -35,8 +35,8 @@ _COLUMNS = (
 class Row(NamedTuple):
     """A submission with what became of it. `content` is its JSON as it was sent.
 
-    `form` is the record in our own form, for one that came in another or waits in quarantine. `keys` are its identity keys as words
-    (`domain.erasure.key_word`), for one that waits or was refused: no lead leads to it for sure.
+    `canonical` is the record in canonical form, for one that came in another or waits in quarantine. `keys` are its identity keys as words
+    (`leads.domain.keys.format_key`), for one that waits or was refused: no lead leads to it for sure.
     """
 
     submission_id: UUID
@@ -47,7 +47,7 @@ class Row(NamedTuple):
     quality: Quality
     content: str
     occurred_at: datetime
-    form: str | None = None
+    canonical: str | None = None
     keys: list[str] | None = None
 
 
@@ -58,7 +58,7 @@ async def insert(connection: asyncpg.Connection, rows: Sequence[Row], now: datet
             (
                 *(row.submission_id, row.lead_id, row.source, row.caller, row.outcome),
                 *(row.quality.verdict, row.quality.score, row.quality.policy_version, _failed(row.quality)),
-                *(row.content, row.occurred_at, now, row.form, row.keys, row.quality.outcomes),
+                *(row.content, row.occurred_at, now, row.canonical, row.keys, row.quality.outcomes),
             )
             for row in rows
         ]

@@ -36,7 +36,7 @@ NOT_OF_TYPE: dict[AttributeType, str] = {
 """What is said of a value that does not read as the type."""
 
 
-def typed(value: AttributeValue, type_: AttributeType) -> AttributeValue:
+def convert_to_type(value: AttributeValue, type_: AttributeType) -> AttributeValue:
     """The value as the declared type: forms send "250" for 250. None for an empty one. Raises NotOfType."""
     return READERS[type_](value)
 

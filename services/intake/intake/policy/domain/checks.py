@@ -14,9 +14,9 @@ from accord.terms.durations import in_words, parse_duration
 from accord.terms.patterns import whole_matcher
 from intake.leads.domain.consent import WITHDRAWN
 from intake.leads.domain.facts import Facts
-from intake.leads.domain.submission import AHEAD_MAX
+from intake.leads.domain.submission import CLOCK_SKEW_MAX
 from intake.policy.domain import naics
-from intake.policy.domain.attributes import NOT_OF_TYPE, typed
+from intake.policy.domain.attributes import NOT_OF_TYPE, convert_to_type
 from intake.policy.domain.policy import (
     AnyOf,
     Bbb,
@@ -32,7 +32,14 @@ from intake.policy.domain.policy import (
     Required,
     Rule,
 )
-from intake.policy.domain.ratings import BBB_GRADES, BBB_UNRATED, NotARating, bbb_rank, dnb_rating, paydex
+from intake.policy.domain.ratings import (
+    BBB_GRADES,
+    BBB_UNRATED,
+    NotARating,
+    parse_bbb_grade,
+    parse_dnb_rating,
+    parse_paydex,
+)
 
 REASON_MAX = 2_000
 """Characters; what an event carries."""
@@ -40,8 +47,8 @@ _COMBINED_MAX = 1_000
 """Combinations of reasons that an any_of remembers."""
 
 
-class Failing:
-    """One way in which a rule is not met. Each is made once, and told from another by identity.
+class RuleFailure:
+    """One way in which a rule is not met. Each is made once, and distinguished by identity.
 
     `missing`: there was no value to judge.
     """
@@ -53,28 +60,28 @@ class Failing:
         self.missing = missing
 
 
-class Wrong:
-    """Stands among the values for one that does not read as its type. There is exactly one of these: WRONG."""
+class NotTyped:
+    """Stands among the values for one that does not read as its type. There is exactly one of these: NOT_TYPED."""
 
     __slots__ = ()
 
 
-WRONG: Final = Wrong()
+NOT_TYPED: Final = NotTyped()
 
-Values = Mapping[str, AttributeValue | Wrong]
+Values = Mapping[str, AttributeValue | NotTyped]
 """The declared attributes of a submission, each read as its type; an empty one is not there."""
 
-Check = Callable[[Values, Facts, datetime], Failing | None]
+Check = Callable[[Values, Facts, datetime], RuleFailure | None]
 """None where the rule is met. The moment is the one of the judgement."""
 
-Judging = Callable[..., Failing | None]
+ValueCheck = Callable[..., RuleFailure | None]
 """The same of a single value that is there, of the type that the rule asks for."""
 
 
-def check_of(rule: Rule, declared: Mapping[str, Declared]) -> Check:  # noqa: C901, PLR0911 - one line for each kind of rule
+def compile_rule(rule: Rule, declared: Mapping[str, Declared]) -> Check:  # noqa: C901, PLR0911 - one line for each kind of rule
     """The function for a rule that fits these attributes."""
     if isinstance(rule, Required):
-        return _on_subject(rule, declared, lambda _value: None)
+        return _check_subject(rule, declared, lambda _value: None)
     if isinstance(rule, Range):
         return _range(rule, declared)
     if isinstance(rule, OneOf):
@@ -96,42 +103,44 @@ def check_of(rule: Rule, declared: Mapping[str, Declared]) -> Check:  # noqa: C9
     return _any_of(rule, declared)
 
 
-def plain(number: float) -> str:
+def format_number(number: float) -> str:
     """A number as people write it: 5000000, not 5e+06."""
     return f"{number:.15g}"
 
 
-def _missing(name: str) -> Failing:
-    return Failing(f"{name} is missing", missing=True)
+def _missing(name: str) -> RuleFailure:
+    return RuleFailure(f"{name} is missing", missing=True)
 
 
-def _not_of_type(name: str, declared: Mapping[str, Declared]) -> Failing:
-    return Failing(f"{name} {NOT_OF_TYPE[declared[name].type]}")
+def _not_of_type(name: str, declared: Mapping[str, Declared]) -> RuleFailure:
+    return RuleFailure(f"{name} {NOT_OF_TYPE[declared[name].type]}")
 
 
-def _on_attribute(name: str, declared: Mapping[str, Declared], judge: Judging) -> Check:
+def _check_attribute(name: str, declared: Mapping[str, Declared], check_value: ValueCheck) -> Check:
     """A rule on an attribute: `judge` sees a value that is there, as its declared type."""
     absent, wrong = _missing(name), _not_of_type(name, declared)
 
-    def check(values: Values, _facts: Facts, _now: datetime) -> Failing | None:
+    def check(values: Values, _facts: Facts, _now: datetime) -> RuleFailure | None:
         value = values.get(name)
         if value is None:
             return absent
-        return wrong if value is WRONG else judge(value)
+        return wrong if value is NOT_TYPED else check_value(value)
 
     return check
 
 
-def _on_subject(rule: Required | OneOf | Pattern, declared: Mapping[str, Declared], judge: Judging) -> Check:
+def _check_subject(
+    rule: Required | OneOf | Pattern, declared: Mapping[str, Declared], check_value: ValueCheck
+) -> Check:
     """A rule on an attribute or on a field of the submission."""
     name = rule.name
     if rule.field is None:
-        return _on_attribute(name, declared, judge)
+        return _check_attribute(name, declared, check_value)
     absent = _missing(name)
 
-    def check(_values: Values, facts: Facts, _now: datetime) -> Failing | None:
+    def check(_values: Values, facts: Facts, _now: datetime) -> RuleFailure | None:
         value = facts.fields.get(name)
-        return judge(value) if value else absent
+        return check_value(value) if value else absent
 
     return check
 
@@ -139,36 +148,41 @@ def _on_subject(rule: Required | OneOf | Pattern, declared: Mapping[str, Declare
 def _range(rule: Range, declared: Mapping[str, Declared]) -> Check:
     name = rule.attribute
     low, high = -math.inf if rule.min is None else rule.min, math.inf if rule.max is None else rule.max
-    below, above = Failing(f"{name} is below {plain(low)}"), Failing(f"{name} is above {plain(high)}")
+    below, above = (
+        RuleFailure(f"{name} is below {format_number(low)}"),
+        RuleFailure(f"{name} is above {format_number(high)}"),
+    )
 
-    def judge(number: float) -> Failing | None:
+    def check_value(number: float) -> RuleFailure | None:
         if number < low:
             return below
         return above if number > high else None
 
-    return _on_attribute(name, declared, judge)
+    return _check_attribute(name, declared, check_value)
 
 
 def _one_of(rule: OneOf, declared: Mapping[str, Declared]) -> Check:
-    outside = Failing(f"{rule.name} is not on the list")
+    outside = RuleFailure(f"{rule.name} is not on the list")
     holds = _membership(rule, declared)
-    return _on_subject(rule, declared, lambda value: None if holds(str(value).lower()) else outside)
+    return _check_subject(rule, declared, lambda value: None if holds(str(value).lower()) else outside)
 
 
 def _membership(rule: OneOf, declared: Mapping[str, Declared]) -> Callable[[str], bool]:
     """Whether a text in lower case is among the values of the rule."""
     if rule.match == "prefix":
-        begins = tuple(prefix.lower() for value in rule.values for prefix in naics.prefixes(value))
+        begins = tuple(prefix.lower() for value in rule.values for prefix in naics.expand_range(value))
         return lambda text: text.startswith(begins)
     if rule.match == "naics":
         return _naics(rule.values)
     type_ = "string" if rule.attribute is None else declared[rule.attribute].type
-    words = frozenset(str(value if rule.attribute is None else typed(value, type_)).lower() for value in rule.values)
+    words = frozenset(
+        str(value if rule.attribute is None else convert_to_type(value, type_)).lower() for value in rule.values
+    )
     return words.__contains__
 
 
 def _naics(values: list[str]) -> Callable[[str], bool]:
-    read = [naics.industry(value) for value in values]
+    read = [naics.resolve_industry(value) for value in values]
     codes = tuple(code for found, _ in read for code in found)
     names = frozenset(name for _, found in read for name in found)
 
@@ -179,22 +193,22 @@ def _naics(values: list[str]) -> Callable[[str], bool]:
 
 
 def _pattern(rule: Pattern, declared: Mapping[str, Declared]) -> Check:
-    unlike = Failing(f"{rule.name} does not match the pattern")
+    unlike = RuleFailure(f"{rule.name} does not match the pattern")
     matches = whole_matcher(rule.pattern)
-    return _on_subject(rule, declared, lambda value: None if matches(value) else unlike)
+    return _check_subject(rule, declared, lambda value: None if matches(value) else unlike)
 
 
 _NO_EMAIL = _missing("email")
-_BAD_EMAIL = Failing("email is not an address")
-_NO_SUFFIX = Failing("email has no public domain")
-_DISPOSABLE = Failing("email is at a disposable domain")
-_ROLE = Failing("email is a role address")
+_BAD_EMAIL = RuleFailure("email is not an address")
+_NO_SUFFIX = RuleFailure("email has no public domain")
+_DISPOSABLE = RuleFailure("email is at a disposable domain")
+_ROLE = RuleFailure("email is a role address")
 
 
 def _email(rule: Email) -> Check:
     disposable_fails, role_fails = not rule.disposable, not rule.role
 
-    def check(_values: Values, facts: Facts, _now: datetime) -> Failing | None:
+    def check(_values: Values, facts: Facts, _now: datetime) -> RuleFailure | None:
         email = facts.email
         if email is None:
             return _NO_EMAIL
@@ -211,10 +225,10 @@ def _email(rule: Email) -> Check:
 
 
 _NO_PHONE = _missing("phone")
-_BAD_PHONE = Failing("phone is not valid for its country")
+_BAD_PHONE = RuleFailure("phone is not valid for its country")
 
 
-def _phone(_values: Values, facts: Facts, _now: datetime) -> Failing | None:
+def _phone(_values: Values, facts: Facts, _now: datetime) -> RuleFailure | None:
     phone = facts.phone
     if phone is None:
         return _NO_PHONE
@@ -223,64 +237,64 @@ def _phone(_values: Values, facts: Facts, _now: datetime) -> Failing | None:
 
 def _dnb(rule: Dnb, declared: Mapping[str, Declared]) -> Check:
     name, worst = rule.attribute, rule.appraisal_max or 4
-    unknown = Failing(f"{name} is no D&B rating")
-    unrated = Failing(f"{name} has no credit appraisal", missing=True)
-    inactive = Failing(f"{name} says that the business is not active")
-    worse = Failing(f"{name} has a credit appraisal worse than {worst}")
+    unknown = RuleFailure(f"{name} is no D&B rating")
+    unrated = RuleFailure(f"{name} has no credit appraisal", missing=True)
+    inactive = RuleFailure(f"{name} says that the business is not active")
+    worse = RuleFailure(f"{name} has a credit appraisal worse than {worst}")
 
-    def judge(text: str) -> Failing | None:
+    def check_value(text: str) -> RuleFailure | None:
         try:
-            rating = dnb_rating(text)
+            rating = parse_dnb_rating(text)
         except NotARating:
             return unknown
         if rating.appraisal is None:
             return unrated if rating.active else inactive
         return None if rating.appraisal <= worst else worse
 
-    return _on_attribute(name, declared, judge)
+    return _check_attribute(name, declared, check_value)
 
 
 def _paydex(rule: Dnb, least: int, declared: Mapping[str, Declared]) -> Check:
     name = rule.attribute
-    unknown = Failing(f"{name} is no PAYDEX from 0 to 100")
-    unrated = Failing(f"{name} is unavailable", missing=True)
-    below = Failing(f"{name} is below {least}")
+    unknown = RuleFailure(f"{name} is no PAYDEX from 0 to 100")
+    unrated = RuleFailure(f"{name} is unavailable", missing=True)
+    below = RuleFailure(f"{name} is below {least}")
 
-    def judge(value: float | str) -> Failing | None:
+    def check_value(value: float | str) -> RuleFailure | None:
         try:
-            score = paydex(value)
+            score = parse_paydex(value)
         except NotARating:
             return unknown
         if score is None:
             return unrated
         return None if score >= least else below
 
-    return _on_attribute(name, declared, judge)
+    return _check_attribute(name, declared, check_value)
 
 
 def _bbb(rule: Bbb, declared: Mapping[str, Declared]) -> Check:
-    name, worst = rule.attribute, bbb_rank(rule.min)
-    unknown = Failing(f"{name} is no BBB rating")
-    unrated = Failing(f"{name} is not rated", missing=True)
-    worse = Failing(f"{name} is worse than {BBB_GRADES[worst]}")
+    name, worst = rule.attribute, parse_bbb_grade(rule.min)
+    unknown = RuleFailure(f"{name} is no BBB rating")
+    unrated = RuleFailure(f"{name} is not rated", missing=True)
+    worse = RuleFailure(f"{name} is worse than {BBB_GRADES[worst]}")
 
-    def judge(text: str) -> Failing | None:
+    def check_value(text: str) -> RuleFailure | None:
         try:
-            rank = bbb_rank(text)
+            rank = parse_bbb_grade(text)
         except NotARating:
             return unknown
         if rank <= worst:
             return None
         return unrated if rank == BBB_UNRATED else worse
 
-    return _on_attribute(name, declared, judge)
+    return _check_attribute(name, declared, check_value)
 
 
 def _fresh(rule: Fresh) -> Check:
     within = parse_duration(rule.within)
-    old = Failing(f"occurred_at is more than {in_words(within)} ago")
+    old = RuleFailure(f"occurred_at is more than {in_words(within)} ago")
 
-    def check(_values: Values, facts: Facts, now: datetime) -> Failing | None:
+    def check(_values: Values, facts: Facts, now: datetime) -> RuleFailure | None:
         at = facts.occurred_at
         return None if at is None or now - at <= within else old
 
@@ -288,19 +302,19 @@ def _fresh(rule: Fresh) -> Check:
 
 
 _NO_CONSENT = _missing("consent")
-_CONSENT_UNDATED = Failing("consent has no date")
-_CONSENT_AHEAD = Failing("consent is dated in the future")
-_CONSENT_WITHDRAWN = Failing("consent is withdrawn")
+_CONSENT_UNDATED = RuleFailure("consent has no date")
+_CONSENT_AHEAD = RuleFailure("consent is dated in the future")
+_CONSENT_WITHDRAWN = RuleFailure("consent is withdrawn")
 
 
 def _consent(rule: ConsentGiven) -> Check:
     bases = frozenset(rule.basis or ())
     within = None if rule.within is None else parse_duration(rule.within)
     dated = rule.dated
-    other = Failing("consent has another basis")
-    old = Failing(f"consent was given more than {in_words(within or timedelta())} ago")
+    other = RuleFailure("consent has another basis")
+    old = RuleFailure(f"consent was given more than {in_words(within or timedelta())} ago")
 
-    def check(_values: Values, facts: Facts, now: datetime) -> Failing | None:
+    def check(_values: Values, facts: Facts, now: datetime) -> RuleFailure | None:
         basis = facts.fields.get("consent")
         if basis is None:
             return _NO_CONSENT
@@ -313,7 +327,7 @@ def _consent(rule: ConsentGiven) -> Check:
             if dated:
                 return _CONSENT_UNDATED
             at = facts.occurred_at or now  # given with the record
-        if at - now > AHEAD_MAX:
+        if at - now > CLOCK_SKEW_MAX:
             return _CONSENT_AHEAD
         return old if within is not None and now - at > within else None
 
@@ -321,22 +335,22 @@ def _consent(rule: ConsentGiven) -> Check:
 
 
 def _any_of(rule: AnyOf, declared: Mapping[str, Declared]) -> Check:
-    checks = tuple(check_of(part, declared) for part in rule.of)
-    combined: dict[tuple[Failing, ...], Failing] = {}
+    checks = tuple(compile_rule(part, declared) for part in rule.of)
+    combined: dict[tuple[RuleFailure, ...], RuleFailure] = {}
 
-    def check(values: Values, facts: Facts, now: datetime) -> Failing | None:
-        failings = []
+    def check(values: Values, facts: Facts, now: datetime) -> RuleFailure | None:
+        failures = []
         for one in checks:
-            failing = one(values, facts, now)
-            if failing is None:
+            failure = one(values, facts, now)
+            if failure is None:
                 return None
-            failings.append(failing)
-        key = tuple(failings)
+            failures.append(failure)
+        key = tuple(failures)
         found = combined.get(key)
         if found is None:
             if len(combined) >= _COMBINED_MAX:
                 combined.clear()
-            found = combined[key] = Failing(
+            found = combined[key] = RuleFailure(
                 "none holds: " + "; ".join(one.reason for one in key), missing=all(one.missing for one in key)
             )
         return found

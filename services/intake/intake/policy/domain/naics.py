@@ -38,7 +38,7 @@ RANGE_MAX = 1_000
 """Prefixes that one range may stand for."""
 
 
-def prefixes(value: str) -> list[str]:
+def expand_range(value: str) -> list[str]:
     """`31-33` written out as 31, 32, 33; any other text as itself. Raises ValueError for a range that cannot be meant."""
     span = _RANGE.fullmatch(value)
     if span is None:
@@ -49,21 +49,21 @@ def prefixes(value: str) -> list[str]:
     return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
 
 
-_SECTOR_OF = {prefix: code for code in SECTORS for prefix in prefixes(code)}
+_SECTOR_OF = {prefix: code for code in SECTORS for prefix in expand_range(code)}
 _CODE_OF = {title.lower(): code for code, title in SECTORS.items()}
 
 
-def industry(value: str) -> tuple[list[str], list[str]]:
+def resolve_industry(value: str) -> tuple[list[str], list[str]]:
     """What a value of a policy stands for: the prefixes of its codes, and in lower case the titles of the sectors that it has whole.
 
     `51` and `Information` are the same. Another name than a sector's stands for itself. Raises ValueError, in words, for digits under
     which NAICS has no sector.
     """
-    found = prefixes(_CODE_OF.get(value.lower(), value))
+    found = expand_range(_CODE_OF.get(value.lower(), value))
     if not found[0][:1].isdigit():
         return [], [value.lower()]
     if not all(_CODE.fullmatch(prefix) and prefix[:2] in _SECTOR_OF for prefix in found):
         raise ValueError(
             "is no NAICS code: 2 to 6 digits, of which the first two are a sector, or a range such as 31-33"
         )
-    return found, [title.lower() for code, title in SECTORS.items() if set(prefixes(code)) <= set(found)]
+    return found, [title.lower() for code, title in SECTORS.items() if set(expand_range(code)) <= set(found)]

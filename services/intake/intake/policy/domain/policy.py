@@ -1,4 +1,4 @@
-"""The data policy: its form, and what is wrong with a draft. Judging is in quality.py, how attributes are read in attributes.py."""
+"""The data policy: its form, and what is wrong with a draft. Judging is in evaluator.py, how attributes are read in attributes.py."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from accord.terms.durations import DurationText, parse_duration
 from accord.terms.findings import Finding, pointer
 from accord.terms.patterns import AS_IT_STANDS, PATTERN_LENGTH_MAX, BadPattern, check_pattern
 from intake.policy.domain import naics
-from intake.policy.domain.attributes import TYPES, AttributeType, NotOfType, typed
-from intake.policy.domain.ratings import BBB_GRADES, BBB_UNRATED, PAYDEX_MAX, NotARating, bbb_rank
+from intake.policy.domain.attributes import TYPES, AttributeType, NotOfType, convert_to_type
+from intake.policy.domain.ratings import BBB_GRADES, BBB_UNRATED, PAYDEX_MAX, NotARating, parse_bbb_grade
 
 Consequence = Literal["reject", "quarantine", "flag"]
 FieldName = Literal["email", "phone", "external_id", "first_name", "last_name", "company", "domain", "title", "consent"]
@@ -50,13 +50,13 @@ def _as_word(value: object) -> object:
 Word = Annotated[str, BeforeValidator(_as_word), StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
 
 
-def _longer_than_nothing(text: str) -> str:
+def _check_positive(text: str) -> str:
     if parse_duration(text) <= timedelta():
         raise ValueError("must be longer than nothing")
     return text
 
 
-Within = Annotated[DurationText, AfterValidator(_longer_than_nothing)]
+Within = Annotated[DurationText, AfterValidator(_check_positive)]
 
 
 class _Part(BaseModel):
@@ -115,7 +115,7 @@ class OneOf(_Subject):
     values: Annotated[list[Word], Field(min_length=1, max_length=VALUES_MAX)]
 
 
-def _runs(pattern: str, info: ValidationInfo) -> str:
+def _check_pattern_runs(pattern: str, info: ValidationInfo) -> str:
     if info.context is AS_IT_STANDS:
         return pattern
     try:
@@ -129,7 +129,9 @@ class Pattern(_Subject):
     """The whole text matches the regular expression, from its first to its last character. Case counts, unless it begins with (?i)."""
 
     rule: Literal["pattern"]
-    pattern: Annotated[str, StringConstraints(min_length=1, max_length=PATTERN_LENGTH_MAX), AfterValidator(_runs)]
+    pattern: Annotated[
+        str, StringConstraints(min_length=1, max_length=PATTERN_LENGTH_MAX), AfterValidator(_check_pattern_runs)
+    ]
 
 
 class Email(_Part):
@@ -162,9 +164,9 @@ class Dnb(_Part):
         return self
 
 
-def _graded(text: str) -> str:
+def _check_grade(text: str) -> str:
     try:
-        rank = bbb_rank(text)
+        rank = parse_bbb_grade(text)
     except NotARating:
         raise ValueError(f"must be one of {', '.join(BBB_GRADES[:BBB_UNRATED])}") from None
     if rank == BBB_UNRATED:
@@ -177,7 +179,7 @@ class Bbb(_Part):
 
     rule: Literal["bbb_rating"]
     attribute: AttributeName
-    min: Annotated[str, AfterValidator(_graded)]
+    min: Annotated[str, AfterValidator(_check_grade)]
 
 
 class Fresh(_Part):
@@ -297,15 +299,15 @@ class _RuleHolder(_Part):
     rule: Rule
 
 
-def read(
+def validate_policy(
     content: Mapping[str, object], context: Mapping[str, bool] | None = None
 ) -> tuple[Policy | None, list[Finding]]:
     """The policy in a document, or all that is wrong with it; with AS_IT_STANDS, all but its patterns."""
     raw = content.get("parameters")
-    flaws: list[Finding] = []
+    errors: list[Finding] = []
     parameters: list[tuple[int, Parameter]] = []
     for place, part in enumerate(raw if isinstance(raw, list) else []):
-        parameter = _parameter(part, f"/parameters/{place}", flaws, context)
+        parameter = _parameter(part, f"/parameters/{place}", errors, context)
         if parameter is not None:
             parameters.append((place, parameter))
     given = dict(content)
@@ -315,45 +317,45 @@ def read(
     try:
         policy = Policy.model_validate(given, context=context)
     except ValidationError as error:
-        flaws += _flaws_of(error, "")
-        return None, flaws
-    flaws += list(_inconsistencies(parameters, policy.attributes))
-    return (None if flaws else policy), flaws
+        errors += _list_errors(error, "")
+        return None, errors
+    errors += list(_inconsistencies(parameters, policy.attributes))
+    return (None if errors else policy), errors
 
 
-def parse(content: Mapping[str, object]) -> Policy:
+def parse_policy(content: Mapping[str, object]) -> Policy:
     """The policy in a document that `read` found nothing wrong with, now or when it was signed. Raises ValueError otherwise."""
-    policy, flaws = read(content, AS_IT_STANDS)
+    policy, errors = validate_policy(content, AS_IT_STANDS)
     if policy is None:
-        raise ValueError(f"no valid policy: {flaws[0].pointer}: {flaws[0].message}")
+        raise ValueError(f"no valid policy: {errors[0].pointer}: {errors[0].message}")
     return policy
 
 
 def _parameter(
-    part: object, pointer: str, flaws: list[Finding], context: Mapping[str, bool] | None
+    part: object, pointer: str, errors: list[Finding], context: Mapping[str, bool] | None
 ) -> Parameter | None:
     if not isinstance(part, dict):
-        flaws.append(Finding(pointer, "must be a mapping with key, rule and consequence"))
+        errors.append(Finding(pointer, "must be a mapping with key, rule and consequence"))
         return None
     if not isinstance(part.get("rule"), str) or part["rule"] not in _RULES:
-        flaws.append(Finding(f"{pointer}/rule", f"must be one of {', '.join(RULES)}"))
+        errors.append(Finding(f"{pointer}/rule", f"must be one of {', '.join(RULES)}"))
         return None
-    before = len(flaws)
+    before = len(errors)
     try:
         head = _ParameterHead.model_validate({name: part[name] for name in _ENVELOPE if name in part})
     except ValidationError as error:
-        flaws += _flaws_of(error, pointer)
+        errors += _list_errors(error, pointer)
     try:
         given = {"rule": {k: v for k, v in part.items() if k not in _ENVELOPE}}
         rule = _RuleHolder.model_validate(given, context=context).rule
     except ValidationError as error:
-        flaws += _flaws_of(error, pointer, skip=1)
-    if len(flaws) > before:
+        errors += _list_errors(error, pointer, skip=1)
+    if len(errors) > before:
         return None
     return Parameter(head.key, rule, head.consequence, head.weight, head.missing == "pass")
 
 
-def _flaws_of(error: ValidationError, base: str, skip: int = 0) -> list[Finding]:
+def _list_errors(error: ValidationError, base: str, skip: int = 0) -> list[Finding]:
     found = error.errors(include_url=False, include_input=False, include_context=False)
     return [Finding(base + pointer(*_steps(problem["loc"], skip)), _describe_problem(problem)) for problem in found]
 
@@ -386,18 +388,18 @@ def _inconsistencies(
         seen.add(parameter.key)
         if parameter.missing_passes and _only_requires(parameter.rule):
             yield Finding(f"{pointer}/missing", "a required value that may be missing asks for nothing")
-        yield from _misfits(parameter.rule, attributes, pointer)
+        yield from _find_type_errors(parameter.rule, attributes, pointer)
 
 
 def _only_requires(rule: Rule) -> bool:
     return isinstance(rule, Required) or (isinstance(rule, AnyOf) and all(_only_requires(part) for part in rule.of))
 
 
-def _misfits(rule: Rule, attributes: Mapping[str, Declared], pointer: str) -> Iterator[Finding]:
+def _find_type_errors(rule: Rule, attributes: Mapping[str, Declared], pointer: str) -> Iterator[Finding]:
     """What is wrong with a rule for the attributes as they are declared."""
     if isinstance(rule, AnyOf):
         for place, part in enumerate(rule.of):
-            yield from _misfits(part, attributes, f"{pointer}/of/{place}")
+            yield from _find_type_errors(part, attributes, f"{pointer}/of/{place}")
         return
     if isinstance(rule, Email | Phone | Fresh | ConsentGiven):
         return
@@ -444,11 +446,11 @@ def _values(rule: OneOf, type_: AttributeType, pointer: str) -> Iterator[Finding
     for place, value in enumerate(rule.values):
         try:
             if rule.match == "exact" and rule.field is None:
-                typed(value, type_)
+                convert_to_type(value, type_)
             elif rule.match == "prefix":
-                naics.prefixes(value)
+                naics.expand_range(value)
             elif rule.match == "naics":
-                naics.industry(value)
+                naics.resolve_industry(value)
         except NotOfType:
             yield Finding(f"{pointer}/values/{place}", f"can never be met: it reads as no {type_}")
         except ValueError as error:

@@ -71,7 +71,7 @@ def _key() -> Iterator[tuple[str, DnbRating]]:
 _DNB = dict(_key())
 
 
-def dnb_rating(text: str) -> DnbRating:
+def parse_dnb_rating(text: str) -> DnbRating:
     """The rating in a text such as `5A1`, `1r 2`, `4A-3`, `ER7`, `--`. Raises NotARating."""
     found = _DNB.get(text)
     if found is not None:
@@ -89,7 +89,7 @@ PAYDEX_MAX = 100
 _NO_PAYDEX = frozenset({"UN", "UNAVAILABLE", "N/A", "NA", "--", "-"})
 
 
-def paydex(value: bool | int | float | str) -> int | None:
+def parse_paydex(value: bool | int | float | str) -> int | None:
     """The PAYDEX, 0 to 100; None where D&B has none (`UN`). Raises NotARating."""
     if isinstance(value, str):
         compact = _compact(value)
@@ -109,7 +109,7 @@ BBB_UNRATED: Final = len(BBB_GRADES) - 1
 _BBB = {grade: rank for rank, grade in enumerate(BBB_GRADES)} | {"NORATING": BBB_UNRATED, "NOTRATED": BBB_UNRATED}
 
 
-def bbb_rank(text: str) -> int:
+def parse_bbb_grade(text: str) -> int:
     """The place of a grade in BBB_GRADES: 0 is the best, BBB_UNRATED is NR. Raises NotARating."""
     found = _BBB.get(text)
     if found is None:

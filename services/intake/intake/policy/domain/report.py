@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from accord.contracts.values import PolicyFailure
-from intake.leads.domain.quality import FAILED, NOT_APPLICABLE, PASSED, Judgement, Quality
+from intake.leads.domain.quality import FAILED, NOT_APPLICABLE, PASSED, Quality, SubmissionVerdict
 from intake.policy.domain.policy import Consequence, Policy
-from intake.policy.domain.words import asks
+from intake.policy.domain.words import describe_parameter
 
 Outcome = Literal["passed", "failed", "not_applicable", "not_recorded"]
 _OUTCOMES: dict[str, Outcome] = {PASSED: "passed", FAILED: "failed", NOT_APPLICABLE: "not_applicable"}
@@ -23,7 +23,7 @@ class ParameterReport:
     """One parameter with what came of it. `asks` is in plain words; `reason` is given where it failed."""
 
     parameter: str
-    asks: str
+    requirement: str
     outcome: Outcome
     weight: float
     consequence: Consequence
@@ -40,7 +40,7 @@ def parameter_reports(policy: Policy, outcomes: str, failed: Iterable[PolicyFail
     return [
         ParameterReport(
             one.key,
-            asks(one),
+            describe_parameter(one),
             _OUTCOMES.get(letter, "failed" if one.key in reasons else "not_recorded"),
             one.weight,
             one.consequence,
@@ -56,7 +56,7 @@ class Tally:
 
     policy: Policy
     judged: int = 0
-    verdicts: Counter[Judgement] = field(default_factory=Counter)
+    verdicts: Counter[SubmissionVerdict] = field(default_factory=Counter)
     outcomes: Counter[tuple[int, str]] = field(default_factory=Counter)
 
     def add(self, quality: Quality) -> None:
@@ -64,11 +64,11 @@ class Tally:
         self.verdicts[quality.verdict] += 1
         self.outcomes.update(enumerate(quality.outcomes))
 
-    def failed(self, place: int) -> int:
+    def failed_count(self, place: int) -> int:
         """How many do not meet the parameter at this place."""
         return self.outcomes[place, FAILED]
 
-    def applies(self, place: int) -> int:
+    def applicable_count(self, place: int) -> int:
         """To how many the parameter at this place applies."""
         return self.judged - self.outcomes[place, NOT_APPLICABLE]
 
@@ -87,7 +87,7 @@ class Effect:
     in_force: Tally | None
 
 
-def share(part: int, whole: int) -> str:
+def format_share(part: int, whole: int) -> str:
     """A part as a percentage that says 0 or 100 only of none and all: `2 %`, `99.6 %`, `less than 0.1 %`."""
     if whole == 0 or part in (0, whole):
         return "100 %" if part and part == whole else "0 %"
@@ -102,16 +102,16 @@ def share(part: int, whole: int) -> str:
 _PARAMETERS_SAID_MAX = 10
 
 
-def warnings(effect: Effect) -> list[str]:
+def describe_effect(effect: Effect) -> list[str]:
     """What both departments should know before they sign; nothing where nothing has come that could be judged."""
     proposed = effect.proposed
     if not proposed.judged:
         return []
     said = [_verdict_words(effect)]
-    if _stopped(proposed) == proposed.judged:
+    if _count_blocked(proposed) == proposed.judged:
         said.append("Under this policy no record of them would have become a lead by itself.")
     places = range(len(proposed.policy.parameters))
-    never = [place for place in places if proposed.failed(place) == proposed.judged]
+    never = [place for place in places if proposed.failed_count(place) == proposed.judged]
     said += [
         f"None of them meets the parameter {proposed.policy.parameters[place].key}."
         for place in never[:_PARAMETERS_SAID_MAX]
@@ -121,18 +121,18 @@ def warnings(effect: Effect) -> list[str]:
     return said
 
 
-def _stopped(tally: Tally) -> int:
+def _count_blocked(tally: Tally) -> int:
     return tally.verdicts["rejected"] + tally.verdicts["quarantined"]
 
 
 def _verdict_words(effect: Effect) -> str:
     proposed, in_force = effect.proposed, effect.in_force
-    parts: Sequence[tuple[str, Judgement]] = (("refused", "rejected"), ("quarantined", "quarantined"))
+    parts: Sequence[tuple[str, SubmissionVerdict]] = (("refused", "rejected"), ("quarantined", "quarantined"))
     phrases = []
     for verb, verdict in parts:
-        phrase = f"{verb} {share(proposed.verdicts[verdict], proposed.judged)}"
+        phrase = f"{verb} {format_share(proposed.verdicts[verdict], proposed.judged)}"
         if in_force is not None and in_force.judged:
-            phrase += f" (in force now: {share(in_force.verdicts[verdict], in_force.judged)})"
+            phrase += f" (in force now: {format_share(in_force.verdicts[verdict], in_force.judged)})"
         phrases.append(phrase)
     sample = f"the {'' if effect.whole else 'newest '}{proposed.judged:,} submissions of the last {effect.days} days"
     words = f"Of {sample}, this policy would have {' and '.join(phrases)}."

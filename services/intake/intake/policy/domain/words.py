@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from accord.terms.durations import in_words, parse_duration
-from intake.policy.domain.checks import plain
+from intake.policy.domain.checks import format_number
 from intake.policy.domain.naics import SECTORS
 from intake.policy.domain.policy import (
     AnyOf,
@@ -26,7 +26,7 @@ _CONSEQUENCE = {"reject": "refused", "quarantine": "kept aside for a person", "f
 _APPRAISAL = {1: "1 (strong)", 2: "2 (good) or better", 3: "3 (fair) or better", 4: "4 (limited) or better"}
 
 
-def opening(policy: Policy) -> str:
+def describe_policy(policy: Policy) -> str:
     """One paragraph on what is judged and how the score is made."""
     text = (
         "Every record from every source is judged by the parameters below. Its score is the weight of the parameters it meets,"
@@ -42,12 +42,12 @@ def opening(policy: Policy) -> str:
 def parameter_rows(policy: Policy) -> list[tuple[str, str, str, str]]:
     """A row for each parameter: its key, what it asks, what follows, its weight."""
     return [
-        (one.key, asks(one), f"the record is {_CONSEQUENCE[one.consequence]}", f"{one.weight:g}")
+        (one.key, describe_parameter(one), f"the record is {_CONSEQUENCE[one.consequence]}", f"{one.weight:g}")
         for one in policy.parameters
     ]
 
 
-def asks(parameter: Parameter) -> str:
+def describe_parameter(parameter: Parameter) -> str:
     """What one parameter asks for, as a phrase."""
     without = " (does not apply to a record without a value)" if parameter.missing_passes else ""
     return _rule(parameter.rule) + without
@@ -55,13 +55,13 @@ def asks(parameter: Parameter) -> str:
 
 def _rule(rule: Rule) -> str:  # noqa: C901, PLR0911 - one line for each kind of rule
     if isinstance(rule, Required):
-        return f"{_spoken(rule.name)} is given"
+        return f"{_humanize(rule.name)} is given"
     if isinstance(rule, Range):
-        return f"{_spoken(rule.attribute)} is {_between(rule.min, rule.max)}"
+        return f"{_humanize(rule.attribute)} is {_between(rule.min, rule.max)}"
     if isinstance(rule, OneOf):
         return _one_of(rule)
     if isinstance(rule, Pattern):
-        return f"{_spoken(rule.name)} matches the pattern {rule.pattern} as a whole"
+        return f"{_humanize(rule.name)} matches the pattern {rule.pattern} as a whole"
     if isinstance(rule, Email):
         limits = [*(() if rule.disposable else ("not a disposable one",)), *(() if rule.role else ("not a role's",))]
         return "the e-mail address is well formed under a public domain" + "".join(f", {one}" for one in limits)
@@ -70,7 +70,7 @@ def _rule(rule: Rule) -> str:  # noqa: C901, PLR0911 - one line for each kind of
     if isinstance(rule, Dnb):
         return _dnb(rule)
     if isinstance(rule, Bbb):
-        return f"{_spoken(rule.attribute)} (Better Business Bureau) is {rule.min.upper()} or better"
+        return f"{_humanize(rule.attribute)} (Better Business Bureau) is {rule.min.upper()} or better"
     if isinstance(rule, Fresh):
         return f"the record occurred within the last {_span(rule.within)}"
     if isinstance(rule, ConsentGiven):
@@ -79,7 +79,7 @@ def _rule(rule: Rule) -> str:  # noqa: C901, PLR0911 - one line for each kind of
 
 
 def _one_of(rule: OneOf) -> str:
-    name = _spoken(rule.name)
+    name = _humanize(rule.name)
     if rule.match == "naics":
         listed = "; ".join(f"{value} ({SECTORS[value]})" if value in SECTORS else value for value in rule.values)
         return f"{name} is, by NAICS code or name, within one of: {listed}"
@@ -89,8 +89,8 @@ def _one_of(rule: OneOf) -> str:
 
 def _dnb(rule: Dnb) -> str:
     if rule.appraisal_max is None:
-        return f"{_spoken(rule.attribute)} (PAYDEX, 0 to 100) is {rule.paydex_min} or more"
-    return f"{_spoken(rule.attribute)} (Dun & Bradstreet) has a composite credit appraisal of {_APPRAISAL[rule.appraisal_max]}"
+        return f"{_humanize(rule.attribute)} (PAYDEX, 0 to 100) is {rule.paydex_min} or more"
+    return f"{_humanize(rule.attribute)} (Dun & Bradstreet) has a composite credit appraisal of {_APPRAISAL[rule.appraisal_max]}"
 
 
 def _consent(rule: ConsentGiven) -> str:
@@ -106,7 +106,7 @@ def _any_of(rule: AnyOf) -> str:
     return "at least one holds: " + "; or ".join(_rule(part) for part in rule.of)
 
 
-def _spoken(name: str) -> str:
+def _humanize(name: str) -> str:
     return name.replace("_", " ")
 
 
@@ -116,5 +116,5 @@ def _span(duration: str) -> str:
 
 def _between(low: float | None, high: float | None) -> str:
     if low is None:
-        return f"{plain(high or 0)} or less"
-    return f"{plain(low)} or more" if high is None else f"from {plain(low)} to {plain(high)}"
+        return f"{format_number(high or 0)} or less"
+    return f"{format_number(low)} or more" if high is None else f"from {format_number(low)} to {format_number(high)}"

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 
 from accord.agreements import Finding, Kind, Section
 from intake.policy.domain import policy, words
-from intake.policy.domain.judge import Judge
+from intake.policy.domain.evaluator import PolicyEvaluator
 from intake.policy.service.report import proposal_warnings
 
 
 def _findings(content: Mapping[str, object]) -> list[Finding]:
-    return policy.read(content)[1]
+    return policy.validate_policy(content)[1]
 
 
 def _paper(content: Mapping[str, object]) -> list[Section]:
-    read = policy.parse(content)
+    read = policy.parse_policy(content)
     return [
-        Section("What every record must meet", [words.opening(read)]),
+        Section("What every record must meet", [words.describe_policy(read)]),
         Section(
             "Parameters",
             columns=("Parameter", "What it asks", "If it is not met", "Weight"),
@@ -32,9 +32,9 @@ def _paper(content: Mapping[str, object]) -> list[Section]:
     ]
 
 
-def judge_of(content: Mapping[str, object]) -> Judge:
+def compile_policy(content: Mapping[str, object]) -> PolicyEvaluator:
     """A version in force, made ready for judging."""
-    return Judge.of(policy.parse(content))
+    return PolicyEvaluator.of(policy.parse_policy(content))
 
 
 POLICY = Kind(kind="policy", path="/v1/policy", validate=_findings, paper=_paper, warn=proposal_warnings)

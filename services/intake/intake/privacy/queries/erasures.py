@@ -1,4 +1,4 @@
-"""SQL that removes a person: every row of every table of intake's database in which they are, and the proof that stays."""
+"""SQL that removes a person: every row of every table of intake's database in which they are, and the record that stays."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import orjson
 
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead
-from intake.leads.queries import family
-from intake.leads.queries.leads import Moved, execute_counting, lock_keys, lock_leads, remove_leads
-from intake.privacy.domain import Family, Proof
+from intake.leads.queries import merge_group
+from intake.leads.queries.leads import ConcurrentMerge, delete_leads, execute_counting, lock_keys, lock_leads
+from intake.privacy.domain import ErasureRecord, PersonRecord
 
 KEYS_LOCKED_MAX = 1_000
 """Identity keys of one person that are locked at most; the server has some thousands of such locks for everybody. Beyond them the locked
@@ -47,8 +47,8 @@ WHERE a.account_id = ANY ($1::uuid[]) AND a.name IS NOT NULL
   AND NOT EXISTS (SELECT FROM lead l WHERE l.account_id = a.account_id AND l.merged_into IS NULL)
 """
 _TOMBSTONES = """
-INSERT INTO erased_id (id, what, erasure_id)
-SELECT id, what, $3 FROM unnest($1::uuid[], $2::text[]) AS t (id, what) ORDER BY id ON CONFLICT (id) DO NOTHING
+INSERT INTO erased_id (id, kind, erasure_id)
+SELECT id, kind, $3 FROM unnest($1::uuid[], $2::text[]) AS t (id, kind) ORDER BY id ON CONFLICT (id) DO NOTHING
 """
 _PROVE = """
 INSERT INTO erasure (erasure_id, lead_ids, reason, caller, policy_version, removed, recorded_at)
@@ -63,36 +63,38 @@ _PAGE = f"{_PROOF} WHERE ($1::uuid IS NULL OR erasure_id < $1) ORDER BY erasure_
 
 @dataclass(frozen=True, slots=True)
 class Submissions:
-    """A person's submissions: all, those of them that still wait, and the leads that were held for them once."""
+    """A person's submissions: all, those of them that still wait, and the leads that were once pending for them."""
 
     all: list[UUID]
     waiting: list[UUID]
-    leads_once: list[UUID]
+    former_lead_ids: list[UUID]
 
 
-async def alone(connection: asyncpg.Connection, lead_id: UUID) -> None:
-    """Let nobody else erase whoever lives under this id until the commit: two who do would meet in saved answers in no order."""
-    ids = await family.ids_of(connection, lead_id)
+async def lock_erasure(connection: asyncpg.Connection, lead_id: UUID) -> None:
+    """Let nobody else erase the person under this id until the commit: two who do would meet in saved answers in no order."""
+    ids = await merge_group.find_lead_ids(connection, lead_id)
     await connection.fetch(_ALONE, str(ids[0] if ids else lead_id))
 
 
-async def find(connection: asyncpg.Connection, lead_id: UUID) -> tuple[list[UUID], frozenset[IdentityKey]] | None:
+async def find_person(
+    connection: asyncpg.Connection, lead_id: UUID
+) -> tuple[list[UUID], frozenset[IdentityKey]] | None:
     """The leads and keys of the person under this id as they are at this moment, without a lock."""
-    ids = await family.ids_of(connection, lead_id)
+    ids = await merge_group.find_lead_ids(connection, lead_id)
     return (ids, await _keys_of(connection, ids)) if ids else None
 
 
-async def lock(connection: asyncpg.Connection, ids: list[UUID], keys: frozenset[IdentityKey]) -> Family:
-    """Lock all of a person: keys first, then leads, as everybody does. Raises Moved if it has changed since it was found."""
+async def lock_person(connection: asyncpg.Connection, ids: list[UUID], keys: frozenset[IdentityKey]) -> PersonRecord:
+    """Lock all of a person: keys first, then leads, as everybody does. Raises ConcurrentMerge if it has changed since it was found."""
     await lock_keys(connection, sorted(keys)[:KEYS_LOCKED_MAX])
     leads: dict[UUID, Lead] = await lock_leads(connection, ids)
-    now = await find(connection, ids[0])
+    now = await find_person(connection, ids[0])
     if now is None or now[0] != ids or now[1] != keys or len(leads) != len(ids):
-        raise Moved
-    return Family(ids[0], leads, keys)
+        raise ConcurrentMerge
+    return PersonRecord(ids[0], leads, keys)
 
 
-async def submissions(connection: asyncpg.Connection, person: Family) -> Submissions:
+async def submissions(connection: asyncpg.Connection, person: PersonRecord) -> Submissions:
     """The submissions of a locked person, locked."""
     rows = await connection.fetch(_SUBMISSIONS, person.lead_ids, person.key_words)
     ids = [row["submission_id"] for row in rows]
@@ -100,53 +102,55 @@ async def submissions(connection: asyncpg.Connection, person: Family) -> Submiss
     return Submissions(ids, [row["submission_id"] for row in rows if row["waits"]], [row[0] for row in once])
 
 
-async def remove(connection: asyncpg.Connection, person: Family, said: Submissions) -> dict[str, int]:
+async def delete_person(
+    connection: asyncpg.Connection, person: PersonRecord, submissions: Submissions
+) -> dict[str, int]:
     """Delete all of a locked person; how many rows of what."""
     removed = {name: await execute_counting(connection, sql, person.key_words) for name, sql in _OF_KEYS.items()}
-    removed |= {name: await execute_counting(connection, sql, said.all) for name, sql in _OF_SUBMISSIONS.items()}
+    removed |= {name: await execute_counting(connection, sql, submissions.all) for name, sql in _OF_SUBMISSIONS.items()}
     removed["dead_letters"] = await execute_counting(
         connection, _DEAD_LETTERS, [str(lead_id) for lead_id in person.lead_ids]
     )
-    removed |= await remove_leads(connection, person.lead_ids)
+    removed |= await delete_leads(connection, person.lead_ids)
     accounts = {lead.account_id for lead in person.leads.values() if lead.account_id is not None}
     removed["account_names"] = await execute_counting(connection, _ACCOUNTS, sorted(accounts))
     return removed
 
 
-async def bury(connection: asyncpg.Connection, proof: Proof, submission_ids: Sequence[UUID]) -> None:
-    """Keep the proof, and the ids: they stay known as erased."""
-    ids = [*proof.lead_ids, *submission_ids]
-    what = ["lead"] * len(proof.lead_ids) + ["submission"] * len(submission_ids)
-    await connection.execute(_TOMBSTONES, ids, what, proof.erasure_id)
+async def save_erasure(connection: asyncpg.Connection, erasure: ErasureRecord, submission_ids: Sequence[UUID]) -> None:
+    """Save the record, and the ids as erased."""
+    ids = [*erasure.lead_ids, *submission_ids]
+    what = ["lead"] * len(erasure.lead_ids) + ["submission"] * len(submission_ids)
+    await connection.execute(_TOMBSTONES, ids, what, erasure.erasure_id)
     await connection.execute(
         _PROVE,
-        proof.erasure_id,
-        list(proof.lead_ids),
-        proof.reason,
-        proof.caller,
-        proof.policy_version,
-        orjson.dumps(dict(proof.removed)).decode(),
-        proof.recorded_at,
+        erasure.erasure_id,
+        list(erasure.lead_ids),
+        erasure.reason,
+        erasure.caller,
+        erasure.policy_version,
+        orjson.dumps(dict(erasure.removed)).decode(),
+        erasure.recorded_at,
     )
 
 
-async def fetch_proof(connection: asyncpg.Connection, erasure_id: UUID) -> Proof | None:
-    """One proof."""
+async def find_erasure(connection: asyncpg.Connection, erasure_id: UUID) -> ErasureRecord | None:
+    """One erasure."""
     row = await connection.fetchrow(_ONE, erasure_id)
-    return None if row is None else _proof(row)
+    return None if row is None else _erasure(row)
 
 
-async def page(connection: asyncpg.Connection, after: UUID | None, rows_max: int) -> list[Proof]:
-    """Proofs, newest first."""
-    return [_proof(row) for row in await connection.fetch(_PAGE, after, rows_max)]
+async def page(connection: asyncpg.Connection, after: UUID | None, rows_max: int) -> list[ErasureRecord]:
+    """Erasures, newest first."""
+    return [_erasure(row) for row in await connection.fetch(_PAGE, after, rows_max)]
 
 
 async def _keys_of(connection: asyncpg.Connection, lead_ids: list[UUID]) -> frozenset[IdentityKey]:
     return frozenset((row[0], row[1]) for row in await connection.fetch(_KEYS, lead_ids))
 
 
-def _proof(row: asyncpg.Record) -> Proof:
-    return Proof(
+def _erasure(row: asyncpg.Record) -> ErasureRecord:
+    return ErasureRecord(
         row["erasure_id"],
         tuple(row["lead_ids"]),
         row["reason"],

@@ -14,9 +14,10 @@ PAGE_BYTES = 4 * 1024 * 1024
 """A page ends behind the row with which its texts get larger than this; one text is bounded by the size of a request's body."""
 
 _LEADS = """
-SELECT l.lead_id, l.source, l.captured_at, l.recorded_at, l.held, l.merged_into, l.verdict, l.quality_score, l.policy_version,
+SELECT l.lead_id, l.source, l.captured_at, l.recorded_at, l.pending, l.merged_into, l.verdict, l.quality_score, l.policy_version,
        l.email, l.phone, l.first_name, l.last_name, l.company, l.domain, l.title, l.attributes::text AS attributes,
-       l.campaign::text AS campaign, l.stamps::text AS said_at, l.account_id, a.domain AS account_domain, a.name AS account_name
+       l.campaign::text AS campaign, l.field_timestamps::text AS field_timestamps,
+       l.account_id, a.domain AS account_domain, a.name AS account_name
 FROM lead l LEFT JOIN account a USING (account_id)
 WHERE l.lead_id = ANY ($1::uuid[]) ORDER BY l.lead_id = $2 DESC, l.lead_id
 """
@@ -44,7 +45,7 @@ _SUBMISSIONS = _bounded(
     "coalesce(octet_length(content), 0)",
     """
     SELECT submission_id, lead_id, source, caller, outcome, verdict, quality_score, policy_version, failed::text AS failed,
-           occurred_at, recorded_at, content, form, settled, settled_at
+           occurred_at, recorded_at, content, canonical, settled, settled_at
     FROM submission
     WHERE (lead_id = ANY ($1::uuid[]) OR (keys IS NOT NULL AND lead_id IS NULL AND keys && $2::text[])) AND submission_id > $3
     ORDER BY submission_id
@@ -63,7 +64,7 @@ _ACTIVITIES = _bounded(
 _HOOK_EVENTS = _bounded(
     "octet_length(content)",
     """
-    SELECT hook_event_id, source, event_id, act, reference::text AS reference, state, content, occurred_at, recorded_at
+    SELECT hook_event_id, source, event_id, action, reference::text AS reference, state, content, occurred_at, recorded_at
     FROM hook_event WHERE keys && $1::text[] AND hook_event_id > $2 ORDER BY hook_event_id
     """,
     "hook_event_id",
@@ -84,13 +85,15 @@ SELECT s.submission_id, s.lead_id, s.source, s.caller, s.outcome, s.verdict, s.q
 FROM submission s WHERE s.lead_id = ANY ($1::uuid[]) AND s.submission_id > $2 ORDER BY s.submission_id LIMIT $3
 """
 
-_JSON = frozenset({"attributes", "campaign", "said_at", "survivor_before", "failed", "properties", "reference"})
+_JSON = frozenset(
+    {"attributes", "campaign", "field_timestamps", "survivor_before", "failed", "properties", "reference"}
+)
 _HELPERS = frozenset({"bytes_before"})
 
 Row = dict[str, Any]
 
 
-async def by_index(connection: asyncpg.Connection) -> None:
+async def force_index_order(connection: asyncpg.Connection) -> None:
     """Have this transaction read pages in the order of an index, also while the planner takes a table that has just grown for a small
     one: it would sort all rows of a person for each page."""
     await connection.execute("SET LOCAL enable_sort = off")
@@ -107,7 +110,7 @@ async def keys(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> list
 
 
 async def merges(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> list[Row]:
-    """Merges in which they took part, with what was remembered to take them back."""
+    """Merges in which they took part, with what was remembered to revert them."""
     return _rows(await connection.fetch(_MERGES, lead_ids))
 
 

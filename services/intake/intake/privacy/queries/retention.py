@@ -11,15 +11,15 @@ from uuid import UUID
 import asyncpg
 
 WHAT = "submission"
-_PLACE = "SELECT dropped_to FROM retention WHERE what = $1"
+_PLACE = "SELECT dropped_to FROM retention WHERE kind = $1"
 _DROP = """
 WITH due AS (
     SELECT submission_id, verdict, verdict = 'quarantined' AND settled IS NULL AS waits
     FROM submission WHERE submission_id > $1 AND submission_id < $2
     ORDER BY submission_id LIMIT $3 FOR UPDATE
 ), dropped AS (
-    UPDATE submission s SET content = NULL, form = NULL, keys = NULL FROM due
-    WHERE s.submission_id = due.submission_id AND NOT due.waits AND (s.content IS NOT NULL OR s.form IS NOT NULL OR s.keys IS NOT NULL)
+    UPDATE submission s SET content = NULL, canonical = NULL, keys = NULL FROM due
+    WHERE s.submission_id = due.submission_id AND NOT due.waits AND (s.content IS NOT NULL OR s.canonical IS NOT NULL OR s.keys IS NOT NULL)
     RETURNING s.submission_id
 ), notes AS (
     UPDATE quarantine_decision d SET note = NULL, fields = NULL FROM due
@@ -29,8 +29,8 @@ SELECT (SELECT count(*) FROM due) AS seen, (SELECT count(*) FROM dropped) AS dro
        (SELECT submission_id FROM due ORDER BY submission_id DESC LIMIT 1) AS last
 """
 _REACHED = """
-INSERT INTO retention (what, dropped_to, recorded_at) VALUES ($1, $2, $3)
-ON CONFLICT (what) DO UPDATE SET dropped_to = excluded.dropped_to, recorded_at = excluded.recorded_at
+INSERT INTO retention (kind, dropped_to, recorded_at) VALUES ($1, $2, $3)
+ON CONFLICT (kind) DO UPDATE SET dropped_to = excluded.dropped_to, recorded_at = excluded.recorded_at
 """
 _IMPORT_FAILURES = """
 DELETE FROM import_failure f USING (

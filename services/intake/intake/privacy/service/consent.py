@@ -12,14 +12,14 @@ from accord.contracts.intake_events import ActivityRecorded
 from accord.db import Database, UnitOfWork, connection_of
 from accord.http.idempotency import Answer, Done, IdempotencyRequest, once
 from accord.ids import new_id
-from intake.leads.domain.consent import WITHDRAWAL, WITHDRAWN, Consent, given_at, in_force
+from intake.leads.domain.consent import WITHDRAWAL, WITHDRAWN, Consent, find_current_consent, resolve_given_at
 from intake.leads.domain.lead import Lead
-from intake.leads.domain.submission import ActivityIn, is_ahead
+from intake.leads.domain.submission import ActivityIn, is_in_future
 from intake.leads.queries import activities, consents
 from intake.leads.queries import leads as lead_queries
-from intake.leads.service.family import family_of
-from intake.leads.service.ledger import tried
-from intake.leads.service.person import ahead_of_time, unfit_submission
+from intake.leads.service.merge_group import get_merge_group
+from intake.leads.service.submissions import future_time_error, invalid_submission
+from intake.leads.service.unit_of_work import retry_on_conflict
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class ConsentStatement:
     text: str | None
 
 
-class Written(NamedTuple):
+class RecordedConsent(NamedTuple):
     """What was written down, and the lead that it is of."""
 
     lead_id: UUID
@@ -41,53 +41,53 @@ class Written(NamedTuple):
 async def record(
     database: Database,
     lead_id: UUID,
-    said: ConsentStatement,
+    statement: ConsentStatement,
     caller: str,
     idempotency_request: IdempotencyRequest | None,
-    encode: Callable[[Written], Answer],
-) -> Done[Written]:
-    """Write down what was said. A withdrawal is told to the others as an activity of the lead. Raises Problem 404, 410 or 422."""
+    encode: Callable[[RecordedConsent], Answer],
+) -> Done[RecordedConsent]:
+    """Write down what was said. A withdrawal is published as an activity of the lead. Raises Problem 404, 410 or 422."""
 
-    async def attempt() -> Done[Written]:
+    async def attempt() -> Done[RecordedConsent]:
         async with database.write_transaction() as unit_of_work:
             return await once(
-                unit_of_work, idempotency_request, lambda: _record(unit_of_work, lead_id, said, caller), encode
+                unit_of_work, idempotency_request, lambda: _record(unit_of_work, lead_id, statement, caller), encode
             )
 
-    return await tried(attempt)
+    return await retry_on_conflict(attempt)
 
 
-async def history(
+async def list_consents(
     database: Database, lead_id: UUID, after: tuple[datetime, UUID] | None, rows_max: int
 ) -> tuple[list[Consent], Consent | None]:
     """What was said, in the order in which it was given, and what holds now. Raises Problem 404 or 410."""
     async with database.read_transaction() as conn:
         connection = await connection_of(conn)
-        ids = await family_of(connection, lead_id)
+        ids = await get_merge_group(connection, lead_id)
         page = await consents.page(connection, ids, after, rows_max)
-        return page, in_force(await consents.newest(connection, ids))
+        return page, find_current_consent(await consents.newest(connection, ids))
 
 
-async def _record(unit_of_work: UnitOfWork, lead_id: UUID, said: ConsentStatement, caller: str) -> Written:
-    if is_ahead(said.given_at, unit_of_work.now):
-        raise unfit_submission(ahead_of_time("given_at"))
+async def _record(unit_of_work: UnitOfWork, lead_id: UUID, statement: ConsentStatement, caller: str) -> RecordedConsent:
+    if is_in_future(statement.given_at, unit_of_work.now):
+        raise invalid_submission(future_time_error("given_at"))
     connection, now = await unit_of_work.connection(), unit_of_work.now
-    lead = await _locked(unit_of_work, lead_id)
-    when = given_at(said.given_at, now, now)
-    row = consents.Row(lead.lead_id, new_id(), None, None, caller, said.basis, said.text, when)
+    lead = await _lock_survivor(unit_of_work, lead_id)
+    when = resolve_given_at(statement.given_at, now, now)
+    row = consents.Row(lead.lead_id, new_id(), None, None, caller, statement.basis, statement.text, when)
     await consents.insert(connection, [row], now)
-    if said.basis == WITHDRAWN:
+    if statement.basis == WITHDRAWN:
         await _publish_withdrawal(unit_of_work, lead, caller, when)
-    return Written(lead.lead_id, Consent(row.consent_id, row.basis, when, now, caller, row.text))
+    return RecordedConsent(lead.lead_id, Consent(row.consent_id, row.basis, when, now, caller, row.text))
 
 
-async def _locked(unit_of_work: UnitOfWork, lead_id: UUID) -> Lead:
-    """The lead that lives under this id, locked; it may be merged while it is looked for."""
+async def _lock_survivor(unit_of_work: UnitOfWork, lead_id: UUID) -> Lead:
+    """The survivor under this id, locked; it may be merged while it is looked for."""
     connection = await unit_of_work.connection()
-    (root, *_) = await family_of(connection, lead_id)
+    (root, *_) = await get_merge_group(connection, lead_id)
     lead = (await lead_queries.lock_leads(connection, [root])).get(root)
     if lead is None or lead.merged_into is not None:
-        raise lead_queries.Moved
+        raise lead_queries.ConcurrentMerge
     return lead
 
 

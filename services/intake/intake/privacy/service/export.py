@@ -14,10 +14,10 @@ import orjson
 import structlog
 
 from accord.db import Database, connection_of
-from intake.leads.domain.consent import in_force
-from intake.leads.domain.keys import key_word
-from intake.leads.queries import consents, family
-from intake.leads.service.family import absent, family_of
+from intake.leads.domain.consent import find_current_consent
+from intake.leads.domain.keys import format_key
+from intake.leads.queries import consents, merge_group
+from intake.leads.service.merge_group import get_merge_group, make_not_found
 from intake.privacy.queries import erasures, exports
 from intake.privacy.queries.exports import Row
 from intake.quarantine import queries as quarantine
@@ -33,7 +33,7 @@ P = TypeVar("P")
 _Read = Callable[[asyncpg.Connection, P], Awaitable[list[Row]]]
 
 
-class Interrupted(RuntimeError):
+class ExportInterrupted(RuntimeError):
     """The person was erased or merged while they were exported: what was sent so far is no whole, so it must not end like one."""
 
 
@@ -42,7 +42,7 @@ class Export:
 
     def __init__(self, database: Database, lead_id: UUID, caller: str) -> None:
         self._database = database
-        self._asked = lead_id
+        self._requested_id = lead_id
         self._caller = caller
         self._ids: list[UUID] = []
         self._words: list[str] = []
@@ -55,15 +55,15 @@ class Export:
         """Find the person. Raises Problem 404 or 410."""
         async with self._database.read_transaction() as conn:
             connection = await connection_of(conn)
-            found = await erasures.find(connection, self._asked)
+            found = await erasures.find_person(connection, self._requested_id)
             if found is None:
-                raise await absent(connection, self._asked)
+                raise await make_not_found(connection, self._requested_id)
         self._ids, keys = found
-        self._words = sorted(key_word(key) for key in keys)
+        self._words = sorted(format_key(key) for key in keys)
         log.info("person_exported", lead_id=str(self.lead_id), caller=self._caller)
 
     async def document(self) -> AsyncIterator[bytes]:
-        """The document, a part at a time. Raises Interrupted."""
+        """The document, a part at a time. Raises ExportInterrupted."""
         yield _json(await self._head())[:-1]
         lists = {
             "consents": self._pages(self._consents, None, lambda row: (row["given_at"], row["consent_id"])),
@@ -86,13 +86,13 @@ class Export:
     async def _head(self) -> dict[str, Any]:
         async with self._database.read_transaction() as conn:
             connection = await connection_of(conn)
-            await self._still_there(connection)
-            holds = in_force(await consents.newest(connection, self._ids))
+            await self._check_unchanged(connection)
+            current = find_current_consent(await consents.newest(connection, self._ids))
             return {
                 "format": FORMAT,
                 "exported_at": await connection.fetchval("SELECT now()"),
                 "lead_id": self.lead_id,
-                "consent_in_force": None if holds is None else holds.basis,
+                "consent_in_force": None if current is None else current.basis,
                 "leads": await exports.leads(connection, self._ids),
                 "keys": await exports.keys(connection, self._ids),
                 "merges": await exports.merges(connection, self._ids),
@@ -103,17 +103,17 @@ class Export:
         while True:
             async with self._database.read_transaction() as conn:
                 connection = await connection_of(conn)
-                await self._still_there(connection)
-                await exports.by_index(connection)
+                await self._check_unchanged(connection)
+                await exports.force_index_order(connection)
                 rows = await read(connection, place)
             if not rows:
                 return
             yield rows
             place = place_of(rows[-1])
 
-    async def _still_there(self, connection: asyncpg.Connection) -> None:
-        if await family.ids_of(connection, self.lead_id) != self._ids:
-            raise Interrupted("the person changed while being exported")
+    async def _check_unchanged(self, connection: asyncpg.Connection) -> None:
+        if await merge_group.find_lead_ids(connection, self.lead_id) != self._ids:
+            raise ExportInterrupted("the person changed while being exported")
 
     async def _consents(self, connection: asyncpg.Connection, after: tuple[Any, UUID] | None) -> list[Row]:
         return [asdict(one) for one in await consents.page(connection, self._ids, after, _CONSENTS_ROWS)]
@@ -122,7 +122,7 @@ class Export:
         rows = await exports.submissions(connection, self._ids, self._words, after)
         waited = [row["submission_id"] for row in rows if row["verdict"] == "quarantined"]
         decisions: dict[UUID, list[Row]] = {}
-        for one in await quarantine.decisions(connection, waited) if waited else []:
+        for one in await quarantine.list_decisions(connection, waited) if waited else []:
             decisions.setdefault(one.submission_id, []).append(asdict(one))
         return [row | {"decisions": decisions.get(row["submission_id"], [])} for row in rows]
 
@@ -152,5 +152,5 @@ async def submissions_of(
     """A page of the submissions of a lead, oldest first. Raises Problem 404 or 410."""
     async with database.read_transaction() as conn:
         connection = await connection_of(conn)
-        ids = await family_of(connection, lead_id)
+        ids = await get_merge_group(connection, lead_id)
         return list(await exports.submissions_of(connection, ids, after, rows_max, content=content))

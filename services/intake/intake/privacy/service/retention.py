@@ -22,16 +22,16 @@ QUARANTINED_MAX = 50
 class Retention:
     """The use case: one `round` at a time."""
 
-    def __init__(self, database: Database, quarantine: Quarantine, kept: timedelta) -> None:
+    def __init__(self, database: Database, quarantine: Quarantine, retention_period: timedelta) -> None:
         self._database = database
         self._quarantine = quarantine
-        self._kept = kept
+        self._retention_period = retention_period
 
-    async def round(self) -> bool:
+    async def run_once(self) -> bool:
         """Drop what is due, a bounded part of it; whether there is more."""
         async with self._database.read_transaction() as conn:
             now: datetime = (await conn.exec_driver_sql("SELECT now()")).scalar_one()
-        before = now - self._kept
+        before = now - self._retention_period
         expired = await self._expire(id_at(before))
         seen = await self._drop(id_at(before))
         rows = await self._drop_import_rows(before)
@@ -39,7 +39,7 @@ class Retention:
 
     def worker(self) -> Periodic:
         """The worker that does this for ever."""
-        return Periodic("retention", EVERY_S, self.round)
+        return Periodic("retention", EVERY_S, self.run_once)
 
     async def _expire(self, before: UUID) -> int:
         try:

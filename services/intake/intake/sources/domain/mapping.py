@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Literal
 
 from pydantic import JsonValue
@@ -96,58 +96,64 @@ class FieldMapping:
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
-def read(content: object, at: str = "/mapping") -> tuple[FieldMapping, list[Finding]]:
+def validate_mapping(content: object, at: str = "/mapping") -> tuple[FieldMapping, list[Finding]]:
     """The mapping in a JSON document, and everything that is wrong with it. `at`: the pointer where the document stands."""
     if content is None:
         return FieldMapping(), []
     if not isinstance(content, Mapping):
         return FieldMapping(), [Finding(at, "Must be an object with fields, columns or both")]
-    flaws = [Finding(_at(at, name), "There is no such part") for name in content if name not in ("fields", "columns")]
+    errors = [
+        Finding(child_pointer(at, name), "There is no such part")
+        for name in content
+        if name not in ("fields", "columns")
+    ]
     fields: dict[str, Rule] = {}
-    for target, said in _entries(content.get("fields"), f"{at}/fields", flaws):
-        place = _at(f"{at}/fields", target)
-        if _known(target, place, flaws) and (rule := _rule(said, place, flaws)) is not None:
+    for target, said in _entries(content.get("fields"), f"{at}/fields", errors):
+        place = child_pointer(f"{at}/fields", target)
+        if _check_target(target, place, errors) and (rule := _rule(said, place, errors)) is not None:
             fields[target] = rule
     columns: dict[str, str] = {}
-    for column, said in _entries(content.get("columns"), f"{at}/columns", flaws):
-        place = _at(f"{at}/columns", column)
+    for column, said in _entries(content.get("columns"), f"{at}/columns", errors):
+        place = child_pointer(f"{at}/columns", column)
         if not 0 < len(column) <= COLUMN_CHARS_MAX:
-            flaws.append(Finding(place, f"A column's name has 1 to {COLUMN_CHARS_MAX} characters"))
+            errors.append(Finding(place, f"A column's name has 1 to {COLUMN_CHARS_MAX} characters"))
         elif not isinstance(said, str):
-            flaws.append(Finding(place, "Must be the name of a field"))
-        elif _known(said, place, flaws):
+            errors.append(Finding(place, "Must be the name of a field"))
+        elif _check_target(said, place, errors):
             if said in columns.values():
-                flaws.append(Finding(place, "Another column is mapped to this field"))
+                errors.append(Finding(place, "Another column is mapped to this field"))
             columns[column] = said
-    return FieldMapping(fields, columns), flaws
+    return FieldMapping(fields, columns), errors
 
 
-def parse(content: object) -> FieldMapping:
+def parse_mapping(content: object) -> FieldMapping:
     """A mapping that was checked before."""
-    return read(content)[0]
+    return validate_mapping(content)[0]
 
 
-def default_flaws(defaults: object, at: str = "/defaults") -> list[Finding]:
+def validate_defaults(defaults: object, at: str = "/defaults") -> list[Finding]:
     """What is wrong with `{TARGET: VALUE}`, the values that hold where the mapping finds none."""
-    flaws: list[Finding] = []
-    for target, value in _entries(defaults, at, flaws):
-        place = _at(at, target)
-        if _known(target, place, flaws):
-            _check_const(value, place, flaws)
-    return flaws
+    errors: list[Finding] = []
+    for target, value in _entries(defaults, at, errors):
+        place = child_pointer(at, target)
+        if _check_target(target, place, errors):
+            _check_const(value, place, errors)
+    return errors
 
 
-def apply(mapping: FieldMapping, document: JsonValue, defaults: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def apply_mapping(
+    mapping: FieldMapping, document: JsonValue, defaults: Mapping[str, JsonValue]
+) -> dict[str, JsonValue]:
     """The submission, without its source, that the pointers of `mapping` find in `document`."""
     found: dict[str, JsonValue] = dict(defaults)
     for target, rule in mapping.fields.items():
-        value = _found(document, rule)
+        value = _resolve_rule(document, rule)
         if value is not None:
             found[target] = value
-    return assembled(found)
+    return nest_values(found)
 
 
-def _found(document: JsonValue, rule: Rule) -> JsonValue:
+def _resolve_rule(document: JsonValue, rule: Rule) -> JsonValue:
     if isinstance(rule, Const):
         return rule.value
     for way in (rule,) if isinstance(rule, str) else rule:
@@ -157,48 +163,54 @@ def _found(document: JsonValue, rule: Rule) -> JsonValue:
     return None
 
 
-def assembled(values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def nest_values(values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """The nested document of values by target. A number becomes text where text is due, a time of any common spelling RFC 3339; what
     cannot be read stays as it is, for the form of a submission to refuse with its place."""
     document: dict[str, JsonValue] = {}
     for target, value in values.items():
         spelt = _SPELLING.get(Targets.SHAPES.get(target, "attribute"))
-        _put(document, target, value if spelt is None else spelt(value))
+        _set(document, target, value if spelt is None else spelt(value))
     return document
 
 
-def as_text(value: JsonValue) -> JsonValue:
+def number_to_text(value: JsonValue) -> JsonValue:
     """A number as its digits; anything else as it is."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
     return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else str(value)
 
 
-def as_moment(value: JsonValue) -> JsonValue:
-    """A time as RFC 3339. Read are RFC 3339, ISO 8601 without an offset or with a blank for the T (taken as UTC), a date (its first
-    moment in UTC), and seconds or milliseconds since 1970, as number or digits. Anything else is given back as it is."""
+def parse_time(value: JsonValue, zone: tzinfo = UTC) -> datetime | JsonValue:
+    """A time as tools and people write it: RFC 3339, ISO 8601 without an offset or a date alone (both in `zone`; a date is its midnight),
+    and seconds or milliseconds since 1970, as number or digits. Anything else is returned unchanged."""
     if isinstance(value, str):
         text = value.strip()
         if text.isascii() and text.isdigit() and len(text) >= 9:
-            return _since_1970(int(text[:20]), value)
+            return _from_epoch(int(text[:20]), value)
         try:
-            read = datetime.fromisoformat(text)
+            found = datetime.fromisoformat(text)
         except ValueError:
             return value
-        return (read if read.tzinfo else read.replace(tzinfo=UTC)).isoformat()
+        return found if found.tzinfo else found.replace(tzinfo=zone)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return _since_1970(value, value)
+        return _from_epoch(value, value)
     return value
 
 
-def _since_1970(number: float, otherwise: JsonValue) -> JsonValue:
+def _from_epoch(number: float, otherwise: JsonValue) -> datetime | JsonValue:
     try:
-        return datetime.fromtimestamp(number / 1000 if abs(number) >= _MILLISECONDS_FROM else number, UTC).isoformat()
+        return datetime.fromtimestamp(number / 1000 if abs(number) >= _MILLISECONDS_FROM else number, UTC)
     except (ValueError, OverflowError, OSError):
         return otherwise
 
 
-_SPELLING: Mapping[Shape, Callable[[JsonValue], JsonValue]] = {"text": as_text, "moment": as_moment}
+def normalize_time(value: JsonValue) -> JsonValue:
+    """A time as RFC 3339, in UTC where it names no offset; anything else is returned unchanged."""
+    found = parse_time(value)
+    return found.isoformat() if isinstance(found, datetime) else found
+
+
+_SPELLING: Mapping[Shape, Callable[[JsonValue], JsonValue]] = {"text": number_to_text, "moment": normalize_time}
 
 
 def resolve(document: JsonValue, pointer: str) -> JsonValue:
@@ -215,7 +227,7 @@ def resolve(document: JsonValue, pointer: str) -> JsonValue:
     return node
 
 
-def _put(document: dict[str, JsonValue], target: str, value: JsonValue) -> None:
+def _set(document: dict[str, JsonValue], target: str, value: JsonValue) -> None:
     *parents, last = target.split(".") if not target.startswith("attributes.") else target.split(".", 1)
     node = document
     for name in parents:
@@ -226,54 +238,54 @@ def _put(document: dict[str, JsonValue], target: str, value: JsonValue) -> None:
     node[last] = value
 
 
-def _entries(content: object, at: str, flaws: list[Finding]) -> list[tuple[str, JsonValue]]:
+def _entries(content: object, at: str, errors: list[Finding]) -> list[tuple[str, JsonValue]]:
     if content is None:
         return []
     if not isinstance(content, Mapping):
-        flaws.append(Finding(at, "Must be an object"))
+        errors.append(Finding(at, "Must be an object"))
         return []
     if len(content) > TARGETS_MAX:
-        flaws.append(Finding(at, f"May have {TARGETS_MAX} entries"))
+        errors.append(Finding(at, f"May have {TARGETS_MAX} entries"))
         return []
     return [(str(name), value) for name, value in content.items()]
 
 
-def _known(target: str, place: str, flaws: list[Finding]) -> bool:
+def _check_target(target: str, place: str, errors: list[Finding]) -> bool:
     if Targets.shape(target) is not None:
         return True
-    flaws.append(Finding(place, "There is no such field of a submission"))
+    errors.append(Finding(place, "There is no such field of a submission"))
     return False
 
 
-def _rule(said: JsonValue, place: str, flaws: list[Finding]) -> Rule | None:
+def _rule(said: JsonValue, place: str, errors: list[Finding]) -> Rule | None:
     if isinstance(said, str):
-        return said if _check_pointer(said, place, flaws) else None
+        return said if _check_pointer(said, place, errors) else None
     if isinstance(said, list) and 0 < len(said) <= POINTERS_MAX:
-        checked = [_check_pointer(one, f"{place}/{index}", flaws) for index, one in enumerate(said)]
+        checked = [_check_pointer(one, f"{place}/{index}", errors) for index, one in enumerate(said)]
         return tuple(str(one) for one in said) if all(checked) else None
     if isinstance(said, Mapping) and set(said) == {"const"}:
-        return Const(said["const"]) if _check_const(said["const"], f"{place}/const", flaws) else None
-    flaws.append(
+        return Const(said["const"]) if _check_const(said["const"], f"{place}/const", errors) else None
+    errors.append(
         Finding(place, f'Must be a JSON Pointer, a list of 1 to {POINTERS_MAX} of them, or {{"const": VALUE}}')
     )
     return None
 
 
-def _check_pointer(said: JsonValue, place: str, flaws: list[Finding]) -> bool:
+def _check_pointer(said: JsonValue, place: str, errors: list[Finding]) -> bool:
     if isinstance(said, str) and 0 < len(said) <= POINTER_CHARS_MAX and _POINTER.match(said):
         return True
-    flaws.append(Finding(place, "Must be a JSON Pointer such as /data/email"))
+    errors.append(Finding(place, "Must be a JSON Pointer such as /data/email"))
     return False
 
 
-def _check_const(value: JsonValue, place: str, flaws: list[Finding]) -> bool:
+def _check_const(value: JsonValue, place: str, errors: list[Finding]) -> bool:
     if isinstance(value, bool) or (isinstance(value, int | float) and abs(value) <= 2**53):
         return True
     if isinstance(value, str) and 0 < len(value) <= CONST_CHARS_MAX:
         return True
-    flaws.append(Finding(place, f"Must be a truth value, a number or a text of 1 to {CONST_CHARS_MAX} characters"))
+    errors.append(Finding(place, f"Must be a truth value, a number or a text of 1 to {CONST_CHARS_MAX} characters"))
     return False
 
 
-def _at(base: str, name: object) -> str:
+def child_pointer(base: str, name: object) -> str:
     return base + pointer(name)

@@ -1,4 +1,4 @@
-"""The keyed hashes by which tools prove what they send. Pure; always over the raw bytes, always compared in constant time."""
+"""The keyed hashes by which tools sign what they send. Pure; always over the raw bytes, always compared in constant time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REPLAY_WINDOW = timedelta(minutes=5)
 """How far a signed time may lie from ours, in either direction (Standard Webhooks; HubSpot v3)."""
 
 Refusal = Literal["no-secret", "missing", "wrong", "stale", "ahead"]
-"""Why a request proves nothing: the source has no secret to prove it by; there is no signature, or none of its form; it is not ours;
+"""Why verification failed: the source has no secret to verify with; there is no signature, or none of its form; it is not ours;
 its time is past or before the replay window."""
 
 Mac = Callable[[bytes], bytes]
@@ -37,7 +37,7 @@ def keyed_sha256(message: bytes) -> Mac:
     return lambda key: hashlib.sha256(key + message).digest()
 
 
-def unhex(text: str) -> bytes | None:
+def decode_hex(text: str) -> bytes | None:
     """The bytes of a digest in hexadecimal, either case; None for anything else."""
     try:
         return binascii.unhexlify(text.strip())
@@ -45,7 +45,7 @@ def unhex(text: str) -> bytes | None:
         return None
 
 
-def unbase64(text: str) -> bytes | None:
+def decode_base64(text: str) -> bytes | None:
     """The bytes of a digest in standard base64; None for anything else."""
     try:
         return base64.b64decode(text.strip().encode("ascii"), validate=True)
@@ -53,7 +53,7 @@ def unbase64(text: str) -> bytes | None:
         return None
 
 
-def signed(offered: Iterable[bytes | None], keys: Iterable[bytes], mac: Mac) -> Refusal | None:
+def check_signature(offered: Iterable[bytes | None], keys: Iterable[bytes], mac: Mac) -> Refusal | None:
     """None if one of the digests offered is what one of the keys gives, else why not. No digest of a readable form: `missing`."""
     digests = [digest for digest in offered if digest]
     expected = [mac(key) for key in keys]
@@ -68,7 +68,7 @@ def signed(offered: Iterable[bytes | None], keys: Iterable[bytes], mac: Mac) -> 
     return None if found else "wrong"
 
 
-def same_secret(offered: str | None, secrets: Iterable[bytes]) -> Refusal | None:
+def check_secret(offered: str | None, secrets: Iterable[bytes]) -> Refusal | None:
     """None if the text is one of the secrets, else why not."""
     known = list(secrets)
     if not known:
@@ -81,7 +81,7 @@ def same_secret(offered: str | None, secrets: Iterable[bytes]) -> Refusal | None
     return None if found else "wrong"
 
 
-def in_window(seconds: float | None, now: datetime) -> Refusal | None:
+def check_time_window(seconds: float | None, now: datetime) -> Refusal | None:
     """None if a signed time, in seconds since 1970, lies within REPLAY_WINDOW of now, else why not."""
     if seconds is None:
         return "missing"
@@ -91,7 +91,7 @@ def in_window(seconds: float | None, now: datetime) -> Refusal | None:
     return "ahead" if -apart > REPLAY_WINDOW.total_seconds() else None
 
 
-def whole_seconds(text: str | None) -> int | None:
+def parse_integer(text: str | None) -> int | None:
     """A header's number of seconds or milliseconds; None unless it is a plain decimal number."""
     if text is None or not (text.isascii() and text.isdigit() and len(text) <= 16):
         return None

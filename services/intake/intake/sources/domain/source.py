@@ -1,5 +1,5 @@
-"""A configured source: by which adapter its tool speaks to us, how its fields become ours, and which secrets prove it. Pure; the
-secrets are sealed here, never in clear.
+"""A configured source: by which adapter its tool speaks to us, how its fields become ours, and which secrets verify it. Pure; the
+secrets are encrypted here, never in clear.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
-from intake.sources.domain.mapping import FieldMapping, parse
+from intake.sources.domain.mapping import FieldMapping, parse_mapping
 
 SECRETS_VALID_MAX = 2
-"""Of one use, at a time: the new one and the one before, so that a tool can be changed over without losing an event."""
+"""Of one kind, at a time: the new one and the one before, so that a tool can be changed over without losing an event."""
 
 
 @dataclass(frozen=True, slots=True)
-class SealedSecret:
-    """One secret as it lies in the database. `use` is what the adapter needs it for (`signing`, `url`, `token`, …)."""
+class EncryptedSecret:
+    """One secret as it lies in the database. `kind` is what the adapter needs it for (`signing`, `url`, `token`, …)."""
 
-    use: str
+    kind: str
     secret_id: str
-    sealed: str
+    encrypted: str
     set_at: datetime
     until: datetime | None = None
     """The moment from which it is no longer valid; None: until it is replaced or dropped."""
@@ -37,7 +37,7 @@ class Source:
     settings: Mapping[str, JsonValue]
     mapping_document: Mapping[str, JsonValue]
     defaults: Mapping[str, JsonValue]
-    secrets: tuple[SealedSecret, ...] = field(default=(), repr=False)
+    secrets: tuple[EncryptedSecret, ...] = field(default=(), repr=False)
     version: int = 1
     created_at: datetime | None = None
     updated_at: datetime | None = None
@@ -45,4 +45,4 @@ class Source:
     @property
     def mapping(self) -> FieldMapping:
         """The mapping ready for use; parsed anew each time, so keep it."""
-        return parse(self.mapping_document)
+        return parse_mapping(self.mapping_document)

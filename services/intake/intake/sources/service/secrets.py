@@ -1,8 +1,8 @@
-"""Seals the secrets of sources for the database, and opens them again: AES-256-GCM (NIST SP 800-38D) by `cryptography`. It writes no secret
+"""Encrypts the secrets of sources for the database, and decrypts them: AES-256-GCM (NIST SP 800-38D) by `cryptography`. It writes no secret
 anywhere and has no default key.
 
-A sealed secret is bound to what it belongs to (source, use, id), so that nobody can put one in the place of another. The first key seals,
-all of them open; a sealed secret says by which key it was made, so that keys can be changed one after the other.
+An encrypted secret is bound to what it belongs to (source, kind, id), so that nobody can put one in the place of another. The first key
+encrypts, all of them decrypt; an encrypted secret says by which key it was made, so that keys can be changed one after the other.
 """
 
 from __future__ import annotations
@@ -20,65 +20,65 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 KEY_BYTES = 32
 KEYS_MAX = 10
 _VERSION = b"\x01"
-_MARK_BYTES = 4
+_FINGERPRINT_BYTES = 4
 _NONCE_BYTES = 12
 
 
-class NoKeys(Exception):
-    """There is no key to seal with: ACCORD_SECRETS_KEYS is not set."""
+class NoEncryptionKey(Exception):
+    """There is no key to encrypt with: ACCORD_SECRETS_KEYS is not set."""
 
 
-class NotOpened(Exception):
-    """None of the keys opens it: it was sealed with a key that is gone, or for something else."""
+class DecryptionFailed(Exception):
+    """None of the keys decrypts it: it was encrypted with a key that is gone, or for something else."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    mark: bytes
+    fingerprint: bytes
     """The first bytes of the key's hash; tells keys apart and gives nothing of them away that could be of use."""
     cipher: AESGCM = field(repr=False)
 
 
-class Vault:
-    """Seals and opens. Without keys it holds nothing, and says so."""
+class SecretCipher:
+    """Encrypts and decrypts. Without keys it holds nothing, and says so."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
-        self._keys = [_Key(sha256(key).digest()[:_MARK_BYTES], AESGCM(key)) for key in keys]
+        self._keys = [_Key(sha256(key).digest()[:_FINGERPRINT_BYTES], AESGCM(key)) for key in keys]
 
     @property
-    def can_seal(self) -> bool:
+    def can_encrypt(self) -> bool:
         return bool(self._keys)
 
-    def seal(self, secret: str, *belongs_to: str) -> str:
-        """The secret as text for the database. Raises NoKeys."""
+    def encrypt(self, secret: str, *belongs_to: str) -> str:
+        """The secret as text for the database. Raises NoEncryptionKey."""
         if not self._keys:
-            raise NoKeys
+            raise NoEncryptionKey
         key, nonce = self._keys[0], os.urandom(_NONCE_BYTES)
         closed = key.cipher.encrypt(nonce, secret.encode(), _context(belongs_to))
-        return base64.urlsafe_b64encode(_VERSION + key.mark + nonce + closed).decode()
+        return base64.urlsafe_b64encode(_VERSION + key.fingerprint + nonce + closed).decode()
 
-    def open(self, sealed: str, *belongs_to: str) -> str:
-        """What was sealed. Raises NotOpened."""
+    def decrypt(self, encrypted: str, *belongs_to: str) -> str:
+        """What was encrypted. Raises DecryptionFailed."""
         try:
-            raw = base64.urlsafe_b64decode(sealed.encode())
+            raw = base64.urlsafe_b64decode(encrypted.encode())
         except (binascii.Error, ValueError):
-            raise NotOpened from None
-        mark, rest = raw[1 : 1 + _MARK_BYTES], raw[1 + _MARK_BYTES :]
+            raise DecryptionFailed from None
+        fingerprint, rest = raw[1 : 1 + _FINGERPRINT_BYTES], raw[1 + _FINGERPRINT_BYTES :]
         for key in self._keys if raw[:1] == _VERSION else ():
-            if key.mark == mark:
+            if key.fingerprint == fingerprint:
                 try:
                     return key.cipher.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], _context(belongs_to)).decode()
                 except (InvalidTag, ValueError):
-                    raise NotOpened from None
-        raise NotOpened
+                    raise DecryptionFailed from None
+        raise DecryptionFailed
 
-    def is_current(self, sealed: str) -> bool:
-        """Whether it was sealed with the first key, so that the others are not needed for it."""
+    def is_current(self, encrypted: str) -> bool:
+        """Whether it was encrypted with the first key, so that the others are not needed for it."""
         try:
-            raw = base64.urlsafe_b64decode(sealed.encode())
+            raw = base64.urlsafe_b64decode(encrypted.encode())
         except (binascii.Error, ValueError):
             return False
-        return bool(self._keys) and raw[: 1 + _MARK_BYTES] == _VERSION + self._keys[0].mark
+        return bool(self._keys) and raw[: 1 + _FINGERPRINT_BYTES] == _VERSION + self._keys[0].fingerprint
 
 
 def _context(belongs_to: Sequence[str]) -> bytes:
@@ -86,8 +86,8 @@ def _context(belongs_to: Sequence[str]) -> bytes:
     return b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in ("accord.source", *belongs_to))
 
 
-def keys_of(text: str) -> list[bytes]:
-    """The keys in a setting: base64 (either alphabet) of 32 bytes each, apart by commas or white space, the sealing one first.
+def parse_keys(text: str) -> list[bytes]:
+    """The keys in a setting: base64 (either alphabet) of 32 bytes each, apart by commas or white space, the one that encrypts first.
 
     Raises ValueError, with no word of what stood there.
     """

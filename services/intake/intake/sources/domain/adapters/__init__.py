@@ -11,11 +11,11 @@ from intake.sources.domain.adapters import (
     mailchimp,
     mautic,
     meta,
-    own,
     segment,
     standard_webhooks,
     typeform,
 )
+from intake.sources.domain.adapters import custom as own
 from intake.sources.domain.adapters.base import AnyAdapter
 
 ADAPTERS: Mapping[str, AnyAdapter] = {

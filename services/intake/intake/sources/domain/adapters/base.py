@@ -1,7 +1,7 @@
-"""The one shape of all adapters: how a request of a tool is proved, and what it says. Pure; nothing here asks a network or a clock.
+"""The one shape of all adapters: how a request of a tool is verified, and what it says. Pure; nothing here asks a network or a clock.
 
-`prove` sees the raw bytes and comes first. `read` sees the parsed body of a proved request and gives what it says, event by event; an event
-that cannot be understood is `Unreadable` and spoils no other. `fetch` says how the record that a thin event only names is asked for.
+`verify` sees the raw bytes and comes first. `read` parses the body of a verified request into events; one
+that cannot be understood is `Unreadable` and spoils no other. `fetch` says how a record is fetched that an event only names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EVENTS_MAX = 1_000
 """Events of one body. HubSpot sends up to 100, Mautic and CloudEvents as many as are configured."""
 
 Secrets = Mapping[str, Sequence[bytes]]
-"""The secrets that are valid now, by use; two of one use while a tool is being changed over."""
+"""The secrets that are valid now, by kind; two of one kind while a tool is being changed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +38,23 @@ class HookRequest:
     body: bytes = field(default=b"", repr=False)
     path_secret: str | None = field(default=None, repr=False)
     """What stands behind the source's name in the path."""
-    key_holder: bool = False
+    has_api_key: bool = False
     """Whether the caller has an API key of Accord that may write leads."""
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class Verification:
     """Whether the request was made by somebody who knows the source's secret; `refusal` says why not."""
 
     refusal: Refusal | None = None
 
     @property
-    def holds(self) -> bool:
+    def is_verified(self) -> bool:
         return self.refusal is None
 
 
 @dataclass(frozen=True, slots=True)
-class Greeting:
+class HandshakeResponse:
     """The answer to a tool's handshake."""
 
     status: int
@@ -73,7 +73,7 @@ class Submitted:
 
 
 @dataclass(frozen=True, slots=True)
-class Acted:
+class ActivityOccurred:
     """Something that a known person did, or that was done to them. `email` or `external_id` names the person."""
 
     event_id: str
@@ -88,7 +88,7 @@ class Acted:
 
 
 @dataclass(frozen=True, slots=True)
-class Thin:
+class RecordReference:
     """An event that names a record and does not hold it. `reference` is what `fetch` needs to ask for it."""
 
     event_id: str
@@ -127,7 +127,7 @@ class Unreadable:
     content: JsonValue = field(repr=False)
 
 
-Said = Submitted | Acted | Thin | Deleted | Ignored | Unreadable
+ToolEvent = Submitted | ActivityOccurred | RecordReference | Deleted | Ignored | Unreadable
 
 
 class HookSettings(BaseModel):
@@ -137,14 +137,14 @@ class HookSettings(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class FetchRequest:
     """One GET of the outbound port: a URL, headers, and the secret that goes into `Authorization: Bearer`. `optional`: without an
     answer the record is read all the same."""
 
     part: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    token: str = "token"  # noqa: S105 - the use of a secret, no secret
+    token: str = "token"  # noqa: S105 - the kind of a secret, no secret
     optional: bool = False
 
 
@@ -156,41 +156,45 @@ Answers = Mapping[str, JsonValue]
 
 
 class Fetch(Protocol[_Settings_contra]):
-    """How a thin event's record is had: what to ask next, given the answers so far (None: nothing more), and the view of it all."""
+    """How a record is fetched that an event only names: the next request, given the answers so far (None: no more), and the view of all."""
 
-    def ask(self, reference: Mapping[str, JsonValue], answers: Answers, settings: _Settings_contra) -> Ask | None: ...
+    def next_request(
+        self, reference: Mapping[str, JsonValue], answers: Answers, settings: _Settings_contra
+    ) -> FetchRequest | None: ...
 
-    def view(self, event: JsonValue, answers: Answers, settings: _Settings_contra) -> JsonValue: ...
+    def build_view(self, event: JsonValue, answers: Answers, settings: _Settings_contra) -> JsonValue: ...
 
 
-BodyForm = Literal["json", "form", "either"]
+BodyFormat = Literal["json", "form", "either"]
 
 
-def no_flaw(_use: str, _secret: str) -> str | None:
+def accept_any_secret(_use: str, _secret: str) -> str | None:
     """For tools whose secrets have no form."""
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter(Generic[Settings]):
-    """One tool. `uses` are the secrets that it knows, with what each is for; `fields` and `spread` how its view becomes a submission.
+    """One tool. `secret_kinds` are the secrets that it knows, with what each is for; `fields` and `attribute_sources` how its view
+    becomes a submission.
 
-    `spread` names places of the view whose single values become attributes of the same name, unless a rule of `fields` has taken them.
+    `attribute_sources` names places of the view whose single values become attributes of the same name, unless a rule of `fields`
+    has taken them.
     """
 
     name: str
     title: str
-    uses: Mapping[str, str]
+    secret_kinds: Mapping[str, str]
     settings: type[Settings]
-    prove: Callable[[HookRequest, Secrets, Settings, datetime], Proof]
-    read: Callable[[HookRequest, JsonValue, Settings], list[Said]]
+    verify: Callable[[HookRequest, Secrets, Settings, datetime], Verification]
+    read: Callable[[HookRequest, JsonValue, Settings], list[ToolEvent]]
     fields: Mapping[str, Rule]
-    spread: tuple[str, ...] = ()
-    body: BodyForm = "json"
-    greet: Callable[[HookRequest, Secrets, Settings], Greeting | Refusal] | None = None
+    attribute_sources: tuple[str, ...] = ()
+    body: BodyFormat = "json"
+    handshake: Callable[[HookRequest, Secrets, Settings], HandshakeResponse | Refusal] | None = None
     fetch: Fetch[Settings] | None = None
-    secret_flaw: Callable[[str, str], str | None] = no_flaw
-    """What is wrong with a secret of this use; None if nothing is."""
+    validate_secret: Callable[[str, str], str | None] = accept_any_secret
+    """What is wrong with a secret of this kind; None if nothing is."""
 
 
 AnyAdapter = Adapter[Any]
@@ -209,18 +213,29 @@ def event_id(*parts: JsonValue) -> str:
     return text if len(text) <= EVENT_ID_CHARS_MAX and text.isprintable() else digest_id(text)
 
 
-def obj(value: JsonValue) -> dict[str, JsonValue]:
+def as_object(value: JsonValue) -> dict[str, JsonValue]:
     """The value if it is an object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
-def items(value: JsonValue) -> list[JsonValue]:
+def as_list(value: JsonValue) -> list[JsonValue]:
     """The value if it is a list, else a list of none."""
     return value if isinstance(value, list) else []
 
 
-def text_of(value: JsonValue) -> str | None:
+def to_text(value: JsonValue) -> str | None:
     """A text that says something, or a whole number's digits; None for anything else."""
     if isinstance(value, str):
         return value.strip() or None
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def reject_constant(name: str) -> JsonValue:
+    """For `parse_constant`: NaN and the infinities are no JSON. Raises ValueError."""
+    raise ValueError(f"{name} is no JSON")
+
+
+def split_full_name(full: str) -> tuple[str, str | None]:
+    """First and last name: the last word is taken for the last name."""
+    first, _, last = full.rpartition(" ")
+    return (first, last) if first else (last, None)

@@ -1,5 +1,5 @@
 """CloudEvents 1.0 over HTTP (HTTP protocol binding 1.0.2): binary, structured and batched. The protocol signs nothing, so a bearer token
-proves the sender. Source and id together are the event's id, as the specification has it.
+verifies the sender. Source and id together are the event's id, as the specification has it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from intake.sources.domain.adapters.base import (
     EVENTS_MAX,
     Adapter,
     HookRequest,
-    Proof,
-    Said,
     Secrets,
+    ToolEvent,
     Unreadable,
+    Verification,
+    as_list,
+    as_object,
     digest_id,
     event_id,
-    items,
-    obj,
-    text_of,
+    reject_constant,
+    to_text,
 )
-from intake.sources.domain.adapters.bearer import BEARER, prove_bearer
+from intake.sources.domain.adapters.bearer import BEARER, verify_bearer
 from intake.sources.domain.adapters.typed import TypedSettings
 
 _STRUCTURED = "application/cloudevents+json"
@@ -36,16 +37,16 @@ _BATCH = "application/cloudevents-batch+json"
 _ATTRIBUTE = "ce-"
 
 
-def prove(request: HookRequest, secrets: Secrets, _settings: TypedSettings, _now: datetime) -> Proof:
+def verify(request: HookRequest, secrets: Secrets, _settings: TypedSettings, _now: datetime) -> Verification:
     """`Authorization: Bearer` with a key of Accord that may write leads, or with the source's own token."""
-    return prove_bearer(request, secrets)
+    return verify_bearer(request, secrets)
 
 
-def read(request: HookRequest, document: JsonValue, settings: TypedSettings) -> list[Said]:
+def read(request: HookRequest, document: JsonValue, settings: TypedSettings) -> list[ToolEvent]:
     """The events of a body, whichever of the three modes it is in."""
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media == _BATCH:
-        return [_parse_event(one, one, settings) for one in items(document)[:EVENTS_MAX]]
+        return [_parse_event(one, one, settings) for one in as_list(document)[:EVENTS_MAX]]
     if media == _STRUCTURED:
         return [_parse_event(document, document, settings)]
     event = {**_attributes(request.headers), "data": document}
@@ -61,39 +62,35 @@ def _attributes(headers: Mapping[str, str]) -> dict[str, JsonValue]:
     }
 
 
-def _parse_event(event: JsonValue, content: JsonValue, settings: TypedSettings) -> Said:
-    view = obj(event)
-    id_, source, type_ = (text_of(view.get(name)) for name in ("id", "source", "type"))
+def _parse_event(event: JsonValue, content: JsonValue, settings: TypedSettings) -> ToolEvent:
+    view = as_object(event)
+    id_, source, type_ = (to_text(view.get(name)) for name in ("id", "source", "type"))
     if id_ is None or source is None or type_ is None:
         return Unreadable(digest_id(content), "it lacks one of id, source, type", content)
     key = event_id(source, id_)
     if view.get("specversion") != "1.0":
         return Unreadable(key, "its specversion is not 1.0", content)
     if "data_base64" in view:
-        view = {**view, "data": _decoded(view["data_base64"])}
-    return typed.said_of(key, type_, view, content, view.get("time"), settings)
+        view = {**view, "data": _decode_base64_json(view["data_base64"])}
+    return typed.parse_event(key, type_, view, content, view.get("time"), settings)
 
 
-def _decoded(said: JsonValue) -> JsonValue:
+def _decode_base64_json(said: JsonValue) -> JsonValue:
     """JSON in base64; None if it is something else."""
     try:
-        found: JsonValue = json.loads(base64.b64decode(str(said), validate=True), parse_constant=_no_number)
+        found: JsonValue = json.loads(base64.b64decode(str(said), validate=True), parse_constant=reject_constant)
     except (binascii.Error, ValueError, RecursionError):
         return None
     return found
 
 
-def _no_number(name: str) -> JsonValue:
-    raise ValueError(f"{name} is no JSON")
-
-
 ADAPTER = Adapter(
     name="cloudevents",
     title="CloudEvents",
-    uses={"bearer": BEARER},
+    secret_kinds={"bearer": BEARER},
     settings=TypedSettings,
-    prove=prove,
+    verify=verify,
     read=read,
     fields={**typed.FIELDS, "occurred_at": "/time"},
-    spread=typed.SPREAD,
+    attribute_sources=typed.ATTRIBUTE_SOURCES,
 )

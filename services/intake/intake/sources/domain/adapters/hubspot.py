@@ -16,31 +16,31 @@ from intake.sources.domain.adapters.base import (
     EVENTS_MAX,
     Adapter,
     Answers,
-    Ask,
     Deleted,
+    FetchRequest,
     HookRequest,
     HookSettings,
     Ignored,
-    Proof,
-    Said,
+    RecordReference,
     Secrets,
-    Thin,
+    ToolEvent,
     Unreadable,
+    Verification,
+    as_list,
+    as_object,
     digest_id,
     event_id,
-    items,
-    obj,
-    text_of,
+    to_text,
 )
 from intake.sources.domain.adapters.urls import BaseUrl
 from intake.sources.domain.signatures import (
+    check_signature,
+    check_time_window,
+    decode_base64,
+    decode_hex,
     hmac_sha256,
-    in_window,
     keyed_sha256,
-    signed,
-    unbase64,
-    unhex,
-    whole_seconds,
+    parse_integer,
 )
 
 PROPERTIES = (
@@ -78,46 +78,46 @@ class HubSpotSettings(HookSettings):
     on_deletion: Literal["note", "erase"] = "note"
 
 
-def prove(request: HookRequest, secrets: Secrets, settings: HubSpotSettings, now: datetime) -> Proof:
+def verify(request: HookRequest, secrets: Secrets, settings: HubSpotSettings, now: datetime) -> Verification:
     """v3: `X-HubSpot-Signature-v3` = base64(HMAC-SHA256(client secret, method + URI + body + timestamp)), timestamp in milliseconds.
     v1: `X-HubSpot-Signature` = hex(SHA-256(client secret + body)); it has no time, so only its event ids guard against replays."""
     keys = secrets.get("signing", ())
     given = request.headers.get("x-hubspot-signature-v3")
     if given is not None:
         timestamp = request.headers.get("x-hubspot-request-timestamp", "")
-        milliseconds = whole_seconds(timestamp)
+        milliseconds = parse_integer(timestamp)
         if keys and milliseconds is None:
-            return Proof("missing")
-        refusal: Proof | None = None
-        for url in dict.fromkeys((request.url, decoded(request.url))):
+            return Verification("missing")
+        refusal: Verification | None = None
+        for url in dict.fromkeys((request.url, decode_uri(request.url))):
             mac = hmac_sha256(request.method.encode(), url.encode(), request.body, timestamp.encode())
-            proof = Proof(signed([unbase64(given)], keys, mac))
-            if proof.holds:
-                return Proof(in_window(None if milliseconds is None else milliseconds / 1000, now))
-            refusal = refusal or proof
-        return refusal or Proof("wrong")
+            verification = Verification(check_signature([decode_base64(given)], keys, mac))
+            if verification.is_verified:
+                return Verification(check_time_window(None if milliseconds is None else milliseconds / 1000, now))
+            refusal = refusal or verification
+        return refusal or Verification("wrong")
     first = request.headers.get("x-hubspot-signature")
     version = request.headers.get("x-hubspot-signature-version", "v1")
     if not keys or settings.signatures == "v3" or first is None or version != "v1":
-        return Proof("missing" if keys else "no-secret")
-    return Proof(signed([unhex(first)], keys, keyed_sha256(request.body)))
+        return Verification("missing" if keys else "no-secret")
+    return Verification(check_signature([decode_hex(first)], keys, keyed_sha256(request.body)))
 
 
-def decoded(url: str) -> str:
+def decode_uri(url: str) -> str:
     """The URI as HubSpot hashes it: the escapes of `: / ? @ ! $ ' ( ) * , ;` are undone, all others stay."""
     return _DECODED.sub(lambda found: bytes.fromhex(found[0][1:]).decode("ascii"), url)
 
 
-def read(_request: HookRequest, document: JsonValue, settings: HubSpotSettings) -> list[Said]:
+def read(_request: HookRequest, document: JsonValue, settings: HubSpotSettings) -> list[ToolEvent]:
     """The events of a body, an array; some apps send one alone."""
-    events = items(document) if isinstance(document, list) else [document]
+    events = as_list(document) if isinstance(document, list) else [document]
     return [_parse_event(event, settings) for event in events[:EVENTS_MAX]]
 
 
-def _parse_event(event: JsonValue, settings: HubSpotSettings) -> Said:
-    fields = obj(event)
-    type_ = text_of(fields.get("subscriptionType")) or ""
-    number = text_of(fields.get("eventId"))
+def _parse_event(event: JsonValue, settings: HubSpotSettings) -> ToolEvent:
+    fields = as_object(event)
+    type_ = to_text(fields.get("subscriptionType")) or ""
+    number = to_text(fields.get("eventId"))
     # HubSpot does not promise that eventId alone is unique, so what it is about goes with it; the attempt's number does not.
     parts = [fields.get(name) for name in ("portalId", "subscriptionId", "eventId", "objectId", "occurredAt")]
     id_ = event_id(*parts) if number else digest_id({**fields, "attemptNumber": 0})
@@ -125,13 +125,13 @@ def _parse_event(event: JsonValue, settings: HubSpotSettings) -> Said:
     if noun != "contact":
         return Ignored(id_, "not-about-a-contact")
     at = fields.get("occurredAt")
-    contact = text_of(fields.get("newObjectId")) or text_of(fields.get("objectId"))
+    contact = to_text(fields.get("newObjectId")) or to_text(fields.get("objectId"))
     if verb not in (*_FETCHED, "deletion", "privacyDeletion"):
         return Ignored(id_, "no-change-of-a-contact")
     if contact is None:
         return Unreadable(id_, "it lacks objectId", event)
     if verb in _FETCHED:
-        return Thin(id_, contact, {"id": contact}, event, at)
+        return RecordReference(id_, contact, {"id": contact}, event, at)
     erase = verb == "privacyDeletion" or settings.on_deletion == "erase"
     return Deleted(id_, event, contact, erase=erase, occurred_at=at)
 
@@ -139,26 +139,28 @@ def _parse_event(event: JsonValue, settings: HubSpotSettings) -> Said:
 class _Fetch:
     """GET /crm/v3/objects/contacts/{id}."""
 
-    def ask(self, reference: Mapping[str, JsonValue], answers: Answers, settings: HubSpotSettings) -> Ask | None:
+    def next_request(
+        self, reference: Mapping[str, JsonValue], answers: Answers, settings: HubSpotSettings
+    ) -> FetchRequest | None:
         if "record" in answers:
             return None
         names = dict.fromkeys((*PROPERTIES, *settings.properties))
         path = f"/crm/v3/objects/contacts/{quote(str(reference['id']), safe='')}?properties={','.join(names)}"
-        return Ask("record", settings.base_url + path)
+        return FetchRequest("record", settings.base_url + path)
 
-    def view(self, event: JsonValue, answers: Answers, _settings: HubSpotSettings) -> JsonValue:
+    def build_view(self, event: JsonValue, answers: Answers, _settings: HubSpotSettings) -> JsonValue:
         return {"event": event, "record": answers.get("record")}
 
 
 ADAPTER = Adapter(
     name="hubspot",
     title="HubSpot",
-    uses={
+    secret_kinds={
         "signing": "The app's client secret, which signs the webhooks.",
         "token": "The access token of a private app with the scope crm.objects.contacts.read, by which contacts are fetched.",
     },
     settings=HubSpotSettings,
-    prove=prove,
+    verify=verify,
     read=read,
     fields={
         "external_id": "/record/id",
@@ -173,6 +175,6 @@ ADAPTER = Adapter(
         "campaign.medium": "/record/properties/hs_analytics_source",
         "occurred_at": ("/record/properties/lastmodifieddate", "/record/updatedAt", "/event/occurredAt"),
     },
-    spread=("/record/properties",),
+    attribute_sources=("/record/properties",),
     fetch=_Fetch(),
 )

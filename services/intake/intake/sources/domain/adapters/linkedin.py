@@ -15,25 +15,25 @@ from pydantic import Field, JsonValue, StringConstraints
 from intake.sources.domain.adapters.base import (
     Adapter,
     Answers,
-    Ask,
     Deleted,
-    Greeting,
+    FetchRequest,
+    HandshakeResponse,
     HookRequest,
     HookSettings,
     Ignored,
-    Proof,
-    Said,
+    RecordReference,
     Secrets,
-    Thin,
+    ToolEvent,
     Unreadable,
+    Verification,
+    as_list,
+    as_object,
     digest_id,
     event_id,
-    items,
-    obj,
-    text_of,
+    to_text,
 )
 from intake.sources.domain.adapters.urls import BaseUrl
-from intake.sources.domain.signatures import Refusal, hmac_sha256, signed, unhex
+from intake.sources.domain.signatures import Refusal, check_signature, decode_hex, hmac_sha256
 
 _PREFIX = "hmacsha256="
 _CHALLENGE_CHARS_MAX = 200
@@ -55,14 +55,16 @@ class LinkedInSettings(HookSettings):
     ] = Field(default_factory=dict)
 
 
-def prove(request: HookRequest, secrets: Secrets, _settings: LinkedInSettings, _now: datetime) -> Proof:
+def verify(request: HookRequest, secrets: Secrets, _settings: LinkedInSettings, _now: datetime) -> Verification:
     """`X-LI-Signature`, with or without `hmacsha256=` before the digest. It has no time; response and action guard against replays."""
     given = request.headers.get("x-li-signature", "").strip()
-    offered = [unhex(given.removeprefix(_PREFIX))]
-    return Proof(signed(offered, secrets.get("signing", ()), hmac_sha256(_PREFIX.encode(), request.body)))
+    digests = [decode_hex(given.removeprefix(_PREFIX))]
+    return Verification(
+        check_signature(digests, secrets.get("signing", ()), hmac_sha256(_PREFIX.encode(), request.body))
+    )
 
 
-def greet(request: HookRequest, secrets: Secrets, _settings: LinkedInSettings) -> Greeting | Refusal:
+def handshake(request: HookRequest, secrets: Secrets, _settings: LinkedInSettings) -> HandshakeResponse | Refusal:
     """The GET by which LinkedIn asks for `challengeResponse`, within three seconds. The newest secret answers."""
     challenge = request.query.get("challengeCode", "")
     keys = secrets.get("signing", ())
@@ -72,15 +74,15 @@ def greet(request: HookRequest, secrets: Secrets, _settings: LinkedInSettings) -
         return "missing"
     response = hmac_sha256(challenge.encode())(keys[0]).hex()
     body = json.dumps({"challengeCode": challenge, "challengeResponse": response}, separators=(",", ":"))
-    return Greeting(200, body, "application/json")
+    return HandshakeResponse(200, body, "application/json")
 
 
-def read(_request: HookRequest, document: JsonValue, _settings: LinkedInSettings) -> list[Said]:
+def read(_request: HookRequest, document: JsonValue, _settings: LinkedInSettings) -> list[ToolEvent]:
     """One event: a response was made, or deleted."""
-    fields = obj(document)
+    fields = as_object(document)
     if fields.get("type") != "LEAD_ACTION":
         return [Ignored(digest_id(document), "no-lead-action")]
-    urn, action, at = text_of(fields.get("leadGenFormResponse")), fields.get("leadAction"), fields.get("occurredAt")
+    urn, action, at = to_text(fields.get("leadGenFormResponse")), fields.get("leadAction"), fields.get("occurredAt")
     if urn is None:
         return [Unreadable(digest_id(document), "it lacks leadGenFormResponse", document)]
     id_, response = event_id(urn, action, at), urn.removeprefix(_URN)
@@ -89,9 +91,9 @@ def read(_request: HookRequest, document: JsonValue, _settings: LinkedInSettings
     if action != "CREATED":
         return [Ignored(id_, "no-new-response")]
     reference: dict[str, JsonValue] = {"id": response}
-    if (form := form_id(text_of(fields.get("leadGenForm")) or "")) is not None:
+    if (form := form_id(to_text(fields.get("leadGenForm")) or "")) is not None:
         reference["form"] = form
-    return [Thin(id_, response, reference, document, at)]
+    return [RecordReference(id_, response, reference, document, at)]
 
 
 def form_id(urn: str) -> str | None:
@@ -104,31 +106,38 @@ def form_id(urn: str) -> str | None:
 class _Fetch:
     """GET /rest/leadFormResponses/{id}, then /rest/leadForms/{form} for what its questions are, if that may be read."""
 
-    def ask(self, reference: Mapping[str, JsonValue], answers: Answers, settings: LinkedInSettings) -> Ask | None:
+    def next_request(
+        self, reference: Mapping[str, JsonValue], answers: Answers, settings: LinkedInSettings
+    ) -> FetchRequest | None:
         headers = {"linkedin-version": settings.version, "x-restli-protocol-version": "2.0.0"}
         if "record" not in answers:
             url = f"{settings.base_url}/rest/leadFormResponses/{quote(str(reference['id']), safe='')}"
-            return Ask("record", url, headers)
+            return FetchRequest("record", url, headers)
         form = reference.get("form")
         if form is None or settings.questions or "form" in answers:
             return None
-        return Ask("form", f"{settings.base_url}/rest/leadForms/{quote(str(form), safe='')}", headers, optional=True)
+        return FetchRequest(
+            "form", f"{settings.base_url}/rest/leadForms/{quote(str(form), safe='')}", headers, optional=True
+        )
 
-    def view(self, event: JsonValue, answers: Answers, settings: LinkedInSettings) -> JsonValue:
+    def build_view(self, event: JsonValue, answers: Answers, settings: LinkedInSettings) -> JsonValue:
         """The response, its answers by number under `answers` and, where the names of questions are known, by name under `fields`."""
-        record = obj(answers.get("record"))
+        record = as_object(answers.get("record"))
         names = {**_names(answers.get("form")), **settings.questions}
         by_number: dict[str, JsonValue] = {}
         fields: dict[str, JsonValue] = {}
-        for answer in map(obj, items(obj(record.get("formResponse")).get("answers"))):
-            number = text_of(answer.get("questionId"))
-            value = _value(obj(answer.get("answerDetails")))
+        for answer in map(as_object, as_list(as_object(record.get("formResponse")).get("answers"))):
+            number = to_text(answer.get("questionId"))
+            value = _value(as_object(answer.get("answerDetails")))
             if number is None or value is None:
                 continue
             by_number[number] = value
-            if (name := names.get(number) or text_of(answer.get("name"))) is not None:
+            if (name := names.get(number) or to_text(answer.get("name"))) is not None:
                 fields[name] = value
-        accepted = [obj(one).get("accepted") for one in items(obj(record.get("formResponse")).get("consentResponses"))]
+        accepted = [
+            as_object(one).get("accepted")
+            for one in as_list(as_object(record.get("formResponse")).get("consentResponses"))
+        ]
         consent = "consent" if accepted and all(one is True for one in accepted) else None
         return {"event": event, "record": record, "answers": by_number, "fields": fields, "consent": consent}
 
@@ -136,10 +145,10 @@ class _Fetch:
 def _names(form: JsonValue) -> dict[str, str]:
     """The name of each question of a form: LinkedIn's predefined field in lower case (`first_name`), else the question's own."""
     names: dict[str, str] = {}
-    for question in map(obj, items(obj(obj(form).get("content")).get("questions"))):
-        number = text_of(question.get("questionId"))
-        field = text_of(question.get("predefinedField"))
-        name = field.lower() if field else text_of(question.get("name"))
+    for question in map(as_object, as_list(as_object(as_object(form).get("content")).get("questions"))):
+        number = to_text(question.get("questionId"))
+        field = to_text(question.get("predefinedField"))
+        name = field.lower() if field else to_text(question.get("name"))
         if number is not None and name is not None:
             names[number] = name
     return names
@@ -147,10 +156,10 @@ def _names(form: JsonValue) -> dict[str, str]:
 
 def _value(details: Mapping[str, JsonValue]) -> JsonValue:
     """The text that was typed, or the numbers of the options that were chosen."""
-    typed = text_of(obj(details.get("textQuestionAnswer")).get("answer"))
+    typed = to_text(as_object(details.get("textQuestionAnswer")).get("answer"))
     if typed is not None:
         return typed
-    options = [text_of(one) for one in items(obj(details.get("multipleChoiceAnswer")).get("options"))]
+    options = [to_text(one) for one in as_list(as_object(details.get("multipleChoiceAnswer")).get("options"))]
     chosen: list[JsonValue] = [one for one in options if one is not None]
     return chosen or None
 
@@ -158,12 +167,12 @@ def _value(details: Mapping[str, JsonValue]) -> JsonValue:
 ADAPTER = Adapter(
     name="linkedin-lead-gen",
     title="LinkedIn Lead Gen Forms",
-    uses={
+    secret_kinds={
         "signing": "The app's client secret, which signs the webhooks and answers the challenge.",
         "token": "An access token with r_marketing_leadgen_automation, by which responses are fetched.",
     },
     settings=LinkedInSettings,
-    prove=prove,
+    verify=verify,
     read=read,
     fields={
         "external_id": "/record/id",
@@ -180,7 +189,7 @@ ADAPTER = Adapter(
         "consent.basis": "/consent",
         "occurred_at": ("/record/submittedAt", "/event/occurredAt"),
     },
-    spread=("/fields",),
-    greet=greet,
+    attribute_sources=("/fields",),
+    handshake=handshake,
     fetch=_Fetch(),
 )

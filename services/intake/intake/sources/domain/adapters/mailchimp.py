@@ -1,4 +1,4 @@
-"""Mailchimp's audience webhooks: form-encoded, unsigned, so a secret in the URL proves them, and a GET must answer 200 before Mailchimp
+"""Mailchimp's audience webhooks: form-encoded, unsigned, so a secret in the URL verifies them, and a GET must answer 200 before Mailchimp
 accepts the URL. They have no ids and are sent again for 75 minutes, so their content is their id.
 """
 
@@ -9,22 +9,22 @@ from datetime import datetime
 from pydantic import JsonValue
 
 from intake.sources.domain.adapters.base import (
-    Acted,
+    ActivityOccurred,
     Adapter,
-    Greeting,
+    HandshakeResponse,
     HookRequest,
     HookSettings,
     Ignored,
-    Proof,
-    Said,
     Secrets,
     Submitted,
+    ToolEvent,
     Unreadable,
+    Verification,
+    as_object,
     digest_id,
-    obj,
-    text_of,
+    to_text,
 )
-from intake.sources.domain.adapters.bearer import prove_url
+from intake.sources.domain.adapters.bearer import verify_url
 from intake.sources.domain.signatures import Refusal
 
 _WITHDRAWN = {"unsubscribe": "consent.withdrawn", "cleaned": "email.bounced"}
@@ -34,44 +34,46 @@ class MailchimpSettings(HookSettings):
     """None of its own."""
 
 
-def prove(request: HookRequest, secrets: Secrets, _settings: MailchimpSettings, _now: datetime) -> Proof:
+def verify(request: HookRequest, secrets: Secrets, _settings: MailchimpSettings, _now: datetime) -> Verification:
     """The secret in the URL."""
-    return prove_url(request, secrets)
+    return verify_url(request, secrets)
 
 
-def greet(request: HookRequest, secrets: Secrets, _settings: MailchimpSettings) -> Greeting | Refusal:
+def handshake(request: HookRequest, secrets: Secrets, _settings: MailchimpSettings) -> HandshakeResponse | Refusal:
     """The GET by which Mailchimp looks whether somebody is there."""
-    return prove_url(request, secrets).refusal or Greeting(200, "ready")
+    return verify_url(request, secrets).refusal or HandshakeResponse(200, "ready")
 
 
-def read(_request: HookRequest, document: JsonValue, _settings: MailchimpSettings) -> list[Said]:
+def read(_request: HookRequest, document: JsonValue, _settings: MailchimpSettings) -> list[ToolEvent]:
     """One event: `type`, `fired_at` and `data`."""
-    fields = obj(document)
-    data = obj(fields.get("data"))
-    type_ = text_of(fields.get("type"))
+    fields = as_object(document)
+    data = as_object(fields.get("data"))
+    type_ = to_text(fields.get("type"))
     id_ = digest_id(document)
     at = fields.get("fired_at")
     if type_ in ("subscribe", "profile"):
         return [Submitted(id_, document, document)]
     if type_ == "upemail":
-        return _moved(id_, fields, data, document)
+        return _parse_address_change(id_, fields, data, document)
     if type_ == "campaign":
         return [Ignored(id_, "about-no-person")]
     if type_ not in _WITHDRAWN:
         return [Unreadable(id_, "its type is not one of Mailchimp's", document)]
-    email = text_of(data.get("email"))
+    email = to_text(data.get("email"))
     if email is None:
         return [Unreadable(id_, "it lacks data[email]", document)]
     properties: dict[str, JsonValue] = {
         name: data[name] for name in ("action", "reason", "list_id", "campaign_id") if name in data
     }
-    return [Acted(id_, _WITHDRAWN[type_], "lead", document, email, occurred_at=at, properties=properties)]
+    return [ActivityOccurred(id_, _WITHDRAWN[type_], "lead", document, email, occurred_at=at, properties=properties)]
 
 
-def _moved(id_: str, fields: dict[str, JsonValue], data: dict[str, JsonValue], document: JsonValue) -> list[Said]:
+def _parse_address_change(
+    id_: str, fields: dict[str, JsonValue], data: dict[str, JsonValue], document: JsonValue
+) -> list[ToolEvent]:
     """A new address of somebody known by the old one: first their new id under the old address, then the new address under that id, so
     that both name one person."""
-    new_id, new, old = (text_of(data.get(name)) for name in ("new_id", "new_email", "old_email"))
+    new_id, new, old = (to_text(data.get(name)) for name in ("new_id", "new_email", "old_email"))
     if new_id is None or new is None or old is None:
         return [Unreadable(id_, "it lacks one of data[new_id], data[new_email], data[old_email]", document)]
     steps = (("old", old), ("new", new))
@@ -84,9 +86,9 @@ def _moved(id_: str, fields: dict[str, JsonValue], data: dict[str, JsonValue], d
 ADAPTER = Adapter(
     name="mailchimp",
     title="Mailchimp",
-    uses={"url": "The secret at the end of the webhook's URL: …/v1/hooks/SOURCE/SECRET."},
+    secret_kinds={"url": "The secret at the end of the webhook's URL: …/v1/hooks/SOURCE/SECRET."},
     settings=MailchimpSettings,
-    prove=prove,
+    verify=verify,
     read=read,
     fields={
         "external_id": "/data/id",
@@ -98,7 +100,7 @@ ADAPTER = Adapter(
         "title": ("/data/merges/JOBTITLE", "/data/merges/TITLE"),
         "occurred_at": "/fired_at",
     },
-    spread=("/data/merges",),
+    attribute_sources=("/data/merges",),
     body="form",
-    greet=greet,
+    handshake=handshake,
 )

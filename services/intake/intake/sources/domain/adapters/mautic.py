@@ -14,23 +14,23 @@ from pydantic import JsonValue
 from accord.contracts.values import Party
 from intake.sources.domain.adapters.base import (
     EVENTS_MAX,
-    Acted,
+    ActivityOccurred,
     Adapter,
     Deleted,
     HookRequest,
     HookSettings,
     Ignored,
-    Proof,
-    Said,
     Secrets,
     Submitted,
+    ToolEvent,
     Unreadable,
+    Verification,
+    as_list,
+    as_object,
     digest_id,
-    items,
-    obj,
-    text_of,
+    to_text,
 )
-from intake.sources.domain.signatures import hmac_sha256, signed, unbase64
+from intake.sources.domain.signatures import check_signature, decode_base64, hmac_sha256
 
 _PREFIX = "mautic."
 _SUBMISSIONS = frozenset({"lead_post_save_new", "lead_post_save_update", "lead_post_save"})
@@ -55,37 +55,37 @@ class MauticSettings(HookSettings):
     on_deletion: Literal["note", "erase"] = "note"
 
 
-def prove(request: HookRequest, secrets: Secrets, _settings: MauticSettings, _now: datetime) -> Proof:
+def verify(request: HookRequest, secrets: Secrets, _settings: MauticSettings, _now: datetime) -> Verification:
     """`Webhook-Signature` = base64(HMAC-SHA256(secret, body))."""
-    offered = [unbase64(request.headers.get("webhook-signature", ""))]
-    return Proof(signed(offered, secrets.get("signing", ()), hmac_sha256(request.body)))
+    digests = [decode_base64(request.headers.get("webhook-signature", ""))]
+    return Verification(check_signature(digests, secrets.get("signing", ()), hmac_sha256(request.body)))
 
 
-def read(_request: HookRequest, document: JsonValue, settings: MauticSettings) -> list[Said]:
+def read(_request: HookRequest, document: JsonValue, settings: MauticSettings) -> list[ToolEvent]:
     """Every event of every type, in the order of the body."""
-    said: list[Said] = []
-    for name, events in obj(document).items():
+    said: list[ToolEvent] = []
+    for name, events in as_object(document).items():
         if not name.startswith(_PREFIX):
             continue
-        for event in items(events) if isinstance(events, list) else [events]:
+        for event in as_list(events) if isinstance(events, list) else [events]:
             if len(said) >= EVENTS_MAX:
                 return said
             said.append(_parse_event(name.removeprefix(_PREFIX), event, settings))
     return said or [Unreadable(digest_id(document), "it holds no mautic.… event", document)]
 
 
-def _parse_event(type_: str, event: JsonValue, settings: MauticSettings) -> Said:
-    fields = obj(event)
+def _parse_event(type_: str, event: JsonValue, settings: MauticSettings) -> ToolEvent:
+    fields = as_object(event)
     id_ = digest_id(type_, event)
     contact = _contact(fields)
     view = _view(type_, fields, contact)
     if type_ in _SUBMISSIONS:
         return Submitted(id_, view, event)
-    person = obj(view.get("fields"))
-    email, external_id = text_of(person.get("email")), text_of(contact.get("id") or fields.get("id"))
+    person = as_object(view.get("fields"))
+    email, external_id = to_text(person.get("email")), to_text(contact.get("id") or fields.get("id"))
     if type_ == "form_on_submit" and (email or external_id is None):
         return _form(id_, event, view)
-    return _about(id_, type_, event, _Person(email, external_id), view.get("timestamp"), settings)
+    return _parse_contact_event(id_, type_, event, _Person(email, external_id), view.get("timestamp"), settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +94,11 @@ class _Person:
     external_id: str | None
 
 
-def _about(id_: str, type_: str, event: JsonValue, person: _Person, at: JsonValue, settings: MauticSettings) -> Said:
+def _parse_contact_event(
+    id_: str, type_: str, event: JsonValue, person: _Person, at: JsonValue, settings: MauticSettings
+) -> ToolEvent:
     """What an event says of somebody who is known already."""
-    fields = obj(event)
+    fields = as_object(event)
     if type_ not in _ACTIVITIES and type_ not in (_CHANNEL, _DELETED):
         return Ignored(id_, "no-event-of-a-lead")
     if person.email is None and person.external_id is None:
@@ -105,14 +107,14 @@ def _about(id_: str, type_: str, event: JsonValue, person: _Person, at: JsonValu
         return Deleted(id_, event, person.external_id, person.email, settings.on_deletion == "erase", at)
     if type_ == _CHANNEL:
         kind, properties = _channel(fields)
-        return Acted(id_, kind, "lead", event, person.email, person.external_id, at, properties=properties)
+        return ActivityOccurred(id_, kind, "lead", event, person.email, person.external_id, at, properties=properties)
     kind, by = _ACTIVITIES[type_]
     properties = _properties(type_, fields)
-    return Acted(id_, kind, by, event, person.email, person.external_id, at, properties=properties)
+    return ActivityOccurred(id_, kind, by, event, person.email, person.external_id, at, properties=properties)
 
 
 def _contact(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    for node in (fields, *(obj(fields.get(name)) for name in _WRAPPERS)):
+    for node in (fields, *(as_object(fields.get(name)) for name in _WRAPPERS)):
         found = node.get("contact") or node.get("lead")
         if isinstance(found, dict):
             return found
@@ -122,16 +124,16 @@ def _contact(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 def _view(type_: str, fields: dict[str, JsonValue], contact: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """The event with the contact's fields by alias under `fields`, and a form's results under `results`."""
     flat: dict[str, JsonValue] = {}
-    for group in obj(contact.get("fields")).values():
-        for alias, field in obj(group).items():
-            value = obj(field).get("value") if isinstance(field, dict) else field
+    for group in as_object(contact.get("fields")).values():
+        for alias, field in as_object(group).items():
+            value = as_object(field).get("value") if isinstance(field, dict) else field
             if value not in (None, "", []):
                 flat[alias] = value
-    submission = obj(fields.get("submission"))
+    submission = as_object(fields.get("submission"))
     results: dict[str, JsonValue] = {
-        name: value for name, value in obj(submission.get("results")).items() if value not in (None, "")
+        name: value for name, value in as_object(submission.get("results")).items() if value not in (None, "")
     }
-    at = fields.get("timestamp") or submission.get("dateSubmitted") or obj(fields.get("hit")).get("dateHit")
+    at = fields.get("timestamp") or submission.get("dateSubmitted") or as_object(fields.get("hit")).get("dateHit")
     return {
         **fields,
         "type": type_,
@@ -142,15 +144,15 @@ def _view(type_: str, fields: dict[str, JsonValue], contact: dict[str, JsonValue
     }
 
 
-def _form(id_: str, event: JsonValue, view: dict[str, JsonValue]) -> Said:
+def _form(id_: str, event: JsonValue, view: dict[str, JsonValue]) -> ToolEvent:
     """What somebody typed into a form, over what was known of them."""
-    merged = {**obj(view.get("fields")), **obj(view.get("results"))}
+    merged = {**as_object(view.get("fields")), **as_object(view.get("results"))}
     return Submitted(id_, {**view, "fields": merged}, event)
 
 
 def _channel(fields: Mapping[str, JsonValue]) -> tuple[str, dict[str, JsonValue]]:
     """Somebody may or may not be written to any more."""
-    channel, status = text_of(fields.get("channel")), text_of(fields.get("new_status"))
+    channel, status = to_text(fields.get("channel")), to_text(fields.get("new_status"))
     properties: dict[str, JsonValue] = {"channel": channel, "status": status}
     if status in _WITHDRAWN:
         return "consent.withdrawn", properties
@@ -163,13 +165,13 @@ def _word(channel: str | None) -> str:
 
 def _properties(type_: str, fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     if type_ == "lead_points_change":
-        points = obj(fields.get("points"))
+        points = as_object(fields.get("points"))
         return {name: points.get(name) for name in ("old_points", "new_points")}
     found: dict[str, JsonValue] = {}
     for name in ("email", "page", "form", "sms"):
-        about = obj(fields.get(name) or next((obj(fields.get(w)).get(name) for w in _WRAPPERS), None))
+        about = as_object(fields.get(name) or next((as_object(fields.get(w)).get(name) for w in _WRAPPERS), None))
         for part in ("id", "name", "subject", "title", "alias"):
-            if (value := text_of(about.get(part))) is not None:
+            if (value := to_text(about.get(part))) is not None:
                 found[f"{name}_{part}"] = value
     return found
 
@@ -177,9 +179,9 @@ def _properties(type_: str, fields: Mapping[str, JsonValue]) -> dict[str, JsonVa
 ADAPTER = Adapter(
     name="mautic",
     title="Mautic",
-    uses={"signing": "The secret of the webhook in Mautic."},
+    secret_kinds={"signing": "The secret of the webhook in Mautic."},
     settings=MauticSettings,
-    prove=prove,
+    verify=verify,
     read=read,
     fields={
         "external_id": "/contact/id",
@@ -197,5 +199,5 @@ ADAPTER = Adapter(
         "campaign.referrer": "/submission/referer",
         "occurred_at": "/timestamp",
     },
-    spread=("/fields",),
+    attribute_sources=("/fields",),
 )

@@ -1,4 +1,4 @@
-"""Meta Lead Ads: a subscription that is proved by a handshake, and events that name a lead of a form, whose fields are then fetched from
+"""Meta Lead Ads: a subscription that is confirmed by a handshake, and events that name a lead of a form, whose fields are then fetched from
 the Graph API. Signed by `X-Hub-Signature-256: sha256=` + hex HMAC-SHA256(app secret, body).
 """
 
@@ -14,24 +14,25 @@ from intake.sources.domain.adapters.base import (
     EVENTS_MAX,
     Adapter,
     Answers,
-    Ask,
-    Greeting,
+    FetchRequest,
+    HandshakeResponse,
     HookRequest,
     HookSettings,
     Ignored,
-    Proof,
-    Said,
+    RecordReference,
     Secrets,
-    Thin,
+    ToolEvent,
     Unreadable,
+    Verification,
+    as_list,
+    as_object,
     digest_id,
     event_id,
-    items,
-    obj,
-    text_of,
+    split_full_name,
+    to_text,
 )
 from intake.sources.domain.adapters.urls import BaseUrl
-from intake.sources.domain.signatures import Refusal, hmac_sha256, same_secret, signed, unhex
+from intake.sources.domain.signatures import Refusal, check_secret, check_signature, decode_hex, hmac_sha256
 
 FIELDS = "id,created_time,field_data,form_id,ad_id,ad_name,adset_name,campaign_id,campaign_name,platform,is_organic"
 """What is asked of a lead of a form."""
@@ -46,84 +47,85 @@ class MetaSettings(HookSettings):
     base_url: BaseUrl = "https://graph.facebook.com"
 
 
-def prove(request: HookRequest, secrets: Secrets, _settings: MetaSettings, _now: datetime) -> Proof:
+def verify(request: HookRequest, secrets: Secrets, _settings: MetaSettings, _now: datetime) -> Verification:
     """`X-Hub-Signature-256`. Meta's signatures have no time; the lead's id guards against replays."""
     given = request.headers.get("x-hub-signature-256", "")
-    offered = [unhex(given.removeprefix(_PREFIX)) if given.startswith(_PREFIX) else None]
-    return Proof(signed(offered, secrets.get("signing", ()), hmac_sha256(request.body)))
+    digests = [decode_hex(given.removeprefix(_PREFIX)) if given.startswith(_PREFIX) else None]
+    return Verification(check_signature(digests, secrets.get("signing", ()), hmac_sha256(request.body)))
 
 
-def greet(request: HookRequest, secrets: Secrets, _settings: MetaSettings) -> Greeting | Refusal:
+def handshake(request: HookRequest, secrets: Secrets, _settings: MetaSettings) -> HandshakeResponse | Refusal:
     """The GET of the subscription: `hub.challenge` is given back to who knows `hub.verify_token`."""
-    refusal = same_secret(request.query.get("hub.verify_token"), secrets.get("verify", ()))
+    refusal = check_secret(request.query.get("hub.verify_token"), secrets.get("verify", ()))
     if refusal is not None:
         return refusal
     challenge = request.query.get("hub.challenge", "")
     if request.query.get("hub.mode") != "subscribe" or not 0 < len(challenge) <= _CHALLENGE_CHARS_MAX:
         return "missing"
-    return Greeting(200, challenge)
+    return HandshakeResponse(200, challenge)
 
 
-def read(_request: HookRequest, document: JsonValue, _settings: MetaSettings) -> list[Said]:
+def read(_request: HookRequest, document: JsonValue, _settings: MetaSettings) -> list[ToolEvent]:
     """Every change of every entry; those of the field `leadgen` name a lead."""
-    said: list[Said] = []
-    for entry in map(obj, items(obj(document).get("entry"))):
-        for change in items(entry.get("changes")):
+    said: list[ToolEvent] = []
+    for entry in map(as_object, as_list(as_object(document).get("entry"))):
+        for change in as_list(entry.get("changes")):
             if len(said) >= EVENTS_MAX:
                 return said
             said.append(_parse_event(entry, change))
     return said or [Unreadable(digest_id(document), "it holds no entry with changes", document)]
 
 
-def _parse_event(entry: Mapping[str, JsonValue], change: JsonValue) -> Said:
-    value = obj(obj(change).get("value"))
-    if obj(change).get("field") != "leadgen":
+def _parse_event(entry: Mapping[str, JsonValue], change: JsonValue) -> ToolEvent:
+    value = as_object(as_object(change).get("value"))
+    if as_object(change).get("field") != "leadgen":
         return Ignored(digest_id(entry.get("id"), entry.get("time"), change), "no-lead-ad")
-    lead = text_of(value.get("leadgen_id"))
+    lead = to_text(value.get("leadgen_id"))
     if lead is None:
         return Unreadable(digest_id(change), "it lacks leadgen_id", change)
-    return Thin(event_id(lead), lead, {"id": lead}, change, value.get("created_time"))
+    return RecordReference(event_id(lead), lead, {"id": lead}, change, value.get("created_time"))
 
 
 class _Fetch:
     """GET /{leadgen_id}."""
 
-    def ask(self, reference: Mapping[str, JsonValue], answers: Answers, settings: MetaSettings) -> Ask | None:
+    def next_request(
+        self, reference: Mapping[str, JsonValue], answers: Answers, settings: MetaSettings
+    ) -> FetchRequest | None:
         if "record" in answers:
             return None
-        return Ask("record", f"{settings.base_url}/{quote(str(reference['id']), safe='')}?fields={FIELDS}")
+        return FetchRequest("record", f"{settings.base_url}/{quote(str(reference['id']), safe='')}?fields={FIELDS}")
 
-    def view(self, event: JsonValue, answers: Answers, _settings: MetaSettings) -> JsonValue:
+    def build_view(self, event: JsonValue, answers: Answers, _settings: MetaSettings) -> JsonValue:
         """The record with the form's fields by name under `fields`; of several values of one field the first, unless it has more."""
-        record = obj(answers.get("record"))
+        record = as_object(answers.get("record"))
         fields: dict[str, JsonValue] = {}
-        for one in map(obj, items(record.get("field_data"))):
-            name, values = text_of(one.get("name")), items(one.get("values"))
+        for one in map(as_object, as_list(record.get("field_data"))):
+            name, values = to_text(one.get("name")), as_list(one.get("values"))
             if name is not None and values:
                 fields[name.lower()] = values[0] if len(values) == 1 else values
-        return {"event": event, "record": record, "fields": _named(fields)}
+        return {"event": event, "record": record, "fields": _with_names(fields)}
 
 
-def _named(fields: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def _with_names(fields: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """First and last name of a form that asks for the full name only: the last word is taken for the last name."""
-    full = text_of(fields.get("full_name"))
+    full = to_text(fields.get("full_name"))
     if full is None or "first_name" in fields or "last_name" in fields:
         return fields
-    first, _, last = full.rpartition(" ")
-    names: dict[str, JsonValue] = {"first_name": first or last, "last_name": last if first else None}
-    return {**fields, **names}
+    first, last = split_full_name(full)
+    return {**fields, "first_name": first, "last_name": last}
 
 
 ADAPTER = Adapter(
     name="meta-lead-ads",
     title="Meta Lead Ads",
-    uses={
+    secret_kinds={
         "signing": "The app's secret, which signs the webhooks.",
         "verify": "The verify token that is typed into the app's webhook form.",
         "token": "A page access token with leads_retrieval, by which the lead's fields are fetched.",
     },
     settings=MetaSettings,
-    prove=prove,
+    verify=verify,
     read=read,
     fields={
         "external_id": "/record/id",
@@ -139,7 +141,7 @@ ADAPTER = Adapter(
         "campaign.term": "/record/adset_name",
         "occurred_at": ("/record/created_time", "/event/value/created_time"),
     },
-    spread=("/fields",),
-    greet=greet,
+    attribute_sources=("/fields",),
+    handshake=handshake,
     fetch=_Fetch(),
 )

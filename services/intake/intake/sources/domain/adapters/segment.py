@@ -13,24 +13,25 @@ from pydantic import Field, JsonValue, StringConstraints
 
 from intake.sources.domain.adapters.base import (
     EVENTS_MAX,
-    Acted,
+    ActivityOccurred,
     Adapter,
     Deleted,
     HookRequest,
     HookSettings,
     Ignored,
-    Proof,
-    Said,
     Secrets,
     Submitted,
+    ToolEvent,
     Unreadable,
+    Verification,
+    as_list,
+    as_object,
     digest_id,
     event_id,
-    items,
-    obj,
-    text_of,
+    split_full_name,
+    to_text,
 )
-from intake.sources.domain.signatures import hmac_sha1, signed, unhex
+from intake.sources.domain.signatures import check_signature, decode_hex, hmac_sha1
 
 _EVENTS: Mapping[str, str] = {
     "email link clicked": "email.clicked",
@@ -61,54 +62,56 @@ class SegmentSettings(HookSettings):
     ] = Field(default_factory=dict)
 
 
-def prove(request: HookRequest, secrets: Secrets, _settings: SegmentSettings, _now: datetime) -> Proof:
+def verify(request: HookRequest, secrets: Secrets, _settings: SegmentSettings, _now: datetime) -> Verification:
     """`X-Signature`. It has no time; the message's id guards against replays."""
-    offered = [unhex(request.headers.get("x-signature", ""))]
-    return Proof(signed(offered, secrets.get("signing", ()), hmac_sha1(request.body)))
+    digests = [decode_hex(request.headers.get("x-signature", ""))]
+    return Verification(check_signature(digests, secrets.get("signing", ()), hmac_sha1(request.body)))
 
 
-def read(_request: HookRequest, document: JsonValue, settings: SegmentSettings) -> list[Said]:
+def read(_request: HookRequest, document: JsonValue, settings: SegmentSettings) -> list[ToolEvent]:
     """One message, or the messages of a `batch`."""
-    batch = obj(document).get("batch")
-    messages = items(batch) if batch is not None else [document]
+    batch = as_object(document).get("batch")
+    messages = as_list(batch) if batch is not None else [document]
     return [_parse_event(message, settings) for message in messages[:EVENTS_MAX]]
 
 
-def _parse_event(message: JsonValue, settings: SegmentSettings) -> Said:
-    fields = obj(message)
-    number = text_of(fields.get("messageId"))
+def _parse_event(message: JsonValue, settings: SegmentSettings) -> ToolEvent:
+    fields = as_object(message)
+    number = to_text(fields.get("messageId"))
     id_ = digest_id(message) if number is None else event_id(number)
     type_ = fields.get("type")
-    user = text_of(fields.get("userId"))
-    traits = {**obj(obj(fields.get("context")).get("traits")), **obj(fields.get("traits"))}
-    email = text_of(traits.get("email")) or text_of(obj(fields.get("properties")).get("email"))
+    user = to_text(fields.get("userId"))
+    traits = {**as_object(as_object(fields.get("context")).get("traits")), **as_object(fields.get("traits"))}
+    email = to_text(traits.get("email")) or to_text(as_object(fields.get("properties")).get("email"))
     if type_ == "identify":
-        view = {**fields, "traits": traits, "campaign": _campaign(fields), "name": _names(traits)}
+        view = {**fields, "traits": traits, "campaign": _campaign(fields), "name": _parse_names(traits)}
         return Submitted(id_, view, message)
     if type_ not in ("track", "page", "screen", "delete"):
         return Ignored(id_, "no-event-of-a-person")
     if user is None and email is None:
-        anonymous = type_ != "delete" and text_of(fields.get("anonymousId")) is not None
+        anonymous = type_ != "delete" and to_text(fields.get("anonymousId")) is not None
         return Ignored(id_, "anonymous") if anonymous else Unreadable(id_, "it names nobody: no userId", message)
     if type_ == "delete":
         return Deleted(id_, message, user, email, erase=True, occurred_at=fields.get("timestamp"))
-    return _acted(id_, message, email, user, settings)
+    return _parse_activity(id_, message, email, user, settings)
 
 
-def _acted(id_: str, message: JsonValue, email: str | None, user: str | None, settings: SegmentSettings) -> Said:
-    fields = obj(message)
+def _parse_activity(
+    id_: str, message: JsonValue, email: str | None, user: str | None, settings: SegmentSettings
+) -> ToolEvent:
+    fields = as_object(message)
     tracked = fields.get("type") == "track"
-    kind = kind_of(text_of(fields.get("event")) or "", settings) if tracked else "page.viewed"
+    kind = activity_kind(to_text(fields.get("event")) or "", settings) if tracked else "page.viewed"
     if kind is None:
         return Unreadable(id_, "its event has no name", message)
     if kind == "ignore":
         return Ignored(id_, "by-settings")
-    properties = dict(list(obj(fields.get("properties")).items())[:_PROPERTIES_MAX])
+    properties = dict(list(as_object(fields.get("properties")).items())[:_PROPERTIES_MAX])
     at, campaign = fields.get("timestamp"), _campaign(fields)
-    return Acted(id_, kind, "lead", message, email, user, at, campaign, properties)
+    return ActivityOccurred(id_, kind, "lead", message, email, user, at, campaign, properties)
 
 
-def kind_of(event: str, settings: SegmentSettings) -> str | None:
+def activity_kind(event: str, settings: SegmentSettings) -> str | None:
     """The kind of activity of a track event: `Trial Plan Started` is `trial_plan.started`. None for an event without a name."""
     said = settings.events.get(event)
     if said is not None:
@@ -125,27 +128,26 @@ def kind_of(event: str, settings: SegmentSettings) -> str | None:
 
 
 def _campaign(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    campaign = obj(obj(fields.get("context")).get("campaign"))
+    campaign = as_object(as_object(fields.get("context")).get("campaign"))
     found = {name: campaign.get(name) for name in ("name", "medium", "content", "term")}
     return {name: value for name, value in found.items() if isinstance(value, str) and 0 < len(value) <= 200}
 
 
-def _names(traits: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+def _parse_names(traits: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """First and last name of somebody whose whole name is given only: the last word is taken for the last name."""
     first, last = traits.get("firstName") or traits.get("first_name"), traits.get("lastName") or traits.get("last_name")
-    whole = text_of(traits.get("name"))
+    whole = to_text(traits.get("name"))
     if whole is not None and not first and not last:
-        before, _, after = whole.rpartition(" ")
-        first, last = before or after, after if before else None
+        first, last = split_full_name(whole)
     return {"first": first, "last": last}
 
 
 ADAPTER = Adapter(
     name="segment",
     title="Segment",
-    uses={"signing": "The shared secret of the webhook destination."},
+    secret_kinds={"signing": "The shared secret of the webhook destination."},
     settings=SegmentSettings,
-    prove=prove,
+    verify=verify,
     read=read,
     fields={
         "external_id": "/userId",
@@ -167,5 +169,5 @@ ADAPTER = Adapter(
         "campaign.referrer": ("/context/page/referrer", "/context/referrer/url"),
         "occurred_at": ("/timestamp", "/sentAt"),
     },
-    spread=("/traits",),
+    attribute_sources=("/traits",),
 )

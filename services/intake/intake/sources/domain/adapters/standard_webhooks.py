@@ -12,16 +12,22 @@ from intake.sources.domain.adapters import typed
 from intake.sources.domain.adapters.base import (
     Adapter,
     HookRequest,
-    Proof,
-    Said,
     Secrets,
+    ToolEvent,
     Unreadable,
+    Verification,
+    as_object,
     event_id,
-    obj,
-    text_of,
+    to_text,
 )
 from intake.sources.domain.adapters.typed import TypedSettings
-from intake.sources.domain.signatures import hmac_sha256, in_window, signed, unbase64, whole_seconds
+from intake.sources.domain.signatures import (
+    check_signature,
+    check_time_window,
+    decode_base64,
+    hmac_sha256,
+    parse_integer,
+)
 
 _PREFIX = "whsec_"
 _KEY_BYTES_MIN, _KEY_BYTES_MAX = 16, 128
@@ -29,34 +35,34 @@ _SIGNATURES_MAX = 10
 """Signatures of one message; a sender that changes its key sends one for each."""
 
 
-def prove(request: HookRequest, secrets: Secrets, _settings: TypedSettings, now: datetime) -> Proof:
+def verify(request: HookRequest, secrets: Secrets, _settings: TypedSettings, now: datetime) -> Verification:
     """`webhook-signature` holds `v1,` + base64(HMAC-SHA256(key, `id.timestamp.body`)), several apart by blanks."""
     message_id = request.headers.get("webhook-id", "")
     timestamp = request.headers.get("webhook-timestamp", "")
-    offered = [
-        unbase64(one[3:])
+    digests = [
+        decode_base64(one[3:])
         for one in request.headers.get("webhook-signature", "").split(" ")[:_SIGNATURES_MAX]
         if one.startswith("v1,")
     ]
-    keys = [key for secret in secrets.get("signing", ()) if (key := key_of(secret)) is not None]
-    seconds = whole_seconds(timestamp)
+    keys = [key for secret in secrets.get("signing", ()) if (key := decode_key(secret)) is not None]
+    seconds = parse_integer(timestamp)
     if keys and (not message_id or seconds is None):
-        return Proof("missing")
-    refusal = signed(offered, keys, hmac_sha256(f"{message_id}.{timestamp}.".encode(), request.body))
-    return Proof(refusal or in_window(seconds, now))
+        return Verification("missing")
+    refusal = check_signature(digests, keys, hmac_sha256(f"{message_id}.{timestamp}.".encode(), request.body))
+    return Verification(refusal or check_time_window(seconds, now))
 
 
-def read(request: HookRequest, document: JsonValue, settings: TypedSettings) -> list[Said]:
+def read(request: HookRequest, document: JsonValue, settings: TypedSettings) -> list[ToolEvent]:
     """One event: `{"type", "timestamp", "data"}`."""
-    body = obj(document)
+    body = as_object(document)
     id_ = event_id(request.headers["webhook-id"])
-    type_ = text_of(body.get("type"))
+    type_ = to_text(body.get("type"))
     if type_ is None:
         return [Unreadable(id_, "it has no type", document)]
-    return [typed.said_of(id_, type_, body, document, body.get("timestamp"), settings)]
+    return [typed.parse_event(id_, type_, body, document, body.get("timestamp"), settings)]
 
 
-def key_of(secret: bytes) -> bytes | None:
+def decode_key(secret: bytes) -> bytes | None:
     """The key in a secret: base64, padded or not, with or without `whsec_` before it."""
     text = secret.removeprefix(_PREFIX.encode()).rstrip(b"=")
     try:
@@ -66,8 +72,8 @@ def key_of(secret: bytes) -> bytes | None:
     return key if _KEY_BYTES_MIN <= len(key) <= _KEY_BYTES_MAX else None
 
 
-def _secret_flaw(_use: str, secret: str) -> str | None:
-    if key_of(secret.encode()) is None:
+def _validate_secret(_use: str, secret: str) -> str | None:
+    if decode_key(secret.encode()) is None:
         return f"Must be {_KEY_BYTES_MIN} to {_KEY_BYTES_MAX} bytes in base64, with or without {_PREFIX} before it"
     return None
 
@@ -75,11 +81,11 @@ def _secret_flaw(_use: str, secret: str) -> str | None:
 ADAPTER = Adapter(
     name="standard-webhooks",
     title="Standard Webhooks",
-    uses={"signing": "The secret that the sender signs with (`whsec_…`)."},
+    secret_kinds={"signing": "The secret that the sender signs with (`whsec_…`)."},
     settings=TypedSettings,
-    prove=prove,
+    verify=verify,
     read=read,
     fields={**typed.FIELDS, "occurred_at": "/timestamp"},
-    spread=typed.SPREAD,
-    secret_flaw=_secret_flaw,
+    attribute_sources=typed.ATTRIBUTE_SOURCES,
+    validate_secret=_validate_secret,
 )

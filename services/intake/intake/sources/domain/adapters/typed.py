@@ -10,15 +10,15 @@ from pydantic import Field, JsonValue, StringConstraints
 
 from accord.contracts.values import Party
 from intake.sources.domain.adapters.base import (
-    Acted,
+    ActivityOccurred,
     Deleted,
     HookSettings,
     Ignored,
-    Said,
     Submitted,
+    ToolEvent,
     Unreadable,
-    obj,
-    text_of,
+    as_object,
+    to_text,
 )
 from intake.sources.domain.mapping import Rule
 
@@ -80,20 +80,20 @@ FIELDS: Mapping[str, Rule] = {
 }
 """Where most senders put what; the time of the event is each protocol's own."""
 
-SPREAD = ("/data/attributes",)
+ATTRIBUTE_SOURCES = ("/data/attributes",)
 
 
-def meaning(type_: str, settings: TypedSettings) -> Meaning:
+def classify_event(type_: str, settings: TypedSettings) -> Meaning:
     """What an event of this type means."""
     said = settings.types.get(type_)
     if said is not None:
         return said
-    if kind_of(type_) in _ACTIVITIES:
+    if activity_kind(type_) in _ACTIVITIES:
         return "activity"
     return "deletion" if type_.lower().endswith((".deleted", ".erased", "_deleted")) else "lead"
 
 
-def kind_of(type_: str) -> str | None:
+def activity_kind(type_: str) -> str | None:
     """The kind of activity in a type: `com.acme.email.clicked` is `email.clicked`. None if it is no `noun.verb`."""
     lower = type_.lower().replace("-", "_")
     for known in _ACTIVITIES:
@@ -102,26 +102,26 @@ def kind_of(type_: str) -> str | None:
     return lower if len(lower) <= _KIND_CHARS_MAX and _NOUN_VERB.match(lower) else None
 
 
-def said_of(
+def parse_event(
     event_id: str, type_: str, view: dict[str, JsonValue], content: JsonValue, at: JsonValue, settings: TypedSettings
-) -> Said:
+) -> ToolEvent:
     """What one event says. `view` has its fields under `data`."""
-    means = meaning(type_, settings)
-    data = obj(view.get("data"))
+    means = classify_event(type_, settings)
+    data = as_object(view.get("data"))
     if means == "ignore":
         return Ignored(event_id, "by-settings")
     if means == "lead":
         return Submitted(event_id, view, content)
-    email = text_of(data.get("email")) or text_of(data.get("email_address"))
-    external_id = text_of(data.get("external_id")) or text_of(data.get("id"))
+    email = to_text(data.get("email")) or to_text(data.get("email_address"))
+    external_id = to_text(data.get("external_id")) or to_text(data.get("id"))
     if email is None and external_id is None:
         return Unreadable(event_id, "it names nobody: neither data.email nor data.id", content)
     if means == "activity":
-        kind = kind_of(type_)
+        kind = activity_kind(type_)
         if kind is None:
             return Unreadable(event_id, "its type is no noun.verb", content)
         by = settings.by or _ACTIVITIES.get(kind, "lead")
-        return Acted(event_id, kind, by, content, email, external_id, at, properties=_properties(data))
+        return ActivityOccurred(event_id, kind, by, content, email, external_id, at, properties=_properties(data))
     return Deleted(event_id, content, external_id, email, means == "erasure", at)
 
 

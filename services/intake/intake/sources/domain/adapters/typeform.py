@@ -12,18 +12,18 @@ from intake.sources.domain.adapters.base import (
     HookRequest,
     HookSettings,
     Ignored,
-    Proof,
-    Said,
     Secrets,
     Submitted,
+    ToolEvent,
     Unreadable,
+    Verification,
+    as_list,
+    as_object,
     digest_id,
     event_id,
-    items,
-    obj,
-    text_of,
+    to_text,
 )
-from intake.sources.domain.signatures import hmac_sha256, signed, unbase64
+from intake.sources.domain.signatures import check_signature, decode_base64, hmac_sha256
 
 _PREFIX = "sha256="
 _NAMED = {"email": "email", "phone_number": "phone_number"}
@@ -34,21 +34,21 @@ class TypeformSettings(HookSettings):
     """None of its own."""
 
 
-def prove(request: HookRequest, secrets: Secrets, _settings: TypeformSettings, _now: datetime) -> Proof:
+def verify(request: HookRequest, secrets: Secrets, _settings: TypeformSettings, _now: datetime) -> Verification:
     """`Typeform-Signature`."""
     given = request.headers.get("typeform-signature", "")
-    offered = [unbase64(given.removeprefix(_PREFIX)) if given.startswith(_PREFIX) else None]
-    return Proof(signed(offered, secrets.get("signing", ()), hmac_sha256(request.body)))
+    digests = [decode_base64(given.removeprefix(_PREFIX)) if given.startswith(_PREFIX) else None]
+    return Verification(check_signature(digests, secrets.get("signing", ()), hmac_sha256(request.body)))
 
 
-def read(_request: HookRequest, document: JsonValue, _settings: TypeformSettings) -> list[Said]:
+def read(_request: HookRequest, document: JsonValue, _settings: TypeformSettings) -> list[ToolEvent]:
     """One response, with its answers by the `ref` of their question."""
-    fields = obj(document)
-    id_ = text_of(fields.get("event_id"))
+    fields = as_object(document)
+    id_ = to_text(fields.get("event_id"))
     key = digest_id(document) if id_ is None else event_id(id_)
     if fields.get("event_type") != "form_response":
         return [Ignored(key, "no-whole-response")]
-    response = obj(fields.get("form_response"))
+    response = as_object(fields.get("form_response"))
     if not response:
         return [Unreadable(key, "it lacks form_response", document)]
     return [Submitted(key, _view(response), document)]
@@ -57,11 +57,11 @@ def read(_request: HookRequest, document: JsonValue, _settings: TypeformSettings
 def _view(response: Mapping[str, JsonValue]) -> JsonValue:
     answers: dict[str, JsonValue] = {}
     typed: dict[str, JsonValue] = {}
-    for answer in map(obj, items(response.get("answers"))):
-        field = obj(answer.get("field"))
-        type_ = text_of(answer.get("type")) or ""
+    for answer in map(as_object, as_list(response.get("answers"))):
+        field = as_object(answer.get("field"))
+        type_ = to_text(answer.get("type")) or ""
         value = _value(type_, answer.get(type_))
-        name = text_of(field.get("ref")) or text_of(field.get("id"))
+        name = to_text(field.get("ref")) or to_text(field.get("id"))
         if value is None or name is None:
             continue
         answers.setdefault(name, value)
@@ -74,14 +74,14 @@ def _view(response: Mapping[str, JsonValue]) -> JsonValue:
         "token": response.get("token"),
         "submitted_at": response.get("submitted_at"),
         "landed_at": response.get("landed_at"),
-        "hidden": {name: value for name, value in obj(response.get("hidden")).items() if value not in (None, "")},
+        "hidden": {name: value for name, value in as_object(response.get("hidden")).items() if value not in (None, "")},
         "answers": answers,
         "typed": typed,
         "calculated": response.get("calculated"),
         "variables": {
             name: value
-            for one in map(obj, items(response.get("variables")))
-            if (name := text_of(one.get("key"))) and (value := one.get(text_of(one.get("type")) or "")) is not None
+            for one in map(as_object, as_list(response.get("variables")))
+            if (name := to_text(one.get("key"))) and (value := one.get(to_text(one.get("type")) or "")) is not None
         },
     }
 
@@ -89,10 +89,10 @@ def _view(response: Mapping[str, JsonValue]) -> JsonValue:
 def _value(type_: str, said: JsonValue) -> JsonValue:
     """What was answered: a choice by its label, several by theirs."""
     if type_ == "choice":
-        return obj(said).get("label") or obj(said).get("other")
+        return as_object(said).get("label") or as_object(said).get("other")
     if type_ == "choices":
-        labels = [one for one in items(obj(said).get("labels")) if isinstance(one, str)]
-        other = text_of(obj(said).get("other"))
+        labels = [one for one in as_list(as_object(said).get("labels")) if isinstance(one, str)]
+        other = to_text(as_object(said).get("other"))
         return [*labels, *([other] if other else [])] or None
     return said
 
@@ -100,9 +100,9 @@ def _value(type_: str, said: JsonValue) -> JsonValue:
 ADAPTER = Adapter(
     name="typeform",
     title="Typeform",
-    uses={"signing": "The secret of the webhook in Typeform."},
+    secret_kinds={"signing": "The secret of the webhook in Typeform."},
     settings=TypeformSettings,
-    prove=prove,
+    verify=verify,
     read=read,
     fields={
         "external_id": ("/hidden/external_id", "/hidden/user_id"),
@@ -121,5 +121,5 @@ ADAPTER = Adapter(
         "consent.basis": "/typed/consent",
         "occurred_at": "/submitted_at",
     },
-    spread=("/answers", "/hidden", "/variables"),
+    attribute_sources=("/answers", "/hidden", "/variables"),
 )

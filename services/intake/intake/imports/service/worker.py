@@ -1,6 +1,6 @@
 """Takes the rows of imports in, a few hundred in one transaction with what became of them and the place in the file, so that a process can
 end at any moment and no row is lost or taken twice. While the rows of one transaction are written, those of the next are decided about,
-and those after them are read and recognised.
+and those after them are read and normalized.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from accord.workers import Periodic, StallDetector, pause
 from intake.capture.service.capture import Capture
 from intake.imports import queries
 from intake.imports.queries import Job
-from intake.imports.service.imports import end
+from intake.imports.service.imports import end_import
 from intake.imports.service.reading import Chunk, Line, ReadAhead
-from intake.imports.service.taking import Foreseeing, Overtaken, Takes, Taking
-from intake.leads.service.ledger import tried
+from intake.imports.service.writers import ChunkWriter, DryRun, ImportWriter, StaleOffset
+from intake.leads.service.unit_of_work import retry_on_conflict
 from intake.metric_names import IMPORTS_ENDED
-from intake.policy.domain.judge import Judge
+from intake.policy.domain.evaluator import PolicyEvaluator
 
 log = structlog.get_logger(__name__)
 
-AT_ONCE_MAX = 4
-"""Imports that one process works on, turn by turn, so that a short one does not wait for a long one or for one that is held back."""
+CONCURRENT_MAX = 4
+"""Imports that one process works on, turn by turn, so that a short one does not wait for a long one or for one that is throttled."""
 _TRANSACTIONS_MAX = 2
 """Transactions of imports that one process has open: Python decides about the rows of one while PostgreSQL writes those of the other."""
 _LOOK_EVERY_S = 1.0
@@ -60,18 +60,18 @@ class Limits:
     rows_per_s_max: int | None = None
 
 
-class _Pace:
+class _RateLimiter:
     """Holds back so that no more rows a second are taken than may be; None: it never does."""
 
     def __init__(self, rows_per_s_max: int | None) -> None:
         self._rows_per_s_max = rows_per_s_max
-        self._free_at = 0.0
+        self._next_free_at = 0.0
 
-    def free_at(self, rows: int) -> float:
+    def next_free_at(self, rows: int) -> float:
         """From when on the next rows may be taken after these, on the monotonic clock."""
         if self._rows_per_s_max is not None:
-            self._free_at = max(self._free_at, time.monotonic()) + rows / self._rows_per_s_max
-        return self._free_at
+            self._next_free_at = max(self._next_free_at, time.monotonic()) + rows / self._rows_per_s_max
+        return self._next_free_at
 
 
 class ImportWorker:
@@ -84,7 +84,7 @@ class ImportWorker:
         self,
         database: Database,
         capture: Capture,
-        policies: ActiveCache[Judge],
+        policies: ActiveCache[PolicyEvaluator],
         arrived: asyncio.Event,
         limits: Limits | None = None,
     ) -> None:
@@ -93,8 +93,8 @@ class ImportWorker:
         self._policies = policies
         self._arrived = arrived
         self._limits = limits or Limits()
-        self._pace = _Pace(self._limits.rows_per_s_max)
-        self._turns = asyncio.Semaphore(_TRANSACTIONS_MAX)
+        self._rate_limiter = _RateLimiter(self._limits.rows_per_s_max)
+        self._transactions = asyncio.Semaphore(_TRANSACTIONS_MAX)
         self._stall = StallDetector(_STUCK_AFTER_S)
         self._sweep_at = 0.0
 
@@ -108,14 +108,14 @@ class ImportWorker:
                 self._arrived.clear()
                 try:
                     await self._sweep()
-                    await self._begin_more(working, over)
-                    await _first_of(stop, self._arrived, working.values())
-                    self._settle(working)
+                    await self._start_waiting(working, over)
+                    await _wait_for_any(stop, self._arrived, working.values())
+                    self._collect_ended(working)
                 except Exception as error:
-                    if not _passes(error):
+                    if not _is_retryable(error):
                         raise
                     self._stall.failed()
-                    log.warning("imports_wait", error=type(error).__name__)
+                    log.warning("import_worker_retrying", error=type(error).__name__)
                     await backoff.wait(stop)
                     continue
                 backoff.reset()
@@ -130,17 +130,17 @@ class ImportWorker:
             return f"{self.name}: no row was taken for {_STUCK_AFTER_S:.0f} s"
         return None
 
-    async def _begin_more(self, working: dict[UUID, asyncio.Task[None]], over: asyncio.Event) -> None:
+    async def _start_waiting(self, working: dict[UUID, asyncio.Task[None]], over: asyncio.Event) -> None:
         """Begin to work on what waits and nobody works on, until it is done or `over` is set."""
-        room = AT_ONCE_MAX - len(working)
+        room = CONCURRENT_MAX - len(working)
         if room:
             async with self._database.read_transaction() as conn:
-                for import_id in await queries.waiting(await connection_of(conn), list(working), room):
+                for import_id in await queries.find_waiting(await connection_of(conn), list(working), room):
                     working[import_id] = asyncio.create_task(self._work(import_id, over), name=f"import-{import_id}")
         self._stall.waits(bool(working))
 
     @staticmethod
-    def _settle(working: dict[UUID, asyncio.Task[None]]) -> None:
+    def _collect_ended(working: dict[UUID, asyncio.Task[None]]) -> None:
         """Forget what is done with; raises why one of them has ended."""
         for import_id in [import_id for import_id, task in working.items() if task.done()]:
             working.pop(import_id).result()
@@ -154,7 +154,7 @@ class ImportWorker:
                 if job is not None:
                     await self._run(job, session, stop)
             except Exception as error:
-                if _passes(error):
+                if _is_retryable(error):
                     raise
                 # What is kept of it cannot even be read; it must not stop all others, now and at each start.
                 log.error("import_failed", import_id=str(import_id), exc_info=error)
@@ -166,11 +166,20 @@ class ImportWorker:
         IMPORTS_ENDED.labels("failed").inc()
 
     async def _run(self, job: Job, session: asyncpg.Connection, stop: asyncio.Event) -> None:
-        run = _Run(self._database, self._capture, self._policies, job, session, self._limits, self._pace, self._turns)
+        run = _ImportRun(
+            self._database,
+            self._capture,
+            self._policies,
+            job,
+            session,
+            self._limits,
+            self._rate_limiter,
+            self._transactions,
+        )
         try:
-            await run.go(stop, self._stall)
+            await run.run(stop, self._stall)
         except Exception as error:
-            if _passes(error):
+            if _is_retryable(error):
                 raise
             log.error("import_failed", import_id=str(job.import_id), exc_info=error)
             await run.end("failed", _WENT_WRONG)
@@ -182,7 +191,7 @@ class ImportWorker:
             if job is None or job.plan is None or not await queries.begin(connection, import_id, unit_of_work.now):
                 return None
             if job.cancel_requested:
-                await end(unit_of_work, job, "cancelled")
+                await end_import(unit_of_work, job, "cancelled")
                 return None
             if job.dry_run and job.bytes_done != job.plan.start:
                 # What a dry run has foreseen is not kept, so it begins anew.
@@ -196,7 +205,7 @@ class ImportWorker:
         self._sweep_at = time.monotonic() + _SWEEP_EVERY_S
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
-            for import_id in await queries.broken_off(connection, unit_of_work.now - _RECEIVING_IDLE_MAX):
+            for import_id in await queries.find_abandoned(connection, unit_of_work.now - _RECEIVING_IDLE_MAX):
                 await queries.end(connection, import_id, "failed", unit_of_work.now, error="The upload broke off.")
 
 
@@ -207,67 +216,67 @@ class _Saving(NamedTuple):
     done: asyncio.Task[bool]
 
 
-class _Run:
+class _ImportRun:
     """One import, from the place where it stands to its end."""
 
     def __init__(
         self,
         database: Database,
         capture: Capture,
-        policies: ActiveCache[Judge],
+        policies: ActiveCache[PolicyEvaluator],
         job: Job,
         session: asyncpg.Connection,
         limits: Limits,
-        pace: _Pace,
-        turns: asyncio.Semaphore,
+        rate_limiter: _RateLimiter,
+        transactions: asyncio.Semaphore,
     ) -> None:
         if job.plan is None:
             raise ValueError("the file has not been received")
         plan = job.plan
         reader = plan.reader(job.source, ZoneInfo(plan.timezone), orjson.dumps)
-        self._takes: Takes = (
-            Foreseeing(database, policies, job, reader, session)
+        self._writer: ChunkWriter = (
+            DryRun(database, policies, job, reader, session)
             if job.dry_run
-            else Taking(database, policies, job, reader, capture)
+            else ImportWriter(database, policies, job, reader, capture)
         )
         self._ahead = ReadAhead(database, job, plan, reader, limits.chunk_rows_max)
         self._database = database
         self._limits = limits
-        self._paces = (pace, _Pace(plan.rows_per_s_max))
-        self._turns = turns
+        self._rate_limiters = (rate_limiter, _RateLimiter(plan.rows_per_s_max))
+        self._transactions = transactions
 
-    async def go(self, stop: asyncio.Event, stall: StallDetector) -> None:
+    async def run(self, stop: asyncio.Event, stall: StallDetector) -> None:
         """Take rows until there are none, somebody cancels, too many fail, or `stop`."""
-        await self._takes.begin()
-        begun: list[_Saving] = []
+        await self._writer.begin()
+        saving: list[_Saving] = []
         try:
-            state = await self._take_all(begun, stop, stall)
+            state = await self._process_chunks(saving, stop, stall)
         finally:
             # Whatever has ended this, rows that were begun come through or are rolled back before anybody goes on.
-            await asyncio.gather(*(one.done for one in begun), return_exceptions=True)
+            await asyncio.gather(*(one.done for one in saving), return_exceptions=True)
         if state == "failed":
             await self.end(state, f"More than {self._limits.failures_max} rows failed or were rejected.")
         elif state is not None:
             await self.end(state)
 
-    async def _take_all(
-        self, begun: list[_Saving], stop: asyncio.Event, stall: StallDetector
+    async def _process_chunks(
+        self, saving: list[_Saving], stop: asyncio.Event, stall: StallDetector
     ) -> Literal["finished", "cancelled", "failed"] | None:
         """How it ended; None if only we do. `begun` holds what has not been seen to be committed, two chunks at most."""
         cancelled = stopped = False
         async with aclosing(self._ahead.chunks()) as chunks:
             async for chunk in chunks:
-                begun.append(await self._begin(chunk, begun))
-                if len(begun) > 1:
-                    cancelled = await self._committed(begun)
+                saving.append(await self._begin(chunk, saving))
+                if len(saving) > 1:
+                    cancelled = await self._committed(saving)
                 stall.progressed()
                 if not (cancelled or self._too_many_failed()):
-                    cancelled = await self._hold_back(len(chunk.lines), stop, stall)
+                    cancelled = await self._throttle(len(chunk.lines), stop, stall)
                     stopped = stop.is_set()
                 if cancelled or stopped or self._too_many_failed():
                     break
-        while begun:
-            cancelled = await self._committed(begun) or cancelled
+        while saving:
+            cancelled = await self._committed(saving) or cancelled
             stall.progressed()
         if self._too_many_failed():
             return "failed"
@@ -276,99 +285,99 @@ class _Run:
         return None if stopped else "finished"
 
     def _too_many_failed(self) -> bool:
-        counts = self._takes.job.counts
+        counts = self._writer.job.counts
         return counts.failed + counts.rejected > self._limits.failures_max
 
     async def end(self, state: Literal["finished", "cancelled", "failed"], error: str | None = None) -> None:
         """Bring it to its end."""
         async with self._database.write_transaction() as unit_of_work:
-            await end(unit_of_work, self._takes.job, state, error)
+            await end_import(unit_of_work, self._writer.job, state, error)
         IMPORTS_ENDED.labels(state).inc()
 
-    async def _begin(self, chunk: Chunk, begun: list[_Saving]) -> _Saving:
+    async def _begin(self, chunk: Chunk, saving: list[_Saving]) -> _Saving:
         """Begin to save rows, and wait until it is decided what becomes of them. That may be while the rows before them are written, if no
         row names somebody who is named there too: then neither has to see or to wait for what the other does."""
-        before = begun[-1] if begun else None
+        before = saving[-1] if saving else None
         if before is not None and not chunk.keys.isdisjoint(before.chunk.keys):
             await asyncio.wait([before.done])
         decided = asyncio.Event()
 
         async def save() -> bool:
-            async with self._turns:
-                return await self._takes.save(chunk, None if before is None else before.done, decided.set)
+            async with self._transactions:
+                return await self._writer.save(chunk, None if before is None else before.done, decided.set)
 
         done = asyncio.create_task(save(), name="import-saving")
         done.add_done_callback(lambda _: decided.set())
         await decided.wait()
         return _Saving(chunk, done)
 
-    async def _committed(self, begun: list[_Saving]) -> bool:
+    async def _committed(self, saving: list[_Saving]) -> bool:
         """See the first of `begun` committed; whether somebody has asked to cancel. If it failed, then so did what was begun behind it, and
         it is done again by itself."""
-        first = begun[0]
+        first = saving[0]
         try:
             cancelled = await first.done
         except Exception as error:  # noqa: BLE001 - if it means anything it comes again
-            await asyncio.gather(*(one.done for one in begun), return_exceptions=True)
-            log.info("rows_taken_again", import_id=str(self._takes.job.import_id), error=type(error).__name__)
-            cancelled = await self._alone(first.chunk)
-        begun.pop(0)
+            await asyncio.gather(*(one.done for one in saving), return_exceptions=True)
+            log.info("import_chunk_retried", import_id=str(self._writer.job.import_id), error=type(error).__name__)
+            cancelled = await self._save_alone(first.chunk)
+        saving.pop(0)
         return cancelled
 
-    async def _alone(self, chunk: Chunk) -> bool:
-        async with self._turns:
+    async def _save_alone(self, chunk: Chunk) -> bool:
+        async with self._transactions:
             return await self._save(chunk)
 
     async def _save(self, chunk: Chunk) -> bool:
         """Save the rows in one transaction; whether somebody has asked to cancel. If it fails for good, each half is tried by itself, until
         it is known which row cannot be saved; that one fails alone."""
         try:
-            return await self._tried(chunk)
+            return await self._save_with_retry(chunk)
         except Exception as error:
-            if _passes(error):
+            if _is_retryable(error):
                 raise
             if len(chunk.lines) <= 1:
-                log.error("row_failed", import_id=str(self._takes.job.import_id), exc_info=error)
-                return await self._tried(replace(chunk, lines=[_unsaved(line) for line in chunk.lines]))
+                log.error("row_failed", import_id=str(self._writer.job.import_id), exc_info=error)
+                return await self._save_with_retry(replace(chunk, lines=[_mark_unsaved(line) for line in chunk.lines]))
         middle = len(chunk.lines) // 2
         row = chunk.lines[middle - 1].row
         await self._save(Chunk(chunk.lines[:middle], row.end, row.number, 0))
         return await self._save(replace(chunk, lines=chunk.lines[middle:]))
 
-    async def _tried(self, chunk: Chunk) -> bool:
-        return await tried(lambda: self._takes.save(chunk))
+    async def _save_with_retry(self, chunk: Chunk) -> bool:
+        return await retry_on_conflict(lambda: self._writer.save(chunk))
 
-    async def _hold_back(self, rows: int, stop: asyncio.Event, stall: StallDetector) -> bool:
+    async def _throttle(self, rows: int, stop: asyncio.Event, stall: StallDetector) -> bool:
         """Wait until more rows may be taken; whether somebody has asked to cancel meanwhile."""
-        until = max(pace.free_at(rows) for pace in self._paces)
+        until = max(rate_limiter.next_free_at(rows) for rate_limiter in self._rate_limiters)
         while not stop.is_set() and (rest_s := until - time.monotonic()) > 0:
             await pause(stop, min(rest_s, _LOOK_EVERY_S))
             stall.progressed()
             if rest_s > _LOOK_EVERY_S:
                 async with self._database.read_transaction() as conn:
-                    job = await queries.find(await connection_of(conn), self._takes.job.import_id)
+                    job = await queries.find(await connection_of(conn), self._writer.job.import_id)
                 if job is not None and job.cancel_requested:
                     return True
         return False
 
 
-def _passes(error: BaseException) -> bool:
+def _is_retryable(error: BaseException) -> bool:
     """Whether the same may succeed later, from the place where the import then stands."""
-    return is_transient(error) or isinstance(error, Overloaded | Overtaken)
+    return is_transient(error) or isinstance(error, Overloaded | StaleOffset)
 
 
-def _unsaved(line: Line) -> Line:
-    reading = line.reading._replace(errors="The row could not be saved; it is logged under the import's id")
-    return Line(line.row, reading, None, line.keys if line.recognised is None else line.recognised.keys)
+def _mark_unsaved(line: Line) -> Line:
+    parsed = line.parsed._replace(errors="The row could not be saved; it is logged under the import's id")
+    return Line(line.row, parsed, None, line.keys if line.normalized is None else line.normalized.keys)
 
 
-def prune_worker(database: Database, kept_days: int) -> Periodic:
+def prune_worker(database: Database, retention_days: int) -> Periodic:
     """The worker that forgets what became of single rows, so long after their import ended. The import itself stays to be seen; rows for
     the file of errors are dropped with raw submissions (privacy/service/retention.py)."""
 
     async def prune() -> bool:
         async with database.write_transaction() as unit_of_work:
-            before = unit_of_work.now - timedelta(days=kept_days)
+            before = unit_of_work.now - timedelta(days=retention_days)
             return await queries.prune_chunks(await unit_of_work.connection(), before, _PRUNE_CHUNKS) >= _PRUNE_CHUNKS
 
     return Periodic("import-prune", _PRUNE_EVERY_S, prune)
@@ -384,7 +393,7 @@ async def _session(database: Database) -> AsyncIterator[asyncpg.Connection]:
         session.terminate()
 
 
-async def _first_of(stop: asyncio.Event, arrived: asyncio.Event, tasks: Iterable[asyncio.Task[None]]) -> None:
+async def _wait_for_any(stop: asyncio.Event, arrived: asyncio.Event, tasks: Iterable[asyncio.Task[None]]) -> None:
     """Wait until one of these is there or done, but no longer than until it is time to look again."""
     waits = [asyncio.create_task(event.wait()) for event in (stop, arrived)]
     try:

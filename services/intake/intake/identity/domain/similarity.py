@@ -36,7 +36,7 @@ _ADDRESS_SCORE = 0.75
 
 
 class Person(NamedTuple):
-    """A lead as it is compared with others. `fields` are its personal fields, normalised as they are kept."""
+    """A lead as it is compared with others. `fields` are its personal fields, normalized as they are kept."""
 
     lead_id: UUID
     account_id: UUID | None
@@ -44,7 +44,7 @@ class Person(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Closeness:
+class NameSimilarity:
     """How close two texts are: `ratio` from 0 to 1."""
 
     ratio: float
@@ -52,14 +52,14 @@ class Closeness:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class Comparison:
     """What is known of a pair. None: one of the two has no such value."""
 
-    name: Closeness | None = None
+    name: NameSimilarity | None = None
     """All words of the names, in any order: for those that put them into other fields."""
-    last_name: Closeness | None = None
-    first_name: Closeness | None = None
-    company: Closeness | None = None
+    last_name: NameSimilarity | None = None
+    first_name: NameSimilarity | None = None
+    company: NameSimilarity | None = None
     same_email_name: bool = False
     """The same before the @, at different domains, and no role such as `info`."""
     same_account: bool = False
@@ -67,7 +67,7 @@ class Compared:
     same_title: bool = False
 
     @property
-    def has_something(self) -> bool:
+    def is_plausible(self) -> bool:
         """Whether the names, or those before the @, are close enough for anything else to matter."""
         last, whole = self.last_name, self.name
         return (
@@ -86,14 +86,14 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness:
+class Similarity:
     """A suggestion: `score` from SCORE_MIN to 1, and why."""
 
     score: float
     reasons: tuple[Reason, ...]
 
 
-def likeness(pair: Compared) -> Likeness | None:
+def score_pair(pair: Comparison) -> Similarity | None:
     """How likely a person should look at these two; None where they are not alike enough.
 
     Score = name · (a + (1 - a) · (1 - Π(1 - support))), a = _NAME_SHARE, over all that agrees beside the name (a noisy-or).
@@ -103,17 +103,17 @@ def likeness(pair: Compared) -> Likeness | None:
     context = tuple(_context(pair))
     if name is None:
         if pair.same_account and pair.same_email_name and not _contradicted(pair):
-            return Likeness(_ADDRESS_SCORE, context)
+            return Similarity(_ADDRESS_SCORE, context)
         return None
     ratio, reasons = name
     missing = 1.0
     for reason in context:
         missing *= 1 - _SUPPORT[reason.field]
     score = round(ratio * (_NAME_SHARE + (1 - _NAME_SHARE) * (1 - missing)), 4)
-    return Likeness(score, (*reasons, *context)) if score >= SCORE_MIN else None
+    return Similarity(score, (*reasons, *context)) if score >= SCORE_MIN else None
 
 
-def _name(pair: Compared) -> tuple[float, tuple[Reason, ...]] | None:
+def _name(pair: Comparison) -> tuple[float, tuple[Reason, ...]] | None:
     """How close the names are, and in what; None where they are not, or there are none."""
     last, first, whole = pair.last_name, pair.first_name, pair.name
     if last is not None and last.ratio >= LAST_NAME_MIN:
@@ -127,12 +127,12 @@ def _name(pair: Compared) -> tuple[float, tuple[Reason, ...]] | None:
     return None
 
 
-def _contradicted(pair: Compared) -> bool:
+def _contradicted(pair: Comparison) -> bool:
     """Both have names, and they differ."""
     return pair.last_name is not None or pair.first_name is not None
 
 
-def _context(pair: Compared) -> Iterator[Reason]:
+def _context(pair: Comparison) -> Iterator[Reason]:
     if pair.same_account:
         yield Reason("account", "same")
     elif pair.company is not None and pair.company.ratio >= COMPANY_MIN:

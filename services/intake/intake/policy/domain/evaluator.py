@@ -8,9 +8,9 @@ from datetime import datetime
 
 from accord.contracts.values import Attributes, AttributeValue, PolicyFailure
 from intake.leads.domain.facts import Facts
-from intake.leads.domain.quality import FAILED, NOT_APPLICABLE, PASSED, Judgement, Quality
+from intake.leads.domain.quality import FAILED, NOT_APPLICABLE, PASSED, Quality, SubmissionVerdict
 from intake.policy.domain.attributes import READERS, NotOfType
-from intake.policy.domain.checks import WRONG, Failing, Wrong, check_of
+from intake.policy.domain.checks import NOT_TYPED, NotTyped, RuleFailure, compile_rule
 from intake.policy.domain.policy import Policy
 
 SCORE_DIGITS = 6
@@ -18,7 +18,7 @@ _QUALITIES_MAX = 4_096
 """Ways to come out that a judge remembers; a policy in use has some dozens."""
 
 
-class Judge:
+class PolicyEvaluator:
     """A policy made ready for judging; built once per version.
 
     A submission comes out in one of few ways: each parameter met, or failed for one of its reasons. So the quality is made once for each
@@ -30,14 +30,14 @@ class Judge:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self._readers = {name: READERS[declared.type] for name, declared in policy.attributes.items()}
-        self._checks = [check_of(parameter.rule, policy.attributes) for parameter in policy.parameters]
-        self._qualities: dict[tuple[int, tuple[Failing | None, ...]], Quality] = {}
+        self._checks = [compile_rule(parameter.rule, policy.attributes) for parameter in policy.parameters]
+        self._qualities: dict[tuple[int, tuple[RuleFailure | None, ...]], Quality] = {}
 
     @classmethod
-    def of(cls, policy: Policy) -> Judge:
+    def of(cls, policy: Policy) -> PolicyEvaluator:
         return cls(policy)
 
-    def judge(self, facts: Facts, version: int, now: datetime) -> tuple[Quality, Attributes]:
+    def evaluate(self, facts: Facts, version: int, now: datetime) -> tuple[Quality, Attributes]:
         """The verdict, stamped with `version`, and the attributes that may leave intake, as their declared types.
 
         Every parameter is judged, so that a sender learns of all failures at once. What does not read as its type fails the parameters
@@ -54,7 +54,7 @@ class Judge:
 
     def _read(
         self, attributes: Mapping[str, AttributeValue]
-    ) -> tuple[Mapping[str, AttributeValue | Wrong], Attributes]:
+    ) -> tuple[Mapping[str, AttributeValue | NotTyped], Attributes]:
         """The declared ones as their types, and those of them that could be read."""
         public: Attributes = {}
         wrong: list[str] | None = None
@@ -68,28 +68,28 @@ class Judge:
                 else:
                     if value is not None:
                         public[name] = value
-        return (public if wrong is None else {**public, **dict.fromkeys(wrong, WRONG)}), public
+        return (public if wrong is None else {**public, **dict.fromkeys(wrong, NOT_TYPED)}), public
 
-    def _quality(self, version: int, failings: Sequence[Failing | None]) -> Quality:
+    def _quality(self, version: int, failures: Sequence[RuleFailure | None]) -> Quality:
         applicable, passed, outcomes = [], [], []
         failed: list[PolicyFailure] = []
-        for parameter, failing in zip(self.policy.parameters, failings, strict=True):
-            if failing is not None and failing.missing and parameter.missing_passes:
+        for parameter, failure in zip(self.policy.parameters, failures, strict=True):
+            if failure is not None and failure.missing and parameter.missing_passes:
                 outcomes.append(NOT_APPLICABLE)
                 continue
             applicable.append(parameter.weight)
-            if failing is None:
+            if failure is None:
                 passed.append(parameter.weight)
                 outcomes.append(PASSED)
             else:
                 outcomes.append(FAILED)
                 failed.append(
-                    PolicyFailure(parameter=parameter.key, consequence=parameter.consequence, reason=failing.reason)
+                    PolicyFailure(parameter=parameter.key, consequence=parameter.consequence, reason=failure.reason)
                 )
         score = round(math.fsum(passed) / math.fsum(applicable), SCORE_DIGITS) if applicable else 1.0
         return Quality(self._verdict(failed, score), score, version, tuple(failed), "".join(outcomes))
 
-    def _verdict(self, failed: Sequence[PolicyFailure], score: float) -> Judgement:
+    def _verdict(self, failed: Sequence[PolicyFailure], score: float) -> SubmissionVerdict:
         consequences = {failure.consequence for failure in failed}
         if "reject" in consequences:
             return "rejected"

@@ -1,5 +1,5 @@
 """Senders whose body the customer writes: Marketo's webhook templates, Zapier and the like, own forms. A header, a URL or a bearer token
-proves them; what stands where, the source's mapping says, and without one the fields have our own names.
+verifies them; what stands where, the source's mapping says, and without one the fields have our own names.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from intake.sources.domain.adapters.base import (
     Adapter,
     HookRequest,
     HookSettings,
-    Proof,
-    Said,
     Secrets,
     Submitted,
+    ToolEvent,
+    Verification,
     digest_id,
     event_id,
-    text_of,
+    to_text,
 )
-from intake.sources.domain.adapters.bearer import BEARER, first_that_holds, prove_bearer, prove_header, prove_url
+from intake.sources.domain.adapters.bearer import BEARER, first_verified, verify_bearer, verify_header, verify_url
 from intake.sources.domain.mapping import Rule, resolve
 
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,63}$")]
 Pointer = Annotated[str, StringConstraints(max_length=500, pattern=r"^(?:/(?:[^~/]|~[01])*)+$")]
 
 
-class OwnSettings(HookSettings):
+class CustomSettings(HookSettings):
     """`header`: the header that holds the secret. `event_id`: where in an event its id stands; without one `Idempotency-Key` is it, and
     without that its content. `events`: where in the body the list of events stands, if there is one."""
 
@@ -39,19 +39,19 @@ class OwnSettings(HookSettings):
     events: Pointer | None = None
 
 
-def prove(request: HookRequest, secrets: Secrets, settings: OwnSettings, _now: datetime) -> Proof:
+def verify(request: HookRequest, secrets: Secrets, settings: CustomSettings, _now: datetime) -> Verification:
     """One of: a bearer token, the secret in the header, the secret in the URL."""
-    return first_that_holds(
-        prove_bearer(request, secrets), prove_header(request, secrets, settings.header), prove_url(request, secrets)
+    return first_verified(
+        verify_bearer(request, secrets), verify_header(request, secrets, settings.header), verify_url(request, secrets)
     )
 
 
-def prove_by_header(request: HookRequest, secrets: Secrets, settings: OwnSettings, _now: datetime) -> Proof:
+def verify_by_header(request: HookRequest, secrets: Secrets, settings: CustomSettings, _now: datetime) -> Verification:
     """Marketo: the custom header, the only thing that it can send along."""
-    return prove_header(request, secrets, settings.header)
+    return verify_header(request, secrets, settings.header)
 
 
-def read(request: HookRequest, document: JsonValue, settings: OwnSettings) -> list[Said]:
+def read(request: HookRequest, document: JsonValue, settings: CustomSettings) -> list[ToolEvent]:
     """One event, or several where the body is a list or holds one."""
     found = document if settings.events is None else resolve(document, settings.events)
     if not isinstance(found, list):
@@ -59,11 +59,11 @@ def read(request: HookRequest, document: JsonValue, settings: OwnSettings) -> li
     return [Submitted(_id(request, one, settings, place), one, one) for place, one in enumerate(found[:EVENTS_MAX])]
 
 
-def _id(request: HookRequest, event: JsonValue, settings: OwnSettings, place: int | None) -> str:
-    own = None if settings.event_id is None else text_of(resolve(event, settings.event_id))
+def _id(request: HookRequest, event: JsonValue, settings: CustomSettings, place: int | None) -> str:
+    own = None if settings.event_id is None else to_text(resolve(event, settings.event_id))
     if own is not None:
         return event_id(own)
-    key = text_of(request.headers.get("idempotency-key", ""))
+    key = to_text(request.headers.get("idempotency-key", ""))
     if key is None:
         return digest_id(event)
     return event_id(key) if place is None else event_id(key, place)
@@ -89,32 +89,32 @@ _FIELDS: Mapping[str, Rule] = {
     "consent.text": "/consent/text",
     "occurred_at": ("/occurred_at", "/created_at", "/timestamp"),
 }
-_SPREAD = ("/attributes",)
+_ATTRIBUTE_SOURCES = ("/attributes",)
 
 MARKETO = Adapter(
     name="marketo",
     title="Marketo",
-    uses={"header": "The value of the custom header that the webhook sends."},
-    settings=OwnSettings,
-    prove=prove_by_header,
+    secret_kinds={"header": "The value of the custom header that the webhook sends."},
+    settings=CustomSettings,
+    verify=verify_by_header,
     read=read,
     fields=_FIELDS,
-    spread=_SPREAD,
+    attribute_sources=_ATTRIBUTE_SOURCES,
     body="either",
 )
 
 GENERIC = Adapter(
     name="generic",
     title="Zapier, Make, own forms",
-    uses={
+    secret_kinds={
         "bearer": BEARER,
         "header": "The value of the header that the settings name.",
         "url": "The secret at the end of the URL: …/v1/hooks/SOURCE/SECRET.",
     },
-    settings=OwnSettings,
-    prove=prove,
+    settings=CustomSettings,
+    verify=verify,
     read=read,
     fields=_FIELDS,
-    spread=_SPREAD,
+    attribute_sources=_ATTRIBUTE_SOURCES,
     body="either",
 )

@@ -1,5 +1,5 @@
-"""Works off the events that could not be done with at once: fetches records from tools, tries activities again whose lead was not there,
-and erases whom a tool says to erase. What is claimed by a process that dies is claimed again; what is done twice has one effect.
+"""Processes stored events: fetches records from tools, retries activities whose lead was not there, and erases whom a tool says to
+erase. What is claimed by a process that dies is claimed again; what is done twice has one effect.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from accord.http.idempotency import Answer, Fresh, claimed, store
 from accord.terms.findings import Finding
 from accord.workers import Periodic
 from intake.capture.service.capture import Capture
-from intake.capture.service.record import ActivityRequest, Record
+from intake.capture.service.record import ActivityRecorder, ActivityRequest
 from intake.hooks import queries as hook_events
-from intake.hooks.domain.documents import ACTIVITIES, SUBMISSIONS, formed
+from intake.hooks.domain.validation import ACTIVITIES, SUBMISSIONS, validate_document
 from intake.hooks.queries import HookEvent, State
-from intake.hooks.service.known import KnownSources, Ready
-from intake.hooks.service.outbound import NoAnswer, Outbound
-from intake.hooks.service.receive import caller, idempotency_request
+from intake.hooks.service.outbound import FetchError, OutboundClient
+from intake.hooks.service.receive import caller_name, event_idempotency_request
+from intake.hooks.service.source_cache import PreparedSource, SourceCache
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.queries import leads as lead_queries
-from intake.leads.service.family import NotThere
-from intake.leads.service.ledger import tried
-from intake.leads.service.person import CaptureRequest, recognise
-from intake.leads.service.recognise import email_facts
+from intake.leads.service.merge_group import RecordNotFound
+from intake.leads.service.normalization import parse_email
+from intake.leads.service.submissions import CaptureRequest, normalize_submission
+from intake.leads.service.unit_of_work import retry_on_conflict
 from intake.metric_names import HOOK_EVENTS_FAILED, HOOK_EVENTS_WAITING, HOOK_FETCHES
-from intake.sources.domain.adapters.base import Ask
+from intake.sources.domain.adapters.base import FetchRequest
 
 log = structlog.get_logger(__name__)
 
-TRIED_FOR = timedelta(hours=24)
+RETRY_WINDOW = timedelta(hours=24)
 """From when an event came, or was given another chance, to when it is given up."""
 LEASE_S = 90.0
 """How long a claimed event is left to its worker; longer than all of its requests may take."""
@@ -54,13 +54,13 @@ _EVERY_S = 1.0
 _IDLE_EVERY_S = 2.0
 _FIRST_S, _LAST_S = 2.0, 3_600.0
 _REST_FIRST_S, _REST_LAST_S = 5.0, 120.0
-_TOOL_IS_AWAY = frozenset(
+_UNAVAILABLE = frozenset(
     {"no-connection", "not-resolved", "timed-out", "server-error", "too-many-requests", "unauthorised"}
 )
 _ACTIVITY_AFTER_S = (30.0, 300.0, 3_600.0, 6 * 3_600.0)
 """The person may come a moment later, or with tonight's import."""
-_ASKS_MAX = 5
-_DONE_KEPT = timedelta(days=7)
+_REQUESTS_MAX = 5
+_DONE_RETENTION = timedelta(days=7)
 """As long as idempotency keys are: an event that comes again within it is known."""
 _PRUNE_ROWS = 1_000
 _PRUNE_EVERY_S = 600.0
@@ -69,27 +69,27 @@ _PRUNE_EVERY_S = 600.0
 class Eraser(Protocol):
     """The use case that erases a person."""
 
-    async def erase(self, lead_id: UUID, reason: Literal["request"], caller: str) -> object: ...
+    async def erase(self, lead_id: UUID, reason: Literal["request"], caller_name: str) -> object: ...
 
 
-class _Later(Exception):
+class _RetryLater(Exception):
     """It did not work, and may later. `after_s`: not before."""
 
-    def __init__(self, why: str, after_s: float | None = None) -> None:
-        super().__init__(why)
-        self.why = why
+    def __init__(self, reason: str, after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
         self.after_s = after_s
 
 
-class _Never(Exception):
+class _PermanentFailure(Exception):
     """It will not work before somebody changes something."""
 
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
-class _Rests:
+class _Cooldowns:
     """Tools that do not answer are left alone for a while, so that what waits for them does not hold up everybody else's events."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class _Rests:
         now = time.monotonic()
         return [source for source, (until, _) in self._until.items() if until > now]
 
-    def begin(self, source: str, asked_s: float | None) -> None:
+    def start(self, source: str, asked_s: float | None) -> None:
         """The next rest of a tool is twice as long as the last, unless it has asked for more."""
         now = time.monotonic()
         until, last_s = self._until.get(source, (0.0, 0.0))
@@ -109,31 +109,31 @@ class _Rests:
         rest_s = max(min(last_s * 2 or _REST_FIRST_S, _REST_LAST_S), asked_s or 0.0)
         self._until[source] = (now + rest_s, rest_s)
 
-    def end(self, source: str) -> None:
+    def clear(self, source: str) -> None:
         self._until.pop(source, None)
 
 
-class HookWork:
+class HookEventProcessor:
     """The use case; `work` is what a worker calls every so often. `failed_kept`: as long as raw submissions are."""
 
     def __init__(
         self,
         database: Database,
-        known: KnownSources,
+        sources: SourceCache,
         capture: Capture,
-        record: Record,
+        record: ActivityRecorder,
         erase: Eraser,
-        outbound: Outbound,
-        failed_kept: timedelta,
+        outbound: OutboundClient,
+        failed_retention: timedelta,
     ) -> None:
         self._database = database
-        self._known = known
+        self._sources = sources
         self._capture = capture
         self._record = record
         self._erase = erase
         self._outbound = outbound
-        self._rests = _Rests()
-        self._failed_kept = failed_kept
+        self._cooldowns = _Cooldowns()
+        self._failed_retention = failed_retention
 
     def workers(self) -> list[Periodic]:
         """Those that do the work and forget what is old."""
@@ -149,9 +149,9 @@ class HookWork:
     async def work(self) -> bool | None:
         """One round; whether there may be more to do at once, None if there was nothing."""
         async with self._database.write_transaction() as unit_of_work:
-            connection, resting = await unit_of_work.connection(), self._rests.sources()
-            events = await hook_events.claim(connection, unit_of_work.now, LEASE_S, CLAIMED_MAX, resting)
-        await asyncio.gather(*(self._one(event) for event in events))
+            connection, cooling_down = await unit_of_work.connection(), self._cooldowns.sources()
+            events = await hook_events.claim(connection, unit_of_work.now, LEASE_S, CLAIMED_MAX, cooling_down)
+        await asyncio.gather(*(self._process(event) for event in events))
         return len(events) == CLAIMED_MAX if events else None
 
     async def prune(self) -> bool:
@@ -160,155 +160,157 @@ class HookWork:
             now = unit_of_work.now
             connection = await unit_of_work.connection()
             return (
-                await hook_events.prune(connection, now - _DONE_KEPT, now - self._failed_kept, _PRUNE_ROWS)
+                await hook_events.prune(connection, now - _DONE_RETENTION, now - self._failed_retention, _PRUNE_ROWS)
                 >= _PRUNE_ROWS
             )
 
     async def _count(self) -> None:
         async with self._database.read_transaction() as conn:
-            counts = await hook_events.counts(await connection_of(conn))
+            counts = await hook_events.count_by_state(await connection_of(conn))
         HOOK_EVENTS_WAITING.set(counts.get("waiting", 0))
         HOOK_EVENTS_FAILED.set(counts.get("failed", 0))
 
-    async def _one(self, event: HookEvent) -> None:
+    async def _process(self, event: HookEvent) -> None:
         """Do one event, or say when to try again. A transient failure leaves it to the end of its lease."""
         try:
-            ready = await self._known.find(event.source)
-            if ready is None or ready.adapter is None:
-                raise _Never("no-source")
-            await self._do(event, ready)
+            prepared = await self._sources.find(event.source)
+            if prepared is None or prepared.adapter is None:
+                raise _PermanentFailure("no-source")
+            await self._perform(event, prepared)
             HOOK_FETCHES.labels(event.source, "done").inc()
-        except _Later as later:
-            await self._postpone(event, later.why, later.after_s)
-        except _Never as never:
-            await self._give_up(event, never.why)
+        except _RetryLater as later:
+            await self._postpone(event, later.reason, later.after_s)
+        except _PermanentFailure as failure:
+            await self._give_up(event, failure.reason)
         except Overloaded:
             await self._postpone(event, "overloaded", None)
         except Exception as error:
             if is_transient(error):
-                log.warning("hook_event_postponed", source=event.source, act=event.act, error=type(error).__name__)
+                log.warning(
+                    "hook_event_postponed", source=event.source, action=event.action, error=type(error).__name__
+                )
                 return
-            log.exception("hook_event_failed", source=event.source, act=event.act)
+            log.exception("hook_event_failed", source=event.source, action=event.action)
             await self._give_up(event, "something went wrong here")
 
-    async def _do(self, event: HookEvent, ready: Ready) -> None:
-        match event.act:
+    async def _perform(self, event: HookEvent, prepared: PreparedSource) -> None:
+        match event.action:
             case "fetch":
-                await self._fetch(event, ready)
+                await self._fetch(event, prepared)
             case "submit":
-                await self._submit(event, ready, event.reference, None)
+                await self._submit(event, prepared, event.reference, None)
             case "activity":
-                await self._act(event)
+                await self._record_activity(event)
             case "erase":
-                await self._forget(event)
+                await self._erase_person(event)
 
-    async def _postpone(self, event: HookEvent, why: str, after_s: float | None) -> None:
+    async def _postpone(self, event: HookEvent, reason: str, after_s: float | None) -> None:
         async with self._database.write_transaction() as unit_of_work:
             now = unit_of_work.now
             delay_s = max(_delay_s(event), after_s or 0.0)
-            late = now + timedelta(seconds=delay_s) > event.recorded_at + TRIED_FOR
+            late = now + timedelta(seconds=delay_s) > event.recorded_at + RETRY_WINDOW
             state: State = "failed" if late else "waiting"
             connection = await unit_of_work.connection()
-            if late and event.act == "activity":
+            if late and event.action == "activity":
                 # Somebody who is no lead a day later; what they did means nothing here.
-                await hook_events.settle(connection, event.hook_event_id, None, "no-lead", now)
+                await hook_events.complete(connection, event.hook_event_id, None, "no-lead", now)
             else:
-                await hook_events.postpone(connection, event, state, now + timedelta(seconds=delay_s), why, now)
-        HOOK_FETCHES.labels(event.source, "failed" if late else "again").inc()
+                await hook_events.postpone(connection, event, state, now + timedelta(seconds=delay_s), reason, now)
+        HOOK_FETCHES.labels(event.source, "failed" if late else "retried").inc()
 
-    async def _give_up(self, event: HookEvent, why: str) -> None:
+    async def _give_up(self, event: HookEvent, reason: str) -> None:
         async with self._database.write_transaction() as unit_of_work:
             await hook_events.postpone(
-                await unit_of_work.connection(), event, "failed", unit_of_work.now, why, unit_of_work.now
+                await unit_of_work.connection(), event, "failed", unit_of_work.now, reason, unit_of_work.now
             )
         HOOK_FETCHES.labels(event.source, "failed").inc()
 
-    async def _fetch(self, event: HookEvent, ready: Ready) -> None:
+    async def _fetch(self, event: HookEvent, prepared: PreparedSource) -> None:
         """Ask the tool for the record, then submit it as if it had come with the event."""
-        adapter, settings = ready.adapter, ready.settings
-        assert adapter is not None  # noqa: S101 - `_one` has looked
+        adapter, settings = prepared.adapter, prepared.settings
+        assert adapter is not None  # noqa: S101 - `_process` has checked
         fetch = adapter.fetch
         if fetch is None or not isinstance(event.reference, dict):
-            raise _Never("the adapter fetches nothing")
+            raise _PermanentFailure("the adapter fetches nothing")
         answers: dict[str, JsonValue] = {}
-        for _ in range(_ASKS_MAX):
-            ask = fetch.ask(event.reference, answers, settings)
-            if ask is None:
+        for _ in range(_REQUESTS_MAX):
+            request = fetch.next_request(event.reference, answers, settings)
+            if request is None:
                 break
-            answers[ask.part] = await self._ask(ask, ready)
+            answers[request.part] = await self._fetch_part(request, prepared)
         said: JsonValue = orjson.loads(event.content)
-        await self._submit(event, ready, fetch.view(said, answers, settings), {"event": said, **answers})
+        await self._submit(event, prepared, fetch.build_view(said, answers, settings), {"event": said, **answers})
 
-    async def _ask(self, ask: Ask, ready: Ready) -> JsonValue:
-        tokens = ready.secrets(utc_now()).get(ask.token, ())
+    async def _fetch_part(self, request: FetchRequest, prepared: PreparedSource) -> JsonValue:
+        tokens = prepared.secrets(utc_now()).get(request.token, ())
         if not tokens:
-            raise _Later(f"the source has no secret '{ask.token}'")
+            raise _RetryLater(f"the source has no secret '{request.token}'")
         for place, token in enumerate(tokens):
             try:
                 found = await self._outbound.get_json(
-                    ask.url, {**ask.headers, "authorization": f"Bearer {token.decode()}"}
+                    request.url, {**request.headers, "authorization": f"Bearer {token.decode()}"}
                 )
-            except NoAnswer as error:
-                if error.trouble == "unauthorised" and place + 1 < len(tokens):
+            except FetchError as error:
+                if error.failure == "unauthorised" and place + 1 < len(tokens):
                     continue
-                if ask.optional and error.trouble in ("unauthorised", "not-found", "refused"):
+                if request.optional and error.failure in ("unauthorised", "not-found", "refused"):
                     return None
-                if error.trouble == "address-refused":
-                    raise _Never(error.trouble) from None
-                if error.trouble in _TOOL_IS_AWAY:
-                    self._rests.begin(ready.source.name, error.retry_after_s)
-                raise _Later(error.trouble, error.retry_after_s) from None
+                if error.failure == "address-refused":
+                    raise _PermanentFailure(error.failure) from None
+                if error.failure in _UNAVAILABLE:
+                    self._cooldowns.start(prepared.source.name, error.retry_after_s)
+                raise _RetryLater(error.failure, error.retry_after_s) from None
             else:
-                self._rests.end(ready.source.name)
+                self._cooldowns.clear(prepared.source.name)
                 return found
-        raise _Later("unauthorised")
+        raise _RetryLater("unauthorised")
 
     async def _submit(
-        self, event: HookEvent, ready: Ready, view: JsonValue, content: Mapping[str, JsonValue] | None
+        self, event: HookEvent, prepared: PreparedSource, view: JsonValue, content: Mapping[str, JsonValue] | None
     ) -> None:
-        taking = ready.taking
-        assert taking is not None  # noqa: S101 - `_one` has looked
-        document = {**taking.submission(view), "source": event.source}
-        form = formed(SUBMISSIONS, document, utc_now())
-        if form.form is None:
-            raise _Never(form.flaws)
+        mapper = prepared.mapper
+        assert mapper is not None  # noqa: S101 - `_process` has checked
+        document = {**mapper.map_submission(view), "source": event.source}
+        validated = validate_document(SUBMISSIONS, document, utc_now())
+        if validated.value is None:
+            raise _PermanentFailure(validated.errors)
         text = event.content if content is None else orjson.dumps(content).decode()
-        request = CaptureRequest(form.form, text, caller(event.source), None)
-        await tried(lambda: self._ingest(event, request))
+        request = CaptureRequest(validated.value, text, caller_name(event.source), None)
+        await retry_on_conflict(lambda: self._ingest(event, request))
 
     async def _ingest(self, event: HookEvent, request: CaptureRequest) -> None:
         """The submission, the answer under its key and the end of the event in one transaction: none is there without the others."""
-        own = idempotency_request(event.source, event.event_id)
-        in_force = await self._capture.policy_in_force()
+        own = event_idempotency_request(event.source, event.event_id)
+        active_policy = await self._capture.get_active_policy()
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
-            if not await hook_events.hold(connection, event):
+            if not await hook_events.lock_claimed(connection, event):
                 return
             verdict = (await claimed(unit_of_work, [own]))[0]
             if not isinstance(verdict, Fresh):
                 # The tool sent it again meanwhile, and it was taken then.
-                await hook_events.settle(
+                await hook_events.complete(
                     connection, event.hook_event_id, None, "taken when it came again", unit_of_work.now
                 )
                 return
-            taken = (await self._capture.ingest(unit_of_work, [recognise(request)], in_force))[0]
+            taken = (await self._capture.ingest(unit_of_work, [normalize_submission(request)], active_policy))[0]
             if isinstance(taken, Finding):
-                raise _Never(f"{taken.pointer}: {taken.message}")
+                raise _PermanentFailure(f"{taken.pointer}: {taken.message}")
             await store(unit_of_work.conn, [(own, self._capture.encode(taken))])
-            await hook_events.settle(
+            await hook_events.complete(
                 connection, event.hook_event_id, taken.lead_id, taken.quality.verdict, unit_of_work.now
             )
 
-    async def _act(self, event: HookEvent) -> None:
+    async def _record_activity(self, event: HookEvent) -> None:
         """An activity whose lead was not there, by each way of naming the person."""
-        ways = event.reference.get("ways") if isinstance(event.reference, dict) else None
+        alternatives = event.reference.get("ways") if isinstance(event.reference, dict) else None
         answer: Answer | None = None
-        for way in ways if isinstance(ways, list) else ():
-            form = formed(ACTIVITIES, way if isinstance(way, dict) else {}, utc_now())
-            if form.form is None:
-                raise _Never(form.flaws)
+        for alternative in alternatives if isinstance(alternatives, list) else ():
+            validated = validate_document(ACTIVITIES, alternative if isinstance(alternative, dict) else {}, utc_now())
+            if validated.value is None:
+                raise _PermanentFailure(validated.errors)
             request = ActivityRequest(
-                form.form, caller(event.source), idempotency_request(event.source, event.event_id)
+                validated.value, caller_name(event.source), event_idempotency_request(event.source, event.event_id)
             )
             done = (await self._record.apply([request]))[0]
             if isinstance(done, Exception):
@@ -317,43 +319,43 @@ class HookWork:
             if answer.status != 404:
                 break
         if answer is None:
-            raise _Never("there is no activity in it")
+            raise _PermanentFailure("there is no activity in it")
         if answer.status == 404:
-            raise _Later("no such lead yet")
+            raise _RetryLater("no such lead yet")
         note = None if answer.status == 202 else "not recorded"
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
-            await hook_events.settle(connection, event.hook_event_id, answer.subject, note, unit_of_work.now)
+            await hook_events.complete(connection, event.hook_event_id, answer.subject, note, unit_of_work.now)
 
-    async def _forget(self, event: HookEvent) -> None:
+    async def _erase_person(self, event: HookEvent) -> None:
         """A tool says that a person wants to be gone. What waits of them goes first, so that nothing brings them back."""
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
-            await hook_events.overtake(connection, event, unit_of_work.now)
-            found = await lead_queries.find_keys(connection, _identities(event))
+            await hook_events.drop_superseded(connection, event, unit_of_work.now)
+            found = await lead_queries.find_key_owners(connection, _identity_keys(event))
         for lead_id in sorted(set(found.values())):
-            with suppress(NotThere):
-                await self._erase.erase(lead_id, "request", caller(event.source))
+            with suppress(RecordNotFound):
+                await self._erase.erase(lead_id, "request", caller_name(event.source))
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
             note = "erased" if found else "nobody of this id"
-            await hook_events.settle(connection, event.hook_event_id, None, note, unit_of_work.now)
+            await hook_events.complete(connection, event.hook_event_id, None, note, unit_of_work.now)
 
 
 def _delay_s(event: HookEvent) -> float:
     """How long until the next attempt: doubling and jittered, or the few looks for a person who may still come."""
-    if event.act == "activity":
+    if event.action == "activity":
         return _ACTIVITY_AFTER_S[min(event.attempts, len(_ACTIVITY_AFTER_S)) - 1]
     ceiling = min(_LAST_S, _FIRST_S * 2.0 ** min(event.attempts - 1, 20))
     return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
 
 
-def _identities(event: HookEvent) -> list[IdentityKey]:
+def _identity_keys(event: HookEvent) -> list[IdentityKey]:
     """The keys by which a deletion names a person."""
     said = event.reference if isinstance(event.reference, dict) else {}
     keys: list[IdentityKey] = []
     email, external_id = said.get("email"), said.get("external_id")
-    if isinstance(email, str) and (address := email_facts(email).address):
+    if isinstance(email, str) and (address := parse_email(email).address):
         keys.append(("email", address))
     if isinstance(external_id, str):
         keys.append(("external", external_key(event.source, external_id)))

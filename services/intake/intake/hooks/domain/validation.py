@@ -12,67 +12,69 @@ from typing import Generic, TypeVar
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from intake.leads.domain.submission import ActivityIn, Submission, is_ahead
+from intake.leads.domain.submission import ActivityIn, Submission, is_in_future
 
 SUBMISSIONS: TypeAdapter[Submission] = TypeAdapter(Submission)
 ACTIVITIES: TypeAdapter[ActivityIn] = TypeAdapter(ActivityIn)
 
-Form = TypeVar("Form", Submission, ActivityIn)
+Model = TypeVar("Model", Submission, ActivityIn)
 _MESSAGES_MAX = 10
-_FLAWS_CHARS_MAX = 500
+_ERRORS_CHARS_MAX = 500
 _WHOLE = frozenset({"consent", "cost"})
 """Parts that mean nothing by halves."""
 _DEPTH_MAX = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Formed(Generic[Form]):
-    """`form` is None where nothing usable is left; `flaws` then says why. `left_out`: pointers to what did not fit."""
+class Validated(Generic[Model]):
+    """`canonical` is None where nothing usable is left; `errors` then says why. `left_out`: pointers to what did not fit."""
 
-    form: Form | None
+    value: Model | None
     left_out: tuple[str, ...] = ()
-    flaws: str = ""
+    errors: str = ""
 
 
-def formed(adapter: TypeAdapter[Form], document: Mapping[str, JsonValue], now: datetime) -> Formed[Form]:
+def validate_document(
+    adapter: TypeAdapter[Model], document: Mapping[str, JsonValue], now: datetime
+) -> Validated[Model]:
     """The document as a submission or activity. A time ahead of ours is left out: then it is when it came."""
     try:
-        return _in_time(adapter.validate_python(document), (), now)
+        return _drop_future_time(adapter.validate_python(document), (), now)
     except ValidationError as error:
         smaller = deepcopy(dict(document))
-        places = sorted({_part(smaller, found["loc"]) for found in _errors(error)})
+        places = sorted({_enclosing_part(smaller, found["loc"]) for found in _list_errors(error)})
         for place in places:
-            _take_out(smaller, place)
+            _remove(smaller, place)
         left_out = tuple("/" + "/".join(place) for place in places)
     try:
-        return _in_time(adapter.validate_python(smaller), left_out, now)
+        return _drop_future_time(adapter.validate_python(smaller), left_out, now)
     except ValidationError as error:
-        return Formed(None, left_out, flaws_of(error))
+        return Validated(None, left_out, describe_errors(error))
 
 
-def _in_time(form: Form, left_out: tuple[str, ...], now: datetime) -> Formed[Form]:
-    if is_ahead(form.occurred_at, now):
-        return Formed(form.model_copy(update={"occurred_at": None}), (*left_out, "/occurred_at"))
-    return Formed(form, left_out)
+def _drop_future_time(value: Model, left_out: tuple[str, ...], now: datetime) -> Validated[Model]:
+    if is_in_future(value.occurred_at, now):
+        return Validated(value.model_copy(update={"occurred_at": None}), (*left_out, "/occurred_at"))
+    return Validated(value, left_out)
 
 
-def flaws_of(error: ValidationError) -> str:
+def describe_errors(error: ValidationError) -> str:
     """What is wrong, by place and without any value; bounded."""
     words = []
-    for found in _errors(error)[:_MESSAGES_MAX]:
+    for found in _list_errors(error)[:_MESSAGES_MAX]:
         place = "/".join(str(part) for part in found["loc"][:3])
         words.append(f"{place or 'the whole'}: {found['type']}")
-    return "; ".join(dict.fromkeys(words))[:_FLAWS_CHARS_MAX]
+    return "; ".join(dict.fromkeys(words))[:_ERRORS_CHARS_MAX]
 
 
-def _errors(error: ValidationError) -> Sequence[Mapping[str, tuple[str | int, ...]]]:
+def _list_errors(error: ValidationError) -> Sequence[Mapping[str, tuple[str | int, ...]]]:
     found: Sequence[Mapping[str, tuple[str | int, ...]]] = error.errors(  # type: ignore[assignment]
         include_url=False, include_context=False, include_input=False
     )
     return found
 
 
-def _part(document: Mapping[str, JsonValue], place: tuple[str | int, ...]) -> tuple[str, ...]:
+def _enclosing_part(document: Mapping[str, JsonValue], place: tuple[str | int, ...]) -> tuple[str, ...]:
     """The part of the document that an error's place lies in: the innermost that is an entry of an object and means something alone."""
     node, path = document, []
     for part, deeper in zip(place[:_DEPTH_MAX], (*place[1:], None), strict=False):
@@ -84,7 +86,7 @@ def _part(document: Mapping[str, JsonValue], place: tuple[str | int, ...]) -> tu
     return tuple(path)
 
 
-def _take_out(document: dict[str, JsonValue], place: tuple[str, ...]) -> None:
+def _remove(document: dict[str, JsonValue], place: tuple[str, ...]) -> None:
     node = document
     for name in place[:-1]:
         inner = node.get(name)

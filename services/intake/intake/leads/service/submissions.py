@@ -12,7 +12,7 @@ from accord.http.idempotency import IdempotencyRequest
 from accord.http.problems import Problem, validation_error
 from accord.ids import new_id
 from accord.terms.findings import Finding
-from intake.leads.domain.consent import given_at
+from intake.leads.domain.consent import resolve_given_at
 from intake.leads.domain.facts import Facts
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Values
@@ -20,24 +20,24 @@ from intake.leads.domain.quality import Quality
 from intake.leads.domain.submission import Submission
 from intake.leads.domain.unit_of_work import Candidate
 from intake.leads.queries import consents
-from intake.leads.service.recognise import account_domain, account_id_of, email_facts, phone_facts
+from intake.leads.service.normalization import derive_account_id, find_account_domain, parse_email, parse_phone
 
 
 class CaptureRequest(NamedTuple):
     """One submission with who sent it, its JSON as it came, and its idempotency key if it has one.
 
-    `is_form`: what came is the submission in our own form already. Anything else, a tool's event or a row of a file, is kept in our form
-    beside, so that another policy can judge it.
+    `is_canonical`: what came is the submission in canonical form already. Anything else, a tool's event or a row of a file, is stored in
+    canonical form too, so that another policy can judge it.
     """
 
     submission: Submission
     content: str
     caller: str
     idempotency_request: IdempotencyRequest | None = None
-    is_form: bool = False
+    is_canonical: bool = False
 
 
-class Recognised(NamedTuple):
+class NormalizedSubmission(NamedTuple):
     """A submission whose person, keys and facts are known; what the policy says of it comes later."""
 
     request: CaptureRequest
@@ -46,21 +46,21 @@ class Recognised(NamedTuple):
     facts: Facts
     account: tuple[UUID, str] | None
     external: str | None
-    flaw: Finding | None
-    """Why nobody can be recognised in it."""
+    error: Finding | None
+    """Why nobody can be identified in it."""
 
 
 _COMPANY_FIELDS = ("first_name", "last_name", "company", "domain", "title")
 _KEY_FIELDS = ("email", "phone", "external_id")
 
 
-def recognise(request: CaptureRequest) -> Recognised:
+def normalize_submission(request: CaptureRequest) -> NormalizedSubmission:
     """Who a submission is about and what is known of its address, number and company."""
     submission = request.submission
     given = submission.__dict__  # the form's fields by name, read a dozen times for each submission
     country = submission.attributes.get("country")
-    email = email_facts(submission.email) if submission.email else None
-    phone = phone_facts(submission.phone, country if isinstance(country, str) else None) if submission.phone else None
+    email = parse_email(submission.email) if submission.email else None
+    phone = parse_phone(submission.phone, country if isinstance(country, str) else None) if submission.phone else None
     person: dict[str, str] = {name: value for name in _COMPANY_FIELDS if (value := given[name])}
     fields = person | {name: value for name in _KEY_FIELDS if (value := given[name])}
     if submission.consent is not None:
@@ -74,12 +74,12 @@ def recognise(request: CaptureRequest) -> Recognised:
     if phone is not None and phone.e164:
         person["phone"] = phone.e164
         keys.append(("phone", phone.e164))
-    flaw = None if keys and (email_domain or not submission.email) else _flaw(submission)
+    error = None if keys and (email_domain or not submission.email) else _find_identity_error(submission)
     if submission.external_id:
         external = external_key(submission.source, submission.external_id)
         keys.append(("external", external))
-    domain = account_domain(submission.domain, email_domain)
-    return Recognised(
+    domain = find_account_domain(submission.domain, email_domain)
+    return NormalizedSubmission(
         request,
         person,
         tuple(keys),
@@ -91,18 +91,18 @@ def recognise(request: CaptureRequest) -> Recognised:
             submission.occurred_at,
             None if submission.consent is None else submission.consent.given_at,
         ),
-        (account_id_of(domain), domain) if domain else None,
+        (derive_account_id(domain), domain) if domain else None,
         external,
-        flaw,
+        error,
     )
 
 
-def facts_of(submission: Submission) -> Facts:
+def extract_facts(submission: Submission) -> Facts:
     """What a policy can ask of a submission, for those who only judge it."""
-    return recognise(CaptureRequest(submission, "", "")).facts
+    return normalize_submission(CaptureRequest(submission, "", "")).facts
 
 
-def _flaw(submission: Submission) -> Finding | None:
+def _find_identity_error(submission: Submission) -> Finding | None:
     """What is wrong with a submission whose address is none, or that has neither an address nor a valid number."""
     if submission.email:
         return Finding("/email", "Is not an e-mail address")
@@ -111,27 +111,29 @@ def _flaw(submission: Submission) -> Finding | None:
     return None
 
 
-def unfit_submission(flaw: Finding) -> Problem:
-    """422 for a submission with this flaw."""
-    return validation_error(f"{flaw.pointer[1:]}: {flaw.message}.", {"pointer": flaw.pointer, "message": flaw.message})
+def invalid_submission(error: Finding) -> Problem:
+    """422 for a submission with this error."""
+    return validation_error(
+        f"{error.pointer[1:]}: {error.message}.", {"pointer": error.pointer, "message": error.message}
+    )
 
 
-def consent_of(
+def build_consent(
     request: CaptureRequest, submission_id: UUID, lead_id: UUID, at: datetime, now: datetime
 ) -> consents.Row:
     """What a submission that was taken says of consent; it has some."""
     said = request.submission.consent
-    assert said is not None  # noqa: S101 - the caller has looked
-    when = given_at(said.given_at, at, now)
+    assert said is not None  # noqa: S101 - the caller has checked
+    when = resolve_given_at(said.given_at, at, now)
     return consents.Row(
         lead_id, submission_id, submission_id, request.submission.source, request.caller, said.basis, said.text, when
     )
 
 
-def candidate_of(
-    one: Recognised, submission_id: UUID, at: datetime, quality: Quality, attributes: Attributes
+def build_candidate(
+    one: NormalizedSubmission, submission_id: UUID, at: datetime, quality: Quality, attributes: Attributes
 ) -> Candidate:
-    """A recognised submission that happened at a moment, as it was judged."""
+    """A normalized submission that happened at a moment, as it was judged."""
     submission = one.request.submission
     values = Values(
         submission.source,
@@ -154,6 +156,6 @@ def _verdict(quality: Quality) -> Verdict:
     return "unchecked" if verdict == "rejected" else verdict
 
 
-def ahead_of_time(name: str = "occurred_at") -> Finding:
+def future_time_error(name: str = "occurred_at") -> Finding:
     """What is wrong with a time further in the future than clocks may differ."""
     return Finding(f"/{name}", "Must not be in the future")

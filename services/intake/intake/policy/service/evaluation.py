@@ -8,43 +8,45 @@ from datetime import datetime
 from accord.contracts.values import Attributes
 from accord.terms.findings import Finding
 from intake.leads.domain.facts import Facts
-from intake.leads.domain.quality import Quality, unchecked
-from intake.leads.service.person import Recognised
-from intake.policy.domain.judge import Judge
+from intake.leads.domain.quality import Quality, evaluate_without_policy
+from intake.leads.service.submissions import NormalizedSubmission
+from intake.policy.domain.evaluator import PolicyEvaluator
 
-InForce = tuple[int, Judge] | None
+ActivePolicy = tuple[int, PolicyEvaluator] | None
 """The policy's version and the policy, None while nothing is in force."""
 
 
-def as_the_policy_knows(recognised: Sequence[Recognised], in_force: InForce) -> Sequence[Recognised]:
+def apply_key_policy(
+    normalized: Sequence[NormalizedSubmission], active_policy: ActivePolicy
+) -> Sequence[NormalizedSubmission]:
     """The submissions with the keys by which the policy lets people be known: a phone that is shared is a value and names nobody."""
-    if in_force is None or not in_force[1].policy.phones_shared:
-        return recognised
-    return [_without_phone(one) for one in recognised]
+    if active_policy is None or not active_policy[1].policy.phones_shared:
+        return normalized
+    return [_without_phone(one) for one in normalized]
 
 
-def _without_phone(one: Recognised) -> Recognised:
+def _without_phone(one: NormalizedSubmission) -> NormalizedSubmission:
     keys = tuple(key for key in one.keys if key[0] != "phone")
-    if keys or one.flaw is not None:
+    if keys or one.error is not None:
         return one._replace(keys=keys)
     message = (
         "Says not who it is, since phones are shared by the data policy, and there is no other way to know the person"
     )
-    return one._replace(keys=keys, flaw=Finding("/phone", message))
+    return one._replace(keys=keys, error=Finding("/phone", message))
 
 
 class RejectedByPolicy(Exception):
     """The policy refuses a record as a person has put it right, for the reasons in `refusal`. Nothing is written then."""
 
-    def __init__(self, quality: Quality, refusal: str) -> None:
-        super().__init__(refusal)
+    def __init__(self, quality: Quality, reason: str) -> None:
+        super().__init__(reason)
         self.quality = quality
-        self.refusal = refusal
+        self.reason = reason
 
 
-def judged(facts: Facts, in_force: InForce, now: datetime) -> tuple[Quality, Attributes]:
+def evaluate_policy(facts: Facts, active_policy: ActivePolicy, now: datetime) -> tuple[Quality, Attributes]:
     """What the policy in force says of these facts at this moment, and the attributes that may leave intake."""
-    if in_force is None:
-        return unchecked(facts.attributes)
-    version, judge = in_force
-    return judge.judge(facts, version, now)
+    if active_policy is None:
+        return evaluate_without_policy(facts.attributes)
+    version, evaluator = active_policy
+    return evaluator.evaluate(facts, version, now)

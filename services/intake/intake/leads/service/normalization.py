@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from uuid import NAMESPACE_DNS, UUID, uuid5
 
@@ -47,14 +48,14 @@ _SITE = re.compile(r"^[a-z][a-z0-9+.-]*://")
 _NAMESPACE = uuid5(NAMESPACE_DNS, "accord.account")
 
 
-def email_facts(text: str) -> EmailFacts:
+def parse_email(text: str) -> EmailFacts:
     """Facts of an e-mail address. Normal form: lower case, the domain in IDNA. Dots and tags of the local part stay: only some
     providers ignore them, and two people must never become one."""
     if len(text) > _ADDRESS_MAX:
         return EmailFacts(None)
     local, _, domain = text.lower().rpartition("@")
     if not (0 < len(local) <= _LOCAL_MAX and _PLAIN.match(local) and _PLAIN_DOMAIN.match(domain)):
-        normal = _normalised(text)
+        normal = _normalize_unusual(text)
         if normal is None:
             return EmailFacts(None)
         local, _, domain = normal.rpartition("@")
@@ -62,7 +63,7 @@ def email_facts(text: str) -> EmailFacts:
     return EmailFacts(f"{local}@{domain}", public, disposable, local in ROLES or local.partition("+")[0] in ROLES)
 
 
-def _normalised(text: str) -> str | None:
+def _normalize_unusual(text: str) -> str | None:
     """The unusual addresses: other scripts, quoted parts. email-validator reads them by the RFCs; that takes 50 times as long."""
     try:
         found = validate_email(text, check_deliverability=False, allow_domain_literal=False, test_environment=True)
@@ -74,12 +75,12 @@ def _normalised(text: str) -> str | None:
 @lru_cache(maxsize=_DOMAINS_CACHED)
 def _domain_facts(domain: str) -> tuple[bool, bool]:
     """Whether the domain stands under a public suffix, and whether it is one of disposable addresses."""
-    registered = registered_domain(domain)
+    registered = find_registered_domain(domain)
     return registered is not None, domain in blocklist or registered in blocklist
 
 
 @lru_cache(maxsize=_DOMAINS_CACHED)
-def registered_domain(domain: str) -> str | None:
+def find_registered_domain(domain: str) -> str | None:
     """The part of a domain that somebody registered (`initech.co.uk` of `eu.initech.co.uk`); None without a public suffix."""
     found = _suffixes(domain)
     if found.suffix and found.domain:
@@ -89,7 +90,7 @@ def registered_domain(domain: str) -> str | None:
 
 
 @lru_cache(maxsize=_PHONES_CACHED)
-def phone_facts(text: str, country: str | None) -> PhoneFacts:
+def parse_phone(text: str, country: str | None) -> PhoneFacts:
     """Facts of a phone number; `country` (its code or English name) is where a number without + is dialled."""
     try:
         number = phonenumbers.parse(text, country_code(country) if country else None)
@@ -103,19 +104,19 @@ def phone_facts(text: str, country: str | None) -> PhoneFacts:
 
 
 @lru_cache(maxsize=_DOMAINS_CACHED)
-def account_domain(company_domain: str | None, email_domain: str | None) -> str | None:
+def find_account_domain(company_domain: str | None, email_domain: str | None) -> str | None:
     """The domain by which the account is known: the company's own, else the e-mail's unless it is a free or disposable one."""
-    own = company_domain_of(company_domain) if company_domain else None
+    own = parse_company_domain(company_domain) if company_domain else None
     if own is not None:
         return own
     if email_domain and not _domain_facts(email_domain)[1]:
-        registered = registered_domain(email_domain)
+        registered = find_registered_domain(email_domain)
         return None if registered in FREE_MAIL or email_domain in FREE_MAIL else registered
     return None
 
 
 @lru_cache(maxsize=_DOMAINS_CACHED)
-def company_domain_of(text: str) -> str | None:
+def parse_company_domain(text: str) -> str | None:
     """The registered domain of a company, from any spelling of it or of an address on its site; None if it is no company's."""
     host = _SITE.sub("", text.strip().lower()).split("/")[0].split("?")[0].rpartition("@")[2].partition(":")[0]
     host = host.strip(".").removeprefix("www.")
@@ -124,12 +125,19 @@ def company_domain_of(text: str) -> str | None:
             host = idna.encode(host, uts46=True).decode("ascii")
         except idna.IDNAError:
             return None
-    if not _PLAIN_DOMAIN.match(host) or (registered := registered_domain(host)) is None:
+    if not _PLAIN_DOMAIN.match(host) or (registered := find_registered_domain(host)) is None:
         return None
     return None if registered in FREE_MAIL or _domain_facts(host)[1] else registered
 
 
 @lru_cache(maxsize=_DOMAINS_CACHED)
-def account_id_of(domain: str) -> UUID:
+def derive_account_id(domain: str) -> UUID:
     """The account's id follows from its domain, so that two transactions agree on it without asking."""
     return uuid5(_NAMESPACE, domain)
+
+
+def find_account(person: Mapping[str, str | None]) -> tuple[UUID, str] | None:
+    """Id and domain of the account of somebody with these personal fields."""
+    email = person.get("email")
+    domain = find_account_domain(person.get("domain"), email.rpartition("@")[2] if email else None)
+    return None if domain is None else (derive_account_id(domain), domain)

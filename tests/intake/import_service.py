@@ -23,7 +23,7 @@ ENDED = ("finished", "cancelled", "failed")
 PATIENCE_S = 60.0
 
 
-class Importing(Running):
+class ImportClient(Running):
     """A running intake, and the import worker if it was asked for."""
 
     settings: Settings
@@ -34,28 +34,28 @@ class Importing(Running):
             "/v1/imports", content=body, headers=headers or CSV, params={"source": "list", **params}
         )
 
-    async def imported(self, body: Any, headers: dict[str, str] | None = None, **params: Any) -> dict[str, Any]:
+    async def import_file(self, body: Any, headers: dict[str, str] | None = None, **params: Any) -> dict[str, Any]:
         """POST a file and wait until its import has ended; the import."""
         sent = await self.send(body, headers, **params)
         assert sent.status_code == 202, sent.text
-        return await self.ended(sent.json()["import_id"])
+        return await self.wait_until_ended(sent.json()["import_id"])
 
-    async def shown(self, import_id: str) -> dict[str, Any]:
+    async def get_import(self, import_id: str) -> dict[str, Any]:
         found: dict[str, Any] = (await self.marketing.get(f"/v1/imports/{import_id}")).raise_for_status().json()
         return found
 
-    async def ended(self, import_id: str) -> dict[str, Any]:
+    async def wait_until_ended(self, import_id: str) -> dict[str, Any]:
         return await self.until(import_id, lambda found: found["state"] in ENDED)
 
     async def until(self, import_id: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         async with asyncio.timeout(PATIENCE_S):
             while True:
-                found = await self.shown(import_id)
+                found = await self.get_import(import_id)
                 if holds(found):
                     return found
                 await asyncio.sleep(0.02)
 
-    async def listed(self, holds: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
+    async def list_imports(self, holds: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
         """The list of imports, once this holds of it."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
@@ -66,7 +66,7 @@ class Importing(Running):
                     return found
                 await asyncio.sleep(0.02)
 
-    async def emptied(self, table: str) -> None:
+    async def wait_until_empty(self, table: str) -> None:
         """Wait until there is no row in a table."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
@@ -91,7 +91,7 @@ class Importing(Running):
             cursor = {"cursor": page["next_cursor"]}
 
 
-def counted(found: dict[str, Any]) -> dict[str, int]:
+def count_rows(found: dict[str, Any]) -> dict[str, int]:
     """The counts of an import that are not zero."""
     return {name: count for name, count in found["rows"].items() if count}
 
@@ -105,7 +105,7 @@ def people(count: int, *, doubled: int = 0, bad: int = 0) -> bytes:
 
 
 @asynccontextmanager
-async def listening(accord: Importing) -> AsyncIterator[int]:
+async def listening(accord: ImportClient) -> AsyncIterator[int]:
     """The same app behind a real socket; its port."""
     server = serve(accord.transport.app, accord.settings)
     with socket.create_server(("127.0.0.1", 0)) as bound:
@@ -118,7 +118,9 @@ async def listening(accord: Importing) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def importing(url: str, keys: Path, *, works: bool = True, **options: Any) -> AsyncIterator[Importing]:
+async def running_import_client(
+    url: str, keys: Path, *, works: bool = True, **options: Any
+) -> AsyncIterator[ImportClient]:
     """Intake with its group commits running, and its import worker unless it shall not work."""
     settings = Settings(database_url=url, kafka_bootstrap_servers="127.0.0.1:1", api_keys_file=keys, **options)
     service = build(settings)
@@ -126,7 +128,7 @@ async def importing(url: str, keys: Path, *, works: bool = True, **options: Any)
     workers = [*service.api_workers, *(one for one in service.workers if works and one.name == "imports")]
     tasks = [asyncio.create_task(worker.run(stop)) for worker in workers]
     try:
-        accord = Importing(httpx.ASGITransport(create_app(service)), url.replace("postgresql+asyncpg", "postgresql"))
+        accord = ImportClient(httpx.ASGITransport(create_app(service)), url.replace("postgresql+asyncpg", "postgresql"))
         accord.settings = settings
         yield accord
     finally:

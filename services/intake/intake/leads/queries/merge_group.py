@@ -8,26 +8,26 @@ import asyncpg
 
 _DEPTH_MAX = 1_000
 """Merges after merges that are followed. A chain of merges is as long as one person was met in different shapes."""
-_FAMILY = f"""
+_MERGE_GROUP = f"""
 WITH RECURSIVE up AS (
     SELECT lead_id, merged_into, 0 AS depth FROM lead WHERE lead_id = $1
     UNION ALL
     SELECT l.lead_id, l.merged_into, up.depth + 1 FROM up JOIN lead l ON l.lead_id = up.merged_into WHERE up.depth < {_DEPTH_MAX}
-), family AS (
+), members AS (
     SELECT lead_id, 0 AS depth FROM up WHERE merged_into IS NULL
     UNION ALL
-    SELECT l.lead_id, family.depth + 1 FROM family JOIN lead l ON l.merged_into = family.lead_id WHERE family.depth < {_DEPTH_MAX}
+    SELECT l.lead_id, members.depth + 1 FROM members JOIN lead l ON l.merged_into = members.lead_id WHERE members.depth < {_DEPTH_MAX}
 )
-SELECT lead_id FROM family ORDER BY depth, lead_id
+SELECT lead_id FROM members ORDER BY depth, lead_id
 """
 _ERASED = "SELECT id FROM erased_id WHERE id = ANY ($1::uuid[])"
 
 
-async def ids_of(connection: asyncpg.Connection, lead_id: UUID) -> list[UUID]:
-    """The lead that lives under this id, first, and all that were merged into it; none if there is no such lead."""
-    return [row[0] for row in await connection.fetch(_FAMILY, lead_id)]
+async def find_lead_ids(connection: asyncpg.Connection, lead_id: UUID) -> list[UUID]:
+    """The survivor under this id first, and all that were merged into it; none if there is no such lead."""
+    return [row[0] for row in await connection.fetch(_MERGE_GROUP, lead_id)]
 
 
-async def erased_among(connection: asyncpg.Connection, ids: list[UUID]) -> set[UUID]:
+async def find_erased(connection: asyncpg.Connection, ids: list[UUID]) -> set[UUID]:
     """Those of these ids (of leads, or of submissions that waited) that were erased."""
     return {row[0] for row in await connection.fetch(_ERASED, ids)} if ids else set()

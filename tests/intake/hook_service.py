@@ -15,7 +15,7 @@ from tests.intake.conftest import Running
 from tests.intake.tools import TOOLS
 
 from accord.service import Service, create_app
-from intake.hooks.service.fetch import HookWork
+from intake.hooks.service.processing import HookEventProcessor
 from intake.main import build
 from intake.settings import Settings
 
@@ -34,7 +34,7 @@ def settings_of(url: str, keys: Path, **changes: Any) -> Settings:
     return Settings(**{name: value for name, value in values.items() if value is not None})
 
 
-class Connected(Running):
+class HookClient(Running):
     """A running intake to which tools can be connected."""
 
     def __init__(self, service: Service, transport: httpx.ASGITransport, dsn: str) -> None:
@@ -77,9 +77,9 @@ class Connected(Running):
         return items
 
     @property
-    def hook_work(self) -> HookWork:
+    def hook_work(self) -> HookEventProcessor:
         worker = next(worker for worker in self.service.workers if worker.name == "hook-events")
-        work: HookWork = worker._work.__self__  # type: ignore[attr-defined]
+        work: HookEventProcessor = worker._work.__self__  # type: ignore[attr-defined]
         return work
 
     @asynccontextmanager
@@ -110,13 +110,13 @@ async def until(look: Callable[[], Awaitable[Any]], within_s: float = 15.0) -> A
 
 
 @asynccontextmanager
-async def connected(url: str, keys: Path, **changes: Any) -> AsyncIterator[Connected]:
+async def running_hook_client(url: str, keys: Path, **changes: Any) -> AsyncIterator[HookClient]:
     """Intake with its group commits running."""
     service = build(settings_of(url, keys, **changes))
     stop = asyncio.Event()
     workers = [asyncio.create_task(worker.run(stop)) for worker in service.api_workers]
     try:
-        yield Connected(
+        yield HookClient(
             service, httpx.ASGITransport(create_app(service)), url.replace("postgresql+asyncpg", "postgresql")
         )
     finally:

@@ -12,8 +12,8 @@ from pydantic import JsonValue
 
 from accord.terms import findings
 from intake.leads.domain.submission import ATTRIBUTES_MAX
-from intake.sources.domain.adapters.base import Acted, AnyAdapter
-from intake.sources.domain.mapping import Const, FieldMapping, Rule, apply, as_moment, resolve
+from intake.sources.domain.adapters.base import ActivityOccurred, AnyAdapter
+from intake.sources.domain.mapping import Const, FieldMapping, Rule, apply_mapping, normalize_time, resolve
 
 ATTRIBUTE_CHARS_MAX = 1_000
 LIST_MAX = 50
@@ -23,45 +23,47 @@ _NAME_CHARS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Taking:
+class PayloadMapper:
     """An adapter and a source made ready; built once per version of the source."""
 
     mapping: FieldMapping
     defaults: Mapping[str, JsonValue]
-    spread: tuple[str, ...]
-    taken: frozenset[str]
+    attribute_sources: tuple[str, ...]
+    mapped_pointers: frozenset[str]
     """Pointers that a rule has taken; their values are no attributes too."""
 
     @classmethod
-    def of(cls, adapter: AnyAdapter, mapping: FieldMapping, defaults: Mapping[str, JsonValue]) -> Taking:
+    def build(cls, adapter: AnyAdapter, mapping: FieldMapping, defaults: Mapping[str, JsonValue]) -> PayloadMapper:
         """The source's own rules stand before the adapter's."""
         fields: dict[str, Rule] = {**adapter.fields, **mapping.fields}
-        taken = {pointer for rule in fields.values() for pointer in _pointers(rule)}
-        return cls(FieldMapping(fields), dict(defaults), adapter.spread, frozenset(taken))
+        mapped_pointers = {pointer for rule in fields.values() for pointer in _pointers(rule)}
+        return cls(FieldMapping(fields), dict(defaults), adapter.attribute_sources, frozenset(mapped_pointers))
 
-    def submission(self, view: JsonValue) -> dict[str, JsonValue]:
+    def map_submission(self, view: JsonValue) -> dict[str, JsonValue]:
         """The submission, without its source, that stands in a view."""
-        document = apply(self.mapping, view, self.defaults)
-        if self.spread:
+        document = apply_mapping(self.mapping, view, self.defaults)
+        if self.attribute_sources:
             known = document.get("attributes")
             attributes: dict[str, JsonValue] = dict(known) if isinstance(known, dict) else {}
-            for place in self.spread:
-                self._spread(view, place, attributes)
+            for path in self.attribute_sources:
+                self._add_attributes(view, path, attributes)
             if attributes:
                 document["attributes"] = attributes
         return document
 
-    def _spread(self, view: JsonValue, place: str, attributes: dict[str, JsonValue]) -> None:
-        found = resolve(view, place)
+    def _add_attributes(self, view: JsonValue, path: str, attributes: dict[str, JsonValue]) -> None:
+        found = resolve(view, path)
         for name, value in found.items() if isinstance(found, dict) else ():
             if len(attributes) >= ATTRIBUTES_MAX:
                 return
-            pointer = place + findings.pointer(name)
-            if pointer not in self.taken and _is_attribute(value) and (key := attribute_name(name)):
+            pointer = path + findings.pointer(name)
+            if pointer not in self.mapped_pointers and _is_attribute(value) and (key := attribute_name(name)):
                 attributes.setdefault(key, value)
 
 
-def activities(source: str, said: Acted, defaults: Mapping[str, JsonValue]) -> list[dict[str, JsonValue]]:
+def build_activities(
+    source: str, said: ActivityOccurred, defaults: Mapping[str, JsonValue]
+) -> list[dict[str, JsonValue]]:
     """The activity, with the person named by e-mail and by the source's id of them: one document for each way, to be tried in turn."""
     campaign = {
         name.removeprefix("campaign."): value
@@ -70,15 +72,15 @@ def activities(source: str, said: Acted, defaults: Mapping[str, JsonValue]) -> l
     } | {name: value for name, value in said.campaign.items() if value not in (None, "")}
     document: dict[str, JsonValue] = {"kind": said.kind, "by": said.by, "properties": dict(said.properties)}
     if said.occurred_at is not None:
-        document["occurred_at"] = as_moment(said.occurred_at)
+        document["occurred_at"] = normalize_time(said.occurred_at)
     if campaign:
         document["campaign"] = campaign
-    ways: list[dict[str, JsonValue]] = []
+    alternatives: list[dict[str, JsonValue]] = []
     if said.email is not None:
-        ways.append({"email": said.email})
+        alternatives.append({"email": said.email})
     if said.external_id is not None:
-        ways.append({"external": {"source": source, "id": said.external_id}})
-    return [{**who, **document} for who in ways]
+        alternatives.append({"external": {"source": source, "id": said.external_id}})
+    return [{**who, **document} for who in alternatives]
 
 
 def attribute_name(name: str) -> str | None:

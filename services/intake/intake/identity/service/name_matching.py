@@ -15,8 +15,8 @@ import phonenumbers
 from nicknames import NickNamer
 from rapidfuzz.distance import JaroWinkler
 
-from intake.identity.domain.likeness import Closeness, Compared, Person
-from intake.leads.service.recognise import ROLES
+from intake.identity.domain.similarity import Comparison, NameSimilarity, Person
+from intake.leads.service.normalization import ROLES
 
 _NAMES_CACHED = 20_000
 _CHARS_MAX = 100
@@ -32,29 +32,33 @@ _LEGAL_FORMS = frozenset(
 )
 
 
-def compared(one: Person, other: Person) -> Compared:
+def compare_people(one: Person, other: Person) -> Comparison:
     """What is known of a pair of leads. Most pairs have nothing in common; of those only that is found out."""
     first_names = name_words(one.fields.get("first_name", "")), name_words(other.fields.get("first_name", ""))
     last_names = name_words(one.fields.get("last_name", "")), name_words(other.fields.get("last_name", ""))
-    pair = Compared(
-        name=closeness(first_names[0] + last_names[0], first_names[1] + last_names[1]),
-        last_name=closeness(*last_names),
-        same_email_name=_same(_email_name(one.fields.get("email")), _email_name(other.fields.get("email"))),
-        same_account=_same(one.account_id, other.account_id),
+    pair = Comparison(
+        name=compare_names(first_names[0] + last_names[0], first_names[1] + last_names[1]),
+        last_name=compare_names(*last_names),
+        same_email_name=_are_equal(_email_name(one.fields.get("email")), _email_name(other.fields.get("email"))),
+        same_account=_are_equal(one.account_id, other.account_id),
     )
-    if not pair.has_something:
+    if not pair.is_plausible:
         return pair
     titles = _words(one.fields.get("title", "")), _words(other.fields.get("title", ""))
     return replace(
         pair,
-        first_name=given_closeness(*first_names),
-        company=closeness(company_words(one.fields.get("company", "")), company_words(other.fields.get("company", ""))),
-        same_phone_country=_same(_phone_country(one.fields.get("phone")), _phone_country(other.fields.get("phone"))),
-        same_title=_same(titles[0] or None, titles[1] or None),
+        first_name=compare_given_names(*first_names),
+        company=compare_names(
+            company_words(one.fields.get("company", "")), company_words(other.fields.get("company", ""))
+        ),
+        same_phone_country=_are_equal(
+            _phone_country(one.fields.get("phone")), _phone_country(other.fields.get("phone"))
+        ),
+        same_title=_are_equal(titles[0] or None, titles[1] or None),
     )
 
 
-def _same(one: object, other: object) -> bool:
+def _are_equal(one: object, other: object) -> bool:
     return one is not None and one == other
 
 
@@ -100,33 +104,33 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(_WORD.findall(plain.replace("'", "").replace("’", "")))
 
 
-def closeness(one: tuple[str, ...], other: tuple[str, ...]) -> Closeness | None:
+def compare_names(one: tuple[str, ...], other: tuple[str, ...]) -> NameSimilarity | None:
     """How close two names are, whatever the order of their words; None where one of them has none."""
     if not one or not other:
         return None
     if sorted(one) == sorted(other):
-        return Closeness(1.0, "same")
+        return NameSimilarity(1.0, "same")
     ratio = max(
         JaroWinkler.similarity("".join(one), "".join(other)),
         JaroWinkler.similarity("".join(sorted(one)), "".join(sorted(other))),
     )
-    return Closeness(round(ratio, 4), "close")
+    return NameSimilarity(round(ratio, 4), "close")
 
 
-def given_closeness(one: tuple[str, ...], other: tuple[str, ...]) -> Closeness | None:
+def compare_given_names(one: tuple[str, ...], other: tuple[str, ...]) -> NameSimilarity | None:
     """How close two given names are: also where one is the short form or the initial of the other."""
     if not one or not other:
         return None
-    found = closeness(one, other)
+    found = compare_names(one, other)
     if found is not None and found.how == "same":
         return found
     first, second = one[0], other[0]
     if first == second:
-        return Closeness(0.97, "close")  # one of the two has a middle name as well
+        return NameSimilarity(0.97, "close")  # one of the two has a middle name as well
     if _is_short_form(first, second):
-        return Closeness(0.95, "short form")
+        return NameSimilarity(0.95, "short form")
     if 1 in (len(first), len(second)) and first[0] == second[0]:
-        return Closeness(0.85, "initial")
+        return NameSimilarity(0.85, "initial")
     return found
 
 
