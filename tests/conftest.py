@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from tests.databases import Databases, Migrate, owner_of
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from accord_local.kafka import KafkaServer
-from accord_local.keeper import KeeperClient
 from accord_local.postgres import PostgresServer
+from accord_local.server_manager import KeeperClient
+from tests.databases import Databases, Migrate, owner_of
 
 # Examples are not timed: machines are shared. Where CI is set Hypothesis has a profile of its own: the same examples each time.
 if not os.environ.get("CI"):

@@ -56,7 +56,7 @@ _NOT_DUE = "DELETE FROM stuck_row WHERE worker = $1 AND retry_at <= now() AND NO
 _STUCK = "SELECT worker, count(*) AS rows FROM stuck_row GROUP BY worker"
 
 
-def define(metadata: MetaData) -> None:
+def define_tables(metadata: MetaData) -> None:
     """Add stuck_row to a service's metadata. The DDL that really runs is frozen in accord/migrations/v0004_isolation.py."""
     Table(
         "stuck_row",

@@ -41,7 +41,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from accord.agreements.store import Outdated
+from accord.agreements.store import OutdatedVersion
 from accord.collectors import Collector
 from accord.contracts.topics import ServiceName
 from accord.db import Database
@@ -53,7 +53,7 @@ from accord.http.bodies import Bodies, BodyBudget
 from accord.http.connections import BoundedServer, ConnectionLimits
 from accord.http.context import RequestContext
 from accord.http.oidc import TokenVerifier
-from accord.http.openapi import Fragment, documented
+from accord.http.openapi import Fragment, install_openapi
 from accord.messaging.collectors import outbox_collector
 from accord.messaging.reachability import kafka_check
 from accord.settings import Settings
@@ -77,7 +77,7 @@ _PROBE_CONNECTIONS_MAX = 50
 class Documents(Protocol):
     """Documents of one kind."""
 
-    async def find_outdated(self) -> Sequence[Outdated]:
+    async def find_outdated(self) -> Sequence[OutdatedVersion]:
         """What this release would refuse of those that are in force or proposed."""
         ...
 
@@ -172,7 +172,7 @@ def create_app(service: Service, health: Health | None = None, *, metrics: bool 
     for router in service.routers:
         app.include_router(router)
     app.router.routes.extend((health or service.health()).routes(metrics=metrics))
-    app.openapi = documented(app, service.openapi_paths)  # type: ignore[method-assign]
+    app.openapi = install_openapi(app, service.openapi_paths)  # type: ignore[method-assign]
     # Added innermost first.
     app.add_middleware(
         Admission,

@@ -16,8 +16,9 @@ from typing import Any
 
 import structlog
 from rich.console import Console
+
 from tests.bench.comparison import ROUNDS, BenchFailedError, compare
-from tests.bench.house import House
+from tests.bench.environment import House
 from tests.bench.report import Figure, show, write
 
 RESULTS = Path("bench-results")

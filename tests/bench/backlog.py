@@ -10,7 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from tests.bench.house import SPECS, House
+
+from tests.bench.environment import SPECS, House
 
 SAMPLE_S = 0.5
 

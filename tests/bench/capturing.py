@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from tests.bench.house import TWIN_KEY, House
+from tests.bench.environment import TWIN_KEY, House
 from tests.bench.load import Load, Measured
 from tests.bench.meter import Meter
 from tests.bench.report import Figure, median

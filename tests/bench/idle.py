@@ -11,8 +11,9 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 import psutil
+
 from tests.bench.backlog import open_backlog
-from tests.bench.house import SPECS, House
+from tests.bench.environment import SPECS, House
 from tests.bench.load import Load
 from tests.bench.meter import Meter
 from tests.bench.report import Figure

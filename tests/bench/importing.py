@@ -14,13 +14,13 @@ from hashlib import blake2b
 from typing import Any
 
 import httpx
+
+from accord_local.services import Service
 from tests.bench.capturing import CONNECTIONS, ROUND_S
-from tests.bench.house import TWIN_KEY, House, rss_mib
+from tests.bench.environment import TWIN_KEY, House, rss_mib
 from tests.bench.load import Load
 from tests.bench.meter import Meter
 from tests.bench.report import Figure, median
-
-from accord_local.services import Service
 
 ROWS = 60_000
 ROUNDS = 3

@@ -8,8 +8,9 @@ import time
 from contextlib import ExitStack
 
 from aiokafka import AIOKafkaProducer
+
+from tests.bench.environment import House
 from tests.bench.events import history
-from tests.bench.house import House
 from tests.bench.meter import Meter
 from tests.bench.reading import Reader, reading
 from tests.bench.report import Figure, median

@@ -10,11 +10,11 @@ from datetime import datetime
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from tests.bench.house import House
-from tests.bench.load import Load
 
 from accord.messaging.kafka import ensure_topics
 from accord.settings import KafkaSettings
+from tests.bench.environment import House
+from tests.bench.load import Load
 
 SAMPLE_S = 0.02
 SETTLE_S = 1.5

@@ -12,17 +12,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from aiokafka import AIOKafkaProducer
-from tests.bench.events import captured
-from tests.bench.house import DEFINITION, House
-from tests.bench.meter import Meter
-from tests.bench.qualifying import fill, passed
-from tests.bench.reading import SETTLE_S, Listener, occurred_at, reading
-from tests.bench.report import Figure
 
 from accord.contracts.envelope import Event, encode
 from accord.ids import new_id
 from accord_local.demo.client import Client
 from accord_local.services import Service
+from tests.bench.environment import DEFINITION, House
+from tests.bench.events import captured
+from tests.bench.meter import Meter
+from tests.bench.qualifying import fill, passed
+from tests.bench.reading import SETTLE_S, Listener, occurred_at, reading
+from tests.bench.report import Figure
 
 LEADS = int(os.environ.get("ACCORD_BENCH_LEADS", "50000"))
 MODELS = 2_500

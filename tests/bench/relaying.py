@@ -7,8 +7,9 @@ import time
 from contextlib import ExitStack
 
 import asyncpg
+
+from tests.bench.environment import House
 from tests.bench.events import outbox_rows
-from tests.bench.house import House
 from tests.bench.load import Load
 from tests.bench.meter import Meter
 from tests.bench.reading import Listener, Reader, listened, reading, recorded_at

@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Any
 
-from tests.bench.house import House
+from tests.bench.environment import House
 from tests.bench.qualifying import fill, passed
 from tests.bench.report import Figure, median
 

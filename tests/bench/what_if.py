@@ -8,14 +8,14 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import httpx
-from tests.bench.house import TEMPLATES, House
-from tests.bench.meter import Meter
-from tests.bench.report import Figure, median
 
 from accord.db import Database, connection_of
 from qualification.analysis.queries import what_ifs
 from qualification.analysis.service.what_if import LEADS_PER_BATCH_MAX
 from qualification.lifecycle.queries import logs
+from tests.bench.environment import TEMPLATES, House
+from tests.bench.meter import Meter
+from tests.bench.report import Figure, median
 
 ROUNDS = 3
 LEADS = 100_000

@@ -12,11 +12,11 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
-from tests.chaos.ledger import Ledger
-from tests.system.running import Running
 
 from accord.contracts.topics import INTAKE_EVENTS, METRICS_EVENTS, PARTITIONS_DEFAULT, QUALIFICATION_EVENTS, SLA_EVENTS
 from accord_local.demo.client import UnexpectedAnswer, wait_for
+from tests.chaos.ledger import Ledger
+from tests.system.running import Running
 
 SETTLED_WITHIN_S = 60.0
 FLOWS_WITHIN_S = 45.0

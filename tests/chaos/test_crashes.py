@@ -8,6 +8,9 @@ import random
 
 import httpx
 import pytest
+
+from accord_local.demo.client import wait_for
+from accord_local.services import Service
 from tests.chaos.conftest import ASK, supervised
 from tests.chaos.evidence import (
     assert_exactly_what_was_acknowledged,
@@ -18,9 +21,6 @@ from tests.chaos.evidence import (
 from tests.chaos.ledger import Ledger, Load
 from tests.effort import cases
 from tests.system.running import Running
-
-from accord_local.demo.client import wait_for
-from accord_local.services import Service
 
 pytestmark = [
     pytest.mark.chaos,

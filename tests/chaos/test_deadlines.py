@@ -11,13 +11,13 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+
+from accord.contracts.topics import SLA_EVENTS
+from accord_local.demo.client import wait_for
 from tests.chaos.conftest import CALL, CALLED_SOURCE
 from tests.chaos.evidence import told_on
 from tests.chaos.ledger import Ledger, new_id
 from tests.system.running import Running
-
-from accord.contracts.topics import SLA_EVENTS
-from accord_local.demo.client import wait_for
 
 pytestmark = [
     pytest.mark.chaos,

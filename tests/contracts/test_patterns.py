@@ -15,7 +15,7 @@ from accord.terms.patterns import (
     PATTERN_LENGTH_MAX,
     PATTERNS_MAX,
     SIZE_MAX,
-    BadPattern,
+    InvalidPattern,
     check_pattern,
     check_patterns,
     matcher,
@@ -27,7 +27,7 @@ STALLING = r"(?:(?:a{0,100}){0,100}){0,5}q"
 
 
 def reason(pattern: str) -> str:
-    with pytest.raises(BadPattern) as refused:
+    with pytest.raises(InvalidPattern) as refused:
         check_pattern(pattern)
     return str(refused.value).removeprefix("is no regular expression that can be used here: ")
 
@@ -57,7 +57,7 @@ def reason(pattern: str) -> str:
 def test_pattern_matches(pattern: str, text: str, found: bool | None, whole: bool | None) -> None:
     if found is None:
         assert reason(pattern)
-        with pytest.raises(BadPattern):
+        with pytest.raises(InvalidPattern):
             whole_matcher(pattern)
     else:
         assert (matcher(pattern)(text), whole_matcher(pattern)(text)) == (found, whole)
@@ -119,7 +119,7 @@ def test_what_only_looks_like_another_engines_operation_is_taken(pattern: str) -
     ],
 )
 def test_what_was_signed_for_the_former_engine_means_what_it_meant(pattern: str, text: str, other: str) -> None:
-    with pytest.raises(BadPattern):
+    with pytest.raises(InvalidPattern):
         check_pattern(pattern)
     for matches in (matcher(pattern), whole_matcher(pattern)):
         assert (matches(text), matches(other), matches(None)) == (True, False, False)
@@ -128,7 +128,7 @@ def test_what_was_signed_for_the_former_engine_means_what_it_meant(pattern: str,
 @pytest.mark.parametrize("pattern", ["(", "a)|(b", "(?=a)", "", "a" * (PATTERN_LENGTH_MAX + 1)])
 def test_what_no_engine_runs_is_refused_by_all(pattern: str) -> None:
     for make in (check_pattern, matcher, whole_matcher):
-        with pytest.raises(BadPattern):
+        with pytest.raises(InvalidPattern):
             make(pattern)
 
 
@@ -136,7 +136,7 @@ def test_what_no_engine_runs_is_refused_by_all(pattern: str) -> None:
 def test_any_text_is_a_pattern_or_refused(pattern: str, text: str) -> None:
     try:
         matches = matcher(pattern)
-    except BadPattern:
+    except InvalidPattern:
         assert reason(pattern)
     else:
         assert matches(text) in (True, False)

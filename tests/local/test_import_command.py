@@ -13,14 +13,14 @@ from pathlib import Path
 import asyncpg
 import httpx
 import pytest
-from tests.conftest import DatabaseFactory
-from tests.system.known_leads import LEADS as OLIST
 
 import intake
 from accord.migrations.run import upgrade_sync
 from accord_local import keys
+from accord_local.import_file import mapping_of
 from accord_local.processes import wait_for
-from accord_local.sending import mapping_of
+from tests.conftest import DatabaseFactory
+from tests.system.known_leads import LEADS as OLIST
 
 MIGRATIONS = Path(intake.__file__).parent / "migrations"
 PATIENCE_S = 100

@@ -67,7 +67,7 @@ async def consuming(metrics_url: str, cluster: KafkaSettings) -> AsyncIterator[W
 async def tables_of(url: str) -> dict[str, list[str]]:
     """What the projections hold, row by row as text, and how far the topics were read."""
     database = Database(url, application_name="test")
-    names = [*tables.KEPT, "consumer_position"]
+    names = [*tables.RETENTION, "consumer_position"]
     try:
         async with database.read_transaction() as conn:
             found = {

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from accord.agreements import ActiveCache, AgreementStore, agreement_worker, model, tables
 from accord.agreements.documents import document
-from accord.agreements.store import NoSuchVersion, Refused, Stored
+from accord.agreements.store import InvalidContent, NoSuchVersion, StoredVersion
 from accord.clock import utc_now
 from accord.http import tables as http_tables
 from accord.messaging import tables as messaging_tables
@@ -27,12 +27,12 @@ def content(**changes: Any) -> Any:
     return document({**CONTENT, **changes})
 
 
-async def proposed(store: AgreementStore, at: datetime | None = None, **changes: Any) -> Stored:
+async def proposed(store: AgreementStore, at: datetime | None = None, **changes: Any) -> StoredVersion:
     draft = await store.draft(content(**changes), "marketing")
     return (await store.propose(draft.state.version, "marketing", at))[0]
 
 
-async def signed(store: AgreementStore, at: datetime | None = None, **changes: Any) -> Stored:
+async def signed(store: AgreementStore, at: datetime | None = None, **changes: Any) -> StoredVersion:
     found = await proposed(store, at, **changes)
     sha, version = found.state.content_sha256, found.state.version
     await store.sign(version, "marketing", "marketing", sha)
@@ -72,7 +72,7 @@ async def test_the_same_signature_twice_at_once_counts_once(house: Kit) -> None:
     outcomes = await asyncio.gather(
         *(house.store.sign(1, "sales", "sales", found.state.content_sha256) for _ in range(4)), return_exceptions=True
     )
-    assert sum(isinstance(outcome, Stored) for outcome in outcomes) == 1
+    assert sum(isinstance(outcome, StoredVersion) for outcome in outcomes) == 1
     assert sum(isinstance(outcome, model.KeyHasSigned) for outcome in outcomes) == 3
 
 
@@ -141,7 +141,7 @@ async def test_only_what_is_or_was_in_force_can_be_acted_by(house: Kit) -> None:
 async def test_a_draft_that_no_longer_passes_the_checks_cannot_be_proposed(house: Kit) -> None:
     await house.store.draft(content(), "marketing")
     strict = AgreementStore(house.database, replace(POLICY, validate=lambda _: [_finding()]))
-    with pytest.raises(Refused):
+    with pytest.raises(InvalidContent):
         await strict.propose(1, "marketing")
 
 
@@ -226,9 +226,9 @@ async def test_the_tables_are_those_of_the_migrations(house: Kit) -> None:
     from sqlalchemy import Connection
 
     metadata = MetaData()
-    messaging_tables.define(metadata)
-    tables.define(metadata)
-    http_tables.define(metadata)
+    messaging_tables.define_tables(metadata)
+    tables.define_tables(metadata)
+    http_tables.define_tables(metadata)
 
     def compare(conn: Connection) -> Any:
         context = MigrationContext.configure(conn, opts={"compare_type": True, "compare_server_default": True})
@@ -249,7 +249,7 @@ def _stricter(house: Kit) -> AgreementStore:
 
 async def test_proposed_version_that_no_longer_passes_the_checks_is_not_signed(house: Kit) -> None:
     found = await proposed(house.store, title="Old")
-    with pytest.raises(Refused):
+    with pytest.raises(InvalidContent):
         await _stricter(house).sign(1, "marketing", "marketing", found.state.content_sha256)
     assert (await house.store.get(1)).state.signatures == {}
 

@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 
 from accord.batching import GroupCommit
 from accord.db import CommitOutcomeUnknown, Database
-from accord.http.problems import problem_of
+from accord.http.problems import to_problem
 
 BREAK_COMMITS = """
     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -189,5 +189,5 @@ async def test_requests_of_one_batch_are_all_told_and_none_is_tried_alone(house:
     stop.set()
     await running
     assert applied == [[1, 2, 3]]
-    problems = [problem_of(answer) for answer in answers if isinstance(answer, Exception)]
+    problems = [to_problem(answer) for answer in answers if isinstance(answer, Exception)]
     assert [problem.type for problem in problems if problem] == ["/problems/outcome-unknown"] * 3

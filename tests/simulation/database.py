@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import asyncpg
+
 from tests.simulation.process import Nature, Process
 
 T = TypeVar("T")

@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from typing import ClassVar, Literal
 from unittest import mock
 
-from tests.simulation.process import CURRENT
-
 from accord.contracts import envelope
 from accord.contracts.base import EVENT_TYPES, EventData, LeadEvent
 from accord.contracts.values import Timestamp
 from accord.messaging import consumer
+from tests.simulation.process import CURRENT
 
 
 class LeadTold(LeadEvent):

@@ -15,11 +15,12 @@ from uuid import UUID
 
 import asyncpg
 from aiokafka.errors import KafkaError
-from tests.simulation.database import Server
 
 from accord.contracts.envelope import event_id_of
 from accord.contracts.watermarks import Announcement, decode_announcement, encode_announcement
+from accord.messaging.announcement_board import AnnouncementBoard
 from accord.messaging.ports import (
+    ConsumedWatermarks,
     Debts,
     EventLog,
     Lane,
@@ -30,11 +31,10 @@ from accord.messaging.ports import (
     Partition,
     Position,
     Progress,
-    Reached,
     Resting,
     Writers,
 )
-from accord.messaging.watermark import AnnouncementBoard
+from tests.simulation.database import Server
 
 if TYPE_CHECKING:
     from tests.simulation.services import Instance
@@ -206,7 +206,7 @@ class _TrustingBoard(AnnouncementBoard):
         self._lanes.pop((topic, lane), None)
         super().add(topic, lane, announcement)
 
-    def reached(self, topics: Iterable[str], positions: Mapping[Partition, int]) -> Reached:
+    def reached(self, topics: Iterable[str], positions: Mapping[Partition, int]) -> ConsumedWatermarks:
         self._first_looks.clear()
         for topic in topics:
             super().reached([topic], {})

@@ -12,10 +12,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, NotEnoughReplicasError, RequestTimedOutError
-from tests.simulation.process import Nature, Process
 
 from accord.contracts.watermarks import WATERMARKS
 from accord.messaging.ports import LogPositionLost, LogReader, LogRecord, LogWriter, OutgoingRecord, Partition
+from tests.simulation.process import Nature, Process
 
 _REQUEST_TIMEOUT_S = 1.0
 _LATE_S_MAX = 1.5

@@ -12,13 +12,13 @@ from typing import Any
 from unittest import mock
 
 import structlog
+
+from accord.messaging import consumer, relay
 from tests.simulation import events
 from tests.simulation.faults import Faults
 from tests.simulation.loop import SimulationStuck
 from tests.simulation.process import CURRENT, Nature, ProcessKilled
 from tests.simulation.world import World
-
-from accord.messaging import consumer, relay
 
 
 @dataclass(frozen=True, slots=True)

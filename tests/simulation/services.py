@@ -16,6 +16,21 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import asyncpg
+
+from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
+from accord.db import is_transient
+from accord.messaging.consumer import Consumer, PoisonEvent, PoisonLimits
+from accord.messaging.frontier import Consumed
+from accord.messaging.handler import Received
+from accord.messaging.ports import ConsumedWatermarks
+from accord.messaging.relay import Relay
+from accord.messaging.watermark_reader import ChangeGate, WatermarkReader
+from accord.retry import Backoff
+from accord.workers import pause
+from sla_monitor.domain.clock import Clock, create_clock, settle_clock, start_clock, with_fact, with_facts
+from sla_monitor.domain.facts import Fact
+from sla_monitor.domain.rules import ClauseRule, Deadline, Pattern
+from sla_monitor.usecases.fire import claim_due_leads, fire_clocks
 from tests.simulation.database import Server, Session
 from tests.simulation.events import LeadFollowed, LeadNoted, LeadTold
 from tests.simulation.log import MemoryLog
@@ -27,21 +42,6 @@ from tests.simulation.store import (
     MemoryUnitOfWork,
     progress_of,
 )
-
-from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
-from accord.db import is_transient
-from accord.messaging.consumer import Consumer, Poison, PoisonLimits
-from accord.messaging.frontier import Consumed
-from accord.messaging.handler import Received
-from accord.messaging.ports import Reached
-from accord.messaging.relay import Relay
-from accord.messaging.watermarks import ChangeGate, Watermarks
-from accord.retry import Backoff
-from accord.workers import pause
-from sla_monitor.domain.clock import Clock, create_clock, settle_clock, start_clock, with_fact, with_facts
-from sla_monitor.domain.facts import Fact
-from sla_monitor.domain.rules import ClauseRule, Deadline, Pattern
-from sla_monitor.usecases.fire import claim_due_leads, fire_clocks
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -143,16 +143,16 @@ class ConsumingInstance(Instance):
             and (self.service, one.event.id) not in self.world.mended
         ):
             if self.world.nature.rng.random() < 0.5:
-                raise Poison("it cannot be applied", one)
+                raise PoisonEvent("it cannot be applied", one)
             raise ValueError("it cannot be applied")
 
 
-class MemoryWatermarks(Watermarks):
+class MemoryWatermarks(WatermarkReader):
     """The real worker and board; progress is read from the session of a unit of work in memory."""
 
     world: World
 
-    async def read(self, conn: Any) -> Reached:
+    async def read(self, conn: Any) -> ConsumedWatermarks:
         reached = self.reached(await conn.call(lambda: progress_of(conn, [self.consumer])))
         self.world.check_reached(self.consumer, reached)
         return reached
@@ -386,7 +386,7 @@ class MemoryFiring:
         self.publish = unit_of_work.publish
         self._watermarks = watermarks
 
-    async def reached(self) -> Reached:
+    async def reached(self) -> ConsumedWatermarks:
         # A service without qualification has no such topic to wait for.
         reached = await self._watermarks.read(self.session)
         topics = {QUALIFICATION_EVENTS: datetime.max.replace(tzinfo=UTC)} if len(self._watermarks.topics) == 1 else {}

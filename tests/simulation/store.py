@@ -9,13 +9,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from tests.simulation.database import Server, Session
-from tests.simulation.process import EPOCH, Process
-
 from accord.contracts.base import EventData
 from accord.db import outbox
 from accord.messaging.ports import (
     Claims,
+    ConsumedWatermarks,
     ConsumerTransaction,
     DeadLetterState,
     Debts,
@@ -28,13 +26,14 @@ from accord.messaging.ports import (
     Position,
     PositionConflict,
     Progress,
-    Reached,
     RelaySession,
     Resting,
     StoredDeadLetter,
     Writers,
 )
 from accord.partitioning import hash_key
+from tests.simulation.database import Server, Session
+from tests.simulation.process import EPOCH, Process
 
 LAYOUT_AHEAD = timedelta(seconds=1.5)
 """Added partitions are used from so much later on."""
@@ -315,7 +314,7 @@ class MemoryConsumerTransaction:
         await session.call(lambda: None)
         session.put("letter", id_, replace(await session.lock("letter", id_), state=state))
 
-    async def note_watermarks(self, reached: Reached) -> None:
+    async def store_watermarks(self, reached: ConsumedWatermarks) -> None:
         session = self._session
         await session.call(lambda: None)
         for topic in sorted(reached.topics):

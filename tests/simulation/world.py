@@ -15,6 +15,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from accord.contracts.envelope import event_id_of
+from accord.contracts.sla_events import ClockBreached, ClockEvent
+from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS, TOPIC_OF
+from accord.contracts.watermarks import WATERMARKS
+from accord.messaging import dead_letters
+from accord.messaging.handler import Received
+from accord.messaging.ports import ConsumedWatermarks, LogPositionLost, OutgoingRecord, Position
 from tests.simulation import model
 from tests.simulation.database import Row, Server, Session
 from tests.simulation.events import LeadFollowed
@@ -23,14 +30,6 @@ from tests.simulation.log import Cluster
 from tests.simulation.process import CURRENT, Nature, Odds, Process, ProcessKilled
 from tests.simulation.services import INTAKE, QUALIFICATION, SLA_MONITOR, Instance, Intake, Qualification, SlaMonitor
 from tests.simulation.store import StoredRow
-
-from accord.contracts.envelope import event_id_of
-from accord.contracts.sla_events import ClockBreached, ClockEvent
-from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS, TOPIC_OF
-from accord.contracts.watermarks import WATERMARKS
-from accord.messaging import dead_letters
-from accord.messaging.handler import Received
-from accord.messaging.ports import LogPositionLost, OutgoingRecord, Position, Reached
 
 CONVERGED_WITHIN_S = 60.0
 """After the faults have ended; back-off and late notice of dead sessions take their part of it."""
@@ -452,7 +451,7 @@ class World:
         if is_another and all(position.reached_offset >= 0 for position in positions.values()):
             self.nature.violated(f"{service} counts {self.recreated} as read, which was made anew")
 
-    def check_reached(self, consumer: str, reached: Reached) -> None:
+    def check_reached(self, consumer: str, reached: ConsumedWatermarks) -> None:
         """Somebody is about to act by this: nothing that was announced of a new topic may count while that is shorter than what was
         read of the old one. Once it is as long, only the consumer can tell, a moment later."""
         topic = self.recreated

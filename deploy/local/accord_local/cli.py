@@ -25,9 +25,9 @@ from accord_local.compose import ensure_compose_env
 from accord_local.console import ConsoleReporter, state_table
 from accord_local.demo.run import run_demo
 from accord_local.errors import LocalError, StartError
+from accord_local.import_file import Sending, mapping_of, media_of, send
 from accord_local.processes import log_tail, rotate, wait_for, wait_gone
 from accord_local.redaction import redact
-from accord_local.sending import Sending, mapping_of, media_of, send
 from accord_local.services import PROBE_TIMEOUT_S
 from accord_local.stack import Stack, StackOptions
 from accord_local.state import StackState

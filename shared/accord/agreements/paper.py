@@ -10,7 +10,7 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 
-from accord.agreements.store import Section, Stored
+from accord.agreements.store import Section, StoredVersion
 from accord.contracts.values import Department
 
 HEADERS: Mapping[str, str] = {
@@ -29,7 +29,7 @@ _DEPARTMENTS: tuple[Department, ...] = ("marketing", "sales")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|<>~])")
 
 
-def html(kind: str, stored: Stored, sections: Sequence[Section]) -> str:
+def html(kind: str, stored: StoredVersion, sections: Sequence[Section]) -> str:
     """The page, complete with its print style."""
     return _template().render(
         kind=_KIND_WORDS.get(kind, kind),
@@ -48,7 +48,7 @@ def html(kind: str, stored: Stored, sections: Sequence[Section]) -> str:
     )
 
 
-def markdown(kind: str, stored: Stored, sections: Sequence[Section]) -> str:
+def markdown(kind: str, stored: StoredVersion, sections: Sequence[Section]) -> str:
     """The same in Markdown."""
     about = f"{_KIND_WORDS.get(kind, kind)}, version {stored.state.version}."
     lines = [f"# {_md(stored.title)}", "", f"{about} **{stored.state.status.capitalize()}.** {_standing(stored)}", ""]
@@ -80,7 +80,7 @@ class Block:
     sha256: str | None = None
 
 
-def _blocks(stored: Stored) -> list[Block]:
+def _blocks(stored: StoredVersion) -> list[Block]:
     blocks = []
     for department in _DEPARTMENTS:
         signature = stored.state.signatures.get(department)
@@ -92,7 +92,7 @@ def _blocks(stored: Stored) -> list[Block]:
     return blocks
 
 
-def _standing(stored: Stored) -> str:
+def _standing(stored: StoredVersion) -> str:
     """What the version's status means now, in a sentence that stands after the status."""
     state = stored.state
     if state.status == "draft":

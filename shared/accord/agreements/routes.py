@@ -11,15 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from accord.agreements import model, paper
 from accord.agreements.bodies import JSON, document_body, read_document
 from accord.agreements.diff import Change, diff
-from accord.agreements.store import AgreementStore, Changed, NoSuchVersion, Refused, Stored
-from accord.agreements.words import readings
+from accord.agreements.paper_diff import diff_papers
+from accord.agreements.store import AgreementStore, InvalidContent, NoSuchVersion, StoredVersion, VersionModified
 from accord.contracts.agreement_events import AgreementKind
 from accord.contracts.values import Department, Timestamp
 from accord.http.auth import Caller, require
-from accord.http.conditional import none_match, precondition_failed, required_match
+from accord.http.conditional import is_not_modified, precondition_failed, require_if_match
 from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, page_of, place_after
+from accord.http.paging import CursorText, Limit, Page, decode_single_cursor, make_page
 from accord.http.problems import Problem
 
 _EXAMPLE_SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -102,7 +102,7 @@ class ChangeOut(BaseModel):
     new: Any = None
 
 
-class ReadingOut(BaseModel):
+class PaperChangeOut(BaseModel):
     """A place of the paper that reads otherwise."""
 
     heading: str
@@ -117,7 +117,7 @@ class DiffOut(BaseModel):
     from_version: int
     to_version: int
     changes: list[ChangeOut]
-    words: list[ReadingOut] = Field(description="The same in the plain words of the paper.")
+    words: list[PaperChangeOut] = Field(description="The same in the plain words of the paper.")
 
 
 def agreement_router(store: AgreementStore, *, example: Mapping[str, object] | None = None) -> APIRouter:
@@ -158,10 +158,10 @@ def _reading(router: APIRouter, store: AgreementStore) -> None:
 
     @router.get("/versions", operation_id=f"{named}_versions", summary="All versions, the newest first")
     async def versions(caller: Known, limit: Limit = 50, cursor: CursorText = None) -> Page[VersionSummary]:
-        place = place_after(cursor, int)
+        place = decode_single_cursor(cursor, int)
         before = None if place is None else min(place, 2**31 - 1)
         found = await store.versions(before=before, limit=limit + 1)
-        items, after = page_of(found, limit, lambda stored: stored.state.version)
+        items, after = make_page(found, limit, lambda stored: stored.state.version)
         return Page(items=[VersionSummary(**_summary(item, kind.kind)) for item in items], next_cursor=after)
 
     @router.get(
@@ -202,13 +202,15 @@ def _reading(router: APIRouter, store: AgreementStore) -> None:
         with _Refusals():
             old, new = await store.get(version), await store.get(other)
         changes = await asyncio.to_thread(diff, old.content, new.content)
-        words = await asyncio.to_thread(lambda: readings(kind.paper(old.content), kind.paper(new.content)))
+        words = await asyncio.to_thread(lambda: diff_papers(kind.paper(old.content), kind.paper(new.content)))
         return DiffOut(
             kind=kind.kind,
             from_version=version,
             to_version=other,
             changes=[_change(item) for item in changes],
-            words=[ReadingOut(heading=item.heading, before=list(item.before), now=list(item.now)) for item in words],
+            words=[
+                PaperChangeOut(heading=item.heading, before=list(item.before), now=list(item.now)) for item in words
+            ],
         )
 
 
@@ -248,7 +250,7 @@ def _drafting(router: APIRouter, store: AgreementStore, content_body: dict[str, 
         caller: Writer,
         if_match: Annotated[str | None, Header(description="The ETag that the change is based on; required.")] = None,
     ) -> VersionOut:
-        etag = required_match(request)
+        etag = require_if_match(request)
         content = await read_document(request)
         with _Refusals():
             return _tagged(response, await store.edit(version, content, etag), kind.kind)
@@ -285,7 +287,7 @@ def _agreeing(router: APIRouter, store: AgreementStore) -> None:
     )
     async def sign(response: Response, version: VersionNumber, signature: SignatureIn, caller: Signer) -> VersionOut:
         if caller.department is None:
-            raise Problem(403, "no-department", "This key may not sign", "The key belongs to no department.")
+            raise Problem(403, "no-department", "Department required", "The key belongs to no department.")
         with _Refusals():
             found = await store.sign(version, caller.department, caller.name, signature.content_sha256)
         return _tagged(response, found, kind.kind)
@@ -317,22 +319,22 @@ class _Refusals:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, NoSuchVersion):
             raise Problem(404, "not-found", "No such version", "There is no version with this number.") from None
-        if isinstance(error, Changed):
+        if isinstance(error, VersionModified):
             raise precondition_failed() from None
-        if isinstance(error, Refused):
+        if isinstance(error, InvalidContent):
             items = [{"pointer": item.pointer, "message": item.message} for item in error.findings]
             detail = (
                 f"{len(items)} places are wrong; see errors." if len(items) > 1 else "One place is wrong; see errors."
             )
-            raise Problem(422, "agreement-refused", "The document cannot be agreed on", detail, errors=items) from None
+            raise Problem(422, "agreement-refused", "Invalid agreement", detail, errors=items) from None
         if isinstance(error, model.EffectiveInThePast):
             items = [{"pointer": "/effective_from", "message": str(error)}]
-            raise Problem(422, error.code, "The request does not fit", str(error), errors=items) from None
+            raise Problem(422, error.code, "Validation failed", str(error), errors=items) from None
         if isinstance(error, model.AgreementError):
-            raise Problem(409, error.code, "Not possible in the present state", str(error)) from None
+            raise Problem(409, error.code, "Conflict with the current state", str(error)) from None
 
 
-def _summary(found: Stored, kind: AgreementKind) -> dict[str, Any]:
+def _summary(found: StoredVersion, kind: AgreementKind) -> dict[str, Any]:
     state = found.state
     signatures = sorted(state.signatures.values(), key=lambda signature: signature.signed_at)
     return {
@@ -369,23 +371,25 @@ def _awaiting(state: model.Version) -> Sequence[Department]:
     return sorted(model.DEPARTMENTS - state.signatures.keys())
 
 
-def _whole(found: Stored, kind: AgreementKind) -> dict[str, Any]:
+def _whole(found: StoredVersion, kind: AgreementKind) -> dict[str, Any]:
     return {**_summary(found, kind), "content": found.content}
 
 
-def _drafted(found: Stored, *, kind: AgreementKind, path: str) -> Answer:
+def _drafted(found: StoredVersion, *, kind: AgreementKind, path: str) -> Answer:
     body = VersionOut(**_whole(found, kind)).model_dump_json().encode()
     place = f"{path}/versions/{found.state.version}"
     return Answer(201, body, {"location": place, "etag": found.etag, "content-type": JSON})
 
 
-def _tagged(response: Response, found: Stored, kind: AgreementKind) -> VersionOut:
+def _tagged(response: Response, found: StoredVersion, kind: AgreementKind) -> VersionOut:
     response.headers["ETag"] = found.etag
     return VersionOut(**_whole(found, kind))
 
 
-def _conditional(request: Request, response: Response, found: Stored, kind: AgreementKind) -> VersionOut | Response:
-    if none_match(request, found.etag):
+def _conditional(
+    request: Request, response: Response, found: StoredVersion, kind: AgreementKind
+) -> VersionOut | Response:
+    if is_not_modified(request, found.etag):
         return Response(status_code=304, headers={"ETag": found.etag})
     return _tagged(response, found, kind)
 

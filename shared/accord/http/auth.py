@@ -192,7 +192,7 @@ class Authenticator:
             raise Problem(
                 429,
                 "too-many-requests",
-                "Too many requests with this key",
+                "Too many requests",
                 "This key has used up its rate. Try again after the time in Retry-After.",
                 headers={"Retry-After": str(taken.retry_after_s)},
             )
@@ -223,7 +223,7 @@ def _bearer(connection: HTTPConnection) -> bytes:
 
 def _unauthenticated(detail: str, parameters: str = "") -> Problem:
     challenge = 'Bearer realm="accord"' + (", " + parameters if parameters else "")
-    return Problem(401, "unauthenticated", "Who calls is not known", detail, headers={"WWW-Authenticate": challenge})
+    return Problem(401, "unauthenticated", "Authentication failed", detail, headers={"WWW-Authenticate": challenge})
 
 
 async def authorize(request: Request, scope: Scope | None = None) -> Caller:
@@ -244,7 +244,7 @@ def forbidden(scope: str) -> Problem:
     return Problem(
         403,
         "forbidden",
-        "This key may not do that",
+        "Missing scope",
         f"The key lacks the scope {scope}.",
         headers={"WWW-Authenticate": f'Bearer realm="accord", error="insufficient_scope", scope="{scope}"'},
         missing_scope=scope,

@@ -237,7 +237,7 @@ class BodyReader:
         return Problem(
             413,
             "body-too-large",
-            "The body is too large",
+            "Body too large",
             f"A body may have {self._bytes_max} bytes here.",
             bytes_max=self._bytes_max,
         )

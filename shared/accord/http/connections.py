@@ -492,7 +492,7 @@ def _head_too_large(bytes_max: int) -> Problem:
     return Problem(
         431,
         "request-head-too-large",
-        "The head of the request is too large",
+        "Request head too large",
         f"Request line and headers may have {bytes_max} bytes together.",
         bytes_max=bytes_max,
     )

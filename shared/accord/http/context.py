@@ -16,7 +16,7 @@ from uuid_utils import uuid7
 
 from accord.http.admission import BODY
 from accord.http.limits import send_problem
-from accord.http.problems import Problem, problem_of
+from accord.http.problems import Problem, to_problem
 from accord.metric_names import HTTP_REQUESTS, HTTP_SECONDS
 from accord.telemetry import describe, span_of_request
 
@@ -53,12 +53,10 @@ class RequestContext:
                 if answer.status is not None:
                     log.exception("answer_broken_off")
                     raise
-                problem = problem_of(error)
+                problem = to_problem(error)
                 if problem is None:
                     log.exception("request_failed")
-                    problem = Problem(
-                        500, "internal", "Something went wrong here", "It is logged under the request id."
-                    )
+                    problem = Problem(500, "internal", "Internal error", "It is logged under the request id.")
                 else:
                     log.warning("request_not_served", problem=problem.type, error=describe(error))
                 await send_problem(problem, scope, receive, answer)

@@ -24,8 +24,8 @@ _WORDS: dict[str, tuple[str, str, str]] = {
     "400": ("BadRequest", "The body or the request cannot be read.", "malformed-body"),
     "401": ("Unauthenticated", "No key or token, or one that is not known.", "unauthenticated"),
     "403": ("Forbidden", "The key lacks the scope, named in `missing_scope`.", "forbidden"),
-    "404": ("NotFound", "There is no such thing.", "not-found"),
-    "405": ("MethodNotAllowed", "This path does not answer to this method.", "method-not-allowed"),
+    "404": ("NotFound", "There is no such resource.", "not-found"),
+    "405": ("MethodNotAllowed", "This path does not allow this method.", "method-not-allowed"),
     "408": (
         "RequestTimeout",
         "The body stalls, or comes more slowly than it may. Nothing was done, and the connection is closed.",
@@ -37,7 +37,7 @@ _WORDS: dict[str, tuple[str, str, str]] = {
         "conflict",
     ),
     "410": ("Gone", "The person was erased.", "gone"),
-    "412": ("PreconditionFailed", "The thing has changed since the ETag in If-Match.", "precondition-failed"),
+    "412": ("PreconditionFailed", "The resource has changed since the ETag in If-Match.", "precondition-failed"),
     "413": ("BodyTooLarge", "The body is over the limit, named in `bytes_max`.", "body-too-large"),
     "415": (
         "UnsupportedMediaType",
@@ -144,7 +144,7 @@ def _schema(model: object, mode: Any, schemas: dict[str, Any]) -> Fragment:
     return schema
 
 
-def documented(app: FastAPI, plain: Mapping[str, Mapping[str, Fragment]]) -> Callable[[], dict[str, Any]]:
+def install_openapi(app: FastAPI, plain: Mapping[str, Mapping[str, Fragment]]) -> Callable[[], dict[str, Any]]:
     """The app's `openapi`: made once, complete with plain routes, scopes and problem answers."""
 
     def openapi() -> dict[str, Any]:

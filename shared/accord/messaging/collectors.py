@@ -9,7 +9,7 @@ from accord.collectors import Collector
 from accord.db import Database, outbox
 from accord.messaging import dead_letters, instruments
 from accord.messaging.relay import Relay
-from accord.messaging.watermarks import Watermarks
+from accord.messaging.watermark_reader import WatermarkReader
 
 
 def outbox_collector(database: Database) -> Collector:
@@ -34,7 +34,7 @@ def announced_collector(relay: Relay) -> Collector:
     return Collector(name="announced", gauges=[instruments.WATERMARK_AGE_S], collect=collect)
 
 
-def consumed_collector(database: Database, watermarks: Watermarks) -> Collector:
+def consumed_collector(database: Database, watermarks: WatermarkReader) -> Collector:
     """How old the watermark of each topic is that has been consumed; NaN before one was heard, as in the role `api`."""
 
     async def collect() -> None:

@@ -42,6 +42,7 @@ from accord.messaging.polling import poll_until_stopped
 from accord.messaging.ports import (
     FROM_BEGINNING,
     Claims,
+    ConsumedWatermarks,
     ConsumerStore,
     ConsumerTransaction,
     DeadLetterKind,
@@ -54,7 +55,6 @@ from accord.messaging.ports import (
     Partition,
     Position,
     PositionConflict,
-    Reached,
 )
 from accord.retry import Backoff
 from accord.workers import StallDetector, pause
@@ -82,7 +82,7 @@ UNSETTLED_MAX = 10_000
 """So many unsettled dead letters, and the consumer stops: somebody has to look before it sets more aside."""
 
 
-class Poison(Exception):
+class PoisonEvent(Exception):
     """Raised by a handler for an event that can never be applied. With `received` it is isolated without bisecting.
 
     The reason is kept with the dead letter and shown to operators, so it must not quote the event's data.
@@ -120,7 +120,7 @@ class PoisonLimits:
 
 
 class ProgressReader(Protocol):
-    """Says how far topics were consumed by a consumer with some positions (see Watermarks)."""
+    """Says how far topics were consumed by a consumer with some positions (see WatermarkReader)."""
 
     @property
     def doubts(self) -> int:
@@ -133,7 +133,7 @@ class ProgressReader(Protocol):
 
     def moved(self) -> None: ...
 
-    def reached_by(self, positions: Mapping[Partition, int]) -> Reached: ...
+    def reached_by(self, positions: Mapping[Partition, int]) -> ConsumedWatermarks: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ class Consumer:
         self._committing: asyncio.Task[None] | None = None
         self._not_replayed: set[UUID] = set()
         """Letters of unknown events that failed here; at most as many as `replayable` gives at once."""
-        self._noted: Reached | None = None
+        self._noted: ConsumedWatermarks | None = None
         self._note_at = 0.0
         self._lag = 0
         self._in_hand = 0
@@ -218,12 +218,12 @@ class Consumer:
             except Exception as error:
                 if not _may_pass(error):
                     raise
-                self._stall.failed()
+                self._stall.record_failure()
                 log.warning("consumer_disconnected", consumer=self.group, error=type(error).__name__)
                 await backoff.wait(stop)
 
     def problem(self) -> str | None:
-        if self._stall.stuck:
+        if self._stall.is_stuck:
             waiting = self._lag + self._in_hand
             return f"{self.name}: {waiting} records wait, none consumed for more than {self._stall.stuck_after_s:.0f} s"
         return None
@@ -252,7 +252,7 @@ class Consumer:
         finally:
             self._positions, self._unverified, self._left = {}, {}, []
             self._in_hand = self._lag = 0
-            self._stall.waits(False)
+            self._stall.set_waiting(False)
             await self._stop_committing()
             await reader.close()
 
@@ -434,7 +434,7 @@ class Consumer:
             self._back_off(records, error)
             return False
         self._backoff.reset()
-        self._stall.progressed()
+        self._stall.record_progress()
         return True
 
     def _read(self, record: LogRecord) -> _Item:
@@ -591,7 +591,7 @@ class Consumer:
 
     def _back_off(self, records: Sequence[LogRecord], error: Exception) -> None:
         """Count a failure that may pass. Positions are read again; fewer records at a time may get through."""
-        self._stall.failed()
+        self._stall.record_failure()
         self._batch_rows = max(1, min(self._batch_rows, len(records)) // 2)
         instruments.CONSUMER_RETRIES.labels(self.group, type(error).__name__).inc()
         log.warning(
@@ -644,7 +644,7 @@ class Consumer:
         reached = self._progress.reached_by({part: position.reached_offset for part, position in stored.items()})
         if reached.topics and (self._noted is None or reached.topics != self._noted.topics):
             async with self._store.begin() as transaction:
-                await transaction.note_watermarks(reached)
+                await transaction.store_watermarks(reached)
             self._noted = reached
 
     def _commit(self, reader: LogReader) -> None:
@@ -679,7 +679,7 @@ class Consumer:
         for topic, records in by_topic.items():
             instruments.CONSUMER_LAG.labels(self.group, topic).set(records)
         self._lag = sum(by_topic.values())
-        self._stall.waits(self._lag + self._in_hand > 0)
+        self._stall.set_waiting(self._lag + self._in_hand > 0)
 
 
 def _may_pass(error: Exception) -> bool:
@@ -710,8 +710,8 @@ def _keys_of(record: LogRecord) -> tuple[str, ...] | None:
 
 
 def _split(items: Sequence[_Item], error: Exception) -> list[Sequence[_Item]]:
-    """The parts to try one by one: around the event that a Poison names, or else two halves."""
-    named = error.received if isinstance(error, Poison) else None
+    """The parts to try one by one: around the event that a PoisonEvent names, or else two halves."""
+    named = error.received if isinstance(error, PoisonEvent) else None
     if named is not None:
         for index, item in enumerate(items):
             if item.received is named:

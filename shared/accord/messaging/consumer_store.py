@@ -20,6 +20,7 @@ from accord.messaging.ports import (
     FROM_BEGINNING,
     REACHES_NOTHING,
     Claims,
+    ConsumedWatermarks,
     ConsumerTransaction,
     DeadLetterState,
     LogRecord,
@@ -29,7 +30,6 @@ from accord.messaging.ports import (
     Position,
     PositionConflict,
     Progress,
-    Reached,
     StoredDeadLetter,
 )
 
@@ -150,8 +150,8 @@ class PostgresConsumerTransaction:
     async def settle_dead_letter(self, id_: UUID, state: DeadLetterState) -> None:
         await self._connection.execute(_SETTLE_LETTER, id_, state, self.unit_of_work.now)
 
-    async def note_watermarks(self, reached: Reached) -> None:
-        await note_watermarks(self._connection, reached)
+    async def store_watermarks(self, reached: ConsumedWatermarks) -> None:
+        await store_watermarks(self._connection, reached)
 
     def _row(self, letter: NewDeadLetter) -> tuple[object, ...]:
         record = letter.record
@@ -240,7 +240,7 @@ async def read_progress(connection: asyncpg.Connection, consumers: Sequence[str]
     return Progress(positions, frozenset(keys), holds_all)
 
 
-async def note_watermarks(connection: asyncpg.Connection, reached: Reached) -> None:
+async def store_watermarks(connection: asyncpg.Connection, reached: ConsumedWatermarks) -> None:
     """Store until when topics have been read, for answers that say what they are as of; never back."""
     await connection.execute(_NOTE, list(reached.topics), list(reached.topics.values()))
 

@@ -365,7 +365,7 @@ class StoredDeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
+class ConsumedWatermarks:
     """How far a service has consumed the topics that it reads, as one transaction sees it."""
 
     topics: Mapping[str, datetime]
@@ -408,7 +408,7 @@ class ConsumerTransaction(Protocol):
 
     async def settle_dead_letter(self, id_: UUID, state: DeadLetterState) -> None: ...
 
-    async def note_watermarks(self, reached: Reached) -> None:
+    async def store_watermarks(self, reached: ConsumedWatermarks) -> None:
         """Store until when the topics have been read, for answers that say what they are as of."""
         ...
 

@@ -184,7 +184,7 @@ class Relay:
         return self._in_hand > _BEHIND_ROWS
 
     def problem(self) -> str | None:
-        if self._stall.stuck:
+        if self._stall.is_stuck:
             return f"relay: a round has not finished for more than {self._stall.stuck_after_s:.0f} s"
         return None
 
@@ -216,7 +216,7 @@ class Relay:
             await self._drain(session)
         finally:
             instruments.RELAY_LEADER.set(0)
-            self._stall.waits(False)
+            self._stall.set_waiting(False)
             await self._close_channels()
             await session.close()
 
@@ -251,7 +251,7 @@ class Relay:
     async def _round(self, session: RelaySession) -> bool:
         """Publish one batch of each lane, and announce what is due. True if more may wait."""
         self._store.written.clear()
-        self._stall.waits(True)
+        self._stall.set_waiting(True)
         more = False
         await self._record_outcomes(session, [task for task in self._sends.values() if task.done()])
         for number in self._frontiers:
@@ -259,7 +259,7 @@ class Relay:
         if _now() >= self._announce_due():
             await self._announce(session)
         self._reclaim_space()
-        self._stall.waits(False)
+        self._stall.set_waiting(False)
         return more
 
     async def _publish_lane(self, session: RelaySession, lane: Lane) -> bool:
@@ -276,7 +276,7 @@ class Relay:
             done, _ = await asyncio.wait(sends, timeout=_ROUND_S_MAX)
             await self._record_outcomes(session, list(done))
         instruments.RELAY_PUBLISH_S.observe(_now() - started)
-        self._stall.progressed()
+        self._stall.record_progress()
         return len(rows) == self._batch_rows_max or sum(len(row.payload) for row in rows) > _BATCH_BYTES_MAX
 
     def _not_now(self) -> Resting:
@@ -508,7 +508,7 @@ class Relay:
             self._failed("vacuum", error)
 
     def _failed(self, cause: str, error: BaseException | None, **where: object) -> None:
-        self._stall.failed()
+        self._stall.record_failure()
         instruments.RELAY_FAILURES.labels(cause).inc()
         if isinstance(error, PublishFailed):
             where["reason"] = str(error)

@@ -34,9 +34,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from accord.terms.durations import format_duration, parse_duration
-from accord.terms.durations import in_words as duration_in_words
-from accord.terms.patterns import AS_IT_STANDS, PATTERN_LENGTH_MAX, BadPattern, check_pattern, matcher
+from accord.terms.durations import describe_duration, format_duration, parse_duration
+from accord.terms.patterns import PATTERN_LENGTH_MAX, SKIP_PATTERN_CHECKS, InvalidPattern, check_pattern, matcher
 
 DEPTH_MAX = 16
 """Levels of a tree; a single comparison is one."""
@@ -103,7 +102,7 @@ _FIXED: dict[str, tuple[_Type, str]] = {
     "age": ("duration", "age of the lead"),
 }
 
-PATHS_IN_WORDS = ", ".join(("attributes.NAME", "account.NAME", "activities.KIND.count", *_FIXED))
+PATH_NAMES = ", ".join(("attributes.NAME", "account.NAME", "activities.KIND.count", *_FIXED))
 
 
 def activity_kind(path: str) -> str | None:
@@ -201,7 +200,7 @@ class Criteria(BaseModel):
     @classmethod
     def _known_path(cls, path: str) -> str:
         if _type_at(path) is None:
-            raise _wrong(f"is no path; the paths are {PATHS_IN_WORDS}")
+            raise _wrong(f"is no path; the paths are {PATH_NAMES}")
         return path
 
     @field_validator("value", mode="plain", json_schema_input_type=Scalar | list[Scalar])
@@ -210,7 +209,7 @@ class Criteria(BaseModel):
         path, op = info.data.get("path"), info.data.get("op")
         if path and op:
             _check_value(value, cast("Op", op), _type_at(path) or "any", path)
-            if op == "matches" and info.context is not AS_IT_STANDS:
+            if op == "matches" and info.context is not SKIP_PATTERN_CHECKS:
                 _check_pattern(cast("str", value))
         return value
 
@@ -344,7 +343,7 @@ def _check_list(value: object, type_: _Type, path: str) -> None:
 def _check_pattern(pattern: str) -> None:
     try:
         check_pattern(pattern)
-    except BadPattern as error:
+    except InvalidPattern as error:
         raise _wrong(str(error)) from None
 
 
@@ -598,46 +597,46 @@ _TEXT_ORDER = {
 }
 
 
-def in_words(criteria: Criteria) -> str:
+def describe_criteria(criteria: Criteria) -> str:
     """The criteria as a phrase, for paper: `employee count is 50 or more and engagement score is 20 or more`."""
     if criteria.path:
-        return _leaf_in_words(criteria)
+        return _describe_leaf(criteria)
     if criteria.none:
-        return "none of these holds: " + "; ".join(in_words(child) for child in criteria.none)
+        return "none of these holds: " + "; ".join(describe_criteria(child) for child in criteria.none)
     parts = [
-        in_words(child) if child.path or len(criteria.children) == 1 else f"({in_words(child)})"
+        describe_criteria(child) if child.path or len(criteria.children) == 1 else f"({describe_criteria(child)})"
         for child in criteria.children
     ]
     return (" and " if criteria.all else " or ").join(parts)
 
 
-def path_in_words(path: str, within: str | None = None) -> str:
+def describe_path(path: str, within: str | None = None) -> str:
     """What a path asks for, as a phrase: `employee count`, `number of email.clicked in the last 30 days`."""
     if path in _FIXED:
         return _FIXED[path][1]
     kind = activity_kind(path)
     if kind is not None:
-        return f"number of {kind}" + (f" in the last {duration_in_words(parse_duration(within))}" if within else "")
+        return f"number of {kind}" + (f" in the last {describe_duration(parse_duration(within))}" if within else "")
     root, _, name = path.partition(".")
     words = name.replace("_", " ").replace("-", " ")
     return words if root == "attributes" else f"the account's {words}"
 
 
-def _leaf_in_words(leaf: Criteria) -> str:
-    subject = path_in_words(leaf.path, leaf.within)
+def _describe_leaf(leaf: Criteria) -> str:
+    subject = describe_path(leaf.path, leaf.within)
     expected = leaf.expected
     if leaf.op == "exists":
         return f"{subject} is {'known' if expected else 'not known'}"
     if isinstance(expected, list):
-        members = _either([_value_in_words(leaf, member) for member in expected])
+        members = _either([_describe_value(leaf, member) for member in expected])
         return f"{subject} {_WORDS[leaf.op].format(members)}"
     ordered_text = leaf.op in _ORDER and isinstance(expected, str) and leaf.path != "age"
-    return f"{subject} {(_TEXT_ORDER if ordered_text else _WORDS)[leaf.op].format(_value_in_words(leaf, expected))}"
+    return f"{subject} {(_TEXT_ORDER if ordered_text else _WORDS)[leaf.op].format(_describe_value(leaf, expected))}"
 
 
-def _value_in_words(leaf: Criteria, value: object) -> str:
+def _describe_value(leaf: Criteria, value: object) -> str:
     if leaf.path == "age":
-        return duration_in_words(parse_duration(str(value)))
+        return describe_duration(parse_duration(str(value)))
     if isinstance(value, bool):
         return "true" if value else "false"
     return f"“{value}”" if leaf.op in ("contains", "matches") else str(value)

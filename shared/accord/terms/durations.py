@@ -62,7 +62,7 @@ def format_duration(duration: timedelta) -> str:
     return f"P{days}T{time}" if time else f"P{days}"
 
 
-def in_words(duration: timedelta, largest: LargestUnit = "days") -> str:
+def describe_duration(duration: timedelta, largest: LargestUnit = "days") -> str:
     """The duration for a reader, exactly: `30 days`, `1 hour and 30 minutes`.
 
     No unit above `largest` is used: business time is best told in hours, since its day is not 24 of them.

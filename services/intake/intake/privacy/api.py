@@ -17,7 +17,7 @@ from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
+from accord.http.paging import CursorText, Limit, Page, decode_cursor, decode_single_cursor, make_page
 from intake.leads.api import LEAD_ID, QualityOut
 from intake.leads.domain.consent import Consent
 from intake.privacy.domain import Proof, Reason
@@ -182,11 +182,11 @@ def privacy_router(database: Database, erase: Erase) -> APIRouter:
         found = await submissions_of(
             database,
             lead_id,
-            place_after(cursor, UUID) or _FIRST,
+            decode_single_cursor(cursor, UUID) or _FIRST,
             limit + 1,
             content="personal:read" in caller.scopes,
         )
-        rows, next_cursor = page_of(found, limit, lambda row: str(row["submission_id"]))
+        rows, next_cursor = make_page(found, limit, lambda row: str(row["submission_id"]))
         return Page(items=[_submission(row) for row in rows], next_cursor=next_cursor)
 
     @router.get(
@@ -200,7 +200,7 @@ def privacy_router(database: Database, erase: Erase) -> APIRouter:
     ) -> ConsentsOut:
         """Kept as long as the lead, also when the records that brought it are dropped."""
         found, holds = await consents.history(database, lead_id, decode_cursor(cursor, datetime, UUID), limit + 1)
-        page, next_cursor = page_of(found, limit, lambda one: (one.given_at, one.consent_id))
+        page, next_cursor = make_page(found, limit, lambda one: (one.given_at, one.consent_id))
         return ConsentsOut(
             items=[_consent(one) for one in page],
             next_cursor=next_cursor,
@@ -232,8 +232,8 @@ def privacy_router(database: Database, erase: Erase) -> APIRouter:
     @router.get("/v1/erasures", summary="Who was erased, by ids", operation_id="list_erasures")
     async def erasures(_: Caller = require("admin"), limit: Limit = 50, cursor: CursorText = None) -> Page[ErasureOut]:
         """Newest first. What is kept names nobody: ids, a reason, and how many of what was removed."""
-        found = await erase.proofs(place_after(cursor, UUID), limit + 1)
-        page, next_cursor = page_of(found, limit, lambda one: one.erasure_id)
+        found = await erase.proofs(decode_single_cursor(cursor, UUID), limit + 1)
+        page, next_cursor = make_page(found, limit, lambda one: one.erasure_id)
         return Page(items=[_erasure(one) for one in page], next_cursor=next_cursor)
 
     @router.get("/v1/erasures/{erasure_id}", summary="One erasure", operation_id="get_erasure", responses=problems(404))

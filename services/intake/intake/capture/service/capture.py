@@ -12,7 +12,7 @@ import orjson
 
 from accord.agreements import ActiveCache
 from accord.db import Database, UnitOfWork
-from accord.http.idempotency import Answer, Done, Fresh, answered, claimed
+from accord.http.idempotency import Answer, Fresh, IdempotentResult, claim_requests, complete_requests
 from accord.ids import new_id
 from accord.terms.findings import Finding
 from intake.leads.domain.keys import key_word
@@ -62,7 +62,7 @@ class Capture:
         self._policies = policies
         self._accounts = _KnownAccounts()
 
-    async def apply(self, requests: Sequence[CaptureRequest]) -> list[Done[CaptureResult] | Exception]:
+    async def apply(self, requests: Sequence[CaptureRequest]) -> list[IdempotentResult[CaptureResult] | Exception]:
         """What became of each request, in order, after the commit."""
         recognised = [recognise(request) for request in requests]
         return await tried(lambda: self._record(recognised))
@@ -132,14 +132,14 @@ class Capture:
             outcomes.append(Taken(candidate.submission_id, lead_id, outcome, candidate.quality))
         return Decision(register, outcomes, rows, said, accounts)
 
-    async def _record(self, recognised: Sequence[Recognised]) -> list[Done[CaptureResult] | Exception]:
+    async def _record(self, recognised: Sequence[Recognised]) -> list[IdempotentResult[CaptureResult] | Exception]:
         idempotency_requests = [one.request.idempotency_request for one in recognised]
         in_force = await self.policy_in_force()
         async with self._database.write_transaction() as unit_of_work:
-            verdicts = await claimed(unit_of_work, idempotency_requests)
+            verdicts = await claim_requests(unit_of_work, idempotency_requests)
             fresh = [one for one, verdict in zip(recognised, verdicts, strict=True) if isinstance(verdict, Fresh)]
             results = await self.ingest(unit_of_work, fresh, in_force)
-            return await answered(unit_of_work, idempotency_requests, verdicts, results, self.encode)
+            return await complete_requests(unit_of_work, idempotency_requests, verdicts, results, self.encode)
 
 
 class _KnownAccounts:

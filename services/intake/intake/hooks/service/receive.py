@@ -20,8 +20,8 @@ from accord.clock import utc_now
 from accord.contracts.external_key import external_key
 from accord.contracts.values import Timestamp
 from accord.db import Database, is_transient
-from accord.http.idempotency import Answer, Done, IdempotencyRequest, make_idempotency_request
-from accord.http.problems import Problem, not_found, problem_of
+from accord.http.idempotency import Answer, IdempotencyRequest, IdempotentResult, make_idempotency_request
+from accord.http.problems import Problem, not_found, to_problem
 from accord.ids import new_id
 from accord.terms.findings import Finding
 from intake.capture.service.capture import CaptureResult
@@ -119,8 +119,8 @@ class Hooks:
         self,
         database: Database,
         known: KnownSources,
-        captures: GroupCommit[CaptureRequest, Done[CaptureResult]],
-        activities: GroupCommit[ActivityRequest, Done[ActivityResult]],
+        captures: GroupCommit[CaptureRequest, IdempotentResult[CaptureResult]],
+        activities: GroupCommit[ActivityRequest, IdempotentResult[ActivityResult]],
     ) -> None:
         self._database = database
         self._known = known
@@ -247,7 +247,7 @@ class Hooks:
             outcome = _recorded(one, done)
             if outcome is not None:
                 body.outcomes[one.event_id] = replace(outcome, left_out=left_out)
-            elif isinstance(done, Done) and isinstance(done.result, NotThere):
+            elif isinstance(done, IdempotentResult) and isinstance(done.result, NotThere):
                 nobody.add(one.event_id)
             else:
                 said: JsonValue = request.activity.model_dump(mode="json", exclude_unset=True)
@@ -372,7 +372,7 @@ def _given_up(error: str) -> dict[str, Any]:
     return {"state": "failed", "error": error}
 
 
-def _captured(said: Submitted, done: Done[CaptureResult] | Exception) -> Outcome | None:
+def _captured(said: Submitted, done: IdempotentResult[CaptureResult] | Exception) -> Outcome | None:
     """The outcome of a submission that was taken; None for one that was not. Raises what may pass."""
     if isinstance(done, Exception):
         _raise_what_passes(done)
@@ -397,7 +397,7 @@ def _captured_before(said: Submitted, answer: Answer) -> Outcome:
     return Outcome(said.event_id, "replayed", body.get("lead_id"), body["submission_id"], verdict, body.get("detail"))
 
 
-def _recorded(said: Acted, done: Done[ActivityResult] | Exception) -> Outcome | None:
+def _recorded(said: Acted, done: IdempotentResult[ActivityResult] | Exception) -> Outcome | None:
     """The outcome of an activity that was recorded, or whose lead was erased; None for one that was not. Raises what may pass."""
     if isinstance(done, Exception):
         _raise_what_passes(done)
@@ -417,11 +417,11 @@ def _raise_what_passes(error: Exception) -> None:
         raise error
 
 
-def _flaw(done: Done[CaptureResult] | Done[ActivityResult] | Exception) -> str:
+def _flaw(done: IdempotentResult[CaptureResult] | IdempotentResult[ActivityResult] | Exception) -> str:
     """Why one event was not taken, without any of its values."""
-    if isinstance(done, Done):
+    if isinstance(done, IdempotentResult):
         return f"{done.result.pointer}: {done.result.message}" if isinstance(done.result, Finding) else "refused"
-    problem = problem_of(done)
+    problem = to_problem(done)
     if problem is not None:
         return problem.title
     # The others of the body are saved, and this one is kept for when the defect is mended.

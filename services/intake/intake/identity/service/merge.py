@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from accord.db import Database, UnitOfWork, connection_of
-from accord.http.idempotency import Answer, Done, IdempotencyRequest, once
+from accord.http.idempotency import Answer, IdempotencyRequest, IdempotentResult, execute_once
 from accord.http.problems import Problem, gone, not_found, validation_error_at
 from accord.ids import new_id
 from intake.identity.domain.merging import Later, parted
@@ -45,7 +45,7 @@ class Merged(NamedTuple):
 
 async def merge_leads(
     database: Database, lead_id: UUID, other_id: UUID, who: Who, encode: Callable[[Merged], Answer]
-) -> Done[Merged]:
+) -> IdempotentResult[Merged]:
     """Merge two leads. One that was merged before is followed to its survivor.
 
     Raises Problem 404 and 410 for a lead that is not there, 409 where the two are one lead already, 422 for a lead with itself.
@@ -53,7 +53,9 @@ async def merge_leads(
     return await _once(database, who, lambda unit_of_work: _merge(unit_of_work, lead_id, other_id, who.caller), encode)
 
 
-async def take_back(database: Database, merge_id: UUID, who: Who, encode: Callable[[Made], Answer]) -> Done[Made]:
+async def take_back(
+    database: Database, merge_id: UUID, who: Who, encode: Callable[[Made], Answer]
+) -> IdempotentResult[Made]:
     """Take a merge back. Raises Problem 404, and 409 where it cannot be taken back now."""
     return await _once(database, who, lambda unit_of_work: _take_back(unit_of_work, merge_id, who.caller), encode)
 
@@ -74,10 +76,10 @@ async def merges_of(database: Database, lead_id: UUID, after: UUID | None, rows_
 
 async def _once(
     database: Database, who: Who, act: Callable[[UnitOfWork], Awaitable[T]], encode: Callable[[T], Answer]
-) -> Done[T]:
-    async def attempt() -> Done[T]:
+) -> IdempotentResult[T]:
+    async def attempt() -> IdempotentResult[T]:
         async with database.write_transaction() as unit_of_work:
-            return await once(unit_of_work, who.idempotency_request, lambda: act(unit_of_work), encode)
+            return await execute_once(unit_of_work, who.idempotency_request, lambda: act(unit_of_work), encode)
 
     return await tried(attempt)
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from accord.contracts.values import AttributeValue
-from accord.terms.durations import in_words, parse_duration
+from accord.terms.durations import describe_duration, parse_duration
 from accord.terms.patterns import whole_matcher
 from intake.leads.domain.consent import WITHDRAWN
 from intake.leads.domain.facts import Facts
@@ -278,7 +278,7 @@ def _bbb(rule: Bbb, declared: Mapping[str, Declared]) -> Check:
 
 def _fresh(rule: Fresh) -> Check:
     within = parse_duration(rule.within)
-    old = Failing(f"occurred_at is more than {in_words(within)} ago")
+    old = Failing(f"occurred_at is more than {describe_duration(within)} ago")
 
     def check(_values: Values, facts: Facts, now: datetime) -> Failing | None:
         at = facts.occurred_at
@@ -298,7 +298,7 @@ def _consent(rule: ConsentGiven) -> Check:
     within = None if rule.within is None else parse_duration(rule.within)
     dated = rule.dated
     other = Failing("consent has another basis")
-    old = Failing(f"consent was given more than {in_words(within or timedelta())} ago")
+    old = Failing(f"consent was given more than {describe_duration(within or timedelta())} ago")
 
     def check(_values: Values, facts: Facts, now: datetime) -> Failing | None:
         basis = facts.fields.get("consent")

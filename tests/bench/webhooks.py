@@ -16,10 +16,6 @@ from urllib.parse import parse_qs, urlencode
 
 import httpx
 from standardwebhooks.webhooks import Webhook
-from tests.bench.house import House
-from tests.bench.load import Load
-from tests.bench.meter import Meter
-from tests.bench.report import Figure, median
 
 from intake.hooks.domain.documents import SUBMISSIONS, formed
 from intake.hooks.domain.taking import Taking
@@ -27,6 +23,10 @@ from intake.hooks.service.body import parsed
 from intake.sources.domain.adapters import ADAPTERS
 from intake.sources.domain.adapters.base import HookRequest, Submitted
 from intake.sources.domain.mapping import FieldMapping
+from tests.bench.environment import House
+from tests.bench.load import Load
+from tests.bench.meter import Meter
+from tests.bench.report import Figure, median
 
 ROUNDS = 5
 ROUND_S = 0.8

@@ -108,7 +108,7 @@ class KeeperClient:
                 except OSError:
                     connection.close()
                     socket_path.unlink(missing_ok=True)
-                    command = [sys.executable, "-m", "accord_local.keeper", str(socket_path)]
+                    command = [sys.executable, "-m", "accord_local.server_manager", str(socket_path)]
                     subprocess.run(command, check=True, timeout=ANSWER_TIMEOUT_S, start_new_session=True)
                 else:
                     return cls(connection)

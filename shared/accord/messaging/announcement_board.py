@@ -37,7 +37,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from accord.contracts.watermarks import Announcement
-from accord.messaging.ports import Partition, Reached
+from accord.messaging.ports import ConsumedWatermarks, Partition
 
 log = structlog.get_logger(__name__)
 
@@ -94,7 +94,7 @@ class AnnouncementBoard:
         lanes = self._lanes_of(topic)
         return min((lane.entries[-1].at for lane in lanes), default=None) if lanes is not None else None
 
-    def reached(self, topics: Iterable[str], positions: Mapping[Partition, int]) -> Reached:
+    def reached(self, topics: Iterable[str], positions: Mapping[Partition, int]) -> ConsumedWatermarks:
         """How far a consumer with these positions has read these topics."""
         by_topic: dict[str, datetime] = {}
         held: set[str] = set()
@@ -103,7 +103,7 @@ class AnnouncementBoard:
             if entries is not None:
                 by_topic[topic] = min(entry.at for entry in entries)
                 held.update(*(entry.held for entry in entries))
-        return Reached(by_topic, frozenset(held))
+        return ConsumedWatermarks(by_topic, frozenset(held))
 
     def _reached_entries(self, topic: str, positions: Mapping[Partition, int]) -> list[Announcement] | None:
         own = {partition: offset for partition, offset in positions.items() if partition[0] == topic}

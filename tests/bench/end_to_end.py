@@ -12,14 +12,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
+from accord_local.services import Service
 from tests.bench.backlog import SAMPLE_S, Backlog, open_backlog
-from tests.bench.house import SPECS, House, rss_mib
+from tests.bench.environment import SPECS, House, rss_mib
 from tests.bench.load import Load, Measured
 from tests.bench.meter import Meter
 from tests.bench.reading import Listener, listened, occurred_at
 from tests.bench.report import Figure, median
-
-from accord_local.services import Service
 
 RATE_PER_S = 500.0
 ROUNDS = 4

@@ -8,10 +8,6 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.bench.events import captured
-from tests.bench.house import DEFINITION, House
-from tests.bench.report import Figure, median
-
 from accord.agreements import documents
 from accord.contracts.intake_events import LeadState
 from qualification.definition.domain.definition import Definition
@@ -19,6 +15,9 @@ from qualification.definition.domain.rules import Rules, compile_definition
 from qualification.lifecycle.domain.lead import Activities, microseconds
 from qualification.lifecycle.domain.scoring import LeadFacts, scores
 from qualification.lifecycle.domain.state_machine import opened
+from tests.bench.environment import DEFINITION, House
+from tests.bench.events import captured
+from tests.bench.report import Figure, median
 
 ROUNDS = 5
 LEADS = 5_000

@@ -1,7 +1,7 @@
 """The plain twins: what a careful engineer writes first. Each is a process of its own, as ours are, over the same tables and with
 the same rules of the domain, so that only the way of doing it differs. None of this ships.
 
-`python -m tests.bench.twins capture|relay|consume`, configured by the same environment variables as the services.
+`python -m tests.bench.baselines capture|relay|consume`, configured by the same environment variables as the services.
 """
 
 from __future__ import annotations

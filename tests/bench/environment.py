@@ -16,7 +16,6 @@ from typing import TypeVar
 
 import httpx
 import psutil
-from tests.bench.load import Load, Measured
 
 from accord_local.demo.client import Client
 from accord_local.demo.play import Callers, sign
@@ -24,6 +23,7 @@ from accord_local.keys import read_env
 from accord_local.processes import ChildProcess, free_ports, log_tail, spawn, wait_for
 from accord_local.services import SERVICES, Service, ServiceSpec
 from accord_local.stack import Stack, StackOptions
+from tests.bench.load import Load, Measured
 
 T = TypeVar("T")
 TEMPLATES = Path(__file__).parents[2] / "deploy" / "agreements"
@@ -191,7 +191,7 @@ class House:
         """A twin of tests/bench/twins.py; gives its port, where it has one, and its pid."""
         port = free_ports(1)[0]
         settings = {**self._settings(database, prefix), "ACCORD_HOST": "127.0.0.1", "ACCORD_PORT": str(port)}
-        child = self._spawn("tests.bench.twins", name, log=f"twin-{name}", env=settings)
+        child = self._spawn("tests.bench.baselines", name, log=f"twin-{name}", env=settings)
         try:
             if name == "capture":
                 self._await_port(child, port)
