@@ -48,7 +48,7 @@ from accord.db import Database
 from accord.health import Check, Health
 from accord.http import problems
 from accord.http.admission import Admission
-from accord.http.auth import authenticator
+from accord.http.auth import make_authenticator
 from accord.http.bodies import Bodies, BodyBudget
 from accord.http.connections import BoundedServer, ConnectionLimits
 from accord.http.context import RequestContext
@@ -161,7 +161,7 @@ def create_app(service: Service, health: Health | None = None, *, metrics: bool 
     )
     app.router.redirect_slashes = False
     oidc = settings.oidc
-    app.state.auth = authenticator(
+    app.state.auth = make_authenticator(
         settings.api_keys_file,
         TokenVerifier(oidc) if oidc is not None else None,
         settings.rate_limit_per_s,
@@ -288,7 +288,7 @@ class Process:
         except OSError as error:
             log.error("port_not_bound", host=settings.host, port=settings.port, why=error.strerror or str(error))
             return 1
-        _spare_what_stays()
+        _tune_garbage_collector()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -332,7 +332,7 @@ class Process:
         error = None if task.cancelled() else task.exception()
         if error is None and self._stop.is_set():
             return
-        log.error("process_ends", because=task.get_name(), exc_info=error)
+        log.error("process_failing", because=task.get_name(), exc_info=error)
         self._failed = True
         self._stop.set()
 
@@ -353,7 +353,7 @@ class Process:
         await _finish([*own, *beside], end_at - loop.time())
         remaining = [task for task in (*serving, *own, *beside) if not task.done()]
         if remaining:
-            log.error("not_drained_in_time", workers=[task.get_name() for task in remaining])
+            log.error("drain_timed_out", workers=[task.get_name() for task in remaining])
         for task in remaining:
             task.cancel()
         await asyncio.gather(*remaining, return_exceptions=True)
@@ -380,7 +380,7 @@ def serve(app: ASGIApp, settings: Settings, connections_max: int | None = None) 
     )
 
 
-def _spare_what_stays() -> None:
+def _tune_garbage_collector() -> None:
     """Tell the garbage collector that what is loaded by now stays: some hundred thousand objects that it would walk again and
     again. And have it look less often, since a request leaves few cycles; that made requests more than twice as cheap.
     """

@@ -14,8 +14,8 @@ from accord.retry import Backoff
 
 log = structlog.get_logger(__name__)
 
-_GIVES_WAY_S_MAX = 0.25
-_LOOKS_EVERY_S = 0.005
+_YIELD_S_MAX = 0.25
+_CHECK_EVERY_S = 0.005
 _IDLE_GROWTH = 1.5
 
 
@@ -48,7 +48,7 @@ class StallDetector:
     def __init__(self, stuck_after_s: float) -> None:
         self.stuck_after_s = stuck_after_s
         self._waiting = False
-        self._heard_at = 0.0
+        self._active_at = 0.0
 
     def set_waiting(self, waiting: bool) -> None:
         """Say whether anything waits to be done; the time counts from the first yes."""
@@ -58,15 +58,15 @@ class StallDetector:
 
     def record_progress(self) -> None:
         """Something was done."""
-        self._heard_at = monotonic()
+        self._active_at = monotonic()
 
     def record_failure(self) -> None:
         """It was tried and failed in a way that passes; it is tried again."""
-        self._heard_at = monotonic()
+        self._active_at = monotonic()
 
     @property
     def is_stuck(self) -> bool:
-        return self._waiting and monotonic() - self._heard_at > self.stuck_after_s
+        return self._waiting and monotonic() - self._active_at > self.stuck_after_s
 
 
 class Periodic:
@@ -122,10 +122,10 @@ class Periodic:
 async def yield_to_foreground(busy: Callable[[], bool]) -> None:
     """Between two rounds of background work: wait while what people wait for is in hand, but not for ever, so that the work goes on
     however busy the process is."""
-    until = monotonic() + _GIVES_WAY_S_MAX
+    until = monotonic() + _YIELD_S_MAX
     await asyncio.sleep(0)
     while busy() and monotonic() < until:  # noqa: ASYNC110 - it ends in many places, none of which tells
-        await asyncio.sleep(_LOOKS_EVERY_S)
+        await asyncio.sleep(_CHECK_EVERY_S)
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> None:

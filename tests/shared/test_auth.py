@@ -355,7 +355,7 @@ async def test_keys_that_are_left_out_are_told_once(
             await tokens.verify(issuer.token(f"unknown-{number}", key=issuer.keys["one"]).encode())
     assert issuer.fetched == 5
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    told = [line for line in lines if line["event"] == "jwks_left_out"]
+    told = [line for line in lines if line["event"] == "jwks_keys_skipped"]
     assert len(told) == 1
     assert "OKP/X25519/-" in told[0]["kinds"]
 

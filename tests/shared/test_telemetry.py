@@ -237,7 +237,7 @@ def test_what_is_held_back_is_told_by_whatever_is_logged_next(lines: Any, time: 
 def test_lines_that_differ_are_all_written(lines: Any, time: Time) -> None:
     log = structlog.get_logger("x")
     for offset in range(50):
-        log.error("event_set_aside", topic="intake-events", partition=1, offset=offset)
+        log.error("event_dead_lettered", topic="intake-events", partition=1, offset=offset)
         log.info("done")
     for error in ("TimeoutError", "OSError"):
         log.warning("round_failed", error=error)

@@ -27,7 +27,7 @@ _INT = re.compile(r"[-+]?[0-9]+\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 _INT_MAX = 2**53 - 1
 _SHORT_FROM = 1e21
-_WORDS: dict[str, bool | None] = {
+_KEYWORDS: dict[str, bool | None] = {
     "": None,
     "~": None,
     "null": None,
@@ -93,7 +93,7 @@ def document(content: Mapping[str, object]) -> Document:
 
 def _read_json(text: str) -> object:
     try:
-        return json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_constant)
+        return json.loads(text, object_pairs_hook=_unique_names, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise UnreadableDocument(f"The document is not JSON (line {error.lineno})") from None
     except RecursionError:
@@ -102,14 +102,14 @@ def _read_json(text: str) -> object:
         raise UnreadableDocument("A number has too many digits") from None
 
 
-def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise UnreadableDocument("A name stands twice in one mapping")
     return found
 
 
-def _no_constant(_: str) -> float:
+def _refuse_constant(_: str) -> float:
     raise UnreadableDocument("A number is not finite")
 
 
@@ -196,9 +196,9 @@ class _Builder:
                 raise UnreadableDocument(f"Aliases are not allowed; write the value out{_line(event)}")
             elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
                 self._count(event, len(stack))
-                _no_tag(event, ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"))
+                _check_tag(event, ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"))
                 container: list[object] | dict[str, object] = {} if isinstance(event, yaml.MappingStartEvent) else []
-                _place(container, event, stack, keys, root)
+                _attach(container, event, stack, keys, root)
                 stack.append(container)
                 keys.append(None)
             elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
@@ -221,7 +221,7 @@ class _Builder:
                 raise UnreadableDocument(f"A name stands twice in one mapping{_line(event)}")
             keys[-1] = event.value
             return
-        _place(_scalar_value(event), event, stack, keys, root)
+        _attach(_scalar_value(event), event, stack, keys, root)
 
     def _count(self, event: yaml.Event, depth: int) -> None:
         self._values += 1
@@ -231,7 +231,7 @@ class _Builder:
             raise UnreadableDocument(f"The document is nested deeper than {DEPTH_MAX}{_line(event)}")
 
 
-def _place(
+def _attach(
     value: object,
     event: yaml.Event,
     stack: Sequence[list[object] | dict[str, object]],
@@ -253,12 +253,12 @@ def _place(
 
 
 def _scalar_value(event: yaml.ScalarEvent) -> object:
-    _no_tag(event, ("tag:yaml.org,2002:str",))
+    _check_tag(event, ("tag:yaml.org,2002:str",))
     text: str = event.value
     if not event.implicit[0] or event.tag is not None:  # quoted, or said to be text
         return text
-    if text in _WORDS:
-        return _WORDS[text]
+    if text in _KEYWORDS:
+        return _KEYWORDS[text]
     if _INT.match(text):
         if len(text) > 20:
             raise UnreadableDocument(f"A number has too many digits{_line(event)}")
@@ -270,7 +270,7 @@ def _scalar_value(event: yaml.ScalarEvent) -> object:
     return text
 
 
-def _no_tag(event: yaml.NodeEvent, allowed: tuple[str, ...]) -> None:
+def _check_tag(event: yaml.NodeEvent, allowed: tuple[str, ...]) -> None:
     tag = getattr(event, "tag", None)
     if tag is not None and tag not in allowed and tag != "!":
         raise UnreadableDocument(f"Tags are not allowed{_line(event)}")

@@ -125,7 +125,7 @@ class AgreementStore:
         """A new draft. Raises InvalidContent."""
         await self.check(content)
         async with self.database.write_transaction() as unit_of_work:
-            return await self._draft(unit_of_work, content, by)
+            return await self._insert_draft(unit_of_work, content, by)
 
     async def draft_once(
         self,
@@ -138,14 +138,14 @@ class AgreementStore:
         await self.check(content)
         async with self.database.write_transaction() as unit_of_work:
             return await execute_once(
-                unit_of_work, idempotency_request, lambda: self._draft(unit_of_work, content, by), encode
+                unit_of_work, idempotency_request, lambda: self._insert_draft(unit_of_work, content, by), encode
             )
 
     async def edit(self, version: int, content: Document, etag: str) -> StoredVersion:
         """A draft with other content. Raises InvalidContent, NoSuchVersion, VersionModified, NotADraft."""
         await self.check(content)
         async with self.database.write_transaction() as unit_of_work:
-            found = await self._locked(unit_of_work, version)
+            found = await self._lock_version(unit_of_work, version)
             if found.etag != etag:
                 raise VersionModified
             state = model.edit(found.state, content.sha256)
@@ -183,11 +183,11 @@ class AgreementStore:
         """
         await self.check_version(version)
         async with self.database.write_transaction() as unit_of_work:
-            found = await self._locked(unit_of_work, version)
+            found = await self._lock_version(unit_of_work, version)
             state = model.propose(found.state, by, unit_of_work.now, effective_from)
             warnings = [] if self.kind.warn is None else list(await self.kind.warn(unit_of_work.conn, found.content))
             stored = await self._save(unit_of_work, found, state)
-            unit_of_work.publish(AgreementProposed(**self._event(stored, unit_of_work.now), proposed_by=by))
+            unit_of_work.publish(AgreementProposed(**self._make_event_fields(stored, unit_of_work.now), proposed_by=by))
             return stored, warnings
 
     async def sign(self, version: int, department: Department, by: str, content_sha256: str) -> StoredVersion:
@@ -198,7 +198,7 @@ class AgreementStore:
         """
         await self.check_version(version)
         async with self.database.write_transaction() as unit_of_work:
-            found = await self._locked(unit_of_work, version)
+            found = await self._lock_version(unit_of_work, version)
             state = model.sign(found.state, department, by, content_sha256, unit_of_work.now)
             await unit_of_work.conn.execute(
                 text(
@@ -216,7 +216,9 @@ class AgreementStore:
             )
             stored = await self._save(unit_of_work, found, state)
             unit_of_work.publish(
-                AgreementSigned(**self._event(stored, unit_of_work.now), department=department, signed_by=by)
+                AgreementSigned(
+                    **self._make_event_fields(stored, unit_of_work.now), department=department, signed_by=by
+                )
             )
             activated = model.is_due(state, unit_of_work.now)
             if activated:
@@ -228,9 +230,11 @@ class AgreementStore:
     async def withdraw(self, version: int, by: str) -> StoredVersion:
         """Take back a draft or a proposed version. Raises NoSuchVersion, NotWithdrawable."""
         async with self.database.write_transaction() as unit_of_work:
-            found = await self._locked(unit_of_work, version)
+            found = await self._lock_version(unit_of_work, version)
             stored = await self._save(unit_of_work, found, model.withdraw(found.state, by, unit_of_work.now))
-            unit_of_work.publish(AgreementWithdrawn(**self._event(stored, unit_of_work.now), withdrawn_by=by))
+            unit_of_work.publish(
+                AgreementWithdrawn(**self._make_event_fields(stored, unit_of_work.now), withdrawn_by=by)
+            )
             return stored
 
     async def activate_due(self) -> bool:
@@ -253,7 +257,7 @@ class AgreementStore:
                 log.error("agreement_not_activated", kind=self.kind.kind, version=version, findings=findings)
                 continue
             async with self.database.write_transaction() as unit_of_work:
-                found = await self._locked(unit_of_work, version)
+                found = await self._lock_version(unit_of_work, version)
                 if not model.is_due(found.state, unit_of_work.now):
                     return False
                 await self._activate(unit_of_work, found)
@@ -265,16 +269,16 @@ class AgreementStore:
 
     async def active(self, conn: AsyncConnection | None = None) -> ActiveAgreement | None:
         """The version in force, read in the caller's transaction or in one of its own."""
-        return await self._one("v.status = 'active'", {}, conn)
+        return await self._fetch_one("v.status = 'active'", {}, conn)
 
     async def version_in_force(self, at: datetime, conn: AsyncConnection | None = None) -> ActiveAgreement | None:
         """The version that was in force at a moment."""
         condition = "v.active_from <= :at AND (v.superseded_at IS NULL OR v.superseded_at > :at)"
-        return await self._one(condition, {"at": at}, conn)
+        return await self._fetch_one(condition, {"at": at}, conn)
 
     async def version(self, version: int, conn: AsyncConnection | None = None) -> ActiveAgreement:
         """A version that is or was in force. Raises NoSuchVersion for any other."""
-        found = await self._one("v.version = :version AND v.active_from IS NOT NULL", {"version": version}, conn)
+        found = await self._fetch_one("v.version = :version AND v.active_from IS NOT NULL", {"version": version}, conn)
         if found is None:
             raise NoSuchVersion(version)
         return found
@@ -313,7 +317,7 @@ class AgreementStore:
         """Raises InvalidContent if the content has findings. A large document is checked beside the loop."""
         found = common_findings(self.kind.kind, content.content)
         if not found:
-            found = await asyncio.to_thread(self._findings, content.content)
+            found = await asyncio.to_thread(self._find_errors, content.content)
         if found:
             raise InvalidContent(found)
 
@@ -337,12 +341,12 @@ class AgreementStore:
                 )
         return outdated
 
-    def _findings(self, content: Mapping[str, object]) -> list[Finding]:
+    def _find_errors(self, content: Mapping[str, object]) -> list[Finding]:
         return check_patterns(content) or self.kind.validate(content)
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
-    async def _draft(self, unit_of_work: UnitOfWork, content: Document, by: str) -> StoredVersion:
+    async def _insert_draft(self, unit_of_work: UnitOfWork, content: Document, by: str) -> StoredVersion:
         await self._lock(unit_of_work)
         statement = text(
             "INSERT INTO agreement_version"
@@ -367,7 +371,7 @@ class AgreementStore:
         statement = text("SELECT pg_advisory_xact_lock(hashtextextended('accord-agreement:' || :kind, 0))")
         await unit_of_work.conn.execute(statement, {"kind": self.kind.kind})
 
-    async def _locked(self, unit_of_work: UnitOfWork, version: int) -> StoredVersion:
+    async def _lock_version(self, unit_of_work: UnitOfWork, version: int) -> StoredVersion:
         await self._lock(unit_of_work)
         found = await self._select(unit_of_work.conn, "v.version = :version", {"version": version})
         if not found:
@@ -382,7 +386,7 @@ class AgreementStore:
         stored = await self._save(unit_of_work, found, state)
         unit_of_work.publish(
             AgreementActivated(
-                **self._event(stored, unit_of_work.now),
+                **self._make_event_fields(stored, unit_of_work.now),
                 effective_from=state.active_from,
                 supersedes=superseded.version if superseded is not None else None,
                 content=stored.content,
@@ -414,7 +418,7 @@ class AgreementStore:
         )
         return StoredVersion(state, found.title, found.content, found.drafted_by, found.drafted_at, found.edited_at)
 
-    def _event(self, stored: StoredVersion, now: datetime) -> dict[str, object]:
+    def _make_event_fields(self, stored: StoredVersion, now: datetime) -> dict[str, object]:
         return {
             "occurred_at": now,
             "recorded_at": now,
@@ -424,12 +428,12 @@ class AgreementStore:
             "content_sha256": stored.state.content_sha256,
         }
 
-    async def _one(
+    async def _fetch_one(
         self, condition: str, values: Mapping[str, object], conn: AsyncConnection | None
     ) -> ActiveAgreement | None:
         if conn is None:
             async with self.database.read_transaction() as own:
-                return await self._one(condition, values, own)
+                return await self._fetch_one(condition, values, own)
         found = await self._select(conn, condition, values)
         if not found:
             return None
@@ -440,7 +444,7 @@ class AgreementStore:
 
     async def _select(self, conn: AsyncConnection, condition: str, values: Mapping[str, object]) -> list[StoredVersion]:
         rows = await conn.execute(text(_SELECT + condition), {**values, "kind": self.kind.kind})
-        return [_stored(row) for row in rows]
+        return [_version_from_row(row) for row in rows]
 
 
 _SELECT = (
@@ -451,7 +455,7 @@ _SELECT = (
 )
 
 
-def _stored(row: Row[tuple[object, ...]]) -> StoredVersion:
+def _version_from_row(row: Row[tuple[object, ...]]) -> StoredVersion:
     values = row._mapping  # noqa: SLF001 - the documented name of the row's mapping
     signatures: dict[Department, model.Signature] = {
         item["department"]: model.Signature(

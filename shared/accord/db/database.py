@@ -172,7 +172,7 @@ class Database:
         CommitOutcomeUnknown if the COMMIT went out and no answer came."""
         committing = False
         try:
-            async with self._one_per_task(), AsyncExitStack() as stack:
+            async with self._refuse_nested(), AsyncExitStack() as stack:
                 conn, now = await self._begin(stack, _OPEN, readonly=False)
                 unit_of_work = UnitOfWork(conn, now)
                 yield unit_of_work
@@ -189,12 +189,12 @@ class Database:
     @asynccontextmanager
     async def read_transaction(self) -> AsyncIterator[AsyncConnection]:
         """A read-only transaction, already begun, so that `connection_of` works in it too. Raises NestedTransaction."""
-        async with self._one_per_task(), AsyncExitStack() as stack:
+        async with self._refuse_nested(), AsyncExitStack() as stack:
             conn, _ = await self._begin(stack, _READ, readonly=True)
             yield conn
 
     @asynccontextmanager
-    async def _one_per_task(self) -> AsyncIterator[None]:
+    async def _refuse_nested(self) -> AsyncIterator[None]:
         """Refuse a second transaction to the task that holds one; if the block's error says so, give up the connections there are."""
         holder = asyncio.current_task()
         assert holder is not None  # noqa: S101 - a coroutine of ours runs in a task

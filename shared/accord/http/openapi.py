@@ -20,7 +20,7 @@ _METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
 
 Fragment = dict[str, Any]
 
-_WORDS: dict[str, tuple[str, str, str]] = {
+_DESCRIPTIONS: dict[str, tuple[str, str, str]] = {
     "400": ("BadRequest", "The body or the request cannot be read.", "malformed-body"),
     "401": ("Unauthenticated", "No key or token, or one that is not known.", "unauthenticated"),
     "403": ("Forbidden", "The key lacks the scope, named in `missing_scope`.", "forbidden"),
@@ -124,7 +124,7 @@ IDEMPOTENCY_PARAMETER: Fragment = {
 
 def problem_ref(status: int) -> Fragment:
     """The reference to a problem answer in the components."""
-    return {"$ref": f"#/components/responses/{_WORDS[str(status)][0]}"}
+    return {"$ref": f"#/components/responses/{_DESCRIPTIONS[str(status)][0]}"}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -149,13 +149,13 @@ def install_openapi(app: FastAPI, plain: Mapping[str, Mapping[str, Fragment]]) -
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _make(app, plain)
+            app.openapi_schema = _build_document(app, plain)
         return app.openapi_schema
 
     return openapi
 
 
-def _make(app: FastAPI, plain: Mapping[str, Mapping[str, Fragment]]) -> dict[str, Any]:
+def _build_document(app: FastAPI, plain: Mapping[str, Mapping[str, Fragment]]) -> dict[str, Any]:
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes, summary=app.summary
     )
@@ -175,13 +175,13 @@ def _make(app: FastAPI, plain: Mapping[str, Mapping[str, Fragment]]) -> dict[str
     for path, item in paths.items():
         for method in _METHODS:
             if method in item:
-                _complete(path, item[method], scopes.get((path, method)))
+                _complete_operation(path, item[method], scopes.get((path, method)))
     _, definitions = models_json_schema([(ProblemDocument, "serialization")], ref_template=_REF)
     schemas.update(definitions["$defs"])
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     components["responses"] = {
-        name: _problem_answer(status, words, slug) for status, (name, words, slug) in _WORDS.items()
+        name: _problem_answer(status, words, slug) for status, (name, words, slug) in _DESCRIPTIONS.items()
     }
     components.setdefault("securitySchemes", {})["bearer"] = {
         "type": "http",
@@ -205,7 +205,7 @@ def scope_of(dependant: Dependant) -> str | None:
     return next((scope for scope in required_scopes(dependant) if scope is not None), None)
 
 
-def _complete(path: str, found: Fragment, scope: str | None) -> None:
+def _complete_operation(path: str, found: Fragment, scope: str | None) -> None:
     """Add the problem answers that every route of this shape can give."""
     responses = found.setdefault("responses", {})
     if "application/json" in responses.get("422", {}).get("content", {}):

@@ -65,7 +65,7 @@ def decode_cursor(cursor: str | None, *types: type[Any]) -> tuple[Any, ...] | No
         place = orjson.loads(base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), b"-_", validate=True))
         if not isinstance(place, list) or len(place) != len(types):
             raise ValueError
-        return tuple(_part(item, kind) for item, kind in zip(place, types, strict=True))
+        return tuple(_parse_part(item, kind) for item, kind in zip(place, types, strict=True))
     except ValueError:
         message = "Not a cursor of this list"
         raise validation_error(
@@ -79,7 +79,7 @@ def decode_single_cursor(cursor: str | None, kind: type[A]) -> A | None:
     return None if place is None else place[0]
 
 
-def _part(item: object, kind: type[Part]) -> Part:
+def _parse_part(item: object, kind: type[Part]) -> Part:
     """One part as its type. Raises ValueError."""
     if kind is int:
         if isinstance(item, int) and not isinstance(item, bool) and abs(item) < 2**63:

@@ -285,7 +285,7 @@ async def _answer(request: Request, error: Exception) -> Response:
     if problem is None:
         raise error
     if problem.status_code >= 500:
-        log.warning("request_not_served", problem=problem.type, error=describe(error))
+        log.warning("request_unavailable", problem=problem.type, error=describe(error))
     return problem.response(request_id_of(request))
 
 

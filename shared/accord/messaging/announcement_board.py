@@ -69,19 +69,19 @@ class AnnouncementBoard:
 
     def add(self, topic: str, lane: int, announcement: Announcement) -> None:
         """Take an announcement in."""
-        heard = self._lanes.setdefault((topic, lane), _Lane())
-        entries = heard.entries
+        lane_state = self._lanes.setdefault((topic, lane), _Lane())
+        entries = lane_state.entries
         if entries and _is_before(announcement.ends, entries[-1].ends):
             if announcement.at <= entries[-1].at:
                 return  # an older one, heard again
-            if heard.doubted_at is None:
-                heard.doubted_at = announcement.at
+            if lane_state.doubted_at is None:
+                lane_state.doubted_at = announcement.at
                 self.doubts += 1
-                log.error("topic_became_shorter", topic=topic, lane=lane)
-            if announcement.at < heard.doubted_at + DOUBTED_FOR:
+                log.error("topic_truncated", topic=topic, lane=lane)
+            if announcement.at < lane_state.doubted_at + DOUBTED_FOR:
                 return
             entries.clear()
-        heard.doubted_at = None
+        lane_state.doubted_at = None
         self.changes += 1
         if len(entries) >= ENTRIES_MAX:
             kept = [entry for number, entry in enumerate(entries) if number % 2 == 0]

@@ -53,9 +53,9 @@ def dead_letter_collector(database: Database) -> Collector:
 
     async def collect() -> None:
         async with database.read_transaction() as conn:
-            waiting = await dead_letters.waiting(conn)
-        instruments.DEAD_LETTERS_WAITING.set(waiting.letters)
-        instruments.DEAD_LETTERS_WAITING_AGE_S.set(waiting.oldest_age_s)
+            backlog = await dead_letters.count_waiting(conn)
+        instruments.DEAD_LETTERS_WAITING.set(backlog.count)
+        instruments.DEAD_LETTERS_WAITING_AGE_S.set(backlog.oldest_age_s)
 
     gauges = [instruments.DEAD_LETTERS_WAITING, instruments.DEAD_LETTERS_WAITING_AGE_S]
     return Collector(name="dead_letters", gauges=gauges, collect=collect)

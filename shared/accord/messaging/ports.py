@@ -398,7 +398,7 @@ class ConsumerTransaction(Protocol):
         """Move the stored positions. Raises PositionConflict if one is not where it was expected."""
         ...
 
-    async def add_dead_letters(self, letters: Sequence[NewDeadLetter]) -> int:
+    async def add_dead_letters(self, dead_letters: Sequence[NewDeadLetter]) -> int:
         """Keep these records; how many unsettled ones there are now, counted up to a bound."""
         ...
 

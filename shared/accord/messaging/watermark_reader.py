@@ -103,7 +103,7 @@ class WatermarkReader:
     def problem(self) -> str | None:
         return None
 
-    def moved(self) -> None:
+    def notify_moved(self) -> None:
         """A consumer of this process has moved on."""
         self._moves += 1
 
@@ -120,7 +120,7 @@ class WatermarkReader:
         """Grows with everything that may have changed how far the topics have been consumed."""
         return self.board.changes + self._moves
 
-    def reached_by(self, positions: Mapping[Partition, int]) -> ConsumedWatermarks:
+    def consumed_by(self, positions: Mapping[Partition, int]) -> ConsumedWatermarks:
         """How far a consumer with these positions has come, without what its dead letters hold."""
         return self.board.reached(self.topics, positions)
 
@@ -130,7 +130,7 @@ class WatermarkReader:
 
     def reached(self, progress: Progress) -> ConsumedWatermarks:
         """How far a consumer has come that has made such progress."""
-        reached = self.reached_by(progress.positions)
+        reached = self.consumed_by(progress.positions)
         return ConsumedWatermarks(reached.topics, reached.held | progress.held, progress.holds_all)
 
     async def _read(self, reader: LogReader, stop: asyncio.Event, backoff: Backoff) -> None:

@@ -10,7 +10,7 @@ ATTRIBUTE_PREFIX = "attribute:"
 DIMENSIONS_MAX = 4
 
 _ATTRIBUTE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}", re.ASCII)
-_OF_ATTRIBUTES = frozenset({"country", "industry"})
+_ATTRIBUTE_DIMENSIONS = frozenset({"country", "industry"})
 """Named dimensions that are attributes of the same name."""
 
 
@@ -29,7 +29,7 @@ class Dimension:
         """The public attribute that it reads directly; None for one that is no attribute, such as `source`."""
         if self.name.startswith(ATTRIBUTE_PREFIX):
             return self.name.removeprefix(ATTRIBUTE_PREFIX)
-        return self.name if self.name in _OF_ATTRIBUTES else None
+        return self.name if self.name in _ATTRIBUTE_DIMENSIONS else None
 
 
 def parse_dimension(name: str, named: Sequence[str]) -> Dimension:

@@ -45,7 +45,7 @@ def document_path(document: object, loc: Sequence[int | str], *, missing: bool) 
     parts: list[int | str] = []
     node: object = document
     for number, part in enumerate(loc):
-        found, below = _member(node, part)
+        found, below = _find_member(node, part)
         if found:
             node = below
         elif not missing or number < len(loc) - 1:
@@ -54,7 +54,7 @@ def document_path(document: object, loc: Sequence[int | str], *, missing: bool) 
     return parts
 
 
-def _member(node: object, part: int | str) -> tuple[bool, object]:
+def _find_member(node: object, part: int | str) -> tuple[bool, object]:
     if isinstance(node, Mapping) and part in node:
         return True, node[part]
     if isinstance(node, list) and isinstance(part, int) and 0 <= part < len(node):

@@ -78,7 +78,7 @@ def _compile(pattern: str) -> Any:
     except UnicodeEncodeError:
         raise InvalidPattern("is no regular expression that can be used here: it is no text") from None
     except re2.error as error:
-        raise InvalidPattern(f"is no regular expression that can be used here: {_reason(error)}") from None
+        raise InvalidPattern(f"is no regular expression that can be used here: {_describe_error(error)}") from None
 
 
 def _check_meaning(pattern: str) -> None:
@@ -95,7 +95,7 @@ def _check_meaning(pattern: str) -> None:
             raise InvalidPattern(f"is no regular expression that can be used here: {reason}")
 
 
-def _reason(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     found = error.args[0]
     text = found.decode("utf-8", "replace") if isinstance(found, bytes) else str(found)
     kind, _, part = text.partition(": ")
@@ -107,44 +107,44 @@ def check_pattern(pattern: str) -> None:
     _compile(pattern)
 
 
-def matcher(pattern: str) -> Callable[[object], bool]:
+def make_matcher(pattern: str) -> Callable[[object], bool]:
     """Whether the pattern is found anywhere in a text; anything else than a text does not match.
 
     Only for what is signed or was checked: what `check_pattern` refuses may take seconds. Raises InvalidPattern if no engine runs it.
     """
     try:
-        return _run_on_re2(pattern, _ANYWHERE)
+        return _compile_re2(pattern, _ANYWHERE)
     except InvalidPattern as refused:
-        return _former_matcher(pattern, refused, whole=False)
+        return _make_legacy_matcher(pattern, refused, whole=False)
 
 
-def whole_matcher(pattern: str) -> Callable[[object], bool]:
+def make_whole_matcher(pattern: str) -> Callable[[object], bool]:
     """Whether the pattern matches the whole of a text, from its first to its last character; otherwise as `matcher`."""
     try:
-        return _run_on_re2(pattern, _WHOLE)
+        return _compile_re2(pattern, _WHOLE)
     except InvalidPattern as refused:
-        return _former_matcher(pattern, refused, whole=True)
+        return _make_legacy_matcher(pattern, refused, whole=True)
 
 
-def _former_matcher(pattern: str, refused: InvalidPattern, *, whole: bool) -> Callable[[object], bool]:
+def _make_legacy_matcher(pattern: str, refused: InvalidPattern, *, whole: bool) -> Callable[[object], bool]:
     """The pattern on Rust's `regex` inside pydantic, for which all were signed before RE2. Raises `refused` if that has none either."""
     if not 0 < len(pattern) <= PATTERN_LENGTH_MAX:
         raise refused
     try:
-        found = _run_on_rust(pattern)  # by itself, so that no bracket of it closes ours
-        return _run_on_rust(rf"\A(?:{pattern})\z") if whole else found
+        found = _compile_rust(pattern)  # by itself, so that no bracket of it closes ours
+        return _compile_rust(rf"\A(?:{pattern})\z") if whole else found
     except SchemaError:
         raise refused from None
 
 
-def _run_on_rust(pattern: str) -> Callable[[object], bool]:
+def _compile_rust(pattern: str) -> Callable[[object], bool]:
     schema = core_schema.str_schema(
         pattern=pattern, regex_engine="rust-regex", max_length=MATCHED_LENGTH_MAX, strict=True
     )
     return SchemaValidator(schema).isinstance_python
 
 
-def _run_on_re2(pattern: str, anchor: Any) -> Callable[[object], bool]:
+def _compile_re2(pattern: str, anchor: Any) -> Callable[[object], bool]:
     # The engine itself: its wrapper makes an object of each match, with the places in characters, in six times the time.
     match = _compile(pattern)._regexp.Match  # noqa: SLF001
 
@@ -164,7 +164,7 @@ def _run_on_re2(pattern: str, anchor: Any) -> Callable[[object], bool]:
 def check_patterns(document: Mapping[str, object]) -> list[Finding]:
     """What is too much about the patterns of a whole document. To be asked before anything else is made of it: patterns are
     counted before any is compiled. One that cannot be compiled is left to whoever reads it."""
-    found = list(_patterns_in(document))
+    found = list(_iterate_patterns(document))
     if len(found) > PATTERNS_MAX:
         return [
             Finding(
@@ -183,7 +183,7 @@ def check_patterns(document: Mapping[str, object]) -> list[Finding]:
     return []
 
 
-def _patterns_in(document: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+def _iterate_patterns(document: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """Where patterns stand, and each of them: `{op: matches, value: …}` of criteria, `{rule: pattern, pattern: …}` of a policy."""
     waiting: list[tuple[tuple[str | int, ...], object]] = [((), document)]
     while waiting:

@@ -11,7 +11,7 @@ from typing import Final
 
 from accord.contracts.values import AttributeValue
 from accord.terms.durations import describe_duration, parse_duration
-from accord.terms.patterns import whole_matcher
+from accord.terms.patterns import make_whole_matcher
 from intake.leads.domain.consent import WITHDRAWN
 from intake.leads.domain.facts import Facts
 from intake.leads.domain.submission import AHEAD_MAX
@@ -180,7 +180,7 @@ def _naics(values: list[str]) -> Callable[[str], bool]:
 
 def _pattern(rule: Pattern, declared: Mapping[str, Declared]) -> Check:
     unlike = Failing(f"{rule.name} does not match the pattern")
-    matches = whole_matcher(rule.pattern)
+    matches = make_whole_matcher(rule.pattern)
     return _on_subject(rule, declared, lambda value: None if matches(value) else unlike)
 
 
