@@ -177,7 +177,7 @@ class _Pair:
         self._name = name
         self._directory = directory
         self._console = console
-        self._options = ["--no-twins", *options]
+        self._options = ["--no-baselines", *options]
         self._worktree = base
         self._sides = {
             "base": Side("base", base / ".venv/bin/python", _make_harness(directory, base)),

@@ -16,7 +16,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from fastapi import APIRouter
-from shared_kit import KEYS, Kit, auth, kit, until, write_keys
+from shared_kit import KEYS, Kit, auth, service_kit, until, write_keys
 
 from accord.http import oidc
 from accord.http.auth import Caller, KeyStore, require
@@ -42,7 +42,7 @@ def who() -> APIRouter:
 
 @pytest.fixture
 async def shop(kit_database: str, tmp_path: Path) -> AsyncIterator[Kit]:
-    async with kit(kit_database, tmp_path, who()) as built:
+    async with service_kit(kit_database, tmp_path, who()) as built:
         yield built
 
 
@@ -236,7 +236,7 @@ def issuer() -> Iterator[Issuer]:
 
 @pytest.fixture
 async def club(kit_database: str, tmp_path: Path, issuer: Issuer) -> AsyncIterator[Kit]:
-    async with kit(kit_database, tmp_path, who(), oidc_issuer=issuer.url, oidc_audience="accord") as built:
+    async with service_kit(kit_database, tmp_path, who(), oidc_issuer=issuer.url, oidc_audience="accord") as built:
         yield built
 
 

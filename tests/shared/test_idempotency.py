@@ -12,7 +12,7 @@ from typing import Annotated
 import pytest
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
-from shared_kit import CONTENT, Kit, auth, kit
+from shared_kit import CONTENT, Kit, auth, service_kit
 from sqlalchemy import text
 
 from accord.db import Database
@@ -77,7 +77,7 @@ def notes(database: Database) -> APIRouter:
 async def shop(kit_database: str, tmp_path: Path) -> AsyncIterator[Kit]:
     entered.clear()
     release.clear()
-    async with kit(kit_database, tmp_path, notes) as built:
+    async with service_kit(kit_database, tmp_path, notes) as built:
         async with built.database.write_transaction() as unit_of_work:
             await unit_of_work.conn.exec_driver_sql("CREATE TABLE note (id serial PRIMARY KEY, words text)")
         yield built

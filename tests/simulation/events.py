@@ -14,7 +14,7 @@ from accord.messaging import consumer
 from tests.simulation.process import CURRENT
 
 
-class LeadTold(LeadEvent):
+class LeadReported(LeadEvent):
     """Intake: something happened with a lead. It opens a clock, answers it, is acted on by qualification, or is only noted."""
 
     type: ClassVar[str] = "sim.told.v1"
@@ -27,13 +27,13 @@ class LeadTold(LeadEvent):
     """Consumers that cannot apply it before they are mended."""
 
 
-class LeadNoted(LeadEvent):
+class LeadAdded(LeadEvent):
     """Intake: a type that programs know from their second version on."""
 
     type: ClassVar[str] = "sim.noted.v2"
 
 
-class LeadFollowed(LeadEvent):
+class LeadReacted(LeadEvent):
     """Qualification: what follows from intake's event `cause`, by acting on it or by time alone."""
 
     type: ClassVar[str] = "sim.followed.v1"
@@ -43,7 +43,7 @@ class LeadFollowed(LeadEvent):
     """When intake recorded what it follows from, or when time brought it about."""
 
 
-_TYPES: dict[str, type[EventData]] = {cls.type: cls for cls in (LeadTold, LeadNoted, LeadFollowed)}
+_TYPES: dict[str, type[EventData]] = {cls.type: cls for cls in (LeadReported, LeadAdded, LeadReacted)}
 
 
 class _KnownTypes(dict[str, type[EventData]]):

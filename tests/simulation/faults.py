@@ -59,9 +59,9 @@ class Faults:
     def server(self, server: Server) -> None:
         """Change what a server does."""
 
-    def newer_state(self, known: int, told: int) -> int:
+    def newer_state(self, known: int, reported: int) -> int:
         """Which of two states of a lead holds, by their sequences."""
-        return max(known, told)
+        return max(known, reported)
 
     def firing(self, firing: Any) -> Any:
         return firing
@@ -535,8 +535,8 @@ class StaleStateApplied(Faults):
 
     name = "stale-state-applied"
 
-    def newer_state(self, known: int, told: int) -> int:
-        return told
+    def newer_state(self, known: int, reported: int) -> int:
+        return reported
 
 
 class _WithoutLocks(Wrapped):

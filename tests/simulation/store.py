@@ -115,7 +115,7 @@ def _append_rows(session: Session, unit_of_work: MemoryUnitOfWork) -> None:
         key = event.key
         row = OutboxRow(
             server.sequence,
-            server.nature.new_id(),
+            server.environment.new_id(),
             event.type,
             key,
             hash_key(key.encode()),
@@ -209,8 +209,8 @@ class MemoryRelaySession:
         return await self._session.call(self._read_writers)
 
     def _read_writers(self) -> Writers:
-        nature = self._server.nature
-        if nature.happens(nature.odds.hide_writers):
+        environment = self._server.environment
+        if environment.happens(environment.odds.hide_writers):
             return Writers(1, None)
         writing = [
             session.xact_start for session in self._server.unit_of_work.values() if session.xact_start is not None
@@ -293,7 +293,7 @@ class MemoryConsumerTransaction:
             unique = (self.consumer, letter.event_id or place)
             if await session.lock("letter_key", unique) is not None:
                 continue
-            id_ = session.server.nature.new_id()
+            id_ = session.server.environment.new_id()
             session.put("letter_key", unique, id_)
             stored = StoredLetter(
                 letter.kind, record, letter.event_id, letter.type, letter.keys, letter.error, id_, self.consumer

@@ -89,14 +89,14 @@ class TestServerManager:
         shutil.rmtree(self._data_dir, ignore_errors=True)
 
 
-class KeeperClient:
+class ServerManagerClient:
     """One worker's connection to the keeper of its test run."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
 
     @classmethod
-    def join(cls, directory: Path) -> "KeeperClient":
+    def join(cls, directory: Path) -> "ServerManagerClient":
         """Connect to the keeper that has its socket in `directory`; start one when there is none."""
         socket_path = directory / "keeper.sock"
         with FileLock(directory / "keeper.lock", timeout=ANSWER_TIMEOUT_S):

@@ -66,7 +66,7 @@ def put(database):
         async with PostgresConsumerStore(database, consumer).begin() as transaction:
             await transaction.add_dead_letters([make_dead_letter("poison", record, LookupError("no such stage"))])
         async with database.read_transaction() as conn:
-            return (await dead_letters.listed(conn, limit=500))[-1]
+            return (await dead_letters.list_dead_letters(conn, limit=500))[-1]
 
     return put
 

@@ -69,7 +69,7 @@ async def effects(database):
 
 async def letters(database, state="new"):
     async with database.read_transaction() as conn:
-        return await dead_letters.listed(conn, limit=100, state=state)
+        return await dead_letters.list_dead_letters(conn, limit=100, state=state)
 
 
 def reached(database, count):

@@ -14,7 +14,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 from sqlalchemy import text
 from tests.simulation.database import Server
 from tests.simulation.log import Cluster, MemoryLog
-from tests.simulation.process import Nature, Process
+from tests.simulation.process import Environment, Process
 from tests.simulation.store import MemoryConsumerStore, MemoryDatabase, MemoryRelayStore
 
 from accord.contracts.intake_events import ActivityRecorded
@@ -118,11 +118,11 @@ class RealTime:
 
 class MemoryServers:
     def __init__(self) -> None:
-        nature = Nature(0, loop=RealTime())
-        process = Process(nature, "test", version=1)
-        self._server = Server(nature, "test", timedelta())
+        environment = Environment(0, loop=RealTime())
+        process = Process(environment, "test", version=1)
+        self._server = Server(environment, "test", timedelta())
         self._database = MemoryDatabase(self._server, process)
-        cluster = Cluster(nature)
+        cluster = Cluster(environment)
         cluster.partitions_default = 2
         self.log = MemoryLog(cluster, process)
 

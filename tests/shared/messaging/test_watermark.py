@@ -413,7 +413,7 @@ async def test_an_unsettled_dead_letter_holds_its_lead_and_one_without_a_key_hol
     await consuming.consume(2)
     assert await at(consuming.frontier, session) == base, "nothing more is claimed"
     async with database.read_transaction() as conn:
-        letters = await dead_letters.listed(conn, limit=10)
+        letters = await dead_letters.list_dead_letters(conn, limit=10)
     for one in letters:
         await dead_letters.discard(consuming.store, one.id)
     assert await consuming.frontier.advance(session) == Bound(base + timedelta(minutes=1))
