@@ -20,7 +20,7 @@ BASE ?=
 BASE_ROUNDS ?= 3
 # Behind a proxy with a certificate of its own, only the system knows whom to trust; a bare machine has only uv's list.
 export UV_SYSTEM_CERTS ?= $(if $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem),true,false)
-# Tests start hundreds of processes. Where bytecode may not be written, each of them would compile all that it imports anew.
+# Tests start hundreds of processes. Where bytecode may not be written, each of them would compile all that it imports again.
 export PYTHONDONTWRITEBYTECODE :=
 SERVICE_MODULES := intake.main qualification.main sla_monitor.main metrics.main
 DATA_DIR := .accord
@@ -40,10 +40,10 @@ $(STAMP): requirements-dev.lock $(MEMBER_FILES) | $(PYTHON)
 	@$(UV) pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))
 	@touch $@
 
-lock: setup ## resolve anew and write every lock file
+lock: setup ## resolve the dependencies and write every lock file
 	@.ci/lock "$(UV)"
 
-lint: setup ## ruff, format, mypy and the direction of imports
+lint: setup ## ruff, format, mypy, import rules, schemas and HTTP reference
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
@@ -55,13 +55,13 @@ format: setup ## format and fix what can be fixed
 	@$(VENV)/bin/ruff check --fix --quiet . || true
 	@$(VENV)/bin/ruff format .
 
-test: setup ## all tests with real PostgreSQL and Kafka (PYTEST_ARGS="…" for less); its ten dearest at the end
+test: setup ## all tests with real PostgreSQL and Kafka (PYTEST_ARGS="…" for less); the ten slowest at the end
 	@$(PYTHON) -m pytest -n 3 -m "not bench" --durations=10 $(PYTEST_ARGS)
 
-chaos: setup ## the long form of the tests that kill, fuzz and try many cases
+chaos: setup ## the long form of the tests that kill processes, fuzz and try many cases
 	@ACCORD_TESTS=long $(PYTHON) -m pytest -n 2 -m "not bench" --timeout 900 --durations=10 $(PYTEST_ARGS)
 
-bench: setup ## what it does in a second here, beside plain twins; a table, and JSON in bench-results/ (BENCH="single relay" for some, BASE=COMMIT beside another commit)
+bench: setup ## measure throughput and latency beside plain baselines; a table, and JSON in bench-results/ (BENCH="single relay" for some, BASE=COMMIT beside another commit)
 	@$(PYTHON) -m tests.bench $(BENCH) $(if $(BASE),--base $(BASE) --rounds $(BASE_ROUNDS))
 
 simulate: setup ## messaging in simulated time (SEEDS=… JOBS=… for more; SEED=… for one, step by step; FAULT=… to plant one)
@@ -92,10 +92,10 @@ compose-test: compose-env ## system tests against containers of their own, remov
 	ACCORD_SYSTEM_URL_TEMPLATE='http://127.0.0.1:{port}' ACCORD_DATA_DIR=$(DATA_DIR) \
 	$(PYTHON) -m pytest -m "system and not chaos" tests/system $(PYTEST_ARGS)
 
-schemas: setup ## write the JSON Schemas, examples and AsyncAPI document anew from the contracts
+schemas: setup ## write the JSON Schemas, examples and AsyncAPI document from the contracts
 	@$(PYTHON) -m accord.schemas_cli
 
-reference: setup ## write the reference of the HTTP interfaces in docs/api anew
+reference: setup ## write the reference of the HTTP interfaces in docs/api
 	@$(PYTHON) -m accord.reference_cli docs/api $(SERVICE_MODULES)
 
 clean: ## remove the environment and caches, never the data under .accord/

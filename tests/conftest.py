@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from tests.databases import Databases, Migrate, owner_of
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from accord_local.kafka import KafkaServer
-from accord_local.keeper import KeeperClient
 from accord_local.postgres import PostgresServer
+from accord_local.server_manager import ServerManagerClient
+from tests.databases import Databases, Migrate, owner_of
 
 # Examples are not timed: machines are shared. Where CI is set Hypothesis has a profile of its own: the same examples each time.
 if not os.environ.get("CI"):
@@ -44,24 +44,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> StackSc
 
 
 @pytest.fixture(scope="session")
-def _keeper(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[KeeperClient]:
+def _server_manager(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[ServerManagerClient]:
     own = tmp_path_factory.getbasetemp()
     run_dir: Path = own if worker_id == "master" else own.parent
-    client = KeeperClient.join(run_dir)
+    client = ServerManagerClient.join(run_dir)
     yield client
     client.close()
 
 
 @pytest.fixture(scope="session")
-def postgres_server(_keeper: KeeperClient) -> PostgresServer:
+def postgres_server(_server_manager: ServerManagerClient) -> PostgresServer:
     """The run's PostgreSQL: `.url(database)`, `.dsn(database)`, `.execute(sql, database)`."""
-    return _keeper.postgres()
+    return _server_manager.postgres()
 
 
 @pytest.fixture(scope="session")
-def kafka_server(_keeper: KeeperClient) -> KafkaServer:
+def kafka_server(_server_manager: ServerManagerClient) -> KafkaServer:
     """The run's Kafka: `.bootstrap_servers`. It creates no topics by itself."""
-    return _keeper.kafka()
+    return _server_manager.kafka()
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.contracts.watermarks import WATERMARKS, Announcement, encode_announcement
 from accord.messaging.kafka_log import KafkaLog
-from accord.messaging.ports import Reached
+from accord.messaging.ports import ConsumedWatermarks
 from accord.settings import KafkaSettings
 
 
 class FixedWatermarks:
-    """Stands for accord.messaging.watermarks.Watermarks: everything recorded before a topic's moment has been read."""
+    """Stands for accord.messaging.watermark_reader.Watermarks: everything recorded before a topic's moment has been read."""
 
     def __init__(self) -> None:
         self.reached: dict[str, datetime] = {}
@@ -26,8 +26,8 @@ class FixedWatermarks:
         self._looks += 1
         return self._looks
 
-    async def read(self, _: AsyncConnection) -> Reached:
-        return Reached(dict(self.reached), self.held)
+    async def read(self, _: AsyncConnection) -> ConsumedWatermarks:
+        return ConsumedWatermarks(dict(self.reached), self.held)
 
 
 async def announce(kafka: KafkaSettings, topic: str, at: datetime) -> None:

@@ -162,7 +162,7 @@ class GroupCommit(Generic[Request, Answer]):
             stopped.cancel()
             for task in lanes:
                 task.cancel()
-            self._refuse_the_rest()
+            self._refuse_queued()
 
     def problem(self) -> str | None:
         if self._queue and time.monotonic() - self._progress_at > self._stuck_after_s:
@@ -181,7 +181,7 @@ class GroupCommit(Generic[Request, Answer]):
             self._batches += 1
             try:
                 await self._gather()
-                await self._answer_all(self._take())
+                await self._answer_in_batches(self._take_batch())
             finally:
                 self._batches -= 1
                 self._changed.set()
@@ -194,52 +194,52 @@ class GroupCommit(Generic[Request, Answer]):
             await asyncio.sleep(wait_s)
         self._last_at = time.monotonic()
 
-    async def _answer_all(self, entries: list[_Entry[Request, Answer]]) -> None:
+    async def _answer_in_batches(self, entries: list[_Entry[Request, Answer]]) -> None:
         self._waiting.set(self._queued_rows)
         self._last_rows = len(entries)
         while entries:
             batch, entries = entries[: self._batch_rows_max], entries[self._batch_rows_max :]
             self._rows.observe(len(batch))
-            await self._answer(batch)
+            await self._answer_batch(batch)
             self._progress_at = time.monotonic()
 
-    def _take(self) -> list[_Entry[Request, Answer]]:
+    def _take_batch(self) -> list[_Entry[Request, Answer]]:
         """Groups that fill one batch at most, or the next one if it is larger; without those whose submitter has gone."""
         entries: list[_Entry[Request, Answer]] = []
         while self._queue and (not entries or len(entries) + len(self._queue[0].requests) <= self._batch_rows_max):
             group = self._queue.popleft()
             self._queued_rows -= len(group.requests)
             if not group.done.cancelled():
-                entries += [(request, group, place) for place, request in enumerate(group.requests)]
+                entries += [(request, group, index) for index, request in enumerate(group.requests)]
         return entries
 
-    async def _answer(self, batch: list[_Entry[Request, Answer]]) -> None:
+    async def _answer_batch(self, batch: list[_Entry[Request, Answer]]) -> None:
         try:
             answers = await self._apply([request for request, _, _ in batch])
             if len(answers) != len(batch):
                 raise RuntimeError(f"{self.name}: {len(answers)} answers to {len(batch)} requests")
         except Exception as error:  # noqa: BLE001 - it is handed to the submitters
             if len(batch) == 1 or is_transient(error):
-                for _, group, place in batch:
-                    group.settle(place, error)
+                for _, group, index in batch:
+                    group.set_answer(index, error)
                 return
             middle = len(batch) // 2
-            await self._answer(batch[:middle])
-            await self._answer(batch[middle:])
+            await self._answer_batch(batch[:middle])
+            await self._answer_batch(batch[middle:])
         except BaseException:
             for _, group, _ in batch:
                 group.done.cancel()
             raise
         else:
-            for (_, group, place), answer in zip(batch, answers, strict=True):
-                group.settle(place, answer)
+            for (_, group, index), answer in zip(batch, answers, strict=True):
+                group.set_answer(index, answer)
 
-    def _refuse_the_rest(self) -> None:
+    def _refuse_queued(self) -> None:
         while self._queue:
             group = self._queue.popleft()
             self._queued_rows -= len(group.requests)
-            for place in range(len(group.requests)):
-                group.settle(place, Overloaded(1.0))
+            for index in range(len(group.requests)):
+                group.set_answer(index, Overloaded(1.0))
 
 
 class _Group(Generic[Request, Answer]):
@@ -253,8 +253,8 @@ class _Group(Generic[Request, Answer]):
         self.done = done
         self._missing = len(requests)
 
-    def settle(self, place: int, answer: Answer | Exception) -> None:
-        self.answers[place] = answer
+    def set_answer(self, index: int, answer: Answer | Exception) -> None:
+        self.answers[index] = answer
         self._missing -= 1
         if not self._missing and not self.done.done():
             self.done.set_result(None)

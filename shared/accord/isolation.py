@@ -21,8 +21,8 @@ from accord.telemetry import describe
 
 log = structlog.get_logger(__name__)
 
-FIRST_REST = timedelta(minutes=1)
-LONGEST_REST = timedelta(days=1)
+REST_MIN = timedelta(minutes=1)
+REST_MAX = timedelta(days=1)
 
 ROWS_FAILED = Counter("accord_worker_rows_failed_total", "Rows that raised in a worker and rest since.", ["worker"])
 ROWS_STUCK = Gauge(
@@ -49,14 +49,14 @@ ON CONFLICT (worker, key) DO UPDATE SET
 RETURNING attempts, retry_at
 """
 
-_COME_THROUGH = "DELETE FROM stuck_row WHERE worker = $1 AND key = ANY ($2::uuid[])"
+_DELETE_RECOVERED = "DELETE FROM stuck_row WHERE worker = $1 AND key = ANY ($2::uuid[])"
 
-_NOT_DUE = "DELETE FROM stuck_row WHERE worker = $1 AND retry_at <= now() AND NOT {is_due}"
+_DELETE_NOT_DUE = "DELETE FROM stuck_row WHERE worker = $1 AND retry_at <= now() AND NOT {is_due}"
 
 _STUCK = "SELECT worker, count(*) AS rows FROM stuck_row GROUP BY worker"
 
 
-def define(metadata: MetaData) -> None:
+def define_tables(metadata: MetaData) -> None:
     """Add stuck_row to a service's metadata. The DDL that really runs is frozen in accord/migrations/v0004_isolation.py."""
     Table(
         "stuck_row",
@@ -124,9 +124,9 @@ class _Isolation:
                 connection = await unit_of_work.connection()
                 if claimed:
                     await self.work(unit_of_work, claimed)
-                    await connection.execute(_COME_THROUGH, self.worker, claimed)
+                    await connection.execute(_DELETE_RECOVERED, self.worker, claimed)
                 if only is None:
-                    await connection.execute(_NOT_DUE.format(is_due=self.is_due), self.worker)
+                    await connection.execute(_DELETE_NOT_DUE.format(is_due=self.is_due), self.worker)
         except Exception as error:
             if not claimed or self.passes(error):
                 raise
@@ -142,7 +142,7 @@ class _Isolation:
     async def _rest(self, key: UUID, error: Exception) -> None:
         async with self.database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
-            values = (self.worker, key, describe(error), unit_of_work.now, FIRST_REST, LONGEST_REST)
+            values = (self.worker, key, describe(error), unit_of_work.now, REST_MIN, REST_MAX)
             ((attempts, retry_at),) = await connection.fetch(_REST, *values)
         ROWS_FAILED.labels(self.worker).inc()
         log.error(

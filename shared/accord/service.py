@@ -41,19 +41,19 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from accord.agreements.store import Outdated
+from accord.agreements.store import OutdatedVersion
 from accord.collectors import Collector
 from accord.contracts.topics import ServiceName
 from accord.db import Database
 from accord.health import Check, Health
 from accord.http import problems
 from accord.http.admission import Admission
-from accord.http.auth import authenticator
+from accord.http.auth import make_authenticator
 from accord.http.bodies import Bodies, BodyBudget
 from accord.http.connections import BoundedServer, ConnectionLimits
 from accord.http.context import RequestContext
 from accord.http.oidc import TokenVerifier
-from accord.http.openapi import Fragment, documented
+from accord.http.openapi import Fragment, install_openapi
 from accord.messaging.collectors import outbox_collector
 from accord.messaging.reachability import kafka_check
 from accord.settings import Settings
@@ -77,7 +77,7 @@ _PROBE_CONNECTIONS_MAX = 50
 class Documents(Protocol):
     """Documents of one kind."""
 
-    async def find_outdated(self) -> Sequence[Outdated]:
+    async def find_outdated(self) -> Sequence[OutdatedVersion]:
         """What this release would refuse of those that are in force or proposed."""
         ...
 
@@ -161,7 +161,7 @@ def create_app(service: Service, health: Health | None = None, *, metrics: bool 
     )
     app.router.redirect_slashes = False
     oidc = settings.oidc
-    app.state.auth = authenticator(
+    app.state.auth = make_authenticator(
         settings.api_keys_file,
         TokenVerifier(oidc) if oidc is not None else None,
         settings.rate_limit_per_s,
@@ -172,7 +172,7 @@ def create_app(service: Service, health: Health | None = None, *, metrics: bool 
     for router in service.routers:
         app.include_router(router)
     app.router.routes.extend((health or service.health()).routes(metrics=metrics))
-    app.openapi = documented(app, service.openapi_paths)  # type: ignore[method-assign]
+    app.openapi = install_openapi(app, service.openapi_paths)  # type: ignore[method-assign]
     # Added innermost first.
     app.add_middleware(
         Admission,
@@ -288,7 +288,7 @@ class Process:
         except OSError as error:
             log.error("port_not_bound", host=settings.host, port=settings.port, why=error.strerror or str(error))
             return 1
-        _spare_what_stays()
+        _tune_garbage_collector()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
@@ -332,7 +332,7 @@ class Process:
         error = None if task.cancelled() else task.exception()
         if error is None and self._stop.is_set():
             return
-        log.error("process_ends", because=task.get_name(), exc_info=error)
+        log.error("process_failing", because=task.get_name(), exc_info=error)
         self._failed = True
         self._stop.set()
 
@@ -353,7 +353,7 @@ class Process:
         await _finish([*own, *beside], end_at - loop.time())
         remaining = [task for task in (*serving, *own, *beside) if not task.done()]
         if remaining:
-            log.error("not_drained_in_time", workers=[task.get_name() for task in remaining])
+            log.error("drain_timed_out", workers=[task.get_name() for task in remaining])
         for task in remaining:
             task.cancel()
         await asyncio.gather(*remaining, return_exceptions=True)
@@ -380,7 +380,7 @@ def serve(app: ASGIApp, settings: Settings, connections_max: int | None = None) 
     )
 
 
-def _spare_what_stays() -> None:
+def _tune_garbage_collector() -> None:
     """Tell the garbage collector that what is loaded by now stays: some hundred thousand objects that it would walk again and
     again. And have it look less often, since a request leaves few cycles; that made requests more than twice as cheap.
     """

@@ -24,9 +24,9 @@ RESTART_S_MAX = 60.0
 STEADY_AFTER_S = 60.0
 """A worker that has run for so long after a failure is no longer called failing, and its next failure counts as the first."""
 
-_LETTERS = "GET /v1/admin/dead-letters of this service"
+_DEAD_LETTERS = "GET /v1/admin/dead-letters of this service"
 _ACTIONS: dict[type[Exception], str] = {
-    TooManyPoisonEvents: f"Read {_LETTERS}: each names topic, partition, offset and error. If foreign records are the cause, stop who"
+    TooManyPoisonEvents: f"Read {_DEAD_LETTERS}: each names topic, partition, offset and error. If foreign records are the cause, stop who"
     " writes them and discard the letters; if a deployment is, roll it back or mend it and replay them: see"
     " docs/runbooks/consumer-stopped.md.",
     LogPositionLost: "Another record stands where this consumer had read up to, or none: see docs/runbooks/log-position-lost.md.",

@@ -14,8 +14,8 @@ from accord.retry import Backoff
 
 log = structlog.get_logger(__name__)
 
-_GIVES_WAY_S_MAX = 0.25
-_LOOKS_EVERY_S = 0.005
+_YIELD_S_MAX = 0.25
+_CHECK_EVERY_S = 0.005
 _IDLE_GROWTH = 1.5
 
 
@@ -48,25 +48,25 @@ class StallDetector:
     def __init__(self, stuck_after_s: float) -> None:
         self.stuck_after_s = stuck_after_s
         self._waiting = False
-        self._heard_at = 0.0
+        self._active_at = 0.0
 
-    def waits(self, waiting: bool) -> None:
+    def set_waiting(self, waiting: bool) -> None:
         """Say whether anything waits to be done; the time counts from the first yes."""
         if not waiting or not self._waiting:
-            self.progressed()
+            self.record_progress()
         self._waiting = waiting
 
-    def progressed(self) -> None:
+    def record_progress(self) -> None:
         """Something was done."""
-        self._heard_at = monotonic()
+        self._active_at = monotonic()
 
-    def failed(self) -> None:
+    def record_failure(self) -> None:
         """It was tried and failed in a way that passes; it is tried again."""
-        self._heard_at = monotonic()
+        self._active_at = monotonic()
 
     @property
-    def stuck(self) -> bool:
-        return self._waiting and monotonic() - self._heard_at > self.stuck_after_s
+    def is_stuck(self) -> bool:
+        return self._waiting and monotonic() - self._active_at > self.stuck_after_s
 
 
 class Periodic:
@@ -96,25 +96,25 @@ class Periodic:
         pause_s = self._every_s
         try:
             while not stop.is_set():
-                self._stall.waits(True)
+                self._stall.set_waiting(True)
                 try:
                     more = await self._work()
                 except Exception as error:
                     if not is_transient(error):
                         raise
-                    self._stall.failed()
+                    self._stall.record_failure()
                     log.warning("periodic_failed", worker=self.name, error=type(error).__name__)
                     await backoff.wait(stop)
                     continue
                 backoff.reset()
-                self._stall.waits(False)
+                self._stall.set_waiting(False)
                 pause_s = min(pause_s * _IDLE_GROWTH, self._idle_every_s) if more is None else self._every_s
                 await pause(stop, 0.0 if more else pause_s)
         finally:
-            self._stall.waits(False)
+            self._stall.set_waiting(False)
 
     def problem(self) -> str | None:
-        if self._stall.stuck:
+        if self._stall.is_stuck:
             return f"{self.name}: a round has not finished for more than {self._stall.stuck_after_s:.0f} s"
         return None
 
@@ -122,10 +122,10 @@ class Periodic:
 async def yield_to_foreground(busy: Callable[[], bool]) -> None:
     """Between two rounds of background work: wait while what people wait for is in hand, but not for ever, so that the work goes on
     however busy the process is."""
-    until = monotonic() + _GIVES_WAY_S_MAX
+    until = monotonic() + _YIELD_S_MAX
     await asyncio.sleep(0)
     while busy() and monotonic() < until:  # noqa: ASYNC110 - it ends in many places, none of which tells
-        await asyncio.sleep(_LOOKS_EVERY_S)
+        await asyncio.sleep(_CHECK_EVERY_S)
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> None:

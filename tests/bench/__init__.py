@@ -1,1 +1,1 @@
-"""`make bench`: what Accord does in a second on this machine, each figure beside a plain twin in the same run."""
+"""`make bench`: what Accord does in a second on this machine, each figure beside a plain baseline in the same run."""

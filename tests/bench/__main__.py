@@ -16,8 +16,9 @@ from typing import Any
 
 import structlog
 from rich.console import Console
+
 from tests.bench.comparison import ROUNDS, BenchFailedError, compare
-from tests.bench.house import House
+from tests.bench.environment import BenchEnvironment
 from tests.bench.report import Figure, show, write
 
 RESULTS = Path("bench-results")
@@ -25,15 +26,15 @@ GROUPS = {
     "single": "capturing:single",
     "batch": "capturing:batch",
     "imports": "importing:imports",
-    "webhooks": "hooking:webhooks",
+    "webhooks": "webhooks:webhooks",
     "relay": "relaying:throughput",
     "relay-latency": "relaying:latency",
     "qualification": "qualifying:throughput",
-    "evaluation": "judging:evaluation",
+    "evaluation": "evaluating:evaluation",
     "reevaluation": "reevaluating:reevaluation",
     "routing": "routing:routed",
     "what-if": "what_if:what_if",
-    "way": "whole_way:whole_way",
+    "journey": "end_to_end:end_to_end",
     "idle": "idle:idle",
 }
 """Name → module and function. A module is imported when it is asked for: some import what they measure, and another commit may not
@@ -50,7 +51,7 @@ def main(arguments: list[str]) -> int:
         help="leads that are there before the imports, apart by commas",
     )
     parser.add_argument("--idle-seconds", type=float, help="how long a window of `idle` is")
-    parser.add_argument("--no-twins", action="store_true", help="measure ours alone in rounds that have both")
+    parser.add_argument("--no-baselines", action="store_true", help="measure ours alone in rounds that have both")
     parser.add_argument("--base", metavar="COMMIT", help="compare with this commit, measured in turn")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="so many runs of each side of a comparison")
     asked = parser.parse_args(arguments)
@@ -76,11 +77,11 @@ def _measure(asked: argparse.Namespace, names: list[str], console: Console) -> i
     }
     figures: list[Figure] = []
     failed = False
-    with House(with_twins=not asked.no_twins) as house:
+    with BenchEnvironment(with_baselines=not asked.no_baselines) as bench:
         for name in names:
             with console.status(f"measuring {name}"):
                 try:
-                    figures.extend(_load_group(name)(house, **options.get(name, {})))
+                    figures.extend(_load_group(name)(bench, **options.get(name, {})))
                 except Exception:  # noqa: BLE001 - what the other groups measure is worth showing
                     console.print_exception(max_frames=4)
                     failed = True

@@ -10,7 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from tests.bench.house import SPECS, House
+
+from tests.bench.environment import SPECS, BenchEnvironment
 
 SAMPLE_S = 0.5
 
@@ -64,13 +65,13 @@ class Backlog:
 
 
 @asynccontextmanager
-async def open_backlog(house: House, prefix: str) -> AsyncIterator[Backlog]:
+async def open_backlog(bench: BenchEnvironment, prefix: str) -> AsyncIterator[Backlog]:
     """The queues as they are now; topics must be there."""
     async with AsyncExitStack() as stack:
-        admin = AIOKafkaAdminClient(bootstrap_servers=house.bootstrap_servers)
+        admin = AIOKafkaAdminClient(bootstrap_servers=bench.bootstrap_servers)
         await admin.start()
         stack.push_async_callback(admin.close)
-        consumer = AIOKafkaConsumer(bootstrap_servers=house.bootstrap_servers, enable_auto_commit=False)
+        consumer = AIOKafkaConsumer(bootstrap_servers=bench.bootstrap_servers, enable_auto_commit=False)
         await consumer.start()
         stack.push_async_callback(consumer.stop)
         for topic in await admin.list_topics():
@@ -79,6 +80,6 @@ async def open_backlog(house: House, prefix: str) -> AsyncIterator[Backlog]:
         await consumer._client.force_metadata_update()
         databases = {}
         for name, spec in SPECS.items():
-            databases[name] = await asyncpg.connect(house.dsn(spec.database))
+            databases[name] = await asyncpg.connect(bench.dsn(spec.database))
             stack.push_async_callback(databases[name].close)
         yield Backlog(admin, consumer, databases, prefix)

@@ -1,4 +1,4 @@
-"""Intake over HTTP: single submissions, their latency at half the peak, and batches, each beside the plain twin."""
+"""Intake over HTTP: single submissions, their latency at half the peak, and batches, each beside the plain baseline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from tests.bench.house import TWIN_KEY, House
+from tests.bench.environment import BASELINE_KEY, BenchEnvironment
 from tests.bench.load import Load, Measured
 from tests.bench.meter import Meter
 from tests.bench.report import Figure, median
@@ -21,7 +21,7 @@ LATENCY_S = 6.0
 
 @dataclass(frozen=True)
 class _Side:
-    """Ours or the twin: where it listens and which processes do its work."""
+    """Ours or the baseline: where it listens and which processes do its work."""
 
     port: int
     key: str
@@ -36,25 +36,25 @@ class _Round:
 
 
 class Capturing:
-    """Both sides, ready. `role` is that in which intake runs: `api` as the twin does, or `all` with its relay."""
+    """Both sides, ready. `role` is that in which intake runs: `api` as the baseline does, or `all` with its relay."""
 
-    def __init__(self, house: House, ours: _Side, twin: _Side) -> None:
-        self.house = house
-        self.sides = {"ours": ours, "twin": twin}
+    def __init__(self, bench: BenchEnvironment, ours: _Side, baseline: _Side) -> None:
+        self.bench = bench
+        self.sides = {"ours": ours, "baseline": baseline}
 
     def round(self, who: str, **load: object) -> _Round:
         side = self.sides[who]
-        self.house.settle()
+        self.bench.settle()
         meter = Meter(side.pids)
-        sent = Load(side.port, side.key, self.house.next_run(), **load)  # type: ignore[arg-type]
-        measured = self.house.load(sent)
+        sent = Load(side.port, side.key, self.bench.next_run(), **load)  # type: ignore[arg-type]
+        measured = self.bench.load(sent)
         meter.stop()
         share = sent.seconds / (sent.seconds + sent.warm_up_s)
         return _Round(measured, meter.cpu_s * share / max(1, measured.rows) * 1e6, meter.others_cores)
 
     def alternately(self, **load: object) -> dict[str, list[_Round]]:
         """Rounds of both sides in turn, so that what else the machine does meets both alike."""
-        rounds: dict[str, list[_Round]] = {who: [] for who in self.house.sides}
+        rounds: dict[str, list[_Round]] = {who: [] for who in self.bench.sides}
         for _ in range(ROUNDS):
             for who, found in rounds.items():
                 found.append(self.round(who, **load))
@@ -62,27 +62,27 @@ class Capturing:
 
 
 @contextmanager
-def capturing(house: House, role: str) -> Iterator[Capturing]:
-    """Intake and its twin on one database, one of them idle while the other is measured."""
+def capturing(bench: BenchEnvironment, role: str) -> Iterator[Capturing]:
+    """Intake and its baseline on one database, one of them idle while the other is measured."""
     with ExitStack() as stack:
-        service = stack.enter_context(house.service("intake", role=role))
-        house.sql("intake", "TRUNCATE outbox; ANALYZE")
-        port, pid = stack.enter_context(house.twin("capture", "intake"))
-        ours = _Side(service.port, house.keys["ACCORD_MARKETING_KEY"], (service.pid or 0, house.postgres_pid))
-        yield Capturing(house, ours, _Side(port, TWIN_KEY, (pid, house.postgres_pid)))
+        service = stack.enter_context(bench.service("intake", role=role))
+        bench.sql("intake", "TRUNCATE outbox; ANALYZE")
+        port, pid = stack.enter_context(bench.baseline("capture", "intake"))
+        ours = _Side(service.port, bench.keys["ACCORD_MARKETING_KEY"], (service.pid or 0, bench.postgres_pid))
+        yield Capturing(bench, ours, _Side(port, BASELINE_KEY, (pid, bench.postgres_pid)))
 
 
-def single(house: House) -> list[Figure]:
+def single(bench: BenchEnvironment) -> list[Figure]:
     """`POST /v1/leads` at 64 connections, and its latency at half of that rate."""
     figures = []
-    with capturing(house, "api") as both:
+    with capturing(bench, "api") as both:
         rounds = both.alternately(connections=CONNECTIONS, seconds=ROUND_S)
         figure = _rate("POST /v1/leads, 64 connections", "req/s", rounds)
-        figure.ratio_least = 5.0 if figure.twin else None
+        figure.ratio_least = 5.0 if figure.baseline else None
         figure.limit = "Python's processor time in intake's process"
         figures.append(figure)
         figures.append(_latency(both, figure))
-    with capturing(house, "all") as both:
+    with capturing(bench, "all") as both:
         rounds = {"ours": [both.round("ours", connections=CONNECTIONS, seconds=ROUND_S) for _ in range(3)]}
         with_relay = _rate("… with its relay in the same process", "req/s", rounds)
         with_relay.limit = "the relay shares the process"
@@ -90,26 +90,26 @@ def single(house: House) -> list[Figure]:
     return figures
 
 
-def batch(house: House) -> list[Figure]:
+def batch(bench: BenchEnvironment) -> list[Figure]:
     """`POST /v1/leads:batch` of 500, every row answered."""
-    with capturing(house, "api") as both:
+    with capturing(bench, "api") as both:
         rounds = [
             both.round("ours", path="/v1/leads:batch", rows=BATCH_ROWS, connections=BATCH_CONNECTIONS, seconds=ROUND_S)
             for _ in range(ROUNDS)
         ]
         sides = {"ours": rounds}
-        if "twin" in house.sides:
-            sides["twin"] = [both.round("twin", connections=CONNECTIONS, seconds=ROUND_S) for _ in range(2)]
+        if "baseline" in bench.sides:
+            sides["baseline"] = [both.round("baseline", connections=CONNECTIONS, seconds=ROUND_S) for _ in range(2)]
     figure = _rate("POST /v1/leads:batch of 500", "leads/s", sides)
     figure.least = 10_000
     figure.limit = "Python's processor time in intake's process"
-    figure.detail["twin_is"] = "single submissions at 64 connections"
+    figure.detail["baseline_is"] = "single submissions at 64 connections"
     return [figure]
 
 
 def _latency(both: Capturing, peak: Figure) -> Figure:
-    """Arrivals at random at half of ours' peak; the twin at half of its own."""
-    rates = {"ours": peak.ours / 2} | ({"twin": peak.twin / 2} if peak.twin else {})
+    """Arrivals at random at half of ours' peak; the baseline at half of its own."""
+    rates = {"ours": peak.ours / 2} | ({"baseline": peak.baseline / 2} if peak.baseline else {})
     rounds = {
         who: [both.round(who, rate_per_s=rate, connections=128, seconds=LATENCY_S) for _ in range(3)]
         for who, rate in rates.items()
@@ -122,7 +122,7 @@ def _latency(both: Capturing, peak: Figure) -> Figure:
         "… p99 at half the peak, open loop",
         "ms",
         found["ours"]["p99"],
-        found["twin"]["p99"] if "twin" in found else None,
+        found["baseline"]["p99"] if "baseline" in found else None,
         most=40.0,
         limit="waiting for the batch before, then its commit",
         detail={"percentiles_ms": found, "rates_per_s": rates, **_details(rounds)},
@@ -132,7 +132,7 @@ def _latency(both: Capturing, peak: Figure) -> Figure:
 def _rate(name: str, unit: str, rounds: dict[str, list[_Round]]) -> Figure:
     medians = {who: median([one.measured.rows_per_s for one in of]) for who, of in rounds.items()}
     cpu = {who: median([one.cpu_us for one in of]) for who, of in rounds.items()}
-    return Figure(name, unit, medians["ours"], medians.get("twin"), cpu_us=cpu, detail=_details(rounds))
+    return Figure(name, unit, medians["ours"], medians.get("baseline"), cpu_us=cpu, detail=_details(rounds))
 
 
 def _details(rounds: dict[str, list[_Round]]) -> dict[str, object]:

@@ -22,9 +22,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from tests.bench.report import format_number, higher_is_better, median, write_json
 
 from accord_local.processes import log_tail, spawn
+from tests.bench.report import format_number, higher_is_better, median, write_json
 
 ROUNDS = 3
 WORSE_SHARE_MAX = 0.05
@@ -177,7 +177,7 @@ class _Pair:
         self._name = name
         self._directory = directory
         self._console = console
-        self._options = ["--no-twins", *options]
+        self._options = ["--no-baselines", *options]
         self._worktree = base
         self._sides = {
             "base": Side("base", base / ".venv/bin/python", _make_harness(directory, base)),

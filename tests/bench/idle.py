@@ -11,8 +11,9 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 import psutil
+
 from tests.bench.backlog import open_backlog
-from tests.bench.house import SPECS, House
+from tests.bench.environment import SPECS, BenchEnvironment
 from tests.bench.load import Load
 from tests.bench.meter import Meter
 from tests.bench.report import Figure
@@ -55,35 +56,35 @@ class IdleWindow:
         return {name: count / self.seconds * DAY_S / 1e6 for name, count in counted.items()}
 
 
-def idle(house: House, window_s: float = WINDOW_S) -> list[Figure]:
+def idle(bench: BenchEnvironment, window_s: float = WINDOW_S) -> list[Figure]:
     """All four services with some thousand leads and nothing to do, then the two servers alone over the same data."""
     with ExitStack() as stack:
-        services = {name: stack.enter_context(house.service(name, prefix=_PREFIX)) for name in SPECS}
+        services = {name: stack.enter_context(bench.service(name, prefix=_PREFIX)) for name in SPECS}
         load = Load(
             services["intake"].port,
-            house.keys["ACCORD_MARKETING_KEY"],
-            house.next_run(),
+            bench.keys["ACCORD_MARKETING_KEY"],
+            bench.next_run(),
             rate_per_s=LEADS_PER_S,
             seconds=LEADS_S,
         )
-        house.load(load)
-        asyncio.run(_drain(house))
-        house.vacuum()
+        bench.load(load)
+        asyncio.run(_drain(bench))
+        bench.vacuum()
         time.sleep(CALM_S)
-        with_services = _measure_window(house, {name: one.pid or 0 for name, one in services.items()}, window_s)
-    house.vacuum()
+        with_services = _measure_window(bench, {name: one.pid or 0 for name, one in services.items()}, window_s)
+    bench.vacuum()
     time.sleep(CALM_S)
-    return _make_figures(with_services, _measure_window(house, {}, window_s))
+    return _make_figures(with_services, _measure_window(bench, {}, window_s))
 
 
-async def _drain(house: House) -> None:
-    async with open_backlog(house, _PREFIX) as backlog:
+async def _drain(bench: BenchEnvironment) -> None:
+    async with open_backlog(bench, _PREFIX) as backlog:
         await backlog.drain(timeout_s=DRAIN_S_MAX)
 
 
-def _measure_window(house: House, services: Mapping[str, int], window_s: float) -> IdleWindow:
-    servers = {"PostgreSQL": house.postgres_pid, "Kafka": house.kafka_pid}
-    wal, logs = _read_wal_position(house), house.measure_kafka_logs()
+def _measure_window(bench: BenchEnvironment, services: Mapping[str, int], window_s: float) -> IdleWindow:
+    servers = {"PostgreSQL": bench.postgres_pid, "Kafka": bench.kafka_pid}
+    wal, logs = _read_wal_position(bench), bench.measure_kafka_logs()
     before = {name: _read_written(pid) for name, pid in servers.items()}
     meters = {name: Meter([pid]) for name, pid in {**services, **servers}.items()}
     time.sleep(window_s)
@@ -97,14 +98,14 @@ def _measure_window(house: House, services: Mapping[str, int], window_s: float) 
             name: {counter: after - before[name][counter] for counter, after in found.items()}
             for name, found in written.items()
         },
-        _read_wal_position(house) - wal,
-        house.measure_kafka_logs() - logs,
+        _read_wal_position(bench) - wal,
+        bench.measure_kafka_logs() - logs,
         meters["Kafka"].others_cores,
     )
 
 
-def _read_wal_position(house: House) -> int:
-    return int(str(house.sql("postgres", "SELECT pg_current_wal_lsn() - '0/0'")).strip())
+def _read_wal_position(bench: BenchEnvironment) -> int:
+    return int(str(bench.sql("postgres", "SELECT pg_current_wal_lsn() - '0/0'")).strip())
 
 
 def _read_written(pid: int) -> Counter[str]:
@@ -131,7 +132,7 @@ def _make_figures(busy: IdleWindow, bare: IdleWindow) -> list[Figure]:
             "% of a core",
             total * 100,
             bare_total * 100,
-            limit=f"a window of {busy.seconds:.0f} s; the twin is PostgreSQL and Kafka without services",
+            limit=f"a window of {busy.seconds:.0f} s; the baseline is PostgreSQL and Kafka without services",
             detail=detail,
         ),
         Figure("… that the services add", "% of a core", (total - bare_total) * 100),

@@ -14,13 +14,13 @@ from hashlib import blake2b
 from typing import Any
 
 import httpx
+
+from accord_local.services import Service
 from tests.bench.capturing import CONNECTIONS, ROUND_S
-from tests.bench.house import TWIN_KEY, House, rss_mib
+from tests.bench.environment import BASELINE_KEY, BenchEnvironment, rss_mib
 from tests.bench.load import Load
 from tests.bench.meter import Meter
 from tests.bench.report import Figure, median
-
-from accord_local.services import Service
 
 ROWS = 60_000
 ROUNDS = 3
@@ -91,9 +91,9 @@ class Imported:
 class Importing:
     """Both processes of intake, and a client."""
 
-    def __init__(self, house: House, api: Service, worker: Service) -> None:
-        self.house, self.api, self.worker = house, api, worker
-        headers = {"Authorization": f"Bearer {house.keys['ACCORD_MARKETING_KEY']}"}
+    def __init__(self, bench: BenchEnvironment, api: Service, worker: Service) -> None:
+        self.bench, self.api, self.worker = bench, api, worker
+        headers = {"Authorization": f"Bearer {bench.keys['ACCORD_MARKETING_KEY']}"}
         self.http = httpx.Client(base_url=api.url, headers=headers, trust_env=False, timeout=120)
 
     def send(self, body: bytes, **params: object) -> str:
@@ -118,10 +118,10 @@ class Importing:
             time.sleep(0.1)
         raise RuntimeError(f"an import took more than {PATIENCE_S:.0f} s")
 
-    def measured(self, body: bytes, **params: object) -> Imported:
+    def measure(self, body: bytes, **params: object) -> Imported:
         """Send a file and measure its rows, from the first to the last commit."""
-        self.house.settle()
-        pids = {"api": self.api.pid or 0, "worker": self.worker.pid or 0, "postgres": self.house.postgres_pid}
+        self.bench.settle()
+        pids = {"api": self.api.pid or 0, "worker": self.worker.pid or 0, "postgres": self.bench.postgres_pid}
         meters = {who: Meter([pid]) for who, pid in pids.items()}
         whole = Meter(pids.values())
         found = self.ended(self.send(body, **params))
@@ -131,46 +131,46 @@ class Importing:
 
 
 @contextmanager
-def importing(house: House) -> Iterator[Importing]:
+def importing(bench: BenchEnvironment) -> Iterator[Importing]:
     """Intake as it is run apart: one process for HTTP, one for work, and the relay beside them."""
     with ExitStack() as stack:
-        stack.enter_context(house.service("intake", role="relay"))
-        worker = stack.enter_context(house.service("intake", role="worker"))
-        api = stack.enter_context(house.service("intake", role="api"))
-        house.sql("intake", "TRUNCATE outbox; ANALYZE")
-        both = Importing(house, api, worker)
+        stack.enter_context(bench.service("intake", role="relay"))
+        worker = stack.enter_context(bench.service("intake", role="worker"))
+        api = stack.enter_context(bench.service("intake", role="api"))
+        bench.sql("intake", "TRUNCATE outbox; ANALYZE")
+        both = Importing(bench, api, worker)
         stack.callback(both.http.close)
         yield both
 
 
-def imports(house: House, sizes: Sequence[int] = SIZES) -> list[Figure]:
+def imports(bench: BenchEnvironment, sizes: Sequence[int] = SIZES) -> list[Figure]:
     """All of it. `sizes`: leads that are there before the imports, ascending."""
-    with importing(house) as both:
+    with importing(bench) as both:
         curve = _curve(both, sizes)
         again = _again(both)
         live = _live(both)
-    with importing(house) as both:
+    with importing(bench) as both:
         memory = _memory(both)
     return [*curve, *again, *live, memory]
 
 
 def _curve(both: Importing, sizes: Sequence[int]) -> list[Figure]:
     figures: list[Figure] = []
-    twin = _twin_rate(both)
+    baseline = _measure_baseline_rate(both)
     filled = 0
     for size in sizes:
-        _fill(both.house, filled, size)
+        _fill(both.bench, filled, size)
         filled = size
-        rounds = [both.measured(rows_csv(both.house.next_run(), ROWS)) for _ in range(ROUNDS)]
+        rounds = [both.measure(rows_csv(both.bench.next_run(), ROWS)) for _ in range(ROUNDS)]
         figure = Figure(
             f"import of CSV, {size:,} leads before",
             "rows/s",
             median([one.rows_per_s for one in rounds]),
-            twin,
+            baseline,
             least=12_000 if size == 0 else None,
             cpu_us={"ours": median([sum(one.cpu_us.values()) for one in rounds])},
             limit="Python's processor time in the worker",
-            detail={"rounds": [_detail(one) for one in rounds], "twin_is": "single submissions at 64 connections"},
+            detail={"rounds": [_detail(one) for one in rounds], "baseline_is": "single submissions at 64 connections"},
         )
         if figures:
             figure.least = 0.85 * figures[0].ours
@@ -183,26 +183,26 @@ def _detail(one: Imported) -> dict[str, object]:
     return {"rows_per_s": one.rows_per_s, "cpu_us": cpu, "others_cores": one.others_cores, "rows": one.found["rows"]}
 
 
-def _fill(house: House, before: int, size: int) -> None:
+def _fill(bench: BenchEnvironment, before: int, size: int) -> None:
     """Make it so many leads beside those that were imported."""
     for first in range(before + 1, size + 1, FILL_AT_ONCE):
-        house.sql("intake", _FILL.format(first=first, last=min(size, first + FILL_AT_ONCE - 1)))
+        bench.sql("intake", _FILL.format(first=first, last=min(size, first + FILL_AT_ONCE - 1)))
     if size > before:
-        house.sql("intake", "VACUUM (ANALYZE) lead, identity_key, submission")
+        bench.sql("intake", "VACUUM (ANALYZE) lead, identity_key, submission")
 
 
-def _twin_rate(both: Importing) -> float:
-    with both.house.twin("capture", "intake") as (port, _):
-        load = Load(port, TWIN_KEY, both.house.next_run(), connections=CONNECTIONS, seconds=ROUND_S)
-        return both.house.load(load).rows_per_s
+def _measure_baseline_rate(both: Importing) -> float:
+    with both.bench.baseline("capture", "intake") as (port, _):
+        load = Load(port, BASELINE_KEY, both.bench.next_run(), connections=CONNECTIONS, seconds=ROUND_S)
+        return both.bench.load(load).rows_per_s
 
 
 def _again(both: Importing) -> list[Figure]:
     """The same file once more, and a dry run of another."""
-    body = rows_csv(both.house.next_run(), ROWS)
-    both.measured(body)
-    again = both.measured(body)
-    dry = both.measured(rows_csv(both.house.next_run(), ROWS), dry_run=True)
+    body = rows_csv(both.bench.next_run(), ROWS)
+    both.measure(body)
+    again = both.measure(body)
+    dry = both.measure(rows_csv(both.bench.next_run(), ROWS), dry_run=True)
     return [
         Figure(name, "rows/s", one.rows_per_s, cpu_us={"ours": sum(one.cpu_us.values())}, detail=_detail(one))
         for name, one in (("… the same file again, nothing changed", again), ("… a dry run", dry))
@@ -215,16 +215,16 @@ def _live(both: Importing) -> list[Figure]:
     for name, params in {"alone": None, "import": {}, "held back": {"rows_per_s": THROTTLED_ROWS_PER_S}}.items():
         import_id = None
         if params is not None:
-            import_id = both.send(rows_csv(both.house.next_run(), 3 * ROWS), **params)
+            import_id = both.send(rows_csv(both.bench.next_run(), 3 * ROWS), **params)
         load = Load(
             both.api.port,
-            both.house.keys["ACCORD_MARKETING_KEY"],
-            both.house.next_run(),
+            both.bench.keys["ACCORD_MARKETING_KEY"],
+            both.bench.next_run(),
             connections=32,
             rate_per_s=LIVE_RATE_PER_S,
             seconds=LIVE_S,
         )
-        found[name] = both.house.load(load).percentile_ms(0.99)
+        found[name] = both.bench.load(load).percentile_ms(0.99)
         if import_id is not None:
             both.http.post(f"/v1/imports/{import_id}/cancel").raise_for_status()
             _await_end(both, import_id)
@@ -246,11 +246,11 @@ def _await_end(both: Importing, import_id: str) -> None:
 
 def _memory(both: Importing) -> Figure:
     """The most that both processes have held while files of these sizes were sent and worked off."""
-    both.ended(both.send(rows_csv(both.house.next_run(), 2_000)))  # what is loaded once is loaded
+    both.ended(both.send(rows_csv(both.bench.next_run(), 2_000)))  # what is loaded once is loaded
     found: dict[str, dict[str, float]] = {}
     for size in FILES_MIB:
         rows = size * 2**20 // (NOTE_CHARS + 130)
-        body = rows_csv(both.house.next_run(), rows, note=NOTE_CHARS)
+        body = rows_csv(both.bench.next_run(), rows, note=NOTE_CHARS)
         with _peaks({"api": both.api, "worker": both.worker}) as peaks:
             both.ended(both.send(body))
         found[f"{len(body) / 2**20:.0f} MiB"] = {who: round(peak, 1) for who, peak in peaks.items()}

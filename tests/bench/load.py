@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import uvloop
+
 from tests.bench.leads import submissions
 
 DRAIN_S_MAX = 20.0

@@ -10,11 +10,11 @@ from datetime import datetime
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from tests.bench.house import House
-from tests.bench.load import Load
 
 from accord.messaging.kafka import ensure_topics
 from accord.settings import KafkaSettings
+from tests.bench.environment import BenchEnvironment
+from tests.bench.load import Load
 
 SAMPLE_S = 0.02
 SETTLE_S = 1.5
@@ -47,7 +47,7 @@ class Reader:
 
 
 @asynccontextmanager
-async def reading(bootstrap_servers: str, topic: str, *, group: str | None = None) -> AsyncIterator[Reader]:
+async def open_reader(bootstrap_servers: str, topic: str, *, group: str | None = None) -> AsyncIterator[Reader]:
     """A reader at the end of the topic, which is made if it is missing."""
     await ensure_topics(KafkaSettings(bootstrap_servers=bootstrap_servers), [topic])
     client = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, group_id=group, enable_auto_commit=False)
@@ -73,7 +73,7 @@ class Listener:
         client = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, enable_auto_commit=False)
         await client.start()
         try:
-            async with reading(bootstrap_servers, topic) as reader:
+            async with open_reader(bootstrap_servers, topic) as reader:
                 client.assign(reader.parts)
             await client.seek_to_end()
             while not stop.is_set():
@@ -103,12 +103,14 @@ def recorded_at(value: bytes, _: dict[str, bytes]) -> str:
     return str(orjson.loads(value)["recorded_at"])
 
 
-async def listened(house: House, load: Load, topic: str, listener: Listener) -> tuple[Listener, dict[str, int]]:
+async def listen_for(
+    bench: BenchEnvironment, load: Load, topic: str, listener: Listener
+) -> tuple[Listener, dict[str, int]]:
     """Send a load while the listener reads the topic; the listener, and the counts of the answers by status."""
     stop = asyncio.Event()
-    reader = asyncio.create_task(listener.listen(house.bootstrap_servers, topic, stop))
+    reader = asyncio.create_task(listener.listen(bench.bootstrap_servers, topic, stop))
     await asyncio.sleep(SETTLE_S)
-    measured = await asyncio.to_thread(house.load, load)
+    measured = await asyncio.to_thread(bench.load, load)
     await asyncio.sleep(SETTLE_S)
     stop.set()
     await reader

@@ -12,17 +12,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from aiokafka import AIOKafkaProducer
-from tests.bench.events import captured
-from tests.bench.house import DEFINITION, House
-from tests.bench.meter import Meter
-from tests.bench.qualifying import fill, passed
-from tests.bench.reading import SETTLE_S, Listener, occurred_at, reading
-from tests.bench.report import Figure
 
 from accord.contracts.envelope import Event, encode
 from accord.ids import new_id
 from accord_local.demo.client import Client
 from accord_local.services import Service
+from tests.bench.environment import DEFINITION, BenchEnvironment
+from tests.bench.events import captured
+from tests.bench.meter import Meter
+from tests.bench.qualifying import fill, measure_throughput
+from tests.bench.reading import SETTLE_S, Listener, occurred_at, open_reader
+from tests.bench.report import Figure
 
 LEADS = int(os.environ.get("ACCORD_BENCH_LEADS", "50000"))
 MODELS = 2_500
@@ -32,7 +32,7 @@ LIVE_PER_S = 20.0
 IDLE_S = 20.0
 WAIT_S_MAX = 900.0
 POLL_S = 1.0
-LEAST_PER_S = 1_000_000 / 300
+PER_S_MIN = 1_000_000 / 300
 P99_TIMES_MAX = 2.0
 _PREFIX = "again-"
 
@@ -55,49 +55,53 @@ FROM copied JOIN stage_entry AS entry ON entry.lead_id = copied.was ORDER BY cop
 _COPIES_AT_ONCE = 20
 
 
-def reevaluation(house: House) -> list[Figure]:
+def reevaluation(bench: BenchEnvironment) -> list[Figure]:
     """The background worker, with the relay and live traffic in the same process."""
-    with house.service("qualification", prefix="prepare-"):
+    with bench.service("qualification", prefix="prepare-"):
         pass  # migrated, and the first version signed
-    asyncio.run(fill(house, f"{_PREFIX}intake-events", MODELS * 4, 0))
-    with house.service("qualification", prefix=_PREFIX) as service:
-        asyncio.run(passed(house, f"{_PREFIX}intake-events", f"{_PREFIX}qualification", MODELS * 4, service.pid or 0))
-        _multiply(house, max(1, LEADS // MODELS - 1))
-        house.settle()
-        return asyncio.run(_measured(house, service))
+    asyncio.run(fill(bench, f"{_PREFIX}intake-events", MODELS * 4, 0))
+    with bench.service("qualification", prefix=_PREFIX) as service:
+        asyncio.run(
+            measure_throughput(
+                bench, f"{_PREFIX}intake-events", f"{_PREFIX}qualification", MODELS * 4, service.pid or 0
+            )
+        )
+        _copy_leads(bench, max(1, LEADS // MODELS - 1))
+        bench.settle()
+        return asyncio.run(_measured(bench, service))
 
 
-def _multiply(house: House, copies: int) -> None:
+def _copy_leads(bench: BenchEnvironment, copies: int) -> None:
     for first in range(1, copies + 1, _COPIES_AT_ONCE):
         last = min(copies, first + _COPIES_AT_ONCE - 1)
-        house.sql("qualification", _COPIES.format(first=first, last=last))
-    house.sql("qualification", "TRUNCATE outbox; ANALYZE")
+        bench.sql("qualification", _COPIES.format(first=first, last=last))
+    bench.sql("qualification", "TRUNCATE outbox; ANALYZE")
 
 
-async def _measured(house: House, service: Service) -> list[Figure]:
+async def _measured(bench: BenchEnvironment, service: Service) -> list[Figure]:
     listener, stop = Listener("lead.stage_changed.v1", _of_live), asyncio.Event()
     topic = f"{_PREFIX}qualification-events"
-    async with reading(house.bootstrap_servers, topic):
+    async with open_reader(bench.bootstrap_servers, topic):
         pass
     tasks = [
-        asyncio.create_task(listener.listen(house.bootstrap_servers, topic, stop)),
-        asyncio.create_task(_live(house, stop)),
+        asyncio.create_task(listener.listen(bench.bootstrap_servers, topic, stop)),
+        asyncio.create_task(_live(bench, stop)),
     ]
     try:
         await asyncio.sleep(SETTLE_S)
         begins = len(listener.latencies_ms)
         await asyncio.sleep(IDLE_S)
         idle = sorted(listener.latencies_ms[begins:])
-        version = await asyncio.to_thread(_sign_another, house, service)
-        await _until(lambda: _state(house, version) is not None)
-        begins, meter = len(listener.latencies_ms), Meter([service.pid or 0, house.postgres_pid])
-        await _until(lambda: (_state(house, version) or {}).get("done") == "t")
+        version = await asyncio.to_thread(_sign_another, bench, service)
+        await _until(lambda: _state(bench, version) is not None)
+        begins, meter = len(listener.latencies_ms), Meter([service.pid or 0, bench.postgres_pid])
+        await _until(lambda: (_state(bench, version) or {}).get("done") == "t")
         meter.stop()
         busy = sorted(listener.latencies_ms[begins:])
     finally:
         stop.set()
         await asyncio.gather(*tasks)
-    state = _state(house, version) or {}
+    state = _state(bench, version) or {}
     looked_at, seconds = int(state["looked_at"]), float(state["seconds"])
     detail = {
         "leads": looked_at,
@@ -112,13 +116,13 @@ async def _measured(house: House, service: Service) -> list[Figure]:
             "re-evaluation by a new version, in the background",
             "leads/s",
             looked_at / seconds,
-            least=LEAST_PER_S,
+            least=PER_S_MIN,
             cpu_us={"ours": meter.cpu_s / looked_at * 1e6},
             limit="Python's processor time, and what is told meanwhile goes first",
             detail=detail,
         ),
         Figure(
-            "… live capture to stage readable meanwhile, p99 (twin: without it)",
+            "… live capture to stage readable meanwhile, p99 (baseline: without it)",
             "ms",
             _p(busy, 0.99),
             _p(idle, 0.99),
@@ -134,9 +138,9 @@ def _of_live(value: bytes, headers: dict[str, bytes]) -> str | None:
     return occurred_at(value, headers) if b'"cause":"capture"' in value else None
 
 
-async def _live(house: House, stop: asyncio.Event) -> None:
+async def _live(bench: BenchEnvironment, stop: asyncio.Event) -> None:
     """New leads at a steady rate, each dated when it was due to be sent."""
-    producer = AIOKafkaProducer(bootstrap_servers=house.bootstrap_servers, acks="all", linger_ms=1)
+    producer = AIOKafkaProducer(bootstrap_servers=bench.bootstrap_servers, acks="all", linger_ms=1)
     await producer.start()
     try:
         began, n = time.monotonic(), 0
@@ -149,7 +153,7 @@ async def _live(house: House, stop: asyncio.Event) -> None:
         await producer.stop()
 
 
-def _sign_another(house: House, service: Service) -> int:
+def _sign_another(bench: BenchEnvironment, service: Service) -> int:
     """A version by which every lead has other points and some enter another stage; its number."""
     text = (
         DEFINITION.read_text()
@@ -157,7 +161,7 @@ def _sign_another(house: House, service: Service) -> int:
         .replace("gte, value: 20}", "gte, value: 12}")
     )
     versions = f"{service.url}/v1/definition/versions"
-    keys = house.keys
+    keys = bench.keys
     with Client(keys["ACCORD_MARKETING_KEY"]) as marketing, Client(keys["ACCORD_SALES_KEY"]) as sales:
         draft = marketing.post(versions, content=text.encode(), headers={"Content-Type": "application/yaml"})
         version = f"{versions}/{draft['version']}"
@@ -167,8 +171,8 @@ def _sign_another(house: House, service: Service) -> int:
     return int(draft["version"])
 
 
-def _state(house: House, version: int) -> dict[str, str] | None:
-    found = house.sql(
+def _state(bench: BenchEnvironment, version: int) -> dict[str, str] | None:
+    found = bench.sql(
         "qualification",
         "SELECT looked_at, judged, changed, done_at IS NOT NULL, extract(epoch FROM coalesce(done_at, now()) - started_at)"
         f" FROM reevaluation WHERE version = {version}",

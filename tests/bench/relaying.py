@@ -7,36 +7,37 @@ import time
 from contextlib import ExitStack
 
 import asyncpg
+
+from tests.bench.environment import BenchEnvironment
 from tests.bench.events import outbox_rows
-from tests.bench.house import House
 from tests.bench.load import Load
 from tests.bench.meter import Meter
-from tests.bench.reading import Listener, Reader, listened, reading, recorded_at
+from tests.bench.reading import Listener, Reader, listen_for, open_reader, recorded_at
 from tests.bench.report import Figure, median
 
 ROUNDS = 3
-EVENTS = {"ours": 100_000, "twin": 30_000}
+EVENTS = {"ours": 100_000, "baseline": 30_000}
 DRAIN_S_MAX = 120.0
 LATENCY_RATE_PER_S = 1_000.0
 LATENCY_S = 8.0
 _COLUMNS = ("event_id", "type", "key", "occurred_at", "recorded_at", "payload")
 
 
-def throughput(house: House) -> list[Figure]:
+def throughput(bench: BenchEnvironment) -> list[Figure]:
     """A full outbox, committed at once, until all of it is in Kafka."""
-    rates: dict[str, list[float]] = {who: [] for who in house.sides}
-    costs: dict[str, list[float]] = {who: [] for who in house.sides}
+    rates: dict[str, list[float]] = {who: [] for who in bench.sides}
+    costs: dict[str, list[float]] = {who: [] for who in bench.sides}
     others: list[float] = []
     for _ in range(ROUNDS):
-        for who in house.sides:
+        for who in bench.sides:
             with ExitStack() as stack:
                 topic = f"{who}-intake-events"
                 if who == "ours":
-                    pid = stack.enter_context(house.service("intake", role="relay", prefix="ours-")).pid or 0
+                    pid = stack.enter_context(bench.service("intake", role="relay", prefix="ours-")).pid or 0
                 else:
-                    pid = stack.enter_context(house.twin("relay", "intake", prefix="twin-"))[1]
-                house.settle()
-                rate, meter = asyncio.run(_drain(house, topic, EVENTS[who], [pid, house.postgres_pid]))
+                    pid = stack.enter_context(bench.baseline("relay", "intake", prefix="baseline-"))[1]
+                bench.settle()
+                rate, meter = asyncio.run(_drain(bench, topic, EVENTS[who], [pid, bench.postgres_pid]))
                 rates[who].append(rate)
                 costs[who].append(meter.cpu_s / EVENTS[who] * 1e6)
                 others.append(round(meter.others_cores, 2))
@@ -45,7 +46,7 @@ def throughput(house: House) -> list[Figure]:
             "relay, outbox to Kafka",
             "events/s",
             median(rates["ours"]),
-            median(rates["twin"]) if "twin" in rates else None,
+            median(rates["baseline"]) if "baseline" in rates else None,
             least=20_000,
             cpu_us={who: median(of) for who, of in costs.items()},
             limit="Python's processor time: headers and record batches",
@@ -54,21 +55,21 @@ def throughput(house: House) -> list[Figure]:
     ]
 
 
-def latency(house: House) -> list[Figure]:
+def latency(bench: BenchEnvironment) -> list[Figure]:
     """Submissions at 1,000 a second: from the beginning of each one's transaction to a consumer that has read it."""
-    with house.service("intake", prefix="live-") as service:
-        house.sql("intake", "TRUNCATE outbox; ANALYZE")
+    with bench.service("intake", prefix="live-") as service:
+        bench.sql("intake", "TRUNCATE outbox; ANALYZE")
         load = Load(
             service.port,
-            house.keys["ACCORD_MARKETING_KEY"],
-            house.next_run(),
+            bench.keys["ACCORD_MARKETING_KEY"],
+            bench.next_run(),
             rate_per_s=LATENCY_RATE_PER_S,
             connections=128,
             seconds=LATENCY_S,
         )
-        meter = Meter([service.pid or 0, house.postgres_pid])
+        meter = Meter([service.pid or 0, bench.postgres_pid])
         listener, statuses = asyncio.run(
-            listened(house, load, "live-intake-events", Listener("lead.captured.v1", recorded_at))
+            listen_for(bench, load, "live-intake-events", Listener("lead.captured.v1", recorded_at))
         )
         meter.stop()
     return [
@@ -88,11 +89,11 @@ def latency(house: House) -> list[Figure]:
     ]
 
 
-async def _drain(house: House, topic: str, events: int, pids: list[int]) -> tuple[float, Meter]:
-    connection = await asyncpg.connect(house.dsn("intake"))
+async def _drain(bench: BenchEnvironment, topic: str, events: int, pids: list[int]) -> tuple[float, Meter]:
+    connection = await asyncpg.connect(bench.dsn("intake"))
     try:
         await connection.execute("TRUNCATE outbox")
-        async with reading(house.bootstrap_servers, topic) as reader:
+        async with open_reader(bench.bootstrap_servers, topic) as reader:
             await _warm_up(connection, reader)
             before = await reader.records()
             async with connection.transaction():

@@ -19,16 +19,16 @@ from rich.table import Table
 
 @dataclass
 class Figure:
-    """One line. `least` or `most` is the target for `ours`, `ratio_least` that for ours / twin; None where there is none.
+    """One line. `least` or `most` is the target for `ours`, `ratio_least` that for ours / baseline; None where there is none.
 
-    `cpu_us` is the processor time of one row, ours and the twin's, all processes of the product together: unlike a rate, it
+    `cpu_us` is the processor time of one row, ours and the baseline's, all processes of the product together: unlike a rate, it
     hardly depends on what else the machine does.
     """
 
     name: str
     unit: str
     ours: float
-    twin: float | None = None
+    baseline: float | None = None
     least: float | None = None
     most: float | None = None
     ratio_least: float | None = None
@@ -38,7 +38,7 @@ class Figure:
 
     @property
     def ratio(self) -> float | None:
-        return self.ours / self.twin if self.twin else None
+        return self.ours / self.baseline if self.baseline else None
 
     @property
     def met(self) -> bool | None:
@@ -55,7 +55,7 @@ class Figure:
         said = [
             *([f"≥ {self.least:,.0f}"] if self.least is not None else []),
             *([f"≤ {self.most:,.0f}"] if self.most is not None else []),
-            *([f"≥ {self.ratio_least:g} × twin"] if self.ratio_least is not None else []),
+            *([f"≥ {self.ratio_least:g} × baseline"] if self.ratio_least is not None else []),
         ]
         return ", ".join(said)
 
@@ -63,15 +63,17 @@ class Figure:
 def show(console: Console, figures: Sequence[Figure]) -> None:
     """Print the table."""
     table = Table(title="Accord on this machine", show_lines=False, header_style="bold")
-    for column in ("figure", "ours", "twin", "ratio", "target", "CPU a row, ours / twin", "what limits it"):
-        table.add_column(column, justify="right" if column in ("ours", "twin", "ratio") else "left", overflow="fold")
+    for column in ("figure", "ours", "baseline", "ratio", "target", "CPU a row, ours / baseline", "what limits it"):
+        table.add_column(
+            column, justify="right" if column in ("ours", "baseline", "ratio") else "left", overflow="fold"
+        )
     for one in figures:
         style = {True: "green", False: "red", None: ""}[one.met]
-        cpu = " / ".join(f"{one.cpu_us[who]:,.0f} µs" for who in ("ours", "twin") if who in one.cpu_us)
+        cpu = " / ".join(f"{one.cpu_us[who]:,.0f} µs" for who in ("ours", "baseline") if who in one.cpu_us)
         table.add_row(
             one.name,
             f"[{style}]{format_number(one.ours)} {one.unit}[/]" if style else f"{format_number(one.ours)} {one.unit}",
-            "" if one.twin is None else format_number(one.twin),
+            "" if one.baseline is None else format_number(one.baseline),
             "" if one.ratio is None else f"{one.ratio:.1f}",
             one.target,
             cpu,

@@ -6,8 +6,8 @@ import asyncio
 import json
 from typing import Any
 
-from tests.bench.house import House
-from tests.bench.qualifying import fill, passed
+from tests.bench.environment import BenchEnvironment
+from tests.bench.qualifying import fill, measure_throughput
 from tests.bench.report import Figure, median
 
 ROUNDS = 3
@@ -41,28 +41,28 @@ def _document() -> dict[str, Any]:
     }
 
 
-def routed(house: House) -> list[Figure]:
+def routed(bench: BenchEnvironment) -> list[Figure]:
     """Events per second, and what an assignment adds in processor time."""
-    with house.service("qualification", prefix="prepare-"):
+    with bench.service("qualification", prefix="prepare-"):
         pass  # migrated, and the definition signed
     rates: dict[str, list[float]] = {"without": [], "with": []}
     costs: dict[str, list[float]] = {"without": [], "with": []}
     for who in ("without", "with"):
         if who == "with":
-            _write(house)
+            _write(bench)
         for nth in range(ROUNDS):
             prefix = f"routing-{who}-{nth}-"
             topic = f"{prefix}intake-events"
-            asyncio.run(fill(house, topic, EVENTS, nth))
-            house.sql("qualification", "ANALYZE")
-            house.settle()
-            with house.service("qualification", prefix=prefix) as service:
+            asyncio.run(fill(bench, topic, EVENTS, nth))
+            bench.sql("qualification", "ANALYZE")
+            bench.settle()
+            with bench.service("qualification", prefix=prefix) as service:
                 group = f"{prefix}qualification"
-                rate, cpu_us, _ = asyncio.run(passed(house, topic, group, EVENTS, service.pid or 0))
+                rate, cpu_us, _ = asyncio.run(measure_throughput(bench, topic, group, EVENTS, service.pid or 0))
             rates[who].append(rate)
             costs[who].append(cpu_us)
-            house.sql("qualification", "TRUNCATE outbox")
-    given = int(str(house.sql("qualification", "SELECT count(*) FROM assignment")).strip() or 0)
+            bench.sql("qualification", "TRUNCATE outbox")
+    given = int(str(bench.sql("qualification", "SELECT count(*) FROM assignment")).strip() or 0)
     added_us = (median(costs["with"]) - median(costs["without"])) * EVENTS * ROUNDS / max(1, given)
     return [
         Figure(
@@ -71,17 +71,17 @@ def routed(house: House) -> list[Figure]:
             median(rates["with"]),
             median(rates["without"]),
             ratio_least=0.8,
-            cpu_us={"ours": median(costs["with"]), "twin": median(costs["without"])},
-            limit="the twin is ourselves without a routing document",
+            cpu_us={"ours": median(costs["with"]), "baseline": median(costs["without"])},
+            limit="the baseline is ourselves without a routing document",
             detail={"rates": rates, "cpu_us": costs, "assignments": given, "cpu_us_an_assignment": round(added_us)},
         )
     ]
 
 
-def _write(house: House) -> None:
+def _write(bench: BenchEnvironment) -> None:
     """As PUT /v1/routing does; the bench has no key of an administrator."""
     document = _document()
     values = json.dumps(document).replace("'", "''")
-    house.sql("qualification", f"INSERT INTO routing VALUES (1, '{values}', '', now(), 'bench')")
+    bench.sql("qualification", f"INSERT INTO routing VALUES (1, '{values}', '', now(), 'bench')")
     for pool in document["pools"]:
-        house.sql("qualification", f"INSERT INTO routing_pool VALUES ('{pool}', 0, '{{}}')")
+        bench.sql("qualification", f"INSERT INTO routing_pool VALUES ('{pool}', 0, '{{}}')")

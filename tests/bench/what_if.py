@@ -8,14 +8,14 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import httpx
-from tests.bench.house import TEMPLATES, House
-from tests.bench.meter import Meter
-from tests.bench.report import Figure, median
 
 from accord.db import Database, connection_of
 from qualification.analysis.queries import what_ifs
 from qualification.analysis.service.what_if import LEADS_PER_BATCH_MAX
 from qualification.lifecycle.queries import logs
+from tests.bench.environment import TEMPLATES, BenchEnvironment
+from tests.bench.meter import Meter
+from tests.bench.report import Figure, median
 
 ROUNDS = 3
 LEADS = 100_000
@@ -72,42 +72,42 @@ _SEED = (
 )
 
 
-def what_if(house: House) -> list[Figure]:
-    """Seconds from the beginning to the report, and processor time a lead; the twin only reads the same logs."""
-    costs: dict[str, list[float]] = {"ours": [], "twin": []}
-    seconds: dict[str, list[float]] = {"ours": [], "twin": []}
+def what_if(bench: BenchEnvironment) -> list[Figure]:
+    """Seconds from the beginning to the report, and processor time a lead; the baseline only reads the same logs."""
+    costs: dict[str, list[float]] = {"ours": [], "baseline": []}
+    seconds: dict[str, list[float]] = {"ours": [], "baseline": []}
     others: list[float] = []
-    with house.service("qualification", prefix="what-if-") as service:
+    with bench.service("qualification", prefix="what-if-") as service:
         for statement in _SEED:
-            house.sql("qualification", statement)
-        version = _draft(service.url, house.keys["ACCORD_MARKETING_KEY"])
+            bench.sql("qualification", statement)
+        version = _draft(service.url, bench.keys["ACCORD_MARKETING_KEY"])
         for _ in range(ROUNDS):
-            house.settle()
-            meter = Meter([service.pid or 0, house.postgres_pid])
-            seconds["ours"].append(_worked_out(service.url, house.keys["ACCORD_MARKETING_KEY"], version))
+            bench.settle()
+            meter = Meter([service.pid or 0, bench.postgres_pid])
+            seconds["ours"].append(_measure_what_if(service.url, bench.keys["ACCORD_MARKETING_KEY"], version))
             meter.stop()
             costs["ours"].append(meter.cpu_s / LEADS * 1e6)
             others.append(round(meter.others_cores, 2))
-        meter = Meter([service.pid or 0, house.postgres_pid])
-        answers = [_feedback(service.url, house.keys["ACCORD_MARKETING_KEY"]) for _ in range(ROUNDS)]
+        meter = Meter([service.pid or 0, bench.postgres_pid])
+        answers = [_feedback(service.url, bench.keys["ACCORD_MARKETING_KEY"]) for _ in range(ROUNDS)]
         meter.stop()
         answering_s = meter.cpu_s / ROUNDS
     for _ in range(ROUNDS):
-        house.settle()
-        meter = Meter([house.postgres_pid, os.getpid()])
-        asyncio.run(_read_only(house.database_url("qualification")))
+        bench.settle()
+        meter = Meter([bench.postgres_pid, os.getpid()])
+        asyncio.run(_read_only(bench.database_url("qualification")))
         meter.stop()
-        seconds["twin"].append(meter.seconds)
-        costs["twin"].append(meter.cpu_s / LEADS * 1e6)
+        seconds["baseline"].append(meter.seconds)
+        costs["baseline"].append(meter.cpu_s / LEADS * 1e6)
     return [
         Figure(
             f"what-if of {LEADS:,} leads with {LEADS * ACTIVITIES_PER_LEAD:,} activities",
             "s",
             median(seconds["ours"]),
-            median(seconds["twin"]),
+            median(seconds["baseline"]),
             most=60,
             cpu_us={who: median(of) for who, of in costs.items()},
-            limit="Python: the fold; the twin reads the same logs and judges nothing",
+            limit="Python: the fold; the baseline reads the same logs and judges nothing",
             detail={"seconds": seconds, "cpu_us": costs, "others_cores": others},
         ),
         Figure(
@@ -123,7 +123,7 @@ def what_if(house: House) -> list[Figure]:
 
 async def _read_only(url: str) -> None:
     """The statements of a what-if, and nothing else."""
-    database = Database(url, application_name="twin")
+    database = Database(url, application_name="baseline")
     since, until = datetime.now(UTC) - timedelta(days=365), datetime.now(UTC)
     after, read = what_ifs.FIRST_LEAD, 0
     async with database.read_transaction() as conn:
@@ -156,7 +156,7 @@ def _draft(url: str, key: str) -> int:
     return int(answer.json()["version"])
 
 
-def _worked_out(url: str, key: str, version: int) -> float:
+def _measure_what_if(url: str, key: str, version: int) -> float:
     """Ask, wait, and say how long it took from its beginning."""
     with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, trust_env=False) as client:
         asked = client.post(f"/v1/definition/versions/{version}/what-if", json={})

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from tests.chaos.ledger import Ledger, Load
-from tests.system.running import INTAKE_APART, Running, running_stack
 
 from accord_local.demo.play import Callers, sign
+from tests.chaos.ledger import Ledger, Load
+from tests.system.running import INTAKE_APART, Running, running_stack
 
 DEFINITION = b"""
 kind: definition

@@ -12,11 +12,11 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
-from tests.chaos.ledger import Ledger
-from tests.system.running import Running
 
 from accord.contracts.topics import INTAKE_EVENTS, METRICS_EVENTS, PARTITIONS_DEFAULT, QUALIFICATION_EVENTS, SLA_EVENTS
 from accord_local.demo.client import UnexpectedAnswer, wait_for
+from tests.chaos.ledger import Ledger
+from tests.system.running import Running
 
 SETTLED_WITHIN_S = 60.0
 FLOWS_WITHIN_S = 45.0
@@ -24,7 +24,7 @@ TOPICS = (INTAKE_EVENTS, QUALIFICATION_EVENTS, SLA_EVENTS, METRICS_EVENTS)
 SHOWN_MAX = 5
 
 
-class Shown(NamedTuple):
+class MetricsView(NamedTuple):
     """What metrics holds. Lists, so that nothing that is there twice is overlooked."""
 
     leads: list[str]
@@ -42,7 +42,7 @@ def rows(running: Running, database: str, sql: str) -> list[Any]:
     return [list(row.values()) for row in json.loads(found or "[]") or []]
 
 
-def shown_by_metrics(running: Running) -> Shown:
+def read_metrics(running: Running) -> MetricsView:
     """All leads, activities, stage entries and clocks, read from metrics' database."""
     stages: dict[str, list[str]] = defaultdict(list)
     exits: dict[str, list[tuple[str, str | None]]] = defaultdict(list)
@@ -50,7 +50,7 @@ def shown_by_metrics(running: Running) -> Shown:
     for lead_id, stage, entered_at, exited_at in rows(running, "metrics", entries):
         stages[lead_id].append(stage)
         exits[lead_id].append((entered_at, exited_at))
-    return Shown(
+    return MetricsView(
         [lead_id for (lead_id,) in rows(running, "metrics", "SELECT lead_id FROM lead")],
         [(one, lead_id) for one, lead_id in rows(running, "metrics", "SELECT activity_id, lead_id FROM activity")],
         dict(stages),
@@ -65,13 +65,13 @@ def _is_chain(way: Sequence[tuple[str, str | None]]) -> bool:
     return left == [*(entered_at for entered_at, _ in way[1:]), None]
 
 
-def await_settled(running: Running, ledger: Ledger, clause: str) -> Shown:
+def await_settled(running: Running, ledger: Ledger, clause: str) -> MetricsView:
     """What metrics shows once everything in the ledger has arrived there, and the clocks of `clause` are met; or what it
     shows when that has taken too long, for then a comparison says what is missing.
     """
 
-    def settled() -> Shown | None:
-        shown = shown_by_metrics(running)
+    def settled() -> MetricsView | None:
+        shown = read_metrics(running)
         arrived = (
             set(ledger.leads) <= set(shown.leads)
             and set(ledger.activities) <= {activity_id for activity_id, _ in shown.activities}
@@ -85,7 +85,7 @@ def await_settled(running: Running, ledger: Ledger, clause: str) -> Shown:
     try:
         return wait_for("metrics to show all that was acknowledged", settled, timeout_s=SETTLED_WITHIN_S, every_s=0.5)
     except UnexpectedAnswer:
-        return shown_by_metrics(running)
+        return read_metrics(running)
 
 
 def await_flow(running: Running, ledger: Ledger) -> None:
@@ -103,7 +103,7 @@ def await_flow(running: Running, ledger: Ledger) -> None:
     wait_for("new leads to come through to metrics", flows, timeout_s=FLOWS_WITHIN_S)
 
 
-def assert_exactly_what_was_acknowledged(shown: Shown, ledger: Ledger, clause: str) -> None:
+def assert_exactly_what_was_acknowledged(shown: MetricsView, ledger: Ledger, clause: str) -> None:
     """Each acknowledged lead, activity and decision once, in its order, and nothing that nobody sent."""
     assert _more_than_once(shown.leads) == []
     assert _difference(shown.leads, ledger.leads.keys() | ledger.aside) == []
@@ -128,7 +128,7 @@ def _difference(one: Any, other: Any) -> list[Any]:
     return sorted(set(one) ^ set(other))[:SHOWN_MAX]
 
 
-class Told(NamedTuple):
+class PublishedEvent(NamedTuple):
     """An event of a topic at its first sighting."""
 
     partition: int
@@ -171,10 +171,10 @@ async def _records_of(running: Running, topic: str) -> list[ConsumerRecord]:
     return found
 
 
-def told_on(running: Running, topic: str) -> list[Told]:
+def read_published(running: Running, topic: str) -> list[PublishedEvent]:
     """The readable events of a topic, each once, at its first sighting."""
     seen: set[bytes] = set()
-    told: list[Told] = []
+    told: list[PublishedEvent] = []
     for record in records_of(running, topic):
         headers = dict(record.headers)
         event_id, type_ = headers.get("ce_id"), headers.get("ce_type", b"").decode()
@@ -185,16 +185,16 @@ def told_on(running: Running, topic: str) -> list[Told]:
             data = json.loads(record.value)
         except ValueError:
             continue
-        told.append(Told(record.partition, record.key.decode(), type_, data))
+        told.append(PublishedEvent(record.partition, record.key.decode(), type_, data))
     return told
 
 
-def assert_told_in_order(running: Running) -> None:
+def assert_published_in_order(running: Running) -> None:
     """On each topic a key has one partition, and the events of a lead or a clock are numbered 1, 2, 3 … without a gap."""
     for topic in TOPICS:
         partitions: dict[str, set[int]] = defaultdict(set)
         sequences: dict[str, list[int]] = defaultdict(list)
-        for event in told_on(running, topic):
+        for event in read_published(running, topic):
             partitions[event.key].add(event.partition)
             if "sequence" in event.data:
                 sequences[event.data.get("clock_id") or event.key].append(event.data["sequence"])

@@ -8,19 +8,19 @@ import random
 
 import httpx
 import pytest
+
+from accord_local.demo.client import wait_for
+from accord_local.services import Service
 from tests.chaos.conftest import ASK, supervised
 from tests.chaos.evidence import (
     assert_exactly_what_was_acknowledged,
-    assert_told_in_order,
+    assert_published_in_order,
     await_flow,
     await_settled,
 )
 from tests.chaos.ledger import Ledger, Load
 from tests.effort import cases
 from tests.system.running import Running
-
-from accord_local.demo.client import wait_for
-from accord_local.services import Service
 
 pytestmark = [
     pytest.mark.chaos,
@@ -41,12 +41,12 @@ SIGNS_OF_WORK = (
 KILL_SEED = 20_270_104
 
 
-def judge(accord: Running, ledger: Ledger, load: Load) -> None:
+def check_outcome(accord: Running, ledger: Ledger, load: Load) -> None:
     """Stop the load and compare the ledger with what metrics shows and what the topics tell."""
     load.finish()
     shown = await_settled(accord, ledger, ASK)
     assert_exactly_what_was_acknowledged(shown, ledger, ASK)
-    assert_told_in_order(accord)
+    assert_published_in_order(accord)
 
 
 def pids(accord: Running) -> dict[str, int | None]:
@@ -84,7 +84,7 @@ def test_processes_killed_at_random_moments_repeat_no_effect_and_skip_none(
         kill_at_work(service, ledger, load, rng)
         service.start()
     await_flow(accord, ledger)
-    judge(accord, ledger, load)
+    check_outcome(accord, ledger, load)
 
 
 def kill_at_work(service: Service, ledger: Ledger, load: Load, rng: random.Random) -> None:
@@ -125,7 +125,7 @@ def test_intake_answers_while_kafka_is_away_and_nothing_of_it_is_lost(
         assert kafka.pid is None
         kafka.start()
     await_flow(accord, ledger)
-    judge(accord, ledger, load)
+    check_outcome(accord, ledger, load)
     assert pids(accord) == before
 
 
@@ -147,5 +147,5 @@ def test_postgresql_crashes_and_no_acknowledged_lead_goes_with_it(accord: Runnin
     postgres.kill()
     postgres.start()
     await_flow(accord, ledger)
-    judge(accord, ledger, load)
+    check_outcome(accord, ledger, load)
     assert pids(accord) == before

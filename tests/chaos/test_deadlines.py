@@ -11,13 +11,13 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from tests.chaos.conftest import CALL, CALLED_SOURCE
-from tests.chaos.evidence import told_on
-from tests.chaos.ledger import Ledger, new_id
-from tests.system.running import Running
 
 from accord.contracts.topics import SLA_EVENTS
 from accord_local.demo.client import wait_for
+from tests.chaos.conftest import CALL, CALLED_SOURCE
+from tests.chaos.evidence import read_published
+from tests.chaos.ledger import Ledger, new_id
+from tests.system.running import Running
 
 pytestmark = [
     pytest.mark.chaos,
@@ -31,9 +31,9 @@ LONG_PAST = timedelta(seconds=6)
 WITHIN_S = 60.0
 
 
-def find_told(accord: Running, lead_id: str, type_: str) -> list[tuple[str, str]] | None:
+def find_published(accord: Running, lead_id: str, type_: str) -> list[tuple[str, str]] | None:
     """Lead and type of all events of the clause's clocks, once this one is among them."""
-    told = [(event.key, event.type) for event in told_on(accord, SLA_EVENTS) if event.data.get("clause") == CALL]
+    told = [(event.key, event.type) for event in read_published(accord, SLA_EVENTS) if event.data.get("clause") == CALL]
     return told if (lead_id, type_) in told else None
 
 
@@ -52,7 +52,7 @@ def test_a_relay_stopped_over_a_deadline_invents_no_breach_and_hides_none(accord
     assert breached(accord) & {kept, missed} == {missed}
     # Not even for a moment: the log of events is the whole past.
     told = wait_for(
-        "the breach to be published", lambda: find_told(accord, missed, "sla.breached.v1"), timeout_s=WITHIN_S
+        "the breach to be published", lambda: find_published(accord, missed, "sla.breached.v1"), timeout_s=WITHIN_S
     )
     assert [type_ for key, type_ in told if key == kept] == ["sla.clock_started.v1", "sla.met.v1"]
     assert [type_ for key, type_ in told if key == missed] == ["sla.clock_started.v1", "sla.breached.v1"]

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from tests.chaos.conftest import ASK
-from tests.chaos.evidence import assert_exactly_what_was_acknowledged, await_settled, rows
-from tests.chaos.ledger import Ledger, Load, new_id
-from tests.system.running import Running
 
 from accord.contracts.envelope import headers_of
 from accord.contracts.topics import INTAKE_EVENTS, PARTITIONS_DEFAULT
 from accord.partitioning import hash_key
 from accord_local.demo.client import wait_for
+from tests.chaos.conftest import ASK
+from tests.chaos.evidence import assert_exactly_what_was_acknowledged, await_settled, rows
+from tests.chaos.ledger import Ledger, Load, new_id
+from tests.system.running import Running
 
 pytestmark = [
     pytest.mark.chaos,

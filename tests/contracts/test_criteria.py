@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from tests.effort import cases
 
-from accord.terms.criteria import DEPTH_MAX, LEAVES_MAX, MISSING, OPS, Criteria, compile_criteria, in_words
+from accord.terms.criteria import DEPTH_MAX, LEAVES_MAX, MISSING, OPS, Criteria, compile_criteria, describe_criteria
 from accord.terms.durations import format_duration
 from accord.terms.patterns import MATCHED_LENGTH_MAX
 
@@ -216,7 +216,7 @@ def test_criteria_are_written_back_as_they_were_read(tree: Tree) -> None:
 @settings(deadline=None)
 @given(trees)
 def test_every_tree_has_words(tree: Tree) -> None:
-    assert in_words(criteria(tree))
+    assert describe_criteria(criteria(tree))
 
 
 def test_an_explanation_names_the_actual_value_of_each_comparison() -> None:
@@ -455,7 +455,7 @@ def test_a_small_text_that_yaml_aliases_blow_up_is_refused_before_it_is_read() -
     ],
 )  # fmt: skip
 def test_criteria_read_as_a_phrase(tree: Tree, sentence: str) -> None:
-    assert in_words(criteria(tree)) == sentence
+    assert describe_criteria(criteria(tree)) == sentence
 
 
 def test_the_json_schema_lets_a_valid_tree_through() -> None:

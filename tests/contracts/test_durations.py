@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from accord.terms.durations import DURATION_MAX, Duration, DurationText, format_duration, in_words, parse_duration
+from accord.terms.durations import (
+    DURATION_MAX,
+    Duration,
+    DurationText,
+    describe_duration,
+    format_duration,
+    parse_duration,
+)
 
 durations = st.timedeltas(min_value=timedelta(), max_value=DURATION_MAX)
 
@@ -113,15 +120,15 @@ def test_a_model_says_where_and_why(value: object) -> None:
     ],
 )
 def test_a_duration_in_words(duration: timedelta, words: str) -> None:
-    assert in_words(duration) == words
+    assert describe_duration(duration) == words
 
 
 def test_business_time_is_told_in_hours_and_a_plan_in_weeks() -> None:
-    assert in_words(timedelta(hours=36), largest="hours") == "36 hours"
-    assert in_words(timedelta(days=15), largest="weeks") == "2 weeks and 1 day"
+    assert describe_duration(timedelta(hours=36), largest="hours") == "36 hours"
+    assert describe_duration(timedelta(days=15), largest="weeks") == "2 weeks and 1 day"
 
 
 def test_a_negative_duration_has_neither_text_nor_words() -> None:
-    for write in (format_duration, in_words):
+    for write in (format_duration, describe_duration):
         with pytest.raises(ValueError, match="not negative"):
             write(timedelta(seconds=-1))

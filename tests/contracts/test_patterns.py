@@ -15,11 +15,11 @@ from accord.terms.patterns import (
     PATTERN_LENGTH_MAX,
     PATTERNS_MAX,
     SIZE_MAX,
-    BadPattern,
+    InvalidPattern,
     check_pattern,
     check_patterns,
-    matcher,
-    whole_matcher,
+    make_matcher,
+    make_whole_matcher,
 )
 
 STALLING = r"(?:(?:a{0,100}){0,100}){0,5}q"
@@ -27,7 +27,7 @@ STALLING = r"(?:(?:a{0,100}){0,100}){0,5}q"
 
 
 def reason(pattern: str) -> str:
-    with pytest.raises(BadPattern) as refused:
+    with pytest.raises(InvalidPattern) as refused:
         check_pattern(pattern)
     return str(refused.value).removeprefix("is no regular expression that can be used here: ")
 
@@ -57,16 +57,16 @@ def reason(pattern: str) -> str:
 def test_pattern_matches(pattern: str, text: str, found: bool | None, whole: bool | None) -> None:
     if found is None:
         assert reason(pattern)
-        with pytest.raises(BadPattern):
-            whole_matcher(pattern)
+        with pytest.raises(InvalidPattern):
+            make_whole_matcher(pattern)
     else:
-        assert (matcher(pattern)(text), whole_matcher(pattern)(text)) == (found, whole)
+        assert (make_matcher(pattern)(text), make_whole_matcher(pattern)(text)) == (found, whole)
 
 
 @pytest.mark.parametrize("value", [None, 7, True, b"a", ["a"], "a" * (MATCHED_LENGTH_MAX + 1), "a\ud800"])
 def test_anything_but_a_text_of_bounded_length_matches_nothing(value: object) -> None:
-    assert not matcher("a*")(value)
-    assert not whole_matcher("a*.*")(value)
+    assert not make_matcher("a*")(value)
+    assert not make_whole_matcher("a*.*")(value)
 
 
 @pytest.mark.parametrize(
@@ -119,24 +119,24 @@ def test_what_only_looks_like_another_engines_operation_is_taken(pattern: str) -
     ],
 )
 def test_what_was_signed_for_the_former_engine_means_what_it_meant(pattern: str, text: str, other: str) -> None:
-    with pytest.raises(BadPattern):
+    with pytest.raises(InvalidPattern):
         check_pattern(pattern)
-    for matches in (matcher(pattern), whole_matcher(pattern)):
+    for matches in (make_matcher(pattern), make_whole_matcher(pattern)):
         assert (matches(text), matches(other), matches(None)) == (True, False, False)
 
 
 @pytest.mark.parametrize("pattern", ["(", "a)|(b", "(?=a)", "", "a" * (PATTERN_LENGTH_MAX + 1)])
 def test_what_no_engine_runs_is_refused_by_all(pattern: str) -> None:
-    for make in (check_pattern, matcher, whole_matcher):
-        with pytest.raises(BadPattern):
+    for make in (check_pattern, make_matcher, make_whole_matcher):
+        with pytest.raises(InvalidPattern):
             make(pattern)
 
 
 @given(st.text(max_size=PATTERN_LENGTH_MAX + 1), st.text(max_size=20))
 def test_any_text_is_a_pattern_or_refused(pattern: str, text: str) -> None:
     try:
-        matches = matcher(pattern)
-    except BadPattern:
+        matches = make_matcher(pattern)
+    except InvalidPattern:
         assert reason(pattern)
     else:
         assert matches(text) in (True, False)
@@ -144,7 +144,7 @@ def test_any_text_is_a_pattern_or_refused(pattern: str, text: str) -> None:
 
 def test_other_threads_run_while_a_text_is_matched() -> None:
     # Nothing but the engine gives the interpreter up here: were it held, the loop would run to its end.
-    matches, matched, stopped = matcher("(a?){1000}q"), 0, threading.Event()
+    matches, matched, stopped = make_matcher("(a?){1000}q"), 0, threading.Event()
 
     def match() -> None:
         nonlocal matched

@@ -14,7 +14,7 @@ from accord.contracts.base import EVENT_TYPES
 from accord.contracts.codec import decode_value, to_object
 from accord.contracts.examples import EXAMPLES
 from accord.contracts.schemas import asyncapi, example_event, json_schema
-from accord.contracts.topics import CONSUMED_BY, EVENTS_ON, TOPIC_OF, WAITED_FOR
+from accord.contracts.topics import AWAITED_TOPICS, CONSUMED_TOPICS, EVENTS_ON, TOPIC_OF
 
 TYPES = sorted(EVENT_TYPES)
 
@@ -158,7 +158,9 @@ def test_the_asyncapi_document_says_who_writes_and_who_reads_what(document: dict
         assert document["operations"][f"{service}-sends"]["channel"] == {"$ref": f"#/channels/{topic}"}
         assert document["channels"][topic]["messages"].keys() == {event.type for event in EVENTS_ON[topic]}
     receives = {name for name in document["operations"] if not name.endswith("-sends")}
-    assert receives == {f"{service}-receives-{topic}" for service, topics in CONSUMED_BY.items() for topic in topics}
+    assert receives == {
+        f"{service}-receives-{topic}" for service, topics in CONSUMED_TOPICS.items() for topic in topics
+    }
 
 
 def test_the_examples_in_the_asyncapi_document_fit_headers_and_payload(document: dict[str, Any]) -> None:
@@ -177,6 +179,6 @@ def test_the_asyncapi_document_is_plain_data() -> None:
 def test_every_event_type_is_written_by_a_service_and_no_topic_waits_for_itself() -> None:
     assert {event.type for events in EVENTS_ON.values() for event in events} == set(EVENT_TYPES)
     upstream: set[str] = set()
-    for service, topics in WAITED_FOR.items():
-        assert set(topics) <= upstream & set(CONSUMED_BY[service])
+    for service, topics in AWAITED_TOPICS.items():
+        assert set(topics) <= upstream & set(CONSUMED_TOPICS[service])
         upstream.add(TOPIC_OF[service])

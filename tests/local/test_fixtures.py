@@ -6,10 +6,10 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
-from tests.databases import Databases
 
 from accord_local.kafka import KafkaServer
 from accord_local.postgres import PostgresServer
+from tests.databases import Databases
 
 
 def _migrate(url: str) -> None:

@@ -13,14 +13,14 @@ from pathlib import Path
 import asyncpg
 import httpx
 import pytest
-from tests.conftest import DatabaseFactory
-from tests.system.known_leads import LEADS as OLIST
 
 import intake
 from accord.migrations.run import upgrade_sync
 from accord_local import keys
+from accord_local.import_file import parse_mapping
 from accord_local.processes import wait_for
-from accord_local.sending import mapping_of
+from tests.conftest import DatabaseFactory
+from tests.system.known_leads import LEADS as OLIST
 
 MIGRATIONS = Path(intake.__file__).parent / "migrations"
 PATIENCE_S = 100
@@ -158,7 +158,7 @@ def test_a_name_that_tells_nothing_needs_a_format(tmp_path: Path) -> None:
 
 
 def test_a_column_may_have_an_equals_sign() -> None:
-    assert mapping_of(["a=b=email"]) == '{"a=b": "email"}'
+    assert parse_mapping(["a=b=email"]) == '{"a=b": "email"}'
 
 
 @pytest.mark.skipif(not OLIST.exists(), reason="the leads of Olist do not lie beside the checkout")

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.system.running import Silent
 
 from accord.migrations.run import upgrade_sync
 from accord_local.kafka import KafkaServer
@@ -20,6 +19,7 @@ from accord_local.processes import ProcessIdentity, free_ports, wait_for, wait_g
 from accord_local.services import SERVICES, ServiceSpec, split_by_role
 from accord_local.stack import Stack, StackOptions
 from accord_local.state import StackState
+from tests.system.running import Silent
 
 MIGRATIONS = Path(__file__).parents[1] / "shared" / "kit_migrations"
 

@@ -200,8 +200,8 @@ def test_servers_die_with_a_parent_that_is_killed(short_dir: Path) -> None:
 @pytest.mark.slow
 def test_the_shared_servers_die_with_a_test_run_that_is_killed(short_dir: Path) -> None:
     holder = (
-        "import sys, time; from pathlib import Path; from accord_local.keeper import KeeperClient\n"
-        "client = KeeperClient.join(Path(sys.argv[1])); server = client.postgres()\n"
+        "import sys, time; from pathlib import Path; from accord_local.server_manager import ServerManagerClient\n"
+        "client = ServerManagerClient.join(Path(sys.argv[1])); server = client.postgres()\n"
         "print(server.execute('SELECT pg_postmaster_start_time()'), server.data_dir, flush=True); time.sleep(100)"
     )
     command = [sys.executable, "-c", holder, str(short_dir)]

@@ -206,7 +206,7 @@ def assert_nobody_listens(*ports: int) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_starts_in_the_background_tells_and_stops(directory: Path, stand_ins: None) -> None:
+def test_the_command_starts_in_the_background_tells_and_stops(directory: Path, fake_services: None) -> None:
     base, kafka = _ports(4)
     options = ["--port-base", str(base), "--kafka-port", str(kafka)]
     command = [sys.executable, "-m", "accord_local.cli", "up", "--detach", *options, "--data-dir", directory / "data"]
@@ -232,7 +232,7 @@ def test_the_command_starts_in_the_background_tells_and_stops(directory: Path, s
 
 
 @pytest.fixture
-def stand_ins(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def fake_services(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small programs in place of the four services."""
     for spec in SERVICES:
         write_package(directory, spec.package)

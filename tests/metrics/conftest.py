@@ -28,8 +28,8 @@ from accord.contracts.qualification_events import LeadAssigned, LeadStageChanged
 from accord.contracts.sla_events import ClockBreached, ClockMet, ClockStarted
 from accord.contracts.values import Campaign, DecimalText, Money, StageKind, utc
 from accord.db import Database
-from accord.messaging.consumer_store import note_watermarks
-from accord.messaging.ports import Reached
+from accord.messaging.consumer_store import store_watermarks
+from accord.messaging.ports import ConsumedWatermarks
 from accord.migrations.run import upgrade_sync
 from metrics.usecases.project import project_events
 
@@ -277,7 +277,7 @@ def set_watermark() -> Callable[..., Any]:
     async def run(database: Database, at: datetime) -> None:
         async with database.write_transaction() as unit_of_work:
             reached = dict.fromkeys(("intake-events", "qualification-events", "sla-events"), at)
-            await note_watermarks(await unit_of_work.connection(), Reached(reached))
+            await store_watermarks(await unit_of_work.connection(), ConsumedWatermarks(reached))
 
     return run
 

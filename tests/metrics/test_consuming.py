@@ -16,7 +16,7 @@ from accord.contracts.base import EventData
 from accord.contracts.envelope import Event, encode
 from accord.db import Database
 from accord.messaging import dead_letters
-from accord.messaging.kafka import client_options, ensure_topics, physical
+from accord.messaging.kafka import client_options, ensure_topics, physical_name
 from accord.settings import KafkaSettings
 from accord.workers import Worker
 from metrics import tables
@@ -67,7 +67,7 @@ async def consuming(metrics_url: str, cluster: KafkaSettings) -> AsyncIterator[W
 async def tables_of(url: str) -> dict[str, list[str]]:
     """What the projections hold, row by row as text, and how far the topics were read."""
     database = Database(url, application_name="test")
-    names = [*tables.KEPT, "consumer_position"]
+    names = [*tables.RETENTION, "consumer_position"]
     try:
         async with database.read_transaction() as conn:
             found = {
@@ -125,7 +125,7 @@ async def publish(cluster: KafkaSettings, topics: dict[str, list[EventData]], *,
     await producer.start()
     try:
         for name, events in topics.items():
-            topic = physical(cluster, TOPIC[name])
+            topic = physical_name(cluster, TOPIC[name])
             for data in events:
                 key, value, headers = encode(Event(uuid7(), f"/{name}", data))
                 for _ in range(2 if twice else 1):

@@ -21,7 +21,7 @@ from accord.contracts.qualification_events import LeadAssigned, LeadDecided, Lea
 from accord.contracts.sla_events import ClockBreached
 from accord.messaging.kafka import ensure_topics
 from accord.messaging.kafka_log import KafkaLog
-from accord.messaging.watermarks import Watermarks
+from accord.messaging.watermark_reader import WatermarkReader
 from accord.settings import KafkaSettings
 
 AWAITED_S = 60.0
@@ -104,7 +104,7 @@ class Topics:
     async def announced(self, topic: str) -> datetime:
         """What is announced of a topic, once something is."""
         settings = KafkaSettings(bootstrap_servers=self._bootstrap, topic_prefix=self._prefix)
-        heard, stop = Watermarks(KafkaLog(settings), consumer="test", topics=[topic]), asyncio.Event()
+        heard, stop = WatermarkReader(KafkaLog(settings), consumer="test", topics=[topic]), asyncio.Event()
         running = asyncio.create_task(heard.run(stop))
         async with asyncio.timeout(AWAITED_S):
             while (newest := heard.board.newest(topic)) is None:  # noqa: ASYNC110

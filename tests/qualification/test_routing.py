@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.terms.week import week_in
+from accord.terms.week import parse_week
 from qualification.routing.domain.assignment import Asked, Assignment, State, assign
 from qualification.routing.domain.checks import check_routing
 from qualification.routing.domain.document import Routing, RoutingDocument, compile_routing, handed_over
@@ -335,14 +335,14 @@ def test_after_a_breach_the_same_person_does_not_get_it_again():
 def test_hours_are_those_of_the_wall_clock(at, open_):
     hours = WorkingTime(
         ZoneInfo("America/Chicago"),
-        week_in({"mon-fri": ["09:00-12:00", "13:00-17:00"]}),
+        parse_week({"mon-fri": ["09:00-12:00", "13:00-17:00"]}),
         frozenset({date(2027, 1, 18)}),
     )
     assert hours.open_at(datetime.fromisoformat(at)) is open_
 
 
 def test_a_night_belongs_to_the_day_on_which_it_begins():
-    hours = WorkingTime(ZoneInfo("UTC"), week_in({"fri": ["22:00-06:00"]}))
+    hours = WorkingTime(ZoneInfo("UTC"), parse_week({"fri": ["22:00-06:00"]}))
     assert hours.open_at(datetime(2027, 1, 9, 5, 59, tzinfo=UTC))
     assert not hours.open_at(datetime(2027, 1, 8, 5, 59, tzinfo=UTC))
 

@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are imported by path; this makes `shared_kit` importable
 
-from shared_kit import Kit, kit, migrate_kit
+from shared_kit import Kit, migrate_kit, service_kit
 
 from accord.telemetry import configure_logging
 
@@ -25,7 +25,7 @@ def kit_database(database_factory: Callable[..., str]) -> str:
 
 
 @pytest.fixture
-async def house(kit_database: str, tmp_path: Path) -> AsyncIterator[Kit]:
+async def kit(kit_database: str, tmp_path: Path) -> AsyncIterator[Kit]:
     """The kit's service, with a client."""
-    async with kit(kit_database, tmp_path) as built:
+    async with service_kit(kit_database, tmp_path) as built:
         yield built

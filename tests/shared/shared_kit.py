@@ -111,7 +111,7 @@ class Kit:
 
 
 @asynccontextmanager
-async def kit(
+async def service_kit(
     url: str, tmp_path: Path, *routers: APIRouter | Callable[[Database], APIRouter], **options: Any
 ) -> AsyncIterator[Kit]:
     settings_options = {name: options.pop(name) for name in list(options) if name in Settings.model_fields}

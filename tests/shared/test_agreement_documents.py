@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accord.agreements.diff import diff
-from accord.agreements.documents import DEPTH_MAX, Unreadable, document, read
+from accord.agreements.documents import DEPTH_MAX, UnreadableDocument, document, read
 from accord.http.problems import pointer
 
 TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=("Cs",)), max_size=12)
@@ -116,7 +116,7 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
     ],
 )
 def test_what_yaml_may_not_hold(text: str, why: str) -> None:
-    with pytest.raises(Unreadable, match=why):
+    with pytest.raises(UnreadableDocument, match=why):
         read(text.encode(), yaml_text=True)
 
 
@@ -138,7 +138,7 @@ def test_what_yaml_may_not_hold(text: str, why: str) -> None:
     ],
 )
 def test_what_json_may_not_hold(text: bytes, why: str) -> None:
-    with pytest.raises(Unreadable, match=why):
+    with pytest.raises(UnreadableDocument, match=why):
         read(text, yaml_text=False)
 
 
@@ -149,7 +149,7 @@ def test_what_json_may_not_hold(text: bytes, why: str) -> None:
 def test_any_bytes_are_read_or_refused(body: bytes, yaml_text: bool) -> None:
     try:
         found = read(body, yaml_text=yaml_text)
-    except Unreadable:
+    except UnreadableDocument:
         return
     assert read(found.canonical.encode(), yaml_text=False) == found
 

@@ -16,7 +16,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from fastapi import APIRouter
-from shared_kit import KEYS, Kit, auth, kit, until, write_keys
+from shared_kit import KEYS, Kit, auth, service_kit, until, write_keys
 
 from accord.http import oidc
 from accord.http.auth import Caller, KeyStore, require
@@ -42,7 +42,7 @@ def who() -> APIRouter:
 
 @pytest.fixture
 async def shop(kit_database: str, tmp_path: Path) -> AsyncIterator[Kit]:
-    async with kit(kit_database, tmp_path, who()) as built:
+    async with service_kit(kit_database, tmp_path, who()) as built:
         yield built
 
 
@@ -236,7 +236,7 @@ def issuer() -> Iterator[Issuer]:
 
 @pytest.fixture
 async def club(kit_database: str, tmp_path: Path, issuer: Issuer) -> AsyncIterator[Kit]:
-    async with kit(kit_database, tmp_path, who(), oidc_issuer=issuer.url, oidc_audience="accord") as built:
+    async with service_kit(kit_database, tmp_path, who(), oidc_issuer=issuer.url, oidc_audience="accord") as built:
         yield built
 
 
@@ -355,7 +355,7 @@ async def test_keys_that_are_left_out_are_told_once(
             await tokens.verify(issuer.token(f"unknown-{number}", key=issuer.keys["one"]).encode())
     assert issuer.fetched == 5
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    told = [line for line in lines if line["event"] == "jwks_left_out"]
+    told = [line for line in lines if line["event"] == "jwks_keys_skipped"]
     assert len(told) == 1
     assert "OKP/X25519/-" in told[0]["kinds"]
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 from prometheus_client import Gauge
-from shared_kit import Kit, kit
+from shared_kit import Kit, service_kit
 
 from accord.collectors import Collector, CollectorSet
 from accord.contracts.intake_events import ActivityRecorded
@@ -103,8 +103,8 @@ async def test_what_hangs_holds_up_no_scrape_and_is_not_begun_twice(gauges: tupl
     release.set()
 
 
-async def test_the_outbox_is_shown_by_an_instance_that_publishes_nothing_while_kafka_is_away(house: Kit) -> None:
-    async with house.database.write_transaction() as unit_of_work:
+async def test_the_outbox_is_shown_by_an_instance_that_publishes_nothing_while_kafka_is_away(kit: Kit) -> None:
+    async with kit.database.write_transaction() as unit_of_work:
         unit_of_work.publish(
             *(
                 ActivityRecorded(
@@ -119,14 +119,14 @@ async def test_the_outbox_is_shown_by_an_instance_that_publishes_nothing_while_k
                 for _ in range(3)
             )
         )
-    shown = (await house.client.get("/metrics")).text
+    shown = (await kit.client.get("/metrics")).text
     assert "accord_outbox_rows 3.0\n" in shown
     assert 'accord_collector_up{collector="outbox"} 1.0\n' in shown
 
 
-async def test_without_its_database_an_instance_shows_no_healthy_value(house: Kit, tmp_path: Path) -> None:
-    assert "accord_outbox_rows 0.0\n" in (await house.client.get("/metrics")).text
-    async with kit("postgresql://nobody@127.0.0.1:1/none", tmp_path) as lost:
+async def test_without_its_database_an_instance_shows_no_healthy_value(kit: Kit, tmp_path: Path) -> None:
+    assert "accord_outbox_rows 0.0\n" in (await kit.client.get("/metrics")).text
+    async with service_kit("postgresql://nobody@127.0.0.1:1/none", tmp_path) as lost:
         shown = (await lost.client.get("/metrics")).text
     assert "accord_outbox_rows NaN\n" in shown
     assert "accord_outbox_age_seconds NaN\n" in shown

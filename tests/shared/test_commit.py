@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from fastapi import APIRouter
-from shared_kit import CONTENT, Kit, auth, kit
+from shared_kit import CONTENT, Kit, auth, service_kit
 from sqlalchemy.engine import make_url
 
 from accord.batching import GroupCommit
 from accord.db import CommitOutcomeUnknown, Database
-from accord.http.problems import problem_of
+from accord.http.problems import to_problem
 
 BREAK_COMMITS = """
     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -31,39 +31,39 @@ END_AT_COMMITS = """
 """
 
 
-async def break_commits(house: Kit, table: str, state: str = "XX000") -> None:
-    async with house.database.engine.begin() as conn:
+async def break_commits(kit: Kit, table: str, state: str = "XX000") -> None:
+    async with kit.database.engine.begin() as conn:
         raw = await conn.get_raw_connection()
         await raw.driver_connection.execute(BREAK_COMMITS.format(table=table, state=state))
 
 
-async def test_a_commit_that_fails_is_an_error_answer_and_nothing_is_there(house: Kit) -> None:
-    await break_commits(house, "agreement_version")
-    response = await house.client.post("/v1/policy/versions", json=CONTENT, headers=auth("marketing"))
+async def test_a_commit_that_fails_is_an_error_answer_and_nothing_is_there(kit: Kit) -> None:
+    await break_commits(kit, "agreement_version")
+    response = await kit.client.post("/v1/policy/versions", json=CONTENT, headers=auth("marketing"))
     assert response.status_code == 500
     assert response.headers["content-type"] == "application/problem+json"
-    listed = await house.client.get("/v1/policy/versions", headers=auth("marketing"))
+    listed = await kit.client.get("/v1/policy/versions", headers=auth("marketing"))
     assert listed.json()["items"] == []
 
 
-async def test_events_that_cannot_be_saved_take_the_change_with_them(house: Kit) -> None:
-    await house.client.post("/v1/policy/versions", json=CONTENT, headers=auth("marketing"))
-    await break_commits(house, "outbox")
-    response = await house.client.post("/v1/policy/versions/1/propose", headers=auth("marketing"))
+async def test_events_that_cannot_be_saved_take_the_change_with_them(kit: Kit) -> None:
+    await kit.client.post("/v1/policy/versions", json=CONTENT, headers=auth("marketing"))
+    await break_commits(kit, "outbox")
+    response = await kit.client.post("/v1/policy/versions/1/propose", headers=auth("marketing"))
     assert response.status_code == 500
-    found = await house.client.get("/v1/policy/versions/1", headers=auth("marketing"))
+    found = await kit.client.get("/v1/policy/versions/1", headers=auth("marketing"))
     assert found.json()["status"] == "draft"
 
 
-async def test_a_commit_that_may_succeed_later_is_503(house: Kit) -> None:
-    await break_commits(house, "agreement_version", "40001")
-    response = await house.client.post("/v1/policy/versions", json=CONTENT, headers=auth("marketing"))
+async def test_a_commit_that_may_succeed_later_is_503(kit: Kit) -> None:
+    await break_commits(kit, "agreement_version", "40001")
+    response = await kit.client.post("/v1/policy/versions", json=CONTENT, headers=auth("marketing"))
     assert response.status_code == 503
     assert "retry-after" in response.headers
 
 
-async def test_a_database_that_is_away_is_503_and_says_so_in_readyz(house: Kit, tmp_path: Path) -> None:
-    async with kit("postgresql://nobody@127.0.0.1:1/none", tmp_path) as lost:
+async def test_a_database_that_is_away_is_503_and_says_so_in_readyz(kit: Kit, tmp_path: Path) -> None:
+    async with service_kit("postgresql://nobody@127.0.0.1:1/none", tmp_path) as lost:
         response = await lost.client.get("/v1/policy", headers=auth("marketing"))
         assert response.status_code == 503
         assert response.json()["type"] == "/problems/overloaded"
@@ -117,7 +117,7 @@ async def test_a_commit_whose_answer_is_lost_is_said_to_be_open_and_its_key_tell
     kit_database: str, tmp_path: Path
 ) -> None:
     """It was saved; nobody can know before the key is sent again."""
-    async with losing_answers_to_commits(kit_database) as url, kit(url, tmp_path) as one:
+    async with losing_answers_to_commits(kit_database) as url, service_kit(url, tmp_path) as one:
         headers = {**auth("marketing"), "Idempotency-Key": "draft-1"}
         response = await one.client.post("/v1/policy/versions", json=CONTENT, headers=headers)
         assert (response.status_code, response.json()["type"]) == (503, "/problems/outcome-unknown")
@@ -129,24 +129,24 @@ async def test_a_commit_whose_answer_is_lost_is_said_to_be_open_and_its_key_tell
         assert len(listed.json()["items"]) == 1
 
 
-async def test_a_commit_during_which_the_server_ends_is_open_and_its_key_tells(house: Kit) -> None:
+async def test_a_commit_during_which_the_server_ends_is_open_and_its_key_tells(kit: Kit) -> None:
     """It was not saved; nobody can know before the key is sent again."""
-    async with house.database.engine.begin() as conn:
+    async with kit.database.engine.begin() as conn:
         raw = await conn.get_raw_connection()
         await raw.driver_connection.execute(END_AT_COMMITS)
     headers = {**auth("marketing"), "Idempotency-Key": "draft-1"}
-    response = await house.client.post("/v1/policy/versions", json=CONTENT, headers=headers)
+    response = await kit.client.post("/v1/policy/versions", json=CONTENT, headers=headers)
     assert (response.status_code, response.json()["type"]) == (503, "/problems/outcome-unknown")
-    async with house.database.engine.begin() as conn:
+    async with kit.database.engine.begin() as conn:
         await conn.exec_driver_sql("DROP TRIGGER end_at_commit ON agreement_version")
-    again = await house.client.post("/v1/policy/versions", json=CONTENT, headers=headers)
+    again = await kit.client.post("/v1/policy/versions", json=CONTENT, headers=headers)
     assert (again.status_code, again.headers.get("idempotency-replayed")) == (201, None)
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01", "57014", "55P03"])
-async def test_a_commit_that_the_server_rolls_back_is_not_open(house: Kit, state: str) -> None:
-    await break_commits(house, "agreement_version", state)
-    response = await house.client.post("/v1/policy/versions", json=CONTENT, headers=auth("marketing"))
+async def test_a_commit_that_the_server_rolls_back_is_not_open(kit: Kit, state: str) -> None:
+    await break_commits(kit, "agreement_version", state)
+    response = await kit.client.post("/v1/policy/versions", json=CONTENT, headers=auth("marketing"))
     assert (response.status_code, response.json()["type"]) == (503, "/problems/overloaded")
 
 
@@ -167,14 +167,14 @@ async def test_what_is_lost_before_the_commit_or_after_it_says_nothing_of_what_w
 
         return router
 
-    async with kit(kit_database, tmp_path, two_steps) as one:
+    async with service_kit(kit_database, tmp_path, two_steps) as one:
         response = await one.client.post("/twice")
         assert (response.status_code, response.json()["type"]) == (503, "/problems/overloaded")
         assert "othing was" not in response.json()["detail"]
         assert "Idempotency-Key" in response.json()["detail"]
 
 
-async def test_requests_of_one_batch_are_all_told_and_none_is_tried_alone(house: Kit) -> None:
+async def test_requests_of_one_batch_are_all_told_and_none_is_tried_alone(kit: Kit) -> None:
     """A batch whose commit is open must not be halved and done again without its keys."""
     applied: list[list[int]] = []
 
@@ -189,5 +189,5 @@ async def test_requests_of_one_batch_are_all_told_and_none_is_tried_alone(house:
     stop.set()
     await running
     assert applied == [[1, 2, 3]]
-    problems = [problem_of(answer) for answer in answers if isinstance(answer, Exception)]
+    problems = [to_problem(answer) for answer in answers if isinstance(answer, Exception)]
     assert [problem.type for problem in problems if problem] == ["/problems/outcome-unknown"] * 3

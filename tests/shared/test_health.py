@@ -122,14 +122,14 @@ async def test_probes_at_once_ask_a_server_once() -> None:
     assert asks == 1
 
 
-async def test_process_that_holds_all_of_its_own_connections_is_stuck(house: Kit) -> None:
+async def test_process_that_holds_all_of_its_own_connections_is_stuck(kit: Kit) -> None:
     worker = SupervisedWorker(Silent(), restarts=True)
     stop = asyncio.Event()
     running = asyncio.create_task(worker.run(stop))
     async with AsyncExitStack() as held:
-        for _ in range(house.database.engine.pool.size()):  # type: ignore[attr-defined]
-            await held.enter_async_context(house.database.engine.connect())
-        assert await asked(house.service.health("api", [worker]), "/livez") == (
+        for _ in range(kit.database.engine.pool.size()):  # type: ignore[attr-defined]
+            await held.enter_async_context(kit.database.engine.connect())
+        assert await asked(kit.service.health("api", [worker]), "/livez") == (
             503,
             {"status": "stuck", "problems": ["silent: stuck"]},
         )

@@ -12,28 +12,28 @@ from typing import Annotated
 import pytest
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
-from shared_kit import CONTENT, Kit, auth, kit
+from shared_kit import CONTENT, Kit, auth, service_kit
 from sqlalchemy import text
 
 from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.idempotency import (
-    KEPT,
+    RETENTION,
     Answer,
-    Done,
     Fresh,
     IdempotencyRequest,
+    IdempotentResult,
     InFlight,
-    OtherRequest,
+    KeyReused,
     Replay,
-    answered,
     claim,
-    claimed,
+    claim_requests,
+    complete_requests,
     erase,
+    execute_once,
     idempotency,
     idempotency_worker,
     make_idempotency_request,
-    once,
     store,
 )
 
@@ -67,7 +67,7 @@ def notes(database: Database) -> APIRouter:
                     raise RuntimeError("after the effect")
                 return Answer(201, f'{{"id": {number}}}'.encode(), {"location": f"/notes/{number}", "x-other": "1"})
 
-            done = await once(unit_of_work, idempotency_request, act, lambda answer: answer)
+            done = await execute_once(unit_of_work, idempotency_request, act, lambda answer: answer)
         return done.answer.response()
 
     return router
@@ -77,7 +77,7 @@ def notes(database: Database) -> APIRouter:
 async def shop(kit_database: str, tmp_path: Path) -> AsyncIterator[Kit]:
     entered.clear()
     release.clear()
-    async with kit(kit_database, tmp_path, notes) as built:
+    async with service_kit(kit_database, tmp_path, notes) as built:
         async with built.database.write_transaction() as unit_of_work:
             await unit_of_work.conn.exec_driver_sql("CREATE TABLE note (id serial PRIMARY KEY, words text)")
         yield built
@@ -176,9 +176,9 @@ async def test_a_batch_of_keys_gets_a_verdict_each(shop: Kit) -> None:
     assert verdicts == [
         Fresh(),
         Replay(Answer(201, b"saved", {"location": "/x"}, replayed=True)),
-        OtherRequest(),
+        KeyReused(),
         InFlight(),
-        OtherRequest(),
+        KeyReused(),
         Fresh(),
     ]
 
@@ -206,16 +206,20 @@ async def test_what_left_no_trace_frees_its_key_and_a_saved_answer_says_whom_it_
     )
 
     def encode(rows: int) -> Answer:
-        return Answer(201, b"%d rows" % rows, subject=person, kept=rows > 0)
+        return Answer(201, b"%d rows" % rows, subject=person, is_saved=rows > 0)
 
-    async def batch(*results: int) -> list[Done[int] | Exception]:
+    async def batch(*results: int) -> list[IdempotentResult[int] | Exception]:
         async with shop.database.write_transaction() as unit_of_work:
-            verdicts = await claimed(unit_of_work, [*idempotency_requests, None])
-            return await answered(unit_of_work, [*idempotency_requests, None], verdicts, results, encode)
+            verdicts = await claim_requests(unit_of_work, [*idempotency_requests, None])
+            return await complete_requests(unit_of_work, [*idempotency_requests, None], verdicts, results, encode)
 
-    assert await batch(1, 0, 2) == [Done(rows, encode(rows)) for rows in (1, 0, 2)]
+    assert await batch(1, 0, 2) == [IdempotentResult(rows, encode(rows)) for rows in (1, 0, 2)]
     saved = Answer(201, b"1 rows", replayed=True, subject=person)
-    assert await batch(3, 4) == [Done(None, saved), Done(3, encode(3)), Done(4, encode(4))]
+    assert await batch(3, 4) == [
+        IdempotentResult(None, saved),
+        IdempotentResult(3, encode(3)),
+        IdempotentResult(4, encode(4)),
+    ]
 
 
 async def test_an_answer_goes_with_whom_it_speaks_of_and_a_repeated_request_brings_nobody_back(shop: Kit) -> None:
@@ -239,14 +243,14 @@ async def test_an_answer_goes_with_whom_it_speaks_of_and_a_repeated_request_brin
         )
         rows = await unit_of_work.conn.exec_driver_sql("SELECT k::text FROM idempotency_key k")
         assert not any("@" in row[0] or theirs.sha256.hex() in row[0] for row in rows)
-    gone, changed, kept = (verdict.answer for verdict in verdicts if isinstance(verdict, Replay))
-    assert (gone.status, changed.status, kept.body) == (410, 410, b"saved")
+    gone, changed, is_saved = (verdict.answer for verdict in verdicts if isinstance(verdict, Replay))
+    assert (gone.status, changed.status, is_saved.body) == (410, 410, b"saved")
 
 
 async def test_the_digest_of_an_erased_key_is_forgotten_with_the_others(shop: Kit) -> None:
     idempotency_request, person = make_idempotency_request("web", "k", b"1"), uuid.uuid4()
     async with shop.database.write_transaction() as unit_of_work:
-        old = unit_of_work.now - KEPT - timedelta(seconds=1)
+        old = unit_of_work.now - RETENTION - timedelta(seconds=1)
         await claim(unit_of_work.conn, [idempotency_request], old)
         await store(unit_of_work.conn, [(idempotency_request, Answer(201, b"saved", subject=person))])
         await erase(unit_of_work.conn, [person])
@@ -258,17 +262,17 @@ async def test_the_digest_of_an_erased_key_is_forgotten_with_the_others(shop: Ki
 
 
 async def test_keys_are_forgotten_after_seven_days_and_may_be_used_anew(shop: Kit) -> None:
-    kept, old = make_idempotency_request("web", "kept", b"1"), make_idempotency_request("web", "old", b"1")
+    is_saved, old = make_idempotency_request("web", "kept", b"1"), make_idempotency_request("web", "old", b"1")
     async with shop.database.write_transaction() as unit_of_work:
-        await claim(unit_of_work.conn, [kept], unit_of_work.now)
-        await claim(unit_of_work.conn, [old], unit_of_work.now - KEPT - timedelta(seconds=1))
+        await claim(unit_of_work.conn, [is_saved], unit_of_work.now)
+        await claim(unit_of_work.conn, [old], unit_of_work.now - RETENTION - timedelta(seconds=1))
         assert await claim(unit_of_work.conn, [make_idempotency_request("web", "old", b"2")], unit_of_work.now) == [
             Fresh()
         ]
         await claim(
             unit_of_work.conn,
             [make_idempotency_request("web", "gone", b"1")],
-            unit_of_work.now - KEPT - timedelta(seconds=1),
+            unit_of_work.now - RETENTION - timedelta(seconds=1),
         )
     worker = idempotency_worker(shop.database)
     assert await worker._work() is False

@@ -10,7 +10,7 @@ import httpx
 from fastapi import APIRouter
 from hypothesis import given
 from hypothesis import strategies as st
-from shared_kit import auth, kit
+from shared_kit import auth, service_kit
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -40,7 +40,7 @@ def test_after_retry_after_a_request_is_allowed() -> None:
 
 
 async def test_a_key_over_its_rate_is_told_when_to_come_back(kit_database: str, tmp_path: Path) -> None:
-    async with kit(kit_database, tmp_path, rate_limit_per_s=0.01, rate_limit_burst=2) as shop:
+    async with service_kit(kit_database, tmp_path, rate_limit_per_s=0.01, rate_limit_burst=2) as shop:
         first = await shop.client.get("/v1/policy/versions", headers=auth("reader"))
         assert first.status_code == 200
         assert first.headers["ratelimit-policy"] == '"key";q=2;w=200'
@@ -54,7 +54,7 @@ async def test_a_key_over_its_rate_is_told_when_to_come_back(kit_database: str, 
 
 
 async def test_the_rate_is_taken_before_the_scope_is_looked_at(kit_database: str, tmp_path: Path) -> None:
-    async with kit(kit_database, tmp_path, rate_limit_per_s=0.01, rate_limit_burst=1) as shop:
+    async with service_kit(kit_database, tmp_path, rate_limit_per_s=0.01, rate_limit_burst=1) as shop:
         answers = [await shop.client.post("/v1/policy/versions", headers=auth("reader"), content=b"x") for _ in "12"]
         assert [answer.status_code for answer in answers] == [403, 429]
 
@@ -72,7 +72,7 @@ async def test_one_request_more_than_can_be_taken_is_503_before_any_work(kit_dat
         await release.wait()
         return "done"
 
-    async with kit(kit_database, tmp_path, router, requests_in_flight_max=3) as shop:
+    async with service_kit(kit_database, tmp_path, router, requests_in_flight_max=3) as shop:
         running = [asyncio.create_task(shop.client.post("/slow")) for _ in range(3)]
         for _ in running:
             await entered.acquire()
@@ -99,7 +99,7 @@ async def test_a_streamed_body_has_its_own_limit_and_arrives_in_pieces(kit_datab
             yield b"x" * 100
 
     routes = [Route("/v1/imports", take, methods=["POST"])]
-    async with kit(
+    async with service_kit(
         kit_database, tmp_path, routes=routes, streamed_bytes_max={"/v1/imports": 1_000}, body_bytes_max=200
     ) as shop:
         fits = await shop.client.post("/v1/imports", content=chunks(10))

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
-from shared_kit import Kit, auth, kit
+from shared_kit import Kit, auth, service_kit
 from shared_process import process
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -61,7 +61,7 @@ LAMPS = {
 @pytest.fixture
 async def shop(kit_database: str, tmp_path: Path) -> AsyncIterator[Kit]:
     routes = [Route("/v1/lamps", lamps, methods=["POST"])]
-    async with kit(kit_database, tmp_path, routes=routes, openapi_paths=LAMPS) as built:
+    async with service_kit(kit_database, tmp_path, routes=routes, openapi_paths=LAMPS) as built:
         yield built
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.http.paging import decode_cursor, encode_cursor, page_of, place_after
+from accord.http.paging import decode_cursor, decode_single_cursor, encode_cursor, make_page
 from accord.http.problems import Problem
 
 moments = st.datetimes(datetime(1970, 1, 1), datetime(2199, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001 - bounds are naive there
@@ -21,8 +21,8 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x0
 @given(moments, st.uuids(), st.integers(-(2**63) + 1, 2**63 - 1), texts)
 def test_a_place_comes_back_as_it_was(at: datetime, id_: UUID, number: int, text: str) -> None:
     assert decode_cursor(encode_cursor(at, number, id_), datetime, int, UUID) == (at, number, id_)
-    assert place_after(encode_cursor(text), str) == text
-    assert place_after(None, UUID) is None
+    assert decode_single_cursor(encode_cursor(text), str) == text
+    assert decode_single_cursor(None, UUID) is None
 
 
 def cursor_of(*place: object) -> str:
@@ -53,14 +53,14 @@ def cursor_of(*place: object) -> str:
 )
 def test_what_is_no_cursor_of_the_list_is_refused(cursor: str, kind: type[UUID]) -> None:
     with pytest.raises(Problem) as refused:
-        place_after(cursor, kind)
+        decode_single_cursor(cursor, kind)
     assert refused.value.status == 422
     assert refused.value.errors[0]["parameter"] == "cursor"
 
 
 def test_a_page_ends_with_the_place_of_its_last_item_if_there_is_more() -> None:
     ids = [uuid4() for _ in range(3)]
-    items, cursor = page_of(ids, 2, lambda id_: id_)
+    items, cursor = make_page(ids, 2, lambda id_: id_)
     assert items == ids[:2]
-    assert place_after(cursor, UUID) == ids[1]
-    assert page_of(ids, 3, lambda id_: id_) == (ids, None)
+    assert decode_single_cursor(cursor, UUID) == ids[1]
+    assert make_page(ids, 3, lambda id_: id_) == (ids, None)

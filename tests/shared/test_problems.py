@@ -12,7 +12,7 @@ import httpx
 import pytest
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
-from shared_kit import Kit, auth, kit
+from shared_kit import Kit, auth, service_kit
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -71,7 +71,7 @@ async def hot(request: Request) -> JSONResponse:
 @pytest.fixture
 async def shop(kit_database: str, tmp_path: Path) -> AsyncIterator[Kit]:
     routes = [Route("/hot", hot, methods=["POST"])]
-    async with kit(kit_database, tmp_path, things(), routes=routes, body_bytes_max=10_000) as built:
+    async with service_kit(kit_database, tmp_path, things(), routes=routes, body_bytes_max=10_000) as built:
         yield built
 
 

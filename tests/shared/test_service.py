@@ -121,7 +121,7 @@ async def test_a_worker_that_never_drains_does_not_hold_the_process(kit_database
     async with process(kit_database, tmp_path, "all", KIT_WORKER="never-drains", ACCORD_DRAIN_S="0.5") as running:
         await running.logged("started")
         assert await running.end(signal.SIGTERM) == 0
-        line = next(line for line in running.lines if line["event"] == "not_drained_in_time")
+        line = next(line for line in running.lines if line["event"] == "drain_timed_out")
         assert line["workers"] == ["kit-worker"]
 
 

@@ -28,7 +28,7 @@ from accord.http import tables as http
 from accord.messaging import tables as messaging
 from accord.migrations.run import upgrade_sync
 
-SHARED = messaging.KEPT | agreements.KEPT | http.KEPT
+SHARED = messaging.RETENTION | agreements.RETENTION | http.RETENTION
 SERVICES: dict[str, tuple[ModuleType, ModuleType]] = {
     "intake": (intake.main, intake.tables),
     "qualification": (qualification.main, qualification.tables),
@@ -91,7 +91,7 @@ PRUNED = {
 
 
 def retention_rules(service: str) -> dict[str, str]:
-    return SHARED | SERVICES[service][1].KEPT  # type: ignore[no-any-return]
+    return SHARED | SERVICES[service][1].RETENTION  # type: ignore[no-any-return]
 
 
 def id_at(moment: datetime) -> UUID:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
 from pydantic import BaseModel
-from shared_kit import CONTENT, Kit, auth, kit
+from shared_kit import CONTENT, Kit, auth, service_kit
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
@@ -120,12 +120,12 @@ def test_a_stack_trace_names_places_and_quotes_nothing(lines: Any) -> None:
     assert "initech" not in json.dumps(line)
 
 
-async def test_an_error_of_the_database_is_named_without_the_row(house: Kit, lines: Any) -> None:
-    async with house.database.write_transaction() as unit_of_work:
+async def test_an_error_of_the_database_is_named_without_the_row(kit: Kit, lines: Any) -> None:
+    async with kit.database.write_transaction() as unit_of_work:
         await unit_of_work.conn.execute(text("CREATE TABLE person (email text CONSTRAINT person_email_key UNIQUE)"))
 
     async def insert() -> None:
-        async with house.database.write_transaction() as unit_of_work:
+        async with kit.database.write_transaction() as unit_of_work:
             await unit_of_work.conn.execute(text("INSERT INTO person VALUES (:e)"), {"e": "ada@initech.example"})
 
     await insert()
@@ -151,7 +151,7 @@ async def test_a_request_is_joined_with_its_log_lines_its_trace_and_its_events(
 
     trace_id = "0af7651916cd43dd8448eb211c80319c"
     headers = {"traceparent": f"00-{trace_id}-b7ad6b7169203331-01", "X-Request-Id": "r-1", **auth("marketing")}
-    async with kit(kit_database, tmp_path, router) as shop:
+    async with service_kit(kit_database, tmp_path, router) as shop:
         assert trace_id in (await shop.client.get("/trace", headers=headers)).json()
         own = (await shop.client.get("/trace")).json()
         assert own is not None
@@ -168,10 +168,10 @@ async def test_a_request_is_joined_with_its_log_lines_its_trace_and_its_events(
     assert not trace.get_current_span().get_span_context().is_valid
 
 
-async def test_metrics_count_by_route_template_and_never_by_what_was_asked(house: Kit) -> None:
+async def test_metrics_count_by_route_template_and_never_by_what_was_asked(kit: Kit) -> None:
     for path in ("/v1/policy/versions/77", "/v1/policy/versions/78", "/made-up/ada@initech.example"):
-        await house.client.get(path, headers=auth("reader"))
-    await house.client.request("BREW", "/v1/policy")
+        await kit.client.get(path, headers=auth("reader"))
+    await kit.client.request("BREW", "/v1/policy")
     routes = {
         sample.labels["route"]
         for metric in REGISTRY.collect()
@@ -180,7 +180,7 @@ async def test_metrics_count_by_route_template_and_never_by_what_was_asked(house
     }
     assert "/v1/policy/versions/{version}" in routes
     assert not any("77" in route or "initech" in route for route in routes)
-    text_ = (await house.client.get("/metrics")).text
+    text_ = (await kit.client.get("/metrics")).text
     assert "process_resident_memory_bytes" in text_
     assert "BREW" not in text_
 
@@ -237,7 +237,7 @@ def test_what_is_held_back_is_told_by_whatever_is_logged_next(lines: Any, time: 
 def test_lines_that_differ_are_all_written(lines: Any, time: Time) -> None:
     log = structlog.get_logger("x")
     for offset in range(50):
-        log.error("event_set_aside", topic="intake-events", partition=1, offset=offset)
+        log.error("event_dead_lettered", topic="intake-events", partition=1, offset=offset)
         log.info("done")
     for error in ("TimeoutError", "OSError"):
         log.warning("round_failed", error=error)

@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import asyncpg
-from tests.simulation.process import Nature, Process
+
+from tests.simulation.process import Environment, Process
 
 T = TypeVar("T")
 
@@ -29,8 +30,8 @@ _NOTICED_LATE_S_MAX = 2.0
 class Server:
     """A primary."""
 
-    def __init__(self, nature: Nature, name: str, offset: timedelta) -> None:
-        self.nature = nature
+    def __init__(self, environment: Environment, name: str, offset: timedelta) -> None:
+        self.environment = environment
         self.name = name
         self.offset = offset
         self.tables: dict[str, dict[Any, Row]] = defaultdict(dict)
@@ -49,12 +50,12 @@ class Server:
         self._waiting: dict[tuple[str, Any], deque[asyncio.Future[None]]] = {}
 
     def now(self) -> datetime:
-        return self.nature.now(self.offset)
+        return self.environment.now(self.offset)
 
     async def connect(self, process: Process) -> Session:
         """A connection of its own."""
         await process.step()
-        await self.nature.travel()
+        await self.environment.travel()
         return self.take_pooled(process)
 
     def take_pooled(self, process: Process) -> Session:
@@ -81,7 +82,7 @@ class Server:
         self.tables = defaultdict(dict, {name: dict(rows) for name, rows in tables.items()})
 
     def wait_for(self, key: tuple[str, Any]) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = self.nature.loop.create_future()
+        future: asyncio.Future[None] = self.environment.loop.create_future()
         self._waiting.setdefault(key, deque()).append(future)
         return future
 
@@ -111,15 +112,15 @@ class Session:
 
     async def call(self, statement: Callable[..., T], *args: Any) -> T:
         """Have the server run a statement: a function that looks at it and changes it at one moment."""
-        process, nature = self.process, self.server.nature
+        process, environment = self.process, self.server.environment
         await process.step()
-        await nature.travel()
-        if nature.happens(nature.odds.lose_connection):
+        await environment.travel()
+        if environment.happens(environment.odds.lose_connection):
             self.drop()
         self.check_alive()
         result = statement(*args)
-        if nature.rng.random() < 0.25:
-            await nature.travel()
+        if environment.rng.random() < 0.25:
+            await environment.travel()
             await process.step()
             self.check_alive()
         return result
@@ -128,12 +129,12 @@ class Session:
         """Begin a transaction. A unit of work takes the unit of work lock first, and reads its time after that."""
         if self.server.reads_time_early:
             now = self.server.now()
-            await asyncio.sleep(0.2 * self.server.nature.rng.random())
+            await asyncio.sleep(0.2 * self.server.environment.rng.random())
             await self.call(self._begin, unit_of_work)
             return now
         await self.call(self._begin, unit_of_work)
-        if unit_of_work and self.server.nature.rng.random() < 0.3:
-            await self.server.nature.travel()
+        if unit_of_work and self.server.environment.rng.random() < 0.3:
+            await self.server.environment.travel()
             self.check_alive()
         return self.server.now()
 
@@ -144,21 +145,21 @@ class Session:
 
     async def commit(self) -> None:
         """Raises if the answer is lost, and then nobody knows."""
-        process, nature = self.process, self.server.nature
+        process, environment = self.process, self.server.environment
         await process.step()
         if self.server.releases_lock_early:
             self.server.unit_of_work.pop(self.number, None)
-            await asyncio.sleep(0.2 * nature.rng.random())
-        await nature.travel()
-        if nature.happens(nature.odds.lose_connection):
-            if nature.rng.random() < 0.5 and self.is_alive:
+            await asyncio.sleep(0.2 * environment.rng.random())
+        await environment.travel()
+        if environment.happens(environment.odds.lose_connection):
+            if environment.rng.random() < 0.5 and self.is_alive:
                 self._apply()
             self.drop()
         self.check_alive()
         self._apply()
         # Visible now; the locks go a moment later, whatever becomes of the client. The session goes back to its pool.
-        nature.loop.call_later(0.002 * nature.rng.random(), self.drop)
-        await nature.travel()
+        environment.loop.call_later(0.002 * environment.rng.random(), self.drop)
+        await environment.travel()
         await process.step()
 
     def _apply(self) -> None:
@@ -177,13 +178,13 @@ class Session:
         if not self.is_alive:
             return
         await self.process.step()
-        await self.server.nature.travel()
+        await self.server.environment.travel()
         self.drop()
 
     async def lock(self, table: str, key: Any) -> Row | None:
         """SELECT … FOR UPDATE, or the wait of an INSERT for another that has the same key; the row as it is then."""
         server, at = self.server, (table, key)
-        deadline = server.nature.loop.time() + _LOCK_TIMEOUT_S
+        deadline = server.environment.loop.time() + _LOCK_TIMEOUT_S
         while (holder := server.row_locks.get(at)) is not None and holder is not self:
             try:
                 async with asyncio.timeout_at(deadline):
@@ -253,7 +254,7 @@ class Session:
 
     def _client_died(self) -> None:
         """The server hears of it by the end of the stream, or, if the machine vanished, when it gives up waiting."""
-        nature = self.server.nature
+        environment = self.server.environment
         if self.is_alive:
-            late = nature.rng.random() < 0.2
-            nature.loop.call_later(nature.rng.random() * (_NOTICED_LATE_S_MAX if late else 0.01), self.drop)
+            late = environment.rng.random() < 0.2
+            environment.loop.call_later(environment.rng.random() * (_NOTICED_LATE_S_MAX if late else 0.01), self.drop)

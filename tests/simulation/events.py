@@ -7,15 +7,14 @@ from contextlib import contextmanager
 from typing import ClassVar, Literal
 from unittest import mock
 
-from tests.simulation.process import CURRENT
-
 from accord.contracts import envelope
 from accord.contracts.base import EVENT_TYPES, EventData, LeadEvent
 from accord.contracts.values import Timestamp
 from accord.messaging import consumer
+from tests.simulation.process import CURRENT
 
 
-class LeadTold(LeadEvent, frozen=True, kw_only=True):
+class LeadReported(LeadEvent, frozen=True, kw_only=True):
     """Intake: something happened with a lead. It opens a clock, answers it, is acted on by qualification, or is only noted."""
 
     type: ClassVar[str] = "sim.told.v1"
@@ -28,13 +27,13 @@ class LeadTold(LeadEvent, frozen=True, kw_only=True):
     """Consumers that cannot apply it before they are mended."""
 
 
-class LeadNoted(LeadEvent, frozen=True, kw_only=True):
+class LeadAdded(LeadEvent, frozen=True, kw_only=True):
     """Intake: a type that programs know from their second version on."""
 
     type: ClassVar[str] = "sim.noted.v2"
 
 
-class LeadFollowed(LeadEvent, frozen=True, kw_only=True):
+class LeadReacted(LeadEvent, frozen=True, kw_only=True):
     """Qualification: what follows from intake's event `cause`, by acting on it or by time alone."""
 
     type: ClassVar[str] = "sim.followed.v1"
@@ -44,7 +43,7 @@ class LeadFollowed(LeadEvent, frozen=True, kw_only=True):
     """When intake recorded what it follows from, or when time brought it about."""
 
 
-_TYPES: dict[str, type[EventData]] = {cls.type: cls for cls in (LeadTold, LeadNoted, LeadFollowed)}
+_TYPES: dict[str, type[EventData]] = {cls.type: cls for cls in (LeadReported, LeadAdded, LeadReacted)}
 
 
 class _KnownTypes(dict[str, type[EventData]]):

@@ -16,11 +16,12 @@ from uuid import UUID
 import asyncpg
 from aiokafka.errors import KafkaError
 from msgspec.structs import replace as replace_fields
-from tests.simulation.database import Server
 
 from accord.contracts.envelope import event_id_of
 from accord.contracts.watermarks import Announcement, decode_announcement, encode_announcement
+from accord.messaging.announcement_board import AnnouncementBoard
 from accord.messaging.ports import (
+    ConsumedWatermarks,
     Debts,
     EventLog,
     Lane,
@@ -31,11 +32,10 @@ from accord.messaging.ports import (
     Partition,
     Position,
     Progress,
-    Reached,
     Resting,
     Writers,
 )
-from accord.messaging.watermark import AnnouncementBoard
+from tests.simulation.database import Server
 
 if TYPE_CHECKING:
     from tests.simulation.services import Instance
@@ -60,9 +60,9 @@ class Faults:
     def server(self, server: Server) -> None:
         """Change what a server does."""
 
-    def newer_state(self, known: int, told: int) -> int:
+    def newer_state(self, known: int, reported: int) -> int:
         """Which of two states of a lead holds, by their sequences."""
-        return max(known, told)
+        return max(known, reported)
 
     def firing(self, firing: Any) -> Any:
         return firing
@@ -207,7 +207,7 @@ class _TrustingBoard(AnnouncementBoard):
         self._lanes.pop((topic, lane), None)
         super().add(topic, lane, announcement)
 
-    def reached(self, topics: Iterable[str], positions: Mapping[Partition, int]) -> Reached:
+    def reached(self, topics: Iterable[str], positions: Mapping[Partition, int]) -> ConsumedWatermarks:
         self._first_looks.clear()
         for topic in topics:
             super().reached([topic], {})
@@ -536,8 +536,8 @@ class StaleStateApplied(Faults):
 
     name = "stale-state-applied"
 
-    def newer_state(self, known: int, told: int) -> int:
-        return told
+    def newer_state(self, known: int, reported: int) -> int:
+        return reported
 
 
 class _WithoutLocks(Wrapped):

@@ -12,10 +12,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, NotEnoughReplicasError, RequestTimedOutError
-from tests.simulation.process import Nature, Process
 
 from accord.contracts.watermarks import WATERMARKS
 from accord.messaging.ports import LogPositionLost, LogReader, LogRecord, LogWriter, OutgoingRecord, Partition
+from tests.simulation.process import Environment, Process
 
 _REQUEST_TIMEOUT_S = 1.0
 _LATE_S_MAX = 1.5
@@ -32,8 +32,8 @@ class StoredRecord(NamedTuple):
 class Cluster:
     """The brokers."""
 
-    def __init__(self, nature: Nature) -> None:
-        self.nature = nature
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
         self.topics: dict[str, list[list[StoredRecord | None]]] = {}
         """By partition; None where compaction has removed a record."""
         self.partitions_default = 2
@@ -50,7 +50,7 @@ class Cluster:
 
     def append(self, topic: str, partition: int, records: Sequence[OutgoingRecord]) -> int:
         """The offset after them."""
-        stored, now = self.topics[topic][partition], self.nature.now()
+        stored, now = self.topics[topic][partition], self.environment.now()
         stored.extend(StoredRecord(key, value, headers, now) for key, value, headers in records)
         self.wake(topic)
         return len(stored)
@@ -70,7 +70,7 @@ class Cluster:
 
     def next_change(self, topics: Sequence[str]) -> asyncio.Future[None]:
         """Done once something is appended to one of these topics."""
-        future: asyncio.Future[None] = self.nature.loop.create_future()
+        future: asyncio.Future[None] = self.environment.loop.create_future()
         for topic in topics:
             self._waiting.setdefault(topic, []).append(future)
         return future
@@ -98,7 +98,7 @@ class MemoryLog:
 
     async def _reach(self) -> None:
         await self.process.step()
-        await self.cluster.nature.travel()
+        await self.cluster.environment.travel()
         if not self.cluster.is_up:
             raise KafkaConnectionError("no broker is reachable")
         await self.process.step()
@@ -108,7 +108,7 @@ class _Client:
     def __init__(self, cluster: Cluster, process: Process) -> None:
         self._cluster = cluster
         self._process = process
-        self._nature = cluster.nature
+        self._nature = cluster.environment
         self._counts: dict[str, int] = {}
         self._counted_at = 0.0
 
@@ -154,9 +154,9 @@ class MemoryWriter(_Client):
         return ends
 
     async def append(self, partition: int, records: Sequence[OutgoingRecord]) -> int:
-        nature = self._nature
+        environment = self._nature
         self._check_use(partition)
-        count = len(records) if nature.rng.random() < 0.7 else nature.rng.randint(1, len(records))
+        count = len(records) if environment.rng.random() < 0.7 else environment.rng.randint(1, len(records))
         self._busy.add(partition)
         try:
             await self._send(self._topic, partition, records[:count])
@@ -178,30 +178,32 @@ class MemoryWriter(_Client):
         await self._send(WATERMARKS, 0, [OutgoingRecord(key, value, [])])
 
     async def _send(self, topic: str, partition: int, records: Sequence[OutgoingRecord]) -> int:
-        nature, cluster = self._nature, self._cluster
+        environment, cluster = self._nature, self._cluster
         await self._process.step()
         is_sent = False
         try:
-            await nature.travel()
-            if nature.happens(nature.odds.fail_append):
+            await environment.travel()
+            if environment.happens(environment.odds.fail_append):
                 raise NotEnoughReplicasError
-            deadline = nature.loop.time() + _REQUEST_TIMEOUT_S
+            deadline = environment.loop.time() + _REQUEST_TIMEOUT_S
             while not cluster.is_up or (topic, partition) in cluster.unavailable:
-                if nature.loop.time() > deadline:
+                if environment.loop.time() > deadline:
                     raise RequestTimedOutError
-                await nature.loop.sleep(0.1)  # the client tries again by itself
+                await environment.loop.sleep(0.1)  # the client tries again by itself
             end = cluster.append(topic, partition, records)
             is_sent = True
-            if nature.trace and topic != WATERMARKS:
-                nature.trace(
+            if environment.trace and topic != WATERMARKS:
+                environment.trace(
                     "appended", topic, partition, end, [dict(record.headers)["ce_id"][-4:] for record in records]
                 )
         finally:
-            if not is_sent and nature.rng.random() < 0.5:
+            if not is_sent and environment.rng.random() < 0.5:
                 # On the wire when its writer gave up or died: it arrives all the same.
-                nature.loop.call_later(_LATE_S_MAX * nature.rng.random(), self._arrive_late, topic, partition, records)
+                environment.loop.call_later(
+                    _LATE_S_MAX * environment.rng.random(), self._arrive_late, topic, partition, records
+                )
         await self._answer()
-        if nature.happens(nature.odds.lose_ack):
+        if environment.happens(environment.odds.lose_ack):
             raise RequestTimedOutError
         return end
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from tests.simulation.events import LeadNoted, LeadTold
+from tests.simulation.events import LeadAdded, LeadReported
 
-Intake = Sequence[tuple[UUID, LeadTold | LeadNoted]]
+Intake = Sequence[tuple[UUID, LeadReported | LeadAdded]]
 """All that intake told, by event id."""
 
 
@@ -29,10 +29,10 @@ class ExpectedClock:
     """Whether a breach may have been told: nothing that answers in time could have been known by then."""
 
 
-def followed(told: Intake, discarded: Set[UUID]) -> dict[tuple[str, str, int], Answer]:
+def compute_reactions(reported: Intake, discarded: Set[UUID]) -> dict[tuple[str, str, int], Answer]:
     """What qualification tells, by lead, what it is and its cause."""
     found: dict[tuple[str, str, int], Answer] = {}
-    events = [event for id_, event in told if id_ not in discarded and isinstance(event, LeadTold)]
+    events = [event for id_, event in reported if id_ not in discarded and isinstance(event, LeadReported)]
     stops: dict[str, list[datetime]] = {}
     for event in events:
         if event.what in ("answer", "act"):
@@ -48,10 +48,10 @@ def followed(told: Intake, discarded: Set[UUID]) -> dict[tuple[str, str, int], A
 
 
 def clocks(
-    told: Intake, follows: Mapping[tuple[str, str, int], Answer], discarded: Set[UUID]
+    reported: Intake, follows: Mapping[tuple[str, str, int], Answer], discarded: Set[UUID]
 ) -> dict[tuple[str, int], ExpectedClock]:
     """The SLA monitor's clocks, by lead and the sequence of what opened them, once all deadlines have passed."""
-    events = [event for id_, event in told if id_ not in discarded and isinstance(event, LeadTold)]
+    events = [event for id_, event in reported if id_ not in discarded and isinstance(event, LeadReported)]
     answers: dict[str, list[Answer]] = {}
     for event in events:
         if event.what == "answer":
@@ -65,7 +65,7 @@ def clocks(
     }
 
 
-def _clock(opened: LeadTold, answers: Sequence[Answer]) -> ExpectedClock:
+def _clock(opened: LeadReported, answers: Sequence[Answer]) -> ExpectedClock:
     due_at = opened.occurred_at + timedelta(milliseconds=opened.due_ms)
     after = [answer for answer in answers if answer.occurred_at >= opened.occurred_at]
     in_time = [answer for answer in after if answer.occurred_at <= due_at]

@@ -53,7 +53,7 @@ class Loop(Protocol):
     def create_future(self) -> asyncio.Future[None]: ...
 
 
-class Nature:
+class Environment:
     """Time and chance of one run. Everything random comes from here, or from the `random` module, which is seeded too."""
 
     def __init__(self, seed: int, *, loop: Loop | None = None, tracing: bool = False) -> None:
@@ -104,8 +104,8 @@ class Nature:
 class Process:
     """One operating-system process."""
 
-    def __init__(self, nature: Nature, name: str, version: int = 1) -> None:
-        self.nature = nature
+    def __init__(self, environment: Environment, name: str, version: int = 1) -> None:
+        self.environment = environment
         self.name = name
         self.version = version
         self.is_alive = True
@@ -126,8 +126,8 @@ class Process:
 
     async def step(self) -> None:
         """Between two operations: here it may die, or stand still."""
-        nature = self.nature
-        if self.is_alive and nature.odds.kill and nature.rng.random() < nature.odds.kill:
+        environment = self.environment
+        if self.is_alive and environment.odds.kill and environment.rng.random() < environment.odds.kill:
             self.kill()
         if not self.is_alive:
             raise ProcessKilled(self.name)
@@ -141,15 +141,15 @@ class Process:
         if not self.is_alive:
             return
         self.is_alive = False
-        if self.nature.trace:
-            self.nature.trace("killed", self.name)
+        if self.environment.trace:
+            self.environment.trace("killed", self.name)
         current = asyncio.current_task()
         for task in self._tasks:
             if task is not current:
                 task.cancel()
         self._tasks.clear()
-        for told in self.on_death:
-            told()
+        for reported in self.on_death:
+            reported()
         self.on_death.clear()
         self.resume()
 

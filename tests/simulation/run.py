@@ -12,13 +12,13 @@ from typing import Any
 from unittest import mock
 
 import structlog
+
+from accord.messaging import consumer, relay
 from tests.simulation import events
 from tests.simulation.faults import Faults
 from tests.simulation.loop import SimulationStuck
-from tests.simulation.process import CURRENT, Nature, ProcessKilled
+from tests.simulation.process import CURRENT, Environment, ProcessKilled
 from tests.simulation.world import World
-
-from accord.messaging import consumer, relay
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +62,24 @@ def prepared() -> Iterator[None]:
 def run_seed(seed: int, faults: Faults | None = None, *, tracing: bool = False) -> Outcome:
     """One run. Needs `prepared`."""
     random.seed(seed)
-    nature = Nature(seed, tracing=tracing)
-    nature.loop.on_task = _own
-    world = World(nature, faults or Faults())
-    if nature.trace:
-        nature.trace(world.plan)
+    environment = Environment(seed, tracing=tracing)
+    environment.loop.on_task = _own
+    world = World(environment, faults or Faults())
+    if environment.trace:
+        environment.trace(world.plan)
     try:
-        nature.loop.run_until_complete(world.run())
+        environment.loop.run_until_complete(world.run())
     except SimulationStuck as error:
-        nature.violated(f"stuck: {error}")
+        environment.violated(f"stuck: {error}")
     except Exception as error:
-        nature.violated(f"{type(error).__name__}: {error}")
+        environment.violated(f"{type(error).__name__}: {error}")
         if tracing:
             raise
-    for error in nature.loop.errors:
+    for error in environment.loop.errors:
         if not isinstance(error, ProcessKilled):
-            nature.violated(f"in a callback: {type(error).__name__}: {error}")
-    outcome = Outcome(seed, tuple(nature.violations), nature.loop.callbacks, nature.loop.time())
-    nature.loop.close()
+            environment.violated(f"in a callback: {type(error).__name__}: {error}")
+    outcome = Outcome(seed, tuple(environment.violations), environment.loop.callbacks, environment.loop.time())
+    environment.loop.close()
     return outcome
 
 

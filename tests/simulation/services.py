@@ -16,8 +16,23 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import asyncpg
+
+from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
+from accord.db import is_transient
+from accord.messaging.consumer import Consumer, PoisonEvent, PoisonLimits
+from accord.messaging.frontier import Consumed
+from accord.messaging.handler import Received
+from accord.messaging.ports import ConsumedWatermarks
+from accord.messaging.relay import Relay
+from accord.messaging.watermark_reader import ChangeGate, WatermarkReader
+from accord.retry import Backoff
+from accord.workers import pause
+from sla_monitor.domain.clock import Clock, create_clock, settle_clock, start_clock, with_fact, with_facts
+from sla_monitor.domain.facts import Fact
+from sla_monitor.domain.rules import ClauseRule, Deadline, Pattern
+from sla_monitor.usecases.fire import claim_due_leads, fire_clocks
 from tests.simulation.database import Server, Session
-from tests.simulation.events import LeadFollowed, LeadNoted, LeadTold
+from tests.simulation.events import LeadAdded, LeadReacted, LeadReported
 from tests.simulation.log import MemoryLog
 from tests.simulation.process import Process
 from tests.simulation.store import (
@@ -27,21 +42,6 @@ from tests.simulation.store import (
     MemoryUnitOfWork,
     progress_of,
 )
-
-from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
-from accord.db import is_transient
-from accord.messaging.consumer import Consumer, Poison, PoisonLimits
-from accord.messaging.frontier import Consumed
-from accord.messaging.handler import Received
-from accord.messaging.ports import Reached
-from accord.messaging.relay import Relay
-from accord.messaging.watermarks import ChangeGate, Watermarks
-from accord.retry import Backoff
-from accord.workers import pause
-from sla_monitor.domain.clock import Clock, create_clock, settle_clock, start_clock, with_fact, with_facts
-from sla_monitor.domain.facts import Fact
-from sla_monitor.domain.rules import ClauseRule, Deadline, Pattern
-from sla_monitor.usecases.fire import claim_due_leads, fire_clocks
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -138,21 +138,21 @@ class ConsumingInstance(Instance):
     def _refuse_poison(self, one: Received) -> None:
         data = one.event.data
         if (
-            isinstance(data, LeadTold)
+            isinstance(data, LeadReported)
             and self.service in data.poison
-            and (self.service, one.event.id) not in self.world.mended
+            and (self.service, one.event.id) not in self.world.is_repaired
         ):
-            if self.world.nature.rng.random() < 0.5:
-                raise Poison("it cannot be applied", one)
+            if self.world.environment.rng.random() < 0.5:
+                raise PoisonEvent("it cannot be applied", one)
             raise ValueError("it cannot be applied")
 
 
-class MemoryWatermarks(Watermarks):
+class MemoryWatermarks(WatermarkReader):
     """The real worker and board; progress is read from the session of a unit of work in memory."""
 
     world: World
 
-    async def read(self, conn: Any) -> Reached:
+    async def read(self, conn: Any) -> ConsumedWatermarks:
         reached = self.reached(await conn.call(lambda: progress_of(conn, [self.consumer])))
         self.world.check_reached(self.consumer, reached)
         return reached
@@ -165,7 +165,7 @@ class Intake(Instance):
         return [self._relay(None), *[self._write for _ in range(self.world.plan.writers)]]
 
     async def _write(self, stop: asyncio.Event) -> None:
-        world, rng = self.world, self.world.nature.rng
+        world, rng = self.world, self.world.environment.rng
         while not stop.is_set():
             if world.writes_left <= 0:
                 await stop.wait()
@@ -186,7 +186,7 @@ class Intake(Instance):
 
     async def _write_events(self, leads: Sequence[str]) -> list[tuple[str, int]]:
         """Record events of these leads in one transaction; the lead and sequence of each."""
-        rng, written = self.world.nature.rng, []
+        rng, written = self.world.environment.rng, []
         async with self.database.write_transaction() as unit_of_work:
             for lead in leads:
                 await unit_of_work.conn.call(lambda: None)
@@ -203,21 +203,21 @@ class Intake(Instance):
                 raise TimeoutError
         return written
 
-    def _event(self, lead: str, sequence: int, now: datetime) -> LeadTold | LeadNoted:
-        plan, rng = self.world.plan, self.world.nature.rng
+    def _event(self, lead: str, sequence: int, now: datetime) -> LeadReported | LeadAdded:
+        plan, rng = self.world.plan, self.world.environment.rng
         base: dict[str, Any] = {"lead_id": UUID(lead), "sequence": sequence, "recorded_at": now, "occurred_at": now}
         if rng.random() < plan.unknown_odds:
-            return LeadNoted(**base)
+            return LeadAdded(**base)
         roll = rng.random()
         what = "open" if roll < 0.45 else "answer" if roll < 0.65 else "act" if roll < 0.85 else "note"
         if what == "answer" and rng.random() < plan.late_report_odds:
             base["occurred_at"] = now - timedelta(seconds=rng.random())
         poison = tuple(
-            service for service in (QUALIFICATION, SLA_MONITOR) if self.world.nature.happens(plan.poison_odds)
+            service for service in (QUALIFICATION, SLA_MONITOR) if self.world.environment.happens(plan.poison_odds)
         )
         due_ms = rng.randint(20, 900) if what == "open" else 0
         owes_ms = rng.randint(20, 900) if what == "open" and rng.random() < 0.5 else 0
-        return LeadTold(**base, what=what, due_ms=due_ms, owes_ms=owes_ms, poison=poison)
+        return LeadReported(**base, what=what, due_ms=due_ms, owes_ms=owes_ms, poison=poison)
 
 
 class Qualification(ConsumingInstance):
@@ -237,32 +237,32 @@ class Qualification(ConsumingInstance):
         session = unit_of_work.conn
         leads = await self._lock_leads(session, received)
         if self.world.plan.slow_handling_s and not self.world.is_quiet:
-            await asyncio.sleep(self.world.plan.slow_handling_s * self.world.nature.rng.random())
+            await asyncio.sleep(self.world.plan.slow_handling_s * self.world.environment.rng.random())
         for one in received:
             self._refuse_poison(one)
-            self.world.sight(self.service, session, one)
+            self.world.record_delivery(self.service, session, one)
             data = one.event.data
             lead = leads[data.key]
             lead = replace(lead, state_sequence=self.world.faults.newer_state(lead.state_sequence, data.sequence))
-            if isinstance(data, LeadTold):
-                lead = self._follow(unit_of_work, lead, data)
+            if isinstance(data, LeadReported):
+                lead = self._react(unit_of_work, lead, data)
             leads[data.key] = lead
         for key, lead in leads.items():
             session.put("lead", key, lead)
 
-    def _follow(self, unit_of_work: MemoryUnitOfWork, lead: Lead, told: LeadTold) -> Lead:
-        session, key, at = unit_of_work.conn, told.key, told.recorded_at
-        if told.what in ("answer", "act"):
+    def _react(self, unit_of_work: MemoryUnitOfWork, lead: Lead, reported: LeadReported) -> Lead:
+        session, key, at = unit_of_work.conn, reported.key, reported.recorded_at
+        if reported.what in ("answer", "act"):
             lead = replace(lead, stops=(*lead.stops, at))
             for (owing, sequence), (opened_at, due_at) in list(session.rows("owed").items()):
                 if owing == key and opened_at <= at <= due_at:
                     session.delete("owed", (owing, sequence))
-        if told.what == "act":
-            lead = self._publish(unit_of_work, lead, told.key, "acted", told.sequence, told.occurred_at, at)
-        if told.owes_ms:
-            due_at = at + timedelta(milliseconds=told.owes_ms)
+        if reported.what == "act":
+            lead = self._publish(unit_of_work, lead, reported.key, "acted", reported.sequence, reported.occurred_at, at)
+        if reported.owes_ms:
+            due_at = at + timedelta(milliseconds=reported.owes_ms)
             if not any(at <= stop <= due_at for stop in lead.stops):
-                session.put("owed", (key, told.sequence), (at, due_at))
+                session.put("owed", (key, reported.sequence), (at, due_at))
         return lead
 
     def _publish(
@@ -277,7 +277,7 @@ class Qualification(ConsumingInstance):
     ) -> Lead:
         sequence = lead.sequence + 1
         unit_of_work.publish(
-            LeadFollowed(
+            LeadReacted(
                 lead_id=UUID(key),
                 sequence=sequence,
                 occurred_at=occurred_at,
@@ -334,9 +334,9 @@ class SlaMonitor(ConsumingInstance):
         leads = await self._lock_leads(session, received)
         for one in received:
             self._refuse_poison(one)
-            self.world.sight(self.service, session, one)
+            self.world.record_delivery(self.service, session, one)
             data = one.event.data
-            if isinstance(data, LeadNoted):
+            if isinstance(data, LeadAdded):
                 continue
             fact = fact_of(data)
             lead = leads[data.key]
@@ -346,15 +346,15 @@ class SlaMonitor(ConsumingInstance):
                 transition = settle_clock(clock, with_fact(clock, rule_of(clock), fact), unit_of_work.now)
                 session.put("clock", key_of(clock), transition.clock)
                 unit_of_work.publish(*transition.events)
-            if isinstance(data, LeadTold) and data.what == "open":
+            if isinstance(data, LeadReported) and data.what == "open":
                 self._open(unit_of_work, lead, data, fact)
             leads[data.key] = replace(lead, facts=(*lead.facts, fact))
         for key, lead in leads.items():
             session.put("lead", key, lead)
 
-    def _open(self, unit_of_work: MemoryUnitOfWork, lead: Lead, told: LeadTold, fact: Fact) -> None:
-        rule = _rule_of(timedelta(milliseconds=told.due_ms))
-        clock = with_facts(create_clock(rule, 1, told.lead_id, fact, unit_of_work.now), rule, lead.facts)
+    def _open(self, unit_of_work: MemoryUnitOfWork, lead: Lead, reported: LeadReported, fact: Fact) -> None:
+        rule = _rule_of(timedelta(milliseconds=reported.due_ms))
+        clock = with_facts(create_clock(rule, 1, reported.lead_id, fact, unit_of_work.now), rule, lead.facts)
         transition = start_clock(clock, unit_of_work.now)
         unit_of_work.conn.put("clock", key_of(transition.clock), transition.clock)
         unit_of_work.publish(*transition.events)
@@ -386,7 +386,7 @@ class MemoryFiring:
         self.publish = unit_of_work.publish
         self._watermarks = watermarks
 
-    async def reached(self) -> Reached:
+    async def reached(self) -> ConsumedWatermarks:
         # A service without qualification has no such topic to wait for.
         reached = await self._watermarks.read(self.session)
         topics = {QUALIFICATION_EVENTS: datetime.max.replace(tzinfo=UTC)} if len(self._watermarks.topics) == 1 else {}
@@ -448,9 +448,9 @@ async def _repeat(
         await pause(stop, every_s)
 
 
-def fact_of(data: LeadTold | LeadFollowed) -> Fact:
+def fact_of(data: LeadReported | LeadReacted) -> Fact:
     """The fact that a clock sees in an event."""
-    if isinstance(data, LeadTold):
+    if isinstance(data, LeadReported):
         key, name = f"told/{data.sequence}", data.what
     else:
         key, name = f"{data.what}/{data.cause}", "answer"

@@ -9,13 +9,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from tests.simulation.database import Server, Session
-from tests.simulation.process import EPOCH, Process
-
 from accord.contracts.base import EventData
 from accord.contracts.codec import encode_value
 from accord.messaging.ports import (
     Claims,
+    ConsumedWatermarks,
     ConsumerTransaction,
     DeadLetterState,
     Debts,
@@ -28,13 +26,14 @@ from accord.messaging.ports import (
     Position,
     PositionConflict,
     Progress,
-    Reached,
     RelaySession,
     Resting,
     StoredDeadLetter,
     Writers,
 )
 from accord.partitioning import hash_key
+from tests.simulation.database import Server, Session
+from tests.simulation.process import EPOCH, Process
 
 LAYOUT_AHEAD = timedelta(seconds=1.5)
 """Added partitions are used from so much later on."""
@@ -116,7 +115,7 @@ def _append_rows(session: Session, unit_of_work: MemoryUnitOfWork) -> None:
         key = event.key
         row = OutboxRow(
             server.sequence,
-            server.nature.new_id(),
+            server.environment.new_id(),
             event.type,
             key,
             hash_key(key.encode()),
@@ -210,8 +209,8 @@ class MemoryRelaySession:
         return await self._session.call(self._read_writers)
 
     def _read_writers(self) -> Writers:
-        nature = self._server.nature
-        if nature.happens(nature.odds.hide_writers):
+        environment = self._server.environment
+        if environment.happens(environment.odds.hide_writers):
             return Writers(1, None)
         writing = [
             session.xact_start for session in self._server.unit_of_work.values() if session.xact_start is not None
@@ -294,7 +293,7 @@ class MemoryConsumerTransaction:
             unique = (self.consumer, letter.event_id or place)
             if await session.lock("letter_key", unique) is not None:
                 continue
-            id_ = session.server.nature.new_id()
+            id_ = session.server.environment.new_id()
             session.put("letter_key", unique, id_)
             stored = StoredLetter(
                 letter.kind, record, letter.event_id, letter.type, letter.keys, letter.error, id_, self.consumer
@@ -315,7 +314,7 @@ class MemoryConsumerTransaction:
         await session.call(lambda: None)
         session.put("letter", id_, replace(await session.lock("letter", id_), state=state))
 
-    async def note_watermarks(self, reached: Reached) -> None:
+    async def store_watermarks(self, reached: ConsumedWatermarks) -> None:
         session = self._session
         await session.call(lambda: None)
         for topic in sorted(reached.topics):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.simulation.loop import SimulatedLoop, SimulationStuck
 
 ROOT = Path(__file__).parents[2]

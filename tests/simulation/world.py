@@ -15,22 +15,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from tests.simulation import model
-from tests.simulation.database import Row, Server, Session
-from tests.simulation.events import LeadFollowed
-from tests.simulation.faults import Faults
-from tests.simulation.log import Cluster
-from tests.simulation.process import CURRENT, Nature, Odds, Process, ProcessKilled
-from tests.simulation.services import INTAKE, QUALIFICATION, SLA_MONITOR, Instance, Intake, Qualification, SlaMonitor
-from tests.simulation.store import StoredRow
-
 from accord.contracts.envelope import event_id_of
 from accord.contracts.sla_events import ClockBreached, ClockEvent
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS, TOPIC_OF
 from accord.contracts.watermarks import WATERMARKS
 from accord.messaging import dead_letters
 from accord.messaging.handler import Received
-from accord.messaging.ports import LogPositionLost, OutgoingRecord, Position, Reached
+from accord.messaging.ports import ConsumedWatermarks, LogPositionLost, OutgoingRecord, Position
+from tests.simulation import model
+from tests.simulation.database import Row, Server, Session
+from tests.simulation.events import LeadReacted
+from tests.simulation.faults import Faults
+from tests.simulation.log import Cluster
+from tests.simulation.process import CURRENT, Environment, Odds, Process, ProcessKilled
+from tests.simulation.services import INTAKE, QUALIFICATION, SLA_MONITOR, Instance, Intake, Qualification, SlaMonitor
+from tests.simulation.store import StoredRow
 
 CONVERGED_WITHIN_S = 60.0
 """After the faults have ended; back-off and late notice of dead sessions take their part of it."""
@@ -117,14 +116,14 @@ class Plan:
 class World:
     """Everything of one run."""
 
-    def __init__(self, nature: Nature, faults: Faults) -> None:
-        self.nature = nature
+    def __init__(self, environment: Environment, faults: Faults) -> None:
+        self.environment = environment
         self.faults = faults
-        self.plan = plan = Plan.draw(nature.rng)
-        self.cluster = Cluster(nature)
+        self.plan = plan = Plan.draw(environment.rng)
+        self.cluster = Cluster(environment)
         self.cluster.partitions_default = plan.partitions
         self.servers = {
-            service: Server(nature, service, timedelta(seconds=plan.offsets[service])) for service in plan.services
+            service: Server(environment, service, timedelta(seconds=plan.offsets[service])) for service in plan.services
         }
         for service, server in self.servers.items():
             server.on_commit = self._committed_by(service)
@@ -132,9 +131,9 @@ class World:
         self.leads: list[str] = []
         self.writes_left = plan.writes
         self.acknowledged: list[tuple[str, int]] = []
-        self.told: dict[UUID, tuple[str, Any]] = {}
+        self.reported: dict[UUID, tuple[str, Any]] = {}
         """Everything that services committed to tell, by event id: the service and the event."""
-        self.mended: set[tuple[str, UUID | None]] = set()
+        self.is_repaired: set[tuple[str, UUID | None]] = set()
         """Events that a service can apply since its handler was mended."""
         self.restored: set[str] = set()
         """Services whose database has gone back in time."""
@@ -157,27 +156,27 @@ class World:
         def committed(writes: Mapping[tuple[str, Any], Row]) -> None:
             for (table, key), row in writes.items():
                 if table == "outbox" and isinstance(row, StoredRow):
-                    self.told[row.row.event_id] = (service, row.event)
+                    self.reported[row.row.event_id] = (service, row.event)
                 elif table == "disorder":
-                    self.nature.violated(f"{service} applied {row}")
+                    self.environment.violated(f"{service} applied {row}")
                 elif table == "gap":
-                    self._look_at_gap(service, key, row)
+                    self._check_gap(service, key, row)
 
         return committed
 
-    def sight(self, consumer: str, session: Session, one: Received) -> None:
+    def record_delivery(self, consumer: str, session: Session, one: Received) -> None:
         """An event is being applied: once, and among first sightings after all that came before it of its lead."""
         session.check_alive()  # or else it is no matter what the handler does: its transaction is gone
         event, data = one.event, one.event.data
         source, lead, sequence = event.source[1:], data.key, data.sequence
         is_replay = session.get("letter_key", (consumer, event.id)) is not None
         if one.topic == self.recreated and not is_replay and self._is_another(consumer, one.partition):
-            self.nature.violated(f"{consumer} read on in {one.topic}/{one.partition}, which was made anew")
-        if self.nature.trace:
+            self.environment.violated(f"{consumer} read on in {one.topic}/{one.partition}, which was made anew")
+        if self.environment.trace:
             again = " again" if is_replay else ""
-            self.nature.trace(f"applies{again} {lead[-4:]} #{sequence} of {source} {str(event.id)[-4:]}")
+            self.environment.trace(f"applies{again} {lead[-4:]} #{sequence} of {source} {str(event.id)[-4:]}")
         if session.get("applied", (consumer, event.id)) is not None:
-            self.nature.violated(f"{consumer} applied {lead[-4:]} #{sequence} of {source} twice")
+            self.environment.violated(f"{consumer} applied {lead[-4:]} #{sequence} of {source} twice")
         session.put("applied", (consumer, event.id), (source, lead, sequence))
         if source in self.restored or one.topic == self.recreated:
             return  # what came before is gone, and a request to the topic of before may still arrive
@@ -190,36 +189,38 @@ class World:
         elif not is_replay:
             session.put("disorder", (consumer, event.id), f"{lead[-4:]} #{sequence} of {source} after #{last}")
 
-    def _look_at_gap(self, consumer: str, at: tuple[str, str, str, int], missing: frozenset[int]) -> None:
+    def _check_gap(self, consumer: str, at: tuple[str, str, str, int], missing: frozenset[int]) -> None:
         """What is missing before an applied event must be among the dead letters, once the transaction has committed."""
         _, source, lead, sequence = at
         for letter in self.servers[consumer].tables["letter"].values():
-            told = self.told.get(letter.event_id)
-            if told is not None and told[0] == source and told[1].key == lead:
-                missing -= {told[1].sequence}
+            reported = self.reported.get(letter.event_id)
+            if reported is not None and reported[0] == source and reported[1].key == lead:
+                missing -= {reported[1].sequence}
         if missing and source not in self.restored and self.recreated is None:
-            self.nature.violated(f"{consumer} applied {lead[-4:]} #{sequence} of {source} before {sorted(missing)}")
+            self.environment.violated(
+                f"{consumer} applied {lead[-4:]} #{sequence} of {source} before {sorted(missing)}"
+            )
 
     # -- running
 
     async def run(self) -> None:
         """The whole run: work with trouble, then quiet until everything has come to rest, then the model's judgement."""
-        plan, loop = self.plan, self.nature.loop
+        plan, loop = self.plan, self.environment.loop
         for _ in range(plan.leads):
             self._new_lead()
         slots = [(service, number) for service in plan.services for number in range(plan.processes[service])]
         tasks = [loop.create_task(self._keep_alive(service, number)) for service, number in slots]
-        tasks += [loop.create_task(self._operate()), loop.create_task(self._trouble())]
+        tasks += [loop.create_task(self._operate()), loop.create_task(self._inject_faults())]
         if plan.late_leads:
             tasks.append(loop.create_task(self._add_leads()))
         await asyncio.sleep(plan.trouble_until_s)
-        self._end_trouble()
+        self._end_faults()
         if plan.recreates:
             self._recreate()
         until = loop.time() + CONVERGED_WITHIN_S
-        while not self.nature.violations and (unrest := self._unrest()):
+        while not self.environment.violations and (unrest := self._unrest()):
             if loop.time() > until:
-                self.nature.violated(f"not at rest after {CONVERGED_WITHIN_S:.0f} s: {unrest}")
+                self.environment.violated(f"not at rest after {CONVERGED_WITHIN_S:.0f} s: {unrest}")
             await asyncio.sleep(0.2)
         for service in self.refused:
             self._check_lost(service)
@@ -230,34 +231,36 @@ class World:
             task.cancel()
         await asyncio.wait(tasks)
         await asyncio.sleep(0.1)
-        if not self.nature.violations and self.recreated is None:
-            self._judge()
+        if not self.environment.violations and self.recreated is None:
+            self._check()
 
     def _new_lead(self) -> None:
-        milliseconds = int(self.servers[INTAKE].now().timestamp() * 1000 + self.nature.rng.uniform(-150, 150))
-        self.leads.append(str(UUID(int=milliseconds << 80 | 0x7 << 76 | 0x2 << 62 | self.nature.rng.getrandbits(60))))
+        milliseconds = int(self.servers[INTAKE].now().timestamp() * 1000 + self.environment.rng.uniform(-150, 150))
+        self.leads.append(
+            str(UUID(int=milliseconds << 80 | 0x7 << 76 | 0x2 << 62 | self.environment.rng.getrandbits(60)))
+        )
 
     async def _add_leads(self) -> None:
         for _ in range(self.plan.late_leads):
-            await asyncio.sleep(self.nature.rng.random() * 2.5)
+            await asyncio.sleep(self.environment.rng.random() * 2.5)
             self._new_lead()
 
     async def _keep_alive(self, service: str, number: int) -> None:
         """Start a process, and another whenever it has ended."""
-        loop, rng, count = self.nature.loop, self.nature.rng, 0
+        loop, rng, count = self.environment.loop, self.environment.rng, 0
         while not self.is_over:
             if service != INTAKE and self.recreated is not None:
                 await asyncio.sleep(
                     2.0 * rng.random()
                 )  # it takes a while, so that the new log may be longer than the old
             count += 1
-            process = Process(self.nature, f"{service}-{number}.{count}", version=2 if self.upgraded else 1)
+            process = Process(self.environment, f"{service}-{number}.{count}", version=2 if self.upgraded else 1)
             instance = self.instances[(service, number)] = _SERVICES[service](self, process, service)
             context = contextvars.copy_context()
             context.run(CURRENT.set, process)
             task = loop.create_task(self._live(instance), context=context)
             await asyncio.wait([task])
-            self._look_at(instance, task)
+            self._check_instance(instance, task)
             process.kill()
             await asyncio.sleep(0.05 + 0.3 * rng.random())
 
@@ -269,33 +272,33 @@ class World:
         finally:
             for task in tasks:
                 if task.done():
-                    self._look_at(instance, task)
+                    self._check_instance(instance, task)
                 else:
                     task.cancel()
 
-    def _look_at(self, instance: Instance, task: asyncio.Task[None]) -> None:
+    def _check_instance(self, instance: Instance, task: asyncio.Task[None]) -> None:
         """A worker may end because it was told to, or with its process; nothing else is planned."""
         error = None if task.cancelled() else task.exception()
         if isinstance(error, LogPositionLost) and self.recreated is not None:
             self.refused.add(instance.service)
             return
         if error is not None and not isinstance(error, ProcessKilled) and instance.process.is_alive:
-            self.nature.violated(f"{instance.process.name} ended by {type(error).__name__}: {error}")
-            if self.nature.trace:
+            self.environment.violated(f"{instance.process.name} ended by {type(error).__name__}: {error}")
+            if self.environment.trace:
                 import traceback
 
                 traceback.print_exception(error)
 
     async def _operate(self) -> None:
         """Somebody looks at the dead letters now and then, and has handlers mended."""
-        rng = self.nature.rng
+        rng = self.environment.rng
         while not self.is_over:
             await asyncio.sleep(0.2 + 0.8 * rng.random())
             for service in (QUALIFICATION, SLA_MONITOR):
                 if service not in self.servers:
                     continue
                 letters = [one for one in self.servers[service].tables["letter"].values() if one.state == "new"]
-                process = Process(self.nature, f"operator-{service}", version=2)
+                process = Process(self.environment, f"operator-{service}", version=2)
                 instance = _SERVICES[service](self, process, service)
                 for letter in letters:
                     if letter.kind == "unknown" or (rng.random() < 0.5 and not self.is_quiet):
@@ -306,7 +309,7 @@ class World:
                         if letter.kind == "malformed" or fate < 0.3:
                             await dead_letters.discard(instance.store, letter.id)
                         else:
-                            self.mended.add((service, letter.event_id))
+                            self.is_repaired.add((service, letter.event_id))
                             await dead_letters.replay(instance.store, instance.handle, letter.id)
                     except (Exception, ProcessKilled):  # noqa: BLE001 - it is tried again
                         break
@@ -314,25 +317,25 @@ class World:
 
     # -- trouble
 
-    async def _trouble(self) -> None:
-        nature, plan = self.nature, self.plan
-        nature.odds = plan.odds
+    async def _inject_faults(self) -> None:
+        environment, plan = self.environment, self.plan
+        environment.odds = plan.odds
         if not plan.troubles:
             return
         while not self.is_quiet:
-            await asyncio.sleep(plan.trouble_every_s * 2 * nature.rng.random())
+            await asyncio.sleep(plan.trouble_every_s * 2 * environment.rng.random())
             if self.is_quiet:
                 return
-            name = nature.rng.choice(plan.troubles)
-            if nature.trace:
-                nature.trace("trouble:", name)
+            name = environment.rng.choice(plan.troubles)
+            if environment.trace:
+                environment.trace("trouble:", name)
             TROUBLES[name](self)
 
-    def _end_trouble(self) -> None:
-        if self.nature.trace:
-            self.nature.trace("quiet from now on")
+    def _end_faults(self) -> None:
+        if self.environment.trace:
+            self.environment.trace("quiet from now on")
         self.is_quiet = True
-        self.nature.odds = Odds()
+        self.environment.odds = Odds()
         self.cluster.is_up = True
         self.cluster.unavailable.clear()
         for server in self.servers.values():
@@ -347,19 +350,19 @@ class World:
             return
         self.upgraded = True
         for instance in self.instances.values():
-            if self.nature.rng.random() < 0.5:
+            if self.environment.rng.random() < 0.5:
                 instance.process.kill()
             else:
                 instance.stop.set()
 
     def _instance(self) -> Instance:
-        return self.nature.rng.choice(list(self.instances.values()))
+        return self.environment.rng.choice(list(self.instances.values()))
 
     def _server(self) -> Server:
-        return self.nature.rng.choice(list(self.servers.values()))
+        return self.environment.rng.choice(list(self.servers.values()))
 
     def _later(self, delay_s: float, what: Callable[[], None]) -> None:
-        self.nature.loop.call_later(delay_s * self.nature.rng.random(), what)
+        self.environment.loop.call_later(delay_s * self.environment.rng.random(), what)
 
     def _kill(self) -> None:
         self._instance().process.kill()
@@ -372,7 +375,7 @@ class World:
         instance = self._instance()
         instance.process.suspend()
         self._later(1.5, instance.process.resume)
-        if self.nature.rng.random() < 0.5:
+        if self.environment.rng.random() < 0.5:
             for session in list(instance.server.sessions.values()):
                 if session.process is instance.process:
                     self._later(0.3, session.drop)
@@ -380,7 +383,7 @@ class World:
     def _drop_session(self) -> None:
         sessions = list(self._server().sessions.values())
         if sessions:
-            self.nature.rng.choice(sessions).drop()
+            self.environment.rng.choice(sessions).drop()
 
     def _restart_server(self) -> None:
         server = self._server()
@@ -393,21 +396,21 @@ class World:
         self._later(0.6, lambda: setattr(self.cluster, "is_up", True))
 
     def _stop_partition(self) -> None:
-        topic = self.nature.rng.choice([INTAKE_EVENTS, QUALIFICATION_EVENTS, QUALIFICATION_EVENTS])
-        parts = {(topic, number) for number in range(self.plan.partitions) if self.nature.rng.random() < 0.7}
+        topic = self.environment.rng.choice([INTAKE_EVENTS, QUALIFICATION_EVENTS, QUALIFICATION_EVENTS])
+        parts = {(topic, number) for number in range(self.plan.partitions) if self.environment.rng.random() < 0.7}
         self.cluster.unavailable |= parts
         self._later(1.5, lambda: self.cluster.unavailable.difference_update(parts))
 
     def _add_partitions(self) -> None:
-        topic = self.nature.rng.choice([INTAKE_EVENTS, QUALIFICATION_EVENTS])
+        topic = self.environment.rng.choice([INTAKE_EVENTS, QUALIFICATION_EVENTS])
         if topic in self.cluster.topics and len(self.cluster.topics[topic]) < 6:
-            self.cluster.add_partitions(topic, len(self.cluster.topics[topic]) + self.nature.rng.randint(1, 2))
+            self.cluster.add_partitions(topic, len(self.cluster.topics[topic]) + self.environment.rng.randint(1, 2))
 
     def _compact(self) -> None:
         self.cluster.compact(WATERMARKS)
 
     def _write_garbage(self) -> None:
-        rng = self.nature.rng
+        rng = self.environment.rng
         topic = rng.choice([INTAKE_EVENTS, INTAKE_EVENTS, WATERMARKS])
         if topic not in self.cluster.topics:
             return
@@ -427,7 +430,7 @@ class World:
         topics = [topic for topic in self.cluster.topics if topic != WATERMARKS]
         if not topics:
             return
-        topic = self.nature.rng.choice(topics)
+        topic = self.environment.rng.choice(topics)
         for service, server in self.servers.items():
             positions = server.tables["position"].items()
             self.read_before[service] = {part[1]: at for (_, part), at in positions if part[0] == topic}
@@ -437,8 +440,8 @@ class World:
         self.recreated = topic
         self.recreated_at = self.servers[_PRODUCER_OF[topic]].now()
         self.writes_left += 25  # enough for the new log to reach where the old one was read until
-        if self.nature.trace:
-            self.nature.trace("made anew:", topic)
+        if self.environment.trace:
+            self.environment.trace("made anew:", topic)
 
     def _check_lost(self, service: str) -> None:
         """What was read of the old topic says nothing of the new one, so nobody may act by it. A relay that had no answer appends its
@@ -450,9 +453,9 @@ class World:
         }
         is_another = any(self._is_another(service, partition) for partition in positions)
         if is_another and all(position.reached_offset >= 0 for position in positions.values()):
-            self.nature.violated(f"{service} counts {self.recreated} as read, which was made anew")
+            self.environment.violated(f"{service} counts {self.recreated} as read, which was made anew")
 
-    def check_reached(self, consumer: str, reached: Reached) -> None:
+    def check_reached(self, consumer: str, reached: ConsumedWatermarks) -> None:
         """Somebody is about to act by this: nothing that was announced of a new topic may count while that is shorter than what was
         read of the old one. Once it is as long, only the consumer can tell, a moment later."""
         topic = self.recreated
@@ -460,7 +463,7 @@ class World:
             return
         stored = self.cluster.topics[topic]
         if any(len(stored[partition]) < at.next_offset for partition, at in self.read_before[consumer].items()):
-            self.nature.violated(f"{consumer} acts by a watermark of {topic}, which was made anew and not read")
+            self.environment.violated(f"{consumer} acts by a watermark of {topic}, which was made anew and not read")
 
     def _is_another(self, consumer: str, partition: int) -> bool:
         """Whether a partition can be seen not to be what a consumer had read before its topic was made anew."""
@@ -472,7 +475,7 @@ class World:
         return last is None or event_id_of(last.headers) != before.last_event_id
 
     def _back_up(self) -> None:
-        service = self.nature.rng.choice([one for one in self.plan.services if one != INTAKE])
+        service = self.environment.rng.choice([one for one in self.plan.services if one != INTAKE])
         self._backups[service] = self.servers[service].copy()
 
     def _restore(self) -> None:
@@ -486,7 +489,7 @@ class World:
         server = self._server()
         if server not in self._stepped:
             self._stepped.add(server)
-            server.offset += timedelta(seconds=0.4 * self.nature.rng.random())
+            server.offset += timedelta(seconds=0.4 * self.environment.rng.random())
 
     # -- the end
 
@@ -529,85 +532,91 @@ class World:
         follows = service == SLA_MONITOR and QUALIFICATION in self.servers
         return [INTAKE_EVENTS, QUALIFICATION_EVENTS] if follows else [INTAKE_EVENTS]
 
-    def _judge(self) -> None:
+    def _check(self) -> None:
         """Compare what came out with the model."""
-        told = [(id_, event) for id_, (service, event) in self.told.items() if service == INTAKE]
+        reported = [(id_, event) for id_, (service, event) in self.reported.items() if service == INTAKE]
         follows: dict[tuple[str, str, int], model.Answer] = {}
         if QUALIFICATION in self.servers:
-            follows = model.followed(told, self._discarded(QUALIFICATION))
-        expected = model.clocks(told, follows, self._discarded(SLA_MONITOR))
-        self._judge_applied(INTAKE, {id_ for id_, _ in told})
+            follows = model.compute_reactions(reported, self._discarded(QUALIFICATION))
+        expected = model.clocks(reported, follows, self._discarded(SLA_MONITOR))
+        self._check_applied(INTAKE, {id_ for id_, _ in reported})
         if QUALIFICATION in self.servers:
-            self._judge_followed(follows)
-            self._judge_states(told)
-        self._judge_clocks(expected)
-        self._judge_breaches(expected)
+            self._check_reactions(follows)
+            self._check_states(reported)
+        self._check_clocks(expected)
+        self._check_breaches(expected)
 
-    def _judge_applied(self, source: str, ids: set[UUID]) -> None:
-        sequences = {(event.key, event.sequence) for service, event in self.told.values() if service == source}
+    def _check_applied(self, source: str, ids: set[UUID]) -> None:
+        sequences = {(event.key, event.sequence) for service, event in self.reported.values() if service == source}
         for lead, sequence in self.acknowledged:
             if (lead, sequence) not in sequences:
-                self.nature.violated(f"what was acknowledged is gone: {lead[-4:]} #{sequence}")
+                self.environment.violated(f"what was acknowledged is gone: {lead[-4:]} #{sequence}")
         for service, server in self.servers.items():
             if service == source:
                 continue
             applied = {id_ for consumer, id_ in server.tables["applied"] if consumer == service}
             missing = ids - applied - self._discarded(service)
             for id_ in sorted(missing)[:3]:
-                event = self.told[id_][1]
-                self.nature.violated(f"{service} never applied {event.key[-4:]} #{event.sequence} of {source}")
+                event = self.reported[id_][1]
+                self.environment.violated(f"{service} never applied {event.key[-4:]} #{event.sequence} of {source}")
 
     def _discarded(self, service: str) -> set[UUID]:
         letters = self.servers[service].tables["letter"].values()
         return {letter.event_id for letter in letters if letter.state == "discarded" and letter.event_id is not None}
 
-    def _judge_followed(self, expected: Mapping[tuple[str, str, int], model.Answer]) -> None:
+    def _check_reactions(self, expected: Mapping[tuple[str, str, int], model.Answer]) -> None:
         found: dict[tuple[str, str, int], int] = {}
-        for service, event in self.told.values():
-            if service == QUALIFICATION and isinstance(event, LeadFollowed):
+        for service, event in self.reported.values():
+            if service == QUALIFICATION and isinstance(event, LeadReacted):
                 key = (event.key, event.what, event.cause)
                 found[key] = found.get(key, 0) + 1
         self._compare(f"{QUALIFICATION} told", set(expected), set(found))
         twice = [key for key, count in found.items() if count > 1]
         if twice and QUALIFICATION not in self.restored:
-            self.nature.violated(f"{QUALIFICATION} told twice: {twice}")
+            self.environment.violated(f"{QUALIFICATION} told twice: {twice}")
 
-    def _judge_states(self, told: model.Intake) -> None:
+    def _check_states(self, reported: model.Intake) -> None:
         newest: dict[str, int] = {}
-        for id_, event in told:
+        for id_, event in reported:
             if id_ not in self._discarded(QUALIFICATION):
                 newest[event.key] = max(event.sequence, newest.get(event.key, 0))
         for lead, row in self.servers[QUALIFICATION].tables["lead"].items():
             if row.state_sequence != newest.get(lead, 0):
-                self.nature.violated(f"{lead[-4:]} has state #{row.state_sequence}, told was #{newest.get(lead, 0)}")
+                self.environment.violated(
+                    f"{lead[-4:]} has state #{row.state_sequence}, told was #{newest.get(lead, 0)}"
+                )
 
-    def _judge_clocks(self, expected: Mapping[tuple[str, int], model.ExpectedClock]) -> None:
+    def _check_clocks(self, expected: Mapping[tuple[str, int], model.ExpectedClock]) -> None:
         clocks = self.servers[SLA_MONITOR].tables["clock"]
         self._compare("clocks", set(expected), set(clocks))
         for at, clock in expected.items():
             if at in clocks and clocks[at].state != clock.state:
-                self.nature.violated(f"clock {at[0][-4:]} #{at[1]} is {clocks[at].state}, it should be {clock.state}")
+                self.environment.violated(
+                    f"clock {at[0][-4:]} #{at[1]} is {clocks[at].state}, it should be {clock.state}"
+                )
 
-    def _judge_breaches(self, expected: Mapping[tuple[str, int], model.ExpectedClock]) -> None:
+    def _check_breaches(self, expected: Mapping[tuple[str, int], model.ExpectedClock]) -> None:
         by_id = {
             clock.clock_id: at for at, clock in self.servers[SLA_MONITOR].tables["clock"].items() if at in expected
         }
         seen = set()
-        for service, event in self.told.values():
+        for service, event in self.reported.values():
             if service != SLA_MONITOR or not isinstance(event, ClockEvent):
                 continue
             at = by_id.get(event.clock_id)
             if at is None:
                 continue  # of a clock that was opened anew after its database had gone back in time
             if isinstance(event, ClockBreached) and not expected[at].is_breach_true:
-                self.nature.violated(f"clock {at[0][-4:]} #{at[1]}: a false breach was told")
+                self.environment.violated(f"clock {at[0][-4:]} #{at[1]}: a false breach was told")
             if (event.clock_id, event.sequence) in seen and SLA_MONITOR not in self.restored:
-                self.nature.violated(f"clock {at[0][-4:]} #{at[1]}: told twice under sequence {event.sequence}")
+                self.environment.violated(f"clock {at[0][-4:]} #{at[1]}: told twice under sequence {event.sequence}")
             seen.add((event.clock_id, event.sequence))
 
     def _compare(self, what: str, expected: set[Any], found: set[Any]) -> None:
         if found != expected:
-            self.nature.violated(f"{what}: missing {sorted(expected - found)}, too many {sorted(found - expected)}")
+            self.environment.violated(
+                f"{what}: missing {sorted(expected - found)}, too many {sorted(found - expected)}"
+            )
 
 
 TROUBLES: dict[str, Callable[[World], None]] = {

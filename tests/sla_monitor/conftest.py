@@ -37,9 +37,9 @@ from accord.contracts.sla_events import ClockEvent
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
 from accord.contracts.values import Campaign
 from accord.db import Database
-from accord.messaging.consumer_store import note_watermarks
+from accord.messaging.consumer_store import store_watermarks
 from accord.messaging.handler import Received
-from accord.messaging.ports import Reached
+from accord.messaging.ports import ConsumedWatermarks
 from accord.migrations.run import upgrade_sync
 from accord.service import create_app
 from sla_monitor.main import MIGRATIONS, build
@@ -234,7 +234,7 @@ class Stack:
         """Set both watermarks, also those that answers report."""
         self.watermarks.reached = {INTAKE_EVENTS: intake, QUALIFICATION_EVENTS: qualification or intake}
         async with self.database.write_transaction() as unit_of_work:
-            await note_watermarks(await unit_of_work.connection(), Reached(self.watermarks.reached))
+            await store_watermarks(await unit_of_work.connection(), ConsumedWatermarks(self.watermarks.reached))
 
     async def clocks(self, lead_id: UUID) -> dict[str, dict[str, Any]]:
         """The clocks of a lead by clause, as HTTP gives them; each clause at most once."""

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.effort import cases
 
-from accord.terms.week import Range, hours_in, range_in, week_in, weekdays_in
+from accord.terms.week import Range, parse_hours, parse_range, parse_week, parse_weekdays
 from sla_monitor.domain.business_time import (
     Calendar,
     NoOpenTime,
@@ -27,7 +27,7 @@ HOUR = timedelta(hours=1)
 
 
 def calendar(week, zone="America/Chicago", closed=()):
-    return Calendar(ZoneInfo(zone), week_in(week), {day.toordinal(): "holiday" for day in closed})
+    return Calendar(ZoneInfo(zone), parse_week(week), {day.toordinal(): "holiday" for day in closed})
 
 
 def chicago(*parts: int, fold: int = 0) -> datetime:
@@ -122,19 +122,19 @@ def test_steps_to_the_deadline_are_explained():
     ],
 )
 def test_weekdays_are_parsed(words, expected):
-    assert weekdays_in(words) == expected
+    assert parse_weekdays(words) == expected
 
 
 @pytest.mark.parametrize("words", ["", "monday", "mon-", "-fri", "mon-xxx", "mon,mon", "mon-wed,tue", "MON"])
 def test_invalid_weekdays_are_refused(words):
     with pytest.raises(ValueError, match="weekday"):
-        weekdays_in(words)
+        parse_weekdays(words)
 
 
 def test_ranges_are_parsed():
-    assert range_in("09:00-12:30") == Range(9 * 3600, 12 * 3600 + 1800)
-    assert range_in("22:00-06:00") == Range(22 * 3600, 30 * 3600)
-    assert range_in("00:00-24:00") == Range(0, 86_400)
+    assert parse_range("09:00-12:30") == Range(9 * 3600, 12 * 3600 + 1800)
+    assert parse_range("22:00-06:00") == Range(22 * 3600, 30 * 3600)
+    assert parse_range("00:00-24:00") == Range(0, 86_400)
 
 
 @pytest.mark.parametrize(
@@ -142,14 +142,14 @@ def test_ranges_are_parsed():
 )
 def test_invalid_ranges_are_refused(words):
     with pytest.raises(ValueError, match=r"range|begins and ends"):
-        range_in(words)
+        parse_range(words)
 
 
 def test_overlapping_ranges_are_refused():
     with pytest.raises(ValueError, match="overlap"):
-        hours_in(["09:00-12:00", "11:00-13:00"])
+        parse_hours(["09:00-12:00", "11:00-13:00"])
     with pytest.raises(ValueError, match="twice"):
-        week_in({"mon-fri": ["09:00-12:00"], "fri": ["13:00-14:00"]})
+        parse_week({"mon-fri": ["09:00-12:00"], "fri": ["13:00-14:00"]})
 
 
 # --- Against a slow reading ---

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.system.running import RUN_BY_SOMEBODY_ELSE, Running, clients_of, running_stack
-from tests.system.spans import Collector, collecting
 
 from accord_local.demo.client import Urls
+from tests.system.running import RUN_BY_SOMEBODY_ELSE, Running, clients_of, running_stack
+from tests.system.spans import Collector, collecting
 
 TEMPLATES = Path(__file__).parents[2] / "deploy" / "agreements"
 PORTS = range(8001, 8005)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-from tests.system.running import Running
 
 from accord_local.demo.client import wait_for
+from tests.system.running import Running
 
 FORM_SECRET = "the secret of the form"
 

@@ -29,13 +29,13 @@ INTAKE_APART: Sequence[ServiceSpec] = (
 class Silent:
     """A reporter for tests: trouble is kept, so that a failing test can show it."""
 
-    troubles: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Nobody watches."""
 
-    def trouble(self, line: str) -> None:
-        self.troubles.append(line)
+    def report_problem(self, line: str) -> None:
+        self.problems.append(line)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from hypothesis import settings
 from hypothesis.stateful import invariant
-from tests.effort import cases
-from tests.qualification.test_history import Histories
 
 from accord.contracts.qualification_events import LeadStageChanged
 from metrics.domain.stage_history import StageChange, derive_stage_history
+from tests.effort import cases
+from tests.qualification.test_history import Histories
 
 
 class Followed(Histories):

@@ -18,11 +18,11 @@ from urllib.parse import quote, quote_from_bytes
 
 import pytest
 import requests
+
+from accord_local.demo.play import Advance, Callers, sign_templates
 from tests.effort import cases
 from tests.system.running import Running
 from tests.system.test_lead_journey import ask_for_demo, await_stage, enter
-
-from accord_local.demo.play import Advance, Callers, sign_templates
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(600)]
 

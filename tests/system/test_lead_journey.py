@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.system.running import Running
 
 from accord_local.demo.client import wait_for
 from accord_local.demo.play import Advance, Callers, sign_templates
+from tests.system.running import Running
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240)]
 

@@ -11,6 +11,11 @@ from typing import Any
 import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer
+
+from accord.contracts.topics import PARTITIONS_DEFAULT, TOPIC_OF
+from accord_local.demo.client import wait_for
+from accord_local.demo.play import Callers, sign_templates
+from accord_local.postgres import PostgresServer
 from tests.system.conftest import Advance
 from tests.system.one_person import (
     Caller,
@@ -26,11 +31,6 @@ from tests.system.one_person import (
 )
 from tests.system.running import Running
 from tests.system.spans import Collector
-
-from accord.contracts.topics import PARTITIONS_DEFAULT, TOPIC_OF
-from accord_local.demo.client import wait_for
-from accord_local.demo.play import Callers, sign_templates
-from accord_local.postgres import PostgresServer
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(240)]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.intake.tools import TOOLS
-from tests.system.running import Running
 
 from accord_local.demo.client import wait_for
 from accord_local.demo.play import Callers, sign
+from tests.intake.tools import TOOLS
+from tests.system.running import Running
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(300)]
 SENDERS = ("standard-webhooks", "mautic", "typeform")

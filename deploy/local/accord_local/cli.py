@@ -25,9 +25,9 @@ from accord_local.compose import ensure_compose_env
 from accord_local.console import ConsoleReporter, state_table
 from accord_local.demo.run import run_demo
 from accord_local.errors import LocalError, StartError
+from accord_local.import_file import FileImport, detect_media_type, parse_mapping, run_import
 from accord_local.processes import log_tail, rotate, wait_for, wait_gone
 from accord_local.redaction import redact
-from accord_local.sending import Sending, mapping_of, media_of, send
 from accord_local.services import PROBE_TIMEOUT_S
 from accord_local.stack import Stack, StackOptions
 from accord_local.state import StackState
@@ -194,7 +194,7 @@ def import_file(
         raise LocalError("--format is csv or ndjson")
     parameters: dict[str, str | None] = {
         "source": source,
-        "mapping": mapping_of(map_ or []) or mapping,
+        "mapping": parse_mapping(map_ or []) or mapping,
         "dry_run": "true" if dry_run else None,
         "delimiter": delimiter,
         "encoding": encoding,
@@ -202,15 +202,15 @@ def import_file(
         "timezone": timezone,
         "rows_per_s": None if rows_per_s is None else str(rows_per_s),
     }
-    sending = Sending(
+    file_import = FileImport(
         file,
         url or _running_state(data_dir).processes["intake"].address,
         key or _marketing_key(data_dir),
         {name: value for name, value in parameters.items() if value is not None},
-        media_of(file, file_format),
+        detect_media_type(file, file_format),
         errors,
     )
-    send(sending, _console())
+    run_import(file_import, _console())
 
 
 @app.command("compose-env", hidden=True)
@@ -267,14 +267,14 @@ def run_stack(
                 console.print(state_table(state, _all_ready(state), {}))
             console.print(f"keys: {options.dev_keys_path}   logs: {options.logs_dir}   stop: Ctrl-C", highlight=False)
             if then is not None:
-                with _supervised_aside(stack):
+                with _supervised_in_thread(stack):
                     then(stack, console)
             stack.supervise(stop)
         except _StoppedError:
             console.print("accord: stopping")
         finally:
             # From here on a second signal means: at once.
-            _on_signals(lambda _number, _frame: _hurry(stack))
+            _on_signals(lambda _number, _frame: _kill_now(stack))
             stack.stop()
 
 
@@ -284,7 +284,7 @@ def _console() -> Console:
 
 
 @contextlib.contextmanager
-def _supervised_aside(stack: Stack) -> Iterator[None]:
+def _supervised_in_thread(stack: Stack) -> Iterator[None]:
     """Look after the stack in a thread of its own while this one is busy."""
     done = threading.Event()
     thread = threading.Thread(target=stack.supervise, args=(done,), name="accord-supervisor")
@@ -304,7 +304,7 @@ class _StoppedError(BaseException):
 def _stopping_signals(stop: threading.Event, stack: Stack) -> Iterator[None]:
     def handle(_number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
-            _hurry(stack)
+            _kill_now(stack)
         stop.set()
         raise _StoppedError
 
@@ -322,7 +322,7 @@ def _on_signals(handler: "signal._HANDLER") -> None:
         signal.signal(number, handler)
 
 
-def _hurry(stack: Stack) -> None:
+def _kill_now(stack: Stack) -> None:
     stack.kill()
     os._exit(130)
 

@@ -33,7 +33,7 @@ class ConsoleReporter:
             self._tasks[what] = self._bars.add_task(what, total=total)
         self._bars.update(self._tasks[what], completed=done, total=total)
 
-    def trouble(self, line: str) -> None:
+    def report_problem(self, line: str) -> None:
         """Print one line that stands out."""
         self._console.print(f"accord: {redact(line)}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 

@@ -95,7 +95,7 @@ class KafkaServer:
             self._format(class_path, configuration_path)
         self._child = spawn(_java(class_path, "kafka.Kafka", configuration_path), log_path=self.log_path)
         try:
-            self._remember(self._child.pid)
+            self._write_pid(self._child.pid)
             self._wait_ready(self._child)
         except BaseException:
             self.kill()
@@ -105,13 +105,13 @@ class KafkaServer:
         """Ask Kafka to shut down cleanly, kill it after 20 seconds."""
         if self._child is not None:
             self._child.stop(grace_s=STOP_TIMEOUT_S, number=signal.SIGTERM)
-            self._forget()
+            self._remove_pid()
 
     def kill(self) -> None:
         """SIGKILL, as a crash would; what was written is recovered at the next start."""
         if self._child is not None:
             self._child.kill()
-            self._forget()
+            self._remove_pid()
 
     def __enter__(self) -> "KafkaServer":
         self.start()
@@ -154,12 +154,12 @@ class KafkaServer:
             raise AlreadyRunningError("Kafka", self.data_dir, identity.pid)
         self._pid_path.unlink(missing_ok=True)
 
-    def _remember(self, pid: int) -> None:
+    def _write_pid(self, pid: int) -> None:
         identity = ProcessIdentity.of(pid)
         if identity is not None:
             self._pid_path.write_text(json.dumps(asdict(identity)))
 
-    def _forget(self) -> None:
+    def _remove_pid(self) -> None:
         self._child = None
         self._pid_path.unlink(missing_ok=True)
 
@@ -186,7 +186,9 @@ class KafkaServer:
             raise self._start_error((done.stdout + done.stderr).splitlines())
 
     def _wait_ready(self, child: ChildProcess) -> None:
-        answered = wait_for(lambda: not child.running or _serves(self.port), timeout_s=START_TIMEOUT_S, every_s=0.05)
+        answered = wait_for(
+            lambda: not child.running or _is_serving(self.port), timeout_s=START_TIMEOUT_S, every_s=0.05
+        )
         if not child.running:
             raise self._start_error(log_tail(self.log_path, lines_max=60))
         if not answered:
@@ -231,7 +233,7 @@ def _java(class_path: str, main_class: str, *arguments: Path) -> list[str | Path
     ]
 
 
-def _serves(port: int) -> bool:
+def _is_serving(port: int) -> bool:
     """Whether a broker answers a metadata request with at least one broker that takes requests."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), PROBE_TIMEOUT_S) as connection:
         connection.settimeout(PROBE_TIMEOUT_S)

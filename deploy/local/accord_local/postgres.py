@@ -89,7 +89,7 @@ class PostgresServer:
         run_as = self._run_as()
         self._make_socket_dir(run_as)
         if not (self._pgdata / "PG_VERSION").exists():
-            self._initialise(run_as)
+            self._initialize(run_as)
         self._write_hba(run_as)
         rotate(self.log_path)
         self._child = spawn(
@@ -111,7 +111,7 @@ class PostgresServer:
             children = self._descendants()
             self._child.stop(grace_s=STOP_TIMEOUT_S, number=signal.SIGINT)
             wait_gone(children, timeout_s=STOP_TIMEOUT_S)
-            self._forget()
+            self._clean_up()
 
     def kill(self) -> None:
         """SIGKILL the postmaster, as a crash would; returns when its backends have noticed and are gone too."""
@@ -120,7 +120,7 @@ class PostgresServer:
             self._child.kill()
             for straggler in wait_gone(children, timeout_s=STOP_TIMEOUT_S):
                 straggler.signal(signal.SIGKILL)
-            self._forget()
+            self._clean_up()
 
     def __enter__(self) -> "PostgresServer":
         self.start()
@@ -199,7 +199,7 @@ class PostgresServer:
 
         nobody = pwd.getpwnam("nobody")
         drop = [setpriv, f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
-        if not (_others_may_enter(self.data_dir) and _others_may_enter(self._bin)):
+        if not (_is_world_accessible(self.data_dir) and _is_world_accessible(self._bin)):
             # A clone in root's home or a private temporary directory: instead of opening those to everybody, the
             # server keeps the right to walk through them.
             # Without the secure bit, access(2), by which PostgreSQL looks for its own programs, ignores that right.
@@ -215,7 +215,7 @@ class PostgresServer:
         except (FileNotFoundError, ValueError):
             return
         # One whose parent was just killed is on its way out and is waited for.
-        if not wait_for(lambda: not _serves(pid, self._pgdata), timeout_s=PREDECESSOR_TIMEOUT_S):
+        if not wait_for(lambda: not _is_serving(pid, self._pgdata), timeout_s=PREDECESSOR_TIMEOUT_S):
             raise AlreadyRunningError("PostgreSQL", self.data_dir, pid)
         pid_path.unlink(missing_ok=True)
 
@@ -224,13 +224,13 @@ class PostgresServer:
         directory.mkdir(mode=0o700, exist_ok=True)
         if directory.is_symlink() or directory.stat().st_uid not in {os.geteuid(), run_as.uid}:
             raise LocalError(f"PostgreSQL: {directory} belongs to someone else; remove it")
-        _own(directory, run_as)
+        _change_owner(directory, run_as)
 
-    def _initialise(self, run_as: _RunAs) -> None:
+    def _initialize(self, run_as: _RunAs) -> None:
         if self._pgdata.exists():  # a first start that was broken off
             shutil.rmtree(self._pgdata)
         self._pgdata.mkdir(mode=0o700)
-        _own(self._pgdata, run_as)
+        _change_owner(self._pgdata, run_as)
         password_path = self._password_path
         if not password_path.exists():
             password_path.touch(mode=0o600)
@@ -259,7 +259,7 @@ class PostgresServer:
         rules = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
         path = self._pgdata / "pg_hba.conf"
         path.write_text(rules)
-        _own(path, run_as)
+        _change_owner(path, run_as)
 
     def _options(self) -> list[str]:
         settings = {
@@ -318,7 +318,7 @@ class PostgresServer:
     def _password(self) -> str:
         return self._password_path.read_text().strip()
 
-    def _forget(self) -> None:
+    def _clean_up(self) -> None:
         self._child = None
         if self.socket_dir.parent != self.data_dir:
             shutil.rmtree(self.socket_dir, ignore_errors=True)
@@ -354,16 +354,16 @@ def _environment() -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
 
 
-def _others_may_enter(path: Path) -> bool:
+def _is_world_accessible(path: Path) -> bool:
     return all(parent.stat().st_mode & 0o001 for parent in path.parents)
 
 
-def _own(path: Path, run_as: _RunAs) -> None:
+def _change_owner(path: Path, run_as: _RunAs) -> None:
     if os.geteuid() == 0:
         os.chown(path, run_as.uid, run_as.gid)
 
 
-def _serves(pid: int, pgdata: Path) -> bool:
+def _is_serving(pid: int, pgdata: Path) -> bool:
     """Whether this process is a PostgreSQL over this directory (a postmaster's working directory is its data)."""
     try:
         process = psutil.Process(pid)

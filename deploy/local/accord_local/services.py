@@ -110,7 +110,7 @@ class Service:
         finally:
             child.kill()
         if code != 0:
-            raise StartError(self.spec.name, f"migration failed: {self.last_words()}", self.log_path)
+            raise StartError(self.spec.name, f"migration failed: {self.read_last_lines()}", self.log_path)
 
     def start(self) -> None:
         """Start the process in its role; returns at once, see `ready`."""
@@ -119,7 +119,7 @@ class Service:
     def ready(self, client: httpx.Client) -> bool:
         """Whether `/readyz` says yes. Raises StartError when the process has ended."""
         if self.pid is None:
-            raise StartError(self.spec.name, f"ended while starting: {self.last_words()}", self.log_path)
+            raise StartError(self.spec.name, f"ended while starting: {self.read_last_lines()}", self.log_path)
         try:
             return client.get(f"{self.probe_url}/readyz", timeout=PROBE_TIMEOUT_S).status_code == httpx.codes.OK
         except httpx.TransportError:
@@ -141,7 +141,7 @@ class Service:
         if self.child is not None:
             self.child.kill()
 
-    def last_words(self) -> str:
+    def read_last_lines(self) -> str:
         """The last lines of the log in one line, without secrets."""
         lines = [line.strip() for line in log_tail(self.log_path, TAIL_LINES) if line.strip()]
         return redact(" | ".join(lines)) or "it said nothing"

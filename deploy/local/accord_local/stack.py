@@ -77,7 +77,7 @@ class Reporter(Protocol):
     def progress(self, what: str, done: int, total: int) -> None:
         """`done` of `total` of something are there."""
 
-    def trouble(self, line: str) -> None:
+    def report_problem(self, line: str) -> None:
         """Something died, was restarted or was given up; one line."""
 
 
@@ -123,7 +123,7 @@ class _Supervised:
     name: str
     member: Member
     address: str
-    last_words: Callable[[], str]
+    read_last_lines: Callable[[], str]
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     restarts: int = 0
 
@@ -335,7 +335,7 @@ class Stack:
     # -- supervision
 
     def _supervise_later(self, name: str, member: Member, address: str, log_path: Path) -> None:
-        words = member.last_words if isinstance(member, Service) else lambda: f"see {log_path}"
+        words = member.read_last_lines if isinstance(member, Service) else lambda: f"see {log_path}"
         self._supervised.append(_Supervised(name, member, address, words))
 
     def _check(self, entry: _Supervised) -> bool:
@@ -345,7 +345,7 @@ class Stack:
             return False
         now_s = time.monotonic()
         if policy.start_due_at_s is None:
-            self._report_death(entry, entry.last_words(), policy.died(now_s))
+            self._report_death(entry, entry.read_last_lines(), policy.died(now_s))
             return True
         if now_s < policy.start_due_at_s:
             return False
@@ -360,7 +360,7 @@ class Stack:
 
     def _report_death(self, entry: _Supervised, words: str, delay_s: float | None) -> None:
         then = f"restarting in {delay_s:g} s" if delay_s is not None else "given up after five restarts in a row"
-        self._reporter.trouble(f"{entry.name} died, {then}; last: {words}")
+        self._reporter.report_problem(f"{entry.name} died, {then}; last: {words}")
 
     def _abandon_starts(self) -> None:
         """End starts that are still under way in other threads, by killing what they wait for."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from accord.agreements import ActiveCache, AgreementStore, agreement_router, agreement_worker
 from accord.batching import GroupCommit
 from accord.db import Database
-from accord.http.idempotency import Done, idempotency_worker
+from accord.http.idempotency import IdempotentResult, idempotency_worker
 from accord.isolation import stuck_rows_collector
 from accord.messaging.admin import admin_router
 from accord.messaging.collectors import announced_collector
@@ -71,13 +71,13 @@ def build(settings: Settings) -> Service:
     evaluators = ActiveCache(policies, compile_policy)
     capture, record = Capture(database, evaluators, encode_capture), ActivityRecorder(database, encode_activity)
     erase = PersonEraser(database, evaluators)
-    captures: GroupCommit[CaptureRequest, Done[CaptureResult]] = GroupCommit(
+    captures: GroupCommit[CaptureRequest, IdempotentResult[CaptureResult]] = GroupCommit(
         capture.apply,
         batch_rows_max=settings.group_rows_max,
         queue_rows_max=settings.queue_rows_max,
         name="capture",
     )
-    activities: GroupCommit[ActivityRequest, Done[ActivityResult]] = GroupCommit(
+    activities: GroupCommit[ActivityRequest, IdempotentResult[ActivityResult]] = GroupCommit(
         record.apply,
         batch_rows_max=settings.group_rows_max,
         queue_rows_max=settings.queue_rows_max,

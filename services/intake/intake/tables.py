@@ -28,10 +28,10 @@ from accord.http import tables as http
 from accord.messaging import tables as messaging
 
 metadata = MetaData()
-messaging.define(metadata)
-agreements.define(metadata)
-http.define(metadata)
-isolation.define(metadata)
+messaging.define_tables(metadata)
+agreements.define_tables(metadata)
+http.define_tables(metadata)
+isolation.define_tables(metadata)
 
 
 def _moment(name: str, *, nullable: bool = False) -> Column[object]:
@@ -344,7 +344,7 @@ import_failure = Table(
 Index("import_failure_keys_idx", import_failure.c["keys"], postgresql_using="gin")
 
 
-KEPT = {
+RETENTION = {
     "lead": "until it is erased",
     "identity_key": "until its lead is erased, or another has the address or number",
     "account": "for ever: one for each company",

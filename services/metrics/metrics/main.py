@@ -17,7 +17,7 @@ from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.pruning import prune_worker
 from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
-from accord.messaging.watermarks import Watermarks
+from accord.messaging.watermark_reader import WatermarkReader
 from accord.service import Service, run
 from metrics.api.funnel import funnel_router
 from metrics.api.timeline import timeline_router
@@ -53,7 +53,7 @@ def build(settings: Settings) -> Service:
     )
     plans = AgreementStore(database, PLAN)
     event_log = KafkaLog(settings.kafka)
-    watermarks = Watermarks(event_log, consumer=GROUP, topics=CONSUMED)
+    watermarks = WatermarkReader(event_log, consumer=GROUP, topics=CONSUMED)
     relay = Relay(
         PostgresRelayStore(database),
         event_log,

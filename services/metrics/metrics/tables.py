@@ -29,9 +29,9 @@ from accord.http import tables as http
 from accord.messaging import tables as messaging
 
 metadata = MetaData()
-messaging.define(metadata)
-agreements.define(metadata)
-http.define(metadata)
+messaging.define_tables(metadata)
+agreements.define_tables(metadata)
+http.define_tables(metadata)
 
 
 def _moment(name: str, *, nullable: bool = False) -> Column[object]:
@@ -163,7 +163,7 @@ definition_version = Table(
 """The activated lead definitions, for the order of their stages."""
 
 
-KEPT = {
+RETENTION = {
     "lead": "for ever: one row for each lead; an erased one loses its attributes",
     "stage_entry": "for ever: the reports count them",
     "activity": "for ever: the reports count them; they hold no personal data",

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from accord.agreements import AgreementStore, agreement_router, agreement_worker
-from accord.contracts.topics import INTAKE_EVENTS, SLA_EVENTS, WAITED_FOR
+from accord.contracts.topics import AWAITED_TOPICS, INTAKE_EVENTS, SLA_EVENTS
 from accord.db import Database
 from accord.http.idempotency import idempotency_worker
 from accord.isolation import stuck_rows_collector
@@ -19,7 +19,7 @@ from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.pruning import prune_worker
 from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
-from accord.messaging.watermarks import Watermarks
+from accord.messaging.watermark_reader import WatermarkReader
 from accord.service import Service, run
 from qualification import handlers
 from qualification.analysis.api import feedback, what_if
@@ -67,7 +67,7 @@ def build(settings: Settings) -> Service:
     handle = handlers.intake_events(books)
     handle_breaches = handlers.sla_events(routing_book, definitions)
     event_log = KafkaLog(settings.kafka)
-    watermarks = Watermarks(event_log, consumer=GROUP, topics=WAITED_FOR["qualification"])
+    watermarks = WatermarkReader(event_log, consumer=GROUP, topics=AWAITED_TOPICS["qualification"])
     consumer = Consumer(
         PostgresConsumerStore(database, GROUP),
         event_log,

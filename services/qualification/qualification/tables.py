@@ -29,10 +29,10 @@ from accord.http import tables as http
 from accord.messaging import tables as messaging
 
 metadata = MetaData()
-messaging.define(metadata)
-agreements.define(metadata)
-http.define(metadata)
-isolation.define(metadata)
+messaging.define_tables(metadata)
+agreements.define_tables(metadata)
+http.define_tables(metadata)
+isolation.define_tables(metadata)
 
 
 def _moment(name: str, *, nullable: bool = False) -> Column[object]:
@@ -305,7 +305,7 @@ account_owner = Table(
 )
 
 
-KEPT = {
+RETENTION = {
     "lead": "for ever: an erased lead keeps its id and stages, and loses its attributes",
     "lead_fact": "for ever: the log that a correction folds anew; an erased lead's profiles are deleted",
     "reevaluation": "one row for each version of the definition",

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from accord.db import UnitOfWork
 from accord.messaging.handler import Handler, Received
-from accord.messaging.watermarks import Watermarks
+from accord.messaging.watermark_reader import WatermarkReader
 from sla_monitor.usecases.agreements import SlaVersionCache
 from sla_monitor.usecases.process_events import process_events
 
 
-def build_handler(sla_cache: SlaVersionCache, watermarks: Watermarks) -> Handler:
+def build_handler(sla_cache: SlaVersionCache, watermarks: WatermarkReader) -> Handler:
     """Build the handler of `intake-events` and `qualification-events`."""
 
     async def handle(unit_of_work: UnitOfWork, received: Sequence[Received]) -> None:

@@ -19,7 +19,7 @@ from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.pruning import prune_worker
 from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
-from accord.messaging.watermarks import Watermarks
+from accord.messaging.watermark_reader import WatermarkReader
 from accord.service import Service, run
 from sla_monitor import handlers
 from sla_monitor.api import calendars, clocks
@@ -45,7 +45,7 @@ def build(settings: Settings) -> Service:
     store = AgreementStore(database, KIND)
     sla_cache = SlaVersionCache(store)
     event_log = KafkaLog(settings.kafka)
-    watermarks = Watermarks(event_log, consumer=GROUP, topics=CONSUMED)
+    watermarks = WatermarkReader(event_log, consumer=GROUP, topics=CONSUMED)
     handle = handlers.build_handler(sla_cache, watermarks)
     relay = Relay(
         PostgresRelayStore(database, due.OWED, due.HELD, [due.FIRE_WORKER, due.EVALUATE_WORKER]),

@@ -28,10 +28,10 @@ from accord.http import tables as http
 from accord.messaging import tables as messaging
 
 metadata = MetaData()
-messaging.define(metadata)
-agreements.define(metadata)
-http.define(metadata)
-isolation.define(metadata)
+messaging.define_tables(metadata)
+agreements.define_tables(metadata)
+http.define_tables(metadata)
+isolation.define_tables(metadata)
 
 
 def _moment(name: str, *, nullable: bool = False) -> Column[object]:
@@ -128,7 +128,7 @@ clock = Table(
 )
 
 
-KEPT = {
+RETENTION = {
     "lead": "for ever: one row for each lead; an erased one loses its attributes",
     "fact": "90 days after it was recorded (ACCORD_FACTS_RETENTION_DAYS)",
     "pending_trigger": "until the trigger is evaluated, or the lead is erased",

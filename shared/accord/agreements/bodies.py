@@ -23,9 +23,9 @@ async def read_document(request: Request) -> documents.Document:
     body = await request.body()
     try:
         return await asyncio.to_thread(documents.read, body, yaml_text=media in _YAML)
-    except documents.TooLarge as error:
-        raise Problem(413, "body-too-large", "The body is too large", f"{error}.") from None
-    except documents.Unreadable as error:
+    except documents.DocumentTooLarge as error:
+        raise Problem(413, "body-too-large", "Body too large", f"{error}.") from None
+    except documents.UnreadableDocument as error:
         raise malformed(f"{error}.") from None
 
 

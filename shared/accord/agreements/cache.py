@@ -39,15 +39,15 @@ class CurrentValue(Generic[T]):
         """When it is read next."""
         self._expirations = 0
         self._expirations_read = 0
-        self._reading = asyncio.Lock()
+        self._add_reading_routes = asyncio.Lock()
 
     async def get(self, conn: AsyncConnection | None = None) -> T:
         """The value. Whoever holds a transaction gives its connection: reading takes one of its own otherwise."""
         if self._is_due():
             if conn is not None:  # without waiting for whoever reads just now, since that may wait for a connection
                 await self._refresh(conn)
-            elif not self._reading.locked() or not self._is_fresh_enough():
-                async with self._reading:
+            elif not self._add_reading_routes.locked() or not self._is_fresh_enough():
+                async with self._add_reading_routes:
                     if self._is_due():
                         await self._try_refresh()
         return cast("T", self._value)

@@ -9,7 +9,7 @@ from typing import Literal
 from accord.http.problems import pointer
 
 CHANGES_MAX = 5_000
-_Place = tuple[str | int, ...]
+_Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,52 +29,52 @@ def diff(old: Mapping[str, object], new: Mapping[str, object]) -> list[Change]:
     elements is a change of the list (its keys in order); other lists are compared by place.
     """
     found = []
-    for change in _values((), old, new):
+    for change in _diff_values((), old, new):
         found.append(change)
         if len(found) >= CHANGES_MAX:
             break
     return found
 
 
-def _values(place: _Place, old: object, new: object) -> Iterator[Change]:
+def _diff_values(path: _Path, old: object, new: object) -> Iterator[Change]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        yield from _mappings(place, old, new)
+        yield from _diff_mappings(path, old, new)
     elif isinstance(old, list) and isinstance(new, list):
-        yield from _lists(place, old, new)
+        yield from _diff_lists(path, old, new)
     elif type(old) is not type(new) or old != new:
-        yield Change(pointer(place), "changed", old, new)
+        yield Change(pointer(path), "changed", old, new)
 
 
-def _mappings(place: _Place, old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[Change]:
+def _diff_mappings(path: _Path, old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[Change]:
     for name, value in old.items():
         if name in new:
-            yield from _values((*place, name), value, new[name])
+            yield from _diff_values((*path, name), value, new[name])
         else:
-            yield Change(pointer((*place, name)), "removed", old=value)
+            yield Change(pointer((*path, name)), "removed", old=value)
     for name, value in new.items():
         if name not in old:
-            yield Change(pointer((*place, name)), "added", new=value)
+            yield Change(pointer((*path, name)), "added", new=value)
 
 
-def _lists(place: _Place, old: Sequence[object], new: Sequence[object]) -> Iterator[Change]:
-    old_keyed, new_keyed = _by_key(old), _by_key(new)
+def _diff_lists(path: _Path, old: Sequence[object], new: Sequence[object]) -> Iterator[Change]:
+    old_keyed, new_keyed = _index_by_key(old), _index_by_key(new)
     if old_keyed is not None and new_keyed is not None:
-        yield from _mappings(place, old_keyed, new_keyed)
+        yield from _diff_mappings(path, old_keyed, new_keyed)
         kept_old = [key for key in old_keyed if key in new_keyed]
         kept_new = [key for key in new_keyed if key in old_keyed]
         if kept_old != kept_new:
-            yield Change(pointer(place), "changed", list(old_keyed), list(new_keyed))
+            yield Change(pointer(path), "changed", list(old_keyed), list(new_keyed))
         return
     for index in range(max(len(old), len(new))):
         if index >= len(new):
-            yield Change(pointer((*place, index)), "removed", old=old[index])
+            yield Change(pointer((*path, index)), "removed", old=old[index])
         elif index >= len(old):
-            yield Change(pointer((*place, index)), "added", new=new[index])
+            yield Change(pointer((*path, index)), "added", new=new[index])
         else:
-            yield from _values((*place, index), old[index], new[index])
+            yield from _diff_values((*path, index), old[index], new[index])
 
 
-def _by_key(items: Sequence[object]) -> dict[str, object] | None:
+def _index_by_key(items: Sequence[object]) -> dict[str, object] | None:
     """The elements by their `key`, None if they have none or not distinct ones. An empty list has them trivially."""
     keyed: dict[str, object] = {}
     for item in items:

@@ -27,7 +27,7 @@ _INT = re.compile(r"[-+]?[0-9]+\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 _INT_MAX = 2**53 - 1
 _SHORT_FROM = 1e21
-_WORDS: dict[str, bool | None] = {
+_KEYWORDS: dict[str, bool | None] = {
     "": None,
     "~": None,
     "null": None,
@@ -48,11 +48,11 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class Unreadable(Exception):
+class UnreadableDocument(Exception):
     """The document cannot be read. The message says why and, where known, in which line; it quotes nothing."""
 
 
-class TooLarge(Unreadable):
+class DocumentTooLarge(UnreadableDocument):
     """The document is over a limit of size."""
 
 
@@ -66,51 +66,51 @@ class Document:
 
 
 def read(body: bytes, *, yaml_text: bool) -> Document:
-    """The document in this text. Raises Unreadable."""
+    """The document in this text. Raises UnreadableDocument."""
     if len(body) > BYTES_MAX:
-        raise TooLarge(f"A document may have {BYTES_MAX} bytes")
+        raise DocumentTooLarge(f"A document may have {BYTES_MAX} bytes")
     try:
         text = body.decode()
     except UnicodeDecodeError:
-        raise Unreadable("The document is not UTF-8") from None
+        raise UnreadableDocument("The document is not UTF-8") from None
     value = _read_yaml(text) if yaml_text else _read_json(text)
     if not isinstance(value, dict):
-        raise Unreadable("The document is not a mapping of names to values")
+        raise UnreadableDocument("The document is not a mapping of names to values")
     return document(value)
 
 
 def document(content: Mapping[str, object]) -> Document:
-    """The document of a content that is plain values already. Raises Unreadable."""
+    """The document of a content that is plain values already. Raises UnreadableDocument."""
     _check(content)
     try:
         canonical = rfc8785.dumps(content)  # type: ignore[arg-type]  # checked above
     except (rfc8785.CanonicalizationError, RecursionError, UnicodeEncodeError):
-        raise Unreadable("The document holds a value that has no canonical form") from None
+        raise UnreadableDocument("The document holds a value that has no canonical form") from None
     if len(canonical) > CANONICAL_BYTES_MAX:
-        raise TooLarge(f"A document may have {CANONICAL_BYTES_MAX} bytes in its canonical form")
+        raise DocumentTooLarge(f"A document may have {CANONICAL_BYTES_MAX} bytes in its canonical form")
     return Document(json.loads(canonical), canonical.decode(), sha256(canonical).hexdigest())
 
 
 def _read_json(text: str) -> object:
     try:
-        return json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_constant)
+        return json.loads(text, object_pairs_hook=_unique_names, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        raise Unreadable(f"The document is not JSON (line {error.lineno})") from None
+        raise UnreadableDocument(f"The document is not JSON (line {error.lineno})") from None
     except RecursionError:
-        raise Unreadable(f"The document is nested deeper than {DEPTH_MAX}") from None
+        raise UnreadableDocument(f"The document is nested deeper than {DEPTH_MAX}") from None
     except ValueError:
-        raise Unreadable("A number has too many digits") from None
+        raise UnreadableDocument("A number has too many digits") from None
 
 
-def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise Unreadable("A name stands twice in one mapping")
+        raise UnreadableDocument("A name stands twice in one mapping")
     return found
 
 
-def _no_constant(_: str) -> float:
-    raise Unreadable("A number is not finite")
+def _refuse_constant(_: str) -> float:
+    raise UnreadableDocument("A number is not finite")
 
 
 def _check(value: object) -> None:
@@ -121,9 +121,9 @@ def _check(value: object) -> None:
         item, depth = todo.pop()
         seen += 1
         if depth > DEPTH_MAX:
-            raise Unreadable(f"The document is nested deeper than {DEPTH_MAX}")
+            raise UnreadableDocument(f"The document is nested deeper than {DEPTH_MAX}")
         if seen > VALUES_MAX:
-            raise Unreadable(f"The document has more than {VALUES_MAX} values")
+            raise UnreadableDocument(f"The document has more than {VALUES_MAX} values")
         if isinstance(item, Mapping):
             for name in item:
                 _check_text(name)
@@ -139,25 +139,25 @@ def _check_scalar(item: object) -> None:
         _check_text(item)
     elif isinstance(item, float):
         if not math.isfinite(item):
-            raise Unreadable("A number is not finite")
+            raise UnreadableDocument("A number is not finite")
         if _INT_MAX < abs(item) < _SHORT_FROM:  # canonical JSON writes it with all its digits, like a whole number
-            raise Unreadable("A whole number is beyond 2^53; write it as text")
+            raise UnreadableDocument("A whole number is beyond 2^53; write it as text")
     elif isinstance(item, int):
         if abs(item) > _INT_MAX:
-            raise Unreadable("A whole number is beyond 2^53; write it as text")
+            raise UnreadableDocument("A whole number is beyond 2^53; write it as text")
     elif item is not None:
-        raise Unreadable("A value is neither text, number, truth value, list nor mapping")
+        raise UnreadableDocument("A value is neither text, number, truth value, list nor mapping")
 
 
 def _check_text(text: object) -> None:
     if not isinstance(text, str):
-        raise Unreadable("A name is not text")
+        raise UnreadableDocument("A name is not text")
     if "\x00" in text:
-        raise Unreadable("A NUL character is in the document")
+        raise UnreadableDocument("A NUL character is in the document")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise Unreadable("A surrogate without its partner is in the document") from None
+        raise UnreadableDocument("A surrogate without its partner is in the document") from None
 
 
 def _read_yaml(text: str) -> object:
@@ -168,11 +168,11 @@ def _read_yaml(text: str) -> object:
         if (
             error.problem and "nesting depth" in error.problem
         ):  # libyaml looks ahead, and gives up before we see an event
-            raise Unreadable(f"The document is nested deeper than {DEPTH_MAX}") from None
+            raise UnreadableDocument(f"The document is nested deeper than {DEPTH_MAX}") from None
         line = f" (line {error.problem_mark.line + 1})" if error.problem_mark is not None else ""
-        raise Unreadable(f"The document is not YAML{line}") from None
+        raise UnreadableDocument(f"The document is not YAML{line}") from None
     except yaml.YAMLError:
-        raise Unreadable("The document is not YAML") from None
+        raise UnreadableDocument("The document is not YAML") from None
 
 
 class _Builder:
@@ -191,14 +191,14 @@ class _Builder:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    raise Unreadable("The text holds more than one document")
+                    raise UnreadableDocument("The text holds more than one document")
             elif isinstance(event, yaml.AliasEvent):
-                raise Unreadable(f"Aliases are not allowed; write the value out{_line(event)}")
+                raise UnreadableDocument(f"Aliases are not allowed; write the value out{_line(event)}")
             elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
                 self._count(event, len(stack))
-                _no_tag(event, ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"))
+                _check_tag(event, ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"))
                 container: list[object] | dict[str, object] = {} if isinstance(event, yaml.MappingStartEvent) else []
-                _place(container, event, stack, keys, root)
+                _attach(container, event, stack, keys, root)
                 stack.append(container)
                 keys.append(None)
             elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
@@ -218,20 +218,20 @@ class _Builder:
     ) -> None:
         if stack and isinstance(stack[-1], dict) and keys[-1] is None:
             if event.value in stack[-1]:
-                raise Unreadable(f"A name stands twice in one mapping{_line(event)}")
+                raise UnreadableDocument(f"A name stands twice in one mapping{_line(event)}")
             keys[-1] = event.value
             return
-        _place(_scalar_value(event), event, stack, keys, root)
+        _attach(_scalar_value(event), event, stack, keys, root)
 
     def _count(self, event: yaml.Event, depth: int) -> None:
         self._values += 1
         if self._values > 2 * VALUES_MAX:
-            raise Unreadable(f"The document has more than {VALUES_MAX} values")
+            raise UnreadableDocument(f"The document has more than {VALUES_MAX} values")
         if depth >= DEPTH_MAX:
-            raise Unreadable(f"The document is nested deeper than {DEPTH_MAX}{_line(event)}")
+            raise UnreadableDocument(f"The document is nested deeper than {DEPTH_MAX}{_line(event)}")
 
 
-def _place(
+def _attach(
     value: object,
     event: yaml.Event,
     stack: Sequence[list[object] | dict[str, object]],
@@ -247,33 +247,33 @@ def _place(
         return
     key = keys[-1]
     if key is None:
-        raise Unreadable(f"A name is not text{_line(event)}")
+        raise UnreadableDocument(f"A name is not text{_line(event)}")
     parent[key] = value
     keys[-1] = None
 
 
 def _scalar_value(event: yaml.ScalarEvent) -> object:
-    _no_tag(event, ("tag:yaml.org,2002:str",))
+    _check_tag(event, ("tag:yaml.org,2002:str",))
     text: str = event.value
     if not event.implicit[0] or event.tag is not None:  # quoted, or said to be text
         return text
-    if text in _WORDS:
-        return _WORDS[text]
+    if text in _KEYWORDS:
+        return _KEYWORDS[text]
     if _INT.match(text):
         if len(text) > 20:
-            raise Unreadable(f"A number has too many digits{_line(event)}")
+            raise UnreadableDocument(f"A number has too many digits{_line(event)}")
         return int(text)
     if _FLOAT.match(text):
         return float(text)
     if text in _NOT_A_NUMBER:
-        raise Unreadable(f"A number is not finite{_line(event)}")
+        raise UnreadableDocument(f"A number is not finite{_line(event)}")
     return text
 
 
-def _no_tag(event: yaml.NodeEvent, allowed: tuple[str, ...]) -> None:
+def _check_tag(event: yaml.NodeEvent, allowed: tuple[str, ...]) -> None:
     tag = getattr(event, "tag", None)
     if tag is not None and tag not in allowed and tag != "!":
-        raise Unreadable(f"Tags are not allowed{_line(event)}")
+        raise UnreadableDocument(f"Tags are not allowed{_line(event)}")
 
 
 def _line(event: yaml.Event) -> str:

@@ -10,7 +10,7 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 
-from accord.agreements.store import Section, Stored
+from accord.agreements.store import Section, StoredVersion
 from accord.contracts.values import Department
 
 HEADERS: Mapping[str, str] = {
@@ -19,7 +19,7 @@ HEADERS: Mapping[str, str] = {
     "Cache-Control": "private, no-cache",
 }
 
-_KIND_WORDS = {
+_KIND_TITLES = {
     "policy": "Data policy",
     "definition": "Lead definition",
     "sla": "Service level agreement",
@@ -29,49 +29,62 @@ _DEPARTMENTS: tuple[Department, ...] = ("marketing", "sales")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|<>~])")
 
 
-def html(kind: str, stored: Stored, sections: Sequence[Section]) -> str:
+def render_html(kind: str, stored: StoredVersion, sections: Sequence[Section]) -> str:
     """The page, complete with its print style."""
     return _template().render(
-        kind=_KIND_WORDS.get(kind, kind),
+        kind=_KIND_TITLES.get(kind, kind),
         title=stored.title,
         version=stored.state.version,
         status=stored.state.status,
-        standing=_standing(stored),
+        standing=_describe_status(stored),
         sections=sections,
-        glossary=_glossary(stored.content),
-        blocks=_blocks(stored),
+        glossary=_make_glossary_rows(stored.content),
+        blocks=_make_signature_blocks(stored),
         sha256=stored.state.content_sha256,
-        drafted=f"{stored.drafted_by}, {_moment(stored.drafted_at)}",
-        proposed=f"{stored.state.proposed_by}, {_moment(stored.state.proposed_at)}"
+        drafted=f"{stored.drafted_by}, {_format_time(stored.drafted_at)}",
+        proposed=f"{stored.state.proposed_by}, {_format_time(stored.state.proposed_at)}"
         if stored.state.proposed_by
         else None,
     )
 
 
-def markdown(kind: str, stored: Stored, sections: Sequence[Section]) -> str:
+def render_markdown(kind: str, stored: StoredVersion, sections: Sequence[Section]) -> str:
     """The same in Markdown."""
-    about = f"{_KIND_WORDS.get(kind, kind)}, version {stored.state.version}."
-    lines = [f"# {_md(stored.title)}", "", f"{about} **{stored.state.status.capitalize()}.** {_standing(stored)}", ""]
+    about = f"{_KIND_TITLES.get(kind, kind)}, version {stored.state.version}."
+    lines = [
+        f"# {_escape_markdown(stored.title)}",
+        "",
+        f"{about} **{stored.state.status.capitalize()}.** {_describe_status(stored)}",
+        "",
+    ]
     for section in sections:
-        lines += [f"## {_md(section.heading)}", ""]
+        lines += [f"## {_escape_markdown(section.heading)}", ""]
         for paragraph in section.paragraphs:
-            lines += [_md(paragraph), ""]
-        lines += _md_table(section)
-    glossary = _glossary(stored.content)
+            lines += [_escape_markdown(paragraph), ""]
+        lines += _render_markdown_table(section)
+    glossary = _make_glossary_rows(stored.content)
     if glossary:
-        lines += ["## Glossary", "", *(f"- **{_md(word)}**: {_md(meaning)}" for word, meaning in glossary), ""]
+        lines += [
+            "## Glossary",
+            "",
+            *(f"- **{_escape_markdown(word)}**: {_escape_markdown(meaning)}" for word, meaning in glossary),
+            "",
+        ]
     signatures = Section(
         "Signatures",
         columns=("Department", "Signed by", "Time", "SHA-256 of the signed content"),
-        rows=[(b.department, b.signed_by or "not signed", b.signed_at or "", b.sha256 or "") for b in _blocks(stored)],
+        rows=[
+            (b.department, b.signed_by or "not signed", b.signed_at or "", b.sha256 or "")
+            for b in _make_signature_blocks(stored)
+        ],
     )
-    lines += ["## Signatures", "", *_md_table(signatures)]
+    lines += ["## Signatures", "", *_render_markdown_table(signatures)]
     lines += [f"SHA-256 of this content (RFC 8785): `{stored.state.content_sha256}`", ""]
     return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class SignatureBlock:
     """One department's signature block; empty until it has signed."""
 
     department: str
@@ -80,56 +93,57 @@ class Block:
     sha256: str | None = None
 
 
-def _blocks(stored: Stored) -> list[Block]:
+def _make_signature_blocks(stored: StoredVersion) -> list[SignatureBlock]:
     blocks = []
     for department in _DEPARTMENTS:
         signature = stored.state.signatures.get(department)
         if signature is None:
-            blocks.append(Block(department.capitalize()))
+            blocks.append(SignatureBlock(department.capitalize()))
         else:
-            at = _moment(signature.signed_at)
-            blocks.append(Block(department.capitalize(), signature.signed_by, at, signature.content_sha256))
+            at = _format_time(signature.signed_at)
+            blocks.append(SignatureBlock(department.capitalize(), signature.signed_by, at, signature.content_sha256))
     return blocks
 
 
-def _standing(stored: Stored) -> str:
+def _describe_status(stored: StoredVersion) -> str:
     """What the version's status means now, in a sentence that stands after the status."""
     state = stored.state
     if state.status == "draft":
         return "It binds nobody."
     if state.status == "withdrawn":
-        return f"Taken back on {_moment(state.withdrawn_at)}; it binds nobody."
+        return f"Taken back on {_format_time(state.withdrawn_at)}; it binds nobody."
     if state.status == "active":
-        return f"In force since {_moment(state.active_from)}."
+        return f"In force since {_format_time(state.active_from)}."
     if state.status == "superseded":
-        return f"It was in force from {_moment(state.active_from)} to {_moment(state.superseded_at)}."
+        return f"It was in force from {_format_time(state.active_from)} to {_format_time(state.superseded_at)}."
     if state.fully_signed:
-        return f"Signed by both departments, in force from {_moment(state.effective_at)}."
+        return f"Signed by both departments, in force from {_format_time(state.effective_at)}."
     missing = " and ".join(department for department in _DEPARTMENTS if department not in state.signatures)
     return f"It waits for the signature of {missing}."
 
 
-def _glossary(content: Mapping[str, object]) -> list[tuple[str, str]]:
+def _make_glossary_rows(content: Mapping[str, object]) -> list[tuple[str, str]]:
     glossary = content.get("glossary")
     return [(str(word), str(meaning)) for word, meaning in glossary.items()] if isinstance(glossary, Mapping) else []
 
 
-def _moment(at: datetime | None) -> str:
+def _format_time(at: datetime | None) -> str:
     return at.astimezone(UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0") if at is not None else ""
 
 
-def _md(value: str) -> str:
+def _escape_markdown(value: str) -> str:
     return " ".join(_MARKDOWN.sub(r"\\\1", value).split())
 
 
-def _md_table(section: Section) -> list[str]:
+def _render_markdown_table(section: Section) -> list[str]:
     if not section.rows:
         return []
     width = max(len(section.columns), *(len(row) for row in section.rows))
     columns = [*section.columns, *[""] * (width - len(section.columns))]
-    lines = ["| " + " | ".join(_md(cell) for cell in columns) + " |", "|" + " --- |" * width]
+    lines = ["| " + " | ".join(_escape_markdown(cell) for cell in columns) + " |", "|" + " --- |" * width]
     lines += [
-        "| " + " | ".join(_md(cell) for cell in [*row, *[""] * (width - len(row))]) + " |" for row in section.rows
+        "| " + " | ".join(_escape_markdown(cell) for cell in [*row, *[""] * (width - len(row))]) + " |"
+        for row in section.rows
     ]
     return [*lines, ""]
 

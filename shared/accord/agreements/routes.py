@@ -11,20 +11,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from accord.agreements import model, paper
 from accord.agreements.bodies import JSON, document_body, read_document
 from accord.agreements.diff import Change, diff
-from accord.agreements.store import AgreementStore, Changed, NoSuchVersion, Refused, Stored
-from accord.agreements.words import readings
+from accord.agreements.paper_diff import diff_papers
+from accord.agreements.store import AgreementStore, InvalidContent, NoSuchVersion, StoredVersion, VersionModified
 from accord.contracts.agreement_events import AgreementKind
 from accord.contracts.values import Department, Timestamp
 from accord.http.auth import Caller, require
-from accord.http.conditional import none_match, precondition_failed, required_match
+from accord.http.conditional import is_not_modified, precondition_failed, require_if_match
 from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, page_of, place_after
+from accord.http.paging import CursorText, Limit, Page, decode_single_cursor, make_page
 from accord.http.problems import Problem
 
 _EXAMPLE_SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
-Known = Annotated[Caller, require()]
+AnyCaller = Annotated[Caller, require()]
 Writer = Annotated[Caller, require("agreements:write")]
 Signer = Annotated[Caller, require("agreements:sign")]
 Keyed = Annotated[IdempotencyRequest | None, idempotency()]
@@ -102,7 +102,7 @@ class ChangeOut(BaseModel):
     new: Any = None
 
 
-class ReadingOut(BaseModel):
+class PaperChangeOut(BaseModel):
     """A place of the paper that reads otherwise."""
 
     heading: str
@@ -117,15 +117,15 @@ class DiffOut(BaseModel):
     from_version: int
     to_version: int
     changes: list[ChangeOut]
-    words: list[ReadingOut] = Field(description="The same in the plain words of the paper.")
+    words: list[PaperChangeOut] = Field(description="The same in the plain words of the paper.")
 
 
 def agreement_router(store: AgreementStore, *, example: Mapping[str, object] | None = None) -> APIRouter:
     """All routes of one agreement, under the kind's path. `example`: a content for OpenAPI."""
     kind = store.kind
     router = APIRouter(prefix=kind.path, tags=[f"agreement: {kind.kind}"])
-    _reading(router, store)
-    _drafting(
+    _add_reading_routes(router, store)
+    _add_drafting_routes(
         router,
         store,
         document_body(
@@ -133,11 +133,11 @@ def agreement_router(store: AgreementStore, *, example: Mapping[str, object] | N
             glossary={"type": "object", "additionalProperties": {"type": "string"}},
         ),
     )
-    _agreeing(router, store)
+    _add_signing_routes(router, store)
     return router
 
 
-def _reading(router: APIRouter, store: AgreementStore) -> None:
+def _add_reading_routes(router: APIRouter, store: AgreementStore) -> None:
     kind = store.kind
     named = f"{kind.kind}_agreement"
 
@@ -148,28 +148,28 @@ def _reading(router: APIRouter, store: AgreementStore) -> None:
         response_model=VersionOut,
         responses=problems(404),
     )
-    async def active(request: Request, response: Response, caller: Known) -> Any:
+    async def active(request: Request, response: Response, caller: AnyCaller) -> Any:
         found = await store.get_active()
         if found is None:
             raise Problem(
                 404, "not-found", "Nothing is in force", f"No {kind.kind} has been signed by both departments."
             )
-        return _conditional(request, response, found, kind.kind)
+        return _answer_conditionally(request, response, found, kind.kind)
 
     @router.get("/versions", operation_id=f"{named}_versions", summary="All versions, the newest first")
-    async def versions(caller: Known, limit: Limit = 50, cursor: CursorText = None) -> Page[VersionSummary]:
-        place = place_after(cursor, int)
+    async def versions(caller: AnyCaller, limit: Limit = 50, cursor: CursorText = None) -> Page[VersionSummary]:
+        place = decode_single_cursor(cursor, int)
         before = None if place is None else min(place, 2**31 - 1)
         found = await store.versions(before=before, limit=limit + 1)
-        items, after = page_of(found, limit, lambda stored: stored.state.version)
-        return Page(items=[VersionSummary(**_summary(item, kind.kind)) for item in items], next_cursor=after)
+        items, after = make_page(found, limit, lambda stored: stored.state.version)
+        return Page(items=[VersionSummary(**_to_summary(item, kind.kind)) for item in items], next_cursor=after)
 
     @router.get(
         "/versions/{version}", operation_id=f"{named}_version", summary="One version", response_model=VersionOut
     )
-    async def version_(request: Request, response: Response, version: VersionNumber, caller: Known) -> Any:
-        with _Refusals():
-            return _conditional(request, response, await store.get(version), kind.kind)
+    async def version_(request: Request, response: Response, version: VersionNumber, caller: AnyCaller) -> Any:
+        with _ProblemMapping():
+            return _answer_conditionally(request, response, await store.get(version), kind.kind)
 
     @router.get(
         "/versions/{version}/paper",
@@ -180,17 +180,19 @@ def _reading(router: APIRouter, store: AgreementStore) -> None:
     )
     async def on_paper(
         version: VersionNumber,
-        caller: Known,
+        caller: AnyCaller,
         accept: Annotated[str | None, Header(description="`text/markdown` for Markdown.")] = None,
     ) -> Response:
-        with _Refusals():
+        with _ProblemMapping():
             found = await store.get(version)
         sections = await asyncio.to_thread(kind.paper, found.content)
         if _prefers_markdown(accept):
             return Response(
-                paper.markdown(kind.kind, found, sections), media_type="text/markdown; charset=utf-8", headers=_VARY
+                paper.render_markdown(kind.kind, found, sections),
+                media_type="text/markdown; charset=utf-8",
+                headers=_VARY,
             )
-        html = paper.html(kind.kind, found, sections)
+        html = paper.render_html(kind.kind, found, sections)
         return Response(html, media_type="text/html; charset=utf-8", headers={**_VARY, **paper.HEADERS})
 
     @router.get(
@@ -198,21 +200,23 @@ def _reading(router: APIRouter, store: AgreementStore) -> None:
         operation_id=f"{named}_diff",
         summary="What changed from one version to another",
     )
-    async def diff_(version: VersionNumber, other: VersionNumber, caller: Known) -> DiffOut:
-        with _Refusals():
+    async def diff_(version: VersionNumber, other: VersionNumber, caller: AnyCaller) -> DiffOut:
+        with _ProblemMapping():
             old, new = await store.get(version), await store.get(other)
         changes = await asyncio.to_thread(diff, old.content, new.content)
-        words = await asyncio.to_thread(lambda: readings(kind.paper(old.content), kind.paper(new.content)))
+        words = await asyncio.to_thread(lambda: diff_papers(kind.paper(old.content), kind.paper(new.content)))
         return DiffOut(
             kind=kind.kind,
             from_version=version,
             to_version=other,
-            changes=[_change(item) for item in changes],
-            words=[ReadingOut(heading=item.heading, before=list(item.before), now=list(item.now)) for item in words],
+            changes=[_to_change(item) for item in changes],
+            words=[
+                PaperChangeOut(heading=item.heading, before=list(item.before), now=list(item.now)) for item in words
+            ],
         )
 
 
-def _drafting(router: APIRouter, store: AgreementStore, content_body: dict[str, Any]) -> None:
+def _add_drafting_routes(router: APIRouter, store: AgreementStore, content_body: dict[str, Any]) -> None:
     kind = store.kind
     named = f"{kind.kind}_agreement"
 
@@ -227,9 +231,9 @@ def _drafting(router: APIRouter, store: AgreementStore, content_body: dict[str, 
     )
     async def draft(request: Request, caller: Writer, idempotency_request: Keyed) -> Response:
         content = await read_document(request)
-        with _Refusals():
+        with _ProblemMapping():
             done = await store.draft_once(
-                content, caller.name, idempotency_request, partial(_drafted, kind=kind.kind, path=kind.path)
+                content, caller.name, idempotency_request, partial(_encode_draft, kind=kind.kind, path=kind.path)
             )
         return done.answer.response()
 
@@ -248,13 +252,13 @@ def _drafting(router: APIRouter, store: AgreementStore, content_body: dict[str, 
         caller: Writer,
         if_match: Annotated[str | None, Header(description="The ETag that the change is based on; required.")] = None,
     ) -> VersionOut:
-        etag = required_match(request)
+        etag = require_if_match(request)
         content = await read_document(request)
-        with _Refusals():
-            return _tagged(response, await store.edit(version, content, etag), kind.kind)
+        with _ProblemMapping():
+            return _with_etag(response, await store.edit(version, content, etag), kind.kind)
 
 
-def _agreeing(router: APIRouter, store: AgreementStore) -> None:
+def _add_signing_routes(router: APIRouter, store: AgreementStore) -> None:
     kind = store.kind
     named = f"{kind.kind}_agreement"
 
@@ -270,11 +274,11 @@ def _agreeing(router: APIRouter, store: AgreementStore) -> None:
         caller: Writer,
         proposal: Annotated[Proposal | None, Body(openapi_examples={"at once": {"value": {}}})] = None,
     ) -> ProposedOut:
-        with _Refusals():
+        with _ProblemMapping():
             wish = proposal.effective_from if proposal is not None else None
             found, warnings = await store.propose(version, caller.name, wish)
         response.headers["ETag"] = found.etag
-        return ProposedOut(**_whole(found, kind.kind), warnings=warnings)
+        return ProposedOut(**_to_version(found, kind.kind), warnings=warnings)
 
     @router.post(
         "/versions/{version}/signatures",
@@ -285,10 +289,10 @@ def _agreeing(router: APIRouter, store: AgreementStore) -> None:
     )
     async def sign(response: Response, version: VersionNumber, signature: SignatureIn, caller: Signer) -> VersionOut:
         if caller.department is None:
-            raise Problem(403, "no-department", "This key may not sign", "The key belongs to no department.")
-        with _Refusals():
+            raise Problem(403, "no-department", "Department required", "The key belongs to no department.")
+        with _ProblemMapping():
             found = await store.sign(version, caller.department, caller.name, signature.content_sha256)
-        return _tagged(response, found, kind.kind)
+        return _with_etag(response, found, kind.kind)
 
     @router.post(
         "/versions/{version}/withdraw",
@@ -297,8 +301,8 @@ def _agreeing(router: APIRouter, store: AgreementStore) -> None:
         responses=problems(409),
     )
     async def withdraw(response: Response, version: VersionNumber, caller: Writer) -> VersionOut:
-        with _Refusals():
-            return _tagged(response, await store.withdraw(version, caller.name), kind.kind)
+        with _ProblemMapping():
+            return _with_etag(response, await store.withdraw(version, caller.name), kind.kind)
 
 
 _VARY = {"Vary": "Accept"}
@@ -308,7 +312,7 @@ _PAPER_CONTENT: dict[str, Any] = {
 }
 
 
-class _Refusals:
+class _ProblemMapping:
     """Turns what the store raises into problems."""
 
     def __enter__(self) -> None:
@@ -317,22 +321,22 @@ class _Refusals:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, NoSuchVersion):
             raise Problem(404, "not-found", "No such version", "There is no version with this number.") from None
-        if isinstance(error, Changed):
+        if isinstance(error, VersionModified):
             raise precondition_failed() from None
-        if isinstance(error, Refused):
+        if isinstance(error, InvalidContent):
             items = [{"pointer": item.pointer, "message": item.message} for item in error.findings]
             detail = (
                 f"{len(items)} places are wrong; see errors." if len(items) > 1 else "One place is wrong; see errors."
             )
-            raise Problem(422, "agreement-refused", "The document cannot be agreed on", detail, errors=items) from None
+            raise Problem(422, "agreement-refused", "Invalid agreement", detail, errors=items) from None
         if isinstance(error, model.EffectiveInThePast):
             items = [{"pointer": "/effective_from", "message": str(error)}]
-            raise Problem(422, error.code, "The request does not fit", str(error), errors=items) from None
+            raise Problem(422, error.code, "Validation failed", str(error), errors=items) from None
         if isinstance(error, model.AgreementError):
-            raise Problem(409, error.code, "Not possible in the present state", str(error)) from None
+            raise Problem(409, error.code, "Conflict with the current state", str(error)) from None
 
 
-def _summary(found: Stored, kind: AgreementKind) -> dict[str, Any]:
+def _to_summary(found: StoredVersion, kind: AgreementKind) -> dict[str, Any]:
     state = found.state
     signatures = sorted(state.signatures.values(), key=lambda signature: signature.signed_at)
     return {
@@ -369,28 +373,30 @@ def _awaiting(state: model.Version) -> Sequence[Department]:
     return sorted(model.DEPARTMENTS - state.signatures.keys())
 
 
-def _whole(found: Stored, kind: AgreementKind) -> dict[str, Any]:
-    return {**_summary(found, kind), "content": found.content}
+def _to_version(found: StoredVersion, kind: AgreementKind) -> dict[str, Any]:
+    return {**_to_summary(found, kind), "content": found.content}
 
 
-def _drafted(found: Stored, *, kind: AgreementKind, path: str) -> Answer:
-    body = VersionOut(**_whole(found, kind)).model_dump_json().encode()
+def _encode_draft(found: StoredVersion, *, kind: AgreementKind, path: str) -> Answer:
+    body = VersionOut(**_to_version(found, kind)).model_dump_json().encode()
     place = f"{path}/versions/{found.state.version}"
     return Answer(201, body, {"location": place, "etag": found.etag, "content-type": JSON})
 
 
-def _tagged(response: Response, found: Stored, kind: AgreementKind) -> VersionOut:
+def _with_etag(response: Response, found: StoredVersion, kind: AgreementKind) -> VersionOut:
     response.headers["ETag"] = found.etag
-    return VersionOut(**_whole(found, kind))
+    return VersionOut(**_to_version(found, kind))
 
 
-def _conditional(request: Request, response: Response, found: Stored, kind: AgreementKind) -> VersionOut | Response:
-    if none_match(request, found.etag):
+def _answer_conditionally(
+    request: Request, response: Response, found: StoredVersion, kind: AgreementKind
+) -> VersionOut | Response:
+    if is_not_modified(request, found.etag):
         return Response(status_code=304, headers={"ETag": found.etag})
-    return _tagged(response, found, kind)
+    return _with_etag(response, found, kind)
 
 
-def _change(item: Change) -> ChangeOut:
+def _to_change(item: Change) -> ChangeOut:
     return ChangeOut(path=item.path, change=item.change, old=item.old, new=item.new)
 
 

@@ -26,8 +26,8 @@ from accord.contracts.agreement_events import (
     AgreementWithdrawn,
 )
 from accord.contracts.values import Department
-from accord.db import Database, UnitOfWork, finite
-from accord.http.idempotency import Answer, Done, IdempotencyRequest, once
+from accord.db import Database, UnitOfWork, clamp_moment
+from accord.http.idempotency import Answer, IdempotencyRequest, IdempotentResult, execute_once
 from accord.terms.findings import Finding, pointer
 from accord.terms.paper import Section
 from accord.terms.patterns import check_patterns
@@ -70,7 +70,7 @@ class ActiveAgreement:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredVersion:
     """A version as it is kept: its state, and what stands around it."""
 
     state: model.Version
@@ -89,7 +89,7 @@ class NoSuchVersion(LookupError):
     """There is no version with this number."""
 
 
-class Refused(ValueError):
+class InvalidContent(ValueError):
     """The content has findings; nothing was written."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
@@ -98,7 +98,7 @@ class Refused(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Outdated:
+class OutdatedVersion:
     """A document that is older than the checks of this release and would not pass them."""
 
     kind: str
@@ -107,7 +107,7 @@ class Outdated:
     findings: Sequence[Finding]
 
 
-class Changed(Exception):
+class VersionModified(Exception):
     """The version is not the one that the caller's ETag names."""
 
 
@@ -122,33 +122,35 @@ class AgreementStore:
 
     # -- changes: each is one transaction --------------------------------------------------------------------------
 
-    async def draft(self, content: Document, by: str) -> Stored:
-        """A new draft. Raises Refused."""
+    async def draft(self, content: Document, by: str) -> StoredVersion:
+        """A new draft. Raises InvalidContent."""
         await self.check(content)
         async with self.database.write_transaction() as unit_of_work:
-            return await self._draft(unit_of_work, content, by)
+            return await self._insert_draft(unit_of_work, content, by)
 
     async def draft_once(
         self,
         content: Document,
         by: str,
         idempotency_request: IdempotencyRequest | None,
-        encode: Callable[[Stored], Answer],
-    ) -> Done[Stored]:
-        """The same under an Idempotency-Key: the answer is saved in the draft's own transaction. Raises Refused."""
+        encode: Callable[[StoredVersion], Answer],
+    ) -> IdempotentResult[StoredVersion]:
+        """The same under an Idempotency-Key: the answer is saved in the draft's own transaction. Raises InvalidContent."""
         await self.check(content)
         async with self.database.write_transaction() as unit_of_work:
-            return await once(unit_of_work, idempotency_request, lambda: self._draft(unit_of_work, content, by), encode)
+            return await execute_once(
+                unit_of_work, idempotency_request, lambda: self._insert_draft(unit_of_work, content, by), encode
+            )
 
-    async def edit(self, version: int, content: Document, etag: str) -> Stored:
-        """A draft with other content. Raises Refused, NoSuchVersion, Changed, NotADraft."""
+    async def edit(self, version: int, content: Document, etag: str) -> StoredVersion:
+        """A draft with other content. Raises InvalidContent, NoSuchVersion, VersionModified, NotADraft."""
         await self.check(content)
         async with self.database.write_transaction() as unit_of_work:
-            found = await self._locked(unit_of_work, version)
+            found = await self._lock_version(unit_of_work, version)
             if found.etag != etag:
-                raise Changed
+                raise VersionModified
             state = model.edit(found.state, content.sha256)
-            edited = Stored(
+            edited = StoredVersion(
                 state,
                 title_of(content.content),
                 {**content.content},
@@ -173,29 +175,31 @@ class AgreementStore:
             )
             return edited
 
-    async def propose(self, version: int, by: str, effective_from: datetime | None = None) -> tuple[Stored, list[str]]:
-        """Put a draft up for signature; the warnings that go with it. Raises Refused, NoSuchVersion, NotADraft, EffectiveInThePast.
+    async def propose(
+        self, version: int, by: str, effective_from: datetime | None = None
+    ) -> tuple[StoredVersion, list[str]]:
+        """Put a draft up for signature; the warnings that go with it. Raises InvalidContent, NoSuchVersion, NotADraft, EffectiveInThePast.
 
         The content is checked again: the draft may be older than the checks of this release.
         """
         await self.check_version(version)
         async with self.database.write_transaction() as unit_of_work:
-            found = await self._locked(unit_of_work, version)
+            found = await self._lock_version(unit_of_work, version)
             state = model.propose(found.state, by, unit_of_work.now, effective_from)
             warnings = [] if self.kind.warn is None else list(await self.kind.warn(unit_of_work.conn, found.content))
             stored = await self._save(unit_of_work, found, state)
-            unit_of_work.publish(AgreementProposed(**self._event(stored, unit_of_work.now), proposed_by=by))
+            unit_of_work.publish(AgreementProposed(**self._make_event_fields(stored, unit_of_work.now), proposed_by=by))
             return stored, warnings
 
-    async def sign(self, version: int, department: Department, by: str, content_sha256: str) -> Stored:
+    async def sign(self, version: int, department: Department, by: str, content_sha256: str) -> StoredVersion:
         """Add a signature; the second one brings the version into force if its time has come.
 
-        Raises Refused, NoSuchVersion, NotProposed, ContentDiffers, DepartmentHasSigned, KeyHasSigned. The content is checked again, as
-        at the proposal.
+        Raises InvalidContent, NoSuchVersion, NotProposed, ContentDiffers, DepartmentHasSigned, KeyHasSigned. The content is checked
+        again, as at the proposal.
         """
         await self.check_version(version)
         async with self.database.write_transaction() as unit_of_work:
-            found = await self._locked(unit_of_work, version)
+            found = await self._lock_version(unit_of_work, version)
             state = model.sign(found.state, department, by, content_sha256, unit_of_work.now)
             await unit_of_work.conn.execute(
                 text(
@@ -213,7 +217,9 @@ class AgreementStore:
             )
             stored = await self._save(unit_of_work, found, state)
             unit_of_work.publish(
-                AgreementSigned(**self._event(stored, unit_of_work.now), department=department, signed_by=by)
+                AgreementSigned(
+                    **self._make_event_fields(stored, unit_of_work.now), department=department, signed_by=by
+                )
             )
             activated = model.is_due(state, unit_of_work.now)
             if activated:
@@ -222,12 +228,14 @@ class AgreementStore:
             self.activations += 1
         return stored
 
-    async def withdraw(self, version: int, by: str) -> Stored:
+    async def withdraw(self, version: int, by: str) -> StoredVersion:
         """Take back a draft or a proposed version. Raises NoSuchVersion, NotWithdrawable."""
         async with self.database.write_transaction() as unit_of_work:
-            found = await self._locked(unit_of_work, version)
+            found = await self._lock_version(unit_of_work, version)
             stored = await self._save(unit_of_work, found, model.withdraw(found.state, by, unit_of_work.now))
-            unit_of_work.publish(AgreementWithdrawn(**self._event(stored, unit_of_work.now), withdrawn_by=by))
+            unit_of_work.publish(
+                AgreementWithdrawn(**self._make_event_fields(stored, unit_of_work.now), withdrawn_by=by)
+            )
             return stored
 
     async def activate_due(self) -> bool:
@@ -245,12 +253,12 @@ class AgreementStore:
         for version in versions:
             try:
                 await self.check_version(version)
-            except Refused as refused:
+            except InvalidContent as refused:
                 findings = [f"{finding.pointer}: {finding.message}" for finding in refused.findings]
                 log.error("agreement_not_activated", kind=self.kind.kind, version=version, findings=findings)
                 continue
             async with self.database.write_transaction() as unit_of_work:
-                found = await self._locked(unit_of_work, version)
+                found = await self._lock_version(unit_of_work, version)
                 if not model.is_due(found.state, unit_of_work.now):
                     return False
                 await self._activate(unit_of_work, found)
@@ -262,16 +270,16 @@ class AgreementStore:
 
     async def active(self, conn: AsyncConnection | None = None) -> ActiveAgreement | None:
         """The version in force, read in the caller's transaction or in one of its own."""
-        return await self._one("v.status = 'active'", {}, conn)
+        return await self._fetch_one("v.status = 'active'", {}, conn)
 
     async def version_in_force(self, at: datetime, conn: AsyncConnection | None = None) -> ActiveAgreement | None:
         """The version that was in force at a moment."""
         condition = "v.active_from <= :at AND (v.superseded_at IS NULL OR v.superseded_at > :at)"
-        return await self._one(condition, {"at": at}, conn)
+        return await self._fetch_one(condition, {"at": at}, conn)
 
     async def version(self, version: int, conn: AsyncConnection | None = None) -> ActiveAgreement:
         """A version that is or was in force. Raises NoSuchVersion for any other."""
-        found = await self._one("v.version = :version AND v.active_from IS NOT NULL", {"version": version}, conn)
+        found = await self._fetch_one("v.version = :version AND v.active_from IS NOT NULL", {"version": version}, conn)
         if found is None:
             raise NoSuchVersion(version)
         return found
@@ -284,7 +292,7 @@ class AgreementStore:
         async with self.database.read_transaction() as own:
             return (await own.execute(statement, {"kind": self.kind.kind})).scalar_one_or_none()
 
-    async def get(self, version: int, conn: AsyncConnection | None = None) -> Stored:
+    async def get(self, version: int, conn: AsyncConnection | None = None) -> StoredVersion:
         """A version in any state, read in the caller's transaction or in one of its own. Raises NoSuchVersion."""
         if conn is None:
             async with self.database.read_transaction() as own:
@@ -294,50 +302,52 @@ class AgreementStore:
             raise NoSuchVersion(version)
         return found[0]
 
-    async def get_active(self) -> Stored | None:
+    async def get_active(self) -> StoredVersion | None:
         """The version in force with all that stands around it."""
         async with self.database.read_transaction() as conn:
             found = await self._select(conn, "v.status = 'active'", {})
         return found[0] if found else None
 
-    async def versions(self, *, before: int | None, limit: int) -> list[Stored]:
+    async def versions(self, *, before: int | None, limit: int) -> list[StoredVersion]:
         """Versions from the newest, those below `before`."""
         condition = "(CAST(:before AS integer) IS NULL OR v.version < :before) ORDER BY v.version DESC LIMIT :limit"
         async with self.database.read_transaction() as conn:
             return await self._select(conn, condition, {"before": before, "limit": limit})
 
     async def check(self, content: Document) -> None:
-        """Raises Refused if the content has findings. A large document is checked beside the loop."""
+        """Raises InvalidContent if the content has findings. A large document is checked beside the loop."""
         found = common_findings(self.kind.kind, content.content)
         if not found:
-            found = await asyncio.to_thread(self._findings, content.content)
+            found = await asyncio.to_thread(self._find_errors, content.content)
         if found:
-            raise Refused(found)
+            raise InvalidContent(found)
 
-    async def check_version(self, version: int) -> Stored:
-        """A version that passes the checks of this release, which it may be older than. Raises Refused, NoSuchVersion."""
+    async def check_version(self, version: int) -> StoredVersion:
+        """A version that passes the checks of this release, which it may be older than. Raises InvalidContent, NoSuchVersion."""
         found = await self.get(version)
         await self.check(document(found.content))
         return found
 
-    async def find_outdated(self) -> list[Outdated]:
+    async def find_outdated(self) -> list[OutdatedVersion]:
         """What this release would refuse of the versions that are in force or proposed."""
         async with self.database.read_transaction() as conn:
             kept = await self._select(conn, "v.status IN ('active', 'proposed') ORDER BY v.version", {})
-        outdated: list[Outdated] = []
+        outdated: list[OutdatedVersion] = []
         for found in kept:
             try:
                 await self.check(document(found.content))
-            except Refused as refused:
-                outdated.append(Outdated(self.kind.kind, found.state.version, found.state.status, refused.findings))
+            except InvalidContent as refused:
+                outdated.append(
+                    OutdatedVersion(self.kind.kind, found.state.version, found.state.status, refused.findings)
+                )
         return outdated
 
-    def _findings(self, content: Mapping[str, object]) -> list[Finding]:
+    def _find_errors(self, content: Mapping[str, object]) -> list[Finding]:
         return check_patterns(content) or self.kind.validate(content)
 
     # -- parts -----------------------------------------------------------------------------------------------------
 
-    async def _draft(self, unit_of_work: UnitOfWork, content: Document, by: str) -> Stored:
+    async def _insert_draft(self, unit_of_work: UnitOfWork, content: Document, by: str) -> StoredVersion:
         await self._lock(unit_of_work)
         statement = text(
             "INSERT INTO agreement_version"
@@ -356,20 +366,20 @@ class AgreementStore:
         }
         version: int = (await unit_of_work.conn.execute(statement, values)).scalar_one()
         state = model.Version(version, "draft", content.sha256)
-        return Stored(state, title, {**content.content}, by, unit_of_work.now, unit_of_work.now)
+        return StoredVersion(state, title, {**content.content}, by, unit_of_work.now, unit_of_work.now)
 
     async def _lock(self, unit_of_work: UnitOfWork) -> None:
         statement = text("SELECT pg_advisory_xact_lock(hashtextextended('accord-agreement:' || :kind, 0))")
         await unit_of_work.conn.execute(statement, {"kind": self.kind.kind})
 
-    async def _locked(self, unit_of_work: UnitOfWork, version: int) -> Stored:
+    async def _lock_version(self, unit_of_work: UnitOfWork, version: int) -> StoredVersion:
         await self._lock(unit_of_work)
         found = await self._select(unit_of_work.conn, "v.version = :version", {"version": version})
         if not found:
             raise NoSuchVersion(version)
         return found[0]
 
-    async def _activate(self, unit_of_work: UnitOfWork, found: Stored) -> Stored:
+    async def _activate(self, unit_of_work: UnitOfWork, found: StoredVersion) -> StoredVersion:
         current = await self._select(unit_of_work.conn, "v.status = 'active'", {})
         state, superseded = model.activate(found.state, current[0].state if current else None, unit_of_work.now)
         if superseded is not None:
@@ -377,7 +387,7 @@ class AgreementStore:
         stored = await self._save(unit_of_work, found, state)
         unit_of_work.publish(
             AgreementActivated(
-                **self._event(stored, unit_of_work.now),
+                **self._make_event_fields(stored, unit_of_work.now),
                 effective_from=state.active_from or unit_of_work.now,
                 supersedes=superseded.version if superseded is not None else None,
                 content=stored.content,
@@ -385,7 +395,7 @@ class AgreementStore:
         )
         return stored
 
-    async def _save(self, unit_of_work: UnitOfWork, found: Stored, state: model.Version) -> Stored:
+    async def _save(self, unit_of_work: UnitOfWork, found: StoredVersion, state: model.Version) -> StoredVersion:
         await unit_of_work.conn.execute(
             text(
                 "UPDATE agreement_version SET revision = :revision, status = :status, effective_at = :effective_at,"
@@ -407,9 +417,9 @@ class AgreementStore:
                 "version": state.version,
             },
         )
-        return Stored(state, found.title, found.content, found.drafted_by, found.drafted_at, found.edited_at)
+        return StoredVersion(state, found.title, found.content, found.drafted_by, found.drafted_at, found.edited_at)
 
-    def _event(self, stored: Stored, now: datetime) -> dict[str, Any]:
+    def _make_event_fields(self, stored: StoredVersion, now: datetime) -> dict[str, Any]:
         return {
             "occurred_at": now,
             "recorded_at": now,
@@ -419,12 +429,12 @@ class AgreementStore:
             "content_sha256": stored.state.content_sha256,
         }
 
-    async def _one(
+    async def _fetch_one(
         self, condition: str, values: Mapping[str, object], conn: AsyncConnection | None
     ) -> ActiveAgreement | None:
         if conn is None:
             async with self.database.read_transaction() as own:
-                return await self._one(condition, values, own)
+                return await self._fetch_one(condition, values, own)
         found = await self._select(conn, condition, values)
         if not found:
             return None
@@ -433,9 +443,9 @@ class AgreementStore:
             raise RuntimeError(f"version {state.version} of {self.kind.kind} is in force and says not since when")
         return ActiveAgreement(state.version, found[0].content, state.content_sha256, state.active_from)
 
-    async def _select(self, conn: AsyncConnection, condition: str, values: Mapping[str, object]) -> list[Stored]:
+    async def _select(self, conn: AsyncConnection, condition: str, values: Mapping[str, object]) -> list[StoredVersion]:
         rows = await conn.execute(text(_SELECT + condition), {**values, "kind": self.kind.kind})
-        return [_stored(row) for row in rows]
+        return [_version_from_row(row) for row in rows]
 
 
 _SELECT = (
@@ -446,7 +456,7 @@ _SELECT = (
 )
 
 
-def _stored(row: Row[tuple[object, ...]]) -> Stored:
+def _version_from_row(row: Row[tuple[object, ...]]) -> StoredVersion:
     values = row._mapping  # noqa: SLF001 - the documented name of the row's mapping
     signatures: dict[Department, model.Signature] = {
         item["department"]: model.Signature(
@@ -459,7 +469,7 @@ def _stored(row: Row[tuple[object, ...]]) -> Stored:
         status=values["status"],
         content_sha256=values["content_sha256"],
         revision=values["revision"],
-        effective_at=values["effective_at"] and finite(values["effective_at"]),
+        effective_at=values["effective_at"] and clamp_moment(values["effective_at"]),
         proposed_by=values["proposed_by"],
         proposed_at=values["proposed_at"],
         signatures=signatures,
@@ -469,7 +479,9 @@ def _stored(row: Row[tuple[object, ...]]) -> Stored:
         withdrawn_at=values["withdrawn_at"],
     )
     content = json.loads(values["content"])
-    return Stored(state, values["title"], content, values["drafted_by"], values["drafted_at"], values["edited_at"])
+    return StoredVersion(
+        state, values["title"], content, values["drafted_by"], values["drafted_at"], values["edited_at"]
+    )
 
 
 def title_of(content: Mapping[str, object]) -> str:
@@ -510,13 +522,13 @@ def agreement_worker(store: AgreementStore) -> Periodic:
 __all__ = [
     "ActiveAgreement",
     "AgreementStore",
-    "Changed",
     "Finding",
+    "InvalidContent",
     "Kind",
     "NoSuchVersion",
-    "Refused",
     "Section",
-    "Stored",
+    "StoredVersion",
+    "VersionModified",
     "agreement_worker",
     "common_findings",
 ]

@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 
 
-def define(metadata: MetaData) -> None:
+def define_tables(metadata: MetaData) -> None:
     """Add agreement_version and agreement_signature to a service's metadata."""
     moment = DateTime(timezone=True)
     Table(
@@ -68,7 +68,7 @@ def define(metadata: MetaData) -> None:
     )
 
 
-KEPT = {
+RETENTION = {
     "agreement_version": "for ever: what was judged is stamped with its number; as many as people write",
     "agreement_signature": "as long as its version; one for each department",
 }

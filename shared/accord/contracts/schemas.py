@@ -17,7 +17,7 @@ from accord.contracts.codec import to_object
 from accord.contracts.envelope import Event, encode
 from accord.contracts.examples import EXAMPLES, TRACEPARENT, example_id, source_of
 from accord.contracts.models import model_of
-from accord.contracts.topics import CONSUMED_BY, EVENTS_ON, PARTITIONS_DEFAULT, TOPIC_OF
+from accord.contracts.topics import CONSUMED_TOPICS, EVENTS_ON, PARTITIONS_DEFAULT, TOPIC_OF
 
 Schema = dict[str, Any]
 
@@ -110,7 +110,7 @@ def _operations() -> Schema:
     sends = {f"{service}-sends": _operation("send", service, topic) for service, topic in TOPIC_OF.items()}
     receives = {
         f"{service}-receives-{topic}": _operation("receive", service, topic)
-        for service, topics in CONSUMED_BY.items()
+        for service, topics in CONSUMED_TOPICS.items()
         for topic in topics
     }
     return sends | receives

@@ -28,7 +28,7 @@ TOPIC_OF: dict[ServiceName, str] = {
     "metrics": METRICS_EVENTS,
 }
 
-CONSUMED_BY: dict[ServiceName, tuple[str, ...]] = {
+CONSUMED_TOPICS: dict[ServiceName, tuple[str, ...]] = {
     "intake": (),
     "qualification": (INTAKE_EVENTS, SLA_EVENTS),
     "sla-monitor": (INTAKE_EVENTS, QUALIFICATION_EVENTS),
@@ -36,7 +36,7 @@ CONSUMED_BY: dict[ServiceName, tuple[str, ...]] = {
 }
 """The topics that each service reads."""
 
-WAITED_FOR: dict[ServiceName, tuple[str, ...]] = {**CONSUMED_BY, "qualification": (INTAKE_EVENTS,)}
+AWAITED_TOPICS: dict[ServiceName, tuple[str, ...]] = {**CONSUMED_TOPICS, "qualification": (INTAKE_EVENTS,)}
 """The topics whose watermarks each service's own waits for. There is no circle: qualification reads of broken promises and does not
 wait for more of them, since the SLA monitor breaks none before qualification's watermark has passed it (ADR 65)."""
 

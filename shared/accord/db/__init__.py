@@ -7,10 +7,10 @@ from accord.db.database import (
     NestedTransaction,
     UnitOfWork,
     async_url,
+    clamp_moment,
     connection_of,
-    finite,
     from_json,
-    uuid_of,
+    uuid_sql,
 )
 from accord.db.errors import is_transient
 
@@ -21,9 +21,9 @@ __all__ = [
     "NestedTransaction",
     "UnitOfWork",
     "async_url",
+    "clamp_moment",
     "connection_of",
-    "finite",
     "from_json",
     "is_transient",
-    "uuid_of",
+    "uuid_sql",
 ]

@@ -1,7 +1,7 @@
 """One service's PostgreSQL: the pool, and `write_transaction()`, the only way to write. It holds no SQL of any subject.
 
 A unit of work is one transaction that first takes a shared advisory lock and then reads the clock, so that the relay can
-tell which moments are still being written (see accord.messaging.watermark). Events handed to `publish` are inserted
+tell which moments are still being written (see accord.messaging.announcement_board). Events handed to `publish` are inserted
 into the outbox as one statement just before the commit, so state and events are saved together or not at all.
 """
 
@@ -112,13 +112,13 @@ async def connection_of(conn: AsyncConnection) -> asyncpg.Connection:
     return cast("asyncpg.Connection", raw.driver_connection)
 
 
-def finite(moment: datetime) -> datetime:
+def clamp_moment(moment: datetime) -> datetime:
     """A stored moment, brought into the range that every answer is made of. asyncpg writes the ends of datetime's range as infinite
     moments, and reads those without a zone."""
     return min(max(moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC), MOMENT_MIN), MOMENT_MAX)
 
 
-def uuid_of(key: str) -> str:
+def uuid_sql(key: str) -> str:
     """The SQL for the UUID that a text is, NULL where it is none. `key` is a constant of ours."""
     return f"CASE WHEN {key} ~ '^[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}$' THEN {key}::uuid END"
 
@@ -172,7 +172,7 @@ class Database:
         CommitOutcomeUnknown if the COMMIT went out and no answer came."""
         committing = False
         try:
-            async with self._one_per_task(), AsyncExitStack() as stack:
+            async with self._refuse_nested(), AsyncExitStack() as stack:
                 conn, now = await self._begin(stack, _OPEN, readonly=False)
                 unit_of_work = UnitOfWork(conn, now)
                 yield unit_of_work
@@ -189,12 +189,12 @@ class Database:
     @asynccontextmanager
     async def read_transaction(self) -> AsyncIterator[AsyncConnection]:
         """A read-only transaction, already begun, so that `connection_of` works in it too. Raises NestedTransaction."""
-        async with self._one_per_task(), AsyncExitStack() as stack:
+        async with self._refuse_nested(), AsyncExitStack() as stack:
             conn, _ = await self._begin(stack, _READ, readonly=True)
             yield conn
 
     @asynccontextmanager
-    async def _one_per_task(self) -> AsyncIterator[None]:
+    async def _refuse_nested(self) -> AsyncIterator[None]:
         """Refuse a second transaction to the task that holds one; if the block's error says so, give up the connections there are."""
         holder = asyncio.current_task()
         assert holder is not None  # noqa: S101 - a coroutine of ours runs in a task

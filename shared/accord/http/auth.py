@@ -44,10 +44,10 @@ Scope = Literal[
 ]
 SCOPES: frozenset[str] = frozenset(get_args(Scope))
 
-_LOOK_EVERY_S = 1.0
+_CHECK_EVERY_S = 1.0
 _FILE_BYTES_MAX = 4 * 1024 * 1024
 _BEARER_CHARS_MAX = 8_192
-_ASKS_NOTHING = object()
+_NO_REQUIREMENT = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class KeysFile(BaseModel):
     keys: list[KeyEntry] = []
 
     @model_validator(mode="after")
-    def _distinct(self) -> KeysFile:
+    def _check_distinct(self) -> KeysFile:
         if len({key.name for key in self.keys}) != len(self.keys):
             raise ValueError("two keys have one name")
         if len({key.sha256 for key in self.keys}) != len(self.keys):
@@ -92,14 +92,14 @@ class KeyStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._callers: dict[bytes, tuple[bytes, Caller]] = {}
-        self._seen: tuple[int, int, int] | None = None
-        self._look_at = 0.0
-        self._look()
+        self._file_state: tuple[int, int, int] | None = None
+        self._check_at = 0.0
+        self._reload_if_changed()
 
     def find(self, key: bytes) -> Caller | None:
         """The caller with this key."""
-        if time.monotonic() >= self._look_at:
-            self._look()
+        if time.monotonic() >= self._check_at:
+            self._reload_if_changed()
         digest = sha256(key).digest()
         found = self._callers.get(digest)
         # The dictionary is keyed by digest, so its timing tells nothing of a key; the comparison that decides is constant in time.
@@ -107,27 +107,27 @@ class KeyStore:
             return None
         return found[1]
 
-    def _look(self) -> None:
-        self._look_at = time.monotonic() + _LOOK_EVERY_S
+    def _reload_if_changed(self) -> None:
+        self._check_at = time.monotonic() + _CHECK_EVERY_S
         try:
             stat = self._path.stat()
             state = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            if state == self._seen:
+            if state == self._file_state:
                 return
-            self._seen = state
+            self._file_state = state
             self._callers = _read_keys(self._path)
         except FileNotFoundError:
-            self._failed("missing", "the file is not there")
+            self._report_failure("missing", "the file is not there")
         except (OSError, ValueError, yaml.YAMLError) as error:
-            self._failed("unreadable", _why(error))
+            self._report_failure("unreadable", _describe_error(error))
         else:
             log.info("api_keys_loaded", keys_count=len(self._callers))
 
-    def _failed(self, state: str, why: str) -> None:
+    def _report_failure(self, state: str, why: str) -> None:
         if state == "missing":
-            if self._seen == (0, 0, 0):
+            if self._file_state == (0, 0, 0):
                 return
-            self._seen = (0, 0, 0)
+            self._file_state = (0, 0, 0)
         KEYS_RELOAD_FAILURES.inc()
         log.error("api_keys_not_loaded", why=why, keys_kept_count=len(self._callers))
 
@@ -142,7 +142,7 @@ def _read_keys(path: Path) -> dict[bytes, tuple[bytes, Caller]]:
     return {digest: (digest, Caller(key.name, key.department, frozenset(key.scopes))) for digest, key in digests}
 
 
-def _why(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """Where the file is wrong, without what stands there: it could be a key that somebody pasted in clear."""
     if isinstance(error, ValidationError):
         found = error.errors(include_input=False, include_url=False, include_context=False)
@@ -162,20 +162,20 @@ class Authenticator:
         self._tokens = tokens
         self._buckets = buckets
 
-    async def caller(self, connection: HTTPConnection) -> Caller:
+    async def authenticate(self, connection: HTTPConnection) -> Caller:
         """The caller of this request. Raises Problem 401, 429, or 503 if the issuer of tokens cannot be asked."""
-        credentials = _bearer(connection)
+        credentials = _read_bearer(connection)
         found = self._keys.find(credentials) if self._keys is not None else None
         if found is None and self._tokens is not None and credentials.count(b".") == 2:
-            found = await self._by_token(self._tokens, credentials)
+            found = await self._find_by_token(self._tokens, credentials)
         if found is None:
             HTTP_REFUSED.labels("auth").inc()
             raise _unauthenticated("The key or token is not known.", 'error="invalid_token"')
         if self._buckets is not None:
-            self._take(connection, found, self._buckets)
+            self._charge_rate(connection, found, self._buckets)
         return found
 
-    async def _by_token(self, tokens: TokenVerifier, token: bytes) -> Caller:
+    async def _find_by_token(self, tokens: TokenVerifier, token: bytes) -> Caller:
         try:
             claims = await tokens.verify(token)
         except InvalidToken as error:
@@ -184,7 +184,7 @@ class Authenticator:
         return Caller(claims.name, claims.department, claims.scopes & SCOPES)
 
     @staticmethod
-    def _take(connection: HTTPConnection, caller: Caller, buckets: TokenBuckets) -> None:
+    def _charge_rate(connection: HTTPConnection, caller: Caller, buckets: TokenBuckets) -> None:
         taken = buckets.take(caller.name)
         connection.scope["accord.rate"] = taken.headers
         if not taken.allowed:
@@ -192,13 +192,13 @@ class Authenticator:
             raise Problem(
                 429,
                 "too-many-requests",
-                "Too many requests with this key",
+                "Too many requests",
                 "This key has used up its rate. Try again after the time in Retry-After.",
                 headers={"Retry-After": str(taken.retry_after_s)},
             )
 
 
-def authenticator(
+def make_authenticator(
     keys_file: Path | None, tokens: TokenVerifier | None, rate_per_s: float | None, burst: int | None
 ) -> Authenticator:
     """The authenticator that these settings describe. Without a keys file and an issuer it knows nobody."""
@@ -209,7 +209,7 @@ def authenticator(
     )
 
 
-def _bearer(connection: HTTPConnection) -> bytes:
+def _read_bearer(connection: HTTPConnection) -> bytes:
     for name, value in connection.scope["headers"]:
         if name == b"authorization":
             scheme, _, rest = value.partition(b" ")
@@ -223,7 +223,7 @@ def _bearer(connection: HTTPConnection) -> bytes:
 
 def _unauthenticated(detail: str, parameters: str = "") -> Problem:
     challenge = 'Bearer realm="accord"' + (", " + parameters if parameters else "")
-    return Problem(401, "unauthenticated", "Who calls is not known", detail, headers={"WWW-Authenticate": challenge})
+    return Problem(401, "unauthenticated", "Authentication failed", detail, headers={"WWW-Authenticate": challenge})
 
 
 async def authorize(request: Request, scope: Scope | None = None) -> Caller:
@@ -232,7 +232,7 @@ async def authorize(request: Request, scope: Scope | None = None) -> Caller:
     if isinstance(known, Caller):
         caller = known
     else:
-        caller = await request.app.state.auth.caller(request)
+        caller = await request.app.state.auth.authenticate(request)
         request.scope["accord.caller"] = caller
     if scope is not None and scope not in caller.scopes:
         raise forbidden(scope)
@@ -244,7 +244,7 @@ def forbidden(scope: str) -> Problem:
     return Problem(
         403,
         "forbidden",
-        "This key may not do that",
+        "Missing scope",
         f"The key lacks the scope {scope}.",
         headers={"WWW-Authenticate": f'Bearer realm="accord", error="insufficient_scope", scope="{scope}"'},
         missing_scope=scope,
@@ -275,8 +275,8 @@ def require(scope: Scope | None = None) -> Any:
 
 def required_scopes(dependant: Dependant) -> Iterator[Scope | None]:
     """What a FastAPI route asks for by `require()`: each scope, None for any known caller."""
-    scope: object = getattr(dependant.call, "accord_scope", _ASKS_NOTHING)
-    if scope is not _ASKS_NOTHING:
+    scope: object = getattr(dependant.call, "accord_scope", _NO_REQUIREMENT)
+    if scope is not _NO_REQUIREMENT:
         yield cast("Scope | None", scope)
     for part in dependant.dependencies:
         yield from required_scopes(part)

@@ -199,7 +199,7 @@ class BodyReader:
         self._bodies.budget.reserve(self._holder or _UNKNOWN, size)
         self._reserved_bytes += size
         if self._holder and (connection := self._scope.get(CONNECTION)) is not None:
-            connection.hold()
+            connection.protect()
 
     async def _read_rest(self, piece: bytes) -> bytes:
         end_at = self._clock_s() + self._bodies.timeout_s
@@ -237,7 +237,7 @@ class BodyReader:
         return Problem(
             413,
             "body-too-large",
-            "The body is too large",
+            "Body too large",
             f"A body may have {self._bytes_max} bytes here.",
             bytes_max=self._bytes_max,
         )

@@ -15,27 +15,27 @@ LeadMatch = Annotated[
 """`if_match: LeadMatch = None` in a route that changes a lead."""
 
 
-def required_match(request: Request) -> str:
+def require_if_match(request: Request) -> str:
     """The one strong ETag in If-Match. Raises Problem 428 without one, 400 for one that is no ETag."""
     value = request.headers.get("if-match", "").strip()
     if not value:
         raise Problem(
             428,
             "precondition-required",
-            "Say which state you change",
+            "Precondition required",
             "Send the ETag of the state that your change is based on as If-Match, so that nobody's change is lost.",
         )
     if len(value) < 2 or len(value) > 200 or not (value.startswith('"') and value.endswith('"')):
-        raise no_etag()
+        raise invalid_etag()
     return value
 
 
-def no_etag() -> Problem:
+def invalid_etag() -> Problem:
     """400 for an If-Match that holds none."""
     return Problem(
         400,
         "malformed-request",
-        "The request cannot be read",
+        "Malformed request",
         "If-Match must hold one strong ETag, in quotes.",
         errors=[{"parameter": "If-Match", "message": "Must be one strong ETag"}],
     )
@@ -46,7 +46,7 @@ def precondition_failed(etag: str | None = None, **extra: object) -> Problem:
     problem = Problem(
         412,
         "precondition-failed",
-        "It has changed since",
+        "Precondition failed",
         "Read it again, and base your change on what it is now.",
         headers={"ETag": etag} if etag else None,
     )
@@ -54,7 +54,7 @@ def precondition_failed(etag: str | None = None, **extra: object) -> Problem:
     return problem
 
 
-def none_match(request: Request, etag: str) -> bool:
+def is_not_modified(request: Request, etag: str) -> bool:
     """Whether If-None-Match names this ETag (or any): then 304."""
     value = request.headers.get("if-none-match")
     if value is None:

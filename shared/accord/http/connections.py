@@ -91,7 +91,7 @@ class Connections:
         """The time that clients had. It stands still while this process does."""
         self._swept_at: float | None = None
         self._open: set[BoundedProtocol] = set()
-        self._open_max = _usable(limits.connections_max)
+        self._open_max = _limit_connections(limits.connections_max)
         self._refused: dict[BoundedProtocol, None] = {}
         self._unread: dict[BoundedProtocol, int] = {}
         self._unread_bytes = 0
@@ -166,7 +166,7 @@ class Connections:
             try:
                 connection.check(self.clock_s)
             except Exception:
-                log.exception("connection_not_checked")
+                log.exception("connection_check_failed")
                 connection.evict("unchecked")  # rather than leave it without bounds, or end the sweep for all
 
 
@@ -181,27 +181,27 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(**arguments)
         self._connections = connections
         self._limits = connections.limits
-        self._bare: asyncio.Transport | None = None
+        self._raw_transport: asyncio.Transport | None = None
         self._answered: RequestResponseCycle | None = None
         """The request that the app works on, or did last. Those in `pipeline` wait for their turn; `cycle` came last."""
-        self._room_bytes = self._limits.head_bytes_max
+        self._allowed_bytes = self._limits.head_bytes_max
         """What may still come before something must be complete: a head, or a piece of a body."""
         self._body_bytes = 0
         self._written_bytes = 0
         """What the client has read is this less what it has not; only what it reads while the transport is full is counted."""
-        self._deaf = False
+        self._ignores_input = False
         """What comes is dropped; after the answer the connection ends."""
         self._lingering = False
         # What `check` saw last.
         self._seen: tuple[str, object] | None = None
         self._seen_bytes = 0
         self._checked_at = 0.0
-        self._patience_s = 0.0
+        self._remaining_s = 0.0
 
     # what uvicorn, the transport and the parser call ---------------------------------------------------------------
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        self._bare = transport
-        super().connection_made(cast("asyncio.Transport", _GentleTransport(transport, self)))
+        self._raw_transport = transport
+        super().connection_made(cast("asyncio.Transport", _LingeringTransport(transport, self)))
         if not self._connections.add(self):
             self.refuse(overloaded(), "connections")
 
@@ -214,24 +214,24 @@ class BoundedProtocol(HttpToolsProtocol):
             answered.message_event.set()
         # All that leads back here is let go, since the garbage collector comes seldom.
         self.pipeline.clear()
-        self._bare = self._answered = self._seen = None
+        self._raw_transport = self._answered = self._seen = None
         self.transport = self.flow = self.cycle = self.scope = None  # type: ignore[assignment]
 
     def pause_writing(self) -> None:
         """What is written waits until the client reads."""
-        bare = cast("asyncio.Transport", self._bare)
-        self._written_bytes += _unread_bytes(bare)
+        transport = cast("asyncio.Transport", self._raw_transport)
+        self._written_bytes += _unread_bytes(transport)
         queued_bytes = sum(len(cycle.body) for cycle, _ in self.pipeline)
-        self._connections.note_unread(self, bare.get_write_buffer_size() + queued_bytes)
+        self._connections.note_unread(self, transport.get_write_buffer_size() + queued_bytes)
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        bare, answered = cast("asyncio.Transport", self._bare), self._answered
-        self._written_bytes -= _unread_bytes(bare)
+        transport, answered = cast("asyncio.Transport", self._raw_transport), self._answered
+        self._written_bytes -= _unread_bytes(transport)
         self._connections.note_read(self)
-        bare.set_write_buffer_limits()
+        transport.set_write_buffer_limits()
         super().resume_writing()
-        if answered is None or bare.is_closing() or self._lingering:
+        if answered is None or transport.is_closing() or self._lingering:
             return
         if answered.response_complete:
             self.flow.resume_reading()
@@ -243,19 +243,19 @@ class BoundedProtocol(HttpToolsProtocol):
             self._connections.evictable.pop(self, None)
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
+        if self._ignores_input:
             return
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
-        while len(data) > self._room_bytes:
-            portion, data = data[: self._room_bytes], data[self._room_bytes :]
-            self._room_bytes = 0
+        while len(data) > self._allowed_bytes:
+            portion, data = data[: self._allowed_bytes], data[self._allowed_bytes :]
+            self._allowed_bytes = 0
             if not self._feed(portion):
                 return
-            if not self._room_bytes:
+            if not self._allowed_bytes:
                 self.refuse(_head_too_large(self._limits.head_bytes_max), "head")
                 return
-        self._room_bytes -= len(data)
+        self._allowed_bytes -= len(data)
         self._feed(data)
 
     def _feed(self, data: bytes) -> bool:
@@ -265,12 +265,12 @@ class BoundedProtocol(HttpToolsProtocol):
             pass  # there is nothing to upgrade to; the request is answered as it is
         except httptools.HttpParserError:
             self.refuse(malformed_request("What came is not HTTP/1.1."), "malformed")
-        return not self._deaf
+        return not self._ignores_input
 
     def on_headers_complete(self) -> None:
         if len(self.pipeline) >= _PIPELINED_MAX:
             raise ValueError("too many requests wait for the answer to the one before")
-        self._room_bytes = self._limits.head_bytes_max
+        self._allowed_bytes = self._limits.head_bytes_max
         self.scope[CONNECTION] = self  # type: ignore[literal-required]  # ASGI leaves room for others
         super().on_headers_complete()
 
@@ -283,7 +283,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
-        self._room_bytes = self._limits.head_bytes_max
+        self._allowed_bytes = self._limits.head_bytes_max
         self._body_bytes += len(body)
         cycle = self.cycle
         if cycle.response_complete:
@@ -294,7 +294,7 @@ class BoundedProtocol(HttpToolsProtocol):
         cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        self._room_bytes = self._limits.head_bytes_max
+        self._allowed_bytes = self._limits.head_bytes_max
         cycle = self.cycle
         cycle.more_body = False  # also of a request that was answered before its body had come
         if not cycle.response_complete:
@@ -304,28 +304,30 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         if not self.pipeline:
             self.cycle.body.clear()  # what came of a body that nobody asked for
-            if not self._deaf:
+            if not self._ignores_input:
                 self._connections.evictable[self] = None
         elif len(self.pipeline) == 1 and self.cycle.more_body:  # the next is the last, and not all of it has come
             self._connections.evictable[self] = None
-        bare = cast("asyncio.Transport", self._bare)
-        if bare.get_write_buffer_size():
-            bare.set_write_buffer_limits(0)  # so whatever is unread pauses writing, and no request starts behind it
+        transport = cast("asyncio.Transport", self._raw_transport)
+        if transport.get_write_buffer_size():
+            transport.set_write_buffer_limits(
+                0
+            )  # so whatever is unread pauses writing, and no request starts behind it
         super().on_response_complete()
-        if self.flow.write_paused and not self._deaf:
+        if self.flow.write_paused and not self._ignores_input:
             self.flow.pause_reading()
 
     # how it ends ---------------------------------------------------------------------------------------------------
     def refuse(self, problem: Problem, reason: str) -> None:
         """Hear no more of this client, and answer with this problem unless an answer is under way."""
-        if self._deaf:
+        if self._ignores_input:
             return
         HTTP_REFUSED.labels(reason).inc()
-        self._deaf = True
+        self._ignores_input = True
         cycle = self._request()
         if cycle is None or cycle.response_complete:
             if cycle is None or not cycle.more_body:  # else it is about a request that has its answer
-                self.transport.write(b"".join(_rendered(problem, self.server_state.default_headers)))
+                self.transport.write(b"".join(_render_problem(problem, self.server_state.default_headers)))
             self.transport.close()
             return
         cycle.keep_alive = False
@@ -348,20 +350,20 @@ class BoundedProtocol(HttpToolsProtocol):
     def end(self) -> None:
         """Close. Closing with unread bytes would reset the connection, and the answer could be lost; so where more may come, the client is
         told by the end of the stream, and what it sends meanwhile is dropped."""
-        bare = self._bare
-        if bare is None or bare.is_closing() or self._lingering:
+        transport = self._raw_transport
+        if transport is None or transport.is_closing() or self._lingering:
             return
         self._connections.note_wait(self)
         cycle = self._request()
-        is_heard = not self._deaf and (cycle is None or not cycle.more_body)
-        if is_heard or self._connections.is_closing or not bare.can_write_eof():
-            bare.close()
+        has_read_all = not self._ignores_input and (cycle is None or not cycle.more_body)
+        if has_read_all or self._connections.is_closing or not transport.can_write_eof():
+            transport.close()
             return
-        self._deaf = self._lingering = True
-        bare.write_eof()
+        self._ignores_input = self._lingering = True
+        transport.write_eof()
         self.flow.resume_reading()
 
-    def hold(self) -> None:
+    def protect(self) -> None:
         """Somebody who is known brings a large body; this connection makes room for no other."""
         self._connections.evictable.pop(self, None)
 
@@ -369,36 +371,36 @@ class BoundedProtocol(HttpToolsProtocol):
         """Make room for another: at once, whatever the client has not read."""
         HTTP_REFUSED.labels(reason).inc()
         self._connections.forget(self)
-        self._deaf = True
-        if (bare := self._bare) is not None:
-            if bare.get_write_buffer_size():
-                bare.abort()
+        self._ignores_input = True
+        if (transport := self._raw_transport) is not None:
+            if transport.get_write_buffer_size():
+                transport.abort()
             else:
-                bare.close()
+                transport.close()
 
     # what it waits for ---------------------------------------------------------------------------------------------
     def check(self, now: float) -> None:
         """End this connection, or its request, if the client keeps it waiting for too long. What comes or is read earns time at the minimum
         rate, up to what it may stand still."""
-        waits_for, of, progress_bytes, allowed_s = self._awaited()
+        waits_for, of, progress_bytes, allowed_s = self._describe_wait()
         if (waits_for, of) != self._seen:
-            self._seen, self._patience_s = (waits_for, of), allowed_s
+            self._seen, self._remaining_s = (waits_for, of), allowed_s
         else:
             earned_s = (progress_bytes - self._seen_bytes) / self._limits.rate_min_bytes_per_s
-            self._patience_s = min(allowed_s, self._patience_s + earned_s) - (now - self._checked_at)
+            self._remaining_s = min(allowed_s, self._remaining_s + earned_s) - (now - self._checked_at)
         self._seen_bytes, self._checked_at = progress_bytes, now
-        if self._patience_s < 0:
-            self._lose_patience(waits_for)
+        if self._remaining_s < 0:
+            self._time_out(waits_for)
 
-    def _awaited(self) -> tuple[str, object, int, float]:
+    def _describe_wait(self) -> tuple[str, object, int, float]:
         """What it waits for and of which request, how many bytes of that there are, and for how many seconds it may stand still."""
-        cycle, limits, bare = self._request(), self._limits, cast("asyncio.Transport", self._bare)
-        if self.flow.write_paused or (bare.is_closing() and not self._lingering):
-            return "reader", None, self._written_bytes - _unread_bytes(bare), limits.answer_stall_s
+        cycle, limits, transport = self._request(), self._limits, cast("asyncio.Transport", self._raw_transport)
+        if self.flow.write_paused or (transport.is_closing() and not self._lingering):
+            return "reader", None, self._written_bytes - _unread_bytes(transport), limits.answer_stall_s
         if self._lingering:
             return "farewell", None, 0, _LINGER_S
         if cycle is not None and not cycle.response_complete:
-            ours = not cycle.more_body or self.flow.read_paused or cycle.waiting_for_100_continue or self._deaf
+            ours = not cycle.more_body or self.flow.read_paused or cycle.waiting_for_100_continue or self._ignores_input
             return ("", cycle, 0, math.inf) if ours else ("body", cycle, self._body_bytes, limits.body_stall_s)
         if cycle is not None and cycle.more_body:
             return "rest", cycle, 0, limits.head_timeout_s
@@ -406,18 +408,18 @@ class BoundedProtocol(HttpToolsProtocol):
             return "head", cycle, 0, limits.head_timeout_s
         return "", cycle, 0, math.inf  # it is idle, and uvicorn looks after it
 
-    def _lose_patience(self, waits_for: str) -> None:
+    def _time_out(self, waits_for: str) -> None:
         if waits_for == "body":
             self.refuse(too_slow("The body"), "slow")
-        elif waits_for == "head" and self._room_bytes < self._limits.head_bytes_max:
+        elif waits_for == "head" and self._allowed_bytes < self._limits.head_bytes_max:
             self.refuse(too_slow("The head of the request"), "slow")
         elif waits_for in ("reader", "farewell"):
-            cast("asyncio.Transport", self._bare).abort()
+            cast("asyncio.Transport", self._raw_transport).abort()
         else:
             self.end()
 
 
-class _GentleTransport:
+class _LingeringTransport:
     """A transport whose `close` is `BoundedProtocol.end`."""
 
     __slots__ = ("_protocol", "_transport", "write")
@@ -476,7 +478,7 @@ class BoundedServer(uvicorn.Server):
             sweeping.cancel()
 
 
-def _rendered(problem: Problem, default_headers: list[tuple[bytes, bytes]]) -> Iterator[bytes]:
+def _render_problem(problem: Problem, default_headers: list[tuple[bytes, bytes]]) -> Iterator[bytes]:
     """The answer on the wire, for a client whose request never reached an app."""
     request_id = str(new_id())
     response = problem.response(request_id)
@@ -492,7 +494,7 @@ def _head_too_large(bytes_max: int) -> Problem:
     return Problem(
         431,
         "request-head-too-large",
-        "The head of the request is too large",
+        "Request head too large",
         f"Request line and headers may have {bytes_max} bytes together.",
         bytes_max=bytes_max,
     )
@@ -508,7 +510,7 @@ def _unread_bytes(transport: asyncio.Transport) -> int:
     return transport.get_write_buffer_size() + int(_INT.unpack(queued)[0])
 
 
-def _usable(connections_max: int) -> int:
+def _limit_connections(connections_max: int) -> int:
     """How many connections this process may have files for; its own limit is raised as far as that is allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections_max + _OTHER_FILES

@@ -16,7 +16,7 @@ from uuid_utils import uuid7
 
 from accord.http.admission import BODY
 from accord.http.limits import send_problem
-from accord.http.problems import Problem, problem_of
+from accord.http.problems import Problem, to_problem
 from accord.metric_names import HTTP_REQUESTS, HTTP_SECONDS
 from accord.telemetry import describe, span_of_request
 
@@ -43,7 +43,7 @@ class RequestContext:
             return
         request_id = _request_id(scope)
         scope["accord.request_id"] = request_id
-        answer = _Answer(scope, send, request_id)
+        answer = _ResponseSender(scope, send, request_id)
         began = time.perf_counter()
         with span_of_request(scope) as trace_id:
             bound = bind_contextvars(request_id=request_id, trace_id=trace_id)
@@ -51,22 +51,20 @@ class RequestContext:
                 await self._app(scope, receive, answer)
             except Exception as error:
                 if answer.status is not None:
-                    log.exception("answer_broken_off")
+                    log.exception("response_aborted")
                     raise
-                problem = problem_of(error)
+                problem = to_problem(error)
                 if problem is None:
                     log.exception("request_failed")
-                    problem = Problem(
-                        500, "internal", "Something went wrong here", "It is logged under the request id."
-                    )
+                    problem = Problem(500, "internal", "Internal error", "It is logged under the request id.")
                 else:
-                    log.warning("request_not_served", problem=problem.type, error=describe(error))
+                    log.warning("request_unavailable", problem=problem.type, error=describe(error))
                 await send_problem(problem, scope, receive, answer)
             finally:
-                self._account(scope, answer.status or 499, time.perf_counter() - began)
+                self._record_request(scope, answer.status or 499, time.perf_counter() - began)
                 reset_contextvars(**bound)
 
-    def _account(self, scope: Scope, status: int, seconds: float) -> None:
+    def _record_request(self, scope: Scope, status: int, seconds: float) -> None:
         route = self._template(scope)
         method = scope["method"] if scope["method"] in _METHODS else "other"
         metrics = self._metrics.get((method, route, status))
@@ -100,7 +98,7 @@ class RequestContext:
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-class _Answer:
+class _ResponseSender:
     """Notes the status and adds the headers that every answer has."""
 
     __slots__ = ("_request_id", "_scope", "_send", "status")
@@ -118,13 +116,13 @@ class _Answer:
             headers.append((b"x-content-type-options", b"nosniff"))
             headers.extend(self._scope.get("accord.rate", ()))
             body = self._scope.get(BODY)
-            if body is not None and not body.is_complete and body.leaves_bytes() and not _says_close(headers):
+            if body is not None and not body.is_complete and body.leaves_bytes() and not _asks_to_close(headers):
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
         await self._send(message)
 
 
-def _says_close(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+def _asks_to_close(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return any(name.lower() == b"connection" for name, _ in headers)
 
 

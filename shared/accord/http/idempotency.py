@@ -1,5 +1,5 @@
-"""Idempotency-Key: a request sent twice is done once, and the first answer is given again. An answer is saved in the
-transaction of its effect, so there is no moment at which one is there without the other; it opens no transaction itself.
+"""Idempotency-Key: a repeated request is executed once, and gets the first answer again. An answer is saved in the transaction of its
+effect, so neither exists without the other. This module opens no transaction itself.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from accord.metric_names import IDEMPOTENT_REPLAYS
 from accord.workers import Periodic
 
 T = TypeVar("T")
-KEPT = timedelta(days=7)
+RETENTION = timedelta(days=7)
 _PRUNE_ROWS = 1_000
 _PRUNE_EVERY_S = 600.0
 _KEY = re.compile(r"^[!-~]{1,255}$")
 _SAVED_HEADERS = frozenset({"location", "etag", "content-type"})
-_ERASED = Problem(410, "gone", "It was erased", "What this request was about has been erased since.")
+_ERASED = Problem(410, "gone", "Erased", "What this request was about has been erased since.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class IdempotencyRequest:
 class Answer(NamedTuple):
     """An answer as it is sent and saved. `replayed`: it is the saved one of an earlier request.
 
-    `subject` is whom or what it speaks of (a lead's id); never sent, it is how `erase` finds the answer. `kept` is False where nothing
-    was recorded: `answered` saves no such answer, so that the same request may succeed later.
+    `subject` is the id that it is about (a lead's); never sent, it is how `erase` finds the answer. `is_saved` is False where nothing
+    was recorded: `complete_requests` saves no such answer, so that the same request may succeed later.
     """
 
     status: int
@@ -57,7 +57,7 @@ class Answer(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
     replayed: bool = False
     subject: UUID | None = None
-    kept: bool = True
+    is_saved: bool = True
 
     def response(self) -> Response:
         headers = {**self.headers, "Idempotency-Replayed": "true"} if self.replayed else dict(self.headers)
@@ -65,8 +65,8 @@ class Answer(NamedTuple):
         return Response(self.body, self.status, headers)
 
 
-class Done(NamedTuple, Generic[T]):
-    """What was done with its answer. `result` is None where it was done before: then only the saved answer is there."""
+class IdempotentResult(NamedTuple, Generic[T]):
+    """The result of a request with its answer. `result` is None for a repeated request: only the answer was saved."""
 
     result: T | None
     answer: Answer
@@ -74,32 +74,32 @@ class Done(NamedTuple, Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """The key is new and now taken: do it, then `store` the answer in the same transaction."""
+    """The key is new and now claimed: execute the request, then `store` its answer in the same transaction."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """It was done: give this answer."""
+    """The request was executed before, with this answer."""
 
     answer: Answer
 
 
 @dataclass(frozen=True, slots=True)
-class OtherRequest:
-    """The key belongs to another request: 422."""
+class KeyReused:
+    """The key was used with another request: 422."""
 
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """The same request is being done at this moment: 409."""
+    """The same request is being executed at this moment: 409."""
 
 
-Verdict = Fresh | Replay | OtherRequest | InFlight
+Verdict = Fresh | Replay | KeyReused | InFlight
 _FRESH = Fresh()
 
 
 def make_idempotency_request(caller: str, key: str, *content: bytes) -> IdempotencyRequest:
-    """The ticket of a request whose identity is `content` (method, path, body)."""
+    """A request that is identified by `content` (method, path, body)."""
     digest = sha256()
     for part in content:
         digest.update(len(part).to_bytes(8, "big"))
@@ -107,8 +107,10 @@ def make_idempotency_request(caller: str, key: str, *content: bytes) -> Idempote
     return IdempotencyRequest(caller, key, digest.digest())
 
 
-async def ticket_of(request: Request, caller: str, body: bytes | None = None) -> IdempotencyRequest | None:
-    """The ticket of this request, None without an Idempotency-Key. For plain routes. Raises Problem 400 for a bad key."""
+async def read_idempotency_request(
+    request: Request, caller: str, body: bytes | None = None
+) -> IdempotencyRequest | None:
+    """The key and digest of this request, None without an Idempotency-Key. For plain routes. Raises Problem 400 for a bad key."""
     key = request.headers.get("idempotency-key")
     if key is None:
         return None
@@ -116,7 +118,7 @@ async def ticket_of(request: Request, caller: str, body: bytes | None = None) ->
         raise Problem(
             400,
             "idempotency-key-unusable",
-            "The Idempotency-Key cannot be used",
+            "Invalid Idempotency-Key",
             "A key has 1 to 255 printable ASCII characters without spaces.",
             errors=[{"parameter": "Idempotency-Key", "message": "Must match [!-~]{1,255}"}],
         )
@@ -126,7 +128,7 @@ async def ticket_of(request: Request, caller: str, body: bytes | None = None) ->
 
 
 def idempotency() -> Any:
-    """FastAPI dependency: `ticket: IdempotencyRequest | None = idempotency()`, to hand to the use case for `once`."""
+    """FastAPI dependency: `idempotency_request: IdempotencyRequest | None = idempotency()`, for the use case's `execute_once`."""
 
     async def idempotency_request(
         request: Request,
@@ -141,61 +143,64 @@ def idempotency() -> Any:
             ),
         ] = None,
     ) -> IdempotencyRequest | None:
-        return await ticket_of(request, (await authorize(request)).name)
+        return await read_idempotency_request(request, (await authorize(request)).name)
 
     return Depends(idempotency_request)
 
 
-async def once(
+async def execute_once(
     unit_of_work: UnitOfWork,
     idempotency_request: IdempotencyRequest | None,
     act: Callable[[], Awaitable[T]],
     encode: Callable[[T], Answer],
-) -> Done[T]:
-    """Inside a use case's unit of work: the saved answer, or what `act` gives with what `encode` makes of it, saved in this transaction.
+) -> IdempotentResult[T]:
+    """Execute a request inside a use case's unit of work: the saved answer, or the result of `act` with the answer that `encode` makes of
+    it, saved in this transaction.
 
     Raises Problem 409 while the same key is in flight elsewhere, 422 if it belongs to another request. If `act` or `encode` raises,
     nothing is saved and the key is free again.
     """
     if idempotency_request is None:
         result = await act()
-        return Done(result, encode(result))
+        return IdempotentResult(result, encode(result))
     lock = text(
         "SELECT pg_try_advisory_xact_lock(hashtextextended('accord-idempotency:' || :caller || ':' || :key, 0))"
     )
     values = {"caller": idempotency_request.caller, "key": idempotency_request.key}
     if not (await unit_of_work.conn.execute(lock, values)).scalar_one():
-        raise problem_of_verdict(InFlight())
+        raise key_problem(InFlight())
     verdict = (await claim(unit_of_work.conn, [idempotency_request], unit_of_work.now))[0]
     if isinstance(verdict, Replay):
-        return Done(None, verdict.answer)
+        return IdempotentResult(None, verdict.answer)
     if not isinstance(verdict, Fresh):
-        raise problem_of_verdict(verdict)
+        raise key_problem(verdict)
     result = await act()
     answer = encode(result)
     await store(unit_of_work.conn, [(idempotency_request, answer)])
-    return Done(result, answer)
+    return IdempotentResult(result, answer)
 
 
-async def claimed(unit_of_work: UnitOfWork, idempotency_requests: Sequence[IdempotencyRequest | None]) -> list[Verdict]:
+async def claim_requests(
+    unit_of_work: UnitOfWork, idempotency_requests: Sequence[IdempotencyRequest | None]
+) -> list[Verdict]:
     """The verdict on each request's key; a request without a key is fresh."""
     given = [request for request in idempotency_requests if request is not None]
     verdicts = iter(await claim(unit_of_work.conn, given, unit_of_work.now)) if given else iter(())
     return [_FRESH if request is None else next(verdicts) for request in idempotency_requests]
 
 
-async def answered(
+async def complete_requests(
     unit_of_work: UnitOfWork,
     idempotency_requests: Sequence[IdempotencyRequest | None],
     verdicts: Sequence[Verdict],
     results: Sequence[T],
     encode: Callable[[T], Answer],
-) -> list[Done[T] | Exception]:
-    """What became of each request: the saved answer, the problem of its key, or the next of the fresh ones' `results` with its answer.
+) -> list[IdempotentResult[T] | Exception]:
+    """The outcome of each request: the saved answer, the problem of its key, or the next of the fresh ones' `results` with its answer.
 
-    A fresh answer is saved under its key unless it is not to be kept: then the key is free again.
+    A fresh answer is saved under its key, unless its `is_saved` is False: then the key is free again.
     """
-    done: list[Done[T] | Exception] = []
+    done: list[IdempotentResult[T] | Exception] = []
     saved: list[tuple[IdempotencyRequest, Answer]] = []
     freed: list[IdempotencyRequest] = []
     remaining = iter(results)
@@ -203,22 +208,22 @@ async def answered(
         if isinstance(verdict, Fresh):
             result = next(remaining)
             answer = encode(result)
-            done.append(Done(result, answer))
-            if idempotency_request is not None and answer.kept:
+            done.append(IdempotentResult(result, answer))
+            if idempotency_request is not None and answer.is_saved:
                 saved.append((idempotency_request, answer))
             elif idempotency_request is not None:
                 freed.append(idempotency_request)
         elif isinstance(verdict, Replay):
-            done.append(Done(None, verdict.answer))
+            done.append(IdempotentResult(None, verdict.answer))
         else:
-            done.append(problem_of_verdict(verdict))
+            done.append(key_problem(verdict))
     await store(unit_of_work.conn, saved)
     await forget(unit_of_work.conn, freed)
     return done
 
 
 async def reserve(database: Database, idempotency_request: IdempotencyRequest | None) -> None:
-    """Take a key for a request whose parts happen under keys of their own. The same request may come again.
+    """Claim a key for a request whose parts have keys of their own. The same request may come again.
 
     Raises Problem 422 if the key belongs to another request.
     """
@@ -226,26 +231,26 @@ async def reserve(database: Database, idempotency_request: IdempotencyRequest | 
         return
     async with database.write_transaction() as unit_of_work:
         verdict = (await claim(unit_of_work.conn, [idempotency_request], unit_of_work.now))[0]
-        if isinstance(verdict, OtherRequest):
-            raise problem_of_verdict(verdict)
+        if isinstance(verdict, KeyReused):
+            raise key_problem(verdict)
         if isinstance(verdict, Fresh):
             await store(unit_of_work.conn, [(idempotency_request, Answer(202, b""))])
 
 
-def problem_of_verdict(verdict: OtherRequest | InFlight) -> Problem:
+def key_problem(verdict: KeyReused | InFlight) -> Problem:
     """The error answer of a key that can't be used now."""
     if isinstance(verdict, InFlight):
         return Problem(
             409,
             "idempotency-key-in-flight",
-            "The same request is in progress",
+            "Request in progress",
             "A request with this Idempotency-Key is being answered. Try again.",
             headers={"Retry-After": "1"},
         )
     return Problem(
         422,
         "idempotency-key-reused",
-        "This Idempotency-Key belongs to another request",
+        "Idempotency-Key reused",
         "The key was used with another body or path. Use a new key for a new request.",
         errors=[{"parameter": "Idempotency-Key", "message": "Used with another request"}],
     )
@@ -292,10 +297,10 @@ _ERASE = f"""
 async def claim(
     conn: AsyncConnection, idempotency_requests: Sequence[IdempotencyRequest], now: datetime
 ) -> list[Verdict]:
-    """Take these keys in the caller's transaction; the verdict for each, in order. For batches on hot paths.
+    """Claim these keys in the caller's transaction; the verdict for each, in order. For batches on hot paths.
 
-    A key that another transaction is taking is waited for (its batch is short), then replayed. The second of two equal
-    keys in one batch is InFlight. Keys are taken in sorted order, so that batches do not deadlock.
+    A key that another transaction is claiming is waited for (its batch is short), then replayed. The second of two equal
+    keys in one batch is InFlight. Keys are claimed in sorted order, so that batches do not deadlock.
     """
     if not idempotency_requests:
         return []
@@ -305,7 +310,7 @@ async def claim(
     rows = list(first.values())
     callers, keys = [row.caller for row in rows], [row.key for row in rows]
     connection = await connection_of(conn)
-    taken = await connection.fetch(_CLAIM, callers, keys, [row.sha256 for row in rows], now, now - KEPT)
+    taken = await connection.fetch(_CLAIM, callers, keys, [row.sha256 for row in rows], now, now - RETENTION)
     fresh = {(row["caller"], row["key_name"]) for row in taken}
     saved: dict[tuple[str, str], Any] = {}
     if len(fresh) < len(rows):
@@ -325,14 +330,14 @@ def _verdict(
     if place in fresh:
         if first[place] is idempotency_request:
             return Fresh()
-        return InFlight() if first[place].sha256 == idempotency_request.sha256 else OtherRequest()
+        return InFlight() if first[place].sha256 == idempotency_request.sha256 else KeyReused()
     row = saved.get(place)
     if row is None or row["status"] is None:
         return InFlight()
     if row["status"] == _ERASED.status and not row["request_sha256"]:
         return Replay(Answer(_ERASED.status, orjson.dumps(_ERASED.document()), {"content-type": MEDIA_TYPE}))
     if bytes(row["request_sha256"]) != idempotency_request.sha256:
-        return OtherRequest()
+        return KeyReused()
     IDEMPOTENT_REPLAYS.inc()
     headers = from_json(row["headers"])
     return Replay(
@@ -361,9 +366,9 @@ async def store(conn: AsyncConnection, answers: Sequence[tuple[IdempotencyReques
 
 
 async def erase(conn: AsyncConnection, subjects: Sequence[UUID]) -> int:
-    """Forget the answers that speak of these, their keys and the digests of their requests; how many they were.
+    """Forget the answers that are about these ids, their keys and the digests of their requests; how many they were.
 
-    Of a key only its digest stays, for what is left of its time: who repeats the request is told 410 and does not bring back
+    Of a key only its digest stays, for what is left of its time: whoever repeats the request gets 410 and does not bring back
     what was erased.
     """
     connection = await connection_of(conn)
@@ -397,7 +402,7 @@ def idempotency_worker(database: Database) -> Periodic:
         )
         async with database.write_transaction() as unit_of_work:
             result = await unit_of_work.conn.execute(
-                statement, {"before": unit_of_work.now - KEPT, "rows": _PRUNE_ROWS}
+                statement, {"before": unit_of_work.now - RETENTION, "rows": _PRUNE_ROWS}
             )
             return result.rowcount >= _PRUNE_ROWS
 

@@ -21,7 +21,7 @@ async def send_problem(problem: Problem, scope: Scope, receive: Receive, send: S
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class RateLimitResult:
     """The outcome of one request against a key's rate. `retry_after_s` is 0 if it was allowed."""
 
     allowed: bool
@@ -39,7 +39,7 @@ class TokenBuckets:
         window_s = max(1, math.ceil(self._burst / rate_per_s))
         self._policy = (b"ratelimit-policy", f'"key";q={self._burst};w={window_s}'.encode())
 
-    def take(self, key: str, now_s: float | None = None) -> Taken:
+    def take(self, key: str, now_s: float | None = None) -> RateLimitResult:
         """Take one token of this key's bucket. Headers: draft-ietf-httpapi-ratelimit-headers."""
         now = time.monotonic() if now_s is None else now_s
         tokens, at = self._buckets.pop(key, (float(self._burst), now))
@@ -53,4 +53,4 @@ class TokenBuckets:
         wait_s = 0 if allowed else max(1, math.ceil((1 - tokens) / self._rate_per_s))
         full_s = math.ceil((self._burst - tokens) / self._rate_per_s)
         rest = (b"ratelimit", f'"key";r={int(tokens)};t={wait_s or full_s}'.encode())
-        return Taken(allowed, wait_s, (self._policy, rest))
+        return RateLimitResult(allowed, wait_s, (self._policy, rest))

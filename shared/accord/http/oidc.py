@@ -140,7 +140,7 @@ class TokenVerifier:
         now = time.monotonic()
         if self._refreshing is None and (self._tried_at is None or now - self._tried_at >= _REFETCH_UNKNOWN_KEY_S):
             self._tried_at = now
-            self._refreshing = asyncio.create_task(self._fetch_anew(), name="oidc-keys")
+            self._refreshing = asyncio.create_task(self._refetch(), name="oidc-keys")
         return self._refreshing
 
     async def _wait(self, refreshing: asyncio.Task[None]) -> None:
@@ -154,7 +154,7 @@ class TokenVerifier:
         finally:
             self._waiting -= 1
 
-    async def _fetch_anew(self) -> None:
+    async def _refetch(self) -> None:
         """Fetch the keys; a failure, whatever the issuer answered, keeps those that are known."""
         try:
             async with asyncio.timeout(self._settings.timeout_s * 2):
@@ -182,7 +182,7 @@ class TokenVerifier:
             try:
                 key = jwt.PyJWK(item)
             except Exception:  # noqa: BLE001 - cryptography has many words for what it does not know
-                left_out.add(_kind(item))
+                left_out.add(_describe_key(item))
                 continue
             keys[str(item.get("kid", index))] = key
         self._report(frozenset(left_out))
@@ -191,11 +191,11 @@ class TokenVerifier:
     def _report(self, left_out: frozenset[str]) -> None:
         """One line for each set of kinds that are left out, not one each time."""
         if left_out - self._left_out:
-            log.warning("jwks_left_out", kinds=sorted(left_out))
+            log.warning("jwks_keys_skipped", kinds=sorted(left_out))
         self._left_out = left_out
 
 
-def _kind(item: Mapping[str, object]) -> str:
+def _describe_key(item: Mapping[str, object]) -> str:
     """What names the kind of a JWK, in short."""
     return "/".join(str(item.get(name, "-"))[:20] for name in ("kty", "crv", "alg"))
 

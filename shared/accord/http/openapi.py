@@ -20,12 +20,12 @@ _METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
 
 Fragment = dict[str, Any]
 
-_WORDS: dict[str, tuple[str, str, str]] = {
+_DESCRIPTIONS: dict[str, tuple[str, str, str]] = {
     "400": ("BadRequest", "The body or the request cannot be read.", "malformed-body"),
     "401": ("Unauthenticated", "No key or token, or one that is not known.", "unauthenticated"),
     "403": ("Forbidden", "The key lacks the scope, named in `missing_scope`.", "forbidden"),
-    "404": ("NotFound", "There is no such thing.", "not-found"),
-    "405": ("MethodNotAllowed", "This path does not answer to this method.", "method-not-allowed"),
+    "404": ("NotFound", "There is no such resource.", "not-found"),
+    "405": ("MethodNotAllowed", "This path does not allow this method.", "method-not-allowed"),
     "408": (
         "RequestTimeout",
         "The body stalls, or comes more slowly than it may. Nothing was done, and the connection is closed.",
@@ -37,7 +37,7 @@ _WORDS: dict[str, tuple[str, str, str]] = {
         "conflict",
     ),
     "410": ("Gone", "The person was erased.", "gone"),
-    "412": ("PreconditionFailed", "The thing has changed since the ETag in If-Match.", "precondition-failed"),
+    "412": ("PreconditionFailed", "The resource has changed since the ETag in If-Match.", "precondition-failed"),
     "413": ("BodyTooLarge", "The body is over the limit, named in `bytes_max`.", "body-too-large"),
     "415": (
         "UnsupportedMediaType",
@@ -124,7 +124,7 @@ IDEMPOTENCY_PARAMETER: Fragment = {
 
 def problem_ref(status: int) -> Fragment:
     """The reference to a problem answer in the components."""
-    return {"$ref": f"#/components/responses/{_WORDS[str(status)][0]}"}
+    return {"$ref": f"#/components/responses/{_DESCRIPTIONS[str(status)][0]}"}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -144,18 +144,18 @@ def _schema(model: object, mode: Any, schemas: dict[str, Any]) -> Fragment:
     return schema
 
 
-def documented(app: FastAPI, plain: Mapping[str, Mapping[str, Fragment]]) -> Callable[[], dict[str, Any]]:
+def install_openapi(app: FastAPI, plain: Mapping[str, Mapping[str, Fragment]]) -> Callable[[], dict[str, Any]]:
     """The app's `openapi`: made once, complete with plain routes, scopes and problem answers."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _make(app, plain)
+            app.openapi_schema = _build_document(app, plain)
         return app.openapi_schema
 
     return openapi
 
 
-def _make(app: FastAPI, plain: Mapping[str, Mapping[str, Fragment]]) -> dict[str, Any]:
+def _build_document(app: FastAPI, plain: Mapping[str, Mapping[str, Fragment]]) -> dict[str, Any]:
     document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes, summary=app.summary
     )
@@ -175,13 +175,13 @@ def _make(app: FastAPI, plain: Mapping[str, Mapping[str, Fragment]]) -> dict[str
     for path, item in paths.items():
         for method in _METHODS:
             if method in item:
-                _complete(path, item[method], scopes.get((path, method)))
+                _complete_operation(path, item[method], scopes.get((path, method)))
     _, definitions = models_json_schema([(ProblemDocument, "serialization")], ref_template=_REF)
     schemas.update(definitions["$defs"])
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     components["responses"] = {
-        name: _problem_answer(status, words, slug) for status, (name, words, slug) in _WORDS.items()
+        name: _problem_answer(status, words, slug) for status, (name, words, slug) in _DESCRIPTIONS.items()
     }
     components.setdefault("securitySchemes", {})["bearer"] = {
         "type": "http",
@@ -205,7 +205,7 @@ def scope_of(dependant: Dependant) -> str | None:
     return next((scope for scope in required_scopes(dependant) if scope is not None), None)
 
 
-def _complete(path: str, found: Fragment, scope: str | None) -> None:
+def _complete_operation(path: str, found: Fragment, scope: str | None) -> None:
     """Add the problem answers that every route of this shape can give."""
     responses = found.setdefault("responses", {})
     if "application/json" in responses.get("422", {}).get("content", {}):

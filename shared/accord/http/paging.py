@@ -65,7 +65,7 @@ def decode_cursor(cursor: str | None, *types: type[Any]) -> tuple[Any, ...] | No
         place = orjson.loads(base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), b"-_", validate=True))
         if not isinstance(place, list) or len(place) != len(types):
             raise ValueError
-        return tuple(_part(item, kind) for item, kind in zip(place, types, strict=True))
+        return tuple(_parse_part(item, kind) for item, kind in zip(place, types, strict=True))
     except ValueError:
         message = "Not a cursor of this list"
         raise validation_error(
@@ -73,13 +73,13 @@ def decode_cursor(cursor: str | None, *types: type[Any]) -> tuple[Any, ...] | No
         ) from None
 
 
-def place_after(cursor: str | None, kind: type[A]) -> A | None:
+def decode_single_cursor(cursor: str | None, kind: type[A]) -> A | None:
     """The place in a cursor of a single part, None without one. Raises Problem 422 as `decode_cursor` does."""
     place = decode_cursor(cursor, kind)
     return None if place is None else place[0]
 
 
-def _part(item: object, kind: type[Part]) -> Part:
+def _parse_part(item: object, kind: type[Part]) -> Part:
     """One part as its type. Raises ValueError."""
     if kind is int:
         if isinstance(item, int) and not isinstance(item, bool) and abs(item) < 2**63:
@@ -92,7 +92,7 @@ def _part(item: object, kind: type[Part]) -> Part:
     return _MOMENT.validate_python(item) if kind is datetime else item
 
 
-def page_of(
+def make_page(
     items: list[T], limit: int, cursor_of: Callable[[T], Part | tuple[Part, ...]]
 ) -> tuple[list[T], str | None]:
     """A page from `limit + 1` rows, with the cursor of its last item if there is more. `cursor_of(item)` gives the place."""

@@ -23,7 +23,7 @@ from accord.batching import Overloaded
 from accord.db import CommitOutcomeUnknown, is_transient
 from accord.telemetry import describe
 from accord.terms import findings
-from accord.terms.findings import place_in
+from accord.terms.findings import document_path
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +39,7 @@ ErrorItem = Mapping[str, str]
 """`{"pointer", "message"}` for a place in the body, `{"parameter", "message"}` for the query, path or a header."""
 
 
-class ErrorPlace(BaseModel):
+class ErrorDetail(BaseModel):
     """One place that is wrong; for OpenAPI."""
 
     pointer: str | None = Field(default=None, description="JSON Pointer (RFC 6901) into the body.")
@@ -54,7 +54,7 @@ class ProblemDocument(BaseModel):
     title: str
     status: int
     detail: str | None = None
-    errors: list[ErrorPlace] | None = None
+    errors: list[ErrorDetail] | None = None
     request_id: str | None = Field(default=None, description="The same as in the header X-Request-Id.")
 
 
@@ -103,7 +103,7 @@ class Problem(HTTPException):
 
 def validation_error(detail: str, *errors: ErrorItem) -> Problem:
     """422 for a well-formed request that is wrong in these places."""
-    return Problem(422, "validation-failed", "The request does not fit", detail, errors=errors)
+    return Problem(422, "validation-failed", "Validation failed", detail, errors=errors)
 
 
 def validation_error_at(place: str, message: str) -> Problem:
@@ -123,7 +123,7 @@ def not_found(what: str) -> Problem:
 
 def gone(what: str) -> Problem:
     """410 for a thing that was erased, named by its kind: `gone("lead")`."""
-    return Problem(410, "gone", "It was erased", f"The {what} with this id was erased, and nothing of it is kept.")
+    return Problem(410, "gone", "Erased", f"The {what} with this id was erased, and nothing of it is kept.")
 
 
 def overloaded(
@@ -131,7 +131,7 @@ def overloaded(
     detail: str = "The service has as much work as it can take, and nothing was done. Try again.",
 ) -> Problem:
     """503 before anything was done, with `Retry-After`."""
-    return Problem(503, "overloaded", "Try again later", detail, headers=_retry_after(retry_after_s))
+    return Problem(503, "overloaded", "Overloaded", detail, headers=_retry_after(retry_after_s))
 
 
 def outcome_unknown() -> Problem:
@@ -139,7 +139,7 @@ def outcome_unknown() -> Problem:
     return Problem(
         503,
         "outcome-unknown",
-        "Whether it was done is not known",
+        "Outcome unknown",
         "The database went away while the change was being saved, so it may be saved or not. Send the same request with the same"
         " Idempotency-Key: it is done once, and its answer is given.",
         headers=_retry_after(None),
@@ -166,12 +166,12 @@ def validation_problem(errors: Sequence[Mapping[str, object]], body: object = No
 
 
 def malformed(detail: str) -> Problem:
-    return Problem(400, "malformed-body", "The body cannot be read", detail)
+    return Problem(400, "malformed-body", "Malformed body", detail)
 
 
 def malformed_request(detail: str) -> Problem:
     """400 for what is wrong with a request beside its body, or with a body that ends before its end."""
-    return Problem(400, "malformed-request", "The request cannot be read", detail)
+    return Problem(400, "malformed-request", "Malformed request", detail)
 
 
 def too_slow(what: str) -> Problem:
@@ -179,7 +179,7 @@ def too_slow(what: str) -> Problem:
     return Problem(
         408,
         "request-timeout",
-        "The request comes too slowly",
+        "Request timeout",
         f"{what} did not come in time. Nothing was done.",
         headers={"Connection": "close"},
     )
@@ -209,7 +209,10 @@ def _item(error: Mapping[str, object], body: object) -> dict[str, str]:
     place, *rest = loc if isinstance(loc, (tuple, list)) and loc else ("body",)
     message = _message(error)
     if place == "body":
-        return {"pointer": pointer(place_in(body, rest, missing=error.get("type") == "missing")), "message": message}
+        return {
+            "pointer": pointer(document_path(body, rest, missing=error.get("type") == "missing")),
+            "message": message,
+        }
     return {"parameter": str(rest[0]) if rest else str(place), "message": message}
 
 
@@ -236,7 +239,7 @@ def _slug(phrase: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in phrase.lower())
 
 
-def problem_of(error: BaseException) -> Problem | None:
+def to_problem(error: BaseException) -> Problem | None:
     """The problem that an exception stands for, or None if it is a defect of ours."""
     if isinstance(error, Problem):
         return error
@@ -257,7 +260,7 @@ def problem_of(error: BaseException) -> Problem | None:
 def _of_http(error: HTTPException) -> Problem:
     details = {
         404: "There is nothing at this path.",
-        405: "This path does not answer to this method.",
+        405: "This path does not allow this method.",
         400: "The request cannot be read.",
     }
     return Problem(error.status_code, None, None, details.get(error.status_code), headers=error.headers)
@@ -267,7 +270,7 @@ def _of_database(error: DBAPIError) -> Problem | None:
     state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
     if state.startswith("22"):  # data exception: out of range, untranslatable character, ...
         return Problem(
-            422, "value-not-storable", "A value cannot be stored", "A value is out of the range that can be stored."
+            422, "value-not-storable", "Value not storable", "A value is out of the range that can be stored."
         )
     return None
 
@@ -278,11 +281,11 @@ def request_id_of(request: Request) -> str | None:
 
 
 async def _answer(request: Request, error: Exception) -> Response:
-    problem = problem_of(error)
+    problem = to_problem(error)
     if problem is None:
         raise error
     if problem.status_code >= 500:
-        log.warning("request_not_served", problem=problem.type, error=describe(error))
+        log.warning("request_unavailable", problem=problem.type, error=describe(error))
     return problem.response(request_id_of(request))
 
 
@@ -299,7 +302,7 @@ def unsupported_media_type(*accepted: str) -> Problem:
     return Problem(
         415,
         "unsupported-media-type",
-        "This content type is not accepted",
+        "Unsupported media type",
         f"Send the body as {' or '.join(accepted)}.",
         headers={"Accept-Post": ", ".join(accepted)},
     )

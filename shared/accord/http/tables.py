@@ -17,7 +17,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSON, UUID
 
 
-def define(metadata: MetaData) -> None:
+def define_tables(metadata: MetaData) -> None:
     """Add idempotency_key to a service's metadata."""
     Table(
         "idempotency_key",
@@ -36,5 +36,5 @@ def define(metadata: MetaData) -> None:
     )
 
 
-KEPT = {"idempotency_key": "7 days (accord.http.idempotency)"}
+RETENTION = {"idempotency_key": "7 days (accord.http.idempotency)"}
 """How long the rows stay."""

@@ -90,31 +90,31 @@ def admin_router(database: Database, handlers: Mapping[str, Handler]) -> APIRout
     ) -> DeadLetterPage:
         """Events that could not be applied, oldest first; without their bodies."""
         async with database.read_transaction() as conn:
-            found = await dead_letters.listed(
+            found = await dead_letters.list_dead_letters(
                 conn, limit=limit + 1, after=_after(cursor), state=None if state == "all" else state
             )
-        items = [DeadLetterView.model_validate(letter) for letter in found[:limit]]
+        items = [DeadLetterView.model_validate(dead_letter) for dead_letter in found[:limit]]
         return DeadLetterPage(items=items, next_cursor=str(items[-1].id) if len(found) > limit else None)
 
-    @routes.post("/dead-letters/{letter_id}/replay", responses=problems(404, 409))
-    async def replay_dead_letter(letter_id: UUID, response: Response) -> Settled:
+    @routes.post("/dead-letters/{dead_letter_id}/replay", responses=problems(404, 409))
+    async def replay_dead_letter(dead_letter_id: UUID, response: Response) -> Settled:
         """Apply the event now, by the handler that failed on it. If it fails again, nothing has changed (422)."""
         response.headers["Cache-Control"] = "no-store"
         try:
-            await _replay(database, handlers, letter_id)
+            await _replay(database, handlers, dead_letter_id)
         except Exception as error:
             raise _problem_of(error) from error
-        return Settled(id=letter_id, state="replayed")
+        return Settled(id=dead_letter_id, state="replayed")
 
-    @routes.post("/dead-letters/{letter_id}/discard", responses=problems(404, 409))
-    async def discard_dead_letter(letter_id: UUID, response: Response) -> Settled:
+    @routes.post("/dead-letters/{dead_letter_id}/discard", responses=problems(404, 409))
+    async def discard_dead_letter(dead_letter_id: UUID, response: Response) -> Settled:
         """Give the event up: it counts as received, and is passed over when it comes again."""
         response.headers["Cache-Control"] = "no-store"
         try:
-            await _discard(database, letter_id)
+            await _discard(database, dead_letter_id)
         except Exception as error:
             raise _problem_of(error) from error
-        return Settled(id=letter_id, state="discarded")
+        return Settled(id=dead_letter_id, state="discarded")
 
     @routes.post("/consumers/{consumer}/topics/{topic}/restart", responses=problems(404))
     async def restart_consumer(consumer: str, topic: str, response: Response) -> Restarted:
@@ -129,20 +129,20 @@ def admin_router(database: Database, handlers: Mapping[str, Handler]) -> APIRout
     return routes
 
 
-async def _replay(database: Database, handlers: Mapping[str, Handler], letter_id: UUID) -> None:
+async def _replay(database: Database, handlers: Mapping[str, Handler], dead_letter_id: UUID) -> None:
     async with database.read_transaction() as conn:
-        consumer = await dead_letters.consumer_of(conn, letter_id)
+        consumer = await dead_letters.find_consumer(conn, dead_letter_id)
     if consumer not in handlers:
         raise Problem(
             409, "unknown-consumer", "Unknown consumer", "This service has no handler for its consumer any more."
         )
-    await dead_letters.replay(PostgresConsumerStore(database, consumer), handlers[consumer], letter_id)
+    await dead_letters.replay(PostgresConsumerStore(database, consumer), handlers[consumer], dead_letter_id)
 
 
-async def _discard(database: Database, letter_id: UUID) -> None:
+async def _discard(database: Database, dead_letter_id: UUID) -> None:
     async with database.read_transaction() as conn:
-        consumer = await dead_letters.consumer_of(conn, letter_id)
-    await dead_letters.discard(PostgresConsumerStore(database, consumer), letter_id)
+        consumer = await dead_letters.find_consumer(conn, dead_letter_id)
+    await dead_letters.discard(PostgresConsumerStore(database, consumer), dead_letter_id)
 
 
 def _after(cursor: str | None) -> UUID | None:

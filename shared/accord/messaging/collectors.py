@@ -9,7 +9,7 @@ from accord.collectors import Collector
 from accord.db import Database, outbox
 from accord.messaging import dead_letters, instruments
 from accord.messaging.relay import Relay
-from accord.messaging.watermarks import Watermarks
+from accord.messaging.watermark_reader import WatermarkReader
 
 
 def outbox_collector(database: Database) -> Collector:
@@ -34,7 +34,7 @@ def announced_collector(relay: Relay) -> Collector:
     return Collector(name="announced", gauges=[instruments.WATERMARK_AGE_S], collect=collect)
 
 
-def consumed_collector(database: Database, watermarks: Watermarks) -> Collector:
+def consumed_collector(database: Database, watermarks: WatermarkReader) -> Collector:
     """How old the watermark of each topic is that has been consumed; NaN before one was heard, as in the role `api`."""
 
     async def collect() -> None:
@@ -53,9 +53,9 @@ def dead_letter_collector(database: Database) -> Collector:
 
     async def collect() -> None:
         async with database.read_transaction() as conn:
-            waiting = await dead_letters.waiting(conn)
-        instruments.DEAD_LETTERS_WAITING.set(waiting.letters)
-        instruments.DEAD_LETTERS_WAITING_AGE_S.set(waiting.oldest_age_s)
+            backlog = await dead_letters.count_waiting(conn)
+        instruments.DEAD_LETTERS_WAITING.set(backlog.count)
+        instruments.DEAD_LETTERS_WAITING_AGE_S.set(backlog.oldest_age_s)
 
     gauges = [instruments.DEAD_LETTERS_WAITING, instruments.DEAD_LETTERS_WAITING_AGE_S]
     return Collector(name="dead_letters", gauges=gauges, collect=collect)

@@ -42,6 +42,7 @@ from accord.messaging.polling import poll_until_stopped
 from accord.messaging.ports import (
     FROM_BEGINNING,
     Claims,
+    ConsumedWatermarks,
     ConsumerStore,
     ConsumerTransaction,
     DeadLetterKind,
@@ -54,7 +55,6 @@ from accord.messaging.ports import (
     Partition,
     Position,
     PositionConflict,
-    Reached,
 )
 from accord.retry import Backoff
 from accord.workers import StallDetector, pause
@@ -66,8 +66,8 @@ _POLL_S = 3.0
 _BALANCE_EVERY_S = 3.0
 _COMMIT_EVERY_S = 0.5
 _COMMIT_S_MAX = 5.0
-_NOTE_EVERY_S = 1.0
-_NOTE_IDLE_EVERY_S = 10.0
+_STORE_PROGRESS_EVERY_S = 1.0
+_STORE_PROGRESS_IDLE_EVERY_S = 10.0
 _ROWS_PER_TURN = 500
 _BATCH_SLOW_S = 0.4
 _BATCH_QUICK_S = 0.2
@@ -82,7 +82,7 @@ UNSETTLED_MAX = 10_000
 """So many unsettled dead letters, and the consumer stops: somebody has to look before it sets more aside."""
 
 
-class Poison(Exception):
+class PoisonEvent(Exception):
     """Raised by a handler for an event that can never be applied. With `received` it is isolated without bisecting.
 
     The reason is kept with the dead letter and shown to operators, so it must not quote the event's data.
@@ -120,7 +120,7 @@ class PoisonLimits:
 
 
 class ProgressReader(Protocol):
-    """Says how far topics were consumed by a consumer with some positions (see Watermarks)."""
+    """Says how far topics were consumed by a consumer with some positions (see WatermarkReader)."""
 
     @property
     def doubts(self) -> int:
@@ -131,9 +131,9 @@ class ProgressReader(Protocol):
         """Whether the positions that this process reads from are known to be of the topics as they are."""
         ...
 
-    def moved(self) -> None: ...
+    def notify_moved(self) -> None: ...
 
-    def reached_by(self, positions: Mapping[Partition, int]) -> Reached: ...
+    def consumed_by(self, positions: Mapping[Partition, int]) -> ConsumedWatermarks: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class _Item:
 
     record: LogRecord
     received: Received | None = None
-    letter: NewDeadLetter | None = None
+    dead_letter: NewDeadLetter | None = None
 
     @property
     def partition(self) -> Partition:
@@ -181,7 +181,7 @@ class Consumer:
         self._limits = poison or PoisonLimits()
         self._stall = StallDetector(stuck_after_s)
         self._backoff = Backoff(first_s=0.1, max_s=_BACKOFF_S_MAX)
-        self._poison_in_a_row = 0
+        self._consecutive_poison = 0
         self._outcomes: deque[bool] = deque(maxlen=self._limits.window_events)
         self._positions: dict[Partition, Position] = {}
         """Of the partitions that are read now: where the last transaction left them."""
@@ -189,14 +189,14 @@ class Consumer:
         self._doubts = 0
         self._is_set_back = False
         """Somebody else has changed a stored position."""
-        self._left: list[LogRecord] = []
+        self._remaining: list[LogRecord] = []
         """Records of a batch that a passing failure left, to be tried before others are fetched."""
         self._committed: dict[Partition, int] = {}
         self._committing: asyncio.Task[None] | None = None
         self._not_replayed: set[UUID] = set()
         """Letters of unknown events that failed here; at most as many as `replayable` gives at once."""
-        self._noted: Reached | None = None
-        self._note_at = 0.0
+        self._stored_watermarks: ConsumedWatermarks | None = None
+        self._store_progress_at = 0.0
         self._lag = 0
         self._in_hand = 0
 
@@ -207,7 +207,7 @@ class Consumer:
         LogPositionLost and programming errors outside the handler end it.
         """
         backoff = Backoff(first_s=0.1, max_s=2.0)
-        self._poison_in_a_row = 0
+        self._consecutive_poison = 0
         self._outcomes.clear()
         while not stop.is_set():
             if self._progress is not None:
@@ -216,14 +216,14 @@ class Consumer:
                 await self._replay_unknown(stop)
                 await self._session(stop, backoff)
             except Exception as error:
-                if not _may_pass(error):
+                if not _is_retryable(error):
                     raise
-                self._stall.failed()
+                self._stall.record_failure()
                 log.warning("consumer_disconnected", consumer=self.group, error=type(error).__name__)
                 await backoff.wait(stop)
 
     def problem(self) -> str | None:
-        if self._stall.stuck:
+        if self._stall.is_stuck:
             waiting = self._lag + self._in_hand
             return f"{self.name}: {waiting} records wait, none consumed for more than {self._stall.stuck_after_s:.0f} s"
         return None
@@ -250,9 +250,9 @@ class Consumer:
             finally:
                 await claims.close()
         finally:
-            self._positions, self._unverified, self._left = {}, {}, []
+            self._positions, self._unverified, self._remaining = {}, {}, []
             self._in_hand = self._lag = 0
-            self._stall.waits(False)
+            self._stall.set_waiting(False)
             await self._stop_committing()
             await reader.close()
 
@@ -264,7 +264,7 @@ class Consumer:
             try:
                 return await self._store.set_lost(offsets, True)
             except Exception as error:
-                if not _may_pass(error) or stop.is_set():
+                if not _is_retryable(error) or stop.is_set():
                     raise
                 await backoff.wait(stop)
 
@@ -283,16 +283,16 @@ class Consumer:
                 if not self._positions:
                     await pause(stop, _POLL_S)
                     continue
-                records = self._left[: self._batch_rows] or await self._gather(reader, stopped)
-                self._left = self._left[len(records) :]
+                records = self._remaining[: self._batch_rows] or await self._gather(reader, stopped)
+                self._remaining = self._remaining[len(records) :]
                 backoff.reset()
                 self._in_hand = len(records)
                 self._measure(reader)
                 if records and not await self._process_records(records):
                     await self._backoff.wait(stop)
-                    await self._rewind(reader, [*records, *self._left])
+                    await self._rewind(reader, [*records, *self._remaining])
                 self._in_hand = 0
-                await self._note(idle=not records)
+                await self._store_progress(idle=not records)
                 self._commit(reader)
         finally:
             stopped.cancel()
@@ -332,7 +332,7 @@ class Consumer:
             raise PositionConflict(f"{self.group}: a position that was stored a moment ago is gone")
         if lost := [part for part in parts if stored[part].is_lost and stored[part].last_event_id is None]:
             raise LogPositionLost("what was read up to the position is not known, so it cannot be found again", lost)
-        self._positions, self._left = {part: stored[part] for part in parts}, []
+        self._positions, self._remaining = {part: stored[part] for part in parts}, []
         self._unverified = {
             part: position for part, position in self._positions.items() if position.last_event_id is not None
         }
@@ -350,7 +350,7 @@ class Consumer:
             {part: position.next_offset - (part in self._unverified) for part, position in self._positions.items()}
         )
 
-    async def _pass_removed(self, reader: LogReader, error: LogPositionLost) -> None:
+    async def _skip_removed(self, reader: LogReader, error: LogPositionLost) -> None:
         """Go on where a record that would verify a position was removed, and nothing that was not read. Else raises the error."""
         removed = [part for part in error.partitions if part in self._unverified and not self._unverified[part].is_lost]
         beginnings = await reader.beginnings(removed)
@@ -378,7 +378,7 @@ class Consumer:
                 await self._assign(reader, self._positions)
                 return
         self._positions = {part: stored[part] for part in self._positions}
-        self._left = left
+        self._remaining = left
 
     async def _gather(self, reader: LogReader, stopped: asyncio.Task[Any]) -> list[LogRecord]:
         """The next records. Few of them wait a moment for more, unless more are there already: a transaction costs the same for one as
@@ -391,7 +391,7 @@ class Consumer:
                 records += await poll_until_stopped(reader, stopped, 0.0, self._batch_rows - len(records))
                 records.sort(key=lambda record: (record.topic, record.partition, record.offset))
         except LogPositionLost as error:
-            await self._pass_removed(reader, error)
+            await self._skip_removed(reader, error)
             return []
         return await self._verify(records) if self._unverified else records
 
@@ -414,7 +414,7 @@ class Consumer:
         self._report_verified()
         if found:
             await self._store.set_lost(found, False)
-            log.info("position_found_again", consumer=self.group, partitions=len(found))
+            log.info("position_recovered", consumer=self.group, partitions=len(found))
         return kept
 
     # -- one batch
@@ -423,30 +423,30 @@ class Consumer:
         """Apply what was polled. False if a transient failure left some of it for another time."""
         items = []
         for number, record in enumerate(records, 1):
-            items.append(self._read(record))
+            items.append(self._decode_record(record))
             if number % _ROWS_PER_TURN == 0:
                 await asyncio.sleep(0)  # decoding is all CPU; let the API have its turn
         try:
             await self._process_items(items)
         except Exception as error:
-            if not _may_pass(error):
+            if not _is_retryable(error):
                 raise
             self._back_off(records, error)
             return False
         self._backoff.reset()
-        self._stall.progressed()
+        self._stall.record_progress()
         return True
 
-    def _read(self, record: LogRecord) -> _Item:
+    def _decode_record(self, record: LogRecord) -> _Item:
         """Decode a record. Whatever goes wrong with it makes it a dead letter."""
         try:
             if record.unreadable is not None:
                 raise MalformedEvent(record.unreadable)
             event = decode(record.value, record.headers)
         except UnknownEventType as error:
-            return _Item(record, letter=letter_of("unknown", record, error))
+            return _Item(record, dead_letter=make_dead_letter("unknown", record, error))
         except Exception as error:  # noqa: BLE001 - a record may be bad in any way, and must not stop the others
-            return _Item(record, letter=letter_of("malformed", record, error))
+            return _Item(record, dead_letter=make_dead_letter("malformed", record, error))
         if isinstance(event.data, WatermarkAdvanced):
             return _Item(record)
         return _Item(record, received=Received(event, record.topic, record.partition, record.offset))
@@ -455,9 +455,9 @@ class Consumer:
         """Apply these items in order; what is malformed or poison among them goes to the dead letters, in its place."""
         start = 0
         for index, item in enumerate(items):
-            if item.letter is not None and item.letter.kind == "malformed":
+            if item.dead_letter is not None and item.dead_letter.kind == "malformed":
                 await self._apply_or_split(items[start:index])
-                await self._send_to_dead_letters(item, item.letter)
+                await self._send_to_dead_letters(item, item.dead_letter)
                 start = index + 1
         await self._apply_or_split(items[start:])
 
@@ -469,22 +469,22 @@ class Consumer:
         except TooManyPoisonEvents:
             raise  # of what is committed already
         except Exception as error:
-            if _may_pass(error):
+            if _is_retryable(error):
                 raise
             if len(items) == 1:
                 await self._send_to_dead_letters(
-                    items[0], letter_of("poison", items[0].record, error, items[0].received)
+                    items[0], make_dead_letter("poison", items[0].record, error, items[0].received)
                 )
                 return
-            for part in _split(items, error):
+            for part in _split_items(items, error):
                 await self._apply_or_split(part)
 
     async def _apply(self, items: Sequence[_Item]) -> None:
         """One transaction: inbox, handler, outbox, dead letters of unknown types, and positions."""
         started = _now()
         received = [item.received for item in items if item.received is not None]
-        unknown = [item.letter for item in items if item.letter is not None]
-        moves = self._moves(items)
+        unknown = [item.dead_letter for item in items if item.dead_letter is not None]
+        moves = self._make_moves(items)
         fresh: list[Received] = []
         unsettled = 0
         with tracer.start_as_current_span(
@@ -495,32 +495,32 @@ class Consumer:
         ):
             async with self._store.begin() as transaction:
                 if received:
-                    fresh = await self._unseen(transaction, received)
+                    fresh = await self._select_unseen(transaction, received)
                 if fresh:
                     await self._handle(transaction.unit_of_work, fresh)
                 if unknown:
                     unsettled = await transaction.add_dead_letters(unknown)
                 await transaction.advance(moves)
-        self._moved(moves)
-        self._account(len(received), len(fresh), _now() - started, len(items))
+        self._apply_moves(moves)
+        self._record_batch(len(received), len(fresh), _now() - started, len(items))
         if unknown:
             instruments.DEAD_LETTERS.labels(self.group, "unknown").inc(len(unknown))
             self._check_unsettled(unsettled)
 
-    def _moves(self, items: Sequence[_Item]) -> dict[Partition, Move]:
+    def _make_moves(self, items: Sequence[_Item]) -> dict[Partition, Move]:
         last = {item.partition: item.record for item in items}
         return {
             part: Move(self._positions[part].next_offset, Position(record.offset + 1, event_id_of(record.headers)))
             for part, record in last.items()
         }
 
-    def _moved(self, moves: Mapping[Partition, Move]) -> None:
+    def _apply_moves(self, moves: Mapping[Partition, Move]) -> None:
         for part, move in moves.items():
             self._positions[part] = move.to
         if self._progress is not None:
-            self._progress.moved()
+            self._progress.notify_moved()
 
-    async def _unseen(self, transaction: ConsumerTransaction, received: Sequence[Received]) -> list[Received]:
+    async def _select_unseen(self, transaction: ConsumerTransaction, received: Sequence[Received]) -> list[Received]:
         """Those that this consumer has not applied yet, each once, in order."""
         fresh_ids = await transaction.claim_events([one.event.id for one in received])
         fresh: list[Received] = []
@@ -530,41 +530,41 @@ class Consumer:
                 fresh.append(one)
         return fresh
 
-    async def _send_to_dead_letters(self, item: _Item, letter: NewDeadLetter) -> None:
+    async def _send_to_dead_letters(self, item: _Item, dead_letter: NewDeadLetter) -> None:
         """Write an event to the dead letters and pass its position, in one transaction."""
         record = item.record
-        moves = self._moves([item])
+        moves = self._make_moves([item])
         try:
             async with self._store.begin() as transaction:
-                unsettled = await transaction.add_dead_letters([letter])
+                unsettled = await transaction.add_dead_letters([dead_letter])
                 await transaction.advance(moves)
         except Exception as failure:
-            if _may_pass(failure):
+            if _is_retryable(failure):
                 raise
             raise DeadLetterFailed(
                 f"{self.group}: {type(failure).__name__} while setting {record.topic}/{record.partition} offset "
                 f"{record.offset} aside"
             ) from failure
-        self._moved(moves)
-        instruments.DEAD_LETTERS.labels(self.group, letter.kind).inc()
+        self._apply_moves(moves)
+        instruments.DEAD_LETTERS.labels(self.group, dead_letter.kind).inc()
         log.error(
-            "event_set_aside",
+            "event_dead_lettered",
             consumer=self.group,
-            kind=letter.kind,
-            error=letter.error.partition(":")[0],
+            kind=dead_letter.kind,
+            error=dead_letter.error.partition(":")[0],
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
         )
-        self._poison_in_a_row += 1
+        self._consecutive_poison += 1
         self._outcomes.append(True)
         self._check_limits()
         self._check_unsettled(unsettled)
 
     def _check_limits(self) -> None:
         limits = self._limits
-        if self._poison_in_a_row >= limits.consecutive_max:
-            raise TooManyPoisonEvents(f"{self.group}: {self._poison_in_a_row} events in a row could not be applied")
+        if self._consecutive_poison >= limits.consecutive_max:
+            raise TooManyPoisonEvents(f"{self.group}: {self._consecutive_poison} events in a row could not be applied")
         seen, poisoned = len(self._outcomes), sum(self._outcomes)
         if seen >= limits.window_events_min and poisoned > limits.share_max * seen:
             raise TooManyPoisonEvents(f"{self.group}: {poisoned} of the last {seen} events could not be applied")
@@ -575,10 +575,10 @@ class Consumer:
                 f"{self.group}: {unsettled} dead letters wait to be replayed or discarded, or for a version that knows them"
             )
 
-    def _account(self, received: int, fresh: int, elapsed_s: float, rows: int) -> None:
+    def _record_batch(self, received: int, fresh: int, elapsed_s: float, rows: int) -> None:
         """Count a batch, and keep the next to a size that takes a fraction of a second: bisecting stays short."""
         if received:
-            self._poison_in_a_row = 0
+            self._consecutive_poison = 0
             self._outcomes.extend([False] * min(received, self._limits.window_events))
         instruments.CONSUMER_EVENTS.labels(self.group, "applied").inc(fresh)
         instruments.CONSUMER_EVENTS.labels(self.group, "duplicate").inc(received - fresh)
@@ -591,11 +591,11 @@ class Consumer:
 
     def _back_off(self, records: Sequence[LogRecord], error: Exception) -> None:
         """Count a failure that may pass. Positions are read again; fewer records at a time may get through."""
-        self._stall.failed()
+        self._stall.record_failure()
         self._batch_rows = max(1, min(self._batch_rows, len(records)) // 2)
         instruments.CONSUMER_RETRIES.labels(self.group, type(error).__name__).inc()
         log.warning(
-            "batch_put_back", consumer=self.group, error=type(error).__name__, attempt=self._backoff.attempts + 1
+            "batch_retried", consumer=self.group, error=type(error).__name__, attempt=self._backoff.attempts + 1
         )
 
     # -- around it
@@ -605,35 +605,35 @@ class Consumer:
         late facts into their place. One that fails is left to an operator."""
         while not stop.is_set():
             found = await self._store.replayable(sorted(EVENT_TYPES), _REPLAYED_AT_ONCE_MAX)
-            letters = [letter for letter in found if letter not in self._not_replayed]
+            dead_letters = [dead_letter for dead_letter in found if dead_letter not in self._not_replayed]
             replayed = 0
-            for letter in letters:
+            for dead_letter in dead_letters:
                 try:
-                    await replay(self._store, self._handle, letter)
+                    await replay(self._store, self._handle, dead_letter)
                     replayed += 1
                 except Exception as error:
-                    if _may_pass(error):
+                    if _is_retryable(error):
                         raise
                     log.error("unknown_event_not_replayed", consumer=self.group, error=type(error).__name__)
-                    self._not_replayed.add(letter)
+                    self._not_replayed.add(dead_letter)
             if replayed == 0:
                 return
             log.info("unknown_events_replayed", consumer=self.group, events=replayed)
 
-    async def _note(self, *, idle: bool) -> None:
+    async def _store_progress(self, *, idle: bool) -> None:
         """Store now and then until when the topics have been read, for answers that say what they are as of; and see whether
         somebody has set a position back."""
-        if _now() < self._note_at:
+        if _now() < self._store_progress_at:
             return
         try:
-            await self._note_reached()
+            await self._store_watermarks()
         except Exception as error:
-            if not _may_pass(error):
+            if not _is_retryable(error):
                 raise
-            log.info("watermarks_not_noted", consumer=self.group, error=type(error).__name__)
-        self._note_at = _now() + (_NOTE_IDLE_EVERY_S if idle else _NOTE_EVERY_S)
+            log.info("watermarks_not_stored", consumer=self.group, error=type(error).__name__)
+        self._store_progress_at = _now() + (_STORE_PROGRESS_IDLE_EVERY_S if idle else _STORE_PROGRESS_EVERY_S)
 
-    async def _note_reached(self) -> None:
+    async def _store_watermarks(self) -> None:
         stored = await self._store.read_positions()
         self._is_set_back = any(
             stored[part].next_offset == FROM_BEGINNING or stored[part].is_lost > self._positions[part].is_lost
@@ -641,20 +641,20 @@ class Consumer:
         )
         if self._progress is None:
             return
-        reached = self._progress.reached_by({part: position.reached_offset for part, position in stored.items()})
-        if reached.topics and (self._noted is None or reached.topics != self._noted.topics):
+        reached = self._progress.consumed_by({part: position.reached_offset for part, position in stored.items()})
+        if reached.topics and (self._stored_watermarks is None or reached.topics != self._stored_watermarks.topics):
             async with self._store.begin() as transaction:
-                await transaction.note_watermarks(reached)
-            self._noted = reached
+                await transaction.store_watermarks(reached)
+            self._stored_watermarks = reached
 
     def _commit(self, reader: LogReader) -> None:
         """Tell the log now and then how far we are, beside the work: tools show lag by it."""
         if self._committing is None and any(
             self._committed.get(part) != position.next_offset for part, position in self._positions.items()
         ):
-            self._committing = asyncio.create_task(self._tell_log(reader))
+            self._committing = asyncio.create_task(self._commit_offsets(reader))
 
-    async def _tell_log(self, reader: LogReader) -> None:
+    async def _commit_offsets(self, reader: LogReader) -> None:
         try:
             await asyncio.sleep(_COMMIT_EVERY_S)
             positions = {part: position.next_offset for part, position in self._positions.items()}
@@ -679,14 +679,14 @@ class Consumer:
         for topic, records in by_topic.items():
             instruments.CONSUMER_LAG.labels(self.group, topic).set(records)
         self._lag = sum(by_topic.values())
-        self._stall.waits(self._lag + self._in_hand > 0)
+        self._stall.set_waiting(self._lag + self._in_hand > 0)
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_retryable(error: Exception) -> bool:
     return isinstance(error, PositionConflict) or is_transient(error)
 
 
-def letter_of(
+def make_dead_letter(
     kind: DeadLetterKind, record: LogRecord, error: Exception, received: Received | None = None
 ) -> NewDeadLetter:
     """What is kept of a record that could not be applied."""
@@ -709,9 +709,9 @@ def _keys_of(record: LogRecord) -> tuple[str, ...] | None:
     return (key,) if 0 < len(key) <= _HELD_KEY_CHARS_MAX else None
 
 
-def _split(items: Sequence[_Item], error: Exception) -> list[Sequence[_Item]]:
-    """The parts to try one by one: around the event that a Poison names, or else two halves."""
-    named = error.received if isinstance(error, Poison) else None
+def _split_items(items: Sequence[_Item], error: Exception) -> list[Sequence[_Item]]:
+    """The parts to try one by one: around the event that a PoisonEvent names, or else two halves."""
+    named = error.received if isinstance(error, PoisonEvent) else None
     if named is not None:
         for index, item in enumerate(items):
             if item.received is named:

@@ -20,6 +20,7 @@ from accord.messaging.ports import (
     FROM_BEGINNING,
     REACHES_NOTHING,
     Claims,
+    ConsumedWatermarks,
     ConsumerTransaction,
     DeadLetterState,
     LogRecord,
@@ -29,7 +30,6 @@ from accord.messaging.ports import (
     Position,
     PositionConflict,
     Progress,
-    Reached,
     StoredDeadLetter,
 )
 
@@ -75,7 +75,7 @@ _RESTART = """
 UPDATE consumer_position SET next_offset = $3, last_event_id = NULL, is_lost = false WHERE consumer = $1 AND topic = $2
 """
 
-_ADD_LETTERS = """
+_ADD_DEAD_LETTERS = """
 INSERT INTO dead_letter
     (id, consumer, topic, partition, "offset", event_id, kind, type, key, keys, value, headers, error, failed_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::json, $13, $14)
@@ -86,11 +86,11 @@ _UNSETTLED = f"""
 SELECT count(*) FROM (SELECT FROM dead_letter WHERE state = 'new' AND consumer = $1 LIMIT {UNSETTLED_COUNTED_MAX}) AS counted
 """  # noqa: S608 - a constant of ours
 
-_TAKE_LETTER = """
+_LOCK_DEAD_LETTER = """
 SELECT topic, partition, "offset", value, headers::text, failed_at, event_id, state
 FROM dead_letter WHERE id = $1 AND consumer = $2 FOR UPDATE
 """
-_SETTLE_LETTER = "UPDATE dead_letter SET state = $2, settled_at = $3 WHERE id = $1"
+_SETTLE_DEAD_LETTER = "UPDATE dead_letter SET state = $2, settled_at = $3 WHERE id = $1"
 
 _REPLAYABLE = """
 SELECT id FROM dead_letter WHERE state = 'new' AND consumer = $1 AND kind = 'unknown' AND type = ANY ($2::text[])
@@ -134,13 +134,13 @@ class PostgresConsumerTransaction:
         if int(done.rpartition(" ")[2]) != len(parts):
             raise PositionConflict(f"{self._consumer}: a position of {len(parts)} is not where it was")
 
-    async def add_dead_letters(self, letters: Sequence[NewDeadLetter]) -> int:
-        await self._connection.executemany(_ADD_LETTERS, [self._row(letter) for letter in letters])
+    async def add_dead_letters(self, dead_letters: Sequence[NewDeadLetter]) -> int:
+        await self._connection.executemany(_ADD_DEAD_LETTERS, [self._row(dead_letter) for dead_letter in dead_letters])
         unsettled: int = await self._connection.fetchval(_UNSETTLED, self._consumer)
         return unsettled
 
     async def lock_dead_letter(self, id_: UUID) -> StoredDeadLetter | None:
-        row = await self._connection.fetchrow(_TAKE_LETTER, id_, self._consumer)
+        row = await self._connection.fetchrow(_LOCK_DEAD_LETTER, id_, self._consumer)
         if row is None:
             return None
         topic, partition, offset, value, headers, failed_at, event_id, state = row
@@ -148,13 +148,13 @@ class PostgresConsumerTransaction:
         return StoredDeadLetter(LogRecord(topic, partition, offset, None, value, named, failed_at), event_id, state)
 
     async def settle_dead_letter(self, id_: UUID, state: DeadLetterState) -> None:
-        await self._connection.execute(_SETTLE_LETTER, id_, state, self.unit_of_work.now)
+        await self._connection.execute(_SETTLE_DEAD_LETTER, id_, state, self.unit_of_work.now)
 
-    async def note_watermarks(self, reached: Reached) -> None:
-        await note_watermarks(self._connection, reached)
+    async def store_watermarks(self, reached: ConsumedWatermarks) -> None:
+        await store_watermarks(self._connection, reached)
 
-    def _row(self, letter: NewDeadLetter) -> tuple[object, ...]:
-        record = letter.record
+    def _row(self, dead_letter: NewDeadLetter) -> tuple[object, ...]:
+        record = dead_letter.record
         headers = [
             (name, None if value is None else value.decode("latin-1")) for name, value in record.headers[:HEADERS_MAX]
         ]
@@ -164,14 +164,14 @@ class PostgresConsumerTransaction:
             record.topic,
             record.partition,
             record.offset,
-            letter.event_id,
-            letter.kind,
-            letter.type,
+            dead_letter.event_id,
+            dead_letter.kind,
+            dead_letter.type,
             _readable(record.key),
-            letter.keys,
+            dead_letter.keys,
             record.value,
             json.dumps(headers),
-            letter.error,
+            dead_letter.error,
             self.unit_of_work.now,
         )
 
@@ -240,7 +240,7 @@ async def read_progress(connection: asyncpg.Connection, consumers: Sequence[str]
     return Progress(positions, frozenset(keys), holds_all)
 
 
-async def note_watermarks(connection: asyncpg.Connection, reached: Reached) -> None:
+async def store_watermarks(connection: asyncpg.Connection, reached: ConsumedWatermarks) -> None:
     """Store until when topics have been read, for answers that say what they are as of; never back."""
     await connection.execute(_NOTE, list(reached.topics), list(reached.topics.values()))
 

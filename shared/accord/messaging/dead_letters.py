@@ -31,7 +31,7 @@ from accord.messaging.ports import (
 
 ERROR_CHARS_MAX = 500
 
-HELD_LETTERS_MAX = 500
+HELD_DEAD_LETTERS_MAX = 500
 """So many letters say whom they hold. Beyond, everything is held: an announcement has to stay small."""
 
 _KNOWN = ", ".join(f"'{type_}'" for type_ in sorted(EVENT_TYPES))
@@ -39,8 +39,8 @@ _UNSETTLED = f"state = 'new' AND (kind <> 'unknown' OR type IN ({_KNOWN}))"
 
 HELD = f"""
 SELECT coalesce(array_agg(DISTINCT key) FILTER (WHERE key IS NOT NULL), '{{}}') AS keys,
-       coalesce(bool_or(letter.keys IS NULL) OR count(DISTINCT letter.id) > {HELD_LETTERS_MAX}, false) AS all
-FROM (SELECT id, keys FROM dead_letter WHERE consumer = ANY ($1::text[]) AND {_UNSETTLED} ORDER BY id LIMIT {HELD_LETTERS_MAX + 1})
+       coalesce(bool_or(letter.keys IS NULL) OR count(DISTINCT letter.id) > {HELD_DEAD_LETTERS_MAX}, false) AS all
+FROM (SELECT id, keys FROM dead_letter WHERE consumer = ANY ($1::text[]) AND {_UNSETTLED} ORDER BY id LIMIT {HELD_DEAD_LETTERS_MAX + 1})
      AS letter LEFT JOIN LATERAL unnest(letter.keys) AS key ON true
 """  # noqa: S608 - constants of ours
 """The keys that the unsettled letters of some consumers hold, and whether they hold all."""
@@ -54,7 +54,7 @@ _LIST = text(f"""
 """)  # noqa: S608 - constants of ours
 
 _WAITING = text("""
-    SELECT (SELECT count(*) FROM (SELECT FROM dead_letter WHERE state = 'new' LIMIT 100000) AS counted) AS letters,
+    SELECT (SELECT count(*) FROM (SELECT FROM dead_letter WHERE state = 'new' LIMIT 100000) AS counted) AS waiting,
            extract(epoch FROM clock_timestamp() - (SELECT failed_at FROM dead_letter WHERE state = 'new' ORDER BY id LIMIT 1)
            )::float8 AS oldest_age_s
 """)
@@ -102,7 +102,7 @@ def describe(error: BaseException) -> str:
     return said.replace("\x00", "\\x00")[:ERROR_CHARS_MAX]
 
 
-async def listed(
+async def list_dead_letters(
     conn: AsyncConnection, *, limit: int, after: UUID | None = None, state: DeadLetterState | None = "new"
 ) -> list[DeadLetter]:
     """Oldest first, `limit` after the one with id `after`."""
@@ -111,17 +111,17 @@ async def listed(
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class DeadLetterBacklog:
     """Letters that nobody has settled, counted up to a bound."""
 
-    letters: int
+    count: int
     oldest_age_s: float
 
 
-async def waiting(conn: AsyncConnection) -> Waiting:
+async def count_waiting(conn: AsyncConnection) -> DeadLetterBacklog:
     """How many letters wait, and for how long."""
     row = (await conn.execute(_WAITING)).one()
-    return Waiting(row.letters, row.oldest_age_s or 0.0)
+    return DeadLetterBacklog(row.waiting, row.oldest_age_s or 0.0)
 
 
 async def replay(store: ConsumerStore, handle: Handler, id_: UUID) -> None:
@@ -145,23 +145,23 @@ async def discard(store: ConsumerStore, id_: UUID) -> None:
     Raises UnknownDeadLetter or AlreadySettled.
     """
     async with store.begin() as transaction:
-        letter = await _lock_new(transaction, id_)
-        if letter.event_id is not None:
-            await transaction.claim_events([letter.event_id])
+        dead_letter = await _lock_new(transaction, id_)
+        if dead_letter.event_id is not None:
+            await transaction.claim_events([dead_letter.event_id])
         await transaction.settle_dead_letter(id_, "discarded")
     instruments.DEAD_LETTERS_SETTLED.labels(store.consumer, "discarded").inc()
 
 
 async def _lock_new(transaction: ConsumerTransaction, id_: UUID) -> StoredDeadLetter:
-    letter = await transaction.lock_dead_letter(id_)
-    if letter is None:
+    dead_letter = await transaction.lock_dead_letter(id_)
+    if dead_letter is None:
         raise UnknownDeadLetter(str(id_))
-    if letter.state != "new":
-        raise AlreadySettled(letter.state)
-    return letter
+    if dead_letter.state != "new":
+        raise AlreadySettled(dead_letter.state)
+    return dead_letter
 
 
-async def consumer_of(conn: AsyncConnection, id_: UUID) -> str:
+async def find_consumer(conn: AsyncConnection, id_: UUID) -> str:
     """Whose a dead letter is. Raises UnknownDeadLetter."""
     consumer: str | None = (await conn.execute(_CONSUMER, {"id": id_})).scalar_one_or_none()
     if consumer is None:

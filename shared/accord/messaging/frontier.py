@@ -1,4 +1,4 @@
-"""Up to which moment a lane of a relay may announce that all is published. The reasons are in accord.messaging.watermark."""
+"""Up to which moment a lane of a relay may announce that all is published. The reasons are in accord.messaging.announcement_board."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from accord.messaging.announcement_board import AnnouncementBoard
 from accord.messaging.ports import Lane, RelaySession
-from accord.messaging.watermark import AnnouncementBoard
 
 log = structlog.get_logger(__name__)
 

@@ -22,10 +22,10 @@ log = structlog.get_logger(__name__)
 _TOPIC_READY_S_MAX = 30.0
 _ADMIN_TIMEOUT_S = 10.0
 
-_KEPT_FOR_EVER = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
+_EVENT_TOPIC_CONFIG = {"retention.ms": "-1", "retention.bytes": "-1", "cleanup.policy": "delete"}
 """Of a topic of events: a consumer may come to it at any time, and finds all of them."""
 
-_KEPT_BY_KEY = {
+_WATERMARK_TOPIC_CONFIG = {
     "cleanup.policy": "compact",
     "segment.ms": "3600000",
     "min.cleanable.dirty.ratio": "0.1",
@@ -49,7 +49,7 @@ def client_options(kafka: KafkaSettings) -> dict[str, Any]:
     return options
 
 
-def physical(kafka: KafkaSettings, topic: str) -> str:
+def physical_name(kafka: KafkaSettings, topic: str) -> str:
     """The topic's name in the cluster."""
     return kafka.topic_prefix + topic
 
@@ -59,7 +59,7 @@ async def ensure_topics(kafka: KafkaSettings, topics: Sequence[str], *, partitio
 
     Raises KafkaError, and FiniteRetention if one that is there would lose events.
     """
-    wanted = {physical(kafka, topic): topic for topic in topics}
+    wanted = {physical_name(kafka, topic): topic for topic in topics}
     admin = AIOKafkaAdminClient(**client_options(kafka), request_timeout_ms=int(_ADMIN_TIMEOUT_S * 1000))
     try:
         await admin.start()
@@ -84,7 +84,7 @@ async def _create(
             name,
             count,
             kafka.replication_factor,
-            topic_configs={**(_KEPT_BY_KEY if name in compacted else _KEPT_FOR_EVER), **copies},
+            topic_configs={**(_WATERMARK_TOPIC_CONFIG if name in compacted else _EVENT_TOPIC_CONFIG), **copies},
         )
         for name, count in counts.items()
     ]
@@ -94,12 +94,12 @@ async def _create(
         if code and error is not TopicAlreadyExistsError:
             raise error(f"{name}: {detail[0] if detail else ''}")
     async with asyncio.timeout(_TOPIC_READY_S_MAX):
-        while not _all_led(await admin.describe_topics(list(counts))):  # noqa: ASYNC110 - the broker gives no sign
+        while not _have_leaders(await admin.describe_topics(list(counts))):  # noqa: ASYNC110 - the broker gives no sign
             await asyncio.sleep(0.05)
     log.info("topics_created", partitions=dict(counts))
 
 
-def _all_led(topics: Iterable[dict[str, Any]]) -> bool:
+def _have_leaders(topics: Iterable[dict[str, Any]]) -> bool:
     """Whether each partition of these topics has a leader by now."""
     return all(
         topic["error_code"] == 0 and topic["partitions"] and all(part["leader"] >= 0 for part in topic["partitions"])
@@ -109,13 +109,13 @@ def _all_led(topics: Iterable[dict[str, Any]]) -> bool:
 
 async def _check_retention(admin: AIOKafkaAdminClient, names: Sequence[str]) -> None:
     """Raise FiniteRetention for the first topic that would lose events by age, size or key."""
-    resources = [ConfigResource(ConfigResourceType.TOPIC, name, dict.fromkeys(_KEPT_FOR_EVER)) for name in names]
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name, dict.fromkeys(_EVENT_TOPIC_CONFIG)) for name in names]
     for response in await admin.describe_configs(resources):
         for code, message, _, name, entries in response.resources:
             if code:
                 raise for_code(code)(f"{name}: {message}")
             found = {entry[0]: entry[1] for entry in entries}
-            for option, value in _KEPT_FOR_EVER.items():
+            for option, value in _EVENT_TOPIC_CONFIG.items():
                 if found.get(option, value) != value:
                     raise FiniteRetention(f"{name} has {option}={found[option]}; set it to {value}")
 

@@ -18,7 +18,7 @@ from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata
 
 from accord.contracts.watermarks import WATERMARKS
-from accord.messaging.kafka import abandon_producer, client_options, close_quietly, ensure_topics, physical
+from accord.messaging.kafka import abandon_producer, client_options, close_quietly, ensure_topics, physical_name
 from accord.messaging.ports import LogPositionLost, LogReader, LogRecord, LogWriter, OutgoingRecord, Partition
 from accord.settings import KafkaSettings
 
@@ -56,7 +56,7 @@ class KafkaLog:
             request_timeout_ms=int(_REQUEST_TIMEOUT_S * 1000),
             metadata_max_age_ms=int(_METADATA_AGE_S * 1000),
         )
-        name = physical(self.settings, topic)
+        name = physical_name(self.settings, topic)
         try:
             async with asyncio.timeout(_ACK_TIMEOUT_S):
                 await producer.start()
@@ -93,7 +93,7 @@ class KafkaWriter:
         self._kafka = kafka
         self._producer = producer
         self._topic = topic
-        self._watermarks = physical(kafka, WATERMARKS)
+        self._watermarks = physical_name(kafka, WATERMARKS)
         self._asking: AIOKafkaConsumer | None = None
         self._is_asking = False
 
@@ -157,9 +157,9 @@ class KafkaReader:
     ) -> None:
         self._kafka = kafka
         self._client = client
-        self._group = None if group is None else physical(kafka, group)
+        self._group = None if group is None else physical_name(kafka, group)
         self._committer: AIOKafkaConsumer | None = None
-        self._names = {topic: physical(kafka, topic) for topic in topics}
+        self._names = {topic: physical_name(kafka, topic) for topic in topics}
         self._topics = {name: topic for topic, name in self._names.items()}
         self._next: dict[TopicPartition, int] = {}
         """The offset after what was handed on last, by partition."""

@@ -365,7 +365,7 @@ class StoredDeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
+class ConsumedWatermarks:
     """How far a service has consumed the topics that it reads, as one transaction sees it."""
 
     topics: Mapping[str, datetime]
@@ -398,7 +398,7 @@ class ConsumerTransaction(Protocol):
         """Move the stored positions. Raises PositionConflict if one is not where it was expected."""
         ...
 
-    async def add_dead_letters(self, letters: Sequence[NewDeadLetter]) -> int:
+    async def add_dead_letters(self, dead_letters: Sequence[NewDeadLetter]) -> int:
         """Keep these records; how many unsettled ones there are now, counted up to a bound."""
         ...
 
@@ -408,7 +408,7 @@ class ConsumerTransaction(Protocol):
 
     async def settle_dead_letter(self, id_: UUID, state: DeadLetterState) -> None: ...
 
-    async def note_watermarks(self, reached: Reached) -> None:
+    async def store_watermarks(self, reached: ConsumedWatermarks) -> None:
         """Store until when the topics have been read, for answers that say what they are as of."""
         ...
 

@@ -8,11 +8,11 @@ from uuid import UUID
 from accord.db import Database
 from accord.workers import Periodic
 
-INBOX_KEPT = timedelta(days=7)
+INBOX_RETENTION = timedelta(days=7)
 """A consumer never reads before its stored position, so its inbox only has to know what a relay sent twice: within
 minutes of an outage, and here with a wide margin."""
 
-SETTLED_KEPT = timedelta(days=30)
+SETTLED_RETENTION = timedelta(days=30)
 _EVERY_S = 60.0
 _ROWS_MAX = 10_000
 _BEGINNING = UUID(int=0)
@@ -27,7 +27,7 @@ WITH page AS MATERIALIZED (
 )
 SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM page), (SELECT event_id FROM page ORDER BY event_id DESC LIMIT 1)
 """
-_PRUNE_LETTERS = """
+_PRUNE_DEAD_LETTERS = """
 DELETE FROM dead_letter WHERE id = ANY (ARRAY(SELECT id FROM dead_letter WHERE settled_at < $1 LIMIT $2))
 """
 
@@ -44,9 +44,11 @@ class Pruner:
         """Look at so many rows of each table and delete those that are old; whether it is worth going on at once."""
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
-            before = unit_of_work.now - INBOX_KEPT
+            before = unit_of_work.now - INBOX_RETENTION
             pages = await connection.fetch(_PRUNE_INBOX, before, self._rows_max, _first_id_of(before), self._after)
-            letters = await connection.execute(_PRUNE_LETTERS, unit_of_work.now - SETTLED_KEPT, self._rows_max)
+            letters = await connection.execute(
+                _PRUNE_DEAD_LETTERS, unit_of_work.now - SETTLED_RETENTION, self._rows_max
+            )
         gone, looked_at, last_id = pages[0]
         is_full = looked_at >= self._rows_max
         self._after = last_id if is_full else _BEGINNING

@@ -154,7 +154,7 @@ class Relay:
         self._in_hand = 0
         self._quiet_rounds = 0
         self._announced_at = 0.0
-        self._heard = 0
+        self._announced_changes = 0
         self._layouts_read_at = -_LAYOUTS_EVERY_S
         self._active = True
         self._fixed_headers: dict[str, list[tuple[str, bytes]]] = {}
@@ -171,7 +171,7 @@ class Relay:
                 except Exception as error:
                     if not is_transient(error):
                         raise
-                    self._failed("database", error)
+                    self._record_failure("database", error)
                     await backoff.wait(stop)
         finally:
             if (reclaiming := self._reclaiming) is not None:
@@ -184,7 +184,7 @@ class Relay:
         return self._in_hand > _BEHIND_ROWS
 
     def problem(self) -> str | None:
-        if self._stall.stuck:
+        if self._stall.is_stuck:
             return f"relay: a round has not finished for more than {self._stall.stuck_after_s:.0f} s"
         return None
 
@@ -206,7 +206,7 @@ class Relay:
                 try:
                     more = await self._round(session)
                 except PublishFailed as error:
-                    self._failed("log", error.__cause__ or error)
+                    self._record_failure("log", error.__cause__ or error)
                     await self._close_channels()
                     await backoff.wait(stop)
                     continue
@@ -216,7 +216,7 @@ class Relay:
             await self._drain(session)
         finally:
             instruments.RELAY_LEADER.set(0)
-            self._stall.waits(False)
+            self._stall.set_waiting(False)
             await self._close_channels()
             await session.close()
 
@@ -230,7 +230,7 @@ class Relay:
             self._frontiers[number] = Frontier(self._lanes[number], self._consumed)
         self._frontiers = {number: self._frontiers[number] for number in sorted(numbers)}
         if gained:
-            log.info("relay_leads", topic=self._topic, lanes=gained)
+            log.info("lanes_claimed", topic=self._topic, lanes=gained)
         instruments.RELAY_LEADER.set(len(numbers))
 
     async def _wait_for_rows(self, stop: asyncio.Event) -> None:
@@ -251,7 +251,7 @@ class Relay:
     async def _round(self, session: RelaySession) -> bool:
         """Publish one batch of each lane, and announce what is due. True if more may wait."""
         self._store.written.clear()
-        self._stall.waits(True)
+        self._stall.set_waiting(True)
         more = False
         await self._record_outcomes(session, [task for task in self._sends.values() if task.done()])
         for number in self._frontiers:
@@ -259,13 +259,15 @@ class Relay:
         if _now() >= self._announce_due():
             await self._announce(session)
         self._reclaim_space()
-        self._stall.waits(False)
+        self._stall.set_waiting(False)
         return more
 
     async def _publish_lane(self, session: RelaySession, lane: Lane) -> bool:
         started = _now()
         frontier = self._frontiers[lane.number]
-        rows = await session.read_rows(lane, frontier.floor_id, self._not_now(), self._batch_rows_max, _BATCH_BYTES_MAX)
+        rows = await session.read_rows(
+            lane, frontier.floor_id, self._find_blocked_partitions(), self._batch_rows_max, _BATCH_BYTES_MAX
+        )
         self._in_hand = len(rows)
         if not rows:
             self._quiet_rounds += 1
@@ -276,10 +278,10 @@ class Relay:
             done, _ = await asyncio.wait(sends, timeout=_ROUND_S_MAX)
             await self._record_outcomes(session, list(done))
         instruments.RELAY_PUBLISH_S.observe(_now() - started)
-        self._stall.progressed()
+        self._stall.record_progress()
         return len(rows) == self._batch_rows_max or sum(len(row.payload) for row in rows) > _BATCH_BYTES_MAX
 
-    def _not_now(self) -> Resting:
+    def _find_blocked_partitions(self) -> Resting:
         """Partitions with something under way, and those that rest after a failure."""
         now = _now()
         resting = {partition for partition, (until, _) in self._resting.items() if until > now}
@@ -288,7 +290,7 @@ class Relay:
 
     async def _send_rows(self, session: RelaySession, rows: Sequence[OutboxRow]) -> list[asyncio.Task[_Outcome]]:
         """Begin to send rows, by partition."""
-        await self._ready(session)
+        await self._prepare(session)
         partitioner = self._partitioner
         if partitioner is None:
             raise RuntimeError("the layouts are not known")
@@ -341,7 +343,7 @@ class Relay:
         for outcome in failed:
             _, backoff = self._resting.get(outcome.partition, (0.0, Backoff(first_s=0.5, max_s=_REST_S_MAX)))
             self._resting[outcome.partition] = (_now() + backoff.next_s(), backoff)
-            self._failed("partition", outcome.error, partition=outcome.partition)
+            self._record_failure("partition", outcome.error, partition=outcome.partition)
         if failed and not published and len(failed) == len(outcomes) and not self._sends:
             raise PublishFailed from failed[0].error
         await self._close_retired()
@@ -358,7 +360,7 @@ class Relay:
 
     # -- writers
 
-    async def _ready(self, session: RelaySession) -> None:
+    async def _prepare(self, session: RelaySession) -> None:
         """Have a writer, and know the layouts of the topic."""
         channel = await self._channel(trial=False)
         await self._read_layouts(session, channel.writer.partitions)
@@ -450,7 +452,11 @@ class Relay:
         """When the next announcement is due: sooner while events flow, and soon after what bounds it has moved on."""
         every_s = self._announce_every_s if self._active else self._idle_announce_every_s
         due_at = self._announced_at + every_s
-        if self._is_waited_for and self._consumed is not None and self._consumed.board.changes != self._heard:
+        if (
+            self._is_waited_for
+            and self._consumed is not None
+            and self._consumed.board.changes != self._announced_changes
+        ):
             due_at = min(due_at, self._announced_at + _ANNOUNCE_S_MIN)
         return due_at
 
@@ -462,12 +468,12 @@ class Relay:
                 return
             self._announcing.result()
         if self._consumed is not None:
-            self._heard = self._consumed.board.changes
+            self._announced_changes = self._consumed.board.changes
         found = {number: await frontier.advance(session) for number, frontier in self._frontiers.items()}
         bounds = {number: bound for number, bound in found.items() if bound is not None}
         if not bounds:
             return
-        await self._ready(session)
+        await self._prepare(session)
         channel = await self._channel(trial=False)
         channel.sending.add(_ANNOUNCEMENT)
         self._announcing = asyncio.create_task(self._announce_lanes(channel, bounds))
@@ -488,7 +494,7 @@ class Relay:
         except Exception as error:
             if not is_transient(error):
                 raise
-            self._failed("announcement", error)
+            self._record_failure("announcement", error)
         finally:
             channel.sending.discard(_ANNOUNCEMENT)
 
@@ -505,10 +511,10 @@ class Relay:
     def _on_reclaimed(self, task: asyncio.Task[None]) -> None:
         self._reclaiming = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed("vacuum", error)
+            self._record_failure("vacuum", error)
 
-    def _failed(self, cause: str, error: BaseException | None, **where: object) -> None:
-        self._stall.failed()
+    def _record_failure(self, cause: str, error: BaseException | None, **where: object) -> None:
+        self._stall.record_failure()
         instruments.RELAY_FAILURES.labels(cause).inc()
         if isinstance(error, PublishFailed):
             where["reason"] = str(error)

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSON, UUID
 
 
-def define(metadata: MetaData) -> None:
+def define_tables(metadata: MetaData) -> None:
     """Add the tables of messaging to a service's metadata."""
     Table(
         "outbox",
@@ -121,7 +121,7 @@ def define(metadata: MetaData) -> None:
     )
 
 
-KEPT = {
+RETENTION = {
     "outbox": "until it is published, then deleted at once; as long as Kafka is away",
     "inbox": "7 days (accord.messaging.pruning): a relay repeats an event within minutes",
     "dead_letter": "30 days after it is replayed or discarded; unsettled, 10,000 of a consumer at most, which then stops",

@@ -112,7 +112,7 @@ async def migrate(migrations: Path, url: str, service: str) -> int:
             await upgrade(migrations, url)
         except Exception as error:
             if is_transient(error) and attempt < _ATTEMPTS_MAX:
-                log.warning("migration_waits", service=service, error=describe(error))
+                log.warning("migration_waiting", service=service, error=describe(error))
                 await asyncio.sleep(backoff.next_s())
                 continue
             log.exception("migration_failed", service=service)

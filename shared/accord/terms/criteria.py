@@ -34,9 +34,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from accord.terms.durations import format_duration, parse_duration
-from accord.terms.durations import in_words as duration_in_words
-from accord.terms.patterns import AS_IT_STANDS, PATTERN_LENGTH_MAX, BadPattern, check_pattern, matcher
+from accord.terms.durations import describe_duration, format_duration, parse_duration
+from accord.terms.patterns import PATTERN_LENGTH_MAX, SKIP_PATTERN_CHECKS, InvalidPattern, check_pattern, make_matcher
 
 DEPTH_MAX = 16
 """Levels of a tree; a single comparison is one."""
@@ -103,7 +102,7 @@ _FIXED: dict[str, tuple[_Type, str]] = {
     "age": ("duration", "age of the lead"),
 }
 
-PATHS_IN_WORDS = ", ".join(("attributes.NAME", "account.NAME", "activities.KIND.count", *_FIXED))
+PATH_NAMES = ", ".join(("attributes.NAME", "account.NAME", "activities.KIND.count", *_FIXED))
 
 
 def activity_kind(path: str) -> str | None:
@@ -192,55 +191,55 @@ class Criteria(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _bounded(cls, raw: object) -> object:
+    def _check_size(cls, raw: object) -> object:
         # Before anything is read: aliases in YAML can make a small text a huge tree.
         _check_bounds(raw)
         return raw
 
     @field_validator("path")
     @classmethod
-    def _known_path(cls, path: str) -> str:
+    def _check_path(cls, path: str) -> str:
         if _type_at(path) is None:
-            raise _wrong(f"is no path; the paths are {PATHS_IN_WORDS}")
+            raise _error(f"is no path; the paths are {PATH_NAMES}")
         return path
 
     @field_validator("value", mode="plain", json_schema_input_type=Scalar | list[Scalar])
     @classmethod
-    def _fits_op(cls, value: object, info: ValidationInfo) -> object:
+    def _check_value_fits(cls, value: object, info: ValidationInfo) -> object:
         path, op = info.data.get("path"), info.data.get("op")
         if path and op:
             _check_value(value, cast("Op", op), _type_at(path) or "any", path)
-            if op == "matches" and info.context is not AS_IT_STANDS:
+            if op == "matches" and info.context is not SKIP_PATTERN_CHECKS:
                 _check_pattern(cast("str", value))
         return value
 
     @field_validator("within", mode="plain", json_schema_input_type=str)
     @classmethod
-    def _window(cls, value: object, info: ValidationInfo) -> object:
+    def _check_window(cls, value: object, info: ValidationInfo) -> object:
         if _duration(value) <= timedelta():
-            raise _wrong("must be longer than nothing")
+            raise _error("must be longer than nothing")
         if activity_kind(str(info.data.get("path", ""))) is None:
-            raise _wrong("goes only with activities.KIND.count")
+            raise _error("goes only with activities.KIND.count")
         return value
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Criteria:
+    def _check_one_kind(self) -> Criteria:
         given = self.model_fields_set
         kinds = given & {"all", "any", "none", "path"}
         if len(kinds) != 1:
-            raise _wrong("must be exactly one of all, any, none, or a comparison of path, op and value")
+            raise _error("must be exactly one of all, any, none, or a comparison of path, op and value")
         if "path" not in kinds:
             for name in ("op", "value", "within"):
                 if name in given:
-                    raise _at(name, _wrong("goes only with a path"))
+                    raise _error_at(name, _error("goes only with a path"))
         elif "op" not in given:
-            raise _at("op", _wrong("is missing"))
+            raise _error_at("op", _error("is missing"))
         elif "value" not in given and self.op != "exists":
-            raise _at("value", _wrong("is missing"))
+            raise _error_at("value", _error("is missing"))
         return self
 
     @model_serializer(mode="wrap")
-    def _as_written(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+    def _serialize_as_written(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
         written: dict[str, object] = write(self)
         return {name: value for name, value in written.items() if name in self.model_fields_set}
 
@@ -257,9 +256,9 @@ def _check_bounds(raw: object) -> None:
         children = _children_of(node)
         leaves += not children
         if depth > DEPTH_MAX:
-            raise _wrong(f"is nested deeper than {DEPTH_MAX} levels")
+            raise _error(f"is nested deeper than {DEPTH_MAX} levels")
         if leaves > LEAVES_MAX or nodes + len(children) > LEAVES_MAX * DEPTH_MAX:
-            raise _wrong(f"has more than {LEAVES_MAX} comparisons")
+            raise _error(f"has more than {LEAVES_MAX} comparisons")
         waiting.extend((child, depth + 1) for child in children)
 
 
@@ -272,11 +271,11 @@ def _children_of(node: object) -> list[object]:
     return [child for group in groups if isinstance(group, list) for child in group[: LEAVES_MAX + 1]]
 
 
-def _wrong(message: str) -> PydanticCustomError:
+def _error(message: str) -> PydanticCustomError:
     return PydanticCustomError("criteria", "{message}", {"message": message})
 
 
-def _at(place: str | int, problem: PydanticCustomError) -> ValidationError:
+def _error_at(place: str | int, problem: PydanticCustomError) -> ValidationError:
     """The problem, at a place below the one that is being validated."""
     return ValidationError.from_exception_data("Criteria", [InitErrorDetails(type=problem, loc=(place,), input=None)])
 
@@ -285,27 +284,27 @@ def _duration(value: object) -> timedelta:
     try:
         return parse_duration(value if isinstance(value, str) else "")
     except ValueError as error:
-        raise _wrong(str(error)) from None
+        raise _error(str(error)) from None
 
 
 def _check_value(value: object, op: Op, type_: _Type, path: str) -> None:
     """Raise, at its place, if the value does not fit the op or the type of the path."""
     if op == "exists":
         if not isinstance(value, bool):
-            raise _wrong("must be true or false")
+            raise _error("must be true or false")
     elif op in _LISTS:
         _check_list(value, type_, path)
     elif op == "matches":
         if type_ not in ("text", "any") or not isinstance(value, str) or not 0 < len(value) <= PATTERN_LENGTH_MAX:
-            raise _wrong(f"must be a regular expression of 1 to {PATTERN_LENGTH_MAX} characters, for a text")
+            raise _error(f"must be a regular expression of 1 to {PATTERN_LENGTH_MAX} characters, for a text")
     elif op == "contains":
         if type_ not in ("text", "any") or not isinstance(value, str) or not value:
-            raise _wrong("contains asks a text or a list for a text that is not empty")
+            raise _error("contains asks a text or a list for a text that is not empty")
         _check_scalar(value, "text", path)
     else:
         _check_scalar(value, type_, path)
         if op in _ORDER and isinstance(value, bool):
-            raise _wrong("true and false have no order: use eq or ne")
+            raise _error("true and false have no order: use eq or ne")
 
 
 def _check_scalar(value: object, type_: _Type, path: str) -> None:
@@ -314,38 +313,38 @@ def _check_scalar(value: object, type_: _Type, path: str) -> None:
         return
     found = _type_of(value)
     if found is None:
-        raise _wrong("must be a number, a text, true or false (write a date in quotes)")
+        raise _error("must be a number, a text, true or false (write a date in quotes)")
     if type_ not in ("any", found):
-        raise _wrong(f"{path} is a {type_}, so this must be one")
+        raise _error(f"{path} is a {type_}, so this must be one")
     if found == "number" and not -NUMBER_MAX <= cast("float", value) <= NUMBER_MAX:
-        raise _wrong(f"must be a number from {-NUMBER_MAX} to {NUMBER_MAX}")
+        raise _error(f"must be a number from {-NUMBER_MAX} to {NUMBER_MAX}")
     if isinstance(value, str) and len(value) > TEXT_LENGTH_MAX:
-        raise _wrong(f"must be at most {TEXT_LENGTH_MAX} characters long")
+        raise _error(f"must be at most {TEXT_LENGTH_MAX} characters long")
     if path == "grade" and not _GRADE.fullmatch(str(value)):
-        raise _wrong("must be a grade, A1 to D4")
+        raise _error("must be a grade, A1 to D4")
 
 
 def _check_list(value: object, type_: _Type, path: str) -> None:
     if type_ == "duration":
-        raise _wrong("a duration is compared by lt, lte, gt or gte")
+        raise _error("a duration is compared by lt, lte, gt or gte")
     if not isinstance(value, list) or not value:
-        raise _wrong("must be a list that is not empty")
+        raise _error("must be a list that is not empty")
     if len(value) > LIST_LENGTH_MAX:
-        raise _wrong(f"must have at most {LIST_LENGTH_MAX} members")
+        raise _error(f"must have at most {LIST_LENGTH_MAX} members")
     for place, member in enumerate(value):
         try:
             _check_scalar(member, type_, path)
             if _type_of(member) != _type_of(value[0]):
-                raise _wrong("must be of one type with the first")
+                raise _error("must be of one type with the first")
         except PydanticCustomError as problem:
-            raise _at(place, problem) from None
+            raise _error_at(place, problem) from None
 
 
 def _check_pattern(pattern: str) -> None:
     try:
         check_pattern(pattern)
-    except BadPattern as error:
-        raise _wrong(str(error)) from None
+    except InvalidPattern as error:
+        raise _error(str(error)) from None
 
 
 # --- Evaluation ---
@@ -411,7 +410,7 @@ class Compiled:
 
     def __init__(self, criteria: Criteria) -> None:
         self._questions: list[Question] = []
-        self.holds = self._node(criteria, "")
+        self.holds = self._compile_node(criteria, "")
         self.paths = frozenset(question.path for question in self._questions)
 
     @property
@@ -421,18 +420,20 @@ class Compiled:
 
     def explain(self, facts: Facts) -> list[Leaf]:
         """Every comparison with its actual value, in the order in which they are written."""
-        return [_asked(question, facts) for question in self._questions]
+        return [_evaluate_leaf(question, facts) for question in self._questions]
 
-    def _node(self, criteria: Criteria, at: str) -> _Node:
+    def _compile_node(self, criteria: Criteria, at: str) -> _Node:
         if criteria.path:
-            question = _question(criteria, at)
+            question = _compile_leaf(criteria, at)
             self._questions.append(question)
             return question.holds
         group = "all" if criteria.all else "any" if criteria.any else "none"
-        nodes = tuple(self._node(child, f"{at}/{group}/{place}") for place, child in enumerate(criteria.children))
+        nodes = tuple(
+            self._compile_node(child, f"{at}/{group}/{place}") for place, child in enumerate(criteria.children)
+        )
         if criteria.all:
-            return _all_node(nodes)
-        return _any_node(nodes) if criteria.any else _none_node(nodes)
+            return _make_all_node(nodes)
+        return _make_any_node(nodes) if criteria.any else _make_none_node(nodes)
 
 
 def compile_criteria(criteria: Criteria) -> Compiled:
@@ -440,25 +441,25 @@ def compile_criteria(criteria: Criteria) -> Compiled:
     return Compiled(criteria)
 
 
-def _question(leaf: Criteria, at: str) -> Question:
+def _compile_leaf(leaf: Criteria, at: str) -> Question:
     window = parse_duration(leaf.within) if leaf.within else None
-    return Question(leaf.path, leaf.op, leaf.expected, leaf.within, window, at, _leaf_node(leaf, window))
+    return Question(leaf.path, leaf.op, leaf.expected, leaf.within, window, at, _make_leaf_node(leaf, window))
 
 
-def _asked(question: Question, facts: Facts) -> Leaf:
+def _evaluate_leaf(question: Question, facts: Facts) -> Leaf:
     actual = facts.value(question.path, question.window)
     held = question.holds(facts)
-    return Leaf(question.path, question.op, question.expected, _shown(actual), held, question.within, question.at)
+    return Leaf(question.path, question.op, question.expected, _to_json(actual), held, question.within, question.at)
 
 
-def _shown(actual: object) -> object:
+def _to_json(actual: object) -> object:
     if isinstance(actual, timedelta):
         # An age is negative where something is told of a time before the lead was captured.
         return f"-{format_duration(-actual)}" if actual < timedelta() else format_duration(actual)
     return None if actual is MISSING else actual
 
 
-def _all_node(nodes: tuple[_Node, ...]) -> _Node:
+def _make_all_node(nodes: tuple[_Node, ...]) -> _Node:
     def holds(facts: Facts) -> bool:
         for node in nodes:  # noqa: SIM110 - a loop is twice as fast as all() over a generator
             if not node(facts):
@@ -468,7 +469,7 @@ def _all_node(nodes: tuple[_Node, ...]) -> _Node:
     return holds
 
 
-def _any_node(nodes: tuple[_Node, ...]) -> _Node:
+def _make_any_node(nodes: tuple[_Node, ...]) -> _Node:
     def holds(facts: Facts) -> bool:
         for node in nodes:  # noqa: SIM110 - as above
             if node(facts):
@@ -478,7 +479,7 @@ def _any_node(nodes: tuple[_Node, ...]) -> _Node:
     return holds
 
 
-def _none_node(nodes: tuple[_Node, ...]) -> _Node:
+def _make_none_node(nodes: tuple[_Node, ...]) -> _Node:
     def holds(facts: Facts) -> bool:
         for node in nodes:  # noqa: SIM110 - as above
             if node(facts):
@@ -488,22 +489,22 @@ def _none_node(nodes: tuple[_Node, ...]) -> _Node:
     return holds
 
 
-def _leaf_node(leaf: Criteria, window: timedelta | None) -> _Node:
+def _make_leaf_node(leaf: Criteria, window: timedelta | None) -> _Node:
     expected, path = leaf.expected, leaf.path
     if leaf.op == "exists":
-        return _exists_node(path, wanted=bool(expected))
+        return _make_exists_node(path, wanted=bool(expected))
     if leaf.op == "matches":
-        return _tested_node(path, matcher(cast("str", expected)))
+        return _make_match_node(path, make_matcher(cast("str", expected)))
     if leaf.op == "contains":
-        return _contains_node(path, cast("str", expected))
+        return _make_contains_node(path, cast("str", expected))
     if isinstance(expected, list):
-        return _membership_node(path, window, expected, wanted=leaf.op == "in")
+        return _make_membership_node(path, window, expected, wanted=leaf.op == "in")
     type_: _Type = "duration" if _type_at(path) == "duration" else _type_of(expected) or "any"
     operand = parse_duration(cast("str", expected)) if type_ == "duration" else expected
-    return _comparison_node(path, window, _CLASSES[type_], _COMPARE[leaf.op], operand)
+    return _make_comparison_node(path, window, _CLASSES[type_], _COMPARE[leaf.op], operand)
 
 
-def _exists_node(path: str, *, wanted: bool) -> _Node:
+def _make_exists_node(path: str, *, wanted: bool) -> _Node:
     def holds(facts: Facts) -> bool:
         actual = facts.value(path, None)
         return (actual is not MISSING and actual is not None) is wanted
@@ -511,7 +512,7 @@ def _exists_node(path: str, *, wanted: bool) -> _Node:
     return holds
 
 
-def _tested_node(path: str, test: Callable[[object], bool]) -> _Node:
+def _make_match_node(path: str, test: Callable[[object], bool]) -> _Node:
     # A lead's text is asked about at each of its events, and is mostly the same object then.
     last: tuple[object, bool] = (MISSING, False)
 
@@ -527,7 +528,7 @@ def _tested_node(path: str, test: Callable[[object], bool]) -> _Node:
     return holds
 
 
-def _contains_node(path: str, part: str) -> _Node:
+def _make_contains_node(path: str, part: str) -> _Node:
     def holds(facts: Facts) -> bool:
         actual = facts.value(path, None)
         return actual.__class__ in _CONTAINERS and part in cast("Container[str]", actual)
@@ -535,9 +536,9 @@ def _contains_node(path: str, part: str) -> _Node:
     return holds
 
 
-def _membership_node(path: str, window: timedelta | None, members: list[Scalar], *, wanted: bool) -> _Node:
+def _make_membership_node(path: str, window: timedelta | None, members: list[Scalar], *, wanted: bool) -> _Node:
     classes, known = _CLASSES[_type_of(members[0]) or "any"], frozenset(members)
-    attribute = _attribute(path)
+    attribute = _attribute_name(path)
 
     def holds_of_attribute(facts: Facts) -> bool:
         actual = facts.attributes.get(attribute)
@@ -550,14 +551,14 @@ def _membership_node(path: str, window: timedelta | None, members: list[Scalar],
     return holds_of_attribute if attribute else holds
 
 
-def _comparison_node(
+def _make_comparison_node(
     path: str,
     window: timedelta | None,
     classes: frozenset[type],
     compare: Callable[[Any, Any], bool],
     expected: object,
 ) -> _Node:
-    attribute = _attribute(path)
+    attribute = _attribute_name(path)
 
     def holds_of_attribute(facts: Facts) -> bool:
         actual = facts.attributes.get(attribute)
@@ -570,7 +571,7 @@ def _comparison_node(
     return holds_of_attribute if attribute else holds
 
 
-def _attribute(path: str) -> str:
+def _attribute_name(path: str) -> str:
     """The attribute's name, empty for any other path."""
     root, _, name = path.partition(".")
     return name if root == "attributes" else ""
@@ -578,7 +579,7 @@ def _attribute(path: str) -> str:
 
 # --- Words ---
 
-_WORDS: dict[str, str] = {
+_PHRASES: dict[str, str] = {
     "eq": "is {}",
     "ne": "is not {}",
     "lt": "is less than {}",
@@ -598,52 +599,52 @@ _TEXT_ORDER = {
 }
 
 
-def in_words(criteria: Criteria) -> str:
+def describe_criteria(criteria: Criteria) -> str:
     """The criteria as a phrase, for paper: `employee count is 50 or more and engagement score is 20 or more`."""
     if criteria.path:
-        return _leaf_in_words(criteria)
+        return _describe_leaf(criteria)
     if criteria.none:
-        return "none of these holds: " + "; ".join(in_words(child) for child in criteria.none)
+        return "none of these holds: " + "; ".join(describe_criteria(child) for child in criteria.none)
     parts = [
-        in_words(child) if child.path or len(criteria.children) == 1 else f"({in_words(child)})"
+        describe_criteria(child) if child.path or len(criteria.children) == 1 else f"({describe_criteria(child)})"
         for child in criteria.children
     ]
     return (" and " if criteria.all else " or ").join(parts)
 
 
-def path_in_words(path: str, within: str | None = None) -> str:
+def describe_path(path: str, within: str | None = None) -> str:
     """What a path asks for, as a phrase: `employee count`, `number of email.clicked in the last 30 days`."""
     if path in _FIXED:
         return _FIXED[path][1]
     kind = activity_kind(path)
     if kind is not None:
-        return f"number of {kind}" + (f" in the last {duration_in_words(parse_duration(within))}" if within else "")
+        return f"number of {kind}" + (f" in the last {describe_duration(parse_duration(within))}" if within else "")
     root, _, name = path.partition(".")
     words = name.replace("_", " ").replace("-", " ")
     return words if root == "attributes" else f"the account's {words}"
 
 
-def _leaf_in_words(leaf: Criteria) -> str:
-    subject = path_in_words(leaf.path, leaf.within)
+def _describe_leaf(leaf: Criteria) -> str:
+    subject = describe_path(leaf.path, leaf.within)
     expected = leaf.expected
     if leaf.op == "exists":
         return f"{subject} is {'known' if expected else 'not known'}"
     if isinstance(expected, list):
-        members = _either([_value_in_words(leaf, member) for member in expected])
-        return f"{subject} {_WORDS[leaf.op].format(members)}"
+        members = _join_or([_describe_value(leaf, member) for member in expected])
+        return f"{subject} {_PHRASES[leaf.op].format(members)}"
     ordered_text = leaf.op in _ORDER and isinstance(expected, str) and leaf.path != "age"
-    return f"{subject} {(_TEXT_ORDER if ordered_text else _WORDS)[leaf.op].format(_value_in_words(leaf, expected))}"
+    return f"{subject} {(_TEXT_ORDER if ordered_text else _PHRASES)[leaf.op].format(_describe_value(leaf, expected))}"
 
 
-def _value_in_words(leaf: Criteria, value: object) -> str:
+def _describe_value(leaf: Criteria, value: object) -> str:
     if leaf.path == "age":
-        return duration_in_words(parse_duration(str(value)))
+        return describe_duration(parse_duration(str(value)))
     if isinstance(value, bool):
         return "true" if value else "false"
     return f"“{value}”" if leaf.op in ("contains", "matches") else str(value)
 
 
-def _either(parts: list[str]) -> str:
+def _join_or(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " or " + parts[-1]
 
 

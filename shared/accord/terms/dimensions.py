@@ -10,7 +10,7 @@ ATTRIBUTE_PREFIX = "attribute:"
 DIMENSIONS_MAX = 4
 
 _ATTRIBUTE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}", re.ASCII)
-_OF_ATTRIBUTES = frozenset({"country", "industry"})
+_ATTRIBUTE_DIMENSIONS = frozenset({"country", "industry"})
 """Named dimensions that are attributes of the same name."""
 
 
@@ -29,10 +29,10 @@ class Dimension:
         """The public attribute that it reads directly; None for one that is no attribute, such as `source`."""
         if self.name.startswith(ATTRIBUTE_PREFIX):
             return self.name.removeprefix(ATTRIBUTE_PREFIX)
-        return self.name if self.name in _OF_ATTRIBUTES else None
+        return self.name if self.name in _ATTRIBUTE_DIMENSIONS else None
 
 
-def dimension(name: str, named: Sequence[str]) -> Dimension:
+def parse_dimension(name: str, named: Sequence[str]) -> Dimension:
     """The dimension of that name: one of `named`, or an attribute. Raises UnknownDimension."""
     if name in named or (
         name.startswith(ATTRIBUTE_PREFIX) and _ATTRIBUTE.fullmatch(name.removeprefix(ATTRIBUTE_PREFIX))
@@ -41,9 +41,9 @@ def dimension(name: str, named: Sequence[str]) -> Dimension:
     raise UnknownDimension(f"must be one of {', '.join(named)} or {ATTRIBUTE_PREFIX}NAME")
 
 
-def dimensions(names: Iterable[str], named: Sequence[str]) -> tuple[Dimension, ...]:
+def parse_dimensions(names: Iterable[str], named: Sequence[str]) -> tuple[Dimension, ...]:
     """The dimensions of these names, in order. Raises UnknownDimension."""
-    found = tuple(dimension(name, named) for name in names)
+    found = tuple(parse_dimension(name, named) for name in names)
     if len(set(found)) < len(found):
         raise UnknownDimension("names a group twice")
     if len(found) > DIMENSIONS_MAX:
@@ -51,6 +51,6 @@ def dimensions(names: Iterable[str], named: Sequence[str]) -> tuple[Dimension, .
     return found
 
 
-def listed(text: str | None) -> list[str]:
+def split_names(text: str | None) -> list[str]:
     """The names of a comma list; none of nothing."""
     return [name.strip() for name in text.split(",")] if text else []

@@ -62,7 +62,7 @@ def format_duration(duration: timedelta) -> str:
     return f"P{days}T{time}" if time else f"P{days}"
 
 
-def in_words(duration: timedelta, largest: LargestUnit = "days") -> str:
+def describe_duration(duration: timedelta, largest: LargestUnit = "days") -> str:
     """The duration for a reader, exactly: `30 days`, `1 hour and 30 minutes`.
 
     No unit above `largest` is used: business time is best told in hours, since its day is not 24 of them.
@@ -75,31 +75,31 @@ def in_words(duration: timedelta, largest: LargestUnit = "days") -> str:
     for unit in units[units.index(largest) :]:
         amount, rest = divmod(rest, _SECONDS_IN[unit])
         if amount:
-            parts.append(_counted(str(amount), unit))
+            parts.append(_format_count(str(amount), unit))
     fraction = f".{duration.microseconds:06d}".rstrip("0") if duration.microseconds else ""
     if rest or fraction or not parts:
-        parts.append(_counted(f"{rest}{fraction}", "seconds"))
+        parts.append(_format_count(f"{rest}{fraction}", "seconds"))
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
-def _counted(amount: str, units: str) -> str:
+def _format_count(amount: str, units: str) -> str:
     return f"{amount} {units[:-1] if amount == '1' else units}"
 
 
-def _from_text(value: object) -> timedelta:
+def _parse_text(value: object) -> timedelta:
     if not isinstance(value, timedelta):
-        return _read(value)
+        return _split_parts(value)
     if not timedelta() <= value <= DURATION_MAX:
         raise PydanticCustomError("duration", "is negative or longer than a hundred years")
     return value
 
 
-def _checked_text(value: object) -> object:
-    _read(value)
+def _check_text(value: object) -> object:
+    _split_parts(value)
     return value
 
 
-def _read(value: object) -> timedelta:
+def _split_parts(value: object) -> timedelta:
     try:
         return parse_duration(value if isinstance(value, str) else "")
     except ValueError as error:
@@ -110,11 +110,11 @@ _JSON_SCHEMA = {"type": "string", "format": "duration", "maxLength": _TEXT_LENGT
 
 Duration = Annotated[
     timedelta,
-    BeforeValidator(_from_text, json_schema_input_type=str),
+    BeforeValidator(_parse_text, json_schema_input_type=str),
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema(_JSON_SCHEMA),
 ]
 """A timedelta that is read from and written as ISO 8601 text; written in its shortest form (`P2W` becomes `P14D`)."""
 
-DurationText = Annotated[str, BeforeValidator(_checked_text), WithJsonSchema(_JSON_SCHEMA)]
+DurationText = Annotated[str, BeforeValidator(_check_text), WithJsonSchema(_JSON_SCHEMA)]
 """ISO 8601 text that was checked and stays as it was written."""

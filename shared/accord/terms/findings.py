@@ -23,11 +23,11 @@ def pointer(*parts: object) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
-def shape(error: ValidationError, document: object) -> list[Finding]:
+def find_shape_errors(error: ValidationError, document: object) -> list[Finding]:
     """What pydantic found in a document, each place once."""
     findings: dict[str, Finding] = {}
     for problem in error.errors(include_url=False, include_context=False, include_input=False):
-        place = pointer(*place_in(document, problem["loc"], missing=problem["type"] == "missing"))
+        place = pointer(*document_path(document, problem["loc"], missing=problem["type"] == "missing"))
         message = (
             "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
         )
@@ -35,7 +35,7 @@ def shape(error: ValidationError, document: object) -> list[Finding]:
     return list(findings.values())
 
 
-def place_in(document: object, loc: Sequence[int | str], *, missing: bool) -> list[int | str]:
+def document_path(document: object, loc: Sequence[int | str], *, missing: bool) -> list[int | str]:
     """The parts of pydantic's location that are places of this document: it also names the branches of unions, which are none.
 
     `missing`: the last part is not there, which is what is wrong. Without a document that could have parts, all are kept.
@@ -45,7 +45,7 @@ def place_in(document: object, loc: Sequence[int | str], *, missing: bool) -> li
     parts: list[int | str] = []
     node: object = document
     for number, part in enumerate(loc):
-        found, below = _member(node, part)
+        found, below = _find_member(node, part)
         if found:
             node = below
         elif not missing or number < len(loc) - 1:
@@ -54,7 +54,7 @@ def place_in(document: object, loc: Sequence[int | str], *, missing: bool) -> li
     return parts
 
 
-def _member(node: object, part: int | str) -> tuple[bool, object]:
+def _find_member(node: object, part: int | str) -> tuple[bool, object]:
     if isinstance(node, Mapping) and part in node:
         return True, node[part]
     if isinstance(node, list) and isinstance(part, int) and 0 <= part < len(node):

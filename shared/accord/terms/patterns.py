@@ -33,7 +33,7 @@ _CACHED_MAX = 128
 
 _ANYWHERE, _WHOLE = re2._re2.RE2.Anchor.UNANCHORED, re2._re2.RE2.Anchor.ANCHOR_BOTH  # noqa: SLF001 - see _run_on_re2
 
-AS_IT_STANDS: Mapping[str, bool] = {"as_it_stands": True}
+SKIP_PATTERN_CHECKS: Mapping[str, bool] = {"as_it_stands": True}
 """pydantic's context for reading a document without a look at its patterns: they were looked at before it was agreed on."""
 
 _TOKENS = re.compile(
@@ -59,15 +59,15 @@ _REASONS: Mapping[str, str] = {
 }
 
 
-class BadPattern(ValueError):
+class InvalidPattern(ValueError):
     """The pattern is none that the engine can run. The message says why, in words for the one who wrote it."""
 
 
 @lru_cache(maxsize=_CACHED_MAX)
 def _compile(pattern: str) -> Any:
-    """Raises BadPattern."""
+    """Raises InvalidPattern."""
     if not 0 < len(pattern) <= PATTERN_LENGTH_MAX:
-        raise BadPattern(f"must be a regular expression of 1 to {PATTERN_LENGTH_MAX} characters")
+        raise InvalidPattern(f"must be a regular expression of 1 to {PATTERN_LENGTH_MAX} characters")
     _check_meaning(pattern)
     options = re2.Options()
     options.max_mem = _MEMORY_MAX
@@ -76,13 +76,13 @@ def _compile(pattern: str) -> Any:
     try:
         return re2.compile(pattern, options)
     except UnicodeEncodeError:
-        raise BadPattern("is no regular expression that can be used here: it is no text") from None
+        raise InvalidPattern("is no regular expression that can be used here: it is no text") from None
     except re2.error as error:
-        raise BadPattern(f"is no regular expression that can be used here: {_reason(error)}") from None
+        raise InvalidPattern(f"is no regular expression that can be used here: {_describe_error(error)}") from None
 
 
 def _check_meaning(pattern: str) -> None:
-    """Raises BadPattern for what RE2 takes letter by letter and other engines do not: it would mean something else without a word."""
+    """Raises InvalidPattern for what RE2 takes letter by letter and other engines do not: it would mean something else without a word."""
     for token in _TOKENS.finditer(pattern):
         reason = None
         if token["escaped"] in ("b{", "B{", "<", ">"):
@@ -92,10 +92,10 @@ def _check_meaning(pattern: str) -> None:
         elif operation := _OPERATION.search(_ESCAPED.sub("_", token["members"] or "")):
             reason = f"{operation[0]} is no operation on classes here; as a character, write \\ before it"
         if reason is not None:
-            raise BadPattern(f"is no regular expression that can be used here: {reason}")
+            raise InvalidPattern(f"is no regular expression that can be used here: {reason}")
 
 
-def _reason(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     found = error.args[0]
     text = found.decode("utf-8", "replace") if isinstance(found, bytes) else str(found)
     kind, _, part = text.partition(": ")
@@ -103,48 +103,48 @@ def _reason(error: Exception) -> str:
 
 
 def check_pattern(pattern: str) -> None:
-    """Raises BadPattern for one that nothing new may have."""
+    """Raises InvalidPattern for one that nothing new may have."""
     _compile(pattern)
 
 
-def matcher(pattern: str) -> Callable[[object], bool]:
+def make_matcher(pattern: str) -> Callable[[object], bool]:
     """Whether the pattern is found anywhere in a text; anything else than a text does not match.
 
-    Only for what is signed or was checked: what `check_pattern` refuses may take seconds. Raises BadPattern if no engine runs it.
+    Only for what is signed or was checked: what `check_pattern` refuses may take seconds. Raises InvalidPattern if no engine runs it.
     """
     try:
-        return _run_on_re2(pattern, _ANYWHERE)
-    except BadPattern as refused:
-        return _former_matcher(pattern, refused, whole=False)
+        return _compile_re2(pattern, _ANYWHERE)
+    except InvalidPattern as refused:
+        return _make_legacy_matcher(pattern, refused, whole=False)
 
 
-def whole_matcher(pattern: str) -> Callable[[object], bool]:
+def make_whole_matcher(pattern: str) -> Callable[[object], bool]:
     """Whether the pattern matches the whole of a text, from its first to its last character; otherwise as `matcher`."""
     try:
-        return _run_on_re2(pattern, _WHOLE)
-    except BadPattern as refused:
-        return _former_matcher(pattern, refused, whole=True)
+        return _compile_re2(pattern, _WHOLE)
+    except InvalidPattern as refused:
+        return _make_legacy_matcher(pattern, refused, whole=True)
 
 
-def _former_matcher(pattern: str, refused: BadPattern, *, whole: bool) -> Callable[[object], bool]:
+def _make_legacy_matcher(pattern: str, refused: InvalidPattern, *, whole: bool) -> Callable[[object], bool]:
     """The pattern on Rust's `regex` inside pydantic, for which all were signed before RE2. Raises `refused` if that has none either."""
     if not 0 < len(pattern) <= PATTERN_LENGTH_MAX:
         raise refused
     try:
-        found = _run_on_rust(pattern)  # by itself, so that no bracket of it closes ours
-        return _run_on_rust(rf"\A(?:{pattern})\z") if whole else found
+        found = _compile_rust(pattern)  # by itself, so that no bracket of it closes ours
+        return _compile_rust(rf"\A(?:{pattern})\z") if whole else found
     except SchemaError:
         raise refused from None
 
 
-def _run_on_rust(pattern: str) -> Callable[[object], bool]:
+def _compile_rust(pattern: str) -> Callable[[object], bool]:
     schema = core_schema.str_schema(
         pattern=pattern, regex_engine="rust-regex", max_length=MATCHED_LENGTH_MAX, strict=True
     )
     return SchemaValidator(schema).isinstance_python
 
 
-def _run_on_re2(pattern: str, anchor: Any) -> Callable[[object], bool]:
+def _compile_re2(pattern: str, anchor: Any) -> Callable[[object], bool]:
     # The engine itself: its wrapper makes an object of each match, with the places in characters, in six times the time.
     match = _compile(pattern)._regexp.Match  # noqa: SLF001
 
@@ -164,7 +164,7 @@ def _run_on_re2(pattern: str, anchor: Any) -> Callable[[object], bool]:
 def check_patterns(document: Mapping[str, object]) -> list[Finding]:
     """What is too much about the patterns of a whole document. To be asked before anything else is made of it: patterns are
     counted before any is compiled. One that cannot be compiled is left to whoever reads it."""
-    found = list(_patterns_in(document))
+    found = list(_iterate_patterns(document))
     if len(found) > PATTERNS_MAX:
         return [
             Finding(
@@ -175,7 +175,7 @@ def check_patterns(document: Mapping[str, object]) -> list[Finding]:
     for at, pattern in found:
         try:
             size += _compile(pattern).programsize
-        except BadPattern:
+        except InvalidPattern:
             continue
         if size > SIZE_MAX:
             message = "the patterns of the document are too large together; write + or * instead of large numbers"
@@ -183,7 +183,7 @@ def check_patterns(document: Mapping[str, object]) -> list[Finding]:
     return []
 
 
-def _patterns_in(document: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+def _iterate_patterns(document: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """Where patterns stand, and each of them: `{op: matches, value: …}` of criteria, `{rule: pattern, pattern: …}` of a policy."""
     waiting: list[tuple[tuple[str | int, ...], object]] = [((), document)]
     while waiting:

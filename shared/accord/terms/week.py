@@ -29,7 +29,7 @@ WeekTerms = Annotated[
     ],
     Field(min_length=1, max_length=7),
 ]
-"""A week as it is written; `flaws` tells what is wrong with it, `week_in` reads it."""
+"""A week as it is written; `flaws` tells what is wrong with it, `parse_week` reads it."""
 
 
 class Range(NamedTuple):
@@ -45,7 +45,7 @@ Week = tuple[tuple[Range, ...], ...]
 _NO_HOURS: tuple[Range, ...] = ()
 
 
-def weekdays_in(words: str) -> tuple[int, ...]:
+def parse_weekdays(words: str) -> tuple[int, ...]:
     """The weekdays (0 is Monday) of `mon`, `mon-fri`, `sat-mon` or `mon,wed`. Raises ValueError, in words."""
     found: list[int] = []
     for part in words.split(","):
@@ -60,7 +60,7 @@ def weekdays_in(words: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def range_in(words: str) -> Range:
+def parse_range(words: str) -> Range:
     """The hours of `09:00-12:00`, or of `22:00-06:00`, which end on the day after. Raises ValueError, in words."""
     found = _RANGE.fullmatch(words)
     if found is None:
@@ -73,41 +73,41 @@ def range_in(words: str) -> Range:
     return Range(start_s, end_s if end_s > start_s else end_s + DAY_S)
 
 
-def hours_in(ranges: Sequence[str]) -> tuple[Range, ...]:
+def parse_hours(ranges: Sequence[str]) -> tuple[Range, ...]:
     """A weekday's ranges, ascending. Raises ValueError if two of them overlap."""
-    found = sorted(range_in(words) for words in ranges)
+    found = sorted(parse_range(words) for words in ranges)
     for earlier, later in itertools.pairwise(found):
         if later.start_s < earlier.end_s:
             raise ValueError("has ranges that overlap")
     return tuple(found)
 
 
-def week_in(terms: Mapping[str, Sequence[str]]) -> Week:
+def parse_week(terms: Mapping[str, Sequence[str]]) -> Week:
     """The week of `{mon-fri: ["09:00-12:00", …], sat: […]}`. Raises ValueError, in words."""
     days: list[tuple[Range, ...]] = [_NO_HOURS] * 7
     for words, ranges in terms.items():
-        for weekday in weekdays_in(words):
+        for weekday in parse_weekdays(words):
             if days[weekday]:
                 raise ValueError(f"has hours for {WEEKDAYS[weekday]} twice")
-            days[weekday] = hours_in(ranges)
+            days[weekday] = parse_hours(ranges)
     return tuple(days)
 
 
-def flaws(terms: Mapping[str, Sequence[str]]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def find_week_errors(terms: Mapping[str, Sequence[str]]) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Everything that is wrong with a week as it is written: the way to the place, and what is wrong there."""
     wrong = False
-    for way, message in itertools.chain(_flaws_of_words(terms), _flaws_of_ranges(terms)):
+    for way, message in itertools.chain(_find_weekday_errors(terms), _find_range_errors(terms)):
         wrong = True
         yield way, message
     if not wrong:
-        yield from _nights(terms, week_in(terms))
+        yield from _find_night_errors(terms, parse_week(terms))
 
 
-def _flaws_of_words(terms: Mapping[str, Sequence[str]]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def _find_weekday_errors(terms: Mapping[str, Sequence[str]]) -> Iterator[tuple[tuple[str | int, ...], str]]:
     named: set[int] = set()
     for words in terms:
         try:
-            weekdays = weekdays_in(words)
+            weekdays = parse_weekdays(words)
         except ValueError as error:
             yield (words,), str(error)
             continue
@@ -116,26 +116,26 @@ def _flaws_of_words(terms: Mapping[str, Sequence[str]]) -> Iterator[tuple[tuple[
         named.update(weekdays)
 
 
-def _flaws_of_ranges(terms: Mapping[str, Sequence[str]]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def _find_range_errors(terms: Mapping[str, Sequence[str]]) -> Iterator[tuple[tuple[str | int, ...], str]]:
     for words, ranges in terms.items():
         wrong = False
         for place, text in enumerate(ranges):
             try:
-                range_in(text)
+                parse_range(text)
             except ValueError as error:
                 wrong = True
                 yield (words, place), str(error)
         if not wrong:
             try:
-                hours_in(ranges)
+                parse_hours(ranges)
             except ValueError as error:
                 yield (words,), str(error)
 
 
-def _nights(terms: Mapping[str, Sequence[str]], week: Week) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def _find_night_errors(terms: Mapping[str, Sequence[str]], week: Week) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Hours over midnight that reach into those of the day after: which day's they are would be unclear."""
     for words in terms:
-        for weekday in weekdays_in(words):
+        for weekday in parse_weekdays(words):
             night, morning = week[weekday][-1], week[(weekday + 1) % 7]
             if morning and morning[0].start_s < night.end_s - DAY_S:
                 yield (words,), "has hours over midnight that overlap those of the next day"

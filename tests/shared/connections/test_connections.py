@@ -254,7 +254,7 @@ async def test_whatever_is_left_of_an_answer_counts_as_not_read() -> None:
             await client.head("GET", "/")
             await until(is_answered)
             connection = edge.connection_of(client)
-            left = connection._bare.get_write_buffer_size() if connection._bare is not None else 0
+            left = connection._raw_transport.get_write_buffer_size() if connection._raw_transport is not None else 0
         assert left < 64 * KIB
         assert edge.unread() == [connection]
 
@@ -266,7 +266,7 @@ async def test_answers_that_are_not_read_hold_no_more_bytes_than_they_may() -> N
             await client.head("GET", "/")
 
             async def is_bounded() -> bool:
-                unread = [one._bare for one in edge.unread()]
+                unread = [one._raw_transport for one in edge.unread()]
                 held = sum(bare.get_write_buffer_size() for bare in unread if bare is not None)
                 return app.begun == number and MIB // 4 < held <= 2 * MIB  # noqa: B023
 
@@ -293,7 +293,7 @@ async def test_who_reads_an_answer_more_slowly_than_the_minimum_rate_is_cut_off(
                     rest -= len(await loop.sock_recv(client, rest))
                 second += 1
                 edge.pass_time(1)
-                if any(one._bare.is_closing() for one in edge.unread() if one._bare is not None):
+                if any(one._raw_transport.is_closing() for one in edge.unread() if one._raw_transport is not None):
                     break
             assert second >= 60
             assert (second < 300) is is_cut_off
@@ -427,7 +427,7 @@ async def test_a_check_that_fails_costs_one_connection_and_no_other_its_bounds(
         edge.pass_time(11)
         assert (await other.answer()).status == 408
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["event"] for line in lines if line["level"] == "error"] == ["connection_not_checked"]
+    assert [line["event"] for line in lines if line["level"] == "error"] == ["connection_check_failed"]
 
 
 # refused connections -----------------------------------------------------------------------------------------------------

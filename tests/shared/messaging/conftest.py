@@ -24,7 +24,7 @@ from accord.messaging.kafka import client_options, ensure_topics
 from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
-from accord.messaging.watermarks import Watermarks
+from accord.messaging.watermark_reader import WatermarkReader
 from accord.migrations import v0001, v0003_messaging
 from accord.settings import KafkaSettings
 from accord.workers import Worker
@@ -92,8 +92,8 @@ def consumer_of(database: Database, cluster: KafkaSettings, *, group: str, **opt
     return Consumer(PostgresConsumerStore(database, group), KafkaLog(cluster), group=group, **options)
 
 
-def watermarks_of(cluster: KafkaSettings, group: str, topics: Sequence[str]) -> Watermarks:
-    return Watermarks(KafkaLog(cluster), consumer=group, topics=topics)
+def watermarks_of(cluster: KafkaSettings, group: str, topics: Sequence[str]) -> WatermarkReader:
+    return WatermarkReader(KafkaLog(cluster), consumer=group, topics=topics)
 
 
 @pytest.fixture
@@ -107,12 +107,12 @@ def new_consumer() -> Callable[..., Consumer]:
 
 
 @pytest.fixture
-def new_watermarks() -> Callable[..., Watermarks]:
+def new_watermarks() -> Callable[..., WatermarkReader]:
     return watermarks_of
 
 
 @pytest.fixture
-def consumed() -> Callable[[Watermarks], Consumed]:
+def consumed() -> Callable[[WatermarkReader], Consumed]:
     """What a relay waits for, of a reader of watermarks."""
     return lambda watermarks: Consumed(watermarks.board, watermarks.topics, [watermarks.consumer])
 

@@ -13,7 +13,7 @@ from accord.contracts.intake_events import ActivityRecorded
 from accord.contracts.values import utc
 from accord.messaging import dead_letters
 from accord.messaging.admin import admin_router
-from accord.messaging.consumer import letter_of
+from accord.messaging.consumer import make_dead_letter
 from accord.messaging.consumer_store import PostgresConsumerStore
 from accord.messaging.ports import LogRecord
 from accord.service import Service, create_app
@@ -64,9 +64,9 @@ def put(database):
         key, value, headers = encode(Event(uuid4(), "/intake", data))
         record = LogRecord("intake-events", 3, offset, key, value, tuple(headers), AT)
         async with PostgresConsumerStore(database, consumer).begin() as transaction:
-            await transaction.add_dead_letters([letter_of("poison", record, LookupError("no such stage"))])
+            await transaction.add_dead_letters([make_dead_letter("poison", record, LookupError("no such stage"))])
         async with database.read_transaction() as conn:
-            return (await dead_letters.listed(conn, limit=500))[-1]
+            return (await dead_letters.list_dead_letters(conn, limit=500))[-1]
 
     return put
 
@@ -142,5 +142,5 @@ async def test_what_is_not_there_is_404_and_a_foreign_consumer_409(client, put):
 
 async def test_they_are_documented_with_their_scope(client):
     document = (await client.get("/openapi.json")).json()
-    operation = document["paths"]["/v1/admin/dead-letters/{letter_id}/replay"]["post"]
+    operation = document["paths"]["/v1/admin/dead-letters/{dead_letter_id}/replay"]["post"]
     assert {"200", "404", "409", "422"} <= set(operation["responses"])

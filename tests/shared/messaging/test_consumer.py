@@ -19,12 +19,12 @@ from accord.contracts.values import utc
 from accord.db import connection_of
 from accord.messaging import consumer as consumer_module
 from accord.messaging import dead_letters
-from accord.messaging.consumer import DeadLetterFailed, Poison, PoisonLimits, TooManyPoisonEvents
+from accord.messaging.consumer import DeadLetterFailed, PoisonEvent, PoisonLimits, TooManyPoisonEvents
 from accord.messaging.consumer_store import PostgresConsumerStore, read_progress, restart
 from accord.messaging.kafka import client_options, ensure_topics
 from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.ports import REACHES_NOTHING, LogPositionLost, Move, Position
-from accord.messaging.watermarks import Watermarks
+from accord.messaging.watermark_reader import WatermarkReader
 from accord.partitioning import hash_key
 
 RECORDED = utc(2027, 1, 4, 9, 31)
@@ -69,7 +69,7 @@ async def effects(database):
 
 async def letters(database, state="new"):
     async with database.read_transaction() as conn:
-        return await dead_letters.listed(conn, limit=100, state=state)
+        return await dead_letters.list_dead_letters(conn, limit=100, state=state)
 
 
 def reached(database, count):
@@ -308,7 +308,7 @@ async def test_topic_that_holds_again_what_was_read_is_read_on(
 async def test_running_consumer_verifies_its_positions_when_the_topic_is_in_doubt(
     database, producer, intake_topic, make_consumer, run_workers, eventually
 ):
-    class Progress(Watermarks):
+    class Progress(WatermarkReader):
         doubts = 0
 
     progress = Progress(None, consumer="test", topics=["intake-events"])
@@ -377,7 +377,7 @@ async def test_a_handler_that_names_the_poison_event_spares_the_bisecting(
         calls.append(len(received))
         for one in received:
             if one.event.id == events[70].id:
-                raise Poison("not for us", one)
+                raise PoisonEvent("not for us", one)
         await keep(unit_of_work, received)
 
     await send(producer, intake_topic, *events)

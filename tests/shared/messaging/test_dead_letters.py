@@ -11,7 +11,7 @@ from accord.contracts.intake_events import ActivityRecorded
 from accord.contracts.values import utc
 from accord.ids import new_id
 from accord.messaging import dead_letters, inbox
-from accord.messaging.consumer import letter_of
+from accord.messaging.consumer import make_dead_letter
 from accord.messaging.consumer_store import PostgresConsumerStore
 from accord.messaging.dead_letters import AlreadySettled, UnknownDeadLetter
 from accord.messaging.ports import LogRecord
@@ -44,7 +44,7 @@ def store_of(database):
 
 
 async def put(database, record, error=None):
-    letter = letter_of("poison", record, error or ValueError("no"))
+    letter = make_dead_letter("poison", record, error or ValueError("no"))
     async with PostgresConsumerStore(database, "test").begin() as transaction:
         await transaction.add_dead_letters([letter])
     [kept] = await every(database)
@@ -53,7 +53,7 @@ async def put(database, record, error=None):
 
 async def every(database, state=None):
     async with database.read_transaction() as conn:
-        return await dead_letters.listed(conn, limit=10, state=state)
+        return await dead_letters.list_dead_letters(conn, limit=10, state=state)
 
 
 async def keep(unit_of_work, received):
@@ -147,7 +147,7 @@ async def test_two_events_at_one_place_are_both_kept(database, event):
     await put(database, record_of(event))
     other = Event(uuid4(), "/intake", event.data)
     async with PostgresConsumerStore(database, "test").begin() as transaction:
-        await transaction.add_dead_letters([letter_of("poison", record_of(other), ValueError())])
+        await transaction.add_dead_letters([make_dead_letter("poison", record_of(other), ValueError())])
     assert {letter.event_id for letter in await every(database)} == {event.id, other.id}
 
 
@@ -155,14 +155,14 @@ async def test_a_record_that_is_no_event_is_kept_once_for_its_place(database):
     record = LogRecord("intake-events", 3, 7, None, b"?", (), AT)
     for _ in range(2):
         async with PostgresConsumerStore(database, "test").begin() as transaction:
-            await transaction.add_dead_letters([letter_of("malformed", record, ValueError())])
+            await transaction.add_dead_letters([make_dead_letter("malformed", record, ValueError())])
     assert len(await every(database)) == 1
 
 
 async def test_settled_letters_and_the_inbox_are_pruned_and_unsettled_ones_are_not(database, event):
     waits, done = record_of(event), record_of(Event(uuid4(), "/intake", event.data), offset=8)
     async with PostgresConsumerStore(database, "test").begin() as transaction:
-        await transaction.add_dead_letters([letter_of("poison", one, ValueError()) for one in (waits, done)])
+        await transaction.add_dead_letters([make_dead_letter("poison", one, ValueError()) for one in (waits, done)])
         old = [UUID(f"01800000-0000-7000-8000-{number:012d}") for number in range(2)]  # of July 2022
         await transaction.claim_events([*old, new_id()])
     [letter] = [one for one in await every(database) if one.event_id != event.id]
@@ -223,10 +223,10 @@ async def test_pages_follow_each_other(database):
         )
         record = record_of(Event(uuid4(), "/intake", data), offset=n)
         async with PostgresConsumerStore(database, "test").begin() as transaction:
-            await transaction.add_dead_letters([letter_of("poison", record, ValueError())])
+            await transaction.add_dead_letters([make_dead_letter("poison", record, ValueError())])
     after = None
     async with database.read_transaction() as conn:
-        while page := await dead_letters.listed(conn, limit=2, after=after):
+        while page := await dead_letters.list_dead_letters(conn, limit=2, after=after):
             ids += [letter.offset for letter in page]
             after = page[-1].id
     assert ids == [0, 1, 2, 3, 4]

@@ -108,7 +108,7 @@ async def test_the_tables_are_what_the_migration_makes(database):
     from accord.messaging import tables
 
     metadata = MetaData()
-    tables.define(metadata)
+    tables.define_tables(metadata)
 
     def differences(sync):
         mine = lambda name, type_, _parents: type_ != "table" or name in metadata.tables  # noqa: E731

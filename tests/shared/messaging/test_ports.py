@@ -14,7 +14,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 from sqlalchemy import text
 from tests.simulation.database import Server
 from tests.simulation.log import Cluster, MemoryLog
-from tests.simulation.process import Nature, Process
+from tests.simulation.process import Environment, Process
 from tests.simulation.store import MemoryConsumerStore, MemoryDatabase, MemoryRelayStore
 
 from accord.contracts.intake_events import ActivityRecorded
@@ -118,11 +118,11 @@ class RealTime:
 
 class MemoryServers:
     def __init__(self) -> None:
-        nature = Nature(0, loop=RealTime())
-        process = Process(nature, "test", version=1)
-        self._server = Server(nature, "test", timedelta())
+        environment = Environment(0, loop=RealTime())
+        process = Process(environment, "test", version=1)
+        self._server = Server(environment, "test", timedelta())
         self._database = MemoryDatabase(self._server, process)
-        cluster = Cluster(nature)
+        cluster = Cluster(environment)
         cluster.partitions_default = 2
         self.log = MemoryLog(cluster, process)
 
@@ -453,7 +453,7 @@ async def test_of_two_moves_at_once_one_counts(store: ConsumerStore) -> None:
     assert (await store.read_positions())[PART] == Position(5)
 
 
-def letter_of(
+def make_dead_letter(
     offset: int, *, kind: Any = "poison", event_id: UUID | None = None, type_: str = "t.v1", keys: Any = ("k",)
 ) -> NewDeadLetter:
     record = LogRecord(TOPIC, 0, offset, b"k", b"{}", [("ce_type", type_.encode()), ("empty", None)], LONG_AGO)
@@ -463,16 +463,16 @@ def letter_of(
 async def test_dead_letter_is_kept_once_for_its_event_or_else_its_place(store: ConsumerStore) -> None:
     event_id = uuid4()
     async with store.begin() as transaction:
-        assert await transaction.add_dead_letters([letter_of(1, event_id=event_id), letter_of(2)]) == 2
+        assert await transaction.add_dead_letters([make_dead_letter(1, event_id=event_id), make_dead_letter(2)]) == 2
     async with store.begin() as transaction:
-        again = [letter_of(9, event_id=event_id), letter_of(2), letter_of(1, event_id=uuid4())]
+        again = [make_dead_letter(9, event_id=event_id), make_dead_letter(2), make_dead_letter(1, event_id=uuid4())]
         assert await transaction.add_dead_letters(again) == 3
 
 
 async def test_unknown_types_are_listed_for_the_version_that_knows_them(store: ConsumerStore) -> None:
-    letters = [letter_of(at, kind="unknown", event_id=uuid4(), type_=f"t.v{at}") for at in (1, 2, 3)]
+    letters = [make_dead_letter(at, kind="unknown", event_id=uuid4(), type_=f"t.v{at}") for at in (1, 2, 3)]
     async with store.begin() as transaction:
-        await transaction.add_dead_letters([*letters, letter_of(4, type_="t.v1")])
+        await transaction.add_dead_letters([*letters, make_dead_letter(4, type_="t.v1")])
     found = await store.replayable(["t.v1", "t.v3"], 10)
     assert len(found) == 2
     assert await store.replayable(["t.v1", "t.v3"], 1) == found[:1]
@@ -492,7 +492,7 @@ async def test_unknown_types_are_listed_for_the_version_that_knows_them(store: C
 
 async def test_dead_letter_is_taken_only_by_its_consumer(servers: Servers, store: ConsumerStore) -> None:
     async with store.begin() as transaction:
-        await transaction.add_dead_letters([letter_of(1, kind="unknown")])
+        await transaction.add_dead_letters([make_dead_letter(1, kind="unknown")])
     (id_,) = await store.replayable(["t.v1"], 10)
     async with servers.consumer_store("other").begin() as transaction:
         assert await transaction.lock_dead_letter(id_) is None
@@ -506,7 +506,7 @@ async def test_relay_sees_positions_and_held_keys_of_the_consumers_it_waits_for(
     await store.create_positions({PART: 4})
     async with store.begin() as transaction:
         await transaction.add_dead_letters(
-            [letter_of(1, keys=("a", "b")), letter_of(2, kind="unknown", type_=UNKNOWN, keys=("c",))]
+            [make_dead_letter(1, keys=("a", "b")), make_dead_letter(2, kind="unknown", type_=UNKNOWN, keys=("c",))]
         )
     await publish(servers, new_activity, uuid4())
     assert await session.read_progress(["test"]) == Progress({PART: 4}, frozenset("ab"), holds_all=False)
@@ -519,7 +519,7 @@ async def test_letter_that_names_nobody_holds_all_until_it_is_settled(
     session: RelaySession, store: ConsumerStore
 ) -> None:
     async with store.begin() as transaction:
-        await transaction.add_dead_letters([letter_of(1, kind="malformed", keys=None)])
+        await transaction.add_dead_letters([make_dead_letter(1, kind="malformed", keys=None)])
     assert (await session.read_progress(["test"])).holds_all
 
 

@@ -16,13 +16,13 @@ from accord.contracts.watermarks import (
 )
 from accord.db import WRITERS_LOCK
 from accord.messaging import dead_letters
+from accord.messaging.announcement_board import ENTRIES_MAX, AnnouncementBoard
 from accord.messaging.consumer_store import PostgresConsumerStore, watermark
 from accord.messaging.frontier import Bound, Consumed, Frontier
 from accord.messaging.kafka_log import KafkaLog
-from accord.messaging.ports import Lane, LogRecord, Move, NewDeadLetter, Position, Reached
+from accord.messaging.ports import ConsumedWatermarks, Lane, LogRecord, Move, NewDeadLetter, Position
 from accord.messaging.relay_store import PostgresRelayStore
-from accord.messaging.watermark import ENTRIES_MAX, AnnouncementBoard
-from accord.messaging.watermarks import ChangeGate, Watermarks
+from accord.messaging.watermark_reader import ChangeGate, WatermarkReader
 from accord.partitioning import hash_key
 
 QUICK = {"announce_every_s": 0.05, "idle_announce_every_s": 0.05, "poll_s": 0.02}
@@ -159,7 +159,7 @@ class TestBoard:
         assert board.reached([INTAKE], {(INTAKE, 0): 9}).held == frozenset()
 
     def test_while_everything_is_held_nothing_is_known(self):
-        assert Reached({INTAKE: T}, holds_all=True).until([INTAKE]) is None
+        assert ConsumedWatermarks({INTAKE: T}, holds_all=True).until([INTAKE]) is None
 
 
 class TestRecord:
@@ -413,7 +413,7 @@ async def test_an_unsettled_dead_letter_holds_its_lead_and_one_without_a_key_hol
     await consuming.consume(2)
     assert await at(consuming.frontier, session) == base, "nothing more is claimed"
     async with database.read_transaction() as conn:
-        letters = await dead_letters.listed(conn, limit=10)
+        letters = await dead_letters.list_dead_letters(conn, limit=10)
     for one in letters:
         await dead_letters.discard(consuming.store, one.id)
     assert await consuming.frontier.advance(session) == Bound(base + timedelta(minutes=1))
@@ -638,7 +638,7 @@ class SilentLog:
 
 async def test_worker_that_is_cancelled_leaves_no_poll_behind():
     log = SilentLog()
-    working = asyncio.create_task(Watermarks(log, consumer="test", topics=[INTAKE]).run(asyncio.Event()))
+    working = asyncio.create_task(WatermarkReader(log, consumer="test", topics=[INTAKE]).run(asyncio.Event()))
     await log.polls.wait()
     working.cancel()
     with pytest.raises(asyncio.CancelledError):

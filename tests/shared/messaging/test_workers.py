@@ -65,26 +65,26 @@ def test_nothing_that_waits_is_no_stall_and_progress_ends_one(monkeypatch):
     monkeypatch.setattr("accord.workers.monotonic", lambda: clock[0])
     stall = StallDetector(60)
     clock[0] = 1000
-    assert not stall.stuck
-    stall.waits(True)
+    assert not stall.is_stuck
+    stall.set_waiting(True)
     clock[0] += 61
-    stall.waits(True)
-    assert stall.stuck
-    stall.progressed()
-    assert not stall.stuck
+    stall.set_waiting(True)
+    assert stall.is_stuck
+    stall.record_progress()
+    assert not stall.is_stuck
 
 
 def test_a_retried_failure_is_never_a_stall_and_silence_after_it_is(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("accord.workers.monotonic", lambda: clock[0])
     stall = StallDetector(60)
-    stall.waits(True)
+    stall.set_waiting(True)
     for _ in range(6 * 3600 // 30):
         clock[0] += 30
-        assert not stall.stuck
-        stall.failed()
+        assert not stall.is_stuck
+        stall.record_failure()
     clock[0] += 61
-    assert stall.stuck
+    assert stall.is_stuck
 
 
 async def test_background_work_goes_on_when_nobody_waits_any_more_and_at_last_though_somebody_always_does():

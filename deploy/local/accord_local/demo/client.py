@@ -71,10 +71,10 @@ class Client:
         return answer.json() if answer.content else None
 
 
-def wait_for(what: str, look: Callable[[], T | None], *, timeout_s: float = 60.0, every_s: float = 0.2) -> T:
+def wait_for(what: str, poll: Callable[[], T | None], *, timeout_s: float = 60.0, every_s: float = 0.2) -> T:
     """What `look` returns once it is not None. Raises UnexpectedAnswer when that takes too long."""
     deadline = time.monotonic() + timeout_s
-    while (found := look()) is None:
+    while (found := poll()) is None:
         if time.monotonic() > deadline:
             raise UnexpectedAnswer(f"waited {timeout_s:.0f} s for {what}")
         time.sleep(every_s)

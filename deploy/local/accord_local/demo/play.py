@@ -52,10 +52,10 @@ def sign(callers: Callers, url: str, content: bytes) -> None:
     proposed = callers.marketing.post(f"{version}/propose")
     for caller in (callers.marketing, callers.sales):
         caller.post(f"{version}/signatures", {"content_sha256": proposed["content_sha256"]})
-    wait_for(f"{url} to come into force", lambda: _in_force(callers.marketing, url))
+    wait_for(f"{url} to come into force", lambda: _is_in_force(callers.marketing, url))
 
 
-def _in_force(caller: Client, url: str) -> bool | None:
+def _is_in_force(caller: Client, url: str) -> bool | None:
     return caller.get(url, expect=(200, 404)).get("status") == "active" or None
 
 

@@ -27,23 +27,23 @@ def run_demo(stack: Stack, console: Console) -> None:
     keys = read_env(stack.options.dev_keys_path)
     with Client(keys["ACCORD_MARKETING_KEY"]) as marketing, Client(keys["ACCORD_SALES_KEY"]) as sales:
         callers = play.Callers(marketing, sales)
-        if _was_played(marketing, urls):
+        if _is_already_played(marketing, urls):
             console.print("The sample was played before; these are its numbers.")
         else:
-            _play(callers, urls, console)
+            _play_sample(callers, urls, console)
         with Client(keys["ACCORD_ADMIN_KEY"]) as admin:
             play.route(admin, marketing, urls, ROUTING.read_bytes())
         show.show_all(console, marketing, urls)
     console.print(f"Everything keeps running: {urls.metrics}/docs and its neighbours describe the interface.")
 
 
-def _was_played(caller: Client, urls: Urls) -> bool:
+def _is_already_played(caller: Client, urls: Urls) -> bool:
     in_force = caller.get(f"{urls.metrics}/v1/plan", expect=(200, 404)).get("status") == "active"
     funnel = caller.get(f"{urls.metrics}/v1/funnel")
     return in_force and any(stage["entered"] for group in funnel["groups"] for stage in group["stages"])
 
 
-def _play(callers: play.Callers, urls: Urls, console: Console) -> None:
+def _play_sample(callers: play.Callers, urls: Urls, console: Console) -> None:
     sample = make_sample(SEED, datetime.now(UTC))
     touches, steps = sum(len(lead.touches) for lead in sample), sum(len(lead.steps) for lead in sample)
     with _bars(console) as bars:
@@ -54,7 +54,7 @@ def _play(callers: play.Callers, urls: Urls, console: Console) -> None:
 
         play.sign_templates(callers, urls, TEMPLATES, bar("agreements signed", 4))
         outcomes = play.post_leads(callers.marketing, urls, sample, bar("leads posted", len(sample)))
-        entered = [lead for lead in sample if lead.enters]
+        entered = [lead for lead in sample if lead.is_accepted]
         play.post_activities(callers.marketing, urls, entered, bar("activities posted", touches))
         play.post_decisions(callers.sales, urls, entered, bar("decisions posted", steps))
         _catch_up(callers.marketing, urls, entered, bar("leads in the funnel", len(entered)))

@@ -73,7 +73,7 @@ class SampleLead:
         return str(self.submission["source"])
 
     @property
-    def enters(self) -> bool:
+    def is_accepted(self) -> bool:
         """Whether the template policy lets it in."""
         return not str(self.submission["email"]).endswith("@mailinator.com")
 
@@ -91,13 +91,13 @@ def make_sample(seed: int, now: datetime, leads: int = LEADS_DEFAULT) -> list[Sa
     history = leads - FRESH - DROPPED
     arrivals = sorted(now - timedelta(days=1) - HISTORY * rng.random() for _ in range(history))
     missed = set(rng.sample([n for n, at in enumerate(arrivals) if now - at > timedelta(days=40)], MISSED))
-    made = [_past_lead(rng, n, at, now, missed=n in missed) for n, at in enumerate(arrivals)]
-    made += [_fresh_lead(rng, history + n, now) for n in range(FRESH)]
-    made += [_unreachable(rng, history + FRESH + n, now) for n in range(DROPPED)]
+    made = [_make_past_lead(rng, n, at, now, missed=n in missed) for n, at in enumerate(arrivals)]
+    made += [_make_fresh_lead(rng, history + n, now) for n in range(FRESH)]
+    made += [_make_unreachable_lead(rng, history + FRESH + n, now) for n in range(DROPPED)]
     return made
 
 
-def _submission(rng: random.Random, n: int, at: datetime, employees: int) -> dict[str, object]:
+def _make_submission(rng: random.Random, n: int, at: datetime, employees: int) -> dict[str, object]:
     source = rng.choices([name for name, _ in _SOURCES], [weight for _, weight in _SOURCES])[0]
     first, last, company = rng.choice(_FIRST), rng.choice(_LAST), rng.choice(_COMPANIES)
     domain = f"{company.lower()}-{n % 90}.example.com"
@@ -122,25 +122,25 @@ def _submission(rng: random.Random, n: int, at: datetime, employees: int) -> dic
     }
 
 
-def _past_lead(rng: random.Random, n: int, at: datetime, now: datetime, *, missed: bool) -> SampleLead:
+def _make_past_lead(rng: random.Random, n: int, at: datetime, now: datetime, *, missed: bool) -> SampleLead:
     interested = missed or rng.random() < 0.55
     employees = rng.randint(60, 2000) if interested or rng.random() < 0.6 else rng.randint(3, 49)
-    submission = _submission(rng, n, at, employees)
+    submission = _make_submission(rng, n, at, employees)
     touches = [Touch("page.viewed", "lead", at + _minutes(rng, 1, 30))]
     if not interested:
-        return SampleLead(submission, _until(now, touches))
+        return SampleLead(submission, _drop_future(now, touches))
     asked_at = at + timedelta(hours=rng.uniform(1, 24 * 9))
     touches += [
         Touch("email.clicked", "lead", asked_at - _minutes(rng, 5, 50)),
         Touch("demo.requested", "lead", asked_at),
     ]
-    steps = list(_decisions(rng, str(submission["source"]), asked_at, missed=missed))
+    steps = list(_make_decisions(rng, str(submission["source"]), asked_at, missed=missed))
     if steps:
         touches.append(Touch("call.attempted", "sales", asked_at + _minutes(rng, 4, 18)))
-    return SampleLead(submission, _until(now, touches), _until(now, steps))
+    return SampleLead(submission, _drop_future(now, touches), _drop_future(now, steps))
 
 
-def _decisions(rng: random.Random, source: str, mql_at: datetime, *, missed: bool) -> Iterator[Step]:
+def _make_decisions(rng: random.Random, source: str, mql_at: datetime, *, missed: bool) -> Iterator[Step]:
     """What sales decides about one MQL, to the win or to wherever it stops."""
     at = mql_at + (timedelta(days=14) if missed else _minutes(rng, 20, 55))
     if rng.random() > 0.74:
@@ -166,14 +166,14 @@ def _decisions(rng: random.Random, source: str, mql_at: datetime, *, missed: boo
         yield Step("lose", at, reason=rng.choice(("price", "competitor", "no-decision")))
 
 
-def _fresh_lead(rng: random.Random, n: int, now: datetime) -> SampleLead:
+def _make_fresh_lead(rng: random.Random, n: int, now: datetime) -> SampleLead:
     at = now - _minutes(rng, 12, 40)
     asked = Touch("demo.requested", "lead", now - _minutes(rng, 1, 10))
-    return SampleLead(_submission(rng, n, at, rng.randint(60, 2000)), (asked,))
+    return SampleLead(_make_submission(rng, n, at, rng.randint(60, 2000)), (asked,))
 
 
-def _unreachable(rng: random.Random, n: int, now: datetime) -> SampleLead:
-    submission = _submission(rng, n, now - _minutes(rng, 10, 600), rng.randint(60, 2000))
+def _make_unreachable_lead(rng: random.Random, n: int, now: datetime) -> SampleLead:
+    submission = _make_submission(rng, n, now - _minutes(rng, 10, 600), rng.randint(60, 2000))
     return SampleLead(submission | {"email": f"nobody.{n}@mailinator.com"})
 
 
@@ -181,6 +181,6 @@ def _minutes(rng: random.Random, low: float, high: float) -> timedelta:
     return timedelta(minutes=rng.uniform(low, high))
 
 
-def _until(now: datetime, items: list[T]) -> tuple[T, ...]:
+def _drop_future(now: datetime, items: list[T]) -> tuple[T, ...]:
     """Those that have happened by `now`, oldest first."""
     return tuple(sorted((item for item in items if item.at <= now), key=lambda item: item.at))

@@ -22,9 +22,9 @@ from starlette.routing import BaseRoute, Route
 
 from accord.contracts.values import SourceName
 from accord.http.auth import Caller, authorize, forbidden, require
-from accord.http.idempotency import Answer, ticket_of
+from accord.http.idempotency import Answer, read_idempotency_request
 from accord.http.openapi import operation, problems
-from accord.http.paging import CursorText, Limit, Page, page_of, place_after
+from accord.http.paging import CursorText, Limit, Page, decode_single_cursor, make_page
 from accord.http.problems import Problem, media_type_of, unsupported_media_type, validation_error, validation_problem
 from intake.imports.domain.imports import Failure, Outcome, Plan, State
 from intake.imports.domain.table import ERROR_COLUMN, LINE_COLUMN, OWN_COLUMNS, ROW_COLUMN, find_encoding, guard_cell
@@ -270,7 +270,7 @@ async def _parse_request(request: Request, caller: Caller, media: str) -> Import
         header=query.header and header != "absent",
         timezone=query.timezone,
         rows_per_s_max=query.rows_per_s,
-        idempotency_request=await ticket_of(request, caller.name, b""),
+        idempotency_request=await read_idempotency_request(request, caller.name, b""),
     )
 
 
@@ -295,8 +295,8 @@ def import_router(imports: Imports) -> APIRouter:
         source: Annotated[str | None, Query(max_length=100)] = None,
         _: Caller = require("leads:write"),
     ) -> Page[ImportOut]:
-        found = await imports.page(place_after(cursor, UUID), limit + 1, source)
-        items, following = page_of(found, limit, lambda job: job.import_id)
+        found = await imports.page(decode_single_cursor(cursor, UUID), limit + 1, source)
+        items, following = make_page(found, limit, lambda job: job.import_id)
         return Page(items=[_to_out(job) for job in items], next_cursor=following)
 
     @router.get(PATH + "/{import_id}", summary="One import", responses=problems(404))
@@ -314,8 +314,8 @@ def import_router(imports: Imports) -> APIRouter:
     ) -> Page[ImportRowOut]:
         """In the order of the file, those that have been taken so far. A dry run has none. Kept for a time only."""
         await imports.find(import_id)
-        found = await imports.results(import_id, place_after(cursor, int) or 0, limit + 1, outcome)
-        items, following = page_of(found, limit, lambda result: result.number)
+        found = await imports.results(import_id, decode_single_cursor(cursor, int) or 0, limit + 1, outcome)
+        items, following = make_page(found, limit, lambda result: result.number)
         shown = [
             ImportRowOut(
                 row=get_import.number,

@@ -18,7 +18,7 @@ from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
+from accord.http.paging import CursorText, Limit, Page, decode_cursor, decode_single_cursor, make_page
 from intake.leads.api import LEAD_ID, QualityOut
 from intake.leads.domain.consent import Consent
 from intake.privacy.domain import ErasureRecord, Reason
@@ -183,11 +183,11 @@ def privacy_router(database: Database, erase: PersonEraser) -> APIRouter:
         found = await submissions_of(
             database,
             lead_id,
-            place_after(cursor, UUID) or _FIRST,
+            decode_single_cursor(cursor, UUID) or _FIRST,
             limit + 1,
             content="personal:read" in caller.scopes,
         )
-        rows, next_cursor = page_of(found, limit, lambda row: str(row["submission_id"]))
+        rows, next_cursor = make_page(found, limit, lambda row: str(row["submission_id"]))
         return Page(items=[_submission(row) for row in rows], next_cursor=next_cursor)
 
     @router.get(
@@ -203,7 +203,7 @@ def privacy_router(database: Database, erase: PersonEraser) -> APIRouter:
         found, current = await consents.list_consents(
             database, lead_id, decode_cursor(cursor, datetime, UUID), limit + 1
         )
-        page, next_cursor = page_of(found, limit, lambda one: (one.given_at, one.consent_id))
+        page, next_cursor = make_page(found, limit, lambda one: (one.given_at, one.consent_id))
         return ConsentsOut(
             items=[_consent(one) for one in page],
             next_cursor=next_cursor,
@@ -237,8 +237,8 @@ def privacy_router(database: Database, erase: PersonEraser) -> APIRouter:
         _: Caller = require("admin"), limit: Limit = 50, cursor: CursorText = None
     ) -> Page[ErasureOut]:
         """Newest first. What is kept names nobody: ids, a reason, and how many of what was removed."""
-        found = await erase.list_erasures(place_after(cursor, UUID), limit + 1)
-        page, next_cursor = page_of(found, limit, lambda one: one.erasure_id)
+        found = await erase.list_erasures(decode_single_cursor(cursor, UUID), limit + 1)
+        page, next_cursor = make_page(found, limit, lambda one: one.erasure_id)
         return Page(items=[_erasure(one) for one in page], next_cursor=next_cursor)
 
     @router.get("/v1/erasures/{erasure_id}", summary="One erasure", operation_id="get_erasure", responses=problems(404))

@@ -14,7 +14,7 @@ from accord.contracts.values import PolicyFailure, SourceName, Timestamp, Verdic
 from accord.http.auth import Caller, forbidden, require
 from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, page_of, place_after
+from accord.http.paging import CursorText, Limit, Page, decode_single_cursor, make_page
 from intake.leads.api import LEAD_ID, QualityOut, encode_quality
 from intake.leads.domain.quality import Quality
 from intake.policy.api import CORRECTED, rejection
@@ -151,8 +151,8 @@ def quarantine_router(quarantine: Quarantine, retention_period: timedelta) -> AP
         cursor: CursorText = None,
     ) -> Page[QuarantinedOut]:
         """Oldest first. `record` needs `personal:read`."""
-        found = await quarantine.page(place_after(cursor, UUID) or _FIRST, source, since, limit + 1)
-        items, next_cursor = page_of(found, limit, lambda one: one.submission.submission_id)
+        found = await quarantine.page(decode_single_cursor(cursor, UUID) or _FIRST, source, since, limit + 1)
+        items, next_cursor = make_page(found, limit, lambda one: one.submission.submission_id)
         return Page(
             items=[QuarantinedOut(**_encode_item(one, caller, retention_period)) for one in items],
             next_cursor=next_cursor,

@@ -16,8 +16,8 @@ import orjson
 from pydantic import JsonValue, ValidationError
 
 from accord.agreements import ActiveCache
-from accord.db import Database, UnitOfWork, connection_of, finite, is_transient
-from accord.http.idempotency import Answer, Done, IdempotencyRequest, once
+from accord.db import Database, UnitOfWork, clamp_moment, connection_of, is_transient
+from accord.http.idempotency import Answer, IdempotencyRequest, IdempotentResult, execute_once
 from accord.http.problems import Problem, from_validation_error, validation_error_at
 from accord.ids import new_id
 from accord.isolation import process_isolated
@@ -129,7 +129,7 @@ class Quarantine:
         caller: str,
         idempotency_request: IdempotencyRequest | None,
         encode: Encode,
-    ) -> Done[Settlement]:
+    ) -> IdempotentResult[Settlement]:
         """Let it in as it is, with its original time. Raises Problem 404, 409 or 410."""
 
         async def act(unit_of_work: UnitOfWork, active_policy: ActivePolicy) -> Settlement:
@@ -154,7 +154,7 @@ class Quarantine:
         caller: str,
         idempotency_request: IdempotencyRequest | None,
         encode: Encode,
-    ) -> Done[Settlement]:
+    ) -> IdempotentResult[Settlement]:
         """Change its fields (JSON Merge Patch) and judge it again, by the policy in force and as of when it came.
 
         Raises Problem 404, 409, 410, 422 where the outcome is no record, and RejectedByPolicy: then nothing has changed.
@@ -187,7 +187,7 @@ class Quarantine:
         caller: str,
         idempotency_request: IdempotencyRequest | None,
         encode: Encode,
-    ) -> Done[Settlement]:
+    ) -> IdempotentResult[Settlement]:
         """It does not come in. Raises Problem 404, 409 or 410."""
 
         async def act(unit_of_work: UnitOfWork, active_policy: ActivePolicy) -> Settlement:
@@ -231,11 +231,13 @@ class Quarantine:
         idempotency_request: IdempotencyRequest | None,
         act: Callable[[UnitOfWork, ActivePolicy], Awaitable[Settlement]],
         encode: Encode,
-    ) -> Done[Settlement]:
-        async def attempt() -> Done[Settlement]:
+    ) -> IdempotentResult[Settlement]:
+        async def attempt() -> IdempotentResult[Settlement]:
             active_policy = await self._policies.current()
             async with self._database.write_transaction() as unit_of_work:
-                return await once(unit_of_work, idempotency_request, lambda: act(unit_of_work, active_policy), encode)
+                return await execute_once(
+                    unit_of_work, idempotency_request, lambda: act(unit_of_work, active_policy), encode
+                )
 
         return await retry_on_conflict(attempt)
 
@@ -483,7 +485,7 @@ def _read_canonical(submission: QuarantinedSubmission) -> dict[str, JsonValue]:
         said = part.get(name) if isinstance(part, dict) else None
         if isinstance(part, dict) and isinstance(said, str):
             with suppress(ValueError):  # what is no moment at all is said where it is read
-                part[name] = finite(datetime.fromisoformat(said)).isoformat()
+                part[name] = clamp_moment(datetime.fromisoformat(said)).isoformat()
     return document
 
 

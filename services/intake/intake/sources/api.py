@@ -12,9 +12,9 @@ from starlette.requests import Request
 
 from accord.contracts.values import Timestamp
 from accord.http.auth import require
-from accord.http.conditional import none_match
+from accord.http.conditional import is_not_modified
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, page_of, place_after
+from accord.http.paging import CursorText, Limit, Page, decode_single_cursor, make_page
 from accord.http.problems import Problem
 from intake.sources.domain.adapters import ADAPTERS
 from intake.sources.domain.mapping import Targets
@@ -116,8 +116,8 @@ def source_router(configured: Sources) -> APIRouter:
 
     @router.get("", summary="All configured sources, by name")
     async def list_sources(limit: Limit = 50, cursor: CursorText = None) -> Page[SourceOut]:
-        found = await configured.page(place_after(cursor, str) or "", limit + 1)
-        items, after = page_of(found, limit, lambda source: source.name)
+        found = await configured.page(decode_single_cursor(cursor, str) or "", limit + 1)
+        items, after = make_page(found, limit, lambda source: source.name)
         return Page(items=[_to_out(source) for source in items], next_cursor=after)
 
     @router.get(
@@ -129,7 +129,7 @@ def source_router(configured: Sources) -> APIRouter:
     async def get_source(name: Name, request: Request, response: Response) -> Any:
         """Its ETag is what a change is based on."""
         source = await configured.get(name)
-        if none_match(request, compute_etag(source)):
+        if is_not_modified(request, compute_etag(source)):
             return Response(status_code=304, headers={"ETag": compute_etag(source)})
         response.headers["ETag"] = compute_etag(source)
         return _to_out(source)

@@ -54,10 +54,12 @@ def order_stages(version: int | None, stages: Iterable[Stage]) -> Stages:
 
 def parse_stages(version: int, content: Mapping[str, object]) -> Stages:
     """Parse the stages of the content in `agreement.activated`. Raises ValueError if it is no definition's content."""
-    listed = content.get("stages")
-    if not isinstance(listed, list):
+    split_names = content.get("stages")
+    if not isinstance(split_names, list):
         raise ValueError("a definition has a list of stages")
-    return order_stages(version, [_parse_stage(rank, item) for rank, item in enumerate(cast("list[object]", listed))])
+    return order_stages(
+        version, [_parse_stage(rank, item) for rank, item in enumerate(cast("list[object]", split_names))]
+    )
 
 
 def _parse_stage(rank: int, item: object) -> Stage:

@@ -222,8 +222,8 @@ MODE_DESCRIPTIONS: Mapping[Mode, str] = {
     "period": "Entries into stages dated in the period, of leads captured at any time; each lead counts once a stage.",
 }
 ORDER_DESCRIPTIONS: Mapping[Order, str] = {
-    "any": "Reached: leads that entered the stage or a later one on the path to won, whichever they skipped.",
-    "strict": "Reached: leads that entered every stage of the path up to this one, in that order.",
+    "any": "ConsumedWatermarks: leads that entered the stage or a later one on the path to won, whichever they skipped.",
+    "strict": "ConsumedWatermarks: leads that entered every stage of the path up to this one, in that order.",
 }
 VISIT_DESCRIPTIONS: Mapping[Visit, str] = {
     "first": "Of several entries into one stage the first counts.",

@@ -15,7 +15,7 @@ from zoneinfo import available_timezones
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from accord.contracts.values import Day
-from accord.terms.findings import Finding, shape
+from accord.terms.findings import Finding, find_shape_errors
 
 _PERIOD_DAYS_MAX = 3660
 _DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,9})?", re.ASCII)
@@ -152,7 +152,7 @@ def validate_plan(content: Mapping[str, object]) -> list[Finding]:
     try:
         plan = parse_plan(content)
     except ValidationError as error:
-        return shape(error, content)
+        return find_shape_errors(error, content)
     return [*_check_period(plan), *_check_money(plan), *_check_funnel(plan), *_check_goals(plan), *_check_rewards(plan)]
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from accord.terms.dimensions import Dimension, UnknownDimension, dimension, listed
-from accord.terms.dimensions import dimensions as named_dimensions
+from accord.terms.dimensions import Dimension, UnknownDimension, parse_dimension, split_names
+from accord.terms.dimensions import parse_dimensions as named_dimensions
 
 Mode = Literal["cohort", "period"]
 Order = Literal["any", "strict"]
@@ -23,7 +23,7 @@ medium enterprises."""
 
 def parse_dimensions(text: str | None) -> tuple[Dimension, ...]:
     """Parse the dimensions of a comma list. Raises UnknownDimension."""
-    return named_dimensions(listed(text), DIMENSION_NAMES)
+    return named_dimensions(split_names(text), DIMENSION_NAMES)
 
 
 def classify_size(employee_count: object) -> str | None:
@@ -50,7 +50,7 @@ def parse_filter(text: str) -> Filter:
     name, sign, value = text.partition("=")
     if not sign:
         raise UnknownDimension("must be DIMENSION=VALUE")
-    return Filter(dimension(name.strip(), DIMENSION_NAMES), value or None)
+    return Filter(parse_dimension(name.strip(), DIMENSION_NAMES), value or None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,9 +85,9 @@ def measure_stage(stages: Stages, stage: str, by_exit: Mapping[str | None, Seque
 
 def measure_stages(stages: Stages, durations: Mapping[str, Mapping[str | None, Sequence[int]]]) -> list[Step]:
     """Measure the steps of one group: every stage that a lead can wait in, and every observed transition."""
-    listed = [stage.key for stage in stages.by_rank]
-    listed += sorted(stage for stage in durations if stage not in stages.by_key)
-    return [step for stage in listed for step in measure_stage(stages, stage, durations.get(stage, {}))]
+    split_names = [stage.key for stage in stages.by_rank]
+    split_names += sorted(stage for stage in durations if stage not in stages.by_key)
+    return [step for stage in split_names for step in measure_stage(stages, stage, durations.get(stage, {}))]
 
 
 State = Literal["done", "waiting", "left"]

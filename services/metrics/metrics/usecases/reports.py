@@ -144,12 +144,14 @@ async def _measure_stage_steps(
         by_stage.setdefault(key, {})[stage] = await _run_in_thread_if_large(
             partial(measure_stage, stages, stage, by_exit), size
         )
-    listed = [stage.key for stage in stages.by_rank]
+    split_names = [stage.key for stage in stages.by_rank]
     found = {}
     for key, steps_of in by_stage.items():
         retired = sorted(stage for stage in steps_of if stage not in stages.by_key)
         found[key] = [
-            step for stage in [*listed, *retired] for step in steps_of.get(stage) or measure_stage(stages, stage, {})
+            step
+            for stage in [*split_names, *retired]
+            for step in steps_of.get(stage) or measure_stage(stages, stage, {})
         ]
     return found
 

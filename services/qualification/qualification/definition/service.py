@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.agreements import ActiveVersion, AgreementStore, Kind, Section
-from accord.terms.patterns import AS_IT_STANDS
+from accord.terms.patterns import SKIP_PATTERN_CHECKS
 from qualification.definition.domain.checks import check
 from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.paper import paper
@@ -21,7 +21,7 @@ def _paper(content: Mapping[str, object]) -> list[Section]:
 
 
 def _read(content: Mapping[str, object]) -> Definition:
-    return Definition.model_validate(content, context=AS_IT_STANDS)
+    return Definition.model_validate(content, context=SKIP_PATTERN_CHECKS)
 
 
 KIND = Kind(kind="definition", path="/v1/definition", validate=check, paper=_paper)

@@ -10,7 +10,7 @@ from accord.contracts.values import Department, Timestamp
 from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, decode_cursor, page_of
+from accord.http.paging import CursorText, Limit, decode_cursor, make_page
 from accord.http.problems import not_found
 from sla_monitor.api.models import (
     AttainmentAnswer,
@@ -53,7 +53,7 @@ def router(database: Database) -> APIRouter:
         """Clocks by their deadline, the soonest first."""
         filters = ClockFilter(state, clause, owner, due_before, decode_cursor(cursor, datetime, UUID))
         found = await list_clocks(database, filters, limit + 1)
-        items, next_cursor = page_of([clock_answer(clock) for clock in found.items], limit, _cursor)
+        items, next_cursor = make_page([clock_answer(clock) for clock in found.items], limit, _cursor)
         return ClockPage(items=items, next_cursor=next_cursor, as_of=found.as_of)
 
     @routes.get(
@@ -83,7 +83,7 @@ def router(database: Database) -> APIRouter:
         """Breached clauses of both departments, by deadline."""
         filters = BreachFilter(since, until, clause, obliges, withdrawn, decode_cursor(cursor, datetime, UUID))
         found = await list_breaches(database, filters, limit + 1)
-        items, next_cursor = page_of([breach_answer(clock) for clock in found.items], limit, _cursor)
+        items, next_cursor = make_page([breach_answer(clock) for clock in found.items], limit, _cursor)
         return BreachPage(items=items, next_cursor=next_cursor, as_of=found.as_of)
 
     @routes.get("/v1/attainment", summary="Attainment", operation_id="get_attainment")

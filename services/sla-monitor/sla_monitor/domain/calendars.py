@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from zoneinfo import ZoneInfo
 
-from accord.terms.week import week_in
+from accord.terms.week import parse_week
 from sla_monitor.domain.business_time import Calendar
 from sla_monitor.domain.sla import CalendarTerms, Holidays
 
@@ -36,4 +36,4 @@ def closed_days(holidays: Holidays, public_holidays: PublicHolidays) -> dict[int
 
 def build_calendar(terms: CalendarTerms, public_holidays: PublicHolidays) -> Calendar:
     """Build the calendar of terms that have been checked."""
-    return Calendar(ZoneInfo(terms.timezone), week_in(terms.week), closed_days(terms.holidays, public_holidays))
+    return Calendar(ZoneInfo(terms.timezone), parse_week(terms.week), closed_days(terms.holidays, public_holidays))

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from accord.terms.criteria import Criteria
 from accord.terms.durations import DURATION_MAX
-from accord.terms.findings import Finding, pointer, shape
-from accord.terms.week import flaws, week_in
+from accord.terms.findings import Finding, find_shape_errors, pointer
+from accord.terms.week import find_week_errors, parse_week
 from sla_monitor.domain.business_time import CLOSED_DAYS_MAX, open_per_week
 from sla_monitor.domain.calendars import DAYS_FROM, DAYS_TO, PublicHolidays, UnknownRegion, closed_days
 from sla_monitor.domain.sla import CalendarTerms, Clause, Sla, Within, names_of
@@ -34,7 +34,11 @@ def check_sla(content: Mapping[str, object], public_holidays: PublicHolidays) ->
         unsupported_at = tuple(finding.pointer.removesuffix("/kind") for finding in unsupported)
         return [
             *unsupported,
-            *(finding for finding in shape(error, content) if not _is_below(finding.pointer, unsupported_at)),
+            *(
+                finding
+                for finding in find_shape_errors(error, content)
+                if not _is_below(finding.pointer, unsupported_at)
+            ),
         ]
     return [*_check_calendars(sla, public_holidays), *_check_clauses(sla)]
 
@@ -79,7 +83,7 @@ def _check_zone(at: str, terms: CalendarTerms) -> Iterator[Finding]:
 
 
 def _check_week(at: str, terms: CalendarTerms) -> Iterator[Finding]:
-    for keys, message in flaws(terms.week):
+    for keys, message in find_week_errors(terms.week):
         yield Finding(f"{at}/week{pointer(*keys)}", message)
 
 
@@ -112,7 +116,7 @@ def _is_date(words: str) -> bool:
 
 def _check_open_time(at: str, terms: CalendarTerms, public_holidays: PublicHolidays) -> Iterator[Finding]:
     """A finding if the calendar is ever closed for two years."""
-    week, closed = week_in(terms.week), closed_days(terms.holidays, public_holidays)
+    week, closed = parse_week(terms.week), closed_days(terms.holidays, public_holidays)
     last_open = DAYS_FROM.toordinal()
     for ordinal in range(last_open, DAYS_TO.toordinal() + 1):
         if week[(ordinal - 1) % 7] and ordinal not in closed:  # ordinal 1 is a Monday
@@ -184,7 +188,7 @@ def _check_within(at: str, within: Within, sla: Sla) -> Iterator[Finding]:
 def _check_duration_fits(at: str, within: Within, terms: CalendarTerms) -> Iterator[Finding]:
     """Findings if the duration takes more than five years of the calendar's weeks."""
     try:
-        week = week_in(terms.week)
+        week = parse_week(terms.week)
     except ValueError:
         return  # reported at the calendar
     per_week, days_per_week = open_per_week(week), sum(bool(day) for day in week)

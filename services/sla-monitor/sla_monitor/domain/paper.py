@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from accord.terms.criteria import in_words
-from accord.terms.durations import in_words as duration_in_words
+from accord.terms.criteria import describe_criteria
+from accord.terms.durations import describe_duration
 from accord.terms.paper import Section
 from sla_monitor.domain.sla import CalendarTerms, Clause, From, Sla, To, Within, names_of
 
@@ -57,7 +57,7 @@ def describe_clause(clause: Clause) -> str:
     who = clause.obliges.capitalize()
     sentence = f"{who} answers {_describe_start(clause.from_)} with {_describe_answer(clause.to)} within {_describe_time(clause.within)}."
     if clause.where is not None:
-        sentence += f" It applies to leads where: {in_words(clause.where)}."
+        sentence += f" It applies to leads where: {describe_criteria(clause.where)}."
     if clause.warn_at:
         shares = _join_and([f"{100 * part:g} %" for part in clause.warn_at])
         sentence += f" It counts as at risk after {shares} of the time."
@@ -97,13 +97,13 @@ def _describe_activity(side: From | To) -> str:
 
 def _describe_time(within: Within) -> str:
     if within.elapsed is not None:
-        return f"{duration_in_words(within.elapsed)} by the clock"
+        return f"{describe_duration(within.elapsed)} by the clock"
     if within.business_days is not None:
         days = "1 business day" if within.business_days == 1 else f"{within.business_days} business days"
         return f"{days} ({within.calendar} calendar)"
     if within.business is None:
         raise AssertionError("a clause that has been checked has a time")
-    return f"{_insert_business(duration_in_words(within.business, largest='hours'))} ({within.calendar} calendar)"
+    return f"{_insert_business(describe_duration(within.business, largest='hours'))} ({within.calendar} calendar)"
 
 
 def _insert_business(words: str) -> str:

@@ -16,7 +16,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from accord.db import bulk, finite
+from accord.db import bulk, clamp_moment
 from sla_monitor import tables
 from sla_monitor.domain.case import Case, PendingTrigger
 from sla_monitor.domain.clock import Clock, Trigger, WarningTime
@@ -255,7 +255,7 @@ async def _save_pending(connection: asyncpg.Connection, changed: Sequence[tuple[
 def clock_from_row(row: asyncpg.Record) -> Clock:
     """Make the clock from a row with all its columns."""
     members: dict[str, Any] = {name: row[name] for name in _CLOCK_MEMBERS}
-    members |= {name: row[name] and finite(row[name]) for name in _CLOCK_TIMES}
+    members |= {name: row[name] and clamp_moment(row[name]) for name in _CLOCK_TIMES}
     return Clock(
         **members,
         trigger=Trigger(**{name: row[f"trigger_{name}"] for name in _TRIGGER_MEMBERS}),
@@ -309,7 +309,7 @@ def _lead_from_row(row: asyncpg.Record) -> Lead:
 
 def _fact_from_row(row: asyncpg.Record) -> Fact:
     members: dict[str, Any] = {name: row[name] for name in _FACT_MEMBERS}
-    return Fact(**{**members, "occurred_at": finite(row["occurred_at"])})
+    return Fact(**{**members, "occurred_at": clamp_moment(row["occurred_at"])})
 
 
 def _fact_to_row(lead_id: UUID, fact: Fact) -> dict[str, object]:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
-from accord.db import uuid_of
+from accord.db import uuid_sql
 from accord.isolation import is_resting, is_stuck
 from sla_monitor.domain.clock import Clock
 from sla_monitor.queries.cases import CLOCK_COLUMNS, clock_from_row
@@ -47,7 +47,7 @@ SELECT DISTINCT lead_id FROM (
 
 HELD = f"""
 WITH RECURSIVE reached (lead_id) AS (
-    SELECT {uuid_of("held.key")} FROM unnest($1::text[]) AS held (key)
+    SELECT {uuid_sql("held.key")} FROM unnest($1::text[]) AS held (key)
     UNION SELECT lead.merged_into FROM reached JOIN lead USING (lead_id) WHERE lead.merged_into IS NOT NULL
 )
 SELECT unnest($1::text[]) UNION SELECT lead_id::text FROM reached WHERE lead_id IS NOT NULL

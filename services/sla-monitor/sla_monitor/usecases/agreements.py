@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.agreements import AgreementStore, Finding, Kind, Section
-from accord.terms.patterns import AS_IT_STANDS
+from accord.terms.patterns import SKIP_PATTERN_CHECKS
 from sla_monitor.domain.case import SlaVersions
 from sla_monitor.domain.checks import check_sla
 from sla_monitor.domain.paper import render_paper
@@ -24,7 +24,7 @@ def _validate(content: Mapping[str, object]) -> list[Finding]:
 
 
 def _render_paper(content: Mapping[str, object]) -> list[Section]:
-    return render_paper(Sla.model_validate(content, context=AS_IT_STANDS))
+    return render_paper(Sla.model_validate(content, context=SKIP_PATTERN_CHECKS))
 
 
 KIND = Kind(kind="sla", path="/v1/sla", validate=_validate, paper=_render_paper)
@@ -54,7 +54,7 @@ class SlaVersionCache:
             if version not in self._compiled:
                 content = (await self._store.version(version, conn)).content
                 # In a thread: the first read of a country's holidays takes half a second.
-                sla = Sla.model_validate(content, context=AS_IT_STANDS)
+                sla = Sla.model_validate(content, context=SKIP_PATTERN_CHECKS)
                 self._compiled[version] = await asyncio.to_thread(compile_sla, version, sla, public_holidays)
         return SlaVersions(self._compiled, lambda moment: _version_at(spans, moment))
 

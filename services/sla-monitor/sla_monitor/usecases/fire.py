@@ -15,9 +15,9 @@ from uuid import UUID
 from accord.contracts.base import EventData
 from accord.db import Database, UnitOfWork
 from accord.isolation import process_isolated
-from accord.messaging.consumer_store import note_watermarks
-from accord.messaging.ports import Reached
-from accord.messaging.watermarks import ChangeGate, Watermarks
+from accord.messaging.consumer_store import store_watermarks
+from accord.messaging.ports import ConsumedWatermarks
+from accord.messaging.watermark_reader import ChangeGate, WatermarkReader
 from accord.workers import Periodic
 from sla_monitor.domain.case import SlaVersions
 from sla_monitor.domain.clock import Clock, fire_clock
@@ -36,7 +36,7 @@ class FiringTransaction(Protocol):
     @property
     def now(self) -> datetime: ...
 
-    async def reached(self) -> Reached:
+    async def reached(self) -> ConsumedWatermarks:
         """How far the two topics have been consumed, as this transaction sees it."""
         ...
 
@@ -104,7 +104,7 @@ async def fire_clocks(transaction: FiringTransaction, claimed: ClaimedLeads) -> 
 class PostgresFiringTransaction:
     """The firing transaction over PostgreSQL. `slas` are the versions that clocks run under; claiming needs none."""
 
-    def __init__(self, unit_of_work: UnitOfWork, watermarks: Watermarks, slas: SlaVersions | None = None) -> None:
+    def __init__(self, unit_of_work: UnitOfWork, watermarks: WatermarkReader, slas: SlaVersions | None = None) -> None:
         self._recording = unit_of_work
         self._watermarks = watermarks
         self._slas = slas
@@ -113,7 +113,7 @@ class PostgresFiringTransaction:
     def now(self) -> datetime:
         return self._recording.now
 
-    async def reached(self) -> Reached:
+    async def reached(self) -> ConsumedWatermarks:
         return await read_reached(self._recording, self._watermarks)
 
     async def claim_leads(
@@ -137,7 +137,7 @@ class PostgresFiringTransaction:
 
 
 async def fire_due_clocks(
-    database: Database, sla_cache: SlaVersionCache, watermarks: Watermarks, clocks_max: int = BATCH_CLOCKS_MAX
+    database: Database, sla_cache: SlaVersionCache, watermarks: WatermarkReader, clocks_max: int = BATCH_CLOCKS_MAX
 ) -> int:
     """Fire at most `clocks_max` clocks, those of a lead together; the number of leads.
 
@@ -155,13 +155,13 @@ async def fire_due_clocks(
         transaction = PostgresFiringTransaction(unit_of_work, watermarks, await sla_cache.load(unit_of_work.conn))
         await fire_clocks(transaction, claimed)
         # A response's `as_of` must not lie before what it shows.
-        await note_watermarks(await unit_of_work.connection(), await transaction.reached())
+        await store_watermarks(await unit_of_work.connection(), await transaction.reached())
 
     return await process_isolated(database, due.FIRE_WORKER, due.IS_TO_FIRE, claim, work)
 
 
 async def evaluate_pending(
-    database: Database, sla_cache: SlaVersionCache, watermarks: Watermarks, leads_max: int = BATCH_CLOCKS_MAX
+    database: Database, sla_cache: SlaVersionCache, watermarks: WatermarkReader, leads_max: int = BATCH_CLOCKS_MAX
 ) -> int:
     """Evaluate the pending triggers of at most `leads_max` leads that the watermark has passed; the number of leads."""
 
@@ -185,7 +185,9 @@ async def prune_facts(unit_of_work: UnitOfWork, retention: timedelta, rows_max: 
     return await due.prune_facts(await unit_of_work.connection(), unit_of_work.now - retention, rows_max)
 
 
-def fire_worker(database: Database, sla_cache: SlaVersionCache, watermarks: Watermarks, every_s: float) -> Periodic:
+def fire_worker(
+    database: Database, sla_cache: SlaVersionCache, watermarks: WatermarkReader, every_s: float
+) -> Periodic:
     """The worker that evaluates pending triggers and fires clocks."""
 
     gate = ChangeGate(watermarks)

@@ -14,7 +14,7 @@ from accord.db import UnitOfWork
 from accord.messaging import ports
 from accord.messaging.consumer_store import watermark as read_watermark
 from accord.messaging.handler import Received
-from accord.messaging.watermarks import Watermarks
+from accord.messaging.watermark_reader import WatermarkReader
 from sla_monitor.domain import case as domain
 from sla_monitor.domain.case import Case, CaseEvent, Outcome, PendingTrigger, ReadUntil, SlaVersions
 from sla_monitor.domain.facts import Fact, extract_fact
@@ -29,17 +29,17 @@ ACTIVITY_COPY_WINDOW = timedelta(days=90)
 _STORED_KINDS = frozenset({"activity", "decision", "stage"})
 
 
-async def read_reached(unit_of_work: UnitOfWork, watermarks: Watermarks) -> ports.Reached:
+async def read_reached(unit_of_work: UnitOfWork, watermarks: WatermarkReader) -> ports.ConsumedWatermarks:
     """Read how far the two topics have been consumed. Where a lead is held, those that it was merged into are held too."""
     reached = await watermarks.read(unit_of_work.conn)
     if not reached.held:
         return reached
     held = await due.fetch_with_survivors(await unit_of_work.connection(), sorted(reached.held))
-    return ports.Reached(reached.topics, frozenset(held), reached.holds_all)
+    return ports.ConsumedWatermarks(reached.topics, frozenset(held), reached.holds_all)
 
 
 async def select_unread(
-    unit_of_work: UnitOfWork, received: Sequence[Received], watermarks: Watermarks
+    unit_of_work: UnitOfWork, received: Sequence[Received], watermarks: WatermarkReader
 ) -> Sequence[Received]:
     """Drop events that were read before, such as after a restart of a topic: those that were recorded before the stored watermark.
 
@@ -63,7 +63,7 @@ async def select_unread(
 
 
 async def process_events(
-    unit_of_work: UnitOfWork, received: Sequence[Received], sla_cache: SlaVersionCache, watermarks: Watermarks
+    unit_of_work: UnitOfWork, received: Sequence[Received], sla_cache: SlaVersionCache, watermarks: WatermarkReader
 ) -> None:
     """Apply these events. Events that concern no clock (submissions, agreements) and events that were read before are skipped."""
     unread = await select_unread(unit_of_work, received, watermarks)
@@ -78,7 +78,7 @@ async def process_events(
 
 
 async def evaluate_triggers(
-    unit_of_work: UnitOfWork, lead_ids: Iterable[UUID], sla_cache: SlaVersionCache, watermarks: Watermarks
+    unit_of_work: UnitOfWork, lead_ids: Iterable[UUID], sla_cache: SlaVersionCache, watermarks: WatermarkReader
 ) -> None:
     """Evaluate the pending triggers of these leads, now that the topics have been read further."""
     batch = await CaseBatch.lock(unit_of_work, sla_cache, watermarks, (), lead_ids)
@@ -93,7 +93,7 @@ class CaseBatch:
         self,
         unit_of_work: UnitOfWork,
         slas: SlaVersions,
-        reached: ports.Reached,
+        reached: ports.ConsumedWatermarks,
         before: dict[UUID, Case],
         current: dict[UUID, Case],
     ) -> None:
@@ -112,7 +112,7 @@ class CaseBatch:
         cls,
         unit_of_work: UnitOfWork,
         sla_cache: SlaVersionCache,
-        watermarks: Watermarks,
+        watermarks: WatermarkReader,
         events: Sequence[CaseEvent],
         lead_ids: Iterable[UUID] = (),
     ) -> CaseBatch:

@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Route
 
 from accord.batching import GroupCommit
 from accord.db import Database
-from accord.http.idempotency import Done
+from accord.http.idempotency import IdempotentResult
 from accord.http.openapi import operation
 from intake.capture.api.rows import NDJSON, ROWS_MAX, RowRoutes
 from intake.capture.api.submissions import RefusedRow
@@ -49,7 +49,7 @@ class ActivityBatchOut(BaseModel):
 
 
 def activity_routes(
-    database: Database, activities: GroupCommit[ActivityRequest, Done[ActivityResult]]
+    database: Database, activities: GroupCommit[ActivityRequest, IdempotentResult[ActivityResult]]
 ) -> list[BaseRoute]:
     """The two routes."""
     rows = RowRoutes(

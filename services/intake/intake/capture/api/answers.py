@@ -57,4 +57,4 @@ def mark_replayed(answer: Answer) -> Answer:
 
 def _encode_problem(problem: Problem) -> Answer:
     """The answer to one request that left no trace."""
-    return Answer(problem.status, orjson.dumps(problem.document()), {"content-type": MEDIA_TYPE}, kept=False)
+    return Answer(problem.status, orjson.dumps(problem.document()), {"content-type": MEDIA_TYPE}, is_saved=False)

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from accord.batching import GroupCommit
 from accord.db import Database
 from accord.http.auth import Caller, authorize
-from accord.http.idempotency import Done, IdempotencyRequest, reserve, ticket_of
+from accord.http.idempotency import IdempotencyRequest, IdempotentResult, read_idempotency_request, reserve
 from accord.http.problems import (
     MEDIA_TYPE,
     Problem,
@@ -25,8 +25,8 @@ from accord.http.problems import (
     malformed,
     media_type_of,
     parse_body,
-    problem_of,
     require_json,
+    to_problem,
     unsupported_media_type,
     validation_error,
 )
@@ -49,7 +49,7 @@ class RowRoutes(Generic[Row, Command, Result]):
         self,
         database: Database,
         row_type: type[Row],
-        commits: GroupCommit[Command, Done[Result]],
+        commits: GroupCommit[Command, IdempotentResult[Result]],
         make_command: Callable[[Row, str, Caller, IdempotencyRequest | None], Command],
     ) -> None:
         self._database = database
@@ -63,7 +63,7 @@ class RowRoutes(Generic[Row, Command, Result]):
         require_json(request)
         body = await request.body()
         row = parse_body(self._one, body)
-        idempotency_request = await ticket_of(request, caller.name, body)
+        idempotency_request = await read_idempotency_request(request, caller.name, body)
         done = await self._commits.submit(self._make_command(row, body.decode(), caller, idempotency_request))
         return mark_replayed(done.answer).response()
 
@@ -71,7 +71,7 @@ class RowRoutes(Generic[Row, Command, Result]):
         """POST of up to ROWS_MAX rows, as a JSON array or as NDJSON; 200 with one result for each, in order."""
         caller = await authorize(request, "leads:write")
         texts = _split(request, await request.body())
-        key = await ticket_of(request, caller.name)
+        key = await read_idempotency_request(request, caller.name)
         await reserve(self._database, key)
         parsed = [self._parse(text) for text in texts]
         commands = [
@@ -119,13 +119,13 @@ def _row_idempotency_request(key: IdempotencyRequest | None, index: int) -> Idem
     return None if key is None else replace(key, key=f"{key.key} {index}")
 
 
-def _result(done: Done[Result] | Exception) -> bytes:
-    if isinstance(done, Done):
+def _result(done: IdempotentResult[Result] | Exception) -> bytes:
+    if isinstance(done, IdempotentResult):
         answer = done.answer if done.result is not None else mark_replayed(done.answer)
         if answer.headers.get("content-type") == MEDIA_TYPE:
             return b'{"status":%d,"problem":%b}' % (answer.status, answer.body)
         return b'{"status":%d,' % answer.status + answer.body[1:]
-    problem = problem_of(done)
+    problem = to_problem(done)
     if problem is None:
         # The other rows are saved, so they get their answers; this one is a defect of ours.
         log.error("row_failed", exc_info=done)

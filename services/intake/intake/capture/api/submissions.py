@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Route
 from accord.batching import GroupCommit
 from accord.contracts.values import Verdict
 from accord.db import Database
-from accord.http.idempotency import Done
+from accord.http.idempotency import IdempotentResult
 from accord.http.openapi import operation
 from accord.http.problems import ProblemDocument
 from intake.capture.api.rows import NDJSON, ROWS_MAX, RowRoutes
@@ -92,7 +92,7 @@ class BatchOut(BaseModel):
 
 
 def submission_routes(
-    database: Database, captures: GroupCommit[CaptureRequest, Done[CaptureResult]]
+    database: Database, captures: GroupCommit[CaptureRequest, IdempotentResult[CaptureResult]]
 ) -> list[BaseRoute]:
     """The two routes."""
     rows = RowRoutes(

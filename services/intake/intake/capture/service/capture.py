@@ -13,7 +13,7 @@ from accord.agreements import ActiveCache
 from accord.contracts.codec import to_object
 from accord.contracts.values import Money
 from accord.db import Database, UnitOfWork
-from accord.http.idempotency import Answer, Done, Fresh, answered, claimed
+from accord.http.idempotency import Answer, Fresh, IdempotentResult, claim_requests, complete_requests
 from accord.ids import new_id
 from accord.terms.findings import Finding
 from intake.leads.domain.keys import format_key
@@ -75,7 +75,7 @@ class Capture:
         self._policies = policies
         self._accounts = _KnownAccounts()
 
-    async def apply(self, requests: Sequence[CaptureRequest]) -> list[Done[CaptureResult] | Exception]:
+    async def apply(self, requests: Sequence[CaptureRequest]) -> list[IdempotentResult[CaptureResult] | Exception]:
         """What became of each request, in order, after the commit."""
         normalized = [normalize_submission(request) for request in requests]
         return await retry_on_conflict(lambda: self._record(normalized))
@@ -151,14 +151,16 @@ class Capture:
             outcomes.append(CapturedSubmission(candidate.submission_id, lead_id, outcome, candidate.quality))
         return CaptureDecision(lead_changes, outcomes, rows, said, accounts)
 
-    async def _record(self, normalized: Sequence[NormalizedSubmission]) -> list[Done[CaptureResult] | Exception]:
+    async def _record(
+        self, normalized: Sequence[NormalizedSubmission]
+    ) -> list[IdempotentResult[CaptureResult] | Exception]:
         idempotency_requests = [one.request.idempotency_request for one in normalized]
         active_policy = await self.get_active_policy()
         async with self._database.write_transaction() as unit_of_work:
-            verdicts = await claimed(unit_of_work, idempotency_requests)
+            verdicts = await claim_requests(unit_of_work, idempotency_requests)
             fresh = [one for one, verdict in zip(normalized, verdicts, strict=True) if isinstance(verdict, Fresh)]
             results = await self.ingest(unit_of_work, fresh, active_policy)
-            return await answered(unit_of_work, idempotency_requests, verdicts, results, self.encode)
+            return await complete_requests(unit_of_work, idempotency_requests, verdicts, results, self.encode)
 
 
 class _KnownAccounts:

@@ -13,7 +13,14 @@ import asyncpg
 from accord.contracts.external_key import external_key
 from accord.contracts.intake_events import ActivityRecorded
 from accord.db import Database, UnitOfWork
-from accord.http.idempotency import Answer, Done, Fresh, IdempotencyRequest, answered, claimed
+from accord.http.idempotency import (
+    Answer,
+    Fresh,
+    IdempotencyRequest,
+    IdempotentResult,
+    claim_requests,
+    complete_requests,
+)
 from accord.ids import new_id
 from accord.terms.findings import Finding
 from intake.leads.domain.consent import WITHDRAWAL, WITHDRAWN
@@ -57,16 +64,16 @@ class ActivityRecorder:
         self._database = database
         self._encode = encode
 
-    async def apply(self, requests: Sequence[ActivityRequest]) -> list[Done[ActivityResult] | Exception]:
+    async def apply(self, requests: Sequence[ActivityRequest]) -> list[IdempotentResult[ActivityResult] | Exception]:
         """What became of each request, in order, after the commit."""
         return await retry_on_conflict(lambda: self._record(requests))
 
-    async def _record(self, requests: Sequence[ActivityRequest]) -> list[Done[ActivityResult] | Exception]:
+    async def _record(self, requests: Sequence[ActivityRequest]) -> list[IdempotentResult[ActivityResult] | Exception]:
         idempotency_requests = [request.idempotency_request for request in requests]
         async with self._database.write_transaction() as unit_of_work:
-            verdicts = await claimed(unit_of_work, idempotency_requests)
+            verdicts = await claim_requests(unit_of_work, idempotency_requests)
             fresh = [one for one, verdict in zip(requests, verdicts, strict=True) if isinstance(verdict, Fresh)]
-            return await answered(
+            return await complete_requests(
                 unit_of_work,
                 idempotency_requests,
                 verdicts,

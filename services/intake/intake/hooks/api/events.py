@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, page_of, place_after
+from accord.http.paging import CursorText, Limit, Page, decode_single_cursor, make_page
 from intake.hooks.service.events import HookEvents
 from intake.sources.api import Name
 
@@ -57,8 +57,8 @@ def hook_event_router(events: HookEvents) -> APIRouter:
         cursor: CursorText = None,
     ) -> Page[HookEventOut]:
         """The newest first."""
-        found = await events.page(name, state, place_after(cursor, UUID), limit + 1)
-        items, after = page_of(found, limit, lambda event: event.hook_event_id)
+        found = await events.page(name, state, decode_single_cursor(cursor, UUID), limit + 1)
+        items, after = make_page(found, limit, lambda event: event.hook_event_id)
         return Page(items=[HookEventOut.model_validate(event) for event in items], next_cursor=after)
 
     @router.get("/{hook_event_id}", summary="One event", responses=problems(404))

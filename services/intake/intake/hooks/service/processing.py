@@ -22,7 +22,7 @@ from accord.clock import utc_now
 from accord.collectors import Collector
 from accord.contracts.external_key import external_key
 from accord.db import Database, connection_of, is_transient
-from accord.http.idempotency import Answer, Fresh, claimed, store
+from accord.http.idempotency import Answer, Fresh, claim_requests, store
 from accord.terms.findings import Finding
 from accord.workers import Periodic
 from intake.capture.service.capture import Capture
@@ -286,7 +286,7 @@ class HookEventProcessor:
             connection = await unit_of_work.connection()
             if not await hook_events.lock_claimed(connection, event):
                 return
-            verdict = (await claimed(unit_of_work, [own]))[0]
+            verdict = (await claim_requests(unit_of_work, [own]))[0]
             if not isinstance(verdict, Fresh):
                 # The tool sent it again meanwhile, and it was taken then.
                 await hook_events.complete(

@@ -20,8 +20,8 @@ from accord.clock import utc_now
 from accord.contracts.external_key import external_key
 from accord.contracts.values import Timestamp
 from accord.db import Database, is_transient
-from accord.http.idempotency import Answer, Done, IdempotencyRequest, make_idempotency_request
-from accord.http.problems import Problem, not_found, problem_of
+from accord.http.idempotency import Answer, IdempotencyRequest, IdempotentResult, make_idempotency_request
+from accord.http.problems import Problem, not_found, to_problem
 from accord.ids import new_id
 from accord.terms.findings import Finding
 from intake.capture.service.capture import CaptureResult
@@ -119,8 +119,8 @@ class HookReceiver:
         self,
         database: Database,
         sources: SourceCache,
-        captures: GroupCommit[CaptureRequest, Done[CaptureResult]],
-        activities: GroupCommit[ActivityRequest, Done[ActivityResult]],
+        captures: GroupCommit[CaptureRequest, IdempotentResult[CaptureResult]],
+        activities: GroupCommit[ActivityRequest, IdempotentResult[ActivityResult]],
     ) -> None:
         self._database = database
         self._sources = sources
@@ -270,7 +270,7 @@ class HookReceiver:
             outcome = _activity_outcome(one, done)
             if outcome is not None:
                 body.outcomes[one.event_id] = replace(outcome, left_out=left_out)
-            elif isinstance(done, Done) and isinstance(done.result, RecordNotFound):
+            elif isinstance(done, IdempotentResult) and isinstance(done.result, RecordNotFound):
                 nobody.add(one.event_id)
             else:
                 said: JsonValue = request.activity.model_dump(mode="json", exclude_unset=True)
@@ -401,7 +401,7 @@ def _failed_state(error: str) -> dict[str, Any]:
     return {"state": "failed", "error": error}
 
 
-def _capture_outcome(said: Submitted, done: Done[CaptureResult] | Exception) -> Outcome | None:
+def _capture_outcome(said: Submitted, done: IdempotentResult[CaptureResult] | Exception) -> Outcome | None:
     """The outcome of a submission that was taken; None for one that was not. Raises what may pass."""
     if isinstance(done, Exception):
         _raise_if_transient(done)
@@ -426,7 +426,7 @@ def _replayed_outcome(said: Submitted, answer: Answer) -> Outcome:
     return Outcome(said.event_id, "replayed", body.get("lead_id"), body["submission_id"], verdict, body.get("detail"))
 
 
-def _activity_outcome(said: ActivityOccurred, done: Done[ActivityResult] | Exception) -> Outcome | None:
+def _activity_outcome(said: ActivityOccurred, done: IdempotentResult[ActivityResult] | Exception) -> Outcome | None:
     """The outcome of an activity that was recorded, or whose lead was erased; None for one that was not. Raises what may pass."""
     if isinstance(done, Exception):
         _raise_if_transient(done)
@@ -446,11 +446,11 @@ def _raise_if_transient(error: Exception) -> None:
         raise error
 
 
-def _describe_failure(done: Done[CaptureResult] | Done[ActivityResult] | Exception) -> str:
+def _describe_failure(done: IdempotentResult[CaptureResult] | IdempotentResult[ActivityResult] | Exception) -> str:
     """Why one event was not taken, without any of its values."""
-    if isinstance(done, Done):
+    if isinstance(done, IdempotentResult):
         return f"{done.result.pointer}: {done.result.message}" if isinstance(done.result, Finding) else "refused"
-    problem = problem_of(done)
+    problem = to_problem(done)
     if problem is not None:
         return problem.title
     # The others of the body are saved, and this one is kept for when the defect is mended.

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, page_of, place_after
+from accord.http.paging import CursorText, Limit, Page, decode_single_cursor, make_page
 from accord.http.problems import not_found
 from intake.identity.domain import similarity as score_pair
 from intake.identity.queries.accounts import Account
@@ -114,10 +114,10 @@ def account_router(database: Database) -> APIRouter:
         account_id: UUID, limit: Limit = 50, cursor: CursorText = None, caller: Caller = require("leads:read")
     ) -> Page[LeadOut]:
         """In the order in which they were first heard of."""
-        found = await accounts.list_account_leads(database, account_id, place_after(cursor, UUID), limit + 1)
+        found = await accounts.list_account_leads(database, account_id, decode_single_cursor(cursor, UUID), limit + 1)
         if found is None:
             raise not_found("account")
-        rows, next_cursor = page_of(found, limit, lambda row: row.lead.lead_id)
+        rows, next_cursor = make_page(found, limit, lambda row: row.lead.lead_id)
         return Page(items=[to_lead_out(row, caller) for row in rows], next_cursor=next_cursor)
 
     @router.get(

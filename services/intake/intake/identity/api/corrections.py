@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Request, Response
 
 from accord.http.auth import Caller, forbidden, require
-from accord.http.conditional import LeadMatch, required_match
+from accord.http.conditional import LeadMatch, require_if_match
 from accord.http.openapi import problems
 from intake.identity.domain.correction import CorrectionIn
 from intake.identity.service.correct import CorrectionRequest, LeadCorrector
@@ -49,7 +49,7 @@ def correction_router(corrector: LeadCorrector) -> APIRouter:
         """
         if said.person and "personal:read" not in caller.scopes:
             raise forbidden("personal:read")
-        expected = required_match(request) if "if-match" in request.headers else None
+        expected = require_if_match(request) if "if-match" in request.headers else None
         content = (await request.body()).decode()
         asked = CorrectionRequest(
             said, content, caller.name, lambda found: expected is None or expected == etag_for(found, caller)

@@ -15,7 +15,7 @@ from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, page_of, place_after
+from accord.http.paging import CursorText, Limit, Page, decode_single_cursor, make_page
 from accord.http.problems import not_found
 from intake.identity.queries.merges import MergeRecord
 from intake.identity.service import merge
@@ -144,8 +144,8 @@ def merge_router(database: Database) -> APIRouter:
         lead_id: UUID, limit: Limit = 50, cursor: CursorText = None, _caller: Caller = require("leads:read")
     ) -> Page[MergeOut]:
         """Every merge in which the lead took part, or one that was merged into it; newest first, also those that were reverted."""
-        found = await merge.list_merges(database, lead_id, place_after(cursor, UUID), limit + 1)
-        record, next_cursor = page_of(found, limit, lambda one: one.merge_id)
+        found = await merge.list_merges(database, lead_id, decode_single_cursor(cursor, UUID), limit + 1)
+        record, next_cursor = make_page(found, limit, lambda one: one.merge_id)
         return Page(items=[MergeOut.model_validate(_encode_record(one)) for one in record], next_cursor=next_cursor)
 
     @router.get(

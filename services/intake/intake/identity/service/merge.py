@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from accord.db import Database, UnitOfWork, connection_of
-from accord.http.idempotency import Answer, Done, IdempotencyRequest, once
+from accord.http.idempotency import Answer, IdempotencyRequest, IdempotentResult, execute_once
 from accord.http.problems import Problem, gone, not_found, validation_error_at
 from accord.ids import new_id
 from intake.identity.domain.merge_revert import LaterMerge, split_merge
@@ -45,7 +45,7 @@ class MergeResult(NamedTuple):
 
 async def merge_leads(
     database: Database, lead_id: UUID, other_id: UUID, requester: Requester, encode: Callable[[MergeResult], Answer]
-) -> Done[MergeResult]:
+) -> IdempotentResult[MergeResult]:
     """Merge two leads. One that was merged before is followed to its survivor.
 
     Raises Problem 404 and 410 for a lead that is not there, 409 where the two are one lead already, 422 for a lead with itself.
@@ -57,7 +57,7 @@ async def merge_leads(
 
 async def revert_merge(
     database: Database, merge_id: UUID, requester: Requester, encode: Callable[[MergeRecord], Answer]
-) -> Done[MergeRecord]:
+) -> IdempotentResult[MergeRecord]:
     """Revert a merge. Raises Problem 404, and 409 where it cannot be reverted now."""
     return await _once(
         database, requester, lambda unit_of_work: _revert(unit_of_work, merge_id, requester.caller), encode
@@ -80,10 +80,10 @@ async def list_merges(database: Database, lead_id: UUID, after: UUID | None, row
 
 async def _once(
     database: Database, requester: Requester, act: Callable[[UnitOfWork], Awaitable[T]], encode: Callable[[T], Answer]
-) -> Done[T]:
-    async def attempt() -> Done[T]:
+) -> IdempotentResult[T]:
+    async def attempt() -> IdempotentResult[T]:
         async with database.write_transaction() as unit_of_work:
-            return await once(unit_of_work, requester.idempotency_request, lambda: act(unit_of_work), encode)
+            return await execute_once(unit_of_work, requester.idempotency_request, lambda: act(unit_of_work), encode)
 
     return await retry_on_conflict(attempt)
 

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from accord.agreements import ActiveCache
 from accord.contracts.intake_events import ImportCounts, ImportFinished
 from accord.db import Database, UnitOfWork, connection_of
-from accord.http.idempotency import Answer, Done, make_idempotency_request, once
+from accord.http.idempotency import Answer, IdempotentResult, execute_once, make_idempotency_request
 from accord.http.problems import Problem, not_found
 from accord.terms.findings import Finding
 from intake.imports import queries
@@ -49,7 +49,7 @@ class Imports:
 
     async def receive(
         self, request: ImportRequest, body: AsyncIterator[bytes], encode: Callable[[Job], Answer]
-    ) -> Done[Job]:
+    ) -> IdempotentResult[Job]:
         """Keep the file and queue the import; what `encode` makes of it is saved under the request's key.
 
         Raises Problem 422 for a file or a mapping by which no row could be read, 409 if it was cancelled meanwhile, and Overloaded if
@@ -68,7 +68,9 @@ class Imports:
         self.arrived.set()
         return done
 
-    async def _queue(self, request: ImportRequest, upload: Upload, encode: Callable[[Job], Answer]) -> Done[Job]:
+    async def _queue(
+        self, request: ImportRequest, upload: Upload, encode: Callable[[Job], Answer]
+    ) -> IdempotentResult[Job]:
         import_id, idempotency_request = upload.import_id, request.idempotency_request
         if idempotency_request is not None:
             idempotency_request = make_idempotency_request(
@@ -85,7 +87,7 @@ class Imports:
                     raise not_found("import")
                 return job
 
-            done = await once(unit_of_work, idempotency_request, act, encode)
+            done = await execute_once(unit_of_work, idempotency_request, act, encode)
             if done.result is None:
                 await queries.remove(connection, import_id)
         return done

@@ -114,7 +114,7 @@ class ImportWorker:
                 except Exception as error:
                     if not _is_retryable(error):
                         raise
-                    self._stall.failed()
+                    self._stall.record_failure()
                     log.warning("import_worker_retrying", error=type(error).__name__)
                     await backoff.wait(stop)
                     continue
@@ -123,10 +123,10 @@ class ImportWorker:
             # They end after the rows at hand; whatever ended one of them, the import goes on from where it stands.
             over.set()
             await asyncio.gather(*working.values(), return_exceptions=True)
-            self._stall.waits(False)
+            self._stall.set_waiting(False)
 
     def problem(self) -> str | None:
-        if self._stall.stuck:
+        if self._stall.is_stuck:
             return f"{self.name}: no row was taken for {_STUCK_AFTER_S:.0f} s"
         return None
 
@@ -137,7 +137,7 @@ class ImportWorker:
             async with self._database.read_transaction() as conn:
                 for import_id in await queries.find_waiting(await connection_of(conn), list(working), room):
                     working[import_id] = asyncio.create_task(self._work(import_id, over), name=f"import-{import_id}")
-        self._stall.waits(bool(working))
+        self._stall.set_waiting(bool(working))
 
     @staticmethod
     def _collect_ended(working: dict[UUID, asyncio.Task[None]]) -> None:
@@ -352,7 +352,7 @@ class _ImportRun:
         until = max(rate_limiter.next_free_at(rows) for rate_limiter in self._rate_limiters)
         while not stop.is_set() and (rest_s := until - time.monotonic()) > 0:
             await pause(stop, min(rest_s, _LOOK_EVERY_S))
-            stall.progressed()
+            stall.record_progress()
             if rest_s > _LOOK_EVERY_S:
                 async with self._database.read_transaction() as conn:
                     job = await queries.find(await connection_of(conn), self._writer.job.import_id)

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from accord.contracts.values import AttributeValue
-from accord.terms.durations import in_words, parse_duration
-from accord.terms.patterns import whole_matcher
+from accord.terms.durations import describe_duration, parse_duration
+from accord.terms.patterns import make_whole_matcher
 from intake.leads.domain.consent import WITHDRAWN
 from intake.leads.domain.facts import Facts
 from intake.leads.domain.submission import CLOCK_SKEW_MAX
@@ -194,7 +194,7 @@ def _naics(values: list[str]) -> Callable[[str], bool]:
 
 def _pattern(rule: Pattern, declared: Mapping[str, Declared]) -> Check:
     unlike = RuleFailure(f"{rule.name} does not match the pattern")
-    matches = whole_matcher(rule.pattern)
+    matches = make_whole_matcher(rule.pattern)
     return _check_subject(rule, declared, lambda value: None if matches(value) else unlike)
 
 
@@ -292,7 +292,7 @@ def _bbb(rule: Bbb, declared: Mapping[str, Declared]) -> Check:
 
 def _fresh(rule: Fresh) -> Check:
     within = parse_duration(rule.within)
-    old = RuleFailure(f"occurred_at is more than {in_words(within)} ago")
+    old = RuleFailure(f"occurred_at is more than {describe_duration(within)} ago")
 
     def check(_values: Values, facts: Facts, now: datetime) -> RuleFailure | None:
         at = facts.occurred_at
@@ -312,7 +312,7 @@ def _consent(rule: ConsentGiven) -> Check:
     within = None if rule.within is None else parse_duration(rule.within)
     dated = rule.dated
     other = RuleFailure("consent has another basis")
-    old = RuleFailure(f"consent was given more than {in_words(within or timedelta())} ago")
+    old = RuleFailure(f"consent was given more than {describe_duration(within or timedelta())} ago")
 
     def check(_values: Values, facts: Facts, now: datetime) -> RuleFailure | None:
         basis = facts.fields.get("consent")

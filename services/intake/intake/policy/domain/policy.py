@@ -25,7 +25,7 @@ from pydantic_core import ErrorDetails
 
 from accord.terms.durations import DurationText, parse_duration
 from accord.terms.findings import Finding, pointer
-from accord.terms.patterns import AS_IT_STANDS, PATTERN_LENGTH_MAX, BadPattern, check_pattern
+from accord.terms.patterns import PATTERN_LENGTH_MAX, SKIP_PATTERN_CHECKS, InvalidPattern, check_pattern
 from intake.policy.domain import naics
 from intake.policy.domain.attributes import TYPES, AttributeType, NotOfType, convert_to_type
 from intake.policy.domain.ratings import BBB_GRADES, BBB_UNRATED, PAYDEX_MAX, NotARating, parse_bbb_grade
@@ -116,11 +116,11 @@ class OneOf(_Subject):
 
 
 def _check_pattern_runs(pattern: str, info: ValidationInfo) -> str:
-    if info.context is AS_IT_STANDS:
+    if info.context is SKIP_PATTERN_CHECKS:
         return pattern
     try:
         check_pattern(pattern)
-    except BadPattern as error:
+    except InvalidPattern as error:
         raise ValueError(str(error)) from None
     return pattern
 
@@ -302,7 +302,7 @@ class _RuleHolder(_Part):
 def validate_policy(
     content: Mapping[str, object], context: Mapping[str, bool] | None = None
 ) -> tuple[Policy | None, list[Finding]]:
-    """The policy in a document, or all that is wrong with it; with AS_IT_STANDS, all but its patterns."""
+    """The policy in a document, or all that is wrong with it; with SKIP_PATTERN_CHECKS, all but its patterns."""
     raw = content.get("parameters")
     errors: list[Finding] = []
     parameters: list[tuple[int, Parameter]] = []
@@ -325,7 +325,7 @@ def validate_policy(
 
 def parse_policy(content: Mapping[str, object]) -> Policy:
     """The policy in a document that `read` found nothing wrong with, now or when it was signed. Raises ValueError otherwise."""
-    policy, errors = validate_policy(content, AS_IT_STANDS)
+    policy, errors = validate_policy(content, SKIP_PATTERN_CHECKS)
     if policy is None:
         raise ValueError(f"no valid policy: {errors[0].pointer}: {errors[0].message}")
     return policy

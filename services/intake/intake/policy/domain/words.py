@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from accord.terms.durations import in_words, parse_duration
+from accord.terms.durations import describe_duration, parse_duration
 from intake.policy.domain.checks import format_number
 from intake.policy.domain.naics import SECTORS
 from intake.policy.domain.policy import (
@@ -111,7 +111,7 @@ def _humanize(name: str) -> str:
 
 
 def _span(duration: str) -> str:
-    return in_words(parse_duration(duration))
+    return describe_duration(parse_duration(duration))
 
 
 def _between(low: float | None, high: float | None) -> str:

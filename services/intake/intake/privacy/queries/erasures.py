@@ -98,8 +98,8 @@ async def submissions(connection: asyncpg.Connection, person: PersonRecord) -> S
     """The submissions of a locked person, locked."""
     rows = await connection.fetch(_SUBMISSIONS, person.lead_ids, person.key_words)
     ids = [row["submission_id"] for row in rows]
-    once = await connection.fetch(_HELD_ONCE, ids) if ids else []
-    return Submissions(ids, [row["submission_id"] for row in rows if row["waits"]], [row[0] for row in once])
+    execute_once = await connection.fetch(_HELD_ONCE, ids) if ids else []
+    return Submissions(ids, [row["submission_id"] for row in rows if row["waits"]], [row[0] for row in execute_once])
 
 
 async def delete_person(

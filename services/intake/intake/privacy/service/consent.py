@@ -10,7 +10,7 @@ from uuid import UUID
 
 from accord.contracts.intake_events import ActivityRecorded
 from accord.db import Database, UnitOfWork, connection_of
-from accord.http.idempotency import Answer, Done, IdempotencyRequest, once
+from accord.http.idempotency import Answer, IdempotencyRequest, IdempotentResult, execute_once
 from accord.ids import new_id
 from intake.leads.domain.consent import WITHDRAWAL, WITHDRAWN, Consent, find_current_consent, resolve_given_at
 from intake.leads.domain.lead import Lead
@@ -45,12 +45,12 @@ async def record(
     caller: str,
     idempotency_request: IdempotencyRequest | None,
     encode: Callable[[RecordedConsent], Answer],
-) -> Done[RecordedConsent]:
+) -> IdempotentResult[RecordedConsent]:
     """Write down what was said. A withdrawal is published as an activity of the lead. Raises Problem 404, 410 or 422."""
 
-    async def attempt() -> Done[RecordedConsent]:
+    async def attempt() -> IdempotentResult[RecordedConsent]:
         async with database.write_transaction() as unit_of_work:
-            return await once(
+            return await execute_once(
                 unit_of_work, idempotency_request, lambda: _record(unit_of_work, lead_id, statement, caller), encode
             )
 

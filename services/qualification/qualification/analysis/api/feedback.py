@@ -14,10 +14,10 @@ from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.problems import parameter_error
-from accord.terms.dimensions import UnknownDimension, listed
+from accord.terms.dimensions import UnknownDimension, split_names
 from accord.terms.durations import Duration, format_duration
 from qualification.analysis.domain.gate_criteria import CriterionReport
-from qualification.analysis.domain.groups import NAMED, dimensions
+from qualification.analysis.domain.groups import NAMED, parse_dimensions
 from qualification.analysis.service.feedback import (
     DECISIONS_EXAMINED_MAX,
     LEADS_EXAMINED_MAX,
@@ -61,7 +61,7 @@ class FeedbackQuery(BaseModel):
         if not self.step or (until - since) > self.step * STEPS_MAX:
             raise parameter_error("step", f"must be such that the period has at most {STEPS_MAX} steps")
         try:
-            by = dimensions(listed(self.by))
+            by = parse_dimensions(split_names(self.by))
         except UnknownDimension as error:
             raise parameter_error("by", str(error)) from None
         return Question(since, until, self.step, by)

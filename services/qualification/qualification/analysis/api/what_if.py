@@ -17,10 +17,10 @@ from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
+from accord.http.paging import CursorText, Limit, Page, decode_cursor, decode_single_cursor, make_page
 from accord.http.problems import not_found, validation_error_at
 from accord.terms.dimensions import DIMENSIONS_MAX, Dimension, UnknownDimension
-from qualification.analysis.domain.groups import NAMED, dimensions
+from qualification.analysis.domain.groups import NAMED, parse_dimensions
 from qualification.analysis.domain.report import Report
 from qualification.analysis.queries.what_ifs import State, WhatIf
 from qualification.analysis.service.what_if import Question, WhatIfs
@@ -59,7 +59,7 @@ class WhatIfRequest(Wire):
         if until - since > timedelta(days=PERIOD_DAYS_MAX):
             raise validation_error_at("/from", f"Must be at most {PERIOD_DAYS_MAX} days before to")
         try:
-            by: tuple[Dimension, ...] = dimensions(self.by)
+            by: tuple[Dimension, ...] = parse_dimensions(self.by)
         except UnknownDimension as error:
             raise validation_error_at("/by", str(error)) from None
         return Question(version, since, until, by)
@@ -293,8 +293,8 @@ def router(database: Database, store: AgreementStore) -> APIRouter:
     @routes.get("/v1/what-ifs", summary="What-ifs, latest first", operation_id="list_what_ifs")
     async def listed(_caller: Reader, limit: Limit = 50, cursor: CursorText = None) -> Page[WhatIfRow]:
         """Those that have ended are kept for a time: the newest fifty."""
-        found = await what_ifs.page(place_after(cursor, UUID), limit + 1)
-        items, next_cursor = page_of(found, limit, lambda one: one.what_if_id)
+        found = await what_ifs.page(decode_single_cursor(cursor, UUID), limit + 1)
+        items, next_cursor = make_page(found, limit, lambda one: one.what_if_id)
         return Page(items=[_row(one) for one in items], next_cursor=next_cursor)
 
     @routes.get(
@@ -319,7 +319,7 @@ def router(database: Database, store: AgreementStore) -> APIRouter:
         """By stage and id: those that entered it in one of the two histories only, or at another moment. `differing` in the report says
         how many there are and how many of them are listed."""
         found = await what_ifs.differing(what_if_id, stage, decode_cursor(cursor, str, UUID), limit + 1)
-        items, next_cursor = page_of(found, limit, lambda item: (item.stage, item.lead_id))
+        items, next_cursor = make_page(found, limit, lambda item: (item.stage, item.lead_id))
         return Page(items=[DifferenceOut(**item._asdict()) for item in items], next_cursor=next_cursor)
 
     @routes.post(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from accord.contracts.intake_events import LeadState
 from accord.terms.dimensions import Dimension
-from accord.terms.dimensions import dimensions as named_dimensions
+from accord.terms.dimensions import parse_dimensions as named_dimensions
 
 NAMED = ("source", "campaign", "country", "industry")
 
@@ -20,7 +20,7 @@ Group = tuple[str | None, ...]
 """One value for each dimension; None where the lead has none."""
 
 
-def dimensions(names: Iterable[str]) -> tuple[Dimension, ...]:
+def parse_dimensions(names: Iterable[str]) -> tuple[Dimension, ...]:
     """The dimensions of these names. Raises UnknownDimension."""
     return named_dimensions(names, NAMED)
 

@@ -18,7 +18,7 @@ import orjson
 import structlog
 
 from accord.agreements import AgreementStore
-from accord.agreements.store import Refused
+from accord.agreements.store import InvalidContent
 from accord.batching import Overloaded, TimeBudget
 from accord.db import Database, connection_of, is_transient
 from accord.http import idempotency
@@ -85,7 +85,7 @@ class WhatIfs:
         asked_by: str,
         idempotency_request: idempotency.IdempotencyRequest | None,
         encode: Callable[[WhatIf], idempotency.Answer],
-    ) -> idempotency.Done[WhatIf]:
+    ) -> idempotency.IdempotentResult[WhatIf]:
         """Queue it; the version is taken as it reads now.
 
         Raises NoSuchVersion, Overloaded where too many wait, and Problem 409 for one that is older than the checks of this release
@@ -93,7 +93,7 @@ class WhatIfs:
         """
         try:
             stored = await self._store.check_version(question.version)
-        except Refused:
+        except InvalidContent:
             raise Problem(409, "agreement-refused", "Not possible", _REFUSED) from None
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
@@ -115,7 +115,7 @@ class WhatIfs:
                 await what_ifs.add(connection, asked, ENDED_MAX)
                 return await _found(connection, asked.what_if_id)
 
-            return await idempotency.once(unit_of_work, idempotency_request, act, encode)
+            return await idempotency.execute_once(unit_of_work, idempotency_request, act, encode)
 
     async def find(self, what_if_id: UUID) -> tuple[WhatIf, Report | None]:
         """The what-if, and its report where it is done. Raises Problem 404."""
@@ -226,7 +226,7 @@ class WhatIfWorker:
             if what_if is None or is_transient(error):
                 raise
             log.exception("what_if_failed", what_if=str(what_if.what_if_id))
-            why = _REFUSED if isinstance(error, Refused) else f"An error of the service: {type(error).__name__}"
+            why = _REFUSED if isinstance(error, InvalidContent) else f"An error of the service: {type(error).__name__}"
             await self._fail(what_if, why)
         return True
 
@@ -271,10 +271,10 @@ class WhatIfWorker:
 
 
 def _compiled(version: int, content: Mapping[str, object]) -> Rules:
-    """The rules of a content that was asked about. Raises Refused for what was asked before this release and does not pass its checks."""
+    """The rules of a content that was asked about. Raises InvalidContent if it is older than this release and fails its checks."""
     found = check_patterns(content) or check(content)
     if found:
-        raise Refused(found)
+        raise InvalidContent(found)
     definition = Definition.model_validate(content)
     return for_entries(compile_definition(version, definition), definition)
 

@@ -8,7 +8,7 @@ from math import inf
 from pydantic import ValidationError
 
 from accord.terms.criteria import Criteria
-from accord.terms.findings import Finding, pointer, shape
+from accord.terms.findings import Finding, find_shape_errors, pointer
 from qualification.definition.domain.definition import (
     ACTIVITIES_PER_KIND_MAX,
     Definition,
@@ -24,7 +24,7 @@ def check(content: Mapping[str, object]) -> list[Finding]:
     try:
         definition = Definition.model_validate(content)
     except ValidationError as error:
-        return shape(error, content)
+        return find_shape_errors(error, content)
     return [
         *_keys(definition),
         *_gates(definition),

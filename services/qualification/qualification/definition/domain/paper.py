@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from accord.terms.criteria import Criteria, in_words, path_in_words
-from accord.terms.durations import in_words as duration_in_words
+from accord.terms.criteria import Criteria, describe_criteria, describe_path
+from accord.terms.durations import describe_duration
 from accord.terms.paper import Section
 from qualification.definition.domain.definition import Definition, EngagementScoreRule, Stage
 
@@ -80,8 +80,8 @@ _EMPLOYEES = {
 
 def comparison_in_words(leaf: Criteria, definition: Definition) -> str:
     """One comparison as a phrase: `the company has 50 employees or more`."""
-    own = path_in_words(leaf.path, leaf.within)
-    said = in_words(leaf).removeprefix(own)
+    own = describe_path(leaf.path, leaf.within)
+    said = describe_criteria(leaf).removeprefix(own)
     root, _, name = leaf.path.partition(".")
     known = (definition.attributes or {}).get(name) if root == "attributes" else None
     if known is not None and known.words is not None:
@@ -107,7 +107,7 @@ def _origins(definition: Definition, stage: Stage) -> str:
 
 
 def _cool_down(stage: Stage) -> str:
-    after = f"after {duration_in_words(stage.cool_down)}" if stage.cool_down else ""
+    after = f"after {describe_duration(stage.cool_down)}" if stage.cool_down else ""
     if stage.kind == "recycled":
         return f"By itself it comes back only {f'{after}, ' if after else ''}on new activity of its own."
     return f"By itself it goes on only {after}." if after else ""
@@ -137,7 +137,7 @@ def _engagement(rule: EngagementScoreRule) -> tuple[str, ...]:
         rule.activity,
         f"{rule.points:g}",
         "" if rule.max is None else f"{rule.max:g}",
-        duration_in_words(rule.half_life) if rule.half_life else "never",
+        describe_duration(rule.half_life) if rule.half_life else "never",
     )
 
 

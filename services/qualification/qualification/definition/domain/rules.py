@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from accord.contracts.values import Department, StageKind
-from accord.terms.criteria import Compiled, Facts, Question, activity_kind, compile_criteria, in_words
+from accord.terms.criteria import Compiled, Facts, Question, activity_kind, compile_criteria, describe_criteria
 from accord.terms.durations import parse_duration
 from qualification.definition.domain.definition import Definition, Stage
 
@@ -137,7 +137,7 @@ def compile_definition(version: int, definition: Definition) -> Rules:
     fit = definition.scores.fit
     engagement = definition.scores.engagement
     rules_fit = tuple(
-        FitRule(rule.key, compile_criteria(rule.when), rule.points, in_words(rule.when))
+        FitRule(rule.key, compile_criteria(rule.when), rule.points, describe_criteria(rule.when))
         for rule in (fit.rules if fit else ())
     )
     rules_engagement = tuple(

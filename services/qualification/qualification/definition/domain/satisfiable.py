@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import ceil, floor, inf, isfinite
 from typing import TypeVar
 
-from accord.terms.criteria import Criteria, Scalar, in_words
+from accord.terms.criteria import Criteria, Scalar, describe_criteria
 from accord.terms.durations import parse_duration
 
 
@@ -62,7 +62,10 @@ def _why_not_together(parts: Iterable[Criteria], domains: Mapping[str, Domain]) 
         against = [leaf for leaf in denied.get(key, []) if _settles(leaves, leaf)]
         opposites = [opposite for leaf in against if (opposite := _opposite(leaf)) is not None]
         if not _possible([*leaves, *opposites], domains.get(key[0], ANYTHING)):
-            words = [*(in_words(leaf) for leaf in leaves), *(f"not that {in_words(leaf)}" for leaf in against)]
+            words = [
+                *(describe_criteria(leaf) for leaf in leaves),
+                *(f"not that {describe_criteria(leaf)}" for leaf in against),
+            ]
             return "it can never hold that " + " and ".join(words)
     return None
 

@@ -93,7 +93,7 @@ def router(database: Database, books: Books) -> APIRouter:
         def encode(answers: Sequence[decide.Answer]) -> Answer:
             taken = answers[0]
             if isinstance(taken, Refused):
-                raise problem_of(taken)
+                raise to_problem(taken)
             headers = {
                 "ETag": etag_of(taken.revision),
                 "Location": f"/v1/leads/{taken.lead.lead_id}/history",
@@ -143,7 +143,7 @@ def router(database: Database, books: Books) -> APIRouter:
     return routes
 
 
-def problem_of(refusal: Refused, at: str = "") -> Problem:
+def to_problem(refusal: Refused, at: str = "") -> Problem:
     """The error answer for a decision that was refused; `at` is the pointer of its row."""
     stage, allowed = refusal.stage, list(refusal.allowed)
     if isinstance(refusal, NotAllowed):
@@ -212,7 +212,7 @@ def _read(place: int, row: object) -> Proposal | Problem:
 def _result(place: int, answer: decide.Answer) -> Mapping[str, object]:
     if isinstance(answer, Taken):
         return {"status": 201, **decision_answer(answer)}
-    return _refused(problem_of(answer, f"/{place}"))
+    return _refused(to_problem(answer, f"/{place}"))
 
 
 def _refused(problem: Problem) -> Mapping[str, object]:

@@ -11,7 +11,7 @@ from accord.contracts.values import Timestamp
 from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, page_of, place_after
+from accord.http.paging import CursorText, Limit, Page, decode_single_cursor, make_page
 from accord.http.problems import not_found, parameter_error
 from qualification.definition.service import Definitions
 from qualification.lifecycle.api.models import EntryAnswer, LeadAnswer, LeadRow, entry_answer, lead_answer, lead_row
@@ -73,9 +73,9 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         _caller: Caller = require("leads:read"),
     ) -> Page[LeadRow]:
         """Leads in the order of their ids, which is that of their capture; with the scores as they were last published."""
-        asked = Filter(stage, owner, grade, since, place_after(cursor, UUID))
+        asked = Filter(stage, owner, grade, since, decode_single_cursor(cursor, UUID))
         rows = await list_leads(database, asked, limit + 1)
-        items, next_cursor = page_of([lead_row(row) for row in rows], limit, lambda row: row.lead_id)
+        items, next_cursor = make_page([lead_row(row) for row in rows], limit, lambda row: row.lead_id)
         return Page(items=items, next_cursor=next_cursor)
 
     @routes.get(
@@ -120,13 +120,13 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         What was heard late corrects entries: those that stand now have a `position`, others have none and stay to be seen. `entered_at`
         is as reported and may be earlier than that of the entry before. Notes need `personal:read`.
         """
-        after = place_after(cursor, int) or 0
+        after = decode_single_cursor(cursor, int) or 0
         found = await view_history(database, named(lead), after, limit + 1, with_notes="personal:read" in caller.scopes)
         if found is None:
             raise not_found("lead")
         if found[0].erased:
             raise gone()
-        rows, next_cursor = page_of(found[1], limit, lambda row: int(row["sequence"]))
+        rows, next_cursor = make_page(found[1], limit, lambda row: int(row["sequence"]))
         return Page(items=[entry_answer(row) for row in rows], next_cursor=next_cursor)
 
     return routes

@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import Path
 
 from accord.contracts.external_key import external_key
-from accord.http.conditional import no_etag
+from accord.http.conditional import invalid_etag
 from accord.http.problems import MEDIA_TYPE, Problem, validation_error
 
 EXTERNAL = "external:"
@@ -75,5 +75,5 @@ def revision_of(if_match: str | None) -> int | None:
         return None
     found = _ETAG.fullmatch(if_match.strip())
     if found is None:
-        raise no_etag()
+        raise invalid_etag()
     return int(found[1])

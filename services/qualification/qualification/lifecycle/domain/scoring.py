@@ -14,7 +14,7 @@ from math import fsum
 from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Attributes
 from accord.terms.criteria import MISSING, Facts
-from accord.terms.durations import in_words as duration_in_words
+from accord.terms.durations import describe_duration
 from qualification.definition.domain.rules import EngagementRule, FitRule, GradeRule, Rules
 from qualification.lifecycle.domain.lead import NO_ACTIVITIES, Activities, Lead, Scores, microseconds
 
@@ -190,7 +190,7 @@ def _engagement_reason(rule: EngagementRule, activities: Activities, at: int) ->
     count = activities.count(rule.activity, at)
     words = f"{count} x {rule.activity}, {rule.points:g} points each"
     if rule.half_life_us is not None:
-        words += f", halved every {duration_in_words(timedelta(microseconds=rule.half_life_us))}"
+        words += f", halved every {describe_duration(timedelta(microseconds=rule.half_life_us))}"
     if rule.cap is not None:
         words += f", at most {rule.cap:g}"
     return words

@@ -12,7 +12,7 @@ import orjson
 
 from accord.contracts.codec import to_object
 from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
-from accord.db import finite
+from accord.db import clamp_moment
 from qualification.lifecycle.domain.facts import DecisionAccepted, Fields
 
 _ENTRY_COLUMNS = (
@@ -162,7 +162,11 @@ async def page(
     """Stage entries of one lead after a sequence, oldest first, each with the decision that led to it."""
     rows = await connection.fetch(_PAGE, lead_id, after, rows_max, with_notes)
     return [
-        {**row, "entered_at": finite(row["entered_at"]), "from_since": row["from_since"] and finite(row["from_since"])}
+        {
+            **row,
+            "entered_at": clamp_moment(row["entered_at"]),
+            "from_since": row["from_since"] and clamp_moment(row["from_since"]),
+        }
         for row in rows
     ]
 

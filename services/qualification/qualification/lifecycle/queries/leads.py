@@ -12,7 +12,7 @@ import orjson
 from accord.contracts.codec import decode_value, encode_value, from_object, to_object
 from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Money
-from accord.db import bulk, finite, uuid_of
+from accord.db import bulk, clamp_moment, uuid_sql
 from accord.isolation import is_resting, is_stuck
 from qualification import tables
 from qualification.definition.domain.definition import ACTIVITIES_PER_KIND_MAX
@@ -116,7 +116,7 @@ ORDER BY due_at LIMIT $2 FOR UPDATE OF lead SKIP LOCKED
 HELD = f"""
 SELECT unnest($1::text[])
 UNION SELECT lead.merged_into::text
-FROM unnest($1::text[]) AS held (key) JOIN lead ON lead.lead_id = {uuid_of("held.key")} WHERE lead.merged_into IS NOT NULL
+FROM unnest($1::text[]) AS held (key) JOIN lead ON lead.lead_id = {uuid_sql("held.key")} WHERE lead.merged_into IS NOT NULL
 """
 """These keys ($1), and the leads that they were merged into: what is missing of one is missing of the other."""
 
@@ -259,7 +259,7 @@ def _lead(row: asyncpg.Record) -> Lead:
         profile=None if profile is None else decode_value(LeadState, profile),
         intake_sequence=row["intake_sequence"],
         stage=row["stage"],
-        stage_since=row["stage_since"] and finite(row["stage_since"]),
+        stage_since=row["stage_since"] and clamp_moment(row["stage_since"]),
         visits=orjson.loads(row["visits"]),
         owner=row["owner"],
         scores=None if fit is None else Scores(fit, row["engagement"], row["grade"]),
@@ -273,7 +273,7 @@ def _lead(row: asyncpg.Record) -> Lead:
         profile_at=row["profile_at"],
         clock=None
         if row["clock_rank"] is None
-        else LogPosition(finite(row["evaluated_at"]), row["clock_rank"], row["clock_tie"]),
+        else LogPosition(clamp_moment(row["evaluated_at"]), row["clock_rank"], row["clock_tie"]),
         entered_under=row["entered_under"],
         ruled_by=row["ruled_by"],
         due_at=row["due_at"],

@@ -81,7 +81,7 @@ async def take_decisions(
     encode: Encode,
     *,
     of_batch: bool = False,
-) -> idempotency.Done[Sequence[Answer]]:
+) -> idempotency.IdempotentResult[Sequence[Answer]]:
     """Take these decisions in one transaction and save what `encode` makes of the answers under the ticket's key.
 
     What `encode` raises (for a single decision that is refused) rolls the transaction back and leaves the key free.
@@ -92,7 +92,7 @@ async def take_decisions(
         async def act() -> Sequence[Answer]:
             return await decide(unit_of_work, proposals, book, author, of_batch=of_batch)
 
-        return await idempotency.once(unit_of_work, idempotency_request, act, encode)
+        return await idempotency.execute_once(unit_of_work, idempotency_request, act, encode)
 
 
 async def decide(

@@ -14,7 +14,7 @@ from uuid import UUID
 from accord.contracts.topics import INTAKE_EVENTS
 from accord.db import Database, UnitOfWork
 from accord.isolation import process_isolated
-from accord.messaging.watermarks import ChangeGate, Watermarks
+from accord.messaging.watermark_reader import ChangeGate, WatermarkReader
 from accord.workers import Periodic
 from qualification.lifecycle.queries import leads
 from qualification.lifecycle.service.batch import LeadBatch
@@ -25,7 +25,7 @@ EVERY_S = 1.0
 
 
 async def pass_time(
-    database: Database, book: Book, watermarks: Watermarks, leads_max: int = LEADS_PER_ROUND_MAX
+    database: Database, book: Book, watermarks: WatermarkReader, leads_max: int = LEADS_PER_ROUND_MAX
 ) -> int:
     """Do what is due of up to so many leads; how many there were. One of which this raises rests, and the others go on."""
 
@@ -52,7 +52,7 @@ async def pass_time(
     return await process_isolated(database, leads.TIMEKEEPING, leads.IS_DUE, claim, work)
 
 
-def timekeeping(database: Database, books: Books, watermarks: Watermarks) -> Periodic:
+def timekeeping(database: Database, books: Books, watermarks: WatermarkReader) -> Periodic:
     """The worker that does it."""
 
     gate = ChangeGate(watermarks)

@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from accord.db import Database, connection_of, finite
+from accord.db import Database, clamp_moment, connection_of
 from qualification.definition.domain.rules import Rules
 from qualification.definition.service import Definitions
 from qualification.lifecycle.domain.decisions import allowed_decisions
@@ -149,7 +149,7 @@ def list_row(row: asyncpg.Record) -> Row:
         source=row["source"],
         captured_at=row["captured_at"],
         stage=stage,
-        stage_since=row["stage_since"] and finite(row["stage_since"]),
+        stage_since=row["stage_since"] and clamp_moment(row["stage_since"]),
         visit=None if stage is None else orjson.loads(row["visits"])[stage],
         owner=row["owner"],
         fit=row["fit"],

@@ -16,10 +16,10 @@ from accord.http.auth import Caller, require
 from accord.http.conditional import LeadMatch
 from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
+from accord.http.paging import CursorText, Limit, Page, decode_cursor, decode_single_cursor, make_page
 from accord.http.problems import Problem, not_found
 from qualification.definition.service import Definitions
-from qualification.lifecycle.api.decisions import problem_of
+from qualification.lifecycle.api.decisions import to_problem
 from qualification.lifecycle.api.models import LeadRow, WhyLeaf, Wire, Word, lead_row
 from qualification.lifecycle.api.references import ERASED, Reference, etag_of, gone, named, revision_of
 from qualification.lifecycle.domain.decisions import Refused
@@ -187,7 +187,7 @@ def router(database: Database, definitions: Definitions, book: RoutingVersionCac
         except Stranger:
             raise _stranger() from None
         except Refused as refusal:
-            raise problem_of(refusal) from None
+            raise to_problem(refusal) from None
         return done.answer.response()
 
     @routes.get(
@@ -200,13 +200,13 @@ def router(database: Database, definitions: Definitions, book: RoutingVersionCac
         lead: Reference, limit: Limit = 100, cursor: CursorText = None, _caller: Caller = require("leads:read")
     ) -> Page[AssignmentRow]:
         """Each assignment in the order in which it was made, with every rule, comparison and member that was looked at."""
-        after = place_after(cursor, int) or 0
+        after = decode_single_cursor(cursor, int) or 0
         found = await list_assignments(database, named(lead), after, limit + 1)
         if found is None:
             raise not_found("lead")
         if found[0].erased:
             raise gone()
-        rows, next_cursor = page_of(found[1], limit, lambda row: int(row["sequence"]))
+        rows, next_cursor = make_page(found[1], limit, lambda row: int(row["sequence"]))
         return Page(items=[_row(row) for row in rows], next_cursor=next_cursor)
 
     @routes.get("/v1/owners/{name}/leads", summary="A person's leads", operation_id="list_owned_leads")
@@ -216,7 +216,7 @@ def router(database: Database, definitions: Definitions, book: RoutingVersionCac
         """The leads that this person has, open ones first, each part in the order of capture."""
         open_ones, after = decode_cursor(cursor, int, UUID) or (1, _NIL)
         found = await list_owned(database, name, await definitions.in_force(), (bool(open_ones), after), limit + 1)
-        rows, next_cursor = page_of(found, limit, lambda item: (int(item[0]), item[1].lead_id))
+        rows, next_cursor = make_page(found, limit, lambda item: (int(item[0]), item[1].lead_id))
         items = [OwnedRow(**lead_row(row).model_dump(), open=opened) for opened, row in rows]
         return Page(items=items, next_cursor=next_cursor)
 
@@ -252,7 +252,7 @@ def _stranger() -> Problem:
     return Problem(
         422,
         "unknown-owner",
-        "Nobody goes by this name",
+        "Unknown owner",
         f"{message}. Add the person under `people`, or to a pool.",
         errors=[{"pointer": "/owner", "message": message}],
     )

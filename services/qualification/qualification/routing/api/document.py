@@ -13,9 +13,9 @@ from accord.clock import utc_now
 from accord.contracts.values import Attributes, SourceName, Timestamp
 from accord.db import Database
 from accord.http.auth import Caller, require
-from accord.http.conditional import none_match, precondition_failed, required_match
+from accord.http.conditional import is_not_modified, precondition_failed, require_if_match
 from accord.http.openapi import problems
-from accord.http.paging import CursorText, Limit, Page, page_of, place_after
+from accord.http.paging import CursorText, Limit, Page, decode_single_cursor, make_page
 from accord.http.problems import Problem, not_found, validation_error_at
 from accord.terms.criteria import Facts
 from accord.terms.durations import parse_duration
@@ -223,9 +223,9 @@ def _documents(routes: APIRouter, database: Database, definitions: Definitions, 
         limit: Limit = 50, cursor: CursorText = None, _caller: Caller = require("leads:read")
     ) -> Page[RoutingVersionSummary]:
         """The newest first."""
-        before = place_after(cursor, int) or _VERSION_MAX
+        before = decode_single_cursor(cursor, int) or _VERSION_MAX
         rows = await list_versions(database, max(0, min(before, _VERSION_MAX)), limit + 1)
-        kept, next_cursor = page_of(rows, limit, lambda row: int(row["version"]))
+        kept, next_cursor = make_page(rows, limit, lambda row: int(row["version"]))
         return Page(items=[RoutingVersionSummary(**dict(row)) for row in kept], next_cursor=next_cursor)
 
     @routes.get(
@@ -332,8 +332,8 @@ async def _based_on(request: Request, database: Database, if_match: str | None) 
     if if_match is None:
         if await newest_version(database) is None:
             return None
-        required_match(request)
-    etag = required_match(request)
+        require_if_match(request)
+    etag = require_if_match(request)
     number = etag.strip('"')
     if not number.isascii() or not number.isdigit() or len(number) > 9 or etag != _etag(int(number)):
         raise precondition_failed()
@@ -344,7 +344,7 @@ def _found(request: Request, response: Response, found: Version | None) -> Versi
     if found is None:
         raise not_found("routing")
     etag = _etag(found.version)
-    if none_match(request, etag):
+    if is_not_modified(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
     response.headers["ETag"] = etag
     return _version(found)

@@ -10,9 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from accord.contracts.values import MOMENTS_IN_WORDS, Day
 from accord.terms.criteria import Criteria
-from accord.terms.findings import Finding, pointer, shape
+from accord.terms.findings import Finding, find_shape_errors, pointer
 from accord.terms.patterns import check_patterns
-from accord.terms.week import flaws
+from accord.terms.week import find_week_errors
 from qualification.definition.domain.checks import leaves, twice
 from qualification.definition.domain.definition import ACTIVITIES_PER_KIND_MAX
 from qualification.definition.domain.rules import Rules
@@ -31,7 +31,7 @@ def check_routing(content: Mapping[str, object], rules: Rules | None) -> list[Fi
     try:
         document = RoutingDocument.model_validate(content)
     except ValidationError as error:
-        return shape(error, content)
+        return find_shape_errors(error, content)
     return [
         *_stages(document, rules),
         *_calendars(document),
@@ -64,7 +64,7 @@ def _calendars(document: RoutingDocument) -> Iterator[Finding]:
             ZoneInfo(terms.timezone)
         except (KeyError, ValueError, OSError):
             yield Finding(f"{at}/timezone", "is no IANA time zone, such as America/Chicago")
-        yield from (Finding(f"{at}/week{pointer(*way)}", message) for way, message in flaws(terms.week))
+        yield from (Finding(f"{at}/week{pointer(*way)}", message) for way, message in find_week_errors(terms.week))
         yield from _days(f"{at}/closed", terms.closed)
 
 

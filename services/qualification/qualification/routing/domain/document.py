@@ -17,7 +17,7 @@ from pydantic import Field
 from accord.terms.criteria import Compiled, Criteria, activity_kind, compile_criteria
 from accord.terms.document import DocumentPart
 from accord.terms.durations import Duration
-from accord.terms.week import Day, WeekTerms, week_in
+from accord.terms.week import Day, WeekTerms, parse_week
 from qualification.definition.domain.rules import Rules
 from qualification.routing.domain.working_time import WorkingTime
 
@@ -220,7 +220,7 @@ def compile_routing(version: int, document: RoutingDocument) -> Routing:
 
 def _hours(terms: CalendarTerms) -> WorkingTime:
     return WorkingTime(
-        ZoneInfo(terms.timezone), week_in(terms.week), frozenset(date.fromisoformat(day) for day in terms.closed)
+        ZoneInfo(terms.timezone), parse_week(terms.week), frozenset(date.fromisoformat(day) for day in terms.closed)
     )
 
 

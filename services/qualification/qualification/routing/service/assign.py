@@ -58,10 +58,10 @@ async def assign_by_hand(
     author: Author,
     idempotency_request: idempotency.IdempotencyRequest | None,
     encode: Callable[[Given], idempotency.Answer],
-) -> idempotency.Done[Given]:
+) -> idempotency.IdempotentResult[Given]:
     """Give the lead to the person. Raises Stranger, and decisions.Unknown, Gone or Changed; then nothing has changed."""
     async with database.write_transaction() as unit_of_work:
-        return await idempotency.once(
+        return await idempotency.execute_once(
             unit_of_work, idempotency_request, lambda: _give(unit_of_work, routing, rules, wish, author), encode
         )
 

@@ -13,11 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.agreements import CurrentValue
 from accord.agreements.documents import Document
-from accord.agreements.store import Outdated
+from accord.agreements.store import OutdatedVersion
 from accord.db import Database, connection_of
 from accord.terms.criteria import MISSING, Facts
 from accord.terms.findings import Finding
-from accord.terms.patterns import AS_IT_STANDS
+from accord.terms.patterns import SKIP_PATTERN_CHECKS
 from qualification.definition.domain.rules import Rules
 from qualification.lifecycle.domain.lead import Activities, Lead
 from qualification.lifecycle.domain.scoring import LeadFacts, scores
@@ -88,11 +88,11 @@ class RoutingVersionCache:
         self._current.expire()
         return written, True
 
-    async def find_outdated(self) -> list[Outdated]:
+    async def find_outdated(self) -> list[OutdatedVersion]:
         """What this release would refuse of the document in force, looked at by itself."""
         newest = await newest_version(self._database)
         findings = [] if newest is None else await asyncio.to_thread(check_routing, newest.content, None)
-        return [Outdated("routing", newest.version, "active", findings)] if newest and findings else []
+        return [OutdatedVersion("routing", newest.version, "active", findings)] if newest and findings else []
 
     async def _read(self, conn: AsyncConnection | None) -> Routing | None:
         if conn is None:
@@ -108,7 +108,9 @@ class RoutingVersionCache:
 def _compiled(version: Version | None) -> Routing | None:
     if version is None:
         return None
-    return compile_routing(version.version, RoutingDocument.model_validate(version.content, context=AS_IT_STANDS))
+    return compile_routing(
+        version.version, RoutingDocument.model_validate(version.content, context=SKIP_PATTERN_CHECKS)
+    )
 
 
 # --- Reading ---

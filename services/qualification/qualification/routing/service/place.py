@@ -11,7 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
-from accord.db import Database, UnitOfWork, finite
+from accord.db import Database, UnitOfWork, clamp_moment
 from accord.isolation import process_isolated
 from accord.workers import Periodic
 from qualification.definition.domain.rules import Rules
@@ -72,7 +72,7 @@ async def sweep(database: Database, routing: Routing, rules: Rules, leads_max: i
             if row["owner"] is None
             and (
                 routing.entered_within is None
-                or unit_of_work.now - finite(row["stage_since"]) <= routing.entered_within
+                or unit_of_work.now - clamp_moment(row["stage_since"]) <= routing.entered_within
             )
         ]
         await _have_wait(connection, unit_of_work, recent)

@@ -16,10 +16,6 @@ from urllib.parse import parse_qs, urlencode
 
 import httpx
 from standardwebhooks.webhooks import Webhook
-from tests.bench.house import House
-from tests.bench.load import Load
-from tests.bench.meter import Meter
-from tests.bench.report import Figure, median
 
 from intake.hooks.domain.payload_mapping import PayloadMapper
 from intake.hooks.domain.validation import SUBMISSIONS, validate_document
@@ -27,10 +23,14 @@ from intake.hooks.service.body import parse_hook_body
 from intake.sources.domain.adapters import ADAPTERS
 from intake.sources.domain.adapters.base import HookRequest, Submitted
 from intake.sources.domain.mapping import FieldMapping
+from tests.bench.environment import BenchEnvironment
+from tests.bench.load import Load
+from tests.bench.meter import Meter
+from tests.bench.report import Figure, median
 
 ROUNDS = 5
 ROUND_S = 0.8
-LEAST_PER_S = 3_000.0
+PER_S_MIN = 3_000.0
 CONNECTIONS = 64
 LOAD_S = 4.0
 SOURCE = "bench-hook"
@@ -47,21 +47,21 @@ _PERSON = {
 
 @dataclass(frozen=True)
 class _Case:
-    """One tool's call, and how its signature is made: the twin of tools without a library of theirs."""
+    """One tool's call, and how its signature is made: the baseline of tools without a library of theirs."""
 
     tool: str
     secret: str
     use: str
     request: HookRequest
-    twin: Callable[[], object]
+    baseline: Callable[[], object]
 
 
-def webhooks(house: House) -> list[Figure]:
+def webhooks(bench: BenchEnvironment) -> list[Figure]:
     """The figures."""
-    return [*(_proved_and_read(case) for case in _cases()), _taken(house)]
+    return [*(_measure_verification(case) for case in _cases()), _measure_requests(bench)]
 
 
-def _proved_and_read(case: _Case) -> Figure:
+def _measure_verification(case: _Case) -> Figure:
     """From the raw request to a checked submission, nothing cached between two calls."""
     adapter = ADAPTERS[case.tool]
     settings, taking = adapter.settings(), PayloadMapper.build(adapter, FieldMapping(), {})
@@ -78,19 +78,19 @@ def _proved_and_read(case: _Case) -> Figure:
                 if validated.value is None:
                     raise RuntimeError(f"{case.tool}: {validated.errors}")
 
-    rounds: dict[str, list[float]] = {"ours": [], "twin": []}
+    rounds: dict[str, list[float]] = {"ours": [], "baseline": []}
     for _ in range(ROUNDS):
-        for who, act in (("ours", ours), ("twin", case.twin)):
+        for who, act in (("ours", ours), ("baseline", case.baseline)):
             rounds[who].append(_per_cpu_s(act))
     rates = {who: median(found) for who, found in rounds.items()}
     return Figure(
         f"webhook proved and read: {case.tool}",
         "calls/s of a core",
         rates["ours"],
-        rates["twin"],
-        least=LEAST_PER_S,
+        rates["baseline"],
+        least=PER_S_MIN,
         cpu_us={who: 1e6 / rate for who, rate in rates.items()},
-        limit="Python: the mapping and the form of a submission; the twin maps nothing",
+        limit="Python: the mapping and the form of a submission; the baseline maps nothing",
         detail={**rounds, "body_bytes": len(case.request.body)},
     )
 
@@ -105,28 +105,28 @@ def _per_cpu_s(act: Callable[[], object]) -> float:
     return calls / (time.process_time() - began)
 
 
-def _taken(house: House) -> Figure:
+def _measure_requests(bench: BenchEnvironment) -> Figure:
     """Over HTTP until saved: 64 connections post to a hook, and the same to POST /v1/leads."""
-    with house.service("intake", role="api") as service:
-        headers = {"Authorization": f"Bearer {house.keys['ACCORD_ADMIN_KEY']}"}
+    with bench.service("intake", role="api") as service:
+        headers = {"Authorization": f"Bearer {bench.keys['ACCORD_ADMIN_KEY']}"}
         with httpx.Client(base_url=service.url, headers=headers, trust_env=False) as client:
             client.put(f"/v1/sources/{SOURCE}", json={"adapter": "generic"}).raise_for_status()
-        rounds: dict[str, list[dict[str, object]]] = {"ours": [], "twin": []}
-        rates: dict[str, list[float]] = {"ours": [], "twin": []}
-        cpu: dict[str, list[float]] = {"ours": [], "twin": []}
+        rounds: dict[str, list[dict[str, object]]] = {"ours": [], "baseline": []}
+        rates: dict[str, list[float]] = {"ours": [], "baseline": []}
+        cpu: dict[str, list[float]] = {"ours": [], "baseline": []}
         for _ in range(ROUNDS):
-            for who, path in (("ours", f"/v1/hooks/{SOURCE}"), ("twin", "/v1/leads")):
-                house.settle()
+            for who, path in (("ours", f"/v1/hooks/{SOURCE}"), ("baseline", "/v1/leads")):
+                bench.settle()
                 load = Load(
                     service.port,
-                    house.keys["ACCORD_MARKETING_KEY"],
-                    house.next_run(),
+                    bench.keys["ACCORD_MARKETING_KEY"],
+                    bench.next_run(),
                     path=path,
                     connections=CONNECTIONS,
                     seconds=LOAD_S,
                 )
-                meter = Meter((service.pid or 0, house.postgres_pid))
-                measured = house.load(load)
+                meter = Meter((service.pid or 0, bench.postgres_pid))
+                measured = bench.load(load)
                 meter.stop()
                 share = load.seconds / (load.seconds + load.warm_up_s)
                 rates[who].append(measured.rows_per_s)
@@ -141,12 +141,12 @@ def _taken(house: House) -> Figure:
                     }
                 )
     return Figure(
-        "POST /v1/hooks/…, 64 connections (twin: POST /v1/leads)",
+        "POST /v1/hooks/…, 64 connections (baseline: POST /v1/leads)",
         "events/s",
         median(rates["ours"]),
-        median(rates["twin"]),
+        median(rates["baseline"]),
         cpu_us={who: median(found) for who, found in cpu.items()},
-        limit="Python's processor time in intake's process; each event has an idempotency key, the twin's has none",
+        limit="Python's processor time in intake's process; each event has an idempotency key, the baseline's has none",
         detail=dict(rounds),
     )
 
@@ -258,7 +258,7 @@ def _mailchimp() -> _Case:
     body = urlencode(fields).encode()
     secret = "s" * 20
 
-    def twin() -> object:
+    def baseline() -> object:
         return parse_qs(body.decode()) if hmac.compare_digest(secret, "s" * 20) else None
 
-    return _Case("mailchimp", secret, "url", _request(body, {}, path_secret=secret), twin)
+    return _Case("mailchimp", secret, "url", _request(body, {}, path_secret=secret), baseline)

@@ -1,7 +1,7 @@
-"""The plain twins: what a careful engineer writes first. Each is a process of its own, as ours are, over the same tables and with
+"""The plain baselines: what a careful engineer writes first. Each is a process of its own, as ours are, over the same tables and with
 the same rules of the domain, so that only the way of doing it differs. None of this ships.
 
-`python -m tests.bench.twins capture|relay|consume`, configured by the same environment variables as the services.
+`python -m tests.bench.baselines capture|relay|consume`, configured by the same environment variables as the services.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ OFFSETS_EVERY = 100
 KEY_HEADER = "Bearer bench"
 
 
-class TwinOut(BaseModel):
-    """The twin's answer."""
+class BaselineOut(BaseModel):
+    """The baseline's answer."""
 
     submission_id: UUID
     lead_id: UUID
@@ -65,7 +65,7 @@ def capture_app(settings: Settings) -> FastAPI:
     """`POST /v1/leads` as a FastAPI route with a pydantic body, SQLAlchemy and a transaction per request."""
     url = settings.database_url.get_secret_value()
     engine = create_async_engine(url, pool_size=settings.database_pool_size, max_overflow=0, pool_timeout=30)
-    policies = AgreementStore(Database(url, application_name="twin"), POLICY)
+    policies = AgreementStore(Database(url, application_name="baseline"), POLICY)
     outbox = tables.metadata.tables["outbox"]
     app = FastAPI()
     evaluator: Any = None
@@ -76,7 +76,7 @@ def capture_app(settings: Settings) -> FastAPI:
         return found.scalar()
 
     @app.post("/v1/leads", status_code=201)
-    async def submit(submission: Submission, response: Response, authorization: str = Header()) -> TwinOut:
+    async def submit(submission: Submission, response: Response, authorization: str = Header()) -> BaselineOut:
         nonlocal evaluator
         if authorization != KEY_HEADER:
             raise HTTPException(401)
@@ -154,7 +154,7 @@ def capture_app(settings: Settings) -> FastAPI:
                     submission_id=submission_id,
                     lead_id=lead_id,
                     source=submission.source,
-                    caller="twin",
+                    caller="baseline",
                     outcome=outcome,
                     verdict=quality.verdict,
                     quality_score=quality.score,
@@ -167,7 +167,7 @@ def capture_app(settings: Settings) -> FastAPI:
             )
         if outcome == "updated":
             response.status_code = 200
-        return TwinOut(
+        return BaselineOut(
             submission_id=submission_id,
             lead_id=lead_id,
             outcome=outcome,
@@ -191,7 +191,7 @@ async def _in_force(store: AgreementStore) -> Any:
 
 
 def capture(settings: Settings) -> None:
-    """Serve the twin of intake as intake is served: uvloop, httptools, no access log."""
+    """Serve the baseline of intake as intake is served: uvloop, httptools, no access log."""
     uvicorn.run(
         capture_app(settings),
         host=settings.host,
@@ -234,13 +234,13 @@ async def relay(settings: Settings) -> None:
 
 async def consume(settings: Settings) -> None:
     """qualification with a transaction per message: the same inbox, rules and outbox, one event at a time."""
-    database = Database(settings.database_url.get_secret_value(), application_name="twin")
+    database = Database(settings.database_url.get_secret_value(), application_name="baseline")
     books = Books(Definitions(AgreementStore(database, DEFINITION)), following(RoutingVersionCache(database)))
     topic = settings.kafka_topic_prefix + INTAKE_EVENTS
     consumer = AIOKafkaConsumer(
         topic,
         bootstrap_servers=settings.kafka_bootstrap_servers,
-        group_id="twin",
+        group_id="baseline",
         enable_auto_commit=False,
         auto_offset_reset="earliest",
     )
@@ -249,7 +249,7 @@ async def consume(settings: Settings) -> None:
     async for record in consumer:
         event = decode(record.value, record.headers)
         async with database.write_transaction() as unit_of_work:
-            if await inbox.claim(await unit_of_work.connection(), "twin", [event.id], unit_of_work.now):
+            if await inbox.claim(await unit_of_work.connection(), "baseline", [event.id], unit_of_work.now):
                 received = Received(event, INTAKE_EVENTS, record.partition, record.offset)
                 await requalify(unit_of_work, [received], await books.open(unit_of_work.conn))
         seen += 1
@@ -261,7 +261,7 @@ _ASYNC: dict[str, Callable[[Settings], Coroutine[Any, Any, None]]] = {"relay": r
 
 
 def main(name: str) -> None:
-    """Run one twin until it is told to stop."""
+    """Run one baseline until it is told to stop."""
     settings = Settings()
     if name == "capture":
         capture(settings)

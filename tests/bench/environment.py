@@ -1,4 +1,4 @@
-"""PostgreSQL and Kafka for one run of the bench, and the services and twins in it, each a real process. Nothing outlives the run."""
+"""PostgreSQL and Kafka for one run of the bench, and the services and baselines in it, each a real process. Nothing outlives the run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from typing import TypeVar
 
 import httpx
 import psutil
-from tests.bench.load import Load, Measured
 
 from accord_local.demo.client import Client
 from accord_local.demo.play import Callers, sign
@@ -24,13 +23,14 @@ from accord_local.keys import read_env
 from accord_local.processes import ChildProcess, free_ports, log_tail, spawn, wait_for
 from accord_local.services import SERVICES, Service, ServiceSpec
 from accord_local.stack import Stack, StackOptions
+from tests.bench.load import Load, Measured
 
 T = TypeVar("T")
 TEMPLATES = Path(__file__).parents[2] / "deploy" / "agreements"
 READY_S = 60.0
 STOP_S = 12.0
 LOAD_SPARE_S = 60.0
-TWIN_KEY = "bench"
+BASELINE_KEY = "bench"
 SPECS = {spec.name: spec for spec in SERVICES}
 AGREEMENTS = {"intake": "policy", "qualification": "definition", "sla-monitor": "sla", "metrics": "plan"}
 DEFINITION = Path(__file__).parent / "definition.yaml"
@@ -46,28 +46,28 @@ END $$
 """
 
 
-class _Quiet:
+class _QuietReporter:
     def progress(self, what: str, done: int, total: int) -> None:
         """Nobody watches the servers start."""
 
-    def trouble(self, line: str) -> None:
+    def report_problem(self, line: str) -> None:
         print(line, file=sys.stderr)
 
 
-class House:
+class BenchEnvironment:
     """Where the bench happens. A context manager."""
 
-    def __init__(self, *, with_twins: bool = True) -> None:
-        """Without twins, groups that measure in rounds of both sides measure ours alone."""
-        self.sides = ("ours", "twin") if with_twins else ("ours",)
+    def __init__(self, *, with_baselines: bool = True) -> None:
+        """Without baselines, groups that measure in rounds of both sides measure ours alone."""
+        self.sides = ("ours", "baseline") if with_baselines else ("ours",)
         self._dir = Path(tempfile.mkdtemp(prefix="accord-bench-"))
-        self._stack = Stack(StackOptions(self._dir, kafka_port=free_ports(1)[0], services=()), _Quiet())
+        self._stack = Stack(StackOptions(self._dir, kafka_port=free_ports(1)[0], services=()), _QuietReporter())
         self._exit = contextlib.ExitStack()
         self._migrated: set[str] = set()
         self._prefixes: dict[str, str] = {}
         self._runs = 0
 
-    def __enter__(self) -> House:
+    def __enter__(self) -> BenchEnvironment:
         self._exit.callback(shutil.rmtree, self._dir, ignore_errors=True)
         self._exit.callback(self._stack.stop)
         try:
@@ -187,11 +187,11 @@ class House:
             sign(Callers(marketing, sales), f"{service.url}/v1/{kind}", document)
 
     @contextlib.contextmanager
-    def twin(self, name: str, database: str, *, prefix: str = "") -> Iterator[tuple[int, int]]:
-        """A twin of tests/bench/twins.py; gives its port, where it has one, and its pid."""
+    def baseline(self, name: str, database: str, *, prefix: str = "") -> Iterator[tuple[int, int]]:
+        """A baseline of tests/bench/baselines.py; gives its port, where it has one, and its pid."""
         port = free_ports(1)[0]
         settings = {**self._settings(database, prefix), "ACCORD_HOST": "127.0.0.1", "ACCORD_PORT": str(port)}
-        child = self._spawn("tests.bench.twins", name, log=f"twin-{name}", env=settings)
+        child = self._spawn("tests.bench.baselines", name, log=f"baseline-{name}", env=settings)
         try:
             if name == "capture":
                 self._await_port(child, port)
@@ -204,11 +204,11 @@ class House:
             with contextlib.suppress(httpx.TransportError):
                 return httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False).status_code == httpx.codes.OK
             if not child.running:
-                raise RuntimeError(f"a twin has ended: {log_tail(child.log_path or Path(), 5)}")
+                raise RuntimeError(f"a baseline has ended: {log_tail(child.log_path or Path(), 5)}")
             return False
 
         if not wait_for(ready, timeout_s=READY_S, every_s=0.1):
-            raise RuntimeError(f"a twin is not ready after {READY_S:.0f} s")
+            raise RuntimeError(f"a baseline is not ready after {READY_S:.0f} s")
 
     def _spawn(self, module: str, *arguments: str, log: str, env: dict[str, str] | None = None) -> ChildProcess:
         return spawn(

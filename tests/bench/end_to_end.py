@@ -1,4 +1,4 @@
-"""The whole house under load: from a POST to the lead's stage, readable in Kafka; the memory of each service meanwhile; what a
+"""The whole bench under load: from a POST to the lead's stage, readable in Kafka; the memory of each service meanwhile; what a
 lead costs in each process; and the rate at which everything keeps up. It knows HTTP, topics, outboxes and processes alone.
 """
 
@@ -12,14 +12,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
+from accord_local.services import Service
 from tests.bench.backlog import SAMPLE_S, Backlog, open_backlog
-from tests.bench.house import SPECS, House, rss_mib
+from tests.bench.environment import SPECS, BenchEnvironment, rss_mib
 from tests.bench.load import Load, Measured
 from tests.bench.meter import Meter
-from tests.bench.reading import Listener, listened, occurred_at
+from tests.bench.reading import Listener, listen_for, occurred_at
 from tests.bench.report import Figure, median
-
-from accord_local.services import Service
 
 RATE_PER_S = 500.0
 ROUNDS = 4
@@ -48,20 +47,20 @@ _PREFIX = "whole-"
 _TOPIC = f"{_PREFIX}qualification-events"
 
 
-def whole_way(house: House) -> list[Figure]:
+def end_to_end(bench: BenchEnvironment) -> list[Figure]:
     """All four services, each with its own workers, under steady loads of new leads."""
     with ExitStack() as stack:
-        services = {name: stack.enter_context(house.service(name, prefix=_PREFIX)) for name in SPECS}
+        services = {name: stack.enter_context(bench.service(name, prefix=_PREFIX)) for name in SPECS}
         for spec in SPECS.values():
-            house.sql(spec.database, "ANALYZE")
-        house.sql("intake", "TRUNCATE outbox")
-        house.settle()
+            bench.sql(spec.database, "ANALYZE")
+        bench.sql("intake", "TRUNCATE outbox")
+        bench.settle()
         memory = {name: [rss_mib(service)] for name, service in services.items()}
-        pids = [*(service.pid or 0 for service in services.values()), house.postgres_pid]
+        pids = [*(service.pid or 0 for service in services.values()), bench.postgres_pid]
         p50s, p99s, statuses, others = [], [], [], []
         for _ in range(ROUNDS):
             meter = Meter(pids)
-            listener, answered = _listen(house, _make_load(house, services, RATE_PER_S, ROUND_S))
+            listener, answered = _listen(bench, _make_load(bench, services, RATE_PER_S, ROUND_S))
             meter.stop()
             p50s.append(listener.percentile_ms(0.5))
             p99s.append(listener.percentile_ms(0.99))
@@ -80,16 +79,16 @@ def whole_way(house: House) -> list[Figure]:
         return [
             way,
             *(_memory(name, found) for name, found in memory.items()),
-            *asyncio.run(_measure_costs(house, services)),
-            *_measure_sustained(house, services),
+            *asyncio.run(_measure_costs(bench, services)),
+            *_measure_sustained(bench, services),
         ]
 
 
-def _make_load(house: House, services: Mapping[str, Service], rate_per_s: float, seconds: float) -> Load:
+def _make_load(bench: BenchEnvironment, services: Mapping[str, Service], rate_per_s: float, seconds: float) -> Load:
     return Load(
         services["intake"].port,
-        house.keys["ACCORD_MARKETING_KEY"],
-        house.next_run(),
+        bench.keys["ACCORD_MARKETING_KEY"],
+        bench.next_run(),
         rate_per_s=rate_per_s,
         connections=CONNECTIONS,
         seconds=seconds,
@@ -97,8 +96,8 @@ def _make_load(house: House, services: Mapping[str, Service], rate_per_s: float,
     )
 
 
-def _listen(house: House, load: Load) -> tuple[Listener, dict[str, int]]:
-    return asyncio.run(listened(house, load, _TOPIC, Listener("lead.stage_changed.v1", occurred_at)))
+def _listen(bench: BenchEnvironment, load: Load) -> tuple[Listener, dict[str, int]]:
+    return asyncio.run(listen_for(bench, load, _TOPIC, Listener("lead.stage_changed.v1", occurred_at)))
 
 
 def _memory(name: str, found: list[float]) -> Figure:
@@ -117,17 +116,17 @@ def _memory(name: str, found: list[float]) -> Figure:
 # --- What a lead costs ---
 
 
-async def _measure_costs(house: House, services: Mapping[str, Service]) -> list[Figure]:
+async def _measure_costs(bench: BenchEnvironment, services: Mapping[str, Service]) -> list[Figure]:
     """Processor time of a lead in each process, at one moderate rate: what idles is part of it, so the rate is too."""
-    async with open_backlog(house, _PREFIX) as backlog:
+    async with open_backlog(bench, _PREFIX) as backlog:
         await backlog.drain(timeout_s=DRAIN_S_MAX)
-    house.settle()
+    bench.settle()
     pids = {name: service.pid or 0 for name, service in services.items()}
-    pids |= {"PostgreSQL": house.postgres_pid, "Kafka": house.kafka_pid}
-    load = _make_load(house, services, COST_RATE_PER_S, (COST_WINDOWS + 1) * COST_WINDOW_S)
+    pids |= {"PostgreSQL": bench.postgres_pid, "Kafka": bench.kafka_pid}
+    load = _make_load(bench, services, COST_RATE_PER_S, (COST_WINDOWS + 1) * COST_WINDOW_S)
     costs: dict[str, list[float]] = {name: [] for name in pids}
     others: list[float] = []
-    sending = asyncio.create_task(asyncio.to_thread(house.load, load))
+    sending = asyncio.create_task(asyncio.to_thread(bench.load, load))
     await asyncio.sleep(load.warm_up_s + COST_WINDOW_S / 2)
     for _ in range(COST_WINDOWS):
         meters = {name: Meter([pid]) for name, pid in pids.items()}
@@ -168,8 +167,8 @@ class Step:
     growth_per_lead: dict[str, float]
 
 
-def _measure_sustained(house: House, services: Mapping[str, Service]) -> list[Figure]:
-    steps = asyncio.run(_search_rate(house, services))
+def _measure_sustained(bench: BenchEnvironment, services: Mapping[str, Service]) -> list[Figure]:
+    steps = asyncio.run(_search_rate(bench, services))
     kept = [step.rate_per_s for step in steps if not step.behind]
     sustained = max(kept, default=0.0)
     over = min((step for step in steps if step.behind), key=lambda step: step.rate_per_s, default=None)
@@ -183,7 +182,7 @@ def _measure_sustained(house: House, services: Mapping[str, Service]) -> list[Fi
         )
     ]
     if sustained:
-        listener, statuses = _listen(house, _make_load(house, services, sustained / 3, LATENCY_S))
+        listener, statuses = _listen(bench, _make_load(bench, services, sustained / 3, LATENCY_S))
         detail = {"leads_per_s": sustained / 3, "stages": len(listener.latencies_ms), "statuses": statuses}
         figures += [
             Figure(
@@ -197,15 +196,15 @@ def _measure_sustained(house: House, services: Mapping[str, Service]) -> list[Fi
     return figures
 
 
-async def _search_rate(house: House, services: Mapping[str, Service]) -> list[Step]:
+async def _search_rate(bench: BenchEnvironment, services: Mapping[str, Service]) -> list[Step]:
     """Up by a factor until something falls behind, then between the two until they are near each other."""
     steps: list[Step] = []
     low, high, rate = 0.0, math.inf, SEARCH_FIRST_PER_S
-    async with open_backlog(house, _PREFIX) as backlog:
+    async with open_backlog(bench, _PREFIX) as backlog:
         for _ in range(SEARCH_STEPS_MAX):
             await backlog.drain(timeout_s=DRAIN_S_MAX)
-            house.settle()
-            step = await _try_rate(house, services, backlog, rate)
+            bench.settle()
+            step = await _try_rate(bench, services, backlog, rate)
             steps.append(step)
             low, high = (low, rate) if step.behind else (rate, high)
             if low and high / low <= SEARCH_PRECISION:
@@ -215,9 +214,11 @@ async def _search_rate(house: House, services: Mapping[str, Service]) -> list[St
     return steps
 
 
-async def _try_rate(house: House, services: Mapping[str, Service], backlog: Backlog, rate_per_s: float) -> Step:
-    load = _make_load(house, services, rate_per_s, STEP_WARM_UP_S + STEP_S)
-    sending = asyncio.create_task(asyncio.to_thread(house.load, load))
+async def _try_rate(
+    bench: BenchEnvironment, services: Mapping[str, Service], backlog: Backlog, rate_per_s: float
+) -> Step:
+    load = _make_load(bench, services, rate_per_s, STEP_WARM_UP_S + STEP_S)
+    sending = asyncio.create_task(asyncio.to_thread(bench.load, load))
     await asyncio.sleep(load.warm_up_s + STEP_WARM_UP_S)
     began, samples = time.monotonic(), []
     while time.monotonic() < began + STEP_S:
@@ -225,13 +226,13 @@ async def _try_rate(house: House, services: Mapping[str, Service], backlog: Back
         # Kafka is told the positions at intervals, so an even pace would see that saw and not the queue.
         await asyncio.sleep(random.uniform(0.2, 1.0) * SAMPLE_S)
     measured = await sending
-    growth = _reckon_growth(samples, rate_per_s)
+    growth = _compute_growth(samples, rate_per_s)
     p99_ms = measured.percentile_ms(0.99)
-    behind = _find_behind(measured, p99_ms, growth)
+    behind = _find_limits(measured, p99_ms, growth)
     return Step(round(rate_per_s, 1), behind, round(p99_ms, 1), {name: round(one, 3) for name, one in growth.items()})
 
 
-def _reckon_growth(samples: Sequence[tuple[float, Mapping[str, int]]], rate_per_s: float) -> dict[str, float]:
+def _compute_growth(samples: Sequence[tuple[float, Mapping[str, int]]], rate_per_s: float) -> dict[str, float]:
     """By how many a queue grew with each lead: the mean of its last third against that of its first."""
     third = max(1, len(samples) // 3)
     first, last = samples[:third], samples[-third:]
@@ -243,7 +244,7 @@ def _reckon_growth(samples: Sequence[tuple[float, Mapping[str, int]]], rate_per_
     return {name: (after - before) / (rate_per_s * max(passed_s, SAMPLE_S)) for name, (before, after) in means.items()}
 
 
-def _find_behind(measured: Measured, p99_ms: float, growth: Mapping[str, float]) -> str:
+def _find_limits(measured: Measured, p99_ms: float, growth: Mapping[str, float]) -> str:
     refused = {status: count for status, count in measured.statuses.items() if status not in ("200", "201")}
     if refused:
         return f"answers of intake: {refused}"

@@ -89,14 +89,14 @@ class TestServerManager:
         shutil.rmtree(self._data_dir, ignore_errors=True)
 
 
-class KeeperClient:
+class ServerManagerClient:
     """One worker's connection to the keeper of its test run."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
 
     @classmethod
-    def join(cls, directory: Path) -> "KeeperClient":
+    def join(cls, directory: Path) -> "ServerManagerClient":
         """Connect to the keeper that has its socket in `directory`; start one when there is none."""
         socket_path = directory / "keeper.sock"
         with FileLock(directory / "keeper.lock", timeout=ANSWER_TIMEOUT_S):
@@ -108,7 +108,7 @@ class KeeperClient:
                 except OSError:
                     connection.close()
                     socket_path.unlink(missing_ok=True)
-                    command = [sys.executable, "-m", "accord_local.keeper", str(socket_path)]
+                    command = [sys.executable, "-m", "accord_local.server_manager", str(socket_path)]
                     subprocess.run(command, check=True, timeout=ANSWER_TIMEOUT_S, start_new_session=True)
                 else:
                     return cls(connection)

@@ -10,7 +10,7 @@ from accord.agreements.store import Section
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class PaperChange:
     """One place under a heading that reads otherwise: its lines before and now, either of which may be none."""
 
     heading: str
@@ -18,27 +18,27 @@ class Reading:
     now: tuple[str, ...]
 
 
-def readings(old: Sequence[Section], new: Sequence[Section]) -> list[Reading]:
+def diff_papers(old: Sequence[Section], new: Sequence[Section]) -> list[PaperChange]:
     """The places that read otherwise, in the order of the new paper; what went with its whole heading comes last."""
-    known = {section.heading: _lines(section) for section in old}
-    found: list[Reading] = []
+    known = {section.heading: _list_lines(section) for section in old}
+    found: list[PaperChange] = []
     for section in new:
-        found += _of_section(section.heading, known.pop(section.heading, []), _lines(section))
+        found += _diff_section(section.heading, known.pop(section.heading, []), _list_lines(section))
     for heading, lines in known.items():
-        found += _of_section(heading, lines, [])
+        found += _diff_section(heading, lines, [])
     return found
 
 
-def _of_section(heading: str, before: list[str], now: list[str]) -> list[Reading]:
+def _diff_section(heading: str, before: list[str], now: list[str]) -> list[PaperChange]:
     matcher = SequenceMatcher(None, before, now, autojunk=False)
     return [
-        Reading(heading, tuple(before[a:b]), tuple(now[c:d]))
+        PaperChange(heading, tuple(before[a:b]), tuple(now[c:d]))
         for change, a, b, c, d in matcher.get_opcodes()
         if change != "equal"
     ]
 
 
-def _lines(section: Section) -> list[str]:
+def _list_lines(section: Section) -> list[str]:
     """The paragraphs, and each row of the table as a line that names its columns."""
     lines = list(section.paragraphs)
     for row in section.rows:

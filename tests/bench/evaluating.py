@@ -8,10 +8,6 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.bench.events import captured
-from tests.bench.house import DEFINITION, House
-from tests.bench.report import Figure, median
-
 from accord.agreements import documents
 from accord.contracts.intake_events import LeadState
 from qualification.definition.domain.definition import Definition
@@ -19,6 +15,9 @@ from qualification.definition.domain.rules import Rules, compile_definition
 from qualification.lifecycle.domain.lead import Activities, microseconds
 from qualification.lifecycle.domain.scoring import LeadFacts, scores
 from qualification.lifecycle.domain.state_machine import opened
+from tests.bench.environment import DEFINITION, BenchEnvironment
+from tests.bench.events import captured
+from tests.bench.report import Figure, median
 
 ROUNDS = 5
 LEADS = 5_000
@@ -29,17 +28,17 @@ _KINDS = ("page.viewed", "page.viewed", "email.clicked", "form.submitted", "webi
 Known = tuple[LeadState, Activities]
 
 
-def evaluation(_: House) -> list[Figure]:
-    """Leads a second of processor time: ours, compiled once per version, and a twin that reads the document for each lead."""
+def evaluation(_: BenchEnvironment) -> list[Figure]:
+    """Leads a second of processor time: ours, compiled once per version, and a baseline that reads the document for each lead."""
     content = documents.read(DEFINITION.read_bytes(), yaml_text=True).content
     rules = compile_definition(1, Definition.model_validate(content))
     now = datetime.now(UTC)
     leads = _leads(now)
     for lead in leads:
-        _same(judged(lead, rules, now), _read(lead, content, now))
+        _same(evaluate(lead, rules, now), _read(lead, content, now))
     acts: dict[str, Callable[[Known], object]] = {
-        "ours": lambda lead: judged(lead, rules, now),
-        "twin": lambda lead: _read(lead, content, now),
+        "ours": lambda lead: evaluate(lead, rules, now),
+        "baseline": lambda lead: _read(lead, content, now),
     }
     rounds: dict[str, list[float]] = {who: [] for who in acts}
     for _round in range(ROUNDS):
@@ -51,7 +50,7 @@ def evaluation(_: House) -> list[Figure]:
             "evaluation of 20 criteria: facts to scores, grade and gate",
             "leads/s of a core",
             rates["ours"],
-            rates["twin"],
+            rates["baseline"],
             least=150_000,
             cpu_us={who: 1e6 / rate for who, rate in rates.items()},
             limit="calls of Python: some twenty for each lead, and a power for each activity that decays",
@@ -60,7 +59,7 @@ def evaluation(_: House) -> list[Figure]:
     ]
 
 
-def judged(lead: Known, rules: Rules, at: datetime) -> tuple[float, float, str | None, str | None]:
+def evaluate(lead: Known, rules: Rules, at: datetime) -> tuple[float, float, str | None, str | None]:
     """A lead in its first stage, by the functions that every step of the service uses."""
     profile, activities = lead
     made = scores(profile, activities, rules, at)
@@ -95,12 +94,12 @@ def _per_cpu_s(act: Callable[[Known], object], leads: list[Known]) -> float:
     return done / (time.process_time() - began)
 
 
-def _same(ours: tuple[object, ...], twin: tuple[object, ...]) -> None:
-    if ours != twin:
-        raise RuntimeError(f"the twin comes to {twin}, and the service to {ours}")
+def _same(ours: tuple[object, ...], baseline: tuple[object, ...]) -> None:
+    if ours != baseline:
+        raise RuntimeError(f"the baseline comes to {baseline}, and the service to {ours}")
 
 
-# --- The twin: what one writes first, the document as it is read, walked for each lead ---
+# --- The baseline: what one writes first, the document as it is read, walked for each lead ---
 
 
 def _read(lead: Known, content: Mapping[str, Any], at: datetime) -> tuple[float, float, str | None, str | None]:

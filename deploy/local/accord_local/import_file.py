@@ -20,7 +20,7 @@ from rich.table import Table
 from accord_local.errors import LocalError
 
 PIECE_BYTES = 256 * 1024
-LOOK_EVERY_S = 0.25
+POLL_EVERY_S = 0.25
 TIMEOUT_S = 60.0
 RETRIES_MAX = 20
 FORMATS = {
@@ -35,12 +35,12 @@ _ROWS = ("created", "updated", "merged", "unchanged", "quarantined", "rejected",
 _ERRORS_SHOWN = 5
 
 
-class NotImported(LocalError):
+class ImportFailed(LocalError):
     """The import was refused, or failed."""
 
 
 @dataclass(frozen=True)
-class Sending:
+class FileImport:
     """What to send where. `parameters` are those of `POST /v1/imports`."""
 
     file: Path
@@ -51,7 +51,7 @@ class Sending:
     errors: Path | None = None
 
 
-def mapping_of(pairs: Sequence[str]) -> str | None:
+def parse_mapping(pairs: Sequence[str]) -> str | None:
     """The JSON mapping of `COLUMN=FIELD` pairs. The last `=` parts the two, since fields have none. Raises LocalError."""
     mapping: dict[str, str] = {}
     for pair in pairs:
@@ -62,7 +62,7 @@ def mapping_of(pairs: Sequence[str]) -> str | None:
     return json.dumps(mapping) if mapping else None
 
 
-def media_of(file: Path, given: str | None) -> str:
+def detect_media_type(file: Path, given: str | None) -> str:
     """The media type of a file by its name, or as it was given. Raises LocalError for a name that tells nothing."""
     if given is not None:
         return "application/x-ndjson" if given == "ndjson" else "text/csv"
@@ -72,56 +72,56 @@ def media_of(file: Path, given: str | None) -> str:
     return media
 
 
-def send(sending: Sending, console: Console) -> None:
-    """Send the file, follow the import, show the outcome. Raises NotImported if it was refused or did not finish."""
-    loopback = _is_loopback(sending.url)
-    headers = {"Authorization": f"Bearer {sending.key}"}
+def run_import(file_import: FileImport, console: Console) -> None:
+    """Send the file, follow the import, show the outcome. Raises ImportFailed if it was refused or did not finish."""
+    loopback = _is_loopback(file_import.url)
+    headers = {"Authorization": f"Bearer {file_import.key}"}
     with (
-        httpx.Client(base_url=sending.url, headers=headers, timeout=TIMEOUT_S, trust_env=not loopback) as http,
+        httpx.Client(base_url=file_import.url, headers=headers, timeout=TIMEOUT_S, trust_env=not loopback) as http,
         _bars(console) as bars,
     ):
-        import_id = _upload(http, sending, bars)
+        import_id = _upload(http, file_import, bars)
         try:
             found = _follow(http, import_id, bars)
         except KeyboardInterrupt:
             console.print(
-                f"The import goes on without being watched: {sending.url}/v1/imports/{import_id}", highlight=False
+                f"The import goes on without being watched: {file_import.url}/v1/imports/{import_id}", highlight=False
             )
             raise
-    _show(found, console)
+    _print_outcome(found, console)
     if found["rows"]["failed"] + found["rows"]["rejected"]:
-        with httpx.Client(base_url=sending.url, headers=headers, timeout=TIMEOUT_S, trust_env=not loopback) as http:
-            _errors(http, found, sending.errors, console)
+        with httpx.Client(base_url=file_import.url, headers=headers, timeout=TIMEOUT_S, trust_env=not loopback) as http:
+            _save_errors(http, found, file_import.errors, console)
     if found["state"] != "finished":
-        raise NotImported(f"the import was {found['state']}" + (f": {found['error']}" if found["error"] else ""))
+        raise ImportFailed(f"the import was {found['state']}" + (f": {found['error']}" if found["error"] else ""))
 
 
-def _upload(http: httpx.Client, sending: Sending, bars: Progress) -> str:
-    size = sending.file.stat().st_size
+def _upload(http: httpx.Client, file_import: FileImport, bars: Progress) -> str:
+    size = file_import.file.stat().st_size
     task = bars.add_task("sent", total=size, rate="")
-    headers = {"Content-Type": sending.media, "Content-Length": str(size), "Idempotency-Key": str(uuid.uuid4())}
+    headers = {"Content-Type": file_import.media, "Content-Length": str(size), "Idempotency-Key": str(uuid.uuid4())}
     for _ in range(RETRIES_MAX):
         bars.reset(task, total=size)
-        with sending.file.open("rb") as file:
+        with file_import.file.open("rb") as file:
             try:
                 answer = http.post(
                     "/v1/imports",
-                    params=dict(sending.parameters),
+                    params=dict(file_import.parameters),
                     headers=headers,
-                    content=_pieces(file, size, bars, task),
+                    content=_read_pieces(file, size, bars, task),
                 )
             except httpx.TransportError as error:
-                raise NotImported(f"{sending.url} cannot be reached: {type(error).__name__}") from None
+                raise ImportFailed(f"{file_import.url} cannot be reached: {type(error).__name__}") from None
         if answer.status_code not in (429, 503):
             break
         time.sleep(float(answer.headers.get("Retry-After", "1")))
     if answer.status_code != httpx.codes.ACCEPTED:
-        raise NotImported(_refusal(answer))
+        raise ImportFailed(_describe_problem(answer))
     import_id: str = answer.json()["import_id"]
     return import_id
 
 
-def _pieces(file: BinaryIO, size: int, bars: Progress, task: TaskID) -> Iterator[bytes]:
+def _read_pieces(file: BinaryIO, size: int, bars: Progress, task: TaskID) -> Iterator[bytes]:
     """The file, so much of it as it had when its length was told."""
     rest = size
     while rest and (piece := file.read(min(PIECE_BYTES, rest))):
@@ -140,10 +140,10 @@ def _follow(http: httpx.Client, import_id: str, bars: Progress) -> dict[str, Any
         except httpx.TransportError:
             answer, failures = None, failures + 1
         if failures > RETRIES_MAX:
-            raise NotImported(f"import {import_id} can no longer be followed; it goes on without being watched")
+            raise ImportFailed(f"import {import_id} can no longer be followed; it goes on without being watched")
         if answer is not None and not failures:
             if answer.status_code != httpx.codes.OK:
-                raise NotImported(_refusal(answer))
+                raise ImportFailed(_describe_problem(answer))
             found: dict[str, Any] = answer.json()
             words = "rows judged" if found["dry_run"] else "rows taken"
             bars.update(
@@ -155,7 +155,7 @@ def _follow(http: httpx.Client, import_id: str, bars: Progress) -> dict[str, Any
             )
             if found["state"] in ENDED:
                 return found
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(POLL_EVERY_S)
 
 
 def _rate(found: Mapping[str, Any]) -> str:
@@ -175,7 +175,7 @@ def _bars(console: Console) -> Progress:
     )
 
 
-def _refusal(answer: httpx.Response) -> str:
+def _describe_problem(answer: httpx.Response) -> str:
     """A problem document in one line, its places included."""
     try:
         problem = answer.json()
@@ -188,12 +188,12 @@ def _refusal(answer: httpx.Response) -> str:
     return "; ".join(places) or str(problem.get("detail") or problem.get("title") or answer.status_code)
 
 
-def _show(found: Mapping[str, Any], console: Console) -> None:
+def _print_outcome(found: Mapping[str, Any], console: Console) -> None:
     if file := found["file"]:
         read_as = [
             file["format"],
             file["encoding"],
-            *([f"cells parted by {_word(file['delimiter'])}"] if file["delimiter"] else []),
+            *([f"cells parted by {_name_delimiter(file['delimiter'])}"] if file["delimiter"] else []),
         ]
         console.print("Read as " + ", ".join(read_as), highlight=False)
     if (mapping := found["mapping"]) and mapping["columns"]:
@@ -220,11 +220,11 @@ def _show(found: Mapping[str, Any], console: Console) -> None:
     console.print(f"import {found['import_id']}", highlight=False)
 
 
-def _word(delimiter: str) -> str:
+def _name_delimiter(delimiter: str) -> str:
     return {"\t": "tabs", ";": "semicolons", ",": "commas", "|": "bars"}.get(delimiter, delimiter)
 
 
-def _errors(http: httpx.Client, found: Mapping[str, Any], path: Path | None, console: Console) -> None:
+def _save_errors(http: httpx.Client, found: Mapping[str, Any], path: Path | None, console: Console) -> None:
     """Save the rows that were not taken, or say that there are some."""
     if path is None:
         console.print("Rows were not taken; --errors FILE saves them for correction.", highlight=False)
@@ -232,7 +232,7 @@ def _errors(http: httpx.Client, found: Mapping[str, Any], path: Path | None, con
     with http.stream("GET", f"/v1/imports/{found['import_id']}/errors") as answer:
         if answer.status_code != httpx.codes.OK:
             answer.read()
-            raise NotImported(_refusal(answer))
+            raise ImportFailed(_describe_problem(answer))
         with path.open("wb") as file:
             for piece in answer.iter_bytes():
                 file.write(piece)

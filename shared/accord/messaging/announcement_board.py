@@ -37,7 +37,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from accord.contracts.watermarks import Announcement
-from accord.messaging.ports import Partition, Reached
+from accord.messaging.ports import ConsumedWatermarks, Partition
 
 log = structlog.get_logger(__name__)
 
@@ -69,19 +69,19 @@ class AnnouncementBoard:
 
     def add(self, topic: str, lane: int, announcement: Announcement) -> None:
         """Take an announcement in."""
-        heard = self._lanes.setdefault((topic, lane), _Lane())
-        entries = heard.entries
+        lane_state = self._lanes.setdefault((topic, lane), _Lane())
+        entries = lane_state.entries
         if entries and _is_before(announcement.ends, entries[-1].ends):
             if announcement.at <= entries[-1].at:
                 return  # an older one, heard again
-            if heard.doubted_at is None:
-                heard.doubted_at = announcement.at
+            if lane_state.doubted_at is None:
+                lane_state.doubted_at = announcement.at
                 self.doubts += 1
-                log.error("topic_became_shorter", topic=topic, lane=lane)
-            if announcement.at < heard.doubted_at + DOUBTED_FOR:
+                log.error("topic_truncated", topic=topic, lane=lane)
+            if announcement.at < lane_state.doubted_at + DOUBTED_FOR:
                 return
             entries.clear()
-        heard.doubted_at = None
+        lane_state.doubted_at = None
         self.changes += 1
         if len(entries) >= ENTRIES_MAX:
             kept = [entry for number, entry in enumerate(entries) if number % 2 == 0]
@@ -94,7 +94,7 @@ class AnnouncementBoard:
         lanes = self._lanes_of(topic)
         return min((lane.entries[-1].at for lane in lanes), default=None) if lanes is not None else None
 
-    def reached(self, topics: Iterable[str], positions: Mapping[Partition, int]) -> Reached:
+    def reached(self, topics: Iterable[str], positions: Mapping[Partition, int]) -> ConsumedWatermarks:
         """How far a consumer with these positions has read these topics."""
         by_topic: dict[str, datetime] = {}
         held: set[str] = set()
@@ -103,7 +103,7 @@ class AnnouncementBoard:
             if entries is not None:
                 by_topic[topic] = min(entry.at for entry in entries)
                 held.update(*(entry.held for entry in entries))
-        return Reached(by_topic, frozenset(held))
+        return ConsumedWatermarks(by_topic, frozenset(held))
 
     def _reached_entries(self, topic: str, positions: Mapping[Partition, int]) -> list[Announcement] | None:
         own = {partition: offset for partition, offset in positions.items() if partition[0] == topic}

@@ -13,10 +13,18 @@ from accord.clock import utc_now
 from accord.contracts.watermarks import WATERMARKS, InvalidAnnouncement, decode_announcement
 from accord.db import connection_of, is_transient
 from accord.messaging import instruments
+from accord.messaging.announcement_board import AnnouncementBoard
 from accord.messaging.consumer_store import read_progress
 from accord.messaging.polling import poll_until_stopped
-from accord.messaging.ports import EventLog, LogPositionLost, LogReader, LogRecord, Partition, Progress, Reached
-from accord.messaging.watermark import AnnouncementBoard
+from accord.messaging.ports import (
+    ConsumedWatermarks,
+    EventLog,
+    LogPositionLost,
+    LogReader,
+    LogRecord,
+    Partition,
+    Progress,
+)
 from accord.retry import Backoff
 
 log = structlog.get_logger(__name__)
@@ -33,7 +41,7 @@ class ChangeGate:
     """Spares looking for what a watermark brings while none has moved. Other processes move it too, so now and then it opens
     anyway."""
 
-    def __init__(self, watermarks: Watermarks, every_s: float = 5.0) -> None:
+    def __init__(self, watermarks: WatermarkReader, every_s: float = 5.0) -> None:
         self._watermarks = watermarks
         self._every_s = every_s
         self._seen = -1
@@ -54,7 +62,7 @@ class ChangeGate:
         return False
 
 
-class Watermarks:
+class WatermarkReader:
     """Worker. Every process that waits for watermarks reads all of them: the topic holds one record for each lane. Those of
     other topics than it waits for are passed over."""
 
@@ -95,7 +103,7 @@ class Watermarks:
     def problem(self) -> str | None:
         return None
 
-    def moved(self) -> None:
+    def notify_moved(self) -> None:
         """A consumer of this process has moved on."""
         self._moves += 1
 
@@ -112,18 +120,18 @@ class Watermarks:
         """Grows with everything that may have changed how far the topics have been consumed."""
         return self.board.changes + self._moves
 
-    def reached_by(self, positions: Mapping[Partition, int]) -> Reached:
+    def consumed_by(self, positions: Mapping[Partition, int]) -> ConsumedWatermarks:
         """How far a consumer with these positions has come, without what its dead letters hold."""
         return self.board.reached(self.topics, positions)
 
-    async def read(self, conn: AsyncConnection) -> Reached:
+    async def read(self, conn: AsyncConnection) -> ConsumedWatermarks:
         """How far the topics have been consumed, as this transaction sees it."""
         return self.reached(await read_progress(await connection_of(conn), [self.consumer]))
 
-    def reached(self, progress: Progress) -> Reached:
+    def reached(self, progress: Progress) -> ConsumedWatermarks:
         """How far a consumer has come that has made such progress."""
-        reached = self.reached_by(progress.positions)
-        return Reached(reached.topics, reached.held | progress.held, progress.holds_all)
+        reached = self.consumed_by(progress.positions)
+        return ConsumedWatermarks(reached.topics, reached.held | progress.held, progress.holds_all)
 
     async def _read(self, reader: LogReader, stop: asyncio.Event, backoff: Backoff) -> None:
         reader.assign(await reader.beginnings([_PARTITION]))
