@@ -411,4 +411,4 @@ async def test_a_gate_says_what_keeps_a_lead_from_passing_it(stack, mql, auth):
     await decide(stack, auth, mql.lead_id, {"decision": "reject", "reason": "no-timing"})
     view = (await stack.http.get(f"/v1/leads/{mql.lead_id}", headers=auth("reader"))).json()
     assert view["stage"] == "recycled"
-    assert view["gates"][0]["held_back"].startswith("it comes back only on an activity of its own from ")
+    assert view["gates"][0]["blocked_reason"].startswith("it comes back only on an activity of its own from ")

@@ -11,8 +11,8 @@ from uuid_utils.compat import uuid7
 
 from qualification.lifecycle.domain.decisions import NotAllowed
 from qualification.lifecycle.domain.facts import Fields
-from qualification.lifecycle.service.decide import Author, Proposal
-from qualification.lifecycle.service.decide import decide as take
+from qualification.lifecycle.service.decisions import Author, Proposal
+from qualification.lifecycle.service.decisions import decide as take
 
 ACCEPT = {"decision": "accept"}
 REJECT = {"decision": "reject", "reason": "no-timing"}
@@ -145,11 +145,11 @@ async def test_of_two_people_who_decide_at_once_one_wins_and_the_other_reads_whe
 
 
 async def test_who_began_first_and_waited_decides_about_the_lead_as_it_became(stack, mql, auth):
-    book = await stack.open_book()
+    routing_cache = await stack.open_context()
     accept = Proposal(lead=mql.lead_id, decision="accept", reason=None, fields=Fields(), note=None, occurred_at=None)
     async with stack.database.write_transaction() as began_first:
         assert (await asyncio.create_task(decide(stack, auth, mql.lead_id, ACCEPT))).status_code == 201
-        (refusal,) = await take(began_first, [accept], book, Author("slow", "sales"))
+        (refusal,) = await take(began_first, [accept], routing_cache, Author("slow", "sales"))
     assert isinstance(refusal, NotAllowed)
     assert refusal.stage == "sal"
 

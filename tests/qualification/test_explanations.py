@@ -101,7 +101,7 @@ async def test_why_a_lead_is_not_an_mql_to_the_last_comparison(routed, teller, d
     view = await ask(routed, auth, f"/v1/leads/{about.lead_id}", at=day(15).isoformat())
     assert view["stage"] == "inquiry"
     (gate,) = view["gates"]
-    assert (gate["stage"], gate["holds"], gate["held_back"]) == ("mql", False, None)
+    assert (gate["stage"], gate["holds"], gate["blocked_reason"]) == ("mql", False, None)
     assert compared(gate["why"]) == [
         ("attributes.employee_count", "gte", 50, 30, False),
         ("scores.engagement", "gte", 20, 5.0, False),  # 2 clicks of 5 points, each halved after 14 days

@@ -24,8 +24,8 @@ from accord.contracts.values import Money
 from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.rules import Rules, compile_definition
 from qualification.lifecycle.domain.decisions import Refused, allowed_decisions
-from qualification.lifecycle.domain.facts import Decided, Fields, OwnerAssigned
-from qualification.routing.domain.assignment import Asked, State, assign
+from qualification.lifecycle.domain.facts import Decision, Fields, OwnerAssigned
+from qualification.routing.domain.assignment import RoutingInput, RoutingState, assign
 from qualification.routing.domain.document import Routing, RoutingDocument, compile_routing
 from qualification.routing.domain.pointer import Pointer
 from qualification.routing.service.document import facts_of
@@ -172,11 +172,11 @@ class Histories(RuleBasedStateMachine):
     def did(self, number: int, hour: int, kind: str, by: str) -> None:
         self.tell(self.tellers[number].did(kind, self.at(hour), by).model_copy(update={"activity_id": self.id()}))
 
-    @rule(number=lead_numbers, hour=hours, choice=st.integers(0, 20), of_batch=st.booleans())
-    def decided(self, number: int, hour: int, choice: int, of_batch: bool) -> None:
+    @rule(number=lead_numbers, hour=hours, choice=st.integers(0, 20), is_batch=st.booleans())
+    def decided(self, number: int, hour: int, choice: int, is_batch: bool) -> None:
         lead_id = self.survivor(number)
         lead = self.memory.leads.get(lead_id)
-        rules = self.memory.versions.get(lead.ruled_by) if lead and lead.ruled_by else None
+        rules = self.memory.versions.get(lead.applied_version) if lead and lead.applied_version else None
         if lead is None or rules is None:
             return
         words = sorted(rules.decisions) if choice > 10 else allowed_decisions(lead, rules)
@@ -185,21 +185,23 @@ class Histories(RuleBasedStateMachine):
         decision = words[choice % len(words)]
         target = next((stage for stage in rules.stages.values() if decision in stage.opens_by), None)
         reason = next(iter(target.reasons)) if target and target.reasons else None
-        event = Decided(self.id(), decision, "ann", self.at(hour), "sales", reason, WHOLE)
-        before = self.memory.of(lead_id), self.memory.leads[lead_id]
+        event = Decision(self.id(), decision, "ann", self.at(hour), "sales", reason, WHOLE)
+        before = self.memory.events_of(lead_id), self.memory.leads[lead_id]
         try:
-            self.memory.decide(self.now, lead_id, event, of_batch=of_batch)
+            self.memory.decide(self.now, lead_id, event, is_batch=is_batch)
         except Refused:
-            assert (self.memory.of(lead_id), self.memory.leads[lead_id]) == before, "what is refused changes nothing"
+            assert (self.memory.events_of(lead_id), self.memory.leads[lead_id]) == before, (
+                "what is refused changes nothing"
+            )
 
     @rule(number=lead_numbers, hour=hours, days=st.sampled_from([1, 3, 31]))
     def sent_back_and_heard_of_again(self, number: int, hour: int, days: int) -> None:
         """What chance alone would seldom bring about: back to marketing, and new interest after a while."""
         lead = self.memory.leads.get(self.survivor(number))
-        rules = self.memory.versions.get(lead.ruled_by) if lead and lead.ruled_by else None
+        rules = self.memory.versions.get(lead.applied_version) if lead and lead.applied_version else None
         if lead and "recycle" in allowed_decisions(lead, rules):
-            decided = Decided(self.id(), "recycle", "ann", self.at(hour), "sales", "no-timing")
-            self.memory.decide(self.now, lead.lead_id, decided, of_batch=True)
+            decided = Decision(self.id(), "recycle", "ann", self.at(hour), "sales", "no-timing")
+            self.memory.decide(self.now, lead.lead_id, decided, is_batch=True)
             done = self.tellers[number].did("demo.requested", self.at(hour + 24 * days))
             self.tell(done.model_copy(update={"activity_id": self.id()}))
 
@@ -261,14 +263,14 @@ class Histories(RuleBasedStateMachine):
             return
         self.now += timedelta(seconds=1)
         opened = Counter(other.owner for other in self.memory.leads.values() if other.owner is not None)
-        asked = Asked(
+        asked = RoutingInput(
             lead_id=lead.lead_id,
             facts=facts_of(lead, None, rules, self.now),
             owner=lead.owner,
             counted=lead.owner is not None,
             avoid=lead.owner if broken else None,
         )
-        made, state = assign(asked, ROUTING, State(self.pointers, opened), self.now)
+        made, state = assign(asked, ROUTING, RoutingState(self.pointers, opened), self.now)
         self.pointers = state.pointers
         assert made.owner is None or made.owner != asked.avoid
         if made.owner is not None or not broken:  # whom nobody else can be given stays with its owner, without a word
@@ -283,11 +285,11 @@ class Histories(RuleBasedStateMachine):
     @rule(order=st.permutations(range(LEADS)))
     def all_is_told_again(self, order: Sequence[int]) -> None:
         """As after a restart of the topic, when the inbox knows nothing of it any more. Each lead's events keep their order."""
-        before = dict(self.memory.leads), dict(self.memory.logs), list(self.memory.said)
+        before = dict(self.memory.leads), dict(self.memory.logs), list(self.memory.emitted)
         place = {self.tellers[number].lead_id: order[number] for number in range(LEADS)}
         again = sorted(self.told, key=lambda event: place[event.lead_id])
         assert self.memory.tell(self.now, *again) == []
-        assert (self.memory.leads, self.memory.logs, self.memory.said) == before
+        assert (self.memory.leads, self.memory.logs, self.memory.emitted) == before
 
     @rule()
     def definition_activates(self) -> None:
@@ -308,7 +310,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(hour=hours)
     def time_passes(self, hour: int) -> None:
-        self.memory.pass_time(self.now, self.at(hour))
+        self.memory.advance_time(self.now, self.at(hour))
 
     @invariant()
     def what_lives_is_the_fold_of_the_log_from_zero(self) -> None:
@@ -328,9 +330,9 @@ class Histories(RuleBasedStateMachine):
                 lead.profile_at,
                 lead.intake_sequence,
             )
-            assert (found.clock, found.ruled_by, found.definition_version) == (
-                lead.clock,
-                lead.ruled_by,
+            assert (found.position, found.applied_version, found.definition_version) == (
+                lead.position,
+                lead.applied_version,
                 lead.definition_version,
             )
             told = self.memory.entries(lead_id)
@@ -339,7 +341,7 @@ class Histories(RuleBasedStateMachine):
     @invariant()
     def sequences_have_no_gaps(self) -> None:
         for teller in self.tellers:
-            said = self.memory.of(teller.lead_id)
+            said = self.memory.events_of(teller.lead_id)
             assert [event.sequence for event in said] == list(range(1, len(said) + 1))
 
     @invariant()

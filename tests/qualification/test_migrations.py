@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import timedelta
+from importlib import import_module
 
 from tests.tables import differences
 
 from accord.migrations.run import upgrade_sync
 from qualification import tables
 from qualification.main import MIGRATIONS
+
+RENAMED = import_module("qualification.migrations.versions.0009_standard_words").RENAMED
 
 
 def test_tables_equal_migrations(database_url: str) -> None:
@@ -37,6 +40,7 @@ async def test_lead_with_moments_that_are_refused_by_now_is_answered_and_decided
         f"UPDATE lead SET profile = jsonb_set(profile, '{{captured_at}}', '{begin}')",
         f"UPDATE lead SET profile = jsonb_set(profile, '{{attributes,until}}', '{never}')",
         f"UPDATE lead_fact SET fact = jsonb_set(fact, '{{state,captured_at}}', '{begin}') WHERE fact ->> 'kind' = 'profile'",
+        *(f"ALTER TABLE {table} RENAME COLUMN {now} TO {before}" for table, before, now in RENAMED),
         "DROP INDEX lead_waiting_captured_idx",
         "UPDATE alembic_version SET version_num = '0006'",
     )

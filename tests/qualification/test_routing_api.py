@@ -19,13 +19,13 @@ from accord.contracts.intake_events import LeadUnmerged
 from accord.contracts.qualification_events import LeadAssigned
 from accord.contracts.sla_events import ClockBreached, ClockMet
 from accord.messaging.handler import Received
-from qualification.definition.service import Definitions
+from qualification.definition.service import DefinitionVersionCache
 from qualification.lifecycle.domain.history import fold
 from qualification.lifecycle.queries import logs, reevaluations
 from qualification.measure import reevaluation_collector, waiting_collector
-from qualification.routing.service.breaches import take_breaches
-from qualification.routing.service.document import RoutingVersionCache, SaidFacts
-from qualification.routing.service.place import place_waiting, sweep
+from qualification.routing.service.breaches import process_breaches
+from qualification.routing.service.document import GivenFacts, RoutingVersionCache
+from qualification.routing.service.waiting_leads import assign_waiting_leads, sweep
 
 ROUTING: dict[str, Any] = {
     "kind": "routing",
@@ -102,14 +102,14 @@ async def give(stack, auth, lead_id: UUID | str, owner: str, key: str = "sales",
 
 
 async def in_force(stack):
-    return await RoutingVersionCache(stack.database).in_force(), await Definitions(stack.store).in_force()
+    return await RoutingVersionCache(stack.database).in_force(), await DefinitionVersionCache(stack.store).in_force()
 
 
-async def place(stack) -> int:
+async def assign_waiting(stack) -> int:
     routing, rules = await in_force(stack)
     while await sweep(stack.database, routing, rules, 2):
         pass
-    return await place_waiting(stack.database, routing, rules)
+    return await assign_waiting_leads(stack.database, routing, rules)
 
 
 # --- The document ---
@@ -295,10 +295,10 @@ async def test_a_lead_that_is_closed_makes_room(routed, teller, day, auth):
     (event,) = await assigned(routed, second.lead_id)
     assert event.owner is None
     assert event.why.endswith("nobody gets it yet")
-    assert await place(routed) == 0  # nobody there has room, so nobody is asked
+    assert await assign_waiting(routed) == 0  # nobody there has room, so nobody is asked
     body = {"decision": "disqualify", "reason": "not-a-fit"}
     await routed.http.post(f"/v1/leads/{first.lead_id}/decisions", json=body, headers=auth("sales"))
-    assert await place(routed) == 1
+    assert await assign_waiting(routed) == 1
     assert [event.owner for event in await assigned(routed, second.lead_id)] == [None, "ann"]
     assert [row["cause"] for row in await history(routed, auth, second.lead_id)] == ["stage", "waiting"]
     assert await routed.rows("SELECT lead_id FROM waiting_lead") == []
@@ -326,10 +326,10 @@ async def test_operators_see_how_many_leads_wait_for_how_long_and_how_far_a_new_
     assert await measured("accord_reevaluation_version") == 0
     async with routed.database.write_transaction() as unit_of_work:
         connection = await unit_of_work.connection()
-        await reevaluations.open_for(connection, 2, unit_of_work.now)
+        await reevaluations.begin_or_resume(connection, 2, unit_of_work.now)
         await reevaluations.advance(connection, 2, about.lead_id, 7, 5, 3)
     assert await measured("accord_reevaluation_version") == 2
-    assert await measured("accord_reevaluation_looked_at") == 7
+    assert await measured("accord_reevaluation_processed") == 7
     assert await measured("accord_reevaluation_changed") == 3
     assert await measured("accord_reevaluation_running") == 1
 
@@ -340,10 +340,10 @@ async def test_leads_that_wait_are_tried_again_under_a_new_document_and_told_onc
     await put(
         routed, auth, changed(title="Still nobody", people=dict.fromkeys(("ann", "bob", "cho"), NOBODY)), etag='"2"'
     )
-    assert await place(routed) == 1
+    assert await assign_waiting(routed) == 1
     assert [event.owner for event in await assigned(routed, about.lead_id)] == [None]
     await put(routed, auth, etag='"3"')
-    await place(routed)
+    await assign_waiting(routed)
     assert [event.owner for event in await assigned(routed, about.lead_id)] == [None, "ann"]
 
 
@@ -353,10 +353,10 @@ async def test_leads_from_before_the_first_document_are_given_out_too(stack, con
     small = teller()
     await stack.tell(small.captured(day(0), employee_count=10))
     await put(stack, auth)
-    assert await place(stack) == 5
+    assert await assign_waiting(stack) == 5
     assert [await owner_of(stack, about.lead_id) for about in tellers] == ["ann", "bob", "ann", "bob", "ann"]
     assert await owner_of(stack, small.lead_id) is None
-    assert await place(stack) == 0
+    assert await assign_waiting(stack) == 0
 
 
 async def test_imported_history_can_be_left_to_people(routed, teller, day):
@@ -367,7 +367,7 @@ async def test_imported_history_can_be_left_to_people(routed, teller, day):
     )
     about = await mql(routed, teller, day)
     assert await assigned(routed, about.lead_id) == []
-    await place(routed)
+    await assign_waiting(routed)
     assert await owner_of(routed, about.lead_id) is None
 
 
@@ -531,7 +531,7 @@ async def told(stack, *events) -> None:
     received = [Received(Event(uuid7(), "/sla-monitor", event), "sla-events", 0, n) for n, event in enumerate(events)]
     routing, rules = await in_force(stack)
     async with stack.database.write_transaction() as unit_of_work:
-        await take_breaches(unit_of_work, received, routing, rules)
+        await process_breaches(unit_of_work, received, routing, rules)
 
 
 async def test_after_a_breach_somebody_else_has_the_lead_once(routed, teller, day, auth):
@@ -569,7 +569,7 @@ async def test_while_nobody_else_is_there_the_owner_keeps_the_lead_and_it_waits(
     await told(routed, broken)
     assert [event.owner for event in await assigned(routed, about.lead_id)] == ["ann"]
     await put(routed, auth, etag='"2"')
-    await place(routed)
+    await assign_waiting(routed)
     assert [event.owner for event in await assigned(routed, about.lead_id)] == ["ann", "bob"]
     assert (await history(routed, auth, about.lead_id))[-1]["clause"] == "first-touch"
 
@@ -580,7 +580,7 @@ async def test_a_late_answer_ends_the_wait_for_somebody_else(routed, teller, day
     await told(routed, breach(about, "ann", clock_id))
     await told(routed, met(about, "ann", clock_id))
     await put(routed, auth, etag='"2"')
-    await place(routed)
+    await assign_waiting(routed)
     assert await owner_of(routed, about.lead_id) == "ann"
 
 
@@ -626,7 +626,7 @@ async def test_a_fold_of_the_log_gives_the_owner_whatever_has_happened(routed, t
 
 
 async def folded_owner(stack, lead_id: UUID) -> str | None:
-    known = await Definitions(stack.store).known()
+    known = await DefinitionVersionCache(stack.store).get_versions()
     async with stack.database.write_transaction() as unit_of_work:
         loaded = await logs.load(await unit_of_work.connection(), [lead_id], {})
     return fold(lead_id, loaded.logs, known.versions).lead.owner
@@ -639,9 +639,9 @@ async def test_document_with_a_pattern_from_before_re2_goes_on_and_is_reported(s
     written = "UPDATE routing SET content = jsonb_set(content, '{rules,0,when,value}', $1::jsonb)"
     async with stack.database.write_transaction() as unit_of_work:
         await (await unit_of_work.connection()).execute(written, '"[a-w&&[^q]]eb"')
-    book = RoutingVersionCache(stack.database)
-    routing = await book.in_force()
+    routing_cache = RoutingVersionCache(stack.database)
+    routing = await routing_cache.in_force()
     (first, *_) = routing.rules
-    assert [first.when.holds(SaidFacts({"source": source})) for source in ("website", "fair")] == [True, False]
-    (outdated,) = await book.find_outdated()
+    assert [first.when.holds(GivenFacts({"source": source})) for source in ("website", "fair")] == [True, False]
+    (outdated,) = await routing_cache.find_outdated()
     assert (outdated.kind, outdated.version, outdated.findings[0].pointer) == ("routing", 1, "/rules/0/when/value")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from rich.console import Console
-from tests.qualification.test_routing_api import place
+from tests.qualification.test_routing_api import assign_waiting
 
 from accord.agreements.documents import read
 from accord_local.demo.play import routing_document
@@ -52,7 +52,7 @@ async def test_the_demo_gives_open_leads_to_people_and_shows_them_and_those_that
     assert check_routing(document, template_rules) == []
     put = await stack.http.put("/v1/routing", json=document, headers=auth("admin"))
     assert put.status_code == 201, put.text
-    while await place(stack):
+    while await assign_waiting(stack):
         pass
     rows = await stack.rows("SELECT owner, count(*) FROM lead WHERE stage = 'mql' GROUP BY owner")
     found = {row[0]: row[1] for row in rows}

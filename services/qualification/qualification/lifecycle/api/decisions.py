@@ -22,10 +22,23 @@ from qualification.lifecycle.api.models import (
     decision_answer,
 )
 from qualification.lifecycle.api.references import ERASED, Reference, etag_of, gone, named, parse_reference, revision_of
-from qualification.lifecycle.domain.decisions import Changed, Gone, NotAllowed, Redefined, Refused, Unfit, Unknown
-from qualification.lifecycle.service import decide
-from qualification.lifecycle.service.book import Books
-from qualification.lifecycle.service.decide import Author, Proposal, Taken, take_decisions
+from qualification.lifecycle.domain.decisions import (
+    DefinitionChanged,
+    InvalidDecision,
+    LeadModified,
+    LeadNotFound,
+    LeadWasErased,
+    NotAllowed,
+    Refused,
+)
+from qualification.lifecycle.service.decisions import (
+    Author,
+    DecisionOutcome,
+    DecisionResult,
+    Proposal,
+    record_decisions,
+)
+from qualification.lifecycle.service.evaluation_context import EvaluationContexts
 
 _DECISION: dict[str, Any] = {
     "decision": "win",
@@ -57,7 +70,7 @@ _ROWS: list[dict[str, Any]] = [
 _ROW = TypeAdapter(DecisionRow)
 
 
-def router(database: Database, books: Books) -> APIRouter:
+def router(database: Database, contexts: EvaluationContexts) -> APIRouter:
     """The routes over one database and the books of what leads are judged by."""
     routes = APIRouter(tags=["decisions"])
 
@@ -90,19 +103,19 @@ def router(database: Database, books: Books) -> APIRouter:
         """
         proposal = body.proposal(named(lead), revision_of(if_match))
 
-        def encode(answers: Sequence[decide.Answer]) -> Answer:
-            taken = answers[0]
-            if isinstance(taken, Refused):
-                raise problem_of(taken)
+        def encode(answers: Sequence[DecisionOutcome]) -> Answer:
+            result = answers[0]
+            if isinstance(result, Refused):
+                raise problem_of(result)
             headers = {
-                "ETag": etag_of(taken.revision),
-                "Location": f"/v1/leads/{taken.lead.lead_id}/history",
+                "ETag": etag_of(result.revision),
+                "Location": f"/v1/leads/{result.lead.lead_id}/history",
             }
-            return Answer(201, _json(decision_answer(taken)), headers, subject=taken.lead.lead_id)
+            return Answer(201, _json(decision_answer(result)), headers, subject=result.lead.lead_id)
 
         author = Author(caller.name, caller.department)
         return (
-            await take_decisions(database, books, [proposal], author, idempotency_request, encode)
+            await record_decisions(database, contexts, [proposal], author, idempotency_request, encode)
         ).answer.response()
 
     @routes.post(
@@ -127,7 +140,7 @@ def router(database: Database, books: Books) -> APIRouter:
         rows = _rows(await request.body())
         read = [_read(place, row) for place, row in enumerate(rows)]
 
-        def encode(answers: Sequence[decide.Answer]) -> Answer:
+        def encode(answers: Sequence[DecisionOutcome]) -> Answer:
             left = iter(answers)
             results = [
                 _refused(row) if isinstance(row, Problem) else _result(place, next(left))
@@ -137,8 +150,10 @@ def router(database: Database, books: Books) -> APIRouter:
 
         proposals = [row for row in read if isinstance(row, Proposal)]
         author = Author(caller.name, caller.department)
-        taken = await take_decisions(database, books, proposals, author, idempotency_request, encode, of_batch=True)
-        return taken.answer.response()
+        result = await record_decisions(
+            database, contexts, proposals, author, idempotency_request, encode, is_batch=True
+        )
+        return result.answer.response()
 
     return routes
 
@@ -155,7 +170,7 @@ def problem_of(refusal: Refused, at: str = "") -> Problem:
             stage=stage,
             allowed_decisions=allowed,
         )
-    if isinstance(refusal, Unfit):
+    if isinstance(refusal, InvalidDecision):
         errors = [{"pointer": at + pointer, "message": message} for pointer, message in refusal.errors]
         return Problem(
             422,
@@ -166,9 +181,9 @@ def problem_of(refusal: Refused, at: str = "") -> Problem:
             stage=stage,
             allowed_decisions=allowed,
         )
-    if isinstance(refusal, Changed):
+    if isinstance(refusal, LeadModified):
         return precondition_failed(etag_of(refusal.revision), stage=stage, allowed_decisions=allowed)
-    if isinstance(refusal, Redefined):
+    if isinstance(refusal, DefinitionChanged):
         return Problem(
             409,
             "definition-changed",
@@ -178,9 +193,9 @@ def problem_of(refusal: Refused, at: str = "") -> Problem:
             allowed_decisions=allowed,
             definition_version=refusal.version,
         )
-    if isinstance(refusal, Gone):
+    if isinstance(refusal, LeadWasErased):
         return gone()
-    if isinstance(refusal, Unknown):
+    if isinstance(refusal, LeadNotFound):
         return not_found("lead")
     raise AssertionError(f"{type(refusal).__name__} has no answer")
 
@@ -209,8 +224,8 @@ def _read(place: int, row: object) -> Proposal | Problem:
     return parsed.proposal(reference)
 
 
-def _result(place: int, answer: decide.Answer) -> Mapping[str, object]:
-    if isinstance(answer, Taken):
+def _result(place: int, answer: DecisionOutcome) -> Mapping[str, object]:
+    if isinstance(answer, DecisionResult):
         return {"status": 201, **decision_answer(answer)}
     return _refused(problem_of(answer, f"/{place}"))
 

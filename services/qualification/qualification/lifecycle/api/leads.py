@@ -13,11 +13,11 @@ from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, page_of, place_after
 from accord.http.problems import not_found, parameter_error
-from qualification.definition.service import Definitions
+from qualification.definition.service import DefinitionVersionCache
 from qualification.lifecycle.api.models import EntryAnswer, LeadAnswer, LeadRow, entry_answer, lead_answer, lead_row
 from qualification.lifecycle.api.references import ERASED, Reference, etag_of, gone, named
 from qualification.lifecycle.queries.listing import Filter
-from qualification.lifecycle.service.view import LeadView, list_leads, view_history, view_lead, view_past
+from qualification.lifecycle.service.views import LeadView, list_leads, view_history, view_lead, view_lead_at
 
 _LEAD: dict[str, Any] = {
     "lead_id": "0198c0de-0000-7000-8000-000000000001",
@@ -58,7 +58,7 @@ _LEAD: dict[str, Any] = {
 Word = Annotated[str | None, Query(min_length=1, max_length=100)]
 
 
-def router(database: Database, definitions: Definitions) -> APIRouter:
+def router(database: Database, definitions: DefinitionVersionCache) -> APIRouter:
     """The routes over one database and the definition in force."""
     routes = APIRouter(tags=["leads"])
 
@@ -73,8 +73,8 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         _caller: Caller = require("leads:read"),
     ) -> Page[LeadRow]:
         """Leads in the order of their ids, which is that of their capture; with the scores as they were last published."""
-        asked = Filter(stage, owner, grade, since, place_after(cursor, UUID))
-        rows = await list_leads(database, asked, limit + 1)
+        filters = Filter(stage, owner, grade, since, place_after(cursor, UUID))
+        rows = await list_leads(database, filters, limit + 1)
         items, next_cursor = page_of([lead_row(row) for row in rows], limit, lambda row: row.lead_id)
         return Page(items=items, next_cursor=next_cursor)
 
@@ -132,7 +132,7 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
     return routes
 
 
-async def _view(database: Database, definitions: Definitions, lead: str, at: datetime | None) -> LeadView:
+async def _view(database: Database, definitions: DefinitionVersionCache, lead: str, at: datetime | None) -> LeadView:
     """The lead as it is, or as it was. Raises Problem 404, 410, 422."""
     now = utc_now()
     if at is None:
@@ -140,7 +140,7 @@ async def _view(database: Database, definitions: Definitions, lead: str, at: dat
     elif at > now:
         raise parameter_error("at", "must not be in the future")
     else:
-        view = await view_past(database, named(lead), definitions, at)
+        view = await view_lead_at(database, named(lead), definitions, at)
     if view is None:
         raise not_found("lead")
     if view.lead.erased:

@@ -21,8 +21,8 @@ from accord.contracts.values import Day, Department, Money, StageKind, Timestamp
 from accord.http.problems import ProblemDocument
 from qualification.lifecycle.api.references import DESCRIPTION, REFERENCE_CHARS_MAX, parse_reference
 from qualification.lifecycle.domain.facts import Fields
-from qualification.lifecycle.service.decide import Proposal, Taken
-from qualification.lifecycle.service.view import LeadView, Row
+from qualification.lifecycle.service.decisions import DecisionResult, Proposal
+from qualification.lifecycle.service.views import LeadView, ListedLead
 
 NOTE_CHARS_MAX = 2000
 ROWS_MAX = 1000
@@ -156,7 +156,7 @@ class GateAnswer(BaseModel):
 
     stage: str
     holds: bool
-    held_back: str | None = Field(
+    blocked_reason: str | None = Field(
         default=None,
         description="In words, what keeps the lead from passing whatever the criteria say: its stage, a cool-down.",
     )
@@ -260,15 +260,15 @@ class BatchAnswer(BaseModel):
     results: list[TakenRow | RefusedRow]
 
 
-def decision_answer(taken: Taken) -> dict[str, object]:
+def decision_answer(result: DecisionResult) -> dict[str, object]:
     """The members of a DecisionAnswer, ready for JSON."""
-    entered, lead = taken.entered, taken.lead
+    entered, lead = result.entered, result.lead
     return {
         "lead_id": str(lead.lead_id),
-        "merged_lead_id": None if taken.asked == lead.lead_id else str(taken.asked),
-        "decision_id": str(taken.decided.decision_id),
-        "decision": taken.decided.decision,
-        "reason": taken.decided.reason,
+        "merged_lead_id": None if result.requested_lead_id == lead.lead_id else str(result.requested_lead_id),
+        "decision_id": str(result.decision.decision_id),
+        "decision": result.decision.decision,
+        "reason": result.decision.reason,
         "stage": entered.stage,
         "from": entered.from_stage,
         "stage_now": lead.stage,
@@ -276,7 +276,7 @@ def decision_answer(taken: Taken) -> dict[str, object]:
         "occurred_at": entered.occurred_at,
         "recorded_at": entered.recorded_at,
         "definition_version": entered.definition_version,
-        "allowed_decisions": taken.allowed,
+        "allowed_decisions": result.allowed,
     }
 
 
@@ -304,7 +304,7 @@ def lead_answer(view: LeadView) -> LeadAnswer:
             GateAnswer(
                 stage=gate.stage,
                 holds=gate.holds,
-                held_back=gate.held_back,
+                blocked_reason=gate.blocked_reason,
                 why=[
                     WhyLeaf(
                         path=leaf.path,
@@ -321,13 +321,14 @@ def lead_answer(view: LeadView) -> LeadAnswer:
             for gate in view.gates
         ],
         score=[
-            ScoreAnswer(rule=line.rule, score=line.score, points=line.points, reason=line.reason) for line in view.lines
+            ScoreAnswer(rule=line.rule, score=line.score, points=line.points, reason=line.reason)
+            for line in view.score_lines
         ],
         as_of=view.at,
     )
 
 
-def lead_row(row: Row) -> LeadRow:
+def lead_row(row: ListedLead) -> LeadRow:
     """A lead of a list."""
     return LeadRow.model_validate(row, from_attributes=True)
 

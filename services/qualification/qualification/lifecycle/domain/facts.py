@@ -40,7 +40,7 @@ class ProfileChanged:
     state: LeadState
 
     @property
-    def place(self) -> LogPosition:
+    def position(self) -> LogPosition:
         return LogPosition(self.at, PROFILE, UUID(int=self.sequence))
 
 
@@ -54,7 +54,7 @@ class ActivityOccurred:
     by: Party
 
     @property
-    def place(self) -> LogPosition:
+    def position(self) -> LogPosition:
         return LogPosition(self.at, ACTIVITY, self.activity_id)
 
 
@@ -82,7 +82,7 @@ NO_FIELDS = Fields()
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
+class Decision:
     """A person or the CRM decided. `occurred_at` is in UTC."""
 
     decision_id: UUID
@@ -99,13 +99,13 @@ class DecisionAccepted:
     """A decision that was accepted, and where it led under the version by which it was judged. It stands whatever else is heard."""
 
     at: datetime
-    decided: Decided
+    decision: Decision
     stage: str
     version: int
 
     @property
-    def place(self) -> LogPosition:
-        return LogPosition(self.at, DECISION, self.decided.decision_id)
+    def position(self) -> LogPosition:
+        return LogPosition(self.at, DECISION, self.decision.decision_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class OwnerAssigned:
     owner: str | None
 
     @property
-    def place(self) -> LogPosition:
+    def position(self) -> LogPosition:
         return LogPosition(self.at, ASSIGNMENT, self.assignment_id)
 
 
@@ -132,7 +132,7 @@ class MergeApplied:
     state: LeadState
 
     @property
-    def place(self) -> LogPosition:
+    def position(self) -> LogPosition:
         return LogPosition(self.at, MERGE, self.merge_id)
 
 
@@ -144,7 +144,7 @@ class VersionApplied:
     version: int
 
     @property
-    def place(self) -> LogPosition:
+    def position(self) -> LogPosition:
         return LogPosition(self.at, VERSION, UUID(int=self.version))
 
 

@@ -48,7 +48,7 @@ _DECISION_COLUMNS = (
     "department",
     "fields",
     "definition_version",
-    "placed_at",
+    "effective_at",
 )
 
 _NOTE = """
@@ -85,7 +85,7 @@ class Note:
     text: str
 
 
-async def append(
+async def insert(
     connection: asyncpg.Connection,
     entries: Sequence[LeadStageChanged],
     decisions: Sequence[tuple[LeadDecided, DecisionAccepted]],
@@ -130,11 +130,11 @@ async def append(
                 decision.recorded_at,
                 decision.actor,
                 decision.department,
-                _fields_json(stood.decided.fields),
+                _fields_json(accepted.decision.fields),
                 decision.definition_version,
-                stood.at,
+                accepted.at,
             )
-            for decision, stood in decisions
+            for decision, accepted in decisions
         ]
         await connection.copy_records_to_table("decision", records=taken, columns=_DECISION_COLUMNS)
     if notes:
@@ -146,7 +146,7 @@ async def append(
         )
 
 
-async def forget(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
+async def erase(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
     """Drop what was written about erased persons, also under leads that were merged into theirs: notes and answers.
 
     Entries, decisions and amounts stay as counts.
@@ -155,7 +155,7 @@ async def forget(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> No
         await connection.execute(statement, lead_ids)
 
 
-async def page(
+async def fetch_page(
     connection: asyncpg.Connection, lead_id: UUID, after: int, rows_max: int, *, with_notes: bool
 ) -> list[dict[str, Any]]:
     """Stage entries of one lead after a sequence, oldest first, each with the decision that led to it."""

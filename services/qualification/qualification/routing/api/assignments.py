@@ -18,17 +18,24 @@ from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
 from accord.http.problems import Problem, not_found
-from qualification.definition.service import Definitions
+from qualification.definition.service import DefinitionVersionCache
 from qualification.lifecycle.api.decisions import problem_of
 from qualification.lifecycle.api.models import LeadRow, WhyLeaf, Wire, Word, lead_row
 from qualification.lifecycle.api.references import ERASED, Reference, etag_of, gone, named, revision_of
 from qualification.lifecycle.domain.decisions import Refused
-from qualification.lifecycle.service.decide import Author
+from qualification.lifecycle.service.decisions import Author
 from qualification.routing.domain.assignment import Assignment, How
 from qualification.routing.domain.document import Method
-from qualification.routing.service.assign import Given, Stranger, Wish, assign_by_hand, list_assignments, list_owned
+from qualification.routing.service.assignment import Cause, explanation_json
 from qualification.routing.service.document import RoutingVersionCache
-from qualification.routing.service.give import Cause, explained
+from qualification.routing.service.manual_assignment import (
+    OwnerChange,
+    OwnerChangeResult,
+    UnknownOwner,
+    assign_by_hand,
+    list_assignments,
+    list_owned,
+)
 
 _ASSIGNMENT: dict[str, Any] = {"owner": "ann", "reason": "territory"}
 
@@ -150,7 +157,7 @@ class OwnedRow(LeadRow):
     open: bool
 
 
-def router(database: Database, definitions: Definitions, book: RoutingVersionCache) -> APIRouter:
+def router(database: Database, definitions: DefinitionVersionCache, routing_cache: RoutingVersionCache) -> APIRouter:
     """The routes over one database, the definition and the routing in force."""
     routes = APIRouter(tags=["routing"])
 
@@ -179,13 +186,13 @@ def router(database: Database, definitions: Definitions, book: RoutingVersionCac
         The owner must be somebody whom the routing document names, under `people` or in a pool; without a document any handle
         goes. A lead that was merged is followed to its survivor, whose id is answered.
         """
-        wish = Wish(named(lead), body.owner, body.reason, revision_of(if_match))
+        change = OwnerChange(named(lead), body.owner, body.reason, revision_of(if_match))
         author = Author(caller.name, caller.department)
-        routing, rules = await book.in_force(), await definitions.in_force()
+        routing, rules = await routing_cache.in_force(), await definitions.in_force()
         try:
-            done = await assign_by_hand(database, routing, rules, wish, author, idempotency_request, _given)
-        except Stranger:
-            raise _stranger() from None
+            done = await assign_by_hand(database, routing, rules, change, author, idempotency_request, _encode)
+        except UnknownOwner:
+            raise _unknown_owner() from None
         except Refused as refusal:
             raise problem_of(refusal) from None
         return done.answer.response()
@@ -225,7 +232,7 @@ def router(database: Database, definitions: Definitions, book: RoutingVersionCac
 
 def explanation_of(made: Assignment) -> ExplanationAnswer:
     """Why, of an assignment that was just thought through."""
-    return ExplanationAnswer.model_validate(orjson.loads(explained(made)))
+    return ExplanationAnswer.model_validate(orjson.loads(explanation_json(made)))
 
 
 def _row(row: asyncpg.Record) -> AssignmentRow:
@@ -234,20 +241,20 @@ def _row(row: asyncpg.Record) -> AssignmentRow:
     return AssignmentRow(**plain, explanation=None if stored is None else ExplanationAnswer.model_validate_json(stored))
 
 
-def _given(given: Given) -> Answer:
+def _encode(result: OwnerChangeResult) -> Answer:
     body = {
-        "lead_id": str(given.lead_id),
-        "owner": given.owner,
-        "previous_owner": given.previous_owner,
-        "changed": given.changed,
-        "occurred_at": given.at,
+        "lead_id": str(result.lead_id),
+        "owner": result.owner,
+        "previous_owner": result.previous_owner,
+        "changed": result.changed,
+        "occurred_at": result.at,
     }
-    headers = {"ETag": etag_of(given.revision), "Location": f"/v1/leads/{given.lead_id}/assignments"}
+    headers = {"ETag": etag_of(result.revision), "Location": f"/v1/leads/{result.lead_id}/assignments"}
     content = orjson.dumps(body, option=orjson.OPT_UTC_Z)
-    return Answer(201 if given.changed else 200, content, headers, subject=given.lead_id)
+    return Answer(201 if result.changed else 200, content, headers, subject=result.lead_id)
 
 
-def _stranger() -> Problem:
+def _unknown_owner() -> Problem:
     message = "Is nobody whom the routing document names"
     return Problem(
         422,

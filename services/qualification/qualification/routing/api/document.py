@@ -21,7 +21,7 @@ from accord.terms.criteria import Facts
 from accord.terms.durations import parse_duration
 from accord.terms.findings import Finding
 from qualification.definition.domain.rules import Rules
-from qualification.definition.service import Definitions
+from qualification.definition.service import DefinitionVersionCache
 from qualification.lifecycle.api.models import Wire
 from qualification.routing.api.assignments import ExplanationAnswer, MemberAnswer, explanation_of
 from qualification.routing.domain.assignment import Assignment
@@ -30,13 +30,13 @@ from qualification.routing.domain.document import Method, Routing, RoutingDocume
 from qualification.routing.queries.document import Version
 from qualification.routing.service.document import (
     WAITING_COUNTED_MAX,
+    GivenFacts,
     InvalidDocument,
     RoutingVersionCache,
-    SaidFacts,
     VersionConflict,
+    get_newest_version,
+    get_version,
     list_versions,
-    newest_version,
-    one_version,
     preview_facts,
     preview_lead,
     view_pools,
@@ -112,7 +112,7 @@ class PoolStates(BaseModel):
 _Kind = Annotated[str, StringConstraints(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")]
 
 
-class SaidLead(Wire):
+class GivenLead(Wire):
     """A lead that is made up: what is left out is missing, counts of activities are 0."""
 
     attributes: Annotated[Attributes, Field(max_length=200)] = Field(default_factory=dict)
@@ -141,14 +141,14 @@ class SaidLead(Wire):
             "scores.engagement": self.engagement,
             "age": _age(self.age),
         }
-        return SaidFacts(values)
+        return GivenFacts(values)
 
 
 class PreviewRequest(Wire):
     """Which lead, and by which document: exactly one of `lead_id` and `facts`; `routing` is a document to try, else the one in force."""
 
     lead_id: UUID | None = None
-    facts: SaidLead | None = None
+    facts: GivenLead | None = None
     routing: dict[str, JsonValue] | None = None
 
 
@@ -162,15 +162,17 @@ class PreviewAnswer(BaseModel):
     explanation: ExplanationAnswer
 
 
-def router(database: Database, definitions: Definitions, book: RoutingVersionCache) -> APIRouter:
+def router(database: Database, definitions: DefinitionVersionCache, routing_cache: RoutingVersionCache) -> APIRouter:
     """The routes over one database, the definition and the routing in force."""
     routes = APIRouter(tags=["routing"])
-    _documents(routes, database, definitions, book)
-    _asking(routes, database, definitions, book)
+    _documents(routes, database, definitions, routing_cache)
+    _asking(routes, database, definitions, routing_cache)
     return routes
 
 
-def _documents(routes: APIRouter, database: Database, definitions: Definitions, book: RoutingVersionCache) -> None:
+def _documents(
+    routes: APIRouter, database: Database, definitions: DefinitionVersionCache, routing_cache: RoutingVersionCache
+) -> None:
     @routes.get(
         "/v1/routing",
         summary="The routing in force",
@@ -180,7 +182,7 @@ def _documents(routes: APIRouter, database: Database, definitions: Definitions, 
     )
     async def newest(request: Request, response: Response, _caller: Caller = require("leads:read")) -> Any:
         """Who gets which lead. 404 while nobody has written it; then leads have no owner but by hand."""
-        return _found(request, response, await newest_version(database))
+        return _found(request, response, await get_newest_version(database))
 
     @routes.put(
         "/v1/routing",
@@ -209,7 +211,7 @@ def _documents(routes: APIRouter, database: Database, definitions: Definitions, 
         document = await read_document(request)
         based_on = await _based_on(request, database, if_match)
         try:
-            written, new = await book.write(document, await definitions.in_force(), based_on, caller.name)
+            written, new = await routing_cache.write(document, await definitions.in_force(), based_on, caller.name)
         except InvalidDocument as wrong:
             raise refused(wrong) from None
         except VersionConflict as stale:
@@ -239,10 +241,12 @@ def _documents(routes: APIRouter, database: Database, definitions: Definitions, 
         request: Request, response: Response, version: VersionNumber, _caller: Caller = require("leads:read")
     ) -> Any:
         """As it was written."""
-        return _found(request, response, await one_version(database, version))
+        return _found(request, response, await get_version(database, version))
 
 
-def _asking(routes: APIRouter, database: Database, definitions: Definitions, book: RoutingVersionCache) -> None:
+def _asking(
+    routes: APIRouter, database: Database, definitions: DefinitionVersionCache, routing_cache: RoutingVersionCache
+) -> None:
     @routes.get(
         "/v1/routing/pools",
         summary="How the pools stand",
@@ -251,16 +255,18 @@ def _asking(routes: APIRouter, database: Database, definitions: Definitions, boo
     )
     async def pools(_caller: Caller = require("leads:read")) -> PoolStates:
         """Each member's current weight and open leads, who could be given a lead at this moment, and why the others could not."""
-        routing, now = await book.in_force(), utc_now()
+        routing, now = await routing_cache.in_force(), utc_now()
         if routing is None:
             raise not_found("routing")
         found = await view_pools(database, routing, await definitions.in_force(), now)
         states = [
             PoolState(
-                pool=view.looked.pool,
-                method=view.looked.method,
-                fallback=view.looked.fallback,
-                members=[MemberAnswer.model_validate(member, from_attributes=True) for member in view.looked.members],
+                pool=view.evaluation.pool,
+                method=view.evaluation.method,
+                fallback=view.evaluation.fallback,
+                members=[
+                    MemberAnswer.model_validate(member, from_attributes=True) for member in view.evaluation.members
+                ],
                 waiting=view.waiting,
             )
             for view in found
@@ -284,7 +290,7 @@ def _asking(routes: APIRouter, database: Database, definitions: Definitions, boo
         if (body.lead_id is None) == (body.facts is None):
             raise validation_error_at("", "Must have exactly one of lead_id and facts")
         rules = await definitions.in_force()
-        routing = await _tried(body.routing, rules) if body.routing is not None else await book.in_force()
+        routing = await _tried(body.routing, rules) if body.routing is not None else await routing_cache.in_force()
         if routing is None:
             raise not_found("routing")
         if body.facts is not None:
@@ -330,7 +336,7 @@ def refused(wrong: InvalidDocument, at: str = "") -> Problem:
 async def _based_on(request: Request, database: Database, if_match: str | None) -> int | None:
     """The version in If-Match; None for the first. Raises Problem 412 and 428."""
     if if_match is None:
-        if await newest_version(database) is None:
+        if await get_newest_version(database) is None:
             return None
         required_match(request)
     etag = required_match(request)

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.db import UnitOfWork
 from qualification.definition.domain.rules import Rules
-from qualification.definition.service import Definitions
+from qualification.definition.service import DefinitionVersionCache
 from qualification.lifecycle.domain.lead import Lead
 
 
@@ -26,38 +26,38 @@ class Changes:
     erased: Collection[UUID]
 
 
-Then = Callable[[UnitOfWork, Changes, Rules | None], Awaitable[None]]
+AfterSave = Callable[[UnitOfWork, Changes, Rules | None], Awaitable[None]]
 """Done once the leads of a unit of work are written, in it and under the version in force."""
 
-Ready = Callable[[AsyncConnection | None], Awaitable[Then]]
+PrepareAfterSave = Callable[[AsyncConnection | None], Awaitable[AfterSave]]
 """Looks up what `Then` needs, so that it need not within the unit of work. Whoever holds a transaction gives its connection."""
 
 
 @dataclass(frozen=True, slots=True)
-class Book:
+class EvaluationContext:
     """The version in force, None while there is none, and every version by which a lead may be judged."""
 
     in_force: Rules | None
     versions: Mapping[int, Rules]
     kinds: frozenset[str]
     """The kinds of activity that any of the versions asks for."""
-    know: Callable[[Iterable[int], AsyncConnection], Awaitable[None]]
+    load_versions: Callable[[Iterable[int], AsyncConnection], Awaitable[None]]
     """Sees to it that these versions are there; asked within a unit of work, and given its connection."""
-    then: Then
+    after_save: AfterSave
 
     def rules_of(self, lead: Lead) -> Rules | None:
         """The version that a lead is judged by, or would enter by."""
-        return self.in_force if lead.ruled_by is None else self.versions[lead.ruled_by]
+        return self.in_force if lead.applied_version is None else self.versions[lead.applied_version]
 
 
-class Books:
+class EvaluationContexts:
     """Opens a book for each unit of work."""
 
-    def __init__(self, definitions: Definitions, ready: Ready) -> None:
+    def __init__(self, definitions: DefinitionVersionCache, prepare: PrepareAfterSave) -> None:
         self._definitions = definitions
-        self._ready = ready
+        self._prepare = prepare
 
-    async def open(self, conn: AsyncConnection | None = None) -> Book:
+    async def open(self, conn: AsyncConnection | None = None) -> EvaluationContext:
         """The book of this moment. Whoever holds a transaction gives its connection: looking may take one of its own otherwise."""
-        known = await self._definitions.known(conn)
-        return Book(*known, self._definitions.know, await self._ready(conn))
+        known = await self._definitions.get_versions(conn)
+        return EvaluationContext(*known, self._definitions.load_versions, await self._prepare(conn))

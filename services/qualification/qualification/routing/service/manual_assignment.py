@@ -12,20 +12,20 @@ import asyncpg
 from accord.db import Database, UnitOfWork, connection_of
 from accord.http import idempotency
 from qualification.definition.domain.rules import Rules
-from qualification.lifecycle.domain.decisions import Changed, Gone, Unknown, allowed_decisions
+from qualification.lifecycle.domain.decisions import LeadModified, LeadNotFound, LeadWasErased, allowed_decisions
 from qualification.lifecycle.domain.lead import Lead
 from qualification.lifecycle.queries import external_keys, leads
-from qualification.lifecycle.service.decide import Author
-from qualification.lifecycle.service.view import Row, list_row
+from qualification.lifecycle.service.decisions import Author
+from qualification.lifecycle.service.views import ListedLead, build_listed_lead
 from qualification.routing.domain.document import Routing, open_stages
 from qualification.routing.queries import assignments
-from qualification.routing.service.give import Told, tell
+from qualification.routing.service.assignment import FixedAssignment, record_assignments
 
 WHY_BY_HAND = "by hand"
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class OwnerChange:
     """A person wants a lead to go to somebody. `lead` is an id or the digest of an external id; `revision` as in Proposal."""
 
     lead: UUID | str
@@ -34,12 +34,12 @@ class Wish:
     revision: int | None = None
 
 
-class Stranger(Exception):
+class UnknownOwner(Exception):
     """The routing document names no such person."""
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class OwnerChangeResult:
     """What came of a wish. Where the person had the lead already, nothing was recorded and `changed` is false."""
 
     lead_id: UUID
@@ -54,77 +54,84 @@ async def assign_by_hand(
     database: Database,
     routing: Routing | None,
     rules: Rules | None,
-    wish: Wish,
+    change: OwnerChange,
     author: Author,
     idempotency_request: idempotency.IdempotencyRequest | None,
-    encode: Callable[[Given], idempotency.Answer],
-) -> idempotency.Done[Given]:
+    encode: Callable[[OwnerChangeResult], idempotency.Answer],
+) -> idempotency.Done[OwnerChangeResult]:
     """Give the lead to the person. Raises Stranger, and decisions.Unknown, Gone or Changed; then nothing has changed."""
     async with database.write_transaction() as unit_of_work:
         return await idempotency.once(
-            unit_of_work, idempotency_request, lambda: _give(unit_of_work, routing, rules, wish, author), encode
+            unit_of_work,
+            idempotency_request,
+            lambda: _change_owner(unit_of_work, routing, rules, change, author),
+            encode,
         )
 
 
-async def _give(
-    unit_of_work: UnitOfWork, routing: Routing | None, rules: Rules | None, wish: Wish, author: Author
-) -> Given:
-    if routing is not None and wish.owner not in routing.people:
-        raise Stranger(wish.owner)
-    lead = await _locked(unit_of_work, wish, rules)
-    given = Given(lead.lead_id, wish.owner, lead.owner, lead.owner != wish.owner, lead.revision, unit_of_work.now)
-    if not given.changed:
-        return given
-    told = Told(lead, wish.owner, "person", WHY_BY_HAND, actor=author.name, reason=wish.reason)
-    await tell(unit_of_work, [told], revised=True)
-    return Given(lead.lead_id, wish.owner, lead.owner, True, lead.revision + 1, unit_of_work.now)
+async def _change_owner(
+    unit_of_work: UnitOfWork, routing: Routing | None, rules: Rules | None, change: OwnerChange, author: Author
+) -> OwnerChangeResult:
+    if routing is not None and change.owner not in routing.people:
+        raise UnknownOwner(change.owner)
+    lead = await _lock_lead(unit_of_work, change, rules)
+    result = OwnerChangeResult(
+        lead.lead_id, change.owner, lead.owner, lead.owner != change.owner, lead.revision, unit_of_work.now
+    )
+    if not result.changed:
+        return result
+    fixed = FixedAssignment(lead, change.owner, "person", WHY_BY_HAND, actor=author.name, reason=change.reason)
+    await record_assignments(unit_of_work, [fixed], bump_revision=True)
+    return OwnerChangeResult(lead.lead_id, change.owner, lead.owner, True, lead.revision + 1, unit_of_work.now)
 
 
-async def _locked(unit_of_work: UnitOfWork, wish: Wish, rules: Rules | None) -> Lead:
+async def _lock_lead(unit_of_work: UnitOfWork, change: OwnerChange, rules: Rules | None) -> Lead:
     connection = await unit_of_work.connection()
-    lead_id = await external_keys.named(connection, wish.lead)
+    lead_id = await external_keys.resolve(connection, change.lead)
     if lead_id is None:
-        raise Unknown("no lead is known by this external id")
+        raise LeadNotFound("no lead is known by this external id")
     locked = await leads.lock(connection, [lead_id], rules.kinds if rules else ())
     lead = locked[lead_id]
     while lead.merged_into is not None:
         lead = locked[lead.merged_into]
     if lead.erased:
-        raise Gone("the lead was erased")
+        raise LeadWasErased("the lead was erased")
     if lead.profile is None:
-        raise Unknown("no such lead has entered")
-    if wish.revision is not None and wish.revision != lead.revision:
-        raise Changed(lead.revision, lead.stage, allowed_decisions(lead, rules))
+        raise LeadNotFound("no such lead has entered")
+    if change.revision is not None and change.revision != lead.revision:
+        raise LeadModified(lead.revision, lead.stage, allowed_decisions(lead, rules))
     return lead
 
 
 async def list_assignments(
-    database: Database, named: UUID | str, after: int, rows_max: int
+    database: Database, reference: UUID | str, after: int, rows_max: int
 ) -> tuple[Lead, list[asyncpg.Record]] | None:
     """The lead, its survivor where it was merged, and its assignments after a sequence. None if there is no such lead."""
     async with database.read_transaction() as conn:
         connection = await connection_of(conn)
-        lead_id = await external_keys.named(connection, named)
+        lead_id = await external_keys.resolve(connection, reference)
         lead = await leads.read(connection, lead_id, ()) if lead_id is not None else None
         if lead is None or (lead.profile is None and not lead.erased):
             return None
-        return lead, await assignments.page(connection, lead.lead_id, after, rows_max)
+        return lead, await assignments.fetch_page(connection, lead.lead_id, after, rows_max)
 
 
 async def list_owned(
     database: Database, owner: str, rules: Rules | None, after: tuple[bool, UUID], rows_max: int
-) -> list[tuple[bool, Row]]:
+) -> list[tuple[bool, ListedLead]]:
     """The next leads of a person, open ones first; each with whether it is open. `after` is such a pair."""
     stages = sorted(open_stages(rules)) if rules else []
-    opened, place = after
-    found: list[tuple[bool, Row]] = []
+    opened, after_id = after
+    found: list[tuple[bool, ListedLead]] = []
     async with database.read_transaction() as conn:
         connection = await connection_of(conn)
         if opened:
-            rows = await assignments.owned(connection, owner, stages, place, rows_max, opened=True)
-            found = [(True, list_row(row)) for row in rows]
-            place = UUID(int=0)
+            rows = await assignments.fetch_owned(connection, owner, stages, after_id, rows_max, opened=True)
+            found = [(True, build_listed_lead(row)) for row in rows]
+            after_id = UUID(int=0)
         if len(found) < rows_max:
-            rows = await assignments.owned(connection, owner, stages, place, rows_max - len(found), opened=False)
-            found += [(False, list_row(row)) for row in rows]
+            rows = await assignments.fetch_owned(
+                connection, owner, stages, after_id, rows_max - len(found), opened=False
+            )
+            found += [(False, build_listed_lead(row)) for row in rows]
     return found

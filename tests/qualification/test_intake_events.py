@@ -17,12 +17,12 @@ from accord.contracts.external_key import external_key
 from accord.contracts.intake_events import LeadRejected, LeadState, LeadUnmerged
 from accord.contracts.qualification_events import LeadScored, LeadStageChanged
 from accord.contracts.values import Campaign, Money
-from qualification.lifecycle.domain.history import standing
+from qualification.lifecycle.domain.history import effective_entries
 from qualification.lifecycle.domain.lead import Activities, Lead, microseconds
 from qualification.lifecycle.queries import leads
-from qualification.lifecycle.service.due import pass_time
-from qualification.lifecycle.service.enter import enter_waiting
-from qualification.lifecycle.service.reevaluate import progress, reevaluate_some
+from qualification.lifecycle.service.entry import enter_waiting_leads
+from qualification.lifecycle.service.reevaluation import get_progress, reevaluate_leads
+from qualification.lifecycle.service.time_triggers import advance_time
 
 
 async def stored(stack, lead_id: UUID) -> Lead:
@@ -77,7 +77,7 @@ def test_a_profile_is_read_as_it_was_written_though_it_is_not_checked_again(tell
         quality_score=1.0,
     )
     for state in (bare, whole):
-        read = leads.state_of(state.model_dump_json())
+        read = leads.parse_state(state.model_dump_json())
         assert read == state
         assert read.__dict__.keys() == LeadState.model_fields.keys()
 
@@ -99,8 +99,8 @@ async def test_without_a_definition_leads_wait_and_then_enter_at_their_true_time
     await stack.tell(*[about.did("demo.requested", day(4)) for about in tellers])
     assert await stack.said() == []
     await stack.agree(content)
-    book = await stack.open_book()
-    rounds = [await enter_waiting(stack.database, book, 3) for _ in range(4)]
+    context = await stack.open_context()
+    rounds = [await enter_waiting_leads(stack.database, context, 3) for _ in range(4)]
     assert rounds == [3, 3, 1, 0]
     for about in tellers:
         entries = [event for event in await stack.said(about.lead_id) if isinstance(event, LeadStageChanged)]
@@ -139,7 +139,7 @@ async def test_a_merge_moves_activities_and_keys_and_redirects_what_comes_later(
     assert survivor.stage == "mql"
     assert survivor.profile is not None
     assert survivor.profile.attributes == {"employee_count": 250}
-    assert [len(survivor.activities.of(kind)) for kind in ("email.clicked", "demo.requested")] == [1, 1]
+    assert [len(survivor.activities.moments_of(kind)) for kind in ("email.clicked", "demo.requested")] == [1, 1]
     rows = await stack.rows("SELECT DISTINCT lead_id, recorded_for FROM activity")
     assert {(row.lead_id, row.recorded_for) for row in rows} == {(ours.lead_id, theirs.lead_id)}
     assert [row.lead_id for row in await stack.rows("SELECT lead_id FROM external_key")] == [ours.lead_id]
@@ -166,7 +166,7 @@ async def test_merges_that_follow_each_other_end_at_one_lead(stack, content, tel
     for about in (second, third):
         assert (await stored(stack, about.lead_id)).merged_into == first.lead_id
     await stack.tell(third.did("email.clicked", day(4)))
-    assert len((await stored(stack, first.lead_id)).activities.of("email.clicked")) == 2
+    assert len((await stored(stack, first.lead_id)).activities.moments_of("email.clicked")) == 2
 
 
 async def test_a_merge_and_what_came_before_it_may_be_in_one_batch(stack, content, teller, day):
@@ -237,25 +237,25 @@ async def test_only_activities_that_are_asked_for_are_loaded(stack, teller, day,
     await stack.tell(about.captured(day(0)), about.did("email.clicked", day(1)), about.did("page.viewed", day(1)))
     async with stack.database.write_transaction() as unit_of_work:
         lead = (await leads.lock(await unit_of_work.connection(), [about.lead_id], kinds))[about.lead_id]
-    assert len(lead.activities.of("email.clicked")) == len(kinds)
-    assert lead.activities.of("page.viewed") == ()
+    assert len(lead.activities.moments_of("email.clicked")) == len(kinds)
+    assert lead.activities.moments_of("page.viewed") == ()
 
 
 async def test_what_time_brings_comes_once_everything_before_it_was_read_and_only_then(stack, content, teller, day):
     await stack.agree(content)
     about = teller()
     await stack.tell(about.captured(day(0), employee_count=250), about.did("demo.requested", day(0)))
-    book = await stack.open_book()
+    context = await stack.open_context()
     said = len(await stack.said())
     watermarks = FixedWatermarks()
-    assert await pass_time(stack.database, book, watermarks) == 0
+    assert await advance_time(stack.database, context, watermarks) == 0
     watermarks.reached = {"intake-events": day(10)}
-    await pass_time(stack.database, book, watermarks)
+    await advance_time(stack.database, context, watermarks)
     assert len(await stack.said()) == said
     watermarks.reached = {"intake-events": day(60)}
-    assert await pass_time(stack.database, book, watermarks) == 1
+    assert await advance_time(stack.database, context, watermarks) == 1
     assert [event.grade for event in (await stack.said())[said:]] == ["C4"]
-    assert await pass_time(stack.database, book, watermarks) == 0
+    assert await advance_time(stack.database, context, watermarks) == 0
 
 
 async def test_what_is_heard_late_is_put_into_its_place_and_said_as_a_correction(stack, content, teller, day):
@@ -273,7 +273,10 @@ async def test_what_is_heard_late_is_put_into_its_place_and_said_as_a_correction
     assert (lead.stage, lead.visits, lead.sequence) == ("inquiry", {"inquiry": 1}, len(await stack.said()))
     await stack.tell(about.updated(day(1.5), employee_count=300))
     said = [event for event in await stack.said() if isinstance(event, LeadStageChanged)]
-    assert [(event.stage, event.occurred_at) for event in standing(said)] == [("inquiry", day(0)), ("mql", day(2))]
+    assert [(event.stage, event.occurred_at) for event in effective_entries(said)] == [
+        ("inquiry", day(0)),
+        ("mql", day(2)),
+    ]
 
 
 async def test_a_merge_that_is_taken_back_gives_both_leads_back_their_own(stack, content, teller, day):
@@ -305,11 +308,11 @@ async def test_a_merge_that_is_taken_back_gives_both_leads_back_their_own(stack,
     survivor, restored = await stored(stack, ours.lead_id), await stored(stack, theirs.lead_id)
     assert (survivor.stage, survivor.activities) == ("inquiry", Activities())
     assert (restored.stage, restored.stage_since, restored.merged_into) == ("mql", day(4), None)
-    assert [len(restored.activities.of(kind)) for kind in ("email.clicked", "demo.requested")] == [2, 1]
+    assert [len(restored.activities.moments_of(kind)) for kind in ("email.clicked", "demo.requested")] == [2, 1]
     assert (await stored(stack, third.lead_id)).merged_into == theirs.lead_id
     assert restored.profile == theirs.state(employee_count=250)
     await stack.tell(theirs.did("email.clicked", day(7)))
-    assert len((await stored(stack, theirs.lead_id)).activities.of("email.clicked")) == 3
+    assert len((await stored(stack, theirs.lead_id)).activities.moments_of("email.clicked")) == 3
 
 
 async def test_leads_on_their_way_are_judged_by_a_new_version_and_won_ones_are_left_alone(
@@ -327,16 +330,16 @@ async def test_leads_on_their_way_are_judged_by_a_new_version_and_won_ones_are_l
         )
         connection = await unit_of_work.connection()
         await connection.execute("UPDATE lead SET stage = 'won' WHERE lead_id = $1", tellers[0].lead_id)
-    book = await stack.open_book()
-    assert [await reevaluate_some(stack.database, book, 3) for _ in range(4)] == [True, True, False, False]
+    context = await stack.open_context()
+    assert [await reevaluate_leads(stack.database, context, 3) for _ in range(4)] == [True, True, False, False]
     for about in tellers[1:]:
         entry = [event for event in await stack.said(about.lead_id) if isinstance(event, LeadStageChanged)][-1]
         assert (entry.stage, entry.cause, entry.definition_version) == ("mql", "definition", 2)
-        assert entry.occurred_at == book.in_force.since
-        assert (await stored(stack, about.lead_id)).ruled_by == 2
-    assert (await stored(stack, tellers[0].lead_id)).ruled_by == 1
-    done = await progress(stack.database)
-    assert (done.version, done.leads, done.looked_at, done.judged, done.changed) == (2, 7, 7, 6, 6)
+        assert entry.occurred_at == context.in_force.since
+        assert (await stored(stack, about.lead_id)).applied_version == 2
+    assert (await stored(stack, tellers[0].lead_id)).applied_version == 1
+    done = await get_progress(stack.database)
+    assert (done.version, done.leads, done.processed, done.evaluated, done.changed) == (2, 7, 7, 6, 6)
     assert done.done_at is not None
     answered = (await stack.http.get("/v1/definition/reevaluation", headers=auth("reader"))).json()
     assert (answered["version"], answered["state"], answered["changed"]) == (2, "done", 6)

@@ -15,10 +15,16 @@ from uuid_utils.compat import uuid7
 from accord.contracts.intake_events import LeadUnmerged
 from accord.contracts.qualification_events import LeadDecided, LeadScored, LeadStageChanged, OpportunityUpdated
 from accord.contracts.values import Money
-from qualification.lifecycle.domain.decisions import Gone, NotAllowed, Unfit, Unknown, allowed_decisions
-from qualification.lifecycle.domain.facts import Decided, Fields
+from qualification.lifecycle.domain.decisions import (
+    InvalidDecision,
+    LeadNotFound,
+    LeadWasErased,
+    NotAllowed,
+    allowed_decisions,
+)
+from qualification.lifecycle.domain.facts import Decision, Fields
+from qualification.lifecycle.domain.gates import explain_gates
 from qualification.lifecycle.domain.lead import Lead, Scores
-from qualification.lifecycle.domain.progress import explain_gates
 
 AMOUNT = Money(amount=Decimal("1200.50"), currency="USD")
 BANT = Fields(answers={"budget": True, "authority": "director", "need": True, "timing": "q3"})
@@ -30,13 +36,13 @@ MEMORIES: dict[UUID, Memory] = {}
 
 def played(rules: Any, events: list[Any], lead: Lead | None = None) -> tuple[Lead, list[Any]]:
     """The lead after these events, and everything that was said."""
-    lead_id = lead.lead_id if lead else next(event.lead_id for event in events if not isinstance(event, Decided))
+    lead_id = lead.lead_id if lead else next(event.lead_id for event in events if not isinstance(event, Decision))
     memory = MEMORIES[lead_id] if lead else MEMORIES.setdefault(lead_id, Memory())
     if rules is not None:
         memory.activate(rules)
     said: list[Any] = []
     for event in events:
-        if isinstance(event, Decided):
+        if isinstance(event, Decision):
             said += memory.decide(event.occurred_at, lead_id, event)
         else:
             said += memory.tell(event.recorded_at, event)
@@ -135,11 +141,11 @@ def test_an_older_profile_is_passed_over(rules, teller, day):
     assert lead.profile.attributes == {"employee_count": 30}
 
 
-def test_a_decision_moves_the_lead_and_says_by_whom(rules, teller, decided, day):
+def test_a_decision_moves_the_lead_and_says_by_whom(rules, teller, make_decision, day):
     about = teller()
     lead, _ = played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
     assert allowed_decisions(lead, rules) == ("accept", "disqualify", "recycle", "reject")
-    accept = decided("accept", day(1.5))
+    accept = make_decision("accept", day(1.5))
     lead, said = played(rules, [accept], lead)
     taken, changed = said[0], said[1]
     assert isinstance(taken, LeadDecided)
@@ -149,75 +155,79 @@ def test_a_decision_moves_the_lead_and_says_by_whom(rules, teller, decided, day)
     assert changed.occurred_at == day(1.5)
 
 
-def test_a_decision_that_the_stage_does_not_allow_is_refused_with_what_is_allowed(rules, teller, decided, day):
+def test_a_decision_that_the_stage_does_not_allow_is_refused_with_what_is_allowed(rules, teller, make_decision, day):
     lead, _ = played(rules, [teller().captured(day(0))])
     with pytest.raises(NotAllowed) as refusal:
-        played(rules, [decided("win", day(1))], lead)
+        played(rules, [make_decision("win", day(1))], lead)
     assert refusal.value.allowed == ("disqualify",)
 
 
-def test_a_decision_that_the_definition_does_not_know_is_unfit(rules, teller, decided, day):
+def test_a_decision_that_the_definition_does_not_know_is_unfit(rules, teller, make_decision, day):
     lead, _ = played(rules, [teller().captured(day(0))])
-    with pytest.raises(Unfit) as refusal:
-        played(rules, [decided("applaud", day(1))], lead)
+    with pytest.raises(InvalidDecision) as refusal:
+        played(rules, [make_decision("applaud", day(1))], lead)
     assert refusal.value.errors[0][0] == "/decision"
 
 
 @pytest.mark.parametrize("reason", [None, "weather"])
-def test_a_reason_must_be_one_of_those_agreed(rules, teller, decided, day, reason):
+def test_a_reason_must_be_one_of_those_agreed(rules, teller, make_decision, day, reason):
     lead, _ = played(rules, [teller().captured(day(0))])
-    with pytest.raises(Unfit) as refusal:
-        played(rules, [decided("disqualify", day(1), reason)], lead)
+    with pytest.raises(InvalidDecision) as refusal:
+        played(rules, [make_decision("disqualify", day(1), reason)], lead)
     assert [pointer for pointer, _ in refusal.value.errors] == ["/reason"]
 
 
-def test_a_reason_where_none_are_agreed_is_refused(rules, teller, decided, day):
+def test_a_reason_where_none_are_agreed_is_refused(rules, teller, make_decision, day):
     about = teller()
     lead, _ = played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
-    with pytest.raises(Unfit):
-        played(rules, [decided("accept", day(2), "price")], lead)
+    with pytest.raises(InvalidDecision):
+        played(rules, [make_decision("accept", day(2), "price")], lead)
 
 
-def test_fields_that_the_gate_asks_for_must_be_given(rules, teller, decided, day):
+def test_fields_that_the_gate_asks_for_must_be_given(rules, teller, make_decision, day):
     about = teller()
     lead, _ = played(
         rules,
-        [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)), decided("accept", day(2))],
+        [
+            about.captured(day(0), employee_count=250),
+            about.did("demo.requested", day(1)),
+            make_decision("accept", day(2)),
+        ],
     )
-    with pytest.raises(Unfit) as refusal:
-        played(rules, [decided("qualify", day(3), fields=Fields(answers={"budget": True}))], lead)
+    with pytest.raises(InvalidDecision) as refusal:
+        played(rules, [make_decision("qualify", day(3), fields=Fields(answers={"budget": True}))], lead)
     assert [pointer for pointer, _ in refusal.value.errors] == ["/fields/authority", "/fields/need", "/fields/timing"]
 
 
-def test_a_deal_is_said_when_its_amount_or_close_changes(rules, teller, decided, day):
-    lead, said = _to_opportunity(rules, teller(), decided, day)
+def test_a_deal_is_said_when_its_amount_or_close_changes(rules, teller, make_decision, day):
+    lead, said = _to_opportunity(rules, teller(), make_decision, day)
     deal = said[-1]
     assert isinstance(deal, OpportunityUpdated)
     assert (deal.stage, deal.amount, deal.expected_close) == ("opportunity", AMOUNT, date(2027, 3, 31))
-    lead, said = played(rules, [decided("win", day(6), fields=Fields(amount=AMOUNT))], lead)
+    lead, said = played(rules, [make_decision("win", day(6), fields=Fields(amount=AMOUNT))], lead)
     assert not any(isinstance(event, OpportunityUpdated) for event in said)
     assert lead.deal.expected_close == date(2027, 3, 31)
 
 
-def _to_opportunity(rules, about, decided, day):
+def _to_opportunity(rules, about, make_decision, day):
     return played(
         rules,
         [
             about.captured(day(0), employee_count=250),
             about.did("demo.requested", day(1)),
-            decided("accept", day(2)),
-            decided("qualify", day(3), fields=BANT),
-            decided("open_opportunity", day(4), fields=Fields(amount=AMOUNT, expected_close=date(2027, 3, 31))),
+            make_decision("accept", day(2)),
+            make_decision("qualify", day(3), fields=BANT),
+            make_decision("open_opportunity", day(4), fields=Fields(amount=AMOUNT, expected_close=date(2027, 3, 31))),
         ],
     )
 
 
-def test_a_late_decision_is_put_into_its_place_and_what_followed_is_derived_anew(rules, teller, decided, day):
+def test_a_late_decision_is_put_into_its_place_and_what_followed_is_derived_anew(rules, teller, make_decision, day):
     about = teller()
     lead, _ = played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
-    lead, _ = played(rules, [decided("accept", day(5))], lead)
+    lead, _ = played(rules, [make_decision("accept", day(5))], lead)
     memory = MEMORIES[about.lead_id]
-    said = memory.decide(day(9), about.lead_id, decided("recycle", day(3), "no-timing"))
+    said = memory.decide(day(9), about.lead_id, make_decision("recycle", day(3), "no-timing"))
     assert isinstance(said[0], LeadDecided)
     assert [(entry.stage, entry.occurred_at, entry.visit) for entry in memory.entries(about.lead_id)] == [
         ("inquiry", day(0), 1),
@@ -233,48 +243,50 @@ def test_a_late_decision_is_put_into_its_place_and_what_followed_is_derived_anew
 
 
 def test_a_late_decision_that_its_place_does_not_allow_is_refused_with_what_was_allowed_then(
-    rules, teller, decided, day
+    rules, teller, make_decision, day
 ):
     about = teller()
     lead, _ = played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
     with pytest.raises(NotAllowed) as refusal:
-        MEMORIES[about.lead_id].decide(day(2), about.lead_id, decided("accept", day(0.5)))
+        MEMORIES[about.lead_id].decide(day(2), about.lead_id, make_decision("accept", day(0.5)))
     assert (refusal.value.stage, refusal.value.allowed) == ("inquiry", ("disqualify",))
     assert MEMORIES[about.lead_id].leads[about.lead_id] == lead
 
 
-def test_a_crm_may_date_a_decision_before_what_it_stands_on_and_it_is_taken_as_the_newest(rules, teller, decided, day):
+def test_a_crm_may_date_a_decision_before_what_it_stands_on_and_it_is_taken_as_the_newest(
+    rules, teller, make_decision, day
+):
     about = teller()
     played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
     memory = MEMORIES[about.lead_id]
-    said = memory.decide(day(2), about.lead_id, decided("accept", day(-3)), of_batch=True)
+    said = memory.decide(day(2), about.lead_id, make_decision("accept", day(-3)), is_batch=True)
     lead = memory.leads[about.lead_id]
     assert (said[1].occurred_at, said[1].from_since, lead.stage_since) == (day(-3), day(1), day(-3))
-    with pytest.raises(Unfit) as refusal:
-        memory.decide(day(2), about.lead_id, decided("recycle", day(-1), "no-timing"))
+    with pytest.raises(InvalidDecision) as refusal:
+        memory.decide(day(2), about.lead_id, make_decision("recycle", day(-1), "no-timing"))
     assert refusal.value.errors[0][0] == "/occurred_at"
 
 
-def test_a_decision_from_the_future_is_refused(rules, teller, decided, day):
+def test_a_decision_from_the_future_is_refused(rules, teller, make_decision, day):
     lead, _ = played(rules, [teller().captured(day(0))])
-    with pytest.raises(Unfit) as refusal:
+    with pytest.raises(InvalidDecision) as refusal:
         MEMORIES[lead.lead_id].decide(
-            day(2) - timedelta(minutes=6), lead.lead_id, decided("disqualify", day(2), "not-a-fit")
+            day(2) - timedelta(minutes=6), lead.lead_id, make_decision("disqualify", day(2), "not-a-fit")
         )
     assert refusal.value.errors[0][0] == "/occurred_at"
     assert MEMORIES[lead.lead_id].decide(
-        day(2) - timedelta(minutes=5), lead.lead_id, decided("disqualify", day(2), "not-a-fit")
+        day(2) - timedelta(minutes=5), lead.lead_id, make_decision("disqualify", day(2), "not-a-fit")
     )
 
 
-def test_a_recycled_lead_comes_back_after_its_cool_down_on_new_activity_of_its_own(rules, teller, decided, day):
+def test_a_recycled_lead_comes_back_after_its_cool_down_on_new_activity_of_its_own(rules, teller, make_decision, day):
     about = teller()
     lead, _ = played(
         rules,
         [
             about.captured(day(0), employee_count=250),
             about.did("demo.requested", day(1)),
-            decided("reject", day(2), "no-timing"),
+            make_decision("reject", day(2), "no-timing"),
         ],
     )
     assert lead.stage == "recycled"
@@ -302,14 +314,14 @@ def together(rules, *parts):
     return memory
 
 
-def _way_to_opportunity(about, decided, day):
+def _way_to_opportunity(about, make_decision, day):
     whole = Fields(amount=AMOUNT, expected_close=date(2027, 3, 31))
     return [
         about.captured(day(0), employee_count=250),
         about.did("demo.requested", day(1)),
-        (about.lead_id, decided("accept", day(2))),
-        (about.lead_id, decided("qualify", day(3), fields=BANT)),
-        (about.lead_id, decided("open_opportunity", day(4), fields=whole)),
+        (about.lead_id, make_decision("accept", day(2))),
+        (about.lead_id, make_decision("qualify", day(3), fields=BANT)),
+        (about.lead_id, make_decision("open_opportunity", day(4), fields=whole)),
     ]
 
 
@@ -329,9 +341,9 @@ def test_a_merged_lead_leaves_its_activities_to_the_survivor(rules, teller, day)
     assert gone.profile.attributes == {}
 
 
-def test_the_survivor_of_a_merge_goes_on_from_where_the_other_had_come_to(rules, teller, decided, day):
+def test_the_survivor_of_a_merge_goes_on_from_where_the_other_had_come_to(rules, teller, make_decision, day):
     ours, theirs = teller(), teller()
-    memory = together(rules, [ours.captured(day(0))], _way_to_opportunity(theirs, decided, day))
+    memory = together(rules, [ours.captured(day(0))], _way_to_opportunity(theirs, make_decision, day))
     said = memory.tell(day(5), ours.merged(theirs.lead_id, day(5)))
     assert memory.leads[ours.lead_id].stage == "opportunity"
     entry = next(event for event in said if isinstance(event, LeadStageChanged))
@@ -339,17 +351,19 @@ def test_the_survivor_of_a_merge_goes_on_from_where_the_other_had_come_to(rules,
     assert memory.leads[ours.lead_id].deal.amount == AMOUNT
 
 
-def test_a_lost_lead_is_not_taken_over_by_a_merge(rules, teller, decided, day):
+def test_a_lost_lead_is_not_taken_over_by_a_merge(rules, teller, make_decision, day):
     ours, theirs = teller(), teller()
-    lost = (theirs.lead_id, decided("lose", day(5), "price"))
-    memory = together(rules, [ours.captured(day(0))], [*_way_to_opportunity(theirs, decided, day), lost])
+    lost = (theirs.lead_id, make_decision("lose", day(5), "price"))
+    memory = together(rules, [ours.captured(day(0))], [*_way_to_opportunity(theirs, make_decision, day), lost])
     memory.tell(day(6), ours.merged(theirs.lead_id, day(6)))
     assert memory.leads[ours.lead_id].stage == "inquiry"
 
 
-def test_a_merge_that_is_taken_back_leaves_two_leads_as_if_it_had_never_been(rules, teller, decided, day):
+def test_a_merge_that_is_taken_back_leaves_two_leads_as_if_it_had_never_been(rules, teller, make_decision, day):
     ours, theirs = teller(), teller()
-    memory = together(rules, [ours.captured(day(0), employee_count=10)], _way_to_opportunity(theirs, decided, day))
+    memory = together(
+        rules, [ours.captured(day(0), employee_count=10)], _way_to_opportunity(theirs, make_decision, day)
+    )
     before = memory.entries(ours.lead_id), memory.entries(theirs.lead_id)
     merge = ours.merged(theirs.lead_id, day(5), employee_count=250)
     memory.tell(day(5), merge, theirs.did("email.clicked", day(6)))
@@ -373,32 +387,32 @@ def test_a_merge_that_is_taken_back_leaves_two_leads_as_if_it_had_never_been(rul
     assert [(event.stage, event.withdrawn, event.lead_id) for event in withdrawn] == [
         ("opportunity", True, ours.lead_id)
     ]
-    assert memory.leads[ours.lead_id].activities.of("email.clicked") == ()
-    assert len(memory.leads[theirs.lead_id].activities.of("email.clicked")) == 1
+    assert memory.leads[ours.lead_id].activities.moments_of("email.clicked") == ()
+    assert len(memory.leads[theirs.lead_id].activities.moments_of("email.clicked")) == 1
 
 
-def test_an_erased_lead_keeps_its_counts_and_nothing_else(rules, teller, decided, day):
+def test_an_erased_lead_keeps_its_counts_and_nothing_else(rules, teller, make_decision, day):
     about = teller()
-    lead, _ = _to_opportunity(rules, about, decided, day)
+    lead, _ = _to_opportunity(rules, about, make_decision, day)
     lead, said = played(rules, [about.erased(day(9))], lead)
     assert said == []
     assert lead.erased
     assert lead.profile is not None
     assert (lead.profile.attributes, lead.profile.campaign, lead.profile.external_keys) == ({}, None, [])
     assert (lead.stage, lead.deal.answers, lead.deal.amount) == ("opportunity", {}, AMOUNT)
-    with pytest.raises(Gone):
-        played(rules, [decided("win", day(10))], lead)
+    with pytest.raises(LeadWasErased):
+        played(rules, [make_decision("win", day(10))], lead)
     after, said = played(rules, [about.did("demo.requested", day(11)), about.updated(day(12), employee_count=3)], lead)
     assert (after, said) == (lead, [])
 
 
-def test_a_decision_about_a_lead_that_has_not_entered_is_refused(rules, teller, decided, day):
-    with pytest.raises(Unknown):
-        together(rules, [(uuid7(), decided("accept", day(0)))])
+def test_a_decision_about_a_lead_that_has_not_entered_is_refused(rules, teller, make_decision, day):
+    with pytest.raises(LeadNotFound):
+        together(rules, [(uuid7(), make_decision("accept", day(0)))])
 
 
 def test_a_decision_in_a_stage_that_the_definition_no_longer_knows_follows_the_gates_from_any(
-    content, compiled, rules, teller, decided, day
+    content, compiled, rules, teller, make_decision, day
 ):
     about = teller()
     lead, _ = played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
@@ -409,7 +423,7 @@ def test_a_decision_in_a_stage_that_the_definition_no_longer_knows_follows_the_g
             stage["from"] = [key for key in stage["from"] if key != "mql"] or ["sal"]
     newer = compiled(content)
     assert allowed_decisions(lead, newer) == ("disqualify",)
-    lead, said = played(newer, [decided("disqualify", day(2), "not-a-fit")], lead)
+    lead, said = played(newer, [make_decision("disqualify", day(2), "not-a-fit")], lead)
     assert said[1].from_stage == "mql"
     assert said[1].definition_version == 2
 
@@ -424,7 +438,7 @@ def test_gates_are_explained_leaf_by_leaf(rules, teller, day):
     ]
 
 
-def test_any_for_an_automatic_gate_means_every_way_forward(content, compiled, teller, decided, day):
+def test_any_for_an_automatic_gate_means_every_way_forward(content, compiled, teller, make_decision, day):
     content["stages"][2].update(
         {"from": "any", "gate": {"when": {"path": "attributes.vip", "op": "eq", "value": True}}}
     )
@@ -432,7 +446,7 @@ def test_any_for_an_automatic_gate_means_every_way_forward(content, compiled, te
     about = teller()
     lead, said = played(rules, [about.captured(day(0), vip=True)])
     assert stages(said) == [(None, "inquiry"), ("inquiry", "sal")]
-    lead, said = played(rules, [decided("lose", day(1), "price"), about.updated(day(2), vip=True, n=1)], lead)
+    lead, said = played(rules, [make_decision("lose", day(1), "price"), about.updated(day(2), vip=True, n=1)], lead)
     assert stages(said) == [("sal", "lost")]
 
 
@@ -494,12 +508,12 @@ def test_decay_that_crosses_a_threshold_is_noticed_without_an_activity(rules, te
     played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(0))])
     memory = MEMORIES[about.lead_id]
     assert memory.leads[about.lead_id].scores == Scores(40, 40, "C3")
-    said = memory.pass_time(day(60), day(60))
+    said = memory.advance_time(day(60), day(60))
     # 40 points fall to 24.995, which is shown as 24.99, after 30 days times the binary logarithm of 40 / 24.995.
     assert [(type(event), event.grade) for event in said] == [(LeadScored, "C4")]
     assert abs(said[0].occurred_at - day(30 * log2(40 / 24.995))) < timedelta(seconds=1)
     assert memory.leads[about.lead_id].due_at is None
-    assert memory.pass_time(day(90), day(90)) == []
+    assert memory.advance_time(day(90), day(90)) == []
 
 
 def test_a_gate_that_asks_for_age_opens_by_itself_to_the_microsecond(content, compiled, teller, day):
@@ -507,20 +521,20 @@ def test_a_gate_that_asks_for_age_opens_by_itself_to_the_microsecond(content, co
     about = teller()
     played(compiled(content), [about.captured(day(0))])
     memory = MEMORIES[about.lead_id]
-    assert memory.pass_time(day(3), day(3)) == []
-    said = memory.pass_time(day(9), day(9))
+    assert memory.advance_time(day(3), day(3)) == []
+    said = memory.advance_time(day(9), day(9))
     assert [(event.stage, event.occurred_at) for event in said] == [("mql", day(3) + timedelta(microseconds=1))]
 
 
 def test_a_window_that_moves_on_opens_a_gate_for_what_no_longer_happened(content, compiled, teller, day):
-    quiet = {"path": "activities.page.viewed.count", "op": "lt", "value": 2, "within": "P7D"}
+    replaying = {"path": "activities.page.viewed.count", "op": "lt", "value": 2, "within": "P7D"}
     seen = {"path": "activities.page.viewed.count", "op": "gte", "value": 2}
-    content["stages"][1]["gate"] = {"when": {"all": [quiet, seen]}}
+    content["stages"][1]["gate"] = {"when": {"all": [replaying, seen]}}
     about = teller()
     events = [about.captured(day(0)), *(about.did("page.viewed", day(n)) for n in (1, 2, 3))]
     lead, _ = played(compiled(content), events)
     assert lead.stage == "inquiry"
-    said = MEMORIES[about.lead_id].pass_time(day(30), day(30))
+    said = MEMORIES[about.lead_id].advance_time(day(30), day(30))
     assert [event.occurred_at for event in said if isinstance(event, LeadStageChanged)] == [
         day(9) + timedelta(microseconds=1)
     ]
@@ -533,7 +547,7 @@ def test_a_cool_down_ends_by_itself(content, compiled, teller, day):
         compiled(content), [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))]
     )
     assert lead.stage == "inquiry"
-    said = MEMORIES[about.lead_id].pass_time(day(5), day(5))
+    said = MEMORIES[about.lead_id].advance_time(day(5), day(5))
     assert [(event.stage, event.occurred_at) for event in said if isinstance(event, LeadStageChanged)] == [
         ("mql", day(2))
     ]
