@@ -163,7 +163,7 @@ def compiled() -> Callable[[Mapping[str, Any]], Rules]:
 
 
 @dataclass
-class Teller:
+class IntakeEventFactory:
     """Makes intake's events about one lead, with its sequence."""
 
     lead_id: UUID
@@ -206,9 +206,9 @@ class Teller:
 
 
 @pytest.fixture
-def teller() -> Callable[[], Teller]:
+def new_lead() -> Callable[[], IntakeEventFactory]:
     """Make a teller about a new lead."""
-    return lambda: Teller(uuid7())
+    return lambda: IntakeEventFactory(uuid7())
 
 
 @pytest.fixture
@@ -237,7 +237,7 @@ class Stack:
     http: httpx.AsyncClient
     watermarks: FixedWatermarks = field(default_factory=FixedWatermarks)
 
-    async def agree(self, content: Mapping[str, Any]) -> int:
+    async def activate(self, content: Mapping[str, Any]) -> int:
         """Draft, propose and sign a definition over HTTP; the version that came into force."""
         drafted = await self.http.post("/v1/definition/versions", json=content, headers=bearer("marketing"))
         assert drafted.status_code == 201, drafted.text
@@ -255,7 +255,7 @@ class Stack:
             DefinitionVersionCache(self.store), assign_after_save(RoutingVersionCache(self.database))
         ).open()
 
-    async def tell(self, *events: EventData) -> None:
+    async def apply_events(self, *events: EventData) -> None:
         """Apply what intake told, in one unit of work."""
         received = [
             Received(Event(uuid7(), "/intake", event), "intake-events", 0, offset)
@@ -265,7 +265,7 @@ class Stack:
         async with self.database.write_transaction() as unit_of_work:
             await process_intake_events(unit_of_work, received, context)
 
-    async def said(self, lead_id: UUID | None = None) -> list[Any]:
+    async def published(self, lead_id: UUID | None = None) -> list[Any]:
         """What stands in the outbox, in order: of one lead, or all that is about leads."""
         async with self.database.read_transaction() as conn:
             rows = await conn.execute(text("SELECT type, key, payload FROM outbox ORDER BY id"))

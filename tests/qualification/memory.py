@@ -32,7 +32,7 @@ class Memory:
         self.rules = rules
         self.versions[rules.version] = rules
 
-    def tell(self, now: datetime, *events: Any) -> list[LeadEvent]:
+    def apply_events(self, now: datetime, *events: Any) -> list[LeadEvent]:
         """What is said when these are told, one unit of work each."""
         before = len(self.emitted)
         for event in events:

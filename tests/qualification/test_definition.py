@@ -364,9 +364,9 @@ def test_a_gate_before_which_another_always_opens_is_found(content):
 
 
 async def test_what_a_new_version_changes_is_told_in_the_words_of_the_paper(stack, content, auth):
-    await stack.agree(content)
+    await stack.activate(content)
     content["stages"][1]["gate"]["when"]["all"][0]["value"] = 200
-    await stack.agree(content)
+    await stack.activate(content)
     diff = (await stack.http.get("/v1/definition/versions/1/diff/2", headers=auth("reader"))).json()
     (reading,) = diff["words"]
     assert reading["heading"] == "How a lead goes on"

@@ -113,24 +113,24 @@ class Histories(RuleBasedStateMachine):
         self.version = 0
         if with_definition:
             self.definition_activates()
-        self.tellers = [conftest.Teller(UUID(int=number + 1)) for number in range(LEADS)]
+        self.factories = [conftest.IntakeEventFactory(UUID(int=number + 1)) for number in range(LEADS)]
         self.merges: list[tuple[UUID, UUID, UUID]] = []
         self.told: list[Any] = []
         self.ids = 100
-        for teller in self.tellers[1:]:
-            self.tell(teller.captured(self.at(0), employee_count=60))
-            self.tell(teller.did("demo.requested", self.at(1)))
+        for factory in self.factories[1:]:
+            self.apply_events(factory.captured(self.at(0), employee_count=60))
+            self.apply_events(factory.did("demo.requested", self.at(1)))
 
     def at(self, hour: int) -> datetime:
         return conftest.START + timedelta(hours=hour)
 
-    def tell(self, *events: Any) -> None:
+    def apply_events(self, *events: Any) -> None:
         self.now += timedelta(seconds=1)
-        self.memory.tell(self.now, *events)
+        self.memory.apply_events(self.now, *events)
         self.told += events
 
     def survivor(self, number: int) -> UUID:
-        lead_id = self.tellers[number].lead_id
+        lead_id = self.factories[number].lead_id
         while (lead := self.memory.leads.get(lead_id)) and lead.merged_into:
             lead_id = lead.merged_into
         return lead_id
@@ -141,10 +141,10 @@ class Histories(RuleBasedStateMachine):
 
     @rule(number=lead_numbers, hour=hours, employees=st.sampled_from([10, 60, 300]))
     def captured(self, number: int, hour: int, employees: int) -> None:
-        teller = self.tellers[number]
-        known = self.memory.leads.get(teller.lead_id)
+        factory = self.factories[number]
+        known = self.memory.leads.get(factory.lead_id)
         if known is None or (known.profile is None and not known.erased):
-            self.tell(teller.captured(self.at(hour), employee_count=employees))
+            self.apply_events(factory.captured(self.at(hour), employee_count=employees))
 
     @rule(
         number=lead_numbers,
@@ -154,12 +154,12 @@ class Histories(RuleBasedStateMachine):
     )
     def updated(self, number: int, hour: int, name: str, value: int) -> None:
         """As intake does it: the state is whole, with what was known before."""
-        teller = self.tellers[number]
-        known = self.memory.leads.get(teller.lead_id)
+        factory = self.factories[number]
+        known = self.memory.leads.get(factory.lead_id)
         if known is None or known.profile is None or known.merged_into:
             return
         attributes = {**known.profile.attributes, name: value}
-        self.tell(teller.updated(self.at(hour), **attributes))
+        self.apply_events(factory.updated(self.at(hour), **attributes))
 
     @rule(
         number=lead_numbers,
@@ -170,7 +170,9 @@ class Histories(RuleBasedStateMachine):
         by=st.sampled_from(["lead", "sales"]),
     )
     def did(self, number: int, hour: int, kind: str, by: str) -> None:
-        self.tell(self.tellers[number].did(kind, self.at(hour), by).model_copy(update={"activity_id": self.id()}))
+        self.apply_events(
+            self.factories[number].did(kind, self.at(hour), by).model_copy(update={"activity_id": self.id()})
+        )
 
     @rule(number=lead_numbers, hour=hours, choice=st.integers(0, 20), is_batch=st.booleans())
     def decided(self, number: int, hour: int, choice: int, is_batch: bool) -> None:
@@ -183,7 +185,7 @@ class Histories(RuleBasedStateMachine):
         if not words:
             return
         decision = words[choice % len(words)]
-        target = next((stage for stage in rules.stages.values() if decision in stage.opens_by), None)
+        target = next((stage for stage in rules.stages.values() if decision in stage.decisions), None)
         reason = next(iter(target.reasons)) if target and target.reasons else None
         event = Decision(self.id(), decision, "ann", self.at(hour), "sales", reason, WHOLE)
         before = self.memory.events_of(lead_id), self.memory.leads[lead_id]
@@ -202,20 +204,20 @@ class Histories(RuleBasedStateMachine):
         if lead and "recycle" in allowed_decisions(lead, rules):
             decided = Decision(self.id(), "recycle", "ann", self.at(hour), "sales", "no-timing")
             self.memory.decide(self.now, lead.lead_id, decided, is_batch=True)
-            done = self.tellers[number].did("demo.requested", self.at(hour + 24 * days))
-            self.tell(done.model_copy(update={"activity_id": self.id()}))
+            done = self.factories[number].did("demo.requested", self.at(hour + 24 * days))
+            self.apply_events(done.model_copy(update={"activity_id": self.id()}))
 
     @rule(ours=lead_numbers, theirs=lead_numbers, hour=hours)
     def merged(self, ours: int, theirs: int, hour: int) -> None:
         survivor, other = self.survivor(ours), self.survivor(theirs)
-        teller = next(teller for teller in self.tellers if teller.lead_id == survivor)
+        factory = next(factory for factory in self.factories if factory.lead_id == survivor)
         known = self.memory.leads.get(survivor)
         gone = self.memory.leads.get(other)
         if survivor == other or known is None or known.profile is None or known.erased or (gone and gone.erased):
             return
-        merge = teller.merged(other, self.at(hour), **{**known.profile.attributes, "employee_count": 60})
+        merge = factory.merged(other, self.at(hour), **{**known.profile.attributes, "employee_count": 60})
         merge = merge.model_copy(update={"merge_id": self.id()})
-        self.tell(merge)
+        self.apply_events(merge)
         self.merges.append((merge.merge_id, survivor, other))
 
     @rule(which=st.integers(0, 5))
@@ -229,14 +231,14 @@ class Histories(RuleBasedStateMachine):
         if lead.merged_into or lead.erased or lead.profile is None:
             return
         self.merges.remove((merge_id, survivor, other))
-        teller = next(teller for teller in self.tellers if teller.lead_id == survivor)
-        theirs = next(teller for teller in self.tellers if teller.lead_id == other)
-        teller.sequence += 1
+        factory = next(factory for factory in self.factories if factory.lead_id == survivor)
+        theirs = next(factory for factory in self.factories if factory.lead_id == other)
+        factory.sequence += 1
         at = self.now
-        self.tell(
+        self.apply_events(
             LeadUnmerged(
                 lead_id=survivor,
-                sequence=teller.sequence,
+                sequence=factory.sequence,
                 occurred_at=at,
                 recorded_at=at,
                 merge_id=merge_id,
@@ -280,15 +282,15 @@ class Histories(RuleBasedStateMachine):
     def erased(self, number: int, unlikely: int) -> None:
         lead_id = self.survivor(number)
         if unlikely == 0 and lead_id in self.memory.leads:
-            self.tell(self.tellers[number].erased(self.now))
+            self.apply_events(self.factories[number].erased(self.now))
 
     @rule(order=st.permutations(range(LEADS)))
     def all_is_told_again(self, order: Sequence[int]) -> None:
         """As after a restart of the topic, when the inbox knows nothing of it any more. Each lead's events keep their order."""
         before = dict(self.memory.leads), dict(self.memory.logs), list(self.memory.emitted)
-        place = {self.tellers[number].lead_id: order[number] for number in range(LEADS)}
+        place = {self.factories[number].lead_id: order[number] for number in range(LEADS)}
         again = sorted(self.told, key=lambda event: place[event.lead_id])
-        assert self.memory.tell(self.now, *again) == []
+        assert self.memory.apply_events(self.now, *again) == []
         assert (self.memory.leads, self.memory.logs, self.memory.emitted) == before
 
     @rule()
@@ -340,8 +342,8 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def sequences_have_no_gaps(self) -> None:
-        for teller in self.tellers:
-            said = self.memory.events_of(teller.lead_id)
+        for factory in self.factories:
+            said = self.memory.events_of(factory.lead_id)
             assert [event.sequence for event in said] == list(range(1, len(said) + 1))
 
     @invariant()

@@ -85,12 +85,12 @@ async def all_reevaluated(stack: Any) -> EvaluationContext:
 
 
 @pytest.fixture
-async def two(stack, content, teller, day):
+async def two(stack, content, new_lead, day):
     """Two leads whose score falls with time, after everything else is done."""
-    await stack.agree(content)
-    both = [teller(), teller()]
+    await stack.activate(content)
+    both = [new_lead(), new_lead()]
     for about in both:
-        await stack.tell(about.captured(day(0), employee_count=250), about.did("demo.requested", day(0)))
+        await stack.apply_events(about.captured(day(0), employee_count=250), about.did("demo.requested", day(0)))
     return both
 
 
@@ -100,7 +100,7 @@ async def test_lead_that_raises_with_time_rests_and_time_passes_for_all_others(s
     await read_until(stack, day(60))
     await break_lead(stack, broken.lead_id)
     assert await advance_time(stack.database, context, stack.watermarks) == 2
-    assert isinstance((await stack.said(other.lead_id))[-1], LeadScored)
+    assert isinstance((await stack.published(other.lead_id))[-1], LeadScored)
     assert await stuck(stack) == [(leads.TIME_TRIGGER_WORKER, broken.lead_id)]
     assert await advance_time(stack.database, context, stack.watermarks) == 0
     await mend_lead(stack, broken.lead_id)
@@ -108,11 +108,11 @@ async def test_lead_that_raises_with_time_rests_and_time_passes_for_all_others(s
     assert await stuck(stack) == []
 
 
-async def test_lead_that_raises_when_it_enters_rests_and_all_others_enter(stack, content, teller, day):
-    broken, other = teller(), teller()
-    await stack.tell(*[about.captured(day(0), employee_count=250) for about in (broken, other)])
+async def test_lead_that_raises_when_it_enters_rests_and_all_others_enter(stack, content, new_lead, day):
+    broken, other = new_lead(), new_lead()
+    await stack.apply_events(*[about.captured(day(0), employee_count=250) for about in (broken, other)])
     await break_lead(stack, broken.lead_id)
-    await stack.agree(content)
+    await stack.activate(content)
     context = await stack.open_context()
     assert await enter_waiting_leads(stack.database, context) == 2
     assert [row.stage for row in await stack.rows("SELECT stage FROM lead ORDER BY stage NULLS LAST")] == [
@@ -125,11 +125,11 @@ async def test_lead_that_raises_when_it_enters_rests_and_all_others_enter(stack,
     assert await stack.rows("SELECT 1 FROM lead WHERE stage IS NULL") == []
 
 
-async def test_lead_that_raises_when_it_is_placed_rests_and_all_others_are_given(stack, content, teller, day, auth):
-    await stack.agree(content)
-    broken, other = teller(), teller()
+async def test_lead_that_raises_when_it_is_placed_rests_and_all_others_are_given(stack, content, new_lead, day, auth):
+    await stack.activate(content)
+    broken, other = new_lead(), new_lead()
     for about in (broken, other):
-        await stack.tell(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
+        await stack.apply_events(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
     answer = await stack.http.put("/v1/routing", json=ROUTING, headers=auth("admin"))
     assert answer.status_code == 201, answer.text
     routing, rules = (
@@ -139,35 +139,35 @@ async def test_lead_that_raises_when_it_is_placed_rests_and_all_others_are_given
     await sweep(stack.database, routing, rules)
     await break_lead(stack, broken.lead_id)
     assert await assign_waiting_leads(stack.database, routing, rules) == 2
-    given = [event for event in await stack.said(other.lead_id) if isinstance(event, LeadAssigned)]
+    given = [event for event in await stack.published(other.lead_id) if isinstance(event, LeadAssigned)]
     assert [event.owner for event in given] == ["cho"]
     assert await stuck(stack) == [(assignments.ASSIGNMENT_WORKER, broken.lead_id)]
     assert await assign_waiting_leads(stack.database, routing, rules) == 0
 
 
 @pytest.fixture
-async def judged_anew(stack, content, teller, day):
+async def reevaluated(stack, content, new_lead, day):
     """Five leads, and a second version that lets all of them become MQL."""
-    await stack.agree(content)
-    some = [teller() for _ in range(5)]
-    await stack.tell(*[about.captured(day(0), employee_count=30) for about in some])
+    await stack.activate(content)
+    some = [new_lead() for _ in range(5)]
+    await stack.apply_events(*[about.captured(day(0), employee_count=30) for about in some])
     await all_reevaluated(stack)
     content = deepcopy(content)
     content["stages"][1]["gate"] = {"when": {"path": "attributes.employee_count", "op": "gte", "value": 20}}
-    await stack.agree(content)
+    await stack.activate(content)
     await change(stack, "UPDATE agreement_version SET active_from = active_from - interval '1 minute'")
     return some
 
 
-async def test_lead_that_raises_in_a_reevaluation_rests_and_all_others_are_judged(stack, judged_anew):
-    broken, *others = judged_anew
+async def test_lead_that_raises_in_a_reevaluation_rests_and_all_others_are_judged(stack, reevaluated):
+    broken, *others = reevaluated
     await break_lead(stack, broken.lead_id)
     context = await stack.open_context()
     for _ in range(6):
         if not await reevaluate_leads(stack.database, context, 3):
             break
     for about in others:
-        entry = [event for event in await stack.said(about.lead_id) if isinstance(event, LeadStageChanged)][-1]
+        entry = [event for event in await stack.published(about.lead_id) if isinstance(event, LeadStageChanged)][-1]
         assert (entry.stage, entry.cause) == ("mql", "definition")
     assert await stuck(stack) == [(reevaluations.REEVALUATION_WORKER, broken.lead_id)]
     done = await get_progress(stack.database)
@@ -217,12 +217,12 @@ async def test_stuck_lead_owes_nothing_more(stack, two, day):
 async def test_merged_and_erased_leads_owe_nothing(stack, two, day):
     one, other = two
     await all_reevaluated(stack)
-    await stack.tell(one.merged(other.lead_id, day(1), employee_count=250))
-    await stack.tell(one.erased(day(2)))
+    await stack.apply_events(one.merged(other.lead_id, day(1), employee_count=250))
+    await stack.apply_events(one.erased(day(2)))
     assert await owed(stack, day(60)) is None
 
 
-async def test_reevaluation_is_owed_from_the_activation_until_all_are_judged(stack, judged_anew):
+async def test_reevaluation_is_owed_from_the_activation_until_all_are_judged(stack, reevaluated):
     (version,) = await stack.rows("SELECT active_from FROM agreement_version WHERE version = 2")
     activated_at = version.active_from
     until = activated_at.replace(year=activated_at.year + 1)
@@ -237,15 +237,15 @@ async def test_reevaluation_is_owed_from_the_activation_until_all_are_judged(sta
 
 
 async def test_lead_that_waits_to_enter_is_owed_from_its_capture_once_a_definition_is_in_force(
-    stack, content, teller, day
+    stack, content, new_lead, day
 ):
-    early, late = teller(), teller()
+    early, late = new_lead(), new_lead()
     captured_at = day(1).replace(microsecond=250_000)
-    await stack.tell(late.captured(day(2), employee_count=250), early.captured(captured_at, employee_count=250))
-    await stack.tell(early.updated(day(4), employee_count=251))
+    await stack.apply_events(late.captured(day(2), employee_count=250), early.captured(captured_at, employee_count=250))
+    await stack.apply_events(early.updated(day(4), employee_count=251))
     until = datetime.now(UTC) + timedelta(days=1)
     assert await owed(stack, until) is None
-    await stack.agree(content)
+    await stack.activate(content)
     context = await all_reevaluated(stack)
     assert await owed(stack, until) == captured_at.replace(microsecond=0)
     assert (await change(stack, leads.EARLIEST_PENDING, until, [str(early.lead_id)]))[0][0] == day(2)
@@ -254,10 +254,10 @@ async def test_lead_that_waits_to_enter_is_owed_from_its_capture_once_a_definiti
     assert await owed(stack, until) is None
 
 
-async def test_lead_that_is_stuck_on_its_way_in_owes_nothing(stack, content, teller, day):
-    broken = teller()
-    await stack.tell(broken.captured(day(0), employee_count=250))
-    await stack.agree(content)
+async def test_lead_that_is_stuck_on_its_way_in_owes_nothing(stack, content, new_lead, day):
+    broken = new_lead()
+    await stack.apply_events(broken.captured(day(0), employee_count=250))
+    await stack.activate(content)
     context = await all_reevaluated(stack)
     await break_lead(stack, broken.lead_id)
     await enter_waiting_leads(stack.database, context)
@@ -278,7 +278,7 @@ async def test_what_is_owed_is_found_by_indexes(stack, day):
 async def test_lead_that_a_held_one_was_merged_into_owes_nothing_and_is_held_too(stack, two, day):
     survivor, merged = two
     await all_reevaluated(stack)
-    await stack.tell(survivor.merged(merged.lead_id, day(1), employee_count=250))
+    await stack.apply_events(survivor.merged(merged.lead_id, day(1), employee_count=250))
     keys = {str(about.lead_id) for about in two}
     held = {row[0] for row in await change(stack, leads.WITH_SURVIVORS, [str(merged.lead_id), "definition"])}
     assert held == {*keys, "definition"}
@@ -322,10 +322,10 @@ async def single(stack, database_url):
     await database.dispose()
 
 
-async def test_handlers_need_no_second_connection(stack, content, single, teller, day):
+async def test_handlers_need_no_second_connection(stack, content, single, new_lead, day):
     definitions, routing, contexts, database = single
-    await stack.agree(content)
-    about = teller()
+    await stack.activate(content)
+    about = new_lead()
     received = [Received(Event(uuid7(), "/intake", about.captured(day(0), employee_count=250)), "intake-events", 0, 0)]
     async with database.write_transaction() as unit_of_work:
         await handlers.intake_events(contexts)(unit_of_work, received)
@@ -334,14 +334,14 @@ async def test_handlers_need_no_second_connection(stack, content, single, teller
     assert row.stage == "inquiry"
 
 
-async def test_version_that_another_process_has_seen_needs_no_second_connection(stack, content, single, teller, day):
+async def test_version_that_another_process_has_seen_needs_no_second_connection(stack, content, single, new_lead, day):
     _, _, contexts, database = single
-    await stack.agree(content)
+    await stack.activate(content)
     context = await contexts.open()
-    about = teller()
+    about = new_lead()
     content["title"] = "Seen by another process first"
-    await stack.agree(content)
-    await stack.tell(about.captured(day(0), employee_count=250))
+    await stack.activate(content)
+    await stack.apply_events(about.captured(day(0), employee_count=250))
     received = [Received(Event(uuid7(), "/intake", about.did("demo.requested", day(1))), "intake-events", 0, 0)]
     assert 2 not in context.versions
     async with database.write_transaction() as unit_of_work:

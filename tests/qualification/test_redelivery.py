@@ -10,7 +10,7 @@ from accord.contracts.intake_events import LeadMerged, LeadUnmerged
 from qualification import tables
 
 
-async def everything(stack: Any) -> dict[str, list[str]]:
+async def all_rows(stack: Any) -> dict[str, list[str]]:
     """All rows of the service's tables."""
     return {
         name: sorted(str(tuple(row)) for row in await stack.rows(f"SELECT * FROM {name}"))
@@ -18,7 +18,7 @@ async def everything(stack: Any) -> dict[str, list[str]]:
     }
 
 
-def parted(survivor: Any, other: Any, merge: LeadMerged, at: Any, **attributes: Any) -> LeadUnmerged:
+def unmerged(survivor: Any, other: Any, merge: LeadMerged, at: Any, **attributes: Any) -> LeadUnmerged:
     survivor.sequence += 1
     return LeadUnmerged(
         lead_id=survivor.lead_id,
@@ -32,104 +32,104 @@ def parted(survivor: Any, other: Any, merge: LeadMerged, at: Any, **attributes: 
     )
 
 
-async def tell_one_by_one(stack: Any, events: list[Any]) -> None:
+async def apply_one_by_one(stack: Any, events: list[Any]) -> None:
     for event in events:
-        await stack.tell(event)
+        await stack.apply_events(event)
 
 
-async def check_told_again(stack, told):
+async def check_redelivery(stack, events):
     """Telling all of it again changes nothing, at once or one by one."""
-    await stack.tell(*told)
-    before = await everything(stack)
-    await stack.tell(*told)
-    assert await everything(stack) == before
-    await tell_one_by_one(stack, told)
-    assert await everything(stack) == before
+    await stack.apply_events(*events)
+    before = await all_rows(stack)
+    await stack.apply_events(*events)
+    assert await all_rows(stack) == before
+    await apply_one_by_one(stack, events)
+    assert await all_rows(stack) == before
 
 
-async def test_activities_that_are_told_again_count_once(stack, content, teller, day):
-    await stack.agree(content)
-    about = teller()
-    told = [
+async def test_activities_that_are_told_again_count_once(stack, content, new_lead, day):
+    await stack.activate(content)
+    about = new_lead()
+    events = [
         about.captured(day(0), employee_count=250),
         about.did("email.clicked", day(1)),
         about.did("email.clicked", day(3)),
         about.did("email.clicked", day(2)),
     ]
-    await check_told_again(stack, told)
+    await check_redelivery(stack, events)
 
 
-async def test_merges_that_are_told_again_after_they_were_taken_back_stay_so(stack, content, teller, day):
-    await stack.agree(content)
-    ours, theirs, third = teller(), teller(), teller()
+async def test_merges_that_are_told_again_after_they_were_taken_back_stay_so(stack, content, new_lead, day):
+    await stack.activate(content)
+    ours, theirs, third = new_lead(), new_lead(), new_lead()
     theirs.external_keys = [external_key("crm", "7")]
-    told = [
+    events = [
         ours.captured(day(0), employee_count=10),
         theirs.captured(day(0), employee_count=250),
         theirs.did("demo.requested", day(1)),
         third.captured(day(0)),
     ]
     first = ours.merged(theirs.lead_id, day(2), employee_count=250)
-    told += [first, theirs.did("email.clicked", day(3)), parted(ours, theirs, first, day(4), employee_count=10)]
+    events += [first, theirs.did("email.clicked", day(3)), unmerged(ours, theirs, first, day(4), employee_count=10)]
     second = third.merged(theirs.lead_id, day(5), employee_count=250)
-    told += [second, theirs.did("email.clicked", day(6)), ours.updated(day(7), employee_count=20)]
-    await check_told_again(stack, told)
+    events += [second, theirs.did("email.clicked", day(6)), ours.updated(day(7), employee_count=20)]
+    await check_redelivery(stack, events)
 
 
 async def test_merge_of_an_unheard_lead_and_its_own_events_that_are_told_again_change_nothing(
-    stack, content, teller, day
+    stack, content, new_lead, day
 ):
-    await stack.agree(content)
-    ours, theirs = teller(), teller()
+    await stack.activate(content)
+    ours, theirs = new_lead(), new_lead()
     late = [
         theirs.captured(day(0)),
         theirs.did("demo.requested", day(0.5)),
         theirs.updated(day(1), employee_count=250),
     ]
-    told = [ours.captured(day(0)), ours.merged(theirs.lead_id, day(2), employee_count=250), *late]
-    await stack.tell(*told)
-    before = await everything(stack)
-    await stack.tell(*told)
-    await tell_one_by_one(stack, told)
-    assert await everything(stack) == before
+    events = [ours.captured(day(0)), ours.merged(theirs.lead_id, day(2), employee_count=250), *late]
+    await stack.apply_events(*events)
+    before = await all_rows(stack)
+    await stack.apply_events(*events)
+    await apply_one_by_one(stack, events)
+    assert await all_rows(stack) == before
 
 
-async def test_what_people_decided_stands_when_everything_before_it_is_told_again(stack, content, teller, day, auth):
-    await stack.agree(content)
-    about, gone = teller(), teller()
-    told = [
+async def test_what_people_decided_stands_when_everything_before_it_is_told_again(stack, content, new_lead, day, auth):
+    await stack.activate(content)
+    about, gone = new_lead(), new_lead()
+    events = [
         about.captured(day(0), employee_count=250),
         about.did("demo.requested", day(1)),
         gone.captured(day(0), employee_count=250),
         gone.did("demo.requested", day(1)),
     ]
-    await stack.tell(*told)
+    await stack.apply_events(*events)
     decided = await stack.http.post(
         f"/v1/leads/{about.lead_id}/decisions", json={"decision": "accept"}, headers=auth("sales")
     )
     assert decided.status_code == 201, decided.text
-    told.append(gone.erased(day(2)))
-    await stack.tell(told[-1])
+    events.append(gone.erased(day(2)))
+    await stack.apply_events(events[-1])
     content = deepcopy(content)
     content["title"] = "Under another version"
-    await stack.agree(content)
-    before = await everything(stack)
-    await stack.tell(*told)
-    await tell_one_by_one(stack, told)
-    assert await everything(stack) == before
+    await stack.activate(content)
+    before = await all_rows(stack)
+    await stack.apply_events(*events)
+    await apply_one_by_one(stack, events)
+    assert await all_rows(stack) == before
 
 
-async def test_what_is_told_again_before_a_definition_is_in_force_is_kept_once(stack, content, teller, day):
-    ours, theirs = teller(), teller()
-    told = [
+async def test_what_is_told_again_before_a_definition_is_in_force_is_kept_once(stack, content, new_lead, day):
+    ours, theirs = new_lead(), new_lead()
+    events = [
         ours.captured(day(0), employee_count=250),
         theirs.captured(day(0)),
         theirs.did("demo.requested", day(1)),
     ]
     merge = ours.merged(theirs.lead_id, day(2), employee_count=250)
-    told += [merge, parted(ours, theirs, merge, day(3), employee_count=250)]
-    await stack.tell(*told)
-    before = await everything(stack)
-    await stack.tell(*told)
-    await tell_one_by_one(stack, told)
-    assert await everything(stack) == before
+    events += [merge, unmerged(ours, theirs, merge, day(3), employee_count=250)]
+    await stack.apply_events(*events)
+    before = await all_rows(stack)
+    await stack.apply_events(*events)
+    await apply_one_by_one(stack, events)
+    assert await all_rows(stack) == before

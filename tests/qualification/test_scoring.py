@@ -91,9 +91,9 @@ def test_only_the_newest_activities_of_a_kind_count():
     assert many.moments_of("email.clicked")[0] == 5
 
 
-def test_fit_adds_the_rules_that_hold_up_to_its_maximum(content, compiled, teller, day):
+def test_fit_adds_the_rules_that_hold_up_to_its_maximum(content, compiled, new_lead, day):
     content["scores"]["fit"]["max"] = 60
-    state = teller().captured(day(0), employee_count=250, industry="541511").state
+    state = new_lead().captured(day(0), employee_count=250, industry="541511").state
     assert scores(state, Activities(), compiled(content), day(0)).fit == 60
 
 
@@ -104,9 +104,9 @@ def test_the_grade_is_a_letter_for_fit_and_a_digit_for_engagement(rules, fit, en
     assert grade(rules.grade, fit, engagement) == expected
 
 
-def test_each_rule_says_what_it_gave_and_why(rules, teller, day):
-    state = teller().captured(day(0), employee_count=250).state
-    lead = Lead(teller().lead_id, profile=state, activities=Activities({"email.clicked": [microseconds(day(0))]}))
+def test_each_rule_says_what_it_gave_and_why(rules, new_lead, day):
+    state = new_lead().captured(day(0), employee_count=250).state
+    lead = Lead(new_lead().lead_id, profile=state, activities=Activities({"email.clicked": [microseconds(day(0))]}))
     lines = explain_scores(lead, rules, day(14))
     assert [(line.rule, line.score, line.points) for line in lines] == [
         ("size", "fit", 40),
@@ -117,8 +117,8 @@ def test_each_rule_says_what_it_gave_and_why(rules, teller, day):
     assert "email.clicked" in lines[3].reason
 
 
-def test_facts_answer_every_path_and_miss_the_rest(rules, teller, day):
-    about = teller()
+def test_facts_answer_every_path_and_miss_the_rest(rules, new_lead, day):
+    about = new_lead()
     lead = Lead(
         about.lead_id,
         profile=about.captured(day(0), employee_count=250, industry=None).state,

@@ -45,7 +45,7 @@ def played(rules: Any, events: list[Any], lead: Lead | None = None) -> tuple[Lea
         if isinstance(event, Decision):
             said += memory.decide(event.occurred_at, lead_id, event)
         else:
-            said += memory.tell(event.recorded_at, event)
+            said += memory.apply_events(event.recorded_at, event)
     return memory.leads[lead_id], said
 
 
@@ -53,8 +53,8 @@ def stages(said: list[Any]) -> list[tuple[str | None, str]]:
     return [(event.from_stage, event.stage) for event in said if isinstance(event, LeadStageChanged)]
 
 
-def test_a_captured_lead_enters_the_capture_stage_at_the_time_of_capture(rules, teller, day):
-    about = teller()
+def test_a_captured_lead_enters_the_capture_stage_at_the_time_of_capture(rules, new_lead, day):
+    about = new_lead()
     lead, said = played(rules, [about.captured(day(0), employee_count=250)])
     entry = next(event for event in said if isinstance(event, LeadStageChanged))
     assert (entry.stage, entry.occurred_at, entry.visit, entry.cause) == ("inquiry", day(0), 1, "capture")
@@ -62,8 +62,8 @@ def test_a_captured_lead_enters_the_capture_stage_at_the_time_of_capture(rules, 
     assert (lead.stage, lead.stage_since, lead.visit) == ("inquiry", day(0), 1)
 
 
-def test_a_lead_passes_the_automatic_gate_when_its_criteria_come_to_hold(rules, teller, day):
-    about = teller()
+def test_a_lead_passes_the_automatic_gate_when_its_criteria_come_to_hold(rules, new_lead, day):
+    about = new_lead()
     lead, said = played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(2))])
     assert stages(said) == [(None, "inquiry"), ("inquiry", "mql")]
     assert (lead.stage, lead.stage_since) == ("mql", day(2))
@@ -71,9 +71,9 @@ def test_a_lead_passes_the_automatic_gate_when_its_criteria_come_to_hold(rules, 
     assert (changed.cause, changed.from_since, changed.definition_version) == ("automatic", day(0), 1)
 
 
-def test_a_lead_passes_several_automatic_gates_at_once_and_each_is_recorded(content, compiled, teller, day):
+def test_a_lead_passes_several_automatic_gates_at_once_and_each_is_recorded(content, compiled, new_lead, day):
     content["stages"][2]["gate"] = {"when": {"path": "attributes.employee_count", "op": "gte", "value": 200}}
-    about = teller()
+    about = new_lead()
     lead, said = played(
         compiled(content), [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))]
     )
@@ -82,18 +82,18 @@ def test_a_lead_passes_several_automatic_gates_at_once_and_each_is_recorded(cont
     assert lead.stage == "sal"
 
 
-def test_scores_are_said_before_the_stage_they_opened_and_only_when_they_change(rules, teller, day):
-    about = teller()
+def test_scores_are_said_before_the_stage_they_opened_and_only_when_they_change(rules, new_lead, day):
+    about = new_lead()
     _, said = played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
     kinds = [type(event) for event in said]
     assert kinds == [LeadScored, LeadStageChanged, LeadScored, LeadStageChanged]
-    about = teller()
+    about = new_lead()
     _, said = played(rules, [about.captured(day(0), employee_count=250), about.updated(day(1), employee_count=251)])
     assert [type(event) for event in said] == [LeadScored, LeadStageChanged]
 
 
-def test_activities_from_before_the_capture_count_when_the_lead_enters(rules, teller, day):
-    about = teller()
+def test_activities_from_before_the_capture_count_when_the_lead_enters(rules, new_lead, day):
+    about = new_lead()
     captured = about.captured(day(0), employee_count=250)
     done = [about.did("demo.requested", day(-1)), about.did("demo.requested", day(3))]
     lead, said = played(rules, [*done, captured])
@@ -101,10 +101,10 @@ def test_activities_from_before_the_capture_count_when_the_lead_enters(rules, te
     assert lead.stage_since == day(0)
 
 
-def test_a_lead_that_enters_late_passes_its_gates_at_the_moments_of_its_activities(rules, teller, day):
-    about = teller()
+def test_a_lead_that_enters_late_passes_its_gates_at_the_moments_of_its_activities(rules, new_lead, day):
+    about = new_lead()
     memory = Memory()
-    memory.tell(day(6), about.captured(day(0), employee_count=250), about.did("demo.requested", day(5)))
+    memory.apply_events(day(6), about.captured(day(0), employee_count=250), about.did("demo.requested", day(5)))
     memory.activate(rules)
     said = memory.enter(day(90), about.lead_id)
     assert stages(said) == [(None, "inquiry"), ("inquiry", "mql")]
@@ -113,8 +113,8 @@ def test_a_lead_that_enters_late_passes_its_gates_at_the_moments_of_its_activiti
     assert not any(event.correction for event in said if isinstance(event, LeadStageChanged))
 
 
-def test_without_a_definition_a_lead_is_kept_without_a_stage(teller, day):
-    about = teller()
+def test_without_a_definition_a_lead_is_kept_without_a_stage(new_lead, day):
+    about = new_lead()
     lead, said = played(None, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
     assert said == []
     assert lead.stage is None
@@ -122,15 +122,15 @@ def test_without_a_definition_a_lead_is_kept_without_a_stage(teller, day):
     assert allowed_decisions(lead, None) == ()
 
 
-def test_an_activity_of_an_unknown_lead_moves_nothing(rules, teller, day):
+def test_an_activity_of_an_unknown_lead_moves_nothing(rules, new_lead, day):
     memory = Memory()
     memory.activate(rules)
-    assert memory.tell(day(0), teller().did("demo.requested", day(0))) == []
+    assert memory.apply_events(day(0), new_lead().did("demo.requested", day(0))) == []
     assert memory.leads == {}
 
 
-def test_an_older_profile_is_passed_over(rules, teller, day):
-    about = teller()
+def test_an_older_profile_is_passed_over(rules, new_lead, day):
+    about = new_lead()
     captured, older, newer = (
         about.captured(day(0), employee_count=10),
         about.updated(day(1), employee_count=20),
@@ -141,8 +141,8 @@ def test_an_older_profile_is_passed_over(rules, teller, day):
     assert lead.profile.attributes == {"employee_count": 30}
 
 
-def test_a_decision_moves_the_lead_and_says_by_whom(rules, teller, make_decision, day):
-    about = teller()
+def test_a_decision_moves_the_lead_and_says_by_whom(rules, new_lead, make_decision, day):
+    about = new_lead()
     lead, _ = played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
     assert allowed_decisions(lead, rules) == ("accept", "disqualify", "recycle", "reject")
     accept = make_decision("accept", day(1.5))
@@ -155,37 +155,37 @@ def test_a_decision_moves_the_lead_and_says_by_whom(rules, teller, make_decision
     assert changed.occurred_at == day(1.5)
 
 
-def test_a_decision_that_the_stage_does_not_allow_is_refused_with_what_is_allowed(rules, teller, make_decision, day):
-    lead, _ = played(rules, [teller().captured(day(0))])
+def test_a_decision_that_the_stage_does_not_allow_is_refused_with_what_is_allowed(rules, new_lead, make_decision, day):
+    lead, _ = played(rules, [new_lead().captured(day(0))])
     with pytest.raises(NotAllowed) as refusal:
         played(rules, [make_decision("win", day(1))], lead)
     assert refusal.value.allowed == ("disqualify",)
 
 
-def test_a_decision_that_the_definition_does_not_know_is_unfit(rules, teller, make_decision, day):
-    lead, _ = played(rules, [teller().captured(day(0))])
+def test_a_decision_that_the_definition_does_not_know_is_unfit(rules, new_lead, make_decision, day):
+    lead, _ = played(rules, [new_lead().captured(day(0))])
     with pytest.raises(InvalidDecision) as refusal:
         played(rules, [make_decision("applaud", day(1))], lead)
     assert refusal.value.errors[0][0] == "/decision"
 
 
 @pytest.mark.parametrize("reason", [None, "weather"])
-def test_a_reason_must_be_one_of_those_agreed(rules, teller, make_decision, day, reason):
-    lead, _ = played(rules, [teller().captured(day(0))])
+def test_a_reason_must_be_one_of_those_agreed(rules, new_lead, make_decision, day, reason):
+    lead, _ = played(rules, [new_lead().captured(day(0))])
     with pytest.raises(InvalidDecision) as refusal:
         played(rules, [make_decision("disqualify", day(1), reason)], lead)
     assert [pointer for pointer, _ in refusal.value.errors] == ["/reason"]
 
 
-def test_a_reason_where_none_are_agreed_is_refused(rules, teller, make_decision, day):
-    about = teller()
+def test_a_reason_where_none_are_agreed_is_refused(rules, new_lead, make_decision, day):
+    about = new_lead()
     lead, _ = played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
     with pytest.raises(InvalidDecision):
         played(rules, [make_decision("accept", day(2), "price")], lead)
 
 
-def test_fields_that_the_gate_asks_for_must_be_given(rules, teller, make_decision, day):
-    about = teller()
+def test_fields_that_the_gate_asks_for_must_be_given(rules, new_lead, make_decision, day):
+    about = new_lead()
     lead, _ = played(
         rules,
         [
@@ -199,8 +199,8 @@ def test_fields_that_the_gate_asks_for_must_be_given(rules, teller, make_decisio
     assert [pointer for pointer, _ in refusal.value.errors] == ["/fields/authority", "/fields/need", "/fields/timing"]
 
 
-def test_a_deal_is_said_when_its_amount_or_close_changes(rules, teller, make_decision, day):
-    lead, said = _to_opportunity(rules, teller(), make_decision, day)
+def test_a_deal_is_said_when_its_amount_or_close_changes(rules, new_lead, make_decision, day):
+    lead, said = _to_opportunity(rules, new_lead(), make_decision, day)
     deal = said[-1]
     assert isinstance(deal, OpportunityUpdated)
     assert (deal.stage, deal.amount, deal.expected_close) == ("opportunity", AMOUNT, date(2027, 3, 31))
@@ -222,8 +222,8 @@ def _to_opportunity(rules, about, make_decision, day):
     )
 
 
-def test_a_late_decision_is_put_into_its_place_and_what_followed_is_derived_anew(rules, teller, make_decision, day):
-    about = teller()
+def test_a_late_decision_is_put_into_its_place_and_what_followed_is_derived_anew(rules, new_lead, make_decision, day):
+    about = new_lead()
     lead, _ = played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
     lead, _ = played(rules, [make_decision("accept", day(5))], lead)
     memory = MEMORIES[about.lead_id]
@@ -243,9 +243,9 @@ def test_a_late_decision_is_put_into_its_place_and_what_followed_is_derived_anew
 
 
 def test_a_late_decision_that_its_place_does_not_allow_is_refused_with_what_was_allowed_then(
-    rules, teller, make_decision, day
+    rules, new_lead, make_decision, day
 ):
-    about = teller()
+    about = new_lead()
     lead, _ = played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
     with pytest.raises(NotAllowed) as refusal:
         MEMORIES[about.lead_id].decide(day(2), about.lead_id, make_decision("accept", day(0.5)))
@@ -254,9 +254,9 @@ def test_a_late_decision_that_its_place_does_not_allow_is_refused_with_what_was_
 
 
 def test_a_crm_may_date_a_decision_before_what_it_stands_on_and_it_is_taken_as_the_newest(
-    rules, teller, make_decision, day
+    rules, new_lead, make_decision, day
 ):
-    about = teller()
+    about = new_lead()
     played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
     memory = MEMORIES[about.lead_id]
     said = memory.decide(day(2), about.lead_id, make_decision("accept", day(-3)), is_batch=True)
@@ -267,8 +267,8 @@ def test_a_crm_may_date_a_decision_before_what_it_stands_on_and_it_is_taken_as_t
     assert refusal.value.errors[0][0] == "/occurred_at"
 
 
-def test_a_decision_from_the_future_is_refused(rules, teller, make_decision, day):
-    lead, _ = played(rules, [teller().captured(day(0))])
+def test_a_decision_from_the_future_is_refused(rules, new_lead, make_decision, day):
+    lead, _ = played(rules, [new_lead().captured(day(0))])
     with pytest.raises(InvalidDecision) as refusal:
         MEMORIES[lead.lead_id].decide(
             day(2) - timedelta(minutes=6), lead.lead_id, make_decision("disqualify", day(2), "not-a-fit")
@@ -279,8 +279,8 @@ def test_a_decision_from_the_future_is_refused(rules, teller, make_decision, day
     )
 
 
-def test_a_recycled_lead_comes_back_after_its_cool_down_on_new_activity_of_its_own(rules, teller, make_decision, day):
-    about = teller()
+def test_a_recycled_lead_comes_back_after_its_cool_down_on_new_activity_of_its_own(rules, new_lead, make_decision, day):
+    about = new_lead()
     lead, _ = played(
         rules,
         [
@@ -310,11 +310,11 @@ def together(rules, *parts):
             if isinstance(event, tuple):
                 memory.decide(event[1].occurred_at, event[0], event[1])
             else:
-                memory.tell(event.recorded_at, event)
+                memory.apply_events(event.recorded_at, event)
     return memory
 
 
-def _way_to_opportunity(about, make_decision, day):
+def _events_to_opportunity(about, make_decision, day):
     whole = Fields(amount=AMOUNT, expected_close=date(2027, 3, 31))
     return [
         about.captured(day(0), employee_count=250),
@@ -325,15 +325,15 @@ def _way_to_opportunity(about, make_decision, day):
     ]
 
 
-def test_a_merged_lead_leaves_its_activities_to_the_survivor(rules, teller, day):
-    ours, theirs = teller(), teller()
+def test_a_merged_lead_leaves_its_activities_to_the_survivor(rules, new_lead, day):
+    ours, theirs = new_lead(), new_lead()
     memory = together(
         rules,
         [ours.captured(day(0), employee_count=250)],
         [theirs.captured(day(1)), theirs.did("demo.requested", day(2))],
     )
     assert memory.leads[theirs.lead_id].stage == "inquiry"
-    said = memory.tell(day(3), ours.merged(theirs.lead_id, day(3), employee_count=250))
+    said = memory.apply_events(day(3), ours.merged(theirs.lead_id, day(3), employee_count=250))
     assert stages(said) == [("inquiry", "mql")]
     gone = memory.leads[theirs.lead_id]
     assert gone.merged_into == ours.lead_id
@@ -341,35 +341,35 @@ def test_a_merged_lead_leaves_its_activities_to_the_survivor(rules, teller, day)
     assert gone.profile.attributes == {}
 
 
-def test_the_survivor_of_a_merge_goes_on_from_where_the_other_had_come_to(rules, teller, make_decision, day):
-    ours, theirs = teller(), teller()
-    memory = together(rules, [ours.captured(day(0))], _way_to_opportunity(theirs, make_decision, day))
-    said = memory.tell(day(5), ours.merged(theirs.lead_id, day(5)))
+def test_the_survivor_of_a_merge_goes_on_from_where_the_other_had_come_to(rules, new_lead, make_decision, day):
+    ours, theirs = new_lead(), new_lead()
+    memory = together(rules, [ours.captured(day(0))], _events_to_opportunity(theirs, make_decision, day))
+    said = memory.apply_events(day(5), ours.merged(theirs.lead_id, day(5)))
     assert memory.leads[ours.lead_id].stage == "opportunity"
     entry = next(event for event in said if isinstance(event, LeadStageChanged))
     assert (entry.cause, entry.from_stage) == ("merge", "inquiry")
     assert memory.leads[ours.lead_id].deal.amount == AMOUNT
 
 
-def test_a_lost_lead_is_not_taken_over_by_a_merge(rules, teller, make_decision, day):
-    ours, theirs = teller(), teller()
+def test_a_lost_lead_is_not_taken_over_by_a_merge(rules, new_lead, make_decision, day):
+    ours, theirs = new_lead(), new_lead()
     lost = (theirs.lead_id, make_decision("lose", day(5), "price"))
-    memory = together(rules, [ours.captured(day(0))], [*_way_to_opportunity(theirs, make_decision, day), lost])
-    memory.tell(day(6), ours.merged(theirs.lead_id, day(6)))
+    memory = together(rules, [ours.captured(day(0))], [*_events_to_opportunity(theirs, make_decision, day), lost])
+    memory.apply_events(day(6), ours.merged(theirs.lead_id, day(6)))
     assert memory.leads[ours.lead_id].stage == "inquiry"
 
 
-def test_a_merge_that_is_taken_back_leaves_two_leads_as_if_it_had_never_been(rules, teller, make_decision, day):
-    ours, theirs = teller(), teller()
+def test_a_merge_that_is_taken_back_leaves_two_leads_as_if_it_had_never_been(rules, new_lead, make_decision, day):
+    ours, theirs = new_lead(), new_lead()
     memory = together(
-        rules, [ours.captured(day(0), employee_count=10)], _way_to_opportunity(theirs, make_decision, day)
+        rules, [ours.captured(day(0), employee_count=10)], _events_to_opportunity(theirs, make_decision, day)
     )
     before = memory.entries(ours.lead_id), memory.entries(theirs.lead_id)
     merge = ours.merged(theirs.lead_id, day(5), employee_count=250)
-    memory.tell(day(5), merge, theirs.did("email.clicked", day(6)))
+    memory.apply_events(day(5), merge, theirs.did("email.clicked", day(6)))
     assert memory.leads[ours.lead_id].stage == "opportunity"
     ours.sequence += 1
-    said = memory.tell(
+    said = memory.apply_events(
         day(7),
         LeadUnmerged(
             lead_id=ours.lead_id,
@@ -391,8 +391,8 @@ def test_a_merge_that_is_taken_back_leaves_two_leads_as_if_it_had_never_been(rul
     assert len(memory.leads[theirs.lead_id].activities.moments_of("email.clicked")) == 1
 
 
-def test_an_erased_lead_keeps_its_counts_and_nothing_else(rules, teller, make_decision, day):
-    about = teller()
+def test_an_erased_lead_keeps_its_counts_and_nothing_else(rules, new_lead, make_decision, day):
+    about = new_lead()
     lead, _ = _to_opportunity(rules, about, make_decision, day)
     lead, said = played(rules, [about.erased(day(9))], lead)
     assert said == []
@@ -406,15 +406,15 @@ def test_an_erased_lead_keeps_its_counts_and_nothing_else(rules, teller, make_de
     assert (after, said) == (lead, [])
 
 
-def test_a_decision_about_a_lead_that_has_not_entered_is_refused(rules, teller, make_decision, day):
+def test_a_decision_about_a_lead_that_has_not_entered_is_refused(rules, new_lead, make_decision, day):
     with pytest.raises(LeadNotFound):
         together(rules, [(uuid7(), make_decision("accept", day(0)))])
 
 
 def test_a_decision_in_a_stage_that_the_definition_no_longer_knows_follows_the_gates_from_any(
-    content, compiled, rules, teller, make_decision, day
+    content, compiled, rules, new_lead, make_decision, day
 ):
-    about = teller()
+    about = new_lead()
     lead, _ = played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
     del content["stages"][1]
     content["stages"][1]["from"] = ["inquiry"]
@@ -428,8 +428,8 @@ def test_a_decision_in_a_stage_that_the_definition_no_longer_knows_follows_the_g
     assert said[1].definition_version == 2
 
 
-def test_gates_are_explained_leaf_by_leaf(rules, teller, day):
-    lead, _ = played(rules, [teller().captured(day(0), employee_count=40)])
+def test_gates_are_explained_leaf_by_leaf(rules, new_lead, day):
+    lead, _ = played(rules, [new_lead().captured(day(0), employee_count=40)])
     (gate,) = explain_gates(lead, rules, day(0))
     assert (gate.stage, gate.holds) == ("mql", False)
     assert [(leaf.path, leaf.op, leaf.expected, leaf.actual, leaf.held) for leaf in gate.why] == [
@@ -438,38 +438,38 @@ def test_gates_are_explained_leaf_by_leaf(rules, teller, day):
     ]
 
 
-def test_any_for_an_automatic_gate_means_every_way_forward(content, compiled, teller, make_decision, day):
+def test_any_for_an_automatic_gate_means_every_way_forward(content, compiled, new_lead, make_decision, day):
     content["stages"][2].update(
         {"from": "any", "gate": {"when": {"path": "attributes.vip", "op": "eq", "value": True}}}
     )
     rules = compiled(content)
-    about = teller()
+    about = new_lead()
     lead, said = played(rules, [about.captured(day(0), vip=True)])
     assert stages(said) == [(None, "inquiry"), ("inquiry", "sal")]
     lead, said = played(rules, [make_decision("lose", day(1), "price"), about.updated(day(2), vip=True, n=1)], lead)
     assert stages(said) == [("sal", "lost")]
 
 
-def test_a_cool_down_holds_back_automatic_gates_of_any_stage(content, compiled, teller, day):
+def test_a_cool_down_holds_back_automatic_gates_of_any_stage(content, compiled, new_lead, day):
     content["stages"][0]["cool_down"] = "P2D"
     rules = compiled(content)
-    about = teller()
+    about = new_lead()
     lead, _ = played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))])
     assert lead.stage == "inquiry"
     lead, _ = played(rules, [about.updated(day(2), employee_count=251)], lead)
     assert (lead.stage, lead.stage_since) == ("mql", day(2))
 
 
-def test_a_definition_without_scores_says_none(content, compiled, teller, day):
+def test_a_definition_without_scores_says_none(content, compiled, new_lead, day):
     content["scores"] = {}
     content["stages"][1]["gate"] = {"when": {"path": "attributes.employee_count", "op": "gte", "value": 50}}
-    lead, said = played(compiled(content), [teller().captured(day(0), employee_count=250)])
+    lead, said = played(compiled(content), [new_lead().captured(day(0), employee_count=250)])
     assert [type(event) for event in said] == [LeadStageChanged, LeadStageChanged]
     assert lead.scores is None
 
 
-def test_an_activity_that_is_reported_late_counts_from_its_own_moment(rules, teller, day):
-    about = teller()
+def test_an_activity_that_is_reported_late_counts_from_its_own_moment(rules, new_lead, day):
+    about = new_lead()
     _, said = played(
         rules,
         [
@@ -485,8 +485,8 @@ def test_an_activity_that_is_reported_late_counts_from_its_own_moment(rules, tel
     assert [event.correction for event in said if isinstance(event, LeadStageChanged)] == [False, False]
 
 
-def test_a_late_profile_takes_away_what_followed_from_the_one_before(rules, teller, day):
-    about = teller()
+def test_a_late_profile_takes_away_what_followed_from_the_one_before(rules, new_lead, day):
+    about = new_lead()
     played(
         rules,
         [
@@ -496,15 +496,15 @@ def test_a_late_profile_takes_away_what_followed_from_the_one_before(rules, tell
         ],
     )
     memory = MEMORIES[about.lead_id]
-    said = memory.tell(day(9), about.updated(day(1), employee_count=10))
+    said = memory.apply_events(day(9), about.updated(day(1), employee_count=10))
     assert [entry.stage for entry in memory.entries(about.lead_id)] == ["inquiry"]
     withdrawn = [event for event in said if isinstance(event, LeadStageChanged)]
     assert [(event.stage, event.withdrawn, event.correction) for event in withdrawn] == [("mql", True, True)]
     assert memory.leads[about.lead_id].stage == "inquiry"
 
 
-def test_decay_that_crosses_a_threshold_is_noticed_without_an_activity(rules, teller, day):
-    about = teller()
+def test_decay_that_crosses_a_threshold_is_noticed_without_an_activity(rules, new_lead, day):
+    about = new_lead()
     played(rules, [about.captured(day(0), employee_count=250), about.did("demo.requested", day(0))])
     memory = MEMORIES[about.lead_id]
     assert memory.leads[about.lead_id].scores == Scores(40, 40, "C3")
@@ -516,9 +516,9 @@ def test_decay_that_crosses_a_threshold_is_noticed_without_an_activity(rules, te
     assert memory.advance_time(day(90), day(90)) == []
 
 
-def test_a_gate_that_asks_for_age_opens_by_itself_to_the_microsecond(content, compiled, teller, day):
+def test_a_gate_that_asks_for_age_opens_by_itself_to_the_microsecond(content, compiled, new_lead, day):
     content["stages"][1]["gate"] = {"when": {"path": "age", "op": "gt", "value": "P3D"}}
-    about = teller()
+    about = new_lead()
     played(compiled(content), [about.captured(day(0))])
     memory = MEMORIES[about.lead_id]
     assert memory.advance_time(day(3), day(3)) == []
@@ -526,11 +526,11 @@ def test_a_gate_that_asks_for_age_opens_by_itself_to_the_microsecond(content, co
     assert [(event.stage, event.occurred_at) for event in said] == [("mql", day(3) + timedelta(microseconds=1))]
 
 
-def test_a_window_that_moves_on_opens_a_gate_for_what_no_longer_happened(content, compiled, teller, day):
+def test_a_window_that_moves_on_opens_a_gate_for_what_no_longer_happened(content, compiled, new_lead, day):
     replaying = {"path": "activities.page.viewed.count", "op": "lt", "value": 2, "within": "P7D"}
     seen = {"path": "activities.page.viewed.count", "op": "gte", "value": 2}
     content["stages"][1]["gate"] = {"when": {"all": [replaying, seen]}}
-    about = teller()
+    about = new_lead()
     events = [about.captured(day(0)), *(about.did("page.viewed", day(n)) for n in (1, 2, 3))]
     lead, _ = played(compiled(content), events)
     assert lead.stage == "inquiry"
@@ -540,9 +540,9 @@ def test_a_window_that_moves_on_opens_a_gate_for_what_no_longer_happened(content
     ]
 
 
-def test_a_cool_down_ends_by_itself(content, compiled, teller, day):
+def test_a_cool_down_ends_by_itself(content, compiled, new_lead, day):
     content["stages"][0]["cool_down"] = "P2D"
-    about = teller()
+    about = new_lead()
     lead, _ = played(
         compiled(content), [about.captured(day(0), employee_count=250), about.did("demo.requested", day(1))]
     )

@@ -50,7 +50,7 @@ UNTIL = conftest.START + timedelta(days=90)
 # --- The fold under one version ---
 
 
-class Imaginings(Histories):
+class Simulations(Histories):
     """Whatever has happened to a few leads, in whatever order it was heard, seen with the eyes of one version."""
 
     @invariant()
@@ -80,8 +80,8 @@ def _plainly(entries: Any) -> list[tuple[str, datetime, int]]:
     return [(entry.stage, entry.occurred_at, entry.visit) for entry in entries if entry.occurred_at <= UNTIL]
 
 
-TestImaginings = Imaginings.TestCase
-TestImaginings.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
+TestSimulations = Simulations.TestCase
+TestSimulations.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
 
 
 # --- Sums ---
@@ -120,8 +120,8 @@ def entries_of(steps: list[tuple[str, int]]) -> tuple[LeadStageChanged, ...]:
 def counted(some: list[Any], listed: Any = ()) -> HistoryComparison:
     comparison = HistoryComparison(conftest.START, UNTIL, ["mql", "sal"], dict(listed))
     for number, (source, did, would) in enumerate(some):
-        imagined = SimulatedLead(entries_of(would), None, Counter(accept=1), Counter(win=number % 2))
-        comparison.add(UUID(int=number + 1), (source,), entries_of(did), imagined)
+        simulated = SimulatedLead(entries_of(would), None, Counter(accept=1), Counter(win=number % 2))
+        comparison.add(UUID(int=number + 1), (source,), entries_of(did), simulated)
     return comparison
 
 
@@ -184,10 +184,10 @@ ALL = {"from": "2024-01-01T00:00:00Z", "to": "2025-01-01T00:00:00Z"}
 
 
 @pytest.fixture
-async def past(stack, content, teller, day, auth):
+async def past(stack, content, new_lead, day, auth):
     """Version 1 asks for 50 employees. Six leads: two won, one lost, one rejected, one open MQL, and one too small; version 2, a
     draft, asks for 100."""
-    await stack.agree(content)
+    await stack.activate(content)
     tellers = {}
     for name, source, employees in (
         ("won large", "website", 250),
@@ -197,9 +197,9 @@ async def past(stack, content, teller, day, auth):
         ("open", "website", 90),
         ("tiny", "website", 10),
     ):
-        about = tellers[name] = teller()
+        about = tellers[name] = new_lead()
         about.source = source
-        await stack.tell(about.captured(day(0), employee_count=employees), about.did("demo.requested", day(1)))
+        await stack.apply_events(about.captured(day(0), employee_count=employees), about.did("demo.requested", day(1)))
     bant = {"budget": True, "authority": "yes", "need": True, "timing": "q3"}
     deal = {"amount": {"amount": "10", "currency": "USD"}, "expected_close": "2024-06-01"}
     won = [("accept", {}), ("qualify", bant), ("open_opportunity", deal), ("win", deal)]
@@ -310,15 +310,15 @@ async def test_the_leads_that_differ_are_listed_with_both_moments(stack, past, a
     assert {row["stage"]: row["listed"] for row in report["differing"]} == {
         row["stage"]: sum(found_["stage"] == row["stage"] for found_ in found) for row in report["differing"]
     }
-    await stack.tell(past["open"].erased(UNTIL))
+    await stack.apply_events(past["open"].erased(UNTIL))
     assert len((await stack.http.get(at, params={"stage": "mql"}, headers=auth("reader"))).json()["items"]) == 2
 
 
-async def test_the_version_that_was_in_force_would_have_done_what_happened(stack, past, teller, auth, day):
-    other, never = past["tiny"], teller()
+async def test_the_version_that_was_in_force_would_have_done_what_happened(stack, past, new_lead, auth, day):
+    other, never = past["tiny"], new_lead()
     merged = past["open"].merged(other.lead_id, day(8), employee_count=90)
-    erased = teller()
-    await stack.tell(
+    erased = new_lead()
+    await stack.apply_events(
         merged, never.captured(day(400)), erased.captured(day(0), employee_count=90), erased.erased(day(1))
     )
     id_ = (await ask(stack, auth, version=1, by=["campaign", "attribute:employee_count"]))["what_if_id"]
@@ -350,9 +350,9 @@ asyncio.run(main())
 
 
 @pytest.mark.slow
-async def test_killed_amid_its_work_it_counts_nobody_twice(stack, past, auth, database_url, teller, day):
-    some = [teller() for _ in range(150)]
-    await stack.tell(*[about.captured(day(0), employee_count=90) for about in some])
+async def test_killed_amid_its_work_it_counts_nobody_twice(stack, past, auth, database_url, new_lead, day):
+    some = [new_lead() for _ in range(150)]
+    await stack.apply_events(*[about.captured(day(0), employee_count=90) for about in some])
     id_ = (await ask(stack, auth))["what_if_id"]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", _WORK, env={"URL": database_url}, stdout=asyncio.subprocess.PIPE
@@ -469,7 +469,7 @@ async def test_a_what_if_that_cannot_be_worked_out_fails_and_takes_nothing_with_
 
 
 async def test_a_question_that_does_not_fit_is_answered_with_the_place(stack, auth, content):
-    await stack.agree(content)
+    await stack.activate(content)
     for body, pointer in (
         ({"from": "2025-01-01T00:00:00Z", "to": "2025-01-01T00:00:00Z"}, "/from"),
         ({"from": "1990-01-01T00:00:00Z", "to": "2025-01-01T00:00:00Z"}, "/from"),

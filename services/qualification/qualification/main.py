@@ -44,10 +44,10 @@ from qualification.settings import Settings
 GROUP = "qualification"
 BREACHES_GROUP = "qualification-breaches"
 BACKDATING_WORKERS = [stored_leads.TIME_TRIGGER_WORKER, stored_leads.ENTRY_WORKER, reevaluations.REEVALUATION_WORKER]
-"""The workers that walk many leads, of which one that raises rests, and that date back what they say."""
+"""The workers that walk many leads, of which one that raises rests, and that publish events of the past."""
 
 PRESENT_TIME_WORKERS = [stored_assignments.ASSIGNMENT_WORKER]
-"""Those that date what they say when they say it: nothing of a lead that rests is missing before a watermark."""
+"""Those that publish events of the present: nothing of a lead that rests is missing before a watermark."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 

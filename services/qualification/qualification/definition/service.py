@@ -28,7 +28,7 @@ KIND = Kind(kind="definition", path="/v1/definition", validate=check_definition,
 
 
 class DefinitionVersions(NamedTuple):
-    """The version in force, None while there is none, and every version that is known: what `know` reads is there too."""
+    """The version in force, None while there is none, and every version that is loaded: what `load_versions` reads is there too."""
 
     in_force: Rules | None
     versions: Mapping[int, Rules]
@@ -47,15 +47,15 @@ class DefinitionVersionCache:
         self._versions: DefinitionVersions | None = None
 
     async def in_force(self, conn: AsyncConnection | None = None) -> Rules | None:
-        """The rules by which everything is judged now; None while no definition has come into force."""
+        """The rules in force; None while no definition has come into force."""
         return (await self.get_versions(conn)).in_force
 
     async def get_versions(self, conn: AsyncConnection | None = None) -> DefinitionVersions:
-        """All of them. Whoever holds a transaction gives its connection: looking may take one of its own otherwise."""
+        """All of them. Whoever holds a transaction passes its connection; otherwise it may take one of its own."""
         return await self._active.get(conn)
 
     async def load_versions(self, numbers: Iterable[int], conn: AsyncConnection | None = None) -> None:
-        """See to it that these versions are known: another process may have seen one come into force before this one did.
+        """Load these versions: another process may have seen one come into force before this one did.
 
         Whoever holds a transaction gives its connection.
         """

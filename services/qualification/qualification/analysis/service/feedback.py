@@ -99,7 +99,7 @@ class FeedbackService:
         self._limit = ConcurrencyLimit(1, _WAITING_MAX, _RETRY_AFTER_S)
 
     async def get(self, request: FeedbackRequest) -> Feedback:
-        """The feedback of a period. Raises TooFine, and Overloaded where too many wait."""
+        """The feedback of a period. Raises TooManyGroups, and Overloaded where too many wait."""
         async with self._limit:
             return await self._build(request)
 

@@ -94,7 +94,7 @@ class WhatIfService:
         try:
             stored = await self._store.check_version(question.version)
         except Refused:
-            raise Problem(409, "agreement-refused", "Not possible", _REFUSED) from None
+            raise Problem(409, "agreement-refused", "The version is refused", _REFUSED) from None
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
 
@@ -182,7 +182,7 @@ class _Page:
 
 
 class WhatIfWorker:
-    """Works on the oldest what-if, a batch of leads after another, and gives way while the process is `busy` with what is told. One at
+    """Works on the oldest what-if, a batch of leads after another, and yields while the process is `busy` with incoming events. One at
     a time among all processes; should two ever work, the place in the leads lets only one of them save."""
 
     def __init__(self, database: Database, busy: Callable[[], bool]) -> None:

@@ -42,17 +42,16 @@ def _iter_stages(definition: Definition) -> Iterator[tuple[str, Stage]]:
     return ((pointer("stages", index), stage) for index, stage in enumerate(definition.stages))
 
 
-def find_duplicates(values: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Place and value of each that stood earlier already."""
-    seen: set[str] = set()
+def find_duplicates(values: Sequence[str]) -> Iterator[tuple[int, int, str]]:
+    """Of each value that stood earlier already its index, that of the first, and the value."""
+    first: dict[str, int] = {}
     for index, value in enumerate(values):
-        if value in seen:
-            yield index, value
-        seen.add(value)
+        if first.setdefault(value, index) != index:
+            yield index, first[value], value
 
 
 def _check_keys(definition: Definition) -> Iterator[Finding]:
-    for index, key in find_duplicates([stage.key for stage in definition.stages]):
+    for index, _, key in find_duplicates([stage.key for stage in definition.stages]):
         yield Finding(pointer("stages", index, "key"), f"the stage {key} is there twice")
     for at, stage in _iter_stages(definition):
         lists: dict[str, Sequence[str]] = {
@@ -61,10 +60,10 @@ def _check_keys(definition: Definition) -> Iterator[Finding]:
             "gate/decision": stage.gate.decisions,
         }
         for name, values in lists.items():
-            for index, value in find_duplicates(values):
+            for index, _, value in find_duplicates(values):
                 yield Finding(f"{at}/{name}/{index}", f"{value} is there twice")
     for name, score in _iter_scores(definition):
-        for index, key in find_duplicates([rule.key for rule in score.rules]):
+        for index, _, key in find_duplicates([rule.key for rule in score.rules]):
             yield Finding(pointer("scores", name, "rules", index, "key"), f"the rule {key} is there twice")
     for name, reasons in definition.reasons.items():
         if not reasons:
@@ -244,27 +243,18 @@ def _fits(leaf: Criteria, type_: str) -> bool:
 def _check_overlaps(definition: Definition) -> Iterator[Finding]:
     """Rules that say the same twice, and gates before which another always opens."""
     fit, engagement = definition.scores.fit, definition.scores.engagement
-    for index, other in _same_as_earlier([rule.when.model_dump_json() for rule in (fit.rules if fit else ())]):
-        what = fit.rules[other].key if fit else ""
+    for index, first, _ in find_duplicates([rule.when.model_dump_json() for rule in (fit.rules if fit else ())]):
+        what = fit.rules[first].key if fit else ""
         yield Finding(
             pointer("scores", "fit", "rules", index, "when"),
             f"asks the same as the rule {what}; give one the points of both",
         )
     same = [f"{rule.activity} {rule.half_life}" for rule in (engagement.rules if engagement else ())]
-    for index, other in _same_as_earlier(same):
-        what = engagement.rules[other].key if engagement else ""
+    for index, first, _ in find_duplicates(same):
+        what = engagement.rules[first].key if engagement else ""
         where = pointer("scores", "engagement", "rules", index, "activity")
         yield Finding(where, f"counts the same activities as the rule {what}; give one the points of both")
     yield from _check_shadowed_gates(definition)
-
-
-def _same_as_earlier(values: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Place of each value that stood earlier already, and that earlier place."""
-    seen: dict[str, int] = {}
-    for index, value in enumerate(values):
-        if value in seen:
-            yield index, seen[value]
-        seen.setdefault(value, index)
 
 
 def _check_shadowed_gates(definition: Definition) -> Iterator[Finding]:

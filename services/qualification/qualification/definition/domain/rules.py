@@ -17,14 +17,14 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class StageRule:
-    """One stage. `opens_by` names the decisions of its gate; `when` is set for an automatic gate, neither for the capture gate."""
+    """One stage. `decisions` are those of its gate; `when` is set for an automatic gate, neither for the capture gate."""
 
     key: str
     rank: int
     owner: Department
     kind: StageKind
     when: Compiled | None
-    opens_by: tuple[str, ...]
+    decisions: tuple[str, ...]
     fields: tuple[str, ...]
     reasons: Mapping[str, str] | None
     cool_down: timedelta | None
@@ -194,7 +194,7 @@ def _stage_rule(rank: int, stage: Stage, lists: Mapping[str, Mapping[str, str]])
         owner=stage.owner,
         kind=stage.kind,
         when=compile_criteria(gate.when) if gate.when else None,
-        opens_by=gate.decisions,
+        decisions=gate.decisions,
         fields=tuple(gate.fields),
         reasons=None if gate.reasons is None else lists[gate.reasons],
         cool_down=stage.cool_down,

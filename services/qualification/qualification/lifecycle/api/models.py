@@ -248,7 +248,7 @@ class RefusedRow(BaseModel):
     problem: ProblemDocument
 
 
-class TakenRow(DecisionAnswer):
+class AcceptedRow(DecisionAnswer):
     """A row that was taken."""
 
     status: Literal[201]
@@ -257,10 +257,10 @@ class TakenRow(DecisionAnswer):
 class BatchAnswer(BaseModel):
     """The answers, in the order of the rows."""
 
-    results: list[TakenRow | RefusedRow]
+    results: list[AcceptedRow | RefusedRow]
 
 
-def decision_answer(result: DecisionResult) -> dict[str, object]:
+def build_decision_answer(result: DecisionResult) -> dict[str, object]:
     """The members of a DecisionAnswer, ready for JSON."""
     entered, lead = result.entered, result.lead
     return {
@@ -280,7 +280,7 @@ def decision_answer(result: DecisionResult) -> dict[str, object]:
     }
 
 
-def lead_answer(view: LeadView) -> LeadAnswer:
+def build_lead_answer(view: LeadView) -> LeadAnswer:
     """What is answered about a lead."""
     lead, scores = view.lead, view.scores
     if lead.profile is None:
@@ -328,12 +328,12 @@ def lead_answer(view: LeadView) -> LeadAnswer:
     )
 
 
-def lead_row(row: ListedLead) -> LeadRow:
+def build_lead_row(row: ListedLead) -> LeadRow:
     """A lead of a list."""
     return LeadRow.model_validate(row, from_attributes=True)
 
 
-def entry_answer(row: Mapping[str, Any]) -> EntryAnswer:
+def build_entry_answer(row: Mapping[str, Any]) -> EntryAnswer:
     """One entry of a lead's history, from its stored row."""
     fields = row["fields"]
     return EntryAnswer(

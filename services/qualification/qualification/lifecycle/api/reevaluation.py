@@ -38,7 +38,7 @@ def router(database: Database) -> APIRouter:
         operation_id="get_reevaluation",
         responses=problems(404),
     )
-    async def reevaluation(_caller: Caller = require("leads:read")) -> ReevaluationAnswer:
+    async def get_reevaluation(_caller: Caller = require("leads:read")) -> ReevaluationAnswer:
         """Leads on their way are evaluated by a new version in the background, as of the moment at which it came into force.
 
         404 while there has been no version before the one in force. A lead that something is told of comes first.

@@ -1,4 +1,4 @@
-"""A person's or the CRM's decision about a lead: where it leads, and why one is refused. Moves nothing; see progress.py."""
+"""A person's or the CRM's decision about a lead: where it leads, and why one is refused. Changes nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class InvalidDecision(Refused):
 
 
 class LeadNotFound(Refused):
-    """The lead has not entered, or not been heard of here yet."""
+    """No such lead has entered, or arrived here yet."""
 
 
 class LeadModified(Refused):
@@ -66,7 +66,7 @@ def allowed_decisions(lead: Lead, rules: Rules | None) -> tuple[str, ...]:
 
 
 def require_decidable(lead: Lead | None, rules: Rules | None) -> None:
-    """Raise Gone, Unknown or NotAllowed for a lead about which nothing can be decided."""
+    """Raise LeadWasErased, LeadNotFound or NotAllowed for a lead about which nothing can be decided."""
     if lead is not None and lead.erased:
         raise LeadWasErased("the lead was erased")
     if lead is None or lead.profile is None:

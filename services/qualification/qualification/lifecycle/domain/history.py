@@ -1,7 +1,7 @@
-"""A lead is the fold of its own log: from its facts, in the order of their places, everything follows that is true of it.
+"""A lead is the fold of its own log: its state follows from its facts in the order of their positions.
 
-`fold` is pure and starts from nothing. A fact that is heard late is put into its place and the lead is folded anew; `corrections`
-says what of that differs from what was said before, so that whoever follows the corrections has the same history.
+`fold` is pure and starts from nothing. A late fact is inserted at its position and the lead is replayed; `derive_corrections` makes
+events of what differs from what was published before, so that a consumer that applies them has the same history.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _REPLAY_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 class Log:
     """One lead's own facts, in any order, and the version of the definition under which it entered, None if it has not.
 
-    `undone`: the merges that were taken back, which are among the facts no more. A merged lead keeps its log. An erased one has none.
+    `reverted_merges` are no longer among the facts. A merged lead keeps its log. An erased one has none.
     """
 
     lead_id: UUID
@@ -49,7 +49,7 @@ class Log:
         return replace(self, facts=(*self.facts, fact))
 
     def without_merge(self, merge_id: UUID) -> Log:
-        """The log after a merge was taken back."""
+        """The log after a merge was reverted."""
         facts = tuple(fact for fact in self.facts if not (isinstance(fact, MergeApplied) and fact.merge_id == merge_id))
         return replace(self, facts=facts, reverted_merges=self.reverted_merges | {merge_id})
 
@@ -60,7 +60,7 @@ Logs = Mapping[UUID, Log]
 
 @dataclass(frozen=True, slots=True)
 class ProposedDecision:
-    """A decision that somebody proposes, at its place: it stands if the stage of that moment allows it."""
+    """A decision that somebody proposes, at its position: it is accepted if the stage of that moment allows it."""
 
     at: datetime
     decision: Decision
@@ -72,7 +72,7 @@ class ProposedDecision:
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """The lead as its log makes it, its stage entries in order, and, of a decision that was tried, where it led."""
+    """The lead as its log makes it, its stage entries in order, and, of a proposed decision, where it led."""
 
     lead: Lead
     entries: tuple[LeadStageChanged, ...]
@@ -92,7 +92,7 @@ def merge_group(lead_id: UUID, logs: Logs) -> tuple[UUID, ...]:
 
 
 def survivor_at(lead_id: UUID, logs: Logs, at: datetime) -> UUID:
-    """The lead that this one lived as at a moment: itself, or the one that it had been merged into by then."""
+    """The lead that this one was part of at a moment: itself, or the one that it had been merged into by then."""
     into = {
         fact.merged_lead_id: (log.lead_id, fact.at)
         for log in logs.values()
@@ -107,7 +107,7 @@ def survivor_at(lead_id: UUID, logs: Logs, at: datetime) -> UUID:
 
 
 def ordered_facts(lead_id: UUID, logs: Logs, seen: frozenset[UUID] = frozenset()) -> list[Fact]:
-    """What a lead's life is made of, in order: its own facts, and what the leads did that were merged into it, since their merge."""
+    """The facts of a lead in order: its own, and the activities of leads that were merged into it, since their merge."""
     log = logs.get(lead_id)
     if log is None:
         return []
@@ -135,7 +135,7 @@ def fold(
 ) -> ReplayResult:
     """The lead from zero, with what time alone brought about until `until`.
 
-    `before` leaves out facts from that place on. A decision that is `tried` is judged at its place, by the version and the stage of
+    `before` leaves out facts from that position on. A `proposed` decision is judged at its position, by the version and the stage of
     then; raises decisions.Refused.
     """
     log = logs.get(lead_id) or Log(lead_id)
@@ -177,18 +177,18 @@ def _position(fact: Fact | ProposedDecision) -> LogPosition:
     return fact.position
 
 
-# --- Profiles that come late ---
+# --- Late profiles ---
 
 _ATTRIBUTE = "attributes."
 _WHOLE = ("account_id", "campaign", "external_keys", "verdict", "policy_version", "quality_score")
 
 
 def _with_effective_profiles(facts: list[Fact]) -> list[Fact]:
-    """The same facts, each profile as it stood at its place.
+    """The same facts, each profile as it was at its position.
 
-    Intake tells each profile whole, as it was when it was told. One that is told late for an earlier moment therefore holds what
-    later submissions had brought; what it says of its own moment is where it differs from the profile told before it. So each field
-    has the value told last among those whose moment has come.
+    Intake publishes each profile whole, as it was then. One that is published late for an earlier moment therefore holds values of
+    later submissions; what belongs to its own moment is where it differs from the profile published before it. So each field has the
+    value published last among those whose moment has come.
     """
     profiles = [fact for fact in facts if isinstance(fact, ProfileChanged | MergeApplied)]
     sequences = [fact.sequence for fact in profiles]
@@ -240,11 +240,11 @@ def _build_state(like: LeadState, values: Mapping[str, object]) -> LeadState:
     )
 
 
-# --- What was said, and what is to be corrected ---
+# --- Corrections ---
 
 
 def effective_entries(said: Iterable[LeadStageChanged]) -> list[LeadStageChanged]:
-    """The entries that stand of all that was said, in order. `said` is in the order of its sequence.
+    """The entries that are in effect of all that were published, in order.
 
     This is all that a consumer has to do to follow corrections: an entry that is withdrawn goes, one that replaces another takes its
     place, one that `follows` another is put after it, and any other comes last.
@@ -253,7 +253,7 @@ def effective_entries(said: Iterable[LeadStageChanged]) -> list[LeadStageChanged
 
 
 def apply_corrections(entries: Sequence[LeadStageChanged], said: Iterable[LeadStageChanged]) -> list[LeadStageChanged]:
-    """The entries that stand after more was said."""
+    """The entries that are in effect after these events, which are in the order of their sequence."""
     entries = list(entries)
     for event in said:
         if event.replaces is not None:
@@ -273,8 +273,8 @@ def _index_of(entries: Sequence[LeadStageChanged], sequence: int) -> int:
 def derive_corrections(
     before: Lead, replayed: ReplayResult, current: Sequence[LeadStageChanged], now: datetime
 ) -> tuple[Lead, tuple[LeadEvent, ...]]:
-    """The lead as folded, and what there is to say of the difference to what stands: first the decision that was heard, then entries
-    that no longer stand, then those that do, in their order; scores and deal only as they are now."""
+    """The replayed lead, and the events of the difference to the current entries: first the decision, then withdrawn entries, then the
+    others in their order; scores and deal only as they are now."""
     made, builder = replayed.lead, _CorrectionBuilder(before.sequence, now, replayed.lead.stage)
     if replayed.decision_event is not None:
         builder.emit(replayed.decision_event, correction=_is_backdated(replayed, current))
@@ -296,7 +296,7 @@ def derive_corrections(
 
 
 def _is_backdated(replayed: ReplayResult, current: Sequence[LeadStageChanged]) -> bool:
-    """Whether the decision that was tried led somewhere before entries that stand already."""
+    """Whether the proposed decision led somewhere before entries that are in effect already."""
     pairs = _match_entries(current, replayed.entries)
     decision_id = replayed.decision_event.decision_id if replayed.decision_event else None
     place = next(
@@ -306,7 +306,7 @@ def _is_backdated(replayed: ReplayResult, current: Sequence[LeadStageChanged]) -
 
 
 class _CorrectionBuilder:
-    """Numbers what is said of one lead. Lives for one `corrections`."""
+    """Numbers the events of one lead. Lives for one `derive_corrections`."""
 
     def __init__(self, sequence: int, now: datetime, present_stage: str | None) -> None:
         self.sequence = sequence
@@ -315,14 +315,14 @@ class _CorrectionBuilder:
         self._now = now
 
     def emit(self, event: LeadEvent, **changes: object) -> int:
-        """Say it under the next sequence, which is the answer."""
+        """Emit an event under the next sequence, which is returned."""
         self.sequence += 1
         numbered = {**changes, "sequence": self.sequence, "recorded_at": self._now}
         self.events.append(event.model_copy(update=numbered))
         return self.sequence
 
     def entries(self, current: Sequence[LeadStageChanged], made: Sequence[LeadStageChanged]) -> None:
-        """What turns the entries that stand into those that were made."""
+        """Emit what turns the current entries into the replayed ones."""
         pairs = _match_entries(current, made)
         kept = {number for number in pairs.values() if number is not None}
         for number, entry in enumerate(current):

@@ -102,7 +102,7 @@ NO_ACTIVITIES = Activities()
 
 @dataclass(frozen=True, slots=True)
 class Deal:
-    """What decisions have said of the sale: the latest value of each field."""
+    """What decisions have said about the sale: the latest value of each field."""
 
     amount: Money | None = None
     expected_close: date | None = None
@@ -122,12 +122,12 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class Lead:
-    """One lead's state. `profile` is None only where the lead was merged or erased before its capture was heard of.
+    """One lead's state. `profile` is None only where the lead was merged or erased before its capture arrived.
 
-    `clock` is the place of the latest fact that it was judged by, or the moment at which time alone moved it; a fact before it is
-    late. `due_at`: before it, time alone changes nothing. `entered_under` and `ruled_by` are the versions of the definition by which
-    it entered and is judged. `sequence` counts what qualification has said of this lead; `intake_sequence` is that of the newest
-    profile, which counts since `profile_at`. `noted`: activities were recorded of it before it entered.
+    `position` is that of the latest fact that it was evaluated by, or of the moment at which time alone moved it; a fact before it is
+    late. `due_at`: before it, time alone changes nothing. `entry_version` and `applied_version` are the versions of the definition by
+    which it entered and is evaluated. `sequence` counts the events that qualification has published of this lead; `intake_sequence` is
+    that of the newest profile, which counts since `profile_at`. `has_early_activities`: activities came before it entered.
     """
 
     lead_id: UUID
@@ -154,22 +154,22 @@ class Lead:
 
     @classmethod
     def construct(cls, **members: object) -> Self:
-        """A lead of all its members, none left out and none looked at: for hot paths, a quarter of the time of the constructor."""
+        """A lead of all its members, none left out and none checked: for hot paths, a quarter of the time of the constructor."""
         made = cls.__new__(cls)
         object.__setattr__(made, "__dict__", members)
         return made
 
     @property
     def evaluated_at(self) -> datetime | None:
-        """The moment of the lead's clock."""
+        """The moment of the lead's position."""
         return None if self.position is None else self.position.at
 
     def latest_moment(self, now: datetime) -> datetime:
-        """Now, or the moment of the lead's clock where that is ahead."""
+        """Now, or the moment of the lead's position where that is ahead."""
         return now if self.position is None else max(now, self.position.at)
 
     def next_moment(self, now: datetime) -> datetime:
-        """The first moment from now on that comes after all that the lead was judged by."""
+        """The first moment from now on that comes after all that the lead was evaluated by."""
         return now if self.position is None or self.position.at < now else self.position.at + _MICROSECOND
 
     @property

@@ -1,6 +1,6 @@
-"""One lead on its way: the step that every fact of its log takes, whether it is heard now or folded anew. Lives for one call.
+"""The state machine of one lead: every fact of its log is applied here, whether it is new or replayed. Lives for one call.
 
-It moves one lead through facts in the order of their places and collects what there is to say; what lies between two facts and is
+It applies facts in the order of their positions and collects the events to publish; what lies between two facts and is
 brought about by time alone is done before the later one. Nothing outside the domain uses it.
 """
 
@@ -44,9 +44,9 @@ Versions = Mapping[int, Rules]
 
 
 class LeadStateMachine:
-    """The draft. Its members are those of Lead that can change on the way.
+    """A mutable lead. Its members are those of Lead that can change.
 
-    `quiet`: nothing is to be published of it, so only stage entries and decisions are noted (a fold; it numbers them from 1).
+    `replaying`: nothing of it is published, so only stage entries and decisions are collected, numbered from 1.
     """
 
     __slots__ = (
@@ -78,7 +78,7 @@ class LeadStateMachine:
     def __init__(
         self, lead: Lead, rules: Rules | None, versions: Versions, now: datetime, *, replaying: bool = False
     ) -> None:
-        """`rules` are those that the lead is judged by, or enters by; None while there are none."""
+        """`rules` are those that the lead is evaluated by, or enters by; None while there are none."""
         self.lead = lead
         self._rules = rules
         self.versions = versions
@@ -101,7 +101,7 @@ class LeadStateMachine:
         self.due_at = lead.due_at
         self.sequence = lead.sequence
         self._cached_scores: tuple[datetime, Scores] | None = None
-        # Fit changes only with profile and version, and is said anew whenever it does.
+        # Fit changes only with profile and version, and is published whenever it does.
         self._cached_fit = lead.scores.fit if lead.scores and rules and lead.applied_version == rules.version else None
 
     def build_lead(self) -> Lead:
@@ -132,9 +132,9 @@ class LeadStateMachine:
         )
 
     def apply(self, fact: Fact, other: Lead | None = None) -> None:
-        """One fact, in its place; what time brings before it comes first. `other` is the lead that a merge ends."""
+        """Apply the next fact; what time brings before it comes first. `other` is the merged lead of a merge."""
         if isinstance(fact, OwnerAssigned):
-            self.owner = fact.owner  # nothing is judged by it, so it moves no clock
+            self.owner = fact.owner  # nothing is evaluated by it, so the position stays
             return
         self.advance_time(fact.at)
         match fact:
@@ -188,7 +188,7 @@ class LeadStateMachine:
         return found
 
     def _schedule_time_triggers(self, at: datetime) -> None:
-        """Note a moment before which time alone changes nothing."""
+        """Set the moment before which time alone changes nothing."""
         profile, stage = self.profile, self.stage
         if profile is None or stage is None:
             return
@@ -218,7 +218,7 @@ class LeadStateMachine:
     def _set_profile(self, state: LeadState, sequence: int, at: datetime) -> None:
         self.profile = state
         self._cached_scores = self._cached_fit = None
-        if sequence >= self.profile_sequence:  # a fold may meet them in another order than they were told in
+        if sequence >= self.profile_sequence:  # a replay may meet them in another order than they were published in
             self.profile_sequence, self.profile_at = sequence, at
 
     def _evaluate(self, at: datetime, new_interest_at: datetime | None = None, cause: StageCause = "automatic") -> None:
@@ -250,7 +250,7 @@ class LeadStateMachine:
         self._evaluate(fact.at)
 
     def _apply_decision(self, event: Decision, target: StageRule, version: int) -> None:
-        """Go where a decision leads, at the time it is said to have been taken."""
+        """Enter the stage that a decision leads to, at the time that it is dated."""
         self._emit(
             LeadDecided(
                 lead_id=self.lead.lead_id,
@@ -282,7 +282,7 @@ class LeadStateMachine:
             )
 
     def _inherit_progress(self, other: Lead, at: datetime) -> None:
-        """Take a merged lead's stage where it had come further, and its deal where this one has none."""
+        """Take over a merged lead's stage where it had come further, and its deal where this one has none."""
         theirs = self.rules.stages.get(other.stage) if other.stage else None
         leads_on = theirs is not None and theirs.kind in ("open", "won")
         if theirs is not None and leads_on and _merge_rank(theirs, self.rules) > _merge_rank(self._stage(), self.rules):
@@ -333,7 +333,7 @@ class LeadStateMachine:
         return self._cached_scores[1]
 
     def _update_scores(self, at: datetime) -> None:
-        """Say the scores if they are not what was said last. A definition without score rules says none."""
+        """Emit the scores if they have changed. A definition without score rules emits none."""
         if not self.rules.scored:
             return
         made = self._scores_at(at)
@@ -398,7 +398,7 @@ class LeadStateMachine:
         )
 
     def _update_deal(self, deal: Deal, at: datetime) -> None:
-        """Note the deal, and say it where amount or close have changed."""
+        """Set the deal, and emit it where amount or close have changed."""
         before, self.deal = self.deal, deal
         same = (deal.amount, deal.expected_close) == (before.amount, before.expected_close)
         if self.replaying or self.stage is None or same:
@@ -421,7 +421,7 @@ class LeadStateMachine:
 
     @property
     def rules(self) -> Rules:
-        """The version that the lead is judged by here."""
+        """The version that the lead is evaluated by."""
         if self._rules is None:
             raise AssertionError("no definition has been in force")
         return self._rules
@@ -441,7 +441,7 @@ def first_open_gate(gates: tuple[StageRule, ...], facts: LeadFacts) -> StageRule
 
 def _merge_rank(stage: StageRule | None, rules: Rules) -> int:
     """How far a stage is, for a merge: won is furthest; lost and disqualified are final for all but a sale; then the open
-    ones by rank, and recycled stands where leads enter."""
+    ones by rank, and recycled ranks as the stage where leads enter."""
     if stage is None:
         return -1
     if stage.kind == "open":

@@ -1,6 +1,6 @@
 """When time alone can next change something for a lead: a score that falls, a count whose window moves on, an age, a cool-down.
 
-Nothing is scanned. `not_before` gives at once a moment before which nothing can change; `next_change` gives the exact moment, to the
+Nothing is scanned. `earliest_change` gives at once a moment before which nothing can change; `next_change` gives the exact moment, to the
 microsecond, at which one of the watched comparisons first turns over. Both are pure functions of the lead, its version and a moment,
 so it does not matter how often, or when, they are asked.
 """

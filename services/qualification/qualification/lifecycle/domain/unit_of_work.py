@@ -1,7 +1,7 @@
-"""Some leads and what is told of them, one thing after another: each is one step on, or is put into its place and folded anew.
+"""Some leads and the events about them, one after another: each is the next step, or is inserted at its position and the lead is replayed.
 
-Pure: it holds the leads of one unit of work and opens nothing. A fold needs the log of the lead: what needs one raises LogNotLoaded, and
-`learn` takes them. What is to be kept and published is collected for whoever saves it.
+Pure: it holds the leads of one unit of work and opens nothing. A replay needs the log of the lead: what needs one raises
+LogNotLoaded, and `load_log` adds it. What is to be saved and published is collected for whoever saves it.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ from qualification.lifecycle.domain.lead import Lead, as_erased, as_merged
 from qualification.lifecycle.domain.state_machine import LeadStateMachine, Versions
 
 IncomingEvent = LeadCaptured | LeadUpdated | LeadMerged | LeadUnmerged | LeadErased | ActivityRecorded
-"""What intake tells that moves a lead."""
+"""Events of intake that change a lead."""
 
 
 class LogNotLoaded(Exception):
-    """What was told needs the logs of these living leads; learn them and tell it again."""
+    """The event needs the logs of these surviving leads: load them and apply it again."""
 
     def __init__(self, lead_ids: tuple[UUID, ...]) -> None:
         super().__init__("a log is needed")
@@ -62,7 +62,7 @@ class LogNotLoaded(Exception):
 
 
 class LogEntry(NamedTuple):
-    """A fact for the log of `lead_id`, which lives as `living` by now."""
+    """A fact for the log of `lead_id`, which by now is part of `survivor_id`."""
 
     lead_id: UUID
     survivor_id: UUID
@@ -70,7 +70,7 @@ class LogEntry(NamedTuple):
 
 
 class LeadRedirect(NamedTuple):
-    """From here on what was recorded for these leads is recorded under another: a merge, or one that was taken back."""
+    """From here on what was recorded for these leads is recorded under another: a merge, or its revert."""
 
     lead_ids: tuple[UUID, ...]
     source_id: UUID
@@ -80,7 +80,7 @@ class LeadRedirect(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EmittedEvents:
-    """What one thing that was told brought about, in order, and where the lead stands then."""
+    """The events that one input caused, in order, and the lead after them."""
 
     lead: Lead
     events: tuple[LeadEvent, ...] = ()
@@ -100,7 +100,7 @@ class LeadUnitOfWork:
         self.log_entries: list[LogEntry] = []
         self.superseded_profiles: list[tuple[UUID, ProfileChanged]] = []
         self.reverted_merges: list[tuple[UUID, UUID]] = []
-        """Of merges that were taken back: in whose log they stand, and the merge."""
+        """Whose log holds the merge, and the merge."""
         self.redirects: list[LeadRedirect] = []
         self.erased: set[UUID] = set()
         self._with_early_activities: set[UUID] = set()
@@ -116,7 +116,7 @@ class LeadUnitOfWork:
     # -- logs --
 
     def logs_to_prefetch(self, events: Iterable[IncomingEvent]) -> list[UUID]:
-        """The living leads whose logs these events will probably need, so that they can be learnt all at once."""
+        """The surviving leads whose logs these events will probably need, so that they can be loaded at once."""
         reached: dict[UUID, datetime] = {}
         found: dict[UUID, None] = {}
         for event in events:
@@ -145,7 +145,7 @@ class LeadUnitOfWork:
     def load_log(
         self, lead_id: UUID, logs: Mapping[UUID, Log], entries: Mapping[UUID, Sequence[LeadStageChanged]]
     ) -> None:
-        """Take the logs of a lead and of all that were merged into it, as they are stored; what was told since is added."""
+        """Add the stored logs of a lead and of all that were merged into it, and to them the facts of this unit of work."""
         for member, log in logs.items():
             if member not in self.logs:
                 news = tuple(k.fact for k in self.log_entries if k.lead_id == member and k.fact not in log.facts)
@@ -159,10 +159,10 @@ class LeadUnitOfWork:
                     entries.get(member, ()), self._new_entries.get(member, ())
                 )
 
-    # -- what intake tells --
+    # -- events of intake --
 
     def apply_event(self, event: IncomingEvent) -> tuple[EmittedEvents, ...]:  # noqa: PLR0911 - one for each kind
-        """Apply what intake told; what is to be said, by lead. What was told before changes nothing, however long ago that was.
+        """Apply an event; what is to be emitted, by lead. A redelivered event changes nothing, however old it is.
 
         Raises LogNotLoaded, and then nothing has changed.
         """
@@ -222,7 +222,7 @@ class LeadUnitOfWork:
         return fact.at <= position.at and fact.position <= position
 
     def _is_duplicate(self, own_id: UUID, fact: ProfileChanged | ActivityOccurred) -> bool:
-        """Whether an activity is in the log, where that is learnt: what is told again is never a lead's next step."""
+        """Whether an activity is in the log, where that is loaded: a redelivered one is never a lead's next step."""
         log = self.logs.get(own_id)
         return log is not None and isinstance(fact, ActivityOccurred) and fact in log.facts
 
@@ -246,13 +246,13 @@ class LeadUnitOfWork:
     def _apply_merge(self, survivor: Lead, event: LeadMerged) -> tuple[EmittedEvents, ...]:
         other = self.lead(event.merged_lead_id)
         if other.lead_id == survivor.lead_id or self._is_reverted(survivor, other, event):
-            return ()  # told before
+            return ()  # redelivered
         needs_replay = self._merge_needs_replay(survivor, other, event)
         if needs_replay:
             self._require_logs(survivor.lead_id, other.lead_id)
         emitted: list[EmittedEvents] = []
         own = self.leads[event.lead_id]
-        if own.profile is None:  # nothing of it was heard but this
+        if own.profile is None:  # this is its first event
             first = _profile_fact(own, 0, event.state, event.state.captured_at)
             self._append_to_log(own.lead_id, first)
             self.leads[own.lead_id] = replace(own, profile=event.state, profile_at=first.at)
@@ -275,19 +275,19 @@ class LeadUnitOfWork:
         return (*emitted, self._apply_next(self.leads[survivor.lead_id], fact, other))
 
     def _is_reverted(self, survivor: Lead, other: Lead, event: LeadMerged) -> bool:
-        """Whether a merge was taken back since, which only the log knows."""
+        """Whether the merge has been reverted since, which only the log knows."""
         own = self.leads[event.lead_id]
         if own.merged_into is None and event.sequence > own.intake_sequence:
             return False  # news
-        self._require_logs(survivor.lead_id, other.lead_id)  # both, since what is asked for is learnt once
+        self._require_logs(survivor.lead_id, other.lead_id)  # both, since a log is loaded once
         return event.merge_id in self.logs[event.lead_id].reverted_merges
 
     def _revert_merge(self, survivor: Lead, event: LeadUnmerged) -> tuple[EmittedEvents, ...]:
-        """A merge was taken back: the one lives as its own log says, the other as its own says without it."""
+        """Undo a merge: the restored lead follows from its own log, the survivor from its own without the merge."""
         restored_id = event.restored_lead_id
         self._require_logs(survivor.lead_id, self.lead(restored_id).lead_id)
         if event.merge_id in self.logs[event.lead_id].reverted_merges:
-            return ()  # told before
+            return ()  # redelivered
         holder = self._find_merge_log(survivor.lead_id, event.merge_id)
         emitted: list[EmittedEvents] = []
         if holder is not None:
@@ -323,16 +323,16 @@ class LeadUnitOfWork:
     def decide(
         self, lead_id: UUID, decision: Decision, *, is_batch: bool = False
     ) -> tuple[DecisionAccepted, EmittedEvents]:
-        """Take a decision at its place: the moment that it is dated, not before the capture. Raises Refused, and nothing has changed.
+        """Apply a decision at its position: the moment that it is dated, not before the capture. Raises Refused, and nothing has changed.
 
-        `of_batch`: one that its place does not allow, but the lead's present stage does, is taken as the newest, dated as it is. So
-        is what a CRM dates before the capture; singly that is refused. Raises LogNotLoaded likewise.
+        `is_batch`: one that is not allowed at its position, but is in the lead's present stage, is applied as the newest, dated as it is.
+        So is what a CRM dates before the capture; singly that is refused. Raises LogNotLoaded likewise.
         """
         lead = self.lead(lead_id)
         require_decidable(lead, self.rules)
         profile, position = lead.profile, lead.position
         if profile is None or position is None:
-            raise AssertionError("refuse_unknown has looked")
+            raise AssertionError("require_decidable has checked it")
         if decision.occurred_at < profile.captured_at and not is_batch:
             early = (("/occurred_at", "before the lead was captured"),)
             raise InvalidDecision(early, lead.stage, allowed_decisions(lead, self._rules_of(lead)))
@@ -362,25 +362,25 @@ class LeadUnitOfWork:
         self._require_logs(lead.lead_id)
         replayed = self._fold(lead, ProposedDecision(at, decision))
         if replayed.accepted is None:
-            raise AssertionError("a decision that was tried and not refused stands")
+            raise AssertionError("a proposed decision is refused or accepted")
         self._append_to_log(lead.lead_id, replayed.accepted)
         return replayed.accepted, self._emit_corrections(lead, replayed)
 
     def record_assignment(self, lead_id: UUID, fact: OwnerAssigned) -> None:
-        """Note that the lead was given to somebody; whoever did it says so."""
+        """Record an assignment; its event is published by whoever made it."""
         lead = self.lead(lead_id)
         self._append_to_log(lead.lead_id, fact)
         self.leads[lead.lead_id] = replace(lead, owner=fact.owner)
 
     def enter(self, lead_id: UUID) -> tuple[EmittedEvents, ...]:
-        """Let a lead without a stage enter, at the time of its capture. Its log must have been learnt."""
+        """Let a lead without a stage enter, at the time of its capture. Its log must have been loaded."""
         lead = self.lead(lead_id)
         if lead.stage is not None or lead.profile is None or lead.erased:
             return ()
         return self._replay(lead.lead_id)
 
     def reevaluate(self, lead_id: UUID) -> EmittedEvents | None:
-        """Judge a lead by the version in force from the moment on at which that came into force. None if it is judged by it."""
+        """Evaluate a lead by the version in force from the moment on at which that came into force. None if it already is."""
         lead = self.lead(lead_id)
         if lead.position is None or lead.erased:
             return None
@@ -410,7 +410,7 @@ class LeadUnitOfWork:
         machine.advance_time(until)
         return [self._store(lead.lead_id, machine)]
 
-    # -- one step, or a fold --
+    # -- the next step, or a replay --
 
     def _rules_of(self, lead: Lead) -> Rules | None:
         return self.rules if lead.applied_version is None else self.versions[lead.applied_version]
@@ -419,7 +419,7 @@ class LeadUnitOfWork:
         return LeadStateMachine(lead, self._rules_of(lead), self.versions, self.now)
 
     def _apply_version(self, machine: LeadStateMachine, lead: Lead, until: datetime | None) -> VersionApplied | None:
-        """Bring the lead under the version in force if its moment lies before `until` (None: whenever); the fact to be kept."""
+        """Bring the lead under the version in force if its moment lies before `until` (None: whenever); the fact for its log."""
         rules = self.rules
         if (
             rules is None
@@ -450,7 +450,7 @@ class LeadUnitOfWork:
         return emitted
 
     def _replay(self, lead_id: UUID, until: datetime | None = None) -> tuple[EmittedEvents, ...]:
-        """Fold a lead anew and say what differs. Before there is a definition there is nothing to fold."""
+        """Replay a lead and emit what differs. Without a definition there is nothing to replay."""
         if self.rules is None:
             return ()
         lead = self.leads[lead_id]
@@ -478,7 +478,7 @@ class LeadUnitOfWork:
             if lead_id in self.effective_entries:
                 self.effective_entries[lead_id] = apply_corrections(self.effective_entries[lead_id], more)
 
-    # -- what is to be kept --
+    # -- what is to be saved --
 
     def _append_to_log(self, lead_id: UUID, fact: Fact) -> None:
         survivor_id = lead_id if self.leads[lead_id].merged_into is None else self.lead(lead_id).lead_id
@@ -509,7 +509,7 @@ class LeadUnitOfWork:
 
 
 def _is_newest(fact: ActivityOccurred, position: LogPosition | None) -> bool:
-    """Whether a fact may be the one that a lead was judged by last."""
+    """Whether a fact may be the one that a lead was last evaluated by."""
     return position is not None and fact.at == position.at and fact.position <= position
 
 
@@ -518,7 +518,7 @@ def _activity_fact(event: ActivityRecorded) -> ActivityOccurred:
 
 
 def _profile_fact(known: Lead, sequence: int, state: LeadState, occurred_at: datetime) -> ProfileChanged:
-    """A profile at its place; the first that is heard of counts from the capture."""
+    """A profile at its position; the first one counts from the capture."""
     at = state.captured_at if known.profile is None else max(occurred_at, state.captured_at)
     return ProfileChanged(at, sequence, state)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 import orjson
 
 from accord.contracts.intake_events import LeadState
-from accord.contracts.values import Campaign, Money
+from accord.contracts.values import Campaign
 from accord.db import bulk, finite, uuid_of
 from accord.isolation import is_resting, is_stuck
 from qualification import tables
@@ -18,6 +18,7 @@ from qualification.definition.domain.definition import ACTIVITIES_PER_KIND_MAX
 from qualification.lifecycle.domain.facts import LogPosition
 from qualification.lifecycle.domain.lead import NO_ACTIVITIES, NO_DEAL, Activities, Deal, Lead, Scores, microseconds
 from qualification.lifecycle.queries import reevaluations
+from qualification.lifecycle.queries.deals import deal_json, parse_deal
 
 _COLUMNS = """
     lead.lead_id, lead.profile::text, lead.intake_sequence, lead.stage, lead.stage_since, lead.visits::text, lead.owner, lead.fit,
@@ -212,7 +213,7 @@ def _row(lead: Lead, before: Lead, now: datetime) -> dict[str, object]:
         "fit": scores.fit if scores else None,
         "engagement": scores.engagement if scores else None,
         "grade": scores.grade if scores else None,
-        "deal": _deal_json(lead.deal),
+        "deal": "{}" if lead.deal is NO_DEAL else deal_json(lead.deal),
         "evaluated_at": position.at if position else None,
         "revision": lead.revision + 1,
         "changed_at": now,
@@ -266,7 +267,7 @@ def _lead(row: asyncpg.Record) -> Lead:
         owner=row["owner"],
         scores=None if fit is None else Scores(fit, row["engagement"], row["grade"]),
         definition_version=row["definition_version"],
-        deal=_deal(row["deal"]),
+        deal=NO_DEAL if row["deal"] == "{}" else parse_deal(row["deal"], Deal),
         activities=activities,
         merged_into=row["merged_into"],
         erased=row["erased"],
@@ -307,28 +308,3 @@ def _activities(kinds: Sequence[str] | None, moments: Sequence[datetime] | None)
     for kind, moment in zip(kinds or (), moments or (), strict=True):
         by_kind.setdefault(kind, []).append(microseconds(moment))
     return Activities(by_kind)
-
-
-def _deal_json(deal: Deal) -> str:
-    if deal is NO_DEAL:
-        return "{}"
-    given: dict[str, object] = {}
-    if deal.amount is not None:
-        given["amount"] = deal.amount.model_dump(mode="json")
-    if deal.expected_close is not None:
-        given["expected_close"] = deal.expected_close.isoformat()
-    if deal.answers:
-        given["answers"] = dict(deal.answers)
-    return orjson.dumps(given).decode()
-
-
-def _deal(stored: str) -> Deal:
-    if stored == "{}":
-        return NO_DEAL
-    given = orjson.loads(stored)
-    amount, expected_close = given.get("amount"), given.get("expected_close")
-    return Deal(
-        amount=None if amount is None else Money.model_validate(amount),
-        expected_close=None if expected_close is None else date.fromisoformat(expected_close),
-        answers=given.get("answers", {}),
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -13,7 +13,6 @@ import orjson
 
 from accord.contracts.intake_events import LeadState
 from accord.contracts.qualification_events import LeadStageChanged
-from accord.contracts.values import Money
 from accord.db import bulk
 from qualification import tables
 from qualification.lifecycle.domain.facts import (
@@ -28,6 +27,7 @@ from qualification.lifecycle.domain.facts import (
     VersionApplied,
 )
 from qualification.lifecycle.domain.history import Log, effective_entries
+from qualification.lifecycle.queries.deals import parse_deal
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -75,7 +75,6 @@ WHERE entry.lead_id = ANY ($1::uuid[])
 ORDER BY entry.lead_id, entry.sequence
 """
 
-# A profile can come twice, as the newest one and then as one that was superseded.
 # A profile can come twice, as the newest one and then as one that was superseded.
 _INSERT = bulk.insert(tables.lead_fact, on_conflict="DO NOTHING")
 
@@ -267,8 +266,6 @@ def _parse_fact(row: asyncpg.Record, given: Mapping[str, object]) -> ProfileChan
 
 
 def _accepted_decision(row: asyncpg.Record) -> DecisionAccepted:
-    given = orjson.loads(row["fields"])
-    amount, expected_close = given.get("amount"), given.get("expected_close")
     decision = Decision(
         decision_id=row["decision_id"],
         decision=row["decision"],
@@ -276,11 +273,7 @@ def _accepted_decision(row: asyncpg.Record) -> DecisionAccepted:
         occurred_at=row["occurred_at"],
         department=row["department"],
         reason=row["reason"],
-        fields=Fields(
-            amount=None if amount is None else Money.model_validate(amount),
-            expected_close=None if expected_close is None else date.fromisoformat(expected_close),
-            answers=given.get("answers", {}),
-        ),
+        fields=parse_deal(row["fields"], Fields),
     )
     return DecisionAccepted(row["effective_at"], decision, row["stage"], row["definition_version"])
 

@@ -1,7 +1,6 @@
-"""Many leads taken through many events in one transaction: locked by one statement, decided in memory, written back at the end.
+"""Many events applied to many leads in one transaction: locked by one statement, evaluated in memory, written back at the end.
 
-Whoever uses it has opened the unit of work and says which leads the events concern before the first of them. A lead whose log is needed,
-because something of it is heard late, has it read then.
+The caller opens the unit of work and names the leads before the first event. The log of a lead is read when a late event needs it.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ class LeadBatch:
 
     @property
     def entries(self) -> Sequence[LeadStageChanged]:
-        """The stage entries that were said so far, corrections among them."""
+        """The stage entries emitted so far, corrections among them."""
         return self._entries
 
     def lead(self, lead_id: UUID) -> Lead:
@@ -91,7 +90,7 @@ class LeadBatch:
         return lead.position is not None and at < lead.position.at and not lead.erased
 
     async def apply_event(self, event: IncomingEvent, traceparent: str | None) -> None:
-        """Apply what intake told."""
+        """Apply an event of intake."""
         try:
             told = self._lead_unit.apply_event(event)
         except LogNotLoaded as needed:
@@ -123,7 +122,7 @@ class LeadBatch:
                 self._publish(emitted, None)
 
     def reevaluate(self, lead_id: UUID) -> bool:
-        """Judge a lead by the version in force; whether it was judged by an older one."""
+        """Evaluate a lead by the version in force; whether an older one had evaluated it."""
         emitted = self._lead_unit.reevaluate(lead_id)
         if emitted is not None:
             self._publish(emitted, None)

@@ -1,6 +1,6 @@
 """Decisions of people and of the CRM: one transaction for one or for many, in order; a refused one spoils no other.
 
-The leads are locked first, so of two people who decide at once one wins and the other is told what stands now.
+The leads are locked first, so of two people who decide at once one wins and the other gets the present state.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class DecisionResult:
-    """A decision that was recorded: the lead as it is after it and after every gate that this opened. `asked` is the lead that was named,
+    """A recorded decision: the lead after it and after every gate that this opened. `requested_lead_id` is the lead that was named,
     which may have been merged into it."""
 
     decision: Decision
@@ -88,7 +88,7 @@ async def record_decisions(
     *,
     is_batch: bool = False,
 ) -> idempotency.Done[Sequence[DecisionOutcome]]:
-    """Take these decisions in one transaction and save what `encode` makes of the answers under the ticket's key.
+    """Apply these decisions in one transaction and save what `encode` makes of the outcomes under the idempotency key.
 
     What `encode` raises (for a single decision that is refused) rolls the transaction back and leaves the key free.
     """
@@ -109,7 +109,7 @@ async def decide(
     *,
     is_batch: bool = False,
 ) -> list[DecisionOutcome]:
-    """Take these decisions one after another; an answer for each, in order."""
+    """Apply these decisions one after another; an outcome for each, in order."""
     named = await external_keys.find(
         await unit_of_work.connection(), (p.lead for p in proposals if isinstance(p.lead, str))
     )

@@ -1,4 +1,4 @@
-"""What intake told of leads, taken through scores and gates: one transaction per consumed batch, each lead in order."""
+"""Events of intake, applied to scores and gates: one transaction per consumed batch, each lead in order."""
 
 from __future__ import annotations
 

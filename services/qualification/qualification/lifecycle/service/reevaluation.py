@@ -1,8 +1,8 @@
 """A new version of the definition: leads on their way are evaluated by it in the background, from the moment on at which it came into
 force.
 
-Resumable, since how far it has come is a row in the transaction of each round; between two rounds what is told meanwhile goes
-first. Won and lost leads are left alone; each comes under the newest version with the next thing that is told of it.
+Resumable, since how far it has come is a row in the transaction of each round; between two rounds incoming events go
+first. Won and lost leads are skipped; each comes under the newest version with its next event.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ async def get_progress(database: Database) -> Reevaluation | None:
 
 
 def reevaluation_worker(database: Database, contexts: EvaluationContexts, busy: Callable[[], bool]) -> Periodic:
-    """The worker that does it, and gives way while the process is `busy` with what is told."""
+    """The worker that does it, and yields while the process is `busy` with incoming events."""
 
     async def work() -> bool | None:
         for _ in range(ROUNDS_PER_TURN):

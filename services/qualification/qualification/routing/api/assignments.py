@@ -19,9 +19,16 @@ from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_cursor, page_of, place_after
 from accord.http.problems import Problem, not_found
 from qualification.definition.service import DefinitionVersionCache
-from qualification.lifecycle.api.decisions import problem_of
-from qualification.lifecycle.api.models import LeadRow, WhyLeaf, Wire, Word, lead_row
-from qualification.lifecycle.api.references import ERASED, Reference, etag_of, gone, named, revision_of
+from qualification.lifecycle.api.decisions import build_problem
+from qualification.lifecycle.api.models import LeadRow, WhyLeaf, Wire, Word, build_lead_row
+from qualification.lifecycle.api.references import (
+    ERASED,
+    Reference,
+    format_etag,
+    lead_erased,
+    parse_if_match,
+    require_reference,
+)
 from qualification.lifecycle.domain.decisions import Refused
 from qualification.lifecycle.service.decisions import Author
 from qualification.routing.domain.assignment import Assignment, How
@@ -174,7 +181,7 @@ def router(database: Database, definitions: DefinitionVersionCache, routing_cach
             **ERASED,
         },
     )
-    async def assign(
+    async def assign_lead(
         lead: Reference,
         body: Annotated[AssignmentRequest, Body(openapi_examples={"by hand": {"value": _ASSIGNMENT}})],
         if_match: LeadMatch = None,
@@ -186,7 +193,7 @@ def router(database: Database, definitions: DefinitionVersionCache, routing_cach
         The owner must be somebody whom the routing document names, under `people` or in a pool; without a document any handle
         goes. A lead that was merged is followed to its survivor, whose id is answered.
         """
-        change = OwnerChange(named(lead), body.owner, body.reason, revision_of(if_match))
+        change = OwnerChange(require_reference(lead), body.owner, body.reason, parse_if_match(if_match))
         author = Author(caller.name, caller.department)
         routing, rules = await routing_cache.in_force(), await definitions.in_force()
         try:
@@ -194,7 +201,7 @@ def router(database: Database, definitions: DefinitionVersionCache, routing_cach
         except UnknownOwner:
             raise _unknown_owner() from None
         except Refused as refusal:
-            raise problem_of(refusal) from None
+            raise build_problem(refusal) from None
         return done.answer.response()
 
     @routes.get(
@@ -203,39 +210,39 @@ def router(database: Database, definitions: DefinitionVersionCache, routing_cach
         operation_id="get_lead_assignments",
         responses={**problems(404), **ERASED},
     )
-    async def history(
+    async def get_assignments(
         lead: Reference, limit: Limit = 100, cursor: CursorText = None, _caller: Caller = require("leads:read")
     ) -> Page[AssignmentRow]:
         """Each assignment in the order in which it was made, with every rule, comparison and member that was looked at."""
         after = place_after(cursor, int) or 0
-        found = await list_assignments(database, named(lead), after, limit + 1)
+        found = await list_assignments(database, require_reference(lead), after, limit + 1)
         if found is None:
             raise not_found("lead")
         if found[0].erased:
-            raise gone()
+            raise lead_erased()
         rows, next_cursor = page_of(found[1], limit, lambda row: int(row["sequence"]))
-        return Page(items=[_row(row) for row in rows], next_cursor=next_cursor)
+        return Page(items=[_build_row(row) for row in rows], next_cursor=next_cursor)
 
     @routes.get("/v1/owners/{name}/leads", summary="A person's leads", operation_id="list_owned_leads")
-    async def owned(
+    async def get_owned_leads(
         name: Owner, limit: Limit = 100, cursor: CursorText = None, _caller: Caller = require("leads:read")
     ) -> Page[OwnedRow]:
         """The leads that this person has, open ones first, each part in the order of capture."""
         open_ones, after = decode_cursor(cursor, int, UUID) or (1, _NIL)
         found = await list_owned(database, name, await definitions.in_force(), (bool(open_ones), after), limit + 1)
         rows, next_cursor = page_of(found, limit, lambda item: (int(item[0]), item[1].lead_id))
-        items = [OwnedRow(**lead_row(row).model_dump(), open=opened) for opened, row in rows]
+        items = [OwnedRow(**build_lead_row(row).model_dump(), open=opened) for opened, row in rows]
         return Page(items=items, next_cursor=next_cursor)
 
     return routes
 
 
-def explanation_of(made: Assignment) -> ExplanationAnswer:
+def build_explanation(made: Assignment) -> ExplanationAnswer:
     """Why, of an assignment that was just thought through."""
     return ExplanationAnswer.model_validate(orjson.loads(explanation_json(made)))
 
 
-def _row(row: asyncpg.Record) -> AssignmentRow:
+def _build_row(row: asyncpg.Record) -> AssignmentRow:
     stored = row["explanation"]
     plain = {name: row[name] for name in AssignmentRow.model_fields if name != "explanation"}
     return AssignmentRow(**plain, explanation=None if stored is None else ExplanationAnswer.model_validate_json(stored))
@@ -249,7 +256,7 @@ def _encode(result: OwnerChangeResult) -> Answer:
         "changed": result.changed,
         "occurred_at": result.at,
     }
-    headers = {"ETag": etag_of(result.revision), "Location": f"/v1/leads/{result.lead_id}/assignments"}
+    headers = {"ETag": format_etag(result.revision), "Location": f"/v1/leads/{result.lead_id}/assignments"}
     content = orjson.dumps(body, option=orjson.OPT_UTC_Z)
     return Answer(201 if result.changed else 200, content, headers, subject=result.lead_id)
 
@@ -259,7 +266,7 @@ def _unknown_owner() -> Problem:
     return Problem(
         422,
         "unknown-owner",
-        "Nobody goes by this name",
+        "Unknown owner",
         f"{message}. Add the person under `people`, or to a pool.",
         errors=[{"pointer": "/owner", "message": message}],
     )

@@ -1,4 +1,4 @@
-"""Who gets a lead: `assign(asked, routing, state, now)` gives the owner, and why, to the last comparison. Pure; it moves nothing.
+"""Who gets a lead: `assign(lead, routing, state, now)` gives the owner, and why, to the last comparison. Pure; it moves nothing.
 
 In this order:
 

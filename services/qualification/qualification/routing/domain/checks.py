@@ -43,7 +43,7 @@ def check_routing(content: Mapping[str, object], rules: Rules | None) -> list[Fi
 
 
 def _check_stages(document: RoutingDocument, rules: Rules | None) -> Iterator[Finding]:
-    for index, key in find_duplicates(document.at or ()):
+    for index, _, key in find_duplicates(document.at or ()):
         yield Finding(pointer("at", index), f"{key} is there twice")
     if rules is None:
         return
@@ -100,14 +100,14 @@ def _check_pools(document: RoutingDocument) -> Iterator[Finding]:
         at = pointer("pools", key, "members")
         if not pool.members:
             yield Finding(at, "nobody is in this pool")
-        for index, owner in find_duplicates([member.owner for member in pool.members]):
+        for index, _, owner in find_duplicates([member.owner for member in pool.members]):
             yield Finding(f"{at}/{index}/owner", f"{owner} is in this pool twice")
     if document.fallback is not None and document.fallback not in document.pools:
         yield Finding("/fallback", f"there is no pool {document.fallback}")
 
 
 def _check_rules(document: RoutingDocument) -> Iterator[Finding]:
-    for index, key in find_duplicates([rule.key for rule in document.rules]):
+    for index, _, key in find_duplicates([rule.key for rule in document.rules]):
         yield Finding(pointer("rules", index, "key"), f"the rule {key} is there twice")
     catch_all: str | None = None
     for index, rule in enumerate(document.rules):

@@ -143,7 +143,7 @@ async def insert(
 ) -> None:
     """Keep these assignments and write the owners and sequences of their leads, by one statement each.
 
-    `revised`: the leads' revision grows by one; else another statement of the transaction has seen to that.
+    `bump_revision`: the leads' revision grows by one; else another statement of the transaction has seen to that.
     """
     if not rows:
         return

@@ -51,7 +51,7 @@ class Breach:
 
 @dataclass(frozen=True, slots=True)
 class PendingAssignment:
-    """A lead that needs somebody. `silent`: nothing is said if nobody is found, since that was said before."""
+    """A lead that needs an owner. `is_silent`: no event if nobody is found, since that was published before."""
 
     lead: Lead
     cause: Cause
@@ -74,7 +74,7 @@ class FixedAssignment:
 
 
 def assign_after_save(routing_cache: RoutingVersionCache) -> PrepareAfterSave:
-    """What follows once leads are written: they are given to people by the routing in force."""
+    """What is done after leads are saved: they are assigned by the routing in force."""
 
     async def prepare(conn: AsyncConnection | None) -> AfterSave:
         return partial(assign_entered_leads, routing=await routing_cache.in_force(conn))
@@ -146,9 +146,9 @@ async def assign_leads(
     *,
     bump_revision: bool,
 ) -> dict[UUID, Assignment]:
-    """Give these locked leads to people, in order, and say so. Who is found for none waits.
+    """Assign these locked leads, in order, and publish it. A lead for which nobody is found waits.
 
-    `revised`: the leads' revision grows by this; else the caller's own writing of the leads has seen to that.
+    `bump_revision`: the leads' revision grows by this; else the caller's own writing of the leads has seen to that.
     """
     if not pending:
         return {}
@@ -162,7 +162,7 @@ async def assign_leads(
 async def record_assignments(
     unit_of_work: UnitOfWork, fixed: Sequence[FixedAssignment], *, bump_revision: bool
 ) -> list[LeadAssigned]:
-    """Write down, and say, what was decided elsewhere. No pointer moves; the pools are locked, so that counts hold."""
+    """Save and publish what was decided elsewhere. No pointer moves; the pools are locked, so that counts hold."""
     if not fixed:
         return []
     connection = await unit_of_work.connection()
@@ -195,7 +195,7 @@ async def record_assignments(
 
 
 class _AssignmentSession:
-    """The state of all pools, locked, while the leads of one unit of work are given out. Lives for one `give`."""
+    """The state of all pools, locked, while the leads of one unit of work are given out. Lives for one `assign_leads`."""
 
     def __init__(
         self,
@@ -240,7 +240,7 @@ class _AssignmentSession:
         return cls(routing, rules, now, RoutingState(pointers, counts), accounts, extra_activities)
 
     def assign(self, item: PendingAssignment) -> Assignment:
-        """Find somebody for one lead, in the state that those before it have left."""
+        """Find an owner for one lead, in the state that those before it have left."""
         lead = item.lead
         account = lead.profile.account_id if lead.profile else None
         asked = RoutingInput(
@@ -264,7 +264,7 @@ class _AssignmentSession:
         return made
 
     async def save(self, unit_of_work: UnitOfWork, *, bump_revision: bool) -> None:
-        """Write everything down and say it, by one statement a table."""
+        """Save and publish everything, by one statement a table."""
         connection = await unit_of_work.connection()
         pointers = self._state.pointers
         moved = {pool: pointer for pool, pointer in pointers.items() if pointer != self._before.get(pool)}

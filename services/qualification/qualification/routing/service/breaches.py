@@ -1,6 +1,6 @@
-"""What the SLA monitor tells of broken clauses: where a clause says so, the lead is taken away from its owner and given to somebody else.
+"""Breaches that the SLA monitor publishes: where a clause says so, the lead is assigned to somebody else.
 
-Once for each breach, also when it is told again. Whoever has answered by the time that this is read keeps the lead.
+Once for each breach, also when it is redelivered. Whoever has answered by the time that this is read keeps the lead.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ async def process_breaches(
 
 
 def _latest_breaches(data: Sequence[object]) -> tuple[list[ClockBreached], list[UUID]]:
-    """Breaches that stand at the end of what was told, and clocks whose breach is void or answered."""
+    """Breaches that stand at the end of these events, and clocks whose breach is void or answered."""
     broken: dict[UUID, ClockBreached] = {}
     over: dict[UUID, None] = {}
     for event in data:

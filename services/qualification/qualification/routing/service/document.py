@@ -75,7 +75,7 @@ class RoutingVersionCache:
     ) -> tuple[Version, bool]:
         """Keep a new version; the one in force and whether it is new. The same content again makes none.
 
-        `based_on` is the version that the caller has read. Raises Wrong and Stale.
+        `based_on` is the version that the caller has read. Raises InvalidDocument and VersionConflict.
         """
         findings = await asyncio.to_thread(check_routing, document.content, rules)
         if findings:

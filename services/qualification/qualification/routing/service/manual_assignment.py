@@ -59,7 +59,7 @@ async def assign_by_hand(
     idempotency_request: idempotency.IdempotencyRequest | None,
     encode: Callable[[OwnerChangeResult], idempotency.Answer],
 ) -> idempotency.Done[OwnerChangeResult]:
-    """Give the lead to the person. Raises Stranger, and decisions.Unknown, Gone or Changed; then nothing has changed."""
+    """Assign the lead to the person. Raises UnknownOwner, decisions.LeadNotFound, LeadWasErased or LeadModified."""
     async with database.write_transaction() as unit_of_work:
         return await idempotency.once(
             unit_of_work,
