@@ -39,11 +39,11 @@ from intake.leads.domain.submission import Submission
 from intake.leads.service.normalization import derive_account_id, find_account_domain, parse_email, parse_phone
 from intake.policy.service.agreement import POLICY, compile_policy
 from qualification.definition.service import KIND as DEFINITION
-from qualification.definition.service import Definitions
-from qualification.lifecycle.service.book import Books
-from qualification.lifecycle.service.requalify import requalify
+from qualification.definition.service import DefinitionVersionCache
+from qualification.lifecycle.service.evaluation_context import EvaluationContexts
+from qualification.lifecycle.service.intake_events import process_intake_events
+from qualification.routing.service.assignment import assign_after_save
 from qualification.routing.service.document import RoutingVersionCache
-from qualification.routing.service.give import following
 
 FETCHED_ROWS = 5_000
 POLL_S = 0.1
@@ -234,8 +234,10 @@ async def relay(settings: Settings) -> None:
 
 async def consume(settings: Settings) -> None:
     """qualification with a transaction per message: the same inbox, rules and outbox, one event at a time."""
-    database = Database(settings.database_url.get_secret_value(), application_name="baseline")
-    books = Books(Definitions(AgreementStore(database, DEFINITION)), following(RoutingVersionCache(database)))
+    database = Database(settings.database_url.get_secret_value(), application_name="twin")
+    contexts = EvaluationContexts(
+        DefinitionVersionCache(AgreementStore(database, DEFINITION)), assign_after_save(RoutingVersionCache(database))
+    )
     topic = settings.kafka_topic_prefix + INTAKE_EVENTS
     consumer = AIOKafkaConsumer(
         topic,
@@ -251,7 +253,7 @@ async def consume(settings: Settings) -> None:
         async with database.write_transaction() as unit_of_work:
             if await inbox.claim(await unit_of_work.connection(), "baseline", [event.id], unit_of_work.now):
                 received = Received(event, INTAKE_EVENTS, record.partition, record.offset)
-                await requalify(unit_of_work, [received], await books.open(unit_of_work.conn))
+                await process_intake_events(unit_of_work, [received], await contexts.open(unit_of_work.conn))
         seen += 1
         if seen % OFFSETS_EVERY == 0:
             await consumer.commit()

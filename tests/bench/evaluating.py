@@ -112,7 +112,7 @@ def _read(lead: Known, content: Mapping[str, Any], at: datetime) -> tuple[float,
     moment = microseconds(at)
     for rule in made["engagement"]["rules"]:
         half_life_s = timedelta(days=int(rule["half_life"][1:-1])).total_seconds()
-        ages_s = [(moment - then) / 1e6 for then in activities.of(rule["activity"])]
+        ages_s = [(moment - then) / 1e6 for then in activities.moments_of(rule["activity"])]
         engagement += min(rule["max"], rule["points"] * sum(2.0 ** (-age_s / half_life_s) for age_s in ages_s))
     values["scores.fit"] = fit = round(min(made["fit"]["max"], fit), 2)
     values["scores.engagement"] = engagement = round(min(made["engagement"]["max"], engagement), 2)

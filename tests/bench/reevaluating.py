@@ -102,9 +102,9 @@ async def _measured(bench: BenchEnvironment, service: Service) -> list[Figure]:
         stop.set()
         await asyncio.gather(*tasks)
     state = _state(bench, version) or {}
-    looked_at, seconds = int(state["looked_at"]), float(state["seconds"])
+    processed, seconds = int(state["processed"]), float(state["seconds"])
     detail = {
-        "leads": looked_at,
+        "leads": processed,
         "judged": int(state["judged"]),
         "entered another stage": int(state["changed"]),
         "seconds": seconds,
@@ -115,9 +115,9 @@ async def _measured(bench: BenchEnvironment, service: Service) -> list[Figure]:
         Figure(
             "re-evaluation by a new version, in the background",
             "leads/s",
-            looked_at / seconds,
-            least=PER_S_MIN,
-            cpu_us={"ours": meter.cpu_s / looked_at * 1e6},
+            processed / seconds,
+            least=LEAST_PER_S,
+            cpu_us={"ours": meter.cpu_s / processed * 1e6},
             limit="Python's processor time, and what is told meanwhile goes first",
             detail=detail,
         ),
@@ -174,12 +174,12 @@ def _sign_another(bench: BenchEnvironment, service: Service) -> int:
 def _state(bench: BenchEnvironment, version: int) -> dict[str, str] | None:
     found = bench.sql(
         "qualification",
-        "SELECT looked_at, judged, changed, done_at IS NOT NULL, extract(epoch FROM coalesce(done_at, now()) - started_at)"
+        "SELECT processed, evaluated, changed, done_at IS NOT NULL, extract(epoch FROM coalesce(done_at, now()) - started_at)"
         f" FROM reevaluation WHERE version = {version}",
     ).strip()
     if not found:
         return None
-    return dict(zip(("looked_at", "judged", "changed", "done", "seconds"), found.split("|"), strict=True))
+    return dict(zip(("processed", "evaluated", "changed", "done", "seconds"), found.split("|"), strict=True))
 
 
 async def _until(holds: Callable[[], bool]) -> None:

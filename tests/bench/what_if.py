@@ -27,7 +27,7 @@ SAMPLE_S = 0.2
 _SEED = (
     f"""
     INSERT INTO lead (lead_id, profile, intake_sequence, stage, stage_since, visits, deal, evaluated_at, erased, sequence, revision,
-        changed_at, profile_at, clock_rank, clock_tie, entered_under, ruled_by, definition_version)
+        changed_at, profile_at, position_rank, position_tie, entry_version, applied_version, definition_version)
     SELECT (lpad(to_hex(n), 12, '0') || '70008000000000000000')::uuid,
         jsonb_build_object('source', (ARRAY['website', 'fair', 'referral'])[1 + n % 3], 'captured_at', at, 'verdict', 'accepted',
             'campaign', jsonb_build_object('name', 'campaign-' || n % 20),
@@ -52,7 +52,7 @@ _SEED = (
     """,
     """
     INSERT INTO decision (lead_id, decision_id, decision, reason, from_stage, stage, occurred_at, recorded_at, actor, department, fields,
-        definition_version, placed_at)
+        definition_version, effective_at)
     SELECT lead_id, gen_random_uuid(), decision, reason, 'mql', to_stage, entered_at + interval '1 day', entered_at, 'ann', 'sales', '{}',
         1, entered_at + interval '1 day'
     FROM stage_entry
@@ -128,7 +128,7 @@ async def _read_only(url: str) -> None:
     after, read = what_ifs.FIRST_LEAD, 0
     async with database.read_transaction() as conn:
         connection = await connection_of(conn)
-        while page := await what_ifs.leads(connection, since, until, after, LEADS_PER_BATCH_MAX):
+        while page := await what_ifs.fetch_leads(connection, since, until, after, LEADS_PER_BATCH_MAX):
             loaded = await logs.load(connection, [lead_id for lead_id, _ in page], {})
             after, read = page[-1][0], read + len(loaded.logs)
     await database.dispose()

@@ -39,13 +39,13 @@ from accord.service import create_app
 from accord.telemetry import configure_logging
 from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.rules import Rules, compile_definition
-from qualification.definition.service import KIND, Definitions
-from qualification.lifecycle.domain.facts import Decided, Fields
-from qualification.lifecycle.service.book import Book, Books
-from qualification.lifecycle.service.requalify import requalify
+from qualification.definition.service import KIND, DefinitionVersionCache
+from qualification.lifecycle.domain.facts import Decision, Fields
+from qualification.lifecycle.service.evaluation_context import EvaluationContext, EvaluationContexts
+from qualification.lifecycle.service.intake_events import process_intake_events
 from qualification.main import MIGRATIONS, build
+from qualification.routing.service.assignment import assign_after_save
 from qualification.routing.service.document import RoutingVersionCache
-from qualification.routing.service.give import following
 from qualification.settings import Settings
 
 CONTENT: dict[str, Any] = {
@@ -163,7 +163,7 @@ def compiled() -> Callable[[Mapping[str, Any]], Rules]:
 
 
 @dataclass
-class Teller:
+class IntakeEventFactory:
     """Makes intake's events about one lead, with its sequence."""
 
     lead_id: UUID
@@ -206,17 +206,17 @@ class Teller:
 
 
 @pytest.fixture
-def teller() -> Callable[[], Teller]:
+def new_lead() -> Callable[[], IntakeEventFactory]:
     """Make a teller about a new lead."""
-    return lambda: Teller(uuid7())
+    return lambda: IntakeEventFactory(uuid7())
 
 
 @pytest.fixture
-def decided() -> Callable[..., Decided]:
+def make_decision() -> Callable[..., Decision]:
     """Make a decision: `decided("accept", at)`."""
 
-    def make(decision: str, at: datetime, reason: str | None = None, fields: Fields | None = None) -> Decided:
-        return Decided(uuid7(), decision, "ann", at, "sales", reason, fields or Fields())
+    def make(decision: str, at: datetime, reason: str | None = None, fields: Fields | None = None) -> Decision:
+        return Decision(uuid7(), decision, "ann", at, "sales", reason, fields or Fields())
 
     return make
 
@@ -237,7 +237,7 @@ class Stack:
     http: httpx.AsyncClient
     watermarks: FixedWatermarks = field(default_factory=FixedWatermarks)
 
-    async def agree(self, content: Mapping[str, Any]) -> int:
+    async def activate(self, content: Mapping[str, Any]) -> int:
         """Draft, propose and sign a definition over HTTP; the version that came into force."""
         drafted = await self.http.post("/v1/definition/versions", json=content, headers=bearer("marketing"))
         assert drafted.status_code == 201, drafted.text
@@ -249,21 +249,23 @@ class Stack:
             assert signed.is_success, signed.text
         return int(version)
 
-    async def open_book(self) -> Book:
+    async def open_context(self) -> EvaluationContext:
         """A book as a process opens it that has read nothing yet."""
-        return await Books(Definitions(self.store), following(RoutingVersionCache(self.database))).open()
+        return await EvaluationContexts(
+            DefinitionVersionCache(self.store), assign_after_save(RoutingVersionCache(self.database))
+        ).open()
 
-    async def tell(self, *events: EventData) -> None:
+    async def apply_events(self, *events: EventData) -> None:
         """Apply what intake told, in one unit of work."""
         received = [
             Received(Event(uuid7(), "/intake", event), "intake-events", 0, offset)
             for offset, event in enumerate(events)
         ]
-        book = await self.open_book()
+        context = await self.open_context()
         async with self.database.write_transaction() as unit_of_work:
-            await requalify(unit_of_work, received, book)
+            await process_intake_events(unit_of_work, received, context)
 
-    async def said(self, lead_id: UUID | None = None) -> list[Any]:
+    async def published(self, lead_id: UUID | None = None) -> list[Any]:
         """What stands in the outbox, in order: of one lead, or all that is about leads."""
         async with self.database.read_transaction() as conn:
             rows = await conn.execute(text("SELECT type, key, payload FROM outbox ORDER BY id"))

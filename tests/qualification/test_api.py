@@ -17,12 +17,12 @@ AMOUNT = {"amount": "1200.50", "currency": "USD"}
 
 
 @pytest.fixture
-async def mql(stack, content, teller, day):
+async def mql(stack, content, new_lead, day):
     """A lead that waits for sales, named by the CRM as 4711."""
-    await stack.agree(content)
-    about = teller()
+    await stack.activate(content)
+    about = new_lead()
     about.external_keys = [external_key("crm", "4711")]
-    await stack.tell(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
+    await stack.apply_events(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
     return about
 
 
@@ -60,10 +60,10 @@ async def test_a_lead_is_found_by_the_id_that_a_source_gave_it(stack, mql, auth)
     assert (await stack.http.get("/v1/leads/external:crm:4712", headers=auth("reader"))).status_code == 404
 
 
-async def test_a_merged_lead_is_answered_by_its_survivor(stack, mql, teller, auth, day):
-    other = teller()
-    await stack.tell(other.captured(day(0)))
-    await stack.tell(mql.merged(other.lead_id, day(2), employee_count=250))
+async def test_a_merged_lead_is_answered_by_its_survivor(stack, mql, new_lead, auth, day):
+    other = new_lead()
+    await stack.apply_events(other.captured(day(0)))
+    await stack.apply_events(mql.merged(other.lead_id, day(2), employee_count=250))
     answer = await stack.http.get(f"/v1/leads/{other.lead_id}", headers=auth("reader"))
     assert answer.json()["lead_id"] == str(mql.lead_id)
 
@@ -83,7 +83,7 @@ async def test_a_decision_is_answered_with_where_it_led(stack, mql, auth):
     assert body["occurred_at"] == "2024-01-09T18:00:00Z"
     assert body["allowed_decisions"] == ["disqualify", "lose", "qualify", "recycle", "reject"]
     assert answer.headers["etag"] == '"2"'
-    taken = next(event for event in await stack.said(mql.lead_id) if isinstance(event, LeadDecided))
+    taken = next(event for event in await stack.published(mql.lead_id) if isinstance(event, LeadDecided))
     assert (taken.actor, taken.department, str(taken.decision_id)) == ("sales", "sales", body["decision_id"])
 
 
@@ -150,7 +150,7 @@ async def test_fields_are_kept_and_a_deal_is_told(stack, mql, auth):
         {"decision": "win", "fields": {"amount": {"amount": "1300", "currency": "USD"}}},
     ):
         assert (await decide(stack, auth, mql.lead_id, body)).status_code == 201, body
-    deals = [event for event in await stack.said(mql.lead_id) if isinstance(event, OpportunityUpdated)]
+    deals = [event for event in await stack.published(mql.lead_id) if isinstance(event, OpportunityUpdated)]
     assert [(event.stage, str(event.amount.amount)) for event in deals] == [("opportunity", "1200.50"), ("won", "1300")]
     lead = (await stack.http.get(f"/v1/leads/{mql.lead_id}", headers=auth("reader"))).json()
     assert (lead["amount"], lead["expected_close"]) == ({"amount": "1300", "currency": "USD"}, "2027-03-31")
@@ -220,9 +220,9 @@ async def test_history_comes_in_pages(stack, mql, auth):
     assert page["next_cursor"] is None
 
 
-async def test_a_batch_is_answered_row_by_row_and_a_bad_row_spoils_nothing(stack, mql, teller, auth, day):
-    other = teller()
-    await stack.tell(other.captured(day(0)))
+async def test_a_batch_is_answered_row_by_row_and_a_bad_row_spoils_nothing(stack, mql, new_lead, auth, day):
+    other = new_lead()
+    await stack.apply_events(other.captured(day(0)))
     rows = [
         {"lead": "external:crm:4711", "decision": "accept"},
         {"lead": str(mql.lead_id), "decision": "qualify", "fields": BANT, "occurred_at": day(3).isoformat()},
@@ -257,9 +257,9 @@ async def test_a_batch_that_is_no_list_of_at_most_a_thousand_is_refused(stack, a
     assert found == expected
 
 
-async def test_leads_are_listed_by_stage_grade_and_since(stack, mql, teller, auth, day):
-    tellers = [teller() for _ in range(5)]
-    await stack.tell(*[about.captured(day(2)) for about in tellers])
+async def test_leads_are_listed_by_stage_grade_and_since(stack, mql, new_lead, auth, day):
+    tellers = [new_lead() for _ in range(5)]
+    await stack.apply_events(*[about.captured(day(2)) for about in tellers])
 
     async def ids(query: str) -> list[str]:
         answer = await stack.http.get(f"/v1/leads?{query}", headers=auth("reader"))
@@ -280,9 +280,9 @@ async def test_leads_are_listed_by_stage_grade_and_since(stack, mql, teller, aut
     assert (await stack.http.get("/v1/leads?cursor=abc", headers=auth("reader"))).status_code == 422
 
 
-async def test_without_a_definition_nothing_can_be_decided(stack, teller, auth, day):
-    about = teller()
-    await stack.tell(about.captured(day(0), employee_count=250))
+async def test_without_a_definition_nothing_can_be_decided(stack, new_lead, auth, day):
+    about = new_lead()
+    await stack.apply_events(about.captured(day(0), employee_count=250))
     lead = (await stack.http.get(f"/v1/leads/{about.lead_id}", headers=auth("reader"))).json()
     assert (lead["stage"], lead["definition_version"], lead["allowed_decisions"], lead["gates"]) == (None, None, [], [])
     answer = await decide(stack, auth, about.lead_id, {"decision": "accept"})
@@ -300,7 +300,7 @@ async def test_a_definition_with_findings_is_refused_with_pointers(stack, conten
 
 
 async def test_a_definition_can_be_read_on_paper(stack, content, auth):
-    await stack.agree(content)
+    await stack.activate(content)
     headers = auth("marketing") | {"Accept": "text/markdown"}
     answer = await stack.http.get("/v1/definition/versions/1/paper", headers=headers)
     assert answer.status_code == 200
@@ -381,9 +381,9 @@ async def test_a_decision_under_another_version_is_409_with_how_the_lead_stands(
     assert (await decide(stack, auth, mql.lead_id, {"decision": "accept", "definition_version": 1})).status_code == 201
 
 
-async def test_a_decision_on_a_merged_lead_is_about_its_survivor_and_says_so(stack, mql, teller, auth, day):
-    other = teller()
-    await stack.tell(other.captured(day(0)), mql.merged(other.lead_id, day(2), employee_count=250))
+async def test_a_decision_on_a_merged_lead_is_about_its_survivor_and_says_so(stack, mql, new_lead, auth, day):
+    other = new_lead()
+    await stack.apply_events(other.captured(day(0)), mql.merged(other.lead_id, day(2), employee_count=250))
     answer = await decide(stack, auth, other.lead_id, {"decision": "accept"})
     assert answer.status_code == 201
     assert (answer.json()["lead_id"], answer.json()["merged_lead_id"]) == (str(mql.lead_id), str(other.lead_id))
@@ -391,12 +391,12 @@ async def test_a_decision_on_a_merged_lead_is_about_its_survivor_and_says_so(sta
     assert (past.json()["lead_id"], past.json()["stage"]) == (str(other.lead_id), "inquiry")
 
 
-async def test_amounts_are_in_one_currency(stack, content, teller, auth, day):
+async def test_amounts_are_in_one_currency(stack, content, new_lead, auth, day):
     content["currency"] = "EUR"
     content["stages"][2]["gate"] = {"decision": "accept", "fields": ["amount"]}
-    await stack.agree(content)
-    about = teller()
-    await stack.tell(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
+    await stack.activate(content)
+    about = new_lead()
+    await stack.apply_events(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
     amount = {"amount": "5", "currency": "USD"}
     refused = await decide(stack, auth, about.lead_id, {"decision": "accept", "fields": {"amount": amount}})
     assert refused.status_code == 422
@@ -411,4 +411,4 @@ async def test_a_gate_says_what_keeps_a_lead_from_passing_it(stack, mql, auth):
     await decide(stack, auth, mql.lead_id, {"decision": "reject", "reason": "no-timing"})
     view = (await stack.http.get(f"/v1/leads/{mql.lead_id}", headers=auth("reader"))).json()
     assert view["stage"] == "recycled"
-    assert view["gates"][0]["held_back"].startswith("it comes back only on an activity of its own from ")
+    assert view["gates"][0]["blocked_reason"].startswith("it comes back only on an activity of its own from ")

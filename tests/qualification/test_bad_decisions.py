@@ -11,20 +11,20 @@ from uuid_utils.compat import uuid7
 
 from qualification.lifecycle.domain.decisions import NotAllowed
 from qualification.lifecycle.domain.facts import Fields
-from qualification.lifecycle.service.decide import Author, Proposal
-from qualification.lifecycle.service.decide import decide as take
+from qualification.lifecycle.service.decisions import Author, Proposal
+from qualification.lifecycle.service.decisions import decide as take
 
 ACCEPT = {"decision": "accept"}
 REJECT = {"decision": "reject", "reason": "no-timing"}
 
 
 @pytest.fixture
-async def mql(stack, content, teller, day):
+async def mql(stack, content, new_lead, day):
     """A lead that waits for sales."""
     content["currency"] = "USD"
-    await stack.agree(content)
-    about = teller()
-    await stack.tell(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
+    await stack.activate(content)
+    about = new_lead()
+    await stack.apply_events(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
     return about
 
 
@@ -61,25 +61,25 @@ def places(problem: dict[str, Any]) -> list[str]:
     return [error["pointer"] for error in problem["errors"]]
 
 
-async def test_an_unknown_lead_and_one_that_has_not_entered_are_404(stack, mql, teller, auth, day):
+async def test_an_unknown_lead_and_one_that_has_not_entered_are_404(stack, mql, new_lead, auth, day):
     await refused(stack, auth, uuid7(), ACCEPT, 404)
     await refused(stack, auth, "external:crm:nobody", ACCEPT, 404)
-    heard_of = teller()
-    await stack.tell(heard_of.did("email.clicked", day(1)))
+    heard_of = new_lead()
+    await stack.apply_events(heard_of.did("email.clicked", day(1)))
     await refused(stack, auth, heard_of.lead_id, ACCEPT, 404)
 
 
-async def test_an_erased_lead_is_410_also_by_an_id_that_was_merged_into_it(stack, mql, teller, auth, day):
-    other = teller()
-    await stack.tell(other.captured(day(0)), mql.merged(other.lead_id, day(2), employee_count=250))
-    await stack.tell(mql.erased(day(3)))
+async def test_an_erased_lead_is_410_also_by_an_id_that_was_merged_into_it(stack, mql, new_lead, auth, day):
+    other = new_lead()
+    await stack.apply_events(other.captured(day(0)), mql.merged(other.lead_id, day(2), employee_count=250))
+    await stack.apply_events(mql.erased(day(3)))
     for lead_id in (mql.lead_id, other.lead_id):
         await refused(stack, auth, lead_id, {**ACCEPT, "note": "Too late."}, 410)
 
 
-async def test_a_merged_lead_s_decision_is_the_survivor_s_and_says_so(stack, mql, teller, auth, day):
-    other = teller()
-    await stack.tell(other.captured(day(0)), mql.merged(other.lead_id, day(2), employee_count=250))
+async def test_a_merged_lead_s_decision_is_the_survivor_s_and_says_so(stack, mql, new_lead, auth, day):
+    other = new_lead()
+    await stack.apply_events(other.captured(day(0)), mql.merged(other.lead_id, day(2), employee_count=250))
     row = await as_row(stack, auth, other.lead_id, ACCEPT)
     assert (row["status"], row["lead_id"], row["merged_lead_id"]) == (201, str(mql.lead_id), str(other.lead_id))
     problem = await refused(stack, auth, other.lead_id, ACCEPT, 409)
@@ -145,11 +145,11 @@ async def test_of_two_people_who_decide_at_once_one_wins_and_the_other_reads_whe
 
 
 async def test_who_began_first_and_waited_decides_about_the_lead_as_it_became(stack, mql, auth):
-    book = await stack.open_book()
+    routing_cache = await stack.open_context()
     accept = Proposal(lead=mql.lead_id, decision="accept", reason=None, fields=Fields(), note=None, occurred_at=None)
     async with stack.database.write_transaction() as began_first:
         assert (await asyncio.create_task(decide(stack, auth, mql.lead_id, ACCEPT))).status_code == 201
-        (refusal,) = await take(began_first, [accept], book, Author("slow", "sales"))
+        (refusal,) = await take(began_first, [accept], routing_cache, Author("slow", "sales"))
     assert isinstance(refusal, NotAllowed)
     assert refusal.stage == "sal"
 
@@ -167,7 +167,7 @@ async def test_a_definition_that_changed_between_read_and_decision_is_409_with_t
     body = {"decision": "accept", "definition_version": read["definition_version"]}
     content["currency"] = "USD"
     content["stages"][2]["gate"] = {"decision": "accept", "fields": ["need"]}
-    await stack.agree(content)
+    await stack.activate(content)
     problem = await refused(stack, auth, mql.lead_id, body, 409)
     assert (problem["type"], problem["definition_version"], problem["stage"]) == (
         "/problems/definition-changed",

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from accord.terms.criteria import MISSING, Criteria, compile_criteria
-from qualification.definition.domain.checks import check
+from qualification.definition.domain.checks import check_definition
 from qualification.definition.domain.definition import Definition
-from qualification.definition.domain.paper import paper
+from qualification.definition.domain.paper import describe_definition
 from qualification.definition.domain.satisfiable import Domain, why_never
 
 Change = Callable[[dict[str, Any]], object]
@@ -33,7 +33,7 @@ def both(*criteria: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_agreed_example_has_no_findings(content):
-    assert check(content) == []
+    assert check_definition(content) == []
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_the_agreed_example_has_no_findings(content):
 )
 def test_what_is_wrong_is_named_by_its_place(content, change: Change, pointer):
     change(content)
-    assert pointer in [finding.pointer for finding in check(content)]
+    assert pointer in [finding.pointer for finding in check_definition(content)]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_what_is_wrong_is_named_by_its_place(content, change: Change, pointer):
 )
 def test_a_gate_that_can_never_hold_is_found(content, criteria, pointer):
     when(content, criteria)
-    assert pointer in [finding.pointer for finding in check(content)]
+    assert pointer in [finding.pointer for finding in check_definition(content)]
 
 
 @pytest.mark.parametrize(
@@ -154,14 +154,14 @@ def test_a_gate_that_can_never_hold_is_found(content, criteria, pointer):
 )
 def test_a_gate_that_may_hold_is_let_through(content, criteria):
     when(content, criteria)
-    assert check(content) == []
+    assert check_definition(content) == []
 
 
 def test_every_finding_is_told_at_once(content):
     content["stages"][1]["from"] = ["nowhere"]
     content["stages"][6]["gate"]["reasons"] = "nothing"
     content["scores"]["grade"]["fit"]["C"] = 60
-    assert len({finding.pointer for finding in check(content)}) >= 3
+    assert len({finding.pointer for finding in check_definition(content)}) >= 3
 
 
 values = st.integers(0, 6)
@@ -277,12 +277,12 @@ def test_no_content_at_all_breaks_the_check(content, data):
             node[key] = data.draw(json_values)
             break
         node = node[key]
-    for finding in check(content):
+    for finding in check_definition(content):
         assert finding.pointer == "" or finding.pointer.startswith("/")
 
 
 def test_on_paper_it_is_told_in_plain_words(content):
-    parts = {part.heading: part for part in paper(Definition.model_validate(content))}
+    parts = {part.heading: part for part in describe_definition(Definition.model_validate(content))}
     sentences = parts["How a lead goes on"].paragraphs
     assert sentences[0] == "A lead becomes inquiry when it is captured. It belongs to marketing there."
     assert sentences[1].startswith(
@@ -298,18 +298,18 @@ def test_on_paper_it_is_told_in_plain_words(content):
 
 
 def test_a_gate_reads_as_a_sentence(content):
-    (stages, *_) = paper(Definition.model_validate(content))
+    (stages, *_) = describe_definition(Definition.model_validate(content))
     assert stages.paragraphs[1].startswith(
         "A lead becomes MQL when the company has 50 employees or more and the engagement score is 20 or more."
     )
     content["attributes"] = {"employee_count": {"type": "integer", "words": "head count"}, "industry": {"type": "text"}}
-    (stages, *_) = paper(Definition.model_validate(content))
+    (stages, *_) = describe_definition(Definition.model_validate(content))
     assert "when the head count is 50 or more and" in stages.paragraphs[1]
 
 
 def test_a_definition_that_lists_attributes_asks_for_no_others(content):
     content["attributes"] = {"employee_count": {"type": "text"}}
-    found = {finding.pointer: finding.message for finding in check(content)}
+    found = {finding.pointer: finding.message for finding in check_definition(content)}
     assert found["/stages/1/gate/when/all/0/value"] == "employee_count is of the type text"
     assert found["/scores/fit/rules/1/when/path"].startswith("there is no attribute industry")
 
@@ -321,9 +321,9 @@ def test_between_two_neighbouring_whole_numbers_there_is_none(content):
         "employee_count": {"type": "number"},
     }
     when(content, both(leaf("attributes.n", "gt", 50), leaf("attributes.n", "lt", 51)))
-    assert [finding.pointer for finding in check(content)] == ["/stages/1/gate/when"]
+    assert [finding.pointer for finding in check_definition(content)] == ["/stages/1/gate/when"]
     when(content, both(leaf("attributes.employee_count", "gt", 50), leaf("attributes.employee_count", "lt", 51)))
-    assert check(content) == []
+    assert check_definition(content) == []
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\x00b"])
@@ -342,7 +342,7 @@ def test_rules_that_say_the_same_twice_are_found(content):
     content["scores"]["engagement"]["rules"].append(
         {"key": "demo-again", "activity": "demo.requested", "points": 5, "half_life": "P30D"}
     )
-    assert [finding.pointer for finding in check(content)] == [
+    assert [finding.pointer for finding in check_definition(content)] == [
         "/scores/fit/rules/2/when",
         "/scores/engagement/rules/2/activity",
     ]
@@ -354,19 +354,19 @@ def test_a_gate_before_which_another_always_opens_is_found(content):
     big = {"key": "big", "owner": "marketing", "kind": "open", "from": ["inquiry"]}
     big["gate"] = {"when": {"all": [size, {"path": "attributes.vip", "op": "eq", "value": True}]}}
     content["stages"].insert(2, big)
-    assert [finding.pointer for finding in check(content)] == ["/stages/2/gate/when"]
+    assert [finding.pointer for finding in check_definition(content)] == ["/stages/2/gate/when"]
     big["gate"] = {"when": {"path": "attributes.employee_count", "op": "gt", "value": 80}}  # asks for more of the same
-    assert [finding.pointer for finding in check(content)] == ["/stages/2/gate/when"]
+    assert [finding.pointer for finding in check_definition(content)] == ["/stages/2/gate/when"]
     big["gate"] = {"when": {"path": "attributes.employee_count", "op": "lt", "value": 80}}
-    assert check(content) == []
+    assert check_definition(content) == []
     big["from"] = ["inquiry", "mql"]
-    assert check(content) == []
+    assert check_definition(content) == []
 
 
 async def test_what_a_new_version_changes_is_told_in_the_words_of_the_paper(stack, content, auth):
-    await stack.agree(content)
+    await stack.activate(content)
     content["stages"][1]["gate"]["when"]["all"][0]["value"] = 200
-    await stack.agree(content)
+    await stack.activate(content)
     diff = (await stack.http.get("/v1/definition/versions/1/diff/2", headers=auth("reader"))).json()
     (reading,) = diff["words"]
     assert reading["heading"] == "How a lead goes on"

@@ -18,7 +18,7 @@ WORDS = ("lapsang", "velvet-rope", "by-the-harbour", "territory-of-eve", "dnb-9z
 @pytest.fixture
 async def routed(stack, content, auth):
     """Leads are routed by an attribute, so that explanations quote it."""
-    await stack.agree(content)
+    await stack.activate(content)
     document = deepcopy(ROUTING)
     vip = {"key": "vip", "when": {"path": "attributes.tier", "op": "eq", "value": "velvet-rope"}, "pool": "large"}
     document["rules"].insert(0, vip)
@@ -43,12 +43,12 @@ async def tables_with(stack: Any, *words: str) -> dict[str, set[str]]:
     return found
 
 
-async def test_no_table_holds_a_word_about_an_erased_person(routed, teller, auth, day):
-    about, absorbed, other = teller(), teller(), teller()
+async def test_no_table_holds_a_word_about_an_erased_person(routed, new_lead, auth, day):
+    about, absorbed, other = new_lead(), new_lead(), new_lead()
     about.external_keys = [external_key("crm", "1")]
     about.account_id = new_id()
     for lead in (about, absorbed, other):
-        await routed.tell(
+        await routed.apply_events(
             lead.captured(day(0), employee_count=250, tier="velvet-rope", dnb_rating="dnb-9z9"),
             lead.did("demo.requested", day(1)),
         )
@@ -62,13 +62,13 @@ async def test_no_table_holds_a_word_about_an_erased_person(routed, teller, auth
     for path, body, headers in answers:
         answer = await routed.http.post(path, json=body, headers=headers)
         assert answer.is_success, answer.text
-    await routed.tell(
+    await routed.apply_events(
         about.merged(absorbed.lead_id, day(3), employee_count=250, tier="velvet-rope", dnb_rating="dnb-9z9")
     )
     held = await tables_with(routed, *WORDS)
     assert held["lapsang"] == {"decision_note"}
     assert held["velvet-rope"] >= {"lead", "lead_fact", "assignment"}
-    await routed.tell(other.erased(day(4)), about.erased(day(4)), absorbed.erased(day(4)))
+    await routed.apply_events(other.erased(day(4)), about.erased(day(4)), absorbed.erased(day(4)))
     left = await tables_with(routed, *WORDS)
     # What both departments wrote stays: a rule may name a value, and the routing document names this one.
     assert left == {"velvet-rope": {"routing"}}
@@ -81,11 +81,11 @@ async def test_no_table_holds_a_word_about_an_erased_person(routed, teller, auth
     assert all("idempotency_key" not in tables and "account_owner" not in tables for tables in ids.values())
 
 
-async def test_an_erased_lead_waits_for_nobody(routed, teller, auth, day):
+async def test_an_erased_lead_waits_for_nobody(routed, new_lead, auth, day):
     nobody = deepcopy(ROUTING) | {"people": dict.fromkeys(("ann", "bob", "cho"), NOBODY)}
     assert (await put(routed, auth, nobody, '"1"')).is_success
-    about = teller()
-    await routed.tell(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
+    about = new_lead()
+    await routed.apply_events(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
     assert len(await routed.rows("SELECT 1 FROM waiting_lead")) == 1
-    await routed.tell(about.erased(day(2)))
+    await routed.apply_events(about.erased(day(2)))
     assert await routed.rows("SELECT 1 FROM waiting_lead") == []

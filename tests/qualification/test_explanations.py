@@ -67,7 +67,7 @@ async def routed(stack, content, auth):
         },
         {"none": [{"path": "activities.email.unsubscribed.count", "op": "gte", "value": 1, "within": "P90D"}]},
     ]
-    await stack.agree(content)
+    await stack.activate(content)
     assert (await put(stack, auth, ROUTING)).status_code == 201
     return stack
 
@@ -90,9 +90,9 @@ def compared(leaves: list[dict[str, Any]]) -> list[tuple[str, str, Any, Any, boo
     return [(leaf["path"], leaf["op"], leaf["expected"], leaf["actual"], leaf["held"]) for leaf in leaves]
 
 
-async def test_why_a_lead_is_not_an_mql_to_the_last_comparison(routed, teller, day, auth):
-    about = teller()
-    await routed.tell(
+async def test_why_a_lead_is_not_an_mql_to_the_last_comparison(routed, new_lead, day, auth):
+    about = new_lead()
+    await routed.apply_events(
         about.captured(day(0), employee_count=30, country="DE"),
         about.did("email.clicked", day(1)),
         about.did("email.clicked", day(1)),
@@ -101,7 +101,7 @@ async def test_why_a_lead_is_not_an_mql_to_the_last_comparison(routed, teller, d
     view = await ask(routed, auth, f"/v1/leads/{about.lead_id}", at=day(15).isoformat())
     assert view["stage"] == "inquiry"
     (gate,) = view["gates"]
-    assert (gate["stage"], gate["holds"], gate["held_back"]) == ("mql", False, None)
+    assert (gate["stage"], gate["holds"], gate["blocked_reason"]) == ("mql", False, None)
     assert compared(gate["why"]) == [
         ("attributes.employee_count", "gte", 50, 30, False),
         ("scores.engagement", "gte", 20, 5.0, False),  # 2 clicks of 5 points, each halved after 14 days
@@ -116,26 +116,28 @@ async def test_why_a_lead_is_not_an_mql_to_the_last_comparison(routed, teller, d
     assert "2 x email.clicked" in scored["click"]["reason"]
     assert sum(scored[rule]["points"] for rule in ("size", "vertical")) == view["fit"]
     # What would have to change does change it, comparison by comparison.
-    await routed.tell(about.updated(day(100), employee_count=50, country="US"), about.did("demo.requested", day(100)))
+    await routed.apply_events(
+        about.updated(day(100), employee_count=50, country="US"), about.did("demo.requested", day(100))
+    )
     entered = await ask(routed, auth, f"/v1/leads/{about.lead_id}", at=day(100).isoformat())
     (gate,) = entered["gates"]
     assert (entered["stage"], gate["holds"]) == ("mql", True)
     assert [held for *_, held in compared(gate["why"])] == [True, True, True, False, False]
 
 
-async def test_a_value_that_a_lead_does_not_have_is_said_to_be_missing(routed, teller, day, auth):
-    about = teller()
-    await routed.tell(about.captured(day(0)))
+async def test_a_value_that_a_lead_does_not_have_is_said_to_be_missing(routed, new_lead, day, auth):
+    about = new_lead()
+    await routed.apply_events(about.captured(day(0)))
     (gate,) = (await ask(routed, auth, f"/v1/leads/{about.lead_id}"))["gates"]
     assert compared(gate["why"])[0] == ("attributes.employee_count", "gte", 50, None, False)
 
 
-async def test_why_a_lead_went_to_this_person_to_the_last_rule_and_member(routed, teller, day, auth):
+async def test_why_a_lead_went_to_this_person_to_the_last_rule_and_member(routed, new_lead, day, auth):
     leads = []
     for _ in range(2):
-        about = teller()
+        about = new_lead()
         moment = datetime.now().astimezone()
-        await routed.tell(
+        await routed.apply_events(
             about.captured(moment, employee_count=250, country="US", industry="92"), about.did("demo.requested", moment)
         )
         leads.append(about)
@@ -171,13 +173,15 @@ async def test_why_a_lead_went_to_this_person_to_the_last_rule_and_member(routed
     assert weighed == sorted(weighed, reverse=True), "the greatest was next"
 
 
-async def test_what_the_lead_would_have_stayed_with_is_said_too(routed, teller, day, auth):
-    about = teller()
-    await routed.tell(about.captured(day(0), employee_count=250, country="US"), about.did("demo.requested", day(1)))
+async def test_what_the_lead_would_have_stayed_with_is_said_too(routed, new_lead, day, auth):
+    about = new_lead()
+    await routed.apply_events(
+        about.captured(day(0), employee_count=250, country="US"), about.did("demo.requested", day(1))
+    )
     body = {"decision": "reject", "reason": "no-timing", "occurred_at": day(2).isoformat()}
     answer = await routed.http.post(f"/v1/leads/{about.lead_id}/decisions", json=body, headers=auth("sales"))
     assert answer.status_code == 201, answer.text
-    await routed.tell(about.did("demo.requested", day(40)))
+    await routed.apply_events(about.did("demo.requested", day(40)))
     first, again = (await ask(routed, auth, f"/v1/leads/{about.lead_id}/assignments"))["items"]
     assert again["explanation"]["how"] == "own"
     assert again["explanation"]["sticky"] == [

@@ -16,7 +16,7 @@ from tests.qualification import conftest
 from tests.qualification.memory import Memory
 
 from accord.contracts.intake_events import LeadState
-from qualification.analysis.domain.gate_criteria import CriterionAnalysis, Gate, gates_of, known, summary
+from qualification.analysis.domain.gate_criteria import CriterionAnalysis, Gate, gates_of, replay_snapshots, summarize
 from qualification.analysis.domain.what_if import simulate
 from qualification.analysis.service import feedback as usecase
 from qualification.definition.domain.definition import Definition
@@ -44,17 +44,17 @@ TINY = {"path": "attributes.employee_count", "op": "lt", "value": 50}
 
 def test_a_comparison_counts_only_where_it_decides():
     both = gate_for({"all": [SIZE, ENGAGED]})
-    assert both.deciding([True, True]) == [0, 1]
-    assert both.deciding([True, False]) == [1]
-    assert both.deciding([False, False]) == []
+    assert both.decisive([True, True]) == [0, 1]
+    assert both.decisive([True, False]) == [1]
+    assert both.decisive([False, False]) == []
     either = gate_for({"any": [SIZE, ENGAGED]})
-    assert either.deciding([True, True]) == []
-    assert either.deciding([True, False]) == [0]
-    assert either.deciding([False, False]) == [0, 1]
+    assert either.decisive([True, True]) == []
+    assert either.decisive([True, False]) == [0]
+    assert either.decisive([False, False]) == [0, 1]
     turned = gate_for({"all": [ENGAGED, {"none": [TINY]}]})
     assert [one.wanted for one in turned.comparisons] == [True, False]
-    assert turned.deciding([True, False]) == [0, 1]
-    assert turned.deciding([True, True]) == [1]
+    assert turned.decisive([True, False]) == [0, 1]
+    assert turned.decisive([True, True]) == [1]
 
 
 groups = st.recursive(
@@ -73,7 +73,7 @@ def test_what_decides_decides_and_what_is_wanted_never_shuts(when, held):
     held = held[: len(gate.comparisons)]
     for number, comparison in enumerate(gate.comparisons):
         turned = [*held[:number], not held[number], *held[number + 1 :]]
-        assert (gate.opens(turned) != gate.opens(held)) == (number in gate.deciding(held))
+        assert (gate.opens(turned) != gate.opens(held)) == (number in gate.decisive(held))
         fair = [*held[:number], comparison.wanted, *held[number + 1 :]]
         foul = [*held[:number], not comparison.wanted, *held[number + 1 :]]
         assert gate.opens(fair) >= gate.opens(foul)
@@ -96,7 +96,7 @@ def examined(when: dict[str, Any], cases: list[tuple[Any, bool]], name: str = "e
         logs = {lead_id: Log(lead_id, 1, facts)}
         entered = simulate(lead_id, logs, gate.rules, conftest.START).entries
         decided = replace(entered[-1], decision_id=decision_id, stage="sal")
-        examination.decided(lead_id, logs, (*entered, decided), decision_id, accepted=accepted)
+        examination.add_decision(lead_id, logs, (*entered, decided), decision_id, accepted=accepted)
     return examination
 
 
@@ -133,55 +133,55 @@ def test_the_bound_that_is_proposed_is_the_best_of_all_that_there_are(cases, op)
 def test_the_criterion_is_named_in_one_plain_sentence():
     cases = [(60, False)] * 31 + [(60, True)] * 2 + [(80, False)] * 9 + [(80, True)] * 20 + [(90, True)] * 38
     found = examined(SIZE, cases).report()
-    assert summary(found, 60, 40) == (
+    assert summarize(found, 60, 40) == (
         "Had it been asked for MQL that “the company has 80 employees or more” instead of “the company has 50 employees or more”,"
         " 31 of 40 rejected leads would not have been handed over, and 2 of 60 accepted ones."
     )
     few = examined(SIZE, [(60, False)] * 10 + [(90, True)] * 5).report()
     assert (few[0].few, few[0].gain) == (True, 10)
-    assert summary(few, 5, 10) == "Too few decisions (15) to name a criterion."
+    assert summarize(few, 5, 10) == "Too few decisions (15) to name a criterion."
     alike = examined(SIZE, [(60, False), (60, True)] * 20).report()
     assert alike[0].tighten is None
-    assert summary(alike, 20, 20).startswith("No single criterion")
+    assert summarize(alike, 20, 20).startswith("No single criterion")
     words = examined(
         {"path": "attributes.country", "op": "in", "value": ["US"]}, [("US", False)] * 30, "country"
     ).report()
     assert words[0].tighten is None
 
 
-def test_a_lead_is_known_as_it_was_with_what_a_merge_brought(teller, day, rules):
+def test_a_lead_is_known_as_it_was_with_what_a_merge_brought(new_lead, day, rules):
     memory = Memory()
     memory.activate(rules)
-    ours, theirs = teller(), teller()
-    memory.tell(day(0), ours.captured(day(0), employee_count=30), theirs.captured(day(0), employee_count=60))
-    memory.tell(day(1), theirs.did("demo.requested", day(1)))
-    memory.tell(day(2), ours.merged(theirs.lead_id, day(2), employee_count=60))
-    memory.tell(day(3), theirs.did("email.clicked", day(3)))
-    told = [
-        (moment.at, moment.profile.attributes["employee_count"], len(moment.activities.of("demo.requested")))
-        for moment in known(ours.lead_id, memory.logs)
+    ours, theirs = new_lead(), new_lead()
+    memory.apply_events(day(0), ours.captured(day(0), employee_count=30), theirs.captured(day(0), employee_count=60))
+    memory.apply_events(day(1), theirs.did("demo.requested", day(1)))
+    memory.apply_events(day(2), ours.merged(theirs.lead_id, day(2), employee_count=60))
+    memory.apply_events(day(3), theirs.did("email.clicked", day(3)))
+    events = [
+        (moment.at, moment.profile.attributes["employee_count"], len(moment.activities.moments_of("demo.requested")))
+        for moment in replay_snapshots(ours.lead_id, memory.logs)
     ]
-    assert told == [(day(0), 30, 0), (day(2), 60, 1), (day(3), 60, 1)]
+    assert events == [(day(0), 30, 0), (day(2), 60, 1), (day(3), 60, 1)]
 
 
 # --- Over HTTP ---
 
 
 @pytest.fixture
-async def decided_on(stack, content, teller, day, auth):
+async def decided_leads(stack, content, new_lead, day, auth):
     """40 leads of 60 employees, of which sales rejects 31 and accepts 2; 60 larger ones, of which it accepts all but 9. Then 22 too small
     ones, of which 20 are won all the same, and one without any interest."""
     content["stages"][2]["from"] = ["mql", "inquiry"]
-    await stack.agree(content)
+    await stack.activate(content)
     rows = []
-    told: list[Any] = []
+    events: list[Any] = []
 
     def lead(employees: int, source: str, decisions: list[tuple[str, str | None]], interest: bool = True) -> None:
-        about = teller()
+        about = new_lead()
         about.source = source
-        told.append(about.captured(day(0), employee_count=employees))
+        events.append(about.captured(day(0), employee_count=employees))
         if interest:
-            told.append(about.did("demo.requested", day(1)))
+            events.append(about.did("demo.requested", day(1)))
         for number, (decision, reason) in enumerate(decisions):
             at = (day(2 + number) + timedelta(days=len(rows) % 20)).isoformat()
             rows.append({"lead": str(about.lead_id), "decision": decision, "reason": reason, "occurred_at": at})
@@ -197,7 +197,7 @@ async def decided_on(stack, content, teller, day, auth):
     for number in range(22):
         lead(20, "website", [("accept", None)] if number < 20 else [])
     lead(250, "website", [], interest=False)
-    await stack.tell(*told)
+    await stack.apply_events(*events)
     answer = await stack.http.post("/v1/decisions:batch", json=rows, headers=auth("sales"))
     assert {result["status"] for result in answer.json()["results"]} == {201}, answer.text
 
@@ -209,10 +209,10 @@ async def feedback(stack, auth, **query: Any) -> dict[str, Any]:
 
 
 async def test_sales_tells_marketing_what_it_rejected_and_what_would_have_changed_it(
-    stack, decided_on, auth, monkeypatch
+    stack, decided_leads, auth, monkeypatch
 ):
-    told = await feedback(stack, auth, by="source", step="P7D")
-    total = told["total"]
+    events = await feedback(stack, auth, by="source", step="P7D")
+    total = events["total"]
     # Inquiry hands over too in this definition, so the leads accepted from there are among them.
     assert (total["accepted"], total["rejected"], total["rejected_share"]) == (80, 40, 0.3333)
     assert total["reasons"] == [
@@ -228,17 +228,17 @@ async def test_sales_tells_marketing_what_it_rejected_and_what_would_have_change
     assert (len(total["steps"]), total["steps"][0]["since"]) == (13, PERIOD["from"])
     assert sum(step["rejected"] for step in total["steps"]) == 40
     assert total["steps"][-1]["rejected_share"] is None
-    fair = next(group for group in told["groups"] if group["by"] == {"source": "fair"})
+    fair = next(group for group in events["groups"] if group["by"] == {"source": "fair"})
     assert (fair["accepted"], fair["rejected"]) == (2, 31)
-    assert [sum(group[name] for group in told["groups"]) for name in ("accepted", "rejected")] == [80, 40]
-    assert told["examined"] == {
+    assert [sum(group[name] for group in events["groups"]) for name in ("accepted", "rejected")] == [80, 40]
+    assert events["examined"] == {
         "decisions": 120,
         "all_decisions": True,
         "unexplained": 20,  # accepted as inquiries: they had come in by no gate
         "leads": 23,
         "all_leads": True,
     }
-    size, engaged = told["criteria"]
+    size, engaged = events["criteria"]
     assert (size["path"], size["accepted"], size["rejected"], size["versions"]) == (
         "attributes.employee_count",
         60,
@@ -252,10 +252,13 @@ async def test_sales_tells_marketing_what_it_rejected_and_what_would_have_change
         "accepted_lost": 2,
         "rejected_share": round(9 / 67, 4),
     }
-    assert size["loosen"] == {"kept_out": 22, "came_good": 20, "came_bad": 0}
+    assert size["loosen"] == {"kept_out": 22, "converted": 20, "not_converted": 0}
     assert (size["gain"], size["few"]) == (29, False)
-    assert (engaged["path"], engaged["loosen"]) == ("scores.engagement", {"kept_out": 1, "came_good": 0, "came_bad": 0})
-    assert told["summary"].startswith("Had it been asked for MQL that “the company has 80 employees or more” instead")
+    assert (engaged["path"], engaged["loosen"]) == (
+        "scores.engagement",
+        {"kept_out": 1, "converted": 0, "not_converted": 0},
+    )
+    assert events["summary"].startswith("Had it been asked for MQL that “the company has 80 employees or more” instead")
     later = await feedback(stack, auth, **{"from": "2024-02-15T00:00:00Z"})
     assert (later["total"]["accepted"], later["criteria"]) == (0, [])
     assert later["summary"] == "Too few decisions (0) to name a criterion."
@@ -283,8 +286,8 @@ async def test_sales_tells_marketing_what_it_rejected_and_what_would_have_change
 
 
 async def test_without_a_definition_there_is_nothing_to_tell_and_odd_questions_are_unfit(stack, auth):
-    told = await feedback(stack, auth, by="campaign,attribute:employee_count")
-    assert (told["groups"], told["criteria"], told["total"]["accepted"]) == ([], [], 0)
+    events = await feedback(stack, auth, by="campaign,attribute:employee_count")
+    assert (events["groups"], events["criteria"], events["total"]["accepted"]) == ([], [], 0)
     for query, parameter in (
         ({"from": PERIOD["to"]}, "from"),
         ({"step": "PT1H"}, "step"),

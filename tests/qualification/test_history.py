@@ -25,8 +25,8 @@ from accord.contracts.values import DecimalText, Money
 from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.rules import Rules, compile_definition
 from qualification.lifecycle.domain.decisions import Refused, allowed_decisions
-from qualification.lifecycle.domain.facts import Decided, Fields, OwnerAssigned
-from qualification.routing.domain.assignment import Asked, State, assign
+from qualification.lifecycle.domain.facts import Decision, Fields, OwnerAssigned
+from qualification.routing.domain.assignment import RoutingInput, RoutingState, assign
 from qualification.routing.domain.document import Routing, RoutingDocument, compile_routing
 from qualification.routing.domain.pointer import Pointer
 from qualification.routing.service.document import facts_of
@@ -114,24 +114,24 @@ class Histories(RuleBasedStateMachine):
         self.version = 0
         if with_definition:
             self.definition_activates()
-        self.tellers = [conftest.Teller(UUID(int=number + 1)) for number in range(LEADS)]
+        self.factories = [conftest.IntakeEventFactory(UUID(int=number + 1)) for number in range(LEADS)]
         self.merges: list[tuple[UUID, UUID, UUID]] = []
         self.told: list[Any] = []
         self.ids = 100
-        for teller in self.tellers[1:]:
-            self.tell(teller.captured(self.at(0), employee_count=60))
-            self.tell(teller.did("demo.requested", self.at(1)))
+        for factory in self.factories[1:]:
+            self.apply_events(factory.captured(self.at(0), employee_count=60))
+            self.apply_events(factory.did("demo.requested", self.at(1)))
 
     def at(self, hour: int) -> datetime:
         return conftest.START + timedelta(hours=hour)
 
-    def tell(self, *events: Any) -> None:
+    def apply_events(self, *events: Any) -> None:
         self.now += timedelta(seconds=1)
-        self.memory.tell(self.now, *events)
+        self.memory.apply_events(self.now, *events)
         self.told += events
 
     def survivor(self, number: int) -> UUID:
-        lead_id = self.tellers[number].lead_id
+        lead_id = self.factories[number].lead_id
         while (lead := self.memory.leads.get(lead_id)) and lead.merged_into:
             lead_id = lead.merged_into
         return lead_id
@@ -142,10 +142,10 @@ class Histories(RuleBasedStateMachine):
 
     @rule(number=lead_numbers, hour=hours, employees=st.sampled_from([10, 60, 300]))
     def captured(self, number: int, hour: int, employees: int) -> None:
-        teller = self.tellers[number]
-        known = self.memory.leads.get(teller.lead_id)
+        factory = self.factories[number]
+        known = self.memory.leads.get(factory.lead_id)
         if known is None or (known.profile is None and not known.erased):
-            self.tell(teller.captured(self.at(hour), employee_count=employees))
+            self.apply_events(factory.captured(self.at(hour), employee_count=employees))
 
     @rule(
         number=lead_numbers,
@@ -155,12 +155,12 @@ class Histories(RuleBasedStateMachine):
     )
     def updated(self, number: int, hour: int, name: str, value: int) -> None:
         """As intake does it: the state is whole, with what was known before."""
-        teller = self.tellers[number]
-        known = self.memory.leads.get(teller.lead_id)
+        factory = self.factories[number]
+        known = self.memory.leads.get(factory.lead_id)
         if known is None or known.profile is None or known.merged_into:
             return
         attributes = {**known.profile.attributes, name: value}
-        self.tell(teller.updated(self.at(hour), **attributes))
+        self.apply_events(factory.updated(self.at(hour), **attributes))
 
     @rule(
         number=lead_numbers,
@@ -171,50 +171,52 @@ class Histories(RuleBasedStateMachine):
         by=st.sampled_from(["lead", "sales"]),
     )
     def did(self, number: int, hour: int, kind: str, by: str) -> None:
-        self.tell(replace_fields(self.tellers[number].did(kind, self.at(hour), by), activity_id=self.id()))
+        self.apply_events(replace_fields(self.factories[number].did(kind, self.at(hour), by), activity_id=self.id()))
 
-    @rule(number=lead_numbers, hour=hours, choice=st.integers(0, 20), of_batch=st.booleans())
-    def decided(self, number: int, hour: int, choice: int, of_batch: bool) -> None:
+    @rule(number=lead_numbers, hour=hours, choice=st.integers(0, 20), is_batch=st.booleans())
+    def decided(self, number: int, hour: int, choice: int, is_batch: bool) -> None:
         lead_id = self.survivor(number)
         lead = self.memory.leads.get(lead_id)
-        rules = self.memory.versions.get(lead.ruled_by) if lead and lead.ruled_by else None
+        rules = self.memory.versions.get(lead.applied_version) if lead and lead.applied_version else None
         if lead is None or rules is None:
             return
         words = sorted(rules.decisions) if choice > 10 else allowed_decisions(lead, rules)
         if not words:
             return
         decision = words[choice % len(words)]
-        target = next((stage for stage in rules.stages.values() if decision in stage.opens_by), None)
+        target = next((stage for stage in rules.stages.values() if decision in stage.decisions), None)
         reason = next(iter(target.reasons)) if target and target.reasons else None
-        event = Decided(self.id(), decision, "ann", self.at(hour), "sales", reason, WHOLE)
-        before = self.memory.of(lead_id), self.memory.leads[lead_id]
+        event = Decision(self.id(), decision, "ann", self.at(hour), "sales", reason, WHOLE)
+        before = self.memory.events_of(lead_id), self.memory.leads[lead_id]
         try:
-            self.memory.decide(self.now, lead_id, event, of_batch=of_batch)
+            self.memory.decide(self.now, lead_id, event, is_batch=is_batch)
         except Refused:
-            assert (self.memory.of(lead_id), self.memory.leads[lead_id]) == before, "what is refused changes nothing"
+            assert (self.memory.events_of(lead_id), self.memory.leads[lead_id]) == before, (
+                "what is refused changes nothing"
+            )
 
     @rule(number=lead_numbers, hour=hours, days=st.sampled_from([1, 3, 31]))
     def sent_back_and_heard_of_again(self, number: int, hour: int, days: int) -> None:
         """What chance alone would seldom bring about: back to marketing, and new interest after a while."""
         lead = self.memory.leads.get(self.survivor(number))
-        rules = self.memory.versions.get(lead.ruled_by) if lead and lead.ruled_by else None
+        rules = self.memory.versions.get(lead.applied_version) if lead and lead.applied_version else None
         if lead and "recycle" in allowed_decisions(lead, rules):
-            decided = Decided(self.id(), "recycle", "ann", self.at(hour), "sales", "no-timing")
-            self.memory.decide(self.now, lead.lead_id, decided, of_batch=True)
-            done = self.tellers[number].did("demo.requested", self.at(hour + 24 * days))
-            self.tell(replace_fields(done, activity_id=self.id()))
+            decided = Decision(self.id(), "recycle", "ann", self.at(hour), "sales", "no-timing")
+            self.memory.decide(self.now, lead.lead_id, decided, is_batch=True)
+            done = self.factories[number].did("demo.requested", self.at(hour + 24 * days))
+            self.apply_events(replace_fields(done, activity_id=self.id()))
 
     @rule(ours=lead_numbers, theirs=lead_numbers, hour=hours)
     def merged(self, ours: int, theirs: int, hour: int) -> None:
         survivor, other = self.survivor(ours), self.survivor(theirs)
-        teller = next(teller for teller in self.tellers if teller.lead_id == survivor)
+        factory = next(factory for factory in self.factories if factory.lead_id == survivor)
         known = self.memory.leads.get(survivor)
         gone = self.memory.leads.get(other)
         if survivor == other or known is None or known.profile is None or known.erased or (gone and gone.erased):
             return
-        merge = teller.merged(other, self.at(hour), **{**known.profile.attributes, "employee_count": 60})
+        merge = factory.merged(other, self.at(hour), **{**known.profile.attributes, "employee_count": 60})
         merge = replace_fields(merge, merge_id=self.id())
-        self.tell(merge)
+        self.apply_events(merge)
         self.merges.append((merge.merge_id, survivor, other))
 
     @rule(which=st.integers(0, 5))
@@ -228,14 +230,14 @@ class Histories(RuleBasedStateMachine):
         if lead.merged_into or lead.erased or lead.profile is None:
             return
         self.merges.remove((merge_id, survivor, other))
-        teller = next(teller for teller in self.tellers if teller.lead_id == survivor)
-        theirs = next(teller for teller in self.tellers if teller.lead_id == other)
-        teller.sequence += 1
+        factory = next(factory for factory in self.factories if factory.lead_id == survivor)
+        theirs = next(factory for factory in self.factories if factory.lead_id == other)
+        factory.sequence += 1
         at = self.now
-        self.tell(
+        self.apply_events(
             LeadUnmerged(
                 lead_id=survivor,
-                sequence=teller.sequence,
+                sequence=factory.sequence,
                 occurred_at=at,
                 recorded_at=at,
                 merge_id=merge_id,
@@ -262,14 +264,14 @@ class Histories(RuleBasedStateMachine):
             return
         self.now += timedelta(seconds=1)
         opened = Counter(other.owner for other in self.memory.leads.values() if other.owner is not None)
-        asked = Asked(
+        asked = RoutingInput(
             lead_id=lead.lead_id,
             facts=facts_of(lead, None, rules, self.now),
             owner=lead.owner,
             counted=lead.owner is not None,
             avoid=lead.owner if broken else None,
         )
-        made, state = assign(asked, ROUTING, State(self.pointers, opened), self.now)
+        made, state = assign(asked, ROUTING, RoutingState(self.pointers, opened), self.now)
         self.pointers = state.pointers
         assert made.owner is None or made.owner != asked.avoid
         if made.owner is not None or not broken:  # whom nobody else can be given stays with its owner, without a word
@@ -279,16 +281,16 @@ class Histories(RuleBasedStateMachine):
     def erased(self, number: int, unlikely: int) -> None:
         lead_id = self.survivor(number)
         if unlikely == 0 and lead_id in self.memory.leads:
-            self.tell(self.tellers[number].erased(self.now))
+            self.apply_events(self.factories[number].erased(self.now))
 
     @rule(order=st.permutations(range(LEADS)))
     def all_is_told_again(self, order: Sequence[int]) -> None:
         """As after a restart of the topic, when the inbox knows nothing of it any more. Each lead's events keep their order."""
-        before = dict(self.memory.leads), dict(self.memory.logs), list(self.memory.said)
-        place = {self.tellers[number].lead_id: order[number] for number in range(LEADS)}
+        before = dict(self.memory.leads), dict(self.memory.logs), list(self.memory.emitted)
+        place = {self.factories[number].lead_id: order[number] for number in range(LEADS)}
         again = sorted(self.told, key=lambda event: place[event.lead_id])
-        assert self.memory.tell(self.now, *again) == []
-        assert (self.memory.leads, self.memory.logs, self.memory.said) == before
+        assert self.memory.apply_events(self.now, *again) == []
+        assert (self.memory.leads, self.memory.logs, self.memory.emitted) == before
 
     @rule()
     def definition_activates(self) -> None:
@@ -309,7 +311,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(hour=hours)
     def time_passes(self, hour: int) -> None:
-        self.memory.pass_time(self.now, self.at(hour))
+        self.memory.advance_time(self.now, self.at(hour))
 
     @invariant()
     def what_lives_is_the_fold_of_the_log_from_zero(self) -> None:
@@ -329,9 +331,9 @@ class Histories(RuleBasedStateMachine):
                 lead.profile_at,
                 lead.intake_sequence,
             )
-            assert (found.clock, found.ruled_by, found.definition_version) == (
-                lead.clock,
-                lead.ruled_by,
+            assert (found.position, found.applied_version, found.definition_version) == (
+                lead.position,
+                lead.applied_version,
                 lead.definition_version,
             )
             told = self.memory.entries(lead_id)
@@ -339,8 +341,8 @@ class Histories(RuleBasedStateMachine):
 
     @invariant()
     def sequences_have_no_gaps(self) -> None:
-        for teller in self.tellers:
-            said = self.memory.of(teller.lead_id)
+        for factory in self.factories:
+            said = self.memory.events_of(factory.lead_id)
             assert [event.sequence for event in said] == list(range(1, len(said) + 1))
 
     @invariant()

@@ -19,17 +19,17 @@ from accord.messaging.handler import Received
 from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
 from qualification import handlers
-from qualification.definition.service import KIND, Definitions
+from qualification.definition.service import KIND, DefinitionVersionCache
 from qualification.lifecycle.queries import leads, reevaluations
-from qualification.lifecycle.service.book import Book, Books
-from qualification.lifecycle.service.due import pass_time
-from qualification.lifecycle.service.enter import enter_waiting
-from qualification.lifecycle.service.reevaluate import progress, reevaluate_some
+from qualification.lifecycle.service.entry import enter_waiting_leads
+from qualification.lifecycle.service.evaluation_context import EvaluationContext, EvaluationContexts
+from qualification.lifecycle.service.reevaluation import get_progress, reevaluate_leads
+from qualification.lifecycle.service.time_triggers import advance_time
 from qualification.main import build
 from qualification.routing.queries import assignments
+from qualification.routing.service.assignment import assign_after_save
 from qualification.routing.service.document import RoutingVersionCache
-from qualification.routing.service.give import following
-from qualification.routing.service.place import place_waiting, sweep
+from qualification.routing.service.waiting_leads import assign_waiting_leads, sweep
 
 ROUTING: dict[str, Any] = {
     "kind": "routing",
@@ -68,111 +68,114 @@ async def read_until(stack: Any, at: datetime) -> None:
 
 
 async def owed(stack: Any, until: datetime) -> datetime | None:
-    return (await change(stack, leads.OWED, until, []))[0][0]
+    return (await change(stack, leads.EARLIEST_PENDING, until, []))[0][0]
 
 
 async def stuck(stack: Any) -> list[tuple[str, UUID]]:
     return [(row.worker, row.key) for row in await stack.rows("SELECT worker, key FROM stuck_row")]
 
 
-async def all_reevaluated(stack: Any) -> Book:
+async def all_reevaluated(stack: Any) -> EvaluationContext:
     """The definition in force came into force a while ago, and all leads have been judged by it."""
     await change(stack, "UPDATE agreement_version SET active_from = active_from - interval '1 minute'")
-    book = await stack.open_book()
-    while await reevaluate_some(stack.database, book):
+    context = await stack.open_context()
+    while await reevaluate_leads(stack.database, context):
         pass
-    return book
+    return context
 
 
 @pytest.fixture
-async def two(stack, content, teller, day):
+async def two(stack, content, new_lead, day):
     """Two leads whose score falls with time, after everything else is done."""
-    await stack.agree(content)
-    both = [teller(), teller()]
+    await stack.activate(content)
+    both = [new_lead(), new_lead()]
     for about in both:
-        await stack.tell(about.captured(day(0), employee_count=250), about.did("demo.requested", day(0)))
+        await stack.apply_events(about.captured(day(0), employee_count=250), about.did("demo.requested", day(0)))
     return both
 
 
 async def test_lead_that_raises_with_time_rests_and_time_passes_for_all_others(stack, two, day):
     broken, other = two
-    book = await stack.open_book()
+    context = await stack.open_context()
     await read_until(stack, day(60))
     await break_lead(stack, broken.lead_id)
-    assert await pass_time(stack.database, book, stack.watermarks) == 2
-    assert isinstance((await stack.said(other.lead_id))[-1], LeadScored)
-    assert await stuck(stack) == [(leads.TIMEKEEPING, broken.lead_id)]
-    assert await pass_time(stack.database, book, stack.watermarks) == 0
+    assert await advance_time(stack.database, context, stack.watermarks) == 2
+    assert isinstance((await stack.published(other.lead_id))[-1], LeadScored)
+    assert await stuck(stack) == [(leads.TIME_TRIGGER_WORKER, broken.lead_id)]
+    assert await advance_time(stack.database, context, stack.watermarks) == 0
     await mend_lead(stack, broken.lead_id)
-    assert await pass_time(stack.database, book, stack.watermarks) == 1
+    assert await advance_time(stack.database, context, stack.watermarks) == 1
     assert await stuck(stack) == []
 
 
-async def test_lead_that_raises_when_it_enters_rests_and_all_others_enter(stack, content, teller, day):
-    broken, other = teller(), teller()
-    await stack.tell(*[about.captured(day(0), employee_count=250) for about in (broken, other)])
+async def test_lead_that_raises_when_it_enters_rests_and_all_others_enter(stack, content, new_lead, day):
+    broken, other = new_lead(), new_lead()
+    await stack.apply_events(*[about.captured(day(0), employee_count=250) for about in (broken, other)])
     await break_lead(stack, broken.lead_id)
-    await stack.agree(content)
-    book = await stack.open_book()
-    assert await enter_waiting(stack.database, book) == 2
+    await stack.activate(content)
+    context = await stack.open_context()
+    assert await enter_waiting_leads(stack.database, context) == 2
     assert [row.stage for row in await stack.rows("SELECT stage FROM lead ORDER BY stage NULLS LAST")] == [
         "inquiry",
         None,
     ]
-    assert await stuck(stack) == [(leads.ENTERING, broken.lead_id)]
+    assert await stuck(stack) == [(leads.ENTRY_WORKER, broken.lead_id)]
     await mend_lead(stack, broken.lead_id)
-    assert await enter_waiting(stack.database, book) == 1
+    assert await enter_waiting_leads(stack.database, context) == 1
     assert await stack.rows("SELECT 1 FROM lead WHERE stage IS NULL") == []
 
 
-async def test_lead_that_raises_when_it_is_placed_rests_and_all_others_are_given(stack, content, teller, day, auth):
-    await stack.agree(content)
-    broken, other = teller(), teller()
+async def test_lead_that_raises_when_it_is_placed_rests_and_all_others_are_given(stack, content, new_lead, day, auth):
+    await stack.activate(content)
+    broken, other = new_lead(), new_lead()
     for about in (broken, other):
-        await stack.tell(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
+        await stack.apply_events(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
     answer = await stack.http.put("/v1/routing", json=ROUTING, headers=auth("admin"))
     assert answer.status_code == 201, answer.text
-    routing, rules = await RoutingVersionCache(stack.database).in_force(), await Definitions(stack.store).in_force()
+    routing, rules = (
+        await RoutingVersionCache(stack.database).in_force(),
+        await DefinitionVersionCache(stack.store).in_force(),
+    )
     await sweep(stack.database, routing, rules)
     await break_lead(stack, broken.lead_id)
-    assert await place_waiting(stack.database, routing, rules) == 2
-    given = [event for event in await stack.said(other.lead_id) if isinstance(event, LeadAssigned)]
+    assert await assign_waiting_leads(stack.database, routing, rules) == 2
+    given = [event for event in await stack.published(other.lead_id) if isinstance(event, LeadAssigned)]
     assert [event.owner for event in given] == ["cho"]
-    assert await stuck(stack) == [(assignments.PLACING, broken.lead_id)]
-    assert await place_waiting(stack.database, routing, rules) == 0
+    assert await stuck(stack) == [(assignments.ASSIGNMENT_WORKER, broken.lead_id)]
+    assert await assign_waiting_leads(stack.database, routing, rules) == 0
 
 
 @pytest.fixture
-async def judged_anew(stack, content, teller, day):
+async def reevaluated(stack, content, new_lead, day):
     """Five leads, and a second version that lets all of them become MQL."""
-    await stack.agree(content)
-    some = [teller() for _ in range(5)]
-    await stack.tell(*[about.captured(day(0), employee_count=30) for about in some])
+    await stack.activate(content)
+    some = [new_lead() for _ in range(5)]
+    await stack.apply_events(*[about.captured(day(0), employee_count=30) for about in some])
     await all_reevaluated(stack)
     content = deepcopy(content)
     content["stages"][1]["gate"] = {"when": {"path": "attributes.employee_count", "op": "gte", "value": 20}}
-    await stack.agree(content)
+    await stack.activate(content)
     await change(stack, "UPDATE agreement_version SET active_from = active_from - interval '1 minute'")
     return some
 
 
-async def test_lead_that_raises_in_a_reevaluation_rests_and_all_others_are_judged(stack, judged_anew):
-    broken, *others = judged_anew
+async def test_lead_that_raises_in_a_reevaluation_rests_and_all_others_are_judged(stack, reevaluated):
+    broken, *others = reevaluated
     await break_lead(stack, broken.lead_id)
-    book = await stack.open_book()
+    context = await stack.open_context()
     for _ in range(6):
-        if not await reevaluate_some(stack.database, book, 3):
+        if not await reevaluate_leads(stack.database, context, 3):
             break
     for about in others:
-        entry = [event for event in await stack.said(about.lead_id) if isinstance(event, LeadStageChanged)][-1]
+        entry = [event for event in await stack.published(about.lead_id) if isinstance(event, LeadStageChanged)][-1]
         assert (entry.stage, entry.cause) == ("mql", "definition")
-    assert await stuck(stack) == [(reevaluations.REEVALUATING, broken.lead_id)]
-    done = await progress(stack.database)
+    assert await stuck(stack) == [(reevaluations.REEVALUATION_WORKER, broken.lead_id)]
+    done = await get_progress(stack.database)
     assert done.done_at is not None
-    assert (done.version, done.looked_at, done.judged) == (2, 4, 4)
+    assert (done.version, done.processed, done.evaluated) == (2, 4, 4)
     await mend_lead(stack, broken.lead_id)
-    assert not await reevaluate_some(stack.database, book, 3)
-    assert await stack.rows("SELECT 1 FROM lead WHERE ruled_by < 2") == []
+    assert not await reevaluate_leads(stack.database, context, 3)
+    assert await stack.rows("SELECT 1 FROM lead WHERE applied_version < 2") == []
     assert await stuck(stack) == []
 
 
@@ -192,21 +195,21 @@ async def test_lists_are_answered_with_a_moment_that_no_business_means(stack, tw
 
 
 async def test_what_time_brings_is_owed_until_it_is_done(stack, two, day):
-    book = await all_reevaluated(stack)
+    context = await all_reevaluated(stack)
     (row,) = await stack.rows("SELECT min(due_at) AS first FROM lead")
     assert await owed(stack, day(60)) == row.first
     assert await owed(stack, row.first - (row.first - day(0)) / 2) is None
     await read_until(stack, day(60))
-    await pass_time(stack.database, book, stack.watermarks)
+    await advance_time(stack.database, context, stack.watermarks)
     assert await owed(stack, day(60)) is None
 
 
 async def test_stuck_lead_owes_nothing_more(stack, two, day):
-    book = await all_reevaluated(stack)
+    context = await all_reevaluated(stack)
     await read_until(stack, day(60))
     for about in two:
         await break_lead(stack, about.lead_id)
-    await pass_time(stack.database, book, stack.watermarks)
+    await advance_time(stack.database, context, stack.watermarks)
     await change(stack, "UPDATE stuck_row SET retry_at = now()")
     assert await owed(stack, day(60)) is None
 
@@ -214,56 +217,56 @@ async def test_stuck_lead_owes_nothing_more(stack, two, day):
 async def test_merged_and_erased_leads_owe_nothing(stack, two, day):
     one, other = two
     await all_reevaluated(stack)
-    await stack.tell(one.merged(other.lead_id, day(1), employee_count=250))
-    await stack.tell(one.erased(day(2)))
+    await stack.apply_events(one.merged(other.lead_id, day(1), employee_count=250))
+    await stack.apply_events(one.erased(day(2)))
     assert await owed(stack, day(60)) is None
 
 
-async def test_reevaluation_is_owed_from_the_activation_until_all_are_judged(stack, judged_anew):
+async def test_reevaluation_is_owed_from_the_activation_until_all_are_judged(stack, reevaluated):
     (version,) = await stack.rows("SELECT active_from FROM agreement_version WHERE version = 2")
     activated_at = version.active_from
     until = activated_at.replace(year=activated_at.year + 1)
-    book = await stack.open_book()
+    context = await stack.open_context()
     assert await owed(stack, until) == activated_at  # not begun
     assert await owed(stack, activated_at.replace(year=activated_at.year - 1)) is None
-    assert await reevaluate_some(stack.database, book, 3)
+    assert await reevaluate_leads(stack.database, context, 3)
     assert await owed(stack, until) == activated_at
-    while await reevaluate_some(stack.database, book, 3):
+    while await reevaluate_leads(stack.database, context, 3):
         pass
     assert await owed(stack, until) is None
 
 
 async def test_lead_that_waits_to_enter_is_owed_from_its_capture_once_a_definition_is_in_force(
-    stack, content, teller, day
+    stack, content, new_lead, day
 ):
-    early, late = teller(), teller()
+    early, late = new_lead(), new_lead()
     captured_at = day(1).replace(microsecond=250_000)
-    await stack.tell(late.captured(day(2), employee_count=250), early.captured(captured_at, employee_count=250))
-    await stack.tell(early.updated(day(4), employee_count=251))
+    await stack.apply_events(late.captured(day(2), employee_count=250), early.captured(captured_at, employee_count=250))
+    await stack.apply_events(early.updated(day(4), employee_count=251))
     until = datetime.now(UTC) + timedelta(days=1)
     assert await owed(stack, until) is None
-    await stack.agree(content)
-    book = await all_reevaluated(stack)
+    await stack.activate(content)
+    context = await all_reevaluated(stack)
     assert await owed(stack, until) == captured_at.replace(microsecond=0)
-    assert (await change(stack, leads.OWED, until, [str(early.lead_id)]))[0][0] == day(2)
-    while await enter_waiting(stack.database, book):
+    assert (await change(stack, leads.EARLIEST_PENDING, until, [str(early.lead_id)]))[0][0] == day(2)
+    while await enter_waiting_leads(stack.database, context):
         pass
     assert await owed(stack, until) is None
 
 
-async def test_lead_that_is_stuck_on_its_way_in_owes_nothing(stack, content, teller, day):
-    broken = teller()
-    await stack.tell(broken.captured(day(0), employee_count=250))
-    await stack.agree(content)
-    book = await all_reevaluated(stack)
+async def test_lead_that_is_stuck_on_its_way_in_owes_nothing(stack, content, new_lead, day):
+    broken = new_lead()
+    await stack.apply_events(broken.captured(day(0), employee_count=250))
+    await stack.activate(content)
+    context = await all_reevaluated(stack)
     await break_lead(stack, broken.lead_id)
-    await enter_waiting(stack.database, book)
-    assert await stuck(stack) == [(leads.ENTERING, broken.lead_id)]
+    await enter_waiting_leads(stack.database, context)
+    assert await stuck(stack) == [(leads.ENTRY_WORKER, broken.lead_id)]
     assert await owed(stack, datetime.now(UTC)) is None
 
 
 async def test_what_is_owed_is_found_by_indexes(stack, day):
-    plan = await plan_among_many(stack.database, "lead", MANY_LEADS, leads.OWED, day(0), [])
+    plan = await plan_among_many(stack.database, "lead", MANY_LEADS, leads.EARLIEST_PENDING, day(0), [])
     assert "Index Cond: (due_at <= " in plan
     assert "Sort" not in plan, "the first capture is the first of an index"
     assert "Seq Scan on lead" not in plan
@@ -275,11 +278,11 @@ async def test_what_is_owed_is_found_by_indexes(stack, day):
 async def test_lead_that_a_held_one_was_merged_into_owes_nothing_and_is_held_too(stack, two, day):
     survivor, merged = two
     await all_reevaluated(stack)
-    await stack.tell(survivor.merged(merged.lead_id, day(1), employee_count=250))
+    await stack.apply_events(survivor.merged(merged.lead_id, day(1), employee_count=250))
     keys = {str(about.lead_id) for about in two}
-    held = {row[0] for row in await change(stack, leads.HELD, [str(merged.lead_id), "definition"])}
+    held = {row[0] for row in await change(stack, leads.WITH_SURVIVORS, [str(merged.lead_id), "definition"])}
     assert held == {*keys, "definition"}
-    session = await PostgresRelayStore(stack.database, leads.OWED, leads.HELD).open_session()
+    session = await PostgresRelayStore(stack.database, leads.EARLIEST_PENDING, leads.WITH_SURVIVORS).open_session()
     try:
         debts = await session.read_debts(day(60), frozenset({str(merged.lead_id)}))
         assert (debts.owed_at, debts.held) == (None, keys)
@@ -289,7 +292,7 @@ async def test_lead_that_a_held_one_was_merged_into_owes_nothing_and_is_held_too
 
 
 async def test_leads_that_held_ones_were_merged_into_are_found_by_their_key(stack):
-    plan = await plan_among_many(stack.database, "lead", MANY_LEADS, leads.HELD, [str(uuid7())])
+    plan = await plan_among_many(stack.database, "lead", MANY_LEADS, leads.WITH_SURVIVORS, [str(uuid7())])
     assert "Index Cond: (lead_id = " in plan
     assert "Seq Scan on lead" not in plan
 
@@ -297,8 +300,8 @@ async def test_leads_that_held_ones_were_merged_into_are_found_by_their_key(stac
 async def test_lead_whose_placing_raises_is_not_announced_as_held(stack, settings):
     insert = "INSERT INTO stuck_row VALUES ($1, $2, 'E', now(), 1, now())"
     placed, timed = uuid7(), uuid7()
-    await change(stack, insert, assignments.PLACING, placed)
-    await change(stack, insert, leads.TIMEKEEPING, timed)
+    await change(stack, insert, assignments.ASSIGNMENT_WORKER, placed)
+    await change(stack, insert, leads.TIME_TRIGGER_WORKER, timed)
     (relay,) = [worker for worker in build(settings).relays if isinstance(worker, Relay)]
     session = await relay._store.open_session()
     try:
@@ -314,33 +317,33 @@ async def test_lead_whose_placing_raises_is_not_announced_as_held(stack, setting
 async def single(stack, database_url):
     """The service as a process that has one connection and has not read anything yet."""
     database = Database(database_url, application_name="single", pool_size=1)
-    definitions, routing = Definitions(AgreementStore(database, KIND)), RoutingVersionCache(database)
-    yield definitions, routing, Books(definitions, following(routing)), database
+    definitions, routing = DefinitionVersionCache(AgreementStore(database, KIND)), RoutingVersionCache(database)
+    yield definitions, routing, EvaluationContexts(definitions, assign_after_save(routing)), database
     await database.dispose()
 
 
-async def test_handlers_need_no_second_connection(stack, content, single, teller, day):
-    definitions, routing, books, database = single
-    await stack.agree(content)
-    about = teller()
+async def test_handlers_need_no_second_connection(stack, content, single, new_lead, day):
+    definitions, routing, contexts, database = single
+    await stack.activate(content)
+    about = new_lead()
     received = [Received(Event(uuid7(), "/intake", about.captured(day(0), employee_count=250)), "intake-events", 0, 0)]
     async with database.write_transaction() as unit_of_work:
-        await handlers.intake_events(books)(unit_of_work, received)
+        await handlers.intake_events(contexts)(unit_of_work, received)
         await handlers.sla_events(routing, definitions)(unit_of_work, [])
     (row,) = await stack.rows("SELECT stage FROM lead WHERE lead_id = :lead", lead=about.lead_id)
     assert row.stage == "inquiry"
 
 
-async def test_version_that_another_process_has_seen_needs_no_second_connection(stack, content, single, teller, day):
-    _, _, books, database = single
-    await stack.agree(content)
-    book = await books.open()
-    about = teller()
+async def test_version_that_another_process_has_seen_needs_no_second_connection(stack, content, single, new_lead, day):
+    _, _, contexts, database = single
+    await stack.activate(content)
+    context = await contexts.open()
+    about = new_lead()
     content["title"] = "Seen by another process first"
-    await stack.agree(content)
-    await stack.tell(about.captured(day(0), employee_count=250))
+    await stack.activate(content)
+    await stack.apply_events(about.captured(day(0), employee_count=250))
     received = [Received(Event(uuid7(), "/intake", about.did("demo.requested", day(1))), "intake-events", 0, 0)]
-    assert 2 not in book.versions
+    assert 2 not in context.versions
     async with database.write_transaction() as unit_of_work:
-        await handlers.requalify(unit_of_work, received, book)
-    assert 2 in book.versions
+        await handlers.process_intake_events(unit_of_work, received, context)
+    assert 2 in context.versions

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import timedelta
+from importlib import import_module
 
 from tests.tables import differences
 
@@ -12,17 +13,19 @@ from accord.migrations.run import upgrade_sync
 from qualification import tables
 from qualification.main import MIGRATIONS
 
+RENAMED = import_module("qualification.migrations.versions.0009_standard_words").RENAMED
+
 
 def test_tables_equal_migrations(database_url: str) -> None:
     assert differences(database_url, tables.metadata) == []
 
 
 async def test_lead_with_moments_that_are_refused_by_now_is_answered_and_decided_after_the_migration(
-    stack, content, teller, day, auth, database_url
+    stack, content, new_lead, day, auth, database_url
 ):
-    await stack.agree(content)
-    about = teller()
-    await stack.tell(about.captured(day(0), employee_count=90), about.did("demo.requested", day(1)))
+    await stack.activate(content)
+    about = new_lead()
+    await stack.apply_events(about.captured(day(0), employee_count=90), about.did("demo.requested", day(1)))
     at = f"/v1/leads/{about.lead_id}"
     bant = {"budget": True, "authority": "yes", "need": True, "timing": "q3"}
     deal = {"amount": {"amount": "10", "currency": "USD"}, "expected_close": "2024-06-01"}
@@ -37,6 +40,7 @@ async def test_lead_with_moments_that_are_refused_by_now_is_answered_and_decided
         f"UPDATE lead SET profile = jsonb_set(profile, '{{captured_at}}', '{begin}')",
         f"UPDATE lead SET profile = jsonb_set(profile, '{{attributes,until}}', '{never}')",
         f"UPDATE lead_fact SET fact = jsonb_set(fact, '{{state,captured_at}}', '{begin}') WHERE fact ->> 'kind' = 'profile'",
+        *(f"ALTER TABLE {table} RENAME COLUMN {now} TO {before}" for table, before, now in RENAMED),
         "DROP INDEX lead_waiting_captured_idx",
         "UPDATE alembic_version SET version_num = '0006'",
     )
@@ -50,7 +54,9 @@ async def test_lead_with_moments_that_are_refused_by_now_is_answered_and_decided
     )
     assert row.until == "9999-12-31"  # what people have written is theirs
     assert json.loads(row.fields)["expected_close"] == "2199-12-31"
-    await stack.tell(about.did("demo.requested", day(0) - timedelta(days=1)))  # told late, so all of it is folded anew
+    await stack.apply_events(
+        about.did("demo.requested", day(0) - timedelta(days=1))
+    )  # told late, so all of it is folded anew
     win = {"decision": "win", "fields": {"amount": deal["amount"]}}
     assert (await stack.http.post(f"{at}/decisions", json=win, headers=auth("sales"))).status_code == 201
 

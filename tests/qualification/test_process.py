@@ -167,8 +167,8 @@ async def sign(http: httpx.AsyncClient, content, auth) -> None:
 
 
 @pytest.mark.slow
-async def test_a_lead_goes_from_intakes_topic_to_its_own(environment, topics, content, teller, auth, day):
-    early, late = teller(), teller()
+async def test_a_lead_goes_from_intakes_topic_to_its_own(environment, topics, content, new_lead, auth, day):
+    early, late = new_lead(), new_lead()
     async with running(environment) as (http, _):
         await topics.write(early.captured(day(0), employee_count=250), early.did("demo.requested", day(1)))
         await answered(http, early.lead_id, auth("reader"), lambda lead: lead["stage"] is None)
@@ -191,9 +191,9 @@ async def test_a_lead_goes_from_intakes_topic_to_its_own(environment, topics, co
 
 @pytest.mark.slow
 async def test_killed_amid_its_work_it_loses_nothing_and_does_nothing_twice(
-    environment, topics, content, teller, auth, day
+    environment, topics, content, new_lead, auth, day
 ):
-    tellers = [teller() for _ in range(150)]
+    tellers = [new_lead() for _ in range(150)]
     async with running(environment) as (http, process):
         await sign(http, content, auth)
         await topics.write(*[about.captured(day(0), employee_count=250) for about in tellers])
@@ -211,9 +211,9 @@ async def test_killed_amid_its_work_it_loses_nothing_and_does_nothing_twice(
 
 @pytest.mark.slow
 async def test_an_event_that_cannot_be_read_is_set_aside_and_delays_no_other(
-    environment, topics, content, teller, auth, day
+    environment, topics, content, new_lead, auth, day
 ):
-    about = teller()
+    about = new_lead()
     captured = about.captured(day(0), employee_count=250)
     key, value, headers = encode(Event(uuid7(), "/intake", captured))
     broken = value.replace(b'"sequence":1', b'"sequence":"one"')
@@ -227,8 +227,8 @@ async def test_an_event_that_cannot_be_read_is_set_aside_and_delays_no_other(
 
 
 @pytest.mark.slow
-async def test_an_event_that_is_delivered_twice_is_applied_once(environment, topics, content, teller, auth, day):
-    about, marker = teller(), teller()
+async def test_an_event_that_is_delivered_twice_is_applied_once(environment, topics, content, new_lead, auth, day):
+    about, marker = new_lead(), new_lead()
     click, id_ = None, uuid7()
     async with running(environment) as (http, _):
         await sign(http, content, auth)
@@ -277,8 +277,10 @@ def broken(lead_id: UUID, owner: str) -> ClockBreached:
 
 
 @pytest.mark.slow
-async def test_a_lead_gets_an_owner_and_after_a_broken_promise_another(environment, topics, content, teller, auth, day):
-    about, marker = teller(), teller()
+async def test_a_lead_gets_an_owner_and_after_a_broken_promise_another(
+    environment, topics, content, new_lead, auth, day
+):
+    about, marker = new_lead(), new_lead()
     async with running(environment) as (http, _):
         await sign(http, content, auth)
         put = await http.put("/v1/routing", json=ROUTING, headers=auth("admin"))

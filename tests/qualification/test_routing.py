@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accord.terms.week import parse_week
-from qualification.routing.domain.assignment import Asked, Assignment, State, assign
+from qualification.routing.domain.assignment import Assignment, RoutingInput, RoutingState, assign
 from qualification.routing.domain.checks import check_routing
-from qualification.routing.domain.document import Routing, RoutingDocument, compile_routing, handed_over
+from qualification.routing.domain.document import Routing, RoutingDocument, compile_routing, sales_stages
 from qualification.routing.domain.pointer import Pointer, pick
 from qualification.routing.domain.working_time import WorkingTime
 
@@ -81,15 +81,15 @@ def simple(weights: dict[str, int], **people: dict[str, Any]) -> Routing:
     )
 
 
-def asked(facts: Facts = LARGE, **more: Any) -> Asked:
-    return Asked(LEAD, facts, **more)
+def asked(facts: Facts = LARGE, **more: Any) -> RoutingInput:
+    return RoutingInput(LEAD, facts, **more)
 
 
 def taken(
-    routing: Routing, leads: int, state: State | None = None, now: datetime = NOW
-) -> tuple[list[str | None], State]:
+    routing: Routing, leads: int, state: RoutingState | None = None, now: datetime = NOW
+) -> tuple[list[str | None], RoutingState]:
     """Who gets so many leads, one after another."""
-    state = state or State()
+    state = state or RoutingState()
     owners: list[str | None] = []
     for _ in range(leads):
         made, state = assign(asked(), routing, state, now)
@@ -137,7 +137,7 @@ def test_whoever_comes_and_goes_has_the_share_of_the_time_they_were_there(weight
 def test_a_new_member_costs_nobody_a_turn_and_gets_none_for_the_time_before(weights, before, after):
     _, state = taken(simple(weights), before)
     grown = {**weights, "new": 1}
-    owners, _ = taken(simple(grown), after, State(state.pointers))
+    owners, _ = taken(simple(grown), after, RoutingState(state.pointers))
     for owner, weight in grown.items():
         assert abs(owners.count(owner) - after * weight / sum(grown.values())) <= 2 * weight
 
@@ -146,7 +146,7 @@ def test_a_new_member_costs_nobody_a_turn_and_gets_none_for_the_time_before(weig
 def test_those_who_stay_keep_their_shares_when_a_member_goes(weights, before, after):
     _, state = taken(simple(weights), before)
     left = dict(list(weights.items())[:-1])
-    owners, state = taken(simple(left), after, State(state.pointers))
+    owners, state = taken(simple(left), after, RoutingState(state.pointers))
     assert state.pointers["all"].currents.keys() == left.keys()
     for owner, weight in left.items():
         assert abs(owners.count(owner) - after * weight / sum(left.values())) <= 2 * weight
@@ -163,13 +163,13 @@ def test_the_same_document_and_state_give_the_same_answer(weights, before):
 def test_what_is_done_by_hand_or_stays_with_an_account_moves_no_pointer(moves):
     routing = simple({"a": 2, "b": 1})
     expected, _ = taken(routing, moves.count("auto"))
-    state, owners = State(), []
+    state, owners = RoutingState(), []
     for move in moves:
         if move == "auto":
             made, state = assign(asked(), routing, state, NOW)
             owners.append(made.owner)
         elif move == "hand":  # a person gives a lead to b: only the count of open leads changes
-            state = State(state.pointers, {**state.open, "b": state.open.get("b", 0) + 1})
+            state = RoutingState(state.pointers, {**state.open, "b": state.open.get("b", 0) + 1})
         else:
             made, state = assign(asked(account_owner="b"), routing, state, NOW)
             assert made.how == "account"
@@ -219,12 +219,12 @@ def test_the_least_loaded_by_weight_gets_the_lead_and_equals_take_turns():
     content = deepcopy(DOCUMENT)
     content["pools"]["desk"]["members"] = [{"owner": "dee"}, {"owner": "eli", "weight": 2}]
     routing = routing_of(content)
-    made, _ = assign(asked(Facts()), routing, State(open={"dee": 3, "eli": 5}), NOW)
+    made, _ = assign(asked(Facts()), routing, RoutingState(open={"dee": 3, "eli": 5}), NOW)
     assert made.owner == "eli"
     equal = routing_of(DOCUMENT)
-    owners, state = [], State()
+    owners, state = [], RoutingState()
     for _ in range(4):
-        made, state = assign(asked(Facts()), equal, State(state.pointers, {"dee": 4, "eli": 4}), NOW)
+        made, state = assign(asked(Facts()), equal, RoutingState(state.pointers, {"dee": 4, "eli": 4}), NOW)
         owners.append(made.owner)
     assert owners == ["dee", "eli", "dee", "eli"]
 
@@ -233,7 +233,7 @@ def test_the_least_loaded_by_weight_gets_the_lead_and_equals_take_turns():
 
 
 def test_an_assignment_says_why_to_the_last_comparison():
-    made, _ = assign(asked(Facts(employee_count=250)), routing_of(DOCUMENT), State(open={"ann": 3}), NOW)
+    made, _ = assign(asked(Facts(employee_count=250)), routing_of(DOCUMENT), RoutingState(open={"ann": 3}), NOW)
     assert (made.owner, made.how, made.pool) == ("cho", "pool", "large")
     (rule,) = made.rules
     assert (rule.rule, rule.held, rule.why[0].actual) == ("enterprise", True, 250)
@@ -249,14 +249,14 @@ def test_an_assignment_says_why_to_the_last_comparison():
 
 
 def test_a_rule_that_did_not_hold_is_shown_with_what_it_found():
-    made, _ = assign(asked(Facts(employee_count=20)), routing_of(DOCUMENT), State(), NOW)
+    made, _ = assign(asked(Facts(employee_count=20)), routing_of(DOCUMENT), RoutingState(), NOW)
     assert [(looked.rule, looked.held) for looked in made.rules] == [("enterprise", False), ("others", True)]
     assert made.rules[0].why[0].actual == 20
 
 
 def test_a_lead_stays_with_its_account_whatever_rule_holds():
     routing = routing_of(DOCUMENT)
-    made, state = assign(asked(account_owner="dee"), routing, State(), NOW)
+    made, state = assign(asked(account_owner="dee"), routing, RoutingState(), NOW)
     assert (made.owner, made.how, made.pool) == ("dee", "account", "desk")
     assert state.pointers == {}
 
@@ -270,23 +270,23 @@ def test_a_lead_stays_with_its_account_whatever_rule_holds():
     ],
 )
 def test_the_account_s_owner_is_passed_over_for_a_reason(owner, open_leads, why):
-    made, _ = assign(asked(account_owner=owner), routing_of(DOCUMENT), State(open=open_leads), NOW)
+    made, _ = assign(asked(account_owner=owner), routing_of(DOCUMENT), RoutingState(open=open_leads), NOW)
     assert made.how == "pool"
     assert [(looked.owner, looked.taken, looked.why) for looked in made.sticky] == [(owner, False, why)]
 
 
 def test_whoever_had_the_lead_comes_before_whoever_has_the_account():
-    made, _ = assign(asked(owner="eli", account_owner="dee"), routing_of(DOCUMENT), State(), NOW)
+    made, _ = assign(asked(owner="eli", account_owner="dee"), routing_of(DOCUMENT), RoutingState(), NOW)
     assert (made.owner, made.how) == ("eli", "own")
 
 
 def test_the_lead_itself_takes_no_place_of_its_owner():
-    made, state = assign(asked(owner="ann", counted=True), routing_of(DOCUMENT), State(open={"ann": 3}), NOW)
+    made, state = assign(asked(owner="ann", counted=True), routing_of(DOCUMENT), RoutingState(open={"ann": 3}), NOW)
     assert (made.owner, made.how, state.open["ann"]) == ("ann", "own", 3)
 
 
 def test_without_sameness_of_accounts_the_account_is_not_asked():
-    made, _ = assign(asked(account_owner="dee"), routing_of({**DOCUMENT, "same_account": False}), State(), NOW)
+    made, _ = assign(asked(account_owner="dee"), routing_of({**DOCUMENT, "same_account": False}), RoutingState(), NOW)
     assert (made.owner, made.sticky) == ("ann", ())
 
 
@@ -298,22 +298,22 @@ def test_where_nobody_is_available_the_fallback_is_asked_and_then_nobody():
     content = deepcopy(DOCUMENT)
     content["people"]["cho"] = {"calendar": "office"}
     evening = NOW.replace(hour=23, minute=30)
-    made, _ = assign(asked(), routing_of(content), State(), evening)
+    made, _ = assign(asked(), routing_of(content), RoutingState(), evening)
     assert night(made) == ("dee", "fallback", "desk")
     assert [looked.picked for looked in made.pools] == [None, "dee"]
     content["people"] |= {"dee": {"calendar": "office"}, "eli": {"calendar": "office"}}
-    made, state = assign(asked(), routing_of(content), State(), evening)
+    made, state = assign(asked(), routing_of(content), RoutingState(), evening)
     assert night(made) == (None, "nobody", "large")
     assert made.why.endswith("nobody gets it yet")
-    assert state == State()
+    assert state == RoutingState()
 
 
 def test_after_a_breach_the_same_person_does_not_get_it_again():
     routing = simple({"a": 1, "b": 1})
-    made, state = assign(asked(owner="a", counted=True, avoid="a"), routing, State(open={"a": 1}), NOW)
+    made, state = assign(asked(owner="a", counted=True, avoid="a"), routing, RoutingState(open={"a": 1}), NOW)
     assert (made.owner, state.open) == ("b", {"a": 0, "b": 1})
     alone = simple({"a": 1})
-    made, state = assign(asked(owner="a", counted=True, avoid="a"), alone, State(open={"a": 1}), NOW)
+    made, state = assign(asked(owner="a", counted=True, avoid="a"), alone, RoutingState(open={"a": 1}), NOW)
     assert (made.owner, state.open) == (None, {"a": 1})
 
 
@@ -360,7 +360,7 @@ def test_the_document_of_the_tests_has_no_findings(rules):
 
 
 def test_sales_has_an_owner_from_the_moment_it_owes_an_answer(rules):
-    assert handed_over(rules) == {"mql", "sal", "sql", "opportunity"}
+    assert sales_stages(rules) == {"mql", "sal", "sql", "opportunity"}
 
 
 @pytest.mark.parametrize(

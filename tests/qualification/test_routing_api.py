@@ -19,13 +19,13 @@ from accord.contracts.intake_events import LeadUnmerged
 from accord.contracts.qualification_events import LeadAssigned
 from accord.contracts.sla_events import ClockBreached, ClockMet
 from accord.messaging.handler import Received
-from qualification.definition.service import Definitions
+from qualification.definition.service import DefinitionVersionCache
 from qualification.lifecycle.domain.history import fold
 from qualification.lifecycle.queries import logs, reevaluations
 from qualification.measure import reevaluation_collector, waiting_collector
-from qualification.routing.service.breaches import take_breaches
-from qualification.routing.service.document import RoutingVersionCache, SaidFacts
-from qualification.routing.service.place import place_waiting, sweep
+from qualification.routing.service.breaches import process_breaches
+from qualification.routing.service.document import GivenFacts, RoutingVersionCache
+from qualification.routing.service.waiting_leads import assign_waiting_leads, sweep
 
 ROUTING: dict[str, Any] = {
     "kind": "routing",
@@ -57,7 +57,7 @@ async def put(stack, auth, content: dict[str, Any] = ROUTING, etag: str | None =
 @pytest.fixture
 async def routed(stack, content, auth):
     """The stack with the definition of the tests and the routing above in force."""
-    await stack.agree(content)
+    await stack.activate(content)
     answer = await put(stack, auth)
     assert answer.status_code == 201, answer.text
     return stack
@@ -67,11 +67,11 @@ def changed(**changes: Any) -> dict[str, Any]:
     return deepcopy(ROUTING) | changes
 
 
-async def mql(stack, teller, day, *, account: UUID | None = None, size: int = 250):
+async def mql(stack, new_lead, day, *, account: UUID | None = None, size: int = 250):
     """A lead that has become MQL."""
-    about = teller()
+    about = new_lead()
     about.account_id = account
-    await stack.tell(about.captured(day(0), employee_count=size), about.did("demo.requested", day(1)))
+    await stack.apply_events(about.captured(day(0), employee_count=size), about.did("demo.requested", day(1)))
     return about
 
 
@@ -87,7 +87,7 @@ async def owner_of(stack, lead_id: UUID) -> str | None:
 
 
 async def assigned(stack, lead_id: UUID) -> list[LeadAssigned]:
-    return [event for event in await stack.said(lead_id) if isinstance(event, LeadAssigned)]
+    return [event for event in await stack.published(lead_id) if isinstance(event, LeadAssigned)]
 
 
 async def history(stack, auth, lead_id: UUID) -> list[dict[str, Any]]:
@@ -102,21 +102,21 @@ async def give(stack, auth, lead_id: UUID | str, owner: str, key: str = "sales",
 
 
 async def in_force(stack):
-    return await RoutingVersionCache(stack.database).in_force(), await Definitions(stack.store).in_force()
+    return await RoutingVersionCache(stack.database).in_force(), await DefinitionVersionCache(stack.store).in_force()
 
 
-async def place(stack) -> int:
+async def assign_waiting(stack) -> int:
     routing, rules = await in_force(stack)
     while await sweep(stack.database, routing, rules, 2):
         pass
-    return await place_waiting(stack.database, routing, rules)
+    return await assign_waiting_leads(stack.database, routing, rules)
 
 
 # --- The document ---
 
 
 async def test_a_document_is_a_version_each_time_it_changes(stack, content, auth):
-    await stack.agree(content)
+    await stack.activate(content)
     assert (await stack.http.get("/v1/routing", headers=auth("reader"))).status_code == 404
     first = await put(stack, auth)
     assert (first.status_code, first.headers["ETag"], first.json()["version"]) == (201, '"1"', 1)
@@ -146,13 +146,13 @@ async def test_nobody_s_change_of_the_document_is_lost(routed, auth):
 
 
 async def test_only_an_administrator_changes_who_gets_leads(stack, content, auth):
-    await stack.agree(content)
+    await stack.activate(content)
     refused = await put(stack, auth, key="sales")
     assert (refused.status_code, refused.json()["missing_scope"]) == (403, "admin")
 
 
 async def test_the_document_may_be_yaml(stack, content, auth):
-    await stack.agree(content)
+    await stack.activate(content)
     headers = auth("admin") | {"Content-Type": "application/yaml"}
     answer = await stack.http.put("/v1/routing", content=yaml.safe_dump(ROUTING), headers=headers)
     assert answer.status_code == 201
@@ -160,7 +160,7 @@ async def test_the_document_may_be_yaml(stack, content, auth):
 
 
 async def test_what_is_wrong_with_a_document_is_answered_with_its_places(stack, content, auth):
-    await stack.agree(content)
+    await stack.activate(content)
     wrong = changed(at=["mqll"], fallback="nowhere", pools={"large": {"members": []}, "desk": ROUTING["pools"]["desk"]})
     answer = await put(stack, auth, wrong)
     assert answer.status_code == 422
@@ -178,7 +178,7 @@ async def test_a_preview_says_who_and_why_and_writes_nothing(routed, auth):
         assert (answer["owner"], answer["pool"], answer["routing_version"]) == ("ann", "large", 1)
     why = answer["explanation"]["rules"][0]["why"][0]
     assert (why["path"], why["expected"], why["actual"], why["held"]) == ("attributes.employee_count", 200, 250, True)
-    assert await routed.said() == []
+    assert await routed.published() == []
 
 
 async def test_a_document_can_be_tried_before_it_is_put(routed, auth):
@@ -196,9 +196,9 @@ async def test_a_preview_that_asks_for_nothing_is_refused(routed, auth, body):
     assert (await routed.http.post("/v1/routing/preview", json=body, headers=auth("reader"))).status_code == 422
 
 
-async def test_a_preview_of_a_lead_asks_what_is_known_of_it(routed, teller, day, auth):
-    about = teller()
-    await routed.tell(about.captured(day(0), employee_count=20))
+async def test_a_preview_of_a_lead_asks_what_is_known_of_it(routed, new_lead, day, auth):
+    about = new_lead()
+    await routed.apply_events(about.captured(day(0), employee_count=20))
     body = {"lead_id": str(about.lead_id)}
     answer = (await routed.http.post("/v1/routing/preview", json=body, headers=auth("reader"))).json()
     assert answer["owner"] == "cho"
@@ -207,10 +207,10 @@ async def test_a_preview_of_a_lead_asks_what_is_known_of_it(routed, teller, day,
     assert (await routed.http.post("/v1/routing/preview", json=body, headers=auth("reader"))).status_code == 404
 
 
-async def test_the_pools_say_how_they_stand(routed, teller, day, auth):
+async def test_the_pools_say_how_they_stand(routed, new_lead, day, auth):
     content = changed(people={"ann": {"capacity": 1}, "bob": NOBODY})
     await put(routed, auth, content, etag='"1"')
-    await mql(routed, teller, day)
+    await mql(routed, new_lead, day)
     pools = (await routed.http.get("/v1/routing/pools", headers=auth("reader"))).json()["pools"]
     desk, large = ({member["owner"]: member for member in pool["members"]} for pool in pools)
     assert (large["ann"]["open"], large["ann"]["why_not"]) == (1, "has 1 open leads, and the capacity is 1")
@@ -221,9 +221,9 @@ async def test_the_pools_say_how_they_stand(routed, teller, day, auth):
 # --- On entry ---
 
 
-async def test_a_lead_that_sales_owes_an_answer_has_an_owner_and_a_reason(routed, teller, day, auth):
-    about = await mql(routed, teller, day)
-    said = await routed.said(about.lead_id)
+async def test_a_lead_that_sales_owes_an_answer_has_an_owner_and_a_reason(routed, new_lead, day, auth):
+    about = await mql(routed, new_lead, day)
+    said = await routed.published(about.lead_id)
     assert [event.sequence for event in said] == list(range(1, len(said) + 1))
     (event,) = await assigned(routed, about.lead_id)
     assert (event.owner, event.previous_owner, event.pool) == ("ann", None, "large")
@@ -239,73 +239,73 @@ async def test_a_lead_that_sales_owes_an_answer_has_an_owner_and_a_reason(routed
     assert [member["owner"] for member in row["explanation"]["pools"][0]["members"]] == ["ann", "bob"]
 
 
-async def test_leads_of_one_batch_are_shared_like_those_of_many(routed, teller, day):
-    tellers = [teller() for _ in range(10)]
+async def test_leads_of_one_batch_are_shared_like_those_of_many(routed, new_lead, day):
+    tellers = [new_lead() for _ in range(10)]
     events = [about.captured(day(0), employee_count=250) for about in tellers]
-    await routed.tell(*events, *(about.did("demo.requested", day(1)) for about in tellers))
+    await routed.apply_events(*events, *(about.did("demo.requested", day(1)) for about in tellers))
     assert [await owner_of(routed, about.lead_id) for about in tellers] == ["ann", "bob"] * 5
 
 
-async def test_without_a_routing_document_nobody_is_given_a_lead(stack, content, teller, day):
-    await stack.agree(content)
-    about = await mql(stack, teller, day)
+async def test_without_a_routing_document_nobody_is_given_a_lead(stack, content, new_lead, day):
+    await stack.activate(content)
+    about = await mql(stack, new_lead, day)
     assert await assigned(stack, about.lead_id) == []
 
 
-async def test_a_lead_that_goes_on_keeps_its_owner_without_a_word(routed, teller, day, auth):
-    about = await mql(routed, teller, day)
+async def test_a_lead_that_goes_on_keeps_its_owner_without_a_word(routed, new_lead, day, auth):
+    about = await mql(routed, new_lead, day)
     body = {"decision": "accept"}
     assert (await routed.http.post(f"/v1/leads/{about.lead_id}/decisions", json=body, headers=auth("sales"))).is_success
     assert len(await assigned(routed, about.lead_id)) == 1
     assert (await lead(routed, auth, about.lead_id))["owner"] == "ann"
 
 
-async def test_a_lead_that_comes_back_goes_to_whoever_had_it(routed, teller, day, auth):
-    about = await mql(routed, teller, day)
+async def test_a_lead_that_comes_back_goes_to_whoever_had_it(routed, new_lead, day, auth):
+    about = await mql(routed, new_lead, day)
     recycled = {"decision": "reject", "reason": "no-timing", "occurred_at": day(2).isoformat()}
     url = f"/v1/leads/{about.lead_id}/decisions"
     assert (await routed.http.post(url, json=recycled, headers=auth("sales"))).is_success
-    await mql(routed, teller, day)  # bob's turn
-    await routed.tell(about.did("demo.requested", day(40)))
+    await mql(routed, new_lead, day)  # bob's turn
+    await routed.apply_events(about.did("demo.requested", day(40)))
     first, second = await assigned(routed, about.lead_id)
     assert (second.owner, second.previous_owner) == ("ann", "ann")
     assert (await history(routed, auth, about.lead_id))[1]["explanation"]["how"] == "own"
     assert first.sequence < second.sequence
 
 
-async def test_leads_of_one_account_go_to_one_person(routed, teller, day):
+async def test_leads_of_one_account_go_to_one_person(routed, new_lead, day):
     account = uuid7()
-    tellers = [await mql(routed, teller, day, account=account) for _ in range(3)]
-    other = await mql(routed, teller, day)
+    tellers = [await mql(routed, new_lead, day, account=account) for _ in range(3)]
+    other = await mql(routed, new_lead, day)
     assert {await owner_of(routed, about.lead_id) for about in tellers} == {"ann"}
     assert await owner_of(routed, other.lead_id) == "bob"
 
 
-async def test_no_two_transactions_give_one_person_the_last_place(routed, teller, day, auth):
+async def test_no_two_transactions_give_one_person_the_last_place(routed, new_lead, day, auth):
     people = {owner: {"capacity": 3} for owner in ("ann", "bob", "cho")}
     await put(routed, auth, changed(people=people), etag='"1"')
-    await asyncio.gather(*(mql(routed, teller, day) for _ in range(12)))
+    await asyncio.gather(*(mql(routed, new_lead, day) for _ in range(12)))
     rows = await routed.rows("SELECT owner, count(*) AS leads FROM lead GROUP BY owner")
     assert {row.owner: row.leads for row in rows} == {"ann": 3, "bob": 3, "cho": 3, None: 3}
 
 
-async def test_a_lead_that_is_closed_makes_room(routed, teller, day, auth):
+async def test_a_lead_that_is_closed_makes_room(routed, new_lead, day, auth):
     await put(routed, auth, changed(people={"ann": {"capacity": 1}, "bob": NOBODY, "cho": NOBODY}), etag='"1"')
-    first, second = await mql(routed, teller, day), await mql(routed, teller, day)
+    first, second = await mql(routed, new_lead, day), await mql(routed, new_lead, day)
     (event,) = await assigned(routed, second.lead_id)
     assert event.owner is None
     assert event.why.endswith("nobody gets it yet")
-    assert await place(routed) == 0  # nobody there has room, so nobody is asked
+    assert await assign_waiting(routed) == 0  # nobody there has room, so nobody is asked
     body = {"decision": "disqualify", "reason": "not-a-fit"}
     await routed.http.post(f"/v1/leads/{first.lead_id}/decisions", json=body, headers=auth("sales"))
-    assert await place(routed) == 1
+    assert await assign_waiting(routed) == 1
     assert [event.owner for event in await assigned(routed, second.lead_id)] == [None, "ann"]
     assert [row["cause"] for row in await history(routed, auth, second.lead_id)] == ["stage", "waiting"]
     assert await routed.rows("SELECT lead_id FROM waiting_lead") == []
 
 
 async def test_operators_see_how_many_leads_wait_for_how_long_and_how_far_a_new_version_has_come(
-    routed, teller, day, auth
+    routed, new_lead, day, auth
 ):
     async def measured(name: str) -> float:
         for collector in (waiting_collector(routed.database), reevaluation_collector(routed.database)):
@@ -315,78 +315,78 @@ async def test_operators_see_how_many_leads_wait_for_how_long_and_how_far_a_new_
 
     assert await measured('accord_leads_waiting{wait="owner"}') == 0
     await put(routed, auth, changed(people=dict.fromkeys(("ann", "bob", "cho"), NOBODY)), etag='"1"')
-    about = await mql(routed, teller, day)
+    about = await mql(routed, new_lead, day)
     async with routed.database.write_transaction() as unit_of_work:
         await unit_of_work.conn.execute(text("UPDATE waiting_lead SET since = since - interval '1 hour'"))
     assert await measured('accord_leads_waiting{wait="owner"}') == 1
     assert await measured('accord_leads_waiting_age_seconds{wait="owner"}') >= 3600
     assert await measured('accord_leads_waiting{wait="another"}') == 0
-    await routed.tell(about.erased(day(2)))
+    await routed.apply_events(about.erased(day(2)))
     assert await measured('accord_leads_waiting_age_seconds{wait="owner"}') == 0
     assert await measured("accord_reevaluation_version") == 0
     async with routed.database.write_transaction() as unit_of_work:
         connection = await unit_of_work.connection()
-        await reevaluations.open_for(connection, 2, unit_of_work.now)
+        await reevaluations.begin_or_resume(connection, 2, unit_of_work.now)
         await reevaluations.advance(connection, 2, about.lead_id, 7, 5, 3)
     assert await measured("accord_reevaluation_version") == 2
-    assert await measured("accord_reevaluation_looked_at") == 7
+    assert await measured("accord_reevaluation_processed") == 7
     assert await measured("accord_reevaluation_changed") == 3
     assert await measured("accord_reevaluation_running") == 1
 
 
-async def test_leads_that_wait_are_tried_again_under_a_new_document_and_told_once(routed, teller, day, auth):
+async def test_leads_that_wait_are_tried_again_under_a_new_document_and_told_once(routed, new_lead, day, auth):
     await put(routed, auth, changed(people=dict.fromkeys(("ann", "bob", "cho"), NOBODY)), etag='"1"')
-    about = await mql(routed, teller, day)
+    about = await mql(routed, new_lead, day)
     await put(
         routed, auth, changed(title="Still nobody", people=dict.fromkeys(("ann", "bob", "cho"), NOBODY)), etag='"2"'
     )
-    assert await place(routed) == 1
+    assert await assign_waiting(routed) == 1
     assert [event.owner for event in await assigned(routed, about.lead_id)] == [None]
     await put(routed, auth, etag='"3"')
-    await place(routed)
+    await assign_waiting(routed)
     assert [event.owner for event in await assigned(routed, about.lead_id)] == [None, "ann"]
 
 
-async def test_leads_from_before_the_first_document_are_given_out_too(stack, content, teller, day, auth):
-    await stack.agree(content)
-    tellers = [await mql(stack, teller, day) for _ in range(5)]
-    small = teller()
-    await stack.tell(small.captured(day(0), employee_count=10))
+async def test_leads_from_before_the_first_document_are_given_out_too(stack, content, new_lead, day, auth):
+    await stack.activate(content)
+    tellers = [await mql(stack, new_lead, day) for _ in range(5)]
+    small = new_lead()
+    await stack.apply_events(small.captured(day(0), employee_count=10))
     await put(stack, auth)
-    assert await place(stack) == 5
+    assert await assign_waiting(stack) == 5
     assert [await owner_of(stack, about.lead_id) for about in tellers] == ["ann", "bob", "ann", "bob", "ann"]
     assert await owner_of(stack, small.lead_id) is None
-    assert await place(stack) == 0
+    assert await assign_waiting(stack) == 0
 
 
-async def test_imported_history_can_be_left_to_people(routed, teller, day):
+async def test_imported_history_can_be_left_to_people(routed, new_lead, day):
     await routed.http.put(
         "/v1/routing",
         json=changed(entered_within="P7D"),
         headers={"Authorization": "Bearer key-of-admin", "If-Match": '"1"'},
     )
-    about = await mql(routed, teller, day)
+    about = await mql(routed, new_lead, day)
     assert await assigned(routed, about.lead_id) == []
-    await place(routed)
+    await assign_waiting(routed)
     assert await owner_of(routed, about.lead_id) is None
 
 
-async def test_a_rule_may_ask_for_activities_that_the_definition_does_not(routed, teller, day, auth):
+async def test_a_rule_may_ask_for_activities_that_the_definition_does_not(routed, new_lead, day, auth):
     when = {"path": "activities.webinar.attended.count", "op": "gte", "value": 2}
     rules = [{"key": "keen", "when": when, "pool": "large"}, {"key": "others", "pool": "desk"}]
     await put(routed, auth, changed(rules=rules), etag='"1"')
-    keen, other = teller(), teller()
-    await routed.tell(keen.captured(day(0), employee_count=60), other.captured(day(0), employee_count=60))
-    await routed.tell(*(keen.did("webinar.attended", day(0.5)) for _ in range(2)))
-    await routed.tell(keen.did("demo.requested", day(1)), other.did("demo.requested", day(1)))
+    keen, other = new_lead(), new_lead()
+    await routed.apply_events(keen.captured(day(0), employee_count=60), other.captured(day(0), employee_count=60))
+    await routed.apply_events(*(keen.did("webinar.attended", day(0.5)) for _ in range(2)))
+    await routed.apply_events(keen.did("demo.requested", day(1)), other.did("demo.requested", day(1)))
     assert (await owner_of(routed, keen.lead_id), await owner_of(routed, other.lead_id)) == ("ann", "cho")
 
 
 # --- By hand ---
 
 
-async def test_a_person_gives_a_lead_to_somebody_and_no_turn_is_used_up(routed, teller, day, auth):
-    about = await mql(routed, teller, day)
+async def test_a_person_gives_a_lead_to_somebody_and_no_turn_is_used_up(routed, new_lead, day, auth):
+    about = await mql(routed, new_lead, day)
     answer = await give(routed, auth, about.lead_id, "boss")
     assert answer.status_code == 201
     assert {name: answer.json()[name] for name in ("owner", "previous_owner", "changed")} == {
@@ -399,48 +399,48 @@ async def test_a_person_gives_a_lead_to_somebody_and_no_turn_is_used_up(routed, 
     assert (event.owner, event.previous_owner, event.pool, event.why) == ("boss", "ann", None, "by hand")
     row = (await history(routed, auth, about.lead_id))[-1]
     assert (row["cause"], row["actor"], row["reason"], row["explanation"]) == ("person", "sales", "territory", None)
-    assert await owner_of(routed, (await mql(routed, teller, day)).lead_id) == "bob"
+    assert await owner_of(routed, (await mql(routed, new_lead, day)).lead_id) == "bob"
 
 
-async def test_who_was_given_a_lead_last_keeps_it_though_that_transaction_had_begun_first(routed, teller, day, auth):
-    about = await mql(routed, teller, day)
+async def test_who_was_given_a_lead_last_keeps_it_though_that_transaction_had_begun_first(routed, new_lead, day, auth):
+    about = await mql(routed, new_lead, day)
     await give(routed, auth, about.lead_id, "boss")
     async with routed.database.write_transaction() as unit_of_work:
         earlier = "UPDATE assignment SET occurred_at = occurred_at - interval '1 hour' WHERE owner = 'boss'"
         await unit_of_work.conn.execute(text(earlier))
-    await routed.tell(about.updated(day(0.5), employee_count=260))  # heard late, so the lead is folded anew
+    await routed.apply_events(about.updated(day(0.5), employee_count=260))  # heard late, so the lead is folded anew
     assert await owner_of(routed, about.lead_id) == "boss"
 
 
-async def test_giving_a_lead_to_whoever_has_it_records_nothing(routed, teller, day, auth):
-    about = await mql(routed, teller, day)
+async def test_giving_a_lead_to_whoever_has_it_records_nothing(routed, new_lead, day, auth):
+    about = await mql(routed, new_lead, day)
     answer = await give(routed, auth, about.lead_id, "ann")
     assert (answer.status_code, answer.json()["changed"]) == (200, False)
     assert len(await assigned(routed, about.lead_id)) == 1
 
 
-async def test_what_cannot_be_given_is_refused(routed, teller, day, auth):
-    about = await mql(routed, teller, day)
+async def test_what_cannot_be_given_is_refused(routed, new_lead, day, auth):
+    about = await mql(routed, new_lead, day)
     stranger = await give(routed, auth, about.lead_id, "zoe")
     assert (stranger.status_code, stranger.json()["errors"][0]["pointer"]) == (422, "/owner")
     assert (await give(routed, auth, about.lead_id, "x@example.com")).status_code == 422
     assert (await give(routed, auth, uuid7(), "bob")).status_code == 404
     assert (await give(routed, auth, about.lead_id, "bob", key="reader")).status_code == 403
     assert (await give(routed, auth, about.lead_id, "bob", **{"If-Match": '"99"'})).status_code == 412
-    await routed.tell(about.erased(day(2)))
+    await routed.apply_events(about.erased(day(2)))
     assert (await give(routed, auth, about.lead_id, "bob")).status_code == 410
 
 
-async def test_a_lead_is_given_once_however_often_the_request_is_sent(routed, teller, day, auth):
-    about = await mql(routed, teller, day)
+async def test_a_lead_is_given_once_however_often_the_request_is_sent(routed, new_lead, day, auth):
+    about = await mql(routed, new_lead, day)
     answers = [await give(routed, auth, about.lead_id, "bob", **{"Idempotency-Key": "k"}) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [201, 201]
     assert answers[1].headers["Idempotency-Replayed"] == "true"
     assert len(await assigned(routed, about.lead_id)) == 2
 
 
-async def test_a_person_s_leads_are_listed_open_ones_first(routed, teller, day, auth):
-    tellers = [await mql(routed, teller, day, size=60) for _ in range(4)]
+async def test_a_person_s_leads_are_listed_open_ones_first(routed, new_lead, day, auth):
+    tellers = [await mql(routed, new_lead, day, size=60) for _ in range(4)]
     body = {"decision": "disqualify", "reason": "not-a-fit"}
     for about in tellers[:2]:
         await routed.http.post(f"/v1/leads/{about.lead_id}/decisions", json=body, headers=auth("sales"))
@@ -459,24 +459,24 @@ async def test_a_person_s_leads_are_listed_open_ones_first(routed, teller, day, 
 # --- Merges and erasures ---
 
 
-async def test_a_survivor_keeps_its_owner_and_else_takes_the_other_s(routed, teller, day, auth):
-    first, second, plain = await mql(routed, teller, day), await mql(routed, teller, day), teller()
-    await routed.tell(plain.captured(day(0), employee_count=10))
-    await routed.tell(first.merged(second.lead_id, day(2), employee_count=250))
+async def test_a_survivor_keeps_its_owner_and_else_takes_the_other_s(routed, new_lead, day, auth):
+    first, second, plain = await mql(routed, new_lead, day), await mql(routed, new_lead, day), new_lead()
+    await routed.apply_events(plain.captured(day(0), employee_count=10))
+    await routed.apply_events(first.merged(second.lead_id, day(2), employee_count=250))
     assert await owner_of(routed, first.lead_id) == "ann"
     assert await owner_of(routed, second.lead_id) is None
-    third = await mql(routed, teller, day)
+    third = await mql(routed, new_lead, day)
     await give(routed, auth, third.lead_id, "boss")
-    await routed.tell(plain.merged(third.lead_id, day(3), employee_count=10))
+    await routed.apply_events(plain.merged(third.lead_id, day(3), employee_count=10))
     assert await owner_of(routed, plain.lead_id) == "boss"
     event = (await assigned(routed, plain.lead_id))[-1]
     assert (event.owner, event.previous_owner) == ("boss", None)
 
 
-async def test_a_lead_whose_merge_is_taken_back_belongs_to_whoever_had_it(routed, teller, day):
-    first, second = await mql(routed, teller, day), await mql(routed, teller, day)
+async def test_a_lead_whose_merge_is_taken_back_belongs_to_whoever_had_it(routed, new_lead, day):
+    first, second = await mql(routed, new_lead, day), await mql(routed, new_lead, day)
     merged = first.merged(second.lead_id, day(2), employee_count=250)
-    await routed.tell(merged)
+    await routed.apply_events(merged)
     assert await owner_of(routed, second.lead_id) is None
     parted = LeadUnmerged(
         **first._base(day(3)),
@@ -485,15 +485,15 @@ async def test_a_lead_whose_merge_is_taken_back_belongs_to_whoever_had_it(routed
         state=first.state(employee_count=250),
         restored_state=second.state(employee_count=250),
     )
-    await routed.tell(parted)
+    await routed.apply_events(parted)
     assert await owner_of(routed, first.lead_id) == "ann"
     assert await owner_of(routed, second.lead_id) == "bob"
     assert len(await assigned(routed, second.lead_id)) == 1
 
 
-async def test_an_erased_lead_belongs_to_nobody_and_its_explanations_are_gone(routed, teller, day):
-    about = await mql(routed, teller, day)
-    await routed.tell(about.erased(day(2)))
+async def test_an_erased_lead_belongs_to_nobody_and_its_explanations_are_gone(routed, new_lead, day):
+    about = await mql(routed, new_lead, day)
+    await routed.apply_events(about.erased(day(2)))
     assert await owner_of(routed, about.lead_id) is None
     (row,) = await routed.rows("SELECT owner, explanation FROM assignment WHERE lead_id = :id", id=about.lead_id)
     assert (row.owner, row.explanation) == ("ann", None)
@@ -531,11 +531,11 @@ async def told(stack, *events) -> None:
     received = [Received(Event(uuid7(), "/sla-monitor", event), "sla-events", 0, n) for n, event in enumerate(events)]
     routing, rules = await in_force(stack)
     async with stack.database.write_transaction() as unit_of_work:
-        await take_breaches(unit_of_work, received, routing, rules)
+        await process_breaches(unit_of_work, received, routing, rules)
 
 
-async def test_after_a_breach_somebody_else_has_the_lead_once(routed, teller, day, auth):
-    about = await mql(routed, teller, day)
+async def test_after_a_breach_somebody_else_has_the_lead_once(routed, new_lead, day, auth):
+    about = await mql(routed, new_lead, day)
     broken = breach(about, "ann")
     await told(routed, broken)
     await told(routed, broken)
@@ -547,40 +547,40 @@ async def test_after_a_breach_somebody_else_has_the_lead_once(routed, teller, da
     assert members["ann"] == "has broken the clause that the lead is taken away for"
 
 
-async def test_a_breach_takes_the_lead_only_from_whom_it_speaks_of(routed, teller, day, auth):
-    about = await mql(routed, teller, day)
+async def test_a_breach_takes_the_lead_only_from_whom_it_speaks_of(routed, new_lead, day, auth):
+    about = await mql(routed, new_lead, day)
     await give(routed, auth, about.lead_id, "boss")
     await told(routed, breach(about, "ann"), breach(about, None), breach(about, "boss", reassign=False))
     assert await owner_of(routed, about.lead_id) == "boss"
 
 
-async def test_a_breach_that_was_answered_by_now_takes_nothing_away(routed, teller, day):
-    about, clock_id = await mql(routed, teller, day), uuid7()
+async def test_a_breach_that_was_answered_by_now_takes_nothing_away(routed, new_lead, day):
+    about, clock_id = await mql(routed, new_lead, day), uuid7()
     await told(routed, breach(about, "ann", clock_id), met(about, "ann", clock_id))
     assert await owner_of(routed, about.lead_id) == "ann"
 
 
-async def test_while_nobody_else_is_there_the_owner_keeps_the_lead_and_it_waits(routed, teller, day, auth):
+async def test_while_nobody_else_is_there_the_owner_keeps_the_lead_and_it_waits(routed, new_lead, day, auth):
     alone = changed(people={"bob": NOBODY, "cho": NOBODY})
     await put(routed, auth, alone, etag='"1"')
-    about, clock_id = await mql(routed, teller, day), uuid7()
+    about, clock_id = await mql(routed, new_lead, day), uuid7()
     broken = breach(about, "ann", clock_id)
     await told(routed, broken)
     await told(routed, broken)
     assert [event.owner for event in await assigned(routed, about.lead_id)] == ["ann"]
     await put(routed, auth, etag='"2"')
-    await place(routed)
+    await assign_waiting(routed)
     assert [event.owner for event in await assigned(routed, about.lead_id)] == ["ann", "bob"]
     assert (await history(routed, auth, about.lead_id))[-1]["clause"] == "first-touch"
 
 
-async def test_a_late_answer_ends_the_wait_for_somebody_else(routed, teller, day, auth):
+async def test_a_late_answer_ends_the_wait_for_somebody_else(routed, new_lead, day, auth):
     await put(routed, auth, changed(people={"bob": NOBODY, "cho": NOBODY}), etag='"1"')
-    about, clock_id = await mql(routed, teller, day), uuid7()
+    about, clock_id = await mql(routed, new_lead, day), uuid7()
     await told(routed, breach(about, "ann", clock_id))
     await told(routed, met(about, "ann", clock_id))
     await put(routed, auth, etag='"2"')
-    await place(routed)
+    await assign_waiting(routed)
     assert await owner_of(routed, about.lead_id) == "ann"
 
 
@@ -608,16 +608,16 @@ async def test_counting_open_leads_looks_at_no_other_lead(routed):
 # --- The log ---
 
 
-async def test_a_fold_of_the_log_gives_the_owner_whatever_has_happened(routed, teller, day, auth):
-    first, second, third = [await mql(routed, teller, day) for _ in range(3)]
+async def test_a_fold_of_the_log_gives_the_owner_whatever_has_happened(routed, new_lead, day, auth):
+    first, second, third = [await mql(routed, new_lead, day) for _ in range(3)]
     await give(routed, auth, second.lead_id, "boss")
     await told(routed, breach(first, "ann"))
     late = {"decision": "reject", "reason": "no-timing", "occurred_at": day(2).isoformat()}
     await routed.http.post(f"/v1/leads/{third.lead_id}/decisions", json=late, headers=auth("sales"))
-    await routed.tell(third.did("demo.requested", day(40)), first.did("email.clicked", day(0.5)))
-    await routed.tell(third.updated(day(0.2), employee_count=300), second.did("email.clicked", day(-1)))
-    plain = teller()
-    await routed.tell(
+    await routed.apply_events(third.did("demo.requested", day(40)), first.did("email.clicked", day(0.5)))
+    await routed.apply_events(third.updated(day(0.2), employee_count=300), second.did("email.clicked", day(-1)))
+    plain = new_lead()
+    await routed.apply_events(
         plain.captured(day(0), employee_count=10), plain.merged(second.lead_id, day(50), employee_count=10)
     )
     for about, owner in ((first, "bob"), (plain, "boss"), (third, "ann")):
@@ -626,22 +626,22 @@ async def test_a_fold_of_the_log_gives_the_owner_whatever_has_happened(routed, t
 
 
 async def folded_owner(stack, lead_id: UUID) -> str | None:
-    known = await Definitions(stack.store).known()
+    known = await DefinitionVersionCache(stack.store).get_versions()
     async with stack.database.write_transaction() as unit_of_work:
         loaded = await logs.load(await unit_of_work.connection(), [lead_id], {})
     return fold(lead_id, loaded.logs, known.versions).lead.owner
 
 
 async def test_document_with_a_pattern_from_before_re2_goes_on_and_is_reported(stack, content, auth):
-    await stack.agree(content)
+    await stack.activate(content)
     rule = {"key": "ann", "when": {"path": "source", "op": "matches", "value": "^web"}, "pool": "desk"}
     assert (await put(stack, auth, changed(rules=[rule, *ROUTING["rules"]]))).status_code == 201
     written = "UPDATE routing SET content = jsonb_set(content, '{rules,0,when,value}', $1::jsonb)"
     async with stack.database.write_transaction() as unit_of_work:
         await (await unit_of_work.connection()).execute(written, '"[a-w&&[^q]]eb"')
-    book = RoutingVersionCache(stack.database)
-    routing = await book.in_force()
+    routing_cache = RoutingVersionCache(stack.database)
+    routing = await routing_cache.in_force()
     (first, *_) = routing.rules
-    assert [first.when.holds(SaidFacts({"source": source})) for source in ("website", "fair")] == [True, False]
-    (outdated,) = await book.find_outdated()
+    assert [first.when.holds(GivenFacts({"source": source})) for source in ("website", "fair")] == [True, False]
+    (outdated,) = await routing_cache.find_outdated()
     assert (outdated.kind, outdated.version, outdated.findings[0].pointer) == ("routing", 1, "/rules/0/when/value")

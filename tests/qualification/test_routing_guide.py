@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from rich.console import Console
-from tests.qualification.test_routing_api import place
+from tests.qualification.test_routing_api import assign_waiting
 
 from accord.agreements.documents import read
 from accord_local.demo.play import routing_document
@@ -36,23 +36,25 @@ def test_the_document_to_start_from_fits_the_template_definition(template_rules)
 
 
 async def test_the_demo_gives_open_leads_to_people_and_shows_them_and_those_that_wait(
-    stack, auth, teller, template_rules
+    stack, auth, new_lead, template_rules
 ):
     """As `accord demo` does it, the leads first and then the routing; but more of them than the people have room for."""
-    await stack.agree(read((ROOT / "deploy" / "agreements" / "definition.yaml").read_bytes(), yaml_text=True).content)
+    await stack.activate(
+        read((ROOT / "deploy" / "agreements" / "definition.yaml").read_bytes(), yaml_text=True).content
+    )
     told = []
     for lead in make_sample(7, datetime(2026, 7, 1, 12, tzinfo=UTC), leads=600):
-        about = teller()
+        about = new_lead()
         about.source = lead.source
         at = datetime.fromisoformat(str(lead.submission["occurred_at"]))
         told.append(about.captured(at, **lead.submission["attributes"]))
         told += [about.did(touch.kind, touch.at, touch.by) for touch in lead.touches]
-    await stack.tell(*sorted(told, key=lambda event: event.occurred_at))
+    await stack.apply_events(*sorted(told, key=lambda event: event.occurred_at))
     document = routing_document(TEMPLATE.read_bytes())
     assert check_routing(document, template_rules) == []
     put = await stack.http.put("/v1/routing", json=document, headers=auth("admin"))
     assert put.status_code == 201, put.text
-    while await place(stack):
+    while await assign_waiting(stack):
         pass
     rows = await stack.rows("SELECT owner, count(*) FROM lead WHERE stage = 'mql' GROUP BY owner")
     found = {row[0]: row[1] for row in rows}
@@ -73,7 +75,7 @@ async def test_what_the_guide_shows_works(stack, auth, template_rules):
     (document,) = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
     (preview,) = re.findall(r"```json\n(.*?)```", GUIDE, re.DOTALL)
     definition = read((ROOT / "deploy" / "agreements" / "definition.yaml").read_bytes(), yaml_text=True).content
-    await stack.agree(definition)
+    await stack.activate(definition)
     headers = auth("admin") | {"Content-Type": "application/yaml"}
     put = await stack.http.put("/v1/routing", content=document, headers=headers)
     assert put.status_code == 201, put.text

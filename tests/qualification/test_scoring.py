@@ -12,8 +12,7 @@ from tests.qualification.conftest import CONTENT
 from accord.terms.criteria import MISSING
 from qualification.definition.domain.definition import ACTIVITIES_PER_KIND_MAX, Definition
 from qualification.definition.domain.rules import EngagementRule, compile_definition
-from qualification.lifecycle.domain.due import next_change
-from qualification.lifecycle.domain.lead import Activities, Lead, microseconds, moment_of
+from qualification.lifecycle.domain.lead import Activities, Lead, from_microseconds, microseconds
 from qualification.lifecycle.domain.scoring import (
     LeadFacts,
     engagement_points,
@@ -22,6 +21,7 @@ from qualification.lifecycle.domain.scoring import (
     grade,
     scores,
 )
+from qualification.lifecycle.domain.time_triggers import next_change
 
 DAY = 86_400_000_000
 
@@ -59,8 +59,8 @@ def test_points_without_a_half_life_stay():
 def test_a_search_that_ends_early_finds_the_same_moment_and_none_that_is_too_late(clicks, demos, after, within):
     rules = compile_definition(1, Definition.model_validate(CONTENT))
     activities = Activities({"email.clicked": [n * DAY for n in clicks], "demo.requested": [n * DAY for n in demos]})
-    asked = (activities, rules, rules.watch("inquiry"), moment_of(0), moment_of(after * DAY))
-    until = moment_of((after + within) * DAY)
+    asked = (activities, rules, rules.triggers_in("inquiry"), from_microseconds(0), from_microseconds(after * DAY))
+    until = from_microseconds((after + within) * DAY)
     exact, early = next_change(*asked), next_change(*asked, until)
     if exact is None or exact <= until:
         assert early == exact
@@ -86,14 +86,14 @@ def test_what_has_not_happened_yet_does_not_count():
 
 def test_only_the_newest_activities_of_a_kind_count():
     many = Activities({"email.clicked": range(ACTIVITIES_PER_KIND_MAX + 5)})
-    assert len(many.of("email.clicked")) == ACTIVITIES_PER_KIND_MAX
-    assert many.with_one("email.clicked", 10**9).of("email.clicked")[-1] == 10**9
-    assert many.of("email.clicked")[0] == 5
+    assert len(many.moments_of("email.clicked")) == ACTIVITIES_PER_KIND_MAX
+    assert many.with_activity("email.clicked", 10**9).moments_of("email.clicked")[-1] == 10**9
+    assert many.moments_of("email.clicked")[0] == 5
 
 
-def test_fit_adds_the_rules_that_hold_up_to_its_maximum(content, compiled, teller, day):
+def test_fit_adds_the_rules_that_hold_up_to_its_maximum(content, compiled, new_lead, day):
     content["scores"]["fit"]["max"] = 60
-    state = teller().captured(day(0), employee_count=250, industry="541511").state
+    state = new_lead().captured(day(0), employee_count=250, industry="541511").state
     assert scores(state, Activities(), compiled(content), day(0)).fit == 60
 
 
@@ -104,9 +104,9 @@ def test_the_grade_is_a_letter_for_fit_and_a_digit_for_engagement(rules, fit, en
     assert grade(rules.grade, fit, engagement) == expected
 
 
-def test_each_rule_says_what_it_gave_and_why(rules, teller, day):
-    state = teller().captured(day(0), employee_count=250).state
-    lead = Lead(teller().lead_id, profile=state, activities=Activities({"email.clicked": [microseconds(day(0))]}))
+def test_each_rule_says_what_it_gave_and_why(rules, new_lead, day):
+    state = new_lead().captured(day(0), employee_count=250).state
+    lead = Lead(new_lead().lead_id, profile=state, activities=Activities({"email.clicked": [microseconds(day(0))]}))
     lines = explain_scores(lead, rules, day(14))
     assert [(line.rule, line.score, line.points) for line in lines] == [
         ("size", "fit", 40),
@@ -117,8 +117,8 @@ def test_each_rule_says_what_it_gave_and_why(rules, teller, day):
     assert "email.clicked" in lines[3].reason
 
 
-def test_facts_answer_every_path_and_miss_the_rest(rules, teller, day):
-    about = teller()
+def test_facts_answer_every_path_and_miss_the_rest(rules, new_lead, day):
+    about = new_lead()
     lead = Lead(
         about.lead_id,
         profile=about.captured(day(0), employee_count=250, industry=None).state,
@@ -152,7 +152,7 @@ def test_the_order_of_arrival_changes_no_score(times, at, random):
     random.shuffle(shuffled)
     one_by_one = Activities()
     for time in shuffled:
-        one_by_one = one_by_one.with_one("email.clicked", time)
+        one_by_one = one_by_one.with_activity("email.clicked", time)
     assert one_by_one == Activities({"email.clicked": times})
     assert engagement_points(rule(), one_by_one, at) == engagement_points(
         rule(), Activities({"email.clicked": times}), at
@@ -161,7 +161,7 @@ def test_the_order_of_arrival_changes_no_score(times, at, random):
 
 @given(moments, moments, st.integers(0, 400 * DAY))
 def test_a_merge_scores_like_one_lead_that_did_it_all(ours, theirs, at):
-    merged = Activities({"email.clicked": ours}).with_all_of(Activities({"email.clicked": theirs}))
+    merged = Activities({"email.clicked": ours}).merged_with(Activities({"email.clicked": theirs}))
     assert engagement_points(rule(), merged, at) == engagement_points(
         rule(), Activities({"email.clicked": ours + theirs}), at
     )

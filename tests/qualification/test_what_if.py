@@ -25,32 +25,32 @@ from uuid_utils.compat import uuid7
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.terms.dimensions import UnknownDimension
 from qualification.analysis.domain.groups import GROUPS_MAX, dimensions
-from qualification.analysis.domain.report import pick, report
+from qualification.analysis.domain.report import build_pick, build_report
 from qualification.analysis.domain.what_if import (
-    Comparison,
+    HistoryComparison,
     SimulatedLead,
     Sums,
-    for_entries,
-    monday,
+    format_week,
+    monday_of,
     simulate,
-    week_name,
+    watch_entries_only,
 )
 from qualification.analysis.queries import what_ifs
 from qualification.analysis.service import what_if as usecase
 from qualification.analysis.service.what_if import WhatIfWorker
 from qualification.definition.domain.definition import Definition
-from qualification.definition.domain.handover import handover_stages, verdict
+from qualification.definition.domain.handoff import handoff_outcome, handoff_stages
 from qualification.definition.domain.rules import compile_definition
 from qualification.lifecycle.domain.facts import VersionApplied
 
-LEAN = [for_entries(rules, agreed) for rules, agreed in zip(DEFINITIONS, AGREED, strict=True)]
+LEAN = [watch_entries_only(rules, agreed) for rules, agreed in zip(DEFINITIONS, AGREED, strict=True)]
 UNTIL = conftest.START + timedelta(days=90)
 
 
 # --- The fold under one version ---
 
 
-class Imaginings(Histories):
+class Simulations(Histories):
     """Whatever has happened to a few leads, in whatever order it was heard, seen with the eyes of one version."""
 
     @invariant()
@@ -63,7 +63,7 @@ class Imaginings(Histories):
                 seen = simulate(lead_id, self.memory.logs, lean, UNTIL)
                 assert seen == simulate(lead_id, self.memory.logs, rules, UNTIL)
                 log = self.memory.logs[lead_id]
-                alone = log.entered_under == rules.version and not any(isinstance(f, VersionApplied) for f in log.facts)
+                alone = log.entry_version == rules.version and not any(isinstance(f, VersionApplied) for f in log.facts)
                 own = all(not hasattr(fact, "merged_lead_id") for fact in log.facts)
                 if alone and own and not seen.ignored:
                     made = _fold(self, lead_id)
@@ -80,8 +80,8 @@ def _plainly(entries: Any) -> list[tuple[str, datetime, int]]:
     return [(entry.stage, entry.occurred_at, entry.visit) for entry in entries if entry.occurred_at <= UNTIL]
 
 
-TestImaginings = Imaginings.TestCase
-TestImaginings.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
+TestSimulations = Simulations.TestCase
+TestSimulations.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
 
 
 # --- Sums ---
@@ -117,11 +117,11 @@ def entries_of(steps: list[tuple[str, int]]) -> tuple[LeadStageChanged, ...]:
     )
 
 
-def counted(some: list[Any], listed: Any = ()) -> Comparison:
-    comparison = Comparison(conftest.START, UNTIL, ["mql", "sal"], dict(listed))
+def counted(some: list[Any], listed: Any = ()) -> HistoryComparison:
+    comparison = HistoryComparison(conftest.START, UNTIL, ["mql", "sal"], dict(listed))
     for number, (source, did, would) in enumerate(some):
-        imagined = SimulatedLead(entries_of(would), None, Counter(accept=1), Counter(win=number % 2))
-        comparison.add(UUID(int=number + 1), (source,), entries_of(did), imagined)
+        simulated = SimulatedLead(entries_of(would), None, Counter(accept=1), Counter(win=number % 2))
+        comparison.add(UUID(int=number + 1), (source,), entries_of(did), simulated)
     return comparison
 
 
@@ -134,7 +134,7 @@ def test_what_is_counted_of_leads_does_not_depend_on_where_they_are_parted(some,
     parts.add(first.sums)
     parts.add(counted(some[at:], first.sums.listed.items()).sums)
     assert parts == whole
-    made = report(whole, DEFINITIONS[0], dimensions(["source"]), conftest.START, UNTIL)
+    made = build_report(whole, DEFINITIONS[0], dimensions(["source"]), conftest.START, UNTIL)
     assert made.leads == len(some) == sum(group.leads for group in made.groups)
     for place, total in enumerate(made.total.stages):
         of_groups = [group.stages[place] for group in made.groups]
@@ -146,30 +146,30 @@ def test_what_is_counted_of_leads_does_not_depend_on_where_they_are_parted(some,
 
 def test_groups_beyond_the_hundredth_are_counted_together():
     some = [(f"source-{number:03}", [("mql", 1)], []) for number in range(GROUPS_MAX + 20)]
-    made = report(counted(some).sums, DEFINITIONS[0], dimensions(["source"]), conftest.START, UNTIL)
+    made = build_report(counted(some).sums, DEFINITIONS[0], dimensions(["source"]), conftest.START, UNTIL)
     assert (len(made.groups), made.groups[-1].others, made.groups[-1].leads) == (GROUPS_MAX + 1, True, 20)
     assert (made.total.stages[1].actual, made.leads) == (GROUPS_MAX + 20, GROUPS_MAX + 20)
 
 
 def test_the_measures_of_a_pick_are_those_of_the_books():
     # 40 let in, of which 20 have an outcome and 12 were won; of all, 50 have one and 15 were won.
-    one = pick(40, 20, 12, 50, 15)
+    one = build_pick(40, 20, 12, 50, 15)
     assert (one.precision, one.recall, one.lift) == (0.6, 0.8, 2.0)
-    nothing = pick(3, 0, 0, 0, 0)
+    nothing = build_pick(3, 0, 0, 0, 0)
     assert (nothing.let_in, nothing.precision, nothing.recall, nothing.lift) == (3, None, None, None)
-    assert pick(3, 2, 0, 5, 0).lift is None
+    assert build_pick(3, 2, 0, 5, 0).lift is None
 
 
 def test_weeks_go_by_the_name_that_iso_gives_them():
-    assert week_name(monday(date(2027, 1, 3))) == "2026-W53"
-    assert week_name(monday(date(2027, 1, 4))) == "2027-W01"
+    assert format_week(monday_of(date(2027, 1, 3))) == "2026-W53"
+    assert format_week(monday_of(date(2027, 1, 4))) == "2027-W01"
 
 
 def test_marketing_hands_over_where_a_decision_leads_to_work_of_sales(rules):
-    assert handover_stages(rules) == ("mql",)
-    assert verdict(rules, "mql", "sal") == "accepted"
-    assert verdict(rules, "mql", "recycled") == verdict(rules, "mql", "disqualified") == "rejected"
-    assert verdict(rules, "sal", "recycled") is verdict(rules, "inquiry", "disqualified") is None
+    assert handoff_stages(rules) == ("mql",)
+    assert handoff_outcome(rules, "mql", "sal") == "accepted"
+    assert handoff_outcome(rules, "mql", "recycled") == handoff_outcome(rules, "mql", "disqualified") == "rejected"
+    assert handoff_outcome(rules, "sal", "recycled") is handoff_outcome(rules, "inquiry", "disqualified") is None
 
 
 @pytest.mark.parametrize("names", [["stage"], ["source", "source"], ["attribute:"], ["attribute:a b"], ["owner"]])
@@ -184,10 +184,10 @@ ALL = {"from": "2024-01-01T00:00:00Z", "to": "2025-01-01T00:00:00Z"}
 
 
 @pytest.fixture
-async def past(stack, content, teller, day, auth):
+async def past(stack, content, new_lead, day, auth):
     """Version 1 asks for 50 employees. Six leads: two won, one lost, one rejected, one open MQL, and one too small; version 2, a
     draft, asks for 100."""
-    await stack.agree(content)
+    await stack.activate(content)
     tellers = {}
     for name, source, employees in (
         ("won large", "website", 250),
@@ -197,9 +197,9 @@ async def past(stack, content, teller, day, auth):
         ("open", "website", 90),
         ("tiny", "website", 10),
     ):
-        about = tellers[name] = teller()
+        about = tellers[name] = new_lead()
         about.source = source
-        await stack.tell(about.captured(day(0), employee_count=employees), about.did("demo.requested", day(1)))
+        await stack.apply_events(about.captured(day(0), employee_count=employees), about.did("demo.requested", day(1)))
     bant = {"budget": True, "authority": "yes", "need": True, "timing": "q3"}
     deal = {"amount": {"amount": "10", "currency": "USD"}, "expected_close": "2024-06-01"}
     won = [("accept", {}), ("qualify", bant), ("open_opportunity", deal), ("win", deal)]
@@ -310,15 +310,15 @@ async def test_the_leads_that_differ_are_listed_with_both_moments(stack, past, a
     assert {row["stage"]: row["listed"] for row in report["differing"]} == {
         row["stage"]: sum(found_["stage"] == row["stage"] for found_ in found) for row in report["differing"]
     }
-    await stack.tell(past["open"].erased(UNTIL))
+    await stack.apply_events(past["open"].erased(UNTIL))
     assert len((await stack.http.get(at, params={"stage": "mql"}, headers=auth("reader"))).json()["items"]) == 2
 
 
-async def test_the_version_that_was_in_force_would_have_done_what_happened(stack, past, teller, auth, day):
-    other, never = past["tiny"], teller()
+async def test_the_version_that_was_in_force_would_have_done_what_happened(stack, past, new_lead, auth, day):
+    other, never = past["tiny"], new_lead()
     merged = past["open"].merged(other.lead_id, day(8), employee_count=90)
-    erased = teller()
-    await stack.tell(
+    erased = new_lead()
+    await stack.apply_events(
         merged, never.captured(day(400)), erased.captured(day(0), employee_count=90), erased.erased(day(1))
     )
     id_ = (await ask(stack, auth, version=1, by=["campaign", "attribute:employee_count"]))["what_if_id"]
@@ -350,9 +350,9 @@ asyncio.run(main())
 
 
 @pytest.mark.slow
-async def test_killed_amid_its_work_it_counts_nobody_twice(stack, past, auth, database_url, teller, day):
-    some = [teller() for _ in range(150)]
-    await stack.tell(*[about.captured(day(0), employee_count=90) for about in some])
+async def test_killed_amid_its_work_it_counts_nobody_twice(stack, past, auth, database_url, new_lead, day):
+    some = [new_lead() for _ in range(150)]
+    await stack.apply_events(*[about.captured(day(0), employee_count=90) for about in some])
     id_ = (await ask(stack, auth))["what_if_id"]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", _WORK, env={"URL": database_url}, stdout=asyncio.subprocess.PIPE
@@ -373,12 +373,12 @@ async def test_killed_amid_its_work_it_counts_nobody_twice(stack, past, auth, da
 async def test_while_one_process_works_another_does_nothing(stack, past, auth):
     id_ = (await ask(stack, auth))["what_if_id"]
     session = await stack.database.connect()
-    assert await what_ifs.is_mine(session)
-    imagining = WhatIfWorker(stack.database, lambda: False)
-    assert not await imagining.work()
+    assert await what_ifs.try_lock_worker(session)
+    what_if_worker = WhatIfWorker(stack.database, lambda: False)
+    assert not await what_if_worker.work()
     assert (await answered(stack, auth, id_))["state"] == "queued"
     await session.close()
-    while await imagining.work():
+    while await what_if_worker.work():
         pass
     assert (await answered(stack, auth, id_))["state"] == "done"
 
@@ -387,7 +387,9 @@ async def test_of_two_processes_that_work_at_once_who_is_overtaken_saves_nothing
     id_ = (await ask(stack, auth))["what_if_id"]
     first, second = WhatIfWorker(stack.database, lambda: False), WhatIfWorker(stack.database, lambda: False)
     await first.next_batch()  # it begins
-    results = await asyncio.gather(*[imagining.next_batch(1) for imagining in (first, second) for _ in range(3)])
+    results = await asyncio.gather(
+        *[what_if_worker.next_batch(1) for what_if_worker in (first, second) for _ in range(3)]
+    )
     assert any(results)
     await worked_out(stack)
     done = await answered(stack, auth, id_)
@@ -397,9 +399,9 @@ async def test_of_two_processes_that_work_at_once_who_is_overtaken_saves_nothing
 async def test_a_batch_whose_time_is_up_is_saved_as_far_as_it_came(stack, past, auth, monkeypatch):
     monkeypatch.setattr(usecase, "BATCH_TIME_MAX_S", 0.0)
     id_ = (await ask(stack, auth))["what_if_id"]
-    imagining = WhatIfWorker(stack.database, lambda: False)
-    await imagining.next_batch()  # it begins
-    await imagining.next_batch()
+    what_if_worker = WhatIfWorker(stack.database, lambda: False)
+    await what_if_worker.next_batch()  # it begins
+    await what_if_worker.next_batch()
     assert (await answered(stack, auth, id_))["progress"]["leads_done"] == 1
     await worked_out(stack)
     done = await answered(stack, auth, id_)
@@ -408,13 +410,13 @@ async def test_a_batch_whose_time_is_up_is_saved_as_far_as_it_came(stack, past, 
 
 async def test_what_is_cancelled_ends_and_what_has_ended_is_not_cancelled(stack, past, auth):
     id_ = (await ask(stack, auth))["what_if_id"]
-    imagining = WhatIfWorker(stack.database, lambda: False)
-    assert await imagining.next_batch(1)
-    assert await imagining.next_batch(1)
+    what_if_worker = WhatIfWorker(stack.database, lambda: False)
+    assert await what_if_worker.next_batch(1)
+    assert await what_if_worker.next_batch(1)
     for _ in range(2):
         cancelled = await stack.http.post(f"/v1/what-ifs/{id_}/cancel", headers=auth("marketing"))
         assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
-    assert not await imagining.next_batch(1)
+    assert not await what_if_worker.next_batch(1)
     assert (await answered(stack, auth, id_))["report"] is None
     second = (await ask(stack, auth))["what_if_id"]
     await worked_out(stack)
@@ -467,7 +469,7 @@ async def test_a_what_if_that_cannot_be_worked_out_fails_and_takes_nothing_with_
 
 
 async def test_a_question_that_does_not_fit_is_answered_with_the_place(stack, auth, content):
-    await stack.agree(content)
+    await stack.activate(content)
     for body, pointer in (
         ({"from": "2025-01-01T00:00:00Z", "to": "2025-01-01T00:00:00Z"}, "/from"),
         ({"from": "1990-01-01T00:00:00Z", "to": "2025-01-01T00:00:00Z"}, "/from"),
@@ -503,13 +505,13 @@ def test_a_gate_that_a_fall_can_open_is_still_watched(content):
     def watched(when: dict[str, Any]) -> Any:
         content["stages"][1]["gate"] = {"when": when}
         definition = Definition.model_validate(content)
-        return for_entries(compile_definition(1, definition), definition).watches["inquiry"]
+        return watch_entries_only(compile_definition(1, definition), definition).time_triggers["inquiry"]
 
     engaged = {"path": "scores.engagement", "op": "gte", "value": 20}
     clicks = {"path": "activities.email.clicked.count", "op": "lt", "value": 2, "within": "P3D"}
     assert watched(engaged) == type(watched(engaged))()
-    assert watched({"none": [engaged]}).marks
-    assert watched({"path": "grade", "op": "in", "value": ["A1"]}).marks
+    assert watched({"none": [engaged]}).thresholds
+    assert watched({"path": "grade", "op": "in", "value": ["A1"]}).thresholds
     assert watched(clicks).windows
     assert not watched({"none": [clicks]}).windows
     assert watched({"path": "age", "op": "gte", "value": "P3D"}).ages

@@ -15,19 +15,19 @@ GUIDE = (ROOT / "docs" / "guides" / "what-if-and-feedback.md").read_text()
 DEFINITION = (ROOT / "deploy" / "agreements" / "definition.yaml").read_bytes()
 
 
-async def test_what_the_guide_shows_works(stack, auth, teller, day):
+async def test_what_the_guide_shows_works(stack, auth, new_lead, day):
     content = read(DEFINITION, yaml_text=True).content
-    await stack.agree(content)
-    about = teller()
-    await stack.tell(about.captured(day(0), employee_count=60), about.did("demo.requested", day(1)))
+    await stack.activate(content)
+    about = new_lead()
+    await stack.apply_events(about.captured(day(0), employee_count=60), about.did("demo.requested", day(1)))
     decision = {"decision": "reject", "reason": "no-budget", "occurred_at": day(2).isoformat()}
     at = f"/v1/leads/{about.lead_id}/decisions"
     assert (await stack.http.post(at, json=decision, headers=auth("sales"))).status_code == 201
 
     (asked,) = re.findall(r'curl "\$QUALIFICATION(/v1/feedback[^"]+)"', GUIDE)
-    told = (await stack.http.get(asked, headers=auth("sales"))).json()
-    assert (told["total"]["rejected"], told["groups"][0]["by"]) == (1, {"source": "website"})
-    assert told["total"]["reasons"][0]["title"] == "No budget this year"
+    events = (await stack.http.get(asked, headers=auth("sales"))).json()
+    assert (events["total"]["rejected"], events["groups"][0]["by"]) == (1, {"source": "website"})
+    assert events["total"]["reasons"][0]["title"] == "No budget this year"
 
     stricter = DEFINITION.replace(b"op: gte, value: 50}", b"op: gte, value: 80}", 1)
     headers = auth("marketing") | {"Content-Type": "application/yaml"}

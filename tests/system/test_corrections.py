@@ -17,7 +17,7 @@ class Followed(Histories):
     @invariant()
     def metrics_has_the_same_way(self) -> None:
         for lead_id in self.memory.leads:
-            told = [event for event in self.memory.of(lead_id) if isinstance(event, LeadStageChanged)]
+            told = [event for event in self.memory.events_of(lead_id) if isinstance(event, LeadStageChanged)]
             changes = [
                 StageChange(
                     event.sequence,

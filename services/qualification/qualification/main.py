@@ -23,31 +23,31 @@ from accord.messaging.watermark_reader import WatermarkReader
 from accord.service import Service, run
 from qualification import handlers
 from qualification.analysis.api import feedback, what_if
-from qualification.analysis.service.what_if import imagining
+from qualification.analysis.service.what_if import what_if_worker
 from qualification.definition.api import DEFINITION
-from qualification.definition.service import KIND, Definitions
+from qualification.definition.service import KIND, DefinitionVersionCache
 from qualification.lifecycle.api import decisions, leads, reevaluation
 from qualification.lifecycle.queries import leads as stored_leads
 from qualification.lifecycle.queries import reevaluations
-from qualification.lifecycle.service.book import Books
-from qualification.lifecycle.service.due import timekeeping
-from qualification.lifecycle.service.enter import entering
-from qualification.lifecycle.service.reevaluate import reevaluating
+from qualification.lifecycle.service.entry import entry_worker
+from qualification.lifecycle.service.evaluation_context import EvaluationContexts
+from qualification.lifecycle.service.reevaluation import reevaluation_worker
+from qualification.lifecycle.service.time_triggers import time_trigger_worker
 from qualification.measure import reevaluation_collector, waiting_collector
 from qualification.routing.api import assignments, document
 from qualification.routing.queries import assignments as stored_assignments
+from qualification.routing.service.assignment import assign_after_save
 from qualification.routing.service.document import RoutingVersionCache
-from qualification.routing.service.give import following
-from qualification.routing.service.place import placing
+from qualification.routing.service.waiting_leads import assignment_worker
 from qualification.settings import Settings
 
 GROUP = "qualification"
 BREACHES_GROUP = "qualification-breaches"
-WALKERS = [stored_leads.TIMEKEEPING, stored_leads.ENTERING, reevaluations.REEVALUATING]
-"""The workers that walk many leads, of which one that raises rests, and that date back what they say."""
+BACKDATING_WORKERS = [stored_leads.TIME_TRIGGER_WORKER, stored_leads.ENTRY_WORKER, reevaluations.REEVALUATION_WORKER]
+"""The workers that walk many leads, of which one that raises rests, and that publish events of the past."""
 
-PLACERS = [stored_assignments.PLACING]
-"""Those that date what they say when they say it: nothing of a lead that rests is missing before a watermark."""
+PRESENT_TIME_WORKERS = [stored_assignments.ASSIGNMENT_WORKER]
+"""Those that publish events of the present: nothing of a lead that rests is missing before a watermark."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -61,11 +61,11 @@ def build(settings: Settings) -> Service:
         application_name="qualification",
     )
     store = AgreementStore(database, KIND)
-    routing_book = RoutingVersionCache(database)
-    definitions = Definitions(store)
-    books = Books(definitions, following(routing_book))
-    handle = handlers.intake_events(books)
-    handle_breaches = handlers.sla_events(routing_book, definitions)
+    routing_cache = RoutingVersionCache(database)
+    definitions = DefinitionVersionCache(store)
+    contexts = EvaluationContexts(definitions, assign_after_save(routing_cache))
+    handle = handlers.intake_events(contexts)
+    handle_breaches = handlers.sla_events(routing_cache, definitions)
     event_log = KafkaLog(settings.kafka)
     watermarks = WatermarkReader(event_log, consumer=GROUP, topics=AWAITED_TOPICS["qualification"])
     consumer = Consumer(
@@ -86,7 +86,7 @@ def build(settings: Settings) -> Service:
         batch_rows_max=settings.consumer_batch_rows_max,
     )
     relay = Relay(
-        PostgresRelayStore(database, stored_leads.OWED, stored_leads.HELD, WALKERS),
+        PostgresRelayStore(database, stored_leads.EARLIEST_PENDING, stored_leads.WITH_SURVIVORS, BACKDATING_WORKERS),
         event_log,
         "qualification",
         Consumed(watermarks.board, watermarks.topics, [GROUP]),
@@ -105,27 +105,27 @@ def build(settings: Settings) -> Service:
         migrations=MIGRATIONS,
         routers=[
             leads.router(database, definitions),
-            decisions.router(database, books),
+            decisions.router(database, contexts),
             reevaluation.router(database),
             what_if.router(database, store),
             feedback.router(database, definitions),
-            document.router(database, definitions, routing_book),
-            assignments.router(database, definitions, routing_book),
+            document.router(database, definitions, routing_cache),
+            assignments.router(database, definitions, routing_cache),
             agreement_router(store, example=DEFINITION),
             admin_router(database, {GROUP: handle, BREACHES_GROUP: handle_breaches}),
         ],
-        documents=[store, routing_book],
+        documents=[store, routing_cache],
         relays=[watermarks, relay],
         workers=[
             watermarks,
             consumer,
             breaches,
             agreement_worker(store),
-            entering(database, books),
-            timekeeping(database, books, watermarks),
-            reevaluating(database, books, busy),
-            imagining(database, busy),
-            placing(database, routing_book, definitions),
+            entry_worker(database, contexts),
+            time_trigger_worker(database, contexts, watermarks),
+            reevaluation_worker(database, contexts, busy),
+            what_if_worker(database, busy),
+            assignment_worker(database, routing_cache, definitions),
             idempotency_worker(database),
             prune_worker(database),
         ],
@@ -135,7 +135,7 @@ def build(settings: Settings) -> Service:
             announced_collector(relay),
             consumed_collector(database, watermarks),
             dead_letter_collector(database),
-            stuck_rows_collector(database, [*WALKERS, *PLACERS]),
+            stuck_rows_collector(database, [*BACKDATING_WORKERS, *PRESENT_TIME_WORKERS]),
         ],
     )
 

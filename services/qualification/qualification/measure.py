@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from accord.collectors import Collector
 from accord.db import Database, connection_of
-from qualification.lifecycle.service.reevaluate import progress
+from qualification.lifecycle.service.reevaluation import get_progress
 from qualification.metric_names import (
     LEADS_WAITING,
     LEADS_WAITING_AGE_S,
     REEVALUATION_CHANGED,
     REEVALUATION_LEADS,
-    REEVALUATION_LOOKED_AT,
+    REEVALUATION_PROCESSED,
     REEVALUATION_RUNNING,
     REEVALUATION_VERSION,
 )
@@ -22,8 +22,8 @@ def waiting_collector(database: Database) -> Collector:
 
     async def collect() -> None:
         async with database.read_transaction() as conn:
-            waits = await assignments.waits(await connection_of(conn))
-        for wait, (count, age_s) in waits.items():
+            measure_waiting = await assignments.measure_waiting(await connection_of(conn))
+        for wait, (count, age_s) in measure_waiting.items():
             LEADS_WAITING.labels(wait).set(count)
             LEADS_WAITING_AGE_S.labels(wait).set(age_s)
 
@@ -34,17 +34,17 @@ def reevaluation_collector(database: Database) -> Collector:
     """How far a new version has come."""
 
     async def collect() -> None:
-        found = await progress(database)
+        found = await get_progress(database)
         REEVALUATION_VERSION.set(found.version if found else 0)
         REEVALUATION_LEADS.set(found.leads if found else 0)
-        REEVALUATION_LOOKED_AT.set(found.looked_at if found else 0)
+        REEVALUATION_PROCESSED.set(found.processed if found else 0)
         REEVALUATION_CHANGED.set(found.changed if found else 0)
         REEVALUATION_RUNNING.set(found is not None and found.done_at is None)
 
     gauges = [
         REEVALUATION_VERSION,
         REEVALUATION_LEADS,
-        REEVALUATION_LOOKED_AT,
+        REEVALUATION_PROCESSED,
         REEVALUATION_CHANGED,
         REEVALUATION_RUNNING,
     ]

@@ -17,7 +17,7 @@ REEVALUATION_VERSION = Gauge(
     "accord_reevaluation_version", "The version of the definition by which leads are or were judged anew; 0 if none."
 )
 REEVALUATION_LEADS = Gauge("accord_reevaluation_leads", "How many leads there were to be judged when that began.")
-REEVALUATION_LOOKED_AT = Gauge("accord_reevaluation_looked_at", "How many of them have been looked at.")
+REEVALUATION_PROCESSED = Gauge("accord_reevaluation_processed", "How many of them have been looked at.")
 REEVALUATION_CHANGED = Gauge("accord_reevaluation_changed", "How many of them entered another stage by it.")
 REEVALUATION_RUNNING = Gauge("accord_reevaluation_running", "1 while there are leads left to look at.")
 
@@ -26,7 +26,7 @@ __all__ = [
     "LEADS_WAITING_AGE_S",
     "REEVALUATION_CHANGED",
     "REEVALUATION_LEADS",
-    "REEVALUATION_LOOKED_AT",
+    "REEVALUATION_PROCESSED",
     "REEVALUATION_RUNNING",
     "REEVALUATION_VERSION",
 ]

@@ -10,25 +10,25 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.agreements import ActiveVersion, AgreementStore, Kind, Section
 from accord.terms.patterns import SKIP_PATTERN_CHECKS
-from qualification.definition.domain.checks import check
+from qualification.definition.domain.checks import check_definition
 from qualification.definition.domain.definition import Definition
-from qualification.definition.domain.paper import paper
+from qualification.definition.domain.paper import describe_definition
 from qualification.definition.domain.rules import Rules, compile_definition
 
 
 def _paper(content: Mapping[str, object]) -> list[Section]:
-    return paper(_read(content))
+    return describe_definition(_read(content))
 
 
 def _read(content: Mapping[str, object]) -> Definition:
     return Definition.model_validate(content, context=SKIP_PATTERN_CHECKS)
 
 
-KIND = Kind(kind="definition", path="/v1/definition", validate=check, paper=_paper)
+KIND = Kind(kind="definition", path="/v1/definition", validate=check_definition, paper=_paper)
 
 
-class Known(NamedTuple):
-    """The version in force, None while there is none, and every version that is known: what `know` reads is there too."""
+class DefinitionVersions(NamedTuple):
+    """The version in force, None while there is none, and every version that is loaded: what `load_versions` reads is there too."""
 
     in_force: Rules | None
     versions: Mapping[int, Rules]
@@ -36,39 +36,39 @@ class Known(NamedTuple):
     """The kinds of activity that any of the versions asks for."""
 
 
-class Definitions:
+class DefinitionVersionCache:
     """The definition in force, and those that were, at hand for every batch and request."""
 
     def __init__(self, store: AgreementStore) -> None:
         self._store = store
         self._active = ActiveVersion(store, self._load)
-        self._agreed: dict[int, Definition] = {}
+        self._definitions: dict[int, Definition] = {}
         self._compiled: dict[int, Rules] = {}
-        self._known: Known | None = None
+        self._versions: DefinitionVersions | None = None
 
     async def in_force(self, conn: AsyncConnection | None = None) -> Rules | None:
-        """The rules by which everything is judged now; None while no definition has come into force."""
-        return (await self.known(conn)).in_force
+        """The rules in force; None while no definition has come into force."""
+        return (await self.get_versions(conn)).in_force
 
-    async def known(self, conn: AsyncConnection | None = None) -> Known:
-        """All of them. Whoever holds a transaction gives its connection: looking may take one of its own otherwise."""
+    async def get_versions(self, conn: AsyncConnection | None = None) -> DefinitionVersions:
+        """All of them. Whoever holds a transaction passes its connection; otherwise it may take one of its own."""
         return await self._active.get(conn)
 
-    async def know(self, numbers: Iterable[int], conn: AsyncConnection | None = None) -> None:
-        """See to it that these versions are known: another process may have seen one come into force before this one did.
+    async def load_versions(self, numbers: Iterable[int], conn: AsyncConnection | None = None) -> None:
+        """Load these versions: another process may have seen one come into force before this one did.
 
         Whoever holds a transaction gives its connection.
         """
         for number in numbers:
             await self._rules(number, conn)
 
-    async def agreed(self, version: int) -> Definition:
+    async def definition_of(self, version: int) -> Definition:
         """The content of a version that is or was in force, as it was signed."""
         await self._rules(version)
-        return self._agreed[version]
+        return self._definitions[version]
 
-    async def _load(self, number: int | None, conn: AsyncConnection | None) -> Known:
-        known = self._known
+    async def _load(self, number: int | None, conn: AsyncConnection | None) -> DefinitionVersions:
+        known = self._versions
         if known is not None and (known.in_force.version if known.in_force else None) == number:
             return known
         for version in range(1, number or 1):
@@ -76,15 +76,15 @@ class Definitions:
                 await self._rules(version, conn)
         in_force = None if number is None else await self._rules(number, conn)
         kinds = frozenset(kind for rules in self._compiled.values() for kind in rules.kinds)
-        self._known = Known(in_force, self._compiled, kinds)
-        return self._known
+        self._versions = DefinitionVersions(in_force, self._compiled, kinds)
+        return self._versions
 
     async def _rules(self, version: int, conn: AsyncConnection | None = None) -> Rules:
         found = self._compiled.get(version)
         if found is None:
             stored = await self._store.get(version, conn)
-            self._agreed[version] = _read(stored.content)
-            rules = compile_definition(version, self._agreed[version])
+            self._definitions[version] = _read(stored.content)
+            rules = compile_definition(version, self._definitions[version])
             found = self._compiled[version] = replace(rules, since=stored.state.active_from)
         return found
 

@@ -26,6 +26,7 @@ from accord.retry import Backoff
 from accord.workers import Periodic, StallDetector, pause
 from intake.capture.service.capture import Capture
 from intake.imports import queries
+from intake.imports.domain.imports import EndState
 from intake.imports.queries import Job
 from intake.imports.service.imports import end_import
 from intake.imports.service.reading import Chunk, Line, ReadAhead
@@ -261,7 +262,7 @@ class _ImportRun:
 
     async def _process_chunks(
         self, saving: list[_Saving], stop: asyncio.Event, stall: StallDetector
-    ) -> Literal["finished", "cancelled", "failed"] | None:
+    ) -> EndState | None:
         """How it ended; None if only we do. `begun` holds what has not been seen to be committed, two chunks at most."""
         cancelled = stopped = False
         async with aclosing(self._ahead.chunks()) as chunks:
@@ -269,7 +270,7 @@ class _ImportRun:
                 saving.append(await self._begin(chunk, saving))
                 if len(saving) > 1:
                     cancelled = await self._committed(saving)
-                stall.progressed()
+                stall.record_progress()
                 if not (cancelled or self._too_many_failed()):
                     cancelled = await self._throttle(len(chunk.lines), stop, stall)
                     stopped = stop.is_set()
@@ -277,7 +278,7 @@ class _ImportRun:
                     break
         while saving:
             cancelled = await self._committed(saving) or cancelled
-            stall.progressed()
+            stall.record_progress()
         if self._too_many_failed():
             return "failed"
         if cancelled:

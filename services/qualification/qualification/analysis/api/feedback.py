@@ -22,11 +22,11 @@ from qualification.analysis.service.feedback import (
     DECISIONS_EXAMINED_MAX,
     LEADS_EXAMINED_MAX,
     Feedback,
-    Feedbacks,
-    Question,
+    FeedbackRequest,
+    FeedbackService,
     TooManyGroups,
 )
-from qualification.definition.service import Definitions
+from qualification.definition.service import DefinitionVersionCache
 
 STEPS_MAX = 120
 DEFAULT_PERIOD = timedelta(weeks=12)
@@ -52,7 +52,7 @@ class FeedbackQuery(BaseModel):
         examples=["source"],
     )
 
-    def question(self) -> Question:
+    def request(self) -> FeedbackRequest:
         """The question. Raises Problem 422."""
         until = self.to or utc_now()
         since = self.from_ or max(MOMENT_MIN, until - DEFAULT_PERIOD)
@@ -64,7 +64,7 @@ class FeedbackQuery(BaseModel):
             by = parse_dimensions(split_names(self.by))
         except UnknownDimension as error:
             raise parameter_error("by", str(error)) from None
-        return Question(since, until, self.step, by)
+        return FeedbackRequest(since, until, self.step, by)
 
 
 class ReasonCountsOut(BaseModel):
@@ -115,8 +115,8 @@ class LooserOut(BaseModel):
     """Leads that did not come in for nothing but this comparison."""
 
     kept_out: int
-    came_good: int = Field(description="Of them, worked on by sales or won, by another way.")
-    came_bad: int = Field(description="Of them, lost or disqualified. Of the others the end is not known.")
+    converted: int = Field(description="Of them, worked on by sales or won, by another way.")
+    not_converted: int = Field(description="Of them, lost or disqualified. Of the others the end is not known.")
 
 
 class CriterionOut(BaseModel):
@@ -178,11 +178,11 @@ def _criterion(one: CriterionReport) -> CriterionOut:
     )
 
 
-def _answer(question: Question, found: Feedback) -> FeedbackAnswer:
+def _answer(request: FeedbackRequest, found: Feedback) -> FeedbackAnswer:
     return FeedbackAnswer(
-        **{"from": question.since},
-        to=question.until,
-        step=format_duration(question.step),
+        **{"from": request.since},
+        to=request.until,
+        step=format_duration(request.step),
         summary=found.summary,
         total=GroupFeedbackOut.model_validate(found.total, from_attributes=True),
         groups=[GroupFeedbackOut.model_validate(group, from_attributes=True) for group in found.groups],
@@ -191,10 +191,10 @@ def _answer(question: Question, found: Feedback) -> FeedbackAnswer:
     )
 
 
-def router(database: Database, definitions: Definitions) -> APIRouter:
+def router(database: Database, definitions: DefinitionVersionCache) -> APIRouter:
     """The route over one database and the versions of the definition."""
     routes = APIRouter(tags=["feedback"])
-    feedbacks = Feedbacks(database, definitions)
+    service = FeedbackService(database, definitions)
 
     @routes.get(
         "/v1/feedback",
@@ -202,16 +202,16 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         operation_id="get_feedback",
         responses=problems(503),
     )
-    async def feedback(
+    async def get_feedback(
         query: Annotated[FeedbackQuery, Query()], _caller: Caller = require("leads:read")
     ) -> FeedbackAnswer:
         """The decisions taken in the period on leads that marketing had handed over: accepted and rejected, by step, agreed reason and
         group; and, for each comparison of the gate by which those leads had come in, what would have changed had it been tighter or
         looser, with the lead's facts as they were at its entry.
         """
-        question = query.question()
+        request = query.request()
         try:
-            return _answer(question, await feedbacks.ask(question))
+            return _answer(request, await service.get(request))
         except TooManyGroups:
             raise parameter_error("by", "makes more groups than can be told apart in this period") from None
 

@@ -23,7 +23,7 @@ from accord.terms.dimensions import DIMENSIONS_MAX, Dimension, UnknownDimension
 from qualification.analysis.domain.groups import NAMED, parse_dimensions
 from qualification.analysis.domain.report import Report
 from qualification.analysis.queries.what_ifs import State, WhatIf
-from qualification.analysis.service.what_if import Question, WhatIfs
+from qualification.analysis.service.what_if import WhatIfQuestion, WhatIfService
 from qualification.lifecycle.api.models import Wire
 
 _WHAT_IF: dict[str, Any] = {"from": "2027-01-01T00:00:00Z", "to": "2028-01-01T00:00:00Z", "by": ["source"]}
@@ -50,7 +50,7 @@ class WhatIfRequest(Wire):
         default=["source"], description=f"What groups are made by: {_GROUPS}.", examples=[["source"]]
     )
 
-    def question(self, version: int) -> Question:
+    def question(self, version: int) -> WhatIfQuestion:
         """The question. Raises Problem 422."""
         until = self.to or utc_now()
         since = self.from_ or max(MOMENT_MIN, until - DEFAULT_PERIOD)
@@ -62,7 +62,7 @@ class WhatIfRequest(Wire):
             by: tuple[Dimension, ...] = parse_dimensions(self.by)
         except UnknownDimension as error:
             raise validation_error_at("/by", str(error)) from None
-        return Question(version, since, until, by)
+        return WhatIfQuestion(version, since, until, by)
 
 
 # --- Answers ---
@@ -90,8 +90,8 @@ class WhatIfRow(BaseModel):
     by: list[str]
     state: State
     progress: WhatIfProgress
-    asked_by: str
-    asked_at: Timestamp
+    requested_by: str
+    requested_at: Timestamp
     started_at: Timestamp | None = Field(description="What happened after it counts in neither of the two histories.")
     finished_at: Timestamp | None
     error: str | None
@@ -213,8 +213,8 @@ def _values(what_if: WhatIf) -> dict[str, Any]:
         "version",
         "content_sha256",
         "state",
-        "asked_by",
-        "asked_at",
+        "requested_by",
+        "requested_at",
         "started_at",
         "finished_at",
         "error",
@@ -242,7 +242,7 @@ def _answer(what_if: WhatIf, report: Report | None) -> WhatIfAnswer:
     return WhatIfAnswer(**_values(what_if), report=shown)
 
 
-def _accepted(what_if: WhatIf) -> Answer:
+def _encode_accepted(what_if: WhatIf) -> Answer:
     body = _row(what_if).model_dump_json(by_alias=True).encode()
     return Answer(202, body, {"Location": f"/v1/what-ifs/{what_if.what_if_id}"})
 
@@ -250,15 +250,15 @@ def _accepted(what_if: WhatIf) -> Answer:
 # --- Routes ---
 
 Reader = Annotated[Caller, require("leads:read")]
-Asker = Annotated[Caller, require("agreements:write")]
-Keyed = Annotated[IdempotencyRequest | None, idempotency()]
+Requester = Annotated[Caller, require("agreements:write")]
+OptionalIdempotency = Annotated[IdempotencyRequest | None, idempotency()]
 StageName = Annotated[str | None, Query(min_length=1, max_length=60, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 
 
 def router(database: Database, store: AgreementStore) -> APIRouter:
     """The routes over one database and the versions of the definition."""
     routes = APIRouter(tags=["what-if"])
-    what_ifs = WhatIfs(database, store)
+    service = WhatIfService(database, store)
 
     @routes.post(
         "/v1/definition/versions/{version}/what-if",
@@ -271,10 +271,10 @@ def router(database: Database, store: AgreementStore) -> APIRouter:
             **problems(404, 409, 503),
         },
     )
-    async def ask(
+    async def submit(
         version: Version,
-        caller: Asker,
-        idempotency_request: Keyed,
+        caller: Requester,
+        idempotency_request: OptionalIdempotency,
         body: Annotated[WhatIfRequest, Body(openapi_examples={"a year": {"value": _WHAT_IF}})],
     ) -> Response:
         """The leads captured in the period are folded anew from their logs as if this version had been in force all the time, and compared
@@ -285,15 +285,15 @@ def router(database: Database, store: AgreementStore) -> APIRouter:
         and counted otherwise.
         """
         try:
-            done = await what_ifs.ask(body.question(version), caller.name, idempotency_request, _accepted)
+            done = await service.submit(body.question(version), caller.name, idempotency_request, _encode_accepted)
         except NoSuchVersion:
             raise not_found("version") from None
         return done.answer.response()
 
     @routes.get("/v1/what-ifs", summary="What-ifs, latest first", operation_id="list_what_ifs")
-    async def listed(_caller: Reader, limit: Limit = 50, cursor: CursorText = None) -> Page[WhatIfRow]:
+    async def list_what_ifs(_caller: Reader, limit: Limit = 50, cursor: CursorText = None) -> Page[WhatIfRow]:
         """Those that have ended are kept for a time: the newest fifty."""
-        found = await what_ifs.page(decode_single_cursor(cursor, UUID), limit + 1)
+        found = await service.list_what_ifs(decode_single_cursor(cursor, UUID), limit + 1)
         items, next_cursor = make_page(found, limit, lambda one: one.what_if_id)
         return Page(items=[_row(one) for one in items], next_cursor=next_cursor)
 
@@ -303,9 +303,9 @@ def router(database: Database, store: AgreementStore) -> APIRouter:
         operation_id="get_what_if",
         responses=problems(404),
     )
-    async def one(what_if_id: UUID, _caller: Reader) -> WhatIfAnswer:
+    async def get_what_if(what_if_id: UUID, _caller: Reader) -> WhatIfAnswer:
         """The report is there when `state` is `done`. Every share stands beside the counts that it is made of."""
-        return _answer(*await what_ifs.find(what_if_id))
+        return _answer(*await service.get(what_if_id))
 
     @routes.get(
         "/v1/what-ifs/{what_if_id}/leads",
@@ -318,7 +318,7 @@ def router(database: Database, store: AgreementStore) -> APIRouter:
     ) -> Page[DifferenceOut]:
         """By stage and id: those that entered it in one of the two histories only, or at another moment. `differing` in the report says
         how many there are and how many of them are listed."""
-        found = await what_ifs.differing(what_if_id, stage, decode_cursor(cursor, str, UUID), limit + 1)
+        found = await service.list_differences(what_if_id, stage, decode_cursor(cursor, str, UUID), limit + 1)
         items, next_cursor = make_page(found, limit, lambda item: (item.stage, item.lead_id))
         return Page(items=[DifferenceOut(**item._asdict()) for item in items], next_cursor=next_cursor)
 
@@ -328,8 +328,8 @@ def router(database: Database, store: AgreementStore) -> APIRouter:
         operation_id="cancel_what_if",
         responses=problems(404, 409),
     )
-    async def cancel(what_if_id: UUID, _caller: Asker) -> WhatIfRow:
+    async def cancel(what_if_id: UUID, _caller: Requester) -> WhatIfRow:
         """It ends at once. Cancelling twice is cancelling once."""
-        return _row(await what_ifs.cancel(what_if_id))
+        return _row(await service.cancel(what_if_id))
 
     return routes

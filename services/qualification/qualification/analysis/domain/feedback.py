@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from accord.terms.dimensions import Dimension
 from qualification.analysis.domain.groups import GROUPS_MAX, Group
 from qualification.analysis.domain.shares import share
-from qualification.definition.domain.handover import verdict
+from qualification.definition.domain.handoff import handoff_outcome
 from qualification.definition.domain.rules import Rules
 
 
@@ -89,7 +89,7 @@ class _Steps:
         self.steps.setdefault(row.step, _Tally()).count(row, accepted=accepted)
 
 
-def feedback(
+def summarize_feedback(
     rows: Iterable[DecisionRow],
     versions: Mapping[int, Rules],
     by: Sequence[Dimension],
@@ -102,18 +102,18 @@ def feedback(
     titles: dict[_Reason, str] = {}
     for row in sorted(rows, key=lambda row: -row.count):
         rules = versions[row.version]
-        said = verdict(rules, row.from_stage, row.to_stage)
-        if said is None:
+        outcome = handoff_outcome(rules, row.from_stage, row.to_stage)
+        if outcome is None:
             continue
         if row.reason is not None:
             title = (rules.stages[row.to_stage].reasons or {}).get(row.reason)
             if title is not None:
                 titles[row.to_stage, row.reason] = title
-        total.count(row, accepted=said == "accepted")
+        total.count(row, accepted=outcome == "accepted")
         key: Group | None = row.group if row.group in groups or len(groups) < GROUPS_MAX else None
-        groups.setdefault(key, _Steps()).count(row, accepted=said == "accepted")
+        groups.setdefault(key, _Steps()).count(row, accepted=outcome == "accepted")
 
-    def shown(by_values: Mapping[str, str | None], counted: _Steps, *, others: bool) -> GroupFeedback:
+    def build_group(by_values: Mapping[str, str | None], counted: _Steps, *, others: bool) -> GroupFeedback:
         whole = counted.whole
         return GroupFeedback(
             by_values,
@@ -132,8 +132,8 @@ def feedback(
     found = []
     for key, counted in sorted(groups.items(), key=size):
         values = {} if key is None else {one.name: value for one, value in zip(by, key, strict=True)}
-        found.append(shown(values, counted, others=key is None))
-    return shown({}, total, others=False), tuple(found)
+        found.append(build_group(values, counted, others=key is None))
+    return build_group({}, total, others=False), tuple(found)
 
 
 def _step(since: datetime, tally: _Tally, titles: Mapping[_Reason, str]) -> StepCounts:

@@ -18,7 +18,7 @@ from accord.contracts.qualification_events import LeadStageChanged
 from accord.terms.criteria import Compiled, Criteria
 from qualification.analysis.domain.shares import FEW, share
 from qualification.definition.domain.definition import Definition
-from qualification.definition.domain.handover import handover_stages
+from qualification.definition.domain.handoff import handoff_stages
 from qualification.definition.domain.paper import comparison_in_words, stage_in_words
 from qualification.definition.domain.rules import Rules
 from qualification.lifecycle.domain.facts import (
@@ -28,7 +28,7 @@ from qualification.lifecycle.domain.facts import (
     ProfileChanged,
     VersionApplied,
 )
-from qualification.lifecycle.domain.history import Logs, stream
+from qualification.lifecycle.domain.history import Logs, ordered_facts
 from qualification.lifecycle.domain.lead import NO_ACTIVITIES, Activities, microseconds
 from qualification.lifecycle.domain.scoring import LeadFacts, scores
 
@@ -43,7 +43,7 @@ MOMENTS_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class LeadSnapshot:
     """A lead after one thing that was told of it, and the version by which it is judged from there on."""
 
     at: datetime
@@ -52,34 +52,34 @@ class Known:
     activities: Activities
 
 
-def known(
+def replay_snapshots(
     lead_id: UUID, logs: Logs, before: LogPosition | None = None, seen: frozenset[UUID] = frozenset()
-) -> Iterator[Known]:
+) -> Iterator[LeadSnapshot]:
     """The lead after each thing that was told of it, in order, from its log; nothing from the place `before` on."""
     log = logs.get(lead_id)
-    version = log.entered_under if log else None
+    version = log.entry_version if log else None
     profile: LeadState | None = None
     activities = NO_ACTIVITIES
-    for fact in stream(lead_id, logs, seen):
-        if before is not None and fact.place >= before:
+    for fact in ordered_facts(lead_id, logs, seen):
+        if before is not None and fact.position >= before:
             return
         match fact:
             case ActivityOccurred():
-                activities = activities.with_one(fact.kind, microseconds(fact.at))
+                activities = activities.with_activity(fact.kind, microseconds(fact.at))
             case ProfileChanged():
                 profile = fact.state
             case MergeApplied():
                 profile = fact.state
                 brought = NO_ACTIVITIES
                 if fact.merged_lead_id not in seen:
-                    for other in known(fact.merged_lead_id, logs, fact.place, seen | {lead_id}):
+                    for other in replay_snapshots(fact.merged_lead_id, logs, fact.position, seen | {lead_id}):
                         brought = other.activities
-                activities = activities.with_all_of(brought)
+                activities = activities.merged_with(brought)
             case VersionApplied():
                 version = fact.version
             case _:
                 continue
-        yield Known(fact.at, version, profile, activities)
+        yield LeadSnapshot(fact.at, version, profile, activities)
 
 
 # --- Gates ---
@@ -103,9 +103,9 @@ class Comparison:
 
     @property
     def words(self) -> str:
-        return self.said(self.leaf)
+        return self.describe(self.leaf)
 
-    def said(self, leaf: Criteria) -> str:
+    def describe(self, leaf: Criteria) -> str:
         words = comparison_in_words(leaf, self.definition)
         return words if self.wanted else f"not: {words}"
 
@@ -135,7 +135,7 @@ class Gate:
         self._criteria = criteria
         self._when = when
 
-    def met(self, lead: Known, stage: str | None, at: datetime) -> tuple[list[bool], list[object]]:
+    def evaluate(self, lead: LeadSnapshot, stage: str | None, at: datetime) -> tuple[list[bool], list[object]]:
         """How each comparison comes out for a lead at a moment, and with what value."""
         made = scores(lead.profile, lead.activities, self.rules, at)
         found = self._when.explain(LeadFacts(lead.profile, lead.activities, stage, at, made))
@@ -145,14 +145,14 @@ class Gate:
         """Whether the gate opens where its comparisons come out so."""
         return _opens(self._criteria, iter(held))
 
-    def deciding(self, held: Sequence[bool]) -> list[int]:
+    def decisive(self, held: Sequence[bool]) -> list[int]:
         """The comparisons each of which alone, turned over, would have the gate come out the other way."""
         opens = self.opens(held)
         found = []
         for number, comparison in enumerate(self.comparisons):
             if (held[number] == comparison.wanted) == opens:
-                turned = [*held[:number], not held[number], *held[number + 1 :]]
-                if self.opens(turned) != opens:
+                flipped = [*held[:number], not held[number], *held[number + 1 :]]
+                if self.opens(flipped) != opens:
                     found.append(number)
         return found
 
@@ -161,7 +161,7 @@ def gates_of(rules: Rules, definition: Definition) -> dict[str, Gate]:
     """The gates by criteria of the stages in which marketing hands over, by stage."""
     criteria = {stage.key: stage.gate.when for stage in definition.stages}
     found = {}
-    for key in handover_stages(rules):
+    for key in handoff_stages(rules):
         when, asked = rules.stages[key].when, criteria[key]
         if when is not None and asked is not None:
             found[key] = Gate(rules, definition, key, asked, when)
@@ -208,12 +208,12 @@ class Looser:
     worked on them, or won them, by another way) and how many did not."""
 
     kept_out: int
-    came_good: int
-    came_bad: int
+    converted: int
+    not_converted: int
 
     @property
     def gain(self) -> int:
-        return self.came_good - self.came_bad
+        return self.converted - self.not_converted
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +243,8 @@ class _Counts:
     values: list[tuple[float, bool]] = field(default_factory=list)
     """Of leads for which it decided: the value, and whether the lead was accepted."""
     kept_out: int = 0
-    came_good: int = 0
-    came_bad: int = 0
+    converted: int = 0
+    not_converted: int = 0
 
 
 class CriterionAnalysis:
@@ -258,7 +258,7 @@ class CriterionAnalysis:
         self.unexplained = 0
         self.leads = 0
 
-    def decided(
+    def add_decision(
         self, lead_id: UUID, logs: Logs, entries: Sequence[LeadStageChanged], decision_id: UUID, *, accepted: bool
     ) -> None:
         """A decision on a lead that was handed over: the gate by which it had come is looked at, with what was known then.
@@ -266,64 +266,64 @@ class CriterionAnalysis:
         `entries` are those that stand. One whose entry does not stand any more, or was not through the gate, explains nothing.
         """
         self.decisions += 1
-        entry = _decided_on(entries, decision_id)
+        entry = _entry_decided_on(entries, decision_id)
         gate = self._gates.get(entry.definition_version, {}).get(entry.stage) if entry else None
         lead = None
         if entry is not None and gate is not None:
-            for moment in known(lead_id, logs):
+            for moment in replay_snapshots(lead_id, logs):
                 if moment.at > entry.occurred_at:
                     break
                 lead = moment
         if entry is None or gate is None or lead is None:
             self.unexplained += 1
             return
-        held, actual = gate.met(lead, entry.from_stage, entry.occurred_at)
+        held, actual = gate.evaluate(lead, entry.from_stage, entry.occurred_at)
         if not gate.opens(held):
             self.unexplained += 1
             return
-        deciding = set(gate.deciding(held))
+        decisive = set(gate.decisive(held))
         for number, comparison in enumerate(gate.comparisons):
-            counts = self._of(comparison, gate)
+            counts = self._counts_for(comparison, gate)
             counts.accepted += accepted
             counts.rejected += not accepted
             value = actual[number]
-            if number in deciding and isinstance(value, int | float) and not isinstance(value, bool):
+            if number in decisive and isinstance(value, int | float) and not isinstance(value, bool):
                 counts.values.append((float(value), accepted))
 
-    def not_entered(self, lead_id: UUID, logs: Logs, entries: Sequence[LeadStageChanged]) -> None:
+    def add_lead(self, lead_id: UUID, logs: Logs, entries: Sequence[LeadStageChanged]) -> None:
         """A lead of the period: for each handover stage that it did not enter, the comparisons that alone kept it out at some moment."""
         self.leads += 1
         entered = {entry.stage for entry in entries}
-        moments = [moment for moment in known(lead_id, logs) if moment.profile and moment.version]
-        alone: dict[str, tuple[Comparison, Gate]] = {}
+        moments = [moment for moment in replay_snapshots(lead_id, logs) if moment.profile and moment.version]
+        sole_causes: dict[str, tuple[Comparison, Gate]] = {}
         for moment in moments[-MOMENTS_MAX:]:
             stage = _stage_at(entries, moment.at)
             for gate in self._gates.get(moment.version or 0, {}).values():
                 if gate.stage in entered or stage not in gate.origins:
                     continue
-                held, _ = gate.met(moment, stage, moment.at)
+                held, _ = gate.evaluate(moment, stage, moment.at)
                 if not gate.opens(held):
-                    for number in gate.deciding(held):
-                        alone[gate.comparisons[number].key] = gate.comparisons[number], gate
-        good = _came_good(entries)
-        for comparison, gate in alone.values():
-            counts = self._of(comparison, gate)
+                    for number in gate.decisive(held):
+                        sole_causes[gate.comparisons[number].key] = gate.comparisons[number], gate
+        has_converted = _has_converted(entries)
+        for comparison, gate in sole_causes.values():
+            counts = self._counts_for(comparison, gate)
             counts.kept_out += 1
-            counts.came_good += good is True
-            counts.came_bad += good is False
+            counts.converted += has_converted is True
+            counts.not_converted += has_converted is False
 
     def report(self) -> tuple[CriterionReport, ...]:
         """Every comparison, those that would have changed most first."""
-        found = [_reported(counts) for counts in self._counts.values()]
+        found = [_build_report(counts) for counts in self._counts.values()]
         return tuple(sorted(found, key=lambda one: (-one.gain, one.stage, one.words)))
 
-    def _of(self, comparison: Comparison, gate: Gate) -> _Counts:
+    def _counts_for(self, comparison: Comparison, gate: Gate) -> _Counts:
         counts = self._counts.setdefault(comparison.key, _Counts(comparison))
         counts.versions.add(gate.rules.version)
         return counts
 
 
-def _decided_on(entries: Sequence[LeadStageChanged], decision_id: UUID) -> LeadStageChanged | None:
+def _entry_decided_on(entries: Sequence[LeadStageChanged], decision_id: UUID) -> LeadStageChanged | None:
     """The entry into the stage that a decision led out of."""
     for number, entry in enumerate(entries):
         if entry.decision_id == decision_id:
@@ -339,17 +339,17 @@ def _stage_at(entries: Sequence[LeadStageChanged], at: datetime) -> str | None:
     return stage
 
 
-def _came_good(entries: Sequence[LeadStageChanged]) -> bool | None:
+def _has_converted(entries: Sequence[LeadStageChanged]) -> bool | None:
     """Whether sales worked on the lead or won it by whatever way; None while that is open."""
     if any(entry.stage_owner == "sales" and entry.stage_kind in ("open", "won") for entry in entries):
         return True
     return False if entries and entries[-1].stage_kind in ("lost", "disqualified") else None
 
 
-def _reported(counts: _Counts) -> CriterionReport:
+def _build_report(counts: _Counts) -> CriterionReport:
     comparison = counts.comparison
-    tighten = _tighter(counts)
-    loosen = Looser(counts.kept_out, counts.came_good, counts.came_bad)
+    tighten = _find_tighter(counts)
+    loosen = Looser(counts.kept_out, counts.converted, counts.not_converted)
     return CriterionReport(
         stage=comparison.stage,
         leaf=comparison.leaf,
@@ -365,7 +365,7 @@ def _reported(counts: _Counts) -> CriterionReport:
     )
 
 
-def _tighter(counts: _Counts) -> Tighter | None:
+def _find_tighter(counts: _Counts) -> Tighter | None:
     """The best tighter bound among the values that there were.
 
     The best has the greatest (rejected kept out − accepted lost): Youden's J, taken on counts and not on rates, since a lead more and
@@ -379,7 +379,7 @@ def _tighter(counts: _Counts) -> Tighter | None:
     steps = [(value, list(some)) for value, some in groupby(sorted(counts.values, reverse=not upward), itemgetter(0))]
     kept_out = lost = best_gain = 0
     best: tuple[float, int, int] | None = None
-    for (value, some), (following, _) in pairwise(steps):
+    for (value, some), (assign_after_save, _) in pairwise(steps):
         accepted = sum(one for _, one in some)
         lost += accepted
         kept_out += len(some) - accepted
@@ -387,7 +387,7 @@ def _tighter(counts: _Counts) -> Tighter | None:
             break
         if kept_out - lost > best_gain:
             best_gain = kept_out - lost
-            best = following if inclusive else value, kept_out, lost
+            best = assign_after_save if inclusive else value, kept_out, lost
     if best is None:
         return None
     bound, kept_out, lost = best
@@ -395,19 +395,19 @@ def _tighter(counts: _Counts) -> Tighter | None:
     rest = counts.rejected - kept_out
     return Tighter(
         value=number,
-        words=counts.comparison.said(counts.comparison.leaf.model_copy(update={"value": number})),
+        words=counts.comparison.describe(counts.comparison.leaf.model_copy(update={"value": number})),
         rejected_kept_out=kept_out,
         accepted_lost=lost,
         rejected_share=share(rest, rest + counts.accepted - lost),
     )
 
 
-def summary(found: Sequence[CriterionReport], accepted: int, rejected: int) -> str:
+def summarize(found: Sequence[CriterionReport], accepted: int, rejected: int) -> str:
     """In one plain sentence the comparison that would have changed most, or why none is named."""
     for one in found:
         if one.gain <= 0:
             break
-        sentence = _sentence(one)
+        sentence = _describe_change(one)
         if sentence:
             return sentence
     if accepted + rejected < FEW:
@@ -415,7 +415,7 @@ def summary(found: Sequence[CriterionReport], accepted: int, rejected: int) -> s
     return "No single criterion of the gates, tightened or loosened, would have made a difference worth naming."
 
 
-def _sentence(one: CriterionReport) -> str | None:
+def _describe_change(one: CriterionReport) -> str | None:
     tighter, looser = one.tighten, one.loosen
     if tighter is not None and tighter.gain == one.gain:
         if one.few:
@@ -425,10 +425,10 @@ def _sentence(one: CriterionReport) -> str | None:
             f" {tighter.rejected_kept_out:,} of {one.rejected:,} rejected leads would not have been handed over, and"
             f" {tighter.accepted_lost:,} of {one.accepted:,} accepted ones."
         )
-    ended = looser.came_good + looser.came_bad
+    ended = looser.converted + looser.not_converted
     if ended < FEW:
         return None
     return (
         f"{looser.kept_out:,} leads did not become {stage_in_words(one.stage)} for nothing but “{one.words}”; of the {ended:,} of them"
-        f" whose end is known, {looser.came_good:,} were accepted or won by another way."
+        f" whose end is known, {looser.converted:,} were accepted or won by another way."
     )

@@ -12,8 +12,8 @@ from datetime import date, datetime
 from accord.contracts.values import Department
 from accord.terms.dimensions import Dimension
 from qualification.analysis.domain.shares import DECIMALS, FEW, share
-from qualification.analysis.domain.what_if import OTHERS, GroupSums, Load, StageSums, Sums, group_of_key, week_name
-from qualification.definition.domain.handover import handover_stages
+from qualification.analysis.domain.what_if import OTHERS, GroupSums, Load, StageSums, Sums, decode_group, format_week
+from qualification.definition.domain.handoff import handoff_stages
 from qualification.definition.domain.paper import stage_in_words
 from qualification.definition.domain.rules import Rules
 
@@ -121,7 +121,7 @@ class Report:
     differing: tuple[DifferenceCounts, ...]
 
 
-def pick(let_in: int, known: int, won: int, all_known: int, all_won: int) -> Pick:
+def build_pick(let_in: int, known: int, won: int, all_known: int, all_won: int) -> Pick:
     """The measures of what let these leads in: of them `known` have a known outcome and `won` were won.
 
     precision = won / known: the share of those let in that is worth it, and recall = won / all_won: the share of all worth it that is
@@ -135,7 +135,7 @@ def pick(let_in: int, known: int, won: int, all_known: int, all_won: int) -> Pic
     return Pick(let_in, known, won, share(won, known), share(won, all_won), lift)
 
 
-def report(sums: Sums, rules: Rules, by: Sequence[Dimension], since: datetime, until: datetime) -> Report:
+def build_report(sums: Sums, rules: Rules, by: Sequence[Dimension], since: datetime, until: datetime) -> Report:
     """The report of everything that was counted, under the asked version. The period is that of capture."""
     whole = sums.whole
     stages = _in_order(whole.stages, rules)
@@ -147,7 +147,7 @@ def report(sums: Sums, rules: Rules, by: Sequence[Dimension], since: datetime, u
         known=whole.known,
         won=whole.won,
         base_rate=share(whole.won, whole.known),
-        summary=summary(total, picks, load, rules, since, until),
+        summary=summarize(total, picks, load, rules, since, until),
         total=total,
         groups=_groups(sums, by, stages),
         picks=picks,
@@ -174,7 +174,7 @@ def _groups(sums: Sums, by: Sequence[Dimension], stages: Sequence[str]) -> tuple
     ordered = sorted(sums.groups.items(), key=lambda item: (item[0] == OTHERS, -item[1].leads, item[0]))
     found = []
     for key, group in ordered:
-        values = group_of_key(key)
+        values = decode_group(key)
         named = {} if values is None else {one.name: value for one, value in zip(by, values, strict=True)}
         found.append(_counts(named, group, stages, others=values is None))
     return tuple(found)
@@ -194,8 +194,8 @@ def _picks(whole: GroupSums, rules: Rules) -> tuple[GatePick, ...]:
     for stage in rules.stages.values():
         if stage.when is not None:
             one = whole.stages.get(stage.key, StageSums())
-            would = pick(one.would, one.would_known, one.would_won, whole.known, whole.won)
-            actual = pick(one.actual, one.actual_known, one.actual_won, whole.known, whole.won)
+            would = build_pick(one.would, one.would_known, one.would_won, whole.known, whole.won)
+            actual = build_pick(one.actual, one.actual_known, one.actual_won, whole.known, whole.won)
             found.append(GatePick(stage.key, would, actual))
     return tuple(found)
 
@@ -204,30 +204,30 @@ def _load(load: Mapping[str, Load], rules: Rules) -> tuple[StageLoad, ...]:
     """Each stage over the same weeks, from the first to the last in which anything came."""
     weeks = [week for one in load.values() for week in one.weeks]
     span = range(min(weeks), max(weeks) + 1, 7) if weeks else range(0)
-    handing = handover_stages(rules)
+    handoff = handoff_stages(rules)
     found = []
-    for key in loaded_stages(rules):
+    for key in load_stages(rules):
         one = load.get(key, Load())
         counts = ((week, one.weeks.get(week, (0, 0))) for week in span)
-        by_week = tuple(WeekCounts(week_name(week), *count) for week, count in counts)
-        found.append(StageLoad(key, rules.stages[key].owner, key in handing, one.actual, one.would, by_week))
+        by_week = tuple(WeekCounts(format_week(week), *count) for week, count in counts)
+        found.append(StageLoad(key, rules.stages[key].owner, key in handoff, one.actual, one.would, by_week))
     return tuple(found)
 
 
-def loaded_stages(rules: Rules) -> tuple[str, ...]:
+def load_stages(rules: Rules) -> tuple[str, ...]:
     """The stages whose entries are work for sales: where leads of marketing wait for it, and its own open ones. By rank."""
-    handing = handover_stages(rules)
+    handoff = handoff_stages(rules)
     return tuple(
         key
         for key, stage in rules.stages.items()
-        if key in handing or (stage.owner == "sales" and stage.kind == "open")
+        if key in handoff or (stage.owner == "sales" and stage.kind == "open")
     )
 
 
 # --- In words ---
 
 
-def summary(
+def summarize(
     total: GroupCounts,
     picks: Sequence[GatePick],
     load: Sequence[StageLoad],

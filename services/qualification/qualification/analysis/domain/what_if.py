@@ -19,7 +19,7 @@ from accord.contracts.qualification_events import LeadStageChanged
 from accord.terms.criteria import Criteria
 from qualification.analysis.domain.groups import GROUPS_MAX, Group
 from qualification.definition.domain.definition import Definition
-from qualification.definition.domain.rules import Rules, Watch
+from qualification.definition.domain.rules import Rules, TimeTriggers
 from qualification.lifecycle.domain.facts import (
     LAST,
     LAST_TIE,
@@ -29,7 +29,7 @@ from qualification.lifecycle.domain.facts import (
     OwnerAssigned,
     VersionApplied,
 )
-from qualification.lifecycle.domain.history import Logs, stream
+from qualification.lifecycle.domain.history import Logs, ordered_facts
 from qualification.lifecycle.domain.lead import Lead
 from qualification.lifecycle.domain.state_machine import LeadStateMachine
 
@@ -71,13 +71,13 @@ def simulate(lead_id: UUID, logs: Logs, rules: Rules, until: datetime) -> Simula
     """
     applied: Counter[str] = Counter()
     ignored: Counter[str] = Counter()
-    way = _walk(lead_id, logs, rules, LogPosition(until, LAST, LAST_TIE), frozenset(), applied, ignored)
-    way.pass_time(until)
-    entries = tuple(event for event in way.said if isinstance(event, LeadStageChanged))
-    return SimulatedLead(entries, way.profile, applied, ignored)
+    machine = _replay(lead_id, logs, rules, LogPosition(until, LAST, LAST_TIE), frozenset(), applied, ignored)
+    machine.advance_time(until)
+    entries = tuple(event for event in machine.events if isinstance(event, LeadStageChanged))
+    return SimulatedLead(entries, machine.profile, applied, ignored)
 
 
-def _walk(
+def _replay(
     lead_id: UUID,
     logs: Logs,
     rules: Rules,
@@ -86,45 +86,45 @@ def _walk(
     applied: Counter[str],
     ignored: Counter[str],
 ) -> LeadStateMachine:
-    way = LeadStateMachine(Lead(lead_id), rules, {rules.version: rules}, _NEVER, quiet=True)
-    for fact in stream(lead_id, logs, seen):
-        if fact.place >= before:
+    machine = LeadStateMachine(Lead(lead_id), rules, {rules.version: rules}, _NEVER, replaying=True)
+    for fact in ordered_facts(lead_id, logs, seen):
+        if fact.position >= before:
             break
         if isinstance(fact, DecisionAccepted):
-            way.pass_time(fact.at)
-            target = rules.open_to(way.stage).get(fact.decided.decision)
-            (ignored if target is None else applied)[fact.decided.decision] += 1
+            machine.advance_time(fact.at)
+            target = rules.decisions_in(machine.stage).get(fact.decision.decision)
+            (ignored if target is None else applied)[fact.decision.decision] += 1
             if target is not None:
-                way.apply(replace(fact, stage=target.key, version=rules.version))
+                machine.apply(replace(fact, stage=target.key, version=rules.version))
         elif isinstance(fact, MergeApplied) and fact.merged_lead_id not in seen:
-            other = _walk(fact.merged_lead_id, logs, rules, fact.place, seen | {lead_id}, applied, ignored)
-            other.pass_time(fact.at)
-            way.apply(fact, other.outcome().lead)
+            other = _replay(fact.merged_lead_id, logs, rules, fact.position, seen | {lead_id}, applied, ignored)
+            other.advance_time(fact.at)
+            machine.apply(fact, other.build_lead())
         elif not isinstance(fact, VersionApplied | OwnerAssigned):
-            way.apply(fact)
-    return way
+            machine.apply(fact)
+    return machine
 
 
-def for_entries(rules: Rules, definition: Definition) -> Rules:
+def watch_entries_only(rules: Rules, definition: Definition) -> Rules:
     """The same rules, watched only for what can make a lead enter a stage.
 
     A fold that is asked for stages alone need not look for the moments at which a grade changes, nor for those at which a score or a
     count that only falls can but close a gate: where each gate was tried after the last fact, nothing comes of them.
     """
     criteria = {stage.key: stage.gate.when for stage in definition.stages if stage.gate.when}
-    watches = {}
-    for key, watch in rules.watches.items():
+    time_triggers = {}
+    for key, triggers in rules.time_triggers.items():
         gates = [criteria[gate.key] for gate in rules.automatic_from[key]]
-        rises = rules.loses and any(leaf.path in _SCORED for gate in gates for leaf in gate.leaves)
+        rises = rules.has_negative_points and any(leaf.path in _SCORED for gate in gates for leaf in gate.leaves)
         scored = rises or any(_opens_by_falling(gate, _SCORED) for gate in gates)
         counted = any(_opens_by_falling(gate, None) for gate in gates)
-        watches[key] = Watch(
-            watch.marks if scored else (),
-            watch.windows if counted else (),
-            watch.ages,
-            watch.free_after,
+        time_triggers[key] = TimeTriggers(
+            triggers.thresholds if scored else (),
+            triggers.windows if counted else (),
+            triggers.ages,
+            triggers.cool_down,
         )
-    return replace(rules, watches=watches, watch_elsewhere=Watch())
+    return replace(rules, time_triggers=time_triggers, default_time_triggers=TimeTriggers())
 
 
 _SCORED = frozenset({"scores.engagement", "grade"})
@@ -264,12 +264,12 @@ class Sums:
         return whole
 
 
-def key_of(group: Group) -> str:
+def encode_group(group: Group) -> str:
     """The key of a group among the sums."""
     return json.dumps(group)
 
 
-def group_of_key(key: str) -> Group | None:
+def decode_group(key: str) -> Group | None:
     """The group of a key; None for the others."""
     return None if key == OTHERS else tuple(json.loads(key))
 
@@ -283,36 +283,38 @@ class Difference(NamedTuple):
     would_enter_at: datetime | None
 
 
-class Comparison:
+class HistoryComparison:
     """Counts leads one after another. `loaded` are the stages whose entries are counted by week, from that of `since` on."""
 
-    def __init__(self, since: datetime, until: datetime, loaded: Iterable[str], listed: Mapping[str, int]) -> None:
+    def __init__(self, since: datetime, until: datetime, load_stages: Iterable[str], listed: Mapping[str, int]) -> None:
         """`listed`: how many of the leads that differ are listed already, by stage."""
         self.sums = Sums()
         self.differences: list[Difference] = []
         self._until = until
-        self._loaded = frozenset(loaded)
+        self._load_stages = frozenset(load_stages)
         self._listed = Counter(listed)
-        self._first_week = monday(since.date())
+        self._first_week = monday_of(since.date())
 
-    def add(self, lead_id: UUID, group: Group, did: Sequence[LeadStageChanged], imagined: SimulatedLead) -> None:
+    def add(
+        self, lead_id: UUID, group: Group, actual_entries: Sequence[LeadStageChanged], simulated: SimulatedLead
+    ) -> None:
         """Count one lead: the entries that stand of it, and those that would have been."""
         sums = self.sums
-        mine = sums.group(key_of(group))
-        came_out = outcome(did)
-        known, won = int(came_out is not None), int(came_out == "won")
+        mine = sums.group(encode_group(group))
+        result = outcome(actual_entries)
+        known, won = int(result is not None), int(result == "won")
         mine.leads += 1
         mine.known += known
         mine.won += won
-        actual, would = first_entries(did, self._until), first_entries(imagined.entries, self._until)
+        actual, would = first_entries(actual_entries, self._until), first_entries(simulated.entries, self._until)
         for stage in actual.keys() | would.keys():
             self._count(mine.stages.setdefault(stage, StageSums()), actual.get(stage), would.get(stage), known, won)
             if actual.get(stage) != would.get(stage):
                 self._list(Difference(stage, lead_id, actual.get(stage), would.get(stage)))
-        self._weigh(did, imagined.entries)
-        for name, count in imagined.applied.items():
+        self._count_load(actual_entries, simulated.entries)
+        for name, count in simulated.applied.items():
             sums.applied[name] = sums.applied.get(name, 0) + count
-        for name, count in imagined.ignored.items():
+        for name, count in simulated.ignored.items():
             sums.ignored[name] = sums.ignored.get(name, 0) + count
 
     def _count(self, stage: StageSums, actual: datetime | None, would: datetime | None, known: int, won: int) -> None:
@@ -328,15 +330,15 @@ class Comparison:
             stage.both += 1
             stage.moved += actual != would
 
-    def _weigh(self, did: Iterable[LeadStageChanged], would: Iterable[LeadStageChanged]) -> None:
-        for entries, actual in ((did, 1), (would, 0)):
+    def _count_load(self, actual_entries: Iterable[LeadStageChanged], would: Iterable[LeadStageChanged]) -> None:
+        for entries, actual in ((actual_entries, 1), (would, 0)):
             for entry in entries:
-                if entry.stage in self._loaded and entry.occurred_at <= self._until:
+                if entry.stage in self._load_stages and entry.occurred_at <= self._until:
                     load = self.sums.load.setdefault(entry.stage, Load())
                     load.count(self._week(entry.occurred_at), actual, 1 - actual)
 
     def _week(self, at: datetime) -> int | None:
-        week = monday(at.date())
+        week = monday_of(at.date())
         return week if 0 <= week - self._first_week < 7 * LOAD_WEEKS_MAX else None
 
     def _list(self, difference: Difference) -> None:
@@ -346,12 +348,12 @@ class Comparison:
             self.differences.append(difference)
 
 
-def monday(day: date) -> int:
+def monday_of(day: date) -> int:
     """The ordinal of the Monday of a day's ISO week."""
     return day.toordinal() - day.weekday()
 
 
-def week_name(ordinal: int) -> str:
+def format_week(ordinal: int) -> str:
     """The ISO 8601 name of the week of a Monday: `2027-W03`."""
     year, week, _ = (date.min + timedelta(days=ordinal - 1)).isocalendar()
     return f"{year:04d}-W{week:02d}"

@@ -24,20 +24,22 @@ _SUMS = TypeAdapter(Sums)
 _REPORT = TypeAdapter(Report)
 
 # One writer to the queue, so that its bound holds.
-_ONE_WRITER = "SELECT pg_advisory_xact_lock(hashtextextended('accord-what-if-queue', 0))"
+_LOCK_QUEUE = "SELECT pg_advisory_xact_lock(hashtextextended('accord-what-if-queue', 0))"
 
 # Whoever holds it is at work; it goes with the transaction, also where the process dies.
-_ONE_WORKER = "SELECT pg_try_advisory_lock(hashtextextended('accord-what-if-work', 0))"
+_LOCK_WORKER = "SELECT pg_try_advisory_lock(hashtextextended('accord-what-if-work', 0))"
 
 _COLUMNS = """
-    what_if_id, version, content_sha256, since, until, grouped_by, state, asked_by, asked_at, started_at, finished_at, after, leads,
+    what_if_id, version, content_sha256, since, until, grouped_by, state, requested_by, requested_at, started_at, finished_at, after, leads,
     leads_done, leads_per_s, error
 """
 
 _OPEN_COUNT = "SELECT count(*) FROM what_if WHERE state IN ('queued', 'running')"
 
 _ADD = """
-INSERT INTO what_if (what_if_id, version, content, content_sha256, since, until, grouped_by, state, asked_by, asked_at, after, leads_done)
+INSERT INTO what_if (
+    what_if_id, version, content, content_sha256, since, until, grouped_by, state, requested_by, requested_at, after, leads_done
+)
 VALUES ($1, $2, $3::jsonb, $4, $5, $6, $7::jsonb, 'queued', $8, $9, $10, 0)
 """
 
@@ -73,12 +75,12 @@ CAPTURED = """
 
 _COUNT = f"SELECT count(*) FROM lead WHERE {CAPTURED}"
 
-FOLDED = f"""
+ACTIVITY_COUNT = f"""
     (SELECT count(*) FROM (SELECT FROM activity WHERE activity.lead_id = lead.lead_id LIMIT {ACTIVITIES_MAX}) AS newest) AS activities
 """
 
 _LEADS = f"""
-SELECT lead_id, {FOLDED}
+SELECT lead_id, {ACTIVITY_COUNT}
 FROM lead WHERE {CAPTURED} AND lead_id > $3
 ORDER BY lead_id LIMIT $4
 """
@@ -127,8 +129,8 @@ class WhatIf:
     until: datetime
     by: tuple[str, ...]
     state: State
-    asked_by: str
-    asked_at: datetime
+    requested_by: str
+    requested_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     after: UUID
@@ -139,7 +141,7 @@ class WhatIf:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class NewWhatIf:
     """A what-if that is to be queued."""
 
     what_if_id: UUID
@@ -149,54 +151,54 @@ class Asked:
     since: datetime
     until: datetime
     by: Sequence[str]
-    asked_by: str
-    asked_at: datetime
+    requested_by: str
+    requested_at: datetime
 
 
-def _what_if(row: asyncpg.Record) -> WhatIf:
+def _parse_what_if(row: asyncpg.Record) -> WhatIf:
     values = {name: row[name] for name in WhatIf.__slots__ if name != "by"}
     return WhatIf(**values, by=tuple(from_json(row["grouped_by"])))
 
 
-async def open_count(connection: asyncpg.Connection) -> int:
+async def lock_and_count_open(connection: asyncpg.Connection) -> int:
     """How many wait or are being worked on; nobody else adds one before this transaction ends."""
-    await connection.execute(_ONE_WRITER)
+    await connection.execute(_LOCK_QUEUE)
     return int(await connection.fetchval(_OPEN_COUNT))
 
 
-async def add(connection: asyncpg.Connection, asked: Asked, ended_max: int) -> None:
+async def insert(connection: asyncpg.Connection, new: NewWhatIf, ended_max: int) -> None:
     """Queue it. Of those that have ended the newest so many are kept."""
     await connection.execute(_DROP, ended_max)
     await connection.execute(
         _ADD,
-        asked.what_if_id,
-        asked.version,
-        asked.content,
-        asked.content_sha256,
-        asked.since,
-        asked.until,
-        orjson.dumps(asked.by).decode(),
-        asked.asked_by,
-        asked.asked_at,
+        new.what_if_id,
+        new.version,
+        new.content,
+        new.content_sha256,
+        new.since,
+        new.until,
+        orjson.dumps(new.by).decode(),
+        new.requested_by,
+        new.requested_at,
         FIRST_LEAD,
     )
 
 
-async def find(connection: asyncpg.Connection, what_if_id: UUID) -> WhatIf | None:
+async def read(connection: asyncpg.Connection, what_if_id: UUID) -> WhatIf | None:
     """The what-if with this id."""
     row = await connection.fetchrow(_FIND, what_if_id)
-    return None if row is None else _what_if(row)
+    return None if row is None else _parse_what_if(row)
 
 
-async def report_of(connection: asyncpg.Connection, what_if_id: UUID) -> Report | None:
+async def read_report(connection: asyncpg.Connection, what_if_id: UUID) -> Report | None:
     """Its report, None before it is done."""
     stored = await connection.fetchval(_REPORT_OF, what_if_id)
     return None if stored is None else _REPORT.validate_json(stored)
 
 
-async def page(connection: asyncpg.Connection, before: UUID, rows_max: int) -> list[WhatIf]:
+async def fetch_page(connection: asyncpg.Connection, before: UUID, rows_max: int) -> list[WhatIf]:
     """Those asked before this one, latest first."""
-    return [_what_if(row) for row in await connection.fetch(_PAGE, before, rows_max)]
+    return [_parse_what_if(row) for row in await connection.fetch(_PAGE, before, rows_max)]
 
 
 async def cancel(connection: asyncpg.Connection, what_if_id: UUID, now: datetime) -> None:
@@ -209,7 +211,7 @@ async def fail(connection: asyncpg.Connection, what_if_id: UUID, now: datetime, 
     await connection.execute(_FAIL, what_if_id, now, error)
 
 
-async def differing(
+async def fetch_differences(
     connection: asyncpg.Connection, what_if_id: UUID, stage: str | None, after: tuple[str, UUID], rows_max: int
 ) -> list[Difference]:
     """The leads that differ, by stage and id, after this place."""
@@ -219,34 +221,34 @@ async def differing(
 # --- For the worker ---
 
 
-async def is_mine(session: asyncpg.Connection) -> bool:
+async def try_lock_worker(session: asyncpg.Connection) -> bool:
     """Whether this session is, until it ends, the only one at work, here or in another process."""
-    return bool(await session.fetchval(_ONE_WORKER))
+    return bool(await session.fetchval(_LOCK_WORKER))
 
 
-async def next_open(connection: asyncpg.Connection) -> WhatIf | None:
+async def read_next_open(connection: asyncpg.Connection) -> WhatIf | None:
     """The oldest that has not ended."""
     row = await connection.fetchrow(_NEXT)
-    return None if row is None else _what_if(row)
+    return None if row is None else _parse_what_if(row)
 
 
-async def content(connection: asyncpg.Connection, what_if_id: UUID) -> str:
+async def read_content(connection: asyncpg.Connection, what_if_id: UUID) -> str:
     """The content of the version that was asked about, as JSON."""
     return str(await connection.fetchval(_CONTENT, what_if_id))
 
 
-async def sums(connection: asyncpg.Connection, what_if_id: UUID) -> Sums:
+async def read_sums(connection: asyncpg.Connection, what_if_id: UUID) -> Sums:
     """What is counted so far."""
     stored = await connection.fetchval(_SUMS_OF, what_if_id)
     return Sums() if stored is None else _SUMS.validate_json(stored)
 
 
-async def count(connection: asyncpg.Connection, since: datetime, until: datetime) -> int:
+async def count_leads(connection: asyncpg.Connection, since: datetime, until: datetime) -> int:
     """How many leads were captured in the period."""
     return int(await connection.fetchval(_COUNT, since, until))
 
 
-async def leads(
+async def fetch_leads(
     connection: asyncpg.Connection, since: datetime, until: datetime, after: UUID, rows_max: int
 ) -> list[tuple[UUID, int]]:
     """The next leads captured in the period, in the order of their ids, each with how many activities are folded of it."""

@@ -28,16 +28,16 @@ from accord.terms.dimensions import Dimension
 from accord.terms.patterns import check_patterns
 from accord.workers import Periodic, yield_to_foreground
 from qualification.analysis.domain.groups import group_of
-from qualification.analysis.domain.report import Report, loaded_stages, report
-from qualification.analysis.domain.what_if import Comparison, Difference, Sums, for_entries, simulate
+from qualification.analysis.domain.report import Report, build_report, load_stages
+from qualification.analysis.domain.what_if import Difference, HistoryComparison, Sums, simulate, watch_entries_only
 from qualification.analysis.queries import what_ifs
-from qualification.analysis.queries.what_ifs import Asked, WhatIf
-from qualification.analysis.service.portions import portion
-from qualification.definition.domain.checks import check
+from qualification.analysis.queries.what_ifs import NewWhatIf, WhatIf
+from qualification.analysis.service.activity_budget import take_within_budget
+from qualification.definition.domain.checks import check_definition
 from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.rules import Rules, compile_definition
 from qualification.lifecycle.queries import logs
-from qualification.lifecycle.queries.logs import Loaded
+from qualification.lifecycle.queries.logs import LoadedLogs
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +63,7 @@ _LAST_ID = UUID(int=2**128 - 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class WhatIfQuestion:
     """Which version, which leads (captured in [since, until)), and by what they are told apart."""
 
     version: int
@@ -72,17 +72,17 @@ class Question:
     by: tuple[Dimension, ...]
 
 
-class WhatIfs:
+class WhatIfService:
     """What can be done with what-ifs from outside."""
 
     def __init__(self, database: Database, store: AgreementStore) -> None:
         self._database = database
         self._store = store
 
-    async def ask(
+    async def submit(
         self,
-        question: Question,
-        asked_by: str,
+        question: WhatIfQuestion,
+        requested_by: str,
         idempotency_request: idempotency.IdempotencyRequest | None,
         encode: Callable[[WhatIf], idempotency.Answer],
     ) -> idempotency.IdempotentResult[WhatIf]:
@@ -94,14 +94,14 @@ class WhatIfs:
         try:
             stored = await self._store.check_version(question.version)
         except InvalidContent:
-            raise Problem(409, "agreement-refused", "Not possible", _REFUSED) from None
+            raise Problem(409, "agreement-refused", "The version is refused", _REFUSED) from None
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
 
             async def act() -> WhatIf:
-                if await what_ifs.open_count(connection) >= OPEN_MAX:
+                if await what_ifs.lock_and_count_open(connection) >= OPEN_MAX:
                     raise Overloaded(_RETRY_AFTER_S)
-                asked = Asked(
+                new = NewWhatIf(
                     what_if_id=new_id(),
                     version=question.version,
                     content=orjson.dumps(stored.content).decode(),
@@ -109,48 +109,50 @@ class WhatIfs:
                     since=question.since,
                     until=question.until,
                     by=[dimension.name for dimension in question.by],
-                    asked_by=asked_by,
-                    asked_at=unit_of_work.now,
+                    requested_by=requested_by,
+                    requested_at=unit_of_work.now,
                 )
-                await what_ifs.add(connection, asked, ENDED_MAX)
-                return await _found(connection, asked.what_if_id)
+                await what_ifs.insert(connection, new, ENDED_MAX)
+                return await _require(connection, new.what_if_id)
 
             return await idempotency.execute_once(unit_of_work, idempotency_request, act, encode)
 
-    async def find(self, what_if_id: UUID) -> tuple[WhatIf, Report | None]:
+    async def get(self, what_if_id: UUID) -> tuple[WhatIf, Report | None]:
         """The what-if, and its report where it is done. Raises Problem 404."""
         async with self._database.read_transaction() as conn:
             connection = await connection_of(conn)
-            return await _found(connection, what_if_id), await what_ifs.report_of(connection, what_if_id)
+            return await _require(connection, what_if_id), await what_ifs.read_report(connection, what_if_id)
 
-    async def page(self, before: UUID | None, rows_max: int) -> list[WhatIf]:
+    async def list_what_ifs(self, before: UUID | None, rows_max: int) -> list[WhatIf]:
         """Those asked before this one, latest first."""
         async with self._database.read_transaction() as conn:
-            return await what_ifs.page(await connection_of(conn), before or _LAST_ID, rows_max)
+            return await what_ifs.fetch_page(await connection_of(conn), before or _LAST_ID, rows_max)
 
-    async def differing(
+    async def list_differences(
         self, what_if_id: UUID, stage: str | None, after: tuple[str, UUID] | None, rows_max: int
     ) -> list[Difference]:
         """The leads that differ, by stage and id, as far as they were listed. Raises Problem 404."""
         async with self._database.read_transaction() as conn:
             connection = await connection_of(conn)
-            await _found(connection, what_if_id)
-            return await what_ifs.differing(connection, what_if_id, stage, after or ("", what_ifs.FIRST_LEAD), rows_max)
+            await _require(connection, what_if_id)
+            return await what_ifs.fetch_differences(
+                connection, what_if_id, stage, after or ("", what_ifs.FIRST_LEAD), rows_max
+            )
 
     async def cancel(self, what_if_id: UUID) -> WhatIf:
         """It ends here; cancelling twice is cancelling once. Raises Problem 404, and 409 where it has ended."""
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
             await what_ifs.cancel(connection, what_if_id, unit_of_work.now)
-            found = await _found(connection, what_if_id)
+            found = await _require(connection, what_if_id)
         if found.state != "cancelled":
             detail = "It cannot be cancelled any more."
             raise Problem(409, "what-if-has-ended", "This what-if has ended", detail, state=found.state)
         return found
 
 
-async def _found(connection: asyncpg.Connection, what_if_id: UUID) -> WhatIf:
-    found = await what_ifs.find(connection, what_if_id)
+async def _require(connection: asyncpg.Connection, what_if_id: UUID) -> WhatIf:
+    found = await what_ifs.read(connection, what_if_id)
     if found is None:
         raise not_found("what-if")
     return found
@@ -169,18 +171,18 @@ class _Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class _Portion:
+class _Page:
     """The next leads with their logs, and what is counted by now. `leads` is how many there are, where it has not begun."""
 
     leads: int | None
     lead_ids: Sequence[UUID]
-    loaded: Loaded | None
+    loaded: LoadedLogs | None
     sums: Sums
     began: float
 
 
 class WhatIfWorker:
-    """Works on the oldest what-if, a batch of leads after another, and gives way while the process is `busy` with what is told. One at
+    """Works on the oldest what-if, a batch of leads after another, and yields while the process is `busy` with incoming events. One at
     a time among all processes; should two ever work, the place in the leads lets only one of them save."""
 
     def __init__(self, database: Database, busy: Callable[[], bool]) -> None:
@@ -191,12 +193,12 @@ class WhatIfWorker:
     async def work(self) -> bool | None:
         """A turn; whether there may be more to do, None if nothing waits. False too while another process is at it."""
         async with self._database.read_transaction() as conn:
-            if await what_ifs.next_open(await connection_of(conn)) is None:
+            if await what_ifs.read_next_open(await connection_of(conn)) is None:
                 self._terms = None
                 return None
         session = await self._database.connect()
         try:
-            if not await what_ifs.is_mine(session):
+            if not await what_ifs.try_lock_worker(session):
                 return False
             for _ in range(BATCHES_PER_TURN):
                 if not await self.next_batch():
@@ -215,12 +217,12 @@ class WhatIfWorker:
         try:
             async with self._database.read_transaction() as conn:
                 connection = await connection_of(conn)
-                what_if = await what_ifs.next_open(connection)
+                what_if = await what_ifs.read_next_open(connection)
                 if what_if is None:
                     self._terms = None
                     return False
                 terms = await self._terms_of(connection, what_if)
-                read = await _read(connection, what_if, leads_max)
+                read = await _read_page(connection, what_if, leads_max)
             await self._advance(what_if, terms, read)
         except Exception as error:
             if what_if is None or is_transient(error):
@@ -230,7 +232,7 @@ class WhatIfWorker:
             await self._fail(what_if, why)
         return True
 
-    async def _advance(self, what_if: WhatIf, terms: _Terms, read: _Portion) -> None:
+    async def _advance(self, what_if: WhatIf, terms: _Terms, read: _Page) -> None:
         if what_if.started_at is None:
             async with self._database.write_transaction() as unit_of_work:
                 await what_ifs.begin(
@@ -243,7 +245,7 @@ class WhatIfWorker:
         sums, lead_ids = read.sums, read.lead_ids
         with TimeBudget(BATCH_TIME_MAX_S) as budget:
             comparison, done = await asyncio.to_thread(
-                _compared, what_if, what_if.started_at, terms, lead_ids, read.loaded, sums.listed, budget
+                _compare, what_if, what_if.started_at, terms, lead_ids, read.loaded, sums.listed, budget
             )
         sums.add(comparison.sums)
         rate = done / max(1e-6, time.monotonic() - read.began)
@@ -255,13 +257,13 @@ class WhatIfWorker:
 
     async def _terms_of(self, connection: asyncpg.Connection, what_if: WhatIf) -> _Terms:
         if self._terms is None or self._terms.what_if_id != what_if.what_if_id:
-            content = orjson.loads(await what_ifs.content(connection, what_if.what_if_id))
-            rules = await asyncio.to_thread(_compiled, what_if.version, content)
+            content = orjson.loads(await what_ifs.read_content(connection, what_if.what_if_id))
+            rules = await asyncio.to_thread(_compile, what_if.version, content)
             self._terms = _Terms(what_if.what_if_id, rules, tuple(Dimension(name) for name in what_if.by))
         return self._terms
 
     async def _finish(self, what_if: WhatIf, terms: _Terms, sums: Sums) -> None:
-        made = await asyncio.to_thread(report, sums, terms.rules, terms.by, what_if.since, what_if.until)
+        made = await asyncio.to_thread(build_report, sums, terms.rules, terms.by, what_if.since, what_if.until)
         async with self._database.write_transaction() as unit_of_work:
             await what_ifs.finish(await unit_of_work.connection(), what_if, unit_of_work.now, made)
 
@@ -270,48 +272,52 @@ class WhatIfWorker:
             await what_ifs.fail(await unit_of_work.connection(), what_if.what_if_id, unit_of_work.now, error)
 
 
-def _compiled(version: int, content: Mapping[str, object]) -> Rules:
-    """The rules of a content that was asked about. Raises InvalidContent if it is older than this release and fails its checks."""
-    found = check_patterns(content) or check(content)
+def _compile(version: int, content: Mapping[str, object]) -> Rules:
+    """The rules of a requested content. Raises InvalidContent for one of an earlier release that does not pass these checks."""
+    found = check_patterns(content) or check_definition(content)
     if found:
         raise InvalidContent(found)
     definition = Definition.model_validate(content)
-    return for_entries(compile_definition(version, definition), definition)
+    return watch_entries_only(compile_definition(version, definition), definition)
 
 
-async def _read(connection: asyncpg.Connection, what_if: WhatIf, leads_max: int) -> _Portion:
+async def _read_page(connection: asyncpg.Connection, what_if: WhatIf, leads_max: int) -> _Page:
     began = time.monotonic()
     if what_if.started_at is None:
-        return _Portion(await what_ifs.count(connection, what_if.since, what_if.until), (), None, Sums(), began)
-    lead_ids = portion(await what_ifs.leads(connection, what_if.since, what_if.until, what_if.after, leads_max))
+        return _Page(await what_ifs.count_leads(connection, what_if.since, what_if.until), (), None, Sums(), began)
+    lead_ids = take_within_budget(
+        await what_ifs.fetch_leads(connection, what_if.since, what_if.until, what_if.after, leads_max)
+    )
     loaded = await logs.load(connection, lead_ids, {}) if lead_ids else None
-    return _Portion(None, lead_ids, loaded, await what_ifs.sums(connection, what_if.what_if_id), began)
+    return _Page(None, lead_ids, loaded, await what_ifs.read_sums(connection, what_if.what_if_id), began)
 
 
-def _compared(
+def _compare(
     what_if: WhatIf,
     until: datetime,
     terms: _Terms,
     lead_ids: Sequence[UUID],
-    loaded: Loaded,
+    loaded: LoadedLogs,
     listed: Mapping[str, int],
     budget: TimeBudget,
-) -> tuple[Comparison, int]:
+) -> tuple[HistoryComparison, int]:
     """The leads until the budget is used up, at least one, and how many. Runs in a thread of its own, so that the event loop is not
     held; it touches nothing that anybody else has."""
-    comparison = Comparison(what_if.since, until, loaded_stages(terms.rules), listed)
+    comparison = HistoryComparison(what_if.since, until, load_stages(terms.rules), listed)
     done = 0
     for lead_id in lead_ids:
         if done and budget.is_used_up:
             break
         done += 1
-        imagined = simulate(lead_id, loaded.logs, terms.rules, until)
-        if imagined.profile is not None:  # erased since the page was read
-            did = [entry for entry in loaded.stands.get(lead_id, ()) if entry.occurred_at <= until]
-            comparison.add(lead_id, group_of(terms.by, imagined.profile), did, imagined)
+        simulated = simulate(lead_id, loaded.logs, terms.rules, until)
+        if simulated.profile is not None:  # erased since the page was read
+            actual_entries = [
+                entry for entry in loaded.effective_entries.get(lead_id, ()) if entry.occurred_at <= until
+            ]
+            comparison.add(lead_id, group_of(terms.by, simulated.profile), actual_entries, simulated)
     return comparison, done
 
 
-def imagining(database: Database, busy: Callable[[], bool]) -> Periodic:
+def what_if_worker(database: Database, busy: Callable[[], bool]) -> Periodic:
     """The worker that does it."""
-    return Periodic("imagine-what-if", EVERY_S, WhatIfWorker(database, busy).work, idle_every_s=IDLE_EVERY_S)
+    return Periodic("simulate-what-ifs", EVERY_S, WhatIfWorker(database, busy).work, idle_every_s=IDLE_EVERY_S)

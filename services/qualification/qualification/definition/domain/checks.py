@@ -19,76 +19,75 @@ from qualification.definition.domain.definition import (
 from qualification.definition.domain.satisfiable import Domain, conjuncts, implies, why_never
 
 
-def check(content: Mapping[str, object]) -> list[Finding]:
+def check_definition(content: Mapping[str, object]) -> list[Finding]:
     """Everything wrong with the content; shape first, since meaning can be asked only of what has a shape."""
     try:
         definition = Definition.model_validate(content)
     except ValidationError as error:
         return find_shape_errors(error, content)
     return [
-        *_keys(definition),
-        *_gates(definition),
-        *_references(definition),
-        *_decisions(definition),
-        *_reachable(definition),
-        *_grades(definition),
-        *_criteria(definition),
-        *_attributes(definition),
-        *_overlaps(definition),
+        *_check_keys(definition),
+        *_check_gates(definition),
+        *_check_references(definition),
+        *_check_decisions(definition),
+        *_check_reachable(definition),
+        *_check_grades(definition),
+        *_check_criteria(definition),
+        *_check_attributes(definition),
+        *_check_overlaps(definition),
     ]
 
 
-def _stages(definition: Definition) -> Iterator[tuple[str, Stage]]:
-    return ((pointer("stages", place), stage) for place, stage in enumerate(definition.stages))
+def _iter_stages(definition: Definition) -> Iterator[tuple[str, Stage]]:
+    return ((pointer("stages", index), stage) for index, stage in enumerate(definition.stages))
 
 
-def twice(values: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Place and value of each that stood earlier already."""
-    seen: set[str] = set()
-    for place, value in enumerate(values):
-        if value in seen:
-            yield place, value
-        seen.add(value)
+def find_duplicates(values: Sequence[str]) -> Iterator[tuple[int, int, str]]:
+    """Of each value that stood earlier already its index, that of the first, and the value."""
+    first: dict[str, int] = {}
+    for index, value in enumerate(values):
+        if first.setdefault(value, index) != index:
+            yield index, first[value], value
 
 
-def _keys(definition: Definition) -> Iterator[Finding]:
-    for place, key in twice([stage.key for stage in definition.stages]):
-        yield Finding(pointer("stages", place, "key"), f"the stage {key} is there twice")
-    for at, stage in _stages(definition):
+def _check_keys(definition: Definition) -> Iterator[Finding]:
+    for index, _, key in find_duplicates([stage.key for stage in definition.stages]):
+        yield Finding(pointer("stages", index, "key"), f"the stage {key} is there twice")
+    for at, stage in _iter_stages(definition):
         lists: dict[str, Sequence[str]] = {
             "from": stage.from_ if isinstance(stage.from_, list) else [],
             "gate/fields": stage.gate.fields,
             "gate/decision": stage.gate.decisions,
         }
         for name, values in lists.items():
-            for place, value in twice(values):
-                yield Finding(f"{at}/{name}/{place}", f"{value} is there twice")
-    for name, score in _scores(definition):
-        for place, key in twice([rule.key for rule in score.rules]):
-            yield Finding(pointer("scores", name, "rules", place, "key"), f"the rule {key} is there twice")
+            for index, _, value in find_duplicates(values):
+                yield Finding(f"{at}/{name}/{index}", f"{value} is there twice")
+    for name, score in _iter_scores(definition):
+        for index, _, key in find_duplicates([rule.key for rule in score.rules]):
+            yield Finding(pointer("scores", name, "rules", index, "key"), f"the rule {key} is there twice")
     for name, reasons in definition.reasons.items():
         if not reasons:
             yield Finding(pointer("reasons", name), "lists no reason")
 
 
-def _scores(definition: Definition) -> Iterator[tuple[str, FitScore | EngagementScore]]:
+def _iter_scores(definition: Definition) -> Iterator[tuple[str, FitScore | EngagementScore]]:
     if definition.scores.fit:
         yield "fit", definition.scores.fit
     if definition.scores.engagement:
         yield "engagement", definition.scores.engagement
 
 
-def _gates(definition: Definition) -> Iterator[Finding]:
-    captures = [at for at, stage in _stages(definition) if stage.gate.on]
+def _check_gates(definition: Definition) -> Iterator[Finding]:
+    captures = [at for at, stage in _iter_stages(definition) if stage.gate.on]
     if not captures:
         yield Finding("/stages", "no stage has the gate {on: capture}, so no lead could ever enter")
     for at in captures[1:]:
         yield Finding(f"{at}/gate/on", "another stage is entered on capture already")
-    for at, stage in _stages(definition):
-        yield from _gate(definition, at, stage)
+    for at, stage in _iter_stages(definition):
+        yield from _check_gate(definition, at, stage)
 
 
-def _gate(definition: Definition, at: str, stage: Stage) -> Iterator[Finding]:
+def _check_gate(definition: Definition, at: str, stage: Stage) -> Iterator[Finding]:
     gate = stage.gate
     if sum((gate.on is not None, gate.when is not None, gate.decision is not None)) != 1:
         yield Finding(f"{at}/gate", "must be exactly one of on, when and decision")
@@ -98,50 +97,50 @@ def _gate(definition: Definition, at: str, stage: Stage) -> Iterator[Finding]:
             if name in gate.model_fields_set:
                 yield Finding(f"{at}/gate/{name}", "goes only with a decision")
     if gate.on:
-        yield from _entry(at, stage)
+        yield from _check_entry(at, stage)
     elif stage.from_ is None:
         yield Finding(f"{at}/from", "is missing: from which stages, or any")
     if gate.when and stage.kind == "recycled":
         yield Finding(f"{at}/gate/when", "a lead goes back only by a decision, so a recycled stage needs one")
     elif gate.when and isinstance(stage.from_, list):
-        yield from _forward(definition, at, stage, stage.from_)
+        yield from _check_origins(definition, at, stage, stage.from_)
 
 
-def _entry(at: str, stage: Stage) -> Iterator[Finding]:
+def _check_entry(at: str, stage: Stage) -> Iterator[Finding]:
     if stage.kind != "open":
         yield Finding(f"{at}/kind", "the stage that leads enter on capture must be open")
     if stage.from_ is not None:
         yield Finding(f"{at}/from", "a stage that is entered on capture comes from nowhere")
 
 
-def _forward(definition: Definition, at: str, stage: Stage, origins: Iterable[str]) -> Iterator[Finding]:
+def _check_origins(definition: Definition, at: str, stage: Stage, origins: Iterable[str]) -> Iterator[Finding]:
     known = {other.key: other for other in definition.stages}
-    for place, key in enumerate(origins):
+    for index, key in enumerate(origins):
         origin = known.get(key)
         if origin is not None and origin is not stage and not definition.goes_forward(origin, stage):
             yield Finding(
-                f"{at}/from/{place}",
+                f"{at}/from/{index}",
                 f"only a decision leads from {key} to {stage.key}: by itself a lead goes on from open stages of lower rank and "
                 "from recycled ones",
             )
 
 
-def _references(definition: Definition) -> Iterator[Finding]:
+def _check_references(definition: Definition) -> Iterator[Finding]:
     keys = {stage.key for stage in definition.stages}
-    for at, stage in _stages(definition):
-        for place, key in enumerate(stage.from_ if isinstance(stage.from_, list) else ()):
+    for at, stage in _iter_stages(definition):
+        for index, key in enumerate(stage.from_ if isinstance(stage.from_, list) else ()):
             if key not in keys:
-                yield Finding(f"{at}/from/{place}", f"there is no stage {key}")
+                yield Finding(f"{at}/from/{index}", f"there is no stage {key}")
             elif key == stage.key:
-                yield Finding(f"{at}/from/{place}", "a stage is not entered from itself")
+                yield Finding(f"{at}/from/{index}", "a stage is not entered from itself")
         if stage.gate.reasons is not None and stage.gate.reasons not in definition.reasons:
             yield Finding(f"{at}/gate/reasons", f"there is no list of reasons {stage.gate.reasons}")
 
 
-def _decisions(definition: Definition) -> Iterator[Finding]:
+def _check_decisions(definition: Definition) -> Iterator[Finding]:
     """One decision in one stage leads to one place."""
     leads_to: dict[tuple[str, str], str] = {}
-    for at, stage in _stages(definition):
+    for at, stage in _iter_stages(definition):
         for decision in stage.gate.decisions:
             for origin in definition.origins(stage):
                 other = leads_to.setdefault((origin, decision), stage.key)
@@ -149,7 +148,7 @@ def _decisions(definition: Definition) -> Iterator[Finding]:
                     yield Finding(f"{at}/gate/decision", f"{decision} in {origin} leads to {other} already")
 
 
-def _reachable(definition: Definition) -> Iterator[Finding]:
+def _check_reachable(definition: Definition) -> Iterator[Finding]:
     if not any(stage.gate.on for stage in definition.stages):
         return
     reached = {stage.key for stage in definition.stages if stage.gate.on}
@@ -158,16 +157,16 @@ def _reachable(definition: Definition) -> Iterator[Finding]:
         more = {stage.key for stage in definition.stages if reached & set(definition.origins(stage))}
         grown = not more <= reached
         reached |= more
-    for at, stage in _stages(definition):
+    for at, stage in _iter_stages(definition):
         if stage.key not in reached:
             yield Finding(at, f"no way leads from the capture to {stage.key}")
 
 
-def _grades(definition: Definition) -> Iterator[Finding]:
+def _check_grades(definition: Definition) -> Iterator[Finding]:
     grade = definition.scores.grade
     if grade is None:
         return
-    scored = dict(_scores(definition))
+    scored = dict(_iter_scores(definition))
     for name, thresholds in (("fit", grade.fit.best_first()), ("engagement", grade.engagement.best_first())):
         at = pointer("scores", "grade", name)
         score = scored.get(name)
@@ -183,29 +182,29 @@ def _grades(definition: Definition) -> Iterator[Finding]:
             before = least
 
 
-def _criteria(definition: Definition) -> Iterator[Finding]:
+def _check_criteria(definition: Definition) -> Iterator[Finding]:
     fit = definition.scores.fit
     domains = _domains(definition)
-    for at, stage in _stages(definition):
+    for at, stage in _iter_stages(definition):
         if stage.gate.when:
             stages = Domain(among=frozenset(definition.origins(stage)))
-            yield from _asked(f"{at}/gate/when", stage.gate.when, {**domains, "stage": stages}, "the gate")
-    for place, rule in enumerate(fit.rules if fit else ()):
-        at = pointer("scores", "fit", "rules", place, "when")
-        inadmissible = [spot for spot, leaf in leaves(at, rule.when) if not _fit_path(leaf.path)]
+            yield from _check_satisfiable(f"{at}/gate/when", stage.gate.when, {**domains, "stage": stages}, "the gate")
+    for index, rule in enumerate(fit.rules if fit else ()):
+        at = pointer("scores", "fit", "rules", index, "when")
+        inadmissible = [spot for spot, leaf in iter_leaves(at, rule.when) if not _fit_path(leaf.path)]
         for spot in inadmissible:
             yield Finding(f"{spot}/path", "fit asks only for attributes, source and campaign.name")
         if not inadmissible:
-            yield from _asked(at, rule.when, domains, "the rule")
+            yield from _check_satisfiable(at, rule.when, domains, "the rule")
 
 
-def _asking(definition: Definition) -> Iterator[tuple[str, Criteria]]:
+def _all_criteria(definition: Definition) -> Iterator[tuple[str, Criteria]]:
     """Everything that is asked of a lead, with its pointer."""
-    for at, stage in _stages(definition):
+    for at, stage in _iter_stages(definition):
         if stage.gate.when:
             yield f"{at}/gate/when", stage.gate.when
-    for place, rule in enumerate(definition.scores.fit.rules if definition.scores.fit else ()):
-        yield pointer("scores", "fit", "rules", place, "when"), rule.when
+    for index, rule in enumerate(definition.scores.fit.rules if definition.scores.fit else ()):
+        yield pointer("scores", "fit", "rules", index, "when"), rule.when
 
 
 _FITS: Mapping[str, tuple[type, ...]] = {
@@ -217,12 +216,12 @@ _FITS: Mapping[str, tuple[type, ...]] = {
 }
 
 
-def _attributes(definition: Definition) -> Iterator[Finding]:
+def _check_attributes(definition: Definition) -> Iterator[Finding]:
     """What is asked of attributes that the definition does not list, or that have another type."""
     if definition.attributes is None:
         return
-    for at, criteria in _asking(definition):
-        for spot, leaf in leaves(at, criteria):
+    for at, criteria in _all_criteria(definition):
+        for spot, leaf in iter_leaves(at, criteria):
             root, _, name = leaf.path.partition(".")
             if root != "attributes":
                 continue
@@ -241,37 +240,28 @@ def _fits(leaf: Criteria, type_: str) -> bool:
     return all(isinstance(value, _FITS[type_]) and isinstance(value, bool) is (type_ == "boolean") for value in values)
 
 
-def _overlaps(definition: Definition) -> Iterator[Finding]:
+def _check_overlaps(definition: Definition) -> Iterator[Finding]:
     """Rules that say the same twice, and gates before which another always opens."""
     fit, engagement = definition.scores.fit, definition.scores.engagement
-    for place, other in _same_as_earlier([rule.when.model_dump_json() for rule in (fit.rules if fit else ())]):
-        what = fit.rules[other].key if fit else ""
+    for index, first, _ in find_duplicates([rule.when.model_dump_json() for rule in (fit.rules if fit else ())]):
+        what = fit.rules[first].key if fit else ""
         yield Finding(
-            pointer("scores", "fit", "rules", place, "when"),
+            pointer("scores", "fit", "rules", index, "when"),
             f"asks the same as the rule {what}; give one the points of both",
         )
     same = [f"{rule.activity} {rule.half_life}" for rule in (engagement.rules if engagement else ())]
-    for place, other in _same_as_earlier(same):
-        what = engagement.rules[other].key if engagement else ""
-        where = pointer("scores", "engagement", "rules", place, "activity")
+    for index, first, _ in find_duplicates(same):
+        what = engagement.rules[first].key if engagement else ""
+        where = pointer("scores", "engagement", "rules", index, "activity")
         yield Finding(where, f"counts the same activities as the rule {what}; give one the points of both")
-    yield from _never_first(definition)
+    yield from _check_shadowed_gates(definition)
 
 
-def _same_as_earlier(values: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Place of each value that stood earlier already, and that earlier place."""
-    seen: dict[str, int] = {}
-    for place, value in enumerate(values):
-        if value in seen:
-            yield place, seen[value]
-        seen.setdefault(value, place)
-
-
-def _never_first(definition: Definition) -> Iterator[Finding]:
+def _check_shadowed_gates(definition: Definition) -> Iterator[Finding]:
     """Automatic gates that no lead ever passes, since from each of their stages an earlier one holds whenever they do."""
-    automatic = [(at, stage) for at, stage in _stages(definition) if stage.gate.when]
+    automatic = [(at, stage) for at, stage in _iter_stages(definition) if stage.gate.when]
     for number, (at, stage) in enumerate(automatic):
-        earlier = [other for _, other in automatic[:number] if _asks_no_more(other, stage)]
+        earlier = [other for _, other in automatic[:number] if _is_implied_by(other, stage)]
         origins = set(definition.origins(stage))
         taken = {origin: other for other in earlier for origin in definition.origins(other) if origin in origins}
         open_still = origins - taken.keys() or {key for key in (other.key for other in earlier) if key in origins}
@@ -283,7 +273,7 @@ def _never_first(definition: Definition) -> Iterator[Finding]:
             )
 
 
-def _asks_no_more(one: Stage, other: Stage) -> bool:
+def _is_implied_by(one: Stage, other: Stage) -> bool:
     """Whether all that one gate asks is asked by the other too."""
     if one.gate.when is None or other.gate.when is None:
         return False
@@ -296,9 +286,11 @@ def _fit_path(path: str) -> bool:
     return path.startswith(("attributes.", "account.")) or path in ("source", "campaign.name")
 
 
-def _asked(at: str, criteria: Criteria, domains: Mapping[str, Domain | str], what: str) -> Iterator[Finding]:
+def _check_satisfiable(
+    at: str, criteria: Criteria, domains: Mapping[str, Domain | str], what: str
+) -> Iterator[Finding]:
     unknown = False
-    for spot, leaf in leaves(at, criteria):
+    for spot, leaf in iter_leaves(at, criteria):
         domain = domains.get("account" if leaf.path.startswith("account.") else leaf.path)
         if isinstance(domain, str):
             unknown = True
@@ -307,7 +299,7 @@ def _asked(at: str, criteria: Criteria, domains: Mapping[str, Domain | str], wha
         return
     counts = {
         leaf.path: Domain(least=0, most=ACTIVITIES_PER_KIND_MAX)
-        for _, leaf in leaves(at, criteria)
+        for _, leaf in iter_leaves(at, criteria)
         if leaf.path.startswith("activities.")
     }
     known = {path: domain for path, domain in domains.items() if isinstance(domain, Domain)}
@@ -316,13 +308,13 @@ def _asked(at: str, criteria: Criteria, domains: Mapping[str, Domain | str], wha
         yield Finding(at, f"{what} can never hold: {reason}")
 
 
-def leaves(at: str, criteria: Criteria) -> Iterator[tuple[str, Criteria]]:
+def iter_leaves(at: str, criteria: Criteria) -> Iterator[tuple[str, Criteria]]:
     """Every comparison with its pointer."""
     if criteria.path:
         yield at, criteria
     name = "all" if criteria.all else "any" if criteria.any else "none"
-    for place, child in enumerate(criteria.children):
-        yield from leaves(f"{at}/{name}/{place}", child)
+    for index, child in enumerate(criteria.children):
+        yield from iter_leaves(f"{at}/{name}/{index}", child)
 
 
 def _domains(definition: Definition) -> dict[str, Domain | str]:
@@ -339,17 +331,17 @@ def _domains(definition: Definition) -> dict[str, Domain | str]:
         most = min(scores.fit.max, sum(max(0.0, rule.points) for rule in scores.fit.rules))
         domains["scores.fit"] = Domain(least=0, most=most)
     if scores.engagement:
-        reachable = sum(_most(rule.points, rule.max) for rule in scores.engagement.rules)
+        reachable = sum(_max_points(rule.points, rule.max) for rule in scores.engagement.rules)
         domains["scores.engagement"] = Domain(least=0, most=min(scores.engagement.max, reachable))
     if scores.grade:
-        domains["grade"] = Domain(among=_marks(definition, domains))
+        domains["grade"] = Domain(among=_possible_grades(definition, domains))
     for name, attribute in (definition.attributes or {}).items():
         if attribute.type == "integer":
             domains[f"attributes.{name}"] = Domain(whole=True)
     return domains
 
 
-def _marks(definition: Definition, domains: Mapping[str, Domain | str]) -> frozenset[str]:
+def _possible_grades(definition: Definition, domains: Mapping[str, Domain | str]) -> frozenset[str]:
     """The grades that a lead can have: a letter whose threshold no fit reaches is none of them."""
     grade = definition.scores.grade
     if grade is None:
@@ -365,5 +357,5 @@ def _marks(definition: Definition, domains: Mapping[str, Domain | str]) -> froze
     return frozenset(letter + digit for letter in marks[0] for digit in marks[1])
 
 
-def _most(points: float, cap: float | None) -> float:
+def _max_points(points: float, cap: float | None) -> float:
     return 0.0 if points <= 0 else (inf if cap is None else cap)

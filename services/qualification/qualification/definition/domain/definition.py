@@ -26,7 +26,7 @@ ACTIVITIES_PER_KIND_MAX = 1000
 """Of each kind, the newest so many activities of a lead count; older ones are kept and not counted (ADR 0021)."""
 
 
-def _lasts(amount: timedelta | None) -> timedelta | None:
+def _must_be_positive(amount: timedelta | None) -> timedelta | None:
     if amount is not None and amount <= timedelta():
         raise ValueError("must be longer than nothing")
     return amount
@@ -81,7 +81,7 @@ class EngagementScoreRule(DocumentPart):
     activity: Annotated[str, Field(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")]
     points: Annotated[float, Field(ge=-1000, le=1000)]
     max: Annotated[float | None, Field(gt=0, le=1000)] = None
-    half_life: Annotated[Duration | None, AfterValidator(_lasts)] = None
+    half_life: Annotated[Duration | None, AfterValidator(_must_be_positive)] = None
 
 
 class EngagementScore(DocumentPart):
@@ -125,7 +125,7 @@ class ScoreRules(DocumentPart):
     grade: Grade | None = None
 
 
-class AttributeOf(DocumentPart):
+class AttributeTerms(DocumentPart):
     """An attribute that the definition may ask for: its type, and, if a paper should call it otherwise, in words."""
 
     type: Literal["boolean", "integer", "number", "text", "list"]
@@ -145,7 +145,7 @@ class Definition(DocumentPart):
         Key, Annotated[dict[Key, Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=100)]
     ] = Field(default_factory=dict, max_length=40)
     scores: ScoreRules = ScoreRules()
-    attributes: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,99}$")], AttributeOf] | None = Field(
+    attributes: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,99}$")], AttributeTerms] | None = Field(
         default=None, max_length=200
     )
     """The attributes that there are; a definition that lists them may ask for no other."""

@@ -20,7 +20,7 @@ _KIND_WORDS = {
 }
 
 
-def paper(definition: Definition) -> list[Section]:
+def describe_definition(definition: Definition) -> list[Section]:
     """The whole definition in words."""
     parts = [Section("How a lead goes on", [_stage(definition, stage) for stage in definition.stages])]
     if definition.reasons:
@@ -46,7 +46,7 @@ def _stage(definition: Definition, stage: Stage) -> str:
     if gate.when is not None:
         how = f"A lead becomes {name} when {_when(gate.when, definition)}. {_origins(definition, stage)}"
     elif gate.decision is not None:
-        how = f"A lead becomes {name} when it is decided to {_or(gate.decisions)}{_asks(stage)}. {_origins(definition, stage)}"
+        how = f"A lead becomes {name} when it is decided to {_or(gate.decisions)}{_requirements(stage)}. {_origins(definition, stage)}"
     else:
         how = f"A lead becomes {name} when it is captured."
     owner = f"It belongs to {stage.owner} there."
@@ -81,23 +81,23 @@ _EMPLOYEES = {
 def comparison_in_words(leaf: Criteria, definition: Definition) -> str:
     """One comparison as a phrase: `the company has 50 employees or more`."""
     own = describe_path(leaf.path, leaf.within)
-    said = describe_criteria(leaf).removeprefix(own)
+    rest = describe_criteria(leaf).removeprefix(own)
     root, _, name = leaf.path.partition(".")
     known = (definition.attributes or {}).get(name) if root == "attributes" else None
     if known is not None and known.words is not None:
-        return f"the {known.words}{said}"
+        return f"the {known.words}{rest}"
     if leaf.path == "attributes.employee_count" and leaf.op in _EMPLOYEES:
         return f"the company has {_EMPLOYEES[leaf.op].format(leaf.value)}"
-    return own + said if own.startswith("the ") else f"the {own}{said}"
+    return own + rest if own.startswith("the ") else f"the {own}{rest}"
 
 
-def _asks(stage: Stage) -> str:
-    asks = []
+def _requirements(stage: Stage) -> str:
+    requirements = []
     if stage.gate.fields:
-        asks.append(f"with {_and([field.replace('_', ' ') for field in stage.gate.fields])}")
+        requirements.append(f"with {_and([field.replace('_', ' ') for field in stage.gate.fields])}")
     if stage.gate.reasons:
-        asks.append(f"giving one of the reasons of the list {stage.gate.reasons}")
-    return f", {' and '.join(asks)}" if asks else ""
+        requirements.append(f"giving one of the reasons of the list {stage.gate.reasons}")
+    return f", {' and '.join(requirements)}" if requirements else ""
 
 
 def _origins(definition: Definition, stage: Stage) -> str:

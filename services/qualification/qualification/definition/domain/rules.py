@@ -17,14 +17,14 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class StageRule:
-    """One stage. `opens_by` names the decisions of its gate; `when` is set for an automatic gate, neither for the capture gate."""
+    """One stage. `decisions` are those of its gate; `when` is set for an automatic gate, neither for the capture gate."""
 
     key: str
     rank: int
     owner: Department
     kind: StageKind
     when: Compiled | None
-    opens_by: tuple[str, ...]
+    decisions: tuple[str, ...]
     fields: tuple[str, ...]
     reasons: Mapping[str, str] | None
     cool_down: timedelta | None
@@ -59,7 +59,7 @@ class GradeRule:
     engagement: tuple[tuple[str, float], ...]
 
 
-class Mark(NamedTuple):
+class ScoreThreshold(NamedTuple):
     """A score at which something may change as it falls: `least` holds while the score is `at` or more, else while it is more."""
 
     at: float
@@ -75,13 +75,13 @@ class Window(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class TimeTriggers:
     """What time alone can change for a lead in one stage: its grade, or a gate that leads on. `marks` are the highest first."""
 
-    marks: tuple[Mark, ...] = ()
+    thresholds: tuple[ScoreThreshold, ...] = ()
     windows: tuple[Window, ...] = ()
     ages: tuple[timedelta, ...] = ()
-    free_after: timedelta | None = None
+    cool_down: timedelta | None = None
     """How long after its entry a lead's gates open by themselves, where a cool-down holds them back."""
 
 
@@ -106,25 +106,25 @@ class Rules:
     """The kinds of activity that scores or gates ask for."""
     fit_tests: tuple[tuple[Callable[[Facts], bool], float], ...] = ()
     """Of each fit rule whether it holds, and its points: `fit` as it is judged by."""
-    watches: Mapping[str, Watch] = field(default_factory=dict)
+    time_triggers: Mapping[str, TimeTriggers] = field(default_factory=dict)
     """By stage, for leads that are still on their way; a stage that is not there is watched for its grade alone."""
-    watch_elsewhere: Watch = Watch()
-    loses: bool = False
+    default_time_triggers: TimeTriggers = TimeTriggers()
+    has_negative_points: bool = False
     """Whether some activity takes points, so that a score may rise by itself."""
     since: datetime | None = None
     currency: str | None = None
     """That of amounts, None where any will do."""
 
-    def watch(self, stage: str) -> Watch:
+    def triggers_in(self, stage: str) -> TimeTriggers:
         """What time alone can change for a lead in `stage`."""
-        return self.watches.get(stage, self.watch_elsewhere)
+        return self.time_triggers.get(stage, self.default_time_triggers)
 
     @property
     def scored(self) -> bool:
         """Whether this version scores at all."""
         return bool(self.fit or self.engagement)
 
-    def open_to(self, stage: str | None) -> Mapping[str, StageRule]:
+    def decisions_in(self, stage: str | None) -> Mapping[str, StageRule]:
         """Decision → the stage it leads to, for a lead in `stage`."""
         if stage is None:
             return {}
@@ -179,10 +179,10 @@ def compile_definition(version: int, definition: Definition) -> Rules:
         grade=grade,
         kinds=_kinds(stages.values(), rules_engagement),
         fit_tests=tuple((rule.when.holds, rule.points) for rule in rules_fit),
-        watches={key: _watch(stages[key], gates, grade) for key, gates in automatic_from.items()},
-        watch_elsewhere=Watch(_marks(grade, ())),
+        time_triggers={key: _time_triggers(stages[key], gates, grade) for key, gates in automatic_from.items()},
+        default_time_triggers=TimeTriggers(_score_thresholds(grade, ())),
         currency=definition.currency,
-        loses=any(rule.points < 0 for rule in rules_engagement),
+        has_negative_points=any(rule.points < 0 for rule in rules_engagement),
     )
 
 
@@ -194,7 +194,7 @@ def _stage_rule(rank: int, stage: Stage, lists: Mapping[str, Mapping[str, str]])
         owner=stage.owner,
         kind=stage.kind,
         when=compile_criteria(gate.when) if gate.when else None,
-        opens_by=gate.decisions,
+        decisions=gate.decisions,
         fields=tuple(gate.fields),
         reasons=None if gate.reasons is None else lists[gate.reasons],
         cool_down=stage.cool_down,
@@ -202,17 +202,17 @@ def _stage_rule(rank: int, stage: Stage, lists: Mapping[str, Mapping[str, str]])
 
 
 def _kinds(stages: Iterable[StageRule], engagement: Iterable[EngagementRule]) -> frozenset[str]:
-    asked = {activity_kind(path) for stage in stages if stage.when for path in stage.when.paths}
-    return frozenset({kind for kind in asked if kind} | {rule.activity for rule in engagement})
+    comparisons = {activity_kind(path) for stage in stages if stage.when for path in stage.when.paths}
+    return frozenset({kind for kind in comparisons if kind} | {rule.activity for rule in engagement})
 
 
-def _watch(stage: StageRule, gates: Iterable[StageRule], grade: GradeRule | None) -> Watch:
+def _time_triggers(stage: StageRule, gates: Iterable[StageRule], grade: GradeRule | None) -> TimeTriggers:
     """A lead that is won, lost or disqualified waits for nothing, and a recycled one for its own activity, not for time."""
     if stage.kind not in ("open", "recycled"):
-        return Watch()
-    asked = () if stage.kind == "recycled" else [q for gate in gates if gate.when for q in gate.when.questions]
+        return TimeTriggers()
+    comparisons = () if stage.kind == "recycled" else [q for gate in gates if gate.when for q in gate.when.questions]
     windows, ages = set(), set()
-    for question in asked:
+    for question in comparisons:
         kind = activity_kind(question.path)
         if kind and question.window:
             for number in _numbers(question):
@@ -220,21 +220,21 @@ def _watch(stage: StageRule, gates: Iterable[StageRule], grade: GradeRule | None
                 windows |= {Window(kind, question.window // _MICROSECOND, count) for count in (least, least + 1)}
         if question.path == "age" and isinstance(question.expected, str):
             ages |= {parse_duration(question.expected), parse_duration(question.expected) + _MICROSECOND}
-    return Watch(
-        _marks(grade, asked),
+    return TimeTriggers(
+        _score_thresholds(grade, comparisons),
         tuple(sorted(window for window in windows if window.least > 0)),
         tuple(sorted(ages)),
-        stage.cool_down if asked else None,
+        stage.cool_down if comparisons else None,
     )
 
 
-def _marks(grade: GradeRule | None, asked: Iterable[Question]) -> tuple[Mark, ...]:
-    marks = {Mark(least, True) for _, least in (grade.engagement if grade else ())}
-    for question in asked:
+def _score_thresholds(grade: GradeRule | None, comparisons: Iterable[Question]) -> tuple[ScoreThreshold, ...]:
+    thresholds = {ScoreThreshold(least, True) for _, least in (grade.engagement if grade else ())}
+    for question in comparisons:
         if question.path == "scores.engagement":
-            marks |= {Mark(number, least) for number in _numbers(question) for least in (True, False)}
+            thresholds |= {ScoreThreshold(number, least) for number in _numbers(question) for least in (True, False)}
     # Of one number, "more than" ends before "at least" does.
-    return tuple(sorted(marks, key=lambda mark: (-mark.at, mark.least)))
+    return tuple(sorted(thresholds, key=lambda threshold: (-threshold.at, threshold.least)))
 
 
 def _numbers(question: Question) -> list[float]:

@@ -50,16 +50,16 @@ def why_never(criteria: Criteria, domains: Mapping[str, Domain]) -> str | None:
 
 def _why_not_together(parts: Iterable[Criteria], domains: Mapping[str, Domain]) -> str | None:
     """Why these can never all hold; what stands under `any` is not looked at."""
-    asked: dict[tuple[str, str | None], list[Criteria]] = {}
-    denied: dict[tuple[str, str | None], list[Criteria]] = {}
+    required: dict[tuple[str, str | None], list[Criteria]] = {}
+    excluded: dict[tuple[str, str | None], list[Criteria]] = {}
     for part in parts:
         if part.path:
-            asked.setdefault((part.path, part.within), []).append(part)
+            required.setdefault((part.path, part.within), []).append(part)
         for child in part.none:
             if child.path:
-                denied.setdefault((child.path, child.within), []).append(child)
-    for key, leaves in asked.items():
-        against = [leaf for leaf in denied.get(key, []) if _settles(leaves, leaf)]
+                excluded.setdefault((child.path, child.within), []).append(child)
+    for key, leaves in required.items():
+        against = [leaf for leaf in excluded.get(key, []) if _settles(leaves, leaf)]
         opposites = [opposite for leaf in against if (opposite := _opposite(leaf)) is not None]
         if not _possible([*leaves, *opposites], domains.get(key[0], ANYTHING)):
             words = [

@@ -19,13 +19,34 @@ from qualification.lifecycle.api.models import (
     DecisionAnswer,
     DecisionRequest,
     DecisionRow,
-    decision_answer,
+    build_decision_answer,
 )
-from qualification.lifecycle.api.references import ERASED, Reference, etag_of, gone, named, parse_reference, revision_of
-from qualification.lifecycle.domain.decisions import Changed, Gone, NotAllowed, Redefined, Refused, Unfit, Unknown
-from qualification.lifecycle.service import decide
-from qualification.lifecycle.service.book import Books
-from qualification.lifecycle.service.decide import Author, Proposal, Taken, take_decisions
+from qualification.lifecycle.api.references import (
+    ERASED,
+    Reference,
+    format_etag,
+    lead_erased,
+    parse_if_match,
+    parse_reference,
+    require_reference,
+)
+from qualification.lifecycle.domain.decisions import (
+    DefinitionChanged,
+    InvalidDecision,
+    LeadModified,
+    LeadNotFound,
+    LeadWasErased,
+    NotAllowed,
+    Refused,
+)
+from qualification.lifecycle.service.decisions import (
+    Author,
+    DecisionOutcome,
+    DecisionResult,
+    Proposal,
+    record_decisions,
+)
+from qualification.lifecycle.service.evaluation_context import EvaluationContexts
 
 _DECISION: dict[str, Any] = {
     "decision": "win",
@@ -57,7 +78,7 @@ _ROWS: list[dict[str, Any]] = [
 _ROW = TypeAdapter(DecisionRow)
 
 
-def router(database: Database, books: Books) -> APIRouter:
+def router(database: Database, contexts: EvaluationContexts) -> APIRouter:
     """The routes over one database and the books of what leads are judged by."""
     routes = APIRouter(tags=["decisions"])
 
@@ -73,7 +94,7 @@ def router(database: Database, books: Books) -> APIRouter:
             **ERASED,
         },
     )
-    async def one(
+    async def decide_lead(
         lead: Reference,
         body: Annotated[DecisionRequest, Body(openapi_examples={"win": {"value": _DECISION}})],
         if_match: LeadMatch = None,
@@ -88,21 +109,21 @@ def router(database: Database, books: Books) -> APIRouter:
         is followed to its survivor, and `merged_lead_id` says so. The key's department is recorded with the decision. Of two decisions
         at once one wins, and the other is answered 409 with where the lead stands now.
         """
-        proposal = body.proposal(named(lead), revision_of(if_match))
+        proposal = body.proposal(require_reference(lead), parse_if_match(if_match))
 
-        def encode(answers: Sequence[decide.Answer]) -> Answer:
-            taken = answers[0]
-            if isinstance(taken, Refused):
-                raise to_problem(taken)
+        def encode(answers: Sequence[DecisionOutcome]) -> Answer:
+            result = answers[0]
+            if isinstance(result, Refused):
+                raise build_problem(result)
             headers = {
-                "ETag": etag_of(taken.revision),
-                "Location": f"/v1/leads/{taken.lead.lead_id}/history",
+                "ETag": format_etag(result.revision),
+                "Location": f"/v1/leads/{result.lead.lead_id}/history",
             }
-            return Answer(201, _json(decision_answer(taken)), headers, subject=taken.lead.lead_id)
+            return Answer(201, _json(build_decision_answer(result)), headers, subject=result.lead.lead_id)
 
         author = Author(caller.name, caller.department)
         return (
-            await take_decisions(database, books, [proposal], author, idempotency_request, encode)
+            await record_decisions(database, contexts, [proposal], author, idempotency_request, encode)
         ).answer.response()
 
     @routes.post(
@@ -112,7 +133,7 @@ def router(database: Database, books: Books) -> APIRouter:
         response_model=BatchAnswer,
         openapi_extra=_batch_body(),
     )
-    async def batch(
+    async def decide_leads(
         request: Request,
         caller: Caller = require("decisions:write"),
         idempotency_request: IdempotencyRequest | None = idempotency(),
@@ -124,51 +145,53 @@ def router(database: Database, books: Books) -> APIRouter:
         place does not allow it and the lead's present stage does, it is taken as the newest decision, dated as it is.
         """
         require_json(request)
-        rows = _rows(await request.body())
-        read = [_read(place, row) for place, row in enumerate(rows)]
+        rows = _parse_rows(await request.body())
+        read = [_parse_row(index, row) for index, row in enumerate(rows)]
 
-        def encode(answers: Sequence[decide.Answer]) -> Answer:
+        def encode(answers: Sequence[DecisionOutcome]) -> Answer:
             left = iter(answers)
             results = [
-                _refused(row) if isinstance(row, Problem) else _result(place, next(left))
-                for place, row in enumerate(read)
+                _refused_row(row) if isinstance(row, Problem) else _outcome_row(index, next(left))
+                for index, row in enumerate(read)
             ]
             return Answer(200, _json({"results": results}))
 
         proposals = [row for row in read if isinstance(row, Proposal)]
         author = Author(caller.name, caller.department)
-        taken = await take_decisions(database, books, proposals, author, idempotency_request, encode, of_batch=True)
-        return taken.answer.response()
+        result = await record_decisions(
+            database, contexts, proposals, author, idempotency_request, encode, is_batch=True
+        )
+        return result.answer.response()
 
     return routes
 
 
-def to_problem(refusal: Refused, at: str = "") -> Problem:
+def build_problem(refusal: Refused, at: str = "") -> Problem:
     """The error answer for a decision that was refused; `at` is the pointer of its row."""
     stage, allowed = refusal.stage, list(refusal.allowed)
     if isinstance(refusal, NotAllowed):
         return Problem(
             409,
             "decision-not-allowed",
-            "Not allowed now",
+            "Decision not allowed",
             f"{refusal.reason}.".capitalize(),
             stage=stage,
             allowed_decisions=allowed,
         )
-    if isinstance(refusal, Unfit):
+    if isinstance(refusal, InvalidDecision):
         errors = [{"pointer": at + pointer, "message": message} for pointer, message in refusal.errors]
         return Problem(
             422,
-            "decision-not-as-agreed",
-            "The decision is not as agreed",
+            "invalid-decision",
+            "Invalid decision",
             None,
             errors=errors,
             stage=stage,
             allowed_decisions=allowed,
         )
-    if isinstance(refusal, Changed):
-        return precondition_failed(etag_of(refusal.revision), stage=stage, allowed_decisions=allowed)
-    if isinstance(refusal, Redefined):
+    if isinstance(refusal, LeadModified):
+        return precondition_failed(format_etag(refusal.revision), stage=stage, allowed_decisions=allowed)
+    if isinstance(refusal, DefinitionChanged):
         return Problem(
             409,
             "definition-changed",
@@ -178,14 +201,14 @@ def to_problem(refusal: Refused, at: str = "") -> Problem:
             allowed_decisions=allowed,
             definition_version=refusal.version,
         )
-    if isinstance(refusal, Gone):
-        return gone()
-    if isinstance(refusal, Unknown):
+    if isinstance(refusal, LeadWasErased):
+        return lead_erased()
+    if isinstance(refusal, LeadNotFound):
         return not_found("lead")
     raise AssertionError(f"{type(refusal).__name__} has no answer")
 
 
-def _rows(body: bytes) -> list[object]:
+def _parse_rows(body: bytes) -> list[object]:
     try:
         rows = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -196,12 +219,12 @@ def _rows(body: bytes) -> list[object]:
     return rows
 
 
-def _read(place: int, row: object) -> Proposal | Problem:
+def _parse_row(index: int, row: object) -> Proposal | Problem:
     try:
         parsed = _ROW.validate_python(row)
     except ValidationError as error:
         found = from_validation_error(error, row)
-        errors = [{**item, "pointer": f"/{place}{item.get('pointer', '')}"} for item in found.errors]
+        errors = [{**item, "pointer": f"/{index}{item.get('pointer', '')}"} for item in found.errors]
         return Problem(422, "validation-failed", found.title, found.text, errors=errors)
     reference = parse_reference(parsed.lead)
     if reference is None:
@@ -209,13 +232,13 @@ def _read(place: int, row: object) -> Proposal | Problem:
     return parsed.proposal(reference)
 
 
-def _result(place: int, answer: decide.Answer) -> Mapping[str, object]:
-    if isinstance(answer, Taken):
-        return {"status": 201, **decision_answer(answer)}
-    return _refused(to_problem(answer, f"/{place}"))
+def _outcome_row(index: int, answer: DecisionOutcome) -> Mapping[str, object]:
+    if isinstance(answer, DecisionResult):
+        return {"status": 201, **build_decision_answer(answer)}
+    return _refused_row(build_problem(answer, f"/{index}"))
 
 
-def _refused(problem: Problem) -> Mapping[str, object]:
+def _refused_row(problem: Problem) -> Mapping[str, object]:
     return {"status": problem.status, "problem": problem.document()}
 
 

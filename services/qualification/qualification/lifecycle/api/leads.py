@@ -13,11 +13,18 @@ from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_single_cursor, make_page
 from accord.http.problems import not_found, parameter_error
-from qualification.definition.service import Definitions
-from qualification.lifecycle.api.models import EntryAnswer, LeadAnswer, LeadRow, entry_answer, lead_answer, lead_row
-from qualification.lifecycle.api.references import ERASED, Reference, etag_of, gone, named
+from qualification.definition.service import DefinitionVersionCache
+from qualification.lifecycle.api.models import (
+    EntryAnswer,
+    LeadAnswer,
+    LeadRow,
+    build_entry_answer,
+    build_lead_answer,
+    build_lead_row,
+)
+from qualification.lifecycle.api.references import ERASED, Reference, format_etag, lead_erased, require_reference
 from qualification.lifecycle.queries.listing import Filter
-from qualification.lifecycle.service.view import LeadView, list_leads, view_history, view_lead, view_past
+from qualification.lifecycle.service.views import LeadView, list_leads, view_history, view_lead, view_lead_at
 
 _LEAD: dict[str, Any] = {
     "lead_id": "0198c0de-0000-7000-8000-000000000001",
@@ -58,12 +65,12 @@ _LEAD: dict[str, Any] = {
 Word = Annotated[str | None, Query(min_length=1, max_length=100)]
 
 
-def router(database: Database, definitions: Definitions) -> APIRouter:
+def router(database: Database, definitions: DefinitionVersionCache) -> APIRouter:
     """The routes over one database and the definition in force."""
     routes = APIRouter(tags=["leads"])
 
     @routes.get("/v1/leads", summary="List leads", operation_id="list_leads")
-    async def leads(
+    async def get_leads(
         stage: Word = None,
         owner: Word = None,
         grade: Word = None,
@@ -73,9 +80,9 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         _caller: Caller = require("leads:read"),
     ) -> Page[LeadRow]:
         """Leads in the order of their ids, which is that of their capture; with the scores as they were last published."""
-        asked = Filter(stage, owner, grade, since, decode_single_cursor(cursor, UUID))
-        rows = await list_leads(database, asked, limit + 1)
-        items, next_cursor = make_page([lead_row(row) for row in rows], limit, lambda row: row.lead_id)
+        filters = Filter(stage, owner, grade, since, decode_single_cursor(cursor, UUID))
+        rows = await list_leads(database, filters, limit + 1)
+        items, next_cursor = make_page([build_lead_row(row) for row in rows], limit, lambda row: row.lead_id)
         return Page(items=items, next_cursor=next_cursor)
 
     @routes.get(
@@ -84,7 +91,7 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         operation_id="get_lead",
         responses={200: {"content": {"application/json": {"example": _LEAD}}}, **problems(404), **ERASED},
     )
-    async def lead(
+    async def get_lead(
         lead: Reference,
         response: Response,
         at: Annotated[
@@ -103,8 +110,8 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         """
         view = await _view(database, definitions, lead, at)
         if at is None:
-            response.headers["ETag"] = etag_of(view.lead.revision)
-        return lead_answer(view)
+            response.headers["ETag"] = format_etag(view.lead.revision)
+        return build_lead_answer(view)
 
     @routes.get(
         "/v1/leads/{lead}/history",
@@ -112,7 +119,7 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         operation_id="get_lead_history",
         responses={**problems(404), **ERASED},
     )
-    async def history(
+    async def get_history(
         lead: Reference, limit: Limit = 100, cursor: CursorText = None, caller: Caller = require("leads:read")
     ) -> Page[EntryAnswer]:
         """Each entry into a stage, in the order in which it was said, with its cause, version and the decision that led to it.
@@ -121,28 +128,30 @@ def router(database: Database, definitions: Definitions) -> APIRouter:
         is as reported and may be earlier than that of the entry before. Notes need `personal:read`.
         """
         after = decode_single_cursor(cursor, int) or 0
-        found = await view_history(database, named(lead), after, limit + 1, with_notes="personal:read" in caller.scopes)
+        found = await view_history(
+            database, require_reference(lead), after, limit + 1, with_notes="personal:read" in caller.scopes
+        )
         if found is None:
             raise not_found("lead")
         if found[0].erased:
-            raise gone()
+            raise lead_erased()
         rows, next_cursor = make_page(found[1], limit, lambda row: int(row["sequence"]))
-        return Page(items=[entry_answer(row) for row in rows], next_cursor=next_cursor)
+        return Page(items=[build_entry_answer(row) for row in rows], next_cursor=next_cursor)
 
     return routes
 
 
-async def _view(database: Database, definitions: Definitions, lead: str, at: datetime | None) -> LeadView:
+async def _view(database: Database, definitions: DefinitionVersionCache, lead: str, at: datetime | None) -> LeadView:
     """The lead as it is, or as it was. Raises Problem 404, 410, 422."""
     now = utc_now()
     if at is None:
-        view = await view_lead(database, named(lead), await definitions.in_force(), now)
+        view = await view_lead(database, require_reference(lead), await definitions.in_force(), now)
     elif at > now:
         raise parameter_error("at", "must not be in the future")
     else:
-        view = await view_past(database, named(lead), definitions, at)
+        view = await view_lead_at(database, require_reference(lead), definitions, at)
     if view is None:
         raise not_found("lead")
     if view.lead.erased:
-        raise gone()
+        raise lead_erased()
     return view

@@ -20,8 +20,8 @@ from accord.contracts.values import Day, DecimalText, Department, Money, StageKi
 from accord.http.problems import ProblemDocument
 from qualification.lifecycle.api.references import DESCRIPTION, REFERENCE_CHARS_MAX, parse_reference
 from qualification.lifecycle.domain.facts import Fields
-from qualification.lifecycle.service.decide import Proposal, Taken
-from qualification.lifecycle.service.view import LeadView, Row
+from qualification.lifecycle.service.decisions import DecisionResult, Proposal
+from qualification.lifecycle.service.views import LeadView, ListedLead
 
 NOTE_CHARS_MAX = 2000
 ROWS_MAX = 1000
@@ -155,7 +155,7 @@ class GateAnswer(BaseModel):
 
     stage: str
     holds: bool
-    held_back: str | None = Field(
+    blocked_reason: str | None = Field(
         default=None,
         description="In words, what keeps the lead from passing whatever the criteria say: its stage, a cool-down.",
     )
@@ -247,7 +247,7 @@ class RefusedRow(BaseModel):
     problem: ProblemDocument
 
 
-class TakenRow(DecisionAnswer):
+class AcceptedRow(DecisionAnswer):
     """A row that was taken."""
 
     status: Literal[201]
@@ -256,18 +256,18 @@ class TakenRow(DecisionAnswer):
 class BatchAnswer(BaseModel):
     """The answers, in the order of the rows."""
 
-    results: list[TakenRow | RefusedRow]
+    results: list[AcceptedRow | RefusedRow]
 
 
-def decision_answer(taken: Taken) -> dict[str, object]:
+def build_decision_answer(result: DecisionResult) -> dict[str, object]:
     """The members of a DecisionAnswer, ready for JSON."""
-    entered, lead = taken.entered, taken.lead
+    entered, lead = result.entered, result.lead
     return {
         "lead_id": str(lead.lead_id),
-        "merged_lead_id": None if taken.asked == lead.lead_id else str(taken.asked),
-        "decision_id": str(taken.decided.decision_id),
-        "decision": taken.decided.decision,
-        "reason": taken.decided.reason,
+        "merged_lead_id": None if result.requested_lead_id == lead.lead_id else str(result.requested_lead_id),
+        "decision_id": str(result.decision.decision_id),
+        "decision": result.decision.decision,
+        "reason": result.decision.reason,
         "stage": entered.stage,
         "from": entered.from_stage,
         "stage_now": lead.stage,
@@ -275,11 +275,11 @@ def decision_answer(taken: Taken) -> dict[str, object]:
         "occurred_at": entered.occurred_at,
         "recorded_at": entered.recorded_at,
         "definition_version": entered.definition_version,
-        "allowed_decisions": taken.allowed,
+        "allowed_decisions": result.allowed,
     }
 
 
-def lead_answer(view: LeadView) -> LeadAnswer:
+def build_lead_answer(view: LeadView) -> LeadAnswer:
     """What is answered about a lead."""
     lead, scores = view.lead, view.scores
     if lead.profile is None:
@@ -303,7 +303,7 @@ def lead_answer(view: LeadView) -> LeadAnswer:
             GateAnswer(
                 stage=gate.stage,
                 holds=gate.holds,
-                held_back=gate.held_back,
+                blocked_reason=gate.blocked_reason,
                 why=[
                     WhyLeaf(
                         path=leaf.path,
@@ -320,18 +320,19 @@ def lead_answer(view: LeadView) -> LeadAnswer:
             for gate in view.gates
         ],
         score=[
-            ScoreAnswer(rule=line.rule, score=line.score, points=line.points, reason=line.reason) for line in view.lines
+            ScoreAnswer(rule=line.rule, score=line.score, points=line.points, reason=line.reason)
+            for line in view.score_lines
         ],
         as_of=view.at,
     )
 
 
-def lead_row(row: Row) -> LeadRow:
+def build_lead_row(row: ListedLead) -> LeadRow:
     """A lead of a list."""
     return LeadRow.model_validate(row, from_attributes=True)
 
 
-def entry_answer(row: Mapping[str, Any]) -> EntryAnswer:
+def build_entry_answer(row: Mapping[str, Any]) -> EntryAnswer:
     """One entry of a lead's history, from its stored row."""
     fields = row["fields"]
     return EntryAnswer(

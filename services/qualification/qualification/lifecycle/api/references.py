@@ -48,7 +48,7 @@ ERASED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def named(reference: str) -> UUID | str:
+def require_reference(reference: str) -> UUID | str:
     """The lead's id or the digest of its external id. Raises Problem 422."""
     found = parse_reference(reference)
     if found is None:
@@ -59,17 +59,17 @@ def named(reference: str) -> UUID | str:
     return found
 
 
-def gone() -> Problem:
+def lead_erased() -> Problem:
     """410 for a lead that was erased."""
     return Problem(410, "gone", "The lead was erased", "The person was erased; only counts are kept.")
 
 
-def etag_of(revision: int) -> str:
+def format_etag(revision: int) -> str:
     """The ETag of a lead."""
     return f'"{revision}"'
 
 
-def revision_of(if_match: str | None) -> int | None:
+def parse_if_match(if_match: str | None) -> int | None:
     """The revision that the lead must still be at; None if it does not matter. Raises Problem 400."""
     if if_match is None or if_match.strip() == "*":
         return None

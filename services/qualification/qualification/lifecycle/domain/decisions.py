@@ -1,11 +1,11 @@
-"""A person's or the CRM's decision about a lead: where it leads, and why one is refused. Moves nothing; see progress.py."""
+"""A person's or the CRM's decision about a lead: where it leads, and why one is refused. Changes nothing."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
 from qualification.definition.domain.rules import Rules, StageRule
-from qualification.lifecycle.domain.facts import Decided
+from qualification.lifecycle.domain.facts import Decision
 from qualification.lifecycle.domain.lead import Deal, Lead
 
 FUTURE_S_MAX = 300
@@ -26,7 +26,7 @@ class NotAllowed(Refused):
     """The lead's stage does not allow this decision."""
 
 
-class Unfit(Refused):
+class InvalidDecision(Refused):
     """The decision is not as agreed. `errors` are pairs of a JSON pointer into the request and what is wrong there."""
 
     def __init__(self, errors: tuple[tuple[str, str], ...], stage: str | None, allowed: tuple[str, ...]) -> None:
@@ -34,11 +34,11 @@ class Unfit(Refused):
         self.errors = errors
 
 
-class Unknown(Refused):
-    """The lead has not entered, or not been heard of here yet."""
+class LeadNotFound(Refused):
+    """No such lead has entered, or arrived here yet."""
 
 
-class Changed(Refused):
+class LeadModified(Refused):
     """The lead is no longer as the caller believes it to be. `revision` is the present one."""
 
     def __init__(self, revision: int, stage: str | None, allowed: tuple[str, ...]) -> None:
@@ -46,7 +46,7 @@ class Changed(Refused):
         self.revision = revision
 
 
-class Redefined(Refused):
+class DefinitionChanged(Refused):
     """Another version of the definition is in force than the caller believes. `version` is the present one."""
 
     def __init__(self, version: int | None, stage: str | None, allowed: tuple[str, ...]) -> None:
@@ -54,7 +54,7 @@ class Redefined(Refused):
         self.version = version
 
 
-class Gone(Refused):
+class LeadWasErased(Refused):
     """The lead was erased."""
 
 
@@ -62,35 +62,35 @@ def allowed_decisions(lead: Lead, rules: Rules | None) -> tuple[str, ...]:
     """What may be decided about the lead now, in alphabetical order."""
     if rules is None or lead.erased:
         return ()
-    return tuple(sorted(rules.open_to(lead.stage)))
+    return tuple(sorted(rules.decisions_in(lead.stage)))
 
 
-def refuse_unknown(lead: Lead | None, rules: Rules | None) -> None:
-    """Raise Gone, Unknown or NotAllowed for a lead about which nothing can be decided."""
+def require_decidable(lead: Lead | None, rules: Rules | None) -> None:
+    """Raise LeadWasErased, LeadNotFound or NotAllowed for a lead about which nothing can be decided."""
     if lead is not None and lead.erased:
-        raise Gone("the lead was erased")
+        raise LeadWasErased("the lead was erased")
     if lead is None or lead.profile is None:
-        raise Unknown("no such lead has entered")
-    if rules is None or lead.entered_under is None:
+        raise LeadNotFound("no such lead has entered")
+    if rules is None or lead.entry_version is None:
         raise NotAllowed("the lead has no stage, since no definition has been in force", None, ())
 
 
-def decision_target(stage: str | None, deal: Deal, event: Decided, rules: Rules, now: datetime) -> StageRule:
+def resolve_target(stage: str | None, deal: Deal, event: Decision, rules: Rules, now: datetime) -> StageRule:
     """The stage that a decision leads to from `stage`, under these rules. Raises Refused."""
-    allowed = tuple(sorted(rules.open_to(stage)))
-    target = rules.open_to(stage).get(event.decision)
+    allowed = tuple(sorted(rules.decisions_in(stage)))
+    target = rules.decisions_in(stage).get(event.decision)
     if target is None and event.decision in rules.decisions:
         raise NotAllowed(f"{event.decision} is not allowed in {stage}", stage, allowed)
     if target is None:
         known = ", ".join(sorted(rules.decisions))
-        raise Unfit((("/decision", f"not a decision of the definition in force: {known}"),), stage, allowed)
-    errors = _unfit(event, target, now) + _other_currency(event, deal, rules)
+        raise InvalidDecision((("/decision", f"not a decision of the definition in force: {known}"),), stage, allowed)
+    errors = _field_errors(event, target, now) + _currency_errors(event, deal, rules)
     if errors:
-        raise Unfit(errors, stage, allowed)
+        raise InvalidDecision(errors, stage, allowed)
     return target
 
 
-def _other_currency(event: Decided, deal: Deal, rules: Rules) -> tuple[tuple[str, str], ...]:
+def _currency_errors(event: Decision, deal: Deal, rules: Rules) -> tuple[tuple[str, str], ...]:
     """Amounts of two currencies cannot be compared or added: that of the definition counts, else that of the lead's earlier amount."""
     agreed = rules.currency or (deal.amount.currency if deal.amount else None)
     given = event.fields.amount
@@ -100,7 +100,7 @@ def _other_currency(event: Decided, deal: Deal, rules: Rules) -> tuple[tuple[str
     return (("/fields/amount/currency", f"must be {agreed}, the currency {whose}"),)
 
 
-def _unfit(event: Decided, target: StageRule, now: datetime) -> tuple[tuple[str, str], ...]:
+def _field_errors(event: Decision, target: StageRule, now: datetime) -> tuple[tuple[str, str], ...]:
     errors = []
     if event.occurred_at > now + timedelta(seconds=FUTURE_S_MAX):
         errors.append(("/occurred_at", f"more than {FUTURE_S_MAX} s in the future"))

@@ -1,7 +1,7 @@
-"""What a lead's log is made of: each fact with its place in the lead's life. It says what happened, never what follows.
+"""The facts of a lead's log, each with its position. They say what happened, never what follows.
 
-The order of a log is that of places: the moment, then the rank of the kind, then a tie-breaker that grows with recording. Time
-itself comes first in its moment (rank TIME), so that what it brings about is done before anything that is told of that moment.
+A log is ordered by position: the moment, then the rank of the kind, then a tie-breaker that grows with recording. Time
+itself comes first in its moment (rank TIME), so that its effects come before any other fact of that moment.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class LogPosition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ProfileChanged:
-    """The whole public profile as intake told it. `at` is the moment it counts from: never before the lead's capture."""
+    """The whole public profile as intake published it. `at` is the moment it counts from: never before the lead's capture."""
 
     at: datetime
     sequence: int
     state: LeadState
 
     @property
-    def place(self) -> LogPosition:
+    def position(self) -> LogPosition:
         return LogPosition(self.at, PROFILE, UUID(int=self.sequence))
 
 
@@ -54,7 +54,7 @@ class ActivityOccurred:
     by: Party
 
     @property
-    def place(self) -> LogPosition:
+    def position(self) -> LogPosition:
         return LogPosition(self.at, ACTIVITY, self.activity_id)
 
 
@@ -82,8 +82,8 @@ NO_FIELDS = Fields()
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
-    """A person or the CRM decided. `occurred_at` is in UTC."""
+class Decision:
+    """A decision of a person or the CRM. `occurred_at` is in UTC."""
 
     decision_id: UUID
     decision: str
@@ -96,34 +96,34 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class DecisionAccepted:
-    """A decision that was accepted, and where it led under the version by which it was judged. It stands whatever else is heard."""
+    """A decision that was accepted, and where it led under the version of that moment. Later facts do not change it."""
 
     at: datetime
-    decided: Decided
+    decision: Decision
     stage: str
     version: int
 
     @property
-    def place(self) -> LogPosition:
-        return LogPosition(self.at, DECISION, self.decided.decision_id)
+    def position(self) -> LogPosition:
+        return LogPosition(self.at, DECISION, self.decision.decision_id)
 
 
 @dataclass(frozen=True, slots=True)
 class OwnerAssigned:
-    """The lead was given to somebody, or to nobody. Rules choose by the state of all leads, so a fold takes it as it was."""
+    """The lead was given to somebody, or to nobody. Rules choose by the state of all leads, so a replay takes it as it was."""
 
     at: datetime
     assignment_id: UUID
     owner: str | None
 
     @property
-    def place(self) -> LogPosition:
+    def position(self) -> LogPosition:
         return LogPosition(self.at, ASSIGNMENT, self.assignment_id)
 
 
 @dataclass(frozen=True, slots=True)
 class MergeApplied:
-    """Another lead turned out to be this one: its life until then ends here, and what it does from then on is this lead's."""
+    """Another lead turned out to be this one: what it does from here on belongs to this lead."""
 
     at: datetime
     merge_id: UUID
@@ -132,19 +132,19 @@ class MergeApplied:
     state: LeadState
 
     @property
-    def place(self) -> LogPosition:
+    def position(self) -> LogPosition:
         return LogPosition(self.at, MERGE, self.merge_id)
 
 
 @dataclass(frozen=True, slots=True)
 class VersionApplied:
-    """From here on the lead is judged by this version of the definition."""
+    """From here on the lead is evaluated by this version of the definition."""
 
     at: datetime
     version: int
 
     @property
-    def place(self) -> LogPosition:
+    def position(self) -> LogPosition:
         return LogPosition(self.at, VERSION, UUID(int=self.version))
 
 

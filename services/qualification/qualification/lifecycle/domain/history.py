@@ -1,7 +1,7 @@
-"""A lead is the fold of its own log: from its facts, in the order of their places, everything follows that is true of it.
+"""A lead is the fold of its own log: its state follows from its facts in the order of their positions.
 
-`fold` is pure and starts from nothing. A fact that is heard late is put into its place and the lead is folded anew; `corrections`
-says what of that differs from what was said before, so that whoever follows the corrections has the same history.
+`fold` is pure and starts from nothing. A late fact is inserted at its position and the lead is replayed; `derive_corrections` makes
+events of what differs from what was published before, so that a consumer that applies them has the same history.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from accord.contracts.values import Attributes, AttributeValue
 from qualification.lifecycle.domain.facts import (
     DECISION,
     ActivityOccurred,
-    Decided,
+    Decision,
     DecisionAccepted,
     Fact,
     LogPosition,
@@ -31,7 +31,7 @@ from qualification.lifecycle.domain.facts import (
 from qualification.lifecycle.domain.lead import Lead
 from qualification.lifecycle.domain.state_machine import LeadStateMachine, Versions
 
-_FOLDED_AT = datetime(1970, 1, 1, tzinfo=UTC)
+_REPLAY_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 """`recorded_at` of entries as a fold makes them; what is published of them gets the unit of work's."""
 
 
@@ -39,21 +39,21 @@ _FOLDED_AT = datetime(1970, 1, 1, tzinfo=UTC)
 class Log:
     """One lead's own facts, in any order, and the version of the definition under which it entered, None if it has not.
 
-    `undone`: the merges that were taken back, which are among the facts no more. A merged lead keeps its log. An erased one has none.
+    `reverted_merges` are no longer among the facts. A merged lead keeps its log. An erased one has none.
     """
 
     lead_id: UUID
-    entered_under: int | None = None
+    entry_version: int | None = None
     facts: tuple[Fact, ...] = ()
-    undone: frozenset[UUID] = frozenset()
+    reverted_merges: frozenset[UUID] = frozenset()
 
-    def with_one(self, fact: Fact) -> Log:
+    def with_fact(self, fact: Fact) -> Log:
         return replace(self, facts=(*self.facts, fact))
 
     def without_merge(self, merge_id: UUID) -> Log:
-        """The log after a merge was taken back."""
+        """The log after a merge was reverted."""
         facts = tuple(fact for fact in self.facts if not (isinstance(fact, MergeApplied) and fact.merge_id == merge_id))
-        return replace(self, facts=facts, undone=self.undone | {merge_id})
+        return replace(self, facts=facts, reverted_merges=self.reverted_merges | {merge_id})
 
 
 Logs = Mapping[UUID, Log]
@@ -62,27 +62,27 @@ Logs = Mapping[UUID, Log]
 
 @dataclass(frozen=True, slots=True)
 class ProposedDecision:
-    """A decision that somebody proposes, at its place: it stands if the stage of that moment allows it."""
+    """A decision that somebody proposes, at its position: it is accepted if the stage of that moment allows it."""
 
     at: datetime
-    decided: Decided
+    decision: Decision
 
     @property
-    def place(self) -> LogPosition:
-        return LogPosition(self.at, DECISION, self.decided.decision_id)
+    def position(self) -> LogPosition:
+        return LogPosition(self.at, DECISION, self.decision.decision_id)
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """The lead as its log makes it, its stage entries in order, and, of a decision that was tried, where it led."""
+    """The lead as its log makes it, its stage entries in order, and, of a proposed decision, where it led."""
 
     lead: Lead
     entries: tuple[LeadStageChanged, ...]
-    stood: DecisionAccepted | None = None
-    decided: LeadDecided | None = None
+    accepted: DecisionAccepted | None = None
+    decision_event: LeadDecided | None = None
 
 
-def family(lead_id: UUID, logs: Logs) -> tuple[UUID, ...]:
+def merge_group(lead_id: UUID, logs: Logs) -> tuple[UUID, ...]:
     """The lead and all that were merged into it, whose logs a fold of it needs; those not in `logs` are among them."""
     found = [lead_id]
     for member in found:
@@ -93,8 +93,8 @@ def family(lead_id: UUID, logs: Logs) -> tuple[UUID, ...]:
     return tuple(found)
 
 
-def living_at(lead_id: UUID, logs: Logs, at: datetime) -> UUID:
-    """The lead that this one lived as at a moment: itself, or the one that it had been merged into by then."""
+def survivor_at(lead_id: UUID, logs: Logs, at: datetime) -> UUID:
+    """The lead that this one was part of at a moment: itself, or the one that it had been merged into by then."""
     into = {
         fact.merged_lead_id: (log.lead_id, fact.at)
         for log in logs.values()
@@ -108,8 +108,8 @@ def living_at(lead_id: UUID, logs: Logs, at: datetime) -> UUID:
     return lead_id
 
 
-def stream(lead_id: UUID, logs: Logs, seen: frozenset[UUID] = frozenset()) -> list[Fact]:
-    """What a lead's life is made of, in order: its own facts, and what the leads did that were merged into it, since their merge."""
+def ordered_facts(lead_id: UUID, logs: Logs, seen: frozenset[UUID] = frozenset()) -> list[Fact]:
+    """The facts of a lead in order: its own, and the activities of leads that were merged into it, since their merge."""
     log = logs.get(lead_id)
     if log is None:
         return []
@@ -117,10 +117,10 @@ def stream(lead_id: UUID, logs: Logs, seen: frozenset[UUID] = frozenset()) -> li
     facts = list(log.facts)
     for fact in log.facts:
         if isinstance(fact, MergeApplied) and fact.merged_lead_id not in seen:
-            place = fact.place
-            theirs = stream(fact.merged_lead_id, logs, seen)
-            facts += [done for done in theirs if isinstance(done, ActivityOccurred) and done.place > place]
-    facts.sort(key=_place)
+            place = fact.position
+            theirs = ordered_facts(fact.merged_lead_id, logs, seen)
+            facts += [done for done in theirs if isinstance(done, ActivityOccurred) and done.position > place]
+    facts.sort(key=_position)
     return _with_effective_profiles(facts)
 
 
@@ -131,81 +131,80 @@ def fold(
     *,
     until: datetime | None = None,
     before: LogPosition | None = None,
-    tried: ProposedDecision | None = None,
-    now: datetime = _FOLDED_AT,
+    proposed: ProposedDecision | None = None,
+    now: datetime = _REPLAY_TIME,
     seen: frozenset[UUID] = frozenset(),
 ) -> ReplayResult:
     """The lead from zero, with what time alone brought about until `until`.
 
-    `before` leaves out facts from that place on. A decision that is `tried` is judged at its place, by the version and the stage of
+    `before` leaves out facts from that position on. A `proposed` decision is judged at its position, by the version and the stage of
     then; raises decisions.Refused.
     """
     log = logs.get(lead_id) or Log(lead_id)
-    rules = None if log.entered_under is None else versions[log.entered_under]
-    way = LeadStateMachine(Lead(lead_id), rules, versions, now, quiet=True)
+    rules = None if log.entry_version is None else versions[log.entry_version]
+    machine = LeadStateMachine(Lead(lead_id), rules, versions, now, replaying=True)
     facts: list[Fact | ProposedDecision] = [
-        fact for fact in stream(lead_id, logs, seen) if before is None or fact.place < before
+        fact for fact in ordered_facts(lead_id, logs, seen) if before is None or fact.position < before
     ]
-    if tried is not None:
-        facts.append(tried)
-        facts.sort(key=_place)
-    stood: DecisionAccepted | None = None
+    if proposed is not None:
+        facts.append(proposed)
+        facts.sort(key=_position)
+    accepted: DecisionAccepted | None = None
     for fact in facts:
         if isinstance(fact, ProposedDecision):
-            way.pass_time(fact.at)
-            target = way.allowed_target(fact.decided)
-            stood = DecisionAccepted(fact.at, fact.decided, target.key, way.rules.version)
-            way.apply(stood)
+            machine.advance_time(fact.at)
+            target = machine.allowed_target(fact.decision)
+            accepted = DecisionAccepted(fact.at, fact.decision, target.key, machine.rules.version)
+            machine.apply(accepted)
         elif isinstance(fact, MergeApplied) and fact.merged_lead_id not in seen:
             within = seen | {lead_id}
-            other = fold(fact.merged_lead_id, logs, versions, until=fact.at, before=fact.place, seen=within)
-            way.apply(fact, other.lead)
+            other = fold(fact.merged_lead_id, logs, versions, until=fact.at, before=fact.position, seen=within)
+            machine.apply(fact, other.lead)
         else:
-            way.apply(fact)
+            machine.apply(fact)
     if until is not None:
-        way.pass_time(until)
-    entries = tuple(event for event in way.said if isinstance(event, LeadStageChanged))
-    decided = next((event for event in way.said if isinstance(event, LeadDecided) and _is_of(event, stood)), None)
-    lead = way.outcome().lead
-    if lead is None:
-        raise AssertionError("a way has a lead")
-    return ReplayResult(lead, entries, stood, decided)
+        machine.advance_time(until)
+    entries = tuple(event for event in machine.events if isinstance(event, LeadStageChanged))
+    decision_event = next(
+        (event for event in machine.events if isinstance(event, LeadDecided) and _is_of(event, accepted)), None
+    )
+    return ReplayResult(machine.build_lead(), entries, accepted, decision_event)
 
 
-def _is_of(event: LeadDecided, stood: DecisionAccepted | None) -> bool:
-    return stood is not None and event.decision_id == stood.decided.decision_id
+def _is_of(event: LeadDecided, accepted: DecisionAccepted | None) -> bool:
+    return accepted is not None and event.decision_id == accepted.decision.decision_id
 
 
-def _place(fact: Fact | ProposedDecision) -> LogPosition:
-    return fact.place
+def _position(fact: Fact | ProposedDecision) -> LogPosition:
+    return fact.position
 
 
-# --- Profiles that come late ---
+# --- Late profiles ---
 
 _ATTRIBUTE = "attributes."
 _WHOLE = ("account_id", "campaign", "external_keys", "verdict", "policy_version", "quality_score")
 
 
 def _with_effective_profiles(facts: list[Fact]) -> list[Fact]:
-    """The same facts, each profile as it stood at its place.
+    """The same facts, each profile as it was at its position.
 
-    Intake tells each profile whole, as it was when it was told. One that is told late for an earlier moment therefore holds what
-    later submissions had brought; what it says of its own moment is where it differs from the profile told before it. So each field
-    has the value told last among those whose moment has come.
+    Intake publishes each profile whole, as it was then. One that is published late for an earlier moment therefore holds values of
+    later submissions; what belongs to its own moment is where it differs from the profile published before it. So each field has the
+    value published last among those whose moment has come.
     """
-    told = [fact for fact in facts if isinstance(fact, ProfileChanged | MergeApplied)]
-    sequences = [fact.sequence for fact in told]
+    profiles = [fact for fact in facts if isinstance(fact, ProfileChanged | MergeApplied)]
+    sequences = [fact.sequence for fact in profiles]
     if sequences == sorted(sequences):
         return facts
     changes: dict[int, dict[str, object]] = {}
     before: dict[str, object] = {}
-    for fact in sorted(told, key=lambda fact: fact.sequence):
+    for fact in sorted(profiles, key=lambda fact: fact.sequence):
         values = _values(fact.state)
         changes[fact.sequence] = {
             name: values.get(name) for name in values.keys() | before.keys() if values.get(name) != before.get(name)
         }
         before = values
-    latest = max(told, key=lambda fact: fact.sequence).state
+    latest = max(profiles, key=lambda fact: fact.sequence).state
     present: dict[str, tuple[int, object]] = {}
     found: list[Fact] = []
     for each in facts:
@@ -215,7 +214,7 @@ def _with_effective_profiles(facts: list[Fact]) -> list[Fact]:
         for name, value in changes[each.sequence].items():
             if name not in present or present[name][0] < each.sequence:
                 present[name] = (each.sequence, value)
-        state = _state(latest, {name: value for name, (_, value) in present.items()})
+        state = _build_state(latest, {name: value for name, (_, value) in present.items()})
         found.append(replace(each, state=state))
     return found
 
@@ -225,7 +224,7 @@ def _values(state: LeadState) -> dict[str, object]:
     return values | {name: getattr(state, name) for name in _WHOLE}
 
 
-def _state(like: LeadState, values: Mapping[str, object]) -> LeadState:
+def _build_state(like: LeadState, values: Mapping[str, object]) -> LeadState:
     attributes: Attributes = {
         name.removeprefix(_ATTRIBUTE): cast("AttributeValue", value)
         for name, value in values.items()
@@ -236,126 +235,128 @@ def _state(like: LeadState, values: Mapping[str, object]) -> LeadState:
     return LeadState(**named, attributes=attributes)
 
 
-# --- What was said, and what is to be corrected ---
+# --- Corrections ---
 
 
-def standing(said: Iterable[LeadStageChanged]) -> list[LeadStageChanged]:
-    """The entries that stand of all that was said, in order. `said` is in the order of its sequence.
+def effective_entries(said: Iterable[LeadStageChanged]) -> list[LeadStageChanged]:
+    """The entries that are in effect of all that were published, in order.
 
     This is all that a consumer has to do to follow corrections: an entry that is withdrawn goes, one that replaces another takes its
     place, one that `follows` another is put after it, and any other comes last.
     """
-    return followed([], said)
+    return apply_corrections([], said)
 
 
-def followed(chain: Sequence[LeadStageChanged], said: Iterable[LeadStageChanged]) -> list[LeadStageChanged]:
-    """The entries that stand after more was said."""
-    chain = list(chain)
+def apply_corrections(entries: Sequence[LeadStageChanged], said: Iterable[LeadStageChanged]) -> list[LeadStageChanged]:
+    """The entries that are in effect after these events, which are in the order of their sequence."""
+    entries = list(entries)
     for event in said:
         if event.replaces is not None:
-            place = _place_of(chain, event.replaces)
-            chain[place : place + 1] = [] if event.withdrawn else [event]
+            place = _index_of(entries, event.replaces)
+            entries[place : place + 1] = [] if event.withdrawn else [event]
         elif event.follows is not None:
-            chain.insert(_place_of(chain, event.follows) + 1 if event.follows else 0, event)
+            entries.insert(_index_of(entries, event.follows) + 1 if event.follows else 0, event)
         else:
-            chain.append(event)
-    return chain
+            entries.append(event)
+    return entries
 
 
-def _place_of(chain: Sequence[LeadStageChanged], sequence: int) -> int:
-    return next(place for place, entry in enumerate(chain) if entry.sequence == sequence)
+def _index_of(entries: Sequence[LeadStageChanged], sequence: int) -> int:
+    return next(place for place, entry in enumerate(entries) if entry.sequence == sequence)
 
 
-def corrections(
-    before: Lead, folded: ReplayResult, stands: Sequence[LeadStageChanged], now: datetime
+def derive_corrections(
+    before: Lead, replayed: ReplayResult, current: Sequence[LeadStageChanged], now: datetime
 ) -> tuple[Lead, tuple[LeadEvent, ...]]:
-    """The lead as folded, and what there is to say of the difference to what stands: first the decision that was heard, then entries
-    that no longer stand, then those that do, in their order; scores and deal only as they are now."""
-    made, saying = folded.lead, _Saying(before.sequence, now, folded.lead.stage)
-    if folded.decided is not None:
-        saying.say(folded.decided, correction=_is_in_the_past(folded, stands))
+    """The replayed lead, and the events of the difference to the current entries: first the decision, then withdrawn entries, then the
+    others in their order; scores and deal only as they are now."""
+    made, builder = replayed.lead, _CorrectionBuilder(before.sequence, now, replayed.lead.stage)
+    if replayed.decision_event is not None:
+        builder.emit(replayed.decision_event, correction=_is_backdated(replayed, current))
     if made.scores is not None and made.scores != before.scores:
-        saying.say(_scored(made))
-    saying.entries(stands, folded.entries)
+        builder.emit(_scored_event(made))
+    builder.entries(current, replayed.entries)
     if made.stage and (made.deal.amount, made.deal.expected_close) != (before.deal.amount, before.deal.expected_close):
-        saying.say(_deal(made))
+        builder.emit(_opportunity_event(made))
     lead = replace(
         made,
-        sequence=saying.sequence,
+        sequence=builder.sequence,
         revision=before.revision,
         merged_into=before.merged_into,
         erased=before.erased,
         owner=made.owner if made.owner is not None else before.owner,
         definition_version=made.definition_version or before.definition_version,
     )
-    return lead, tuple(saying.said)
+    return lead, tuple(builder.events)
 
 
-def _is_in_the_past(folded: ReplayResult, stands: Sequence[LeadStageChanged]) -> bool:
-    """Whether the decision that was tried led somewhere before entries that stand already."""
-    pairs = _matched(stands, folded.entries)
-    decided = folded.decided.decision_id if folded.decided else None
-    place = next((number for number, entry in enumerate(folded.entries) if entry.decision_id == decided), len(pairs))
+def _is_backdated(replayed: ReplayResult, current: Sequence[LeadStageChanged]) -> bool:
+    """Whether the proposed decision led somewhere before entries that are in effect already."""
+    pairs = _match_entries(current, replayed.entries)
+    decision_id = replayed.decision_event.decision_id if replayed.decision_event else None
+    place = next(
+        (number for number, entry in enumerate(replayed.entries) if entry.decision_id == decision_id), len(pairs)
+    )
     return any(match is not None for number, match in pairs.items() if number > place)
 
 
-class _Saying:
-    """Numbers what is said of one lead. Lives for one `corrections`."""
+class _CorrectionBuilder:
+    """Numbers the events of one lead. Lives for one `derive_corrections`."""
 
     def __init__(self, sequence: int, now: datetime, present_stage: str | None) -> None:
         self.sequence = sequence
-        self._corrects: dict[str, object] = {"correction": True, "present_stage": present_stage}
-        self.said: list[LeadEvent] = []
+        self._correction_fields: dict[str, object] = {"correction": True, "present_stage": present_stage}
+        self.events: list[LeadEvent] = []
         self._now = now
 
-    def say(self, event: LeadEvent, **changes: object) -> int:
-        """Say it under the next sequence, which is the answer."""
+    def emit(self, event: LeadEvent, **changes: object) -> int:
+        """Emit an event under the next sequence, which is returned."""
         self.sequence += 1
         numbered = {**changes, "sequence": self.sequence, "recorded_at": self._now}
-        self.said.append(replace_fields(event, **numbered))
+        self.events.append(replace_fields(event, **numbered))
         return self.sequence
 
-    def entries(self, stands: Sequence[LeadStageChanged], made: Sequence[LeadStageChanged]) -> None:
-        """What turns the entries that stand into those that were made."""
-        pairs = _matched(stands, made)
+    def entries(self, current: Sequence[LeadStageChanged], made: Sequence[LeadStageChanged]) -> None:
+        """Emit what turns the current entries into the replayed ones."""
+        pairs = _match_entries(current, made)
         kept = {number for number in pairs.values() if number is not None}
-        for number, entry in enumerate(stands):
+        for number, entry in enumerate(current):
             if number not in kept:
-                self.say(entry, **self._corrects, withdrawn=True, replaces=entry.sequence, follows=None)
+                self.emit(entry, **self._correction_fields, withdrawn=True, replaces=entry.sequence, follows=None)
         left, previous = len(kept), 0
         for number, entry in enumerate(made):
             match = pairs[number]
             if match is None:
-                corrects = {**self._corrects, "follows": previous} if left else {}
-                previous = self.say(entry, **corrects)
+                correction_fields = {**self._correction_fields, "follows": previous} if left else {}
+                previous = self.emit(entry, **correction_fields)
                 continue
             left -= 1
-            previous = stands[match].sequence
-            if _content(stands[match]) != _content(entry):
-                previous = self.say(entry, **self._corrects, replaces=previous)
+            previous = current[match].sequence
+            if _content(current[match]) != _content(entry):
+                previous = self.emit(entry, **self._correction_fields, replaces=previous)
 
 
-def _scored(lead: Lead) -> LeadScored:
-    if lead.scores is None or lead.clock is None or lead.ruled_by is None:
+def _scored_event(lead: Lead) -> LeadScored:
+    if lead.scores is None or lead.position is None or lead.applied_version is None:
         raise AssertionError("a lead with scores has entered")
     return LeadScored(
         lead_id=lead.lead_id,
         sequence=1,
-        occurred_at=lead.clock.at,
-        recorded_at=_FOLDED_AT,
-        definition_version=lead.ruled_by,
+        occurred_at=lead.position.at,
+        recorded_at=_REPLAY_TIME,
+        definition_version=lead.applied_version,
         fit=lead.scores.fit,
         engagement=lead.scores.engagement,
         grade=lead.scores.grade,
     )
 
 
-def _deal(lead: Lead) -> OpportunityUpdated:
+def _opportunity_event(lead: Lead) -> OpportunityUpdated:
     return OpportunityUpdated(
         lead_id=lead.lead_id,
         sequence=1,
-        occurred_at=lead.clock.at if lead.clock else _FOLDED_AT,
-        recorded_at=_FOLDED_AT,
+        occurred_at=lead.position.at if lead.position else _REPLAY_TIME,
+        recorded_at=_REPLAY_TIME,
         stage=lead.stage or "",
         amount=lead.deal.amount,
         expected_close=lead.deal.expected_close,
@@ -382,7 +383,7 @@ def _content(entry: LeadStageChanged) -> tuple[object, ...]:
     )
 
 
-def _matched(old: Sequence[LeadStageChanged], new: Sequence[LeadStageChanged]) -> dict[int, int | None]:
+def _match_entries(old: Sequence[LeadStageChanged], new: Sequence[LeadStageChanged]) -> dict[int, int | None]:
     """For each new entry the old one that it is, if any: the longest run of entries that are the same ones in the same order."""
     start = 0
     while start < min(len(old), len(new)) and _identity(old[start]) == _identity(new[start]):

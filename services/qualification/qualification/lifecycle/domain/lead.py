@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple, Self
 from uuid import UUID
@@ -26,9 +26,9 @@ def microseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
-def moment_of(microseconds_: int) -> datetime:
+def from_microseconds(microseconds: int) -> datetime:
     """The moment, in UTC, of so many microseconds since the epoch."""
-    return _EPOCH + timedelta(microseconds=microseconds_)
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 Moments = tuple[int, ...]
@@ -56,36 +56,36 @@ class Activities:
     def __repr__(self) -> str:
         return f"Activities({self.by_kind})"
 
-    def of(self, kind: str) -> Moments:
+    def moments_of(self, kind: str) -> Moments:
         """The moments of one kind, ascending."""
         return self.by_kind.get(kind, ())
 
-    def until(self, kind: str, at: int) -> Moments:
+    def moments_until(self, kind: str, at: int) -> Moments:
         """Those that had happened by `at`."""
-        moments = self.of(kind)
+        moments = self.moments_of(kind)
         return moments if not moments or moments[-1] <= at else moments[: bisect_right(moments, at)]
 
     def count(self, kind: str, at: int, within: int | None = None) -> int:
         """How many had happened by `at`; with `within` microseconds, from `at - within` on, both ends included."""
-        moments = self.of(kind)
+        moments = self.moments_of(kind)
         first = 0 if within is None else bisect_left(moments, at - within)
         return bisect_right(moments, at) - first
 
-    def with_one(self, kind: str, at: int) -> Activities:
+    def with_activity(self, kind: str, at: int) -> Activities:
         """These and one more."""
-        return Activities._of({**self.by_kind, kind: _merged(self.of(kind), (at,))})
+        return Activities._from_sorted({**self.by_kind, kind: _merged(self.moments_of(kind), (at,))})
 
-    def with_all_of(self, other: Activities) -> Activities:
+    def merged_with(self, other: Activities) -> Activities:
         """These and those of another lead."""
         kinds = self.by_kind.keys() | other.by_kind.keys()
-        return Activities._of({kind: _merged(self.of(kind), other.of(kind)) for kind in kinds})
+        return Activities._from_sorted({kind: _merged(self.moments_of(kind), other.moments_of(kind)) for kind in kinds})
 
     def moments_after(self, at: int) -> Moments:
         """The distinct moments later than `at` at which anything happened, ascending."""
         return tuple(sorted({moment for times in self.by_kind.values() for moment in times if moment > at}))
 
     @classmethod
-    def _of(cls, moments: dict[str, Moments]) -> Activities:
+    def _from_sorted(cls, moments: dict[str, Moments]) -> Activities:
         made = cls.__new__(cls)
         made.by_kind = moments
         return made
@@ -102,7 +102,7 @@ NO_ACTIVITIES = Activities()
 
 @dataclass(frozen=True, slots=True)
 class Deal:
-    """What decisions have said of the sale: the latest value of each field."""
+    """What decisions have said about the sale: the latest value of each field."""
 
     amount: Money | None = None
     expected_close: date | None = None
@@ -122,12 +122,12 @@ class Scores(NamedTuple):
 
 @dataclass(frozen=True)
 class Lead:
-    """One lead's state. `profile` is None only where the lead was merged or erased before its capture was heard of.
+    """One lead's state. `profile` is None only where the lead was merged or erased before its capture arrived.
 
-    `clock` is the place of the latest fact that it was judged by, or the moment at which time alone moved it; a fact before it is
-    late. `due_at`: before it, time alone changes nothing. `entered_under` and `ruled_by` are the versions of the definition by which
-    it entered and is judged. `sequence` counts what qualification has said of this lead; `intake_sequence` is that of the newest
-    profile, which counts since `profile_at`. `noted`: activities were recorded of it before it entered.
+    `position` is that of the latest fact that it was evaluated by, or of the moment at which time alone moved it; a fact before it is
+    late. `due_at`: before it, time alone changes nothing. `entry_version` and `applied_version` are the versions of the definition by
+    which it entered and is evaluated. `sequence` counts the events that qualification has published of this lead; `intake_sequence` is
+    that of the newest profile, which counts since `profile_at`. `has_early_activities`: activities came before it entered.
     """
 
     lead_id: UUID
@@ -146,33 +146,57 @@ class Lead:
     sequence: int = 0
     revision: int = 0
     profile_at: datetime | None = None
-    clock: LogPosition | None = None
-    entered_under: int | None = None
-    ruled_by: int | None = None
+    position: LogPosition | None = None
+    entry_version: int | None = None
+    applied_version: int | None = None
     due_at: datetime | None = None
-    noted: bool = False
+    has_early_activities: bool = False
 
     @classmethod
-    def whole(cls, **members: object) -> Self:
-        """A lead of all its members, none left out and none looked at: for hot paths, a quarter of the time of the constructor."""
+    def construct(cls, **members: object) -> Self:
+        """A lead of all its members, none left out and none checked: for hot paths, a quarter of the time of the constructor."""
         made = cls.__new__(cls)
         object.__setattr__(made, "__dict__", members)
         return made
 
     @property
     def evaluated_at(self) -> datetime | None:
-        """The moment of the lead's clock."""
-        return None if self.clock is None else self.clock.at
+        """The moment of the lead's position."""
+        return None if self.position is None else self.position.at
 
-    def at_present(self, now: datetime) -> datetime:
-        """Now, or the moment of the lead's clock where that is ahead."""
-        return now if self.clock is None else max(now, self.clock.at)
+    def latest_moment(self, now: datetime) -> datetime:
+        """Now, or the moment of the lead's position where that is ahead."""
+        return now if self.position is None else max(now, self.position.at)
 
     def next_moment(self, now: datetime) -> datetime:
-        """The first moment from now on that comes after all that the lead was judged by."""
-        return now if self.clock is None or self.clock.at < now else self.clock.at + _MICROSECOND
+        """The first moment from now on that comes after all that the lead was evaluated by."""
+        return now if self.position is None or self.position.at < now else self.position.at + _MICROSECOND
 
     @property
     def visit(self) -> int | None:
         """Which entry into the present stage this is, from 1."""
         return None if self.stage is None else self.visits[self.stage]
+
+
+def as_merged(lead: Lead, survivor_id: UUID) -> Lead:
+    """What remains under the id of a lead that was merged into another: a pointer, and its history."""
+    return replace(_without_attributes(lead), merged_into=survivor_id)
+
+
+def as_erased(lead: Lead) -> Lead:
+    """What remains of an erased person: counts."""
+    return replace(_without_attributes(lead), erased=True)
+
+
+def _without_attributes(lead: Lead) -> Lead:
+    """Stage, visits and amounts stay as counts."""
+    profile = lead.profile
+    if profile is not None:
+        profile = LeadState(
+            source=profile.source,
+            captured_at=profile.captured_at,
+            verdict=profile.verdict,
+            policy_version=profile.policy_version,
+        )
+    deal = Deal(lead.deal.amount, lead.deal.expected_close)
+    return replace(lead, profile=profile, deal=deal, activities=NO_ACTIVITIES, due_at=None)

@@ -142,7 +142,7 @@ def engagement_points(rule: EngagementRule, activities: Activities, at: int) -> 
     if happened is None:
         return 0.0
     if happened[-1] > at:
-        happened = activities.until(rule.activity, at)
+        happened = activities.moments_until(rule.activity, at)
     half_life_us, cap = rule.half_life_us, rule.cap
     if half_life_us is None:
         points = rule.points * len(happened)

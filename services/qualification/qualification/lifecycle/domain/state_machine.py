@@ -1,13 +1,12 @@
-"""One lead on its way: the step that every fact of its log takes, whether it is heard now or folded anew. Lives for one call.
+"""The state machine of one lead: every fact of its log is applied here, whether it is new or replayed. Lives for one call.
 
-It moves one lead through facts in the order of their places and collects what there is to say; what lies between two facts and is
+It applies facts in the order of their positions and collects the events to publish; what lies between two facts and is
 brought about by time alone is done before the later one. Nothing outside the domain uses it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from accord.contracts.base import LeadEvent
@@ -20,13 +19,12 @@ from accord.contracts.qualification_events import (
     StageCause,
 )
 from qualification.definition.domain.rules import Rules, StageRule
-from qualification.lifecycle.domain.decisions import decision_target
-from qualification.lifecycle.domain.due import next_change, not_before
+from qualification.lifecycle.domain.decisions import resolve_target
 from qualification.lifecycle.domain.facts import (
     NIL,
     TIME,
     ActivityOccurred,
-    Decided,
+    Decision,
     DecisionAccepted,
     Fact,
     LogPosition,
@@ -37,6 +35,7 @@ from qualification.lifecycle.domain.facts import (
 )
 from qualification.lifecycle.domain.lead import Activities, Deal, Lead, Scores, microseconds
 from qualification.lifecycle.domain.scoring import LeadFacts, scores
+from qualification.lifecycle.domain.time_triggers import earliest_change, next_change
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -44,38 +43,30 @@ Versions = Mapping[int, Rules]
 """Every version of the definition that is or was in force, compiled, by its number."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The lead after an event, None while it is unknown, and the events to publish, in order."""
-
-    lead: Lead | None
-    events: tuple[LeadEvent, ...] = ()
-
-
 class LeadStateMachine:
-    """The draft. Its members are those of Lead that can change on the way.
+    """A mutable lead. Its members are those of Lead that can change.
 
-    `quiet`: nothing is to be published of it, so only stage entries and decisions are noted (a fold; it numbers them from 1).
+    `replaying`: nothing of it is published, so only stage entries and decisions are collected, numbered from 1.
     """
 
     __slots__ = (
-        "_known_fit",
-        "_known_scores",
+        "_cached_fit",
+        "_cached_scores",
         "_rules",
         "activities",
-        "clock",
         "deal",
         "definition_version",
         "due_at",
-        "entered_under",
+        "entry_version",
+        "events",
         "lead",
         "now",
         "owner",
+        "position",
         "profile",
         "profile_at",
         "profile_sequence",
-        "quiet",
-        "said",
+        "replaying",
         "scores",
         "sequence",
         "stage",
@@ -85,15 +76,15 @@ class LeadStateMachine:
     )
 
     def __init__(
-        self, lead: Lead, rules: Rules | None, versions: Versions, now: datetime, *, quiet: bool = False
+        self, lead: Lead, rules: Rules | None, versions: Versions, now: datetime, *, replaying: bool = False
     ) -> None:
-        """`rules` are those that the lead is judged by, or enters by; None while there are none."""
+        """`rules` are those that the lead is evaluated by, or enters by; None while there are none."""
         self.lead = lead
         self._rules = rules
         self.versions = versions
         self.now = now
-        self.quiet = quiet
-        self.said: list[LeadEvent] = []
+        self.replaying = replaying
+        self.events: list[LeadEvent] = []
         self.profile = lead.profile
         self.profile_at = lead.profile_at
         self.profile_sequence = lead.intake_sequence
@@ -105,164 +96,161 @@ class LeadStateMachine:
         self.scores = lead.scores
         self.definition_version = lead.definition_version
         self.deal: Deal = lead.deal
-        self.clock = lead.clock
-        self.entered_under = lead.entered_under
+        self.position = lead.position
+        self.entry_version = lead.entry_version
         self.due_at = lead.due_at
         self.sequence = lead.sequence
-        self._known_scores: tuple[datetime, Scores] | None = None
-        # Fit changes only with profile and version, and is said anew whenever it does.
-        self._known_fit = lead.scores.fit if lead.scores and rules and lead.ruled_by == rules.version else None
+        self._cached_scores: tuple[datetime, Scores] | None = None
+        # Fit changes only with profile and version, and is published whenever it does.
+        self._cached_fit = lead.scores.fit if lead.scores and rules and lead.applied_version == rules.version else None
 
-    def outcome(self) -> Outcome:
-        """Where it came to."""
+    def build_lead(self) -> Lead:
+        """The lead as it is after what was applied."""
         lead = self.lead
-        return Outcome(
-            Lead.whole(
-                lead_id=lead.lead_id,
-                profile=self.profile,
-                intake_sequence=self.profile_sequence,
-                stage=self.stage,
-                stage_since=self.stage_since,
-                visits=self.visits,
-                owner=self.owner,
-                scores=self.scores,
-                definition_version=self.definition_version,
-                deal=self.deal,
-                activities=self.activities,
-                merged_into=lead.merged_into,
-                erased=lead.erased,
-                sequence=self.sequence,
-                revision=lead.revision,
-                profile_at=self.profile_at,
-                clock=self.clock,
-                entered_under=self.entered_under,
-                ruled_by=self.rules.version if self.entered_under is not None else None,
-                due_at=self.due_at,
-                noted=False,
-            ),
-            tuple(self.said),
+        return Lead.construct(
+            lead_id=lead.lead_id,
+            profile=self.profile,
+            intake_sequence=self.profile_sequence,
+            stage=self.stage,
+            stage_since=self.stage_since,
+            visits=self.visits,
+            owner=self.owner,
+            scores=self.scores,
+            definition_version=self.definition_version,
+            deal=self.deal,
+            activities=self.activities,
+            merged_into=lead.merged_into,
+            erased=lead.erased,
+            sequence=self.sequence,
+            revision=lead.revision,
+            profile_at=self.profile_at,
+            position=self.position,
+            entry_version=self.entry_version,
+            applied_version=self.rules.version if self.entry_version is not None else None,
+            due_at=self.due_at,
+            has_early_activities=False,
         )
 
     def apply(self, fact: Fact, other: Lead | None = None) -> None:
-        """One fact, in its place; what time brings before it comes first. `other` is the lead that a merge ends."""
+        """Apply the next fact; what time brings before it comes first. `other` is the merged lead of a merge."""
         if isinstance(fact, OwnerAssigned):
-            self.owner = fact.owner  # nothing is judged by it, so it moves no clock
+            self.owner = fact.owner  # nothing is evaluated by it, so the position stays
             return
-        self.pass_time(fact.at)
+        self.advance_time(fact.at)
         match fact:
             case ActivityOccurred():
-                self.activities = self.activities.with_one(fact.kind, microseconds(fact.at))
-                self._known_scores = None
-                self._judge(fact.at, fact.at if fact.by == "lead" else None)
+                self.activities = self.activities.with_activity(fact.kind, microseconds(fact.at))
+                self._cached_scores = None
+                self._evaluate(fact.at, fact.at if fact.by == "lead" else None)
             case ProfileChanged():
-                self._profile(fact.state, fact.sequence, fact.at)
-                self._judge(fact.at)
+                self._set_profile(fact.state, fact.sequence, fact.at)
+                self._evaluate(fact.at)
             case DecisionAccepted():
-                self._follow(fact.decided, self.versions[fact.version].stages[fact.stage], fact.version)
-                self._advance(fact.at, None)  # a decision changes nothing that is scored
+                self._apply_decision(fact.decision, self.versions[fact.version].stages[fact.stage], fact.version)
+                self._pass_gates(fact.at, None)  # a decision changes nothing that is scored
             case MergeApplied():
-                self._join(fact, other)
+                self._apply_merge(fact, other)
             case VersionApplied():
                 self.rules = self.versions[fact.version]
-                self._known_scores = self._known_fit = None
-                self._judge(fact.at, cause="definition")
-        self.clock = fact.place
+                self._cached_scores = self._cached_fit = None
+                self._evaluate(fact.at, cause="definition")
+        self.position = fact.position
         if self.stage is not None:
-            self._await(fact.at)
+            self._schedule_time_triggers(fact.at)
 
-    def pass_time(self, until: datetime) -> None:
+    def advance_time(self, until: datetime) -> None:
         """Do what time alone brings about by then, each at its exact moment."""
         while self.due_at is not None and self.due_at <= until:
-            if self.clock is None or self.profile is None or self.stage is None:
+            if self.position is None or self.profile is None or self.stage is None:
                 raise AssertionError("nothing is due of a lead that has not entered")
-            after = max(self.due_at - _MICROSECOND, self.clock.at)
+            after = max(self.due_at - _MICROSECOND, self.position.at)
             at = self._next_change(after, until)
             self.due_at = at
             if at is None or at > until:
                 return
-            if not self._moment_has_come(at):
+            if not self._apply_time_change(at):
                 self.due_at = at + _MICROSECOND
 
-    def allowed_target(self, decided: Decided) -> StageRule:
+    def allowed_target(self, decision: Decision) -> StageRule:
         """Where a decision leads from here. Raises decisions.Refused."""
-        return decision_target(self.stage, self.deal, decided, self.rules, self.now)
+        return resolve_target(self.stage, self.deal, decision, self.rules, self.now)
 
     def _next_change(self, after: datetime, until: datetime) -> datetime | None:
         profile, stage = self.profile, self.stage
         if profile is None or stage is None:
             return None
-        watch = self.rules.watch(stage)
-        found = next_change(self.activities, self.rules, watch, profile.captured_at, after, until)
-        if watch.free_after is not None and self.stage_since is not None:
-            free_at = self.stage_since + watch.free_after
+        triggers = self.rules.triggers_in(stage)
+        found = next_change(self.activities, self.rules, triggers, profile.captured_at, after, until)
+        if triggers.cool_down is not None and self.stage_since is not None:
+            free_at = self.stage_since + triggers.cool_down
             if free_at > after and (found is None or free_at < found):
                 return free_at
         return found
 
-    def _await(self, at: datetime) -> None:
-        """Note a moment before which time alone changes nothing."""
+    def _schedule_time_triggers(self, at: datetime) -> None:
+        """Set the moment before which time alone changes nothing."""
         profile, stage = self.profile, self.stage
         if profile is None or stage is None:
             return
         rules = self.rules
-        watch = rules.watch(stage)
-        due_at = not_before(self.activities, rules, watch, self._scores_at(at), profile.captured_at, at)
-        if watch.free_after is not None and self.stage_since is not None:
-            free_at = self.stage_since + watch.free_after
+        triggers = rules.triggers_in(stage)
+        due_at = earliest_change(self.activities, rules, triggers, self._scores_at(at), profile.captured_at, at)
+        if triggers.cool_down is not None and self.stage_since is not None:
+            free_at = self.stage_since + triggers.cool_down
             if free_at > at and (due_at is None or free_at < due_at):
                 due_at = free_at
         self.due_at = due_at
 
-    def _moment_has_come(self, at: datetime) -> bool:
+    def _apply_time_change(self, at: datetime) -> bool:
         """Whether anything comes of a moment at which something may change: a gate that opens, another grade."""
-        entries = len(self.said)
-        self._advance(at, None)
+        entries = len(self.events)
+        self._pass_gates(at, None)
         made = self._scores_at(at)
         graded = self.scores is not None and made.grade != self.scores.grade
         if graded:
-            self._score(at)
-        if len(self.said) == entries and not graded:
+            self._update_scores(at)
+        if len(self.events) == entries and not graded:
             return False
-        self.clock = LogPosition(at, TIME, NIL)
-        self._await(at)
+        self.position = LogPosition(at, TIME, NIL)
+        self._schedule_time_triggers(at)
         return True
 
-    def _profile(self, state: LeadState, sequence: int, at: datetime) -> None:
+    def _set_profile(self, state: LeadState, sequence: int, at: datetime) -> None:
         self.profile = state
-        self._known_scores = self._known_fit = None
-        if sequence >= self.profile_sequence:  # a fold may meet them in another order than they were told in
+        self._cached_scores = self._cached_fit = None
+        if sequence >= self.profile_sequence:  # a replay may meet them in another order than they were published in
             self.profile_sequence, self.profile_at = sequence, at
 
-    def _judge(self, at: datetime, new_interest_at: datetime | None = None, cause: StageCause = "automatic") -> None:
+    def _evaluate(self, at: datetime, new_interest_at: datetime | None = None, cause: StageCause = "automatic") -> None:
         """Score and try the automatic gates; a lead that has not entered enters first, once there are rules and a profile."""
         if self._rules is None or self.profile is None:
             return
         if self.stage is None:
             if self.profile.captured_at > at:
                 return
-            self.entered_under = self.rules.version
-            self._score(at)
-            self._to(self.rules.entry, self.profile.captured_at, "capture")
+            self.entry_version = self.rules.version
+            self._update_scores(at)
+            self._enter_stage(self.rules.entry, self.profile.captured_at, "capture")
         else:
-            self._score(at)
-        self._advance(at, new_interest_at, cause)
+            self._update_scores(at)
+        self._pass_gates(at, new_interest_at, cause)
 
-    def _join(self, fact: MergeApplied, other: Lead | None) -> None:
-        if fact.sequence > self.profile_sequence or self.profile is None or self.quiet:
-            self._profile(fact.state, fact.sequence, fact.at)
+    def _apply_merge(self, fact: MergeApplied, other: Lead | None) -> None:
+        if fact.sequence > self.profile_sequence or self.profile is None or self.replaying:
+            self._set_profile(fact.state, fact.sequence, fact.at)
         if other is not None:
-            self.activities = self.activities.with_all_of(other.activities)
-            self._known_scores = None
+            self.activities = self.activities.merged_with(other.activities)
+            self._cached_scores = None
         if self._rules is None:
             return
         if self.stage is None:
-            self._judge(fact.at)
+            self._evaluate(fact.at)
         if other is not None and not other.erased and self.stage is not None:
-            self._take_over(other, fact.at)
-        self._judge(fact.at)
+            self._inherit_progress(other, fact.at)
+        self._evaluate(fact.at)
 
-    def _follow(self, event: Decided, target: StageRule, version: int) -> None:
-        """Go where a decision leads, at the time it is said to have been taken."""
+    def _apply_decision(self, event: Decision, target: StageRule, version: int) -> None:
+        """Enter the stage that a decision leads to, at the time that it is dated."""
         self._emit(
             LeadDecided(
                 lead_id=self.lead.lead_id,
@@ -281,10 +269,10 @@ class LeadStateMachine:
                 expected_close=event.fields.expected_close,
             )
         )
-        self._to(target, event.occurred_at, "decision", event, version)
+        self._enter_stage(target, event.occurred_at, "decision", event, version)
         before, given = self.deal, event.fields
         if given.amount or given.expected_close or given.answers:
-            self._agree(
+            self._update_deal(
                 Deal(
                     given.amount or before.amount,
                     given.expected_close or before.expected_close,
@@ -293,14 +281,14 @@ class LeadStateMachine:
                 event.occurred_at,
             )
 
-    def _take_over(self, other: Lead, at: datetime) -> None:
-        """Take a merged lead's stage where it had come further, and its deal where this one has none."""
+    def _inherit_progress(self, other: Lead, at: datetime) -> None:
+        """Take over a merged lead's stage where it had come further, and its deal where this one has none."""
         theirs = self.rules.stages.get(other.stage) if other.stage else None
         leads_on = theirs is not None and theirs.kind in ("open", "won")
-        if theirs is not None and leads_on and _standing(theirs, self.rules) > _standing(self._stage(), self.rules):
-            self._to(theirs, at, "merge")
+        if theirs is not None and leads_on and _merge_rank(theirs, self.rules) > _merge_rank(self._stage(), self.rules):
+            self._enter_stage(theirs, at, "merge")
         ours = self.deal
-        self._agree(
+        self._update_deal(
             Deal(
                 ours.amount or other.deal.amount,
                 ours.expected_close or other.deal.expected_close,
@@ -312,23 +300,23 @@ class LeadStateMachine:
     def _stage(self) -> StageRule | None:
         return self.rules.stages.get(self.stage) if self.stage else None
 
-    def _automatic(self) -> tuple[StageRule, ...]:
+    def _automatic_gates(self) -> tuple[StageRule, ...]:
         return self.rules.automatic_from.get(self.stage, ()) if self.stage else ()
 
-    def _advance(self, at: datetime, new_interest_at: datetime | None, cause: StageCause = "automatic") -> None:
+    def _pass_gates(self, at: datetime, new_interest_at: datetime | None, cause: StageCause = "automatic") -> None:
         """Pass every automatic gate that holds, one after another."""
         for _ in range(len(self.rules.stages)):  # each step leads forward, so there are no more than stages
-            gates = self._automatic()
-            if not gates or not self._may_leave(at, new_interest_at):
+            gates = self._automatic_gates()
+            if not gates or not self._can_leave_stage(at, new_interest_at):
                 return
             facts = LeadFacts(self.profile, self.activities, self.stage, at, self._scores_at(at))
-            target = opened(gates, facts)
+            target = first_open_gate(gates, facts)
             if target is None:
                 return
-            self._score(at)
-            self._to(target, at, cause)
+            self._update_scores(at)
+            self._enter_stage(target, at, cause)
 
-    def _may_leave(self, at: datetime, new_interest_at: datetime | None) -> bool:
+    def _can_leave_stage(self, at: datetime, new_interest_at: datetime | None) -> bool:
         """Whether cool-down and, in a recycled stage, new activity of the lead let automatic gates be tried."""
         stage, since = self._stage(), self.stage_since
         if stage is None or since is None:
@@ -339,20 +327,20 @@ class LeadStateMachine:
         return stage.cool_down is None or at >= free_at
 
     def _scores_at(self, at: datetime) -> Scores:
-        if self._known_scores is None or self._known_scores[0] != at:
-            made = scores(self.profile, self.activities, self.rules, at, self._known_fit)
-            self._known_scores, self._known_fit = (at, made), made.fit
-        return self._known_scores[1]
+        if self._cached_scores is None or self._cached_scores[0] != at:
+            made = scores(self.profile, self.activities, self.rules, at, self._cached_fit)
+            self._cached_scores, self._cached_fit = (at, made), made.fit
+        return self._cached_scores[1]
 
-    def _score(self, at: datetime) -> None:
-        """Say the scores if they are not what was said last. A definition without score rules says none."""
+    def _update_scores(self, at: datetime) -> None:
+        """Emit the scores if they have changed. A definition without score rules emits none."""
         if not self.rules.scored:
             return
         made = self._scores_at(at)
         if made == self.scores:
             return
         self.scores = made
-        if self.quiet:
+        if self.replaying:
             return
         self._emit(
             LeadScored(
@@ -367,12 +355,12 @@ class LeadStateMachine:
             )
         )
 
-    def _to(
+    def _enter_stage(
         self,
         target: StageRule,
         at: datetime,
         cause: StageCause,
-        event: Decided | None = None,
+        event: Decision | None = None,
         version: int | None = None,
     ) -> None:
         """Enter a stage, whatever it was before. `version` is that of the decision, where one led here."""
@@ -404,11 +392,11 @@ class LeadStateMachine:
             )
         )
 
-    def _agree(self, deal: Deal, at: datetime) -> None:
-        """Note the deal, and say it where amount or close have changed."""
+    def _update_deal(self, deal: Deal, at: datetime) -> None:
+        """Set the deal, and emit it where amount or close have changed."""
         before, self.deal = self.deal, deal
         same = (deal.amount, deal.expected_close) == (before.amount, before.expected_close)
-        if self.quiet or self.stage is None or same:
+        if self.replaying or self.stage is None or same:
             return
         self._emit(
             OpportunityUpdated(
@@ -424,11 +412,11 @@ class LeadStateMachine:
 
     def _emit(self, event: LeadEvent) -> None:
         self.sequence = event.sequence
-        self.said.append(event)
+        self.events.append(event)
 
     @property
     def rules(self) -> Rules:
-        """The version that the lead is judged by here."""
+        """The version that the lead is evaluated by."""
         if self._rules is None:
             raise AssertionError("no definition has been in force")
         return self._rules
@@ -438,7 +426,7 @@ class LeadStateMachine:
         self._rules = rules
 
 
-def opened(gates: tuple[StageRule, ...], facts: LeadFacts) -> StageRule | None:
+def first_open_gate(gates: tuple[StageRule, ...], facts: LeadFacts) -> StageRule | None:
     """The first of these automatic gates whose criteria hold."""
     for gate in gates:
         if gate.when is not None and gate.when.holds(facts):
@@ -446,9 +434,9 @@ def opened(gates: tuple[StageRule, ...], facts: LeadFacts) -> StageRule | None:
     return None
 
 
-def _standing(stage: StageRule | None, rules: Rules) -> int:
+def _merge_rank(stage: StageRule | None, rules: Rules) -> int:
     """How far a stage is, for a merge: won is furthest; lost and disqualified are final for all but a sale; then the open
-    ones by rank, and recycled stands where leads enter."""
+    ones by rank, and recycled ranks as the stage where leads enter."""
     if stage is None:
         return -1
     if stage.kind == "open":

@@ -24,7 +24,7 @@ WHERE lead_id = $2 AND recorded_for = ANY ($1::uuid[])
 """
 
 
-class Row(NamedTuple):
+class ActivityRow(NamedTuple):
     """One activity. `recorded_for` is the lead it came for, where that one had been merged into `lead_id`."""
 
     lead_id: UUID
@@ -35,16 +35,18 @@ class Row(NamedTuple):
     recorded_for: UUID | None
 
 
-async def append(connection: asyncpg.Connection, rows: Sequence[Row]) -> None:
+async def insert(connection: asyncpg.Connection, rows: Sequence[ActivityRow]) -> None:
     """Keep these activities, by one statement."""
     await _INSERT.execute(connection, [row._asdict() for row in rows])
 
 
-async def move(connection: asyncpg.Connection, merged: UUID, survivor: UUID) -> None:
+async def move_to_survivor(connection: asyncpg.Connection, merged: UUID, survivor: UUID) -> None:
     """Make the activities of a merged lead those of its survivor."""
     await connection.execute(_MOVE, merged, survivor)
 
 
-async def move_back(connection: asyncpg.Connection, lead_ids: Sequence[UUID], survivor: UUID, restored: UUID) -> None:
+async def restore_to_merged(
+    connection: asyncpg.Connection, lead_ids: Sequence[UUID], survivor: UUID, restored: UUID
+) -> None:
     """Give a lead that was merged its activities back, with those of the leads that had been merged into it."""
     await connection.execute(_MOVE_BACK, lead_ids, survivor, restored)

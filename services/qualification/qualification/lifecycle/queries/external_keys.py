@@ -24,7 +24,7 @@ WHERE lead_id IN (SELECT lead_id FROM lead WHERE lead_id = ANY ($1::uuid[]) OR m
 """
 
 
-async def put(connection: asyncpg.Connection, keys: Mapping[str, UUID]) -> None:
+async def upsert(connection: asyncpg.Connection, keys: Mapping[str, UUID]) -> None:
     """Let these keys (hex digests) name these leads from now on."""
     if keys:
         await connection.execute(_PUT, list(keys), list(keys.values()))
@@ -36,11 +36,11 @@ async def find(connection: asyncpg.Connection, keys: Iterable[str]) -> dict[str,
     return {row[0]: row[1] for row in await connection.fetch(_FIND, asked)} if asked else {}
 
 
-async def named(connection: asyncpg.Connection, reference: UUID | str) -> UUID | None:
+async def resolve(connection: asyncpg.Connection, reference: UUID | str) -> UUID | None:
     """The lead of a reference: an id as it is, else what the digest names; None if it names none."""
     return reference if isinstance(reference, UUID) else (await find(connection, [reference])).get(reference)
 
 
-async def drop(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
+async def delete(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
     """Forget every key of erased persons."""
     await connection.execute(_DROP, lead_ids)

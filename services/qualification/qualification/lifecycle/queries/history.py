@@ -4,53 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 import asyncpg
-import orjson
 
-from accord.contracts.codec import to_object
 from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
 from accord.db import clamp_moment
-from qualification.lifecycle.domain.facts import DecisionAccepted, Fields
+from qualification import tables
+from qualification.lifecycle.domain.facts import DecisionAccepted
+from qualification.lifecycle.queries.deals import deal_json
 
-_ENTRY_COLUMNS = (
-    "lead_id",
-    "sequence",
-    "stage",
-    "stage_kind",
-    "stage_rank",
-    "stage_owner",
-    "visit",
-    "from_stage",
-    "from_since",
-    "entered_at",
-    "recorded_at",
-    "cause",
-    "decision_id",
-    "definition_version",
-    "correction",
-    "withdrawn",
-    "replaces",
-    "follows",
-)
+_ENTRY_COLUMNS = tuple(column.name for column in tables.stage_entry.columns)
+_entry_values = attrgetter(*("occurred_at" if name == "entered_at" else name for name in _ENTRY_COLUMNS))
 
-_DECISION_COLUMNS = (
-    "lead_id",
-    "decision_id",
-    "decision",
-    "reason",
-    "from_stage",
-    "stage",
-    "occurred_at",
-    "recorded_at",
-    "actor",
-    "department",
-    "fields",
-    "definition_version",
-    "placed_at",
-)
+_OF_FACT = ("fields", "effective_at")
+_OF_EVENT = tuple(column.name for column in tables.decision.columns if column.name not in _OF_FACT)
+_decision_values = attrgetter(*_OF_EVENT)
 
 _NOTE = """
 INSERT INTO decision_note (lead_id, decision_id, note) SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[])
@@ -86,7 +57,7 @@ class Note:
     text: str
 
 
-async def append(
+async def insert(
     connection: asyncpg.Connection,
     entries: Sequence[LeadStageChanged],
     decisions: Sequence[tuple[LeadDecided, DecisionAccepted]],
@@ -94,50 +65,14 @@ async def append(
 ) -> None:
     """Write what the events say, by one COPY per table: rows are never written twice. A decision comes with its place and fields."""
     if entries:
-        rows = [
-            (
-                entry.lead_id,
-                entry.sequence,
-                entry.stage,
-                entry.stage_kind,
-                entry.stage_rank,
-                entry.stage_owner,
-                entry.visit,
-                entry.from_stage,
-                entry.from_since,
-                entry.occurred_at,
-                entry.recorded_at,
-                entry.cause,
-                entry.decision_id,
-                entry.definition_version,
-                entry.correction,
-                entry.withdrawn,
-                entry.replaces,
-                entry.follows,
-            )
-            for entry in entries
-        ]
+        rows = [_entry_values(entry) for entry in entries]
         await connection.copy_records_to_table("stage_entry", records=rows, columns=_ENTRY_COLUMNS)
     if decisions:
-        taken = [
-            (
-                decision.lead_id,
-                decision.decision_id,
-                decision.decision,
-                decision.reason,
-                decision.from_stage,
-                decision.stage,
-                decision.occurred_at,
-                decision.recorded_at,
-                decision.actor,
-                decision.department,
-                _fields_json(stood.decided.fields),
-                decision.definition_version,
-                stood.at,
-            )
-            for decision, stood in decisions
+        made = [
+            (*_decision_values(event), deal_json(accepted.decision.fields), accepted.at)
+            for event, accepted in decisions
         ]
-        await connection.copy_records_to_table("decision", records=taken, columns=_DECISION_COLUMNS)
+        await connection.copy_records_to_table("decision", records=made, columns=(*_OF_EVENT, *_OF_FACT))
     if notes:
         await connection.execute(
             _NOTE,
@@ -147,7 +82,7 @@ async def append(
         )
 
 
-async def forget(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
+async def erase(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
     """Drop what was written about erased persons, also under leads that were merged into theirs: notes and answers.
 
     Entries, decisions and amounts stay as counts.
@@ -156,7 +91,7 @@ async def forget(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> No
         await connection.execute(statement, lead_ids)
 
 
-async def page(
+async def fetch_page(
     connection: asyncpg.Connection, lead_id: UUID, after: int, rows_max: int, *, with_notes: bool
 ) -> list[dict[str, Any]]:
     """Stage entries of one lead after a sequence, oldest first, each with the decision that led to it."""
@@ -169,14 +104,3 @@ async def page(
         }
         for row in rows
     ]
-
-
-def _fields_json(fields: Fields) -> str:
-    given: dict[str, object] = {}
-    if fields.amount is not None:
-        given["amount"] = to_object(fields.amount)
-    if fields.expected_close is not None:
-        given["expected_close"] = fields.expected_close.isoformat()
-    if fields.answers:
-        given["answers"] = dict(fields.answers)
-    return orjson.dumps(given).decode()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 import orjson
 
-from accord.contracts.codec import decode_value, encode_value, from_object, to_object
+from accord.contracts.codec import encode_value, from_object
 from accord.contracts.intake_events import LeadState
-from accord.contracts.values import Money
+from accord.contracts.values import Campaign
 from accord.db import bulk, clamp_moment, uuid_sql
 from accord.isolation import is_resting, is_stuck
 from qualification import tables
@@ -19,11 +19,13 @@ from qualification.definition.domain.definition import ACTIVITIES_PER_KIND_MAX
 from qualification.lifecycle.domain.facts import LogPosition
 from qualification.lifecycle.domain.lead import NO_ACTIVITIES, NO_DEAL, Activities, Deal, Lead, Scores, microseconds
 from qualification.lifecycle.queries import reevaluations
+from qualification.lifecycle.queries.deals import deal_json, parse_deal
 
 _COLUMNS = """
     lead.lead_id, lead.profile::text, lead.intake_sequence, lead.stage, lead.stage_since, lead.visits::text, lead.owner, lead.fit,
     lead.engagement, lead.grade, lead.definition_version, lead.deal::text, lead.evaluated_at, lead.merged_into, lead.erased,
-    lead.sequence, lead.revision, lead.profile_at, lead.clock_rank, lead.clock_tie, lead.entered_under, lead.ruled_by, lead.due_at
+    lead.sequence, lead.revision, lead.profile_at, lead.position_rank, lead.position_tie, lead.entry_version, lead.applied_version,
+    lead.due_at
 """
 
 # Of each asked kind the newest activities only, so that no lead can make a batch large: one short index range each.
@@ -55,7 +57,7 @@ WITH wanted AS (
     FOR UPDATE
 )
 SELECT wanted.lead_id AS wanted_id, lead.*, done.kinds, done.moments,
-    lead.lead_id IS NULL AND EXISTS (SELECT FROM activity WHERE activity.lead_id = wanted.lead_id) AS noted
+    lead.lead_id IS NULL AND EXISTS (SELECT FROM activity WHERE activity.lead_id = wanted.lead_id) AS has_early_activities
 FROM wanted
 LEFT JOIN locked AS lead ON lead.lead_id = wanted.lead_id
 {_ACTIVITIES}
@@ -65,14 +67,14 @@ _READ = f"""
 WITH wanted AS (
     SELECT coalesce(lead.merged_into, lead.lead_id) AS lead_id FROM lead WHERE lead.lead_id = $1
 )
-SELECT wanted.lead_id AS wanted_id, {_COLUMNS}, done.kinds, done.moments, false AS noted
+SELECT wanted.lead_id AS wanted_id, {_COLUMNS}, done.kinds, done.moments, false AS has_early_activities
 FROM wanted
 JOIN lead ON lead.lead_id = wanted.lead_id
 {_ACTIVITIES}
 """
 
-TIMEKEEPING = "what-time-brings"
-ENTERING = "enter-waiting-leads"
+TIME_TRIGGER_WORKER = "fire-time-triggers"
+ENTRY_WORKER = "enter-waiting-leads"
 """The workers by whose names leads rest."""
 
 _ENTERS = "stage IS NULL AND profile IS NOT NULL AND merged_into IS NULL AND NOT erased"
@@ -83,7 +85,7 @@ IS_DUE = "EXISTS (SELECT FROM lead WHERE lead.lead_id = stuck_row.key AND due_at
 _WAITING = f"""
 SELECT lead_id FROM lead
 WHERE {_ENTERS}
-    AND ($2::uuid[] IS NULL OR lead_id = ANY ($2)) AND NOT {is_resting(ENTERING, "lead.lead_id")}
+    AND ($2::uuid[] IS NULL OR lead_id = ANY ($2)) AND NOT {is_resting(ENTRY_WORKER, "lead.lead_id")}
 ORDER BY lead_id
 LIMIT $1
 FOR UPDATE OF lead SKIP LOCKED
@@ -91,7 +93,7 @@ FOR UPDATE OF lead SKIP LOCKED
 
 _MEMBERS = (
     *("lead_id", "intake_sequence", "stage", "stage_since", "owner", "definition_version", "merged_into", "erased"),
-    *("sequence", "profile_at", "entered_under", "ruled_by", "due_at"),
+    *("sequence", "profile_at", "entry_version", "applied_version", "due_at"),
 )
 """Those of a lead that are a column of the same name."""
 _WRITTEN = tuple(column.name for column in tables.lead.columns)
@@ -109,11 +111,11 @@ _SAVE = bulk.upsert(
 _DUE = f"""
 SELECT lead_id FROM lead
 WHERE due_at <= $1 AND lead_id::text <> ALL ($4::text[]) AND ($3::uuid[] IS NULL OR lead_id = ANY ($3))
-    AND NOT {is_resting(TIMEKEEPING, "lead.lead_id")}
+    AND NOT {is_resting(TIME_TRIGGER_WORKER, "lead.lead_id")}
 ORDER BY due_at LIMIT $2 FOR UPDATE OF lead SKIP LOCKED
 """
 
-HELD = f"""
+WITH_SURVIVORS = f"""
 SELECT unnest($1::text[])
 UNION SELECT lead.merged_into::text
 FROM unnest($1::text[]) AS held (key) JOIN lead ON lead.lead_id = {uuid_sql("held.key")} WHERE lead.merged_into IS NOT NULL
@@ -124,16 +126,16 @@ FROM unnest($1::text[]) AS held (key) JOIN lead ON lead.lead_id = {uuid_sql("hel
 _TO_ENTER = f"""
 SELECT date_trunc('second', first.captured_at::timestamptz)
 FROM (SELECT profile ->> 'captured_at' AS captured_at FROM lead
-      WHERE {_ENTERS} AND lead_id::text <> ALL ($2::text[]) AND NOT {is_stuck(ENTERING, "lead.lead_id")}
+      WHERE {_ENTERS} AND lead_id::text <> ALL ($2::text[]) AND NOT {is_stuck(ENTRY_WORKER, "lead.lead_id")}
       ORDER BY profile ->> 'captured_at' LIMIT 1) AS first
 """
 
-OWED = f"""
+EARLIEST_PENDING = f"""
 SELECT least(
     (SELECT due_at FROM lead
-     WHERE due_at <= $1::timestamptz AND NOT {is_stuck(TIMEKEEPING, "lead.lead_id")} AND lead_id::text <> ALL ($2::text[])
+     WHERE due_at <= $1::timestamptz AND NOT {is_stuck(TIME_TRIGGER_WORKER, "lead.lead_id")} AND lead_id::text <> ALL ($2::text[])
      ORDER BY due_at LIMIT 1),
-    ({reevaluations.OWED}),
+    ({reevaluations.EARLIEST_PENDING}),
     CASE WHEN EXISTS ({reevaluations.IN_FORCE}) THEN ({_TO_ENTER}) END
 )
 """
@@ -167,7 +169,9 @@ async def _lock(connection: asyncpg.Connection, lead_ids: Sequence[UUID], kinds:
     return {row["wanted_id"]: _lead(row) for row in rows}
 
 
-async def waiting(connection: asyncpg.Connection, rows_max: int, only: Sequence[UUID] | None = None) -> list[UUID]:
+async def claim_waiting(
+    connection: asyncpg.Connection, rows_max: int, only: Sequence[UUID] | None = None
+) -> list[UUID]:
     """Up to so many leads that have entered and have no stage yet, locked; those at rest or that others hold are passed over.
 
     `only` asks for some.
@@ -202,7 +206,7 @@ async def save(
 
 
 def _row(lead: Lead, before: Lead, now: datetime) -> dict[str, object]:
-    scores, clock, profile = lead.scores, lead.clock, lead.profile
+    scores, position, profile = lead.scores, lead.position, lead.profile
     return {
         **{name: getattr(lead, name) for name in _MEMBERS},
         "profile": encode_value(profile).decode() if profile and profile is not before.profile else None,
@@ -210,16 +214,16 @@ def _row(lead: Lead, before: Lead, now: datetime) -> dict[str, object]:
         "fit": scores.fit if scores else None,
         "engagement": scores.engagement if scores else None,
         "grade": scores.grade if scores else None,
-        "deal": _deal_json(lead.deal),
-        "evaluated_at": clock.at if clock else None,
+        "deal": "{}" if lead.deal is NO_DEAL else deal_json(lead.deal),
+        "evaluated_at": position.at if position else None,
         "revision": lead.revision + 1,
         "changed_at": now,
-        "clock_rank": clock.rank if clock else None,
-        "clock_tie": clock.tie if clock else None,
+        "position_rank": position.rank if position else None,
+        "position_tie": position.tie if position else None,
     }
 
 
-async def due(
+async def claim_due(
     connection: asyncpg.Connection,
     until: datetime,
     held: Sequence[str],
@@ -232,17 +236,17 @@ async def due(
     return [row[0] for row in await connection.fetch(_DUE, until, rows_max, only, held)]
 
 
-async def with_survivors(connection: asyncpg.Connection, held: Sequence[str]) -> Sequence[str]:
+async def add_survivors(connection: asyncpg.Connection, held: Sequence[str]) -> Sequence[str]:
     """These leads, and those that they were merged into: what is missing of one is missing of the other."""
-    return held if not held else [row[0] for row in await connection.fetch(HELD, held)]
+    return held if not held else [row[0] for row in await connection.fetch(WITH_SURVIVORS, held)]
 
 
-async def follow(connection: asyncpg.Connection, merged: Sequence[UUID], survivor: UUID) -> None:
+async def redirect_merged(connection: asyncpg.Connection, merged: Sequence[UUID], survivor: UUID) -> None:
     """Let leads that were merged into `merged` earlier point to where those went, so that no pointer has a second step."""
     await connection.execute(_FOLLOW, merged, survivor)
 
 
-async def point_to(connection: asyncpg.Connection, merged: Sequence[UUID], survivor: UUID) -> None:
+async def set_survivor(connection: asyncpg.Connection, merged: Sequence[UUID], survivor: UUID) -> None:
     """Let these merged leads point to another: the one into which they had been merged before that one itself was."""
     if merged:
         await connection.execute(_POINT_TO, merged, survivor)
@@ -251,12 +255,12 @@ async def point_to(connection: asyncpg.Connection, merged: Sequence[UUID], survi
 def _lead(row: asyncpg.Record) -> Lead:
     activities = _activities(row["kinds"], row["moments"])
     if row["lead_id"] is None:
-        return Lead(row["wanted_id"], activities=activities, noted=row["noted"])
+        return Lead(row["wanted_id"], activities=activities, has_early_activities=row["has_early_activities"])
     profile = row["profile"]
     fit = row["fit"]
-    return Lead.whole(
+    return Lead.construct(
         lead_id=row["lead_id"],
-        profile=None if profile is None else decode_value(LeadState, profile),
+        profile=None if profile is None else parse_state(profile),
         intake_sequence=row["intake_sequence"],
         stage=row["stage"],
         stage_since=row["stage_since"] and clamp_moment(row["stage_since"]),
@@ -264,20 +268,37 @@ def _lead(row: asyncpg.Record) -> Lead:
         owner=row["owner"],
         scores=None if fit is None else Scores(fit, row["engagement"], row["grade"]),
         definition_version=row["definition_version"],
-        deal=_deal(row["deal"]),
+        deal=NO_DEAL if row["deal"] == "{}" else parse_deal(row["deal"], Deal),
         activities=activities,
         merged_into=row["merged_into"],
         erased=row["erased"],
         sequence=row["sequence"],
         revision=row["revision"],
         profile_at=row["profile_at"],
-        clock=None
-        if row["clock_rank"] is None
-        else LogPosition(clamp_moment(row["evaluated_at"]), row["clock_rank"], row["clock_tie"]),
-        entered_under=row["entered_under"],
-        ruled_by=row["ruled_by"],
+        position=None
+        if row["position_rank"] is None
+        else LogPosition(clamp_moment(row["evaluated_at"]), row["position_rank"], row["position_tie"]),
+        entry_version=row["entry_version"],
+        applied_version=row["applied_version"],
         due_at=row["due_at"],
-        noted=False,
+        has_early_activities=False,
+    )
+
+
+def parse_state(profile: str) -> LeadState:
+    """A profile as it was stored; it was checked before that, so nothing is looked at again."""
+    given = orjson.loads(profile)
+    account_id, campaign = given["account_id"], given["campaign"]
+    return LeadState(
+        source=given["source"],
+        captured_at=datetime.fromisoformat(given["captured_at"]),
+        account_id=None if account_id is None else UUID(account_id),
+        attributes=given["attributes"],
+        campaign=None if campaign is None else from_object(Campaign, campaign),
+        external_keys=given["external_keys"],
+        verdict=given["verdict"],
+        policy_version=given["policy_version"],
+        quality_score=given["quality_score"],
     )
 
 
@@ -288,28 +309,3 @@ def _activities(kinds: Sequence[str] | None, moments: Sequence[datetime] | None)
     for kind, moment in zip(kinds or (), moments or (), strict=True):
         by_kind.setdefault(kind, []).append(microseconds(moment))
     return Activities(by_kind)
-
-
-def _deal_json(deal: Deal) -> str:
-    if deal is NO_DEAL:
-        return "{}"
-    given: dict[str, object] = {}
-    if deal.amount is not None:
-        given["amount"] = to_object(deal.amount)
-    if deal.expected_close is not None:
-        given["expected_close"] = deal.expected_close.isoformat()
-    if deal.answers:
-        given["answers"] = dict(deal.answers)
-    return orjson.dumps(given).decode()
-
-
-def _deal(stored: str) -> Deal:
-    if stored == "{}":
-        return NO_DEAL
-    given = orjson.loads(stored)
-    amount, expected_close = given.get("amount"), given.get("expected_close")
-    return Deal(
-        amount=None if amount is None else from_object(Money, amount),
-        expected_close=None if expected_close is None else date.fromisoformat(expected_close),
-        answers=given.get("answers", {}),
-    )

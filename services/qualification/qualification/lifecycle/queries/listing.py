@@ -35,11 +35,11 @@ class Filter:
     after: UUID | None = None
 
 
-async def page(connection: asyncpg.Connection, asked: Filter, rows_max: int) -> list[asyncpg.Record]:
+async def fetch_page(connection: asyncpg.Connection, filters: Filter, rows_max: int) -> list[asyncpg.Record]:
     """The next leads, at most so many. Merged and erased ones are left out."""
     conditions, values = [], []
     for name, condition in _FILTERS.items():
-        value = getattr(asked, name)
+        value = getattr(filters, name)
         if value is not None:
             values.append(value)
             conditions.append(" AND " + condition.format(len(values)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -14,12 +14,11 @@ import orjson
 from accord.contracts.codec import decode_value, encode_value, from_object
 from accord.contracts.intake_events import LeadState
 from accord.contracts.qualification_events import LeadStageChanged
-from accord.contracts.values import Money
 from accord.db import bulk
 from qualification import tables
 from qualification.lifecycle.domain.facts import (
     ActivityOccurred,
-    Decided,
+    Decision,
     DecisionAccepted,
     Fact,
     Fields,
@@ -28,7 +27,8 @@ from qualification.lifecycle.domain.facts import (
     ProfileChanged,
     VersionApplied,
 )
-from qualification.lifecycle.domain.history import Log, standing
+from qualification.lifecycle.domain.history import Log, effective_entries
+from qualification.lifecycle.queries.deals import parse_deal
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -36,13 +36,13 @@ ACTIVITIES_MAX = 20_000
 """Of one lead, and of those merged into it together, the newest so many activities are folded."""
 
 _LEADS = """
-SELECT lead_id, profile::text AS profile, profile_at, intake_sequence, entered_under, merged_into, erased
+SELECT lead_id, profile::text AS profile, profile_at, intake_sequence, entry_version, merged_into, erased
 FROM lead WHERE lead_id = ANY ($1::uuid[])
 """
 
 _FACTS = """
-SELECT lead_id, placed_at, rank, tie, fact::text AS fact FROM lead_fact WHERE lead_id = ANY ($1::uuid[])
-ORDER BY lead_id, placed_at, rank, tie
+SELECT lead_id, effective_at, rank, tie, fact::text AS fact FROM lead_fact WHERE lead_id = ANY ($1::uuid[])
+ORDER BY lead_id, effective_at, rank, tie
 """
 
 _ACTIVITIES = f"""
@@ -54,9 +54,9 @@ CROSS JOIN LATERAL (
 """
 
 _DECISIONS = """
-SELECT lead_id, decision_id, decision, reason, stage, occurred_at, placed_at, actor, department, fields::text AS fields,
+SELECT lead_id, decision_id, decision, reason, stage, occurred_at, effective_at, actor, department, fields::text AS fields,
     definition_version
-FROM decision WHERE lead_id = ANY ($1::uuid[]) AND placed_at IS NOT NULL
+FROM decision WHERE lead_id = ANY ($1::uuid[]) AND effective_at IS NOT NULL
 """
 
 _ASSIGNMENTS = """
@@ -77,7 +77,6 @@ ORDER BY entry.lead_id, entry.sequence
 """
 
 # A profile can come twice, as the newest one and then as one that was superseded.
-# A profile can come twice, as the newest one and then as one that was superseded.
 _INSERT = bulk.insert(tables.lead_fact, on_conflict="DO NOTHING")
 
 _UNDO = """
@@ -91,16 +90,16 @@ WHERE lead_id IN (SELECT lead_id FROM lead WHERE lead_id = ANY ($1::uuid[]) OR m
 
 
 @dataclass(slots=True)
-class Loaded:
+class LoadedLogs:
     """The logs of some leads and of all that were merged into them, and the entries that stand of each."""
 
     logs: dict[UUID, Log] = field(default_factory=dict)
-    stands: dict[UUID, list[LeadStageChanged]] = field(default_factory=dict)
+    effective_entries: dict[UUID, list[LeadStageChanged]] = field(default_factory=dict)
 
 
 async def load(
     connection: asyncpg.Connection, lead_ids: Iterable[UUID], merged_now: Mapping[UUID, Sequence[UUID]]
-) -> Loaded:
+) -> LoadedLogs:
     """Everything that a fold of these leads needs, by a few statements for each generation of merges.
 
     `merged_now`: leads that are being merged into others by this transaction, by the lead in whose log that stands.
@@ -108,20 +107,20 @@ async def load(
     found: dict[UUID, list[Fact]] = {}
     entered: dict[UUID, int | None] = {}
     activities: dict[UUID, list[Fact]] = defaultdict(list)
-    undone: dict[UUID, set[UUID]] = defaultdict(set)
-    loaded = Loaded()
+    reverted_merges: dict[UUID, set[UUID]] = defaultdict(set)
+    loaded = LoadedLogs()
     wanted = set(lead_ids)
     while wanted:
         ids = sorted(wanted)
         for lead_id in ids:
             found[lead_id] = []
-            loaded.stands[lead_id] = []
-        joined = await _read(connection, ids, found, entered, activities, undone, loaded)
+            loaded.effective_entries[lead_id] = []
+        joined = await _read(connection, ids, found, entered, activities, reverted_merges, loaded)
         joined |= {other for lead_id in ids for other in merged_now.get(lead_id, ())}
         wanted = joined - found.keys()
     for lead_id, facts in found.items():
         log = (*facts, *activities.get(lead_id, ()))
-        loaded.logs[lead_id] = Log(lead_id, entered.get(lead_id), log, frozenset(undone[lead_id]))
+        loaded.logs[lead_id] = Log(lead_id, entered.get(lead_id), log, frozenset(reverted_merges[lead_id]))
     return loaded
 
 
@@ -131,8 +130,8 @@ async def _read(
     found: dict[UUID, list[Fact]],
     entered: dict[UUID, int | None],
     activities: dict[UUID, list[Fact]],
-    undone: dict[UUID, set[UUID]],
-    loaded: Loaded,
+    reverted_merges: dict[UUID, set[UUID]],
+    loaded: LoadedLogs,
 ) -> set[UUID]:
     """Read one generation; the leads that were merged into these."""
     joined: set[UUID] = set()
@@ -142,10 +141,10 @@ async def _read(
         if given["kind"] == "merge":
             sequences[row["lead_id"]].add(given["sequence"])
             if given.get("undone"):
-                undone[row["lead_id"]].add(row["tie"])
+                reverted_merges[row["lead_id"]].add(row["tie"])
                 continue
             joined.add(UUID(given["merged_lead_id"]))
-        fact = _fact(row, given)
+        fact = _parse_fact(row, given)
         if not isinstance(fact, ProfileChanged) or fact.sequence not in sequences[row["lead_id"]]:
             found[row["lead_id"]].append(fact)
     await _read_leads(connection, ids, found, entered, sequences)
@@ -154,10 +153,10 @@ async def _read(
             ActivityOccurred(row["occurred_at"], row["activity_id"], row["kind"], row["by"])
         )
     for row in await connection.fetch(_DECISIONS, ids):
-        found[row["lead_id"]].append(_stood(row))
+        found[row["lead_id"]].append(_accepted_decision(row))
     for lead_id, assigned in _assigned(await connection.fetch(_ASSIGNMENTS, ids)):
         found[lead_id].append(assigned)
-    loaded.stands |= await stands(connection, ids)
+    loaded.effective_entries |= await load_effective_entries(connection, ids)
     return joined
 
 
@@ -173,12 +172,14 @@ def _assigned(rows: Iterable[asyncpg.Record]) -> Iterable[tuple[UUID, OwnerAssig
         yield lead_id, OwnerAssigned(at, row["assignment_id"], row["owner"])
 
 
-async def stands(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, list[LeadStageChanged]]:
+async def load_effective_entries(
+    connection: asyncpg.Connection, lead_ids: Sequence[UUID]
+) -> dict[UUID, list[LeadStageChanged]]:
     """The stage entries of these leads that stand, in order."""
     said: dict[UUID, list[LeadStageChanged]] = defaultdict(list)
     for row in await connection.fetch(_ENTRIES, lead_ids):
-        said[row["lead_id"]].append(_entry(row))
-    return {lead_id: standing(entries) for lead_id, entries in said.items()}
+        said[row["lead_id"]].append(_parse_entry(row))
+    return {lead_id: effective_entries(entries) for lead_id, entries in said.items()}
 
 
 async def _read_leads(
@@ -191,7 +192,7 @@ async def _read_leads(
     """The newest profile stands in the lead's own row, unless that was merged and keeps none."""
     for row in await connection.fetch(_LEADS, ids):
         lead_id = row["lead_id"]
-        entered[lead_id] = row["entered_under"]
+        entered[lead_id] = row["entry_version"]
         sequence = row["intake_sequence"]
         known = {fact.sequence for fact in found[lead_id] if isinstance(fact, ProfileChanged)}
         if row["profile_at"] is None or row["merged_into"] is not None or row["erased"]:
@@ -201,33 +202,33 @@ async def _read_leads(
             found[lead_id].append(ProfileChanged(row["profile_at"], sequence, state))
 
 
-async def keep(connection: asyncpg.Connection, facts: Sequence[tuple[UUID, Fact]], now: datetime) -> None:
+async def insert_facts(connection: asyncpg.Connection, facts: Sequence[tuple[UUID, Fact]], now: datetime) -> None:
     """Keep facts that have no table of their own."""
     rows: list[dict[str, object]] = [
         {
             "lead_id": lead_id,
-            "placed_at": fact.place.at,
-            "rank": fact.place.rank,
-            "tie": fact.place.tie,
+            "effective_at": fact.position.at,
+            "rank": fact.position.rank,
+            "tie": fact.position.tie,
             "recorded_at": now,
-            "fact": _json(fact),
+            "fact": _fact_json(fact),
         }
-        for lead_id, fact in sorted(facts, key=lambda one: (one[0], one[1].place))
+        for lead_id, fact in sorted(facts, key=lambda one: (one[0], one[1].position))
     ]
     await _INSERT.execute(connection, rows)
 
 
-async def undo(connection: asyncpg.Connection, lead_id: UUID, merge_id: UUID) -> None:
+async def mark_reverted(connection: asyncpg.Connection, lead_id: UUID, merge_id: UUID) -> None:
     """A merge that was taken back counts no more."""
     await connection.execute(_UNDO, lead_id, merge_id)
 
 
-async def forget(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
+async def delete(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
     """Drop the logs of erased persons, also those of leads that were merged into theirs."""
     await connection.execute(_FORGET, lead_ids)
 
 
-def _json(fact: Fact) -> str:
+def _fact_json(fact: Fact) -> str:
     given: dict[str, object]
     match fact:
         case ProfileChanged():
@@ -250,8 +251,8 @@ def _json(fact: Fact) -> str:
     return orjson.dumps(given).decode()
 
 
-def _fact(row: asyncpg.Record, given: Mapping[str, object]) -> ProfileChanged | MergeApplied | VersionApplied:
-    at = row["placed_at"]
+def _parse_fact(row: asyncpg.Record, given: Mapping[str, object]) -> ProfileChanged | MergeApplied | VersionApplied:
+    at = row["effective_at"]
     if given["kind"] == "profile":
         return ProfileChanged(at, int(str(given["sequence"])), from_object(LeadState, given["state"]))
     if given["kind"] == "merge":
@@ -265,26 +266,20 @@ def _fact(row: asyncpg.Record, given: Mapping[str, object]) -> ProfileChanged | 
     return VersionApplied(at, int(str(given["version"])))
 
 
-def _stood(row: asyncpg.Record) -> DecisionAccepted:
-    given = orjson.loads(row["fields"])
-    amount, expected_close = given.get("amount"), given.get("expected_close")
-    decided = Decided(
+def _accepted_decision(row: asyncpg.Record) -> DecisionAccepted:
+    decision = Decision(
         decision_id=row["decision_id"],
         decision=row["decision"],
         actor=row["actor"],
         occurred_at=row["occurred_at"],
         department=row["department"],
         reason=row["reason"],
-        fields=Fields(
-            amount=None if amount is None else from_object(Money, amount),
-            expected_close=None if expected_close is None else date.fromisoformat(expected_close),
-            answers=given.get("answers", {}),
-        ),
+        fields=parse_deal(row["fields"], Fields),
     )
-    return DecisionAccepted(row["placed_at"], decided, row["stage"], row["definition_version"])
+    return DecisionAccepted(row["effective_at"], decision, row["stage"], row["definition_version"])
 
 
-def _entry(row: asyncpg.Record) -> LeadStageChanged:
+def _parse_entry(row: asyncpg.Record) -> LeadStageChanged:
     said_with_it = ("occurred_at", "present_stage")  # the one by another name, the other true only when it was said
     values = {name: row[name] for name in LeadStageChanged.__struct_fields__ if name not in said_with_it}
     return LeadStageChanged(**values, occurred_at=row["entered_at"])

@@ -18,17 +18,31 @@ from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, Page, decode_cursor, decode_single_cursor, make_page
 from accord.http.problems import Problem, not_found
-from qualification.definition.service import Definitions
-from qualification.lifecycle.api.decisions import to_problem
-from qualification.lifecycle.api.models import LeadRow, WhyLeaf, Wire, Word, lead_row
-from qualification.lifecycle.api.references import ERASED, Reference, etag_of, gone, named, revision_of
+from qualification.definition.service import DefinitionVersionCache
+from qualification.lifecycle.api.decisions import build_problem
+from qualification.lifecycle.api.models import LeadRow, WhyLeaf, Wire, Word, build_lead_row
+from qualification.lifecycle.api.references import (
+    ERASED,
+    Reference,
+    format_etag,
+    lead_erased,
+    parse_if_match,
+    require_reference,
+)
 from qualification.lifecycle.domain.decisions import Refused
-from qualification.lifecycle.service.decide import Author
+from qualification.lifecycle.service.decisions import Author
 from qualification.routing.domain.assignment import Assignment, How
 from qualification.routing.domain.document import Method
-from qualification.routing.service.assign import Given, Stranger, Wish, assign_by_hand, list_assignments, list_owned
+from qualification.routing.service.assignment import Cause, explanation_json
 from qualification.routing.service.document import RoutingVersionCache
-from qualification.routing.service.give import Cause, explained
+from qualification.routing.service.manual_assignment import (
+    OwnerChange,
+    OwnerChangeResult,
+    UnknownOwner,
+    assign_by_hand,
+    list_assignments,
+    list_owned,
+)
 
 _ASSIGNMENT: dict[str, Any] = {"owner": "ann", "reason": "territory"}
 
@@ -150,7 +164,7 @@ class OwnedRow(LeadRow):
     open: bool
 
 
-def router(database: Database, definitions: Definitions, book: RoutingVersionCache) -> APIRouter:
+def router(database: Database, definitions: DefinitionVersionCache, routing_cache: RoutingVersionCache) -> APIRouter:
     """The routes over one database, the definition and the routing in force."""
     routes = APIRouter(tags=["routing"])
 
@@ -167,7 +181,7 @@ def router(database: Database, definitions: Definitions, book: RoutingVersionCac
             **ERASED,
         },
     )
-    async def assign(
+    async def assign_lead(
         lead: Reference,
         body: Annotated[AssignmentRequest, Body(openapi_examples={"by hand": {"value": _ASSIGNMENT}})],
         if_match: LeadMatch = None,
@@ -179,15 +193,15 @@ def router(database: Database, definitions: Definitions, book: RoutingVersionCac
         The owner must be somebody whom the routing document names, under `people` or in a pool; without a document any handle
         goes. A lead that was merged is followed to its survivor, whose id is answered.
         """
-        wish = Wish(named(lead), body.owner, body.reason, revision_of(if_match))
+        change = OwnerChange(require_reference(lead), body.owner, body.reason, parse_if_match(if_match))
         author = Author(caller.name, caller.department)
-        routing, rules = await book.in_force(), await definitions.in_force()
+        routing, rules = await routing_cache.in_force(), await definitions.in_force()
         try:
-            done = await assign_by_hand(database, routing, rules, wish, author, idempotency_request, _given)
-        except Stranger:
-            raise _stranger() from None
+            done = await assign_by_hand(database, routing, rules, change, author, idempotency_request, _encode)
+        except UnknownOwner:
+            raise _unknown_owner() from None
         except Refused as refusal:
-            raise to_problem(refusal) from None
+            raise build_problem(refusal) from None
         return done.answer.response()
 
     @routes.get(
@@ -196,58 +210,58 @@ def router(database: Database, definitions: Definitions, book: RoutingVersionCac
         operation_id="get_lead_assignments",
         responses={**problems(404), **ERASED},
     )
-    async def history(
+    async def get_assignments(
         lead: Reference, limit: Limit = 100, cursor: CursorText = None, _caller: Caller = require("leads:read")
     ) -> Page[AssignmentRow]:
         """Each assignment in the order in which it was made, with every rule, comparison and member that was looked at."""
         after = decode_single_cursor(cursor, int) or 0
-        found = await list_assignments(database, named(lead), after, limit + 1)
+        found = await list_assignments(database, require_reference(lead), after, limit + 1)
         if found is None:
             raise not_found("lead")
         if found[0].erased:
-            raise gone()
+            raise lead_erased()
         rows, next_cursor = make_page(found[1], limit, lambda row: int(row["sequence"]))
-        return Page(items=[_row(row) for row in rows], next_cursor=next_cursor)
+        return Page(items=[_build_row(row) for row in rows], next_cursor=next_cursor)
 
     @routes.get("/v1/owners/{name}/leads", summary="A person's leads", operation_id="list_owned_leads")
-    async def owned(
+    async def get_owned_leads(
         name: Owner, limit: Limit = 100, cursor: CursorText = None, _caller: Caller = require("leads:read")
     ) -> Page[OwnedRow]:
         """The leads that this person has, open ones first, each part in the order of capture."""
         open_ones, after = decode_cursor(cursor, int, UUID) or (1, _NIL)
         found = await list_owned(database, name, await definitions.in_force(), (bool(open_ones), after), limit + 1)
         rows, next_cursor = make_page(found, limit, lambda item: (int(item[0]), item[1].lead_id))
-        items = [OwnedRow(**lead_row(row).model_dump(), open=opened) for opened, row in rows]
+        items = [OwnedRow(**build_lead_row(row).model_dump(), open=opened) for opened, row in rows]
         return Page(items=items, next_cursor=next_cursor)
 
     return routes
 
 
-def explanation_of(made: Assignment) -> ExplanationAnswer:
+def build_explanation(made: Assignment) -> ExplanationAnswer:
     """Why, of an assignment that was just thought through."""
-    return ExplanationAnswer.model_validate(orjson.loads(explained(made)))
+    return ExplanationAnswer.model_validate(orjson.loads(explanation_json(made)))
 
 
-def _row(row: asyncpg.Record) -> AssignmentRow:
+def _build_row(row: asyncpg.Record) -> AssignmentRow:
     stored = row["explanation"]
     plain = {name: row[name] for name in AssignmentRow.model_fields if name != "explanation"}
     return AssignmentRow(**plain, explanation=None if stored is None else ExplanationAnswer.model_validate_json(stored))
 
 
-def _given(given: Given) -> Answer:
+def _encode(result: OwnerChangeResult) -> Answer:
     body = {
-        "lead_id": str(given.lead_id),
-        "owner": given.owner,
-        "previous_owner": given.previous_owner,
-        "changed": given.changed,
-        "occurred_at": given.at,
+        "lead_id": str(result.lead_id),
+        "owner": result.owner,
+        "previous_owner": result.previous_owner,
+        "changed": result.changed,
+        "occurred_at": result.at,
     }
-    headers = {"ETag": etag_of(given.revision), "Location": f"/v1/leads/{given.lead_id}/assignments"}
+    headers = {"ETag": format_etag(result.revision), "Location": f"/v1/leads/{result.lead_id}/assignments"}
     content = orjson.dumps(body, option=orjson.OPT_UTC_Z)
-    return Answer(201 if given.changed else 200, content, headers, subject=given.lead_id)
+    return Answer(201 if result.changed else 200, content, headers, subject=result.lead_id)
 
 
-def _stranger() -> Problem:
+def _unknown_owner() -> Problem:
     message = "Is nobody whom the routing document names"
     return Problem(
         422,

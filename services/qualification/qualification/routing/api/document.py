@@ -21,22 +21,22 @@ from accord.terms.criteria import Facts
 from accord.terms.durations import parse_duration
 from accord.terms.findings import Finding
 from qualification.definition.domain.rules import Rules
-from qualification.definition.service import Definitions
+from qualification.definition.service import DefinitionVersionCache
 from qualification.lifecycle.api.models import Wire
-from qualification.routing.api.assignments import ExplanationAnswer, MemberAnswer, explanation_of
+from qualification.routing.api.assignments import ExplanationAnswer, MemberAnswer, build_explanation
 from qualification.routing.domain.assignment import Assignment
 from qualification.routing.domain.checks import check_routing
 from qualification.routing.domain.document import Method, Routing, RoutingDocument, compile_routing
 from qualification.routing.queries.document import Version
 from qualification.routing.service.document import (
     WAITING_COUNTED_MAX,
+    GivenFacts,
     InvalidDocument,
     RoutingVersionCache,
-    SaidFacts,
     VersionConflict,
+    get_newest_version,
+    get_version,
     list_versions,
-    newest_version,
-    one_version,
     preview_facts,
     preview_lead,
     view_pools,
@@ -112,7 +112,7 @@ class PoolStates(BaseModel):
 _Kind = Annotated[str, StringConstraints(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")]
 
 
-class SaidLead(Wire):
+class GivenLead(Wire):
     """A lead that is made up: what is left out is missing, counts of activities are 0."""
 
     attributes: Annotated[Attributes, Field(max_length=200)] = Field(default_factory=dict)
@@ -139,16 +139,16 @@ class SaidLead(Wire):
             "grade": self.grade,
             "scores.fit": self.fit,
             "scores.engagement": self.engagement,
-            "age": _age(self.age),
+            "age": _parse_age(self.age),
         }
-        return SaidFacts(values)
+        return GivenFacts(values)
 
 
 class PreviewRequest(Wire):
     """Which lead, and by which document: exactly one of `lead_id` and `facts`; `routing` is a document to try, else the one in force."""
 
     lead_id: UUID | None = None
-    facts: SaidLead | None = None
+    facts: GivenLead | None = None
     routing: dict[str, JsonValue] | None = None
 
 
@@ -162,15 +162,17 @@ class PreviewAnswer(BaseModel):
     explanation: ExplanationAnswer
 
 
-def router(database: Database, definitions: Definitions, book: RoutingVersionCache) -> APIRouter:
+def router(database: Database, definitions: DefinitionVersionCache, routing_cache: RoutingVersionCache) -> APIRouter:
     """The routes over one database, the definition and the routing in force."""
     routes = APIRouter(tags=["routing"])
-    _documents(routes, database, definitions, book)
-    _asking(routes, database, definitions, book)
+    _documents(routes, database, definitions, routing_cache)
+    _questions(routes, database, definitions, routing_cache)
     return routes
 
 
-def _documents(routes: APIRouter, database: Database, definitions: Definitions, book: RoutingVersionCache) -> None:
+def _documents(
+    routes: APIRouter, database: Database, definitions: DefinitionVersionCache, routing_cache: RoutingVersionCache
+) -> None:
     @routes.get(
         "/v1/routing",
         summary="The routing in force",
@@ -178,9 +180,9 @@ def _documents(routes: APIRouter, database: Database, definitions: Definitions, 
         response_model=VersionAnswer,
         responses=problems(404),
     )
-    async def newest(request: Request, response: Response, _caller: Caller = require("leads:read")) -> Any:
+    async def get_routing(request: Request, response: Response, _caller: Caller = require("leads:read")) -> Any:
         """Who gets which lead. 404 while nobody has written it; then leads have no owner but by hand."""
-        return _found(request, response, await newest_version(database))
+        return _answer(request, response, await get_newest_version(database))
 
     @routes.put(
         "/v1/routing",
@@ -193,7 +195,7 @@ def _documents(routes: APIRouter, database: Database, definitions: Definitions, 
         },
         openapi_extra=document_body(_ROUTING, "pools", "rules"),
     )
-    async def put(
+    async def put_routing(
         request: Request,
         response: Response,
         if_match: Annotated[
@@ -209,17 +211,17 @@ def _documents(routes: APIRouter, database: Database, definitions: Definitions, 
         document = await read_document(request)
         based_on = await _based_on(request, database, if_match)
         try:
-            written, new = await book.write(document, await definitions.in_force(), based_on, caller.name)
+            written, new = await routing_cache.write(document, await definitions.in_force(), based_on, caller.name)
         except InvalidDocument as wrong:
-            raise refused(wrong) from None
+            raise refuse(wrong) from None
         except VersionConflict as stale:
             raise precondition_failed(_etag(stale.version) if stale.version else None) from None
         response.status_code = 201 if new else 200
         response.headers["ETag"] = _etag(written.version)
-        return _version(written)
+        return _build_version(written)
 
     @routes.get("/v1/routing/versions", summary="Versions of the routing", operation_id="list_routing_versions")
-    async def versions(
+    async def get_versions(
         limit: Limit = 50, cursor: CursorText = None, _caller: Caller = require("leads:read")
     ) -> Page[RoutingVersionSummary]:
         """The newest first."""
@@ -235,32 +237,36 @@ def _documents(routes: APIRouter, database: Database, definitions: Definitions, 
         response_model=VersionAnswer,
         responses=problems(404),
     )
-    async def one(
+    async def get_version_by_number(
         request: Request, response: Response, version: VersionNumber, _caller: Caller = require("leads:read")
     ) -> Any:
         """As it was written."""
-        return _found(request, response, await one_version(database, version))
+        return _answer(request, response, await get_version(database, version))
 
 
-def _asking(routes: APIRouter, database: Database, definitions: Definitions, book: RoutingVersionCache) -> None:
+def _questions(
+    routes: APIRouter, database: Database, definitions: DefinitionVersionCache, routing_cache: RoutingVersionCache
+) -> None:
     @routes.get(
         "/v1/routing/pools",
         summary="How the pools stand",
         operation_id="get_routing_pools",
         responses=problems(404),
     )
-    async def pools(_caller: Caller = require("leads:read")) -> PoolStates:
+    async def get_pools(_caller: Caller = require("leads:read")) -> PoolStates:
         """Each member's current weight and open leads, who could be given a lead at this moment, and why the others could not."""
-        routing, now = await book.in_force(), utc_now()
+        routing, now = await routing_cache.in_force(), utc_now()
         if routing is None:
             raise not_found("routing")
         found = await view_pools(database, routing, await definitions.in_force(), now)
         states = [
             PoolState(
-                pool=view.looked.pool,
-                method=view.looked.method,
-                fallback=view.looked.fallback,
-                members=[MemberAnswer.model_validate(member, from_attributes=True) for member in view.looked.members],
+                pool=view.evaluation.pool,
+                method=view.evaluation.method,
+                fallback=view.evaluation.fallback,
+                members=[
+                    MemberAnswer.model_validate(member, from_attributes=True) for member in view.evaluation.members
+                ],
                 waiting=view.waiting,
             )
             for view in found
@@ -273,7 +279,7 @@ def _asking(routes: APIRouter, database: Database, definitions: Definitions, boo
         operation_id="preview_routing",
         responses=problems(404),
     )
-    async def preview(
+    async def preview_routing(
         body: Annotated[PreviewRequest, Body(openapi_examples={"made up": {"value": _PREVIEW}})],
         _caller: Caller = require("leads:read"),
     ) -> PreviewAnswer:
@@ -284,7 +290,7 @@ def _asking(routes: APIRouter, database: Database, definitions: Definitions, boo
         if (body.lead_id is None) == (body.facts is None):
             raise validation_error_at("", "Must have exactly one of lead_id and facts")
         rules = await definitions.in_force()
-        routing = await _tried(body.routing, rules) if body.routing is not None else await book.in_force()
+        routing = await _compile(body.routing, rules) if body.routing is not None else await routing_cache.in_force()
         if routing is None:
             raise not_found("routing")
         if body.facts is not None:
@@ -297,7 +303,7 @@ def _asking(routes: APIRouter, database: Database, definitions: Definitions, boo
             pool=made.pool,
             why=made.why,
             routing_version=None if body.routing is not None else routing.version,
-            explanation=explanation_of(made),
+            explanation=build_explanation(made),
         )
 
 
@@ -308,19 +314,19 @@ async def _preview_lead(database: Database, lead_id: UUID | None, routing: Routi
     return found
 
 
-async def _tried(content: Mapping[str, JsonValue], rules: Rules | None) -> Routing:
+async def _compile(content: Mapping[str, JsonValue], rules: Rules | None) -> Routing:
     """A document of a request, compiled as version 0. Raises Problem 422."""
-    tried = await asyncio.to_thread(_read, content, rules)
+    tried = await asyncio.to_thread(_check_and_compile, content, rules)
     if isinstance(tried, list):
-        raise refused(InvalidDocument(tried), "/routing")
+        raise refuse(InvalidDocument(tried), "/routing")
     return tried
 
 
-def _read(content: Mapping[str, JsonValue], rules: Rules | None) -> Routing | list[Finding]:
+def _check_and_compile(content: Mapping[str, JsonValue], rules: Rules | None) -> Routing | list[Finding]:
     return check_routing(content, rules) or compile_routing(0, RoutingDocument.model_validate(content))
 
 
-def refused(wrong: InvalidDocument, at: str = "") -> Problem:
+def refuse(wrong: InvalidDocument, at: str = "") -> Problem:
     """422 with a pointer to each place that is wrong."""
     items = [{"pointer": at + found.pointer, "message": found.message} for found in wrong.findings]
     detail = f"{len(items)} places are wrong; see errors." if len(items) > 1 else "One place is wrong; see errors."
@@ -330,7 +336,7 @@ def refused(wrong: InvalidDocument, at: str = "") -> Problem:
 async def _based_on(request: Request, database: Database, if_match: str | None) -> int | None:
     """The version in If-Match; None for the first. Raises Problem 412 and 428."""
     if if_match is None:
-        if await newest_version(database) is None:
+        if await get_newest_version(database) is None:
             return None
         require_if_match(request)
     etag = require_if_match(request)
@@ -340,17 +346,17 @@ async def _based_on(request: Request, database: Database, if_match: str | None) 
     return int(number)
 
 
-def _found(request: Request, response: Response, found: Version | None) -> VersionAnswer | Response:
+def _answer(request: Request, response: Response, found: Version | None) -> VersionAnswer | Response:
     if found is None:
         raise not_found("routing")
     etag = _etag(found.version)
     if is_not_modified(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
     response.headers["ETag"] = etag
-    return _version(found)
+    return _build_version(found)
 
 
-def _version(found: Version) -> VersionAnswer:
+def _build_version(found: Version) -> VersionAnswer:
     return VersionAnswer(
         version=found.version,
         content_sha256=found.sha256,
@@ -364,7 +370,7 @@ def _etag(version: int) -> str:
     return f'"{version}"'
 
 
-def _age(text: str | None) -> object:
+def _parse_age(text: str | None) -> object:
     if text is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Who gets a lead: `assign(asked, routing, state, now)` gives the owner, and why, to the last comparison. Pure; it moves nothing.
+"""Who gets a lead: `assign(lead, routing, state, now)` gives the owner, and why, to the last comparison. Pure; it moves nothing.
 
 In this order:
 
@@ -24,14 +24,14 @@ from uuid import UUID
 
 from accord.terms.criteria import Facts, Leaf
 from qualification.routing.domain.document import Method, Person, Pool, Routing
-from qualification.routing.domain.pointer import Pointer, kept_for, pick
+from qualification.routing.domain.pointer import Pointer, pick, without_former_members
 
 How = Literal["own", "account", "pool", "fallback", "nobody"]
 """Kept by whoever had it, kept with the account, picked from the rule's pool or the fallback, or given to nobody."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RoutingInput:
     """A lead that somebody is sought for.
 
     `owner` is the present or last one, `counted` whether the lead is among that person's open ones now, `avoid` whom not to take
@@ -47,7 +47,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class RoutingState:
     """Where the pools stand and how many open leads each person has."""
 
     pointers: Mapping[str, Pointer] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class RuleLooked:
+class RuleEvaluation:
     """A rule that was looked at. `why` is empty for one without `when`."""
 
     rule: str
@@ -65,7 +65,7 @@ class RuleLooked:
 
 
 @dataclass(frozen=True, slots=True)
-class StickyLooked:
+class StickyEvaluation:
     """Somebody whom the lead would have stayed with, and why it did or did not."""
 
     because: Literal["own", "account"]
@@ -75,7 +75,7 @@ class StickyLooked:
 
 
 @dataclass(frozen=True, slots=True)
-class MemberLooked:
+class MemberEvaluation:
     """One member of a pool as it stood before the pick."""
 
     owner: str
@@ -94,7 +94,7 @@ class PoolEvaluation:
     pool: str
     method: Method
     fallback: bool
-    members: tuple[MemberLooked, ...]
+    members: tuple[MemberEvaluation, ...]
     picked: str | None
 
 
@@ -106,8 +106,8 @@ class Assignment:
     owner: str | None
     how: How
     pool: str | None
-    rules: tuple[RuleLooked, ...]
-    sticky: tuple[StickyLooked, ...]
+    rules: tuple[RuleEvaluation, ...]
+    sticky: tuple[StickyEvaluation, ...]
     pools: tuple[PoolEvaluation, ...]
 
     @property
@@ -128,73 +128,73 @@ class Assignment:
         )
 
 
-def assign(asked: Asked, routing: Routing, state: State, now: datetime) -> tuple[Assignment, State]:
+def assign(lead: RoutingInput, routing: Routing, state: RoutingState, now: datetime) -> tuple[Assignment, RoutingState]:
     """Who gets the lead at this moment, and the state after it."""
-    looked, pool = _rule(asked, routing)
-    sticky: list[StickyLooked] = []
-    for because, owner in _stickers(asked, routing):
-        why_not = _not_to(owner, asked, routing, state, now)
-        sticky.append(StickyLooked(because, owner, why_not is None, why_not or "available"))
+    looked, pool = _evaluate_rules(lead, routing)
+    sticky: list[StickyEvaluation] = []
+    for because, owner in _sticky_owners(lead, routing):
+        why_not = _why_unavailable(owner, lead, routing, state, now)
+        sticky.append(StickyEvaluation(because, owner, why_not is None, why_not or "available"))
         if why_not is None:
             found = _pool_with(owner, pool, routing)
-            made = Assignment(asked.lead_id, owner, because, found, looked, tuple(sticky), ())
-            return made, _moved(state, asked, owner)
-    return _from_pools(asked, routing, state, now, pool, looked, tuple(sticky))
+            made = Assignment(lead.lead_id, owner, because, found, looked, tuple(sticky), ())
+            return made, _state_after(state, lead, owner)
+    return _assign_from_pools(lead, routing, state, now, pool, looked, tuple(sticky))
 
 
-def available(routing: Routing, pool: str, state: State, now: datetime) -> tuple[PoolEvaluation, bool]:
+def evaluate_pool(routing: Routing, pool: str, state: RoutingState, now: datetime) -> tuple[PoolEvaluation, bool]:
     """How the members of a pool stand now, and whether any of them could be given a lead."""
-    members = _members(routing.pools[pool], Asked(_NOBODY, _NoFacts()), routing, state, now)
+    members = _evaluate_members(routing.pools[pool], RoutingInput(_NOBODY, _NoFacts()), routing, state, now)
     looked = PoolEvaluation(pool, routing.pools[pool].method, pool == routing.fallback, members, None)
     return looked, any(member.available for member in members)
 
 
-def _rule(asked: Asked, routing: Routing) -> tuple[tuple[RuleLooked, ...], str | None]:
+def _evaluate_rules(lead: RoutingInput, routing: Routing) -> tuple[tuple[RuleEvaluation, ...], str | None]:
     """The rules up to the first that holds, and its pool; the fallback if none does."""
-    looked: list[RuleLooked] = []
+    looked: list[RuleEvaluation] = []
     for rule in routing.rules:
-        held = rule.when is None or rule.when.holds(asked.facts)
-        why = tuple(rule.when.explain(asked.facts)) if rule.when else ()
-        looked.append(RuleLooked(rule.key, rule.pool, held, why))
+        held = rule.when is None or rule.when.holds(lead.facts)
+        why = tuple(rule.when.explain(lead.facts)) if rule.when else ()
+        looked.append(RuleEvaluation(rule.key, rule.pool, held, why))
         if held:
             return tuple(looked), rule.pool
     return tuple(looked), None
 
 
-def _stickers(asked: Asked, routing: Routing) -> Iterable[tuple[Literal["own", "account"], str]]:
-    if asked.owner is not None:
-        yield "own", asked.owner
-    if routing.same_account and asked.account_owner is not None and asked.account_owner != asked.owner:
-        yield "account", asked.account_owner
+def _sticky_owners(lead: RoutingInput, routing: Routing) -> Iterable[tuple[Literal["own", "account"], str]]:
+    if lead.owner is not None:
+        yield "own", lead.owner
+    if routing.same_account and lead.account_owner is not None and lead.account_owner != lead.owner:
+        yield "account", lead.account_owner
 
 
-def _from_pools(
-    asked: Asked,
+def _assign_from_pools(
+    lead: RoutingInput,
     routing: Routing,
-    state: State,
+    state: RoutingState,
     now: datetime,
     pool: str | None,
-    rules: tuple[RuleLooked, ...],
-    sticky: tuple[StickyLooked, ...],
-) -> tuple[Assignment, State]:
+    rules: tuple[RuleEvaluation, ...],
+    sticky: tuple[StickyEvaluation, ...],
+) -> tuple[Assignment, RoutingState]:
     asks = [key for key in dict.fromkeys([pool, routing.fallback]) if key is not None]
     pools: list[PoolEvaluation] = []
     for key in asks:
         how: How = "pool" if key == pool else "fallback"
-        looked, pointer = _pick(routing.pools[key], asked, routing, state, now, fallback=how == "fallback")
+        looked, pointer = _pick_from_pool(routing.pools[key], lead, routing, state, now, fallback=how == "fallback")
         pools.append(looked)
         if looked.picked is not None:
-            made = Assignment(asked.lead_id, looked.picked, how, key, rules, sticky, tuple(pools))
-            return made, _moved(State({**state.pointers, key: pointer}, state.open), asked, looked.picked)
-    made = Assignment(asked.lead_id, None, "nobody", asks[0] if asks else None, rules, sticky, tuple(pools))
-    return made, state if asked.avoid else _moved(state, asked, None)
+            made = Assignment(lead.lead_id, looked.picked, how, key, rules, sticky, tuple(pools))
+            return made, _state_after(RoutingState({**state.pointers, key: pointer}, state.open), lead, looked.picked)
+    made = Assignment(lead.lead_id, None, "nobody", asks[0] if asks else None, rules, sticky, tuple(pools))
+    return made, state if lead.avoid else _state_after(state, lead, None)
 
 
-def _pick(
-    pool: Pool, asked: Asked, routing: Routing, state: State, now: datetime, *, fallback: bool
+def _pick_from_pool(
+    pool: Pool, lead: RoutingInput, routing: Routing, state: RoutingState, now: datetime, *, fallback: bool
 ) -> tuple[PoolEvaluation, Pointer]:
-    pointer = kept_for(state.pointers.get(pool.key, Pointer()), pool.weights)
-    members = _members(pool, asked, routing, state, now)
+    pointer = without_former_members(state.pointers.get(pool.key, Pointer()), pool.weights)
+    members = _evaluate_members(pool, lead, routing, state, now)
     free = [member for member in members if member.available]
     if pool.method == "least_open" and free:
         # Of such small whole numbers equal quotients are equal floats, and others are not.
@@ -206,31 +206,35 @@ def _pick(
     return PoolEvaluation(pool.key, pool.method, fallback, members, picked), pointer
 
 
-def _members(pool: Pool, asked: Asked, routing: Routing, state: State, now: datetime) -> tuple[MemberLooked, ...]:
+def _evaluate_members(
+    pool: Pool, lead: RoutingInput, routing: Routing, state: RoutingState, now: datetime
+) -> tuple[MemberEvaluation, ...]:
     pointer = state.pointers.get(pool.key, Pointer())
-    looked: list[MemberLooked] = []
+    looked: list[MemberEvaluation] = []
     for owner, weight in pool.weights.items():
-        why_not = _not_to(owner, asked, routing, state, now)
+        why_not = _why_unavailable(owner, lead, routing, state, now)
         capacity = routing.people[owner].capacity
-        current = pointer.of(owner)
-        count = _open(owner, asked, state)
-        looked.append(MemberLooked(owner, weight, current, count, capacity, why_not is None, why_not))
+        current = pointer.current_weight(owner)
+        count = _open_leads(owner, lead, state)
+        looked.append(MemberEvaluation(owner, weight, current, count, capacity, why_not is None, why_not))
     return tuple(looked)
 
 
-def _not_to(owner: str, asked: Asked, routing: Routing, state: State, now: datetime) -> str | None:
+def _why_unavailable(
+    owner: str, lead: RoutingInput, routing: Routing, state: RoutingState, now: datetime
+) -> str | None:
     """Why this person gets nothing now, in words; None if it could be."""
     if owner not in routing.members:
         return "is in no pool"
-    if owner == asked.avoid:
+    if owner == lead.avoid:
         return "has broken the clause that the lead is taken away for"
     person: Person = routing.people[owner]
-    return person.away(now) or person.full(_open(owner, asked, state))
+    return person.why_absent(now) or person.why_full(_open_leads(owner, lead, state))
 
 
-def _open(owner: str, asked: Asked, state: State) -> int:
+def _open_leads(owner: str, lead: RoutingInput, state: RoutingState) -> int:
     """Open leads of a person beside the one that is asked for."""
-    return state.open.get(owner, 0) - (1 if asked.counted and owner == asked.owner else 0)
+    return state.open.get(owner, 0) - (1 if lead.counted and owner == lead.owner else 0)
 
 
 def _pool_with(owner: str, preferred: str | None, routing: Routing) -> str:
@@ -240,16 +244,16 @@ def _pool_with(owner: str, preferred: str | None, routing: Routing) -> str:
     return next(pool.key for pool in routing.pools.values() if owner in pool.weights)
 
 
-def _moved(state: State, asked: Asked, owner: str | None) -> State:
+def _state_after(state: RoutingState, lead: RoutingInput, owner: str | None) -> RoutingState:
     """The state after the lead has gone to somebody, or to nobody."""
-    if asked.counted and asked.owner == owner:
+    if lead.counted and lead.owner == owner:
         return state
     counts = dict(state.open)
-    if asked.counted and asked.owner is not None:
-        counts[asked.owner] = counts.get(asked.owner, 0) - 1
+    if lead.counted and lead.owner is not None:
+        counts[lead.owner] = counts.get(lead.owner, 0) - 1
     if owner is not None:
         counts[owner] = counts.get(owner, 0) + 1
-    return State(state.pointers, counts)
+    return RoutingState(state.pointers, counts)
 
 
 _METHODS: dict[Method, str] = {

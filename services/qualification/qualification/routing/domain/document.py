@@ -114,7 +114,7 @@ class Person:
     calendar: str | None = None
     absences: tuple[tuple[date, date], ...] = ()
 
-    def away(self, now: datetime) -> str | None:
+    def why_absent(self, now: datetime) -> str | None:
         """Why nothing can be given to this person at this moment, in words; None if it can."""
         zone: tzinfo = self.hours.zone if self.hours else UTC
         today = now.astimezone(zone).date()
@@ -125,7 +125,7 @@ class Person:
             return f"off duty by the calendar {self.calendar}"
         return None
 
-    def full(self, open_leads: int) -> str | None:
+    def why_full(self, open_leads: int) -> str | None:
         """Why the capacity lets nothing be given to this person, in words; None if it does."""
         if self.capacity is None or open_leads < self.capacity:
             return None
@@ -172,10 +172,10 @@ class Routing:
         Unless the document names them: the open stages of sales, and those in which marketing's lead waits for sales, from which
         a decision leads into an open stage of sales. So sales has an owner for a lead from the moment it owes an answer.
         """
-        return self.at if self.at is not None else handed_over(rules)
+        return self.at if self.at is not None else sales_stages(rules)
 
 
-def handed_over(rules: Rules) -> frozenset[str]:
+def sales_stages(rules: Rules) -> frozenset[str]:
     """Where sales has a lead, or owes an answer to one that waits for it."""
     sales = {stage.key for stage in rules.stages.values() if stage.owner == "sales" and stage.kind == "open"}
     waiting = {
@@ -230,5 +230,7 @@ def _person(owner: str, terms: PersonTerms, calendars: Mapping[str, WorkingTime]
         capacity=terms.capacity,
         hours=calendars[terms.calendar] if terms.calendar else None,
         calendar=terms.calendar,
-        absences=tuple((date.fromisoformat(away.from_), date.fromisoformat(away.to)) for away in terms.absences),
+        absences=tuple(
+            (date.fromisoformat(why_absent.from_), date.fromisoformat(why_absent.to)) for why_absent in terms.absences
+        ),
     )

@@ -28,7 +28,7 @@ class Pointer:
     total: int = 0
     currents: Mapping[str, int] = field(default_factory=dict)
 
-    def of(self, owner: str) -> float:
+    def current_weight(self, owner: str) -> float:
         """The current weight of a member, as nginx would show it."""
         return self.currents.get(owner, 0) / UNIT
 
@@ -36,7 +36,7 @@ class Pointer:
 def pick(pointer: Pointer, weights: Mapping[str, int]) -> tuple[str, Pointer]:
     """Who is next of those that may be picked (owner → weight, at least one), and the pointer after it. Of equals the first."""
     total = sum(weights.values())
-    currents = dict(_brought_over(pointer, total))
+    currents = dict(_rescaled(pointer, total))
     best = ""
     for owner, weight in weights.items():
         currents[owner] = currents.get(owner, 0) + weight * UNIT
@@ -46,18 +46,18 @@ def pick(pointer: Pointer, weights: Mapping[str, int]) -> tuple[str, Pointer]:
     return best, Pointer(total, currents)
 
 
-def kept_for(pointer: Pointer, owners: Mapping[str, int]) -> Pointer:
+def without_former_members(pointer: Pointer, owners: Mapping[str, int]) -> Pointer:
     """The pointer without those who are no longer members."""
     if pointer.currents.keys() <= owners.keys():
         return pointer
     return Pointer(pointer.total, {owner: at for owner, at in pointer.currents.items() if owner in owners})
 
 
-def _brought_over(pointer: Pointer, total: int) -> Mapping[str, int]:
+def _rescaled(pointer: Pointer, total: int) -> Mapping[str, int]:
     if pointer.total in (0, total):
         return pointer.currents
-    return {owner: _rounded(at * total, pointer.total) for owner, at in pointer.currents.items()}
+    return {owner: _divide_rounded(at * total, pointer.total) for owner, at in pointer.currents.items()}
 
 
-def _rounded(number: int, by: int) -> int:
+def _divide_rounded(number: int, by: int) -> int:
     return (2 * number + by) // (2 * by)

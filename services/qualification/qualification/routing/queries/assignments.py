@@ -61,13 +61,15 @@ _IN_POOLS = """
 SELECT DISTINCT pool FROM unnest($1::text[]) AS asked (pool)
 WHERE EXISTS (SELECT FROM waiting_lead WHERE waiting_lead.pool = asked.pool)
 """
-PLACING = "place-waiting-leads"
+ASSIGNMENT_WORKER = "assign-waiting-leads"
 """The worker by whose name leads rest."""
 
 IS_WAITING = "EXISTS (SELECT FROM waiting_lead WHERE waiting_lead.lead_id = stuck_row.key)"
 """Whether a lead that rests still waits for somebody."""
 
-_MAY_BE_NEXT = f"($4::uuid[] IS NULL OR lead_id = ANY ($4)) AND NOT {is_resting(PLACING, 'waiting_lead.lead_id')}"
+_MAY_BE_NEXT = (
+    f"($4::uuid[] IS NULL OR lead_id = ANY ($4)) AND NOT {is_resting(ASSIGNMENT_WORKER, 'waiting_lead.lead_id')}"
+)
 _NEXT = f"""
 (SELECT lead_id FROM waiting_lead WHERE routing_version < $2 AND {_MAY_BE_NEXT} LIMIT $3)
 UNION
@@ -101,7 +103,7 @@ LIMIT $5
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AssignmentRow:
     """One assignment. `explanation` is JSON text, None where a person or a merge decided."""
 
     lead_id: UUID
@@ -136,10 +138,12 @@ class Waiting:
     clock_id: UUID | None = None
 
 
-async def append(connection: asyncpg.Connection, rows: Sequence[Row], now: datetime, *, revised: bool) -> None:
+async def insert(
+    connection: asyncpg.Connection, rows: Sequence[AssignmentRow], now: datetime, *, bump_revision: bool
+) -> None:
     """Keep these assignments and write the owners and sequences of their leads, by one statement each.
 
-    `revised`: the leads' revision grows by one; else another statement of the transaction has seen to that.
+    `bump_revision`: the leads' revision grows by one; else another statement of the transaction has seen to that.
     """
     if not rows:
         return
@@ -147,7 +151,7 @@ async def append(connection: asyncpg.Connection, rows: Sequence[Row], now: datet
     await _INSERT.execute(connection, [{**asdict(row), **times} for row in rows])
     leads = [row.lead_id for row in rows]
     await connection.execute(
-        _GIVE, leads, [row.owner for row in rows], [row.sequence for row in rows], 1 if revised else 0, now
+        _GIVE, leads, [row.owner for row in rows], [row.sequence for row in rows], 1 if bump_revision else 0, now
     )
 
 
@@ -157,65 +161,65 @@ async def release(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> N
         await connection.execute(_RELEASE, lead_ids)
 
 
-async def forget(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
+async def erase(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
     """Drop the explanations about erased persons, which quote attributes, and the words of those who gave them away, also under leads
     that were merged into theirs. They wait for nobody."""
     if lead_ids:
         await connection.execute(_FORGET, lead_ids)
-        await wait_no_more(connection, lead_ids)
+        await delete_waiting(connection, lead_ids)
 
 
-async def last_owners(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, str | None]:
+async def find_last_owners(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, str | None]:
     """Who was last given these leads, under their own ids."""
     return {row["lead_id"]: row["owner"] for row in await connection.fetch(_LAST_OWNERS, lead_ids)}
 
 
-async def answered(connection: asyncpg.Connection, breaches: Iterable[UUID]) -> set[UUID]:
+async def find_handled_breaches(connection: asyncpg.Connection, breaches: Iterable[UUID]) -> set[UUID]:
     """Those of these breaches after which a lead was given to somebody else already, or waits to be."""
     return {row[0] for row in await connection.fetch(_ANSWERED, sorted(breaches))}
 
 
-async def page(connection: asyncpg.Connection, lead_id: UUID, after: int, rows_max: int) -> list[asyncpg.Record]:
+async def fetch_page(connection: asyncpg.Connection, lead_id: UUID, after: int, rows_max: int) -> list[asyncpg.Record]:
     """Assignments of one lead after a sequence, oldest first."""
     rows: list[asyncpg.Record] = await connection.fetch(_PAGE, lead_id, after, rows_max)
     return rows
 
 
-async def wait(connection: asyncpg.Connection, rows: Sequence[Waiting], now: datetime) -> None:
+async def upsert_waiting(connection: asyncpg.Connection, rows: Sequence[Waiting], now: datetime) -> None:
     """Have these leads wait; those that do already are noted as tried."""
     times = {"since": now, "tried_at": now}
     ordered = sorted(rows, key=lambda row: row.lead_id)
     await _WAIT.execute(connection, [{**asdict(row), **times} for row in ordered])
 
 
-async def wait_no_more(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
+async def delete_waiting(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> None:
     """Have these leads wait no longer."""
     if lead_ids:
         await connection.execute(_WAIT_NO_MORE, lead_ids)
 
 
-async def waits(connection: asyncpg.Connection) -> dict[str, tuple[int, float]]:
+async def measure_waiting(connection: asyncpg.Connection) -> dict[str, tuple[int, float]]:
     """How many leads wait for an `owner` or for `another`, and for how many seconds the oldest has."""
-    return {wait: (count, age_s) for wait, count, age_s in await connection.fetch(_WAITS)}
+    return {upsert_waiting: (count, age_s) for upsert_waiting, count, age_s in await connection.fetch(_WAITS)}
 
 
-async def breach_is_over(connection: asyncpg.Connection, clocks: Sequence[UUID]) -> None:
+async def delete_waiting_of_clocks(connection: asyncpg.Connection, clocks: Sequence[UUID]) -> None:
     """Forget what waits only because these clocks were breached."""
     if clocks:
         await connection.execute(_BREACH_IS_OVER, clocks)
 
 
-async def waiting(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, Waiting]:
+async def find_waiting(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, Waiting]:
     """Those of these leads that wait, and why."""
     return {row["lead_id"]: Waiting(*row) for row in await connection.fetch(_WAITING, lead_ids)}
 
 
-async def pools_waited_for(connection: asyncpg.Connection, pools: Iterable[str]) -> list[str]:
+async def find_pools_waited_for(connection: asyncpg.Connection, pools: Iterable[str]) -> list[str]:
     """Those of these pools in which any lead waits."""
     return [row[0] for row in await connection.fetch(_IN_POOLS, sorted(pools))]
 
 
-async def next_waiting(
+async def claim_waiting(
     connection: asyncpg.Connection,
     pools: Sequence[str],
     version: int,
@@ -229,12 +233,12 @@ async def next_waiting(
     return [row[0] for row in await connection.fetch(_NEXT, pools, version, rows_max, only)]
 
 
-async def waiting_counts(connection: asyncpg.Connection, pools: Iterable[str], counted_max: int) -> dict[str, int]:
+async def count_waiting(connection: asyncpg.Connection, pools: Iterable[str], counted_max: int) -> dict[str, int]:
     """How many leads wait in each of these pools, up to so many."""
     return {row["pool"]: row["leads"] for row in await connection.fetch(_COUNT, sorted(pools), counted_max)}
 
 
-async def owned(
+async def fetch_owned(
     connection: asyncpg.Connection, owner: str, stages: Sequence[str], after: UUID, rows_max: int, *, opened: bool
 ) -> list[asyncpg.Record]:
     """The next leads of one person that are in these stages (`opened`), or in others."""

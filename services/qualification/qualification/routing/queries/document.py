@@ -97,34 +97,34 @@ class Version:
     written_by: str
 
 
-async def newest_number(connection: asyncpg.Connection) -> int | None:
+async def read_newest_number(connection: asyncpg.Connection) -> int | None:
     """The number of the version in force; None while there is none."""
     number: int | None = await connection.fetchval(_NEWEST_NUMBER)
     return number
 
 
-async def newest(connection: asyncpg.Connection) -> Version | None:
+async def read_newest(connection: asyncpg.Connection) -> Version | None:
     """The version in force."""
     return _version(await connection.fetchrow(_NEWEST))
 
 
-async def version(connection: asyncpg.Connection, number: int) -> Version | None:
+async def read_version(connection: asyncpg.Connection, number: int) -> Version | None:
     """One version."""
     return _version(await connection.fetchrow(_AT, number))
 
 
-async def page(connection: asyncpg.Connection, before: int, rows_max: int) -> list[asyncpg.Record]:
+async def fetch_page(connection: asyncpg.Connection, before: int, rows_max: int) -> list[asyncpg.Record]:
     """Versions below a number, the newest first, without their content."""
     rows: list[asyncpg.Record] = await connection.fetch(_LIST, before, rows_max)
     return rows
 
 
-async def one_writer(connection: asyncpg.Connection) -> None:
+async def lock_writers(connection: asyncpg.Connection) -> None:
     """Wait until nobody else writes a document."""
     await connection.execute(_ONE_WRITER)
 
 
-async def write(connection: asyncpg.Connection, written: Version, pools: Iterable[str]) -> None:
+async def insert_version(connection: asyncpg.Connection, written: Version, pools: Iterable[str]) -> None:
     """Keep a new version, with a pointer for each new pool and all leads without an owner to be looked at."""
     content = orjson.dumps(written.content).decode()
     await connection.execute(_WRITE, written.version, content, written.sha256, written.written_at, written.written_by)
@@ -154,25 +154,27 @@ async def move_pointers(connection: asyncpg.Connection, moved: Mapping[str, Poin
         )
 
 
-async def open_leads(connection: asyncpg.Connection, owners: Iterable[str], stages: Iterable[str]) -> dict[str, int]:
+async def count_open_leads(
+    connection: asyncpg.Connection, owners: Iterable[str], stages: Iterable[str]
+) -> dict[str, int]:
     """How many leads in these stages each person has, up to OPEN_COUNTED_MAX."""
     rows = await connection.fetch(_OPEN, sorted(set(owners)), sorted(stages), OPEN_COUNTED_MAX)
     return {row["owner"]: row["leads"] for row in rows}
 
 
-async def account_owners(connection: asyncpg.Connection, accounts: Iterable[UUID]) -> dict[UUID, str]:
+async def find_account_owners(connection: asyncpg.Connection, accounts: Iterable[UUID]) -> dict[UUID, str]:
     """Who was last given a lead of these accounts."""
     asked = sorted(set(accounts))
     return {row["account_id"]: row["owner"] for row in await connection.fetch(_ACCOUNTS, asked)} if asked else {}
 
 
-async def keep_accounts(connection: asyncpg.Connection, given: Mapping[UUID, str], now: datetime) -> None:
+async def save_account_owners(connection: asyncpg.Connection, given: Mapping[UUID, str], now: datetime) -> None:
     """Note who was given a lead of which account: account → owner. Which lead is not kept: it may be erased, the account not."""
     if given:
         await connection.execute(_KEEP_ACCOUNTS, list(given), list(given.values()), now)
 
 
-async def activities(
+async def load_activities(
     connection: asyncpg.Connection, lead_ids: Sequence[UUID], kinds: Iterable[str]
 ) -> dict[UUID, Activities]:
     """The newest activities of these kinds, by lead."""
@@ -185,13 +187,13 @@ async def activities(
     return {lead_id: Activities(moments) for lead_id, moments in found.items()}
 
 
-async def sweep_state(connection: asyncpg.Connection, number: int) -> tuple[str, UUID] | None:
+async def lock_sweep(connection: asyncpg.Connection, number: int) -> tuple[str, UUID] | None:
     """How far leads without an owner have been looked at for this version; None if all have, or somebody else is at it."""
     row = await connection.fetchrow(_SWEEP_STATE, number)
     return (row["after_stage"], row["after_lead"]) if row is not None else None
 
 
-async def sweep_page(
+async def fetch_sweep_page(
     connection: asyncpg.Connection, stages: Iterable[str], after: tuple[str, UUID], rows_max: int
 ) -> list[asyncpg.Record]:
     """The next leads in these stages, whoever has them."""
@@ -199,7 +201,7 @@ async def sweep_page(
     return rows
 
 
-async def swept(connection: asyncpg.Connection, number: int, until: tuple[str, UUID], *, done: bool) -> None:
+async def save_sweep(connection: asyncpg.Connection, number: int, until: tuple[str, UUID], *, done: bool) -> None:
     """Note how far they have been looked at."""
     await connection.execute(_SWEPT, number, *until, done)
 

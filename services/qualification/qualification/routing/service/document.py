@@ -22,7 +22,14 @@ from qualification.definition.domain.rules import Rules
 from qualification.lifecycle.domain.lead import Activities, Lead
 from qualification.lifecycle.domain.scoring import LeadFacts, scores
 from qualification.lifecycle.queries import leads
-from qualification.routing.domain.assignment import Asked, Assignment, PoolEvaluation, State, assign, available
+from qualification.routing.domain.assignment import (
+    Assignment,
+    PoolEvaluation,
+    RoutingInput,
+    RoutingState,
+    assign,
+    evaluate_pool,
+)
 from qualification.routing.domain.checks import check_routing
 from qualification.routing.domain.document import Routing, RoutingDocument, compile_routing, open_stages
 from qualification.routing.queries import assignments
@@ -68,7 +75,7 @@ class RoutingVersionCache:
     ) -> tuple[Version, bool]:
         """Keep a new version; the one in force and whether it is new. The same content again makes none.
 
-        `based_on` is the version that the caller has read. Raises Wrong and Stale.
+        `based_on` is the version that the caller has read. Raises InvalidDocument and VersionConflict.
         """
         findings = await asyncio.to_thread(check_routing, document.content, rules)
         if findings:
@@ -76,21 +83,21 @@ class RoutingVersionCache:
         pools = RoutingDocument.model_validate(document.content).pools
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
-            await stored.one_writer(connection)
-            before = await stored.newest(connection)
+            await stored.lock_writers(connection)
+            before = await stored.read_newest(connection)
             number = before.version if before else None
             if number != based_on:
                 raise VersionConflict(number)
             if before is not None and before.sha256 == document.sha256:
                 return before, False
             written = Version((number or 0) + 1, document.content, document.sha256, unit_of_work.now, author)
-            await stored.write(connection, written, pools)
+            await stored.insert_version(connection, written, pools)
         self._current.expire()
         return written, True
 
     async def find_outdated(self) -> list[OutdatedVersion]:
         """What this release would refuse of the document in force, looked at by itself."""
-        newest = await newest_version(self._database)
+        newest = await get_newest_version(self._database)
         findings = [] if newest is None else await asyncio.to_thread(check_routing, newest.content, None)
         return [OutdatedVersion("routing", newest.version, "active", findings)] if newest and findings else []
 
@@ -99,9 +106,9 @@ class RoutingVersionCache:
             async with self._database.read_transaction() as own:
                 return await self._read(own)
         connection = await connection_of(conn)
-        number = await stored.newest_number(connection)
+        number = await stored.read_newest_number(connection)
         if number is not None and (self._newest is None or self._newest.version != number):
-            self._newest = _compiled(await stored.newest(connection))
+            self._newest = _compiled(await stored.read_newest(connection))
         return self._newest
 
 
@@ -116,29 +123,29 @@ def _compiled(version: Version | None) -> Routing | None:
 # --- Reading ---
 
 
-async def newest_version(database: Database) -> Version | None:
+async def get_newest_version(database: Database) -> Version | None:
     """The version in force, as it was written."""
     async with database.read_transaction() as conn:
-        return await stored.newest(await connection_of(conn))
+        return await stored.read_newest(await connection_of(conn))
 
 
-async def one_version(database: Database, number: int) -> Version | None:
+async def get_version(database: Database, number: int) -> Version | None:
     """One version, as it was written."""
     async with database.read_transaction() as conn:
-        return await stored.version(await connection_of(conn), number)
+        return await stored.read_version(await connection_of(conn), number)
 
 
 async def list_versions(database: Database, before: int, rows_max: int) -> list[asyncpg.Record]:
     """Versions below a number, the newest first."""
     async with database.read_transaction() as conn:
-        return await stored.page(await connection_of(conn), before, rows_max)
+        return await stored.fetch_page(await connection_of(conn), before, rows_max)
 
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
     """A pool as it stands: each member with its current weight, open leads and why it gets none now; `waiting` leads wait for it."""
 
-    looked: PoolEvaluation
+    evaluation: PoolEvaluation
     waiting: int
 
 
@@ -147,14 +154,14 @@ async def view_pools(database: Database, routing: Routing, rules: Rules | None, 
     async with database.read_transaction() as conn:
         connection = await connection_of(conn)
         state = await read_state(connection, routing, rules)
-        waiting = await assignments.waiting_counts(connection, routing.pools, WAITING_COUNTED_MAX)
-    return [PoolView(available(routing, pool, state, now)[0], waiting.get(pool, 0)) for pool in routing.pools]
+        waiting = await assignments.count_waiting(connection, routing.pools, WAITING_COUNTED_MAX)
+    return [PoolView(evaluate_pool(routing, pool, state, now)[0], waiting.get(pool, 0)) for pool in routing.pools]
 
 
-async def read_state(connection: asyncpg.Connection, routing: Routing, rules: Rules | None) -> State:
+async def read_state(connection: asyncpg.Connection, routing: Routing, rules: Rules | None) -> RoutingState:
     """Where the pools stand, without locking anything."""
-    counts = await stored.open_leads(connection, routing.people, open_stages(rules)) if rules else {}
-    return State(await stored.read_pointers(connection), counts)
+    counts = await stored.count_open_leads(connection, routing.people, open_stages(rules)) if rules else {}
+    return RoutingState(await stored.read_pointers(connection), counts)
 
 
 # --- What it would do ---
@@ -163,7 +170,7 @@ async def read_state(connection: asyncpg.Connection, routing: Routing, rules: Ru
 _ATTRIBUTE = "attributes."
 
 
-class SaidFacts:
+class GivenFacts:
     """Facts that a caller made up: a value for each path."""
 
     def __init__(self, values: Mapping[str, object]) -> None:
@@ -179,14 +186,14 @@ class SaidFacts:
         return 0 if path.startswith("activities.") else MISSING
 
 
-def facts_of(lead: Lead, more: Activities | None, rules: Rules, now: datetime) -> Facts:
+def facts_of(lead: Lead, extra_activities: Activities | None, rules: Rules, now: datetime) -> Facts:
     """What routing may ask of a lead at this moment, or at its own clock where that is later.
 
     `more` are activities of kinds that only routing asks for.
     """
-    at = lead.at_present(now)
+    at = lead.latest_moment(now)
     made = scores(lead.profile, lead.activities, rules, at)
-    activities = lead.activities.with_all_of(more) if more else lead.activities
+    activities = lead.activities.merged_with(extra_activities) if extra_activities else lead.activities
     return LeadFacts(lead.profile, activities, lead.stage, at, made)
 
 
@@ -204,16 +211,16 @@ async def preview_lead(
             return None
         state = await read_state(connection, routing, rules)
         account = lead.profile.account_id
-        owners = await stored.account_owners(connection, [account] if account else [])
-        more = await stored.activities(connection, [lead.lead_id], routing.kinds - rules.kinds)
-    asked = Asked(
+        owners = await stored.find_account_owners(connection, [account] if account else [])
+        extra_activities = await stored.load_activities(connection, [lead.lead_id], routing.kinds - rules.kinds)
+    asked = RoutingInput(
         lead_id=lead.lead_id,
-        facts=facts_of(lead, more.get(lead.lead_id), rules, now),
+        facts=facts_of(lead, extra_activities.get(lead.lead_id), rules, now),
         owner=lead.owner,
         counted=lead.owner is not None and lead.stage in open_stages(rules),
         account_owner=owners.get(account) if account else None,
     )
-    return await _assigned(asked, routing, state, now)
+    return await _assign(asked, routing, state, now)
 
 
 async def preview_facts(
@@ -223,11 +230,11 @@ async def preview_facts(
     async with database.read_transaction() as conn:
         connection = await connection_of(conn)
         state = await read_state(connection, routing, rules)
-        owners = await stored.account_owners(connection, [account_id] if account_id else [])
+        owners = await stored.find_account_owners(connection, [account_id] if account_id else [])
     owner = owners.get(account_id) if account_id else None
-    return await _assigned(Asked(UUID(int=0), facts, account_owner=owner), routing, state, now)
+    return await _assign(RoutingInput(UUID(int=0), facts, account_owner=owner), routing, state, now)
 
 
-async def _assigned(asked: Asked, routing: Routing, state: State, now: datetime) -> Assignment:
+async def _assign(asked: RoutingInput, routing: Routing, state: RoutingState, now: datetime) -> Assignment:
     # Beside the loop: patterns of a document that is only tried are anybody's.
     return (await asyncio.to_thread(assign, asked, routing, state, now))[0]

@@ -1,6 +1,6 @@
 """When time alone can next change something for a lead: a score that falls, a count whose window moves on, an age, a cool-down.
 
-Nothing is scanned. `not_before` gives at once a moment before which nothing can change; `next_change` gives the exact moment, to the
+Nothing is scanned. `earliest_change` gives at once a moment before which nothing can change; `next_change` gives the exact moment, to the
 microsecond, at which one of the watched comparisons first turns over. Both are pure functions of the lead, its version and a moment,
 so it does not matter how often, or when, they are asked.
 """
@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from math import ceil, floor, fsum, inf, isfinite, log2
 
-from qualification.definition.domain.rules import EngagementRule, Mark, Rules, Watch
-from qualification.lifecycle.domain.lead import Activities, Scores, microseconds, moment_of
+from qualification.definition.domain.rules import EngagementRule, Rules, ScoreThreshold, TimeTriggers
+from qualification.lifecycle.domain.lead import Activities, Scores, from_microseconds, microseconds
 from qualification.lifecycle.domain.scoring import DECIMALS, engagement_points, engagement_raw, engagement_score
 
-_SHOWN = float(10**DECIMALS)
-_HALF = 0.5 / _SHOWN
+_SCALE = float(10**DECIMALS)
+_ROUNDING = 0.5 / _SCALE
 """What rounding may add to a score, or take from it."""
 
 _SLACK = 1e-9
@@ -26,8 +26,13 @@ _STEPS_MAX = 4000
 """Intervals looked at in one search through scores that can also rise; past them the search goes on from where it came to."""
 
 
-def not_before(
-    activities: Activities, rules: Rules, watch: Watch, scores: Scores | None, captured_at: datetime, at: datetime
+def earliest_change(
+    activities: Activities,
+    rules: Rules,
+    triggers: TimeTriggers,
+    scores: Scores | None,
+    captured_at: datetime,
+    at: datetime,
 ) -> datetime | None:
     """A moment after `at` before which time alone changes nothing; None if it never does. Cheap, and may be too early.
 
@@ -35,17 +40,19 @@ def not_before(
     """
     first: int | None = None
     now = microseconds(at)
-    if watch.marks and scores is not None and (scores.engagement > 0 or rules.loses):
-        first = _score_holds_until(activities, rules, watch, scores.engagement, now)
-    if watch.windows or watch.ages:
-        first = min((m for m in (first, *_exact(activities, watch, captured_at, now)) if m is not None), default=None)
+    if triggers.thresholds and scores is not None and (scores.engagement > 0 or rules.has_negative_points):
+        first = _earliest_score_change(activities, rules, triggers, scores.engagement, now)
+    if triggers.windows or triggers.ages:
+        first = min(
+            (m for m in (first, *_exact_moments(activities, triggers, captured_at, now)) if m is not None), default=None
+        )
     return None if first is None else _moment(first)
 
 
 def next_change(
     activities: Activities,
     rules: Rules,
-    watch: Watch,
+    triggers: TimeTriggers,
     captured_at: datetime,
     after: datetime,
     until: datetime | None = None,
@@ -56,27 +63,27 @@ def next_change(
     which takes a fraction of the time.
     """
     now = microseconds(after)
-    first = min(_exact(activities, watch, captured_at, now), default=None)
-    if watch.marks:
-        falls = _score_changes(activities, rules, watch, now, None if until is None else microseconds(until))
+    first = min(_exact_moments(activities, triggers, captured_at, now), default=None)
+    if triggers.thresholds:
+        falls = _score_changes(activities, rules, triggers, now, None if until is None else microseconds(until))
         first = falls if first is None else first if falls is None else min(first, falls)
     return None if first is None else _moment(first)
 
 
 def _moment(at: int) -> datetime | None:
     try:
-        return moment_of(at)
+        return from_microseconds(at)
     except OverflowError:  # beyond the year 9999
         return None
 
 
-def _exact(activities: Activities, watch: Watch, captured_at: datetime, now: int) -> Iterator[int]:
-    for age in watch.ages:
+def _exact_moments(activities: Activities, triggers: TimeTriggers, captured_at: datetime, now: int) -> Iterator[int]:
+    for age in triggers.ages:
         at = microseconds(captured_at) + age // timedelta(microseconds=1)
         if at > now:
             yield at
-    for window in watch.windows:
-        moments = activities.of(window.kind)
+    for window in triggers.windows:
+        moments = activities.moments_of(window.kind)
         if len(moments) >= window.least:
             at = moments[-window.least] + window.within_us + 1  # a window includes both of its ends
             if at > now:
@@ -84,10 +91,12 @@ def _exact(activities: Activities, watch: Watch, captured_at: datetime, now: int
 
 
 def _decaying(activities: Activities, rules: Rules) -> list[EngagementRule]:
-    return [rule for rule in rules.engagement if rule.half_life_us is not None and activities.of(rule.activity)]
+    return [rule for rule in rules.engagement if rule.half_life_us is not None and activities.moments_of(rule.activity)]
 
 
-def _score_holds_until(activities: Activities, rules: Rules, watch: Watch, score: float, now: int) -> int | None:
+def _earliest_score_change(
+    activities: Activities, rules: Rules, triggers: TimeTriggers, score: float, now: int
+) -> int | None:
     """A score that only falls takes at least the shortest half-life to halve."""
     shortest = 0
     known = activities.by_kind
@@ -98,76 +107,80 @@ def _score_holds_until(activities: Activities, rules: Rules, watch: Watch, score
                 return now + 1
             if shortest == 0 or half_life_us < shortest:
                 shortest = half_life_us
-    mark = _next_mark(watch, score) if shortest else None
-    if mark is None:
+    threshold = _next_threshold(triggers, score) if shortest else None
+    if threshold is None:
         return None
-    below = _raw_mark(mark)
+    below = _unrounded(threshold)
     if below <= 0:
         return None
-    over = (score - _HALF) / below
+    over = (score - _ROUNDING) / below
     return now + max(1, int(shortest * log2(over) * (1 - 1e-9)) if over > 1 else 1)
 
 
-def _next_mark(watch: Watch, score: float) -> Mark | None:
+def _next_threshold(triggers: TimeTriggers, score: float) -> ScoreThreshold | None:
     """The first mark that a falling score passes: the highest that still holds."""
-    for mark in watch.marks:
-        if score >= mark.at if mark.least else score > mark.at:
-            return mark
+    for threshold in triggers.thresholds:
+        if score >= threshold.at if threshold.least else score > threshold.at:
+            return threshold
     return None
 
 
-def _holds(mark: Mark, score: float) -> bool:
-    return score >= mark.at if mark.least else score > mark.at
+def _holds(threshold: ScoreThreshold, score: float) -> bool:
+    return score >= threshold.at if threshold.least else score > threshold.at
 
 
-def _raw_mark(mark: Mark) -> float:
+def _unrounded(threshold: ScoreThreshold) -> float:
     """The unrounded score at about which a mark is passed, below the least rounded one that holds it; negative where all do."""
-    shown = mark.at * _SHOWN
-    least = ceil(shown - _SLACK) if mark.least else floor(shown + _SLACK) + 1
-    return least / _SHOWN - _HALF
+    shown = threshold.at * _SCALE
+    least = ceil(shown - _SLACK) if threshold.least else floor(shown + _SLACK) + 1
+    return least / _SCALE - _ROUNDING
 
 
-def _score_changes(activities: Activities, rules: Rules, watch: Watch, now: int, until: int | None) -> int | None:
+def _score_changes(
+    activities: Activities, rules: Rules, triggers: TimeTriggers, now: int, until: int | None
+) -> int | None:
     decaying = _decaying(activities, rules)
     if not decaying:
         return None
     if any(rule.points < 0 for rule in decaying):
-        return _first_turn(activities, rules, watch, decaying, now)
-    mark = _next_mark(watch, engagement_score(activities, rules, moment_of(now)))
-    if mark is None or _raw_mark(mark) <= 0:
+        return _first_change(activities, rules, triggers, decaying, now)
+    threshold = _next_threshold(triggers, engagement_score(activities, rules, from_microseconds(now)))
+    if threshold is None or _unrounded(threshold) <= 0:
         return None
     if until is not None and until > now:
-        score = engagement_score(activities, rules, moment_of(until))
-        if _holds(mark, score):  # and so at every moment in between
-            return _score_holds_until(activities, rules, watch, score, until)
-    end = _all_but_gone(activities, decaying, now)
-    return _first_below(activities, rules, mark, now, end)
+        score = engagement_score(activities, rules, from_microseconds(until))
+        if _holds(threshold, score):  # and so at every moment in between
+            return _earliest_score_change(activities, rules, triggers, score, until)
+    end = _decayed_at(activities, decaying, now)
+    return _first_below(activities, rules, threshold, now, end)
 
 
-def _all_but_gone(activities: Activities, decaying: list[EngagementRule], now: int) -> int:
+def _decayed_at(activities: Activities, decaying: list[EngagementRule], now: int) -> int:
     """A moment at which what decays gives nothing that could be seen: 2^-30 of at most 1,000 points for 1,000 activities each."""
     longest = max(rule.half_life_us or 0 for rule in decaying)
-    last = max(activities.of(rule.activity)[-1] for rule in decaying)
+    last = max(activities.moments_of(rule.activity)[-1] for rule in decaying)
     return max(now, last) + 40 * longest
 
 
-def _first_below(activities: Activities, rules: Rules, mark: Mark, low: int, high: int) -> int | None:
+def _first_below(activities: Activities, rules: Rules, threshold: ScoreThreshold, low: int, high: int) -> int | None:
     """The first microsecond in (low, high] at which a score that only falls no longer holds a mark that it holds at `low`."""
 
     def holds(at: int) -> bool:
-        return _holds(mark, engagement_score(activities, rules, moment_of(at)))
+        return _holds(threshold, engagement_score(activities, rules, from_microseconds(at)))
 
     if holds(high):
         return None
-    return _turn(holds, lambda at: _logs(engagement_raw(activities, rules, at), _raw_mark(mark)), low, high)
+    return _find_change(
+        holds, lambda at: _log_ratio(engagement_raw(activities, rules, at), _unrounded(threshold)), low, high
+    )
 
 
-def _logs(score: float, mark: float) -> float:
+def _log_ratio(score: float, threshold: float) -> float:
     """Nearly linear in time, since the score is a sum of exponentials."""
-    return log2(score / mark) if score > 0 and mark > 0 else -inf if score <= 0 else inf
+    return log2(score / threshold) if score > 0 and threshold > 0 else -inf if score <= 0 else inf
 
 
-def _turn(holds: Callable[[int], bool], distance: Callable[[int], float], low: int, high: int) -> int:
+def _find_change(holds: Callable[[int], bool], distance: Callable[[int], float], low: int, high: int) -> int:
     """The first of (low, high] that does not hold, where all up to some moment do and none after it.
 
     By false position on `distance`, which has the sign of holding, and by halving in between, so that it ends in any case.
@@ -189,20 +202,20 @@ def _turn(holds: Callable[[int], bool], distance: Callable[[int], float], low: i
     return high
 
 
-def _first_turn(
-    activities: Activities, rules: Rules, watch: Watch, decaying: list[EngagementRule], now: int
+def _first_change(
+    activities: Activities, rules: Rules, triggers: TimeTriggers, decaying: list[EngagementRule], now: int
 ) -> int | None:
     """The same for a score of rules that give and rules that take, which may fall and rise.
 
     In an interval each rule moves one way only, so its ends bound the sum. An interval in whose bounds no mark lies is passed over,
     any other is halved, the earlier half first.
     """
-    marks = sorted({_raw_mark(mark) for mark in watch.marks})
-    end = _all_but_gone(activities, decaying, now)
+    thresholds = sorted({_unrounded(threshold) for threshold in triggers.thresholds})
+    end = _decayed_at(activities, decaying, now)
 
-    def standing(at: int) -> tuple[bool, ...]:
-        score = engagement_score(activities, rules, moment_of(at))
-        return tuple(_holds(mark, score) for mark in watch.marks)
+    def states(at: int) -> tuple[bool, ...]:
+        score = engagement_score(activities, rules, from_microseconds(at))
+        return tuple(_holds(threshold, score) for threshold in triggers.thresholds)
 
     def bounds(low: int, high: int) -> tuple[float, float]:
         ends = [
@@ -217,10 +230,10 @@ def _first_turn(
         low, high = waiting.pop()
         steps += 1
         least, most = bounds(low, high)
-        if not any(least <= mark <= most for mark in marks):
+        if not any(least <= threshold <= most for threshold in thresholds):
             continue
         if high - low <= 1:
-            if standing(low) != standing(high):
+            if states(low) != states(high):
                 return high
             continue
         if steps > _STEPS_MAX:

@@ -1,72 +1,44 @@
-"""What a lead becomes apart from its way through the stages: merged away or erased; and why its gates are open or not. Pure."""
+"""Why the automatic gates of a lead are open or not. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from uuid import UUID
 
-from accord.contracts.intake_events import LeadState
 from accord.terms.criteria import Leaf
 from qualification.definition.domain.rules import Rules, StageRule
-from qualification.lifecycle.domain.lead import NO_ACTIVITIES, Deal, Lead
+from qualification.lifecycle.domain.lead import Lead
 from qualification.lifecycle.domain.scoring import LeadFacts, scores
 
 
-def absorbed(merged: Lead | None, merged_lead_id: UUID, survivor_id: UUID) -> Lead:
-    """What remains under the id of a lead that was merged into another: a pointer, and its history."""
-    return replace(_stripped(merged or Lead(merged_lead_id)), merged_into=survivor_id)
-
-
-def erased(lead: Lead) -> Lead:
-    """What remains of an erased person: counts."""
-    return replace(_stripped(lead), erased=True)
-
-
-def _stripped(lead: Lead) -> Lead:
-    """Without its attributes; stage, visits and amounts stay as counts."""
-    profile = lead.profile
-    if profile is not None:
-        profile = LeadState(
-            source=profile.source,
-            captured_at=profile.captured_at,
-            verdict=profile.verdict,
-            policy_version=profile.policy_version,
-        )
-    return replace(
-        lead,
-        profile=profile,
-        deal=Deal(lead.deal.amount, lead.deal.expected_close),
-        activities=NO_ACTIVITIES,
-        due_at=None,
-    )
-
-
 @dataclass(frozen=True, slots=True)
-class GateExplained:
+class GateExplanation:
     """An automatic gate: whether its criteria hold for a lead, what each of them found, and, in words, what keeps the lead from
     passing it whatever they say, if anything does."""
 
     stage: str
     holds: bool
     why: tuple[Leaf, ...]
-    held_back: str | None = None
+    blocked_reason: str | None = None
 
 
-def explain_gates(lead: Lead, rules: Rules, at: datetime) -> list[GateExplained]:
+def explain_gates(lead: Lead, rules: Rules, at: datetime) -> list[GateExplanation]:
     """Every automatic gate of the definition, in order of rank, whichever stage the lead is in."""
     made = scores(lead.profile, lead.activities, rules, at)
     facts = LeadFacts(lead.profile, lead.activities, lead.stage, at, made)
     return [
-        GateExplained(
-            stage.key, stage.when.holds(facts), tuple(stage.when.explain(facts)), _held_back(lead, stage, rules, at)
+        GateExplanation(
+            stage.key,
+            stage.when.holds(facts),
+            tuple(stage.when.explain(facts)),
+            _blocked_reason(lead, stage, rules, at),
         )
         for stage in rules.stages.values()
         if stage.when is not None
     ]
 
 
-def _held_back(lead: Lead, gate: StageRule, rules: Rules, at: datetime) -> str | None:
+def _blocked_reason(lead: Lead, gate: StageRule, rules: Rules, at: datetime) -> str | None:
     stage = rules.stages.get(lead.stage) if lead.stage else None
     if gate.key == lead.stage:
         return "the lead is in this stage"

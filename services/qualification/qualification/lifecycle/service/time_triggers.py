@@ -18,14 +18,14 @@ from accord.messaging.watermark_reader import ChangeGate, WatermarkReader
 from accord.workers import Periodic
 from qualification.lifecycle.queries import leads
 from qualification.lifecycle.service.batch import LeadBatch
-from qualification.lifecycle.service.book import Book, Books
+from qualification.lifecycle.service.evaluation_context import EvaluationContext, EvaluationContexts
 
 LEADS_PER_ROUND_MAX = 500
 EVERY_S = 1.0
 
 
-async def pass_time(
-    database: Database, book: Book, watermarks: WatermarkReader, leads_max: int = LEADS_PER_ROUND_MAX
+async def advance_time(
+    database: Database, context: EvaluationContext, watermarks: WatermarkReader, leads_max: int = LEADS_PER_ROUND_MAX
 ) -> int:
     """Do what is due of up to so many leads; how many there were. One of which this raises rests, and the others go on."""
 
@@ -38,30 +38,30 @@ async def pass_time(
         if until is None:
             return None
         connection = await unit_of_work.connection()
-        held = await leads.with_survivors(connection, sorted(reached.held))
-        return await leads.due(connection, until, held, leads_max, only)
+        held = await leads.add_survivors(connection, sorted(reached.held))
+        return await leads.claim_due(connection, until, held, leads_max, only)
 
     async def work(unit_of_work: UnitOfWork, lead_ids: Sequence[UUID]) -> None:
         if until is None:
             return
-        batch = await LeadBatch.lock(unit_of_work, book, lead_ids)
+        batch = await LeadBatch.lock(unit_of_work, context, lead_ids)
         for lead_id in lead_ids:
-            batch.pass_time(lead_id, until)
+            batch.advance_time(lead_id, until)
         await batch.save()
 
-    return await process_isolated(database, leads.TIMEKEEPING, leads.IS_DUE, claim, work)
+    return await process_isolated(database, leads.TIME_TRIGGER_WORKER, leads.IS_DUE, claim, work)
 
 
-def timekeeping(database: Database, books: Books, watermarks: WatermarkReader) -> Periodic:
+def time_trigger_worker(database: Database, contexts: EvaluationContexts, watermarks: WatermarkReader) -> Periodic:
     """The worker that does it."""
 
     gate = ChangeGate(watermarks)
 
     async def work() -> bool | None:
-        book = await books.open()
-        if book.in_force is None:
+        context = await contexts.open()
+        if context.in_force is None:
             return None
-        leads_done = await pass_time(database, book, watermarks)
+        leads_done = await advance_time(database, context, watermarks)
         return leads_done >= LEADS_PER_ROUND_MAX if leads_done else None
 
-    return Periodic(leads.TIMEKEEPING, EVERY_S, lambda: gate.run_if_changed(work))
+    return Periodic(leads.TIME_TRIGGER_WORKER, EVERY_S, lambda: gate.run_if_changed(work))

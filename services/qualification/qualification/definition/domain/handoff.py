@@ -7,28 +7,28 @@ from typing import Literal
 from accord.contracts.values import StageKind
 from qualification.definition.domain.rules import Rules
 
-Verdict = Literal["accepted", "rejected"]
+HandoffOutcome = Literal["accepted", "rejected"]
 
-_SALES_WORKS = frozenset[StageKind]({"open", "won"})
+_SALES_KINDS = frozenset[StageKind]({"open", "won"})
 
 
-def handover_stages(rules: Rules) -> tuple[str, ...]:
+def handoff_stages(rules: Rules) -> tuple[str, ...]:
     """The open stages of marketing in which a lead waits for sales: a decision leads from there to work of sales. By rank."""
     return tuple(
         key
         for key, stage in rules.stages.items()
         if stage.owner == "marketing"
         and stage.kind == "open"
-        and any(_is_work_of_sales(rules, to.key) for to in rules.decisions_from[key].values())
+        and any(_is_worked_by_sales(rules, to.key) for to in rules.decisions_from[key].values())
     )
 
 
-def verdict(rules: Rules, from_stage: str, to_stage: str) -> Verdict | None:
+def handoff_outcome(rules: Rules, from_stage: str, to_stage: str) -> HandoffOutcome | None:
     """What a decision says of a lead that was handed over: sales works on it, or not. None if it was not about such a lead."""
-    if from_stage not in handover_stages(rules) or to_stage not in rules.stages:
+    if from_stage not in handoff_stages(rules) or to_stage not in rules.stages:
         return None
-    return "accepted" if _is_work_of_sales(rules, to_stage) else "rejected"
+    return "accepted" if _is_worked_by_sales(rules, to_stage) else "rejected"
 
 
-def _is_work_of_sales(rules: Rules, stage: str) -> bool:
-    return rules.stages[stage].owner == "sales" and rules.stages[stage].kind in _SALES_WORKS
+def _is_worked_by_sales(rules: Rules, stage: str) -> bool:
+    return rules.stages[stage].owner == "sales" and rules.stages[stage].kind in _SALES_KINDS

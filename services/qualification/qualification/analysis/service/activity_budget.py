@@ -11,7 +11,7 @@ ACTIVITIES_MAX = 20_000
 """Of one portion; as many as are folded of a single lead."""
 
 
-def portion(page: Sequence[tuple[T, int]]) -> list[T]:
+def take_within_budget(page: Sequence[tuple[T, int]]) -> list[T]:
     """The first of a page, each given with how many activities are folded of it, that may be held together; at least one."""
     found: list[T] = []
     activities = 0

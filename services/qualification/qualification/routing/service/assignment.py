@@ -22,13 +22,13 @@ from accord.db import UnitOfWork
 from accord.ids import new_id
 from qualification.definition.domain.rules import Rules
 from qualification.lifecycle.domain.lead import Activities, Lead
-from qualification.lifecycle.service.book import Changes, Ready, Then
-from qualification.routing.domain.assignment import Asked, Assignment, State, assign
+from qualification.lifecycle.service.evaluation_context import AfterSave, Changes, PrepareAfterSave
+from qualification.routing.domain.assignment import Assignment, RoutingInput, RoutingState, assign
 from qualification.routing.domain.document import Routing, open_stages
 from qualification.routing.domain.pointer import Pointer
 from qualification.routing.queries import assignments
 from qualification.routing.queries import document as stored
-from qualification.routing.queries.assignments import Row, Waiting
+from qualification.routing.queries.assignments import AssignmentRow, Waiting
 from qualification.routing.service.document import RoutingVersionCache, facts_of
 
 Cause = Literal["stage", "waiting", "breach", "person", "merge"]
@@ -50,18 +50,18 @@ class Breach:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A lead that needs somebody. `silent`: nothing is said if nobody is found, since that was said before."""
+class PendingAssignment:
+    """A lead that needs an owner. `is_silent`: no event if nobody is found, since that was published before."""
 
     lead: Lead
     cause: Cause
     breach: Breach | None = None
-    silent: bool = False
+    is_silent: bool = False
     traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class FixedAssignment:
     """An assignment that was decided elsewhere: by a person, or by a merge."""
 
     lead: Lead
@@ -73,16 +73,16 @@ class Told:
     traceparent: str | None = None
 
 
-def following(book: RoutingVersionCache) -> Ready:
-    """What follows once leads are written: they are given to people by the routing in force."""
+def assign_after_save(routing_cache: RoutingVersionCache) -> PrepareAfterSave:
+    """What is done after leads are saved: they are assigned by the routing in force."""
 
-    async def ready(conn: AsyncConnection | None) -> Then:
-        return partial(give_entered, routing=await book.in_force(conn))
+    async def prepare(conn: AsyncConnection | None) -> AfterSave:
+        return partial(assign_entered_leads, routing=await routing_cache.in_force(conn))
 
-    return ready
+    return prepare
 
 
-async def give_entered(
+async def assign_entered_leads(
     unit_of_work: UnitOfWork, changes: Changes, rules: Rules | None, *, routing: Routing | None
 ) -> None:
     """After the leads of a unit of work were written: those that entered one of the routing's stages are given to people.
@@ -91,15 +91,15 @@ async def give_entered(
     """
     taken_over: Collection[UUID] = ()
     if changes.merged or changes.erased:
-        taken_over = await _let_go(unit_of_work, changes, rules)
+        taken_over = await _release_owners(unit_of_work, changes, rules)
     if not changes.entries or routing is None or rules is None:
         return
-    entered = _entered(changes, routing, rules, unit_of_work.now)
-    wanted = [Wanted(lead, "stage") for lead in entered if lead.lead_id not in taken_over]
-    await give(unit_of_work, wanted, routing, rules, revised=False)
+    entered = _select_entered(changes, routing, rules, unit_of_work.now)
+    pending = [PendingAssignment(lead, "stage") for lead in entered if lead.lead_id not in taken_over]
+    await assign_leads(unit_of_work, pending, routing, rules, bump_revision=False)
 
 
-def _entered(changes: Changes, routing: Routing, rules: Rules, now: datetime) -> list[Lead]:
+def _select_entered(changes: Changes, routing: Routing, rules: Rules, now: datetime) -> list[Lead]:
     """Leads that need somebody since they entered a stage: those without an owner, and those that came back.
 
     One that goes on from an open stage to another keeps its owner without a word.
@@ -122,50 +122,57 @@ def _age(lead: Lead, now: datetime) -> timedelta:
     return now - lead.stage_since if lead.stage_since else timedelta()
 
 
-async def _let_go(unit_of_work: UnitOfWork, changes: Changes, rules: Rules | None) -> Collection[UUID]:
+async def _release_owners(unit_of_work: UnitOfWork, changes: Changes, rules: Rules | None) -> Collection[UUID]:
     """Take owners away from leads that are gone, and give them to survivors without one; which survivors those were."""
     opened = open_stages(rules) if rules else frozenset()
-    told: dict[UUID, Told] = {}
+    fixed: dict[UUID, FixedAssignment] = {}
     for merged_id, survivor_id in changes.merged:
         owner, survivor = changes.before[merged_id].owner, changes.now[survivor_id]
         if owner is not None and survivor.owner is None and survivor.stage in opened and not survivor.erased:
-            told.setdefault(survivor_id, Told(survivor, owner, "merge", WHY_MERGED))
-    await tell(unit_of_work, list(told.values()), revised=False)
+            fixed.setdefault(survivor_id, FixedAssignment(survivor, owner, "merge", WHY_MERGED))
+    await record_assignments(unit_of_work, list(fixed.values()), bump_revision=False)
     connection = await unit_of_work.connection()
     gone = {merged_id for merged_id, _ in changes.merged} | set(changes.erased)
     await assignments.release(connection, sorted(gone))
-    await assignments.forget(connection, sorted(changes.erased))
-    return told.keys()
+    await assignments.erase(connection, sorted(changes.erased))
+    return fixed.keys()
 
 
-async def give(
-    unit_of_work: UnitOfWork, wanted: Sequence[Wanted], routing: Routing, rules: Rules, *, revised: bool
+async def assign_leads(
+    unit_of_work: UnitOfWork,
+    pending: Sequence[PendingAssignment],
+    routing: Routing,
+    rules: Rules,
+    *,
+    bump_revision: bool,
 ) -> dict[UUID, Assignment]:
-    """Give these locked leads to people, in order, and say so. Who is found for none waits.
+    """Assign these locked leads, in order, and publish it. A lead for which nobody is found waits.
 
-    `revised`: the leads' revision grows by this; else the caller's own writing of the leads has seen to that.
+    `bump_revision`: the leads' revision grows by this; else the caller's own writing of the leads has seen to that.
     """
-    if not wanted:
+    if not pending:
         return {}
     connection = await unit_of_work.connection()
-    desk = await _AssignmentSession.open(connection, wanted, routing, rules, unit_of_work.now)
-    made = {item.lead.lead_id: desk.ask(item) for item in wanted}
-    await desk.close(unit_of_work, revised=revised)
+    session = await _AssignmentSession.open(connection, pending, routing, rules, unit_of_work.now)
+    made = {item.lead.lead_id: session.assign(item) for item in pending}
+    await session.save(unit_of_work, bump_revision=bump_revision)
     return made
 
 
-async def tell(unit_of_work: UnitOfWork, told: Sequence[Told], *, revised: bool) -> list[LeadAssigned]:
-    """Write down, and say, what was decided elsewhere. No pointer moves; the pools are locked, so that counts hold."""
-    if not told:
+async def record_assignments(
+    unit_of_work: UnitOfWork, fixed: Sequence[FixedAssignment], *, bump_revision: bool
+) -> list[LeadAssigned]:
+    """Save and publish what was decided elsewhere. No pointer moves; the pools are locked, so that counts hold."""
+    if not fixed:
         return []
     connection = await unit_of_work.connection()
     await stored.lock_pointers(connection)
-    rows: list[Row] = []
+    rows: list[AssignmentRow] = []
     events: list[LeadAssigned] = []
-    for item in told:
-        event = _event(item.lead, item.owner, None, item.why, unit_of_work.now)
+    for item in fixed:
+        event = _build_event(item.lead, item.owner, None, item.why, unit_of_work.now)
         rows.append(
-            Row(
+            AssignmentRow(
                 lead_id=item.lead.lead_id,
                 assignment_id=new_id(),
                 sequence=event.sequence,
@@ -180,94 +187,101 @@ async def tell(unit_of_work: UnitOfWork, told: Sequence[Told], *, revised: bool)
         )
         events.append(event)
         unit_of_work.publish(event, traceparent=item.traceparent)
-    await assignments.append(connection, rows, unit_of_work.now, revised=revised)
-    await assignments.wait_no_more(connection, [item.lead.lead_id for item in told])
-    owned = [(item.lead, item.owner) for item in told if item.owner is not None]
-    await stored.keep_accounts(connection, _accounts(owned), unit_of_work.now)
+    await assignments.insert(connection, rows, unit_of_work.now, bump_revision=bump_revision)
+    await assignments.delete_waiting(connection, [item.lead.lead_id for item in fixed])
+    owned = [(item.lead, item.owner) for item in fixed if item.owner is not None]
+    await stored.save_account_owners(connection, _account_owners(owned), unit_of_work.now)
     return events
 
 
 class _AssignmentSession:
-    """The state of all pools, locked, while the leads of one unit of work are given out. Lives for one `give`."""
+    """The state of all pools, locked, while the leads of one unit of work are given out. Lives for one `assign_leads`."""
 
     def __init__(
         self,
         routing: Routing,
         rules: Rules,
         now: datetime,
-        state: State,
+        state: RoutingState,
         accounts: dict[UUID, str],
-        more: Mapping[UUID, Activities],
+        extra_activities: Mapping[UUID, Activities],
     ) -> None:
         self._routing = routing
         self._rules = rules
         self._now = now
         self._state = state
-        self._accounts = accounts
-        self._more = more
+        self._account_owners = accounts
+        self._extra_activities = extra_activities
         self._open = open_stages(rules)
         self._before = state.pointers
-        self._rows: list[Row] = []
+        self._rows: list[AssignmentRow] = []
         self._events: list[tuple[LeadAssigned, str | None]] = []
-        self._waits: list[Waiting] = []
+        self._waiting_rows: list[Waiting] = []
         self._owned: list[tuple[Lead, str]] = []
-        self._served: list[UUID] = []
+        self._assigned_ids: list[UUID] = []
 
     @classmethod
     async def open(
-        cls, connection: asyncpg.Connection, wanted: Sequence[Wanted], routing: Routing, rules: Rules, now: datetime
+        cls,
+        connection: asyncpg.Connection,
+        pending: Sequence[PendingAssignment],
+        routing: Routing,
+        rules: Rules,
+        now: datetime,
     ) -> _AssignmentSession:
         pointers: Mapping[str, Pointer] = await stored.lock_pointers(connection)
-        leads = [item.lead for item in wanted]
+        leads = [item.lead for item in pending]
         people = {*routing.people, *(lead.owner for lead in leads if lead.owner is not None)}
-        counts = await stored.open_leads(connection, people, open_stages(rules))
-        accounts = await stored.account_owners(connection, _account_ids(leads)) if routing.same_account else {}
-        more = await stored.activities(connection, [lead.lead_id for lead in leads], routing.kinds - rules.kinds)
-        return cls(routing, rules, now, State(pointers, counts), accounts, more)
+        counts = await stored.count_open_leads(connection, people, open_stages(rules))
+        accounts = await stored.find_account_owners(connection, _account_ids(leads)) if routing.same_account else {}
+        extra_activities = await stored.load_activities(
+            connection, [lead.lead_id for lead in leads], routing.kinds - rules.kinds
+        )
+        return cls(routing, rules, now, RoutingState(pointers, counts), accounts, extra_activities)
 
-    def ask(self, item: Wanted) -> Assignment:
-        """Find somebody for one lead, in the state that those before it have left."""
+    def assign(self, item: PendingAssignment) -> Assignment:
+        """Find an owner for one lead, in the state that those before it have left."""
         lead = item.lead
         account = lead.profile.account_id if lead.profile else None
-        asked = Asked(
+        asked = RoutingInput(
             lead_id=lead.lead_id,
-            facts=facts_of(lead, self._more.get(lead.lead_id), self._rules, self._now),
+            facts=facts_of(lead, self._extra_activities.get(lead.lead_id), self._rules, self._now),
             owner=lead.owner,
             counted=lead.owner is not None and lead.stage in self._open,
-            account_owner=self._accounts.get(account) if account else None,
+            account_owner=self._account_owners.get(account) if account else None,
             avoid=item.breach.owner if item.breach else None,
         )
         made, self._state = assign(asked, self._routing, self._state, self._now)
         if made.owner is not None:
-            self._served.append(lead.lead_id)
+            self._assigned_ids.append(lead.lead_id)
             self._owned.append((lead, made.owner))
             if account is not None:
-                self._accounts[account] = made.owner
+                self._account_owners[account] = made.owner
         else:
-            self._waits.append(self._waiting(item, made))
-        if made.owner is not None or not (item.silent or asked.avoid):
-            self._emit(item, made)
+            self._waiting_rows.append(self._waiting_row(item, made))
+        if made.owner is not None or not (item.is_silent or asked.avoid):
+            self._record(item, made)
         return made
 
-    async def close(self, unit_of_work: UnitOfWork, *, revised: bool) -> None:
-        """Write everything down and say it, by one statement a table."""
+    async def save(self, unit_of_work: UnitOfWork, *, bump_revision: bool) -> None:
+        """Save and publish everything, by one statement a table."""
         connection = await unit_of_work.connection()
         pointers = self._state.pointers
         moved = {pool: pointer for pool, pointer in pointers.items() if pointer != self._before.get(pool)}
         await stored.move_pointers(connection, moved)
-        await assignments.append(connection, self._rows, self._now, revised=revised)
-        await assignments.wait_no_more(connection, self._served)
-        await assignments.wait(connection, self._waits, self._now)
-        await stored.keep_accounts(connection, _accounts(self._owned), self._now)
+        await assignments.insert(connection, self._rows, self._now, bump_revision=bump_revision)
+        await assignments.delete_waiting(connection, self._assigned_ids)
+        await assignments.upsert_waiting(connection, self._waiting_rows, self._now)
+        await stored.save_account_owners(connection, _account_owners(self._owned), self._now)
         for event, traceparent in self._events:
             unit_of_work.publish(event, traceparent=traceparent)
 
-    def _emit(self, item: Wanted, made: Assignment) -> None:
+    def _record(self, item: PendingAssignment, made: Assignment) -> None:
         why = f"the clause {item.breach.clause} was broken; {made.why}" if item.breach else made.why
-        event = _event(item.lead, made.owner, made.pool, why, self._now)
+        event = _build_event(item.lead, made.owner, made.pool, why, self._now)
         self._events.append((event, item.traceparent))
         self._rows.append(
-            Row(
+            AssignmentRow(
                 lead_id=item.lead.lead_id,
                 assignment_id=new_id(),
                 sequence=event.sequence,
@@ -279,11 +293,11 @@ class _AssignmentSession:
                 clause=item.breach.clause if item.breach else None,
                 breach_id=item.breach.breach_id if item.breach else None,
                 routing_version=self._routing.version,
-                explanation=explained(made).decode(),
+                explanation=explanation_json(made).decode(),
             )
         )
 
-    def _waiting(self, item: Wanted, made: Assignment) -> Waiting:
+    def _waiting_row(self, item: PendingAssignment, made: Assignment) -> Waiting:
         breach = item.breach
         return Waiting(
             lead_id=item.lead.lead_id,
@@ -296,12 +310,12 @@ class _AssignmentSession:
         )
 
 
-def explained(made: Assignment) -> bytes:
+def explanation_json(made: Assignment) -> bytes:
     """Why, as JSON, as it is stored and answered."""
     return orjson.dumps({"how": made.how, "rules": made.rules, "sticky": made.sticky, "pools": made.pools})
 
 
-def _event(lead: Lead, owner: str | None, pool: str | None, why: str, now: datetime) -> LeadAssigned:
+def _build_event(lead: Lead, owner: str | None, pool: str | None, why: str, now: datetime) -> LeadAssigned:
     return LeadAssigned(
         lead_id=lead.lead_id,
         sequence=lead.sequence + 1,
@@ -321,6 +335,6 @@ def _account_ids(leads: Iterable[Lead]) -> set[UUID]:
     return {lead.profile.account_id for lead in leads if lead.profile and lead.profile.account_id}
 
 
-def _accounts(owned: Iterable[tuple[Lead, str]]) -> dict[UUID, str]:
+def _account_owners(owned: Iterable[tuple[Lead, str]]) -> dict[UUID, str]:
     """Account → who was given a lead of it last."""
     return {lead.profile.account_id: owner for lead, owner in owned if lead.profile and lead.profile.account_id}

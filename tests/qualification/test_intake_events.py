@@ -17,12 +17,12 @@ from accord.contracts.external_key import external_key
 from accord.contracts.intake_events import LeadRejected, LeadState, LeadUnmerged
 from accord.contracts.qualification_events import LeadScored, LeadStageChanged
 from accord.contracts.values import Campaign, DecimalText, Money
-from qualification.lifecycle.domain.history import standing
+from qualification.lifecycle.domain.history import effective_entries
 from qualification.lifecycle.domain.lead import Activities, Lead, microseconds
 from qualification.lifecycle.queries import leads
-from qualification.lifecycle.service.due import pass_time
-from qualification.lifecycle.service.enter import enter_waiting
-from qualification.lifecycle.service.reevaluate import progress, reevaluate_some
+from qualification.lifecycle.service.entry import enter_waiting_leads
+from qualification.lifecycle.service.reevaluation import get_progress, reevaluate_leads
+from qualification.lifecycle.service.time_triggers import advance_time
 
 
 async def stored(stack, lead_id: UUID) -> Lead:
@@ -32,14 +32,14 @@ async def stored(stack, lead_id: UUID) -> Lead:
         ]
 
 
-async def test_a_batch_moves_many_leads_and_says_so_in_order(stack, content, teller, day):
-    await stack.agree(content)
-    tellers = [teller() for _ in range(20)]
+async def test_a_batch_moves_many_leads_and_says_so_in_order(stack, content, new_lead, day):
+    await stack.activate(content)
+    tellers = [new_lead() for _ in range(20)]
     events = [about.captured(day(0), employee_count=250) for about in tellers]
     events += [about.did("demo.requested", day(1)) for about in tellers]
-    await stack.tell(*events)
+    await stack.apply_events(*events)
     for about in tellers:
-        said = await stack.said(about.lead_id)
+        said = await stack.published(about.lead_id)
         assert [event.sequence for event in said] == [1, 2, 3, 4]
         assert [event.stage for event in said if isinstance(event, LeadStageChanged)] == ["inquiry", "mql"]
         lead = await stored(stack, about.lead_id)
@@ -47,24 +47,24 @@ async def test_a_batch_moves_many_leads_and_says_so_in_order(stack, content, tel
         assert lead.activities == Activities({"demo.requested": [microseconds(day(1))]})
 
 
-async def test_what_is_stored_is_what_the_domain_made(stack, content, teller, day):
-    await stack.agree(content)
-    about = teller()
+async def test_what_is_stored_is_what_the_domain_made(stack, content, new_lead, day):
+    await stack.activate(content)
+    about = new_lead()
     about.external_keys = [external_key("crm", "1")]
-    await stack.tell(about.captured(day(0), employee_count=250), about.did("email.clicked", day(2)))
+    await stack.apply_events(about.captured(day(0), employee_count=250), about.did("email.clicked", day(2)))
     lead = await stored(stack, about.lead_id)
     assert lead.profile == about.state(employee_count=250)
     assert lead.scores is not None
     assert (lead.scores.fit, lead.scores.engagement, lead.scores.grade) == (40, 5, "C4")
     assert (lead.intake_sequence, lead.sequence, lead.revision, lead.evaluated_at) == (1, 3, 1, day(2))
-    await stack.tell(about.did("email.clicked", day(3)))
+    await stack.apply_events(about.did("email.clicked", day(3)))
     again = await stored(stack, about.lead_id)
     assert again.profile == lead.profile
     assert again.revision == 2
 
 
-def test_a_profile_is_read_as_it_was_written_though_it_is_not_checked_again(teller):
-    bare = teller().state()
+def test_a_profile_is_read_as_it_was_written_though_it_is_not_checked_again(new_lead):
+    bare = new_lead().state()
     whole = LeadState(
         source="trade fair",
         captured_at=bare.captured_at.replace(microsecond=1),
@@ -80,97 +80,103 @@ def test_a_profile_is_read_as_it_was_written_though_it_is_not_checked_again(tell
         assert decode_value(LeadState, encode_value(state)) == state
 
 
-async def test_activities_of_a_lead_that_has_not_entered_wait_for_its_capture(stack, content, teller, day):
-    await stack.agree(content)
-    about = teller()
-    await stack.tell(about.did("demo.requested", day(1)))
-    assert await stack.said() == []
+async def test_activities_of_a_lead_that_has_not_entered_wait_for_its_capture(stack, content, new_lead, day):
+    await stack.activate(content)
+    about = new_lead()
+    await stack.apply_events(about.did("demo.requested", day(1)))
+    assert await stack.published() == []
     assert (await stack.rows("SELECT count(*) FROM lead"))[0][0] == 0
-    await stack.tell(about.captured(day(0), employee_count=250))
-    entries = [event for event in await stack.said() if isinstance(event, LeadStageChanged)]
+    await stack.apply_events(about.captured(day(0), employee_count=250))
+    entries = [event for event in await stack.published() if isinstance(event, LeadStageChanged)]
     assert [(event.stage, event.occurred_at) for event in entries] == [("inquiry", day(0)), ("mql", day(1))]
 
 
-async def test_without_a_definition_leads_wait_and_then_enter_at_their_true_times(stack, content, teller, day):
-    tellers = [teller() for _ in range(7)]
-    await stack.tell(*[about.captured(day(0), employee_count=250) for about in tellers])
-    await stack.tell(*[about.did("demo.requested", day(4)) for about in tellers])
-    assert await stack.said() == []
-    await stack.agree(content)
-    book = await stack.open_book()
-    rounds = [await enter_waiting(stack.database, book, 3) for _ in range(4)]
+async def test_without_a_definition_leads_wait_and_then_enter_at_their_true_times(stack, content, new_lead, day):
+    tellers = [new_lead() for _ in range(7)]
+    await stack.apply_events(*[about.captured(day(0), employee_count=250) for about in tellers])
+    await stack.apply_events(*[about.did("demo.requested", day(4)) for about in tellers])
+    assert await stack.published() == []
+    await stack.activate(content)
+    context = await stack.open_context()
+    rounds = [await enter_waiting_leads(stack.database, context, 3) for _ in range(4)]
     assert rounds == [3, 3, 1, 0]
     for about in tellers:
-        entries = [event for event in await stack.said(about.lead_id) if isinstance(event, LeadStageChanged)]
+        entries = [event for event in await stack.published(about.lead_id) if isinstance(event, LeadStageChanged)]
         assert [(event.stage, event.occurred_at) for event in entries] == [("inquiry", day(0)), ("mql", day(4))]
         assert {event.definition_version for event in entries} == {1}
 
 
 async def test_what_happens_is_judged_by_the_definition_in_force_at_its_moment_and_stamped_with_it(
-    stack, content, teller, day
+    stack, content, new_lead, day
 ):
-    await stack.agree(content)
-    about = teller()
-    await stack.tell(about.captured(day(0), employee_count=250))
+    await stack.activate(content)
+    about = new_lead()
+    await stack.apply_events(about.captured(day(0), employee_count=250))
     content["title"] = "What we both call a lead, again"
     content["scores"]["fit"]["rules"][0]["points"] = 50
-    assert await stack.agree(content) == 2
-    await stack.tell(about.updated(day(1), employee_count=251))
-    assert [event for event in await stack.said(about.lead_id) if getattr(event, "definition_version", 1) == 2] == []
-    await stack.tell(about.updated(datetime.now(UTC), employee_count=252))
-    scored = [event for event in await stack.said(about.lead_id) if isinstance(event, LeadScored)]
+    assert await stack.activate(content) == 2
+    await stack.apply_events(about.updated(day(1), employee_count=251))
+    assert [
+        event for event in await stack.published(about.lead_id) if getattr(event, "definition_version", 1) == 2
+    ] == []
+    await stack.apply_events(about.updated(datetime.now(UTC), employee_count=252))
+    scored = [event for event in await stack.published(about.lead_id) if isinstance(event, LeadScored)]
     assert [(event.definition_version, event.fit) for event in scored] == [(1, 40), (2, 50)]
 
 
-async def test_a_merge_moves_activities_and_keys_and_redirects_what_comes_later(stack, content, teller, day):
-    await stack.agree(content)
-    ours, theirs = teller(), teller()
+async def test_a_merge_moves_activities_and_keys_and_redirects_what_comes_later(stack, content, new_lead, day):
+    await stack.activate(content)
+    ours, theirs = new_lead(), new_lead()
     theirs.external_keys = [external_key("crm", "7")]
-    await stack.tell(
+    await stack.apply_events(
         ours.captured(day(0), employee_count=250), theirs.captured(day(1)), theirs.did("email.clicked", day(2))
     )
     ours.external_keys = [external_key("crm", "7")]
-    await stack.tell(ours.merged(theirs.lead_id, day(3), employee_count=250))
-    await stack.tell(theirs.did("demo.requested", day(4)), theirs.updated(day(5), employee_count=1))
+    await stack.apply_events(ours.merged(theirs.lead_id, day(3), employee_count=250))
+    await stack.apply_events(theirs.did("demo.requested", day(4)), theirs.updated(day(5), employee_count=1))
     survivor, merged = await stored(stack, ours.lead_id), await stored(stack, theirs.lead_id)
     assert merged.merged_into == survivor.lead_id
     assert survivor.stage == "mql"
     assert survivor.profile is not None
     assert survivor.profile.attributes == {"employee_count": 250}
-    assert [len(survivor.activities.of(kind)) for kind in ("email.clicked", "demo.requested")] == [1, 1]
+    assert [len(survivor.activities.moments_of(kind)) for kind in ("email.clicked", "demo.requested")] == [1, 1]
     rows = await stack.rows("SELECT DISTINCT lead_id, recorded_for FROM activity")
     assert {(row.lead_id, row.recorded_for) for row in rows} == {(ours.lead_id, theirs.lead_id)}
     assert [row.lead_id for row in await stack.rows("SELECT lead_id FROM external_key")] == [ours.lead_id]
 
 
-async def test_a_merge_may_be_heard_of_before_the_merged_lead_itself(stack, content, teller, day):
-    await stack.agree(content)
-    ours, theirs = teller(), teller()
+async def test_a_merge_may_be_heard_of_before_the_merged_lead_itself(stack, content, new_lead, day):
+    await stack.activate(content)
+    ours, theirs = new_lead(), new_lead()
     captured = theirs.captured(day(0))
     activity = theirs.did("demo.requested", day(1))
-    await stack.tell(ours.captured(day(0), employee_count=250), ours.merged(theirs.lead_id, day(2), employee_count=250))
-    await stack.tell(captured, activity)
+    await stack.apply_events(
+        ours.captured(day(0), employee_count=250), ours.merged(theirs.lead_id, day(2), employee_count=250)
+    )
+    await stack.apply_events(captured, activity)
     assert (await stored(stack, theirs.lead_id)).merged_into == ours.lead_id
     assert (await stored(stack, ours.lead_id)).stage == "mql"
-    assert await stack.said(theirs.lead_id) == []
+    assert await stack.published(theirs.lead_id) == []
 
 
-async def test_merges_that_follow_each_other_end_at_one_lead(stack, content, teller, day):
-    await stack.agree(content)
-    first, second, third = teller(), teller(), teller()
-    await stack.tell(*[about.captured(day(0)) for about in (first, second, third)], third.did("email.clicked", day(1)))
-    await stack.tell(second.merged(third.lead_id, day(2)))
-    await stack.tell(first.merged(second.lead_id, day(3)))
+async def test_merges_that_follow_each_other_end_at_one_lead(stack, content, new_lead, day):
+    await stack.activate(content)
+    first, second, third = new_lead(), new_lead(), new_lead()
+    await stack.apply_events(
+        *[about.captured(day(0)) for about in (first, second, third)], third.did("email.clicked", day(1))
+    )
+    await stack.apply_events(second.merged(third.lead_id, day(2)))
+    await stack.apply_events(first.merged(second.lead_id, day(3)))
     for about in (second, third):
         assert (await stored(stack, about.lead_id)).merged_into == first.lead_id
-    await stack.tell(third.did("email.clicked", day(4)))
-    assert len((await stored(stack, first.lead_id)).activities.of("email.clicked")) == 2
+    await stack.apply_events(third.did("email.clicked", day(4)))
+    assert len((await stored(stack, first.lead_id)).activities.moments_of("email.clicked")) == 2
 
 
-async def test_a_merge_and_what_came_before_it_may_be_in_one_batch(stack, content, teller, day):
-    await stack.agree(content)
-    ours, theirs = teller(), teller()
-    await stack.tell(
+async def test_a_merge_and_what_came_before_it_may_be_in_one_batch(stack, content, new_lead, day):
+    await stack.activate(content)
+    ours, theirs = new_lead(), new_lead()
+    await stack.apply_events(
         ours.captured(day(0), employee_count=250),
         theirs.captured(day(0)),
         theirs.did("demo.requested", day(1)),
@@ -181,18 +187,18 @@ async def test_a_merge_and_what_came_before_it_may_be_in_one_batch(stack, conten
     assert (await stored(stack, ours.lead_id)).stage == "mql"
 
 
-async def test_an_erased_person_leaves_counts_and_no_words(stack, content, teller, auth, day):
-    await stack.agree(content)
-    about = teller()
+async def test_an_erased_person_leaves_counts_and_no_words(stack, content, new_lead, auth, day):
+    await stack.activate(content)
+    about = new_lead()
     about.external_keys = [external_key("crm", "9")]
-    await stack.tell(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
+    await stack.apply_events(about.captured(day(0), employee_count=250), about.did("demo.requested", day(1)))
     decided = await stack.http.post(
         f"/v1/leads/{about.lead_id}/decisions",
         json={"decision": "accept", "note": "Likes tea.", "fields": {"need": "high"}},
         headers=auth("sales"),
     )
     assert decided.status_code == 201, decided.text
-    await stack.tell(about.erased(day(2)), about.did("email.clicked", day(3)))
+    await stack.apply_events(about.erased(day(2)), about.did("email.clicked", day(3)))
     lead = await stored(stack, about.lead_id)
     assert lead.erased
     assert lead.profile is not None
@@ -205,13 +211,13 @@ async def test_an_erased_person_leaves_counts_and_no_words(stack, content, telle
     assert (await stack.http.get(f"/v1/leads/{about.lead_id}", headers=auth("reader"))).status_code == 410
 
 
-async def test_an_erasure_may_be_heard_of_before_the_lead(stack, content, teller, day):
-    await stack.agree(content)
-    about = teller()
+async def test_an_erasure_may_be_heard_of_before_the_lead(stack, content, new_lead, day):
+    await stack.activate(content)
+    about = new_lead()
     captured = about.captured(day(0), employee_count=250)
-    await stack.tell(about.erased(day(1)))
-    await stack.tell(captured)
-    assert await stack.said() == []
+    await stack.apply_events(about.erased(day(1)))
+    await stack.apply_events(captured)
+    assert await stack.published() == []
     assert (await stored(stack, about.lead_id)).profile is None
 
 
@@ -225,60 +231,65 @@ async def test_events_that_move_no_lead_are_passed_over(stack, day):
         quality_score=0,
         failed=[],
     )
-    await stack.tell(rejected)
+    await stack.apply_events(rejected)
     assert await stack.rows("SELECT 1 FROM lead") == []
 
 
 @pytest.mark.parametrize("kinds", [[], ["email.clicked"]])
-async def test_only_activities_that_are_asked_for_are_loaded(stack, teller, day, kinds):
-    about = teller()
-    await stack.tell(about.captured(day(0)), about.did("email.clicked", day(1)), about.did("page.viewed", day(1)))
+async def test_only_activities_that_are_asked_for_are_loaded(stack, new_lead, day, kinds):
+    about = new_lead()
+    await stack.apply_events(
+        about.captured(day(0)), about.did("email.clicked", day(1)), about.did("page.viewed", day(1))
+    )
     async with stack.database.write_transaction() as unit_of_work:
         lead = (await leads.lock(await unit_of_work.connection(), [about.lead_id], kinds))[about.lead_id]
-    assert len(lead.activities.of("email.clicked")) == len(kinds)
-    assert lead.activities.of("page.viewed") == ()
+    assert len(lead.activities.moments_of("email.clicked")) == len(kinds)
+    assert lead.activities.moments_of("page.viewed") == ()
 
 
-async def test_what_time_brings_comes_once_everything_before_it_was_read_and_only_then(stack, content, teller, day):
-    await stack.agree(content)
-    about = teller()
-    await stack.tell(about.captured(day(0), employee_count=250), about.did("demo.requested", day(0)))
-    book = await stack.open_book()
-    said = len(await stack.said())
+async def test_what_time_brings_comes_once_everything_before_it_was_read_and_only_then(stack, content, new_lead, day):
+    await stack.activate(content)
+    about = new_lead()
+    await stack.apply_events(about.captured(day(0), employee_count=250), about.did("demo.requested", day(0)))
+    context = await stack.open_context()
+    said = len(await stack.published())
     watermarks = FixedWatermarks()
-    assert await pass_time(stack.database, book, watermarks) == 0
+    assert await advance_time(stack.database, context, watermarks) == 0
     watermarks.reached = {"intake-events": day(10)}
-    await pass_time(stack.database, book, watermarks)
-    assert len(await stack.said()) == said
+    await advance_time(stack.database, context, watermarks)
+    assert len(await stack.published()) == said
     watermarks.reached = {"intake-events": day(60)}
-    assert await pass_time(stack.database, book, watermarks) == 1
-    assert [event.grade for event in (await stack.said())[said:]] == ["C4"]
-    assert await pass_time(stack.database, book, watermarks) == 0
+    assert await advance_time(stack.database, context, watermarks) == 1
+    assert [event.grade for event in (await stack.published())[said:]] == ["C4"]
+    assert await advance_time(stack.database, context, watermarks) == 0
 
 
-async def test_what_is_heard_late_is_put_into_its_place_and_said_as_a_correction(stack, content, teller, day):
-    await stack.agree(content)
-    about = teller()
-    await stack.tell(
+async def test_what_is_heard_late_is_put_into_its_place_and_said_as_a_correction(stack, content, new_lead, day):
+    await stack.activate(content)
+    about = new_lead()
+    await stack.apply_events(
         about.captured(day(0), employee_count=250),
         about.did("demo.requested", day(2)),
         about.did("page.viewed", day(4)),
     )
-    await stack.tell(about.updated(day(1), employee_count=10))
-    withdrawn = [event for event in await stack.said() if isinstance(event, LeadStageChanged)][-1]
+    await stack.apply_events(about.updated(day(1), employee_count=10))
+    withdrawn = [event for event in await stack.published() if isinstance(event, LeadStageChanged)][-1]
     assert (withdrawn.stage, withdrawn.withdrawn, withdrawn.correction) == ("mql", True, True)
     lead = await stored(stack, about.lead_id)
-    assert (lead.stage, lead.visits, lead.sequence) == ("inquiry", {"inquiry": 1}, len(await stack.said()))
-    await stack.tell(about.updated(day(1.5), employee_count=300))
-    said = [event for event in await stack.said() if isinstance(event, LeadStageChanged)]
-    assert [(event.stage, event.occurred_at) for event in standing(said)] == [("inquiry", day(0)), ("mql", day(2))]
+    assert (lead.stage, lead.visits, lead.sequence) == ("inquiry", {"inquiry": 1}, len(await stack.published()))
+    await stack.apply_events(about.updated(day(1.5), employee_count=300))
+    said = [event for event in await stack.published() if isinstance(event, LeadStageChanged)]
+    assert [(event.stage, event.occurred_at) for event in effective_entries(said)] == [
+        ("inquiry", day(0)),
+        ("mql", day(2)),
+    ]
 
 
-async def test_a_merge_that_is_taken_back_gives_both_leads_back_their_own(stack, content, teller, day):
-    await stack.agree(content)
-    ours, theirs, third = teller(), teller(), teller()
+async def test_a_merge_that_is_taken_back_gives_both_leads_back_their_own(stack, content, new_lead, day):
+    await stack.activate(content)
+    ours, theirs, third = new_lead(), new_lead(), new_lead()
     merge = theirs.merged(third.lead_id, day(2), employee_count=250)
-    await stack.tell(
+    await stack.apply_events(
         ours.captured(day(0), employee_count=10),
         theirs.captured(day(0), employee_count=250),
         third.captured(day(0)),
@@ -286,7 +297,7 @@ async def test_a_merge_that_is_taken_back_gives_both_leads_back_their_own(stack,
         merge,
     )
     joined = ours.merged(theirs.lead_id, day(3), employee_count=250)
-    await stack.tell(joined, theirs.did("demo.requested", day(4)), third.did("email.clicked", day(5)))
+    await stack.apply_events(joined, theirs.did("demo.requested", day(4)), third.did("email.clicked", day(5)))
     assert (await stored(stack, ours.lead_id)).stage == "mql"
     ours.sequence += 1
     parted = LeadUnmerged(
@@ -299,42 +310,42 @@ async def test_a_merge_that_is_taken_back_gives_both_leads_back_their_own(stack,
         state=ours.state(employee_count=10),
         restored_state=theirs.state(employee_count=250),
     )
-    await stack.tell(parted)
+    await stack.apply_events(parted)
     survivor, restored = await stored(stack, ours.lead_id), await stored(stack, theirs.lead_id)
     assert (survivor.stage, survivor.activities) == ("inquiry", Activities())
     assert (restored.stage, restored.stage_since, restored.merged_into) == ("mql", day(4), None)
-    assert [len(restored.activities.of(kind)) for kind in ("email.clicked", "demo.requested")] == [2, 1]
+    assert [len(restored.activities.moments_of(kind)) for kind in ("email.clicked", "demo.requested")] == [2, 1]
     assert (await stored(stack, third.lead_id)).merged_into == theirs.lead_id
     assert restored.profile == theirs.state(employee_count=250)
-    await stack.tell(theirs.did("email.clicked", day(7)))
-    assert len((await stored(stack, theirs.lead_id)).activities.of("email.clicked")) == 3
+    await stack.apply_events(theirs.did("email.clicked", day(7)))
+    assert len((await stored(stack, theirs.lead_id)).activities.moments_of("email.clicked")) == 3
 
 
 async def test_leads_on_their_way_are_judged_by_a_new_version_and_won_ones_are_left_alone(
-    stack, content, teller, auth, day
+    stack, content, new_lead, auth, day
 ):
-    await stack.agree(content)
-    tellers = [teller() for _ in range(7)]
-    await stack.tell(*[about.captured(day(0), employee_count=30) for about in tellers])
+    await stack.activate(content)
+    tellers = [new_lead() for _ in range(7)]
+    await stack.apply_events(*[about.captured(day(0), employee_count=30) for about in tellers])
     content["title"] = "Smaller ones too"
     content["stages"][1]["gate"] = {"when": {"path": "attributes.employee_count", "op": "gte", "value": 20}}
-    await stack.agree(content)
+    await stack.activate(content)
     async with stack.database.write_transaction() as unit_of_work:
         await unit_of_work.conn.execute(
             text("UPDATE agreement_version SET active_from = active_from - interval '1 minute'")
         )
         connection = await unit_of_work.connection()
         await connection.execute("UPDATE lead SET stage = 'won' WHERE lead_id = $1", tellers[0].lead_id)
-    book = await stack.open_book()
-    assert [await reevaluate_some(stack.database, book, 3) for _ in range(4)] == [True, True, False, False]
+    context = await stack.open_context()
+    assert [await reevaluate_leads(stack.database, context, 3) for _ in range(4)] == [True, True, False, False]
     for about in tellers[1:]:
-        entry = [event for event in await stack.said(about.lead_id) if isinstance(event, LeadStageChanged)][-1]
+        entry = [event for event in await stack.published(about.lead_id) if isinstance(event, LeadStageChanged)][-1]
         assert (entry.stage, entry.cause, entry.definition_version) == ("mql", "definition", 2)
-        assert entry.occurred_at == book.in_force.since
-        assert (await stored(stack, about.lead_id)).ruled_by == 2
-    assert (await stored(stack, tellers[0].lead_id)).ruled_by == 1
-    done = await progress(stack.database)
-    assert (done.version, done.leads, done.looked_at, done.judged, done.changed) == (2, 7, 7, 6, 6)
+        assert entry.occurred_at == context.in_force.since
+        assert (await stored(stack, about.lead_id)).applied_version == 2
+    assert (await stored(stack, tellers[0].lead_id)).applied_version == 1
+    done = await get_progress(stack.database)
+    assert (done.version, done.leads, done.processed, done.evaluated, done.changed) == (2, 7, 7, 6, 6)
     assert done.done_at is not None
     answered = (await stack.http.get("/v1/definition/reevaluation", headers=auth("reader"))).json()
     assert (answered["version"], answered["state"], answered["changed"]) == (2, "done", 6)
@@ -342,21 +353,21 @@ async def test_leads_on_their_way_are_judged_by_a_new_version_and_won_ones_are_l
 
 @pytest.mark.parametrize("pattern", ["(?x) sp ring", "[a-z&&[^q]]+", r"\u0073pring", r"[\p{L} ]{2,50}"])
 async def test_version_from_before_re2_judges_as_it_did_and_stops_no_later_one(
-    stack, teller, content, day, auth, pattern
+    stack, new_lead, content, day, auth, pattern
 ):
     old = deepcopy(content)
     old["stages"][1]["gate"]["when"]["all"].append({"path": "campaign.name", "op": "matches", "value": "sp.ing"})
-    await stack.agree(old)
+    await stack.activate(old)
     async with stack.database.write_transaction() as unit_of_work:
         written = "UPDATE agreement_version SET content = replace(content, '\"sp.ing\"', $1)"
         await (await unit_of_work.connection()).execute(written, json.dumps(pattern))
     for version in (1, 2):
-        about = teller()
-        await stack.tell(about.captured(day(0), employee_count=90), about.did("demo.requested", day(1)))
-        assert [said.stage for said in await stack.said(about.lead_id) if isinstance(said, LeadStageChanged)] == [
+        about = new_lead()
+        await stack.apply_events(about.captured(day(0), employee_count=90), about.did("demo.requested", day(1)))
+        assert [said.stage for said in await stack.published(about.lead_id) if isinstance(said, LeadStageChanged)] == [
             "inquiry",
             "mql",
         ]
         if version == 1:
-            await stack.agree(content)
+            await stack.activate(content)
     assert (await stack.http.get("/v1/definition/versions/1/paper", headers=auth("reader"))).status_code == 200

@@ -13,7 +13,7 @@ from accord.isolation import process_isolated
 from accord.workers import Periodic
 from qualification.lifecycle.queries import leads
 from qualification.lifecycle.service.batch import LeadBatch
-from qualification.lifecycle.service.book import Book, Books
+from qualification.lifecycle.service.evaluation_context import EvaluationContext, EvaluationContexts
 
 LEADS_PER_ROUND_MAX = 500
 EVERY_S = 0.25
@@ -22,30 +22,32 @@ EVERY_S = 0.25
 IDLE_EVERY_S = 3.0
 
 
-async def enter_waiting(database: Database, book: Book, leads_max: int = LEADS_PER_ROUND_MAX) -> int:
+async def enter_waiting_leads(
+    database: Database, context: EvaluationContext, leads_max: int = LEADS_PER_ROUND_MAX
+) -> int:
     """Let up to so many waiting leads enter at the time of their capture; how many there were.
 
     One of which this raises rests, and the others go on.
     """
 
     async def claim(unit_of_work: UnitOfWork, only: Sequence[UUID] | None) -> Sequence[UUID]:
-        return await leads.waiting(await unit_of_work.connection(), leads_max, only)
+        return await leads.claim_waiting(await unit_of_work.connection(), leads_max, only)
 
     async def work(unit_of_work: UnitOfWork, lead_ids: Sequence[UUID]) -> None:
-        batch = await LeadBatch.lock(unit_of_work, book, lead_ids)
+        batch = await LeadBatch.lock(unit_of_work, context, lead_ids)
         await batch.enter(lead_ids)
         await batch.save()
 
-    return await process_isolated(database, leads.ENTERING, leads.IS_ENTERING, claim, work)
+    return await process_isolated(database, leads.ENTRY_WORKER, leads.IS_ENTERING, claim, work)
 
 
-def entering(database: Database, books: Books) -> Periodic:
+def entry_worker(database: Database, contexts: EvaluationContexts) -> Periodic:
     """The worker that does it."""
 
     async def work() -> bool | None:
-        book = await books.open()
-        if book.in_force is None or await enter_waiting(database, book) == 0:
+        context = await contexts.open()
+        if context.in_force is None or await enter_waiting_leads(database, context) == 0:
             return None
         return False  # the pause between rounds is the throttle
 
-    return Periodic(leads.ENTERING, EVERY_S, work, idle_every_s=IDLE_EVERY_S)
+    return Periodic(leads.ENTRY_WORKER, EVERY_S, work, idle_every_s=IDLE_EVERY_S)
