@@ -116,7 +116,7 @@ async def _measured(bench: BenchEnvironment, service: Service) -> list[Figure]:
             "re-evaluation by a new version, in the background",
             "leads/s",
             processed / seconds,
-            least=LEAST_PER_S,
+            least=PER_S_MIN,
             cpu_us={"ours": meter.cpu_s / processed * 1e6},
             limit="Python's processor time, and what is told meanwhile goes first",
             detail=detail,

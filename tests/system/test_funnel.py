@@ -11,7 +11,7 @@ import yaml
 
 from accord_local.demo.client import wait_for
 from accord_local.demo.play import Callers, sign
-from tests.system.known_leads import DEFINITION, LEADS, OLIST_FACTS, Facts, KnownLead, known_leads
+from tests.system.known_leads import DEFINITION, LEADS, OLIST_FACTS, Facts, KnownLead, extract_facts, known_leads
 from tests.system.running import RUN_BY_SOMEBODY_ELSE, Running, running_stack
 
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(420)]
