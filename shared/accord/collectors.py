@@ -7,9 +7,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 import structlog
+from msgspec import Struct
 from prometheus_client import Gauge
 
 from accord.metric_names import COLLECTOR_UP
@@ -20,8 +20,7 @@ log = structlog.get_logger(__name__)
 _WITHIN_S = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Collector:
+class Collector(Struct, frozen=True, kw_only=True):
     """`collect` sets all of `gauges` to what is the case now, or raises."""
 
     name: str

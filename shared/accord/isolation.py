@@ -6,11 +6,11 @@ It knows no table but its own, `stuck_row`, and it decides about no row.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
 import structlog
+from msgspec import Struct
 from prometheus_client import Counter, Gauge
 from sqlalchemy import Column, DateTime, Index, Integer, MetaData, PrimaryKeyConstraint, Table, Text
 from sqlalchemy.dialects.postgresql import UUID as UUID_TYPE
@@ -103,8 +103,7 @@ async def process_isolated(
     return len(await isolation.process(None))
 
 
-@dataclass(frozen=True, slots=True)
-class _Isolation:
+class _Isolation(Struct, frozen=True):
     database: Database
     worker: str
     is_due: str

@@ -5,11 +5,11 @@ go on (role all); once where whoever supervises the process restarts it (roles w
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import monotonic
 
 import structlog
+from msgspec import Struct
 
 from accord.messaging.consumer import DeadLetterFailed, TooManyPoisonEvents
 from accord.messaging.ports import FiniteRetention, LogPositionLost
@@ -43,8 +43,7 @@ class WorkerEnded(Exception):
     """The worker has returned, or was cancelled from inside, and nobody had told it to stop."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
+class _Failure(Struct, frozen=True):
     error: str
     failed_at: datetime
     times: int

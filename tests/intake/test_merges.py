@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -13,6 +12,7 @@ from uuid import UUID
 import httpx
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from tests.intake.conftest import Running
 from tests.intake.test_identity import candidate
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -14,8 +13,7 @@ from uuid import UUID
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from msgspec.structs import asdict
-from msgspec.structs import replace as replace_fields
+from msgspec.structs import asdict, replace
 from tests.effort import cases
 from tests.qualification import conftest
 from tests.qualification.memory import Memory
@@ -171,7 +169,7 @@ class Histories(RuleBasedStateMachine):
         by=st.sampled_from(["lead", "sales"]),
     )
     def did(self, number: int, hour: int, kind: str, by: str) -> None:
-        self.apply_events(replace_fields(self.factories[number].did(kind, self.at(hour), by), activity_id=self.id()))
+        self.apply_events(replace(self.factories[number].did(kind, self.at(hour), by), activity_id=self.id()))
 
     @rule(number=lead_numbers, hour=hours, choice=st.integers(0, 20), is_batch=st.booleans())
     def decided(self, number: int, hour: int, choice: int, is_batch: bool) -> None:
@@ -204,7 +202,7 @@ class Histories(RuleBasedStateMachine):
             decided = Decision(self.id(), "recycle", "ann", self.at(hour), "sales", "no-timing")
             self.memory.decide(self.now, lead.lead_id, decided, is_batch=True)
             done = self.factories[number].did("demo.requested", self.at(hour + 24 * days))
-            self.apply_events(replace_fields(done, activity_id=self.id()))
+            self.apply_events(replace(done, activity_id=self.id()))
 
     @rule(ours=lead_numbers, theirs=lead_numbers, hour=hours)
     def merged(self, ours: int, theirs: int, hour: int) -> None:
@@ -215,7 +213,7 @@ class Histories(RuleBasedStateMachine):
         if survivor == other or known is None or known.profile is None or known.erased or (gone and gone.erased):
             return
         merge = factory.merged(other, self.at(hour), **{**known.profile.attributes, "employee_count": 60})
-        merge = replace_fields(merge, merge_id=self.id())
+        merge = replace(merge, merge_id=self.id())
         self.apply_events(merge)
         self.merges.append((merge.merge_id, survivor, other))
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from shared_kit import CONTENT, POLICY, Kit, service_kit, until
 from sqlalchemy import MetaData, text
 from sqlalchemy.exc import IntegrityError

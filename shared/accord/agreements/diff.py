@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from accord.http.problems import pointer
 
@@ -12,8 +13,7 @@ CHANGES_MAX = 5_000
 _Path = tuple[str | int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """One difference. `path` is a JSON Pointer in which an element that has a `key` is named by that key."""
 
     path: str

@@ -10,11 +10,11 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 
 import rfc8785
 import yaml
+from msgspec import Struct
 
 BYTES_MAX = 1024 * 1024
 CANONICAL_BYTES_MAX = 800_000
@@ -56,8 +56,7 @@ class DocumentTooLarge(UnreadableDocument):
     """The document is over a limit of size."""
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """An agreement's content with its canonical text and its hash."""
 
     content: dict[str, Json]

@@ -6,9 +6,11 @@ It reads no clock and no database; every function takes the version as it is and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import ClassVar, Literal
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from accord.contracts.values import Department
 
@@ -57,8 +59,7 @@ class NotDue(AgreementError):
     code = "not-due"
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Struct, frozen=True):
     """One department's signature under exactly this content. `signed_by` is the key's name."""
 
     department: Department
@@ -67,8 +68,7 @@ class Signature:
     content_sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(Struct, frozen=True):
     """One version. `revision` counts its changes and makes its ETag; `effective_at` is the wish of the proposal, None for at once;
     `active_from` to `superseded_at` is when it was in force."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
+from msgspec import Struct
 
 from accord.agreements.store import Section, StoredVersion
 from accord.contracts.values import Department
@@ -83,8 +83,7 @@ def render_markdown(kind: str, stored: StoredVersion, sections: Sequence[Section
     return "\n".join(lines)
 
 
-@dataclass(frozen=True, slots=True)
-class SignatureBlock:
+class SignatureBlock(Struct, frozen=True):
     """One department's signature block; empty until it has signed."""
 
     department: str

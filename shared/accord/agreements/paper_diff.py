@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import SequenceMatcher
+
+from msgspec import Struct
 
 from accord.agreements.store import Section
 
 
-@dataclass(frozen=True, slots=True)
-class PaperChange:
+class PaperChange(Struct, frozen=True):
     """One place under a heading that reads otherwise: its lines before and now, either of which may be none."""
 
     heading: str

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import structlog
+from msgspec import Struct
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -44,8 +44,7 @@ _GLOSSARY_WORDS_MAX = 500
 Warn = Callable[[AsyncConnection, Mapping[str, object]], Awaitable[Sequence[str]]]
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """One of the four documents, as its service knows it.
 
     `validate` finds what is wrong with a content (a draft with findings is refused); `paper` says it in plain words; `warn`,
@@ -59,8 +58,7 @@ class Kind:
     warn: Warn | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ActiveAgreement:
+class ActiveAgreement(Struct, frozen=True):
     """A version with its content, for those who act by it. `effective_from` is when it came into force."""
 
     version: int
@@ -69,8 +67,7 @@ class ActiveAgreement:
     effective_from: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class StoredVersion:
+class StoredVersion(Struct, frozen=True):
     """A version as it is kept: its state, and what stands around it."""
 
     state: model.Version
@@ -97,8 +94,7 @@ class InvalidContent(ValueError):
         self.findings = list(findings)
 
 
-@dataclass(frozen=True, slots=True)
-class OutdatedVersion:
+class OutdatedVersion(Struct, frozen=True):
     """A document that is older than the checks of this release and would not pass them."""
 
     kind: str

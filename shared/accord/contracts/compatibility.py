@@ -28,9 +28,10 @@ a consumer's code may have a case for each value. A change that is needed all th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from msgspec import Struct
 
 Json = Mapping[str, Any]
 Schema = Json | bool
@@ -61,8 +62,7 @@ class Change(Enum):
     UNKNOWN_CHANGE = "unknown change"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Incompatibility:
+class Incompatibility(Struct, frozen=True, gc=False, order=True):
     """One change that breaks a reader.
 
     `pointer` is a JSON Pointer into the data, with `*` for the members of a list and the values of a map.

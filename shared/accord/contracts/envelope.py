@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from uuid import UUID
 
+from msgspec import Struct
 from pydantic import ValidationError
 
 from accord.contracts import topics as _registers_every_event  # noqa: F401
@@ -37,8 +37,7 @@ class UnknownEventType(ValueError):
     """A well-formed event of a type that this version does not know; a consumer keeps it for one that does."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True, gc=False):
     """One event with its envelope.
 
     `id` is a UUIDv7 and the inbox's key; `source` is the producing service, as `/intake`.

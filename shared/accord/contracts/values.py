@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal, DecimalException
 from typing import Annotated, Any, Literal
@@ -70,8 +69,7 @@ def _out_of_range(type_: Literal["timestamp_range", "day_range"], what: str) -> 
     return PydanticCustomError(type_, "must be {what} {range}", {"what": what, "range": MOMENTS_IN_WORDS})
 
 
-@dataclass(frozen=True, slots=True)
-class _Described:
+class _Described(Struct, frozen=True, gc=False):
     """Says the range where something is asked for. The schemas of events stay as they are: it is no part of the wire's form."""
 
     words: str

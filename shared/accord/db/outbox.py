@@ -10,12 +10,12 @@ autovacuum looks only once a minute; so the table keeps the size of its largest 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.contracts.base import EventData
@@ -36,8 +36,7 @@ FROM (SELECT min(recorded_at) AS oldest_at FROM outbox) AS oldest
 """How much waits: rows (counted up to DEPTH_COUNTED_MAX), the oldest's time and its age in seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Depth:
+class Depth(Struct, frozen=True):
     rows: int
     oldest_at: datetime | None
     oldest_age_s: float | None

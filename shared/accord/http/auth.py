@@ -9,7 +9,6 @@ import hmac
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
@@ -19,6 +18,7 @@ import yaml
 from fastapi import Depends, Security
 from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.requests import HTTPConnection, Request
 
@@ -50,8 +50,7 @@ _BEARER_CHARS_MAX = 8_192
 _NO_REQUIREMENT = object()
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """Who makes this request. `name` is opaque (never an e-mail address) and may stand in events."""
 
     name: str

@@ -13,13 +13,13 @@ import struct
 import termios
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from fcntl import ioctl
 from typing import Any, cast
 
 import httptools
 import structlog
 import uvicorn
+from msgspec import Struct
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -46,8 +46,7 @@ _OTHER_FILES = 500
 """File descriptors that are left for the pool, Kafka, logs, listening sockets, probes on a port of their own, and refused connections."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionLimits:
+class ConnectionLimits(Struct, frozen=True):
     """See accord.settings.Settings for the meaning of each."""
 
     connections_max: int

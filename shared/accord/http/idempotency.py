@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 from types import MappingProxyType
@@ -16,6 +15,7 @@ from uuid import UUID
 
 import orjson
 from fastapi import Depends, Header
+from msgspec import Struct
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import Request
@@ -36,8 +36,7 @@ _SAVED_HEADERS = frozenset({"location", "etag", "content-type"})
 _ERASED = Problem(410, "gone", "Erased", "What this request was about has been erased since.")
 
 
-@dataclass(frozen=True, slots=True)
-class IdempotencyRequest:
+class IdempotencyRequest(Struct, frozen=True):
     """A request under a key. `sha256` is over method, path, query and body: another request with the same key is refused."""
 
     caller: str
@@ -72,25 +71,21 @@ class IdempotentResult(NamedTuple, Generic[T]):
     answer: Answer
 
 
-@dataclass(frozen=True, slots=True)
-class Fresh:
+class Fresh(Struct, frozen=True):
     """The key is new and now claimed: execute the request, then `store` its answer in the same transaction."""
 
 
-@dataclass(frozen=True, slots=True)
-class Replay:
+class Replay(Struct, frozen=True):
     """The request was executed before, with this answer."""
 
     answer: Answer
 
 
-@dataclass(frozen=True, slots=True)
-class KeyReused:
+class KeyReused(Struct, frozen=True):
     """The key was used with another request: 422."""
 
 
-@dataclass(frozen=True, slots=True)
-class InFlight:
+class InFlight(Struct, frozen=True):
     """The same request is being executed at this moment: 409."""
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
 
+from msgspec import Struct
 from starlette.types import Receive, Scope, Send
 
 from accord.http.problems import Problem
@@ -20,8 +20,7 @@ async def send_problem(problem: Problem, scope: Scope, receive: Receive, send: S
     await problem.response(request_id)(scope, receive, send)
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimitResult:
+class RateLimitResult(Struct, frozen=True):
     """The outcome of one request against a key's rate. `retry_after_s` is 0 if it was allowed."""
 
     allowed: bool

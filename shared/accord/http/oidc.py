@@ -10,13 +10,13 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 import httpx
 import jwt
 import structlog
+from msgspec import Struct
 
 from accord.contracts.values import Department
 from accord.http.problems import overloaded
@@ -40,8 +40,7 @@ class InvalidToken(Exception):
     """The token is not to be trusted. The message says why in words of ours and quotes nothing of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+class Claims(Struct, frozen=True):
     """What a token says of its bearer."""
 
     name: str

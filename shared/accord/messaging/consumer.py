@@ -22,11 +22,11 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
 import structlog
+from msgspec import Struct
 from opentelemetry import trace
 
 from accord import tracing
@@ -105,8 +105,7 @@ class DeadLetterFailed(Exception):
     safe_to_log = True
 
 
-@dataclass(frozen=True, slots=True)
-class PoisonLimits:
+class PoisonLimits(Struct, frozen=True):
     """When poison counts as a bug: so many in succession, or more than this share of the last `window_events`.
 
     The share is looked at once `window_events_min` events have been seen.
@@ -136,8 +135,7 @@ class ProgressReader(Protocol):
     def consumed_by(self, positions: Mapping[Partition, int]) -> ConsumedWatermarks: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
+class _Item(Struct, frozen=True):
     """One record of a batch: an event, or a record that is set aside. With neither, it is passed over."""
 
     record: LogRecord

@@ -9,10 +9,10 @@ The bodies stay in the table: neither the API nor a log line ever shows one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from msgspec import Struct
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -74,8 +74,7 @@ class AlreadySettled(Exception):
         self.state = state
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
+class DeadLetter(Struct, frozen=True):
     """What may be shown of a dead letter: everything but its body and headers."""
 
     id: UUID
@@ -110,8 +109,7 @@ async def list_dead_letters(
     return [DeadLetter(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's documented access
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetterBacklog:
+class DeadLetterBacklog(Struct, frozen=True):
     """Letters that nobody has settled, counted up to a bound."""
 
     count: int

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import structlog
+from msgspec import Struct
 
 from accord.messaging.announcement_board import AnnouncementBoard
 from accord.messaging.ports import Lane, RelaySession
@@ -23,8 +23,7 @@ HELD_MAX = 1_000
 """So many keys an announcement may hold; beyond, it claims nothing new."""
 
 
-@dataclass(frozen=True, slots=True)
-class Consumed:
+class Consumed(Struct, frozen=True):
     """What a service reads of others, and so waits for: topics, and the consumers that read them."""
 
     board: AnnouncementBoard
@@ -32,8 +31,7 @@ class Consumed:
     consumers: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(Struct, frozen=True):
     """What may be announced: everything before `at` is published, but for `held`."""
 
     at: datetime

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from accord.contracts.envelope import Event
 from accord.db import UnitOfWork
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(Struct, frozen=True):
     """An event and the place it was read from. `topic` is without the cluster's prefix."""
 
     event: Event

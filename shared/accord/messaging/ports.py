@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
 from uuid import UUID
+
+from msgspec import Struct
 
 Partition = tuple[str, int]
 """Topic, without the cluster's prefix, and partition."""
@@ -180,40 +181,35 @@ class OutboxRow(NamedTuple):
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
+class Lane(Struct, frozen=True):
     """A share of the outbox: the rows whose key's hash, modulo `count`, is `number`."""
 
     number: int
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Resting:
+class Resting(Struct, frozen=True):
     """Partitions that are not to be read for now, under each number of partitions that keys are spread over."""
 
     partitions: Sequence[int]
     layouts: Sequence[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """From this moment on the keys of new leads are spread over so many partitions; older keys stay where they are."""
 
     since: datetime
     partitions: int
 
 
-@dataclass(frozen=True, slots=True)
-class Writers:
+class Writers(Struct, frozen=True):
     """Sessions that write now. `hidden`: how many of them cannot be seen, so that nothing may be concluded."""
 
     hidden: int
     writing_since: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Debts:
+class Debts(Struct, frozen=True):
     """What a service still has to publish of what it has consumed, read in one snapshot."""
 
     last_id: int
@@ -225,8 +221,7 @@ class Debts:
     them, and those of rows that raised and owe for as long as they rest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """How far a service has consumed, read in one snapshot."""
 
     positions: Mapping[Partition, int]
@@ -309,8 +304,7 @@ REACHES_NOTHING = -1
 """As the offset that a position reaches: nothing counts as read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(Struct, frozen=True):
     """Where a consumer goes on in a partition, and the event that stands right before it, where that is known."""
 
     next_offset: int
@@ -324,8 +318,7 @@ class Position:
         return REACHES_NOTHING if self.is_lost else self.next_offset
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(Struct, frozen=True):
     """One step of a stored position: from where this consumer believes it to be, to where it is now."""
 
     expected: int
@@ -339,8 +332,7 @@ class PositionConflict(Exception):
 DeadLetterKind = Literal["malformed", "poison", "unknown"]
 
 
-@dataclass(frozen=True, slots=True)
-class NewDeadLetter:
+class NewDeadLetter(Struct, frozen=True):
     """A record that is set aside, with all that is needed to apply it later."""
 
     kind: DeadLetterKind
@@ -355,8 +347,7 @@ class NewDeadLetter:
 DeadLetterState = Literal["new", "replayed", "discarded"]
 
 
-@dataclass(frozen=True, slots=True)
-class StoredDeadLetter:
+class StoredDeadLetter(Struct, frozen=True):
     """A dead letter as it is taken to be settled."""
 
     record: LogRecord
@@ -364,8 +355,7 @@ class StoredDeadLetter:
     state: DeadLetterState
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumedWatermarks:
+class ConsumedWatermarks(Struct, frozen=True):
     """How far a service has consumed the topics that it reads, as one transaction sees it."""
 
     topics: Mapping[str, datetime]

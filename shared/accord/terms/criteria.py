@@ -16,11 +16,11 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, Protocol, cast, get_args
 
+from msgspec import Struct
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -369,8 +369,7 @@ _CLASSES: dict[str, frozenset[type]] = {
 _CONTAINERS: frozenset[type] = frozenset({str, list, tuple, set, frozenset})
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(Struct, frozen=True, gc=False):
     """One comparison as it came out. Values are fit for JSON: a duration is ISO 8601 text, a missing value None.
 
     `at` is where it stands in the criteria, a JSON Pointer such as `/all/0/none/1`; empty if it is all of them.
@@ -385,8 +384,7 @@ class Leaf:
     at: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True, gc=False):
     """One comparison, compiled. `window` is the duration of `within`, `at` its place in the criteria as a JSON Pointer."""
 
     path: str

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 ATTRIBUTE_PREFIX = "attribute:"
 DIMENSIONS_MAX = 4
@@ -18,8 +19,7 @@ class UnknownDimension(ValueError):
     """No such dimension, one twice, or too many. The message says which there are."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dimension:
+class Dimension(Struct, frozen=True, gc=False):
     """One way to tell leads apart. `name` is as the caller wrote it."""
 
     name: str

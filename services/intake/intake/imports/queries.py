@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import orjson
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from accord.db import from_json
 from intake.imports.domain.imports import Counts, Failure, Plan, Report, State
@@ -127,8 +128,7 @@ WHERE EXISTS (SELECT FROM submission s
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """One import as it stands. `bytes_done` and `row_number`: the place up to which rows were taken."""
 
     import_id: UUID
@@ -152,8 +152,7 @@ class Job:
     updated_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """Where an import stands after some more rows. `from_byte`: the byte where they began."""
 
     from_byte: int

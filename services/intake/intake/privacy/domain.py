@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
+
+from msgspec import Struct
 
 from accord.contracts.intake_events import LeadErased
 from intake.leads.domain.keys import IdentityKey, format_key
@@ -16,8 +17,7 @@ Reason = Literal["request", "consent_withdrawn", "retention", "mistake", "other"
 """Why. A word of ours and no free text: whoever asked could be named in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class PersonRecord:
+class PersonRecord(Struct, frozen=True, gc=False):
     """A lead with all that were merged into it, and all their keys: what intake knows as one person."""
 
     root: UUID
@@ -34,8 +34,7 @@ class PersonRecord:
         return sorted(format_key(key) for key in self.keys)
 
 
-@dataclass(frozen=True, slots=True)
-class ErasureRecord:
+class ErasureRecord(Struct, frozen=True, gc=False):
     """That a person was erased: ids, which speak of nobody any more, and how many of what was removed."""
 
     erasure_id: UUID

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from typing import Literal
 
+from msgspec.structs import replace
 from pydantic import JsonValue
 
 from intake.leads.domain.keys import IdentityKey

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import orjson
+from msgspec import Struct
 
 from accord.contracts.codec import from_object, to_object
 from accord.contracts.values import PolicyFailure
@@ -77,8 +77,7 @@ FROM quarantine_decision WHERE submission_id = ANY ($1::uuid[]) ORDER BY submiss
 _UPDATE_ORIGIN = "UPDATE lead SET source = $2, captured_at = $3 WHERE lead_id = $1"
 
 
-@dataclass(frozen=True, slots=True)
-class QuarantinedSubmission:
+class QuarantinedSubmission(Struct, frozen=True):
     """A submission that the policy held back. `canonical` is its record as it stands, None after it was dropped; `keys` are its own."""
 
     submission_id: UUID
@@ -94,8 +93,7 @@ class QuarantinedSubmission:
     settled_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class QuarantineItem:
+class QuarantineItem(Struct, frozen=True):
     """The same as it is shown: with the judgement of its last correction, if there was one that left it waiting."""
 
     submission: QuarantinedSubmission
@@ -105,8 +103,7 @@ class QuarantineItem:
     corrected_by: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """What somebody did with a submission, and how a correction was judged. `note` and `fields` are personal."""
 
     submission_id: UUID
@@ -120,8 +117,7 @@ class Decision:
     quality: Quality | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class OtherSubmissions:
+class OtherSubmissions(Struct, frozen=True):
     """What else waits for a pending lead: the oldest of it, and the keys of all of it."""
 
     first: UUID | None

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
 import asyncpg
 import orjson
+from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import JsonValue, ValidationError
 
 from accord.agreements import ActiveCache
@@ -61,8 +62,7 @@ WHAT = "quarantined submission"
 _NOBODY = OtherSubmissions(None, frozenset())
 
 
-@dataclass(frozen=True, slots=True)
-class _LockedContext:
+class _LockedContext(Struct, frozen=True):
     """Everything that one waiting submission touches, locked."""
 
     leads: dict[UUID, Lead]
@@ -79,8 +79,7 @@ class _LockedContext:
         return self.own if self.others.first is None else None
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(Struct, frozen=True):
     """What became of a submission that a person decided about. `about` is whom the answer speaks of."""
 
     submission_id: UUID

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from accord.contracts.sla_events import (
     BreachWithdrawn,
@@ -21,8 +23,7 @@ from accord.contracts.values import Department
 ClockState = Literal["running", "breached", "met", "met_late", "cancelled"]
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
+class Clock(Struct, frozen=True, gc=False):
     """One clock. `settled_at` is when it was met or cancelled; `breached_at` stays after a late answer."""
 
     clock_id: UUID

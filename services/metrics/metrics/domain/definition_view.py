@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import cast, get_args
 
+from msgspec import Struct
+
 from accord.contracts.values import Department, StageKind
 
 _KINDS: frozenset[str] = frozenset(get_args(StageKind))
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(Struct, frozen=True, gc=False):
     """One stage. `rank` is its position in the definition, from 0; `owner` is None if only events named it."""
 
     key: str

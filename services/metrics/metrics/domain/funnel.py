@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from accord.contracts.values import StageKind
 from metrics.domain.definition_view import Stage, Stages
 from metrics.domain.intervals import wilson
@@ -18,16 +20,14 @@ GroupKey = tuple[GroupValue, ...]
 """The values of the chosen dimensions, in their order; None where a lead's value is unknown."""
 
 
-@dataclass(frozen=True, slots=True)
-class StagePath:
+class StagePath(Struct, frozen=True, gc=False):
     """The stages of a lead in the order of its entries. `counted` are the positions in the period; None counts all."""
 
     stages: tuple[str, ...]
     counted: frozenset[int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(Struct, frozen=True, gc=False):
     """The number of leads of one group with the same path and the same anomalies."""
 
     group: GroupKey
@@ -36,16 +36,14 @@ class Tally:
     anomalies: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class StageReach:
+class StageReach(Struct, frozen=True, gc=False):
     """How far one path went: the stages that it entered, and those that count as reached."""
 
     entered: frozenset[str]
     reached: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class StageCount:
+class StageCount(Struct, frozen=True, gc=False):
     """One stage of the sales path. Conversions compare `reached`; they are None without anything to compare with."""
 
     stage: Stage
@@ -57,8 +55,7 @@ class StageCount:
     interval_95_from_first: tuple[float, float] | None
 
 
-@dataclass(frozen=True, slots=True)
-class ExitCount:
+class ExitCount(Struct, frozen=True, gc=False):
     """One stage off the sales path. `kind` is None for a stage that the definition in force no longer has."""
 
     stage: str
@@ -66,8 +63,7 @@ class ExitCount:
     entered: int
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(Struct, frozen=True, gc=False):
     """The funnel of one group. `leads` is its n."""
 
     key: GroupKey
@@ -76,8 +72,7 @@ class Group:
     exits: tuple[ExitCount, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Funnel:
+class Funnel(Struct, frozen=True, gc=False):
     groups: tuple[Group, ...]
     leads: int
     anomalies: Mapping[str, int]

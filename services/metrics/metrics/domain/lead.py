@@ -7,17 +7,18 @@ survivor, so that reverting it restores the merged lead whole.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Attributes
 from metrics.domain.stage_history import StageEntry
 
 
-@dataclass(frozen=True, slots=True)
-class Lead:
+class Lead(Struct, frozen=True, gc=False):
     """One lead. `captured_at` is None while only other services' events of it were read."""
 
     lead_id: UUID

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
+
+from msgspec import Struct
 
 from metrics.domain.plan import Goal, Measure, Plan, PlanMoney, PlanStage, Reward
 
 _PER = {"month": "each month", "quarter": "each quarter", "year": "each year"}
 
 
-@dataclass(frozen=True, slots=True)
-class PaperPart:
+class PaperPart(Struct, frozen=True, gc=False):
     """One part of the page: sentences, then a table whose first row is its head."""
 
     heading: str

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+
+from msgspec import Struct
 
 from accord.terms.dimensions import Dimension, UnknownDimension, parse_dimension, split_names
 from accord.terms.dimensions import parse_dimensions as named_dimensions
@@ -37,8 +38,7 @@ def classify_size(employee_count: object) -> str | None:
     return band
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(Struct, frozen=True, gc=False):
     """Only leads whose value of a dimension, as text, is this one; None selects those whose value is unknown."""
 
     dimension: Dimension
@@ -53,8 +53,7 @@ def parse_filter(text: str) -> Filter:
     return Filter(parse_dimension(name.strip(), DIMENSION_NAMES), value or None)
 
 
-@dataclass(frozen=True, slots=True)
-class ReportQuery:
+class ReportQuery(Struct, frozen=True, gc=False):
     """The query of one report. `since` is included and `until` is not; None leaves that side open."""
 
     mode: Mode = "cohort"

@@ -7,14 +7,14 @@ A correction says itself where it belongs: it replaces an entry, follows one, or
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec import Struct
 
 MICROSECOND = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True)
-class StageChange:
+class StageChange(Struct, frozen=True, gc=False):
     """One stage change as reported. `sequence` is unique within the lead; `replaces` and `follows` refer to others by it.
 
     `follows` 0 puts it first. `withdrawn`: it removes what it replaces.
@@ -30,8 +30,7 @@ class StageChange:
     follows: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StageEntry:
+class StageEntry(Struct, frozen=True, gc=False):
     """One effective entry: its position in the history from 0, and its exit if there was one."""
 
     sequence: int

@@ -6,8 +6,9 @@ A step of a stage lasts from entry to exit. A transition is one exit of a stage.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from metrics.domain.definition_view import Stages
 from metrics.domain.funnel import VISIT_DESCRIPTIONS
@@ -20,8 +21,7 @@ RESTING_KINDS = frozenset({"won", "lost", "disqualified"})
 """A lead in a stage of this kind rests: it does not wait for an exit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Durations:
+class Durations(Struct, frozen=True, gc=False):
     """One step's durations, in any order: finished, still waiting, and of leads that left by another exit."""
 
     finished: Sequence[int]
@@ -29,8 +29,7 @@ class Durations:
     left: Sequence[int] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True, gc=False):
     """The figures of one step; None without observations. `to` is None for the time in a stage."""
 
     from_: str
@@ -93,8 +92,7 @@ def measure_stages(stages: Stages, durations: Mapping[str, Mapping[str | None, S
 State = Literal["done", "waiting", "left"]
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
+class Passage(Struct, frozen=True, gc=False):
     """One lead's passage between two stages. `duration_us` is None while it waits, since it depends on the time of reading."""
 
     state: State

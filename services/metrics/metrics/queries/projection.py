@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from datetime import datetime
 from uuid import UUID
 
@@ -24,7 +23,7 @@ from metrics.domain.stage_history import StageChange, StageEntry
 
 _INSERT_LEADS = "INSERT INTO lead (lead_id) SELECT unnest($1::uuid[]) ON CONFLICT DO NOTHING"
 
-_LEAD_MEMBERS = tuple(field.name for field in fields(Lead))
+_LEAD_MEMBERS = Lead.__struct_fields__
 
 _LOCK_LEADS = f"""
 SELECT {", ".join(_LEAD_MEMBERS)} FROM lead WHERE lead_id = ANY ($1) ORDER BY lead_id FOR UPDATE
@@ -60,7 +59,7 @@ _NO_POSITION = {**dict.fromkeys(_DERIVED), "is_first": False, "is_last": False}
 _ACTIVITY_MEMBERS = ("lead_id", "occurred_at", "activity_id", "kind", "by", "actor", "source")
 _INSERT_ACTIVITIES = bulk.insert(tables.activity, [*_ACTIVITY_MEMBERS, "campaign"], on_conflict="DO NOTHING")
 
-_CLOCK_MEMBERS = tuple(field.name for field in fields(Clock))
+_CLOCK_MEMBERS = Clock.__struct_fields__
 
 _LOCK_CLOCKS = f"""
 SELECT {", ".join(_CLOCK_MEMBERS)} FROM clock WHERE clock_id = ANY ($1) ORDER BY clock_id FOR UPDATE

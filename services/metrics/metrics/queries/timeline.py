@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from msgspec import Struct
 from sqlalchemy import ColumnElement, Row, select, text, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -30,8 +30,7 @@ RANK: dict[ItemType, int] = {"captured": 0, "stage": 1, "clock": 2, "activity": 
 """The order of items at the same moment."""
 
 
-@dataclass(frozen=True, slots=True)
-class TimelineCursor:
+class TimelineCursor(Struct, frozen=True):
     """The last item of a page: its time, type and id. A stage's id is its position in the history."""
 
     at: datetime

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from msgspec import Struct
 from sqlalchemy import BigInteger, ColumnElement, Select, Subquery, and_, case, cast, func, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,8 +23,7 @@ _GROUPED_ROWS_AHEAD = 16
 LeadState = Literal["done", "waiting", "left", "resting"]
 
 
-@dataclass(frozen=True, slots=True)
-class LeadCursor:
+class LeadCursor(Struct, frozen=True):
     """The last lead of the previous page, and the moment up to which its waiting leads were observed."""
 
     observed_until: datetime
@@ -32,8 +31,7 @@ class LeadCursor:
     lead_id: UUID
 
 
-@dataclass(frozen=True, slots=True)
-class LeadStep:
+class LeadStep(Struct, frozen=True):
     """One lead's step. `to` is the next stage, if there was one."""
 
     lead_id: UUID

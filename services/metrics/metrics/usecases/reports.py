@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
+from msgspec import Struct
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -48,30 +48,26 @@ class UnknownLead(LookupError):
     """No event of this lead was processed."""
 
 
-@dataclass(frozen=True, slots=True)
-class FunnelReport:
+class FunnelReport(Struct, frozen=True):
     stages: Stages
     as_of: datetime | None
     funnel: Funnel
 
 
-@dataclass(frozen=True, slots=True)
-class VelocityGroup:
+class VelocityGroup(Struct, frozen=True):
     key: GroupKey
     leads: int
     steps: Sequence[Step]
 
 
-@dataclass(frozen=True, slots=True)
-class VelocityReport:
+class VelocityReport(Struct, frozen=True):
     stages: Stages
     as_of: datetime | None
     groups: Sequence[VelocityGroup]
     anomalies: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class LeadPage:
+class LeadPage(Struct, frozen=True):
     """A page of leads; `next` is the cursor of the following page, None at the end."""
 
     as_of: datetime | None
@@ -79,8 +75,7 @@ class LeadPage:
     next: LeadCursor | None
 
 
-@dataclass(frozen=True, slots=True)
-class Timeline:
+class Timeline(Struct, frozen=True):
     """One lead, and a page of its timeline as rows by type."""
 
     lead: Row[Any]
@@ -91,8 +86,7 @@ class Timeline:
     next: TimelineCursor | None
 
 
-@dataclass(frozen=True, slots=True)
-class StagePair:
+class StagePair(Struct, frozen=True):
     from_: str
     to: str
 

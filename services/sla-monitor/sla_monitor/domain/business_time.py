@@ -16,6 +16,8 @@ from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
+from msgspec import Struct
+
 from accord.contracts.values import MOMENT_MAX, MOMENT_MIN
 from accord.terms.week import DAY_S, Range, Week
 
@@ -247,8 +249,7 @@ def _moment(micros: int) -> datetime:
 _NAMED_DAYS_MAX = 7
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True, gc=False):
     """A stretch of time up to the deadline. `counted` is zero while the calendar is closed; `why` gives the reason."""
 
     start: datetime

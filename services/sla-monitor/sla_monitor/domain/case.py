@@ -8,9 +8,11 @@ a clock that opens applies the facts that are already known since its start.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from accord.contracts.base import EventData
 from accord.contracts.intake_events import (
@@ -45,8 +47,7 @@ CaseEvent = (
 """The events that change a case."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReadUntil:
+class ReadUntil(Struct, frozen=True, gc=False):
     """The moment up to which everything recorded in each topic has been read. None while unknown."""
 
     intake: datetime | None = None
@@ -59,8 +60,7 @@ class ReadUntil:
         return min(self.intake, self.qualification)
 
 
-@dataclass(frozen=True, slots=True)
-class SlaVersions:
+class SlaVersions(Struct, frozen=True, gc=False):
     """The versions of the SLA that are or were in force, and which one was in force at a moment."""
 
     by_number: Mapping[int, CompiledSla]
@@ -74,8 +74,7 @@ class SlaVersions:
         return self.by_number[clock.sla_version].clauses[clock.clause]
 
 
-@dataclass(frozen=True, slots=True)
-class PendingTrigger:
+class PendingTrigger(Struct, frozen=True, gc=False):
     """A trigger whose `where` cannot be evaluated yet, with the lead's state from the trigger's own topic."""
 
     clause: str
@@ -89,8 +88,7 @@ class PendingTrigger:
         return self.clause, self.fact.key
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(Struct, frozen=True, gc=False):
     """The state that one lead's events are applied to. `facts` are those that a new clock looks back at."""
 
     lead: Lead
@@ -99,8 +97,7 @@ class Case:
     facts: tuple[Fact, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True, gc=False):
     """The case after an event and the events to publish, in order.
 
     `transferred` are triggers of a merged lead whose clocks the survivor starts. `removed_fact_keys` are those of facts that

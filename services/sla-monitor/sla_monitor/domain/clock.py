@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from accord.contracts.sla_events import (
     BreachWithdrawn,
@@ -47,16 +49,14 @@ _MILLISECOND = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class WarningTime:
+class WarningTime(Struct, frozen=True, gc=False):
     """A fraction of the time, and when it has passed."""
 
     fraction: float
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Trigger:
+class Trigger(Struct, frozen=True, gc=False):
     """What started a clock. `sequence` is 0 for a trigger of a merged lead, and for a correction."""
 
     kind: FactKind
@@ -75,8 +75,7 @@ class Trigger:
         return self.kind == "stage" and (self.sequence == sequence or self.key.endswith(f"#{sequence}"))
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
+class Clock(Struct, frozen=True, gc=False):
     """One clock, pinned to the version under which it started. `event_count` counts its published events."""
 
     clock_id: UUID
@@ -117,8 +116,7 @@ class Clock:
         return max(earliest, self.trigger.recorded_at)
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(Struct, frozen=True, gc=False):
     """A clock after a change, and the events to publish about it."""
 
     clock: Clock

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from accord.contracts.base import EventData
 from accord.contracts.intake_events import ActivityRecorded, LeadCaptured
@@ -17,8 +19,7 @@ FactKind = Literal["activity", "decision", "stage", "assigned", "captured"]
 _BY_QUALIFICATION = frozenset({"decision", "stage", "assigned"})
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(Struct, frozen=True, gc=False):
     """One fact. `key` identifies it among the lead's facts. `sequence` is the producer's for this lead.
 
     A correction has the sequence 0: its time alone orders it. `name` is the activity's kind, the decision, the stage or

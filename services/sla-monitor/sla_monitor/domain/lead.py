@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol, TypeVar
 from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from accord.contracts.values import AttributeValue
 
@@ -14,8 +16,7 @@ VERSIONS_MAX = 20
 """The most versions of one lead; fewer stay once both topics have been read past them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(Struct, frozen=True, gc=False):
     """What intake published of the lead at one time: its public attributes and its source."""
 
     recorded_at: datetime
@@ -26,8 +27,7 @@ class Profile:
     attributes: Mapping[str, AttributeValue]
 
 
-@dataclass(frozen=True, slots=True)
-class QualificationState:
+class QualificationState(Struct, frozen=True, gc=False):
     """What qualification published of the lead at one time."""
 
     recorded_at: datetime
@@ -48,8 +48,7 @@ class Versioned(Protocol):
 T = TypeVar("T", bound=Versioned)
 
 
-@dataclass(frozen=True, slots=True)
-class Lead:
+class Lead(Struct, frozen=True, gc=False):
     """One lead. Versions ascend by sequence; the last is the current one."""
 
     lead_id: UUID

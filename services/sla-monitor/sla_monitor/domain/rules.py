@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec import Struct
 
 from accord.contracts.values import MOMENT_MAX, Department, Party
 from accord.terms.criteria import MISSING, Compiled, compile_criteria
@@ -15,8 +16,7 @@ from sla_monitor.domain.lead import Profile, QualificationState
 from sla_monitor.domain.sla import Clause, From, Sla, To, Within, names_of
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(Struct, frozen=True, gc=False):
     """Matches facts of one kind by name; without names, every fact of the kind."""
 
     kind: FactKind
@@ -31,8 +31,7 @@ class Pattern:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(Struct, frozen=True, gc=False):
     """When a clock is due and when it warns, given its start."""
 
     due_at: Callable[[datetime], datetime]
@@ -40,8 +39,7 @@ class Deadline:
     """From start, due and fraction to the moment at which this fraction of the time has passed."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClauseRule:
+class ClauseRule(Struct, frozen=True, gc=False):
     """One compiled clause."""
 
     key: str
@@ -69,8 +67,7 @@ class ClauseRule:
         return self.start.kind == "stage" and self.answer.kind == "decision"
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledSla:
+class CompiledSla(Struct, frozen=True, gc=False):
     """One version of the SLA."""
 
     version: int
@@ -80,8 +77,7 @@ class CompiledSla:
     """The kinds of activity that start or answer any clause."""
 
 
-@dataclass(frozen=True, slots=True)
-class LeadSnapshot:
+class LeadSnapshot(Struct, frozen=True, gc=False):
     """What `where` reads, as of the start of a clock."""
 
     profile: Profile | None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 import asyncpg
+from msgspec import Struct
 
 By = Literal["clause", "department", "owner", "source", "month"]
 
@@ -36,8 +36,7 @@ LIMIT $3
 GROUPS_MAX = 5_000
 
 
-@dataclass(frozen=True, slots=True)
-class AttainmentCounts:
+class AttainmentCounts(Struct, frozen=True):
     """The counts of one group. `breached` includes those met late; `backfill` counts imported history among met and breached."""
 
     name: str | None

@@ -8,12 +8,12 @@ costs no write on it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import orjson
 
 from accord.db import bulk, clamp_moment
@@ -42,11 +42,11 @@ SELECT lead_id, profiles::text, qualification_states::text, source, owner, owner
 FROM lead WHERE lead_id = ANY ($1::uuid[]) ORDER BY lead_id FOR UPDATE
 """
 
-_CLOCK_MEMBERS = tuple(field.name for field in fields(Clock) if field.name not in {"trigger", "warnings"})
+_CLOCK_MEMBERS = tuple(name for name in Clock.__struct_fields__ if name not in {"trigger", "warnings"})
 """The fields that have a column of the same name."""
 _CLOCK_TIMES = ("started_at", "due_at", "answered_at", "ended_at")
 """Times that a client may have sent; reading bounds them to the range of every response."""
-_TRIGGER_MEMBERS = tuple(field.name for field in fields(Trigger))
+_TRIGGER_MEMBERS = Trigger.__struct_fields__
 
 # JSON comes as text and is read by orjson: SQLAlchemy's own codec for jsonb takes several times as long.
 CLOCK_COLUMNS = ", ".join(
@@ -66,7 +66,7 @@ CROSS JOIN LATERAL (
 
 _PENDING = "SELECT lead_id, clause, sla_version, inputs::text FROM pending_trigger WHERE lead_id = ANY ($1::uuid[])"
 
-_FACT_MEMBERS = tuple(field.name for field in fields(Fact))
+_FACT_MEMBERS = Fact.__struct_fields__
 _FACT_COLUMNS = ", ".join(column.name for column in tables.fact.columns)
 
 _FACTS = f"""
@@ -348,4 +348,4 @@ def _parse_time(stored: object) -> datetime:
 
 
 def _to_json(value: object) -> str:
-    return orjson.dumps(value).decode()
+    return msgspec.json.encode(value).decode()

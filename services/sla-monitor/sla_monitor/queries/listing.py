@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
 
 from accord.contracts.values import Department
 from sla_monitor.domain.clock import Clock, ClockState
@@ -16,8 +16,7 @@ PageCursor = tuple[datetime, UUID]
 """Deadline and id of the last clock of the previous page."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClockFilter:
+class ClockFilter(Struct, frozen=True):
     """Filters of clocks; None means all."""
 
     state: ClockState | None = None
@@ -27,8 +26,7 @@ class ClockFilter:
     after: PageCursor | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BreachFilter:
+class BreachFilter(Struct, frozen=True):
     """Filters of breaches, by deadline; None means all. `withdrawn` includes withdrawn ones."""
 
     since: datetime | None = None

@@ -7,10 +7,11 @@ are left out: one of their events that was recorded before the watermark is miss
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
+
+from msgspec import Struct
 
 from accord.contracts.base import EventData
 from accord.db import Database, UnitOfWork
@@ -61,8 +62,7 @@ class FiringTransaction(Protocol):
     def publish(self, *events: EventData) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedLeads:
+class ClaimedLeads(Struct, frozen=True):
     """Leads with locked clocks, and the watermark by which they were due and not held."""
 
     lead_ids: Sequence[UUID] = ()

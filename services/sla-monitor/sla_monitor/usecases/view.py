@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
+
+from msgspec import Struct
 
 from accord.db import Database, connection_of
 from accord.messaging.consumer_store import watermark
@@ -18,24 +19,21 @@ from sla_monitor.usecases.agreements import SlaVersionCache
 from sla_monitor.usecases.process_events import CONSUMED
 
 
-@dataclass(frozen=True, slots=True)
-class ClockList:
+class ClockList(Struct, frozen=True):
     """Clocks, and the moment up to which everything recorded has been read; None while that is unknown."""
 
     items: Sequence[Clock]
     as_of: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Attainment:
+class Attainment(Struct, frozen=True):
     """Attainment by group."""
 
     groups: Sequence[AttainmentCounts]
     as_of: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class DueExplanation:
+class DueExplanation(Struct, frozen=True):
     """When something would be due, with the stretches of time up to then."""
 
     due: datetime

@@ -5,11 +5,11 @@ TypeAdapter built once, because FastAPI's own handling of a body would take most
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Generic, TypeVar
 
 import orjson
 import structlog
+from msgspec.structs import replace
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response

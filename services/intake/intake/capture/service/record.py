@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
+from msgspec.structs import replace
 
 from accord.contracts.external_key import external_key
 from accord.contracts.intake_events import ActivityRecorded
@@ -37,8 +38,7 @@ from intake.leads.service.unit_of_work import retry_on_conflict
 _MERGES_FOLLOWED_MAX = 20
 
 
-@dataclass(frozen=True, slots=True)
-class ActivityRequest:
+class ActivityRequest(Struct, frozen=True):
     """One activity with who sent it, and its idempotency key if it has one."""
 
     activity: ActivityIn
@@ -116,8 +116,7 @@ def _withdrawal(row: activities.Row) -> consents.Row:
     return consents.Row(row.lead_id, row.activity_id, None, source, row.caller, WITHDRAWN, None, row.occurred_at)
 
 
-@dataclass(frozen=True, slots=True)
-class _Leads:
+class _Leads(Struct, frozen=True):
     """The lead that each request names (None: there is none), and those leads, locked; ids of those who were erased."""
 
     named: list[UUID | None]

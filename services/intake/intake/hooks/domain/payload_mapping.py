@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from msgspec import Struct
 from pydantic import JsonValue
 
 from accord.terms import findings
@@ -22,8 +22,7 @@ _NOT_OF_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 _NAME_CHARS_MAX = 64
 
 
-@dataclass(frozen=True, slots=True)
-class PayloadMapper:
+class PayloadMapper(Struct, frozen=True, gc=False):
     """An adapter and a source made ready; built once per version of the source."""
 
     mapping: FieldMapping

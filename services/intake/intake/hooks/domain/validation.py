@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
 
+from msgspec import Struct
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from intake.leads.domain.submission import ActivityIn, Submission, is_in_future
@@ -25,8 +25,7 @@ _WHOLE = frozenset({"consent", "cost"})
 _DEPTH_MAX = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Validated(Generic[Model]):
+class Validated(Struct, Generic[Model], frozen=True, gc=False):
     """`canonical` is None where nothing usable is left; `errors` then says why. `left_out`: pointers to what did not fit."""
 
     value: Model | None

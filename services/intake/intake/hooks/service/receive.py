@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
 import orjson
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from accord.batching import GroupCommit, Overloaded
@@ -64,8 +66,7 @@ _LOCAL_MAX, _DOMAIN_MAX = 64, 253
 _ADDRESSES_MAX = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What became of one event: created, updated, merged, rejected (by the policy), recorded (an activity), waiting (for a record, a lead
     or an erasure), failed (it could not be processed), ignored or replayed (it came before)."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
+from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from accord.contracts.values import Attributes, AttributeValue, PolicyFailure, Verdict
@@ -44,8 +45,7 @@ class CorrectionIn(BaseModel):
         return {name: getattr(self, name) for name in self.model_fields_set if name != "attributes"}
 
 
-@dataclass(frozen=True, slots=True)
-class Correction:
+class Correction(Struct, frozen=True, gc=False):
     """What a person says instead: normalized values by field, None for one that is taken away."""
 
     at: datetime

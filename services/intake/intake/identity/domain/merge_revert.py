@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from accord.contracts.base import EventData
 from accord.contracts.intake_events import LeadUnmerged, LeadUpdated
@@ -18,8 +20,7 @@ V = TypeVar("V")
 FindAccount = Callable[[Mapping[str, str]], tuple[UUID, str] | None]
 
 
-@dataclass(frozen=True, slots=True)
-class SurvivorSnapshot:
+class SurvivorSnapshot(Struct, frozen=True, gc=False):
     """The survivor of a merge as it was before: all that a merge can change."""
 
     person: Mapping[str, str]
@@ -48,8 +49,7 @@ class SurvivorSnapshot:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class LaterMerge:
+class LaterMerge(Struct, frozen=True, gc=False):
     """A merge of the same survivor that came later and stands: whom it absorbed, and what it recorded of the survivor."""
 
     merge_id: UUID
@@ -57,8 +57,7 @@ class LaterMerge:
     before: SurvivorSnapshot
 
 
-@dataclass(frozen=True, slots=True)
-class RevertedMerge:
+class RevertedMerge(Struct, frozen=True, gc=False):
     """A reverted merge: both leads as they are to be saved, and what the later merges would have recorded without it."""
 
     survivor: Lead

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 from uuid import UUID
+
+from msgspec import Struct
 
 How = Literal["same", "close", "short form", "initial"]
 Field = Literal["name", "last_name", "first_name", "email_name", "account", "company", "phone_country", "title"]
@@ -43,16 +44,14 @@ class Person(NamedTuple):
     fields: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class NameSimilarity:
+class NameSimilarity(Struct, frozen=True, gc=False):
     """How close two texts are: `ratio` from 0 to 1."""
 
     ratio: float
     how: How
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Struct, frozen=True, gc=False):
     """What is known of a pair. None: one of the two has no such value."""
 
     name: NameSimilarity | None = None
@@ -77,16 +76,14 @@ class Comparison:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(Struct, frozen=True, gc=False):
     """In what two leads are alike."""
 
     field: Field
     how: How
 
 
-@dataclass(frozen=True, slots=True)
-class Similarity:
+class Similarity(Struct, frozen=True, gc=False):
     """A suggestion: `score` from SCORE_MIN to 1, and why."""
 
     score: float

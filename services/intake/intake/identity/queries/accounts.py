@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
 
 # The name as first heard. Where the first submission had none, that of the oldest lead that has one.
 _READ = """
@@ -23,8 +23,7 @@ WHERE account_id = $1 AND merged_into IS NULL AND ($2::uuid IS NULL OR lead_id >
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Struct, frozen=True):
     """A company. `leads` counts merged ones once."""
 
     account_id: UUID

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
 
 from accord.contracts.codec import from_object
 from accord.contracts.values import Campaign
@@ -65,8 +65,7 @@ ON CONFLICT (lead_id, other_id) DO UPDATE SET merge_id = excluded.merge_id, call
 """
 
 
-@dataclass(frozen=True, slots=True)
-class MergeRecord:
+class MergeRecord(Struct, frozen=True):
     """A merge as it is shown: which two leads, what joined them, and whether it was reverted."""
 
     merge_id: UUID
@@ -79,8 +78,7 @@ class MergeRecord:
     reverted_by: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class RevertibleMerge:
+class RevertibleMerge(Struct, frozen=True):
     """A merge with what is needed to revert it."""
 
     record: MergeRecord

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 import orjson
+from msgspec import Struct
+from msgspec.structs import replace
 
 from accord.agreements import ActiveCache
 from accord.contracts.values import AttributeValue
@@ -33,8 +34,7 @@ from intake.policy.domain.evaluator import PolicyEvaluator
 from intake.policy.service.evaluation import ActivePolicy, RejectedByPolicy, evaluate_policy
 
 
-@dataclass(frozen=True, slots=True)
-class CorrectionRequest:
+class CorrectionRequest(Struct, frozen=True):
     """A correction with who asks for it and the JSON in which it came. `as_expected` says whether the lead is as the caller read it."""
 
     values: CorrectionIn
@@ -74,8 +74,7 @@ class LeadCorrector:
             return replace(found, lead=after)
 
 
-@dataclass(frozen=True, slots=True)
-class _NormalizedCorrection:
+class _NormalizedCorrection(Struct, frozen=True):
     """The values of a correction, normalized: as they are to be kept."""
 
     person: dict[str, str | None]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
+from msgspec.structs import replace
 
 from accord.db import Database, UnitOfWork, connection_of
 from accord.http.idempotency import Answer, IdempotencyRequest, IdempotentResult, execute_once
@@ -28,8 +29,7 @@ _REREADS_MAX = 10
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Requester:
+class Requester(Struct, frozen=True):
     """Who asks, under which idempotency key if there is one."""
 
     caller: str

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import replace
 from functools import lru_cache
 
 import phonenumbers
+from msgspec.structs import replace
 from nicknames import NickNamer
 from rapidfuzz.distance import JaroWinkler
 

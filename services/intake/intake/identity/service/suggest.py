@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
 
 from accord.db import Database, connection_of
 from intake.identity.domain.similarity import Person, Similarity, score_pair
@@ -24,16 +24,14 @@ _RANKED_MAX = 4 * SUGGESTIONS_MAX
 """Of the best so many, those that a person has separated from the lead are left out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Suggestion:
+class Suggestion(Struct, frozen=True):
     """A lead that may be the same person, and why."""
 
     found: FoundLead
     score_pair: Similarity
 
 
-@dataclass(frozen=True, slots=True)
-class Suggestions:
+class Suggestions(Struct, frozen=True):
     """The best first, and how many leads were compared."""
 
     items: list[Suggestion]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 from uuid import UUID
 
+from msgspec import Struct, field
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from intake.imports.domain.rows import ColumnMapping, CsvReader, NdjsonReader, Write, parse_column_mapping
@@ -86,8 +86,7 @@ class Plan(BaseModel):
 
 
 # what became of rows -----------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(Struct, frozen=True, gc=False):
     """Rows by outcome. Each row that is not blank is in `read` and in one of the others."""
 
     read: int = 0
@@ -164,8 +163,7 @@ class Failure(NamedTuple):
     keys: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True, gc=False):
     """What the policy said of the rows, and the first errors."""
 
     verdicts: Mapping[str, int] = field(default_factory=dict)

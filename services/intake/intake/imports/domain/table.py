@@ -7,8 +7,9 @@ from __future__ import annotations
 import codecs
 import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
+
+from msgspec import Struct
 
 ROW_BYTES_MAX = 1024 * 1024
 """A longer row fails, and is passed over without being held."""
@@ -87,8 +88,7 @@ class Rows(Protocol):
     def rows(self) -> Iterator[Row]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
+class Dialect(Struct, frozen=True, gc=False):
     """How a CSV is written. Every kind of line end is taken, so `line_end` only records what was seen."""
 
     delimiter: str
@@ -380,8 +380,7 @@ def _without_nul(cell: str) -> str:
 
 
 # heads -------------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Struct, frozen=True, gc=False):
     """What stands before the rows of a CSV. `start`: the byte where they begin; `number`: rows up to there."""
 
     dialect: Dialect

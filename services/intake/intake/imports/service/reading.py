@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from accord.db import Database, connection_of
 from intake.imports import queries
@@ -35,8 +36,7 @@ class Line(NamedTuple):
     keys: Sequence[IdentityKey] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(Struct, frozen=True):
     """Rows of one transaction. They end at byte `end` after row `number`; blocks before `keep_from` are not needed after them."""
 
     lines: Sequence[Line]

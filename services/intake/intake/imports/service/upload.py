@@ -5,12 +5,12 @@ and no more of the body is held than one block.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Literal
 
 import asyncpg
 import structlog
+from msgspec import Struct, field
 from pydantic import JsonValue
 
 from accord.batching import Overloaded
@@ -41,8 +41,7 @@ _BOM_BYTES_MAX = 3
 _BOM_UTF8 = "\ufeff".encode()
 
 
-@dataclass(frozen=True, slots=True)
-class ImportRequest:
+class ImportRequest(Struct, frozen=True):
     """What somebody wants of an import. None is found out from the file. `mapping` is a JSON object, or the name of the source whose saved
     mapping is meant; `idempotency_request` stands for the request without its body."""
 
@@ -60,8 +59,7 @@ class ImportRequest:
     idempotency_request: IdempotencyRequest | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MappingRules:
+class MappingRules(Struct, frozen=True):
     """How columns become fields, before the columns are known. `mapping` is None where their names decide, by way of `attributes` that the
     policy declares, or where a line is a submission as it stands."""
 
@@ -71,8 +69,7 @@ class MappingRules:
     attributes: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class OpenLimits:
+class OpenLimits(Struct, frozen=True):
     """How many imports may be received, wait or run: in all, and of one caller."""
 
     total: int

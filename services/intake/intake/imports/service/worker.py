@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal, NamedTuple
 from uuid import UUID
@@ -18,6 +17,8 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import orjson
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 
 from accord.agreements import ActiveCache
 from accord.batching import Overloaded
@@ -51,8 +52,7 @@ _PRUNE_CHUNKS = 1_000
 _WENT_WRONG = "Something went wrong here; it is logged under the import's id."
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """How much at once. `rows_per_s_max` is for one process; `failures_max`: an import of which more rows than that fail or are rejected
     is stopped."""
 

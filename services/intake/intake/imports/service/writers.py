@@ -7,13 +7,13 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from hashlib import blake2b, md5
 from typing import Literal
 from uuid import UUID
 
 import asyncpg
+from msgspec.structs import replace
 
 from accord.agreements import ActiveCache
 from accord.db import Database, UnitOfWork, connection_of

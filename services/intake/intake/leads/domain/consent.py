@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
+
+from msgspec import Struct
 
 WITHDRAWN = "withdrawn"
 """The basis that ends every other one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Consent:
+class Consent(Struct, frozen=True, gc=False):
     """One thing that was said. `submission_id` is the record that brought it, None where somebody wrote it down by itself."""
 
     consent_id: UUID

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple, TypedDict
 from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Attributes, AttributeValue, Campaign, Verdict
@@ -18,8 +20,7 @@ KEY_FIELDS = frozenset({"email", "phone"})
 PERSON_FIELDS = ("email", "phone", "first_name", "last_name", "company", "domain", "title")
 
 
-@dataclass(frozen=True, slots=True)
-class Lead:
+class Lead(Struct, frozen=True, gc=False):
     """`field_timestamps` holds when a value was said, by field name (attributes as `attributes.NAME`), so that the newest wins; a value
     without a timestamp was said at `captured_at`, as all of a lead's first submission are.
 

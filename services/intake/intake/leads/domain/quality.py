@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 from accord.contracts.values import Attributes, AttributeValue, PolicyFailure
 from intake.leads.domain.personal import is_public_without_policy
@@ -14,8 +15,7 @@ SubmissionVerdict = Literal["accepted", "flagged", "quarantined", "unchecked", "
 PASSED, FAILED, NOT_APPLICABLE = "p", "f", "n"
 
 
-@dataclass(frozen=True, slots=True)
-class Quality:
+class Quality(Struct, frozen=True, gc=False):
     """The verdict with its reasons. `score` = weight passed / weight applicable; None where nothing was checked.
 
     `outcomes` has a letter for each parameter, in the policy's order: PASSED, FAILED or NOT_APPLICABLE.

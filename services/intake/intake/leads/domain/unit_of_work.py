@@ -5,10 +5,13 @@ was read and gives back what to write.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, NamedTuple
 from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from accord.contracts.base import EventData
 from accord.contracts.intake_events import LeadCaptured, LeadMerged, LeadQuarantined, LeadRejected, LeadUpdated
@@ -55,8 +58,7 @@ class CaptureOutcome(NamedTuple):
     outcome: Outcome | None
 
 
-@dataclass(frozen=True, slots=True)
-class Merge:
+class Merge(Struct, frozen=True, gc=False):
     """Two leads that turned out to be one person, as they were: enough to revert it."""
 
     merge_id: UUID

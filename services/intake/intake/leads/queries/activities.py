@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 import orjson
+from msgspec import Struct
 
 from accord.db import bulk
 from intake import tables
@@ -17,8 +17,7 @@ from intake.leads.domain.submission import ActivityIn
 _SAVE = bulk.insert(tables.activity)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """One activity of one lead."""
 
     lead_id: UUID

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.db import connection_of
@@ -33,8 +33,7 @@ SELECT root, lead_id FROM gone ORDER BY root, lead_id
 _HAS_KEYS = "SELECT EXISTS (SELECT FROM identity_key WHERE lead_id = $1)"
 
 
-@dataclass(frozen=True, slots=True)
-class FoundLead:
+class FoundLead(Struct, frozen=True):
     """A lead with the ids that other systems gave it, and the leads that were merged into it."""
 
     lead: Lead

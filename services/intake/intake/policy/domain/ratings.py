@@ -31,16 +31,16 @@ BBB rating (bbb.org, "Overview of ratings"): A+ the best to F, with + and - but 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 
 class NotARating(ValueError):
     """The text stands in no key of this rating."""
 
 
-@dataclass(frozen=True, slots=True)
-class DnbRating:
+class DnbRating(Struct, frozen=True, gc=False):
     """`appraisal` is 1 (strong) to 4 (limited); None where the rating says nothing of credit. `active` is False for NQ alone."""
 
     strength: str | None

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from msgspec import Struct
+
 from accord.contracts.values import PolicyFailure
 from intake.leads.domain.quality import FAILED, NOT_APPLICABLE, PASSED, Quality, SubmissionVerdict
 from intake.policy.domain.policy import Consequence, Policy
@@ -18,8 +20,7 @@ Outcome = Literal["passed", "failed", "not_applicable", "not_recorded"]
 _OUTCOMES: dict[str, Outcome] = {PASSED: "passed", FAILED: "failed", NOT_APPLICABLE: "not_applicable"}
 
 
-@dataclass(frozen=True, slots=True)
-class ParameterReport:
+class ParameterReport(Struct, frozen=True, gc=False):
     """One parameter with what came of it. `asks` is in plain words; `reason` is given where it failed."""
 
     parameter: str
@@ -73,8 +74,7 @@ class Tally:
         return self.judged - self.outcomes[place, NOT_APPLICABLE]
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(Struct, frozen=True, gc=False):
     """What a policy would have made of the submissions of the last `days`, beside what the one in force makes of the same.
 
     `whole`: the sample is all of them; otherwise the newest. `unread`: of these, how many are not kept in a form that can be judged again.

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from msgspec import Struct
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -39,8 +39,7 @@ _FORM_BYTES_MAX = 16_384
 _SUBMISSION: TypeAdapter[Submission] = TypeAdapter(Submission)
 
 
-@dataclass(frozen=True, slots=True)
-class QualityReport:
+class QualityReport(Struct, frozen=True):
     """One verdict with every parameter of the policy that made it; none where no policy was in force."""
 
     verdict: Verdict

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
 import asyncpg
 import orjson
+from msgspec import Struct
 
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead
@@ -61,8 +61,7 @@ _ONE = f"{_PROOF} WHERE erasure_id = $1"
 _PAGE = f"{_PROOF} WHERE ($1::uuid IS NULL OR erasure_id < $1) ORDER BY erasure_id DESC LIMIT $2"
 
 
-@dataclass(frozen=True, slots=True)
-class Submissions:
+class Submissions(Struct, frozen=True):
     """A person's submissions: all, those of them that still wait, and the leads that were once pending for them."""
 
     all: list[UUID]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from accord.contracts.intake_events import ActivityRecorded
 from accord.db import Database, UnitOfWork, connection_of
@@ -22,8 +24,7 @@ from intake.leads.service.submissions import future_time_error, invalid_submissi
 from intake.leads.service.unit_of_work import retry_on_conflict
 
 
-@dataclass(frozen=True, slots=True)
-class ConsentStatement:
+class ConsentStatement(Struct, frozen=True):
     """One thing said of consent, as somebody writes it down."""
 
     basis: str

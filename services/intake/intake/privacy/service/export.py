@@ -5,13 +5,13 @@ neither its size nor a slow reader holds memory or a connection.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import asdict
 from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
 import orjson
 import structlog
+from msgspec.structs import asdict
 
 from accord.db import Database, connection_of
 from intake.leads.domain.consent import find_current_consent

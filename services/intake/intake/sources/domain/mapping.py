@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import Literal
 
+from msgspec import Struct, field
 from pydantic import JsonValue
 
 from accord.terms.findings import Finding, pointer
@@ -77,8 +77,7 @@ class Targets:
         return [*cls.SHAPES, "attributes.NAME"]
 
 
-@dataclass(frozen=True, slots=True)
-class Const:
+class Const(Struct, frozen=True, gc=False):
     """A value that every submission of the source has."""
 
     value: JsonValue
@@ -88,8 +87,7 @@ Rule = str | tuple[str, ...] | Const
 """Where a target's value stands: a pointer, the first of several that finds something, or a constant."""
 
 
-@dataclass(frozen=True, slots=True)
-class FieldMapping:
+class FieldMapping(Struct, frozen=True, gc=False):
     """`fields`: target → rule. `columns`: the name of a table's column → target."""
 
     fields: Mapping[str, Rule] = field(default_factory=dict)

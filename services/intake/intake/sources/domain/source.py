@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from msgspec import Struct
 from pydantic import JsonValue
 
 from intake.sources.domain.mapping import FieldMapping, parse_mapping
@@ -16,8 +17,7 @@ SECRETS_VALID_MAX = 2
 """Of one kind, at a time: the new one and the one before, so that a tool can be changed over without losing an event."""
 
 
-@dataclass(frozen=True, slots=True)
-class EncryptedSecret:
+class EncryptedSecret(Struct, frozen=True, gc=False):
     """One secret as it lies in the database. `kind` is what the adapter needs it for (`signing`, `url`, `token`, …)."""
 
     kind: str

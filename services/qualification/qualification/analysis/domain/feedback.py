@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from msgspec import Struct
+
 from accord.terms.dimensions import Dimension
 from qualification.analysis.domain.groups import GROUPS_MAX, Group
 from qualification.analysis.domain.shares import share
@@ -13,8 +15,7 @@ from qualification.definition.domain.handoff import handoff_outcome
 from qualification.definition.domain.rules import Rules
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionRow:
+class DecisionRow(Struct, frozen=True, gc=False):
     """So many decisions of one kind: in which step of the period, under which version, from where to where, why, on whose leads."""
 
     step: int
@@ -26,8 +27,7 @@ class DecisionRow:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReasonCounts:
+class ReasonCounts(Struct, frozen=True, gc=False):
     """One agreed reason: the stage that it leads to, its title as it was agreed, how many gave it, and their share of all rejected."""
 
     stage: str
@@ -37,8 +37,7 @@ class ReasonCounts:
     share: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class StepCounts:
+class StepCounts(Struct, frozen=True, gc=False):
     """One step of the period, from its beginning."""
 
     since: datetime
@@ -48,8 +47,7 @@ class StepCounts:
     reasons: tuple[ReasonCounts, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class GroupFeedback:
+class GroupFeedback(Struct, frozen=True, gc=False):
     """The decisions on the leads of one group. `others`: all that are not told apart."""
 
     by: Mapping[str, str | None]

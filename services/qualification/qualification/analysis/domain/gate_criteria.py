@@ -13,6 +13,8 @@ from itertools import groupby, pairwise
 from operator import itemgetter
 from uuid import UUID
 
+from msgspec import Struct
+
 from accord.contracts.intake_events import LeadState
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.terms.criteria import Compiled, Criteria
@@ -42,8 +44,7 @@ MOMENTS_MAX = 100
 # --- What was known ---
 
 
-@dataclass(frozen=True, slots=True)
-class LeadSnapshot:
+class LeadSnapshot(Struct, frozen=True, gc=False):
     """A lead after one thing that was told of it, and the version by which it is judged from there on."""
 
     at: datetime
@@ -87,8 +88,7 @@ def replay_snapshots(
 _REVERSED = {"lt": "gte", "lte": "gt", "gt": "lte", "gte": "lt"}
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Struct, frozen=True, gc=False):
     """One comparison of the gate of a stage. `wanted`: it opens the gate by holding; else (under `none`) by not holding."""
 
     stage: str
@@ -187,8 +187,7 @@ def _opens(criteria: Criteria, held: Iterator[bool]) -> bool:
 # --- What would have changed ---
 
 
-@dataclass(frozen=True, slots=True)
-class Tighter:
+class Tighter(Struct, frozen=True, gc=False):
     """A tighter bound: the rejected that it would have kept out, the accepted that it would have lost, the rejected share then."""
 
     value: int | float
@@ -202,8 +201,7 @@ class Tighter:
         return self.rejected_kept_out - self.accepted_lost
 
 
-@dataclass(frozen=True, slots=True)
-class Looser:
+class Looser(Struct, frozen=True, gc=False):
     """Leads that did not enter because of this comparison alone: how many, and of those whose end is known how many came good (sales
     worked on them, or won them, by another way) and how many did not."""
 
@@ -216,8 +214,7 @@ class Looser:
         return self.converted - self.not_converted
 
 
-@dataclass(frozen=True, slots=True)
-class CriterionReport:
+class CriterionReport(Struct, frozen=True, gc=False):
     """One comparison of a gate. `accepted` and `rejected` are the decisions on leads that had come in by a gate with it; `few`: too few
     to conclude anything."""
 

@@ -6,8 +6,9 @@ Every ratio stands beside the counts that it is made of, and is None where there
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
+
+from msgspec import Struct
 
 from accord.contracts.values import Department
 from accord.terms.dimensions import Dimension
@@ -18,8 +19,7 @@ from qualification.definition.domain.paper import stage_in_words
 from qualification.definition.domain.rules import Rules
 
 
-@dataclass(frozen=True, slots=True)
-class StageCounts:
+class StageCounts(Struct, frozen=True, gc=False):
     """Leads that entered a stage in what happened (`actual`), by the asked version (`would`), in both and in one of them only.
     `moved` are those of both that entered at another moment."""
 
@@ -32,8 +32,7 @@ class StageCounts:
     moved: int
 
 
-@dataclass(frozen=True, slots=True)
-class GroupCounts:
+class GroupCounts(Struct, frozen=True, gc=False):
     """One group of leads. `others`: all that are not told apart, and then `by` says nothing."""
 
     by: Mapping[str, str | None]
@@ -44,8 +43,7 @@ class GroupCounts:
     stages: tuple[StageCounts, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Pick:
+class Pick(Struct, frozen=True, gc=False):
     """How well entering a stage picked those who were won, with the counts behind it."""
 
     let_in: int
@@ -56,8 +54,7 @@ class Pick:
     lift: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class GatePick:
+class GatePick(Struct, frozen=True, gc=False):
     """The gate of a stage as a picker of winners: by the asked version, and in what happened."""
 
     stage: str
@@ -65,8 +62,7 @@ class GatePick:
     actual: Pick
 
 
-@dataclass(frozen=True, slots=True)
-class WeekCounts:
+class WeekCounts(Struct, frozen=True, gc=False):
     """Entries of one ISO week."""
 
     week: str
@@ -74,8 +70,7 @@ class WeekCounts:
     would: int
 
 
-@dataclass(frozen=True, slots=True)
-class StageLoad:
+class StageLoad(Struct, frozen=True, gc=False):
     """Entries into one stage in which sales has work, each visit counted. `hands_over`: there leads of marketing wait for sales."""
 
     stage: str
@@ -86,8 +81,7 @@ class StageLoad:
     weeks: tuple[WeekCounts, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionCounts:
+class DecisionCounts(Struct, frozen=True, gc=False):
     """Decisions that people took: applied where the asked version allows them in the stage of that moment, else ignored."""
 
     decision: str
@@ -95,8 +89,7 @@ class DecisionCounts:
     ignored: int
 
 
-@dataclass(frozen=True, slots=True)
-class DifferenceCounts:
+class DifferenceCounts(Struct, frozen=True, gc=False):
     """Leads that differ in one stage, and how many of them are listed."""
 
     stage: str
@@ -104,8 +97,7 @@ class DifferenceCounts:
     listed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True, gc=False):
     """The whole of it. `base_rate` is won / known."""
 
     leads: int

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import orjson
-from pydantic import TypeAdapter
+from msgspec import Struct
 
 from accord.db import from_json
 from qualification.analysis.domain.report import Report
@@ -20,8 +20,8 @@ from qualification.lifecycle.queries.logs import ACTIVITIES_MAX
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
 FIRST_LEAD = UUID(int=0)
-_SUMS = TypeAdapter(Sums)
-_REPORT = TypeAdapter(Report)
+_SUMS = msgspec.json.Decoder(Sums)
+_REPORT = msgspec.json.Decoder(Report)
 
 # One writer to the queue, so that its bound holds.
 _LOCK_QUEUE = "SELECT pg_advisory_xact_lock(hashtextextended('accord-what-if-queue', 0))"
@@ -115,8 +115,7 @@ ORDER BY row.stage, row.lead_id LIMIT $5
 """
 
 
-@dataclass(frozen=True, slots=True)
-class WhatIf:
+class WhatIf(Struct, frozen=True):
     """One what-if as it stands. The period is [since, until) of capture; the leads after `after` are still to be judged.
 
     `leads` is how many there were when it began, `leads_per_s` the rate of late.
@@ -140,8 +139,7 @@ class WhatIf:
     error: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class NewWhatIf:
+class NewWhatIf(Struct, frozen=True):
     """A what-if that is to be queued."""
 
     what_if_id: UUID
@@ -156,7 +154,7 @@ class NewWhatIf:
 
 
 def _parse_what_if(row: asyncpg.Record) -> WhatIf:
-    values = {name: row[name] for name in WhatIf.__slots__ if name != "by"}
+    values = {name: row[name] for name in WhatIf.__struct_fields__ if name != "by"}
     return WhatIf(**values, by=tuple(from_json(row["grouped_by"])))
 
 
@@ -193,7 +191,7 @@ async def read(connection: asyncpg.Connection, what_if_id: UUID) -> WhatIf | Non
 async def read_report(connection: asyncpg.Connection, what_if_id: UUID) -> Report | None:
     """Its report, None before it is done."""
     stored = await connection.fetchval(_REPORT_OF, what_if_id)
-    return None if stored is None else _REPORT.validate_json(stored)
+    return None if stored is None else _REPORT.decode(stored)
 
 
 async def fetch_page(connection: asyncpg.Connection, before: UUID, rows_max: int) -> list[WhatIf]:
@@ -240,7 +238,7 @@ async def read_content(connection: asyncpg.Connection, what_if_id: UUID) -> str:
 async def read_sums(connection: asyncpg.Connection, what_if_id: UUID) -> Sums:
     """What is counted so far."""
     stored = await connection.fetchval(_SUMS_OF, what_if_id)
-    return Sums() if stored is None else _SUMS.validate_json(stored)
+    return Sums() if stored is None else _SUMS.decode(stored)
 
 
 async def count_leads(connection: asyncpg.Connection, since: datetime, until: datetime) -> int:
@@ -272,7 +270,7 @@ async def advance(
     differences: Sequence[Difference],
 ) -> bool:
     """Save what is counted by now, of so many more leads; False if somebody else has, or has cancelled it, and nothing was saved."""
-    sums_json = _SUMS.dump_json(counted).decode()
+    sums_json = msgspec.json.encode(counted).decode()
     moved = await connection.execute(
         _ADVANCE, before.what_if_id, before.after, after, leads_done, leads_per_s, sums_json
     )
@@ -285,4 +283,4 @@ async def advance(
 
 async def finish(connection: asyncpg.Connection, what_if: WhatIf, now: datetime, report: Report) -> None:
     """It is done, and this is what came of it."""
-    await connection.execute(_FINISH, what_if.what_if_id, what_if.after, now, _REPORT.dump_json(report).decode())
+    await connection.execute(_FINISH, what_if.what_if_id, what_if.after, now, msgspec.json.encode(report).decode())

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
 
 from accord.batching import ConcurrencyLimit, TimeBudget
 from accord.db import Database, connection_of
@@ -46,8 +46,7 @@ _WAITING_MAX = 4
 _RETRY_AFTER_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class FeedbackRequest:
+class FeedbackRequest(Struct, frozen=True):
     """Decisions taken, and leads captured, in [since, until), in steps, by group."""
 
     since: datetime
@@ -68,8 +67,7 @@ class TooManyGroups(Exception):
     """There are more combinations of step, reason and group than are counted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Examined:
+class Examined(Struct, frozen=True):
     """How many decisions and leads were looked at for criteria; `all_…`: they were all that there are."""
 
     decisions: int
@@ -79,8 +77,7 @@ class Examined:
     all_leads: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Feedback:
+class Feedback(Struct, frozen=True):
     """The whole answer."""
 
     total: GroupFeedback

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 import orjson
 import structlog
+from msgspec import Struct
 
 from accord.agreements import AgreementStore
 from accord.agreements.store import InvalidContent
@@ -62,8 +62,7 @@ _REFUSED = "This version does not pass the checks of this release."
 _LAST_ID = UUID(int=2**128 - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class WhatIfQuestion:
+class WhatIfQuestion(Struct, frozen=True):
     """Which version, which leads (captured in [since, until)), and by what they are told apart."""
 
     version: int
@@ -161,8 +160,7 @@ async def _require(connection: asyncpg.Connection, what_if_id: UUID) -> WhatIf:
 # --- The work ---
 
 
-@dataclass(frozen=True, slots=True)
-class _Terms:
+class _Terms(Struct, frozen=True):
     """What a what-if asks, compiled."""
 
     what_if_id: UUID
@@ -170,8 +168,7 @@ class _Terms:
     by: tuple[Dimension, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
+class _Page(Struct, frozen=True):
     """The next leads with their logs, and what is counted by now. `leads` is how many there are, where it has not begun."""
 
     leads: int | None

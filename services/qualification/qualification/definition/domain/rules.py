@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
+
+from msgspec import Struct, field
 
 from accord.contracts.values import Department, StageKind
 from accord.terms.criteria import Compiled, Facts, Question, activity_kind, compile_criteria, describe_criteria
@@ -15,8 +16,7 @@ from qualification.definition.domain.definition import Definition, Stage
 _MICROSECOND = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True)
-class StageRule:
+class StageRule(Struct, frozen=True, gc=False):
     """One stage. `decisions` are those of its gate; `when` is set for an automatic gate, neither for the capture gate."""
 
     key: str
@@ -30,8 +30,7 @@ class StageRule:
     cool_down: timedelta | None
 
 
-@dataclass(frozen=True, slots=True)
-class FitRule:
+class FitRule(Struct, frozen=True, gc=False):
     """Points for a lead whose attributes fit. `words` is the rule in plain words."""
 
     key: str
@@ -40,8 +39,7 @@ class FitRule:
     words: str
 
 
-@dataclass(frozen=True, slots=True)
-class EngagementRule:
+class EngagementRule(Struct, frozen=True, gc=False):
     """Points for each activity of a kind, halved every half-life, at most `cap` together."""
 
     key: str
@@ -51,8 +49,7 @@ class EngagementRule:
     half_life_us: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class GradeRule:
+class GradeRule(Struct, frozen=True, gc=False):
     """Least scores for A, B, C and for 1, 2, 3, best first."""
 
     fit: tuple[tuple[str, float], ...]
@@ -74,8 +71,7 @@ class Window(NamedTuple):
     least: int
 
 
-@dataclass(frozen=True, slots=True)
-class TimeTriggers:
+class TimeTriggers(Struct, frozen=True, gc=False):
     """What time alone can change for a lead in one stage: its grade, or a gate that leads on. `marks` are the highest first."""
 
     thresholds: tuple[ScoreThreshold, ...] = ()
@@ -85,8 +81,7 @@ class TimeTriggers:
     """How long after its entry a lead's gates open by themselves, where a cool-down holds them back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(Struct, frozen=True, gc=False):
     """One version of the definition, compiled. `since` is when it came into force, None where that does not matter."""
 
     version: int

@@ -7,16 +7,16 @@ else as an interval of numbers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import ceil, floor, inf, isfinite
 from typing import TypeVar
+
+from msgspec import Struct
 
 from accord.terms.criteria import Criteria, Scalar, describe_criteria
 from accord.terms.durations import parse_duration
 
 
-@dataclass(frozen=True, slots=True)
-class Domain:
+class Domain(Struct, frozen=True, gc=False):
     """What values a path can have: one of `among`, or a number from `least` to `most`. The default knows nothing."""
 
     among: frozenset[str] | None = None

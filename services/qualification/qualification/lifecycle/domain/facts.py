@@ -7,10 +7,12 @@ itself comes first in its moment (rank TIME), so that its effects come before an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import NamedTuple
 from uuid import UUID
+
+from msgspec import Struct, field
 
 from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Department, Money, Party
@@ -31,8 +33,7 @@ class LogPosition(NamedTuple):
     tie: UUID
 
 
-@dataclass(frozen=True, slots=True)
-class ProfileChanged:
+class ProfileChanged(Struct, frozen=True, gc=False):
     """The whole public profile as intake published it. `at` is the moment it counts from: never before the lead's capture."""
 
     at: datetime
@@ -62,8 +63,7 @@ Answer = bool | str
 """A BANT answer: yes or no, or one short word of the sales team's own scale. Never free text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fields:
+class Fields(Struct, frozen=True, gc=False):
     """What a decision carries, checked for type; None or absent is not given."""
 
     amount: Money | None = None
@@ -81,8 +81,7 @@ class Fields:
 NO_FIELDS = Fields()
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True, gc=False):
     """A decision of a person or the CRM. `occurred_at` is in UTC."""
 
     decision_id: UUID
@@ -94,8 +93,7 @@ class Decision:
     fields: Fields = NO_FIELDS
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionAccepted:
+class DecisionAccepted(Struct, frozen=True, gc=False):
     """A decision that was accepted, and where it led under the version of that moment. Later facts do not change it."""
 
     at: datetime
@@ -108,8 +106,7 @@ class DecisionAccepted:
         return LogPosition(self.at, DECISION, self.decision.decision_id)
 
 
-@dataclass(frozen=True, slots=True)
-class OwnerAssigned:
+class OwnerAssigned(Struct, frozen=True, gc=False):
     """The lead was given to somebody, or to nobody. Rules choose by the state of all leads, so a replay takes it as it was."""
 
     at: datetime
@@ -121,8 +118,7 @@ class OwnerAssigned:
         return LogPosition(self.at, ASSIGNMENT, self.assignment_id)
 
 
-@dataclass(frozen=True, slots=True)
-class MergeApplied:
+class MergeApplied(Struct, frozen=True, gc=False):
     """Another lead turned out to be this one: what it does from here on belongs to this lead."""
 
     at: datetime
@@ -136,8 +132,7 @@ class MergeApplied:
         return LogPosition(self.at, MERGE, self.merge_id)
 
 
-@dataclass(frozen=True, slots=True)
-class VersionApplied:
+class VersionApplied(Struct, frozen=True, gc=False):
     """From here on the lead is evaluated by this version of the definition."""
 
     at: datetime

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec import Struct
 
 from accord.terms.criteria import Leaf
 from qualification.definition.domain.rules import Rules, StageRule
@@ -11,8 +12,7 @@ from qualification.lifecycle.domain.lead import Lead
 from qualification.lifecycle.domain.scoring import LeadFacts, scores
 
 
-@dataclass(frozen=True, slots=True)
-class GateExplanation:
+class GateExplanation(Struct, frozen=True, gc=False):
     """An automatic gate: whether its criteria hold for a lead, what each of them found, and, in words, what keeps the lead from
     passing it whatever they say, if anything does."""
 

@@ -7,11 +7,12 @@ events of what differs from what was published before, so that a consumer that a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID
 
+from msgspec import Struct
+from msgspec.structs import replace
 from msgspec.structs import replace as replace_fields
 
 from accord.contracts.base import LeadEvent
@@ -35,8 +36,7 @@ _REPLAY_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 """`recorded_at` of entries as a fold makes them; what is published of them gets the unit of work's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Log:
+class Log(Struct, frozen=True, gc=False):
     """One lead's own facts, in any order, and the version of the definition under which it entered, None if it has not.
 
     `reverted_merges` are no longer among the facts. A merged lead keeps its log. An erased one has none.
@@ -60,8 +60,7 @@ Logs = Mapping[UUID, Log]
 """The logs of a lead and of all that were merged into it."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProposedDecision:
+class ProposedDecision(Struct, frozen=True, gc=False):
     """A decision that somebody proposes, at its position: it is accepted if the stage of that moment allows it."""
 
     at: datetime
@@ -72,8 +71,7 @@ class ProposedDecision:
         return LogPosition(self.at, DECISION, self.decision.decision_id)
 
 
-@dataclass(frozen=True, slots=True)
-class ReplayResult:
+class ReplayResult(Struct, frozen=True, gc=False):
     """The lead as its log makes it, its stage entries in order, and, of a proposed decision, where it led."""
 
     lead: Lead

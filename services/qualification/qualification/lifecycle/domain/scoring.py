@@ -7,9 +7,10 @@ the order of arrival, a redelivery or a merge cannot change it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import fsum
+
+from msgspec import Struct
 
 from accord.contracts.intake_events import LeadState
 from accord.contracts.values import Attributes
@@ -99,8 +100,7 @@ _FIXED: dict[str, Callable[[LeadFacts], object]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreLine:
+class ScoreLine(Struct, frozen=True, gc=False):
     """What one rule gave, and why, in words. `score` is `fit` or `engagement`."""
 
     rule: str

@@ -107,7 +107,7 @@ class LeadStateMachine:
     def build_lead(self) -> Lead:
         """The lead as it is after what was applied."""
         lead = self.lead
-        return Lead.construct(
+        return Lead(
             lead_id=lead.lead_id,
             profile=self.profile,
             intake_sequence=self.profile_sequence,

@@ -7,10 +7,12 @@ LogNotLoaded, and `load_log` adds it. What is to be saved and published is colle
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from accord.contracts.base import LeadEvent
 from accord.contracts.intake_events import (
@@ -78,8 +80,7 @@ class LeadRedirect(NamedTuple):
     is_revert: bool
 
 
-@dataclass(frozen=True, slots=True)
-class EmittedEvents:
+class EmittedEvents(Struct, frozen=True, gc=False):
     """The events that one input caused, in order, and the lead after them."""
 
     lead: Lead

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
 
 from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
 from accord.db import clamp_moment
@@ -48,8 +48,7 @@ LIMIT $3
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Struct, frozen=True):
     """Free text that somebody wrote beside a decision."""
 
     lead_id: UUID

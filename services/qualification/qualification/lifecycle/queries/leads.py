@@ -258,7 +258,7 @@ def _lead(row: asyncpg.Record) -> Lead:
         return Lead(row["wanted_id"], activities=activities, has_early_activities=row["has_early_activities"])
     profile = row["profile"]
     fit = row["fit"]
-    return Lead.construct(
+    return Lead(
         lead_id=row["lead_id"],
         profile=None if profile is None else parse_state(profile),
         intake_sequence=row["intake_sequence"],

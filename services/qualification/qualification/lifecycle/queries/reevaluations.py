@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
 
 from accord.isolation import is_resting
 
@@ -79,8 +79,7 @@ WHERE version = $1
 _FINISH = "UPDATE reevaluation SET done_at = $2 WHERE version = $1 AND done_at IS NULL"
 
 
-@dataclass(frozen=True, slots=True)
-class Reevaluation:
+class Reevaluation(Struct, frozen=True):
     """How far leads have been evaluated by a version: those after `after` are still to come. `done_at` None: it goes on.
 
     `leads` is how many there were when it began, `changed` how many entered another stage by it.
@@ -96,8 +95,7 @@ class Reevaluation:
     changed: int
 
 
-@dataclass(frozen=True, slots=True)
-class OutdatedLead:
+class OutdatedLead(Struct, frozen=True):
     """A lead that an older version judges."""
 
     lead_id: UUID

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeGuard
 from uuid import UUID
+
+from msgspec import Struct
 
 from accord.contracts.base import LeadEvent
 from accord.contracts.qualification_events import LeadStageChanged
@@ -35,8 +36,7 @@ DECISIONS_PER_TURN_MAX = 200
 """After so many the loop gets its turn, so that a large batch does not hold up other requests."""
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(Struct, frozen=True):
     """A decision that somebody wants to take.
 
     `lead` is an id, or the digest of an external id (accord.contracts.external_key). `revision` is what the lead must still
@@ -53,8 +53,7 @@ class Proposal:
     definition_version: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionResult:
+class DecisionResult(Struct, frozen=True):
     """A recorded decision: the lead after it and after every gate that this opened. `requested_lead_id` is the lead that was named,
     which may have been merged into it."""
 
@@ -66,8 +65,7 @@ class DecisionResult:
     requested_lead_id: UUID
 
 
-@dataclass(frozen=True, slots=True)
-class Author:
+class Author(Struct, frozen=True):
     """Who decides: the key's name and its department."""
 
     name: str

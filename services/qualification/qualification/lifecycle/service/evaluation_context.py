@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.contracts.qualification_events import LeadStageChanged
@@ -15,8 +15,7 @@ from qualification.definition.service import DefinitionVersionCache
 from qualification.lifecycle.domain.lead import Lead
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Struct, frozen=True):
     """What a unit of work has done to its leads: as they were and are, the emitted entries, merges (merged, survivor), erasures."""
 
     before: Mapping[UUID, Lead]
@@ -33,8 +32,7 @@ PrepareAfterSave = Callable[[AsyncConnection | None], Awaitable[AfterSave]]
 """Looks up what `AfterSave` needs, so that it need not within the unit of work. Whoever holds a transaction passes its connection."""
 
 
-@dataclass(frozen=True, slots=True)
-class EvaluationContext:
+class EvaluationContext(Struct, frozen=True):
     """The version in force, None while there is none, and every version that may evaluate a lead."""
 
     in_force: Rules | None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import orjson
+from msgspec import Struct
 
 from accord.db import Database, clamp_moment, connection_of
 from qualification.definition.domain.rules import Rules
@@ -23,8 +23,7 @@ from qualification.lifecycle.domain.scoring import ScoreLine, explain_scores, sc
 from qualification.lifecycle.queries import external_keys, history, leads, listing, logs
 
 
-@dataclass(frozen=True, slots=True)
-class LeadView:
+class LeadView(Struct, frozen=True):
     """A lead at one moment: its stored state, and what the definition in force makes of it then."""
 
     lead: Lead
@@ -36,8 +35,7 @@ class LeadView:
     version: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class ListedLead:
+class ListedLead(Struct, frozen=True):
     """One lead of a list, with the scores as they were last published."""
 
     lead_id: UUID

@@ -17,10 +17,11 @@ merge move none, so nothing done by hand costs anybody the next turn.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
+
+from msgspec import Struct, field
 
 from accord.terms.criteria import Facts, Leaf
 from qualification.routing.domain.document import Method, Person, Pool, Routing
@@ -30,8 +31,7 @@ How = Literal["own", "account", "pool", "fallback", "nobody"]
 """Kept by whoever had it, kept with the account, picked from the rule's pool or the fallback, or given to nobody."""
 
 
-@dataclass(frozen=True, slots=True)
-class RoutingInput:
+class RoutingInput(Struct, frozen=True, gc=False):
     """A lead that somebody is sought for.
 
     `owner` is the present or last one, `counted` whether the lead is among that person's open ones now, `avoid` whom not to take
@@ -46,16 +46,14 @@ class RoutingInput:
     avoid: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RoutingState:
+class RoutingState(Struct, frozen=True, gc=False):
     """Where the pools stand and how many open leads each person has."""
 
     pointers: Mapping[str, Pointer] = field(default_factory=dict)
     open: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class RuleEvaluation:
+class RuleEvaluation(Struct, frozen=True, gc=False):
     """A rule that was looked at. `why` is empty for one without `when`."""
 
     rule: str
@@ -64,8 +62,7 @@ class RuleEvaluation:
     why: tuple[Leaf, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StickyEvaluation:
+class StickyEvaluation(Struct, frozen=True, gc=False):
     """Somebody whom the lead would have stayed with, and why it did or did not."""
 
     because: Literal["own", "account"]
@@ -74,8 +71,7 @@ class StickyEvaluation:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class MemberEvaluation:
+class MemberEvaluation(Struct, frozen=True, gc=False):
     """One member of a pool as it stood before the pick."""
 
     owner: str
@@ -87,8 +83,7 @@ class MemberEvaluation:
     why_not: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class PoolEvaluation:
+class PoolEvaluation(Struct, frozen=True, gc=False):
     """A pool that was asked, and whom it gave."""
 
     pool: str
@@ -98,8 +93,7 @@ class PoolEvaluation:
     picked: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(Struct, frozen=True, gc=False):
     """What came out. `pool` is the one that the owner was found in; where nobody was found, the one in which the lead waits."""
 
     lead_id: UUID

@@ -7,11 +7,11 @@ same, so that every assignment names the one by which it was made.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
+from msgspec import Struct
 from pydantic import Field
 
 from accord.terms.criteria import Compiled, Criteria, activity_kind, compile_criteria
@@ -104,8 +104,7 @@ class RoutingDocument(DocumentPart):
 # --- Made ready ---
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
+class Person(Struct, frozen=True, gc=False):
     """Somebody who can be given leads."""
 
     owner: str
@@ -132,8 +131,7 @@ class Person:
         return f"has {open_leads} open leads, and the capacity is {self.capacity}"
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
+class Pool(Struct, frozen=True, gc=False):
     """Those among whom leads are shared, with their weights, in the order in which they are written."""
 
     key: str
@@ -141,15 +139,13 @@ class Pool:
     weights: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True, gc=False):
     key: str
     when: Compiled | None
     pool: str
 
 
-@dataclass(frozen=True, slots=True)
-class Routing:
+class Routing(Struct, frozen=True, gc=False):
     """One version of the document, compiled."""
 
     version: int

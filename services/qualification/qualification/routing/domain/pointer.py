@@ -12,14 +12,14 @@ leads, and an absence neither makes a debt nor loses one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 UNIT = 1_000_000
 """A weight of 1 in the numbers of a pointer: fine enough that bringing them over rounds nothing that matters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pointer:
+class Pointer(Struct, frozen=True, gc=False):
     """Where a pool stands. `currents` are nginx's current weights times UNIT, counted while the weights summed to `total`.
 
     A current of `total * UNIT` is one lead that is owed.

@@ -4,17 +4,17 @@ itself. Whoever asks gets yes or no for one moment; adding business time up is t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
+
+from msgspec import Struct
 
 from accord.terms.week import DAY_S, Week
 
 _DAY = timedelta(days=1)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkingTime:
+class WorkingTime(Struct, frozen=True, gc=False):
     """The hours of a week, Monday first, in a zone; on the days in `closed` none begin."""
 
     zone: ZoneInfo

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from accord.db import bulk
 from accord.isolation import is_resting
@@ -102,8 +103,7 @@ LIMIT $5
 """
 
 
-@dataclass(frozen=True, slots=True)
-class AssignmentRow:
+class AssignmentRow(Struct, frozen=True):
     """One assignment. `explanation` is JSON text, None where a person or a merge decided."""
 
     lead_id: UUID
@@ -122,8 +122,7 @@ class AssignmentRow:
     explanation: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """A lead that nobody could be given, or that could not be taken away from `avoid` after a breach.
 
     `pool` is empty until somebody has been looked for at all.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import orjson
+from msgspec import Struct
 
 from qualification.definition.domain.definition import ACTIVITIES_PER_KIND_MAX
 from qualification.lifecycle.domain.lead import Activities, microseconds
@@ -86,8 +86,7 @@ LIMIT $4
 _SWEPT = "UPDATE routing_sweep SET after_stage = $2, after_lead = $3, done = $4 WHERE version = $1"
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(Struct, frozen=True):
     """One version of the document, as it was written."""
 
     version: int

@@ -7,14 +7,14 @@ two transactions give one person the last place. A unit of work in which no lead
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Literal
 from uuid import UUID
 
 import asyncpg
-import orjson
+import msgspec
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.contracts.qualification_events import LeadAssigned
@@ -39,8 +39,7 @@ leads became one."""
 WHY_MERGED = "the lead that was merged into this one had this owner, and this one had none"
 
 
-@dataclass(frozen=True, slots=True)
-class Breach:
+class Breach(Struct, frozen=True):
     """The breach that a lead is taken away from its owner for."""
 
     breach_id: UUID
@@ -49,8 +48,7 @@ class Breach:
     owner: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class PendingAssignment:
+class PendingAssignment(Struct, frozen=True):
     """A lead that needs an owner. `is_silent`: no event if nobody is found, since that was published before."""
 
     lead: Lead
@@ -60,8 +58,7 @@ class PendingAssignment:
     traceparent: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FixedAssignment:
+class FixedAssignment(Struct, frozen=True):
     """An assignment that was decided elsewhere: by a person, or by a merge."""
 
     lead: Lead
@@ -312,7 +309,7 @@ class _AssignmentSession:
 
 def explanation_json(made: Assignment) -> bytes:
     """Why, as JSON, as it is stored and answered."""
-    return orjson.dumps({"how": made.how, "rules": made.rules, "sticky": made.sticky, "pools": made.pools})
+    return msgspec.json.encode({"how": made.how, "rules": made.rules, "sticky": made.sticky, "pools": made.pools})
 
 
 def _build_event(lead: Lead, owner: str | None, pool: str | None, why: str, now: datetime) -> LeadAssigned:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.agreements import CurrentValue
@@ -141,8 +141,7 @@ async def list_versions(database: Database, before: int, rows_max: int) -> list[
         return await stored.fetch_page(await connection_of(conn), before, rows_max)
 
 
-@dataclass(frozen=True, slots=True)
-class PoolView:
+class PoolView(Struct, frozen=True):
     """A pool as it stands: each member with its current weight, open leads and why it gets none now; `waiting` leads wait for it."""
 
     evaluation: PoolEvaluation

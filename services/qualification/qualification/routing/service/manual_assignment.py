@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
 
 from accord.db import Database, UnitOfWork, connection_of
 from accord.http import idempotency
@@ -24,8 +24,7 @@ from qualification.routing.service.assignment import FixedAssignment, record_ass
 WHY_BY_HAND = "by hand"
 
 
-@dataclass(frozen=True, slots=True)
-class OwnerChange:
+class OwnerChange(Struct, frozen=True):
     """A person wants a lead to go to somebody. `lead` is an id or the digest of an external id; `revision` as in Proposal."""
 
     lead: UUID | str
@@ -38,8 +37,7 @@ class UnknownOwner(Exception):
     """The routing document names no such person."""
 
 
-@dataclass(frozen=True, slots=True)
-class OwnerChangeResult:
+class OwnerChangeResult(Struct, frozen=True):
     """What came of a wish. Where the person had the lead already, nothing was recorded and `changed` is false."""
 
     lead_id: UUID

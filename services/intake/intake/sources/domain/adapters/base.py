@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
+from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from accord.contracts.values import Party
@@ -42,8 +43,7 @@ class HookRequest:
     """Whether the caller has an API key of Accord that may write leads."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
+class Verification(Struct, frozen=True, gc=False):
     """Whether the request was made by somebody who knows the source's secret; `refusal` says why not."""
 
     refusal: Refusal | None = None
@@ -53,8 +53,7 @@ class Verification:
         return self.refusal is None
 
 
-@dataclass(frozen=True, slots=True)
-class HandshakeResponse:
+class HandshakeResponse(Struct, frozen=True, gc=False):
     """The answer to a tool's handshake."""
 
     status: int
@@ -110,8 +109,7 @@ class Deleted:
     occurred_at: JsonValue = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ignored:
+class Ignored(Struct, frozen=True, gc=False):
     """An event about no person, or one that means nothing here. `reason` is one of a few words of the adapter."""
 
     event_id: str
@@ -173,8 +171,7 @@ def accept_any_secret(_use: str, _secret: str) -> str | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Adapter(Generic[Settings]):
+class Adapter(Struct, Generic[Settings], frozen=True, gc=False):
     """One tool. `secret_kinds` are the secrets that it knows, with what each is for; `fields` and `attribute_sources` how its view
     becomes a submission.
 

@@ -5,10 +5,10 @@ their id: the same event sent again has the same. Signed by base64(HMAC-SHA256(s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from msgspec import Struct
 from pydantic import JsonValue
 
 from accord.contracts.values import Party
@@ -88,8 +88,7 @@ def _parse_event(type_: str, event: JsonValue, settings: MauticSettings) -> Tool
     return _parse_contact_event(id_, type_, event, _Person(email, external_id), view.get("timestamp"), settings)
 
 
-@dataclass(frozen=True, slots=True)
-class _Person:
+class _Person(Struct, frozen=True, gc=False):
     email: str | None
     external_id: str | None
 
