@@ -95,7 +95,7 @@ def touched(path: Path) -> None:
 
 @pytest.fixture
 def looks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("accord.http.auth._LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr("accord.http.auth._CHECK_EVERY_S", 0.0)
 
 
 @pytest.mark.usefixtures("looks_at_once")
