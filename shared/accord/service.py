@@ -54,7 +54,7 @@ from accord.http.bodies import Bodies, BodyBudget
 from accord.http.connections import BoundedServer, ConnectionLimits
 from accord.http.context import RequestContext
 from accord.http.oidc import TokenVerifier
-from accord.http.openapi import Fragment, install_openapi
+from accord.http.openapi import Fragment, document_route, install_openapi
 from accord.messaging.collectors import outbox_collector
 from accord.messaging.reachability import kafka_check
 from accord.settings import Settings
@@ -169,7 +169,7 @@ def create_app(service: Service, health: Health | None = None, *, metrics: bool 
         settings.rate_limit_burst,
     )
     problems.install(app)
-    app.router.routes[:0] = service.routes  # first, since routes are tried in order
+    app.router.routes[:0] = [*service.routes, document_route(app)]  # first, since routes are tried in order
     for router in service.routers:
         app.include_router(router)
     app.router.routes.extend((health or service.health()).routes(metrics=metrics))

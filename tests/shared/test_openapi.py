@@ -24,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from accord.http import openapi
 from accord.http.openapi import operation
 from accord.service import create_app
 
@@ -68,6 +69,14 @@ async def shop(kit_database: str, tmp_path: Path) -> AsyncIterator[Kit]:
 async def document(shop: Kit) -> dict[str, Any]:
     found: dict[str, Any] = (await shop.client.get("/openapi.json")).json()
     return found
+
+
+async def test_document_is_written_once_for_all_requests(shop: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = await shop.client.get("/openapi.json")
+    monkeypatch.setattr(openapi.json, "dumps", None)
+    again = await shop.client.get("/openapi.json")
+    assert (again.status_code, again.headers["content-type"]) == (200, "application/json")
+    assert again.content == first.content
 
 
 def references(node: Any) -> set[str]:

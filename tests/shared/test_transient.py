@@ -1,6 +1,7 @@
 """However a statement meets the end of its connection, the error counts as one that may not come again."""
 
 import asyncio
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -55,3 +56,15 @@ async def test_a_recording_whose_connection_the_server_ends_fails_for_a_passing_
     assert is_transient(failed.value), repr(failed.value)
     await record(ended=False)
     await database.dispose()
+
+
+async def test_database_that_takes_no_connections_is_a_passing_reason(postgres_server: PostgresServer) -> None:
+    name = f"closed_{uuid4().hex}"
+    postgres_server.execute(f"CREATE DATABASE {name}")
+    postgres_server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    try:
+        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError) as refused:
+            await asyncpg.connect(postgres_server.url(name).replace("+asyncpg", ""))
+        assert is_transient(refused.value)
+    finally:
+        postgres_server.execute(f"DROP DATABASE {name}")

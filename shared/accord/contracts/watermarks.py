@@ -13,6 +13,9 @@ from accord.contracts.values import Timestamp, Value, limits
 
 Offset = Annotated[int, *limits(ge=0, le=2**63 - 1)]
 
+HeldKey = Annotated[str, *limits(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""The key of an event. Readers pass it to their databases, which know no NUL."""
+
 WATERMARKS = "watermarks"
 """The compacted topic of announcements; its one partition keeps the newest record of each key."""
 
@@ -32,7 +35,7 @@ class Announcement(Value, frozen=True, kw_only=True, omit_defaults=True):
     """How many lanes the relay's keys are spread over; the service's watermark is the least of them."""
     ends: Annotated[list[Offset], *limits(max_length=10_000)]
     """The offset after the last record, by partition."""
-    held: Annotated[list[str], *limits(max_length=1_000)] = field(default_factory=list)
+    held: Annotated[list[HeldKey], *limits(max_length=1_000)] = field(default_factory=list)
     """Keys for which it is not so: something of them could not be applied yet."""
 
 

@@ -20,6 +20,8 @@ _TRANSIENT_POSTGRES: tuple[type[BaseException], ...] = (
     asyncpg.InsufficientResourcesError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,
+    # A database that takes no connections just now (ALLOW_CONNECTIONS false), as while it is copied.
+    asyncpg.ObjectNotInPrerequisiteStateError,
     # After a migration; the statement is prepared anew.
     asyncpg.InvalidCachedStatementError,
     # What asyncpg raises on a connection that has read the server's farewell and not yet the end of its stream.

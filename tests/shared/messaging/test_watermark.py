@@ -172,7 +172,9 @@ class TestRecord:
     @pytest.mark.parametrize(
         ("key", "value"),
         [(None, b"{}"), (b"intake-events", b"{}"), (b"\xff/0", b"{}"), (b"a/0", b"{}"), (b"a/0", None), (b"a/0", b"[1]"),
-         (b"a/0", b'{"at": 1, "ends": []}'), (b"a/0", b'{"at": "2027-01-04T09:30:00Z", "ends": ["x"]}')],
+         (b"a/0", b'{"at": 1, "ends": []}'), (b"a/0", b'{"at": "2027-01-04T09:30:00Z", "ends": ["x"]}'),
+         (b"a/0", b'{"at": "2027-01-04T09:30:00Z", "ends": [1], "held": ["\\u0000"]}'),
+         (b"a/0", b'{"at": "2027-01-04T09:30:00Z", "ends": [1], "held": [""]}')],
     )  # fmt: skip
     def test_anything_else_is_invalid(self, key, value):
         with pytest.raises(InvalidAnnouncement):
