@@ -34,7 +34,7 @@ setup: $(STAMP) ## create .venv with everything, pinned by hash
 $(PYTHON):
 	@.ci/make-venv $(VENV)
 
-$(STAMP): requirements-dev.lock $(MEMBER_FILES) | $(PYTHON)
+$(STAMP): requirements-dev.lock $(MEMBER_FILES) shared/accord/version.py | $(PYTHON)
 	@command -v uv >/dev/null || test -x $(VENV)/bin/uv || $(PYTHON) -m pip install --quiet --disable-pip-version-check uv
 	@$(UV) pip sync --quiet --python $(PYTHON) --require-hashes requirements-dev.lock
 	@$(UV) pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))
