@@ -1,11 +1,12 @@
 # Everything Accord needs, from a Python >= 3.11 and make. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format test chaos simulate bench run demo down compose-env compose-up compose-down compose-test schemas reference clean
+.PHONY: help setup lock lint format test coverage chaos simulate bench run demo down compose-env compose-up compose-down compose-test schemas reference clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.setup-stamp
+COVERAGE := $(VENV)/bin/coverage
 MEMBERS := shared services/intake services/qualification services/sla-monitor services/metrics deploy/local
 MEMBER_FILES := $(addsuffix /pyproject.toml,$(MEMBERS))
 # uv from PATH, else the one that setup puts into the environment.
@@ -58,6 +59,14 @@ format: setup ## format and fix what can be fixed
 test: setup ## all tests with real PostgreSQL and Kafka (PYTEST_ARGS="…" for less); its ten dearest at the end
 	@$(PYTHON) -m pytest -n 3 -m "not bench" --durations=10 $(PYTEST_ARGS)
 
+coverage: setup ## branch coverage of the tests, processes that they start included (PYTEST_ARGS="…" for a part); a table, and pages in .coverage/html
+	@rm -rf .coverage && mkdir .coverage
+	@$(COVERAGE) run -m pytest -n 3 -m "not bench" $(PYTEST_ARGS); outcome=$$?; \
+	$(COVERAGE) combine --quiet && $(COVERAGE) html --quiet && \
+	for member in $(MEMBERS) '*'; do \
+	  printf '%-24s %5s %%\n' "$${member/#\*/all}" "$$($(COVERAGE) report --include="$$member/*" --format=total)"; \
+	done && exit $$outcome
+
 chaos: setup ## the long form of the tests that kill, fuzz and try many cases
 	@ACCORD_TESTS=long $(PYTHON) -m pytest -n 2 -m "not bench" --timeout 900 --durations=10 $(PYTEST_ARGS)
 
@@ -99,5 +108,5 @@ reference: setup ## write the reference of the HTTP interfaces in docs/api anew
 	@$(PYTHON) -m accord.reference_cli docs/api $(SERVICE_MODULES)
 
 clean: ## remove the environment and caches, never the data under .accord/
-	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
