@@ -1,7 +1,7 @@
 # Everything Accord needs, from a Python >= 3.11 and make. `make` alone lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup lock lint format test coverage chaos simulate bench run demo down compose-env compose-up compose-down compose-test schemas reference clean
+.PHONY: help setup lock lint format test coverage chaos simulate bench run demo down compose-env compose-up compose-down compose-test docs schemas reference clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -11,6 +11,8 @@ MEMBERS := shared services/intake services/qualification services/sla-monitor se
 MEMBER_FILES := $(addsuffix /pyproject.toml,$(MEMBERS))
 # uv from PATH, else the one that setup puts into the environment.
 UV = $$(command -v uv || echo $(VENV)/bin/uv)
+# What people write; docs/api is generated.
+MARKDOWN := $(wildcard *.md docs/*.md docs/adr/*.md docs/guides/*.md docs/guides/sources/*.md docs/runbooks/*.md)
 PYTEST_ARGS ?=
 BENCH ?=
 SEED ?=
@@ -44,17 +46,20 @@ $(STAMP): requirements-dev.lock $(MEMBER_FILES) shared/accord/version.py | $(PYT
 lock: setup ## resolve anew and write every lock file
 	@.ci/lock "$(UV)"
 
-lint: setup ## ruff, format, mypy and the direction of imports
+lint: setup ## ruff, format, mypy, the direction of imports, Markdown and spelling
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 	@$(PYTHON) -m accord.schemas_cli --check
 	@$(PYTHON) -m accord.reference_cli --check docs/api $(SERVICE_MODULES)
+	@$(VENV)/bin/mdformat --check $(MARKDOWN)
+	@$(VENV)/bin/codespell
 
-format: setup ## format and fix what can be fixed
+format: setup ## format code and Markdown, and fix what can be fixed
 	@$(VENV)/bin/ruff check --fix --quiet . || true
 	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/mdformat $(MARKDOWN)
 
 test: setup ## all tests with real PostgreSQL and Kafka (PYTEST_ARGS="…" for less); its ten dearest at the end
 	@$(PYTHON) -m pytest -n 3 -m "not bench" --durations=10 $(PYTEST_ARGS)
@@ -101,6 +106,9 @@ compose-test: compose-env ## system tests against containers of their own, remov
 	ACCORD_SYSTEM_URL_TEMPLATE='http://127.0.0.1:{port}' ACCORD_DATA_DIR=$(DATA_DIR) \
 	$(PYTHON) -m pytest -m "system and not chaos" tests/system $(PYTEST_ARGS)
 
+docs: setup ## build the documentation as a site in site/; a broken link fails
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+
 schemas: setup ## write the JSON Schemas, examples and AsyncAPI document anew from the contracts
 	@$(PYTHON) -m accord.schemas_cli
 
@@ -108,5 +116,5 @@ reference: setup ## write the reference of the HTTP interfaces in docs/api anew
 	@$(PYTHON) -m accord.reference_cli docs/api $(SERVICE_MODULES)
 
 clean: ## remove the environment and caches, never the data under .accord/
-	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage site
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
