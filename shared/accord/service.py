@@ -27,7 +27,6 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar, cast, get_args
 
@@ -60,6 +59,7 @@ from accord.messaging.reachability import kafka_check
 from accord.settings import Settings
 from accord.supervision import SupervisedWorker
 from accord.telemetry import configure_logging, configure_tracing, shut_tracing_down
+from accord.version import VERSION
 from accord.workers import Worker
 
 log = structlog.get_logger(__name__)
@@ -154,7 +154,7 @@ def create_app(service: Service, health: Health | None = None, *, metrics: bool 
     settings = service.settings
     app = FastAPI(
         title=service.title,
-        version=_version(),
+        version=VERSION,
         description=service.description,
         redoc_url=None,
         redirect_slashes=False,
@@ -192,13 +192,6 @@ def create_app(service: Service, health: Health | None = None, *, metrics: bool 
 
 def _templates(app: FastAPI) -> dict[object, str]:
     return {route.endpoint: route.path for route in app.router.routes if isinstance(route, Route)}
-
-
-def _version() -> str:
-    try:
-        return version("accord-shared")
-    except PackageNotFoundError:
-        return "0"
 
 
 def run(build: Callable[[S], Service], argv: Sequence[str] | None = None, settings: type[S] | None = None) -> int:

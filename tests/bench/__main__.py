@@ -34,7 +34,7 @@ GROUPS = {
     "reevaluation": "reevaluating:reevaluation",
     "routing": "routing:routed",
     "what-if": "what_if:what_if",
-    "journey": "end_to_end:end_to_end",
+    "way": "end_to_end:end_to_end",
     "idle": "idle:idle",
 }
 """Name → module and function. A module is imported when it is asked for: some import what they measure, and another commit may not

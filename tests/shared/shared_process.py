@@ -15,6 +15,8 @@ from shared_kit import KEYS, write_keys
 
 MAIN = Path(__file__).parent / "kit_main.py"
 SECRET = "swordfish"
+INHERITED = ("PATH", "COVERAGE_PROCESS_CONFIG")
+"""What the process has of the test's environment: the second is set while `make coverage` measures."""
 
 
 class Running:
@@ -59,7 +61,7 @@ async def process(
     **environment: str,
 ) -> AsyncIterator[Running]:
     variables = {
-        "PATH": os.environ["PATH"],
+        **{name: os.environ[name] for name in INHERITED if name in os.environ},
         "ACCORD_DATABASE_URL": url,
         "ACCORD_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
         "ACCORD_KAFKA_SASL_PASSWORD": SECRET,

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -54,6 +55,21 @@ PostgresPort = Annotated[
     int | None, typer.Option(help="Loopback port for PostgreSQL; without it, only its Unix socket.")
 ]
 KafkaPort = Annotated[int, typer.Option(help="Loopback port for Kafka.")]
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"accord {version('accord-local')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the release and end.")
+    ] = False,
+) -> None:
+    """The whole stack on this machine, its logs and its keys."""
 
 
 @app.command()

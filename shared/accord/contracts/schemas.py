@@ -23,7 +23,8 @@ Schema = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 CONTRACTS_VERSION = "1.0.0"
-"""Of the whole set: the middle number grows with each addition; the first never does, new types are named `.v2`."""
+"""Of the whole set, apart from the release (ADR 86). The middle number grows with additions; the first never does, since new types are
+named `.v2`."""
 
 _TITLES = {
     "intake": "What intake says: leads as they enter, change, merge and vanish, and activities",
