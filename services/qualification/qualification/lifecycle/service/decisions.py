@@ -55,8 +55,8 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class DecisionResult:
-    """A recorded decision: the lead after it and after every gate that this opened. `requested_lead_id` is the lead that was named,
-    which may have been merged into it."""
+    """A recorded decision: the lead after it and after every gate that this opened.
+    `requested_lead_id` is the lead that was named, which may have been merged into it."""
 
     decision: Decision
     entered: LeadStageChanged
