@@ -18,7 +18,7 @@ from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.rules import Rules, compile_definition
 from qualification.lifecycle.domain.lead import Activities, microseconds
 from qualification.lifecycle.domain.scoring import LeadFacts, scores
-from qualification.lifecycle.domain.state_machine import opened
+from qualification.lifecycle.domain.state_machine import first_open_gate
 
 ROUNDS = 5
 LEADS = 5_000
@@ -65,7 +65,7 @@ def judged(lead: Known, rules: Rules, at: datetime) -> tuple[float, float, str |
     profile, activities = lead
     made = scores(profile, activities, rules, at)
     stage = rules.entry.key
-    gate = opened(rules.automatic_from[stage], LeadFacts(profile, activities, stage, at, made))
+    gate = first_open_gate(rules.automatic_from[stage], LeadFacts(profile, activities, stage, at, made))
     return made.fit, made.engagement, made.grade, gate.key if gate else None
 
 
