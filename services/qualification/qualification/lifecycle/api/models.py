@@ -222,7 +222,7 @@ class EntryAnswer(BaseModel):
     recorded_at: Timestamp
     cause: str
     definition_version: int
-    sequence: int = Field(description="Counts what was said of the lead.")
+    sequence: int = Field(description="Counts the events of the lead.")
     position: int | None = Field(
         description="Its place among the entries that stand, from 0; null for one that no longer stands, and for what withdraws one."
     )

@@ -236,19 +236,21 @@ def _build_state(like: LeadState, values: Mapping[str, object]) -> LeadState:
 # --- Corrections ---
 
 
-def effective_entries(said: Iterable[LeadStageChanged]) -> list[LeadStageChanged]:
+def effective_entries(events: Iterable[LeadStageChanged]) -> list[LeadStageChanged]:
     """The entries that are in effect of all that were published, in order.
 
     This is all that a consumer has to do to follow corrections: an entry that is withdrawn goes, one that replaces another takes its
     place, one that `follows` another is put after it, and any other comes last.
     """
-    return apply_corrections([], said)
+    return apply_corrections([], events)
 
 
-def apply_corrections(entries: Sequence[LeadStageChanged], said: Iterable[LeadStageChanged]) -> list[LeadStageChanged]:
+def apply_corrections(
+    entries: Sequence[LeadStageChanged], events: Iterable[LeadStageChanged]
+) -> list[LeadStageChanged]:
     """The entries that are in effect after these events, which are in the order of their sequence."""
     entries = list(entries)
-    for event in said:
+    for event in events:
         if event.replaces is not None:
             place = _index_of(entries, event.replaces)
             entries[place : place + 1] = [] if event.withdrawn else [event]

@@ -176,10 +176,10 @@ async def load_effective_entries(
     connection: asyncpg.Connection, lead_ids: Sequence[UUID]
 ) -> dict[UUID, list[LeadStageChanged]]:
     """The stage entries of these leads that stand, in order."""
-    said: dict[UUID, list[LeadStageChanged]] = defaultdict(list)
+    found: dict[UUID, list[LeadStageChanged]] = defaultdict(list)
     for row in await connection.fetch(_ENTRIES, lead_ids):
-        said[row["lead_id"]].append(_parse_entry(row))
-    return {lead_id: effective_entries(entries) for lead_id, entries in said.items()}
+        found[row["lead_id"]].append(_parse_entry(row))
+    return {lead_id: effective_entries(entries) for lead_id, entries in found.items()}
 
 
 async def _read_leads(
