@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import asyncpg
 from aiokafka.errors import KafkaError
+from msgspec.structs import replace
 from msgspec.structs import replace as replace_fields
 
 from accord.contracts.envelope import event_id_of

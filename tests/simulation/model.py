@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
+
+from msgspec import Struct
 
 from tests.simulation.events import LeadAdded, LeadReported
 
@@ -13,16 +14,14 @@ Intake = Sequence[tuple[UUID, LeadReported | LeadAdded]]
 """All that intake told, by event id."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """Something that answers a lead's clocks. `root_at`: from when on everybody could have known."""
 
     occurred_at: datetime
     root_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class ExpectedClock:
+class ExpectedClock(Struct, frozen=True):
     due_at: datetime
     state: str
     is_breach_true: bool

@@ -7,11 +7,11 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import Context
-from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
 import structlog
+from msgspec import Struct
 
 from accord.messaging import consumer, relay
 from tests.simulation import events
@@ -21,8 +21,7 @@ from tests.simulation.process import CURRENT, Environment, ProcessKilled
 from tests.simulation.world import World
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What became of a seed."""
 
     seed: int

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
+from msgspec.structs import replace
 
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
 from accord.db import is_transient
@@ -56,8 +57,7 @@ _LOOKS_EVERY_S = 1.0
 _CLOCKS_MAX = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Lead:
+class Lead(Struct, frozen=True):
     """What a service keeps of a lead. `sequence` counts what it told of the lead itself."""
 
     sequence: int = 0
@@ -354,7 +354,7 @@ class SlaMonitor(ConsumingInstance):
 
     def _open(self, unit_of_work: MemoryUnitOfWork, lead: Lead, reported: LeadReported, fact: Fact) -> None:
         rule = _rule_of(timedelta(milliseconds=reported.due_ms))
-        clock = with_facts(create_clock(rule, 1, reported.lead_id, fact, unit_of_work.now), rule, lead.facts)
+        clock = with_facts(create_clock(rule, 1, reported.lead_id, fact), rule, lead.facts)
         transition = start_clock(clock, unit_of_work.now)
         unit_of_work.conn.put("clock", key_of(transition.clock), transition.clock)
         unit_of_work.publish(*transition.events)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from accord.contracts.base import EventData
 from accord.contracts.codec import encode_value
@@ -44,8 +46,7 @@ Owed = Callable[[Session, datetime, frozenset[str]], datetime | None]
 """The earliest moment up to the consumed watermark that time still has to bring about, but for the keys that are held."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRow:
+class StoredRow(Struct, frozen=True):
     """One row of the outbox."""
 
     row: OutboxRow
@@ -53,8 +54,7 @@ class StoredRow:
     event: EventData
 
 
-@dataclass(frozen=True, slots=True)
-class StoredLetter(NewDeadLetter):
+class StoredLetter(NewDeadLetter, frozen=True):
     """One row of the dead letters."""
 
     id: UUID

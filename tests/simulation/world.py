@@ -10,10 +10,11 @@ import asyncio
 import contextvars
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
+
+from msgspec import Struct
 
 from accord.contracts.envelope import event_id_of
 from accord.contracts.sla_events import ClockBreached, ClockEvent
@@ -38,8 +39,7 @@ _PRODUCER_OF = {topic: service for service, topic in TOPIC_OF.items()}
 _SERVICES: dict[str, type[Instance]] = {INTAKE: Intake, QUALIFICATION: Qualification, SLA_MONITOR: SlaMonitor}
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What a seed makes of its run. Each kind of fault is there in some runs only, so that they also meet alone."""
 
     services: tuple[str, ...]

@@ -12,7 +12,8 @@ from accord.contracts.topics import QUALIFICATION_EVENTS
 from sla_monitor import tables
 
 HOUR = timedelta(hours=1)
-START = datetime(2027, 3, 1, 15, tzinfo=UTC)
+START = datetime(2026, 3, 2, 15, tzinfo=UTC)
+"""Longer ago than the inbox remembers."""
 
 
 async def everything(stack: Any) -> dict[str, list[str]]:
@@ -97,3 +98,37 @@ async def test_replayed_dead_letter_is_applied(signed, make_lead, is_held):
     signed.watermarks.held = frozenset({str(lead.lead_id)} if is_held else ())
     await signed.redeliver(lead.entered("mql", START + HOUR))
     assert await signed.states(lead.lead_id) == ({"accept-mql": "running"} if is_held else {})
+
+
+async def test_event_recorded_before_the_watermark_by_a_clock_set_back_is_applied(signed, make_lead):
+    """The inbox has not seen it; a breach that was published meanwhile is withdrawn."""
+    now = datetime.now(UTC)
+    lead, later = make_lead(), make_lead()
+    await signed.apply(lead.captured(now - 5 * HOUR, size=10), lead.entered("mql", now - 5 * HOUR))
+    await signed.read_until(now)
+    assert await signed.states(lead.lead_id) == {"accept-mql": "breached"}
+    await signed.redeliver(
+        lead.decided("accept", now - 5 * HOUR + timedelta(seconds=1)),
+        lead.entered("sal", now - 5 * HOUR + timedelta(seconds=1)),
+        later.captured(now - timedelta(seconds=5), size=10),
+        later.entered("mql", now - timedelta(seconds=5)),
+    )
+    assert await signed.states(lead.lead_id) == {"accept-mql": "met"}
+    assert await signed.states(later.lead_id) == {"accept-mql": "running"}
+
+
+async def test_clocks_and_breaches_have_the_same_ids_in_a_restored_database(signed, make_lead):
+    lead = make_lead()
+    events = [lead.captured(START, size=10), lead.entered("mql", START)]
+
+    async def read_all() -> set[tuple[Any, Any]]:
+        await signed.apply(*events)
+        await signed.read_until(START + 5 * HOUR)
+        return {(row.clock_id, row.breach_id) for row in await signed.rows("SELECT clock_id, breach_id FROM clock")}
+
+    before = await read_all()
+    async with signed.database.write_transaction() as unit_of_work:
+        await (await unit_of_work.connection()).execute("TRUNCATE lead, fact, pending_trigger, clock")
+    signed.watermarks.reached = {}
+    assert await read_all() == before
+    assert all(breach_id is not None for _, breach_id in before)

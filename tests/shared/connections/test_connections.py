@@ -9,13 +9,14 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 from kit_main import build
+from msgspec.structs import replace
 from raw_http import PATIENCE_S, RawClient, connected
 from shared_kit import KEYS, until, write_keys
 from starlette.types import ASGIApp, Receive, Scope, Send

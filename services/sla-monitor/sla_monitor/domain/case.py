@@ -416,7 +416,7 @@ class CaseUpdater:
                 self._resume_clock(existing[0])
             return
         rule = self._slas.by_number[trigger.sla_version].clauses[trigger.clause]
-        clock = clocks.create_clock(rule, trigger.sla_version, lead.lead_id, fact, self._now)
+        clock = clocks.create_clock(rule, trigger.sla_version, lead.lead_id, fact)
         clock = replace(clock, owner=clock.owner or lead.owner, source=lead.source)
         clock = clocks.with_facts(clock, rule, self._facts)
         if lead.merged_at is not None:

@@ -123,12 +123,15 @@ class Transition(Struct, frozen=True, gc=False):
     events: tuple[ClockEvent, ...] = ()
 
 
-def create_clock(rule: ClauseRule, version: int, lead_id: UUID, fact: Fact, now: datetime) -> Clock:
-    """Create the clock that a fact starts. The caller adds owner, source and events."""
+def create_clock(rule: ClauseRule, version: int, lead_id: UUID, fact: Fact) -> Clock:
+    """Create the clock that a fact starts. The caller adds owner, source and events.
+
+    Its id derives from lead, clause and fact, so that a restored database gives it the same one again.
+    """
     started_at = fact.occurred_at
     due_at = rule.deadline.due_at(started_at)
     return Clock(
-        clock_id=derive_id(now, str(lead_id), rule.key, fact.key),
+        clock_id=derive_id(fact.recorded_at, str(lead_id), rule.key, fact.key),
         lead_id=lead_id,
         clause=rule.key,
         obliges=rule.obliges,
@@ -355,7 +358,7 @@ class _TransitionBuilder:
     def _emit_breach(self) -> None:
         clock = self._clock
         # A withdrawn breach is reinstated under the same id when its withdrawal is reverted.
-        breach_id = clock.breach_id or derive_id(self._now, str(clock.clock_id), "breach")
+        breach_id = clock.breach_id or derive_id(clock.due_at, str(clock.clock_id), "breach")
         self._clock = replace(clock, breach_id=breach_id, breached_at=self._now, withdrawn_at=None)
         self.emit(ClockBreached, clock.due_at, breach_id=breach_id, reassign=self._reassign)
 

@@ -14,6 +14,7 @@ from accord.db import UnitOfWork
 from accord.messaging import ports
 from accord.messaging.consumer_store import watermark as read_watermark
 from accord.messaging.handler import Received
+from accord.messaging.pruning import INBOX_RETENTION
 from accord.messaging.watermark_reader import WatermarkReader
 from sla_monitor.domain import case as domain
 from sla_monitor.domain.case import Case, CaseEvent, Outcome, PendingTrigger, ReadUntil, SlaVersions
@@ -41,10 +42,13 @@ async def read_reached(unit_of_work: UnitOfWork, watermarks: WatermarkReader) ->
 async def select_unread(
     unit_of_work: UnitOfWork, received: Sequence[Received], watermarks: WatermarkReader
 ) -> Sequence[Received]:
-    """Drop events that were read before, such as after a restart of a topic: those that were recorded before the stored watermark.
+    """Drop events that were read before, after a restart of a topic.
 
-    All events of held leads stay, since one of theirs is a dead letter.
+    For INBOX_RETENTION the inbox knows each of them. Of what is older, those were read that were recorded before the stored
+    watermark; of younger ones that says nothing, since a producer's clock may have been set back. All events of held leads
+    stay, since one of theirs is a dead letter.
     """
+    known_to_inbox_since = unit_of_work.now - INBOX_RETENTION
     topics = {item.topic for item in received}
     watermark_of = {
         topic: at for topic in topics if (at := await read_watermark(unit_of_work.conn, [topic])) is not None
@@ -52,7 +56,7 @@ async def select_unread(
 
     def is_old(item: Received) -> bool:
         at = watermark_of.get(item.topic)
-        return at is not None and item.event.data.recorded_at < at
+        return at is not None and item.event.data.recorded_at < min(at, known_to_inbox_since)
 
     if not any(is_old(item) for item in received):
         return received

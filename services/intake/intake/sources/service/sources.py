@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import structlog
+from msgspec import structs
 from pydantic import JsonValue, ValidationError
 
 from accord.db import Database, UnitOfWork, is_transient
@@ -151,7 +152,7 @@ class Sources:
                         reencrypted.append(one)
                         continue
                     reencrypted.append(
-                        replace(one, encrypted=self._cipher.encrypt(clear, name, one.kind, one.secret_id))
+                        structs.replace(one, encrypted=self._cipher.encrypt(clear, name, one.kind, one.secret_id))
                     )
                 else:
                     reencrypted.append(one)
@@ -175,7 +176,7 @@ class Sources:
             elif said.drop_previous:
                 kept[kind] = old[:1]
             elif said.keep_until is not None:
-                kept[kind] = [*old[:1], *(replace(one, until=said.keep_until) for one in old[1:])]
+                kept[kind] = [*old[:1], *(structs.replace(one, until=said.keep_until) for one in old[1:])]
         return tuple(one for kind in sorted(kept) for one in kept[kind])
 
     def _with_new_secret(
@@ -197,8 +198,8 @@ class Sources:
         if said.drop_previous:
             rest = []
         elif said.keep_until is not None:
-            rest = [replace(one, until=said.keep_until) for one in rest]
-        return [replace(first, until=None), *rest][:SECRETS_VALID_MAX]
+            rest = [structs.replace(one, until=said.keep_until) for one in rest]
+        return [structs.replace(first, until=None), *rest][:SECRETS_VALID_MAX]
 
     def _equals(self, name: str, secret: EncryptedSecret, value: str) -> bool:
         try:
