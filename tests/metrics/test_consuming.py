@@ -190,5 +190,5 @@ async def test_invalid_definition_becomes_a_dead_letter_and_other_events_are_pro
     report = await get_funnel(database, ReportQuery())
     assert (report.stages.version, report.funnel.leads, report.funnel.anomalies) == (2, 5, {})
     async with database.read_transaction() as conn:
-        (letter,) = await dead_letters.listed(conn, limit=10)
+        (letter,) = await dead_letters.list_dead_letters(conn, limit=10)
     assert (letter.type, letter.topic, letter.state) == ("agreement.activated.v1", "qualification-events", "new")

@@ -24,7 +24,7 @@ from uuid_utils.compat import uuid7
 
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.terms.dimensions import UnknownDimension
-from qualification.analysis.domain.groups import GROUPS_MAX, dimensions
+from qualification.analysis.domain.groups import GROUPS_MAX, parse_dimensions
 from qualification.analysis.domain.report import pick, report
 from qualification.analysis.domain.what_if import (
     Comparison,
@@ -134,7 +134,7 @@ def test_what_is_counted_of_leads_does_not_depend_on_where_they_are_parted(some,
     parts.add(first.sums)
     parts.add(counted(some[at:], first.sums.listed.items()).sums)
     assert parts == whole
-    made = report(whole, DEFINITIONS[0], dimensions(["source"]), conftest.START, UNTIL)
+    made = report(whole, DEFINITIONS[0], parse_dimensions(["source"]), conftest.START, UNTIL)
     assert made.leads == len(some) == sum(group.leads for group in made.groups)
     for place, total in enumerate(made.total.stages):
         of_groups = [group.stages[place] for group in made.groups]
@@ -146,7 +146,7 @@ def test_what_is_counted_of_leads_does_not_depend_on_where_they_are_parted(some,
 
 def test_groups_beyond_the_hundredth_are_counted_together():
     some = [(f"source-{number:03}", [("mql", 1)], []) for number in range(GROUPS_MAX + 20)]
-    made = report(counted(some).sums, DEFINITIONS[0], dimensions(["source"]), conftest.START, UNTIL)
+    made = report(counted(some).sums, DEFINITIONS[0], parse_dimensions(["source"]), conftest.START, UNTIL)
     assert (len(made.groups), made.groups[-1].others, made.groups[-1].leads) == (GROUPS_MAX + 1, True, 20)
     assert (made.total.stages[1].actual, made.leads) == (GROUPS_MAX + 20, GROUPS_MAX + 20)
 
@@ -175,7 +175,7 @@ def test_marketing_hands_over_where_a_decision_leads_to_work_of_sales(rules):
 @pytest.mark.parametrize("names", [["stage"], ["source", "source"], ["attribute:"], ["attribute:a b"], ["owner"]])
 def test_what_no_group_can_be_made_by_is_said(names):
     with pytest.raises(UnknownDimension):
-        dimensions(names)
+        parse_dimensions(names)
 
 
 # --- The job ---
