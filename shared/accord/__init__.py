@@ -1,1 +1,1 @@
-"""The roads between the services: contracts, messaging, agreements and HTTP kit. It knows no lead rules."""
+"""The shared library of the services: contracts, messaging, agreements and HTTP kit. It knows no lead rules."""

@@ -24,7 +24,7 @@ _CHECK_S_MAX = 3.0
 _INFORMATION_S_MAX = 1.0
 _LIVENESS_CHECK_S_MAX = 0.5
 _RECOVERY_S = 60.0
-"""After an outage workers have so long to be heard of again."""
+"""After an outage workers have so long to be active again."""
 
 
 class Health:
@@ -58,7 +58,7 @@ class Health:
         return [*probes, Route("/metrics", self.metrics, methods=["GET"])] if metrics else probes
 
     async def livez(self, _: Request) -> Response:
-        """200, or 503 with the workers that are stuck: then the process is better started anew.
+        """200, or 503 with the workers that are stuck: then the process is better restarted.
 
         A worker that is silent because PostgreSQL or Kafka does not answer is not stuck: a new process would wait too.
         """

@@ -27,16 +27,14 @@ STEADY_AFTER_S = 60.0
 _DEAD_LETTERS = "GET /v1/admin/dead-letters of this service"
 _ACTIONS: dict[type[Exception], str] = {
     TooManyPoisonEvents: f"Read {_DEAD_LETTERS}: each names topic, partition, offset and error. If foreign records are the cause, stop who"
-    " writes them and discard the letters; if a deployment is, roll it back or mend it and replay them: see"
+    " writes them and discard the dead letters; if a deployment is, roll it back or fix it and replay them: see"
     " docs/runbooks/consumer-stopped.md.",
     LogPositionLost: "Another record stands where this consumer had read up to, or none: see docs/runbooks/log-position-lost.md.",
     FiniteRetention: "Set the topic's retention.ms and retention.bytes to -1, or events are lost to who comes late.",
     DeadLetterFailed: "An event could not be applied nor written to the dead letters. The cause is in this line's error; mostly the"
     " database refuses the write (disk, permissions, a missing migration).",
 }
-_ACTION_OTHERWISE = (
-    "This is a defect, or a record that nothing foresaw: the line's error and stack say where. Report both."
-)
+_ACTION_OTHERWISE = "This is a defect, or an unforeseen record: the line's error and stack say where. Report both."
 
 
 class WorkerEnded(Exception):

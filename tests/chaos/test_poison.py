@@ -32,7 +32,7 @@ WITHIN_S = 60.0
 REFUSED_SOURCE = "refused"
 
 
-def test_a_malformed_record_is_set_aside_by_each_consumer_and_its_neighbours_flow_on(
+def test_a_malformed_record_becomes_a_dead_letter_by_each_consumer_and_its_neighbours_flow_on(
     accord: Running, ledger: Ledger, load: Load
 ) -> None:
     neighbour = wait_for("a lead", lambda: next(iter(ledger.leads_after(0)), None))

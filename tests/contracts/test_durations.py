@@ -123,7 +123,7 @@ def test_a_duration_in_words(duration: timedelta, words: str) -> None:
     assert describe_duration(duration) == words
 
 
-def test_business_time_is_told_in_hours_and_a_plan_in_weeks() -> None:
+def test_business_time_is_written_in_hours_and_a_plan_in_weeks() -> None:
     assert describe_duration(timedelta(hours=36), largest="hours") == "36 hours"
     assert describe_duration(timedelta(days=15), largest="weeks") == "2 weeks and 1 day"
 

@@ -125,7 +125,7 @@ def test_other_headers_and_a_charset_do_no_harm() -> None:
     assert decode(value, list(headers.items())) == CAPTURED
 
 
-def test_an_unknown_type_is_told_from_a_malformed_event() -> None:
+def test_an_unknown_type_is_distinguished_from_a_malformed_event() -> None:
     value, headers = record()
     with pytest.raises(UnknownEventType, match=r"lead\.sold\.v9"):
         decode(value, list({**headers, "ce_type": b"lead.sold.v9"}.items()))

@@ -132,7 +132,7 @@ WRONG = {
 }
 
 
-def test_what_is_wrong_is_said_in_a_line(accord: Accord, tmp_path: Path) -> None:
+def test_what_is_wrong_is_shown_in_a_line(accord: Accord, tmp_path: Path) -> None:
     file = written(tmp_path / "people.csv", PEOPLE)
     done = {arguments: accord.run(file, "--source", "fair", *arguments) for arguments in WRONG}
     assert {arguments: one.stderr.strip() for arguments, one in done.items()} == WRONG

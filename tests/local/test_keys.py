@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from accord_local import keys
-from accord_local.compose import PASSWORD_VARIABLES, SEALING_KEYS_VARIABLE, ensure_compose_env
+from accord_local.compose import ENCRYPTION_KEYS_VARIABLE, PASSWORD_VARIABLES, ensure_compose_env
 from accord_local.redaction import redact
 from accord_local.state import StackState
 
@@ -90,13 +90,13 @@ def test_secrets_are_taken_out_of_what_is_shown() -> None:
     assert shown.endswith("fine")
 
 
-def test_the_key_that_seals_is_made_once_and_nobody_else_reads_it(tmp_path: Path) -> None:
+def test_the_encryption_key_is_made_once_and_nobody_else_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "secrets-keys"
-    keys.ensure_sealing_key(path)
+    keys.ensure_encryption_key(path)
     first = path.read_text()
     assert len(base64.b64decode(first)) == 32
     path.chmod(0o644)
-    keys.ensure_sealing_key(path)
+    keys.ensure_encryption_key(path)
     assert path.read_text() == first
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -110,9 +110,9 @@ def test_a_state_file_that_makes_no_sense_is_no_state(tmp_path: Path, content: s
 def test_compose_gets_passwords_once(tmp_path: Path) -> None:
     path = ensure_compose_env(tmp_path)
     first = keys.read_env(path)
-    assert set(first) == {*PASSWORD_VARIABLES, SEALING_KEYS_VARIABLE}
+    assert set(first) == {*PASSWORD_VARIABLES, ENCRYPTION_KEYS_VARIABLE}
     assert len(set(first.values())) == len(first)
-    assert len(base64.b64decode(first[SEALING_KEYS_VARIABLE])) == 32
+    assert len(base64.b64decode(first[ENCRYPTION_KEYS_VARIABLE])) == 32
     assert path.stat().st_mode & 0o777 == 0o600
     assert keys.read_env(ensure_compose_env(tmp_path)) == first
     assert len(_entries(tmp_path / "api-keys.yaml")) == 3

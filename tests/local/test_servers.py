@@ -113,7 +113,7 @@ def test_a_busy_port_is_named_with_the_option_that_changes_it(short_dir: Path, b
         KafkaServer(short_dir / "kafka", busy_port).start()
 
 
-def test_a_full_disk_is_said_in_one_line(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_line(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "DISK_FREE_MIN_BYTES", 1 << 62)
     for server in (PostgresServer(short_dir / "pg"), KafkaServer(short_dir / "kafka", free_ports(1)[0])):
         with pytest.raises(DiskFullError, match=r"^(PostgreSQL|Kafka): the disk of .* is full") as caught:
@@ -148,7 +148,7 @@ def test_a_stale_pid_of_another_program_is_neither_trusted_nor_signalled(short_d
         bystander.wait()
 
 
-def test_a_setting_that_postgres_refuses_is_told_in_its_own_words(short_dir: Path) -> None:
+def test_a_setting_that_postgres_refuses_is_shown_in_its_own_words(short_dir: Path) -> None:
     with pytest.raises(StartError, match="max_connections") as caught:
         PostgresServer(short_dir / "pg", settings={"max_connections": "many"}).start()
     assert "\n" not in str(caught.value)

@@ -254,7 +254,7 @@ def test_commands_without_a_running_stack_say_so(directory: Path) -> None:
     for command, code in [("status", 1), ("down", 0)]:
         done = _accord(command, directory=directory)
         assert done.returncode == code
-        assert "nothing runs" in done.stdout + done.stderr
+        assert "not running" in done.stdout + done.stderr
 
 
 def test_down_never_signals_a_pid_that_is_another_process_now(directory: Path) -> None:
@@ -263,7 +263,7 @@ def test_down_never_signals_a_pid_that_is_another_process_now(directory: Path) -
         stale = ProcessIdentity(bystander.pid, time.time() - 3600)
         (directory / "data").mkdir()
         StackState(stale, "ready").write(directory / "data" / "state.json")
-        assert "nothing runs" in _accord("down", directory=directory).stdout
+        assert "not running" in _accord("down", directory=directory).stdout
         assert bystander.poll() is None
     finally:
         bystander.kill()
@@ -281,7 +281,7 @@ def test_restarts_back_off_and_end_after_five_in_a_row() -> None:
     assert policy.given_up
 
 
-def test_a_steady_process_starts_counting_anew() -> None:
+def test_a_steady_process_starts_counting_again() -> None:
     policy = RestartPolicy(deaths_in_a_row=RESTARTS_IN_A_ROW_MAX)
     policy.started(100.0)
     assert policy.died(100.0 + STEADY_AFTER_S) == 0.5

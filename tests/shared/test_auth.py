@@ -99,7 +99,7 @@ def looks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("looks_at_once")
-def test_a_changed_keys_file_is_read_anew(tmp_path: Path) -> None:
+def test_a_changed_keys_file_is_read_again(tmp_path: Path) -> None:
     path = write_keys(tmp_path / "keys.yaml")
     keys = KeyStore(path)
     assert keys.find(b"key-of-sales") is not None
@@ -343,7 +343,7 @@ async def test_a_key_of_a_kind_that_is_not_known_spoils_no_other(club: Kit, issu
     assert (await ask(club, issuer.token())).status_code == 200
 
 
-async def test_keys_that_are_left_out_are_told_once(
+async def test_keys_that_are_left_out_are_logged_once(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     configure_logging("info")

@@ -56,7 +56,7 @@ async def test_scrapes_at_once_and_within_a_second_share_one_run(gauges: tuple[G
     assert runs == value(PLAIN) == 3
 
 
-async def test_what_fails_leaves_no_old_value_and_is_told_until_it_answers_again(gauges: tuple[Gauge, Gauge]) -> None:
+async def test_what_fails_leaves_no_old_value_and_is_logged_until_it_answers_again(gauges: tuple[Gauge, Gauge]) -> None:
     fails = False
 
     async def collect() -> None:

@@ -113,7 +113,7 @@ async def losing_answers_to_commits(url: str) -> AsyncIterator[str]:
         await server.wait_closed()
 
 
-async def test_a_commit_whose_answer_is_lost_is_said_to_be_open_and_its_key_tells(
+async def test_a_commit_whose_answer_is_lost_is_an_unknown_outcome_and_its_key_tells(
     kit_database: str, tmp_path: Path
 ) -> None:
     """It was saved; nobody can know before the key is sent again."""
@@ -174,7 +174,7 @@ async def test_what_is_lost_before_the_commit_or_after_it_says_nothing_of_what_w
         assert "Idempotency-Key" in response.json()["detail"]
 
 
-async def test_requests_of_one_batch_are_all_told_and_none_is_tried_alone(kit: Kit) -> None:
+async def test_requests_of_one_batch_are_all_answered_and_none_is_tried_alone(kit: Kit) -> None:
     """A batch whose commit is open must not be halved and done again without its keys."""
     applied: list[list[int]] = []
 

@@ -99,12 +99,12 @@ async def test_hot_standby_is_refused_until_it_is_promoted(data_dir: Path) -> No
     with make_standby(data_dir) as server:
         assert server.execute("SELECT pg_is_in_recovery()") == "t"
         database = Database(server.url("intake"), application_name="standby")
-        for attempt in (lambda: begin_recording(database), database.connect):
+        for attempt in (lambda: begin_unit_of_work(database), database.connect):
             with pytest.raises(Exception, match="target attribute") as refused:
                 await attempt()
             assert is_transient(refused.value)
         server.execute("SELECT pg_promote()")
-        await begin_recording(database)
+        await begin_unit_of_work(database)
         await (await database.connect()).close()
         await database.dispose()
 
@@ -115,7 +115,7 @@ async def test_of_several_hosts_the_one_that_can_be_written_to_is_used(
     with make_standby(data_dir) as standby:
         hosts = [f"host={server.socket_dir}:{server._socket_port}" for server in (standby, postgres_server)]
         database = Database(f"postgresql://postgres@/postgres?{'&'.join(hosts)}", application_name="hosts")
-        await begin_recording(database)
+        await begin_unit_of_work(database)
         session = await database.connect()
         assert await session.fetchval("SELECT pg_is_in_recovery()") is False
         await session.close()
@@ -131,7 +131,7 @@ async def test_of_several_hosts_the_one_that_can_be_written_to_is_migrated(data_
         assert primary.execute("SELECT count(*) FROM alembic_version", "intake") == "1"
 
 
-async def begin_recording(database: Database) -> None:
+async def begin_unit_of_work(database: Database) -> None:
     async with database.write_transaction():
         pass
 

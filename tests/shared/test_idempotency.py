@@ -199,7 +199,7 @@ async def test_batches_with_the_same_keys_wait_for_each_other_and_replay(shop: K
     assert all(set(answer) == first for answer in answers)
 
 
-async def test_what_left_no_trace_frees_its_key_and_a_saved_answer_says_whom_it_is_of(shop: Kit) -> None:
+async def test_what_left_no_trace_frees_its_key_and_a_saved_answer_names_its_subject(shop: Kit) -> None:
     idempotency_requests, person = (
         [make_idempotency_request("web", "done", b"1"), make_idempotency_request("web", "refused", b"2")],
         uuid.uuid4(),
@@ -222,7 +222,7 @@ async def test_what_left_no_trace_frees_its_key_and_a_saved_answer_says_whom_it_
     ]
 
 
-async def test_an_answer_goes_with_whom_it_speaks_of_and_a_repeated_request_brings_nobody_back(shop: Kit) -> None:
+async def test_an_answer_is_erased_with_its_subject_and_a_repeated_request_brings_nobody_back(shop: Kit) -> None:
     person, other = uuid.uuid4(), uuid.uuid4()
     theirs, another = (
         make_idempotency_request("web", "ada@example.com", b"1"),
@@ -261,7 +261,7 @@ async def test_the_digest_of_an_erased_key_is_forgotten_with_the_others(shop: Ki
         assert [row[0] for row in rows] == ["k"]
 
 
-async def test_keys_are_forgotten_after_seven_days_and_may_be_used_anew(shop: Kit) -> None:
+async def test_keys_are_forgotten_after_seven_days_and_may_be_used_again(shop: Kit) -> None:
     is_saved, old = make_idempotency_request("web", "kept", b"1"), make_idempotency_request("web", "old", b"1")
     async with shop.database.write_transaction() as unit_of_work:
         await claim(unit_of_work.conn, [is_saved], unit_of_work.now)

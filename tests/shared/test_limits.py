@@ -39,7 +39,7 @@ def test_after_retry_after_a_request_is_allowed() -> None:
     assert buckets.take("other", 0.0).allowed
 
 
-async def test_a_key_over_its_rate_is_told_when_to_come_back(kit_database: str, tmp_path: Path) -> None:
+async def test_a_key_over_its_rate_is_answered_with_retry_after(kit_database: str, tmp_path: Path) -> None:
     async with service_kit(kit_database, tmp_path, rate_limit_per_s=0.01, rate_limit_burst=2) as shop:
         first = await shop.client.get("/v1/policy/versions", headers=auth("reader"))
         assert first.status_code == 200

@@ -181,7 +181,7 @@ def test_only_a_listening_socket_is_taken_over() -> None:
         ("all", {"ACCORD_OIDC_ISSUER": "https://x.example"}, "belong together"),
     ],
 )
-def test_what_is_wrong_with_the_start_is_said(
+def test_what_is_wrong_with_the_start_is_printed(
     role: str,
     environment: dict[str, str],
     said: str,

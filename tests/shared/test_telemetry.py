@@ -221,7 +221,7 @@ def test_a_failure_that_repeats_is_written_at_once_and_then_every_ten_seconds_wi
     assert counted(found + lines()) == 12_000
 
 
-def test_what_is_held_back_is_told_by_whatever_is_logged_next(lines: Any, time: Time) -> None:
+def test_what_is_held_back_is_logged_with_the_next_line(lines: Any, time: Time) -> None:
     for _ in range(5):
         structlog.get_logger("x").warning("round_failed", error="TimeoutError")
     time.now_s = 10.0

@@ -32,7 +32,7 @@ async def test_a_statement_on_a_connection_that_the_server_ends_fails_for_a_pass
 
 @pytest.mark.parametrize("copies", [False, True])
 @pytest.mark.parametrize("turns_count", range(TURNS_MAX))
-async def test_a_recording_whose_connection_the_server_ends_fails_for_a_passing_reason_and_the_next_goes_well(
+async def test_a_unit_of_work_whose_connection_the_server_ends_fails_for_a_passing_reason_and_the_next_goes_well(
     turns_count: int, copies: bool, postgres_server: PostgresServer
 ) -> None:
     database = Database(postgres_server.url("postgres"), application_name="ended", pool_size=1)

@@ -194,7 +194,7 @@ class _StoreThatForgetsLoss(Wrapped):
 
 @planted
 class LostPositionNotMarked(Faults):
-    """What was read of a topic that was made anew still counts as read."""
+    """What was read of a topic that was created again still counts as read."""
 
     name = "lost-position-not-marked"
 
@@ -216,7 +216,7 @@ class _TrustingBoard(AnnouncementBoard):
 
 @planted
 class ShorterTopicCounts(Faults):
-    """Positions beyond the end of a topic that was made anew count until the consumer has noticed."""
+    """Positions beyond the end of a topic that was created again count until the consumer has noticed."""
 
     name = "shorter-topic-counts"
 

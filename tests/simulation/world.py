@@ -62,7 +62,7 @@ class Plan(Struct, frozen=True):
     trouble_every_s: float
     troubles: tuple[str, ...]
     recreates: bool
-    """A topic is deleted and made anew; consumers must refuse to go on."""
+    """A topic is deleted and created again; consumers must refuse to go on."""
     odds: Odds
     offsets: Mapping[str, float]
 
@@ -139,7 +139,7 @@ class World:
         """Services whose database has gone back in time."""
         self.upgraded = False
         self.recreated: str | None = None
-        """The topic that was made anew."""
+        """The topic that was created again."""
         self.recreated_at = datetime.max.replace(tzinfo=UTC)
         self.read_before: dict[str, dict[int, Position]] = {}
         """How far its partitions had been read before that, by consumer."""
@@ -171,7 +171,7 @@ class World:
         source, lead, sequence = event.source[1:], data.key, data.sequence
         is_replay = session.get("letter_key", (consumer, event.id)) is not None
         if one.topic == self.recreated and not is_replay and self._is_another(consumer, one.partition):
-            self.environment.violated(f"{consumer} read on in {one.topic}/{one.partition}, which was made anew")
+            self.environment.violated(f"{consumer} read on in {one.topic}/{one.partition}, which was created again")
         if self.environment.trace:
             again = " again" if is_replay else ""
             self.environment.trace(f"applies{again} {lead[-4:]} #{sequence} of {source} {str(event.id)[-4:]}")
@@ -426,7 +426,7 @@ class World:
         self.cluster.append(topic, rng.randrange(len(self.cluster.topics[topic])), [record])
 
     def _recreate(self) -> None:
-        """A topic is deleted and made anew while its consumers are down."""
+        """A topic is deleted and created again while its consumers are down."""
         topics = [topic for topic in self.cluster.topics if topic != WATERMARKS]
         if not topics:
             return
@@ -441,7 +441,7 @@ class World:
         self.recreated_at = self.servers[_PRODUCER_OF[topic]].now()
         self.writes_left += 25  # enough for the new log to reach where the old one was read until
         if self.environment.trace:
-            self.environment.trace("made anew:", topic)
+            self.environment.trace("created again:", topic)
 
     def _check_lost(self, service: str) -> None:
         """What was read of the old topic says nothing of the new one, so nobody may act by it. A relay that had no answer appends its
@@ -453,7 +453,7 @@ class World:
         }
         is_another = any(self._is_another(service, partition) for partition in positions)
         if is_another and all(position.reached_offset >= 0 for position in positions.values()):
-            self.environment.violated(f"{service} counts {self.recreated} as read, which was made anew")
+            self.environment.violated(f"{service} counts {self.recreated} as read, which was created again")
 
     def check_reached(self, consumer: str, reached: ConsumedWatermarks) -> None:
         """Somebody is about to act by this: nothing that was announced of a new topic may count while that is shorter than what was
@@ -463,10 +463,12 @@ class World:
             return
         stored = self.cluster.topics[topic]
         if any(len(stored[partition]) < at.next_offset for partition, at in self.read_before[consumer].items()):
-            self.environment.violated(f"{consumer} acts by a watermark of {topic}, which was made anew and not read")
+            self.environment.violated(
+                f"{consumer} acts by a watermark of {topic}, which was created again and not read"
+            )
 
     def _is_another(self, consumer: str, partition: int) -> bool:
-        """Whether a partition can be seen not to be what a consumer had read before its topic was made anew."""
+        """Whether a partition can be seen not to be what a consumer had read before its topic was created again."""
         before = self.read_before[consumer].get(partition)
         stored = self.cluster.topics[self.recreated or ""][partition]
         if before is None or before.next_offset == 0 or len(stored) == before.next_offset - 1:

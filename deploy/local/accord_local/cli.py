@@ -91,7 +91,7 @@ def up(
         typer.Option(
             min=1,
             max=PROCESSES_MAX,
-            help="API processes of each service, on one port. With more than one, work and relay have a process each too,"
+            help="API processes of each service, on one port. With more than one, worker and relay have a process each too,"
             " and the ports behind the four are taken by probes and metrics of each.",
         ),
     ] = 1,
@@ -125,7 +125,7 @@ def down(data_dir: DataDir = DATA_DIR_DEFAULT) -> None:
     """Stop what `accord up` started, in order."""
     state = StackState.read(data_dir / "state.json")
     if state is None or not (state.running or state.survivors()):
-        print("accord: nothing runs")
+        print("accord: not running")
         return
     state.supervisor.signal(signal.SIGTERM)
     for straggler in wait_gone([state.supervisor], timeout_s=DOWN_TIMEOUT_S):
@@ -160,7 +160,7 @@ def logs(
     lines: Annotated[
         int, typer.Option("-n", "--lines", help="How many of the last lines of each.")
     ] = LOG_LINES_DEFAULT,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with new lines until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Follow new lines until Ctrl-C.")] = False,
 ) -> None:
     """Show the last lines of the logs, without secrets."""
     paths = _log_paths(data_dir)
@@ -184,21 +184,25 @@ def import_file(
         typer.Option("--map", help="COLUMN=FIELD, such as mql_id=external_id. May be given several times."),
     ] = None,
     mapping: Annotated[str | None, typer.Option(help="The source whose saved mapping is used.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge and foresee; write no lead.")] = False,
-    errors: Annotated[Path | None, typer.Option(help="Where to save the rows that were not taken.")] = None,
-    file_format: Annotated[str | None, typer.Option("--format", help="csv or ndjson; without: by the name.")] = None,
-    delimiter: Annotated[str | None, typer.Option(help="comma, semicolon, tab or pipe; without: found out.")] = None,
-    encoding: Annotated[str | None, typer.Option(help="Such as windows-1252; without: found out.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the rows and preview the outcome; write no lead.")
+    ] = False,
+    errors: Annotated[Path | None, typer.Option(help="Where to save the rows that were not imported.")] = None,
+    file_format: Annotated[
+        str | None, typer.Option("--format", help="csv or ndjson; default: by the file name.")
+    ] = None,
+    delimiter: Annotated[str | None, typer.Option(help="comma, semicolon, tab or pipe; default: detected.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Such as windows-1252; default: detected.")] = None,
     header: Annotated[bool, typer.Option(help="Whether the first row names the columns.")] = True,
-    timezone: Annotated[str, typer.Option(help="Of times without an offset.")] = "UTC",
-    rows_per_s: Annotated[int | None, typer.Option(help="Take no more rows a second than that.", min=1)] = None,
+    timezone: Annotated[str, typer.Option(help="Time zone of times without an offset.")] = "UTC",
+    rows_per_s: Annotated[int | None, typer.Option(help="Import at most this many rows a second.", min=1)] = None,
     url: Annotated[
-        str | None, typer.Option(help="Intake's address; without: that of the stack here.", envvar="ACCORD_INTAKE_URL")
+        str | None, typer.Option(help="Intake's address; default: that of the local stack.", envvar="ACCORD_INTAKE_URL")
     ] = None,
     key: Annotated[
         str | None,
         typer.Option(
-            help="An API key; without: marketing's of the stack here. Better in ACCORD_KEY.", envvar="ACCORD_KEY"
+            help="An API key; default: marketing's of the local stack. Better in ACCORD_KEY.", envvar="ACCORD_KEY"
         ),
     ] = None,
     data_dir: DataDir = DATA_DIR_DEFAULT,
@@ -239,7 +243,7 @@ def compose_env(data_dir: DataDir = DATA_DIR_DEFAULT) -> None:
 def keys_create(
     name: Annotated[str, typer.Option(help="Whose key it is; unique in the file.")],
     scope: Annotated[list[str], typer.Option(help=f"One of: {' '.join(keys.SCOPES)}. May be given several times.")],
-    department: Annotated[str | None, typer.Option(help="marketing or sales; none without.")] = None,
+    department: Annotated[str | None, typer.Option(help="marketing or sales; default: none.")] = None,
     file: Annotated[Path, typer.Option(help="The services' keys file.")] = DATA_DIR_DEFAULT / "api-keys.yaml",
 ) -> None:
     """Make a key: its hash goes into the file, the key is printed once and kept nowhere."""
@@ -301,7 +305,7 @@ def _console() -> Console:
 
 @contextlib.contextmanager
 def _supervised_in_thread(stack: Stack) -> Iterator[None]:
-    """Look after the stack in a thread of its own while this one is busy."""
+    """Supervise the stack in a thread of its own while this one is busy."""
     done = threading.Event()
     thread = threading.Thread(target=stack.supervise, args=(done,), name="accord-supervisor")
     thread.start()
@@ -386,7 +390,7 @@ def _all_ready(state: StackState) -> dict[str, str]:
 def _running_state(data_dir: Path) -> StackState:
     state = StackState.read(data_dir / "state.json")
     if state is None or not state.running:
-        raise LocalError(f"nothing runs over {data_dir}")
+        raise LocalError(f"not running in {data_dir}")
     return state
 
 

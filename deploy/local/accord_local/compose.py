@@ -1,10 +1,10 @@
-"""What docker-compose.yml needs from outside: passwords and a sealing key made once, kept in a file that only its owner reads."""
+"""What docker-compose.yml needs from outside: passwords and an encryption key made once, kept in a file that only its owner reads."""
 
 import secrets
 from pathlib import Path
 
 from accord_local.files import write_atomically
-from accord_local.keys import ensure_dev_keys, new_sealing_key, read_env
+from accord_local.keys import ensure_dev_keys, new_encryption_key, read_env
 
 PASSWORD_BYTES = 24
 PASSWORD_VARIABLES = (
@@ -14,7 +14,7 @@ PASSWORD_VARIABLES = (
     "ACCORD_SLA_DB_PASSWORD",
     "ACCORD_METRICS_DB_PASSWORD",
 )
-SEALING_KEYS_VARIABLE = "ACCORD_SECRETS_KEYS"
+ENCRYPTION_KEYS_VARIABLE = "ACCORD_SECRETS_KEYS"
 
 
 def ensure_compose_env(data_dir: Path) -> Path:
@@ -22,8 +22,8 @@ def ensure_compose_env(data_dir: Path) -> Path:
     path = data_dir / "compose.env"
     present = read_env(path)
     missing = {name: secrets.token_urlsafe(PASSWORD_BYTES) for name in PASSWORD_VARIABLES if name not in present}
-    if SEALING_KEYS_VARIABLE not in present:
-        missing[SEALING_KEYS_VARIABLE] = new_sealing_key()
+    if ENCRYPTION_KEYS_VARIABLE not in present:
+        missing[ENCRYPTION_KEYS_VARIABLE] = new_encryption_key()
     if missing:
         lines = [f"{name}={value}" for name, value in (present | missing).items()]
         write_atomically(path, "\n".join(lines) + "\n")

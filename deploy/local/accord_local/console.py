@@ -1,4 +1,4 @@
-"""How the stack shows its progress and its troubles to a person. Never shows a secret."""
+"""How the stack shows its progress and its problems to a person. Never shows a secret."""
 
 from types import TracebackType
 

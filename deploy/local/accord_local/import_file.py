@@ -85,7 +85,8 @@ def run_import(file_import: FileImport, console: Console) -> None:
             found = _follow(http, import_id, bars)
         except KeyboardInterrupt:
             console.print(
-                f"The import goes on without being watched: {file_import.url}/v1/imports/{import_id}", highlight=False
+                f"The import continues without being followed: {file_import.url}/v1/imports/{import_id}",
+                highlight=False,
             )
             raise
     _print_outcome(found, console)
@@ -122,7 +123,7 @@ def _upload(http: httpx.Client, file_import: FileImport, bars: Progress) -> str:
 
 
 def _read_pieces(file: BinaryIO, size: int, bars: Progress, task: TaskID) -> Iterator[bytes]:
-    """The file, so much of it as it had when its length was told."""
+    """The file, so much of it as it had when its size was read."""
     rest = size
     while rest and (piece := file.read(min(PIECE_BYTES, rest))):
         rest -= len(piece)
@@ -131,7 +132,7 @@ def _read_pieces(file: BinaryIO, size: int, bars: Progress, task: TaskID) -> Ite
 
 
 def _follow(http: httpx.Client, import_id: str, bars: Progress) -> dict[str, Any]:
-    task = bars.add_task("rows taken", total=None, rate="")
+    task = bars.add_task("rows imported", total=None, rate="")
     failures = 0
     while True:
         try:
@@ -140,12 +141,12 @@ def _follow(http: httpx.Client, import_id: str, bars: Progress) -> dict[str, Any
         except httpx.TransportError:
             answer, failures = None, failures + 1
         if failures > RETRIES_MAX:
-            raise ImportFailed(f"import {import_id} can no longer be followed; it goes on without being watched")
+            raise ImportFailed(f"import {import_id} can no longer be followed; it continues without being followed")
         if answer is not None and not failures:
             if answer.status_code != httpx.codes.OK:
                 raise ImportFailed(_describe_problem(answer))
             found: dict[str, Any] = answer.json()
-            words = "rows judged" if found["dry_run"] else "rows taken"
+            words = "rows checked" if found["dry_run"] else "rows imported"
             bars.update(
                 task,
                 description=f"{words} {found['rows']['read']:,}",
@@ -193,7 +194,7 @@ def _print_outcome(found: Mapping[str, Any], console: Console) -> None:
         read_as = [
             file["format"],
             file["encoding"],
-            *([f"cells parted by {_name_delimiter(file['delimiter'])}"] if file["delimiter"] else []),
+            *([f"cells separated by {_name_delimiter(file['delimiter'])}"] if file["delimiter"] else []),
         ]
         console.print("Read as " + ", ".join(read_as), highlight=False)
     if (mapping := found["mapping"]) and mapping["columns"]:
@@ -212,7 +213,7 @@ def _print_outcome(found: Mapping[str, Any], console: Console) -> None:
     quality = found["quality"]
     if quality["verdicts"]:
         shares = ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(quality["verdicts"].items()))
-        console.print(f"Judged: {shares}", highlight=False)
+        console.print(f"Verdicts: {shares}", highlight=False)
     for parameter, count in sorted(quality["failed"].items(), key=lambda one: -one[1]):
         console.print(f"  not met by {count:,} rows: {parameter}", highlight=False, markup=False)
     for one in quality["examples"][:_ERRORS_SHOWN]:
@@ -225,9 +226,9 @@ def _name_delimiter(delimiter: str) -> str:
 
 
 def _save_errors(http: httpx.Client, found: Mapping[str, Any], path: Path | None, console: Console) -> None:
-    """Save the rows that were not taken, or say that there are some."""
+    """Save the rows that were not imported, or say that there are some."""
     if path is None:
-        console.print("Rows were not taken; --errors FILE saves them for correction.", highlight=False)
+        console.print("Rows were not imported; --errors FILE saves them for correction.", highlight=False)
         return
     with http.stream("GET", f"/v1/imports/{found['import_id']}/errors") as answer:
         if answer.status_code != httpx.codes.OK:
@@ -236,7 +237,7 @@ def _save_errors(http: httpx.Client, found: Mapping[str, Any], path: Path | None
         with path.open("wb") as file:
             for piece in answer.iter_bytes():
                 file.write(piece)
-    console.print(f"Rows that were not taken: {path}. Correct them and import that file.", highlight=False)
+    console.print(f"Rows that were not imported: {path}. Correct them and import that file.", highlight=False)
 
 
 def _is_loopback(url: str) -> bool:

@@ -1,5 +1,5 @@
 """API keys: making them, and keeping their SHA-256 hashes in the file that the services read. Never keeps a key itself,
-except for the three of a developer's stack and the one that seals the secrets of that stack's sources.
+except for the three of a developer's stack and the one that encrypts the secrets of that stack's sources.
 """
 
 import base64
@@ -31,7 +31,7 @@ SCOPES = (
 DEPARTMENTS = ("marketing", "sales")
 KEY_PREFIX = "acc_"
 KEY_BYTES = 32
-SEALING_KEY_BYTES = 32
+ENCRYPTION_KEY_BYTES = 32
 LOCK_TIMEOUT_S = 10.0
 DEV_KEY_VARIABLES = {"ACCORD_ADMIN_KEY": None, "ACCORD_MARKETING_KEY": "marketing", "ACCORD_SALES_KEY": "sales"}
 
@@ -93,15 +93,15 @@ def ensure_dev_keys(env_path: Path, keys_path: Path) -> dict[str, str]:
     return {variable: keys[variable] for variable in DEV_KEY_VARIABLES}
 
 
-def new_sealing_key() -> str:
+def new_encryption_key() -> str:
     """32 random bytes in base64, as `ACCORD_SECRETS_KEYS` of intake wants them."""
-    return base64.b64encode(secrets.token_bytes(SEALING_KEY_BYTES)).decode()
+    return base64.b64encode(secrets.token_bytes(ENCRYPTION_KEY_BYTES)).decode()
 
 
-def ensure_sealing_key(path: Path) -> None:
-    """Make the file with the key that seals the secrets of sources, if it is not there; nobody else may read it."""
+def ensure_encryption_key(path: Path) -> None:
+    """Make the file with the key that encrypts the secrets of sources, if it is not there; nobody else may read it."""
     if not path.exists():
-        write_atomically(path, new_sealing_key() + "\n")
+        write_atomically(path, new_encryption_key() + "\n")
     path.chmod(0o600)
 
 

@@ -1,6 +1,6 @@
-"""Keeps test servers for as long as somebody holds a connection to it, and no longer.
+"""Runs test servers for as long as a client is connected, and no longer.
 
-All workers of a test run share one keeper. Their connections are closed by the kernel however they end, so the servers
+All workers of a test run share one manager. Their connections are closed by the kernel however they end, so the servers
 never outlive the run. One request a line, the name of a server; one JSON answer a line.
 """
 
@@ -30,7 +30,7 @@ CONNECT_ATTEMPTS = 5
 
 
 class TestServerManager:
-    """The keeping process: starts a server when it is first asked for, stops all after the last client has left."""
+    """The manager's process: starts a server when it is first asked for, stops all after the last client has left."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
@@ -90,16 +90,16 @@ class TestServerManager:
 
 
 class ServerManagerClient:
-    """One worker's connection to the keeper of its test run."""
+    """One worker's connection to the manager of its test run."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
 
     @classmethod
     def join(cls, directory: Path) -> "ServerManagerClient":
-        """Connect to the keeper that has its socket in `directory`; start one when there is none."""
-        socket_path = directory / "keeper.sock"
-        with FileLock(directory / "keeper.lock", timeout=ANSWER_TIMEOUT_S):
+        """Connect to the manager that has its socket in `directory`; start one when there is none."""
+        socket_path = directory / "server-manager.sock"
+        with FileLock(directory / "server-manager.lock", timeout=ANSWER_TIMEOUT_S):
             for _attempt in range(CONNECT_ATTEMPTS):
                 connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
                 connection.settimeout(ANSWER_TIMEOUT_S)
@@ -112,7 +112,7 @@ class ServerManagerClient:
                     subprocess.run(command, check=True, timeout=ANSWER_TIMEOUT_S, start_new_session=True)
                 else:
                     return cls(connection)
-        raise StartError("test servers", "the keeper does not start")
+        raise StartError("test servers", "the server manager does not start")
 
     def postgres(self) -> PostgresServer:
         """The run's PostgreSQL (fsync off), started if it is not yet; its `stop` and `kill` do nothing here."""
@@ -130,7 +130,9 @@ class ServerManagerClient:
     def _ask(self, name: str) -> dict[str, object]:
         self._connection.sendall(name.encode() + b"\n")
         with self._connection.makefile("r") as lines:
-            answer: dict[str, object] = json.loads(lines.readline(LINE_BYTES_MAX) or '{"error": "the keeper is gone"}')
+            answer: dict[str, object] = json.loads(
+                lines.readline(LINE_BYTES_MAX) or '{"error": "the server manager is gone"}'
+            )
         if "error" in answer:
             raise StartError("test servers", str(answer["error"]))
         return answer
@@ -144,7 +146,7 @@ def main(socket_path: Path) -> None:
     if os.fork() != 0:
         os._exit(0)
     data_dir = Path(tempfile.mkdtemp(prefix="accord-tests-"))
-    log = os.open(data_dir / "keeper.log", os.O_WRONLY | os.O_CREAT, 0o600)
+    log = os.open(data_dir / "server-manager.log", os.O_WRONLY | os.O_CREAT, 0o600)
     for descriptor in (0, 1, 2):  # a pipe of the test run that stayed open here would keep its reader waiting
         os.dup2(log, descriptor)
     os.close(log)

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from accord_local.errors import AlreadyRunningError, LocalError, StartError
 from accord_local.kafka import KafkaServer
-from accord_local.keys import ensure_dev_keys, ensure_sealing_key
+from accord_local.keys import ensure_dev_keys, ensure_encryption_key
 from accord_local.postgres import CONNECTIONS_MAX, PostgresServer
 from accord_local.processes import ProcessIdentity, require_disk, require_port, wait_for, wait_gone
 from accord_local.services import HOST, SERVICES, STOP_GRACE_S, Service, ServiceSpec, split_by_role
@@ -63,7 +63,7 @@ class StackOptions:
         return self.data_dir / "dev-keys.env"
 
     @property
-    def sealing_key_path(self) -> Path:
+    def encryption_key_path(self) -> Path:
         return self.data_dir / "secrets-keys"
 
     @property
@@ -72,7 +72,7 @@ class StackOptions:
 
 
 class Reporter(Protocol):
-    """Who hears of progress and of trouble."""
+    """Receives progress and problems."""
 
     def progress(self, what: str, done: int, total: int) -> None:
         """`done` of `total` of something are there."""
@@ -156,7 +156,7 @@ class Stack:
         self._take_over()
         self._check_ports()
         ensure_dev_keys(self.options.dev_keys_path, self.options.keys_path)
-        ensure_sealing_key(self.options.sealing_key_path)
+        ensure_encryption_key(self.options.encryption_key_path)
         self._write_state("starting")
         self._start_servers()
         self._make_services()
@@ -273,7 +273,7 @@ class Stack:
                 "ACCORD_API_KEYS_FILE": str(self.options.keys_path.resolve()),
             }
             if spec.package == "intake" and "ACCORD_SECRETS_KEYS" not in os.environ:
-                settings["ACCORD_SECRETS_KEYS_FILE"] = str(self.options.sealing_key_path.resolve())
+                settings["ACCORD_SECRETS_KEYS_FILE"] = str(self.options.encryption_key_path.resolve())
             log_path = self.options.logs_dir / f"{spec.name}.log"
             port = self.options.port_base + spec.port_offset
             service = Service(spec, port, log_path, settings)

@@ -1,4 +1,4 @@
-"""The one mechanism of the four signed documents. It knows how an agreement comes into force and nothing of what one says."""
+"""The one mechanism of the four signed documents. It knows how an agreement comes into force and nothing of its content."""
 
 from accord.agreements.cache import ActiveCache, ActiveVersion, CurrentValue
 from accord.agreements.model import AgreementError

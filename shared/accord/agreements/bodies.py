@@ -1,4 +1,4 @@
-"""A document as the body of a request, JSON or YAML: how it is read, and how OpenAPI shows it. What it says is not looked at."""
+"""A document as the body of a request, JSON or YAML: how it is read, and how OpenAPI shows it. Its content is not looked at."""
 
 from __future__ import annotations
 

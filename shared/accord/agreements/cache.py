@@ -24,7 +24,7 @@ _PARSED_MAX = 32
 
 
 class CurrentValue(Generic[T]):
-    """What `read` gives, read anew after a second at the earliest.
+    """The result of `read`, read again after a second at the earliest.
 
     While the database does not answer, the value last read stays: nothing can be recorded under it then anyway. `name` is what
     the log calls it.
@@ -42,7 +42,7 @@ class CurrentValue(Generic[T]):
         self._add_reading_routes = asyncio.Lock()
 
     async def get(self, conn: AsyncConnection | None = None) -> T:
-        """The value. Whoever holds a transaction gives its connection: reading takes one of its own otherwise."""
+        """The value. Pass the connection of an open transaction; otherwise reading takes one of its own."""
         if self._is_due():
             if conn is not None:  # without waiting for whoever reads just now, since that may wait for a connection
                 await self._refresh(conn)
@@ -53,14 +53,14 @@ class CurrentValue(Generic[T]):
         return cast("T", self._value)
 
     def expire(self) -> None:
-        """Read it anew before it is given again."""
+        """Read it again before it is returned again."""
         self._expirations += 1
 
     def _is_due(self) -> bool:
         return time.monotonic() >= self._read_at or self._expirations != self._expirations_read
 
     def _is_fresh_enough(self) -> bool:
-        """While somebody else reads it anew."""
+        """While somebody else reads it again."""
         return self._is_known and self._expirations == self._expirations_read
 
     async def _try_refresh(self) -> None:
@@ -95,7 +95,7 @@ class ActiveVersion(Generic[T]):
         self._activations = store.activations
 
     async def get(self, conn: AsyncConnection | None = None) -> T:
-        """What was loaded of it. Whoever holds a transaction gives its connection."""
+        """What `load` made of it. Pass the connection of an open transaction."""
         if self._activations != self._store.activations:
             self._activations = self._store.activations
             self._value.expire()
@@ -109,7 +109,7 @@ class ActiveVersion(Generic[T]):
 
 
 class ActiveCache(Generic[T]):
-    """`parse` makes of a content what the service works with (compiled rules); it runs once for each version."""
+    """The versions parsed: `parse` makes compiled rules of a content, once for each version."""
 
     def __init__(self, store: AgreementStore, parse: Callable[[Mapping[str, object]], T]) -> None:
         self._store = store
@@ -120,7 +120,7 @@ class ActiveCache(Generic[T]):
     async def current(self, conn: AsyncConnection | None = None) -> tuple[int, T] | None:
         """The number of the version in force and what was parsed of it; None if nothing is in force.
 
-        Whoever holds a transaction gives its connection: looking takes one of its own otherwise.
+        Pass the connection of an open transaction; otherwise reading takes one of its own.
         """
         return await self._active.get(conn)
 

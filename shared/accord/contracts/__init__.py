@@ -1,1 +1,1 @@
-"""What the services say to each other: event types, envelopes and topics. Knows pydantic and the standard library, nothing of ours."""
+"""The contracts between the services: event types, envelopes and topics. Knows pydantic and the standard library, nothing of ours."""

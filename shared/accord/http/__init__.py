@@ -1,1 +1,1 @@
-"""The HTTP kit of all services: who calls, how errors look, what is bounded. It knows no resource of any service."""
+"""The HTTP kit of all services: authentication, errors and limits. It knows no resource of any service."""

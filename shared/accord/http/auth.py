@@ -1,4 +1,4 @@
-"""Who calls: an API key from a file of SHA-256 hashes, or an OIDC access token. It keeps no key in clear and logs none.
+"""Authentication: an API key from a file of SHA-256 hashes, or an OIDC access token. It keeps no key in clear and logs none.
 
 A key is looked up by its digest in a dictionary; the file is looked at once a second at most and read only when it has changed.
 """
@@ -86,7 +86,7 @@ class KeysFile(BaseModel):
 
 
 class KeyStore:
-    """The keys of a file, read anew when the file changes. A new file that cannot be read leaves the old keys in force."""
+    """The keys of a file, read again when the file changes. A new file that cannot be read leaves the old keys in force."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -101,7 +101,7 @@ class KeyStore:
             self._reload_if_changed()
         digest = sha256(key).digest()
         found = self._callers.get(digest)
-        # The dictionary is keyed by digest, so its timing tells nothing of a key; the comparison that decides is constant in time.
+        # The dictionary is keyed by digest, so its timing reveals nothing of a key; the comparison that decides is constant in time.
         if found is None or not hmac.compare_digest(found[0], digest):
             return None
         return found[1]
@@ -152,7 +152,7 @@ def _describe_error(error: Exception) -> str:
 
 
 class Authenticator:
-    """What an app asks who calls: keys, then tokens if an issuer is set, and the rate of each key."""
+    """Authenticates requests: by keys, then tokens if an issuer is set, and the rate of each key."""
 
     def __init__(
         self, *, keys: KeyStore | None = None, tokens: TokenVerifier | None = None, buckets: TokenBuckets | None = None

@@ -318,7 +318,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     # how it ends ---------------------------------------------------------------------------------------------------
     def refuse(self, problem: Problem, reason: str) -> None:
-        """Hear no more of this client, and answer with this problem unless an answer is under way."""
+        """Ignore further input of this client, and answer with this problem unless an answer is under way."""
         if self._ignores_input:
             return
         HTTP_REFUSED.labels(reason).inc()
@@ -363,7 +363,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
 
     def protect(self) -> None:
-        """Somebody who is known brings a large body; this connection makes room for no other."""
+        """Keep this connection: an authenticated caller sends a large body."""
         self._connections.evictable.pop(self, None)
 
     def evict(self, reason: str) -> None:

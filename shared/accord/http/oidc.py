@@ -41,7 +41,7 @@ class InvalidToken(Exception):
 
 
 class Claims(Struct, frozen=True):
-    """What a token says of its bearer."""
+    """The claims of a token."""
 
     name: str
     department: Department | None
@@ -50,7 +50,7 @@ class Claims(Struct, frozen=True):
 
 
 class TokenVerifier:
-    """Verifies tokens of one issuer. Keys are fetched with a time-out, kept, and fetched anew when old or when one is unknown.
+    """Verifies tokens of one issuer. Keys are fetched with a time-out, kept, and fetched again when old or when one is unknown.
 
     They are fetched beside the requests: whose key is known waits for nobody. Keys of a kind that cannot be used here are left out.
     """
@@ -74,7 +74,7 @@ class TokenVerifier:
             return known[0]
         key = await self._key(_key_id(token))
         claims = self._claims(token, key)
-        # Verified anew once the keys are fetched, so that a key that the issuer has dropped ends its tokens.
+        # Verified again once the keys are fetched, so that a key that the issuer has dropped ends its tokens.
         self._verified[digest] = (claims, self._fresh_until())
         if len(self._verified) > _VERIFIED_MAX:
             self._verified.popitem(last=False)

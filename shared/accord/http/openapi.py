@@ -27,7 +27,7 @@ Fragment = dict[str, Any]
 
 _DESCRIPTIONS: dict[str, tuple[str, str, str]] = {
     "400": ("BadRequest", "The body or the request cannot be read.", "malformed-body"),
-    "401": ("Unauthenticated", "No key or token, or one that is not known.", "unauthenticated"),
+    "401": ("Unauthenticated", "No key or token, or an unknown one.", "unauthenticated"),
     "403": ("Forbidden", "The key lacks the scope, named in `missing_scope`.", "forbidden"),
     "404": ("NotFound", "There is no such resource.", "not-found"),
     "405": ("MethodNotAllowed", "This path does not allow this method.", "method-not-allowed"),

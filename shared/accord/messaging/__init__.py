@@ -1,1 +1,1 @@
-"""How it is said: outbox, relay, inbox, consumer, watermarks and dead letters. It knows no lead rules."""
+"""Messaging: outbox, relay, inbox, consumer, watermarks and dead letters. It knows no lead rules."""

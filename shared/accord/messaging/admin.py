@@ -119,7 +119,7 @@ def admin_router(database: Database, handlers: Mapping[str, Handler]) -> APIRout
     @routes.post("/consumers/{consumer}/topics/{topic}/restart", responses=problems(404))
     async def restart_consumer(consumer: str, topic: str, response: Response) -> Restarted:
         """Have a consumer read a topic again from its beginning. It is meant for one that has stopped with `LogPositionLost`,
-        because the topic was made anew or has lost records: what is there is read, and what it had before stays applied."""
+        because the topic was created again or has lost records: what is there is read, and what it had before stays applied."""
         response.headers["Cache-Control"] = "no-store"
         partitions = await restart(database, consumer, topic)
         if partitions == 0:

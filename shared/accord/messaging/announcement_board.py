@@ -51,7 +51,7 @@ DOUBTED_FOR = timedelta(minutes=1)
 class AnnouncementBoard:
     """The announcements that were heard, by topic and lane, as far as they still matter.
 
-    Positions say nothing of a topic that was made anew, or has lost its end: it ends before them, so everybody would have
+    Positions say nothing of a topic that was created again, or has lost its end: it ends before them, so everybody would have
     reached its ends. So nothing counts while a lane's ends lie before those that it announced earlier, or before the
     positions that this board saw first. A consumer verifies its positions meanwhile, and marks them as lost if they are.
     After DOUBTED_FOR the topic is taken as it is: its positions were found, and only what nobody had read is gone.
@@ -68,7 +68,7 @@ class AnnouncementBoard:
         """Counts topics that were found to have become shorter, so that consumers verify their positions."""
 
     def add(self, topic: str, lane: int, announcement: Announcement) -> None:
-        """Take an announcement in."""
+        """Add an announcement."""
         lane_state = self._lanes.setdefault((topic, lane), _Lane())
         entries = lane_state.entries
         if entries and _is_before(announcement.ends, entries[-1].ends):
@@ -154,7 +154,7 @@ class _Lane:
 
 class _FirstLook:
     """The positions that a board saw first of a topic. They count once announcements end after them, since others may be of a
-    log that was made anew while this process was down."""
+    log that was created again while this process was down."""
 
     def __init__(self, offsets: Mapping[Partition, int]) -> None:
         self._offsets = offsets

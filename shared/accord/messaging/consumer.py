@@ -192,7 +192,7 @@ class Consumer:
         self._committed: dict[Partition, int] = {}
         self._committing: asyncio.Task[None] | None = None
         self._not_replayed: set[UUID] = set()
-        """Letters of unknown events that failed here; at most as many as `replayable` gives at once."""
+        """Dead letters of unknown events that failed here; at most as many as `replayable` gives at once."""
         self._stored_watermarks: ConsumedWatermarks | None = None
         self._store_progress_at = 0.0
         self._lag = 0
@@ -404,7 +404,7 @@ class Consumer:
             elif record.offset != position.next_offset - 1 or event_id_of(record.headers) != position.last_event_id:
                 raise LogPositionLost(
                     f"{record.topic}/{record.partition}: at offset {record.offset} stands another record than was read "
-                    f"there; the topic was made anew or has lost its end",
+                    f"there; the topic was created again or has lost its end",
                     [part],
                 )
             elif position.is_lost:

@@ -1,7 +1,7 @@
 """Dead letters: events that could not be applied, kept with place and error until someone replays or discards them.
 
 Until then they *hold* the leads that they concern: nothing is concluded from what was read of these leads, since it is
-not all of it. A letter that does not say whom it concerns holds all. Events of a type that this version does not know
+not all of it. A dead letter without keys holds all leads. Events of a type that this version does not know
 are kept too; they hold nobody, and the next version replays them when it starts.
 
 The bodies stay in the table: neither the API nor a log line ever shows one.
@@ -110,14 +110,14 @@ async def list_dead_letters(
 
 
 class DeadLetterBacklog(Struct, frozen=True):
-    """Letters that nobody has settled, counted up to a bound."""
+    """Unsettled dead letters, counted up to a bound."""
 
     count: int
     oldest_age_s: float
 
 
 async def count_waiting(conn: AsyncConnection) -> DeadLetterBacklog:
-    """How many letters wait, and for how long."""
+    """How many dead letters wait, and for how long."""
     row = (await conn.execute(_WAITING)).one()
     return DeadLetterBacklog(row.waiting, row.oldest_age_s or 0.0)
 
@@ -160,7 +160,7 @@ async def _lock_new(transaction: ConsumerTransaction, id_: UUID) -> StoredDeadLe
 
 
 async def find_consumer(conn: AsyncConnection, id_: UUID) -> str:
-    """Whose a dead letter is. Raises UnknownDeadLetter."""
+    """The consumer of a dead letter. Raises UnknownDeadLetter."""
     consumer: str | None = (await conn.execute(_CONSUMER, {"id": id_})).scalar_one_or_none()
     if consumer is None:
         raise UnknownDeadLetter(str(id_))

@@ -1,4 +1,4 @@
-"""The two narrow doors of messaging: the log that carries events (Kafka) and the store that keeps state (PostgreSQL).
+"""The two ports of messaging: the log that carries events (Kafka) and the store that keeps state (PostgreSQL).
 
 Relay, consumer, watermarks and dead letters know these protocols and nothing else of a server. `kafka_log` and
 `relay_store`, `consumer_store` are what production uses; tests/simulation has both in memory, and one test suite runs

@@ -18,7 +18,7 @@ _ROWS_MAX = 10_000
 _BEGINNING = UUID(int=0)
 
 # By the primary key: ids of events are UUIDv7, so the oldest come first. Others, of foreign records, stay. A page of so many rows is
-# looked at, whatever is to go of it: old events that were received anew stay for a week, and there may be millions of them.
+# looked at, whatever is to go of it: old events that were received again stay for a week, and there may be millions of them.
 _PRUNE_INBOX = """
 WITH page AS MATERIALIZED (
     SELECT ctid, event_id, received_at FROM inbox WHERE event_id > $4 AND event_id < $3 ORDER BY event_id LIMIT $2

@@ -452,7 +452,7 @@ def _evaluate_leaf(question: Question, facts: Facts) -> Leaf:
 
 def _to_json(actual: object) -> object:
     if isinstance(actual, timedelta):
-        # An age is negative where something is told of a time before the lead was captured.
+        # An age is negative where something happened before the lead was captured.
         return f"-{format_duration(-actual)}" if actual < timedelta() else format_duration(actual)
     return None if actual is MISSING else actual
 

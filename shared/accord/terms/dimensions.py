@@ -1,4 +1,4 @@
-"""By what reports tell leads apart: `source`, `campaign`, … or `attribute:NAME`. It names and reads no lead."""
+"""The dimensions by which reports group leads: `source`, `campaign`, … or `attribute:NAME`. It names and reads no lead."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class UnknownDimension(ValueError):
 
 
 class Dimension(Struct, frozen=True, gc=False):
-    """One way to tell leads apart. `name` is as the caller wrote it."""
+    """One way to group leads. `name` is as the caller wrote it."""
 
     name: str
 

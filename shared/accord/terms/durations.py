@@ -65,7 +65,7 @@ def format_duration(duration: timedelta) -> str:
 def describe_duration(duration: timedelta, largest: LargestUnit = "days") -> str:
     """The duration for a reader, exactly: `30 days`, `1 hour and 30 minutes`.
 
-    No unit above `largest` is used: business time is best told in hours, since its day is not 24 of them.
+    No unit above `largest` is used: business time is best written in hours, since its day is not 24 of them.
     """
     if duration < timedelta():
         raise ValueError("a duration is not negative")

@@ -29,7 +29,7 @@ WeekTerms = Annotated[
     ],
     Field(min_length=1, max_length=7),
 ]
-"""A week as it is written; `flaws` tells what is wrong with it, `parse_week` reads it."""
+"""A week as it is written; `find_week_errors` finds what is wrong with it, `parse_week` reads it."""
 
 
 class Range(NamedTuple):

@@ -300,7 +300,7 @@ async def test_who_reads_an_answer_more_slowly_than_the_minimum_rate_is_cut_off(
             assert (second < 300) is is_cut_off
 
 
-async def test_the_request_of_a_lost_connection_is_told_and_those_behind_it_are_not_begun() -> None:
+async def test_the_request_of_a_lost_connection_is_notified_and_those_behind_it_are_not_begun() -> None:
     begun, told = [], asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

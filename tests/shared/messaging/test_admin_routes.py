@@ -37,7 +37,7 @@ async def client(database, database_url, tmp_path):
     path.write_text(yaml.safe_dump({"keys": keys}))
     settings = Settings(database_url=database_url, kafka_bootstrap_servers="unused:9092", api_keys_file=path)
 
-    async def handle(_recording, received):
+    async def handle(_unit_of_work, received):
         if received[0].event.data.kind == "always.fails":
             raise LookupError("no such stage")
 
@@ -123,7 +123,7 @@ async def test_replaying_works_once_and_then_conflicts(client, put):
     assert len((await client.get("/v1/admin/dead-letters", params={"state": "all"})).json()["items"]) == 1
 
 
-async def test_a_replay_that_fails_again_is_a_problem_and_the_letter_stays(client, put):
+async def test_a_replay_that_fails_again_is_a_problem_and_the_dead_letter_stays(client, put):
     letter = await put("always.fails")
     answer = await client.post(f"/v1/admin/dead-letters/{letter.id}/replay")
     assert answer.status_code == 422

@@ -135,7 +135,7 @@ async def test_the_same_event_twice_takes_effect_once(
     assert len({row.event_id for row in rows}) == 50
 
 
-async def test_a_position_is_what_the_database_says_whatever_the_log_was_told(
+async def test_a_position_is_what_the_database_says_whatever_offset_the_log_has(
     database, cluster, producer, intake_topic, make_consumer, run_workers, eventually
 ):
     """A failover of the log forgets the last commits, or keeps too many of them: neither matters."""
@@ -169,7 +169,7 @@ async def test_a_database_restored_from_a_backup_reads_again_what_it_lost(
     assert by_key(rows) == {str(KEYS[0]): list(range(1, 41))}
 
 
-async def test_a_database_that_is_made_anew_reads_everything_again_whatever_kafka_was_told(
+async def test_a_database_that_is_created_again_reads_everything_again_whatever_offset_kafka_has(
     database, other_database, producer, intake_topic, cluster, new_consumer, run_workers, eventually
 ):
     await send(producer, intake_topic, *(event(KEYS[0], n) for n in range(1, 21)))
@@ -200,7 +200,7 @@ async def restore(database, kept):
                 )
 
 
-async def test_the_first_start_after_the_upgrade_goes_on_where_kafka_was_told(
+async def test_the_first_start_after_the_upgrade_goes_on_at_the_offset_of_kafka(
     database, cluster, producer, intake_topic, make_consumer, run_workers, eventually
 ):
     old, new = [event(KEYS[0], n) for n in range(1, 11)], [event(KEYS[0], n) for n in range(11, 15)]
@@ -246,7 +246,7 @@ def value_of(name, cause):
     return REGISTRY.get_sample_value(name, {"consumer": "test", "cause": cause})
 
 
-async def test_a_topic_that_was_made_anew_is_noticed_before_anything_is_passed_over(
+async def test_a_topic_that_was_created_again_is_noticed_before_anything_is_passed_over(
     database, cluster, producer, intake_topic, make_consumer, run_workers, eventually
 ):
     await send(producer, intake_topic, *(event() for _ in range(9)))
@@ -268,7 +268,7 @@ async def test_a_topic_that_was_made_anew_is_noticed_before_anything_is_passed_o
             key, value, headers = encode(event())
             await producer.send_and_wait(intake_topic, value=value, key=key, headers=headers, partition=partition)
     for _ in range(2):
-        with pytest.raises(LogPositionLost, match="made anew"):
+        with pytest.raises(LogPositionLost, match="created again"):
             await make_consumer().run(asyncio.Event())
     assert len(await effects(database)) == 9
     assert REACHES_NOTHING in await reached_offsets(database), "what was read of the old topic counts for nothing"
@@ -320,7 +320,7 @@ async def test_running_consumer_verifies_its_positions_when_the_topic_is_in_doub
         await unit_of_work.conn.execute(text("UPDATE consumer_position SET last_event_id = gen_random_uuid()"))
     assert not running.done()
     progress.doubts += 1
-    with pytest.raises(LogPositionLost, match="made anew"):
+    with pytest.raises(LogPositionLost, match="created again"):
         await running
 
 
@@ -344,7 +344,7 @@ async def test_records_that_retention_took_before_they_were_read_stop_the_consum
         await make_consumer().run(asyncio.Event())
 
 
-async def test_a_poison_event_is_set_aside_and_its_neighbours_are_applied(
+async def test_a_poison_event_becomes_a_dead_letter_and_its_neighbours_are_applied(
     database, producer, intake_topic, make_consumer, run_workers, eventually
 ):
     events = [event(key, n) for n in range(1, 21) for key in KEYS]
@@ -388,7 +388,7 @@ async def test_a_handler_that_names_the_poison_event_spares_the_bisecting(
     assert len(calls) <= 5
 
 
-async def test_a_bad_record_of_any_kind_is_set_aside_and_the_others_are_applied(
+async def test_a_bad_record_of_any_kind_becomes_a_dead_letter_and_the_others_are_applied(
     database, producer, intake_topic, make_consumer, run_workers, eventually
 ):
     good, later = event(KEYS[0], 1), event(KEYS[0], 2)
@@ -426,7 +426,7 @@ async def test_a_bad_record_of_any_kind_is_set_aside_and_the_others_are_applied(
     assert all(letter.error for letter in found)
 
 
-async def test_a_header_whose_name_is_no_text_is_set_aside_by_its_place(
+async def test_a_header_whose_name_is_no_text_becomes_a_dead_letter_by_its_place(
     database, cluster, producer, intake_topic, make_consumer, run_workers, eventually, monkeypatch
 ):
     """aiokafka cannot take such a record apart, nor those behind it in its batch; none of our producers writes one."""
@@ -487,7 +487,7 @@ async def make_known(database):
         )
 
 
-async def test_what_an_older_process_sets_aside_as_unknown_is_replayed_by_a_newer_one_that_runs(
+async def test_what_an_older_process_stores_as_unknown_is_replayed_by_a_newer_one_that_runs(
     database, producer, intake_topic, make_consumer, run_workers, eventually, monkeypatch
 ):
     monkeypatch.setattr(consumer_module, "_REPLAY_EVERY_S", 0.0)
@@ -513,7 +513,7 @@ async def test_if_the_dead_letter_cannot_be_written_the_consumer_stops_and_passe
     async with database.write_transaction() as unit_of_work:
         await unit_of_work.conn.execute(text("ALTER TABLE dead_letter ADD CONSTRAINT refuses CHECK (false)"))
 
-    async def refuse(_recording, _received):
+    async def refuse(_unit_of_work, _received):
         raise ValueError
 
     await send(producer, intake_topic, event())
@@ -526,7 +526,7 @@ async def test_if_the_dead_letter_cannot_be_written_the_consumer_stops_and_passe
 async def test_too_many_poison_events_in_a_row_stop_the_consumer_and_the_next_start_goes_on_behind_them(
     database, producer, intake_topic, make_consumer, run_workers, eventually
 ):
-    async def refuse(_recording, _received):
+    async def refuse(_unit_of_work, _received):
         raise ValueError
 
     await send(producer, intake_topic, *(event() for _ in range(50)))
@@ -650,7 +650,7 @@ async def test_stopping_finishes_the_batch_in_hand(
     assert len(await effects(database)) == 1
     calls = []
 
-    async def note(_recording, received):
+    async def note(_unit_of_work, received):
         calls.extend(received)
 
     async with run_workers(make_consumer(note)):
@@ -710,7 +710,7 @@ async def test_what_a_handler_publishes_is_committed_with_its_effects(
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_any_set_of_poison_events_is_set_aside_and_all_others_applied_in_order(
+async def test_any_set_of_poison_events_becomes_a_dead_letter_and_all_others_applied_in_order(
     database, producer, intake_topic, make_consumer, run_workers, eventually, seed
 ):
     chance = random.Random(seed)

@@ -159,7 +159,7 @@ async def test_a_record_that_is_no_event_is_kept_once_for_its_place(database):
     assert len(await every(database)) == 1
 
 
-async def test_settled_letters_and_the_inbox_are_pruned_and_unsettled_ones_are_not(database, event):
+async def test_settled_dead_letters_and_the_inbox_are_pruned_and_unsettled_ones_are_not(database, event):
     waits, done = record_of(event), record_of(Event(uuid4(), "/intake", event.data), offset=8)
     async with PostgresConsumerStore(database, "test").begin() as transaction:
         await transaction.add_dead_letters([make_dead_letter("poison", one, ValueError()) for one in (waits, done)])
@@ -184,7 +184,7 @@ async def received(database):
         return (await conn.execute(text("SELECT count(*) FROM inbox"))).scalar_one()
 
 
-async def test_old_events_that_were_received_anew_are_walked_page_by_page(database):
+async def test_old_events_that_were_received_again_are_walked_page_by_page(database):
     """As after a restart of a topic: for a week none of them may go, and what may go lies behind them."""
     old = [UUID(f"01800000-0000-7000-8000-{number:012d}") for number in range(7)]
     async with PostgresConsumerStore(database, "test").begin() as transaction:

@@ -22,7 +22,7 @@ async def test_published_applied_lag_and_watermark_are_measured(
     group = f"measured-{uuid4().hex[:8]}"
     applied = []
 
-    async def note(_recording, received):
+    async def note(_unit_of_work, received):
         applied.extend(received)
 
     async def measured(name, **labels):
@@ -58,7 +58,7 @@ async def test_poison_is_counted_apart_from_malformed_records(
 ):
     group = f"measured-{uuid4().hex[:8]}"
 
-    async def refuse(_recording, _received):
+    async def refuse(_unit_of_work, _received):
         raise ValueError
 
     await producer.send_and_wait(intake_topic, value=b"?", headers=[])

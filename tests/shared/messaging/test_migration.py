@@ -16,7 +16,7 @@ VALUES (gen_random_uuid(), 'test', 'intake-events', 0, :offset, gen_random_uuid(
 """
 
 
-async def test_old_letters_hold_their_key_and_those_of_merges_hold_all(kit_database: str) -> None:
+async def test_old_dead_letters_hold_their_key_and_those_of_merges_hold_all(kit_database: str) -> None:
     letters = [
         ("activity.recorded.v1", "a"),
         ("lead.merged.v1", "b"),

@@ -221,7 +221,7 @@ async def test_workers_killed_at_any_moment_lose_no_event_and_repeat_no_effect(
         await eventually(complete, within_s=40)
 
 
-async def test_recording_goes_on_while_kafka_is_down_and_workers_wait_without_ending(
+async def test_writing_goes_on_while_kafka_is_down_and_workers_wait_without_ending(
     database, new_activity, run_workers, eventually, new_relay, new_consumer
 ):
     nowhere = KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_port()}")
@@ -257,7 +257,7 @@ async def test_a_consumer_that_an_outage_meets_with_records_in_hand_fails_no_liv
     """What was fetched is applied all the same: nothing of it needs Kafka."""
     applied, kafka = [], KafkaSettings(bootstrap_servers=own_kafka.bootstrap_servers)
 
-    async def apply(_recording, received):
+    async def apply(_unit_of_work, received):
         applied.extend(received)
         await asyncio.sleep(0.01)
 

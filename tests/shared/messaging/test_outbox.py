@@ -21,7 +21,7 @@ async def outbox(database):
         return (await conn.execute(text("SELECT * FROM outbox ORDER BY id"))).mappings().all()
 
 
-async def test_events_of_a_recording_are_in_the_outbox_in_their_order(database, new_activity):
+async def test_events_of_a_unit_of_work_are_in_the_outbox_in_their_order(database, new_activity):
     lead = uuid4()
     async with database.write_transaction() as unit_of_work:
         unit_of_work.publish(*(new_activity(unit_of_work, lead, n) for n in range(1, 4)))
@@ -33,7 +33,7 @@ async def test_events_of_a_recording_are_in_the_outbox_in_their_order(database, 
     assert database.written.is_set()
 
 
-async def test_a_recording_that_raises_leaves_nothing(database, new_activity):
+async def test_a_unit_of_work_that_raises_leaves_nothing(database, new_activity):
     with pytest.raises(RuntimeError, match="no"):  # noqa: PT012
         async with database.write_transaction() as unit_of_work:
             await unit_of_work.conn.execute(text("INSERT INTO effect (sequence) VALUES (1)"))
@@ -59,14 +59,14 @@ async def test_a_commit_that_fails_raises_to_the_caller_and_wakes_nobody(databas
     assert not database.written.is_set()
 
 
-async def test_an_event_dated_otherwise_than_its_recording_is_refused(database, new_activity):
+async def test_an_event_dated_otherwise_than_its_unit_of_work_is_refused(database, new_activity):
     with pytest.raises(ValueError, match="recorded_at"):  # noqa: PT012
         async with database.write_transaction() as unit_of_work:
             event = new_activity(unit_of_work)
             unit_of_work.publish(replace(event, recorded_at=unit_of_work.now - timedelta(seconds=1)))
 
 
-async def test_the_driver_works_inside_the_recording_s_transaction(database):
+async def test_the_connection_is_inside_the_transaction_of_the_unit_of_work(database):
     with pytest.raises(RuntimeError):  # noqa: PT012
         async with database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
@@ -83,7 +83,7 @@ async def test_reading_cannot_write(database):
             await conn.execute(text("INSERT INTO effect (sequence) VALUES (1)"))
 
 
-async def test_a_recording_survives_that_the_pool_s_connections_were_cut(database, postgres_server):
+async def test_a_unit_of_work_survives_that_the_pool_s_connections_were_cut(database, postgres_server):
     async with database.engine.connect() as one, database.engine.connect() as two:
         await one.execute(text("SELECT 1"))
         await two.execute(text("SELECT 1"))

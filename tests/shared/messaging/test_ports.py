@@ -306,7 +306,7 @@ async def test_clock_is_read_after_the_last_id(
     assert now >= recorded_at
 
 
-async def test_open_recording_is_a_writer_until_its_rows_are_visible(
+async def test_open_unit_of_work_is_a_writer_until_its_rows_are_visible(
     servers: Servers, session: RelaySession, new_activity: NewActivity
 ) -> None:
     assert (await session.read_writers()).writing_since is None
@@ -515,7 +515,7 @@ async def test_relay_sees_positions_and_held_keys_of_the_consumers_it_waits_for(
     assert debts == Debts((await rows_of(session))[-1].id, None, frozenset("ab"))
 
 
-async def test_letter_that_names_nobody_holds_all_until_it_is_settled(
+async def test_dead_letter_without_keys_holds_all_until_it_is_settled(
     session: RelaySession, store: ConsumerStore
 ) -> None:
     async with store.begin() as transaction:
@@ -588,7 +588,7 @@ async def test_records_stand_in_the_order_in_which_they_were_appended(servers: S
         assert list(await reader.poll(0.05, 10)) == []
 
 
-async def test_assigned_anew_a_reader_goes_on_from_there(servers: Servers, writer: LogWriter) -> None:
+async def test_reassigned_a_reader_goes_on_from_there(servers: Servers, writer: LogWriter) -> None:
     await append_all(writer, 0, "a", "b", "c", "d")
     async with reading(servers) as reader:
         reader.assign({PART: 0})

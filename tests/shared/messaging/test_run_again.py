@@ -52,7 +52,7 @@ async def test_a_relay_whose_table_was_missing_publishes_once_it_is_back(
 async def test_a_consumer_that_could_not_set_an_event_aside_does_so_once_it_can(
     database, cluster, producer, intake_topic, run_workers, eventually, new_consumer
 ):
-    async def never(_recording, _received):
+    async def never(_unit_of_work, _received):
         raise AssertionError("there is nothing to apply")
 
     await producer.send_and_wait(intake_topic, value=b"?", headers=[])

@@ -98,7 +98,7 @@ class TestBoard:
         assert until(board, [5, 7]) == T + timedelta(minutes=3)
 
     def test_positions_beyond_the_ends_that_are_heard_first_do_not_count(self):
-        """The topic was made anew while this process was down."""
+        """The topic was created again while this process was down."""
         board = AnnouncementBoard()
         assert until(board, [5_000, 3]) is None
         board.add(INTAKE, 0, announced(1, 20, 4))
@@ -202,7 +202,7 @@ async def test_with_nothing_to_publish_it_is_now(session):
     assert before <= await at(Frontier(WHOLE), session) <= (await session.read_clock())[1]
 
 
-async def test_an_open_recording_holds_it_back_and_its_rows_do_until_published(database, session, new_activity):
+async def test_an_open_unit_of_work_holds_it_back_and_its_rows_do_until_published(database, session, new_activity):
     frontier = Frontier(WHOLE)
     async with database.write_transaction() as unit_of_work:
         unit_of_work.publish(new_activity(unit_of_work))
@@ -457,7 +457,7 @@ def hash_lane(event, lanes):
 async def test_a_stopped_relay_holds_the_consumer_s_watermark(
     database, cluster, run_workers, eventually, new_activity, new_relay, new_consumer, new_watermarks
 ):
-    async def ignore(_recording, _received):
+    async def ignore(_unit_of_work, _received):
         return
 
     heard = new_watermarks(cluster, "test", [INTAKE])
@@ -492,7 +492,7 @@ async def test_a_stopped_relay_holds_the_consumer_s_watermark(
 async def test_a_service_that_consumes_announces_nothing_beyond_what_it_has_read(
     database, other_database, cluster, run_workers, eventually, new_relay, new_consumer, new_watermarks, consumed
 ):
-    async def ignore(_recording, _received):
+    async def ignore(_unit_of_work, _received):
         return
 
     heard = new_watermarks(cluster, "qualification", [INTAKE])

@@ -105,24 +105,24 @@ class PostgresFiringTransaction:
     """The firing transaction over PostgreSQL. `slas` are the versions that clocks run under; claiming needs none."""
 
     def __init__(self, unit_of_work: UnitOfWork, watermarks: WatermarkReader, slas: SlaVersions | None = None) -> None:
-        self._recording = unit_of_work
+        self._unit_of_work = unit_of_work
         self._watermarks = watermarks
         self._slas = slas
 
     @property
     def now(self) -> datetime:
-        return self._recording.now
+        return self._unit_of_work.now
 
     async def reached(self) -> ConsumedWatermarks:
-        return await read_reached(self._recording, self._watermarks)
+        return await read_reached(self._unit_of_work, self._watermarks)
 
     async def claim_leads(
         self, until: datetime, held: frozenset[str], clocks_max: int, only: Sequence[UUID] | None
     ) -> Sequence[UUID]:
-        return await due.claim_leads(await self._recording.connection(), until, sorted(held), clocks_max, only)
+        return await due.claim_leads(await self._unit_of_work.connection(), until, sorted(held), clocks_max, only)
 
     async def lock_due_clocks(self, lead_ids: Sequence[UUID], until: datetime) -> Sequence[Clock]:
-        return await due.lock_due_clocks(await self._recording.connection(), lead_ids, until)
+        return await due.lock_due_clocks(await self._unit_of_work.connection(), lead_ids, until)
 
     def is_reassigned_on_breach(self, clock: Clock) -> bool:
         if self._slas is None:
@@ -130,10 +130,10 @@ class PostgresFiringTransaction:
         return self._slas.get_clause(clock).reassign
 
     async def update_clocks(self, changed: Sequence[tuple[Clock, Clock]]) -> None:
-        await cases.update_clocks(await self._recording.connection(), changed)
+        await cases.update_clocks(await self._unit_of_work.connection(), changed)
 
     def publish(self, *events: EventData) -> None:
-        self._recording.publish(*events)
+        self._unit_of_work.publish(*events)
 
 
 async def fire_due_clocks(

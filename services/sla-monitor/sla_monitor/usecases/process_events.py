@@ -101,7 +101,7 @@ class CaseBatch:
         before: dict[UUID, Case],
         current: dict[UUID, Case],
     ) -> None:
-        self._recording = unit_of_work
+        self._unit_of_work = unit_of_work
         self._slas = slas
         self._read_until = ReadUntil(reached.until([INTAKE_EVENTS]), reached.until([QUALIFICATION_EVENTS]))
         self._held = reached.held
@@ -136,7 +136,7 @@ class CaseBatch:
 
     def apply_event(self, event: CaseEvent, traceparent: str | None) -> None:
         """Apply one event to its lead and, if that was merged, to its survivors."""
-        now = self._recording.now
+        now = self._unit_of_work.now
         fact = extract_fact(event)
         if fact is not None and fact.kind in _STORED_KINDS:
             self._new_facts.setdefault(event.lead_id, []).append(fact)
@@ -159,13 +159,13 @@ class CaseBatch:
             if case.pending:
                 self._store_outcome(
                     lead_id,
-                    domain.evaluate_pending(case, self._slas, self._read_until_of(lead_id), self._recording.now),
+                    domain.evaluate_pending(case, self._slas, self._read_until_of(lead_id), self._unit_of_work.now),
                     None,
                 )
 
     async def save(self) -> None:
         """Write all changes, before the transaction ends."""
-        connection = await self._recording.connection()
+        connection = await self._unit_of_work.connection()
         await cases.remove_activities(connection, self._reverted_merges)
         await cases.save_cases(connection, self._before, self._cases, self._new_facts)
         await cases.delete_facts(connection, self._removed_facts)
@@ -184,7 +184,7 @@ class CaseBatch:
         if event.merged_lead_id in (event.lead_id, *self._list_survivors(event.lead_id)):
             return
         outcome = domain.apply_merge(
-            merged, event, self._slas, self._read_until_of(event.merged_lead_id), self._recording.now
+            merged, event, self._slas, self._read_until_of(event.merged_lead_id), self._unit_of_work.now
         )
         self._store_outcome(event.merged_lead_id, outcome, traceparent)
         activities = [fact for fact in merged.facts if fact.kind == "activity"]
@@ -204,11 +204,11 @@ class CaseBatch:
             ]
             case = self._cases[lead_id]
             outcome = domain.remove_contribution(
-                case, restored, self._slas, self._read_until_of(lead_id), self._recording.now
+                case, restored, self._slas, self._read_until_of(lead_id), self._unit_of_work.now
             )
             self._store_outcome(lead_id, outcome, traceparent)
         outcome = domain.revert_merge(
-            restored, recorded_at, self._slas, self._read_until_of(restored_id), self._recording.now
+            restored, recorded_at, self._slas, self._read_until_of(restored_id), self._unit_of_work.now
         )
         self._store_outcome(restored_id, outcome, traceparent)
 
@@ -217,13 +217,15 @@ class CaseBatch:
         for lead_id in survivors:
             self._new_facts.setdefault(lead_id, []).extend(facts)
             case = self._cases[lead_id]
-            outcome = domain.copy_activities(case, facts, self._slas, self._read_until_of(lead_id), self._recording.now)
+            outcome = domain.copy_activities(
+                case, facts, self._slas, self._read_until_of(lead_id), self._unit_of_work.now
+            )
             self._store_outcome(lead_id, outcome, traceparent)
 
     def _store_outcome(self, lead_id: UUID, outcome: Outcome, traceparent: str | None) -> None:
         self._cases[lead_id] = outcome.case
         self._removed_facts += [(lead_id, key) for key in outcome.removed_fact_keys]
-        self._recording.publish(*outcome.events, traceparent=traceparent)
+        self._unit_of_work.publish(*outcome.events, traceparent=traceparent)
         if outcome.transferred:
             for survivor in self._list_survivors(lead_id)[:1]:
                 self._start_transferred_clocks(survivor, outcome.transferred, traceparent)
@@ -233,7 +235,7 @@ class CaseBatch:
     ) -> None:
         case = self._cases[survivor]
         outcome = domain.start_transferred_clocks(
-            case, transferred, self._slas, self._read_until_of(survivor), self._recording.now
+            case, transferred, self._slas, self._read_until_of(survivor), self._unit_of_work.now
         )
         self._store_outcome(survivor, outcome, traceparent)
 
