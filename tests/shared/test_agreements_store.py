@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -286,7 +287,7 @@ async def test_outdated_versions_are_found_where_they_are_in_force_or_proposed(k
 async def test_migration_reports_each_outdated_version_with_its_findings(kit: Kit) -> None:
     await signed(kit.store, title="Old")
     with capture_logs() as logs:
-        await report_outdated(replace(kit.service, documents=[_stricter(kit)]))
+        await report_outdated(dataclasses.replace(kit.service, documents=[_stricter(kit)]))
     (line,) = (line for line in logs if line["event"] == "agreement_outdated")
     assert (line["kind"], line["version"], line["status"]) == ("policy", 1, "active")
     assert line["findings"] == ["/parameters: no more"]
