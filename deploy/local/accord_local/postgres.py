@@ -270,7 +270,6 @@ class PostgresServer:
             "max_connections": str(CONNECTIONS_MAX),
             "shared_buffers": "256MB",
             "max_wal_size": "2GB",
-            "wal_compression": "pglz",  # most of the log after a checkpoint are whole pages; this build knows no other
             "timezone": "UTC",
             "log_timezone": "UTC",
             "log_line_prefix": "%m [%p] %u@%d ",
