@@ -17,7 +17,7 @@ from uuid_utils.compat import uuid7
 from accord.contracts.envelope import Event
 from accord.contracts.intake_events import LeadUnmerged
 from accord.contracts.qualification_events import LeadAssigned
-from accord.contracts.sla_events import ClockBreached, ClockMet
+from accord.contracts.sla_events import ClockEscalated, ClockMet
 from accord.messaging.handler import Received
 from qualification.definition.service import DefinitionVersionCache
 from qualification.lifecycle.domain.history import fold
@@ -502,8 +502,9 @@ async def test_an_erased_lead_belongs_to_nobody_and_its_explanations_are_gone(ro
 # --- Breaches ---
 
 
-def breach(about, owner: str | None, clock_id: UUID | None = None, *, reassign: bool = True) -> ClockBreached:
-    return ClockBreached(**_clock(about, owner, clock_id, 2), breach_id=uuid7(), reassign=reassign)
+def breach(about, owner: str | None, clock_id: UUID | None = None, *, reassign: bool = True) -> ClockEscalated:
+    """The step of a clause at its deadline."""
+    return ClockEscalated(**_clock(about, owner, clock_id, 2), fraction=1.0, breach_id=uuid7(), reassign=reassign)
 
 
 def met(about, owner: str | None, clock_id: UUID) -> ClockMet:
@@ -539,7 +540,8 @@ async def test_after_a_breach_somebody_else_has_the_lead_once(routed, new_lead, 
     broken = breach(about, "ann")
     await told(routed, broken)
     await told(routed, broken)
-    assert [event.owner for event in await assigned(routed, about.lead_id)] == ["ann", "bob"]
+    events = await assigned(routed, about.lead_id)
+    assert [(event.owner, event.breach_id) for event in events] == [("ann", None), ("bob", broken.breach_id)]
     row = (await history(routed, auth, about.lead_id))[-1]
     assert (row["cause"], row["clause"], row["breach_id"]) == ("breach", "first-touch", str(broken.breach_id))
     assert row["why"].startswith("the clause first-touch was broken; ")

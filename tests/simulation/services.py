@@ -414,8 +414,8 @@ class MemoryFiring:
                 found.append(clock)
         return found
 
-    def is_reassigned_on_breach(self, clock: Clock) -> bool:
-        return False
+    def get_rule(self, clock: Clock) -> ClauseRule:
+        return rule_of(clock)
 
     async def update_clocks(self, moved: Sequence[tuple[Clock, Clock]]) -> None:
         await self.session.call(lambda: None)
@@ -469,10 +469,7 @@ def _rule_of(after: timedelta) -> ClauseRule:
         obliges="sales",
         start=Pattern("activity", frozenset({"open"})),
         answer=Pattern("activity", frozenset({"answer"})),
-        deadline=Deadline(
-            due_at=lambda started_at: started_at + after,
-            at_fraction=lambda started_at, due_at, fraction: started_at + (due_at - started_at) * fraction,
-        ),
+        deadline=Deadline(None, after),
         warn_at=(),
         where=None,
         needs_profile=False,

@@ -123,8 +123,16 @@ class LeadEvents:
     def updated(self, at: datetime, recorded: datetime | None = None, **attributes: Any) -> LeadUpdated:
         return LeadUpdated(**self._intake(at, recorded), state=self.state(at, **attributes), changed=[])
 
-    def did(self, kind: str, at: datetime, by: str = "sales", recorded: datetime | None = None) -> ActivityRecorded:
-        return ActivityRecorded(**self._intake(at, recorded), activity_id=uuid7(), kind=kind, by=by)
+    def did(
+        self,
+        kind: str,
+        at: datetime,
+        by: str = "sales",
+        recorded: datetime | None = None,
+        actor_kind: str | None = None,
+    ) -> ActivityRecorded:
+        base = self._intake(at, recorded)
+        return ActivityRecorded(**base, activity_id=uuid7(), kind=kind, by=by, actor_kind=actor_kind)
 
     def merged(self, other: UUID, at: datetime, **attributes: Any) -> LeadMerged:
         return LeadMerged(
@@ -271,6 +279,7 @@ KEYS: dict[str, tuple[str | None, list[str]]] = {
     "marketing": ("marketing", ["sla:read", "agreements:write", "agreements:sign"]),
     "sales": ("sales", ["sla:read", "agreements:sign"]),
     "reader": (None, ["sla:read"]),
+    "manager": ("sales", ["sla:read", "sla:write"]),
     "stranger": (None, ["leads:read"]),
     "admin": (None, ["admin"]),
 }

@@ -109,33 +109,6 @@ def test_invalid_content_is_refused_with_its_pointer(path, value, pointer, words
     assert pointer in found
 
 
-@pytest.mark.parametrize(
-    ("clause", "pointer"),
-    [
-        (
-            {"key": "tries", "obliges": "sales", "kind": "attempts", "from": {"stage": "sal"}, "count": 5},
-            "/clauses/1/kind",
-        ),
-        (
-            {"key": "volume", "obliges": "marketing", "kind": "volume", "stage": "mql", "per": "month"},
-            "/clauses/1/kind",
-        ),
-        ({"key": "rate", "obliges": "marketing", "kind": "rate"}, "/clauses/1/kind"),
-        ({"key": "fresh", "obliges": "marketing", "kind": "freshness", "stage": "recycled"}, "/clauses/1/kind"),
-        ({**SLA["clauses"][1], "escalate": [{"at": 1.0, "notify": "managers"}]}, "/clauses/1/escalate"),
-        (
-            {**SLA["clauses"][1], "escalate": [{"at": 1.5, "reassign": True}]},
-            "/clauses/1/escalate",
-        ),
-        ({**SLA["clauses"][1], "paused_by": {"stage": "recycled"}}, "/clauses/1/paused_by"),
-    ],
-)
-def test_unsupported_clause_is_refused(clause, pointer):
-    found = findings(changed("/clauses/1", clause))
-    assert list(found) == [pointer]
-    assert found[pointer].endswith("is not supported by this version")
-
-
 def test_clause_that_reassigns_the_lead_is_valid():
     clause = {**SLA["clauses"][1], "escalate": [{"at": 1.0, "reassign": True}]}
     assert findings(changed("/clauses/1", clause)) == {}

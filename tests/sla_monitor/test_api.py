@@ -144,7 +144,7 @@ BAD_INPUT = [
     ("/v1/calendar/due?calendar=office&start=2027-01-09T16:00:00Z&business=P999D", "business"),
     ("/v1/calendar/due?calendar=office&start=2027-01-09T16:00:00&business=PT1H", "start"),
     ("/v1/calendar/due?calendar=office&business=PT1H", "start"),
-    ("/v1/clocks?state=paused", "state"),
+    ("/v1/clocks?state=resting", "state"),
     ("/v1/clocks?limit=0", "limit"),
     ("/v1/clocks?limit=501", "limit"),
     ("/v1/clocks?cursor=nonsense", "cursor"),
@@ -208,11 +208,11 @@ async def test_read_without_the_scope_is_forbidden(signed):
 async def test_draft_of_an_invalid_sla_returns_its_findings(stack, auth):
     content = deepcopy(SLA)
     content["clauses"][0]["within"]["calendar"] = "factory"
-    content["clauses"].append({"key": "volume", "obliges": "marketing", "kind": "volume", "stage": "mql"})
+    content["clauses"].append({"key": "volume", "obliges": "marketing", "kind": "promise", "stage": "mql"})
     answer = await stack.http.post("/v1/sla/versions", json=content, headers=auth("marketing"))
     assert answer.status_code == 422
     assert answer.json()["errors"] == [
-        {"pointer": "/clauses/2/kind", "message": "a clause of the kind volume is not supported by this version"}
+        {"pointer": "/clauses/2/kind", "message": "must be one of 'response', 'attempts', 'freshness'"}
     ]
     assert (await stack.http.get("/v1/sla", headers=auth("marketing"))).status_code == 404
 
@@ -241,6 +241,7 @@ async def test_openapi_describes_the_routes(stack):
         "/v1/clocks",
         "/v1/leads/{lead_id}/clocks",
         "/v1/breaches",
+        "/v1/breaches/{breach_id}/acknowledge",
         "/v1/attainment",
         "/v1/calendar/due",
     }

@@ -55,25 +55,6 @@ async def test_breach_waits_for_the_watermark_of_both_topics(signed, mql):
     assert (breached.occurred_at, breached.sequence) == (at(60), 3)
 
 
-async def test_breach_event_says_whether_the_lead_is_reassigned(stack, make_lead, content):
-    accept = next(clause for clause in content["clauses"] if clause["key"] == "accept-mql")
-    accept["escalate"] = [{"at": 1.0, "reassign": True}]
-    await stack.sign_sla(content)
-    await stack.backdate_agreement(datetime(2020, 1, 1, tzinfo=UTC))
-    lead, long_ago = make_lead(), make_lead()
-    await stack.apply(lead.captured(at(-5), size=100), lead.entered("mql", at(0)))
-    await stack.apply(long_ago.captured(at(-5), size=100), long_ago.entered("mql", at(0), recorded=at(5000)))
-    await stack.read_until(at(5001))
-    events = {event.lead_id: event for event in [*await breaches(stack, lead), *await breaches(stack, long_ago)]}
-    assert events[lead.lead_id].reassign
-    assert not events[long_ago.lead_id].reassign  # history takes nobody's lead away
-
-
-async def breaches(stack, lead):
-    events = await stack.published_events(lead.lead_id, "accept-mql")
-    return [event for event in events if event.type == "sla.breached.v1"]
-
-
 async def test_warning_overtaken_by_the_deadline_is_not_published(signed, mql):
     await signed.read_until(at(61))
     assert await signed.event_names(mql.lead_id, "accept-mql") == ["clock_started", "breached"]
@@ -352,8 +333,11 @@ async def test_events_that_concern_no_clock_are_skipped(signed, make_lead):
     assert await signed.clocks(lead.lead_id) == {}
 
 
-async def test_facts_are_pruned_after_their_retention(signed, mql):
+async def test_facts_are_pruned_after_their_retention_unless_an_open_clock_rests_on_them(signed, mql, make_lead):
     await signed.apply(mql.did("call.attempted", at(-600)))
+    async with signed.database.write_transaction() as unit_of_work:
+        assert await prune_facts(unit_of_work, unit_of_work.now - at(-10)) == 0
+    await signed.read_until(at(500))
     async with signed.database.write_transaction() as unit_of_work:
         age = unit_of_work.now - at(-10)
         assert await prune_facts(unit_of_work, age) == 1

@@ -27,7 +27,7 @@ async def change(stack: Any, statement: str, *values: object) -> Any:
 
 async def make_stuck(signed, broken):
     """A clock of the lead raises when it is fired."""
-    await change(signed, "UPDATE clock SET warnings = '[[1]]' WHERE lead_id = $1", broken.lead_id)
+    await change(signed, "UPDATE clock SET progress = '[[1]]' WHERE lead_id = $1", broken.lead_id)
     await fire_due_clocks(signed.database, signed.sla_cache, signed.watermarks)
 
 
@@ -53,7 +53,7 @@ async def two(signed, make_lead):
 
 async def test_clock_that_raises_rests_and_all_others_fire(signed, two):
     broken, other = two
-    await change(signed, "UPDATE clock SET warnings = '[[1]]' WHERE lead_id = $1", broken.lead_id)
+    await change(signed, "UPDATE clock SET progress = '[[1]]' WHERE lead_id = $1", broken.lead_id)
     assert await fire_due_clocks(signed.database, signed.sla_cache, signed.watermarks) == 2
     assert await signed.states(other.lead_id) == {"accept-mql": "breached"}
     (stuck,) = await signed.rows("SELECT worker, key, error FROM stuck_row")
@@ -63,7 +63,7 @@ async def test_clock_that_raises_rests_and_all_others_fire(signed, two):
 
 async def test_worker_lives_on_with_a_clock_that_raises(signed, two):
     broken, other = two
-    await change(signed, "UPDATE clock SET warnings = '[[1]]' WHERE lead_id = $1", broken.lead_id)
+    await change(signed, "UPDATE clock SET progress = '[[1]]' WHERE lead_id = $1", broken.lead_id)
     stop = asyncio.Event()
     working = asyncio.create_task(fire_worker(signed.database, signed.sla_cache, signed.watermarks, 0.01).run(stop))
     async with asyncio.timeout(30):
@@ -79,7 +79,7 @@ async def test_worker_lives_on_with_a_clock_that_raises(signed, two):
 async def test_repaired_clock_fires_after_its_rest(signed, two):
     broken, _ = two
     await make_stuck(signed, broken)
-    await change(signed, "UPDATE clock SET warnings = '[]' WHERE lead_id = $1", broken.lead_id)
+    await change(signed, "UPDATE clock SET progress = '[[], [], [], []]' WHERE lead_id = $1", broken.lead_id)
     await change(signed, "UPDATE stuck_row SET retry_at = now()")
     await fire_due_clocks(signed.database, signed.sla_cache, signed.watermarks)
     assert await signed.states(broken.lead_id) == {"accept-mql": "breached"}
@@ -177,7 +177,7 @@ async def test_pending_trigger_is_owed_from_its_start(signed, two_pending):
 
 async def test_stuck_lead_owes_nothing(signed, two):
     for lead in two:
-        await change(signed, "UPDATE clock SET warnings = '[[1]]' WHERE lead_id = $1", lead.lead_id)
+        await change(signed, "UPDATE clock SET progress = '[[1]]' WHERE lead_id = $1", lead.lead_id)
     await fire_due_clocks(signed.database, signed.sla_cache, signed.watermarks)
     await change(signed, "UPDATE stuck_row SET retry_at = now()")
     assert await owed(signed, LATER) is None
@@ -211,9 +211,9 @@ async def test_running_clock_is_answered_with_many_later_clocks(signed, two):
         signed,
         """
         INSERT INTO clock (lead_id, clock_id, clause, obliges, sla_version, trigger_kind, trigger_key, trigger_sequence,
-            trigger_recorded_at, started_at, due_at, warnings, backfill, state, ended_at, ended_why, event_count)
+            trigger_recorded_at, started_at, due_at, count, progress, backfill, state, ended_at, ended_why, event_count)
         SELECT lead_id, gen_random_uuid(), clause, obliges, sla_version, trigger_kind, 'later#' || n, trigger_sequence,
-            trigger_recorded_at, started_at + n * interval '1 minute', due_at, '[]', false, 'cancelled', started_at, 'over', 1
+            trigger_recorded_at, started_at + n * interval '1 minute', due_at, 1, '[[], [], [], []]', false, 'cancelled', started_at, 'over', 1
         FROM clock, generate_series(1, $2) AS n WHERE lead_id = $1
         """,
         lead.lead_id,
@@ -233,7 +233,7 @@ async def test_stuck_lead_that_is_locked_after_its_rest_stays_stuck(signed, two)
     broken, _ = two
     await change(
         signed,
-        "UPDATE clock SET warnings = '[[1]]', next_at = now() - interval '1 hour' WHERE lead_id = $1",
+        "UPDATE clock SET progress = '[[1]]', next_at = now() - interval '1 hour' WHERE lead_id = $1",
         broken.lead_id,
     )
     await fire_due_clocks(signed.database, signed.sla_cache, signed.watermarks)
@@ -246,7 +246,7 @@ async def test_stuck_lead_that_is_locked_after_its_rest_stays_stuck(signed, two)
             assert len(await signed.rows("SELECT 1 FROM stuck_row")) == 1
     finally:
         await holder.close()
-    await change(signed, "UPDATE clock SET warnings = '[]' WHERE lead_id = $1", broken.lead_id)
+    await change(signed, "UPDATE clock SET progress = '[[], [], [], []]' WHERE lead_id = $1", broken.lead_id)
     await fire_due_clocks(signed.database, signed.sla_cache, signed.watermarks)
     assert await signed.rows("SELECT 1 FROM stuck_row") == []
 

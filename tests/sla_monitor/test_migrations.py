@@ -39,8 +39,21 @@ def test_tables_equal_migrations(database_url):
 
 
 async def downgrade_to_0007(connection: asyncpg.Connection) -> None:
-    """Give tables, columns and stored words the names that they had before migration 0008."""
+    """Give tables, columns and stored words what they had before migrations 0009 and 0008."""
     for statement in (
+        "ALTER TABLE fact DROP COLUMN actor_kind",
+        "DROP INDEX clock_breach_id_idx, clock_next_idx",
+        "ALTER TABLE clock ADD COLUMN warnings jsonb",
+        "UPDATE clock SET warnings = progress -> 0, next_at = CASE WHEN state = 'running' THEN next_at END",
+        """
+        ALTER TABLE clock ALTER COLUMN warnings SET NOT NULL, DROP COLUMN count, DROP COLUMN progress,
+            DROP COLUMN actor_kind, DROP COLUMN ended_key, DROP COLUMN severity, DROP COLUMN breach_due_at,
+            DROP COLUMN acknowledged_at, DROP COLUMN acknowledged_by, DROP COLUMN acknowledged_note,
+            DROP CONSTRAINT clock_state_check, DROP CONSTRAINT clock_next_check,
+            ADD CONSTRAINT clock_state_check CHECK (state IN ('running', 'met', 'breached', 'met_late', 'cancelled')),
+            ADD CONSTRAINT clock_next_check CHECK ((state = 'running') = (next_at IS NOT NULL))
+        """,
+        "CREATE INDEX clock_next_idx ON clock (next_at) WHERE state = 'running'",
         "UPDATE stuck_row SET worker = 'judge-triggers' WHERE worker = 'evaluate-triggers'",
         f"""
         UPDATE clock SET ended_why = 'the merge that had brought it was taken back' WHERE ended_why = '{MERGE_REVERTED}'
@@ -111,3 +124,20 @@ async def test_profile_out_of_range_is_migrated_to_the_first_moment(signed, make
     await signed.apply(broken.entered("mql", start))
     await signed.read_until(start + timedelta(hours=5))
     assert (await signed.http.get(f"/v1/leads/{broken.lead_id}/clocks", headers=bearer("reader"))).status_code == 200
+
+
+async def test_clocks_of_the_version_before_go_on(signed, make_lead, database_url):
+    running, met, late = make_lead(), make_lead(), make_lead()
+    start = utc(2027, 3, 1, 15)
+    for lead in (running, met, late):
+        await signed.apply(lead.captured(start, size=10), lead.entered("mql", start))
+    await signed.apply(met.decided("accept", start + timedelta(minutes=5)))
+    async with signed.database.write_transaction() as unit_of_work:
+        await downgrade_to_0007(await unit_of_work.connection())
+    await asyncio.to_thread(upgrade_sync, MIGRATIONS, database_url)
+    await signed.read_until(start + timedelta(minutes=61))
+    await signed.apply(late.decided("accept", start + timedelta(minutes=70)))
+    states = [(await signed.clocks(lead.lead_id))["accept-mql"] for lead in (running, met, late)]
+    assert [state["state"] for state in states] == ["breached", "met", "met_late"]
+    assert states[1]["answered_at"] == "2027-03-01T15:05:00Z"
+    assert await signed.event_names(running.lead_id) == ["clock_started", "breached"]

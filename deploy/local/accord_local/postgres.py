@@ -269,7 +269,8 @@ class PostgresServer:
             "unix_socket_permissions": "0700",
             "max_connections": str(CONNECTIONS_MAX),
             "shared_buffers": "256MB",
-            "max_wal_size": "2GB",
+            "max_wal_size": "2GB",  # bounds the recovery after a crash
+            "checkpoint_timeout": "30min",  # after each checkpoint every page that is touched is logged whole
             "timezone": "UTC",
             "log_timezone": "UTC",
             "log_line_prefix": "%m [%p] %u@%d ",

@@ -37,11 +37,14 @@ from accord.contracts.qualification_events import (
     OpportunityUpdated,
 )
 from accord.contracts.sla_events import (
+    BreachAcknowledged,
     BreachWithdrawn,
     ClockAtRisk,
     ClockBreached,
     ClockCancelled,
+    ClockEscalated,
     ClockMet,
+    ClockRescheduled,
     ClockStarted,
 )
 from accord.contracts.topics import EVENTS_ON, TOPIC_OF, ServiceName
@@ -209,9 +212,14 @@ _ALL: tuple[EventData, ...] = (
     ClockStarted(**_clock(31, 1)),
     ClockAtRisk(**_clock(151, 2), fraction=0.5),
     ClockBreached(**_clock(271, 3), breach_id=_BREACH),
-    ClockMet(**_clock(150, 2), late=False),
+    ClockMet(**_clock(150, 2), late=False, actor_kind="person"),
     BreachWithdrawn(**_clock(300, 4), breach_id=_BREACH, met_at=_CAPTURED + timedelta(minutes=150)),
     ClockCancelled(**_clock(100, 2), why="the lead was disqualified"),
+    ClockRescheduled(**_clock(60, 2), paused=True),
+    ClockEscalated(
+        **_clock(391, 4), fraction=1.5, breach_id=_BREACH, notify=["sales-managers"], severity="high", reassign=True
+    ),
+    BreachAcknowledged(**_clock(300, 4), breach_id=_BREACH, acknowledged_by="sales-lead"),
     GoalReached(
         **_at(100_000),
         goal="revenue",

@@ -9,6 +9,7 @@ from msgspec import field
 
 from accord.contracts.base import EventData, LeadEvent, event
 from accord.contracts.values import (
+    ActorKind,
     Attributes,
     Campaign,
     Count,
@@ -139,6 +140,8 @@ class ActivityRecorded(LeadEvent, frozen=True, kw_only=True):
     by: Party
     """Who did it."""
     actor: Handle | None = None
+    actor_kind: ActorKind | None = None
+    """None where the tool does not tell."""
     source: SourceName | None = None
     campaign: Campaign | None = None
 

@@ -102,6 +102,8 @@ class LeadAssigned(LeadEvent, frozen=True, kw_only=True):
     previous_owner: Handle | None = None
     pool: Handle | None = None
     """None where a person assigned it by hand."""
+    breach_id: UUID | None = None
+    """The breach whose clause took the lead from `previous_owner`."""
     why: Why
 
 

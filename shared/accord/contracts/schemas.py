@@ -22,7 +22,7 @@ from accord.contracts.topics import CONSUMED_TOPICS, EVENTS_ON, PARTITIONS_DEFAU
 Schema = dict[str, Any]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-CONTRACTS_VERSION = "1.0.0"
+CONTRACTS_VERSION = "1.1.0"
 """Of the whole set, apart from the release (ADR 86). The middle number grows with additions; the first never does, since new types are
 named `.v2`."""
 

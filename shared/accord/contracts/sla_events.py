@@ -5,8 +5,22 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 from uuid import UUID
 
+from msgspec import field
+
 from accord.contracts.base import EventData, event
-from accord.contracts.values import Department, Handle, Key, Ordinal, SourceName, Timestamp, Version, Why, limits
+from accord.contracts.values import (
+    ActorKind,
+    Department,
+    Handle,
+    Key,
+    Ordinal,
+    Severity,
+    SourceName,
+    Timestamp,
+    Version,
+    Why,
+    limits,
+)
 
 
 class ClockEvent(EventData, frozen=True, kw_only=True):
@@ -54,7 +68,8 @@ class ClockBreached(ClockEvent, frozen=True, kw_only=True):
     type: ClassVar[str] = "sla.breached.v1"
     breach_id: UUID
     reassign: bool = False
-    """The clause says that the lead is then taken away from `owner` and given to somebody else."""
+    """The clause says that the lead is then taken away from `owner` and given to somebody else. Said by versions before
+    `sla.escalated.v1`, which says it now."""
 
 
 @event
@@ -64,6 +79,8 @@ class ClockMet(ClockEvent, frozen=True, kw_only=True):
     type: ClassVar[str] = "sla.met.v1"
     late: bool
     """This was after the deadline."""
+    actor_kind: ActorKind | None = None
+    """Whose activity it was; None for decisions and stages, and where the tool does not tell."""
 
 
 @event
@@ -81,3 +98,38 @@ class ClockCancelled(ClockEvent, frozen=True, kw_only=True):
 
     type: ClassVar[str] = "sla.clock_cancelled.v1"
     why: Why
+
+
+@event
+class ClockRescheduled(ClockEvent, frozen=True, kw_only=True):
+    """A pause began, ended or was corrected: `due_at` is the deadline now."""
+
+    type: ClassVar[str] = "sla.clock_rescheduled.v1"
+    paused: bool
+    """The time stands still; the deadline moves until it goes on."""
+
+
+@event
+class ClockEscalated(ClockEvent, frozen=True, kw_only=True):
+    """A fraction of the time has passed at which the clause agrees on a step. Once for each clock and fraction."""
+
+    type: ClassVar[str] = "sla.escalated.v1"
+    fraction: Annotated[float, *limits(gt=0)]
+    breach_id: UUID
+    """That of the breach; of a step before the deadline, the one that a breach would have."""
+    notify: list[Handle] = field(default_factory=list)
+    """Whom the clause names. Empty where the breach was acknowledged."""
+    severity: Severity | None = None
+    """The severity that the promise has from now on."""
+    reassign: bool = False
+    """The lead is taken away from `owner` and given to somebody else."""
+    acknowledged_by: Handle | None = None
+
+
+@event
+class BreachAcknowledged(ClockEvent, frozen=True, kw_only=True):
+    """Somebody took note of a breach: no further step of its clock notifies."""
+
+    type: ClassVar[str] = "sla.breach_acknowledged.v1"
+    breach_id: UUID
+    acknowledged_by: Handle

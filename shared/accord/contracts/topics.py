@@ -78,6 +78,9 @@ EVENTS_ON: dict[str, tuple[type[EventData], ...]] = {
         sla_events.ClockMet,
         sla_events.BreachWithdrawn,
         sla_events.ClockCancelled,
+        sla_events.ClockRescheduled,
+        sla_events.ClockEscalated,
+        sla_events.BreachAcknowledged,
         *_EVERYWHERE,
     ),
     METRICS_EVENTS: (

@@ -22,6 +22,11 @@ from accord.contracts.models import struct_schema
 
 Department = Literal["marketing", "sales"]
 Party = Literal["lead", "marketing", "sales"]
+ActorKind = Literal["person", "automation", "agent"]
+"""Who acts: a person, a tool by its rules (a campaign, an auto-reply), or a program that decides by itself (an AI agent)."""
+
+Severity = Literal["low", "normal", "high", "critical"]
+"""How grave an open promise has become by the steps of its clause."""
 """Who did an activity: the lead itself, or one of the two departments."""
 
 StageKind = Literal["open", "won", "lost", "recycled", "disqualified"]

@@ -26,11 +26,15 @@ def pointer(*parts: object) -> str:
 def find_shape_errors(error: ValidationError, document: object) -> list[Finding]:
     """What pydantic found in a document, each place once."""
     findings: dict[str, Finding] = {}
-    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+    for problem in error.errors(include_url=False, include_input=False):
         place = pointer(*document_path(document, problem["loc"], missing=problem["type"] == "missing"))
         message = (
             "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"].removeprefix("Value error, ")
         )
+        context = problem.get("ctx", {})
+        if problem["type"] == "union_tag_invalid" and str(context["discriminator"]).startswith("'"):
+            place += pointer(context["discriminator"].strip("'"))
+            message = f"must be one of {context['expected_tags']}"
         findings.setdefault(place, Finding(place, message))
     return list(findings.values())
 

@@ -13,6 +13,7 @@ from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, decode_cursor, make_page
 from accord.http.problems import not_found
 from sla_monitor.api.models import (
+    AcknowledgeIn,
     AttainmentAnswer,
     AttainmentDefinition,
     BreachAnswer,
@@ -27,6 +28,7 @@ from sla_monitor.api.models import (
 from sla_monitor.domain.clock import ClockState
 from sla_monitor.queries.attainment import By
 from sla_monitor.queries.listing import BreachFilter, ClockFilter, PageCursor
+from sla_monitor.usecases.acknowledge import acknowledge
 from sla_monitor.usecases.view import get_attainment, get_lead_clocks, list_breaches, list_clocks
 
 CLOCKS_OF_LEAD_MAX = 500
@@ -85,6 +87,21 @@ def router(database: Database) -> APIRouter:
         found = await list_breaches(database, filters, limit + 1)
         items, next_cursor = make_page([breach_answer(clock) for clock in found.items], limit, _cursor)
         return BreachPage(items=items, next_cursor=next_cursor, as_of=found.as_of)
+
+    @routes.post(
+        "/v1/breaches/{breach_id}/acknowledge",
+        summary="Acknowledge a breach",
+        operation_id="acknowledge_breach",
+        responses=problems(404),
+    )
+    async def acknowledge_one(
+        breach_id: UUID, body: AcknowledgeIn, caller: Caller = require("sla:write")
+    ) -> BreachAnswer:
+        """No further step of its clock notifies. Its other consequences follow all the same; again, it replaces the note."""
+        clock = await acknowledge(database, breach_id, caller.name, body.note)
+        if clock is None:
+            raise not_found("breach")
+        return breach_answer(clock)
 
     @routes.get("/v1/attainment", summary="Attainment", operation_id="get_attainment")
     async def get_attainment_of_period(

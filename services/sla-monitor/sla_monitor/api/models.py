@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from accord.contracts.values import Department, Timestamp
+from accord.contracts.values import ActorKind, Department, Severity, Timestamp
 from accord.http.paging import Page
 from accord.terms.durations import Duration
 from sla_monitor.domain.business_time import Step
@@ -39,7 +39,10 @@ class ClockAnswer(BaseModel):
                     "source": "website",
                     "started_at": "2027-01-04T15:30:00Z",
                     "due_at": "2027-01-04T20:30:00Z",
+                    "severity": None,
+                    "answers": 0,
                     "answered_at": None,
+                    "actor_kind": None,
                     "ended_at": None,
                     "ended_why": None,
                     "breach_id": None,
@@ -60,10 +63,13 @@ class ClockAnswer(BaseModel):
     owner: str | None
     source: str | None
     started_at: Timestamp
-    due_at: Timestamp
+    due_at: Timestamp = Field(description="While the clock is paused: as if the time went on at once.")
+    severity: Severity | None = Field(description="By the steps of the clause.")
+    answers: int = Field(description="How many of the answers that are owed have come.")
     answered_at: Timestamp | None = Field(
-        description="When the answer happened; in a running clock, after the deadline."
+        description="When the last answer happened that is owed; in a running clock, after the deadline."
     )
+    actor_kind: ActorKind | None = Field(description="Who gave it, where the tool tells.")
     ended_at: Timestamp | None = Field(description="When the lead left the clause's scope.")
     ended_why: str | None
     breach_id: UUID | None
@@ -103,7 +109,19 @@ class BreachAnswer(BaseModel):
     breached_at: Timestamp
     answered_at: Timestamp | None
     withdrawn_at: Timestamp | None
+    severity: Severity | None
+    acknowledged_at: Timestamp | None
+    acknowledged_by: str | None
+    acknowledged_note: str | None
     backfill: bool
+
+
+class AcknowledgeIn(BaseModel):
+    """Takes note of a breach."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"note": "Called on Monday instead"}]})
+
+    note: Annotated[str | None, Field(max_length=2000)] = None
 
 
 class BreachPage(Page[BreachAnswer]):
@@ -120,7 +138,7 @@ class AttainmentGroup(BaseModel):
     met: int
     breached: int = Field(description="Including those met late.")
     met_late: int
-    running: int
+    running: int = Field(description="Including those that are paused.")
     cancelled: int
     backfill: int = Field(description="Imported history among met and breached.")
 
@@ -173,7 +191,10 @@ def clock_answer(clock: Clock) -> ClockAnswer:
         source=clock.source,
         started_at=clock.started_at,
         due_at=clock.due_at,
+        severity=clock.severity,
+        answers=len(clock.answers),
         answered_at=clock.answered_at,
+        actor_kind=clock.last_answer.actor_kind if clock.last_answer else None,
         ended_at=clock.ended_at,
         ended_why=clock.ended_why,
         breach_id=clock.breach_id,
@@ -187,6 +208,7 @@ def breach_answer(clock: Clock) -> BreachAnswer:
     """Make the answer for a breached clock."""
     if clock.breach_id is None or clock.breached_at is None:
         raise AssertionError("a breach has an id and a time")
+    noted = clock.acknowledgement
     return BreachAnswer(
         breach_id=clock.breach_id,
         clock_id=clock.clock_id,
@@ -202,6 +224,10 @@ def breach_answer(clock: Clock) -> BreachAnswer:
         breached_at=clock.breached_at,
         answered_at=clock.answered_at,
         withdrawn_at=clock.withdrawn_at,
+        severity=clock.severity,
+        acknowledged_at=noted.at if noted else None,
+        acknowledged_by=noted.by if noted else None,
+        acknowledged_note=noted.note if noted else None,
         backfill=clock.backfill,
     )
 

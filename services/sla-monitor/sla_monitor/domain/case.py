@@ -7,14 +7,13 @@ a clock that opens applies the facts that are already known since its start.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from accord.contracts.base import EventData
 from accord.contracts.intake_events import (
     ActivityRecorded,
     LeadCaptured,
@@ -27,7 +26,7 @@ from accord.contracts.intake_events import (
 from accord.contracts.qualification_events import LeadAssigned, LeadDecided, LeadScored, LeadStageChanged
 from accord.contracts.sla_events import ClockEvent
 from sla_monitor.domain import clock as clocks
-from sla_monitor.domain.clock import MERGED, Clock
+from sla_monitor.domain.clock import MERGED, NOT_RESTARTED, OPEN_STATES, REASSIGNED, REPEATED, Clock
 from sla_monitor.domain.facts import Fact, extract_fact
 from sla_monitor.domain.lead import Lead, Profile, QualificationState, as_of
 from sla_monitor.domain.rules import ClauseRule, CompiledSla, LeadSnapshot
@@ -124,7 +123,7 @@ def apply_event(case: Case, event: CaseEvent, slas: SlaVersions, read_until: Rea
         case LeadScored():
             updater.update_qualification_state(event, grade=event.grade, fit=event.fit, engagement=event.engagement)
         case LeadAssigned():
-            updater.assign_owner(event.owner, event.sequence)
+            updater.assign_owner(event)
         case _:
             pass
     fact = extract_fact(event)
@@ -192,13 +191,23 @@ def evaluate_pending(case: Case, slas: SlaVersions, read_until: ReadUntil, now: 
     return updater.build_outcome()
 
 
-def find_trigger_fact(event: EventData, slas: SlaVersions) -> Fact | None:
-    """Find the fact in an event that starts a clock of a clause in force when it was recorded. `where` is not evaluated."""
+def find_lookback_start(case: Case, event: CaseEvent, slas: SlaVersions) -> datetime | None:
+    """Find since when the lead's facts are needed to apply an event; None if the event alone is enough.
+
+    A clock that starts looks back at what happened since. A pause is seen by all facts together; so is a request that was
+    repeated, or a clock that starts again for another owner.
+    """
     fact = extract_fact(event)
-    sla = slas.get_active(fact.recorded_at) if fact else None
-    if fact is None or sla is None or not any(rule.start.matches(fact) for rule in sla.clauses.values()):
+    if fact is None:
         return None
-    return fact
+    sla = slas.get_active(fact.recorded_at)
+    starts = [fact.occurred_at for rule in (sla.clauses.values() if sla else ()) if rule.start.matches(fact)]
+    for clock in case.clocks.values():
+        rule = slas.get_clause(clock)
+        restarts = fact.kind == "assigned" and rule.reassignment == "restarts" and rule.start.kind != "assigned"
+        if restarts or rule.is_about_pauses(fact) or clock.is_void:
+            starts.append(clock.started_at)
+    return min(starts, default=None)
 
 
 def _make_profile(state: LeadState, event: LeadCaptured | LeadUpdated | LeadMerged | LeadUnmerged) -> Profile:
@@ -228,6 +237,7 @@ class CaseUpdater:
         self._removed_fact_keys: list[str] = []
 
     def build_outcome(self) -> Outcome:
+        self._settle_void()
         case = Case(self._lead, self._clocks, self._pending, self._facts)
         return Outcome(case, tuple(self._events), tuple(self._transferred), tuple(self._removed_fact_keys))
 
@@ -257,14 +267,27 @@ class CaseUpdater:
             updated = QualificationState(event.recorded_at, event.sequence, current.stage, grade, fit, engagement)
         self._lead = self._lead.with_qualification_state(updated, self._read_until.both)
 
-    def assign_owner(self, owner: str | None, sequence: int) -> None:
-        """Set the owner, also of running clocks except those that an assignment started."""
-        if sequence <= self._lead.owner_sequence:
+    def assign_owner(self, event: LeadAssigned) -> None:
+        """Set the owner, also of open clocks that move with the lead. A deadline that has passed keeps whose it was."""
+        if event.sequence <= self._lead.owner_sequence:
             return
-        self._lead = replace(self._lead, owner=owner, owner_sequence=sequence)
-        for clock in self._clocks.values():
-            if clock.state == "running" and clock.trigger.kind != "assigned":
-                self._store_clock(replace(clock, owner=owner))
+        self._lead = replace(self._lead, owner=event.owner, owner_sequence=event.sequence)
+        for clock in list(self._clocks.values()):
+            is_open = clock.state in (*OPEN_STATES, "breached") and event.occurred_at <= clock.due_at
+            if is_open and (clock.owner is None or self._slas.get_clause(clock).reassignment == "moves"):
+                self._store_clock(replace(clock, owner=event.owner))
+
+    def _find_owner(self, moment: datetime) -> str | None:
+        """Who had the lead at a moment, as far as its facts tell."""
+        assigned = [fact for fact in self._facts if fact.kind == "assigned"]
+        latest = max(
+            (fact for fact in assigned if fact.occurred_at <= moment),
+            key=lambda fact: (fact.occurred_at, fact.sequence),
+            default=None,
+        )
+        if latest is not None:
+            return latest.name
+        return None if assigned else self._lead.owner
 
     def erase_lead(self, at: datetime) -> None:
         """Remove the person's attributes and end the clocks; settled clocks stay as counts."""
@@ -276,7 +299,7 @@ class CaseUpdater:
     def merge_into(self, merge: LeadMerged) -> None:
         at = merge.occurred_at
         self._lead = replace(self._lead, merged_into=merge.lead_id, merged_at=at, merge_recorded_at=merge.recorded_at)
-        running = [clock for clock in self._clocks.values() if clock.state == "running"]
+        running = [clock for clock in self._clocks.values() if clock.state in OPEN_STATES]
         self._end_clocks(at, MERGED)
         for clock in running:
             self._transfer(self._clocks[clock.clock_id], _recreate_trigger(clock))
@@ -295,10 +318,14 @@ class CaseUpdater:
         for clock in list(self._clocks.values()):
             if _is_transferred(clock) and (clock.clause, clock.trigger.key) in added:
                 self._settle_clock(clock, clocks.end_by_unmerge(clock))
-            elif any(self._is_decisive(clock, fact) for fact in activities):
-                self._settle_clock(
-                    clock, clocks.recompute(clock, self._slas.get_clause(clock), self._facts, self._lead_end())
-                )
+            else:
+                self._remove_facts(clock, activities)
+
+    def _remove_facts(self, clock: Clock, removed: Sequence[Fact]) -> None:
+        """Settle a clock without facts that are not the lead's any more."""
+        rule = self._slas.get_clause(clock)
+        if clocks.rests_on(clock, removed) or any(rule.is_about_pauses(fact) for fact in removed):
+            self._settle_clock(clock, clocks.without_facts(clock, rule, removed, self._facts, self._lead_end()))
 
     def _resume_clock(self, clock: Clock) -> None:
         rule = self._slas.get_clause(clock)
@@ -317,10 +344,14 @@ class CaseUpdater:
     # -- facts and triggers --
 
     def apply_fact(self, fact: Fact) -> None:
-        """Apply a fact to the clocks that it answers or whose scope it ends."""
-        self._facts = (*self._facts, fact)
+        """Apply a fact to the clocks that it answers or pauses, or whose scope it ends."""
+        self._facts = (*(known for known in self._facts if known.key != fact.key), fact)
         for clock in list(self._clocks.values()):
-            self._settle_clock(clock, clocks.with_fact(clock, self._slas.get_clause(clock), fact))
+            rule = self._slas.get_clause(clock)
+            changed = clocks.with_fact(clock, rule, fact)
+            if rule.is_about_pauses(fact):
+                changed = clocks.with_pauses(changed, rule, self._facts)
+            self._settle_clock(clock, changed)
 
     def correct_entry(self, replaces: int, fact: Fact | None) -> Fact | None:
         """Replace a stage entry by `fact`, or remove it if that is None. Returns the fact that is still to be applied.
@@ -339,10 +370,8 @@ class CaseUpdater:
         for clock in list(self._clocks.values()):
             if clock.trigger.is_stage_entry(replaces):
                 self._correct_start(clock, fact if is_same_entry else None)
-            elif not is_same_entry and any(self._is_decisive(clock, entry) for entry in removed):
-                self._settle_clock(
-                    clock, clocks.recompute(clock, self._slas.get_clause(clock), self._facts, self._lead_end())
-                )
+            elif not is_same_entry:
+                self._remove_facts(clock, removed)
         return None if is_same_entry else fact
 
     def _correct_start(self, clock: Clock, fact: Fact | None) -> None:
@@ -351,19 +380,22 @@ class CaseUpdater:
         else:
             self._store_clock(replace(clock, trigger=replace(clock.trigger, key=fact.key, sequence=0)))
 
-    def _is_decisive(self, clock: Clock, fact: Fact) -> bool:
-        """Whether a fact may have answered a clock or ended its scope."""
-        at = clocks.effective_at(clock, fact)
-        return at is not None and at in (clock.answered_at, clock.ended_at)
-
     def add_triggers(self, fact: Fact) -> None:
         """Add a pending trigger for each clause that the fact starts and that was in force when it was recorded."""
         sla = self._slas.get_active(fact.recorded_at)
         if sla is None or self._lead.erased_at is not None:
             return
         for rule in sla.clauses.values():
-            if rule.start.matches(fact):
+            if rule.start.matches(fact) and not self._is_by_breach_of(rule, fact):
                 self._add_pending(rule, sla.version, fact)
+
+    def _is_by_breach_of(self, rule: ClauseRule, fact: Fact) -> bool:
+        """Whether a breach of the clause itself gave the lead to somebody else: that starts the clause no second time."""
+        if fact.kind != "assigned" or fact.cause is None:
+            return False
+        return any(
+            clock.clause == rule.key and clocks.derive_breach_id(clock) == fact.cause for clock in self._clocks.values()
+        )
 
     def _add_pending(self, rule: ClauseRule, version: int, fact: Fact) -> None:
         """Add a pending trigger; one that can be evaluated at once is, when the event has been applied."""
@@ -417,14 +449,58 @@ class CaseUpdater:
             return
         rule = self._slas.by_number[trigger.sla_version].clauses[trigger.clause]
         clock = clocks.create_clock(rule, trigger.sla_version, lead.lead_id, fact)
-        clock = replace(clock, owner=clock.owner or lead.owner, source=lead.source)
-        clock = clocks.with_facts(clock, rule, self._facts)
+        if clock.owner is None:
+            moment = clock.due_at if rule.reassignment == "moves" else clock.started_at
+            clock = replace(clock, owner=self._find_owner(moment))
+        clock = clocks.with_facts(replace(clock, source=lead.source), rule, self._facts)
         if lead.merged_at is not None:
             clock = clocks.with_end(clock, lead.merged_at, MERGED)
+        if (why := self._find_void(clock, rule)) is not None:
+            clock = clocks.void(clock, why)
         transition = clocks.start_clock(clock, self._now)
         self._store_clock(transition.clock)
         self._events += transition.events
         self._transfer(transition.clock, trigger)
+        self._restart(transition.clock)
+
+    def _settle_void(self) -> None:
+        """Settle which clocks are needed: so the outcome does not depend on the order in which facts are read."""
+        for clock in sorted(self._clocks.values(), key=_by_start):
+            if clock.has_no_start and not clock.is_void:
+                continue
+            rule = self._slas.get_clause(clock)
+            why = self._find_void(clock, rule)
+            if why is not None and clock.ended_why != why:
+                self._settle_clock(clock, clocks.void(clock, why))
+            elif why is None and clock.is_void:
+                self._resume_clock(clock)
+
+    def _find_void(self, clock: Clock, rule: ClauseRule) -> str | None:
+        """Why a clock is not needed beside the others of its clause; None if it is.
+
+        A request that is repeated while an earlier one is open has the earlier one's clock; so has an assignment to the same
+        owner, or where the clock moves with the lead. A clock that starts again for another owner continues one that ended so.
+        """
+        others = [
+            other
+            for other in self._clocks.values()
+            if (other.clause, other.sla_version) == (clock.clause, clock.sla_version) and not other.is_void
+        ]
+        if clock.trigger.kind != rule.start.kind:
+            continued = (other.state == "cancelled" and other.ended_key == clock.trigger.key for other in others)
+            return None if any(continued) else NOT_RESTARTED
+        is_repeatable = rule.start.kind in ("activity", "assigned")
+        return (
+            REPEATED
+            if is_repeatable
+            and any(
+                _by_start(other) < _by_start(clock)
+                and clocks.is_open_at(other, clock.started_at)
+                and (rule.start.kind == "activity" or rule.reassignment == "moves" or other.owner == clock.owner)
+                for other in others
+            )
+            else None
+        )
 
     def _transfer(self, clock: Clock, trigger: PendingTrigger) -> None:
         """Transfer a clock that only the merge ended to the survivor; stages belong to each lead alone."""
@@ -432,17 +508,32 @@ class CaseUpdater:
             self._transferred.append(replace(trigger, fact=replace(trigger.fact, sequence=0)))
 
     def _settle_clock(self, before: Clock, after: Clock) -> None:
-        if after is before:
+        if after is before or after == before:
             return
         transition = clocks.settle_clock(before, after, self._now)
         self._store_clock(transition.clock)
         self._events += transition.events
+        self._restart(transition.clock)
+
+    def _restart(self, clock: Clock) -> None:
+        """Start the clause of a clock again whose lead was given to somebody else, where the clause says so."""
+        if clock.state != "cancelled" or clock.ended_why != REASSIGNED:
+            return
+        rule = self._slas.get_clause(clock)
+        fact = next((fact for fact in self._facts if fact.key == clock.ended_key), None)
+        if fact is not None and rule.reassignment == "restarts" and rule.start.kind != "assigned":
+            restarted = replace(fact, stage_kind=clock.trigger.stage_kind)
+            self.open_clock(PendingTrigger(clock.clause, clock.sla_version, restarted))
 
     def _store_clock(self, clock: Clock) -> None:
         self._clocks[clock.clock_id] = clock
 
 
 _ERASED = "the person was erased"
+
+
+def _by_start(clock: Clock) -> tuple[datetime, UUID]:
+    return clock.started_at, clock.clock_id
 
 
 def _is_transferred(clock: Clock) -> bool:

@@ -14,55 +14,32 @@ from accord.terms.findings import Finding, find_shape_errors, pointer
 from accord.terms.week import find_week_errors, parse_week
 from sla_monitor.domain.business_time import CLOSED_DAYS_MAX, open_per_week
 from sla_monitor.domain.calendars import DAYS_FROM, DAYS_TO, PublicHolidays, UnknownRegion, closed_days
-from sla_monitor.domain.sla import CalendarTerms, Clause, Sla, Within, names_of
+from sla_monitor.domain.sla import (
+    AttemptsClause,
+    CalendarTerms,
+    Event,
+    FreshnessClause,
+    LeadClause,
+    PausedBy,
+    ResponseClause,
+    Sla,
+    Within,
+    names_of,
+)
 
 CALENDAR_WEEKS_MAX = 5 * 52
 """A duration that takes more of a calendar's weeks than this (five years) is a mistake."""
 
 NOT_SUPPORTED = "is not supported by this version"
-_UNSUPPORTED_KINDS = ("attempts", "volume", "rate", "freshness")
-_UNSUPPORTED_KEYS = ("paused_by",)
-_REASSIGNED = [{"at": 1.0, "reassign": True}]
 
 
 def check_sla(content: Mapping[str, object], public_holidays: PublicHolidays) -> list[Finding]:
     """Every error in the content: of its shape, or, where the shape is valid, of its meaning."""
-    unsupported = list(_find_unsupported(content))
     try:
         sla = Sla.model_validate(content)
     except ValidationError as error:
-        unsupported_at = tuple(finding.pointer.removesuffix("/kind") for finding in unsupported)
-        return [
-            *unsupported,
-            *(
-                finding
-                for finding in find_shape_errors(error, content)
-                if not _is_below(finding.pointer, unsupported_at)
-            ),
-        ]
+        return find_shape_errors(error, content)
     return [*_check_calendars(sla, public_holidays), *_check_clauses(sla)]
-
-
-def _is_below(path: str, pointers: Sequence[str]) -> bool:
-    return any(path == other or path.startswith(other + "/") for other in pointers)
-
-
-def _find_unsupported(content: Mapping[str, object]) -> Iterator[Finding]:
-    """Terms that this version does not support yet."""
-    clauses = content.get("clauses")
-    for index, clause in enumerate(clauses if isinstance(clauses, list) else ()):
-        if not isinstance(clause, Mapping):
-            continue
-        if clause.get("kind") in _UNSUPPORTED_KINDS:
-            yield Finding(pointer("clauses", index, "kind"), f"a clause of the kind {clause['kind']} {NOT_SUPPORTED}")
-            continue
-        for key in _UNSUPPORTED_KEYS:
-            if key in clause:
-                yield Finding(pointer("clauses", index, key), f"{key} {NOT_SUPPORTED}")
-        if clause.get("escalate", _REASSIGNED) not in ([], _REASSIGNED):
-            yield Finding(
-                pointer("clauses", index, "escalate"), f"another step than {{at: 1.0, reassign: true}} {NOT_SUPPORTED}"
-            )
 
 
 # --- Calendars ---
@@ -136,33 +113,101 @@ def _check_clauses(sla: Sla) -> Iterator[Finding]:
         if clause.key in seen_keys:
             yield Finding(f"{at}/key", f"the clause {clause.key} appears twice")
         seen_keys.add(clause.key)
-        yield from _check_start_and_answer(at, clause)
+        yield from _check_sides(at, clause)
         yield from _check_within(f"{at}/within", clause.within, sla)
-        if clause.warn_at != sorted(set(clause.warn_at)):
-            yield Finding(f"{at}/warn_at", "must ascend")
+        yield from _check_reassignment(at, clause)
+        if clause.paused_by is not None:
+            yield from _check_pauses(at, clause, clause.paused_by)
+        yield from _check_steps(at, clause)
         if clause.where is not None:
             yield from _check_where(f"{at}/where", clause, clause.where)
 
 
-def _check_start_and_answer(at: str, clause: Clause) -> Iterator[Finding]:
-    start, owed = clause.from_, clause.to
-    starts = ("stage", "assigned", "decision", "activity", "captured")
-    if sum(getattr(start, name) is not None for name in starts) != 1:
-        yield Finding(f"{at}/from", f"must be exactly one of {', '.join(starts)}")
-    answers = ("decision", "activity", "stage")
-    if sum(getattr(owed, name) is not None for name in answers) != 1:
-        yield Finding(f"{at}/to", f"must be exactly one of {', '.join(answers)}")
-    for name, side in (("from", start), ("to", owed)):
-        if side.by is not None and side.activity is None:
-            yield Finding(f"{at}/{name}/by", "is allowed only with an activity")
-        for kind in answers:
-            names = names_of(getattr(side, kind))
-            for index, word in enumerate(names):
-                if word in names[:index]:
-                    yield Finding(f"{at}/{name}/{kind}/{index}", f"{word} appears twice")
-    both = set(names_of(start.stage)) & set(names_of(owed.stage))
+_SIDES = ("stage", "decision", "activity")
+_STARTS = (*_SIDES, "assigned", "captured")
+
+
+def _check_sides(at: str, clause: LeadClause) -> Iterator[Finding]:
+    """What starts, answers and ends a clause."""
+    if isinstance(clause, FreshnessClause):
+        yield from _find_repeated(f"{at}/stage", clause.stage)
+        return
+    yield from _check_event(f"{at}/from", clause.from_, _STARTS)
+    if isinstance(clause, ResponseClause):
+        yield from _check_event(f"{at}/to", clause.to, _SIDES)
+        if clause.to.actor_kind is not None and clause.to.activity is None:
+            yield Finding(f"{at}/to/actor_kind", "is allowed only with an activity")
+        yield from _find_shared(f"{at}/to/stage", clause.to.stage, clause.from_.stage, "is also a stage of from")
+    else:
+        yield from _find_repeated(f"{at}/of", clause.of)
+    if clause.until is not None:
+        yield from _check_event(f"{at}/until", clause.until, _SIDES)
+        for name in _SIDES:
+            shared = getattr(clause.until, name)
+            yield from _find_shared(f"{at}/until/{name}", shared, getattr(clause.from_, name), "starts the clause")
+            if isinstance(clause, ResponseClause):
+                yield from _find_shared(f"{at}/until/{name}", shared, getattr(clause.to, name), "answers the clause")
+        if isinstance(clause, AttemptsClause):
+            yield from _find_shared(f"{at}/until/activity", clause.until.activity, clause.of, "is an attempt")
+
+
+def _check_event(at: str, event: Event, names: Sequence[str]) -> Iterator[Finding]:
+    if sum(getattr(event, name) is not None for name in names) != 1:
+        yield Finding(at, f"must be exactly one of {', '.join(names)}")
+    if event.by is not None and event.activity is None:
+        yield Finding(f"{at}/by", "is allowed only with an activity")
+    for name in _SIDES:
+        yield from _find_repeated(f"{at}/{name}", getattr(event, name))
+
+
+def _find_repeated(at: str, terms: str | list[str] | None) -> Iterator[Finding]:
+    names = names_of(terms)
+    for index, word in enumerate(names):
+        if word in names[:index]:
+            yield Finding(f"{at}/{index}", f"{word} appears twice")
+
+
+def _find_shared(
+    at: str, terms: str | list[str] | None, others: str | list[str] | None, message: str
+) -> Iterator[Finding]:
+    both = set(names_of(terms)) & set(names_of(others))
     if both:
-        yield Finding(f"{at}/to/stage", f"{', '.join(sorted(both))} is also a stage of from")
+        yield Finding(at, f"{', '.join(sorted(both))} {message}")
+
+
+def _check_reassignment(at: str, clause: LeadClause) -> Iterator[Finding]:
+    if clause.on_reassignment == "ends" and not isinstance(clause, FreshnessClause) and clause.from_.assigned:
+        yield Finding(f"{at}/on_reassignment", "another assignment starts the clause again: restarts, or moves")
+
+
+def _check_pauses(at: str, clause: LeadClause, paused: PausedBy) -> Iterator[Finding]:
+    at = f"{at}/paused_by"
+    if paused.stage is None and paused.activity is None:
+        yield Finding(at, "must be a stage, an activity, or both")
+    if (paused.activity is None) != (paused.resumed_by is None):
+        yield Finding(at, "an activity and resumed_by belong together")
+    yield from _find_repeated(f"{at}/stage", paused.stage)
+    yield from _find_repeated(f"{at}/activity", paused.activity)
+    yield from _find_repeated(f"{at}/resumed_by", paused.resumed_by)
+    yield from _find_shared(f"{at}/resumed_by", paused.resumed_by, paused.activity, "also pauses the clause")
+    stages = clause.stage if isinstance(clause, FreshnessClause) else clause.from_.stage
+    yield from _find_shared(f"{at}/stage", paused.stage, stages, "starts the clause, so it would never run")
+
+
+def _check_steps(at: str, clause: LeadClause) -> Iterator[Finding]:
+    if clause.warn_at != sorted(set(clause.warn_at)):
+        yield Finding(f"{at}/warn_at", "must ascend")
+    for index, step in enumerate(clause.escalate):
+        path = f"{at}/escalate/{index}"
+        if not (step.notify or step.severity or step.reassign):
+            yield Finding(path, "must notify, reassign or set a severity")
+        if step.expires_after is not None and not step.reassign:
+            yield Finding(f"{path}/expires_after", "is allowed only with reassign")
+        if index and step.at < clause.escalate[index - 1].at:
+            yield Finding(f"{path}/at", "must ascend")
+        yield from _find_repeated(f"{path}/notify", step.notify)
+    if sum(bool(step.reassign) for step in clause.escalate) > 1:
+        yield Finding(f"{at}/escalate", "reassigns more than once")
 
 
 def _check_within(at: str, within: Within, sla: Sla) -> Iterator[Finding]:
@@ -198,13 +243,14 @@ def _check_duration_fits(at: str, within: Within, terms: CalendarTerms) -> Itera
         yield Finding(f"{at}/business_days", "takes more than five years of this calendar")
 
 
-def _check_where(at: str, clause: Clause, where: Criteria) -> Iterator[Finding]:
+def _check_where(at: str, clause: LeadClause, where: Criteria) -> Iterator[Finding]:
+    is_from_capture = not isinstance(clause, FreshnessClause) and clause.from_.captured
     for location, leaf in _iterate_comparisons(at, where):
         if leaf.path.startswith("account."):
             yield Finding(f"{location}/path", "account data is not available to the SLA; use an attribute")
         elif leaf.path.startswith("activities."):
             yield Finding(f"{location}/path", f"a count of activities in where {NOT_SUPPORTED}")
-        elif clause.from_.captured and (leaf.path in ("stage", "grade") or leaf.path.startswith("scores.")):
+        elif is_from_capture and (leaf.path in ("stage", "grade") or leaf.path.startswith("scores.")):
             yield Finding(f"{location}/path", f"a lead has no {leaf.path} yet when it is captured")
 
 

@@ -1,21 +1,22 @@
 """One clock: a clause running for one lead. Its state follows from the facts, in whatever order they arrive.
 
-A clock holds two moments, the earliest answer and the earliest end of its scope. Both can only become earlier, so the order
-of arrival does not matter, and a late report corrects what was published before:
+A clock holds the earliest answers, the earliest end of its scope and the pauses. More facts only make answers and end
+earlier, so the order of arrival does not matter, and a late report corrects what was published before:
 
-- the scope ended by the deadline, before any answer: cancelled;
-- answered by the deadline: met;
-- else, once everything recorded before the deadline has been read: breached, and met late if there is an answer at all.
+- the scope ended by the deadline, before the last answer: cancelled;
+- answered by the deadline: met. So is a clock that is answered during a pause;
+- else, while a pause goes on before the deadline: paused;
+- else, once everything recorded before the deadline has been read: breached, and met late if it is answered at all.
 
-A breach that a late report corrects is withdrawn once; then the clock is met or cancelled.
+A breach that a late report corrects is withdrawn; then the clock is met, cancelled, or runs to a later deadline.
 
-Only the consumed watermark decides that a deadline has passed, never the wall clock (see `fire_clock`).
+Only the consumed watermark decides that a deadline or a step has passed, never the wall clock (see `fire_clock`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 from uuid import UUID
@@ -24,19 +25,26 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from accord.contracts.sla_events import (
+    BreachAcknowledged,
     BreachWithdrawn,
     ClockAtRisk,
     ClockBreached,
     ClockCancelled,
+    ClockEscalated,
     ClockEvent,
     ClockMet,
+    ClockRescheduled,
     ClockStarted,
 )
-from accord.contracts.values import Department, StageKind
+from accord.contracts.values import MOMENT_MAX, ActorKind, Department, Severity, StageKind
 from sla_monitor.domain.facts import Fact, FactKind
-from sla_monitor.domain.rules import ClauseRule
+from sla_monitor.domain.rules import ClauseRule, EscalationStep, Pause
 
-ClockState = Literal["running", "met", "breached", "met_late", "cancelled"]
+ClockState = Literal["running", "paused", "met", "breached", "met_late", "cancelled"]
+OPEN_STATES = frozenset({"running", "paused"})
+_STEPPING = OPEN_STATES | {"breached"}
+_MET = frozenset({"met", "met_late"})
+_BROKEN = frozenset({"breached", "met_late"})
 
 BACKFILL_AFTER = timedelta(hours=1)
 """A clock whose deadline lay further back than this when its start was recorded is imported history. It counts and
@@ -44,16 +52,36 @@ notifies nobody, since nobody could have met it."""
 
 MERGED = "the lead was merged into another"
 MERGE_REVERTED = "the merge that had added it was reverted"
+START_CORRECTED = "the entry that started it was corrected"
+REPEATED = "an earlier request is still open"
+NOT_RESTARTED = "the clock that it would continue was settled before"
+REASSIGNED = "the lead was given to somebody else"
 
 _MILLISECOND = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class WarningTime(Struct, frozen=True, gc=False):
+class StepTime(Struct, frozen=True, gc=False, array_like=True):
     """A fraction of the time, and when it has passed."""
 
     fraction: float
     at: datetime
+
+
+class Answer(Struct, frozen=True, gc=False, array_like=True):
+    """A fact that answers, and when it counts."""
+
+    at: datetime
+    key: str
+    actor_kind: ActorKind | None = None
+
+
+class Acknowledgement(Struct, frozen=True, gc=False):
+    """Who took note of a breach."""
+
+    at: datetime
+    by: str
+    note: str | None = None
 
 
 class Trigger(Struct, frozen=True, gc=False):
@@ -86,23 +114,55 @@ class Clock(Struct, frozen=True, gc=False):
     trigger: Trigger
     started_at: datetime
     due_at: datetime
-    warnings: tuple[WarningTime, ...] = ()
-    """Warnings that are still to be published."""
+    """While the clock is paused: as if the pause ended at once."""
+    count: int = 1
+    """How many answers are owed."""
+    steps: tuple[StepTime, ...] = ()
+    """Steps that are still to be published, ascending."""
+    passed: tuple[float, ...] = ()
+    """Fractions whose step was published, or that the deadline had overtaken."""
     backfill: bool = False
     owner: str | None = None
     source: str | None = None
     state: ClockState = "running"
-    answered_at: datetime | None = None
+    answers: tuple[Answer, ...] = ()
+    """The earliest ones, at most `count`."""
+    pauses: tuple[Pause, ...] = ()
     ended_at: datetime | None = None
+    ended_key: str | None = None
+    """The fact that ended the scope; None if it was a merge, an erasure or another owner."""
     ended_sequence: int | None = None
     """Qualification's sequence of the first entry that ended the scope; its later facts answer nothing."""
     ended_why: str | None = None
     """Why the scope ended."""
+    severity: Severity | None = None
     breach_id: UUID | None = None
     breached_at: datetime | None = None
     """When the breach was recorded."""
+    breach_due_at: datetime | None = None
+    """The latest deadline of which the watermark has shown that it passed unanswered."""
     withdrawn_at: datetime | None = None
+    acknowledgement: Acknowledgement | None = None
     event_count: int = 0
+
+    @property
+    def last_answer(self) -> Answer | None:
+        """The answer that fulfils the clause; None while any is missing."""
+        return self.answers[self.count - 1] if len(self.answers) >= self.count else None
+
+    @property
+    def answered_at(self) -> datetime | None:
+        return self.last_answer.at if self.last_answer else None
+
+    @property
+    def is_void(self) -> bool:
+        """Whether it is not needed beside another clock of its clause."""
+        return self.ended_why in (REPEATED, NOT_RESTARTED)
+
+    @property
+    def has_no_start(self) -> bool:
+        """Whether what started it counts no more, so that no fact changes it."""
+        return self.is_void or self.ended_why in (START_CORRECTED, MERGE_REVERTED)
 
     @property
     def next_at(self) -> datetime | None:
@@ -110,10 +170,10 @@ class Clock(Struct, frozen=True, gc=False):
 
         It never lies before the recording of the start: what is older may still be unread.
         """
-        if self.state != "running":
-            return None
-        earliest = min([self.due_at, *(warning.at for warning in self.warnings)])
-        return max(earliest, self.trigger.recorded_at)
+        moments = [step.at for step in self.steps] if self.state in _STEPPING else []
+        if self.state == "running":
+            moments.append(self.due_at)
+        return max(min(moments), self.trigger.recorded_at) if moments else None
 
 
 class Transition(Struct, frozen=True, gc=False):
@@ -124,12 +184,14 @@ class Transition(Struct, frozen=True, gc=False):
 
 
 def create_clock(rule: ClauseRule, version: int, lead_id: UUID, fact: Fact) -> Clock:
-    """Create the clock that a fact starts. The caller adds owner, source and events.
+    """Create the clock that a fact starts. The caller adds owner, source, facts and events.
 
     Its id derives from lead, clause and fact, so that a restored database gives it the same one again.
     """
     started_at = fact.occurred_at
     due_at = rule.deadline.due_at(started_at)
+    if due_at is None:
+        raise AssertionError("without pauses there is a deadline")
     return Clock(
         clock_id=derive_id(fact.recorded_at, str(lead_id), rule.key, fact.key),
         lead_id=lead_id,
@@ -139,18 +201,21 @@ def create_clock(rule: ClauseRule, version: int, lead_id: UUID, fact: Fact) -> C
         trigger=Trigger(fact.kind, fact.key, fact.sequence, fact.recorded_at, fact.stage_kind, fact.cause),
         started_at=started_at,
         due_at=due_at,
-        warnings=_compute_warnings(rule, started_at, due_at),
+        count=rule.count,
+        steps=_find_steps(rule, started_at),
         backfill=due_at < fact.recorded_at - BACKFILL_AFTER,
         owner=fact.name if fact.kind == "assigned" else None,
     )
 
 
 def start_clock(clock: Clock, now: datetime) -> Transition:
-    """Publish the start of the clock, and its outcome if the facts already give one."""
+    """Publish the start of the clock, and its outcome if the facts already give one. Of a void one nothing is published."""
     builder = _TransitionBuilder(clock, now)
-    builder.emit(ClockStarted, clock.started_at)
     builder.settle()
     return builder.build()
+
+
+# --- Facts ---
 
 
 def effective_at(clock: Clock, fact: Fact) -> datetime | None:
@@ -168,27 +233,61 @@ def effective_at(clock: Clock, fact: Fact) -> datetime | None:
 
 
 def with_fact(clock: Clock, rule: ClauseRule, fact: Fact) -> Clock:
-    """The clock with a fact applied, before it is settled."""
-    return _with_answer(_with_entry(clock, rule, fact), rule, fact)
+    """The clock with a fact applied, before it is settled. Pauses are not looked at."""
+    if clock.has_no_start:
+        return clock
+    return _with_answer(_with_fact_end(clock, rule, fact), rule, fact)
 
 
 def with_facts(clock: Clock, rule: ClauseRule, facts: Sequence[Fact]) -> Clock:
-    """The clock with many facts applied, in any order. Ends of the scope are applied first."""
+    """The clock with many facts applied, in any order, pauses too. Ends of the scope are applied first."""
+    if clock.has_no_start:
+        return clock
     for fact in facts:
-        clock = _with_entry(clock, rule, fact)
+        clock = _with_fact_end(clock, rule, fact)
     for fact in facts:
         clock = _with_answer(clock, rule, fact)
-    return clock
+    return with_pauses(clock, rule, facts)
 
 
-def _with_entry(clock: Clock, rule: ClauseRule, fact: Fact) -> Clock:
-    if fact.kind != "stage" or not _ends_scope(clock, rule, fact):
+def with_pauses(clock: Clock, rule: ClauseRule, facts: Iterable[Fact]) -> Clock:
+    """The clock with the pauses by all facts of its lead, and with the deadline and the steps that follow."""
+    if not rule.has_pauses:
+        return clock
+    pauses = rule.find_pauses(facts, clock.started_at)
+    return clock if pauses == clock.pauses else _reschedule(replace(clock, pauses=pauses), rule)
+
+
+def _reschedule(clock: Clock, rule: ClauseRule) -> Clock:
+    """The clock with the deadline and the steps by its pauses."""
+    deadline, pauses = rule.deadline, clock.pauses
+    due_at = deadline.due_at(clock.started_at, pauses)
+    if due_at is None:
+        due_at = deadline.due_at(clock.started_at, [pause for pause in pauses if pause.end is not None])
+    steps = _find_steps(rule, clock.started_at, pauses, clock.passed)
+    return replace(clock, due_at=due_at or MOMENT_MAX, steps=steps)
+
+
+def _find_steps(
+    rule: ClauseRule, started_at: datetime, pauses: Sequence[Pause] = (), passed: Collection[float] = ()
+) -> tuple[StepTime, ...]:
+    """The steps that are still to be published; not those that a pause holds up for now."""
+    times = (
+        (fraction, rule.deadline.at_fraction(started_at, fraction, pauses))
+        for fraction in rule.fractions
+        if fraction not in passed
+    )
+    return tuple(StepTime(fraction, at) for fraction, at in times if at is not None)
+
+
+def _with_fact_end(clock: Clock, rule: ClauseRule, fact: Fact) -> Clock:
+    if not _ends_scope(clock, rule, fact):
         return clock
     at = effective_at(clock, fact)
     if at is None:
         return clock
-    ended = _with_earlier_end(clock, at, f"the lead entered {fact.name}")
-    if not fact.sequence:
+    ended = _with_earlier_end(clock, at, _ENDS[fact.kind].format(fact.name), fact.key)
+    if fact.kind != "stage" or not fact.sequence:
         return ended
     return replace(ended, ended_sequence=min(fact.sequence, clock.ended_sequence or fact.sequence))
 
@@ -197,7 +296,12 @@ def _with_answer(clock: Clock, rule: ClauseRule, fact: Fact) -> Clock:
     if not rule.answer.matches(fact) or _is_after_end(clock, fact):
         return clock
     at = effective_at(clock, fact)
-    return clock if at is None else replace(clock, answered_at=min(at, clock.answered_at or at))
+    if at is None:
+        return clock
+    others = [answer for answer in clock.answers if answer.key != fact.key]
+    answers = sorted([*others, Answer(at, fact.key, fact.actor_kind)], key=lambda answer: (answer.at, answer.key))
+    earliest = tuple(answers[: clock.count])
+    return clock if earliest == clock.answers else replace(clock, answers=earliest)
 
 
 def with_end(clock: Clock, at: datetime, why: str) -> Clock:
@@ -207,52 +311,94 @@ def with_end(clock: Clock, at: datetime, why: str) -> Clock:
 
 def invalidate_start(clock: Clock) -> Clock:
     """End the clock of a stage entry that a correction removed. The result is not settled yet."""
-    return replace(
-        clock, answered_at=None, ended_at=clock.started_at, ended_why="the entry that started it was corrected"
-    )
+    return _end_at_start(clock, START_CORRECTED)
 
 
-def recompute(clock: Clock, rule: ClauseRule, facts: Sequence[Fact], lead_end: tuple[datetime, str] | None) -> Clock:
-    """Recompute the clock from these facts alone, after a correction removed one. The result is not settled yet."""
-    warnings = clock.warnings if clock.state == "running" else _remaining_warnings(clock, rule)
-    changed = replace(clock, answered_at=None, ended_at=None, ended_sequence=None, ended_why=None, warnings=warnings)
-    changed = with_facts(changed, rule, facts)
-    return changed if lead_end is None else with_end(changed, *lead_end)
+def rests_on(clock: Clock, facts: Iterable[Fact]) -> bool:
+    """Whether any of these facts has answered the clock or ended its scope."""
+    return any(_is_end(clock, fact) or any(_is_answer(answer, fact) for answer in clock.answers) for fact in facts)
+
+
+def without_facts(
+    clock: Clock,
+    rule: ClauseRule,
+    removed: Sequence[Fact],
+    facts: Sequence[Fact],
+    lead_end: tuple[datetime, str] | None,
+) -> Clock:
+    """The clock without facts that a correction removed, by those that are left. The result is not settled yet.
+
+    What the clock itself knows of its other facts stays, so that it may be older than the facts that are kept.
+    """
+    answers = (answer for answer in clock.answers if not any(_is_answer(answer, fact) for fact in removed))
+    changed = replace(clock, answers=tuple(answers))
+    if any(_is_end(clock, fact) for fact in removed):
+        changed = _without_end(changed)
+    return _with_lead_end(with_facts(changed, rule, facts), lead_end)
+
+
+def _is_answer(answer: Answer, fact: Fact) -> bool:
+    # Versions before the keys stored the moment alone.
+    return answer.key == fact.key or (not answer.key and answer.at == fact.occurred_at)
+
+
+def _is_end(clock: Clock, fact: Fact) -> bool:
+    if clock.ended_at is None or clock.ended_key is not None:
+        return clock.ended_key == fact.key
+    return fact.kind == "stage" and clock.ended_at == effective_at(clock, fact)
 
 
 def end_by_unmerge(clock: Clock) -> Clock:
     """End a clock that a merged lead had added, since the merge is reverted. The result is not settled yet."""
-    return replace(clock, answered_at=None, ended_at=clock.started_at, ended_sequence=None, ended_why=MERGE_REVERTED)
+    return _end_at_start(clock, MERGE_REVERTED)
+
+
+def void(clock: Clock, why: str) -> Clock:
+    """End a clock that is not needed beside another one of its clause. The result is not settled yet."""
+    return _end_at_start(clock, why)
+
+
+def is_open_at(clock: Clock, moment: datetime) -> bool:
+    """Whether the clock ran at a moment: neither answered nor ended, and not after its deadline."""
+    is_settled = any(at is not None and at <= moment for at in (clock.answered_at, clock.ended_at))
+    return clock.started_at <= moment and not is_settled and (clock.due_at >= moment or is_paused(clock))
+
+
+def _end_at_start(clock: Clock, why: str) -> Clock:
+    return replace(_without_end(clock), answers=(), ended_at=clock.started_at, ended_why=why)
 
 
 def resume(
     clock: Clock, rule: ClauseRule, facts: Sequence[Fact], lead_end: tuple[datetime, str] | None = None
 ) -> Clock:
-    """Resume a clock that a merge or its reversal had ended, with the same deadline. The result is not settled yet.
+    """Resume a clock that a merge, its reversal or another clock had ended, with the same deadline. The result is not settled yet.
 
     `facts`: those of its lead; an answer stays. `lead_end`: since when and why the lead has ended all the same.
     """
-    changed = replace(clock, ended_at=None, ended_why=None, warnings=_remaining_warnings(clock, rule))
-    changed = with_facts(changed, rule, facts)
-    return changed if lead_end is None else with_end(changed, *lead_end)
+    return _with_lead_end(with_facts(_reschedule(_without_end(clock), rule), rule, facts), lead_end)
 
 
-def _remaining_warnings(clock: Clock, rule: ClauseRule) -> tuple[WarningTime, ...]:
-    """The warnings that were still due when the clock was settled; earlier ones were published or overtaken."""
-    settled_at = clock.ended_at or clock.answered_at or clock.started_at
-    return tuple(
-        warning for warning in _compute_warnings(rule, clock.started_at, clock.due_at) if warning.at >= settled_at
-    )
+def _without_end(clock: Clock) -> Clock:
+    return replace(clock, ended_at=None, ended_key=None, ended_sequence=None, ended_why=None)
 
 
-def _compute_warnings(rule: ClauseRule, started_at: datetime, due_at: datetime) -> tuple[WarningTime, ...]:
-    return tuple(
-        WarningTime(fraction, rule.deadline.at_fraction(started_at, due_at, fraction)) for fraction in rule.warn_at
-    )
+def _with_lead_end(clock: Clock, lead_end: tuple[datetime, str] | None) -> Clock:
+    return clock if lead_end is None else with_end(clock, *lead_end)
+
+
+_ENDS: Mapping[FactKind, str] = {
+    "stage": "the lead entered {}",
+    "assigned": REASSIGNED,
+    "decision": "the decision {} was taken",
+    "activity": "{} happened",
+}
 
 
 def _ends_scope(clock: Clock, rule: ClauseRule, fact: Fact) -> bool:
     trigger = clock.trigger
+    if fact.kind == "assigned":
+        is_own = fact.cause is not None and fact.cause == derive_breach_id(clock)
+        return rule.reassignment != "moves" and clock.owner not in (None, fact.name) and not is_own
     if trigger.kind == "decision" and fact.cause is not None and fact.cause == trigger.cause:
         return False  # the stage that the clock's own decision led to
     return rule.ends_scope(fact, from_open_stage=trigger.stage_kind in (None, "open"))
@@ -262,78 +408,143 @@ def _is_after_end(clock: Clock, fact: Fact) -> bool:
     return fact.is_from_qualification and clock.ended_sequence is not None and fact.sequence > clock.ended_sequence
 
 
-def _with_earlier_end(clock: Clock, at: datetime, why: str) -> Clock:
+def _with_earlier_end(clock: Clock, at: datetime, why: str, key: str | None = None) -> Clock:
     if clock.ended_at is not None and clock.ended_at <= at:
         return clock
-    return replace(clock, ended_at=at, ended_why=why)
+    return replace(clock, ended_at=at, ended_key=key, ended_why=why)
+
+
+# --- Transitions ---
 
 
 def settle_clock(before: Clock, after: Clock, now: datetime) -> Transition:
     """Settle a clock after facts were applied to it since `before`."""
     builder = _TransitionBuilder(after, now)
-    has_earlier_answer = before.answered_at is not None and before.answered_at != after.answered_at
-    builder.settle(has_earlier_answer=has_earlier_answer)
+    has_other_answer = before.answered_at is not None and before.answered_at != after.answered_at
+    is_rescheduled = (before.due_at, before.pauses) != (after.due_at, after.pauses)
+    builder.settle(has_other_answer=has_other_answer, is_rescheduled=is_rescheduled)
     return builder.build()
 
 
-def fire_clock(clock: Clock, watermark: datetime, now: datetime, *, reassign: bool = False) -> Transition:
-    """Publish what is due at the watermark: warnings, or the breach. All that was recorded before `watermark` has been read.
+def acknowledge_breach(clock: Clock, acknowledgement: Acknowledgement, now: datetime) -> Transition:
+    """Acknowledge the breach of a clock; again, it changes the note."""
+    builder = _TransitionBuilder(replace(clock, acknowledgement=acknowledgement), now)
+    if clock.acknowledgement is None:
+        builder.emit(BreachAcknowledged, now, breach_id=clock.breach_id, acknowledged_by=acknowledgement.by)
+    return builder.build()
 
-    A warning that the deadline overtakes is dropped. `reassign`: a breach of the clause reassigns the lead, except in
-    imported history.
+
+def fire_clock(clock: Clock, rule: ClauseRule, watermark: datetime, now: datetime) -> Transition:
+    """Publish what is due at the watermark: steps and the breach. All that was recorded before `watermark` has been read.
+
+    A step before the deadline that the deadline has overtaken is dropped.
     """
-    if clock.state != "running":
-        return Transition(clock)
-    builder = _TransitionBuilder(clock, now, reassign=reassign and not clock.backfill)
-    if max(clock.due_at, clock.trigger.recorded_at) < watermark:
+    builder = _TransitionBuilder(clock, now)
+    if clock.state == "running" and max(clock.due_at, clock.trigger.recorded_at) < watermark:
         builder.settle(is_deadline_passed=True)
-    else:
-        builder.warn(watermark)
+    builder.take_steps(rule, watermark)
     return builder.build()
 
 
 class _TransitionBuilder:
     """Builds one transition of a clock and numbers its events. Lives for one call."""
 
-    def __init__(self, clock: Clock, now: datetime, *, reassign: bool = False) -> None:
+    def __init__(self, clock: Clock, now: datetime) -> None:
         self._clock = clock
         self._now = now
-        self._reassign = reassign
         self._events: list[ClockEvent] = []
 
     def build(self) -> Transition:
         return Transition(self._clock, tuple(self._events))
 
-    def settle(self, *, is_deadline_passed: bool = False, has_earlier_answer: bool = False) -> None:
+    def settle(
+        self,
+        *,
+        is_deadline_passed: bool = False,
+        has_other_answer: bool = False,
+        is_rescheduled: bool = False,
+    ) -> None:
         """Move to the state that the facts give. `is_deadline_passed`: all that was recorded before the deadline has been read."""
         clock = self._clock
-        before, after = (
-            clock.state,
-            _compute_state(clock, is_deadline_passed=is_deadline_passed or clock.breach_id is not None),
-        )
-        self._clock = replace(clock, state=after, warnings=clock.warnings if after == "running" else ())
-        if before == after:
-            if has_earlier_answer and after in ("met", "met_late"):
-                self._emit_met()  # published again, with the earlier time
+        if is_deadline_passed:
+            clock = replace(clock, breach_due_at=clock.due_at)
+        before, after = clock.state, _compute_state(clock)
+        self._clock = replace(clock, state=after)
+        if clock.is_void and clock.event_count == 0:
             return
-        if after in ("breached", "met_late") and (clock.breach_id is None or clock.withdrawn_at is not None):
-            self._emit_breach()
-        if after in ("met", "cancelled") and before in ("breached", "met_late"):
-            self._emit_withdrawal()
-        if after in ("met", "met_late"):
-            self._emit_met()
-        if after == "cancelled":
-            self._emit_cancellation()
-        if after == "running":  # a correction removed what had settled it
+        is_new = clock.event_count == 0
+        if is_new:
+            before = "running"
             self.emit(ClockStarted, clock.started_at)
+        if before != after:
+            self._emit_change(before, after, is_new=is_new)
+        elif has_other_answer and after in _MET:
+            self._emit_met()  # published again, with the earlier time
+        elif is_rescheduled and not is_new:
+            self._emit_schedule()
 
-    def warn(self, watermark: datetime) -> None:
+    def _emit_change(self, before: ClockState, after: ClockState, *, is_new: bool) -> None:
         clock = self._clock
-        passed = [warning for warning in clock.warnings if max(warning.at, clock.trigger.recorded_at) < watermark]
-        for warning in passed:
-            self.emit(ClockAtRisk, warning.at, fraction=warning.fraction)
-        left = tuple(warning for warning in clock.warnings if warning not in passed)
-        self._clock = replace(self._clock, warnings=left)
+        if after in _BROKEN and (clock.breach_id is None or clock.withdrawn_at is not None):
+            self._emit_breach()
+        if after not in _BROKEN and before in _BROKEN:
+            self._emit_withdrawal()
+        if after in _MET:
+            self._emit_met()
+        elif after == "cancelled":
+            self._emit_cancellation()
+        elif after in OPEN_STATES:
+            if before not in OPEN_STATES and not is_new:  # what had settled it was corrected
+                self.emit(ClockStarted, clock.started_at)
+            if "paused" in (before, after):
+                self._emit_schedule()
+
+    def take_steps(self, rule: ClauseRule, watermark: datetime) -> None:
+        """Publish the steps that have passed, unless the clock was settled before."""
+        clock = self._clock
+        is_breached = clock.state == "breached"
+        passed = [step for step in clock.steps if max(step.at, clock.trigger.recorded_at) < watermark]
+        overtaken = [step for step in clock.steps if is_breached and step.fraction < 1]
+        if clock.state in _STEPPING:
+            for step in passed:
+                if step.fraction >= 1 or not is_breached:
+                    self._take_step(rule, step)
+        done = {step.fraction for step in [*passed, *overtaken]}
+        self._clock = replace(
+            self._clock,
+            steps=tuple(step for step in clock.steps if step.fraction not in done),
+            passed=tuple(sorted({*clock.passed, *done})),
+        )
+
+    def _take_step(self, rule: ClauseRule, step: StepTime) -> None:
+        if step.fraction in rule.warn_at:
+            self.emit(ClockAtRisk, step.at, fraction=step.fraction)
+        agreed = [agreed for agreed in rule.escalation if agreed.fraction == step.fraction]
+        if agreed:
+            self._escalate(step, agreed)
+
+    def _escalate(self, step: StepTime, agreed: Sequence[EscalationStep]) -> None:
+        """Publish what the clause agrees on at a fraction. Who acknowledged a breach is notified no more; the rest happens."""
+        clock, noted = self._clock, self._clock.acknowledgement
+        severity = next((each.severity for each in reversed(agreed) if each.severity), None)
+        notify = [] if noted else list(dict.fromkeys(name for each in agreed for name in each.notify))
+        reassign = not clock.backfill and any(
+            each.reassign and (each.expires_after is None or self._now - step.at <= each.expires_after)
+            for each in agreed
+        )
+        if not (severity or notify or reassign):
+            return
+        self._clock = replace(clock, severity=severity or clock.severity)
+        self.emit(
+            ClockEscalated,
+            step.at,
+            fraction=step.fraction,
+            breach_id=derive_breach_id(clock),
+            notify=notify,
+            severity=severity,
+            reassign=reassign,
+            acknowledged_by=noted.by if noted else None,
+        )
 
     def emit(self, kind: type[ClockEvent], occurred_at: datetime, **more: object) -> None:
         clock = self._clock = replace(self._clock, event_count=self._clock.event_count + 1)
@@ -358,38 +569,66 @@ class _TransitionBuilder:
     def _emit_breach(self) -> None:
         clock = self._clock
         # A withdrawn breach is reinstated under the same id when its withdrawal is reverted.
-        breach_id = clock.breach_id or derive_id(clock.due_at, str(clock.clock_id), "breach")
+        breach_id = derive_breach_id(clock)
         self._clock = replace(clock, breach_id=breach_id, breached_at=self._now, withdrawn_at=None)
-        self.emit(ClockBreached, clock.due_at, breach_id=breach_id, reassign=self._reassign)
+        self.emit(ClockBreached, clock.due_at, breach_id=breach_id)
 
     def _emit_withdrawal(self) -> None:
         """Withdraw the breach: the answer was in time, or nothing was owed at the deadline. `met_at` says since when."""
         clock = self._clock
         settled_at = self._answered_at() if clock.state == "met" else clock.ended_at
+        if clock.state in OPEN_STATES and clock.pauses:
+            settled_at = clock.pauses[-1].start
         self._clock = replace(clock, withdrawn_at=self._now)
-        self.emit(BreachWithdrawn, settled_at or clock.due_at, breach_id=clock.breach_id, met_at=settled_at)
+        met_at = settled_at or clock.started_at
+        self.emit(BreachWithdrawn, met_at, breach_id=clock.breach_id, met_at=met_at)
 
     def _emit_met(self) -> None:
-        self.emit(ClockMet, self._answered_at(), late=self._clock.state == "met_late")
+        answer = self._clock.last_answer
+        self.emit(
+            ClockMet,
+            self._answered_at(),
+            late=self._clock.state == "met_late",
+            actor_kind=answer.actor_kind if answer else None,
+        )
+
+    def _emit_schedule(self) -> None:
+        clock = self._clock
+        at = clock.pauses[-1].end or clock.pauses[-1].start if clock.pauses else clock.started_at
+        self.emit(ClockRescheduled, at, paused=clock.state == "paused")
 
     def _emit_cancellation(self) -> None:
         self.emit(ClockCancelled, self._clock.ended_at or self._clock.started_at, why=self._clock.ended_why or "")
 
     def _answered_at(self) -> datetime:
-        if self._clock.answered_at is None:
+        answered_at = self._clock.answered_at
+        if answered_at is None:
             raise AssertionError("a clock that is met was answered")
-        return self._clock.answered_at
+        return answered_at
 
 
-def _compute_state(clock: Clock, *, is_deadline_passed: bool) -> ClockState:
-    answered, ended, due_at = clock.answered_at, clock.ended_at, clock.due_at
-    if ended is not None and ended <= due_at and (answered is None or ended < answered):
+def is_paused(clock: Clock) -> bool:
+    """Whether a pause goes on that began before the deadline."""
+    return bool(clock.pauses) and clock.pauses[-1].end is None and clock.pauses[-1].start < clock.due_at
+
+
+def _compute_state(clock: Clock) -> ClockState:
+    answered, ended = clock.answered_at, clock.ended_at
+    due_at = None if is_paused(clock) else clock.due_at
+    if ended is not None and (due_at is None or ended <= due_at) and (answered is None or ended < answered):
         return "cancelled"
-    if answered is not None and answered <= due_at:
+    if answered is not None and (due_at is None or answered <= due_at):
         return "met"
-    if not is_deadline_passed:
+    if due_at is None:
+        return "paused"
+    if clock.breach_due_at is None or due_at > clock.breach_due_at:
         return "running"
     return "breached" if answered is None else "met_late"
+
+
+def derive_breach_id(clock: Clock) -> UUID:
+    """The id that the clock's breach has, or would have."""
+    return clock.breach_id or derive_id(clock.started_at, str(clock.clock_id), "breach")
 
 
 def derive_id(at: datetime, *names: str) -> UUID:

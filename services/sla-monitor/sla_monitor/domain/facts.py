@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from accord.contracts.base import EventData
 from accord.contracts.intake_events import ActivityRecorded, LeadCaptured
 from accord.contracts.qualification_events import LeadAssigned, LeadDecided, LeadStageChanged
-from accord.contracts.values import Party, StageKind
+from accord.contracts.values import ActorKind, Party, StageKind
 
 FactKind = Literal["activity", "decision", "stage", "assigned", "captured"]
 
@@ -23,7 +23,7 @@ class Fact(Struct, frozen=True, gc=False):
     """One fact. `key` identifies it among the lead's facts. `sequence` is the producer's for this lead.
 
     A correction has the sequence 0: its time alone orders it. `name` is the activity's kind, the decision, the stage or
-    the owner. `cause` is the decision that led to a stage.
+    the owner. `cause` is the decision that led to a stage, or the breach that led to an assignment.
     """
 
     kind: FactKind
@@ -35,6 +35,7 @@ class Fact(Struct, frozen=True, gc=False):
     by: Party | None = None
     stage_kind: StageKind | None = None
     cause: UUID | None = None
+    actor_kind: ActorKind | None = None
 
     def is_stage_entry(self, sequence: int) -> bool:
         """Whether this is the stage entry that was published under a sequence."""
@@ -50,7 +51,9 @@ def extract_fact(event: EventData) -> Fact | None:  # noqa: PLR0911 - one for ea
     """Extract the fact that an event carries, None if no clause can name one."""
     match event:
         case ActivityRecorded():
-            return _make_fact("activity", f"activity/{event.activity_id}", event.kind, event, by=event.by)
+            return _make_fact(
+                "activity", f"activity/{event.activity_id}", event.kind, event, event.by, event.actor_kind
+            )
         case LeadDecided():
             key = f"decision/{event.decision_id}"
             return _drop_sequence_of_correction(
@@ -63,7 +66,7 @@ def extract_fact(event: EventData) -> Fact | None:  # noqa: PLR0911 - one for ea
             fact = _make_fact("stage", key, event.stage, event, stage_kind=event.stage_kind, cause=event.decision_id)
             return _drop_sequence_of_correction(fact, event)
         case LeadAssigned(owner=str(owner)):
-            return _make_fact("assigned", f"assigned/{event.sequence}", owner, event)
+            return _make_fact("assigned", f"assigned/{event.sequence}", owner, event, cause=event.breach_id)
         case LeadCaptured():
             return _make_fact("captured", "captured", "", event)
         case _:
@@ -82,9 +85,11 @@ def _make_fact(
     key: str,
     name: str,
     event: FactEvent,
-    *,
     by: Party | None = None,
+    actor_kind: ActorKind | None = None,
+    *,
     stage_kind: StageKind | None = None,
     cause: UUID | None = None,
 ) -> Fact:
-    return Fact(kind, key, name, event.occurred_at, event.recorded_at, event.sequence, by, stage_kind, cause)
+    at, recorded_at, sequence = event.occurred_at, event.recorded_at, event.sequence
+    return Fact(kind, key, name, at, recorded_at, sequence, by, stage_kind, cause, actor_kind)

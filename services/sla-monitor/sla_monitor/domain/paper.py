@@ -7,7 +7,20 @@ from collections.abc import Iterator, Sequence
 from accord.terms.criteria import describe_criteria
 from accord.terms.durations import describe_duration
 from accord.terms.paper import Section
-from sla_monitor.domain.sla import CalendarTerms, Clause, From, Sla, To, Within, names_of
+from sla_monitor.domain.sla import (
+    ActorKinds,
+    AttemptsClause,
+    CalendarTerms,
+    Escalation,
+    Event,
+    FreshnessClause,
+    From,
+    LeadClause,
+    PausedBy,
+    Sla,
+    Within,
+    names_of,
+)
 
 _SHORT_FOR = frozenset({"iql", "mcl", "mql", "pql", "sal", "sel", "sgl", "sql", "tal", "tql"})
 """Stages that the field writes as initials."""
@@ -21,13 +34,34 @@ COUNTING = (
         "was recorded."
     ),
     (
-        "An answer by the deadline meets the clause, also if it is reported later: a breach is then withdrawn. An answer after "
-        "the deadline is late, and the breach stays."
+        "An answer by the deadline meets the clause (exactly at the deadline is in time), also if it is reported later: a "
+        "breach is then withdrawn. An answer after the deadline is late, and the breach stays."
     ),
     (
         "A clock is cancelled when, before the deadline, the lead enters a stage that is not open (won, lost, recycled, "
         "disqualified), is merged into another or is erased. If only a decision on the stage can be the answer, any other "
         "stage cancels it too."
+    ),
+    (
+        "A request that is repeated before it is answered, or before its deadline, has one clock, from its first moment. "
+        "After the answer, another request has a clock of its own."
+    ),
+    (
+        "An activity of a person answers. One that a tool did by itself answers only where the clause says so. Where the "
+        "tool does not tell who acted, the activity counts as a person's."
+    ),
+    (
+        "When a lead is given to somebody else before the deadline, its clocks move with it, and a breach is of whoever has "
+        "the lead at the deadline; clauses that begin with an assignment start again for the new owner. Where a clause says "
+        "otherwise, it says so. A lead that a breach gives to somebody else starts the breached clause no second time."
+    ),
+    (
+        "A pause stops the time, not the clock: an answer during a pause meets the clause. Pauses that overlap count once. "
+        "Shares of the time are shares of the time that counts."
+    ),
+    (
+        "Whoever acknowledges a breach ends its notifications. A lead that is to be given to somebody else, or a severity, "
+        "is so all the same."
     ),
     (
         "Business time counts only while the calendar is open. Business days are whole open days after the start; the last of "
@@ -52,18 +86,72 @@ def render_paper(sla: Sla) -> list[Section]:
     return parts
 
 
-def describe_clause(clause: Clause) -> str:
+def describe_clause(clause: LeadClause) -> str:
     """Describe a clause: `Sales answers each lead that becomes MQL with accept or reject within 4 business hours (…)`."""
-    who = clause.obliges.capitalize()
-    sentence = f"{who} answers {_describe_start(clause.from_)} with {_describe_answer(clause.to)} within {_describe_time(clause.within)}."
+    sentences = [f"{clause.obliges.capitalize()} {_describe_promise(clause)} within {_describe_time(clause.within)}."]
+    if not isinstance(clause, FreshnessClause) and clause.until is not None:
+        sentences.append(f"It ends without a result with {_describe_event(clause.until)}.")
     if clause.where is not None:
-        sentence += f" It applies to leads where: {describe_criteria(clause.where)}."
+        sentences.append(f"It applies to leads where: {describe_criteria(clause.where)}.")
+    if clause.paused_by is not None:
+        sentences.append(_describe_pauses(clause.paused_by))
+    if clause.on_reassignment is not None:
+        sentences.append(f"When the lead gets another owner, {_ON_REASSIGNMENT[clause.on_reassignment]}.")
     if clause.warn_at:
         shares = _join_and([f"{100 * part:g} %" for part in clause.warn_at])
-        sentence += f" It counts as at risk after {shares} of the time."
-    if clause.escalate:
-        sentence += " A breach reassigns the lead."
-    return sentence
+        sentences.append(f"It counts as at risk after {shares} of the time.")
+    sentences += [_describe_step(step) for step in clause.escalate]
+    return " ".join(sentences)
+
+
+_ON_REASSIGNMENT = {
+    "moves": "its clock moves with it",
+    "restarts": "its clock ends without a result and starts again for the new owner",
+    "ends": "its clock ends without a result",
+}
+
+
+def _describe_promise(clause: LeadClause) -> str:
+    if isinstance(clause, FreshnessClause):
+        return f"moves each lead on that becomes {_join_or([describe_stage(name) for name in names_of(clause.stage)])}"
+    start = _describe_start(clause.from_)
+    if isinstance(clause, AttemptsClause):
+        times = "once" if clause.count == 1 else f"{clause.count} times"
+        what = " ".join(filter(None, (_join_or(list(names_of(clause.of))), _BY.get(clause.by or ""))))
+        return f"follows up on {start} {times} with {what}{_describe_actors(clause.actor_kind)}"
+    return f"answers {start} with {_describe_event(clause.to)}{_describe_actors(clause.to.actor_kind)}"
+
+
+_ACTORS = {"person": "a person", "automation": "a tool by its rules", "agent": "an AI agent"}
+
+
+def _describe_actors(terms: ActorKinds | None) -> str:
+    if terms is None:
+        return ""
+    return f" (of {_join_or([_ACTORS[kind] for kind in ([terms] if isinstance(terms, str) else terms)])})"
+
+
+def _describe_pauses(paused: PausedBy) -> str:
+    causes = []
+    if paused.stage is not None:
+        causes.append(f"while the lead is {_join_or([describe_stage(name) for name in names_of(paused.stage)])}")
+    if paused.activity is not None:
+        begins, ends = _join_or(list(names_of(paused.activity))), _join_or(list(names_of(paused.resumed_by)))
+        causes.append(f"from {begins} until {ends}")
+    return f"The time stands still {_join_and(causes)}."
+
+
+def _describe_step(step: Escalation) -> str:
+    done = []
+    if step.notify is not None:
+        done.append(f"{_join_and(list(names_of(step.notify)))} hear of it")
+    if step.severity is not None:
+        done.append(f"its severity is {step.severity}")
+    if step.reassign:
+        limit = f" (not more than {describe_duration(step.expires_after)} later)" if step.expires_after else ""
+        done.append(f"the lead is given to somebody else{limit}")
+    when = "At the deadline" if step.at == 1 else f"After {100 * step.at:g} % of the time"
+    return f"{when}, unless it is kept by then, {_join_and(done)}."
 
 
 def describe_stage(key: str) -> str:
@@ -83,7 +171,7 @@ def _describe_start(start: From) -> str:
     return f"each lead that becomes {_join_or([describe_stage(name) for name in names_of(start.stage)])}"
 
 
-def _describe_answer(owed: To) -> str:
+def _describe_event(owed: Event) -> str:
     if owed.decision is not None:
         return f"the decision {_join_or([_spell_out(name) for name in names_of(owed.decision)])}"
     if owed.activity is not None:
@@ -91,7 +179,7 @@ def _describe_answer(owed: To) -> str:
     return f"its becoming {_join_or([describe_stage(name) for name in names_of(owed.stage)])}"
 
 
-def _describe_activity(side: From | To) -> str:
+def _describe_activity(side: Event) -> str:
     return " ".join(filter(None, (_join_or(list(names_of(side.activity))), _BY.get(side.by or ""))))
 
 

@@ -2,41 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from accord.contracts.values import MOMENT_MAX, Department, Party
+from accord.contracts.values import MOMENT_MAX, ActorKind, Department, Party, Severity
 from accord.terms.criteria import MISSING, Compiled, compile_criteria
 from sla_monitor.domain.business_time import Calendar, add_open_days, add_open_time, measure_open_time
 from sla_monitor.domain.calendars import PublicHolidays, build_calendar
 from sla_monitor.domain.facts import Fact, FactKind
 from sla_monitor.domain.lead import Profile, QualificationState
-from sla_monitor.domain.sla import Clause, From, Sla, To, Within, names_of
+from sla_monitor.domain.sla import (
+    ActorKinds,
+    AttemptsClause,
+    Event,
+    FreshnessClause,
+    From,
+    LeadClause,
+    PausedBy,
+    Reassignment,
+    Sla,
+    Within,
+    names_of,
+)
+
+_PERSON: frozenset[ActorKind] = frozenset({"person"})
 
 
 class Pattern(Struct, frozen=True, gc=False):
-    """Matches facts of one kind by name; without names, every fact of the kind."""
+    """Matches facts of one kind by name: of `names`, or without them all but `excluded`."""
 
     kind: FactKind
-    names: frozenset[str]
+    names: frozenset[str] = frozenset()
     by: Party | None = None
+    actor_kinds: frozenset[ActorKind] | None = None
+    """Whose activities match; None for anybody's. Of whom it is not known, who acted is taken for a person."""
+    excluded: frozenset[str] = frozenset()
 
     def matches(self, fact: Fact) -> bool:
         return (
             fact.kind == self.kind
-            and (not self.names or fact.name in self.names)
+            and (fact.name in self.names if self.names else fact.name not in self.excluded)
             and (self.by is None or fact.by == self.by)
+            and (self.actor_kinds is None or (fact.actor_kind or "person") in self.actor_kinds)
         )
 
 
-class Deadline(Struct, frozen=True, gc=False):
-    """When a clock is due and when it warns, given its start."""
+class Pause(Struct, frozen=True, gc=False, array_like=True):
+    """A time that does not count; without `end` it goes on."""
 
-    due_at: Callable[[datetime], datetime]
-    at_fraction: Callable[[datetime, datetime, float], datetime]
-    """From start, due and fraction to the moment at which this fraction of the time has passed."""
+    start: datetime
+    end: datetime | None
+
+
+class Deadline(Struct, frozen=True, gc=False):
+    """The time that a clause allows: elapsed where there is no calendar, else open time or whole open days of it."""
+
+    calendar: Calendar | None
+    amount: timedelta
+    days: int | None = None
+
+    def due_at(self, start: datetime, pauses: Sequence[Pause] = ()) -> datetime | None:
+        """When all of the time has passed; None while a pause goes on before that."""
+        return self.at_fraction(start, 1.0, pauses)
+
+    def at_fraction(self, start: datetime, fraction: float, pauses: Sequence[Pause] = ()) -> datetime | None:
+        """When this fraction of the time has passed since the start; None while a pause goes on before that.
+
+        `pauses` ascend and are disjoint.
+        """
+        at, left = start, self._total(start) * fraction
+        for pause in pauses:
+            if pause.end is not None and pause.end <= at:
+                continue
+            before = self._measure(at, max(at, pause.start))
+            if left <= before:
+                break
+            if pause.end is None:
+                return None
+            at, left = pause.end, left - before
+        return self._add(at, left)
+
+    def _total(self, start: datetime) -> timedelta:
+        if self.calendar is None or self.days is None:
+            return self.amount
+        return measure_open_time(self.calendar, start, add_open_days(self.calendar, start, self.days))
+
+    def _add(self, start: datetime, amount: timedelta) -> datetime:
+        if self.calendar is None:
+            return start + min(amount, MOMENT_MAX - start)
+        return add_open_time(self.calendar, start, amount)
+
+    def _measure(self, start: datetime, end: datetime) -> timedelta:
+        return end - start if self.calendar is None else measure_open_time(self.calendar, start, end)
+
+
+class EscalationStep(Struct, frozen=True, gc=False):
+    """What a clause does at a fraction of the time."""
+
+    fraction: float
+    notify: tuple[str, ...] = ()
+    severity: Severity | None = None
+    reassign: bool = False
+    expires_after: timedelta | None = None
 
 
 class ClauseRule(Struct, frozen=True, gc=False):
@@ -53,18 +123,82 @@ class ClauseRule(Struct, frozen=True, gc=False):
     """`where` reads what intake publishes: attributes, source, campaign or age."""
     needs_qualification_state: bool
     """`where` reads what qualification publishes: stage, scores or grade."""
-    reassign: bool = False
-    """A breach of the clause reassigns the lead."""
+    count: int = 1
+    """How many answers are owed."""
+    until: Pattern | None = None
+    """What else ends the scope."""
+    is_answered_by_leaving: bool = False
+    """Each entry into another stage answers it, so none ends its scope."""
+    paused_in: frozenset[str] = frozenset()
+    """Stages in which the time stands still."""
+    paused_by: frozenset[str] = frozenset()
+    resumed_by: frozenset[str] = frozenset()
+    """Activities from which, and until which, it does."""
+    reassignment: Reassignment = "moves"
+    escalation: tuple[EscalationStep, ...] = ()
 
-    def ends_scope(self, entry: Fact, *, from_open_stage: bool) -> bool:
-        """Whether a stage entry after the start takes the lead out of the clause's scope.
+    @property
+    def fractions(self) -> tuple[float, ...]:
+        """The fractions of the time at which something is published, ascending."""
+        return tuple(sorted({*self.warn_at, *(step.fraction for step in self.escalation)}))
 
-        An entry into a stage that is not open does. Any entry does so in two cases: the clock started with a stage that is
-        not open, or only a decision in the start's stage can answer.
+    @property
+    def has_pauses(self) -> bool:
+        return bool(self.paused_in or self.paused_by)
+
+    def ends_scope(self, fact: Fact, *, from_open_stage: bool) -> bool:
+        """Whether a fact after the start takes the lead out of the clause's scope.
+
+        `until` does, and an entry into a stage that is not open. Any entry does so in two cases: the clock started with a
+        stage that is not open, or only a decision in the start's stage can answer. A stage that pauses never does.
         """
-        if entry.stage_kind != "open" or not from_open_stage:
+        if self.is_answered_by_leaving or (fact.kind == "stage" and fact.name in self.paused_in):
+            return False
+        if self.until is not None and self.until.matches(fact):
+            return True
+        if fact.kind != "stage":
+            return False
+        if fact.stage_kind != "open" or not from_open_stage:
             return True
         return self.start.kind == "stage" and self.answer.kind == "decision"
+
+    def is_about_pauses(self, fact: Fact) -> bool:
+        """Whether a fact can begin or end a pause."""
+        if fact.kind == "activity":
+            return fact.name in self.paused_by or fact.name in self.resumed_by
+        return fact.kind == "stage" and bool(self.paused_in)
+
+    def find_pauses(self, facts: Iterable[Fact], since: datetime) -> tuple[Pause, ...]:
+        """The pauses since a moment by a lead's facts: ascending and disjoint, overlapping ones joined."""
+        stages: list[Pause] = []
+        activities: list[Pause] = []
+        for fact in sorted(filter(self.is_about_pauses, facts), key=lambda fact: (fact.occurred_at, fact.sequence)):
+            at = fact.occurred_at
+            found, begins, ends = (
+                (stages, fact.name in self.paused_in, fact.name not in self.paused_in)
+                if fact.kind == "stage"
+                else (activities, fact.name in self.paused_by, fact.name in self.resumed_by)
+            )
+            is_paused = bool(found) and found[-1].end is None
+            if begins and not is_paused:
+                found.append(Pause(at, None))
+            elif ends and is_paused:
+                found[-1] = Pause(found[-1].start, at)
+        return _join_pauses([*stages, *activities], since)
+
+
+def _join_pauses(pauses: Iterable[Pause], since: datetime) -> tuple[Pause, ...]:
+    joined: list[Pause] = []
+    for pause in sorted(pauses, key=lambda pause: pause.start):
+        start, end = max(pause.start, since), pause.end
+        if end is not None and end <= start:
+            continue
+        last = joined[-1] if joined else None
+        if last is None or (last.end is not None and start > last.end):
+            joined.append(Pause(start, end))
+        elif last.end is not None:
+            joined[-1] = Pause(last.start, None if end is None else max(end, last.end))
+    return tuple(joined)
 
 
 class CompiledSla(Struct, frozen=True, gc=False):
@@ -74,7 +208,7 @@ class CompiledSla(Struct, frozen=True, gc=False):
     clauses: Mapping[str, ClauseRule]
     calendars: Mapping[str, Calendar]
     activities: frozenset[str]
-    """The kinds of activity that start or answer any clause."""
+    """The kinds of activity that any clause names."""
 
 
 class LeadSnapshot(Struct, frozen=True, gc=False):
@@ -130,68 +264,94 @@ def compile_sla(version: int, sla: Sla, public_holidays: PublicHolidays) -> Comp
     """Compile a content that has been checked."""
     calendars = {name: build_calendar(terms, public_holidays) for name, terms in sla.calendars.items()}
     clauses = {clause.key: _compile_clause(clause, calendars) for clause in sla.clauses}
-    patterns = [pattern for rule in clauses.values() for pattern in (rule.start, rule.answer)]
-    activities = frozenset(name for pattern in patterns if pattern.kind == "activity" for name in pattern.names)
-    return CompiledSla(version, clauses, calendars, activities)
+    named = (
+        names
+        for rule in clauses.values()
+        for names in (
+            *(
+                pattern.names
+                for pattern in (rule.start, rule.answer, rule.until)
+                if pattern and pattern.kind == "activity"
+            ),
+            rule.paused_by,
+            rule.resumed_by,
+        )
+    )
+    return CompiledSla(version, clauses, calendars, frozenset().union(*named))
 
 
-def _compile_clause(clause: Clause, calendars: Mapping[str, Calendar]) -> ClauseRule:
+def _compile_clause(clause: LeadClause, calendars: Mapping[str, Calendar]) -> ClauseRule:
     where = compile_criteria(clause.where) if clause.where else None
     paths = where.paths if where else frozenset()
+    paused = clause.paused_by or PausedBy()
+    start, answer, count, until = _compile_sides(clause)
     return ClauseRule(
         key=clause.key,
         obliges=clause.obliges,
-        start=_start_pattern(clause.from_),
-        answer=_compile_pattern(clause.to),
+        start=start,
+        answer=answer,
         deadline=_compile_deadline(clause.within, calendars),
         warn_at=tuple(clause.warn_at),
         where=where,
         needs_profile=any(not is_qualification_path(path) for path in paths),
         needs_qualification_state=any(is_qualification_path(path) for path in paths),
-        reassign=any(step.reassign for step in clause.escalate),
+        count=count,
+        until=until,
+        is_answered_by_leaving=clause.kind == "freshness",
+        paused_in=frozenset(names_of(paused.stage)),
+        paused_by=frozenset(names_of(paused.activity)),
+        resumed_by=frozenset(names_of(paused.resumed_by)),
+        reassignment=clause.on_reassignment or ("restarts" if start.kind == "assigned" else "moves"),
+        escalation=tuple(
+            EscalationStep(
+                step.at,
+                names_of(step.notify),
+                step.severity,
+                reassign=bool(step.reassign),
+                expires_after=step.expires_after,
+            )
+            for step in clause.escalate
+        ),
     )
 
 
-def _start_pattern(start: From) -> Pattern:
+def _compile_sides(clause: LeadClause) -> tuple[Pattern, Pattern, int, Pattern | None]:
+    """Start, answer, how many answers are owed, and what else ends the scope."""
+    if isinstance(clause, FreshnessClause):
+        stages = frozenset(names_of(clause.stage))
+        return Pattern("stage", stages), Pattern("stage", excluded=stages), 1, None
+    start = _compile_start(clause.from_)
+    until = _compile_event(clause.until) if clause.until else None
+    if isinstance(clause, AttemptsClause):
+        kinds = frozenset(names_of(clause.of))
+        return start, Pattern("activity", kinds, clause.by, _actor_kinds(clause.actor_kind)), clause.count, until
+    answer = _compile_event(clause.to)
+    if answer.kind == "activity":
+        answer = replace(answer, actor_kinds=_actor_kinds(clause.to.actor_kind))
+    return start, answer, 1, until
+
+
+def _actor_kinds(terms: ActorKinds | None) -> frozenset[ActorKind]:
+    if terms is None:
+        return _PERSON
+    return frozenset((terms,)) if isinstance(terms, str) else frozenset(terms)
+
+
+def _compile_start(start: From) -> Pattern:
     if start.assigned:
-        return Pattern("assigned", frozenset())
-    if start.captured:
-        return Pattern("captured", frozenset())
-    return _compile_pattern(start)
+        return Pattern("assigned")
+    return Pattern("captured") if start.captured else _compile_event(start)
 
 
-def _compile_pattern(side: From | To) -> Pattern:
-    if side.activity is not None:
-        return Pattern("activity", frozenset(names_of(side.activity)), side.by)
-    if side.decision is not None:
-        return Pattern("decision", frozenset(names_of(side.decision)))
-    return Pattern("stage", frozenset(names_of(side.stage)))
+def _compile_event(event: Event) -> Pattern:
+    if event.activity is not None:
+        return Pattern("activity", frozenset(names_of(event.activity)), event.by)
+    if event.decision is not None:
+        return Pattern("decision", frozenset(names_of(event.decision)))
+    return Pattern("stage", frozenset(names_of(event.stage)))
 
 
 def _compile_deadline(within: Within, calendars: Mapping[str, Calendar]) -> Deadline:
     if within.elapsed is not None:
-        return _elapsed_deadline(within.elapsed)
-    calendar = calendars[within.calendar or ""]
-    business, days = within.business, within.business_days
-
-    def due_at(start: datetime) -> datetime:
-        return (
-            add_open_time(calendar, start, business)
-            if business is not None
-            else add_open_days(calendar, start, days or 1)
-        )
-
-    def at_fraction(start: datetime, end: datetime, fraction: float) -> datetime:
-        return add_open_time(calendar, start, measure_open_time(calendar, start, end) * fraction)
-
-    return Deadline(due_at, at_fraction)
-
-
-def _elapsed_deadline(amount: timedelta) -> Deadline:
-    def due_at(start: datetime) -> datetime:
-        return start + min(amount, MOMENT_MAX - start)
-
-    def at_fraction(start: datetime, end: datetime, fraction: float) -> datetime:
-        return start + (end - start) * fraction
-
-    return Deadline(due_at, at_fraction)
+        return Deadline(None, within.elapsed)
+    return Deadline(calendars[within.calendar or ""], within.business or timedelta(), within.business_days)

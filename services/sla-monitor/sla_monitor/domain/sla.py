@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field
 
-from accord.contracts.values import Department, Party
+from accord.contracts.values import ActorKind, Department, Party, Severity
 from accord.terms.criteria import Criteria
 from accord.terms.document import DocumentPart
 from accord.terms.durations import Duration
@@ -22,6 +22,10 @@ CALENDARS_MAX = 50
 NAMES_MAX = 40
 DAYS_MAX = 400
 WARNINGS_MAX = 10
+STEPS_MAX = 10
+ATTEMPTS_MAX = 50
+ESCALATION_MAX = 10.0
+"""The latest step: ten times the time allowed."""
 
 Names = Key | Annotated[list[Key], Field(min_length=1, max_length=NAMES_MAX)]
 Kinds = ActivityKind | Annotated[list[ActivityKind], Field(min_length=1, max_length=NAMES_MAX)]
@@ -51,24 +55,30 @@ class CalendarTerms(DocumentPart):
     holidays: Holidays = Holidays()
 
 
-class From(DocumentPart):
-    """What starts a clock; exactly one of these."""
+ActorKinds = ActorKind | Annotated[list[ActorKind], Field(min_length=1, max_length=3)]
+
+
+class Event(DocumentPart):
+    """One thing that happens with a lead; exactly one of stage, decision and activity."""
 
     stage: Names | None = None
-    assigned: Literal[True] | None = None
     decision: Names | None = None
     activity: Kinds | None = None
     by: Party | None = None
+
+
+class From(Event):
+    """What starts a clock; exactly one of these."""
+
+    assigned: Literal[True] | None = None
     captured: Literal[True] | None = None
 
 
-class To(DocumentPart):
-    """What answers the clock; exactly one of these."""
+class To(Event):
+    """What answers the clock; exactly one of stage, decision and activity."""
 
-    decision: Names | None = None
-    activity: Kinds | None = None
-    by: Party | None = None
-    stage: Names | None = None
+    actor_kind: ActorKinds | None = None
+    """Whose activity counts. Without it a person's; an activity of which the tool does not tell it counts as a person's."""
 
 
 class Within(DocumentPart):
@@ -80,27 +90,79 @@ class Within(DocumentPart):
     calendar: Key | None = None
 
 
+class PausedBy(DocumentPart):
+    """What stops the time: a stage for as long as the lead stands in it, or an activity until one of `resumed_by`."""
+
+    stage: Names | None = None
+    activity: Kinds | None = None
+    resumed_by: Kinds | None = None
+
+
 class Escalation(DocumentPart):
-    """The consequence of a breach: the lead is reassigned."""
+    """A step at a fraction of the time: names to notify, a severity, or the lead goes to somebody else."""
 
-    at: Annotated[float, Field(ge=1, le=1)]
-    reassign: Literal[True]
+    at: Annotated[float, Field(gt=0, le=ESCALATION_MAX)]
+    notify: Annotated[Names | None, Field()] = None
+    severity: Severity | None = None
+    reassign: Literal[True] | None = None
+    expires_after: Duration | None = None
+    """The lead is not reassigned where the step's time lies further back than this."""
 
 
-class Clause(DocumentPart):
-    """One clause: after a start, an answer is owed within a time."""
+Reassignment = Literal["moves", "restarts", "ends"]
+
+
+class ClauseBase(DocumentPart):
+    """What every clause has."""
 
     key: Key
     obliges: Department
-    kind: Literal["response"]
-    from_: From = Field(alias="from")
-    to: To
-    within: Within
+    where: Criteria | None = None
     warn_at: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(max_length=WARNINGS_MAX)] = Field(
         default_factory=list
     )
-    where: Criteria | None = None
-    escalate: Annotated[list[Escalation], Field(max_length=1)] = Field(default_factory=list)
+    escalate: Annotated[list[Escalation], Field(max_length=STEPS_MAX)] = Field(default_factory=list)
+
+
+class LeadClauseBase(ClauseBase):
+    """What a clause has whose clock runs for one lead."""
+
+    within: Within
+    paused_by: PausedBy | None = None
+    on_reassignment: Reassignment | None = None
+    """What becomes of the clock when the lead gets another owner. Without it: moves; of a clause from an assignment: restarts."""
+
+
+class ResponseClause(LeadClauseBase):
+    """After a start, an answer is owed within a time."""
+
+    kind: Literal["response"]
+    from_: From = Field(alias="from")
+    to: To
+    until: Event | None = None
+
+
+class AttemptsClause(LeadClauseBase):
+    """After a start, so many activities are owed within a time."""
+
+    kind: Literal["attempts"]
+    from_: From = Field(alias="from")
+    count: Annotated[int, Field(ge=1, le=ATTEMPTS_MAX, strict=True)]
+    of: Kinds
+    by: Party | None = None
+    actor_kind: ActorKinds | None = None
+    until: Event | None = None
+
+
+class FreshnessClause(LeadClauseBase):
+    """No lead stays in a stage longer than a time."""
+
+    kind: Literal["freshness"]
+    stage: Names
+
+
+LeadClause = ResponseClause | AttemptsClause | FreshnessClause
+Clause = Annotated[LeadClause, Discriminator("kind")]
 
 
 class Sla(DocumentPart):

@@ -8,13 +8,14 @@ from typing import Literal
 import asyncpg
 from msgspec import Struct
 
-By = Literal["clause", "department", "owner", "source", "month"]
+By = Literal["clause", "department", "owner", "source", "actor_kind", "month"]
 
 _GROUPS: dict[By, str] = {
     "clause": "clause",
     "department": "obliges",
     "owner": "owner",
     "source": "source",
+    "actor_kind": "actor_kind",
     "month": "to_char(due_at AT TIME ZONE 'UTC', 'YYYY-MM')",
 }
 
@@ -23,11 +24,11 @@ SELECT {group} AS name,
        count(*) FILTER (WHERE state = 'met') AS met,
        count(*) FILTER (WHERE state IN ('breached', 'met_late')) AS breached,
        count(*) FILTER (WHERE state = 'met_late') AS met_late,
-       count(*) FILTER (WHERE state = 'running') AS running,
+       count(*) FILTER (WHERE state IN ('running', 'paused')) AS running,
        count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
        count(*) FILTER (WHERE backfill AND state IN ('met', 'breached', 'met_late')) AS backfill
 FROM clock
-WHERE ($1::timestamptz IS NULL OR due_at >= $1) AND ($2::timestamptz IS NULL OR due_at < $2)
+WHERE event_count > 0 AND ($1::timestamptz IS NULL OR due_at >= $1) AND ($2::timestamptz IS NULL OR due_at < $2)
 GROUP BY 1
 ORDER BY 1 NULLS LAST
 LIMIT $3

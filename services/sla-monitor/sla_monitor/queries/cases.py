@@ -15,13 +15,15 @@ from uuid import UUID
 import asyncpg
 import msgspec
 import orjson
+from msgspec import Struct
 
 from accord.db import bulk, clamp_moment
 from sla_monitor import tables
 from sla_monitor.domain.case import Case, PendingTrigger
-from sla_monitor.domain.clock import Clock, Trigger, WarningTime
+from sla_monitor.domain.clock import Acknowledgement, Answer, Clock, StepTime, Trigger
 from sla_monitor.domain.facts import Fact
 from sla_monitor.domain.lead import Lead, Profile, QualificationState
+from sla_monitor.domain.rules import Pause
 
 CLOCKS_PER_LEAD_MAX = 200
 """Only the newest of a lead's settled clocks can still change; with two or three clauses this covers dozens of visits. A running clock
@@ -42,25 +44,40 @@ SELECT lead_id, profiles::text, qualification_states::text, source, owner, owner
 FROM lead WHERE lead_id = ANY ($1::uuid[]) ORDER BY lead_id FOR UPDATE
 """
 
-_CLOCK_MEMBERS = tuple(name for name in Clock.__struct_fields__ if name not in {"trigger", "warnings"})
+
+class Progress(Struct, frozen=True, array_like=True):
+    """What of a clock is stored as one column."""
+
+    steps: tuple[StepTime, ...]
+    passed: tuple[float, ...]
+    answers: tuple[Answer, ...]
+    pauses: tuple[Pause, ...]
+
+
+_PROGRESS = msgspec.json.Decoder(Progress)
+_ELSEWHERE = {"trigger", "acknowledgement", *Progress.__struct_fields__}
+_CLOCK_MEMBERS = tuple(name for name in Clock.__struct_fields__ if name not in _ELSEWHERE)
 """The fields that have a column of the same name."""
-_CLOCK_TIMES = ("started_at", "due_at", "answered_at", "ended_at")
+_CLOCK_TIMES = ("started_at", "due_at", "ended_at")
 """Times that a client may have sent; reading bounds them to the range of every response."""
 _TRIGGER_MEMBERS = Trigger.__struct_fields__
 
+_ACKNOWLEDGED = ("acknowledged_at", "acknowledged_by", "acknowledged_note")
+
 # JSON comes as text and is read by orjson: SQLAlchemy's own codec for jsonb takes several times as long.
 CLOCK_COLUMNS = ", ".join(
-    f"clock.{name}" for name in (*_CLOCK_MEMBERS, *(f"trigger_{name}" for name in _TRIGGER_MEMBERS), "warnings::text")
+    f"clock.{name}"
+    for name in (*_CLOCK_MEMBERS, *(f"trigger_{name}" for name in _TRIGGER_MEMBERS), *_ACKNOWLEDGED, "progress::text")
 )
 
 _CLOCKS = f"""
 SELECT loaded.*
 FROM unnest($1::uuid[]) AS requested (lead_id)
 CROSS JOIN LATERAL (
-    (SELECT {CLOCK_COLUMNS} FROM clock WHERE clock.lead_id = requested.lead_id AND state <> 'running'
+    (SELECT {CLOCK_COLUMNS} FROM clock WHERE clock.lead_id = requested.lead_id AND state NOT IN ('running', 'paused')
      ORDER BY clock.started_at DESC LIMIT {CLOCKS_PER_LEAD_MAX})
     UNION ALL
-    (SELECT {CLOCK_COLUMNS} FROM clock WHERE clock.lead_id = requested.lead_id AND state = 'running')
+    (SELECT {CLOCK_COLUMNS} FROM clock WHERE clock.lead_id = requested.lead_id AND state IN ('running', 'paused'))
 ) AS loaded
 """
 
@@ -95,8 +112,9 @@ _LEAD_MEMBERS = ("source", "owner", "owner_sequence", "merged_into", "merged_at"
 _SAVE_LEADS = bulk.update(tables.lead, ["lead_id"], ["profiles", "qualification_states", *_LEAD_MEMBERS])
 
 _CLOCK_CHANGES = (
-    *("warnings", "owner", "source", "state", "answered_at", "ended_at", "ended_sequence", "ended_why", "breach_id"),
-    *("breached_at", "withdrawn_at", "event_count", "next_at", "trigger_key", "trigger_sequence"),
+    *("progress", "owner", "source", "state", "due_at", "answered_at", "actor_kind", "ended_at", "ended_key"),
+    *("ended_sequence", "ended_why", "severity", "breach_id", "breached_at", "breach_due_at", "withdrawn_at"),
+    *("event_count", "next_at", "trigger_key", "trigger_sequence", *_ACKNOWLEDGED),
 )
 _INSERT_CLOCKS = bulk.insert(tables.clock)
 _UPDATE_CLOCKS = bulk.update(
@@ -258,17 +276,30 @@ def clock_from_row(row: asyncpg.Record) -> Clock:
     members |= {name: row[name] and clamp_moment(row[name]) for name in _CLOCK_TIMES}
     return Clock(
         **members,
+        **msgspec.structs.asdict(_PROGRESS.decode(row["progress"])),
         trigger=Trigger(**{name: row[f"trigger_{name}"] for name in _TRIGGER_MEMBERS}),
-        warnings=tuple(WarningTime(fraction, _parse_time(at)) for fraction, at in orjson.loads(row["warnings"])),
+        acknowledgement=_acknowledgement_from_row(row),
     )
 
 
+def _acknowledgement_from_row(row: asyncpg.Record) -> Acknowledgement | None:
+    if row["acknowledged_at"] is None:
+        return None
+    return Acknowledgement(row["acknowledged_at"], row["acknowledged_by"], row["acknowledged_note"])
+
+
 def _clock_to_row(clock: Clock) -> dict[str, object]:
+    noted = clock.acknowledgement
     return {
         **{name: getattr(clock, name) for name in _CLOCK_MEMBERS},
         **{f"trigger_{name}": getattr(clock.trigger, name) for name in _TRIGGER_MEMBERS},
         "next_at": clock.next_at,
-        "warnings": _to_json([[warning.fraction, warning.at] for warning in clock.warnings]),
+        "answered_at": clock.answered_at,
+        "actor_kind": clock.last_answer.actor_kind if clock.last_answer else None,
+        "acknowledged_at": noted.at if noted else None,
+        "acknowledged_by": noted.by if noted else None,
+        "acknowledged_note": noted.note if noted else None,
+        "progress": _to_json(Progress(clock.steps, clock.passed, clock.answers, clock.pauses)),
     }
 
 

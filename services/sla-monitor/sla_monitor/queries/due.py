@@ -17,14 +17,14 @@ FIRE_WORKER = "fire-clocks"
 EVALUATE_WORKER = "evaluate-triggers"
 """The workers whose stuck leads rest under these names."""
 
-IS_TO_FIRE = "EXISTS (SELECT FROM clock WHERE clock.lead_id = stuck_row.key AND clock.state = 'running' AND clock.next_at < now())"
+IS_TO_FIRE = "EXISTS (SELECT FROM clock WHERE clock.lead_id = stuck_row.key AND clock.next_at < now())"
 IS_TO_EVALUATE = "EXISTS (SELECT FROM pending_trigger WHERE pending_trigger.lead_id = stuck_row.key)"
 """SQL conditions: whether a resting lead has something to do for the worker, also while it is locked or held."""
 
 _CLAIM_LEADS = f"""
 WITH due AS (
     SELECT lead_id FROM clock
-    WHERE state = 'running' AND next_at < $1 AND lead_id::text <> ALL ($2::text[]) AND ($3::uuid[] IS NULL OR lead_id = ANY ($3))
+    WHERE next_at < $1 AND lead_id::text <> ALL ($2::text[]) AND ($3::uuid[] IS NULL OR lead_id = ANY ($3))
         AND NOT {is_resting(FIRE_WORKER, "clock.lead_id")}
     ORDER BY next_at LIMIT $4 FOR UPDATE OF clock SKIP LOCKED
 )
@@ -33,7 +33,7 @@ SELECT DISTINCT lead_id FROM due
 
 _DUE_CLOCKS = f"""
 SELECT {CLOCK_COLUMNS} FROM clock
-WHERE lead_id = ANY ($1::uuid[]) AND state = 'running' AND next_at < $2 ORDER BY next_at FOR UPDATE SKIP LOCKED
+WHERE lead_id = ANY ($1::uuid[]) AND next_at < $2 ORDER BY next_at FOR UPDATE SKIP LOCKED
 """
 
 _PENDING_LEADS = f"""
@@ -57,7 +57,7 @@ SELECT unnest($1::text[]) UNION SELECT lead_id::text FROM reached WHERE lead_id 
 OWED = f"""
 SELECT least(
     (SELECT next_at FROM clock
-     WHERE state = 'running' AND next_at < $1::timestamptz AND lead_id::text <> ALL ($2::text[])
+     WHERE next_at < $1::timestamptz AND lead_id::text <> ALL ($2::text[])
         AND NOT {is_stuck(FIRE_WORKER, "clock.lead_id")}
      ORDER BY next_at LIMIT 1),
     (SELECT min(least(pending_trigger.started_at, pending_trigger.recorded_at)) FROM pending_trigger JOIN lead USING (lead_id)
@@ -72,8 +72,14 @@ A lead that is held ($2) or stuck may stay so for ever. So it bounds nothing and
 """
 
 _PRUNE_FACTS = """
-DELETE FROM fact WHERE ctid = ANY (ARRAY(SELECT ctid FROM fact WHERE recorded_at < $1 LIMIT $2))
+DELETE FROM fact WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM fact
+    WHERE recorded_at < $1
+        AND NOT EXISTS (SELECT FROM clock WHERE clock.lead_id = fact.lead_id AND state IN ('running', 'paused'))
+    LIMIT $2
+))
 """
+"""An open clock rests on the facts of its lead: a correction, or a pause, is seen by all of them."""
 
 
 async def fetch_with_survivors(connection: asyncpg.Connection, held: Sequence[str]) -> Sequence[str]:

@@ -12,6 +12,9 @@ from accord.contracts.values import Department
 from sla_monitor.domain.clock import Clock, ClockState
 from sla_monitor.queries.cases import CLOCK_COLUMNS, clock_from_row
 
+_IS_PUBLISHED = "event_count > 0"
+"""Not so of a request that repeats an open one."""
+
 PageCursor = tuple[datetime, UUID]
 """Deadline and id of the last clock of the previous page."""
 
@@ -39,7 +42,7 @@ class BreachFilter(Struct, frozen=True):
 
 async def fetch_clocks(connection: asyncpg.Connection, filters: ClockFilter, rows_max: int) -> list[Clock]:
     """Fetch the next clocks, soonest deadline first."""
-    conditions = _Conditions()
+    conditions = _Conditions(_IS_PUBLISHED)
     conditions.add("state = {}", filters.state)
     conditions.add("clause = {}", filters.clause)
     conditions.add("owner = {}", filters.owner)
@@ -67,8 +70,20 @@ async def lead_exists(connection: asyncpg.Connection, lead_id: UUID) -> bool:
 
 async def fetch_lead_clocks(connection: asyncpg.Connection, lead_id: UUID, rows_max: int) -> list[Clock]:
     """Fetch the clocks of one lead, the latest start first."""
-    statement = f"SELECT {CLOCK_COLUMNS} FROM clock WHERE lead_id = $1 ORDER BY started_at DESC, clock_id LIMIT $2"
+    statement = f"SELECT {CLOCK_COLUMNS} FROM clock WHERE lead_id = $1 AND {_IS_PUBLISHED} ORDER BY started_at DESC, clock_id LIMIT $2"
     return [clock_from_row(row) for row in await connection.fetch(statement, lead_id, rows_max)]
+
+
+async def lock_breached_clock(connection: asyncpg.Connection, breach_id: UUID) -> Clock | None:
+    """Lock the clock of a breach; None if there is none."""
+    lead_id = await connection.fetchval("SELECT lead_id FROM clock WHERE breach_id = $1", breach_id)
+    if lead_id is None:
+        return None
+    # Whatever changes a lead's clocks locks the lead first.
+    await connection.execute("SELECT FROM lead WHERE lead_id = $1 FOR UPDATE", lead_id)
+    statement = f"SELECT {CLOCK_COLUMNS} FROM clock WHERE lead_id = $1 AND breach_id = $2 FOR UPDATE"
+    row = await connection.fetchrow(statement, lead_id, breach_id)
+    return None if row is None else clock_from_row(row)
 
 
 class _Conditions:

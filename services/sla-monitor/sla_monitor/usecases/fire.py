@@ -22,6 +22,7 @@ from accord.messaging.watermark_reader import ChangeGate, WatermarkReader
 from accord.workers import Periodic
 from sla_monitor.domain.case import SlaVersions
 from sla_monitor.domain.clock import Clock, fire_clock
+from sla_monitor.domain.rules import ClauseRule
 from sla_monitor.queries import cases, due
 from sla_monitor.usecases.agreements import SlaVersionCache
 from sla_monitor.usecases.process_events import CONSUMED, evaluate_triggers, read_reached
@@ -51,8 +52,8 @@ class FiringTransaction(Protocol):
         """Lock the clocks of these leads that are due before `until`."""
         ...
 
-    def is_reassigned_on_breach(self, clock: Clock) -> bool:
-        """Whether a breach of the clock's clause reassigns the lead."""
+    def get_rule(self, clock: Clock) -> ClauseRule:
+        """The clause that the clock runs for."""
         ...
 
     async def update_clocks(self, changed: Sequence[tuple[Clock, Clock]]) -> None:
@@ -90,10 +91,7 @@ async def fire_clocks(transaction: FiringTransaction, claimed: ClaimedLeads) -> 
     if until is None:
         return
     clocks = await transaction.lock_due_clocks(claimed.lead_ids, until)
-    transitions = [
-        fire_clock(clock, until, transaction.now, reassign=transaction.is_reassigned_on_breach(clock))
-        for clock in clocks
-    ]
+    transitions = [fire_clock(clock, transaction.get_rule(clock), until, transaction.now) for clock in clocks]
     for transition in transitions:
         transaction.publish(*transition.events)
     await transaction.update_clocks(
@@ -124,10 +122,10 @@ class PostgresFiringTransaction:
     async def lock_due_clocks(self, lead_ids: Sequence[UUID], until: datetime) -> Sequence[Clock]:
         return await due.lock_due_clocks(await self._unit_of_work.connection(), lead_ids, until)
 
-    def is_reassigned_on_breach(self, clock: Clock) -> bool:
+    def get_rule(self, clock: Clock) -> ClauseRule:
         if self._slas is None:
             raise RuntimeError("firing needs the versions of the SLA")
-        return self._slas.get_clause(clock).reassign
+        return self._slas.get_clause(clock)
 
     async def update_clocks(self, changed: Sequence[tuple[Clock, Clock]]) -> None:
         await cases.update_clocks(await self._unit_of_work.connection(), changed)

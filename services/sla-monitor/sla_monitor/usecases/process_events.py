@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from accord.contracts.base import EventData
 from accord.contracts.intake_events import ActivityRecorded, LeadMerged, LeadUnmerged
 from accord.contracts.qualification_events import LeadStageChanged
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS
@@ -27,7 +26,7 @@ CONSUMED = (INTAKE_EVENTS, QUALIFICATION_EVENTS)
 ACTIVITY_COPY_WINDOW = timedelta(days=90)
 """Activities of a merged lead from this long before the merge are copied to the survivor."""
 
-_STORED_KINDS = frozenset({"activity", "decision", "stage"})
+_STORED_KINDS = frozenset({"activity", "decision", "stage", "assigned"})
 
 
 async def read_reached(unit_of_work: UnitOfWork, watermarks: WatermarkReader) -> ports.ConsumedWatermarks:
@@ -263,7 +262,7 @@ def _concerned_leads(event: CaseEvent) -> tuple[UUID, ...]:
 
 
 def _find_lookback_starts(
-    events: Sequence[EventData], locked: dict[UUID, Case], slas: SlaVersions
+    events: Sequence[CaseEvent], locked: dict[UUID, Case], slas: SlaVersions
 ) -> dict[UUID, datetime]:
     """Find since when each lead's facts are needed: by triggers among these events, pending triggers, corrections and merges."""
     since: dict[UUID, datetime] = {}
@@ -275,9 +274,9 @@ def _find_lookback_starts(
         for trigger in case.pending:
             extend(lead_id, trigger.fact.occurred_at)
     for event in events:
-        fact = domain.find_trigger_fact(event, slas)
-        if fact is not None and isinstance(event, CaseEvent):
-            extend(event.lead_id, fact.occurred_at)
+        start = domain.find_lookback_start(locked[event.lead_id], event, slas)
+        if start is not None:
+            extend(event.lead_id, start)
         if isinstance(event, LeadStageChanged) and event.replaces is not None:
             clocks = locked[event.lead_id].clocks.values()
             extend(event.lead_id, min((clock.started_at for clock in clocks), default=event.occurred_at))

@@ -275,7 +275,8 @@ class _AssignmentSession:
 
     def _record(self, item: PendingAssignment, made: Assignment) -> None:
         why = f"the clause {item.breach.clause} was broken; {made.why}" if item.breach else made.why
-        event = _build_event(item.lead, made.owner, made.pool, why, self._now)
+        breach_id = item.breach.breach_id if item.breach else None
+        event = _build_event(item.lead, made.owner, made.pool, why, self._now, breach_id)
         self._events.append((event, item.traceparent))
         self._rows.append(
             AssignmentRow(
@@ -288,7 +289,7 @@ class _AssignmentSession:
                 cause=item.cause,
                 why=why,
                 clause=item.breach.clause if item.breach else None,
-                breach_id=item.breach.breach_id if item.breach else None,
+                breach_id=breach_id,
                 routing_version=self._routing.version,
                 explanation=explanation_json(made).decode(),
             )
@@ -312,7 +313,9 @@ def explanation_json(made: Assignment) -> bytes:
     return msgspec.json.encode({"how": made.how, "rules": made.rules, "sticky": made.sticky, "pools": made.pools})
 
 
-def _build_event(lead: Lead, owner: str | None, pool: str | None, why: str, now: datetime) -> LeadAssigned:
+def _build_event(
+    lead: Lead, owner: str | None, pool: str | None, why: str, now: datetime, breach_id: UUID | None = None
+) -> LeadAssigned:
     return LeadAssigned(
         lead_id=lead.lead_id,
         sequence=lead.sequence + 1,
@@ -321,6 +324,7 @@ def _build_event(lead: Lead, owner: str | None, pool: str | None, why: str, now:
         owner=owner,
         previous_owner=lead.owner,
         pool=pool,
+        breach_id=breach_id,
         why=why[:_WHY_CHARS_MAX],
     )
 

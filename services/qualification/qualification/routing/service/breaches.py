@@ -10,7 +10,7 @@ from uuid import UUID
 
 import structlog
 
-from accord.contracts.sla_events import BreachWithdrawn, ClockBreached, ClockCancelled, ClockMet
+from accord.contracts.sla_events import BreachWithdrawn, ClockBreached, ClockCancelled, ClockEscalated, ClockMet
 from accord.db import UnitOfWork
 from accord.messaging.handler import Received
 from qualification.definition.domain.rules import Rules
@@ -41,12 +41,16 @@ async def process_breaches(
     await assignments.delete_waiting_of_clocks(connection, over)
 
 
-def _latest_breaches(data: Sequence[object]) -> tuple[list[ClockBreached], list[UUID]]:
+Escalation = ClockEscalated | ClockBreached
+"""What takes a lead away: a step of its clause, or with SLA monitors before those the breach itself."""
+
+
+def _latest_breaches(data: Sequence[object]) -> tuple[list[Escalation], list[UUID]]:
     """Breaches that stand at the end of these events, and clocks whose breach is void or answered."""
-    broken: dict[UUID, ClockBreached] = {}
+    broken: dict[UUID, Escalation] = {}
     over: dict[UUID, None] = {}
     for event in data:
-        if isinstance(event, ClockBreached) and event.reassign and event.lead_id is not None and not event.backfill:
+        if isinstance(event, Escalation) and event.reassign and event.lead_id is not None and not event.backfill:
             broken[event.clock_id] = event
         elif isinstance(event, ClockMet | BreachWithdrawn | ClockCancelled):
             broken.pop(event.clock_id, None)
@@ -54,7 +58,7 @@ def _latest_breaches(data: Sequence[object]) -> tuple[list[ClockBreached], list[
     return list(broken.values()), list(over)
 
 
-def _pending(broken: Sequence[ClockBreached], locked: dict[UUID, Lead], rules: Rules) -> list[PendingAssignment]:
+def _pending(broken: Sequence[Escalation], locked: dict[UUID, Lead], rules: Rules) -> list[PendingAssignment]:
     """Leads that still are with whom the breach speaks of, in an open stage; each once."""
     opened = open_stages(rules)
     found: dict[UUID, PendingAssignment] = {}
