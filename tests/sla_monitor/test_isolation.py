@@ -213,7 +213,8 @@ async def test_running_clock_is_answered_with_many_later_clocks(signed, two):
         INSERT INTO clock (lead_id, clock_id, clause, obliges, sla_version, trigger_kind, trigger_key, trigger_sequence,
             trigger_recorded_at, started_at, due_at, count, progress, backfill, state, ended_at, ended_why, event_count)
         SELECT lead_id, gen_random_uuid(), clause, obliges, sla_version, trigger_kind, 'later#' || n, trigger_sequence,
-            trigger_recorded_at, started_at + n * interval '1 minute', due_at, 1, '[[], [], [], []]', false, 'cancelled', started_at, 'over', 1
+            trigger_recorded_at, started_at + n * interval '1 minute', due_at, 1, '[[], [], [], []]', false,
+            'cancelled', started_at, 'over', 1
         FROM clock, generate_series(1, $2) AS n WHERE lead_id = $1
         """,
         lead.lead_id,

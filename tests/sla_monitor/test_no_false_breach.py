@@ -247,36 +247,14 @@ def _end_of(rule: Any, trigger: Any, facts: list[Any]) -> tuple[str, datetime | 
             return max(fact.occurred_at, start) if fact.sequence > trigger.sequence else None
         return fact.occurred_at if fact.occurred_at >= start else None
 
-    def ends_scope(fact: Any) -> bool:
-        if rule.key == "fresh" or (rule.key == "hold" and fact.name == "sal"):
-            return False
-        if fact.kind == "assigned":
-            return rule.key == "progress" and fact.name != trigger.name
-        if fact.kind != "stage":
-            return False
-        if rule.key == "accept" or (rule.key == "tries" and fact.name == "sql"):
-            return True
-        return fact.stage_kind != "open" or trigger.stage_kind not in (None, "open")
-
-    def answers_it(fact: Any) -> bool:
-        if rule.key == "fresh":
-            return fact.kind == "stage" and fact.name != "back"
-        if rule.key == "progress":
-            return fact.kind == "stage" and fact.name in ("sql", "lost")
-        if rule.key == "accept":
-            return fact.kind == "decision" and fact.name in ("accept", "reject")
-        kinds = {"touch": ["call.attempted"], "hold": ["call.attempted"]}.get(
-            rule.key, ["call.attempted", "email.sent"]
-        )
-        by_sales = rule.key == "demo" or fact.by == "sales"
-        return fact.kind == "activity" and fact.name in kinds and by_sales and fact.actor_kind != "automation"
-
-    ends = [fact for fact in facts if ends_scope(fact) and counts(fact)]
+    ends = [fact for fact in facts if _ends_scope(rule.key, trigger, fact) and counts(fact)]
     last = min((fact.sequence for fact in ends if fact.kind == "stage"), default=None)
     answers = sorted(
         counts(fact)
         for fact in facts
-        if answers_it(fact) and counts(fact) and not (last and fact.is_from_qualification and fact.sequence > last)
+        if _answers(rule.key, fact)
+        and counts(fact)
+        and not (last and fact.is_from_qualification and fact.sequence > last)
     )
     owed = 2 if rule.key == "tries" else 1
     answer = answers[owed - 1] if len(answers) >= owed else None
@@ -289,6 +267,31 @@ def _end_of(rule: Any, trigger: Any, facts: list[Any]) -> tuple[str, datetime | 
     if due_at == NEVER:
         return "paused", answer, end, due_at
     return ("breached" if answer is None else "met_late"), answer, end, due_at
+
+
+def _ends_scope(clause: str, trigger: Any, fact: Any) -> bool:
+    if clause == "fresh" or (clause == "hold" and fact.name == "sal"):
+        return False
+    if fact.kind == "assigned":
+        return clause == "progress" and bool(fact.name != trigger.name)
+    if fact.kind != "stage":
+        return False
+    if clause == "accept" or (clause == "tries" and fact.name == "sql"):
+        return True
+    return fact.stage_kind != "open" or trigger.stage_kind not in (None, "open")
+
+
+def _answers(clause: str, fact: Any) -> bool:
+    if clause == "fresh":
+        return bool(fact.kind == "stage" and fact.name != "back")
+    if clause == "progress":
+        return fact.kind == "stage" and fact.name in ("sql", "lost")
+    if clause == "accept":
+        return fact.kind == "decision" and fact.name in ("accept", "reject")
+    calls_only = clause in ("touch", "hold")
+    kinds = ["call.attempted"] if calls_only else ["call.attempted", "email.sent"]
+    by_sales = clause == "demo" or fact.by == "sales"
+    return fact.kind == "activity" and fact.name in kinds and by_sales and fact.actor_kind != "automation"
 
 
 NEVER = at(1_000_000)
