@@ -46,6 +46,7 @@ from sla_monitor.main import MIGRATIONS, build
 from sla_monitor.settings import Settings
 from sla_monitor.usecases.agreements import KIND, SlaVersionCache
 from sla_monitor.usecases.fire import evaluate_pending, fire_due_clocks
+from sla_monitor.usecases.judge_periods import judge_periods
 from sla_monitor.usecases.process_events import process_events
 
 CONTENT: dict[str, Any] = {
@@ -215,6 +216,14 @@ class Stack:
                 {"at": moment, "version": version},
             )
 
+    async def backdate_supersession(self, moment: datetime, version: int) -> None:
+        """Put the end of an agreement's time in force to a moment."""
+        async with self.database.write_transaction() as unit_of_work:
+            await unit_of_work.conn.execute(
+                text("UPDATE agreement_version SET superseded_at = :at WHERE version = :version"),
+                {"at": moment, "version": version},
+            )
+
     async def apply(self, *events: EventData) -> None:
         """Apply events as one batch of the consumer, however old they are."""
         await self._apply(events, lambda _: "x-events")
@@ -236,6 +245,8 @@ class Stack:
         await self.set_watermarks(intake, qualification)
         await evaluate_pending(self.database, self.sla_cache, self.watermarks)
         while await fire_due_clocks(self.database, self.sla_cache, self.watermarks):
+            pass
+        while await judge_periods(self.database, self.sla_cache, self.watermarks):
             pass
 
     async def set_watermarks(self, intake: datetime, qualification: datetime | None = None) -> None:

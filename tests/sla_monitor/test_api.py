@@ -212,7 +212,10 @@ async def test_draft_of_an_invalid_sla_returns_its_findings(stack, auth):
     answer = await stack.http.post("/v1/sla/versions", json=content, headers=auth("marketing"))
     assert answer.status_code == 422
     assert answer.json()["errors"] == [
-        {"pointer": "/clauses/2/kind", "message": "must be one of 'response', 'attempts', 'freshness'"}
+        {
+            "pointer": "/clauses/2/kind",
+            "message": "must be one of 'response', 'attempts', 'freshness', 'volume', 'rate'",
+        }
     ]
     assert (await stack.http.get("/v1/sla", headers=auth("marketing"))).status_code == 404
 
@@ -243,5 +246,6 @@ async def test_openapi_describes_the_routes(stack):
         "/v1/breaches",
         "/v1/breaches/{breach_id}/acknowledge",
         "/v1/attainment",
+        "/v1/statement",
         "/v1/calendar/due",
     }

@@ -41,6 +41,7 @@ def test_tables_equal_migrations(database_url):
 async def downgrade_to_0007(connection: asyncpg.Connection) -> None:
     """Give tables, columns and stored words what they had before migrations 0009 and 0008."""
     for statement in (
+        "DROP TABLE period_entry",
         "ALTER TABLE fact DROP COLUMN actor_kind",
         "DROP INDEX clock_breach_id_idx, clock_next_idx",
         "ALTER TABLE clock ADD COLUMN warnings jsonb",

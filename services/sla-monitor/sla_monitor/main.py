@@ -22,12 +22,13 @@ from accord.messaging.relay_store import PostgresRelayStore
 from accord.messaging.watermark_reader import WatermarkReader
 from accord.service import Service, run
 from sla_monitor import handlers
-from sla_monitor.api import calendars, clocks
+from sla_monitor.api import calendars, clocks, statement
 from sla_monitor.api.examples import SLA
 from sla_monitor.queries import due
 from sla_monitor.settings import Settings
 from sla_monitor.usecases.agreements import KIND, SlaVersionCache
 from sla_monitor.usecases.fire import fire_worker, prune_facts_worker
+from sla_monitor.usecases.judge_periods import periods_worker
 from sla_monitor.usecases.process_events import CONSUMED
 
 GROUP = "sla-monitor"
@@ -64,8 +65,9 @@ def build(settings: Settings) -> Service:
         database=database,
         migrations=MIGRATIONS,
         routers=[
-            clocks.router(database),
+            clocks.router(database, sla_cache),
             calendars.router(database, sla_cache),
+            statement.router(database, sla_cache),
             agreement_router(store, example=SLA),
             admin_router(database, {GROUP: handle}),
         ],
@@ -83,6 +85,7 @@ def build(settings: Settings) -> Service:
                 batch_rows_max=settings.consumer_batch_rows_max,
             ),
             fire_worker(database, sla_cache, watermarks, settings.fire_every_s),
+            periods_worker(database, sla_cache, watermarks),
             prune_facts_worker(database, timedelta(days=settings.facts_retention_days)),
             agreement_worker(store),
             idempotency_worker(database),

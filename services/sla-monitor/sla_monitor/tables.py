@@ -139,11 +139,27 @@ clock = Table(
     Index("clock_breach_id_idx", "breach_id", postgresql_where=text("breach_id IS NOT NULL")),
 )
 
+period_entry = Table(
+    "period_entry",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    Column("clause", Text, nullable=False),
+    Column("sla_version", Integer, nullable=False),
+    Column("key", Text, nullable=False),
+    _moment("occurred_at"),
+    Column("is_of", Boolean, nullable=False),
+    Column("is_over", Boolean, nullable=False),
+    PrimaryKeyConstraint("lead_id", "clause", "sla_version", "key", name="period_entry_pkey"),
+    Index("period_entry_occurred_idx", "clause", "sla_version", "occurred_at"),
+)
+"""What counts in the periods of a clause. A period's clock is a row of `clock` whose lead_id stands for the clause."""
+
 
 RETENTION = {
     "lead": "for ever: one row for each lead; an erased one loses its attributes",
     "fact": "90 days after it was recorded (ACCORD_FACTS_RETENTION_DAYS)",
     "pending_trigger": "until the trigger is evaluated, or the lead is erased",
+    "period_entry": "for ever: one row for each entry that a clause over a period counts",
     "clock": "for ever: the ledger of clocks, met and breached",
     "stuck_row": "until the row succeeds, or nothing is due for it",
 }

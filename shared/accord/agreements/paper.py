@@ -29,9 +29,14 @@ _DEPARTMENTS: tuple[Department, ...] = ("marketing", "sales")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|<>~])")
 
 
+def render_page(kind: str, title: str, standing: str, sections: Sequence[Section]) -> str:
+    """A page of the same look that nobody signs."""
+    return _template("page").render(kind=kind, title=title, standing=standing, sections=sections)
+
+
 def render_html(kind: str, stored: StoredVersion, sections: Sequence[Section]) -> str:
     """The page, complete with its print style."""
-    return _template().render(
+    return _template("paper").render(
         kind=_KIND_TITLES.get(kind, kind),
         title=stored.title,
         version=stored.state.version,
@@ -148,7 +153,7 @@ def _render_markdown_table(section: Section) -> list[str]:
 
 
 @cache
-def _template() -> Template:
+def _template(name: str) -> Template:
     environment = Environment(
         loader=PackageLoader("accord.agreements"),
         autoescape=select_autoescape(default=True, default_for_string=True),
@@ -156,4 +161,4 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("paper.html.jinja")
+    return environment.get_template(f"{name}.html.jinja")

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from accord.contracts.values import StageKind
 from accord.db import Database
-from metrics.api.csv_tables import Cell, csv_response, wants_csv
+from accord.http.csv_tables import Cell, csv_response, wants_csv
 from metrics.api.definitions import Answer, Definition, GroupValues, build_definition, group_values, query_cells
 from metrics.api.parameters import FunnelParameters, Reader, build_query
 from metrics.domain.funnel import Group, describe_funnel

@@ -12,10 +12,10 @@ from starlette.responses import Response
 
 from accord.contracts.values import Attributes, DecimalText, Department, Money, StageKind
 from accord.db import Database
+from accord.http.csv_tables import csv_response, wants_csv
 from accord.http.openapi import problems
 from accord.http.paging import CursorText, Limit, decode_cursor, encode_cursor
 from accord.http.problems import not_found, parameter_error
-from metrics.api.csv_tables import csv_response, wants_csv
 from metrics.api.definitions import Answer
 from metrics.api.parameters import Reader
 from metrics.domain.clock import ClockState

@@ -11,9 +11,9 @@ from pydantic import Field
 from starlette.responses import Response
 
 from accord.db import Database
+from accord.http.csv_tables import csv_response, wants_csv
 from accord.http.paging import decode_cursor, encode_cursor
 from accord.http.problems import parameter_error
-from metrics.api.csv_tables import csv_response, wants_csv
 from metrics.api.definitions import Answer, Definition, GroupValues, build_definition, group_values, query_cells
 from metrics.api.parameters import (
     Reader,

@@ -29,6 +29,7 @@ from sla_monitor.domain.clock import ClockState
 from sla_monitor.queries.attainment import By
 from sla_monitor.queries.listing import BreachFilter, ClockFilter, PageCursor
 from sla_monitor.usecases.acknowledge import acknowledge
+from sla_monitor.usecases.agreements import SlaVersionCache
 from sla_monitor.usecases.view import get_attainment, get_lead_clocks, list_breaches, list_clocks
 
 CLOCKS_OF_LEAD_MAX = 500
@@ -38,7 +39,7 @@ Since = Annotated[Timestamp | None, Query(alias="from", description="Due then or
 Until = Annotated[Timestamp | None, Query(alias="to", description="Due before then.")]
 
 
-def router(database: Database) -> APIRouter:
+def router(database: Database, sla_cache: SlaVersionCache) -> APIRouter:
     """The routes over one database."""
     routes = APIRouter(tags=["clocks"])
 
@@ -111,9 +112,9 @@ def router(database: Database) -> APIRouter:
         _caller: Caller = require("sla:read"),
     ) -> AttainmentAnswer:
         """Met / (met + breached) of what was due in the period; without `by` one group whose `by` is `{}`."""
-        found = await get_attainment(database, since, until, by)
+        found = await get_attainment(database, sla_cache, since, until, by)
         return AttainmentAnswer(
-            definition=AttainmentDefinition(from_=since, to=until),
+            definition=AttainmentDefinition(timezone=found.zone, from_=since, to=until),
             as_of=found.as_of,
             groups=[attainment_group(counts, by) for counts in found.groups],
         )

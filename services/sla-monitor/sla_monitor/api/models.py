@@ -14,12 +14,21 @@ from accord.terms.durations import Duration
 from sla_monitor.domain.business_time import Step
 from sla_monitor.domain.clock import Clock, ClockState
 from sla_monitor.queries.attainment import AttainmentCounts
+from sla_monitor.usecases.statement import Statement
 
 _AS_OF = (
     "Everything recorded before this has been read; what is later may change. Null until both topics have been read."
 )
 
 AsOf = Annotated[datetime | None, Field(description=_AS_OF)]
+
+
+class TallyAnswer(BaseModel):
+    """What was counted in a period: for a volume `counted`, for a rate `counted` of `over`."""
+
+    counted: int
+    over: int | None = Field(description="Null for a volume.")
+    at_least: float = Field(description="What is owed: a number, or a share.")
 
 
 class ClockAnswer(BaseModel):
@@ -43,6 +52,7 @@ class ClockAnswer(BaseModel):
                     "answers": 0,
                     "answered_at": None,
                     "actor_kind": None,
+                    "tally": None,
                     "ended_at": None,
                     "ended_why": None,
                     "breach_id": None,
@@ -55,7 +65,9 @@ class ClockAnswer(BaseModel):
     )
 
     clock_id: UUID
-    lead_id: UUID
+    lead_id: UUID | None = Field(
+        description="Null for a clause over a period, which runs from `started_at` to `due_at`."
+    )
     clause: str
     obliges: Department
     sla_version: int = Field(description="The version under which the clock started.")
@@ -70,6 +82,7 @@ class ClockAnswer(BaseModel):
         description="When the last answer happened that is owed; in a running clock, after the deadline."
     )
     actor_kind: ActorKind | None = Field(description="Who gave it, where the tool tells.")
+    tally: TallyAnswer | None = Field(description="Of a period that was judged.")
     ended_at: Timestamp | None = Field(description="When the lead left the clause's scope.")
     ended_why: str | None
     breach_id: UUID | None
@@ -97,7 +110,7 @@ class BreachAnswer(BaseModel):
 
     breach_id: UUID
     clock_id: UUID
-    lead_id: UUID
+    lead_id: UUID | None
     clause: str
     obliges: Department
     sla_version: int
@@ -147,7 +160,10 @@ class AttainmentDefinition(BaseModel):
     """What the numbers mean."""
 
     measure: str = "met / (met + breached); met late counts as breached; running and cancelled clocks count in neither"
-    period: str = "clocks whose deadline lies in the period, the end not included; months are of UTC"
+    period: str = "clocks whose deadline lies in the period, the end not included; of a clause over a period, its end"
+    timezone: str = Field(
+        description="The SLA's own time zone, in which months are reckoned.", examples=["America/Chicago"]
+    )
     from_: Timestamp | None = Field(serialization_alias="from")
     to: Timestamp | None
 
@@ -158,6 +174,64 @@ class AttainmentAnswer(BaseModel):
     definition: AttainmentDefinition
     as_of: AsOf
     groups: list[AttainmentGroup]
+
+
+class ClauseStatement(BaseModel):
+    """One clause in the month."""
+
+    department: Department
+    clause: str
+    attainment: float | None = Field(description="met / (met + breached); null if both are zero.")
+    met: int
+    breached: int = Field(description="Including those met late.")
+    met_late: int
+    running: int
+    cancelled: int
+    before: dict[str, float | None] = Field(
+        description="Attainment in the months before.", examples=[{"2027-03": 0.9, "2027-04": 0.95}]
+    )
+
+
+class StatementAnswer(BaseModel):
+    """What both departments kept and broke in a month."""
+
+    month: str = Field(examples=["2027-05"])
+    timezone: str = Field(description="The SLA's own, in which the month is reckoned.", examples=["America/Chicago"])
+    from_: Timestamp = Field(serialization_alias="from")
+    to: Timestamp = Field(description="The first moment of the next month.")
+    is_final: bool = Field(description="Everything recorded before the month's end has been read.")
+    as_of: AsOf
+    clauses: list[ClauseStatement]
+    breaches: list[BreachAnswer] = Field(
+        description="Those that were answered latest, unanswered ones first; at most 10."
+    )
+
+
+def statement_answer(statement: Statement) -> StatementAnswer:
+    """Make the answer for a month."""
+    return StatementAnswer(
+        month=statement.month,
+        timezone=statement.zone,
+        from_=statement.start,
+        to=statement.end,
+        is_final=statement.is_final,
+        as_of=statement.as_of,
+        clauses=[
+            ClauseStatement(
+                department=line.department,
+                clause=line.clause,
+                attainment=line.counts.attainment,
+                met=line.counts.met,
+                breached=line.counts.breached,
+                met_late=line.counts.met_late,
+                running=line.counts.running,
+                cancelled=line.counts.cancelled,
+                before=dict(zip(statement.months_before, line.before, strict=True)),
+            )
+            for line in statement.lines
+        ],
+        breaches=[breach_answer(clock) for clock in statement.breaches],
+    )
 
 
 class StepAnswer(BaseModel):
@@ -178,11 +252,22 @@ class DueAnswer(BaseModel):
     steps: list[StepAnswer]
 
 
+def tally_answer(clock: Clock) -> TallyAnswer | None:
+    """Make the answer for the counts of a period that was judged."""
+    tally = clock.tally
+    if tally is None or clock.breach_due_at is None:
+        return None
+    is_rate = tally.is_rate
+    return TallyAnswer(
+        counted=tally.of if is_rate else tally.over, over=tally.over if is_rate else None, at_least=tally.at_least
+    )
+
+
 def clock_answer(clock: Clock) -> ClockAnswer:
     """Make the answer for a clock."""
     return ClockAnswer(
         clock_id=clock.clock_id,
-        lead_id=clock.lead_id,
+        lead_id=None if clock.trigger.kind == "period" else clock.lead_id,
         clause=clock.clause,
         obliges=clock.obliges,
         sla_version=clock.sla_version,
@@ -195,6 +280,7 @@ def clock_answer(clock: Clock) -> ClockAnswer:
         answers=len(clock.answers),
         answered_at=clock.answered_at,
         actor_kind=clock.last_answer.actor_kind if clock.last_answer else None,
+        tally=tally_answer(clock),
         ended_at=clock.ended_at,
         ended_why=clock.ended_why,
         breach_id=clock.breach_id,
@@ -212,7 +298,7 @@ def breach_answer(clock: Clock) -> BreachAnswer:
     return BreachAnswer(
         breach_id=clock.breach_id,
         clock_id=clock.clock_id,
-        lead_id=clock.lead_id,
+        lead_id=None if clock.trigger.kind == "period" else clock.lead_id,
         clause=clock.clause,
         obliges=clock.obliges,
         sla_version=clock.sla_version,

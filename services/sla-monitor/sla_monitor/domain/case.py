@@ -7,7 +7,7 @@ a clock that opens applies the facts that are already known since its start.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -29,7 +29,8 @@ from sla_monitor.domain import clock as clocks
 from sla_monitor.domain.clock import MERGED, NOT_RESTARTED, OPEN_STATES, REASSIGNED, REPEATED, Clock
 from sla_monitor.domain.facts import Fact, extract_fact
 from sla_monitor.domain.lead import Lead, Profile, QualificationState, as_of
-from sla_monitor.domain.rules import ClauseRule, CompiledSla, LeadSnapshot
+from sla_monitor.domain.period import Entry, make_entry
+from sla_monitor.domain.rules import ClauseRule, CompiledSla, LeadSnapshot, PeriodRule
 
 CaseEvent = (
     LeadCaptured
@@ -64,6 +65,8 @@ class SlaVersions(Struct, frozen=True, gc=False):
 
     by_number: Mapping[int, CompiledSla]
     version_at: Callable[[datetime], int | None]
+    spans: Mapping[int, tuple[datetime, datetime | None]] = {}
+    """Since when, and until when, each version was in force."""
 
     def get_active(self, moment: datetime) -> CompiledSla | None:
         version = self.version_at(moment)
@@ -71,6 +74,17 @@ class SlaVersions(Struct, frozen=True, gc=False):
 
     def get_clause(self, clock: Clock) -> ClauseRule:
         return self.by_number[clock.sla_version].clauses[clock.clause]
+
+    def get_rule(self, version: int, clause: str) -> ClauseRule | PeriodRule:
+        sla = self.by_number[version]
+        return sla.clauses.get(clause) or sla.periods[clause]
+
+    def list_periods(self, fact: Fact) -> Iterator[tuple[int, PeriodRule]]:
+        """The clauses in whose period a fact may count, with the version that was in force when that began."""
+        for version, sla in self.by_number.items():
+            for rule in sla.periods.values():
+                if rule.matches(fact) and self.version_at(rule.period_of(fact.occurred_at).start) == version:
+                    yield version, rule
 
 
 class PendingTrigger(Struct, frozen=True, gc=False):
@@ -100,13 +114,14 @@ class Outcome(Struct, frozen=True, gc=False):
     """The case after an event and the events to publish, in order.
 
     `transferred` are triggers of a merged lead whose clocks the survivor starts. `removed_fact_keys` are those of facts that
-    a correction removed.
+    a correction removed. `entries` count in the periods of clauses.
     """
 
     case: Case
     events: tuple[ClockEvent, ...] = ()
     transferred: tuple[PendingTrigger, ...] = ()
     removed_fact_keys: tuple[str, ...] = ()
+    entries: tuple[Entry, ...] = ()
 
 
 def apply_event(case: Case, event: CaseEvent, slas: SlaVersions, read_until: ReadUntil, now: datetime) -> Outcome:
@@ -235,11 +250,18 @@ class CaseUpdater:
         self._events: list[ClockEvent] = []
         self._transferred: list[PendingTrigger] = []
         self._removed_fact_keys: list[str] = []
+        self._entries: list[Entry] = []
 
     def build_outcome(self) -> Outcome:
         self._settle_void()
         case = Case(self._lead, self._clocks, self._pending, self._facts)
-        return Outcome(case, tuple(self._events), tuple(self._transferred), tuple(self._removed_fact_keys))
+        return Outcome(
+            case,
+            tuple(self._events),
+            tuple(self._transferred),
+            tuple(self._removed_fact_keys),
+            tuple(self._entries),
+        )
 
     # -- the lead --
 
@@ -381,9 +403,16 @@ class CaseUpdater:
             self._store_clock(replace(clock, trigger=replace(clock.trigger, key=fact.key, sequence=0)))
 
     def add_triggers(self, fact: Fact) -> None:
-        """Add a pending trigger for each clause that the fact starts and that was in force when it was recorded."""
+        """Add a pending trigger for each clause that the fact starts and that was in force when it was recorded.
+
+        In a period it counts by the version that was in force when the period began.
+        """
+        if self._lead.erased_at is not None:
+            return
+        for version, period_rule in self._slas.list_periods(fact):
+            self._add_pending(period_rule, version, fact)
         sla = self._slas.get_active(fact.recorded_at)
-        if sla is None or self._lead.erased_at is not None:
+        if sla is None:
             return
         for rule in sla.clauses.values():
             if rule.start.matches(fact) and not self._is_by_breach_of(rule, fact):
@@ -397,7 +426,7 @@ class CaseUpdater:
             clock.clause == rule.key and clocks.derive_breach_id(clock) == fact.cause for clock in self._clocks.values()
         )
 
-    def _add_pending(self, rule: ClauseRule, version: int, fact: Fact) -> None:
+    def _add_pending(self, rule: ClauseRule | PeriodRule, version: int, fact: Fact) -> None:
         """Add a pending trigger; one that can be evaluated at once is, when the event has been applied."""
         lead = self._lead
         is_from_qualification = fact.is_from_qualification
@@ -415,15 +444,19 @@ class CaseUpdater:
         """Open the clocks of triggers whose `where` holds and drop those whose `where` does not; the others stay pending."""
         remaining: list[PendingTrigger] = []
         for trigger in self._pending:
-            rule = self._slas.by_number[trigger.sla_version].clauses[trigger.clause]
+            rule = self._slas.get_rule(trigger.sla_version, trigger.clause)
             snapshot = self._build_snapshot(trigger, rule)
             if snapshot is None:
                 remaining.append(trigger)
-            elif rule.where is None or rule.where.holds(snapshot):
+            elif rule.where is not None and not rule.where.holds(snapshot):
+                continue
+            elif isinstance(rule, PeriodRule):
+                self._entries.append(make_entry(rule, trigger.sla_version, trigger.fact))
+            else:
                 self.open_clock(trigger)
         self._pending = tuple(remaining)
 
-    def _build_snapshot(self, trigger: PendingTrigger, rule: ClauseRule) -> LeadSnapshot | None:
+    def _build_snapshot(self, trigger: PendingTrigger, rule: ClauseRule | PeriodRule) -> LeadSnapshot | None:
         """Build what `where` reads; None while something recorded by then may still be unread."""
         fact, lead = trigger.fact, self._lead
         profile, qualification_state = trigger.profile, trigger.qualification_state

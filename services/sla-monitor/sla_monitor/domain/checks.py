@@ -21,6 +21,8 @@ from sla_monitor.domain.sla import (
     FreshnessClause,
     LeadClause,
     PausedBy,
+    PeriodClause,
+    RateClause,
     ResponseClause,
     Sla,
     Within,
@@ -39,7 +41,11 @@ def check_sla(content: Mapping[str, object], public_holidays: PublicHolidays) ->
         sla = Sla.model_validate(content)
     except ValidationError as error:
         return find_shape_errors(error, content)
-    return [*_check_calendars(sla, public_holidays), *_check_clauses(sla)]
+    return [
+        *_check_zone("", sla.timezone),
+        *_check_calendars(sla, public_holidays),
+        *_check_clauses(sla),
+    ]
 
 
 # --- Calendars ---
@@ -48,13 +54,17 @@ def check_sla(content: Mapping[str, object], public_holidays: PublicHolidays) ->
 def _check_calendars(sla: Sla, public_holidays: PublicHolidays) -> Iterator[Finding]:
     for name, terms in sla.calendars.items():
         at = pointer("calendars", name)
-        errors = [*_check_zone(at, terms), *_check_week(at, terms), *_check_holidays(at, terms, public_holidays)]
+        errors = [
+            *_check_zone(at, terms.timezone),
+            *_check_week(at, terms),
+            *_check_holidays(at, terms, public_holidays),
+        ]
         yield from errors or _check_open_time(at, terms, public_holidays)
 
 
-def _check_zone(at: str, terms: CalendarTerms) -> Iterator[Finding]:
+def _check_zone(at: str, timezone: str) -> Iterator[Finding]:
     try:
-        ZoneInfo(terms.timezone)
+        ZoneInfo(timezone)
     except (KeyError, ValueError, OSError):
         yield Finding(f"{at}/timezone", "is not an IANA time zone, such as America/Chicago")
 
@@ -113,14 +123,34 @@ def _check_clauses(sla: Sla) -> Iterator[Finding]:
         if clause.key in seen_keys:
             yield Finding(f"{at}/key", f"the clause {clause.key} appears twice")
         seen_keys.add(clause.key)
-        yield from _check_sides(at, clause)
-        yield from _check_within(f"{at}/within", clause.within, sla)
-        yield from _check_reassignment(at, clause)
-        if clause.paused_by is not None:
-            yield from _check_pauses(at, clause, clause.paused_by)
+        if isinstance(clause, PeriodClause):
+            yield from _check_period(at, clause)
+        else:
+            yield from _check_lead_clause(at, clause, sla)
         yield from _check_steps(at, clause)
         if clause.where is not None:
             yield from _check_where(f"{at}/where", clause, clause.where)
+
+
+def _check_lead_clause(at: str, clause: LeadClause, sla: Sla) -> Iterator[Finding]:
+    yield from _check_sides(at, clause)
+    yield from _check_within(f"{at}/within", clause.within, sla)
+    yield from _check_reassignment(at, clause)
+    if clause.paused_by is not None:
+        yield from _check_pauses(at, clause, clause.paused_by)
+
+
+def _check_period(at: str, clause: PeriodClause) -> Iterator[Finding]:
+    if isinstance(clause, RateClause):
+        yield from _check_event(f"{at}/of", clause.of, _SIDES)
+        yield from _check_event(f"{at}/over", clause.over, _SIDES)
+        if clause.of == clause.over:
+            yield Finding(f"{at}/over", "is the same as of, so the rate is always 1")
+    else:
+        yield from _find_repeated(f"{at}/stage", clause.stage)
+    for index, step in enumerate(clause.escalate):
+        if step.reassign:
+            yield Finding(f"{at}/escalate/{index}/reassign", "a clause over a period is about no single lead")
 
 
 _SIDES = ("stage", "decision", "activity")
@@ -194,7 +224,7 @@ def _check_pauses(at: str, clause: LeadClause, paused: PausedBy) -> Iterator[Fin
     yield from _find_shared(f"{at}/stage", paused.stage, stages, "starts the clause, so it would never run")
 
 
-def _check_steps(at: str, clause: LeadClause) -> Iterator[Finding]:
+def _check_steps(at: str, clause: LeadClause | PeriodClause) -> Iterator[Finding]:
     if clause.warn_at != sorted(set(clause.warn_at)):
         yield Finding(f"{at}/warn_at", "must ascend")
     for index, step in enumerate(clause.escalate):
@@ -243,8 +273,8 @@ def _check_duration_fits(at: str, within: Within, terms: CalendarTerms) -> Itera
         yield Finding(f"{at}/business_days", "takes more than five years of this calendar")
 
 
-def _check_where(at: str, clause: LeadClause, where: Criteria) -> Iterator[Finding]:
-    is_from_capture = not isinstance(clause, FreshnessClause) and clause.from_.captured
+def _check_where(at: str, clause: LeadClause | PeriodClause, where: Criteria) -> Iterator[Finding]:
+    is_from_capture = isinstance(clause, ResponseClause | AttemptsClause) and clause.from_.captured
     for location, leaf in _iterate_comparisons(at, where):
         if leaf.path.startswith("account."):
             yield Finding(f"{location}/path", "account data is not available to the SLA; use an attribute")

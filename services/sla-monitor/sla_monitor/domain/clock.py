@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Literal, Protocol
 from uuid import UUID
 
 from msgspec import Struct
@@ -84,6 +84,15 @@ class Acknowledgement(Struct, frozen=True, gc=False):
     note: str | None = None
 
 
+class Tally(Struct, frozen=True, gc=False, array_like=True):
+    """What was counted in a period, and what is owed: `over` for a volume, `of` for each `over` for a rate."""
+
+    of: int
+    over: int
+    at_least: float
+    is_rate: bool = False
+
+
 class Trigger(Struct, frozen=True, gc=False):
     """What started a clock. `sequence` is 0 for a trigger of a merged lead, and for a correction."""
 
@@ -108,6 +117,7 @@ class Clock(Struct, frozen=True, gc=False):
 
     clock_id: UUID
     lead_id: UUID
+    """Of a clause over a period, what stands for the clause."""
     clause: str
     obliges: Department
     sla_version: int
@@ -128,6 +138,8 @@ class Clock(Struct, frozen=True, gc=False):
     answers: tuple[Answer, ...] = ()
     """The earliest ones, at most `count`."""
     pauses: tuple[Pause, ...] = ()
+    tally: Tally | None = None
+    """Of a period: the counts by which it was judged."""
     ended_at: datetime | None = None
     ended_key: str | None = None
     """The fact that ended the scope; None if it was a merge, an erasure or another owner."""
@@ -210,7 +222,7 @@ def create_clock(rule: ClauseRule, version: int, lead_id: UUID, fact: Fact) -> C
 
 def start_clock(clock: Clock, now: datetime) -> Transition:
     """Publish the start of the clock, and its outcome if the facts already give one. Of a void one nothing is published."""
-    builder = _TransitionBuilder(clock, now)
+    builder = TransitionBuilder(clock, now)
     builder.settle()
     return builder.build()
 
@@ -419,7 +431,7 @@ def _with_earlier_end(clock: Clock, at: datetime, why: str, key: str | None = No
 
 def settle_clock(before: Clock, after: Clock, now: datetime) -> Transition:
     """Settle a clock after facts were applied to it since `before`."""
-    builder = _TransitionBuilder(after, now)
+    builder = TransitionBuilder(after, now)
     has_other_answer = before.answered_at is not None and before.answered_at != after.answered_at
     is_rescheduled = (before.due_at, before.pauses) != (after.due_at, after.pauses)
     builder.settle(has_other_answer=has_other_answer, is_rescheduled=is_rescheduled)
@@ -428,7 +440,7 @@ def settle_clock(before: Clock, after: Clock, now: datetime) -> Transition:
 
 def acknowledge_breach(clock: Clock, acknowledgement: Acknowledgement, now: datetime) -> Transition:
     """Acknowledge the breach of a clock; again, it changes the note."""
-    builder = _TransitionBuilder(replace(clock, acknowledgement=acknowledgement), now)
+    builder = TransitionBuilder(replace(clock, acknowledgement=acknowledgement), now)
     if clock.acknowledgement is None:
         builder.emit(BreachAcknowledged, now, breach_id=clock.breach_id, acknowledged_by=acknowledgement.by)
     return builder.build()
@@ -439,14 +451,23 @@ def fire_clock(clock: Clock, rule: ClauseRule, watermark: datetime, now: datetim
 
     A step before the deadline that the deadline has overtaken is dropped.
     """
-    builder = _TransitionBuilder(clock, now)
+    builder = TransitionBuilder(clock, now)
     if clock.state == "running" and max(clock.due_at, clock.trigger.recorded_at) < watermark:
         builder.settle(is_deadline_passed=True)
     builder.take_steps(rule, watermark)
     return builder.build()
 
 
-class _TransitionBuilder:
+class StepRule(Protocol):
+    """What a clause says about steps."""
+
+    @property
+    def warn_at(self) -> tuple[float, ...]: ...
+    @property
+    def escalation(self) -> tuple[EscalationStep, ...]: ...
+
+
+class TransitionBuilder:
     """Builds one transition of a clock and numbers its events. Lives for one call."""
 
     def __init__(self, clock: Clock, now: datetime) -> None:
@@ -499,7 +520,7 @@ class _TransitionBuilder:
             if "paused" in (before, after):
                 self._emit_schedule()
 
-    def take_steps(self, rule: ClauseRule, watermark: datetime) -> None:
+    def take_steps(self, rule: StepRule, watermark: datetime) -> None:
         """Publish the steps that have passed, unless the clock was settled before."""
         clock = self._clock
         is_breached = clock.state == "breached"
@@ -516,7 +537,7 @@ class _TransitionBuilder:
             passed=tuple(sorted({*clock.passed, *done})),
         )
 
-    def _take_step(self, rule: ClauseRule, step: StepTime) -> None:
+    def _take_step(self, rule: StepRule, step: StepTime) -> None:
         if step.fraction in rule.warn_at:
             self.emit(ClockAtRisk, step.at, fraction=step.fraction)
         agreed = [agreed for agreed in rule.escalation if agreed.fraction == step.fraction]
@@ -552,7 +573,7 @@ class _TransitionBuilder:
             occurred_at=occurred_at,
             recorded_at=self._now,
             clock_id=clock.clock_id,
-            lead_id=clock.lead_id,
+            lead_id=None if clock.trigger.kind == "period" else clock.lead_id,
             sequence=clock.event_count,
             clause=clock.clause,
             obliges=clock.obliges,

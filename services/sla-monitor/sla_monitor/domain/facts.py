@@ -14,7 +14,8 @@ from accord.contracts.intake_events import ActivityRecorded, LeadCaptured
 from accord.contracts.qualification_events import LeadAssigned, LeadDecided, LeadStageChanged
 from accord.contracts.values import ActorKind, Party, StageKind
 
-FactKind = Literal["activity", "decision", "stage", "assigned", "captured"]
+FactKind = Literal["activity", "decision", "stage", "assigned", "captured", "period"]
+"""A period begins by itself; every other fact comes from an event."""
 
 _BY_QUALIFICATION = frozenset({"decision", "stage", "assigned"})
 

@@ -17,7 +17,10 @@ from sla_monitor.domain.sla import (
     From,
     LeadClause,
     PausedBy,
+    PeriodClause,
+    ResponseClause,
     Sla,
+    VolumeClause,
     Within,
     names_of,
 )
@@ -60,6 +63,12 @@ COUNTING = (
         "Shares of the time are shares of the time that counts."
     ),
     (
+        "A clause over a period has a clock for each whole period that begins while the agreement is in force, so the rest of "
+        "the first one does not count. What happened in it counts, once for each entry: at its end the clause is kept or "
+        "broken, also if nothing happened. Leads that were merged into others by then do not count. A rate of nothing is "
+        "neither kept nor broken. A later truth judges the period again."
+    ),
+    (
         "Whoever acknowledges a breach ends its notifications. A lead that is to be given to somebody else, or a severity, "
         "is so all the same."
     ),
@@ -82,20 +91,26 @@ def render_paper(sla: Sla) -> list[Section]:
         if any(clause.obliges == department for clause in sla.clauses)
     ]
     parts.extend(_calendar_section(name, terms) for name, terms in sla.calendars.items())
-    parts.append(Section("How it is counted", COUNTING))
+    zone = f"Periods, and months in reports, are those of {sla.timezone}: from midnight to midnight there."
+    parts.append(Section("How it is counted", (*COUNTING, zone)))
     return parts
 
 
-def describe_clause(clause: LeadClause) -> str:
+def describe_clause(clause: LeadClause | PeriodClause) -> str:
     """Describe a clause: `Sales answers each lead that becomes MQL with accept or reject within 4 business hours (…)`."""
-    sentences = [f"{clause.obliges.capitalize()} {_describe_promise(clause)} within {_describe_time(clause.within)}."]
-    if not isinstance(clause, FreshnessClause) and clause.until is not None:
+    if isinstance(clause, PeriodClause):
+        sentences = [f"{clause.obliges.capitalize()} {_describe_period(clause)} in each {clause.per}."]
+    else:
+        sentences = [
+            f"{clause.obliges.capitalize()} {_describe_promise(clause)} within {_describe_time(clause.within)}."
+        ]
+    if isinstance(clause, ResponseClause | AttemptsClause) and clause.until is not None:
         sentences.append(f"It ends without a result with {_describe_event(clause.until)}.")
     if clause.where is not None:
         sentences.append(f"It applies to leads where: {describe_criteria(clause.where)}.")
-    if clause.paused_by is not None:
+    if not isinstance(clause, PeriodClause) and clause.paused_by is not None:
         sentences.append(_describe_pauses(clause.paused_by))
-    if clause.on_reassignment is not None:
+    if not isinstance(clause, PeriodClause) and clause.on_reassignment is not None:
         sentences.append(f"When the lead gets another owner, {_ON_REASSIGNMENT[clause.on_reassignment]}.")
     if clause.warn_at:
         shares = _join_and([f"{100 * part:g} %" for part in clause.warn_at])
@@ -109,6 +124,14 @@ _ON_REASSIGNMENT = {
     "restarts": "its clock ends without a result and starts again for the new owner",
     "ends": "its clock ends without a result",
 }
+
+
+def _describe_period(clause: PeriodClause) -> str:
+    if isinstance(clause, VolumeClause):
+        stages = _join_or([describe_stage(name) for name in names_of(clause.stage)])
+        return f"brings at least {clause.at_least:,} leads to {stages}"
+    of, over = _describe_event(clause.of), _describe_event(clause.over)
+    return f"reaches at least {100 * clause.at_least:g} times {of} for each 100 times {over}"
 
 
 def _describe_promise(clause: LeadClause) -> str:

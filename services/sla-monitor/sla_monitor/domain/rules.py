@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -17,11 +18,15 @@ from sla_monitor.domain.lead import Profile, QualificationState
 from sla_monitor.domain.sla import (
     ActorKinds,
     AttemptsClause,
+    Escalation,
     Event,
     FreshnessClause,
     From,
     LeadClause,
     PausedBy,
+    Per,
+    PeriodClause,
+    RateClause,
     Reassignment,
     Sla,
     Within,
@@ -201,11 +206,81 @@ def _join_pauses(pauses: Iterable[Pause], since: datetime) -> tuple[Pause, ...]:
     return tuple(joined)
 
 
+_MONTHS: Mapping[Per, int] = {"month": 1, "quarter": 3}
+
+
+class Period(Struct, frozen=True, gc=False):
+    """From its first moment to that of the next one, which is not in it."""
+
+    start: datetime
+    end: datetime
+
+
+class PeriodRule(Struct, frozen=True, gc=False):
+    """One compiled clause over a period. A volume has no `of`."""
+
+    key: str
+    obliges: Department
+    over: Pattern
+    of: Pattern | None
+    per: Per
+    zone: ZoneInfo
+    at_least: float
+    warn_at: tuple[float, ...]
+    where: Compiled | None
+    needs_profile: bool
+    needs_qualification_state: bool
+    escalation: tuple[EscalationStep, ...] = ()
+
+    @property
+    def fractions(self) -> tuple[float, ...]:
+        """The fractions of the period at which something may be published, ascending."""
+        return tuple(sorted({*self.warn_at, *(step.fraction for step in self.escalation)}))
+
+    def matches(self, fact: Fact) -> bool:
+        """Whether a fact counts in any way."""
+        return self.over.matches(fact) or (self.of is not None and self.of.matches(fact))
+
+    def period_of(self, moment: datetime) -> Period:
+        """The period that a moment lies in, by the wall clock of the zone."""
+        day = moment.astimezone(self.zone).date()
+        first = self._first_day(day)
+        return Period(self._midnight(first), self._midnight(self._next_first_day(first)))
+
+    def whole_periods(self, since: datetime, before: datetime) -> Iterator[Period]:
+        """The periods that begin at `since` or later, and before `before`, in order."""
+        period = self.period_of(since)
+        while period.start < before:
+            if period.start >= since:
+                yield period
+            period = self.period_of(period.end)
+
+    def _first_day(self, day: date) -> date:
+        if self.per == "week":
+            return day - timedelta(days=day.weekday())
+        months = _MONTHS[self.per]
+        return day.replace(month=(day.month - 1) // months * months + 1, day=1)
+
+    def _next_first_day(self, first: date) -> date:
+        if self.per == "week":
+            return first + timedelta(days=7)
+        month = first.month - 1 + _MONTHS[self.per]
+        return first.replace(year=first.year + month // 12, month=month % 12 + 1)
+
+    def _midnight(self, day: date) -> datetime:
+        """The first moment of a local day; where a change of the clock skips midnight, the first one after it."""
+        return datetime.combine(day, time(), self.zone).astimezone(UTC)
+
+
 class CompiledSla(Struct, frozen=True, gc=False):
     """One version of the SLA."""
 
     version: int
     clauses: Mapping[str, ClauseRule]
+    periods: Mapping[str, PeriodRule]
+    """The clauses over a period."""
+    zone: ZoneInfo
+    """Of periods, and of months in reports."""
     calendars: Mapping[str, Calendar]
     activities: frozenset[str]
     """The kinds of activity that any clause names."""
@@ -263,21 +338,52 @@ def is_qualification_path(path: str) -> bool:
 def compile_sla(version: int, sla: Sla, public_holidays: PublicHolidays) -> CompiledSla:
     """Compile a content that has been checked."""
     calendars = {name: build_calendar(terms, public_holidays) for name, terms in sla.calendars.items()}
-    clauses = {clause.key: _compile_clause(clause, calendars) for clause in sla.clauses}
-    named = (
-        names
-        for rule in clauses.values()
-        for names in (
-            *(
-                pattern.names
-                for pattern in (rule.start, rule.answer, rule.until)
-                if pattern and pattern.kind == "activity"
-            ),
-            rule.paused_by,
-            rule.resumed_by,
-        )
+    zone = ZoneInfo(sla.timezone)
+    clauses = {
+        clause.key: _compile_clause(clause, calendars) for clause in sla.clauses if isinstance(clause, LeadClause)
+    }
+    periods = {clause.key: _compile_period(clause, zone) for clause in sla.clauses if isinstance(clause, PeriodClause)}
+    patterns = [
+        *(pattern for rule in clauses.values() for pattern in (rule.start, rule.answer, rule.until)),
+        *(pattern for period in periods.values() for pattern in (period.over, period.of)),
+    ]
+    named = [
+        *(pattern.names for pattern in patterns if pattern is not None and pattern.kind == "activity"),
+        *(names for rule in clauses.values() for names in (rule.paused_by, rule.resumed_by)),
+    ]
+    return CompiledSla(version, clauses, periods, zone, calendars, frozenset().union(*named))
+
+
+def _compile_period(clause: PeriodClause, zone: ZoneInfo) -> PeriodRule:
+    where = compile_criteria(clause.where) if clause.where else None
+    paths = where.paths if where else frozenset()
+    return PeriodRule(
+        key=clause.key,
+        obliges=clause.obliges,
+        over=_compile_event(clause.over if isinstance(clause, RateClause) else Event(stage=clause.stage)),
+        of=_compile_event(clause.of) if isinstance(clause, RateClause) else None,
+        per=clause.per,
+        zone=zone,
+        at_least=clause.at_least,
+        warn_at=tuple(clause.warn_at),
+        where=where,
+        needs_profile=any(not is_qualification_path(path) for path in paths),
+        needs_qualification_state=any(is_qualification_path(path) for path in paths),
+        escalation=_compile_steps(clause.escalate),
     )
-    return CompiledSla(version, clauses, calendars, frozenset().union(*named))
+
+
+def _compile_steps(steps: Iterable[Escalation]) -> tuple[EscalationStep, ...]:
+    return tuple(
+        EscalationStep(
+            step.at,
+            names_of(step.notify),
+            step.severity,
+            reassign=bool(step.reassign),
+            expires_after=step.expires_after,
+        )
+        for step in steps
+    )
 
 
 def _compile_clause(clause: LeadClause, calendars: Mapping[str, Calendar]) -> ClauseRule:
@@ -302,16 +408,7 @@ def _compile_clause(clause: LeadClause, calendars: Mapping[str, Calendar]) -> Cl
         paused_by=frozenset(names_of(paused.activity)),
         resumed_by=frozenset(names_of(paused.resumed_by)),
         reassignment=clause.on_reassignment or ("restarts" if start.kind == "assigned" else "moves"),
-        escalation=tuple(
-            EscalationStep(
-                step.at,
-                names_of(step.notify),
-                step.severity,
-                reassign=bool(step.reassign),
-                expires_after=step.expires_after,
-            )
-            for step in clause.escalate
-        ),
+        escalation=_compile_steps(clause.escalate),
     )
 
 

@@ -161,8 +161,31 @@ class FreshnessClause(LeadClauseBase):
     stage: Names
 
 
+Per = Literal["week", "month", "quarter"]
+
+
+class VolumeClause(ClauseBase):
+    """At least so many leads enter a stage in each period."""
+
+    kind: Literal["volume"]
+    stage: Names
+    per: Per
+    at_least: Annotated[int, Field(ge=1, le=10**9, strict=True)]
+
+
+class RateClause(ClauseBase):
+    """In each period, one thing happens at least so often for each time that another does."""
+
+    kind: Literal["rate"]
+    of: Event
+    over: Event
+    per: Per
+    at_least: Annotated[float, Field(gt=0, le=1)]
+
+
 LeadClause = ResponseClause | AttemptsClause | FreshnessClause
-Clause = Annotated[LeadClause, Discriminator("kind")]
+PeriodClause = VolumeClause | RateClause
+Clause = Annotated[LeadClause | PeriodClause, Discriminator("kind")]
 
 
 class Sla(DocumentPart):
@@ -173,5 +196,7 @@ class Sla(DocumentPart):
     glossary: dict[Annotated[str, Field(min_length=1, max_length=100)], Words] = Field(
         default_factory=dict, max_length=200
     )
+    timezone: Annotated[str, Field(min_length=1, max_length=100)] = "UTC"
+    """The zone of periods, and of months in reports."""
     calendars: dict[Key, CalendarTerms] = Field(default_factory=dict, max_length=CALENDARS_MAX)
     clauses: Annotated[list[Clause], Field(min_length=1, max_length=CLAUSES_MAX)]

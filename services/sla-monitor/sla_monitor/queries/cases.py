@@ -20,7 +20,7 @@ from msgspec import Struct
 from accord.db import bulk, clamp_moment
 from sla_monitor import tables
 from sla_monitor.domain.case import Case, PendingTrigger
-from sla_monitor.domain.clock import Acknowledgement, Answer, Clock, StepTime, Trigger
+from sla_monitor.domain.clock import Acknowledgement, Answer, Clock, StepTime, Tally, Trigger
 from sla_monitor.domain.facts import Fact
 from sla_monitor.domain.lead import Lead, Profile, QualificationState
 from sla_monitor.domain.rules import Pause
@@ -52,6 +52,7 @@ class Progress(Struct, frozen=True, array_like=True):
     passed: tuple[float, ...]
     answers: tuple[Answer, ...]
     pauses: tuple[Pause, ...]
+    tally: Tally | None = None
 
 
 _PROGRESS = msgspec.json.Decoder(Progress)
@@ -299,7 +300,7 @@ def _clock_to_row(clock: Clock) -> dict[str, object]:
         "acknowledged_at": noted.at if noted else None,
         "acknowledged_by": noted.by if noted else None,
         "acknowledged_note": noted.note if noted else None,
-        "progress": _to_json(Progress(clock.steps, clock.passed, clock.answers, clock.pauses)),
+        "progress": _to_json(Progress(clock.steps, clock.passed, clock.answers, clock.pauses, clock.tally)),
     }
 
 

@@ -24,7 +24,7 @@ IS_TO_EVALUATE = "EXISTS (SELECT FROM pending_trigger WHERE pending_trigger.lead
 _CLAIM_LEADS = f"""
 WITH due AS (
     SELECT lead_id FROM clock
-    WHERE next_at < $1 AND lead_id::text <> ALL ($2::text[]) AND ($3::uuid[] IS NULL OR lead_id = ANY ($3))
+    WHERE next_at < $1 AND trigger_kind <> 'period' AND lead_id::text <> ALL ($2::text[]) AND ($3::uuid[] IS NULL OR lead_id = ANY ($3))
         AND NOT {is_resting(FIRE_WORKER, "clock.lead_id")}
     ORDER BY next_at LIMIT $4 FOR UPDATE OF clock SKIP LOCKED
 )

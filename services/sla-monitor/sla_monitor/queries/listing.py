@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from accord.contracts.values import Department
 from sla_monitor.domain.clock import Clock, ClockState
+from sla_monitor.queries.attainment import COUNTED_AT
 from sla_monitor.queries.cases import CLOCK_COLUMNS, clock_from_row
 
 _IS_PUBLISHED = "event_count > 0"
@@ -55,8 +56,8 @@ async def fetch_breaches(connection: asyncpg.Connection, filters: BreachFilter, 
     conditions = _Conditions("breach_id IS NOT NULL")
     if not filters.withdrawn:
         conditions.add("withdrawn_at IS NULL")
-    conditions.add("due_at >= {}", filters.since)
-    conditions.add("due_at < {}", filters.until)
+    conditions.add(f"due_at >= {{0}} AND {COUNTED_AT} >= {{0}}", filters.since)
+    conditions.add(f"due_at <= {{0}} AND {COUNTED_AT} < {{0}}", filters.until)
     conditions.add("clause = {}", filters.clause)
     conditions.add("obliges = {}", filters.obliges)
     return await conditions.fetch_page(connection, filters.after, rows_max)

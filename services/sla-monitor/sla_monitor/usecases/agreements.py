@@ -56,7 +56,8 @@ class SlaVersionCache:
                 # In a thread: the first read of a country's holidays takes half a second.
                 sla = Sla.model_validate(content, context=SKIP_PATTERN_CHECKS)
                 self._compiled[version] = await asyncio.to_thread(compile_sla, version, sla, public_holidays)
-        return SlaVersions(self._compiled, lambda moment: _version_at(spans, moment))
+        periods = {version: (since, until) for version, since, until in spans}
+        return SlaVersions(self._compiled, lambda moment: _version_at(spans, moment), periods)
 
     async def get_active(self, conn: AsyncConnection) -> CompiledSla | None:
         """The version that is in force now; None if none is."""

@@ -18,7 +18,8 @@ from accord.messaging.watermark_reader import WatermarkReader
 from sla_monitor.domain import case as domain
 from sla_monitor.domain.case import Case, CaseEvent, Outcome, PendingTrigger, ReadUntil, SlaVersions
 from sla_monitor.domain.facts import Fact, extract_fact
-from sla_monitor.queries import cases, due
+from sla_monitor.domain.period import Entry
+from sla_monitor.queries import cases, due, periods
 from sla_monitor.usecases.agreements import SlaVersionCache
 
 CONSUMED = (INTAKE_EVENTS, QUALIFICATION_EVENTS)
@@ -109,6 +110,8 @@ class CaseBatch:
         self._new_facts: dict[UUID, list[Fact]] = {}
         self._removed_facts: list[tuple[UUID, str]] = []
         self._reverted_merges: list[tuple[UUID, UUID]] = []
+        self._entries: dict[UUID, list[Entry]] = {}
+        self._merged_or_restored: set[UUID] = set()
 
     @classmethod
     async def lock(
@@ -168,6 +171,9 @@ class CaseBatch:
         await cases.remove_activities(connection, self._reverted_merges)
         await cases.save_cases(connection, self._before, self._cases, self._new_facts)
         await cases.delete_facts(connection, self._removed_facts)
+        await periods.save_entries(connection, self._entries)
+        await periods.delete_entries(connection, self._removed_facts)
+        await periods.judge_leads_again(connection, self._merged_or_restored)
 
     def _merge(self, event: LeadMerged, traceparent: str | None) -> None:
         merge_recorded_at = self._cases[event.merged_lead_id].lead.merge_recorded_at
@@ -182,6 +188,7 @@ class CaseBatch:
         merged = self._cases[event.merged_lead_id]
         if event.merged_lead_id in (event.lead_id, *self._list_survivors(event.lead_id)):
             return
+        self._merged_or_restored.add(event.merged_lead_id)
         outcome = domain.apply_merge(
             merged, event, self._slas, self._read_until_of(event.merged_lead_id), self._unit_of_work.now
         )
@@ -195,6 +202,7 @@ class CaseBatch:
         merge_recorded_at = restored.lead.merge_recorded_at
         if merge_recorded_at is not None and recorded_at < merge_recorded_at:
             return  # it was merged again since
+        self._merged_or_restored.add(restored_id)
         restored_keys = {fact.key for fact in restored.facts}
         for lead_id in self._list_survivors(restored_id):
             self._reverted_merges.append((lead_id, restored_id))
@@ -224,6 +232,8 @@ class CaseBatch:
     def _store_outcome(self, lead_id: UUID, outcome: Outcome, traceparent: str | None) -> None:
         self._cases[lead_id] = outcome.case
         self._removed_facts += [(lead_id, key) for key in outcome.removed_fact_keys]
+        if outcome.entries:
+            self._entries.setdefault(lead_id, []).extend(outcome.entries)
         self._unit_of_work.publish(*outcome.events, traceparent=traceparent)
         if outcome.transferred:
             for survivor in self._list_survivors(lead_id)[:1]:

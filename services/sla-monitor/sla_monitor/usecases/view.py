@@ -27,9 +27,10 @@ class ClockList(Struct, frozen=True):
 
 
 class Attainment(Struct, frozen=True):
-    """Attainment by group."""
+    """Attainment by group. `zone` is that of months: the SLA's own."""
 
     groups: Sequence[AttainmentCounts]
+    zone: str
     as_of: datetime | None
 
 
@@ -80,12 +81,14 @@ async def list_breaches(database: Database, filters: BreachFilter, rows_max: int
 
 
 async def get_attainment(
-    database: Database, since: datetime | None, until: datetime | None, by: By | None
+    database: Database, sla_cache: SlaVersionCache, since: datetime | None, until: datetime | None, by: By | None
 ) -> Attainment:
     """Get the attainment of what was due in a period."""
     async with database.read_transaction() as conn:
-        groups = await attainment.fetch_attainment(await connection_of(conn), since, until, by)
-        return Attainment(groups, await watermark(conn, CONSUMED))
+        sla = await sla_cache.get_active(conn)
+        zone = sla.zone.key if sla else "UTC"
+        groups = await attainment.fetch_attainment(await connection_of(conn), since, until, by, zone)
+        return Attainment(groups, zone, await watermark(conn, CONSUMED))
 
 
 async def explain_due(

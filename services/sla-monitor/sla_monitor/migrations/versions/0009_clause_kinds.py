@@ -33,7 +33,8 @@ _STATEMENTS = (
             CASE WHEN answered_at IS NULL THEN '[]'::jsonb
                 ELSE jsonb_build_array(jsonb_build_array(to_jsonb(answered_at AT TIME ZONE 'UTC') #>> '{}' || 'Z', '', NULL))
             END,
-            '[]'::jsonb
+            '[]'::jsonb,
+            NULL
         )
     """,
     "ALTER TABLE clock ALTER COLUMN count SET NOT NULL, ALTER COLUMN progress SET NOT NULL, DROP COLUMN warnings",
@@ -47,6 +48,19 @@ _STATEMENTS = (
     "DROP INDEX clock_next_idx",
     "CREATE INDEX clock_next_idx ON clock (next_at) WHERE next_at IS NOT NULL",
     "CREATE INDEX clock_breach_id_idx ON clock (breach_id) WHERE breach_id IS NOT NULL",
+    """
+    CREATE TABLE period_entry (
+        lead_id uuid NOT NULL,
+        clause text NOT NULL,
+        sla_version integer NOT NULL,
+        key text NOT NULL,
+        occurred_at timestamptz NOT NULL,
+        is_of boolean NOT NULL,
+        is_over boolean NOT NULL,
+        CONSTRAINT period_entry_pkey PRIMARY KEY (lead_id, clause, sla_version, key)
+    )
+    """,
+    "CREATE INDEX period_entry_occurred_idx ON period_entry (clause, sla_version, occurred_at)",
 )
 
 
