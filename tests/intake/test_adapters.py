@@ -376,7 +376,21 @@ def test_mautic_contact_event_becomes_activity(type_: str, event: dict[str, Any]
 
     assert isinstance(said, ActivityOccurred)
     assert (said.kind, said.by, said.email) == (kind, by, "ada@initech.example")
-    assert validate_document(ACTIVITIES, build_activities("s", said, {})[0], NOW).value is not None
+    assert said.actor_kind == ("automation" if by == "marketing" else None)
+    activity = validate_document(ACTIVITIES, build_activities("s", said, {})[0], NOW).value
+    assert activity is not None
+    assert activity.actor_kind == said.actor_kind
+
+
+@pytest.mark.parametrize(("told", "kind"), [("agent", "agent"), ("person", "person"), ("robot", None), (1, None)])
+def test_cloudevent_may_tell_who_acted(told: Any, kind: str | None) -> None:
+    data = {"email": "ada@initech.example", "actor_kind": told}
+    event = {"specversion": "1.0", "id": "a1", "source": "/crm", "type": "email.sent", "data": data}
+
+    [said] = parse_events("cloudevents", event, content_type="application/cloudevents+json")
+
+    assert isinstance(said, ActivityOccurred)
+    assert (said.kind, said.actor_kind) == ("email.sent", kind)
 
 
 def test_mautic_form_values_override_contact_values() -> None:

@@ -262,3 +262,16 @@ async def test_malformed_json_wrong_types_and_large_batches_are_refused(accord: 
     assert (await accord.marketing.post("/v1/leads:batch", {"a": 1})).status_code == 422
     assert (await accord.marketing.post("/v1/leads:batch", [ADA] * 1001)).status_code == 422
     assert await accord.rows("SELECT 1 FROM submission") == []
+
+
+async def test_activity_tells_whether_a_person_or_a_tool_acted(accord: Running) -> None:
+    await accord.marketing.post("/v1/leads", ADA)
+    activity = {"email": "ada@initech.example", "kind": "email.sent", "by": "sales"}
+    for kind in ("person", "automation", "agent"):
+        assert (await accord.marketing.post("/v1/activities", {**activity, "actor_kind": kind})).status_code == 202
+    assert (await accord.marketing.post("/v1/activities", activity)).status_code == 202
+    assert (await accord.marketing.post("/v1/activities", {**activity, "actor_kind": "robot"})).status_code == 422
+    recorded = await accord.events("activity.recorded.v1")
+    assert [event.get("actor_kind") for event in recorded] == ["person", "automation", "agent", None]
+    kept = await accord.rows("SELECT actor_kind FROM activity ORDER BY activity_id")
+    assert [row["actor_kind"] for row in kept] == ["person", "automation", "agent", None]

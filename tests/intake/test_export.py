@@ -77,6 +77,7 @@ SHAPE: dict[str, set[str]] = {
             "kind",
             "by",
             "actor",
+            "actor_kind",
             "campaign",
             "properties",
             "caller",

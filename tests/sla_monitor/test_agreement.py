@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -123,7 +124,6 @@ def test_calendar_closed_for_two_years_is_refused():
     content = changed("/calendars/office/week", {"sun": ["09:00-10:00"]})
     content["calendars"]["office"]["holidays"]["extra"] = sundays
     assert findings(content) == {}
-    from datetime import date, timedelta
 
     first = date(2027, 1, 3)
     content["calendars"]["office"]["holidays"]["extra"] = [
@@ -145,13 +145,14 @@ def test_clause_reads_as_a_sentence():
 
 
 def test_paper_has_clauses_calendars_and_counting_rules():
-    parts = render_paper(Sla.model_validate(SLA))
+    closed = [(date(2027, 4, 21), "San Jacinto Day")]
+    parts = render_paper(Sla.model_validate(SLA), {"office": closed})
+    assert ("Wednesday 2027-04-21", "closed: San Jacinto Day") in parts[1].rows
     assert [part.heading for part in parts] == ["What sales owes", "Calendar office", "How it is counted"]
     assert ("public holidays of US, TX", "closed") in parts[1].rows
 
 
 def test_holidays_are_those_of_the_region():
-    from datetime import date
 
     assert public_holidays("US", None)[date(2027, 7, 4).toordinal()] == "Independence Day"
     assert date(2027, 11, 25).toordinal() in public_holidays("US", "TX")

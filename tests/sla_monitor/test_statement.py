@@ -106,7 +106,7 @@ async def test_statement_is_a_table_and_a_page_to_print(two_months):
     assert page.headers["content-type"].startswith("text/html")
     for words in (
         "April 2026",
-        "Sales kept 1 of 3 promises (33.3 %).",
+        "Sales kept 1 of 3 promises (33.3\u00a0%).",
         "Marketing kept 1 of 1 promises",
         "2 hours late",
     ):

@@ -137,6 +137,7 @@ activity = Table(
     Column("kind", Text, nullable=False),
     Column("by", Text, nullable=False),
     Column("actor", Text),
+    Column("actor_kind", Text),
     Column("campaign", JSONB),
     Column("properties", JSONB, nullable=False),
     Column("caller", Text, nullable=False),

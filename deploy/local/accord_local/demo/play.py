@@ -78,6 +78,7 @@ def post_activities(caller: Client, urls: Urls, sample: Sequence[SampleLead], ad
                 "external": {"source": lead.source, "id": lead.external_id},
                 "kind": touch.kind,
                 "by": touch.by,
+                "actor_kind": touch.actor_kind,
                 "occurred_at": at.isoformat(),
             }
             for at, lead, touch in chunk

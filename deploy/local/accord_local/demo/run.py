@@ -62,7 +62,8 @@ def _play_sample(callers: play.Callers, urls: Urls, console: Console) -> None:
 
 
 def _catch_up(caller: Client, urls: Urls, entered: Sequence[SampleLead], advance: play.Advance) -> None:
-    """Wait until metrics shows every lead and every win, and sla-monitor has both missed deadlines."""
+    """Wait until metrics shows every lead and every win, and the SLA monitor has judged all that is due."""
+    now = datetime.now(UTC)
     won = sum(1 for lead in entered for step in lead.steps if step.decision == "win")
     seen = 0
 
@@ -77,10 +78,18 @@ def _catch_up(caller: Client, urls: Urls, entered: Sequence[SampleLead], advance
 
     wait_for("metrics to show the whole sample", shown, timeout_s=CATCH_UP_S)
     wait_for(
-        "the SLA monitor to have read past the missed deadlines",
-        lambda: caller.get(f"{urls.sla_monitor}/v1/breaches")["items"] or None,
+        "the SLA monitor to have read past all deadlines",
+        lambda: not _fetch_overdue(caller, urls, now) or None,
         timeout_s=CATCH_UP_S,
     )
+
+
+def _fetch_overdue(caller: Client, urls: Urls, now: datetime) -> list[object]:
+    """Clocks whose deadline has passed and that are not judged yet."""
+    overdue: list[object] = caller.get(
+        f"{urls.sla_monitor}/v1/clocks", state="running", due_before=now.isoformat(), limit=1
+    )["items"]
+    return overdue
 
 
 def _bars(console: Console) -> Progress:

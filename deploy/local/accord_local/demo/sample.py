@@ -1,7 +1,8 @@
 """A made-up half year of one company's leads: who came, what they did, what sales decided.
 
-Pure: the same seed and moment give the same sample. Every deadline of the template SLA is kept, but for `MISSED` leads: an
-acceptance follows its MQL within the hour, and a calendar that is closed in between only gives more time.
+Pure: the same seed and moment give the same sample. Sales keeps every promise of the template SLA, but for `MISSED` leads: an
+acceptance follows its MQL within the hour, and a calendar that is closed in between only gives more time. Marketing thanks
+who attended a webinar, but for one in `UNTHANKED_EVERY`, and leaves what is recycled where it is.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ FRESH = 12
 """Leads that became MQL in the last minutes: their clocks are still open."""
 MISSED = 2
 """Leads that sales answered two weeks late."""
+UNTHANKED_EVERY = 9
+"""Of so many leads of a webinar, one is thanked ten days late."""
 DROPPED = 4
 """Records that the data policy refuses: nobody could be reached."""
 
@@ -40,6 +43,13 @@ _COMPANIES = (
 _INDUSTRIES = ("541511", "541512", "522110", "334111", "311812", "518210")
 _LINES = ("software", "finance", "manufacturing")
 
+_FOLLOW_UPS = (
+    ("call.attempted", timedelta(hours=2)),
+    ("email.sent", timedelta(days=1)),
+    ("call.attempted", timedelta(days=3)),
+)
+"""What sales does after it has accepted a lead."""
+
 
 @dataclass(frozen=True)
 class Touch:
@@ -48,6 +58,7 @@ class Touch:
     kind: str
     by: str
     at: datetime
+    actor_kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +138,9 @@ def _make_past_lead(rng: random.Random, n: int, at: datetime, now: datetime, *, 
     employees = rng.randint(60, 2000) if interested or rng.random() < 0.6 else rng.randint(3, 49)
     submission = _make_submission(rng, n, at, employees)
     touches = [Touch("page.viewed", "lead", at + _minutes(rng, 1, 30))]
+    if submission["source"] == "webinar":
+        thanked_at = at + (timedelta(days=10) if n % UNTHANKED_EVERY == 0 else timedelta(hours=2))
+        touches += [Touch("webinar.attended", "lead", at), Touch("email.sent", "marketing", thanked_at, "automation")]
     if not interested:
         return SampleLead(submission, _drop_future(now, touches))
     asked_at = at + timedelta(hours=rng.uniform(1, 24 * 9))
@@ -136,7 +150,14 @@ def _make_past_lead(rng: random.Random, n: int, at: datetime, now: datetime, *, 
     ]
     steps = list(_make_decisions(rng, str(submission["source"]), asked_at, missed=missed))
     if steps:
-        touches.append(Touch("call.attempted", "sales", asked_at + _minutes(rng, 4, 18)))
+        touches.append(Touch("call.attempted", "sales", asked_at + _minutes(rng, 4, 18), "person"))
+    if not missed:
+        touches += [
+            Touch(kind, "sales", step.at + after, "person")
+            for step in steps
+            if step.decision == "accept"
+            for kind, after in _FOLLOW_UPS
+        ]
     return SampleLead(submission, _drop_future(now, touches), _drop_future(now, steps))
 
 

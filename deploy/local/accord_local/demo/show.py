@@ -15,10 +15,11 @@ ROWS_MAX = 14
 
 
 def show_all(console: Console, caller: Client, urls: Urls) -> None:
-    """Print the five tables."""
+    """Print the six tables."""
     show_funnel(console, caller.get(f"{urls.metrics}/v1/funnel", mode="cohort"))
     show_velocity(console, caller.get(f"{urls.metrics}/v1/velocity"))
     show_owners(console, caller.get(f"{urls.qualification}/v1/routing/pools"))
+    show_promises(console, caller.get(f"{urls.sla_monitor}/v1/attainment", by="clause"))
     show_clocks(console, caller.get(f"{urls.sla_monitor}/v1/clocks", state="running", limit=ROWS_MAX))
     show_breaches(console, caller.get(f"{urls.sla_monitor}/v1/breaches", limit=ROWS_MAX))
 
@@ -65,11 +66,21 @@ def show_owners(console: Console, answer: Mapping[str, Any]) -> None:
     console.print(table)
 
 
+def show_promises(console: Console, answer: Mapping[str, Any]) -> None:
+    """How often each clause was kept."""
+    table = _table("Promises", "clause", "kept", "broken", "of these late", "open", "kept of all")
+    for group in answer["groups"]:
+        counts = (str(group[name]) for name in ("met", "breached", "met_late", "running"))
+        table.add_row(group["by"]["clause"], *counts, _percent(group["attainment"]))
+    table.caption = f"as of {answer['as_of']}"
+    console.print(table)
+
+
 def show_clocks(console: Console, answer: Mapping[str, Any]) -> None:
     """The clocks that run now, soonest first."""
     table = _table("Open clocks", "clause", "obliges", "lead", "due")
     for clock in answer["items"]:
-        table.add_row(clock["clause"], clock["obliges"], str(clock["lead_id"])[-12:], _moment(clock["due_at"]))
+        table.add_row(clock["clause"], clock["obliges"], _lead(clock["lead_id"]), _moment(clock["due_at"]))
     console.print(table)
 
 
@@ -80,11 +91,16 @@ def show_breaches(console: Console, answer: Mapping[str, Any]) -> None:
         table.add_row(
             breach["clause"],
             breach["obliges"],
-            str(breach["lead_id"])[-12:],
+            _lead(breach["lead_id"]),
             _moment(breach["due_at"]),
             str(breach.get("state", "")),
         )
     console.print(table)
+
+
+def _lead(lead_id: str | None) -> str:
+    """The end of a lead's id; a clause over a period is about none."""
+    return "" if lead_id is None else lead_id[-12:]
 
 
 def _table(title: str, *columns: str) -> Table:

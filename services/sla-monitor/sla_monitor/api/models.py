@@ -203,7 +203,7 @@ class StatementAnswer(BaseModel):
     as_of: AsOf
     clauses: list[ClauseStatement]
     breaches: list[BreachAnswer] = Field(
-        description="Those that were answered latest, unanswered ones first; at most 10."
+        description="Those that were answered latest, unanswered ones first; at most 5."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
@@ -20,7 +20,6 @@ from accord.terms.durations import describe_duration
 from accord.terms.paper import Section
 from sla_monitor.api.models import StatementAnswer, statement_answer
 from sla_monitor.domain.clock import Clock
-from sla_monitor.queries.attainment import AttainmentCounts
 from sla_monitor.usecases.agreements import SlaVersionCache
 from sla_monitor.usecases.statement import ClauseLine, Statement, make_statement
 
@@ -104,7 +103,7 @@ def render_statement(statement: Statement) -> str:
             [
                 (
                     "A promise belongs to the month of its deadline. Kept are those answered by then; broken the others, also "
-                    "those that were answered late. Open and cancelled ones count in neither. A breach that a late report "
+                    "those that were answered late (counted in both). The months beside it show the share kept. Open and cancelled ones count in neither. A breach that a late report "
                     "withdrew is kept or cancelled."
                 ),
                 f"Months are those of {statement.zone}.",
@@ -121,7 +120,7 @@ def _summary(statement: Statement) -> Section:
         judged = total.met + total.breached
         who = department.capitalize()
         if judged:
-            sentences.append(f"{who} kept {total.met:,} of {judged:,} promises ({_percent(total)}).")
+            sentences.append(f"{who} kept {total.met:,} of {judged:,} promises ({_percent(total.attainment)}).")
         else:
             sentences.append(f"{who} had no promise that was due.")
     return Section("In short", sentences)
@@ -132,19 +131,24 @@ def _department(statement: Statement, department: Department) -> Section:
     heading = f"What {department} owed"
     if not lines:
         return Section(heading, [f"No clause obliged {department} in this time."])
-    columns = ("Clause", "Kept", "Broken", "of these late", "Open", "Cancelled", "Attainment", *statement.months_before)
+    before = (f"{datetime.strptime(month, '%Y-%m').replace(tzinfo=UTC):%b}" for month in statement.months_before)
+    columns = ("Clause", "Kept", "Broken", "Late", "Open", "Cancelled", "Share kept", *before)
     return Section(heading, columns=columns, rows=[_clause_row(line) for line in lines])
 
 
 def _clause_row(line: ClauseLine) -> tuple[str, ...]:
     counts = line.counts
     numbers = (counts.met, counts.breached, counts.met_late, counts.running, counts.cancelled)
-    before = ("–" if share is None else f"{100 * share:.1f} %" for share in line.before)
-    return (line.clause, *(f"{number:,}" for number in numbers), _percent(counts), *before)
+    return (
+        line.clause,
+        *(f"{number:,}" for number in numbers),
+        _percent(counts.attainment),
+        *map(_percent, line.before),
+    )
 
 
-def _percent(counts: AttainmentCounts) -> str:
-    return "–" if counts.attainment is None else f"{100 * counts.attainment:.1f} %"
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}".removesuffix(".0") + "\u00a0%"
 
 
 def _breaches(statement: Statement, zone: ZoneInfo) -> Section:

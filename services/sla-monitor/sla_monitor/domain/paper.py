@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 
 from accord.terms.criteria import describe_criteria
 from accord.terms.durations import describe_duration
@@ -79,8 +80,12 @@ COUNTING = (
 )
 
 
-def render_paper(sla: Sla) -> list[Section]:
-    """Render the whole agreement."""
+ClosedDays = Mapping[str, Sequence[tuple[date, str]]]
+"""By calendar, the days on which it is closed though its week is open, each with its reason."""
+
+
+def render_paper(sla: Sla, closed_days: ClosedDays) -> list[Section]:
+    """Render the whole agreement. `closed_days`: of the year to come, so that both departments see what they sign."""
     parts = [
         Section(
             f"What {department} owes",
@@ -90,7 +95,7 @@ def render_paper(sla: Sla) -> list[Section]:
         for department in ("sales", "marketing")
         if any(clause.obliges == department for clause in sla.clauses)
     ]
-    parts.extend(_calendar_section(name, terms) for name, terms in sla.calendars.items())
+    parts.extend(_calendar_section(name, terms, closed_days[name]) for name, terms in sla.calendars.items())
     zone = f"Periods, and months in reports, are those of {sla.timezone}: from midnight to midnight there."
     parts.append(Section("How it is counted", (*COUNTING, zone)))
     return parts
@@ -223,10 +228,11 @@ def _insert_business(words: str) -> str:
     return f"{amount} business {rest}"
 
 
-def _calendar_section(name: str, terms: CalendarTerms) -> Section:
+def _calendar_section(name: str, terms: CalendarTerms, closed_days: Sequence[tuple[date, str]]) -> Section:
     rows = [(words, ", ".join(ranges)) for words, ranges in terms.week.items()]
     rows.append(("time zone", terms.timezone))
     rows.extend(_list_days_off(terms))
+    rows.extend((f"{day:%A} {day.isoformat()}", f"closed: {reason}") for day, reason in closed_days)
     return Section(f"Calendar {name}", columns=("Days", "Open"), rows=rows)
 
 

@@ -19,7 +19,7 @@ from sla_monitor.usecases.agreements import SlaVersionCache
 from sla_monitor.usecases.process_events import CONSUMED
 
 MONTHS_BEFORE = 3
-BREACHES_MAX = 10
+BREACHES_MAX = 5
 
 
 class ClauseLine(Struct, frozen=True):

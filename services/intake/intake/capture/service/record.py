@@ -168,6 +168,7 @@ def _event(row: activities.Row, lead: Lead, now: datetime) -> ActivityRecorded:
         kind=said.kind,
         by=said.by,
         actor=said.actor,
+        actor_kind=said.actor_kind,
         source=said.external.source if said.external else None,
         campaign=said.campaign.public() if said.campaign else None,
     )

@@ -70,6 +70,8 @@ def build_activities(
         if name.startswith("campaign.") and name.count(".") == 1
     } | {name: value for name, value in said.campaign.items() if value not in (None, "")}
     document: dict[str, JsonValue] = {"kind": said.kind, "by": said.by, "properties": dict(said.properties)}
+    if said.actor_kind is not None:
+        document["actor_kind"] = said.actor_kind
     if said.occurred_at is not None:
         document["occurred_at"] = normalize_time(said.occurred_at)
     if campaign:

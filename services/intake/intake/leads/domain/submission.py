@@ -11,7 +11,7 @@ from uuid import UUID
 from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
-from accord.contracts.values import Campaign, CampaignWord, Handle, Money, Party, SourceName, Timestamp
+from accord.contracts.values import ActorKind, Campaign, CampaignWord, Handle, Money, Party, SourceName, Timestamp
 from intake.leads.domain.personal import looks_personal
 
 CLOCK_SKEW_MAX = timedelta(minutes=5)
@@ -132,6 +132,7 @@ class ActivityIn(_StrictModel):
     kind: Kind
     by: Party
     actor: Handle | None = None
+    actor_kind: ActorKind | None = None
     occurred_at: Timestamp | None = None
     campaign: CampaignIn | None = None
     properties: Annotated[dict[str, Annotated[JsonValue, AfterValidator(_check_numbers)]], Field(max_length=100)] = (

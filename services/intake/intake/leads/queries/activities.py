@@ -37,6 +37,7 @@ async def save(connection: asyncpg.Connection, rows: Sequence[Row], now: datetim
             "kind": row.activity.kind,
             "by": row.activity.by,
             "actor": row.activity.actor,
+            "actor_kind": row.activity.actor_kind,
             "campaign": None
             if row.activity.campaign is None
             else row.activity.campaign.model_dump_json(exclude_none=True),

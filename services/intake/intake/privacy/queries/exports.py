@@ -55,8 +55,8 @@ _SUBMISSIONS = _bounded(
 _ACTIVITIES = _bounded(
     "octet_length(properties)",
     """
-    SELECT lead_id, activity_id, kind, by, actor, campaign::text AS campaign, properties::text AS properties, caller, occurred_at,
-           recorded_at
+    SELECT lead_id, activity_id, kind, by, actor, actor_kind, campaign::text AS campaign, properties::text AS properties, caller,
+           occurred_at, recorded_at
     FROM activity WHERE lead_id = $1 AND activity_id > $2 ORDER BY activity_id
     """,
     "activity_id",

@@ -16,7 +16,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from accord.contracts.values import Party
+from accord.contracts.values import ActorKind, Party
 from intake.sources.domain.mapping import Rule
 from intake.sources.domain.signatures import Refusal
 
@@ -84,6 +84,8 @@ class ActivityOccurred:
     occurred_at: JsonValue = None
     campaign: Mapping[str, JsonValue] = field(default_factory=dict)
     properties: Mapping[str, JsonValue] = field(default_factory=dict, repr=False)
+    actor_kind: ActorKind | None = None
+    """None where the tool does not tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Literal
 from msgspec import Struct
 from pydantic import JsonValue
 
-from accord.contracts.values import Party
+from accord.contracts.values import ActorKind, Party
 from intake.sources.domain.adapters.base import (
     EVENTS_MAX,
     ActivityOccurred,
@@ -109,7 +109,10 @@ def _parse_contact_event(
         return ActivityOccurred(id_, kind, "lead", event, person.email, person.external_id, at, properties=properties)
     kind, by = _ACTIVITIES[type_]
     properties = _properties(type_, fields)
-    return ActivityOccurred(id_, kind, by, event, person.email, person.external_id, at, properties=properties)
+    # What Mautic sends, it sends by its campaigns, segments and forms.
+    actor_kind: ActorKind | None = "automation" if by == "marketing" else None
+    email, external_id = person.email, person.external_id
+    return ActivityOccurred(id_, kind, by, event, email, external_id, at, properties=properties, actor_kind=actor_kind)
 
 
 def _contact(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

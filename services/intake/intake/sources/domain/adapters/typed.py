@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, JsonValue, StringConstraints
 
-from accord.contracts.values import Party
+from accord.contracts.values import ActorKind, Party
 from intake.sources.domain.adapters.base import (
     ActivityOccurred,
     Deleted,
@@ -121,8 +121,16 @@ def parse_event(
         if kind is None:
             return Unreadable(event_id, "its type is no noun.verb", content)
         by = settings.by or _ACTIVITIES.get(kind, "lead")
-        return ActivityOccurred(event_id, kind, by, content, email, external_id, at, properties=_properties(data))
+        properties, actor_kind = _properties(data), _actor_kind(data)
+        return ActivityOccurred(
+            event_id, kind, by, content, email, external_id, at, properties=properties, actor_kind=actor_kind
+        )
     return Deleted(event_id, content, external_id, email, means == "erasure", at)
+
+
+def _actor_kind(data: Mapping[str, JsonValue]) -> ActorKind | None:
+    said = data.get("actor_kind")
+    return next((kind for kind in get_args(ActorKind) if kind == said), None)
 
 
 def _properties(data: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
