@@ -102,9 +102,9 @@ def render_statement(statement: Statement) -> str:
             "How it is counted",
             [
                 (
-                    "A promise belongs to the month of its deadline. Kept are those answered by then; broken the others, also "
-                    "those that were answered late (counted in both). The months beside it show the share kept. Open and cancelled ones count in neither. A breach that a late report "
-                    "withdrew is kept or cancelled."
+                    "A promise belongs to the month of its deadline. Kept are those answered by then; broken the others, "
+                    "also those that were answered late (counted in both). The months beside it show the share kept. Open "
+                    "and cancelled ones count in neither. A breach that a late report withdrew is kept or cancelled."
                 ),
                 f"Months are those of {statement.zone}.",
             ],
