@@ -17,6 +17,7 @@ from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.pruning import prune_worker as message_prune_worker
 from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
+from accord.secrets import SecretCipher
 from accord.service import Service, run
 from intake.capture.api.activities import ACTIVITIES_OPENAPI, activity_routes
 from intake.capture.api.answers import encode_activity, encode_capture
@@ -53,7 +54,6 @@ from intake.quarantine.queries import EXPIRING
 from intake.quarantine.service import Quarantine
 from intake.settings import Settings
 from intake.sources.api import source_router
-from intake.sources.service.secrets import SecretCipher
 from intake.sources.service.sources import Sources, reencryption_worker
 
 MIGRATIONS = Path(__file__).parent / "migrations"
