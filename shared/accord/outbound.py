@@ -55,7 +55,7 @@ async def resolve(url: str, *, allow_private: bool, look_up: LookUp = look_up) -
     """
     parts = urlsplit(url)
     try:
-        addresses = list(await look_up(parts.hostname or "", _port(url)))
+        addresses = list(await look_up(_host(url), _port(url)))
     except (OSError, UnicodeError, ValueError):
         raise NotResolved from None
     if not addresses:
@@ -89,7 +89,7 @@ async def send_to(
     """
     parts, port = urlsplit(url), _port(url)
     extensions = {
-        "sni_hostname": parts.hostname or "",
+        "sni_hostname": _host(url),
         "timeout": {
             "connect": min(CONNECT_TIMEOUT_S, timeout_s),
             **dict.fromkeys(("read", "write", "pool"), timeout_s),
@@ -106,6 +106,11 @@ async def send_to(
             if address is candidates[-1]:
                 raise
     raise NotResolved
+
+
+def _host(url: str) -> str:
+    """The host without the dot at its end, which is no part of the name in a certificate."""
+    return (urlsplit(url).hostname or "").rstrip(".")
 
 
 def _port(url: str) -> int:

@@ -41,6 +41,7 @@ def test_tables_equal_migrations(database_url):
 async def downgrade_to_0007(connection: asyncpg.Connection) -> None:
     """Give tables, columns and stored words the names that they had before migration 0008."""
     for statement in (
+        "DROP TABLE subscription, delivery",
         "UPDATE stuck_row SET worker = 'judge-triggers' WHERE worker = 'evaluate-triggers'",
         f"""
         UPDATE clock SET ended_why = 'the merge that had brought it was taken back' WHERE ended_why = '{MERGE_REVERTED}'

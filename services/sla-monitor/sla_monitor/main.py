@@ -20,6 +20,7 @@ from accord.messaging.pruning import prune_worker
 from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
 from accord.messaging.watermark_reader import WatermarkReader
+from accord.notifications import NotificationEngine
 from accord.service import Service, run
 from sla_monitor import handlers
 from sla_monitor.api import calendars, clocks
@@ -42,6 +43,7 @@ def build(settings: Settings) -> Service:
         lock_timeout_s=settings.database_lock_timeout_s,
         application_name="sla-monitor",
     )
+    notifications = NotificationEngine("sla-monitor", database, settings)
     store = AgreementStore(database, KIND)
     sla_cache = SlaVersionCache(store)
     event_log = KafkaLog(settings.kafka)
@@ -67,6 +69,7 @@ def build(settings: Settings) -> Service:
             clocks.router(database),
             calendars.router(database, sla_cache),
             agreement_router(store, example=SLA),
+            notifications.router(),
             admin_router(database, {GROUP: handle}),
         ],
         documents=[store],
@@ -87,13 +90,16 @@ def build(settings: Settings) -> Service:
             agreement_worker(store),
             idempotency_worker(database),
             prune_worker(database),
+            *notifications.workers(),
         ],
         collectors=[
             announced_collector(relay),
             consumed_collector(database, watermarks),
             dead_letter_collector(database),
             stuck_rows_collector(database, [due.FIRE_WORKER, due.EVALUATE_WORKER]),
+            notifications.collector(),
         ],
+        close=notifications.close,
     )
 
 
