@@ -79,13 +79,8 @@ class EmailSender:
                 response = await client.data(body)
         except aiosmtplib.SMTPResponseException as error:
             return _of_response(step, error.code, error.message)
-        except (aiosmtplib.SMTPNotSupported, ssl.SSLError, aiosmtplib.SMTPConnectError) as error:
-            return _of_connection(step, error)
         except (aiosmtplib.SMTPException, TimeoutError, OSError) as error:
-            words = f"the connection was lost: {type(error).__name__}"
-            if step == "data":
-                return Outcome(kind="uncertain", error=f"{words}; the message may have arrived")
-            return Outcome(kind="failed", error=words)
+            return _of_connection(step, error)
         finally:
             client.close()
         return Outcome(kind="delivered", status=response.code, body=cut(response.message, _ERROR_CHARS_MAX))
@@ -102,15 +97,19 @@ def _of_response(step: str, code: int, text: str) -> Outcome:
 
 
 def _of_connection(step: str, error: Exception) -> Outcome:
-    """TLS that is not offered or not trusted is a matter of configuration; a server that is away is not."""
+    """What is not offered or not trusted is a matter of configuration; a server that is away, or goes away, is not."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return Outcome(kind="held", error=f"the mail server's certificate is not valid: {cause.verify_message}")
         cause = cause.__cause__ or cause.__context__
-    if isinstance(error, aiosmtplib.SMTPNotSupported) or "STARTTLS" in str(error):
+    if type(error) in (aiosmtplib.SMTPException, aiosmtplib.SMTPNotSupported) and step in ("connect", "auth"):
         return Outcome(kind="held", error=f"the mail server does not offer what is required: {cut(str(error), 200)}")
-    words = cut(f"no connection to the mail server ({step}): {error}", _ERROR_CHARS_MAX)
+    words = cut(
+        f"the connection to the mail server was lost at {step}: {str(error) or type(error).__name__}", _ERROR_CHARS_MAX
+    )
+    if step == "data":
+        return Outcome(kind="uncertain", error=f"{words}; the message may have arrived")
     return Outcome(kind="failed", error=words)
 
 
