@@ -17,6 +17,7 @@ from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.pruning import prune_worker as message_prune_worker
 from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
+from accord.notifications import NotificationEngine
 from accord.secrets import SecretCipher
 from accord.service import Service, run
 from intake.capture.api.activities import ACTIVITIES_OPENAPI, activity_routes
@@ -67,6 +68,7 @@ def build(settings: Settings) -> Service:
         lock_timeout_s=settings.database_lock_timeout_s,
         application_name="intake",
     )
+    notifications = NotificationEngine("intake", database, settings)
     policies = AgreementStore(database, POLICY)
     evaluators = ActiveCache(policies, compile_policy)
     capture, record = Capture(database, evaluators, encode_capture), ActivityRecorder(database, encode_activity)
@@ -98,6 +100,11 @@ def build(settings: Settings) -> Service:
     )
     hook_events = HookEventProcessor(database, source_cache, capture, record, erase, outbound, kept)
     relay = Relay(PostgresRelayStore(database), KafkaLog(settings.kafka), "intake", lanes=settings.relay_lanes)
+
+    async def close() -> None:
+        await outbound.close()
+        await notifications.close()
+
     return Service(
         name="intake",
         title="Accord intake",
@@ -126,6 +133,7 @@ def build(settings: Settings) -> Service:
             import_router(imports),
             hook_event_router(HookEvents(database)),
             agreement_router(policies, example=POLICY_EXAMPLE),
+            notifications.router(),
             admin_router(database, {}),
         ],
         documents=[policies],
@@ -139,10 +147,16 @@ def build(settings: Settings) -> Service:
             ImportWorker(database, capture, evaluators, imports.arrived, limits),
             prune_worker(database, settings.import_results_days),
             message_prune_worker(database),
+            *notifications.workers(),
             reencryption_worker(sources),
         ],
-        collectors=[hook_events.collector(), announced_collector(relay), stuck_rows_collector(database, [EXPIRING])],
-        close=outbound.close,
+        collectors=[
+            hook_events.collector(),
+            announced_collector(relay),
+            stuck_rows_collector(database, [EXPIRING]),
+            notifications.collector(),
+        ],
+        close=close,
     )
 
 
