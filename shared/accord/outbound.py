@@ -55,7 +55,7 @@ async def resolve(url: str, *, allow_private: bool, look_up: LookUp = look_up) -
     """
     parts = urlsplit(url)
     try:
-        addresses = list(await look_up(_host(url), _port(url)))
+        addresses = list(await look_up(host_of(url), port_of(url)))
     except (OSError, UnicodeError, ValueError):
         raise NotResolved from None
     if not addresses:
@@ -87,9 +87,9 @@ async def send_to(
 
     No second look-up can lead it elsewhere, and the certificate is verified for the name all the same. Raises what httpx raises.
     """
-    parts, port = urlsplit(url), _port(url)
+    parts, port = urlsplit(url), port_of(url)
     extensions = {
-        "sni_hostname": _host(url),
+        "sni_hostname": host_of(url),
         "timeout": {
             "connect": min(CONNECT_TIMEOUT_S, timeout_s),
             **dict.fromkeys(("read", "write", "pool"), timeout_s),
@@ -108,11 +108,12 @@ async def send_to(
     raise NotResolved
 
 
-def _host(url: str) -> str:
+def host_of(url: str) -> str:
     """The host without the dot at its end, which is no part of the name in a certificate."""
     return (urlsplit(url).hostname or "").rstrip(".")
 
 
-def _port(url: str) -> int:
+def port_of(url: str) -> int:
+    """The port, 443 or 80 where the URL names none."""
     parts = urlsplit(url)
     return parts.port or (443 if parts.scheme == "https" else 80)

@@ -222,7 +222,6 @@ async def make_desk(database_url: str, keys_file: Path) -> AsyncIterator[MakeDes
     yield make
     for desk in made:
         await desk.http.aclose()
-        await desk.engine.close()
         await desk.database.dispose()
 
 

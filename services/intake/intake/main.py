@@ -101,10 +101,6 @@ def build(settings: Settings) -> Service:
     hook_events = HookEventProcessor(database, source_cache, capture, record, erase, outbound, kept)
     relay = Relay(PostgresRelayStore(database), KafkaLog(settings.kafka), "intake", lanes=settings.relay_lanes)
 
-    async def close() -> None:
-        await outbound.close()
-        await notifications.close()
-
     return Service(
         name="intake",
         title="Accord intake",
@@ -156,7 +152,7 @@ def build(settings: Settings) -> Service:
             stuck_rows_collector(database, [EXPIRING]),
             notifications.collector(),
         ],
-        close=close,
+        close=outbound.close,
     )
 
 

@@ -104,7 +104,6 @@ def build(settings: Settings) -> Service:
             dead_letter_collector(database),
             notifications.collector(),
         ],
-        close=notifications.close,
     )
 
 

@@ -142,7 +142,6 @@ def build(settings: Settings) -> Service:
             notifications.collector(),
             stuck_rows_collector(database, [*BACKDATING_WORKERS, *PRESENT_TIME_WORKERS]),
         ],
-        close=notifications.close,
     )
 
 

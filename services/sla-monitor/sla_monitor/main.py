@@ -99,7 +99,6 @@ def build(settings: Settings) -> Service:
             stuck_rows_collector(database, [due.FIRE_WORKER, due.EVALUATE_WORKER]),
             notifications.collector(),
         ],
-        close=notifications.close,
     )
 
 

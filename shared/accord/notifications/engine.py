@@ -19,7 +19,7 @@ from accord.notifications.channels.teams import TeamsSender
 from accord.notifications.channels.webhook import WebhookSender
 from accord.notifications.domain.model import Channel
 from accord.notifications.service.catalog import SubscriptionCatalog
-from accord.notifications.service.delivery import TOTAL_MAX, DeliveryWorker
+from accord.notifications.service.delivery import DeliveryWorker
 from accord.notifications.service.routing import EventRouter
 from accord.notifications.service.subscriptions import Subscriptions
 from accord.notifications.service.upkeep import prune_worker, reencryption_worker, waiting_collector
@@ -37,11 +37,11 @@ class NotificationEngine:
     ) -> None:
         event_types = [event.type for event in EVENTS_ON[TOPIC_OF[service]] if event is not WatermarkAdvanced]
         cipher = SecretCipher(settings.encryption_keys(), "accord.subscription")
-        self._poster = Poster(allow_private=settings.outbound_allow_private, connections_max=TOTAL_MAX, look_up=look_up)
+        poster = Poster(allow_private=settings.outbound_allow_private, look_up=look_up)
         senders: dict[Channel, Sender] = {
-            "webhook": WebhookSender(self._poster),
-            "slack": SlackSender(self._poster),
-            "teams": TeamsSender(self._poster),
+            "webhook": WebhookSender(poster),
+            "slack": SlackSender(poster),
+            "teams": TeamsSender(poster),
         }
         if settings.smtp is not None:
             senders["email"] = EmailSender(settings.smtp)
@@ -69,7 +69,3 @@ class NotificationEngine:
 
     def collector(self) -> Collector:
         return waiting_collector(self._database)
-
-    async def close(self) -> None:
-        """Close the connections to receivers."""
-        await self._poster.close()

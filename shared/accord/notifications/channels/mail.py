@@ -85,9 +85,6 @@ class EmailSender:
             client.close()
         return Outcome(kind="delivered", status=response.code, body=cut(response.message, _ERROR_CHARS_MAX))
 
-    async def close(self) -> None:
-        return
-
 
 def _of_response(step: str, code: int, text: str) -> Outcome:
     words = cut(f"the mail server answered {code} to {step}: {text}", _ERROR_CHARS_MAX)

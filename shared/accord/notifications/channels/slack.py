@@ -31,9 +31,6 @@ class SlackSender:
     async def send(self, message: Message, receiver: Receiver) -> Outcome:
         return await self._poster.post(receiver.address, {}, render_slack(message), is_chat=True)
 
-    async def close(self) -> None:
-        await self._poster.close()
-
 
 def render_slack(message: Message) -> bytes:
     """The JSON of a message."""

@@ -42,9 +42,6 @@ class TeamsSender:
             )
         return outcome
 
-    async def close(self) -> None:
-        await self._poster.close()
-
 
 def render_teams(message: Message) -> bytes:
     """The JSON of a message."""

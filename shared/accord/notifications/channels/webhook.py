@@ -28,6 +28,3 @@ class WebhookSender:
             ),
         }
         return await self._poster.post(receiver.address, headers, message.body, is_chat=False)
-
-    async def close(self) -> None:
-        await self._poster.close()
