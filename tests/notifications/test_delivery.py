@@ -6,9 +6,11 @@ import asyncio
 from collections import Counter
 from datetime import timedelta
 
+import pytest
 from tests.notifications.conftest import outcomes, started
 from tests.notifications.receivers import Reply, http_receiver
 
+from accord.notifications.domain.schedule import ATTEMPTS_MAX
 from accord.notifications.service import delivery as delivery_module
 
 
@@ -136,6 +138,31 @@ async def test_endpoint_that_fails_has_a_single_place(desk, receiver):
     await desk.publish(*(started() for _ in range(5)))
     await desk.step(rounds=10)
     assert (most, len(receiver.requests)) == (1, 6)
+
+
+async def test_attempt_that_cannot_be_recorded_is_uncertain_and_bounded(desk, receiver, monkeypatch):
+    await desk.subscribe(receiver.url)
+    await desk.publish(started())
+    record = delivery_module.queries.record_results
+
+    async def fail(*_arguments):
+        raise ValueError("not storable")
+
+    monkeypatch.setattr(delivery_module.queries, "record_results", fail)
+    for _ in range(12):
+        await desk.engine.delivery.deliver_due()
+        while desk.engine.delivery._tasks:
+            await asyncio.wait(desk.engine.delivery._tasks)
+        if desk.engine.delivery._finished:
+            with pytest.raises(ValueError, match="not storable"):
+                await desk.engine.delivery._record()
+        await desk.pass_time(delivery_module.LEASE + timedelta(seconds=1))
+    assert len(receiver.requests) == ATTEMPTS_MAX
+    monkeypatch.setattr(delivery_module.queries, "record_results", record)
+    await desk.step()
+    delivery = await desk.only_delivery()
+    assert delivery["state"] == "dead"
+    assert set(outcomes(delivery)[:-1]) == {"uncertain"}
 
 
 async def test_lost_connection_while_recording_is_recorded_later(desk, receiver, monkeypatch):

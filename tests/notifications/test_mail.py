@@ -165,6 +165,21 @@ async def test_refused_recipient_is_dead_at_once(desk, server):
     assert [one["delivery_id"] for one in await desk.deliveries(state="dead")] == [delivery["delivery_id"]]
 
 
+async def test_answer_that_is_no_text_is_recorded_all_the_same(make_mail_desk):
+    async def odd(_reader, writer):
+        writer.write(b"421 \xff\xfe\x00 busy\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(odd, "127.0.0.1", 0)
+    desk = await make_mail_desk(type("Server", (), {"port": server.sockets[0].getsockname()[1]}))
+    await subscribe(desk)
+    await desk.publish(breached())
+    await desk.step()
+    assert outcomes(await desk.only_delivery()) == ["failed"]
+    server.close()
+
+
 async def test_refused_credentials_hold_all_mail_and_kill_none(make_mail_desk, server):
     desk = await make_mail_desk(server, smtp_username="accord", smtp_password="wrong")
     made = await subscribe(desk)

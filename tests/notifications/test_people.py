@@ -65,6 +65,18 @@ async def test_refusal_of_a_form_is_dead_at_once_with_the_answer(desk, receiver,
     assert "invalid_blocks" in delivery["error"]
 
 
+async def test_chat_that_is_gone_is_disabled_after_five_days(desk, receiver):
+    made = await desk.subscribe(receiver.url, channel="slack")
+    receiver.answer(Reply(404, b"no_service"))
+    for _ in range(7):
+        await desk.publish(breached())
+        await desk.step()
+        await desk.pass_time(timedelta(days=1))
+    subscription = await desk.subscription(made["subscription_id"])
+    assert subscription["state"] == "disabled"
+    assert "no_service" in subscription["disabled_because"]
+
+
 async def test_many_breaches_of_a_monday_morning_are_merged_and_paced(desk, receiver):
     await desk.subscribe(receiver.url, channel="slack")
     receiver.answer(Reply(429, headers=[("Retry-After", "2")]), Reply(200, b"ok"))

@@ -66,11 +66,13 @@ IDLE_S_MAX = 1.0
 GATHER_S = 0.005
 """So long it waits for further attempts to end, which are then recorded in one transaction."""
 DRAIN_S = 8.0
+_FAILURES = frozenset({"failed", "refused"})
 MERGED_ROWS_MAX = 500
 NOTICES_MAX = 200
 HELD = timedelta(minutes=1)
 _PACE_S_DEFAULT = 1.0
-_PACE_S_MAX = 3_600.0
+_PACE_S_MAX = 300.0
+"""Longer only if it asks for it."""
 _PACE_DECAY = 0.7
 _PACE_S_MIN = 0.05
 
@@ -100,7 +102,9 @@ class _Endpoint:
         self.is_failing = outcome.kind in ("failed", "uncertain")
         if outcome.kind == "paced":
             asked_s = _PACE_S_DEFAULT if outcome.retry_after is None else outcome.retry_after.total_seconds()
-            self.pace_s = min(max(asked_s, self.pace_s, _PACE_S_MIN), _PACE_S_MAX)
+            # Several may have been on their way when the first was refused; a later one that is refused was sent too soon.
+            longer_s = self.pace_s if time.monotonic() < self.free_at else 2 * self.pace_s
+            self.pace_s = max(asked_s, _PACE_S_MIN, min(longer_s, _PACE_S_MAX))
         elif outcome.kind == "delivered":
             self.pace_s = self.pace_s * _PACE_DECAY if self.pace_s > _PACE_S_MIN else 0.0
         self.free_at = time.monotonic() + self.pace_s
@@ -399,11 +403,20 @@ class DeliveryWorker:
         finished = list(self._finished)
         if not finished:
             return
+        try:
+            await self._store(finished)
+        except Exception as error:
+            if not is_transient(error):
+                # They could not be recorded another time either; by their leases they are uncertain, and count as attempts.
+                del self._finished[: len(finished)]
+            raise
+        del self._finished[: len(finished)]
+
+    async def _store(self, finished: Sequence[_Finished]) -> None:
         async with self._database.write_transaction() as unit_of_work:
             connection, now = await unit_of_work.connection(), unit_of_work.now
             ours = await queries.record_results(connection, [_make_result(one, now) for one in finished], now)
             disabled = await _record_health(connection, [one for one in finished if one.claim.delivery_id in ours], now)
-        del self._finished[: len(finished)]
         for subscription_id, because in disabled.items():
             log.warning("subscription_disabled", subscription=str(subscription_id), because=because)
         if disabled:
@@ -424,8 +437,8 @@ def _make_result(finished: _Finished, now: datetime) -> Result:
         outcome=outcome.kind,
         duration_ms=finished.duration_ms,
         status=outcome.status,
-        error=outcome.error,
-        body=outcome.body,
+        error=_storable(outcome.error),
+        body=_storable(outcome.body),
         body_is_cut=outcome.body_is_cut,
     )
     is_attempt = finished.duration_ms is not None
@@ -457,9 +470,14 @@ def _make_result(finished: _Finished, now: datetime) -> Result:
         counted=int(counted),
         uncertain=int(outcome.kind == "uncertain"),
         attempts=orjson.dumps([structs.asdict(attempt)] if is_attempt else []).decode(),
-        error=outcome.error,
+        error=_storable(outcome.error),
         settled_at=None if state == "pending" else now,
     )
+
+
+def _storable(text: str | None) -> str | None:
+    """A text of somebody else's as PostgreSQL can hold it: whatever a receiver answers, its attempt is recorded."""
+    return None if text is None else text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
 
 
 async def _record_health(
@@ -479,11 +497,11 @@ async def _record_health(
         elif "delivered" in found:
             if health.failing_since is not None:
                 await queries.store_health(connection, subscription_id, Health(None, None))
-        elif "failed" in found:
+        elif found & _FAILURES:
             since = failing_run_since(health.failing_since, health.last_failed_at, now)
             await queries.store_health(connection, subscription_id, Health(since, now))
             if is_failing_too_long(since, now):
-                last = next(outcome.error for outcome in reversed(outcomes) if outcome.kind == "failed")
+                last = next(outcome.error for outcome in reversed(outcomes) if outcome.kind in _FAILURES)
                 disabled[subscription_id] = (
                     f"every attempt has failed since {since:%Y-%m-%d %H:%M} UTC; the last: {last}"
                 )
