@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from accord.secrets import parse_keys
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 SecurityProtocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+SmtpSecurity = Literal["starttls", "tls", "none"]
+
+_KEYS_FILE_BYTES_MAX = 10_000
 
 
 class KafkaSettings(BaseModel):
@@ -44,6 +49,20 @@ class OidcSettings(BaseModel):
     timeout_s: float = 5.0
 
 
+class SmtpSettings(BaseModel):
+    """The mail server that notifications by e-mail are handed to, and their sender."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host: str
+    port: int
+    security: SmtpSecurity
+    sender: str
+    username: str | None = None
+    password: SecretStr | None = None
+    cafile: Path | None = None
+
+
 class Settings(BaseSettings):
     """Every service's settings; a service adds its own in a subclass. Units stand last in names."""
 
@@ -75,6 +94,27 @@ class Settings(BaseSettings):
     oidc_jwks_url: str | None = None
     oidc_department_claim: str = "department"
     oidc_scopes_claim: str = "scope"
+
+    secrets_keys: SecretStr | None = None
+    """Keys that encrypt the secrets of sources and subscriptions, in base64, 32 bytes each, apart by commas: the first encrypts, all
+    decrypt. None: no source can have a secret, and nobody can subscribe. `secrets_keys_file` is a file with the same."""
+    secrets_keys_file: Path | None = None
+    outbound_allow_private: bool = False
+    """Whether records may be fetched from, and notifications sent to, private, loopback and link-local addresses, and without TLS there."""
+    console_url: str | None = Field(default=None, pattern=r"^https?://[!-~]+$", max_length=500)
+    """Where people read about a lead; notifications to people link there. None: they have no link."""
+    smtp_host: str | None = None
+    """The mail server for notifications by e-mail. None: there are none."""
+    smtp_port: int | None = Field(default=None, ge=1, le=65_535)
+    """None: 587, with `smtp_security` tls 465, with none 25."""
+    smtp_security: SmtpSecurity = "starttls"
+    """`starttls` and `tls` verify the server's certificate, and send neither credentials nor messages without it."""
+    smtp_username: str | None = None
+    smtp_password: SecretStr | None = None
+    smtp_from: str | None = Field(default=None, pattern=r"^[!-?A-~]+@[A-Za-z0-9.-]+$", max_length=254)
+    """The sender's address."""
+    smtp_cafile: Path | None = None
+    """Certificates that the server's is verified by. None: those of the system."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
@@ -124,6 +164,56 @@ class Settings(BaseSettings):
         if self.body_bytes_in_flight < 4 * self.body_bytes_max:
             raise ValueError("ACCORD_BODY_BYTES_IN_FLIGHT_MAX must be at least four times ACCORD_BODY_BYTES_MAX")
         return self
+
+    @field_validator("secrets_keys")
+    @classmethod
+    def _usable_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_keys(value.get_secret_value())
+        return value
+
+    @model_validator(mode="after")
+    def _one_place_for_keys(self) -> Settings:
+        if self.secrets_keys is not None and self.secrets_keys_file is not None:
+            raise ValueError("ACCORD_SECRETS_KEYS and ACCORD_SECRETS_KEYS_FILE exclude each other")
+        if self.secrets_keys_file is not None:
+            self.encryption_keys()
+        return self
+
+    @model_validator(mode="after")
+    def _whole_smtp(self) -> Settings:
+        if (self.smtp_host is None) != (self.smtp_from is None):
+            raise ValueError("ACCORD_SMTP_HOST and ACCORD_SMTP_FROM belong together")
+        if (self.smtp_username is None) != (self.smtp_password is None):
+            raise ValueError("ACCORD_SMTP_USERNAME and ACCORD_SMTP_PASSWORD belong together")
+        return self
+
+    def encryption_keys(self) -> list[bytes]:
+        """The keys that encrypt secrets, the one that encrypts first; none where none are set. Raises ValueError, which quotes no key."""
+        if self.secrets_keys is not None:
+            return parse_keys(self.secrets_keys.get_secret_value())
+        if self.secrets_keys_file is None:
+            return []
+        try:
+            with self.secrets_keys_file.open(encoding="ascii") as file:
+                text = file.read(_KEYS_FILE_BYTES_MAX)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"ACCORD_SECRETS_KEYS_FILE cannot be read: {type(error).__name__}") from None
+        return parse_keys(text)
+
+    @property
+    def smtp(self) -> SmtpSettings | None:
+        if self.smtp_host is None or self.smtp_from is None:
+            return None
+        return SmtpSettings(
+            host=self.smtp_host,
+            port=self.smtp_port or {"starttls": 587, "tls": 465, "none": 25}[self.smtp_security],
+            security=self.smtp_security,
+            sender=self.smtp_from,
+            username=self.smtp_username,
+            password=self.smtp_password,
+            cafile=self.smtp_cafile,
+        )
 
     @property
     def body_bytes_in_flight(self) -> int:

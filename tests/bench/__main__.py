@@ -35,6 +35,7 @@ GROUPS = {
     "routing": "routing:routed",
     "what-if": "what_if:what_if",
     "way": "end_to_end:end_to_end",
+    "notifications": "notifying:notifications",
     "idle": "idle:idle",
 }
 """Name → module and function. A module is imported when it is asked for: some import what they measure, and another commit may not

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tests.intake.toolserver import Reply, ToolServer, json_reply, tool_server
 
-from intake.hooks.service.outbound import FetchError, OutboundClient, is_public
+from accord.outbound import is_public
+from intake.hooks.service.outbound import FetchError, OutboundClient
 
 
 @pytest.fixture

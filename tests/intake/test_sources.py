@@ -15,7 +15,7 @@ from pydantic import SecretStr, ValidationError
 from tests.intake.hook_service import SEALING_KEY, HookClient, running_hook_client, settings_of
 from tests.intake.tools import TOOLS
 
-from intake.sources.service.secrets import DecryptionFailed, NoEncryptionKey, SecretCipher, parse_keys
+from accord.secrets import DecryptionFailed, NoEncryptionKey, SecretCipher, parse_keys
 
 MAUTIC = TOOLS["mautic"]
 OTHER_KEY = base64.urlsafe_b64encode(b"z" * 32).decode()

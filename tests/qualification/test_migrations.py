@@ -42,6 +42,7 @@ async def test_lead_with_moments_that_are_refused_by_now_is_answered_and_decided
         f"UPDATE lead_fact SET fact = jsonb_set(fact, '{{state,captured_at}}', '{begin}') WHERE fact ->> 'kind' = 'profile'",
         *(f"ALTER TABLE {table} RENAME COLUMN {now} TO {before}" for table, before, now in RENAMED),
         "DROP INDEX lead_waiting_captured_idx",
+        "DROP TABLE subscription, delivery",
         "UPDATE alembic_version SET version_num = '0006'",
     )
     await asyncio.to_thread(upgrade_sync, MIGRATIONS, database_url)

@@ -27,8 +27,9 @@ from accord.clock import utc_now
 from accord.http import tables as http
 from accord.messaging import tables as messaging
 from accord.migrations.run import upgrade_sync
+from accord.notifications import tables as notifications
 
-SHARED = messaging.RETENTION | agreements.RETENTION | http.RETENTION
+SHARED = messaging.RETENTION | agreements.RETENTION | http.RETENTION | notifications.RETENTION
 SERVICES: dict[str, tuple[ModuleType, ModuleType]] = {
     "intake": (intake.main, intake.tables),
     "qualification": (qualification.main, qualification.tables),
@@ -59,6 +60,11 @@ PRUNED = {
     "idempotency_key": Pruned(
         "idempotency-prune",
         "INSERT INTO idempotency_key (caller, key_name, request_sha256, created_at) VALUES ('c', $2::uuid::text, '', $1)",
+    ),
+    "delivery": Pruned(
+        "notifications-prune",
+        """INSERT INTO delivery (delivery_id, subscription_id, event_type, body, state, created_at)
+        VALUES ($2, $2, 'accord.test', '', 'delivered', $1)""",
     ),
     "fact": Pruned(
         "prune-facts",

@@ -39,8 +39,9 @@ def test_tables_equal_migrations(database_url):
 
 
 async def downgrade_to_0007(connection: asyncpg.Connection) -> None:
-    """Give tables, columns and stored words what they had before migrations 0009 and 0008."""
+    """Give tables, columns and stored words what they had before migrations 0008 to 0010."""
     for statement in (
+        "DROP TABLE subscription, delivery",
         "DROP TABLE period_entry",
         "ALTER TABLE fact DROP COLUMN actor_kind",
         "DROP INDEX clock_breach_id_idx, clock_next_idx",

@@ -94,7 +94,7 @@ def ensure_dev_keys(env_path: Path, keys_path: Path) -> dict[str, str]:
 
 
 def new_encryption_key() -> str:
-    """32 random bytes in base64, as `ACCORD_SECRETS_KEYS` of intake wants them."""
+    """32 random bytes in base64, as `ACCORD_SECRETS_KEYS` wants them."""
     return base64.b64encode(secrets.token_bytes(ENCRYPTION_KEY_BYTES)).decode()
 
 

@@ -272,7 +272,7 @@ class Stack:
                 "ACCORD_KAFKA_BOOTSTRAP_SERVERS": self._bootstrap_servers(),
                 "ACCORD_API_KEYS_FILE": str(self.options.keys_path.resolve()),
             }
-            if spec.package == "intake" and "ACCORD_SECRETS_KEYS" not in os.environ:
+            if not os.environ.keys() & {"ACCORD_SECRETS_KEYS", "ACCORD_SECRETS_KEYS_FILE"}:
                 settings["ACCORD_SECRETS_KEYS_FILE"] = str(self.options.encryption_key_path.resolve())
             log_path = self.options.logs_dir / f"{spec.name}.log"
             port = self.options.port_base + spec.port_offset

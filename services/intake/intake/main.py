@@ -17,6 +17,8 @@ from accord.messaging.kafka_log import KafkaLog
 from accord.messaging.pruning import prune_worker as message_prune_worker
 from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
+from accord.notifications import NotificationEngine
+from accord.secrets import SecretCipher
 from accord.service import Service, run
 from intake.capture.api.activities import ACTIVITIES_OPENAPI, activity_routes
 from intake.capture.api.answers import encode_activity, encode_capture
@@ -53,7 +55,6 @@ from intake.quarantine.queries import EXPIRING
 from intake.quarantine.service import Quarantine
 from intake.settings import Settings
 from intake.sources.api import source_router
-from intake.sources.service.secrets import SecretCipher
 from intake.sources.service.sources import Sources, reencryption_worker
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -67,6 +68,7 @@ def build(settings: Settings) -> Service:
         lock_timeout_s=settings.database_lock_timeout_s,
         application_name="intake",
     )
+    notifications = NotificationEngine("intake", database, settings)
     policies = AgreementStore(database, POLICY)
     evaluators = ActiveCache(policies, compile_policy)
     capture, record = Capture(database, evaluators, encode_capture), ActivityRecorder(database, encode_activity)
@@ -98,6 +100,7 @@ def build(settings: Settings) -> Service:
     )
     hook_events = HookEventProcessor(database, source_cache, capture, record, erase, outbound, kept)
     relay = Relay(PostgresRelayStore(database), KafkaLog(settings.kafka), "intake", lanes=settings.relay_lanes)
+
     return Service(
         name="intake",
         title="Accord intake",
@@ -126,6 +129,7 @@ def build(settings: Settings) -> Service:
             import_router(imports),
             hook_event_router(HookEvents(database)),
             agreement_router(policies, example=POLICY_EXAMPLE),
+            notifications.router(),
             admin_router(database, {}),
         ],
         documents=[policies],
@@ -139,9 +143,15 @@ def build(settings: Settings) -> Service:
             ImportWorker(database, capture, evaluators, imports.arrived, limits),
             prune_worker(database, settings.import_results_days),
             message_prune_worker(database),
+            *notifications.workers(),
             reencryption_worker(sources),
         ],
-        collectors=[hook_events.collector(), announced_collector(relay), stuck_rows_collector(database, [EXPIRING])],
+        collectors=[
+            hook_events.collector(),
+            announced_collector(relay),
+            stuck_rows_collector(database, [EXPIRING]),
+            notifications.collector(),
+        ],
         close=outbound.close,
     )
 

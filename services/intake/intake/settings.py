@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field
 
 from accord.settings import Settings as CommonSettings
 from intake.sources.domain.adapters.urls import BaseUrl
-from intake.sources.service.secrets import parse_keys
-
-_KEYS_FILE_BYTES_MAX = 10_000
 
 
 class Settings(CommonSettings):
@@ -38,43 +33,9 @@ class Settings(CommonSettings):
     """Those of one key, so that no key takes the place of all others."""
     import_results_days: int = Field(default=90, ge=1, le=36_500)
     """How long it is kept what became of single rows."""
-    secrets_keys: SecretStr | None = None
-    """Keys that encrypt the secrets of sources, in base64, 32 bytes each, apart by commas: the first encrypts, all decrypt. None: no source
-    can have a secret. `secrets_keys_file` is a file with the same."""
-    secrets_keys_file: Path | None = None
     public_base_url: BaseUrl | None = None
     """Scheme and host, and a path if there is one, under which tools reach this service; None: what the request itself says."""
-    outbound_allow_private: bool = False
-    """Whether records may be fetched from private, loopback and link-local addresses, and without TLS from those."""
     outbound_timeout_s: float = Field(default=15.0, gt=0, le=60)
     """For one whole request to a tool, its answer included."""
     outbound_bytes_max: int = Field(default=1024 * 1024, ge=1)
     """Size of one answer of a tool."""
-
-    @field_validator("secrets_keys")
-    @classmethod
-    def _usable_keys(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            parse_keys(value.get_secret_value())
-        return value
-
-    @model_validator(mode="after")
-    def _one_place_for_keys(self) -> Settings:
-        if self.secrets_keys is not None and self.secrets_keys_file is not None:
-            raise ValueError("ACCORD_SECRETS_KEYS and ACCORD_SECRETS_KEYS_FILE exclude each other")
-        if self.secrets_keys_file is not None:
-            self.encryption_keys()
-        return self
-
-    def encryption_keys(self) -> list[bytes]:
-        """The keys that encrypt secrets, the one that encrypts first; none where none are set. Raises ValueError, which quotes no key."""
-        if self.secrets_keys is not None:
-            return parse_keys(self.secrets_keys.get_secret_value())
-        if self.secrets_keys_file is None:
-            return []
-        try:
-            with self.secrets_keys_file.open(encoding="ascii") as file:
-                text = file.read(_KEYS_FILE_BYTES_MAX)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"ACCORD_SECRETS_KEYS_FILE cannot be read: {type(error).__name__}") from None
-        return parse_keys(text)

@@ -18,6 +18,7 @@ from accord.messaging.pruning import prune_worker
 from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
 from accord.messaging.watermark_reader import WatermarkReader
+from accord.notifications import NotificationEngine
 from accord.service import Service, run
 from metrics.api.funnel import funnel_router
 from metrics.api.timeline import timeline_router
@@ -51,6 +52,7 @@ def build(settings: Settings) -> Service:
         lock_timeout_s=settings.database_lock_timeout_s,
         application_name="metrics",
     )
+    notifications = NotificationEngine("metrics", database, settings)
     plans = AgreementStore(database, PLAN)
     event_log = KafkaLog(settings.kafka)
     watermarks = WatermarkReader(event_log, consumer=GROUP, topics=CONSUMED)
@@ -75,6 +77,7 @@ def build(settings: Settings) -> Service:
             velocity_router(database),
             timeline_router(database),
             agreement_router(plans, example=PLAN_EXAMPLE),
+            notifications.router(),
             admin_router(database, {GROUP: handle}),
         ],
         documents=[plans],
@@ -93,11 +96,13 @@ def build(settings: Settings) -> Service:
             agreement_worker(plans),
             idempotency_worker(database),
             prune_worker(database),
+            *notifications.workers(),
         ],
         collectors=[
             announced_collector(relay),
             consumed_collector(database, watermarks),
             dead_letter_collector(database),
+            notifications.collector(),
         ],
     )
 

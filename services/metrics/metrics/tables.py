@@ -27,11 +27,13 @@ from sqlalchemy.dialects.postgresql import JSONB, UUID
 from accord.agreements import tables as agreements
 from accord.http import tables as http
 from accord.messaging import tables as messaging
+from accord.notifications import tables as notifications
 
 metadata = MetaData()
 messaging.define_tables(metadata)
 agreements.define_tables(metadata)
 http.define_tables(metadata)
+notifications.define_tables(metadata)
 
 
 def _moment(name: str, *, nullable: bool = False) -> Column[object]:

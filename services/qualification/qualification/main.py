@@ -20,6 +20,7 @@ from accord.messaging.pruning import prune_worker
 from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
 from accord.messaging.watermark_reader import WatermarkReader
+from accord.notifications import NotificationEngine
 from accord.service import Service, run
 from qualification import handlers
 from qualification.analysis.api import feedback, what_if
@@ -60,6 +61,7 @@ def build(settings: Settings) -> Service:
         lock_timeout_s=settings.database_lock_timeout_s,
         application_name="qualification",
     )
+    notifications = NotificationEngine("qualification", database, settings)
     store = AgreementStore(database, KIND)
     routing_cache = RoutingVersionCache(database)
     definitions = DefinitionVersionCache(store)
@@ -112,6 +114,7 @@ def build(settings: Settings) -> Service:
             document.router(database, definitions, routing_cache),
             assignments.router(database, definitions, routing_cache),
             agreement_router(store, example=DEFINITION),
+            notifications.router(),
             admin_router(database, {GROUP: handle, BREACHES_GROUP: handle_breaches}),
         ],
         documents=[store, routing_cache],
@@ -128,6 +131,7 @@ def build(settings: Settings) -> Service:
             assignment_worker(database, routing_cache, definitions),
             idempotency_worker(database),
             prune_worker(database),
+            *notifications.workers(),
         ],
         collectors=[
             waiting_collector(database),
@@ -135,6 +139,7 @@ def build(settings: Settings) -> Service:
             announced_collector(relay),
             consumed_collector(database, watermarks),
             dead_letter_collector(database),
+            notifications.collector(),
             stuck_rows_collector(database, [*BACKDATING_WORKERS, *PRESENT_TIME_WORKERS]),
         ],
     )

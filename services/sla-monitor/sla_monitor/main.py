@@ -20,6 +20,7 @@ from accord.messaging.pruning import prune_worker
 from accord.messaging.relay import Relay
 from accord.messaging.relay_store import PostgresRelayStore
 from accord.messaging.watermark_reader import WatermarkReader
+from accord.notifications import NotificationEngine
 from accord.service import Service, run
 from sla_monitor import handlers
 from sla_monitor.api import calendars, clocks, statement
@@ -43,6 +44,7 @@ def build(settings: Settings) -> Service:
         lock_timeout_s=settings.database_lock_timeout_s,
         application_name="sla-monitor",
     )
+    notifications = NotificationEngine("sla-monitor", database, settings)
     store = AgreementStore(database, KIND)
     sla_cache = SlaVersionCache(store)
     event_log = KafkaLog(settings.kafka)
@@ -69,6 +71,7 @@ def build(settings: Settings) -> Service:
             calendars.router(database, sla_cache),
             statement.router(database, sla_cache),
             agreement_router(store, example=SLA),
+            notifications.router(),
             admin_router(database, {GROUP: handle}),
         ],
         documents=[store],
@@ -90,12 +93,14 @@ def build(settings: Settings) -> Service:
             agreement_worker(store),
             idempotency_worker(database),
             prune_worker(database),
+            *notifications.workers(),
         ],
         collectors=[
             announced_collector(relay),
             consumed_collector(database, watermarks),
             dead_letter_collector(database),
             stuck_rows_collector(database, [due.FIRE_WORKER, due.EVALUATE_WORKER]),
+            notifications.collector(),
         ],
     )
 

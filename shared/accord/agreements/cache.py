@@ -24,14 +24,17 @@ _PARSED_MAX = 32
 
 
 class CurrentValue(Generic[T]):
-    """The result of `read`, read again after a second at the earliest.
+    """The result of `read`, read again after `refresh_s` at the earliest.
 
     While the database does not answer, the value last read stays: nothing can be recorded under it then anyway. `name` is what
     the log calls it.
     """
 
-    def __init__(self, read: Callable[[AsyncConnection | None], Awaitable[T]], name: str) -> None:
+    def __init__(
+        self, read: Callable[[AsyncConnection | None], Awaitable[T]], name: str, refresh_s: float = _REFRESH_S
+    ) -> None:
         self._read = read
+        self._refresh_s = refresh_s
         self._name = name
         self._value: T | None = None
         self._is_known = False
@@ -77,7 +80,7 @@ class CurrentValue(Generic[T]):
         self._value = await self._read(conn)
         self._expirations_read = expirations
         self._is_known = True
-        self._read_at = time.monotonic() + _REFRESH_S
+        self._read_at = time.monotonic() + self._refresh_s
 
 
 class ActiveVersion(Generic[T]):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -142,6 +142,8 @@ class Database:
     ) -> None:
         self.url = async_url(url)
         self.written = asyncio.Event()
+        self.on_publish: Callable[[UnitOfWork], Awaitable[None]] | None = None
+        """Called before the commit of a unit of work that publishes events, which are its `pending`. What it raises undoes all of it."""
         self._server_settings = {
             "application_name": application_name,
             "lock_timeout": f"{int(lock_timeout_s * 1000)}ms",
@@ -177,6 +179,8 @@ class Database:
                 unit_of_work = UnitOfWork(conn, now)
                 yield unit_of_work
                 if unit_of_work.pending:
+                    if self.on_publish is not None:
+                        await self.on_publish(unit_of_work)
                     await outbox.append(await unit_of_work.connection(), unit_of_work.pending)
                 committing = True
         except Exception as error:

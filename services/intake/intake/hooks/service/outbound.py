@@ -1,19 +1,18 @@
-"""The one way out of intake: GET of a JSON document from a tool's API. It follows no redirect, uses no proxy, bounds time and size,
-verifies TLS, and connects only to the address that it has looked at: public ones, unless private ones are allowed by setting.
+"""The one way out of intake: GET of a JSON document from a tool's API. It bounds time and size, and goes to addresses that may be connected
+to alone (see accord.outbound).
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
 from collections.abc import Mapping
 from typing import Literal
-from urllib.parse import urlsplit
 
 import httpx
 import orjson
 from pydantic import JsonValue
+
+from accord.outbound import AddressRefused, NotResolved, make_client, resolve, send_to
 
 FetchFailure = Literal[
     "address-refused",
@@ -31,9 +30,8 @@ FetchFailure = Literal[
 ]
 """Why there is no answer; words that hold nothing of the request or the answer."""
 
-_CONNECT_TIMEOUT_S = 5.0
+_CONNECTIONS_MAX = 50
 _RETRY_AFTER_MAX_S = 3_600.0
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _STATUS: Mapping[int, FetchFailure] = {
     401: "unauthorised",
     403: "unauthorised",
@@ -41,8 +39,6 @@ _STATUS: Mapping[int, FetchFailure] = {
     410: "not-found",
     429: "too-many-requests",
 }
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class FetchError(Exception):
@@ -83,46 +79,21 @@ class OutboundClient:
             self._client = None
 
     async def _get(self, url: str, headers: Mapping[str, str]) -> JsonValue:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-        address = await self._resolve(host, port)
-        if parts.scheme != "https" and not (self._allow_private and not is_public(address)):
-            raise FetchError("address-refused")
-        # The request goes to the address that was looked at, so no second look-up can lead it elsewhere; the certificate is
-        # verified for the name all the same.
-        pinned = httpx.URL(url).copy_with(host=str(address), port=port)
-        sent = {**headers, "host": parts.netloc, "accept": "application/json", "accept-encoding": "identity"}
-        request = self._http_client().build_request("GET", pinned, headers=sent, extensions={"sni_hostname": host})
-        request.extensions["timeout"] = {
-            "connect": min(_CONNECT_TIMEOUT_S, self._timeout_s),
-            **dict.fromkeys(("read", "write", "pool"), self._timeout_s),
-        }
-        response = await self._http_client().send(request, stream=True, follow_redirects=False)
+        try:
+            addresses = await resolve(url, allow_private=self._allow_private)
+        except AddressRefused:
+            raise FetchError("address-refused") from None
+        except NotResolved:
+            raise FetchError("not-resolved") from None
+        if self._client is None:
+            self._client = make_client(_CONNECTIONS_MAX)
+        sent = {**headers, "accept": "application/json"}
+        response = await send_to(self._client, addresses, "GET", url, sent, timeout_s=self._timeout_s)
         try:
             self._check(response)
             return await self._read(response)
         finally:
             await response.aclose()
-
-    def _http_client(self) -> httpx.AsyncClient:
-        if self._client is None:
-            # No connection is kept: it would be found again by its address, whatever name it was verified for.
-            limits = httpx.Limits(max_keepalive_connections=0, max_connections=50)
-            self._client = httpx.AsyncClient(trust_env=False, limits=limits, follow_redirects=False)
-        return self._client
-
-    async def _resolve(self, host: str, port: int) -> Address:
-        """An address of the host that may be connected to. All of them are looked at: one private among them refuses the host."""
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):
-            raise FetchError("not-resolved") from None
-        addresses = [ipaddress.ip_address(item[4][0]) for item in found]
-        if not addresses:
-            raise FetchError("not-resolved")
-        if not self._allow_private and not all(is_public(address) for address in addresses):
-            raise FetchError("address-refused")
-        return addresses[0]
 
     def _check(self, response: httpx.Response) -> None:
         status = response.status_code
@@ -149,18 +120,6 @@ class OutboundClient:
         except orjson.JSONDecodeError:
             raise FetchError("no-json") from None
         return document
-
-
-def is_public(address: Address) -> bool:
-    """Whether the address is one of the public Internet (IANA's special-purpose registries), also where an IPv6 address stands for one of
-    IPv4."""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address in _NAT64:
-            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-        if inner is not None:
-            return is_public(inner)
-    return address.is_global and not address.is_multicast
 
 
 def _retry_after_s(text: str | None) -> float | None:

@@ -11,13 +11,13 @@ from datetime import datetime
 import structlog
 
 from accord.db import Database
+from accord.secrets import DecryptionFailed, SecretCipher
 from intake.hooks.domain.payload_mapping import PayloadMapper
 from intake.metric_names import SECRETS_UNREADABLE
 from intake.sources import queries as sources
 from intake.sources.domain.adapters import ADAPTERS
 from intake.sources.domain.adapters.base import AnyAdapter, HookSettings, Secrets
 from intake.sources.domain.source import EncryptedSecret, Source
-from intake.sources.service.secrets import DecryptionFailed, SecretCipher
 from intake.sources.service.sources import Sources
 
 log = structlog.get_logger(__name__)

@@ -15,6 +15,7 @@ from accord.db import Database, UnitOfWork, is_transient
 from accord.http.conditional import precondition_failed
 from accord.http.problems import Problem, not_found, pointer, validation_error
 from accord.ids import new_id
+from accord.secrets import DecryptionFailed, SecretCipher
 from accord.terms.findings import Finding
 from accord.workers import Periodic
 from intake.sources import queries as sources
@@ -22,7 +23,6 @@ from intake.sources.domain.adapters import ADAPTERS
 from intake.sources.domain.adapters.base import AnyAdapter
 from intake.sources.domain.mapping import validate_defaults, validate_mapping
 from intake.sources.domain.source import SECRETS_VALID_MAX, EncryptedSecret, Source
-from intake.sources.service.secrets import DecryptionFailed, SecretCipher
 
 log = structlog.get_logger(__name__)
 

@@ -1,8 +1,8 @@
-"""Encrypts the secrets of sources for the database, and decrypts them: AES-256-GCM (NIST SP 800-38D) by `cryptography`. It writes no secret
-anywhere and has no default key.
+"""Encrypts secrets for the database, and decrypts them: AES-256-GCM (NIST SP 800-38D) by `cryptography`. It writes no secret anywhere and
+has no default key.
 
-An encrypted secret is bound to what it belongs to (source, kind, id), so that nobody can put one in the place of another. The first key
-encrypts, all of them decrypt; an encrypted secret says by which key it was made, so that keys can be changed one after the other.
+An encrypted secret is bound to what it belongs to (a source, its kind, its id), so that nobody can put one in the place of another. The
+first key encrypts, all of them decrypt; an encrypted secret says by which key it was made, so that keys can be changed one after the other.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ class _Key:
 
 
 class SecretCipher:
-    """Encrypts and decrypts. Without keys it holds nothing, and says so."""
+    """Encrypts and decrypts what belongs to things of one `kind`. Without keys it holds nothing, and says so."""
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
+    def __init__(self, keys: Sequence[bytes], kind: str = "accord.source") -> None:
+        self._kind = kind
         self._keys = [_Key(sha256(key).digest()[:_FINGERPRINT_BYTES], AESGCM(key)) for key in keys]
 
     @property
@@ -54,7 +55,7 @@ class SecretCipher:
         if not self._keys:
             raise NoEncryptionKey
         key, nonce = self._keys[0], os.urandom(_NONCE_BYTES)
-        closed = key.cipher.encrypt(nonce, secret.encode(), _context(belongs_to))
+        closed = key.cipher.encrypt(nonce, secret.encode(), self._context(belongs_to))
         return base64.urlsafe_b64encode(_VERSION + key.fingerprint + nonce + closed).decode()
 
     def decrypt(self, encrypted: str, *belongs_to: str) -> str:
@@ -67,7 +68,9 @@ class SecretCipher:
         for key in self._keys if raw[:1] == _VERSION else ():
             if key.fingerprint == fingerprint:
                 try:
-                    return key.cipher.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], _context(belongs_to)).decode()
+                    return key.cipher.decrypt(
+                        rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], self._context(belongs_to)
+                    ).decode()
                 except (InvalidTag, ValueError):
                     raise DecryptionFailed from None
         raise DecryptionFailed
@@ -80,10 +83,9 @@ class SecretCipher:
             return False
         return bool(self._keys) and raw[: 1 + _FINGERPRINT_BYTES] == _VERSION + self._keys[0].fingerprint
 
-
-def _context(belongs_to: Sequence[str]) -> bytes:
-    """What a secret belongs to, as bytes that no two places share."""
-    return b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in ("accord.source", *belongs_to))
+    def _context(self, belongs_to: Sequence[str]) -> bytes:
+        """What a secret belongs to, as bytes that no two places share."""
+        return b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in (self._kind, *belongs_to))
 
 
 def parse_keys(text: str) -> list[bytes]:

@@ -1,0 +1,1 @@
+"""The rules of notifications: pure, without I/O, clock or chance."""

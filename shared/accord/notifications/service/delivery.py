@@ -1,0 +1,510 @@
+"""The worker that delivers: it leases what is due, attempts it side by side, and records what became of it.
+
+Several processes share the work by leases with SKIP LOCKED. An endpoint has few places, and one that fails has a single one, so that no
+slow receiver takes those of others. What a process could not record is uncertain, and the next lease says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+import orjson
+import structlog
+from msgspec import Struct, structs
+
+from accord.clock import utc_now
+from accord.db import Database, connection_of, is_transient
+from accord.ids import new_id
+from accord.notifications import queries
+from accord.notifications.channels.message import Message, Receiver, Sender
+from accord.notifications.domain.model import (
+    DIGEST,
+    Attempt,
+    Channel,
+    DeliveryState,
+    Outcome,
+    Subscription,
+    digest_id,
+    endpoint_id,
+)
+from accord.notifications.domain.rendering import Notice, render_event
+from accord.notifications.domain.schedule import (
+    ATTEMPTS_MAX,
+    PACED_MAX,
+    UNCERTAIN_MAX,
+    failing_run_since,
+    is_failing_too_long,
+    next_attempt_at,
+    next_digest,
+    quiet_until,
+)
+from accord.notifications.metric_names import ATTEMPTS
+from accord.notifications.queries import Claim, Health, Result, Wanted
+from accord.notifications.service.catalog import Catalog, SubscriptionCatalog
+from accord.notifications.service.routing import digest_batch
+from accord.retry import Backoff
+from accord.secrets import DecryptionFailed, SecretCipher
+from accord.workers import StallDetector, pause
+
+log = structlog.get_logger(__name__)
+
+TOTAL_MAX = 128
+"""Attempts of a process at once."""
+ENDPOINT_MAX = 8
+LEASE = timedelta(seconds=60)
+"""Longer than any attempt takes."""
+IDLE_S = 0.25
+IDLE_S_MAX = 1.0
+GATHER_S = 0.005
+"""So long it waits for further attempts to end, which are then recorded in one transaction."""
+DRAIN_S = 8.0
+_FAILURES = frozenset({"failed", "refused"})
+MERGED_ROWS_MAX = 500
+NOTICES_MAX = 200
+HELD = timedelta(minutes=1)
+_PACE_S_DEFAULT = 1.0
+_PACE_S_MAX = 300.0
+"""Longer only if it asks for it."""
+_PACE_DECAY = 0.7
+_PACE_S_MIN = 0.05
+
+
+@dataclass
+class _Endpoint:
+    """Where messages arrive, and how it fares in this process."""
+
+    endpoint_id: UUID
+    channel: Channel
+    address: str
+    subscriptions: list[Subscription] = field(default_factory=list)
+    running: int = 0
+    is_failing: bool = False
+    pace_s: float = 0.0
+    """Seconds between two messages; 0 unless it has asked for fewer."""
+    free_at: float = 0.0
+
+    def free(self) -> int:
+        """How many attempts may begin now."""
+        if time.monotonic() < self.free_at:
+            return 0
+        return max(0, (1 if self.is_failing or self.pace_s else ENDPOINT_MAX) - self.running)
+
+    def learn(self, outcome: Outcome) -> None:
+        """Slow down for one that answers 429, and speed up again while it does not."""
+        self.is_failing = outcome.kind in ("failed", "uncertain")
+        if outcome.kind == "paced":
+            asked_s = _PACE_S_DEFAULT if outcome.retry_after is None else outcome.retry_after.total_seconds()
+            # Several may have been on their way when the first was refused; a later one that is refused was sent too soon.
+            longer_s = self.pace_s if time.monotonic() < self.free_at else 2 * self.pace_s
+            self.pace_s = max(asked_s, _PACE_S_MIN, min(longer_s, _PACE_S_MAX))
+        elif outcome.kind == "delivered":
+            self.pace_s = self.pace_s * _PACE_DECAY if self.pace_s > _PACE_S_MIN else 0.0
+        self.free_at = time.monotonic() + self.pace_s
+
+
+class _Finished(Struct, frozen=True):
+    """An attempt that is to be recorded."""
+
+    claim: Claim
+    channel: Channel
+    outcome: Outcome
+    at: datetime
+    duration_ms: int | None
+
+
+class DeliveryWorker:
+    """The worker. `senders` are the channels that this service can send by."""
+
+    name = "notifications"
+
+    def __init__(
+        self,
+        database: Database,
+        catalog: SubscriptionCatalog,
+        cipher: SecretCipher,
+        senders: Mapping[Channel, Sender],
+        console_url: str | None,
+    ) -> None:
+        self._database = database
+        self._catalog = catalog
+        self._cipher = cipher
+        self._senders = senders
+        self._console_url = console_url
+        self._endpoints: dict[UUID, _Endpoint] = {}
+        self._endpoint_of: dict[UUID, _Endpoint] = {}
+        self._known: Catalog | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._finished: list[_Finished] = []
+        self._wake = asyncio.Event()
+        self._stall = StallDetector(60.0)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        backoff = Backoff(first_s=0.1, max_s=5.0)
+        idle_s = IDLE_S
+        try:
+            while not stop.is_set():
+                self._stall.set_waiting(True)
+                self._wake.clear()
+                try:
+                    began = await self.deliver_due()
+                except Exception as error:
+                    if not is_transient(error):
+                        raise
+                    self._stall.record_failure()
+                    log.warning("deliveries_failed", error=type(error).__name__)
+                    await backoff.wait(stop)
+                    continue
+                backoff.reset()
+                self._stall.set_waiting(False)
+                idle_s = IDLE_S if began or self._tasks else min(idle_s * 1.5, IDLE_S_MAX)
+                await self._wait(stop, 0.0 if began else idle_s)
+        finally:
+            self._stall.set_waiting(False)
+            await self._drain()
+
+    def problem(self) -> str | None:
+        return f"{self.name}: a round has not finished for a minute" if self._stall.is_stuck else None
+
+    async def deliver_due(self) -> int:
+        """Record what has finished, and begin what is due and has a place; how many attempts were begun."""
+        await self._record()
+        self._follow(await self._catalog.get())
+        if not self._endpoints or not await self._merge_due():
+            return 0
+        claims = await self._claim()
+        for claim in claims:
+            endpoint = self._endpoint_of[claim.subscription_id]
+            task = asyncio.create_task(self._attempt(claim, endpoint), name="delivery")
+            self._tasks.add(task)
+            task.add_done_callback(self._on_done)
+        return len(claims)
+
+    async def finish(self) -> None:
+        """Wait for the attempts that were begun, and record them."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._record()
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._wake.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("delivery_raised", exc_info=error)
+
+    async def _wait(self, stop: asyncio.Event, seconds: float) -> None:
+        """Until a place is free, or so long."""
+        if not self._tasks:
+            await pause(stop, seconds)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(seconds, GATHER_S)):
+                await self._wake.wait()
+        await asyncio.sleep(GATHER_S)
+
+    async def _drain(self) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=DRAIN_S)
+        for task in self._tasks:
+            task.cancel()
+        try:
+            await self._record()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            log.warning("deliveries_not_recorded", error=type(error).__name__, attempts=len(self._finished))
+
+    # -- endpoints
+
+    def _follow(self, catalog: Catalog) -> None:
+        """Take over what has changed in the subscriptions; what is known of an endpoint stays."""
+        if catalog is self._known:
+            return
+        endpoints: dict[UUID, _Endpoint] = {}
+        endpoint_of: dict[UUID, _Endpoint] = {}
+        for subscription in catalog.subscriptions:
+            if subscription.state != "active" or subscription.channel not in self._senders:
+                continue
+            stored = catalog.stored[subscription.subscription_id]
+            try:
+                address = self._cipher.decrypt(stored.address, str(stored.subscription_id), "address")
+            except DecryptionFailed:
+                log.error("address_not_decrypted", subscription=str(stored.subscription_id))
+                continue
+            id_ = endpoint_id(subscription.channel, address, subscription.person)
+            endpoint = endpoints.get(id_)
+            if endpoint is None:
+                endpoint = self._endpoints.get(id_) or _Endpoint(id_, subscription.channel, address)
+                endpoint.subscriptions = []
+                endpoints[id_] = endpoint
+            endpoint.subscriptions.append(subscription)
+            endpoint.is_failing = endpoint.is_failing or subscription.is_failing
+            endpoint_of[subscription.subscription_id] = endpoint
+        self._endpoints, self._endpoint_of, self._known = endpoints, endpoint_of, catalog
+
+    # -- claiming
+
+    async def _claim(self) -> list[Claim]:
+        now = utc_now()
+        free = TOTAL_MAX - len(self._tasks)
+        wanted: list[Wanted] = []
+        for endpoint in self._endpoints.values():
+            places = min(endpoint.free(), free)
+            if places > 0:
+                wanted.extend(
+                    Wanted(one.subscription_id, places, _is_quiet(one, now)) for one in endpoint.subscriptions
+                )
+        random.shuffle(wanted)
+        if not wanted:
+            return []
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            at = unit_of_work.now
+            claimed = await queries.claim_deliveries(connection, wanted, at, new_id(), at + LEASE)
+            taken, over = self._share_places(claimed)
+            if over:
+                await queries.release_claims(connection, over, at)
+        for claim in taken:
+            self._endpoint_of[claim.subscription_id].running += 1
+        return taken
+
+    def _share_places(self, claimed: Iterable[Claim]) -> tuple[list[Claim], list[Claim]]:
+        """What may begin, and what has no place: the subscriptions of an endpoint share its places."""
+        taken: list[Claim] = []
+        over: list[Claim] = []
+        places = {id_: endpoint.free() for id_, endpoint in self._endpoints.items()}
+        for claim in sorted(claimed, key=lambda one: one.created_at):
+            id_ = self._endpoint_of[claim.subscription_id].endpoint_id
+            if places[id_] > 0 and len(taken) + len(self._tasks) < TOTAL_MAX:
+                places[id_] -= 1
+                taken.append(claim)
+            else:
+                over.append(claim)
+        return taken, over
+
+    # -- merging
+
+    async def _merge_due(self) -> bool:
+        """Make one message of what is due at an endpoint of people. Whether there is any place at all."""
+        now = utc_now()
+        free = [endpoint for endpoint in self._endpoints.values() if endpoint.free() > 0]
+        human = {
+            one.subscription_id: endpoint
+            for endpoint in free
+            for one in endpoint.subscriptions
+            if one.is_human and not _is_quiet(one, now)
+        }
+        if human:
+            async with self._database.read_transaction() as conn:
+                due = await queries.find_due(await connection_of(conn), list(human), now)
+            for id_ in dict.fromkeys(human[one].endpoint_id for one in due):
+                await self._merge_endpoint(self._endpoints[id_])
+        return bool(free) and len(self._tasks) < TOTAL_MAX
+
+    async def _merge_endpoint(self, endpoint: _Endpoint) -> None:
+        async with self._database.write_transaction() as unit_of_work:
+            connection, now = await unit_of_work.connection(), unit_of_work.now
+            if not await queries.lock_endpoint(connection, endpoint.endpoint_id):
+                return
+            awake = [one for one in endpoint.subscriptions if not _is_quiet(one, now)]
+            ids = [one.subscription_id for one in awake]
+            for batch in await queries.find_due_batches(connection, ids, now):
+                carrier = digest_id(endpoint.endpoint_id, batch)
+                if await queries.insert_carrier(connection, carrier, ids[0], now):
+                    await queries.merge_batch(connection, ids, batch, carrier, now)
+                    continue
+                for one in awake:
+                    if one.digest is not None:
+                        day, due_at = next_digest(one.digest, one.zone, now)
+                        later = digest_batch(day)
+                        await queries.postpone_batch(connection, [one.subscription_id], batch, later, due_at, now)
+            waiting = await queries.lock_mergeable(connection, ids, now, MERGED_ROWS_MAX)
+            if len(waiting) > 1:
+                carrier = new_id()
+                await queries.insert_carrier(connection, carrier, waiting[0][1], now)
+                await queries.merge_deliveries(connection, [delivery for delivery, _ in waiting], carrier)
+
+    # -- attempts
+
+    async def _attempt(self, claim: Claim, endpoint: _Endpoint) -> None:
+        """Attempt one delivery. Its place becomes free whatever happens; where it is cancelled, the next lease calls it uncertain."""
+        at, began = utc_now(), time.monotonic()
+        try:
+            outcome = await self._send(claim, endpoint)
+        except Exception as error:
+            if is_transient(error):
+                outcome = Outcome(kind="held", error="the database was away")
+            else:
+                log.error("delivery_failed", delivery=str(claim.delivery_id), exc_info=error)
+                outcome = Outcome(kind="failed", error=f"a defect of ours: {type(error).__name__}")
+        finally:
+            endpoint.running -= 1
+        endpoint.learn(outcome)
+        duration_ms = None if outcome.kind in ("held", "dropped") else round((time.monotonic() - began) * 1000)
+        ATTEMPTS.labels(endpoint.channel, outcome.kind).inc()
+        self._finished.append(_Finished(claim, endpoint.channel, outcome, at, duration_ms))
+
+    async def _send(self, claim: Claim, endpoint: _Endpoint) -> Outcome:
+        if claim.uncertain_count >= UNCERTAIN_MAX and endpoint.channel != "webhook":
+            return Outcome(kind="refused", error=f"it may have arrived, and was sent {UNCERTAIN_MAX} times")
+        if claim.attempt_count >= ATTEMPTS_MAX:
+            return Outcome(kind="refused", error="no attempt is left")
+        subscription = next(one for one in endpoint.subscriptions if one.subscription_id == claim.subscription_id)
+        receiver = Receiver(address=endpoint.address, secrets=self._valid_secrets(subscription))
+        if endpoint.channel == "webhook":
+            if not receiver.secrets:
+                return Outcome(kind="held", error="no secret can be decrypted: see ACCORD_SECRETS_KEYS")
+            bodies, total = [claim.body], 1
+        elif claim.event_type == DIGEST:
+            async with self._database.read_transaction() as conn:
+                merged = await queries.fetch_merged(await connection_of(conn), claim.delivery_id, NOTICES_MAX)
+            bodies, total = list(merged.bodies), merged.total
+            if not bodies:
+                return Outcome(kind="dropped", error="all of it was met or cancelled meanwhile")
+        else:
+            bodies, total = [claim.body], 1
+        message = Message(
+            delivery_id=claim.delivery_id,
+            event_type=claim.event_type,
+            created_at=claim.created_at,
+            body=claim.body,
+            notices=[self._render(body, subscription) for body in bodies] if subscription.is_human else (),
+            total=total,
+            console_url=self._console_url,
+        )
+        return await self._senders[endpoint.channel].send(message, receiver)
+
+    def _render(self, body: bytes, subscription: Subscription) -> Notice:
+        document = orjson.loads(body)
+        return render_event(document["type"], document["data"], subscription.zone, self._console_url)
+
+    def _valid_secrets(self, subscription: Subscription) -> list[str]:
+        """All that are valid now, the newest first."""
+        assert self._known is not None  # noqa: S101 - endpoints are made of it
+        stored = self._known.stored.get(subscription.subscription_id)
+        found: list[str] = []
+        for one in reversed(stored.secrets if stored is not None else ()):
+            if one.until is None or one.until > utc_now():
+                with suppress(DecryptionFailed):
+                    found.append(self._cipher.decrypt(one.encrypted, str(subscription.subscription_id), one.secret_id))
+        return found
+
+    # -- recording
+
+    async def _record(self) -> None:
+        """Record what has finished, in one transaction. It stays here until that is committed, and can be recorded twice without harm."""
+        finished = list(self._finished)
+        if not finished:
+            return
+        try:
+            await self._store(finished)
+        except Exception as error:
+            if not is_transient(error):
+                # They could not be recorded another time either; by their leases they are uncertain, and count as attempts.
+                del self._finished[: len(finished)]
+            raise
+        del self._finished[: len(finished)]
+
+    async def _store(self, finished: Sequence[_Finished]) -> None:
+        async with self._database.write_transaction() as unit_of_work:
+            connection, now = await unit_of_work.connection(), unit_of_work.now
+            ours = await queries.record_results(connection, [_make_result(one, now) for one in finished], now)
+            disabled = await _record_health(connection, [one for one in finished if one.claim.delivery_id in ours], now)
+        for subscription_id, because in disabled.items():
+            log.warning("subscription_disabled", subscription=str(subscription_id), because=because)
+        if disabled:
+            self._catalog.expire()
+
+
+def _is_quiet(subscription: Subscription, now: datetime) -> bool:
+    return (
+        subscription.quiet_hours is not None
+        and quiet_until(subscription.quiet_hours, subscription.zone, now) is not None
+    )
+
+
+def _make_result(finished: _Finished, now: datetime) -> Result:
+    claim, outcome = finished.claim, finished.outcome
+    attempt = Attempt(
+        at=finished.at,
+        outcome=outcome.kind,
+        duration_ms=finished.duration_ms,
+        status=outcome.status,
+        error=_storable(outcome.error),
+        body=_storable(outcome.body),
+        body_is_cut=outcome.body_is_cut,
+    )
+    is_attempt = finished.duration_ms is not None
+    counted = outcome.kind not in ("paced", "held", "dropped")
+    attempts = claim.attempt_count + counted
+    state: DeliveryState = "pending"
+    due_at: datetime | None = None
+    match outcome.kind:
+        case "delivered":
+            state = "delivered"
+        case "refused" | "gone":
+            state = "dead"
+        case "dropped":
+            state = "dropped"
+        case "held":
+            due_at = now + HELD
+        case "paced" if now - claim.created_at < PACED_MAX:
+            due_at = now + (outcome.retry_after or timedelta(seconds=_PACE_S_DEFAULT))
+        case "paced":
+            state = "dead"
+        case _:
+            due_at = next_attempt_at(attempts, now, random.random(), outcome.retry_after)  # noqa: S311 - jitter, not a secret
+            state = "dead" if due_at is None else "pending"
+    return Result(
+        delivery_id=claim.delivery_id,
+        lease=claim.lease,
+        state=state,
+        due_at=due_at,
+        counted=int(counted),
+        uncertain=int(outcome.kind == "uncertain"),
+        attempts=orjson.dumps([structs.asdict(attempt)] if is_attempt else []).decode(),
+        error=_storable(outcome.error),
+        settled_at=None if state == "pending" else now,
+    )
+
+
+def _storable(text: str | None) -> str | None:
+    """A text of somebody else's as PostgreSQL can hold it: whatever a receiver answers, its attempt is recorded."""
+    return None if text is None else text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
+
+
+async def _record_health(
+    connection: asyncpg.Connection, finished: Sequence[_Finished], now: datetime
+) -> dict[UUID, str]:
+    """Note since when subscriptions fail, and disable those that have for too long or want nothing more; which, and why."""
+    kinds: dict[UUID, list[Outcome]] = {}
+    for one in finished:
+        kinds.setdefault(one.claim.subscription_id, []).append(one.outcome)
+    disabled: dict[UUID, str] = {}
+    healths = await queries.lock_health(connection, list(kinds))
+    for subscription_id, health in healths.items():
+        outcomes = kinds[subscription_id]
+        found = {outcome.kind for outcome in outcomes}
+        if "gone" in found:
+            disabled[subscription_id] = "the receiver answered 410"
+        elif "delivered" in found:
+            if health.failing_since is not None:
+                await queries.store_health(connection, subscription_id, Health(None, None))
+        elif found & _FAILURES:
+            since = failing_run_since(health.failing_since, health.last_failed_at, now)
+            await queries.store_health(connection, subscription_id, Health(since, now))
+            if is_failing_too_long(since, now):
+                last = next(outcome.error for outcome in reversed(outcomes) if outcome.kind in _FAILURES)
+                disabled[subscription_id] = (
+                    f"every attempt has failed since {since:%Y-%m-%d %H:%M} UTC; the last: {last}"
+                )
+    for subscription_id, because in disabled.items():
+        await queries.disable(connection, subscription_id, because, now)
+    return disabled
