@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
 from collections import Counter
 from datetime import timedelta
 
 import pytest
-from tests.notifications.conftest import outcomes, started
+from tests.notifications.conftest import at_risk, met, outcomes, started
 from tests.notifications.receivers import Reply, http_receiver
+from uuid_utils.compat import uuid7
 
 from accord.notifications.domain.schedule import ATTEMPTS_MAX
 from accord.notifications.service import delivery as delivery_module
@@ -187,3 +190,40 @@ async def test_lost_connection_while_recording_is_recorded_later(desk, receiver,
     stop.set()
     await running
     assert len(receiver.requests) == 1
+
+
+async def test_worker_and_business_transactions_never_wait_in_a_circle(make_desk, receiver):
+    """Clocks are met in all orders while their notices are merged, attempted, paced, recorded and disabled by two processes."""
+    one, other = await make_desk(), await make_desk()
+    codes = itertools.cycle([200, 503, 429, 200, 400])
+    receiver.reply = lambda _: Reply(next(codes))
+    for number in range(4):
+        made = await one.subscribe(f"{receiver.url}?n={number % 2}", channel="slack", event_types=["sla.at_risk.v1"])
+    clocks = [uuid7() for _ in range(60)]
+    stop = asyncio.Event()
+    running = [asyncio.create_task(desk.engine.delivery.run(stop)) for desk in (one, other)]
+    random_ = random.Random(1)
+
+    async def play(desk) -> None:
+        for _ in range(25):
+            picked = random_.sample(clocks, 20)
+            await desk.publish(*(at_risk(clock) for clock in picked))
+            await desk.publish(*(met(clock) for clock in reversed(picked)))
+            await desk.execute(
+                "UPDATE delivery SET due_at = now() WHERE delivery_id IN"
+                " (SELECT delivery_id FROM delivery WHERE due_at > now() AND lease IS NULL AND random() < 0.3 FOR UPDATE SKIP LOCKED)"
+            )
+
+    async def change() -> None:
+        url = f"/v1/subscriptions/{made['subscription_id']}"
+        for _ in range(15):
+            for state in ("disabled", "active"):
+                assert (await one.http.patch(url, json={"state": state})).status_code == 200
+            await one.http.post(f"{url}/redeliver?from=2020-01-01T00:00:00Z&to=2199-01-01T00:00:00Z")
+
+    await asyncio.gather(play(one), play(other), play(one), change())
+    stop.set()
+    await asyncio.gather(*running)
+    async with one.database.read_transaction() as conn:
+        counted = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        assert (await conn.exec_driver_sql(counted)).scalar_one() == 0

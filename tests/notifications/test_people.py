@@ -300,3 +300,13 @@ async def test_message_of_several_can_be_sent_again_as_it_is(desk, receiver):
     await desk.http.post(f"/v1/deliveries/{carrier['delivery_id']}/redeliver")
     await desk.step()
     assert {one["state"] for one in await desk.deliveries()} == {"delivered"}
+
+
+async def test_event_that_two_subscriptions_of_a_person_fit_is_said_once(desk, receiver):
+    for name in ("one", "other"):
+        await desk.subscribe(receiver.url, name=name, channel="slack", person="ann")
+    await desk.publish(breached())
+    await desk.step()
+    (request,) = receiver.requests
+    assert "notifications" not in request.body.decode()
+    assert {one["state"] for one in await desk.deliveries()} == {"delivered"}

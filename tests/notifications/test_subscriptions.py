@@ -207,3 +207,16 @@ async def test_new_address_is_used_by_what_waits(desk, receiver):
     await desk.step()
     assert outcomes(await desk.only_delivery()) == ["failed", "delivered"]
     assert len(receiver.requests) == 1
+
+
+async def test_subscription_whose_key_is_gone_is_listed_and_can_be_given_an_address_again(make_desk, receiver):
+    old = await make_desk()
+    made = await old.subscribe(receiver.url, channel="slack")
+    other = await make_desk(secrets_keys=base64.b64encode(bytes(range(32, 64))).decode())
+    assert [one["address"] for one in (await other.http.get("/v1/subscriptions")).json()["items"]] == [None]
+    await other.publish(started())
+    await other.step()
+    assert receiver.requests == []
+    await other.http.patch(f"/v1/subscriptions/{made['subscription_id']}", json={"address": receiver.url})
+    await other.step()
+    assert len(receiver.requests) == 1

@@ -54,6 +54,7 @@ _STATEMENTS = (
     """,
     "CREATE INDEX delivery_due_idx ON delivery (subscription_id, due_at) WHERE state = 'pending'",
     "CREATE INDEX delivery_created_idx ON delivery (created_at, delivery_id)",
+    "CREATE INDEX delivery_state_idx ON delivery (state, created_at, delivery_id)",
     "CREATE INDEX delivery_subscription_idx ON delivery (subscription_id, created_at, delivery_id)",
     "CREATE INDEX delivery_clock_idx ON delivery (clock_id) WHERE state = 'pending' AND clock_id IS NOT NULL",
     "CREATE INDEX delivery_merged_idx ON delivery (merged_into) WHERE merged_into IS NOT NULL",

@@ -138,7 +138,10 @@ class SubscriptionAnswer(BaseModel):
     subscription_id: UUID
     name: str
     channel: Channel
-    address: str = Field(description="Of Slack and Teams the host only: who knows the URL can post.")
+    address: str | None = Field(
+        description="Of Slack and Teams the host only: who knows the URL can post. Null if no key in ACCORD_SECRETS_KEYS decrypts it: then"
+        " nothing is sent."
+    )
     event_types: list[str]
     filter: dict[str, JsonValue] | None
     quiet_hours: dict[str, list[str]] | None
@@ -398,13 +401,14 @@ def _add_delivery_routes(routes: APIRouter, database: Database) -> None:
 def _answer(
     subscriptions: Subscriptions, subscription: StoredSubscription, secret: str | None = None
 ) -> SubscriptionAnswer:
-    address = show_address(subscription.channel, subscriptions.address_of(subscription))
+    address = subscriptions.address_of(subscription)
+    shown = None if address is None else show_address(subscription.channel, address)
     values = {
         name: getattr(subscription, name)
         for name in SubscriptionAnswer.model_fields
         if name not in ("address", "secret")
     }
-    return SubscriptionAnswer(**values, address=address, secret=secret)
+    return SubscriptionAnswer(**values, address=shown, secret=secret)
 
 
 def _check_reader(caller: Caller) -> None:

@@ -1,8 +1,12 @@
-"""SQL on subscriptions and deliveries."""
+"""SQL on subscriptions and deliveries.
+
+Business transactions change deliveries too (`drop_moot`), and must never wait in a circle with the worker. So whoever waits for rows locks
+its subscription first, and then all deliveries that it will change, by one statement in the order of their ids; others skip what is locked.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -257,10 +261,13 @@ _RECORD = f"""
     CROSS JOIN LATERAL (
         SELECT CASE WHEN r.state = 'pending' AND known.moot IS NOT NULL THEN 'dropped' END AS state,
             CASE WHEN r.state = 'pending' THEN known.moot END AS moot
-        FROM delivery known WHERE known.delivery_id = r.delivery_id FOR UPDATE
+        FROM delivery known WHERE known.delivery_id = r.delivery_id
     ) AS given
     WHERE d.delivery_id = r.delivery_id AND d.lease = r.lease
     RETURNING d.delivery_id, d.state, d.event_type
+"""
+_LOCK_RESULTS = """
+    SELECT FROM delivery WHERE delivery_id = ANY ($1::uuid[]) OR merged_into = ANY ($1::uuid[]) ORDER BY delivery_id FOR UPDATE
 """
 _SETTLE_MERGED = """
     UPDATE delivery d SET state = t.state, settled_at = $3, error = t.error
@@ -271,8 +278,8 @@ _SETTLE_MERGED = """
 
 async def record_results(connection: asyncpg.Connection, results: Sequence[Result], now: datetime) -> set[UUID]:
     """Record attempts whose lease is still ours; the ids of those. What was merged into a message shares its end."""
-    ordered = sorted(results)
-    rows = await connection.fetch(_RECORD, *(list(column) for column in zip(*ordered, strict=True)))
+    await connection.execute(_LOCK_RESULTS, [result.delivery_id for result in results])
+    rows = await connection.fetch(_RECORD, *(list(column) for column in zip(*results, strict=True)))
     errors = {result.delivery_id: result.error for result in results}
     settled = [row for row in rows if row["event_type"] == DIGEST and row["state"] != "pending"]
     if settled:
@@ -301,7 +308,7 @@ class Health(NamedTuple):
     last_failed_at: datetime | None
 
 
-async def lock_health(connection: asyncpg.Connection, subscriptions: Sequence[UUID]) -> dict[UUID, Health]:
+async def lock_health(connection: asyncpg.Connection, subscriptions: Collection[UUID]) -> dict[UUID, Health]:
     rows = await connection.fetch(
         "SELECT subscription_id, failing_since, last_failed_at FROM subscription WHERE subscription_id = ANY ($1) AND state = 'active'"
         " ORDER BY subscription_id FOR UPDATE",
@@ -318,23 +325,32 @@ async def store_health(connection: asyncpg.Connection, subscription_id: UUID, he
     )
 
 
-async def disable(connection: asyncpg.Connection, subscription_id: UUID, because: str, now: datetime) -> None:
-    """Disable a subscription. What waits is dropped, and can be sent by time range once it is active again."""
-    await connection.execute(
+_LOCK_PENDING = """
+    WITH locked AS (
+        SELECT delivery_id FROM delivery WHERE subscription_id = $1 AND state = 'pending' AND {condition} ORDER BY delivery_id FOR UPDATE
+    )
+"""
+
+
+async def disable(connection: asyncpg.Connection, subscription_id: UUID, because: str, now: datetime) -> bool:
+    """Disable a subscription; False if it is already. What waits is dropped, and can be sent by time range once it is active again."""
+    status = await connection.execute(
         "UPDATE subscription SET state = 'disabled', disabled_because = $2, updated_at = $3, version = version + 1"
-        " WHERE subscription_id = $1",
+        " WHERE subscription_id = $1 AND state = 'active'",
         subscription_id,
         because,
         now,
     )
     await drop_pending(connection, subscription_id, because, now)
+    return bool(status.endswith(" 1"))
 
 
 async def drop_pending(connection: asyncpg.Connection, subscription_id: UUID, because: str, now: datetime) -> None:
     """Drop what waits of a subscription and is not just being sent."""
     await connection.execute(
-        "UPDATE delivery SET state = 'dropped', error = $2, settled_at = $3, due_at = NULL"
-        " WHERE subscription_id = $1 AND state = 'pending' AND lease IS NULL",
+        _LOCK_PENDING.format(condition="lease IS NULL")
+        + "UPDATE delivery d SET state = 'dropped', error = $2, settled_at = $3, due_at = NULL"
+        " FROM locked WHERE d.delivery_id = locked.delivery_id",
         subscription_id,
         because,
         now,
@@ -345,6 +361,9 @@ async def drop_pending(connection: asyncpg.Connection, subscription_id: UUID, be
 
 _MERGEABLE = f"event_type <> '{DIGEST}' AND attempt_count = 0 AND lease IS NULL AND merged_into IS NULL"
 _LOCK_ENDPOINT = "SELECT pg_try_advisory_xact_lock(hashtextextended('accord-endpoint:' || $1::text, 0))"
+_LOCK_DUE = """
+    SELECT FROM delivery WHERE subscription_id = ANY ($1::uuid[]) AND state = 'pending' AND due_at <= $2 ORDER BY delivery_id FOR UPDATE
+"""
 _SOME_DUE = f"""
     SELECT w.subscription_id FROM unnest($1::uuid[]) AS w (subscription_id)
     WHERE EXISTS (
@@ -358,9 +377,14 @@ async def find_due(connection: asyncpg.Connection, subscriptions: Sequence[UUID]
     return {row["subscription_id"] for row in await connection.fetch(_SOME_DUE, list(subscriptions), now)}
 
 
-async def lock_endpoint(connection: asyncpg.Connection, endpoint: UUID) -> bool:
-    """Whether this transaction may merge the messages of an endpoint; another may just be doing so."""
-    return bool(await connection.fetchval(_LOCK_ENDPOINT, str(endpoint)))
+async def lock_endpoint(
+    connection: asyncpg.Connection, endpoint: UUID, subscriptions: Sequence[UUID], now: datetime
+) -> bool:
+    """Whether this transaction may merge the messages of an endpoint; another may just be doing so. Locks what is due."""
+    if not await connection.fetchval(_LOCK_ENDPOINT, str(endpoint)):
+        return False
+    await connection.execute(_LOCK_DUE, list(subscriptions), now)
+    return True
 
 
 async def find_due_batches(connection: asyncpg.Connection, subscriptions: Sequence[UUID], now: datetime) -> list[str]:
@@ -435,16 +459,23 @@ async def merge_deliveries(connection: asyncpg.Connection, deliveries: Sequence[
 
 
 class Merged(Struct, frozen=True):
-    """What is still to be said by a message: the bodies of the first notifications, and how many there are."""
+    """What is still to be said by a message: the bodies of the first events, each once, and how many there are."""
 
     bodies: Sequence[bytes]
     total: int
 
 
+_MERGED = """
+    SELECT body, count(*) OVER () AS total FROM (
+        SELECT DISTINCT ON (coalesce(event_id, delivery_id)) body, created_at, delivery_id FROM delivery
+        WHERE merged_into = $1 AND state = 'pending' AND moot IS NULL ORDER BY coalesce(event_id, delivery_id), delivery_id
+    ) AS found ORDER BY created_at, delivery_id LIMIT $2
+"""
+
+
 async def fetch_merged(connection: asyncpg.Connection, carrier: UUID, rows_max: int) -> Merged:
-    where = "FROM delivery WHERE merged_into = $1 AND state = 'pending' AND moot IS NULL"
-    rows = await connection.fetch(f"SELECT body {where} ORDER BY created_at, delivery_id LIMIT $2", carrier, rows_max)
-    return Merged([row["body"] for row in rows], int(await connection.fetchval(f"SELECT count(*) {where}", carrier)))
+    rows = await connection.fetch(_MERGED, carrier, rows_max)
+    return Merged([row["body"] for row in rows], rows[0]["total"] if rows else 0)
 
 
 # --- Reading and sending again ---
@@ -517,10 +548,12 @@ _REDELIVER = f"""
 """
 _REOPEN_MERGED = "UPDATE delivery SET state = 'pending', settled_at = NULL WHERE merged_into = $1 AND moot IS NULL"
 _FIND_RANGE = f"""
-    SELECT delivery_id FROM delivery
-    WHERE subscription_id = $1 AND created_at >= $2 AND created_at < $3 AND state IN ('dead', 'dropped') AND moot IS NULL
-        AND event_type <> '{DIGEST}'
-    ORDER BY created_at, delivery_id LIMIT $4 FOR UPDATE
+    SELECT delivery_id FROM delivery WHERE delivery_id = ANY (ARRAY(
+        SELECT delivery_id FROM delivery
+        WHERE subscription_id = $1 AND created_at >= $2 AND created_at < $3 AND state IN ('dead', 'dropped') AND moot IS NULL
+            AND event_type <> '{DIGEST}'
+        ORDER BY created_at, delivery_id LIMIT $4
+    )) AND state IN ('dead', 'dropped') ORDER BY delivery_id FOR UPDATE
 """
 
 
@@ -548,8 +581,8 @@ async def redeliver_range(
 async def send_digests_now(connection: asyncpg.Connection, subscription_id: UUID, now: datetime) -> None:
     """Let go what waits for a digest, whose time is no longer the same."""
     await connection.execute(
-        "UPDATE delivery SET batch = NULL, due_at = $2 WHERE subscription_id = $1 AND state = 'pending' AND batch LIKE 'digest:%'"
-        " AND merged_into IS NULL",
+        _LOCK_PENDING.format(condition="batch LIKE 'digest:%' AND merged_into IS NULL")
+        + "UPDATE delivery d SET batch = NULL, due_at = $2 FROM locked WHERE d.delivery_id = locked.delivery_id",
         subscription_id,
         now,
     )
@@ -561,7 +594,7 @@ async def send_digests_now(connection: asyncpg.Connection, subscription_id: UUID
 async def prune_deliveries(connection: asyncpg.Connection, before: datetime, rows_max: int) -> int:
     status = await connection.execute(
         "DELETE FROM delivery WHERE delivery_id = ANY (ARRAY(SELECT delivery_id FROM delivery WHERE created_at < $1"
-        " ORDER BY created_at LIMIT $2))",
+        " ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED))",
         before,
         rows_max,
     )
@@ -573,7 +606,8 @@ async def drop_orphans(connection: asyncpg.Connection, now: datetime, rows_max: 
     await connection.execute(
         "UPDATE delivery SET state = 'dropped', error = 'the subscription is disabled or deleted', settled_at = $1, due_at = NULL"
         " WHERE delivery_id = ANY (ARRAY(SELECT delivery_id FROM delivery d WHERE state = 'pending' AND lease IS NULL"
-        " AND NOT EXISTS (SELECT FROM subscription s WHERE s.subscription_id = d.subscription_id AND s.state = 'active') LIMIT $2))",
+        " AND NOT EXISTS (SELECT FROM subscription s WHERE s.subscription_id = d.subscription_id AND s.state = 'active') LIMIT $2"
+        " FOR UPDATE SKIP LOCKED))",
         now,
         rows_max,
     )

@@ -81,6 +81,7 @@ def define_tables(metadata: MetaData) -> None:
         CheckConstraint("state IN ('pending', 'delivered', 'dead', 'dropped')", name="delivery_state_check"),
         Index("delivery_due_idx", "subscription_id", "due_at", postgresql_where=text("state = 'pending'")),
         Index("delivery_created_idx", "created_at", "delivery_id"),
+        Index("delivery_state_idx", "state", "created_at", "delivery_id"),
         Index("delivery_subscription_idx", "subscription_id", "created_at", "delivery_id"),
         Index(
             "delivery_clock_idx",

@@ -40,6 +40,7 @@ from accord.notifications.domain.schedule import (
     ATTEMPTS_MAX,
     PACED_MAX,
     UNCERTAIN_MAX,
+    WAITS,
     failing_run_since,
     is_failing_too_long,
     next_attempt_at,
@@ -63,6 +64,8 @@ LEASE = timedelta(seconds=60)
 """Longer than any attempt takes."""
 IDLE_S = 0.25
 IDLE_S_MAX = 1.0
+EMPTY_S_MAX = 5.0
+"""Between two looks whether anybody has subscribed."""
 GATHER_S = 0.005
 """So long it waits for further attempts to end, which are then recorded in one transaction."""
 DRAIN_S = 8.0
@@ -164,7 +167,8 @@ class DeliveryWorker:
                     continue
                 backoff.reset()
                 self._stall.set_waiting(False)
-                idle_s = IDLE_S if began or self._tasks else min(idle_s * 1.5, IDLE_S_MAX)
+                idle_s_max = IDLE_S_MAX if self._endpoints else EMPTY_S_MAX
+                idle_s = IDLE_S if began or self._tasks else min(idle_s * 1.5, idle_s_max)
                 await self._wait(stop, 0.0 if began else idle_s)
         finally:
             self._stall.set_waiting(False)
@@ -311,10 +315,10 @@ class DeliveryWorker:
     async def _merge_endpoint(self, endpoint: _Endpoint) -> None:
         async with self._database.write_transaction() as unit_of_work:
             connection, now = await unit_of_work.connection(), unit_of_work.now
-            if not await queries.lock_endpoint(connection, endpoint.endpoint_id):
-                return
             awake = [one for one in endpoint.subscriptions if not _is_quiet(one, now)]
             ids = [one.subscription_id for one in awake]
+            if not await queries.lock_endpoint(connection, endpoint.endpoint_id, ids, now):
+                return
             for batch in await queries.find_due_batches(connection, ids, now):
                 carrier = digest_id(endpoint.endpoint_id, batch)
                 if await queries.insert_carrier(connection, carrier, ids[0], now):
@@ -415,12 +419,21 @@ class DeliveryWorker:
     async def _store(self, finished: Sequence[_Finished]) -> None:
         async with self._database.write_transaction() as unit_of_work:
             connection, now = await unit_of_work.connection(), unit_of_work.now
+            healths = await queries.lock_health(connection, {one.claim.subscription_id for one in finished})
             ours = await queries.record_results(connection, [_make_result(one, now) for one in finished], now)
-            disabled = await _record_health(connection, [one for one in finished if one.claim.delivery_id in ours], now)
-        for subscription_id, because in disabled.items():
+            recorded = [one for one in finished if one.claim.delivery_id in ours]
+            failed = await _record_health(connection, healths, recorded, now)
+        for subscription_id, because in failed.items():
+            await self._disable(subscription_id, because)
+
+    async def _disable(self, subscription_id: UUID, because: str) -> None:
+        """Disable a subscription, in a transaction of its own. If that fails, its next failure does it."""
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            is_new = await queries.disable(connection, subscription_id, because, unit_of_work.now)
+        self._catalog.expire()
+        if is_new:
             log.warning("subscription_disabled", subscription=str(subscription_id), because=because)
-        if disabled:
-            self._catalog.expire()
 
 
 def _is_quiet(subscription: Subscription, now: datetime) -> bool:
@@ -432,13 +445,14 @@ def _is_quiet(subscription: Subscription, now: datetime) -> bool:
 
 def _make_result(finished: _Finished, now: datetime) -> Result:
     claim, outcome = finished.claim, finished.outcome
+    error = None if outcome.error is None else _storable(outcome.error)
     attempt = Attempt(
         at=finished.at,
         outcome=outcome.kind,
         duration_ms=finished.duration_ms,
         status=outcome.status,
-        error=_storable(outcome.error),
-        body=_storable(outcome.body),
+        error=error,
+        body=None if outcome.body is None else _storable(outcome.body),
         body_is_cut=outcome.body_is_cut,
     )
     is_attempt = finished.duration_ms is not None
@@ -456,7 +470,7 @@ def _make_result(finished: _Finished, now: datetime) -> Result:
         case "held":
             due_at = now + HELD
         case "paced" if now - claim.created_at < PACED_MAX:
-            due_at = now + (outcome.retry_after or timedelta(seconds=_PACE_S_DEFAULT))
+            due_at = now + max(WAITS[0], outcome.retry_after or timedelta())
         case "paced":
             state = "dead"
         case _:
@@ -470,41 +484,40 @@ def _make_result(finished: _Finished, now: datetime) -> Result:
         counted=int(counted),
         uncertain=int(outcome.kind == "uncertain"),
         attempts=orjson.dumps([structs.asdict(attempt)] if is_attempt else []).decode(),
-        error=_storable(outcome.error),
+        error=error,
         settled_at=None if state == "pending" else now,
     )
 
 
-def _storable(text: str | None) -> str | None:
+def _storable(text: str) -> str:
     """A text of somebody else's as PostgreSQL can hold it: whatever a receiver answers, its attempt is recorded."""
-    return None if text is None else text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
+    return text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
 
 
 async def _record_health(
-    connection: asyncpg.Connection, finished: Sequence[_Finished], now: datetime
+    connection: asyncpg.Connection, healths: Mapping[UUID, Health], finished: Sequence[_Finished], now: datetime
 ) -> dict[UUID, str]:
-    """Note since when subscriptions fail, and disable those that have for too long or want nothing more; which, and why."""
-    kinds: dict[UUID, list[Outcome]] = {}
+    """Note since when subscriptions fail; which are to be disabled, since they have for too long or want nothing more, and why."""
+    by_subscription: dict[UUID, list[Outcome]] = {}
     for one in finished:
-        kinds.setdefault(one.claim.subscription_id, []).append(one.outcome)
-    disabled: dict[UUID, str] = {}
-    healths = await queries.lock_health(connection, list(kinds))
-    for subscription_id, health in healths.items():
-        outcomes = kinds[subscription_id]
-        found = {outcome.kind for outcome in outcomes}
-        if "gone" in found:
-            disabled[subscription_id] = "the receiver answered 410"
-        elif "delivered" in found:
+        by_subscription.setdefault(one.claim.subscription_id, []).append(one.outcome)
+    failed: dict[UUID, str] = {}
+    for subscription_id, outcomes in by_subscription.items():
+        health = healths.get(subscription_id)
+        kinds = {outcome.kind for outcome in outcomes}
+        if health is None:
+            continue
+        if "gone" in kinds:
+            failed[subscription_id] = "the receiver answered 410"
+        elif "delivered" in kinds:
             if health.failing_since is not None:
                 await queries.store_health(connection, subscription_id, Health(None, None))
-        elif found & _FAILURES:
+        elif kinds & _FAILURES:
             since = failing_run_since(health.failing_since, health.last_failed_at, now)
             await queries.store_health(connection, subscription_id, Health(since, now))
             if is_failing_too_long(since, now):
                 last = next(outcome.error for outcome in reversed(outcomes) if outcome.kind in _FAILURES)
-                disabled[subscription_id] = (
+                failed[subscription_id] = _storable(
                     f"every attempt has failed since {since:%Y-%m-%d %H:%M} UTC; the last: {last}"
                 )
-    for subscription_id, because in disabled.items():
-        await queries.disable(connection, subscription_id, because, now)
-    return disabled
+    return failed

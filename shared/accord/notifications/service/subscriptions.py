@@ -39,7 +39,6 @@ log = structlog.get_logger(__name__)
 
 REDELIVERED_MAX = 10_000
 ROTATION_MAX = timedelta(days=7)
-_ZONES = frozenset(available_timezones())
 _DISABLED_BY_HAND = "disabled by a key with the scope admin"
 
 
@@ -83,17 +82,12 @@ class Subscriptions:
             found = await queries.fetch_subscription(await connection_of(conn), subscription_id)
         return _existing(found)
 
-    def address_of(self, subscription: StoredSubscription) -> str:
-        """The address in clear. Raises Problem 409 if none of the keys decrypts it."""
+    def address_of(self, subscription: StoredSubscription) -> str | None:
+        """The address in clear, None if none of the keys decrypts it."""
         try:
             return self._cipher.decrypt(subscription.address, str(subscription.subscription_id), "address")
         except DecryptionFailed:
-            raise Problem(
-                409,
-                "address-not-decrypted",
-                "Address not decrypted",
-                "The key that the address was encrypted with is not in ACCORD_SECRETS_KEYS. Set it, or give a new address.",
-            ) from None
+            return None
 
     async def create(
         self,
@@ -340,7 +334,7 @@ def _find_setting_errors(content: Mapping[str, Any], channel: Channel) -> list[F
     findings: list[Finding] = []
     if (criteria := content.get("filter")) is not None:
         findings.extend(find_filter_errors(Criteria.model_validate(criteria, context=SKIP_PATTERN_CHECKS)))
-    if (zone := content.get("timezone")) is not None and zone not in _ZONES:
+    if (zone := content.get("timezone")) is not None and zone not in available_timezones():
         findings.append(Finding("/timezone", "is no IANA time zone, such as America/Chicago"))
     if (terms := content.get("quiet_hours")) is not None:
         errors = [Finding(pointer("quiet_hours", *place), message) for place, message in find_week_errors(terms)]
