@@ -13,6 +13,7 @@ from tests.effort import cases
 
 from accord.terms.week import Range, parse_hours, parse_range, parse_week, parse_weekdays
 from sla_monitor.domain.business_time import (
+    CLOSED_DAYS_MAX,
     Calendar,
     NoOpenTime,
     add_open_days,
@@ -265,3 +266,28 @@ def test_amounts_add_up(sample, first, second):
     assert measure_open_time(calendar, start, end) == measure_open_time(calendar, start, middle) + measure_open_time(
         calendar, middle, end
     )
+
+
+def test_chunks_of_cached_days_join_without_a_seam():
+    office = calendar({"mon-fri": ["09:00-12:00", "13:00-17:00"], "sat": ["22:00-03:00"]})
+    start = chicago(2027, 1, 4, 9)
+    for hours in range(0, 4000, 7):
+        due = add_open_time(office, start, timedelta(hours=hours))
+        assert measure_open_time(office, start, due) == timedelta(hours=hours)
+    days = [add_open_days(office, start, number) for number in range(1, 1000)]
+    assert all(first < second for first, second in itertools.pairwise(days))
+    assert len({day.astimezone(CHICAGO).date() for day in days}) == len(days)
+
+
+@pytest.mark.parametrize("gap", [730, 731, 732, 900, 1100, 1500])
+def test_closure_is_refused_only_if_it_is_longer_than_two_years(gap):
+    first = date(2027, 1, 4)
+    closed = [first + timedelta(days=day) for day in range(1, gap + 1)]
+    daily = calendar({"mon-sun": ["09:00-10:00"]}, closed=closed)
+    start = chicago(2027, 1, 4, 9)
+    if gap + 1 > CLOSED_DAYS_MAX:
+        with pytest.raises(NoOpenTime):
+            add_open_time(daily, start, timedelta(hours=2))
+    else:
+        reopened = chicago(*(first + timedelta(days=gap + 1)).timetuple()[:3], 10)
+        assert add_open_time(daily, start, timedelta(hours=2)) == reopened

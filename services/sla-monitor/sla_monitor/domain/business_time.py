@@ -5,15 +5,19 @@ which it begins, also where it goes over midnight. On a day with a clock change 
 an hour that is skipped is not open, an hour that comes twice is open twice.
 
 Everything is computed in whole microseconds since the epoch, day by day of UTC. Each day is cut where the zone's offset
-changes, so that within a piece local time and UTC differ by a constant.
+changes, so that within a piece local time and UTC differ by a constant. Some hundred days at a time are kept with their
+cumulated open time and bisected, so that a deadline a year ahead costs as much as one a day ahead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from itertools import accumulate
+from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
@@ -33,12 +37,15 @@ _EPOCH_ORDINAL = _EPOCH.toordinal()
 _MICROSECOND = timedelta(microseconds=1)
 _MONDAY = 3  # 1970-01-01 was a Thursday
 _OFFSET_S_MAX = 26 * 3_600
-_CACHED_DAYS_MAX = 20_000
+_CHUNK_DAYS = 256
+_CHUNKS_MAX = 80
+"""Of a calendar; more than fifty years."""
 
 # Offsets are read within these; before and after, the border's offset applies. This keeps every function total.
 _FIRST_DAY = MOMENT_MIN.toordinal() - _EPOCH_ORDINAL
 _LAST_DAY = MOMENT_MAX.toordinal() - _EPOCH_ORDINAL
 _LAST = (MOMENT_MAX - _EPOCH) // _MICROSECOND
+_LAST_CHUNK = _LAST_DAY // _CHUNK_DAYS
 
 Interval = tuple[int, int]
 """From, to: microseconds since the epoch, the end not included."""
@@ -48,6 +55,37 @@ class NoOpenTime(ValueError):
     """The calendar is closed for longer than CLOSED_DAYS_MAX days."""
 
 
+class OpenTime(Struct, frozen=True):
+    """The open intervals of a chunk of days of UTC, ascending and disjoint, with the open time up to the end of each."""
+
+    starts: Sequence[int]
+    ends: Sequence[int]
+    cumulated: Sequence[int]
+
+    @property
+    def total(self) -> int:
+        return self.cumulated[-1] if self.cumulated else 0
+
+    def before(self, at: int) -> int:
+        """The open time before a moment."""
+        index = bisect_right(self.starts, at) - 1
+        if index < 0:
+            return 0
+        return self.cumulated[index] - max(0, self.ends[index] - at)
+
+    def moment(self, open_time: int) -> int:
+        """The first moment before which there is so much open time, more than none and at most the total."""
+        index = bisect_left(self.cumulated, open_time)
+        return self.ends[index] - (self.cumulated[index] - open_time)
+
+
+class OpenDays(Struct, frozen=True):
+    """The local days of a chunk that open, ascending: when each opens first, and when it closes for good."""
+
+    opens: Sequence[int]
+    closes: Sequence[int]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Calendar:
     """Opening hours. `closed` maps each closed day, by ordinal, to its reason."""
@@ -55,7 +93,8 @@ class Calendar:
     zone: ZoneInfo
     week: Week
     closed: Mapping[int, str] = field(default_factory=dict)
-    _open_by_day: dict[int, tuple[Interval, ...]] = field(default_factory=dict, repr=False)
+    _open_time: dict[int, OpenTime] = field(default_factory=dict, repr=False)
+    _open_days: dict[int, OpenDays] = field(default_factory=dict, repr=False)
 
     def hours(self, day: int) -> tuple[Range, ...]:
         """The ranges that begin on a local day, counted from 1970-01-01."""
@@ -63,16 +102,28 @@ class Calendar:
             return ()
         return self.week[(day + _MONDAY) % 7]
 
-    def open_in(self, utc_day: int) -> tuple[Interval, ...]:
-        """The open intervals within one day of UTC, ascending and disjoint."""
-        intervals = self._open_by_day.get(utc_day)
-        if intervals is None:
-            if len(self._open_by_day) >= _CACHED_DAYS_MAX:
-                self._open_by_day.clear()
-            intervals = self._open_by_day[utc_day] = tuple(_merge_overlapping(self._pieces(utc_day)))
-        return intervals
+    def open_time(self, chunk: int) -> OpenTime:
+        """The open time of a chunk of days of UTC."""
+        found = self._open_time.get(chunk)
+        if found is None:
+            days = range(chunk * _CHUNK_DAYS, (chunk + 1) * _CHUNK_DAYS)
+            intervals = list(_merge_overlapping(piece for day in days for piece in self._pieces(day)))
+            starts, ends = [start for start, _ in intervals], [end for _, end in intervals]
+            cumulated = list(accumulate(end - start for start, end in intervals))
+            found = _keep(self._open_time, chunk, OpenTime(starts, ends, cumulated))
+        return found
 
-    def open_on(self, day: int) -> tuple[Interval, ...]:
+    def open_days(self, chunk: int) -> OpenDays:
+        """The local days of a chunk that open."""
+        found = self._open_days.get(chunk)
+        if found is None:
+            days = (self._open_on(day) for day in range(chunk * _CHUNK_DAYS, (chunk + 1) * _CHUNK_DAYS))
+            opening = [intervals for intervals in days if intervals]
+            opens, closes = [each[0][0] for each in opening], [each[-1][1] for each in opening]
+            found = _keep(self._open_days, chunk, OpenDays(opens, closes))
+        return found
+
+    def _open_on(self, day: int) -> tuple[Interval, ...]:
         """The open intervals of the ranges that begin on a local day."""
         return tuple(
             _merge_overlapping(
@@ -101,6 +152,16 @@ class Calendar:
         for utc_day in range(first, last + 1):
             for start_s, end_s, offset_s in _offsets(self.zone, utc_day):
                 yield from _cut(local_start_s, local_end_s, start_s, end_s, offset_s)
+
+
+_Kept = TypeVar("_Kept")
+
+
+def _keep(chunks: dict[int, _Kept], chunk: int, found: _Kept) -> _Kept:
+    if len(chunks) >= _CHUNKS_MAX:
+        chunks.clear()
+    chunks[chunk] = found
+    return found
 
 
 def _cut(local_start_s: int, local_end_s: int, start_s: int, end_s: int, offset_s: int) -> Iterator[Interval]:
@@ -170,8 +231,7 @@ def _offset_s(zone: ZoneInfo, at_s: int) -> int:
 def add_open_time(calendar: Calendar, start: datetime, amount: timedelta) -> datetime:
     """The first moment at which `amount` of open time has passed since `start`, in UTC.
 
-    Takes time linear in the days passed over. Raises NoOpenTime, and ValueError for a negative amount. Never
-    later than MOMENT_MAX.
+    Raises NoOpenTime, and ValueError for a negative amount. Never later than MOMENT_MAX.
     """
     return _moment(_add_open_time(calendar, _micros(start), amount // _MICROSECOND))
 
@@ -181,25 +241,44 @@ def _add_open_time(calendar: Calendar, start: int, amount: int) -> int:
         raise ValueError("an amount of time is not negative")
     if amount == 0:
         return start
-    left = amount
-    for opens, closes in _open_from(calendar, start):
-        if left <= closes - opens:
-            return opens + left
-        left -= closes - opens
-    return _LAST
+    chunk = _chunk_of(start)
+    open_time = calendar.open_time(chunk)
+    left = open_time.before(start) + amount
+    last_open = start
+    while left > open_time.total:
+        left -= open_time.total
+        last_open = max(last_open, open_time.ends[-1]) if open_time.ends else last_open
+        chunk += 1
+        if chunk > _LAST_CHUNK:
+            return _LAST
+        open_time = calendar.open_time(chunk)
+        _refuse_long_closure(last_open, open_time.starts, chunk)
+    return min(open_time.moment(left), _LAST)
+
+
+def _chunk_of(at: int) -> int:
+    return at // (_CHUNK_DAYS * _DAY)
+
+
+def _refuse_long_closure(last_open: int, opens: Sequence[int], chunk: int) -> None:
+    """Raise NoOpenTime if the calendar stays closed for too long before it opens in a chunk, or by its end."""
+    opens_at = opens[0] if opens else (chunk + 1) * _CHUNK_DAYS * _DAY - 1
+    if opens_at // _DAY - last_open // _DAY > CLOSED_DAYS_MAX:
+        raise NoOpenTime("the calendar has no open time for two years")
 
 
 def _open_from(calendar: Calendar, start: int) -> Iterator[Interval]:
     """The open intervals from a moment on, to MOMENT_MAX. Raises NoOpenTime."""
-    last_open = utc_day = start // _DAY
-    while utc_day <= _LAST_DAY:
-        for opens, closes in calendar.open_in(utc_day):
+    last_open = start
+    for chunk in range(_chunk_of(start), _LAST_CHUNK + 1):
+        open_time = calendar.open_time(chunk)
+        _refuse_long_closure(last_open, open_time.starts, chunk)
+        for opens, closes in zip(open_time.starts, open_time.ends, strict=True):
+            if opens >= _LAST:
+                return
             if closes > start:
-                last_open = utc_day
+                last_open = closes
                 yield max(opens, start), min(closes, _LAST)
-        utc_day += 1
-        if utc_day - last_open > CLOSED_DAYS_MAX:
-            raise NoOpenTime("the calendar has no open time for two years")
 
 
 def measure_open_time(calendar: Calendar, start: datetime, end: datetime) -> timedelta:
@@ -207,10 +286,9 @@ def measure_open_time(calendar: Calendar, start: datetime, end: datetime) -> tim
     first, last = _micros(start), _micros(end)
     if last < first:
         raise ValueError("the end is before the start")
-    total = 0
-    for utc_day in range(first // _DAY, last // _DAY + 1):
-        for opens, closes in calendar.open_in(utc_day):
-            total += max(0, min(closes, last) - max(opens, first))
+    from_chunk, to_chunk = _chunk_of(first), _chunk_of(last)
+    between = sum(calendar.open_time(chunk).total for chunk in range(from_chunk, to_chunk))
+    total = between + calendar.open_time(to_chunk).before(last) - calendar.open_time(from_chunk).before(first)
     return timedelta(microseconds=total)
 
 
@@ -222,17 +300,15 @@ def add_open_days(calendar: Calendar, start: datetime, days: int) -> datetime:
     if days < 1:
         raise ValueError("at least one day")
     begin, left = _micros(start), days
-    first = last_open = calendar.local_day(begin)
-    for day in range(first, _LAST_DAY + 1):
-        open_ = calendar.open_on(day)
-        if open_:
-            last_open = day
-            if open_[0][0] >= begin:
-                left -= 1
-                if left == 0:
-                    return _moment(min(open_[-1][1], _LAST))
-        if day - last_open > CLOSED_DAYS_MAX:
-            raise NoOpenTime("the calendar has no open time for two years")
+    last_open = begin
+    for chunk in range(calendar.local_day(begin) // _CHUNK_DAYS, _LAST_DAY // _CHUNK_DAYS + 1):
+        found = calendar.open_days(chunk)
+        _refuse_long_closure(last_open, found.opens, chunk)
+        index = bisect_left(found.opens, begin) + left - 1
+        if index < len(found.opens):
+            return _moment(min(found.closes[index], _LAST))
+        left = index + 1 - len(found.opens)
+        last_open = found.opens[-1] if found.opens else last_open
     return _moment(_LAST)
 
 
