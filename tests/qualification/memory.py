@@ -44,7 +44,20 @@ class Memory:
             except LogNotLoaded as needed:
                 self._load_logs(unit, *needed.lead_ids)
                 emitted = unit.apply_event(event)
-            self._save(unit, emitted)
+            self._save(unit, (*emitted, *unit.replay_late()))
+        return self.emitted[before:]
+
+    def apply_activities(self, now: datetime, *events: Any) -> list[LeadEvent]:
+        """What is said when these are told in one unit of work."""
+        before = len(self.emitted)
+        unit, emitted = self.unit(now), []
+        for event in events:
+            try:
+                emitted += unit.apply_event(event)
+            except LogNotLoaded as needed:
+                self._load_logs(unit, *needed.lead_ids)
+                emitted += unit.apply_event(event)
+        self._save(unit, (*emitted, *unit.replay_late()))
         return self.emitted[before:]
 
     def decide(self, now: datetime, lead_id: UUID, decision: Decision, *, is_batch: bool = False) -> list[LeadEvent]:

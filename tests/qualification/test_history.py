@@ -171,6 +171,15 @@ class Histories(RuleBasedStateMachine):
     def did(self, number: int, hour: int, kind: str, by: str) -> None:
         self.apply_events(replace(self.factories[number].did(kind, self.at(hour), by), activity_id=self.id()))
 
+    @rule(number=lead_numbers, several=st.lists(hours, min_size=2, max_size=6))
+    def did_several_things(self, number: int, several: Sequence[int]) -> None:
+        """In one unit of work, in any order of their times."""
+        self.now += timedelta(seconds=1)
+        factory = self.factories[number]
+        done = [replace(factory.did("demo.requested", self.at(hour)), activity_id=self.id()) for hour in several]
+        self.told += done
+        self.memory.apply_activities(self.now, *done)
+
     @rule(number=lead_numbers, hour=hours, choice=st.integers(0, 20), is_batch=st.booleans())
     def decided(self, number: int, hour: int, choice: int, is_batch: bool) -> None:
         lead_id = self.survivor(number)

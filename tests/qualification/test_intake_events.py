@@ -17,6 +17,7 @@ from accord.contracts.external_key import external_key
 from accord.contracts.intake_events import LeadRejected, LeadState, LeadUnmerged
 from accord.contracts.qualification_events import LeadScored, LeadStageChanged
 from accord.contracts.values import Campaign, DecimalText, Money
+from qualification.lifecycle.domain import unit_of_work as lead_units
 from qualification.lifecycle.domain.history import effective_entries
 from qualification.lifecycle.domain.lead import Activities, Lead, microseconds
 from qualification.lifecycle.queries import leads
@@ -371,3 +372,33 @@ async def test_version_from_before_re2_judges_as_it_did_and_stops_no_later_one(
         if version == 1:
             await stack.activate(content)
     assert (await stack.http.get("/v1/definition/versions/1/paper", headers=auth("reader"))).status_code == 200
+
+
+async def test_timeline_heard_newest_first_is_replayed_once_and_published_once(
+    stack, content, new_lead, day, monkeypatch
+):
+    """A thousand activities of one lead in one batch, each before the one that was heard last."""
+    await stack.activate(content)
+    newest_first, in_order = new_lead(), new_lead()
+    for about in (newest_first, in_order):
+        await stack.apply_events(about.captured(day(0), employee_count=250))
+    kinds = ["email.clicked", "page.viewed", "webinar.attended"]
+    moments = [(kinds[number % 3], day(1 + number / 50)) for number in range(1000)]
+    replays = []
+    fold = lead_units.fold
+
+    def count_replays(lead_id, *arguments, **options):
+        replays.append(lead_id)
+        return fold(lead_id, *arguments, **options)
+
+    monkeypatch.setattr(lead_units, "fold", count_replays)
+    before = len(await stack.published(newest_first.lead_id))
+    await stack.apply_events(*(newest_first.did(kind, at) for kind, at in reversed(moments)))
+    assert replays == [newest_first.lead_id]
+    scored = [e for e in (await stack.published(newest_first.lead_id))[before:] if isinstance(e, LeadScored)]
+    assert len(scored) <= 2  # after the first one, which was the next step, and after all of them
+    await stack.apply_events(*(in_order.did(kind, at) for kind, at in moments))
+    assert replays == [newest_first.lead_id]
+    rows = await stack.rows("SELECT lead_id, stage, fit, engagement, grade, due_at FROM lead")
+    found = {row.lead_id: tuple(row)[1:] for row in rows}
+    assert found[newest_first.lead_id] == found[in_order.lead_id]

@@ -105,6 +105,8 @@ class LeadUnitOfWork:
         self.redirects: list[LeadRedirect] = []
         self.erased: set[UUID] = set()
         self._with_early_activities: set[UUID] = set()
+        self._with_late_activities: dict[UUID, None] = {}
+        """Surviving leads whose log has activities by which they have not been replayed yet."""
         self._new_entries: dict[UUID, list[LeadStageChanged]] = {}
 
     def lead(self, lead_id: UUID) -> Lead:
@@ -165,7 +167,8 @@ class LeadUnitOfWork:
     def apply_event(self, event: IncomingEvent) -> tuple[EmittedEvents, ...]:  # noqa: PLR0911 - one for each kind
         """Apply an event; what is to be emitted, by lead. A redelivered event changes nothing, however old it is.
 
-        Raises LogNotLoaded, and then nothing has changed.
+        Late activities are collected: `replay_late` replays their lead once, before anything else is applied to it and at the
+        end. Raises LogNotLoaded, and then nothing has changed.
         """
         lead = self.lead(event.lead_id)
         if lead.erased:
@@ -196,15 +199,28 @@ class LeadUnitOfWork:
             self._require_logs(lead.lead_id)
         if self._is_duplicate(own_id, fact):
             return ()
+        is_late = needs_replay and isinstance(fact, ActivityOccurred) and lead.profile is not None
+        emitted = () if is_late else self.replay_late(lead.lead_id)
         self._append_to_log(own_id, fact)
         if isinstance(fact, ProfileChanged):
             self._supersede(own_id, fact)
         elif lead.profile is None:
             self._with_early_activities.add(own_id)
+            return emitted
+        if is_late and self.rules is not None:
+            self._with_late_activities[lead.lead_id] = None
             return ()
         if self.rules is None or needs_replay:
-            return self._replay(lead.lead_id)
-        return (self._apply_next(lead, fact),)
+            return (*emitted, *self._replay(lead.lead_id))
+        return (*emitted, self._apply_next(self.leads[lead.lead_id], fact))
+
+    def replay_late(self, *lead_ids: UUID) -> tuple[EmittedEvents, ...]:
+        """Replay those of these leads, or else of all, whose late activities were only collected."""
+        wanted = {self.lead(lead_id).lead_id for lead_id in lead_ids} if lead_ids else None
+        late = [lead_id for lead_id in self._with_late_activities if wanted is None or lead_id in wanted]
+        for lead_id in late:
+            del self._with_late_activities[lead_id]
+        return tuple(emitted for lead_id in late for emitted in self._replay(lead_id))
 
     def _require_logs(self, *lead_ids: UUID) -> None:
         missing = tuple(lead_id for lead_id in dict.fromkeys(lead_ids) if self._is_log_missing(lead_id))

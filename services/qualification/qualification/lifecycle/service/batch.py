@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from accord.contracts.intake_events import LeadMerged, LeadUnmerged
+from accord.contracts.intake_events import ActivityRecorded, LeadMerged, LeadUnmerged
 from accord.contracts.qualification_events import LeadDecided, LeadStageChanged
 from accord.db import UnitOfWork
 from qualification.lifecycle.domain.facts import (
@@ -90,7 +90,9 @@ class LeadBatch:
         return lead.position is not None and at < lead.position.at and not lead.erased
 
     async def apply_event(self, event: IncomingEvent, traceparent: str | None) -> None:
-        """Apply an event of intake."""
+        """Apply an event of intake. Late activities are applied by `save`, or before another event of their lead."""
+        if type(event) is not ActivityRecorded:
+            self._replay_late(*affected_leads(event))
         try:
             told = self._lead_unit.apply_event(event)
         except LogNotLoaded as needed:
@@ -98,6 +100,10 @@ class LeadBatch:
             told = self._lead_unit.apply_event(event)
         for emitted in told:
             self._publish(emitted, traceparent)
+
+    def _replay_late(self, *lead_ids: UUID) -> None:
+        for emitted in self._lead_unit.replay_late(*lead_ids):
+            self._publish(emitted, None)
 
     async def decide(
         self, lead_id: UUID, decision: Decision, note: str | None, *, is_batch: bool = False
@@ -136,6 +142,7 @@ class LeadBatch:
 
     async def save(self) -> None:
         """Write everything back, before the unit of work ends."""
+        self._replay_late()
         connection, unit, now = await self._unit_of_work.connection(), self._lead_unit, self._unit_of_work.now
         changed = [lead for lead_id, lead in unit.leads.items() if lead is not self._before[lead_id]]
         await activities.insert(
