@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from copy import deepcopy
 from datetime import UTC, datetime
 from uuid import UUID
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 from tests.watermarks import FixedWatermarks
@@ -402,3 +404,29 @@ async def test_timeline_heard_newest_first_is_replayed_once_and_published_once(
     rows = await stack.rows("SELECT lead_id, stage, fit, engagement, grade, due_at FROM lead")
     found = {row.lead_id: tuple(row)[1:] for row in rows}
     assert found[newest_first.lead_id] == found[in_order.lead_id]
+
+
+async def test_activity_that_is_added_while_a_lock_is_waited_for_counts(stack, content, new_lead, day, database_url):
+    await stack.activate(content)
+    about = new_lead()
+    await stack.apply_events(about.captured(day(0), employee_count=250), about.did("email.clicked", day(1)))
+    before = (await stored(stack, about.lead_id)).scores.engagement
+    other = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute(
+        "INSERT INTO activity (lead_id, kind, occurred_at, activity_id, by) VALUES ($1, 'email.clicked', $2, $3, 'lead')",
+        about.lead_id,
+        day(1),
+        uuid7(),
+    )
+    await other.execute("UPDATE lead SET revision = revision + 1 WHERE lead_id = $1", about.lead_id)
+    waiting = asyncio.create_task(stack.apply_events(about.did("email.clicked", day(1.001))))
+    async with asyncio.timeout(20):
+        while not await other.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await transaction.commit()
+    await waiting
+    await other.close()
+    after = await stored(stack, about.lead_id)
+    assert after.scores.engagement > 2.5 * before

@@ -56,12 +56,14 @@ WITH wanted AS (
     ORDER BY lead.lead_id
     FOR UPDATE
 )
-SELECT wanted.lead_id AS wanted_id, lead.*, done.kinds, done.moments,
+SELECT wanted.lead_id AS wanted_id, lead.*, done.kinds, done.moments, seen.revision AS seen_revision,
     lead.lead_id IS NULL AND EXISTS (SELECT FROM activity WHERE activity.lead_id = wanted.lead_id) AS has_early_activities
 FROM wanted
 LEFT JOIN locked AS lead ON lead.lead_id = wanted.lead_id
+LEFT JOIN lead AS seen ON seen.lead_id = wanted.lead_id
 {_ACTIVITIES}
 """
+# A lock that waited gives the row as it is then; all else, `seen` too, is of the moment before the wait.
 
 _READ = f"""
 WITH wanted AS (
@@ -166,6 +168,10 @@ async def lock(connection: asyncpg.Connection, lead_ids: Iterable[UUID], kinds: 
 
 async def _lock(connection: asyncpg.Connection, lead_ids: Sequence[UUID], kinds: Collection[str]) -> dict[UUID, Lead]:
     rows = await connection.fetch(_LOCK, lead_ids, sorted(kinds))
+    if any(row["revision"] != row["seen_revision"] for row in rows):
+        rows = await connection.fetch(
+            _LOCK, lead_ids, sorted(kinds)
+        )  # the activities as well, now that nobody can add any
     return {row["wanted_id"]: _lead(row) for row in rows}
 
 
