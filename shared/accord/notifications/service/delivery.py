@@ -60,6 +60,8 @@ log = structlog.get_logger(__name__)
 TOTAL_MAX = 128
 """Attempts of a process at once."""
 ENDPOINT_MAX = 8
+CHANNEL_MAX: Mapping[Channel, int] = {"email": 16}
+"""All mail goes to one server; if that hangs, it must not take the places of everything else."""
 LEASE = timedelta(seconds=60)
 """Longer than any attempt takes."""
 IDLE_S = 0.25
@@ -259,8 +261,9 @@ class DeliveryWorker:
         now = utc_now()
         free = TOTAL_MAX - len(self._tasks)
         wanted: list[Wanted] = []
+        rooms = self._rooms()
         for endpoint in self._endpoints.values():
-            places = min(endpoint.free(), free)
+            places = min(endpoint.free(), free, rooms[endpoint.channel])
             if places > 0:
                 wanted.extend(
                     Wanted(one.subscription_id, places, _is_quiet(one, now)) for one in endpoint.subscriptions
@@ -279,15 +282,26 @@ class DeliveryWorker:
             self._endpoint_of[claim.subscription_id].running += 1
         return taken
 
+    def _rooms(self) -> dict[Channel, int]:
+        """How many attempts may begin by each channel: none while its server refuses us."""
+        rooms: dict[Channel, int] = {}
+        for channel, sender in self._senders.items():
+            running = sum(endpoint.running for endpoint in self._endpoints.values() if endpoint.channel == channel)
+            rooms[channel] = 0 if sender.held_because else CHANNEL_MAX.get(channel, TOTAL_MAX) - running
+        return rooms
+
     def _share_places(self, claimed: Iterable[Claim]) -> tuple[list[Claim], list[Claim]]:
         """What may begin, and what has no place: the subscriptions of an endpoint share its places."""
         taken: list[Claim] = []
         over: list[Claim] = []
+        rooms = self._rooms()
         places = {id_: endpoint.free() for id_, endpoint in self._endpoints.items()}
         for claim in sorted(claimed, key=lambda one: one.created_at):
-            id_ = self._endpoint_of[claim.subscription_id].endpoint_id
-            if places[id_] > 0 and len(taken) + len(self._tasks) < TOTAL_MAX:
-                places[id_] -= 1
+            endpoint = self._endpoint_of[claim.subscription_id]
+            has_place = places[endpoint.endpoint_id] > 0 and rooms[endpoint.channel] > 0
+            if has_place and len(taken) + len(self._tasks) < TOTAL_MAX:
+                places[endpoint.endpoint_id] -= 1
+                rooms[endpoint.channel] -= 1
                 taken.append(claim)
             else:
                 over.append(claim)
