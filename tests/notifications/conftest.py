@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from hashlib import sha256
@@ -21,7 +21,6 @@ from uuid_utils.compat import uuid7
 
 from accord.contracts.base import EventData
 from accord.contracts.sla_events import (
-    BreachWithdrawn,
     ClockAtRisk,
     ClockBreached,
     ClockCancelled,
@@ -51,7 +50,6 @@ class Desk:
     engine: NotificationEngine
     database: Database
     http: httpx.AsyncClient
-    clocks: dict[UUID, int] = field(default_factory=dict)
 
     async def subscribe(self, address: str, **content: Any) -> dict[str, Any]:
         body = {"name": f"s-{uuid7()}", "channel": "webhook", "address": address, "event_types": ["*"], **content}
@@ -162,10 +160,6 @@ def met(clock_id: UUID | None = None, **fields: Any) -> Callable[[datetime], Eve
 
 def cancelled(clock_id: UUID | None = None, **fields: Any) -> Callable[[datetime], EventData]:
     return _make(ClockCancelled, clock_id, {"why": "the lead was disqualified"} | fields)
-
-
-def withdrawn(clock_id: UUID, now: datetime) -> Callable[[datetime], EventData]:
-    return _make(BreachWithdrawn, clock_id, {"breach_id": uuid7(), "met_at": now})
 
 
 @pytest.fixture

@@ -116,10 +116,27 @@ async def test_endpoints_that_hang_delay_no_other(desk, receiver):
             return [one["state"] for one in found] == ["delivered"] * 30
 
         await desk.until(are_delivered)
-        assert len(hanging.requests) <= 20 * delivery_module.ENDPOINT_MAX
+        assert len(hanging.requests) == 20
         stop.set()
         release.set()
         await running
+
+
+async def test_endpoint_that_answers_gets_more_places_and_loses_them_by_a_failure(desk, receiver):
+    await desk.subscribe(receiver.url)
+    await desk.publish(*(started() for _ in range(20)))
+    worker = desk.engine.delivery
+    assert await worker.deliver_due() == 1
+    await worker.finish()
+    assert await worker.deliver_due() == 2
+    await worker.finish()
+    assert await worker.deliver_due() == 4
+    await worker.finish()
+    receiver.answer(Reply(500))
+    assert await worker.deliver_due() == delivery_module.ENDPOINT_MAX
+    await worker.finish()
+    assert await worker.deliver_due() == 1
+    await worker.finish()
 
 
 async def test_endpoint_that_fails_has_a_single_place(desk, receiver):

@@ -8,9 +8,11 @@ from datetime import timedelta
 import pytest
 from tests.notifications.conftest import at_risk, breached, outcomes
 from tests.notifications.mailservers import mail_server, make_certificate
+from tests.notifications.receivers import http_receiver
 
 from accord.notifications.channels import mail as mail_module
 from accord.notifications.domain.schedule import UNCERTAIN_MAX
+from accord.notifications.service.delivery import CHANNEL_MAX
 
 ANN = {"channel": "email", "address": "ann@example.com", "person": "ann"}
 
@@ -266,3 +268,32 @@ async def test_several_notifications_are_one_mail(desk, server):
     (mail,) = server.accepted
     assert mail["Subject"] == "Accord: 3 notifications"
     assert {one["state"] for one in await desk.deliveries()} == {"delivered"}
+
+
+async def test_mail_server_that_hangs_takes_no_places_of_webhooks(make_mail_desk):
+    release, connections = asyncio.Event(), 0
+
+    async def hang(_reader, writer):
+        nonlocal connections
+        connections += 1
+        await release.wait()
+        writer.close()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    desk = await make_mail_desk(type("Server", (), {"port": server.sockets[0].getsockname()[1]}))
+    for number in range(40):
+        await subscribe(desk, address=f"reader{number}@example.com", person=f"reader{number}")
+    async with http_receiver() as receiver:
+        await desk.subscribe(receiver.url)
+        await desk.publish(*(breached() for _ in range(20)))
+        stop = asyncio.Event()
+        running = asyncio.create_task(desk.engine.delivery.run(stop))
+        await desk.until(lambda: len(receiver.requests) == 20 and connections > 0)
+        await desk.publish(*(breached() for _ in range(20)))
+        await desk.until(lambda: len(receiver.requests) == 40)
+        most = connections
+        stop.set()
+        release.set()
+        await running
+    server.close()
+    assert 0 < most <= CHANNEL_MAX["email"]

@@ -208,7 +208,7 @@ async def test_message_of_several_says_at_each_attempt_what_still_holds(desk, re
     assert (await only_carrier(desk))["state"] == "dropped"
 
 
-async def until_digest(desk, moment: datetime | None = None) -> None:
+async def until_digest(desk) -> None:
     """Let the time of the digest come."""
     await desk.execute("UPDATE delivery SET due_at = now() WHERE batch LIKE 'digest:%' AND merged_into IS NULL")
 

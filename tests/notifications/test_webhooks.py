@@ -64,6 +64,8 @@ async def test_redirect_is_a_failure_that_names_its_location(desk, receiver, sta
         "[::ffff:10.0.0.1]",
         "[64:ff9b::a00:1]",
         "[fe80::1]",
+        "[fe80::1%25nowhere]",
+        "[::]",
         "100.64.0.1",
         "169.254.169.254",
         "10.0.0.1",

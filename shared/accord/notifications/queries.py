@@ -197,7 +197,7 @@ _CLAIM = f"""
             WHERE subscription_id = wanted.subscription_id AND state = 'pending' AND due_at <= $4
                 AND (batch IS NULL OR batch = 'now') AND (NOT wanted.is_quiet OR batch = 'now')
             ORDER BY due_at LIMIT wanted.free FOR UPDATE SKIP LOCKED
-        ) AS found
+        ) AS found LIMIT $7
     )
     UPDATE delivery d SET lease = $5, attempted_at = $4, due_at = $6,
         attempt_count = d.attempt_count + (d.lease IS NOT NULL)::integer,
@@ -217,9 +217,12 @@ class Wanted(NamedTuple):
 
 
 async def claim_deliveries(
-    connection: asyncpg.Connection, wanted: Sequence[Wanted], now: datetime, lease: UUID, until: datetime
+    connection: asyncpg.Connection, wanted: Sequence[Wanted], rows_max: int, now: datetime, lease: UUID, until: datetime
 ) -> list[Claim]:
-    """Lease what is due, the longest waiting first. An attempt whose lease has ended unrecorded is counted as uncertain."""
+    """Lease so much of what is due, of a subscription the longest waiting first.
+
+    An attempt whose lease has ended unrecorded is counted as uncertain.
+    """
     rows = await connection.fetch(
         _CLAIM,
         [one.subscription_id for one in wanted],
@@ -228,6 +231,7 @@ async def claim_deliveries(
         now,
         lease,
         until,
+        rows_max,
     )
     return [Claim(**row) for row in rows]
 
@@ -364,17 +368,28 @@ _LOCK_ENDPOINT = "SELECT pg_try_advisory_xact_lock(hashtextextended('accord-endp
 _LOCK_DUE = """
     SELECT FROM delivery WHERE subscription_id = ANY ($1::uuid[]) AND state = 'pending' AND due_at <= $2 ORDER BY delivery_id FOR UPDATE
 """
-_SOME_DUE = f"""
-    SELECT w.subscription_id FROM unnest($1::uuid[]) AS w (subscription_id)
-    WHERE EXISTS (
-        SELECT FROM delivery d WHERE d.subscription_id = w.subscription_id AND state = 'pending' AND due_at <= $2 AND {_MERGEABLE}
-    )
+_FIND_DUE = f"""
+    SELECT w.subscription_id, found.rows, found.has_digest FROM unnest($1::uuid[]) AS w (subscription_id) CROSS JOIN LATERAL (
+        SELECT count(*) AS rows, coalesce(bool_or(batch LIKE 'digest:%'), false) AS has_digest FROM (
+            SELECT batch FROM delivery d
+            WHERE d.subscription_id = w.subscription_id AND state = 'pending' AND due_at <= $2 AND {_MERGEABLE}
+            ORDER BY batch LIKE 'digest:%' DESC NULLS LAST LIMIT 2
+        ) AS first
+    ) AS found WHERE found.rows > 0
 """
 
 
-async def find_due(connection: asyncpg.Connection, subscriptions: Sequence[UUID], now: datetime) -> set[UUID]:
-    """Those of these subscriptions of which a notification is due that was not tried yet."""
-    return {row["subscription_id"] for row in await connection.fetch(_SOME_DUE, list(subscriptions), now)}
+class Due(NamedTuple):
+    """What is due of a subscription to a person and was not tried yet: rows, counted up to two, and whether a digest is among them."""
+
+    subscription_id: UUID
+    rows: int
+    has_digest: bool
+
+
+async def find_due(connection: asyncpg.Connection, subscriptions: Sequence[UUID], now: datetime) -> list[Due]:
+    """Those of these subscriptions of which something is due that may be merged."""
+    return [Due(*row) for row in await connection.fetch(_FIND_DUE, list(subscriptions), now)]
 
 
 async def lock_endpoint(

@@ -20,8 +20,10 @@ from accord.settings import SmtpSettings
 
 log = structlog.get_logger(__name__)
 
-TIMEOUT_S = 30.0
-COMMAND_TIMEOUT_S = 15.0
+TIMEOUT_S = 50.0
+"""For all of a message; less than a lease. A server may take its time to look at what it was given."""
+COMMAND_TIMEOUT_S = 45.0
+CONNECT_TIMEOUT_S = 20.0
 HELD_S = 60.0
 """After a fault of our configuration no mail is tried for so long."""
 NOTICES_MAX = 200
@@ -67,7 +69,8 @@ class EmailSender:
         step = "connect"
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                await client.connect()
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    await client.connect()
                 if settings.username is not None and settings.password is not None:
                     step = "auth"
                     await client.login(settings.username, settings.password.get_secret_value())

@@ -39,6 +39,11 @@ class Receiver(Struct, frozen=True, kw_only=True):
 class Sender(Protocol):
     """A channel."""
 
+    @property
+    def held_because(self) -> str | None:
+        """Why nothing is to be sent for the time being, None if nothing is in the way."""
+        ...
+
     async def send(self, message: Message, receiver: Receiver) -> Outcome:
         """One attempt, within a bounded time. It raises nothing that belongs to the receiver."""
         ...

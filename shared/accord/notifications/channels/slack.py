@@ -25,6 +25,8 @@ _NOTICE_CHARS_MAX = 1_000
 class SlackSender:
     """Posts to an incoming webhook."""
 
+    held_because: str | None = None
+
     def __init__(self, poster: Poster) -> None:
         self._poster = poster
 

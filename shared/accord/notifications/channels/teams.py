@@ -27,6 +27,8 @@ _ACCEPTED = "accepted by the Workflow; whether a card is shown, only its reader 
 class TeamsSender:
     """Posts to a Workflow."""
 
+    held_because: str | None = None
+
     def __init__(self, poster: Poster) -> None:
         self._poster = poster
 

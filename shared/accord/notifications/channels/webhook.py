@@ -14,6 +14,8 @@ from accord.notifications.domain.model import Outcome
 class WebhookSender:
     """Sends the same body and id with each attempt, and a new timestamp, signed with every secret that is valid."""
 
+    held_because: str | None = None
+
     def __init__(self, poster: Poster) -> None:
         self._poster = poster
 

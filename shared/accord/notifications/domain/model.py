@@ -44,7 +44,6 @@ class Subscription(Struct, frozen=True, kw_only=True):
     zone: ZoneInfo
     person: str | None
     version: int
-    is_failing: bool
 
     @property
     def is_human(self) -> bool:

@@ -65,9 +65,7 @@ class SubscriptionCatalog:
         self._compiled = {}
         for one in stored:
             key = (one.subscription_id, one.version)
-            before = known.get(key)
-            is_failing = one.failing_since is not None
-            self._compiled[key] = before if before and before.is_failing == is_failing else self._compile(one)
+            self._compiled[key] = known.get(key) or self._compile(one)
         subscriptions = tuple(self._compiled.values())
         by_type: defaultdict[str, list[Subscription]] = defaultdict(list)
         for subscription in subscriptions:
@@ -106,5 +104,4 @@ class SubscriptionCatalog:
             zone=ZoneInfo(stored.timezone),
             person=stored.person,
             version=stored.version,
-            is_failing=stored.failing_since is not None,
         )

@@ -1,7 +1,7 @@
 """The worker that delivers: it leases what is due, attempts it side by side, and records what became of it.
 
-Several processes share the work by leases with SKIP LOCKED. An endpoint has few places, and one that fails has a single one, so that no
-slow receiver takes those of others. What a process could not record is uncertain, and the next lease says so.
+Several processes share the work by leases with SKIP LOCKED. An endpoint has a single place until it answers, and again once it fails, so
+that those that hang take few. What a process could not record is uncertain, and the next lease says so.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -60,6 +61,8 @@ log = structlog.get_logger(__name__)
 TOTAL_MAX = 128
 """Attempts of a process at once."""
 ENDPOINT_MAX = 8
+CHANNEL_MAX: Mapping[Channel, int] = {"email": 16}
+"""All mail goes to one server; if that hangs, it must not take the places of everything else."""
 LEASE = timedelta(seconds=60)
 """Longer than any attempt takes."""
 IDLE_S = 0.25
@@ -87,9 +90,10 @@ class _Endpoint:
     endpoint_id: UUID
     channel: Channel
     address: str
-    subscriptions: list[Subscription] = field(default_factory=list)
+    subscriptions: dict[UUID, Subscription] = field(default_factory=dict)
     running: int = 0
-    is_failing: bool = False
+    places: int = 1
+    """How many attempts it may have at once: one more with each success, one again after a failure."""
     pace_s: float = 0.0
     """Seconds between two messages; 0 unless it has asked for fewer."""
     free_at: float = 0.0
@@ -98,11 +102,11 @@ class _Endpoint:
         """How many attempts may begin now."""
         if time.monotonic() < self.free_at:
             return 0
-        return max(0, (1 if self.is_failing or self.pace_s else ENDPOINT_MAX) - self.running)
+        return max(0, self.places - self.running)
 
     def learn(self, outcome: Outcome) -> None:
         """Slow down for one that answers 429, and speed up again while it does not."""
-        self.is_failing = outcome.kind in ("failed", "uncertain")
+        self.places = min(self.places + 1, ENDPOINT_MAX) if outcome.kind == "delivered" and not self.pace_s else 1
         if outcome.kind == "paced":
             asked_s = _PACE_S_DEFAULT if outcome.retry_after is None else outcome.retry_after.total_seconds()
             # Several may have been on their way when the first was refused; a later one that is refused was sent too soon.
@@ -186,7 +190,8 @@ class DeliveryWorker:
         claims = await self._claim()
         for claim in claims:
             endpoint = self._endpoint_of[claim.subscription_id]
-            task = asyncio.create_task(self._attempt(claim, endpoint), name="delivery")
+            subscription = endpoint.subscriptions[claim.subscription_id]
+            task = asyncio.create_task(self._attempt(claim, subscription, endpoint), name="delivery")
             self._tasks.add(task)
             task.add_done_callback(self._on_done)
         return len(claims)
@@ -216,8 +221,10 @@ class DeliveryWorker:
     async def _drain(self) -> None:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=DRAIN_S)
-        for task in self._tasks:
+        unfinished = list(self._tasks)
+        for task in unfinished:
             task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
         try:
             await self._record()
         except Exception as error:
@@ -246,10 +253,9 @@ class DeliveryWorker:
             endpoint = endpoints.get(id_)
             if endpoint is None:
                 endpoint = self._endpoints.get(id_) or _Endpoint(id_, subscription.channel, address)
-                endpoint.subscriptions = []
+                endpoint.subscriptions = {}
                 endpoints[id_] = endpoint
-            endpoint.subscriptions.append(subscription)
-            endpoint.is_failing = endpoint.is_failing or subscription.is_failing
+            endpoint.subscriptions[subscription.subscription_id] = subscription
             endpoint_of[subscription.subscription_id] = endpoint
         self._endpoints, self._endpoint_of, self._known = endpoints, endpoint_of, catalog
 
@@ -259,11 +265,12 @@ class DeliveryWorker:
         now = utc_now()
         free = TOTAL_MAX - len(self._tasks)
         wanted: list[Wanted] = []
+        rooms = self._rooms()
         for endpoint in self._endpoints.values():
-            places = min(endpoint.free(), free)
+            places = min(endpoint.free(), free, rooms[endpoint.channel])
             if places > 0:
                 wanted.extend(
-                    Wanted(one.subscription_id, places, _is_quiet(one, now)) for one in endpoint.subscriptions
+                    Wanted(one.subscription_id, places, _is_quiet(one, now)) for one in endpoint.subscriptions.values()
                 )
         random.shuffle(wanted)
         if not wanted:
@@ -271,7 +278,7 @@ class DeliveryWorker:
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
             at = unit_of_work.now
-            claimed = await queries.claim_deliveries(connection, wanted, at, new_id(), at + LEASE)
+            claimed = await queries.claim_deliveries(connection, wanted, free, at, new_id(), at + LEASE)
             taken, over = self._share_places(claimed)
             if over:
                 await queries.release_claims(connection, over, at)
@@ -279,15 +286,26 @@ class DeliveryWorker:
             self._endpoint_of[claim.subscription_id].running += 1
         return taken
 
+    def _rooms(self) -> dict[Channel, int]:
+        """How many attempts may begin by each channel: none while its server refuses us."""
+        rooms: dict[Channel, int] = {}
+        for channel, sender in self._senders.items():
+            running = sum(endpoint.running for endpoint in self._endpoints.values() if endpoint.channel == channel)
+            rooms[channel] = 0 if sender.held_because else CHANNEL_MAX.get(channel, TOTAL_MAX) - running
+        return rooms
+
     def _share_places(self, claimed: Iterable[Claim]) -> tuple[list[Claim], list[Claim]]:
         """What may begin, and what has no place: the subscriptions of an endpoint share its places."""
         taken: list[Claim] = []
         over: list[Claim] = []
+        rooms = self._rooms()
         places = {id_: endpoint.free() for id_, endpoint in self._endpoints.items()}
         for claim in sorted(claimed, key=lambda one: one.created_at):
-            id_ = self._endpoint_of[claim.subscription_id].endpoint_id
-            if places[id_] > 0 and len(taken) + len(self._tasks) < TOTAL_MAX:
-                places[id_] -= 1
+            endpoint = self._endpoint_of[claim.subscription_id]
+            has_place = places[endpoint.endpoint_id] > 0 and rooms[endpoint.channel] > 0
+            if has_place and len(taken) + len(self._tasks) < TOTAL_MAX:
+                places[endpoint.endpoint_id] -= 1
+                rooms[endpoint.channel] -= 1
                 taken.append(claim)
             else:
                 over.append(claim)
@@ -302,20 +320,24 @@ class DeliveryWorker:
         human = {
             one.subscription_id: endpoint
             for endpoint in free
-            for one in endpoint.subscriptions
+            for one in endpoint.subscriptions.values()
             if one.is_human and not _is_quiet(one, now)
         }
         if human:
             async with self._database.read_transaction() as conn:
                 due = await queries.find_due(await connection_of(conn), list(human), now)
-            for id_ in dict.fromkeys(human[one].endpoint_id for one in due):
-                await self._merge_endpoint(self._endpoints[id_])
+            several: Counter[UUID] = Counter()
+            for found in due:
+                several[human[found.subscription_id].endpoint_id] += 2 if found.has_digest else found.rows
+            for id_, rows in several.items():
+                if rows > 1:
+                    await self._merge_endpoint(self._endpoints[id_])
         return bool(free) and len(self._tasks) < TOTAL_MAX
 
     async def _merge_endpoint(self, endpoint: _Endpoint) -> None:
         async with self._database.write_transaction() as unit_of_work:
             connection, now = await unit_of_work.connection(), unit_of_work.now
-            awake = [one for one in endpoint.subscriptions if not _is_quiet(one, now)]
+            awake = [one for one in endpoint.subscriptions.values() if not _is_quiet(one, now)]
             ids = [one.subscription_id for one in awake]
             if not await queries.lock_endpoint(connection, endpoint.endpoint_id, ids, now):
                 return
@@ -337,11 +359,11 @@ class DeliveryWorker:
 
     # -- attempts
 
-    async def _attempt(self, claim: Claim, endpoint: _Endpoint) -> None:
+    async def _attempt(self, claim: Claim, subscription: Subscription, endpoint: _Endpoint) -> None:
         """Attempt one delivery. Its place becomes free whatever happens; where it is cancelled, the next lease calls it uncertain."""
         at, began = utc_now(), time.monotonic()
         try:
-            outcome = await self._send(claim, endpoint)
+            outcome = await self._send(claim, subscription, endpoint)
         except Exception as error:
             if is_transient(error):
                 outcome = Outcome(kind="held", error="the database was away")
@@ -355,12 +377,11 @@ class DeliveryWorker:
         ATTEMPTS.labels(endpoint.channel, outcome.kind).inc()
         self._finished.append(_Finished(claim, endpoint.channel, outcome, at, duration_ms))
 
-    async def _send(self, claim: Claim, endpoint: _Endpoint) -> Outcome:
+    async def _send(self, claim: Claim, subscription: Subscription, endpoint: _Endpoint) -> Outcome:
         if claim.uncertain_count >= UNCERTAIN_MAX and endpoint.channel != "webhook":
             return Outcome(kind="refused", error=f"it may have arrived, and was sent {UNCERTAIN_MAX} times")
         if claim.attempt_count >= ATTEMPTS_MAX:
             return Outcome(kind="refused", error="no attempt is left")
-        subscription = next(one for one in endpoint.subscriptions if one.subscription_id == claim.subscription_id)
         receiver = Receiver(address=endpoint.address, secrets=self._valid_secrets(subscription))
         if endpoint.channel == "webhook":
             if not receiver.secrets:

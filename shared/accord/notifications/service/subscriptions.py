@@ -309,7 +309,8 @@ class Subscriptions:
         except AddressRefused:
             return "must be a URL with https of a host whose addresses are all public"
         except NotResolved:
-            return None  # it may be so for a moment only; else each attempt says it
+            # A name may be unknown for a moment only; else each attempt says it. An address stays what it is.
+            return "must be a URL with a host that can be connected to" if "[" in url else None
         return None
 
     def _seal(self, secret: str, subscription_id: UUID) -> Secret:
