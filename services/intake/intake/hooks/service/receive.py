@@ -41,6 +41,7 @@ from intake.leads.service.normalization import parse_email, parse_phone
 from intake.leads.service.submissions import CaptureRequest
 from intake.metric_names import HOOK_EVENTS, HOOK_REFUSED
 from intake.sources.domain.adapters.base import (
+    EVENTS_MAX,
     ActivityOccurred,
     AnyAdapter,
     Deleted,
@@ -61,6 +62,8 @@ FIRST_RETRY_AFTER = timedelta(seconds=30)
 """How long an activity of somebody who is not known yet waits for the first time."""
 _TIME: TypeAdapter[datetime] = TypeAdapter(Timestamp)
 _ERASED = "the person was erased"
+_PORTION_EVENTS = 1_000
+"""Events of one body that are under way together."""
 _LOCAL, _DOMAIN = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+\Z"), re.compile(r"[A-Za-z0-9.-]*[A-Za-z0-9]")
 _LOCAL_MAX, _DOMAIN_MAX = 64, 253
 _ADDRESSES_MAX = 50
@@ -162,25 +165,42 @@ class HookReceiver:
     async def ingest(self, prepared: PreparedSource, request: HookRequest) -> list[Outcome]:
         """Save all that a verified request says; an outcome for each event, in order.
 
-        Raises Problem 400 or 415 for a body that cannot be read, Overloaded and what is transient with nothing lost: the tool sends it
-        again, and what was saved already is replayed then.
+        Raises Problem 400, 413 or 415 for a body that cannot be read, with nothing saved; Overloaded and what
+        is transient with nothing lost: the tool sends it again, and what was saved already is replayed then.
         """
         adapter = _adapter(prepared)
         document, clean = parse_hook_body(adapter, request)
-        said = adapter.read(request, document, prepared.settings)
+        said = list(islice(adapter.read(request, document, prepared.settings), EVENTS_MAX + 1))
+        if len(said) > EVENTS_MAX:
+            raise Problem(413, "too-many-events", "Too many events", f"A body may hold {EVENTS_MAX} events.")
         whole = request.body.decode() if clean else None
+        first = {one.event_id: place for place, one in reversed(list(enumerate(said)))}
+        outcomes: dict[str, Outcome] = {}
+        ordered = [said[place] for place in sorted(first.values())]
+        for start in range(0, len(ordered), _PORTION_EVENTS):
+            portion = ordered[start : start + _PORTION_EVENTS]
+            texts = {one.event_id: _event_text(one, document, whole) for one in portion}
+            outcomes |= await self._ingest_portion(prepared, portion, texts)
+        found = [
+            outcomes[one.event_id]
+            if first[one.event_id] == place
+            else replace(outcomes[one.event_id], outcome="replayed")
+            for place, one in enumerate(said)
+        ]
+        for outcome in found:
+            HOOK_EVENTS.labels(prepared.source.name, outcome.outcome).inc()
+        return found
+
+    async def _ingest_portion(
+        self, prepared: PreparedSource, said: Sequence[ToolEvent], texts: Mapping[str, str]
+    ) -> dict[str, Outcome]:
+        """Save some events of a body; the outcomes by event id."""
         body = _EventBatch(prepared.source.name, utc_now())
-        events = {one.event_id: one for one in reversed(said)}
-        ordered = [events[id_] for id_ in dict.fromkeys(one.event_id for one in said)]
-        texts = {one.event_id: _event_text(one, document, whole) for one in ordered}
-        await self._submit(prepared, body, [one for one in ordered if isinstance(one, Submitted)], texts)
-        await self._record(prepared, body, ordered, texts)
-        self._store_others(prepared, body, ordered, texts)
+        await self._submit(prepared, body, [one for one in said if isinstance(one, Submitted)], texts)
+        await self._record(prepared, body, said, texts)
+        self._store_others(prepared, body, said, texts)
         await self._save_stored(body)
-        outcomes = [body.outcomes[one.event_id] for one in ordered]
-        for outcome in outcomes:
-            HOOK_EVENTS.labels(body.name, outcome.outcome).inc()
-        return outcomes
+        return body.outcomes
 
     async def _submit(
         self, prepared: PreparedSource, body: _EventBatch, said: Sequence[Submitted], texts: Mapping[str, str]

@@ -1,14 +1,15 @@
 """The one shape of all adapters: how a request of a tool is verified, and what it says. Pure; nothing here asks a network or a clock.
 
-`verify` sees the raw bytes and comes first. `read` parses the body of a verified request into events; one
-that cannot be understood is `Unreadable` and spoils no other. `fetch` says how a record is fetched that an event only names.
+`verify` sees the raw bytes and comes first. `read` parses the body of a verified request into events, one after the other as they are
+asked for; one that cannot be understood is `Unreadable`, which is kept, and spoils no other; `Ignored` is what is understood. `fetch`
+says how a record is fetched that an event only names.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -21,8 +22,8 @@ from intake.sources.domain.mapping import Rule
 from intake.sources.domain.signatures import Refusal
 
 EVENT_ID_CHARS_MAX = 200
-EVENTS_MAX = 1_000
-"""Events of one body. HubSpot sends up to 100, Mautic and CloudEvents as many as are configured."""
+EVENTS_MAX = 10_000
+"""Events of one body; one with more is refused whole. HubSpot sends up to 100, Mautic and CloudEvents as many as are configured."""
 
 Secrets = Mapping[str, Sequence[bytes]]
 """The secrets that are valid now, by kind; two of one kind while a tool is being changed over."""
@@ -184,7 +185,7 @@ class Adapter(Struct, Generic[Settings], frozen=True, gc=False):
     secret_kinds: Mapping[str, str]
     settings: type[Settings]
     verify: Callable[[HookRequest, Secrets, Settings, datetime], Verification]
-    read: Callable[[HookRequest, JsonValue, Settings], list[ToolEvent]]
+    read: Callable[[HookRequest, JsonValue, Settings], Iterable[ToolEvent]]
     fields: Mapping[str, Rule]
     attribute_sources: tuple[str, ...] = ()
     body: BodyFormat = "json"

@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from urllib.parse import unquote
 
@@ -15,14 +15,12 @@ from pydantic import JsonValue
 
 from intake.sources.domain.adapters import typed
 from intake.sources.domain.adapters.base import (
-    EVENTS_MAX,
     Adapter,
     HookRequest,
     Secrets,
     ToolEvent,
     Unreadable,
     Verification,
-    as_list,
     as_object,
     digest_id,
     event_id,
@@ -42,15 +40,15 @@ def verify(request: HookRequest, secrets: Secrets, _settings: TypedSettings, _no
     return verify_bearer(request, secrets)
 
 
-def read(request: HookRequest, document: JsonValue, settings: TypedSettings) -> list[ToolEvent]:
+def read(request: HookRequest, document: JsonValue, settings: TypedSettings) -> Iterator[ToolEvent]:
     """The events of a body, whichever of the three modes it is in."""
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media == _BATCH:
-        return [_parse_event(one, one, settings) for one in as_list(document)[:EVENTS_MAX]]
-    if media == _STRUCTURED:
-        return [_parse_event(document, document, settings)]
-    event = {**_attributes(request.headers), "data": document}
-    return [_parse_event(event, event, settings)]
+    if media in (_STRUCTURED, _BATCH):
+        for one in document if isinstance(document, list) else [document]:
+            yield _parse_event(one, one, settings)
+    else:
+        event = {**_attributes(request.headers), "data": document}
+        yield _parse_event(event, event, settings)
 
 
 def _attributes(headers: Mapping[str, str]) -> dict[str, JsonValue]:

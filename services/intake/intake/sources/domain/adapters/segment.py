@@ -5,14 +5,13 @@ hex HMAC-SHA1(shared secret, body); `messageId` is the event's id.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field, JsonValue, StringConstraints
 
 from intake.sources.domain.adapters.base import (
-    EVENTS_MAX,
     ActivityOccurred,
     Adapter,
     Deleted,
@@ -24,7 +23,6 @@ from intake.sources.domain.adapters.base import (
     ToolEvent,
     Unreadable,
     Verification,
-    as_list,
     as_object,
     digest_id,
     event_id,
@@ -68,11 +66,11 @@ def verify(request: HookRequest, secrets: Secrets, _settings: SegmentSettings, _
     return Verification(check_signature(digests, secrets.get("signing", ()), hmac_sha1(request.body)))
 
 
-def read(_request: HookRequest, document: JsonValue, settings: SegmentSettings) -> list[ToolEvent]:
-    """One message, or the messages of a `batch`."""
-    batch = as_object(document).get("batch")
-    messages = as_list(batch) if batch is not None else [document]
-    return [_parse_event(message, settings) for message in messages[:EVENTS_MAX]]
+def read(_request: HookRequest, document: JsonValue, settings: SegmentSettings) -> Iterator[ToolEvent]:
+    """One message, a list of them ("Webhooks (Actions)" with batching), or the messages of a `batch`, as the SDKs send them."""
+    batch = as_object(document).get("batch", document)
+    for message in batch if isinstance(batch, list) else [document]:
+        yield _parse_event(message, settings)
 
 
 def _parse_event(message: JsonValue, settings: SegmentSettings) -> ToolEvent:
@@ -86,8 +84,10 @@ def _parse_event(message: JsonValue, settings: SegmentSettings) -> ToolEvent:
     if type_ == "identify":
         view = {**fields, "traits": traits, "campaign": _campaign(fields), "name": _parse_names(traits)}
         return Submitted(id_, view, message)
-    if type_ not in ("track", "page", "screen", "delete"):
+    if type_ in ("group", "alias"):
         return Ignored(id_, "no-event-of-a-person")
+    if type_ not in ("track", "page", "screen", "delete"):
+        return Unreadable(id_, "its type is not one of Segment's", message)
     if user is None and email is None:
         anonymous = type_ != "delete" and to_text(fields.get("anonymousId")) is not None
         return Ignored(id_, "anonymous") if anonymous else Unreadable(id_, "it names nobody: no userId", message)
