@@ -7,22 +7,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 import asyncpg
 import orjson
 from pydantic import JsonValue
 
-from accord.db import bulk, from_json
+from accord.db import bulk
 from intake import tables
 
 HookAction = Literal["fetch", "submit", "activity", "erase"]
 State = Literal["waiting", "done", "failed"]
 
 _COLUMNS = (
-    "hook_event_id, source, event_id, action, reference, keys, content, state, attempts, due_at, error, lead_id, occurred_at,"
-    " recorded_at, updated_at"
+    "hook_event_id, source, event_id, action, reference::text AS reference, keys, content, state, attempts, due_at, error, lead_id,"
+    " occurred_at, recorded_at, updated_at"
 )
 _INSERT = bulk.insert(
     tables.hook_event,
@@ -203,10 +203,4 @@ async def prune(connection: asyncpg.Connection, done_before: datetime, failed_be
 
 
 def _event(row: asyncpg.Record) -> HookEvent:
-    reference: Any = row["reference"]
-    return HookEvent(
-        **{
-            **row,
-            "reference": from_json(reference),
-        }
-    )
+    return HookEvent(**{**row, "reference": orjson.loads(row["reference"])})

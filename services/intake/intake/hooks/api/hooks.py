@@ -1,4 +1,4 @@
-"""GET|POST /v1/hooks/{source}: what marketing tools send, each with its own verification. Plain endpoints, since signatures cover
+"""GET|OPTIONS|POST /v1/hooks/{source}: what marketing tools send, each with its own verification. Plain endpoints, since signatures cover
 the raw bytes; no path or query with a secret in it is ever handed on to a log, a metric or a trace.
 """
 
@@ -54,7 +54,7 @@ class HookRoutes:
         self._public_base_url = public_base_url
 
     async def handshake(self, request: Request) -> Response:
-        """GET: a tool's handshake."""
+        """GET or OPTIONS: a tool's handshake."""
         return await self._handshake(request)
 
     async def handshake_by_path(self, request: Request) -> Response:
@@ -72,7 +72,8 @@ class HookRoutes:
     async def _handshake(self, request: Request) -> Response:
         prepared = await self._hooks.get_source(request.path_params["source"])
         answer = self._hooks.handshake(prepared, self._build_request(request, b"", prepared.settings))
-        return Response(answer.body, answer.status, {"cache-control": "no-store"}, media_type=answer.media_type)
+        headers = {"cache-control": "no-store", **answer.headers}
+        return Response(answer.body, answer.status, headers, media_type=answer.media_type)
 
     async def _receive(self, request: Request) -> Response:
         prepared = await self._hooks.get_source(request.path_params["source"])
@@ -155,7 +156,7 @@ def hook_routes(hooks: HookReceiver, public_base_url: str | None = None) -> list
     """The routes, with the source alone and with its URL secret behind it."""
     routes = HookRoutes(hooks, public_base_url)
     return [
-        Route(PREFIX + "{source}", routes.handshake, methods=["GET"]),
+        Route(PREFIX + "{source}", routes.handshake, methods=["GET", "OPTIONS"]),
         Route(PREFIX + "{source}", routes.receive, methods=["POST"]),
         Route(PREFIX + "{source}/{secret}", routes.handshake_by_path, methods=["GET"]),
         Route(PREFIX + "{source}/{secret}", routes.receive_by_path, methods=["POST"]),
@@ -232,7 +233,22 @@ def _documented(parameters: list[dict[str, object]], suffix: str) -> dict[str, d
     return {"get": handshake, "post": receive}
 
 
+_OPTIONS = operation(
+    "Say whether CloudEvents may be sent",
+    description=(
+        "The abuse protection of CloudEvents' HTTP 1.1 Web Hooks: who asks with `WebHook-Request-Origin` is answered with"
+        " `WebHook-Allowed-Origin` and `WebHook-Allowed-Rate`. Other tools have no such handshake (405)."
+    ),
+    tags=["hooks"],
+    operation_id="hook_options",
+    parameters=[_SOURCE_PARAMETER],
+    problems=(404, 405, 409),
+)
+_OPTIONS["responses"]["200"] = {"description": "The sender may send if it is allowed in the headers."}
+_OPTIONS["security"] = []
+
+
 HOOKS_OPENAPI = {
-    PREFIX + "{source}": _documented([_SOURCE_PARAMETER], ""),
+    PREFIX + "{source}": {**_documented([_SOURCE_PARAMETER], ""), "options": _OPTIONS},
     PREFIX + "{source}/{secret}": _documented([_SOURCE_PARAMETER, _SECRET_PARAMETER], "_by_path"),
 }

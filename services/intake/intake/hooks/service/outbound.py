@@ -12,8 +12,9 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import httpx
-import orjson
 from pydantic import JsonValue
+
+from intake.hooks.service.body import parse_json
 
 FetchFailure = Literal[
     "address-refused",
@@ -145,10 +146,9 @@ class OutboundClient:
             if len(body) > self._bytes_max:
                 raise FetchError("too-large")
         try:
-            document: JsonValue = orjson.loads(body)
-        except orjson.JSONDecodeError:
+            return parse_json(bytes(body))[0]
+        except ValueError:
             raise FetchError("no-json") from None
-        return document
 
 
 def is_public(address: Address) -> bool:

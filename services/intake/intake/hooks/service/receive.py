@@ -117,7 +117,7 @@ class _EventBatch:
 
 
 class HookReceiver:
-    """The use case."""
+    """The use case. `bytes_max`: what a body may have once it is inflated."""
 
     def __init__(
         self,
@@ -125,8 +125,10 @@ class HookReceiver:
         sources: SourceCache,
         captures: GroupCommit[CaptureRequest, IdempotentResult[CaptureResult]],
         activities: GroupCommit[ActivityRequest, IdempotentResult[ActivityResult]],
+        bytes_max: int,
     ) -> None:
         self._database = database
+        self._bytes_max = bytes_max
         self._sources = sources
         self._captures = captures
         self._activities = activities
@@ -148,8 +150,9 @@ class HookReceiver:
     def handshake(self, prepared: PreparedSource, request: HookRequest) -> HandshakeResponse:
         """The answer to a tool's handshake. Raises Problem 401, or 405 for a tool that has none."""
         adapter = _adapter(prepared)
-        if adapter.handshake is None:
-            raise Problem(405, headers={"Allow": "POST"})
+        if adapter.handshake is None or adapter.handshake_method != request.method:
+            allowed = ["POST"] if adapter.handshake is None else [adapter.handshake_method, "POST"]
+            raise Problem(405, headers={"Allow": ", ".join(allowed)})
         answer = adapter.handshake(request, prepared.secrets(utc_now()), prepared.settings)
         if isinstance(answer, HandshakeResponse):
             return answer
@@ -169,11 +172,10 @@ class HookReceiver:
         is transient with nothing lost: the tool sends it again, and what was saved already is replayed then.
         """
         adapter = _adapter(prepared)
-        document, clean = parse_hook_body(adapter, request)
+        request, document, whole = parse_hook_body(adapter, request, self._bytes_max)
         said = list(islice(adapter.read(request, document, prepared.settings), EVENTS_MAX + 1))
         if len(said) > EVENTS_MAX:
             raise Problem(413, "too-many-events", "Too many events", f"A body may hold {EVENTS_MAX} events.")
-        whole = request.body.decode() if clean else None
         first = {one.event_id: place for place, one in reversed(list(enumerate(said)))}
         outcomes: dict[str, Outcome] = {}
         ordered = [said[place] for place in sorted(first.values())]

@@ -43,6 +43,16 @@ class HookRequest:
     has_api_key: bool = False
     """Whether the caller has an API key of Accord that may write leads."""
 
+    @property
+    def media_type(self) -> str:
+        """What the body is said to be, in lower case, without parameters; empty if nothing is said."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the body is said to be JSON, or nothing is said."""
+        return self.media_type in ("", "application/json", "text/json") or self.media_type.endswith("+json")
+
 
 class Verification(Struct, frozen=True, gc=False):
     """Whether the request was made by somebody who knows the source's secret; `refusal` says why not."""
@@ -60,6 +70,7 @@ class HandshakeResponse(Struct, frozen=True, gc=False):
     status: int
     body: str
     media_type: str = "text/plain"
+    headers: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +175,8 @@ class Fetch(Protocol[_Settings_contra]):
     def build_view(self, event: JsonValue, answers: Answers, settings: _Settings_contra) -> JsonValue: ...
 
 
-BodyFormat = Literal["json", "form", "either"]
+BodyFormat = Literal["json", "form", "either", "any"]
+"""`either`: a form where the sender says so, else JSON. `any`: JSON where the sender says so or says nothing, else text, else base64."""
 
 
 def accept_any_secret(_use: str, _secret: str) -> str | None:
@@ -190,6 +202,7 @@ class Adapter(Struct, Generic[Settings], frozen=True, gc=False):
     attribute_sources: tuple[str, ...] = ()
     body: BodyFormat = "json"
     handshake: Callable[[HookRequest, Secrets, Settings], HandshakeResponse | Refusal] | None = None
+    handshake_method: Literal["GET", "OPTIONS"] = "GET"
     fetch: Fetch[Settings] | None = None
     validate_secret: Callable[[str, str], str | None] = accept_any_secret
     """What is wrong with a secret of this kind; None if nothing is."""
