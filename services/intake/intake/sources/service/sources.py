@@ -31,7 +31,7 @@ SOURCES_MAX = 1_000
 SECRET_CHARS_MAX = 2_000
 _PLAIN_SECRET_CHARS_MIN = 16
 """A secret that is all that verifies a request, not the key of a signature, must not be guessable."""
-_PLAIN_SECRETS = frozenset({"url", "header", "bearer"})
+_PLAIN_SECRETS = frozenset({"url", "header", "bearer", "write_key"})
 _URL_SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _REENCRYPT_EVERY_S = 3_600.0
 

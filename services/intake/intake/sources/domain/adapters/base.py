@@ -42,6 +42,8 @@ class HookRequest:
     """What stands behind the source's name in the path."""
     has_api_key: bool = False
     """Whether the caller has an API key of Accord that may write leads."""
+    call: str | None = None
+    """The method of a tool's own API that was called below the source's address, such as `batch`."""
 
     @property
     def media_type(self) -> str:
@@ -203,6 +205,8 @@ class Adapter(Struct, Generic[Settings], frozen=True, gc=False):
     body: BodyFormat = "json"
     handshake: Callable[[HookRequest, Secrets, Settings], HandshakeResponse | Refusal] | None = None
     handshake_method: Literal["GET", "OPTIONS"] = "GET"
+    calls: frozenset[str] = frozenset()
+    """Methods of the tool's own API that are answered below the source's address, for its SDKs."""
     fetch: Fetch[Settings] | None = None
     validate_secret: Callable[[str, str], str | None] = accept_any_secret
     """What is wrong with a secret of this kind; None if nothing is."""

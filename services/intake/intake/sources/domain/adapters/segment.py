@@ -1,5 +1,6 @@
-"""Segment's webhook destination: `identify` is somebody's data, `track`, `page` and `screen` are what they did. Signed by `X-Signature` =
-hex HMAC-SHA1(shared secret, body); `messageId` is the event's id.
+"""Segment's messages, by its webhook destination or by the SDKs of Segment and RudderStack: `identify` is somebody's data, `track`, `page`
+and `screen` are what they did. The destination signs by `X-Signature` = hex HMAC-SHA1(shared secret, body), SDKs give their write key as
+Basic user name; `messageId` is the event's id.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from intake.sources.domain.adapters.base import (
     split_full_name,
     to_text,
 )
+from intake.sources.domain.adapters.bearer import first_verified, verify_basic
 from intake.sources.domain.signatures import check_signature, decode_hex, hmac_sha1
 
 _EVENTS: Mapping[str, str] = {
@@ -44,6 +46,8 @@ _EVENTS: Mapping[str, str] = {
 }
 """Events of Segment's specifications (E-mail, B2B SaaS) whose words are not `Object Verb`."""
 
+CALLS = frozenset({"batch", "identify", "track", "page", "screen", "alias", "group"})
+"""Methods of the HTTP tracking API that both SDKs call."""
 _WORD = re.compile(r"[^a-z0-9]+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _KIND_CHARS_MAX = 100
@@ -61,22 +65,40 @@ class SegmentSettings(HookSettings):
 
 
 def verify(request: HookRequest, secrets: Secrets, _settings: SegmentSettings, _now: datetime) -> Verification:
-    """`X-Signature`. It has no time; the message's id guards against replays."""
+    """`X-Signature`, or an SDK's write key. Neither has a time; the message's id guards against replays."""
     digests = [decode_hex(request.headers.get("x-signature", ""))]
-    return Verification(check_signature(digests, secrets.get("signing", ()), hmac_sha1(request.body)))
+    signed = Verification(check_signature(digests, secrets.get("signing", ()), hmac_sha1(request.body)))
+    return first_verified(signed, verify_basic(request, secrets))
 
 
-def read(_request: HookRequest, document: JsonValue, settings: SegmentSettings) -> Iterator[ToolEvent]:
-    """One message, a list of them ("Webhooks (Actions)" with batching), or the messages of a `batch`, as the SDKs send them."""
-    batch = as_object(document).get("batch", document)
-    for message in batch if isinstance(batch, list) else [document]:
-        yield _parse_event(message, settings)
+def read(request: HookRequest, document: JsonValue, settings: SegmentSettings) -> Iterator[ToolEvent]:
+    """One message, a list of them ("Webhooks (Actions)" with batching), or the messages of a `batch`, as the SDKs send them. What is
+    said beside the batch holds for each of its messages, and so does what the call is named for."""
+    whole = as_object(document)
+    batch = whole.get("batch", document)
+    if not isinstance(batch, list):
+        batch, whole = [document], {}
+    common = {name: whole[name] for name in ("context", "integrations", "sentAt") if name in whole}
+    if request.call in CALLS - {"batch"}:
+        common["type"] = request.call
+    for message in batch:
+        yield _parse_event({**common, **_without_key(message)} if isinstance(message, dict) else message, settings)
+
+
+def _without_key(message: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Some SDKs repeat the write key in each message; it is kept nowhere."""
+    return {name: value for name, value in message.items() if name != "writeKey"} if "writeKey" in message else message
 
 
 def _parse_event(message: JsonValue, settings: SegmentSettings) -> ToolEvent:
     fields = as_object(message)
     number = to_text(fields.get("messageId"))
-    id_ = digest_id(message) if number is None else event_id(number)
+    # Without an id of its own a message is what it says, whenever it is sent.
+    id_ = (
+        event_id(number)
+        if number
+        else digest_id({name: fields[name] for name in fields if name != "sentAt"} or message)
+    )
     type_ = fields.get("type")
     user = to_text(fields.get("userId"))
     traits = {**as_object(as_object(fields.get("context")).get("traits")), **as_object(fields.get("traits"))}
@@ -145,7 +167,10 @@ def _parse_names(traits: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 ADAPTER = Adapter(
     name="segment",
     title="Segment",
-    secret_kinds={"signing": "The shared secret of the webhook destination."},
+    secret_kinds={
+        "signing": "The shared secret of the webhook destination.",
+        "write_key": "The write key of Segment's or RudderStack's SDKs, which they give as user name.",
+    },
     settings=SegmentSettings,
     verify=verify,
     read=read,
@@ -170,4 +195,5 @@ ADAPTER = Adapter(
         "occurred_at": ("/timestamp", "/sentAt"),
     },
     attribute_sources=("/traits",),
+    calls=CALLS,
 )
