@@ -712,6 +712,14 @@ def test_anonymous_segment_event_is_ignored() -> None:
     assert deleted.erase
 
 
+def test_address_among_the_properties_of_a_known_user_is_somebody_elses() -> None:
+    invited = {"type": "track", "event": "Invite Sent", "messageId": "m", "properties": {"email": "b@initech.example"}}
+    for changes, email in (({"userId": "a"}, None), ({"anonymousId": "a"}, "b@initech.example")):
+        [said] = parse_events("segment", {**invited, **changes})
+        assert isinstance(said, ActivityOccurred)
+        assert said.email == email
+
+
 def test_segment_may_send_a_batch() -> None:
     messages = [SEGMENT, {**SEGMENT, "messageId": "other", "type": "page"}]
     for body in ({"batch": messages}, messages):

@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from accord.db import bulk
 from intake import tables
 
-HookAction = Literal["fetch", "submit", "activity", "erase"]
+HookAction = Literal["fetch", "submit", "update", "activity", "link", "erase"]
 State = Literal["waiting", "done", "failed"]
 
 _COLUMNS = (
@@ -53,6 +53,12 @@ WHERE hook_event_id = $1 AND state = 'waiting' AND attempts = $2
 _DROP_SUPERSEDED = """
 UPDATE hook_event SET state = 'done', error = 'deleted', content = '', reference = '{}', updated_at = $4
 WHERE source = $1 AND keys && $2::text[] AND state <> 'done' AND action <> 'erase' AND hook_event_id <= $3
+"""
+_IS_SUPERSEDED = """
+SELECT EXISTS (
+    SELECT FROM hook_event
+    WHERE source = $1 AND keys && $2::text[] AND (action = 'link' OR (action = 'fetch' AND occurred_at > $3))
+)
 """
 _ONE = f"SELECT {_COLUMNS} FROM hook_event WHERE source = $1 AND hook_event_id = $2"
 _PAGE = f"""
@@ -164,6 +170,11 @@ async def postpone(
 async def drop_superseded(connection: asyncpg.Connection, event: HookEvent, now: datetime) -> None:
     """Drop what waits or was given up of a record that has been deleted since."""
     await connection.execute(_DROP_SUPERSEDED, event.source, list(event.keys), event.hook_event_id, now)
+
+
+async def is_superseded(connection: asyncpg.Connection, deletion: HookEvent) -> bool:
+    """Whether the record of a deletion was merged into another, or has changed since, so that it is there again."""
+    return bool(await connection.fetchval(_IS_SUPERSEDED, deletion.source, list(deletion.keys), deletion.occurred_at))
 
 
 async def fetch_event(connection: asyncpg.Connection, source: str, event_id: UUID) -> HookEvent | None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 import orjson
@@ -33,7 +33,8 @@ from intake.hooks.queries import HookEvent, State
 from intake.hooks.service.outbound import FetchError, OutboundClient
 from intake.hooks.service.receive import caller_name, event_idempotency_request
 from intake.hooks.service.source_cache import PreparedSource, SourceCache
-from intake.leads.domain.keys import IdentityKey
+from intake.identity.service import external_ids
+from intake.leads.domain.keys import IdentityKey, parse_key
 from intake.leads.queries import leads as lead_queries
 from intake.leads.service.merge_group import RecordNotFound
 from intake.leads.service.normalization import parse_email
@@ -59,6 +60,8 @@ _UNAVAILABLE = frozenset(
 )
 _ACTIVITY_AFTER_S = (30.0, 300.0, 3_600.0, 6 * 3_600.0)
 """The person may come a moment later, or with tonight's import."""
+_OF_KNOWN = frozenset({"activity", "update", "link"})
+"""What means nothing of somebody who is no lead."""
 _REQUESTS_MAX = 5
 _DONE_RETENTION = timedelta(days=7)
 """As long as idempotency keys are: an event that comes again within it is known."""
@@ -199,8 +202,12 @@ class HookEventProcessor:
                 await self._fetch(event, prepared)
             case "submit":
                 await self._submit(event, prepared, event.reference, None)
+            case "update":
+                await self._update(event, prepared)
             case "activity":
                 await self._record_activity(event)
+            case "link":
+                await self._link(event)
             case "erase":
                 await self._erase_person(event)
 
@@ -211,7 +218,7 @@ class HookEventProcessor:
             late = now + timedelta(seconds=delay_s) > event.recorded_at + RETRY_WINDOW
             state: State = "failed" if late else "waiting"
             connection = await unit_of_work.connection()
-            if late and event.action == "activity":
+            if late and event.action in _OF_KNOWN:
                 # Somebody who is no lead a day later; what they did means nothing here.
                 await hook_events.complete(connection, event.hook_event_id, None, "no-lead", now)
             else:
@@ -301,9 +308,66 @@ class HookEventProcessor:
                 connection, event.hook_event_id, taken.lead_id, taken.quality.verdict, unit_of_work.now
             )
 
+    async def _update(self, event: HookEvent, prepared: PreparedSource) -> None:
+        """What an event says of somebody who is known, once they are."""
+        async with self._database.write_transaction() as unit_of_work:
+            keys = map(parse_key, event.keys)
+            found = await lead_queries.find_key_owners(await unit_of_work.connection(), keys)
+        if not found:
+            raise _RetryLater("no such lead yet")
+        await self._submit(event, prepared, event.reference, None)
+
+    async def _link(self, event: HookEvent) -> None:
+        """Ids of one person, once one of them is known."""
+        ids = [str(id_) for id_ in _reference(event).get("ids") or ()]
+        caller = caller_name(event.source)
+
+        async def link() -> None:
+            async with self._database.write_transaction() as unit_of_work:
+                connection = await unit_of_work.connection()
+                if await hook_events.lock_claimed(connection, event):
+                    lead_id = await external_ids.link_ids(unit_of_work, event.source, ids, caller)
+                    if lead_id is None:
+                        raise _RetryLater("no such lead yet")
+                    await hook_events.complete(connection, event.hook_event_id, lead_id, None, unit_of_work.now)
+
+        await retry_on_conflict(link)
+
+    async def _is_settled(self, event: HookEvent) -> bool:
+        """Whether a deletion that has waited came to nothing meanwhile; then it is done."""
+        if not _reference(event).get("waits"):
+            return False
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            settled = await hook_events.is_superseded(connection, event)
+            if settled:
+                note = "merged or restored"
+                await hook_events.complete(connection, event.hook_event_id, None, note, unit_of_work.now)
+        return settled
+
+    async def _remove_id(self, event: HookEvent) -> bool:
+        """Whether a deletion only took away one of several ids of a person; then it is done."""
+        said = _reference(event)
+        id_ = said.get("external_id")
+        if not (said.get("only_record") and isinstance(id_, str)):
+            return False
+
+        async def remove() -> bool:
+            async with self._database.write_transaction() as unit_of_work:
+                lead_id = await external_ids.remove_id(unit_of_work, event.source, id_)
+                if lead_id is not None:
+                    await hook_events.complete(
+                        await unit_of_work.connection(), event.hook_event_id, lead_id, "id removed", unit_of_work.now
+                    )
+            return lead_id is not None
+
+        return await retry_on_conflict(remove)
+
     async def _record_activity(self, event: HookEvent) -> None:
         """An activity whose lead was not there, by each way of naming the person."""
-        alternatives = event.reference.get("ways") if isinstance(event.reference, dict) else None
+        if await self._is_settled(event):
+            return
+        alternatives = _reference(event).get("ways")
         answer: Answer | None = None
         for alternative in alternatives if isinstance(alternatives, list) else ():
             validated = validate_document(ACTIVITIES, alternative if isinstance(alternative, dict) else {}, utc_now())
@@ -328,10 +392,16 @@ class HookEventProcessor:
             await hook_events.complete(connection, event.hook_event_id, answer.subject, note, unit_of_work.now)
 
     async def _erase_person(self, event: HookEvent) -> None:
-        """A tool says that a person wants to be gone. What waits of them goes first, so that nothing brings them back."""
+        """A tool says that a person is gone, or wants to be. What waits of them goes first, so that nothing brings them back."""
+        if await self._is_settled(event):
+            return
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
             await hook_events.drop_superseded(connection, event, unit_of_work.now)
+        if await self._remove_id(event):
+            return
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
             found = await lead_queries.find_key_owners(connection, _identity_keys(event))
         for lead_id in sorted(set(found.values())):
             with suppress(RecordNotFound):
@@ -344,7 +414,7 @@ class HookEventProcessor:
 
 def _delay_s(event: HookEvent) -> float:
     """How long until the next attempt: doubling and jittered, or the few looks for a person who may still come."""
-    if event.action == "activity":
+    if event.action in _OF_KNOWN:
         return _ACTIVITY_AFTER_S[min(event.attempts, len(_ACTIVITY_AFTER_S)) - 1]
     ceiling = min(_LAST_S, _FIRST_S * 2.0 ** min(event.attempts - 1, 20))
     return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
@@ -352,11 +422,13 @@ def _delay_s(event: HookEvent) -> float:
 
 def _identity_keys(event: HookEvent) -> list[IdentityKey]:
     """The keys by which a deletion names a person."""
-    said = event.reference if isinstance(event.reference, dict) else {}
-    keys: list[IdentityKey] = []
+    said = _reference(event)
     email, external_id = said.get("email"), said.get("external_id")
-    if isinstance(email, str) and (address := parse_email(email).address):
-        keys.append(("email", address))
     if isinstance(external_id, str):
-        keys.append(("external", external_key(event.source, external_id)))
-    return keys
+        return [("external", external_key(event.source, external_id))]
+    address = parse_email(email).address if isinstance(email, str) else None
+    return [] if address is None else [("email", address)]
+
+
+def _reference(event: HookEvent) -> Mapping[str, Any]:
+    return event.reference if isinstance(event.reference, dict) else {}

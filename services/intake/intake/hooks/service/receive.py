@@ -48,6 +48,7 @@ from intake.sources.domain.adapters.base import (
     HandshakeResponse,
     HookRequest,
     Ignored,
+    Linked,
     RecordReference,
     Submitted,
     ToolEvent,
@@ -60,6 +61,8 @@ log = structlog.get_logger(__name__)
 
 FIRST_RETRY_AFTER = timedelta(seconds=30)
 """How long an activity of somebody who is not known yet waits for the first time."""
+DELETION_WAITS = timedelta(minutes=5)
+"""How long a deletion waits for word that its record was merged into another (ADR 96)."""
 _TIME: TypeAdapter[datetime] = TypeAdapter(Timestamp)
 _ERASED = "the person was erased"
 _PORTION_EVENTS = 1_000
@@ -213,6 +216,9 @@ class HookReceiver:
         requests: list[tuple[Submitted, CaptureRequest, tuple[str, ...]]] = []
         for one in said:
             document = {**mapper.map_submission(one.view), "source": body.name}
+            if one.updates_only:
+                body.store(one, "update", one.view, texts[one.event_id], keys=extract_keys(body.name, document))
+                continue
             validated = validate_document(SUBMISSIONS, document, body.now)
             if validated.value is None:
                 body.store(
@@ -253,7 +259,9 @@ class HookReceiver:
     ) -> None:
         """Activities, by the first way of naming the person that leads to somebody. One of somebody who is not known yet waits for a
         day: their data may be on its way."""
-        events = [as_activity(one) if isinstance(one, Deleted) and not one.erase else one for one in said]
+        events = [
+            as_activity(one) if isinstance(one, Deleted) and not (one.erase or one.waits) else one for one in said
+        ]
         waiting = [
             (one, build_activities(body.name, one, prepared.source.defaults))
             for one in events
@@ -313,31 +321,41 @@ class HookReceiver:
         self, prepared: PreparedSource, body: _EventBatch, said: Sequence[ToolEvent], texts: Mapping[str, str]
     ) -> None:
         """What is neither a submission nor an activity. Several events about one record are one fetch."""
-        fetched: dict[str, str] = {}
+        fetched: dict[str, int] = {}
         for one in said:
             if isinstance(one, Ignored):
                 body.outcomes[one.event_id] = Outcome(one.event_id, "ignored", reason=one.reason)
             elif isinstance(one, Unreadable):
                 body.store(one, "submit", one.content, texts[one.event_id], **_failed_state(one.reason))
-            elif isinstance(one, Deleted) and one.erase:
-                keys = _person_keys(body.name, one)
-                body.store(
-                    one,
-                    "erase",
-                    {"email": one.email, "external_id": one.external_id},
-                    "",
-                    keys=keys,
-                    at=one.occurred_at,
-                )
+            elif isinstance(one, Deleted) and (one.erase or one.waits):
+                self._store_deletion(prepared, body, one)
+            elif isinstance(one, Linked):
+                _store_link(body, one)
             elif isinstance(one, RecordReference):
-                if one.external_id in fetched:
+                if one.merged_ids:
+                    _store_link(body, Linked(f"{one.event_id}:ids", one.external_id, one.merged_ids))
+                if (place := fetched.get(one.external_id)) is not None:
+                    stored, at = body.stored[place], parse_event_time(one.occurred_at, body.now)
+                    body.stored[place] = stored._replace(occurred_at=max(stored.occurred_at, at))
                     body.outcomes[one.event_id] = Outcome(
                         one.event_id, "waiting", reason="one fetch for several events"
                     )
                     continue
-                fetched[one.external_id] = one.event_id
+                fetched[one.external_id] = len(body.stored)
                 keys = [format_key(("external", external_key(body.name, one.external_id)))]
                 body.store(one, "fetch", dict(one.reference), texts[one.event_id], keys=keys, at=one.occurred_at)
+
+    @staticmethod
+    def _store_deletion(prepared: PreparedSource, body: _EventBatch, one: Deleted) -> None:
+        """An erasure; or, of a deletion that waits and erases nobody, the note that it becomes."""
+        reference: dict[str, JsonValue] = {**one.person, "only_record": one.only_record, "waits": one.waits}
+        if not one.erase:
+            reference["ways"] = list[JsonValue](build_activities(body.name, as_activity(one), prepared.source.defaults))
+        after = DELETION_WAITS if one.waits else timedelta()
+        action: HookAction = "erase" if one.erase else "activity"
+        body.store(
+            one, action, reference, "", keys=extract_keys(body.name, one.person), after=after, at=one.occurred_at
+        )
 
     async def _save_stored(self, body: _EventBatch) -> None:
         if not body.stored:
@@ -375,10 +393,16 @@ def as_activity(said: Deleted) -> ActivityOccurred:
         "record.deleted",
         "marketing",
         said.content,
-        said.email,
+        said.person["email"],
         said.external_id,
         said.occurred_at,
     )
+
+
+def _store_link(body: _EventBatch, said: Linked) -> None:
+    """Ids that are one person's. It is found by those that lead to another now, so that they are not taken for deleted."""
+    keys = [format_key(("external", external_key(body.name, id_))) for id_ in said.other_ids]
+    body.store(said, "link", {"ids": [said.external_id, *said.other_ids]}, "", keys=keys)
 
 
 def _event_text(said: ToolEvent, document: JsonValue, whole: str | None) -> str:
@@ -416,7 +440,7 @@ def _extract_addresses(text: str) -> list[str]:
     return [format_key(("email", address)) for one in found if (address := parse_email(one).address)]
 
 
-def _person_keys(source: str, said: ActivityOccurred | Deleted) -> list[str]:
+def _person_keys(source: str, said: ActivityOccurred) -> list[str]:
     return extract_keys(source, {"email": said.email, "external_id": said.external_id})
 
 

@@ -83,6 +83,8 @@ class Submitted:
     view: JsonValue = field(repr=False)
     content: JsonValue = field(repr=False)
     """The event as it came."""
+    updates_only: bool = False
+    """It says something of somebody who is known, and makes nobody known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,25 +104,47 @@ class ActivityOccurred:
 
 @dataclass(frozen=True, slots=True)
 class RecordReference:
-    """An event that names a record and does not hold it. `reference` is what `fetch` needs to ask for it."""
+    """An event that names a record and does not hold it. `reference` is what `fetch` needs to ask for it. `merged_ids`: records that were
+    merged into it."""
 
     event_id: str
     external_id: str
     reference: Mapping[str, JsonValue]
     content: JsonValue = field(repr=False)
     occurred_at: JsonValue = None
+    merged_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """The tool says that these ids are of one person: `other_ids` lead to whom `external_id` names."""
+
+    event_id: str
+    external_id: str
+    other_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """The tool's record of a person is gone. `erase`: it says that the person asked for it, so everything we hold goes too."""
+    """The tool's record of a person is gone. `email` counts only without `external_id`: what else stands in the event may be of whom the
+    record was merged into."""
 
     event_id: str
     content: JsonValue = field(repr=False)
     external_id: str | None = None
     email: str | None = field(default=None, repr=False)
     erase: bool = False
+    """Whether everything that we hold goes too."""
     occurred_at: JsonValue = None
+    only_record: bool = False
+    """Nobody's wish is behind it: of a person whom the tool knows by another id too, only this id goes."""
+    waits: bool = False
+    """It is not acted on at once, since the tool says the same of a record that it merges into another."""
+
+    @property
+    def person(self) -> dict[str, str | None]:
+        """By what it names the person."""
+        return {"email": None if self.external_id else self.email, "external_id": self.external_id}
 
 
 class Ignored(Struct, frozen=True, gc=False):
@@ -139,7 +163,7 @@ class Unreadable:
     content: JsonValue = field(repr=False)
 
 
-ToolEvent = Submitted | ActivityOccurred | RecordReference | Deleted | Ignored | Unreadable
+ToolEvent = Submitted | ActivityOccurred | RecordReference | Linked | Deleted | Ignored | Unreadable
 
 
 class HookSettings(BaseModel):

@@ -25,6 +25,7 @@ from intake.sources.domain.adapters.base import (
     ToolEvent,
     Unreadable,
     Verification,
+    as_list,
     as_object,
     digest_id,
     event_id,
@@ -127,15 +128,23 @@ def _parse_event(event: JsonValue, settings: HubSpotSettings) -> ToolEvent:
     if noun not in ("", "contact"):
         return Ignored(id_, "not-about-a-contact")
     at = fields.get("occurredAt")
-    contact = to_text(fields.get("newObjectId")) or to_text(fields.get("objectId"))
+    primary = to_text(fields.get("primaryObjectId"))
+    contact = to_text(fields.get("newObjectId")) or primary or to_text(fields.get("objectId"))
     if verb == "associationChange":
         return Ignored(id_, "no-change-of-a-contact")
     if contact is None or not noun or verb not in (*_FETCHED, "deletion", "privacyDeletion"):
         return Unreadable(id_, "it lacks objectId, or its subscriptionType is not one of HubSpot's", event)
     if verb in _FETCHED:
-        return RecordReference(id_, contact, {"id": contact}, event, at)
-    erase = verb == "privacyDeletion" or settings.on_deletion == "erase"
-    return Deleted(id_, event, contact, erase=erase, occurred_at=at)
+        merged = (
+            dict.fromkeys((primary, *map(to_text, as_list(fields.get("mergedObjectIds"))))) if verb == "merge" else {}
+        )
+        others = tuple(one for one in merged if one is not None and one != contact)
+        return RecordReference(id_, contact, {"id": contact}, event, at, others)
+    if verb == "privacyDeletion":
+        return Deleted(id_, event, contact, erase=True, occurred_at=at)
+    # HubSpot says of each contact that was merged into another that it was deleted, before or after it tells of the merge.
+    erase = settings.on_deletion == "erase"
+    return Deleted(id_, event, contact, erase=erase, occurred_at=at, only_record=True, waits=True)
 
 
 class _Fetch:

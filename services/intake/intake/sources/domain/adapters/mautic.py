@@ -106,7 +106,10 @@ def _parse_contact_event(
     if person.email is None and person.external_id is None:
         return Unreadable(id_, "it names no contact", event)
     if type_ == _DELETED:
-        return Deleted(id_, event, person.external_id, person.email, settings.on_deletion == "erase", at)
+        # The contact in it has no id any more, and the address of whom it was merged into.
+        number = to_text(fields.get("id")) or person.external_id
+        erase = settings.on_deletion == "erase"
+        return Deleted(id_, event, number, person.email, erase, at, only_record=True)
     if type_ == _CHANNEL:
         kind, properties = _channel(fields)
         return ActivityOccurred(id_, kind, "lead", event, person.email, person.external_id, at, properties=properties)

@@ -19,6 +19,7 @@ from intake.sources.domain.adapters.base import (
     HookRequest,
     HookSettings,
     Ignored,
+    Linked,
     Secrets,
     Submitted,
     ToolEvent,
@@ -94,28 +95,55 @@ def _parse_event(message: JsonValue, settings: SegmentSettings) -> ToolEvent:
     fields = as_object(message)
     number = to_text(fields.get("messageId"))
     # Without an id of its own a message is what it says, whenever it is sent.
-    id_ = (
-        event_id(number)
-        if number
-        else digest_id({name: fields[name] for name in fields if name != "sentAt"} or message)
-    )
+    said = {name: value for name, value in fields.items() if name != "sentAt"}
+    id_ = event_id(number) if number else digest_id(said or message)
     type_ = fields.get("type")
     user = to_text(fields.get("userId"))
-    traits = {**as_object(as_object(fields.get("context")).get("traits")), **as_object(fields.get("traits"))}
-    email = to_text(traits.get("email")) or to_text(as_object(fields.get("properties")).get("email"))
     if type_ == "identify":
+        traits = _traits(fields)
         view = {**fields, "traits": traits, "campaign": _campaign(fields), "name": _parse_names(traits)}
         return Submitted(id_, view, message)
-    if type_ in ("group", "alias"):
-        return Ignored(id_, "no-event-of-a-person")
-    if type_ not in ("track", "page", "screen", "delete"):
+    if type_ == "alias":
+        previous = to_text(fields.get("previousId"))
+        return Ignored(id_, "no-two-ids") if user is None or previous is None else Linked(id_, user, (previous,))
+    if type_ not in ("track", "page", "screen", "group", "delete"):
         return Unreadable(id_, "its type is not one of Segment's", message)
+    email = to_text(_traits(fields).get("email")) if type_ != "group" else None
+    if user is None and email is None and type_ != "group":
+        email = to_text(as_object(fields.get("properties")).get("email"))
     if user is None and email is None:
         anonymous = type_ != "delete" and to_text(fields.get("anonymousId")) is not None
         return Ignored(id_, "anonymous") if anonymous else Unreadable(id_, "it names nobody: no userId", message)
-    if type_ == "delete":
-        return Deleted(id_, message, user, email, erase=True, occurred_at=fields.get("timestamp"))
+    return _parse_message(id_, message, email, user, settings)
+
+
+def _parse_message(
+    id_: str, message: JsonValue, email: str | None, user: str | None, settings: SegmentSettings
+) -> ToolEvent:
+    """What a message says of somebody who is known already."""
+    fields = as_object(message)
+    match fields.get("type"):
+        case "delete":
+            return Deleted(id_, message, user, email, erase=True, occurred_at=fields.get("timestamp"))
+        case "group":
+            return Submitted(id_, _company_view(fields), message, updates_only=True)
     return _parse_activity(id_, message, email, user, settings)
+
+
+def _traits(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    return {**as_object(as_object(fields.get("context")).get("traits")), **as_object(fields.get("traits"))}
+
+
+def _company_view(fields: Mapping[str, JsonValue]) -> JsonValue:
+    """What a `group` says of the company of somebody: its traits are the company's, its address and number too."""
+    traits = as_object(fields.get("traits"))
+    company: dict[str, JsonValue] = {
+        "name": traits.get("name"),
+        "domain": traits.get("domain") or traits.get("website"),
+        "employee_count": traits.get("employee_count") or traits.get("employees"),
+        "industry": traits.get("industry"),
+    }
+    return {"userId": fields.get("userId"), "timestamp": fields.get("timestamp"), "traits": {"company": company}}
 
 
 def _parse_activity(
