@@ -271,3 +271,92 @@ async def test_kept_event_says_its_reason_in_words(intake: HookClient) -> None:
     kept = await intake.events_of("generic", "failed")
 
     assert {event["error"] for event in kept} == {"needs one of email, phone, external_id"}
+
+
+async def test_ids_of_many_digits_are_ids_as_they_were_sent(intake: HookClient) -> None:
+    await intake.connect("generic")
+    bodies = [
+        b'{"id":100000000000000000001,"email":"b1@initech.example"}',
+        b'{"id":100000000000000000002,"email":"b2@initech.example"}',
+        b'{"id":1234567890123456789,"first_name":"\\ud83d","email":"b3@initech.example"}',
+        b'{"id":1234567890123456788,"first_name":"\\ud83d","email":"b4@initech.example"}',
+        b'{"id":12345678901234567,"email":"b5@initech.example"}',
+        b'{"id":12345678901234568,"email":"b6@initech.example"}',
+        b'{"id":-7,"email":"b7@initech.example"}',
+    ]
+    for body in bodies:
+        assert outcomes(await intake.send("generic", body=body)) == ["created"]
+
+    rows = await intake.rows("SELECT external_id FROM identity_key WHERE kind = 'external' ORDER BY lead_id")
+    digits = ["100000000000000000001", "100000000000000000002", "1234567890123456789", "1234567890123456788"]
+    assert [row["external_id"] for row in rows] == [*digits, "12345678901234567", "12345678901234568", "-7"]
+    contents = await intake.rows("SELECT content FROM submission ORDER BY submission_id")
+    assert contents[0]["content"] == bodies[0].decode()
+
+
+@pytest.mark.parametrize("id_", ["1e20", "1.2345678901234567e+18", "9007199254740993.0"])
+async def test_id_of_which_digits_are_lost_is_none(intake: HookClient, id_: str) -> None:
+    await intake.connect("generic")
+    for number in (1, 2):
+        body = f'{{"id":{id_},"email":"b{number}@initech.example"}}'.encode()
+        answer = await intake.send("generic", body=body)
+        assert (outcomes(answer), answer.json()["results"][0]["left_out"]) == (["created"], ["/external_id"])
+    assert len(await intake.leads()) == 2
+
+
+TIMES: list[tuple[Any, str | None]] = [
+    (46026, None),
+    (0, None),
+    (-1, None),
+    (46026.5, None),
+    (99_999_999, None),
+    (1e300, None),
+    (True, None),
+    ("46026", None),
+    (1767225600, "2026-01-01T00:00:00+00:00"),
+    ("1767225600", "2026-01-01T00:00:00+00:00"),
+    (1767225600.0, "2026-01-01T00:00:00+00:00"),
+    (1767225600000, "2026-01-01T00:00:00+00:00"),
+    (100_000_000, "1973-03-03T09:46:40+00:00"),
+]
+
+
+@pytest.mark.parametrize(("said", "moment"), TIMES)
+async def test_number_is_a_moment_where_a_text_of_its_digits_is(
+    intake: HookClient, said: Any, moment: str | None
+) -> None:
+    await intake.connect("generic")
+    await intake.connect("segment")
+    answer = await intake.send("generic", body=dump_json({"email": "t@initech.example", "created_at": said}))
+    track = {"type": "track", "event": "Demo Requested", "messageId": "t", "traits": {"email": "t@initech.example"}}
+    done = await intake.send("segment", body=dump_json({**track, "timestamp": said}))
+
+    [lead] = await intake.leads()
+    [activity] = await intake.rows("SELECT occurred_at FROM activity")
+    for result, at in ((answer, lead["captured_at"]), (done, activity["occurred_at"])):
+        left_out = result.json()["results"][0].get("left_out")
+        if moment is None:
+            assert (left_out, at.year) == (["/occurred_at"], datetime.now(UTC).year)
+        else:
+            assert (left_out, at.isoformat()) == (None, moment)
+
+
+@pytest.mark.parametrize(("first", "second"), [(42.0, 42), (42, "42"), ("42", 42.0), ("42 ", 42), (4.5, "4.5")])
+async def test_one_id_is_read_alike_in_a_submission_and_in_an_activity(
+    intake: HookClient, first: Any, second: Any
+) -> None:
+    await intake.connect("segment")
+    await intake.connect("cloudevents")
+    identify = {"type": "identify", "messageId": "i", "userId": first, "traits": {"email": "seg@initech.example"}}
+    track = {"type": "track", "event": "Demo Requested", "messageId": "t", "userId": second}
+    assert outcomes(await intake.send("segment", body=dump_json(identify))) == ["created"]
+    assert outcomes(await intake.send("segment", body=dump_json(track))) == ["recorded"]
+
+    call = TOOLS["cloudevents"].call("cloudevents")
+    for number, (kind, id_, outcome) in enumerate(
+        (("contact.created", first, "created"), ("demo.requested", second, "recorded"))
+    ):
+        headers = {**call.headers, "ce-type": kind, "ce-id": str(number)}
+        data = {"id": id_, **({"email": "ce@initech.example"} if number == 0 else {})}
+        answer = await intake.plain.post(call.path, content=dump_json(data), headers=headers)
+        assert outcomes(answer) == [outcome]

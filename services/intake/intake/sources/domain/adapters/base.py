@@ -18,7 +18,7 @@ from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from accord.contracts.values import Party
-from intake.sources.domain.mapping import Rule
+from intake.sources.domain.mapping import Rule, number_to_text
 from intake.sources.domain.signatures import Refusal
 
 EVENT_ID_CHARS_MAX = 200
@@ -263,10 +263,9 @@ def as_list(value: JsonValue) -> list[JsonValue]:
 
 
 def to_text(value: JsonValue) -> str | None:
-    """A text that says something, or a whole number's digits; None for anything else."""
-    if isinstance(value, str):
-        return value.strip() or None
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+    """A text that says something, or a number as fields have it; None for anything else."""
+    text = number_to_text(value)
+    return text.strip() or None if isinstance(text, str) else None
 
 
 def reject_constant(name: str) -> JsonValue:

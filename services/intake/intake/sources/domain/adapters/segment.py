@@ -79,7 +79,9 @@ def read(request: HookRequest, document: JsonValue, settings: SegmentSettings) -
     batch = whole.get("batch", document)
     if not isinstance(batch, list):
         batch, whole = [document], {}
-    common = {name: whole[name] for name in ("context", "integrations", "sentAt") if name in whole}
+    common: dict[str, JsonValue] = {
+        name: whole[name] for name in ("context", "integrations", "sentAt") if name in whole
+    }
     if request.call in CALLS - {"batch"}:
         common["type"] = request.call
     for message in batch:
