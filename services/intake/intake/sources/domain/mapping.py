@@ -197,8 +197,9 @@ def parse_time(value: JsonValue, zone: tzinfo = UTC) -> datetime | JsonValue:
         except ValueError:
             return value
         return found if found.tzinfo else found.replace(tzinfo=zone)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return _from_epoch(value, value) if is_number and value >= 10 ** (_EPOCH_DIGITS_MIN - 1) else value
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 10 ** (_EPOCH_DIGITS_MIN - 1):
+        return _from_epoch(value, value)
+    return value
 
 
 def _from_epoch(number: float, otherwise: JsonValue) -> datetime | JsonValue:

@@ -25,6 +25,9 @@ EVENT_ID_CHARS_MAX = 200
 EVENTS_MAX = 10_000
 """Events of one body; one with more is refused whole. HubSpot sends up to 100, Mautic and CloudEvents as many as are configured."""
 
+TOKEN = "token"  # noqa: S105 - the kind of a secret, no secret
+"""The kind of a secret that is sent out, to the tool's own API."""
+
 Secrets = Mapping[str, Sequence[bytes]]
 """The secrets that are valid now, by kind; two of one kind while a tool is being changed over."""
 
@@ -180,7 +183,7 @@ class FetchRequest:
     part: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    token: str = "token"  # noqa: S105 - the kind of a secret, no secret
+    token: str = TOKEN
     optional: bool = False
 
 
