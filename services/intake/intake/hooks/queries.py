@@ -34,9 +34,29 @@ _CLAIM = f"""
 UPDATE hook_event SET attempts = attempts + 1, due_at = $1::timestamptz + $2 * interval '1 second', updated_at = $1
 WHERE hook_event_id IN (
     SELECT hook_event_id FROM hook_event
-    WHERE state = 'waiting' AND due_at <= $1 AND NOT (action = 'fetch' AND source = ANY ($4::text[]))
+    WHERE state = 'waiting' AND action <> 'fetch' AND due_at <= $1
     ORDER BY due_at, hook_event_id LIMIT $3 FOR UPDATE SKIP LOCKED
 )
+RETURNING {_COLUMNS}
+"""
+# Source by source along the index, so that what waits for one tool costs nothing where others are looked for.
+_CLAIM_FETCHES = f"""
+WITH RECURSIVE waiting AS (
+    SELECT min(source) AS source FROM hook_event WHERE state = 'waiting' AND action = 'fetch'
+    UNION ALL
+    SELECT (SELECT min(source) FROM hook_event WHERE state = 'waiting' AND action = 'fetch' AND source > waiting.source)
+    FROM waiting WHERE waiting.source IS NOT NULL
+), due AS MATERIALIZED (
+    SELECT event.hook_event_id FROM waiting, LATERAL (
+        SELECT hook_event_id, due_at FROM hook_event
+        WHERE state = 'waiting' AND action = 'fetch' AND source = waiting.source AND due_at <= $1
+        ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED
+    ) event
+    WHERE waiting.source IS NOT NULL AND NOT waiting.source = ANY ($4::text[])
+    ORDER BY event.due_at LIMIT $5
+)
+UPDATE hook_event SET attempts = attempts + 1, due_at = $1::timestamptz + $2 * interval '1 second', updated_at = $1
+WHERE hook_event_id IN (SELECT hook_event_id FROM due)
 RETURNING {_COLUMNS}
 """
 _LOCK_CLAIMED = (
@@ -140,12 +160,17 @@ async def insert(connection: asyncpg.Connection, rows: Sequence[NewEvent], now: 
     return {row["event_id"] for row in await _INSERT.fetch(connection, given)}
 
 
-async def claim(
-    connection: asyncpg.Connection, now: datetime, lease_s: float, rows: int, cooling_down: Sequence[str]
+async def claim(connection: asyncpg.Connection, now: datetime, lease_s: float, rows: int) -> list[HookEvent]:
+    """Events that are due and ask no tool, each for one worker until its lease is over; one that dies leaves them to be claimed again."""
+    return [_event(row) for row in await connection.fetch(_CLAIM, now, lease_s, rows)]
+
+
+async def claim_fetches(
+    connection: asyncpg.Connection, now: datetime, lease_s: float, per_source: int, excluded: Sequence[str], rows: int
 ) -> list[HookEvent]:
-    """Events that are due, each for one worker until the lease is over; a worker that dies leaves them to be claimed again. `resting`:
-    sources whose tool is not to be asked at the moment."""
-    return [_event(row) for row in await connection.fetch(_CLAIM, now, lease_s, rows, list(cooling_down))]
+    """Fetches that are due, in the same way: `per_source` of one tool at most, none of those that are not to be asked at the moment."""
+    found = await connection.fetch(_CLAIM_FETCHES, now, lease_s, per_source, list(excluded), rows)
+    return [_event(row) for row in found]
 
 
 async def lock_claimed(connection: asyncpg.Connection, event: HookEvent) -> bool:

@@ -49,8 +49,13 @@ RETRY_WINDOW = timedelta(hours=24)
 """From when an event came, or was given another chance, to when it is given up."""
 LEASE_S = 90.0
 """How long a claimed event is left to its worker; longer than all of its requests may take."""
-CLAIMED_MAX = 20
-"""Events that one process works on at a time."""
+CLAIMED_MAX = 5
+"""Fetches of one source that one process has under way; more are claimed when all of these have come back."""
+_FETCHES_MAX = 40
+"""Fetches of all sources; fewer than the connections that the way out may have."""
+_BATCH = 20
+"""Events that ask no tool and are worked on at a time."""
+_DRAIN_S = 8.0
 _EVERY_S = 1.0
 _IDLE_EVERY_S = 2.0
 _FIRST_S, _LAST_S = 2.0, 3_600.0
@@ -116,6 +121,20 @@ class _Cooldowns:
         self._until.pop(source, None)
 
 
+class _HookEventWorker(Periodic):
+    """Works until it is told to stop, then lets what is under way end."""
+
+    def __init__(self, processor: HookEventProcessor) -> None:
+        super().__init__("hook-events", _EVERY_S, processor.work, idle_every_s=_IDLE_EVERY_S, stuck_after_s=LEASE_S * 2)
+        self._processor = processor
+
+    async def run(self, stop: asyncio.Event) -> None:
+        try:
+            await super().run(stop)
+        finally:
+            await self._processor.drain()
+
+
 class HookEventProcessor:
     """The use case; `work` is what a worker calls every so often. `failed_kept`: as long as raw submissions are."""
 
@@ -136,12 +155,14 @@ class HookEventProcessor:
         self._erase = erase
         self._outbound = outbound
         self._cooldowns = _Cooldowns()
+        self._fetching: dict[asyncio.Task[None], str] = {}
+        """Fetches under way, with their source."""
         self._failed_retention = failed_retention
 
     def workers(self) -> list[Periodic]:
         """Those that do the work and forget what is old."""
         return [
-            Periodic("hook-events", _EVERY_S, self.work, idle_every_s=_IDLE_EVERY_S, stuck_after_s=LEASE_S * 2),
+            _HookEventWorker(self),
             Periodic("hook-events-prune", _PRUNE_EVERY_S, self.prune),
         ]
 
@@ -150,12 +171,33 @@ class HookEventProcessor:
         return Collector(name="hook-events", gauges=[HOOK_EVENTS_WAITING, HOOK_EVENTS_FAILED], collect=self._count)
 
     async def work(self) -> bool | None:
-        """One round; whether there may be more to do at once, None if there was nothing."""
+        """One round; whether there may be more to do at once, None if there was nothing. Fetches go on beyond it, so that a tool that takes
+        its time holds up neither other tools nor what asks none."""
+        excluded = [*self._cooldowns.sources(), *self._fetching.values()]
+        free = _FETCHES_MAX - len(self._fetching)
         async with self._database.write_transaction() as unit_of_work:
-            connection, cooling_down = await unit_of_work.connection(), self._cooldowns.sources()
-            events = await hook_events.claim(connection, unit_of_work.now, LEASE_S, CLAIMED_MAX, cooling_down)
+            connection, now = await unit_of_work.connection(), unit_of_work.now
+            events = await hook_events.claim(connection, now, LEASE_S, _BATCH)
+            fetches = await hook_events.claim_fetches(connection, now, LEASE_S, CLAIMED_MAX, excluded, free)
+        for event in fetches:
+            self._fetching[asyncio.create_task(self._process(event))] = event.source
         await asyncio.gather(*(self._process(event) for event in events))
-        return len(events) == CLAIMED_MAX if events else None
+        if self._fetching and not events:
+            await asyncio.wait(self._fetching, timeout=_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+        done = [task for task in self._fetching if task.done()]
+        for task in done:
+            del self._fetching[task]
+            task.result()
+        return True if done or len(events) == _BATCH else False if events or self._fetching else None
+
+    async def drain(self) -> None:
+        """Let the fetches under way end. What does not in time is claimed again when its lease is over."""
+        if self._fetching:
+            _, late = await asyncio.wait(self._fetching, timeout=_DRAIN_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*self._fetching, return_exceptions=True)
+            self._fetching.clear()
 
     async def prune(self) -> bool:
         """Forget what was done a week ago, and what was given up long ago."""
