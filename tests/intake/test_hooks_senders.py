@@ -360,3 +360,35 @@ async def test_one_id_is_read_alike_in_a_submission_and_in_an_activity(
         data = {"id": id_, **({"email": "ce@initech.example"} if number == 0 else {})}
         answer = await intake.plain.post(call.path, content=dump_json(data), headers=headers)
         assert outcomes(answer) == [outcome]
+
+
+@pytest.mark.parametrize(
+    "said", ["+49 (30) 901820-00", "0049 30 90182000", "tel:+493090182000", "call +49.30.90182000 today"]
+)
+async def test_number_in_an_unknown_field_of_a_kept_event_leads_an_erasure_to_it(intake: HookClient, said: str) -> None:
+    await intake.connect("generic")
+    made = await intake.admin.post("/v1/leads", {"source": "web", "phone": "+493090182000"})
+    for event in ({"note": {"who": [said]}}, {"note": "+1 202 555 0188", "number": 1764590000000}):
+        assert outcomes(await intake.send("generic", body=dump_json(event))) == ["failed"]
+
+    erased = await intake.admin.http.delete(f"/v1/leads/{made.json()['lead_id']}")
+
+    assert erased.status_code in (200, 204)
+    [left] = await intake.rows("SELECT content FROM hook_event")
+    assert "202" in left["content"]
+
+
+async def test_properties_of_an_activity_are_bounded(intake: HookClient) -> None:
+    await intake.connect("segment")
+    await intake.send("segment")
+    track = {"type": "track", "event": "Demo Requested", "userId": SEGMENT["userId"]}
+    for size, left_out in ((60_000, None), (66_000, ["/properties"])):
+        body = dump_json({**track, "messageId": str(size), "properties": {"text": "x" * size, "n": 1}})
+        answer = await intake.send("segment", body=body)
+        assert (outcomes(answer), answer.json()["results"][0].get("left_out")) == (["recorded"], left_out)
+    lead = (await intake.leads())[0]["lead_id"]
+    refused = await intake.admin.post(
+        "/v1/activities",
+        {"lead_id": str(lead), "kind": "a.b", "by": "lead", "properties": {"text": "x" * 66_000}},
+    )
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/properties")

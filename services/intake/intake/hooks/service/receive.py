@@ -69,6 +69,7 @@ _PORTION_EVENTS = 1_000
 """Events of one body that are under way together."""
 _LOCAL, _DOMAIN = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+\Z"), re.compile(r"[A-Za-z0-9.-]*[A-Za-z0-9]")
 _LOCAL_MAX, _DOMAIN_MAX = 64, 253
+_NUMBER = re.compile(r"(?:\+|\b00)([1-9][0-9 ()./-]{5,24}[0-9])")
 _ADDRESSES_MAX = 50
 
 
@@ -107,8 +108,8 @@ class _EventBatch:
         after: timedelta = timedelta(),
         at: JsonValue = None,
     ) -> None:
-        # An address that stands anywhere in it leads an erasure to it, also where nobody was identified.
-        keys = list(dict.fromkeys((*keys, *_extract_addresses(content))))
+        # An address or a number that stands anywhere in it leads an erasure to it, also where nobody was identified.
+        keys = list(dict.fromkeys((*keys, *_extract_addresses(content), *_extract_numbers(content))))
         occurred_at = parse_event_time(at, self.now)
         due_at = self.now + after
         self.stored.append(
@@ -438,6 +439,12 @@ def _extract_addresses(text: str) -> list[str]:
         if local is not None and domain is not None:
             found[f"{local[0]}@{domain[0]}"] = None
     return [format_key(("email", address)) for one in found if (address := parse_email(one).address)]
+
+
+def _extract_numbers(text: str) -> list[str]:
+    """The telephone numbers in international form in a text, as key words; bounded. Others would need to know whose country it is."""
+    found = dict.fromkeys("+" + said[1] for said in islice(_NUMBER.finditer(text), _ADDRESSES_MAX))
+    return [format_key(("phone", number)) for one in found if (number := parse_phone(one, None).e164)]
 
 
 def _person_keys(source: str, said: ActivityOccurred) -> list[str]:
