@@ -366,3 +366,82 @@ async def test_group_says_what_company_somebody_is_of(intake: HookClient) -> Non
         "Initech GmbH",
         "https://initech.example",
     )
+
+
+MERGES: list[tuple[dict[str, Any], set[str]]] = [
+    ({"primaryObjectId": "123", "mergedObjectIds": ["124"], "newObjectId": "125"}, {"123", "124", "125"}),
+    ({"primaryObjectId": 123, "mergedObjectIds": [124, 125, 125], "newObjectId": 125}, {"123", "124", "125"}),
+    ({"primaryObjectId": 123.0, "mergedObjectIds": [124.0], "newObjectId": 125.0}, {"123", "124", "125"}),
+    ({"primaryObjectId": None, "mergedObjectIds": [123], "newObjectId": 125}, {"123", "125"}),
+    ({"primaryObjectId": 123, "mergedObjectIds": [124], "newObjectId": None}, {"123", "124"}),
+    ({"primaryObjectId": 123, "mergedObjectIds": None, "newObjectId": 125}, {"123", "125"}),
+    ({"primaryObjectId": 123, "mergedObjectIds": 124, "newObjectId": 125}, {"123", "125"}),
+    ({"primaryObjectId": 123, "mergedObjectIds": [None, [], {}, True, ""], "newObjectId": 125}, {"123", "125"}),
+    ({"primaryObjectId": 123, "mergedObjectIds": [], "newObjectId": 123}, {"123"}),
+    ({"subscriptionType": "object.merge", "objectTypeId": "0-1"}, {"123", "124", "125"}),
+]
+
+
+@pytest.mark.parametrize(("said", "ids"), MERGES)
+async def test_merge_of_any_form_leads_its_ids_to_one_person(
+    intake: HookClient, said: dict[str, Any], ids: set[str]
+) -> None:
+    await connect_hubspot(intake)
+    lead = await person(intake, "hubspot", "123")
+    await intake.send("hubspot", body=dump_json([merge(125, 123, 124, **said)]))
+    await settle(intake, "link")
+    assert await ids_of(intake, lead) == ids
+
+
+async def test_merge_of_a_great_many_is_bounded(intake: HookClient) -> None:
+    await connect_hubspot(intake)
+    await person(intake, "hubspot", "123")
+    await intake.send("hubspot", body=dump_json([merge(125, 123, *range(1_000, 21_000))]))
+    await settle(intake, "link")
+    assert len(await intake.rows("SELECT 1 FROM identity_key WHERE kind = 'external'")) == 102
+
+
+async def test_merge_of_a_company_is_none_of_a_contact(intake: HookClient) -> None:
+    await connect_hubspot(intake)
+    await person(intake, "hubspot", "123")
+    others = [{"subscriptionType": "company.merge"}, {"subscriptionType": "object.merge", "objectTypeId": "0-2"}]
+    body = [merge(125, 123, 124, **other) for other in others]
+    assert outcomes(await intake.send("hubspot", body=dump_json(body))) == ["ignored", "ignored"]
+
+
+DELETIONS: list[Any] = [
+    {"id": "2"},
+    {"id": 2.0, "contact": None},
+    {"id": 2, "contact": {"id": 1, "fields": {"core": {"email": {"value": "1@initech.example"}}}}},
+    {"id": 2, "lead": {"id": None, "fields": {"core": {"email": "1@initech.example"}}}},
+    {"contact": {"id": 2}},
+]
+
+
+@pytest.mark.parametrize("said", DELETIONS)
+async def test_deletion_in_mautic_of_any_form_erases_the_one_it_means(intake: HookClient, said: Any) -> None:
+    await intake.connect("mautic", settings={"on_deletion": "erase"})
+    kept, gone = await person(intake, "mautic", "1"), await person(intake, "mautic", "2")
+    await intake.send("mautic", body=dump_json({"mautic.lead_post_delete": [{**said, "timestamp": NOW}]}))
+    await settle(intake, "erase")
+    assert (await status_of(intake, kept), await status_of(intake, gone)) == (200, 410)
+
+
+async def test_ids_of_another_source_do_not_count(intake: HookClient) -> None:
+    await intake.connect("mautic", settings={"on_deletion": "erase"})
+    gone = await person(intake, "mautic", "2", email="maud@initech.example")
+    await person(intake, "crm", "2", email="maud@initech.example")
+    other = await person(intake, "crm", "3", email="other@initech.example")
+    await intake.send("mautic", body=mautic_deletion(2, "other@initech.example"))
+    await settle(intake, "erase")
+    assert (await status_of(intake, gone), await status_of(intake, other)) == (410, 200)
+
+
+@pytest.mark.parametrize("ids", [("a", "a"), (" a ", "a"), (7, "7"), (7.0, 7)])
+async def test_alias_of_one_id_with_itself_changes_nothing(intake: HookClient, ids: tuple[Any, Any]) -> None:
+    await intake.connect("segment")
+    lead = await person(intake, "segment", str(ids[1]).strip())
+    message = {"type": "alias", "previousId": ids[0], "userId": ids[1], "messageId": "a-1"}
+    await intake.send("segment", body=dump_json(message))
+    await settle(intake, "link")
+    assert await ids_of(intake, lead) == {str(ids[1]).strip()}

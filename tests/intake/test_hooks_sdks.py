@@ -155,3 +155,31 @@ async def test_context_of_a_batch_holds_for_its_messages(intake: HookClient) -> 
 async def test_short_write_key_is_refused(intake: HookClient) -> None:
     answer = await intake.put("other", {"adapter": "segment", "secrets": {"write_key": "short"}})
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/secrets/write_key")
+
+
+ODD_CALLS: dict[str, tuple[str, Any, list[str]]] = {
+    "a list": ("batch", [{"type": "identify", "userId": "1", "traits": {"email": "a@initech.example"}}], ["created"]),
+    "an empty batch": ("batch", {"batch": []}, []),
+    "a batch that is none": ("batch", {"batch": {}}, ["failed"]),
+    "no batch": ("batch", {"batch": None}, ["failed"]),
+    "a message to batch": ("batch", {"type": "identify", "userId": "1"}, ["created"]),
+    "the message says more than the call": (
+        "track",
+        {"type": "identify", "userId": "1", "traits": {"email": "a@initech.example"}},
+        ["created"],
+    ),
+    "a batch to a call": ("identify", {"batch": [{"userId": "1"}, {"userId": "2"}]}, ["created", "created"]),
+    "a text": ("identify", "ada", ["failed"]),
+    "messages that are none": ("batch", {"batch": [None, 1, "x", [], {}]}, ["failed"] * 5),
+    "anonymous": ("page", {"anonymousId": "x", "properties": {}}, ["ignored"]),
+    "alias without the old id": ("alias", {"userId": "1"}, ["ignored"]),
+    "group of nobody": ("group", {"groupId": "1"}, ["failed"]),
+}
+
+
+@pytest.mark.parametrize("case", ODD_CALLS)
+async def test_odd_call_of_an_sdk_is_understood_or_kept(intake: HookClient, case: str) -> None:
+    call, body, expected = ODD_CALLS[case]
+    answer = await intake.plain.post(f"/v1/hooks/website/v1/{call}", json=body, headers=basic(WRITE_KEY))
+    assert outcomes(answer) == expected
+    assert len(await intake.events_of("website", "failed")) == expected.count("failed")

@@ -63,6 +63,8 @@ PROPERTIES = (
 _DECODED = re.compile(r"%(?:3A|2F|3F|40|21|24|27|28|29|2A|2C|3B)", re.IGNORECASE)
 _CONTACT_TYPE = "0-1"
 """The type of contacts in generic subscriptions, whose events are called `object.creation` and so on."""
+_MERGED_MAX = 100
+"""Contacts of one merge; HubSpot merges two."""
 _FETCHED = frozenset({"creation", "propertyChange", "restore", "merge"})
 
 Property = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,99}$")]
@@ -135,16 +137,20 @@ def _parse_event(event: JsonValue, settings: HubSpotSettings) -> ToolEvent:
     if contact is None or not noun or verb not in (*_FETCHED, "deletion", "privacyDeletion"):
         return Unreadable(id_, "it lacks objectId, or its subscriptionType is not one of HubSpot's", event)
     if verb in _FETCHED:
-        merged = (
-            dict.fromkeys((primary, *map(to_text, as_list(fields.get("mergedObjectIds"))))) if verb == "merge" else {}
-        )
-        others = tuple(one for one in merged if one is not None and one != contact)
+        others = _merged_ids(fields, contact) if verb == "merge" else ()
         return RecordReference(id_, contact, {"id": contact}, event, at, others)
     if verb == "privacyDeletion":
         return Deleted(id_, event, contact, erase=True, occurred_at=at)
     # HubSpot says of each contact that was merged into another that it was deleted, before or after it tells of the merge.
     erase = settings.on_deletion == "erase"
     return Deleted(id_, event, contact, erase=erase, occurred_at=at, only_record=True, waits=True)
+
+
+def _merged_ids(fields: Mapping[str, JsonValue], contact: str) -> tuple[str, ...]:
+    """The ids of a merge that lead to another from then on."""
+    said = (fields.get("primaryObjectId"), *as_list(fields.get("mergedObjectIds"))[:_MERGED_MAX])
+    ids = dict.fromkeys(id_ for id_ in map(to_text, said) if id_ is not None)
+    return tuple(id_ for id_ in ids if id_ != contact)
 
 
 class _Fetch:
