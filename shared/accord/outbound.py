@@ -14,7 +14,22 @@ import httpx
 
 CONNECT_TIMEOUT_S = 5.0
 ADDRESSES_TRIED_MAX = 3
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All that IANA assigns from; what lies outside is loopback, private, reserved or multicast."""
+_SPECIAL_IPV6 = [
+    ipaddress.IPv6Network(block) for block in ("2001::/23", "2001:db8::/32", "2620:4f:8000::/48", "3fff::/20")
+]
+"""IANA IPv6 Special-Purpose Address Registry of 2024-10-22, as far as it lies in 2000::/3 and stands for no address of IPv4."""
+_SPECIAL_IPV4 = [
+    ipaddress.IPv4Network(block)
+    for block in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),
+        *("192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24"),
+        *("198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+    )
+]
+"""IANA IPv4 Special-Purpose Address Registry of 2024, and multicast."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -31,15 +46,16 @@ class NotResolved(Exception):
 
 
 def is_public(address: Address) -> bool:
-    """Whether the address is one of the public Internet (IANA's special-purpose registries), also where an IPv6 address stands for one of
-    IPv4."""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address in _NAT64:
-            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-        if inner is not None:
-            return is_public(inner)
-    return address.is_global and not address.is_multicast
+    """Whether the address is one of the public Internet, also where an IPv6 address stands for one of IPv4. All of IANA's special-purpose
+    blocks are none, also the few that are globally reachable: no tool's API is there."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return not any(address in block for block in _SPECIAL_IPV4)
+    if address in _NAT64:
+        return is_public(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
+    inner = address.ipv4_mapped or address.sixtofour
+    if inner is not None:
+        return is_public(inner)
+    return address in _GLOBAL_UNICAST and not any(address in block for block in _SPECIAL_IPV6)
 
 
 async def look_up(host: str, port: int) -> list[Address]:

@@ -56,7 +56,7 @@ def parse_events(
     tool: str, document: Any, settings: Mapping[str, Any] | None = None, **headers: str
 ) -> list[ToolEvent]:
     adapter = ADAPTERS[tool]
-    return adapter.read(request_with(**headers), document, adapter.settings.model_validate(settings or {}))
+    return list(adapter.read(request_with(**headers), document, adapter.settings.model_validate(settings or {})))
 
 
 def map_submission_of(
@@ -251,11 +251,13 @@ def test_a_merge_in_hubspot_fetches_the_contact_that_is_left() -> None:
 
 
 def test_hubspots_events_about_other_things_are_ignored() -> None:
-    said = parse_events(
-        "hubspot", [hubspot_event("deal.creation"), hubspot_event("contact.associationChange"), {}, "x"]
-    )
+    said = parse_events("hubspot", [hubspot_event("deal.creation"), hubspot_event("contact.associationChange")])
     assert {type(one) for one in said} == {Ignored}
-    assert isinstance(parse_events("hubspot", [hubspot_event("contact.creation", objectId=None)])[0], Unreadable)
+
+
+def test_generic_subscription_of_hubspot_is_about_a_contact_by_its_type() -> None:
+    said = parse_events("hubspot", [hubspot_event("object.creation", objectTypeId=kind) for kind in ("0-1", "0-2")])
+    assert [type(one) for one in said] == [RecordReference, Ignored]
 
 
 def test_a_contact_of_hubspot_becomes_a_submission() -> None:
@@ -660,7 +662,6 @@ def test_a_response_that_was_deleted_at_linkedin_erases() -> None:
     assert (said.external_id, said.erase) == ("1a2b3c-4", True)
     assert said.event_id != parse_events("linkedin-lead-gen", LINKEDIN)[0].event_id
     assert isinstance(parse_events("linkedin-lead-gen", {"type": "OTHER"})[0], Ignored)
-    assert isinstance(parse_events("linkedin-lead-gen", {**LINKEDIN, "leadAction": "UPDATED"})[0], Ignored)
     assert isinstance(parse_events("linkedin-lead-gen", {"type": "LEAD_ACTION"})[0], Unreadable)
 
 
@@ -725,9 +726,18 @@ def test_anonymous_segment_event_is_ignored() -> None:
     assert deleted.erase
 
 
+def test_address_among_the_properties_of_a_known_user_is_somebody_elses() -> None:
+    invited = {"type": "track", "event": "Invite Sent", "messageId": "m", "properties": {"email": "b@initech.example"}}
+    for changes, email in (({"userId": "a"}, None), ({"anonymousId": "a"}, "b@initech.example")):
+        [said] = parse_events("segment", {**invited, **changes})
+        assert isinstance(said, ActivityOccurred)
+        assert said.email == email
+
+
 def test_segment_may_send_a_batch() -> None:
-    said = parse_events("segment", {"batch": [SEGMENT, {**SEGMENT, "messageId": "other", "type": "page"}]})
-    assert [type(one) for one in said] == [Submitted, ActivityOccurred]
+    messages = [SEGMENT, {**SEGMENT, "messageId": "other", "type": "page"}]
+    for body in ({"batch": messages}, messages):
+        assert [type(one) for one in parse_events("segment", body)] == [Submitted, ActivityOccurred]
 
 
 # Senders whose body the customer writes
@@ -736,7 +746,7 @@ def test_segment_may_send_a_batch() -> None:
 def test_own_bodies_need_no_mapping_where_they_use_our_names() -> None:
     [said] = parse_events("generic", OWN, idempotency_key="order-1")
 
-    assert said.event_id == "order-1"
+    assert said.event_id.startswith("order-1:")
     assert map_submission_of("generic", said, **{"campaign.medium": "email"}) == {
         "email": "ada@initech.example",
         "first_name": "Ada",
@@ -763,8 +773,13 @@ def test_own_bodies_are_mapped_by_pointers() -> None:
 
 def test_own_events_have_an_id_by_pointer_key_or_content() -> None:
     assert parse_events("generic", {"n": 5}, {"event_id": "/n"}, idempotency_key="k")[0].event_id == "5"
-    assert parse_events("generic", {"n": 5}, idempotency_key="k")[0].event_id == "k"
-    assert [one.event_id for one in parse_events("generic", [{}, {}], idempotency_key="k")] == ["k:0", "k:1"]
+    ids = {
+        one.event_id
+        for body in ([{"n": 5}, {"n": 6}], {"n": 5})
+        for one in parse_events("generic", body, idempotency_key="k")
+    }
+    assert len(ids) == 2
+    assert all(one.startswith("k:sha256:") for one in ids)
     assert [
         one.event_id
         for one in parse_events("generic", {"all": [{"n": 1}, {"n": 2}]}, {"events": "/all", "event_id": "/n"})
@@ -776,6 +791,43 @@ def test_own_events_have_an_id_by_pointer_key_or_content() -> None:
 
 
 # All of them
+
+
+@pytest.mark.parametrize(
+    ("tool", "document"),
+    [
+        ("cloudevents", {"batch": []}),
+        ("cloudevents", 5),
+        ("hubspot", {}),
+        ("hubspot", "x"),
+        ("hubspot", [None]),
+        ("hubspot", [hubspot_event("contact.creation", objectId=None)]),
+        ("hubspot", [hubspot_event("contact.renamed")]),
+        ("mautic", {"other.event": [{"id": 1}]}),
+        ("mautic", {"mautic.something_new": [{"id": 1}]}),
+        ("mautic", {}),
+        ("mautic", {"mautic.lead_post_save_new": []}),
+        ("typeform", {"event_type": "form_answer"}),
+        ("meta-lead-ads", {"object": "page"}),
+        ("meta-lead-ads", {"entry": [{"id": 1, "messaging": [{}]}]}),
+        ("meta-lead-ads", {"entry": [{"changes": [{"value": {"leadgen_id": 1}}]}]}),
+        ("linkedin-lead-gen", []),
+        ("linkedin-lead-gen", {**LINKEDIN, "leadAction": "UPDATED"}),
+        ("segment", {"batch": {"type": "identify"}}),
+        ("segment", {"type": "identity"}),
+        ("segment", [["identify"]]),
+        ("standard-webhooks", [STANDARD]),
+    ],
+)
+def test_what_is_not_understood_is_kept_and_not_ignored(tool: str, document: Any) -> None:
+    said = parse_events(tool, document, content_type="application/cloudevents-batch+json")
+    assert [type(one) for one in said] == [Unreadable]
+
+
+def test_body_without_events_at_their_place_is_kept_whole() -> None:
+    [said] = parse_events("generic", {"records": [{"email": "a@initech.example"}]}, {"events": "/leads"})
+    assert isinstance(said, Unreadable)
+    assert said.content == {"records": [{"email": "a@initech.example"}]}
 
 
 JSON = st.recursive(

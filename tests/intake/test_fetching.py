@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -302,3 +304,43 @@ async def test_a_tool_that_is_away_does_not_hold_up_the_others(intake: HookClien
         await event_of(intake, "done", "meta-lead-ads")
 
     assert len(tool.asked) == CLAIMED_MAX + 1, "the tool that is away was asked in one round only"
+
+
+async def test_a_slow_tool_holds_up_nobody_but_itself(intake: HookClient, tool: ToolServer) -> None:
+    slow, released = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def body() -> Iterator[bytes]:
+        loop.call_soon_threadsafe(slow.set)
+        released.wait(timeout=30)
+        yield b"{}"
+
+    tool.default = Reply(chunks=body)
+    tool.answer(
+        "/5545", json_reply({"id": "5545", "field_data": [{"name": "email", "values": ["grace@initech.example"]}]})
+    )
+    await hubspot(intake, tool)
+    await intake.connect("meta-lead-ads", settings={"base_url": tool.url}, secrets={"token": TOKEN})
+    await intake.connect("segment")
+    lead = (await intake.send("segment")).json()["results"][0]["lead_id"]
+    try:
+        await intake.send(
+            "hubspot", body=dump_json([{**HUBSPOT[0], "objectId": 1_000 + number} for number in range(50)])
+        )
+        async with intake.working():
+            await slow.wait()
+            await intake.send("meta-lead-ads")
+            erase = {"type": "delete", "userId": "97980cfea0067", "messageId": "m-3"}
+            await intake.send("segment", body=dump_json(erase))
+
+            async def gone() -> bool:
+                return (await intake.admin.get(f"/v1/leads/{lead}")).status_code == 410
+
+            await until(gone, within_s=4.0)
+            await event_of(intake, "done", "meta-lead-ads")
+            # All this while the tool has not answered, and no more than a few wait for it.
+            asked = [target for target, _ in tool.asked if "/contacts/" in target]
+            assert len(asked) == CLAIMED_MAX
+            released.set()
+    finally:
+        released.set()

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import random
 from collections.abc import AsyncIterator
@@ -25,7 +26,7 @@ async def intake(database_url: str, keys_file: Path) -> AsyncIterator[HookClient
         yield one
 
 
-async def test_unstorable_text_is_replaced_after_verification(intake: HookClient) -> None:
+async def test_text_of_which_a_part_cannot_be_stored_is_left_out_and_named(intake: HookClient) -> None:
     await intake.connect("generic")
     await intake.connect("mailchimp")
     bodies = [
@@ -34,16 +35,13 @@ async def test_unstorable_text_is_replaced_after_verification(intake: HookClient
         b'{"email": "c@initech.example", "first_name": "\xff Ada"}',
     ]
     for body in bodies:
-        assert outcomes(await intake.send("generic", body=body)) == ["created"]
+        answer = await intake.send("generic", body=body)
+        assert outcomes(answer) == ["created"]
+        assert answer.json()["results"][0]["left_out"] == ["/first_name"]
     form = urlencode(MAILCHIMP).replace("Ada", "A%00d%FFa").replace("ada%40", "d%40").encode()
     assert outcomes(await intake.send("mailchimp", body=form)) == ["created"]
     found = {lead["email"]: lead["first_name"] for lead in await intake.leads()}
-    assert found == {
-        "a@initech.example": "A\ufffdda",
-        "b@initech.example": "\ufffd Ada",
-        "c@initech.example": "\ufffd Ada",
-        "d@initech.example": "A\ufffdd\ufffda",
-    }
+    assert found == dict.fromkeys([f"{name}@initech.example" for name in "abcd"])
 
 
 async def test_bodies_that_cannot_be_read(intake: HookClient) -> None:
@@ -54,13 +52,19 @@ async def test_bodies_that_cannot_be_read(intake: HookClient) -> None:
         (b"", {}, 400),
         (b'{"a": NaN}', {}, 400),
         (b'{"a": 1e999, "b": "\\ud800"}', {}, 400),
-        (b'{"a": ' + b"1" * 400 + b"}", {}, 400),
+        (b'{"a": ' + b"1" * 400 + b"}", {}, 200),
         (b"[" * 100_000, {}, 400),
         (b"[" * 1_000 + b"]" * 1_000, {}, 400),
         (b'{"a":' * 300 + b"1" + b"}" * 300, {}, 400),
         (b'{"a":' * 101 + b"1" + b"}" * 101, {}, 200),
         (b"x", {"content-type": "multipart/form-data; boundary=x"}, 415),
-        (b"\x1f\x8b", {"content-encoding": "gzip"}, 415),
+        (b"\x1f\x8b", {"content-encoding": "gzip"}, 400),
+        (b"{}", {"content-encoding": "gzip"}, 400),
+        (gzip.compress(b"{}")[:-1], {"content-encoding": "gzip"}, 400),
+        (gzip.compress(b"{}") + b"more", {"content-encoding": "gzip"}, 400),
+        (b"\x0b\x00\x80{}\x03", {"content-encoding": "br"}, 415),
+        (gzip.compress(b"{}"), {"content-encoding": "gzip, gzip"}, 415),
+        (b"{}", {"content-encoding": "UTF-8"}, 200),
         (b"&".join(b"a%d=1" % number for number in range(2_001)), form, 400),
         (b"null", {}, 200),
         (b"[]", {}, 200),

@@ -309,3 +309,36 @@ def test_keys_are_read_from_file_and_errors_are_reported(tmp_path: Path) -> None
         settings_of("postgresql://x", tmp_path, secrets_keys=SecretStr("my-secret-key-that-is-too-short"))
     assert "my-secret" not in "".join(str(one["msg"]) for one in caught.value.errors(include_input=False))
     assert settings_of("postgresql://x", tmp_path, secrets_keys=None).encryption_keys() == []
+
+
+async def test_token_is_not_sent_to_another_address_than_it_was_given_for(intake: HookClient) -> None:
+    made = await intake.put("s", {"adapter": "hubspot", "secrets": {"signing": "a secret", "token": "pat-1"}})
+    other: dict[str, Any] = {"adapter": "hubspot", "settings": {"base_url": "https://evil.example"}}
+
+    async def put(body: dict[str, Any], after: Any) -> Any:
+        return await intake.put("s", body, **{"If-Match": after.headers["etag"]})
+
+    assert pointers(await put(other, made)) == {"/secrets/token"}
+    assert pointers(await put({**other, "secrets": {"signing": "new"}}, made)) == {"/secrets/token"}
+    same = await put({"adapter": "hubspot", "settings": {"base_url": "https://api.hubapi.com/"}}, made)
+    assert len(same.json()["secrets"]["token"]) == 1, "the address that was meant before"
+    late = {"value": "pat-2", "previous_until": "2099-01-01T00:00:00Z"}
+    moved = await put({**other, "secrets": {"token": late}}, same)
+    assert (moved.status_code, len(moved.json()["secrets"]["token"])) == (200, 1), "the one before goes nowhere else"
+    assert len(moved.json()["secrets"]["signing"]) == 1
+    assert pointers(await put({"adapter": "hubspot"}, moved)) == {"/secrets/token"}
+    dropped = await put({"adapter": "hubspot", "secrets": {"token": None}}, moved)
+    assert set(dropped.json()["secrets"]) == {"signing"}
+    again = await put(other, dropped)
+    assert again.status_code == 200, "there is no token to be sent"
+
+
+@pytest.mark.parametrize("said", [{}, {"drop_previous": True}, {"previous_until": "2099-01-01T00:00:00Z"}])
+async def test_word_about_the_old_token_is_no_new_one(intake: HookClient, said: dict[str, Any]) -> None:
+    made = await intake.put("s", {"adapter": "meta-lead-ads", "secrets": {"token": "one"}})
+    body = {
+        "adapter": "meta-lead-ads",
+        "settings": {"base_url": "https://graph.facebook.com/v21.0"},
+        "secrets": {"token": said},
+    }
+    assert pointers(await intake.put("s", body, **{"If-Match": made.headers["etag"]})) == {"/secrets/token"}

@@ -92,7 +92,7 @@ def build(settings: Settings) -> Service:
     cipher = SecretCipher(settings.encryption_keys())
     sources = Sources(database, cipher)
     source_cache = SourceCache(database, cipher, sources)
-    hooks = HookReceiver(database, source_cache, captures, activities)
+    hooks = HookReceiver(database, source_cache, captures, activities, settings.body_bytes_max)
     outbound = OutboundClient(
         timeout_s=settings.outbound_timeout_s,
         bytes_max=settings.outbound_bytes_max,

@@ -216,7 +216,13 @@ hook_event = Table(
     PrimaryKeyConstraint("hook_event_id", name="hook_event_pkey"),
 )
 Index("hook_event_id_idx", hook_event.c.source, hook_event.c.event_id, unique=True)
-Index("hook_event_due_idx", hook_event.c.due_at, postgresql_where=text("state = 'waiting'"))
+Index("hook_event_work_idx", hook_event.c.due_at, postgresql_where=text("state = 'waiting' AND action <> 'fetch'"))
+Index(
+    "hook_event_fetch_idx",
+    hook_event.c.source,
+    hook_event.c.due_at,
+    postgresql_where=text("state = 'waiting' AND action = 'fetch'"),
+)
 Index("hook_event_state_idx", hook_event.c.source, hook_event.c.state, hook_event.c.hook_event_id)
 Index("hook_event_keys_idx", hook_event.c["keys"], postgresql_using="gin")
 

@@ -7,22 +7,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 import asyncpg
 import orjson
 from pydantic import JsonValue
 
-from accord.db import bulk, from_json
+from accord.db import bulk
 from intake import tables
 
-HookAction = Literal["fetch", "submit", "activity", "erase"]
+HookAction = Literal["fetch", "submit", "update", "activity", "link", "erase"]
 State = Literal["waiting", "done", "failed"]
 
 _COLUMNS = (
-    "hook_event_id, source, event_id, action, reference, keys, content, state, attempts, due_at, error, lead_id, occurred_at,"
-    " recorded_at, updated_at"
+    "hook_event_id, source, event_id, action, reference::text AS reference, keys, content, state, attempts, due_at, error, lead_id,"
+    " occurred_at, recorded_at, updated_at"
 )
 _INSERT = bulk.insert(
     tables.hook_event,
@@ -34,9 +34,29 @@ _CLAIM = f"""
 UPDATE hook_event SET attempts = attempts + 1, due_at = $1::timestamptz + $2 * interval '1 second', updated_at = $1
 WHERE hook_event_id IN (
     SELECT hook_event_id FROM hook_event
-    WHERE state = 'waiting' AND due_at <= $1 AND NOT (action = 'fetch' AND source = ANY ($4::text[]))
+    WHERE state = 'waiting' AND action <> 'fetch' AND due_at <= $1
     ORDER BY due_at, hook_event_id LIMIT $3 FOR UPDATE SKIP LOCKED
 )
+RETURNING {_COLUMNS}
+"""
+# Source by source along the index, so that what waits for one tool costs nothing where others are looked for.
+_CLAIM_FETCHES = f"""
+WITH RECURSIVE waiting AS (
+    SELECT min(source) AS source FROM hook_event WHERE state = 'waiting' AND action = 'fetch'
+    UNION ALL
+    SELECT (SELECT min(source) FROM hook_event WHERE state = 'waiting' AND action = 'fetch' AND source > waiting.source)
+    FROM waiting WHERE waiting.source IS NOT NULL
+), due AS MATERIALIZED (
+    SELECT event.hook_event_id FROM waiting, LATERAL (
+        SELECT hook_event_id, due_at FROM hook_event
+        WHERE state = 'waiting' AND action = 'fetch' AND source = waiting.source AND due_at <= $1
+        ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED
+    ) event
+    WHERE waiting.source IS NOT NULL AND NOT waiting.source = ANY ($4::text[])
+    ORDER BY event.due_at LIMIT $5
+)
+UPDATE hook_event SET attempts = attempts + 1, due_at = $1::timestamptz + $2 * interval '1 second', updated_at = $1
+WHERE hook_event_id IN (SELECT hook_event_id FROM due)
 RETURNING {_COLUMNS}
 """
 _LOCK_CLAIMED = (
@@ -53,6 +73,12 @@ WHERE hook_event_id = $1 AND state = 'waiting' AND attempts = $2
 _DROP_SUPERSEDED = """
 UPDATE hook_event SET state = 'done', error = 'deleted', content = '', reference = '{}', updated_at = $4
 WHERE source = $1 AND keys && $2::text[] AND state <> 'done' AND action <> 'erase' AND hook_event_id <= $3
+"""
+_IS_SUPERSEDED = """
+SELECT EXISTS (
+    SELECT FROM hook_event
+    WHERE source = $1 AND keys && $2::text[] AND (action = 'link' OR (action = 'fetch' AND occurred_at > $3))
+)
 """
 _ONE = f"SELECT {_COLUMNS} FROM hook_event WHERE source = $1 AND hook_event_id = $2"
 _PAGE = f"""
@@ -134,12 +160,17 @@ async def insert(connection: asyncpg.Connection, rows: Sequence[NewEvent], now: 
     return {row["event_id"] for row in await _INSERT.fetch(connection, given)}
 
 
-async def claim(
-    connection: asyncpg.Connection, now: datetime, lease_s: float, rows: int, cooling_down: Sequence[str]
+async def claim(connection: asyncpg.Connection, now: datetime, lease_s: float, rows: int) -> list[HookEvent]:
+    """Events that are due and ask no tool, each for one worker until its lease is over; one that dies leaves them to be claimed again."""
+    return [_event(row) for row in await connection.fetch(_CLAIM, now, lease_s, rows)]
+
+
+async def claim_fetches(
+    connection: asyncpg.Connection, now: datetime, lease_s: float, per_source: int, excluded: Sequence[str], rows: int
 ) -> list[HookEvent]:
-    """Events that are due, each for one worker until the lease is over; a worker that dies leaves them to be claimed again. `resting`:
-    sources whose tool is not to be asked at the moment."""
-    return [_event(row) for row in await connection.fetch(_CLAIM, now, lease_s, rows, list(cooling_down))]
+    """Fetches that are due, in the same way: `per_source` of one tool at most, none of those that are not to be asked at the moment."""
+    found = await connection.fetch(_CLAIM_FETCHES, now, lease_s, per_source, list(excluded), rows)
+    return [_event(row) for row in found]
 
 
 async def lock_claimed(connection: asyncpg.Connection, event: HookEvent) -> bool:
@@ -164,6 +195,11 @@ async def postpone(
 async def drop_superseded(connection: asyncpg.Connection, event: HookEvent, now: datetime) -> None:
     """Drop what waits or was given up of a record that has been deleted since."""
     await connection.execute(_DROP_SUPERSEDED, event.source, list(event.keys), event.hook_event_id, now)
+
+
+async def is_superseded(connection: asyncpg.Connection, deletion: HookEvent) -> bool:
+    """Whether the record of a deletion was merged into another, or has changed since, so that it is there again."""
+    return bool(await connection.fetchval(_IS_SUPERSEDED, deletion.source, list(deletion.keys), deletion.occurred_at))
 
 
 async def fetch_event(connection: asyncpg.Connection, source: str, event_id: UUID) -> HookEvent | None:
@@ -203,10 +239,4 @@ async def prune(connection: asyncpg.Connection, done_before: datetime, failed_be
 
 
 def _event(row: asyncpg.Record) -> HookEvent:
-    reference: Any = row["reference"]
-    return HookEvent(
-        **{
-            **row,
-            "reference": from_json(reference),
-        }
-    )
+    return HookEvent(**{**row, "reference": orjson.loads(row["reference"])})

@@ -26,8 +26,11 @@ class HookEventOut(BaseModel):
 
     hook_event_id: UUID
     event_id: str = Field(description="The tool's own id of the event, or a digest where it gives none.")
-    action: Literal["fetch", "submit", "activity", "erase"] = Field(
-        description="What is to be done: fetch a record, submit what it says, record an activity, erase a person."
+    action: Literal["fetch", "submit", "update", "activity", "link", "erase"] = Field(
+        description=(
+            "What is to be done: fetch a record, submit what it says (update: of somebody who is known), record an activity, have several"
+            " ids lead to one person, erase a person."
+        )
     )
     state: Literal["waiting", "done", "failed"]
     attempts: int

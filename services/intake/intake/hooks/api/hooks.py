@@ -1,4 +1,4 @@
-"""GET|POST /v1/hooks/{source}: what marketing tools send, each with its own verification. Plain endpoints, since signatures cover
+"""GET|OPTIONS|POST /v1/hooks/{source}: what marketing tools send, each with its own verification. Plain endpoints, since signatures cover
 the raw bytes; no path or query with a secret in it is ever handed on to a log, a metric or a trace.
 """
 
@@ -14,10 +14,11 @@ from starlette.routing import BaseRoute, Route
 
 from accord.http.auth import authorize
 from accord.http.openapi import operation
-from accord.http.problems import Problem, malformed
+from accord.http.problems import Problem, malformed, not_found
 from intake.hooks.service.receive import HookReceiver, Outcome
 from intake.sources.domain.adapters import ADAPTERS
 from intake.sources.domain.adapters.base import HookRequest
+from intake.sources.domain.adapters.segment import CALLS
 
 PREFIX = "/v1/hooks/"
 _QUERY_FIELDS_MAX = 50
@@ -54,7 +55,7 @@ class HookRoutes:
         self._public_base_url = public_base_url
 
     async def handshake(self, request: Request) -> Response:
-        """GET: a tool's handshake."""
+        """GET or OPTIONS: a tool's handshake."""
         return await self._handshake(request)
 
     async def handshake_by_path(self, request: Request) -> Response:
@@ -69,10 +70,18 @@ class HookRoutes:
         """The same with the secret in the path."""
         return await self._receive(request)
 
+    async def receive_call(self, request: Request) -> Response:
+        """POST to a method of a tool's own API: what its SDKs send."""
+        prepared = await self._hooks.get_source(request.path_params["source"])
+        if prepared.adapter is None or request.path_params["call"] not in prepared.adapter.calls:
+            raise not_found("method")
+        return await self._receive(request)
+
     async def _handshake(self, request: Request) -> Response:
         prepared = await self._hooks.get_source(request.path_params["source"])
         answer = self._hooks.handshake(prepared, self._build_request(request, b"", prepared.settings))
-        return Response(answer.body, answer.status, {"cache-control": "no-store"}, media_type=answer.media_type)
+        headers = {"cache-control": "no-store", **answer.headers}
+        return Response(answer.body, answer.status, headers, media_type=answer.media_type)
 
     async def _receive(self, request: Request) -> Response:
         prepared = await self._hooks.get_source(request.path_params["source"])
@@ -115,6 +124,7 @@ class HookRoutes:
             body=body,
             path_secret=request.path_params.get("secret"),
             has_api_key=has_api_key,
+            call=request.path_params.get("call"),
         )
 
 
@@ -155,10 +165,11 @@ def hook_routes(hooks: HookReceiver, public_base_url: str | None = None) -> list
     """The routes, with the source alone and with its URL secret behind it."""
     routes = HookRoutes(hooks, public_base_url)
     return [
-        Route(PREFIX + "{source}", routes.handshake, methods=["GET"]),
+        Route(PREFIX + "{source}", routes.handshake, methods=["GET", "OPTIONS"]),
         Route(PREFIX + "{source}", routes.receive, methods=["POST"]),
         Route(PREFIX + "{source}/{secret}", routes.handshake_by_path, methods=["GET"]),
         Route(PREFIX + "{source}/{secret}", routes.receive_by_path, methods=["POST"]),
+        Route(PREFIX + "{source}/v1/{call}", routes.receive_call, methods=["POST"]),
     ]
 
 
@@ -232,7 +243,47 @@ def _documented(parameters: list[dict[str, object]], suffix: str) -> dict[str, d
     return {"get": handshake, "post": receive}
 
 
+_OPTIONS = operation(
+    "Say whether CloudEvents may be sent",
+    description=(
+        "The abuse protection of CloudEvents' HTTP 1.1 Web Hooks: who asks with `WebHook-Request-Origin` is answered with"
+        " `WebHook-Allowed-Origin` and `WebHook-Allowed-Rate`. Other tools have no such handshake (405)."
+    ),
+    tags=["hooks"],
+    operation_id="hook_options",
+    parameters=[_SOURCE_PARAMETER],
+    problems=(404, 405, 409),
+)
+_OPTIONS["responses"]["200"] = {"description": "The sender may send if it is allowed in the headers."}
+_OPTIONS["security"] = []
+
+
+_CALL_PARAMETER = {
+    "name": "call",
+    "in": "path",
+    "required": True,
+    "description": "The method that the SDK calls.",
+    "schema": {"type": "string", "enum": sorted(CALLS)},
+}
+_CALL = {
+    **operation(
+        "Receive what SDKs of Segment and RudderStack send",
+        description=(
+            "Their HTTP tracking API below the address of a source of Segment, with the source's write key as Basic user name."
+            " Bodies may be gzip. The answer is that of `receive_hook`."
+        ),
+        tags=["hooks"],
+        operation_id="receive_sdk_call",
+        parameters=[_SOURCE_PARAMETER, _CALL_PARAMETER],
+        answers={200: HookOut},
+        answer_examples={200: _OUT_EXAMPLE},
+        problems=(400, 401, 404, 409, 413, 415, 503),
+    ),
+    "requestBody": {"required": True, "content": {"application/json": {"schema": {}}}},
+    "security": [],
+}
 HOOKS_OPENAPI = {
-    PREFIX + "{source}": _documented([_SOURCE_PARAMETER], ""),
+    PREFIX + "{source}": {**_documented([_SOURCE_PARAMETER], ""), "options": _OPTIONS},
     PREFIX + "{source}/{secret}": _documented([_SOURCE_PARAMETER, _SECRET_PARAMETER], "_by_path"),
+    PREFIX + "{source}/v1/{call}": {"post": _CALL},
 }

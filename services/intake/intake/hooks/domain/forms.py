@@ -9,7 +9,10 @@ from urllib.parse import parse_qsl
 
 from pydantic import JsonValue
 
+from intake.hooks.domain.text import find_encoding
+
 FIELDS_MAX = 2_000
+_CHARSET_FIELD = re.compile(r"(?:^|&)_charset_=([A-Za-z0-9._:-]+)")
 _DEPTH_MAX = 8
 _PART = re.compile(r"\[([^\[\]]*)\]")
 
@@ -18,10 +21,17 @@ class InvalidForm(ValueError):
     """The body has too many fields, or is none of this form."""
 
 
-def parse_form(body: str) -> dict[str, JsonValue]:
-    """The fields, nested by their brackets; a name that comes again, and one that ends in `[]`, makes a list. Raises InvalidForm."""
+def parse_form(body: str, charset: str | None = None) -> dict[str, JsonValue]:
+    """The fields, nested by their brackets; a name that comes again, and one that ends in `[]`, makes a list. Raises InvalidForm.
+
+    `charset` is what the escapes are in; None: what the field `_charset_` says, as browsers fill it, else UTF-8.
+    """
     try:
-        pairs = parse_qsl(body, keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="replace")
+        if charset is None and (named := _CHARSET_FIELD.search(body)) is not None:
+            charset = find_encoding(named[1])
+        pairs = parse_qsl(
+            body, keep_blank_values=True, max_num_fields=FIELDS_MAX, encoding=charset or "utf-8", errors="replace"
+        )
     except ValueError:
         raise InvalidForm from None
     document: dict[str, JsonValue] = {}

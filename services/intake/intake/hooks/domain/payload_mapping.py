@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import islice
 
 from msgspec import Struct
 from pydantic import JsonValue
@@ -20,6 +21,8 @@ LIST_MAX = 50
 ITEM_CHARS_MAX = 500
 _NOT_OF_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 _NAME_CHARS_MAX = 64
+_NAMES_MAX = 10_000
+"""Fields of one place that are looked at."""
 
 
 class PayloadMapper(Struct, frozen=True, gc=False):
@@ -52,7 +55,7 @@ class PayloadMapper(Struct, frozen=True, gc=False):
 
     def _add_attributes(self, view: JsonValue, path: str, attributes: dict[str, JsonValue]) -> None:
         found = resolve(view, path)
-        for name, value in found.items() if isinstance(found, dict) else ():
+        for name, value in islice(found.items(), _NAMES_MAX) if isinstance(found, dict) else ():
             if len(attributes) >= ATTRIBUTES_MAX:
                 return
             pointer = path + findings.pointer(name)

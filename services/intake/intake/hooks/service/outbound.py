@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Literal
 
 import httpx
-import orjson
 from pydantic import JsonValue
 
 from accord.outbound import AddressRefused, NotResolved, make_client, resolve, send_to
+from intake.hooks.service.body import parse_json
 
 FetchFailure = Literal[
     "address-refused",
@@ -116,10 +116,9 @@ class OutboundClient:
             if len(body) > self._bytes_max:
                 raise FetchError("too-large")
         try:
-            document: JsonValue = orjson.loads(body)
-        except orjson.JSONDecodeError:
+            return parse_json(bytes(body))[0]
+        except ValueError:
             raise FetchError("no-json") from None
-        return document
 
 
 def _retry_after_s(text: str | None) -> float | None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 import orjson
@@ -33,7 +33,8 @@ from intake.hooks.queries import HookEvent, State
 from intake.hooks.service.outbound import FetchError, OutboundClient
 from intake.hooks.service.receive import caller_name, event_idempotency_request
 from intake.hooks.service.source_cache import PreparedSource, SourceCache
-from intake.leads.domain.keys import IdentityKey
+from intake.identity.service import external_ids
+from intake.leads.domain.keys import IdentityKey, parse_key
 from intake.leads.queries import leads as lead_queries
 from intake.leads.service.merge_group import RecordNotFound
 from intake.leads.service.normalization import parse_email
@@ -48,8 +49,13 @@ RETRY_WINDOW = timedelta(hours=24)
 """From when an event came, or was given another chance, to when it is given up."""
 LEASE_S = 90.0
 """How long a claimed event is left to its worker; longer than all of its requests may take."""
-CLAIMED_MAX = 20
-"""Events that one process works on at a time."""
+CLAIMED_MAX = 5
+"""Fetches of one source that one process has under way; more are claimed when all of these have come back."""
+_FETCHES_MAX = 40
+"""Fetches of all sources; fewer than the connections that the way out may have."""
+_BATCH = 20
+"""Events that ask no tool and are worked on at a time."""
+_DRAIN_S = 8.0
 _EVERY_S = 1.0
 _IDLE_EVERY_S = 2.0
 _FIRST_S, _LAST_S = 2.0, 3_600.0
@@ -59,6 +65,8 @@ _UNAVAILABLE = frozenset(
 )
 _ACTIVITY_AFTER_S = (30.0, 300.0, 3_600.0, 6 * 3_600.0)
 """The person may come a moment later, or with tonight's import."""
+_OF_KNOWN = frozenset({"activity", "update", "link"})
+"""What means nothing of somebody who is no lead."""
 _REQUESTS_MAX = 5
 _DONE_RETENTION = timedelta(days=7)
 """As long as idempotency keys are: an event that comes again within it is known."""
@@ -113,6 +121,20 @@ class _Cooldowns:
         self._until.pop(source, None)
 
 
+class _HookEventWorker(Periodic):
+    """Works until it is told to stop, then lets what is under way end."""
+
+    def __init__(self, processor: HookEventProcessor) -> None:
+        super().__init__("hook-events", _EVERY_S, processor.work, idle_every_s=_IDLE_EVERY_S, stuck_after_s=LEASE_S * 2)
+        self._processor = processor
+
+    async def run(self, stop: asyncio.Event) -> None:
+        try:
+            await super().run(stop)
+        finally:
+            await self._processor.drain()
+
+
 class HookEventProcessor:
     """The use case; `work` is what a worker calls every so often. `failed_kept`: as long as raw submissions are."""
 
@@ -133,12 +155,14 @@ class HookEventProcessor:
         self._erase = erase
         self._outbound = outbound
         self._cooldowns = _Cooldowns()
+        self._fetching: dict[asyncio.Task[None], str] = {}
+        """Fetches under way, with their source."""
         self._failed_retention = failed_retention
 
     def workers(self) -> list[Periodic]:
         """Those that do the work and forget what is old."""
         return [
-            Periodic("hook-events", _EVERY_S, self.work, idle_every_s=_IDLE_EVERY_S, stuck_after_s=LEASE_S * 2),
+            _HookEventWorker(self),
             Periodic("hook-events-prune", _PRUNE_EVERY_S, self.prune),
         ]
 
@@ -147,12 +171,33 @@ class HookEventProcessor:
         return Collector(name="hook-events", gauges=[HOOK_EVENTS_WAITING, HOOK_EVENTS_FAILED], collect=self._count)
 
     async def work(self) -> bool | None:
-        """One round; whether there may be more to do at once, None if there was nothing."""
+        """One round; whether there may be more to do at once, None if there was nothing. Fetches go on beyond it, so that a tool that takes
+        its time holds up neither other tools nor what asks none."""
+        excluded = [*self._cooldowns.sources(), *self._fetching.values()]
+        free = _FETCHES_MAX - len(self._fetching)
         async with self._database.write_transaction() as unit_of_work:
-            connection, cooling_down = await unit_of_work.connection(), self._cooldowns.sources()
-            events = await hook_events.claim(connection, unit_of_work.now, LEASE_S, CLAIMED_MAX, cooling_down)
+            connection, now = await unit_of_work.connection(), unit_of_work.now
+            events = await hook_events.claim(connection, now, LEASE_S, _BATCH)
+            fetches = await hook_events.claim_fetches(connection, now, LEASE_S, CLAIMED_MAX, excluded, free)
+        for event in fetches:
+            self._fetching[asyncio.create_task(self._process(event))] = event.source
         await asyncio.gather(*(self._process(event) for event in events))
-        return len(events) == CLAIMED_MAX if events else None
+        if self._fetching and not events:
+            await asyncio.wait(self._fetching, timeout=_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+        done = [task for task in self._fetching if task.done()]
+        for task in done:
+            del self._fetching[task]
+            task.result()
+        return True if done or len(events) == _BATCH else False if events or self._fetching else None
+
+    async def drain(self) -> None:
+        """Let the fetches under way end. What does not in time is claimed again when its lease is over."""
+        if self._fetching:
+            _, late = await asyncio.wait(self._fetching, timeout=_DRAIN_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*self._fetching, return_exceptions=True)
+            self._fetching.clear()
 
     async def prune(self) -> bool:
         """Forget what was done a week ago, and what was given up long ago."""
@@ -199,8 +244,12 @@ class HookEventProcessor:
                 await self._fetch(event, prepared)
             case "submit":
                 await self._submit(event, prepared, event.reference, None)
+            case "update":
+                await self._update(event, prepared)
             case "activity":
                 await self._record_activity(event)
+            case "link":
+                await self._link(event)
             case "erase":
                 await self._erase_person(event)
 
@@ -211,7 +260,7 @@ class HookEventProcessor:
             late = now + timedelta(seconds=delay_s) > event.recorded_at + RETRY_WINDOW
             state: State = "failed" if late else "waiting"
             connection = await unit_of_work.connection()
-            if late and event.action == "activity":
+            if late and event.action in _OF_KNOWN:
                 # Somebody who is no lead a day later; what they did means nothing here.
                 await hook_events.complete(connection, event.hook_event_id, None, "no-lead", now)
             else:
@@ -301,9 +350,66 @@ class HookEventProcessor:
                 connection, event.hook_event_id, taken.lead_id, taken.quality.verdict, unit_of_work.now
             )
 
+    async def _update(self, event: HookEvent, prepared: PreparedSource) -> None:
+        """What an event says of somebody who is known, once they are."""
+        async with self._database.write_transaction() as unit_of_work:
+            keys = map(parse_key, event.keys)
+            found = await lead_queries.find_key_owners(await unit_of_work.connection(), keys)
+        if not found:
+            raise _RetryLater("no such lead yet")
+        await self._submit(event, prepared, event.reference, None)
+
+    async def _link(self, event: HookEvent) -> None:
+        """Ids of one person, once one of them is known."""
+        ids = [str(id_) for id_ in _reference(event).get("ids") or ()]
+        caller = caller_name(event.source)
+
+        async def link() -> None:
+            async with self._database.write_transaction() as unit_of_work:
+                connection = await unit_of_work.connection()
+                if await hook_events.lock_claimed(connection, event):
+                    lead_id = await external_ids.link_ids(unit_of_work, event.source, ids, caller)
+                    if lead_id is None:
+                        raise _RetryLater("no such lead yet")
+                    await hook_events.complete(connection, event.hook_event_id, lead_id, None, unit_of_work.now)
+
+        await retry_on_conflict(link)
+
+    async def _is_settled(self, event: HookEvent) -> bool:
+        """Whether a deletion that has waited came to nothing meanwhile; then it is done."""
+        if not _reference(event).get("waits"):
+            return False
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
+            settled = await hook_events.is_superseded(connection, event)
+            if settled:
+                note = "merged or restored"
+                await hook_events.complete(connection, event.hook_event_id, None, note, unit_of_work.now)
+        return settled
+
+    async def _remove_id(self, event: HookEvent) -> bool:
+        """Whether a deletion only took away one of several ids of a person; then it is done."""
+        said = _reference(event)
+        id_ = said.get("external_id")
+        if not (said.get("only_record") and isinstance(id_, str)):
+            return False
+
+        async def remove() -> bool:
+            async with self._database.write_transaction() as unit_of_work:
+                lead_id = await external_ids.remove_id(unit_of_work, event.source, id_)
+                if lead_id is not None:
+                    await hook_events.complete(
+                        await unit_of_work.connection(), event.hook_event_id, lead_id, "id removed", unit_of_work.now
+                    )
+            return lead_id is not None
+
+        return await retry_on_conflict(remove)
+
     async def _record_activity(self, event: HookEvent) -> None:
         """An activity whose lead was not there, by each way of naming the person."""
-        alternatives = event.reference.get("ways") if isinstance(event.reference, dict) else None
+        if await self._is_settled(event):
+            return
+        alternatives = _reference(event).get("ways")
         answer: Answer | None = None
         for alternative in alternatives if isinstance(alternatives, list) else ():
             validated = validate_document(ACTIVITIES, alternative if isinstance(alternative, dict) else {}, utc_now())
@@ -328,10 +434,16 @@ class HookEventProcessor:
             await hook_events.complete(connection, event.hook_event_id, answer.subject, note, unit_of_work.now)
 
     async def _erase_person(self, event: HookEvent) -> None:
-        """A tool says that a person wants to be gone. What waits of them goes first, so that nothing brings them back."""
+        """A tool says that a person is gone, or wants to be. What waits of them goes first, so that nothing brings them back."""
+        if await self._is_settled(event):
+            return
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
             await hook_events.drop_superseded(connection, event, unit_of_work.now)
+        if await self._remove_id(event):
+            return
+        async with self._database.write_transaction() as unit_of_work:
+            connection = await unit_of_work.connection()
             found = await lead_queries.find_key_owners(connection, _identity_keys(event))
         for lead_id in sorted(set(found.values())):
             with suppress(RecordNotFound):
@@ -344,7 +456,7 @@ class HookEventProcessor:
 
 def _delay_s(event: HookEvent) -> float:
     """How long until the next attempt: doubling and jittered, or the few looks for a person who may still come."""
-    if event.action == "activity":
+    if event.action in _OF_KNOWN:
         return _ACTIVITY_AFTER_S[min(event.attempts, len(_ACTIVITY_AFTER_S)) - 1]
     ceiling = min(_LAST_S, _FIRST_S * 2.0 ** min(event.attempts - 1, 20))
     return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
@@ -352,11 +464,13 @@ def _delay_s(event: HookEvent) -> float:
 
 def _identity_keys(event: HookEvent) -> list[IdentityKey]:
     """The keys by which a deletion names a person."""
-    said = event.reference if isinstance(event.reference, dict) else {}
-    keys: list[IdentityKey] = []
+    said = _reference(event)
     email, external_id = said.get("email"), said.get("external_id")
-    if isinstance(email, str) and (address := parse_email(email).address):
-        keys.append(("email", address))
     if isinstance(external_id, str):
-        keys.append(("external", external_key(event.source, external_id)))
-    return keys
+        return [("external", external_key(event.source, external_id))]
+    address = parse_email(email).address if isinstance(email, str) else None
+    return [] if address is None else [("email", address)]
+
+
+def _reference(event: HookEvent) -> Mapping[str, Any]:
+    return event.reference if isinstance(event.reference, dict) else {}

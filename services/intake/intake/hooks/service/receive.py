@@ -41,12 +41,14 @@ from intake.leads.service.normalization import parse_email, parse_phone
 from intake.leads.service.submissions import CaptureRequest
 from intake.metric_names import HOOK_EVENTS, HOOK_REFUSED
 from intake.sources.domain.adapters.base import (
+    EVENTS_MAX,
     ActivityOccurred,
     AnyAdapter,
     Deleted,
     HandshakeResponse,
     HookRequest,
     Ignored,
+    Linked,
     RecordReference,
     Submitted,
     ToolEvent,
@@ -59,10 +61,15 @@ log = structlog.get_logger(__name__)
 
 FIRST_RETRY_AFTER = timedelta(seconds=30)
 """How long an activity of somebody who is not known yet waits for the first time."""
+DELETION_WAITS = timedelta(minutes=5)
+"""How long a deletion waits for word that its record was merged into another (ADR 96)."""
 _TIME: TypeAdapter[datetime] = TypeAdapter(Timestamp)
 _ERASED = "the person was erased"
+_PORTION_EVENTS = 1_000
+"""Events of one body that are under way together."""
 _LOCAL, _DOMAIN = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+\Z"), re.compile(r"[A-Za-z0-9.-]*[A-Za-z0-9]")
 _LOCAL_MAX, _DOMAIN_MAX = 64, 253
+_NUMBER = re.compile(r"(?:\+|\b00)([1-9][0-9 ()./-]{5,24}[0-9])")
 _ADDRESSES_MAX = 50
 
 
@@ -101,8 +108,8 @@ class _EventBatch:
         after: timedelta = timedelta(),
         at: JsonValue = None,
     ) -> None:
-        # An address that stands anywhere in it leads an erasure to it, also where nobody was identified.
-        keys = list(dict.fromkeys((*keys, *_extract_addresses(content))))
+        # An address or a number that stands anywhere in it leads an erasure to it, also where nobody was identified.
+        keys = list(dict.fromkeys((*keys, *_extract_addresses(content), *_extract_numbers(content))))
         occurred_at = parse_event_time(at, self.now)
         due_at = self.now + after
         self.stored.append(
@@ -114,7 +121,7 @@ class _EventBatch:
 
 
 class HookReceiver:
-    """The use case."""
+    """The use case. `bytes_max`: what a body may have once it is inflated."""
 
     def __init__(
         self,
@@ -122,8 +129,10 @@ class HookReceiver:
         sources: SourceCache,
         captures: GroupCommit[CaptureRequest, IdempotentResult[CaptureResult]],
         activities: GroupCommit[ActivityRequest, IdempotentResult[ActivityResult]],
+        bytes_max: int,
     ) -> None:
         self._database = database
+        self._bytes_max = bytes_max
         self._sources = sources
         self._captures = captures
         self._activities = activities
@@ -145,8 +154,9 @@ class HookReceiver:
     def handshake(self, prepared: PreparedSource, request: HookRequest) -> HandshakeResponse:
         """The answer to a tool's handshake. Raises Problem 401, or 405 for a tool that has none."""
         adapter = _adapter(prepared)
-        if adapter.handshake is None:
-            raise Problem(405, headers={"Allow": "POST"})
+        if adapter.handshake is None or adapter.handshake_method != request.method:
+            allowed = ["POST"] if adapter.handshake is None else [adapter.handshake_method, "POST"]
+            raise Problem(405, headers={"Allow": ", ".join(allowed)})
         answer = adapter.handshake(request, prepared.secrets(utc_now()), prepared.settings)
         if isinstance(answer, HandshakeResponse):
             return answer
@@ -162,25 +172,41 @@ class HookReceiver:
     async def ingest(self, prepared: PreparedSource, request: HookRequest) -> list[Outcome]:
         """Save all that a verified request says; an outcome for each event, in order.
 
-        Raises Problem 400 or 415 for a body that cannot be read, Overloaded and what is transient with nothing lost: the tool sends it
-        again, and what was saved already is replayed then.
+        Raises Problem 400, 413 or 415 for a body that cannot be read, with nothing saved; Overloaded and what
+        is transient with nothing lost: the tool sends it again, and what was saved already is replayed then.
         """
         adapter = _adapter(prepared)
-        document, clean = parse_hook_body(adapter, request)
-        said = adapter.read(request, document, prepared.settings)
-        whole = request.body.decode() if clean else None
+        request, document, whole = parse_hook_body(adapter, request, self._bytes_max)
+        said = list(islice(adapter.read(request, document, prepared.settings), EVENTS_MAX + 1))
+        if len(said) > EVENTS_MAX:
+            raise Problem(413, "too-many-events", "Too many events", f"A body may hold {EVENTS_MAX} events.")
+        first = {one.event_id: place for place, one in reversed(list(enumerate(said)))}
+        outcomes: dict[str, Outcome] = {}
+        ordered = [said[place] for place in sorted(first.values())]
+        for start in range(0, len(ordered), _PORTION_EVENTS):
+            portion = ordered[start : start + _PORTION_EVENTS]
+            texts = {one.event_id: _event_text(one, document, whole) for one in portion}
+            outcomes |= await self._ingest_portion(prepared, portion, texts)
+        found = [
+            outcomes[one.event_id]
+            if first[one.event_id] == place
+            else replace(outcomes[one.event_id], outcome="replayed")
+            for place, one in enumerate(said)
+        ]
+        for outcome in found:
+            HOOK_EVENTS.labels(prepared.source.name, outcome.outcome).inc()
+        return found
+
+    async def _ingest_portion(
+        self, prepared: PreparedSource, said: Sequence[ToolEvent], texts: Mapping[str, str]
+    ) -> dict[str, Outcome]:
+        """Save some events of a body; the outcomes by event id."""
         body = _EventBatch(prepared.source.name, utc_now())
-        events = {one.event_id: one for one in reversed(said)}
-        ordered = [events[id_] for id_ in dict.fromkeys(one.event_id for one in said)]
-        texts = {one.event_id: _event_text(one, document, whole) for one in ordered}
-        await self._submit(prepared, body, [one for one in ordered if isinstance(one, Submitted)], texts)
-        await self._record(prepared, body, ordered, texts)
-        self._store_others(prepared, body, ordered, texts)
+        await self._submit(prepared, body, [one for one in said if isinstance(one, Submitted)], texts)
+        await self._record(prepared, body, said, texts)
+        self._store_others(prepared, body, said, texts)
         await self._save_stored(body)
-        outcomes = [body.outcomes[one.event_id] for one in ordered]
-        for outcome in outcomes:
-            HOOK_EVENTS.labels(body.name, outcome.outcome).inc()
-        return outcomes
+        return body.outcomes
 
     async def _submit(
         self, prepared: PreparedSource, body: _EventBatch, said: Sequence[Submitted], texts: Mapping[str, str]
@@ -191,6 +217,9 @@ class HookReceiver:
         requests: list[tuple[Submitted, CaptureRequest, tuple[str, ...]]] = []
         for one in said:
             document = {**mapper.map_submission(one.view), "source": body.name}
+            if one.updates_only:
+                body.store(one, "update", one.view, texts[one.event_id], keys=extract_keys(body.name, document))
+                continue
             validated = validate_document(SUBMISSIONS, document, body.now)
             if validated.value is None:
                 body.store(
@@ -231,7 +260,9 @@ class HookReceiver:
     ) -> None:
         """Activities, by the first way of naming the person that leads to somebody. One of somebody who is not known yet waits for a
         day: their data may be on its way."""
-        events = [as_activity(one) if isinstance(one, Deleted) and not one.erase else one for one in said]
+        events = [
+            as_activity(one) if isinstance(one, Deleted) and not (one.erase or one.waits) else one for one in said
+        ]
         waiting = [
             (one, build_activities(body.name, one, prepared.source.defaults))
             for one in events
@@ -291,31 +322,41 @@ class HookReceiver:
         self, prepared: PreparedSource, body: _EventBatch, said: Sequence[ToolEvent], texts: Mapping[str, str]
     ) -> None:
         """What is neither a submission nor an activity. Several events about one record are one fetch."""
-        fetched: dict[str, str] = {}
+        fetched: dict[str, int] = {}
         for one in said:
             if isinstance(one, Ignored):
                 body.outcomes[one.event_id] = Outcome(one.event_id, "ignored", reason=one.reason)
             elif isinstance(one, Unreadable):
                 body.store(one, "submit", one.content, texts[one.event_id], **_failed_state(one.reason))
-            elif isinstance(one, Deleted) and one.erase:
-                keys = _person_keys(body.name, one)
-                body.store(
-                    one,
-                    "erase",
-                    {"email": one.email, "external_id": one.external_id},
-                    "",
-                    keys=keys,
-                    at=one.occurred_at,
-                )
+            elif isinstance(one, Deleted) and (one.erase or one.waits):
+                self._store_deletion(prepared, body, one)
+            elif isinstance(one, Linked):
+                _store_link(body, one)
             elif isinstance(one, RecordReference):
-                if one.external_id in fetched:
+                if one.merged_ids:
+                    _store_link(body, Linked(f"{one.event_id}:ids", one.external_id, one.merged_ids))
+                if (place := fetched.get(one.external_id)) is not None:
+                    stored, at = body.stored[place], parse_event_time(one.occurred_at, body.now)
+                    body.stored[place] = stored._replace(occurred_at=max(stored.occurred_at, at))
                     body.outcomes[one.event_id] = Outcome(
                         one.event_id, "waiting", reason="one fetch for several events"
                     )
                     continue
-                fetched[one.external_id] = one.event_id
+                fetched[one.external_id] = len(body.stored)
                 keys = [format_key(("external", external_key(body.name, one.external_id)))]
                 body.store(one, "fetch", dict(one.reference), texts[one.event_id], keys=keys, at=one.occurred_at)
+
+    @staticmethod
+    def _store_deletion(prepared: PreparedSource, body: _EventBatch, one: Deleted) -> None:
+        """An erasure; or, of a deletion that waits and erases nobody, the note that it becomes."""
+        reference: dict[str, JsonValue] = {**one.person, "only_record": one.only_record, "waits": one.waits}
+        if not one.erase:
+            reference["ways"] = list[JsonValue](build_activities(body.name, as_activity(one), prepared.source.defaults))
+        after = DELETION_WAITS if one.waits else timedelta()
+        action: HookAction = "erase" if one.erase else "activity"
+        body.store(
+            one, action, reference, "", keys=extract_keys(body.name, one.person), after=after, at=one.occurred_at
+        )
 
     async def _save_stored(self, body: _EventBatch) -> None:
         if not body.stored:
@@ -353,10 +394,16 @@ def as_activity(said: Deleted) -> ActivityOccurred:
         "record.deleted",
         "marketing",
         said.content,
-        said.email,
+        said.person["email"],
         said.external_id,
         said.occurred_at,
     )
+
+
+def _store_link(body: _EventBatch, said: Linked) -> None:
+    """Ids that are one person's. It is found by those that lead to another now, so that they are not taken for deleted."""
+    keys = [format_key(("external", external_key(body.name, id_))) for id_ in said.other_ids]
+    body.store(said, "link", {"ids": [said.external_id, *said.other_ids]}, "", keys=keys)
 
 
 def _event_text(said: ToolEvent, document: JsonValue, whole: str | None) -> str:
@@ -394,7 +441,13 @@ def _extract_addresses(text: str) -> list[str]:
     return [format_key(("email", address)) for one in found if (address := parse_email(one).address)]
 
 
-def _person_keys(source: str, said: ActivityOccurred | Deleted) -> list[str]:
+def _extract_numbers(text: str) -> list[str]:
+    """The telephone numbers in international form in a text, as key words; bounded. Others would need to know whose country it is."""
+    found = dict.fromkeys("+" + said[1] for said in islice(_NUMBER.finditer(text), _ADDRESSES_MAX))
+    return [format_key(("phone", number)) for one in found if (number := parse_phone(one, None).e164)]
+
+
+def _person_keys(source: str, said: ActivityOccurred) -> list[str]:
     return extract_keys(source, {"email": said.email, "external_id": said.external_id})
 
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Annotated
 from uuid import UUID
 
+import msgspec
 from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
@@ -17,6 +18,8 @@ from intake.leads.domain.personal import looks_personal
 CLOCK_SKEW_MAX = timedelta(minutes=5)
 """How far ahead of our clock a sender's may be."""
 ATTRIBUTES_MAX = 100
+PROPERTIES_BYTES_MAX = 64 * 1024
+"""All properties of one activity."""
 _CAMPAIGNS_CACHED = 2_000
 """Of at most 800 characters each."""
 
@@ -50,6 +53,12 @@ def _check_numbers(value: JsonValue) -> JsonValue:
     elif isinstance(value, int) and abs(value) > 2**53:
         raise ValueError("must lie within 2^53")
     return value
+
+
+def _check_size(properties: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if len(msgspec.json.encode(properties)) > PROPERTIES_BYTES_MAX:
+        raise ValueError(f"must have {PROPERTIES_BYTES_MAX} bytes of JSON at most")
+    return properties
 
 
 class _StrictModel(BaseModel):
@@ -135,9 +144,11 @@ class ActivityIn(_StrictModel):
     actor_kind: ActorKind | None = None
     occurred_at: Timestamp | None = None
     campaign: CampaignIn | None = None
-    properties: Annotated[dict[str, Annotated[JsonValue, AfterValidator(_check_numbers)]], Field(max_length=100)] = (
-        Field(default_factory=dict)
-    )
+    properties: Annotated[
+        dict[str, Annotated[JsonValue, AfterValidator(_check_numbers)]],
+        Field(max_length=100, description=f"{PROPERTIES_BYTES_MAX} bytes of JSON at most."),
+        AfterValidator(_check_size),
+    ] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _needs_one_identity(self) -> ActivityIn:

@@ -31,6 +31,7 @@ Shape = Literal["text", "moment", "attribute"]
 _ATTRIBUTE = re.compile(r"^attributes\.[A-Za-z][A-Za-z0-9_-]{0,63}$")
 _POINTER = re.compile(r"^(?:/(?:[^~/]|~[01])*)*$")
 _INDEX = re.compile(r"^(?:0|[1-9][0-9]{0,8})$")
+_EPOCH_DIGITS_MIN = 9
 _MILLISECONDS_FROM = 10**11
 """Seconds since 1970 reach this number in the year 5138, so what is above counts milliseconds."""
 
@@ -172,25 +173,31 @@ def nest_values(values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def number_to_text(value: JsonValue) -> JsonValue:
-    """A number as its digits; anything else as it is."""
+    """A number as its digits, 42.0 as 42; anything else as it is, also a number of which a float has lost digits: equal ones would
+    prove nothing."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
-    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else str(value)
+    if isinstance(value, int):
+        return str(value)
+    if value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    return str(value) if abs(value) < 2**53 else value
 
 
 def parse_time(value: JsonValue, zone: tzinfo = UTC) -> datetime | JsonValue:
     """A time as tools and people write it: RFC 3339, ISO 8601 without an offset or a date alone (both in `zone`; a date is its midnight),
-    and seconds or milliseconds since 1970, as number or digits. Anything else is returned unchanged."""
+    and seconds or milliseconds since 1970, as number or digits, from 1973 on: a smaller number is a spreadsheet's date or none. Anything
+    else is returned unchanged."""
     if isinstance(value, str):
         text = value.strip()
-        if text.isascii() and text.isdigit() and len(text) >= 9:
+        if text.isascii() and text.isdigit() and len(text) >= _EPOCH_DIGITS_MIN:
             return _from_epoch(int(text[:20]), value)
         try:
             found = datetime.fromisoformat(text)
         except ValueError:
             return value
         return found if found.tzinfo else found.replace(tzinfo=zone)
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 10 ** (_EPOCH_DIGITS_MIN - 1):
         return _from_epoch(value, value)
     return value
 

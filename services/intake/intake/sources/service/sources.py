@@ -13,14 +13,14 @@ from pydantic import JsonValue, ValidationError
 
 from accord.db import Database, UnitOfWork, is_transient
 from accord.http.conditional import precondition_failed
-from accord.http.problems import Problem, not_found, pointer, validation_error
+from accord.http.problems import Problem, not_found, pointer, validation_error, validation_error_at
 from accord.ids import new_id
 from accord.secrets import DecryptionFailed, SecretCipher
 from accord.terms.findings import Finding
 from accord.workers import Periodic
 from intake.sources import queries as sources
 from intake.sources.domain.adapters import ADAPTERS
-from intake.sources.domain.adapters.base import AnyAdapter
+from intake.sources.domain.adapters.base import TOKEN, AnyAdapter
 from intake.sources.domain.mapping import validate_defaults, validate_mapping
 from intake.sources.domain.source import SECRETS_VALID_MAX, EncryptedSecret, Source
 
@@ -31,7 +31,7 @@ SOURCES_MAX = 1_000
 SECRET_CHARS_MAX = 2_000
 _PLAIN_SECRET_CHARS_MIN = 16
 """A secret that is all that verifies a request, not the key of a signature, must not be guessable."""
-_PLAIN_SECRETS = frozenset({"url", "header", "bearer"})
+_PLAIN_SECRETS = frozenset({"url", "header", "bearer", "write_key"})
 _URL_SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _REENCRYPT_EVERY_S = 3_600.0
 
@@ -161,11 +161,7 @@ class Sources:
     def _secrets(
         self, name: str, content: SourceContent, before: Source | None, now: datetime
     ) -> tuple[EncryptedSecret, ...]:
-        kept: dict[str, list[EncryptedSecret]] = {}
-        if before is not None and before.adapter == content.adapter:
-            for one in before.secrets:
-                if one.until is None or one.until > now:
-                    kept.setdefault(one.kind, []).append(one)
+        kept = _valid_secrets(before, content, now)
         for kind, said in content.secrets.items():
             if said is None:
                 kept.pop(kind, None)
@@ -235,6 +231,28 @@ def _check_match(before: Source | None, match: str | None) -> None:
 async def _check_room(unit_of_work: UnitOfWork) -> None:
     if await sources.count(unit_of_work.conn) >= SOURCES_MAX:
         raise Problem(409, "too-many-sources", "Too many sources", f"There may be {SOURCES_MAX} of them.")
+
+
+def _valid_secrets(before: Source | None, content: SourceContent, now: datetime) -> dict[str, list[EncryptedSecret]]:
+    """The secrets that the source has and may keep, by kind. Raises Problem 422 for a token that must be given anew."""
+    if before is None or before.adapter != content.adapter:
+        return {}
+    kept: dict[str, list[EncryptedSecret]] = {}
+    for one in before.secrets:
+        if one.until is None or one.until > now:
+            kept.setdefault(one.kind, []).append(one)
+    if _base_url(before.adapter, before.settings) != _base_url(content.adapter, content.settings):
+        # A token was given for one address; whoever can change the address must not get it sent there.
+        said = content.secrets.get(TOKEN, NewSecret())
+        if kept.pop(TOKEN, None) and said is not None and said.value is None:
+            raise validation_error_at("/secrets/token", "Must be given anew, since base_url is another")
+    return kept
+
+
+def _base_url(adapter: str | None, settings: Mapping[str, JsonValue]) -> object:
+    """Where the source's token is sent to."""
+    known = ADAPTERS.get(adapter or "")
+    return None if known is None else getattr(known.settings.model_validate(settings), "base_url", None)
 
 
 def _check(content: SourceContent) -> None:

@@ -1,14 +1,15 @@
 """The one shape of all adapters: how a request of a tool is verified, and what it says. Pure; nothing here asks a network or a clock.
 
-`verify` sees the raw bytes and comes first. `read` parses the body of a verified request into events; one
-that cannot be understood is `Unreadable` and spoils no other. `fetch` says how a record is fetched that an event only names.
+`verify` sees the raw bytes and comes first. `read` parses the body of a verified request into events, one after the other as they are
+asked for; one that cannot be understood is `Unreadable`, which is kept, and spoils no other; `Ignored` is what is understood. `fetch`
+says how a record is fetched that an event only names.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -17,12 +18,15 @@ from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from accord.contracts.values import ActorKind, Party
-from intake.sources.domain.mapping import Rule
+from intake.sources.domain.mapping import Rule, number_to_text
 from intake.sources.domain.signatures import Refusal
 
 EVENT_ID_CHARS_MAX = 200
-EVENTS_MAX = 1_000
-"""Events of one body. HubSpot sends up to 100, Mautic and CloudEvents as many as are configured."""
+EVENTS_MAX = 10_000
+"""Events of one body; one with more is refused whole. HubSpot sends up to 100, Mautic and CloudEvents as many as are configured."""
+
+TOKEN = "token"  # noqa: S105 - the kind of a secret, no secret
+"""The kind of a secret that is sent out, to the tool's own API."""
 
 Secrets = Mapping[str, Sequence[bytes]]
 """The secrets that are valid now, by kind; two of one kind while a tool is being changed over."""
@@ -41,6 +45,18 @@ class HookRequest:
     """What stands behind the source's name in the path."""
     has_api_key: bool = False
     """Whether the caller has an API key of Accord that may write leads."""
+    call: str | None = None
+    """The method of a tool's own API that was called below the source's address, such as `batch`."""
+
+    @property
+    def media_type(self) -> str:
+        """What the body is said to be, in lower case, without parameters; empty if nothing is said."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the body is said to be JSON, or nothing is said."""
+        return self.media_type in ("", "application/json", "text/json") or self.media_type.endswith("+json")
 
 
 class Verification(Struct, frozen=True, gc=False):
@@ -59,6 +75,7 @@ class HandshakeResponse(Struct, frozen=True, gc=False):
     status: int
     body: str
     media_type: str = "text/plain"
+    headers: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +86,8 @@ class Submitted:
     view: JsonValue = field(repr=False)
     content: JsonValue = field(repr=False)
     """The event as it came."""
+    updates_only: bool = False
+    """It says something of somebody who is known, and makes nobody known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,25 +109,47 @@ class ActivityOccurred:
 
 @dataclass(frozen=True, slots=True)
 class RecordReference:
-    """An event that names a record and does not hold it. `reference` is what `fetch` needs to ask for it."""
+    """An event that names a record and does not hold it. `reference` is what `fetch` needs to ask for it. `merged_ids`: records that were
+    merged into it."""
 
     event_id: str
     external_id: str
     reference: Mapping[str, JsonValue]
     content: JsonValue = field(repr=False)
     occurred_at: JsonValue = None
+    merged_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """The tool says that these ids are of one person: `other_ids` lead to whom `external_id` names."""
+
+    event_id: str
+    external_id: str
+    other_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """The tool's record of a person is gone. `erase`: it says that the person asked for it, so everything we hold goes too."""
+    """The tool's record of a person is gone. `email` counts only without `external_id`: what else stands in the event may be of whom the
+    record was merged into."""
 
     event_id: str
     content: JsonValue = field(repr=False)
     external_id: str | None = None
     email: str | None = field(default=None, repr=False)
     erase: bool = False
+    """Whether everything that we hold goes too."""
     occurred_at: JsonValue = None
+    only_record: bool = False
+    """Nobody's wish is behind it: of a person whom the tool knows by another id too, only this id goes."""
+    waits: bool = False
+    """It is not acted on at once, since the tool says the same of a record that it merges into another."""
+
+    @property
+    def person(self) -> dict[str, str | None]:
+        """By what it names the person."""
+        return {"email": None if self.external_id else self.email, "external_id": self.external_id}
 
 
 class Ignored(Struct, frozen=True, gc=False):
@@ -127,7 +168,7 @@ class Unreadable:
     content: JsonValue = field(repr=False)
 
 
-ToolEvent = Submitted | ActivityOccurred | RecordReference | Deleted | Ignored | Unreadable
+ToolEvent = Submitted | ActivityOccurred | RecordReference | Linked | Deleted | Ignored | Unreadable
 
 
 class HookSettings(BaseModel):
@@ -144,7 +185,7 @@ class FetchRequest:
     part: str
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    token: str = "token"  # noqa: S105 - the kind of a secret, no secret
+    token: str = TOKEN
     optional: bool = False
 
 
@@ -165,7 +206,8 @@ class Fetch(Protocol[_Settings_contra]):
     def build_view(self, event: JsonValue, answers: Answers, settings: _Settings_contra) -> JsonValue: ...
 
 
-BodyFormat = Literal["json", "form", "either"]
+BodyFormat = Literal["json", "form", "either", "any"]
+"""`either`: a form where the sender says so, else JSON. `any`: JSON where the sender says so or says nothing, else text, else base64."""
 
 
 def accept_any_secret(_use: str, _secret: str) -> str | None:
@@ -186,11 +228,14 @@ class Adapter(Struct, Generic[Settings], frozen=True, gc=False):
     secret_kinds: Mapping[str, str]
     settings: type[Settings]
     verify: Callable[[HookRequest, Secrets, Settings, datetime], Verification]
-    read: Callable[[HookRequest, JsonValue, Settings], list[ToolEvent]]
+    read: Callable[[HookRequest, JsonValue, Settings], Iterable[ToolEvent]]
     fields: Mapping[str, Rule]
     attribute_sources: tuple[str, ...] = ()
     body: BodyFormat = "json"
     handshake: Callable[[HookRequest, Secrets, Settings], HandshakeResponse | Refusal] | None = None
+    handshake_method: Literal["GET", "OPTIONS"] = "GET"
+    calls: frozenset[str] = frozenset()
+    """Methods of the tool's own API that are answered below the source's address, for its SDKs."""
     fetch: Fetch[Settings] | None = None
     validate_secret: Callable[[str, str], str | None] = accept_any_secret
     """What is wrong with a secret of this kind; None if nothing is."""
@@ -223,10 +268,9 @@ def as_list(value: JsonValue) -> list[JsonValue]:
 
 
 def to_text(value: JsonValue) -> str | None:
-    """A text that says something, or a whole number's digits; None for anything else."""
-    if isinstance(value, str):
-        return value.strip() or None
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+    """A text that says something, or a number as fields have it; None for anything else."""
+    text = number_to_text(value)
+    return text.strip() or None if isinstance(text, str) else None
 
 
 def reject_constant(name: str) -> JsonValue:

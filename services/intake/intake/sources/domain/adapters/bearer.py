@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from intake.sources.domain.adapters.base import HookRequest, Secrets, Verification
-from intake.sources.domain.signatures import check_secret
+from intake.sources.domain.signatures import check_secret, decode_base64
 
 SECRET_PARAMETER = "secret"  # noqa: S105 - the name of a query parameter
 
@@ -30,6 +30,14 @@ def verify_url(request: HookRequest, secrets: Secrets) -> Verification:
     return Verification(
         check_secret(request.path_secret or request.query.get(SECRET_PARAMETER), secrets.get("url", ()))
     )
+
+
+def verify_basic(request: HookRequest, secrets: Secrets) -> Verification:
+    """The source's secret (kind `write_key`) as the user name of `Authorization: Basic`; the password says nothing (RFC 7617)."""
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    clear = decode_base64(credentials) if scheme.lower() == "basic" else None
+    user = None if clear is None else clear.partition(b":")[0].decode("utf-8", "replace")
+    return Verification(check_secret(user, secrets.get("write_key", ())))
 
 
 def first_verified(*verifications: Verification) -> Verification:

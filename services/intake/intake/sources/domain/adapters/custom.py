@@ -4,20 +4,20 @@ verifies them; what stands where, the source's mapping says, and without one the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Annotated
 
 from pydantic import JsonValue, StringConstraints
 
 from intake.sources.domain.adapters.base import (
-    EVENTS_MAX,
     Adapter,
     HookRequest,
     HookSettings,
     Secrets,
     Submitted,
     ToolEvent,
+    Unreadable,
     Verification,
     digest_id,
     event_id,
@@ -31,8 +31,8 @@ Pointer = Annotated[str, StringConstraints(max_length=500, pattern=r"^(?:/(?:[^~
 
 
 class CustomSettings(HookSettings):
-    """`header`: the header that holds the secret. `event_id`: where in an event its id stands; without one `Idempotency-Key` is it, and
-    without that its content. `events`: where in the body the list of events stands, if there is one."""
+    """`header`: the header that holds the secret. `event_id`: where in an event its id stands; without one it is `Idempotency-Key` with
+    its content, and without that its content. `events`: where in the body the list of events stands, if there is one."""
 
     header: HeaderName = "X-Accord-Secret"
     event_id: Pointer | None = None
@@ -51,22 +51,23 @@ def verify_by_header(request: HookRequest, secrets: Secrets, settings: CustomSet
     return verify_header(request, secrets, settings.header)
 
 
-def read(request: HookRequest, document: JsonValue, settings: CustomSettings) -> list[ToolEvent]:
+def read(request: HookRequest, document: JsonValue, settings: CustomSettings) -> Iterator[ToolEvent]:
     """One event, or several where the body is a list or holds one."""
     found = document if settings.events is None else resolve(document, settings.events)
-    if not isinstance(found, list):
-        return [Submitted(_id(request, found, settings, None), found, found)]
-    return [Submitted(_id(request, one, settings, place), one, one) for place, one in enumerate(found[:EVENTS_MAX])]
+    if found is None:
+        yield Unreadable(digest_id(document), "there is nothing at the place of its events", document)
+        return
+    for one in found if isinstance(found, list) else [found]:
+        yield Submitted(_id(request, one, settings), one, one)
 
 
-def _id(request: HookRequest, event: JsonValue, settings: CustomSettings, place: int | None) -> str:
+def _id(request: HookRequest, event: JsonValue, settings: CustomSettings) -> str:
     own = None if settings.event_id is None else to_text(resolve(event, settings.event_id))
     if own is not None:
         return event_id(own)
     key = to_text(request.headers.get("idempotency-key", ""))
-    if key is None:
-        return digest_id(event)
-    return event_id(key) if place is None else event_id(key, place)
+    # A key that somebody has typed once and for all must not make everybody's events one.
+    return digest_id(event) if key is None else event_id(key, digest_id(event))
 
 
 _FIELDS: Mapping[str, Rule] = {

@@ -5,7 +5,7 @@ method, URI, body and time), or v1 (a plain hash of secret and body) for apps th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Annotated, Literal
 from urllib.parse import quote
@@ -13,7 +13,6 @@ from urllib.parse import quote
 from pydantic import Field, JsonValue, StringConstraints
 
 from intake.sources.domain.adapters.base import (
-    EVENTS_MAX,
     Adapter,
     Answers,
     Deleted,
@@ -62,6 +61,10 @@ PROPERTIES = (
 """What is asked of a contact; `properties` of the settings adds to it. All but the last three are HubSpot's own default properties."""
 
 _DECODED = re.compile(r"%(?:3A|2F|3F|40|21|24|27|28|29|2A|2C|3B)", re.IGNORECASE)
+_CONTACT_TYPE = "0-1"
+"""The type of contacts in generic subscriptions, whose events are called `object.creation` and so on."""
+_MERGED_MAX = 100
+"""Contacts of one merge; HubSpot merges two."""
 _FETCHED = frozenset({"creation", "propertyChange", "restore", "merge"})
 
 Property = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,99}$")]
@@ -108,10 +111,10 @@ def decode_uri(url: str) -> str:
     return _DECODED.sub(lambda found: bytes.fromhex(found[0][1:]).decode("ascii"), url)
 
 
-def read(_request: HookRequest, document: JsonValue, settings: HubSpotSettings) -> list[ToolEvent]:
+def read(_request: HookRequest, document: JsonValue, settings: HubSpotSettings) -> Iterator[ToolEvent]:
     """The events of a body, an array; some apps send one alone."""
-    events = as_list(document) if isinstance(document, list) else [document]
-    return [_parse_event(event, settings) for event in events[:EVENTS_MAX]]
+    for event in document if isinstance(document, list) else [document]:
+        yield _parse_event(event, settings)
 
 
 def _parse_event(event: JsonValue, settings: HubSpotSettings) -> ToolEvent:
@@ -122,18 +125,32 @@ def _parse_event(event: JsonValue, settings: HubSpotSettings) -> ToolEvent:
     parts = [fields.get(name) for name in ("portalId", "subscriptionId", "eventId", "objectId", "occurredAt")]
     id_ = event_id(*parts) if number else digest_id({**fields, "attemptNumber": 0})
     noun, _, verb = type_.rpartition(".")
-    if noun != "contact":
+    if noun == "object" and fields.get("objectTypeId") == _CONTACT_TYPE:
+        noun = "contact"
+    if noun not in ("", "contact"):
         return Ignored(id_, "not-about-a-contact")
     at = fields.get("occurredAt")
-    contact = to_text(fields.get("newObjectId")) or to_text(fields.get("objectId"))
-    if verb not in (*_FETCHED, "deletion", "privacyDeletion"):
+    primary = to_text(fields.get("primaryObjectId"))
+    contact = to_text(fields.get("newObjectId")) or primary or to_text(fields.get("objectId"))
+    if verb == "associationChange":
         return Ignored(id_, "no-change-of-a-contact")
-    if contact is None:
-        return Unreadable(id_, "it lacks objectId", event)
+    if contact is None or not noun or verb not in (*_FETCHED, "deletion", "privacyDeletion"):
+        return Unreadable(id_, "it lacks objectId, or its subscriptionType is not one of HubSpot's", event)
     if verb in _FETCHED:
-        return RecordReference(id_, contact, {"id": contact}, event, at)
-    erase = verb == "privacyDeletion" or settings.on_deletion == "erase"
-    return Deleted(id_, event, contact, erase=erase, occurred_at=at)
+        others = _merged_ids(fields, contact) if verb == "merge" else ()
+        return RecordReference(id_, contact, {"id": contact}, event, at, others)
+    if verb == "privacyDeletion":
+        return Deleted(id_, event, contact, erase=True, occurred_at=at)
+    # HubSpot says of each contact that was merged into another that it was deleted, before or after it tells of the merge.
+    erase = settings.on_deletion == "erase"
+    return Deleted(id_, event, contact, erase=erase, occurred_at=at, only_record=True, waits=True)
+
+
+def _merged_ids(fields: Mapping[str, JsonValue], contact: str) -> tuple[str, ...]:
+    """The ids of a merge that lead to another from then on."""
+    said = (fields.get("primaryObjectId"), *as_list(fields.get("mergedObjectIds"))[:_MERGED_MAX])
+    ids = dict.fromkeys(id_ for id_ in map(to_text, said) if id_ is not None)
+    return tuple(id_ for id_ in ids if id_ != contact)
 
 
 class _Fetch:

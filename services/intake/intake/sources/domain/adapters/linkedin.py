@@ -80,7 +80,10 @@ def handshake(request: HookRequest, secrets: Secrets, _settings: LinkedInSetting
 def read(_request: HookRequest, document: JsonValue, _settings: LinkedInSettings) -> list[ToolEvent]:
     """One event: a response was made, or deleted."""
     fields = as_object(document)
-    if fields.get("type") != "LEAD_ACTION":
+    type_ = to_text(fields.get("type"))
+    if type_ is None:
+        return [Unreadable(digest_id(document), "it lacks type", document)]
+    if type_ != "LEAD_ACTION":
         return [Ignored(digest_id(document), "no-lead-action")]
     urn, action, at = to_text(fields.get("leadGenFormResponse")), fields.get("leadAction"), fields.get("occurredAt")
     if urn is None:
@@ -89,7 +92,7 @@ def read(_request: HookRequest, document: JsonValue, _settings: LinkedInSettings
     if action == "DELETED":
         return [Deleted(id_, document, response, erase=True, occurred_at=at)]
     if action != "CREATED":
-        return [Ignored(id_, "no-new-response")]
+        return [Unreadable(id_, "its leadAction is neither CREATED nor DELETED", document)]
     reference: dict[str, JsonValue] = {"id": response}
     if (form := form_id(to_text(fields.get("leadGenForm")) or "")) is not None:
         reference["form"] = form

@@ -4,7 +4,7 @@ their id: the same event sent again has the same. Signed by base64(HMAC-SHA256(s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -13,7 +13,6 @@ from pydantic import JsonValue
 
 from accord.contracts.values import ActorKind, Party
 from intake.sources.domain.adapters.base import (
-    EVENTS_MAX,
     ActivityOccurred,
     Adapter,
     Deleted,
@@ -25,7 +24,6 @@ from intake.sources.domain.adapters.base import (
     ToolEvent,
     Unreadable,
     Verification,
-    as_list,
     as_object,
     digest_id,
     to_text,
@@ -40,8 +38,10 @@ _ACTIVITIES: Mapping[str, tuple[str, Party]] = {
     "email_on_open": ("email.opened", "lead"),
     "form_on_submit": ("form.submitted", "lead"),
     "page_on_hit": ("page.viewed", "lead"),
+    "sms_on_send": ("text.sent", "marketing"),
     "text_on_send": ("text.sent", "marketing"),
 }
+_IGNORED = frozenset({"lead_company_change", "company_post_save", "company_post_delete", "lead_list_change"})
 _CHANNEL = "lead_channel_subscription_changed"
 _DELETED = "lead_post_delete"
 _WITHDRAWN = frozenset({"unsubscribed", "manual"})
@@ -61,17 +61,18 @@ def verify(request: HookRequest, secrets: Secrets, _settings: MauticSettings, _n
     return Verification(check_signature(digests, secrets.get("signing", ()), hmac_sha256(request.body)))
 
 
-def read(_request: HookRequest, document: JsonValue, settings: MauticSettings) -> list[ToolEvent]:
+def read(_request: HookRequest, document: JsonValue, settings: MauticSettings) -> Iterator[ToolEvent]:
     """Every event of every type, in the order of the body."""
-    said: list[ToolEvent] = []
+    is_empty = True
     for name, events in as_object(document).items():
-        if not name.startswith(_PREFIX):
-            continue
-        for event in as_list(events) if isinstance(events, list) else [events]:
-            if len(said) >= EVENTS_MAX:
-                return said
-            said.append(_parse_event(name.removeprefix(_PREFIX), event, settings))
-    return said or [Unreadable(digest_id(document), "it holds no mautic.… event", document)]
+        for event in events if isinstance(events, list) else [events]:
+            is_empty = False
+            if name.startswith(_PREFIX):
+                yield _parse_event(name.removeprefix(_PREFIX), event, settings)
+            else:
+                yield Unreadable(digest_id(name, event), "it is no mautic.… event", {name: event})
+    if is_empty:
+        yield Unreadable(digest_id(document), "it holds no event", document)
 
 
 def _parse_event(type_: str, event: JsonValue, settings: MauticSettings) -> ToolEvent:
@@ -98,12 +99,17 @@ def _parse_contact_event(
 ) -> ToolEvent:
     """What an event says of somebody who is known already."""
     fields = as_object(event)
-    if type_ not in _ACTIVITIES and type_ not in (_CHANNEL, _DELETED):
+    if type_ in _IGNORED:
         return Ignored(id_, "no-event-of-a-lead")
+    if type_ not in _ACTIVITIES and type_ not in (_CHANNEL, _DELETED):
+        return Unreadable(id_, "its type is not one of Mautic's", event)
     if person.email is None and person.external_id is None:
         return Unreadable(id_, "it names no contact", event)
     if type_ == _DELETED:
-        return Deleted(id_, event, person.external_id, person.email, settings.on_deletion == "erase", at)
+        # The contact in it has no id any more, and the address of whom it was merged into.
+        number = to_text(fields.get("id")) or person.external_id
+        erase = settings.on_deletion == "erase"
+        return Deleted(id_, event, number, person.email, erase, at, only_record=True)
     if type_ == _CHANNEL:
         kind, properties = _channel(fields)
         return ActivityOccurred(id_, kind, "lead", event, person.email, person.external_id, at, properties=properties)

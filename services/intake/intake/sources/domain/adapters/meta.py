@@ -4,14 +4,13 @@ the Graph API. Signed by `X-Hub-Signature-256: sha256=` + hex HMAC-SHA256(app se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from urllib.parse import quote
 
 from pydantic import JsonValue
 
 from intake.sources.domain.adapters.base import (
-    EVENTS_MAX,
     Adapter,
     Answers,
     FetchRequest,
@@ -65,20 +64,25 @@ def handshake(request: HookRequest, secrets: Secrets, _settings: MetaSettings) -
     return HandshakeResponse(200, challenge)
 
 
-def read(_request: HookRequest, document: JsonValue, _settings: MetaSettings) -> list[ToolEvent]:
+def read(_request: HookRequest, document: JsonValue, _settings: MetaSettings) -> Iterator[ToolEvent]:
     """Every change of every entry; those of the field `leadgen` name a lead."""
-    said: list[ToolEvent] = []
-    for entry in map(as_object, as_list(as_object(document).get("entry"))):
-        for change in as_list(entry.get("changes")):
-            if len(said) >= EVENTS_MAX:
-                return said
-            said.append(_parse_event(entry, change))
-    return said or [Unreadable(digest_id(document), "it holds no entry with changes", document)]
+    entries = as_list(as_object(document).get("entry"))
+    if not entries:
+        yield Unreadable(digest_id(document), "it holds no entry", document)
+    for entry in entries:
+        changes = as_list(as_object(entry).get("changes"))
+        if not changes:
+            yield Unreadable(digest_id(entry), "it holds no changes", entry)
+        for change in changes:
+            yield _parse_event(as_object(entry), change)
 
 
 def _parse_event(entry: Mapping[str, JsonValue], change: JsonValue) -> ToolEvent:
     value = as_object(as_object(change).get("value"))
-    if as_object(change).get("field") != "leadgen":
+    field = to_text(as_object(change).get("field"))
+    if field is None:
+        return Unreadable(digest_id(entry.get("id"), entry.get("time"), change), "it lacks field", change)
+    if field != "leadgen":
         return Ignored(digest_id(entry.get("id"), entry.get("time"), change), "no-lead-ad")
     lead = to_text(value.get("leadgen_id"))
     if lead is None:

@@ -1,4 +1,6 @@
-"""Standard Webhooks (standardwebhooks.com, specification 1.0): any sender that signs by it. The message's id is the event's."""
+"""Standard Webhooks (standardwebhooks.com, specification 1.0): any sender that signs by it, also under the names that Svix gave the headers
+before (`svix-id`). The message's id is the event's.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +39,12 @@ _SIGNATURES_MAX = 10
 
 def verify(request: HookRequest, secrets: Secrets, _settings: TypedSettings, now: datetime) -> Verification:
     """`webhook-signature` holds `v1,` + base64(HMAC-SHA256(key, `id.timestamp.body`)), several apart by blanks."""
-    message_id = request.headers.get("webhook-id", "")
-    timestamp = request.headers.get("webhook-timestamp", "")
+    family = _header_family(request)
+    message_id = request.headers.get(f"{family}-id", "")
+    timestamp = request.headers.get(f"{family}-timestamp", "")
     digests = [
         decode_base64(one[3:])
-        for one in request.headers.get("webhook-signature", "").split(" ")[:_SIGNATURES_MAX]
+        for one in request.headers.get(f"{family}-signature", "").split(" ")[:_SIGNATURES_MAX]
         if one.startswith("v1,")
     ]
     keys = [key for secret in secrets.get("signing", ()) if (key := decode_key(secret)) is not None]
@@ -55,11 +58,16 @@ def verify(request: HookRequest, secrets: Secrets, _settings: TypedSettings, now
 def read(request: HookRequest, document: JsonValue, settings: TypedSettings) -> list[ToolEvent]:
     """One event: `{"type", "timestamp", "data"}`."""
     body = as_object(document)
-    id_ = event_id(request.headers["webhook-id"])
+    id_ = event_id(request.headers[f"{_header_family(request)}-id"])
     type_ = to_text(body.get("type"))
     if type_ is None:
         return [Unreadable(id_, "it has no type", document)]
     return [typed.parse_event(id_, type_, body, document, body.get("timestamp"), settings)]
+
+
+def _header_family(request: HookRequest) -> str:
+    """What the names of the headers begin with."""
+    return "svix" if "webhook-id" not in request.headers and "svix-id" in request.headers else "webhook"
 
 
 def decode_key(secret: bytes) -> bytes | None:

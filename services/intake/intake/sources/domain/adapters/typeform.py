@@ -46,8 +46,11 @@ def read(_request: HookRequest, document: JsonValue, _settings: TypeformSettings
     fields = as_object(document)
     id_ = to_text(fields.get("event_id"))
     key = digest_id(document) if id_ is None else event_id(id_)
-    if fields.get("event_type") != "form_response":
+    type_ = fields.get("event_type")
+    if type_ == "form_response_partial":
         return [Ignored(key, "no-whole-response")]
+    if type_ != "form_response":
+        return [Unreadable(key, "its event_type is not one of Typeform's", document)]
     response = as_object(fields.get("form_response"))
     if not response:
         return [Unreadable(key, "it lacks form_response", document)]
