@@ -21,6 +21,7 @@ from uuid_utils.compat import uuid7
 
 from accord.contracts.base import EventData
 from accord.contracts.sla_events import (
+    BreachAcknowledged,
     ClockAtRisk,
     ClockBreached,
     ClockCancelled,
@@ -156,6 +157,10 @@ def breached(clock_id: UUID | None = None, **fields: Any) -> Callable[[datetime]
 
 def met(clock_id: UUID | None = None, **fields: Any) -> Callable[[datetime], EventData]:
     return _make(ClockMet, clock_id, {"late": False} | fields)
+
+
+def acknowledged(clock_id: UUID | None = None, **fields: Any) -> Callable[[datetime], EventData]:
+    return _make(BreachAcknowledged, clock_id, {"breach_id": uuid7(), "acknowledged_by": "boss", **fields})
 
 
 def cancelled(clock_id: UUID | None = None, **fields: Any) -> Callable[[datetime], EventData]:

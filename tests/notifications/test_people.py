@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tests.notifications.conftest import at_risk, breached, cancelled, met, outcomes
+from tests.notifications.conftest import acknowledged, at_risk, breached, cancelled, met, outcomes
 from tests.notifications.receivers import Reply
 from uuid_utils.compat import uuid7
 
@@ -167,6 +167,20 @@ async def test_what_was_met_between_two_attempts_is_not_sent_again(desk, receive
     await desk.step()
     assert len(receiver.requests) == 1
     assert (await desk.only_delivery())["state"] == "dropped"
+
+
+async def test_acknowledged_breach_is_not_sent_again(desk, receiver):
+    await desk.subscribe(receiver.url, channel="slack", event_types=["sla.breached.v1"])
+    receiver.answer(Reply(503))
+    clock = uuid7()
+    await desk.publish(breached(clock))
+    await desk.step()
+    await desk.publish(acknowledged(clock))
+    await desk.pass_time(timedelta(seconds=10))
+    await desk.step()
+    assert len(receiver.requests) == 1
+    delivery = await desk.only_delivery()
+    assert (delivery["state"], delivery["error"].split(" on ")[0]) == ("dropped", "the breach was acknowledged")
 
 
 async def test_what_is_met_while_it_is_sent_is_not_sent_again(desk, receiver):

@@ -21,7 +21,7 @@ DeliveryState = Literal["pending", "delivered", "dead", "dropped"]
 DIGEST = "accord.digest"
 """The type of a message to a person that is made of several notifications."""
 TEST = "accord.test"
-SETTLING = frozenset({"sla.met.v1", "sla.clock_cancelled.v1", "sla.breach_withdrawn.v1"})
+SETTLING = frozenset({"sla.met.v1", "sla.clock_cancelled.v1", "sla.breach_withdrawn.v1", "sla.breach_acknowledged.v1"})
 """Events after which nobody has to read that the same clock is at risk or breached."""
 
 _IDS = UUID("3f0c7a0e-5c57-5f0b-9a3e-0a4d1f6f7c11")

@@ -22,6 +22,7 @@ _MOOT = {
     "sla.met.v1": "the clause was met",
     "sla.clock_cancelled.v1": "the clock was cancelled",
     "sla.breach_withdrawn.v1": "the breach was withdrawn",
+    "sla.breach_acknowledged.v1": "the breach was acknowledged",
 }
 
 
