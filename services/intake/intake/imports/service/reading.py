@@ -44,11 +44,6 @@ class Chunk(Struct, frozen=True):
     number: int
     keep_from: int
 
-    @property
-    def keys(self) -> set[IdentityKey]:
-        """By which people are named in them."""
-        return {key for line in self.lines if line.normalized is not None for key in line.normalized.keys}
-
 
 class ReadAhead:
     """The chunks of one import from where it stands: `async for chunk in …`. While one is worked on, the next is read."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b, md5
 from typing import Literal
@@ -45,10 +45,6 @@ _SMOOTHING = 0.2
 """Weight of the newest rows in the rate that is shown."""
 
 
-def _do_nothing() -> None:
-    """Nothing follows."""
-
-
 class StaleOffset(Exception):
     """The import is not where we left it: somebody else takes its rows, or our last commit came through after all."""
 
@@ -74,14 +70,8 @@ class ChunkWriter(ABC):
         self._has_earlier, self._rejected_before = found
 
     @abstractmethod
-    async def save(
-        self, chunk: Chunk, before: Awaitable[object] | None = None, decided: Callable[[], None] = _do_nothing
-    ) -> bool:
-        """One transaction; whether somebody has asked to cancel. Raises StaleOffset.
-
-        `before` are the rows before these, if they are still being written: nothing is written here until they are committed, and if they
-        fail so does this. `decided` is called when it is known what becomes of these rows and they only have to be written.
-        """
+    async def save(self, chunk: Chunk) -> bool:
+        """One transaction; whether somebody has asked to cancel. Raises StaleOffset."""
 
     async def _advance(
         self,
@@ -181,37 +171,29 @@ class ImportWriter(ChunkWriter):
         self._capture = capture
         self._blocks_from = 0
 
-    async def save(
-        self, chunk: Chunk, before: Awaitable[object] | None = None, decided: Callable[[], None] = _do_nothing
-    ) -> bool:
+    async def save(self, chunk: Chunk) -> bool:
         active_policy = await self._policies.current()
-        job, cancelled = await self._record(chunk, active_policy, before, decided)
+        job, cancelled = await self._record(chunk, active_policy)
         for outcome in OUTCOMES:
             IMPORT_ROWS.labels(outcome).inc(getattr(job.counts, outcome) - getattr(self.job.counts, outcome))
         self._blocks_from = max(self._blocks_from, chunk.keep_from)
         self._committed(job)
         return cancelled
 
-    async def _record(
-        self, chunk: Chunk, active_policy: ActivePolicy, before: Awaitable[object] | None, decided: Callable[[], None]
-    ) -> tuple[Job, bool]:
+    async def _record(self, chunk: Chunk, active_policy: ActivePolicy) -> tuple[Job, bool]:
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
             known = await self._unchanged(connection, chunk.lines, active_policy)
             fresh = [
                 line.normalized for line in chunk.lines if line.normalized is not None and line.row.number not in known
             ]
-            decision = await self._capture.decide(unit_of_work, fresh, active_policy)
-            results, failures = self._results(chunk.lines, known, decision.outcomes)
-            qualities = [one.quality for one in decision.outcomes if isinstance(one, CapturedSubmission)]
-            decided()
-            if before is not None:
-                await before
+            outcomes = await self._capture.ingest(unit_of_work, fresh, active_policy)
+            results, failures = self._results(chunk.lines, known, outcomes)
+            qualities = [one.quality for one in outcomes if isinstance(one, CapturedSubmission)]
             job, cancelled = await self._advance(unit_of_work, chunk, results, qualities, failures)
-            await self._capture.save(unit_of_work, decision)
             if results:
-                outcomes = encode_outcomes(result.outcome for result in results)
-                await queries.save_chunk(connection, job.import_id, results[0].number, outcomes, pack_results(results))
+                kinds = encode_outcomes(result.outcome for result in results)
+                await queries.save_chunk(connection, job.import_id, results[0].number, kinds, pack_results(results))
             if chunk.keep_from > self._blocks_from:
                 await queries.drop_blocks(connection, job.import_id, chunk.keep_from)
         return job, cancelled
@@ -267,11 +249,7 @@ class DryRun(ChunkWriter):
         await super().begin()
         await queries.begin_preview(self._session)
 
-    async def save(
-        self, chunk: Chunk, before: Awaitable[object] | None = None, decided: Callable[[], None] = _do_nothing
-    ) -> bool:
-        if before is not None:
-            await before
+    async def save(self, chunk: Chunk) -> bool:
         active_policy = await self._policies.current()
         known = apply_key_policy(
             [line.normalized for line in chunk.lines if line.normalized is not None], active_policy
