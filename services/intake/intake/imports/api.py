@@ -96,7 +96,7 @@ class RowsOut(BaseModel):
     updated: int
     merged: int
     unchanged: int = Field(
-        description="Said before by the same source, word for word, under the same policy; not taken again."
+        description="Said last by the same source in an earlier file, word for word, under the same policy; not taken again."
     )
     quarantined: int
     rejected: int = Field(description="By the data policy.")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import tzinfo
+from functools import cached_property
+from hashlib import blake2b
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 from uuid import UUID
 
@@ -13,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from intake.imports.domain.rows import ColumnMapping, CsvReader, NdjsonReader, Write, parse_column_mapping
 from intake.imports.domain.table import Csv, Dialect, LineEnd, Ndjson, Rows
-from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.keys import IdentityKey, format_key
 from intake.leads.domain.quality import Quality
 
 EndState = Literal["finished", "cancelled", "failed"]
@@ -80,6 +83,19 @@ class Plan(BaseModel):
         """Column → field."""
         mapping = self._mapping()
         return {} if mapping is None else mapping.columns
+
+    def describe(self, source: str, keys: Sequence[IdentityKey], content: str) -> Record:
+        """The record of a row that names somebody. An id that the source gave tells its records apart best, an address next. The same text
+        by another mapping says something else. The digest finds the same text again and keeps nothing secret."""
+        key = keys[-1] if keys[-1][0] == "external" else keys[0]
+        hashed = self._meaning.copy()
+        hashed.update(content.encode())
+        return Record(format_key(key), source, UUID(bytes=hashed.digest()))
+
+    @cached_property
+    def _meaning(self) -> blake2b:
+        said = self.model_dump(mode="json", include={"mapping", "defaults", "timezone"})
+        return blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16)
 
     def _mapping(self) -> ColumnMapping | None:
         return None if self.mapping is None else parse_column_mapping(self.mapping)[0]
@@ -161,6 +177,14 @@ class Failure(NamedTuple):
     error: str
     content: str
     keys: Sequence[str] = ()
+
+
+class Record(NamedTuple):
+    """What a row says of whom, in short. `key` is the identity key, as a word, by which its source knows the record."""
+
+    key: str
+    source: str
+    digest: UUID
 
 
 class Report(Struct, frozen=True, gc=False):

@@ -23,6 +23,7 @@ from msgspec.structs import replace
 from accord.agreements import ActiveCache
 from accord.batching import Overloaded
 from accord.db import Database, connection_of, is_transient
+from accord.ids import id_at
 from accord.retry import Backoff
 from accord.workers import Periodic, StallDetector, pause
 from intake.capture.service.capture import Capture
@@ -49,6 +50,7 @@ _RECEIVING_IDLE_MAX = timedelta(minutes=10)
 _STUCK_AFTER_S = 120.0
 _PRUNE_EVERY_S = 600.0
 _PRUNE_CHUNKS = 1_000
+_PRUNE_RECORDS = 5_000
 _WENT_WRONG = "Something went wrong here; it is logged under the import's id."
 
 
@@ -229,9 +231,9 @@ class _ImportRun:
         plan = job.plan
         reader = plan.reader(job.source, ZoneInfo(plan.timezone), orjson.dumps)
         self._writer: ChunkWriter = (
-            DryRun(database, policies, job, reader, session)
+            DryRun(database, policies, job, plan, reader, session)
             if job.dry_run
-            else ImportWriter(database, policies, job, reader, capture)
+            else ImportWriter(database, policies, job, plan, reader, capture)
         )
         self._ahead = ReadAhead(database, job, plan, reader, limits.chunk_rows_max)
         self._database = database
@@ -317,13 +319,17 @@ def _mark_unsaved(line: Line) -> Line:
 
 
 def prune_worker(database: Database, retention_days: int) -> Periodic:
-    """The worker that forgets what became of single rows, so long after their import ended. The import itself stays to be seen; rows for
-    the file of errors are dropped with raw submissions (privacy/service/retention.py)."""
+    """The worker that forgets what became of single rows and what they said, so long after their import. The import itself stays to be
+    seen; rows for the file of errors are dropped with raw submissions (privacy/service/retention.py)."""
 
     async def prune() -> bool:
         async with database.write_transaction() as unit_of_work:
-            before = unit_of_work.now - timedelta(days=retention_days)
-            return await queries.prune_chunks(await unit_of_work.connection(), before, _PRUNE_CHUNKS) >= _PRUNE_CHUNKS
+            connection, before = await unit_of_work.connection(), unit_of_work.now - timedelta(days=retention_days)
+            chunks = await queries.prune_chunks(connection, before, _PRUNE_CHUNKS)
+            return (
+                chunks == _PRUNE_CHUNKS
+                or await queries.prune_records(connection, id_at(before), _PRUNE_RECORDS) == _PRUNE_RECORDS
+            )
 
     return Periodic("import-prune", _PRUNE_EVERY_S, prune)
 
