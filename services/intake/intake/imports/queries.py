@@ -14,7 +14,8 @@ from msgspec.structs import asdict
 
 from accord.db import bulk, from_json
 from intake import tables
-from intake.imports.domain.imports import Counts, Failure, Plan, Record, Report, State
+from intake.imports.domain.imports import Counts, Failure, Record, Report, State
+from intake.imports.domain.rows import Plan
 
 _COLUMNS = (
     "import_id, source, caller, state, dry_run, plan, bytes_received, bytes_done, row_number, counts, quality, rows_per_s,"

@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from accord.db import Database, connection_of
 from intake.imports import queries
-from intake.imports.domain.imports import Plan
-from intake.imports.domain.rows import CsvReader, NdjsonReader, ParsedRow
+from intake.imports.domain.formats import FORMATS
+from intake.imports.domain.rows import ParsedRow, Plan, RowReader
 from intake.imports.domain.table import Row
 from intake.imports.queries import Job
 from intake.leads.domain.keys import IdentityKey
@@ -53,7 +53,7 @@ class ReadAhead:
         database: Database,
         job: Job,
         plan: Plan,
-        reader: CsvReader | NdjsonReader,
+        reader: RowReader,
         chunk_rows_max: int,
     ) -> None:
         self._database = database
@@ -85,7 +85,7 @@ class ReadAhead:
 
     async def _read(self) -> AsyncIterator[Chunk]:
         job = self._job
-        rows = self._plan.rows(job.bytes_done, job.row_number)
+        rows = FORMATS[self._plan.format].rows(self._plan, job.bytes_done, job.row_number)
         at, number, begin = job.bytes_done, job.row_number, job.bytes_done
         firsts: list[int] = []
         lines: list[Line] = []

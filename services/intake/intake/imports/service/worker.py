@@ -28,6 +28,7 @@ from accord.retry import Backoff
 from accord.workers import Periodic, StallDetector, pause
 from intake.capture.service.capture import Capture
 from intake.imports import queries
+from intake.imports.domain.formats import FORMATS
 from intake.imports.domain.imports import EndState
 from intake.imports.queries import Job
 from intake.imports.service.imports import end_import
@@ -229,7 +230,7 @@ class _ImportRun:
         if job.plan is None:
             raise ValueError("the file has not been received")
         plan = job.plan
-        reader = plan.reader(job.source, ZoneInfo(plan.timezone), orjson.dumps)
+        reader = FORMATS[plan.format].reader(plan, job.source, ZoneInfo(plan.timezone), orjson.dumps)
         self._writer: ChunkWriter = (
             DryRun(database, policies, job, plan, reader, session)
             if job.dry_run

@@ -23,14 +23,13 @@ from intake.imports.domain.imports import (
     OUTCOMES,
     DryRunPreview,
     Failure,
-    Plan,
     Record,
     Result,
     describe_rejection,
     encode_outcomes,
     pack_results,
 )
-from intake.imports.domain.rows import CsvReader, NdjsonReader
+from intake.imports.domain.rows import Plan, RowReader
 from intake.imports.queries import Job, Progress
 from intake.imports.service.reading import Chunk, Line
 from intake.leads.domain.keys import IdentityKey, format_key, parse_key
@@ -59,7 +58,7 @@ class ChunkWriter(ABC):
         policies: ActiveCache[PolicyEvaluator],
         job: Job,
         plan: Plan,
-        reader: CsvReader | NdjsonReader,
+        reader: RowReader,
     ) -> None:
         self.job = job
         self._database = database
@@ -160,7 +159,7 @@ class ImportWriter(ChunkWriter):
         policies: ActiveCache[PolicyEvaluator],
         job: Job,
         plan: Plan,
-        reader: CsvReader | NdjsonReader,
+        reader: RowReader,
         capture: Capture,
     ) -> None:
         super().__init__(database, policies, job, plan, reader)
@@ -242,7 +241,7 @@ class DryRun(ChunkWriter):
         policies: ActiveCache[PolicyEvaluator],
         job: Job,
         plan: Plan,
-        reader: CsvReader | NdjsonReader,
+        reader: RowReader,
         session: asyncpg.Connection,
     ) -> None:
         super().__init__(database, policies, job, plan, reader)
