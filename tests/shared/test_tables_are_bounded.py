@@ -90,7 +90,7 @@ PRUNED = {
     "import_record": Pruned(
         "import-prune",
         """INSERT INTO import_record (record_key, source, import_id, digest, policy_version, verdict)
-        VALUES ($1::timestamptz::text, 's', $2, $2, 1, 'accepted')""",
+        VALUES ($1::timestamptz::text, 's', $2, '', 1, 'accepted')""",
     ),
 }
 

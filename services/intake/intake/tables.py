@@ -349,7 +349,7 @@ import_record = Table(
     Column("record_key", Text, nullable=False),
     Column("source", Text, nullable=False),
     Column("import_id", UUID, nullable=False),
-    Column("digest", UUID, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
     Column("policy_version", Integer),
     Column("verdict", Text, nullable=False),
     PrimaryKeyConstraint("record_key", "source", name="import_record_pkey"),

@@ -12,8 +12,7 @@ import orjson
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from accord.db import bulk, from_json
-from intake import tables
+from accord.db import from_json
 from intake.imports.domain.imports import Counts, Failure, Record, Report, State
 from intake.imports.domain.rows import Plan
 
@@ -113,16 +112,18 @@ _SAVE_PREVIEWED = "INSERT INTO preview_key SELECT * FROM unnest($1::bigint[], $2
 # One look-up by index for each row, whatever the planner thinks of the table's size.
 _UNCHANGED = """
 SELECT t.place, found.verdict
-FROM unnest($1::int[], $2::text[], $3::text[], $4::uuid[]) AS t (place, record_key, source, digest),
+FROM unnest($1::int[], $2::text[], $3::text[], $4::bytea[]) AS t (place, record_key, source, digest),
      LATERAL (SELECT r.verdict FROM import_record r
               WHERE r.record_key = t.record_key AND r.source = t.source AND r.digest = t.digest
                 AND r.policy_version IS NOT DISTINCT FROM $5::int AND r.import_id <> $6 LIMIT 1) AS found
 """
-_SAVE_RECORDS = bulk.insert(
-    tables.import_record,
-    on_conflict="(record_key, source) DO UPDATE SET import_id = excluded.import_id, digest = excluded.digest,"
-    " policy_version = excluded.policy_version, verdict = excluded.verdict",
-)
+_SAVE_RECORDS = """
+INSERT INTO import_record (record_key, source, digest, verdict, import_id, policy_version)
+SELECT record_key, source, digest, verdict, $5, $6
+FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[]) AS t (record_key, source, digest, verdict)
+ON CONFLICT (record_key, source) DO UPDATE
+SET digest = excluded.digest, verdict = excluded.verdict, import_id = excluded.import_id, policy_version = excluded.policy_version
+"""
 _PRUNE_RECORDS = """
 DELETE FROM import_record WHERE (record_key, source) IN (
     SELECT record_key, source FROM import_record WHERE import_id < $1 LIMIT $2)
@@ -364,18 +365,10 @@ async def save_records(
     connection: asyncpg.Connection, import_id: UUID, records: Sequence[tuple[Record, str]], policy_version: int | None
 ) -> None:
     """What was said last of these, and the verdict on it. The last of several of one record counts."""
-    rows: dict[tuple[str, str], dict[str, object]] = {
-        (record.key, record.source): {
-            "record_key": record.key,
-            "source": record.source,
-            "import_id": import_id,
-            "digest": record.digest,
-            "policy_version": policy_version,
-            "verdict": verdict,
-        }
-        for record, verdict in records
-    }
-    await _SAVE_RECORDS.execute(connection, [rows[key] for key in sorted(rows)])
+    last = {(record.key, record.source): (record.digest, verdict) for record, verdict in records}
+    if last:
+        rows = [(*key, *last[key]) for key in sorted(last)]
+        await connection.execute(_SAVE_RECORDS, *map(list, zip(*rows, strict=True)), import_id, policy_version)
 
 
 async def prune_records(connection: asyncpg.Connection, before: UUID, rows: int) -> int:

@@ -107,7 +107,7 @@ class Record(NamedTuple):
 
     key: str
     source: str
-    digest: UUID
+    digest: bytes
 
 
 class Report(Struct, frozen=True, gc=False):

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
-from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
@@ -199,7 +198,7 @@ class Plan(BaseModel):
         key = keys[-1] if keys[-1][0] == "external" else keys[0]
         hashed = self._meaning.copy()
         hashed.update(content.encode())
-        return Record(format_key(key), source, UUID(bytes=hashed.digest()))
+        return Record(format_key(key), source, hashed.digest())
 
     @cached_property
     def _meaning(self) -> blake2b:

@@ -15,7 +15,7 @@ _STATEMENTS = (
         record_key text NOT NULL,
         source text NOT NULL,
         import_id uuid NOT NULL,
-        digest uuid NOT NULL,
+        digest bytea NOT NULL,
         policy_version integer,
         verdict text NOT NULL,
         CONSTRAINT import_record_pkey PRIMARY KEY (record_key, source)
