@@ -42,6 +42,10 @@ _ALIASES = {
 }
 _UTF_16 = frozenset({"utf-16-le", "utf-16-be"})
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+BOM_BYTES_MAX = 4
+"""So much of a body tells whether it is marked."""
+_UNMARKED = {(False, True, False, True): "utf-16-le", (True, False, True, False): "utf-16-be"}
+"""Which of the first bytes are NUL where ASCII is written in UTF-16."""
 _ASCII, _BEYOND_ASCII = bytes(range(128)), bytes(range(128, 256))
 _NO_SUCH_BYTE = "accord-no-such-byte"
 # UTF-16 is kept as UTF-8; what could not be decoded becomes a byte that UTF-8 never has, so that its row fails as any other.
@@ -88,8 +92,9 @@ def find_encoding(name: str) -> str | None:
 
 
 def detect_bom(beginning: bytes) -> str | None:
-    """The encoding that a byte order mark at the beginning of a body names."""
-    return next((name for mark, name in _BOMS if beginning.startswith(mark)), None)
+    """The encoding that a byte order mark at the beginning of a body names, or that two letters of UTF-16 without one show."""
+    marked = next((name for mark, name in _BOMS if beginning.startswith(mark)), None)
+    return marked or _UNMARKED.get(tuple(byte == 0 for byte in beginning[:BOM_BYTES_MAX]))
 
 
 class EncodingDetector:

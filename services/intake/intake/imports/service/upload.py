@@ -22,6 +22,7 @@ from intake.imports import queries
 from intake.imports.domain.formats import Format
 from intake.imports.domain.rows import MappingError, MappingOrigin, Plan
 from intake.imports.domain.table import (
+    BOM_BYTES_MAX,
     ROW_BYTES_MAX,
     EncodingDetector,
     IncompleteHead,
@@ -34,7 +35,6 @@ log = structlog.get_logger(__name__)
 
 BLOCK_BYTES = 512 * 1024
 _SAMPLE_BYTES = 64 * 1024
-_BOM_BYTES_MAX = 3
 
 
 class ImportRequest(Struct, frozen=True):
@@ -124,7 +124,7 @@ class Upload:
         self.sha256.update(piece)
         if self._transcoder is None:
             self._beginning += piece
-            if len(self._beginning) < _BOM_BYTES_MAX:
+            if len(self._beginning) < BOM_BYTES_MAX:
                 return
             piece, self._beginning = self._beginning, b""
         self._store(piece)
