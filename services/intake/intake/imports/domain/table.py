@@ -44,7 +44,10 @@ _UTF_16 = frozenset({"utf-16-le", "utf-16-be"})
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 BOM_BYTES_MAX = 4
 """So much of a body tells whether it is marked."""
-_UNMARKED = {(False, True, False, True): "utf-16-le", (True, False, True, False): "utf-16-be"}
+_UNMARKED: dict[tuple[bool, ...], str] = {
+    (False, True, False, True): "utf-16-le",
+    (True, False, True, False): "utf-16-be",
+}
 """Which of the first bytes are NUL where ASCII is written in UTF-16."""
 _ASCII, _BEYOND_ASCII = bytes(range(128)), bytes(range(128, 256))
 _NO_SUCH_BYTE = "accord-no-such-byte"
