@@ -148,7 +148,6 @@ async def test_people_who_are_captured_while_they_are_imported_are_one_lead_each
 
 
 async def test_rows_that_cannot_be_saved_fail_alone(accord: ImportClient) -> None:
-    """Also where the rows behind them were decided about while they were being written."""
     beyond = [f"Title {n}" for n in (41, 42, 250)]
     await accord.rows(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no commit today'; END $$"

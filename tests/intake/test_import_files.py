@@ -51,10 +51,12 @@ async def test_windows_1252_is_found_out_though_the_first_blocks_are_ascii(accor
     assert count_rows(found) == {"read": 40_001, "created": 40_001}
 
 
-async def test_utf_16_of_a_spreadsheet_is_read(accord: ImportClient) -> None:
-    body = "\ufeffemail\ttitle\r\nada@initech.example\tKöchin\r\n".encode("utf-16-le")
+@pytest.mark.parametrize("mark", ["\ufeff", ""])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+async def test_utf_16_of_a_spreadsheet_is_read(accord: ImportClient, encoding: str, mark: str) -> None:
+    body = f"{mark}email\ttitle\r\nada@initech.example\tKöchin\r\n".encode(encoding)
     found = await accord.import_file(body)
-    assert (found["file"]["encoding"], found["file"]["delimiter"]) == ("utf-16-le", "\t")
+    assert (found["file"]["encoding"], found["file"]["delimiter"]) == (encoding, "\t")
     (row,) = await accord.rows("SELECT title FROM lead")
     assert row["title"] == "Köchin"
 

@@ -9,10 +9,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from intake.imports.domain.csv_format import CsvReader
+from intake.imports.domain.ndjson_format import NdjsonReader
 from intake.imports.domain.rows import (
     ColumnMapping,
-    CsvReader,
-    NdjsonReader,
     ParsedRow,
     guess_columns,
     parse_column_mapping,

@@ -8,24 +8,26 @@ import io
 import pytest
 from hypothesis import given, strategies
 
-from intake.imports.domain.table import (
+from intake.imports.domain.csv_format import (
     CELL_CHARS_MAX,
     COLUMNS_MAX,
-    ROW_BYTES_MAX,
     Csv,
     Dialect,
-    EncodingDetector,
     Head,
-    Ndjson,
+    guard_cell,
+    parse_head,
+    unguard_cell,
+)
+from intake.imports.domain.ndjson_format import Ndjson
+from intake.imports.domain.table import (
+    ROW_BYTES_MAX,
+    EncodingDetector,
     NotATable,
     Row,
     Rows,
     Transcoder,
     detect_bom,
     find_encoding,
-    guard_cell,
-    parse_head,
-    unguard_cell,
 )
 
 CELL = strategies.text(

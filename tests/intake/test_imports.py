@@ -244,6 +244,56 @@ async def test_the_same_rows_of_another_source_are_its_own(accord: ImportClient)
     assert count_rows(await accord.import_file(policed(GOOD), source="other")) == {"read": 1, "updated": 1}
 
 
+async def test_the_last_row_counts_and_not_an_earlier_one(accord: ImportClient) -> None:
+    outcomes = []
+    for title in ("CTO", "CEO", "CTO"):
+        found = await accord.import_file(f"email,title\nada@initech.example,{title}\n".encode())
+        outcomes.append(count_rows(found))
+    assert outcomes == [{"read": 1, "created": 1}, {"read": 1, "updated": 1}, {"read": 1, "updated": 1}]
+    (lead,) = await accord.rows("SELECT title FROM lead")
+    assert lead["title"] == "CTO"
+
+
+async def test_an_id_of_the_source_names_the_record_though_its_address_changes(accord: ImportClient) -> None:
+    for address in ("ada@initech.example", "ada@globex.example", "ada@initech.example"):
+        found = await accord.import_file(f"id,email\n7,{address}\n".encode())
+    assert count_rows(found) == {"read": 1, "updated": 1}
+    (lead,) = await accord.rows("SELECT email FROM lead")
+    assert lead["email"] == "ada@initech.example"
+
+
+@pytest.mark.parametrize("phones_shared", [False, True])
+async def test_quarantined_rows_with_one_phone_wait_once_however_often_the_file_comes(
+    accord: ImportClient, template: dict[str, Any], phones_shared: bool
+) -> None:
+    await accord.sign({**template, "phones_shared": phones_shared})
+    rows = [f"p{n}@initech.example,+12025550143,250,111110,US" for n in range(20)]
+    body = "\n".join(["email,phone,employee_count,industry,country", *rows, ""]).encode()
+    first = await accord.import_file(body)
+    assert count_rows(first) == {"read": 20, "quarantined": 20}
+    for _ in range(2):
+        assert count_rows(await accord.import_file(body)) == {"read": 20, "unchanged": 20}
+    assert len(await accord.rows("SELECT 1 FROM submission")) == 20
+
+
+async def test_the_same_text_by_another_mapping_is_taken(accord: ImportClient) -> None:
+    body = b"email,a\nada@initech.example,Initech\n"
+    await accord.import_file(body, mapping='{"email": "email", "a": "last_name"}')
+    found = await accord.import_file(body, mapping='{"email": "email", "a": "company"}')
+    assert count_rows(found) == {"read": 1, "updated": 1}
+    (lead,) = await accord.rows("SELECT company FROM lead")
+    assert lead["company"] == "Initech"
+
+
+async def test_nothing_of_a_person_is_remembered_after_erasure(accord: ImportClient) -> None:
+    await accord.import_file(b"email,id\nada@initech.example,7\nbob@initech.example,8\n")
+    (row,) = await accord.rows("SELECT lead_id FROM lead WHERE email = 'ada@initech.example'")
+    await accord.marketing.http.delete(f"/v1/leads/{row['lead_id']}", params={"reason": "request"})
+    assert len(await accord.rows("SELECT 1 FROM import_record")) == 1
+    found = await accord.import_file(b"email,id\nada@initech.example,7\nbob@initech.example,8\n")
+    assert count_rows(found) == {"read": 2, "created": 1, "unchanged": 1}
+
+
 # errors ------------------------------------------------------------------------------------------------------------
 async def test_the_file_of_errors_is_corrected_and_sent_again(accord: ImportClient) -> None:
     body = (

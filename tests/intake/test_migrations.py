@@ -14,7 +14,7 @@ from tests.tables import differences
 
 from accord.migrations.run import alembic_config
 from intake import tables
-from intake.imports.domain.imports import Plan
+from intake.imports.domain.rows import Plan
 
 ID = UUID(int=1)
 PLAN = {

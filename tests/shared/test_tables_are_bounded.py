@@ -93,6 +93,11 @@ PRUNED = {
         INSERT INTO import_failure (import_id, row_number, outcome, error, content, keys)
         SELECT import_id, 0, 'failed', 'e', '{{}}', '{{}}' FROM job""",
     ),
+    "import_record": Pruned(
+        "import-prune",
+        """INSERT INTO import_record (record_key, source, import_id, digest, policy_version, verdict)
+        VALUES ($1::timestamptz::text, 's', $2, '', 1, 'accepted')""",
+    ),
 }
 
 

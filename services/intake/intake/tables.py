@@ -352,6 +352,20 @@ import_failure = Table(
 )
 Index("import_failure_keys_idx", import_failure.c["keys"], postgresql_using="gin")
 
+import_record = Table(
+    "import_record",
+    metadata,
+    Column("record_key", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("import_id", UUID, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("policy_version", Integer),
+    Column("verdict", Text, nullable=False),
+    PrimaryKeyConstraint("record_key", "source", name="import_record_pkey"),
+)
+"""What a source has last said of a record in a file, so that the same row is known again. `record_key` is an identity key as a word."""
+Index("import_record_import_id_idx", import_record.c.import_id)
+
 
 RETENTION = {
     "lead": "until it is erased",
@@ -372,6 +386,7 @@ RETENTION = {
     "import_block": "until the rows of the block are taken",
     "import_chunk": "for the days of results after the end of its import (prune_worker)",
     "import_failure": "for the days of results after the end of its import, at most as many as the import may have",
+    "import_record": "for the days of results after the beginning of its import (prune_worker), or until the person is erased",
     "stuck_row": "until the row comes through, or nothing is due of it",
 }
 """How long the rows of each table stay, beside those of the shared tables."""

@@ -3,16 +3,13 @@ rule of imports."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from email.message import Message
 from typing import Annotated, Literal
 from uuid import UUID
 from zoneinfo import available_timezones
 
-import orjson
 from fastapi import APIRouter, Query
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
@@ -26,20 +23,20 @@ from accord.http.idempotency import Answer, read_idempotency_request
 from accord.http.openapi import operation, problems
 from accord.http.paging import CursorText, Limit, Page, decode_single_cursor, make_page
 from accord.http.problems import Problem, media_type_of, unsupported_media_type, validation_error, validation_problem
-from intake.imports.domain.imports import Failure, Outcome, Plan, State
-from intake.imports.domain.table import ERROR_COLUMN, LINE_COLUMN, OWN_COLUMNS, ROW_COLUMN, find_encoding, guard_cell
+from intake.imports.domain.formats import BY_MEDIA_TYPE, FORMATS, Format
+from intake.imports.domain.imports import Failure, Outcome, State
+from intake.imports.domain.rows import MappingOrigin, Plan
+from intake.imports.domain.table import OWN_COLUMNS, find_encoding
 from intake.imports.queries import Job
 from intake.imports.service.imports import Imports
 from intake.imports.service.upload import ImportRequest
 
 PATH = "/v1/imports"
-CSV, NDJSON = "text/csv", "application/x-ndjson"
 MAPPING_CHARS_MAX = 4_000
 """Percent-encoded it must fit into the 64 KiB that a request line may have; a longer one is saved at the source."""
 ROWS_PER_S_MAX = 100_000
 _DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 _QUOTES = {"double": '"', "single": "'"}
-_BOM = "\ufeff"
 
 
 # asking ------------------------------------------------------------------------------------------------------------
@@ -96,7 +93,7 @@ class RowsOut(BaseModel):
     updated: int
     merged: int
     unchanged: int = Field(
-        description="Said before by the same source, word for word, under the same policy; not taken again."
+        description="Said last by the same source in an earlier file, word for word, under the same policy; not taken again."
     )
     quarantined: int
     rejected: int = Field(description="By the data policy.")
@@ -122,7 +119,7 @@ class ImportQualityOut(BaseModel):
 class FileOut(BaseModel):
     """How the file is read, and what was found out."""
 
-    format: Literal["csv", "ndjson"]
+    format: Annotated[str, Field(json_schema_extra={"enum": [*FORMATS]})]
     encoding: str
     encoding_detected: bool = Field(description="False where it was said, or marked at the beginning of the file.")
     delimiter: str | None
@@ -136,7 +133,7 @@ class FileOut(BaseModel):
 class MappingOut(BaseModel):
     """Which column fills which field."""
 
-    origin: Literal["request", "source", "names", "submissions"] = Field(
+    origin: MappingOrigin = Field(
         description="`request`: it was sent. `source`: saved at the source. `names`: the columns' own names. `submissions`: lines are"
         " submissions as they stand."
     )
@@ -214,7 +211,7 @@ def _file(plan: Plan) -> FileOut:
         encoding_detected=not plan.encoding_declared,
         delimiter=plan.delimiter,
         quote=plan.quote,
-        line_end=plan.line_end if plan.format == "csv" else None,
+        line_end=plan.line_end,
         header=plan.header,
         timezone=plan.timezone,
         corrected=plan.is_error_file,
@@ -234,9 +231,9 @@ def import_routes(imports: Imports) -> list[BaseRoute]:
 
     async def import_file(request: Request) -> Response:
         caller = await authorize(request, "leads:write")
-        media = media_type_of(request)
-        if media not in (CSV, NDJSON):
-            raise unsupported_media_type(CSV, NDJSON)
+        form = BY_MEDIA_TYPE.get(media_type_of(request))
+        if form is None:
+            raise unsupported_media_type(*BY_MEDIA_TYPE)
         if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
             raise Problem(
                 415,
@@ -245,13 +242,13 @@ def import_routes(imports: Imports) -> list[BaseRoute]:
                 "Send the file as it is, not compressed.",
                 headers={"Accept-Encoding": "identity"},
             )
-        parsed = await _parse_request(request, caller, media)
+        parsed = await _parse_request(request, caller, form)
         return (await imports.receive(parsed, _body(request), _encode_job)).answer.response()
 
     return [Route(PATH, import_file, methods=["POST"])]
 
 
-async def _parse_request(request: Request, caller: Caller, media: str) -> ImportRequest:
+async def _parse_request(request: Request, caller: Caller, form: Format) -> ImportRequest:
     query = _query(request)
     said = Message()
     said["content-type"] = request.headers.get("content-type", "")
@@ -261,7 +258,7 @@ async def _parse_request(request: Request, caller: Caller, media: str) -> Import
     return ImportRequest(
         source=query.source,
         caller=caller.name,
-        format="csv" if media == CSV else "ndjson",
+        format=form,
         mapping=query.mapping,
         dry_run=query.dry_run,
         encoding=query.encoding or (declared if declared != "utf-8" else None),
@@ -335,7 +332,7 @@ def import_router(imports: Imports) -> APIRouter:
             **problems(404),
             200: {
                 "description": "The rows as they were sent, each with its number and its errors, in the format of the import.",
-                "content": {CSV: {"schema": {"type": "string"}}, NDJSON: {"schema": {"type": "string"}}},
+                "content": {media: {"schema": {"type": "string"}} for media in BY_MEDIA_TYPE},
             },
         },
     )
@@ -346,13 +343,13 @@ def import_router(imports: Imports) -> APIRouter:
         if "personal:read" not in caller.scopes:
             raise forbidden("personal:read")
         job = await imports.find(import_id)
-        failures = imports.failures(import_id)
-        if job.plan is not None and job.plan.format == "ndjson":
-            pieces, media, name = _ndjson_of(failures), NDJSON, f"import-{import_id}-errors.ndjson"
-        else:
-            pieces, media, name = _csv_of(failures, job.plan), CSV, f"import-{import_id}-errors.csv"
+        plan = job.plan or _NO_PLAN
+        form = FORMATS[plan.format]
+        name = f"import-{import_id}-errors.{form.name}"
         disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
-        return StreamingResponse(pieces, media_type=media, headers=disposition)
+        return StreamingResponse(
+            _encode_errors(form, plan, imports.failures(import_id)), media_type=form.media_type, headers=disposition
+        )
 
     @router.post(PATH + "/{import_id}/cancel", summary="Cancel an import", responses=problems(404, 409))
     async def cancel_import(import_id: UUID, _: Caller = require("leads:write")) -> ImportOut:
@@ -362,39 +359,14 @@ def import_router(imports: Imports) -> APIRouter:
     return router
 
 
-async def _csv_of(failures: AsyncIterator[Failure], plan: Plan | None) -> AsyncIterator[bytes]:
-    """With a byte order mark, since spreadsheets take a file without for one in the encoding of the machine."""
-    columns = [name for name in plan.columns if name not in OWN_COLUMNS] if plan is not None else []
-    line = io.StringIO(newline="")
-    writer = csv.writer(line, delimiter=(plan.delimiter if plan is not None else None) or ",", lineterminator="\r\n")
-    writer.writerow([ROW_COLUMN, ERROR_COLUMN, *map(guard_cell, columns)])
-    yield (_BOM + line.getvalue()).encode()
+_NO_PLAN = Plan(format="csv", encoding="utf-8", stored_encoding="utf-8", mapping_from="names")
+"""Of an import whose own could not be read."""
+
+
+async def _encode_errors(form: Format, plan: Plan, failures: AsyncIterator[Failure]) -> AsyncIterator[bytes]:
+    yield form.begin_errors(plan)
     async for failure in failures:
-        line.seek(0)
-        line.truncate()
-        writer.writerow([failure.number, guard_cell(failure.error), *map(guard_cell, _cells(failure, len(columns)))])
-        yield line.getvalue().encode()
-
-
-def _cells(failure: Failure, width: int) -> Sequence[str]:
-    cells: list[str] = orjson.loads(failure.content)
-    return cells + [""] * (width - len(cells))
-
-
-async def _ndjson_of(failures: AsyncIterator[Failure]) -> AsyncIterator[bytes]:
-    async for failure in failures:
-        yield orjson.dumps(
-            {ROW_COLUMN: failure.number, ERROR_COLUMN: failure.error, **_object(failure.content)},
-            option=orjson.OPT_APPEND_NEWLINE,
-        )
-
-
-def _object(text: str) -> Mapping[str, object]:
-    try:
-        found = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        found = None
-    return found if isinstance(found, dict) else {LINE_COLUMN: text}
+        yield form.encode_failure(plan, failure)
 
 
 _EXAMPLE_ID = "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e20"
@@ -494,7 +466,7 @@ IMPORTS_OPENAPI = {
             parameters=_PARAMETERS,
             body={"type": "string"},
             body_examples={"csv": "email,company\r\nada@initech.example,Initech\r\n"},
-            body_media=(CSV, NDJSON),
+            body_media=tuple(BY_MEDIA_TYPE),
             answers={202: ImportOut},
             answer_examples={202: _EXAMPLE},
             problems=(409, 413, 415, 422, 503),

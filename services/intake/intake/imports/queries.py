@@ -13,7 +13,8 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from accord.db import from_json
-from intake.imports.domain.imports import Counts, Failure, Plan, Report, State
+from intake.imports.domain.imports import Counts, Failure, Record, Report, State
+from intake.imports.domain.rows import Plan
 
 _COLUMNS = (
     "import_id, source, caller, state, dry_run, plan, bytes_received, bytes_done, row_number, counts, quality, rows_per_s,"
@@ -78,10 +79,6 @@ _ABANDONED = """
 SELECT import_id FROM import_job WHERE state = 'receiving' AND updated_at < $1 ORDER BY import_id LIMIT 100
 FOR UPDATE SKIP LOCKED
 """
-_EARLIER = """
-SELECT coalesce(bool_or((counts ->> 'rejected')::bigint > 0), false) AS rejected, count(*) AS imports
-FROM import_job WHERE source = $1 AND import_id < $2 AND NOT dry_run AND row_number > 0
-"""
 _BLOCK = """
 SELECT first_byte, content FROM import_block
 WHERE import_id = $1 AND first_byte >= coalesce(
@@ -112,19 +109,24 @@ TRUNCATE preview_key
 """
 _FIND_PREVIEWED = "SELECT key_hash, lead FROM preview_key WHERE key_hash = ANY ($1::bigint[])"
 _SAVE_PREVIEWED = "INSERT INTO preview_key SELECT * FROM unnest($1::bigint[], $2::text[]) ON CONFLICT DO NOTHING"
+# One look-up by index for each row, whatever the planner thinks of the table's size.
 _UNCHANGED = """
-SELECT t.place, found.lead_id, found.verdict
-FROM unnest($1::int[], $2::uuid[], $3::text[], $4::uuid[]) AS t (place, lead_id, source, digest),
-     LATERAL (SELECT s.lead_id, s.verdict FROM submission s
-              WHERE s.lead_id = t.lead_id AND s.source = t.source AND md5(s.content)::uuid = t.digest
-                AND s.policy_version IS NOT DISTINCT FROM $5::int LIMIT 1) AS found
+SELECT t.place, found.verdict
+FROM unnest($1::int[], $2::text[], $3::text[], $4::bytea[]) AS t (place, record_key, source, digest),
+     LATERAL (SELECT r.verdict FROM import_record r
+              WHERE r.record_key = t.record_key AND r.source = t.source AND r.digest = t.digest
+                AND r.policy_version IS NOT DISTINCT FROM $5::int AND r.import_id <> $6 LIMIT 1) AS found
 """
-_REJECTED_BEFORE = """
-SELECT t.place
-FROM unnest($1::int[], $2::text[], $3::text[], $4::uuid[]) AS t (place, key_word, source, digest)
-WHERE EXISTS (SELECT FROM submission s
-              WHERE s.keys && ARRAY[t.key_word] AND s.verdict = 'rejected' AND s.source = t.source
-                AND md5(s.content)::uuid = t.digest AND s.policy_version IS NOT DISTINCT FROM $5::int)
+_SAVE_RECORDS = """
+INSERT INTO import_record (record_key, source, digest, verdict, import_id, policy_version)
+SELECT record_key, source, digest, verdict, $5, $6
+FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[]) AS t (record_key, source, digest, verdict)
+ON CONFLICT (record_key, source) DO UPDATE
+SET digest = excluded.digest, verdict = excluded.verdict, import_id = excluded.import_id, policy_version = excluded.policy_version
+"""
+_PRUNE_RECORDS = """
+DELETE FROM import_record WHERE (record_key, source) IN (
+    SELECT record_key, source FROM import_record WHERE import_id < $1 LIMIT $2)
 """
 
 
@@ -274,12 +276,6 @@ async def find_abandoned(connection: asyncpg.Connection, before: datetime) -> li
     return [row["import_id"] for row in await connection.fetch(_ABANDONED, before)]
 
 
-async def find_earlier(connection: asyncpg.Connection, source: str, import_id: UUID) -> tuple[bool, bool]:
-    """Whether rows of this source were imported before, and whether some of them were rejected."""
-    (row,) = await connection.fetch(_EARLIER, source, import_id)
-    return row["imports"] > 0, row["rejected"]
-
-
 # its file ----------------------------------------------------------------------------------------------------------
 async def add_block(
     connection: asyncpg.Connection, import_id: UUID, first_byte: int, content: bytes, now: datetime
@@ -352,32 +348,32 @@ async def save_previewed(session: asyncpg.Connection, taken: Mapping[int, str]) 
     await session.execute(_SAVE_PREVIEWED, list(taken), list(taken.values()))
 
 
-async def database_time(connection: asyncpg.Connection) -> datetime:
-    """The database's time."""
-    at: datetime = await connection.fetchval("SELECT clock_timestamp()")
-    return at
-
-
 async def find_unchanged(
-    connection: asyncpg.Connection, rows: Sequence[tuple[int, UUID, str, UUID]], policy_version: int | None
-) -> dict[int, tuple[UUID, str]]:
-    """Of rows (place, lead, source, MD5 of the content as a UUID) those that the lead has received before, word for word, under the same
-    policy: place → lead and verdict."""
-    if not rows:
-        return {}
-    found = await connection.fetch(_UNCHANGED, *map(list, zip(*rows, strict=True)), policy_version)
-    return {row["place"]: (row["lead_id"], row["verdict"]) for row in found}
+    connection: asyncpg.Connection, import_id: UUID, records: Mapping[int, Record], policy_version: int | None
+) -> dict[int, str]:
+    """Of records by row those of which their source said the same last, in an earlier import and under the same policy: row → verdict."""
+    rows = [(number, *record) for number, record in records.items()]
+    found = (
+        await connection.fetch(_UNCHANGED, *map(list, zip(*rows, strict=True)), policy_version, import_id)
+        if rows
+        else []
+    )
+    return {row["place"]: row["verdict"] for row in found}
 
 
-async def find_rejected_before(
-    connection: asyncpg.Connection, rows: Sequence[tuple[int, str, str, UUID]], policy_version: int | None
-) -> set[int]:
-    """Of rows (place, key word, source, MD5 of the content as a UUID) those that were rejected before, word for word, under the same
-    policy."""
-    if not rows:
-        return set()
-    found = await connection.fetch(_REJECTED_BEFORE, *map(list, zip(*rows, strict=True)), policy_version)
-    return {row["place"] for row in found}
+async def save_records(
+    connection: asyncpg.Connection, import_id: UUID, records: Sequence[tuple[Record, str]], policy_version: int | None
+) -> None:
+    """What was said last of these, and the verdict on it. The last of several of one record counts."""
+    last = {(record.key, record.source): (record.digest, verdict) for record, verdict in records}
+    if last:
+        rows = [(*key, *last[key]) for key in sorted(last)]
+        await connection.execute(_SAVE_RECORDS, *map(list, zip(*rows, strict=True)), import_id, policy_version)
+
+
+async def prune_records(connection: asyncpg.Connection, before: UUID, rows: int) -> int:
+    """Forget what was said in imports that began before this id was made, so many records at most; how many."""
+    return int((await connection.execute(_PRUNE_RECORDS, before, rows)).rpartition(" ")[2])
 
 
 def _job(row: asyncpg.Record) -> Job:

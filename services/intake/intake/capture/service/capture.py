@@ -54,9 +54,8 @@ CaptureResult = CapturedSubmission | Finding
 
 
 class CaptureDecision(NamedTuple):
-    """What a transaction has decided about submissions, one outcome for each, and has still to write."""
+    """What a transaction has decided about submissions, one outcome for each, and has still to write beside leads."""
 
-    lead_changes: CaptureUnitOfWork
     outcomes: list[CaptureResult]
     rows: list[submissions.Row]
     said: list[consents.Row]
@@ -64,8 +63,8 @@ class CaptureDecision(NamedTuple):
 
 
 class Capture:
-    """The use case. `apply` is what a GroupCommit calls; `ingest`, or `decide` and `write`, are for those with a transaction of their
-    own. `encode` makes the answer that is saved under a request's key."""
+    """The use case. `apply` is what a GroupCommit calls; `ingest` is for those with a transaction of their own. `encode` makes the answer
+    that is saved under a request's key."""
 
     def __init__(
         self, database: Database, policies: ActiveCache[PolicyEvaluator], encode: Callable[[CaptureResult], Answer]
@@ -88,19 +87,6 @@ class Capture:
         Raises what `retry_on_conflict` retries. Idempotency keys are not looked at. `active_policy` is what `get_active_policy` returned
         before the transaction was opened.
         """
-        decision = await self.decide(unit_of_work, normalized, active_policy)
-        await self.save(unit_of_work, decision)
-        return decision.outcomes
-
-    async def get_active_policy(self) -> ActivePolicy:
-        """The data policy in force. Ask before a transaction is opened: looking takes a connection."""
-        return await self._policies.current()
-
-    async def decide(
-        self, unit_of_work: UnitOfWork, normalized: Sequence[NormalizedSubmission], active_policy: ActivePolicy
-    ) -> CaptureDecision:
-        """What becomes of submissions; their keys and the leads that these name are locked until the commit. The caller sees it written,
-        in the same transaction."""
         normalized = apply_key_policy(normalized, active_policy)
         connection, now = await unit_of_work.connection(), unit_of_work.now
         keys, leads = await lead_queries.lock_matches(connection, [key for one in normalized for key in one.keys])
@@ -109,17 +95,18 @@ class Capture:
             lead_changes = CaptureUnitOfWork(now, dict(leads), dict(keys), do_not_merge)
             return lead_changes, self._decide_each(normalized, active_policy, lead_changes)
 
-        return (await decide_with_exclusions(connection, decide))[1]
-
-    async def save(self, unit_of_work: UnitOfWork, decision: CaptureDecision) -> None:
-        """Write what was decided, and have it published."""
-        connection, now = await unit_of_work.connection(), unit_of_work.now
-        await save_lead_changes(connection, decision.lead_changes, now)
+        lead_changes, decision = await decide_with_exclusions(connection, decide)
+        await save_lead_changes(connection, lead_changes, now)
         await submissions.insert(connection, decision.rows, now)
         await consents.insert(connection, decision.said, now)
         if decision.accounts:
             self._accounts.add(await lead_queries.save_accounts(connection, decision.accounts, now))
-        unit_of_work.publish(*decision.lead_changes.events)
+        unit_of_work.publish(*lead_changes.events)
+        return decision.outcomes
+
+    async def get_active_policy(self) -> ActivePolicy:
+        """The data policy in force. Ask before a transaction is opened: looking takes a connection."""
+        return await self._policies.current()
 
     def _decide_each(
         self, normalized: Sequence[NormalizedSubmission], active_policy: ActivePolicy, lead_changes: CaptureUnitOfWork
@@ -149,7 +136,7 @@ class Capture:
             ):
                 said.append(build_consent(one.request, candidate.submission_id, lead_id, candidate.values.at, now))
             outcomes.append(CapturedSubmission(candidate.submission_id, lead_id, outcome, candidate.quality))
-        return CaptureDecision(lead_changes, outcomes, rows, said, accounts)
+        return CaptureDecision(outcomes, rows, said, accounts)
 
     async def _record(
         self, normalized: Sequence[NormalizedSubmission]

@@ -1,18 +1,15 @@
-"""One import: how its file is read, what became of its rows, and what a dry run previews. Pure."""
+"""One import: what became of its rows, and what a dry run previews. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import tzinfo
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 from uuid import UUID
 
 from msgspec import Struct, field
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import JsonValue
 
-from intake.imports.domain.rows import ColumnMapping, CsvReader, NdjsonReader, Write, parse_column_mapping
-from intake.imports.domain.table import Csv, Dialect, LineEnd, Ndjson, Rows
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.quality import Quality
 
@@ -25,64 +22,6 @@ EXAMPLES_MAX = 20
 """Errors that an import shows without being asked for its file of errors."""
 PARAMETERS_MAX = 200
 ERROR_CHARS_MAX = 2_000
-
-
-# how a file is read ------------------------------------------------------------------------------------------------
-class Plan(BaseModel):
-    """How the rows of one file are read, decided once, before the first of them is. `encoding` is what the file was sent in, `kept_as`
-    what its bytes are kept in; rows begin at byte `start` after `number` rows."""
-
-    model_config = ConfigDict(frozen=True)
-
-    format: Literal["csv", "ndjson"]
-    encoding: str
-    stored_encoding: str
-    encoding_declared: bool = False
-    delimiter: str | None = None
-    quote: str | None = None
-    line_end: LineEnd = "LF"
-    header: bool = True
-    columns: tuple[str, ...] = ()
-    mapping: dict[str, JsonValue] | None = None
-    mapping_from: Literal["request", "source", "names", "submissions"]
-    timezone: str = "UTC"
-    start: int = 0
-    number: int = 0
-    is_error_file: bool = False
-    defaults: dict[str, JsonValue] = Field(default_factory=dict)
-    rows_per_s_max: Annotated[int, Field(ge=1)] | None = None
-
-    def rows(self, offset: int, number: int) -> Rows:
-        """A reader of rows from this byte on."""
-        if self.format == "ndjson":
-            return Ndjson(offset=offset, number=number)
-        dialect = Dialect(self.delimiter or ",", self.quote or '"', self.line_end)
-        return Csv(dialect, self.stored_encoding, offset=offset, number=number)
-
-    def reader(self, source: str, zone: tzinfo, write: Write) -> CsvReader | NdjsonReader:
-        """What makes submissions of those rows; `write` makes the JSON by which they are kept."""
-        mapping = self._mapping()
-        if self.format == "ndjson":
-            return NdjsonReader(mapping, source=source, zone=zone, defaults=self.defaults)
-        columns = mapping.columns if mapping is not None else {}
-        return CsvReader(
-            self.columns,
-            columns,
-            source=source,
-            zone=zone,
-            is_error_file=self.is_error_file,
-            defaults=self.defaults,
-            write=write,
-        )
-
-    @property
-    def mapped(self) -> Mapping[str, str]:
-        """Column → field."""
-        mapping = self._mapping()
-        return {} if mapping is None else mapping.columns
-
-    def _mapping(self) -> ColumnMapping | None:
-        return None if self.mapping is None else parse_column_mapping(self.mapping)[0]
 
 
 # what became of rows -----------------------------------------------------------------------------------------------
@@ -161,6 +100,14 @@ class Failure(NamedTuple):
     error: str
     content: str
     keys: Sequence[str] = ()
+
+
+class Record(NamedTuple):
+    """What a row says of whom, in short. `key` is the identity key, as a word, by which its source knows the record."""
+
+    key: str
+    source: str
+    digest: bytes
 
 
 class Report(Struct, frozen=True, gc=False):

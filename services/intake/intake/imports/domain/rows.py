@@ -6,34 +6,26 @@ A mapping is `{"columns": {COLUMN: TARGET}}`, or that object alone; targets are 
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
-from datetime import tzinfo
-from itertools import zip_longest
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from hashlib import blake2b
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
-from pydantic import Field, JsonValue, StringConstraints, TypeAdapter, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from accord.terms.findings import Finding
-from intake.imports.domain.table import ERROR_COLUMN, OWN_COLUMNS, Row, unguard_cell
-from intake.leads.domain.submission import ATTRIBUTES_MAX, AttributeName, Submission
-from intake.sources.domain.mapping import (
-    FieldMapping,
-    Targets,
-    apply_mapping,
-    child_pointer,
-    nest_values,
-    parse_time,
-    validate_mapping,
-)
+from intake.imports.domain.imports import Record
+from intake.imports.domain.table import OWN_COLUMNS, LineEnd, Row
+from intake.leads.domain.keys import IdentityKey, format_key
+from intake.leads.domain.submission import Submission
+from intake.sources.domain.mapping import FieldMapping, Targets, child_pointer, validate_mapping
 
 SOURCE = "source"
 ERRORS_SHOWN_MAX = 5
 """Errors of one row that are shown; the others show when these are corrected."""
 IDENTITIES = ("email", "phone", "external_id")
-ATTRIBUTE_CHARS_MAX = 1_000
 _WORDS = re.compile(r"[^a-z0-9]+")
 _MESSAGES = {
     ("", "timestamp"): "Is no time: write 2027-01-04, 2027-01-04 09:30 or 2027-01-04T09:30:00-06:00",
@@ -86,6 +78,19 @@ SYNONYMS: dict[str, str] = {
     **dict.fromkeys(("referrer", "referer"), "campaign.referrer"),
 }
 """Names of columns, in small letters with single blanks for all else, as tools and people write them."""
+
+
+MappingOrigin = Literal["request", "source", "names", "submissions"]
+Write = Callable[[object], bytes]
+"""Makes JSON of a value."""
+
+
+class MappingError(Exception):
+    """A mapping does not fit the columns; `findings` say where, by pointers into the mapping."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        super().__init__("the mapping does not fit")
+        self.findings = findings
 
 
 # mappings ----------------------------------------------------------------------------------------------------------
@@ -155,6 +160,57 @@ def _word(name: str) -> str:
     return _WORDS.sub(" ", name.lower()).strip()
 
 
+# how rows are read -------------------------------------------------------------------------------------------------
+class Plan(BaseModel):
+    """How the rows of one file are read, decided once, before the first of them is. `encoding` is what the file was sent in,
+    `stored_encoding` what its bytes are kept in; rows begin at byte `start` after `number` rows. `mapping` is None where a row is a
+    submission as it stands, and before its format has seen the names of the columns by which it is guessed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: str
+    encoding: str
+    stored_encoding: str
+    encoding_declared: bool = False
+    delimiter: str | None = None
+    quote: str | None = None
+    line_end: LineEnd | None = None
+    header: bool = True
+    columns: tuple[str, ...] = ()
+    mapping: dict[str, JsonValue] | None = None
+    mapping_from: MappingOrigin
+    timezone: str = "UTC"
+    start: int = 0
+    number: int = 0
+    is_error_file: bool = False
+    defaults: dict[str, JsonValue] = Field(default_factory=dict)
+    rows_per_s_max: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def mapped(self) -> Mapping[str, str]:
+        """Column → field."""
+        mapping = self.column_mapping
+        return {} if mapping is None else mapping.columns
+
+    def describe(self, source: str, keys: Sequence[IdentityKey], content: str) -> Record:
+        """The record of a row that names somebody. An id that the source gave tells its records apart best, an address next. The same text
+        by another mapping says something else. The digest finds the same text again and keeps nothing secret."""
+        key = keys[-1] if keys[-1][0] == "external" else keys[0]
+        hashed = self._meaning.copy()
+        hashed.update(content.encode())
+        return Record(format_key(key), source, hashed.digest())
+
+    @cached_property
+    def _meaning(self) -> blake2b:
+        said = self.model_dump(mode="json", include={"mapping", "defaults", "timezone"})
+        return blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16)
+
+    @property
+    def column_mapping(self) -> ColumnMapping | None:
+        """The mapping as it is applied."""
+        return None if self.mapping is None else parse_column_mapping(self.mapping)[0]
+
+
 # rows --------------------------------------------------------------------------------------------------------------
 class ParsedRow(NamedTuple):
     """A row that was read. `submission` is None where it is none, and `errors` says why. `content` is the row as JSON; `is_canonical`:
@@ -166,240 +222,35 @@ class ParsedRow(NamedTuple):
     is_canonical: bool = False
 
 
-_Texts = Annotated[
-    dict[AttributeName, Annotated[str, StringConstraints(max_length=ATTRIBUTE_CHARS_MAX)]],
-    Field(max_length=ATTRIBUTES_MAX),
-]
-
-
-class _Cells(Submission):
-    """A submission out of cells: attributes are texts, so each is looked at once and not as every type that it could have. Which type is
-    meant, the policy says."""
-
-    attributes: _Texts = Field(default_factory=dict)  # type: ignore[assignment]  # narrower, and nobody writes to it
-
-
-_SUBMISSION = TypeAdapter(Submission)
-_of_cells = TypeAdapter(_Cells).validator.validate_python
-ATTRIBUTES = "attributes"
-Write = Callable[[object], bytes]
-"""Makes JSON of a value."""
-
-
-class CsvReader:
-    """Submissions out of the rows of a CSV with these columns. `defaults`: values by target where the row has none."""
-
-    def __init__(
-        self,
-        columns: Sequence[str],
-        mapping: Mapping[str, str],
-        *,
-        source: str,
-        zone: tzinfo,
-        is_error_file: bool = False,
-        defaults: Mapping[str, JsonValue] | None = None,
-        write: Write = to_json,
-    ) -> None:
-        self._columns = columns
-        self._write = write
-        self._is_error_file = is_error_file
-        self._zone = zone
-        self._column_of = {target: name for name, target in mapping.items()}
-        self._base: dict[str, JsonValue] = {**nest_values(defaults or {}), SOURCE: source}
-        self._nested = any(isinstance(value, dict) for value in self._base.values())
-        # Defaults may be of other types than text.
-        self._validate = _SUBMISSION.validate_python if ATTRIBUTES in self._base else _of_cells
-        self._plain: list[tuple[int, str]] = []
-        self._attributes: list[tuple[int, str]] = []
-        self._parts: list[tuple[int, tuple[str, ...]]] = []
-        self._moments: list[tuple[int, tuple[str, ...]]] = []
-        for index, column in enumerate(columns):
-            if column in mapping and column not in OWN_COLUMNS:
-                self._add(index, mapping[column])
-
-    def _add(self, index: int, target: str) -> None:
-        shape = Targets.shape(target)
-        if shape == "moment":
-            self._moments.append((index, tuple(target.split("."))))
-        elif shape == "attribute":
-            self._attributes.append((index, target.partition(".")[2]))
-        elif "." in target:
-            self._parts.append((index, tuple(target.split("."))))
-        else:
-            self._plain.append((index, target))
+class RowReader(Protocol):
+    """Makes submissions of the rows of a format."""
 
     def read(self, row: Row) -> ParsedRow:
         """What this row says. It is not a blank one."""
-        cells = row.cells
-        if row.error is not None:
-            return ParsedRow(None, self.content(cells), row.error)
-        width = len(self._columns)
-        if len(cells) != width:
-            if len(cells) < width or any(cells[width:]):
-                return ParsedRow(None, self.content(cells), f"The row has {len(cells)} cells, the header {width}")
-            cells = cells[:width]
-        if self._is_error_file:
-            cells = [unguard_cell(cell) for cell in cells]
-        content = self.content(cells)
-        try:
-            return ParsedRow(self._validate(self._document(cells)), content)
-        except ValidationError as error:
-            return ParsedRow(None, content, describe_errors(error, self._column_of))
 
     def encode_original(self, row: Row) -> str:
-        """The cells of the row as a JSON list, for the file of errors."""
-        cells = list(row.cells)
-        if self._is_error_file:
-            cells = [
-                unguard_cell(cell)
-                for cell, name in zip_longest(cells, self._columns, fillvalue="")
-                if name not in OWN_COLUMNS
-            ]
-        return to_json(cells).decode()
+        """The row as it was sent, for the file of errors."""
 
     def find_identities(self, row: Row) -> list[Submission]:
         """What a row that is no submission says of who it is, one field each."""
-        cells = [unguard_cell(cell) for cell in row.cells] if self._is_error_file else row.cells
-        source = str(self._base[SOURCE])
-        named = [(target, cells[index]) for index, target in self._plain if target in IDENTITIES and index < len(cells)]
-        return [found for target, cell in named if (found := _identify(source, target, cell)) is not None]
-
-    def content(self, cells: Sequence[str]) -> str:
-        """The row as JSON, by the names of the columns."""
-        named = dict(zip(self._columns, cells, strict=False))
-        if self._is_error_file:
-            named = {name: cell for name, cell in named.items() if name not in OWN_COLUMNS}
-        return self._write(named).decode()
-
-    def _document(self, cells: Sequence[str]) -> dict[str, Any]:
-        document: dict[str, Any] = deepcopy(self._base) if self._nested else dict(self._base)
-        for index, name in self._plain:
-            if cell := cells[index].strip():
-                document[name] = cell
-        if self._attributes:
-            attributes = document.setdefault("attributes", {})
-            for index, name in self._attributes:
-                if cell := cells[index].strip():
-                    attributes[name] = cell
-        for index, path in self._parts:
-            if cell := cells[index].strip():
-                _put(document, path, cell)
-        for index, path in self._moments:
-            if cell := cells[index].strip():
-                _put(document, path, parse_time(cell, self._zone))
-        return document
 
 
-class NdjsonReader:
-    """Submissions out of lines of JSON. Without a mapping a line is a submission as `POST /v1/leads` takes it, where `source` may be left
-    out; with one it is any object."""
-
-    def __init__(
-        self,
-        mapping: ColumnMapping | None,
-        *,
-        source: str,
-        zone: tzinfo,
-        defaults: Mapping[str, JsonValue] | None = None,
-    ) -> None:
-        self._mapping = mapping
-        self._source = source
-        self._zone = zone
-        self._defaults = defaults or {}
-        self._member_of = {target: name for name, target in mapping.columns.items()} if mapping else {}
-
-    def read(self, row: Row) -> ParsedRow:
-        """What this line says. It is not a blank one."""
-        text = row.cells[0]
-        if row.error is not None:
-            return ParsedRow(None, text, row.error)
-        try:
-            line = from_json(text, allow_inf_nan=False)
-        except ValueError:
-            return ParsedRow(None, text, "The row is not JSON")
-        if not isinstance(line, dict):
-            return ParsedRow(None, text, "The row is not a JSON object")
-        if ERROR_COLUMN in line:
-            line = {name: value for name, value in line.items() if name not in OWN_COLUMNS}
-            text = to_json(line).decode()
-        if "\\u0000" in text and _holds_nul(line):
-            return ParsedRow(None, text, "A NUL character is in the row")
-        document = self._document(line)
-        try:
-            return ParsedRow(_SUBMISSION.validate_python(document), text, is_canonical=document == line)
-        except ValidationError as error:
-            return ParsedRow(None, text, describe_errors(error, self._member_of))
-
-    def encode_original(self, row: Row) -> str:
-        """The line, for the file of errors."""
-        return row.cells[0]
-
-    def find_identities(self, row: Row) -> list[Submission]:
-        """What a line that is no submission says of who it is, one field each."""
-        try:
-            line = from_json(row.cells[0])
-            document = self._document(line) if isinstance(line, dict) else {}
-        except ValueError:
-            return []
-        named = [(target, document.get(target)) for target in IDENTITIES]
-        return [found for target, value in named if (found := _identify(self._source, target, value)) is not None]
-
-    def _document(self, line: dict[str, JsonValue]) -> Mapping[str, Any]:
-        if self._mapping is not None:
-            return self._mapped(line, self._mapping)
-        document: dict[str, Any] = {SOURCE: self._source, **line}
-        if isinstance(at := document.get("occurred_at"), str):
-            document["occurred_at"] = parse_time(at, self._zone)
-        return document
-
-    def _mapped(self, line: dict[str, JsonValue], mapping: ColumnMapping) -> Mapping[str, Any]:
-        values: dict[str, JsonValue] = {}
-        document: dict[str, Any] = apply_mapping(mapping.fields, line, self._defaults)
-        for name, target in mapping.columns.items():
-            value = line.get(name)
-            if value is not None and value != "":
-                values[target] = value
-        source = values.pop(SOURCE, None) or self._source
-        times = {target: values.pop(target) for target in list(values) if Targets.shape(target) == "moment"}
-        for path, value in _leaves(nest_values(values)):
-            _put(document, path, value)
-        for target, said_at in times.items():
-            at = parse_time(said_at, self._zone)
-            _put(document, tuple(target.split(".")), at)
-        return {**document, SOURCE: source}
+SUBMISSION = TypeAdapter(Submission)
 
 
-def _identify(source: str, target: str, value: object) -> Submission | None:
+def identify(source: str, target: str, value: object) -> Submission | None:
     """Somebody with this address, number or id and nothing else, if it can be one."""
     try:
-        return _SUBMISSION.validate_python({SOURCE: source, target: value})
+        return SUBMISSION.validate_python({SOURCE: source, target: value})
     except ValidationError:
         return None
 
 
-def _leaves(
-    document: Mapping[str, JsonValue], above: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], JsonValue]]:
-    for name, value in document.items():
-        if isinstance(value, dict) and above[:1] != ("attributes",):
-            yield from _leaves(value, (*above, name))
-        else:
-            yield (*above, name), value
-
-
-def _put(document: dict[str, Any], path: tuple[str, ...], value: object) -> None:
+def put_value(document: dict[str, Any], path: tuple[str, ...], value: object) -> None:
     node = document
     for name in path[:-1]:
         node = node.setdefault(name, {})
     node[path[-1]] = value
-
-
-def _holds_nul(value: object) -> bool:
-    if isinstance(value, str):
-        return "\x00" in value
-    if isinstance(value, dict):
-        return any(_holds_nul(name) or _holds_nul(item) for name, item in value.items())
-    return isinstance(value, list) and any(map(_holds_nul, value))
 
 
 # errors ------------------------------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ class Imports:
             return MappingRules(dict(saved.mapping_document), "source", defaults)
         if by_name:
             raise invalid_mapping([Finding("", "There is no source of this name with a mapping for such a file")])
-        return MappingRules(None, "names" if request.format == "csv" else "submissions", defaults, attributes)
+        return MappingRules(None, request.format.mapping_default, defaults, attributes)
 
     async def cancel(self, import_id: UUID) -> Job:
         """Have it stop; rows that were taken stay. It is done at once, or after the rows at hand. Raises Problem 404 and 409."""
@@ -193,8 +193,7 @@ def _parse_mapping(text: str) -> dict[str, JsonValue]:
 
 def _is_usable(saved: Source, request: ImportRequest) -> bool:
     """Whether its mapping can be used for such a file: pointers need documents to point into."""
-    parts = ("columns",) if request.format == "csv" else ("columns", "fields")
-    return any(saved.mapping_document.get(part) for part in parts)
+    return any(saved.mapping_document.get(part) for part in request.format.mapping_parts)
 
 
 async def end_import(unit_of_work: UnitOfWork, job: Job, state: EndState, error: str | None = None) -> None:

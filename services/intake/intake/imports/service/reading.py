@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from accord.db import Database, connection_of
 from intake.imports import queries
-from intake.imports.domain.imports import Plan
-from intake.imports.domain.rows import CsvReader, NdjsonReader, ParsedRow
+from intake.imports.domain.formats import FORMATS
+from intake.imports.domain.rows import ParsedRow, Plan, RowReader
 from intake.imports.domain.table import Row
 from intake.imports.queries import Job
 from intake.leads.domain.keys import IdentityKey
@@ -44,11 +44,6 @@ class Chunk(Struct, frozen=True):
     number: int
     keep_from: int
 
-    @property
-    def keys(self) -> set[IdentityKey]:
-        """By which people are named in them."""
-        return {key for line in self.lines if line.normalized is not None for key in line.normalized.keys}
-
 
 class ReadAhead:
     """The chunks of one import from where it stands: `async for chunk in …`. While one is worked on, the next is read."""
@@ -58,7 +53,7 @@ class ReadAhead:
         database: Database,
         job: Job,
         plan: Plan,
-        reader: CsvReader | NdjsonReader,
+        reader: RowReader,
         chunk_rows_max: int,
     ) -> None:
         self._database = database
@@ -90,7 +85,7 @@ class ReadAhead:
 
     async def _read(self) -> AsyncIterator[Chunk]:
         job = self._job
-        rows = self._plan.rows(job.bytes_done, job.row_number)
+        rows = FORMATS[self._plan.format].rows(self._plan, job.bytes_done, job.row_number)
         at, number, begin = job.bytes_done, job.row_number, job.bytes_done
         firsts: list[int] = []
         lines: list[Line] = []

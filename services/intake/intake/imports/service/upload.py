@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Literal
 
 import asyncpg
 import structlog
@@ -20,25 +19,22 @@ from accord.http.problems import Problem, validation_error
 from accord.ids import new_id
 from accord.terms.findings import Finding
 from intake.imports import queries
-from intake.imports.domain.imports import Plan
-from intake.imports.domain.rows import guess_columns, parse_column_mapping, validate_columns
+from intake.imports.domain.formats import Format
+from intake.imports.domain.rows import MappingError, MappingOrigin, Plan
 from intake.imports.domain.table import (
+    BOM_BYTES_MAX,
     ROW_BYTES_MAX,
     EncodingDetector,
-    Head,
     IncompleteHead,
     NotATable,
     Transcoder,
     detect_bom,
-    parse_head,
 )
 
 log = structlog.get_logger(__name__)
 
 BLOCK_BYTES = 512 * 1024
 _SAMPLE_BYTES = 64 * 1024
-_BOM_BYTES_MAX = 3
-_BOM_UTF8 = "\ufeff".encode()
 
 
 class ImportRequest(Struct, frozen=True):
@@ -47,7 +43,7 @@ class ImportRequest(Struct, frozen=True):
 
     source: str
     caller: str
-    format: Literal["csv", "ndjson"]
+    format: Format
     mapping: str | None = None
     dry_run: bool = False
     encoding: str | None = None
@@ -61,10 +57,10 @@ class ImportRequest(Struct, frozen=True):
 
 class MappingRules(Struct, frozen=True):
     """How columns become fields, before the columns are known. `mapping` is None where their names decide, by way of `attributes` that the
-    policy declares, or where a line is a submission as it stands."""
+    policy declares, or where a row is a submission as it stands."""
 
     mapping: dict[str, JsonValue] | None
-    mapping_from: Literal["request", "source", "names", "submissions"]
+    mapping_from: MappingOrigin
     defaults: dict[str, JsonValue] = field(default_factory=dict)
     attributes: Sequence[str] = ()
 
@@ -128,7 +124,7 @@ class Upload:
         self.sha256.update(piece)
         if self._transcoder is None:
             self._beginning += piece
-            if len(self._beginning) < _BOM_BYTES_MAX:
+            if len(self._beginning) < BOM_BYTES_MAX:
                 return
             piece, self._beginning = self._beginning, b""
         self._store(piece)
@@ -177,10 +173,11 @@ class Upload:
     def _resolve_encoding(self, beginning: bytes) -> str:
         marked = detect_bom(beginning)
         declared = self._request.encoding
-        if self._request.format == "ndjson":
-            if (declared or "utf-8") not in ("utf-8", "us-ascii") or (marked or "utf-8") != "utf-8":
-                raise _unreadable_file("NDJSON is written in UTF-8")
-            declared = "utf-8"
+        fixed = self._request.format.encoding
+        if fixed is not None:
+            if (declared or fixed) not in (fixed, "us-ascii") or (marked or fixed) != fixed:
+                raise _unreadable_file(f"{self._request.format.name.upper()} is written in {fixed.upper()}")
+            declared = fixed
         if declared is None and marked is None:
             self._detector = EncodingDetector()
         # Whoever says UTF-16 need not know which of the two it is.
@@ -198,70 +195,29 @@ class Upload:
             self._sample_bytes = 2 * len(sample)
         except NotATable as error:
             raise _unreadable_file(str(error)) from None
+        except MappingError as error:
+            raise invalid_mapping(error.findings) from None
+        else:
+            self._head_is_ascii = sample[: self._plan.start].isascii()
 
     def _make_plan(self, sample: bytes, *, whole: bool) -> Plan:
         request, rules = self._request, self._rules
         encoding = self._encoding or (self._detector.found if self._detector is not None else "utf-8")
-        common = {
-            "format": request.format,
-            "encoding": encoding,
-            "encoding_declared": self._detector is None,
-            "timezone": request.timezone,
-            "defaults": rules.defaults,
-            "rows_per_s_max": request.rows_per_s_max,
-        }
-        if request.format == "ndjson":
-            if whole and not sample.strip():
-                raise NotATable("There is no row in the body")
-            start = len(_BOM_UTF8) if sample.startswith(_BOM_UTF8) else 0
-            return Plan.model_validate(
-                {
-                    **common,
-                    "stored_encoding": "utf-8",
-                    "start": start,
-                    "mapping": rules.mapping,
-                    "mapping_from": rules.mapping_from,
-                }
-            )
-        stored_encoding = Transcoder(encoding).stored_encoding
-        head = parse_head(
-            sample,
-            stored_encoding,
+        asked = Plan(
+            format=request.format.name,
+            encoding=encoding,
+            stored_encoding=encoding,
+            encoding_declared=self._detector is None,
             delimiter=request.delimiter,
             quote=request.quote,
             header=request.header,
-            whole=whole,
+            mapping=rules.mapping,
+            mapping_from=rules.mapping_from,
+            timezone=request.timezone,
+            defaults=rules.defaults,
+            rows_per_s_max=request.rows_per_s_max,
         )
-        self._head_is_ascii = sample[: head.start].isascii()
-        return Plan.model_validate(
-            {
-                **common,
-                "stored_encoding": stored_encoding,
-                "delimiter": head.dialect.delimiter,
-                "quote": head.dialect.quote,
-                "line_end": head.dialect.line_end,
-                "header": request.header,
-                "columns": head.columns,
-                "mapping": {"columns": self._columns(head)},
-                "mapping_from": rules.mapping_from,
-                "start": head.start,
-                "number": head.number,
-                "is_error_file": head.is_error_file,
-            }
-        )
-
-    def _columns(self, head: Head) -> dict[str, str]:
-        """Column → field. Raises Problem 422 if they do not fit the columns that are there."""
-        rules = self._rules
-        document = guess_columns(head.columns, rules.attributes) if rules.mapping is None else rules.mapping
-        mapping = parse_column_mapping(document)[0]
-        if rules.mapping_from == "source":
-            # What is saved serves all files of a source, and not every one has every column.
-            there = {name: target for name, target in mapping.columns.items() if name in head.columns}
-            mapping = mapping._replace(columns=there)
-        if errors := validate_columns(mapping, head.columns, head.repeated):
-            raise invalid_mapping(errors)
-        return dict(mapping.columns)
+        return request.format.complete(asked, sample, rules.attributes, whole=whole)
 
     async def _write(self, size: int) -> None:
         content = bytes(self._buffer[:size])

@@ -1,6 +1,6 @@
 """Takes the rows of imports in, a few hundred in one transaction with what became of them and the place in the file, so that a process can
-end at any moment and no row is lost or taken twice. While the rows of one transaction are written, those of the next are decided about,
-and those after them are read and normalized.
+can end at any moment and no row is lost or taken twice. An import has one transaction at a time; meanwhile its next rows are read and
+normalized, and another import has its own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
-from typing import Literal, NamedTuple
+from typing import Literal
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -23,10 +23,12 @@ from msgspec.structs import replace
 from accord.agreements import ActiveCache
 from accord.batching import Overloaded
 from accord.db import Database, connection_of, is_transient
+from accord.ids import id_at
 from accord.retry import Backoff
 from accord.workers import Periodic, StallDetector, pause
 from intake.capture.service.capture import Capture
 from intake.imports import queries
+from intake.imports.domain.formats import FORMATS
 from intake.imports.domain.imports import EndState
 from intake.imports.queries import Job
 from intake.imports.service.imports import end_import
@@ -41,7 +43,7 @@ log = structlog.get_logger(__name__)
 CONCURRENT_MAX = 4
 """Imports that one process works on, turn by turn, so that a short one does not wait for a long one or for one that is throttled."""
 _TRANSACTIONS_MAX = 2
-"""Transactions of imports that one process has open: Python decides about the rows of one while PostgreSQL writes those of the other."""
+"""Transactions of different imports that one process has open: each holds up to three advisory locks a row."""
 _LOOK_EVERY_S = 1.0
 _SWEEP_EVERY_S = 60.0
 _RECEIVING_IDLE_MAX = timedelta(minutes=10)
@@ -49,6 +51,7 @@ _RECEIVING_IDLE_MAX = timedelta(minutes=10)
 _STUCK_AFTER_S = 120.0
 _PRUNE_EVERY_S = 600.0
 _PRUNE_CHUNKS = 1_000
+_PRUNE_RECORDS = 5_000
 _WENT_WRONG = "Something went wrong here; it is logged under the import's id."
 
 
@@ -210,13 +213,6 @@ class ImportWorker:
                 await queries.end(connection, import_id, "failed", unit_of_work.now, error="The upload broke off.")
 
 
-class _Saving(NamedTuple):
-    """Rows that are being saved; `done` says whether somebody has asked to cancel."""
-
-    chunk: Chunk
-    done: asyncio.Task[bool]
-
-
 class _ImportRun:
     """One import, from the place where it stands to its end."""
 
@@ -234,11 +230,11 @@ class _ImportRun:
         if job.plan is None:
             raise ValueError("the file has not been received")
         plan = job.plan
-        reader = plan.reader(job.source, ZoneInfo(plan.timezone), orjson.dumps)
+        reader = FORMATS[plan.format].reader(plan, job.source, ZoneInfo(plan.timezone), orjson.dumps)
         self._writer: ChunkWriter = (
-            DryRun(database, policies, job, reader, session)
+            DryRun(database, policies, job, plan, reader, session)
             if job.dry_run
-            else ImportWriter(database, policies, job, reader, capture)
+            else ImportWriter(database, policies, job, plan, reader, capture)
         )
         self._ahead = ReadAhead(database, job, plan, reader, limits.chunk_rows_max)
         self._database = database
@@ -249,41 +245,25 @@ class _ImportRun:
     async def run(self, stop: asyncio.Event, stall: StallDetector) -> None:
         """Take rows until there are none, somebody cancels, too many fail, or `stop`."""
         await self._writer.begin()
-        saving: list[_Saving] = []
-        try:
-            state = await self._process_chunks(saving, stop, stall)
-        finally:
-            # Whatever has ended this, rows that were begun come through or are rolled back before anybody goes on.
-            await asyncio.gather(*(one.done for one in saving), return_exceptions=True)
+        state = await self._process_chunks(stop, stall)
         if state == "failed":
             await self.end(state, f"More than {self._limits.failures_max} rows failed or were rejected.")
         elif state is not None:
             await self.end(state)
 
-    async def _process_chunks(
-        self, saving: list[_Saving], stop: asyncio.Event, stall: StallDetector
-    ) -> EndState | None:
-        """How it ended; None if only we do. `begun` holds what has not been seen to be committed, two chunks at most."""
-        cancelled = stopped = False
+    async def _process_chunks(self, stop: asyncio.Event, stall: StallDetector) -> EndState | None:
+        """How it ended; None if only we do."""
         async with aclosing(self._ahead.chunks()) as chunks:
             async for chunk in chunks:
-                saving.append(await self._begin(chunk, saving))
-                if len(saving) > 1:
-                    cancelled = await self._committed(saving)
+                cancelled = await self._save(chunk)
                 stall.record_progress()
-                if not (cancelled or self._too_many_failed()):
-                    cancelled = await self._throttle(len(chunk.lines), stop, stall)
-                    stopped = stop.is_set()
-                if cancelled or stopped or self._too_many_failed():
-                    break
-        while saving:
-            cancelled = await self._committed(saving) or cancelled
-            stall.record_progress()
-        if self._too_many_failed():
-            return "failed"
-        if cancelled:
-            return "cancelled"
-        return None if stopped else "finished"
+                if self._too_many_failed():
+                    return "failed"
+                if cancelled or await self._throttle(len(chunk.lines), stop, stall):
+                    return "cancelled"
+                if stop.is_set():
+                    return None
+        return "finished"
 
     def _too_many_failed(self) -> bool:
         counts = self._writer.job.counts
@@ -294,40 +274,6 @@ class _ImportRun:
         async with self._database.write_transaction() as unit_of_work:
             await end_import(unit_of_work, self._writer.job, state, error)
         IMPORTS_ENDED.labels(state).inc()
-
-    async def _begin(self, chunk: Chunk, saving: list[_Saving]) -> _Saving:
-        """Begin to save rows, and wait until it is decided what becomes of them. That may be while the rows before them are written, if no
-        row names somebody who is named there too: then neither has to see or to wait for what the other does."""
-        before = saving[-1] if saving else None
-        if before is not None and not chunk.keys.isdisjoint(before.chunk.keys):
-            await asyncio.wait([before.done])
-        decided = asyncio.Event()
-
-        async def save() -> bool:
-            async with self._transactions:
-                return await self._writer.save(chunk, None if before is None else before.done, decided.set)
-
-        done = asyncio.create_task(save(), name="import-saving")
-        done.add_done_callback(lambda _: decided.set())
-        await decided.wait()
-        return _Saving(chunk, done)
-
-    async def _committed(self, saving: list[_Saving]) -> bool:
-        """See the first of `begun` committed; whether somebody has asked to cancel. If it failed, then so did what was begun behind it, and
-        it is done again by itself."""
-        first = saving[0]
-        try:
-            cancelled = await first.done
-        except Exception as error:  # noqa: BLE001 - if it means anything it comes again
-            await asyncio.gather(*(one.done for one in saving), return_exceptions=True)
-            log.info("import_chunk_retried", import_id=str(self._writer.job.import_id), error=type(error).__name__)
-            cancelled = await self._save_alone(first.chunk)
-        saving.pop(0)
-        return cancelled
-
-    async def _save_alone(self, chunk: Chunk) -> bool:
-        async with self._transactions:
-            return await self._save(chunk)
 
     async def _save(self, chunk: Chunk) -> bool:
         """Save the rows in one transaction; whether somebody has asked to cancel. If it fails for good, each half is tried by itself, until
@@ -346,7 +292,8 @@ class _ImportRun:
         return await self._save(replace(chunk, lines=chunk.lines[middle:]))
 
     async def _save_with_retry(self, chunk: Chunk) -> bool:
-        return await retry_on_conflict(lambda: self._writer.save(chunk))
+        async with self._transactions:
+            return await retry_on_conflict(lambda: self._writer.save(chunk))
 
     async def _throttle(self, rows: int, stop: asyncio.Event, stall: StallDetector) -> bool:
         """Wait until more rows may be taken; whether somebody has asked to cancel meanwhile."""
@@ -373,13 +320,17 @@ def _mark_unsaved(line: Line) -> Line:
 
 
 def prune_worker(database: Database, retention_days: int) -> Periodic:
-    """The worker that forgets what became of single rows, so long after their import ended. The import itself stays to be seen; rows for
-    the file of errors are dropped with raw submissions (privacy/service/retention.py)."""
+    """The worker that forgets what became of single rows and what they said, so long after their import. The import itself stays to be
+    seen; rows for the file of errors are dropped with raw submissions (privacy/service/retention.py)."""
 
     async def prune() -> bool:
         async with database.write_transaction() as unit_of_work:
-            before = unit_of_work.now - timedelta(days=retention_days)
-            return await queries.prune_chunks(await unit_of_work.connection(), before, _PRUNE_CHUNKS) >= _PRUNE_CHUNKS
+            connection, before = await unit_of_work.connection(), unit_of_work.now - timedelta(days=retention_days)
+            chunks = await queries.prune_chunks(connection, before, _PRUNE_CHUNKS)
+            return (
+                chunks == _PRUNE_CHUNKS
+                or await queries.prune_records(connection, id_at(before), _PRUNE_RECORDS) == _PRUNE_RECORDS
+            )
 
     return Periodic("import-prune", _PRUNE_EVERY_S, prune)
 

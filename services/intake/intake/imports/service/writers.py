@@ -6,11 +6,10 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from hashlib import blake2b, md5
+from hashlib import blake2b
 from typing import Literal
-from uuid import UUID
 
 import asyncpg
 from msgspec.structs import replace
@@ -24,15 +23,16 @@ from intake.imports.domain.imports import (
     OUTCOMES,
     DryRunPreview,
     Failure,
+    Record,
     Result,
     describe_rejection,
     encode_outcomes,
     pack_results,
 )
-from intake.imports.domain.rows import CsvReader, NdjsonReader
+from intake.imports.domain.rows import Plan, RowReader
 from intake.imports.queries import Job, Progress
 from intake.imports.service.reading import Chunk, Line
-from intake.leads.domain.keys import IdentityKey, format_key
+from intake.leads.domain.keys import IdentityKey, format_key, parse_key
 from intake.leads.domain.quality import Quality
 from intake.leads.domain.submission import is_in_future
 from intake.leads.queries import leads as lead_queries
@@ -45,10 +45,6 @@ _SMOOTHING = 0.2
 """Weight of the newest rows in the rate that is shown."""
 
 
-def _do_nothing() -> None:
-    """Nothing follows."""
-
-
 class StaleOffset(Exception):
     """The import is not where we left it: somebody else takes its rows, or our last commit came through after all."""
 
@@ -57,31 +53,27 @@ class ChunkWriter(ABC):
     """What both ways have in common. `job` is as it was after the last commit."""
 
     def __init__(
-        self, database: Database, policies: ActiveCache[PolicyEvaluator], job: Job, reader: CsvReader | NdjsonReader
+        self,
+        database: Database,
+        policies: ActiveCache[PolicyEvaluator],
+        job: Job,
+        plan: Plan,
+        reader: RowReader,
     ) -> None:
         self.job = job
         self._database = database
         self._policies = policies
         self._reader = reader
-        self._column_of = {target: name for name, target in job.plan.mapped.items()} if job.plan is not None else {}
+        self._plan = plan
+        self._column_of = {target: name for name, target in plan.mapped.items()}
         self._advanced_at = time.monotonic()
-        self._has_earlier = self._rejected_before = False
 
-    async def begin(self) -> None:
+    async def begin(self) -> None:  # noqa: B027 - most have nothing to do
         """Before the first rows."""
-        async with self._database.read_transaction() as conn:
-            found = await queries.find_earlier(await connection_of(conn), self.job.source, self.job.import_id)
-        self._has_earlier, self._rejected_before = found
 
     @abstractmethod
-    async def save(
-        self, chunk: Chunk, before: Awaitable[object] | None = None, decided: Callable[[], None] = _do_nothing
-    ) -> bool:
-        """One transaction; whether somebody has asked to cancel. Raises StaleOffset.
-
-        `before` are the rows before these, if they are still being written: nothing is written here until they are committed, and if they
-        fail so does this. `decided` is called when it is known what becomes of these rows and they only have to be written.
-        """
+    async def save(self, chunk: Chunk) -> bool:
+        """One transaction; whether somebody has asked to cancel. Raises StaleOffset."""
 
     async def _advance(
         self,
@@ -123,35 +115,27 @@ class ChunkWriter(ABC):
         self.job = job
         self._advanced_at = time.monotonic()
 
-    async def _unchanged(
-        self, connection: asyncpg.Connection, lines: Sequence[Line], active_policy: ActivePolicy
+    async def _find_unchanged(
+        self, connection: asyncpg.Connection, records: Mapping[int, Record], active_policy: ActivePolicy
     ) -> dict[int, Result]:
-        """The rows that this source has said before, word for word, under the same policy. They change nothing, so they are not taken."""
-        if not self._has_earlier:
-            return {}
-        known = [(line, line.normalized) for line in lines if line.normalized is not None and line.normalized.keys]
-        version = None if active_policy is None else active_policy[0]
-        # Most rows of most files are of new people, so their texts are not even looked at.
-        leads = await lead_queries.find_key_owners(connection, [one.keys[-1] for _, one in known])
-        rows = [
-            (line.row.number, leads[one.keys[-1]], one.request.submission.source, _digest(line.parsed.content))
-            for line, one in known
-            if one.keys[-1] in leads
-        ]
-        found = await queries.find_unchanged(connection, rows, version)
-        results = {number: Result(number, "unchanged", verdict, lead) for number, (lead, verdict) in found.items()}
-        if not self._rejected_before or active_policy is None:
-            return results
-        now = await queries.database_time(connection)
-        doubtful = [
-            (line.row.number, format_key(one.keys[-1]), one.request.submission.source, _digest(line.parsed.content))
-            for line, one in known
-            if line.row.number not in results
-            and evaluate_policy(one.facts, active_policy, now)[0].verdict == "rejected"
-        ]
-        for number in await queries.find_rejected_before(connection, doubtful, version):
-            results[number] = Result(number, "unchanged", "rejected")
+        """The rows of which their source said the same last, under the same policy. They change nothing, so they are not taken, unless
+        nobody has the key of one that was: the person was erased, or has another by now."""
+        verdicts = await queries.find_unchanged(connection, self.job.import_id, records, _version(active_policy))
+        owners = await lead_queries.find_key_owners(connection, (parse_key(records[number].key) for number in verdicts))
+        results: dict[int, Result] = {}
+        for number, verdict in verdicts.items():
+            lead_id = None if verdict == "rejected" else owners.get(parse_key(records[number].key))
+            if lead_id is not None or verdict in ("quarantined", "rejected"):
+                results[number] = Result(number, "unchanged", verdict, lead_id)
         return results
+
+    def _describe_records(self, submissions: Mapping[int, NormalizedSubmission]) -> dict[int, Record]:
+        """What rows say of whom, by number."""
+        return {
+            number: self._plan.describe(one.request.submission.source, one.keys, one.request.content)
+            for number, one in submissions.items()
+            if one.keys
+        }
 
     def _failure(self, line: Line, outcome: Literal["rejected", "failed"], error: str) -> Failure:
         """The row for the file of errors."""
@@ -174,62 +158,61 @@ class ImportWriter(ChunkWriter):
         database: Database,
         policies: ActiveCache[PolicyEvaluator],
         job: Job,
-        reader: CsvReader | NdjsonReader,
+        plan: Plan,
+        reader: RowReader,
         capture: Capture,
     ) -> None:
-        super().__init__(database, policies, job, reader)
+        super().__init__(database, policies, job, plan, reader)
         self._capture = capture
         self._blocks_from = 0
 
-    async def save(
-        self, chunk: Chunk, before: Awaitable[object] | None = None, decided: Callable[[], None] = _do_nothing
-    ) -> bool:
+    async def save(self, chunk: Chunk) -> bool:
         active_policy = await self._policies.current()
-        job, cancelled = await self._record(chunk, active_policy, before, decided)
+        job, cancelled = await self._record(chunk, active_policy)
         for outcome in OUTCOMES:
             IMPORT_ROWS.labels(outcome).inc(getattr(job.counts, outcome) - getattr(self.job.counts, outcome))
         self._blocks_from = max(self._blocks_from, chunk.keep_from)
         self._committed(job)
         return cancelled
 
-    async def _record(
-        self, chunk: Chunk, active_policy: ActivePolicy, before: Awaitable[object] | None, decided: Callable[[], None]
-    ) -> tuple[Job, bool]:
+    async def _record(self, chunk: Chunk, active_policy: ActivePolicy) -> tuple[Job, bool]:
         async with self._database.write_transaction() as unit_of_work:
             connection = await unit_of_work.connection()
-            known = await self._unchanged(connection, chunk.lines, active_policy)
-            fresh = [
-                line.normalized for line in chunk.lines if line.normalized is not None and line.row.number not in known
-            ]
-            decision = await self._capture.decide(unit_of_work, fresh, active_policy)
-            results, failures = self._results(chunk.lines, known, decision.outcomes)
-            qualities = [one.quality for one in decision.outcomes if isinstance(one, CapturedSubmission)]
-            decided()
-            if before is not None:
-                await before
+            submissions = _select_submissions(chunk.lines, active_policy)
+            records = self._describe_records(submissions)
+            unchanged = await self._find_unchanged(connection, records, active_policy)
+            fresh = {number: one for number, one in submissions.items() if number not in unchanged}
+            taken = await self._capture.ingest(unit_of_work, list(fresh.values()), active_policy)
+            became = dict(zip(fresh, taken, strict=True))
+            results, failures = self._results(chunk.lines, unchanged, became)
+            qualities = [one.quality for one in taken if isinstance(one, CapturedSubmission)]
             job, cancelled = await self._advance(unit_of_work, chunk, results, qualities, failures)
-            await self._capture.save(unit_of_work, decision)
             if results:
-                outcomes = encode_outcomes(result.outcome for result in results)
-                await queries.save_chunk(connection, job.import_id, results[0].number, outcomes, pack_results(results))
+                kinds = encode_outcomes(result.outcome for result in results)
+                await queries.save_chunk(connection, job.import_id, results[0].number, kinds, pack_results(results))
+                said = [
+                    (records[number], one.quality.verdict)
+                    for number, one in became.items()
+                    if isinstance(one, CapturedSubmission)
+                ]
+                await queries.save_records(connection, job.import_id, said, _version(active_policy))
             if chunk.keep_from > self._blocks_from:
                 await queries.drop_blocks(connection, job.import_id, chunk.keep_from)
         return job, cancelled
 
     def _results(
-        self, lines: Sequence[Line], known: Mapping[int, Result], taken: Sequence[CaptureResult]
+        self, lines: Sequence[Line], unchanged: Mapping[int, Result], became: Mapping[int, CaptureResult]
     ) -> tuple[list[Result], list[Failure]]:
-        """What became of these rows: those in `known`, and in their order those that were taken."""
+        """What became of these rows, in their order."""
         results: list[Result] = []
         failures: list[Failure] = []
-        outcomes = iter(taken)
         for line in lines:
-            result = known.get(line.row.number)
+            number = line.row.number
+            result, failure = unchanged.get(number), None
             if result is None:
-                result, failure = self._result(line, None if line.normalized is None else next(outcomes))
-                if failure is not None:
-                    failures.append(failure)
+                result, failure = self._result(line, became.get(number))
             results.append(result)
+            failures += [failure] if failure is not None else []
         return results, failures
 
     def _result(self, line: Line, became: CaptureResult | None) -> tuple[Result, Failure | None]:
@@ -257,35 +240,29 @@ class DryRun(ChunkWriter):
         database: Database,
         policies: ActiveCache[PolicyEvaluator],
         job: Job,
-        reader: CsvReader | NdjsonReader,
+        plan: Plan,
+        reader: RowReader,
         session: asyncpg.Connection,
     ) -> None:
-        super().__init__(database, policies, job, reader)
+        super().__init__(database, policies, job, plan, reader)
         self._session = session
 
     async def begin(self) -> None:
-        await super().begin()
         await queries.begin_preview(self._session)
 
-    async def save(
-        self, chunk: Chunk, before: Awaitable[object] | None = None, decided: Callable[[], None] = _do_nothing
-    ) -> bool:
-        if before is not None:
-            await before
+    async def save(self, chunk: Chunk) -> bool:
         active_policy = await self._policies.current()
-        known = apply_key_policy(
-            [line.normalized for line in chunk.lines if line.normalized is not None], active_policy
-        )
-        hashes = {key: _hash(key) for one in known for key in one.keys}
+        submissions = _select_submissions(chunk.lines, active_policy)
+        hashes = {key: _hash(key) for one in submissions.values() for key in one.keys}
         preview = DryRunPreview(await self._known(hashes))
         results: list[Result] = []
         failures: list[Failure] = []
         qualities: list[Quality] = []
         async with self._database.write_transaction() as unit_of_work:
-            unchanged = await self._unchanged(await unit_of_work.connection(), chunk.lines, active_policy)
-            normalized = iter(known)
+            records = self._describe_records(submissions)
+            unchanged = await self._find_unchanged(await unit_of_work.connection(), records, active_policy)
             for line in chunk.lines:
-                one = None if line.normalized is None else next(normalized)
+                one = submissions.get(line.row.number)
                 if (result := unchanged.get(line.row.number)) is None:
                     result, failure, quality = self._preview(line, one, preview, active_policy, unit_of_work.now)
                     failures += [failure] if failure is not None else []
@@ -328,9 +305,14 @@ def _smooth(before: float | None, now: float) -> float:
     return now if before is None else before + _SMOOTHING * (now - before)
 
 
-def _digest(content: str) -> UUID:
-    """The MD5 of a text, as PostgreSQL computes it: to find the same text again, not to keep anything secret."""
-    return UUID(bytes=md5(content.encode(), usedforsecurity=False).digest())
+def _select_submissions(lines: Sequence[Line], active_policy: ActivePolicy) -> dict[int, NormalizedSubmission]:
+    """The rows that are submissions, by number, with the keys by which the policy lets people be known."""
+    found = {line.row.number: line.normalized for line in lines if line.normalized is not None}
+    return dict(zip(found, apply_key_policy(list(found.values()), active_policy), strict=True))
+
+
+def _version(active_policy: ActivePolicy) -> int | None:
+    return None if active_policy is None else active_policy[0]
 
 
 def _hash(key: IdentityKey) -> int:

@@ -38,6 +38,7 @@ _OF_SUBMISSIONS = {
 _OF_KEYS = {
     "hook_events": "DELETE FROM hook_event WHERE keys && $1::text[]",
     "import_failures": "DELETE FROM import_failure WHERE keys && $1::text[]",
+    "import_records": "DELETE FROM import_record WHERE record_key = ANY ($1::text[])",
 }
 _DEAD_LETTERS = "DELETE FROM dead_letter WHERE key = ANY ($1::text[])"
 # A company's name is what somebody typed; where nobody else is of it, it may be that person's own.
