@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from tests.sla_monitor.conftest import bearer
 
 from sla_monitor.api.examples import SLA
-from sla_monitor.domain.checks import check_sla
+from sla_monitor.domain.checks import check_sla, find_warnings
 from sla_monitor.domain.paper import describe_clause, render_paper
 from sla_monitor.domain.sla import Sla
 from sla_monitor.usecases.public_holidays import public_holidays
@@ -156,3 +159,30 @@ def test_holidays_are_those_of_the_region():
 
     assert public_holidays("US", None)[date(2027, 7, 4).toordinal()] == "Independence Day"
     assert date(2027, 11, 25).toordinal() in public_holidays("US", "TX")
+
+
+def test_template_has_nothing_to_warn_of():
+    content = yaml.safe_load((Path(__file__).parents[2] / "deploy/agreements/sla.yaml").read_bytes())
+    assert check_sla(content, public_holidays) == []
+    assert list(find_warnings(Sla.model_validate(content), public_holidays)) == []
+
+
+def test_what_hardly_anybody_means_is_warned_of():
+    content = changed("/calendars/office/week", {"mon-sun": ["00:00-23:59"]})
+    content["calendars"]["office"]["holidays"]["except"] = ["2027-04-21", "2027-04-20"]
+    minute, exception = find_warnings(Sla.model_validate(content), public_holidays)
+    assert "closed for a minute each night" in minute
+    assert "no holidays there: 2027-04-20." in exception
+
+
+async def test_proposal_says_which_open_clocks_end_by_the_version_before(signed, make_lead, content):
+    lead = make_lead()
+    start = datetime(2027, 1, 4, 9, tzinfo=UTC)
+    await signed.apply(lead.captured(start, size=100), lead.entered("mql", start))
+    content["clauses"] = [clause for clause in content["clauses"] if clause["key"] != "accept-mql"]
+    drafted = (await signed.http.post("/v1/sla/versions", json=content, headers=bearer("marketing"))).json()
+    url = f"/v1/sla/versions/{drafted['version']}/propose"
+    proposed = (await signed.http.post(url, headers=bearer("marketing"))).json()
+    assert proposed["warnings"] == [
+        "The clause accept-mql is dropped. Its 1 open clocks end by the version under which they began."
+    ]

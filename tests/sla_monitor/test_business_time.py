@@ -291,3 +291,48 @@ def test_closure_is_refused_only_if_it_is_longer_than_two_years(gap):
     else:
         reopened = chicago(*(first + timedelta(days=gap + 1)).timetuple()[:3], 10)
         assert add_open_time(daily, start, timedelta(hours=2)) == reopened
+
+
+# --- Cases that went wrong elsewhere; every moment was computed minute by minute by another model ---
+
+LONG = calendar({"mon-fri": ["08:00-18:00"]})
+
+
+def test_range_that_ends_at_midnight_goes_on_for_so_long():
+    los_angeles = calendar({"mon-thu": ["09:00-00:00"], "sat": ["09:00-00:00"]}, "America/Los_Angeles")
+    start = datetime(2019, 2, 5, 21, 40, 28, tzinfo=UTC)
+    assert add_open_time(los_angeles, start, 2 * HOUR) == datetime(2019, 2, 5, 23, 40, 28, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("week", [{"mon-sun": ["00:00-24:00"]}, {"mon-sun": ["22:00-24:00", "00:00-22:00"]}])
+def test_round_the_clock_is_never_closed(week):
+    start = chicago(2027, 5, 8, 23, 50)
+    assert add_open_time(calendar(week), start, 20 * MINUTE) == chicago(2027, 5, 9, 0, 10)
+
+
+def test_minute_before_midnight_stays_closed_if_it_is_written_so():
+    start = chicago(2027, 5, 8, 23, 50)
+    assert add_open_time(calendar({"mon-sun": ["00:00-23:59"]}), start, 20 * MINUTE) == chicago(2027, 5, 9, 0, 11)
+
+
+@pytest.mark.parametrize(("fraction", "hour"), [(0.5, 9), (0.75, 10), (1.0, 11), (1.5, 13)])
+def test_fraction_is_of_open_time_counted_from_the_start(fraction, hour):
+    assert add_open_time(LONG, chicago(2027, 5, 3, 17), fraction * 4 * HOUR) == chicago(2027, 5, 4, hour)
+
+
+@pytest.mark.parametrize(
+    ("start", "due"),
+    [
+        (chicago(2027, 3, 12, 16), datetime(2027, 3, 15, 17, tzinfo=UTC)),
+        (chicago(2027, 11, 5, 16), datetime(2027, 11, 8, 18, tzinfo=UTC)),
+    ],
+)
+def test_change_of_the_clock_over_a_weekend_keeps_local_hours(start, due):
+    assert add_open_time(calendar({"mon-fri": ["09:00-12:00", "13:00-17:00"]}), start, 4 * HOUR) == due
+
+
+def test_exception_from_the_holidays_is_worked():
+    office = {"mon-fri": ["09:00-12:00", "13:00-17:00"]}
+    start = chicago(2027, 4, 20, 16, 30)
+    assert add_open_time(calendar(office, closed=[date(2027, 4, 21)]), start, 4 * HOUR) == chicago(2027, 4, 22, 13, 30)
+    assert add_open_time(calendar(office), start, 4 * HOUR) == chicago(2027, 4, 21, 13, 30)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from accord.terms.criteria import Criteria
 from accord.terms.durations import DURATION_MAX
 from accord.terms.findings import Finding, find_shape_errors, pointer
-from accord.terms.week import find_week_errors, parse_week
+from accord.terms.week import DAY_S, find_week_errors, parse_week
 from sla_monitor.domain.business_time import CLOSED_DAYS_MAX, open_per_week
 from sla_monitor.domain.calendars import DAYS_FROM, DAYS_TO, PublicHolidays, UnknownRegion, closed_days
 from sla_monitor.domain.sla import (
@@ -111,6 +111,18 @@ def _check_open_time(at: str, terms: CalendarTerms, public_holidays: PublicHolid
         elif ordinal - last_open > CLOSED_DAYS_MAX:
             yield Finding(at, "has no open time for two years")
             return
+
+
+def find_warnings(sla: Sla, public_holidays: PublicHolidays) -> Iterator[str]:
+    """What both should know before they sign a content that has been checked: what hardly anybody means."""
+    for name, terms in sla.calendars.items():
+        if any(hours.end_s % DAY_S == DAY_S - 60 for day in parse_week(terms.week) for hours in day):
+            yield f"The calendar {name} closes at 23:59, so it is closed for a minute each night; 24:00 is midnight."
+        holidays = terms.holidays
+        public = public_holidays(holidays.country, holidays.subdivision) if holidays.country else {}
+        idle = [day for day in holidays.except_ if date.fromisoformat(day).toordinal() not in public]
+        if idle:
+            yield f"The calendar {name} excepts days that are no holidays there: {', '.join(idle)}. Is it another year?"
 
 
 # --- Clauses ---

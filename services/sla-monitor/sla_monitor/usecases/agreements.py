@@ -15,7 +15,7 @@ from accord.terms.patterns import SKIP_PATTERN_CHECKS
 from accord.terms.week import parse_week
 from sla_monitor.domain.calendars import closed_days
 from sla_monitor.domain.case import SlaVersions
-from sla_monitor.domain.checks import check_sla
+from sla_monitor.domain.checks import check_sla, find_warnings
 from sla_monitor.domain.paper import render_paper
 from sla_monitor.domain.rules import CompiledSla, compile_sla
 from sla_monitor.domain.sla import CalendarTerms, Sla
@@ -44,7 +44,25 @@ def _list_closed_days(terms: CalendarTerms, first: date) -> Iterator[tuple[date,
             yield day, closed[ordinal]
 
 
-KIND = Kind(kind="sla", path="/v1/sla", validate=_validate, paper=_render_paper)
+_DROPPED = text("""
+    SELECT clause, count(*) AS clocks FROM clock
+    WHERE state IN ('running', 'paused') AND NOT clause = ANY (:kept) GROUP BY clause ORDER BY clause
+""")
+
+
+async def _find_warnings(conn: AsyncConnection, content: Mapping[str, object]) -> list[str]:
+    sla = Sla.model_validate(content, context=SKIP_PATTERN_CHECKS)
+    dropped = await conn.execute(_DROPPED, {"kept": [clause.key for clause in sla.clauses]})
+    return [
+        *find_warnings(sla, public_holidays),
+        *(
+            f"The clause {row.clause} is dropped. Its {row.clocks} open clocks end by the version under which they began."
+            for row in dropped
+        ),
+    ]
+
+
+KIND = Kind(kind="sla", path="/v1/sla", validate=_validate, paper=_render_paper, warn=_find_warnings)
 
 _ACTIVATED_VERSIONS = text("""
     SELECT version, active_from, superseded_at FROM agreement_version
