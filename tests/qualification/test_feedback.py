@@ -16,7 +16,15 @@ from tests.qualification import conftest
 from tests.qualification.memory import Memory
 
 from accord.contracts.intake_events import LeadState
-from qualification.analysis.domain.gate_criteria import CriterionAnalysis, Gate, gates_of, replay_snapshots, summarize
+from accord.contracts.qualification_events import LeadStageChanged
+from qualification.analysis.domain.gate_criteria import (
+    CriterionAnalysis,
+    Gate,
+    find_outcome,
+    gates_of,
+    replay_snapshots,
+    summarize,
+)
 from qualification.analysis.domain.what_if import simulate
 from qualification.analysis.service import feedback as usecase
 from qualification.definition.domain.definition import Definition
@@ -252,11 +260,11 @@ async def test_sales_tells_marketing_what_it_rejected_and_what_would_have_change
         "accepted_lost": 2,
         "rejected_share": round(9 / 67, 4),
     }
-    assert size["loosen"] == {"kept_out": 22, "converted": 20, "not_converted": 0}
+    assert size["loosen"] == {"kept_out": 22, "converted": 0, "not_converted": 0, "worked_on": 20}
     assert (size["gain"], size["few"]) == (29, False)
     assert (engaged["path"], engaged["loosen"]) == (
         "scores.engagement",
-        {"kept_out": 1, "converted": 0, "not_converted": 0},
+        {"kept_out": 1, "converted": 0, "not_converted": 0, "worked_on": 0},
     )
     assert events["summary"].startswith("Had it been asked for MQL that “the company has 80 employees or more” instead")
     later = await feedback(stack, auth, **{"from": "2024-02-15T00:00:00Z"})
@@ -303,3 +311,37 @@ async def test_without_a_definition_there_is_nothing_to_tell_and_odd_questions_a
     early = await stack.http.get("/v1/feedback", params={"to": "1970-01-01T00:00:00Z"}, headers=auth("reader"))
     assert (early.status_code, early.json()["errors"][0]["parameter"]) == (422, "from")
     assert (await stack.http.get("/v1/feedback", headers=auth("admin"))).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("stages", "outcome"),
+    [
+        ((), None),
+        (("inquiry",), None),
+        (("inquiry", "sal"), "worked_on"),
+        (("inquiry", "sal", "recycled"), "worked_on"),
+        (("inquiry", "sal", "lost"), "lost"),
+        (("inquiry", "disqualified"), "lost"),
+        (("inquiry", "sal", "won"), "won"),
+        (("inquiry", "sal", "lost", "sal"), "worked_on"),
+    ],
+)
+def test_lead_that_sales_accepted_and_lost_did_not_come_good(stages, outcome):
+    kinds = {"won": "won", "lost": "lost", "recycled": "recycled", "disqualified": "disqualified"}
+    entries = [
+        LeadStageChanged(
+            lead_id=UUID(int=1),
+            sequence=number,
+            occurred_at=conftest.START,
+            recorded_at=conftest.START,
+            definition_version=1,
+            stage=stage,
+            stage_kind=kinds.get(stage, "open"),
+            stage_rank=number,
+            stage_owner="sales" if stage in ("sal", "won", "lost") else "marketing",
+            visit=1,
+            cause="automatic",
+        )
+        for number, stage in enumerate(stages, 1)
+    ]
+    assert find_outcome(entries) == outcome

@@ -115,8 +115,9 @@ class LooserOut(BaseModel):
     """Leads that did not come in for nothing but this comparison."""
 
     kept_out: int
-    converted: int = Field(description="Of them, worked on by sales or won, by another way.")
+    converted: int = Field(description="Of them, won by another way.")
     not_converted: int = Field(description="Of them, lost or disqualified. Of the others the end is not known.")
+    worked_on: int = Field(description="Of those others, the ones that sales works on by another way.")
 
 
 class CriterionOut(BaseModel):

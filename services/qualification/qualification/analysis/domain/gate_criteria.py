@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby, pairwise
 from operator import itemgetter
+from typing import Literal
 from uuid import UUID
 
 from msgspec import Struct
@@ -202,12 +203,13 @@ class Tighter(Struct, frozen=True, gc=False):
 
 
 class Looser(Struct, frozen=True, gc=False):
-    """Leads that did not enter because of this comparison alone: how many, and of those whose end is known how many came good (sales
-    worked on them, or won them, by another way) and how many did not."""
+    """Leads that did not enter because of this comparison alone: how many; of those that ended, how many were won by another way and how
+    many lost or disqualified; and on how many of the others sales works by another way, which says nothing of their end."""
 
     kept_out: int
     converted: int
     not_converted: int
+    worked_on: int
 
     @property
     def gain(self) -> int:
@@ -242,6 +244,7 @@ class _Counts:
     kept_out: int = 0
     converted: int = 0
     not_converted: int = 0
+    worked_on: int = 0
 
 
 class CriterionAnalysis:
@@ -302,12 +305,13 @@ class CriterionAnalysis:
                 if not gate.opens(held):
                     for number in gate.decisive(held):
                         sole_causes[gate.comparisons[number].key] = gate.comparisons[number], gate
-        has_converted = _has_converted(entries)
+        outcome = find_outcome(entries)
         for comparison, gate in sole_causes.values():
             counts = self._counts_for(comparison, gate)
             counts.kept_out += 1
-            counts.converted += has_converted is True
-            counts.not_converted += has_converted is False
+            counts.converted += outcome == "won"
+            counts.not_converted += outcome == "lost"
+            counts.worked_on += outcome == "worked_on"
 
     def report(self) -> tuple[CriterionReport, ...]:
         """Every comparison, those that would have changed most first."""
@@ -336,17 +340,22 @@ def _stage_at(entries: Sequence[LeadStageChanged], at: datetime) -> str | None:
     return stage
 
 
-def _has_converted(entries: Sequence[LeadStageChanged]) -> bool | None:
-    """Whether sales worked on the lead or won it by whatever way; None while that is open."""
-    if any(entry.stage_owner == "sales" and entry.stage_kind in ("open", "won") for entry in entries):
-        return True
-    return False if entries and entries[-1].stage_kind in ("lost", "disqualified") else None
+def find_outcome(entries: Sequence[LeadStageChanged]) -> Literal["won", "lost", "worked_on"] | None:
+    """How the lead ended, by whatever way; else whether sales works on it."""
+    if not entries:
+        return None
+    if entries[-1].stage_kind == "won":
+        return "won"
+    if entries[-1].stage_kind in ("lost", "disqualified"):
+        return "lost"
+    is_worked_on = any(entry.stage_owner == "sales" and entry.stage_kind == "open" for entry in entries)
+    return "worked_on" if is_worked_on else None
 
 
 def _build_report(counts: _Counts) -> CriterionReport:
     comparison = counts.comparison
     tighten = _find_tighter(counts)
-    loosen = Looser(counts.kept_out, counts.converted, counts.not_converted)
+    loosen = Looser(counts.kept_out, counts.converted, counts.not_converted, counts.worked_on)
     return CriterionReport(
         stage=comparison.stage,
         leaf=comparison.leaf,
@@ -427,5 +436,5 @@ def _describe_change(one: CriterionReport) -> str | None:
         return None
     return (
         f"{looser.kept_out:,} leads did not become {stage_in_words(one.stage)} for nothing but “{one.words}”; of the {ended:,} of them"
-        f" whose end is known, {looser.converted:,} were accepted or won by another way."
+        f" whose end is known, {looser.converted:,} were won by another way."
     )
