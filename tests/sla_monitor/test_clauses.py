@@ -191,6 +191,19 @@ async def test_acknowledged_breach_notifies_no_more_but_keeps_its_consequences(s
     assert all("called back" not in repr(event) and "on it" not in repr(event) for event in events)
 
 
+async def test_note_about_a_breach_goes_with_the_person(stack, sign, make_lead, auth):
+    await sign(clause(within={"elapsed": "PT1H"}))
+    lead = make_lead()
+    await become_mql(stack, lead, local(3, 9))
+    await stack.read_until(local(3, 11))
+    breach_id = (await the_clock(stack, lead))["breach_id"]
+    url = f"/v1/breaches/{breach_id}/acknowledge"
+    await stack.http.post(url, json={"note": "Ada Byron was away"}, headers=auth("manager"))
+    await stack.apply(lead.erased(local(4, 9)))
+    (breach,) = (await stack.http.get("/v1/breaches", headers=auth("reader"))).json()["items"]
+    assert (breach["acknowledged_by"], breach["acknowledged_note"]) == ("manager", None)
+
+
 async def test_withdrawn_breach_cannot_be_acknowledged(stack, sign, make_lead, auth):
     await sign(clause(within={"elapsed": "PT1H"}))
     lead = make_lead()

@@ -109,6 +109,11 @@ WHERE copied.lead_id = reverted.merged_id AND copied.kind = 'activity'
 
 _DELETE_FACTS_OF = "DELETE FROM fact WHERE lead_id = ANY ($1::uuid[])"
 
+_DELETE_NOTES_OF = """
+UPDATE clock SET acknowledged_note = NULL WHERE lead_id = ANY ($1::uuid[]) AND acknowledged_note IS NOT NULL
+"""
+"""What somebody wrote about a breach may name the person."""
+
 _LEAD_MEMBERS = ("source", "owner", "owner_sequence", "merged_into", "merged_at", "merge_recorded_at", "erased_at")
 _SAVE_LEADS = bulk.update(tables.lead, ["lead_id"], ["profiles", "qualification_states", *_LEAD_MEMBERS])
 
@@ -220,6 +225,8 @@ async def save_cases(
                 changed_clocks.append((previous, clock))
     await insert_clocks(connection, new)
     await update_clocks(connection, changed_clocks)
+    if erased:
+        await connection.execute(_DELETE_NOTES_OF, erased)
 
 
 async def remove_activities(connection: asyncpg.Connection, reverted: Sequence[tuple[UUID, UUID]]) -> None:
