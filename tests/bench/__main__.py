@@ -35,6 +35,7 @@ GROUPS = {
     "routing": "routing:routed",
     "what-if": "what_if:what_if",
     "way": "end_to_end:end_to_end",
+    "firing": "firing:firing",
     "notifications": "notifying:notifications",
     "idle": "idle:idle",
 }

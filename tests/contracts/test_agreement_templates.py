@@ -65,16 +65,16 @@ def test_sla_and_plan_speak_of_the_stages_and_decisions_of_the_definition(templa
     definition = templates["definition"]
     stages = {stage["key"] for stage in definition["stages"]}
     decisions = set().union(*(words(found) for found in named(definition["stages"], "decision")))
-    for clause in templates["sla"]["clauses"]:
-        for end in (clause["from"], clause["to"]):
-            assert words(end.get("stage", [])) <= stages
-            assert words(end.get("decision", [])) <= decisions
+    clauses = templates["sla"]["clauses"]
+    assert set().union(*(words(found) for found in named(clauses, "stage"))) <= stages
+    assert set().union(*(words(found) for found in named(clauses, "decision"))) <= decisions
     assert {step["stage"] for step in templates["plan"]["funnel"]} <= stages
 
 
 def test_both_departments_owe_each_other_something(templates: dict[str, Any]) -> None:
     clauses = templates["sla"]["clauses"]
     assert {clause["obliges"] for clause in clauses} == {"marketing", "sales"}
-    assert {base for clause in clauses for base in clause["within"] if base != "calendar"} == {"business", "elapsed"}
-    calendars = {clause["within"]["calendar"] for clause in clauses if "calendar" in clause["within"]}
-    assert calendars == templates["sla"]["calendars"].keys()
+    assert {clause["kind"] for clause in clauses} == {"response", "attempts", "freshness", "volume", "rate"}
+    times = [clause["within"] for clause in clauses if "within" in clause]
+    assert {base for time in times for base in time if base != "calendar"} == {"business", "business_days", "elapsed"}
+    assert {time["calendar"] for time in times if "calendar" in time} == templates["sla"]["calendars"].keys()
