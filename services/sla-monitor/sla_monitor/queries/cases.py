@@ -131,6 +131,25 @@ _UPDATE_CLOCKS = bulk.update(
     where="clock.event_count = new.event_count_before",
 )
 
+_FIRED_MEMBERS = (
+    "state",
+    "severity",
+    "breach_id",
+    "breached_at",
+    "breach_due_at",
+    "withdrawn_at",
+    "event_count",
+    "next_at",
+)
+"""What firing changes, beside the progress."""
+_UPDATE_FIRED = bulk.update(
+    tables.clock,
+    ["lead_id", "clock_id"],
+    ["progress", *_FIRED_MEMBERS],
+    beside={"event_count_before": "event_count"},
+    where="clock.event_count = new.event_count_before",
+)
+
 _INSERT_FACTS = bulk.insert(tables.fact, on_conflict="DO NOTHING")
 _DELETE_FACTS = bulk.delete(tables.fact, ["lead_id", "key"])
 
@@ -260,6 +279,23 @@ async def update_clocks(connection: asyncpg.Connection, changed_clocks: Sequence
         raise asyncpg.SerializationError("another transaction changed a clock")
 
 
+async def update_fired_clocks(connection: asyncpg.Connection, changed_clocks: Sequence[tuple[Clock, Clock]]) -> None:
+    """The same for clocks that were fired, of which only some columns can have changed."""
+    changed_clocks = sorted(changed_clocks, key=lambda pair: (pair[1].lead_id, pair[1].clock_id))
+    rows: list[dict[str, object]] = [
+        {
+            "lead_id": clock.lead_id,
+            "clock_id": clock.clock_id,
+            "progress": _progress_to_json(clock),
+            **{name: getattr(clock, name) for name in _FIRED_MEMBERS},
+            "event_count_before": old.event_count,
+        }
+        for old, clock in changed_clocks
+    ]
+    if await _UPDATE_FIRED.execute(connection, rows) != len(rows):
+        raise asyncpg.SerializationError("another transaction changed a clock")
+
+
 async def _save_pending(connection: asyncpg.Connection, changed: Sequence[tuple[Case, Case]]) -> None:
     settled: list[dict[str, object]] = []
     new: list[dict[str, object]] = []
@@ -307,8 +343,12 @@ def _clock_to_row(clock: Clock) -> dict[str, object]:
         "acknowledged_at": noted.at if noted else None,
         "acknowledged_by": noted.by if noted else None,
         "acknowledged_note": noted.note if noted else None,
-        "progress": _to_json(Progress(clock.steps, clock.passed, clock.answers, clock.pauses, clock.tally)),
+        "progress": _progress_to_json(clock),
     }
+
+
+def _progress_to_json(clock: Clock) -> str:
+    return _to_json(Progress(clock.steps, clock.passed, clock.answers, clock.pauses, clock.tally))
 
 
 def _lead_to_row(lead: Lead) -> dict[str, object]:

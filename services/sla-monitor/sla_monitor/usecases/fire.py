@@ -128,7 +128,7 @@ class PostgresFiringTransaction:
         return self._slas.get_clause(clock)
 
     async def update_clocks(self, changed: Sequence[tuple[Clock, Clock]]) -> None:
-        await cases.update_clocks(await self._unit_of_work.connection(), changed)
+        await cases.update_fired_clocks(await self._unit_of_work.connection(), changed)
 
     def publish(self, *events: EventData) -> None:
         self._unit_of_work.publish(*events)
