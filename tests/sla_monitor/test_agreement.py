@@ -113,6 +113,96 @@ def test_invalid_content_is_refused_with_its_pointer(path, value, pointer, words
     assert pointer in found
 
 
+@pytest.mark.parametrize(
+    ("terms", "pointer", "words"),
+    [
+        ({"kind": "freshness", "stage": ["mql", "sal"]}, "/clauses/1/stage", "string"),
+        ({"kind": "volume", "stage": "mql", "per": "month", "at_least": 0}, "/clauses/1/at_least", "greater"),
+        ({"kind": "volume", "stage": "mql", "per": "day", "at_least": 5}, "/clauses/1/per", "week"),
+        ({"kind": "volume", "stage": "mql", "at_least": 5}, "/clauses/1/per", "required"),
+        (
+            {"kind": "rate", "of": {"stage": "sal"}, "over": {"stage": "sal"}, "per": "month", "at_least": 0.5},
+            "/clauses/1/over",
+            "always 1",
+        ),
+        (
+            {"kind": "rate", "of": {"stage": "sal"}, "over": {}, "per": "month", "at_least": 0.5},
+            "/clauses/1/over",
+            "exactly one",
+        ),
+        (
+            {
+                "kind": "volume",
+                "stage": "mql",
+                "per": "month",
+                "at_least": 5,
+                "escalate": [{"at": 1, "reassign": True}],
+            },
+            "/clauses/1/escalate/0/reassign",
+            "no single lead",
+        ),
+        ({"kind": "attempts", "from": {"stage": "sal"}, "count": 0, "of": "call.made"}, "/clauses/1/count", "greater"),
+        (
+            {"kind": "attempts", "from": {"stage": "sal"}, "count": 2, "of": "call.made", "until": {"stage": "sal"}},
+            "/clauses/1/until/stage",
+            "starts the clause",
+        ),
+        (
+            {"kind": "attempts", "from": {"assigned": True}, "count": 2, "of": "call.made", "on_reassignment": "ends"},
+            "/clauses/1/on_reassignment",
+            "restarts, or moves",
+        ),
+        (
+            {
+                "kind": "attempts",
+                "from": {"stage": "sal"},
+                "count": 2,
+                "of": "call.made",
+                "paused_by": {"stage": "sal"},
+            },
+            "/clauses/1/paused_by/stage",
+            "never run",
+        ),
+        (
+            {
+                "kind": "attempts",
+                "from": {"stage": "sal"},
+                "count": 2,
+                "of": "call.made",
+                "paused_by": {"activity": "a.b"},
+            },
+            "/clauses/1/paused_by",
+            "belong together",
+        ),
+        (
+            {"kind": "attempts", "from": {"stage": "sal"}, "count": 2, "of": "call.made", "escalate": [{"at": 1}]},
+            "/clauses/1/escalate/0",
+            "must notify",
+        ),
+        (
+            {
+                "kind": "attempts",
+                "from": {"stage": "sal"},
+                "count": 2,
+                "of": "call.made",
+                "escalate": [{"at": 99, "severity": "high"}],
+            },
+            "/clauses/1/escalate/0/at",
+            "less than",
+        ),
+    ],
+)
+def test_clause_that_cannot_work_is_refused_with_its_pointer(terms, pointer, words):
+    lead_terms = {} if "per" in terms or terms["kind"] == "volume" else {"within": {"elapsed": "P1D"}}
+    found = findings(changed("/clauses/1", {"key": "promise", "obliges": "sales", **lead_terms, **terms}))
+    assert words in found.get(pointer, str(found)), found
+    assert list(found) == [pointer]
+
+
+def test_unknown_zone_of_the_agreement_is_refused():
+    assert "IANA" in findings(changed("/timezone", "Mars/Olympus"))["/timezone"]
+
+
 def test_clause_that_reassigns_the_lead_is_valid():
     clause = {**SLA["clauses"][1], "escalate": [{"at": 1.0, "reassign": True}]}
     assert findings(changed("/clauses/1", clause)) == {}

@@ -172,7 +172,6 @@ _STARTS = (*_SIDES, "assigned", "captured")
 def _check_sides(at: str, clause: LeadClause) -> Iterator[Finding]:
     """What starts, answers and ends a clause."""
     if isinstance(clause, FreshnessClause):
-        yield from _find_repeated(f"{at}/stage", clause.stage)
         return
     yield from _check_event(f"{at}/from", clause.from_, _STARTS)
     if isinstance(clause, ResponseClause):

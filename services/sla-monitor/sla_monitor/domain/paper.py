@@ -141,7 +141,7 @@ def _describe_period(clause: PeriodClause) -> str:
 
 def _describe_promise(clause: LeadClause) -> str:
     if isinstance(clause, FreshnessClause):
-        return f"moves each lead on that becomes {_join_or([describe_stage(name) for name in names_of(clause.stage)])}"
+        return f"moves each lead on that becomes {describe_stage(clause.stage)}"
     start = _describe_start(clause.from_)
     if isinstance(clause, AttemptsClause):
         times = "once" if clause.count == 1 else f"{clause.count} times"

@@ -415,8 +415,8 @@ def _compile_clause(clause: LeadClause, calendars: Mapping[str, Calendar]) -> Cl
 def _compile_sides(clause: LeadClause) -> tuple[Pattern, Pattern, int, Pattern | None]:
     """Start, answer, how many answers are owed, and what else ends the scope."""
     if isinstance(clause, FreshnessClause):
-        stages = frozenset(names_of(clause.stage))
-        return Pattern("stage", stages), Pattern("stage", excluded=stages), 1, None
+        stage = frozenset((clause.stage,))
+        return Pattern("stage", stage), Pattern("stage", excluded=stage), 1, None
     start = _compile_start(clause.from_)
     until = _compile_event(clause.until) if clause.until else None
     if isinstance(clause, AttemptsClause):

@@ -158,7 +158,7 @@ class FreshnessClause(LeadClauseBase):
     """No lead stays in a stage longer than a time."""
 
     kind: Literal["freshness"]
-    stage: Names
+    stage: Key
 
 
 Per = Literal["week", "month", "quarter"]
