@@ -349,3 +349,14 @@ async def test_rows_that_failed_are_found_by_the_person_in_them(accord: ImportCl
     assert count_rows(found) == {"read": 3, "created": 1, "failed": 2}
     keys = [row["keys"] for row in await accord.rows("SELECT keys FROM import_failure ORDER BY row_number")]
     assert keys[0] == ["email:ada@initech.example"]
+
+
+async def test_rows_whose_id_is_none_fail_and_join_nobody(accord: ImportClient) -> None:
+    file = b"crm_id,email\nundefined,ada@initech.example\nundefined,grace@globex.example\n1.23457E+11,alan@globex.example\n"
+    mapping = '{"crm_id": "external_id", "email": "email"}'
+    found = await accord.import_file(file, mapping=mapping)
+    assert count_rows(found) == {"read": 3, "failed": 3}
+    assert await accord.rows("SELECT 1 FROM lead") == []
+    errors = (await accord.marketing.get(f"/v1/imports/{found['import_id']}/errors")).text
+    assert "crm_id: Is a word for nothing and names no record" in errors
+    assert "lost its digits" in errors

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, St
 
 from accord.contracts.values import ActorKind, Campaign, CampaignWord, Handle, Money, Party, SourceName, Timestamp
 from intake.leads.domain.personal import looks_personal
+from intake.leads.domain.usable_ids import check_id
 
 CLOCK_SKEW_MAX = timedelta(minutes=5)
 """How far ahead of our clock a sender's may be."""
@@ -36,7 +37,9 @@ AttributeIn = (
     | Annotated[list[Text], Field(max_length=50)]
     | None
 )
-ExternalId = Annotated[str, StringConstraints(min_length=1, max_length=300, strip_whitespace=True)]
+ExternalId = Annotated[
+    str, StringConstraints(min_length=1, max_length=300, strip_whitespace=True), AfterValidator(check_id)
+]
 Kind = Annotated[str, StringConstraints(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")]
 
 
