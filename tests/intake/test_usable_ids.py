@@ -89,7 +89,16 @@ def test_number_without_its_digits_is_no_id(text: str) -> None:
             "müller",
             "李",
         ),
-        *("123456789012", "100000000000000000001", "urn:li:person:0", "cus_00000", "0-1", "Nona", "Anne Onymous", "Blanka"),
+        *(
+            "123456789012",
+            "100000000000000000001",
+            "urn:li:person:0",
+            "cus_00000",
+            "0-1",
+            "Nona",
+            "Anne Onymous",
+            "Blanka",
+        ),
     ],
 )
 def test_odd_id_stays_an_id(text: str) -> None:
