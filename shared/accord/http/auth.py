@@ -226,7 +226,8 @@ def _unauthenticated(detail: str, parameters: str = "") -> Problem:
 
 
 async def authorize(request: Request, scope: Scope | None = None) -> Caller:
-    """The caller, who must have `scope` (None: any known caller). For plain routes. Raises Problem 401, 403 or 429."""
+    """The caller, who must have `scope` (None: any known caller). For plain routes. Raises Problem 401, 403 or 429, and 422 for a query
+    that does not fit the operation."""
     known = request.scope.get("accord.caller")
     if isinstance(known, Caller):
         caller = known
@@ -235,6 +236,7 @@ async def authorize(request: Request, scope: Scope | None = None) -> Caller:
         request.scope["accord.caller"] = caller
     if scope is not None and scope not in caller.scopes:
         raise forbidden(scope)
+    request.app.state.query.check(request)
     return caller
 
 
