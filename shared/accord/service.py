@@ -52,8 +52,10 @@ from accord.http.auth import make_authenticator
 from accord.http.bodies import Bodies, BodyBudget
 from accord.http.connections import BoundedServer, ConnectionLimits
 from accord.http.context import RequestContext
+from accord.http.document_pages import document_pages
 from accord.http.oidc import TokenVerifier
 from accord.http.openapi import Fragment, document_route, install_openapi
+from accord.http.query import QueryRules
 from accord.messaging.collectors import outbox_collector
 from accord.messaging.reachability import kafka_check
 from accord.settings import Settings
@@ -156,8 +158,11 @@ def create_app(service: Service, health: Health | None = None, *, metrics: bool 
         title=service.title,
         version=VERSION,
         description=service.description,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        servers=[{"url": "/", "description": "The service that this document comes from"}],
+        generate_unique_id_function=lambda route: route.name,
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.router.redirect_slashes = False
@@ -169,11 +174,16 @@ def create_app(service: Service, health: Health | None = None, *, metrics: bool 
         settings.rate_limit_burst,
     )
     problems.install(app)
-    app.router.routes[:0] = [*service.routes, document_route(app)]  # first, since routes are tried in order
+    app.router.routes[:0] = [
+        *service.routes,
+        document_route(app),
+        *document_pages(app.title),
+    ]  # first, since routes are tried in order
     for router in service.routers:
         app.include_router(router)
     app.router.routes.extend((health or service.health()).routes(metrics=metrics))
     app.openapi = install_openapi(app, service.openapi_paths)  # type: ignore[method-assign]
+    app.state.query = QueryRules(app.openapi, _templates(app))
     # Added innermost first.
     app.add_middleware(
         Admission,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from kit_main import build
 from raw_http import RawAnswer, RawClient, connect, connected, metric
-from shared_kit import KEYS, until, write_keys
+from shared_kit import KEYS, Kit, until, write_keys
 from shared_process import process
 
 from accord.service import create_app, serve
@@ -432,3 +433,14 @@ async def test_half_sent_requests_do_not_hold_the_end_of_the_process(kit_databas
             assert (await fetch(port)).status == 200
             assert await started.end(signal.SIGTERM) == 0
             assert await idle.is_closed()
+
+
+async def test_root_leads_to_pages_that_need_no_other_host(kit: Kit) -> None:
+    root = await kit.client.get("/")
+    assert (root.status_code, root.headers["location"]) == (307, "docs")
+    page = (await kit.client.get("/docs")).text
+    addresses = re.findall(r'(?:href|src)="([^"]+)"', page) + re.findall(r"url: '([^']+)'", page)
+    assert len(addresses) == 4
+    for address in addresses:
+        assert "//" not in address
+        assert (await kit.client.get(f"/{address}")).status_code == 200, address

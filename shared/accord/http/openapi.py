@@ -175,7 +175,12 @@ def document_route(app: FastAPI) -> Route:
 
 def _build_document(app: FastAPI, plain: Mapping[str, Mapping[str, Fragment]]) -> dict[str, Any]:
     document = get_openapi(
-        title=app.title, version=app.version, description=app.description, routes=app.routes, summary=app.summary
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        routes=app.routes,
+        summary=app.summary,
+        servers=app.servers,
     )
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})

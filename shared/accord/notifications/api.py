@@ -357,10 +357,10 @@ def _add_sending_routes(routes: APIRouter, subscriptions: Subscriptions) -> None
         "/v1/deliveries/{delivery_id}/redeliver",
         status_code=202,
         summary="Send a delivery again",
-        operation_id="redeliver",
+        operation_id="redeliver_delivery",
         responses=problems(404, 409),
     )
-    async def redeliver(delivery_id: UUID, _caller: Caller = require("admin")) -> DeliveryAnswer:
+    async def redeliver_delivery(delivery_id: UUID, _caller: Caller = require("admin")) -> DeliveryAnswer:
         """Send a delivery again under its id, from its first attempt, whatever became of it."""
         return DeliveryAnswer(**_delivery(await subscriptions.redeliver(delivery_id)))
 

@@ -22,7 +22,7 @@ from accord.http.auth import Caller, authorize, forbidden, require
 from accord.http.idempotency import Answer, read_idempotency_request
 from accord.http.openapi import operation, problems
 from accord.http.paging import CursorText, Limit, Page, decode_single_cursor, make_page
-from accord.http.problems import Problem, media_type_of, unsupported_media_type, validation_error, validation_problem
+from accord.http.problems import Problem, media_type_of, parameter_error, unsupported_media_type, validation_problem
 from intake.imports.domain.formats import BY_MEDIA_TYPE, FORMATS, Format
 from intake.imports.domain.imports import Failure, Outcome, State
 from intake.imports.domain.rows import MappingOrigin, Plan
@@ -35,6 +35,8 @@ PATH = "/v1/imports"
 MAPPING_CHARS_MAX = 4_000
 """Percent-encoded it must fit into the 64 KiB that a request line may have; a longer one is saved at the source."""
 ROWS_PER_S_MAX = 100_000
+_BYTES = "application/octet-stream"
+_MEDIA_TYPES = (*BY_MEDIA_TYPE, _BYTES)
 _DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
 _QUOTES = {"double": '"', "single": "'"}
 
@@ -59,6 +61,7 @@ class ImportQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     source: SourceName
+    format: str | None = None
     mapping: Annotated[str, Field(max_length=MAPPING_CHARS_MAX)] | None = None
     dry_run: bool = False
     encoding: Annotated[str, Field(max_length=40), AfterValidator(_encoding)] | None = None
@@ -72,13 +75,8 @@ class ImportQuery(BaseModel):
 
 
 def _query(request: Request) -> ImportQuery:
-    given = request.query_params.multi_items()
-    twice = {name for name, _ in given if sum(other == name for other, _ in given) > 1}
-    if twice:
-        errors = [{"parameter": name, "message": "Must stand once"} for name in sorted(twice)]
-        raise validation_error("A parameter stands twice.", *errors)
     try:
-        return ImportQuery.model_validate(dict(given))
+        return ImportQuery.model_validate(dict(request.query_params))
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False)
         raise validation_problem([{**item, "loc": ("query", *item["loc"][:1])} for item in found]) from None
@@ -225,15 +223,24 @@ def _mapping(plan: Plan) -> MappingOut:
     return MappingOut(origin=plan.mapping_from, columns={name: mapped[name] for name in in_order}, not_mapped=left)
 
 
+def _find_format(request: Request) -> Format:
+    """By the body's media type; by `format` where that only says that it is bytes. Raises Problem 415 or 422."""
+    media, named = media_type_of(request), request.query_params.get("format")
+    found = FORMATS.get(named or "") if media == _BYTES else BY_MEDIA_TYPE.get(media)
+    if found is None and media != _BYTES:
+        raise unsupported_media_type(*_MEDIA_TYPES)
+    if found is None or named not in (None, found.name):
+        raise parameter_error("format", f"must be one of {', '.join(FORMATS)} and what Content-Type says")
+    return found
+
+
 # routes ------------------------------------------------------------------------------------------------------------
 def import_routes(imports: Imports) -> list[BaseRoute]:
     """Sending a file."""
 
     async def import_file(request: Request) -> Response:
         caller = await authorize(request, "leads:write")
-        form = BY_MEDIA_TYPE.get(media_type_of(request))
-        if form is None:
-            raise unsupported_media_type(*BY_MEDIA_TYPE)
+        form = _find_format(request)
         if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
             raise Problem(
                 415,
@@ -423,6 +430,11 @@ _PARAMETERS = [
         " else the names of the columns. For NDJSON the mapping may have `fields` with JSON Pointers.",
     ),
     _parameter(
+        "format",
+        {"type": "string", "enum": [*FORMATS]},
+        f"The format of a body that is sent as {_BYTES}, as generated clients do.",
+    ),
+    _parameter(
         "dry_run", {"type": "boolean", "default": False}, "Judge the rows and foresee their outcomes; write no lead."
     ),
     _parameter(
@@ -464,9 +476,9 @@ IMPORTS_OPENAPI = {
             tags=["imports"],
             operation_id="import_file",
             parameters=_PARAMETERS,
-            body={"type": "string"},
+            body={"type": "string", "format": "binary"},
             body_examples={"csv": "email,company\r\nada@initech.example,Initech\r\n"},
-            body_media=tuple(BY_MEDIA_TYPE),
+            body_media=_MEDIA_TYPES,
             answers={202: ImportOut},
             answer_examples={202: _EXAMPLE},
             problems=(409, 413, 415, 422, 503),
