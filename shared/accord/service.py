@@ -38,7 +38,7 @@ from msgspec.structs import replace
 from pydantic import ValidationError
 from sqlalchemy import text
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from accord.agreements.store import OutdatedVersion
@@ -56,6 +56,7 @@ from accord.http.document_pages import document_pages
 from accord.http.oidc import TokenVerifier
 from accord.http.openapi import Fragment, document_route, install_openapi
 from accord.http.query import QueryRules
+from accord.http.routes import iterate_routes
 from accord.messaging.collectors import outbox_collector
 from accord.messaging.reachability import kafka_check
 from accord.settings import Settings
@@ -201,7 +202,7 @@ def create_app(service: Service, health: Health | None = None, *, metrics: bool 
 
 
 def _templates(app: FastAPI) -> dict[object, str]:
-    return {route.endpoint: route.path for route in app.router.routes if isinstance(route, Route)}
+    return {route.endpoint: route.path_format for route in iterate_routes(app)}
 
 
 def run(build: Callable[[S], Service], argv: Sequence[str] | None = None, settings: type[S] | None = None) -> int:

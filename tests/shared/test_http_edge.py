@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 from kit_main import build
+from prometheus_client import generate_latest
 from raw_http import RawAnswer, RawClient, connect, connected, metric
 from shared_kit import KEYS, Kit, until, write_keys
 from shared_process import process
 
+from accord.agreements import agreement_collector
+from accord.collectors import CollectorSet
 from accord.service import create_app, serve
 from accord.settings import Settings
 
@@ -444,3 +447,17 @@ async def test_root_leads_to_pages_that_need_no_other_host(kit: Kit) -> None:
     for address in addresses:
         assert "//" not in address
         assert (await kit.client.get(f"/{address}")).status_code == 200, address
+
+
+async def test_method_that_is_not_allowed_is_told_all_that_are(kit: Kit) -> None:
+    answer = await kit.client.delete("/v1/policy/versions")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
+    assert (await kit.client.post("/v1/policy/versions/1/paper")).headers["allow"] == "GET"
+
+
+async def test_version_in_force_is_read_at_the_scrape_and_counters_have_no_second_series(kit: Kit) -> None:
+    collectors = CollectorSet([agreement_collector(kit.store)])
+    await collectors.refresh()
+    text = generate_latest().decode()
+    assert 'accord_agreement_active_version{kind="policy"} 0.0' in text
+    assert "_created" not in text

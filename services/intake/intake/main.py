@@ -6,7 +6,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from accord.agreements import ActiveCache, AgreementStore, agreement_router, agreement_worker
+from accord.agreements import ActiveCache, AgreementStore, agreement_collector, agreement_router, agreement_worker
 from accord.batching import GroupCommit
 from accord.db import Database
 from accord.http.idempotency import IdempotentResult, idempotency_worker
@@ -150,6 +150,7 @@ def build(settings: Settings) -> Service:
             hook_events.collector(),
             announced_collector(relay),
             stuck_rows_collector(database, [EXPIRING]),
+            agreement_collector(policies),
             notifications.collector(),
         ],
         close=outbound.close,

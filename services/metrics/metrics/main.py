@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from accord.agreements import AgreementStore, agreement_router, agreement_worker
+from accord.agreements import AgreementStore, agreement_collector, agreement_router, agreement_worker
 from accord.db import Database
 from accord.http.idempotency import idempotency_worker
 from accord.messaging.admin import admin_router
@@ -102,6 +102,7 @@ def build(settings: Settings) -> Service:
             announced_collector(relay),
             consumed_collector(database, watermarks),
             dead_letter_collector(database),
+            agreement_collector(plans),
             notifications.collector(),
         ],
     )

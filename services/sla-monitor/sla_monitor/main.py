@@ -6,7 +6,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from accord.agreements import AgreementStore, agreement_router, agreement_worker
+from accord.agreements import AgreementStore, agreement_collector, agreement_router, agreement_worker
 from accord.db import Database
 from accord.http.idempotency import idempotency_worker
 from accord.isolation import stuck_rows_collector
@@ -100,6 +100,7 @@ def build(settings: Settings) -> Service:
             consumed_collector(database, watermarks),
             dead_letter_collector(database),
             stuck_rows_collector(database, [due.FIRE_WORKER, due.EVALUATE_WORKER]),
+            agreement_collector(store),
             notifications.collector(),
         ],
     )

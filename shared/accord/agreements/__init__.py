@@ -1,6 +1,7 @@
 """The one mechanism of the four signed documents. It knows how an agreement comes into force and nothing of its content."""
 
 from accord.agreements.cache import ActiveCache, ActiveVersion, CurrentValue
+from accord.agreements.collectors import agreement_collector
 from accord.agreements.model import AgreementError
 from accord.agreements.routes import agreement_router
 from accord.agreements.store import ActiveAgreement, AgreementStore, Finding, Kind, Section, agreement_worker
@@ -15,6 +16,7 @@ __all__ = [
     "Finding",
     "Kind",
     "Section",
+    "agreement_collector",
     "agreement_router",
     "agreement_worker",
 ]

@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from accord.agreements.store import AgreementStore
 from accord.db import is_transient
-from accord.metric_names import AGREEMENT_ACTIVE
 
 log = structlog.get_logger(__name__)
 
@@ -105,10 +104,7 @@ class ActiveVersion(Generic[T]):
         return await self._value.get(conn)
 
     async def _read(self, conn: AsyncConnection | None) -> T:
-        version = await self._store.active_version(conn)
-        loaded = await self._load(version, conn)
-        AGREEMENT_ACTIVE.labels(self._store.kind.kind).set(version or 0)
-        return loaded
+        return await self._load(await self._store.active_version(conn), conn)
 
 
 class ActiveCache(Generic[T]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from accord.http.auth import required_scopes
 from accord.http.problems import MEDIA_TYPE, ProblemDocument
+from accord.http.routes import iterate_routes
 
 _REF = "#/components/schemas/{model}"
 _METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
@@ -186,7 +187,8 @@ def _build_document(app: FastAPI, plain: Mapping[str, Mapping[str, Fragment]]) -
     schemas = components.setdefault("schemas", {})
     scopes = {
         (route.path_format, method.lower()): scope_of(route.dependant)
-        for route in _api_routes(app)
+        for route in iterate_routes(app)
+        if isinstance(route, APIRoute)
         for method in route.methods or ()
     }
     paths = document.setdefault("paths", {})
@@ -212,15 +214,6 @@ def _build_document(app: FastAPI, plain: Mapping[str, Mapping[str, Fragment]]) -
         "description": "An API key of Accord, or an access token of the configured issuer.",
     }
     return document
-
-
-def _api_routes(app: FastAPI) -> Iterator[APIRoute]:
-    from fastapi.routing import iter_route_contexts  # noqa: PLC0415
-
-    for context in iter_route_contexts(app.routes):
-        route = getattr(context, "route", context)
-        if isinstance(route, APIRoute):
-            yield route
 
 
 def scope_of(dependant: Dependant) -> str | None:

@@ -21,6 +21,7 @@ from starlette.responses import Response
 
 from accord.batching import Overloaded
 from accord.db import CommitOutcomeUnknown, is_transient
+from accord.http.routes import find_methods
 from accord.telemetry import describe
 from accord.terms import findings
 from accord.terms.findings import document_path
@@ -284,6 +285,8 @@ async def _answer(request: Request, error: Exception) -> Response:
     problem = to_problem(error)
     if problem is None:
         raise error
+    if problem.status_code == 405:
+        problem.headers = {"Allow": ", ".join(find_methods(request.app, request.url.path))}
     if problem.status_code >= 500:
         log.warning("request_unavailable", problem=problem.type, error=describe(error))
     return problem.response(request_id_of(request))

@@ -45,9 +45,7 @@ class QueryRules:
 
     def _parameters(self, request: Request) -> Parameters | None:
         """The parameters of the operation that was matched; None where it is not in the document."""
-        path = getattr(request.scope.get("route"), "path_format", None) or self._paths.get(
-            request.scope.get("endpoint")
-        )
+        path = self._paths.get(request.scope.get("endpoint"))
         method = "get" if request.method == "HEAD" else request.method.lower()
         if not self._declared:
             self._declared = dict(_read_document(self._document()))
