@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from accord.agreements import AgreementStore, agreement_router
+from accord.agreements import AgreementStore, PaperLinks, agreement_router
 from accord.batching import GroupCommit
 from accord.db import Database
 from accord.http.auth import Caller, authorize, require
@@ -106,7 +106,7 @@ def build(settings: Settings) -> Service:
         ],
         streamed_bytes_max={"/stream": 2**40},
         raw_body_prefixes=["/hook"],
-        routers=[router, agreement_router(AgreementStore(database, POLICY), example=CONTENT)],
+        routers=[router, agreement_router(AgreementStore(database, POLICY), PaperLinks([]), example=CONTENT)],
         workers=[KitWorker("kit-worker")],
         relays=[KitWorker("kit-relay")],
         api_workers=[commits, KitWorker("kit-api-worker")],

@@ -15,7 +15,7 @@ import httpx
 import yaml
 from fastapi import APIRouter
 
-from accord.agreements import AgreementStore, Finding, Kind, Section, agreement_router
+from accord.agreements import AgreementStore, Finding, Kind, PaperLinks, Section, agreement_router
 from accord.db import Database
 from accord.migrations.run import upgrade_sync
 from accord.service import Service, create_app
@@ -130,7 +130,7 @@ async def service_kit(
         database=database,
         migrations=MIGRATIONS,
         routers=[
-            agreement_router(store, example=CONTENT),
+            agreement_router(store, PaperLinks(settings.encryption_keys()), example=CONTENT),
             *(make if isinstance(make, APIRouter) else make(database) for make in routers),
         ],
         **options,

@@ -6,7 +6,14 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from accord.agreements import ActiveCache, AgreementStore, agreement_collector, agreement_router, agreement_worker
+from accord.agreements import (
+    ActiveCache,
+    AgreementStore,
+    PaperLinks,
+    agreement_collector,
+    agreement_router,
+    agreement_worker,
+)
 from accord.batching import GroupCommit
 from accord.db import Database
 from accord.http.idempotency import IdempotentResult, idempotency_worker
@@ -128,7 +135,7 @@ def build(settings: Settings) -> Service:
             source_router(sources),
             import_router(imports),
             hook_event_router(HookEvents(database)),
-            agreement_router(policies, example=POLICY_EXAMPLE),
+            agreement_router(policies, PaperLinks(settings.encryption_keys()), example=POLICY_EXAMPLE),
             notifications.router(),
             admin_router(database, {}),
         ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from accord.agreements import AgreementStore, agreement_collector, agreement_router, agreement_worker
+from accord.agreements import AgreementStore, PaperLinks, agreement_collector, agreement_router, agreement_worker
 from accord.db import Database
 from accord.http.idempotency import idempotency_worker
 from accord.messaging.admin import admin_router
@@ -76,7 +76,7 @@ def build(settings: Settings) -> Service:
             funnel_router(database),
             velocity_router(database),
             timeline_router(database),
-            agreement_router(plans, example=PLAN_EXAMPLE),
+            agreement_router(plans, PaperLinks(settings.encryption_keys()), example=PLAN_EXAMPLE),
             notifications.router(),
             admin_router(database, {GROUP: handle}),
         ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from accord.agreements import AgreementStore, agreement_collector, agreement_router, agreement_worker
+from accord.agreements import AgreementStore, PaperLinks, agreement_collector, agreement_router, agreement_worker
 from accord.contracts.topics import AWAITED_TOPICS, INTAKE_EVENTS, SLA_EVENTS
 from accord.db import Database
 from accord.http.idempotency import idempotency_worker
@@ -113,7 +113,7 @@ def build(settings: Settings) -> Service:
             feedback.router(database, definitions),
             document.router(database, definitions, routing_cache),
             assignments.router(database, definitions, routing_cache),
-            agreement_router(store, example=DEFINITION),
+            agreement_router(store, PaperLinks(settings.encryption_keys()), example=DEFINITION),
             notifications.router(),
             admin_router(database, {GROUP: handle, BREACHES_GROUP: handle_breaches}),
         ],

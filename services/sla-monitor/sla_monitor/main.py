@@ -6,7 +6,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from accord.agreements import AgreementStore, agreement_collector, agreement_router, agreement_worker
+from accord.agreements import AgreementStore, PaperLinks, agreement_collector, agreement_router, agreement_worker
 from accord.db import Database
 from accord.http.idempotency import idempotency_worker
 from accord.isolation import stuck_rows_collector
@@ -70,7 +70,7 @@ def build(settings: Settings) -> Service:
             clocks.router(database, sla_cache),
             calendars.router(database, sla_cache),
             statement.router(database, sla_cache),
-            agreement_router(store, example=SLA),
+            agreement_router(store, PaperLinks(settings.encryption_keys()), example=SLA),
             notifications.router(),
             admin_router(database, {GROUP: handle}),
         ],

@@ -3,6 +3,7 @@
 from accord.agreements.cache import ActiveCache, ActiveVersion, CurrentValue
 from accord.agreements.collectors import agreement_collector
 from accord.agreements.model import AgreementError
+from accord.agreements.paper_links import PaperLinks
 from accord.agreements.routes import agreement_router
 from accord.agreements.store import ActiveAgreement, AgreementStore, Finding, Kind, Section, agreement_worker
 
@@ -15,6 +16,7 @@ __all__ = [
     "CurrentValue",
     "Finding",
     "Kind",
+    "PaperLinks",
     "Section",
     "agreement_collector",
     "agreement_router",

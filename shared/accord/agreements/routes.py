@@ -5,17 +5,19 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Header, Path, Request, Response
+from fastapi import APIRouter, Body, Header, Path, Query, Request, Response, Security
 from pydantic import BaseModel, ConfigDict, Field
 
 from accord.agreements import model, paper
 from accord.agreements.bodies import JSON, document_body, read_document
 from accord.agreements.diff import Change, diff
 from accord.agreements.paper_diff import diff_papers
+from accord.agreements.paper_links import DAYS_MAX, TOKEN_CHARS_MAX, InvalidLink, NoEncryptionKey, PaperLinks
 from accord.agreements.store import AgreementStore, InvalidContent, NoSuchVersion, StoredVersion, VersionModified
+from accord.clock import utc_now
 from accord.contracts.agreement_events import AgreementKind
 from accord.contracts.values import Department, Timestamp
-from accord.http.auth import Caller, require
+from accord.http.auth import BEARER, Caller, authorize, require
 from accord.http.conditional import is_not_modified, precondition_failed, require_if_match
 from accord.http.idempotency import Answer, IdempotencyRequest, idempotency
 from accord.http.openapi import problems
@@ -38,6 +40,21 @@ class SignatureOut(BaseModel):
     signed_by: str
     signed_at: Timestamp
     content_sha256: str
+
+
+class PaperLinkIn(BaseModel):
+    """For how long."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    days: int = Field(default=7, ge=1, le=DAYS_MAX)
+
+
+class PaperLinkOut(BaseModel):
+    """A link to one version on paper."""
+
+    url: str = Field(description="Whoever has it can read this version.")
+    expires_at: Timestamp
 
 
 class VersionSummary(BaseModel):
@@ -120,11 +137,14 @@ class DiffOut(BaseModel):
     words: list[PaperChangeOut] = Field(description="The same in the plain words of the paper.")
 
 
-def agreement_router(store: AgreementStore, *, example: Mapping[str, object] | None = None) -> APIRouter:
+def agreement_router(
+    store: AgreementStore, links: PaperLinks, *, example: Mapping[str, object] | None = None
+) -> APIRouter:
     """All routes of one agreement, under the kind's path. `example`: a content for OpenAPI."""
     kind = store.kind
     router = APIRouter(prefix=kind.path, tags=[f"agreement: {kind.kind}"])
     _add_reading_routes(router, store)
+    _add_paper_routes(router, store, links)
     _add_drafting_routes(
         router,
         store,
@@ -172,30 +192,6 @@ def _add_reading_routes(router: APIRouter, store: AgreementStore) -> None:
             return _answer_conditionally(request, response, await store.get(version), kind.kind)
 
     @router.get(
-        "/versions/{version}/paper",
-        operation_id=f"{named}_paper",
-        summary="On paper: a page to print, or Markdown",
-        response_class=Response,
-        responses={200: {"description": "The agreement in plain words.", "content": _PAPER_CONTENT}},
-    )
-    async def on_paper(
-        version: VersionNumber,
-        caller: AnyCaller,
-        accept: Annotated[str | None, Header(description="`text/markdown` for Markdown.")] = None,
-    ) -> Response:
-        with _ProblemMapping():
-            found = await store.get(version)
-        sections = await asyncio.to_thread(kind.paper, found.content)
-        if _prefers_markdown(accept):
-            return Response(
-                paper.render_markdown(kind.kind, found, sections),
-                media_type="text/markdown; charset=utf-8",
-                headers=_VARY,
-            )
-        html = paper.render_html(kind.kind, found, sections)
-        return Response(html, media_type="text/html; charset=utf-8", headers={**_VARY, **paper.HEADERS})
-
-    @router.get(
         "/versions/{version}/diff/{other}",
         operation_id=f"{named}_diff",
         summary="What changed from one version to another",
@@ -214,6 +210,82 @@ def _add_reading_routes(router: APIRouter, store: AgreementStore) -> None:
                 PaperChangeOut(heading=item.heading, before=list(item.before), now=list(item.now)) for item in words
             ],
         )
+
+
+def _check_link(request: Request, links: PaperLinks, kind: str, version: int, link: str) -> None:
+    """Raises Problem 403 for a link that does not lead here, or that has ended."""
+    request.app.state.query.check(request)
+    try:
+        made_by = links.read(link, kind, version, utc_now())
+    except InvalidLink:
+        made_by = None
+    if made_by is None or not request.app.state.auth.has_key(made_by):
+        raise Problem(403, "link-not-valid", "This link is not valid", "It has ended. Ask whoever sent it for another.")
+
+
+def _add_paper_routes(router: APIRouter, store: AgreementStore, links: PaperLinks) -> None:
+    kind = store.kind
+    named = f"{kind.kind}_agreement"
+
+    @router.get(
+        "/versions/{version}/paper",
+        operation_id=f"{named}_paper",
+        summary="On paper: a page to print, or Markdown",
+        response_class=Response,
+        responses={200: {"description": "The agreement in plain words.", "content": _PAPER_CONTENT}},
+    )
+    async def on_paper(
+        request: Request,
+        version: VersionNumber,
+        _: Annotated[object, Security(BEARER)],
+        link: Annotated[
+            str | None,
+            Query(max_length=TOKEN_CHARS_MAX, description="Of a link made for this version, in place of a key."),
+        ] = None,
+        accept: Annotated[str | None, Header(description="`text/markdown` for Markdown.")] = None,
+    ) -> Response:
+        await authorize(request) if link is None else _check_link(request, links, kind.kind, version, link)
+        with _ProblemMapping():
+            found = await store.get(version)
+        sections = await asyncio.to_thread(kind.paper, found.content)
+        if _prefers_markdown(accept):
+            return Response(
+                paper.render_markdown(kind.kind, found, sections),
+                media_type="text/markdown; charset=utf-8",
+                headers=_VARY,
+            )
+        html = paper.render_html(kind.kind, found, sections)
+        return Response(html, media_type="text/html; charset=utf-8", headers={**_VARY, **paper.HEADERS})
+
+    @router.post(
+        "/versions/{version}/paper-links",
+        operation_id=f"{named}_paper_link",
+        summary="A link to the paper for somebody without a key, for some days",
+        status_code=201,
+        responses=problems(409),
+    )
+    async def make_link(
+        request: Request,
+        version: VersionNumber,
+        caller: AnyCaller,
+        wish: Annotated[PaperLinkIn | None, Body(openapi_examples={"a week": {"value": {"days": 7}}})] = None,
+    ) -> PaperLinkOut:
+        """Whoever has the link reads this version and nothing else. It ends after these days, or when the API key that made it is
+        removed or given another name."""
+        if not request.app.state.auth.has_key(caller.name):
+            raise Problem(
+                403, "no-api-key", "API key required", "A link ends with the key that made it; a token has none."
+            )
+        with _ProblemMapping():
+            await store.get(version)
+        try:
+            token, until = links.make(kind.kind, version, caller.name, utc_now(), (wish or PaperLinkIn()).days)
+        except NoEncryptionKey:
+            raise Problem(
+                409, "no-encryption-key", "No encryption key", "The service has no ACCORD_SECRETS_KEYS."
+            ) from None
+        address = request.url.replace(path=request.url.path.removesuffix("-links"), query=f"link={token}")
+        return PaperLinkOut(url=str(address), expires_at=until)
 
 
 def _add_drafting_routes(router: APIRouter, store: AgreementStore, content_body: dict[str, Any]) -> None:

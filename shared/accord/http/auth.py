@@ -106,6 +106,12 @@ class KeyStore:
             return None
         return found[1]
 
+    def has(self, name: str) -> bool:
+        """Whether there is a key of this name."""
+        if time.monotonic() >= self._check_at:
+            self._reload_if_changed()
+        return any(caller.name == name for _, caller in self._callers.values())
+
     def _reload_if_changed(self) -> None:
         self._check_at = time.monotonic() + _CHECK_EVERY_S
         try:
@@ -173,6 +179,10 @@ class Authenticator:
         if self._buckets is not None:
             self._charge_rate(connection, found, self._buckets)
         return found
+
+    def has_key(self, name: str) -> bool:
+        """Whether there is an API key of this name now."""
+        return self._keys is not None and self._keys.has(name)
 
     async def _find_by_token(self, tokens: TokenVerifier, token: bytes) -> Caller:
         try:
