@@ -1,4 +1,4 @@
-"""Writes the reference of services' HTTP interfaces, or checks that it is up to date: an OpenAPI document and a page for each.
+"""Writes the reference of services, or checks that it is up to date: an OpenAPI document and a page for each, and one page of settings.
 
 `python -m accord.reference_cli DIRECTORY MODULE…` asks each module (`intake.main`) for its document, in a process of its own.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -15,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from accord.http.reference import markdown
+from accord.settings import Settings
+from accord.settings_reference import settings_page
 
 _NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
 """A document is made without asking the database."""
@@ -30,7 +33,13 @@ def generated(modules: Sequence[str]) -> dict[str, str]:
         name = module.partition(".")[0].replace("_", "-")
         files[f"{name}.json"] = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
         files[f"{name}.md"] = markdown(document)
+    files["settings.md"] = settings_page({module.partition(".")[0]: _settings_of(module) for module in modules})
     return files
+
+
+def _settings_of(module: str) -> type[Settings]:
+    found: type[Settings] = importlib.import_module(module.partition(".")[0] + ".settings").Settings
+    return found
 
 
 def _document(module: str) -> dict[str, object]:

@@ -66,22 +66,35 @@ class SmtpSettings(BaseModel):
 class Settings(BaseSettings):
     """Every service's settings; a service adds its own in a subclass. Units stand last in names."""
 
-    model_config = SettingsConfigDict(env_prefix="ACCORD_", extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="ACCORD_", extra="ignore", env_ignore_empty=True, use_attribute_docstrings=True
+    )
 
     database_url: SecretStr
+    """`postgresql://USER:PASSWORD@HOST:PORT/DATABASE`, several hosts apart by commas; each service has a database of its own."""
     database_pool_size: int = Field(default=10, ge=1, le=200)
+    """Connections that one process holds at most."""
     database_lock_timeout_s: float = Field(default=5, gt=0, le=600)
     """How long a statement waits for a lock before its request is answered with 503."""
 
     kafka_bootstrap_servers: str
+    """`HOST:PORT`, several apart by commas."""
     kafka_security_protocol: SecurityProtocol = "PLAINTEXT"
+    """How brokers are spoken to."""
     kafka_sasl_mechanism: str | None = None
+    """`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`."""
     kafka_sasl_username: str | None = None
+    """With one of the `SASL_` protocols."""
     kafka_sasl_password: SecretStr | None = None
+    """With one of the `SASL_` protocols."""
     kafka_ssl_cafile: str | None = None
+    """Certificates that the brokers' are verified by. None: those of the system."""
     kafka_replication_factor: int = Field(default=1, ge=1)
+    """Of topics that are created."""
     kafka_min_insync_replicas: int | None = Field(default=None, ge=1)
+    """Of topics that are created. None: the broker's default."""
     kafka_topic_prefix: str = ""
+    """Before the name of each topic, so that several installations can share a cluster."""
     kafka_partitions: int = Field(default=12, ge=1, le=10_000)
     """Of a topic that is created: as many processes can consume it at once. Later ones take the keys of new leads only."""
 
@@ -89,16 +102,23 @@ class Settings(BaseSettings):
     """Shares of the outbox that processes with the role `relay` publish side by side; the same in all of them."""
 
     api_keys_file: Path | None = None
+    """YAML with the hashes of API keys, as `accord keys create` writes it; read again when it changes. None: no key is known."""
     oidc_issuer: str | None = None
+    """An issuer whose access tokens are accepted beside keys."""
     oidc_audience: str | None = None
+    """What a token's `aud` must name."""
     oidc_jwks_url: str | None = None
+    """Where the issuer's keys are. None: found by its discovery document."""
     oidc_department_claim: str = "department"
+    """The claim that holds `marketing` or `sales`."""
     oidc_scopes_claim: str = "scope"
+    """The claim that holds the scopes, apart by blanks or as a list."""
 
     secrets_keys: SecretStr | None = None
     """Keys that encrypt the secrets of sources and subscriptions, in base64, 32 bytes each, apart by commas: the first encrypts, all
-    decrypt. None: no source can have a secret, and nobody can subscribe. `secrets_keys_file` is a file with the same."""
+    decrypt. None: no source can have a secret, and nobody can subscribe."""
     secrets_keys_file: Path | None = None
+    """A file that holds what `secrets_keys` would."""
     outbound_allow_private: bool = False
     """Whether records may be fetched from, and notifications sent to, private, loopback and link-local addresses, and without TLS there."""
     console_url: str | None = Field(default=None, pattern=r"^https?://[!-~]+$", max_length=500)
@@ -110,20 +130,27 @@ class Settings(BaseSettings):
     smtp_security: SmtpSecurity = "starttls"
     """`starttls` and `tls` verify the server's certificate, and send neither credentials nor messages without it."""
     smtp_username: str | None = None
+    """None: the server is not logged in to."""
     smtp_password: SecretStr | None = None
+    """With `smtp_username`."""
     smtp_from: str | None = Field(default=None, pattern=r"^[!-?A-~]+@[A-Za-z0-9.-]+$", max_length=254)
     """The sender's address."""
     smtp_cafile: Path | None = None
     """Certificates that the server's is verified by. None: those of the system."""
 
     host: str = "127.0.0.1"
+    """The address that is listened on."""
     port: int = Field(default=8000, ge=0, le=65_535)
+    """The port of the API; of probes and metrics in the roles `worker` and `relay`."""
     listen_fd: int | None = Field(default=None, ge=3)
     """A listening socket that whoever starts the process has opened and handed down: several processes then share one port."""
     metrics_port: int | None = Field(default=None, ge=0, le=65_535)
+    """A port of its own for probes and metrics. None: they are on the port of the API."""
     log_level: LogLevel = "info"
+    """The least of what is logged; one JSON object a line."""
 
     body_bytes_max: int = Field(default=8 * 1024 * 1024, ge=1)
+    """Size of one body; more is 413."""
     body_bytes_in_flight_max: int | None = Field(default=None, ge=4 * 1024 * 1024)
     """Bytes of bodies that the process holds at once; past it a request gets 503 before its body is read. One caller has half of them at
     most, senders that are not known (hooks) a quarter. None: 64 MiB, or eight bodies of the largest size if that is more."""
@@ -152,6 +179,7 @@ class Settings(BaseSettings):
     rate_limit_burst: int | None = Field(default=None, ge=1)
     """Requests that a key may make at once; None: two seconds' worth."""
     drain_s: float = Field(default=10.0, gt=0)
+    """How long a process that is told to stop may take to finish what it has begun."""
 
     @model_validator(mode="after")
     def _whole_oidc(self) -> Settings:

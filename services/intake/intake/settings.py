@@ -12,6 +12,7 @@ class Settings(CommonSettings):
     """From environment variables that begin with ACCORD_."""
 
     port: int = Field(default=8001, ge=0, le=65_535)
+    """The port of the API; of probes and metrics in the roles `worker` and `relay`."""
     group_rows_max: int = Field(default=250, ge=1, le=500)
     """Requests that share one transaction at most. Each holds up to three advisory locks (ADR 17), which the server has not many of."""
     queue_rows_max: int = Field(default=5_000, ge=1, le=100_000)
