@@ -91,7 +91,7 @@ async def test_a_header_alone_is_an_import_of_nothing(accord: ImportClient) -> N
         (b"email\n", {"timezone": "../../etc/passwd"}, "timezone", "Is not a time zone"),
         (b"email\n", {"delimiter": "x"}, "delimiter", "Input should be"),
         (b"email\n", {"source": "a:b"}, "source", "String should match"),
-        (b"email\n", {"dryrun": "true"}, "dryrun", "Extra inputs"),
+        (b"email\n", {"dryrun": "true"}, "dryrun", "no parameter"),
         (b"email\n", {"rows_per_s": "0"}, "rows_per_s", "greater than or equal to 1"),
     ],
 )
@@ -149,5 +149,6 @@ async def test_openapi_documents_imports(accord: ImportClient) -> None:
     assert set(document["paths"]["/v1/imports"]["post"]["requestBody"]["content"]) == {
         "text/csv",
         "application/x-ndjson",
+        "application/octet-stream",
     }
     assert {"202", "409", "413", "415", "422", "503"} <= set(document["paths"]["/v1/imports"]["post"]["responses"])

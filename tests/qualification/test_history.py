@@ -381,5 +381,31 @@ def _plain(entry: Any) -> dict[str, Any]:
     return {name: value for name, value in asdict(entry).items() if name not in apart}
 
 
+def test_late_activities_of_a_merged_lead_without_a_log_are_replayed_with_those_of_their_batch() -> None:
+    """Found by the state machine: the lead was merged before it was captured, so nothing of it was stored."""
+    histories = Histories()
+    histories.begin(with_definition=False)
+    histories.merged(ours=1, theirs=0, hour=100)
+    histories.definition_activates()
+    histories.did(number=1, kind="demo.requested", hour=53, by="sales")
+    histories.did_several_things(number=0, several=[720, 36])
+    histories.what_lives_is_the_fold_of_the_log_from_zero()
+    assert histories.memory.leads[histories.factories[1].lead_id].evaluated_at == histories.at(720)
+
+
+def test_lead_that_is_restored_before_there_is_a_definition_has_its_profile() -> None:
+    """Found by the state machine: it would have waited for its profile for ever."""
+    histories = Histories()
+    histories.begin(with_definition=False)
+    histories.merged(ours=1, theirs=0, hour=0)
+    histories.captured(number=0, hour=0, employees=10)
+    histories.merge_taken_back(which=0)
+    histories.definition_activates()
+    histories.reevaluated(number=0)
+    restored = histories.memory.leads[histories.factories[0].lead_id]
+    assert (restored.stage, restored.merged_into) == ("inquiry", None)
+    histories.all_is_told_again(order=[0, 1, 2])
+
+
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(max_examples=cases(100), stateful_step_count=40, deadline=None)

@@ -91,16 +91,16 @@ def test_link_is_read_until_its_last_moment_and_by_its_own_keys() -> None:
     links = PaperLinks([b"k" * 32])
     token, until = links.make("sla", 3, "ann", NOW, 7)
     assert until == NOW + timedelta(days=7)
-    assert links.read(token, "sla", 3, until - timedelta(microseconds=1)) == "ann"
+    assert links.read(token, "sla", "3", until - timedelta(microseconds=1)) == "ann"
     for reader, kind, version, moment in (
-        (links, "sla", 3, until),
-        (links, "sla", 4, NOW),
-        (links, "plan", 3, NOW),
-        (PaperLinks([b"o" * 32]), "sla", 3, NOW),
-        (PaperLinks([]), "sla", 3, NOW),
+        (links, "sla", "3", until),
+        (links, "sla", "4", NOW),
+        (links, "plan", "3", NOW),
+        (PaperLinks([b"o" * 32]), "sla", "3", NOW),
+        (PaperLinks([]), "sla", "3", NOW),
     ):
         with pytest.raises(InvalidLink):
             reader.read(token, kind, version, moment)
-    assert PaperLinks([b"n" * 32, b"k" * 32]).read(token, "sla", 3, NOW) == "ann"
+    assert PaperLinks([b"n" * 32, b"k" * 32]).read(token, "sla", "3", NOW) == "ann"
     with pytest.raises(NoEncryptionKey):
         PaperLinks([]).make("sla", 3, "ann", NOW, 7)

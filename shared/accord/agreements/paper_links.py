@@ -40,13 +40,13 @@ class PaperLinks:
         until = now + timedelta(days=days)
         return self._cipher.encrypt(msgspec.json.encode(LinkContent(kind, version, made_by, until)).decode()), until
 
-    def read(self, token: str, kind: str, version: int, now: datetime) -> str:
-        """The name of the key that made it. Raises InvalidLink."""
+    def read(self, token: str, kind: str, version: str, now: datetime) -> str:
+        """The name of the key that made it; `version` as it stands in the address. Raises InvalidLink."""
         try:
             content = msgspec.json.decode(self._cipher.decrypt(token), type=LinkContent)
         except (DecryptionFailed, msgspec.DecodeError):
             raise InvalidLink from None
-        if (content.kind, content.version) != (kind, version) or content.until <= now:
+        if (content.kind, str(content.version)) != (kind, version) or content.until <= now:
             raise InvalidLink
         return content.made_by
 

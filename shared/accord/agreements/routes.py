@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Header, Path, Query, Request, Response, Security
+from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response, Security
 from pydantic import BaseModel, ConfigDict, Field
 
 from accord.agreements import model, paper
@@ -212,15 +212,31 @@ def _add_reading_routes(router: APIRouter, store: AgreementStore) -> None:
         )
 
 
-def _check_link(request: Request, links: PaperLinks, kind: str, version: int, link: str) -> None:
-    """Raises Problem 403 for a link that does not lead here, or that has ended."""
-    request.app.state.query.check(request)
-    try:
-        made_by = links.read(link, kind, version, utc_now())
-    except InvalidLink:
-        made_by = None
-    if made_by is None or not request.app.state.auth.has_key(made_by):
-        raise Problem(403, "link-not-valid", "This link is not valid", "It has ended. Ask whoever sent it for another.")
+def _paper_reader(links: PaperLinks, kind: str) -> Any:
+    """FastAPI dependency: whoever reads a paper has a key, or a link to this version that is valid."""
+
+    async def check(
+        request: Request,
+        _: Annotated[object, Security(BEARER)],
+        link: Annotated[
+            str | None,
+            Query(max_length=TOKEN_CHARS_MAX, description="Of a link made for this version, in place of a key."),
+        ] = None,
+    ) -> None:
+        if link is None:
+            await authorize(request)
+            return
+        request.app.state.query.check(request)
+        try:
+            made_by = links.read(link, kind, request.path_params["version"], utc_now())
+        except InvalidLink:
+            made_by = None
+        if made_by is None or not request.app.state.auth.has_key(made_by):
+            raise Problem(
+                403, "link-not-valid", "This link is not valid", "It has ended. Ask whoever sent it for another."
+            )
+
+    return Depends(check)
 
 
 def _add_paper_routes(router: APIRouter, store: AgreementStore, links: PaperLinks) -> None:
@@ -233,18 +249,12 @@ def _add_paper_routes(router: APIRouter, store: AgreementStore, links: PaperLink
         summary="On paper: a page to print, or Markdown",
         response_class=Response,
         responses={200: {"description": "The agreement in plain words.", "content": _PAPER_CONTENT}},
+        dependencies=[_paper_reader(links, kind.kind)],
     )
     async def on_paper(
-        request: Request,
         version: VersionNumber,
-        _: Annotated[object, Security(BEARER)],
-        link: Annotated[
-            str | None,
-            Query(max_length=TOKEN_CHARS_MAX, description="Of a link made for this version, in place of a key."),
-        ] = None,
         accept: Annotated[str | None, Header(description="`text/markdown` for Markdown.")] = None,
     ) -> Response:
-        await authorize(request) if link is None else _check_link(request, links, kind.kind, version, link)
         with _ProblemMapping():
             found = await store.get(version)
         sections = await asyncio.to_thread(kind.paper, found.content)

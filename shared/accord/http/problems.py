@@ -285,7 +285,7 @@ async def _answer(request: Request, error: Exception) -> Response:
     problem = to_problem(error)
     if problem is None:
         raise error
-    if problem.status_code == 405:
+    if problem.status_code == 405 and not isinstance(error, Problem):  # of the router, not of a route
         problem.headers = {"Allow": ", ".join(find_methods(request.app, request.url.path))}
     if problem.status_code >= 500:
         log.warning("request_unavailable", problem=problem.type, error=describe(error))

@@ -120,6 +120,18 @@ async def _check_retention(admin: AIOKafkaAdminClient, names: Sequence[str]) -> 
                     raise FiniteRetention(f"{name} has {option}={found[option]}; set it to {value}")
 
 
+async def start_whole(client: Any, *, timeout_s: float = 1.0) -> None:
+    """Start a client of aiokafka. Cancelled, it lets the start come to its end first: aiokafka would leave its first connection open."""
+    starting = asyncio.create_task(client.start())
+    try:
+        await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await asyncio.wait([starting], timeout=timeout_s)
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        raise
+
+
 async def close_quietly(client: Any, *, timeout_s: float = 5.0) -> None:
     """Stop a consumer whose cluster may be gone: bounded, and a failure to say goodbye is only logged."""
     try:

@@ -18,7 +18,14 @@ from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 from aiokafka.structs import OffsetAndMetadata
 
 from accord.contracts.watermarks import WATERMARKS
-from accord.messaging.kafka import abandon_producer, client_options, close_quietly, ensure_topics, physical_name
+from accord.messaging.kafka import (
+    abandon_producer,
+    client_options,
+    close_quietly,
+    ensure_topics,
+    physical_name,
+    start_whole,
+)
 from accord.messaging.ports import LogPositionLost, LogReader, LogRecord, LogWriter, OutgoingRecord, Partition
 from accord.settings import KafkaSettings
 
@@ -59,7 +66,7 @@ class KafkaLog:
         name = physical_name(self.settings, topic)
         try:
             async with asyncio.timeout(_ACK_TIMEOUT_S):
-                await producer.start()
+                await start_whole(producer)
                 await producer.partitions_for(name)
         except BaseException:
             await abandon_producer(producer)
@@ -79,7 +86,7 @@ class KafkaLog:
             metadata_max_age_ms=int(_METADATA_AGE_S * 1000),
         )
         try:
-            await client.start()
+            await start_whole(client)
         except BaseException:
             await close_quietly(client)
             raise
@@ -111,7 +118,7 @@ class KafkaWriter:
             )
         try:
             if not self._is_asking:
-                await self._asking.start()
+                await start_whole(self._asking)
                 self._is_asking = True
             found = await self._asking.end_offsets(parts)
         except BaseException:
@@ -275,7 +282,7 @@ class KafkaReader:
                 request_timeout_ms=int(_REQUEST_TIMEOUT_S * 1000),
                 consumer_timeout_ms=int(_METADATA_AGE_S * 1000),
             )
-            await self._committer.start()
+            await start_whole(self._committer)
         if self._committer.assignment() != set(parts):
             self._committer.assign(parts)
             for part in parts:

@@ -391,7 +391,7 @@ async def test_a_body_that_is_kept_whole_may_not_take_any_time_it_likes(tmp_path
 async def test_a_pause_of_the_process_is_not_charged_to_its_clients(tmp_path: Path) -> None:
     async with listening(kit_app(tmp_path)) as edge, connected(edge.port, 2) as (upload, head):
         await upload.head("POST", "/measure", Content_Length=100_000, Authorization=KNOWN)
-        await head.send(b"GET / HTTP/1.1\r\n")
+        await head.send(b"GET /nothing HTTP/1.1\r\n")
         await upload.send(b"x" * 20_000)
         await edge.await_received(upload, 20_000)
         edge.pass_time(1)

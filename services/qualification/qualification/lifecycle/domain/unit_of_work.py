@@ -150,17 +150,22 @@ class LeadUnitOfWork:
     ) -> None:
         """Add the stored logs of a lead and of all that were merged into it, and to them the facts of this unit of work."""
         for member, log in logs.items():
-            if member not in self.logs:
-                news = tuple(k.fact for k in self.log_entries if k.lead_id == member and k.fact not in log.facts)
-                known = self.leads.get(member)
-                entry_version = log.entry_version if known is None else known.entry_version
-                self.logs[member] = replace(log, entry_version=entry_version, facts=(*log.facts, *news))
+            self._add_log(member, log)
         for member in merge_group(lead_id, self.logs):
-            self.logs.setdefault(member, Log(member))
+            self._add_log(member, Log(member))
             if member not in self.effective_entries:
                 self.effective_entries[member] = apply_corrections(
                     entries.get(member, ()), self._new_entries.get(member, ())
                 )
+
+    def _add_log(self, member: UUID, log: Log) -> None:
+        """A stored log, or an empty one, and what this unit of work has added to it."""
+        if member in self.logs:
+            return
+        news = tuple(k.fact for k in self.log_entries if k.lead_id == member and k.fact not in log.facts)
+        known = self.leads.get(member)
+        entry_version = log.entry_version if known is None else known.entry_version
+        self.logs[member] = replace(log, entry_version=entry_version, facts=(*log.facts, *news))
 
     # -- events of intake --
 
@@ -317,7 +322,13 @@ class LeadUnitOfWork:
                     self.leads[member] = replace(self.leads[member], merged_into=restored_id)
             restored = replace(self.leads[restored_id], merged_into=None)
             self.leads[restored_id] = restored
-            if not any(isinstance(fact, ProfileChanged | MergeApplied) for fact in self.logs[restored_id].facts):
+            profiles = [
+                fact for fact in self.logs[restored_id].facts if isinstance(fact, ProfileChanged | MergeApplied)
+            ]
+            if self.rules is None and profiles:  # else the replay does that
+                newest = max(profiles, key=lambda fact: fact.sequence)
+                self._set_profile(restored_id, newest.sequence, newest.state, newest.at)
+            if not profiles:
                 first = _profile_fact(Lead(restored_id), 0, event.restored_state, event.restored_state.captured_at)
                 self._append_to_log(restored_id, first)
                 self._supersede(restored_id, first)
