@@ -61,10 +61,13 @@ class LeadBatch:
     @classmethod
     async def lock(cls, unit_of_work: UnitOfWork, context: EvaluationContext, lead_ids: Iterable[UUID]) -> LeadBatch:
         """Load and lock these leads, and the survivors of those that were merged."""
-        locked = await leads.lock(await unit_of_work.connection(), lead_ids, context.kinds)
-        await context.load_versions(
-            {lead.applied_version for lead in locked.values() if lead.applied_version is not None}, unit_of_work.conn
-        )
+        connection, asked = await unit_of_work.connection(), sorted(set(lead_ids))
+        locked = await leads.lock(connection, asked, context.kinds)
+        applied = {lead.applied_version for lead in locked.values() if lead.applied_version is not None}
+        await context.load_versions(applied, unit_of_work.conn)
+        kinds = context.kinds.union(*(context.versions[version].kinds for version in applied))
+        if kinds != context.kinds:  # another process has seen a version come into force before this one did
+            locked = await leads.lock(connection, asked, kinds)
         return cls(unit_of_work, context, locked)
 
     @property
