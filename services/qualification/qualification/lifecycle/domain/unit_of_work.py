@@ -77,6 +77,7 @@ class LeadRedirect(NamedTuple):
     lead_ids: tuple[UUID, ...]
     source_id: UUID
     target_id: UUID
+    merge_id: UUID
     is_revert: bool
 
 
@@ -284,7 +285,9 @@ class LeadUnitOfWork:
         for member in self.leads.values():
             if member.merged_into == other.lead_id:
                 self.leads[member.lead_id] = replace(member, merged_into=survivor.lead_id)
-        self.redirects.append(LeadRedirect((other.lead_id,), other.lead_id, survivor.lead_id, is_revert=False))
+        self.redirects.append(
+            LeadRedirect((other.lead_id,), other.lead_id, survivor.lead_id, event.merge_id, is_revert=False)
+        )
         if self.rules is None or needs_replay:
             if self.rules is None:
                 self._set_profile(event.lead_id, event.sequence, event.state, fact.at)
@@ -311,7 +314,7 @@ class LeadUnitOfWork:
             self.logs[holder] = self.logs[holder].without_merge(event.merge_id)
             self.reverted_merges.append((holder, event.merge_id))
             members = merge_group(restored_id, self.logs)
-            self.redirects.append(LeadRedirect(members, survivor.lead_id, restored_id, is_revert=True))
+            self.redirects.append(LeadRedirect(members, survivor.lead_id, restored_id, event.merge_id, is_revert=True))
             for member in members[1:]:
                 if member in self.leads:
                     self.leads[member] = replace(self.leads[member], merged_into=restored_id)

@@ -31,7 +31,7 @@ from qualification.lifecycle.domain.unit_of_work import (
     LogNotLoaded,
 )
 from qualification.lifecycle.queries import activities, external_keys, history, leads, logs
-from qualification.lifecycle.service.evaluation_context import Changes, EvaluationContext
+from qualification.lifecycle.service.evaluation_context import Changes, EvaluationContext, MergeChange
 
 __all__ = ["IncomingEvent", "LeadBatch", "affected_leads"]
 
@@ -170,12 +170,17 @@ class LeadBatch:
 
     def _changes(self) -> Changes:
         unit = self._lead_unit
-        merged = [
-            (redirect.lead_ids[0], unit.lead(redirect.target_id).lead_id)
+        merges = [
+            MergeChange(redirect.merge_id, redirect.source_id, unit.lead(redirect.target_id).lead_id)
             for redirect in unit.redirects
             if not redirect.is_revert
         ]
-        return Changes(self._before, unit.leads, self._entries, merged, unit.erased)
+        reverted_merges = [
+            MergeChange(redirect.merge_id, redirect.target_id, unit.lead(redirect.source_id).lead_id)
+            for redirect in unit.redirects
+            if redirect.is_revert
+        ]
+        return Changes(self._before, unit.leads, self._entries, merges, reverted_merges, unit.erased)
 
     async def _load_logs(self, lead_ids: Sequence[UUID]) -> None:
         if not lead_ids:
