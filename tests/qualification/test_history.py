@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -19,11 +20,14 @@ from tests.qualification import conftest
 from tests.qualification.memory import Memory
 
 from accord.contracts.intake_events import LeadUnmerged
+from accord.contracts.qualification_events import LeadStageChanged
 from accord.contracts.values import DecimalText, Money
 from qualification.definition.domain.definition import Definition
 from qualification.definition.domain.rules import Rules, compile_definition
+from qualification.lifecycle.domain import history
 from qualification.lifecycle.domain.decisions import Refused, allowed_decisions
 from qualification.lifecycle.domain.facts import Decision, Fields, OwnerAssigned
+from qualification.lifecycle.domain.history import _match_entries
 from qualification.routing.domain.assignment import RoutingInput, RoutingState, assign
 from qualification.routing.domain.document import Routing, RoutingDocument, compile_routing
 from qualification.routing.domain.pointer import Pointer
@@ -409,3 +413,43 @@ def test_lead_that_is_restored_before_there_is_a_definition_has_its_profile() ->
 
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(max_examples=cases(100), stateful_step_count=40, deadline=None)
+
+
+def test_entries_between_what_both_have_are_withdrawn_and_made_anew() -> None:
+    old = [_entry("inquiry"), _entry("mql"), _entry("sal"), _entry("won")]
+    new = [_entry("inquiry"), _entry("sql"), _entry("won")]
+    assert _match_entries(old, new) == {0: 0, 1: None, 2: 3}
+    assert _match_entries(old, old) == {0: 0, 1: 1, 2: 2, 3: 3}
+    assert _match_entries(old[:2], [old[0], old[1], old[1]]) == {0: 0, 1: 1, 2: None}
+
+
+def test_matching_compares_each_entry_at_most_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+    identity = history._identity
+
+    def counted(entry: LeadStageChanged) -> Any:
+        nonlocal compared
+        compared += 1
+        return identity(entry)
+
+    monkeypatch.setattr(history, "_identity", counted)
+    old = [_entry(("inquiry", "mql")[number % 2]) for number in range(500)]
+    new = [_entry(("mql", "sal")[number % 2]) for number in range(500)]
+    _match_entries(old, new)
+    assert compared <= 2 * (len(old) + len(new))
+
+
+def _entry(stage: str) -> LeadStageChanged:
+    return LeadStageChanged(
+        lead_id=UUID(int=1),
+        sequence=1,
+        occurred_at=conftest.START,
+        recorded_at=conftest.START,
+        definition_version=1,
+        stage=stage,
+        stage_kind="open",
+        stage_rank=1,
+        stage_owner="sales",
+        visit=1,
+        cause="automatic",
+    )

@@ -15,15 +15,18 @@ from tests.watermarks import FixedWatermarks
 from uuid_utils.compat import uuid7
 
 from accord.contracts.codec import decode_value, encode_value
+from accord.contracts.envelope import Event
 from accord.contracts.external_key import external_key
 from accord.contracts.intake_events import LeadRejected, LeadState, LeadUnmerged
 from accord.contracts.qualification_events import LeadScored, LeadStageChanged
 from accord.contracts.values import Campaign, DecimalText, Money
+from accord.messaging.handler import Received
 from qualification.lifecycle.domain import unit_of_work as lead_units
 from qualification.lifecycle.domain.history import effective_entries
 from qualification.lifecycle.domain.lead import Activities, Lead, microseconds
 from qualification.lifecycle.queries import leads
 from qualification.lifecycle.service.entry import enter_waiting_leads
+from qualification.lifecycle.service.intake_events import process_intake_events
 from qualification.lifecycle.service.reevaluation import get_progress, reevaluate_leads
 from qualification.lifecycle.service.time_triggers import advance_time
 
@@ -430,3 +433,44 @@ async def test_activity_that_is_added_while_a_lock_is_waited_for_counts(stack, c
     await other.close()
     after = await stored(stack, about.lead_id)
     assert after.scores.engagement > 2.5 * before
+
+
+async def test_process_behind_by_one_version_scores_by_the_kinds_of_the_version_of_the_lead(
+    stack, content, new_lead, day
+):
+    await stack.activate(content)
+    behind = await stack.open_context()
+    content["scores"]["engagement"]["rules"].append({"key": "seen", "activity": "page.viewed", "points": 15})
+    await stack.activate(content)
+    about = new_lead()
+    await stack.apply_events(about.captured(day(0)), about.did("page.viewed", day(1)))
+    click = Received(Event(uuid7(), "/intake", about.did("email.clicked", day(1))), "intake-events", 0, 9)
+    async with stack.database.write_transaction() as unit_of_work:
+        await process_intake_events(unit_of_work, [click], behind)
+    assert (await stored(stack, about.lead_id)).scores.engagement == 20
+
+
+async def test_lead_restored_by_an_unmerge_is_judged_by_the_version_in_force(stack, content, new_lead, day):
+    await stack.activate(content)
+    ours, theirs = new_lead(), new_lead()
+    merge = ours.merged(theirs.lead_id, day(2))
+    await stack.apply_events(ours.captured(day(0)), theirs.captured(day(0), employee_count=250), merge)
+    content["stages"][1]["gate"] = {"when": {"path": "attributes.employee_count", "op": "gte", "value": 50}}
+    version = await stack.activate(content)
+    ours.sequence += 1
+    at = day(6)
+    await stack.apply_events(
+        LeadUnmerged(
+            lead_id=ours.lead_id,
+            sequence=ours.sequence,
+            occurred_at=at,
+            recorded_at=at,
+            merge_id=merge.merge_id,
+            restored_lead_id=theirs.lead_id,
+            state=ours.state(),
+            restored_state=theirs.state(employee_count=250),
+        )
+    )
+    restored, survivor = await stored(stack, theirs.lead_id), await stored(stack, ours.lead_id)
+    assert (restored.applied_version, restored.stage) == (version, "mql")
+    assert survivor.applied_version == version

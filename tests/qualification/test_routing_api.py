@@ -478,17 +478,62 @@ async def test_a_lead_whose_merge_is_taken_back_belongs_to_whoever_had_it(routed
     merged = first.merged(second.lead_id, day(2), employee_count=250)
     await routed.apply_events(merged)
     assert await owner_of(routed, second.lead_id) is None
-    parted = LeadUnmerged(
-        **first._base(day(3)),
-        merge_id=merged.merge_id,
-        restored_lead_id=second.lead_id,
-        state=first.state(employee_count=250),
-        restored_state=second.state(employee_count=250),
-    )
-    await routed.apply_events(parted)
+    await routed.apply_events(reverted(first, merged, second, day, survivor_size=250))
     assert await owner_of(routed, first.lead_id) == "ann"
     assert await owner_of(routed, second.lead_id) == "bob"
     assert len(await assigned(routed, second.lead_id)) == 1
+
+
+def reverted(survivor, merge, restored, day, survivor_size: int = 10, restored_size: int = 250) -> LeadUnmerged:
+    return LeadUnmerged(
+        **survivor._base(day(4)),
+        merge_id=merge.merge_id,
+        restored_lead_id=restored.lead_id,
+        state=survivor.state(employee_count=survivor_size),
+        restored_state=restored.state(employee_count=restored_size),
+    )
+
+
+async def test_owner_that_came_by_a_merge_goes_with_it_and_frees_the_place(routed, new_lead, day, auth):
+    plain, third = new_lead(), await mql(routed, new_lead, day)
+    await routed.apply_events(plain.captured(day(0), employee_count=10))
+    merge = plain.merged(third.lead_id, day(3), employee_count=250)
+    await routed.apply_events(merge)
+    assert await owner_of(routed, plain.lead_id) == "ann"
+    await routed.apply_events(reverted(plain, merge, third, day))
+    assert (await owner_of(routed, plain.lead_id), await owner_of(routed, third.lead_id)) == (None, "ann")
+    event = (await assigned(routed, plain.lead_id))[-1]
+    assert (event.owner, event.previous_owner) == (None, "ann")
+    owned = (await routed.http.get("/v1/owners/ann/leads", headers=auth("reader"))).json()["items"]
+    assert [item["lead_id"] for item in owned] == [str(third.lead_id)]
+    await assign_waiting(routed)
+    assert await owner_of(routed, plain.lead_id) is None  # it stands in no stage of the routing
+
+
+async def test_owner_given_by_hand_after_a_merge_stays_when_it_is_reverted(routed, new_lead, day, auth):
+    plain, third = new_lead(), await mql(routed, new_lead, day)
+    await routed.apply_events(plain.captured(day(0), employee_count=10))
+    merge = plain.merged(third.lead_id, day(3), employee_count=250)
+    await routed.apply_events(merge)
+    await give(routed, auth, plain.lead_id, "boss")
+    await routed.apply_events(reverted(plain, merge, third, day))
+    assert await owner_of(routed, plain.lead_id) == "boss"
+
+
+async def test_lead_that_waited_before_its_merge_waits_again_after_the_revert(routed, new_lead, day, auth):
+    absent = {"people": dict.fromkeys(("ann", "bob", "cho", "boss"), NOBODY)}
+    etag = (await routed.http.get("/v1/routing", headers=auth("reader"))).headers["ETag"]
+    assert (await put(routed, auth, changed(**absent), etag)).is_success
+    first, second = await mql(routed, new_lead, day), await mql(routed, new_lead, day)
+    merge = first.merged(second.lead_id, day(2), employee_count=250)
+    await routed.apply_events(merge)
+    etag = (await routed.http.get("/v1/routing", headers=auth("reader"))).headers["ETag"]
+    assert (await put(routed, auth, etag=etag)).is_success
+    await assign_waiting(routed)
+    assert await owner_of(routed, first.lead_id) == "ann"
+    await routed.apply_events(reverted(first, merge, second, day, survivor_size=250))
+    await assign_waiting(routed)
+    assert (await owner_of(routed, first.lead_id), await owner_of(routed, second.lead_id)) == ("ann", "bob")
 
 
 async def test_an_erased_lead_belongs_to_nobody_and_its_explanations_are_gone(routed, new_lead, day):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from datetime import timedelta
+from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.qualification.conftest import CONTENT
+from tests.qualification.conftest import CONTENT, START
 
 from accord.terms.criteria import MISSING
 from qualification.definition.domain.definition import ACTIVITIES_PER_KIND_MAX, Definition
-from qualification.definition.domain.rules import EngagementRule, compile_definition
+from qualification.definition.domain.rules import EngagementRule, Rules, compile_definition
+from qualification.lifecycle.domain import scoring, time_triggers
+from qualification.lifecycle.domain.facts import ActivityOccurred, ProfileChanged
+from qualification.lifecycle.domain.history import Log, fold
 from qualification.lifecycle.domain.lead import Activities, Lead, from_microseconds, microseconds
 from qualification.lifecycle.domain.scoring import (
     LeadFacts,
@@ -21,7 +27,7 @@ from qualification.lifecycle.domain.scoring import (
     grade,
     scores,
 )
-from qualification.lifecycle.domain.time_triggers import next_change
+from qualification.lifecycle.domain.time_triggers import earliest_change, next_change
 
 DAY = 86_400_000_000
 
@@ -67,6 +73,67 @@ def test_a_search_that_ends_early_finds_the_same_moment_and_none_that_is_too_lat
     else:
         assert early is not None
         assert until < early <= exact
+
+
+def _with_points_taken(half_life: str) -> Rules:
+    content = deepcopy(CONTENT)
+    content["scores"]["engagement"]["rules"].append(
+        {"key": "left", "activity": "email.unsubscribed", "points": -15, "max": 40, "half_life": half_life}
+    )
+    return compile_definition(1, Definition.model_validate(content))
+
+
+@given(
+    clicks=st.lists(st.integers(0, 40), max_size=5),
+    demos=st.lists(st.integers(0, 40), max_size=2),
+    left=st.lists(st.integers(0, 40), max_size=5),
+    half_life=st.sampled_from(["P3D", "P60D"]),
+    after=st.integers(40, 60),
+    within=st.integers(1, 200),
+)
+def test_with_points_taken_a_change_is_never_expected_too_late(clicks, demos, left, half_life, after, within):
+    rules = _with_points_taken(half_life)
+    activities = Activities(
+        {
+            "email.clicked": [n * DAY for n in clicks],
+            "demo.requested": [n * DAY for n in demos],
+            "email.unsubscribed": [n * DAY for n in left],
+        }
+    )
+    at, until = from_microseconds(after * DAY), from_microseconds((after + within) * DAY)
+    captured_at, triggers = from_microseconds(0), rules.triggers_in("inquiry")
+    exact = next_change(activities, rules, triggers, captured_at, at)
+    bound = earliest_change(activities, rules, triggers, scores(None, activities, rules, at), captured_at, at)
+    early = next_change(activities, rules, triggers, captured_at, at, until)
+    if exact is None:
+        assert early is None or early > until
+        return
+    assert bound is not None
+    assert at < bound <= exact
+    if exact <= until:
+        assert early == exact
+    else:
+        assert early is not None
+        assert until < early <= exact
+
+
+def test_points_taken_cost_a_replay_little_more_than_points_given(new_lead, monkeypatch):
+    rules, computed = _with_points_taken("P60D"), 0
+
+    def counted(*given: Any) -> float:
+        nonlocal computed
+        computed += 1
+        return engagement_points(*given)
+
+    monkeypatch.setattr(scoring, "engagement_points", counted)
+    monkeypatch.setattr(time_triggers, "engagement_points", counted, raising=False)
+    about = new_lead()
+    facts: list[Any] = [ProfileChanged(START, 1, about.captured(START, employee_count=10).state)]
+    for number in range(200):
+        kind = ("demo.requested", "email.unsubscribed")[number % 2]
+        facts.append(ActivityOccurred(START + timedelta(hours=6 * number), UUID(int=number), kind, "lead"))
+    fold(about.lead_id, {about.lead_id: Log(about.lead_id, 1, tuple(facts))}, {1: rules})
+    assert computed < 30 * len(facts), computed
 
 
 def test_negative_points_are_bounded_by_the_cap_and_the_score_by_zero(content, compiled, day):

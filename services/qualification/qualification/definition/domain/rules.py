@@ -119,6 +119,11 @@ class Rules(Struct, frozen=True, gc=False):
         """Whether this version scores at all."""
         return bool(self.fit or self.engagement)
 
+    def is_closed(self, stage: str | None) -> bool:
+        """Whether the sale is decided there, so that no later version moves the lead."""
+        known = self.stages.get(stage) if stage else None
+        return known is not None and known.kind in ("won", "lost")
+
     def decisions_in(self, stage: str | None) -> Mapping[str, StageRule]:
         """Decision → the stage it leads to, for a lead in `stage`."""
         if stage is None:

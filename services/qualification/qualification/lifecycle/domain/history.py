@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, cast
 from uuid import UUID
 
@@ -250,19 +251,23 @@ def apply_corrections(
 ) -> list[LeadStageChanged]:
     """The entries that are in effect after these events, which are in the order of their sequence."""
     entries = list(entries)
+    place = 0
     for event in events:
         if event.replaces is not None:
-            place = _index_of(entries, event.replaces)
+            place = _index_of(entries, event.replaces, place)
             entries[place : place + 1] = [] if event.withdrawn else [event]
         elif event.follows is not None:
-            entries.insert(_index_of(entries, event.follows) + 1 if event.follows else 0, event)
+            place = _index_of(entries, event.follows, place) + 1 if event.follows else 0
+            entries.insert(place, event)
         else:
             entries.append(event)
     return entries
 
 
-def _index_of(entries: Sequence[LeadStageChanged], sequence: int) -> int:
-    return next(place for place, entry in enumerate(entries) if entry.sequence == sequence)
+def _index_of(entries: Sequence[LeadStageChanged], sequence: int, near: int) -> int:
+    """Corrections come in the order of what they correct, so the next one is looked for from the last one on."""
+    places = chain(range(max(near - 1, 0), len(entries)), range(near))
+    return next(place for place in places if entries[place].sequence == sequence)
 
 
 def derive_corrections(
@@ -384,26 +389,11 @@ def _content(entry: LeadStageChanged) -> tuple[object, ...]:
 
 
 def _match_entries(old: Sequence[LeadStageChanged], new: Sequence[LeadStageChanged]) -> dict[int, int | None]:
-    """For each new entry the old one that it is, if any: the longest run of entries that are the same ones in the same order."""
-    start = 0
-    while start < min(len(old), len(new)) and _identity(old[start]) == _identity(new[start]):
-        start += 1
-    rest_old, rest_new = old[start:], new[start:]
-    lengths = [[0] * (len(rest_new) + 1) for _ in range(len(rest_old) + 1)]
-    for i in range(len(rest_old) - 1, -1, -1):
-        for j in range(len(rest_new) - 1, -1, -1):
-            if _identity(rest_old[i]) == _identity(rest_new[j]):
-                lengths[i][j] = lengths[i + 1][j + 1] + 1
-            else:
-                lengths[i][j] = max(lengths[i + 1][j], lengths[i][j + 1])
-    found: dict[int, int | None] = {number: number if number < start else None for number in range(len(new))}
-    i = j = 0
-    while i < len(rest_old) and j < len(rest_new):
-        if _identity(rest_old[i]) == _identity(rest_new[j]):
-            found[start + j] = start + i
-            i, j = i + 1, j + 1
-        elif lengths[i + 1][j] >= lengths[i][j + 1]:
-            i += 1
-        else:
-            j += 1
-    return found
+    """For each new entry the old one that it is, if any: those that both begin with, and those that both end with."""
+    old_ids, new_ids = [_identity(entry) for entry in old], [_identity(entry) for entry in new]
+    shorter = min(len(old), len(new))
+    start = next((n for n in range(shorter) if old_ids[n] != new_ids[n]), shorter)
+    rest = shorter - start
+    end = next((n for n in range(rest) if old_ids[-1 - n] != new_ids[-1 - n]), rest)
+    shift, after = len(old) - len(new), len(new) - end
+    return {n: n if n < start else n + shift if n >= after else None for n in range(len(new))}

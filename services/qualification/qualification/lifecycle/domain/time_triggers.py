@@ -104,7 +104,7 @@ def _earliest_score_change(
         half_life_us = rule.half_life_us
         if half_life_us is not None and rule.activity in known:
             if rule.points < 0:
-                return now + 1
+                return _earliest_crossing(activities, rules, triggers, now)
             if shortest == 0 or half_life_us < shortest:
                 shortest = half_life_us
     threshold = _next_threshold(triggers, score) if shortest else None
@@ -115,6 +115,24 @@ def _earliest_score_change(
         return None
     over = (score - _ROUNDING) / below
     return now + max(1, int(shortest * log2(over) * (1 - 1e-9)) if over > 1 else 1)
+
+
+def _earliest_crossing(activities: Activities, rules: Rules, triggers: TimeTriggers, now: int) -> int | None:
+    """The same where points are taken too: what decays falls, or rises, at most as fast as if all had the shortest half-life."""
+    decaying = _decaying(activities, rules)
+    points = [engagement_points(rule, activities, now) for rule in decaying]
+    shortest = min(rule.half_life_us or 0 for rule in decaying)
+    raw = engagement_raw(activities, rules, now)
+    falling, rising = fsum(p for p in points if p > 0), -fsum(p for p in points if p < 0)
+    first: int | None = None
+    for threshold in triggers.thresholds:
+        distance = raw - _unrounded(threshold)
+        most = falling if distance > 0 else rising
+        way = max(0.0, abs(distance) - 1e-6)
+        if way < most:
+            wait = max(1, int(shortest * log2(most / (most - way)) * (1 - 1e-9)))
+            first = now + wait if first is None else min(first, now + wait)
+    return first
 
 
 def _next_threshold(triggers: TimeTriggers, score: float) -> ScoreThreshold | None:
@@ -143,7 +161,7 @@ def _score_changes(
     if not decaying:
         return None
     if any(rule.points < 0 for rule in decaying):
-        return _first_change(activities, rules, triggers, decaying, now)
+        return _first_change(activities, rules, triggers, decaying, now, until)
     threshold = _next_threshold(triggers, engagement_score(activities, rules, from_microseconds(now)))
     if threshold is None or _unrounded(threshold) <= 0:
         return None
@@ -203,7 +221,12 @@ def _find_change(holds: Callable[[int], bool], distance: Callable[[int], float],
 
 
 def _first_change(
-    activities: Activities, rules: Rules, triggers: TimeTriggers, decaying: list[EngagementRule], now: int
+    activities: Activities,
+    rules: Rules,
+    triggers: TimeTriggers,
+    decaying: list[EngagementRule],
+    now: int,
+    until: int | None,
 ) -> int | None:
     """The same for a score of rules that give and rules that take, which may fall and rise.
 
@@ -211,7 +234,8 @@ def _first_change(
     any other is halved, the earlier half first.
     """
     thresholds = sorted({_unrounded(threshold) for threshold in triggers.thresholds})
-    end = _decayed_at(activities, decaying, now)
+    decayed = _decayed_at(activities, decaying, now)
+    end = decayed if until is None else min(decayed, max(until, now))
 
     def states(at: int) -> tuple[bool, ...]:
         score = engagement_score(activities, rules, from_microseconds(at))
@@ -240,4 +264,4 @@ def _first_change(
             return low if low > now else high
         middle = (low + high) // 2
         waiting += [(middle, high), (low, middle)]
-    return None
+    return None if end == decayed else _earliest_crossing(activities, rules, triggers, end)

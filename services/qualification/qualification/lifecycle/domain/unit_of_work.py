@@ -77,6 +77,7 @@ class LeadRedirect(NamedTuple):
     lead_ids: tuple[UUID, ...]
     source_id: UUID
     target_id: UUID
+    merge_id: UUID
     is_revert: bool
 
 
@@ -289,7 +290,9 @@ class LeadUnitOfWork:
         for member in self.leads.values():
             if member.merged_into == other.lead_id:
                 self.leads[member.lead_id] = replace(member, merged_into=survivor.lead_id)
-        self.redirects.append(LeadRedirect((other.lead_id,), other.lead_id, survivor.lead_id, is_revert=False))
+        self.redirects.append(
+            LeadRedirect((other.lead_id,), other.lead_id, survivor.lead_id, event.merge_id, is_revert=False)
+        )
         if self.rules is None or needs_replay:
             if self.rules is None:
                 self._set_profile(event.lead_id, event.sequence, event.state, fact.at)
@@ -316,7 +319,7 @@ class LeadUnitOfWork:
             self.logs[holder] = self.logs[holder].without_merge(event.merge_id)
             self.reverted_merges.append((holder, event.merge_id))
             members = merge_group(restored_id, self.logs)
-            self.redirects.append(LeadRedirect(members, survivor.lead_id, restored_id, is_revert=True))
+            self.redirects.append(LeadRedirect(members, survivor.lead_id, restored_id, event.merge_id, is_revert=True))
             for member in members[1:]:
                 if member in self.leads:
                     self.leads[member] = replace(self.leads[member], merged_into=restored_id)
@@ -332,13 +335,23 @@ class LeadUnitOfWork:
                 first = _profile_fact(Lead(restored_id), 0, event.restored_state, event.restored_state.captured_at)
                 self._append_to_log(restored_id, first)
                 self._supersede(restored_id, first)
-            emitted += self._replay(restored_id)
+            emitted += self._replay_open(restored_id)
         if event.sequence > self.leads[event.lead_id].intake_sequence:
             own = self.leads[event.lead_id]
             fact = _profile_fact(own, event.sequence, event.state, event.occurred_at)
             self._append_to_log(event.lead_id, fact)
             self._supersede(event.lead_id, fact)
-        return (*emitted, *self._replay(survivor.lead_id, event.occurred_at))
+        return (*emitted, *self._replay_open(survivor.lead_id, event.occurred_at))
+
+    def _replay_open(self, lead_id: UUID, until: datetime | None = None) -> tuple[EmittedEvents, ...]:
+        """Replay a lead that the re-evaluation by the version in force may have passed over, as merged or as closed by the merge."""
+        emitted = self._replay(lead_id, until)
+        lead = self.leads[lead_id]
+        rules = self._rules_of(lead)
+        if rules is None or rules.is_closed(lead.stage):
+            return emitted
+        evaluated = self.reevaluate(lead_id)
+        return emitted if evaluated is None else (*emitted, evaluated)
 
     def _find_merge_log(self, survivor_id: UUID, merge_id: UUID) -> UUID | None:
         for member in merge_group(survivor_id, self.logs):

@@ -31,7 +31,7 @@ from qualification.lifecycle.domain.unit_of_work import (
     LogNotLoaded,
 )
 from qualification.lifecycle.queries import activities, external_keys, history, leads, logs
-from qualification.lifecycle.service.evaluation_context import Changes, EvaluationContext
+from qualification.lifecycle.service.evaluation_context import Changes, EvaluationContext, MergeChange
 
 __all__ = ["IncomingEvent", "LeadBatch", "affected_leads"]
 
@@ -61,10 +61,13 @@ class LeadBatch:
     @classmethod
     async def lock(cls, unit_of_work: UnitOfWork, context: EvaluationContext, lead_ids: Iterable[UUID]) -> LeadBatch:
         """Load and lock these leads, and the survivors of those that were merged."""
-        locked = await leads.lock(await unit_of_work.connection(), lead_ids, context.kinds)
-        await context.load_versions(
-            {lead.applied_version for lead in locked.values() if lead.applied_version is not None}, unit_of_work.conn
-        )
+        connection, asked = await unit_of_work.connection(), sorted(set(lead_ids))
+        locked = await leads.lock(connection, asked, context.kinds)
+        applied = {lead.applied_version for lead in locked.values() if lead.applied_version is not None}
+        await context.load_versions(applied, unit_of_work.conn)
+        kinds = context.kinds.union(*(context.versions[version].kinds for version in applied))
+        if kinds != context.kinds:  # another process has seen a version come into force before this one did
+            locked = await leads.lock(connection, asked, kinds)
         return cls(unit_of_work, context, locked)
 
     @property
@@ -167,12 +170,17 @@ class LeadBatch:
 
     def _changes(self) -> Changes:
         unit = self._lead_unit
-        merged = [
-            (redirect.lead_ids[0], unit.lead(redirect.target_id).lead_id)
+        merges = [
+            MergeChange(redirect.merge_id, redirect.source_id, unit.lead(redirect.target_id).lead_id)
             for redirect in unit.redirects
             if not redirect.is_revert
         ]
-        return Changes(self._before, unit.leads, self._entries, merged, unit.erased)
+        reverted_merges = [
+            MergeChange(redirect.merge_id, redirect.target_id, unit.lead(redirect.source_id).lead_id)
+            for redirect in unit.redirects
+            if redirect.is_revert
+        ]
+        return Changes(self._before, unit.leads, self._entries, merges, reverted_merges, unit.erased)
 
     async def _load_logs(self, lead_ids: Sequence[UUID]) -> None:
         if not lead_ids:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from msgspec import Struct
@@ -15,13 +16,22 @@ from qualification.definition.service import DefinitionVersionCache
 from qualification.lifecycle.domain.lead import Lead
 
 
+class MergeChange(NamedTuple):
+    """Two leads became one, or were parted again. `other_id` is the merged, or restored, one."""
+
+    merge_id: UUID
+    other_id: UUID
+    survivor_id: UUID
+
+
 class Changes(Struct, frozen=True):
-    """What a unit of work has done to its leads: as they were and are, the emitted entries, merges (merged, survivor), erasures."""
+    """What a unit of work has done to its leads: as they were and are, the emitted entries, merges, reverted merges, erasures."""
 
     before: Mapping[UUID, Lead]
     now: Mapping[UUID, Lead]
     entries: Sequence[LeadStageChanged]
-    merged: Sequence[tuple[UUID, UUID]]
+    merges: Sequence[MergeChange]
+    reverted_merges: Sequence[MergeChange]
     erased: Collection[UUID]
 
 

@@ -31,8 +31,6 @@ IDLE_EVERY_S = 5.0
 SETTLED_AFTER = timedelta(seconds=3)
 """By then every process knows the version, so that no lead enters under the one before any more."""
 
-_CLOSED = frozenset({"won", "lost"})
-
 
 async def reevaluate_leads(
     database: Database, context: EvaluationContext, leads_max: int = LEADS_PER_ROUND_MAX
@@ -91,7 +89,7 @@ class _Round:
         connection = await unit_of_work.connection()
         rows = await reevaluations.fetch_leads(connection, lead_ids, version)
         await context.load_versions({row.applied_version for row in rows}, unit_of_work.conn)
-        outdated = [row.lead_id for row in rows if not _is_closed(context.versions[row.applied_version], row.stage)]
+        outdated = [row.lead_id for row in rows if not context.versions[row.applied_version].is_closed(row.stage)]
         evaluated = changed = 0
         if outdated:
             batch = await LeadBatch.lock(unit_of_work, context, outdated)
@@ -105,11 +103,6 @@ class _Round:
         if state is not None:
             after = self._after or state.after
             await reevaluations.advance(connection, version, after, len(rows), evaluated, changed)
-
-
-def _is_closed(rules: Rules, stage: str) -> bool:
-    known = rules.stages.get(stage)
-    return known is not None and known.kind in _CLOSED
 
 
 async def get_progress(database: Database) -> Reevaluation | None:

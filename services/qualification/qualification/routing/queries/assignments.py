@@ -29,8 +29,8 @@ WHERE (explanation IS NOT NULL OR reason IS NOT NULL)
     AND lead_id IN (SELECT lead_id FROM lead WHERE lead_id = ANY ($1::uuid[]) OR merged_into = ANY ($1::uuid[]))
 """
 
-_LAST_OWNERS = """
-SELECT DISTINCT ON (lead_id) lead_id, owner FROM assignment WHERE lead_id = ANY ($1::uuid[])
+_LAST = """
+SELECT DISTINCT ON (lead_id) lead_id, assignment_id, owner FROM assignment WHERE lead_id = ANY ($1::uuid[])
 ORDER BY lead_id, sequence DESC
 """
 
@@ -170,7 +170,12 @@ async def erase(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> Non
 
 async def find_last_owners(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, str | None]:
     """Who was last given these leads, under their own ids."""
-    return {row["lead_id"]: row["owner"] for row in await connection.fetch(_LAST_OWNERS, lead_ids)}
+    return {row["lead_id"]: row["owner"] for row in await connection.fetch(_LAST, lead_ids)}
+
+
+async def find_last_ids(connection: asyncpg.Connection, lead_ids: Sequence[UUID]) -> dict[UUID, UUID]:
+    """The last assignment of each of these leads, under its own id."""
+    return {row["lead_id"]: row["assignment_id"] for row in await connection.fetch(_LAST, lead_ids)}
 
 
 async def find_handled_breaches(connection: asyncpg.Connection, breaches: Iterable[UUID]) -> set[UUID]:

@@ -37,6 +37,7 @@ leads became one."""
 
 
 WHY_MERGED = "the lead that was merged into this one had this owner, and this one had none"
+WHY_REVERTED = "the merge by which this lead had got its owner was reverted"
 
 
 class Breach(Struct, frozen=True):
@@ -68,6 +69,8 @@ class FixedAssignment(Struct, frozen=True):
     actor: str | None = None
     reason: str | None = None
     traceparent: str | None = None
+    merge_id: UUID | None = None
+    """The merge by which it came, which is then its id: reverted, it is found by it."""
 
 
 def assign_after_save(routing_cache: RoutingVersionCache) -> PrepareAfterSave:
@@ -84,11 +87,14 @@ async def assign_entered_leads(
 ) -> None:
     """After the leads of a unit of work were written: those that entered one of the routing's stages are given to people.
 
-    A survivor without an owner takes that of the lead that was merged into it. Leads that are merged or erased belong to nobody.
+    A survivor without an owner takes that of the lead that was merged into it, until the merge is reverted. Leads that are merged or
+    erased belong to nobody.
     """
     taken_over: Collection[UUID] = ()
-    if changes.merged or changes.erased:
+    if changes.merges or changes.erased:
         taken_over = await _release_owners(unit_of_work, changes, rules)
+    if changes.reverted_merges:
+        await _separate_owners(unit_of_work, changes, routing)
     if not changes.entries or routing is None or rules is None:
         return
     entered = _select_entered(changes, routing, rules, unit_of_work.now)
@@ -109,30 +115,65 @@ def _select_entered(changes: Changes, routing: Routing, rules: Rules, now: datet
             continue
         from_closed = entry.from_stage is not None and entry.from_stage not in opened
         came_back = from_closed and entry.stage in stages and not entry.correction
-        too_old = routing.entered_within is not None and _age(lead, now) > routing.entered_within
-        if (lead.owner is None or came_back) and not too_old:
+        if (lead.owner is None or came_back) and not _is_too_old(lead, routing, now):
             found[lead.lead_id] = lead
     return list(found.values())
 
 
-def _age(lead: Lead, now: datetime) -> timedelta:
-    return now - lead.stage_since if lead.stage_since else timedelta()
+def _is_too_old(lead: Lead, routing: Routing, now: datetime) -> bool:
+    age = now - lead.stage_since if lead.stage_since else timedelta()
+    return routing.entered_within is not None and age > routing.entered_within
 
 
 async def _release_owners(unit_of_work: UnitOfWork, changes: Changes, rules: Rules | None) -> Collection[UUID]:
     """Take owners away from leads that are gone, and give them to survivors without one; which survivors those were."""
     opened = open_stages(rules) if rules else frozenset()
     fixed: dict[UUID, FixedAssignment] = {}
-    for merged_id, survivor_id in changes.merged:
+    for merge_id, merged_id, survivor_id in changes.merges:
         owner, survivor = changes.before[merged_id].owner, changes.now[survivor_id]
         if owner is not None and survivor.owner is None and survivor.stage in opened and not survivor.erased:
-            fixed.setdefault(survivor_id, FixedAssignment(survivor, owner, "merge", WHY_MERGED))
+            fixed.setdefault(survivor_id, FixedAssignment(survivor, owner, "merge", WHY_MERGED, merge_id=merge_id))
     await record_assignments(unit_of_work, list(fixed.values()), bump_revision=False)
     connection = await unit_of_work.connection()
-    gone = {merged_id for merged_id, _ in changes.merged} | set(changes.erased)
+    gone = {merge.other_id for merge in changes.merges} | set(changes.erased)
     await assignments.release(connection, sorted(gone))
     await assignments.erase(connection, sorted(changes.erased))
     return fixed.keys()
+
+
+async def _separate_owners(unit_of_work: UnitOfWork, changes: Changes, routing: Routing | None) -> None:
+    """After merges were reverted: what a survivor got by one is taken back, and whoever has no owner now waits for one."""
+    connection = await unit_of_work.connection()
+    survivors = sorted({merge.survivor_id for merge in changes.reverted_merges})
+    last = await assignments.find_last_ids(connection, survivors)
+    fixed = [
+        FixedAssignment(changes.now[merge.survivor_id], None, "merge", WHY_REVERTED)
+        for merge in changes.reverted_merges
+        if last.get(merge.survivor_id) == merge.merge_id
+    ]
+    await record_assignments(unit_of_work, fixed, bump_revision=False)
+    if routing is None:
+        return
+    taken_back = {item.lead.lead_id for item in fixed}
+    parted = {lead_id for merge in changes.reverted_merges for lead_id in (merge.other_id, merge.survivor_id)}
+    await enqueue_leads(
+        connection,
+        [
+            lead_id
+            for lead_id in sorted(parted)
+            if (lead_id in taken_back or changes.now[lead_id].owner is None)
+            and not _is_too_old(changes.now[lead_id], routing, unit_of_work.now)
+        ],
+        unit_of_work.now,
+    )
+
+
+async def enqueue_leads(connection: asyncpg.Connection, lead_ids: Sequence[UUID], now: datetime) -> None:
+    """Have these leads wait, as if they had been tried under a version before the first: they are tried next, where they still need
+    somebody then."""
+    known = await assignments.find_waiting(connection, lead_ids)
+    rows = [Waiting(lead_id, "", 0) for lead_id in lead_ids if lead_id not in known]
+    await assignments.upsert_waiting(connection, rows, now)
 
 
 async def assign_leads(
@@ -171,7 +212,7 @@ async def record_assignments(
         rows.append(
             AssignmentRow(
                 lead_id=item.lead.lead_id,
-                assignment_id=new_id(),
+                assignment_id=item.merge_id or new_id(),
                 sequence=event.sequence,
                 owner=item.owner,
                 previous_owner=item.lead.owner,

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-import asyncpg
-
 from accord.db import Database, UnitOfWork, clamp_moment
 from accord.isolation import process_isolated
 from accord.workers import Periodic
@@ -23,7 +21,7 @@ from qualification.routing.domain.document import Routing
 from qualification.routing.queries import assignments
 from qualification.routing.queries import document as stored
 from qualification.routing.queries.assignments import Waiting
-from qualification.routing.service.assignment import Breach, PendingAssignment, assign_leads
+from qualification.routing.service.assignment import Breach, PendingAssignment, assign_leads, enqueue_leads
 from qualification.routing.service.document import RoutingVersionCache, read_state
 
 LEADS_PER_ROUND_MAX = 200
@@ -77,7 +75,7 @@ async def sweep(database: Database, routing: Routing, rules: Rules, leads_max: i
                 or unit_of_work.now - clamp_moment(row["stage_since"]) <= routing.entered_within
             )
         ]
-        await _enqueue(connection, unit_of_work, recent)
+        await enqueue_leads(connection, recent, unit_of_work.now)
         done = len(page) < leads_max
         until = (page[-1]["stage"], page[-1]["lead_id"]) if page else after
         await stored.save_sweep(connection, routing.version, until, done=done)
@@ -98,13 +96,6 @@ def assignment_worker(
         return lead_ids >= LEADS_PER_ROUND_MAX or more if lead_ids or more else None
 
     return Periodic(assignments.ASSIGNMENT_WORKER, EVERY_S, work, idle_every_s=IDLE_EVERY_S)
-
-
-async def _enqueue(connection: asyncpg.Connection, unit_of_work: UnitOfWork, lead_ids: list[UUID]) -> None:
-    """As if they had been tried under a version before the first, so that they are tried next."""
-    known = await assignments.find_waiting(connection, lead_ids)
-    rows = [Waiting(lead_id, "", 0) for lead_id in lead_ids if lead_id not in known]
-    await assignments.upsert_waiting(connection, rows, unit_of_work.now)
 
 
 async def _pools_with_room(unit_of_work: UnitOfWork, routing: Routing, rules: Rules) -> list[str]:
