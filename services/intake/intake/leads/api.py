@@ -83,7 +83,7 @@ def lead_router(database: Database) -> APIRouter:
         phone: Annotated[str | None, Query(max_length=50, description="International form, +…")] = None,
         external: Annotated[str | None, Query(max_length=401, description="`source:id`", pattern="^[^:]+:.+$")] = None,
     ) -> LeadsOut:
-        """Exactly one of `email`, `phone`, `external`."""
+        """Exactly one of `email`, `phone`, `external`. What can be no such key is 422."""
         if sum(given is not None for given in (email, phone, external)) != 1:
             raise validation_error(
                 "Give exactly one of email, phone, external.",
@@ -97,8 +97,7 @@ def lead_router(database: Database) -> APIRouter:
             return await find_by_email(database, email)
         if phone is not None:
             return await find_by_phone(database, phone)
-        source, _, external_id = (external or "").partition(":")
-        return await find_by_external(database, source, external_id)
+        return await find_by_external(database, external or "")
 
     return router
 

@@ -32,7 +32,7 @@ from intake.leads.queries import activities, consents, merge_group
 from intake.leads.queries import leads as lead_queries
 from intake.leads.service.merge_group import RecordNotFound
 from intake.leads.service.normalization import parse_email
-from intake.leads.service.submissions import future_time_error
+from intake.leads.service.submissions import NO_ADDRESS, future_time_error
 from intake.leads.service.unit_of_work import retry_on_conflict
 
 _MERGES_FOLLOWED_MAX = 20
@@ -93,6 +93,8 @@ async def _record_activities(unit_of_work: UnitOfWork, requests: Sequence[Activi
         lead = None if lead_id is None else touched.get(lead_id) or leads.locked.get(lead_id)
         if is_in_future(activity.occurred_at, now):
             results.append(future_time_error())
+        elif activity.email is not None and parse_email(activity.email).address is None:
+            results.append(NO_ADDRESS)
         elif lead is None:
             results.append(RecordNotFound("lead", erased=activity.lead_id in leads.erased))
         else:
@@ -149,9 +151,10 @@ async def _lock_leads_of(connection: asyncpg.Connection, requests: Sequence[Acti
 
 
 def _identity_key(activity: ActivityIn) -> IdentityKey | None:
-    """The identity key that names the lead; None where its id does."""
+    """The identity key that names the lead; None where its id does, or nothing."""
     if activity.email is not None:
-        return "email", parse_email(activity.email).address or activity.email.lower()
+        address = parse_email(activity.email).address
+        return None if address is None else ("email", address)
     if activity.external is not None:
         return "external", external_key(activity.external.source, activity.external.id)
     return None

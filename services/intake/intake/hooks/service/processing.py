@@ -422,7 +422,7 @@ class HookEventProcessor:
             if isinstance(done, Exception):
                 raise done
             answer = done.answer
-            if answer.status != 404:
+            if answer.status not in (404, 422):
                 break
         if answer is None:
             raise _PermanentFailure("there is no activity in it")

@@ -20,7 +20,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from accord.batching import GroupCommit, Overloaded
 from accord.clock import utc_now
 from accord.contracts.external_key import external_key
-from accord.contracts.values import Timestamp
+from accord.contracts.values import Timestamp, normalize_text
 from accord.db import Database, is_transient
 from accord.http.idempotency import Answer, IdempotencyRequest, IdempotentResult, make_idempotency_request
 from accord.http.problems import Problem, not_found, to_problem
@@ -36,9 +36,10 @@ from intake.hooks.service.body import parse_hook_body
 from intake.hooks.service.source_cache import PreparedSource, SourceCache
 from intake.leads.domain.keys import format_key
 from intake.leads.domain.submission import CLOCK_SKEW_MAX
+from intake.leads.domain.usable_ids import read_id
 from intake.leads.service.merge_group import RecordNotFound
 from intake.leads.service.normalization import parse_email, parse_phone
-from intake.leads.service.submissions import CaptureRequest
+from intake.leads.service.submissions import NO_ADDRESS, CaptureRequest
 from intake.metric_names import HOOK_EVENTS, HOOK_REFUSED
 from intake.sources.domain.adapters.base import (
     EVENTS_MAX,
@@ -139,7 +140,7 @@ class HookReceiver:
 
     async def get_source(self, name: str) -> PreparedSource:
         """The source, with its adapter. Raises Problem 404, or 409 for a source that no tool sends to."""
-        prepared = await self._sources.find(name)
+        prepared = await self._sources.find(normalize_text(name))
         if prepared is None:
             raise not_found("source")
         if prepared.adapter is None:
@@ -302,7 +303,9 @@ class HookReceiver:
             outcome = _activity_outcome(one, done)
             if outcome is not None:
                 body.outcomes[one.event_id] = replace(outcome, left_out=left_out)
-            elif isinstance(done, IdempotentResult) and isinstance(done.result, RecordNotFound):
+            elif isinstance(done, IdempotentResult) and (
+                isinstance(done.result, RecordNotFound) or (done.result == NO_ADDRESS and one.external_id is not None)
+            ):
                 nobody.add(one.event_id)
             else:
                 said: JsonValue = request.activity.model_dump(mode="json", exclude_unset=True)
@@ -331,7 +334,8 @@ class HookReceiver:
             elif isinstance(one, Deleted) and (one.erase or one.waits):
                 self._store_deletion(prepared, body, one)
             elif isinstance(one, Linked):
-                _store_link(body, one)
+                if not _store_link(body, one):
+                    body.outcomes[one.event_id] = Outcome(one.event_id, "ignored", reason="no-two-ids")
             elif isinstance(one, RecordReference):
                 if one.merged_ids:
                     _store_link(body, Linked(f"{one.event_id}:ids", one.external_id, one.merged_ids))
@@ -400,10 +404,14 @@ def as_activity(said: Deleted) -> ActivityOccurred:
     )
 
 
-def _store_link(body: _EventBatch, said: Linked) -> None:
-    """Ids that are one person's. It is found by those that lead to another now, so that they are not taken for deleted."""
-    keys = [format_key(("external", external_key(body.name, id_))) for id_ in said.other_ids]
-    body.store(said, "link", {"ids": [said.external_id, *said.other_ids]}, "", keys=keys)
+def _store_link(body: _EventBatch, said: Linked) -> bool:
+    """Ids that are one person's, if two of them name somebody. It is found by those that lead to another now, so that they are not taken
+    for deleted."""
+    ids = list(dict.fromkeys(id_ for one in (said.external_id, *said.other_ids) if (id_ := read_id(one))))
+    if len(ids) > 1:
+        keys = [format_key(("external", external_key(body.name, id_))) for id_ in ids[1:]]
+        body.store(said, "link", {"ids": list[JsonValue](ids)}, "", keys=keys)
+    return len(ids) > 1
 
 
 def _event_text(said: ToolEvent, document: JsonValue, whole: str | None) -> str:
@@ -422,8 +430,8 @@ def extract_keys(source: str, document: Mapping[str, Any]) -> list[str]:
         words.append(format_key(("email", address)))
     if isinstance(phone, str) and (number := parse_phone(phone, None).e164):
         words.append(format_key(("phone", number)))
-    if isinstance(external_id, str) and external_id:
-        words.append(format_key(("external", external_key(source, external_id))))
+    if isinstance(external_id, str) and (id_ := read_id(external_id)):
+        words.append(format_key(("external", external_key(source, id_))))
     return words
 
 

@@ -16,7 +16,7 @@ _PERSONAL_NAME = re.compile(
     r"|question|answer|ssn|passport|iban|card|linkedin|twitter|facebook|skype|url|link|user|login|person",
     re.IGNORECASE,
 )
-_CODE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,39}$")
+_CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,39}")
 NUMBER_MAX = 10**9
 """From here on a number could be one to call."""
 
@@ -34,5 +34,5 @@ def is_public_without_policy(name: str, value: AttributeValue) -> bool:
     if _PERSONAL_NAME.search(name) or value is None or isinstance(value, list):
         return False
     if isinstance(value, str):
-        return _CODE.match(value) is not None and not looks_personal(value)
+        return _CODE.fullmatch(value) is not None and not looks_personal(value)
     return isinstance(value, bool) or abs(value) < NUMBER_MAX

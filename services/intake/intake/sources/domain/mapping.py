@@ -28,9 +28,9 @@ POINTERS_MAX = 10
 
 Shape = Literal["text", "moment", "attribute"]
 
-_ATTRIBUTE = re.compile(r"^attributes\.[A-Za-z][A-Za-z0-9_-]{0,63}$")
-_POINTER = re.compile(r"^(?:/(?:[^~/]|~[01])*)*$")
-_INDEX = re.compile(r"^(?:0|[1-9][0-9]{0,8})$")
+_ATTRIBUTE = re.compile(r"attributes\.[A-Za-z][A-Za-z0-9_-]{0,63}")
+_POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)*")
+_INDEX = re.compile(r"(?:0|[1-9][0-9]{0,8})")
 _EPOCH_DIGITS_MIN = 9
 _MILLISECONDS_FROM = 10**11
 """Seconds since 1970 reach this number in the year 5138, so what is above counts milliseconds."""
@@ -68,7 +68,7 @@ class Targets:
     def shape(cls, name: str) -> Shape | None:
         """What kind of value the target takes; None if there is no such target. `attributes.NAME` is one for every name."""
         found = cls.SHAPES.get(name)
-        if found is None and _ATTRIBUTE.match(name):
+        if found is None and _ATTRIBUTE.fullmatch(name):
             return "attribute"
         return found
 
@@ -225,7 +225,7 @@ def resolve(document: JsonValue, pointer: str) -> JsonValue:
         name = part.replace("~1", "/").replace("~0", "~") if "~" in part else part
         if isinstance(node, dict):
             node = node.get(name)
-        elif isinstance(node, list) and _INDEX.match(name) and int(name) < len(node):
+        elif isinstance(node, list) and _INDEX.fullmatch(name) and int(name) < len(node):
             node = node[int(name)]
         else:
             return None
@@ -277,7 +277,7 @@ def _rule(said: JsonValue, place: str, errors: list[Finding]) -> Rule | None:
 
 
 def _check_pointer(said: JsonValue, place: str, errors: list[Finding]) -> bool:
-    if isinstance(said, str) and 0 < len(said) <= POINTER_CHARS_MAX and _POINTER.match(said):
+    if isinstance(said, str) and 0 < len(said) <= POINTER_CHARS_MAX and _POINTER.fullmatch(said):
         return True
     errors.append(Finding(place, "Must be a JSON Pointer such as /data/email"))
     return False

@@ -181,8 +181,7 @@ def activity_kind(event: str, settings: SegmentSettings) -> str | None:
 
 def _campaign(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     campaign = as_object(as_object(fields.get("context")).get("campaign"))
-    found = {name: campaign.get(name) for name in ("name", "medium", "content", "term")}
-    return {name: value for name, value in found.items() if isinstance(value, str) and 0 < len(value) <= 200}
+    return {name: campaign[name] for name in ("name", "medium", "content", "term") if name in campaign}
 
 
 def _parse_names(traits: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
