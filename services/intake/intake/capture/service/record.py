@@ -44,6 +44,8 @@ class ActivityRequest(Struct, frozen=True):
     activity: ActivityIn
     caller: str
     idempotency_request: IdempotencyRequest | None = None
+    left_out: tuple[Finding, ...] = ()
+    """What had to go before it was an activity."""
 
 
 class Recorded(NamedTuple):
@@ -51,6 +53,7 @@ class Recorded(NamedTuple):
 
     activity_id: UUID
     lead_id: UUID
+    left_out: tuple[Finding, ...] = ()
 
 
 ActivityResult = Recorded | Finding | RecordNotFound
@@ -105,7 +108,7 @@ async def _record_activities(unit_of_work: UnitOfWork, requests: Sequence[Activi
             )
             rows.append(row)
             unit_of_work.publish(_event(row, lead, now))
-            results.append(Recorded(row.activity_id, lead.lead_id))
+            results.append(Recorded(row.activity_id, lead.lead_id, request.left_out))
     await lead_queries.save_sequences(connection, list(touched.values()))
     await activities.save(connection, rows, now)
     await consents.insert(connection, [_withdrawal(row) for row in rows if row.activity.kind == WITHDRAWAL], now)

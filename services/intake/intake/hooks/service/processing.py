@@ -324,7 +324,7 @@ class HookEventProcessor:
         if validated.value is None:
             raise _PermanentFailure(validated.errors)
         text = event.content if content is None else orjson.dumps(content).decode()
-        request = CaptureRequest(validated.value, text, caller_name(event.source), None)
+        request = CaptureRequest(validated.value, text, caller_name(event.source), left_out=validated.left_out)
         await retry_on_conflict(lambda: self._ingest(event, request))
 
     async def _ingest(self, event: HookEvent, request: CaptureRequest) -> None:
@@ -416,7 +416,10 @@ class HookEventProcessor:
             if validated.value is None:
                 raise _PermanentFailure(validated.errors)
             request = ActivityRequest(
-                validated.value, caller_name(event.source), event_idempotency_request(event.source, event.event_id)
+                validated.value,
+                caller_name(event.source),
+                event_idempotency_request(event.source, event.event_id),
+                validated.left_out,
             )
             done = (await self._record.apply([request]))[0]
             if isinstance(done, Exception):

@@ -27,7 +27,7 @@ from accord.http.problems import Problem, not_found, to_problem
 from accord.ids import new_id
 from accord.terms.findings import Finding
 from intake.capture.service.capture import CaptureResult
-from intake.capture.service.record import ActivityRequest, ActivityResult
+from intake.capture.service.record import ActivityRequest, ActivityResult, Recorded
 from intake.hooks import queries as hook_events
 from intake.hooks.domain.payload_mapping import build_activities
 from intake.hooks.domain.validation import ACTIVITIES, SUBMISSIONS, validate_document
@@ -84,7 +84,7 @@ class Outcome(Struct, frozen=True):
     submission_id: str | None = None
     verdict: str | None = None
     reason: str | None = None
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[Finding, ...] = ()
 
 
 @dataclass(slots=True)
@@ -215,7 +215,7 @@ class HookReceiver:
         """Submissions, in the group commit of all others: policy, identity and keys apply alike."""
         mapper = prepared.mapper
         assert mapper is not None  # noqa: S101 - there is an adapter
-        requests: list[tuple[Submitted, CaptureRequest, tuple[str, ...]]] = []
+        requests: list[tuple[Submitted, CaptureRequest]] = []
         for one in said:
             document = {**mapper.map_submission(one.view), "source": body.name}
             if one.updates_only:
@@ -237,13 +237,14 @@ class HookReceiver:
                 texts[one.event_id],
                 caller_name(body.name),
                 event_idempotency_request(body.name, one.event_id),
+                left_out=validated.left_out,
             )
-            requests.append((one, request, validated.left_out))
-        results = await self._captures.submit_all([request for _, request, _ in requests])
-        for (one, request, left_out), done in zip(requests, results, strict=True):
+            requests.append((one, request))
+        results = await self._captures.submit_all([request for _, request in requests])
+        for (one, request), done in zip(requests, results, strict=True):
             outcome = _capture_outcome(one, done)
             if outcome is not None:
-                body.outcomes[one.event_id] = replace(outcome, left_out=left_out)
+                body.outcomes[one.event_id] = outcome
                 continue
             said_of = request.submission.model_dump(mode="json", include={"email", "phone", "external_id"})
             error = _describe_failure(done)
@@ -287,22 +288,27 @@ class HookReceiver:
         texts: Mapping[str, str],
     ) -> list[tuple[ActivityOccurred, list[dict[str, JsonValue]]]]:
         """Try each activity by the first of its ways; those that led to nobody and have another way."""
-        requests: list[tuple[ActivityOccurred, ActivityRequest, tuple[str, ...]]] = []
+        requests: list[tuple[ActivityOccurred, ActivityRequest]] = []
         for one, (document, *_) in events:
             validated = validate_document(ACTIVITIES, document, body.now)
             if validated.value is None:
                 self._store_activity(body, one, document, texts, validated.errors)
             else:
-                request = ActivityRequest(
-                    validated.value, caller_name(body.name), event_idempotency_request(body.name, one.event_id)
+                idempotency_request = event_idempotency_request(body.name, one.event_id)
+                requests.append(
+                    (
+                        one,
+                        ActivityRequest(
+                            validated.value, caller_name(body.name), idempotency_request, validated.left_out
+                        ),
+                    )
                 )
-                requests.append((one, request, validated.left_out))
-        results = await self._activities.submit_all([request for _, request, _ in requests])
+        results = await self._activities.submit_all([request for _, request in requests])
         nobody: set[str] = set()
-        for (one, request, left_out), done in zip(requests, results, strict=True):
+        for (one, request), done in zip(requests, results, strict=True):
             outcome = _activity_outcome(one, done)
             if outcome is not None:
-                body.outcomes[one.event_id] = replace(outcome, left_out=left_out)
+                body.outcomes[one.event_id] = outcome
             elif isinstance(done, IdempotentResult) and (
                 isinstance(done.result, RecordNotFound) or (done.result == NO_ADDRESS and one.external_id is not None)
             ):
@@ -476,7 +482,8 @@ def _capture_outcome(said: Submitted, done: IdempotentResult[CaptureResult] | Ex
     lead_id = None if taken.lead_id is None else str(taken.lead_id)
     reason = taken.quality.rejection_reason if taken.outcome is None else None
     verdict = taken.quality.verdict
-    return Outcome(said.event_id, taken.outcome or "rejected", lead_id, str(taken.submission_id), verdict, reason)
+    submission_id = str(taken.submission_id)
+    return Outcome(said.event_id, taken.outcome or "rejected", lead_id, submission_id, verdict, reason, taken.left_out)
 
 
 def _replayed_outcome(said: Submitted, answer: Answer) -> Outcome:
@@ -498,7 +505,8 @@ def _activity_outcome(said: ActivityOccurred, done: IdempotentResult[ActivityRes
         return Outcome(said.event_id, "ignored", reason=_ERASED)
     if answer.subject is None:
         return None
-    return Outcome(said.event_id, "replayed" if answer.replayed else "recorded", str(answer.subject))
+    left_out = done.result.left_out if isinstance(done.result, Recorded) else ()
+    return Outcome(said.event_id, "replayed" if answer.replayed else "recorded", str(answer.subject), left_out=left_out)
 
 
 def _raise_if_transient(error: Exception) -> None:

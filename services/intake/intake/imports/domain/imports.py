@@ -8,8 +8,10 @@ from typing import Any, Literal, NamedTuple, get_args
 from uuid import UUID
 
 from msgspec import Struct, field
+from msgspec.structs import asdict
 from pydantic import JsonValue
 
+from accord.terms.findings import Finding
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.quality import Quality
 
@@ -21,6 +23,8 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 EXAMPLES_MAX = 20
 """Errors that an import shows without being asked for its file of errors."""
 PARAMETERS_MAX = 200
+LEFT_OUT_MAX = 200
+"""Fields and reasons."""
 ERROR_CHARS_MAX = 2_000
 
 
@@ -110,6 +114,15 @@ class Record(NamedTuple):
     digest: bytes
 
 
+class LeftOut(NamedTuple):
+    """A reason for which values of one field were left out: in how many rows, and the first of them."""
+
+    pointer: str
+    message: str
+    rows: int
+    first_row: int
+
+
 class Report(Struct, frozen=True, gc=False):
     """What the policy said of the rows, and the first errors."""
 
@@ -117,15 +130,27 @@ class Report(Struct, frozen=True, gc=False):
     failed: Mapping[str, int] = field(default_factory=dict)
     """Parameter → rows that did not meet it."""
     examples: Sequence[Mapping[str, JsonValue]] = ()
+    left_out: Sequence[LeftOut] = ()
 
     @classmethod
     def of(cls, document: Mapping[str, Any] | None) -> Report:
         """As it was kept."""
-        return cls(**document) if document else cls()
+        if not document:
+            return cls()
+        return cls(**{**document, "left_out": [LeftOut(*one) for one in document.get("left_out", ())]})
 
-    def plus(self, qualities: Iterable[Quality], failures: Sequence[Failure]) -> Report:
-        """This and what was judged of more rows. Submissions that came out alike have one and the same quality, so it is looked into once.
-        Examples name columns and reasons, never values."""
+    def document(self) -> dict[str, object]:
+        """As it is kept."""
+        return {**asdict(self), "left_out": [list(one) for one in self.left_out]}
+
+    def plus(
+        self,
+        qualities: Iterable[Quality],
+        failures: Sequence[Failure],
+        left_out: Iterable[tuple[int, Finding]] = (),
+    ) -> Report:
+        """This and what was judged of more rows, and what of each row was left out. Submissions that came out alike have one and the same
+        quality, so it is looked into once. Examples name columns and reasons, never values."""
         counted: dict[int, tuple[Quality, int]] = {}
         for quality in qualities:
             counted[id(quality)] = (quality, counted.get(id(quality), (quality, 0))[1] + 1)
@@ -137,7 +162,18 @@ class Report(Struct, frozen=True, gc=False):
                     failed[failure.parameter] = failed.get(failure.parameter, 0) + rows
         room = max(0, EXAMPLES_MAX - len(self.examples))
         more = [{"row": one.number, "outcome": one.outcome, "error": one.error} for one in failures[:room]]
-        return Report(verdicts, failed, [*self.examples, *more])
+        return Report(verdicts, failed, [*self.examples, *more], _count_left_out(self.left_out, left_out))
+
+
+def _count_left_out(before: Sequence[LeftOut], more: Iterable[tuple[int, Finding]]) -> Sequence[LeftOut]:
+    found = {(one.pointer, one.message): one for one in before}
+    for row, (pointer, message) in more:
+        known = found.get((pointer, message))
+        if known is not None:
+            found[pointer, message] = known._replace(rows=known.rows + 1)
+        elif len(found) < LEFT_OUT_MAX:
+            found[pointer, message] = LeftOut(pointer, message, 1, row)
+    return list(found.values())
 
 
 def describe_rejection(quality: Quality) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
@@ -20,7 +20,7 @@ from intake.imports.domain.imports import Record
 from intake.imports.domain.table import OWN_COLUMNS, LineEnd, Row
 from intake.leads.domain.keys import IdentityKey, format_key
 from intake.leads.domain.submission import Submission
-from intake.sources.domain.mapping import FieldMapping, Targets, child_pointer, validate_mapping
+from intake.sources.domain.mapping import FieldMapping, Targets, child_pointer, find_undeclared, validate_mapping
 
 SOURCE = "source"
 ERRORS_SHOWN_MAX = 5
@@ -123,6 +123,16 @@ def parse_column_mapping(content: object) -> tuple[ColumnMapping, list[Finding]]
     if flat:
         errors = [Finding(error.pointer.removeprefix("/columns"), error.message) for error in errors]
     return ColumnMapping({**found.columns, **dict.fromkeys(sources[:1], SOURCE)}, found, at), errors
+
+
+def find_undeclared_targets(mapping: ColumnMapping, declared: Collection[str]) -> list[Finding]:
+    """The targets that are attributes which the data policy does not declare."""
+    by_columns = FieldMapping({}, mapping.columns)
+    found = find_undeclared(FieldMapping(mapping.fields.fields), declared, "")
+    return found + [
+        Finding(mapping.at + one.pointer.removeprefix("/columns"), one.message)
+        for one in find_undeclared(by_columns, declared, "")
+    ]
 
 
 def validate_columns(mapping: ColumnMapping, columns: Sequence[str], repeated: Sequence[str]) -> list[Finding]:

@@ -38,7 +38,7 @@ from intake.leads.domain.submission import is_in_future
 from intake.leads.queries import leads as lead_queries
 from intake.leads.service.submissions import NormalizedSubmission, future_time_error
 from intake.metric_names import IMPORT_ROWS
-from intake.policy.domain.evaluator import PolicyEvaluator
+from intake.policy.domain.evaluator import Evaluation, PolicyEvaluator
 from intake.policy.service.evaluation import ActivePolicy, apply_key_policy, evaluate_policy
 
 _SMOOTHING = 0.2
@@ -82,6 +82,7 @@ class ChunkWriter(ABC):
         results: Sequence[Result],
         qualities: Sequence[Quality],
         failures: Sequence[Failure],
+        left_out: Sequence[tuple[int, Finding]],
     ) -> tuple[Job, bool]:
         """Save where the import stands now, in the transaction in which its rows are taken. The job as it is after the commit, and whether
         somebody has asked to cancel it."""
@@ -92,7 +93,7 @@ class ChunkWriter(ABC):
             bytes_done=chunk.end,
             row_number=chunk.number,
             counts=job.counts.plus(results),
-            quality=job.quality.plus(qualities, failures),
+            quality=job.quality.plus(qualities, failures, left_out),
             rows_per_s=_smooth(job.rows_per_s, len(results) / seconds),
             bytes_per_s=_smooth(job.bytes_per_s, (chunk.end - job.bytes_done) / seconds),
         )
@@ -186,7 +187,13 @@ class ImportWriter(ChunkWriter):
             became = dict(zip(fresh, taken, strict=True))
             results, failures = self._results(chunk.lines, unchanged, became)
             qualities = [one.quality for one in taken if isinstance(one, CapturedSubmission)]
-            job, cancelled = await self._advance(unit_of_work, chunk, results, qualities, failures)
+            left_out = [
+                (number, finding)
+                for number, one in became.items()
+                if isinstance(one, CapturedSubmission)
+                for finding in one.left_out
+            ]
+            job, cancelled = await self._advance(unit_of_work, chunk, results, qualities, failures, left_out)
             if results:
                 kinds = encode_outcomes(result.outcome for result in results)
                 await queries.save_chunk(connection, job.import_id, results[0].number, kinds, pack_results(results))
@@ -258,17 +265,20 @@ class DryRun(ChunkWriter):
         results: list[Result] = []
         failures: list[Failure] = []
         qualities: list[Quality] = []
+        left_out: list[tuple[int, Finding]] = []
         async with self._database.write_transaction() as unit_of_work:
             records = self._describe_records(submissions)
             unchanged = await self._find_unchanged(await unit_of_work.connection(), records, active_policy)
             for line in chunk.lines:
                 one = submissions.get(line.row.number)
                 if (result := unchanged.get(line.row.number)) is None:
-                    result, failure, quality = self._preview(line, one, preview, active_policy, unit_of_work.now)
+                    result, failure, evaluation = self._preview(line, one, preview, active_policy, unit_of_work.now)
                     failures += [failure] if failure is not None else []
-                    qualities += [quality] if quality is not None else []
+                    if one is not None and evaluation is not None:
+                        qualities.append(evaluation.quality)
+                        left_out += [(result.number, finding) for finding in one.request.left_out + evaluation.left_out]
                 results.append(result)
-            job, cancelled = await self._advance(unit_of_work, chunk, results, qualities, failures)
+            job, cancelled = await self._advance(unit_of_work, chunk, results, qualities, failures, left_out)
         await queries.save_previewed(self._session, {hashes[key]: str(lead) for key, lead in preview.claimed.items()})
         self._committed(job)
         return cancelled
@@ -280,17 +290,18 @@ class DryRun(ChunkWriter):
         preview: DryRunPreview,
         active_policy: ActivePolicy,
         now: datetime,
-    ) -> tuple[Result, Failure | None, Quality | None]:
+    ) -> tuple[Result, Failure | None, Evaluation | None]:
         number = line.row.number
         if one is None:
             return Result(number, "failed"), self._failure(line, "failed", line.parsed.errors), None
         error = one.error or (future_time_error() if is_in_future(one.request.submission.occurred_at, now) else None)
         if error is not None:
             return Result(number, "failed"), self._failure(line, "failed", self._describe_error(error)), None
-        quality = evaluate_policy(one.facts, active_policy, now)[0]
+        evaluation = evaluate_policy(one.facts, active_policy, now)
+        quality = evaluation.quality
         outcome = preview.preview_row(one.keys, quality.verdict, number)
         failure = self._failure(line, "rejected", describe_rejection(quality)) if outcome == "rejected" else None
-        return Result(number, outcome, quality.verdict), failure, quality
+        return Result(number, outcome, quality.verdict), failure, evaluation
 
     async def _known(self, hashes: Mapping[IdentityKey, int]) -> dict[IdentityKey, object]:
         """What stands for the lead of each key: of leads that are there, and of rows that have been foreseen."""

@@ -27,7 +27,7 @@ class CaptureRequest(NamedTuple):
     """One submission with who sent it, its JSON as it came, and its idempotency key if it has one.
 
     `is_canonical`: what came is the submission in canonical form already. Anything else, a tool's event or a row of a file, is stored in
-    canonical form too, so that another policy can judge it.
+    canonical form too, so that another policy can judge it. `left_out`: what had to go before it was a submission.
     """
 
     submission: Submission
@@ -35,6 +35,7 @@ class CaptureRequest(NamedTuple):
     caller: str
     idempotency_request: IdempotencyRequest | None = None
     is_canonical: bool = False
+    left_out: tuple[Finding, ...] = ()
 
 
 class NormalizedSubmission(NamedTuple):
