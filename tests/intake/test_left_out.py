@@ -142,7 +142,7 @@ def test_code_of_a_country_is_letters_written_together(text: str, code: str | No
     [
         ("Korea", ["KP", "KR"]),
         ("Philipines", ["PH"]),
-        ("Phillipines", ["PH"]),
+        ("Philippins", ["PH"]),
         ("Germnay", ["DE"]),
         ("Brasil", ["BR"]),
         ("Untied States", ["US"]),

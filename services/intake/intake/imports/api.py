@@ -17,7 +17,6 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from accord.contracts.values import SourceName
 from accord.http.auth import Caller, authorize, forbidden, require
 from accord.http.idempotency import Answer, read_idempotency_request
 from accord.http.openapi import operation, problems
@@ -31,6 +30,7 @@ from intake.imports.queries import Job
 from intake.imports.service.imports import Imports
 from intake.imports.service.upload import ImportRequest
 from intake.leads.api import LEFT_OUT
+from intake.leads.domain.submission import Source
 
 PATH = "/v1/imports"
 MAPPING_CHARS_MAX = 4_000
@@ -59,7 +59,7 @@ class ImportQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    source: SourceName
+    source: Source
     mapping: Annotated[str, Field(max_length=MAPPING_CHARS_MAX)] | None = None
     dry_run: bool = False
     encoding: Annotated[str, Field(max_length=40), AfterValidator(_encoding)] | None = None

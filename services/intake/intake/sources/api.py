@@ -7,9 +7,10 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Path, Response
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, SecretStr, StringConstraints
 from starlette.requests import Request
 
+from accord.contracts.personal import check_not_personal
 from accord.contracts.values import Normalized, Timestamp
 from accord.http.auth import require
 from accord.http.conditional import is_not_modified
@@ -30,6 +31,7 @@ Name = Annotated[
         pattern=_NAME,
         description="The source as submissions name it; without `/`, since it stands in paths.",
     ),
+    AfterValidator(check_not_personal),
     Normalized,
 ]
 SecretKind = Annotated[str, StringConstraints(min_length=1, max_length=30)]

@@ -175,7 +175,7 @@ def _build_candidate(
     quality, attributes, left_out = evaluate_policy(one.facts, active_policy, now)
     at = one.request.submission.occurred_at
     candidate = build_candidate(one, new_id(), now if at is None else min(at, now), quality, attributes)
-    return candidate, one.request.left_out + left_out
+    return candidate, one.left_out + left_out
 
 
 def _build_row(

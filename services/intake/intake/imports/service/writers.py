@@ -276,7 +276,7 @@ class DryRun(ChunkWriter):
                     failures += [failure] if failure is not None else []
                     if one is not None and evaluation is not None:
                         qualities.append(evaluation.quality)
-                        left_out += [(result.number, finding) for finding in one.request.left_out + evaluation.left_out]
+                        left_out += [(result.number, finding) for finding in one.left_out + evaluation.left_out]
                 results.append(result)
             job, cancelled = await self._advance(unit_of_work, chunk, results, qualities, failures, left_out)
         await queries.save_previewed(self._session, {hashes[key]: str(lead) for key, lead in preview.claimed.items()})

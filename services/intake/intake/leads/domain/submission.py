@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, Any, cast
 from uuid import UUID
 
 import msgspec
 from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
+from accord.contracts.personal import check_not_personal, find_personal
 from accord.contracts.values import (
     ActorKind,
     Campaign,
@@ -24,7 +25,7 @@ from accord.contracts.values import (
     Timestamp,
     normalize_text,
 )
-from intake.leads.domain.personal import looks_personal
+from accord.terms.findings import Finding
 from intake.leads.domain.usable_ids import check_id
 
 CLOCK_SKEW_MAX = timedelta(minutes=5)
@@ -50,7 +51,14 @@ AttributeIn = (
 )
 ExternalId = Annotated[str, StringConstraints(min_length=1, max_length=300), AfterValidator(check_id), Normalized]
 """The one reader of ids: of submissions, activities, links and look-ups."""
-Kind = Annotated[str, StringConstraints(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")]
+Source = Annotated[SourceName, AfterValidator(check_not_personal)]
+"""As events carry it, so it names nobody; nor do a kind of activity and an actor."""
+Kind = Annotated[
+    str,
+    StringConstraints(max_length=100, pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$"),
+    AfterValidator(check_not_personal),
+]
+Actor = Annotated[Handle, AfterValidator(check_not_personal)]
 
 
 def _check_numbers(value: JsonValue) -> JsonValue:
@@ -100,18 +108,27 @@ class CampaignIn(_StrictModel):
     referrer: Annotated[str, Field(max_length=2000)] | None = None
 
     def public(self) -> Campaign | None:
-        """The words that may leave intake: none that looks like an address or a number to call."""
-        found = _public_words(self.name, self.medium, self.content, self.term)
+        """The words that may leave intake: none that is surely somebody's."""
+        found, _ = _split_words(self.name, self.medium, self.content, self.term)
         if self.cost is None:
             return found
         return Campaign(cost=self.cost) if found is None else replace(found, cost=self.cost)
 
+    def find_held_back(self) -> tuple[Finding, ...]:
+        """The words that may not, each with why."""
+        return _split_words(self.name, self.medium, self.content, self.term)[1]
+
 
 @lru_cache(maxsize=_CAMPAIGNS_CACHED)
-def _public_words(name: str | None, medium: str | None, content: str | None, term: str | None) -> Campaign | None:
-    """Many leads come by one campaign."""
-    words = [word if word and not looks_personal(word) else None for word in (name, medium, content, term)]
-    return Campaign(name=words[0], medium=words[1], content=words[2], term=words[3]) if any(words) else None
+def _split_words(*words: str | None) -> tuple[Campaign | None, tuple[Finding, ...]]:
+    """The campaign as it may leave intake, and what of it may not. Many leads come by one campaign."""
+    given = {name: word for name, word in zip(("name", "medium", "content", "term"), words, strict=True) if word}
+    held_back = {name: found for name, word in given.items() if (found := find_personal(word)) is not None}
+    public = {name: word for name, word in given.items() if name not in held_back}
+    return (
+        Campaign(**cast("dict[str, Any]", public)) if public else None,
+        tuple(Finding(f"/campaign/{name}", f"{found}, which stays in intake") for name, found in held_back.items()),
+    )
 
 
 class Consent(_StrictModel):
@@ -125,7 +142,7 @@ class Consent(_StrictModel):
 class Submission(_StrictModel):
     """One inbound record. Only `source` and one of `email`, `phone`, `external_id` are needed."""
 
-    source: SourceName
+    source: Source
     external_id: ExternalId | None = None
     email: Text | None = None
     phone: Annotated[str, StringConstraints(max_length=50), Normalized] | None = None
@@ -149,7 +166,7 @@ class Submission(_StrictModel):
 class External(_StrictModel):
     """The id that another system gave the lead."""
 
-    source: SourceName
+    source: Source
     id: ExternalId
 
 
@@ -161,7 +178,7 @@ class ActivityIn(_StrictModel):
     external: External | None = None
     kind: Kind
     by: Party
-    actor: Handle | None = None
+    actor: Actor | None = None
     actor_kind: ActorKind | None = None
     occurred_at: Timestamp | None = None
     campaign: CampaignIn | None = None

@@ -49,6 +49,8 @@ class NormalizedSubmission(NamedTuple):
     external: str | None
     error: Finding | None
     """Why nobody can be identified in it."""
+    left_out: tuple[Finding, ...] = ()
+    """What of it is not used, or stays in intake."""
 
 
 _COMPANY_FIELDS = ("first_name", "last_name", "company", "domain", "title")
@@ -95,6 +97,7 @@ def normalize_submission(request: CaptureRequest) -> NormalizedSubmission:
         (derive_account_id(domain), domain) if domain else None,
         external,
         error,
+        request.left_out + (submission.campaign.find_held_back() if submission.campaign else ()),
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, get_args
 
+from accord.contracts.personal import find_personal
 from accord.contracts.values import AttributeValue, normalize_text
 from intake.leads.domain.countries import country_code, suggest_countries
-from intake.leads.domain.personal import looks_personal
 from intake.policy.domain.numbers import AmbiguousNumber, NotANumber, read_number
 
 AttributeType = Literal["integer", "number", "string", "boolean", "country"]
@@ -34,7 +34,7 @@ class NotOfType(ValueError):
 NOT_OF_TYPE: dict[AttributeType, str] = {
     "integer": "is not a whole number",
     "number": "is not a number",
-    "string": "is no short text, or looks personal",
+    "string": "is no short text that may leave intake",
     "boolean": "is neither true nor false",
     "country": "is no country",
 }
@@ -93,8 +93,10 @@ def _text(value: AttributeValue) -> str | None:
         raise NotOfType
     else:
         text = str(value).lower() if isinstance(value, bool) else f"{value:.15g}" if value == int(value) else str(value)
-    if looks_personal(text) or len(text) > TEXT_MAX:
-        raise NotOfType
+    if len(text) > TEXT_MAX:
+        raise NotOfType(f"has more than {TEXT_MAX} characters")
+    if (found := find_personal(text)) is not None:
+        raise NotOfType(f"{found.lower()}, which stays in intake")
     return text or None
 
 

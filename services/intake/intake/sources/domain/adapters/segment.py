@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue, StringConstraints
 
+from accord.contracts.personal import find_personal
 from intake.sources.domain.adapters.base import (
     ActivityOccurred,
     Adapter,
@@ -153,7 +154,10 @@ def _parse_activity(
 ) -> ToolEvent:
     fields = as_object(message)
     tracked = fields.get("type") == "track"
-    kind = activity_kind(to_text(fields.get("event")) or "", settings) if tracked else "page.viewed"
+    event = to_text(fields.get("event")) or ""
+    if tracked and find_personal(event):
+        return Unreadable(id_, "its event's name holds an address or a telephone number", message)
+    kind = activity_kind(event, settings) if tracked else "page.viewed"
     if kind is None:
         return Unreadable(id_, "its event has no name", message)
     if kind == "ignore":
