@@ -25,6 +25,7 @@ from intake.imports.domain.rows import (
     ParsedRow,
     Plan,
     Write,
+    assume_consent,
     describe_errors,
     guess_columns,
     identify,
@@ -473,4 +474,4 @@ class CsvReader:
         for index, path in self._moments:
             if cell := cells[index].strip():
                 put_value(document, path, parse_time(cell, self._zone))
-        return document
+        return assume_consent(document)

@@ -263,6 +263,14 @@ def put_value(document: dict[str, Any], path: tuple[str, ...], value: object) ->
     node[path[-1]] = value
 
 
+def assume_consent(document: dict[str, Any]) -> dict[str, Any]:
+    """The document of a row, whose consent is what a list says, and not what the person says now."""
+    consent = document.get("consent")
+    if isinstance(consent, dict) and "basis" in consent:
+        document["consent"] = {**consent, "assumed": True}
+    return document
+
+
 # errors ------------------------------------------------------------------------------------------------------------
 def describe_errors(error: ValidationError, column_of: Mapping[str, str]) -> str:
     """What is wrong with a row, by the names that its columns have; never the value that stands there."""

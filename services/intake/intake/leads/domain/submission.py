@@ -26,6 +26,7 @@ from accord.contracts.values import (
     normalize_text,
 )
 from accord.terms.findings import Finding
+from intake.leads.domain.consent import WITHDRAWN
 from intake.leads.domain.usable_ids import check_id
 
 CLOCK_SKEW_MAX = timedelta(minutes=5)
@@ -132,11 +133,21 @@ def _split_words(*words: str | None) -> tuple[Campaign | None, tuple[Finding, ..
 
 
 class Consent(_StrictModel):
-    """On what basis the person may be contacted."""
+    """On what basis the person may be contacted. `assumed`: a list, a constant or a default says so, and not the person just now. Rows of
+    files and what a source adds by itself are assumed."""
 
     basis: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,49}$")]
     given_at: Timestamp | None = None
     text: Annotated[str, Field(max_length=5000)] | None = None
+    assumed: bool = Field(
+        default=False,
+        description="True: a list or a setting says so, and not the person just now. Without `given_at` it lifts no withdrawal.",
+    )
+
+    @property
+    def is_dated(self) -> bool:
+        """Whether it is known when it was said: a live record says it now, and a withdrawal always counts."""
+        return not self.assumed or self.given_at is not None or self.basis == WITHDRAWN
 
 
 class Submission(_StrictModel):

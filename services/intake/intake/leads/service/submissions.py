@@ -132,8 +132,9 @@ def build_consent(
     said = request.submission.consent
     assert said is not None  # noqa: S101 - the caller has checked
     when = resolve_given_at(said.given_at, at, now)
+    source, caller = request.submission.source, request.caller
     return consents.Row(
-        lead_id, submission_id, submission_id, request.submission.source, request.caller, said.basis, said.text, when
+        lead_id, submission_id, submission_id, source, caller, said.basis, said.text, when, said.is_dated
     )
 
 

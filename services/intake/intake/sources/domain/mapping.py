@@ -37,6 +37,9 @@ _EPOCH_MIN = 10**8
 _MILLISECONDS_FROM = 10**11
 """Seconds since 1970 reach this number in the year 5138, so what is above counts milliseconds."""
 
+CONSENT, CONSENT_ASSUMED = "consent.basis", "consent.assumed"
+"""A basis that a constant or a default says is assumed: nobody has given it just now."""
+
 Document = Mapping[str, JsonValue]
 
 
@@ -169,11 +172,14 @@ def apply_mapping(
 ) -> dict[str, JsonValue]:
     """The submission, without its source, that the pointers of `mapping` find in `document`."""
     found: dict[str, JsonValue] = dict(defaults)
+    assumed = CONSENT in found
     for target, rule in mapping.fields.items():
         value = _resolve_rule(document, rule)
         if value is not None:
             found[target] = value
-    return nest_values(found)
+            if target == CONSENT:
+                assumed = isinstance(rule, Const)
+    return nest_values({**found, CONSENT_ASSUMED: True} if assumed else found)
 
 
 def _resolve_rule(document: JsonValue, rule: Rule) -> JsonValue:
