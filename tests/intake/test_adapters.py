@@ -767,7 +767,7 @@ def test_own_bodies_are_mapped_by_pointers() -> None:
         assert map_submission_of(tool, said, mapping) == {
             "email": "ada@initech.example",
             "attributes": {"size": 3},
-            "consent": {"basis": "consent"},
+            "consent": {"basis": "consent", "assumed": True},
         }
 
 

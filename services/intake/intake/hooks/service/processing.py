@@ -28,11 +28,12 @@ from accord.workers import Periodic
 from intake.capture.service.capture import Capture
 from intake.capture.service.record import ActivityRecorder, ActivityRequest
 from intake.hooks import queries as hook_events
-from intake.hooks.domain.validation import ACTIVITIES, SUBMISSIONS, validate_document
+from intake.hooks.domain.validation import ACTIVITIES, validate_document
 from intake.hooks.queries import HookEvent, State
 from intake.hooks.service.outbound import FetchError, OutboundClient
 from intake.hooks.service.receive import caller_name, event_idempotency_request
 from intake.hooks.service.source_cache import PreparedSource, SourceCache
+from intake.hooks.service.validation import validate_submission
 from intake.identity.service import external_ids
 from intake.leads.domain.keys import IdentityKey, parse_key
 from intake.leads.queries import leads as lead_queries
@@ -320,7 +321,7 @@ class HookEventProcessor:
         mapper = prepared.mapper
         assert mapper is not None  # noqa: S101 - `_process` has checked
         document = {**mapper.map_submission(view), "source": event.source}
-        validated = validate_document(SUBMISSIONS, document, utc_now())
+        validated = validate_submission(document, utc_now())
         if validated.value is None:
             raise _PermanentFailure(validated.errors)
         text = event.content if content is None else orjson.dumps(content).decode()

