@@ -23,6 +23,7 @@ from intake.leads.domain.unit_of_work import Candidate, CaptureUnitOfWork, Outco
 from intake.leads.queries import consents, submissions
 from intake.leads.queries import leads as lead_queries
 from intake.leads.service.submissions import (
+    GUESSED_ID,
     CaptureRequest,
     NormalizedSubmission,
     build_candidate,
@@ -123,6 +124,8 @@ class Capture:
             error = one.error or (
                 future_time_error() if is_in_future(one.request.submission.occurred_at, now) else None
             )
+            if error is None and one.request.id_is_guessed and lead_changes.contradicts_id(one.keys):
+                error = GUESSED_ID
             if error is not None:
                 outcomes.append(error)
                 continue

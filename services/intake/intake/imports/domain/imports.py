@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from accord.terms.findings import Finding
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.quality import Quality
+from intake.leads.domain.unit_of_work import contradicts
 
 EndState = Literal["finished", "cancelled", "failed"]
 State = Literal["receiving", "queued", "running", "finished", "cancelled", "failed"]
@@ -182,6 +183,11 @@ def describe_rejection(quality: Quality) -> str:
     return "; ".join(reasons)[:ERROR_CHARS_MAX]
 
 
+def has_address(lead: object) -> IdentityKey:
+    """Stands among the keys of a lead for whether it has an address; no address is written so."""
+    return "email", f"of {lead}"
+
+
 # dry runs ----------------------------------------------------------------------------------------------------------
 class DryRunPreview:
     """What would become of rows, from the keys that leads have and those that earlier rows of the file would have taken.
@@ -194,13 +200,23 @@ class DryRunPreview:
         self.claimed: dict[IdentityKey, object] = {}
         """Keys that these rows would take, each with what stands for its lead."""
 
+    def contradicts_id(self, keys: Sequence[IdentityKey]) -> bool:
+        """As of `CaptureUnitOfWork`."""
+        by_kind = dict(keys)
+        owner = self._known.get(("external", by_kind["external"])) if "external" in by_kind else None
+        if owner is None:
+            return False
+        email = "known" if has_address(owner) in self._known else None
+        return contradicts(owner, by_kind, self._known, email)
+
     def preview_row(self, keys: Sequence[IdentityKey], verdict: str, number: int) -> Outcome:
         """The outcome of the row with this number."""
         if verdict == "rejected":
             return "rejected"
         found = {self._known[key] for key in keys if key in self._known}
         lead = next(iter(found), number)
-        for key in keys:
+        marks = [has_address(lead)] if any(kind == "email" for kind, _ in keys) else []
+        for key in (*keys, *marks):
             if key not in self._known:
                 self._known[key] = self.claimed[key] = lead
         if verdict == "quarantined":

@@ -36,6 +36,8 @@ class CaptureRequest(NamedTuple):
     idempotency_request: IdempotencyRequest | None = None
     is_canonical: bool = False
     left_out: tuple[Finding, ...] = ()
+    id_is_guessed: bool = False
+    """Nobody has said that its id is one: the name of a column has."""
 
 
 class NormalizedSubmission(NamedTuple):
@@ -140,6 +142,12 @@ def invalid_submission(error: Finding) -> Problem:
     return validation_error(
         f"{error.pointer[1:]}: {error.message}.", {"pointer": error.pointer, "message": error.message}
     )
+
+
+GUESSED_ID = Finding(
+    "/external_id",
+    "Leads to a person with another address; nobody has said that this column identifies people, so map it if it does",
+)
 
 
 def build_consent(
