@@ -30,7 +30,7 @@ _SECRET_WORDS = re.compile(
     r"authorization|cookie|passw|secret|token|api_?key|sasl|credential|jwt|bearer|body|payload|e_?mail|phone|first_name|last_name|full_name",
     re.IGNORECASE,
 )
-_SAFE_KEY = re.compile(r"(_count|_s|_ms|_bytes|_rows|_max)$")
+_SAFE_KEY = re.compile(r"(_count|_s|_ms|_bytes|_rows|_max)\Z")
 _URL_PASSWORD = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://[^:/@\s]*):[^@/\s]+@", re.IGNORECASE)
 _BEARER = re.compile(r"\b(bearer)\s+[A-Za-z0-9._~+/=-]+", re.IGNORECASE)
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")

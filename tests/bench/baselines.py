@@ -88,7 +88,7 @@ def capture_app(settings: Settings) -> FastAPI:
         address = email.address if email else None
         now = datetime.now(UTC)
         facts = Facts(submission.model_dump(exclude_none=True), submission.attributes, email, phone)
-        quality, attributes = evaluator.evaluate(facts, 1, now)
+        quality, attributes, _ = evaluator.evaluate(facts, 1, now)
         domain = find_account_domain(submission.domain, address.rpartition("@")[2] if address else None)
         account_id = derive_account_id(domain) if domain else None
         at = min(submission.occurred_at or now, now)

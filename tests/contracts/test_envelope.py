@@ -363,7 +363,12 @@ def test_a_source_is_called_as_the_organisation_writes_it(name: str) -> None:
     assert TypeAdapter(SourceName).validate_python(name) == name
 
 
-@pytest.mark.parametrize("name", ["", " a", "a ", "a:b", SECRET, "a\nb", "a\x1fb", "/intake", "x" * 101])
+@pytest.mark.parametrize("name", [" a", "a ", "\u200ba", "a\n"])
+def test_a_source_is_named_without_what_stands_around_it(name: str) -> None:
+    assert TypeAdapter(SourceName).validate_python(name) == "a"
+
+
+@pytest.mark.parametrize("name", ["", " ", "a:b", SECRET, "a\nb", "a\x1fb", "/intake", "x" * 101])
 def test_a_source_is_no_address_and_cannot_be_mistaken_in_a_path(name: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(SourceName).validate_python(name)

@@ -101,6 +101,11 @@ def outcomes(answer: httpx.Response) -> list[str]:
     return [one["outcome"] for one in answer.json()["results"]]
 
 
+def left_out(result: dict[str, Any]) -> list[str]:
+    """The pointers to what was left out of one event."""
+    return [one["pointer"] for one in result.get("left_out", [])]
+
+
 async def until(look: Callable[[], Awaitable[Any]], within_s: float = 15.0) -> Any:
     """What `look` gives, once it gives something."""
     async with asyncio.timeout(within_s):

@@ -46,6 +46,64 @@ def test_domains_where_anybody_can_have_an_address_are_no_company(domain: str) -
     assert find_account_domain(None, domain or None) is None
 
 
+@pytest.mark.parametrize(
+    "page",
+    [
+        "shop1.myshopify.com",
+        "https://shop2.myshopify.com/products",
+        "myshopify.com",
+        "ada.github.io",
+        "acme.blogspot.com",
+        "acme.netlify.app",
+        "acme.vercel.app",
+        "acme.wixsite.com/home",
+        "acme.webflow.io",
+        "acme.herokuapp.com",
+        "acme.wordpress.com",
+        "acme.jimdosite.com",
+        "acme.square.site",
+        "https://sites.google.com/view/acme",
+        "https://forms.gle/abc",
+        "https://www.linkedin.com/company/acme",
+        "de.linkedin.com/in/ada",
+        "https://www.facebook.com/acme",
+        "m.facebook.com/acme",
+        "instagram.com/acme",
+        "https://x.com/acme",
+        "wa.me/12025550177",
+        "t.me/acme",
+        "https://bit.ly/3acme",
+        "linktr.ee/acme",
+        "youtu.be/abc",
+    ],
+)
+def test_page_on_a_platform_is_no_company_and_the_address_decides(page: str) -> None:
+    assert find_account_domain(page, None) is None
+    assert find_account_domain(page, "gmail.com") is None
+    assert find_account_domain(page, "mail.initech.co.uk") == "initech.co.uk"
+
+
+def test_who_works_at_a_platform_is_of_its_company() -> None:
+    assert find_account_domain("linkedin.com", "linkedin.com") == parse_company_domain("linkedin.com") == "linkedin.com"
+    assert find_account_domain("https://www.shopify.com/careers", "shopify.com") == "shopify.com"
+    assert find_account_domain("initech.com", "linkedin.com") == "initech.com"
+    assert find_account_domain("google.com", None) == "google.com"
+
+
+async def test_two_shops_of_one_platform_are_two_companies(accord: Running) -> None:
+    for number in (1, 2):
+        lead = {
+            "source": "shops",
+            "email": f"owner@shop{number}.example",
+            "domain": f"shop{number}.myshopify.com",
+            "company": f"Shop {number}",
+        }
+        assert (await accord.marketing.post("/v1/leads", lead)).status_code == 201
+        found = await account(accord, f"shop{number}.example")
+        assert (found["name"], found["leads"]) == (f"Shop {number}", 1)
+    assert (await accord.marketing.get("/v1/accounts", domain="myshopify.com")).json()["items"] == []
+
+
 def test_a_domain_in_its_own_script_and_in_idna_are_one() -> None:
     assert parse_company_domain("müller.de") == parse_company_domain("xn--mller-kva.de") == "xn--mller-kva.de"
 

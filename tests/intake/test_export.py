@@ -55,7 +55,9 @@ SHAPE: dict[str, set[str]] = {
         ),
         "survivor_before",
     },
-    "consents": {"consent_id", "basis", "given_at", "recorded_at", "caller", "text", "source", "submission_id"},
+    "consents": {
+        *("consent_id", "basis", "given_at", "dated", "recorded_at", "caller", "text", "source", "submission_id")
+    },
     "submissions": {
         *(
             "submission_id",

@@ -263,16 +263,17 @@ async def test_a_private_address_is_refused_unless_it_is_allowed(
     assert tool.asked == []
 
 
-async def test_fetched_record_without_identity_fails(intake: HookClient, tool: ToolServer) -> None:
+async def test_fetched_record_whose_address_is_none_is_known_by_its_id(intake: HookClient, tool: ToolServer) -> None:
     tool.answer(CONTACT, json_reply({"id": "123", "properties": {"email": "no address"}}))
     await hubspot(intake, tool)
     await intake.send("hubspot")
 
     async with intake.working():
-        failed = await event_of(intake, "failed")
+        [lead] = await until(intake.leads)
 
-    assert failed["error"] == "/email: Is not an e-mail address"
-    assert await intake.leads() == []
+    assert lead["email"] is None
+    [key] = await intake.rows("SELECT kind, external_id FROM identity_key")
+    assert key == {"kind": "external", "external_id": "123"}
 
 
 async def test_event_of_deleted_source_fails(intake: HookClient, tool: ToolServer) -> None:

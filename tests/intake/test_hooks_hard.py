@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from tests.intake.hook_service import HookClient, outcomes, running_hook_client
+from tests.intake.hook_service import HookClient, left_out, outcomes, running_hook_client
 from tests.intake.tools import MAILCHIMP, TOOLS
 
 ODD_CASES_MAX = 30
@@ -37,7 +37,7 @@ async def test_text_of_which_a_part_cannot_be_stored_is_left_out_and_named(intak
     for body in bodies:
         answer = await intake.send("generic", body=body)
         assert outcomes(answer) == ["created"]
-        assert answer.json()["results"][0]["left_out"] == ["/first_name"]
+        assert left_out(answer.json()["results"][0]) == ["/first_name"]
     form = urlencode(MAILCHIMP).replace("Ada", "A%00d%FFa").replace("ada%40", "d%40").encode()
     assert outcomes(await intake.send("mailchimp", body=form)) == ["created"]
     found = {lead["email"]: lead["first_name"] for lead in await intake.leads()}

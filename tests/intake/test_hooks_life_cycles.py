@@ -330,7 +330,9 @@ async def test_alias_of_somebody_unknown_waits_and_makes_nobody(intake: HookClie
     await settle(intake, "link")
     assert await ids_of(intake, lead) == {"anonymous-1", "new"}
 
-    await intake.send("segment", body=dump_json({**message, "messageId": "a-2", "previousId": "x", "userId": "y"}))
+    await intake.send(
+        "segment", body=dump_json({**message, "messageId": "a-2", "previousId": "unheard-1", "userId": "unheard-2"})
+    )
     await intake.rows("UPDATE hook_event SET recorded_at = recorded_at - interval '2 days', due_at = recorded_at")
     await settle(intake, "link")
     [given_up] = [event for event in await intake.events_of("segment", "done") if event["error"]]

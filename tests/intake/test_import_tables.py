@@ -67,7 +67,8 @@ def test_what_a_spreadsheet_writes_is_read_the_same_however_it_is_cut(
     csv.writer(text, delimiter=delimiter, lineterminator=line_end, quoting=csv.QUOTE_ALL).writerows(rows)
     body = text.getvalue().encode()
     found = read(Csv(Dialect(delimiter), "utf-8"), body, size)
-    assert [list(row.cells) for row in found] == rows
+    # A blank after a delimiter is none of the cell, and a row of empty cells is blank.
+    assert [list(row.cells) for row in found] == [row if any(map(str.strip, row)) else [] for row in rows]
     assert [row.number for row in found] == list(range(1, len(rows) + 1))
     assert [row.error for row in found] == [None] * len(rows)
     assert not found or found[-1].end in (len(body), len(body) - 1)  # a CR LF may count as a blank row's

@@ -256,7 +256,7 @@ async def test_the_last_row_counts_and_not_an_earlier_one(accord: ImportClient) 
 
 async def test_an_id_of_the_source_names_the_record_though_its_address_changes(accord: ImportClient) -> None:
     for address in ("ada@initech.example", "ada@globex.example", "ada@initech.example"):
-        found = await accord.import_file(f"id,email\n7,{address}\n".encode())
+        found = await accord.import_file(f"external_id,email\n7,{address}\n".encode())
     assert count_rows(found) == {"read": 1, "updated": 1}
     (lead,) = await accord.rows("SELECT email FROM lead")
     assert lead["email"] == "ada@initech.example"

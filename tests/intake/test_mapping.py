@@ -62,7 +62,7 @@ def test_a_document_becomes_a_submission() -> None:
         "phone": "12025550143",
         "attributes": {"employee_count": 250, "tags": ["a", "b"], "country": "US"},
         "campaign": {"name": "spring", "medium": "social"},
-        "consent": {"basis": "consent"},
+        "consent": {"basis": "consent", "assumed": True},
         "occurred_at": "2025-01-24T15:30:00+00:00",
     }
     assert Submission.model_validate({"source": "form", **found}).email == "ada@initech.example"

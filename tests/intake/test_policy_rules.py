@@ -123,7 +123,7 @@ COUNTRY = {"rule": "one_of", "attribute": "country", "values": ["us", "DEU", "Un
      ("Great Britain", "GB")],
 )  # fmt: skip
 def test_a_country_is_one_however_it_is_written(value: str, code: str) -> None:
-    quality, public = evaluator(COUNTRY).evaluate(facts(country=value), 1, NOW)
+    quality, public, _ = evaluator(COUNTRY).evaluate(facts(country=value), 1, NOW)
     assert (quality.verdict, public) == ("accepted", {"country": code})
 
 

@@ -216,6 +216,10 @@ def _print_outcome(found: Mapping[str, Any], console: Console) -> None:
         console.print(f"Verdicts: {shares}", highlight=False)
     for parameter, count in sorted(quality["failed"].items(), key=lambda one: -one[1]):
         console.print(f"  not met by {count:,} rows: {parameter}", highlight=False, markup=False)
+    for one in quality.get("left_out", []):
+        name = one["column"] or one["pointer"]
+        words = f"  left out of {one['rows']:,} rows, first of row {one['first_row']}: {name}: {one['message']}"
+        console.print(words, highlight=False, markup=False)
     for one in quality["examples"][:_ERRORS_SHOWN]:
         console.print(f"  row {one['row']}: {one['error']}", highlight=False, markup=False)
     console.print(f"import {found['import_id']}", highlight=False)

@@ -53,6 +53,7 @@ from intake.leads.api import lead_router
 from intake.leads.service.submissions import CaptureRequest
 from intake.policy.api import POLICY_EXAMPLE, quality_router
 from intake.policy.service.agreement import POLICY, compile_policy
+from intake.policy.service.evaluation import get_declared_attributes
 from intake.policy.service.report import EffectPreviews
 from intake.privacy.api import privacy_router
 from intake.privacy.service.erase import PersonEraser
@@ -97,7 +98,7 @@ def build(settings: Settings) -> Service:
     quarantine = Quarantine(database, evaluators)
     kept = timedelta(days=settings.submission_retention_days)
     cipher = SecretCipher(settings.encryption_keys())
-    sources = Sources(database, cipher)
+    sources = Sources(database, cipher, lambda: get_declared_attributes(evaluators))
     source_cache = SourceCache(database, cipher, sources)
     hooks = HookReceiver(database, source_cache, captures, activities, settings.body_bytes_max)
     outbound = OutboundClient(

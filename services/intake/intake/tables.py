@@ -256,6 +256,7 @@ consent = Table(
     Column("text", Text),
     _moment("given_at"),
     _moment("recorded_at"),
+    Column("dated", Boolean, nullable=False, server_default="true"),
     PrimaryKeyConstraint("lead_id", "consent_id", name="consent_pkey"),
 )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import UTC, date, datetime
 from decimal import Decimal, DecimalException
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 from pydantic import (
+    BeforeValidator,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
@@ -112,12 +114,35 @@ AttributeValue = bool | Whole | Real | str | list[str] | None
 Attributes = dict[str, AttributeValue]
 """Public attributes of a lead, by the names that the data policy declares. Never a name, phone or free text."""
 
+_INVISIBLE = "\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
+"""Zero-width blanks and marks of direction, as pages and address books copy them along."""
+
+
+def normalize_text(text: str) -> str:
+    """A text as it is meant: without blanks and invisible marks around it, its letters composed (NFC). Everything that is compared or
+    grouped is read so, wherever it comes in."""
+    text = text.strip()
+    if text.isascii():
+        return text
+    while (inner := text.strip(_INVISIBLE).strip()) != text:
+        text = inner
+    return unicodedata.normalize("NFC", text)
+
+
+def _normalize(value: object) -> object:
+    return normalize_text(value) if isinstance(value, str) else value
+
+
+Normalized = BeforeValidator(_normalize)
+"""For texts of pydantic's models: the bounds hold of the normalized text."""
+
 Handle = Annotated[str, *limits(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
 """An opaque name of an employee, key, pool or source: never an e-mail address, since '@' is not allowed."""
 
 SourceName = Annotated[
     str,
     *limits(min_length=1, max_length=100, pattern=r"^[^\s@:/\x00-\x1f\x7f]([^@:\x00-\x1f\x7f]*[^\s@:\x00-\x1f\x7f])?$"),
+    Normalized,
 ]
 """What the organisation calls an origin of leads, as it writes it ("organic search").
 
@@ -201,7 +226,7 @@ class Money(Value, frozen=True, kw_only=True):
     currency: Annotated[str, *limits(pattern=r"^[A-Z]{3}$")]
 
 
-CampaignWord = Annotated[str, *limits(max_length=200)]
+CampaignWord = Annotated[str, *limits(max_length=200), Normalized]
 
 
 class Campaign(Value, frozen=True, kw_only=True):

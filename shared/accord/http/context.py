@@ -23,7 +23,7 @@ from accord.telemetry import describe, span_of_request
 log = structlog.get_logger("accord.http")
 _stdlib_log = logging.getLogger("accord.http")
 
-_REQUEST_ID = re.compile(rb"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _QUIET = frozenset({"/livez", "/readyz", "/metrics"})
 
 
@@ -129,6 +129,6 @@ def _asks_to_close(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 def _request_id(scope: Scope) -> str:
     """The caller's X-Request-Id if it is short and plain, else a new UUIDv7."""
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and _REQUEST_ID.match(value):
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return str(value, "ascii")
     return str(uuid7())

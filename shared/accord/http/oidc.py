@@ -32,7 +32,7 @@ _WAITING_MAX = 50
 """Requests whose token has a key that is not known, which wait for the issuer's keys at once; one more is 503."""
 _VERIFIED_MAX = 10_000
 _JWKS_BYTES_MAX = 1024 * 1024
-_HANDLE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")
+_HANDLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
 _NAME_CHARS_MAX = 95
 
 
@@ -223,7 +223,7 @@ def _key_id(token: bytes) -> str | None:
 
 def _name(subject: str) -> str:
     """The subject as an opaque name that is no API key's; one that could be an e-mail address becomes its hash."""
-    if len(subject) <= _NAME_CHARS_MAX and _HANDLE.match(subject):
+    if len(subject) <= _NAME_CHARS_MAX and _HANDLE.fullmatch(subject):
         return "oidc:" + subject
     return "oidc:" + sha256(subject.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 

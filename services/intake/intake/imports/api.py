@@ -17,7 +17,6 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from accord.contracts.values import SourceName
 from accord.http.auth import Caller, authorize, forbidden, require
 from accord.http.idempotency import Answer, read_idempotency_request
 from accord.http.openapi import operation, problems
@@ -30,6 +29,8 @@ from intake.imports.domain.table import OWN_COLUMNS, find_encoding
 from intake.imports.queries import Job
 from intake.imports.service.imports import Imports
 from intake.imports.service.upload import ImportRequest
+from intake.leads.api import LEFT_OUT
+from intake.leads.domain.submission import Source
 
 PATH = "/v1/imports"
 MAPPING_CHARS_MAX = 4_000
@@ -60,7 +61,7 @@ class ImportQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    source: SourceName
+    source: Source
     format: str | None = None
     mapping: Annotated[str, Field(max_length=MAPPING_CHARS_MAX)] | None = None
     dry_run: bool = False
@@ -106,12 +107,23 @@ class ExampleOut(BaseModel):
     error: str
 
 
+class LeftOutRowsOut(BaseModel):
+    """A reason for which values of one field were left out of rows that were taken."""
+
+    pointer: str = Field(description="The field, as a JSON Pointer into a submission.")
+    column: str | None = Field(description="The column that fills it.")
+    message: str = Field(description="Why. It never holds the value.")
+    rows: int
+    first_row: int
+
+
 class ImportQualityOut(BaseModel):
-    """What the data policy said of the rows."""
+    """What the data policy said of the rows, and what of them was not used."""
 
     verdicts: dict[str, int]
     failed: dict[str, int] = Field(description="Parameter of the policy → rows that did not meet it.")
     examples: list[ExampleOut] = Field(description="The first rows that were rejected or failed.")
+    left_out: list[LeftOutRowsOut] = Field(default=[], description=LEFT_OUT)
 
 
 class FileOut(BaseModel):
@@ -186,13 +198,33 @@ def _to_out(job: Job) -> ImportOut:
         bytes_done=job.bytes_done,
         share_done=_share(job),
         eta_s=round(rest / job.bytes_per_s, 1) if job.state == "running" and job.bytes_per_s else None,
-        quality=ImportQualityOut.model_validate(job.quality, from_attributes=True),
+        quality=_quality(job),
         file=None if plan is None else _file(plan),
         mapping=None if plan is None else _mapping(plan),
         error=job.error,
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
+    )
+
+
+def _quality(job: Job) -> ImportQualityOut:
+    column_of = {} if job.plan is None else {target: column for column, target in job.plan.mapped.items()}
+    report = job.quality
+    return ImportQualityOut(
+        verdicts=dict(report.verdicts),
+        failed=dict(report.failed),
+        examples=[ExampleOut.model_validate(one) for one in report.examples],
+        left_out=[
+            LeftOutRowsOut(
+                pointer=one.pointer,
+                column=column_of.get(one.pointer[1:].replace("/", ".")),
+                message=one.message,
+                rows=one.rows,
+                first_row=one.first_row,
+            )
+            for one in report.left_out
+        ],
     )
 
 
@@ -389,7 +421,7 @@ _EXAMPLE: dict[str, object] = {
     "bytes_done": 0,
     "share_done": 0.0,
     "eta_s": None,
-    "quality": {"verdicts": {}, "failed": {}, "examples": []},
+    "quality": {"verdicts": {}, "failed": {}, "examples": [], "left_out": []},
     "file": {
         "format": "csv",
         "encoding": "utf-8",

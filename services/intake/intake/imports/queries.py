@@ -221,7 +221,7 @@ async def advance(connection: asyncpg.Connection, import_id: UUID, progress: Pro
         progress.bytes_done,
         progress.row_number,
         _text(asdict(progress.counts)),
-        _text(asdict(progress.quality)),
+        _text(progress.quality.document()),
         progress.rows_per_s,
         progress.bytes_per_s,
         now,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
@@ -14,6 +15,7 @@ from accord.db import Database
 from accord.http.auth import Caller, require
 from accord.http.openapi import problems
 from accord.http.problems import validation_error
+from accord.terms.findings import Finding
 from intake.leads.domain.quality import Quality
 from intake.leads.queries.lookup import FoundLead
 from intake.leads.service.lookup import compute_etag, find_by_email, find_by_external, find_by_phone, get_by_id
@@ -83,7 +85,7 @@ def lead_router(database: Database) -> APIRouter:
         phone: Annotated[str | None, Query(max_length=50, description="International form, +…")] = None,
         external: Annotated[str | None, Query(max_length=401, description="`source:id`", pattern="^[^:]+:.+$")] = None,
     ) -> LeadsOut:
-        """Exactly one of `email`, `phone`, `external`."""
+        """Exactly one of `email`, `phone`, `external`. What can be no such key is 422."""
         if sum(given is not None for given in (email, phone, external)) != 1:
             raise validation_error(
                 "Give exactly one of email, phone, external.",
@@ -97,8 +99,7 @@ def lead_router(database: Database) -> APIRouter:
             return await find_by_email(database, email)
         if phone is not None:
             return await find_by_phone(database, phone)
-        source, _, external_id = (external or "").partition(":")
-        return await find_by_external(database, source, external_id)
+        return await find_by_external(database, external or "")
 
     return router
 
@@ -137,6 +138,21 @@ class QualityOut(BaseModel):
     score: float | None = Field(description="Weight passed / weight applicable, from 0 to 1.")
     policy_version: int | None
     failed: list[PolicyFailure]
+
+
+class LeftOutOut(BaseModel):
+    """A value that was sent and not used, or kept in intake alone."""
+
+    pointer: str = Field(description="Where it stands in the record, as a JSON Pointer.")
+    message: str = Field(description="Why. It never holds the value.")
+
+
+LEFT_OUT = "Values that could not be read, or that may not leave intake. They stay with what was sent."
+
+
+def encode_findings(findings: Iterable[Finding]) -> list[dict[str, str]]:
+    """What was left out, as it is answered."""
+    return [{"pointer": one.pointer, "message": one.message} for one in findings]
 
 
 def encode_quality(quality: Quality) -> dict[str, object]:

@@ -80,6 +80,9 @@ class ConsentOut(BaseModel):
     consent_id: UUID
     basis: str
     given_at: datetime
+    dated: bool = Field(
+        description="False where nobody said when: it lifts no withdrawal, and `given_at` is the record's own time."
+    )
     recorded_at: datetime
     text: str | None
     source: str | None
@@ -284,6 +287,7 @@ def _consent(one: Consent) -> ConsentOut:
         consent_id=one.consent_id,
         basis=one.basis,
         given_at=one.given_at,
+        dated=one.dated,
         recorded_at=one.recorded_at,
         text=one.text,
         source=one.source,

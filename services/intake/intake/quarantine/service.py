@@ -137,7 +137,7 @@ class Quarantine:
             one = _normalize(_submission(submission), submission, active_policy)
             if one.error is not None:
                 raise invalid_submission(one.error)
-            _, attributes = evaluate_policy(one.facts, active_policy, submission.recorded_at)
+            attributes = evaluate_policy(one.facts, active_policy, submission.recorded_at).attributes
             candidate = build_candidate(
                 one, submission_id, submission.occurred_at, flag_released(submission.quality), attributes
             )
@@ -165,7 +165,7 @@ class Quarantine:
             one = _normalize(_patch_submission(submission, fields), submission, active_policy)
             if one.error is not None:
                 raise _prefix_pointers(invalid_submission(one.error))
-            quality, attributes = evaluate_policy(one.facts, active_policy, submission.recorded_at)
+            quality, attributes, _ = evaluate_policy(one.facts, active_policy, submission.recorded_at)
             if quality.verdict == "rejected":
                 raise RejectedByPolicy(quality, quality.rejection_reason)
             candidate = build_candidate(one, submission_id, submission.occurred_at, quality, attributes)
@@ -338,7 +338,7 @@ class Quarantine:
             one = _normalize(_submission(submission), submission, active_policy)
         except ValidationError:  # taken by an older version, and no record any more: its keys stay, its values do not
             return None
-        _, attributes = evaluate_policy(one.facts, active_policy, submission.recorded_at)
+        attributes = evaluate_policy(one.facts, active_policy, submission.recorded_at).attributes
         return build_candidate(one, submission.submission_id, submission.occurred_at, submission.quality, attributes)
 
     async def _dismiss(

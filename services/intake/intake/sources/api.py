@@ -7,10 +7,11 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Path, Response
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, SecretStr, StringConstraints
 from starlette.requests import Request
 
-from accord.contracts.values import Timestamp
+from accord.contracts.personal import check_not_personal
+from accord.contracts.values import Normalized, Timestamp
 from accord.http.auth import require
 from accord.http.conditional import is_not_modified
 from accord.http.openapi import problems
@@ -30,6 +31,8 @@ Name = Annotated[
         pattern=_NAME,
         description="The source as submissions name it; without `/`, since it stands in paths.",
     ),
+    AfterValidator(check_not_personal),
+    Normalized,
 ]
 SecretKind = Annotated[str, StringConstraints(min_length=1, max_length=30)]
 

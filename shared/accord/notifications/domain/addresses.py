@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from accord.notifications.domain.model import Channel
 
 ADDRESS_CHARS_MAX = 2_000
-_EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@(?=.{3,253}$)[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", re.ASCII)
+_EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@(?=.{3,253}\Z)[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", re.ASCII)
 _URL = re.compile(r"https?://[!-~]+", re.ASCII)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.routing import BaseRoute, Route
 
 from accord.batching import GroupCommit
@@ -15,7 +15,7 @@ from accord.http.openapi import operation
 from intake.capture.api.rows import NDJSON, ROWS_MAX, RowRoutes
 from intake.capture.api.submissions import RefusedRow
 from intake.capture.service.record import ActivityRequest, ActivityResult
-from intake.leads.api import LEAD_ID
+from intake.leads.api import LEAD_ID, LEFT_OUT, LeftOutOut
 from intake.leads.domain.submission import ActivityIn
 
 _ACTIVITY_EXAMPLE: dict[str, object] = {
@@ -34,6 +34,7 @@ class RecordedOut(BaseModel):
     activity_id: UUID
     lead_id: UUID
     outcome: Literal["replayed"] | None = None
+    left_out: list[LeftOutOut] = Field(default=[], description=LEFT_OUT)
 
 
 class RecordedRow(RecordedOut):
@@ -64,7 +65,11 @@ def activity_routes(
     ]
 
 
-_EXAMPLE = {"activity_id": "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e12", "lead_id": LEAD_ID}
+_EXAMPLE: dict[str, object] = {
+    "activity_id": "019f3b1e-7a52-7c31-9a55-8a4f3c1d2e12",
+    "lead_id": LEAD_ID,
+    "left_out": [],
+}
 
 ACTIVITIES_OPENAPI = {
     "/v1/activities": {

@@ -9,7 +9,7 @@ from accord.http.problems import MEDIA_TYPE, Problem
 from accord.terms.findings import Finding
 from intake.capture.service.capture import CaptureResult
 from intake.capture.service.record import ActivityResult
-from intake.leads.api import encode_quality
+from intake.leads.api import encode_findings, encode_quality
 from intake.leads.service.merge_group import RecordNotFound
 from intake.leads.service.submissions import invalid_submission
 from intake.policy.api import rejection
@@ -32,6 +32,7 @@ def encode_capture(result: CaptureResult) -> Answer:
         "outcome": result.outcome,
         "verdict": quality.verdict,
         "quality": encode_quality(quality),
+        "left_out": encode_findings(result.left_out),
     }
     return Answer(_STATUS[result.outcome], orjson.dumps(body, default=str), subject=result.lead_id)
 
@@ -42,7 +43,11 @@ def encode_activity(result: ActivityResult) -> Answer:
         return _encode_problem(invalid_submission(result))
     if isinstance(result, RecordNotFound):
         return _encode_problem(result)
-    body = {"activity_id": result.activity_id, "lead_id": result.lead_id}
+    body = {
+        "activity_id": result.activity_id,
+        "lead_id": result.lead_id,
+        "left_out": encode_findings(result.left_out),
+    }
     return Answer(202, orjson.dumps(body, default=str), subject=result.lead_id)
 
 

@@ -16,7 +16,7 @@ from accord.http.openapi import operation
 from accord.http.problems import ProblemDocument
 from intake.capture.api.rows import NDJSON, ROWS_MAX, RowRoutes
 from intake.capture.service.capture import CaptureResult
-from intake.leads.api import LEAD_ID, QualityOut
+from intake.leads.api import LEAD_ID, LEFT_OUT, LeftOutOut, QualityOut
 from intake.leads.domain.submission import Submission
 from intake.leads.service.submissions import CaptureRequest
 
@@ -59,6 +59,7 @@ _CAPTURED_EXAMPLE: dict[str, object] = {
         "policy_version": 3,
         "failed": [{"parameter": "company-size", "consequence": "flag", "reason": "employee_count is below 50"}],
     },
+    "left_out": [{"pointer": "/attributes/country", "message": "Is no country: nearly Philippines (PH)"}],
 }
 
 
@@ -70,6 +71,7 @@ class CapturedOut(BaseModel):
     outcome: Literal["created", "updated", "merged", "replayed"]
     verdict: Verdict
     quality: QualityOut
+    left_out: list[LeftOutOut] = Field(default=[], description=LEFT_OUT)
 
 
 class CapturedRow(CapturedOut):

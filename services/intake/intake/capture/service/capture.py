@@ -23,6 +23,7 @@ from intake.leads.domain.unit_of_work import Candidate, CaptureUnitOfWork, Outco
 from intake.leads.queries import consents, submissions
 from intake.leads.queries import leads as lead_queries
 from intake.leads.service.submissions import (
+    GUESSED_ID,
     CaptureRequest,
     NormalizedSubmission,
     build_candidate,
@@ -41,12 +42,14 @@ from intake.policy.service.evaluation import ActivePolicy, apply_key_policy, eva
 
 
 class CapturedSubmission(NamedTuple):
-    """What became of one submission. `lead_id` and `outcome` are None for one that the policy rejected."""
+    """What became of one submission. `lead_id` and `outcome` are None for one that the policy rejected. `left_out`: its values that went
+    no further than intake, or nowhere, each with why."""
 
     submission_id: UUID
     lead_id: UUID | None
     outcome: Outcome | None
     quality: Quality
+    left_out: tuple[Finding, ...] = ()
 
 
 CaptureResult = CapturedSubmission | Finding
@@ -121,10 +124,12 @@ class Capture:
             error = one.error or (
                 future_time_error() if is_in_future(one.request.submission.occurred_at, now) else None
             )
+            if error is None and one.request.id_is_guessed and lead_changes.contradicts_id(one.keys):
+                error = GUESSED_ID
             if error is not None:
                 outcomes.append(error)
                 continue
-            candidate = _build_candidate(one, active_policy, now)
+            candidate, left_out = _build_candidate(one, active_policy, now)
             lead_id, outcome = lead_changes.apply(candidate)
             if one.account is not None and lead_id is not None and one.account[0] not in self._accounts:
                 accounts.setdefault(one.account[0], (one.account[1], one.request.submission.company))
@@ -135,7 +140,7 @@ class Capture:
                 and candidate.quality.verdict != "quarantined"
             ):
                 said.append(build_consent(one.request, candidate.submission_id, lead_id, candidate.values.at, now))
-            outcomes.append(CapturedSubmission(candidate.submission_id, lead_id, outcome, candidate.quality))
+            outcomes.append(CapturedSubmission(candidate.submission_id, lead_id, outcome, candidate.quality, left_out))
         return CaptureDecision(outcomes, rows, said, accounts)
 
     async def _record(
@@ -167,10 +172,13 @@ class _KnownAccounts:
         self._ids |= account_ids
 
 
-def _build_candidate(one: NormalizedSubmission, active_policy: ActivePolicy, now: datetime) -> Candidate:
-    quality, attributes = evaluate_policy(one.facts, active_policy, now)
+def _build_candidate(
+    one: NormalizedSubmission, active_policy: ActivePolicy, now: datetime
+) -> tuple[Candidate, tuple[Finding, ...]]:
+    quality, attributes, left_out = evaluate_policy(one.facts, active_policy, now)
     at = one.request.submission.occurred_at
-    return build_candidate(one, new_id(), now if at is None else min(at, now), quality, attributes)
+    candidate = build_candidate(one, new_id(), now if at is None else min(at, now), quality, attributes)
+    return candidate, one.left_out + left_out
 
 
 def _build_row(

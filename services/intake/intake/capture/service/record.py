@@ -32,7 +32,7 @@ from intake.leads.queries import activities, consents, merge_group
 from intake.leads.queries import leads as lead_queries
 from intake.leads.service.merge_group import RecordNotFound
 from intake.leads.service.normalization import parse_email
-from intake.leads.service.submissions import future_time_error
+from intake.leads.service.submissions import NO_ADDRESS, future_time_error
 from intake.leads.service.unit_of_work import retry_on_conflict
 
 _MERGES_FOLLOWED_MAX = 20
@@ -44,6 +44,8 @@ class ActivityRequest(Struct, frozen=True):
     activity: ActivityIn
     caller: str
     idempotency_request: IdempotencyRequest | None = None
+    left_out: tuple[Finding, ...] = ()
+    """What had to go before it was an activity."""
 
 
 class Recorded(NamedTuple):
@@ -51,6 +53,7 @@ class Recorded(NamedTuple):
 
     activity_id: UUID
     lead_id: UUID
+    left_out: tuple[Finding, ...] = ()
 
 
 ActivityResult = Recorded | Finding | RecordNotFound
@@ -93,6 +96,8 @@ async def _record_activities(unit_of_work: UnitOfWork, requests: Sequence[Activi
         lead = None if lead_id is None else touched.get(lead_id) or leads.locked.get(lead_id)
         if is_in_future(activity.occurred_at, now):
             results.append(future_time_error())
+        elif activity.email is not None and parse_email(activity.email).address is None:
+            results.append(NO_ADDRESS)
         elif lead is None:
             results.append(RecordNotFound("lead", erased=activity.lead_id in leads.erased))
         else:
@@ -103,7 +108,8 @@ async def _record_activities(unit_of_work: UnitOfWork, requests: Sequence[Activi
             )
             rows.append(row)
             unit_of_work.publish(_event(row, lead, now))
-            results.append(Recorded(row.activity_id, lead.lead_id))
+            held_back = activity.campaign.find_held_back() if activity.campaign else ()
+            results.append(Recorded(row.activity_id, lead.lead_id, request.left_out + held_back))
     await lead_queries.save_sequences(connection, list(touched.values()))
     await activities.save(connection, rows, now)
     await consents.insert(connection, [_withdrawal(row) for row in rows if row.activity.kind == WITHDRAWAL], now)
@@ -149,9 +155,10 @@ async def _lock_leads_of(connection: asyncpg.Connection, requests: Sequence[Acti
 
 
 def _identity_key(activity: ActivityIn) -> IdentityKey | None:
-    """The identity key that names the lead; None where its id does."""
+    """The identity key that names the lead; None where its id does, or nothing."""
     if activity.email is not None:
-        return "email", parse_email(activity.email).address or activity.email.lower()
+        address = parse_email(activity.email).address
+        return None if address is None else ("email", address)
     if activity.external is not None:
         return "external", external_key(activity.external.source, activity.external.id)
     return None

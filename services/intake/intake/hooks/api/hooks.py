@@ -16,6 +16,7 @@ from accord.http.auth import authorize
 from accord.http.openapi import operation
 from accord.http.problems import Problem, malformed, not_found
 from intake.hooks.service.receive import HookReceiver, Outcome
+from intake.leads.api import LEFT_OUT, LeftOutOut, encode_findings
 from intake.sources.domain.adapters import ADAPTERS
 from intake.sources.domain.adapters.base import HookRequest
 from intake.sources.domain.adapters.segment import CALLS
@@ -38,7 +39,7 @@ class HookOutcome(BaseModel):
     submission_id: str | None = None
     verdict: str | None = None
     reason: str | None = None
-    left_out: list[str] = Field(default=[], description="Pointers to parts that did not fit and were left out.")
+    left_out: list[LeftOutOut] = Field(default=[], description=LEFT_OUT)
 
 
 class HookOut(BaseModel):
@@ -152,7 +153,7 @@ def _encode_outcomes(outcomes: list[Outcome]) -> bytes:
                 ("submission_id", one.submission_id),
                 ("verdict", one.verdict),
                 ("reason", one.reason),
-                ("left_out", list(one.left_out)),
+                ("left_out", encode_findings(one.left_out)),
             )
             if value
         }

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from accord.terms import findings
 from intake.leads.domain.submission import ATTRIBUTES_MAX
 from intake.sources.domain.adapters.base import ActivityOccurred, AnyAdapter
-from intake.sources.domain.mapping import Const, FieldMapping, Rule, apply_mapping, normalize_time, resolve
+from intake.sources.domain.mapping import Const, FieldMapping, Rule, apply_mapping, nest_values, normalize_time, resolve
 
 ATTRIBUTE_CHARS_MAX = 1_000
 LIST_MAX = 50
@@ -67,11 +67,9 @@ def build_activities(
     source: str, said: ActivityOccurred, defaults: Mapping[str, JsonValue]
 ) -> list[dict[str, JsonValue]]:
     """The activity, with the person named by e-mail and by the source's id of them: one document for each way, to be tried in turn."""
-    campaign = {
-        name.removeprefix("campaign."): value
-        for name, value in defaults.items()
-        if name.startswith("campaign.") and name.count(".") == 1
-    } | {name: value for name, value in said.campaign.items() if value not in (None, "")}
+    words = {name: value for name, value in defaults.items() if name.startswith("campaign.")}
+    words |= {f"campaign.{name}": value for name, value in said.campaign.items() if value not in (None, "")}
+    campaign = nest_values(words).get("campaign")
     document: dict[str, JsonValue] = {"kind": said.kind, "by": said.by, "properties": dict(said.properties)}
     if said.actor_kind is not None:
         document["actor_kind"] = said.actor_kind

@@ -4,14 +4,16 @@ somewhere does not lose a person; what is left must still be a submission or an 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from datetime import datetime
 from typing import Generic, TypeVar
 
 from msgspec import Struct
 from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
+from accord.terms.findings import Finding, pointer
 from intake.hooks.domain.text import REPLACEMENT
 from intake.leads.domain.submission import ActivityIn, Submission, is_in_future
 
@@ -29,10 +31,10 @@ _QUOTED_CHARS_MIN = 4
 
 
 class Validated(Struct, Generic[Model], frozen=True, gc=False):
-    """`canonical` is None where nothing usable is left; `errors` then says why. `left_out`: pointers to what did not fit."""
+    """`value` is None where nothing usable is left; `errors` then says why. `left_out`: what did not fit, and why."""
 
     value: Model | None
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[Finding, ...] = ()
     errors: str = ""
 
 
@@ -41,26 +43,34 @@ def validate_document(
 ) -> Validated[Model]:
     """The document as a submission or activity. A time ahead of ours is left out: then it is when it came. So is a text of which a part
     could not be read."""
-    places = {_enclosing_part(document, place) for place in _unreadable_places(document)}
+    places = {_enclosing_part(document, place): UNREADABLE for place in _unreadable_places(document)}
     smaller = deepcopy(dict(document)) if places else dict(document)
     for place in places:
         _remove(smaller, place)
     try:
-        return _drop_future_time(adapter.validate_python(smaller), _pointers(places), now)
+        return _drop_future_time(adapter.validate_python(smaller), _findings(places), now)
     except ValidationError as error:
         smaller = deepcopy(smaller)
-        for place in {_enclosing_part(smaller, found["loc"]) for found in _list_errors(error)}:
-            places.add(place)
+        wrong = {
+            _enclosing_part(smaller, found["loc"]): _describe_error(found)
+            for found in reversed(error.errors(include_url=False, include_context=False))
+        }
+        for place in wrong:
             _remove(smaller, place)
-        left_out = _pointers(places)
+        places |= wrong
+        left_out = _findings(places)
     try:
         return _drop_future_time(adapter.validate_python(smaller), left_out, now)
     except ValidationError as error:
         return Validated(None, left_out, describe_errors(error))
 
 
-def _pointers(places: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    return tuple("/" + "/".join(place) for place in sorted(places))
+_NO_ATTRIBUTE = "is too long, or no text, number, truth value or list of texts"
+UNREADABLE = "Has letters that cannot be read"
+
+
+def _findings(places: Mapping[tuple[str, ...], str]) -> tuple[Finding, ...]:
+    return tuple(Finding(pointer(*place), places[place]) for place in sorted(places))
 
 
 def _unreadable_places(node: JsonValue | Mapping[str, JsonValue], at: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -71,9 +81,12 @@ def _unreadable_places(node: JsonValue | Mapping[str, JsonValue], at: tuple[str,
     return [at] if any(isinstance(text, str) and REPLACEMENT in text for text in texts) else []
 
 
-def _drop_future_time(value: Model, left_out: tuple[str, ...], now: datetime) -> Validated[Model]:
+def _drop_future_time(value: Model, left_out: tuple[Finding, ...], now: datetime) -> Validated[Model]:
     if is_in_future(value.occurred_at, now):
-        return Validated(value.model_copy(update={"occurred_at": None}), (*left_out, "/occurred_at"))
+        return Validated(
+            value.model_copy(update={"occurred_at": None}),
+            (*left_out, Finding("/occurred_at", "Must not be in the future")),
+        )
     return Validated(value, left_out)
 
 
@@ -81,19 +94,21 @@ def describe_errors(error: ValidationError) -> str:
     """What is wrong, by place and without any value; bounded."""
     words = []
     for found in error.errors(include_url=False, include_context=False)[:_MESSAGES_MAX]:
-        place, message = "/".join(str(part) for part in found["loc"][:3]), found["msg"].removeprefix("Value error, ")
-        said = found["input"]
-        if isinstance(said, str) and len(said) >= _QUOTED_CHARS_MIN and said in message:
-            message = "is not valid"
+        place, message = "/".join(str(part) for part in found["loc"][:3]), _message(found)
         words.append(f"{place}: {message}" if place else message)
     return "; ".join(dict.fromkeys(words))[:_ERRORS_CHARS_MAX]
 
 
-def _list_errors(error: ValidationError) -> Sequence[Mapping[str, tuple[str | int, ...]]]:
-    found: Sequence[Mapping[str, tuple[str | int, ...]]] = error.errors(  # type: ignore[assignment]
-        include_url=False, include_context=False, include_input=False
-    )
-    return found
+def _message(found: ErrorDetails) -> str:
+    message, said = found["msg"].removeprefix("Value error, "), found["input"]
+    quoted = isinstance(said, str) and len(said) >= _QUOTED_CHARS_MIN and said in message
+    return "is not valid" if quoted else message
+
+
+def _describe_error(found: ErrorDetails) -> str:
+    # A value that may be of several types has an error for each of them.
+    message = _NO_ATTRIBUTE if found["loc"][:1] == ("attributes",) and len(found["loc"]) > 1 else _message(found)
+    return message[:1].upper() + message[1:]
 
 
 def _enclosing_part(document: Mapping[str, JsonValue], place: tuple[str | int, ...]) -> tuple[str, ...]:

@@ -28,11 +28,12 @@ from accord.workers import Periodic
 from intake.capture.service.capture import Capture
 from intake.capture.service.record import ActivityRecorder, ActivityRequest
 from intake.hooks import queries as hook_events
-from intake.hooks.domain.validation import ACTIVITIES, SUBMISSIONS, validate_document
+from intake.hooks.domain.validation import ACTIVITIES, validate_document
 from intake.hooks.queries import HookEvent, State
 from intake.hooks.service.outbound import FetchError, OutboundClient
 from intake.hooks.service.receive import caller_name, event_idempotency_request
 from intake.hooks.service.source_cache import PreparedSource, SourceCache
+from intake.hooks.service.validation import validate_submission
 from intake.identity.service import external_ids
 from intake.leads.domain.keys import IdentityKey, parse_key
 from intake.leads.queries import leads as lead_queries
@@ -320,11 +321,11 @@ class HookEventProcessor:
         mapper = prepared.mapper
         assert mapper is not None  # noqa: S101 - `_process` has checked
         document = {**mapper.map_submission(view), "source": event.source}
-        validated = validate_document(SUBMISSIONS, document, utc_now())
+        validated = validate_submission(document, utc_now())
         if validated.value is None:
             raise _PermanentFailure(validated.errors)
         text = event.content if content is None else orjson.dumps(content).decode()
-        request = CaptureRequest(validated.value, text, caller_name(event.source), None)
+        request = CaptureRequest(validated.value, text, caller_name(event.source), left_out=validated.left_out)
         await retry_on_conflict(lambda: self._ingest(event, request))
 
     async def _ingest(self, event: HookEvent, request: CaptureRequest) -> None:
@@ -416,13 +417,16 @@ class HookEventProcessor:
             if validated.value is None:
                 raise _PermanentFailure(validated.errors)
             request = ActivityRequest(
-                validated.value, caller_name(event.source), event_idempotency_request(event.source, event.event_id)
+                validated.value,
+                caller_name(event.source),
+                event_idempotency_request(event.source, event.event_id),
+                validated.left_out,
             )
             done = (await self._record.apply([request]))[0]
             if isinstance(done, Exception):
                 raise done
             answer = done.answer
-            if answer.status != 404:
+            if answer.status not in (404, 422):
                 break
         if answer is None:
             raise _PermanentFailure("there is no activity in it")

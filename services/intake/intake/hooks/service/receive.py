@@ -20,25 +20,27 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from accord.batching import GroupCommit, Overloaded
 from accord.clock import utc_now
 from accord.contracts.external_key import external_key
-from accord.contracts.values import Timestamp
+from accord.contracts.values import Timestamp, normalize_text
 from accord.db import Database, is_transient
 from accord.http.idempotency import Answer, IdempotencyRequest, IdempotentResult, make_idempotency_request
 from accord.http.problems import Problem, not_found, to_problem
 from accord.ids import new_id
 from accord.terms.findings import Finding
 from intake.capture.service.capture import CaptureResult
-from intake.capture.service.record import ActivityRequest, ActivityResult
+from intake.capture.service.record import ActivityRequest, ActivityResult, Recorded
 from intake.hooks import queries as hook_events
 from intake.hooks.domain.payload_mapping import build_activities
-from intake.hooks.domain.validation import ACTIVITIES, SUBMISSIONS, validate_document
+from intake.hooks.domain.validation import ACTIVITIES, validate_document
 from intake.hooks.queries import HookAction, NewEvent, State
 from intake.hooks.service.body import parse_hook_body
 from intake.hooks.service.source_cache import PreparedSource, SourceCache
+from intake.hooks.service.validation import validate_submission
 from intake.leads.domain.keys import format_key
 from intake.leads.domain.submission import CLOCK_SKEW_MAX
+from intake.leads.domain.usable_ids import read_id
 from intake.leads.service.merge_group import RecordNotFound
 from intake.leads.service.normalization import parse_email, parse_phone
-from intake.leads.service.submissions import CaptureRequest
+from intake.leads.service.submissions import NO_ADDRESS, CaptureRequest
 from intake.metric_names import HOOK_EVENTS, HOOK_REFUSED
 from intake.sources.domain.adapters.base import (
     EVENTS_MAX,
@@ -83,7 +85,7 @@ class Outcome(Struct, frozen=True):
     submission_id: str | None = None
     verdict: str | None = None
     reason: str | None = None
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[Finding, ...] = ()
 
 
 @dataclass(slots=True)
@@ -139,7 +141,7 @@ class HookReceiver:
 
     async def get_source(self, name: str) -> PreparedSource:
         """The source, with its adapter. Raises Problem 404, or 409 for a source that no tool sends to."""
-        prepared = await self._sources.find(name)
+        prepared = await self._sources.find(normalize_text(name))
         if prepared is None:
             raise not_found("source")
         if prepared.adapter is None:
@@ -214,13 +216,13 @@ class HookReceiver:
         """Submissions, in the group commit of all others: policy, identity and keys apply alike."""
         mapper = prepared.mapper
         assert mapper is not None  # noqa: S101 - there is an adapter
-        requests: list[tuple[Submitted, CaptureRequest, tuple[str, ...]]] = []
+        requests: list[tuple[Submitted, CaptureRequest]] = []
         for one in said:
             document = {**mapper.map_submission(one.view), "source": body.name}
             if one.updates_only:
                 body.store(one, "update", one.view, texts[one.event_id], keys=extract_keys(body.name, document))
                 continue
-            validated = validate_document(SUBMISSIONS, document, body.now)
+            validated = validate_submission(document, body.now)
             if validated.value is None:
                 body.store(
                     one,
@@ -236,13 +238,14 @@ class HookReceiver:
                 texts[one.event_id],
                 caller_name(body.name),
                 event_idempotency_request(body.name, one.event_id),
+                left_out=validated.left_out,
             )
-            requests.append((one, request, validated.left_out))
-        results = await self._captures.submit_all([request for _, request, _ in requests])
-        for (one, request, left_out), done in zip(requests, results, strict=True):
+            requests.append((one, request))
+        results = await self._captures.submit_all([request for _, request in requests])
+        for (one, request), done in zip(requests, results, strict=True):
             outcome = _capture_outcome(one, done)
             if outcome is not None:
-                body.outcomes[one.event_id] = replace(outcome, left_out=left_out)
+                body.outcomes[one.event_id] = outcome
                 continue
             said_of = request.submission.model_dump(mode="json", include={"email", "phone", "external_id"})
             error = _describe_failure(done)
@@ -286,23 +289,30 @@ class HookReceiver:
         texts: Mapping[str, str],
     ) -> list[tuple[ActivityOccurred, list[dict[str, JsonValue]]]]:
         """Try each activity by the first of its ways; those that led to nobody and have another way."""
-        requests: list[tuple[ActivityOccurred, ActivityRequest, tuple[str, ...]]] = []
+        requests: list[tuple[ActivityOccurred, ActivityRequest]] = []
         for one, (document, *_) in events:
             validated = validate_document(ACTIVITIES, document, body.now)
             if validated.value is None:
                 self._store_activity(body, one, document, texts, validated.errors)
             else:
-                request = ActivityRequest(
-                    validated.value, caller_name(body.name), event_idempotency_request(body.name, one.event_id)
+                idempotency_request = event_idempotency_request(body.name, one.event_id)
+                requests.append(
+                    (
+                        one,
+                        ActivityRequest(
+                            validated.value, caller_name(body.name), idempotency_request, validated.left_out
+                        ),
+                    )
                 )
-                requests.append((one, request, validated.left_out))
-        results = await self._activities.submit_all([request for _, request, _ in requests])
+        results = await self._activities.submit_all([request for _, request in requests])
         nobody: set[str] = set()
-        for (one, request, left_out), done in zip(requests, results, strict=True):
+        for (one, request), done in zip(requests, results, strict=True):
             outcome = _activity_outcome(one, done)
             if outcome is not None:
-                body.outcomes[one.event_id] = replace(outcome, left_out=left_out)
-            elif isinstance(done, IdempotentResult) and isinstance(done.result, RecordNotFound):
+                body.outcomes[one.event_id] = outcome
+            elif isinstance(done, IdempotentResult) and (
+                isinstance(done.result, RecordNotFound) or (done.result == NO_ADDRESS and one.external_id is not None)
+            ):
                 nobody.add(one.event_id)
             else:
                 said: JsonValue = request.activity.model_dump(mode="json", exclude_unset=True)
@@ -331,7 +341,8 @@ class HookReceiver:
             elif isinstance(one, Deleted) and (one.erase or one.waits):
                 self._store_deletion(prepared, body, one)
             elif isinstance(one, Linked):
-                _store_link(body, one)
+                if not _store_link(body, one):
+                    body.outcomes[one.event_id] = Outcome(one.event_id, "ignored", reason="no-two-ids")
             elif isinstance(one, RecordReference):
                 if one.merged_ids:
                     _store_link(body, Linked(f"{one.event_id}:ids", one.external_id, one.merged_ids))
@@ -400,10 +411,14 @@ def as_activity(said: Deleted) -> ActivityOccurred:
     )
 
 
-def _store_link(body: _EventBatch, said: Linked) -> None:
-    """Ids that are one person's. It is found by those that lead to another now, so that they are not taken for deleted."""
-    keys = [format_key(("external", external_key(body.name, id_))) for id_ in said.other_ids]
-    body.store(said, "link", {"ids": [said.external_id, *said.other_ids]}, "", keys=keys)
+def _store_link(body: _EventBatch, said: Linked) -> bool:
+    """Ids that are one person's, if two of them name somebody. It is found by those that lead to another now, so that they are not taken
+    for deleted."""
+    ids = list(dict.fromkeys(id_ for one in (said.external_id, *said.other_ids) if (id_ := read_id(one))))
+    if len(ids) > 1:
+        keys = [format_key(("external", external_key(body.name, id_))) for id_ in ids[1:]]
+        body.store(said, "link", {"ids": list[JsonValue](ids)}, "", keys=keys)
+    return len(ids) > 1
 
 
 def _event_text(said: ToolEvent, document: JsonValue, whole: str | None) -> str:
@@ -422,8 +437,8 @@ def extract_keys(source: str, document: Mapping[str, Any]) -> list[str]:
         words.append(format_key(("email", address)))
     if isinstance(phone, str) and (number := parse_phone(phone, None).e164):
         words.append(format_key(("phone", number)))
-    if isinstance(external_id, str) and external_id:
-        words.append(format_key(("external", external_key(source, external_id))))
+    if isinstance(external_id, str) and (id_ := read_id(external_id)):
+        words.append(format_key(("external", external_key(source, id_))))
     return words
 
 
@@ -468,7 +483,8 @@ def _capture_outcome(said: Submitted, done: IdempotentResult[CaptureResult] | Ex
     lead_id = None if taken.lead_id is None else str(taken.lead_id)
     reason = taken.quality.rejection_reason if taken.outcome is None else None
     verdict = taken.quality.verdict
-    return Outcome(said.event_id, taken.outcome or "rejected", lead_id, str(taken.submission_id), verdict, reason)
+    submission_id = str(taken.submission_id)
+    return Outcome(said.event_id, taken.outcome or "rejected", lead_id, submission_id, verdict, reason, taken.left_out)
 
 
 def _replayed_outcome(said: Submitted, answer: Answer) -> Outcome:
@@ -490,7 +506,8 @@ def _activity_outcome(said: ActivityOccurred, done: IdempotentResult[ActivityRes
         return Outcome(said.event_id, "ignored", reason=_ERASED)
     if answer.subject is None:
         return None
-    return Outcome(said.event_id, "replayed" if answer.replayed else "recorded", str(answer.subject))
+    left_out = done.result.left_out if isinstance(done.result, Recorded) else ()
+    return Outcome(said.event_id, "replayed" if answer.replayed else "recorded", str(answer.subject), left_out=left_out)
 
 
 def _raise_if_transient(error: Exception) -> None:

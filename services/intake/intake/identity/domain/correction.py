@@ -11,16 +11,16 @@ from msgspec import Struct
 from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from accord.contracts.values import Attributes, AttributeValue, PolicyFailure, Verdict
+from accord.contracts.values import Attributes, AttributeValue, Normalized, PolicyFailure, Verdict
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Lead
 from intake.leads.domain.quality import Quality
-from intake.leads.domain.submission import ATTRIBUTES_MAX, AttributeIn, AttributeName
+from intake.leads.domain.submission import AttributesIn
 
 SOURCE = "correction"
 """The source under which corrections stand beside submissions."""
 
-_Text = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
+_Text = Annotated[str, StringConstraints(min_length=1, max_length=500), Normalized]
 
 
 class CorrectionIn(BaseModel):
@@ -29,15 +29,13 @@ class CorrectionIn(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     email: _Text | None = None
-    phone: Annotated[str, StringConstraints(min_length=1, max_length=50, strip_whitespace=True)] | None = None
+    phone: Annotated[str, StringConstraints(min_length=1, max_length=50), Normalized] | None = None
     first_name: _Text | None = None
     last_name: _Text | None = None
     company: _Text | None = None
-    domain: Annotated[str, StringConstraints(min_length=1, max_length=253, strip_whitespace=True)] | None = None
+    domain: Annotated[str, StringConstraints(min_length=1, max_length=253), Normalized] | None = None
     title: _Text | None = None
-    attributes: Annotated[dict[AttributeName, AttributeIn], Field(max_length=ATTRIBUTES_MAX)] = Field(
-        default_factory=dict
-    )
+    attributes: AttributesIn = Field(default_factory=dict)
 
     @property
     def person(self) -> dict[str, str | None]:

@@ -25,6 +25,7 @@ from intake.imports.domain.rows import (
     ParsedRow,
     Plan,
     Write,
+    assume_consent,
     describe_errors,
     guess_columns,
     identify,
@@ -190,6 +191,8 @@ class Csv:
                 yield self._bad_row(error, at, offset)
                 continue
             self._number += 1
+            if not any(map(str.strip, cells)):
+                cells = []  # as spreadsheets write a row of which nothing is left
             if lines.undecodable or lines.nul:
                 yield check_characters(Row(self._number, lines.offset, cells), lines.undecodable, self._encoding)
             else:
@@ -217,7 +220,7 @@ _UNCLOSED = "A quote is opened and not closed"
 
 
 def _reader(lines: Iterator[str] | Lines, dialect: Dialect, *, strict: bool) -> Iterator[list[str]]:
-    return csv.reader(lines, delimiter=dialect.delimiter, quotechar=dialect.quote, strict=strict)
+    return csv.reader(lines, delimiter=dialect.delimiter, quotechar=dialect.quote, strict=strict, skipinitialspace=True)
 
 
 def _describe_error(error: Exception, *, several: bool, overlong: bool) -> str:
@@ -316,7 +319,9 @@ def _detect_delimiter(lines: Sequence[str], quote: str) -> str:
     best, found = (0.0, 0), ","
     for delimiter in DELIMITERS:
         try:
-            rows = [row for row in csv.reader(lines, delimiter=delimiter, quotechar=quote) if row]
+            rows = [
+                row for row in csv.reader(lines, delimiter=delimiter, quotechar=quote, skipinitialspace=True) if row
+            ]
         except csv.Error:
             continue
         width = len(rows[0]) if rows else 0
@@ -473,4 +478,4 @@ class CsvReader:
         for index, path in self._moments:
             if cell := cells[index].strip():
                 put_value(document, path, parse_time(cell, self._zone))
-        return document
+        return assume_consent(document)

@@ -8,10 +8,13 @@ from typing import Any, Literal, NamedTuple, get_args
 from uuid import UUID
 
 from msgspec import Struct, field
+from msgspec.structs import asdict
 from pydantic import JsonValue
 
+from accord.terms.findings import Finding
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.quality import Quality
+from intake.leads.domain.unit_of_work import contradicts
 
 EndState = Literal["finished", "cancelled", "failed"]
 State = Literal["receiving", "queued", "running", "finished", "cancelled", "failed"]
@@ -21,6 +24,8 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 EXAMPLES_MAX = 20
 """Errors that an import shows without being asked for its file of errors."""
 PARAMETERS_MAX = 200
+LEFT_OUT_MAX = 200
+"""Fields and reasons."""
 ERROR_CHARS_MAX = 2_000
 
 
@@ -110,6 +115,15 @@ class Record(NamedTuple):
     digest: bytes
 
 
+class LeftOut(NamedTuple):
+    """A reason for which values of one field were left out: in how many rows, and the first of them."""
+
+    pointer: str
+    message: str
+    rows: int
+    first_row: int
+
+
 class Report(Struct, frozen=True, gc=False):
     """What the policy said of the rows, and the first errors."""
 
@@ -117,15 +131,27 @@ class Report(Struct, frozen=True, gc=False):
     failed: Mapping[str, int] = field(default_factory=dict)
     """Parameter → rows that did not meet it."""
     examples: Sequence[Mapping[str, JsonValue]] = ()
+    left_out: Sequence[LeftOut] = ()
 
     @classmethod
     def of(cls, document: Mapping[str, Any] | None) -> Report:
         """As it was kept."""
-        return cls(**document) if document else cls()
+        if not document:
+            return cls()
+        return cls(**{**document, "left_out": [LeftOut(*one) for one in document.get("left_out", ())]})
 
-    def plus(self, qualities: Iterable[Quality], failures: Sequence[Failure]) -> Report:
-        """This and what was judged of more rows. Submissions that came out alike have one and the same quality, so it is looked into once.
-        Examples name columns and reasons, never values."""
+    def document(self) -> dict[str, object]:
+        """As it is kept."""
+        return {**asdict(self), "left_out": [list(one) for one in self.left_out]}
+
+    def plus(
+        self,
+        qualities: Iterable[Quality],
+        failures: Sequence[Failure],
+        left_out: Iterable[tuple[int, Finding]] = (),
+    ) -> Report:
+        """This and what was judged of more rows, and what of each row was left out. Submissions that came out alike have one and the same
+        quality, so it is looked into once. Examples name columns and reasons, never values."""
         counted: dict[int, tuple[Quality, int]] = {}
         for quality in qualities:
             counted[id(quality)] = (quality, counted.get(id(quality), (quality, 0))[1] + 1)
@@ -137,13 +163,29 @@ class Report(Struct, frozen=True, gc=False):
                     failed[failure.parameter] = failed.get(failure.parameter, 0) + rows
         room = max(0, EXAMPLES_MAX - len(self.examples))
         more = [{"row": one.number, "outcome": one.outcome, "error": one.error} for one in failures[:room]]
-        return Report(verdicts, failed, [*self.examples, *more])
+        return Report(verdicts, failed, [*self.examples, *more], _count_left_out(self.left_out, left_out))
+
+
+def _count_left_out(before: Sequence[LeftOut], more: Iterable[tuple[int, Finding]]) -> Sequence[LeftOut]:
+    found = {(one.pointer, one.message): one for one in before}
+    for row, (pointer, message) in more:
+        known = found.get((pointer, message))
+        if known is not None:
+            found[pointer, message] = known._replace(rows=known.rows + 1)
+        elif len(found) < LEFT_OUT_MAX:
+            found[pointer, message] = LeftOut(pointer, message, 1, row)
+    return list(found.values())
 
 
 def describe_rejection(quality: Quality) -> str:
     """Why the policy rejected a row, in its own words."""
     reasons = [f"{one.parameter}: {one.reason}" for one in quality.failed if one.consequence == "reject"]
     return "; ".join(reasons)[:ERROR_CHARS_MAX]
+
+
+def has_address(lead: object) -> IdentityKey:
+    """Stands among the keys of a lead for whether it has an address; no address is written so."""
+    return "email", f"of {lead}"
 
 
 # dry runs ----------------------------------------------------------------------------------------------------------
@@ -158,13 +200,23 @@ class DryRunPreview:
         self.claimed: dict[IdentityKey, object] = {}
         """Keys that these rows would take, each with what stands for its lead."""
 
+    def contradicts_id(self, keys: Sequence[IdentityKey]) -> bool:
+        """As of `CaptureUnitOfWork`."""
+        by_kind = dict(keys)
+        owner = self._known.get(("external", by_kind["external"])) if "external" in by_kind else None
+        if owner is None:
+            return False
+        email = "known" if has_address(owner) in self._known else None
+        return contradicts(owner, by_kind, self._known, email)
+
     def preview_row(self, keys: Sequence[IdentityKey], verdict: str, number: int) -> Outcome:
         """The outcome of the row with this number."""
         if verdict == "rejected":
             return "rejected"
         found = {self._known[key] for key in keys if key in self._known}
         lead = next(iter(found), number)
-        for key in keys:
+        marks = [has_address(lead)] if any(kind == "email" for kind, _ in keys) else []
+        for key in (*keys, *marks):
             if key not in self._known:
                 self._known[key] = self.claimed[key] = lead
         if verdict == "quarantined":

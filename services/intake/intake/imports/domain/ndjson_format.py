@@ -20,6 +20,7 @@ from intake.imports.domain.rows import (
     ParsedRow,
     Plan,
     Write,
+    assume_consent,
     describe_errors,
     identify,
     put_value,
@@ -177,7 +178,7 @@ class NdjsonReader:
         document: dict[str, Any] = {SOURCE: self._source, **line}
         if isinstance(at := document.get("occurred_at"), str):
             document["occurred_at"] = parse_time(at, self._zone)
-        return document
+        return assume_consent(document)
 
     def _mapped(self, line: dict[str, JsonValue], mapping: ColumnMapping) -> Mapping[str, Any]:
         values: dict[str, JsonValue] = {}
@@ -193,7 +194,7 @@ class NdjsonReader:
         for target, said_at in times.items():
             at = parse_time(said_at, self._zone)
             put_value(document, tuple(target.split(".")), at)
-        return {**document, SOURCE: source}
+        return assume_consent({**document, SOURCE: source})
 
 
 def _leaves(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from hashlib import blake2b
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
@@ -20,12 +20,13 @@ from intake.imports.domain.imports import Record
 from intake.imports.domain.table import OWN_COLUMNS, LineEnd, Row
 from intake.leads.domain.keys import IdentityKey, format_key
 from intake.leads.domain.submission import Submission
-from intake.sources.domain.mapping import FieldMapping, Targets, child_pointer, validate_mapping
+from intake.sources.domain.mapping import FieldMapping, Targets, child_pointer, find_undeclared, validate_mapping
 
 SOURCE = "source"
 ERRORS_SHOWN_MAX = 5
 """Errors of one row that are shown; the others show when these are corrected."""
-IDENTITIES = ("email", "phone", "external_id")
+EXTERNAL_ID = "external_id"
+IDENTITIES = ("email", "phone", EXTERNAL_ID)
 _WORDS = re.compile(r"[^a-z0-9]+")
 _MESSAGES = {
     ("", "timestamp"): "Is no time: write 2027-01-04, 2027-01-04 09:30 or 2027-01-04T09:30:00-06:00",
@@ -125,6 +126,16 @@ def parse_column_mapping(content: object) -> tuple[ColumnMapping, list[Finding]]
     return ColumnMapping({**found.columns, **dict.fromkeys(sources[:1], SOURCE)}, found, at), errors
 
 
+def find_undeclared_targets(mapping: ColumnMapping, declared: Collection[str]) -> list[Finding]:
+    """The targets that are attributes which the data policy does not declare."""
+    by_columns = FieldMapping({}, mapping.columns)
+    found = find_undeclared(FieldMapping(mapping.fields.fields), declared, "")
+    return found + [
+        Finding(mapping.at + one.pointer.removeprefix("/columns"), one.message)
+        for one in find_undeclared(by_columns, declared, "")
+    ]
+
+
 def validate_columns(mapping: ColumnMapping, columns: Sequence[str], repeated: Sequence[str]) -> list[Finding]:
     """What is wrong with a mapping for these columns: some are not there, one stands for several, or none says who it is."""
     known = set(columns)
@@ -145,15 +156,22 @@ def validate_columns(mapping: ColumnMapping, columns: Sequence[str], repeated: S
 
 def guess_columns(columns: Sequence[str], attributes: Iterable[str] = ()) -> dict[str, str]:
     """The columns whose names say what they are: as fields of a submission are called, as SYNONYMS has them, or as one of the policy's
-    `attributes`. The first of several for one field is taken."""
+    `attributes`. The first of several for one field is taken. A column that is called `id` and no more may count rows, so it identifies
+    people only where nothing else does."""
     by_word = {_word(name): f"attributes.{name}" for name in attributes}
     found: dict[str, str] = {}
-    for column in columns:
+    for column in sorted(columns, key=_may_count_rows):
+        if _may_count_rows(column) and not found.keys().isdisjoint(IDENTITIES):
+            continue
         target = column if Targets.shape(column) or column == SOURCE else None
         target = target or SYNONYMS.get(_word(column)) or by_word.get(_word(column))
-        if target is not None and column not in OWN_COLUMNS and target not in found.values():
-            found[column] = target
-    return found
+        if target is not None and column not in OWN_COLUMNS and target not in found:
+            found[target] = column
+    return {column: target for target, column in found.items()}
+
+
+def _may_count_rows(column: str) -> bool:
+    return _word(column) == "id"
 
 
 def _word(name: str) -> str:
@@ -205,6 +223,12 @@ class Plan(BaseModel):
         said = self.model_dump(mode="json", include={"mapping", "defaults", "timezone"})
         return blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16)
 
+    @cached_property
+    def guesses_id(self) -> bool:
+        """Whether a column is taken for the id of people by its name alone, and has not the field's own."""
+        names = [column for column, target in self.mapped.items() if target == EXTERNAL_ID]
+        return self.mapping_from == "names" and any(_word(name) != "external id" for name in names)
+
     @property
     def column_mapping(self) -> ColumnMapping | None:
         """The mapping as it is applied."""
@@ -251,6 +275,14 @@ def put_value(document: dict[str, Any], path: tuple[str, ...], value: object) ->
     for name in path[:-1]:
         node = node.setdefault(name, {})
     node[path[-1]] = value
+
+
+def assume_consent(document: dict[str, Any]) -> dict[str, Any]:
+    """The document of a row, whose consent is what a list says, and not what the person says now."""
+    consent = document.get("consent")
+    if isinstance(consent, dict) and "basis" in consent:
+        document["consent"] = {**consent, "assumed": True}
+    return document
 
 
 # errors ------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ that is work.py.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from uuid import UUID
 
 import orjson
@@ -19,7 +19,7 @@ from accord.http.problems import Problem, not_found
 from accord.terms.findings import Finding
 from intake.imports import queries
 from intake.imports.domain.imports import OUTCOMES, EndState, Failure, Outcome, Result, encode_outcomes, unpack_results
-from intake.imports.domain.rows import parse_column_mapping
+from intake.imports.domain.rows import ColumnMapping, find_undeclared_targets, parse_column_mapping
 from intake.imports.queries import Job
 from intake.imports.service.upload import (
     ImportRequest,
@@ -30,6 +30,7 @@ from intake.imports.service.upload import (
     no_longer_receiving,
 )
 from intake.policy.domain.evaluator import PolicyEvaluator
+from intake.policy.service.evaluation import get_declared_attributes
 from intake.sources import queries as sources
 from intake.sources.domain.source import Source
 
@@ -95,8 +96,8 @@ class Imports:
     async def _resolve_mapping(self, request: ImportRequest) -> MappingRules:
         """The mapping that the request says, else the one saved at the source, else what names of columns say. Raises Overloaded where too
         many imports are open: before anything of the file is read, and again when it is kept."""
-        active_policy = await self._policies.current()
-        attributes = [] if active_policy is None else list(active_policy[1].policy.attributes)
+        declared = await get_declared_attributes(self._policies)
+        attributes = list(declared or ())
         said = (request.mapping or "").strip()
         by_name = bool(said) and said[0] not in '{["'
         async with self._database.read_transaction() as conn:
@@ -104,8 +105,9 @@ class Imports:
             saved = await sources.read(conn, said if by_name else request.source)
         defaults = {} if saved is None else dict(saved.defaults)
         if said and not by_name:
-            return MappingRules(_parse_mapping(said), "request", defaults)
+            return MappingRules(_parse_mapping(said, declared), "request", defaults)
         if saved is not None and _is_usable(saved, request):
+            _refuse_undeclared(parse_column_mapping(saved.mapping_document)[0], declared)
             return MappingRules(dict(saved.mapping_document), "source", defaults)
         if by_name:
             raise invalid_mapping([Finding("", "There is no source of this name with a mapping for such a file")])
@@ -180,13 +182,20 @@ class Imports:
             after = found[-1].number
 
 
-def _parse_mapping(text: str) -> dict[str, JsonValue]:
+def _refuse_undeclared(mapping: ColumnMapping, declared: Collection[str] | None) -> None:
+    if declared is not None and (errors := find_undeclared_targets(mapping, declared)):
+        raise invalid_mapping(errors)
+
+
+def _parse_mapping(text: str, declared: Collection[str] | None) -> dict[str, JsonValue]:
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError:
         raise invalid_mapping([Finding("", "Is neither a JSON object nor the name of a source")]) from None
-    if errors := parse_column_mapping(document)[1]:
+    mapping, errors = parse_column_mapping(document)
+    if errors:
         raise invalid_mapping(errors)
+    _refuse_undeclared(mapping, declared)
     found: dict[str, JsonValue] = document
     return found
 

@@ -113,7 +113,7 @@ class ReadAhead:
             yield Chunk(lines, at, number, at)
 
     def _lines(self, rows: Sequence[Row]) -> list[Line]:
-        reader, caller = self._reader, self._job.caller
+        reader, caller, guessed = self._reader, self._job.caller, self._plan.guesses_id
         read = [(row, reader.read(row)) for row in rows if row.cells]
         return [
             Line(row, parsed, None, self._keys(row))
@@ -122,7 +122,13 @@ class ReadAhead:
                 row,
                 parsed,
                 normalize_submission(
-                    CaptureRequest(parsed.submission, parsed.content, caller, None, parsed.is_canonical)
+                    CaptureRequest(
+                        parsed.submission,
+                        parsed.content,
+                        caller,
+                        is_canonical=parsed.is_canonical,
+                        id_is_guessed=guessed,
+                    )
                 ),
             )
             for row, parsed in read

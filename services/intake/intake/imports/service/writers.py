@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
 from typing import Literal
@@ -27,6 +27,7 @@ from intake.imports.domain.imports import (
     Result,
     describe_rejection,
     encode_outcomes,
+    has_address,
     pack_results,
 )
 from intake.imports.domain.rows import Plan, RowReader
@@ -36,9 +37,9 @@ from intake.leads.domain.keys import IdentityKey, format_key, parse_key
 from intake.leads.domain.quality import Quality
 from intake.leads.domain.submission import is_in_future
 from intake.leads.queries import leads as lead_queries
-from intake.leads.service.submissions import NormalizedSubmission, future_time_error
+from intake.leads.service.submissions import GUESSED_ID, NormalizedSubmission, future_time_error
 from intake.metric_names import IMPORT_ROWS
-from intake.policy.domain.evaluator import PolicyEvaluator
+from intake.policy.domain.evaluator import Evaluation, PolicyEvaluator
 from intake.policy.service.evaluation import ActivePolicy, apply_key_policy, evaluate_policy
 
 _SMOOTHING = 0.2
@@ -82,6 +83,7 @@ class ChunkWriter(ABC):
         results: Sequence[Result],
         qualities: Sequence[Quality],
         failures: Sequence[Failure],
+        left_out: Sequence[tuple[int, Finding]],
     ) -> tuple[Job, bool]:
         """Save where the import stands now, in the transaction in which its rows are taken. The job as it is after the commit, and whether
         somebody has asked to cancel it."""
@@ -92,7 +94,7 @@ class ChunkWriter(ABC):
             bytes_done=chunk.end,
             row_number=chunk.number,
             counts=job.counts.plus(results),
-            quality=job.quality.plus(qualities, failures),
+            quality=job.quality.plus(qualities, failures, left_out),
             rows_per_s=_smooth(job.rows_per_s, len(results) / seconds),
             bytes_per_s=_smooth(job.bytes_per_s, (chunk.end - job.bytes_done) / seconds),
         )
@@ -186,7 +188,13 @@ class ImportWriter(ChunkWriter):
             became = dict(zip(fresh, taken, strict=True))
             results, failures = self._results(chunk.lines, unchanged, became)
             qualities = [one.quality for one in taken if isinstance(one, CapturedSubmission)]
-            job, cancelled = await self._advance(unit_of_work, chunk, results, qualities, failures)
+            left_out = [
+                (number, finding)
+                for number, one in became.items()
+                if isinstance(one, CapturedSubmission)
+                for finding in one.left_out
+            ]
+            job, cancelled = await self._advance(unit_of_work, chunk, results, qualities, failures, left_out)
             if results:
                 kinds = encode_outcomes(result.outcome for result in results)
                 await queries.save_chunk(connection, job.import_id, results[0].number, kinds, pack_results(results))
@@ -253,23 +261,25 @@ class DryRun(ChunkWriter):
     async def save(self, chunk: Chunk) -> bool:
         active_policy = await self._policies.current()
         submissions = _select_submissions(chunk.lines, active_policy)
-        hashes = {key: _hash(key) for one in submissions.values() for key in one.keys}
-        preview = DryRunPreview(await self._known(hashes))
+        preview = DryRunPreview(await self._known({key for one in submissions.values() for key in one.keys}))
         results: list[Result] = []
         failures: list[Failure] = []
         qualities: list[Quality] = []
+        left_out: list[tuple[int, Finding]] = []
         async with self._database.write_transaction() as unit_of_work:
             records = self._describe_records(submissions)
             unchanged = await self._find_unchanged(await unit_of_work.connection(), records, active_policy)
             for line in chunk.lines:
                 one = submissions.get(line.row.number)
                 if (result := unchanged.get(line.row.number)) is None:
-                    result, failure, quality = self._preview(line, one, preview, active_policy, unit_of_work.now)
+                    result, failure, evaluation = self._preview(line, one, preview, active_policy, unit_of_work.now)
                     failures += [failure] if failure is not None else []
-                    qualities += [quality] if quality is not None else []
+                    if one is not None and evaluation is not None:
+                        qualities.append(evaluation.quality)
+                        left_out += [(result.number, finding) for finding in one.left_out + evaluation.left_out]
                 results.append(result)
-            job, cancelled = await self._advance(unit_of_work, chunk, results, qualities, failures)
-        await queries.save_previewed(self._session, {hashes[key]: str(lead) for key, lead in preview.claimed.items()})
+            job, cancelled = await self._advance(unit_of_work, chunk, results, qualities, failures, left_out)
+        await queries.save_previewed(self._session, {_hash(key): str(lead) for key, lead in preview.claimed.items()})
         self._committed(job)
         return cancelled
 
@@ -280,25 +290,41 @@ class DryRun(ChunkWriter):
         preview: DryRunPreview,
         active_policy: ActivePolicy,
         now: datetime,
-    ) -> tuple[Result, Failure | None, Quality | None]:
+    ) -> tuple[Result, Failure | None, Evaluation | None]:
         number = line.row.number
         if one is None:
             return Result(number, "failed"), self._failure(line, "failed", line.parsed.errors), None
         error = one.error or (future_time_error() if is_in_future(one.request.submission.occurred_at, now) else None)
+        if error is None and self._plan.guesses_id and preview.contradicts_id(one.keys):
+            error = GUESSED_ID
         if error is not None:
             return Result(number, "failed"), self._failure(line, "failed", self._describe_error(error)), None
-        quality = evaluate_policy(one.facts, active_policy, now)[0]
+        evaluation = evaluate_policy(one.facts, active_policy, now)
+        quality = evaluation.quality
         outcome = preview.preview_row(one.keys, quality.verdict, number)
         failure = self._failure(line, "rejected", describe_rejection(quality)) if outcome == "rejected" else None
-        return Result(number, outcome, quality.verdict), failure, quality
+        return Result(number, outcome, quality.verdict), failure, evaluation
 
-    async def _known(self, hashes: Mapping[IdentityKey, int]) -> dict[IdentityKey, object]:
-        """What stands for the lead of each key: of leads that are there, and of rows that have been foreseen."""
-        previewed = await queries.find_previewed(self._session, list(hashes.values()))
+    async def _known(self, keys: Collection[IdentityKey]) -> dict[IdentityKey, object]:
+        """What stands for the lead of each key: of leads that are there, and of rows that have been foreseen. Where an id is guessed, also
+        which of them have an address."""
+        known = await self._find_previewed(keys)
         async with self._database.read_transaction() as conn:
-            leads = await lead_queries.find_key_owners(await connection_of(conn), list(hashes))
-        by_row = {key: previewed[hashed] for key, hashed in hashes.items() if hashed in previewed}
-        return {**by_row, **{key: str(lead_id) for key, lead_id in leads.items()}}
+            connection = await connection_of(conn)
+            owners = await lead_queries.find_key_owners(connection, keys)
+            known |= {key: str(lead_id) for key, lead_id in owners.items()}
+            if self._plan.guesses_id:
+                known |= await self._find_previewed({has_address(lead) for lead in known.values()})
+                leads = await lead_queries.read_leads(connection, list(dict.fromkeys(owners.values())))
+                known |= {
+                    has_address(lead_id): str(lead_id) for lead_id, lead in leads.items() if lead.person.get("email")
+                }
+        return known
+
+    async def _find_previewed(self, keys: Collection[IdentityKey]) -> dict[IdentityKey, object]:
+        hashes = {key: _hash(key) for key in keys}
+        previewed = await queries.find_previewed(self._session, list(hashes.values()))
+        return {key: previewed[hashed] for key, hashed in hashes.items() if hashed in previewed}
 
 
 def _smooth(before: float | None, now: float) -> float:

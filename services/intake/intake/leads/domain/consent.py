@@ -13,7 +13,8 @@ WITHDRAWN = "withdrawn"
 
 
 class Consent(Struct, frozen=True, gc=False):
-    """One thing that was said. `submission_id` is the record that brought it, None where somebody wrote it down by itself."""
+    """One thing that was said. `submission_id` is the record that brought it, None where somebody wrote it down by itself. Where nobody
+    said when, `dated` is false and `given_at` is the record's time."""
 
     consent_id: UUID
     basis: str
@@ -23,6 +24,7 @@ class Consent(Struct, frozen=True, gc=False):
     text: str | None = None
     source: str | None = None
     submission_id: UUID | None = None
+    dated: bool = True
 
 
 def resolve_given_at(said: datetime | None, occurred_at: datetime, now: datetime) -> datetime:
@@ -31,11 +33,12 @@ def resolve_given_at(said: datetime | None, occurred_at: datetime, now: datetime
 
 
 def find_current_consent(history: Iterable[Consent]) -> Consent | None:
-    """What holds now: the newest by when it was given, and of two at one moment the one that was recorded later.
+    """What holds now: the newest by when it was given, and of two at one moment the one that was recorded later. What nobody dated is
+    older than all that is dated.
 
     None where nothing was ever said, and after a withdrawal.
     """
-    newest = max(history, key=lambda one: (one.given_at, one.recorded_at, one.consent_id), default=None)
+    newest = max(history, key=lambda one: (one.dated, one.given_at, one.recorded_at, one.consent_id), default=None)
     return None if newest is None or newest.basis == WITHDRAWN else newest
 
 

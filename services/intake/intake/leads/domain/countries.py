@@ -7,6 +7,8 @@ most tools use. It is kept here and not taken from a library because it changes 
 from __future__ import annotations
 
 import unicodedata
+from difflib import get_close_matches
+from functools import lru_cache
 
 _TABLE = """\
 AD AND Andorra; AE ARE United Arab Emirates = UAE; AF AFG Afghanistan; AG ATG Antigua and Barbuda; AI AIA Anguilla;
@@ -67,26 +69,55 @@ def _simplify(text: str) -> str:
     return "".join(word for word in words if len(words) == 1 or word not in ("the", "and"))  # AND is Andorra
 
 
-def _names() -> dict[str, str]:
-    found: dict[str, str] = {}
+_CODE_MAX = 3
+"""Letters; a longer name is none."""
+
+
+def _read_table() -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Code → alpha-2, and the names with their alpha-2, the official one of each first."""
+    codes: dict[str, str] = {}
+    names: list[tuple[str, str]] = []
     for row in _TABLE.replace("\n", " ").split(";"):
-        alpha_2, alpha_3, names = row.split(maxsplit=2)
-        for name in (alpha_2, alpha_3, *names.split("=")):
-            found[_simplify(name)] = alpha_2
-        found[alpha_2] = alpha_2  # as most senders write it
-    return found
+        alpha_2, alpha_3, given = row.split(maxsplit=2)
+        for name in (alpha_2, alpha_3, *map(str.strip, given.split("="))):
+            if len(name) <= _CODE_MAX:
+                codes[name] = alpha_2
+            else:
+                names.append((name, alpha_2))
+    return codes, names
 
 
-_NAMES = _names()
-COUNTRIES = frozenset(_NAMES.values())
+_CODES, _SPELT = _read_table()
+_NAMES = {_simplify(name): alpha_2 for name, alpha_2 in _SPELT}
+_DOTTED = {"u.s": "US", "u.s.a": "US", "u.k": "GB", "u.a.e": "AE"}
+"""Codes that people write with points. Of others, points say that it is none: `N.A.` is not Namibia."""
+COUNTRIES = frozenset(_CODES.values())
 """Every alpha-2 code."""
 
 _TEXT_MAX = 100
+_SUGGESTED_FROM, _SUGGESTED_TO = 4, 50
+"""Letters of a text that could be nearly a country."""
+_SUGGESTIONS_MAX = 3
+_ALIKE_MIN = 0.8
 
 
 def country_code(text: str) -> str | None:
-    """The alpha-2 code of a country given by its code (alpha-2, alpha-3) or English name; None if it is none."""
-    found = _NAMES.get(text)
+    """The alpha-2 code of a country given by its code (alpha-2, alpha-3) or English name; None if it is none. A code is letters that were
+    written together, so `N/A` is none."""
+    found = _CODES.get(text)  # as most senders write it
     if found is None and len(text) <= _TEXT_MAX:
-        found = _NAMES.get(_simplify(text))
+        bare = text.strip()
+        found = _CODES.get(bare.upper()) or _NAMES.get(_simplify(bare)) or _DOTTED.get(bare.casefold().rstrip("."))
     return found
+
+
+@lru_cache(maxsize=1_000)
+def suggest_countries(text: str) -> tuple[str, ...]:
+    """Countries that a text which is none could mean: those in whose names it stands as a word, else those spelt much like it."""
+    if not _SUGGESTED_FROM <= len(text) <= _SUGGESTED_TO:
+        return ()
+    word = text.strip().casefold()
+    found = [code for name, code in _SPELT if word in name.casefold().split()]
+    found = found or [_NAMES[name] for name in get_close_matches(_simplify(text), _NAMES, _SUGGESTIONS_MAX, _ALIKE_MIN)]
+    official = {code: name for name, code in reversed(_SPELT)}
+    return tuple(f"{official[code]} ({code})" for code in dict.fromkeys(found))[:_SUGGESTIONS_MAX]

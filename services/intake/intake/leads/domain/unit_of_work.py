@@ -4,7 +4,7 @@ was read and gives back what to write.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, NamedTuple
@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from accord.contracts.base import EventData
 from accord.contracts.intake_events import LeadCaptured, LeadMerged, LeadQuarantined, LeadRejected, LeadUpdated
-from intake.leads.domain.keys import IdentityKey
+from intake.leads.domain.keys import IdentityKey, IdentityKind
 from intake.leads.domain.lead import (
     Lead,
     Values,
@@ -72,6 +72,18 @@ class Merge(Struct, frozen=True, gc=False):
     """Keys of `other` that are not saved yet."""
 
 
+def contradicts(
+    owner: object, by_kind: Mapping[IdentityKind, str], owners: Mapping[IdentityKey, object], email: str | None
+) -> bool:
+    """Whether the address or number of these keys is not of the person `owner`, whose address is `email`."""
+    kind: IdentityKind
+    for kind in ("email", "phone"):
+        if kind in by_kind:
+            other = owners.get((kind, by_kind[kind]))
+            return other != owner if other is not None else kind == "email" and email is not None
+    return False
+
+
 @dataclass(slots=True)
 class CaptureUnitOfWork:
     """The leads and keys of one transaction while its submissions are applied one by one.
@@ -107,6 +119,13 @@ class CaptureUnitOfWork:
         if quality.verdict == "quarantined":
             return self._quarantine(candidate, matches)
         return self._accept(candidate, matches)
+
+    def contradicts_id(self, keys: Iterable[IdentityKey]) -> bool:
+        """Whether the external id among these keys leads to one person, and the address or number beside it to another or to nobody yet,
+        though that person has an address."""
+        by_kind = dict(keys)
+        owner = self.keys.get(("external", by_kind["external"])) if "external" in by_kind else None
+        return owner is not None and contradicts(owner, by_kind, self.keys, self.leads[owner].person.get("email"))
 
     def release(self, candidate: Candidate, own: Lead | None) -> CaptureOutcome:
         """Apply a submission that waited in quarantine. `own` is the pending lead that waited for it alone, if there is one: it comes

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from accord.contracts.values import normalize_text
+
 _WORDS = frozenset(
     "undefined undef null nil none nan na n/a n.a. n.a n\\a #n/a #na #null! #ref! #value! #name? #num! #div/0! unknown unbekannt"
     " anonymous anon guest empty blank missing unset void tbd tba noid nouser noname notset notavailable notapplicable"
@@ -28,6 +30,14 @@ def check_id(text: str) -> str:
     if is_placeholder(text):
         raise ValueError("is a word for nothing and names no record")
     return text
+
+
+def read_id(text: str) -> str | None:
+    """The id in a text; None if it names nothing."""
+    try:
+        return check_id(normalize_text(text)) or None
+    except ValueError:
+        return None
 
 
 def is_placeholder(text: str) -> bool:

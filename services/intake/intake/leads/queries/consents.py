@@ -13,15 +13,27 @@ import asyncpg
 
 from intake.leads.domain.consent import Consent
 
-_COLUMNS = ("lead_id", "consent_id", "submission_id", "source", "caller", "basis", "text", "given_at", "recorded_at")
-_SHOWN = "consent_id, basis, given_at, recorded_at, caller, text, source, submission_id"
+_COLUMNS = (
+    "lead_id",
+    "consent_id",
+    "submission_id",
+    "source",
+    "caller",
+    "basis",
+    "text",
+    "given_at",
+    "dated",
+    "recorded_at",
+)
+_SHOWN = "consent_id, basis, given_at, recorded_at, caller, text, source, submission_id, dated"
 _PAGE = f"""
 SELECT {_SHOWN} FROM consent
 WHERE lead_id = ANY ($1::uuid[]) AND ($2::timestamptz IS NULL OR (given_at, consent_id) > ($2, $3::uuid))
 ORDER BY given_at, consent_id LIMIT $4
 """
 _NEWEST = f"""
-SELECT {_SHOWN} FROM consent WHERE lead_id = ANY ($1::uuid[]) ORDER BY given_at DESC, recorded_at DESC, consent_id DESC LIMIT 1
+SELECT {_SHOWN} FROM consent WHERE lead_id = ANY ($1::uuid[])
+ORDER BY dated DESC, given_at DESC, recorded_at DESC, consent_id DESC LIMIT 1
 """
 
 
@@ -36,6 +48,7 @@ class Row(NamedTuple):
     basis: str
     text: str | None
     given_at: datetime
+    dated: bool = True
 
 
 async def insert(connection: asyncpg.Connection, rows: Sequence[Row], now: datetime) -> None:

@@ -6,11 +6,14 @@ from hashlib import sha256
 from uuid import UUID
 
 import orjson
+from pydantic import ValidationError
 
 from accord.contracts.codec import to_object
 from accord.contracts.external_key import external_key
 from accord.db import Database, connection_of
+from accord.http.problems import Problem, validation_error
 from intake.leads.domain.keys import IdentityKind
+from intake.leads.domain.submission import External
 from intake.leads.queries import lookup
 from intake.leads.queries.lookup import FoundLead
 from intake.leads.service.merge_group import make_not_found
@@ -41,20 +44,41 @@ async def get_by_id(database: Database, lead_id: UUID) -> FoundLead:
 
 
 async def find_by_email(database: Database, email: str) -> FoundLead | None:
-    """The lead with this address, however it is spelt."""
+    """The lead with this address, however it is spelt. Raises Problem 422 for what is no address."""
     address = parse_email(email).address
-    return None if address is None else await _find_by_key(database, "email", address)
+    if address is None:
+        raise _no_key("email", f"Is not an e-mail address{_PLUS}")
+    return await _find_by_key(database, "email", address)
 
 
 async def find_by_phone(database: Database, phone: str) -> FoundLead | None:
-    """The lead with this number, in international form."""
+    """The lead with this number, in international form. Raises Problem 422 for what is no such number."""
     number = parse_phone(phone, None).e164
-    return None if number is None else await _find_by_key(database, "phone", number)
+    if number is None:
+        raise _no_key("phone", f"Is not a valid phone number in international form{_PLUS}")
+    return await _find_by_key(database, "phone", number)
 
 
-async def find_by_external(database: Database, source: str, external_id: str) -> FoundLead | None:
-    """The lead that `source` calls `external_id`."""
-    return await _find_by_key(database, "external", external_key(source, external_id))
+async def find_by_external(database: Database, text: str) -> FoundLead | None:
+    """The lead that a source calls by an id, given as `source:id`. Raises Problem 422 for what no submission could have."""
+    source, _, external_id = text.partition(":")
+    try:
+        named = External(source=source, id=external_id)
+    except ValidationError as error:
+        raise _no_key("external", _describe(error)) from None
+    return await _find_by_key(database, "external", external_key(named.source, named.id))
+
+
+_PLUS = "; a + stands in a query as %2B"
+
+
+def _describe(error: ValidationError) -> str:
+    found = error.errors(include_url=False, include_context=False)[0]
+    return f"The {found['loc'][0]}: {found['msg'].removeprefix('Value error, ')}"
+
+
+def _no_key(parameter: str, message: str) -> Problem:
+    return validation_error(f"{parameter}: {message}.", {"parameter": parameter, "message": message})
 
 
 async def _find_by_key(database: Database, kind: IdentityKind, value: str) -> FoundLead | None:

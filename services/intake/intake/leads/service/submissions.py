@@ -13,7 +13,7 @@ from accord.http.problems import Problem, validation_error
 from accord.ids import new_id
 from accord.terms.findings import Finding
 from intake.leads.domain.consent import resolve_given_at
-from intake.leads.domain.facts import Facts
+from intake.leads.domain.facts import Facts, PhoneFacts
 from intake.leads.domain.keys import IdentityKey
 from intake.leads.domain.lead import Values
 from intake.leads.domain.quality import Quality
@@ -27,7 +27,7 @@ class CaptureRequest(NamedTuple):
     """One submission with who sent it, its JSON as it came, and its idempotency key if it has one.
 
     `is_canonical`: what came is the submission in canonical form already. Anything else, a tool's event or a row of a file, is stored in
-    canonical form too, so that another policy can judge it.
+    canonical form too, so that another policy can judge it. `left_out`: what had to go before it was a submission.
     """
 
     submission: Submission
@@ -35,6 +35,9 @@ class CaptureRequest(NamedTuple):
     caller: str
     idempotency_request: IdempotencyRequest | None = None
     is_canonical: bool = False
+    left_out: tuple[Finding, ...] = ()
+    id_is_guessed: bool = False
+    """Nobody has said that its id is one: the name of a column has."""
 
 
 class NormalizedSubmission(NamedTuple):
@@ -48,6 +51,8 @@ class NormalizedSubmission(NamedTuple):
     external: str | None
     error: Finding | None
     """Why nobody can be identified in it."""
+    left_out: tuple[Finding, ...] = ()
+    """What of it is not used, or stays in intake."""
 
 
 _COMPANY_FIELDS = ("first_name", "last_name", "company", "domain", "title")
@@ -58,9 +63,8 @@ def normalize_submission(request: CaptureRequest) -> NormalizedSubmission:
     """Who a submission is about and what is known of its address, number and company."""
     submission = request.submission
     given = submission.__dict__  # the form's fields by name, read a dozen times for each submission
-    country = submission.attributes.get("country")
     email = parse_email(submission.email) if submission.email else None
-    phone = parse_phone(submission.phone, country if isinstance(country, str) else None) if submission.phone else None
+    phone = parse_submission_phone(submission)
     person: dict[str, str] = {name: value for name in _COMPANY_FIELDS if (value := given[name])}
     fields = person | {name: value for name in _KEY_FIELDS if (value := given[name])}
     if submission.consent is not None:
@@ -71,9 +75,21 @@ def normalize_submission(request: CaptureRequest) -> NormalizedSubmission:
         person["email"] = email.address
         keys.append(("email", email.address))
         email_domain = email.address.rpartition("@")[2]
+    left_out = request.left_out
     if phone is not None and phone.e164:
         person["phone"] = phone.e164
         keys.append(("phone", phone.e164))
+    elif phone is not None:
+        left_out += (Finding("/phone", "Is not a valid phone number"),)
+    if (
+        email is not None
+        and email.address
+        and submission.email
+        and submission.email.count("@") > email.address.count("@")
+    ):
+        left_out += (Finding("/email", "Holds several addresses, of which the first is used"),)
+    if submission.campaign is not None:
+        left_out += submission.campaign.find_held_back()
     error = None if keys and (email_domain or not submission.email) else _find_identity_error(submission)
     if submission.external_id:
         external = external_key(submission.source, submission.external_id)
@@ -94,7 +110,14 @@ def normalize_submission(request: CaptureRequest) -> NormalizedSubmission:
         (derive_account_id(domain), domain) if domain else None,
         external,
         error,
+        left_out,
     )
+
+
+def parse_submission_phone(submission: Submission) -> PhoneFacts | None:
+    """Facts of its number; one without + is dialled in its country."""
+    country = submission.attributes.get("country")
+    return parse_phone(submission.phone, country if isinstance(country, str) else None) if submission.phone else None
 
 
 def extract_facts(submission: Submission) -> Facts:
@@ -102,10 +125,13 @@ def extract_facts(submission: Submission) -> Facts:
     return normalize_submission(CaptureRequest(submission, "", "")).facts
 
 
+NO_ADDRESS = Finding("/email", "Is not an e-mail address")
+
+
 def _find_identity_error(submission: Submission) -> Finding | None:
     """What is wrong with a submission whose address is none, or that has neither an address nor a valid number."""
     if submission.email:
-        return Finding("/email", "Is not an e-mail address")
+        return NO_ADDRESS
     if not submission.external_id:
         return Finding("/phone", "Is not a valid phone number, and there is no other way to know the person")
     return None
@@ -118,6 +144,12 @@ def invalid_submission(error: Finding) -> Problem:
     )
 
 
+GUESSED_ID = Finding(
+    "/external_id",
+    "Leads to a person with another address; nobody has said that this column identifies people, so map it if it does",
+)
+
+
 def build_consent(
     request: CaptureRequest, submission_id: UUID, lead_id: UUID, at: datetime, now: datetime
 ) -> consents.Row:
@@ -125,8 +157,9 @@ def build_consent(
     said = request.submission.consent
     assert said is not None  # noqa: S101 - the caller has checked
     when = resolve_given_at(said.given_at, at, now)
+    source, caller = request.submission.source, request.caller
     return consents.Row(
-        lead_id, submission_id, submission_id, request.submission.source, request.caller, said.basis, said.text, when
+        lead_id, submission_id, submission_id, source, caller, said.basis, said.text, when, said.is_dated
     )
 
 

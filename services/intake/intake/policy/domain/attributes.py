@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, get_args
 
-from accord.contracts.values import AttributeValue
-from intake.leads.domain.countries import country_code
-from intake.leads.domain.personal import looks_personal
+from accord.contracts.personal import find_personal
+from accord.contracts.values import AttributeValue, normalize_text
+from intake.leads.domain.countries import country_code, suggest_countries
+from intake.policy.domain.numbers import AmbiguousNumber, NotANumber, read_number
 
 AttributeType = Literal["integer", "number", "string", "boolean", "country"]
 TYPES: tuple[AttributeType, ...] = get_args(AttributeType)
@@ -23,17 +24,27 @@ Reader = Callable[[AttributeValue], AttributeValue]
 
 
 class NotOfType(ValueError):
-    """The value does not read as the declared type."""
+    """The value does not read as the declared type. `hint` says more than the type does, and never the value."""
+
+    def __init__(self, hint: str = "") -> None:
+        super().__init__(hint)
+        self.hint = hint
 
 
 NOT_OF_TYPE: dict[AttributeType, str] = {
     "integer": "is not a whole number",
     "number": "is not a number",
-    "string": "is no short text, or looks personal",
+    "string": "is no short text that may leave intake",
     "boolean": "is neither true nor false",
     "country": "is no country",
 }
 """What is said of a value that does not read as the type."""
+
+
+def describe_misfit(error: NotOfType, type_: AttributeType) -> str:
+    """Why a value was not read, in words that name no value."""
+    words = NOT_OF_TYPE[type_] + (f": {error.hint}" if error.hint else "")
+    return words[0].upper() + words[1:]
 
 
 def convert_to_type(value: AttributeValue, type_: AttributeType) -> AttributeValue:
@@ -63,8 +74,10 @@ def _number(value: AttributeValue, *, whole: bool) -> int | float | None:
     if isinstance(value, bool | list):
         raise NotOfType
     try:
-        number = float(value)
-    except (ValueError, OverflowError):
+        number = read_number(value, whole=whole) if isinstance(value, str) else float(value)
+    except AmbiguousNumber:
+        raise NotOfType("a point or comma before three digits can be read in two ways") from None
+    except (NotANumber, OverflowError):
         raise NotOfType from None
     if not abs(number) < NUMBER_LIMIT or (whole and number != int(number)):
         raise NotOfType
@@ -73,15 +86,17 @@ def _number(value: AttributeValue, *, whole: bool) -> int | float | None:
 
 def _text(value: AttributeValue) -> str | None:
     if type(value) is str:
-        text = value.strip()
+        text = normalize_text(value)
     elif value is None:
         return None
     elif isinstance(value, list):
         raise NotOfType
     else:
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-    if looks_personal(text) or len(text) > TEXT_MAX:
-        raise NotOfType
+        text = str(value).lower() if isinstance(value, bool) else f"{value:.15g}" if value == int(value) else str(value)
+    if len(text) > TEXT_MAX:
+        raise NotOfType(f"has more than {TEXT_MAX} characters")
+    if (found := find_personal(text)) is not None:
+        raise NotOfType(f"{found.lower()}, which stays in intake")
     return text or None
 
 
@@ -99,7 +114,8 @@ def _boolean(value: AttributeValue) -> bool | None:
 def _country(value: AttributeValue) -> str | None:
     found = country_code(value) if isinstance(value, str) else None
     if found is None and not _is_empty(value):
-        raise NotOfType
+        nearly = suggest_countries(value) if isinstance(value, str) else ()
+        raise NotOfType(f"nearly {' or '.join(nearly)}" if nearly else "")
     return found
 
 

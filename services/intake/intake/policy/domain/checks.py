@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from accord.contracts.values import AttributeValue
+from accord.contracts.values import AttributeValue, normalize_text
 from accord.terms.durations import describe_duration, parse_duration
 from accord.terms.patterns import make_whole_matcher
 from intake.leads.domain.consent import WITHDRAWN
@@ -176,7 +176,8 @@ def _membership(rule: OneOf, declared: Mapping[str, Declared]) -> Callable[[str]
         return _naics(rule.values)
     type_ = "string" if rule.attribute is None else declared[rule.attribute].type
     words = frozenset(
-        str(value if rule.attribute is None else convert_to_type(value, type_)).lower() for value in rule.values
+        str(normalize_text(str(value)) if rule.attribute is None else convert_to_type(value, type_)).lower()
+        for value in rule.values
     )
     return words.__contains__
 

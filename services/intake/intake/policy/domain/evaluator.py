@@ -5,17 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from accord.contracts.values import Attributes, AttributeValue, PolicyFailure
+from accord.terms.findings import Finding, pointer
 from intake.leads.domain.facts import Facts
 from intake.leads.domain.quality import FAILED, NOT_APPLICABLE, PASSED, Quality, SubmissionVerdict
-from intake.policy.domain.attributes import READERS, NotOfType
+from intake.policy.domain.attributes import NotOfType, convert_to_type, describe_misfit
 from intake.policy.domain.checks import NOT_TYPED, NotTyped, RuleFailure, compile_rule
 from intake.policy.domain.policy import Policy
 
 SCORE_DIGITS = 6
 _QUALITIES_MAX = 4_096
 """Ways to come out that a judge remembers; a policy in use has some dozens."""
+
+
+class Evaluation(NamedTuple):
+    """The verdict, the attributes that may leave intake, and which of those that were sent were not read, each with why."""
+
+    quality: Quality
+    attributes: Attributes
+    left_out: tuple[Finding, ...] = ()
 
 
 class PolicyEvaluator:
@@ -25,11 +35,11 @@ class PolicyEvaluator:
     way that occurs, and most submissions share one.
     """
 
-    __slots__ = ("_checks", "_qualities", "_readers", "policy")
+    __slots__ = ("_checks", "_qualities", "_types", "policy")
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self._readers = {name: READERS[declared.type] for name, declared in policy.attributes.items()}
+        self._types = {name: declared.type for name, declared in policy.attributes.items()}
         self._checks = [compile_rule(parameter.rule, policy.attributes) for parameter in policy.parameters]
         self._qualities: dict[tuple[int, tuple[RuleFailure | None, ...]], Quality] = {}
 
@@ -37,38 +47,41 @@ class PolicyEvaluator:
     def of(cls, policy: Policy) -> PolicyEvaluator:
         return cls(policy)
 
-    def evaluate(self, facts: Facts, version: int, now: datetime) -> tuple[Quality, Attributes]:
+    def evaluate(self, facts: Facts, version: int, now: datetime) -> Evaluation:
         """The verdict, stamped with `version`, and the attributes that may leave intake, as their declared types.
 
         Every parameter is judged, so that a sender learns of all failures at once. What does not read as its type fails the parameters
-        that ask for it, and stays in the submission.
+        that ask for it, stays in the submission, and is named in `left_out`.
         """
-        values, public = self._read(facts.attributes)
+        values, public, left_out = self._read(facts.attributes)
         way = (version, tuple([check(values, facts, now) for check in self._checks]))
         quality = self._qualities.get(way)
         if quality is None:
             if len(self._qualities) >= _QUALITIES_MAX:
                 self._qualities.clear()
             quality = self._qualities[way] = self._quality(version, way[1])
-        return quality, public
+        return Evaluation(quality, public, left_out)
 
     def _read(
         self, attributes: Mapping[str, AttributeValue]
-    ) -> tuple[Mapping[str, AttributeValue | NotTyped], Attributes]:
-        """The declared ones as their types, and those of them that could be read."""
+    ) -> tuple[Mapping[str, AttributeValue | NotTyped], Attributes, tuple[Finding, ...]]:
+        """The declared ones as their types, those of them that could be read, and why others could not."""
         public: Attributes = {}
-        wrong: list[str] | None = None
-        readers = self._readers
+        wrong: dict[str, Finding] | None = None
+        types = self._types
         for name, raw in attributes.items():
-            if name in readers:
+            if name in types:
                 try:
-                    value = readers[name](raw)
-                except NotOfType:
-                    wrong = [name] if wrong is None else [*wrong, name]
+                    value = convert_to_type(raw, types[name])
+                except NotOfType as error:
+                    found = Finding(pointer("attributes", name), describe_misfit(error, types[name]))
+                    wrong = {**(wrong or {}), name: found}
                 else:
                     if value is not None:
                         public[name] = value
-        return (public if wrong is None else {**public, **dict.fromkeys(wrong, NOT_TYPED)}), public
+        if wrong is None:
+            return public, public, ()
+        return {**public, **dict.fromkeys(wrong, NOT_TYPED)}, public, tuple(wrong.values())
 
     def _quality(self, version: int, failures: Sequence[RuleFailure | None]) -> Quality:
         applicable, passed, outcomes = [], [], []

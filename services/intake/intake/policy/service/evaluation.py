@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from accord.contracts.values import Attributes
+from accord.agreements import ActiveCache
 from accord.terms.findings import Finding
 from intake.leads.domain.facts import Facts
 from intake.leads.domain.quality import Quality, evaluate_without_policy
 from intake.leads.service.submissions import NormalizedSubmission
-from intake.policy.domain.evaluator import PolicyEvaluator
+from intake.policy.domain.evaluator import Evaluation, PolicyEvaluator
 
 ActivePolicy = tuple[int, PolicyEvaluator] | None
 """The policy's version and the policy, None while nothing is in force."""
+
+
+async def get_declared_attributes(policies: ActiveCache[PolicyEvaluator]) -> Collection[str] | None:
+    """The attributes that the policy in force declares; None without one."""
+    active_policy = await policies.current()
+    return None if active_policy is None else active_policy[1].policy.attributes
 
 
 def apply_key_policy(
@@ -44,9 +50,9 @@ class RejectedByPolicy(Exception):
         self.reason = reason
 
 
-def evaluate_policy(facts: Facts, active_policy: ActivePolicy, now: datetime) -> tuple[Quality, Attributes]:
+def evaluate_policy(facts: Facts, active_policy: ActivePolicy, now: datetime) -> Evaluation:
     """What the policy in force says of these facts at this moment, and the attributes that may leave intake."""
     if active_policy is None:
-        return evaluate_without_policy(facts.attributes)
+        return Evaluation(*evaluate_without_policy(facts.attributes))
     version, evaluator = active_policy
     return evaluator.evaluate(facts, version, now)

@@ -9,7 +9,7 @@ document, and of several the first that finds something counts.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, tzinfo
 from typing import Literal
 
@@ -28,12 +28,17 @@ POINTERS_MAX = 10
 
 Shape = Literal["text", "moment", "attribute"]
 
-_ATTRIBUTE = re.compile(r"^attributes\.[A-Za-z][A-Za-z0-9_-]{0,63}$")
-_POINTER = re.compile(r"^(?:/(?:[^~/]|~[01])*)*$")
-_INDEX = re.compile(r"^(?:0|[1-9][0-9]{0,8})$")
-_EPOCH_DIGITS_MIN = 9
+_ATTRIBUTE = re.compile(r"attributes\.[A-Za-z][A-Za-z0-9_-]{0,63}")
+_POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)*")
+_INDEX = re.compile(r"(?:0|[1-9][0-9]{0,8})")
+_EPOCH = re.compile(r"([0-9]{9,20})(?:\.[0-9]+)?", re.ASCII)
+_EPOCH_MIN = 10**8
+"""The least number of nine digits, as a text must have."""
 _MILLISECONDS_FROM = 10**11
 """Seconds since 1970 reach this number in the year 5138, so what is above counts milliseconds."""
+
+CONSENT, CONSENT_ASSUMED = "consent.basis", "consent.assumed"
+"""A basis that a constant or a default says is assumed: nobody has given it just now."""
 
 Document = Mapping[str, JsonValue]
 
@@ -68,7 +73,7 @@ class Targets:
     def shape(cls, name: str) -> Shape | None:
         """What kind of value the target takes; None if there is no such target. `attributes.NAME` is one for every name."""
         found = cls.SHAPES.get(name)
-        if found is None and _ATTRIBUTE.match(name):
+        if found is None and _ATTRIBUTE.fullmatch(name):
             return "attribute"
         return found
 
@@ -125,6 +130,28 @@ def validate_mapping(content: object, at: str = "/mapping") -> tuple[FieldMappin
     return FieldMapping(fields, columns), errors
 
 
+def find_undeclared(mapping: FieldMapping, declared: Collection[str], at: str = "/mapping") -> list[Finding]:
+    """The targets of a mapping that are attributes, and none that the data policy declares: their values would go nowhere."""
+    targets = [(child_pointer(f"{at}/fields", target), target) for target in mapping.fields]
+    targets += [(child_pointer(f"{at}/columns", column), target) for column, target in mapping.columns.items()]
+    return [Finding(place, UNDECLARED) for place, target in targets if _is_undeclared(target, declared)]
+
+
+def find_undeclared_defaults(
+    defaults: Mapping[str, JsonValue], declared: Collection[str], at: str = "/defaults"
+) -> list[Finding]:
+    """The same of values that hold where the mapping finds none."""
+    return [Finding(child_pointer(at, name), UNDECLARED) for name in defaults if _is_undeclared(name, declared)]
+
+
+UNDECLARED = "The data policy in force declares no attribute of this name, so it would go nowhere"
+
+
+def _is_undeclared(target: str, declared: Collection[str]) -> bool:
+    kind, _, name = target.partition(".")
+    return kind == "attributes" and name not in declared
+
+
 def parse_mapping(content: object) -> FieldMapping:
     """A mapping that was checked before."""
     return validate_mapping(content)[0]
@@ -145,11 +172,14 @@ def apply_mapping(
 ) -> dict[str, JsonValue]:
     """The submission, without its source, that the pointers of `mapping` find in `document`."""
     found: dict[str, JsonValue] = dict(defaults)
+    assumed = CONSENT in found
     for target, rule in mapping.fields.items():
         value = _resolve_rule(document, rule)
         if value is not None:
             found[target] = value
-    return nest_values(found)
+            if target == CONSENT:
+                assumed = isinstance(rule, Const)
+    return nest_values({**found, CONSENT_ASSUMED: True} if assumed else found)
 
 
 def _resolve_rule(document: JsonValue, rule: Rule) -> JsonValue:
@@ -190,14 +220,14 @@ def parse_time(value: JsonValue, zone: tzinfo = UTC) -> datetime | JsonValue:
     else is returned unchanged."""
     if isinstance(value, str):
         text = value.strip()
-        if text.isascii() and text.isdigit() and len(text) >= _EPOCH_DIGITS_MIN:
-            return _from_epoch(int(text[:20]), value)
+        if _EPOCH.fullmatch(text):
+            return _from_epoch(float(text), value)
         try:
             found = datetime.fromisoformat(text)
         except ValueError:
             return value
         return found if found.tzinfo else found.replace(tzinfo=zone)
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 10 ** (_EPOCH_DIGITS_MIN - 1):
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= _EPOCH_MIN:
         return _from_epoch(value, value)
     return value
 
@@ -225,7 +255,7 @@ def resolve(document: JsonValue, pointer: str) -> JsonValue:
         name = part.replace("~1", "/").replace("~0", "~") if "~" in part else part
         if isinstance(node, dict):
             node = node.get(name)
-        elif isinstance(node, list) and _INDEX.match(name) and int(name) < len(node):
+        elif isinstance(node, list) and _INDEX.fullmatch(name) and int(name) < len(node):
             node = node[int(name)]
         else:
             return None
@@ -277,7 +307,7 @@ def _rule(said: JsonValue, place: str, errors: list[Finding]) -> Rule | None:
 
 
 def _check_pointer(said: JsonValue, place: str, errors: list[Finding]) -> bool:
-    if isinstance(said, str) and 0 < len(said) <= POINTER_CHARS_MAX and _POINTER.match(said):
+    if isinstance(said, str) and 0 < len(said) <= POINTER_CHARS_MAX and _POINTER.fullmatch(said):
         return True
     errors.append(Finding(place, "Must be a JSON Pointer such as /data/email"))
     return False

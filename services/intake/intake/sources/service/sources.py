@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -21,7 +21,12 @@ from accord.workers import Periodic
 from intake.sources import queries as sources
 from intake.sources.domain.adapters import ADAPTERS
 from intake.sources.domain.adapters.base import TOKEN, AnyAdapter
-from intake.sources.domain.mapping import validate_defaults, validate_mapping
+from intake.sources.domain.mapping import (
+    find_undeclared,
+    find_undeclared_defaults,
+    validate_defaults,
+    validate_mapping,
+)
 from intake.sources.domain.source import SECRETS_VALID_MAX, EncryptedSecret, Source
 
 log = structlog.get_logger(__name__)
@@ -57,12 +62,17 @@ class SourceContent:
     secrets: Mapping[str, NewSecret | None] = field(default_factory=dict, repr=False)
 
 
+GetDeclared = Callable[[], Awaitable[Collection[str] | None]]
+"""The attributes that the data policy in force declares; None without one."""
+
+
 class Sources:
     """The use case of those who configure."""
 
-    def __init__(self, database: Database, cipher: SecretCipher) -> None:
+    def __init__(self, database: Database, cipher: SecretCipher, get_declared: GetDeclared) -> None:
         self._database = database
         self._cipher = cipher
+        self._get_declared = get_declared
         self.changes = 0
         """Counts what this process has changed, so that what it keeps at hand is looked up anew."""
 
@@ -83,9 +93,10 @@ class Sources:
         """Make the source, or put this in its place; whether it is new. `match`: the ETag that the change is based on, `*` for "only if
         there is none", None without either.
 
-        Raises Problem 409 without a key to encrypt a secret with, 412 and 428 by the ETag, 422 with pointers for what does not fit.
+        Raises Problem 409 without a key to encrypt a secret with, 412 and 428 by the ETag, 422 with pointers for what does not fit or is
+        mapped to an attribute that the policy in force does not declare.
         """
-        _check(content)
+        _check(content, await self._get_declared())
         async with self._database.write_transaction() as unit_of_work:
             before = await sources.lock(unit_of_work.conn, name)
             _check_match(before, match)
@@ -255,7 +266,7 @@ def _base_url(adapter: str | None, settings: Mapping[str, JsonValue]) -> object:
     return None if known is None else getattr(known.settings.model_validate(settings), "base_url", None)
 
 
-def _check(content: SourceContent) -> None:
+def _check(content: SourceContent, declared: Collection[str] | None) -> None:
     """Raises Problem 422 with every place that does not fit."""
     adapter = None if content.adapter is None else ADAPTERS.get(content.adapter)
     errors: list[Finding] = []
@@ -270,8 +281,11 @@ def _check(content: SourceContent) -> None:
         errors += [
             error for kind, said in content.secrets.items() for error in _validate_new_secret(adapter, kind, said)
         ]
-    errors += validate_mapping(content.mapping)[1]
+    mapping, invalid = validate_mapping(content.mapping)
+    errors += invalid
     errors += validate_defaults(content.defaults)
+    if declared is not None:
+        errors += find_undeclared(mapping, declared) + find_undeclared_defaults(content.defaults, declared)
     if errors:
         raise validation_error(
             "1 place is wrong; see errors." if len(errors) == 1 else f"{len(errors)} places are wrong; see errors.",

@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from accord.contracts.values import ActorKind, Party
+from accord.contracts.values import ActorKind, Party, normalize_text
 from intake.sources.domain.mapping import Rule, number_to_text
 from intake.sources.domain.signatures import Refusal
 
@@ -270,7 +270,7 @@ def as_list(value: JsonValue) -> list[JsonValue]:
 def to_text(value: JsonValue) -> str | None:
     """A text that says something, or a number as fields have it; None for anything else."""
     text = number_to_text(value)
-    return text.strip() or None if isinstance(text, str) else None
+    return normalize_text(text) or None if isinstance(text, str) else None
 
 
 def reject_constant(name: str) -> JsonValue:

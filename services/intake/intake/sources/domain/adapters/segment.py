@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue, StringConstraints
 
+from accord.contracts.personal import find_personal
 from intake.sources.domain.adapters.base import (
     ActivityOccurred,
     Adapter,
@@ -153,7 +154,10 @@ def _parse_activity(
 ) -> ToolEvent:
     fields = as_object(message)
     tracked = fields.get("type") == "track"
-    kind = activity_kind(to_text(fields.get("event")) or "", settings) if tracked else "page.viewed"
+    event = to_text(fields.get("event")) or ""
+    if tracked and find_personal(event):
+        return Unreadable(id_, "its event's name holds an address or a telephone number", message)
+    kind = activity_kind(event, settings) if tracked else "page.viewed"
     if kind is None:
         return Unreadable(id_, "its event has no name", message)
     if kind == "ignore":
@@ -181,8 +185,7 @@ def activity_kind(event: str, settings: SegmentSettings) -> str | None:
 
 def _campaign(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     campaign = as_object(as_object(fields.get("context")).get("campaign"))
-    found = {name: campaign.get(name) for name in ("name", "medium", "content", "term")}
-    return {name: value for name, value in found.items() if isinstance(value, str) and 0 < len(value) <= 200}
+    return {name: campaign[name] for name in ("name", "medium", "content", "term") if name in campaign}
 
 
 def _parse_names(traits: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

@@ -46,7 +46,7 @@ _ACTIVITIES: Mapping[str, Party] = {
 }
 """Types that are activities unless the source's settings say otherwise, and who did them."""
 
-_NOUN_VERB = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)+$")
+_NOUN_VERB = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)+")
 _KIND_CHARS_MAX = 100
 
 
@@ -99,7 +99,7 @@ def activity_kind(type_: str) -> str | None:
     for known in _ACTIVITIES:
         if lower == known or lower.endswith("." + known):
             return known
-    return lower if len(lower) <= _KIND_CHARS_MAX and _NOUN_VERB.match(lower) else None
+    return lower if len(lower) <= _KIND_CHARS_MAX and _NOUN_VERB.fullmatch(lower) else None
 
 
 def parse_event(
