@@ -170,6 +170,60 @@ async def test_every_figure_lists_its_leads(client: Client, four_leads: list[str
     assert [(item["lead_id"], item["state"]) for item in won] == [(four_leads[0], "resting")]
 
 
+async def test_funnel_lists_the_leads_behind_a_figure(client: Client, four_leads: list[str]) -> None:
+    async def listed(**params: Any) -> list[tuple[str, str | None]]:
+        items = (await client.get("/v1/funnel/leads", params=params)).json()["items"]
+        return [(item["lead_id"], item["entered_at"]) for item in items]
+
+    assert await listed(stage="sal") == [(four_leads[0], None)]
+    assert await listed(stage="sal", figure="entered") == []
+    assert await listed(stage="sal", order="strict") == []
+    assert await listed(stage="lost", figure="entered") == [(four_leads[2], "2027-01-03T02:00:00Z")]
+    first = (await client.get("/v1/funnel/leads", params={"stage": "inquiry", "limit": 3, "by": "source"})).json()
+    rest = await client.get(
+        "/v1/funnel/leads", params={"stage": "inquiry", "limit": 3, "by": "source", "cursor": first["next_cursor"]}
+    )
+    items = first["items"] + rest.json()["items"]
+    assert [(item["lead_id"], item["by"]["source"]) for item in items] == list(
+        zip(four_leads, ["website", "website", "=fair", "ads"], strict=True)
+    )
+    assert rest.json()["next_cursor"] is None
+
+
+async def test_cursor_of_another_query_is_refused(client: Client, four_leads: list[str]) -> None:
+    lists: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+        ("/v1/funnel/leads", {"stage": "inquiry"}, {"order": "strict"}),
+        ("/v1/funnel/leads", {"stage": "inquiry"}, {"by": "source"}),
+        ("/v1/funnel/leads", {"stage": "inquiry"}, {"figure": "entered"}),
+        ("/v1/velocity/leads", {"stage": "inquiry"}, {"where": "source=ads"}),
+        ("/v1/velocity/leads", {"stage": "inquiry"}, {"state": "done"}),
+    ]
+    for path, params, change in lists:
+        cursor = (await client.get(path, params={**params, "limit": 2})).json()["next_cursor"]
+        assert cursor
+        refused = await client.get(path, params={**params, **change, "cursor": cursor})
+        assert (refused.status_code, refused.json()["errors"][0]["parameter"]) == (422, "cursor")
+        assert (await client.get(path, params={**params, "limit": 500, "cursor": cursor})).status_code == 200
+
+
+async def test_days_begin_at_midnight_of_the_zone(client: Client, four_leads: list[str]) -> None:
+    params = {"from": "2027-01-02", "to": "2027-01-03"}
+    utc_day = (await client.get("/v1/funnel", params=params)).json()["definition"]
+    chicago = (await client.get("/v1/funnel", params={**params, "timezone": "America/Chicago"})).json()["definition"]
+    assert (utc_day["from"], utc_day["timezone"], utc_day["n"]) == ("2027-01-02T00:00:00Z", "UTC", 1)
+    assert (chicago["from"], chicago["to"]) == ("2027-01-02T06:00:00Z", "2027-01-03T06:00:00Z")
+    assert (chicago["timezone"], chicago["n"]) == ("America/Chicago", 1)
+
+
+async def test_month_without_leads_has_nulls_and_empty_cells(client: Client, four_leads: list[str]) -> None:
+    params = {"from": "2026-02-01", "to": "2026-03-01", "mode": "period"}
+    (group,) = (await client.get("/v1/funnel", params=params)).json()["groups"]
+    assert {(s["reached"], s["conversion_from_first"], s["interval_95"]) for s in group["stages"]} == {(0, None, None)}
+    answer = await client.get("/v1/funnel", params=params, headers={"Accept": "text/csv"})
+    assert answer.status_code == 200
+    assert {line["conversion_from_previous"] for line in csv.DictReader(io.StringIO(answer.text))} == {""}
+
+
 async def test_timeline_shows_both_departments_in_time_order(client: Client, four_leads: list[str]) -> None:
     body = (await client.get(f"/v1/leads/{four_leads[0]}/timeline")).json()
     assert [(item["type"], item["at"]) for item in body["items"]] == [
@@ -210,6 +264,7 @@ async def test_every_report_is_available_as_safe_csv(client: Client, four_leads:
         "/v1/funnel": {"by": "source"},
         "/v1/velocity": {"by": "source"},
         "/v1/velocity/leads": {"stage": "inquiry", "by": "source"},
+        "/v1/funnel/leads": {"stage": "inquiry", "by": "source"},
         f"/v1/leads/{four_leads[0]}/timeline": {},
     }
     for path, params in tables.items():
@@ -252,6 +307,11 @@ NONSENSE: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/funnel", {"where": "email=a"}, "where"),
     ("/v1/funnel", {"where": ["source=a"] * 11}, "where"),
     ("/v1/funnel", {"surprise": "1"}, "surprise"),
+    ("/v1/funnel", {"timezone": "Chicago"}, "timezone"),
+    ("/v1/funnel/leads", {}, "stage"),
+    ("/v1/funnel/leads", {"stage": "demo"}, "stage"),
+    ("/v1/funnel/leads", {"stage": "won", "figure": "lost"}, "figure"),
+    ("/v1/funnel/leads", {"stage": "won", "cursor": "abc"}, "cursor"),
     ("/v1/velocity", {"between": "inquiry"}, "between"),
     ("/v1/velocity", {"between": "inquiry,inquiry"}, "between"),
     ("/v1/velocity", {"between": "inquiry,demo"}, "between"),
@@ -284,7 +344,13 @@ async def test_invalid_parameter_is_refused_by_name(client: Client, four_leads: 
 async def test_request_without_scope_is_forbidden_and_unknown_lead_is_not_found(
     client: Client, four_leads: list[str]
 ) -> None:
-    paths = ["/v1/funnel", "/v1/velocity", "/v1/velocity/leads?stage=won", f"/v1/leads/{four_leads[0]}/timeline"]
+    paths = [
+        "/v1/funnel",
+        "/v1/funnel/leads?stage=won",
+        "/v1/velocity",
+        "/v1/velocity/leads?stage=won",
+        f"/v1/leads/{four_leads[0]}/timeline",
+    ]
     for path in paths:
         assert (await client.get(path, headers={"Authorization": ""})).status_code == 401
         assert (await client.get(path, headers={"Authorization": "Bearer wrong"})).status_code == 401
@@ -349,7 +415,13 @@ async def test_openapi_describes_every_route(client: Client) -> None:
         if path.startswith("/v1")
         and not path.startswith(("/v1/plan", "/v1/admin", "/v1/subscriptions", "/v1/deliveries"))
     }
-    assert paths == {"/v1/funnel", "/v1/velocity", "/v1/velocity/leads", "/v1/leads/{lead_id}/timeline"}
+    assert paths == {
+        "/v1/funnel",
+        "/v1/funnel/leads",
+        "/v1/velocity",
+        "/v1/velocity/leads",
+        "/v1/leads/{lead_id}/timeline",
+    }
     for path in paths:
         operation = document["paths"][path]["get"]
         assert "text/csv" in operation["responses"]["200"]["content"]
