@@ -224,6 +224,40 @@ async def test_month_without_leads_has_nulls_and_empty_cells(client: Client, fou
     assert {line["conversion_from_previous"] for line in csv.DictReader(io.StringIO(answer.text))} == {""}
 
 
+async def test_plan_shows_its_needs_and_progress(
+    client: Client, database: Database, four_leads: list[str], sign_plan: Callable[..., Any]
+) -> None:
+    for path in ("/v1/plan/needs", "/v1/plan/progress"):
+        assert (await client.get(path)).status_code == 404
+    await sign_plan(database)
+    needs = (await client.get("/v1/plan/needs")).json()
+    assert [(s["stage"], s["exact"], s["leads"], s["days_to_win"]) for s in needs["stages"]] == [
+        ("inquiry", "8000.00", 8000, "37"),
+        ("mql", "2000.00", 2000, "30"),
+        ("sal", "1000.00", 1000, "20"),
+        ("won", "200.00", 200, "0"),
+    ]
+    assert sum(month["leads"] for month in needs["stages"][0]["months"]) == 8000
+    assert (needs["stages"][0]["due_from"], needs["plan"]["timezone"]) == ("2026-11-25", "America/Chicago")
+    body = (await client.get("/v1/plan/progress", params={"at": "2027-01-11"})).json()
+    assert body["at"] == "2027-01-11T06:00:00Z"
+    assert (await client.get("/v1/plan/progress", params={"at": "soon"})).status_code == 422
+    goals = {goal["goal"]: goal for goal in body["goals"]}
+    figures = ("unit", "target", "actual", "expected", "pace", "projection", "status")
+    assert [goals["mqls"][name] for name in figures] == ["leads", "290", "1", "93.55", "0.0107", "3.10", "at_risk"]
+    assert [goals["accept"][name] for name in figures][:4] == ["share", "0.5000", "1.0000", "0.5000"]
+    assert [goals["revenue"][name] for name in figures][:3] == ["USD", "1232876.72", "1200.50"]
+    assert (goals["mqls"]["from"], goals["mqls"]["to"]) == ("2027-01-01T06:00:00Z", "2027-02-01T06:00:00Z")
+    listed = await client.get(
+        "/v1/funnel/leads",
+        params={"stage": "mql", "figure": "entered", "mode": "period", "from": "2027-01-01", "to": "2027-02-01"},
+    )
+    assert len(listed.json()["items"]) == goals["mqls"]["leads"]
+    for path, rows in (("/v1/plan/needs", 48), ("/v1/plan/progress?at=2027-05-02", 8)):
+        answer = await client.get(path, headers={"Accept": "text/csv"})
+        assert len(list(csv.DictReader(io.StringIO(answer.text)))) == rows
+
+
 async def test_timeline_shows_both_departments_in_time_order(client: Client, four_leads: list[str]) -> None:
     body = (await client.get(f"/v1/leads/{four_leads[0]}/timeline")).json()
     assert [(item["type"], item["at"]) for item in body["items"]] == [
@@ -349,6 +383,8 @@ async def test_request_without_scope_is_forbidden_and_unknown_lead_is_not_found(
         "/v1/funnel/leads?stage=won",
         "/v1/velocity",
         "/v1/velocity/leads?stage=won",
+        "/v1/plan/needs",
+        "/v1/plan/progress",
         f"/v1/leads/{four_leads[0]}/timeline",
     ]
     for path in paths:

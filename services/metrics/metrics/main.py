@@ -21,6 +21,7 @@ from accord.messaging.watermark_reader import WatermarkReader
 from accord.notifications import NotificationEngine
 from accord.service import Service, run
 from metrics.api.funnel import funnel_router
+from metrics.api.plan_progress import plan_progress_router
 from metrics.api.timeline import timeline_router
 from metrics.api.velocity import velocity_router
 from metrics.handlers import CONSUMED, GROUP, handle
@@ -76,6 +77,7 @@ def build(settings: Settings) -> Service:
             funnel_router(database),
             velocity_router(database),
             timeline_router(database),
+            plan_progress_router(database, plans),
             agreement_router(plans, example=PLAN_EXAMPLE),
             notifications.router(),
             admin_router(database, {GROUP: handle}),

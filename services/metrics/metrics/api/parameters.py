@@ -125,8 +125,8 @@ VelocityLeadsParameters = Annotated[VelocityLeadsQuery, Query()]
 
 def build_query(parameters: ReportParameters) -> ReportQuery:
     """Build the query from its parameters. Raises Problem 422 naming the parameter."""
-    zone = _parse_zone(parameters.timezone)
-    since, until = _parse_moment("from", parameters.from_, zone), _parse_moment("to", parameters.to, zone)
+    zone = _check_zone(parameters.timezone)
+    since, until = parse_moment("from", parameters.from_, zone), parse_moment("to", parameters.to, zone)
     if since and until and since >= until:
         raise parameter_error("to", "must be after from")
     return ReportQuery(
@@ -151,19 +151,19 @@ def parse_stage_pair(text: str | None) -> StagePair | None:
     return StagePair(*names)
 
 
-def _parse_zone(name: str) -> ZoneInfo:
+def _check_zone(name: str) -> str:
     if name not in available_timezones():
         raise parameter_error("timezone", "is not an IANA time zone")
-    return ZoneInfo(name)
+    return name
 
 
-def _parse_moment(parameter: str, text: str | None, zone: ZoneInfo) -> datetime | None:
-    """A day is its midnight in the zone; a moment has an offset."""
+def parse_moment(parameter: str, text: str | None, zone: str) -> datetime | None:
+    """Parse a day, which is its midnight in the zone, or a moment with an offset. Raises Problem 422."""
     if text is None:
         return None
     try:
         if len(text) == len("2027-01-01"):
-            return to_moment(_DAY.validate_python(text), zone)
+            return to_moment(_DAY.validate_python(text), ZoneInfo(zone))
         return _MOMENT.validate_python(text.replace(" ", "+"))
     except ValidationError:
         raise parameter_error(
