@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,88 @@ async def test_plan_shows_its_needs_and_progress(
         assert len(list(csv.DictReader(io.StringIO(answer.text)))) == rows
 
 
+async def test_diagnosis_sums_to_the_gap_and_lists_its_leads(
+    client: Client,
+    database: Database,
+    history: Any,
+    apply: Callable[..., Any],
+    set_watermark: Callable[..., Any],
+    sign_plan: Callable[..., Any],
+) -> None:
+    history.define()
+    day = 24
+    leads = [history.capture("website", day * at + 7) for at in (1, 2, 3, 50)]
+    leads += [history.capture("ads & more", day * 2 + 7)]
+    for lead_id in leads:
+        history.move(lead_id, "inquiry", day * 3)
+    for lead_id, amount in ((leads[0], "24000.00"), (leads[4], "10000.00"), (leads[1], "99.00")):
+        history.move(lead_id, "mql", day * 20)
+        history.move(lead_id, "won", day * 40)
+        history.deal(lead_id, day * 40, amount)
+    history.move(leads[1], "sal", day * 41)
+    await apply(database, history.events)
+    await set_watermark(database, utc(2027, 3, 2))
+    await sign_plan(database, sources=[{"source": "website", "share": 0.75}, {"source": "fair", "share": 0.25}])
+    params = {"from": "2027-02-01", "to": "2027-03-01"}
+    body = (await client.get("/v1/plan/diagnosis", params=params)).json()
+    assert (body["planned"], body["actual"], body["gap"]) == ("383561.64", "34000.00", "-349561.64")
+    assert (body["cohort_from"], body["cohort_to"]) == ("2026-12-26T06:00:00Z", "2027-01-23T06:00:00Z")
+    assert [term["factor"] for term in body["terms"]] == [
+        *("volume", "conversion", "conversion", "conversion", "cycle_time", "deal_size")
+    ]
+    assert sum(Decimal(term["amount"]) for term in body["terms"]) == Decimal(body["gap"])
+    sources = {source["source"]: source for source in body["sources"]}
+    for source in sources.values():
+        assert sum(Decimal(term["amount"]) for term in source["terms"]) == Decimal(source["gap"])
+        for term in source["terms"]:
+            assert len((await client.get(term["list"])).json()["items"]) == term["leads"], term
+    assert {name: source["method"] for name, source in sources.items()} == {
+        "website": "logarithmic_mean",
+        "fair": "first_zero_factor",
+        "ads & more": "first_zero_factor",
+    }
+    assert [term["amount"] for term in sources["ads & more"]["terms"]] == ["10000.00", *["0.00"] * 5]
+    assert [term["leads"] for term in sources["website"]["terms"]] == [3, 2, 2, 1, 1, 1]
+    depends = sources["website"]["terms"][1]["depends_on"]
+    assert (depends["definition_version"], depends["pointer"]) == (1, "/stages/1/gate")
+    table = await client.get("/v1/plan/diagnosis", params=params, headers={"Accept": "text/csv"})
+    lines = list(csv.DictReader(io.StringIO(table.text)))
+    assert sum(Decimal(line["amount"]) for line in lines) == Decimal(body["gap"])
+    for wrong in ({"from": "2026-12-31"}, {"to": "2028-01-02"}, {"to": "2027-02-01"}, {"from": "soon"}):
+        assert (await client.get("/v1/plan/diagnosis", params={**params, **wrong})).status_code == 422
+
+
+async def test_wins_are_listed_page_by_page(
+    client: Client, database: Database, history: Any, apply: Callable[..., Any]
+) -> None:
+    history.define()
+    for number in range(5):
+        lead_id = history.capture("website" if number else "ads", number)
+        history.move(lead_id, "won", number)
+        history.deal(lead_id, number, f"{number}.50")
+    await apply(database, history.events)
+    found: list[Any] = []
+    cursor = None
+    for _ in range(9):
+        params = {"stage": "won", "limit": 2, **({"cursor": cursor} if cursor else {})}
+        page = (await client.get("/v1/wins", params=params)).json()
+        found += page["items"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert [win["amount"] for win in found] == ["0.50", "1.50", "2.50", "3.50", "4.50"]
+    params = {"stage": "won", "where": "source=ads"}
+    assert [win["source"] for win in (await client.get("/v1/wins", params=params)).json()["items"]] == ["ads"]
+    for wrong in (
+        {"stage": "demo"},
+        {"stage": "won", "where": "email=a"},
+        {"stage": "won", "from": "2027-02-01", "to": "2027-01-01"},
+    ):
+        assert (await client.get("/v1/wins", params=wrong)).status_code == 422
+    table = await client.get("/v1/wins", params={"stage": "won"}, headers={"Accept": "text/csv"})
+    assert [line["amount"] for line in csv.DictReader(io.StringIO(table.text))] == [win["amount"] for win in found]
+
+
 async def test_timeline_shows_both_departments_in_time_order(client: Client, four_leads: list[str]) -> None:
     body = (await client.get(f"/v1/leads/{four_leads[0]}/timeline")).json()
     assert [(item["type"], item["at"]) for item in body["items"]] == [
@@ -385,6 +468,8 @@ async def test_request_without_scope_is_forbidden_and_unknown_lead_is_not_found(
         "/v1/velocity/leads?stage=won",
         "/v1/plan/needs",
         "/v1/plan/progress",
+        "/v1/plan/diagnosis?from=2027-01-01&to=2027-02-01",
+        "/v1/wins?stage=won",
         f"/v1/leads/{four_leads[0]}/timeline",
     ]
     for path in paths:
@@ -456,6 +541,7 @@ async def test_openapi_describes_every_route(client: Client) -> None:
         "/v1/funnel/leads",
         "/v1/velocity",
         "/v1/velocity/leads",
+        "/v1/wins",
         "/v1/leads/{lead_id}/timeline",
     }
     for path in paths:

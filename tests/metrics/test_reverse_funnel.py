@@ -67,6 +67,8 @@ def test_override_replaces_its_month_alone() -> None:
         ("overrides", [{"stage": "mql", "month": "2028-01", "leads": 1}], "/overrides/0/month"),
         ("overrides", [{"stage": "mql", "month": "2027-13", "leads": 1}], "/overrides/0/month"),
         ("overrides", [{"stage": "mql", "month": "2027-03", "leads": 1}] * 2, "/overrides/1"),
+        ("sources", [{"source": "web", "share": 0.5}, {"source": "web", "share": 0.5}], "/sources/1/source"),
+        ("sources", [{"source": "web", "share": 0.3333}], "/sources"),
         ("seasonality", [1.0] * 11, "/seasonality"),
         ("seasonality", [1.0] * 11 + [0], "/seasonality/11"),
     ],

@@ -90,6 +90,27 @@ class FunnelLeadsQuery(FunnelQuery):
     cursor: str | None = Field(default=None, max_length=1_000)
 
 
+class WinsQuery(BaseModel):
+    """Query of wins."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    from_: Moment = Field(default=None, alias="from", description="A day or a moment with offset. Included.")
+    to: Moment = Field(default=None, description="A day or a moment with offset. Not included.")
+    timezone: str = Field(
+        default="UTC", max_length=64, description="IANA time zone in which the days of `from` and `to` begin."
+    )
+    where: list[Annotated[str, Field(max_length=300)]] = Field(
+        default_factory=list, max_length=_WHERE_MAX, description="Only leads with this value: `DIMENSION=VALUE`."
+    )
+    mode: Mode = Field(
+        default="period", description="`period`: won in the period. `cohort`: of leads captured in it, won at any time."
+    )
+    stage: str = Field(max_length=100, description="The stage that counts as won.", examples=["won"])
+    limit: int = Field(default=100, ge=1, le=500)
+    cursor: str | None = Field(default=None, max_length=1_000)
+
+
 class VelocityQuery(ReportParameters):
     """Query of a velocity."""
 
@@ -119,6 +140,7 @@ Reader = Annotated[Caller, require("metrics:read")]
 
 FunnelParameters = Annotated[FunnelQuery, Query()]
 FunnelLeadsParameters = Annotated[FunnelLeadsQuery, Query()]
+WinsParameters = Annotated[WinsQuery, Query()]
 VelocityParameters = Annotated[VelocityQuery, Query()]
 VelocityLeadsParameters = Annotated[VelocityLeadsQuery, Query()]
 
@@ -138,6 +160,22 @@ def build_query(parameters: ReportParameters) -> ReportQuery:
         until=until,
         by=_parse_dimensions(parameters.by),
         where=tuple(_parse_filter(text) for text in parameters.where),
+    )
+
+
+def build_wins_query(parameters: WinsQuery) -> ReportQuery:
+    """Build the query of wins from its parameters. Raises Problem 422 naming the parameter."""
+    zone = _check_zone(parameters.timezone)
+    since, until = parse_moment("from", parameters.from_, zone), parse_moment("to", parameters.to, zone)
+    if since and until and since >= until:
+        raise parameter_error("to", "must be after from")
+    return ReportQuery(
+        mode=parameters.mode,
+        entry="last",
+        since=since,
+        until=until,
+        where=tuple(_parse_filter(text) for text in parameters.where),
+        timezone=zone,
     )
 
 

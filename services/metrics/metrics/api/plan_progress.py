@@ -220,7 +220,8 @@ def plan_progress_router(database: Database, plans: AgreementStore) -> APIRouter
     return router
 
 
-def _plan_ref(in_force: PlanInForce) -> PlanRef:
+def describe_plan(in_force: PlanInForce) -> PlanRef:
+    """Which plan the figures are of."""
     period = in_force.plan.period
     return PlanRef(version=in_force.version, from_=period.first, to=period.last, timezone=period.timezone)
 
@@ -245,7 +246,7 @@ def _needs_to_json(in_force: PlanInForce) -> NeedsOut:
         )
         for need in in_force.funnel.needs.values()
     ]
-    return NeedsOut(plan=_plan_ref(in_force), words=NEEDS_WORDS, stages=stages)
+    return NeedsOut(plan=describe_plan(in_force), words=NEEDS_WORDS, stages=stages)
 
 
 def _plain(value: Fraction) -> DecimalText:
@@ -307,7 +308,7 @@ def _goal_out(report: ProgressReport, found: GoalProgress) -> GoalProgressOut:
 
 def _progress_to_json(report: ProgressReport) -> ProgressOut:
     return ProgressOut(
-        plan=_plan_ref(report.in_force),
+        plan=describe_plan(report.in_force),
         at=report.at,
         as_of=report.as_of,
         status_rule=STATUS_DESCRIPTION,

@@ -76,6 +76,13 @@ class Override(_PlanModel):
     leads: Annotated[int, Field(ge=0, le=10**9)]
 
 
+class SourceShare(_PlanModel):
+    """The share of the leads at the top that a source brings."""
+
+    source: Annotated[str, Field(min_length=1, max_length=100)]
+    share: Share
+
+
 class Measure(_PlanModel):
     """What is measured: entries into a stage, the conversion between two, or revenue in a stage. Exactly one."""
 
@@ -151,6 +158,8 @@ class Plan(_PlanModel):
     """How much each calendar month weighs, from January. Without it the year is even by days."""
     funnel: Annotated[list[PlanStage], Field(min_length=2, max_length=50)]
     overrides: Annotated[list[Override], Field(max_length=1000)] = []
+    sources: Annotated[list[SourceShare], Field(max_length=200)] = []
+    """Where the leads come from; without it the plan speaks of all sources together."""
     goals: Annotated[list[Goal], Field(max_length=100)] = []
     rewards: Annotated[list[Reward], Field(max_length=100)] = []
 
@@ -171,6 +180,7 @@ def validate_plan(content: Mapping[str, object]) -> list[Finding]:
         *_check_money(plan),
         *_check_funnel(plan),
         *_check_overrides(plan),
+        *_check_sources(plan),
         *_check_goals(plan),
         *_check_rewards(plan),
     ]
@@ -228,6 +238,13 @@ def _check_overrides(plan: Plan) -> Iterable[Finding]:
         if (override.stage, override.month) in seen:
             yield Finding(f"/overrides/{index}", f"{override.stage} in {override.month} appears twice")
         seen.add((override.stage, override.month))
+
+
+def _check_sources(plan: Plan) -> Iterable[Finding]:
+    yield from _check_unique("/sources", "source", [entry.source for entry in plan.sources])
+    shares = [Decimal(str(entry.share)) for entry in plan.sources]
+    if shares and sum(shares) != 1:
+        yield Finding("/sources", f"the shares must sum to 1, not {sum(shares)}")
 
 
 def _check_goals(plan: Plan) -> Iterable[Finding]:

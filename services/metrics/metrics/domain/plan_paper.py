@@ -48,6 +48,9 @@ def render_plan(plan: Plan) -> list[PaperPart]:
     if plan.overrides:
         rows = [(entry.stage, entry.month, f"{entry.leads:,}") for entry in plan.overrides]
         parts.append(PaperPart("Months that we set ourselves", rows=[("Stage", "Month", "Leads needed"), *rows]))
+    if plan.sources:
+        shares = [(entry.source, _format_percent(entry.share)) for entry in plan.sources]
+        parts.append(PaperPart("Where leads come from", rows=[("Source", "Share of the leads"), *shares]))
     if plan.goals:
         parts.append(
             PaperPart(

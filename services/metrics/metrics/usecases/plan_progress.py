@@ -18,7 +18,8 @@ from metrics.domain.progress import Progress, Target, find_targets, measure_prog
 from metrics.domain.reverse_funnel import ReverseFunnel
 from metrics.queries import progress as progress_query
 from metrics.queries import stages as stages_query
-from metrics.queries.progress import Revenue
+from metrics.queries import wins as wins_query
+from metrics.queries.wins import Revenue, select_period
 from metrics.usecases.reports import LEAD_TOPICS
 
 
@@ -54,10 +55,11 @@ class ProgressReport(Struct, frozen=True):
 async def get_plan(database: Database, plans: AgreementStore) -> PlanInForce:
     """Get the plan in force. Raises NoPlan."""
     async with database.read_transaction() as conn:
-        return await _fetch_plan(conn, plans)
+        return await fetch_plan(conn, plans)
 
 
-async def _fetch_plan(conn: AsyncConnection, plans: AgreementStore) -> PlanInForce:
+async def fetch_plan(conn: AsyncConnection, plans: AgreementStore) -> PlanInForce:
+    """Fetch the plan in force. Raises NoPlan."""
     active = await plans.active(conn)
     if active is None:
         raise NoPlan
@@ -69,7 +71,7 @@ async def get_progress(database: Database, plans: AgreementStore, at: datetime |
     """Get the progress of every goal at a moment, else as of the watermark. Raises NoPlan."""
     async with database.read_transaction() as conn:
         await stages_query.begin_snapshot(conn)
-        in_force = await _fetch_plan(conn, plans)
+        in_force = await fetch_plan(conn, plans)
         as_of, now = await stages_query.fetch_as_of(conn, LEAD_TOPICS)
         at = at or now
         day = to_day(at, ZoneInfo(in_force.plan.period.timezone))
@@ -98,7 +100,7 @@ async def _measure_goal(conn: AsyncConnection, in_force: PlanInForce, target: Ta
         leads, converted = await progress_query.count_conversions(conn, start, ends, since, until)
         actual = Fraction(converted, leads) if leads else None
     elif since < until and measure.revenue:
-        revenue = await progress_query.sum_revenue(conn, measure.revenue, since, until)
+        revenue = await wins_query.sum_revenue(conn, select_period(since, until), measure.revenue)
         ours = [found for found in revenue if found.currency == in_force.plan.revenue.currency]
         leads = sum(found.leads for found in ours)
         actual = sum((Fraction(found.amount or 0) for found in ours), Fraction(0))
