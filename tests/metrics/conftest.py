@@ -1,6 +1,7 @@
 """A migrated database of metrics, and generated histories of leads as the other services publish them."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -11,8 +12,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from tests.metrics.plans import plan_content
 
 import metrics
+from accord.agreements import AgreementStore
+from accord.agreements.documents import read
 from accord.contracts.agreement_events import AgreementActivated
 from accord.contracts.base import EventData
 from accord.contracts.intake_events import (
@@ -31,6 +35,7 @@ from accord.db import Database
 from accord.messaging.consumer_store import store_watermarks
 from accord.messaging.ports import ConsumedWatermarks
 from accord.migrations.run import upgrade_sync
+from metrics.usecases.plan_agreement import PLAN
 from metrics.usecases.project import project_events
 
 MIGRATIONS = Path(metrics.__file__).parent / "migrations"
@@ -278,6 +283,22 @@ def set_watermark() -> Callable[..., Any]:
         async with database.write_transaction() as unit_of_work:
             reached = dict.fromkeys(("intake-events", "qualification-events", "sla-events"), at)
             await store_watermarks(await unit_of_work.connection(), ConsumedWatermarks(reached))
+
+    return run
+
+
+@pytest.fixture
+def sign_plan() -> Callable[..., Any]:
+    """`await sign_plan(database, **changes)`: a plan that both departments signed, in force."""
+
+    async def run(database: Database, **changes: Any) -> AgreementStore:
+        plans = AgreementStore(database, PLAN)
+        document = read(json.dumps(plan_content(**changes)).encode(), yaml_text=False)
+        version = (await plans.draft(document, "ann")).state.version
+        await plans.propose(version, "ann")
+        await plans.sign(version, "marketing", "ann", document.sha256)
+        await plans.sign(version, "sales", "bob", document.sha256)
+        return plans
 
     return run
 

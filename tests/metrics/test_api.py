@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,176 @@ async def test_every_figure_lists_its_leads(client: Client, four_leads: list[str
     assert [(item["lead_id"], item["state"]) for item in won] == [(four_leads[0], "resting")]
 
 
+async def test_funnel_lists_the_leads_behind_a_figure(client: Client, four_leads: list[str]) -> None:
+    async def listed(**params: Any) -> list[tuple[str, str | None]]:
+        items = (await client.get("/v1/funnel/leads", params=params)).json()["items"]
+        return [(item["lead_id"], item["entered_at"]) for item in items]
+
+    assert await listed(stage="sal") == [(four_leads[0], None)]
+    assert await listed(stage="sal", figure="entered") == []
+    assert await listed(stage="sal", order="strict") == []
+    assert await listed(stage="lost", figure="entered") == [(four_leads[2], "2027-01-03T02:00:00Z")]
+    first = (await client.get("/v1/funnel/leads", params={"stage": "inquiry", "limit": 3, "by": "source"})).json()
+    rest = await client.get(
+        "/v1/funnel/leads", params={"stage": "inquiry", "limit": 3, "by": "source", "cursor": first["next_cursor"]}
+    )
+    items = first["items"] + rest.json()["items"]
+    assert [(item["lead_id"], item["by"]["source"]) for item in items] == list(
+        zip(four_leads, ["website", "website", "=fair", "ads"], strict=True)
+    )
+    assert rest.json()["next_cursor"] is None
+
+
+async def test_cursor_of_another_query_is_refused(client: Client, four_leads: list[str]) -> None:
+    lists: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+        ("/v1/funnel/leads", {"stage": "inquiry"}, {"order": "strict"}),
+        ("/v1/funnel/leads", {"stage": "inquiry"}, {"by": "source"}),
+        ("/v1/funnel/leads", {"stage": "inquiry"}, {"figure": "entered"}),
+        ("/v1/velocity/leads", {"stage": "inquiry"}, {"where": "source=ads"}),
+        ("/v1/velocity/leads", {"stage": "inquiry"}, {"state": "done"}),
+    ]
+    for path, params, change in lists:
+        cursor = (await client.get(path, params={**params, "limit": 2})).json()["next_cursor"]
+        assert cursor
+        refused = await client.get(path, params={**params, **change, "cursor": cursor})
+        assert (refused.status_code, refused.json()["errors"][0]["parameter"]) == (422, "cursor")
+        assert (await client.get(path, params={**params, "limit": 500, "cursor": cursor})).status_code == 200
+
+
+async def test_days_begin_at_midnight_of_the_zone(client: Client, four_leads: list[str]) -> None:
+    params = {"from": "2027-01-02", "to": "2027-01-03"}
+    utc_day = (await client.get("/v1/funnel", params=params)).json()["definition"]
+    chicago = (await client.get("/v1/funnel", params={**params, "timezone": "America/Chicago"})).json()["definition"]
+    assert (utc_day["from"], utc_day["timezone"], utc_day["n"]) == ("2027-01-02T00:00:00Z", "UTC", 1)
+    assert (chicago["from"], chicago["to"]) == ("2027-01-02T06:00:00Z", "2027-01-03T06:00:00Z")
+    assert (chicago["timezone"], chicago["n"]) == ("America/Chicago", 1)
+
+
+async def test_month_without_leads_has_nulls_and_empty_cells(client: Client, four_leads: list[str]) -> None:
+    params = {"from": "2026-02-01", "to": "2026-03-01", "mode": "period"}
+    (group,) = (await client.get("/v1/funnel", params=params)).json()["groups"]
+    assert {(s["reached"], s["conversion_from_first"], s["interval_95"]) for s in group["stages"]} == {(0, None, None)}
+    answer = await client.get("/v1/funnel", params=params, headers={"Accept": "text/csv"})
+    assert answer.status_code == 200
+    assert {line["conversion_from_previous"] for line in csv.DictReader(io.StringIO(answer.text))} == {""}
+
+
+async def test_plan_shows_its_needs_and_progress(
+    client: Client, database: Database, four_leads: list[str], sign_plan: Callable[..., Any]
+) -> None:
+    for path in ("/v1/plan/needs", "/v1/plan/progress"):
+        assert (await client.get(path)).status_code == 404
+    await sign_plan(database)
+    needs = (await client.get("/v1/plan/needs")).json()
+    assert [(s["stage"], s["exact"], s["leads"], s["days_to_win"]) for s in needs["stages"]] == [
+        ("inquiry", "8000.00", 8000, "37"),
+        ("mql", "2000.00", 2000, "30"),
+        ("sal", "1000.00", 1000, "20"),
+        ("won", "200.00", 200, "0"),
+    ]
+    assert sum(month["leads"] for month in needs["stages"][0]["months"]) == 8000
+    assert (needs["stages"][0]["due_from"], needs["plan"]["timezone"]) == ("2026-11-25", "America/Chicago")
+    body = (await client.get("/v1/plan/progress", params={"at": "2027-01-11"})).json()
+    assert body["at"] == "2027-01-11T06:00:00Z"
+    assert (await client.get("/v1/plan/progress", params={"at": "soon"})).status_code == 422
+    goals = {goal["goal"]: goal for goal in body["goals"]}
+    figures = ("unit", "target", "actual", "expected", "pace", "projection", "status")
+    assert [goals["mqls"][name] for name in figures] == ["leads", "290", "1", "93.55", "0.0107", "3.10", "at_risk"]
+    assert [goals["accept"][name] for name in figures][:4] == ["share", "0.5000", "1.0000", "0.5000"]
+    assert [goals["revenue"][name] for name in figures][:3] == ["USD", "1232876.72", "1200.50"]
+    assert (goals["mqls"]["from"], goals["mqls"]["to"]) == ("2027-01-01T06:00:00Z", "2027-02-01T06:00:00Z")
+    listed = await client.get(
+        "/v1/funnel/leads",
+        params={"stage": "mql", "figure": "entered", "mode": "period", "from": "2027-01-01", "to": "2027-02-01"},
+    )
+    assert len(listed.json()["items"]) == goals["mqls"]["leads"]
+    for path, rows in (("/v1/plan/needs", 48), ("/v1/plan/progress?at=2027-05-02", 8)):
+        answer = await client.get(path, headers={"Accept": "text/csv"})
+        assert len(list(csv.DictReader(io.StringIO(answer.text)))) == rows
+
+
+async def test_diagnosis_sums_to_the_gap_and_lists_its_leads(
+    client: Client,
+    database: Database,
+    history: Any,
+    apply: Callable[..., Any],
+    set_watermark: Callable[..., Any],
+    sign_plan: Callable[..., Any],
+) -> None:
+    history.define()
+    day = 24
+    leads = [history.capture("website", day * at + 7) for at in (1, 2, 3, 50)]
+    leads += [history.capture("ads & more", day * 2 + 7)]
+    for lead_id in leads:
+        history.move(lead_id, "inquiry", day * 3)
+    for lead_id, amount in ((leads[0], "24000.00"), (leads[4], "10000.00"), (leads[1], "99.00")):
+        history.move(lead_id, "mql", day * 20)
+        history.move(lead_id, "won", day * 40)
+        history.deal(lead_id, day * 40, amount)
+    history.move(leads[1], "sal", day * 41)
+    await apply(database, history.events)
+    await set_watermark(database, utc(2027, 3, 2))
+    await sign_plan(database, sources=[{"source": "website", "share": 0.75}, {"source": "fair", "share": 0.25}])
+    params = {"from": "2027-02-01", "to": "2027-03-01"}
+    body = (await client.get("/v1/plan/diagnosis", params=params)).json()
+    assert (body["planned"], body["actual"], body["gap"]) == ("383561.64", "34000.00", "-349561.64")
+    assert (body["cohort_from"], body["cohort_to"]) == ("2026-12-26T06:00:00Z", "2027-01-23T06:00:00Z")
+    assert [term["factor"] for term in body["terms"]] == [
+        *("volume", "conversion", "conversion", "conversion", "cycle_time", "deal_size")
+    ]
+    assert sum(Decimal(term["amount"]) for term in body["terms"]) == Decimal(body["gap"])
+    sources = {source["source"]: source for source in body["sources"]}
+    for source in sources.values():
+        assert sum(Decimal(term["amount"]) for term in source["terms"]) == Decimal(source["gap"])
+        for term in source["terms"]:
+            assert len((await client.get(term["list"])).json()["items"]) == term["leads"], term
+    assert {name: source["method"] for name, source in sources.items()} == {
+        "website": "logarithmic_mean",
+        "fair": "first_zero_factor",
+        "ads & more": "first_zero_factor",
+    }
+    assert [term["amount"] for term in sources["ads & more"]["terms"]] == ["10000.00", *["0.00"] * 5]
+    assert [term["leads"] for term in sources["website"]["terms"]] == [3, 2, 2, 1, 1, 1]
+    depends = sources["website"]["terms"][1]["depends_on"]
+    assert (depends["definition_version"], depends["pointer"]) == (1, "/stages/1/gate")
+    table = await client.get("/v1/plan/diagnosis", params=params, headers={"Accept": "text/csv"})
+    lines = list(csv.DictReader(io.StringIO(table.text)))
+    assert sum(Decimal(line["amount"]) for line in lines) == Decimal(body["gap"])
+    for wrong in ({"from": "2026-12-31"}, {"to": "2028-01-02"}, {"to": "2027-02-01"}, {"from": "soon"}):
+        assert (await client.get("/v1/plan/diagnosis", params={**params, **wrong})).status_code == 422
+
+
+async def test_wins_are_listed_page_by_page(
+    client: Client, database: Database, history: Any, apply: Callable[..., Any]
+) -> None:
+    history.define()
+    for number in range(5):
+        lead_id = history.capture("website" if number else "ads", number)
+        history.move(lead_id, "won", number)
+        history.deal(lead_id, number, f"{number}.50")
+    await apply(database, history.events)
+    found: list[Any] = []
+    cursor = None
+    for _ in range(9):
+        params = {"stage": "won", "limit": 2, **({"cursor": cursor} if cursor else {})}
+        page = (await client.get("/v1/wins", params=params)).json()
+        found += page["items"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    assert [win["amount"] for win in found] == ["0.50", "1.50", "2.50", "3.50", "4.50"]
+    params = {"stage": "won", "where": "source=ads"}
+    assert [win["source"] for win in (await client.get("/v1/wins", params=params)).json()["items"]] == ["ads"]
+    for wrong in (
+        {"stage": "demo"},
+        {"stage": "won", "where": "email=a"},
+        {"stage": "won", "from": "2027-02-01", "to": "2027-01-01"},
+    ):
+        assert (await client.get("/v1/wins", params=wrong)).status_code == 422
+    table = await client.get("/v1/wins", params={"stage": "won"}, headers={"Accept": "text/csv"})
+    assert [line["amount"] for line in csv.DictReader(io.StringIO(table.text))] == [win["amount"] for win in found]
+
+
 async def test_timeline_shows_both_departments_in_time_order(client: Client, four_leads: list[str]) -> None:
     body = (await client.get(f"/v1/leads/{four_leads[0]}/timeline")).json()
     assert [(item["type"], item["at"]) for item in body["items"]] == [
@@ -210,6 +381,7 @@ async def test_every_report_is_available_as_safe_csv(client: Client, four_leads:
         "/v1/funnel": {"by": "source"},
         "/v1/velocity": {"by": "source"},
         "/v1/velocity/leads": {"stage": "inquiry", "by": "source"},
+        "/v1/funnel/leads": {"stage": "inquiry", "by": "source"},
         f"/v1/leads/{four_leads[0]}/timeline": {},
     }
     for path, params in tables.items():
@@ -252,6 +424,11 @@ NONSENSE: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/funnel", {"where": "email=a"}, "where"),
     ("/v1/funnel", {"where": ["source=a"] * 11}, "where"),
     ("/v1/funnel", {"surprise": "1"}, "surprise"),
+    ("/v1/funnel", {"timezone": "Chicago"}, "timezone"),
+    ("/v1/funnel/leads", {}, "stage"),
+    ("/v1/funnel/leads", {"stage": "demo"}, "stage"),
+    ("/v1/funnel/leads", {"stage": "won", "figure": "lost"}, "figure"),
+    ("/v1/funnel/leads", {"stage": "won", "cursor": "abc"}, "cursor"),
     ("/v1/velocity", {"between": "inquiry"}, "between"),
     ("/v1/velocity", {"between": "inquiry,inquiry"}, "between"),
     ("/v1/velocity", {"between": "inquiry,demo"}, "between"),
@@ -284,7 +461,17 @@ async def test_invalid_parameter_is_refused_by_name(client: Client, four_leads: 
 async def test_request_without_scope_is_forbidden_and_unknown_lead_is_not_found(
     client: Client, four_leads: list[str]
 ) -> None:
-    paths = ["/v1/funnel", "/v1/velocity", "/v1/velocity/leads?stage=won", f"/v1/leads/{four_leads[0]}/timeline"]
+    paths = [
+        "/v1/funnel",
+        "/v1/funnel/leads?stage=won",
+        "/v1/velocity",
+        "/v1/velocity/leads?stage=won",
+        "/v1/plan/needs",
+        "/v1/plan/progress",
+        "/v1/plan/diagnosis?from=2027-01-01&to=2027-02-01",
+        "/v1/wins?stage=won",
+        f"/v1/leads/{four_leads[0]}/timeline",
+    ]
     for path in paths:
         assert (await client.get(path, headers={"Authorization": ""})).status_code == 401
         assert (await client.get(path, headers={"Authorization": "Bearer wrong"})).status_code == 401
@@ -349,7 +536,14 @@ async def test_openapi_describes_every_route(client: Client) -> None:
         if path.startswith("/v1")
         and not path.startswith(("/v1/plan", "/v1/admin", "/v1/subscriptions", "/v1/deliveries"))
     }
-    assert paths == {"/v1/funnel", "/v1/velocity", "/v1/velocity/leads", "/v1/leads/{lead_id}/timeline"}
+    assert paths == {
+        "/v1/funnel",
+        "/v1/funnel/leads",
+        "/v1/velocity",
+        "/v1/velocity/leads",
+        "/v1/wins",
+        "/v1/leads/{lead_id}/timeline",
+    }
     for path in paths:
         operation = document["paths"][path]["get"]
         assert "text/csv" in operation["responses"]["200"]["content"]

@@ -1,11 +1,12 @@
 """The funnel: groups add up to the whole, later stages never count more leads, detours never count twice."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from accord.terms.dimensions import Dimension
 from metrics.domain.definition_view import Stage, Stages, order_stages, parse_stages
-from metrics.domain.funnel import Funnel, Group, StagePath, Tally, compute_funnel, compute_reach
+from metrics.domain.funnel import Funnel, Group, StagePath, Tally, compute_funnel, compute_reach, describe_funnel
 from metrics.domain.report_query import Order, ReportQuery, Visit
 
 TEMPLATE = order_stages(
@@ -124,10 +125,37 @@ def test_lost_lead_reaches_no_further_stage() -> None:
     assert alone("inquiry lost") == {"inquiry"}
 
 
-def test_strict_order_compares_the_selected_entries() -> None:
-    path = "inquiry sal recycled mql sal"
-    assert alone(path, "strict", "first") == {"inquiry", "mql"}
-    assert alone(path, "strict", "last") == {"inquiry", "mql", "sal"}
+@given(paths(), visits)
+def test_strict_order_finds_the_longest_subsequence_of_the_path(path: StagePath, visit: Visit) -> None:
+    whole = StagePath(path.stages)
+    open_stages = [stage.key for stage in TEMPLATE.sales_path if stage.kind == "open"]
+    expected = set()
+    for length in range(1, len(open_stages) + 1):
+        rest = iter(whole.stages)
+        if all(stage in rest for stage in open_stages[:length]):
+            expected = set(open_stages[:length])
+            if length == len(open_stages) and "won" in rest:
+                expected.add("won")
+    assert compute_reach(TEMPLATE, whole, "strict", visit).reached == expected
+
+
+@pytest.mark.parametrize("visit", ["first", "last"])
+def test_lead_that_came_back_reaches_strictly_what_it_entered_in_order(visit: Visit) -> None:
+    assert alone("inquiry sal recycled mql sal", "strict", visit) == {"inquiry", "mql", "sal"}
+    assert alone("sal inquiry mql", "strict", visit) == {"inquiry", "mql"}
+    assert alone("inquiry won mql sal", "strict", visit) == {"inquiry", "mql", "sal"}
+
+
+def test_strictly_reached_stage_of_a_period_has_its_chosen_entry_in_it() -> None:
+    path = StagePath(("inquiry", "sal", "recycled", "mql", "sal"), frozenset({0, 3, 4}))
+    assert compute_reach(TEMPLATE, path, "strict", "first").reached == {"inquiry", "mql"}
+    assert compute_reach(TEMPLATE, path, "strict", "last").reached == {"inquiry", "mql", "sal"}
+
+
+@pytest.mark.parametrize(("order", "word"), [("any", "or a later one"), ("strict", "every stage of the path")])
+def test_definition_says_what_reached_means(order: Order, word: str) -> None:
+    (sentence,) = [words for words in describe_funnel(ReportQuery(order=order)) if words.startswith("Reached: ")]
+    assert word in sentence
 
 
 def test_period_counts_only_the_selected_entry_of_each_stage() -> None:

@@ -24,9 +24,18 @@ from metrics.domain.funnel import StagePath, Tally, compute_funnel
 from metrics.domain.report_query import ReportQuery, classify_size, parse_dimensions, parse_filter
 from metrics.domain.stage_history import StageChange, derive_stage_history
 from metrics.domain.velocity import RESTING_KINDS, Durations, measure_passage, measure_step
-from metrics.usecases.reports import StagePair, UnknownStage, get_funnel, get_leads, get_timeline, get_velocity
+from metrics.usecases.reports import (
+    StagePair,
+    UnknownStage,
+    get_funnel,
+    get_funnel_leads,
+    get_leads,
+    get_timeline,
+    get_velocity,
+)
 
 OBSERVED_UNTIL = utc(2028, 6, 1)
+RESTING_STAGES = ("won", "lost")
 PERIODS = [(None, None), (utc(2027, 1, 5), utc(2027, 1, 20)), (None, utc(2027, 1, 10)), (utc(2027, 1, 12), None)]
 ALL_QUERIES = [
     ReportQuery(mode=mode, order=order, entry=entry, since=since, until=until, by=parse_dimensions(by))
@@ -82,7 +91,7 @@ class ExpectedReports:
         self.states: dict[UUID, Any] = {}
         self.merged: set[UUID] = set()
         self.erased: set[UUID] = set()
-        self.owners: dict[UUID, str | None] = {}
+        self.owners: dict[UUID, list[tuple[datetime, int, str | None]]] = defaultdict(list)
         changes: dict[UUID, list[StageChange]] = defaultdict(list)
         for event in history.topics["intake"]:
             if isinstance(event, LeadCaptured | LeadUpdated | LeadMerged | LeadUnmerged):
@@ -100,16 +109,27 @@ class ExpectedReports:
                     StageChange(event.sequence, event.stage, event.visit, event.occurred_at, event.correction)
                 )
             elif event.type == "lead.assigned.v1":
-                self.owners[event.lead_id] = event.owner
+                self.owners[event.lead_id].append((event.occurred_at, event.sequence, event.owner))
         self.histories = {lead_id: derive_stage_history(changes[lead_id]) for lead_id in self.states}
 
-    def value(self, lead_id: UUID, name: str) -> Any:
+    def owner(self, lead_id: UUID, query: ReportQuery) -> str | None:
+        counted = [e for e in self.histories[lead_id] if query.mode == "cohort" or in_period(e.entered_at, query)]
+        moment: datetime | None = None
+        if counted and counted[-1].stage in RESTING_STAGES:
+            moment = counted[-1].entered_at
+        elif counted:
+            end = query.until - timedelta(microseconds=1) if query.until and query.mode == "period" else None
+            moment = min((at for at in (counted[-1].exited_at, end) if at is not None), default=None)
+        held = [assigned for assigned in sorted(self.owners[lead_id]) if moment is None or assigned[0] <= moment]
+        return held[-1][2] if held else None
+
+    def value(self, lead_id: UUID, name: str, query: ReportQuery) -> Any:
         state = self.states[lead_id]
         attributes = {} if lead_id in self.erased else state.attributes
         named = {
             "source": state.source,
             "campaign": state.campaign and state.campaign.name,
-            "owner": self.owners.get(lead_id),
+            "owner": self.owner(lead_id, query),
             "size_band": classify_size(attributes.get("employee_count")),
         }
         return named[name] if name in named else attributes.get(name.removeprefix("attribute:"))
@@ -117,22 +137,22 @@ class ExpectedReports:
     def selected(self, query: ReportQuery) -> list[UUID]:
         found = []
         for lead_id, state in self.states.items():
-            inside = query.mode == "period" or in_period(state.captured_at, query)
-            matches = all(self.value(lead_id, part.dimension.name) == part.value for part in query.where)
+            inside = in_period(state.captured_at, query)
+            matches = all(self.value(lead_id, part.dimension.name, query) == part.value for part in query.where)
+            if query.mode == "period":
+                inside = any(in_period(entry.entered_at, query) for entry in self.histories[lead_id])
             if lead_id not in self.merged and inside and matches:
                 found.append(lead_id)
         return found
 
     def key(self, lead_id: UUID, query: ReportQuery) -> tuple[Any, ...]:
-        return tuple(self.value(lead_id, dimension.name) for dimension in query.by)
+        return tuple(self.value(lead_id, dimension.name, query) for dimension in query.by)
 
     def tallies(self, query: ReportQuery) -> list[Tally]:
         found = []
         for lead_id in self.selected(query):
             entries = self.histories[lead_id]
             counted = frozenset(e.position for e in entries if in_period(e.entered_at, query))
-            if query.mode == "period" and not counted:
-                continue
             anomalies = set()
             if any(entry.entered_at < self.states[lead_id].captured_at for entry in entries):
                 anomalies.add("stage_before_capture")
@@ -191,7 +211,9 @@ def test_reports_equal_the_pure_functions_over_the_events(
         database = Database(metrics_url, application_name="test")
         try:
             async with database.write_transaction() as unit_of_work:
-                names = ", ".join(f'"{name}"' for name in ("lead", "stage_entry", "activity", "clock", "opportunity"))
+                names = ", ".join(
+                    f'"{name}"' for name in ("lead", "stage_entry", "assignment", "activity", "clock", "opportunity")
+                )
                 await unit_of_work.conn.execute(text(f"TRUNCATE {names}"))
             await apply(database, history.interleave(Random(seed)), batch=Random(seed).randint(1, 60))
             await set_watermark(database, OBSERVED_UNTIL)
@@ -200,11 +222,35 @@ def test_reports_equal_the_pure_functions_over_the_events(
                 assert report.funnel == compute_funnel(stages, expected.tallies(query), query)
                 for between in (StagePair("inquiry", "won"), StagePair("mql", "recycled")):
                     assert_passages(await get_velocity(database, query, between), expected, query, between)
-                assert_stage_steps(await get_velocity(database, query, None), expected, query)
+                velocity = await get_velocity(database, query, None)
+                assert_stage_steps(velocity, expected, query)
+                assert [(group.key, group.leads) for group in velocity.groups] == [
+                    (group.key, group.leads) for group in report.funnel.groups
+                ]
+                assert {**report.funnel.anomalies, **velocity.anomalies} == report.funnel.anomalies
+                await assert_lists_equal_figures(database, report, query)
         finally:
             await database.dispose()
 
     loop_runner.run(run())
+
+
+async def assert_lists_equal_figures(database: Database, report: Any, query: ReportQuery) -> None:
+    """Each figure of each group has as many leads behind it, and no lead twice."""
+    for stage, figure in (("mql", "reached"), ("sal", "reached"), ("won", "reached"), ("inquiry", "entered")):
+        page = await get_funnel_leads(database, query, stage, figure, after=None, limit=500)
+        counts: dict[Any, int] = defaultdict(int)
+        for item in page.items:
+            counts[item.group] += 1
+            assert (item.entered_at is not None) or figure == "reached"
+        assert len({item.lead_id for item in page.items}) == len(page.items)
+        figures = {
+            group.key: getattr(count, figure)
+            for group in report.funnel.groups
+            for count in group.stages
+            if count.stage.key == stage and getattr(count, figure)
+        }
+        assert counts == figures
 
 
 def waited(since: datetime) -> int:

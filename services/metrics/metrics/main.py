@@ -20,7 +20,9 @@ from accord.messaging.relay_store import PostgresRelayStore
 from accord.messaging.watermark_reader import WatermarkReader
 from accord.notifications import NotificationEngine
 from accord.service import Service, run
+from metrics.api.diagnosis import diagnosis_router
 from metrics.api.funnel import funnel_router
+from metrics.api.plan_progress import plan_progress_router
 from metrics.api.timeline import timeline_router
 from metrics.api.velocity import velocity_router
 from metrics.handlers import CONSUMED, GROUP, handle
@@ -76,6 +78,8 @@ def build(settings: Settings) -> Service:
             funnel_router(database),
             velocity_router(database),
             timeline_router(database),
+            plan_progress_router(database, plans),
+            diagnosis_router(database, plans),
             agreement_router(plans, PaperLinks(settings.encryption_keys()), example=PLAN_EXAMPLE),
             notifications.router(),
             admin_router(database, {GROUP: handle}),

@@ -105,6 +105,18 @@ stage_entry = Table(
 Without a position, a later change has corrected it.
 """
 
+assignment = Table(
+    "assignment",
+    metadata,
+    Column("lead_id", UUID, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    _moment("assigned_at"),
+    Column("owner", Text),
+    PrimaryKeyConstraint("lead_id", "sequence", name="assignment_pkey"),
+    Index("assignment_lead_idx", "lead_id", "assigned_at"),
+)
+"""Each owner that a lead had and from when, so that a later reassignment leaves earlier numbers with their owner."""
+
 activity = Table(
     "activity",
     metadata,
@@ -138,6 +150,8 @@ clock = Table(
     _moment("settled_at", nullable=True),
     Column("backfill", Boolean, nullable=False),
     Column("sequence", BigInteger, nullable=False),
+    Column("breach_sequence", BigInteger, nullable=False, server_default=text("0")),
+    Column("settlement_sequence", BigInteger, nullable=False, server_default=text("0")),
     PrimaryKeyConstraint("clock_id", name="clock_pkey"),
     Index("clock_lead_idx", "lead_id", "started_at", postgresql_where=text("lead_id IS NOT NULL")),
 )
@@ -168,6 +182,7 @@ definition_version = Table(
 RETENTION = {
     "lead": "for ever: one row for each lead; an erased one loses its attributes",
     "stage_entry": "for ever: the reports count them",
+    "assignment": "for ever: the groups by owner need them; an owner is a handle, no personal data of the lead",
     "activity": "for ever: the reports count them; they hold no personal data",
     "clock": "for ever: the reports count them",
     "opportunity": "for ever: one row for each opportunity",

@@ -6,12 +6,13 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from decimal import Decimal
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 MEDIA_TYPE = "text/csv"
-Cell = str | int | float | bool | datetime | Sequence[str] | None
+Cell = str | int | float | bool | Decimal | datetime | Sequence[str] | None
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
@@ -61,6 +62,8 @@ def escape_cell(cell: Cell) -> str:
         return "true" if cell else "false"
     if isinstance(cell, int | float):
         return repr(cell)
+    if isinstance(cell, Decimal):  # with its zeros, a sign and a point, and never as 1E-5
+        return format(cell, "f")
     if isinstance(cell, datetime):
         return cell.isoformat().replace("+00:00", "Z")
     text = cell if isinstance(cell, str) else "; ".join(cell)

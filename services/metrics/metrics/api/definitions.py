@@ -27,6 +27,7 @@ class Definition(Answer):
     entry: Visit
     from_: datetime | None = Field(default=None, alias="from")
     to: datetime | None = None
+    timezone: str = Field(description="The zone in which the days of the query begin.")
     by: list[str]
     where: list[str]
     definition_version: int | None = Field(
@@ -43,6 +44,7 @@ def build_definition(query: ReportQuery, stages: Stages, n: int, words: list[str
         entry=query.entry,
         from_=query.since,
         to=query.until,
+        timezone=query.timezone,
         by=[dimension.name for dimension in query.by],
         where=[f"{filter_.dimension.name}={filter_.value or ''}" for filter_ in query.where],
         definition_version=stages.version,

@@ -1,10 +1,11 @@
-"""GET /v1/funnel: how many leads reached each stage."""
+"""GET /v1/funnel and /v1/funnel/leads: how many leads reached each stage, and which."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from fastapi import APIRouter, Request
 from pydantic import Field
@@ -13,11 +14,15 @@ from starlette.responses import Response
 from accord.contracts.values import StageKind
 from accord.db import Database
 from accord.http.csv_tables import Cell, csv_response, wants_csv
+from accord.http.paging import decode_cursor, encode_cursor
+from accord.http.problems import parameter_error
+from metrics.api.cursors import fingerprint, require_same_query
 from metrics.api.definitions import Answer, Definition, GroupValues, build_definition, group_values, query_cells
-from metrics.api.parameters import FunnelParameters, Reader, build_query
+from metrics.api.parameters import FunnelLeadsParameters, FunnelParameters, Reader, build_query
 from metrics.domain.funnel import Group, describe_funnel
 from metrics.domain.report_query import ReportQuery
-from metrics.usecases.reports import FunnelReport, get_funnel
+from metrics.queries.funnel import FunnelCursor
+from metrics.usecases.reports import FunnelLeadPage, FunnelReport, UnknownStage, get_funnel, get_funnel_leads
 
 Interval = tuple[float, float]
 
@@ -65,6 +70,40 @@ class FunnelOut(Answer):
     anomalies: dict[str, int] = Field(description="Leads with an anomaly, by kind; they count too.")
 
 
+class FunnelLeadOut(Answer):
+    """One lead behind a figure."""
+
+    lead_id: UUID
+    by: GroupValues
+    captured_at: datetime
+    entered_at: datetime | None = Field(
+        description="Its counted entry into the stage; null if it reached the stage by a later one."
+    )
+    stage: str | None = Field(description="The stage in which it stands.")
+
+
+class FunnelLeadsOut(Answer):
+    """A page of leads, the first captured first."""
+
+    as_of: datetime | None
+    items: list[FunnelLeadOut]
+    next_cursor: str | None
+
+
+_LEADS_EXAMPLE = {
+    "as_of": "2027-02-03T10:15:00Z",
+    "items": [
+        {
+            "lead_id": "019472d4-8c00-7000-8000-000000000001",
+            "by": {"source": "website"},
+            "captured_at": "2027-01-04T15:30:00Z",
+            "entered_at": "2027-01-06T09:00:00Z",
+            "stage": "won",
+        }
+    ],
+    "next_cursor": None,
+}
+
 _EXAMPLE = {
     "definition": {
         "mode": "cohort",
@@ -72,6 +111,7 @@ _EXAMPLE = {
         "entry": "first",
         "from": "2027-01-01T00:00:00Z",
         "to": "2027-02-01T00:00:00Z",
+        "timezone": "UTC",
         "by": ["source"],
         "where": [],
         "definition_version": 1,
@@ -116,7 +156,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def funnel_router(database: Database) -> APIRouter:
-    """The funnel route over this database."""
+    """The funnel routes over this database."""
     router = APIRouter(prefix="/v1", tags=["funnel"])
 
     @router.get(
@@ -131,7 +171,74 @@ def funnel_router(database: Database) -> APIRouter:
         report = await get_funnel(database, query)
         return _to_csv(query, report) if wants_csv(request) else _to_json(query, report)
 
+    @router.get(
+        "/funnel/leads",
+        summary="The leads behind a figure of the funnel, the first captured first",
+        operation_id="funnel_leads",
+        response_model=FunnelLeadsOut,
+        responses={
+            200: {
+                "content": {"application/json": {"example": _LEADS_EXAMPLE}, "text/csv": {"schema": {"type": "string"}}}
+            }
+        },
+    )
+    async def leads(request: Request, parameters: FunnelLeadsParameters, caller: Reader) -> Any:
+        query = build_query(parameters)
+        mark = fingerprint(query, parameters.stage, parameters.figure)
+        try:
+            page = await get_funnel_leads(
+                database,
+                query,
+                parameters.stage,
+                parameters.figure,
+                after=_decode_cursor(parameters.cursor, mark),
+                limit=parameters.limit,
+            )
+        except UnknownStage as error:
+            raise parameter_error(
+                "stage", f"names a stage that the definition in force does not have: {error}"
+            ) from None
+        next_cursor = None if page.next is None else encode_cursor(mark, page.next.captured_at, page.next.lead_id)
+        if wants_csv(request):
+            return _leads_to_csv(query, page, next_cursor)
+        items = [
+            FunnelLeadOut(
+                lead_id=item.lead_id,
+                by=group_values(query, item.group),
+                captured_at=item.captured_at,
+                entered_at=item.entered_at,
+                stage=item.stage,
+            )
+            for item in page.items
+        ]
+        return FunnelLeadsOut(as_of=page.as_of, items=items, next_cursor=next_cursor)
+
     return router
+
+
+def _decode_cursor(cursor: str | None, mark: str) -> FunnelCursor | None:
+    values = decode_cursor(cursor, str, datetime, UUID)
+    if values is None:
+        return None
+    found, captured_at, lead_id = values
+    require_same_query(found, mark)
+    return FunnelCursor(captured_at, lead_id)
+
+
+def _leads_to_csv(query: ReportQuery, page: FunnelLeadPage, next_cursor: str | None) -> Response:
+    columns = [
+        "lead_id",
+        *(dimension.name for dimension in query.by),
+        "captured_at",
+        "entered_at",
+        "stands_in",
+        "as_of",
+    ]
+    rows = (
+        [str(item.lead_id), *item.group, item.captured_at, item.entered_at, item.stage, page.as_of]
+        for item in page.items
+    )
+    return csv_response("funnel-leads", columns, rows, next_cursor)
 
 
 def _to_json(query: ReportQuery, report: FunnelReport) -> FunnelOut:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, available_timezones
 
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -12,6 +13,8 @@ from accord.contracts.values import MOMENTS_IN_WORDS, Day, Timestamp
 from accord.http.auth import Caller, require
 from accord.http.problems import parameter_error
 from accord.terms.dimensions import Dimension, UnknownDimension
+from metrics.domain.funnel import Figure
+from metrics.domain.periods import to_moment
 from metrics.domain.report_query import (
     Filter,
     Mode,
@@ -41,9 +44,15 @@ class ReportParameters(BaseModel):
     from_: Moment = Field(
         default=None,
         alias="from",
-        description=f"A day (its midnight UTC) or a moment with offset, {MOMENTS_IN_WORDS}. Included.",
+        description=f"A day (its midnight in `timezone`) or a moment with offset, {MOMENTS_IN_WORDS}. Included.",
     )
     to: Moment = Field(default=None, description=f"A day or a moment with offset, {MOMENTS_IN_WORDS}. Not included.")
+    timezone: str = Field(
+        default="UTC",
+        max_length=64,
+        description="IANA time zone in which the days of `from` and `to` begin.",
+        examples=["America/Chicago"],
+    )
     mode: Mode = Field(
         default="cohort",
         description="`cohort`: leads captured in the period. `period`: what happened in it, whenever captured.",
@@ -70,6 +79,36 @@ class FunnelQuery(ReportParameters):
         default="any",
         description="`any`: reached by leads in it or a later stage. `strict`: by leads that entered every stage up to it.",
     )
+
+
+class FunnelLeadsQuery(FunnelQuery):
+    """Query of the leads behind a funnel."""
+
+    stage: str = Field(max_length=100, description="The leads that this stage counts.")
+    figure: Figure = Field(default="reached", description="Which number of the stage; exits have `entered` only.")
+    limit: int = Field(default=100, ge=1, le=500)
+    cursor: str | None = Field(default=None, max_length=1_000)
+
+
+class WinsQuery(BaseModel):
+    """Query of wins."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    from_: Moment = Field(default=None, alias="from", description="A day or a moment with offset. Included.")
+    to: Moment = Field(default=None, description="A day or a moment with offset. Not included.")
+    timezone: str = Field(
+        default="UTC", max_length=64, description="IANA time zone in which the days of `from` and `to` begin."
+    )
+    where: list[Annotated[str, Field(max_length=300)]] = Field(
+        default_factory=list, max_length=_WHERE_MAX, description="Only leads with this value: `DIMENSION=VALUE`."
+    )
+    mode: Mode = Field(
+        default="period", description="`period`: won in the period. `cohort`: of leads captured in it, won at any time."
+    )
+    stage: str = Field(max_length=100, description="The stage that counts as won.", examples=["won"])
+    limit: int = Field(default=100, ge=1, le=500)
+    cursor: str | None = Field(default=None, max_length=1_000)
 
 
 class VelocityQuery(ReportParameters):
@@ -100,23 +139,43 @@ class VelocityLeadsQuery(ReportParameters):
 Reader = Annotated[Caller, require("metrics:read")]
 
 FunnelParameters = Annotated[FunnelQuery, Query()]
+FunnelLeadsParameters = Annotated[FunnelLeadsQuery, Query()]
+WinsParameters = Annotated[WinsQuery, Query()]
 VelocityParameters = Annotated[VelocityQuery, Query()]
 VelocityLeadsParameters = Annotated[VelocityLeadsQuery, Query()]
 
 
 def build_query(parameters: ReportParameters) -> ReportQuery:
     """Build the query from its parameters. Raises Problem 422 naming the parameter."""
-    since, until = _parse_moment("from", parameters.from_), _parse_moment("to", parameters.to)
+    zone = _check_zone(parameters.timezone)
+    since, until = parse_moment("from", parameters.from_, zone), parse_moment("to", parameters.to, zone)
     if since and until and since >= until:
         raise parameter_error("to", "must be after from")
     return ReportQuery(
         mode=parameters.mode,
         order=parameters.order if isinstance(parameters, FunnelQuery) else "any",
+        timezone=parameters.timezone,
         entry=parameters.entry,
         since=since,
         until=until,
         by=_parse_dimensions(parameters.by),
         where=tuple(_parse_filter(text) for text in parameters.where),
+    )
+
+
+def build_wins_query(parameters: WinsQuery) -> ReportQuery:
+    """Build the query of wins from its parameters. Raises Problem 422 naming the parameter."""
+    zone = _check_zone(parameters.timezone)
+    since, until = parse_moment("from", parameters.from_, zone), parse_moment("to", parameters.to, zone)
+    if since and until and since >= until:
+        raise parameter_error("to", "must be after from")
+    return ReportQuery(
+        mode=parameters.mode,
+        entry="last",
+        since=since,
+        until=until,
+        where=tuple(_parse_filter(text) for text in parameters.where),
+        timezone=zone,
     )
 
 
@@ -130,13 +189,19 @@ def parse_stage_pair(text: str | None) -> StagePair | None:
     return StagePair(*names)
 
 
-def _parse_moment(parameter: str, text: str | None) -> datetime | None:
-    """A day is its midnight in UTC; a moment has an offset."""
+def _check_zone(name: str) -> str:
+    if name not in available_timezones():
+        raise parameter_error("timezone", "is not an IANA time zone")
+    return name
+
+
+def parse_moment(parameter: str, text: str | None, zone: str) -> datetime | None:
+    """Parse a day, which is its midnight in the zone, or a moment with an offset. Raises Problem 422."""
     if text is None:
         return None
     try:
         if len(text) == len("2027-01-01"):
-            return datetime.combine(_DAY.validate_python(text), time.min, UTC)
+            return to_moment(_DAY.validate_python(text), ZoneInfo(zone))
         return _MOMENT.validate_python(text.replace(" ", "+"))
     except ValidationError:
         raise parameter_error(

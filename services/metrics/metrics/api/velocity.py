@@ -14,6 +14,7 @@ from accord.db import Database
 from accord.http.csv_tables import csv_response, wants_csv
 from accord.http.paging import decode_cursor, encode_cursor
 from accord.http.problems import parameter_error
+from metrics.api.cursors import fingerprint, require_same_query
 from metrics.api.definitions import Answer, Definition, GroupValues, build_definition, group_values, query_cells
 from metrics.api.parameters import (
     Reader,
@@ -120,13 +121,14 @@ def velocity_router(database: Database) -> APIRouter:
     )
     async def leads(request: Request, parameters: VelocityLeadsParameters, caller: Reader) -> Any:
         query, where = build_query(parameters), _parse_where(parameters)
+        mark = fingerprint(query, where, parameters.state)
         try:
             report = await get_leads(
                 database,
                 query,
                 where,
                 states=(parameters.state,) if parameters.state else (),
-                after=_decode_cursor(parameters.cursor),
+                after=_decode_cursor(parameters.cursor, mark),
                 limit=parameters.limit,
             )
         except UnknownStage as error:
@@ -134,7 +136,10 @@ def velocity_router(database: Database) -> APIRouter:
             raise parameter_error(
                 parameter, f"names a stage that the definition in force does not have: {error}"
             ) from None
-        return _leads_to_csv(query, report) if wants_csv(request) else _leads_to_json(query, report)
+        next_cursor = _next_cursor(report, mark)
+        if wants_csv(request):
+            return _leads_to_csv(query, report, next_cursor)
+        return _leads_to_json(query, report, next_cursor)
 
     return router
 
@@ -148,9 +153,14 @@ def _parse_where(parameters: VelocityLeadsQuery) -> str | StagePair:
     raise parameter_error("stage", "or between must be given, and only one of them")
 
 
-def _decode_cursor(cursor: str | None) -> LeadCursor | None:
-    values = decode_cursor(cursor, datetime, int, UUID)
-    return None if values is None else LeadCursor(*values)
+def _decode_cursor(cursor: str | None, mark: str) -> LeadCursor | None:
+    values = decode_cursor(cursor, datetime, int, str)
+    if values is None:
+        return None
+    observed_until, duration_us, place = values
+    found, _, lead_id = place.partition(" ")
+    require_same_query(found, mark)
+    return LeadCursor(observed_until, duration_us, UUID(lead_id))
 
 
 def _seconds(microseconds: float | None) -> float | None:
@@ -205,10 +215,10 @@ def _to_csv(query: ReportQuery, report: VelocityReport) -> Response:
     return csv_response("velocity", columns, rows)
 
 
-def _next_cursor(report: LeadPage) -> str | None:
+def _next_cursor(report: LeadPage, mark: str) -> str | None:
     if report.next is None:
         return None
-    return encode_cursor(report.next.observed_until, report.next.duration_us, report.next.lead_id)
+    return encode_cursor(report.next.observed_until, report.next.duration_us, f"{mark} {report.next.lead_id}")
 
 
 def _lead_step_out(query: ReportQuery, item: LeadStep) -> LeadStepOut:
@@ -223,15 +233,15 @@ def _lead_step_out(query: ReportQuery, item: LeadStep) -> LeadStepOut:
     )
 
 
-def _leads_to_json(query: ReportQuery, report: LeadPage) -> LeadStepsOut:
+def _leads_to_json(query: ReportQuery, report: LeadPage, next_cursor: str | None) -> LeadStepsOut:
     items = [_lead_step_out(query, item) for item in report.items]
-    return LeadStepsOut(as_of=report.as_of, items=items, next_cursor=_next_cursor(report))
+    return LeadStepsOut(as_of=report.as_of, items=items, next_cursor=next_cursor)
 
 
-def _leads_to_csv(query: ReportQuery, report: LeadPage) -> Response:
+def _leads_to_csv(query: ReportQuery, report: LeadPage, next_cursor: str | None) -> Response:
     columns = ["lead_id", *(step.name for step in query.by), *"entered_at ended_at to state duration_s as_of".split()]
     rows = (
         [str(i.lead_id), *i.group, i.entered_at, i.ended_at, i.to, i.state, i.duration_us / _SECOND_US, report.as_of]
         for i in report.items
     )
-    return csv_response("velocity-leads", columns, rows, _next_cursor(report))
+    return csv_response("velocity-leads", columns, rows, next_cursor)

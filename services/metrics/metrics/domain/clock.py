@@ -1,4 +1,7 @@
-"""The projection of one SLA clock, and how each event changes it. The SLA monitor makes every decision."""
+"""The projection of one SLA clock, and how each event changes it. The SLA monitor makes every decision.
+
+Each event sets or clears the breach, the settlement or both; of each the change with the highest sequence counts. So the
+result does not depend on the order in which events are read, and a dead letter may be replayed late."""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ ClockState = Literal["running", "breached", "met", "met_late", "cancelled"]
 
 
 class Clock(Struct, frozen=True, gc=False):
-    """One clock. `settled_at` is when it was met or cancelled; `breached_at` stays after a late answer."""
+    """One clock. `settled_at` is when it was met or cancelled; `breached_at` stays after a late answer.
+
+    `sequence` is the highest one read; the other two are those of the events that set breach and settlement.
+    """
 
     clock_id: UUID
     lead_id: UUID | None
@@ -42,13 +48,28 @@ class Clock(Struct, frozen=True, gc=False):
     settled_at: datetime | None
     backfill: bool
     sequence: int
+    breach_sequence: int = 0
+    settlement_sequence: int = 0
 
 
 def apply_event(clock: Clock | None, event: ClockEvent) -> Clock:
-    """Apply an event to the clock. A stale event, by `sequence`, changes nothing."""
-    if clock is not None and event.sequence <= clock.sequence:
-        return clock
-    current = Clock(
+    """Apply an event to the clock, in any order with the others, any number of times."""
+    if clock is None:
+        clock = _create_clock(event)
+    elif event.sequence > clock.sequence:
+        clock = replace(
+            clock,
+            owner=event.owner,
+            source=event.source,
+            due_at=event.due_at,
+            backfill=event.backfill,
+            sequence=event.sequence,
+        )
+    return _apply(clock, event)
+
+
+def _create_clock(event: ClockEvent) -> Clock:
+    return Clock(
         clock_id=event.clock_id,
         lead_id=event.lead_id,
         clause=event.clause,
@@ -58,29 +79,46 @@ def apply_event(clock: Clock | None, event: ClockEvent) -> Clock:
         source=event.source,
         started_at=event.started_at,
         due_at=event.due_at,
-        state=clock.state if clock else "running",
-        warned_fraction=clock.warned_fraction if clock else None,
-        breached_at=clock.breached_at if clock else None,
-        settled_at=clock.settled_at if clock else None,
+        state="running",
+        warned_fraction=None,
+        breached_at=None,
+        settled_at=None,
         backfill=event.backfill,
         sequence=event.sequence,
     )
-    return _apply(current, event)
 
 
-def _apply(current: Clock, event: ClockEvent) -> Clock:  # noqa: PLR0911 - one for each type
+def _apply(clock: Clock, event: ClockEvent) -> Clock:  # noqa: PLR0911 - one for each type
     match event:
         case ClockStarted():  # again, if a correction removed what had settled it
-            return replace(current, state="running", breached_at=None, settled_at=None)
+            return _settle(_breach(clock, None, event.sequence), None, None, event.sequence)
         case ClockAtRisk():
-            return replace(current, warned_fraction=max(current.warned_fraction or 0, event.fraction))
-        case ClockBreached():
-            return replace(current, state="breached", breached_at=event.occurred_at)
+            return replace(clock, warned_fraction=max(clock.warned_fraction or 0, event.fraction))
+        case ClockBreached():  # after a settlement too, if a correction removed the answer
+            return _settle(_breach(clock, event.occurred_at, event.sequence), None, None, event.sequence)
         case ClockMet():
-            return replace(current, state="met_late" if event.late else "met", settled_at=event.occurred_at)
+            return _settle(clock, "met_late" if event.late else "met", event.occurred_at, event.sequence)
         case BreachWithdrawn():
-            return replace(current, state="met", breached_at=None, settled_at=event.met_at)
+            return _settle(_breach(clock, None, event.sequence), "met", event.met_at, event.sequence)
         case ClockCancelled():
-            return replace(current, state="cancelled", settled_at=event.occurred_at)
+            return _settle(clock, "cancelled", event.occurred_at, event.sequence)
         case _:
-            return current
+            return clock
+
+
+def _breach(clock: Clock, at: datetime | None, sequence: int) -> Clock:
+    """The clock with this breach, or without one, unless a later event spoke of it."""
+    if sequence < clock.breach_sequence:
+        return clock
+    state = clock.state
+    if state in ("running", "breached"):
+        state = "running" if at is None else "breached"
+    return replace(clock, breached_at=at, state=state, breach_sequence=sequence)
+
+
+def _settle(clock: Clock, settlement: ClockState | None, at: datetime | None, sequence: int) -> Clock:
+    """The clock with this settlement, or without one, unless a later event spoke of it."""
+    if sequence < clock.settlement_sequence:
+        return clock
+    state = settlement or ("running" if clock.breached_at is None else "breached")
+    return replace(clock, state=state, settled_at=at, settlement_sequence=sequence)

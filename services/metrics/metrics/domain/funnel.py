@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from msgspec import Struct
 
 from accord.contracts.values import StageKind
 from metrics.domain.definition_view import Stage, Stages
 from metrics.domain.intervals import wilson
-from metrics.domain.report_query import Mode, Order, ReportQuery, Visit
+from metrics.domain.report_query import Mode, Order, ReportQuery, Visit, describe_dimensions
 
 GroupValue = bool | int | float | str | tuple[str, ...] | None
 GroupKey = tuple[GroupValue, ...]
 """The values of the chosen dimensions, in their order; None where a lead's value is unknown."""
+
+
+Figure = Literal["reached", "entered"]
 
 
 class StagePath(Struct, frozen=True, gc=False):
@@ -97,13 +101,16 @@ def compute_reach(stages: Stages, path: StagePath, order: Order, visit: Visit) -
     """Compute how far a path went.
 
     `any`: a lead reaches a stage by entering it or a later stage of the sales path (an open one of higher rank, or a won
-    one). `strict`: a lead reaches it by entering every stage of the sales path up to it, in that order.
+    one). `strict`: a lead reaches it by entering every stage of the sales path up to it, in that order, whatever detours
+    and returns lie between; in a period the chosen entry of each of these stages is dated in it.
     """
     positions = select_positions(path, visit)
     open_stages = [stage.key for stage in stages.sales_path if stage.kind == "open"]
     won_stages = [stage.key for stage in stages.sales_path if stage.kind == "won"]
-    find_reached = _find_reached_strict if order == "strict" else _find_reached_any
-    reached = find_reached(open_stages, won_stages, positions)
+    if order == "any":
+        reached = _find_reached_any(open_stages, won_stages, positions)
+    else:
+        reached = _find_reached_strict(open_stages, won_stages, path.stages, positions)
     return StageReach(frozenset(positions), frozenset(reached))
 
 
@@ -117,15 +124,26 @@ def _find_reached_any(open_stages: list[str], won_stages: list[str], positions: 
     return reached
 
 
-def _find_reached_strict(open_stages: list[str], won_stages: list[str], positions: Mapping[str, int]) -> set[str]:
+def _find_reached_strict(
+    open_stages: list[str], won_stages: list[str], entered: tuple[str, ...], positions: Mapping[str, int]
+) -> set[str]:
+    """Match the sales path greedily: each stage's earliest entry after that of the stage before loses no later one."""
     reached: set[str] = set()
-    before = -1
+    after = 0
     for stage in open_stages:
-        if positions.get(stage, -1) <= before:
+        if stage not in positions or stage not in entered[after:]:
             return reached
-        before = positions[stage]
+        after = entered.index(stage, after) + 1
         reached.add(stage)
-    return reached | {stage for stage in won_stages if positions.get(stage, -1) > before}
+    return reached | {stage for stage in won_stages if stage in positions and stage in entered[after:]}
+
+
+def select_paths(
+    stages: Stages, paths: Iterable[StagePath], query: ReportQuery, stage: str, figure: Figure
+) -> set[StagePath]:
+    """Select the paths that a figure of a stage counts."""
+    reaches = ((path, compute_reach(stages, path, query.order, query.entry)) for path in paths)
+    return {path for path, reach in reaches if stage in (reach.reached if figure == "reached" else reach.entered)}
 
 
 @dataclass
@@ -217,8 +235,8 @@ MODE_DESCRIPTIONS: Mapping[Mode, str] = {
     "period": "Entries into stages dated in the period, of leads captured at any time; each lead counts once a stage.",
 }
 ORDER_DESCRIPTIONS: Mapping[Order, str] = {
-    "any": "ConsumedWatermarks: leads that entered the stage or a later one on the path to won, whichever they skipped.",
-    "strict": "ConsumedWatermarks: leads that entered every stage of the path up to this one, in that order.",
+    "any": "Reached: leads that entered the stage or a later one on the path to won, whichever they skipped.",
+    "strict": "Reached: leads that entered every stage of the path up to this one, in that order, with or without detours.",
 }
 VISIT_DESCRIPTIONS: Mapping[Visit, str] = {
     "first": "Of several entries into one stage the first counts.",
@@ -239,4 +257,5 @@ def describe_funnel(query: ReportQuery) -> list[str]:
         ORDER_DESCRIPTIONS[query.order],
         VISIT_DESCRIPTIONS[query.entry],
         *FUNNEL_DESCRIPTIONS,
+        *describe_dimensions(query),
     ]

@@ -68,6 +68,21 @@ class PlanStage(_PlanModel):
     days: Annotated[float, Field(ge=0, le=3660)] | None = None
 
 
+class Override(_PlanModel):
+    """The leads that a stage needs in a month, in place of those that follow from the revenue."""
+
+    stage: Key
+    month: Annotated[str, Field(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])$")]
+    leads: Annotated[int, Field(ge=0, le=10**9)]
+
+
+class SourceShare(_PlanModel):
+    """The share of the leads at the top that a source brings."""
+
+    source: Annotated[str, Field(min_length=1, max_length=100)]
+    share: Share
+
+
 class Measure(_PlanModel):
     """What is measured: entries into a stage, the conversion between two, or revenue in a stage. Exactly one."""
 
@@ -137,7 +152,14 @@ class Plan(_PlanModel):
     period: PlanPeriod
     revenue: PlanMoney
     average_deal: PlanMoney
+    seasonality: Annotated[list[Annotated[float, Field(gt=0, le=1000)]], Field(min_length=12, max_length=12)] | None = (
+        None
+    )
+    """How much each calendar month weighs, from January. Without it the year is even by days."""
     funnel: Annotated[list[PlanStage], Field(min_length=2, max_length=50)]
+    overrides: Annotated[list[Override], Field(max_length=1000)] = []
+    sources: Annotated[list[SourceShare], Field(max_length=200)] = []
+    """Where the leads come from; without it the plan speaks of all sources together."""
     goals: Annotated[list[Goal], Field(max_length=100)] = []
     rewards: Annotated[list[Reward], Field(max_length=100)] = []
 
@@ -153,7 +175,15 @@ def validate_plan(content: Mapping[str, object]) -> list[Finding]:
         plan = parse_plan(content)
     except ValidationError as error:
         return find_shape_errors(error, content)
-    return [*_check_period(plan), *_check_money(plan), *_check_funnel(plan), *_check_goals(plan), *_check_rewards(plan)]
+    return [
+        *_check_period(plan),
+        *_check_money(plan),
+        *_check_funnel(plan),
+        *_check_overrides(plan),
+        *_check_sources(plan),
+        *_check_goals(plan),
+        *_check_rewards(plan),
+    ]
 
 
 def find_unknown_stages(plan: Plan, stages: Iterable[str]) -> list[Finding]:
@@ -194,6 +224,27 @@ def _check_funnel(plan: Plan) -> Iterable[Finding]:
             for name, value in (("conversion", entry.conversion), ("days", entry.days)):
                 if value is None:
                     yield Finding(f"/funnel/{index}/{name}", "is missing: every stage after the first needs it")
+
+
+def _check_overrides(plan: Plan) -> Iterable[Finding]:
+    stages = {entry.stage for entry in plan.funnel}
+    first, last = f"{plan.period.first:%Y-%m}", f"{plan.period.last:%Y-%m}"
+    seen = set()
+    for index, override in enumerate(plan.overrides):
+        if override.stage not in stages:
+            yield Finding(f"/overrides/{index}/stage", f"the funnel has no stage {override.stage}")
+        if not first <= override.month <= last:
+            yield Finding(f"/overrides/{index}/month", "must be a month of the period")
+        if (override.stage, override.month) in seen:
+            yield Finding(f"/overrides/{index}", f"{override.stage} in {override.month} appears twice")
+        seen.add((override.stage, override.month))
+
+
+def _check_sources(plan: Plan) -> Iterable[Finding]:
+    yield from _check_unique("/sources", "source", [entry.source for entry in plan.sources])
+    shares = [Decimal(str(entry.share)) for entry in plan.sources]
+    if shares and sum(shares) != 1:
+        yield Finding("/sources", f"the shares must sum to 1, not {sum(shares)}")
 
 
 def _check_goals(plan: Plan) -> Iterable[Finding]:

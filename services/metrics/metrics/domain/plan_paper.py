@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -36,6 +37,20 @@ def render_plan(plan: Plan) -> list[PaperPart]:
             ],
         ),
     ]
+    if plan.seasonality:
+        parts.append(
+            PaperPart(
+                "Seasons",
+                ["The plan's months weigh differently: this is the weight of each, beside one another."],
+                [("Month", "Weight"), *zip(calendar.month_name[1:], (f"{w:g}" for w in plan.seasonality), strict=True)],
+            )
+        )
+    if plan.overrides:
+        rows = [(entry.stage, entry.month, f"{entry.leads:,}") for entry in plan.overrides]
+        parts.append(PaperPart("Months that we set ourselves", rows=[("Stage", "Month", "Leads needed"), *rows]))
+    if plan.sources:
+        shares = [(entry.source, _format_percent(entry.share)) for entry in plan.sources]
+        parts.append(PaperPart("Where leads come from", rows=[("Source", "Share of the leads"), *shares]))
     if plan.goals:
         parts.append(
             PaperPart(

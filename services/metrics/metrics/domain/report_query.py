@@ -63,7 +63,31 @@ class ReportQuery(Struct, frozen=True, gc=False):
     until: datetime | None = None
     by: tuple[Dimension, ...] = ()
     where: tuple[Filter, ...] = ()
+    timezone: str = "UTC"
+    """The zone in which the days of the query begin."""
 
     def __post_init__(self) -> None:
         if self.since and self.until and self.since >= self.until:
             raise ValueError("from must be before to")
+
+    @property
+    def dimensions(self) -> frozenset[Dimension]:
+        """The dimensions by which it groups or filters."""
+        return frozenset(self.by) | {filter_.dimension for filter_ in self.where}
+
+
+OWNER_DESCRIPTION = (
+    "Owner: who held the lead at its last counted entry. Of a won, lost or disqualified lead that is the owner at that "
+    "entry, of any other the owner until it left the stage, in a period at most until the period's end. Who gets the lead "
+    "later does not change it."
+)
+PRESENT_VALUES_DESCRIPTION = (
+    "Groups and filters other than owner use what is known of the lead by now: a corrected value moves its past too."
+)
+
+
+def describe_dimensions(query: ReportQuery) -> list[str]:
+    """Describe as of when the groups and filters of the query are, in plain sentences."""
+    owner = Dimension("owner")
+    words = [OWNER_DESCRIPTION] if owner in query.dimensions else []
+    return words + ([PRESENT_VALUES_DESCRIPTION] if query.dimensions - {owner} else [])

@@ -13,7 +13,7 @@ from msgspec import Struct
 from metrics.domain.definition_view import Stages
 from metrics.domain.funnel import VISIT_DESCRIPTIONS
 from metrics.domain.quantiles import QUANTILE_DESCRIPTION, quantile
-from metrics.domain.report_query import Mode, ReportQuery, Visit
+from metrics.domain.report_query import Mode, ReportQuery, Visit, describe_dimensions
 from metrics.domain.stage_history import StageEntry, to_microseconds
 from metrics.domain.survival import km_median
 
@@ -126,7 +126,7 @@ def _rank_key(stages: Stages, key: str) -> tuple[int, str]:
 
 MODE_DESCRIPTIONS: Mapping[Mode, str] = {
     "cohort": "Steps of leads captured in the period.",
-    "period": "Steps that began in the period, of leads captured at any time.",
+    "period": "Steps that began in the period, of leads captured at any time; `leads` and anomalies are of those with an entry in it.",
 }
 STAGE_DESCRIPTIONS: tuple[str, ...] = (
     "Time in a stage lasts from its entry to the next stage's.",
@@ -149,4 +149,10 @@ COMMON_DESCRIPTIONS: tuple[str, ...] = (
 def describe_velocity(query: ReportQuery, *, between: bool) -> list[str]:
     """Describe the numbers in plain sentences."""
     specific: Iterable[str] = BETWEEN_DESCRIPTIONS if between else STAGE_DESCRIPTIONS
-    return [MODE_DESCRIPTIONS[query.mode], VISIT_DESCRIPTIONS[query.entry], *specific, *COMMON_DESCRIPTIONS]
+    return [
+        MODE_DESCRIPTIONS[query.mode],
+        VISIT_DESCRIPTIONS[query.entry],
+        *specific,
+        *COMMON_DESCRIPTIONS,
+        *describe_dimensions(query),
+    ]

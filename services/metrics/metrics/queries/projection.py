@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 
 from accord.contracts.intake_events import ActivityRecorded
-from accord.contracts.qualification_events import LeadStageChanged, OpportunityUpdated
+from accord.contracts.qualification_events import LeadAssigned, LeadStageChanged, OpportunityUpdated
 from accord.db import bulk
 from metrics import tables
 from metrics.domain.clock import Clock
@@ -56,6 +56,10 @@ _SAVE_ENTRIES = bulk.update(
 
 _NO_POSITION = {**dict.fromkeys(_DERIVED), "is_first": False, "is_last": False}
 
+_INSERT_ASSIGNMENTS = bulk.insert(
+    tables.assignment, ["lead_id", "sequence", "assigned_at", "owner"], on_conflict="DO NOTHING"
+)
+
 _ACTIVITY_MEMBERS = ("lead_id", "occurred_at", "activity_id", "kind", "by", "actor", "source")
 _INSERT_ACTIVITIES = bulk.insert(tables.activity, [*_ACTIVITY_MEMBERS, "campaign"], on_conflict="DO NOTHING")
 
@@ -69,8 +73,10 @@ _SAVE_CLOCKS = bulk.upsert(
     tables.clock,
     _CLOCK_MEMBERS,
     key=["clock_id"],
-    changing=["owner", "due_at", "state", "warned_fraction", "breached_at", "settled_at", "backfill", "sequence"],
-    where="excluded.sequence > clock.sequence",
+    changing=[
+        name for name in _CLOCK_MEMBERS if name not in ("clock_id", "lead_id", "clause", "obliges", "started_at")
+    ],
+    where="excluded.sequence >= clock.sequence",
 )
 
 _OPPORTUNITY_MEMBERS = ("stage", "amount", "currency", "expected_close", "sequence")
@@ -161,6 +167,15 @@ async def save_stage_histories(
         removed = {change.sequence for change in changes[lead_id]} - {entry.sequence for entry in entries}
         rows += [{"lead_id": lead_id, "sequence": sequence, **_NO_POSITION} for sequence in sorted(removed)]
     await _SAVE_ENTRIES.execute(connection, rows)
+
+
+async def insert_assignments(connection: asyncpg.Connection, assignments: Iterable[LeadAssigned]) -> None:
+    """Insert who got which lead and when, each once."""
+    rows: list[dict[str, object]] = [
+        {"lead_id": event.lead_id, "sequence": event.sequence, "assigned_at": event.occurred_at, "owner": event.owner}
+        for event in sorted(assignments, key=lambda event: (event.lead_id, event.sequence))
+    ]
+    await _INSERT_ASSIGNMENTS.execute(connection, rows)
 
 
 async def insert_activities(connection: asyncpg.Connection, activities: Iterable[ActivityRecorded]) -> None:

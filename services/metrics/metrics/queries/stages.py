@@ -49,6 +49,14 @@ async def fetch_stages(conn: AsyncConnection) -> Stages:
     return order_stages(None, by_key.values())
 
 
+async def fetch_gates(conn: AsyncConnection) -> dict[str, tuple[int, object]]:
+    """Fetch the index and the gate of each stage of the definition in force; none before the first one."""
+    effective_from, version = definition_version.c.effective_from, definition_version.c.version
+    newest = select(definition_version.c.content).order_by(effective_from.desc(), version.desc()).limit(1)
+    content = (await conn.execute(newest)).scalar_one_or_none() or {}
+    return {stage["key"]: (index, stage.get("gate")) for index, stage in enumerate(content.get("stages", []))}
+
+
 async def fetch_as_of(conn: AsyncConnection, topics: Sequence[str]) -> tuple[datetime | None, datetime]:
     """Fetch the watermark of the topics (None before each has one), and the moment up to which waiting leads are observed.
 

@@ -42,6 +42,7 @@ async def project_events(unit_of_work: UnitOfWork, events: Sequence[EventData]) 
     connection = await unit_of_work.connection()
     changes = [event for event in events if isinstance(event, LeadStageChanged)]
     await _project_leads(connection, [event for event in events if isinstance(event, _LEAD_EVENTS)], changes)
+    await projection.insert_assignments(connection, (event for event in events if isinstance(event, LeadAssigned)))
     await projection.insert_activities(connection, (event for event in events if isinstance(event, ActivityRecorded)))
     await projection.save_opportunities(
         connection, (event for event in events if isinstance(event, OpportunityUpdated))

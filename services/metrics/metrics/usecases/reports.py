@@ -19,13 +19,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from accord.contracts.topics import INTAKE_EVENTS, QUALIFICATION_EVENTS, SLA_EVENTS
 from accord.db import Database
 from metrics.domain.definition_view import Stages
-from metrics.domain.funnel import Funnel, GroupKey, compute_funnel, group_sort_key
+from metrics.domain.funnel import Figure, Funnel, GroupKey, compute_funnel, group_sort_key, select_paths
 from metrics.domain.report_query import ReportQuery
 from metrics.domain.velocity import RESTING_KINDS, Durations, Step, measure_stage, measure_stages, measure_step
 from metrics.queries import funnel as funnel_query
 from metrics.queries import stages as stages_query
 from metrics.queries import timeline as timeline_query
 from metrics.queries import velocity as velocity_query
+from metrics.queries.funnel import FunnelCursor, FunnelLead
 from metrics.queries.timeline import TimelineCursor
 from metrics.queries.velocity import LeadCursor, LeadState, LeadStep
 
@@ -75,6 +76,14 @@ class LeadPage(Struct, frozen=True):
     next: LeadCursor | None
 
 
+class FunnelLeadPage(Struct, frozen=True):
+    """A page of leads; `next` is the cursor of the following page, None at the end."""
+
+    as_of: datetime | None
+    items: Sequence[FunnelLead]
+    next: FunnelCursor | None
+
+
 class Timeline(Struct, frozen=True):
     """One lead, and a page of its timeline as rows by type."""
 
@@ -107,6 +116,23 @@ async def get_funnel(database: Database, query: ReportQuery) -> FunnelReport:
 
 def _add_uncaptured(anomalies: Mapping[str, int], uncaptured: int) -> dict[str, int]:
     return dict(sorted({**anomalies, **({LEAD_NOT_CAPTURED: uncaptured} if uncaptured else {})}.items()))
+
+
+async def get_funnel_leads(
+    database: Database, query: ReportQuery, stage: str, figure: Figure, *, after: FunnelCursor | None, limit: int
+) -> FunnelLeadPage:
+    """Get the leads behind a figure of the funnel, the first captured first. Raises UnknownStage."""
+    async with database.read_transaction() as conn:
+        await stages_query.begin_snapshot(conn)
+        stages = await stages_query.fetch_stages(conn)
+        as_of, _ = await stages_query.fetch_as_of(conn, LEAD_TOPICS)
+        paths = {tally.path for tally in await funnel_query.fetch_tallies(conn, query)}
+        if not any(stage in path.stages for path in paths):
+            _require_stages(stages, stage)
+        paths = await asyncio.to_thread(select_paths, stages, paths, query, stage, figure)
+        items = await funnel_query.fetch_leads(conn, query, stage, paths, after=after, limit=limit + 1)
+    page, more = items[:limit], len(items) > limit
+    return FunnelLeadPage(as_of, page, FunnelCursor(page[-1].captured_at, page[-1].lead_id) if more else None)
 
 
 async def get_velocity(database: Database, query: ReportQuery, between: StagePair | None) -> VelocityReport:
